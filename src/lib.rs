@@ -1,0 +1,1 @@
+//! Weir: an SFU media server.

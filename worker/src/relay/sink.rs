@@ -1,0 +1,62 @@
+//! Where the relay's packets go, as seen from the relay.
+//!
+//! The relay patches a train's headers in place for one consumer after the other, so it needs a sink that has taken the
+//! bytes when a call returns. The network shell implements it over connected sockets; tests implement it over a list.
+
+use weir_channel::message::DropReason;
+
+/// The dense index of a transport in its worker. Reused after the transport is closed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TransportIx(pub u32);
+
+/// The dense index of a consumer in its worker, with the generation that tells it from its predecessors.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConsumerIx {
+    /// The slot.
+    pub slot: u32,
+    /// How many consumers had the slot before.
+    pub generation: u32,
+}
+
+/// Which of a transport's ports a packet came from or goes to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Port {
+    /// RTP, and RTCP too when it is muxed.
+    Rtp,
+    /// RTCP, when it has a port of its own.
+    Rtcp,
+}
+
+/// What became of a train handed to a [`Sink`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// This many packets, counted from the first, are with the kernel or in a backlog.
+    pub accepted: usize,
+    /// Why the others were not taken; means nothing when all were.
+    pub reason: DropReason,
+}
+
+impl Sent {
+    /// All `count` packets were taken.
+    pub const fn all(count: usize) -> Self {
+        Self {
+            accepted: count,
+            reason: DropReason::SendFailed,
+        }
+    }
+}
+
+/// Takes packets for transports. The order of calls is the order of packets on each transport.
+pub trait Sink {
+    /// Sends a train on the transport's RTP path at once. `train` is packets of `segment` bytes laid end to end, of which
+    /// only the last may be shorter; `train.len() <= segment` means a single packet. The bytes are the caller's again
+    /// when the call returns.
+    fn send(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent;
+
+    /// As [`Sink::send`], but the packets may wait until the end of the turn, so that what leaves for one transport leaves
+    /// together. Used for transports with several consumers.
+    fn gather(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent;
+
+    /// Sends one RTCP compound packet to the transport's remote.
+    fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]);
+}
