@@ -83,7 +83,10 @@ pub struct Request {
 ///
 /// Descriptors that a method needs travel in the same frame, in the order its documentation names.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "fields are the ids and values that the variant's own line names")]
+#[expect(
+    missing_docs,
+    reason = "fields are the ids and values that the variant's own line names"
+)]
 pub enum Method {
     /// Are you alive? Answered from the worker's event loop, so that a hung worker does not answer.
     Ping,
@@ -540,7 +543,10 @@ pub enum WorkerError {
 
 /// What a worker says unasked.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "fields are the ids and values that the variant's own line names")]
+#[expect(
+    missing_docs,
+    reason = "fields are the ids and values that the variant's own line names"
+)]
 pub enum Notification {
     /// A `comedia` transport has learned its remote and is locked on to it.
     RemoteLearned { transport: TransportId, remote: Remote },

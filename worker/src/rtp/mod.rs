@@ -1,1 +1,20 @@
 //! Views over bytes: RTP and RTCP packets, header extensions, sequence numbers, codec payload descriptors.
+//!
+//! Everything here takes bytes and numbers and gives back offsets and numbers. It is what stands between the network and
+//! the relay, so any input is allowed and none panics, allocates or costs more than its length. Deliberately absent:
+//! sockets, clocks, logging, policy.
+//!
+//! [`packet`] says what a datagram is and where its parts lie, and rewrites the fixed header in place; [`extension`]
+//! walks RFC 8285 header extensions; [`seq`] is the only place with wrap-around arithmetic; [`codec`] peeks at payloads
+//! for key frames; [`rtcp`] reads compound packets and writes key frame requests.
+
+pub mod codec;
+pub mod extension;
+pub mod packet;
+pub mod rtcp;
+pub mod seq;
+
+pub use codec::{Peek, peek};
+pub use extension::{Element, ExtensionBlock, Form};
+pub use packet::{Header, Kind, Malformed, classify, rewrite};
+pub use seq::{Arrival, Seen, SeqExtender, TimestampExtender, WrapExtender};

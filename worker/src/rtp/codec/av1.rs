@@ -1,0 +1,44 @@
+//! AV1 (the RTP payload format of the Alliance for Open Media): where key frames start.
+
+const Z: u8 = 0x80;
+const N: u8 = 0x08;
+
+const SEQUENCE_HEADER: u8 = 1;
+const TEMPORAL_DELIMITER: u8 = 2;
+
+/// Whether this packet is the first of a coded video sequence, which starts with a key frame. Its aggregation header
+/// (§4.4) says so with N; its first OBU is then a sequence header, or a temporal delimiter from a sender that did not
+/// remove it (§5).
+#[inline]
+pub fn starts_key_frame(payload: &[u8]) -> bool {
+    let &[aggregation, ref elements @ ..] = payload else {
+        return false;
+    };
+    // |Z|Y| W |N|-|-|-|: Z continues an OBU of the packet before, W is the number of elements if not 0.
+    if aggregation & (N | Z) != N {
+        return false;
+    }
+    // The last of W elements has no size in front; all others have.
+    let first = if aggregation >> 4 & 0x03 == 1 {
+        elements
+    } else {
+        skip_leb128(elements)
+    };
+    // |forbidden| type (4) |extension|has size|reserved|
+    let kind = first.first().map(|header| header >> 3 & 0x0f);
+    matches!(kind, Some(SEQUENCE_HEADER | TEMPORAL_DELIMITER))
+}
+
+/// What follows a LEB128 number, which has at most eight bytes.
+fn skip_leb128(bytes: &[u8]) -> &[u8] {
+    let last = bytes.iter().take(8).position(|byte| byte & 0x80 == 0);
+    last.and_then(|last| bytes.get(last + 1..)).unwrap_or(&[])
+}
+
+/// Whether a dependency descriptor (the header extension of appendix A) brings a template structure, as the first packet
+/// of a key frame does. For payloads that cannot be looked into.
+#[inline]
+pub fn brings_structure(descriptor: &[u8]) -> bool {
+    // |start of frame|end of frame| template id (6)| frame number (16)| then, optionally, |structure present|...
+    matches!(descriptor, [first, _, _, flags, ..] if first & flags & 0x80 != 0)
+}

@@ -1,0 +1,197 @@
+//! The RTP packet (RFC 3550 §5.1): what a datagram is, where its parts lie, and its header rewritten in place.
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |V=2|P|X|  CC   |M|     PT      |       sequence number         |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |                           timestamp                           |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |                             SSRC                              |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |   CSRC list (CC words), extension block if X, payload, padding if P
+//! ```
+
+use thiserror::Error;
+
+use super::extension::{ExtensionBlock, Form};
+
+/// The fixed part of the header, in bytes.
+pub const FIXED_LEN: usize = 12;
+
+const PADDING_BIT: u8 = 0x20;
+const EXTENSION_BIT: u8 = 0x10;
+const CSRC_COUNT: u8 = 0x0f;
+const MARKER_BIT: u8 = 0x80;
+
+/// Fields and offsets of one RTP packet, validated once. It borrows nothing: the bytes may be rewritten while it lives,
+/// as long as no length in them changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The marker bit.
+    pub marker: bool,
+    /// The payload type, `0..=127`.
+    pub payload_type: u8,
+    /// The sequence number as it stands in the packet.
+    pub seq: u16,
+    /// The media timestamp as it stands in the packet.
+    pub timestamp: u32,
+    /// The synchronisation source.
+    pub ssrc: u32,
+    /// The header extension, if there is one, empty or not.
+    pub extension: Option<ExtensionBlock>,
+    /// Where the payload starts, in bytes from the start of the packet.
+    pub payload_start: u16,
+    /// How long the payload is, in bytes, without padding; a packet of nothing but padding has 0.
+    pub payload_len: u16,
+}
+
+/// Why bytes are not the packet they should be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
+pub enum Malformed {
+    /// Fewer bytes than the fixed part of the header, or than a length in it promises.
+    #[error("shorter than its header says")]
+    TooShort,
+    /// Not version 2.
+    #[error("not version 2")]
+    Version,
+    /// The CSRC list runs past the end.
+    #[error("CSRC list runs past the end")]
+    CsrcList,
+    /// The header extension runs past the end.
+    #[error("header extension runs past the end")]
+    Extension,
+    /// The padding count is 0 or larger than what it could pad, or padding stands where none may be.
+    #[error("padding count out of range")]
+    Padding,
+    /// Longer than any UDP datagram.
+    #[error("longer than 65,535 bytes")]
+    TooLong,
+}
+
+impl Header {
+    /// Reads and checks the header of one RTP packet: RFC 3550 §5.1 and the checks of its appendix A.1 that concern a
+    /// single packet. Payload type and SSRC are not judged.
+    ///
+    /// Appendix A.1 asks for a padding count *less* than what follows the header. Senders that probe the path send
+    /// packets of padding only, so a count that leaves an empty payload is accepted.
+    ///
+    /// # Errors
+    ///
+    /// The first reason found; see [`Malformed`].
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let Some(fixed) = bytes.first_chunk::<FIXED_LEN>() else {
+            return Err(Malformed::TooShort);
+        };
+        if fixed[0] >> 6 != 2 {
+            return Err(Malformed::Version);
+        }
+        let Ok(len) = u16::try_from(bytes.len()) else {
+            return Err(Malformed::TooLong);
+        };
+        let mut header = Self {
+            marker: fixed[1] & MARKER_BIT != 0,
+            payload_type: fixed[1] & !MARKER_BIT,
+            seq: u16::from_be_bytes([fixed[2], fixed[3]]),
+            timestamp: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
+            ssrc: u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]),
+            extension: None,
+            payload_start: FIXED_LEN as u16,
+            payload_len: len - FIXED_LEN as u16,
+        };
+        // Plain RTP senders set none of these bits.
+        if fixed[0] & (PADDING_BIT | EXTENSION_BIT | CSRC_COUNT) != 0 {
+            header.parse_variable_part(fixed[0], bytes)?;
+        }
+        Ok(header)
+    }
+
+    /// The CSRC list, the extension block and the padding. `self` describes a packet that has none of them.
+    fn parse_variable_part(&mut self, first: u8, bytes: &[u8]) -> Result<(), Malformed> {
+        let mut start = FIXED_LEN + 4 * usize::from(first & CSRC_COUNT);
+        if start > bytes.len() {
+            return Err(Malformed::CsrcList);
+        }
+        if first & EXTENSION_BIT != 0 {
+            // RFC 3550 §5.3.1: a 16-bit profile, then the number of 32-bit words that follow, zero being valid.
+            let Some(&[profile_high, profile_low, words_high, words_low]) = bytes.get(start..start + 4) else {
+                return Err(Malformed::Extension);
+            };
+            start += 4;
+            let len = 4 * usize::from(u16::from_be_bytes([words_high, words_low]));
+            if len > bytes.len() - start {
+                return Err(Malformed::Extension);
+            }
+            // Both numbers are at most the packet's length, which fits.
+            self.extension = Some(ExtensionBlock {
+                start: start as u16,
+                len: len as u16,
+                form: Form::of_profile(u16::from_be_bytes([profile_high, profile_low])),
+            });
+            start += len;
+        }
+        let mut len = bytes.len() - start;
+        if first & PADDING_BIT != 0 {
+            // RFC 3550 §5.1: the last byte counts the padding bytes, itself included.
+            let padding = usize::from(*bytes.last().ok_or(Malformed::TooShort)?);
+            if padding == 0 || padding > len {
+                return Err(Malformed::Padding);
+            }
+            len -= padding;
+        }
+        self.payload_start = start as u16;
+        self.payload_len = len as u16;
+        Ok(())
+    }
+
+    /// The payload, without padding, of the packet this header was read from; empty if `bytes` is shorter than that.
+    #[inline]
+    pub fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let start = usize::from(self.payload_start);
+        bytes.get(start..start + usize::from(self.payload_len)).unwrap_or(&[])
+    }
+}
+
+/// What a datagram on an RTP port is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// RTP, if it parses.
+    Rtp,
+    /// RTCP, if it parses.
+    Rtcp,
+    /// Neither.
+    Other,
+}
+
+/// Tells RTP from RTCP and from anything else by the first two bytes. RFC 7983 §7: RTP and RTCP begin with 128..=191
+/// (version 2); RFC 5761 §4: the second byte of RTCP is 192..=223, and RTP avoids payload types that look like it.
+#[inline]
+pub fn classify(bytes: &[u8]) -> Kind {
+    match bytes {
+        [128..=191, 192..=223, ..] => Kind::Rtcp,
+        [128..=191, _, ..] => Kind::Rtp,
+        _ => Kind::Other,
+    }
+}
+
+/// Gives an RTP packet another payload type, sequence number, timestamp and SSRC, in place. The marker bit and
+/// everything else stay. Of the payload type the low seven bits count.
+///
+/// The packet has been parsed, so it has a fixed header; fewer bytes are left as they are.
+#[inline]
+pub fn rewrite(bytes: &mut [u8], payload_type: u8, seq: u16, timestamp: u32, ssrc: u32) {
+    let Some(fixed) = bytes.first_chunk_mut::<FIXED_LEN>() else {
+        debug_assert!(false, "rewrite wants a packet that was parsed");
+        return;
+    };
+    // Three whole words, which the compiler turns into as many stores.
+    let second = (fixed[1] & MARKER_BIT) | (payload_type & !MARKER_BIT);
+    let [seq_high, seq_low] = seq.to_be_bytes();
+    let [ts0, ts1, ts2, ts3] = timestamp.to_be_bytes();
+    let [ssrc0, ssrc1, ssrc2, ssrc3] = ssrc.to_be_bytes();
+    *fixed = [
+        fixed[0], second, seq_high, seq_low, ts0, ts1, ts2, ts3, ssrc0, ssrc1, ssrc2, ssrc3,
+    ];
+}

@@ -1,0 +1,305 @@
+//! RTCP: what the relay reads out of compound packets, and the key frame requests it writes.
+
+use rtcp_types::prelude::*;
+use rtcp_types::{Bye, Fir, PayloadFeedback, ReceiverReport, SenderReport, TransportFeedback};
+
+use super::packet::Malformed;
+
+/// One thing said in an RTCP packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Feedback {
+    /// Picture loss (RFC 4585 §6.3.1): please send a key frame.
+    Pli {
+        /// Whose.
+        media_ssrc: u32,
+    },
+    /// Full intra request (RFC 5104 §4.3.1): please send a key frame.
+    Fir {
+        /// Whose. It stands in the entry; the media SSRC of the common header means nothing here.
+        ssrc: u32,
+        /// Counts commands; a repeated one has the same number.
+        seq: u8,
+    },
+    /// Packets that are missing (RFC 4585 §6.2.1).
+    Nack {
+        /// Whose.
+        media_ssrc: u32,
+        /// The first missing sequence number.
+        pid: u16,
+        /// Bit `i`: `pid + i + 1` is missing too.
+        blp: u16,
+    },
+    /// The sender's part of a sender report (RFC 3550 §6.4.1).
+    SenderReport {
+        /// The reporting sender.
+        ssrc: u32,
+        /// Wall clock in 32.32 fixed point seconds since 1900.
+        ntp: u64,
+        /// The same moment on the media clock.
+        rtp: u32,
+        /// Packets sent.
+        packets: u32,
+        /// Payload bytes sent.
+        octets: u32,
+    },
+    /// One report block, of a receiver report or a sender report.
+    ReceiverReport {
+        /// The reporting receiver.
+        ssrc: u32,
+        /// What it says.
+        block: ReportBlock,
+    },
+    /// A source leaves (RFC 3550 §6.6).
+    Bye {
+        /// Which.
+        ssrc: u32,
+    },
+    /// A packet of another type or format.
+    Other,
+}
+
+/// What a receiver says of one source (RFC 3550 §6.4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReportBlock {
+    /// The source.
+    pub ssrc: u32,
+    /// Packets lost since the previous report, in 1/256.
+    pub fraction_lost: u8,
+    /// Packets lost since the beginning; negative when duplicates outnumber losses.
+    pub packets_lost: i32,
+    /// The highest sequence number received; the cycles in the upper 16 bits.
+    pub highest_seq: u32,
+    /// Interarrival jitter, in timestamp units.
+    pub jitter: u32,
+    /// The middle 32 bits of the NTP time of the last sender report; 0: none yet.
+    pub last_sender_report: u32,
+    /// Since its arrival, in 1/65536 seconds.
+    pub delay_since_last_sender_report: u32,
+}
+
+impl ReportBlock {
+    fn of(block: rtcp_types::ReportBlock<'_>) -> Self {
+        Self {
+            ssrc: block.ssrc(),
+            fraction_lost: block.fraction_lost(),
+            // A signed number of 24 bits, two's complement.
+            packets_lost: (block.cumulative_lost() << 8).cast_signed() >> 8,
+            highest_seq: block.extended_sequence_number(),
+            jitter: block.interarrival_jitter(),
+            last_sender_report: block.last_sender_report_timestamp(),
+            delay_since_last_sender_report: block.delay_since_last_sender_report_timestamp(),
+        }
+    }
+}
+
+/// Tells `each` what a compound packet says, in its order. Reduced-size packets (RFC 5506) are compound packets too.
+///
+/// # Errors
+///
+/// The lengths, versions and paddings of all packets are checked before anything is told. A packet whose body does not
+/// fit its own length ends the telling.
+pub fn parse(compound: &[u8], mut each: impl FnMut(Feedback)) -> Result<(), Malformed> {
+    if compound.is_empty() {
+        return Err(Malformed::TooShort);
+    }
+    let mut rest = compound;
+    while !rest.is_empty() {
+        (_, rest) = Frame::split(rest)?;
+    }
+    let mut rest = compound;
+    while !rest.is_empty() {
+        let frame;
+        (frame, rest) = Frame::split(rest)?;
+        frame.tell(&mut each)?;
+    }
+    Ok(())
+}
+
+/// One packet of a compound.
+struct Frame<'a> {
+    /// The packet with its padding, which `rtcp_types` expects and does not take off.
+    bytes: &'a [u8],
+    /// How long it is without.
+    len: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// Takes the first packet off. RFC 3550 §6.4.1 and appendix A.2.
+    fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
+        let Some(&[first, _, words_high, words_low]) = bytes.first_chunk() else {
+            return Err(Malformed::TooShort);
+        };
+        if first >> 6 != 2 {
+            return Err(Malformed::Version);
+        }
+        let len = 4 * (usize::from(u16::from_be_bytes([words_high, words_low])) + 1);
+        let (bytes, rest) = bytes.split_at_checked(len).ok_or(Malformed::TooShort)?;
+        let mut frame = Self { bytes, len };
+        if first & 0x20 != 0 {
+            // Padding may stand on the last packet only, and keeps the length a multiple of four.
+            let padding = usize::from(bytes[len - 1]);
+            if !rest.is_empty() || padding == 0 || padding % 4 != 0 || padding > len - 4 {
+                return Err(Malformed::Padding);
+            }
+            frame.len -= padding;
+        }
+        Ok((frame, rest))
+    }
+
+    fn tell(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+        match self.bytes[1] {
+            SenderReport::PACKET_TYPE => self.tell_sender_report(each),
+            ReceiverReport::PACKET_TYPE => self.tell_receiver_report(each),
+            Bye::PACKET_TYPE => self.tell_bye(each),
+            TransportFeedback::PACKET_TYPE => self.tell_transport_feedback(each),
+            PayloadFeedback::PACKET_TYPE => self.tell_payload_feedback(each),
+            _ => {
+                each(Feedback::Other);
+                Ok(())
+            }
+        }
+    }
+
+    /// `rtcp_types` counts padding as content, so whether the content fits without it is checked here.
+    fn body<P: RtcpPacketParser<'a>>(&self, item_len: usize) -> Result<P, Malformed> {
+        let items = usize::from(self.bytes[0] & 0x1f);
+        if self.len < P::MIN_PACKET_LEN + items * item_len {
+            return Err(Malformed::TooShort);
+        }
+        P::parse(self.bytes).map_err(|_| Malformed::TooShort)
+    }
+
+    fn tell_sender_report(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+        let report: SenderReport = self.body(rtcp_types::ReportBlock::EXPECTED_SIZE)?;
+        let ssrc = report.ssrc();
+        each(Feedback::SenderReport {
+            ssrc,
+            ntp: report.ntp_timestamp(),
+            rtp: report.rtp_timestamp(),
+            packets: report.packet_count(),
+            octets: report.octet_count(),
+        });
+        for block in report.report_blocks() {
+            let block = ReportBlock::of(block);
+            each(Feedback::ReceiverReport { ssrc, block });
+        }
+        Ok(())
+    }
+
+    fn tell_receiver_report(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+        let report: ReceiverReport = self.body(rtcp_types::ReportBlock::EXPECTED_SIZE)?;
+        for block in report.report_blocks() {
+            each(Feedback::ReceiverReport {
+                ssrc: report.ssrc(),
+                block: ReportBlock::of(block),
+            });
+        }
+        Ok(())
+    }
+
+    fn tell_bye(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+        let bye: Bye = self.body(4)?;
+        for ssrc in bye.ssrcs() {
+            each(Feedback::Bye { ssrc });
+        }
+        Ok(())
+    }
+
+    fn tell_transport_feedback(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+        let feedback: TransportFeedback = self.body(0)?;
+        if feedback.count() != rtcp_types::Nack::FCI_FORMAT {
+            each(Feedback::Other);
+            return Ok(());
+        }
+        // `rtcp_types::Nack` unfolds the bit masks, which retransmission wants whole.
+        let (pairs, []) = self.bytes[TransportFeedback::MIN_PACKET_LEN..self.len].as_chunks::<4>() else {
+            return Err(Malformed::TooShort);
+        };
+        for &[pid_high, pid_low, blp_high, blp_low] in pairs {
+            each(Feedback::Nack {
+                media_ssrc: feedback.media_ssrc(),
+                pid: u16::from_be_bytes([pid_high, pid_low]),
+                blp: u16::from_be_bytes([blp_high, blp_low]),
+            });
+        }
+        Ok(())
+    }
+
+    fn tell_payload_feedback(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+        let feedback: PayloadFeedback = self.body(0)?;
+        match feedback.count() {
+            rtcp_types::Pli::FCI_FORMAT => each(Feedback::Pli {
+                media_ssrc: feedback.media_ssrc(),
+            }),
+            Fir::FCI_FORMAT => {
+                let entries = &self.bytes[PayloadFeedback::MIN_PACKET_LEN..self.len];
+                let fir = Fir::parse(entries).map_err(|_| Malformed::TooShort)?;
+                for entry in fir.entries() {
+                    each(Feedback::Fir {
+                        ssrc: entry.ssrc(),
+                        seq: entry.sequence(),
+                    });
+                }
+            }
+            _ => each(Feedback::Other),
+        }
+        Ok(())
+    }
+}
+
+/// How many bytes [`write_pli`] writes.
+pub const PLI_LEN: usize = PREFIX_LEN + 12;
+
+/// How many bytes [`write_fir`] writes.
+pub const FIR_LEN: usize = PREFIX_LEN + 20;
+
+/// An empty receiver report and a source description: RFC 3550 §6.1 wants every compound packet to begin so, and only a
+/// session that has negotiated reduced-size RTCP may leave it out (RFC 5506).
+const PREFIX_LEN: usize = 8 + 24;
+
+/// Writes a picture loss indication for `media_ssrc` (RFC 4585 §6.3.1) as a compound packet, and returns its length,
+/// [`PLI_LEN`]; 0 if `out` is shorter than that.
+pub fn write_pli(out: &mut [u8], sender_ssrc: u32, media_ssrc: u32) -> usize {
+    let Some(out) = out.first_chunk_mut::<PLI_LEN>() else {
+        return 0;
+    };
+    let (prefix, pli) = out.split_at_mut(PREFIX_LEN);
+    write_prefix(prefix, sender_ssrc);
+    pli[..4].copy_from_slice(&[0x81, PayloadFeedback::PACKET_TYPE, 0, 2]);
+    pli[4..8].copy_from_slice(&sender_ssrc.to_be_bytes());
+    pli[8..12].copy_from_slice(&media_ssrc.to_be_bytes());
+    PLI_LEN
+}
+
+/// Writes a full intra request for `media_ssrc` (RFC 5104 §4.3.1) as a compound packet, and returns its length,
+/// [`FIR_LEN`]; 0 if `out` is shorter than that. `seq` grows by one with each new request, and stays for a repetition.
+pub fn write_fir(out: &mut [u8], sender_ssrc: u32, media_ssrc: u32, seq: u8) -> usize {
+    let Some(out) = out.first_chunk_mut::<FIR_LEN>() else {
+        return 0;
+    };
+    let (prefix, fir) = out.split_at_mut(PREFIX_LEN);
+    write_prefix(prefix, sender_ssrc);
+    fir[..4].copy_from_slice(&[0x84, PayloadFeedback::PACKET_TYPE, 0, 4]);
+    fir[4..8].copy_from_slice(&sender_ssrc.to_be_bytes());
+    // RFC 5104 §4.3.1.2: the media SSRC of the common header is not used and shall be 0.
+    fir[8..12].fill(0);
+    fir[12..16].copy_from_slice(&media_ssrc.to_be_bytes());
+    fir[16..20].copy_from_slice(&[seq, 0, 0, 0]);
+    FIR_LEN
+}
+
+/// The canonical name is made of the SSRC: whoever sends only feedback has no streams that a name could tie together.
+fn write_prefix(out: &mut [u8], sender_ssrc: u32) {
+    let ssrc = sender_ssrc.to_be_bytes();
+    out[..4].copy_from_slice(&[0x80, ReceiverReport::PACKET_TYPE, 0, 1]);
+    out[4..8].copy_from_slice(&ssrc);
+    out[8..12].copy_from_slice(&[0x81, rtcp_types::Sdes::PACKET_TYPE, 0, 5]);
+    out[12..16].copy_from_slice(&ssrc);
+    out[16..18].copy_from_slice(&[rtcp_types::SdesItem::CNAME, 13]);
+    out[18..23].copy_from_slice(b"weir-");
+    for (nibble, digit) in out[23..31].iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(sender_ssrc >> (28 - 4 * nibble) & 0x0f) as usize];
+    }
+    // The null item that ends the chunk.
+    out[31] = 0;
+}
