@@ -1,1 +1,3 @@
 //! Weir: an SFU media server.
+
+pub mod media;
