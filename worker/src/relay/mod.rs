@@ -1,3 +1,208 @@
-//! The pure core: packets and commands in, packets, notifications and actions out. No socket, no clock, no thread.
+//! The pure core: packets and commands in; packets, notifications and actions out. No socket, no clock, no thread.
+//!
+//! The same input gives the same output, byte for byte: time and the seed are arguments, and nothing depends on the order
+//! of a hash map. After its objects are created, relaying allocates nothing.
+//!
+//! A packet's way: [`receive`](self) (whose is it?) → `stream` (its place in the sequence) → `fanout` (trains, and for each
+//! consumer [`decide`](decide::decide), [`rewrite`], [`sink`]). A command's way: `command`, then `tune` (who follows
+//! which stream). What happened is read by `inspect`.
+//!
+//! **After every call of a `handle_*` method, drain [`Relay::poll_action`] and [`Relay::poll_notification`].**
 
+mod command;
+mod consumer;
+mod fanout;
+mod inspect;
+mod producer;
+mod receive;
+mod slots;
+mod stream;
+mod transport;
+mod tune;
+
+pub mod datagram;
+pub mod decide;
+pub mod keyframe;
+pub mod limits;
+pub mod packet;
+pub mod profile;
+pub mod rate;
+pub mod rewrite;
 pub mod sink;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use slotmap::SlotMap;
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
+use weir_channel::message::{DropReason, Notification, Remote};
+
+use crate::time::Time;
+
+use self::consumer::Consumer;
+use self::fanout::Workspace;
+use self::limits::Limits;
+use self::producer::Producer;
+use self::sink::{ConsumerIx, Sink, TransportIx};
+use self::slots::{ConsumerKey, ProducerKey, TransportKey};
+use self::transport::Transport;
+
+/// All rooms of one worker.
+#[derive(Debug)]
+pub struct Relay {
+    limits: Limits,
+    random: Random,
+    /// The SSRC that key frame requests come from.
+    ssrc: u32,
+    hash: FixedState,
+
+    rooms: HashMap<RoomId, Room, FixedState>,
+    transports: SlotMap<TransportKey, Transport>,
+    producers: SlotMap<ProducerKey, Producer>,
+    consumers: SlotMap<ConsumerKey, Consumer>,
+    transport_of_id: HashMap<TransportId, TransportKey, FixedState>,
+    producer_of_id: HashMap<ProducerId, ProducerKey, FixedState>,
+    consumer_of_id: HashMap<ConsumerId, ConsumerKey, FixedState>,
+    /// By [`TransportIx`].
+    transport_of_index: Vec<Option<TransportKey>>,
+
+    workspace: Workspace,
+    timers: BinaryHeap<Reverse<(Time, ProducerKey, u8)>>,
+    /// Streams to be asked for a key frame as soon as there is a sink.
+    asks: Vec<(ProducerKey, u8)>,
+    /// When to look for silent streams next; only while a producer with several streams exists.
+    next_activity_check: Option<Time>,
+
+    actions: VecDeque<Action>,
+    notifications: VecDeque<Notification>,
+}
+
+/// Something the shell has to do for the relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Connect the transport's path to the remote that its packets came from.
+    Connect {
+        /// Which transport.
+        transport: TransportIx,
+        /// Its remote.
+        remote: Remote,
+    },
+    /// Close the transport's sockets.
+    Close {
+        /// Which transport. The index is free for another one from now on.
+        transport: TransportIx,
+    },
+}
+
+/// What belongs to a room; ordered, so that pages of it can be read while it changes.
+#[derive(Debug, Default)]
+struct Room {
+    transports: BTreeSet<TransportId>,
+    producers: BTreeSet<ProducerId>,
+    consumers: BTreeSet<ConsumerId>,
+}
+
+impl Relay {
+    /// An empty relay. `seed` decides every random number it will use.
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        let mut random = Random(seed);
+        let hash = FixedState::with_seed(random.next());
+        Self {
+            limits,
+            ssrc: random.next() as u32,
+            random,
+            hash,
+            rooms: HashMap::with_hasher(hash),
+            transports: SlotMap::with_key(),
+            producers: SlotMap::with_key(),
+            consumers: SlotMap::with_key(),
+            transport_of_id: HashMap::with_hasher(hash),
+            producer_of_id: HashMap::with_hasher(hash),
+            consumer_of_id: HashMap::with_hasher(hash),
+            transport_of_index: Vec::new(),
+            workspace: Workspace::new(),
+            timers: BinaryHeap::new(),
+            asks: Vec::new(),
+            next_activity_check: None,
+            actions: VecDeque::new(),
+            notifications: VecDeque::new(),
+        }
+    }
+
+    /// The dense index of a transport.
+    pub fn transport_index(&self, id: TransportId) -> Option<TransportIx> {
+        self.transport_of_id.get(&id).map(|key| key.index())
+    }
+
+    /// The next thing the shell has to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next thing to tell the supervisor.
+    pub fn poll_notification(&mut self) -> Option<Notification> {
+        self.notifications.pop_front()
+    }
+
+    /// When [`Relay::handle_timeout`] wants to be called; a time that has passed means now.
+    pub fn next_timeout(&self) -> Option<Time> {
+        if !self.asks.is_empty() {
+            return Some(Time::default());
+        }
+        let timer = self.timers.peek().map(|Reverse((due, ..))| *due);
+        [timer, self.next_activity_check].into_iter().flatten().min()
+    }
+
+    /// Does what is due: key frame requests that were held back, and the check for silent streams.
+    pub fn handle_timeout(&mut self, now: Time, sink: &mut impl Sink) {
+        while let Some(Reverse((due, producer, encoding))) = self.timers.peek().copied() {
+            if due > now {
+                break;
+            }
+            self.timers.pop();
+            self.on_key_frame_timer(now, producer, encoding);
+        }
+        if self.next_activity_check.is_some_and(|due| due <= now) {
+            self.check_activity(now);
+        }
+        self.send_asks(sink);
+    }
+
+    /// The sink had taken packets of a consumer but could not send them after all.
+    pub fn handle_lost(&mut self, owner: ConsumerIx, reason: DropReason, packets: u32) {
+        if let Some(consumer) = self.consumers.get_mut(ConsumerKey::from_index(owner)) {
+            consumer.forwarded = consumer.forwarded.saturating_sub(u64::from(packets));
+            consumer.dropped[reason as usize] += u64::from(packets);
+        }
+    }
+
+    /// How many rooms, transports, producers and consumers there are.
+    pub fn counts(&self) -> (u64, u64, u64, u64) {
+        (
+            self.rooms.len() as u64,
+            self.transports.len() as u64,
+            self.producers.len() as u64,
+            self.consumers.len() as u64,
+        )
+    }
+
+    fn transport_key(&self, index: TransportIx) -> Option<TransportKey> {
+        self.transport_of_index.get(index.0 as usize).copied().flatten()
+    }
+}
+
+/// SplitMix64: enough to begin sequence numbers somewhere, and nothing more is asked of it.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

@@ -1,0 +1,578 @@
+//! Commands: what the supervisor asks for is checked wholly before anything changes, so a refused command changed nothing.
+
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
+use weir_channel::message::{
+    CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, HeaderExtension, Method, Profile, Remote, Reply,
+    WorkerError,
+};
+
+use crate::time::Time;
+
+use super::consumer::Consumer;
+use super::limits::ENCODINGS_MAX;
+use super::producer::Producer;
+use super::rewrite::Rewriter;
+use super::slots::{ConsumerKey, ProducerKey, TransportKey};
+use super::transport::{Transport, TransportCounters};
+use super::tune::ACTIVITY_INTERVAL;
+use super::{Action, Relay, Room};
+
+/// The longest MID or RID: the one-byte form of RFC 8285 carries 16 bytes, the two-byte form 255; senders of today use
+/// a few.
+const NAME_BYTES_MAX: usize = 32;
+
+/// Payload types that a producer or consumer may list.
+const CODECS_MAX: usize = 16;
+
+impl Relay {
+    /// Does what the supervisor asks. The methods that are about the worker as a whole (ping, settings, its own counters,
+    /// shutdown) are the process's, and refused here.
+    pub fn handle_command(&mut self, now: Time, method: &Method) -> Result<Reply, WorkerError> {
+        match method {
+            Method::CreateRouter { room } => self.create_room(*room)?,
+            Method::CloseRouter { room } => self.close_room(*room)?,
+            Method::CreatePlainTransport(request) => self.create_transport(request)?,
+            Method::SetRemote { transport, remote } => self.set_remote(now, *transport, *remote)?,
+            Method::CloseTransport { transport } => {
+                let key = self.find_transport(*transport)?;
+                self.close_transport(key);
+            }
+            Method::CreateProducer(request) => self.create_producer(now, request)?,
+            Method::PauseProducer { producer } => self.pause_producer(*producer)?,
+            Method::ResumeProducer { producer } => self.resume_producer(now, *producer)?,
+            Method::SetProducerPreferredProfile { producer, profile } => {
+                let key = self.find_producer(*producer)?;
+                self.producers[key].preferred_profile = *profile;
+                self.retarget_all(now, key);
+            }
+            Method::CloseProducer { producer } => {
+                let key = self.find_producer(*producer)?;
+                self.close_producer(key);
+            }
+            Method::CreateConsumer(request) => return self.create_consumer(now, request),
+            Method::PauseConsumer { consumer } => self.pause_consumer(*consumer)?,
+            Method::ResumeConsumer { consumer } => self.resume_consumer(now, *consumer)?,
+            Method::SetConsumerPreferredProfile { consumer, profile } => {
+                let key = self.find_consumer(*consumer)?;
+                self.consumers[key].preferred_profile = *profile;
+                self.retarget(now, key);
+            }
+            Method::RequestKeyFrame { consumer } => {
+                let key = self.find_consumer(*consumer)?;
+                self.request_key_frame_for(now, key);
+            }
+            Method::CloseConsumer { consumer } => {
+                let key = self.find_consumer(*consumer)?;
+                self.close_consumer(key);
+            }
+            Method::RoomStats { room, page } => return self.room_stats(now, *room, *page).map(Reply::Stats),
+            Method::TransportStats { transport } => return self.transport_stats(*transport).map(Reply::Stats),
+            Method::ProducerStats { producer } => return self.producer_stats(now, *producer).map(Reply::Stats),
+            Method::ConsumerStats { consumer } => return self.consumer_stats(now, *consumer).map(Reply::Stats),
+            Method::RoomDump { room, page } => return self.room_dump(*room, *page).map(Reply::Dump),
+            Method::Ping
+            | Method::SetLogFilter(_)
+            | Method::SetCoalescing(_)
+            | Method::WorkerStats
+            | Method::Shutdown => {
+                return Err(WorkerError::InvalidParameters("this method is not about a room".into()));
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    fn create_room(&mut self, room: RoomId) -> Result<(), WorkerError> {
+        if self.rooms.contains_key(&room) {
+            return Err(WorkerError::DuplicateRoom(room));
+        }
+        check_limit("rooms", self.rooms.len(), self.limits.rooms)?;
+        self.rooms.insert(room, Room::default());
+        Ok(())
+    }
+
+    /// Closes a room: its transports with everything on them.
+    fn close_room(&mut self, room: RoomId) -> Result<(), WorkerError> {
+        let members = self.rooms.get(&room).ok_or(WorkerError::UnknownRoom(room))?;
+        for transport in members.transports.clone() {
+            if let Ok(key) = self.find_transport(transport) {
+                self.close_transport(key);
+            }
+        }
+        self.rooms.remove(&room);
+        Ok(())
+    }
+
+    fn create_transport(&mut self, request: &CreatePlainTransport) -> Result<(), WorkerError> {
+        if !self.rooms.contains_key(&request.room) {
+            return Err(WorkerError::UnknownRoom(request.room));
+        }
+        if self.transport_of_id.contains_key(&request.transport) {
+            return Err(WorkerError::DuplicateTransport(request.transport));
+        }
+        check_limit("transports", self.transports.len(), self.limits.transports)?;
+        if request.comedia && request.remote.is_some() {
+            return Err(invalid("a comedia transport learns its remote: give one or the other"));
+        }
+        if let Some(remote) = request.remote {
+            check_remote(remote, request.rtcp_mux)?;
+        }
+        let hash = self.hash;
+        let key = self.transports.insert_with_key(|key: TransportKey| Transport {
+            id: request.transport,
+            room: request.room,
+            index: key.index(),
+            remote: request.remote,
+            comedia: request.comedia,
+            rtcp_mux: request.rtcp_mux,
+            ssrcs: hashbrown::HashMap::with_hasher(hash),
+            consumer_ssrcs: hashbrown::HashMap::with_hasher(hash),
+            producers: Vec::new(),
+            consumers: Vec::new(),
+            counters: TransportCounters::default(),
+        });
+        let index = key.index().0 as usize;
+        if self.transport_of_index.len() <= index {
+            self.transport_of_index.resize(index + 1, None);
+        }
+        self.transport_of_index[index] = Some(key);
+        self.transport_of_id.insert(request.transport, key);
+        self.room_mut(request.room).transports.insert(request.transport);
+        Ok(())
+    }
+
+    fn set_remote(&mut self, now: Time, transport: TransportId, remote: Remote) -> Result<(), WorkerError> {
+        let key = self.find_transport(transport)?;
+        check_remote(remote, self.transports[key].rtcp_mux)?;
+        let before = self.transports[key].remote.replace(remote);
+        if before.map(|before| before.rtp) != Some(remote.rtp) {
+            self.on_remote_known(now, key);
+        }
+        Ok(())
+    }
+
+    fn close_transport(&mut self, key: TransportKey) {
+        while let Some(producer) = self.transports[key].producers.last().copied() {
+            self.close_producer(producer);
+        }
+        while let Some(consumer) = self.transports[key].consumers.last().copied() {
+            self.close_consumer(consumer);
+        }
+        let Some(transport) = self.transports.remove(key) else {
+            return;
+        };
+        self.transport_of_id.remove(&transport.id);
+        self.transport_of_index[transport.index.0 as usize] = None;
+        self.room_mut(transport.room).transports.remove(&transport.id);
+        self.actions.push_back(Action::Close {
+            transport: transport.index,
+        });
+    }
+
+    fn create_producer(&mut self, now: Time, request: &CreateProducer) -> Result<(), WorkerError> {
+        if self.producer_of_id.contains_key(&request.producer) {
+            return Err(WorkerError::DuplicateProducer(request.producer));
+        }
+        let transport_key = self.find_transport_in(request.transport, request.room)?;
+        check_limit("producers", self.producers.len(), self.limits.producers)?;
+        let transport = &self.transports[transport_key];
+        check_limit(
+            "producers on a transport",
+            transport.producers.len(),
+            self.limits.producers_per_transport,
+        )?;
+        check_producer(request)?;
+        for ssrc in request.encodings.iter().filter_map(|encoding| encoding.ssrc) {
+            self.check_ssrc(ssrc, transport_key)?;
+        }
+        if let Some(mid) = &request.mid {
+            let owner = transport
+                .producers
+                .iter()
+                .find(|key| self.producers[**key].mid.as_ref() == Some(mid));
+            if let Some(owner) = owner {
+                let owner = self.producers[*owner].id;
+                return Err(WorkerError::MidInUse {
+                    mid: mid.clone(),
+                    owner,
+                    transport: request.transport,
+                });
+            }
+        }
+
+        let key = self.producers.insert(Producer::new(request, transport_key));
+        let transport = &mut self.transports[transport_key];
+        transport.producers.push(key);
+        let streams = &self.producers[key].streams;
+        for (encoding, stream) in streams.iter().enumerate() {
+            if let Some(ssrc) = stream.ssrc {
+                transport.ssrcs.insert(ssrc, (key, encoding as u8));
+            }
+        }
+        if streams.len() > 1 && self.next_activity_check.is_none() {
+            self.next_activity_check = Some(now + ACTIVITY_INTERVAL);
+        }
+        // One timer a stream, one entry in each list: relaying need never grow them.
+        self.timers.reserve(streams.len());
+        self.asks.reserve(2 * streams.len());
+        self.silent.reserve(streams.len());
+        self.producer_of_id.insert(request.producer, key);
+        self.room_mut(request.room).producers.insert(request.producer);
+        Ok(())
+    }
+
+    fn pause_producer(&mut self, producer: ProducerId) -> Result<(), WorkerError> {
+        let key = self.find_producer(producer)?;
+        let producer = &mut self.producers[key];
+        producer.paused = true;
+        producer
+            .streams
+            .iter_mut()
+            .for_each(|stream| stream.key_frames.forget());
+        Ok(())
+    }
+
+    /// Relays again: video from a key frame on, which is asked for.
+    fn resume_producer(&mut self, now: Time, producer: ProducerId) -> Result<(), WorkerError> {
+        let key = self.find_producer(producer)?;
+        let producer = &mut self.producers[key];
+        if !std::mem::replace(&mut producer.paused, false) {
+            return Ok(());
+        }
+        let streams = producer.streams.len();
+        for encoding in 0..streams {
+            let stream = &mut self.producers[key].streams[encoding];
+            stream.on_resume();
+            if stream.available && !stream.attached.is_empty() {
+                self.request_key_frame(now, key, encoding as u8);
+            }
+        }
+        Ok(())
+    }
+
+    fn close_producer(&mut self, key: ProducerKey) {
+        while let Some(consumer) = self.producers[key].consumers.last().copied() {
+            self.close_consumer(consumer);
+        }
+        let Some(producer) = self.producers.remove(key) else {
+            return;
+        };
+        let transport = &mut self.transports[producer.transport];
+        transport.producers.retain(|other| *other != key);
+        transport.ssrcs.retain(|_, (owner, _)| *owner != key);
+        self.producer_of_id.remove(&producer.id);
+        self.room_mut(producer.room).producers.remove(&producer.id);
+    }
+
+    fn create_consumer(&mut self, now: Time, request: &CreateConsumer) -> Result<Reply, WorkerError> {
+        if self.consumer_of_id.contains_key(&request.consumer) {
+            return Err(WorkerError::DuplicateConsumer(request.consumer));
+        }
+        let transport_key = self.find_transport_in(request.transport, request.room)?;
+        let producer_key = self.find_producer(request.producer)?;
+        if self.producers[producer_key].room != request.room {
+            return Err(WorkerError::OtherRoom {
+                entity: request.producer.to_string(),
+                room: request.room,
+            });
+        }
+        check_limit("consumers", self.consumers.len(), self.limits.consumers)?;
+        check_consumer(request)?;
+        self.check_ssrc(request.ssrc, transport_key)?;
+
+        let rewriter = Rewriter::new(self.random.next() as u16, self.random.next() as u32);
+        let connected = self.transports[transport_key].remote.is_some();
+        let producer = &mut self.producers[producer_key];
+        let key = self.consumers.insert_with_key(|key: ConsumerKey| {
+            Consumer::new(request, key, producer_key, producer, transport_key, connected, rewriter)
+        });
+        let consumer = &mut self.consumers[key];
+        consumer.place_in_producer = producer.consumers.len() as u32;
+        producer.consumers.push(key);
+        // Any of its consumers may follow any of its streams, and all may start on one train: no list may have to grow
+        // while packets are relayed.
+        let followers = producer.consumers.capacity();
+        for stream in &mut producer.streams {
+            let missing = followers.saturating_sub(stream.attached.len());
+            stream.attached.reserve_exact(missing);
+        }
+        self.workspace.reserve(followers);
+        self.notifications.reserve(2 * followers);
+        let source_paused = producer.paused;
+
+        let transport = &mut self.transports[transport_key];
+        consumer.place_in_transport = transport.consumers.len() as u32;
+        transport.consumers.push(key);
+        transport.consumer_ssrcs.insert(request.ssrc, key);
+        self.regather(transport_key);
+        self.consumer_of_id.insert(request.consumer, key);
+        self.room_mut(request.room).consumers.insert(request.consumer);
+        self.retarget(now, key);
+        Ok(Reply::ConsumerCreated { source_paused })
+    }
+
+    fn pause_consumer(&mut self, consumer: ConsumerId) -> Result<(), WorkerError> {
+        let key = self.find_consumer(consumer)?;
+        let consumer = &mut self.consumers[key];
+        if !consumer.paused {
+            consumer.settle(&self.producers[consumer.producer].counters);
+            consumer.paused = true;
+            self.retune(key);
+        }
+        Ok(())
+    }
+
+    /// Sends again: video from a key frame on, which is asked for.
+    fn resume_consumer(&mut self, now: Time, consumer: ConsumerId) -> Result<(), WorkerError> {
+        let key = self.find_consumer(consumer)?;
+        let consumer = &mut self.consumers[key];
+        if consumer.paused {
+            consumer.settle(&self.producers[consumer.producer].counters);
+            consumer.paused = false;
+            consumer.flow.sync_required = true;
+            self.retune(key);
+            self.request_key_frame_for(now, key);
+        }
+        Ok(())
+    }
+
+    fn close_consumer(&mut self, key: ConsumerKey) {
+        self.consumers[key].paused = true;
+        self.retune(key); // leaves every stream's list
+        let Some(consumer) = self.consumers.remove(key) else {
+            return;
+        };
+        let followers = &mut self.producers[consumer.producer].consumers;
+        followers.swap_remove(consumer.place_in_producer as usize);
+        if let Some(moved) = followers.get(consumer.place_in_producer as usize) {
+            self.consumers[*moved].place_in_producer = consumer.place_in_producer;
+        }
+        let transport = &mut self.transports[consumer.transport];
+        transport.consumer_ssrcs.remove(&consumer.ssrc);
+        transport.consumers.swap_remove(consumer.place_in_transport as usize);
+        if let Some(moved) = transport.consumers.get(consumer.place_in_transport as usize) {
+            self.consumers[*moved].place_in_transport = consumer.place_in_transport;
+        }
+        self.regather(consumer.transport);
+        self.consumer_of_id.remove(&consumer.id);
+        self.room_mut(consumer.room).consumers.remove(&consumer.id);
+    }
+
+    /// A transport's packets are gathered as soon as several consumers leave on it. Only the steps from one to two and
+    /// back change anything.
+    fn regather(&mut self, transport: TransportKey) {
+        let consumers = &self.transports[transport].consumers;
+        if consumers.len() == 1 {
+            self.consumers[consumers[0]].gathered = false;
+        } else {
+            for key in consumers.iter().rev().take(1).chain(consumers.iter().take(1)) {
+                self.consumers[*key].gathered = true;
+            }
+        }
+    }
+
+    fn check_ssrc(&self, ssrc: u32, transport: TransportKey) -> Result<(), WorkerError> {
+        let transport = &self.transports[transport];
+        let owner = match (transport.ssrcs.get(&ssrc), transport.consumer_ssrcs.get(&ssrc)) {
+            (Some((producer, _)), _) => self.producers[*producer].id.to_string(),
+            (None, Some(consumer)) => self.consumers[*consumer].id.to_string(),
+            (None, None) => return Ok(()),
+        };
+        Err(WorkerError::SsrcInUse {
+            ssrc,
+            owner,
+            transport: transport.id,
+        })
+    }
+
+    pub(super) fn find_transport(&self, id: TransportId) -> Result<TransportKey, WorkerError> {
+        self.transport_of_id
+            .get(&id)
+            .copied()
+            .ok_or(WorkerError::UnknownTransport(id))
+    }
+
+    fn find_transport_in(&self, id: TransportId, room: RoomId) -> Result<TransportKey, WorkerError> {
+        if !self.rooms.contains_key(&room) {
+            return Err(WorkerError::UnknownRoom(room));
+        }
+        let key = self.find_transport(id)?;
+        if self.transports[key].room != room {
+            return Err(WorkerError::OtherRoom {
+                entity: id.to_string(),
+                room,
+            });
+        }
+        Ok(key)
+    }
+
+    pub(super) fn find_producer(&self, id: ProducerId) -> Result<ProducerKey, WorkerError> {
+        self.producer_of_id
+            .get(&id)
+            .copied()
+            .ok_or(WorkerError::UnknownProducer(id))
+    }
+
+    pub(super) fn find_consumer(&self, id: ConsumerId) -> Result<ConsumerKey, WorkerError> {
+        self.consumer_of_id
+            .get(&id)
+            .copied()
+            .ok_or(WorkerError::UnknownConsumer(id))
+    }
+
+    /// The room of something that exists.
+    fn room_mut(&mut self, room: RoomId) -> &mut Room {
+        self.rooms.entry(room).or_default()
+    }
+}
+
+fn invalid(sentence: impl Into<String>) -> WorkerError {
+    WorkerError::InvalidParameters(sentence.into())
+}
+
+fn check_limit(noun: &str, count: usize, limit: u32) -> Result<(), WorkerError> {
+    if count >= limit as usize {
+        return Err(WorkerError::TooMany {
+            noun: noun.into(),
+            limit,
+        });
+    }
+    Ok(())
+}
+
+fn check_remote(remote: Remote, rtcp_mux: bool) -> Result<(), WorkerError> {
+    match (rtcp_mux, remote.rtcp) {
+        (true, Some(_)) => Err(invalid(
+            "RTCP is muxed on this transport: it has no RTCP address of its own",
+        )),
+        _ if remote.rtp.port() == 0 || remote.rtcp.is_some_and(|rtcp| rtcp.port() == 0) => {
+            Err(invalid("port 0 is not a place to send to"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_producer(request: &CreateProducer) -> Result<(), WorkerError> {
+    if request.codecs.is_empty() || request.codecs.len() > CODECS_MAX {
+        return Err(invalid(format!(
+            "a producer has 1 to {CODECS_MAX} codecs, not {}",
+            request.codecs.len()
+        )));
+    }
+    for (index, codec) in request.codecs.iter().enumerate() {
+        check_payload_type(codec.payload_type)?;
+        if codec.name.kind() != request.kind {
+            return Err(invalid(format!("{} is not {}", codec.name.subtype(), request.kind)));
+        }
+        if codec.clock_rate == 0 {
+            return Err(invalid(format!("{} has a clock rate of 0", codec.name.subtype())));
+        }
+        if request.codecs[..index]
+            .iter()
+            .any(|other| other.payload_type == codec.payload_type)
+        {
+            return Err(invalid(format!("payload type {} is listed twice", codec.payload_type)));
+        }
+    }
+    check_extensions(&request.header_extensions)?;
+    check_name("mid", request.mid.as_deref())?;
+    if request.encodings.is_empty() || request.encodings.len() > ENCODINGS_MAX {
+        return Err(invalid(format!(
+            "a producer has 1 to {ENCODINGS_MAX} encodings, not {}",
+            request.encodings.len()
+        )));
+    }
+    let simulcast = request.encodings.len() > 1;
+    for (index, encoding) in request.encodings.iter().enumerate() {
+        check_encoding(encoding, simulcast, request.mid.is_some())?;
+        for other in &request.encodings[..index] {
+            if other.profile == encoding.profile {
+                return Err(invalid(format!("profile {} is listed twice", encoding.profile)));
+            }
+            if other.ssrc.is_some() && other.ssrc == encoding.ssrc || other.rid.is_some() && other.rid == encoding.rid {
+                return Err(invalid(format!("encoding {index} has the SSRC or RID of another one")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_encoding(encoding: &Encoding, simulcast: bool, has_mid: bool) -> Result<(), WorkerError> {
+    check_name("rid", encoding.rid.as_deref())?;
+    // Spec §4: a lone encoding has no profile; among several, each has one.
+    match (simulcast, encoding.profile) {
+        (true, Profile::Default) => {
+            return Err(invalid(
+                "of several encodings each needs a profile: low, medium or high",
+            ));
+        }
+        (false, Profile::Low | Profile::Medium | Profile::High) => {
+            return Err(invalid("a single encoding carries no profile"));
+        }
+        _ => {}
+    }
+    if encoding.ssrc.is_none() && encoding.rid.is_none() && (simulcast || !has_mid) {
+        return Err(invalid(
+            "an encoding needs an SSRC, a RID or (if it is the only one) the producer's MID",
+        ));
+    }
+    Ok(())
+}
+
+fn check_consumer(request: &CreateConsumer) -> Result<(), WorkerError> {
+    if request.payload_types.is_empty() || request.payload_types.len() > CODECS_MAX {
+        return Err(invalid(format!("a consumer has 1 to {CODECS_MAX} payload types")));
+    }
+    for (index, (source, own)) in request.payload_types.iter().enumerate() {
+        check_payload_type(*source)?;
+        check_payload_type(*own)?;
+        if request.payload_types[..index]
+            .iter()
+            .any(|other| other.0 == *source || other.1 == *own)
+        {
+            return Err(invalid(format!("payload type {source} or {own} is listed twice")));
+        }
+    }
+    check_extensions(&request.header_extensions)
+}
+
+/// RFC 5761 §4: with RTP and RTCP on one port, 64 to 95 would be taken for RTCP.
+fn check_payload_type(payload_type: u8) -> Result<(), WorkerError> {
+    if payload_type > 127 || (64..=95).contains(&payload_type) {
+        return Err(invalid(format!(
+            "payload type {payload_type} is not in 0..=63 or 96..=127 (RFC 5761 §4)"
+        )));
+    }
+    Ok(())
+}
+
+fn check_extensions(extensions: &[HeaderExtension]) -> Result<(), WorkerError> {
+    for (index, extension) in extensions.iter().enumerate() {
+        if !(1..=14).contains(&extension.id) {
+            return Err(invalid(format!(
+                "header extension id {} is not in 1..=14 (RFC 8285 §4.2)",
+                extension.id
+            )));
+        }
+        let listed = &extensions[..index];
+        if listed
+            .iter()
+            .any(|other| other.id == extension.id || other.uri == extension.uri)
+        {
+            return Err(invalid(format!(
+                "header extension {} ({}) is listed twice",
+                extension.id,
+                extension.uri.uri()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_name(noun: &str, name: Option<&str>) -> Result<(), WorkerError> {
+    match name {
+        Some(name) if name.is_empty() || name.len() > NAME_BYTES_MAX => {
+            Err(invalid(format!("a {noun} has 1 to {NAME_BYTES_MAX} bytes")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,230 @@
+//! A consumer as the relay sees it: what it should be sent, the numbers it is sent under, and where every packet went.
+
+use weir_channel::id::{ConsumerId, RoomId};
+use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, ExtensionUri, MediaKind, Profile};
+
+use crate::rtp::extension::{ExtensionBlock, elements, erase, rename};
+use crate::time::Time;
+
+use super::decide::Flow;
+use super::limits::ENCODINGS_MAX;
+use super::producer::{Producer, ProducerCounters};
+use super::profile::{Available, select};
+use super::rate::Rate;
+use super::rewrite::Rewriter;
+use super::sink::TransportIx;
+use super::slots::{ConsumerKey, ProducerKey, TransportKey};
+
+/// No payload type.
+const NONE: u8 = u8::MAX;
+
+/// A producer as somebody receives it. The fields that every packet needs come first.
+#[derive(Debug)]
+pub struct Consumer {
+    /// What flows.
+    pub flow: Flow,
+    /// The numbers it flows under.
+    pub rewriter: Rewriter,
+    /// The SSRC it is sent under.
+    pub ssrc: u32,
+    /// Where it leaves.
+    pub transport_index: TransportIx,
+    /// Its own key, for the sink.
+    pub key: ConsumerKey,
+    /// Several consumers leave on its transport: their packets are gathered.
+    pub gathered: bool,
+    /// Packets given to the transport.
+    pub forwarded: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bits per second.
+    pub rate: Rate,
+    /// What its receiver calls the producer's extensions, if it calls one of them otherwise or does not know it.
+    pub renames: Option<Box<[ExtensionFate; 15]>>,
+    payload_types: [u8; 128],
+    /// Packets not given to the transport.
+    pub dropped: [u64; DropReason::ALL.len()],
+
+    /// Its id.
+    pub id: ConsumerId,
+    /// The room it belongs to.
+    pub room: RoomId,
+    /// Where it leaves.
+    pub transport: TransportKey,
+    /// What it consumes.
+    pub producer: ProducerKey,
+    /// Its own wish.
+    pub preferred_profile: Profile,
+    /// Paused by itself.
+    pub paused: bool,
+    /// What its owner was last told that it is sent.
+    pub effective: Option<u8>,
+    /// Its place in each stream's list of followers.
+    pub places: [Option<u32>; ENCODINGS_MAX],
+    /// Its place in its producer's list.
+    pub place_in_producer: u32,
+    /// Its place in its transport's list.
+    pub place_in_transport: u32,
+    /// Switches made.
+    pub switches: u64,
+    /// Key frames its receiver asked for.
+    pub key_frame_requests: u64,
+    packets_in: u64,
+    settled: ProducerCounters,
+}
+
+/// What happens to an extension on its way to a consumer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExtensionFate {
+    /// The receiver has the producer's id for it.
+    Keep,
+    /// The receiver has another id for it.
+    Rename(u8),
+    /// The receiver does not know it.
+    Erase,
+}
+
+impl Consumer {
+    /// From a request whose parameters were checked.
+    pub fn new(
+        request: &CreateConsumer,
+        key: ConsumerKey,
+        producer_key: ProducerKey,
+        producer: &Producer,
+        transport: TransportKey,
+        connected: bool,
+        rewriter: Rewriter,
+    ) -> Self {
+        let mut payload_types = [NONE; 128];
+        for (source, own) in &request.payload_types {
+            payload_types[usize::from(source & 0x7f)] = *own;
+        }
+        Self {
+            flow: Flow::new(producer.kind == MediaKind::Video, connected),
+            rewriter,
+            ssrc: request.ssrc,
+            transport_index: transport.index(),
+            key,
+            gathered: false,
+            forwarded: 0,
+            bytes: 0,
+            rate: Rate::default(),
+            renames: renames(request, producer),
+            payload_types,
+            dropped: [0; DropReason::ALL.len()],
+            id: request.consumer,
+            room: request.room,
+            transport,
+            producer: producer_key,
+            preferred_profile: request.preferred_profile,
+            paused: request.paused,
+            effective: None,
+            places: [None; ENCODINGS_MAX],
+            place_in_producer: 0,
+            place_in_transport: 0,
+            switches: 0,
+            key_frame_requests: 0,
+            packets_in: 0,
+            settled: producer.counters,
+        }
+    }
+
+    /// Its own payload type for a producer's.
+    #[inline]
+    pub fn payload_type(&self, source: u8) -> Option<u8> {
+        let own = self.payload_types[usize::from(source & 0x7f)];
+        (own != NONE).then_some(own)
+    }
+
+    /// What it should be sent, of what is on offer.
+    pub fn selected(&self, producer: &Producer, available: Available) -> Option<u8> {
+        select(available, self.preferred_profile, producer.preferred_profile)
+            .and_then(|profile| producer.encoding_of(profile))
+    }
+
+    /// Books the packets it was not shown since the last time. To be called before anything changes that says which
+    /// packets it is shown: its pause, and the streams it is attached to.
+    pub fn settle(&mut self, counters: &ProducerCounters) {
+        let settled = std::mem::replace(&mut self.settled, *counters);
+        let received = counters.received - settled.received;
+        self.packets_in += received;
+        if self.paused {
+            self.dropped[DropReason::ConsumerPaused as usize] += received;
+            return;
+        }
+        self.dropped[DropReason::ProducerPaused as usize] += counters.paused - settled.paused;
+        self.dropped[DropReason::Duplicate as usize] += counters.duplicate - settled.duplicate;
+        self.dropped[DropReason::BadSequence as usize] += counters.bad_sequence - settled.bad_sequence;
+        for (encoding, place) in self.places.iter().enumerate() {
+            if place.is_none() {
+                self.dropped[DropReason::OtherProfile as usize] +=
+                    counters.dispatched[encoding] - settled.dispatched[encoding];
+            }
+        }
+    }
+
+    /// Gives the extensions of one packet the receiver's ids. The caller restores the bytes afterwards.
+    pub fn rename_extensions(&self, bytes: &mut [u8], block: ExtensionBlock) {
+        let Some(fates) = &self.renames else { return };
+        let mut rest = block;
+        while let Some(element) = elements(bytes, rest).next() {
+            match fates.get(usize::from(element.id)) {
+                Some(ExtensionFate::Keep) => {}
+                Some(ExtensionFate::Rename(id)) => rename(bytes, block.form, element, *id),
+                Some(ExtensionFate::Erase) | None => erase(bytes, element),
+            }
+            let end = element.value + u16::from(element.len);
+            rest = ExtensionBlock {
+                start: end,
+                len: (block.start + block.len).saturating_sub(end),
+                form: block.form,
+            };
+        }
+    }
+
+    /// Its counters; `settle` first.
+    pub fn stats(&self, now: Time, producer: &Producer) -> ConsumerStats {
+        let profile = |encoding: Option<u8>| {
+            encoding
+                .and_then(|encoding| producer.streams.get(usize::from(encoding)))
+                .map(|stream| stream.profile)
+        };
+        ConsumerStats {
+            consumer: self.id,
+            paused: self.paused,
+            source_paused: producer.paused,
+            effective_profile: profile(self.effective),
+            target_profile: profile(self.flow.target),
+            packets_in: self.packets_in,
+            packets_forwarded: self.forwarded,
+            bytes_forwarded: self.bytes,
+            bitrate: self.rate.bitrate(now),
+            dropped: DropReason::ALL
+                .into_iter()
+                .map(|reason| (reason, self.dropped[reason as usize]))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            switches: self.switches,
+            key_frame_requests: self.key_frame_requests,
+            last_seq: self.rewriter.newest_seq(),
+        }
+    }
+}
+
+/// What happens to each of the producer's relayed extensions; `None` when all keep their ids.
+fn renames(request: &CreateConsumer, producer: &Producer) -> Option<Box<[ExtensionFate; 15]>> {
+    let fate = |id: usize, uri: ExtensionUri| match request.header_extensions.iter().find(|own| own.uri == uri) {
+        Some(own) if usize::from(own.id) == id => ExtensionFate::Keep,
+        Some(own) => ExtensionFate::Rename(own.id),
+        None => ExtensionFate::Erase,
+    };
+    let mut fates = [ExtensionFate::Erase; 15];
+    let mut all_keep = true;
+    for (id, uri) in producer.extensions.iter().enumerate() {
+        if let Some(uri) = uri.filter(|uri| uri.is_relayed()) {
+            fates[id] = fate(id, uri);
+            all_keep &= fates[id] == ExtensionFate::Keep;
+        }
+    }
+    (!all_keep).then(|| Box::new(fates))
+}

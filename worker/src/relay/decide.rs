@@ -1,0 +1,195 @@
+//! Whether a packet goes to a consumer. Pure: nothing is changed here, nothing decided elsewhere.
+//!
+//! ```text
+//!               packet of `target`            packet of `current`
+//!   Idle        key frame (or audio): Start   -
+//!   Flowing     forward                       (current == target)
+//!   Switching   key frame: Start              forward, until the target's key frame is there
+//!   sync        key frame: Start              key frame: Start
+//! ```
+
+use weir_channel::message::DropReason;
+
+use super::packet::PacketMeta;
+
+/// What a consumer is sent, and what it should be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// The encoding that flows.
+    pub current: Option<u8>,
+    /// The encoding that should flow.
+    pub target: Option<u8>,
+    /// The stream's epoch when the flow started; another one means that it must start again.
+    pub epoch: u32,
+    /// The extended sequence number on which it started; what is older belongs to the time before.
+    pub first_seq: u64,
+    /// Start again before anything more is forwarded.
+    pub sync_required: bool,
+    /// Starts happen on key frames only.
+    pub gated: bool,
+    /// The transport knows where to send.
+    pub connected: bool,
+}
+
+impl Flow {
+    /// Nothing flows yet.
+    pub fn new(gated: bool, connected: bool) -> Self {
+        Self {
+            current: None,
+            target: None,
+            epoch: 0,
+            first_seq: 0,
+            sync_required: true,
+            gated,
+            connected,
+        }
+    }
+}
+
+/// What happens to a packet at a consumer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disposition {
+    /// Goes out with the offsets that are in force.
+    Forward,
+    /// Goes out as the first packet of a start, a resumption or a switch: new offsets.
+    Start,
+    /// Does not go out.
+    Drop(DropReason),
+}
+
+/// Decides about one packet. `payload_type` is the consumer's own for the packet's codec, if it has one.
+#[inline]
+pub fn decide(packet: &PacketMeta, flow: &Flow, payload_type: Option<u8>) -> Disposition {
+    if !flow.connected {
+        return Disposition::Drop(DropReason::NoRemote);
+    }
+    if payload_type.is_none() {
+        return Disposition::Drop(DropReason::UnsupportedPayloadType);
+    }
+    let encoding = Some(packet.encoding);
+    if encoding == flow.current && !flow.sync_required && packet.epoch == flow.epoch {
+        return if packet.seq >= flow.first_seq {
+            Disposition::Forward
+        } else {
+            Disposition::Drop(DropReason::BeforeSwitch)
+        };
+    }
+    if encoding != flow.target && encoding != flow.current {
+        return Disposition::Drop(DropReason::OtherProfile);
+    }
+    if packet.key_frame || !flow.gated {
+        Disposition::Start
+    } else {
+        Disposition::Drop(DropReason::AwaitingKeyFrame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(encoding: u8, seq: u64, key_frame: bool) -> PacketMeta {
+        PacketMeta {
+            start: 0,
+            len: 12,
+            seq,
+            timestamp: 0,
+            encoding,
+            payload_type: 96,
+            key_frame,
+            epoch: 1,
+            payload_start: 12,
+            vp8: None,
+            extension: None,
+            next: u32::MAX,
+        }
+    }
+
+    #[test]
+    fn table() {
+        use Disposition::{Drop, Forward, Start};
+        use DropReason::{AwaitingKeyFrame, BeforeSwitch, NoRemote, OtherProfile, UnsupportedPayloadType};
+        const KEY: bool = true;
+        const DELTA: bool = false;
+        let flow = |current, target, sync_required| Flow {
+            current,
+            target,
+            epoch: 1,
+            first_seq: 100,
+            sync_required,
+            gated: true,
+            connected: true,
+        };
+        let rows = [
+            // Idle: waits for the target's key frame.
+            (flow(None, Some(2), true), packet(2, 100, DELTA), Drop(AwaitingKeyFrame)),
+            (flow(None, Some(2), true), packet(2, 100, KEY), Start),
+            (flow(None, Some(2), true), packet(0, 100, KEY), Drop(OtherProfile)),
+            (flow(None, None, true), packet(0, 100, KEY), Drop(OtherProfile)),
+            // Flowing.
+            (flow(Some(2), Some(2), false), packet(2, 100, DELTA), Forward),
+            (flow(Some(2), Some(2), false), packet(2, 100, KEY), Forward),
+            (flow(Some(2), Some(2), false), packet(2, 99, DELTA), Drop(BeforeSwitch)),
+            (flow(Some(2), Some(2), false), packet(1, 100, KEY), Drop(OtherProfile)),
+            // Switching: the old one flows until the new one's key frame.
+            (flow(Some(0), Some(2), false), packet(0, 100, DELTA), Forward),
+            (
+                flow(Some(0), Some(2), false),
+                packet(2, 5, DELTA),
+                Drop(AwaitingKeyFrame),
+            ),
+            (flow(Some(0), Some(2), false), packet(2, 5, KEY), Start),
+            // After a resumption either may start, on a key frame.
+            (
+                flow(Some(0), Some(2), true),
+                packet(0, 100, DELTA),
+                Drop(AwaitingKeyFrame),
+            ),
+            (flow(Some(0), Some(2), true), packet(0, 100, KEY), Start),
+            (flow(Some(0), Some(2), true), packet(2, 100, KEY), Start),
+            // The stream restarted, or the producer was resumed.
+            (
+                Flow {
+                    epoch: 0,
+                    ..flow(Some(2), Some(2), false)
+                },
+                packet(2, 100, DELTA),
+                Drop(AwaitingKeyFrame),
+            ),
+            (
+                Flow {
+                    epoch: 0,
+                    ..flow(Some(2), Some(2), false)
+                },
+                packet(2, 100, KEY),
+                Start,
+            ),
+            // Audio starts with any packet.
+            (
+                Flow {
+                    gated: false,
+                    ..flow(None, Some(0), true)
+                },
+                packet(0, 1, DELTA),
+                Start,
+            ),
+            // No remote.
+            (
+                Flow {
+                    connected: false,
+                    ..flow(Some(2), Some(2), false)
+                },
+                packet(2, 100, KEY),
+                Drop(NoRemote),
+            ),
+        ];
+        for (flow, packet, expected) in rows {
+            assert_eq!(decide(&packet, &flow, Some(96)), expected, "{flow:?} {packet:?}");
+        }
+        let flowing = flow(Some(2), Some(2), false);
+        assert_eq!(
+            decide(&packet(2, 100, KEY), &flowing, None),
+            Drop(UnsupportedPayloadType)
+        );
+    }
+}

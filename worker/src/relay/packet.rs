@@ -1,0 +1,52 @@
+//! One received packet as the relay thinks of it: where its bytes are, and its numbers without wrap-around.
+
+use crate::rtp::extension::ExtensionBlock;
+
+/// What `decide` and `rewrite` need to know of a packet. Made once per packet, read once per consumer.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketMeta {
+    /// Where the packet begins in its train's bytes.
+    pub start: u32,
+    /// How long it is.
+    pub len: u32,
+    /// Sequence number, extended.
+    pub seq: u64,
+    /// RTP timestamp, extended.
+    pub timestamp: u64,
+    /// Which of the producer's encodings it belongs to.
+    pub encoding: u8,
+    /// As the producer sent it.
+    pub payload_type: u8,
+    /// A stream may be joined on this packet.
+    pub key_frame: bool,
+    /// Changes when consumers must start anew: the stream restarted, or the producer was resumed.
+    pub epoch: u32,
+    /// Where the payload begins in the packet.
+    pub payload_start: u16,
+    /// The picture ids of a VP8 packet.
+    pub vp8: Option<Vp8Meta>,
+    /// Where the header extensions are.
+    pub extension: Option<ExtensionBlock>,
+    /// The next packet of the same stream in this batch.
+    pub next: u32,
+}
+
+/// VP8 ids to be kept continuous, extended; offsets count from the payload's start.
+#[derive(Clone, Copy, Debug)]
+pub struct Vp8Meta {
+    /// Picture id.
+    pub picture_id: Option<PictureIdMeta>,
+    /// (offset, TL0PICIDX).
+    pub tl0: Option<(u8, u64)>,
+}
+
+/// Where a picture id is, and which.
+#[derive(Clone, Copy, Debug)]
+pub struct PictureIdMeta {
+    /// From the payload's start.
+    pub offset: u8,
+    /// 15 bits, or 7.
+    pub wide: bool,
+    /// Extended.
+    pub value: u64,
+}

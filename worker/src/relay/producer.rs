@@ -1,0 +1,164 @@
+//! A producer as the relay sees it: how its packets are recognised, what of them is relayed, and who follows.
+
+use weir_channel::id::{ProducerId, RoomId};
+use weir_channel::message::{Codec, CreateProducer, ExtensionUri, MediaKind, Profile};
+
+use crate::rtp::extension::{ExtensionBlock, Form, elements, erase};
+
+use super::limits::ENCODINGS_MAX;
+use super::profile::Available;
+use super::slots::{ConsumerKey, TransportKey};
+use super::stream::Stream;
+
+/// No codec has this payload type.
+const NO_CODEC: u8 = u8::MAX;
+
+/// A track that somebody sends.
+#[derive(Debug)]
+pub struct Producer {
+    /// Its id.
+    pub id: ProducerId,
+    /// The room it belongs to.
+    pub room: RoomId,
+    /// The transport it arrives on.
+    pub transport: TransportKey,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// The media id it may be recognised by.
+    pub mid: Option<String>,
+    /// Its wish for consumers that have none.
+    pub preferred_profile: Profile,
+    /// Received and counted, not relayed.
+    pub paused: bool,
+    /// Its streams, lowest profile first.
+    pub streams: Vec<Stream>,
+    /// All its consumers.
+    pub consumers: Vec<ConsumerKey>,
+    /// Its extensions, by id (index 0 is unused).
+    pub extensions: [Option<ExtensionUri>; 15],
+    pub(super) counters: ProducerCounters,
+    codecs: Vec<Codec>,
+    codec_of: [u8; 128],
+}
+
+/// What a consumer's ledger is settled from. Every packet that is routed to the producer counts once in `received`, and
+/// once in one of the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ProducerCounters {
+    /// Packets routed to the producer.
+    pub received: u64,
+    /// While it was paused.
+    pub paused: u64,
+    /// Seen before.
+    pub duplicate: u64,
+    /// Not believed.
+    pub bad_sequence: u64,
+    /// Handed to the consumers of each stream.
+    pub dispatched: [u64; ENCODINGS_MAX],
+}
+
+impl Producer {
+    /// From a request whose parameters were checked.
+    pub fn new(request: &CreateProducer, transport: TransportKey) -> Self {
+        let mut codec_of = [NO_CODEC; 128];
+        for (index, codec) in request.codecs.iter().enumerate() {
+            codec_of[usize::from(codec.payload_type & 0x7f)] = index as u8;
+        }
+        let mut extensions = [None; 15];
+        for extension in &request.header_extensions {
+            extensions[usize::from(extension.id)] = Some(extension.uri);
+        }
+        let mut streams: Vec<_> = request
+            .encodings
+            .iter()
+            .map(|encoding| Stream::new(encoding.profile, encoding.rid.clone(), encoding.ssrc))
+            .collect();
+        streams.sort_by_key(|stream| stream.profile);
+        Self {
+            id: request.producer,
+            room: request.room,
+            transport,
+            kind: request.kind,
+            mid: request.mid.clone(),
+            preferred_profile: request.preferred_profile,
+            paused: request.paused,
+            streams,
+            consumers: Vec::new(),
+            extensions,
+            counters: ProducerCounters::default(),
+            codecs: request.codecs.clone(),
+            codec_of,
+        }
+    }
+
+    /// The codec sent under a payload type.
+    #[inline]
+    pub fn codec(&self, payload_type: u8) -> Option<&Codec> {
+        self.codecs
+            .get(usize::from(self.codec_of[usize::from(payload_type & 0x7f)]))
+    }
+
+    /// The codec that speaks for the producer: its clock rate, and how key frames are asked for.
+    pub fn first_codec(&self) -> &Codec {
+        &self.codecs[0] // OK: a request without codecs is refused
+    }
+
+    /// Profiles on offer now.
+    pub fn available(&self) -> Available {
+        self.streams
+            .iter()
+            .filter(|stream| stream.available)
+            .fold(Available::NONE, |available, stream| available.with(stream.profile))
+    }
+
+    /// The encoding of a profile.
+    pub fn encoding_of(&self, profile: Profile) -> Option<u8> {
+        self.streams
+            .iter()
+            .position(|stream| stream.profile == profile)
+            .map(|index| index as u8)
+    }
+
+    /// The value of one of its extensions in a packet.
+    pub fn extension_value<'a>(
+        &self,
+        uri: ExtensionUri,
+        bytes: &'a [u8],
+        block: Option<ExtensionBlock>,
+    ) -> Option<&'a [u8]> {
+        let element =
+            elements(bytes, block?).find(|element| self.extensions.get(usize::from(element.id)) == Some(&Some(uri)))?;
+        bytes.get(usize::from(element.value)..usize::from(element.value) + usize::from(element.len))
+    }
+
+    /// Takes out of a packet what is not for the next hop: routing ids, hop-by-hop extensions, and what the producer did
+    /// not declare. RFC 8285 §4.1.2: an erased element is padding.
+    #[inline]
+    pub fn strip_extensions(&self, bytes: &mut [u8], block: ExtensionBlock) {
+        let area = usize::from(block.start)..usize::from(block.start) + usize::from(block.len);
+        if block.form == Form::Unknown {
+            if let Some(area) = bytes.get_mut(area) {
+                area.fill(0);
+            }
+            return;
+        }
+        // Each walk begins where the last one stopped, so that a packet full of elements costs one walk.
+        let mut rest = block;
+        while let Some(element) = elements(bytes, rest).find(|element| {
+            !self
+                .extensions
+                .get(usize::from(element.id))
+                .copied()
+                .flatten()
+                .is_some_and(ExtensionUri::is_relayed)
+        }) {
+            erase(bytes, element);
+            let end = element.value + u16::from(element.len);
+            rest = ExtensionBlock {
+                start: end,
+                len: (block.start + block.len).saturating_sub(end),
+                form: block.form,
+            };
+        }
+    }
+}

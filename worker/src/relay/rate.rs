@@ -1,0 +1,72 @@
+//! Bits per second over the last second, in 24 bytes and without a timer.
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Two windows of a second each: the one that fills, and the one before, of which a share still counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rate {
+    start: Time,
+    current: u64,
+    previous: u64,
+}
+
+impl Rate {
+    /// Counts bytes.
+    #[inline]
+    pub fn add(&mut self, now: Time, bytes: u64) {
+        if now.since(self.start) >= WINDOW {
+            self.turn(now);
+        }
+        self.current += bytes;
+    }
+
+    /// Bits per second.
+    pub fn bitrate(mut self, now: Time) -> u64 {
+        if now.since(self.start) >= WINDOW {
+            self.turn(now);
+        }
+        let elapsed_ms = now.since(self.start).as_millis() as u64;
+        let previous_share = self.previous * (1_000 - elapsed_ms.min(1_000)) / 1_000;
+        (self.current + previous_share) * 8
+    }
+
+    /// Starts a window. The grid is kept while packets flow, so that a window is a whole second.
+    fn turn(&mut self, now: Time) {
+        let next = self.start + WINDOW;
+        if now.since(next) < WINDOW && self.start != Time::default() {
+            self.previous = self.current;
+            self.start = next;
+        } else {
+            self.previous = 0;
+            self.start = now;
+        }
+        self.current = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steady_flow_reads_as_its_rate() {
+        let mut rate = Rate::default();
+        for ms in 1..=5_000 {
+            rate.add(Time::from_millis(ms), 125); // 1 Mbit/s
+        }
+        let bitrate = rate.bitrate(Time::from_millis(5_000));
+        assert!((990_000..=1_010_000).contains(&bitrate), "{bitrate}");
+    }
+
+    #[test]
+    fn silence_reads_as_zero() {
+        let mut rate = Rate::default();
+        rate.add(Time::from_millis(1), 1_000_000);
+        assert_eq!(rate.bitrate(Time::from_millis(1)), 8_000_000);
+        assert_eq!(rate.bitrate(Time::from_millis(2_500)), 0);
+    }
+}

@@ -1,0 +1,292 @@
+//! From a receive batch to packets of streams: who sent it, what it is, whose it is.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use weir_channel::message::{ExtensionUri, MediaKind, Notification, UnroutedReason};
+
+use crate::rtp::packet::{Header, Kind, classify};
+use crate::rtp::rtcp::{self, Feedback};
+use crate::time::Time;
+
+use super::datagram::Datagram;
+use super::limits::BATCH_PACKETS_MAX;
+use super::producer::Producer;
+use super::sink::{Port, Sink, TransportIx};
+use super::slots::{ProducerKey, TransportKey};
+use super::stream::Accepted;
+use super::transport::SourceCheck;
+use super::{Action, Relay};
+
+/// Where a packet came in.
+#[derive(Clone, Copy)]
+struct Arrived {
+    now: Time,
+    transport: TransportKey,
+    port: Port,
+    source: SocketAddr,
+    check: SourceCheck,
+}
+
+impl Relay {
+    /// Takes in one receive batch of one port and sends what follows from it. `datagrams` lie in `bytes`, which are
+    /// overwritten.
+    pub fn handle_datagrams(
+        &mut self,
+        now: Time,
+        transport: TransportIx,
+        port: Port,
+        bytes: &mut [u8],
+        datagrams: &[Datagram],
+        sink: &mut impl Sink,
+    ) {
+        let Some(transport) = self.transport_key(transport) else {
+            return;
+        };
+        for datagram in datagrams {
+            let begin = datagram.start as usize;
+            let end = (begin + datagram.len as usize).min(bytes.len());
+            let segment = if datagram.segment == 0 {
+                datagram.len.max(1)
+            } else {
+                datagram.segment
+            } as usize;
+            let check = self.transports[transport].check_source(port, datagram.source);
+            if let SourceCheck::Refused(reason) = check {
+                self.transports[transport].count_unrouted(reason, datagram.packets());
+                continue;
+            }
+            let mut arrived = Arrived {
+                now,
+                transport,
+                port,
+                source: datagram.source,
+                check,
+            };
+            let mut start = begin;
+            // An empty datagram is a packet too: it is malformed.
+            loop {
+                let packet = start..end.min(start + segment);
+                start = packet.end;
+                self.handle_packet(&mut arrived, bytes, packet);
+                if self.workspace.batch.len() >= BATCH_PACKETS_MAX {
+                    self.fan_out(now, bytes, sink);
+                }
+                if start >= end {
+                    break;
+                }
+            }
+        }
+        self.fan_out(now, bytes, sink);
+        self.send_asks(sink);
+    }
+
+    fn handle_packet(&mut self, arrived: &mut Arrived, bytes: &mut [u8], range: Range<usize>) {
+        let transport = &mut self.transports[arrived.transport];
+        let Some(packet) = bytes.get_mut(range.clone()) else {
+            return;
+        };
+        let handled = match classify(packet) {
+            Kind::Rtp if arrived.port == Port::Rtp => self.handle_rtp(arrived, packet, range.start),
+            Kind::Rtcp if arrived.port == Port::Rtcp || transport.rtcp_mux => self.handle_rtcp(arrived, packet),
+            _ => Err(UnroutedReason::Malformed),
+        };
+        let transport = &mut self.transports[arrived.transport];
+        match handled {
+            Ok(()) => {
+                transport.counters.packets += 1;
+                transport.counters.bytes += range.len() as u64;
+            }
+            Err(reason) => transport.count_unrouted(reason, 1),
+        }
+    }
+
+    /// Routes one RTP packet by SSRC, then MID, then RID (spec §2.5), and queues it for the fan-out.
+    fn handle_rtp(&mut self, arrived: &mut Arrived, packet: &mut [u8], start: usize) -> Result<(), UnroutedReason> {
+        let header = Header::parse(packet).map_err(|_| UnroutedReason::Malformed)?;
+        let known = self.transports[arrived.transport].ssrcs.get(&header.ssrc).copied();
+        let (key, encoding) = match known {
+            Some(route) => route,
+            None => self.learn_route(arrived.transport, packet, &header)?,
+        };
+        let producer = &mut self.producers[key];
+        let codec = producer
+            .codec(header.payload_type)
+            .ok_or(UnroutedReason::UnknownPayloadType)?
+            .name;
+        if arrived.check == SourceCheck::Candidate {
+            self.learn_remote(arrived);
+        }
+
+        let producer = &mut self.producers[key];
+        producer.counters.received += 1;
+        if let Some(block) = header.extension {
+            producer.strip_extensions(packet, block);
+        }
+        let paused = producer.paused;
+        let stream = &mut producer.streams[usize::from(encoding)];
+        let accepted = stream.accept(arrived.now, encoding, codec, &header, start as u32, packet);
+        let came_back = !stream.available && !matches!(accepted, Accepted::BadSequence);
+        if paused {
+            stream.counters.paused += 1;
+            producer.counters.paused += 1;
+        } else {
+            match accepted {
+                Accepted::Relay(mut meta) => {
+                    if meta.key_frame {
+                        stream.key_frames.on_key_frame();
+                    }
+                    let index = self.workspace.batch.len() as u32;
+                    meta.next = u32::MAX;
+                    match stream.batch {
+                        Some((head, tail)) => {
+                            self.workspace.batch[tail as usize].next = index;
+                            stream.batch = Some((head, index));
+                        }
+                        None => {
+                            stream.batch = Some((index, index));
+                            self.workspace.touched.push((key, encoding));
+                        }
+                    }
+                    self.workspace.batch.push(meta);
+                }
+                Accepted::Duplicate => producer.counters.duplicate += 1,
+                Accepted::BadSequence => producer.counters.bad_sequence += 1,
+            }
+        }
+        if came_back {
+            self.on_stream_available(arrived.now, key, encoding);
+        }
+        Ok(())
+    }
+
+    /// Finds the producer of an SSRC that is not known yet, and remembers it. A sender may change its SSRC: the newest
+    /// one that its MID or RID vouches for is the stream's.
+    fn learn_route(
+        &mut self,
+        transport: TransportKey,
+        packet: &[u8],
+        header: &Header,
+    ) -> Result<(ProducerKey, u8), UnroutedReason> {
+        let (key, encoding) = self
+            .find_route(transport, packet, header)
+            .ok_or(UnroutedReason::UnknownStream)?;
+        let producer = &mut self.producers[key];
+        // Not its media: an RTX stream carries its MID too.
+        if producer.codec(header.payload_type).is_none() {
+            return Err(UnroutedReason::UnknownPayloadType);
+        }
+        let stream = &mut producer.streams[usize::from(encoding)];
+        let transport = &mut self.transports[transport];
+        if let Some(old) = stream.ssrc {
+            transport.ssrcs.remove(&old);
+        }
+        stream.on_new_ssrc(header.ssrc);
+        transport.ssrcs.insert(header.ssrc, (key, encoding));
+        Ok((key, encoding))
+    }
+
+    /// By MID first, then by RID (spec §2.5). Every producer reads the packet with its own extension ids, and two of one
+    /// transport may use the same RIDs if their MIDs tell them apart.
+    fn find_route(&self, transport: TransportKey, packet: &[u8], header: &Header) -> Option<(ProducerKey, u8)> {
+        header.extension?;
+        let candidates = &self.transports[transport].producers;
+        let rid = |producer: &Producer| {
+            let rid = producer.extension_value(ExtensionUri::RtpStreamId, packet, header.extension)?;
+            let encoding = producer
+                .streams
+                .iter()
+                .position(|stream| stream.rid.as_deref().map(str::as_bytes) == Some(rid));
+            encoding.map(|encoding| encoding as u8)
+        };
+        let mut other_mid = false;
+        for key in candidates {
+            let producer = &self.producers[*key];
+            let Some(mid) = producer.extension_value(ExtensionUri::Mid, packet, header.extension) else {
+                continue;
+            };
+            if producer.mid.as_deref().map(str::as_bytes) == Some(mid) {
+                return match rid(producer) {
+                    Some(encoding) => Some((*key, encoding)),
+                    None if producer.streams.len() == 1 && producer.streams[0].rid.is_none() => Some((*key, 0)),
+                    None => None,
+                };
+            }
+            other_mid |= producer.mid.is_some();
+        }
+        if other_mid && candidates.iter().all(|key| self.producers[*key].mid.is_some()) {
+            return None; // it names a MID, and nobody here has it
+        }
+        let mut found = None;
+        for key in candidates {
+            if let Some(encoding) = rid(&self.producers[*key]) {
+                if found.is_some() {
+                    return None; // two producers would take it: neither is sure
+                }
+                found = Some((*key, encoding));
+            }
+        }
+        found
+    }
+
+    /// Reads what a receiver says of its consumers, and a sender of its producers (RFC 3550 §6, RFC 4585, RFC 5104).
+    fn handle_rtcp(&mut self, arrived: &mut Arrived, packet: &[u8]) -> Result<(), UnroutedReason> {
+        // Where producers are expected, RTP alone says who the remote is: a sender's RTCP may come from another port.
+        if arrived.check == SourceCheck::Candidate
+            && arrived.port == Port::Rtp
+            && !self.transports[arrived.transport].producers.is_empty()
+        {
+            return Err(UnroutedReason::NoRemote);
+        }
+        let transport = arrived.transport;
+        let now = arrived.now;
+        rtcp::parse(packet, |feedback| self.on_feedback(now, transport, feedback))
+            .map_err(|_| UnroutedReason::Malformed)?;
+        self.transports[transport].counters.rtcp += 1;
+        if arrived.check == SourceCheck::Candidate {
+            self.learn_remote(arrived);
+        }
+        Ok(())
+    }
+
+    fn on_feedback(&mut self, now: Time, transport: TransportKey, feedback: Feedback) {
+        match feedback {
+            Feedback::Pli { media_ssrc: ssrc } | Feedback::Fir { ssrc, .. } => {
+                let Some(key) = self.transports[transport].consumer_ssrcs.get(&ssrc).copied() else {
+                    return;
+                };
+                self.consumers[key].key_frame_requests += 1;
+                self.request_key_frame_for(now, key);
+            }
+            Feedback::SenderReport { ssrc, ntp, rtp, .. } => {
+                let Some((key, encoding)) = self.transports[transport].ssrcs.get(&ssrc).copied() else {
+                    return;
+                };
+                self.producers[key].streams[usize::from(encoding)].on_sender_report(ntp, rtp);
+            }
+            _ => {}
+        }
+    }
+
+    fn learn_remote(&mut self, arrived: &mut Arrived) {
+        let transport = &mut self.transports[arrived.transport];
+        let remote = transport.learn(arrived.port, arrived.source);
+        arrived.check = SourceCheck::Remote;
+        self.actions.push_back(Action::Connect {
+            transport: transport.index,
+            remote,
+        });
+        self.notifications.push_back(Notification::RemoteLearned {
+            transport: transport.id,
+            remote,
+        });
+        if arrived.port == Port::Rtp {
+            self.on_remote_known(arrived.now, arrived.transport);
+        }
+    }
+
+    /// Whether a producer's consumers wait for key frames.
+    pub(super) fn is_gated(&self, key: ProducerKey) -> bool {
+        self.producers[key].kind == MediaKind::Video
+    }
+}

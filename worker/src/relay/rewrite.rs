@@ -1,0 +1,283 @@
+//! The numbers a consumer sees: one SSRC, and sequence number, timestamp and VP8 ids that go on without a break whatever
+//! flows.
+//!
+//! Everything is extended to 64 bits, so a mapping is an addition, and gaps and reordering of the input come through as
+//! they are. New offsets are made only at a *start*: the first packet, a resumption, a switch.
+
+use crate::time::Time;
+
+use super::packet::{PacketMeta, Vp8Meta};
+
+/// The offsets in force, and the newest numbers sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewriter {
+    seq_offset: u64,
+    timestamp_offset: u64,
+    picture_id_offset: u64,
+    tl0_offset: u64,
+    newest: Newest,
+    /// The timeline (encoding, and its count of restarts) that `timestamp_offset` belongs to.
+    timeline: Option<(u8, u32)>,
+}
+
+/// The newest of everything that was sent.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    seq: u64,
+    timestamp: u64,
+    picture_id: u64,
+    tl0: u64,
+    sent_at: Time,
+}
+
+/// What one packet's fields become.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Numbers {
+    /// Sequence number on the wire.
+    pub seq: u16,
+    /// Timestamp on the wire.
+    pub timestamp: u32,
+    /// Picture id on the wire; means something only for VP8 packets that have one.
+    pub picture_id: u16,
+    /// TL0PICIDX on the wire; likewise.
+    pub tl0: u8,
+}
+
+/// What a start knows of the stream it starts on.
+#[derive(Clone, Copy, Debug)]
+pub struct StartContext {
+    /// (encoding, count of restarts) of the packet's stream.
+    pub timeline: (u8, u32),
+    /// RTP clock in Hz.
+    pub clock_rate: u32,
+    /// The packet's capture time on the timeline that flowed until now, when sender reports tell it.
+    pub aligned: Option<u64>,
+}
+
+/// How far a sender report may put a packet from where its arrival puts it before it is not believed.
+const ALIGNMENT_TOLERANCE_SECS: u64 = 3;
+
+impl Rewriter {
+    /// RFC 3550 §5.1: sequence numbers and timestamps begin at random values.
+    pub fn new(first_seq: u16, first_timestamp: u32) -> Self {
+        Self {
+            seq_offset: 0,
+            timestamp_offset: 0,
+            picture_id_offset: 0,
+            tl0_offset: 0,
+            // Far from zero, so that a late packet never goes below it.
+            newest: Newest {
+                seq: (1 << 32) + u64::from(first_seq),
+                timestamp: (1 << 48) + u64::from(first_timestamp),
+                picture_id: 1 << 32,
+                tl0: 1 << 32,
+                sent_at: Time::default(),
+            },
+            timeline: None,
+        }
+    }
+
+    /// Makes the offsets with which `packet` follows what was sent before.
+    pub fn start(&mut self, packet: &PacketMeta, now: Time, context: StartContext) {
+        self.seq_offset = (self.newest.seq + 1).wrapping_sub(packet.seq);
+        if let Some(Vp8Meta {
+            picture_id: Some(id), ..
+        }) = packet.vp8
+        {
+            self.picture_id_offset = (self.newest.picture_id + 1).wrapping_sub(id.value);
+        }
+        if let Some(Vp8Meta {
+            tl0: Some((_, tl0)), ..
+        }) = packet.vp8
+        {
+            self.tl0_offset = (self.newest.tl0 + 1).wrapping_sub(tl0);
+        }
+        let timestamp = match self.timeline {
+            None => self.newest.timestamp,
+            // The same clock goes on: its distance is the true one, also over a pause.
+            Some(timeline)
+                if timeline == context.timeline
+                    && packet.timestamp.wrapping_add(self.timestamp_offset) > self.newest.timestamp =>
+            {
+                packet.timestamp.wrapping_add(self.timestamp_offset)
+            }
+            Some(_) => self.joined_timestamp(now, context),
+        };
+        self.timestamp_offset = timestamp.wrapping_sub(packet.timestamp);
+        self.timeline = Some(context.timeline);
+    }
+
+    /// The timestamp of the first packet of another timeline: as its sender's reports say, or by the time that went by.
+    fn joined_timestamp(&self, now: Time, context: StartContext) -> u64 {
+        let elapsed_ns = now.since(self.newest.sent_at).as_nanos();
+        let ticks = (elapsed_ns * u128::from(context.clock_rate) / 1_000_000_000) as u64;
+        let by_arrival = self.newest.timestamp + ticks.max(1);
+        let tolerance = u64::from(context.clock_rate) * ALIGNMENT_TOLERANCE_SECS;
+        context
+            .aligned
+            .map(|aligned| aligned.wrapping_add(self.timestamp_offset))
+            .filter(|aligned| aligned.abs_diff(by_arrival) <= tolerance)
+            .map_or(by_arrival, |aligned| aligned.max(self.newest.timestamp + 1))
+    }
+
+    /// The packet's numbers under the offsets in force.
+    #[inline]
+    pub fn rewrite(&mut self, packet: &PacketMeta, now: Time) -> Numbers {
+        let seq = packet.seq.wrapping_add(self.seq_offset);
+        let timestamp = packet.timestamp.wrapping_add(self.timestamp_offset);
+        let (mut picture_id, mut tl0) = (0, 0);
+        if let Some(vp8) = &packet.vp8 {
+            if let Some(id) = vp8.picture_id {
+                picture_id = id.value.wrapping_add(self.picture_id_offset);
+                self.newest.picture_id = self.newest.picture_id.max(picture_id);
+            }
+            if let Some((_, value)) = vp8.tl0 {
+                tl0 = value.wrapping_add(self.tl0_offset);
+                self.newest.tl0 = self.newest.tl0.max(tl0);
+            }
+        }
+        if seq > self.newest.seq {
+            self.newest.seq = seq;
+            self.newest.sent_at = now;
+        }
+        self.newest.timestamp = self.newest.timestamp.max(timestamp);
+        Numbers {
+            seq: seq as u16,
+            timestamp: timestamp as u32,
+            picture_id: picture_id as u16,
+            tl0: tl0 as u8,
+        }
+    }
+
+    /// The newest extended sequence number sent, if anything was.
+    pub fn newest_seq(&self) -> Option<u64> {
+        self.timeline.map(|_| self.newest.seq - (1 << 32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::packet::PictureIdMeta;
+    use super::*;
+
+    fn packet(seq: u64, timestamp: u64, picture_id: u64) -> PacketMeta {
+        PacketMeta {
+            start: 0,
+            len: 100,
+            seq,
+            timestamp,
+            encoding: 0,
+            payload_type: 96,
+            key_frame: true,
+            epoch: 0,
+            payload_start: 12,
+            vp8: Some(Vp8Meta {
+                picture_id: Some(PictureIdMeta {
+                    offset: 2,
+                    wide: true,
+                    value: picture_id,
+                }),
+                tl0: Some((4, picture_id)),
+            }),
+            extension: None,
+            next: u32::MAX,
+        }
+    }
+
+    fn context(encoding: u8, restarts: u32) -> StartContext {
+        StartContext {
+            timeline: (encoding, restarts),
+            clock_rate: 90_000,
+            aligned: None,
+        }
+    }
+
+    #[test]
+    fn first_packet_gets_the_first_numbers_and_gaps_come_through() {
+        let mut rewriter = Rewriter::new(65_534, u32::MAX);
+        let now = Time::from_millis(1);
+        rewriter.start(&packet(70_000, 5_000, 10), now, context(0, 0));
+        assert_eq!(
+            rewriter.rewrite(&packet(70_000, 5_000, 10), now),
+            Numbers {
+                seq: 65_535,
+                timestamp: u32::MAX,
+                picture_id: 1,
+                tl0: 1
+            }
+        );
+        // 70,001 is lost: its number stays free for it, over the wrap of both.
+        assert_eq!(
+            rewriter.rewrite(&packet(70_002, 8_000, 12), now),
+            Numbers {
+                seq: 1,
+                timestamp: 2_999,
+                picture_id: 3,
+                tl0: 3
+            }
+        );
+        assert_eq!(rewriter.rewrite(&packet(70_001, 8_000, 11), now).seq, 0);
+    }
+
+    #[test]
+    fn a_switch_follows_on_and_moves_the_clock_by_the_time_that_went_by() {
+        let mut rewriter = Rewriter::new(99, 1_000);
+        let now = Time::from_millis(1_000);
+        rewriter.start(&packet(500, 9_000, 77), now, context(0, 0));
+        assert_eq!(rewriter.rewrite(&packet(500, 9_000, 77), now).seq, 100);
+        let later = Time::from_millis(1_033);
+        rewriter.start(&packet(9, 123_456_789, 3), later, context(2, 0));
+        assert_eq!(
+            rewriter.rewrite(&packet(9, 123_456_789, 3), later),
+            Numbers {
+                seq: 101,
+                timestamp: 1_000 + 33 * 90,
+                picture_id: 2,
+                tl0: 2
+            }
+        );
+    }
+
+    #[test]
+    fn a_switch_follows_the_sender_reports_unless_they_are_absurd() {
+        let start = |aligned| {
+            let mut rewriter = Rewriter::new(0, 0);
+            let now = Time::from_millis(1_000);
+            rewriter.start(&packet(500, 9_000, 77), now, context(0, 0));
+            rewriter.rewrite(&packet(500, 9_000, 77), now);
+            let other = packet(9, 1, 3);
+            rewriter.start(
+                &other,
+                Time::from_millis(1_040),
+                StartContext {
+                    aligned,
+                    ..context(2, 0)
+                },
+            );
+            rewriter.rewrite(&other, Time::from_millis(1_040)).timestamp
+        };
+        assert_eq!(start(Some(9_000 + 3_000)), 3_000); // captured a thirtieth of a second later
+        assert_eq!(start(Some(9_000)), 1); // the same picture: still after what was sent
+        assert_eq!(start(Some(9_000 + 90_000 * 60)), 3_600); // a minute off: by arrival
+        assert_eq!(start(None), 3_600);
+    }
+
+    #[test]
+    fn a_resumption_keeps_the_clock_of_its_stream() {
+        let mut rewriter = Rewriter::new(0, 0);
+        rewriter.start(&packet(1, 90_000, 1), Time::from_millis(0), context(0, 0));
+        rewriter.rewrite(&packet(1, 90_000, 1), Time::from_millis(0));
+        // Ten seconds on the sender's clock; 10.2 s by arrival.
+        let resumed = packet(400, 990_000, 300);
+        rewriter.start(&resumed, Time::from_millis(10_200), context(0, 0));
+        assert_eq!(
+            rewriter.rewrite(&resumed, Time::from_millis(10_200)),
+            Numbers {
+                seq: 2,
+                timestamp: 900_000,
+                picture_id: 2,
+                tl0: 2
+            }
+        );
+    }
+}

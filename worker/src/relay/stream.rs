@@ -1,0 +1,259 @@
+//! One received RTP stream: a producer's encoding, with whatever SSRC carries it now.
+
+use std::time::Duration;
+
+use weir_channel::message::{CodecName, MediaKind, Profile, StreamStats};
+
+use crate::rtp::codec::peek;
+use crate::rtp::packet::Header;
+use crate::rtp::seq::{Arrival, Seen, SeqExtender, TimestampExtender, WrapExtender};
+use crate::time::Time;
+
+use super::keyframe::KeyFramePacer;
+use super::packet::{PacketMeta, PictureIdMeta, Vp8Meta};
+use super::rate::Rate;
+use super::slots::ConsumerKey;
+
+/// A stream that has sent nothing for this long is inactive, if another one of its producer still sends (spec §2.8).
+pub const INACTIVE_AFTER: Duration = Duration::from_secs(1);
+
+/// A stream of a producer.
+#[derive(Debug)]
+pub struct Stream {
+    /// Which profile it is.
+    pub profile: Profile,
+    /// Its RTP stream id, if it has one.
+    pub rid: Option<String>,
+    /// What carries it now: given at creation, or learned.
+    pub ssrc: Option<u32>,
+    /// On offer: packets have come, and lately enough.
+    pub available: bool,
+    /// When the last packet came.
+    pub last_packet: Option<Time>,
+    /// Counts restarts and resumptions: consumers start anew when it changes.
+    pub epoch: u32,
+    /// Counts restarts alone: after one, the timestamps are another clock's.
+    pub restarts: u32,
+    /// Consumers that follow every packet of it, because it flows to them or should.
+    pub attached: Vec<ConsumerKey>,
+    /// When to ask for key frames.
+    pub key_frames: KeyFramePacer,
+    /// A timer for `key_frames` is queued.
+    pub timer_queued: bool,
+    /// The newest sender report: NTP time (32.32 seconds), and the extended RTP timestamp it belongs to.
+    pub sender_report: Option<(u64, u64)>,
+    /// For the sequence number of full intra requests (RFC 5104 §4.3.1.1).
+    pub fir_seq: u8,
+    /// The packets of this batch: first and last in the batch's list.
+    pub batch: Option<(u32, u32)>,
+    seq: SeqExtender,
+    seen: Seen,
+    timestamp: TimestampExtender,
+    picture_id: PictureIds,
+    tl0: WrapExtender<8>,
+    first_seq: u64,
+    pub(super) counters: StreamCounters,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct StreamCounters {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    pub(super) rate: Rate,
+    pub(super) discarded: u64,
+    pub(super) duplicated: u64,
+    pub(super) unique: u64,
+    pub(super) expected_before: u64,
+    pub(super) key_frames: u64,
+    pub(super) key_frame_requests: u64,
+    pub(super) paused: u64,
+}
+
+/// Picture ids have 7 or 15 bits (RFC 7741 §4.2); a sender may begin with the short form.
+#[derive(Debug)]
+enum PictureIds {
+    Short(WrapExtender<7>),
+    Long(WrapExtender<15>),
+}
+
+/// What a packet is to its stream.
+#[derive(Debug)]
+pub enum Accepted {
+    /// To be relayed.
+    Relay(PacketMeta),
+    /// Seen before.
+    Duplicate,
+    /// Not believed.
+    BadSequence,
+}
+
+impl Stream {
+    /// A stream that has not been seen yet.
+    pub fn new(profile: Profile, rid: Option<String>, ssrc: Option<u32>) -> Self {
+        Self {
+            profile,
+            rid,
+            ssrc,
+            available: false,
+            last_packet: None,
+            epoch: 0,
+            restarts: 0,
+            attached: Vec::new(),
+            key_frames: KeyFramePacer::default(),
+            timer_queued: false,
+            sender_report: None,
+            fir_seq: 0,
+            batch: None,
+            seq: SeqExtender::default(),
+            seen: Seen::default(),
+            timestamp: TimestampExtender::default(),
+            picture_id: PictureIds::Long(WrapExtender::default()),
+            tl0: WrapExtender::default(),
+            first_seq: 0,
+            counters: StreamCounters::default(),
+        }
+    }
+
+    /// Another SSRC carries the stream from now on: nothing of its numbers means anything any more.
+    pub fn on_new_ssrc(&mut self, ssrc: u32) {
+        self.counters.expected_before += self.expected_now();
+        self.ssrc = Some(ssrc);
+        self.seq = SeqExtender::default();
+        self.seen = Seen::default();
+        self.on_restart();
+    }
+
+    fn on_restart(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.restarts = self.restarts.wrapping_add(1);
+        self.timestamp = TimestampExtender::default();
+        self.picture_id = PictureIds::Long(WrapExtender::default());
+        self.tl0 = WrapExtender::default();
+        self.sender_report = None;
+    }
+
+    /// The producer was resumed: consumers start anew on the same clock.
+    pub fn on_resume(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Takes a packet in: its place in the sequence, its numbers without wrap-around, what its payload says.
+    /// `start` is where the packet lies, `bytes` is the packet.
+    #[inline]
+    pub fn accept(
+        &mut self,
+        now: Time,
+        encoding: u8,
+        codec: CodecName,
+        header: &Header,
+        start: u32,
+        bytes: &[u8],
+    ) -> Accepted {
+        let (seq, restarted) = match self.seq.accept(header.seq) {
+            Arrival::InOrder(seq) | Arrival::Late(seq) => (seq, false),
+            Arrival::First(seq) => {
+                self.first_seq = seq;
+                (seq, false)
+            }
+            Arrival::Restarted(seq) => (seq, true),
+            Arrival::Bad => {
+                self.counters.discarded += 1;
+                return Accepted::BadSequence;
+            }
+        };
+        if restarted {
+            self.on_restart();
+        }
+        self.last_packet = Some(now);
+        self.counters.packets += 1;
+        self.counters.bytes += bytes.len() as u64;
+        self.counters.rate.add(now, bytes.len() as u64);
+        if !self.seen.insert(seq) {
+            self.counters.duplicated += 1;
+            return Accepted::Duplicate;
+        }
+        self.counters.unique += 1;
+        let payload = header.payload(bytes);
+        let peek = peek(codec, payload);
+        if peek.key_frame {
+            self.counters.key_frames += 1;
+        }
+        let vp8 = peek.vp8.map(|ids| Vp8Meta {
+            picture_id: ids.picture_id.map(|id| PictureIdMeta {
+                offset: id.offset,
+                wide: id.wide,
+                value: self.picture_id.extend(id.value, id.wide),
+            }),
+            tl0: ids
+                .tl0_pic_idx
+                .map(|tl0| (tl0.offset, self.tl0.extend(u16::from(tl0.value)))),
+        });
+        Accepted::Relay(PacketMeta {
+            start,
+            len: bytes.len() as u32,
+            seq,
+            timestamp: self.timestamp.extend(header.timestamp),
+            encoding,
+            payload_type: header.payload_type,
+            // Sound may be joined anywhere; asking for it would only make `decide` wait.
+            key_frame: peek.key_frame || codec.kind() == MediaKind::Audio,
+            epoch: self.epoch,
+            payload_start: header.payload_start,
+            vp8,
+            extension: header.extension,
+            next: u32::MAX,
+        })
+    }
+
+    /// Keeps a sender report, to align streams of one sender at a switch.
+    pub fn on_sender_report(&mut self, ntp: u64, rtp: u32) {
+        if self.last_packet.is_some() {
+            let timestamp = self.timestamp.peek(rtp);
+            self.sender_report = Some((ntp, timestamp));
+        }
+    }
+
+    fn expected_now(&self) -> u64 {
+        self.seq.newest().map_or(0, |newest| newest - self.first_seq + 1)
+    }
+
+    /// Its counters; the SSRC is 0 as long as none is known.
+    pub fn stats(&self, now: Time) -> StreamStats {
+        let counters = &self.counters;
+        StreamStats {
+            ssrc: self.ssrc.unwrap_or(0),
+            profile: self.profile,
+            active: self.available,
+            packets: counters.packets,
+            bytes: counters.bytes,
+            bitrate: counters.rate.bitrate(now),
+            packets_lost: (counters.expected_before + self.expected_now()).saturating_sub(counters.unique),
+            packets_discarded: counters.discarded,
+            packets_duplicated: counters.duplicated,
+            key_frames: counters.key_frames,
+            key_frame_requests: counters.key_frame_requests,
+            packets_paused: counters.paused,
+        }
+    }
+}
+
+impl PictureIds {
+    fn extend(&mut self, value: u16, wide: bool) -> u64 {
+        match (&mut *self, wide) {
+            (Self::Long(ids), true) => ids.extend(value),
+            (Self::Short(ids), false) => ids.extend(value),
+            (_, true) => {
+                let mut ids = WrapExtender::default();
+                let extended = ids.extend(value);
+                *self = Self::Long(ids);
+                extended
+            }
+            (_, false) => {
+                let mut ids = WrapExtender::default();
+                let extended = ids.extend(value);
+                *self = Self::Short(ids);
+                extended
+            }
+        }
+    }
+}

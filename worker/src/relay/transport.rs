@@ -1,0 +1,121 @@
+//! A transport as the relay sees it: whose packets arrive on it, whose leave on it, and where the other end is.
+
+use std::net::SocketAddr;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use weir_channel::id::{RoomId, TransportId};
+use weir_channel::message::{Remote, TransportStats, UnroutedReason};
+
+use super::sink::{Port, TransportIx};
+use super::slots::{ConsumerKey, ProducerKey};
+
+/// A plain RTP transport.
+#[derive(Debug)]
+pub struct Transport {
+    /// Its id.
+    pub id: TransportId,
+    /// The room it belongs to.
+    pub room: RoomId,
+    /// Its dense index.
+    pub index: TransportIx,
+    /// The other end, once known.
+    pub remote: Option<Remote>,
+    /// Learn the other end from the first valid packet.
+    pub comedia: bool,
+    /// RTP and RTCP share one port.
+    pub rtcp_mux: bool,
+    /// Who receives what arrives under an SSRC: given at creation, or learned through MID and RID.
+    pub ssrcs: HashMap<u32, (ProducerKey, u8), FixedState>,
+    /// Which consumer sends under an SSRC.
+    pub consumer_ssrcs: HashMap<u32, ConsumerKey, FixedState>,
+    /// Producers that arrive on it.
+    pub producers: Vec<ProducerKey>,
+    /// Consumers that leave on it.
+    pub consumers: Vec<ConsumerKey>,
+    pub(super) counters: TransportCounters,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct TransportCounters {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    pub(super) rtcp: u64,
+    pub(super) rtcp_sent: u64,
+    pub(super) unrouted: [u64; UnroutedReason::ALL.len()],
+}
+
+/// What to make of the address a packet came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SourceCheck {
+    /// The remote.
+    Remote,
+    /// Might become the remote, if the packet is valid.
+    Candidate,
+    /// To be dropped.
+    Refused(UnroutedReason),
+}
+
+impl Transport {
+    /// Who a packet may be from. Without a remote, a `comedia` transport listens to anybody until somebody makes sense.
+    pub fn check_source(&self, port: Port, source: SocketAddr) -> SourceCheck {
+        let expected = self.remote.and_then(|remote| match port {
+            Port::Rtp => Some(remote.rtp),
+            Port::Rtcp => remote.rtcp,
+        });
+        match (expected, port) {
+            (Some(expected), _) if expected == source => SourceCheck::Remote,
+            (Some(_), _) => SourceCheck::Refused(UnroutedReason::ForeignSource),
+            (None, Port::Rtp) if self.comedia && self.remote.is_none() => SourceCheck::Candidate,
+            // A comedia remote's RTCP port is learned too, but only from the host that RTP was learned from.
+            (None, Port::Rtcp) if self.comedia && self.remote.is_some_and(|remote| remote.rtp.ip() == source.ip()) => {
+                SourceCheck::Candidate
+            }
+            (None, _) if self.remote.is_some() => SourceCheck::Refused(UnroutedReason::ForeignSource),
+            (None, _) => SourceCheck::Refused(UnroutedReason::NoRemote),
+        }
+    }
+
+    /// Locks on to the source of a valid packet.
+    pub fn learn(&mut self, port: Port, source: SocketAddr) -> Remote {
+        let remote = match (port, self.remote) {
+            (Port::Rtcp, Some(remote)) => Remote {
+                rtcp: Some(source),
+                ..remote
+            },
+            (Port::Rtp | Port::Rtcp, _) => Remote {
+                rtp: source,
+                rtcp: None,
+            },
+        };
+        self.remote = Some(remote);
+        remote
+    }
+
+    /// Counts packets that no producer gets.
+    pub fn count_unrouted(&mut self, reason: UnroutedReason, packets: u64) {
+        self.counters.unrouted[reason as usize] += packets;
+    }
+
+    /// Its counters; those of its sockets (sent, kernel drops, backlog) are the shell's to fill in.
+    pub fn stats(&self) -> TransportStats {
+        let counters = &self.counters;
+        TransportStats {
+            transport: self.id,
+            remote: self.remote,
+            packets_received: counters.packets,
+            bytes_received: counters.bytes,
+            packets_sent: 0,
+            bytes_sent: 0,
+            rtcp_received: counters.rtcp,
+            rtcp_sent: counters.rtcp_sent,
+            unrouted: UnroutedReason::ALL
+                .into_iter()
+                .map(|reason| (reason, counters.unrouted[reason as usize]))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            kernel_drops: 0,
+            backlog_packets: 0,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Who follows which stream: targets, attachments, availability, and the key frames that starts need.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use weir_channel::message::{MediaKind, Notification};
+
+use crate::rtp::rtcp::{write_fir, write_pli};
+use crate::time::Time;
+
+use super::Relay;
+use super::keyframe::Pace;
+use super::limits::ENCODINGS_MAX;
+use super::sink::Sink;
+use super::slots::{ConsumerKey, ProducerKey, TransportKey};
+use super::stream::INACTIVE_AFTER;
+
+/// How often silent streams are looked for (spec §2.8).
+pub(super) const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Relay {
+    /// Attaches a consumer to the streams it needs every packet of: the one that flows and the one that should, unless
+    /// it is paused. Whatever decides that must have been changed already; the ledger is settled before the lists are.
+    pub(super) fn retune(&mut self, key: ConsumerKey) {
+        let consumer = &mut self.consumers[key];
+        let producer_key = consumer.producer;
+        let mut wanted = [false; ENCODINGS_MAX];
+        if !consumer.paused {
+            for encoding in [consumer.flow.current, consumer.flow.target].into_iter().flatten() {
+                wanted[usize::from(encoding)] = true;
+            }
+        }
+        if (0..ENCODINGS_MAX).all(|encoding| wanted[encoding] == consumer.places[encoding].is_some()) {
+            return;
+        }
+        consumer.settle(&self.producers[producer_key].counters);
+        for (encoding, wanted) in wanted.into_iter().enumerate() {
+            let place = self.consumers[key].places[encoding];
+            match (place, wanted) {
+                (None, true) => {
+                    let attached = &mut self.producers[producer_key].streams[encoding].attached;
+                    self.consumers[key].places[encoding] = Some(attached.len() as u32);
+                    attached.push(key);
+                }
+                (Some(place), false) => {
+                    let attached = &mut self.producers[producer_key].streams[encoding].attached;
+                    attached.swap_remove(place as usize);
+                    if let Some(moved) = attached.get(place as usize).copied() {
+                        self.consumers[moved].places[encoding] = Some(place);
+                    }
+                    self.consumers[key].places[encoding] = None;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Chooses again what a consumer should be sent, and asks for the key frame it needs.
+    pub(super) fn retarget(&mut self, now: Time, key: ConsumerKey) {
+        let consumer = &self.consumers[key];
+        let producer = &self.producers[consumer.producer];
+        let target = consumer.selected(producer, producer.available());
+        if target == consumer.flow.target {
+            return;
+        }
+        self.consumers[key].flow.target = target;
+        self.retune(key);
+        let consumer = &self.consumers[key];
+        if let Some(target) = target.filter(|target| Some(*target) != consumer.flow.current && !consumer.paused) {
+            self.request_key_frame(now, consumer.producer, target);
+        }
+    }
+
+    /// All consumers of a producer choose again.
+    pub(super) fn retarget_all(&mut self, now: Time, producer: ProducerKey) {
+        for index in 0..self.producers[producer].consumers.len() {
+            let key = self.producers[producer].consumers[index];
+            self.retarget(now, key);
+        }
+    }
+
+    /// The first packet of a stream, or the first after a silence.
+    pub(super) fn on_stream_available(&mut self, now: Time, producer: ProducerKey, encoding: u8) {
+        self.producers[producer].streams[usize::from(encoding)].available = true;
+        self.retarget_all(now, producer);
+    }
+
+    /// A stream has fallen silent while others of its producer still come.
+    fn on_stream_unavailable(&mut self, now: Time, producer: ProducerKey, encoding: u8) {
+        self.producers[producer].streams[usize::from(encoding)].available = false;
+        for index in 0..self.producers[producer].consumers.len() {
+            let key = self.producers[producer].consumers[index];
+            let consumer = &mut self.consumers[key];
+            if consumer.flow.current == Some(encoding) {
+                consumer.flow.current = None;
+                consumer.flow.sync_required = true;
+                if consumer.effective.take().is_some() {
+                    let notification = Notification::EffectiveProfileChanged {
+                        consumer: consumer.id,
+                        profile: None,
+                    };
+                    self.notifications.push_back(notification);
+                }
+                self.retune(key);
+            }
+            self.retarget(now, key);
+        }
+    }
+
+    /// Looks for streams that are silent while others of their producer are not. Looked at anew each time, so that it
+    /// does not matter in which order streams fall silent (v2 looked at the edges only, spec §2.8).
+    pub(super) fn check_activity(&mut self, now: Time) {
+        let mut simulcast = false;
+        let keys: Vec<ProducerKey> = Vec::new();
+        debug_assert!(keys.is_empty());
+        let mut silent = std::mem::take(&mut self.silent);
+        silent.clear();
+        for (key, producer) in &self.producers {
+            if producer.streams.len() < 2 {
+                continue;
+            }
+            simulcast = true;
+            let is_silent = |last: Option<Time>| last.is_none_or(|last| now.since(last) >= INACTIVE_AFTER);
+            if producer.streams.iter().all(|stream| is_silent(stream.last_packet)) {
+                continue; // the whole sender is silent: nothing better is on offer
+            }
+            for (encoding, stream) in producer.streams.iter().enumerate() {
+                if stream.available && is_silent(stream.last_packet) {
+                    silent.push((key, encoding as u8));
+                }
+            }
+        }
+        for (producer, encoding) in silent.drain(..) {
+            self.on_stream_unavailable(now, producer, encoding);
+        }
+        self.silent = silent;
+        self.next_activity_check = simulcast.then(|| now + ACTIVITY_INTERVAL);
+    }
+
+    /// A transport knows now where to send, or has been told another place: whoever is there has seen nothing yet.
+    pub(super) fn on_remote_known(&mut self, now: Time, transport: TransportKey) {
+        for index in 0..self.transports[transport].consumers.len() {
+            let key = self.transports[transport].consumers[index];
+            let consumer = &mut self.consumers[key];
+            consumer.flow.connected = true;
+            consumer.flow.sync_required = true;
+            self.request_key_frame_for(now, key);
+        }
+    }
+
+    /// A consumer needs a key frame of what it gets, and of what it should get.
+    pub(super) fn request_key_frame_for(&mut self, now: Time, key: ConsumerKey) {
+        let consumer = &self.consumers[key];
+        if consumer.paused {
+            return;
+        }
+        let (producer, current, target) = (consumer.producer, consumer.flow.current, consumer.flow.target);
+        if let Some(target) = target {
+            self.request_key_frame(now, producer, target);
+        }
+        if let Some(current) = current.filter(|current| Some(*current) != target) {
+            self.request_key_frame(now, producer, current);
+        }
+    }
+
+    /// Asks a stream's sender for a key frame: at once, or when the last request is a second old.
+    pub(super) fn request_key_frame(&mut self, now: Time, key: ProducerKey, encoding: u8) {
+        let producer = &mut self.producers[key];
+        // A paused producer is asked when it is resumed; a stream that never came, when it comes.
+        if producer.kind == MediaKind::Audio || producer.paused {
+            return;
+        }
+        let stream = &mut producer.streams[usize::from(encoding)];
+        match stream.key_frames.request(now) {
+            Pace::Now => self.asks.push((key, encoding)),
+            Pace::At(due) if !stream.timer_queued => {
+                stream.timer_queued = true;
+                self.timers.push(Reverse((due, key, encoding)));
+            }
+            Pace::At(_) | Pace::Remembered => {}
+        }
+    }
+
+    pub(super) fn on_key_frame_timer(&mut self, now: Time, key: ProducerKey, encoding: u8) {
+        let Some(producer) = self.producers.get_mut(key) else {
+            return;
+        };
+        let stream = &mut producer.streams[usize::from(encoding)];
+        stream.timer_queued = false;
+        if stream.key_frames.on_timer(now) && !producer.paused {
+            self.asks.push((key, encoding));
+        }
+    }
+
+    /// Sends the key frame requests that are due, by the means the sender understands (RFC 4585 §6.3.1, RFC 5104 §4.3.1).
+    pub(super) fn send_asks(&mut self, sink: &mut impl Sink) {
+        while let Some((key, encoding)) = self.asks.pop() {
+            let Some(producer) = self.producers.get_mut(key) else {
+                continue;
+            };
+            let codec = *producer.first_codec();
+            let stream = &mut producer.streams[usize::from(encoding)];
+            let Some(media_ssrc) = stream.ssrc else { continue };
+            let mut packet = [0; 128];
+            let len = if codec.pli {
+                write_pli(&mut packet, self.ssrc, media_ssrc)
+            } else if codec.fir {
+                stream.fir_seq = stream.fir_seq.wrapping_add(1);
+                write_fir(&mut packet, self.ssrc, media_ssrc, stream.fir_seq)
+            } else {
+                continue;
+            };
+            stream.counters.key_frame_requests += 1;
+            let transport = &mut self.transports[producer.transport];
+            transport.counters.rtcp_sent += 1;
+            sink.send_rtcp(transport.index, &packet[..len]);
+        }
+    }
+}
