@@ -116,7 +116,7 @@ impl Relay {
         if let Some(remote) = request.remote {
             check_remote(remote, request.rtcp_mux)?;
         }
-        let hash = self.hash;
+        let hash = &self.hash;
         let key = self.transports.insert_with_key(|key: TransportKey| Transport {
             id: request.transport,
             room: request.room,
@@ -124,8 +124,8 @@ impl Relay {
             remote: request.remote,
             comedia: request.comedia,
             rtcp_mux: request.rtcp_mux,
-            ssrcs: hashbrown::HashMap::with_hasher(hash),
-            consumer_ssrcs: hashbrown::HashMap::with_hasher(hash),
+            ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
+            consumer_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             producers: Vec::new(),
             consumers: Vec::new(),
             counters: TransportCounters::default(),

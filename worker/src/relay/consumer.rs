@@ -20,7 +20,7 @@ const NONE: u8 = u8::MAX;
 
 /// A producer as somebody receives it. The fields that every packet needs come first.
 #[derive(Debug)]
-pub struct Consumer {
+pub(super) struct Consumer {
     /// What flows.
     pub flow: Flow,
     /// The numbers it flows under.
@@ -75,7 +75,7 @@ pub struct Consumer {
 
 /// What happens to an extension on its way to a consumer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ExtensionFate {
+pub(super) enum ExtensionFate {
     /// The receiver has the producer's id for it.
     Keep,
     /// The receiver has another id for it.
@@ -86,7 +86,7 @@ pub enum ExtensionFate {
 
 impl Consumer {
     /// From a request whose parameters were checked.
-    pub fn new(
+    pub(super) fn new(
         request: &CreateConsumer,
         key: ConsumerKey,
         producer_key: ProducerKey,
@@ -131,20 +131,20 @@ impl Consumer {
 
     /// Its own payload type for a producer's.
     #[inline]
-    pub fn payload_type(&self, source: u8) -> Option<u8> {
+    pub(super) fn payload_type(&self, source: u8) -> Option<u8> {
         let own = self.payload_types[usize::from(source & 0x7f)];
         (own != NONE).then_some(own)
     }
 
     /// What it should be sent, of what is on offer.
-    pub fn selected(&self, producer: &Producer, available: Available) -> Option<u8> {
+    pub(super) fn selected(&self, producer: &Producer, available: Available) -> Option<u8> {
         select(available, self.preferred_profile, producer.preferred_profile)
             .and_then(|profile| producer.encoding_of(profile))
     }
 
     /// Books the packets it was not shown since the last time. To be called before anything changes that says which
     /// packets it is shown: its pause, and the streams it is attached to.
-    pub fn settle(&mut self, counters: &ProducerCounters) {
+    pub(super) fn settle(&mut self, counters: &ProducerCounters) {
         let settled = std::mem::replace(&mut self.settled, *counters);
         let received = counters.received - settled.received;
         self.packets_in += received;
@@ -164,7 +164,7 @@ impl Consumer {
     }
 
     /// Gives the extensions of one packet the receiver's ids. The caller restores the bytes afterwards.
-    pub fn rename_extensions(&self, bytes: &mut [u8], block: ExtensionBlock) {
+    pub(super) fn rename_extensions(&self, bytes: &mut [u8], block: ExtensionBlock) {
         let Some(fates) = &self.renames else { return };
         let mut rest = block;
         while let Some(element) = elements(bytes, rest).next() {
@@ -183,7 +183,7 @@ impl Consumer {
     }
 
     /// Its counters; `settle` first.
-    pub fn stats(&self, now: Time, producer: &Producer) -> ConsumerStats {
+    pub(super) fn stats(&self, now: Time, producer: &Producer) -> ConsumerStats {
         let profile = |encoding: Option<u8>| {
             encoding
                 .and_then(|encoding| producer.streams.get(usize::from(encoding)))

@@ -26,7 +26,7 @@ use super::slots::{ConsumerKey, ProducerKey};
 
 /// Memory for one batch, allocated once: 1,024 packets, a train of 64, and its 64 KiB of bytes.
 #[derive(Debug)]
-pub struct Workspace {
+pub(super) struct Workspace {
     /// The packets to be relayed, linked by stream.
     pub batch: Vec<PacketMeta>,
     /// The streams they belong to, in the order of their first packets.
@@ -40,7 +40,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             batch: Vec::with_capacity(BATCH_PACKETS_MAX),
             touched: Vec::with_capacity(BATCH_PACKETS_MAX),
@@ -52,7 +52,7 @@ impl Workspace {
     }
 
     /// Makes room for what one train can cause.
-    pub fn reserve(&mut self, consumers: usize) {
+    pub(super) fn reserve(&mut self, consumers: usize) {
         self.started.reserve(consumers.saturating_sub(self.started.len()));
     }
 }
@@ -291,7 +291,7 @@ fn aligned(producer: &Producer, current: u8, packet: &PacketMeta) -> Option<u64>
     let clock_rate = i128::from(producer.first_codec().clock_rate);
     let (old_ntp, old_rtp) = producer.streams.get(usize::from(current))?.sender_report?;
     let (new_ntp, new_rtp) = producer.streams[usize::from(packet.encoding)].sender_report?;
-    let between_reports = (i128::from(new_ntp) - i128::from(old_ntp)) * clock_rate >> 32;
+    let between_reports = ((i128::from(new_ntp) - i128::from(old_ntp)) * clock_rate) >> 32;
     let since_report = i128::from(packet.timestamp) - i128::from(new_rtp);
     u64::try_from(i128::from(old_rtp) + between_reports + since_report).ok()
 }

@@ -73,6 +73,7 @@ impl Relay {
         let mut entries = members.entries_after(page.cursor);
         let taken: Vec<_> = entries.by_ref().take(PAGE_ENTRIES_MAX).collect();
         let next = entries.next().and(taken.last()).map(Entry::cursor);
+        drop(entries);
         let mut stats = StatsPage {
             next,
             ..StatsPage::default()

@@ -15,7 +15,7 @@ const NO_CODEC: u8 = u8::MAX;
 
 /// A track that somebody sends.
 #[derive(Debug)]
-pub struct Producer {
+pub(super) struct Producer {
     /// Its id.
     pub id: ProducerId,
     /// The room it belongs to.
@@ -44,7 +44,7 @@ pub struct Producer {
 /// What a consumer's ledger is settled from. Every packet that is routed to the producer counts once in `received`, and
 /// once in one of the others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ProducerCounters {
+pub(super) struct ProducerCounters {
     /// Packets routed to the producer.
     pub received: u64,
     /// While it was paused.
@@ -59,7 +59,7 @@ pub struct ProducerCounters {
 
 impl Producer {
     /// From a request whose parameters were checked.
-    pub fn new(request: &CreateProducer, transport: TransportKey) -> Self {
+    pub(super) fn new(request: &CreateProducer, transport: TransportKey) -> Self {
         let mut codec_of = [NO_CODEC; 128];
         for (index, codec) in request.codecs.iter().enumerate() {
             codec_of[usize::from(codec.payload_type & 0x7f)] = index as u8;
@@ -93,18 +93,18 @@ impl Producer {
 
     /// The codec sent under a payload type.
     #[inline]
-    pub fn codec(&self, payload_type: u8) -> Option<&Codec> {
+    pub(super) fn codec(&self, payload_type: u8) -> Option<&Codec> {
         self.codecs
             .get(usize::from(self.codec_of[usize::from(payload_type & 0x7f)]))
     }
 
     /// The codec that speaks for the producer: its clock rate, and how key frames are asked for.
-    pub fn first_codec(&self) -> &Codec {
+    pub(super) fn first_codec(&self) -> &Codec {
         &self.codecs[0] // OK: a request without codecs is refused
     }
 
     /// Profiles on offer now.
-    pub fn available(&self) -> Available {
+    pub(super) fn available(&self) -> Available {
         self.streams
             .iter()
             .filter(|stream| stream.available)
@@ -112,7 +112,7 @@ impl Producer {
     }
 
     /// The encoding of a profile.
-    pub fn encoding_of(&self, profile: Profile) -> Option<u8> {
+    pub(super) fn encoding_of(&self, profile: Profile) -> Option<u8> {
         self.streams
             .iter()
             .position(|stream| stream.profile == profile)
@@ -120,7 +120,7 @@ impl Producer {
     }
 
     /// The value of one of its extensions in a packet.
-    pub fn extension_value<'a>(
+    pub(super) fn extension_value<'a>(
         &self,
         uri: ExtensionUri,
         bytes: &'a [u8],
@@ -134,7 +134,7 @@ impl Producer {
     /// Takes out of a packet what is not for the next hop: routing ids, hop-by-hop extensions, and what the producer did
     /// not declare. RFC 8285 §4.1.2: an erased element is padding.
     #[inline]
-    pub fn strip_extensions(&self, bytes: &mut [u8], block: ExtensionBlock) {
+    pub(super) fn strip_extensions(&self, bytes: &mut [u8], block: ExtensionBlock) {
         let area = usize::from(block.start)..usize::from(block.start) + usize::from(block.len);
         if block.form == Form::Unknown {
             if let Some(area) = bytes.get_mut(area) {

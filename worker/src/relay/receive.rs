@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use weir_channel::message::{ExtensionUri, MediaKind, Notification, UnroutedReason};
+use weir_channel::message::{ExtensionUri, Notification, UnroutedReason};
 
 use crate::rtp::packet::{Header, Kind, classify};
 use crate::rtp::rtcp::{self, Feedback};
@@ -283,10 +283,5 @@ impl Relay {
         if arrived.port == Port::Rtp {
             self.on_remote_known(arrived.now, arrived.transport);
         }
-    }
-
-    /// Whether a producer's consumers wait for key frames.
-    pub(super) fn is_gated(&self, key: ProducerKey) -> bool {
-        self.producers[key].kind == MediaKind::Video
     }
 }

@@ -15,14 +15,14 @@ new_key_type! {
 
 impl TransportKey {
     /// The slot without its generation, for the shell's table.
-    pub fn index(self) -> TransportIx {
+    pub(super) fn index(self) -> TransportIx {
         TransportIx(self.data().as_ffi() as u32)
     }
 }
 
 impl ConsumerKey {
     /// As the shell keeps it beside packets that wait.
-    pub fn index(self) -> ConsumerIx {
+    pub(super) fn index(self) -> ConsumerIx {
         let ffi = self.data().as_ffi();
         ConsumerIx {
             slot: ffi as u32,
@@ -31,7 +31,7 @@ impl ConsumerKey {
     }
 
     /// Back again.
-    pub fn from_index(index: ConsumerIx) -> Self {
+    pub(super) fn from_index(index: ConsumerIx) -> Self {
         Self::from(KeyData::from_ffi(
             u64::from(index.generation) << 32 | u64::from(index.slot),
         ))

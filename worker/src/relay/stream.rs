@@ -15,11 +15,11 @@ use super::rate::Rate;
 use super::slots::ConsumerKey;
 
 /// A stream that has sent nothing for this long is inactive, if another one of its producer still sends (spec §2.8).
-pub const INACTIVE_AFTER: Duration = Duration::from_secs(1);
+pub(super) const INACTIVE_AFTER: Duration = Duration::from_secs(1);
 
 /// A stream of a producer.
 #[derive(Debug)]
-pub struct Stream {
+pub(super) struct Stream {
     /// Which profile it is.
     pub profile: Profile,
     /// Its RTP stream id, if it has one.
@@ -78,7 +78,7 @@ enum PictureIds {
 
 /// What a packet is to its stream.
 #[derive(Debug)]
-pub enum Accepted {
+pub(super) enum Accepted {
     /// To be relayed.
     Relay(PacketMeta),
     /// Seen before.
@@ -89,7 +89,7 @@ pub enum Accepted {
 
 impl Stream {
     /// A stream that has not been seen yet.
-    pub fn new(profile: Profile, rid: Option<String>, ssrc: Option<u32>) -> Self {
+    pub(super) fn new(profile: Profile, rid: Option<String>, ssrc: Option<u32>) -> Self {
         Self {
             profile,
             rid,
@@ -115,7 +115,7 @@ impl Stream {
     }
 
     /// Another SSRC carries the stream from now on: nothing of its numbers means anything any more.
-    pub fn on_new_ssrc(&mut self, ssrc: u32) {
+    pub(super) fn on_new_ssrc(&mut self, ssrc: u32) {
         self.counters.expected_before += self.expected_now();
         self.ssrc = Some(ssrc);
         self.seq = SeqExtender::default();
@@ -133,14 +133,14 @@ impl Stream {
     }
 
     /// The producer was resumed: consumers start anew on the same clock.
-    pub fn on_resume(&mut self) {
+    pub(super) fn on_resume(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
     /// Takes a packet in: its place in the sequence, its numbers without wrap-around, what its payload says.
     /// `start` is where the packet lies, `bytes` is the packet.
     #[inline]
-    pub fn accept(
+    pub(super) fn accept(
         &mut self,
         now: Time,
         encoding: u8,
@@ -206,9 +206,9 @@ impl Stream {
     }
 
     /// Keeps a sender report, to align streams of one sender at a switch.
-    pub fn on_sender_report(&mut self, ntp: u64, rtp: u32) {
+    pub(super) fn on_sender_report(&mut self, ntp: u64, rtp: u32) {
         if self.last_packet.is_some() {
-            let timestamp = self.timestamp.peek(rtp);
+            let timestamp = self.timestamp.clone().extend(rtp); // a report must not move the clock
             self.sender_report = Some((ntp, timestamp));
         }
     }
@@ -218,7 +218,7 @@ impl Stream {
     }
 
     /// Its counters; the SSRC is 0 as long as none is known.
-    pub fn stats(&self, now: Time) -> StreamStats {
+    pub(super) fn stats(&self, now: Time) -> StreamStats {
         let counters = &self.counters;
         StreamStats {
             ssrc: self.ssrc.unwrap_or(0),

@@ -12,7 +12,7 @@ use super::slots::{ConsumerKey, ProducerKey};
 
 /// A plain RTP transport.
 #[derive(Debug)]
-pub struct Transport {
+pub(super) struct Transport {
     /// Its id.
     pub id: TransportId,
     /// The room it belongs to.
@@ -47,7 +47,7 @@ pub(super) struct TransportCounters {
 
 /// What to make of the address a packet came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SourceCheck {
+pub(super) enum SourceCheck {
     /// The remote.
     Remote,
     /// Might become the remote, if the packet is valid.
@@ -58,7 +58,7 @@ pub enum SourceCheck {
 
 impl Transport {
     /// Who a packet may be from. Without a remote, a `comedia` transport listens to anybody until somebody makes sense.
-    pub fn check_source(&self, port: Port, source: SocketAddr) -> SourceCheck {
+    pub(super) fn check_source(&self, port: Port, source: SocketAddr) -> SourceCheck {
         let expected = self.remote.and_then(|remote| match port {
             Port::Rtp => Some(remote.rtp),
             Port::Rtcp => remote.rtcp,
@@ -77,7 +77,7 @@ impl Transport {
     }
 
     /// Locks on to the source of a valid packet.
-    pub fn learn(&mut self, port: Port, source: SocketAddr) -> Remote {
+    pub(super) fn learn(&mut self, port: Port, source: SocketAddr) -> Remote {
         let remote = match (port, self.remote) {
             (Port::Rtcp, Some(remote)) => Remote {
                 rtcp: Some(source),
@@ -93,12 +93,12 @@ impl Transport {
     }
 
     /// Counts packets that no producer gets.
-    pub fn count_unrouted(&mut self, reason: UnroutedReason, packets: u64) {
+    pub(super) fn count_unrouted(&mut self, reason: UnroutedReason, packets: u64) {
         self.counters.unrouted[reason as usize] += packets;
     }
 
     /// Its counters; those of its sockets (sent, kernel drops, backlog) are the shell's to fill in.
-    pub fn stats(&self) -> TransportStats {
+    pub(super) fn stats(&self) -> TransportStats {
         let counters = &self.counters;
         TransportStats {
             transport: self.id,

@@ -111,10 +111,7 @@ impl Relay {
     /// does not matter in which order streams fall silent (v2 looked at the edges only, spec §2.8).
     pub(super) fn check_activity(&mut self, now: Time) {
         let mut simulcast = false;
-        let keys: Vec<ProducerKey> = Vec::new();
-        debug_assert!(keys.is_empty());
         let mut silent = std::mem::take(&mut self.silent);
-        silent.clear();
         for (key, producer) in &self.producers {
             if producer.streams.len() < 2 {
                 continue;
