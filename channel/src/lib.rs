@@ -1,12 +1,21 @@
 //! The contract between Weir's supervisor and its workers.
 //!
 //! A supervisor and a worker hold the two ends of a Unix stream socketpair. Everything they say is a
-//! [`message::Message`], encoded by [`codec`], framed by [`frame`], carried by [`endpoint`]; file descriptors
-//! travel beside the frame that needs them ([`descriptors`]).
+//! [`message::Message`], encoded by [`codec`], framed by [`frame`], queued in two [`lanes`], carried by [`endpoint`];
+//! file descriptors travel beside the frame that needs them ([`descriptors`]).
 //!
 //! This crate owns: the messages, their identifiers, the frame format, the limits. It never knows what a message
 //! does: neither the supervisor's objects nor the worker's relay appear here. Deliberately absent: threads, clocks
-//! other than [`message::Deadline`], any reading of the environment.
+//! other than [`message::Deadline`] and the time limit of the supervisor's hello, any reading of the environment.
 
+pub mod codec;
+pub mod descriptors;
+pub mod endpoint;
+pub mod error;
+pub mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod id;
+pub mod lanes;
+pub mod log;
 pub mod message;

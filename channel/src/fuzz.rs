@@ -1,0 +1,58 @@
+//! Bodies of the fuzz targets. They live here so that they keep compiling, and so that ordinary tests run them too.
+
+use crate::codec;
+use crate::frame::{self, Decoder, MAX_FRAME};
+
+/// Any bytes, cut anywhere: the decoder finds the same frames as when it gets them in one piece.
+///
+/// The first byte decides how the rest is cut.
+pub fn decoder(data: &[u8]) {
+    let Some((&cut, stream)) = data.split_first() else {
+        return;
+    };
+    let (mut whole, mut split) = (Decoder::new(), Decoder::new());
+    let mut frames = Vec::new();
+    let mut input = stream;
+    let outcome = loop {
+        match whole.next_frame(&mut input) {
+            Ok(Some(frame)) => {
+                assert!(frame.body.len() <= MAX_FRAME);
+                assert_eq!(frame.end - frame.start, (frame::PREFIX + frame.body.len()) as u64);
+                assert_eq!(
+                    &stream[frame.start as usize + frame::PREFIX..frame.end as usize],
+                    frame.body
+                );
+                frames.push((frame.start, frame.end));
+            }
+            other => break other.map(|frame| frame.is_some()),
+        }
+    };
+    let mut found = frames.iter();
+    let step = usize::from(cut).max(1);
+    let mut end = None;
+    'pieces: for mut piece in stream.chunks(step) {
+        loop {
+            match split.next_frame(&mut piece) {
+                Ok(Some(frame)) => assert_eq!(Some(&(frame.start, frame.end)), found.next()),
+                Ok(None) => break,
+                Err(error) => {
+                    end = Some(error);
+                    break 'pieces;
+                }
+            }
+        }
+    }
+    assert_eq!(found.next(), None);
+    assert_eq!(outcome.err(), end);
+    assert_eq!(whole.incomplete(), split.incomplete());
+}
+
+/// Any bytes: they are a message, or an error. What is a message stays the same message when it is encoded and decoded.
+pub fn message(data: &[u8]) {
+    let _ = codec::decode_first(data);
+    let Ok(message) = codec::decode(data) else { return };
+    let mut encoded = Vec::new();
+    codec::encode(&message, &mut encoded).expect("what was decoded can be encoded");
+    assert!(encoded.len() <= data.len(), "the encoding is the shortest one");
+    assert_eq!(codec::decode(&encoded).as_ref(), Ok(&message));
+}
