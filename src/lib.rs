@@ -1,3 +1,24 @@
-//! Weir: an SFU media server.
+//! Weir: an SFU media server. It relays live RTP from producers to consumers.
+//!
+//! This library is the *supervisor*: it owns the control plane, and starts and watches one *worker* process per CPU, which
+//! owns the media plane. A [`Server`] holds [`Room`]s; a room lives in one worker and holds [`Transport`]s; a
+//! [`Producer`] is a track that arrives on a transport, a [`Consumer`] is a producer as it leaves on another.
+//!
+//! What is known of these objects here changes only when the worker has accepted it, and every change is told by an
+//! [`Event`]. Deliberately absent: packets. None ever passes through this process.
 
 pub mod media;
+mod server;
+
+pub use server::{
+    CloseCause, Consumer, ConsumerOptions, ConsumerRtp, DeathCause, Error, Event, EventKind, EventStream, Family,
+    IpFamily, LogSettings, LogTag, Originator, PlainTransportOptions, PortRange, Producer, ProducerOptions, Room,
+    RoomOptions, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, Server,
+    Settings, SettingsUpdate, StartError, Transport, Tuple, WorkerInfo, WorkerState,
+};
+pub use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
+pub use weir_channel::message::{
+    Coalescing, CodecName, ConsumerDump, ConsumerStats, DropReason, DumpPage, ExtensionUri, Histogram, LogLevel,
+    MediaKind, ProducerDump, ProducerStats, Profile, Remote, StatsPage, StreamStats, TransportDump, TransportStats,
+    UnroutedReason, WorkerError, WorkerStats,
+};

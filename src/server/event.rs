@@ -1,0 +1,326 @@
+//! What happens in a server, as one ordered stream.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use futures::Stream;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
+use weir_channel::message::{MediaKind, Profile, Remote};
+
+use super::error::DeathCause;
+use super::transport::Tuple;
+
+/// How many events a subscriber may lag behind before it loses the oldest of them. A worker's death can close some
+/// thousands of objects at once; with this a subscriber that is merely busy still sees each.
+const LAG_MAX: usize = 16_384;
+
+/// Something that happened. Serialises to one flat object: `{"seq":7,"at":"…Z","type":"producerPaused",…}`.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Event {
+    /// Counts the server's events from 1, without gaps.
+    pub seq: u64,
+    /// When the server applied it. RFC 3339 in JSON.
+    #[serde(serialize_with = "rfc3339")]
+    pub at: SystemTime,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*at))
+}
+
+/// What happened. Ids name what it happened to; `room` is always given, so that streams can be filtered by room.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[expect(
+    missing_docs,
+    reason = "fields are the ids and values that the variant's own line names"
+)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A worker process is ready for work.
+    WorkerStarted { worker: WorkerId, pid: u32 },
+    /// A worker process is gone; its rooms were closed by the events right before this one. `restart_in_ms` is `None`
+    /// when no successor will be started, because the server closes.
+    WorkerDied {
+        worker: WorkerId,
+        pid: Option<u32>,
+        cause: DeathCause,
+        restart_in_ms: Option<u64>,
+    },
+    /// A room exists now.
+    RoomOpened {
+        room: RoomId,
+        worker: WorkerId,
+        app_data: Value,
+    },
+    /// A room is closed, with everything in it (told by the events that follow).
+    RoomClosed {
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+        cause: CloseCause,
+    },
+    /// A transport exists now.
+    TransportOpened {
+        transport: TransportId,
+        room: RoomId,
+        tuple: Tuple,
+        app_data: Value,
+    },
+    /// A transport was given its remote address.
+    RemoteSet {
+        transport: TransportId,
+        room: RoomId,
+        remote: Remote,
+    },
+    /// A `comedia` transport has learned its remote address from the first valid packet, and is locked on to it.
+    RemoteLearned {
+        transport: TransportId,
+        room: RoomId,
+        remote: Remote,
+    },
+    /// A transport is closed.
+    TransportClosed {
+        transport: TransportId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+        cause: CloseCause,
+    },
+    /// A producer exists now.
+    ProducerOpened {
+        producer: ProducerId,
+        room: RoomId,
+        transport: TransportId,
+        media: MediaKind,
+        paused: bool,
+        app_data: Value,
+    },
+    /// A producer is paused.
+    ProducerPaused {
+        producer: ProducerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+    },
+    /// A producer is relayed again.
+    ProducerResumed {
+        producer: ProducerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+    },
+    /// A producer has another preferred profile.
+    ProducerPreferredProfileSet {
+        producer: ProducerId,
+        room: RoomId,
+        profile: Profile,
+    },
+    /// A producer is closed.
+    ProducerClosed {
+        producer: ProducerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+        cause: CloseCause,
+    },
+    /// A consumer exists now.
+    ConsumerOpened {
+        consumer: ConsumerId,
+        room: RoomId,
+        transport: TransportId,
+        producer: ProducerId,
+        media: MediaKind,
+        paused: bool,
+        source_paused: bool,
+        app_data: Value,
+    },
+    /// A consumer is paused: by itself (`local`) or because its producer is (`source`).
+    ConsumerPaused {
+        consumer: ConsumerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+    },
+    /// A consumer, or its producer, is resumed. The consumer receives again when neither is paused.
+    ConsumerResumed {
+        consumer: ConsumerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+    },
+    /// A consumer has another preferred profile.
+    ConsumerPreferredProfileSet {
+        consumer: ConsumerId,
+        room: RoomId,
+        profile: Profile,
+    },
+    /// A consumer is sent another profile; `None`: nothing until another profile's key frame comes.
+    ConsumerEffectiveProfileChanged {
+        consumer: ConsumerId,
+        room: RoomId,
+        profile: Option<Profile>,
+    },
+    /// A consumer is closed.
+    ConsumerClosed {
+        consumer: ConsumerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+        cause: CloseCause,
+    },
+    /// This subscriber was too slow and lost this many events; the next one goes on after the gap. Other subscribers
+    /// saw them. What was missed is found by listing the objects.
+    Lagged { count: u64 },
+    /// The server is closed. The last event of the stream.
+    ServerClosed,
+}
+
+/// Who made it happen (spec §1.6, §3.4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Originator {
+    /// The application, through this library or its HTTP interface.
+    Local,
+    /// The remote client, through its signalling.
+    Remote,
+    /// The producer that a consumer consumes.
+    Source,
+}
+
+/// Why an object is closed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum CloseCause {
+    /// Its own `close` was called.
+    Closed,
+    /// Its room was closed.
+    RoomClosed,
+    /// Its transport was closed.
+    TransportClosed,
+    /// The producer it consumes was closed.
+    ProducerClosed,
+    /// The worker that served it died.
+    WorkerDied {
+        /// Which one.
+        worker: WorkerId,
+        /// Of what.
+        cause: DeathCause,
+    },
+    /// The server was closed.
+    ServerClosed,
+}
+
+/// A subscription to a server's events, from the moment it was made.
+///
+/// It is a [`Stream`]; it ends after [`EventKind::ServerClosed`]. A subscriber that falls more than 16,384 events behind
+/// gets an [`EventKind::Lagged`] that says how many it lost, and disturbs nobody else.
+pub struct EventStream {
+    // None once the server was closed before the subscription was made.
+    events: Option<BroadcastStream<Arc<Event>>>,
+    seq_next: u64,
+}
+
+impl EventStream {
+    /// The next event; `None` when the server is closed and every event has been seen.
+    pub async fn next(&mut self) -> Option<Arc<Event>> {
+        futures::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+}
+
+impl Stream for EventStream {
+    type Item = Arc<Event>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(events) = &mut self.events else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(events).poll_next(context) {
+            Poll::Ready(Some(Ok(event))) => {
+                self.seq_next = event.seq + 1;
+                Poll::Ready(Some(event))
+            }
+            Poll::Ready(Some(Err(BroadcastStreamRecvError::Lagged(count)))) => {
+                let seq = self.seq_next + count - 1;
+                self.seq_next = seq + 1;
+                Poll::Ready(Some(Arc::new(Event {
+                    seq,
+                    at: now(),
+                    kind: EventKind::Lagged { count },
+                })))
+            }
+            Poll::Ready(None) => {
+                self.events = None;
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Numbers the events and hands each to every subscriber. Used under the lock of the server's state, which gives the
+/// events one order that agrees with the state.
+#[derive(Debug)]
+pub(crate) struct EventBus {
+    sender: Option<broadcast::Sender<Arc<Event>>>,
+    seq: u64,
+}
+
+impl EventBus {
+    pub(crate) fn new() -> Self {
+        Self {
+            sender: Some(broadcast::Sender::new(LAG_MAX)),
+            seq: 0,
+        }
+    }
+
+    pub(crate) fn emit(&mut self, kind: EventKind) {
+        self.seq += 1;
+        if let Some(sender) = &self.sender
+            && sender.receiver_count() > 0
+        {
+            // An error says that the last subscriber has just gone.
+            let _ = sender.send(Arc::new(Event {
+                seq: self.seq,
+                at: now(),
+                kind,
+            }));
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> EventStream {
+        EventStream {
+            events: self
+                .sender
+                .as_ref()
+                .map(|sender| BroadcastStream::new(sender.subscribe())),
+            seq_next: self.seq + 1,
+        }
+    }
+
+    /// Emits the last event; every stream ends after it.
+    pub(crate) fn close(&mut self) {
+        if self.sender.is_some() {
+            self.emit(EventKind::ServerClosed);
+            self.sender = None;
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "events carry the wall clock for humans; nothing is decided by it"
+)]
+fn now() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,403 @@
+//! The server: rooms and what is in them, and the worker processes that serve them.
+
+mod consumer;
+mod desired;
+mod error;
+mod event;
+mod pending;
+mod placement;
+mod ports;
+mod producer;
+mod room;
+mod rtp_parameters;
+mod settings;
+mod sockets;
+mod state;
+mod supervision;
+mod transport;
+mod worker_log;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
+use weir_channel::message::{Coalescing, LogFilter, Method, Reply, WorkerStats};
+
+pub use self::consumer::Consumer;
+pub use self::error::{DeathCause, Error, StartError};
+pub use self::event::{CloseCause, Event, EventKind, EventStream, Originator};
+pub use self::producer::Producer;
+pub use self::room::{IpFamily, PlainTransportOptions, Room, RoomOptions};
+pub use self::rtp_parameters::{
+    ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters,
+};
+pub use self::settings::{Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
+pub use self::supervision::{WorkerInfo, WorkerState};
+pub use self::transport::{ConsumerOptions, ProducerOptions, Transport, Tuple};
+
+use self::room::RoomNode;
+use self::sockets::{LocalAddresses, SocketMaker};
+use self::state::{Command, Note, State};
+use self::supervision::Workers;
+
+/// A running server: its workers, and the rooms they serve. Cheap to clone; when the last clone is dropped, the workers
+/// end as if [`Server::close`] had been called, but nobody waits for them.
+///
+/// ```no_run
+/// use weir::{Family, PlainTransportOptions, RoomOptions, Server, Settings};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::start(Settings {
+///     rtc_ipv4: Family::Address("127.0.0.1".parse()?),
+///     ..Settings::default()
+/// })
+/// .await?;
+/// let room = server.create_room(RoomOptions::default()).await?;
+/// let transport = room
+///     .create_plain_transport(PlainTransportOptions {
+///         comedia: true,
+///         ..PlainTransportOptions::default()
+///     })
+///     .await?;
+/// println!("send RTP to {}:{}", transport.tuple().local_ip, transport.tuple().local_port);
+/// server.close().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Server {
+    owner: Arc<Owner>,
+}
+
+/// Held by [`Server`]s only, not by the handles on their objects: the last one to go ends the workers.
+struct Owner {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.begin_close();
+    }
+}
+
+/// What the server, the handles on its objects and the tasks that watch its workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) addresses: LocalAddresses,
+    pub(crate) sockets: SocketMaker,
+    pub(crate) ids: Ids,
+    pub(crate) state: Mutex<State>,
+    pub(crate) workers: Workers,
+    live: Mutex<Live>,
+}
+
+/// Settings that change while the server runs. A worker that is started later gets them too.
+#[derive(Clone, Debug)]
+struct Live {
+    log: LogSettings,
+    coalescing: Coalescing,
+}
+
+impl Server {
+    /// Starts a server: its workers, each on its own CPU, and waits until all are ready. Must be called within a
+    /// multi-threaded or current-thread tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Workers that came up are ended again.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        settings.check().map_err(StartError::Settings)?;
+        let addresses = LocalAddresses::find(&settings)?;
+        let workers = Workers::new(&settings)?;
+        let shared = Arc::new(Shared {
+            addresses,
+            sockets: SocketMaker::new(&settings),
+            ids: Ids::default(),
+            state: Mutex::new(State::new()),
+            workers,
+            live: Mutex::new(Live {
+                log: settings.log.clone(),
+                coalescing: Coalescing {
+                    window_us_max: settings.coalescing_us_max,
+                    measure_residence: false,
+                },
+            }),
+            settings,
+        });
+        // From here on an early return, or a caller that gives up, ends the workers.
+        let server = Self {
+            owner: Arc::new(Owner { shared }),
+        };
+        supervision::start(server.shared()).await?;
+        Ok(server)
+    }
+
+    /// What it was started with.
+    pub fn settings(&self) -> &Settings {
+        &self.shared().settings
+    }
+
+    /// How much its workers log now.
+    pub fn log_settings(&self) -> LogSettings {
+        lock(&self.shared().live).log.clone()
+    }
+
+    /// Whether it is closed, or about to be.
+    pub fn closed(&self) -> bool {
+        lock(&self.shared().state).is_closed()
+    }
+
+    /// Its workers, by id.
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        self.shared().workers.describe()
+    }
+
+    /// Makes a room. Without a wish for a worker it goes to the one with the fewest rooms (in turn, if several have as
+    /// few), and to another one if that worker dies in the meantime.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such worker, [`Error::NoWorker`] when none is running, [`Error::InvalidState`]
+    /// when the server is closed.
+    pub async fn create_room(&self, options: RoomOptions) -> Result<Room, Error> {
+        let shared = self.shared();
+        let mut tries = shared.workers.count();
+        loop {
+            if self.closed() {
+                return Err(Error::closed("the server"));
+            }
+            tries -= 1;
+            let worker = shared.workers.place(options.worker)?;
+            let id = shared.ids.room();
+            let node = RoomNode::new(id, worker.id(), options.app_data.clone());
+            let command = Command {
+                method: Method::CreateRouter { room: id },
+                note: Note::Room(Arc::clone(&node)),
+            };
+            let created = shared.call(worker.id(), |state| match state.is_closed() {
+                true => Err(Error::closed("the server")),
+                false => Ok(Some(command)),
+            });
+            match created.await {
+                Ok(_) => return Ok(Room::new(Arc::clone(shared), node)),
+                Err(Error::WorkerDied { .. }) if options.worker.is_none() && tries > 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Its open rooms, by id.
+    pub fn rooms(&self) -> Vec<Room> {
+        let state = lock(&self.shared().state);
+        let mut rooms: Vec<Room> = state
+            .rooms()
+            .map(|entry| Room::new(Arc::clone(self.shared()), Arc::clone(&entry.node)))
+            .collect();
+        drop(state);
+        rooms.sort_unstable_by_key(Room::id);
+        rooms
+    }
+
+    /// The open room with this id.
+    pub fn room(&self, id: RoomId) -> Option<Room> {
+        let state = lock(&self.shared().state);
+        let node = Arc::clone(&state.room(id)?.node);
+        Some(Room::new(Arc::clone(self.shared()), node))
+    }
+
+    /// The open transport with this id, of whichever room.
+    pub fn transport(&self, id: TransportId) -> Option<Transport> {
+        let node = lock(&self.shared().state).transport(id).cloned()?;
+        Some(Transport::new(Arc::clone(self.shared()), node))
+    }
+
+    /// The open producer with this id, of whichever room.
+    pub fn producer(&self, id: ProducerId) -> Option<Producer> {
+        let node = lock(&self.shared().state).producer(id).cloned()?;
+        Some(Producer::new(Arc::clone(self.shared()), node))
+    }
+
+    /// The open consumer with this id, of whichever room.
+    pub fn consumer(&self, id: ConsumerId) -> Option<Consumer> {
+        let node = lock(&self.shared().state).consumer(id).cloned()?;
+        Some(Consumer::new(Arc::clone(self.shared()), node))
+    }
+
+    /// Everything that happens from now on.
+    pub fn events(&self) -> EventStream {
+        lock(&self.shared().state).events.subscribe()
+    }
+
+    /// Changes how much the workers log. Those that are started later get it too.
+    ///
+    /// # Errors
+    /// The first that a worker ran into; the others have been told.
+    pub async fn update_settings(&self, update: SettingsUpdate) -> Result<(), Error> {
+        let directives = {
+            let mut live = lock(&self.shared().live);
+            if let Some(level) = update.log_level {
+                live.log.level = level;
+            }
+            if let Some(tags) = update.log_tags {
+                live.log.tags = tags;
+            }
+            live.log.directives()
+        };
+        self.shared()
+            .tell_all(&Method::SetLogFilter(LogFilter { directives }))
+            .await
+    }
+
+    /// Changes how the workers trade delay for fewer calls into the kernel. Those that are started later get it too.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when the window is longer than 1,000 µs; the first that a worker ran into.
+    pub async fn set_coalescing(&self, coalescing: Coalescing) -> Result<(), Error> {
+        if coalescing.window_us_max > 1_000 {
+            return Err(Error::InvalidParameters(format!(
+                "the coalescing window is at most 1000 µs, not {}",
+                coalescing.window_us_max
+            )));
+        }
+        lock(&self.shared().live).coalescing = coalescing;
+        self.shared().tell_all(&Method::SetCoalescing(coalescing)).await
+    }
+
+    /// The counters of one worker.
+    pub async fn worker_stats(&self, worker: WorkerId) -> Result<WorkerStats, Error> {
+        let reply = self
+            .shared()
+            .call(worker, |_| Ok(Some(Command::new(Method::WorkerStats))))
+            .await?;
+        match reply {
+            Reply::WorkerStats(stats) => Ok(stats),
+            other => Err(self.shared().unexpected(worker, "WorkerStats", &other)),
+        }
+    }
+
+    /// Closes all rooms and ends the workers: politely, then (after [`Settings::close_timeout`]) not. Returns when no
+    /// worker is left. Closing what is closed waits for the same.
+    pub async fn close(&self) {
+        self.shared().begin_close();
+        self.shared().workers.ended().await;
+        lock(&self.shared().state).events.close();
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.owner.shared
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("workers", &self.workers()).finish()
+    }
+}
+
+impl Shared {
+    /// Asks a worker. `plan` is called with the state locked, when there is room in the worker's queue: it checks that the
+    /// question still makes sense and returns the command, or `None` when there is nothing to do. Commands are queued in
+    /// the order in which their plans were called.
+    pub(crate) async fn call(
+        &self,
+        worker: WorkerId,
+        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        self.call_with_descriptors(worker, Vec::new(), plan).await
+    }
+
+    /// As [`Shared::call`], with descriptors for the worker.
+    pub(crate) async fn call_with_descriptors(
+        &self,
+        worker: WorkerId,
+        descriptors: Vec<OwnedFd>,
+        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        self.workers.slot(worker)?.call(&self.state, descriptors, plan).await
+    }
+
+    /// An answer that does not belong to the question.
+    pub(crate) fn unexpected(&self, worker: WorkerId, method: &str, reply: &Reply) -> Error {
+        Error::Protocol {
+            worker,
+            reason: format!("to {method} it answered {reply:?}"),
+        }
+    }
+
+    async fn tell_all(&self, method: &Method) -> Result<(), Error> {
+        if lock(&self.state).is_closed() {
+            return Err(Error::closed("the server"));
+        }
+        let calls = self
+            .workers
+            .running()
+            .into_iter()
+            .map(|worker| self.call(worker, |_| Ok(Some(Command::new(method.clone())))));
+        let results = futures::future::join_all(calls).await;
+        results
+            .into_iter()
+            // One that died meanwhile is told when it starts again.
+            .filter(|result| !matches!(result, Err(Error::WorkerDied { .. })))
+            .collect::<Result<Vec<Reply>, Error>>()
+            .map(drop)
+    }
+
+    /// What a worker that has just started must be told before it gets rooms.
+    pub(crate) fn first_words(&self) -> [Method; 2] {
+        let live = lock(&self.live);
+        [
+            Method::SetLogFilter(LogFilter {
+                directives: live.log.directives(),
+            }),
+            Method::SetCoalescing(live.coalescing),
+        ]
+    }
+
+    fn begin_close(&self) {
+        lock(&self.state).close();
+        self.workers.begin_close();
+    }
+}
+
+/// Hands out ids, unique for the life of the server.
+#[derive(Debug, Default)]
+pub(crate) struct Ids {
+    rooms: AtomicU64,
+    transports: AtomicU64,
+    producers: AtomicU64,
+    consumers: AtomicU64,
+}
+
+impl Ids {
+    fn room(&self) -> RoomId {
+        RoomId(Self::next(&self.rooms))
+    }
+
+    pub(crate) fn transport(&self) -> TransportId {
+        TransportId(Self::next(&self.transports))
+    }
+
+    pub(crate) fn producer(&self) -> ProducerId {
+        ProducerId(Self::next(&self.producers))
+    }
+
+    pub(crate) fn consumer(&self) -> ConsumerId {
+        ConsumerId(Self::next(&self.consumers))
+    }
+
+    fn next(counter: &AtomicU64) -> u64 {
+        counter.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// Locks, also after a panic elsewhere: what these locks guard is whole between any two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A number nobody can guess: SipHash under fresh random keys from the system.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(0_u8)
+}

@@ -1,0 +1,378 @@
+//! A room: where producers and consumers meet. It lives in one worker, for life.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use weir_channel::id::{RoomId, WorkerId};
+use weir_channel::message::{CreatePlainTransport, DumpPage, Method, Page, Remote, Reply, StatsPage};
+
+use super::consumer::Consumer;
+use super::error::Error;
+use super::ports::PortCount;
+use super::producer::Producer;
+use super::state::{Command, Note};
+use super::transport::{Transport, TransportNode};
+use super::{Shared, lock};
+
+/// A room asks its worker for no more pages than this: more would be a worker that never ends.
+const PAGES_MAX: usize = 100_000;
+
+/// How a room is made.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RoomOptions {
+    /// The worker that shall serve it; `None`: the one with the fewest rooms.
+    pub worker: Option<WorkerId>,
+    /// Whatever the application likes to keep with the room.
+    pub app_data: Value,
+}
+
+/// Which IP family a transport uses.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum IpFamily {
+    Ipv4,
+    Ipv6,
+}
+
+/// How a plain RTP transport is made.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PlainTransportOptions {
+    /// Where to send, if known already. Without `rtcp_mux`, an absent RTCP address is the one above RTP's
+    /// (RFC 3550 §11).
+    pub remote: Option<Remote>,
+    /// Learn the remote from the first valid packet and lock on to it. Not together with `remote`.
+    pub comedia: bool,
+    /// RTP and RTCP share one port (RFC 5761).
+    pub rtcp_mux: bool,
+    /// The family; `None`: that of `remote` or `local_ip`, else IPv4 if the server has it.
+    pub family: Option<IpFamily>,
+    /// The local address instead of the server's own for that family.
+    pub local_ip: Option<IpAddr>,
+    /// Whatever the application likes to keep with the transport.
+    pub app_data: Value,
+}
+
+impl Default for PlainTransportOptions {
+    fn default() -> Self {
+        Self {
+            remote: None,
+            comedia: false,
+            rtcp_mux: true,
+            family: None,
+            local_ip: None,
+            app_data: Value::Null,
+        }
+    }
+}
+
+/// A handle on a room. Cheap to clone; dropping it closes nothing.
+#[derive(Clone)]
+pub struct Room {
+    shared: Arc<Shared>,
+    node: Arc<RoomNode>,
+}
+
+#[derive(Debug)]
+pub(crate) struct RoomNode {
+    pub(crate) id: RoomId,
+    pub(crate) worker: WorkerId,
+    pub(crate) app_data: Value,
+    closed: AtomicBool,
+}
+
+impl RoomNode {
+    pub(crate) fn new(id: RoomId, worker: WorkerId, app_data: Value) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            worker,
+            app_data,
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Only [`State`](super::state::State) does this, under its lock.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(Error::closed(self.id)),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Room {
+    pub(crate) fn new(shared: Arc<Shared>, node: Arc<RoomNode>) -> Self {
+        Self { shared, node }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> RoomId {
+        self.node.id
+    }
+
+    /// The worker that serves it.
+    pub fn worker(&self) -> WorkerId {
+        self.node.worker
+    }
+
+    /// Whether it is closed: by itself, with its server, or because its worker died.
+    pub fn closed(&self) -> bool {
+        self.node.closed.load(Ordering::Acquire)
+    }
+
+    /// What it was created with.
+    pub fn app_data(&self) -> &Value {
+        &self.node.app_data
+    }
+
+    /// Its open transports, by id.
+    pub fn transports(&self) -> Vec<Transport> {
+        let state = lock(&self.shared.state);
+        let Some(entry) = state.room(self.node.id) else {
+            return Vec::new();
+        };
+        let nodes = entry.desired.transports().filter_map(|id| state.transport(id));
+        nodes
+            .map(|node| Transport::new(Arc::clone(&self.shared), Arc::clone(node)))
+            .collect()
+    }
+
+    /// Its open producers, by id.
+    pub fn producers(&self) -> Vec<Producer> {
+        let state = lock(&self.shared.state);
+        let Some(entry) = state.room(self.node.id) else {
+            return Vec::new();
+        };
+        let nodes = entry.desired.producers().filter_map(|id| state.producer(id));
+        nodes
+            .map(|node| Producer::new(Arc::clone(&self.shared), Arc::clone(node)))
+            .collect()
+    }
+
+    /// Its open consumers, by id.
+    pub fn consumers(&self) -> Vec<Consumer> {
+        let state = lock(&self.shared.state);
+        let Some(entry) = state.room(self.node.id) else {
+            return Vec::new();
+        };
+        let nodes = entry.desired.consumers().filter_map(|id| state.consumer(id));
+        nodes
+            .map(|node| Consumer::new(Arc::clone(&self.shared), Arc::clone(node)))
+            .collect()
+    }
+
+    /// Makes a transport for plain RTP and RTCP over UDP: binds its port (or two) and gives it to the worker.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when the options contradict each other, [`Error::PortsExhausted`] when no port is
+    /// free, [`Error::InvalidState`] when the room is closed, and what the worker answers.
+    pub async fn create_plain_transport(&self, options: PlainTransportOptions) -> Result<Transport, Error> {
+        self.node.check_open()?;
+        let local_ip = self.local_ip(&options)?;
+        let remote = options
+            .remote
+            .map(|remote| complete_remote(remote, options.rtcp_mux, local_ip))
+            .transpose()?;
+        if remote.is_some() && options.comedia {
+            return Err(Error::InvalidParameters(
+                "with comedia the remote is learned; leave out one of comedia and remote".to_owned(),
+            ));
+        }
+        let count = match options.rtcp_mux {
+            true => PortCount::One,
+            false => PortCount::Pair,
+        };
+        let sockets = self.shared.sockets.make(local_ip, count)?;
+        let descriptors = sockets
+            .descriptors()
+            .map_err(Error::io("duplicating the sockets of a transport"))?;
+        let request = CreatePlainTransport {
+            room: self.node.id,
+            transport: self.shared.ids.transport(),
+            remote,
+            comedia: options.comedia,
+            rtcp_mux: options.rtcp_mux,
+        };
+        let node = TransportNode::new(
+            &self.shared.settings,
+            Arc::clone(&self.node),
+            &request,
+            sockets,
+            options.app_data,
+        );
+        let command = Command {
+            method: Method::CreatePlainTransport(request),
+            note: Note::Transport(Arc::clone(&node)),
+        };
+        self.shared
+            .call_with_descriptors(self.node.worker, descriptors, |_| {
+                self.node.check_open()?;
+                Ok(Some(command))
+            })
+            .await?;
+        Ok(Transport::new(Arc::clone(&self.shared), node))
+    }
+
+    /// The counters of everything in the room.
+    pub async fn stats(&self) -> Result<StatsPage, Error> {
+        let mut all = StatsPage::default();
+        let mut cursor = None;
+        for _ in 0..PAGES_MAX {
+            let room = self.node.id;
+            let page = Page { cursor };
+            match self.ask(Method::RoomStats { room, page }).await? {
+                Reply::Stats(page) => {
+                    all.transports.extend(page.transports);
+                    all.producers.extend(page.producers);
+                    all.consumers.extend(page.consumers);
+                    cursor = page.next;
+                }
+                other => return Err(self.shared.unexpected(self.node.worker, "RoomStats", &other)),
+            }
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+        Err(self.endless("RoomStats"))
+    }
+
+    /// Everything the worker knows of the room, for humans.
+    pub async fn dump(&self) -> Result<DumpPage, Error> {
+        let mut all = DumpPage::default();
+        let mut cursor = None;
+        for _ in 0..PAGES_MAX {
+            let room = self.node.id;
+            let page = Page { cursor };
+            match self.ask(Method::RoomDump { room, page }).await? {
+                Reply::Dump(page) => {
+                    all.transports.extend(page.transports);
+                    all.producers.extend(page.producers);
+                    all.consumers.extend(page.consumers);
+                    cursor = page.next;
+                }
+                other => return Err(self.shared.unexpected(self.node.worker, "RoomDump", &other)),
+            }
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+        Err(self.endless("RoomDump"))
+    }
+
+    /// Closes the room with everything in it. Closing what is closed is fine, and does nothing.
+    pub async fn close(&self, app_data: Value) -> Result<(), Error> {
+        let room = self.node.id;
+        let closed = self.shared.call(self.node.worker, |_| match self.closed() {
+            true => Ok(None),
+            false => Ok(Some(Command::with_app_data(Method::CloseRouter { room }, app_data))),
+        });
+        match closed.await {
+            // Its worker's death has closed it.
+            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn ask(&self, method: Method) -> Result<Reply, Error> {
+        self.shared
+            .call(self.node.worker, |_| {
+                self.node.check_open()?;
+                Ok(Some(Command::new(method)))
+            })
+            .await
+    }
+
+    fn endless(&self, method: &str) -> Error {
+        Error::Protocol {
+            worker: self.node.worker,
+            reason: format!("its answer to {method} has more than {PAGES_MAX} pages"),
+        }
+    }
+
+    fn local_ip(&self, options: &PlainTransportOptions) -> Result<IpAddr, Error> {
+        let contradiction = |text: &str| Err(Error::InvalidParameters(text.to_owned()));
+        let wanted = [
+            options.family,
+            options.local_ip.map(family_of),
+            options.remote.map(|remote| family_of(remote.rtp.ip())),
+        ];
+        let mut families = wanted.into_iter().flatten();
+        let family = families.next();
+        if families.any(|other| Some(other) != family) {
+            return contradiction("family, localIp and remote are of different IP families; make them one");
+        }
+        if let Some(ip) = options.local_ip {
+            if ip.is_unspecified() {
+                return contradiction("localIp must name one address, not the wildcard");
+            }
+            return Ok(ip);
+        }
+        let local = self.shared.addresses;
+        let (ipv4, ipv6) = (local.ipv4.map(IpAddr::from), local.ipv6.map(IpAddr::from));
+        let found = match family {
+            Some(IpFamily::Ipv4) => ipv4,
+            Some(IpFamily::Ipv6) => ipv6,
+            None => ipv4.or(ipv6),
+        };
+        match (found, family) {
+            (Some(ip), _) => Ok(ip),
+            (None, Some(IpFamily::Ipv6)) => {
+                contradiction("the server has no IPv6 for media; set rtc_ipv6, or use IPv4")
+            }
+            (None, _) => contradiction("the server has no IPv4 for media; set rtc_ipv4, or use IPv6"),
+        }
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.node.fmt(f)
+    }
+}
+
+fn family_of(ip: IpAddr) -> IpFamily {
+    match ip {
+        IpAddr::V4(_) => IpFamily::Ipv4,
+        IpAddr::V6(_) => IpFamily::Ipv6,
+    }
+}
+
+/// Checks a remote against a transport, and adds the RTCP address where it goes without saying.
+pub(crate) fn complete_remote(mut remote: Remote, rtcp_mux: bool, local_ip: IpAddr) -> Result<Remote, Error> {
+    let invalid = |text: String| Err(Error::InvalidParameters(text));
+    match (rtcp_mux, remote.rtcp) {
+        (true, Some(_)) => {
+            return invalid("the transport muxes RTCP with RTP; leave out the remote's rtcp address".to_owned());
+        }
+        (true, None) | (false, Some(_)) => {}
+        (false, None) => {
+            let Some(port) = remote.rtp.port().checked_add(1) else {
+                return invalid("there is no port above 65535 for RTCP; give the remote's rtcp address".to_owned());
+            };
+            let mut rtcp = remote.rtp;
+            rtcp.set_port(port);
+            remote.rtcp = Some(rtcp);
+        }
+    }
+    for address in [Some(remote.rtp), remote.rtcp].into_iter().flatten() {
+        if family_of(address.ip()) != family_of(local_ip) {
+            return invalid(format!(
+                "{address} cannot be reached from {local_ip}: the IP families differ"
+            ));
+        }
+        if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
+            return invalid(format!("{address} is not an address that media can be sent to"));
+        }
+    }
+    Ok(remote)
+}

@@ -1,0 +1,378 @@
+//! What a server can be told before it starts (spec §6.1), and what of it can be changed later.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use weir_channel::message::LogLevel;
+
+/// How a server runs. Start from [`Settings::default`] and change what matters:
+///
+/// ```
+/// use weir::{Family, Settings};
+///
+/// let settings = Settings {
+///     rtc_ipv4: Family::Address("127.0.0.1".parse()?),
+///     rtc_ipv6: Family::Off,
+///     ..Settings::default()
+/// };
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// How many workers to run; `None`: one per CPU this process may use (affinity mask and cgroup quota respected).
+    pub workers: Option<NonZeroU32>,
+    /// How much the workers log.
+    pub log: LogSettings,
+    /// The local IPv4 address for media.
+    pub rtc_ipv4: Family<Ipv4Addr>,
+    /// The local IPv6 address for media.
+    pub rtc_ipv6: Family<Ipv6Addr>,
+    /// Shown to remotes instead of the local IPv4 address, e.g. behind a NAT.
+    pub rtc_announced_ipv4: Option<Ipv4Addr>,
+    /// Shown to remotes instead of the local IPv6 address.
+    pub rtc_announced_ipv6: Option<Ipv6Addr>,
+    /// The UDP ports for media.
+    pub rtc_ports: PortRange,
+    /// SO_RCVBUF of each media socket, in bytes as asked of the kernel (which books twice as many).
+    pub socket_receive_buffer: u32,
+    /// SO_SNDBUF of each media socket, in bytes as asked of the kernel.
+    pub socket_send_buffer: u32,
+    /// The worker program: `weir` or `weir-worker`. `None`: this program itself if it is `weir`, else the `weir-worker`
+    /// beside it or in the folders above (as cargo lays out tests and examples).
+    pub worker_binary: Option<PathBuf>,
+    /// How long a worker may take from its start to its hello.
+    pub start_timeout: Duration,
+    /// How often each worker is pinged.
+    pub ping_interval: Duration,
+    /// A worker that does not answer a ping within this is killed and replaced.
+    pub ping_timeout: Duration,
+    /// How long a worker may take to answer a request.
+    pub request_timeout: Duration,
+    /// How long workers may take to end when the server closes, before they are killed.
+    pub close_timeout: Duration,
+    /// How long packets may wait under load for others of their train, in microseconds, at most 1,000; 0: not at all.
+    pub coalescing_us_max: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            log: LogSettings::default(),
+            rtc_ipv4: Family::Auto,
+            rtc_ipv6: Family::Auto,
+            rtc_announced_ipv4: None,
+            rtc_announced_ipv6: None,
+            rtc_ports: PortRange::default(),
+            // One second of 32 Mbit/s; the kernel books twice as many, and skbs cost more than their payload.
+            socket_receive_buffer: 4 << 20,
+            socket_send_buffer: 4 << 20,
+            worker_binary: None,
+            start_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(1),
+            ping_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(5),
+            coalescing_us_max: 200,
+        }
+    }
+}
+
+/// How much the workers log, and about what.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// Lines below this level are not written.
+    pub level: LogLevel,
+    /// The parts of a worker whose lines below `error` are written; empty: all parts.
+    pub tags: Vec<LogTag>,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Warn,
+            tags: Vec::new(),
+        }
+    }
+}
+
+/// A part of a worker that can be logged by itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogTag {
+    /// Start, end, the event loop.
+    Process,
+    /// The channel to the supervisor.
+    Channel,
+    /// Sockets: what the kernel takes and gives.
+    Net,
+    /// Packets and their parsing.
+    Rtp,
+    /// Routers, transports, producers, consumers.
+    Relay,
+}
+
+impl LogTag {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Process, Self::Channel, Self::Net, Self::Rtp, Self::Relay];
+
+    /// The word for it in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Channel => "channel",
+            Self::Net => "net",
+            Self::Rtp => "rtp",
+            Self::Relay => "relay",
+        }
+    }
+
+    fn target(self) -> &'static str {
+        match self {
+            Self::Process => "weir_worker::process",
+            Self::Channel => "weir_channel",
+            Self::Net => "weir_worker::net",
+            Self::Rtp => "weir_worker::rtp",
+            Self::Relay => "weir_worker::relay",
+        }
+    }
+}
+
+impl fmt::Display for LogTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for LogTag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|tag| tag.name() == text).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name);
+            format!("{text:?} is no log tag; choose from {}", names.join(", "))
+        })
+    }
+}
+
+impl LogSettings {
+    /// As a `tracing_subscriber` filter.
+    pub(crate) fn directives(&self) -> String {
+        let level = level_name(self.level);
+        if self.tags.is_empty() {
+            return level.to_owned();
+        }
+        let mut directives = level_name(LogLevel::Error).to_owned();
+        for tag in &self.tags {
+            directives += &format!(",{}={level}", tag.target());
+        }
+        directives
+    }
+}
+
+pub(crate) fn level_name(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    }
+}
+
+/// Whether, and with which local address, an IP family is used for media. Written `auto`, `off`, or the address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Family<A> {
+    /// The first address of the family that is neither loopback nor link-local; off if there is none.
+    #[default]
+    Auto,
+    /// Not used.
+    Off,
+    /// This address; not the wildcard.
+    Address(A),
+}
+
+impl<A: FromStr> FromStr for Family<A> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => text
+                .parse()
+                .map(Self::Address)
+                .map_err(|_| format!("{text:?} is neither auto, off, nor an address of this family")),
+        }
+    }
+}
+
+impl<A: fmt::Display> fmt::Display for Family<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Off => f.write_str("off"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl<A: fmt::Display> Serialize for Family<A> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de, A: FromStr> Deserialize<'de> for Family<A> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+/// UDP ports, both ends included. Written `10000-59999`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortRange {
+    min: u16,
+    max: u16,
+}
+
+impl PortRange {
+    /// The ports from `min` to `max`. Below 1024 lie other people's ports, and a transport with separate RTCP needs an
+    /// even port and the one above it, so the range must hold such a pair.
+    pub fn new(min: u16, max: u16) -> Result<Self, String> {
+        if min < 1024 {
+            return Err(format!("ports below 1024 are reserved; start the range above {min}"));
+        }
+        // The first even port, and the one above it.
+        if u32::from(min) + u32::from(min % 2) + 1 > u32::from(max) {
+            return Err(format!(
+                "{min}-{max} holds no even port with the one above it; widen the range"
+            ));
+        }
+        Ok(Self { min, max })
+    }
+
+    /// The lowest port.
+    pub fn min(self) -> u16 {
+        self.min
+    }
+
+    /// The highest port.
+    pub fn max(self) -> u16 {
+        self.max
+    }
+}
+
+impl Default for PortRange {
+    fn default() -> Self {
+        Self {
+            min: 10_000,
+            max: 59_999,
+        }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.min, self.max)
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (min, max) = text
+            .split_once('-')
+            .and_then(|(min, max)| Some((min.trim().parse().ok()?, max.trim().parse().ok()?)))
+            .ok_or_else(|| format!("{text:?} is no port range; write it like 10000-59999"))?;
+        Self::new(min, max)
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?
+        .parse()
+        .map_err(serde::de::Error::custom)
+}
+
+impl Settings {
+    /// Checks what the types do not: that the settings make sense together.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.rtc_ipv4 == Family::Off && self.rtc_ipv6 == Family::Off {
+            return Err("rtc_ipv4 and rtc_ipv6 are both off; media needs one of them".to_owned());
+        }
+        for (name, unspecified) in [
+            (
+                "rtc_ipv4",
+                matches!(self.rtc_ipv4, Family::Address(ip) if ip.is_unspecified()),
+            ),
+            (
+                "rtc_ipv6",
+                matches!(self.rtc_ipv6, Family::Address(ip) if ip.is_unspecified()),
+            ),
+        ] {
+            if unspecified {
+                return Err(format!("{name} must name one address, not the wildcard; try auto"));
+            }
+        }
+        if self.coalescing_us_max > 1_000 {
+            return Err(format!(
+                "coalescing_us_max is at most 1000, not {}",
+                self.coalescing_us_max
+            ));
+        }
+        for (name, duration) in [
+            ("start_timeout", self.start_timeout),
+            ("ping_interval", self.ping_interval),
+            ("ping_timeout", self.ping_timeout),
+            ("request_timeout", self.request_timeout),
+        ] {
+            if duration < Duration::from_millis(10) {
+                return Err(format!("{name} is too short; give it at least 10ms"));
+            }
+        }
+        if let Some(workers) = self.workers
+            && workers.get() > 1_024
+        {
+            return Err(format!("workers is at most 1024, not {workers}"));
+        }
+        Ok(())
+    }
+
+    /// What remotes are told instead of a local address.
+    pub(crate) fn announced(&self, local: IpAddr) -> IpAddr {
+        match local {
+            IpAddr::V4(ip) => self.rtc_announced_ipv4.unwrap_or(ip).into(),
+            IpAddr::V6(ip) => self.rtc_announced_ipv6.unwrap_or(ip).into(),
+        }
+    }
+}
+
+/// What can be changed while the server runs; `None` leaves it as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SettingsUpdate {
+    /// See [`LogSettings::level`].
+    pub log_level: Option<LogLevel>,
+    /// See [`LogSettings::tags`].
+    pub log_tags: Option<Vec<LogTag>>,
+}

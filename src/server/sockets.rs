@@ -1,0 +1,247 @@
+//! Every UDP socket of the media plane is made here and handed to a worker; this process keeps its own descriptors of
+//! them until the transport closes, so that a worker that dies loses no port.
+//!
+//! A port is two sockets bound to the same address. The *path* is connected to the remote by the worker and carries the
+//! media. The *door* stays unconnected: the kernel gives a packet to the connected socket if its source matches, and to
+//! the door otherwise, so strangers are seen (and counted, or learned from) without a check on the media path.
+//!
+//! The door is bound first and exclusively, so that a port somebody else has is found out. SO_REUSEPORT is then on for
+//! just as long as the path needs to join it. Until the worker connects it, the path is connected to its own address,
+//! from which nothing ever comes: otherwise the kernel would let either of the two unconnected sockets have a packet,
+//! and what a stranger sent before the connect would be left in the path's queue, looking like media.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::error::{Error, StartError};
+use super::ports::{PortCount, PortLease, Ports};
+use super::settings::{Family, Settings};
+
+/// The door hears only strangers and, with `comedia`, the first packets of the remote; it needs no more than this.
+const DOOR_BUFFER_MAX: u32 = 512 << 10;
+
+/// The local addresses for media.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LocalAddresses {
+    pub(crate) ipv4: Option<Ipv4Addr>,
+    pub(crate) ipv6: Option<Ipv6Addr>,
+}
+
+impl LocalAddresses {
+    /// Finds the addresses that the settings leave to be found, and checks that those they name can be bound.
+    pub(crate) fn find(settings: &Settings) -> Result<Self, StartError> {
+        let ipv4 = match settings.rtc_ipv4 {
+            Family::Off => None,
+            Family::Address(ip) => Some(check_bindable("rtc_ipv4", ip)?),
+            Family::Auto => interface_addresses()?.find_map(|ip| match ip {
+                IpAddr::V4(ip) if !ip.is_link_local() => can_bind(ip.into()).then_some(ip),
+                _ => None,
+            }),
+        };
+        let ipv6 = match settings.rtc_ipv6 {
+            Family::Off => None,
+            Family::Address(ip) => Some(check_bindable("rtc_ipv6", ip)?),
+            Family::Auto => interface_addresses()?.find_map(|ip| match ip {
+                IpAddr::V6(ip) if !ip.is_unicast_link_local() => can_bind(ip.into()).then_some(ip),
+                _ => None,
+            }),
+        };
+        if ipv4.is_none() && ipv6.is_none() {
+            return Err(StartError::Settings(
+                "no network interface has an address for media; name one, e.g. rtc_ipv4 = \"127.0.0.1\"".to_owned(),
+            ));
+        }
+        Ok(Self { ipv4, ipv6 })
+    }
+}
+
+fn interface_addresses() -> Result<impl Iterator<Item = IpAddr>, StartError> {
+    let interfaces = getifaddrs().map_err(|error| StartError::Io {
+        doing: "listing the network interfaces".to_owned(),
+        source: error.into(),
+    })?;
+    Ok(interfaces
+        .filter(|interface| {
+            interface.flags.contains(InterfaceFlags::IFF_UP) && !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+        })
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let ipv4 = address.as_sockaddr_in().map(|address| address.ip().into());
+            ipv4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
+        }))
+}
+
+fn check_bindable<A: Copy + Into<IpAddr>>(setting: &str, ip: A) -> Result<A, StartError> {
+    match probe(ip.into()) {
+        Ok(()) => Ok(ip),
+        Err(error) => Err(StartError::Settings(format!(
+            "{setting} = {} cannot be bound ({error}); name an address of this machine, or auto",
+            ip.into()
+        ))),
+    }
+}
+
+fn can_bind(ip: IpAddr) -> bool {
+    probe(ip).is_ok()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the sockets module")]
+fn probe(ip: IpAddr) -> io::Result<()> {
+    UdpSocket::bind((ip, 0)).map(drop)
+}
+
+/// What a transport's sockets are bound with.
+#[derive(Debug)]
+pub(crate) struct SocketMaker {
+    ports: Arc<Ports>,
+    receive_buffer: u32,
+    send_buffer: u32,
+    warned: AtomicBool,
+}
+
+/// The sockets of one transport. Dropping them closes this process's descriptors, then gives the ports back.
+#[derive(Debug)]
+pub(crate) struct TransportSockets {
+    rtp: PortSockets,
+    rtcp: Option<PortSockets>,
+    // Last, because fields are dropped in order: a port is free only when its sockets are closed.
+    _lease: PortLease,
+}
+
+#[derive(Debug)]
+struct PortSockets {
+    door: OwnedFd,
+    path: OwnedFd,
+    address: SocketAddr,
+}
+
+impl TransportSockets {
+    /// Where RTP (and RTCP, if muxed) is received.
+    pub(crate) fn rtp_address(&self) -> SocketAddr {
+        self.rtp.address
+    }
+
+    /// Where RTCP is received, if on its own port.
+    pub(crate) fn rtcp_address(&self) -> Option<SocketAddr> {
+        self.rtcp.as_ref().map(|port| port.address)
+    }
+
+    /// The descriptors in the order in which `CreatePlainTransport` wants them: RTP door and path, RTCP door and path.
+    pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let ports = [Some(&self.rtp), self.rtcp.as_ref()];
+        ports
+            .into_iter()
+            .flatten()
+            .flat_map(|port| [port.door.as_fd(), port.path.as_fd()])
+            .map(|fd: BorrowedFd<'_>| fd.try_clone_to_owned())
+            .collect()
+    }
+
+    /// A descriptor of the path that carries RTP.
+    pub(crate) fn rtp_path(&self) -> io::Result<OwnedFd> {
+        self.rtp.path.try_clone()
+    }
+}
+
+impl SocketMaker {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            ports: Ports::new(settings.rtc_ports),
+            receive_buffer: settings.socket_receive_buffer,
+            send_buffer: settings.socket_send_buffer,
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// Binds a free port of the range, or with [`PortCount::Pair`] two.
+    pub(crate) fn make(&self, ip: IpAddr, count: PortCount) -> Result<TransportSockets, Error> {
+        let doing = || format!("making the sockets of a transport on {ip}");
+        for lease in self.ports.search(ip, count, super::random()) {
+            let sockets = self.bind_port(ip, lease.first()).and_then(|rtp| {
+                let rtcp = match count {
+                    PortCount::One => None,
+                    PortCount::Pair => Some(self.bind_port(ip, lease.first() + 1)?),
+                };
+                Ok((rtp, rtcp))
+            });
+            match sockets {
+                Ok((rtp, rtcp)) => {
+                    return Ok(TransportSockets {
+                        rtp,
+                        rtcp,
+                        _lease: lease,
+                    });
+                }
+                // Another program has the port.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(Error::io(doing())(error)),
+            }
+        }
+        Err(Error::PortsExhausted {
+            ip,
+            range: self.ports.range(),
+        })
+    }
+
+    fn bind_port(&self, ip: IpAddr, port: u16) -> io::Result<PortSockets> {
+        let address = SocketAddr::new(ip, port);
+        let door = self.socket(ip, self.receive_buffer.min(DOOR_BUFFER_MAX))?;
+        door.bind(&address.into())?;
+        let path = self.socket(ip, self.receive_buffer)?;
+        door.set_reuse_port(true)?;
+        path.set_reuse_port(true)?;
+        path.bind(&address.into())?;
+        door.set_reuse_port(false)?;
+        path.set_reuse_port(false)?;
+        path.connect(&address.into())?;
+        Ok(PortSockets {
+            door: door.into(),
+            path: path.into(),
+            address,
+        })
+    }
+
+    fn socket(&self, ip: IpAddr, receive_buffer: u32) -> io::Result<Socket> {
+        let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        if ip.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        self.size_buffers(&socket, receive_buffer)?;
+        Ok(socket)
+    }
+
+    /// Sizes the buffers, beyond the system's limit if this process may, and checks what the kernel gave.
+    fn size_buffers(&self, socket: &Socket, receive_buffer: u32) -> io::Result<()> {
+        let (receive, send) = (receive_buffer as usize, self.send_buffer as usize);
+        if setsockopt(socket, sockopt::RcvBufForce, &receive).is_err() {
+            socket.set_recv_buffer_size(receive)?;
+        }
+        if setsockopt(socket, sockopt::SndBufForce, &send).is_err() {
+            socket.set_send_buffer_size(send)?;
+        }
+        // The kernel books, and reports, twice of what it was asked for (socket(7)).
+        let receive_given = getsockopt(socket, sockopt::RcvBuf)? / 2;
+        let send_given = getsockopt(socket, sockopt::SndBuf)? / 2;
+        if (receive_given < receive || send_given < send) && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                receive_given,
+                receive_wanted = receive,
+                send_given,
+                send_wanted = send,
+                "the kernel gives media sockets smaller buffers than set, so bursts may be lost: raise \
+                 net.core.rmem_max and net.core.wmem_max, or lower socket_receive_buffer and socket_send_buffer"
+            );
+        }
+        Ok(())
+    }
+}

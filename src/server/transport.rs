@@ -1,0 +1,366 @@
+//! A transport: the path between the server and one remote. Producers arrive on it, consumers leave on it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use weir_channel::id::{ProducerId, TransportId};
+use weir_channel::message::{
+    CreatePlainTransport, MediaKind, Method, Profile, Remote, Reply, TransportStats, WorkerError,
+};
+
+use super::consumer::{Consumer, ConsumerNode};
+use super::error::Error;
+use super::producer::{Producer, ProducerNode};
+use super::room::{Room, RoomNode, complete_remote};
+use super::rtp_parameters::{ConsumerRtp, ConsumerSeat, ProducerSeat, RtpParameters};
+use super::settings::Settings;
+use super::sockets::TransportSockets;
+use super::state::{Command, Note};
+use super::{Shared, lock, random};
+
+/// How often another made-up SSRC is tried when the worker says that one is in use. With 2³² of them, a second try is
+/// rare already.
+const SSRC_TRIES: usize = 8;
+
+/// A pair of addresses, as a remote or an operator should see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tuple {
+    /// The address to send to: the announced one if there is one, else the bound one.
+    pub local_ip: IpAddr,
+    /// The address the socket is bound to.
+    pub bound_ip: IpAddr,
+    /// The port.
+    pub local_port: u16,
+    /// Where packets come from and go to, once known.
+    pub remote: Option<SocketAddr>,
+}
+
+/// How a producer is made.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProducerOptions {
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// What the remote sends.
+    pub rtp_parameters: RtpParameters,
+    /// Start paused.
+    #[serde(default)]
+    pub paused: bool,
+    /// The profile that consumers without a preference of their own follow.
+    #[serde(default)]
+    pub preferred_profile: Profile,
+    /// Whatever the application likes to keep with the producer.
+    #[serde(default)]
+    pub app_data: Value,
+}
+
+impl ProducerOptions {
+    /// A producer that is relayed at once and prefers no profile.
+    pub fn new(kind: MediaKind, rtp_parameters: RtpParameters) -> Self {
+        Self {
+            kind,
+            rtp_parameters,
+            paused: false,
+            preferred_profile: Profile::Default,
+            app_data: Value::Null,
+        }
+    }
+}
+
+/// How a consumer is made.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ConsumerOptions {
+    /// Start paused.
+    pub paused: bool,
+    /// The highest profile the consumer wants; [`Profile::Default`]: the highest there is.
+    pub preferred_profile: Profile,
+    /// Where the receiver differs from how the producer sends.
+    pub rtp: ConsumerRtp,
+    /// Whatever the application likes to keep with the consumer.
+    pub app_data: Value,
+}
+
+/// A handle on a transport. Cheap to clone; dropping it closes nothing.
+#[derive(Clone)]
+pub struct Transport {
+    shared: Arc<Shared>,
+    node: Arc<TransportNode>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TransportNode {
+    pub(crate) id: TransportId,
+    pub(crate) room: Arc<RoomNode>,
+    pub(crate) app_data: Value,
+    comedia: bool,
+    rtcp_mux: bool,
+    rtp_address: SocketAddr,
+    rtcp_address: Option<SocketAddr>,
+    announced_ip: IpAddr,
+    pub(crate) state: Mutex<TransportState>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TransportState {
+    // None once closed: then the ports are free.
+    sockets: Option<TransportSockets>,
+    pub(crate) remote: Option<Remote>,
+}
+
+impl TransportNode {
+    pub(crate) fn new(
+        settings: &Settings,
+        room: Arc<RoomNode>,
+        request: &CreatePlainTransport,
+        sockets: TransportSockets,
+        app_data: Value,
+    ) -> Arc<Self> {
+        let rtp_address = sockets.rtp_address();
+        Arc::new(Self {
+            id: request.transport,
+            room,
+            app_data,
+            comedia: request.comedia,
+            rtcp_mux: request.rtcp_mux,
+            rtp_address,
+            rtcp_address: sockets.rtcp_address(),
+            announced_ip: settings.announced(rtp_address.ip()),
+            state: Mutex::new(TransportState {
+                sockets: Some(sockets),
+                remote: request.remote,
+            }),
+        })
+    }
+
+    /// Only [`State`](super::state::State) does this, under its lock.
+    pub(crate) fn close(&self) {
+        let sockets = lock(&self.state).sockets.take();
+        drop(sockets);
+    }
+
+    fn is_closed(&self) -> bool {
+        lock(&self.state).sockets.is_none()
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        match self.is_closed() {
+            true => Err(Error::closed(self.id)),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn tuple(&self) -> Tuple {
+        let remote = lock(&self.state).remote;
+        self.tuple_of(self.rtp_address, remote.map(|remote| remote.rtp))
+    }
+
+    fn tuple_of(&self, local: SocketAddr, remote: Option<SocketAddr>) -> Tuple {
+        Tuple {
+            local_ip: self.announced_ip,
+            bound_ip: local.ip(),
+            local_port: local.port(),
+            remote,
+        }
+    }
+}
+
+impl Transport {
+    pub(crate) fn new(shared: Arc<Shared>, node: Arc<TransportNode>) -> Self {
+        Self { shared, node }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> TransportId {
+        self.node.id
+    }
+
+    /// The room it belongs to.
+    pub fn room(&self) -> Room {
+        Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.room))
+    }
+
+    /// Whether it is closed.
+    pub fn closed(&self) -> bool {
+        self.node.is_closed()
+    }
+
+    /// What it was created with.
+    pub fn app_data(&self) -> &Value {
+        &self.node.app_data
+    }
+
+    /// Whether it was made to learn its remote from the first valid packet.
+    pub fn comedia(&self) -> bool {
+        self.node.comedia
+    }
+
+    /// Whether RTP and RTCP share one port.
+    pub fn rtcp_mux(&self) -> bool {
+        self.node.rtcp_mux
+    }
+
+    /// Where RTP goes in and out, and RTCP too if muxed.
+    pub fn tuple(&self) -> Tuple {
+        self.node.tuple()
+    }
+
+    /// Where RTCP goes in and out; `None` if it shares the port of RTP.
+    pub fn rtcp_tuple(&self) -> Option<Tuple> {
+        let remote = lock(&self.node.state).remote;
+        let local = self.node.rtcp_address?;
+        Some(self.node.tuple_of(local, remote.and_then(|remote| remote.rtcp)))
+    }
+
+    /// Gives the transport its remote address, or another one; from then on packets from elsewhere are dropped.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when nothing can be sent there, [`Error::InvalidState`] when the transport is closed.
+    pub async fn set_remote(&self, remote: Remote) -> Result<(), Error> {
+        let transport = self.node.id;
+        let remote = complete_remote(remote, self.node.rtcp_mux, self.node.rtp_address.ip())?;
+        self.ask(Method::SetRemote { transport, remote }).await.map(drop)
+    }
+
+    /// Makes a producer: a track that the remote sends on this transport.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when the RTP parameters are not right, [`Error::InvalidState`] when the transport is
+    /// closed, and what the worker answers, e.g. that an SSRC is in use on this transport.
+    pub async fn produce(&self, options: ProducerOptions) -> Result<Producer, Error> {
+        let seat = ProducerSeat {
+            room: self.node.room.id,
+            transport: self.node.id,
+            producer: self.shared.ids.producer(),
+            kind: options.kind,
+            preferred_profile: options.preferred_profile,
+            paused: options.paused,
+        };
+        let request = options
+            .rtp_parameters
+            .create_producer(seat)
+            .map_err(Error::InvalidParameters)?;
+        let node = ProducerNode::new(seat, Arc::clone(&self.node), options.rtp_parameters, options.app_data);
+        let command = Command {
+            method: Method::CreateProducer(request),
+            note: Note::Producer(Arc::clone(&node)),
+        };
+        self.call(command).await?;
+        Ok(Producer::new(Arc::clone(&self.shared), node))
+    }
+
+    /// Makes a consumer: a producer of the same room, as the remote of this transport receives it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such producer, [`Error::InvalidParameters`] when it is in another room or the
+    /// options do not fit it, [`Error::InvalidState`] when the transport is closed.
+    pub async fn consume(&self, producer: impl Into<ProducerId>, options: ConsumerOptions) -> Result<Consumer, Error> {
+        let producer = producer.into();
+        let producer = lock(&self.shared.state)
+            .producer(producer)
+            .cloned()
+            .ok_or_else(|| Error::NotFound {
+                object: producer.to_string(),
+            })?;
+        if producer.transport.room.id != self.node.room.id {
+            return Err(Error::InvalidParameters(format!(
+                "{} is in {}, but {} is in {}; a consumer's transport must be in its producer's room",
+                producer.id, producer.transport.room.id, self.node.id, self.node.room.id
+            )));
+        }
+        let seat = ConsumerSeat {
+            room: self.node.room.id,
+            transport: self.node.id,
+            producer: producer.id,
+            consumer: self.shared.ids.consumer(),
+            preferred_profile: options.preferred_profile,
+            paused: options.paused,
+        };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let ssrc = options.rtp.ssrc.unwrap_or_else(|| random() as u32);
+            let (request, rtp_parameters) = producer
+                .rtp_parameters
+                .create_consumer(seat, &options.rtp, ssrc)
+                .map_err(Error::InvalidParameters)?;
+            let node = ConsumerNode::new(
+                seat,
+                Arc::clone(&self.node),
+                Arc::clone(&producer),
+                rtp_parameters,
+                options.app_data.clone(),
+            );
+            let command = Command {
+                method: Method::CreateConsumer(request),
+                note: Note::Consumer(Arc::clone(&node)),
+            };
+            match self.call(command).await {
+                Ok(_) => return Ok(Consumer::new(Arc::clone(&self.shared), node)),
+                Err(Error::Worker(WorkerError::SsrcInUse { .. }))
+                    if options.rtp.ssrc.is_none() && tries < SSRC_TRIES => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Its counters.
+    pub async fn stats(&self) -> Result<TransportStats, Error> {
+        let transport = self.node.id;
+        match self.ask(Method::TransportStats { transport }).await? {
+            Reply::Stats(mut page) if page.transports.len() == 1 => Ok(page.transports.remove(0)),
+            other => Err(self.shared.unexpected(self.node.room.worker, "TransportStats", &other)),
+        }
+    }
+
+    /// Closes it with its producers (and their consumers) and its consumers. Closing what is closed is fine, and does
+    /// nothing.
+    pub async fn close(&self, app_data: Value) -> Result<(), Error> {
+        let transport = self.node.id;
+        let closed = self.shared.call(self.node.room.worker, |_| match self.closed() {
+            true => Ok(None),
+            false => Ok(Some(Command::with_app_data(
+                Method::CloseTransport { transport },
+                app_data,
+            ))),
+        });
+        match closed.await {
+            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// A descriptor of the very socket that carries the transport's RTP, for measuring what the socket alone costs.
+    #[doc(hidden)]
+    pub fn rtp_path(&self) -> Result<OwnedFd, Error> {
+        let state = lock(&self.node.state);
+        let sockets = state.sockets.as_ref().ok_or_else(|| Error::closed(self.node.id))?;
+        sockets
+            .rtp_path()
+            .map_err(Error::io("duplicating a transport's socket"))
+    }
+
+    async fn ask(&self, method: Method) -> Result<Reply, Error> {
+        self.call(Command::new(method)).await
+    }
+
+    async fn call(&self, command: Command) -> Result<Reply, Error> {
+        self.shared
+            .call(self.node.room.worker, |_| {
+                self.node.check_open()?;
+                Ok(Some(command))
+            })
+            .await
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.node.fmt(f)
+    }
+}

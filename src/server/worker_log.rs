@@ -1,0 +1,36 @@
+//! What workers log, in the supervisor's own tracing: with the worker's id and the module as fields, under the target
+//! `weir::worker`, at the level the worker gave it.
+
+use tracing::{Level, event};
+use weir_channel::id::WorkerId;
+use weir_channel::message::{LogLevel, LogLine};
+
+/// A target of its own, so that a filter can let workers say more (or less) than the supervisor.
+const TARGET: &str = "weir::worker";
+
+/// Repeats a worker's line here.
+pub(crate) fn repeat(worker: WorkerId, line: &LogLine) {
+    // tracing fixes the level where the event is written, so each level has its own place.
+    macro_rules! at {
+        ($level:expr) => {
+            event!(target: TARGET, $level, worker = worker.0, module = line.target, "{}", line.text)
+        };
+    }
+    match line.level {
+        LogLevel::Error => at!(Level::ERROR),
+        LogLevel::Warn => at!(Level::WARN),
+        LogLevel::Info => at!(Level::INFO),
+        LogLevel::Debug => at!(Level::DEBUG),
+        LogLevel::Trace => at!(Level::TRACE),
+    }
+}
+
+/// Says that a worker had more to say.
+pub(crate) fn report_dropped(worker: WorkerId, count: u64) {
+    event!(target: TARGET, Level::WARN, worker = worker.0, count, "log lines were dropped");
+}
+
+/// Repeats a line that a worker wrote to its standard error: a panic, or something from before its channel was up.
+pub(crate) fn repeat_stderr(worker: WorkerId, line: &str) {
+    event!(target: TARGET, Level::ERROR, worker = worker.0, module = "stderr", "{line}");
+}
