@@ -59,8 +59,8 @@ impl Element {
     }
 }
 
-/// The elements of a block, in their order. Padding is skipped. An element that runs past the block ends the walk, as
-/// does id 15 in the one-byte form and id 0 with a length (RFC 8285 §4.2).
+/// The elements of a block, in their order. Padding is skipped. An element that runs past the block ends the walk, and so
+/// do, in the one-byte form, id 15 (RFC 8285 §4.2) and id 0 with a length (§4.1.2).
 #[inline]
 pub fn elements(bytes: &[u8], block: ExtensionBlock) -> Elements<'_> {
     let end = usize::from(block.start) + usize::from(block.len);
@@ -91,7 +91,7 @@ impl Iterator for Elements<'_> {
         loop {
             let header = self.at;
             let first = *self.bytes.get(header)?;
-            // RFC 8285 §4.1: a padding byte has neither id nor length; skip it.
+            // RFC 8285 §4.1.2: a padding byte has neither id nor length; skip it.
             if first == 0 {
                 self.at += 1;
                 continue;
@@ -139,5 +139,84 @@ pub fn erase(bytes: &mut [u8], element: Element) {
     let end = usize::from(element.value) + usize::from(element.len);
     if let Some(element) = bytes.get_mut(usize::from(element.header)..end) {
         element.fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the block starts in the tests' packets.
+    const START: usize = 16;
+
+    fn walk(form: Form, block: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let mut packet = vec![0xee; START];
+        packet.extend(block);
+        let block = ExtensionBlock {
+            start: START as u16,
+            len: block.len() as u16,
+            form,
+        };
+        // What follows the block is not an element.
+        packet.extend([0x10, 0xee, 0xee, 0xee]);
+        elements(&packet, block)
+            .map(|element| (element.id, element.value(&packet).to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn what_ends_a_walk() {
+        use Form::{OneByte, TwoByte, Unknown};
+        let rows: &[(Form, &[u8], &[(u8, &[u8])])] = &[
+            (OneByte, &[], &[]),
+            (OneByte, &[0, 0, 0, 0], &[]),
+            (OneByte, &[0x10, 1, 0xe0, 2], &[(1, &[1]), (14, &[2])]),
+            (OneByte, &[0, 0x11, 1, 2], &[(1, &[1, 2])]),
+            // Id 15, with whatever length, and id 0 with a length.
+            (OneByte, &[0x10, 1, 0xf0, 9, 0x20, 2, 0, 0], &[(1, &[1])]),
+            (OneByte, &[0x10, 1, 0x01, 9, 0x20, 2, 0, 0], &[(1, &[1])]),
+            // A value that would run past the block.
+            (OneByte, &[0x10, 1, 0x21, 2], &[(1, &[1])]),
+            (OneByte, &[0x10, 1, 0, 0x20], &[(1, &[1])]),
+            (TwoByte, &[1, 0, 2, 1, 9, 0, 0, 0], &[(1, &[]), (2, &[9])]),
+            // Id 15 is an id like others.
+            (TwoByte, &[15, 1, 9, 0], &[(15, &[9])]),
+            (TwoByte, &[1, 1, 9, 255], &[(1, &[9])]),
+            (TwoByte, &[1, 1, 9, 0, 2, 3, 0, 0], &[(1, &[9])]),
+            (Unknown, &[0x10, 1, 0x20, 2], &[]),
+        ];
+        for (form, block, expected) in rows {
+            let expected: Vec<_> = expected.iter().map(|(id, value)| (*id, value.to_vec())).collect();
+            assert_eq!(walk(*form, block), expected, "{form:?} {block:?}");
+        }
+    }
+
+    #[test]
+    fn a_block_of_other_bytes_has_no_elements() {
+        let block = ExtensionBlock {
+            start: 16,
+            len: 4,
+            form: Form::OneByte,
+        };
+        assert_eq!(elements(&[0x10; 19], block).count(), 0);
+        assert_eq!(elements(&[], block).count(), 0);
+    }
+
+    #[test]
+    fn a_new_id_keeps_the_length() {
+        let rows: &[(Form, [u8; 4], u8, [u8; 4])] = &[
+            (Form::OneByte, [0x12, 7, 8, 9], 14, [0xe2, 7, 8, 9]),
+            (Form::OneByte, [0x12, 7, 8, 9], 15, [0; 4]),
+            (Form::OneByte, [0x12, 7, 8, 9], 0, [0; 4]),
+            (Form::TwoByte, [1, 2, 8, 9], 200, [200, 2, 8, 9]),
+            (Form::TwoByte, [1, 2, 8, 9], 0, [0; 4]),
+        ];
+        for &(form, before, id, after) in rows {
+            let mut bytes = before;
+            let block = ExtensionBlock { start: 0, len: 4, form };
+            let element = elements(&bytes, block).next().unwrap();
+            rename(&mut bytes, form, element, id);
+            assert_eq!(bytes, after, "{form:?} {before:?} to {id}");
+        }
     }
 }

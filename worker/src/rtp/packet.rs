@@ -195,3 +195,66 @@ pub fn rewrite(bytes: &mut [u8], payload_type: u8, seq: u16, timestamp: u32, ssr
         fixed[0], second, seq_high, seq_low, ts0, ts1, ts2, ts3, ssrc0, ssrc1, ssrc2, ssrc3,
     ];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_two_bytes_tell_rtp_from_rtcp() {
+        let rows: &[(&[u8], Kind)] = &[
+            (&[], Kind::Other),
+            (&[0x80], Kind::Other),
+            (&[0x80, 0], Kind::Rtp),
+            (&[0x80, 0x60], Kind::Rtp),
+            (&[0xbf, 0xe0], Kind::Rtp),
+            (&[0x80, 191], Kind::Rtp),
+            (&[0x80, 192], Kind::Rtcp),
+            (&[0x81, 200], Kind::Rtcp),
+            (&[0xbf, 223], Kind::Rtcp),
+            (&[0x80, 224], Kind::Rtp),
+            // STUN, ZRTP, DTLS, TURN channel; and what lies beyond RTP.
+            (&[0, 1], Kind::Other),
+            (&[16, 0], Kind::Other),
+            (&[22, 254], Kind::Other),
+            (&[64, 200], Kind::Other),
+            (&[127, 200], Kind::Other),
+            (&[192, 200], Kind::Other),
+        ];
+        for (bytes, kind) in rows {
+            assert_eq!(classify(bytes), *kind, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_small() {
+        // It is copied about once per packet.
+        assert!(size_of::<Header>() <= 24);
+    }
+
+    #[test]
+    fn payload_of_other_bytes_is_empty() {
+        let packet = [0x80, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0xaa];
+        let header = Header::parse(&packet).unwrap();
+        assert_eq!(header.payload(&packet), [0xaa]);
+        assert_eq!(header.payload(&packet[..12]), []);
+        assert_eq!(header.payload(&[]), []);
+    }
+
+    #[test]
+    fn rewrite_keeps_the_marker_and_seven_bits_of_the_payload_type() {
+        for (before, payload_type, after) in [
+            (0x60, 0x6f, 0x6f),
+            (0xe0, 0x6f, 0xef),
+            (0xe0, 0, 0x80),
+            (0x00, 0xff, 0x7f),
+        ] {
+            let mut packet = [0x90, before, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+            rewrite(&mut packet, payload_type, 0x1112, 0x1314_1516, 0x1718_191a);
+            let expected = [
+                0x90, after, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 11,
+            ];
+            assert_eq!(packet, expected);
+        }
+    }
+}

@@ -253,8 +253,8 @@ pub const PLI_LEN: usize = PREFIX_LEN + 12;
 /// How many bytes [`write_fir`] writes.
 pub const FIR_LEN: usize = PREFIX_LEN + 20;
 
-/// An empty receiver report and a source description: RFC 3550 §6.1 wants every compound packet to begin so, and only a
-/// session that has negotiated reduced-size RTCP may leave it out (RFC 5506).
+/// An empty receiver report and a source description with a CNAME: a compound packet with feedback begins so (RFC 3550
+/// §6.1, RFC 4585 §3.1), and only a session that has negotiated reduced-size RTCP may leave it out (RFC 5506).
 const PREFIX_LEN: usize = 8 + 24;
 
 /// Writes a picture loss indication for `media_ssrc` (RFC 4585 §6.3.1) as a compound packet, and returns its length,

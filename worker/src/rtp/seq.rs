@@ -215,3 +215,175 @@ impl<const BITS: u32> WrapExtender<BITS> {
         (self.newest != 0).then_some(self.newest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Arrival::{Bad, First, InOrder, Late, Restarted};
+    use super::*;
+
+    const CYCLE: u64 = 1 << 16;
+
+    fn check(rows: &[(u16, Arrival)]) {
+        let mut seqs = SeqExtender::default();
+        for (at, &(seq, arrival)) in rows.iter().enumerate() {
+            assert_eq!(seqs.accept(seq), arrival, "packet {at}, number {seq}");
+        }
+    }
+
+    #[test]
+    fn before_the_first_packet_there_is_no_newest() {
+        let mut seqs = SeqExtender::default();
+        assert_eq!(seqs.newest(), None);
+        assert_eq!(seqs.accept(0), First(CYCLE));
+        assert_eq!(seqs.newest(), Some(CYCLE));
+    }
+
+    #[test]
+    fn numbers_wrap_both_ways() {
+        check(&[
+            (65_534, First(CYCLE + 65_534)),
+            (65_535, InOrder(CYCLE + 65_535)),
+            (0, InOrder(2 * CYCLE)),
+            (65_533, Late(CYCLE + 65_533)),
+            (2, InOrder(2 * CYCLE + 2)),
+            (1, Late(2 * CYCLE + 1)),
+            (2, Late(2 * CYCLE + 2)),
+        ]);
+        // Older than the first packet, and below zero on the wire.
+        check(&[(3, First(CYCLE + 3)), (65_535, Late(CYCLE - 1))]);
+    }
+
+    #[test]
+    fn the_limits_of_belief() {
+        check(&[(10, First(CYCLE + 10)), (3009, InOrder(CYCLE + 3009))]);
+        check(&[(10, First(CYCLE + 10)), (3010, Bad), (11, InOrder(CYCLE + 11))]);
+        check(&[(2000, First(CYCLE + 2000)), (501, Late(CYCLE + 501))]);
+        check(&[(2000, First(CYCLE + 2000)), (500, Bad), (2001, InOrder(CYCLE + 2001))]);
+        check(&[(0, First(CYCLE)), (32_768, Bad)]);
+    }
+
+    #[test]
+    fn two_in_a_row_after_a_jump_continue_after_the_newest() {
+        check(&[
+            (100, First(CYCLE + 100)),
+            (40_000, Bad),
+            (40_001, Restarted(CYCLE + 101)),
+            (40_002, InOrder(CYCLE + 102)),
+            (40_005, InOrder(CYCLE + 105)),
+            (40_004, Late(CYCLE + 104)),
+            // From before the restart: their places belong to others.
+            (40_000, Bad),
+            (39_999, Bad),
+            (40_006, InOrder(CYCLE + 106)),
+            // The old numbers are now far away themselves.
+            (101, Bad),
+            (102, Restarted(CYCLE + 107)),
+        ]);
+        // Across the wrap.
+        check(&[
+            (30_000, First(CYCLE + 30_000)),
+            (65_535, Bad),
+            (0, Restarted(CYCLE + 30_001)),
+        ]);
+    }
+
+    #[test]
+    fn a_jump_is_confirmed_by_the_next_number_only() {
+        check(&[
+            (100, First(CYCLE + 100)),
+            (40_000, Bad),
+            (40_000, Bad),
+            (40_002, Bad),
+            // A good packet in between: the jump was an accident.
+            (101, InOrder(CYCLE + 101)),
+            (40_003, Bad),
+            // A late one proves nothing.
+            (99, Late(CYCLE + 99)),
+            (40_004, Restarted(CYCLE + 102)),
+        ]);
+    }
+
+    #[test]
+    fn each_number_is_fresh_once() {
+        let mut seen = Seen::default();
+        let rows = [
+            (CYCLE, true),
+            (CYCLE, false),
+            (CYCLE + 1, true),
+            (CYCLE - 1, true),
+            (CYCLE - 1, false),
+            (CYCLE + 2047, true),
+            // The oldest number of the window, and the first that fell out of it.
+            (CYCLE, false),
+            (CYCLE - 1, false),
+            (CYCLE + 2, true),
+            (CYCLE + 2046, true),
+            (CYCLE + 2048, true),
+            (CYCLE, false),
+            (CYCLE + 1, false),
+            (CYCLE + 3, true),
+            // Far ahead: all in between is forgotten.
+            (CYCLE + 10_000, true),
+            (CYCLE + 10_000 - 2047, true),
+            (CYCLE + 10_000 - 2048, false),
+            (CYCLE + 9_999, true),
+        ];
+        for (ext, fresh) in rows {
+            assert_eq!(seen.insert(ext), fresh, "{ext}");
+        }
+    }
+
+    #[test]
+    fn timestamps_wrap_both_ways() {
+        let cycle = 1 << 32;
+        let mut timestamps = TimestampExtender::default();
+        assert_eq!(timestamps.newest(), None);
+        let rows = [
+            (10, cycle + 10),
+            (u32::MAX, cycle - 1),
+            (9, cycle + 9),
+            (0x7fff_ffff, cycle + 0x7fff_ffff),
+            (0xffff_fff0, cycle + 0xffff_fff0),
+            (20, 2 * cycle + 20),
+            (0xffff_fff0, cycle + 0xffff_fff0),
+            // Half a cycle away counts as older.
+            (0x8000_0014, cycle + 0x8000_0014),
+        ];
+        for (ts, ext) in rows {
+            assert_eq!(timestamps.extend(ts), ext, "{ts}");
+        }
+        assert_eq!(timestamps.newest(), Some(2 * cycle + 20));
+    }
+
+    #[test]
+    fn a_sender_cannot_break_the_timestamps() {
+        let mut timestamps = TimestampExtender { newest: u64::MAX - 5 };
+        assert_eq!(timestamps.extend(1_000), 1_000);
+        assert_eq!(timestamps.extend(999), 999);
+    }
+
+    #[test]
+    fn counters_wrap_at_their_own_width() {
+        let mut wide = WrapExtender::<15>::default();
+        let rows = [
+            (32_767, 65_535),
+            (0, 65_536),
+            (32_766, 65_534),
+            (0x8001, 65_537),
+            (16_385, 49_153),
+        ];
+        for (value, ext) in rows {
+            assert_eq!(wide.extend(value), ext, "{value}");
+        }
+        let mut narrow = WrapExtender::<7>::default();
+        let rows = [(127, 255), (0, 256), (126, 254), (63, 319), (127, 255), (63, 319)];
+        for (value, ext) in rows {
+            assert_eq!(narrow.extend(value), ext, "{value}");
+        }
+        let mut full = WrapExtender::<16>::default();
+        let rows = [(65_535, 131_071), (0, 131_072), (65_535, 131_071), (32_768, 98_304)];
+        for (value, ext) in rows {
+            assert_eq!(full.extend(value), ext, "{value}");
+        }
+    }
+}

@@ -42,3 +42,57 @@ pub fn brings_structure(descriptor: &[u8]) -> bool {
     // |start of frame|end of frame| template id (6)| frame number (16)| then, optionally, |structure present|...
     matches!(descriptor, [first, _, _, flags, ..] if first & flags & 0x80 != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_of_key_frames() {
+        let rows: &[(&[u8], bool)] = &[
+            // One element, without a size.
+            (&[0x18, 0x08, 0x00], true),
+            (&[0x18, 0x0a, 0x00], true),
+            (&[0x18, 0x12, 0x00], true),
+            (&[0x18, 0x30, 0x00], false),
+            (&[0x58, 0x08], true),
+            // Several, or an unknown number: the first has its size in front.
+            (&[0x28, 0x02, 0x08, 0x00, 0x30], true),
+            (&[0x28, 0x08, 0x30], false),
+            (&[0x08, 0x02, 0x08, 0x00], true),
+            (&[0x08, 0x82, 0x00, 0x08], true),
+            (&[0x38, 0x81, 0x80, 0x80, 0x00, 0x0c], true),
+            // N is missing, or Z contradicts it.
+            (&[0x10, 0x08, 0x00], false),
+            (&[0x98, 0x08, 0x00], false),
+            // Cut off, and a size without end.
+            (&[], false),
+            (&[0x18], false),
+            (&[0x08], false),
+            (&[0x08, 0x02], false),
+            (&[0x08, 0x80, 0x80], false),
+            (
+                &[0x08, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01, 0x08],
+                false,
+            ),
+        ];
+        for (payload, expected) in rows {
+            assert_eq!(starts_key_frame(payload), *expected, "{payload:02x?}");
+        }
+    }
+
+    #[test]
+    fn descriptors_with_a_structure() {
+        let rows: &[(&[u8], bool)] = &[
+            (&[0x80, 0, 1, 0x80], true),
+            (&[0xc0, 0, 1, 0xc0, 0x12], true),
+            (&[0x80, 0, 1, 0x40], false),
+            (&[0x00, 0, 1, 0x80], false),
+            (&[0x80, 0, 1], false),
+            (&[], false),
+        ];
+        for (descriptor, expected) in rows {
+            assert_eq!(brings_structure(descriptor), *expected, "{descriptor:02x?}");
+        }
+    }
+}

@@ -55,3 +55,55 @@ fn starts(kind: u8, body: &[u8]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_of_key_frames() {
+        let rows: &[(&[u8], bool)] = &[
+            // Single units: SPS, PPS, SEI, IDR (first slice and another one), non-IDR.
+            (&[0x67, 0x42], true),
+            (&[0x67], true),
+            (&[0x68, 0xce], false),
+            (&[0x06, 0x05], false),
+            (&[0x65, 0x88], true),
+            (&[0x65, 0x07], false),
+            (&[0x65], false),
+            (&[0x41, 0x9a], false),
+            // STAP-A: at the front, in the middle, at the end, nowhere.
+            (&[0x18, 0, 2, 0x67, 0x42, 0, 1, 0x68], true),
+            (&[0x18, 0, 1, 0x09, 0, 2, 0x67, 0x42, 0, 1, 0x68], true),
+            (&[0x18, 0, 1, 0x06, 0, 2, 0x65, 0x88], true),
+            (&[0x18, 0, 2, 0x41, 0x9a, 0, 2, 0x41, 0x9a], false),
+            // An empty unit is passed over; one that is cut off ends the search.
+            (&[0x18, 0, 0, 0, 2, 0x67, 0x42], true),
+            (&[0x18, 0, 9, 0x67, 0x42], false),
+            (&[0x18, 0, 1, 0x68, 0xff, 0xff, 0x67], false),
+            (&[0x18, 0], false),
+            (&[0x18], false),
+            // STAP-B has two bytes more in front.
+            (&[0x19, 0x67, 0x67, 0, 2, 0x67, 0x42], true),
+            (&[0x19, 0, 2, 0x67, 0x42], false),
+            (&[0x19, 0], false),
+            // FU-A: only the first fragment, only of the first slice.
+            (&[0x7c, 0x85, 0x88], true),
+            (&[0x7c, 0x87, 0x42], true),
+            (&[0x7c, 0x85, 0x07], false),
+            (&[0x7c, 0x05, 0x88], false),
+            (&[0x7c, 0x45, 0x88], false),
+            (&[0x5c, 0x81, 0x88], false),
+            (&[0x7c, 0x85], false),
+            (&[0x7c], false),
+            // FU-B.
+            (&[0x7d, 0x85, 0, 1, 0x88], true),
+            (&[0x7d, 0x85, 0x88, 0x88], false),
+            (&[0x7d, 0x85, 0], false),
+            (&[], false),
+        ];
+        for (payload, expected) in rows {
+            assert_eq!(starts_key_frame(payload), *expected, "{payload:02x?}");
+        }
+    }
+}

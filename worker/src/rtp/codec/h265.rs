@@ -57,3 +57,50 @@ fn starts(kind: u8, body: &[u8]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_of_key_frames() {
+        let rows: &[(&[u8], bool)] = &[
+            // Single units: VPS, SPS, PPS, SEI, then every slice type around the IRAP range, first slice and another.
+            (&[0x40, 1, 0x0c], true),
+            (&[0x42, 1], true),
+            (&[0x44, 1, 0xc0], false),
+            (&[0x4e, 1, 0x80], false),
+            (&[15 << 1, 1, 0x80], false),
+            (&[16 << 1, 1, 0x80], true),
+            (&[19 << 1, 1, 0x80], true),
+            (&[20 << 1, 1, 0xa0], true),
+            (&[21 << 1, 1, 0x80], true),
+            (&[21 << 1, 1, 0x7f], false),
+            (&[21 << 1, 1], false),
+            (&[22 << 1, 1, 0x80], false),
+            (&[0x02, 1, 0x80], false),
+            // AP: at the front, at the end, nowhere; an empty unit; cut off.
+            (&[0x60, 1, 0, 2, 0x40, 1, 0, 2, 0x42, 1], true),
+            (&[0x60, 1, 0, 3, 0x4e, 1, 0x80, 0, 3, 0x26, 1, 0x80], true),
+            (&[0x60, 1, 0, 3, 0x02, 1, 0x80, 0, 3, 0x02, 1, 0x80], false),
+            (&[0x60, 1, 0, 0, 0, 1, 0x40, 0, 2, 0x40, 1], true),
+            (&[0x60, 1, 0, 9, 0x40, 1], false),
+            (&[0x60, 1, 0], false),
+            (&[0x60, 1], false),
+            // FU: only the first fragment, only of the first slice.
+            (&[0x62, 1, 0x80 | 19, 0x80], true),
+            (&[0x62, 1, 0x80 | 33, 0x01], true),
+            (&[0x62, 1, 0x80 | 19, 0x40], false),
+            (&[0x62, 1, 19, 0x80], false),
+            (&[0x62, 1, 0x40 | 19, 0x80], false),
+            (&[0x62, 1, 0x80 | 1, 0x80], false),
+            (&[0x62, 1, 0x80 | 19], false),
+            (&[0x62, 1], false),
+            (&[0x40], false),
+            (&[], false),
+        ];
+        for (payload, expected) in rows {
+            assert_eq!(starts_key_frame(payload), *expected, "{payload:02x?}");
+        }
+    }
+}

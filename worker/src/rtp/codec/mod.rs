@@ -32,3 +32,25 @@ pub fn peek(codec: CodecName, payload: &[u8]) -> Peek {
     };
     Peek { key_frame, vp8: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audio_has_no_key_frames() {
+        for codec in [CodecName::Opus, CodecName::Pcmu, CodecName::Pcma, CodecName::G722] {
+            for first in 0..=255 {
+                assert_eq!(peek(codec, &[first, 0x10, 0x88]), Peek::default(), "{codec:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_vp8_has_vp8_ids() {
+        for codec in [CodecName::Vp9, CodecName::H264, CodecName::H265, CodecName::Av1] {
+            assert_eq!(peek(codec, &[0x90, 0x80, 0x11, 0x10]).vp8, None, "{codec:?}");
+        }
+        assert!(peek(CodecName::Vp8, &[0x90, 0x80, 0x11, 0x10]).vp8.is_some());
+    }
+}

@@ -124,3 +124,98 @@ pub fn write_tl0_pic_idx(at: &mut [u8], value: u8) {
         [] => debug_assert!(false, "the index was read from here"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wide(value: u16) -> Option<PictureId> {
+        Some(PictureId {
+            offset: 2,
+            value,
+            wide: true,
+        })
+    }
+
+    fn narrow(value: u16) -> Option<PictureId> {
+        Some(PictureId {
+            offset: 2,
+            value,
+            wide: false,
+        })
+    }
+
+    fn tl0(offset: u8, value: u8) -> Option<Tl0> {
+        Some(Tl0 { offset, value })
+    }
+
+    #[test]
+    fn descriptors() {
+        const KEY: u8 = 0x10;
+        const DELTA: u8 = 0x11;
+        type Row = (&'static [u8], Option<(Option<PictureId>, Option<Tl0>)>, bool);
+        let rows: &[Row] = &[
+            // No extension: all of it is one byte, and key frames show all the same.
+            (&[0x10, KEY], Some((None, None)), true),
+            (&[0x10, DELTA], Some((None, None)), false),
+            // Not the start of a partition, another partition, both reserved bits and N set.
+            (&[0x00, KEY], Some((None, None)), false),
+            (&[0x11, KEY], Some((None, None)), false),
+            (&[0x17, KEY], Some((None, None)), false),
+            (&[0x78, KEY], Some((None, None)), true),
+            // The extension's flags, one by one and all.
+            (&[0x90, 0x00, KEY], Some((None, None)), true),
+            (&[0x90, 0x80, 0x7f, KEY], Some((narrow(127), None)), true),
+            (&[0x90, 0x80, 0xff, 0xff, KEY], Some((wide(32_767), None)), true),
+            (&[0x90, 0x80, 0x80, 0x05, DELTA], Some((wide(5), None)), false),
+            (&[0x90, 0x40, 9, KEY], Some((None, tl0(2, 9))), true),
+            (&[0x90, 0xc0, 0x11, 9, KEY], Some((narrow(17), tl0(3, 9))), true),
+            (&[0x90, 0xc0, 0x91, 0x22, 9, KEY], Some((wide(0x1122), tl0(4, 9))), true),
+            (&[0x90, 0x20, DELTA, KEY], Some((None, None)), true),
+            (&[0x90, 0x10, DELTA, KEY], Some((None, None)), true),
+            (&[0x90, 0x30, DELTA, KEY], Some((None, None)), true),
+            (
+                &[0x90, 0xf0, 0x91, 0x22, 9, DELTA, KEY],
+                Some((wide(0x1122), tl0(4, 9))),
+                true,
+            ),
+            // Whole, with no frame behind it.
+            (&[0x10], Some((None, None)), false),
+            (
+                &[0x90, 0xf0, 0x91, 0x22, 9, DELTA],
+                Some((wide(0x1122), tl0(4, 9))),
+                false,
+            ),
+            // Cut off.
+            (&[], None, false),
+            (&[0x90], None, false),
+            (&[0x90, 0x80], None, false),
+            (&[0x90, 0x80, 0xff], None, false),
+            (&[0x90, 0x40], None, false),
+            (&[0x90, 0xc0, 0x91, 0x22], None, false),
+            (&[0x90, 0x20], None, false),
+            (&[0x90, 0xf0, 0x91, 0x22, 9], None, false),
+        ];
+        for &(payload, ids, key_frame) in rows {
+            let ids = ids.map(|(picture_id, tl0_pic_idx)| Ids {
+                picture_id,
+                tl0_pic_idx,
+            });
+            assert_eq!(peek(payload), Peek { key_frame, vp8: ids }, "{payload:02x?}");
+        }
+    }
+
+    #[test]
+    fn written_ids_are_read_back() {
+        let mut payload = [0x90, 0xe0, 0x91, 0x22, 9, 0x40, 0x10, 0xee];
+        write_picture_id(&mut payload[2..], true, 0x7654);
+        write_tl0_pic_idx(&mut payload[4..], 0xab);
+        assert_eq!(payload, [0x90, 0xe0, 0xf6, 0x54, 0xab, 0x40, 0x10, 0xee]);
+        let mut payload = [0x90, 0x80, 0x11, 0x10];
+        // The upper bits have no place and must not become an M bit.
+        write_picture_id(&mut payload[2..], false, 0x7fff);
+        assert_eq!(payload, [0x90, 0x80, 0x7f, 0x10]);
+        write_picture_id(&mut payload[2..], false, 3);
+        assert_eq!(peek(&payload).vp8.unwrap().picture_id, narrow(3));
+    }
+}
