@@ -63,15 +63,9 @@ impl Element {
 /// do, in the one-byte form, id 15 (RFC 8285 §4.2) and id 0 with a length (§4.1.2).
 #[inline]
 pub fn elements(bytes: &[u8], block: ExtensionBlock) -> Elements<'_> {
-    let end = usize::from(block.start) + usize::from(block.len);
     Elements {
-        // With the block cut off its end, no element can lie outside it.
-        bytes: match block.form {
-            Form::Unknown => &[],
-            Form::OneByte | Form::TwoByte => bytes.get(..end).unwrap_or(&[]),
-        },
-        at: usize::from(block.start),
-        form: block.form,
+        bytes,
+        walk: Walk::through(block),
     }
 }
 
@@ -79,8 +73,7 @@ pub fn elements(bytes: &[u8], block: ExtensionBlock) -> Elements<'_> {
 #[derive(Clone, Debug)]
 pub struct Elements<'a> {
     bytes: &'a [u8],
-    at: usize,
-    form: Form,
+    walk: Walk,
 }
 
 impl Iterator for Elements<'_> {
@@ -88,9 +81,45 @@ impl Iterator for Elements<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Element> {
+        self.walk.next(self.bytes)
+    }
+}
+
+impl FusedIterator for Elements<'_> {}
+
+/// A walk through the elements of a block that borrows the packet for one step at a time, so that [`rename`] and [`erase`]
+/// may change each element it comes by. It ends where [`elements`] ends.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    at: usize,
+    end: usize,
+    form: Form,
+}
+
+impl Walk {
+    /// Stands before the first element.
+    #[inline]
+    pub fn through(block: ExtensionBlock) -> Self {
+        let start = usize::from(block.start);
+        let len = match block.form {
+            Form::OneByte | Form::TwoByte => usize::from(block.len),
+            Form::Unknown => 0,
+        };
+        Self {
+            at: start,
+            end: start + len,
+            form: block.form,
+        }
+    }
+
+    /// The next element of the packet that the block belongs to; `None` at the end, and if `bytes` is shorter than that.
+    #[inline]
+    pub fn next(&mut self, bytes: &[u8]) -> Option<Element> {
+        // With what follows the block cut off, no element can lie outside it.
+        let bytes = bytes.get(..self.end)?;
         loop {
             let header = self.at;
-            let first = *self.bytes.get(header)?;
+            let first = *bytes.get(header)?;
             // RFC 8285 §4.1.2: a padding byte has neither id nor length; skip it.
             if first == 0 {
                 self.at += 1;
@@ -98,12 +127,12 @@ impl Iterator for Elements<'_> {
             }
             let (id, value, len) = match self.form {
                 Form::OneByte => (first >> 4, header + 1, (first & 0x0f) + 1),
-                Form::TwoByte | Form::Unknown => (first, header + 2, *self.bytes.get(header + 1)?),
+                Form::TwoByte | Form::Unknown => (first, header + 2, bytes.get(header + 1).copied().unwrap_or(u8::MAX)),
             };
             self.at = value + usize::from(len);
             let reserved = self.form == Form::OneByte && matches!(id, 0 | 15);
-            if reserved || self.at > self.bytes.len() {
-                self.at = self.bytes.len();
+            if reserved || self.at > bytes.len() {
+                self.at = bytes.len();
                 return None;
             }
             // Offsets are within a packet, whose length fits.
@@ -116,8 +145,6 @@ impl Iterator for Elements<'_> {
         }
     }
 }
-
-impl FusedIterator for Elements<'_> {}
 
 /// Gives an element another id, in place. An id that the form cannot carry (0, and above 14 in the one-byte form) makes
 /// it padding instead, as [`erase`] does.
@@ -167,7 +194,8 @@ mod tests {
     #[test]
     fn what_ends_a_walk() {
         use Form::{OneByte, TwoByte, Unknown};
-        let rows: &[(Form, &[u8], &[(u8, &[u8])])] = &[
+        type Row<'a> = (Form, &'a [u8], &'a [(u8, &'a [u8])]);
+        let rows: &[Row] = &[
             (OneByte, &[], &[]),
             (OneByte, &[0, 0, 0, 0], &[]),
             (OneByte, &[0x10, 1, 0xe0, 2], &[(1, &[1]), (14, &[2])]),
