@@ -1,6 +1,7 @@
 //! What a receive batch looks like to the relay.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 /// One datagram of a batch, or a train of them that the kernel joined (UDP_GRO).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +17,11 @@ pub struct Datagram {
 }
 
 impl Datagram {
+    /// Where it lies in the batch's bytes.
+    pub const fn range(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+
     /// How many packets it holds.
     pub fn packets(&self) -> u64 {
         if self.segment == 0 {

@@ -1,0 +1,496 @@
+//! Everything that leaves: the kernel-facing [`Sink`].
+//!
+//! The common case is one call of the back end for a packet or a train; the rest is cold. When a socket is full, the rest
+//! of the train waits in the backlog, and so does all that follows on its transport, until the socket is writable again;
+//! what finds no room there is lost as `BacklogFull`. For the other errors see `transmit.rs`.
+
+use std::os::fd::AsFd;
+
+use weir_channel::message::DropReason;
+
+use super::backlog::{Backlog, POOL_BYTES};
+use super::clock;
+use super::gather::Gather;
+use super::receive::{DATAGRAM_BYTES_MAX, Received};
+use super::residence::{Arrivals, Residence};
+use super::send::{
+    BATCH_MESSAGES_MAX, KernelSend, Message, SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, is_pending_error,
+};
+use super::sockets::{Path, Sockets};
+pub use super::transmit::EgressStats;
+use super::transmit::{Line, is_full};
+use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
+
+/// Times in a row that a writable socket may take nothing of its backlog before the first packet is given up: the kernel
+/// is short of memory (ENOBUFS) rather than the socket full, or the packet can never fit.
+const STALLS_MAX: u8 = 8;
+
+/// Packets that were taken by the sink and then could not be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lost {
+    /// Whose.
+    pub owner: ConsumerIx,
+    /// Why.
+    pub reason: DropReason,
+    /// How many.
+    pub packets: u32,
+}
+
+/// The sink that sends: see the [module](self).
+pub struct Egress<B = KernelSend> {
+    /// The transports' sockets.
+    pub sockets: Sockets,
+    backend: B,
+    gather: Gather,
+    backlog: Backlog,
+    /// Where packets of a backlog are laid end to end to be sent, at least one of any length.
+    staging: Box<[u8]>,
+    messages: Vec<Message>,
+    /// Which packets of the last transmission failed; ascending.
+    failed: Vec<usize>,
+    lost: Vec<Lost>,
+    blocked: Vec<TransportIx>,
+    stats: EgressStats,
+    arrivals: Arrivals,
+    residence: Option<Residence>,
+}
+
+impl Egress {
+    /// A sink over the synchronous back end.
+    pub fn new() -> Self {
+        Self::with_backend(KernelSend::new())
+    }
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B: SendBackend> Egress<B> {
+    /// A sink over another back end.
+    pub fn with_backend(backend: B) -> Self {
+        Self {
+            sockets: Sockets::new(),
+            backend,
+            gather: Gather::new(),
+            backlog: Backlog::new(POOL_BYTES),
+            staging: vec![0; 2 * DATAGRAM_BYTES_MAX].into_boxed_slice(),
+            messages: Vec::with_capacity(BATCH_MESSAGES_MAX),
+            failed: Vec::with_capacity(BATCH_MESSAGES_MAX * TRAIN_SEGMENTS_MAX),
+            lost: Vec::with_capacity(1024),
+            blocked: Vec::with_capacity(1024),
+            stats: EgressStats::default(),
+            arrivals: Arrivals::with_capacity(),
+            residence: None,
+        }
+    }
+
+    /// Sends what [`Sink::gather`] has kept. To be called at the end of each turn.
+    pub fn flush_gathered(&mut self) {
+        for at in 0..self.gather.transports().len() {
+            self.flush_transport(self.gather.transports()[at]);
+        }
+        self.gather.clear();
+    }
+
+    /// Sends more of what waits for a socket that has become writable. `false` when nothing waits any more, and so there is
+    /// no need to watch for that either.
+    pub fn handle_writable(&mut self, transport: TransportIx) -> bool {
+        while let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) {
+            if path.backlog.is_empty() {
+                return false;
+            }
+            // A stall may be about the length of a train; then a single packet has better prospects.
+            let merge = path.uses_gso && path.stalls == 0;
+            let staged = stage(&self.backlog, path, merge, &mut self.staging, &mut self.messages);
+            let settled = Line {
+                backend: &mut self.backend,
+                path,
+                stats: &mut self.stats,
+                failed: &mut self.failed,
+            }
+            .transmit(&self.staging, &self.messages);
+            let handed_over_ns = self.residence.as_ref().map_or(0, |_| clock::realtime_ns());
+            let mut failed = self.failed.iter().copied().peekable();
+            for packet in 0..settled {
+                let Some(waiting) = self.backlog.pop(&mut path.backlog) else {
+                    break;
+                };
+                if failed.next_if_eq(&packet).is_some() {
+                    note_lost(&mut self.lost, waiting.owner, DropReason::SendFailed, 1);
+                } else if let Some(residence) = &mut self.residence {
+                    residence.record(waiting.arrival_ns, handed_over_ns, 1);
+                }
+            }
+            if settled == staged {
+                path.stalls = 0;
+                continue;
+            }
+            if settled > 0 {
+                path.stalls = 0;
+            } else {
+                path.stalls += 1;
+                if path.stalls >= STALLS_MAX {
+                    path.stalls = 0;
+                    if let Some(waiting) = self.backlog.pop(&mut path.backlog) {
+                        self.stats.send_failures += 1;
+                        note_lost(&mut self.lost, waiting.owner, DropReason::SendFailed, 1);
+                    }
+                }
+            }
+            return !path.backlog.is_empty();
+        }
+        false
+    }
+
+    /// A transport whose socket has filled up: watch it for room to write, then call [`Egress::handle_writable`].
+    pub fn poll_blocked(&mut self) -> Option<TransportIx> {
+        self.blocked.pop()
+    }
+
+    /// Packets that were accepted and then lost.
+    pub fn poll_lost(&mut self) -> Option<Lost> {
+        self.lost.pop()
+    }
+
+    /// Closes a transport's sockets; what was gathered for it is sent first, what waits for room is given up.
+    pub fn detach(&mut self, transport: TransportIx) {
+        self.flush_transport(transport);
+        if let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) {
+            while self.backlog.pop(&mut path.backlog).is_some() {}
+        }
+        self.blocked.retain(|&blocked| blocked != transport);
+        self.sockets.detach(transport);
+    }
+
+    /// Starts or stops measuring residence times. Starting begins a new histogram.
+    pub fn measure_residence(&mut self, on: bool) {
+        match (on, &self.residence) {
+            (true, None) => self.residence = Some(Residence::new()),
+            (true, Some(_)) => {}
+            (false, _) => self.residence = None,
+        }
+        self.arrivals.end();
+    }
+
+    /// The residence times, if they are measured.
+    pub fn residence(&self) -> Option<&Residence> {
+        self.residence.as_ref()
+    }
+
+    /// What is sent from now on came with this batch. Needed only while residence is measured.
+    pub fn begin_batch(&mut self, received: &Received<'_>) {
+        if self.residence.is_some() {
+            self.arrivals.begin(received);
+        }
+    }
+
+    /// What is sent from now on came with no batch.
+    pub fn end_batch(&mut self) {
+        self.arrivals.end();
+    }
+
+    /// Totals over all transports.
+    pub fn stats(&self) -> EgressStats {
+        self.stats
+    }
+
+    /// Bytes of the backlog pool that are taken.
+    pub fn backlog_bytes(&self) -> usize {
+        self.backlog.bytes_in_use()
+    }
+
+    /// Sends what was gathered for one transport, and leaves its list empty.
+    fn flush_transport(&mut self, transport: TransportIx) {
+        let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) else {
+            return;
+        };
+        while let Some(plan) = self.gather.plan(&mut path.gathered, path.uses_gso, &mut self.messages) {
+            let settled = if path.backlog.is_empty() {
+                Line {
+                    backend: &mut self.backend,
+                    path,
+                    stats: &mut self.stats,
+                    failed: &mut self.failed,
+                }
+                .transmit(self.gather.bytes(), &self.messages)
+            } else {
+                self.failed.clear();
+                0
+            };
+            let handed_over_ns = self.residence.as_ref().map_or(0, |_| clock::realtime_ns());
+            let is_complete = settled == self.messages.iter().map(Message::packets).sum::<usize>();
+            if is_complete && self.failed.is_empty() && self.residence.is_none() {
+                continue;
+            }
+            let was_empty = path.backlog.is_empty();
+            let mut failed = self.failed.iter().copied().peekable();
+            let mut index = 0;
+            for (entry, packets) in self.gather.entries(plan) {
+                for packet in packets {
+                    if index >= settled {
+                        if !self
+                            .backlog
+                            .push(&mut path.backlog, packet, entry.owner, entry.arrival_ns)
+                        {
+                            note_lost(&mut self.lost, entry.owner, DropReason::BacklogFull, 1);
+                        }
+                    } else if failed.next_if_eq(&index).is_some() {
+                        note_lost(&mut self.lost, entry.owner, DropReason::SendFailed, 1);
+                    } else if let Some(residence) = &mut self.residence {
+                        residence.record(entry.arrival_ns, handed_over_ns, 1);
+                    }
+                    index += 1;
+                }
+            }
+            if was_empty && !path.backlog.is_empty() {
+                self.blocked.push(transport);
+            }
+        }
+    }
+
+    /// Sends a train that is not one packet or one message, or that the kernel has just not taken.
+    #[cold]
+    fn send_cold(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
+        let Some(path) = self
+            .sockets
+            .paths
+            .get_mut(transport.0 as usize)
+            .filter(|path| path.is_connected)
+        else {
+            return NO_REMOTE;
+        };
+        let whole = Message {
+            start: 0,
+            len: train.len(),
+            segment,
+        };
+        let packets = whole.packets();
+        let mut settled = 0;
+        let mut failures = 0;
+        if path.backlog.is_empty() {
+            let mut parts = parts_of(whole).peekable();
+            while parts.peek().is_some() {
+                self.messages.clear();
+                self.messages.extend(parts.by_ref().take(BATCH_MESSAGES_MAX));
+                let expected: usize = self.messages.iter().map(Message::packets).sum();
+                let more = Line {
+                    backend: &mut self.backend,
+                    path,
+                    stats: &mut self.stats,
+                    failed: &mut self.failed,
+                }
+                .transmit(train, &self.messages);
+                settled += more;
+                failures += self.failed.len();
+                if more < expected {
+                    break;
+                }
+            }
+        }
+        if let Some(residence) = &mut self.residence {
+            let sent = settled - failures;
+            residence.record(self.arrivals.of(train), clock::realtime_ns(), sent);
+        }
+        if failures == packets {
+            return Sent {
+                accepted: 0,
+                reason: DropReason::SendFailed,
+            };
+        }
+        if failures > 0 {
+            note_lost(&mut self.lost, owner, DropReason::SendFailed, failures as u32);
+        }
+        let was_empty = path.backlog.is_empty();
+        let arrival_ns = self.residence.as_ref().map_or(0, |_| self.arrivals.of(train));
+        let mut accepted = settled;
+        for packet in whole.singles().skip(settled) {
+            let packet = &train[packet.start..packet.start + packet.len];
+            if !self.backlog.push(&mut path.backlog, packet, owner, arrival_ns) {
+                break;
+            }
+            accepted += 1;
+        }
+        if was_empty && !path.backlog.is_empty() {
+            self.blocked.push(transport);
+        }
+        Sent {
+            accepted,
+            reason: DropReason::BacklogFull,
+        }
+    }
+}
+
+const NO_REMOTE: Sent = Sent {
+    accepted: 0,
+    reason: DropReason::NoRemote,
+};
+
+impl<B: SendBackend> Sink for Egress<B> {
+    fn send(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
+        let segment = segment.min(train.len()).max(1);
+        let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) else {
+            return NO_REMOTE;
+        };
+        let Some(socket) = path.socket.as_ref().filter(|_| path.is_connected) else {
+            return NO_REMOTE;
+        };
+        if !path.gathered.is_empty() {
+            return self.gather(transport, owner, train, segment);
+        }
+        if !path.backlog.is_empty() {
+            return self.send_cold(transport, owner, train, segment);
+        }
+        let socket = socket.as_fd();
+        let packets = train.len().div_ceil(segment).max(1);
+        let result = if packets == 1 {
+            self.backend.send_packet(socket, train)
+        } else if path.uses_gso && packets <= TRAIN_SEGMENTS_MAX && train.len() <= TRAIN_BYTES_MAX {
+            self.backend.send_train(socket, train, segment)
+        } else {
+            return self.send_cold(transport, owner, train, segment);
+        };
+        self.stats.send_calls += 1;
+        if let Err(errno) = result {
+            if is_pending_error(errno) {
+                self.stats.pending_errors += 1;
+            }
+            return self.send_cold(transport, owner, train, segment);
+        }
+        if packets > 1 {
+            path.refusals = 0;
+        }
+        path.packets_sent += packets as u64;
+        path.bytes_sent += train.len() as u64;
+        self.stats.packets_sent += packets as u64;
+        self.stats.bytes_sent += train.len() as u64;
+        if let Some(residence) = &mut self.residence {
+            residence.record(self.arrivals.of(train), clock::realtime_ns(), packets);
+        }
+        Sent::all(packets)
+    }
+
+    fn gather(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
+        let segment = segment.min(train.len()).max(1);
+        let Some(path) = self
+            .sockets
+            .paths
+            .get_mut(transport.0 as usize)
+            .filter(|path| path.is_connected)
+        else {
+            return NO_REMOTE;
+        };
+        if path.gathered.is_empty() && !path.backlog.is_empty() {
+            return self.send_cold(transport, owner, train, segment);
+        }
+        let arrival_ns = self.residence.as_ref().map_or(0, |_| self.arrivals.of(train));
+        let whole = Message {
+            start: 0,
+            len: train.len(),
+            segment,
+        };
+        for part in parts_of(whole) {
+            let bytes = &train[part.start..part.start + part.len];
+            loop {
+                let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) else {
+                    return NO_REMOTE;
+                };
+                if self
+                    .gather
+                    .push(&mut path.gathered, transport, bytes, part.segment, owner, arrival_ns)
+                {
+                    break;
+                }
+                if self.gather.is_empty() {
+                    // Longer than all of the buffer; no message can be.
+                    return Sent {
+                        accepted: part.start / segment,
+                        reason: DropReason::SendFailed,
+                    };
+                }
+                self.flush_gathered();
+            }
+        }
+        Sent::all(whole.packets())
+    }
+
+    fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {
+        let is_connected = self
+            .sockets
+            .remote(transport)
+            .is_some_and(|remote| self.sockets.has_rtcp_remote(transport, remote));
+        let Some(socket) = self.sockets.rtcp_path(transport).filter(|_| is_connected) else {
+            return;
+        };
+        let mut result = self.backend.send_packet(socket, packet);
+        self.stats.send_calls += 1;
+        if let Err(errno) = result
+            && is_pending_error(errno)
+        {
+            self.stats.pending_errors += 1;
+            self.stats.send_calls += 1;
+            result = self.backend.send_packet(socket, packet);
+        }
+        match result {
+            Ok(()) => {
+                self.stats.packets_sent += 1;
+                self.stats.bytes_sent += packet.len() as u64;
+                self.sockets.note_rtcp_sent(transport, packet.len());
+            }
+            Err(errno) if is_full(errno) => self.stats.rtcp_lost += 1,
+            Err(_) => self.stats.send_failures += 1,
+        }
+    }
+}
+
+/// The messages that carry a train of any length.
+fn parts_of(train: Message) -> impl Iterator<Item = Message> {
+    let packets = (TRAIN_BYTES_MAX / train.segment).clamp(1, TRAIN_SEGMENTS_MAX);
+    let step = packets * train.segment;
+    (0..train.len.div_ceil(step).max(1)).map(move |index| {
+        let offset = index * step;
+        let len = step.min(train.len - offset);
+        Message {
+            start: train.start + offset,
+            len,
+            segment: train.segment.min(len).max(1),
+        }
+    })
+}
+
+/// Lays as much of a backlog as there is room for end to end, and says how many packets that is.
+fn stage(backlog: &Backlog, path: &Path, merge: bool, staging: &mut [u8], messages: &mut Vec<Message>) -> usize {
+    messages.clear();
+    let mut end = 0;
+    let mut staged = 0;
+    for packet in backlog.packets(&path.backlog) {
+        let len = packet.waiting().len as usize;
+        let next = Message {
+            start: end,
+            len,
+            segment: len.max(1),
+        };
+        if end + len > staging.len() {
+            break;
+        }
+        let count = messages.len();
+        match messages.last_mut() {
+            Some(last) if merge && last.can_append(&next) => last.len += len,
+            _ if count == BATCH_MESSAGES_MAX => break,
+            _ => messages.push(next),
+        }
+        packet.copy_to(&mut staging[end..]);
+        end += len;
+        staged += 1;
+    }
+    staged
+}
+
+fn note_lost(lost: &mut Vec<Lost>, owner: ConsumerIx, reason: DropReason, packets: u32) {
+    match lost.last_mut() {
+        Some(last) if last.owner == owner && last.reason == reason => last.packets += packets,
+        _ => lost.push(Lost { owner, reason, packets }),
+    }
+}

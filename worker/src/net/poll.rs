@@ -1,0 +1,230 @@
+//! Waiting for sockets, with microseconds.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+
+use super::sockets::Side;
+use crate::relay::sink::{Port, TransportIx};
+
+/// What has become ready.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Source {
+    /// The channel to the supervisor.
+    Channel,
+    /// One of a transport's sockets.
+    Socket {
+        /// Whose.
+        transport: TransportIx,
+        /// Of which port.
+        port: Port,
+        /// Which of the two.
+        side: Side,
+    },
+}
+
+impl Source {
+    /// As the 64 bits that epoll carries: the transport's index, and below it the kind.
+    fn to_bits(self) -> u64 {
+        match self {
+            Self::Channel => 0,
+            Self::Socket { transport, port, side } => {
+                let port = match port {
+                    Port::Rtp => 0,
+                    Port::Rtcp => 2,
+                };
+                let side = match side {
+                    Side::Door => 0,
+                    Side::Path => 1,
+                };
+                u64::from(transport.0) << 8 | 4 | port | side
+            }
+        }
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        if bits & 4 == 0 {
+            return Self::Channel;
+        }
+        Self::Socket {
+            transport: TransportIx((bits >> 8) as u32),
+            port: if bits & 2 == 0 { Port::Rtp } else { Port::Rtcp },
+            side: if bits & 1 == 0 { Side::Door } else { Side::Path },
+        }
+    }
+}
+
+/// What to wait for at a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interest {
+    /// Something to read.
+    Read,
+    /// Something to read, or room to write.
+    ReadWrite,
+}
+
+/// Something that is ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// What.
+    pub source: Source,
+    /// There is something to read, or an error to be met by reading.
+    pub is_readable: bool,
+    /// There is room to write.
+    pub is_writable: bool,
+}
+
+/// An epoll, level triggered: what is left unread is reported again.
+#[derive(Debug)]
+pub struct Poller {
+    epoll: Epoll,
+    events: Vec<libc::epoll_event>,
+    calls: u64,
+    /// epoll_pwait2 takes nanoseconds, but is missing before Linux 5.11 and in some sandboxes.
+    has_pwait2: bool,
+}
+
+impl Poller {
+    /// An epoll that reports at most `events` at once. Those left out come first the next time.
+    ///
+    /// # Errors
+    /// What epoll_create1 says.
+    pub fn new(events: usize) -> Result<Self, Errno> {
+        let vacant = libc::epoll_event { events: 0, u64: 0 };
+        Ok(Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            events: vec![vacant; events.max(1)],
+            calls: 0,
+            has_pwait2: true,
+        })
+    }
+
+    /// Starts to watch a descriptor.
+    ///
+    /// # Errors
+    /// What epoll_ctl says.
+    pub fn add(&self, descriptor: BorrowedFd<'_>, source: Source, interest: Interest) -> Result<(), Errno> {
+        self.epoll.add(descriptor, event(source, interest))
+    }
+
+    /// Waits for something else at a descriptor that is watched.
+    ///
+    /// # Errors
+    /// What epoll_ctl says.
+    pub fn modify(&self, descriptor: BorrowedFd<'_>, source: Source, interest: Interest) -> Result<(), Errno> {
+        self.epoll.modify(descriptor, &mut event(source, interest))
+    }
+
+    /// Stops watching a descriptor. Closing it is not enough while another process holds the same socket.
+    ///
+    /// # Errors
+    /// What epoll_ctl says.
+    pub fn remove(&self, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.epoll.delete(descriptor)
+    }
+
+    /// Waits until something is ready, at most `timeout` (`None`: for ever), and writes what it is to `ready`, in place of
+    /// what was there. An interrupted wait is a short one.
+    ///
+    /// # Errors
+    /// What the kernel says of the epoll itself.
+    pub fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Event>) -> Result<(), Errno> {
+        ready.clear();
+        let count = match self.wait_once(timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(errno),
+        };
+        ready.extend(self.events[..count].iter().map(|event| {
+            let flags = EpollFlags::from_bits_retain(event.events as libc::c_int);
+            Event {
+                source: Source::from_bits(event.u64),
+                is_readable: flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP),
+                is_writable: flags.contains(EpollFlags::EPOLLOUT),
+            }
+        }));
+        Ok(())
+    }
+
+    /// Calls of the kernel that waited.
+    pub fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    fn wait_once(&mut self, timeout: Option<Duration>) -> Result<usize, Errno> {
+        self.calls += 1;
+        if self.has_pwait2 {
+            match self.pwait2(timeout) {
+                Err(Errno::ENOSYS | Errno::EPERM) => self.has_pwait2 = false,
+                result => return result,
+            }
+        }
+        // Rounded up: a timer that is due in 10 µs must not become a busy loop.
+        let timeout_ms = timeout.map_or(-1, |timeout| {
+            libc::c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
+        });
+        // SAFETY: the kernel writes at most as many events as the array has.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.epoll.0.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as libc::c_int,
+                timeout_ms,
+            )
+        };
+        Errno::result(count).map(|count| (count as usize).min(self.events.len()))
+    }
+
+    fn pwait2(&mut self, timeout: Option<Duration>) -> Result<usize, Errno> {
+        let timeout = timeout.map(|timeout| libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let timeout_pointer = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // Called by number, because not every C library has the name.
+        // SAFETY: the kernel writes at most as many events as the array has, and reads the time, if there is one.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.epoll.0.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as libc::c_int,
+                timeout_pointer,
+                std::ptr::null::<libc::sigset_t>(),
+                0_usize,
+            )
+        };
+        Errno::result(count).map(|count| (count as usize).min(self.events.len()))
+    }
+}
+
+fn event(source: Source, interest: Interest) -> EpollEvent {
+    let flags = match interest {
+        Interest::Read => EpollFlags::EPOLLIN,
+        Interest::ReadWrite => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
+    };
+    EpollEvent::new(flags, source.to_bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_survive_the_way_through_the_kernel() {
+        let mut sources = vec![Source::Channel];
+        for transport in [0, 1, 255, 256, u32::MAX].map(TransportIx) {
+            for port in [Port::Rtp, Port::Rtcp] {
+                for side in [Side::Door, Side::Path] {
+                    sources.push(Source::Socket { transport, port, side });
+                }
+            }
+        }
+        for source in sources {
+            assert_eq!(Source::from_bits(source.to_bits()), source);
+        }
+    }
+}

@@ -1,0 +1,535 @@
+//! The sockets of transports, by the dense index that the relay gave each transport.
+//!
+//! A port is two UDP sockets bound to the same address by the supervisor: the *path* is connected to the remote and
+//! carries the media, the *door* stays unconnected and sees what strangers send. Before a remote is known packets may
+//! arrive on either.
+//!
+//! What sending needs of a transport is kept dense ([`Path`], less than a cache line), apart from the rest.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::sys::socket::{
+    self, AddressFamily, SockType, SockaddrIn6, SockaddrLike, SockaddrStorage, getpeername, getsockname, setsockopt,
+    sockopt,
+};
+use weir_channel::message::{Remote, WorkerError};
+
+use super::backlog::Queue;
+use super::gather::List;
+use crate::relay::sink::{Port, TransportIx};
+
+/// Which of a port's two sockets.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Side {
+    /// Unconnected: anybody's packets.
+    Door,
+    /// Connected to the remote once that is known: only its packets.
+    Path,
+}
+
+/// Makes a UDP socket fit for a [`ReceiveBatch`](super::receive::ReceiveBatch): non-blocking, trains received whole
+/// (UDP_GRO), drops by the kernel reported (SO_RXQ_OVFL).
+///
+/// # Errors
+/// What the kernel says.
+pub fn prepare(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
+    setsockopt(&socket, sockopt::RxqOvfl, &1)
+}
+
+/// Starts or stops stamping the arrivals at a socket with the realtime clock (SO_TIMESTAMPNS).
+///
+/// # Errors
+/// What the kernel says.
+pub fn stamp_arrivals(socket: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &on)
+}
+
+/// How many packets the kernel has dropped at a socket since it was made, modulo 2³²: what SO_RXQ_OVFL reports beside
+/// the next packet, without waiting for one. 0 where the kernel does not tell (before Linux 4.12).
+pub fn drop_count(socket: BorrowedFd<'_>) -> u32 {
+    const DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
+    let mut memory = [0_u32; DROPS + 1];
+    let mut len = size_of_val(&memory) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to the array, which is that long.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            memory.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
+    if result == 0 { memory[DROPS] } else { 0 }
+}
+
+/// The sockets of one transport, checked and prepared, on their way into [`Sockets`].
+#[derive(Debug)]
+pub struct TransportSockets {
+    rtp: PortSockets,
+    rtcp: Option<PortSockets>,
+}
+
+#[derive(Debug)]
+struct PortSockets {
+    door: OwnedFd,
+    path: OwnedFd,
+}
+
+impl TransportSockets {
+    /// Takes the descriptors of a new plain transport, in the order of
+    /// [`CreatePlainTransport`](weir_channel::message::CreatePlainTransport): door and path of the RTP port, then, without
+    /// `rtcp_mux`, of the RTCP port. They are closed if they are refused.
+    ///
+    /// # Errors
+    /// [`WorkerError::Descriptors`] if it is not that many, [`WorkerError::InvalidParameters`] if they are not pairs of UDP
+    /// sockets bound to the same address, [`WorkerError::Os`] if they cannot be set up.
+    pub fn adopt(descriptors: Vec<OwnedFd>, rtcp_mux: bool) -> Result<Self, WorkerError> {
+        let expected: u8 = if rtcp_mux { 2 } else { 4 };
+        let received = u8::try_from(descriptors.len()).unwrap_or(u8::MAX);
+        if received != expected {
+            return Err(WorkerError::Descriptors { expected, received });
+        }
+        let mut descriptors = descriptors.into_iter();
+        let mut port = || match (descriptors.next(), descriptors.next()) {
+            (Some(door), Some(path)) => PortSockets::adopt(door, path).map(Some),
+            _ => Ok(None),
+        };
+        match (port()?, port()?) {
+            (Some(rtp), rtcp) => Ok(Self { rtp, rtcp }),
+            (None, _) => Err(WorkerError::Descriptors { expected, received }),
+        }
+    }
+}
+
+impl PortSockets {
+    fn adopt(door: OwnedFd, path: OwnedFd) -> Result<Self, WorkerError> {
+        for socket in [&door, &path] {
+            check_udp(socket)?;
+            prepare(socket.as_fd()).map_err(|errno| os("setsockopt", errno))?;
+        }
+        if getpeername::<SockaddrStorage>(door.as_raw_fd()).is_ok() {
+            return Err(WorkerError::InvalidParameters(
+                "the first socket of a port is connected; it must stay open to everybody".to_owned(),
+            ));
+        }
+        // A worker that had the socket before may have left it connected.
+        disconnect(path.as_fd()).map_err(|errno| os("connect", errno))?;
+        if local_address(&door)? != local_address(&path)? {
+            return Err(WorkerError::InvalidParameters(
+                "a port's two sockets are bound to different addresses".to_owned(),
+            ));
+        }
+        Ok(Self { door, path })
+    }
+}
+
+/// That a descriptor is a UDP socket over IP and not something that would answer reads and writes in other ways.
+fn check_udp(socket: &OwnedFd) -> Result<(), WorkerError> {
+    let kind = socket::getsockopt(socket, sockopt::SockType);
+    let is_ip = matches!(family(socket), Ok(AddressFamily::Inet | AddressFamily::Inet6));
+    if is_ip && kind == Ok(SockType::Datagram) {
+        Ok(())
+    } else {
+        Err(WorkerError::InvalidParameters(
+            "a descriptor is not a UDP socket".to_owned(),
+        ))
+    }
+}
+
+fn family(socket: &OwnedFd) -> Result<AddressFamily, Errno> {
+    let address = getsockname::<SockaddrStorage>(socket.as_raw_fd())?;
+    address.family().ok_or(Errno::EAFNOSUPPORT)
+}
+
+fn local_address(socket: &OwnedFd) -> Result<SockaddrStorage, WorkerError> {
+    let address = getsockname::<SockaddrStorage>(socket.as_raw_fd()).map_err(|errno| os("getsockname", errno))?;
+    let port = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => v4.port(),
+        (_, Some(v6)) => v6.port(),
+        _ => 0,
+    };
+    if port == 0 {
+        return Err(WorkerError::InvalidParameters(
+            "a socket is not bound to a port".to_owned(),
+        ));
+    }
+    Ok(address)
+}
+
+/// What sending needs of a transport.
+#[derive(Debug)]
+pub(super) struct Path {
+    /// `None`: there is no transport with this index.
+    pub(super) socket: Option<OwnedFd>,
+    /// Whether there is a remote to send to.
+    pub(super) is_connected: bool,
+    /// Whether trains go out as one message.
+    pub(super) uses_gso: bool,
+    /// Trains refused in a row.
+    pub(super) refusals: u8,
+    /// Times in a row that the socket was writable and yet took nothing.
+    pub(super) stalls: u8,
+    /// What waits for the end of the turn.
+    pub(super) gathered: List,
+    /// What waits for the socket to become writable.
+    pub(super) backlog: Queue,
+    pub(super) packets_sent: u64,
+    pub(super) bytes_sent: u64,
+}
+
+const _: () = assert!(size_of::<Path>() <= 64);
+
+impl Path {
+    const fn vacant() -> Self {
+        Self {
+            socket: None,
+            is_connected: false,
+            uses_gso: true,
+            refusals: 0,
+            stalls: 0,
+            gathered: List::EMPTY,
+            backlog: Queue::new(),
+            packets_sent: 0,
+            bytes_sent: 0,
+        }
+    }
+}
+
+/// The rest of a transport.
+#[derive(Debug)]
+struct Ports {
+    door: OwnedFd,
+    rtcp: Option<PortSockets>,
+    remote: Option<Remote>,
+    rtcp_sent: u64,
+    truncated: u64,
+    kernel_drops: u64,
+    /// The last count seen of each socket; see [`slot_of`].
+    drop_counts: [u32; 4],
+}
+
+/// Where a socket's count is in [`Ports::drop_counts`].
+const fn slot_of(port: Port, side: Side) -> usize {
+    match (port, side) {
+        (Port::Rtp, Side::Door) => 0,
+        (Port::Rtp, Side::Path) => 1,
+        (Port::Rtcp, Side::Door) => 2,
+        (Port::Rtcp, Side::Path) => 3,
+    }
+}
+
+/// Counters of one transport that only the network side knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SocketStats {
+    /// Packets given to the kernel, RTCP included.
+    pub packets_sent: u64,
+    /// Their UDP payload bytes.
+    pub bytes_sent: u64,
+    /// The RTCP packets among them.
+    pub rtcp_sent: u64,
+    /// Packets the kernel dropped because a socket's receive buffer was full.
+    pub kernel_drops: u64,
+    /// Datagrams received that did not fit the buffer.
+    pub truncated: u64,
+    /// Packets that wait for the socket to become writable.
+    pub backlog_packets: u64,
+}
+
+/// All transports' sockets.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    pub(super) paths: Vec<Path>,
+    ports: Vec<Option<Box<Ports>>>,
+    kernel_drops: u64,
+    stamps_arrivals: bool,
+}
+
+impl Sockets {
+    /// No transports yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers the sockets of a new transport. It cannot send before [`Sockets::connect`].
+    ///
+    /// # Errors
+    /// What the kernel says about time stamps, if they are wanted.
+    ///
+    /// # Panics
+    /// If the index is taken.
+    pub fn attach(&mut self, transport: TransportIx, sockets: TransportSockets) -> Result<(), Errno> {
+        let index = transport.0 as usize;
+        if self.paths.len() <= index {
+            self.paths.resize_with(index + 1, Path::vacant);
+            self.ports.resize_with(index + 1, || None);
+        }
+        assert!(self.paths[index].socket.is_none(), "the relay gave out an index twice");
+        let TransportSockets { rtp, rtcp } = sockets;
+        self.paths[index] = Path::vacant();
+        self.paths[index].socket = Some(rtp.path);
+        self.ports[index] = Some(Box::new(Ports {
+            door: rtp.door,
+            rtcp,
+            remote: None,
+            rtcp_sent: 0,
+            truncated: 0,
+            kernel_drops: 0,
+            drop_counts: [0; 4],
+        }));
+        let mut stamped = Ok(());
+        let mut drop_counts = [0; 4];
+        self.each(transport, |port, side, socket| {
+            // What was dropped before, when another worker had the socket, is not this transport's.
+            drop_counts[slot_of(port, side)] = drop_count(socket);
+            stamped = stamped.and(stamp_arrivals(socket, self.stamps_arrivals));
+        });
+        if let Some(ports) = &mut self.ports[index] {
+            ports.drop_counts = drop_counts;
+        }
+        if stamped.is_err() {
+            self.detach(transport);
+        }
+        stamped
+    }
+
+    /// Closes a transport's sockets and forgets them. Take them out of the [`Poller`](super::poll::Poller) before: the
+    /// supervisor holds them too, and so an epoll would go on reporting them.
+    pub fn detach(&mut self, transport: TransportIx) {
+        let index = transport.0 as usize;
+        if index < self.paths.len() {
+            self.paths[index] = Path::vacant();
+            self.ports[index] = None;
+        }
+    }
+
+    /// Whether there is a transport with this index.
+    pub fn contains(&self, transport: TransportIx) -> bool {
+        self.ports(transport).is_some()
+    }
+
+    /// Calls `visit` with each socket of a transport.
+    pub fn each(&self, transport: TransportIx, mut visit: impl FnMut(Port, Side, BorrowedFd<'_>)) {
+        for port in [Port::Rtp, Port::Rtcp] {
+            for side in [Side::Door, Side::Path] {
+                if let Some(socket) = self.get(transport, port, side) {
+                    visit(port, side, socket);
+                }
+            }
+        }
+    }
+
+    /// One of a transport's sockets.
+    pub fn get(&self, transport: TransportIx, port: Port, side: Side) -> Option<BorrowedFd<'_>> {
+        let ports = self.ports(transport)?;
+        Some(match (port, side) {
+            (Port::Rtp, Side::Door) => ports.door.as_fd(),
+            (Port::Rtp, Side::Path) => self.paths[transport.0 as usize].socket.as_ref()?.as_fd(),
+            (Port::Rtcp, Side::Door) => ports.rtcp.as_ref()?.door.as_fd(),
+            (Port::Rtcp, Side::Path) => ports.rtcp.as_ref()?.path.as_fd(),
+        })
+    }
+
+    /// The socket that RTCP leaves on.
+    pub(super) fn rtcp_path(&self, transport: TransportIx) -> Option<BorrowedFd<'_>> {
+        let port = match self.ports(transport)?.rtcp {
+            Some(_) => Port::Rtcp,
+            None => Port::Rtp,
+        };
+        self.get(transport, port, Side::Path)
+    }
+
+    /// Whether RTCP has somewhere to go: its own port's remote, or with mux the one remote.
+    pub(super) fn has_rtcp_remote(&self, transport: TransportIx, remote: Remote) -> bool {
+        self.ports(transport)
+            .is_some_and(|ports| ports.rtcp.is_none() || remote.rtcp.is_some())
+    }
+
+    /// Connects a transport's paths to a remote, its first or another one. When that fails, the transport is as it was:
+    /// connected to the old remote, if it had one.
+    ///
+    /// The RTCP port is connected if the transport has one and the remote names it.
+    ///
+    /// # Errors
+    /// [`WorkerError::Os`] with what the kernel says, e.g. that there is no route.
+    pub fn connect(&mut self, transport: TransportIx, remote: Remote) -> Result<(), WorkerError> {
+        let previous = self.remote(transport);
+        match self.connect_all(transport, Some(remote)) {
+            Ok(()) => {
+                self.set_remote(transport, Some(remote));
+                Ok(())
+            }
+            Err(errno) => {
+                // It has been connected there before, so only an interface that has gone since could refuse now; then
+                // sending to it fails too, and is counted.
+                let _ = self.connect_all(transport, previous);
+                Err(os("connect", errno))
+            }
+        }
+    }
+
+    /// Undoes a [`Sockets::connect`]: back to `remote`, or to none.
+    ///
+    /// # Errors
+    /// As [`Sockets::connect`].
+    pub fn restore(&mut self, transport: TransportIx, remote: Option<Remote>) -> Result<(), WorkerError> {
+        self.connect_all(transport, remote)
+            .map_err(|errno| os("connect", errno))?;
+        self.set_remote(transport, remote);
+        Ok(())
+    }
+
+    /// Where a transport is connected to.
+    pub fn remote(&self, transport: TransportIx) -> Option<Remote> {
+        self.ports(transport)?.remote
+    }
+
+    /// Starts or stops stamping arrivals, at all sockets and at those that come.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn stamp_arrivals(&mut self, on: bool) -> Result<(), Errno> {
+        self.stamps_arrivals = on;
+        let mut result = Ok(());
+        for index in 0..self.ports.len() as u32 {
+            self.each(TransportIx(index), |_, _, socket| {
+                result = result.and(stamp_arrivals(socket, on));
+            });
+        }
+        result
+    }
+
+    /// Notes the drop count of a socket, as a [`Received`](super::receive::Received) has brought it.
+    pub fn note_drop_count(&mut self, transport: TransportIx, port: Port, side: Side, count: u32) {
+        if let Some(ports) = self.ports_mut(transport) {
+            let last = &mut ports.drop_counts[slot_of(port, side)];
+            let more = u64::from(count.wrapping_sub(*last));
+            // A report can be older than a count that was asked for; such a difference is not half the range ahead.
+            if more <= u64::from(u32::MAX / 2) {
+                *last = count;
+                ports.kernel_drops += more;
+                self.kernel_drops += more;
+            }
+        }
+    }
+
+    /// Counts datagrams that did not fit.
+    pub fn note_truncated(&mut self, transport: TransportIx, datagrams: u32) {
+        if let Some(ports) = self.ports_mut(transport) {
+            ports.truncated += u64::from(datagrams);
+        }
+    }
+
+    pub(super) fn note_rtcp_sent(&mut self, transport: TransportIx, len: usize) {
+        if let Some(ports) = self.ports_mut(transport) {
+            ports.rtcp_sent += 1;
+            let path = &mut self.paths[transport.0 as usize];
+            path.packets_sent += 1;
+            path.bytes_sent += len as u64;
+        }
+    }
+
+    /// The counters of a transport, after asking the kernel for drops that no packet has reported yet.
+    pub fn stats(&mut self, transport: TransportIx) -> Option<SocketStats> {
+        let mut counts = [None; 4];
+        self.each(transport, |port, side, socket| {
+            counts[slot_of(port, side)] = Some((port, side, drop_count(socket)));
+        });
+        for (port, side, count) in counts.into_iter().flatten() {
+            self.note_drop_count(transport, port, side, count);
+        }
+        let ports = self.ports(transport)?;
+        let path = &self.paths[transport.0 as usize];
+        Some(SocketStats {
+            packets_sent: path.packets_sent,
+            bytes_sent: path.bytes_sent,
+            rtcp_sent: ports.rtcp_sent,
+            kernel_drops: ports.kernel_drops,
+            truncated: ports.truncated,
+            backlog_packets: u64::from(path.backlog.packets()),
+        })
+    }
+
+    /// Packets dropped by the kernel at all sockets, closed ones included, as far as packets have reported it.
+    pub fn kernel_drops(&self) -> u64 {
+        self.kernel_drops
+    }
+
+    fn ports(&self, transport: TransportIx) -> Option<&Ports> {
+        self.ports.get(transport.0 as usize)?.as_deref()
+    }
+
+    fn ports_mut(&mut self, transport: TransportIx) -> Option<&mut Ports> {
+        self.ports.get_mut(transport.0 as usize)?.as_deref_mut()
+    }
+
+    fn set_remote(&mut self, transport: TransportIx, remote: Option<Remote>) {
+        if let Some(ports) = self.ports_mut(transport) {
+            ports.remote = remote;
+            let path = &mut self.paths[transport.0 as usize];
+            path.is_connected = remote.is_some();
+            // Another way out: it may segment where the last one did not.
+            path.uses_gso = true;
+            path.refusals = 0;
+        }
+    }
+
+    fn connect_all(&self, transport: TransportIx, remote: Option<Remote>) -> Result<(), Errno> {
+        if let Some(path) = self.get(transport, Port::Rtp, Side::Path) {
+            reconnect(path, remote.map(|remote| remote.rtp))?;
+        }
+        if let Some(path) = self.get(transport, Port::Rtcp, Side::Path) {
+            reconnect(path, remote.and_then(|remote| remote.rtcp))?;
+        }
+        Ok(())
+    }
+}
+
+/// Connects a UDP socket, or disconnects it.
+fn reconnect(socket: BorrowedFd<'_>, remote: Option<SocketAddr>) -> Result<(), Errno> {
+    // Disconnected first: a socket bound to the wildcard address keeps the local address that its first connection
+    // chose, which can be wrong for the way to another remote.
+    disconnect(socket)?;
+    let Some(remote) = remote else { return Ok(()) };
+    let local = getsockname::<SockaddrStorage>(socket.as_raw_fd())?;
+    match remote {
+        // A socket for both protocols names IPv4 addresses in their IPv6-mapped form.
+        SocketAddr::V4(v4) if local.as_sockaddr_in6().is_some() => {
+            let mapped = std::net::SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0);
+            socket::connect(socket.as_raw_fd(), &SockaddrIn6::from(mapped))
+        }
+        _ => socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(remote)),
+    }
+}
+
+fn disconnect(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let unspecified = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    // SAFETY: the kernel reads the address, whose true length it is given.
+    let result = unsafe {
+        libc::connect(
+            socket.as_raw_fd(),
+            ptr::from_ref(&unspecified),
+            size_of_val(&unspecified) as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// The error of a system call as the supervisor is told it.
+pub(crate) fn os(call: &str, errno: Errno) -> WorkerError {
+    WorkerError::Os {
+        call: call.to_owned(),
+        reason: errno.desc().to_owned(),
+    }
+}

@@ -1,0 +1,176 @@
+//! Real sockets on the loopback interface, made as the supervisor makes them.
+
+#![allow(dead_code, reason = "each test binary uses its part of this module")]
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, getsockname, recv, send, setsockopt,
+    socket, sockopt,
+};
+use weir_channel::message::Remote;
+use weir_worker::net::egress::Egress;
+use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
+use weir_worker::net::send::SendBackend;
+use weir_worker::net::sockets::{self, TransportSockets};
+use weir_worker::relay::sink::{ConsumerIx, TransportIx};
+
+pub(crate) const OWNER: ConsumerIx = ConsumerIx { slot: 3, generation: 1 };
+
+/// A UDP socket that shares its port with others of this user.
+pub(crate) fn udp(local: &str) -> OwnedFd {
+    udp_at(local.parse().unwrap())
+}
+
+pub(crate) fn udp_at(local: SocketAddr) -> OwnedFd {
+    let family = if local.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&socket, sockopt::ReusePort, &true).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(local)).unwrap();
+    socket
+}
+
+pub(crate) fn address_of(socket: &OwnedFd) -> SocketAddr {
+    let storage: SockaddrStorage = getsockname(socket.as_raw_fd()).unwrap();
+    match (storage.as_sockaddr_in(), storage.as_sockaddr_in6()) {
+        (Some(v4), _) => SocketAddr::from((v4.ip(), v4.port())),
+        (_, Some(v6)) => SocketAddr::from((v6.ip(), v6.port())),
+        _ => panic!("not an IP socket"),
+    }
+}
+
+pub(crate) fn connect_to(socket: &OwnedFd, remote: SocketAddr) {
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(remote)).unwrap();
+}
+
+pub(crate) fn remote(rtp: SocketAddr) -> Remote {
+    Remote { rtp, rtcp: None }
+}
+
+/// The two sockets of one port, and its address.
+pub(crate) fn port() -> (OwnedFd, OwnedFd, SocketAddr) {
+    let door = udp("127.0.0.1:0");
+    let address = address_of(&door);
+    (door, udp_at(address), address)
+}
+
+/// A muxed transport in `egress`, connected to `to`; its local address.
+pub(crate) fn attach<B: SendBackend>(egress: &mut Egress<B>, transport: u32, to: SocketAddr) -> SocketAddr {
+    let (door, path, address) = port();
+    let sockets = TransportSockets::adopt(vec![door, path], true).unwrap();
+    egress.sockets.attach(TransportIx(transport), sockets).unwrap();
+    egress.sockets.connect(TransportIx(transport), remote(to)).unwrap();
+    address
+}
+
+/// Waits until there is something to read; a failure if that takes half a minute.
+pub(crate) fn wait_readable(socket: BorrowedFd<'_>) {
+    let mut wanted = [PollFd::new(socket, PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(30_000).unwrap();
+    loop {
+        match poll(&mut wanted, timeout) {
+            Ok(0) => panic!("nothing came"),
+            Ok(_) => return,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => panic!("poll: {errno}"),
+        }
+    }
+}
+
+/// Somebody outside: sends and receives one packet at a time, without any of the code under test.
+pub(crate) struct Peer {
+    pub(crate) socket: OwnedFd,
+    pub(crate) address: SocketAddr,
+}
+
+impl Peer {
+    pub(crate) fn new() -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap())
+    }
+
+    pub(crate) fn at(local: SocketAddr) -> Self {
+        let socket = udp_at(local);
+        setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))
+            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &(4 << 20)))
+            .unwrap();
+        Self {
+            address: address_of(&socket),
+            socket,
+        }
+    }
+
+    pub(crate) fn send_to(&self, to: SocketAddr, packet: &[u8]) {
+        let to = SockaddrStorage::from(to);
+        let sent = nix::sys::socket::sendto(self.socket.as_raw_fd(), packet, &to, MsgFlags::empty()).unwrap();
+        assert_eq!(sent, packet.len());
+    }
+
+    /// The next packet, waiting for it.
+    pub(crate) fn receive(&self) -> Vec<u8> {
+        wait_readable(self.socket.as_fd());
+        self.try_receive().unwrap()
+    }
+
+    /// The next packet if there is one: on loopback what was sent is there when the sending call returns.
+    pub(crate) fn try_receive(&self) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; DATAGRAM_BYTES_MAX];
+        let len = recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).ok()?;
+        bytes.truncate(len);
+        Some(bytes)
+    }
+
+    pub(crate) fn drain(&self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.try_receive()).collect()
+    }
+
+    pub(crate) fn send(&self, packet: &[u8]) {
+        assert_eq!(
+            send(self.socket.as_raw_fd(), packet, MsgFlags::empty()),
+            Ok(packet.len())
+        );
+    }
+}
+
+/// A prepared receiver for [`ReceiveBatch`] and a socket connected to it.
+pub(crate) fn link() -> (OwnedFd, OwnedFd) {
+    let receiver = udp("127.0.0.1:0");
+    sockets::prepare(receiver.as_fd()).unwrap();
+    let sender = udp("127.0.0.1:0");
+    connect_to(&sender, address_of(&receiver));
+    (sender, receiver)
+}
+
+/// What waits at a socket, packet by packet.
+pub(crate) fn packets_at(batch: &mut ReceiveBatch, socket: &OwnedFd) -> Vec<Vec<u8>> {
+    let received = batch.receive(socket.as_fd()).unwrap();
+    let mut packets = Vec::new();
+    for datagram in received.datagrams {
+        let bytes = &received.bytes[datagram.range()];
+        if bytes.is_empty() {
+            packets.push(Vec::new());
+        }
+        packets.extend(bytes.chunks(datagram.segment as usize).map(<[u8]>::to_vec));
+    }
+    packets
+}
+
+/// A packet of `len` bytes that no other number yields.
+pub(crate) fn packet(number: usize, len: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..len).map(|at| (at * 7 + number * 13) as u8).collect();
+    let number = (number as u32).to_be_bytes();
+    let head = len.min(4);
+    bytes[..head].copy_from_slice(&number[4 - head..]);
+    bytes
+}
+
+/// Packets laid end to end.
+pub(crate) fn train(packets: &[Vec<u8>]) -> Vec<u8> {
+    packets.concat()
+}
