@@ -4,7 +4,7 @@
 //! carries the media, the *door* stays unconnected and sees what strangers send. Before a remote is known packets may
 //! arrive on either.
 //!
-//! What sending needs of a transport is kept dense ([`Path`], less than a cache line), apart from the rest.
+//! What sending needs of a transport is kept dense (`Path`, less than a cache line), apart from the rest.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
