@@ -11,7 +11,7 @@
 //! - `vp8:<picture id>/<tl0 picture index>`: replace each VP8 payload descriptor by the one a browser writes for two temporal
 //!   layers (15-bit picture id, TL0PICIDX, TID), with these first values. Even frames are the base layer.
 //!
-//! All files share one start, so that their offsets can be compared. RTCP itself is not kept: a replay sends its own.
+//! All files share one start, so that their offsets can be compared. RTCP itself is not kept: a replay makes its own.
 
 #![expect(clippy::print_stdout, reason = "a command talks to its user")]
 

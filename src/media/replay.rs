@@ -7,8 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rtcp_types::{
+    Compound, RtcpPacketWriter, RtcpPacketWriterExt, RtcpWriteError, Sdes, SdesChunk, SdesItem, SenderReport,
+};
+
 use super::recording::Recording;
 use super::{rtp, vp8};
+
+/// Seconds from 1900, where NTP counts from, to 1970.
+const NTP_EPOCH_OFFSET: u64 = 2_208_988_800;
 
 /// The schedule. It is a pure function of the time handed in.
 #[derive(Clone, Debug)]
@@ -19,6 +26,8 @@ pub struct Replay {
     period: Duration,
     rounds_done: u64,
     next: usize,
+    /// What was yielded of each track: packets, and bytes of payload.
+    yielded: Vec<(u32, u32)>,
     buffer: Vec<u8>,
 }
 
@@ -107,6 +116,7 @@ impl Replay {
             slot.due = slot.due.min(period);
         }
         Ok(Self {
+            yielded: vec![(0, 0); tracks.len()],
             tracks,
             round,
             period,
@@ -150,13 +160,51 @@ impl Replay {
             self.next = 0;
             self.rounds_done += 1;
         }
-        write_packet(&mut self.buffer, &self.tracks[origin.track], origin.packet, rounds);
+        let recording = &self.tracks[origin.track];
+        write_packet(&mut self.buffer, recording, origin.packet, rounds);
+        let (packets, octets) = &mut self.yielded[origin.track];
+        *packets = packets.wrapping_add(1);
+        let payload_len = self.buffer.len() - recording.packets()[origin.packet].payload_at;
+        *octets = octets.wrapping_add(payload_len as u32);
         Some(DuePacket {
             due,
             origin,
             ordinal,
             bytes: &self.buffer,
         })
+    }
+
+    /// The report on a track that its sender makes now (RFC 3550 §6.4.1), with the canonical name that all tracks of one
+    /// sender share. `elapsed` counts from the start of the replay, `wall_clock` from 1970; the two are the same moment.
+    ///
+    /// # Errors
+    /// When `cname` is empty or longer than 255 bytes.
+    pub fn sender_report(
+        &self,
+        track: usize,
+        elapsed: Duration,
+        wall_clock: Duration,
+        cname: &str,
+    ) -> Result<Vec<u8>, RtcpWriteError> {
+        let recording = &self.tracks[track];
+        let ntp_seconds = wall_clock.as_secs().wrapping_add(NTP_EPOCH_OFFSET);
+        let ntp_fraction = (u64::from(wall_clock.subsec_nanos()) << 32) / 1_000_000_000;
+        let ticks = elapsed.as_nanos() * u128::from(recording.clock_rate()) / 1_000_000_000;
+        let first_timestamp = recording.packets().first().map_or(0, |packet| packet.timestamp);
+        let (packets, octets) = self.yielded[track];
+        let report = SenderReport::builder(recording.ssrc())
+            .ntp_timestamp((ntp_seconds << 32) | ntp_fraction)
+            .rtp_timestamp(first_timestamp.wrapping_add(ticks as u32))
+            .packet_count(packets)
+            .octet_count(octets);
+        let name = SdesChunk::builder(recording.ssrc()).add_item(SdesItem::builder(SdesItem::CNAME, cname));
+        let compound = Compound::builder()
+            .add_packet(report)
+            .add_packet(Sdes::builder().add_chunk(name));
+        let mut bytes = vec![0; compound.calculate_size()?];
+        let len = compound.write_into(&mut bytes)?;
+        bytes.truncate(len);
+        Ok(bytes)
     }
 }
 
@@ -273,6 +321,43 @@ mod tests {
             replay.poll(Duration::MAX).map(|packet| packet.ordinal),
             Some(sent.into())
         );
+    }
+
+    #[test]
+    fn sender_reports_put_all_layers_on_one_clock() {
+        let mut replay = Replay::new(camera()).unwrap();
+        // 26 seconds in, in the third round; the timestamps have wrapped.
+        let elapsed = Duration::from_millis(26_000);
+        while replay.poll(elapsed).is_some() {}
+        let wall_clock = Duration::new(1_800_000_000, 500_000_000);
+        for (track, recording) in replay.tracks().to_vec().iter().enumerate() {
+            let bytes = replay.sender_report(track, elapsed, wall_clock, "camera@weir").unwrap();
+            assert!(rtp::is_rtcp(&bytes));
+            let mut packets = Compound::parse(&bytes).unwrap();
+            let report = packets.next().unwrap().unwrap();
+            let report = report.try_as::<SenderReport<'_>>().unwrap();
+            assert_eq!(report.ssrc(), recording.ssrc());
+            assert_eq!(
+                report.ntp_timestamp(),
+                (1_800_000_000 + NTP_EPOCH_OFFSET) << 32 | 1 << 31
+            );
+            let first = recording.packets()[0].timestamp;
+            assert_eq!(report.rtp_timestamp(), first.wrapping_add(26 * 90_000));
+            // All of two rounds and six seconds of the third.
+            let count = recording.packets().len() as u32;
+            assert!((count * 2 + count / 2..count * 3).contains(&report.packet_count()));
+            let payload: usize = recording
+                .packets()
+                .iter()
+                .map(|packet| recording.bytes_of(packet).len() - 12)
+                .sum();
+            assert!((payload as u32 * 2..payload as u32 * 3).contains(&report.octet_count()));
+            let name = packets.next().unwrap().unwrap();
+            let name = name.try_as::<Sdes<'_>>().unwrap();
+            let value = name.chunks().next().unwrap().items().next().unwrap().get_value_string();
+            assert_eq!(value.unwrap(), "camera@weir");
+        }
+        assert!(replay.sender_report(0, elapsed, wall_clock, &"x".repeat(256)).is_err());
     }
 
     #[test]

@@ -58,6 +58,14 @@ impl Catalogue {
         self.tracks.iter().map(|track| track.packets().len() as u64).sum()
     }
 
+    /// The media time of a packet, in ticks of its clock from the start of the replay, if it was sent under this ordinal.
+    pub fn media_time(&self, origin: Origin, ordinal: u64) -> u64 {
+        let recording = &self.tracks[origin.track];
+        let rounds = ordinal / self.round_len().max(1);
+        let frame = &recording.frames()[recording.packets()[origin.packet].frame];
+        rounds * u64::from(recording.timestamp_span()) + u64::from(frame.timestamp_offset)
+    }
+
     /// The packet that a looping replay sends after this one.
     pub fn next(&self, origin: Origin) -> Origin {
         let packets = self.tracks[origin.track].packets().len();

@@ -22,7 +22,8 @@ pub enum Check {
     ContentIntact,
     /// Sequence numbers go up by one, always: no gap, no repetition, across pauses and switches too.
     SequenceUnbroken,
-    /// A new frame has a later timestamp, as much later as it was sent with; packets of one frame have the same.
+    /// A new frame has a later timestamp, as much later as it was sent with, across pauses and (where the sender reports
+    /// on its streams) switches too; packets of one frame have the same.
     TimestampsAdvance,
     /// VP8 picture ids go up by one with each frame, TL0PICIDX with each frame of the base layer.
     PictureIdsContinuous,

@@ -172,7 +172,7 @@ impl StreamCheck {
         let arrival = self.check_place(&packet, vp8, origin, ordinal);
         if arrival != Arrival::Wrong {
             // What follows a hole has no numbers to be held to.
-            self.check_numbers(&packet, vp8, origin, arrival);
+            self.check_numbers(&packet, vp8, (origin, ordinal), arrival);
         }
 
         if vp8.is_none_or(|vp8| vp8.descriptor.starts_frame) {
@@ -329,7 +329,13 @@ impl StreamCheck {
     }
 
     /// Timestamp, picture id and TL0PICIDX, by those of the last packet.
-    fn check_numbers(&mut self, packet: &Packet<'_>, vp8: Option<Vp8Packet>, origin: Origin, arrival: Arrival) {
+    fn check_numbers(
+        &mut self,
+        packet: &Packet<'_>,
+        vp8: Option<Vp8Packet>,
+        (origin, ordinal): (Origin, u64),
+        arrival: Arrival,
+    ) {
         let Some(last) = self.last else { return };
         let catalogue = Arc::clone(&self.catalogue);
         let recorded = catalogue.packet(origin);
@@ -337,19 +343,17 @@ impl StreamCheck {
         let continued = arrival == Arrival::Continued;
         let new_frame = !continued || recorded.frame != recorded_last.frame;
 
-        let step = packet.timestamp.wrapping_sub(last.timestamp);
-        let recording = &catalogue.tracks()[origin.track];
-        let plausible = if continued {
-            let ahead = recorded.timestamp.wrapping_sub(recorded_last.timestamp);
-            // From the last packet of a round to the first of the next, the recording goes back by its span.
-            step == ahead || step == ahead.wrapping_add(recording.timestamp_span()) && origin.packet == 0
-        } else {
-            // How far a relay lets the time go on over a pause is its own affair; a switch takes less than a second.
-            let limit = match arrival {
-                Arrival::Switched { .. } => recording.clock_rate(),
-                _ => u32::MAX / 2,
-            };
-            (1..=limit).contains(&step)
+        // From frame to frame, timestamps are as far apart as they were sent. Where a flow starts or switches, a sender's
+        // reports tell how its streams lie to each other; a hundredth of a second is for their rounding, and one tick for
+        // a switch that shows the same picture again.
+        let step = packet.timestamp.wrapping_sub(last.timestamp) as i32;
+        let sent_step = catalogue
+            .media_time(origin, ordinal)
+            .wrapping_sub(catalogue.media_time(last.origin, last.ordinal)) as i64;
+        let tolerance = i64::from(catalogue.tracks()[origin.track].clock_rate() / 100);
+        let plausible = match continued {
+            true => i64::from(step) == sent_step,
+            false => step > 0 && (i64::from(step) - sent_step).abs() <= tolerance,
         };
         if !plausible {
             self.fault(Check::TimestampsAdvance, || {

@@ -404,7 +404,7 @@ fn video_that_starts_resumes_or_switches_elsewhere_than_on_a_key_frame() {
         let recording = &bench.replay.tracks()[origin.track];
         let frame = &recording.frames()[recording.packets()[origin.packet].frame];
         if origin.track == 2 && frame.packets.start + 1 == origin.packet {
-            bench.last_timestamp_in = bench.last_timestamp_in.map(|last| last.wrapping_sub(3000));
+            bench.last_timestamp_in = bench.last_timestamp_in.map(|last| last.wrapping_sub(1));
             let packet = bench.rewrite(packet);
             bench.arrive(&packet);
             break;
@@ -428,8 +428,7 @@ fn a_switch_that_loses_pictures() {
     let mut bench = Bench::new(camera());
     bench.relay(2, 100, keep);
     bench.relay_until_key_frame(usize::MAX, 0);
-    // More than a second passed, too.
-    bench.assert_failed(&[Check::TimestampsAdvance, Check::NothingMissing]);
+    bench.assert_failed(&[Check::NothingMissing]);
 }
 
 #[test]
