@@ -22,3 +22,5 @@ pub use weir_channel::message::{
     MediaKind, ProducerDump, ProducerStats, Profile, Remote, StatsPage, StreamStats, TransportDump, TransportStats,
     UnroutedReason, WorkerError, WorkerStats,
 };
+
+pub mod http;

@@ -1,0 +1,243 @@
+//! Aligned columns for people: two spaces between them, nothing else.
+
+use std::io::{self, Write};
+
+/// Whether to use colours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Palette {
+    /// Escape sequences for a terminal.
+    Colour,
+    /// Text alone.
+    Plain,
+}
+
+impl Palette {
+    /// Colours on a terminal, unless `NO_COLOR` is set and not empty (no-color.org) or the terminal is dumb.
+    pub(crate) fn of_stdout() -> Self {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let dumb = set("TERM").is_some_and(|term| term == "dumb");
+        if set("NO_COLOR").is_none() && !dumb && io::IsTerminal::is_terminal(&io::stdout()) {
+            Self::Colour
+        } else {
+            Self::Plain
+        }
+    }
+
+    /// `text` in `tone`.
+    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
+        let sgr = match tone {
+            Tone::Normal => None,
+            Tone::Title => Some("1"),
+            Tone::Faint => Some("2"),
+            Tone::Good => Some("32"),
+            Tone::Warning => Some("33"),
+            Tone::Bad => Some("31"),
+        };
+        match (self, sgr) {
+            (Self::Colour, Some(sgr)) => format!("\x1b[{sgr}m{text}\x1b[0m"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+/// What a text means; the palette decides how that looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tone {
+    Normal,
+    Title,
+    Faint,
+    Good,
+    Warning,
+    Bad,
+}
+
+/// One entry of a table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    /// A text in a tone. Control characters are shown, not obeyed: names come from elsewhere.
+    pub(crate) fn new(text: impl std::fmt::Display, tone: Tone) -> Self {
+        Self {
+            text: visible(&text.to_string()),
+            tone,
+        }
+    }
+
+    /// `-`, for what is not known or does not apply.
+    pub(crate) fn none() -> Self {
+        Self::new("-", Tone::Faint)
+    }
+
+    /// A value, or `-`.
+    pub(crate) fn or_none(value: Option<impl std::fmt::Display>) -> Self {
+        value.map_or_else(Self::none, |value| Self::new(value, Tone::Normal))
+    }
+}
+
+impl<T: std::fmt::Display> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::new(text, Tone::Normal)
+    }
+}
+
+/// `text` with its control characters escaped, so that no name can move the cursor.
+pub(crate) fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Which side of its column a text keeps to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    Left,
+    Right,
+}
+
+/// Rows under titles.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    columns: Vec<(String, Side)>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// An empty table. A title that begins with `>` makes a column of numbers, aligned to the right.
+    pub(crate) fn new<const N: usize>(titles: [&str; N]) -> Self {
+        let columns = titles.into_iter().map(|title| match title.strip_prefix('>') {
+            Some(title) => (title.to_owned(), Side::Right),
+            None => (title.to_owned(), Side::Left),
+        });
+        Self {
+            columns: columns.collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
+        debug_assert_eq!(N, self.columns.len(), "a cell for each column");
+        self.rows.push(cells.into());
+    }
+
+    /// Whether there is no row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Prints the titles and the rows.
+    pub(crate) fn write_to(&self, out: &mut dyn Write, palette: Palette) -> io::Result<()> {
+        let titles: Vec<Cell> = self.columns.iter().map(|(title, _)| Cell::new(title, Tone::Title)).collect();
+        let widths: Vec<usize> = (0..self.columns.len())
+            .map(|column| {
+                let lines = std::iter::once(&titles).chain(&self.rows);
+                lines.map(|line| width(&line[column].text)).max().unwrap_or(0)
+            })
+            .collect();
+        for line in std::iter::once(&titles).chain(&self.rows) {
+            self.write_line(out, palette, line, &widths)?;
+        }
+        Ok(())
+    }
+
+    fn write_line(&self, out: &mut dyn Write, palette: Palette, line: &[Cell], widths: &[usize]) -> io::Result<()> {
+        // Blanks are held back until a text follows them, so that no line ends with any.
+        let mut blanks = 0;
+        for (column, cell) in line.iter().enumerate() {
+            let padding = widths[column] - width(&cell.text);
+            if column > 0 {
+                blanks += 2;
+            }
+            if self.columns[column].1 == Side::Right {
+                blanks += padding;
+            }
+            if !cell.text.is_empty() {
+                write!(out, "{:blanks$}{}", "", palette.paint(cell.tone, &cell.text))?;
+                blanks = 0;
+            }
+            if self.columns[column].1 == Side::Left {
+                blanks += padding;
+            }
+        }
+        writeln!(out)
+    }
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// Names and values, one pair a line, for a single thing.
+pub(crate) fn write_pairs(out: &mut dyn Write, palette: Palette, pairs: &[(&str, Cell)]) -> io::Result<()> {
+    let widest = pairs.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
+    for (name, cell) in pairs {
+        let padding = widest - width(name);
+        let name = palette.paint(Tone::Title, name);
+        writeln!(out, "{name}{:padding$}  {}", "", palette.paint(cell.tone, &cell.text))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(table: &Table, palette: Palette) -> String {
+        let mut out = Vec::new();
+        table.write_to(&mut out, palette).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn columns_line_up_and_no_line_ends_in_blanks() {
+        let mut table = Table::new([">ID", "STATE", ">BITRATE", "NAME"]);
+        table.row([7.into(), "paused".into(), "0".into(), "".into()]);
+        table.row([1234.into(), "on".into(), "1.2 Mbit/s".into(), "Zoë".into()]);
+        table.row([5.into(), "".into(), Cell::none(), "x".into()]);
+        let expected = "\
+  ID  STATE      BITRATE  NAME
+   7  paused           0
+1234  on      1.2 Mbit/s  Zoë
+   5                   -  x
+";
+        assert_eq!(printed(&table, Palette::Plain), expected);
+    }
+
+    #[test]
+    fn colours_change_nothing_but_colours() {
+        let mut table = Table::new(["A", ">B"]);
+        table.row([Cell::new("bad", Tone::Bad), 10.into()]);
+        let coloured = printed(&table, Palette::Colour);
+        assert!(coloured.contains("\x1b[31mbad\x1b[0m"), "{coloured:?}");
+        let mut stripped = coloured;
+        for sgr in ["0", "1", "31"] {
+            stripped = stripped.replace(&format!("\x1b[{sgr}m"), "");
+        }
+        assert_eq!(stripped, printed(&table, Palette::Plain));
+    }
+
+    #[test]
+    fn control_characters_are_shown() {
+        let mut table = Table::new(["NAME"]);
+        table.row(["a\x1b[2Jb\nc".into()]);
+        assert_eq!(printed(&table, Palette::Colour), "\x1b[1mNAME\x1b[0m\na\\u{1b}[2Jb\\nc\n");
+    }
+
+    #[test]
+    fn pairs_line_up() {
+        let mut out = Vec::new();
+        let pairs = [("id", Cell::from(7)), ("remote", Cell::none())];
+        write_pairs(&mut out, Palette::Plain, &pairs).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "id      7\nremote  -\n");
+    }
+}
