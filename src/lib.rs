@@ -7,6 +7,7 @@
 //! What is known of these objects here changes only when the worker has accepted it, and every change is told by an
 //! [`Event`]. Deliberately absent: packets. None ever passes through this process.
 
+pub mod http;
 pub mod media;
 mod server;
 
@@ -22,5 +23,3 @@ pub use weir_channel::message::{
     MediaKind, ProducerDump, ProducerStats, Profile, Remote, StatsPage, StreamStats, TransportDump, TransportStats,
     UnroutedReason, WorkerError, WorkerStats,
 };
-
-pub mod http;

@@ -7,6 +7,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+
 /// A refusal: a status for programs that only look at that, a code for those that tell causes apart, and a sentence for
 /// people. Sent as `{"error":{"code":"unknownRoom","message":"no such room 7"}}`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +34,11 @@ impl ApiError {
     /// 400: the request cannot be understood or asks for what cannot be.
     pub fn invalid(message: impl fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalidRequest", message)
+    }
+
+    /// 400: the query string asks for what cannot be.
+    pub fn query(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalidQuery", message)
     }
 
     /// 500: the server's fault.
@@ -64,14 +71,33 @@ pub struct ErrorInfo {
     pub message: String,
 }
 
+impl From<ApiError> for ErrorInfo {
+    fn from(error: ApiError) -> Self {
+        Self {
+            code: error.code.to_owned(),
+            message: error.message,
+        }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = ErrorBody {
-            error: ErrorInfo {
-                code: self.code.to_owned(),
-                message: self.message,
-            },
+        let status = self.status;
+        (status, Json(ErrorBody { error: self.into() })).into_response()
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let code = error.code();
+        let status = match code {
+            "invalidParameters" => StatusCode::BAD_REQUEST,
+            "notFound" => StatusCode::NOT_FOUND,
+            "invalidState" | "conflict" => StatusCode::CONFLICT,
+            "timeout" => StatusCode::GATEWAY_TIMEOUT,
+            "workerDied" | "noWorker" | "portsExhausted" | "tooMany" => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        (self.status, Json(body)).into_response()
+        Self::new(status, code, error)
     }
 }

@@ -30,12 +30,18 @@ pub(super) struct LoggedEvent {
 }
 
 impl LoggedEvent {
-    /// Reads the parts that filters need from an event's JSON: `{"seq":…,"type":…,"room":…,…}`.
-    pub(super) fn new(event: &Value) -> Option<Self> {
+    /// Reads the parts that filters need from an event's JSON, `{"seq":…,"type":…,"room":…,…}`, and adds its id.
+    fn new(mut event: Value, id: impl FnOnce(u64) -> EventId) -> Option<Self> {
+        let seq = event.get("seq")?.as_u64()?;
+        let kind = event.get("type")?.as_str()?.to_owned();
+        let room = event.get("room").and_then(Value::as_u64).map(RoomId);
+        event
+            .as_object_mut()?
+            .insert("id".to_owned(), id(seq).to_string().into());
         Some(Self {
-            seq: event.get("seq")?.as_u64()?,
-            kind: event.get("type")?.as_str()?.to_owned(),
-            room: event.get("room").and_then(Value::as_u64).map(RoomId),
+            seq,
+            kind,
+            room,
             json: event.to_string(),
         })
     }
@@ -88,8 +94,17 @@ pub(super) struct Read {
 pub(super) struct EventLog {
     server: String,
     kept: Mutex<Kept>,
-    /// The number of the newest event; readers wait for it to change.
-    newest: watch::Sender<u64>,
+    /// Readers wait for it to change.
+    end: watch::Sender<End>,
+}
+
+/// Where the log ends at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct End {
+    /// The number of the newest event, 0 before the first.
+    pub(super) newest: u64,
+    /// No other will come.
+    pub(super) closed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -104,12 +119,24 @@ impl EventLog {
         Self {
             server,
             kept: Mutex::default(),
-            newest: watch::Sender::new(0),
+            end: watch::Sender::default(),
         }
     }
 
-    /// Adds an event, and forgets the oldest ones when there are too many. Numbers grow; a gap means lost events.
-    pub(super) fn push(&self, event: LoggedEvent) {
+    /// Adds an event as the server tells it, and forgets the oldest ones when there are too many. Numbers grow; a gap
+    /// means lost events.
+    pub(super) fn record(&self, event: Value) {
+        if let Some(event) = LoggedEvent::new(event, |seq| self.id(seq)) {
+            self.push(event);
+        }
+    }
+
+    /// Says that no other event will come.
+    pub(super) fn close(&self) {
+        self.end.send_modify(|end| end.closed = true);
+    }
+
+    fn push(&self, event: LoggedEvent) {
         let seq = event.seq;
         let mut kept = self.kept();
         kept.bytes += event.json.len();
@@ -120,7 +147,7 @@ impl EventLog {
             }
         }
         drop(kept);
-        self.newest.send_replace(seq);
+        self.end.send_modify(|end| end.newest = seq);
     }
 
     /// The id of event number `seq`.
@@ -131,24 +158,24 @@ impl EventLog {
         }
     }
 
-    /// The number of the newest event, 0 before the first.
-    pub(super) fn newest(&self) -> u64 {
-        *self.newest.borrow()
+    /// Where the log ends now.
+    pub(super) fn end(&self) -> End {
+        *self.end.borrow()
     }
 
     /// The number after which a client that last saw `id` goes on, and whether it is of this server. What another server
     /// told, nobody knows any more; its client gets everything there is.
     pub(super) fn resume(&self, id: &EventId) -> (u64, bool) {
         if id.server == self.server {
-            (id.seq.min(self.newest()), true)
+            (id.seq.min(self.end().newest), true)
         } else {
             (0, false)
         }
     }
 
-    /// Tells when there are events after those that were there at its creation.
-    pub(super) fn watch(&self) -> watch::Receiver<u64> {
-        self.newest.subscribe()
+    /// Tells when the end has changed.
+    pub(super) fn watch(&self) -> watch::Receiver<End> {
+        self.end.subscribe()
     }
 
     /// Up to `max` events after number `after`, without a gap among them.
@@ -201,7 +228,13 @@ mod tests {
         assert_eq!(seqs(&log.read(0, 3)), [1, 2, 3]);
         assert_eq!(seqs(&log.read(3, 100)), [4, 5]);
         assert_eq!(log.read(5, 100), Read::default());
-        assert_eq!(log.newest(), 5);
+        assert_eq!(
+            log.end(),
+            End {
+                newest: 5,
+                closed: false
+            }
+        );
     }
 
     #[test]
@@ -267,28 +300,51 @@ mod tests {
 
     #[test]
     fn filters_read_the_json() {
-        let json = json!({"seq": 7, "type": "producerPaused", "room": 3, "producer": 9});
-        let logged = LoggedEvent::new(&json).unwrap();
+        let log = EventLog::new("abc".to_owned());
+        log.record(json!({"seq": 7, "type": "producerPaused", "room": 3, "producer": 9}));
+        log.record(json!({"seq": 8, "type": "workerStarted"}));
+        log.record(json!({"type": "of no number"}));
+        let read = log.read(6, 10);
+        let parts: Vec<_> = read
+            .events
+            .iter()
+            .map(|event| (event.kind.as_str(), event.room))
+            .collect();
+        assert_eq!(parts, [("producerPaused", Some(RoomId(3))), ("workerStarted", None)]);
+        let json: Value = serde_json::from_str(&read.events[0].json).unwrap();
         assert_eq!(
-            (logged.seq, logged.kind.as_str(), logged.room),
-            (7, "producerPaused", Some(RoomId(3)))
+            json,
+            json!({"id": "abc-7", "seq": 7, "type": "producerPaused", "room": 3, "producer": 9})
         );
-        assert_eq!(serde_json::from_str::<Value>(&logged.json).unwrap(), json);
-        assert_eq!(
-            LoggedEvent::new(&json!({"seq": 7, "type": "workerStarted"}))
-                .unwrap()
-                .room,
-            None
-        );
-        assert_eq!(LoggedEvent::new(&json!({"type": "workerStarted"})), None);
     }
 
     #[tokio::test]
     async fn a_reader_that_waits_is_woken() {
         let log = EventLog::new("a".to_owned());
-        let mut newest = log.watch();
-        let waiting = tokio::spawn(async move { newest.changed().await.map(|()| *newest.borrow()) });
+        let mut end = log.watch();
+        let waiting = tokio::spawn(async move {
+            let first = end.changed().await.map(|()| *end.borrow_and_update());
+            let second = end.changed().await.map(|()| *end.borrow_and_update());
+            (first.unwrap(), second.unwrap(), end)
+        });
+        tokio::task::yield_now().await;
         log.push(event(1, 1));
-        assert_eq!(waiting.await.unwrap().unwrap(), 1);
+        tokio::task::yield_now().await;
+        log.close();
+        let (first, second, _) = waiting.await.unwrap();
+        assert_eq!(
+            first,
+            End {
+                newest: 1,
+                closed: false
+            }
+        );
+        assert_eq!(
+            second,
+            End {
+                newest: 1,
+                closed: true
+            }
+        );
     }
 }

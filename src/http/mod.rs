@@ -3,13 +3,29 @@
 //! [`ControlSocket`] takes the socket's path, [`serve`] answers on it what [`app`] defines. The routes are described in
 //! `docs/api.md`, whose examples a test runs.
 
+mod answer;
+mod app;
+mod consumers;
 mod error;
 mod event_log;
+mod events;
 mod extract;
+mod list;
 mod listen;
+mod producers;
+mod rooms;
+mod server;
 mod socket;
+mod stats;
+mod transports;
+mod view;
 
+pub use app::{ControlOptions, LogHook, app};
 pub use error::{ApiError, ErrorBody, ErrorInfo};
 pub use extract::BODY_BYTES_MAX;
+pub use list::LIST_MAX;
 pub use listen::{Limits, serve};
+pub use server::{Health, HealthStatus, ServerStats, StatsOfWorker};
 pub use socket::{BindError, ControlSocket, default_path};
+pub use stats::{ConsumerStats, ProducerStats, Residence, RoomStats, StreamStats, TransportStats, WorkerStats};
+pub use view::{ConsumerView, Listing, ProducerView, RoomView, TransportView};

@@ -27,7 +27,7 @@ use super::{Shared, lock, random};
 const SSRC_TRIES: usize = 8;
 
 /// A pair of addresses, as a remote or an operator should see it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tuple {
     /// The address to send to: the announced one if there is one, else the bound one.

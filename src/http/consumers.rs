@@ -1,0 +1,174 @@
+//! `/consumers`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use serde_json::Value;
+use weir_channel::id::{ConsumerId, ProducerId, TransportId};
+use weir_channel::message::Profile;
+
+use super::answer::{AppData, Closed, Created, PreferredProfile};
+use super::app::App;
+use super::error::ApiError;
+use super::extract::{Body, Id, Params};
+use super::list::{ListQuery, unknown};
+use super::stats::ConsumerStats;
+use super::view::{ConsumerView, Listing};
+use crate::{Consumer, ConsumerOptions, ConsumerRtp};
+
+impl From<&Consumer> for ConsumerView {
+    fn from(consumer: &Consumer) -> Self {
+        Self {
+            id: consumer.id(),
+            room: consumer.room().id(),
+            transport: consumer.transport().id(),
+            producer: consumer.producer().id(),
+            kind: consumer.kind(),
+            paused: consumer.paused(),
+            source_paused: consumer.source_paused(),
+            preferred_profile: consumer.preferred_profile(),
+            effective_profile: consumer.effective_profile(),
+            rtp_parameters: None,
+            app_data: consumer.app_data().clone(),
+        }
+    }
+}
+
+impl ConsumerView {
+    /// As it is shown by itself.
+    fn whole(consumer: &Consumer) -> Self {
+        Self {
+            rtp_parameters: Some(consumer.rtp_parameters().clone()),
+            ..Self::from(consumer)
+        }
+    }
+}
+
+impl App {
+    fn consumer(&self, id: ConsumerId) -> Result<Consumer, ApiError> {
+        self.server.consumer(id).ok_or_else(|| unknown(id))
+    }
+}
+
+/// `GET /consumers`
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Params(query): Params<ListQuery>,
+) -> Result<Json<Listing<ConsumerView>>, ApiError> {
+    let rooms = query.rooms(&app.server)?;
+    let mut consumers: Vec<Consumer> = rooms.iter().flat_map(|room| room.consumers()).collect();
+    if let Some(transport) = query.transport {
+        consumers.retain(|consumer| consumer.transport().id() == transport);
+    }
+    if let Some(producer) = query.producer {
+        consumers.retain(|consumer| consumer.producer().id() == producer);
+    }
+    Ok(Json(query.part(consumers, |consumer| consumer.id().0)))
+}
+
+/// [`ConsumerOptions`], and of which producer.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CreateConsumer {
+    producer: ProducerId,
+    #[serde(default)]
+    paused: bool,
+    #[serde(default)]
+    preferred_profile: Profile,
+    #[serde(default)]
+    rtp: ConsumerRtp,
+    #[serde(default)]
+    app_data: Value,
+}
+
+/// `POST /transports/{id}/consumers`
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Id(transport): Id<TransportId>,
+    Body(body): Body<CreateConsumer>,
+) -> Result<Created<ConsumerView>, ApiError> {
+    let options = ConsumerOptions {
+        paused: body.paused,
+        preferred_profile: body.preferred_profile,
+        rtp: body.rtp,
+        app_data: body.app_data,
+    };
+    let consumer = app.transport(transport)?.consume(body.producer, options).await?;
+    Ok(Created(
+        format!("/consumers/{}", consumer.id().0),
+        ConsumerView::whole(&consumer),
+    ))
+}
+
+/// `GET /consumers/{id}`
+pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Json<ConsumerView>, ApiError> {
+    Ok(Json(ConsumerView::whole(&app.consumer(id)?)))
+}
+
+/// `POST /consumers/{id}/pause`
+pub(super) async fn pause(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ConsumerId>,
+    Body(body): Body<AppData>,
+) -> Result<Json<ConsumerView>, ApiError> {
+    let consumer = app.consumer(id)?;
+    consumer.pause(body.app_data).await?;
+    Ok(Json(ConsumerView::from(&consumer)))
+}
+
+/// `POST /consumers/{id}/resume`
+pub(super) async fn resume(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ConsumerId>,
+    Body(body): Body<AppData>,
+) -> Result<Json<ConsumerView>, ApiError> {
+    let consumer = app.consumer(id)?;
+    consumer.resume(body.app_data).await?;
+    Ok(Json(ConsumerView::from(&consumer)))
+}
+
+/// `PUT /consumers/{id}/preferred-profile`
+pub(super) async fn set_preferred_profile(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ConsumerId>,
+    Body(PreferredProfile { profile }): Body<PreferredProfile>,
+) -> Result<Json<ConsumerView>, ApiError> {
+    let consumer = app.consumer(id)?;
+    consumer.set_preferred_profile(profile).await?;
+    Ok(Json(ConsumerView::from(&consumer)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// `POST /consumers/{id}/key-frame`
+pub(super) async fn request_key_frame(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ConsumerId>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<ConsumerView>, ApiError> {
+    let consumer = app.consumer(id)?;
+    consumer.request_key_frame().await?;
+    Ok(Json(ConsumerView::from(&consumer)))
+}
+
+/// `GET /consumers/{id}/stats`
+pub(super) async fn stats(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ConsumerId>,
+) -> Result<Json<ConsumerStats>, ApiError> {
+    Ok(Json(app.consumer(id)?.stats().await?.into()))
+}
+
+/// `DELETE /consumers/{id}`
+pub(super) async fn close(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ConsumerId>,
+    Body(body): Body<AppData>,
+) -> Result<Json<Closed<ConsumerId>>, ApiError> {
+    app.consumer(id)?.close(body.app_data).await?;
+    Ok(Json(Closed::new(id)))
+}

@@ -1,0 +1,263 @@
+//! `GET /events`: what happens, as server-sent events; `GET /events/recent`: what has happened, as JSON.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event as SseEvent, KeepAlive};
+use axum::response::{IntoResponse, Response, Sse};
+use futures::Stream;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+use weir_channel::id::RoomId;
+
+use super::app::App;
+use super::error::ApiError;
+use super::event_log::{EventId, EventLog, LoggedEvent};
+use super::extract::Params;
+
+/// Events a reader takes from the log at once.
+const BATCH: usize = 256;
+
+/// The most events one answer of `GET /events/recent` has.
+const RECENT_MAX: usize = 1_000;
+
+/// The types an event can have, for refusing a filter that would never let anything through.
+pub(super) const KINDS: [&str; 19] = [
+    "workerStarted",
+    "workerDied",
+    "roomOpened",
+    "roomClosed",
+    "transportOpened",
+    "remoteSet",
+    "remoteLearned",
+    "transportClosed",
+    "producerOpened",
+    "producerPaused",
+    "producerResumed",
+    "producerPreferredProfileSet",
+    "producerClosed",
+    "consumerOpened",
+    "consumerPaused",
+    "consumerResumed",
+    "consumerPreferredProfileSet",
+    "consumerEffectiveProfileChanged",
+    "consumerClosed",
+];
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventQuery {
+    /// Only events of this room.
+    room: Option<RoomId>,
+    /// Only events of these types, separated by commas.
+    kind: Option<String>,
+    /// Go on after this event; `0`: from the oldest there is.
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// Which events a reader wants.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Filter {
+    room: Option<RoomId>,
+    /// Empty: all.
+    kinds: Vec<String>,
+}
+
+impl Filter {
+    fn new(query: &EventQuery) -> Result<Self, ApiError> {
+        let kinds = query.kind.iter().flat_map(|kinds| kinds.split(','));
+        let kinds: Vec<String> = kinds.map(|kind| kind.trim().to_owned()).collect();
+        if let Some(unknown) = kinds.iter().find(|kind| !is_kind(kind)) {
+            let message = format!(
+                "kind: {unknown:?} is no type of event; there are {} and serverClosed",
+                KINDS.join(", ")
+            );
+            return Err(ApiError::query(message));
+        }
+        Ok(Self {
+            room: query.room,
+            kinds,
+        })
+    }
+
+    /// The end of the server is let through always.
+    fn admits(&self, event: &LoggedEvent) -> bool {
+        let wanted_kind = self.kinds.is_empty() || self.kinds.contains(&event.kind);
+        let wanted_room = self.room.is_none() || self.room == event.room;
+        wanted_kind && wanted_room || event.kind == "serverClosed"
+    }
+}
+
+fn is_kind(kind: &str) -> bool {
+    KINDS.contains(&kind) || kind == "serverClosed"
+}
+
+/// Where a reader begins, and whether it comes from another server's log.
+struct Start {
+    after: u64,
+    restarted: bool,
+}
+
+/// Where `text` (an id, or `0`) points to.
+fn start(log: &EventLog, text: Option<&str>, otherwise: u64) -> Result<Start, ApiError> {
+    let (after, restarted) = match text {
+        None => (otherwise, false),
+        Some("0") => (0, false),
+        Some(text) => {
+            let id: EventId = text.parse().map_err(|error| {
+                let shown: String = text.chars().take(60).collect();
+                ApiError::query(format_args!("after: {shown:?}: {error}"))
+            })?;
+            let (after, same) = log.resume(&id);
+            (after, !same)
+        }
+    };
+    Ok(Start { after, restarted })
+}
+
+/// An answer of `GET /events/recent`.
+#[derive(Serialize)]
+pub(super) struct Recent {
+    /// The events, oldest first.
+    items: Vec<Value>,
+    /// So many events before or among these were forgotten; they may have been of any room and kind.
+    missed: u64,
+    /// The id to go on after.
+    position: String,
+    /// Whether there are more already.
+    more: bool,
+}
+
+/// `GET /events/recent`
+pub(super) async fn recent(
+    State(app): State<Arc<App>>,
+    Params(query): Params<EventQuery>,
+) -> Result<Json<Recent>, ApiError> {
+    let filter = Filter::new(&query)?;
+    let limit = query.limit.unwrap_or(RECENT_MAX).clamp(1, RECENT_MAX);
+    let mut after = start(&app.log, query.after.as_deref(), 0)?.after;
+    let (mut items, mut missed) = (Vec::new(), 0);
+    // What was forgotten before a reader that begins at the beginning came, it has not missed.
+    let mut begins = query.after.is_none();
+    while items.len() < limit {
+        let read = app.log.read(after, limit - items.len());
+        let Some(last) = read.events.last() else {
+            break;
+        };
+        after = last.seq;
+        missed += if begins { 0 } else { read.missed };
+        begins = false;
+        for event in read.events.iter().filter(|event| filter.admits(event)) {
+            items.push(serde_json::from_str(&event.json).map_err(ApiError::internal)?);
+        }
+    }
+    Ok(Json(Recent {
+        items,
+        missed,
+        position: app.log.id(after).to_string(),
+        more: app.log.end().newest > after,
+    }))
+}
+
+/// `GET /events`
+pub(super) async fn follow(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Params(query): Params<EventQuery>,
+) -> Result<Response, ApiError> {
+    if query.limit.is_some() {
+        let message = "limit: a stream has none; see /events/recent";
+        return Err(ApiError::query(message));
+    }
+    let filter = Filter::new(&query)?;
+    let last_event_id = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    // What a client has seen counts for more than where it wanted to begin.
+    let start = start(&app.log, last_event_id.or(query.after.as_deref()), app.log.end().newest)?;
+    let seat = Arc::clone(&app.followers).try_acquire_owned().map_err(|_| {
+        let message = "too many clients follow events already";
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooManyStreams", message)
+    })?;
+    let heartbeat = KeepAlive::new().interval(app.heartbeat).text("heartbeat");
+    let events = events(app, filter, start, seat);
+    Ok(Sse::new(events).keep_alive(heartbeat).into_response())
+}
+
+/// The events a reader gets, one by one, for as long as the server lives.
+fn events(
+    app: Arc<App>,
+    filter: Filter,
+    start: Start,
+    seat: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<SseEvent, Infallible>> {
+    let reader = Reader {
+        end: app.log.watch(),
+        after: start.after,
+        ready: Vec::new(),
+        app,
+        filter,
+        _seat: seat,
+    };
+    let opening = if start.restarted {
+        note("restarted", &json!({"type": "restarted"}))
+    } else {
+        // Lets a client know at once that it hears whatever happens from now on.
+        SseEvent::default().comment("following")
+    };
+    futures::stream::unfold((Some(opening), reader), |(opening, mut reader)| async move {
+        let event = match opening {
+            Some(opening) => opening,
+            None => reader.next().await?,
+        };
+        Some((Ok(event), (None, reader)))
+    })
+}
+
+/// An event that is not the server's but this reader's own; it has no id, so that the client's position stays.
+fn note(name: &str, data: &Value) -> SseEvent {
+    SseEvent::default().event(name).data(data.to_string())
+}
+
+struct Reader {
+    app: Arc<App>,
+    filter: Filter,
+    end: tokio::sync::watch::Receiver<super::event_log::End>,
+    after: u64,
+    /// What comes next, the last first.
+    ready: Vec<SseEvent>,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<SseEvent> {
+        loop {
+            if let Some(event) = self.ready.pop() {
+                return Some(event);
+            }
+            let end = *self.end.borrow_and_update();
+            let read = self.app.log.read(self.after, BATCH);
+            if let Some(last) = read.events.last() {
+                self.after = last.seq;
+                let admitted = read.events.iter().rev().filter(|event| self.filter.admits(event));
+                self.ready.extend(admitted.map(|event| {
+                    let id = self.app.log.id(event.seq).to_string();
+                    SseEvent::default().id(id).event(&event.kind).data(&event.json)
+                }));
+                if read.missed > 0 {
+                    self.ready
+                        .push(note("lagged", &json!({"type": "lagged", "count": read.missed})));
+                }
+                continue;
+            }
+            if end.closed {
+                return None;
+            }
+            // An error means that the log is gone, and with it the server.
+            self.end.changed().await.ok()?;
+        }
+    }
+}

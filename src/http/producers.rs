@@ -1,0 +1,130 @@
+//! `/producers`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use weir_channel::id::{ProducerId, TransportId};
+
+use super::answer::{AppData, Closed, Created, PreferredProfile};
+use super::app::App;
+use super::error::ApiError;
+use super::extract::{Body, Id, Params};
+use super::list::{ListQuery, unknown};
+use super::stats::ProducerStats;
+use super::view::{Listing, ProducerView};
+use crate::{Producer, ProducerOptions};
+
+impl From<&Producer> for ProducerView {
+    fn from(producer: &Producer) -> Self {
+        Self {
+            id: producer.id(),
+            room: producer.room().id(),
+            transport: producer.transport().id(),
+            kind: producer.kind(),
+            paused: producer.paused(),
+            preferred_profile: producer.preferred_profile(),
+            rtp_parameters: None,
+            app_data: producer.app_data().clone(),
+        }
+    }
+}
+
+impl ProducerView {
+    /// As it is shown by itself.
+    fn whole(producer: &Producer) -> Self {
+        Self {
+            rtp_parameters: Some(producer.rtp_parameters().clone()),
+            ..Self::from(producer)
+        }
+    }
+}
+
+impl App {
+    fn producer(&self, id: ProducerId) -> Result<Producer, ApiError> {
+        self.server.producer(id).ok_or_else(|| unknown(id))
+    }
+}
+
+/// `GET /producers`
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Params(query): Params<ListQuery>,
+) -> Result<Json<Listing<ProducerView>>, ApiError> {
+    let query = query.only(&["room", "transport"])?;
+    let rooms = query.rooms(&app.server)?;
+    let mut producers: Vec<Producer> = rooms.iter().flat_map(|room| room.producers()).collect();
+    if let Some(transport) = query.transport {
+        producers.retain(|producer| producer.transport().id() == transport);
+    }
+    Ok(Json(query.part(producers, |producer| producer.id().0)))
+}
+
+/// `POST /transports/{id}/producers`
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Id(transport): Id<TransportId>,
+    Body(options): Body<ProducerOptions>,
+) -> Result<Created<ProducerView>, ApiError> {
+    let producer = app.transport(transport)?.produce(options).await?;
+    Ok(Created(
+        format!("/producers/{}", producer.id().0),
+        ProducerView::whole(&producer),
+    ))
+}
+
+/// `GET /producers/{id}`
+pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Json<ProducerView>, ApiError> {
+    Ok(Json(ProducerView::whole(&app.producer(id)?)))
+}
+
+/// `POST /producers/{id}/pause`
+pub(super) async fn pause(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ProducerId>,
+    Body(body): Body<AppData>,
+) -> Result<Json<ProducerView>, ApiError> {
+    let producer = app.producer(id)?;
+    producer.pause(body.app_data).await?;
+    Ok(Json(ProducerView::from(&producer)))
+}
+
+/// `POST /producers/{id}/resume`
+pub(super) async fn resume(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ProducerId>,
+    Body(body): Body<AppData>,
+) -> Result<Json<ProducerView>, ApiError> {
+    let producer = app.producer(id)?;
+    producer.resume(body.app_data).await?;
+    Ok(Json(ProducerView::from(&producer)))
+}
+
+/// `PUT /producers/{id}/preferred-profile`
+pub(super) async fn set_preferred_profile(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ProducerId>,
+    Body(PreferredProfile { profile }): Body<PreferredProfile>,
+) -> Result<Json<ProducerView>, ApiError> {
+    let producer = app.producer(id)?;
+    producer.set_preferred_profile(profile).await?;
+    Ok(Json(ProducerView::from(&producer)))
+}
+
+/// `GET /producers/{id}/stats`
+pub(super) async fn stats(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ProducerId>,
+) -> Result<Json<ProducerStats>, ApiError> {
+    Ok(Json(app.producer(id)?.stats().await?.into()))
+}
+
+/// `DELETE /producers/{id}`
+pub(super) async fn close(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ProducerId>,
+    Body(body): Body<AppData>,
+) -> Result<Json<Closed<ProducerId>>, ApiError> {
+    app.producer(id)?.close(body.app_data).await?;
+    Ok(Json(Closed::new(id)))
+}

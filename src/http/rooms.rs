@@ -1,0 +1,85 @@
+//! `/rooms`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::Value;
+use weir_channel::id::RoomId;
+
+use super::answer::{AppData, Closed, Created, camel_case};
+use super::app::App;
+use super::error::ApiError;
+use super::extract::{Body, Id, Params};
+use super::list::{ListQuery, unknown};
+use super::stats::RoomStats;
+use super::view::{Listing, RoomView};
+use crate::{Room, RoomOptions};
+
+impl From<&Room> for RoomView {
+    fn from(room: &Room) -> Self {
+        Self {
+            id: room.id(),
+            worker: room.worker(),
+            transports: room.transports().len(),
+            producers: room.producers().len(),
+            consumers: room.consumers().len(),
+            app_data: room.app_data().clone(),
+        }
+    }
+}
+
+impl App {
+    pub(super) fn room(&self, id: RoomId) -> Result<Room, ApiError> {
+        self.server.room(id).ok_or_else(|| unknown(id))
+    }
+}
+
+/// `GET /rooms`
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Params(query): Params<ListQuery>,
+) -> Result<Json<Listing<RoomView>>, ApiError> {
+    let query = query.only(&[])?;
+    Ok(Json(query.part(app.server.rooms(), |room| room.id().0)))
+}
+
+/// `POST /rooms`
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Body(options): Body<RoomOptions>,
+) -> Result<Created<RoomView>, ApiError> {
+    let room = app.server.create_room(options).await?;
+    Ok(Created(format!("/rooms/{}", room.id().0), RoomView::from(&room)))
+}
+
+/// `GET /rooms/{id}`
+pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<RoomView>, ApiError> {
+    Ok(Json(RoomView::from(&app.room(id)?)))
+}
+
+/// `GET /rooms/{id}/stats`
+pub(super) async fn stats(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<RoomStats>, ApiError> {
+    Ok(Json(app.room(id)?.stats().await?.into()))
+}
+
+/// `GET /rooms/{id}/dump`
+pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<Value>, ApiError> {
+    let page = app.room(id)?.dump().await?;
+    let mut dump = serde_json::to_value(page).map_err(ApiError::internal)?;
+    camel_case(&mut dump);
+    if let Some(dump) = dump.as_object_mut() {
+        dump.remove("next");
+    }
+    Ok(Json(dump))
+}
+
+/// `DELETE /rooms/{id}`
+pub(super) async fn close(
+    State(app): State<Arc<App>>,
+    Id(id): Id<RoomId>,
+    Body(body): Body<AppData>,
+) -> Result<Json<Closed<RoomId>>, ApiError> {
+    app.room(id)?.close(body.app_data).await?;
+    Ok(Json(Closed::new(id)))
+}

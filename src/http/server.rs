@@ -1,0 +1,271 @@
+//! `/health`, `/stats`, `/settings`, `/workers`
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use weir_channel::id::WorkerId;
+use weir_channel::message::LogLevel;
+
+use super::app::App;
+use super::error::{ApiError, ErrorInfo};
+use super::extract::{Body, Id};
+use super::list::unknown;
+use super::stats::WorkerStats;
+use super::view::Listing;
+use crate::{Family, LogTag, PortRange, Server, SettingsUpdate, WorkerInfo, WorkerState};
+
+/// How a server is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// The conclusion.
+    pub status: HealthStatus,
+    /// Why it is not `ok`, a sentence each.
+    pub reasons: Vec<String>,
+}
+
+/// In one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HealthStatus {
+    /// All workers serve.
+    Ok,
+    /// Some workers serve. Whoever restarts the server now ends the rooms of those.
+    Degraded,
+    /// Nobody serves.
+    Down,
+}
+
+impl Health {
+    fn of(workers: &[WorkerInfo], closed: bool) -> Self {
+        if closed {
+            return Self {
+                status: HealthStatus::Down,
+                reasons: vec!["the server is closing".to_owned()],
+            };
+        }
+        let running = workers
+            .iter()
+            .filter(|worker| worker.state == WorkerState::Running)
+            .count();
+        let status = match running {
+            0 => HealthStatus::Down,
+            _ if running == workers.len() => HealthStatus::Ok,
+            _ => HealthStatus::Degraded,
+        };
+        let mut reasons: Vec<String> = workers.iter().filter_map(reason).collect();
+        if workers.is_empty() {
+            reasons.push("there is no worker".to_owned());
+        }
+        Self { status, reasons }
+    }
+}
+
+/// What is wrong with a worker, if anything is.
+fn reason(worker: &WorkerInfo) -> Option<String> {
+    let doing = match worker.state {
+        WorkerState::Running => return None,
+        WorkerState::Starting => "is starting",
+        WorkerState::Restarting { .. } => "waits to be restarted",
+        WorkerState::Closed => "is closed",
+    };
+    Some(match &worker.last_exit {
+        Some(cause) => format!("{} {doing}: {cause}", worker.id),
+        None => format!("{} {doing}", worker.id),
+    })
+}
+
+/// `GET /health`
+pub(super) async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Health>) {
+    let health = Health::of(&app.server.workers(), app.server.closed());
+    let status = match health.status {
+        HealthStatus::Ok | HealthStatus::Degraded => StatusCode::OK,
+        HealthStatus::Down => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(health))
+}
+
+/// `GET /workers`
+pub(super) async fn workers(State(app): State<Arc<App>>) -> Json<Listing<WorkerInfo>> {
+    // At most 1,024; no parts are needed.
+    Json(Listing {
+        items: app.server.workers(),
+        next: None,
+    })
+}
+
+/// `GET /workers/{id}`
+pub(super) async fn worker(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) -> Result<Json<WorkerInfo>, ApiError> {
+    let mut workers = app.server.workers().into_iter();
+    workers
+        .find(|worker| worker.id == id)
+        .map(Json)
+        .ok_or_else(|| unknown(id))
+}
+
+/// `GET /workers/{id}/stats`
+pub(super) async fn worker_stats(
+    State(app): State<Arc<App>>,
+    Id(id): Id<WorkerId>,
+) -> Result<Json<WorkerStats>, ApiError> {
+    Ok(Json(app.server.worker_stats(id).await?.into()))
+}
+
+/// The counters of all workers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ServerStats {
+    /// Of all that answered together.
+    pub total: WorkerStats,
+    /// Of each.
+    pub workers: Vec<StatsOfWorker>,
+}
+
+/// The counters of one worker, or why there are none.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StatsOfWorker {
+    /// Which one.
+    pub worker: WorkerId,
+    /// Its counters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stats: Option<WorkerStats>,
+    /// Why it did not tell them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorInfo>,
+}
+
+/// `GET /stats`
+pub(super) async fn stats(State(app): State<Arc<App>>) -> Json<ServerStats> {
+    let asked = app
+        .server
+        .workers()
+        .into_iter()
+        .map(|worker| stats_of(&app.server, worker.id));
+    let workers = futures::future::join_all(asked).await;
+    let mut total = WorkerStats::default();
+    for stats in workers.iter().filter_map(|worker| worker.stats.as_ref()) {
+        total.add(stats);
+    }
+    Json(ServerStats { total, workers })
+}
+
+async fn stats_of(server: &Server, worker: WorkerId) -> StatsOfWorker {
+    let (stats, error) = match server.worker_stats(worker).await {
+        Ok(stats) => (Some(stats.into()), None),
+        Err(error) => (None, Some(ApiError::from(error).into())),
+    };
+    StatsOfWorker { worker, stats, error }
+}
+
+/// What the server was started with and can be seen from outside, and how much it logs now.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SettingsView {
+    log_level: LogLevel,
+    log_tags: Vec<LogTag>,
+    workers: usize,
+    rtc_ipv4: Family<Ipv4Addr>,
+    rtc_ipv6: Family<Ipv6Addr>,
+    rtc_announced_ipv4: Option<Ipv4Addr>,
+    rtc_announced_ipv6: Option<Ipv6Addr>,
+    rtc_ports: PortRange,
+    socket_receive_buffer: u32,
+    socket_send_buffer: u32,
+    coalescing_us_max: u32,
+}
+
+impl From<&Server> for SettingsView {
+    fn from(server: &Server) -> Self {
+        let settings = server.settings();
+        let log = server.log_settings();
+        Self {
+            log_level: log.level,
+            log_tags: log.tags,
+            workers: server.workers().len(),
+            rtc_ipv4: settings.rtc_ipv4,
+            rtc_ipv6: settings.rtc_ipv6,
+            rtc_announced_ipv4: settings.rtc_announced_ipv4,
+            rtc_announced_ipv6: settings.rtc_announced_ipv6,
+            rtc_ports: settings.rtc_ports,
+            socket_receive_buffer: settings.socket_receive_buffer,
+            socket_send_buffer: settings.socket_send_buffer,
+            coalescing_us_max: settings.coalescing_us_max,
+        }
+    }
+}
+
+/// `GET /settings`
+pub(super) async fn settings(State(app): State<Arc<App>>) -> Json<SettingsView> {
+    Json(SettingsView::from(&app.server))
+}
+
+/// `PATCH /settings`
+pub(super) async fn update_settings(
+    State(app): State<Arc<App>>,
+    Body(update): Body<SettingsUpdate>,
+) -> Result<Json<SettingsView>, ApiError> {
+    let updated = app.server.update_settings(update).await;
+    // Also after an error: it holds for the workers that are started later.
+    if let Some(hook) = &app.on_log_settings {
+        hook(&app.server.log_settings());
+    }
+    updated?;
+    Ok(Json(SettingsView::from(&app.server)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DeathCause;
+
+    fn worker(id: u32, state: WorkerState) -> WorkerInfo {
+        WorkerInfo {
+            id: WorkerId(id),
+            pid: None,
+            cpu: None,
+            state,
+            rooms: 0,
+            restarts: 0,
+            last_exit: None,
+            ping_rtt_us: None,
+        }
+    }
+
+    #[test]
+    fn health_is_told_with_reasons() {
+        let running = worker(1, WorkerState::Running);
+        let mut dead = worker(2, WorkerState::Restarting { after_ms: 100 });
+        dead.last_exit = Some(DeathCause::ChannelClosed);
+        let check = |workers: &[WorkerInfo], closed, status, reasons: &[&str]| {
+            let health = Health::of(workers, closed);
+            assert_eq!(
+                (health.status, health.reasons),
+                (status, reasons.iter().map(|r| (*r).to_owned()).collect())
+            );
+        };
+        let because = format!("worker 2 waits to be restarted: {}", DeathCause::ChannelClosed);
+        check(
+            &[running.clone(), worker(2, WorkerState::Running)],
+            false,
+            HealthStatus::Ok,
+            &[],
+        );
+        check(
+            &[running.clone(), dead.clone()],
+            false,
+            HealthStatus::Degraded,
+            &[&because],
+        );
+        check(&[dead], false, HealthStatus::Down, &[&because]);
+        check(
+            &[worker(1, WorkerState::Starting)],
+            false,
+            HealthStatus::Down,
+            &["worker 1 is starting"],
+        );
+        check(&[], false, HealthStatus::Down, &["there is no worker"]);
+        check(&[running], true, HealthStatus::Down, &["the server is closing"]);
+    }
+}
