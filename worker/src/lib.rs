@@ -3,6 +3,8 @@
 //! [`rtp`] gives bytes their names, [`relay`] decides what goes where and rewrites it, [`net`] talks to the kernel, and
 //! `process` is the loop around them. Dependencies point one way: `rtp <- relay <- process -> net`.
 
+#[doc(hidden)]
+pub mod fuzz;
 pub mod net;
 pub mod relay;
 pub mod rtp;
