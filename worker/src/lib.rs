@@ -1,11 +1,14 @@
 //! Weir's media plane: what runs in a worker process. One process, one thread, one core.
 //!
 //! [`rtp`] gives bytes their names, [`relay`] decides what goes where and rewrites it, [`net`] talks to the kernel, and
-//! `process` is the loop around them. Dependencies point one way: `rtp <- relay <- process -> net`.
+//! [`process`] is the loop around them. Dependencies point one way: `rtp <- relay <- process -> net`.
 
+pub mod exit;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod log;
 pub mod net;
+pub mod process;
 pub mod relay;
 pub mod rtp;
 pub mod time;

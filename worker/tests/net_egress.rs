@@ -108,7 +108,7 @@ fn a_stranger_knocks_at_the_door_and_the_remote_takes_the_path() {
     let mut batch = ReceiveBatch::new(8, 2048);
     let mut arrived = |egress: &Egress, side| {
         let socket = egress.sockets.get(T, Port::Rtp, side).unwrap();
-        let received = batch.receive(socket).unwrap();
+        let received = batch.receive(socket, 64).unwrap();
         received
             .datagrams
             .iter()
@@ -151,7 +151,7 @@ fn a_remote_that_cannot_be_reached_leaves_the_old_one_working() {
     peer.send_to(address, b"me too");
     let path = egress.sockets.get(T, Port::Rtp, Side::Path).unwrap();
     let mut batch = ReceiveBatch::new(8, 2048);
-    assert_eq!(batch.receive(path).unwrap().datagrams.len(), 1);
+    assert_eq!(batch.receive(path, 64).unwrap().datagrams.len(), 1);
 }
 
 /// A socket bound to all addresses takes the local address of its first route; it must not keep it for the next.
@@ -319,7 +319,7 @@ fn gathered_neighbours_of_equal_size_leave_as_one_train() {
         expected.push(packet);
     }
     egress.flush_gathered();
-    let received = batch.receive(receiver.as_fd()).unwrap();
+    let received = batch.receive(receiver.as_fd(), 64).unwrap();
     let shapes: Vec<_> = received
         .datagrams
         .iter()
@@ -412,7 +412,7 @@ fn rtcp_has_its_own_port_or_shares_the_first() {
     assert!(media.drain().is_empty());
     reports.send_to(rtcp_address, b"an answer");
     let path = egress.sockets.get(TransportIx(1), Port::Rtcp, Side::Path).unwrap();
-    assert_eq!(ReceiveBatch::new(2, 2048).receive(path).unwrap().datagrams.len(), 1);
+    assert_eq!(ReceiveBatch::new(2, 2048).receive(path, 64).unwrap().datagrams.len(), 1);
     let stats = egress.sockets.stats(TransportIx(1)).unwrap();
     assert_eq!((stats.rtcp_sent, stats.packets_sent, stats.bytes_sent), (1, 1, 8));
     assert_eq!(egress.stats().packets_sent, 2);
@@ -489,9 +489,9 @@ fn kernel_drops_are_counted_from_the_beginning_of_the_transport() {
             peer.send_to(address, &packet(number, 1000));
         }
         let path = sockets.get(transport, Port::Rtp, Side::Path).unwrap();
-        let arrived = batch.receive(path).unwrap().datagrams.len() as u64;
+        let arrived = batch.receive(path, 64).unwrap().datagrams.len() as u64;
         peer.send_to(address, b"one more");
-        let drop_count = batch.receive(path).unwrap().drop_count.unwrap();
+        let drop_count = batch.receive(path, 64).unwrap().drop_count.unwrap();
         sockets.note_drop_count(transport, Port::Rtp, Side::Path, drop_count);
         assert_eq!(sockets.stats(transport).unwrap().kernel_drops, 50 - arrived);
         sockets.detach(transport);
@@ -514,7 +514,7 @@ fn residence_is_measured_for_every_packet_when_asked_for() {
             .unwrap()
             .try_clone_to_owned()
             .unwrap();
-        let received = batch.receive(door.as_fd()).unwrap();
+        let received = batch.receive(door.as_fd(), 64).unwrap();
         egress.begin_batch(&received);
         for datagram in received.datagrams {
             let packet = &received.bytes[datagram.range()];

@@ -37,7 +37,7 @@ fn trains_of_unequal_sizes_come_back_packet_by_packet() {
         }
         expected.extend(packets);
     }
-    let received = batch.receive(receiver.as_fd()).unwrap();
+    let received = batch.receive(receiver.as_fd(), 64).unwrap();
     assert!(received.datagrams.len() < expected.len(), "trains are received whole");
     assert!(
         received
@@ -122,7 +122,7 @@ fn what_the_kernel_drops_is_counted() {
     assert_eq!(drop_count(receiver.as_fd()) - before, dropped, "asked for");
     // Reported with the next packet, too.
     send.send_packet(sender.as_fd(), &packet(100, 1000)).unwrap();
-    let received = batch.receive(receiver.as_fd()).unwrap();
+    let received = batch.receive(receiver.as_fd(), 64).unwrap();
     assert_eq!(received.datagrams.len(), 1);
     assert_eq!(received.drop_count, Some(before + dropped));
 }
@@ -135,7 +135,7 @@ fn a_datagram_that_does_not_fit_is_dropped_and_told() {
     send.send_packet(sender.as_fd(), &packet(1, 1500)).unwrap();
     send.send_packet(sender.as_fd(), &packet(2, 1501)).unwrap();
     send.send_packet(sender.as_fd(), &packet(3, 20)).unwrap();
-    let received = batch.receive(receiver.as_fd()).unwrap();
+    let received = batch.receive(receiver.as_fd(), 64).unwrap();
     assert_eq!(received.truncated, 1);
     let contents: Vec<_> = received
         .datagrams
@@ -153,11 +153,11 @@ fn a_full_batch_says_so_and_the_rest_waits() {
     for number in 0..6 {
         send.send_packet(sender.as_fd(), &packet(number, 100)).unwrap();
     }
-    let received = batch.receive(receiver.as_fd()).unwrap();
+    let received = batch.receive(receiver.as_fd(), 64).unwrap();
     assert_eq!((received.datagrams.len(), received.is_full), (4, true));
-    let received = batch.receive(receiver.as_fd()).unwrap();
+    let received = batch.receive(receiver.as_fd(), 64).unwrap();
     assert_eq!((received.datagrams.len(), received.is_full), (2, false));
-    let received = batch.receive(receiver.as_fd()).unwrap();
+    let received = batch.receive(receiver.as_fd(), 64).unwrap();
     assert_eq!((received.datagrams.len(), received.is_full), (0, false));
     assert_eq!(batch.calls(), 3);
 }
@@ -194,7 +194,7 @@ fn sources_are_told_for_both_protocols_and_mapped_ones_as_ipv4() {
     let mut send = KernelSend::new();
     send.send_packet(v6.as_fd(), b"six").unwrap();
     send.send_packet(v4.as_fd(), b"four").unwrap();
-    let received = batch.receive(any.as_fd()).unwrap();
+    let received = batch.receive(any.as_fd(), 64).unwrap();
     let sources: Vec<_> = received.datagrams.iter().map(|datagram| datagram.source).collect();
     assert_eq!(sources, [address_of(&v6), address_of(&v4)]);
 }
@@ -208,7 +208,7 @@ fn arrivals_are_stamped_when_asked_for() {
         sockets::stamp_arrivals(receiver.as_fd(), on).unwrap();
         send.send_packet(sender.as_fd(), b"one").unwrap();
         send.send_train(sender.as_fd(), b"twothr", 3).unwrap();
-        let received = batch.receive(receiver.as_fd()).unwrap();
+        let received = batch.receive(receiver.as_fd(), 64).unwrap();
         assert_eq!(
             received.datagrams[1].packets(),
             2,
@@ -225,5 +225,8 @@ fn arrivals_are_stamped_when_asked_for() {
 fn a_descriptor_that_is_no_socket_is_an_error() {
     let mut batch = ReceiveBatch::new(4, 2048);
     let file = std::fs::File::open("/dev/null").unwrap();
-    assert_eq!(batch.receive(file.as_fd()).unwrap_err(), nix::errno::Errno::ENOTSOCK);
+    assert_eq!(
+        batch.receive(file.as_fd(), 64).unwrap_err(),
+        nix::errno::Errno::ENOTSOCK
+    );
 }

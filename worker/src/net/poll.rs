@@ -64,6 +64,8 @@ pub enum Interest {
     Read,
     /// Something to read, or room to write.
     ReadWrite,
+    /// Room to write.
+    Write,
 }
 
 /// Something that is ready.
@@ -205,6 +207,7 @@ fn event(source: Source, interest: Interest) -> EpollEvent {
     let flags = match interest {
         Interest::Read => EpollFlags::EPOLLIN,
         Interest::ReadWrite => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
+        Interest::Write => EpollFlags::EPOLLOUT,
     };
     EpollEvent::new(flags, source.to_bits())
 }

@@ -68,7 +68,7 @@ pub struct Received<'a> {
     /// How many packets the kernel had dropped at this socket when the last datagram came in, since the socket was made,
     /// modulo 2³² (SO_RXQ_OVFL); `None` while there were none.
     pub drop_count: Option<u32>,
-    /// All slots were filled: more may be waiting.
+    /// As many as were asked for: more may be waiting.
     pub is_full: bool,
 }
 
@@ -99,15 +99,16 @@ impl ReceiveBatch {
         }
     }
 
-    /// Takes what waits at the socket, as much as there are slots for, without blocking.
+    /// Takes what waits at the socket, at most `limit` datagrams and as many as there are slots, without blocking.
     ///
     /// An error that an earlier packet of ours has caused (ICMP) is reported by the kernel in place of packets; it is
     /// counted and the call repeated.
     ///
     /// # Errors
     /// What recvmmsg says about the socket itself (EBADF, ENOTSOCK) or the machine (ENOMEM).
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<Received<'_>, Errno> {
-        let count = self.receive_headers(socket)?;
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, limit: usize) -> Result<Received<'_>, Errno> {
+        let limit = limit.clamp(1, self.headers.len());
+        let count = self.receive_headers(socket, limit)?;
         self.datagrams.clear();
         self.arrivals.clear();
         let mut truncated = 0;
@@ -142,7 +143,7 @@ impl ReceiveBatch {
             stride: self.stride,
             truncated,
             drop_count,
-            is_full: count == self.headers.len(),
+            is_full: count == limit,
         })
     }
 
@@ -157,24 +158,24 @@ impl ReceiveBatch {
     }
 
     /// How many datagrams the kernel wrote.
-    fn receive_headers(&mut self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+    fn receive_headers(&mut self, socket: BorrowedFd<'_>, limit: usize) -> Result<usize, Errno> {
         // A pending error is cleared by being reported, but the next one may come in at any time; a few rounds are
         // enough to get past it, and after them the socket will be reported as ready again.
         for _ in 0..4 {
-            self.arm();
+            self.arm(limit);
             self.calls += 1;
-            // SAFETY: `arm` has just pointed every header at buffers that outlive the call, with their true lengths.
+            // SAFETY: `arm` has just pointed the first `limit` headers at buffers that outlive the call, with their true lengths.
             let count = unsafe {
                 libc::recvmmsg(
                     socket.as_raw_fd(),
                     self.headers.as_mut_ptr(),
-                    self.headers.len() as libc::c_uint,
+                    limit as libc::c_uint,
                     libc::MSG_DONTWAIT,
                     ptr::null_mut(),
                 )
             };
             match Errno::result(count) {
-                Ok(count) => return Ok((count as usize).min(self.headers.len())),
+                Ok(count) => return Ok((count as usize).min(limit)),
                 Err(Errno::EAGAIN) => return Ok(0),
                 Err(Errno::EINTR) => {}
                 Err(errno) if is_pending_error(errno) => self.pending_errors += 1,
@@ -184,14 +185,15 @@ impl ReceiveBatch {
         Ok(0)
     }
 
-    /// Points every header at its slot again. The kernel has overwritten the lengths and flags of those it used.
-    fn arm(&mut self) {
+    /// Points the headers at their slots again. The kernel has overwritten the lengths and flags of those it used.
+    fn arm(&mut self, limit: usize) {
         for (slot, ((header, iovec), (name, control))) in self
             .headers
             .iter_mut()
             .zip(self.iovecs.iter_mut())
             .zip(self.names.iter_mut().zip(self.controls.iter_mut()))
             .enumerate()
+            .take(limit)
         {
             let start = slot * self.stride;
             iovec.iov_base = self.bytes[start..start + self.slot_bytes].as_mut_ptr().cast();

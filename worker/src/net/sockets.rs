@@ -1,8 +1,8 @@
 //! The sockets of transports, by the dense index that the relay gave each transport.
 //!
 //! A port is two UDP sockets bound to the same address by the supervisor: the *path* is connected to the remote and
-//! carries the media, the *door* stays unconnected and sees what strangers send. Before a remote is known packets may
-//! arrive on either.
+//! carries the media, the *door* stays unconnected and sees what strangers send. While there is no remote the path is
+//! parked: connected to its own address, from which nothing ever comes, so that all packets arrive at the door.
 //!
 //! What sending needs of a transport is kept dense (`Path`, less than a cache line), apart from the rest.
 
@@ -82,6 +82,8 @@ pub struct TransportSockets {
 struct PortSockets {
     door: OwnedFd,
     path: OwnedFd,
+    /// Where both are bound to.
+    local: SockaddrStorage,
 }
 
 impl TransportSockets {
@@ -121,14 +123,15 @@ impl PortSockets {
                 "the first socket of a port is connected; it must stay open to everybody".to_owned(),
             ));
         }
-        // A worker that had the socket before may have left it connected.
-        disconnect(path.as_fd()).map_err(|errno| os("connect", errno))?;
-        if local_address(&door)? != local_address(&path)? {
+        let local = local_address(&door)?;
+        // A worker that had the socket before has left it connected.
+        reconnect(path.as_fd(), local, None).map_err(|errno| os("connect", errno))?;
+        if !is_wildcard(&local) && local_address(&path)? != local {
             return Err(WorkerError::InvalidParameters(
                 "a port's two sockets are bound to different addresses".to_owned(),
             ));
         }
-        Ok(Self { door, path })
+        Ok(Self { door, path, local })
     }
 }
 
@@ -163,6 +166,11 @@ fn local_address(socket: &OwnedFd) -> Result<SockaddrStorage, WorkerError> {
         ));
     }
     Ok(address)
+}
+
+fn is_wildcard(address: &SockaddrStorage) -> bool {
+    address.as_sockaddr_in().is_some_and(|v4| v4.ip().is_unspecified())
+        || address.as_sockaddr_in6().is_some_and(|v6| v6.ip().is_unspecified())
 }
 
 /// What sending needs of a transport.
@@ -208,6 +216,7 @@ impl Path {
 #[derive(Debug)]
 struct Ports {
     door: OwnedFd,
+    local: SockaddrStorage,
     rtcp: Option<PortSockets>,
     remote: Option<Remote>,
     rtcp_sent: u64,
@@ -278,6 +287,7 @@ impl Sockets {
         self.paths[index].socket = Some(rtp.path);
         self.ports[index] = Some(Box::new(Ports {
             door: rtp.door,
+            local: rtp.local,
             rtcp,
             remote: None,
             rtcp_sent: 0,
@@ -483,30 +493,32 @@ impl Sockets {
     }
 
     fn connect_all(&self, transport: TransportIx, remote: Option<Remote>) -> Result<(), Errno> {
-        if let Some(path) = self.get(transport, Port::Rtp, Side::Path) {
-            reconnect(path, remote.map(|remote| remote.rtp))?;
-        }
-        if let Some(path) = self.get(transport, Port::Rtcp, Side::Path) {
-            reconnect(path, remote.and_then(|remote| remote.rtcp))?;
+        let (Some(ports), Some(path)) = (self.ports(transport), self.get(transport, Port::Rtp, Side::Path)) else {
+            return Err(Errno::EBADF);
+        };
+        reconnect(path, ports.local, remote.map(|remote| remote.rtp))?;
+        if let Some(rtcp) = &ports.rtcp {
+            reconnect(rtcp.path.as_fd(), rtcp.local, remote.and_then(|remote| remote.rtcp))?;
         }
         Ok(())
     }
 }
 
-/// Connects a UDP socket, or disconnects it.
-fn reconnect(socket: BorrowedFd<'_>, remote: Option<SocketAddr>) -> Result<(), Errno> {
-    // Disconnected first: a socket bound to the wildcard address keeps the local address that its first connection
-    // chose, which can be wrong for the way to another remote.
-    disconnect(socket)?;
-    let Some(remote) = remote else { return Ok(()) };
-    let local = getsockname::<SockaddrStorage>(socket.as_raw_fd())?;
+/// Connects the path of a port that is bound to `local`; without a remote, parks it.
+fn reconnect(path: BorrowedFd<'_>, local: SockaddrStorage, remote: Option<SocketAddr>) -> Result<(), Errno> {
+    if is_wildcard(&local) {
+        // It would keep the local address that its last connection chose, which can be wrong for the way to another
+        // remote. (For a moment strangers can reach it now. The relay looks at the source of every packet.)
+        disconnect(path)?;
+    }
     match remote {
+        None => socket::connect(path.as_raw_fd(), &local),
         // A socket for both protocols names IPv4 addresses in their IPv6-mapped form.
-        SocketAddr::V4(v4) if local.as_sockaddr_in6().is_some() => {
+        Some(SocketAddr::V4(v4)) if local.as_sockaddr_in6().is_some() => {
             let mapped = std::net::SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0);
-            socket::connect(socket.as_raw_fd(), &SockaddrIn6::from(mapped))
+            socket::connect(path.as_raw_fd(), &SockaddrIn6::from(mapped))
         }
-        _ => socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(remote)),
+        Some(remote) => socket::connect(path.as_raw_fd(), &SockaddrStorage::from(remote)),
     }
 }
 

@@ -237,8 +237,8 @@ mod tests {
         let packet = [0x80, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0xaa];
         let header = Header::parse(&packet).unwrap();
         assert_eq!(header.payload(&packet), [0xaa]);
-        assert_eq!(header.payload(&packet[..12]), []);
-        assert_eq!(header.payload(&[]), []);
+        assert!(header.payload(&packet[..12]).is_empty());
+        assert!(header.payload(&[]).is_empty());
     }
 
     #[test]

@@ -149,7 +149,7 @@ pub(crate) fn link() -> (OwnedFd, OwnedFd) {
 
 /// What waits at a socket, packet by packet.
 pub(crate) fn packets_at(batch: &mut ReceiveBatch, socket: &OwnedFd) -> Vec<Vec<u8>> {
-    let received = batch.receive(socket.as_fd()).unwrap();
+    let received = batch.receive(socket.as_fd(), 64).unwrap();
     let mut packets = Vec::new();
     for datagram in received.datagrams {
         let bytes = &received.bytes[datagram.range()];

@@ -1,0 +1,65 @@
+//! The worker process: start-up, the event loop, the end.
+//!
+//! `weir worker` and `weir-worker` both call [`main`]. What a worker gets from its supervisor is its command line
+//! ([`Arguments`]), the channel as descriptor 0, and later the sockets of transports over the channel. It opens no other
+//! file and no socket.
+
+pub mod arguments;
+pub mod coalesce;
+mod commands;
+pub mod event_loop;
+mod startup;
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+
+use crate::exit::Exit;
+use crate::log;
+
+pub use arguments::Arguments;
+pub use event_loop::EventLoop;
+
+/// The version that a worker gives in its Hello.
+pub const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// Runs a worker until it ends. To be called from a program's `main`, before it has started any thread, with the command
+/// line without the program's name.
+///
+/// The supervisor must start workers from a thread that lives as long as itself: a worker is killed when the thread that
+/// has started it ends (`prctl(2)`, PR_SET_PDEATHSIG).
+pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
+    let arguments = match Arguments::parse(args) {
+        Ok(arguments) => arguments,
+        Err(error) => return say(Exit::BadArguments, &error),
+    };
+    startup::exit_on_panic();
+    let channel = match startup::take_channel() {
+        Ok(channel) => channel,
+        Err(error) => return say(Exit::NoChannel, &error),
+    };
+    match startup::settle_in(&arguments) {
+        Ok(()) => {}
+        Err(startup::Refused::ParentGone) => return Exit::ParentGone,
+        Err(refused) => return say(Exit::Setup, &refused),
+    }
+    let (subscriber, queue, filter) = log::subscriber();
+    if let Err(error) = tracing::subscriber::set_global_default(subscriber) {
+        return say(Exit::Setup, &error);
+    }
+    let mut event_loop = match EventLoop::new(channel, arguments.id, queue, filter) {
+        Ok(event_loop) => event_loop,
+        Err(error) => return say(Exit::Setup, &error),
+    };
+    let ended = event_loop.run();
+    match ended.exit {
+        Exit::Success | Exit::ChannelLost => ended.exit,
+        exit => say(exit, &ended.reason),
+    }
+}
+
+/// Says on standard error, which the supervisor reads, why the worker ends.
+fn say(exit: Exit, reason: &dyn std::fmt::Display) -> Exit {
+    // Nobody may be listening any more.
+    let _ = writeln!(io::stderr(), "weir-worker: {exit}: {reason}");
+    exit
+}

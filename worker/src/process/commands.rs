@@ -1,0 +1,183 @@
+//! Requests: what is the process's own is done here, the rest is the relay's, with the sockets kept in step.
+
+use std::os::fd::OwnedFd;
+
+use weir_channel::id::TransportId;
+use weir_channel::message::{
+    Coalescing, CreatePlainTransport, Method, Remote, Reply, Request, Response, TransportStats, UnroutedReason,
+    WorkerError, WorkerStats,
+};
+
+use crate::net::poll::{Interest, Source};
+use crate::net::sockets::{TransportSockets, os};
+use crate::relay::sink::TransportIx;
+use crate::time::Time;
+
+use super::event_loop::EventLoop;
+
+impl EventLoop {
+    /// Does what is asked and answers. Descriptors that are not wanted are closed.
+    pub(super) fn handle_request(&mut self, now: Time, request: Request, descriptors: Vec<OwnedFd>) -> Response {
+        let result = if request.deadline.0 <= now.0 {
+            Err(WorkerError::DeadlinePassed)
+        } else {
+            self.handle_method(now, &request.method, descriptors)
+        };
+        // What the relay wants done belongs to this request: the next one may reuse an index that this one has freed.
+        self.act();
+        Response { id: request.id, result }
+    }
+
+    fn handle_method(&mut self, now: Time, method: &Method, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
+        if let Method::CreatePlainTransport(request) = method {
+            return self.create_transport(now, method, request, descriptors);
+        }
+        if !descriptors.is_empty() {
+            return Err(WorkerError::Descriptors {
+                expected: 0,
+                received: u8::try_from(descriptors.len()).unwrap_or(u8::MAX),
+            });
+        }
+        match method {
+            Method::Ping => Ok(Reply::Done),
+            Method::SetLogFilter(filter) => {
+                let set = self.log_filter.set(&filter.directives);
+                set.map(|()| Reply::Done).map_err(WorkerError::InvalidParameters)
+            }
+            Method::SetCoalescing(coalescing) => self.set_coalescing(*coalescing),
+            Method::SetRemote { transport, remote } => self.set_remote(now, method, *transport, *remote),
+            Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
+            Method::Shutdown => {
+                self.is_leaving = true;
+                Ok(Reply::Done)
+            }
+            _ => {
+                let mut reply = self.relay.handle_command(now, method)?;
+                if let Reply::Stats(page) = &mut reply {
+                    for stats in &mut page.transports {
+                        self.complete(stats);
+                    }
+                }
+                Ok(reply)
+            }
+        }
+    }
+
+    fn create_transport(
+        &mut self,
+        now: Time,
+        method: &Method,
+        request: &CreatePlainTransport,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Reply, WorkerError> {
+        let sockets = TransportSockets::adopt(descriptors, request.rtcp_mux)?;
+        let reply = self.relay.handle_command(now, method)?;
+        let index = self.index_of(request.transport)?;
+        let result = self.register(index, sockets).and_then(|()| match request.remote {
+            Some(remote) => self.egress.sockets.connect(index, remote),
+            None => Ok(()),
+        });
+        if let Err(error) = result {
+            let close = Method::CloseTransport {
+                transport: request.transport,
+            };
+            // It exists, so it can be closed; that closes its sockets too.
+            let _ = self.relay.handle_command(now, &close);
+            return Err(error);
+        }
+        Ok(reply)
+    }
+
+    /// Puts a new transport's sockets into the table, and watches them.
+    fn register(&mut self, transport: TransportIx, sockets: TransportSockets) -> Result<(), WorkerError> {
+        self.egress
+            .sockets
+            .attach(transport, sockets)
+            .map_err(|errno| os("setsockopt", errno))?;
+        let mut result = Ok(());
+        self.egress.sockets.each(transport, |port, side, socket| {
+            let source = Source::Socket { transport, port, side };
+            let added = self.poller.add(socket, source, Interest::Read);
+            result = result.clone().and(added.map_err(|errno| os("epoll_ctl", errno)));
+        });
+        result
+    }
+
+    fn set_remote(
+        &mut self,
+        now: Time,
+        method: &Method,
+        transport: TransportId,
+        remote: Remote,
+    ) -> Result<Reply, WorkerError> {
+        let index = self.index_of(transport)?;
+        let before = self.egress.sockets.remote(index);
+        self.egress.sockets.connect(index, remote)?;
+        self.relay.handle_command(now, method).inspect_err(|_| {
+            // It was connected there a moment ago.
+            let _ = self.egress.sockets.restore(index, before);
+        })
+    }
+
+    fn set_coalescing(&mut self, coalescing: Coalescing) -> Result<Reply, WorkerError> {
+        self.window.set_max(coalescing.window_us_max)?;
+        self.egress
+            .sockets
+            .stamp_arrivals(coalescing.measure_residence)
+            .map_err(|errno| os("setsockopt", errno))?;
+        self.egress.measure_residence(coalescing.measure_residence);
+        Ok(Reply::Done)
+    }
+
+    fn index_of(&self, transport: TransportId) -> Result<TransportIx, WorkerError> {
+        self.relay
+            .transport_index(transport)
+            .ok_or(WorkerError::UnknownTransport(transport))
+    }
+
+    /// Adds what only the sockets know to a transport's counters.
+    fn complete(&mut self, stats: &mut TransportStats) {
+        let index = self.relay.transport_index(stats.transport);
+        let Some(sockets) = index.and_then(|index| self.egress.sockets.stats(index)) else {
+            return;
+        };
+        stats.packets_sent = sockets.packets_sent;
+        stats.bytes_sent = sockets.bytes_sent;
+        stats.rtcp_sent = sockets.rtcp_sent;
+        stats.kernel_drops = sockets.kernel_drops;
+        stats.backlog_packets = sockets.backlog_packets;
+        if sockets.truncated > 0 {
+            let too_long = UnroutedReason::TooLong;
+            match stats.unrouted.iter_mut().find(|(reason, _)| *reason == too_long) {
+                Some((_, count)) => *count += sockets.truncated,
+                None => stats.unrouted.push((too_long, sockets.truncated)),
+            }
+        }
+    }
+
+    fn worker_stats(&self) -> WorkerStats {
+        let (rooms, transports, producers, consumers) = self.relay.counts();
+        let sent = self.egress.stats();
+        WorkerStats {
+            rooms,
+            transports,
+            producers,
+            consumers,
+            packets_received: self.counters.packets_received,
+            bytes_received: self.counters.bytes_received,
+            packets_sent: sent.packets_sent,
+            bytes_sent: sent.bytes_sent,
+            kernel_drops: self.egress.sockets.kernel_drops(),
+            receive_calls: self.batch.calls(),
+            send_calls: sent.send_calls,
+            wait_calls: self.poller.calls() + self.counters.window_waits,
+            gso_refusals: sent.gso_refusals,
+            log_lines_dropped: self.counters.log_lines_dropped + self.endpoint.log_lines_dropped(),
+            turns: self.counters.turns,
+            coalesced_turns: self.counters.coalesced_turns,
+            cpu_ns: self.usage.cpu_ns(),
+            resident_bytes: self.usage.resident_bytes(),
+            residence: self.egress.residence().map(|residence| residence.histogram()),
+        }
+    }
+}

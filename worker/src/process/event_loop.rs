@@ -1,0 +1,433 @@
+//! The event loop. A turn: wait, receive and relay, send what was gathered, serve the channel, timers, notifications.
+//!
+//! Every part of a turn is bounded, so that neither media nor control can starve the other:
+//!
+//! * Sockets are read one batch each, and only until [`MEDIA_TURN_MAX`] has passed; those that were ready and not read come
+//!   first in the next turn. The size of a batch adapts so that relaying one rarely takes longer than [`BATCH_TIME_MAX`].
+//! * Requests are served as many as [`REQUESTS_PER_MS`] allows for the time since they were served last, but at least
+//!   [`REQUESTS_MIN`].
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use tracing::{debug, info, warn};
+use weir_channel::endpoint::WorkerEndpoint;
+use weir_channel::error::ChannelError;
+use weir_channel::id::WorkerId;
+use weir_channel::message::{Hello, Notification};
+
+use crate::exit::Exit;
+use crate::log::{LogFilterHandle, LogQueue};
+use crate::net::clock;
+use crate::net::egress::Egress;
+use crate::net::poll::{Event, Interest, Poller, Source};
+use crate::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch, SLOTS};
+use crate::net::sockets::Side;
+use crate::net::usage::Usage;
+use crate::relay::limits::Limits;
+use crate::relay::sink::{Port, TransportIx};
+use crate::relay::{Action, Relay};
+use crate::time::Time;
+
+use super::BUILD;
+use super::coalesce::{Turn, Window};
+
+/// Ready sockets that one wait reports. Their batches of at most 32 datagrams are what one turn can take in.
+const EVENTS_MAX: usize = 64;
+
+/// After so much time of relaying, sockets that are ready wait for the next turn, and the channel is served. The cost of
+/// a turn beside relaying (a wait, the channel) is about 2 µs, so 500 µs spread it thin.
+const MEDIA_TURN_MAX: Duration = Duration::from_micros(500);
+
+/// One batch should not take longer than this to relay, whatever the fan-out. A batch of 32 trains to 5,000 consumers
+/// takes half a second; in 20 ms a sixteenth of a second of audio is not even late.
+const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
+
+/// Requests that are always served in a turn: at 3 µs each, 100 µs.
+const REQUESTS_MIN: u64 = 32;
+
+/// Requests that are served for each millisecond since the last time: twice the 20,000 a second that must be possible,
+/// at 3 µs each an eighth of the worker's time.
+const REQUESTS_PER_MS: u64 = 40;
+
+/// Warnings about the same kind of trouble are this far apart.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long the last answers may take to be written.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How the loop ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// As an exit code.
+    pub exit: Exit,
+    /// In words.
+    pub reason: String,
+}
+
+impl Ended {
+    fn new(exit: Exit, reason: impl ToString) -> Self {
+        Self {
+            exit,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl From<ChannelError> for Ended {
+    fn from(error: ChannelError) -> Self {
+        let exit = match error {
+            ChannelError::Closed | ChannelError::ClosedInFrame { .. } => Exit::ChannelLost,
+            ChannelError::VersionMismatch { .. } | ChannelError::WrongWorker { .. } => Exit::VersionMismatch,
+            _ => Exit::ChannelBroken,
+        };
+        Self::new(exit, error)
+    }
+}
+
+/// A worker: relay, sockets and channel, and the loop that joins them.
+pub struct EventLoop {
+    pub(super) endpoint: WorkerEndpoint,
+    pub(super) relay: Relay,
+    pub(super) egress: Egress,
+    pub(super) batch: ReceiveBatch,
+    pub(super) poller: Poller,
+    pub(super) usage: Usage,
+    pub(super) log_filter: LogFilterHandle,
+    pub(super) window: Window,
+    pub(super) counters: Counters,
+    /// Answer what was asked, and leave.
+    pub(super) is_leaving: bool,
+    log: LogQueue,
+    /// What is ready; before `next_ready` it is served.
+    ready: Vec<Event>,
+    next_ready: usize,
+    channel_interest: Interest,
+    requests_served: Time,
+    /// Datagrams that a batch may bring.
+    batch_limit: usize,
+    next_warning: Time,
+}
+
+/// Counters of the loop itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) turns: u64,
+    pub(super) coalesced_turns: u64,
+    pub(super) packets_received: u64,
+    pub(super) bytes_received: u64,
+    pub(super) log_lines_dropped: u64,
+    pub(super) window_waits: u64,
+}
+
+impl EventLoop {
+    /// A worker without rooms on its end of a channel. It says hello in its first turn.
+    ///
+    /// # Errors
+    /// What epoll or the channel says.
+    pub fn new(
+        channel: OwnedFd,
+        id: WorkerId,
+        log: LogQueue,
+        log_filter: LogFilterHandle,
+    ) -> Result<Self, ChannelError> {
+        let os = |call| move |errno| ChannelError::Os { call, errno };
+        let poller = Poller::new(EVENTS_MAX).map_err(os("epoll_create1"))?;
+        let endpoint = WorkerEndpoint::new(channel, Hello::new(BUILD, id))?;
+        poller
+            .add(endpoint.as_fd(), Source::Channel, Interest::Read)
+            .map_err(os("epoll_ctl"))?;
+        // Two workers that start in the same nanosecond have different ids.
+        let seed = clock::realtime_ns() ^ u64::from(id.0) << 32 ^ u64::from(std::process::id());
+        Ok(Self {
+            endpoint,
+            relay: Relay::new(Limits::default(), seed),
+            egress: Egress::new(),
+            batch: ReceiveBatch::new(SLOTS, DATAGRAM_BYTES_MAX),
+            poller,
+            usage: Usage::open(),
+            log_filter,
+            window: Window::new(),
+            counters: Counters::default(),
+            is_leaving: false,
+            log,
+            ready: Vec::with_capacity(EVENTS_MAX),
+            next_ready: 0,
+            channel_interest: Interest::Read,
+            requests_served: clock::monotonic(),
+            batch_limit: SLOTS,
+            next_warning: Time::default(),
+        })
+    }
+
+    /// Runs until the supervisor asks to shut down, or is gone, or something breaks.
+    pub fn run(&mut self) -> Ended {
+        info!(build = BUILD, "started");
+        let mut turn_began = clock::monotonic();
+        let mut result = self.serve_channel(turn_began);
+        while result.is_ok() && !self.is_leaving {
+            result = self.turn(&mut turn_began);
+        }
+        match result {
+            Ok(()) => self.farewell(),
+            Err(ended) => ended,
+        }
+    }
+
+    /// One turn; `began` is when the last one ended and then when this one did.
+    fn turn(&mut self, began: &mut Time) -> Result<(), Ended> {
+        self.counters.turns += 1;
+        let before = (self.batch.calls(), self.counters.packets_received);
+        let is_leftover = self.next_ready < self.ready.len();
+        let is_channel_ready = if is_leftover { true } else { self.wait(*began)? };
+        let woke = clock::monotonic();
+        let now = self.serve_sockets(woke);
+        if is_channel_ready || self.endpoint.has_buffered_input() || self.endpoint.wants_write() {
+            self.serve_channel(now)?;
+        }
+        if self.relay.next_timeout().is_some_and(|due| due <= now) {
+            self.relay.handle_timeout(now, &mut self.egress);
+        }
+        self.settle();
+        self.speak()?;
+        let ended = clock::monotonic();
+        self.window.on_turn(Turn {
+            waited: woke.since(*began),
+            worked: ended.since(woke),
+            receive_calls: self.batch.calls() - before.0,
+            packets: self.counters.packets_received - before.1,
+        });
+        *began = ended;
+        Ok(())
+    }
+
+    /// Waits for something to do, and then perhaps for more of it. Returns whether the channel has something.
+    fn wait(&mut self, now: Time) -> Result<bool, Ended> {
+        self.next_ready = 0;
+        let timeout = if self.endpoint.has_buffered_input() {
+            Some(Duration::ZERO)
+        } else {
+            self.relay.next_timeout().map(|due| due.since(now))
+        };
+        self.poller
+            .wait(timeout, &mut self.ready)
+            .map_err(|errno| Ended::new(Exit::EventLoop, format!("epoll_wait: {errno}")))?;
+        let is_channel_ready = self.ready.iter().any(|event| event.source == Source::Channel);
+        if !is_channel_ready
+            && !self.ready.is_empty()
+            && let Some(window) = self.window.wait()
+        {
+            return Ok(self.wait_for_more(window));
+        }
+        Ok(is_channel_ready)
+    }
+
+    /// Lets packets gather in the sockets. Only the channel ends the wait early.
+    fn wait_for_more(&mut self, window: Duration) -> bool {
+        self.counters.coalesced_turns += 1;
+        self.counters.window_waits += 1;
+        let mut channel = [PollFd::new(self.endpoint.as_fd(), PollFlags::POLLIN)];
+        // An error or a signal only makes the wait shorter.
+        ppoll(&mut channel, Some(TimeSpec::from_duration(window)), None).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Reads the sockets that are ready, and relays what they bring, until time is up. Returns what time it is then.
+    fn serve_sockets(&mut self, began: Time) -> Time {
+        let mut now = began;
+        while let Some(event) = self.ready.get(self.next_ready).copied() {
+            self.next_ready += 1;
+            let Source::Socket { transport, port, side } = event.source else {
+                continue;
+            };
+            if event.is_writable {
+                self.handle_writable(transport);
+            }
+            if event.is_readable {
+                self.receive(now, transport, port, side);
+                let after = clock::monotonic();
+                self.adapt_batch(after.since(now));
+                now = after;
+            }
+            if now.since(began) > MEDIA_TURN_MAX {
+                break;
+            }
+        }
+        self.egress.flush_gathered();
+        self.settle();
+        now
+    }
+
+    /// Takes one batch from a socket and relays it.
+    fn receive(&mut self, now: Time, transport: TransportIx, port: Port, side: Side) {
+        // A transport may be closed since its socket was reported.
+        let Some(socket) = self.egress.sockets.get(transport, port, side) else {
+            return;
+        };
+        let received = match self.batch.receive(socket, self.batch_limit) {
+            Ok(received) => received,
+            Err(errno) => {
+                self.warn(now, "recvmmsg", errno);
+                return;
+            }
+        };
+        if let Some(count) = received.drop_count {
+            self.egress.sockets.note_drop_count(transport, port, side, count);
+        }
+        if received.truncated > 0 {
+            self.egress.sockets.note_truncated(transport, received.truncated);
+        }
+        for datagram in received.datagrams {
+            self.counters.packets_received += datagram.packets();
+            self.counters.bytes_received += u64::from(datagram.len);
+        }
+        self.egress.begin_batch(&received);
+        self.relay.handle_datagrams(
+            now,
+            transport,
+            port,
+            received.bytes,
+            received.datagrams,
+            &mut self.egress,
+        );
+        self.egress.end_batch();
+        self.act();
+    }
+
+    /// Halves the batches when one took too long, and lets them grow again when they are quick.
+    fn adapt_batch(&mut self, took: Duration) {
+        if took > BATCH_TIME_MAX {
+            self.batch_limit = (self.batch_limit / 2).max(1);
+        } else if self.batch_limit < SLOTS && took < BATCH_TIME_MAX / 4 {
+            self.batch_limit = (self.batch_limit * 2).min(SLOTS);
+        }
+    }
+
+    fn handle_writable(&mut self, transport: TransportIx) {
+        if !self.egress.handle_writable(transport) {
+            self.watch(transport, Interest::Read);
+        }
+    }
+
+    /// Changes what is waited for at a transport's RTP path.
+    fn watch(&self, transport: TransportIx, interest: Interest) {
+        let (port, side) = (Port::Rtp, Side::Path);
+        if let Some(path) = self.egress.sockets.get(transport, port, side) {
+            let source = Source::Socket { transport, port, side };
+            if let Err(errno) = self.poller.modify(path, source, interest) {
+                warn!(%errno, "epoll_ctl");
+            }
+        }
+    }
+
+    /// Serves as many requests as it is time for.
+    fn serve_channel(&mut self, now: Time) -> Result<(), Ended> {
+        let elapsed_us = now.since(self.requests_served).as_micros() as u64;
+        let allowed = REQUESTS_MIN + elapsed_us.saturating_mul(REQUESTS_PER_MS) / 1_000;
+        self.requests_served = now;
+        for _ in 0..allowed.min(REQUESTS_PER_MS * 100) {
+            let Some((request, descriptors)) = self.endpoint.poll_request()? else {
+                break;
+            };
+            let response = self.handle_request(now, request, descriptors);
+            self.endpoint.push_response(response)?;
+            if self.is_leaving {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out what the relay, the sink and the log have left to be done.
+    pub(super) fn settle(&mut self) {
+        while let Some(transport) = self.egress.poll_blocked() {
+            self.watch(transport, Interest::ReadWrite);
+        }
+        while let Some(lost) = self.egress.poll_lost() {
+            self.relay.handle_lost(lost.owner, lost.reason, lost.packets);
+        }
+        self.act();
+    }
+
+    /// Does what the relay wants done.
+    pub(super) fn act(&mut self) {
+        while let Some(action) = self.relay.poll_action() {
+            match action {
+                Action::Connect { transport, remote } => {
+                    if let Err(error) = self.egress.sockets.connect(transport, remote) {
+                        warn!(%error, ?remote, "a learned remote cannot be connected to");
+                    }
+                }
+                Action::Close { transport } => self.close(transport),
+            }
+        }
+    }
+
+    /// Stops watching a transport's sockets, and closes them.
+    fn close(&mut self, transport: TransportIx) {
+        self.egress.sockets.each(transport, |_, _, socket| {
+            // The supervisor holds the socket too, so closing it would not take it out of the epoll.
+            if let Err(errno) = self.poller.remove(socket) {
+                debug!(%errno, "epoll_ctl");
+            }
+        });
+        self.egress.detach(transport);
+    }
+
+    /// Tells the supervisor what has happened, and writes what waits for it.
+    fn speak(&mut self) -> Result<(), Ended> {
+        while let Some(notification) = self.relay.poll_notification() {
+            self.endpoint.push_notification(notification)?;
+        }
+        while let Some(line) = self.log.pop() {
+            self.endpoint.push_log(line);
+        }
+        let count = self.log.take_dropped();
+        if count > 0 {
+            self.counters.log_lines_dropped += count;
+            self.endpoint
+                .push_notification(Notification::LogLinesDropped { count })?;
+        }
+        if self.endpoint.wants_write() {
+            self.endpoint.flush()?;
+        }
+        let interest = match (self.endpoint.wants_read(), self.endpoint.wants_write()) {
+            (true, false) => Interest::Read,
+            (true, true) => Interest::ReadWrite,
+            (false, _) => Interest::Write,
+        };
+        if interest != self.channel_interest {
+            self.poller
+                .modify(self.endpoint.as_fd(), Source::Channel, interest)
+                .map_err(|errno| Ended::new(Exit::EventLoop, format!("epoll_ctl: {errno}")))?;
+            self.channel_interest = interest;
+        }
+        Ok(())
+    }
+
+    /// Writes what is still to be said, and ends.
+    fn farewell(&mut self) -> Ended {
+        info!("shutting down");
+        let until = clock::monotonic() + FAREWELL_TIME_MAX;
+        loop {
+            if let Err(ended) = self.speak() {
+                return ended;
+            }
+            let left = until.since(clock::monotonic());
+            if !self.endpoint.wants_write() || left.is_zero() {
+                return Ended::new(Exit::Success, "asked to shut down");
+            }
+            let mut channel = [PollFd::new(self.endpoint.as_fd(), PollFlags::POLLOUT)];
+            let _ = ppoll(&mut channel, Some(TimeSpec::from_duration(left)), None);
+        }
+    }
+
+    fn warn(&mut self, now: Time, call: &str, errno: Errno) {
+        if now >= self.next_warning {
+            self.next_warning = now + WARNING_INTERVAL;
+            warn!(call, %errno, "the kernel refuses; further refusals are not logged for a minute");
+        }
+    }
+}

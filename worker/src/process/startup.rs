@@ -1,0 +1,98 @@
+//! What a worker does before its event loop: checks its parent, takes the channel, settles on its CPU.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process;
+
+use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::SockaddrLike;
+use nix::sys::socket::{AddressFamily, SockType, SockaddrStorage, getsockname, getsockopt, sockopt};
+use nix::unistd::{Pid, dup2_stdin, getppid};
+
+use crate::exit::Exit;
+
+use super::arguments::Arguments;
+
+/// How late a timer may be, in nanoseconds. The kernel's default of 50 µs is as long as a small coalescing window.
+const TIMER_SLACK_NS: std::ffi::c_ulong = 1_000;
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    /// The parent is not the supervisor any more.
+    #[error("the supervisor is gone")]
+    ParentGone,
+    /// A system call failed.
+    #[error("{call}: {errno}")]
+    Os { call: &'static str, errno: Errno },
+}
+
+/// Why descriptor 0 is not the channel.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoChannel {
+    /// It is something else.
+    #[error("descriptor 0 is not a Unix stream socket; a worker is started by its supervisor")]
+    NotASocket,
+    /// It cannot be moved away.
+    #[error("descriptor 0 cannot be taken: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Moves the channel from descriptor 0 to one that nothing mistakes for standard input and no child inherits.
+pub(super) fn take_channel() -> Result<OwnedFd, NoChannel> {
+    let stdin = io::stdin();
+    let is_stream = getsockopt(&stdin, sockopt::SockType) == Ok(SockType::Stream);
+    let is_unix = getsockname::<SockaddrStorage>(std::os::fd::AsRawFd::as_raw_fd(&stdin))
+        .is_ok_and(|address| address.family() == Some(AddressFamily::Unix));
+    if !is_stream || !is_unix {
+        return Err(NoChannel::NotASocket);
+    }
+    let channel = stdin.as_fd().try_clone_to_owned()?;
+    dup2_stdin(File::open("/dev/null")?).map_err(io::Error::from)?;
+    Ok(channel)
+}
+
+/// Ties the worker to its supervisor, gives up privileges, and makes the process fit for its work.
+pub(super) fn settle_in(arguments: &Arguments) -> Result<(), Refused> {
+    let failed = |call| move |errno| Refused::Os { call, errno };
+    // First the signal, then the check: if the supervisor dies before the first, the second sees it.
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed("prctl(PR_SET_PDEATHSIG)"))?;
+    if i32::try_from(arguments.parent_pid).map(Pid::from_raw) != Ok(getppid()) {
+        return Err(Refused::ParentGone);
+    }
+    // A terminal's Ctrl-C and a service's SIGTERM reach all processes of a group at once. The supervisor closes its rooms
+    // in order and then ends its workers; until then they go on.
+    let mut ignored = SigSet::empty();
+    ignored.extend([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    ignored.thread_block().map_err(failed("sigprocmask"))?;
+    prctl::set_no_new_privs().map_err(failed("prctl(PR_SET_NO_NEW_PRIVS)"))?;
+    prctl::set_timerslack(TIMER_SLACK_NS).map_err(failed("prctl(PR_SET_TIMERSLACK)"))?;
+    if let Some(cpu) = arguments.cpu {
+        let mut set = CpuSet::new();
+        set.set(cpu as usize).map_err(failed("sched_setaffinity"))?;
+        sched_setaffinity(Pid::from_raw(0), &set).map_err(failed("sched_setaffinity"))?;
+    }
+    // Two descriptors for each transport.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed("getrlimit"))?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed("setrlimit"))
+}
+
+/// Makes a panic end the process with [`Exit::Panic`] after it was told on standard error, which the supervisor reads.
+pub(super) fn exit_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        let mut stderr = io::stderr();
+        // Nobody may be listening any more.
+        let _ = writeln!(stderr, "weir-worker: {panic}");
+        if backtrace.status() == BacktraceStatus::Captured {
+            let _ = writeln!(stderr, "{backtrace}");
+        }
+        process::exit(i32::from(Exit::Panic.code()));
+    }));
+}
