@@ -183,6 +183,58 @@ fn payload_types_and_extension_ids_are_each_consumers_own() {
 }
 
 #[test]
+fn nothing_the_relay_does_not_know_is_readable_behind_it() {
+    let mut sim = Sim::new(3);
+    let (mut track, receiver) = camera_and_receiver(&mut sim);
+    let consumer = sim.consumer(receiver, &track);
+    let sender = track.transport();
+    let plain = track.stream().key_frame(1).remove(0);
+    let header = |profile: u16, block: &[u8]| {
+        let mut bytes = plain.bytes.clone();
+        bytes[0] |= 0x10;
+        let mut extension = profile.to_be_bytes().to_vec();
+        extension.extend((block.len() as u16 / 4).to_be_bytes());
+        extension.extend(block);
+        bytes.splice(12..12, extension);
+        bytes
+    };
+    let secret = *b"mid0";
+    let cases: [(u16, Vec<u8>, Vec<u8>); 5] = [
+        // Not RFC 8285 at all.
+        (0xabac, secret.repeat(3), vec![0; 12]),
+        // One-byte form: id 15 ends the walk (RFC 8285 §4.2); what stands behind it is not the relay's to pass on.
+        (
+            0xbede,
+            [vec![ABS_SEND_TIME << 4 | 2, 1, 2, 3, 0xf0, 0], secret[..2].to_vec()].concat(),
+            { vec![ABS_SEND_TIME << 4 | 2, 1, 2, 3, 0, 0, 0, 0] },
+        ),
+        // An element that runs past the block.
+        (0xbede, vec![ABS_SEND_TIME << 4 | 15, 1, 2, 3], vec![0; 4]),
+        // Two-byte form: ids above 14 are nobody's; an element without a value.
+        (0x1000, vec![200, 2, 1, 2, ORIENTATION, 1, 9, 250, 0, 0, 0, 0], {
+            vec![0, 0, 0, 0, ORIENTATION, 1, 9, 0, 0, 0, 0, 0]
+        }),
+        // A length that is cut off.
+        (0x1003, vec![ORIENTATION, 1, 9, ORIENTATION], vec![ORIENTATION, 1, 9, 0]),
+    ];
+    let mut seq = u16::from_be_bytes([plain.bytes[2], plain.bytes[3]]);
+    for (profile, block, expected) in cases {
+        let mut bytes = header(profile, &block);
+        bytes[2..4].copy_from_slice(&seq.to_be_bytes());
+        seq = seq.wrapping_add(1);
+        sim.send_bytes(sender, &bytes);
+        let train = sim.trains().pop().expect("it is relayed");
+        assert_eq!(
+            &train.packets[0][16..16 + block.len()],
+            expected,
+            "block {block:02x?} of profile {profile:#06x}"
+        );
+        assert_eq!(train.packets[0].len(), bytes.len());
+    }
+    assert_eq!(sim.stats(consumer).packets_forwarded, 5);
+}
+
+#[test]
 fn csrcs_and_padding_come_through() {
     let mut sim = Sim::new(4);
     let (mut track, receiver) = camera_and_receiver(&mut sim);

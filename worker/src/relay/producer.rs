@@ -143,22 +143,19 @@ impl Producer {
             return;
         }
         // Each walk begins where the last one stopped, so that a packet full of elements costs one walk.
+        let end = block.start + block.len;
         let mut rest = block;
-        while let Some(element) = elements(bytes, rest).find(|element| {
-            !self
-                .extensions
-                .get(usize::from(element.id))
-                .copied()
-                .flatten()
-                .is_some_and(ExtensionUri::is_relayed)
-        }) {
-            erase(bytes, element);
-            let end = element.value + u16::from(element.len);
-            rest = ExtensionBlock {
-                start: end,
-                len: (block.start + block.len).saturating_sub(end),
-                form: block.form,
-            };
+        while let Some(element) = elements(bytes, rest).next() {
+            let uri = self.extensions.get(usize::from(element.id)).copied().flatten();
+            if !uri.is_some_and(ExtensionUri::is_relayed) {
+                erase(bytes, element);
+            }
+            rest.start = element.value + u16::from(element.len);
+            rest.len = end.saturating_sub(rest.start);
+        }
+        // What no walk can read (behind id 15, or cut off) is no element that the producer declared.
+        if let Some(rest) = bytes.get_mut(usize::from(rest.start)..usize::from(end)) {
+            rest.fill(0);
         }
     }
 }
