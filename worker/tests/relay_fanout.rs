@@ -364,6 +364,25 @@ fn a_train_is_never_longer_than_the_kernel_takes() {
 }
 
 #[test]
+fn the_largest_packet_is_relayed_and_a_larger_one_counted() {
+    let mut sim = Sim::new(9);
+    let (mut track, receiver) = camera_and_receiver(&mut sim);
+    let consumer = sim.consumer(receiver, &track);
+    let sender = track.transport();
+    let packets = packets_of(&mut track, &[TRAIN_BYTES_MAX, TRAIN_BYTES_MAX]);
+    sim.send(sender, &packets);
+    assert_eq!(sizes(&mut sim), [[TRAIN_BYTES_MAX], [TRAIN_BYTES_MAX]]);
+    // IPv6 has room for 20 bytes more, which could not leave over IPv4.
+    for len in [TRAIN_BYTES_MAX + 1, TRAIN_BYTES_MAX + 20, 65_535] {
+        let packet = packets_of(&mut track, &[len]).remove(0);
+        sim.send(sender, &[packet]);
+    }
+    assert_eq!(sim.trains(), []);
+    assert_eq!(sim.unrouted(sender, UnroutedReason::TooLong), 3);
+    assert_eq!(sim.stats(consumer).packets_in, 2);
+}
+
+#[test]
 fn streams_that_arrive_interleaved_leave_as_one_train_each() {
     let mut sim = Sim::new(10);
     let room = sim.room();

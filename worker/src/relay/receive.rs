@@ -10,7 +10,7 @@ use crate::rtp::rtcp::{self, Feedback};
 use crate::time::Time;
 
 use super::datagram::Datagram;
-use super::limits::BATCH_PACKETS_MAX;
+use super::limits::{BATCH_PACKETS_MAX, TRAIN_BYTES_MAX};
 use super::producer::Producer;
 use super::sink::{Port, Sink, TransportIx};
 use super::slots::{ProducerKey, TransportKey};
@@ -104,6 +104,10 @@ impl Relay {
     /// Routes one RTP packet by SSRC, then MID, then RID (spec §2.5), and queues it for the fan-out.
     fn handle_rtp(&mut self, arrived: &mut Arrived, packet: &mut [u8], start: usize) -> Result<(), UnroutedReason> {
         let header = Header::parse(packet).map_err(|_| UnroutedReason::Malformed)?;
+        // IPv6 carries a little more than IPv4, over which a consumer may have to be reached.
+        if packet.len() > TRAIN_BYTES_MAX {
+            return Err(UnroutedReason::TooLong);
+        }
         let known = self.transports[arrived.transport].ssrcs.get(&header.ssrc).copied();
         let (key, encoding) = match known {
             Some(route) => route,
