@@ -16,7 +16,7 @@ use crate::relay::datagram::Datagram;
 /// The longest datagram that UDP can carry (over IPv6: 65,535 bytes less the 8 of the UDP header).
 pub const DATAGRAM_BYTES_MAX: usize = 65_527;
 
-/// Slots of a worker's batch. Beyond 16 the cost of a call is spread thin enough (limits.md §5: 535 ns a packet with 64
+/// Slots of a worker's batch. Beyond 16 the cost of a call is spread thin enough (docs/kernel-costs.md: 535 ns a packet with 64
 /// slots, 585 with 16); 32 slots of 65 KiB are 2 MiB, of which single packets touch 32 pages.
 pub const SLOTS: usize = 32;
 

@@ -15,7 +15,7 @@ pub const TRAIN_SEGMENTS_MAX: usize = 64;
 /// Bytes of a train: what fits into one IPv4 packet with its UDP header.
 pub const TRAIN_BYTES_MAX: usize = 65_507;
 
-/// Messages of one [`SendBackend::send_batch`]. Beyond 16 there is nothing to gain (limits.md §1).
+/// Messages of one [`SendBackend::send_batch`]. Beyond 16 there is nothing to gain (docs/kernel-costs.md).
 pub const BATCH_MESSAGES_MAX: usize = 64;
 
 /// One message of a batch: a packet, or a train of packets of `segment` bytes of which only the last may be shorter.
