@@ -2,10 +2,10 @@
 //!
 //! Every part of a turn is bounded, so that neither media nor control can starve the other:
 //!
-//! * Sockets are read one batch each, and only until [`MEDIA_TURN_MAX`] has passed; those that were ready and not read come
-//!   first in the next turn. The size of a batch adapts so that relaying one rarely takes longer than [`BATCH_TIME_MAX`].
-//! * Requests are served as many as [`REQUESTS_PER_MS`] allows for the time since they were served last, but at least
-//!   [`REQUESTS_MIN`].
+//! * Sockets are read one batch each, and only until `MEDIA_TURN_MAX` has passed; those that were ready and not read come
+//!   first in the next turn. The size of a batch adapts so that relaying one rarely takes longer than `BATCH_TIME_MAX`.
+//! * Requests are served as many as `REQUESTS_PER_MS` allows for the time since they were served last, but at least
+//!   `REQUESTS_MIN`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -167,7 +167,7 @@ impl EventLoop {
     pub fn run(&mut self) -> Ended {
         info!(build = BUILD, "started");
         let mut turn_began = clock::monotonic();
-        let mut result = self.serve_channel(turn_began);
+        let mut result = self.speak();
         while result.is_ok() && !self.is_leaving {
             result = self.turn(&mut turn_began);
         }

@@ -1,0 +1,458 @@
+//! The event loop with a channel and sockets, everything but the process around it.
+
+mod loopback;
+mod supervisor;
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
+use weir_channel::message::{
+    Coalescing, CreatePlainTransport, Deadline, DropReason, Hello, LogFilter, LogLevel, Message, Method, Notification,
+    Page, Reply, TransportStats, UnroutedReason, WorkerError,
+};
+use weir_worker::exit::Exit;
+
+use loopback::{Peer, port, remote};
+use supervisor::{ROOM, Supervisor, WORKER, rtp, ssrc_of};
+
+/// The address of a new muxed transport that is connected to `peer`.
+fn transport_to(supervisor: &mut Supervisor, transport: u64, peer: &Peer) -> std::net::SocketAddr {
+    let (door, path, address) = port();
+    let created = supervisor.create_transport(transport, Some(remote(peer.address)), &[door, path]);
+    assert_eq!(created, Ok(Reply::Done));
+    address
+}
+
+fn with_room() -> Supervisor {
+    let mut supervisor = Supervisor::with_worker();
+    assert_eq!(supervisor.request(Method::CreateRouter { room: ROOM }), Ok(Reply::Done));
+    supervisor
+}
+
+fn transport_stats(supervisor: &mut Supervisor, transport: u64) -> TransportStats {
+    let method = Method::TransportStats {
+        transport: TransportId(transport),
+    };
+    match supervisor.request(method) {
+        Ok(Reply::Stats(mut page)) => page.transports.remove(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn it_answers_and_leaves_when_asked() {
+    let mut supervisor = Supervisor::with_worker();
+    assert_eq!(supervisor.request(Method::Ping), Ok(Reply::Done));
+    let unknown = Method::CloseRouter { room: RoomId(9) };
+    assert_eq!(supervisor.request(unknown), Err(WorkerError::UnknownRoom(RoomId(9))));
+    assert_eq!(supervisor.request(Method::Shutdown), Ok(Reply::Done));
+    assert_eq!(supervisor.outlive().exit, Exit::Success);
+}
+
+#[test]
+fn it_ends_with_its_channel() {
+    assert_eq!(Supervisor::with_worker().hang_up().exit, Exit::ChannelLost);
+    assert_eq!(Supervisor::before_hello().hang_up().exit, Exit::ChannelLost);
+
+    let mut garbled = Supervisor::with_worker();
+    garbled.write(b"\x04\0\0\0\xff\xff\xff\xff");
+    assert_eq!(garbled.outlive().exit, Exit::ChannelBroken);
+
+    let mut older = Supervisor::before_hello();
+    older.send(&Message::Hello(Hello {
+        protocol: 0,
+        ..Hello::new("0.0.1", WORKER)
+    }));
+    let ended = older.outlive();
+    assert_eq!(ended.exit, Exit::VersionMismatch);
+    assert!(ended.reason.contains("0.0.1"), "{}", ended.reason);
+
+    let mut lost = Supervisor::before_hello();
+    lost.send(&Message::Hello(Hello::new("test", WorkerId(6))));
+    assert_eq!(lost.outlive().exit, Exit::VersionMismatch);
+}
+
+#[test]
+fn a_request_that_comes_too_late_does_nothing() {
+    let mut supervisor = Supervisor::with_worker();
+    let create = Method::CreateRouter { room: ROOM };
+    supervisor.ask_until(create.clone(), &[], Deadline(1));
+    assert_eq!(supervisor.answer().result, Err(WorkerError::DeadlinePassed));
+    assert_eq!(supervisor.request(create), Ok(Reply::Done));
+}
+
+#[test]
+fn packets_are_relayed_and_counted() {
+    let mut supervisor = with_room();
+    let (source, listener, stranger) = (Peer::new(), Peer::new(), Peer::new());
+    let address = transport_to(&mut supervisor, 1, &source);
+    transport_to(&mut supervisor, 2, &listener);
+    supervisor.create_producer(1, 1, 0xaaaa);
+    supervisor.create_consumer(1, 1, 2, 0xbbbb);
+    for seq in 0..50 {
+        source.send_to(address, &rtp(0xaaaa, seq, b"some sound"));
+        let packet = listener.receive();
+        assert_eq!(
+            (ssrc_of(&packet), packet[1], &packet[12..]),
+            (0xbbbb, 96, &b"some sound"[..])
+        );
+    }
+    let pause = Method::PauseConsumer {
+        consumer: ConsumerId(1),
+    };
+    assert_eq!(supervisor.request(pause), Ok(Reply::Done));
+    source.send_to(address, &rtp(0xaaaa, 50, b"unheard"));
+    stranger.send_to(address, b"nonsense");
+    stranger.send_to(address, &rtp(0xaaaa, 51, b"false"));
+    let resume = Method::ResumeConsumer {
+        consumer: ConsumerId(1),
+    };
+    // Packets and requests come by different ways; the counters tell when the packets are through.
+    let stats = loop {
+        let stats = transport_stats(&mut supervisor, 1);
+        if stats.packets_received == 51 && stats.unrouted.iter().map(|(_, count)| count).sum::<u64>() == 2 {
+            break stats;
+        }
+    };
+    assert_eq!(stats.unrouted, [(UnroutedReason::ForeignSource, 2)]);
+    assert_eq!(supervisor.request(resume), Ok(Reply::Done));
+    source.send_to(address, &rtp(0xaaaa, 52, b"heard"));
+    assert_eq!(&listener.receive()[12..], b"heard");
+    assert_eq!(listener.try_receive(), None);
+
+    let sent = transport_stats(&mut supervisor, 2);
+    assert_eq!((sent.packets_sent, sent.bytes_sent), (51, 50 * 22 + 17));
+    assert_eq!((sent.kernel_drops, sent.backlog_packets), (0, 0));
+    assert_eq!(sent.remote, Some(remote(listener.address)));
+    let stats = supervisor.stats();
+    assert_eq!(
+        (stats.rooms, stats.transports, stats.producers, stats.consumers),
+        (1, 2, 1, 1)
+    );
+    assert_eq!((stats.packets_received, stats.packets_sent), (54, 51));
+    assert!(stats.receive_calls >= 51 && stats.send_calls == 51 && stats.wait_calls > 0);
+    assert!(stats.cpu_ns > 0 && stats.resident_bytes > 100_000);
+    let page = Method::RoomStats {
+        room: ROOM,
+        page: Page::default(),
+    };
+    let Ok(Reply::Stats(page)) = supervisor.request(page) else {
+        panic!("no page")
+    };
+    assert_eq!(page.transports[1], sent);
+    assert_eq!(page.consumers[0].packets_forwarded, 51);
+    assert_eq!(page.consumers[0].dropped, [(DropReason::ConsumerPaused, 1)]);
+}
+
+#[test]
+fn several_consumers_on_one_transport_get_their_packets_together() {
+    let mut supervisor = with_room();
+    let (source, listener) = (Peer::new(), Peer::new());
+    let address = transport_to(&mut supervisor, 1, &source);
+    transport_to(&mut supervisor, 2, &listener);
+    for producer in 1..=5 {
+        supervisor.create_producer(producer, 1, producer as u32);
+        supervisor.create_consumer(producer, producer, 2, 100 + producer as u32);
+    }
+    for seq in 0..20 {
+        for ssrc in 1..=5 {
+            source.send_to(address, &rtp(ssrc, seq, &[ssrc as u8; 30]));
+        }
+    }
+    let mut last = [None; 5];
+    for _ in 0..100 {
+        let packet = listener.receive();
+        let stream = ssrc_of(&packet) as usize - 101;
+        let seq = u16::from_be_bytes([packet[2], packet[3]]);
+        let expected = last[stream].map_or(seq, |last: u16| last.wrapping_add(1));
+        assert_eq!((seq, packet[12]), (expected, stream as u8 + 1));
+        last[stream] = Some(seq);
+    }
+    let stats = supervisor.stats();
+    assert_eq!(stats.packets_sent, 100);
+    // One call for each turn that had something to send, not one for each consumer.
+    assert!(
+        stats.send_calls <= stats.turns,
+        "{} calls in {} turns",
+        stats.send_calls,
+        stats.turns
+    );
+}
+
+#[test]
+fn a_remote_is_learned_and_then_strangers_are_turned_away() {
+    let mut supervisor = with_room();
+    let (source, stranger) = (Peer::new(), Peer::new());
+    let (door, path, address) = port();
+    assert_eq!(supervisor.create_transport(1, None, &[door, path]), Ok(Reply::Done));
+    supervisor.create_producer(1, 1, 7);
+    stranger.send_to(address, b"nonsense");
+    source.send_to(address, &rtp(7, 1, b"here I am"));
+    let learned = Notification::RemoteLearned {
+        transport: TransportId(1),
+        remote: remote(source.address),
+    };
+    assert_eq!(supervisor.notification(), learned);
+    stranger.send_to(address, &rtp(7, 2, b"me too"));
+    source.send_to(address, &rtp(7, 2, b"go on"));
+    let stats = loop {
+        let stats = transport_stats(&mut supervisor, 1);
+        if stats.packets_received + stats.unrouted.iter().map(|(_, count)| count).sum::<u64>() == 4 {
+            break stats;
+        }
+    };
+    assert_eq!(stats.packets_received, 2);
+    assert_eq!(
+        stats.unrouted,
+        [(UnroutedReason::ForeignSource, 1), (UnroutedReason::Malformed, 1)]
+    );
+    // The path is connected now: what the worker sends for a consumer goes there.
+    supervisor.create_producer(2, 1, 8);
+    supervisor.create_consumer(1, 2, 1, 9);
+    source.send_to(address, &rtp(8, 1, b"echo"));
+    assert_eq!(&source.receive()[12..], b"echo");
+}
+
+#[test]
+fn a_remote_can_be_changed_and_a_bad_one_changes_nothing() {
+    let mut supervisor = with_room();
+    let (source, first, second) = (Peer::new(), Peer::new(), Peer::new());
+    let address = transport_to(&mut supervisor, 1, &source);
+    transport_to(&mut supervisor, 2, &first);
+    supervisor.create_producer(1, 1, 7);
+    supervisor.create_consumer(1, 1, 2, 8);
+    let mut set = |to: &str| {
+        supervisor.request(Method::SetRemote {
+            transport: TransportId(2),
+            remote: remote(to.parse().unwrap()),
+        })
+    };
+    source.send_to(address, &rtp(7, 1, b"one"));
+    assert_eq!(&first.receive()[12..], b"one");
+    assert_eq!(set(&second.address.to_string()), Ok(Reply::Done));
+    source.send_to(address, &rtp(7, 2, b"two"));
+    assert_eq!(&second.receive()[12..], b"two");
+    assert!(
+        matches!(set("255.255.255.255:9"), Err(WorkerError::Os { .. })),
+        "the kernel refuses"
+    );
+    assert!(matches!(
+        set("127.0.0.1:0"),
+        Err(WorkerError::InvalidParameters(_) | WorkerError::Os { .. })
+    ));
+    source.send_to(address, &rtp(7, 3, b"three"));
+    assert_eq!(&second.receive()[12..], b"three");
+    assert_eq!(first.try_receive(), None);
+    let unknown = Method::SetRemote {
+        transport: TransportId(99),
+        remote: remote(first.address),
+    };
+    assert_eq!(
+        supervisor.request(unknown),
+        Err(WorkerError::UnknownTransport(TransportId(99)))
+    );
+}
+
+/// What is left of a descriptor at the other end: an end of file, once the worker has closed its copy.
+fn assert_closed(mut other_end: UnixStream) {
+    other_end
+        .set_read_timeout(Some(std::time::Duration::from_secs(30)))
+        .unwrap();
+    assert_eq!(other_end.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn descriptors_of_refused_requests_are_closed() {
+    let mut supervisor = with_room();
+    let expected = |expected, received| Err(WorkerError::Descriptors { expected, received });
+    // Too few, too many, none wanted, not UDP.
+    assert_eq!(supervisor.create_transport(1, None, &[]), expected(2, 0));
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    assert_eq!(supervisor.create_transport(1, None, &[theirs.into()]), expected(2, 1));
+    assert_closed(ours);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    assert_eq!(supervisor.request_with(Method::Ping, &[theirs.into()]), expected(0, 1));
+    assert_closed(ours);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let again = theirs.try_clone().unwrap();
+    let refused = supervisor.create_transport(1, None, &[theirs.into(), again.into()]);
+    assert!(matches!(refused, Err(WorkerError::InvalidParameters(_))));
+    assert_closed(ours);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    supervisor.ask_until(Method::Ping, &[theirs.into()], Deadline(1));
+    assert_eq!(supervisor.answer().result, Err(WorkerError::DeadlinePassed));
+    assert_closed(ours);
+    assert_eq!(supervisor.stats().transports, 0);
+}
+
+#[test]
+fn a_transport_that_cannot_be_connected_leaves_no_trace() {
+    let mut supervisor = with_room();
+    let (door, path, address) = port();
+    let sockets = [door, path];
+    let nowhere = remote("255.255.255.255:9".parse().unwrap());
+    let refused = supervisor.create_transport(1, Some(nowhere), &sockets);
+    assert!(
+        matches!(refused, Err(WorkerError::Os { ref call, .. }) if call == "connect"),
+        "{refused:?}"
+    );
+    assert_eq!(supervisor.stats().transports, 0);
+    // Refused by the relay, after the sockets were taken.
+    let elsewhere = CreatePlainTransport {
+        room: RoomId(77),
+        transport: TransportId(1),
+        remote: None,
+        comedia: true,
+        rtcp_mux: true,
+    };
+    let refused = supervisor.request_with(Method::CreatePlainTransport(elsewhere), &sockets);
+    assert_eq!(refused, Err(WorkerError::UnknownRoom(RoomId(77))));
+    // The same id and the same sockets work afterwards.
+    let (source, listener) = (Peer::new(), Peer::new());
+    assert_eq!(
+        supervisor.create_transport(1, Some(remote(source.address)), &sockets),
+        Ok(Reply::Done)
+    );
+    transport_to(&mut supervisor, 2, &listener);
+    supervisor.create_producer(1, 1, 7);
+    supervisor.create_consumer(1, 1, 2, 8);
+    source.send_to(address, &rtp(7, 1, b"works"));
+    assert_eq!(&listener.receive()[12..], b"works");
+}
+
+/// The supervisor keeps its descriptors of all sockets, so closing the worker's does not end the sockets; a worker that
+/// forgot to take them out of its epoll would be woken for ever by packets that it cannot read.
+#[test]
+fn packets_for_a_closed_transport_wake_nobody() {
+    let mut supervisor = with_room();
+    let source = Peer::new();
+    let (door, path, address) = port();
+    let kept: Vec<OwnedFd> = [&door, &path]
+        .map(|socket| socket.as_fd().try_clone_to_owned().unwrap())
+        .into();
+    assert_eq!(
+        supervisor.create_transport(1, Some(remote(source.address)), &[door, path]),
+        Ok(Reply::Done)
+    );
+    let close = Method::CloseTransport {
+        transport: TransportId(1),
+    };
+    assert_eq!(supervisor.request(close), Ok(Reply::Done));
+    source.send_to(address, b"for nobody");
+    Peer::new().send_to(address, b"for nobody");
+    let before = supervisor.stats();
+    for _ in 0..100 {
+        assert_eq!(supervisor.request(Method::Ping), Ok(Reply::Done));
+    }
+    let after = supervisor.stats();
+    assert!(
+        after.turns - before.turns <= 2 * 101,
+        "{} turns",
+        after.turns - before.turns
+    );
+    assert_eq!(after.receive_calls, before.receive_calls);
+    drop(kept);
+}
+
+#[test]
+fn control_and_media_do_not_starve_each_other() {
+    const PACKETS: u16 = 20_000;
+    const COMMANDS: u64 = 20_000;
+    let mut supervisor = with_room();
+    let (source, listener) = (Peer::new(), Peer::new());
+    let address = transport_to(&mut supervisor, 1, &source);
+    transport_to(&mut supervisor, 2, &listener);
+    supervisor.create_producer(1, 1, 7);
+    supervisor.create_producer(2, 1, 70);
+    supervisor.create_consumer(1, 1, 2, 8);
+    let media = std::thread::spawn(move || {
+        // Never more on the way than a socket holds, so that every packet must arrive.
+        for seq in 0..PACKETS {
+            source.send_to(address, &rtp(7, seq, b"on and on"));
+            if seq % 32 == 31 {
+                for _ in 0..32 {
+                    listener.receive();
+                }
+            }
+        }
+    });
+    let mut answered = 0;
+    for number in 0..COMMANDS {
+        let producer = ProducerId(2);
+        supervisor.ask(
+            if number % 2 == 0 {
+                Method::PauseProducer { producer }
+            } else {
+                Method::ResumeProducer { producer }
+            },
+            &[],
+        );
+        while number - answered >= 500 {
+            assert_eq!(supervisor.answer().result, Ok(Reply::Done));
+            answered += 1;
+        }
+    }
+    while answered < COMMANDS {
+        assert_eq!(supervisor.answer().result, Ok(Reply::Done));
+        answered += 1;
+    }
+    media.join().unwrap();
+    assert_eq!(supervisor.stats().packets_sent, u64::from(PACKETS));
+}
+
+#[test]
+fn the_log_goes_through_the_channel_and_its_filter_can_be_set() {
+    let mut supervisor = Supervisor::with_worker();
+    let mut set = |directives: &str| {
+        supervisor.request(Method::SetLogFilter(LogFilter {
+            directives: directives.to_owned(),
+        }))
+    };
+    assert_eq!(set("info"), Ok(Reply::Done));
+    assert!(matches!(
+        set("info,weir_worker=loudest"),
+        Err(WorkerError::InvalidParameters(_))
+    ));
+    assert!(matches!(
+        set(&"x".repeat(1_001)),
+        Err(WorkerError::InvalidParameters(_))
+    ));
+    assert_eq!(supervisor.request(Method::Shutdown), Ok(Reply::Done));
+    let Message::Notification(Notification::Log(line)) = supervisor.receive() else {
+        panic!("no log line")
+    };
+    assert_eq!((line.level, line.text.as_str()), (LogLevel::Info, "shutting down"));
+    assert_eq!(line.target, "weir_worker::process::event_loop");
+    assert_eq!(supervisor.outlive().exit, Exit::Success);
+}
+
+#[test]
+fn residence_is_measured_from_the_socket_to_the_hand_over() {
+    let mut supervisor = with_room();
+    let (source, listener) = (Peer::new(), Peer::new());
+    let address = transport_to(&mut supervisor, 1, &source);
+    transport_to(&mut supervisor, 2, &listener);
+    supervisor.create_producer(1, 1, 7);
+    supervisor.create_consumer(1, 1, 2, 8);
+    let too_long = Coalescing {
+        window_us_max: 1_001,
+        measure_residence: true,
+    };
+    let refused = supervisor.request(Method::SetCoalescing(too_long));
+    assert!(matches!(refused, Err(WorkerError::InvalidParameters(_))));
+    assert_eq!(supervisor.stats().residence, None);
+    let coalescing = Coalescing {
+        window_us_max: 1_000,
+        measure_residence: true,
+    };
+    assert_eq!(supervisor.request(Method::SetCoalescing(coalescing)), Ok(Reply::Done));
+    for seq in 0..100 {
+        source.send_to(address, &rtp(7, seq, b"how long?"));
+        listener.receive();
+    }
+    let residence = supervisor.stats().residence.unwrap();
+    assert_eq!(residence.total(), 100);
+    assert!(residence.quantile(0.0).unwrap() > 100, "nanoseconds");
+}
