@@ -11,7 +11,7 @@ use super::error::Error;
 use super::producer::{Producer, ProducerNode};
 use super::room::Room;
 use super::rtp_parameters::{ConsumerSeat, RtpParameters};
-use super::state::Command;
+use super::state::{Command, State};
 use super::transport::{Transport, TransportNode};
 use super::{Shared, lock};
 
@@ -171,18 +171,18 @@ impl Consumer {
     /// [`Error::InvalidState`] when it is closed.
     pub async fn request_key_frame(&self) -> Result<(), Error> {
         let consumer = self.node.id;
-        self.ask(Method::RequestKeyFrame { consumer }).await.map(drop)
+        let plan = self.plan(Method::RequestKeyFrame { consumer });
+        self.shared.call(self.node.transport.room.worker, plan).await.map(drop)
     }
 
     /// Its counters.
     pub async fn stats(&self) -> Result<ConsumerStats, Error> {
         let consumer = self.node.id;
-        match self.ask(Method::ConsumerStats { consumer }).await? {
+        let worker = self.node.transport.room.worker;
+        let plan = self.plan(Method::ConsumerStats { consumer });
+        match self.shared.ask(worker, plan).await? {
             Reply::Stats(mut page) if page.consumers.len() == 1 => Ok(page.consumers.remove(0)),
-            other => {
-                let worker = self.node.transport.room.worker;
-                Err(self.shared.unexpected(worker, "ConsumerStats", &other))
-            }
+            other => Err(self.shared.unexpected(worker, "ConsumerStats", &other)),
         }
     }
 
@@ -204,15 +204,11 @@ impl Consumer {
         }
     }
 
-    async fn ask(&self, method: Method) -> Result<Reply, Error> {
-        self.shared
-            .call(self.node.transport.room.worker, |_| {
-                if lock(&self.node.state).closed {
-                    return Err(Error::closed(self.node.id));
-                }
-                Ok(Some(Command::new(method)))
-            })
-            .await
+    fn plan(&self, method: Method) -> impl FnOnce(&mut State) -> Result<Option<Command>, Error> + '_ {
+        move |_| match lock(&self.node.state).closed {
+            true => Err(Error::closed(self.node.id)),
+            false => Ok(Some(Command::new(method))),
+        }
     }
 
     async fn change(

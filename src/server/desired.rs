@@ -64,6 +64,10 @@ impl DesiredRoom {
     }
 
     /// The requests that make the room, in an order in which a worker accepts them.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "proven now, used when rooms are rebuilt in a fresh worker")
+    )]
     pub(crate) fn replay(&self) -> impl Iterator<Item = Method> + '_ {
         let router = [Method::CreateRouter { room: self.room }].into_iter();
         let transports = self.transports.values();

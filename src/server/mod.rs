@@ -4,6 +4,8 @@ mod consumer;
 mod desired;
 mod error;
 mod event;
+#[cfg(test)]
+mod fake;
 mod pending;
 mod placement;
 mod ports;
@@ -14,6 +16,8 @@ mod settings;
 mod sockets;
 mod state;
 mod supervision;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod worker_log;
 
@@ -24,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
+use weir_channel::lanes::Lane;
 use weir_channel::message::{Coalescing, LogFilter, Method, Reply, WorkerStats};
 
 pub use self::consumer::Consumer;
@@ -109,24 +114,7 @@ impl Server {
     /// # Errors
     /// See [`StartError`]. Workers that came up are ended again.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        settings.check().map_err(StartError::Settings)?;
-        let addresses = LocalAddresses::find(&settings)?;
-        let workers = Workers::new(&settings)?;
-        let shared = Arc::new(Shared {
-            addresses,
-            sockets: SocketMaker::new(&settings),
-            ids: Ids::default(),
-            state: Mutex::new(State::new()),
-            workers,
-            live: Mutex::new(Live {
-                log: settings.log.clone(),
-                coalescing: Coalescing {
-                    window_us_max: settings.coalescing_us_max,
-                    measure_residence: false,
-                },
-            }),
-            settings,
-        });
+        let shared = Shared::new(settings)?;
         // From here on an early return, or a caller that gives up, ends the workers.
         let server = Self {
             owner: Arc::new(Owner { shared }),
@@ -152,7 +140,7 @@ impl Server {
 
     /// Its workers, by id.
     pub fn workers(&self) -> Vec<WorkerInfo> {
-        self.shared().workers.describe()
+        self.shared().workers.describe(&lock(&self.shared().state))
     }
 
     /// Makes a room. Without a wish for a worker it goes to the one with the fewest rooms (in turn, if several have as
@@ -169,14 +157,14 @@ impl Server {
                 return Err(Error::closed("the server"));
             }
             tries -= 1;
-            let worker = shared.workers.place(options.worker)?;
+            let placed = shared.workers.place(&shared.state, options.worker)?;
             let id = shared.ids.room();
-            let node = RoomNode::new(id, worker.id(), options.app_data.clone());
+            let node = RoomNode::new(id, placed.worker(), options.app_data.clone());
             let command = Command {
                 method: Method::CreateRouter { room: id },
                 note: Note::Room(Arc::clone(&node)),
             };
-            let created = shared.call(worker.id(), |state| match state.is_closed() {
+            let created = shared.call(placed.worker(), |state| match state.is_closed() {
                 true => Err(Error::closed("the server")),
                 false => Ok(Some(command)),
             });
@@ -269,7 +257,7 @@ impl Server {
     pub async fn worker_stats(&self, worker: WorkerId) -> Result<WorkerStats, Error> {
         let reply = self
             .shared()
-            .call(worker, |_| Ok(Some(Command::new(Method::WorkerStats))))
+            .ask(worker, |_| Ok(Some(Command::new(Method::WorkerStats))))
             .await?;
         match reply {
             Reply::WorkerStats(stats) => Ok(stats),
@@ -282,7 +270,6 @@ impl Server {
     pub async fn close(&self) {
         self.shared().begin_close();
         self.shared().workers.ended().await;
-        lock(&self.shared().state).events.close();
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -297,9 +284,29 @@ impl fmt::Debug for Server {
 }
 
 impl Shared {
-    /// Asks a worker. `plan` is called with the state locked, when there is room in the worker's queue: it checks that the
-    /// question still makes sense and returns the command, or `None` when there is nothing to do. Commands are queued in
-    /// the order in which their plans were called.
+    /// A server without its workers.
+    fn new(settings: Settings) -> Result<Arc<Self>, StartError> {
+        settings.check().map_err(StartError::Settings)?;
+        Ok(Arc::new(Self {
+            addresses: LocalAddresses::find(&settings)?,
+            sockets: SocketMaker::new(&settings),
+            ids: Ids::default(),
+            state: Mutex::new(State::new()),
+            workers: Workers::new(&settings)?,
+            live: Mutex::new(Live {
+                log: settings.log.clone(),
+                coalescing: Coalescing {
+                    window_us_max: settings.coalescing_us_max,
+                    measure_residence: false,
+                },
+            }),
+            settings,
+        }))
+    }
+
+    /// Commands a worker. `plan` is called with the state locked, when there is room in the worker's queue: it checks that
+    /// the command still makes sense and returns it, or `None` when there is nothing to do. Commands are queued in the
+    /// order in which their plans were called.
     pub(crate) async fn call(
         &self,
         worker: WorkerId,
@@ -315,7 +322,18 @@ impl Shared {
         descriptors: Vec<OwnedFd>,
         plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
     ) -> Result<Reply, Error> {
-        self.workers.slot(worker)?.call(&self.state, descriptors, plan).await
+        let slot = self.workers.slot(worker)?;
+        slot.call(&self.state, Lane::Control, descriptors, plan).await
+    }
+
+    /// As [`Shared::call`], for questions about counters, which commands overtake.
+    pub(crate) async fn ask(
+        &self,
+        worker: WorkerId,
+        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        let slot = self.workers.slot(worker)?;
+        slot.call(&self.state, Lane::Bulk, Vec::new(), plan).await
     }
 
     /// An answer that does not belong to the question.

@@ -22,7 +22,14 @@ pub(crate) struct Pending<C, W> {
 struct Entry<C, W> {
     command: C,
     /// None once the deadline has passed.
-    waiter: Option<(Instant, W)>,
+    waiting: Option<Waiting<W>>,
+}
+
+#[derive(Debug)]
+struct Waiting<W> {
+    deadline: Instant,
+    timeout: Duration,
+    waiter: W,
 }
 
 impl<C, W> Pending<C, W> {
@@ -44,7 +51,11 @@ impl<C, W> Pending<C, W> {
             id,
             Entry {
                 command,
-                waiter: Some((deadline, waiter)),
+                waiting: Some(Waiting {
+                    deadline,
+                    timeout,
+                    waiter,
+                }),
             },
         );
         id
@@ -54,22 +65,22 @@ impl<C, W> Pending<C, W> {
     /// nothing any more) is asked under this id.
     pub(crate) fn answer(&mut self, id: RequestId) -> Option<(C, Option<W>)> {
         let entry = self.entries.remove(&id)?;
-        let waiter = entry.waiter.map(|(deadline, waiter)| {
-            self.deadlines.remove(&(deadline, id));
-            waiter
+        let waiter = entry.waiting.map(|waiting| {
+            self.deadlines.remove(&(waiting.deadline, id));
+            waiting.waiter
         });
         Some((entry.command, waiter))
     }
 
-    /// Who has waited until now, or longer.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<W> {
+    /// Who has waited for as long as they would, and how long that was.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<(W, Duration)> {
         let mut expired = Vec::new();
         while let Some(&(deadline, id)) = self.deadlines.first()
             && deadline <= now
         {
             self.deadlines.pop_first();
-            let waiter = self.entries.get_mut(&id).and_then(|entry| entry.waiter.take());
-            expired.extend(waiter.map(|(_, waiter)| waiter));
+            let waiting = self.entries.get_mut(&id).and_then(|entry| entry.waiting.take());
+            expired.extend(waiting.map(|waiting| (waiting.waiter, waiting.timeout)));
         }
         expired
     }
@@ -86,12 +97,101 @@ impl<C, W> Pending<C, W> {
         entries.sort_unstable_by_key(|(id, _)| *id);
         entries
             .into_iter()
-            .filter_map(|(_, entry)| entry.waiter.map(|(_, waiter)| waiter))
+            .filter_map(|(_, entry)| entry.waiting.map(|waiting| waiting.waiter))
             .collect()
     }
 
     /// How many requests are not answered, expired ones included.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What happens to a table of requests.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Ask { timeout_ms: u64 },
+        Answer { id: u64 },
+        Wait { ms: u64 },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (1_u64..50).prop_map(|timeout_ms| Step::Ask { timeout_ms }),
+            2 => (1_u64..40).prop_map(|id| Step::Answer { id }),
+            1 => (0_u64..30).prop_map(|ms| Step::Wait { ms }),
+        ]
+    }
+
+    #[test]
+    fn a_late_answer_still_brings_its_command_but_no_waiter() {
+        let start = Instant::now();
+        let mut pending = Pending::new();
+        let id = pending.insert(start, Duration::from_millis(10), "pause", "caller");
+        assert!(pending.expire(start + Duration::from_millis(9)).is_empty());
+        assert_eq!(pending.next_deadline(), Some(start + Duration::from_millis(10)));
+        let expired = pending.expire(start + Duration::from_millis(10));
+        assert_eq!(expired, [("caller", Duration::from_millis(10))]);
+        assert_eq!(pending.next_deadline(), None);
+        assert_eq!(pending.answer(id), Some(("pause", None)));
+        assert_eq!(pending.answer(id), None, "answered twice");
+        assert_eq!(pending.len(), 0);
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order, each waiter is resolved exactly once, none before its deadline, none
+        /// later than the first look at the clock after it, and nothing stays behind.
+        #[test]
+        fn each_request_is_resolved_exactly_once(steps in proptest::collection::vec(step(), 1..200)) {
+            let start = Instant::now();
+            let mut now = start;
+            let mut pending: Pending<u64, u64> = Pending::new();
+            let mut waiting: BTreeMap<u64, Instant> = BTreeMap::new();
+            let mut unanswered: BTreeMap<u64, ()> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Ask { timeout_ms } => {
+                        let timeout = Duration::from_millis(timeout_ms);
+                        let number = pending.last_id + 1;
+                        let id = pending.insert(now, timeout, number, number);
+                        prop_assert_eq!(id.0, number);
+                        waiting.insert(number, now + timeout);
+                        unanswered.insert(number, ());
+                    }
+                    Step::Answer { id } => {
+                        let answered = pending.answer(RequestId(id));
+                        match unanswered.remove(&id) {
+                            None => prop_assert_eq!(answered, None),
+                            Some(()) => {
+                                let waiter = waiting.remove(&id).map(|_| id);
+                                prop_assert_eq!(answered, Some((id, waiter)));
+                            }
+                        }
+                    }
+                    Step::Wait { ms } => {
+                        now += Duration::from_millis(ms);
+                        for (waiter, timeout) in pending.expire(now) {
+                            let deadline = waiting.remove(&waiter);
+                            prop_assert!(deadline.is_some_and(|deadline| deadline <= now), "{} after {:?}", waiter, timeout);
+                        }
+                        prop_assert!(waiting.values().all(|deadline| *deadline > now));
+                    }
+                }
+                prop_assert_eq!(pending.next_deadline(), waiting.values().min().copied());
+                prop_assert_eq!(pending.len(), unanswered.len());
+            }
+            prop_assert_eq!(pending.drain(), waiting.into_keys().collect::<Vec<_>>());
+            prop_assert_eq!(pending.len(), 0);
+            prop_assert_eq!(pending.next_deadline(), None);
+        }
     }
 }

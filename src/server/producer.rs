@@ -155,7 +155,7 @@ impl Producer {
     pub async fn stats(&self) -> Result<ProducerStats, Error> {
         let producer = self.node.id;
         let worker = self.node.transport.room.worker;
-        let reply = self.shared.call(worker, |_| {
+        let reply = self.shared.ask(worker, |_| {
             if lock(&self.node.state).closed {
                 return Err(Error::closed(producer));
             }

@@ -285,7 +285,7 @@ impl Room {
 
     async fn ask(&self, method: Method) -> Result<Reply, Error> {
         self.shared
-            .call(self.node.worker, |_| {
+            .ask(self.node.worker, |_| {
                 self.node.check_open()?;
                 Ok(Some(Command::new(method)))
             })

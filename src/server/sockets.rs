@@ -191,6 +191,11 @@ impl SocketMaker {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn ports_taken(&self) -> u32 {
+        self.ports.taken_count()
+    }
+
     fn bind_port(&self, ip: IpAddr, port: u16) -> io::Result<PortSockets> {
         let address = SocketAddr::new(ip, port);
         let door = self.socket(ip, self.receive_buffer.min(DOOR_BUFFER_MAX))?;

@@ -27,6 +27,7 @@ pub(crate) struct State {
     transports: HashMap<TransportId, Arc<TransportNode>>,
     producers: HashMap<ProducerId, Arc<ProducerNode>>,
     consumers: HashMap<ConsumerId, Arc<ConsumerNode>>,
+    room_counts: HashMap<WorkerId, usize>,
     pub(crate) events: EventBus,
     closed: bool,
 }
@@ -89,6 +90,7 @@ impl State {
             transports: HashMap::new(),
             producers: HashMap::new(),
             consumers: HashMap::new(),
+            room_counts: HashMap::new(),
             events: EventBus::new(),
             closed: false,
         }
@@ -104,6 +106,11 @@ impl State {
 
     pub(crate) fn rooms(&self) -> impl Iterator<Item = &RoomEntry> {
         self.rooms.values()
+    }
+
+    /// How many open rooms a worker serves.
+    pub(crate) fn rooms_of(&self, worker: WorkerId) -> usize {
+        self.room_counts.get(&worker).copied().unwrap_or(0)
     }
 
     pub(crate) fn transport(&self, id: TransportId) -> Option<&Arc<TransportNode>> {
@@ -194,6 +201,7 @@ impl State {
             app_data: node.app_data.clone(),
         });
         let desired = DesiredRoom::new(node.id);
+        *self.room_counts.entry(node.worker).or_default() += 1;
         self.rooms.insert(node.id, RoomEntry { node, desired });
         Ok(())
     }
@@ -473,6 +481,9 @@ impl State {
             return;
         };
         entry.node.close();
+        if let Some(count) = self.room_counts.get_mut(&entry.node.worker) {
+            *count -= 1;
+        }
         let cause_of_children = match &cause {
             CloseCause::Closed => CloseCause::RoomClosed,
             inherited => inherited.clone(),

@@ -224,7 +224,9 @@ impl Transport {
     pub async fn set_remote(&self, remote: Remote) -> Result<(), Error> {
         let transport = self.node.id;
         let remote = complete_remote(remote, self.node.rtcp_mux, self.node.rtp_address.ip())?;
-        self.ask(Method::SetRemote { transport, remote }).await.map(drop)
+        self.call(Command::new(Method::SetRemote { transport, remote }))
+            .await
+            .map(drop)
     }
 
     /// Makes a producer: a track that the remote sends on this transport.
@@ -312,7 +314,11 @@ impl Transport {
     /// Its counters.
     pub async fn stats(&self) -> Result<TransportStats, Error> {
         let transport = self.node.id;
-        match self.ask(Method::TransportStats { transport }).await? {
+        let reply = self.shared.ask(self.node.room.worker, |_| {
+            self.node.check_open()?;
+            Ok(Some(Command::new(Method::TransportStats { transport })))
+        });
+        match reply.await? {
             Reply::Stats(mut page) if page.transports.len() == 1 => Ok(page.transports.remove(0)),
             other => Err(self.shared.unexpected(self.node.room.worker, "TransportStats", &other)),
         }
@@ -343,10 +349,6 @@ impl Transport {
         sockets
             .rtp_path()
             .map_err(Error::io("duplicating a transport's socket"))
-    }
-
-    async fn ask(&self, method: Method) -> Result<Reply, Error> {
-        self.call(Command::new(method)).await
     }
 
     async fn call(&self, command: Command) -> Result<Reply, Error> {

@@ -1,0 +1,200 @@
+//! A worker that does what a test tells it, at the other end of a real channel; no process.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use weir_channel::endpoint::{SupervisorEndpoint, WorkerEndpoint};
+use weir_channel::id::{ProducerId, WorkerId};
+use weir_channel::message::{Hello, Method, Notification, Reply, Request, Response, WorkerError};
+
+use super::error::DeathCause;
+use super::event::CloseCause;
+use super::supervision::{End, Link, Pulse, converse};
+use super::{Family, Owner, Server, Settings, Shared, lock};
+
+/// A bound on waiting for what must happen, so that a fault fails a test instead of hanging it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Awaits what must happen.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it happens before patience runs out")
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        workers: std::num::NonZeroU32::new(1),
+        rtc_ipv4: Family::Address([127, 0, 0, 1].into()),
+        rtc_ipv6: Family::Off,
+        // Never started; the fakes take the workers' places.
+        worker_binary: Some("/bin/true".into()),
+        ..Settings::default()
+    }
+}
+
+/// A server whose only worker is a fake.
+pub(crate) async fn server(settings: Settings) -> (Server, Fake) {
+    let shared = Shared::new(settings).unwrap();
+    let fake = Fake::connect(&shared, WorkerId(1)).await;
+    let owner = Arc::new(Owner { shared });
+    (Server { owner }, fake)
+}
+
+/// As [`server`], with a worker that accepts everything.
+pub(crate) async fn obliging_server(settings: Settings) -> Server {
+    let (server, mut fake) = server(settings).await;
+    tokio::spawn(async move {
+        while let Some((request, _)) = fake.request().await {
+            let reply = fake.oblige(&request.method);
+            fake.answer(&request, Ok(reply)).await;
+        }
+    });
+    server
+}
+
+/// The worker's end.
+pub(crate) struct Fake {
+    endpoint: WorkerEndpoint,
+    /// The same socket, to wait for.
+    ready: UnixStream,
+    paused: HashMap<ProducerId, bool>,
+    _conversation: JoinHandle<()>,
+}
+
+impl Fake {
+    async fn connect(shared: &Arc<Shared>, worker: WorkerId) -> Self {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::Stream,
+            None,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        )
+        .unwrap();
+        let ready = UnixStream::from_std(theirs.try_clone().unwrap().into()).unwrap();
+        let mut endpoint = WorkerEndpoint::new(theirs, Hello::new("fake", worker)).unwrap();
+        endpoint.flush().unwrap();
+        let supervisor = SupervisorEndpoint::connect(ours, Hello::new("test", worker), PATIENCE)
+            .await
+            .unwrap();
+        let (link, queues) = Link::new(worker, shared.settings.request_timeout);
+        let slot = Arc::clone(shared.workers.slot(worker).unwrap());
+        slot.set_running(Arc::clone(&link));
+        let shared = Arc::clone(shared);
+        let end = tokio::spawn(async move {
+            let pulse = Pulse {
+                interval: shared.settings.ping_interval,
+                timeout: shared.settings.ping_timeout,
+            };
+            let end = converse(&link, queues, supervisor, &shared.state, pulse, |rtt| {
+                slot.set_ping_rtt(rtt)
+            })
+            .await;
+            // What the watch task does when a process has died.
+            let cause = match end {
+                End::Channel(error) => DeathCause::NotStarted {
+                    reason: error.to_string(),
+                },
+                End::Hung => DeathCause::Hung {
+                    timeout_ms: shared.settings.ping_timeout.as_millis() as u64,
+                },
+                End::Protocol(reason) => DeathCause::Protocol { reason },
+            };
+            {
+                let mut state = lock(&shared.state);
+                link.end(&cause);
+                slot.set_dead(super::WorkerState::Restarting { after_ms: 100 }, cause.clone());
+                state.close_rooms_of(worker, &CloseCause::WorkerDied { worker, cause });
+            }
+            link.resolve_all();
+        });
+        Self {
+            endpoint,
+            ready,
+            paused: HashMap::new(),
+            _conversation: end,
+        }
+    }
+
+    /// The next request that is not a ping (those are answered); `None` when the supervisor has closed the channel.
+    pub(crate) async fn request(&mut self) -> Option<(Request, Vec<OwnedFd>)> {
+        loop {
+            match self.any_request().await? {
+                (request, _) if request.method == Method::Ping => self.answer(&request, Ok(Reply::Done)).await,
+                other => return Some(other),
+            }
+        }
+    }
+
+    /// The next request, pings included.
+    pub(crate) async fn any_request(&mut self) -> Option<(Request, Vec<OwnedFd>)> {
+        loop {
+            self.ready.readable().await.unwrap();
+            let polled = self
+                .ready
+                .try_io(Interest::READABLE, || match self.endpoint.poll_request() {
+                    Ok(None) => Err(ErrorKind::WouldBlock.into()),
+                    other => Ok(other),
+                });
+            match polled {
+                Ok(Ok(request)) => return request,
+                Ok(Err(_)) => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    pub(crate) async fn answer(&mut self, request: &Request, result: Result<Reply, WorkerError>) {
+        let id = request.id;
+        self.endpoint.push_response(Response { id, result }).unwrap();
+        self.flush().await;
+    }
+
+    pub(crate) async fn notify(&mut self, notification: Notification) {
+        self.endpoint.push_notification(notification).unwrap();
+        self.flush().await;
+    }
+
+    async fn flush(&mut self) {
+        while !self.endpoint.flush().unwrap() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What an obliging worker answers.
+    pub(crate) fn oblige(&mut self, method: &Method) -> Reply {
+        match method {
+            Method::CreateProducer(request) => {
+                self.paused.insert(request.producer, request.paused);
+            }
+            Method::PauseProducer { producer } => {
+                self.paused.insert(*producer, true);
+            }
+            Method::ResumeProducer { producer } => {
+                self.paused.insert(*producer, false);
+            }
+            Method::CreateConsumer(request) => {
+                return Reply::ConsumerCreated {
+                    source_paused: self.paused[&request.producer],
+                };
+            }
+            _ => {}
+        }
+        Reply::Done
+    }
+
+    /// Answers the next request as an obliging worker does, and returns what it was.
+    pub(crate) async fn accept(&mut self) -> Method {
+        let (request, _) = soon(self.request()).await.expect("a request");
+        let reply = self.oblige(&request.method);
+        self.answer(&request, Ok(reply)).await;
+        request.method
+    }
+}

@@ -1,0 +1,343 @@
+//! The conversation with one worker process: questions go out, answers and news come in, nobody waits for ever.
+//!
+//! Invariant: answers and news are applied to the state in the order in which they arrive, and before the caller hears of
+//! them; so nobody ever sees an object that an earlier event does not know.
+
+use std::future::pending;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, WorkerReceiver};
+use weir_channel::error::ChannelError;
+use weir_channel::id::WorkerId;
+use weir_channel::lanes::Lane;
+use weir_channel::message::{Deadline, Method, Notification, Reply, Request, Response, WorkerError};
+
+use crate::server::error::{DeathCause, Error};
+use crate::server::lock;
+use crate::server::pending::Pending;
+use crate::server::state::{Command, State};
+use crate::server::worker_log;
+
+/// How many commands may wait for room in the channel; further callers wait for their turn. The channel's own queue
+/// behind it holds some thousands.
+const CONTROL_WAITING_MAX: usize = 1_024;
+
+/// As above, for questions about counters, whose answers are large.
+const BULK_WAITING_MAX: usize = 64;
+
+/// The callers' side of a conversation.
+#[derive(Debug)]
+pub(crate) struct Link {
+    worker: WorkerId,
+    timeout: Duration,
+    table: Mutex<Table>,
+    control: Queue,
+    bulk: Queue,
+}
+
+#[derive(Debug)]
+struct Table {
+    pending: Pending<Command, Waiter>,
+    ended: Option<DeathCause>,
+}
+
+type Waiter = oneshot::Sender<Result<Reply, Error>>;
+
+#[derive(Debug)]
+struct Queue {
+    room: Arc<Semaphore>,
+    sender: mpsc::UnboundedSender<Queued>,
+}
+
+/// The other ends of a link's queues.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    control: mpsc::UnboundedReceiver<Queued>,
+    bulk: mpsc::UnboundedReceiver<Queued>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+    /// Room in the queue, given back when the channel has taken the request.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// How a conversation ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The channel did.
+    Channel(ChannelError),
+    /// A ping was not answered in time.
+    Hung,
+    /// The worker said something that makes no sense.
+    Protocol(String),
+}
+
+impl Link {
+    pub(crate) fn new(worker: WorkerId, timeout: Duration) -> (Arc<Self>, Queues) {
+        let (control, control_receiver) = Queue::new(CONTROL_WAITING_MAX);
+        let (bulk, bulk_receiver) = Queue::new(BULK_WAITING_MAX);
+        let link = Self {
+            worker,
+            timeout,
+            table: Mutex::new(Table {
+                pending: Pending::new(),
+                ended: None,
+            }),
+            control,
+            bulk,
+        };
+        let queues = Queues {
+            control: control_receiver,
+            bulk: bulk_receiver,
+        };
+        (Arc::new(link), queues)
+    }
+
+    /// See [`Shared::call`](crate::server::Shared::call).
+    pub(crate) async fn call(
+        &self,
+        state: &Mutex<State>,
+        lane: Lane,
+        descriptors: Vec<OwnedFd>,
+        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        let queue = self.queue(lane);
+        // An error means that the conversation has ended, which `enqueue` says better.
+        let room = Arc::clone(&queue.room).acquire_owned().await.ok();
+        let answer = {
+            let mut state = lock(state);
+            let Some(command) = plan(&mut state)? else {
+                return Ok(Reply::Done);
+            };
+            debug_assert_eq!(Lane::of_method(&command.method), lane);
+            self.enqueue(command, self.timeout, descriptors, room)?
+        };
+        answer.await.unwrap_or_else(|_| Err(self.death()))
+    }
+
+    /// Queues a command of the supervisor's own, which needs no room in the queue.
+    pub(crate) fn say(
+        &self,
+        method: Method,
+        timeout: Duration,
+    ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
+        self.enqueue(Command::new(method), timeout, Vec::new(), None)
+    }
+
+    fn enqueue(
+        &self,
+        command: Command,
+        timeout: Duration,
+        descriptors: Vec<OwnedFd>,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
+        let (waiter, answer) = oneshot::channel();
+        let mut table = lock(&self.table);
+        if let Some(cause) = &table.ended {
+            return Err(died(self.worker, cause));
+        }
+        let method = command.method.clone();
+        let lane = Lane::of_method(&method);
+        let id = table.pending.insert(Instant::now(), timeout, command, waiter);
+        let queued = Queued {
+            request: Request {
+                id,
+                deadline: Deadline::after(timeout),
+                method,
+            },
+            descriptors,
+            _room: room,
+        };
+        // It is received as long as the conversation has not ended, which `ended` says, under the same lock.
+        let _ = self.queue(lane).sender.send(queued);
+        Ok(answer)
+    }
+
+    /// The worker is dead: no command is taken any more. Called with the state locked, so that no plan can still find an
+    /// object open and its worker gone.
+    pub(crate) fn end(&self, cause: &DeathCause) {
+        lock(&self.table).ended = Some(cause.clone());
+        self.control.room.close();
+        self.bulk.room.close();
+    }
+
+    /// Tells all who still wait that the worker is dead. Called when the state says so too, and not locked any more.
+    pub(crate) fn resolve_all(&self) {
+        let (waiters, cause) = {
+            let mut table = lock(&self.table);
+            let cause = table.ended.clone().unwrap_or(DeathCause::ServerClosed);
+            (table.pending.drain(), cause)
+        };
+        for waiter in waiters {
+            let _ = waiter.send(Err(died(self.worker, &cause)));
+        }
+    }
+
+    fn death(&self) -> Error {
+        let table = lock(&self.table);
+        died(self.worker, table.ended.as_ref().unwrap_or(&DeathCause::ServerClosed))
+    }
+
+    fn queue(&self, lane: Lane) -> &Queue {
+        match lane {
+            Lane::Control => &self.control,
+            Lane::Bulk => &self.bulk,
+        }
+    }
+
+    /// Applies an answer, then tells who waits for it.
+    fn apply(&self, state: &Mutex<State>, response: Response) -> Result<(), End> {
+        let answered = lock(&self.table).pending.answer(response.id);
+        let Some((command, waiter)) = answered else {
+            return Err(End::Protocol(format!(
+                "it answered {}, which nobody asked",
+                response.id
+            )));
+        };
+        let outcome = lock(state).apply_answer(command, response.result);
+        if let Some(waiter) = waiter {
+            // An error says that the caller has stopped waiting.
+            let _ = waiter.send(outcome);
+        }
+        Ok(())
+    }
+}
+
+impl Queue {
+    fn new(waiting_max: usize) -> (Self, mpsc::UnboundedReceiver<Queued>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(waiting_max));
+        (Self { room, sender }, receiver)
+    }
+}
+
+fn died(worker: WorkerId, cause: &DeathCause) -> Error {
+    match cause {
+        DeathCause::ServerClosed => Error::closed("the server"),
+        cause => Error::WorkerDied {
+            worker,
+            cause: cause.clone(),
+        },
+    }
+}
+
+/// How a worker's liveness is checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pulse {
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+}
+
+/// Holds the conversation until it ends. `on_pulse` hears how long each ping took.
+pub(crate) async fn converse(
+    link: &Link,
+    queues: Queues,
+    endpoint: SupervisorEndpoint,
+    state: &Mutex<State>,
+    pulse: Pulse,
+    on_pulse: impl Fn(Duration),
+) -> End {
+    let (sender, receiver) = endpoint.split();
+    // One task for all of it: they share the link's table and the state, and spend their time waiting.
+    tokio::select! {
+        end = read(link, receiver, state) => end,
+        end = forward(link, queues.control, sender.clone(), state) => end,
+        end = forward(link, queues.bulk, sender, state) => end,
+        end = ping(link, pulse, on_pulse) => end,
+        () = expire(link, link.timeout.min(pulse.timeout)) => pending().await,
+    }
+}
+
+async fn read(link: &Link, mut receiver: WorkerReceiver, state: &Mutex<State>) -> End {
+    loop {
+        let heard = match receiver.next().await {
+            Ok(heard) => heard,
+            Err(error) => return End::Channel(error),
+        };
+        match heard {
+            FromWorker::Response(response) => {
+                if let Err(end) = link.apply(state, response) {
+                    return end;
+                }
+            }
+            FromWorker::Notification(notification) => notice(link.worker, notification, state),
+        }
+    }
+}
+
+fn notice(worker: WorkerId, notification: Notification, state: &Mutex<State>) {
+    match notification {
+        Notification::RemoteLearned { transport, remote } => lock(state).learn_remote(worker, transport, remote),
+        Notification::EffectiveProfileChanged { consumer, profile } => {
+            lock(state).change_effective_profile(worker, consumer, profile);
+        }
+        Notification::Log(line) => worker_log::repeat(worker, &line),
+        Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
+    }
+}
+
+async fn forward(
+    link: &Link,
+    mut queue: mpsc::UnboundedReceiver<Queued>,
+    sender: RequestSender,
+    state: &Mutex<State>,
+) -> End {
+    while let Some(queued) = queue.recv().await {
+        let id = queued.request.id;
+        match sender.send(queued.request, queued.descriptors).await {
+            Ok(()) => {}
+            // Too large for a frame. The channel is fine; the caller's parameters are not.
+            Err(error @ (ChannelError::Unsendable(_) | ChannelError::Descriptors(_))) => {
+                let result = Err(WorkerError::InvalidParameters(error.to_string()));
+                if let Err(end) = link.apply(state, Response { id, result }) {
+                    return end;
+                }
+            }
+            Err(error) => return End::Channel(error),
+        }
+    }
+    // The link holds the sender, and outlives the conversation.
+    pending().await
+}
+
+async fn ping(link: &Link, pulse: Pulse, on_pulse: impl Fn(Duration)) -> End {
+    loop {
+        sleep(pulse.interval).await;
+        let asked = Instant::now();
+        let Ok(answer) = link.say(Method::Ping, pulse.timeout) else {
+            return pending().await;
+        };
+        match answer.await {
+            Ok(Ok(_)) => on_pulse(asked.elapsed()),
+            // A refusal, most likely that it came late, is a sign of life all the same.
+            Ok(Err(Error::Worker(_))) => {}
+            Ok(Err(Error::Timeout { .. })) => return End::Hung,
+            // The conversation is ending otherwise.
+            Ok(Err(_)) | Err(_) => return pending().await,
+        }
+    }
+}
+
+/// Tells those whose time is up. No deadline is nearer than `shortest` when it is set, so one that is set while this
+/// sleeps is not missed.
+async fn expire(link: &Link, shortest: Duration) {
+    loop {
+        let now = Instant::now();
+        let (expired, next) = {
+            let mut table = lock(&link.table);
+            (table.pending.expire(now), table.pending.next_deadline())
+        };
+        for (waiter, after) in expired {
+            let _ = waiter.send(Err(Error::Timeout { after }));
+        }
+        let latest = now + shortest;
+        sleep_until(next.map_or(latest, |next| next.min(latest))).await;
+    }
+}

@@ -1,0 +1,191 @@
+//! A worker as callers see it: a number that stays, whichever process has it.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use weir_channel::id::WorkerId;
+use weir_channel::lanes::Lane;
+use weir_channel::message::Reply;
+
+use super::link::Link;
+use super::{WorkerInfo, WorkerState};
+use crate::server::error::{DeathCause, Error};
+use crate::server::lock;
+use crate::server::state::{Command, State};
+
+/// A worker's number, and what is known of the process that has it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    id: WorkerId,
+    cpu: Option<usize>,
+    rooms_on_their_way: AtomicUsize,
+    status: Mutex<Status>,
+}
+
+#[derive(Debug)]
+struct Status {
+    state: WorkerState,
+    pid: Option<u32>,
+    restarts: u64,
+    last_exit: Option<DeathCause>,
+    ping_rtt: Option<Duration>,
+    /// The conversation with the running process.
+    link: Option<Arc<Link>>,
+}
+
+impl Slot {
+    pub(crate) fn new(id: WorkerId, cpu: Option<usize>) -> Self {
+        Self {
+            id,
+            cpu,
+            rooms_on_their_way: AtomicUsize::new(0),
+            status: Mutex::new(Status {
+                state: WorkerState::Starting,
+                pid: None,
+                restarts: 0,
+                last_exit: None,
+                ping_rtt: None,
+                link: None,
+            }),
+        }
+    }
+
+    pub(crate) fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    pub(crate) fn cpu(&self) -> Option<usize> {
+        self.cpu
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        lock(&self.status).link.is_some()
+    }
+
+    pub(crate) fn rooms_on_their_way(&self) -> usize {
+        self.rooms_on_their_way.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn describe(&self, rooms: usize) -> WorkerInfo {
+        let status = lock(&self.status);
+        WorkerInfo {
+            id: self.id,
+            pid: status.pid,
+            cpu: self.cpu,
+            state: status.state,
+            rooms: rooms + self.rooms_on_their_way(),
+            restarts: status.restarts,
+            last_exit: status.last_exit.clone(),
+            ping_rtt_us: status
+                .ping_rtt
+                .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// Why it takes no room, in words.
+    pub(crate) fn describe_absence(&self) -> String {
+        let status = lock(&self.status);
+        let what = match status.state {
+            WorkerState::Starting => "starting".to_owned(),
+            WorkerState::Running => "running".to_owned(),
+            WorkerState::Restarting { after_ms } => format!("restarted {after_ms} ms after its death"),
+            WorkerState::Closed => "closed".to_owned(),
+        };
+        match &status.last_exit {
+            Some(cause) => format!("{} is {what} ({cause})", self.id),
+            None => format!("{} is {what}", self.id),
+        }
+    }
+
+    /// See [`Shared::call`](crate::server::Shared::call).
+    pub(crate) async fn call(
+        &self,
+        state: &Mutex<State>,
+        lane: Lane,
+        descriptors: Vec<OwnedFd>,
+        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        let link = lock(&self.status).link.clone();
+        let Some(link) = link else {
+            // What was the worker's is closed, which the plan finds out.
+            return match plan(&mut lock(state))? {
+                None => Ok(Reply::Done),
+                Some(_) => Err(self.death()),
+            };
+        };
+        link.call(state, lane, descriptors, plan).await
+    }
+
+    fn death(&self) -> Error {
+        let status = lock(&self.status);
+        match (&status.last_exit, status.state) {
+            (_, WorkerState::Closed) => Error::closed("the server"),
+            (Some(cause), _) => Error::WorkerDied {
+                worker: self.id,
+                cause: cause.clone(),
+            },
+            (None, _) => Error::NoWorker(format!("{} is starting", self.id)),
+        }
+    }
+
+    // What follows is for the task that watches the slot.
+
+    pub(crate) fn set_starting(&self) {
+        let mut status = lock(&self.status);
+        status.state = WorkerState::Starting;
+        status.restarts += u64::from(status.last_exit.is_some());
+    }
+
+    pub(crate) fn set_pid(&self, pid: Option<u32>) {
+        lock(&self.status).pid = pid;
+    }
+
+    pub(crate) fn set_running(&self, link: Arc<Link>) {
+        let mut status = lock(&self.status);
+        status.state = WorkerState::Running;
+        status.link = Some(link);
+    }
+
+    pub(crate) fn set_ping_rtt(&self, rtt: Duration) {
+        lock(&self.status).ping_rtt = Some(rtt);
+    }
+
+    /// No command reaches the process from now on.
+    pub(crate) fn set_dead(&self, state: WorkerState, cause: DeathCause) {
+        let mut status = lock(&self.status);
+        status.state = state;
+        status.pid = None;
+        status.ping_rtt = None;
+        status.link = None;
+        status.last_exit = Some(cause);
+    }
+
+    pub(crate) fn set_closed(&self) {
+        lock(&self.status).state = WorkerState::Closed;
+    }
+}
+
+/// A worker that was chosen for a room; counts as one room until it is dropped, when the room exists or has failed.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    slot: Arc<Slot>,
+}
+
+impl Placed {
+    pub(crate) fn new(slot: &Arc<Slot>) -> Self {
+        slot.rooms_on_their_way.fetch_add(1, Ordering::Relaxed);
+        Self { slot: Arc::clone(slot) }
+    }
+
+    pub(crate) fn worker(&self) -> WorkerId {
+        self.slot.id
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        self.slot.rooms_on_their_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,307 @@
+//! The task that keeps a worker process in a slot.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::process::Child;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+use weir_channel::endpoint::SupervisorEndpoint;
+use weir_channel::error::ChannelError;
+use weir_channel::message::{Hello, Method};
+
+use super::WorkerState;
+use super::backoff::Backoff;
+use super::link::{self, End, Link, Pulse};
+use super::slot::Slot;
+use super::spawn::{LastWords, Process};
+use crate::server::error::DeathCause;
+use crate::server::event::{CloseCause, EventKind};
+use crate::server::{Shared, lock};
+
+/// A worker whose channel has ended is given this long to exit by itself, so that its exit code can be told.
+const EXIT_GRACE: Duration = Duration::from_secs(1);
+
+/// Why the first process of a slot did not come up.
+#[derive(Debug)]
+pub(crate) struct StartFailure {
+    pub(crate) cause: DeathCause,
+    pub(crate) stderr: Vec<String>,
+}
+
+/// Keeps a worker process in `slot` until the server closes. `ready` hears of the first one.
+pub(crate) async fn watch(shared: Arc<Shared>, slot: Arc<Slot>, ready: oneshot::Sender<Result<(), StartFailure>>) {
+    let _watched = Watched(&shared);
+    let mut ready = Some(ready);
+    let mut backoff = Backoff::new();
+    let mut closing = shared.workers.closing.subscribe();
+    while !*closing.borrow() {
+        slot.set_starting();
+        let born = Instant::now();
+        let life = live(&shared, &slot, &mut ready).await;
+        if *closing.borrow() {
+            bury(&shared, &slot, life, None);
+            break;
+        }
+        if let Some(ready) = ready.take() {
+            let failure = StartFailure {
+                cause: life.cause.clone(),
+                stderr: life.last_words.lines(),
+            };
+            bury(&shared, &slot, life, None);
+            let _ = ready.send(Err(failure));
+            break;
+        }
+        let wait = backoff.after_death(born.elapsed());
+        tracing::error!(
+            worker = slot.id().0,
+            restart_in = ?wait,
+            "{} died: {}",
+            slot.id(),
+            life.cause
+        );
+        bury(&shared, &slot, life, Some(wait));
+        tokio::select! {
+            () = sleep(wait) => {}
+            // The sender lives in `shared`.
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+    }
+    slot.set_closed();
+}
+
+/// Counts a slot as watched.
+struct Watched<'a>(&'a Shared);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.workers.watched.send_modify(|watched| {
+            if *watched == 1 {
+                // Before anybody hears that the last worker has ended.
+                lock(&self.0.state).events.close();
+            }
+            *watched -= 1;
+        });
+    }
+}
+
+/// A worker's life, when it is over.
+struct Life {
+    pid: Option<u32>,
+    cause: DeathCause,
+    last_words: LastWords,
+    /// If it ever took commands.
+    link: Option<Arc<Link>>,
+}
+
+/// Starts a worker, talks to it until it ends, and makes sure that it has ended.
+async fn live(
+    shared: &Shared,
+    slot: &Arc<Slot>,
+    ready: &mut Option<oneshot::Sender<Result<(), StartFailure>>>,
+) -> Life {
+    let mut life = Life {
+        pid: None,
+        cause: DeathCause::ServerClosed,
+        last_words: LastWords::default(),
+        link: None,
+    };
+    let process = match shared.workers.spawner.spawn(slot.id(), slot.cpu()).await {
+        Ok(process) => process,
+        Err(error) => {
+            life.cause = DeathCause::NotStarted {
+                reason: error.to_string(),
+            };
+            return life;
+        }
+    };
+    let Process {
+        mut child,
+        channel,
+        last_words,
+    } = process;
+    life.pid = child.id();
+    life.last_words = last_words;
+    slot.set_pid(life.pid);
+
+    let hello = Hello::new(env!("CARGO_PKG_VERSION"), slot.id());
+    let start_timeout = shared.settings.start_timeout;
+    let mut closing = shared.workers.closing.subscribe();
+    let connected = tokio::select! {
+        connected = SupervisorEndpoint::connect(channel, hello, start_timeout) => connected,
+        status = child.wait() => {
+            life.cause = exited(status);
+            return life;
+        }
+        _ = closing.wait_for(|closing| *closing) => Err(ChannelError::ClosedHere),
+    };
+    let endpoint = match connected {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            let cause = match error {
+                ChannelError::HelloTimeout { after } => Some(DeathCause::NoHello {
+                    timeout_ms: millis(after),
+                }),
+                ChannelError::ClosedHere => Some(DeathCause::ServerClosed),
+                error => channel_cause(error),
+            };
+            life.cause = end(&mut child, cause).await;
+            return life;
+        }
+    };
+
+    let (link, queues) = Link::new(slot.id(), shared.settings.request_timeout);
+    life.link = Some(Arc::clone(&link));
+    for method in shared.first_words() {
+        // The conversation is about to begin; should it fail, its end says why.
+        let _ = link.say(method, shared.settings.request_timeout);
+    }
+    slot.set_running(Arc::clone(&link));
+    if let Some(pid) = life.pid {
+        let worker = slot.id();
+        lock(&shared.state)
+            .events
+            .emit(EventKind::WorkerStarted { worker, pid });
+    }
+    if let Some(ready) = ready.take() {
+        let _ = ready.send(Ok(()));
+    }
+
+    let pulse = Pulse {
+        interval: shared.settings.ping_interval,
+        timeout: shared.settings.ping_timeout,
+    };
+    let conversation = link::converse(&link, queues, endpoint, &shared.state, pulse, |rtt| {
+        slot.set_ping_rtt(rtt)
+    });
+    tokio::pin!(conversation);
+    let how = tokio::select! {
+        how = &mut conversation => Some(how),
+        _ = closing.wait_for(|closing| *closing) => None,
+    };
+    let how = match how {
+        Some(how) => how,
+        None => {
+            let close_timeout = shared.settings.close_timeout;
+            let _ = link.say(Method::Shutdown, close_timeout);
+            match timeout(close_timeout, &mut conversation).await {
+                Ok(how) => how,
+                Err(_) => {
+                    tracing::warn!(worker = slot.id().0, "{} did not end in time and is killed", slot.id());
+                    End::Hung
+                }
+            }
+        }
+    };
+    let cause = match how {
+        End::Channel(error) => channel_cause(error),
+        End::Hung => Some(DeathCause::Hung {
+            timeout_ms: millis(pulse.timeout),
+        }),
+        End::Protocol(reason) => Some(DeathCause::Protocol { reason }),
+    };
+    life.cause = end(&mut child, cause).await;
+    life
+}
+
+/// Tells everybody that a worker is dead: closes its rooms, resolves its callers.
+fn bury(shared: &Shared, slot: &Slot, life: Life, restart: Option<Duration>) {
+    let cause = match *shared.workers.closing.borrow() {
+        true => DeathCause::ServerClosed,
+        false => life.cause,
+    };
+    let state = match restart {
+        Some(wait) => WorkerState::Restarting { after_ms: millis(wait) },
+        None => WorkerState::Closed,
+    };
+    {
+        let mut known = lock(&shared.state);
+        slot.set_dead(state, cause.clone());
+        if let Some(link) = &life.link {
+            link.end(&cause);
+        }
+        let worker = slot.id();
+        known.close_rooms_of(
+            worker,
+            &CloseCause::WorkerDied {
+                worker,
+                cause: cause.clone(),
+            },
+        );
+        if cause != DeathCause::ServerClosed {
+            known.events.emit(EventKind::WorkerDied {
+                worker,
+                pid: life.pid,
+                cause,
+                restart_in_ms: restart.map(millis),
+            });
+        }
+    }
+    if let Some(link) = &life.link {
+        link.resolve_all();
+    }
+}
+
+/// Ends a process, if it has not ended, and reaps it. `cause` is why it has to end; `None` when it is about to exit by
+/// itself, and its exit tells why.
+async fn end(child: &mut Child, cause: Option<DeathCause>) -> DeathCause {
+    let (grace, cause) = match cause {
+        Some(cause) => (Duration::ZERO, cause),
+        None => (EXIT_GRACE, DeathCause::ChannelClosed),
+    };
+    // A process that has exited already tells its own cause, whatever made us look.
+    if let Ok(status) = timeout(grace, child.wait()).await {
+        return match cause {
+            DeathCause::ChannelClosed => exited(status),
+            cause => cause,
+        };
+    }
+    // Fails only when the process has exited in the meantime.
+    let _ = child.start_kill();
+    if let Err(error) = child.wait().await {
+        tracing::error!(%error, "a worker process cannot be waited for");
+    }
+    cause
+}
+
+/// What the end of a channel says about the worker; `None` when it only says that the worker is going.
+fn channel_cause(error: ChannelError) -> Option<DeathCause> {
+    match error {
+        ChannelError::Closed | ChannelError::ClosedInFrame { .. } => None,
+        error => Some(DeathCause::Protocol {
+            reason: error.to_string(),
+        }),
+    }
+}
+
+fn exited(status: std::io::Result<ExitStatus>) -> DeathCause {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            return DeathCause::NotStarted {
+                reason: format!("it cannot be waited for: {error}"),
+            };
+        }
+    };
+    match (status.code(), status.signal()) {
+        (Some(code), _) => DeathCause::Exited {
+            code,
+            meaning: "unknown".to_owned(),
+        },
+        (None, signal) => {
+            let signal = signal.unwrap_or(0);
+            DeathCause::Signalled {
+                signal,
+                name: Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string()),
+                core_dumped: status.core_dumped(),
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
