@@ -10,6 +10,7 @@
 pub mod http;
 pub mod media;
 mod server;
+pub mod settings;
 
 pub use server::{
     CloseCause, Consumer, ConsumerOptions, ConsumerRtp, DeathCause, Error, Event, EventKind, EventStream, Family,

@@ -255,3 +255,278 @@ impl DesiredRoom {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use weir_channel::message::{Encoding, MediaKind, Profile};
+
+    use super::*;
+
+    const ROOM: RoomId = RoomId(1);
+
+    /// A worker's own bookkeeping, written as simply as can be: flat lists, searched.
+    #[derive(Clone, PartialEq, Debug, Default)]
+    struct Model {
+        exists: bool,
+        transports: Vec<CreatePlainTransport>,
+        producers: Vec<CreateProducer>,
+        consumers: Vec<CreateConsumer>,
+    }
+
+    impl Model {
+        /// Whether a worker would accept the request; if so, it has taken effect.
+        fn accept(&mut self, method: &Method) -> bool {
+            let has_transport = |model: &Self, id| model.transports.iter().any(|each| each.transport == id);
+            let has_producer = |model: &Self, id| model.producers.iter().any(|each| each.producer == id);
+            match method {
+                Method::CreateRouter { .. } => !std::mem::replace(&mut self.exists, true),
+                Method::CreatePlainTransport(request) => {
+                    let valid = self.exists
+                        && !has_transport(self, request.transport)
+                        && !(request.comedia && request.remote.is_some());
+                    if valid {
+                        self.transports.push(request.clone());
+                    }
+                    valid
+                }
+                Method::CreateProducer(request) => {
+                    let valid = has_transport(self, request.transport) && !has_producer(self, request.producer);
+                    if valid {
+                        self.producers.push(request.clone());
+                    }
+                    valid
+                }
+                Method::CreateConsumer(request) => {
+                    let valid = has_transport(self, request.transport)
+                        && has_producer(self, request.producer)
+                        && !self.consumers.iter().any(|each| each.consumer == request.consumer);
+                    if valid {
+                        self.consumers.push(request.clone());
+                    }
+                    valid
+                }
+                Method::SetRemote { transport, remote } => {
+                    let found = self.transports.iter_mut().find(|each| each.transport == *transport);
+                    found
+                        .map(|each| (each.remote, each.comedia) = (Some(*remote), false))
+                        .is_some()
+                }
+                Method::PauseProducer { producer } => self.producer(*producer, |each| each.paused = true),
+                Method::ResumeProducer { producer } => self.producer(*producer, |each| each.paused = false),
+                Method::SetProducerPreferredProfile { producer, profile } => {
+                    self.producer(*producer, |each| each.preferred_profile = *profile)
+                }
+                Method::PauseConsumer { consumer } => self.consumer(*consumer, |each| each.paused = true),
+                Method::ResumeConsumer { consumer } => self.consumer(*consumer, |each| each.paused = false),
+                Method::SetConsumerPreferredProfile { consumer, profile } => {
+                    self.consumer(*consumer, |each| each.preferred_profile = *profile)
+                }
+                Method::CloseTransport { transport } => {
+                    let known = has_transport(self, *transport);
+                    self.transports.retain(|each| each.transport != *transport);
+                    self.producers.retain(|each| each.transport != *transport);
+                    self.consumers.retain(|each| each.transport != *transport);
+                    self.drop_orphans();
+                    known
+                }
+                Method::CloseProducer { producer } => {
+                    let known = has_producer(self, *producer);
+                    self.producers.retain(|each| each.producer != *producer);
+                    self.drop_orphans();
+                    known
+                }
+                Method::CloseConsumer { consumer } => {
+                    let before = self.consumers.len();
+                    self.consumers.retain(|each| each.consumer != *consumer);
+                    self.consumers.len() < before
+                }
+                other => panic!("not part of the test: {other:?}"),
+            }
+        }
+
+        fn drop_orphans(&mut self) {
+            let producers: Vec<ProducerId> = self.producers.iter().map(|each| each.producer).collect();
+            self.consumers.retain(|each| producers.contains(&each.producer));
+        }
+
+        fn producer(&mut self, id: ProducerId, change: impl FnOnce(&mut CreateProducer)) -> bool {
+            self.producers
+                .iter_mut()
+                .find(|each| each.producer == id)
+                .map(change)
+                .is_some()
+        }
+
+        fn consumer(&mut self, id: ConsumerId, change: impl FnOnce(&mut CreateConsumer)) -> bool {
+            self.consumers
+                .iter_mut()
+                .find(|each| each.consumer == id)
+                .map(change)
+                .is_some()
+        }
+
+        fn objects(&self) -> BTreeSet<ClosedObject> {
+            let transports = self
+                .transports
+                .iter()
+                .map(|each| ClosedObject::Transport(each.transport));
+            let producers = self.producers.iter().map(|each| ClosedObject::Producer(each.producer));
+            let consumers = self.consumers.iter().map(|each| consumer(each.consumer));
+            transports.chain(producers).chain(consumers).collect()
+        }
+
+        fn sorted(mut self) -> Self {
+            self.transports.sort_by_key(|each| each.transport);
+            self.producers.sort_by_key(|each| each.producer);
+            self.consumers.sort_by_key(|each| each.consumer);
+            self
+        }
+    }
+
+    /// Without the parent, which the model does not know.
+    fn consumer(id: ConsumerId) -> ClosedObject {
+        ClosedObject::Consumer(id, ConsumerParent::Itself)
+    }
+
+    fn id() -> std::ops::Range<u64> {
+        0..6
+    }
+
+    fn remote() -> impl Strategy<Value = Remote> {
+        (1_u16..9).prop_map(|port| Remote {
+            rtp: ([127, 0, 0, 1], port).into(),
+            rtcp: None,
+        })
+    }
+
+    fn profile() -> impl Strategy<Value = Profile> {
+        proptest::sample::select(vec![Profile::Default, Profile::Low, Profile::Medium, Profile::High])
+    }
+
+    fn method() -> impl Strategy<Value = Method> {
+        let transport = || id().prop_map(TransportId);
+        let producer = || id().prop_map(ProducerId);
+        let consumer = || id().prop_map(ConsumerId);
+        let create_transport =
+            (transport(), proptest::option::of(remote()), any::<bool>()).prop_map(|(transport, remote, comedia)| {
+                Method::CreatePlainTransport(CreatePlainTransport {
+                    room: ROOM,
+                    transport,
+                    comedia: comedia && remote.is_none(),
+                    remote,
+                    rtcp_mux: true,
+                })
+            });
+        let create_producer = (transport(), producer(), profile(), any::<bool>()).prop_map(
+            |(transport, producer, preferred_profile, paused)| {
+                Method::CreateProducer(CreateProducer {
+                    room: ROOM,
+                    transport,
+                    producer,
+                    kind: MediaKind::Video,
+                    mid: None,
+                    codecs: Vec::new(),
+                    encodings: vec![Encoding {
+                        ssrc: Some(1),
+                        rid: None,
+                        profile: Profile::Default,
+                    }],
+                    header_extensions: Vec::new(),
+                    preferred_profile,
+                    paused,
+                })
+            },
+        );
+        let create_consumer = (transport(), producer(), consumer(), profile(), any::<bool>()).prop_map(
+            |(transport, producer, consumer, preferred_profile, paused)| {
+                Method::CreateConsumer(CreateConsumer {
+                    room: ROOM,
+                    transport,
+                    producer,
+                    consumer,
+                    ssrc: 1,
+                    payload_types: Vec::new(),
+                    header_extensions: Vec::new(),
+                    preferred_profile,
+                    paused,
+                })
+            },
+        );
+        prop_oneof![
+            4 => create_transport,
+            6 => create_producer,
+            10 => create_consumer,
+            1 => (transport(), remote()).prop_map(|(transport, remote)| Method::SetRemote { transport, remote }),
+            1 => producer().prop_map(|producer| Method::PauseProducer { producer }),
+            1 => producer().prop_map(|producer| Method::ResumeProducer { producer }),
+            1 => (producer(), profile())
+                .prop_map(|(producer, profile)| Method::SetProducerPreferredProfile { producer, profile }),
+            1 => consumer().prop_map(|consumer| Method::PauseConsumer { consumer }),
+            1 => consumer().prop_map(|consumer| Method::ResumeConsumer { consumer }),
+            1 => (consumer(), profile())
+                .prop_map(|(consumer, profile)| Method::SetConsumerPreferredProfile { consumer, profile }),
+            1 => transport().prop_map(|transport| Method::CloseTransport { transport }),
+            1 => producer().prop_map(|producer| Method::CloseProducer { producer }),
+            1 => consumer().prop_map(|consumer| Method::CloseConsumer { consumer }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever a worker has accepted, replaying the desired state into a fresh one makes the same room, and it accepts
+        /// every request of the replay. And each closing tells exactly what is gone, once, children after their parents.
+        #[test]
+        fn a_replay_makes_the_same_room(methods in proptest::collection::vec(method(), 0..120)) {
+            let mut worker = Model::default();
+            worker.accept(&Method::CreateRouter { room: ROOM });
+            let mut desired = DesiredRoom::new(ROOM);
+            for method in &methods {
+                let before = worker.objects();
+                if !worker.accept(method) {
+                    continue;
+                }
+                let Closed(closed) = desired.accept(method);
+                let told: BTreeSet<ClosedObject> = closed
+                    .iter()
+                    .map(|object| match object {
+                        ClosedObject::Consumer(id, _) => consumer(*id),
+                        other => *other,
+                    })
+                    .collect();
+                prop_assert_eq!(told.len(), closed.len(), "told twice");
+                let gone: BTreeSet<ClosedObject> = before.difference(&worker.objects()).copied().collect();
+                prop_assert_eq!(told, gone);
+            }
+
+            let mut fresh = Model::default();
+            for method in desired.replay() {
+                prop_assert!(fresh.accept(&method), "refused: {:?}", method);
+            }
+            prop_assert_eq!(fresh.objects().len(), desired.close_all().0.len());
+            prop_assert_eq!(fresh.sorted(), worker.sorted());
+            prop_assert_eq!(desired, DesiredRoom::new(ROOM));
+        }
+    }
+
+    #[test]
+    fn a_learned_remote_is_not_learned_again() {
+        let mut desired = DesiredRoom::new(ROOM);
+        let transport = TransportId(1);
+        desired.accept(&Method::CreatePlainTransport(CreatePlainTransport {
+            room: ROOM,
+            transport,
+            remote: None,
+            comedia: true,
+            rtcp_mux: true,
+        }));
+        let remote = Remote {
+            rtp: ([192, 0, 2, 1], 9).into(),
+            rtcp: None,
+        };
+        desired.learn_remote(transport, remote);
+        let Some(Method::CreatePlainTransport(request)) = desired.replay().nth(1) else {
+            panic!("no transport in the replay");
+        };
+        assert_eq!((request.remote, request.comedia), (Some(remote), false));
+    }
+}

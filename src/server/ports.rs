@@ -55,19 +55,14 @@ impl Ports {
         count: PortCount,
         random: u64,
     ) -> impl Iterator<Item = PortLease> {
-        let ports = Arc::clone(self);
-        candidates(self.range, count, random).filter_map(move |first| {
-            lock(&ports.taken)
-                .entry(ip)
-                .or_default()
-                .take(first, count)
-                .then(|| PortLease {
-                    ports: Arc::clone(&ports),
-                    ip,
-                    first,
-                    count,
-                })
-        })
+        candidates(self.range, count, random)
+            .filter(move |first| lock(&self.taken).entry(ip).or_default().take(*first, count))
+            .map(move |first| PortLease {
+                ports: Arc::clone(self),
+                ip,
+                first,
+                count,
+            })
     }
 
     #[cfg(test)]

@@ -282,7 +282,7 @@ impl RtpParameters {
         wanted: &ConsumerRtp,
         ssrc: u32,
     ) -> Checked<(CreateConsumer, Self)> {
-        let (payload_types, codecs) = self.consumed_codecs(&wanted.payload_types)?;
+        let (payload_types, codecs) = self.consumed_codecs(&wanted.payload_types)?.into_iter().unzip();
         let extensions = self.consumed_header_extensions(wanted.header_extensions.as_deref())?;
         let request = CreateConsumer {
             room: seat.room,
@@ -381,7 +381,8 @@ impl RtpParameters {
             .collect()
     }
 
-    fn consumed_codecs(&self, wanted: &BTreeMap<u8, u8>) -> Checked<(Vec<(u8, u8)>, Vec<RtpCodec>)> {
+    /// Each codec that is consumed, after (the producer's payload type, the consumer's).
+    fn consumed_codecs(&self, wanted: &BTreeMap<u8, u8>) -> Checked<Vec<((u8, u8), RtpCodec)>> {
         let mut taken = BTreeSet::new();
         for (from, to) in wanted {
             if !self.codecs.iter().any(|codec| codec.payload_type == *from) {
@@ -404,7 +405,7 @@ impl RtpParameters {
                 };
                 Some(((from, to), codec))
             })
-            .unzip())
+            .collect())
     }
 
     fn consumed_header_extensions(&self, wanted: Option<&[RtpHeaderExtension]>) -> Checked<Vec<HeaderExtension>> {
@@ -522,4 +523,317 @@ fn check_rid(rid: &str) -> Checked<()> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+    const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+    const LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+    const ORIENTATION: &str = "urn:3gpp:video-orientation";
+
+    fn producer_seat(kind: MediaKind) -> ProducerSeat {
+        ProducerSeat {
+            room: RoomId(1),
+            transport: TransportId(2),
+            producer: ProducerId(3),
+            kind,
+            preferred_profile: Profile::Default,
+            paused: false,
+        }
+    }
+
+    fn consume(parameters: &RtpParameters, wanted: &ConsumerRtp) -> Checked<(CreateConsumer, RtpParameters)> {
+        let seat = ConsumerSeat {
+            room: RoomId(1),
+            transport: TransportId(2),
+            producer: ProducerId(3),
+            consumer: ConsumerId(4),
+            preferred_profile: Profile::Default,
+            paused: false,
+        };
+        parameters.create_consumer(seat, wanted, 77)
+    }
+
+    /// A good description of a simulcast camera, for tests to spoil.
+    fn camera() -> Value {
+        json!({
+            "muxId": "0",
+            "codecs": [
+                {
+                    "mimeType": "video/VP8", "payloadType": 96, "clockRate": 90000,
+                    "rtcpFeedback": [{"type": "nack"}, {"type": "nack", "parameter": "pli"}, {"type": "goog-remb"}]
+                },
+                {
+                    "mimeType": "video/h264", "payloadType": 97, "clockRate": 90000,
+                    "parameters": {"packetization-mode": 1, "profile-level-id": "42e01f"},
+                    "rtcpFeedback": [{"type": "ccm", "parameter": "fir"}]
+                }
+            ],
+            "headerExtensions": [
+                {"uri": MID, "id": 1}, {"uri": RID, "id": 2}, {"uri": ORIENTATION, "id": 4},
+                {"uri": "urn:example:unheard-of", "id": 9}
+            ],
+            "encodings": [
+                {"encodingId": "low", "profile": "low"}, {"encodingId": "mid", "profile": "medium"},
+                {"ssrc": 3003, "profile": "high"}
+            ],
+            "rtcp": {"cname": "camera@example"}
+        })
+    }
+
+    fn produce(json: Value, kind: MediaKind) -> Checked<CreateProducer> {
+        let parameters: RtpParameters = serde_json::from_value(json).map_err(|error| error.to_string())?;
+        parameters.create_producer(producer_seat(kind))
+    }
+
+    #[test]
+    fn a_camera_becomes_what_the_worker_understands() {
+        let request = produce(camera(), MediaKind::Video).unwrap();
+        let codec = |payload_type, name, pli, fir| Codec {
+            payload_type,
+            name,
+            clock_rate: 90_000,
+            pli,
+            fir,
+        };
+        assert_eq!(
+            request.codecs,
+            [
+                codec(96, CodecName::Vp8, true, false),
+                codec(97, CodecName::H264, false, true)
+            ]
+        );
+        let encoding = |ssrc, rid: Option<&str>, profile| Encoding {
+            ssrc,
+            rid: rid.map(str::to_owned),
+            profile,
+        };
+        assert_eq!(
+            request.encodings,
+            [
+                encoding(None, Some("low"), Profile::Low),
+                encoding(None, Some("mid"), Profile::Medium),
+                encoding(Some(3003), None, Profile::High)
+            ]
+        );
+        let extension = |id, uri| HeaderExtension { id, uri };
+        assert_eq!(
+            request.header_extensions,
+            [
+                extension(1, ExtensionUri::Mid),
+                extension(2, ExtensionUri::RtpStreamId),
+                extension(4, ExtensionUri::VideoOrientation)
+            ],
+            "what the worker does not know is left out"
+        );
+        assert_eq!((request.mid.as_deref(), request.kind), (Some("0"), MediaKind::Video));
+    }
+
+    #[test]
+    fn every_mistake_is_refused_with_what_to_do() {
+        // A path into the good camera, what to put there, and what the refusal must say.
+        let rows = [
+            ("/muxId", json!(""), "1 to 32 bytes"),
+            ("/muxId", json!("x".repeat(33)), "1 to 32 bytes"),
+            ("/codecs", json!([]), "1 to 16 codecs"),
+            ("/codecs/1/payloadType", json!(96), "payloadType 96 is listed twice"),
+            ("/codecs/0/payloadType", json!(72), "collides with RTCP"),
+            ("/codecs/0/payloadType", json!(64), "collides with RTCP"),
+            ("/codecs/0/payloadType", json!(95), "collides with RTCP"),
+            ("/codecs/0/payloadType", json!(128), "more than 7 bits"),
+            ("/codecs/0/payloadType", json!(256), "invalid value"),
+            ("/codecs/0/mimeType", json!("VP8"), "must look like video/VP8"),
+            ("/codecs/0/mimeType", json!("audio/VP8"), "not a codec that is relayed"),
+            ("/codecs/0/mimeType", json!("video/Theora"), "video/VP8, video/VP9"),
+            (
+                "/codecs/0/mimeType",
+                json!("video/rtx"),
+                "not relayed yet; leave it out",
+            ),
+            (
+                "/codecs/0/mimeType",
+                json!("audio/opus"),
+                "is not video, but the producer's kind is",
+            ),
+            ("/codecs/0/clockRate", json!(48000), "is 90000, not 48000"),
+            ("/codecs/0/channels", json!(1), "has no channels"),
+            ("/codecs/0/fmtp", json!("x"), "unknown field `fmtp`"),
+            ("/headerExtensions/0/id", json!(0), "must be 1 to 14"),
+            ("/headerExtensions/0/id", json!(15), "must be 1 to 14"),
+            ("/headerExtensions/0/id", json!(2), "id 2 is used twice"),
+            ("/headerExtensions/0/uri", json!(RID), "listed twice"),
+            (
+                "/headerExtensions/0/uri",
+                json!(LEVEL),
+                "muxId needs the header extension",
+            ),
+            (
+                "/headerExtensions/1/uri",
+                json!(LEVEL),
+                "encodingId needs the header extension",
+            ),
+            ("/encodings", json!([]), "1 to 3 streams"),
+            ("/encodings", json!([{}, {}, {}, {}]), "1 to 3 streams, not 4"),
+            (
+                "/encodings",
+                json!([{"ssrc": 1, "profile": "low"}]),
+                "a lone encoding must not carry a profile",
+            ),
+            (
+                "/encodings/0/profile",
+                json!("default"),
+                "each needs a profile: low, medium or high",
+            ),
+            (
+                "/encodings/0",
+                json!({"ssrc": 1}),
+                "each needs a profile: low, medium or high",
+            ),
+            (
+                "/encodings/0/profile",
+                json!("high"),
+                "profile high is used by two encodings",
+            ),
+            ("/encodings/0/profile", json!("none"), "unknown variant `none`"),
+            ("/encodings/0/ssrc", json!(3003), "ssrc 3003 is used by two encodings"),
+            ("/encodings/0/encodingId", json!("mid"), "is used by two encodings"),
+            ("/encodings/0/encodingId", json!("l~w"), "letters, digits"),
+            ("/encodings/0/encodingId", json!(""), "letters, digits"),
+            (
+                "/encodings/0",
+                json!({"profile": "low"}),
+                "needs an ssrc or an encodingId",
+            ),
+            ("/rtcp/cname", json!(""), "1 to 255 bytes"),
+            ("/rtcp/cname", json!("x".repeat(256)), "1 to 255 bytes"),
+            ("/rtcp/reduced", json!(true), "unknown field `reduced`"),
+            ("/transport", json!(1), "unknown field `transport`"),
+        ];
+        for (path, value, complaint) in rows {
+            let mut spoiled = camera();
+            match spoiled.pointer_mut(path) {
+                Some(place) => *place = value.clone(),
+                None => {
+                    let (parent, key) = path.rsplit_once('/').unwrap();
+                    spoiled.pointer_mut(parent).unwrap()[key] = value.clone();
+                }
+            }
+            let error = produce(spoiled, MediaKind::Video).unwrap_err();
+            assert!(error.contains(complaint), "{path} = {value}: {error}");
+        }
+    }
+
+    #[test]
+    fn audio_has_one_stream_and_its_own_channels() {
+        let microphone = |channels, encodings| {
+            json!({
+                "codecs": [{"mimeType": "audio/opus", "payloadType": 111, "clockRate": 48000, "channels": channels}],
+                "encodings": encodings
+            })
+        };
+        let lone = json!([{"ssrc": 1}]);
+        assert!(produce(microphone(2, lone.clone()), MediaKind::Audio).is_ok());
+        let mono = produce(microphone(1, lone.clone()), MediaKind::Audio).unwrap_err();
+        assert!(mono.contains("always has 2 channels"), "{mono}");
+        let layers = json!([{"ssrc": 1, "profile": "low"}, {"ssrc": 2, "profile": "high"}]);
+        let simulcast = produce(microphone(2, layers), MediaKind::Audio).unwrap_err();
+        assert!(simulcast.contains("simulcast is for video"), "{simulcast}");
+        for name in CodecName::ALL {
+            let parameters = RtpParameters {
+                codecs: vec![RtpCodec::new(name, 0)],
+                encodings: vec![RtpEncoding::ssrc(1)],
+                ..RtpParameters::default()
+            };
+            let request = parameters.create_producer(producer_seat(name.kind())).unwrap();
+            assert_eq!(request.codecs[0].name, name);
+        }
+    }
+
+    #[test]
+    fn a_lone_stream_may_be_recognised_by_its_mux_id_alone() {
+        let mut parameters = camera();
+        parameters["encodings"] = json!([{}]);
+        assert!(produce(parameters.clone(), MediaKind::Video).is_ok());
+        parameters.as_object_mut().unwrap().remove("muxId");
+        assert!(produce(parameters, MediaKind::Video).is_err());
+    }
+
+    #[test]
+    fn a_consumer_gets_the_producers_codecs_and_what_of_its_extensions_is_relayed() {
+        let parameters: RtpParameters = serde_json::from_value(camera()).unwrap();
+        let (request, consumed) = consume(&parameters, &ConsumerRtp::default()).unwrap();
+        assert_eq!(request.payload_types, [(96, 96), (97, 97)]);
+        let orientation = HeaderExtension {
+            id: 4,
+            uri: ExtensionUri::VideoOrientation,
+        };
+        assert_eq!(request.header_extensions, [orientation]);
+        assert_eq!(consumed.codecs, parameters.codecs);
+        assert_eq!(consumed.encodings, [RtpEncoding::ssrc(77)]);
+        assert_eq!(
+            consumed.header_extensions,
+            [RtpHeaderExtension::new(ExtensionUri::VideoOrientation, 4)]
+        );
+        assert_eq!(
+            (consumed.mux_id, consumed.rtcp.cname.as_deref()),
+            (None, Some("camera@example"))
+        );
+    }
+
+    #[test]
+    fn a_consumer_may_have_its_own_numbers() {
+        let parameters: RtpParameters = serde_json::from_value(camera()).unwrap();
+        let wanted: ConsumerRtp = serde_json::from_value(json!({
+            "payloadTypes": {"97": 120},
+            "headerExtensions": [{"uri": ORIENTATION, "id": 7}, {"uri": LEVEL, "id": 1}, {"uri": MID, "id": 2}]
+        }))
+        .unwrap();
+        let (request, consumed) = consume(&parameters, &wanted).unwrap();
+        assert_eq!(request.payload_types, [(97, 120)]);
+        assert_eq!(consumed.codecs.len(), 1);
+        assert_eq!(
+            (consumed.codecs[0].payload_type, consumed.codecs[0].mime_type.as_str()),
+            (120, "video/h264")
+        );
+        let orientation = RtpHeaderExtension::new(ExtensionUri::VideoOrientation, 7);
+        assert_eq!(
+            consumed.header_extensions,
+            [orientation],
+            "the level is not sent, the MID not relayed"
+        );
+
+        let rows = [
+            (
+                json!({"payloadTypes": {"98": 120}}),
+                "names 98, which the producer does not send",
+            ),
+            (json!({"payloadTypes": {"96": 80}}), "collides with RTCP"),
+            (
+                json!({"payloadTypes": {"96": 120, "97": 120}}),
+                "gives 120 to two codecs",
+            ),
+            (json!({"headerExtensions": [{"uri": MID, "id": 15}]}), "must be 1 to 14"),
+        ];
+        for (wanted, complaint) in rows {
+            let wanted: ConsumerRtp = serde_json::from_value(wanted).unwrap();
+            let error = consume(&parameters, &wanted).unwrap_err();
+            assert!(error.contains(complaint), "{wanted:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_from_json_is_written_the_same() {
+        let parameters: RtpParameters = serde_json::from_value(camera()).unwrap();
+        let again: RtpParameters = serde_json::from_value(serde_json::to_value(&parameters).unwrap()).unwrap();
+        assert_eq!(again, parameters);
+        let mut expected = camera();
+        // What may be left out is written out where it is a list.
+        expected["codecs"][0]["rtcpFeedback"][2] = json!({"type": "goog-remb"});
+        assert_eq!(serde_json::to_value(&parameters).unwrap(), expected);
+    }
 }

@@ -250,3 +250,199 @@ impl SocketMaker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::server::settings::PortRange;
+
+    const IPS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+    fn maker(min: u16, max: u16) -> SocketMaker {
+        SocketMaker::new(&Settings {
+            workers: NonZeroU32::new(1),
+            rtc_ports: PortRange::new(min, max).unwrap(),
+            ..Settings::default()
+        })
+    }
+
+    /// Ports for these tests alone, so that no other test of this process or machine takes them.
+    fn free_pair(ip: IpAddr) -> u16 {
+        loop {
+            let first = bind(ip, 0).unwrap();
+            let port = first.local_addr().unwrap().port() & !1;
+            drop(first);
+            // Outside of the range that tests and demos draw from.
+            if (32_768..60_000).contains(&port) && bind(ip, port).is_ok() && bind(ip, port + 1).is_ok() {
+                return port;
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the stranger in these tests")]
+    fn bind(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
+        UdpSocket::bind((ip, port))
+    }
+
+    /// The senders of all packets that wait in a socket.
+    fn senders(socket: &OwnedFd) -> Vec<SocketAddr> {
+        let socket = UdpSocket::from(socket.try_clone().unwrap());
+        let mut senders = Vec::new();
+        let mut buffer = [0; 64];
+        loop {
+            match socket.recv_from(&mut buffer) {
+                Ok((_, sender)) => senders.push(sender),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    return senders;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_remotes_packets_reach_the_path_and_everybody_elses_the_door() {
+        for ip in IPS {
+            let sockets = maker(10_000, 59_999).make(ip, PortCount::One).unwrap();
+            let address = sockets.rtp_address();
+            let peers: Vec<UdpSocket> = (0..20).map(|_| bind(ip, 0).unwrap()).collect();
+            let addresses: Vec<SocketAddr> = peers.iter().map(|peer| peer.local_addr().unwrap()).collect();
+            let send = |peers: &[UdpSocket]| {
+                peers
+                    .iter()
+                    .for_each(|peer| assert!(peer.send_to(b"x", address).is_ok()))
+            };
+
+            // Loopback delivers before the send returns.
+            send(&peers);
+            assert_eq!(senders(&sockets.rtp.door), addresses, "nobody is the remote yet");
+            assert_eq!(senders(&sockets.rtp.path), []);
+
+            // What the worker does, through its own descriptor; and does again when the remote changes.
+            let path = UdpSocket::from(sockets.descriptors().unwrap().remove(1));
+            for remote in [3, 11] {
+                path.connect(addresses[remote]).unwrap();
+                send(&peers);
+                assert_eq!(senders(&sockets.rtp.path), [addresses[remote]]);
+                let strangers: Vec<SocketAddr> = (0..20)
+                    .filter(|peer| *peer != remote)
+                    .map(|peer| addresses[peer])
+                    .collect();
+                assert_eq!(senders(&sockets.rtp.door), strangers);
+            }
+            path.send(b"x").unwrap();
+            assert_eq!(
+                peers[11].recv_from(&mut [0; 4]).unwrap().1,
+                address,
+                "both have one address"
+            );
+        }
+    }
+
+    #[test]
+    fn nobody_else_can_bind_a_transports_port_while_it_is_open() {
+        for ip in IPS {
+            let port = free_pair(ip);
+            let maker = maker(port, port + 1);
+            let sockets = maker.make(ip, PortCount::Pair).unwrap();
+            assert_eq!(sockets.rtp_address().port(), port);
+            assert_eq!(sockets.rtcp_address().unwrap().port(), port + 1);
+            let wildcard: IpAddr = match ip {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            for (at, port) in [(ip, port), (ip, port + 1), (wildcard, port), (wildcard, port + 1)] {
+                for reuse in [false, true] {
+                    let domain = if at.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+                    let stranger = Socket::new(domain, Type::DGRAM, None).unwrap();
+                    stranger.set_reuse_port(reuse).unwrap();
+                    stranger.set_reuse_address(reuse).unwrap();
+                    let bound = stranger.bind(&SocketAddr::new(at, port).into());
+                    assert_eq!(
+                        bound.unwrap_err().kind(),
+                        io::ErrorKind::AddrInUse,
+                        "{at} reuse {reuse}"
+                    );
+                }
+            }
+            // The worker's descriptors keep the port, whatever happens to ours: it dies, we let go, it lives on.
+            let workers = sockets.descriptors().unwrap();
+            drop(sockets);
+            assert_eq!(maker.ports_taken(), 0);
+            assert!(matches!(
+                maker.make(ip, PortCount::One),
+                Err(Error::PortsExhausted { .. })
+            ));
+            drop(workers);
+            assert!(maker.make(ip, PortCount::Pair).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_port_of_somebody_else_is_passed_over_and_an_exhausted_range_is_told() {
+        let ip = IPS[0];
+        let port = free_pair(ip);
+        let maker = maker(port, port + 1);
+        let stranger = bind(ip, port).unwrap();
+        let error = maker.make(ip, PortCount::Pair).unwrap_err();
+        assert_eq!(error.code(), "portsExhausted");
+        assert!(error.to_string().contains(&format!("{port}-{}", port + 1)), "{error}");
+        let sockets = maker.make(ip, PortCount::One).unwrap();
+        assert_eq!(sockets.rtp_address().port(), port + 1);
+        drop(stranger);
+        let other = maker.make(ip, PortCount::One).unwrap();
+        assert_eq!(other.rtp_address().port(), port);
+        assert!(maker.make(ip, PortCount::One).is_err());
+    }
+
+    #[test]
+    fn sockets_are_sized_do_not_block_and_are_not_inherited() {
+        use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+        let sockets = maker(10_000, 59_999).make(IPS[0], PortCount::One).unwrap();
+        for descriptor in sockets
+            .descriptors()
+            .unwrap()
+            .iter()
+            .chain([&sockets.rtp.door, &sockets.rtp.path])
+        {
+            let flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL).unwrap());
+            assert!(flags.contains(OFlag::O_NONBLOCK));
+            let flags = FdFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFD).unwrap());
+            assert!(flags.contains(FdFlag::FD_CLOEXEC));
+        }
+        let size = |socket| getsockopt(socket, sockopt::RcvBuf).unwrap();
+        assert!(size(&sockets.rtp.path) > size(&sockets.rtp.door));
+    }
+
+    #[test]
+    fn an_address_of_nobody_leaves_no_trace() {
+        let maker = maker(10_000, 59_999);
+        let error = maker
+            .make(Ipv4Addr::new(192, 0, 2, 1).into(), PortCount::One)
+            .unwrap_err();
+        assert_eq!(error.code(), "io");
+        assert_eq!(maker.ports_taken(), 0);
+    }
+
+    #[test]
+    fn local_addresses_are_checked_at_the_start() {
+        let settings = |ipv4| Settings {
+            rtc_ipv4: ipv4,
+            rtc_ipv6: Family::Off,
+            ..Settings::default()
+        };
+        let found = LocalAddresses::find(&settings(Family::Address(Ipv4Addr::LOCALHOST))).unwrap();
+        assert_eq!((found.ipv4, found.ipv6), (Some(Ipv4Addr::LOCALHOST), None));
+        let error = LocalAddresses::find(&settings(Family::Address(Ipv4Addr::new(192, 0, 2, 1)))).unwrap_err();
+        assert!(
+            error.to_string().contains("rtc_ipv4 = 192.0.2.1 cannot be bound"),
+            "{error}"
+        );
+        // Whether this machine has a network or not, `auto` never means loopback.
+        if let Ok(found) = LocalAddresses::find(&settings(Family::Auto)) {
+            assert!(found.ipv4.is_some_and(|ip| !ip.is_loopback()));
+        }
+    }
+}
