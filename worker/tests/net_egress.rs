@@ -56,7 +56,7 @@ fn a_train_beyond_what_one_message_can_carry_is_split() {
     attach(&mut egress, 0, peer.address);
     for (count, len) in [(65, 100), (128, 10), (200, 1400), (3, 40_000), (5000, 1)] {
         let packets: Vec<_> = (0..count).map(|number| packet(number, len)).collect();
-        assert_eq!(egress.send(T, OWNER, &train(&packets), len), Sent::all(count).or_full());
+        assert_eq!(egress.send(T, OWNER, &train(&packets), len), Sent::all(count));
         assert!(peer.drain() == packets, "{count} packets of {len} bytes");
         assert_eq!(egress.gather(T, OWNER, &train(&packets), len).accepted, count);
         egress.flush_gathered();
@@ -64,20 +64,6 @@ fn a_train_beyond_what_one_message_can_carry_is_split() {
     }
     assert_eq!(egress.stats().gso_refusals, 0);
     assert_eq!(egress.poll_lost(), None);
-}
-
-/// The reason of a [`Sent`] means nothing when all was taken, and equality should not look at it.
-trait OrFull {
-    fn or_full(self) -> Self;
-}
-
-impl OrFull for Sent {
-    fn or_full(self) -> Self {
-        Self {
-            reason: DropReason::BacklogFull,
-            ..self
-        }
-    }
 }
 
 #[test]
@@ -97,6 +83,45 @@ fn without_a_remote_or_a_transport_nothing_is_sent() {
     }
     egress.flush_gathered();
     assert_eq!(egress.stats(), Default::default());
+}
+
+/// Both sockets of a port could take any packet; parked, the path leaves all of them to the door.
+#[test]
+fn while_there_is_no_remote_everybody_knocks_at_the_door() {
+    for bound_to in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let door = udp(bound_to);
+        let path = udp_at(address_of(&door));
+        let address = ([127, 0, 0, 1], address_of(&door).port()).into();
+        let peer = Peer::new();
+        // As a worker that has died may have left it.
+        connect_to(&path, peer.address);
+        let mut sockets = Sockets::new();
+        sockets
+            .attach(T, TransportSockets::adopt(vec![door, path], true).unwrap())
+            .unwrap();
+        let mut batch = ReceiveBatch::new(64, 2048);
+        for round in 0..2 {
+            for _ in 0..20 {
+                Peer::new().send_to(address, b"hello");
+            }
+            peer.send_to(address, b"hello");
+            let mut count = |side| {
+                batch
+                    .receive(sockets.get(T, Port::Rtp, side).unwrap(), 64)
+                    .unwrap()
+                    .datagrams
+                    .len()
+            };
+            assert_eq!(
+                (count(Side::Door), count(Side::Path)),
+                (21, 0),
+                "{bound_to}, round {round}"
+            );
+            // And the same after a remote has come and gone.
+            sockets.connect(T, remote(peer.address)).unwrap();
+            sockets.restore(T, None).unwrap();
+        }
+    }
 }
 
 /// The remote's packets arrive on the path, everybody else's on the door.

@@ -3,7 +3,6 @@
 mod loopback;
 mod supervisor;
 
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -15,7 +14,7 @@ use weir_channel::message::{
 use weir_worker::exit::Exit;
 
 use loopback::{Peer, port, remote};
-use supervisor::{ROOM, Supervisor, WORKER, rtp, ssrc_of};
+use supervisor::{ROOM, Supervisor, WORKER, assert_closed, rtp, ssrc_of};
 
 /// The address of a new muxed transport that is connected to `peer`.
 fn transport_to(supervisor: &mut Supervisor, transport: u64, peer: &Peer) -> std::net::SocketAddr {
@@ -253,14 +252,6 @@ fn a_remote_can_be_changed_and_a_bad_one_changes_nothing() {
         supervisor.request(unknown),
         Err(WorkerError::UnknownTransport(TransportId(99)))
     );
-}
-
-/// What is left of a descriptor at the other end: an end of file, once the worker has closed its copy.
-fn assert_closed(mut other_end: UnixStream) {
-    other_end
-        .set_read_timeout(Some(std::time::Duration::from_secs(30)))
-        .unwrap();
-    assert_eq!(other_end.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]

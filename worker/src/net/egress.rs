@@ -316,6 +316,9 @@ impl<B: SendBackend> Egress<B> {
         if was_empty && !path.backlog.is_empty() {
             self.blocked.push(transport);
         }
+        if accepted == packets {
+            return Sent::all(packets);
+        }
         Sent {
             accepted,
             reason: DropReason::BacklogFull,
@@ -494,3 +497,6 @@ fn note_lost(lost: &mut Vec<Lost>, owner: ConsumerIx, reason: DropReason, packet
         _ => lost.push(Lost { owner, reason, packets }),
     }
 }
+
+#[cfg(test)]
+mod tests;

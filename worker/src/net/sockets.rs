@@ -311,6 +311,23 @@ impl Sockets {
         stamped
     }
 
+    /// Registers a connected datagram socket of any kind as the path of a transport without a door of its own.
+    #[cfg(test)]
+    pub(super) fn attach_unchecked(&mut self, transport: TransportIx, path: OwnedFd) {
+        let somewhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        let rtp = PortSockets {
+            door: path.try_clone().unwrap(),
+            path,
+            local: somewhere.into(),
+        };
+        self.attach(transport, TransportSockets { rtp, rtcp: None }).unwrap();
+        let remote = Remote {
+            rtp: somewhere,
+            rtcp: None,
+        };
+        self.set_remote(transport, Some(remote));
+    }
+
     /// Closes a transport's sockets and forgets them. Take them out of the [`Poller`](super::poll::Poller) before: the
     /// supervisor holds them too, and so an epoll would go on reporting them.
     pub fn detach(&mut self, transport: TransportIx) {

@@ -243,3 +243,9 @@ pub(crate) fn rtp(ssrc: u32, seq: u16, payload: &[u8]) -> Vec<u8> {
 pub(crate) fn ssrc_of(packet: &[u8]) -> u32 {
     u32::from_be_bytes(packet[8..12].try_into().unwrap())
 }
+
+/// That the worker has closed its copy of a descriptor: the other end reads an end of file.
+pub(crate) fn assert_closed(mut other_end: UnixStream) {
+    other_end.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(other_end.read(&mut [0]).unwrap(), 0);
+}

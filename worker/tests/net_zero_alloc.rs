@@ -1,0 +1,185 @@
+//! Once set up, receiving and sending allocate nothing: not per packet, not per call, not when a socket is full.
+#![expect(unsafe_code, reason = "a global allocator that counts")]
+
+mod loopback;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use weir_channel::message::DropReason;
+use weir_worker::net::egress::Egress;
+use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
+use weir_worker::net::send::{KernelSend, Message, SendBackend};
+use weir_worker::net::sockets::{Side, prepare};
+use weir_worker::relay::sink::{Port, Sink, TransportIx};
+
+use loopback::{OWNER, address_of, attach, connect_to, udp};
+
+thread_local! {
+    /// Allocations of this thread; the test runner's own threads do not count.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: everything is the system allocator's; the counter is a thread-local number without a destructor, so touching it
+// allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as our caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as our caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as our caller promises.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn relaying_packets_allocates_nothing() {
+    const CONSUMERS: u32 = 20;
+    let mut egress = Egress::new();
+    let receivers: Vec<_> = (0..CONSUMERS)
+        .map(|transport| {
+            let receiver = udp("127.0.0.1:0");
+            prepare(receiver.as_fd()).unwrap();
+            attach(&mut egress, transport, address_of(&receiver));
+            receiver
+        })
+        .collect();
+    let source = udp("127.0.0.1:0");
+    let inlet = attach(&mut egress, CONSUMERS, address_of(&source));
+    connect_to(&source, inlet);
+    let inlet = TransportIx(CONSUMERS);
+    let mut generator = KernelSend::new();
+    let mut batch = ReceiveBatch::new(32, DATAGRAM_BYTES_MAX);
+    let mut sink = ReceiveBatch::new(64, DATAGRAM_BYTES_MAX);
+    let train = vec![7; 8 * 1200];
+    let mut relayed = 0;
+    let mut round = |egress: &mut Egress, round: u32| {
+        // A train, single packets, and one that is shorter at its end.
+        generator.send_train(source.as_fd(), &train, 1200).unwrap();
+        generator.send_packet(source.as_fd(), &train[..100]).unwrap();
+        generator.send_train(source.as_fd(), &train[..3000], 1200).unwrap();
+        let path = egress.sockets.get(inlet, Port::Rtp, Side::Path).unwrap();
+        let received = batch.receive(path, 32).unwrap();
+        assert_eq!(received.datagrams.len(), 3);
+        egress.begin_batch(&received);
+        for datagram in received.datagrams {
+            let train = &mut received.bytes[datagram.range()];
+            for transport in (0..CONSUMERS).map(TransportIx) {
+                train[0] = transport.0 as u8;
+                let sent = if (transport.0 + round).is_multiple_of(2) {
+                    egress.send(transport, OWNER, train, datagram.segment as usize)
+                } else {
+                    egress.gather(transport, OWNER, train, datagram.segment as usize)
+                };
+                assert_eq!(sent.accepted as u64, datagram.packets());
+                relayed += datagram.packets();
+            }
+        }
+        egress.end_batch();
+        egress.flush_gathered();
+        for receiver in &receivers {
+            assert!(!sink.receive(receiver.as_fd(), 64).unwrap().datagrams.is_empty());
+        }
+    };
+    round(&mut egress, 0);
+    egress.sockets.stamp_arrivals(true).unwrap();
+    egress.measure_residence(true);
+    let before = ALLOCATIONS.get();
+    for number in 0..500 {
+        round(&mut egress, number);
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(relayed, 501 * 12 * u64::from(CONSUMERS));
+    let histogram = egress.residence().unwrap().histogram();
+    assert_eq!(histogram.total(), relayed - 12 * u64::from(CONSUMERS));
+    assert!(ALLOCATIONS.get() > before, "the counter counts");
+}
+
+/// Finds the socket full two times of three.
+struct Clogged {
+    kernel: KernelSend,
+    calls: u32,
+}
+
+impl Clogged {
+    fn clog(&mut self) -> Result<(), Errno> {
+        self.calls += 1;
+        if self.calls.is_multiple_of(3) {
+            Ok(())
+        } else {
+            Err(Errno::EAGAIN)
+        }
+    }
+}
+
+impl SendBackend for Clogged {
+    fn send_packet(&mut self, socket: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
+        self.clog()?;
+        self.kernel.send_packet(socket, packet)
+    }
+
+    fn send_train(&mut self, socket: BorrowedFd<'_>, train: &[u8], segment: usize) -> Result<(), Errno> {
+        self.clog()?;
+        self.kernel.send_train(socket, train, segment)
+    }
+
+    fn send_batch(&mut self, socket: BorrowedFd<'_>, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno> {
+        self.clog()?;
+        self.kernel.send_batch(socket, bytes, messages)
+    }
+}
+
+#[test]
+fn a_full_socket_allocates_nothing_either() {
+    let receiver = udp("127.0.0.1:0");
+    prepare(receiver.as_fd()).unwrap();
+    let clogged = Clogged {
+        kernel: KernelSend::new(),
+        calls: 0,
+    };
+    let mut egress = Egress::with_backend(clogged);
+    attach(&mut egress, 0, address_of(&receiver));
+    let transport = TransportIx(0);
+    let mut sink = ReceiveBatch::new(64, DATAGRAM_BYTES_MAX);
+    let train = vec![7; 5 * 1200];
+    let (mut accepted, mut lost, mut received) = (0, 0, 0);
+    let before = ALLOCATIONS.get();
+    for number in 0..2_000_u32 {
+        for _ in 0..number % 50 {
+            let sent = egress.send(transport, OWNER, &train, 1200);
+            assert!(sent.accepted == 5 || sent.reason == DropReason::BacklogFull);
+            accepted += sent.accepted as u64;
+        }
+        accepted += egress.gather(transport, OWNER, &train, 1200).accepted as u64;
+        egress.flush_gathered();
+        while egress.poll_blocked().is_some() {}
+        egress.handle_writable(transport);
+        while let Some(one) = egress.poll_lost() {
+            lost += u64::from(one.packets);
+        }
+        let arrived = sink.receive(receiver.as_fd(), 64).unwrap();
+        received += arrived.datagrams.iter().map(|datagram| datagram.packets()).sum::<u64>();
+    }
+    while egress.handle_writable(transport) {}
+    let arrived = sink.receive(receiver.as_fd(), 64).unwrap();
+    received += arrived.datagrams.iter().map(|datagram| datagram.packets()).sum::<u64>();
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(accepted - lost, received);
+    assert!(received > 10_000, "{received}");
+}
