@@ -103,6 +103,8 @@ fn decode_prefix(bytes: &[u8]) -> Result<(Message, usize), CodecError> {
     bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|error| match error {
         DecodeError::UnexpectedEnd { .. } => CodecError::Truncated { len: bytes.len() },
         DecodeError::LimitExceeded => CodecError::ClaimsTooMuch,
+        DecodeError::Other(text) => CodecError::Garbage(text.to_owned()),
+        DecodeError::OtherString(text) => CodecError::Garbage(text), // what serde says, a sentence
         other => CodecError::Garbage(other.to_string()),
     })
 }

@@ -39,9 +39,19 @@ struct Inbound {
     unread: std::ops::Range<usize>,
     decoder: Decoder,
     arrivals: Arrivals,
+    side: Side,
     ours: Hello,
     /// The peer's Hello, once it has come.
     peer: Option<Hello>,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    /// Gets no descriptors.
+    Supervisor,
+    /// Gets descriptors with requests.
+    Worker,
 }
 
 /// What [`Inbound::fill`] found.
@@ -54,12 +64,13 @@ enum Fill {
 }
 
 impl Inbound {
-    fn new(ours: Hello) -> Self {
+    fn new(side: Side, ours: Hello) -> Self {
         Self {
             chunk: vec![0; CHUNK].into_boxed_slice(),
             unread: 0..0,
             decoder: Decoder::new(),
             arrivals: Arrivals::new(),
+            side,
             ours,
             peer: None,
         }
@@ -113,6 +124,10 @@ impl Inbound {
         };
         if received.bytes == 0 {
             return Err(self.end_of_stream());
+        }
+        if self.side == Side::Supervisor && !received.descriptors.is_empty() {
+            let count = received.descriptors.len();
+            return Err(ChannelError::DescriptorsFromWorker { count });
         }
         let start = self.decoder.offset();
         self.arrivals

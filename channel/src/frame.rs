@@ -164,3 +164,153 @@ fn take<'a>(input: &mut &'a [u8], count: usize) -> &'a [u8] {
     *input = rest;
     taken
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A frame with any body.
+    fn frame_of(body: &[u8]) -> Vec<u8> {
+        [&(body.len() as u32).to_le_bytes(), body].concat()
+    }
+
+    /// The frames that a decoder finds when the stream comes in these pieces: (start, end, body).
+    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<(u64, u64, Vec<u8>)>, FrameError> {
+        let mut decoder = Decoder::new();
+        let mut found = Vec::new();
+        for mut piece in pieces {
+            while let Some(frame) = decoder.next_frame(&mut piece)? {
+                found.push((frame.start, frame.end, frame.body.to_vec()));
+            }
+            assert!(piece.is_empty(), "a decoder that wants more has consumed all");
+        }
+        assert_eq!(decoder.incomplete(), None, "the stream ends between two frames");
+        Ok(found)
+    }
+
+    #[test]
+    fn every_split_of_a_short_stream() {
+        // 17 bytes have 2^16 splits: bit i of `split` cuts behind byte i.
+        let stream = [frame_of(b"abc"), frame_of(b""), frame_of(b"de")].concat();
+        assert_eq!(stream.len(), 17);
+        let expected = vec![(0, 7, b"abc".to_vec()), (7, 11, b"".to_vec()), (11, 17, b"de".to_vec())];
+        for split in 0..1_u32 << 16 {
+            let mut pieces = Vec::new();
+            let mut rest = &stream[..];
+            for cut in (0..16).filter(|bit| split >> bit & 1 == 1) {
+                let (piece, after) = rest.split_at(cut + 1 - (stream.len() - rest.len()));
+                pieces.push(piece);
+                rest = after;
+            }
+            pieces.push(rest);
+            assert_eq!(decode(pieces).as_ref(), Ok(&expected), "split {split:016b}");
+        }
+    }
+
+    #[test]
+    fn a_stream_cut_at_every_byte_says_what_is_missing() {
+        let stream = [frame_of(b"hello"), frame_of(&[7; 300])].concat();
+        for cut in 0..=stream.len() {
+            let mut decoder = Decoder::new();
+            let mut input = &stream[..cut];
+            let mut frames = 0;
+            while decoder.next_frame(&mut input).expect("valid").is_some() {
+                frames += 1;
+            }
+            let (ended, expected) = match cut {
+                0 => (0, None),
+                1..4 => (0, Some((cut, PREFIX))),
+                4..9 => (0, Some((cut, 9))),
+                9 => (1, None),
+                10..13 => (1, Some((cut - 9, PREFIX))),
+                13..313 => (1, Some((cut - 9, 304))),
+                _ => (2, None),
+            };
+            assert_eq!((frames, decoder.incomplete()), (ended, expected), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn oversize_is_refused_before_memory_is_taken() {
+        for len in [MAX_FRAME as u32 + 1, u32::MAX] {
+            let mut decoder = Decoder::new();
+            let stream = [&len.to_le_bytes()[..], &[0; 100]].concat();
+            let mut input = &stream[..];
+            let refused = Err(FrameError::TooLong { len: len as usize });
+            assert_eq!(decoder.next_frame(&mut input), refused);
+            assert_eq!(decoder.partial.capacity(), 0);
+            // The stream has lost its meaning for good.
+            assert_eq!(decoder.next_frame(&mut &frame_of(b"fine")[..]), refused);
+        }
+        let longest = frame_of(&vec![1; MAX_FRAME]);
+        assert_eq!(decode([&longest[..]]).map(|frames| frames.len()), Ok(1));
+    }
+
+    #[test]
+    fn memory_of_a_long_frame_is_given_back() {
+        let mut decoder = Decoder::new();
+        let long = frame_of(&vec![1; MAX_FRAME]);
+        for piece in long.chunks(1000) {
+            let _ = decoder.next_frame(&mut &piece[..]).expect("valid");
+            assert!(decoder.partial.capacity() <= MAX_FRAME, "no more than the frame needs");
+        }
+        let _ = decoder.next_frame(&mut &frame_of(b"short")[..]).expect("valid");
+        assert!(decoder.partial.capacity() <= KEPT_CAPACITY);
+    }
+
+    #[test]
+    fn a_message_too_long_is_not_encoded() {
+        use crate::message::{LogFilter, Method, Request};
+        let message = |len| {
+            Message::Request(Request {
+                id: crate::id::RequestId(1),
+                deadline: crate::message::Deadline(0),
+                method: Method::SetLogFilter(LogFilter {
+                    directives: "x".repeat(len),
+                }),
+            })
+        };
+        let overhead = 4 + 5; // variant, id, deadline, variant; a length above 65,535
+        let longest = encode(&message(MAX_FRAME - overhead)).expect("fits");
+        assert_eq!(longest.len(), PREFIX + MAX_FRAME);
+        assert_eq!(
+            encode(&message(MAX_FRAME - overhead + 1)),
+            Err(FrameError::TooLong { len: MAX_FRAME + 1 })
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_split_of_any_stream(
+            bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..600), 0..12),
+            cuts in prop::collection::vec(1_usize..200, 1..40),
+        ) {
+            let stream: Vec<u8> = bodies.iter().flat_map(|body| frame_of(body)).collect();
+            let mut pieces = Vec::new();
+            let mut rest = &stream[..];
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                pieces.push(take(&mut rest, *cut));
+            }
+            let found = decode(pieces).expect("valid");
+            let mut offset = 0;
+            for (body, (start, end, found)) in bodies.iter().zip(&found) {
+                prop_assert_eq!((*start, *end), (offset, offset + (PREFIX + body.len()) as u64));
+                prop_assert_eq!(body, found);
+                offset = *end;
+            }
+            prop_assert_eq!(bodies.len(), found.len());
+        }
+
+        #[test]
+        fn garbage_never_panics(data in prop::collection::vec(any::<u8>(), 0..300)) {
+            crate::fuzz::decoder(&data);
+        }
+    }
+}

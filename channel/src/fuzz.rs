@@ -56,3 +56,37 @@ pub fn message(data: &[u8]) {
     assert!(encoded.len() <= data.len(), "the encoding is the shortest one");
     assert_eq!(codec::decode(&encoded).as_ref(), Ok(&message));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoder_inputs() {
+        for data in [
+            &b""[..],
+            b"\x01",
+            b"\x01\x00\x00\x00\x00",
+            b"\x03\x02\x00\x00\x00ab\x01\x00\x00\x00c\x05\x00\x00\x00",
+            b"\x02\x01\x00\x10\x00rest",
+            b"\x04\xff\xff\xff\xff\xff\xff",
+        ] {
+            decoder(data);
+        }
+    }
+
+    #[test]
+    fn message_inputs() {
+        for data in [
+            &b""[..],
+            b"\x00\x01\x050.1.0\x03\x04", // a Hello
+            b"\x00\x09\x050.1.0\x03\x04and more",
+            b"\x01\x01\x02\x00",         // a Ping
+            b"\x01\xfb\x01\x00\x02\x00", // with an id longer than need be
+            b"\x01\x01\x02\xfa",
+            b"\x03\x02\x00\xfd\xff\xff\xff\xff\xff\xff\xff\xff",
+        ] {
+            message(data);
+        }
+    }
+}

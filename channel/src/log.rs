@@ -62,3 +62,87 @@ fn printable(text: String) -> String {
     }
     printable
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What this process logs while it emits the lines.
+    fn logged(lines: impl IntoIterator<Item = LogLine>) -> String {
+        let output = Output::default();
+        let writer = output.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .without_time()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for line in lines {
+                emit(WorkerId(4), line);
+            }
+        });
+        let bytes = output.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn line(level: LogLevel, text: &str) -> LogLine {
+        LogLine {
+            level,
+            target: String::from("weir_worker::relay"),
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn lines_keep_level_worker_and_origin() {
+        let levels = [
+            LogLevel::Error,
+            LogLevel::Warn,
+            LogLevel::Info,
+            LogLevel::Debug,
+            LogLevel::Trace,
+        ];
+        assert_eq!(
+            logged(levels.map(|level| line(level, "hello"))),
+            "ERROR weir_worker: hello worker=4 origin=weir_worker::relay\n \
+             WARN weir_worker: hello worker=4 origin=weir_worker::relay\n \
+             INFO weir_worker: hello worker=4 origin=weir_worker::relay\n\
+             DEBUG weir_worker: hello worker=4 origin=weir_worker::relay\n\
+             TRACE weir_worker: hello worker=4 origin=weir_worker::relay\n"
+        );
+    }
+
+    #[test]
+    fn a_line_cannot_forge_another_nor_drive_a_terminal() {
+        let text = logged([line(LogLevel::Info, "a\nERROR forged\r\u{1b}[2J")]);
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.contains(r"a\nERROR forged\r\u{1b}[2J"), "{text}");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        let bounded = bounded(LogLine {
+            level: LogLevel::Info,
+            target: "é".repeat(TARGET_MAX),
+            text: format!("x{}", "é".repeat(TEXT_MAX)),
+        });
+        assert_eq!((bounded.target.len(), bounded.text.len()), (TARGET_MAX, TEXT_MAX - 1));
+    }
+}

@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Fill, Inbound, write_batch, write_error};
+use super::{Fill, Inbound, Side, write_batch, write_error};
 use crate::descriptors::{DescriptorError, MAX_DESCRIPTORS};
 use crate::error::{ChannelError, kind_of};
 use crate::frame::{self, MAX_FRAME, PREFIX};
@@ -66,7 +66,7 @@ impl SupervisorEndpoint {
         };
         let mut receiver = WorkerReceiver {
             shared: Arc::clone(&shared),
-            inbound: Inbound::new(hello.clone()),
+            inbound: Inbound::new(Side::Supervisor, hello.clone()),
             ended: None,
         };
         tokio::spawn(write_until_closed(shared));
@@ -197,11 +197,7 @@ impl WorkerReceiver {
         tokio::task::coop::consume_budget().await;
         loop {
             match self.inbound.next_message() {
-                Ok(Some((message, descriptors))) if descriptors.is_empty() => return Ok(message),
-                Ok(Some((_, descriptors))) => {
-                    let count = descriptors.len();
-                    return Err(self.end(ChannelError::DescriptorsFromWorker { count }));
-                }
+                Ok(Some((message, _))) => return Ok(message),
                 Ok(None) => {}
                 Err(error) => return Err(self.end(error)),
             }

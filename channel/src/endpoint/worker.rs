@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Fill, Inbound, write_batch, write_error};
+use super::{Fill, Inbound, Side, write_batch, write_error};
 use crate::error::{ChannelError, kind_of};
 use crate::frame::{self, FrameError, MAX_FRAME};
 use crate::lanes::{Lane, Lanes, QueuedFrame, cost_of};
@@ -63,7 +63,7 @@ impl WorkerEndpoint {
     pub fn new(socket: OwnedFd, hello: Hello) -> Result<Self, ChannelError> {
         let mut endpoint = Self {
             socket,
-            inbound: Inbound::new(hello.clone()),
+            inbound: Inbound::new(Side::Worker, hello.clone()),
             lanes: Lanes::new(),
             congested: false,
             log_lines_unreported: 0,
@@ -260,8 +260,10 @@ impl WorkerEndpoint {
         self.congested = self.lanes.cost(Lane::Control) >= CONTROL_HIGH / share || pages >= BULK_HIGH / share;
     }
 
-    /// Ends the channel with its first error.
+    /// Ends the channel with its first error. What waits is written as far as the socket takes it at once: among it may be the
+    /// Hello, from which the supervisor learns what does not match, or the log lines that explain the end.
     fn end(&mut self, error: ChannelError) -> ChannelError {
+        while let Ok(Some(_)) = write_batch(self.socket.as_fd(), &mut self.lanes) {}
         self.lanes.clear();
         self.ended.get_or_insert(error).clone()
     }

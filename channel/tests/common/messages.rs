@@ -1,0 +1,728 @@
+//! Messages for the tests: one of each kind with fixed values, and arbitrary ones.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
+use weir_channel::message::{
+    Coalescing, Codec, CodecName, ConsumerDump, ConsumerStats, CreateConsumer, CreatePlainTransport, CreateProducer,
+    Deadline, DropReason, DumpPage, Encoding, ExtensionUri, HeaderExtension, Hello, Histogram, LogFilter, LogLevel,
+    LogLine, MediaKind, Message, Method, Notification, Page, ProducerDump, ProducerStats, Profile, Remote, Reply,
+    Request, Response, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WorkerError, WorkerStats,
+};
+
+const ROOM: RoomId = RoomId(7);
+const TRANSPORT: TransportId = TransportId(8);
+const PRODUCER: ProducerId = ProducerId(9);
+const CONSUMER: ConsumerId = ConsumerId(10);
+
+pub(crate) const PROFILES: [Profile; 4] = [Profile::Default, Profile::Low, Profile::Medium, Profile::High];
+pub(crate) const LOG_LEVELS: [LogLevel; 5] = [
+    LogLevel::Error,
+    LogLevel::Warn,
+    LogLevel::Info,
+    LogLevel::Debug,
+    LogLevel::Trace,
+];
+
+fn v4() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 5004))
+}
+
+fn v6() -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 5005))
+}
+
+/// The Hello with fixed values.
+pub(crate) fn hello() -> Message {
+    Message::Hello(Hello {
+        protocol: 1,
+        build: String::from("0.1.0"),
+        worker: WorkerId(3),
+        pid: 70_000,
+    })
+}
+
+/// One request for each method, in the order of the enum.
+pub(crate) fn methods() -> Vec<Method> {
+    let page = Page { cursor: Some(300) };
+    vec![
+        Method::Ping,
+        Method::SetLogFilter(LogFilter {
+            directives: String::from("warn,weir_worker::relay=debug"),
+        }),
+        Method::SetCoalescing(Coalescing {
+            window_us_max: 1000,
+            measure_residence: true,
+        }),
+        Method::CreateRouter { room: ROOM },
+        Method::CloseRouter { room: ROOM },
+        Method::CreatePlainTransport(CreatePlainTransport {
+            room: ROOM,
+            transport: TRANSPORT,
+            remote: Some(Remote {
+                rtp: v4(),
+                rtcp: Some(v6()),
+            }),
+            comedia: false,
+            rtcp_mux: true,
+        }),
+        Method::SetRemote {
+            transport: TRANSPORT,
+            remote: Remote { rtp: v6(), rtcp: None },
+        },
+        Method::CloseTransport { transport: TRANSPORT },
+        Method::CreateProducer(CreateProducer {
+            room: ROOM,
+            transport: TRANSPORT,
+            producer: PRODUCER,
+            kind: MediaKind::Video,
+            mid: Some(String::from("v1")),
+            codecs: CodecName::ALL
+                .into_iter()
+                .zip(96..)
+                .map(|(name, payload_type)| Codec {
+                    payload_type,
+                    name,
+                    clock_rate: 90_000,
+                    pli: true,
+                    fir: false,
+                })
+                .collect(),
+            encodings: PROFILES
+                .map(|profile| Encoding {
+                    ssrc: (profile == Profile::Low).then_some(0xdead_beef),
+                    rid: (profile == Profile::High).then(|| String::from("h")),
+                    profile,
+                })
+                .to_vec(),
+            header_extensions: extensions(),
+            preferred_profile: Profile::Medium,
+            paused: true,
+        }),
+        Method::PauseProducer { producer: PRODUCER },
+        Method::ResumeProducer { producer: PRODUCER },
+        Method::SetProducerPreferredProfile {
+            producer: PRODUCER,
+            profile: Profile::Low,
+        },
+        Method::CloseProducer { producer: PRODUCER },
+        Method::CreateConsumer(CreateConsumer {
+            room: ROOM,
+            transport: TRANSPORT,
+            producer: PRODUCER,
+            consumer: CONSUMER,
+            ssrc: 0x0102_0304,
+            payload_types: vec![(96, 101), (97, 102)],
+            header_extensions: extensions(),
+            preferred_profile: Profile::High,
+            paused: false,
+        }),
+        Method::PauseConsumer { consumer: CONSUMER },
+        Method::ResumeConsumer { consumer: CONSUMER },
+        Method::SetConsumerPreferredProfile {
+            consumer: CONSUMER,
+            profile: Profile::Default,
+        },
+        Method::RequestKeyFrame { consumer: CONSUMER },
+        Method::CloseConsumer { consumer: CONSUMER },
+        Method::WorkerStats,
+        Method::RoomStats { room: ROOM, page },
+        Method::TransportStats { transport: TRANSPORT },
+        Method::ProducerStats { producer: PRODUCER },
+        Method::ConsumerStats { consumer: CONSUMER },
+        Method::RoomDump {
+            room: ROOM,
+            page: Page { cursor: None },
+        },
+        Method::Shutdown,
+    ]
+}
+
+fn extensions() -> Vec<HeaderExtension> {
+    ExtensionUri::ALL
+        .into_iter()
+        .zip(1..)
+        .map(|(uri, id)| HeaderExtension { id, uri })
+        .collect()
+}
+
+/// One of each reply, in the order of the enum.
+pub(crate) fn replies() -> Vec<Reply> {
+    vec![
+        Reply::Done,
+        Reply::ConsumerCreated { source_paused: true },
+        Reply::WorkerStats(WorkerStats {
+            rooms: 1,
+            transports: 2,
+            producers: 3,
+            consumers: 4,
+            packets_received: 5,
+            bytes_received: 6_000,
+            packets_sent: 7_000_000,
+            bytes_sent: 8_000_000_000,
+            kernel_drops: 9,
+            receive_calls: 10,
+            send_calls: 11,
+            wait_calls: 12,
+            gso_refusals: 13,
+            log_lines_dropped: 14,
+            turns: 15,
+            coalesced_turns: 16,
+            cpu_ns: u64::MAX,
+            resident_bytes: 18,
+            residence: Some(Histogram {
+                counts: vec![0, 1, 1 << 40],
+            }),
+        }),
+        Reply::Stats(StatsPage {
+            transports: vec![TransportStats {
+                transport: TRANSPORT,
+                remote: Some(Remote { rtp: v4(), rtcp: None }),
+                packets_received: 1,
+                bytes_received: 2,
+                packets_sent: 3,
+                bytes_sent: 4,
+                rtcp_received: 5,
+                rtcp_sent: 6,
+                unrouted: UnroutedReason::ALL.into_iter().zip(1..).collect(),
+                kernel_drops: 7,
+                backlog_packets: 8,
+            }],
+            producers: vec![ProducerStats {
+                producer: PRODUCER,
+                paused: true,
+                streams: vec![StreamStats {
+                    ssrc: 0xffff_ffff,
+                    profile: Profile::High,
+                    active: true,
+                    packets: 1,
+                    bytes: 2,
+                    bitrate: 3,
+                    packets_lost: 4,
+                    packets_discarded: 5,
+                    packets_duplicated: 6,
+                    key_frames: 7,
+                    key_frame_requests: 8,
+                    packets_paused: 9,
+                }],
+            }],
+            consumers: vec![ConsumerStats {
+                consumer: CONSUMER,
+                paused: false,
+                source_paused: true,
+                effective_profile: Some(Profile::Low),
+                target_profile: None,
+                packets_in: 1,
+                packets_forwarded: 2,
+                bytes_forwarded: 3,
+                bitrate: 4,
+                dropped: DropReason::ALL.into_iter().zip(1..).collect(),
+                switches: 5,
+                key_frame_requests: 6,
+                last_seq: Some(65_536),
+            }],
+            next: Some(11),
+        }),
+        Reply::Dump(DumpPage {
+            transports: vec![TransportDump {
+                transport: TRANSPORT,
+                remote: None,
+                comedia: true,
+                rtcp_mux: false,
+                ssrcs: vec![(1, PRODUCER)],
+                mids: vec![(String::from("v1"), PRODUCER)],
+                rids: vec![(String::from("h"), PRODUCER)],
+            }],
+            producers: vec![ProducerDump {
+                producer: PRODUCER,
+                transport: TRANSPORT,
+                kind: MediaKind::Audio,
+                paused: false,
+                preferred_profile: Profile::Default,
+                available_profiles: PROFILES.to_vec(),
+                consumers: vec![CONSUMER],
+            }],
+            consumers: vec![ConsumerDump {
+                consumer: CONSUMER,
+                producer: PRODUCER,
+                transport: TRANSPORT,
+                ssrc: 1,
+                preferred_profile: Profile::Medium,
+                effective_profile: None,
+                target_profile: Some(Profile::High),
+                paused: false,
+                source_paused: false,
+                sync_required: true,
+            }],
+            next: None,
+        }),
+    ]
+}
+
+/// One of each error, in the order of the enum.
+pub(crate) fn worker_errors() -> Vec<WorkerError> {
+    vec![
+        WorkerError::UnknownRoom(ROOM),
+        WorkerError::UnknownTransport(TRANSPORT),
+        WorkerError::UnknownProducer(PRODUCER),
+        WorkerError::UnknownConsumer(CONSUMER),
+        WorkerError::DuplicateRoom(ROOM),
+        WorkerError::DuplicateTransport(TRANSPORT),
+        WorkerError::DuplicateProducer(PRODUCER),
+        WorkerError::DuplicateConsumer(CONSUMER),
+        WorkerError::OtherRoom {
+            entity: String::from("producer 9"),
+            room: ROOM,
+        },
+        WorkerError::SsrcInUse {
+            ssrc: 1,
+            owner: String::from("consumer 10"),
+            transport: TRANSPORT,
+        },
+        WorkerError::MidInUse {
+            mid: String::from("v1"),
+            owner: PRODUCER,
+            transport: TRANSPORT,
+        },
+        WorkerError::InvalidParameters(String::from("no codec")),
+        WorkerError::DeadlinePassed,
+        WorkerError::Descriptors {
+            expected: 4,
+            received: 2,
+        },
+        WorkerError::TooMany {
+            noun: String::from("consumers"),
+            limit: 100_000,
+        },
+        WorkerError::Os {
+            call: String::from("epoll_ctl"),
+            reason: String::from("ENOSPC"),
+        },
+    ]
+}
+
+/// One of each notification, in the order of the enum.
+pub(crate) fn notifications() -> Vec<Notification> {
+    vec![
+        Notification::RemoteLearned {
+            transport: TRANSPORT,
+            remote: Remote {
+                rtp: v6(),
+                rtcp: Some(v4()),
+            },
+        },
+        Notification::EffectiveProfileChanged {
+            consumer: CONSUMER,
+            profile: Some(Profile::Medium),
+        },
+        Notification::Log(LogLine {
+            level: LogLevel::Warn,
+            target: String::from("weir_worker::relay"),
+            text: String::from("hello, wörld"),
+        }),
+        Notification::LogLinesDropped { count: 1_000 },
+    ]
+}
+
+/// One message of each kind, with every variant of every enum.
+pub(crate) fn all() -> Vec<Message> {
+    let mut messages = vec![hello()];
+    messages.extend(methods().into_iter().map(request));
+    messages.extend(replies().into_iter().map(|reply| response(Ok(reply))));
+    messages.extend(worker_errors().into_iter().map(|error| response(Err(error))));
+    messages.extend(notifications().into_iter().map(Message::Notification));
+    messages.extend(LOG_LEVELS.map(|level| {
+        Message::Notification(Notification::Log(LogLine {
+            level,
+            target: String::new(),
+            text: String::new(),
+        }))
+    }));
+    messages
+}
+
+pub(crate) fn request(method: Method) -> Message {
+    Message::Request(Request {
+        id: RequestId(1),
+        deadline: Deadline(2),
+        method,
+    })
+}
+
+pub(crate) fn response(result: Result<Reply, WorkerError>) -> Message {
+    Message::Response(Response {
+        id: RequestId(1),
+        result,
+    })
+}
+
+/// Any message.
+pub(crate) fn any_message() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        1 => (any::<u32>(), text(), any::<u32>(), any::<u32>()).prop_map(|(protocol, build, worker, pid)| {
+            Message::Hello(Hello { protocol, build, worker: WorkerId(worker), pid })
+        }),
+        4 => (number(), number(), any_method()).prop_map(|(id, deadline, method)| {
+            Message::Request(Request { id: RequestId(id), deadline: Deadline(deadline), method })
+        }),
+        4 => (number(), prop_oneof![any_reply().prop_map(Ok), any_worker_error().prop_map(Err)])
+            .prop_map(|(id, result)| Message::Response(Response { id: RequestId(id), result })),
+        2 => any_notification().prop_map(Message::Notification),
+    ]
+}
+
+/// Numbers of every encoded length.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..=250_u64, 251..=0xffff_u64, 0x1_0000..=0xffff_ffff_u64, any::<u64>()]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,40}"
+}
+
+fn flag() -> impl Strategy<Value = bool> {
+    any::<bool>()
+}
+
+fn any_address() -> impl Strategy<Value = SocketAddr> {
+    prop_oneof![
+        (any::<u32>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::from((Ipv4Addr::from_bits(ip), port))),
+        (any::<u128>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::from((Ipv6Addr::from_bits(ip), port))),
+    ]
+}
+
+fn any_remote() -> impl Strategy<Value = Remote> {
+    (any_address(), option::of(any_address())).prop_map(|(rtp, rtcp)| Remote { rtp, rtcp })
+}
+
+fn any_profile() -> impl Strategy<Value = Profile> {
+    proptest::sample::select(PROFILES.to_vec())
+}
+
+fn any_kind() -> impl Strategy<Value = MediaKind> {
+    proptest::sample::select(vec![MediaKind::Audio, MediaKind::Video])
+}
+
+fn any_extensions() -> impl Strategy<Value = Vec<HeaderExtension>> {
+    let uri = proptest::sample::select(ExtensionUri::ALL.to_vec());
+    vec(
+        (any::<u8>(), uri).prop_map(|(id, uri)| HeaderExtension { id, uri }),
+        0..12,
+    )
+}
+
+fn any_method() -> impl Strategy<Value = Method> {
+    let codec = (
+        any::<u8>(),
+        proptest::sample::select(CodecName::ALL.to_vec()),
+        any::<u32>(),
+        flag(),
+        flag(),
+    )
+        .prop_map(|(payload_type, name, clock_rate, pli, fir)| Codec {
+            payload_type,
+            name,
+            clock_rate,
+            pli,
+            fir,
+        });
+    let encoding = (option::of(any::<u32>()), option::of(text()), any_profile())
+        .prop_map(|(ssrc, rid, profile)| Encoding { ssrc, rid, profile });
+    let page = || option::of(number()).prop_map(|cursor| Page { cursor });
+    prop_oneof![
+        2 => proptest::sample::select(vec![Method::Ping, Method::WorkerStats, Method::Shutdown]),
+        1 => text().prop_map(|directives| Method::SetLogFilter(LogFilter { directives })),
+        1 => (any::<u32>(), flag()).prop_map(|(window_us_max, measure_residence)| {
+            Method::SetCoalescing(Coalescing { window_us_max, measure_residence })
+        }),
+        1 => number().prop_map(|id| Method::CreateRouter { room: RoomId(id) }),
+        1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
+        2 => (number(), number(), option::of(any_remote()), flag(), flag()).prop_map(
+            |(room, transport, remote, comedia, rtcp_mux)| {
+                Method::CreatePlainTransport(CreatePlainTransport {
+                    room: RoomId(room), transport: TransportId(transport), remote, comedia, rtcp_mux,
+                })
+            }
+        ),
+        1 => (number(), any_remote())
+            .prop_map(|(id, remote)| Method::SetRemote { transport: TransportId(id), remote }),
+        1 => number().prop_map(|id| Method::CloseTransport { transport: TransportId(id) }),
+        3 => (
+            (number(), number(), number(), any_kind(), option::of(text())),
+            (vec(codec, 0..17), vec(encoding, 0..4), any_extensions(), any_profile(), flag()),
+        ).prop_map(
+            |((room, transport, producer, kind, mid), (codecs, encodings, header_extensions, preferred_profile, paused))| {
+                Method::CreateProducer(CreateProducer {
+                    room: RoomId(room), transport: TransportId(transport), producer: ProducerId(producer), kind, mid, codecs,
+                    encodings, header_extensions, preferred_profile, paused,
+                })
+            }
+        ),
+        1 => number().prop_map(|id| Method::PauseProducer { producer: ProducerId(id) }),
+        1 => number().prop_map(|id| Method::ResumeProducer { producer: ProducerId(id) }),
+        1 => (number(), any_profile())
+            .prop_map(|(id, profile)| Method::SetProducerPreferredProfile { producer: ProducerId(id), profile }),
+        1 => number().prop_map(|id| Method::CloseProducer { producer: ProducerId(id) }),
+        3 => (
+            (number(), number(), number(), number(), any::<u32>()),
+            (vec(any::<(u8, u8)>(), 0..17), any_extensions(), any_profile(), flag()),
+        ).prop_map(
+            |((room, transport, producer, consumer, ssrc), (payload_types, header_extensions, preferred_profile, paused))| {
+                Method::CreateConsumer(CreateConsumer {
+                    room: RoomId(room), transport: TransportId(transport), producer: ProducerId(producer),
+                    consumer: ConsumerId(consumer), ssrc, payload_types, header_extensions, preferred_profile, paused,
+                })
+            }
+        ),
+        1 => number().prop_map(|id| Method::PauseConsumer { consumer: ConsumerId(id) }),
+        1 => number().prop_map(|id| Method::ResumeConsumer { consumer: ConsumerId(id) }),
+        1 => (number(), any_profile())
+            .prop_map(|(id, profile)| Method::SetConsumerPreferredProfile { consumer: ConsumerId(id), profile }),
+        1 => number().prop_map(|id| Method::RequestKeyFrame { consumer: ConsumerId(id) }),
+        1 => number().prop_map(|id| Method::CloseConsumer { consumer: ConsumerId(id) }),
+        1 => (number(), page()).prop_map(|(id, page)| Method::RoomStats { room: RoomId(id), page }),
+        1 => number().prop_map(|id| Method::TransportStats { transport: TransportId(id) }),
+        1 => number().prop_map(|id| Method::ProducerStats { producer: ProducerId(id) }),
+        1 => number().prop_map(|id| Method::ConsumerStats { consumer: ConsumerId(id) }),
+        1 => (number(), page()).prop_map(|(id, page)| Method::RoomDump { room: RoomId(id), page }),
+    ]
+}
+
+/// Any histogram of counted values, in the form the worker sends.
+pub(crate) fn any_histogram() -> impl Strategy<Value = Histogram> {
+    vec(number(), 0..60).prop_map(|values| {
+        let mut counts = Vec::new();
+        for value in values {
+            let index = Histogram::index_of(value);
+            if counts.len() <= index {
+                counts.resize(index + 1, 0);
+            }
+            counts[index] += 1;
+        }
+        Histogram { counts }
+    })
+}
+
+fn any_reply() -> impl Strategy<Value = Reply> {
+    let worker_stats = (vec(number(), 18), option::of(any_histogram())).prop_map(|(n, residence)| {
+        Reply::WorkerStats(WorkerStats {
+            rooms: n[0],
+            transports: n[1],
+            producers: n[2],
+            consumers: n[3],
+            packets_received: n[4],
+            bytes_received: n[5],
+            packets_sent: n[6],
+            bytes_sent: n[7],
+            kernel_drops: n[8],
+            receive_calls: n[9],
+            send_calls: n[10],
+            wait_calls: n[11],
+            gso_refusals: n[12],
+            log_lines_dropped: n[13],
+            turns: n[14],
+            coalesced_turns: n[15],
+            cpu_ns: n[16],
+            resident_bytes: n[17],
+            residence,
+        })
+    });
+    prop_oneof![
+        Just(Reply::Done),
+        flag().prop_map(|source_paused| Reply::ConsumerCreated { source_paused }),
+        worker_stats,
+        any_stats_page().prop_map(Reply::Stats),
+        any_dump_page().prop_map(Reply::Dump),
+    ]
+}
+
+fn any_stats_page() -> impl Strategy<Value = StatsPage> {
+    let unrouted = (proptest::sample::select(UnroutedReason::ALL.to_vec()), number());
+    let transport =
+        (vec(number(), 9), option::of(any_remote()), vec(unrouted, 0..7)).prop_map(|(n, remote, unrouted)| {
+            TransportStats {
+                transport: TransportId(n[0]),
+                remote,
+                packets_received: n[1],
+                bytes_received: n[2],
+                packets_sent: n[3],
+                bytes_sent: n[4],
+                rtcp_received: n[5],
+                rtcp_sent: n[6],
+                unrouted,
+                kernel_drops: n[7],
+                backlog_packets: n[8],
+            }
+        });
+    let stream =
+        (any::<u32>(), any_profile(), flag(), vec(number(), 9)).prop_map(|(ssrc, profile, active, n)| StreamStats {
+            ssrc,
+            profile,
+            active,
+            packets: n[0],
+            bytes: n[1],
+            bitrate: n[2],
+            packets_lost: n[3],
+            packets_discarded: n[4],
+            packets_duplicated: n[5],
+            key_frames: n[6],
+            key_frame_requests: n[7],
+            packets_paused: n[8],
+        });
+    let producer = (number(), flag(), vec(stream, 0..4)).prop_map(|(id, paused, streams)| ProducerStats {
+        producer: ProducerId(id),
+        paused,
+        streams,
+    });
+    let dropped = (proptest::sample::select(DropReason::ALL.to_vec()), number());
+    let consumer = (
+        vec(number(), 7),
+        flag(),
+        flag(),
+        option::of(any_profile()),
+        option::of(any_profile()),
+        vec(dropped, 0..12),
+        option::of(number()),
+    )
+        .prop_map(
+            |(n, paused, source_paused, effective_profile, target_profile, dropped, last_seq)| ConsumerStats {
+                consumer: ConsumerId(n[0]),
+                paused,
+                source_paused,
+                effective_profile,
+                target_profile,
+                packets_in: n[1],
+                packets_forwarded: n[2],
+                bytes_forwarded: n[3],
+                bitrate: n[4],
+                dropped,
+                switches: n[5],
+                key_frame_requests: n[6],
+                last_seq,
+            },
+        );
+    (
+        vec(transport, 0..4),
+        vec(producer, 0..4),
+        vec(consumer, 0..4),
+        option::of(number()),
+    )
+        .prop_map(|(transports, producers, consumers, next)| StatsPage {
+            transports,
+            producers,
+            consumers,
+            next,
+        })
+}
+
+fn any_dump_page() -> impl Strategy<Value = DumpPage> {
+    let named = || vec((text(), number().prop_map(ProducerId)), 0..4);
+    let transport = (
+        number(),
+        option::of(any_remote()),
+        flag(),
+        flag(),
+        vec((any::<u32>(), number().prop_map(ProducerId)), 0..4),
+        named(),
+        named(),
+    )
+        .prop_map(|(id, remote, comedia, rtcp_mux, ssrcs, mids, rids)| TransportDump {
+            transport: TransportId(id),
+            remote,
+            comedia,
+            rtcp_mux,
+            ssrcs,
+            mids,
+            rids,
+        });
+    let producer = (
+        number(),
+        number(),
+        any_kind(),
+        flag(),
+        any_profile(),
+        vec(any_profile(), 0..4),
+        vec(number().prop_map(ConsumerId), 0..20),
+    )
+        .prop_map(
+            |(id, transport, kind, paused, preferred_profile, available_profiles, consumers)| ProducerDump {
+                producer: ProducerId(id),
+                transport: TransportId(transport),
+                kind,
+                paused,
+                preferred_profile,
+                available_profiles,
+                consumers,
+            },
+        );
+    let consumer = (
+        (number(), number(), number(), any::<u32>()),
+        (any_profile(), option::of(any_profile()), option::of(any_profile())),
+        (flag(), flag(), flag()),
+    )
+        .prop_map(
+            |(
+                (id, producer, transport, ssrc),
+                (preferred, effective, target),
+                (paused, source_paused, sync_required),
+            )| {
+                ConsumerDump {
+                    consumer: ConsumerId(id),
+                    producer: ProducerId(producer),
+                    transport: TransportId(transport),
+                    ssrc,
+                    preferred_profile: preferred,
+                    effective_profile: effective,
+                    target_profile: target,
+                    paused,
+                    source_paused,
+                    sync_required,
+                }
+            },
+        );
+    (
+        vec(transport, 0..3),
+        vec(producer, 0..3),
+        vec(consumer, 0..3),
+        option::of(number()),
+    )
+        .prop_map(|(transports, producers, consumers, next)| DumpPage {
+            transports,
+            producers,
+            consumers,
+            next,
+        })
+}
+
+fn any_worker_error() -> impl Strategy<Value = WorkerError> {
+    prop_oneof![
+        proptest::sample::select(worker_errors()),
+        text().prop_map(WorkerError::InvalidParameters),
+        (text(), any::<u32>()).prop_map(|(noun, limit)| WorkerError::TooMany { noun, limit }),
+        (text(), text()).prop_map(|(call, reason)| WorkerError::Os { call, reason }),
+        (any::<u32>(), text(), number()).prop_map(|(ssrc, owner, id)| WorkerError::SsrcInUse {
+            ssrc,
+            owner,
+            transport: TransportId(id),
+        }),
+    ]
+}
+
+fn any_notification() -> impl Strategy<Value = Notification> {
+    prop_oneof![
+        (number(), any_remote()).prop_map(|(id, remote)| Notification::RemoteLearned {
+            transport: TransportId(id),
+            remote,
+        }),
+        (number(), option::of(any_profile())).prop_map(|(id, profile)| Notification::EffectiveProfileChanged {
+            consumer: ConsumerId(id),
+            profile,
+        }),
+        (proptest::sample::select(LOG_LEVELS.to_vec()), text(), text())
+            .prop_map(|(level, target, text)| { Notification::Log(LogLine { level, target, text }) }),
+        number().prop_map(|count| Notification::LogLinesDropped { count }),
+    ]
+}
