@@ -69,7 +69,7 @@ pub struct QueuedFrame {
     pub bytes: Vec<u8>,
     /// What travels beside it.
     pub descriptors: Vec<OwnedFd>,
-    /// A log line, which had to find room among the log lines.
+    /// A log line, which had to find room among the log lines. Has no descriptors.
     pub is_log: bool,
 }
 
@@ -265,6 +265,218 @@ impl Lanes {
         match lane {
             Lane::Control => &mut self.control,
             Lane::Bulk => &mut self.bulk,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(text: &str) -> QueuedFrame {
+        QueuedFrame::plain(text.as_bytes().to_vec())
+    }
+
+    fn with_descriptor(text: &str) -> QueuedFrame {
+        QueuedFrame {
+            descriptors: vec![File::open("/dev/null").unwrap().into()],
+            ..frame(text)
+        }
+    }
+
+    /// The next batch as text, with a `+` in front when descriptors travel with it.
+    fn batch(lanes: &Lanes) -> String {
+        let Some(batch) = lanes.next_batch() else {
+            return String::new();
+        };
+        let bytes: Vec<u8> = batch.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+        let mark = if batch.descriptors.is_empty() { "" } else { "+" };
+        format!("{mark}{}", String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn control_overtakes_bulk_but_not_a_frame_that_was_begun() {
+        let mut lanes = Lanes::new();
+        lanes.push(Lane::Bulk, frame("[page1]"));
+        lanes.push(Lane::Bulk, frame("[page2]"));
+        lanes.push(Lane::Control, frame("[a]"));
+        assert_eq!(batch(&lanes), "[a][page1][page2]");
+        lanes.advance(5); // all of a, two bytes of page1
+        lanes.push(Lane::Control, frame("[b]"));
+        lanes.push(Lane::Control, frame("[c]"));
+        assert_eq!(batch(&lanes), "age1][b][c][page2]");
+        lanes.advance(6); // the rest of page1, one byte of b
+        lanes.push(Lane::Control, frame("[d]"));
+        assert_eq!(batch(&lanes), "b][c][d][page2]");
+        lanes.advance(8);
+        assert_eq!(batch(&lanes), "[page2]");
+        lanes.advance(7);
+        assert!(lanes.is_empty());
+        assert_eq!((lanes.cost(Lane::Control), lanes.cost(Lane::Bulk)), (0, 0));
+    }
+
+    #[test]
+    fn a_frame_with_descriptors_is_sent_alone_and_its_rest_without() {
+        let mut lanes = Lanes::new();
+        lanes.push(Lane::Control, frame("[a]"));
+        lanes.push(Lane::Control, with_descriptor("[transport]"));
+        lanes.push(Lane::Control, with_descriptor("[another]"));
+        lanes.push(Lane::Control, frame("[b]"));
+        assert_eq!(batch(&lanes), "[a]");
+        lanes.advance(3);
+        assert_eq!(batch(&lanes), "+[transport]");
+        let drained = lanes.advance(1);
+        assert_eq!(
+            drained.control, DESCRIPTOR_COST,
+            "the descriptor is closed as soon as it is sent"
+        );
+        assert_eq!(batch(&lanes), "transport]");
+        lanes.advance(10);
+        assert_eq!(batch(&lanes), "+[another]");
+        lanes.advance(9);
+        assert_eq!(batch(&lanes), "[b]");
+    }
+
+    #[test]
+    fn lanes_of_messages() {
+        use crate::id::{RequestId, RoomId};
+        use crate::message::{DumpPage, LogLevel, LogLine, Page, StatsPage, WorkerError, WorkerStats};
+        let response = |result| {
+            Message::Response(Response {
+                id: RequestId(1),
+                result,
+            })
+        };
+        let notification = Message::Notification;
+        let line = LogLine {
+            level: LogLevel::Info,
+            target: String::new(),
+            text: String::new(),
+        };
+        for (message, lane) in [
+            (response(Ok(Reply::Done)), Lane::Control),
+            (response(Err(WorkerError::DeadlinePassed)), Lane::Control),
+            (
+                response(Ok(Reply::ConsumerCreated { source_paused: false })),
+                Lane::Control,
+            ),
+            (response(Ok(Reply::WorkerStats(WorkerStats::default()))), Lane::Bulk),
+            (response(Ok(Reply::Stats(StatsPage::default()))), Lane::Bulk),
+            (response(Ok(Reply::Dump(DumpPage::default()))), Lane::Bulk),
+            (notification(Notification::Log(line)), Lane::Bulk),
+            (notification(Notification::LogLinesDropped { count: 1 }), Lane::Bulk),
+        ] {
+            assert_eq!(Lane::of(&message), lane, "{message:?}");
+        }
+        let room = RoomId(1);
+        let page = Page::default();
+        for (method, lane) in [
+            (Method::Ping, Lane::Control),
+            (Method::CreateRouter { room }, Lane::Control),
+            (Method::Shutdown, Lane::Control),
+            (Method::WorkerStats, Lane::Bulk),
+            (Method::RoomStats { room, page }, Lane::Bulk),
+            (Method::RoomDump { room, page }, Lane::Bulk),
+        ] {
+            assert_eq!(Lane::of_method(&method), lane, "{method:?}");
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Queue a frame of this many bytes, with so many descriptors.
+        Push { lane: Lane, len: usize, descriptors: usize },
+        /// The socket takes up to this many bytes.
+        Write { count: usize },
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let lane = prop_oneof![Just(Lane::Control), Just(Lane::Bulk)];
+        prop_oneof![
+            (lane, 6_usize..40, prop_oneof![4 => Just(0), 1 => 1_usize..=2])
+                .prop_map(|(lane, len, descriptors)| Step::Push { lane, len, descriptors }),
+            (1_usize..120).prop_map(|count| Step::Write { count }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever is queued and however the socket takes it: whole frames come out, each once, in order within its lane; control
+        /// frames wait for no bulk frame that was not begun; descriptors go with the first byte of their frame, once; and the
+        /// cost of what came out is the cost of what went in.
+        #[test]
+        fn any_order_of_pushes_and_writes(steps in prop::collection::vec(any_step(), 0..200)) {
+            let mut lanes = Lanes::new();
+            let mut stream = Vec::new();
+            let mut sent_descriptors = Vec::new(); // (offset in the stream, how many)
+            let mut pushed = 0_u32;
+            let mut went_in = Drained::default();
+            let mut came_out = Drained::default();
+            let drain_all = std::iter::repeat_n(Step::Write { count: 7 }, 4000);
+            for step in steps.into_iter().chain(drain_all) {
+                match step {
+                    Step::Push { lane, len, descriptors } => {
+                        // A frame says its lane, its number, how many descriptors it has, and how long it is.
+                        let mut bytes = vec![if lane == Lane::Control { b'c' } else { b'b' }, descriptors as u8];
+                        bytes.push(len as u8);
+                        bytes.extend_from_slice(&pushed.to_le_bytes()[..3]);
+                        bytes.resize(len, 0);
+                        pushed += 1;
+                        let descriptors: Vec<OwnedFd> =
+                            (0..descriptors).map(|_| File::open("/dev/null").unwrap().into()).collect();
+                        let cost = cost_of(len, descriptors.len());
+                        match lane {
+                            Lane::Control => went_in.control += cost,
+                            Lane::Bulk => went_in.bulk += cost,
+                        }
+                        let is_log = lane == Lane::Bulk && descriptors.is_empty();
+                        lanes.push(lane, QueuedFrame { bytes, descriptors, is_log });
+                    }
+                    Step::Write { count } => {
+                        let Some(batch) = lanes.next_batch() else { continue };
+                        let bytes: Vec<u8> = batch.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+                        prop_assert!(!bytes.is_empty());
+                        if lanes.begun.is_none() && lanes.cost(Lane::Control) > 0 {
+                            prop_assert_eq!(bytes[0], b'c', "control overtakes what was not begun");
+                        }
+                        if !batch.descriptors.is_empty() {
+                            prop_assert_eq!(batch.slices().len(), 1);
+                            sent_descriptors.push((stream.len(), batch.descriptors.len()));
+                        }
+                        let count = count.min(bytes.len());
+                        stream.extend_from_slice(&bytes[..count]);
+                        let drained = lanes.advance(count);
+                        came_out.control += drained.control;
+                        came_out.bulk += drained.bulk;
+                    }
+                }
+            }
+            prop_assert!(lanes.is_empty());
+            prop_assert_eq!(came_out, went_in);
+            prop_assert_eq!((lanes.cost(Lane::Control), lanes.cost(Lane::Bulk), lanes.log_cost()), (0, 0, 0));
+            // Read the stream back.
+            let mut last = std::collections::HashMap::new();
+            let mut expected_descriptors = Vec::new();
+            let mut at = 0;
+            let mut count = 0;
+            while at < stream.len() {
+                let (lane, descriptors, len) = (stream[at], stream[at + 1], usize::from(stream[at + 2]));
+                let number = u32::from_le_bytes([stream[at + 3], stream[at + 4], stream[at + 5], 0]);
+                prop_assert!(lane == b'c' || lane == b'b');
+                prop_assert!(last.insert(lane, number).is_none_or(|before| before < number), "order within a lane");
+                if descriptors > 0 {
+                    expected_descriptors.push((at, usize::from(descriptors)));
+                }
+                at += len;
+                count += 1;
+            }
+            prop_assert_eq!(count, pushed);
+            prop_assert_eq!(sent_descriptors, expected_descriptors);
         }
     }
 }
