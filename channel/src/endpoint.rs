@@ -11,9 +11,10 @@
 //! or the channel ends with an error at both sides. Log lines may be lost, and then their number arrives. Nobody waits in
 //! a system call for the other side.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::codec;
 use crate::descriptors::{self, Arrivals};
@@ -195,4 +196,10 @@ fn write_error(errno: Errno) -> ChannelError {
         Errno::EPIPE | Errno::ECONNRESET => ChannelError::Closed,
         errno => ChannelError::Os { call: "sendmsg", errno },
     }
+}
+
+/// Ends the channel for the peer too, which can still read what was written.
+fn shut_down(socket: BorrowedFd<'_>) {
+    // Fails only when there is no peer any more.
+    let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
 }

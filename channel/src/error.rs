@@ -29,7 +29,7 @@ pub enum ChannelError {
     #[error("the channel is closed at this end")]
     ClosedHere,
     /// The peer sent a frame that is too long.
-    #[error("refused by its length at byte {offset} of the stream: {error}")]
+    #[error("refused the frame at byte {offset} of the stream: {error}")]
     Frame {
         /// Where in the stream.
         offset: u64,
@@ -37,7 +37,7 @@ pub enum ChannelError {
         error: FrameError,
     },
     /// The peer sent a frame that is not a message.
-    #[error("the frame at byte {offset} of the stream is garbage: {error}")]
+    #[error("refused the frame at byte {offset} of the stream: {error}")]
     Codec {
         /// Where in the stream the frame starts.
         offset: u64,

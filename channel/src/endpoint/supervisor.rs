@@ -16,11 +16,11 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Fill, Inbound, Side, write_batch, write_error};
+use super::{Fill, Inbound, Side, shut_down, write_batch, write_error};
 use crate::descriptors::{DescriptorError, MAX_DESCRIPTORS};
 use crate::error::{ChannelError, kind_of};
 use crate::frame::{self, MAX_FRAME, PREFIX};
-use crate::lanes::{DESCRIPTOR_COST, FRAME_COST, Lane, Lanes, QueuedFrame, cost_of};
+use crate::lanes::{Drained, Lane, Lanes, QueuedFrame, cost_of};
 use crate::message::{Hello, Message, Notification, Request, Response};
 
 /// The requests that wait in one lane may cost this much: some 13,000 pauses, half a second of the highest command rate, or
@@ -29,7 +29,6 @@ pub const LANE_MAX: usize = 2 << 20;
 
 // The longest frame must fit, or its sender would wait for ever.
 const _: () = assert!(cost_of(PREFIX + MAX_FRAME, MAX_DESCRIPTORS) <= LANE_MAX && LANE_MAX <= u32::MAX as usize);
-const _: () = assert!(FRAME_COST > 0 && DESCRIPTOR_COST > 0);
 
 /// When the kernel holds too many unread descriptors of this user, it offers nothing to wait for, so the writer tries again.
 const RETRY_AFTER: Duration = Duration::from_millis(2);
@@ -69,8 +68,12 @@ impl SupervisorEndpoint {
             inbound: Inbound::new(Side::Supervisor, hello.clone()),
             ended: None,
         };
-        tokio::spawn(write_until_closed(shared));
         sender.push(&Message::Hello(hello), Vec::new()).await?;
+        // A fresh socket takes the Hello at once. So the worker has it whatever its own says, and both know what differs.
+        if let Ok(Some(drained)) = write_batch(shared.socket.as_fd(), &mut shared.queue().lanes) {
+            shared.give_back(drained);
+        }
+        tokio::spawn(write_until_closed(shared));
         let worker = tokio::time::timeout(timeout, receiver.hello())
             .await
             .map_err(|_| ChannelError::HelloTimeout { after: timeout })??;
@@ -221,6 +224,7 @@ impl WorkerReceiver {
     fn end(&mut self, error: ChannelError) -> ChannelError {
         let error = self.ended.get_or_insert(error).clone();
         self.shared.close_sending(error.clone());
+        shut_down(self.shared.socket.as_fd());
         error
     }
 }
@@ -228,6 +232,8 @@ impl WorkerReceiver {
 impl Drop for WorkerReceiver {
     fn drop(&mut self) {
         self.shared.close_sending(ChannelError::ClosedHere);
+        // Senders may keep the socket open for a while; the worker need not wait for them to know.
+        shut_down(self.shared.socket.as_fd());
     }
 }
 
@@ -280,6 +286,12 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// What is written makes room for more.
+    fn give_back(&self, drained: Drained) {
+        self.control_room.add_permits(drained.control);
+        self.bulk_room.add_permits(drained.bulk);
+    }
+
     /// Writes until nothing waits or the socket takes no more.
     fn write(&self) -> Written {
         let mut queue = self.queue();
@@ -291,10 +303,7 @@ impl Shared {
                 write_batch(self.socket.as_fd(), &mut queue.lanes).map_err(io::Error::from)
             });
             match written.map_err(errno_of) {
-                Ok(Some(drained)) => {
-                    self.control_room.add_permits(drained.control);
-                    self.bulk_room.add_permits(drained.bulk);
-                }
+                Ok(Some(drained)) => self.give_back(drained),
                 Ok(None) if queue.senders_gone => return Written::Closed,
                 Ok(None) => return Written::All,
                 Err(Errno::EWOULDBLOCK) => return Written::SocketFull,

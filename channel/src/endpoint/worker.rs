@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Fill, Inbound, Side, write_batch, write_error};
+use super::{Fill, Inbound, Side, shut_down, write_batch, write_error};
 use crate::error::{ChannelError, kind_of};
 use crate::frame::{self, FrameError, MAX_FRAME};
 use crate::lanes::{Lane, Lanes, QueuedFrame, cost_of};
@@ -265,6 +265,7 @@ impl WorkerEndpoint {
     fn end(&mut self, error: ChannelError) -> ChannelError {
         while let Ok(Some(_)) = write_batch(self.socket.as_fd(), &mut self.lanes) {}
         self.lanes.clear();
+        shut_down(self.socket.as_fd());
         self.ended.get_or_insert(error).clone()
     }
 }
