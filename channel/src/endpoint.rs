@@ -29,7 +29,7 @@ pub use self::worker::{LOG_MAX, QUEUED_MAX, WorkerEndpoint};
 mod supervisor;
 mod worker;
 
-/// How much one read takes: some two thousand pause commands, or a good part of what the socket holds.
+/// How much one read takes: some three thousand pause commands, or a third of what the socket holds by default.
 const CHUNK: usize = 64 << 10;
 
 /// Reads messages off the socket, and checks that the first one is the right Hello.

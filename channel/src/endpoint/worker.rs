@@ -26,19 +26,19 @@ use crate::lanes::{Lane, Lanes, QueuedFrame, cost_of};
 use crate::log;
 use crate::message::{Hello, LogLine, Message, Notification, Request, Response, WorkerError};
 
-/// The worker is congested from this cost of waiting responses and events on: with 20 bytes each, 7,000 of them, a third of
-/// a second of the highest command rate.
+/// The worker is congested from this cost of waiting responses and events on: 7,500 of some 12 bytes, a third of a second of
+/// the highest command rate.
 const CONTROL_HIGH: usize = 1 << 20;
 
 /// The worker is congested from this cost of waiting pages on. Each request adds one page of at most [`MAX_FRAME`], so no more
 /// than that plus one page ever waits.
 const BULK_HIGH: usize = 2 << 20;
 
-/// Waiting log lines may cost this much: 1,000 to 2,000 lines of ordinary length, 60 of the longest.
+/// Waiting log lines may cost this much: 1,000 of ordinary length, 58 of the longest.
 pub const LOG_MAX: usize = 256 << 10;
 
-/// All that waits may cost this much: a hundred thousand events beyond what congestion stops, in memory that a machine
-/// with media traffic can spare per worker, once.
+/// All that waits may cost this much: nearly half a million events, which the media of a thousand rooms does not make in
+/// minutes, in memory that a machine can spare for one worker that is about to end.
 pub const QUEUED_MAX: usize = 64 << 20;
 
 /// The worker's end of a channel.
