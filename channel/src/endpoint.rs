@@ -190,14 +190,6 @@ fn write_batch(socket: BorrowedFd<'_>, lanes: &mut Lanes) -> Result<Option<Drain
     Ok(Some(lanes.advance(written)))
 }
 
-/// What an error of a write means for the channel.
-fn write_error(errno: Errno) -> ChannelError {
-    match errno {
-        Errno::EPIPE | Errno::ECONNRESET => ChannelError::Closed,
-        errno => ChannelError::Os { call: "sendmsg", errno },
-    }
-}
-
 /// Ends the channel for the peer too, which can still read what was written.
 fn shut_down(socket: BorrowedFd<'_>) {
     // Fails only when there is no peer any more.

@@ -17,7 +17,10 @@ use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, Work
 use weir_channel::error::ChannelError;
 use weir_channel::frame::{self, Decoder, FrameError, MAX_FRAME};
 use weir_channel::id::{RequestId, WorkerId};
-use weir_channel::message::{Deadline, Hello, Message, Method, Reply, Request, WorkerError};
+use weir_channel::log::{TARGET_MAX, TEXT_MAX};
+use weir_channel::message::{
+    Deadline, Hello, LogLevel, LogLine, Message, Method, Notification, Reply, Request, WorkerError,
+};
 
 fn frame_of(message: &Message) -> Vec<u8> {
     frame::encode(message).expect("fits")
@@ -406,6 +409,25 @@ fn a_worker_waits_for_what_has_not_come() {
     assert!(!endpoint.has_buffered_input());
 }
 
+/// Nobody trusts a worker: its log lines are made harmless on arrival.
+#[tokio::test]
+async fn log_lines_arrive_printable() {
+    let line = |target: &str, text: &str| {
+        Notification::Log(LogLine {
+            level: LogLevel::Info,
+            target: target.to_owned(),
+            text: text.to_owned(),
+        })
+    };
+    let long = "x".repeat(100_000);
+    let stream = [line("a\nb", "\u{1b}[31mred"), line(&long, &long)].map(|line| frame_of(&Message::Notification(line)));
+    let (_sender, mut receiver, _peer) = supervisor_hears(&stream.concat()).await;
+    let escaped = line(r"a\nb", r"\u{1b}[31mred");
+    assert_eq!(receiver.next().await, Ok(FromWorker::Notification(escaped)));
+    let cut = line(&long[..TARGET_MAX], &long[..TEXT_MAX]);
+    assert_eq!(receiver.next().await, Ok(FromWorker::Notification(cut)));
+}
+
 /// A worker that dies with requests unread resets the connection; what it said before is read all the same.
 #[tokio::test]
 async fn a_reset_is_a_close_after_the_last_words() {
@@ -415,6 +437,17 @@ async fn a_reset_is_a_close_after_the_last_words() {
     };
     sender.send(request, Vec::new()).await.expect("queued");
     drop(peer); // with the supervisor's Hello unread, if not the request
+    // The writer finds nobody to write to; that must not cost what the worker has said.
+    for _ in 0..3 {
+        let Message::Request(request) = ping() else {
+            unreachable!()
+        };
+        sender
+            .send(request, Vec::new())
+            .await
+            .expect("accepted: how the worker ended is not known yet");
+        tokio::task::yield_now().await;
+    }
     assert!(matches!(receiver.next().await, Ok(FromWorker::Response(_))));
     assert_eq!(receiver.next().await, Err(ChannelError::Closed));
 }

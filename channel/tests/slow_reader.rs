@@ -226,6 +226,11 @@ fn log_lines_have_an_allowance_and_the_number_dropped_arrives_in_its_place() {
         pushed += 1;
         assert!(pushed * cost_of(1, 0) < LOG_MAX * 2, "the allowance has an end");
     }
+    // Lines that were dropped before they came here count too.
+    endpoint
+        .push_notification(Notification::LogLinesDropped { count: 5 })
+        .expect("never fails");
+    assert_eq!(endpoint.log_lines_dropped(), 10);
     assert!(!endpoint.is_congested(), "log lines do not stop requests");
     flush(&mut endpoint); // writes the lines, and then, as there is room, the number
     endpoint.push_log(line(pushed));
@@ -243,7 +248,7 @@ fn log_lines_have_an_allowance_and_the_number_dropped_arrives_in_its_place() {
     });
     let kept = pushed - 10;
     let mut expected: Vec<String> = (0..kept).map(|number| line(number).text).collect();
-    expected.push(String::from("10 dropped"));
+    expected.push(String::from("15 dropped"));
     expected.push(line(pushed).text);
     assert_eq!(arrived, expected);
 }

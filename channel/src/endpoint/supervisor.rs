@@ -16,11 +16,12 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Fill, Inbound, Side, shut_down, write_batch, write_error};
+use super::{Fill, Inbound, Side, shut_down, write_batch};
 use crate::descriptors::{DescriptorError, MAX_DESCRIPTORS};
 use crate::error::{ChannelError, kind_of};
 use crate::frame::{self, MAX_FRAME, PREFIX};
 use crate::lanes::{Drained, Lane, Lanes, QueuedFrame, cost_of};
+use crate::log;
 use crate::message::{Hello, Message, Notification, Request, Response};
 
 /// The requests that wait in one lane may cost this much: some 13,000 pauses, half a second of the highest command rate, or
@@ -30,7 +31,8 @@ pub const LANE_MAX: usize = 2 << 20;
 // The longest frame must fit, or its sender would wait for ever.
 const _: () = assert!(cost_of(PREFIX + MAX_FRAME, MAX_DESCRIPTORS) <= LANE_MAX && LANE_MAX <= u32::MAX as usize);
 
-/// When the kernel holds too many unread descriptors of this user, it offers nothing to wait for, so the writer tries again.
+/// When the kernel has no memory, or holds too many unread descriptors of this user, it offers nothing to wait for, so the
+/// writer tries again.
 const RETRY_AFTER: Duration = Duration::from_millis(2);
 
 /// Both halves of the supervisor's end, after the Hellos.
@@ -168,7 +170,7 @@ pub struct WorkerReceiver {
 }
 
 impl WorkerReceiver {
-    /// The next response or notification. Cancel safe.
+    /// The next response or notification. Cancel safe. Log lines are cut to their limits and hold no control characters.
     ///
     /// # Errors
     /// What ended the channel, after everything that the worker said before: its end closed, anything that a worker must not
@@ -176,6 +178,9 @@ impl WorkerReceiver {
     pub async fn next(&mut self) -> Result<FromWorker, ChannelError> {
         match self.next_message().await? {
             Message::Response(response) => Ok(FromWorker::Response(response)),
+            Message::Notification(Notification::Log(line)) => {
+                Ok(FromWorker::Notification(Notification::Log(log::printable(line))))
+            }
             Message::Notification(notification) => Ok(FromWorker::Notification(notification)),
             other => Err(self.end(ChannelError::WrongDirection {
                 sender: "worker",
@@ -222,10 +227,9 @@ impl WorkerReceiver {
 
     /// Ends the channel with its first error.
     fn end(&mut self, error: ChannelError) -> ChannelError {
-        let error = self.ended.get_or_insert(error).clone();
-        self.shared.close_sending(error.clone());
+        let error = self.shared.close_sending(error);
         shut_down(self.shared.socket.as_fd());
-        error
+        self.ended.insert(error).clone()
     }
 }
 
@@ -275,15 +279,16 @@ impl Shared {
         self.queue().closed.clone().unwrap_or(ChannelError::ClosedHere)
     }
 
-    /// Nothing is sent any more, and what waits is thrown away. Whatever the worker has said can still be read.
-    fn close_sending(&self, error: ChannelError) {
+    /// Nothing is sent any more, and what waits is thrown away. Returns why: the first reason there was.
+    fn close_sending(&self, error: ChannelError) -> ChannelError {
         let mut queue = self.queue();
-        queue.closed.get_or_insert(error);
+        let error = queue.closed.get_or_insert(error).clone();
         queue.lanes.clear();
         drop(queue);
         self.control_room.close();
         self.bulk_room.close();
         self.wake.notify_one();
+        error
     }
 
     /// What is written makes room for more.
@@ -307,10 +312,14 @@ impl Shared {
                 Ok(None) if queue.senders_gone => return Written::Closed,
                 Ok(None) => return Written::All,
                 Err(Errno::EWOULDBLOCK) => return Written::SocketFull,
-                Err(Errno::ETOOMANYREFS) => return Written::Retry,
+                Err(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM) => return Written::Retry,
+                // The worker is gone. Its last words are still to be read, and the receiver says how it ended; until then
+                // requests are accepted as if the worker were slow.
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return Written::Closed,
                 Err(errno) => {
                     drop(queue);
-                    self.close_sending(write_error(errno));
+                    self.close_sending(ChannelError::Os { call: "sendmsg", errno });
+                    shut_down(self.socket.as_fd()); // so that the receiver ends too
                     return Written::Closed;
                 }
             }

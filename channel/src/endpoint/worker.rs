@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Fill, Inbound, Side, shut_down, write_batch, write_error};
+use super::{Fill, Inbound, Side, shut_down, write_batch};
 use crate::error::{ChannelError, kind_of};
 use crate::frame::{self, FrameError, MAX_FRAME};
 use crate::lanes::{Lane, Lanes, QueuedFrame, cost_of};
@@ -135,7 +135,8 @@ impl WorkerEndpoint {
         }
     }
 
-    /// Queues an event. (A [`Notification::Log`] goes the way of [`WorkerEndpoint::push_log`].)
+    /// Queues an event. A [`Notification::Log`] goes the way of [`WorkerEndpoint::push_log`]; the count of a
+    /// [`Notification::LogLinesDropped`], of lines dropped elsewhere in the worker, is added to the next report.
     ///
     /// # Errors
     /// When the channel has ended, or ends with this by [`ChannelError::Overflow`].
@@ -143,6 +144,11 @@ impl WorkerEndpoint {
         match notification {
             Notification::Log(line) => {
                 self.push_log(line);
+                Ok(())
+            }
+            Notification::LogLinesDropped { count } => {
+                self.log_lines_unreported = self.log_lines_unreported.saturating_add(count);
+                self.report_dropped_log_lines();
                 Ok(())
             }
             other => self.push(&Message::Notification(other)),
@@ -163,7 +169,7 @@ impl WorkerEndpoint {
         }
     }
 
-    /// How many log lines were dropped since the start.
+    /// How many log lines [`WorkerEndpoint::push_log`] has dropped since the start.
     pub fn log_lines_dropped(&self) -> u64 {
         self.log_lines_dropped
     }
@@ -180,8 +186,10 @@ impl WorkerEndpoint {
             match write_batch(self.socket.as_fd(), &mut self.lanes) {
                 Ok(Some(_)) => self.report_dropped_log_lines(),
                 Ok(None) => break true,
-                Err(Errno::EAGAIN) => break false,
-                Err(errno) => return Err(self.end(write_error(errno))),
+                // Without memory, too, the loop comes back: it has been told to wait for the socket.
+                Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => break false,
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(self.end(ChannelError::Closed)),
+                Err(errno) => return Err(self.end(ChannelError::Os { call: "sendmsg", errno })),
             }
         };
         self.update_congestion();
