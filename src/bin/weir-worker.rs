@@ -1,7 +1,12 @@
 //! The worker alone, for those who ship it apart. Its supervisor starts it.
 
+use std::env;
 use std::process::ExitCode;
 
+use weir_worker::process;
+
 fn main() -> ExitCode {
-    weir_worker::process::main(std::env::args_os().skip(1)).into()
+    let mut args = env::args_os().skip(1).peekable();
+    args.next_if(|arg| arg == process::SUBCOMMAND);
+    process::main(args).into()
 }

@@ -159,12 +159,13 @@ impl Server {
             tries -= 1;
             let placed = shared.workers.place(&shared.state, options.worker)?;
             let id = shared.ids.room();
-            let node = RoomNode::new(id, placed.worker(), options.app_data.clone());
+            let worker = placed.worker();
+            let node = RoomNode::new(id, worker, options.app_data.clone());
             let command = Command {
                 method: Method::CreateRouter { room: id },
-                note: Note::Room(Arc::clone(&node)),
+                note: Note::Room(Arc::clone(&node), placed),
             };
-            let created = shared.call(placed.worker(), |state| match state.is_closed() {
+            let created = shared.call(worker, |state| match state.is_closed() {
                 true => Err(Error::closed("the server")),
                 false => Ok(Some(command)),
             });

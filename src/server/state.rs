@@ -18,6 +18,7 @@ use super::event::{CloseCause, EventBus, EventKind, Originator};
 use super::lock;
 use super::producer::ProducerNode;
 use super::room::RoomNode;
+use super::supervision::Placed;
 use super::transport::TransportNode;
 
 /// Everything that is known of rooms and what is in them.
@@ -52,7 +53,8 @@ pub(crate) enum Note {
     /// For the event that tells of it.
     AppData(Value),
     /// What will exist when the worker accepts.
-    Room(Arc<RoomNode>),
+    /// A room counts as on its way to its worker until this is dropped.
+    Room(Arc<RoomNode>, Placed),
     Transport(Arc<TransportNode>),
     Producer(Arc<ProducerNode>),
     Consumer(Arc<ConsumerNode>),
@@ -138,7 +140,7 @@ impl State {
             Err(error) => return self.explain(&method, error),
         };
         match note {
-            Note::Room(node) => self.open_room(node)?,
+            Note::Room(node, _placed) => self.open_room(node)?,
             Note::Transport(node) => self.open_transport(&method, node)?,
             Note::Producer(node) => self.open_producer(&method, node)?,
             Note::Consumer(node) => self.open_consumer(&method, node, &reply)?,

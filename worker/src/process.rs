@@ -12,6 +12,7 @@ mod startup;
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 
 use crate::exit::Exit;
 use crate::log;
@@ -21,6 +22,10 @@ pub use event_loop::EventLoop;
 
 /// The version that a worker gives in its Hello.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// The subcommand of `weir` that is a worker. `weir-worker` takes it too, so that a supervisor need not know which of the
+/// two its worker program is.
+pub const SUBCOMMAND: &str = "worker";
 
 /// Runs a worker until it ends. To be called from a program's `main`, before it has started any thread, with the command
 /// line without the program's name.
@@ -37,6 +42,9 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Ok(channel) => channel,
         Err(error) => return say(Exit::NoChannel, &error),
     };
+    if let Err(error) = startup::close_inherited(channel.as_fd()) {
+        return say(Exit::Setup, &format_args!("/proc/self/fd: {error}"));
+    }
     match startup::settle_in(&arguments) {
         Ok(()) => {}
         Err(startup::Refused::ParentGone) => return Exit::ParentGone,

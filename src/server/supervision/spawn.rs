@@ -19,6 +19,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use weir_channel::id::WorkerId;
+use weir_worker::process::{Arguments, SUBCOMMAND};
 
 use crate::server::error::StartError;
 use crate::server::settings::Settings;
@@ -114,13 +115,17 @@ fn take_orders(program: &Path, runtime: &Handle, queue: &mpsc::Receiver<Order>) 
 }
 
 fn command(program: &Path, order: &Order) -> Command {
+    let arguments = Arguments {
+        id: order.worker,
+        // The kernel counts CPUs in 32 bits.
+        cpu: order.cpu.and_then(|cpu| u32::try_from(cpu).ok()),
+        parent_pid: std::process::id(),
+    };
     let mut command = Command::new(program);
     command
         .arg0("weir-worker")
-        .arg("worker")
-        .args(["--id", &order.worker.0.to_string()])
-        .args(["--cpu", &order.cpu.map_or("none".to_owned(), |cpu| cpu.to_string())])
-        .args(["--parent-pid", &std::process::id().to_string()])
+        .arg(SUBCOMMAND)
+        .args(arguments.to_args())
         .env_clear()
         .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, env::var_os(name)?))))
         .stdout(Stdio::null())

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use weir_channel::endpoint::SupervisorEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::message::{Hello, Method};
+use weir_worker::exit::Exit;
 
 use super::WorkerState;
 use super::backoff::Backoff;
@@ -289,7 +290,7 @@ fn exited(status: std::io::Result<ExitStatus>) -> DeathCause {
     match (status.code(), status.signal()) {
         (Some(code), _) => DeathCause::Exited {
             code,
-            meaning: "unknown".to_owned(),
+            meaning: Exit::from_code(code).map_or_else(|| "not a code of a worker".to_owned(), |exit| exit.to_string()),
         },
         (None, signal) => {
             let signal = signal.unwrap_or(0);

@@ -3,7 +3,7 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process;
 
 use nix::errno::Errno;
@@ -13,7 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::SockaddrLike;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrStorage, getsockname, getsockopt, sockopt};
-use nix::unistd::{Pid, dup2_stdin, getppid};
+use nix::unistd::{Pid, close, dup2_stdin, getppid};
 
 use crate::exit::Exit;
 
@@ -48,7 +48,7 @@ pub(super) enum NoChannel {
 pub(super) fn take_channel() -> Result<OwnedFd, NoChannel> {
     let stdin = io::stdin();
     let is_stream = getsockopt(&stdin, sockopt::SockType) == Ok(SockType::Stream);
-    let is_unix = getsockname::<SockaddrStorage>(std::os::fd::AsRawFd::as_raw_fd(&stdin))
+    let is_unix = getsockname::<SockaddrStorage>(stdin.as_raw_fd())
         .is_ok_and(|address| address.family() == Some(AddressFamily::Unix));
     if !is_stream || !is_unix {
         return Err(NoChannel::NotASocket);
@@ -56,6 +56,19 @@ pub(super) fn take_channel() -> Result<OwnedFd, NoChannel> {
     let channel = stdin.as_fd().try_clone_to_owned()?;
     dup2_stdin(File::open("/dev/null")?).map_err(io::Error::from)?;
     Ok(channel)
+}
+
+/// Closes every descriptor but the standard ones and the channel: whatever the supervisor's program, or the shell that
+/// started it, has left open for its children. To be called before the worker opens anything.
+pub(super) fn close_inherited(channel: BorrowedFd<'_>) -> io::Result<()> {
+    let descriptors = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|descriptor: &RawFd| *descriptor > 2 && *descriptor != channel.as_raw_fd());
+    for descriptor in descriptors.collect::<Vec<_>>() {
+        // Fails for the one that read the folder, which is closed already.
+        let _ = close(descriptor);
+    }
+    Ok(())
 }
 
 /// Ties the worker to its supervisor, gives up privileges, and makes the process fit for its work.
