@@ -182,18 +182,17 @@ pub fn classify(bytes: &[u8]) -> Kind {
 /// The packet has been parsed, so it has a fixed header; fewer bytes are left as they are.
 #[inline]
 pub fn rewrite(bytes: &mut [u8], payload_type: u8, seq: u16, timestamp: u32, ssrc: u32) {
-    let Some(fixed) = bytes.first_chunk_mut::<FIXED_LEN>() else {
+    // One load and two stores: of the first word, and of the other two at once.
+    if let Some((first, rest)) = bytes.split_first_chunk_mut::<4>()
+        && let Some(others) = rest.first_chunk_mut::<8>()
+    {
+        let kept = u32::from_be_bytes(*first) & 0xff80_0000;
+        let payload_type = u32::from(payload_type & !MARKER_BIT) << 16;
+        *first = (kept | payload_type | u32::from(seq)).to_be_bytes();
+        *others = (u64::from(timestamp) << 32 | u64::from(ssrc)).to_be_bytes();
+    } else {
         debug_assert!(false, "rewrite wants a packet that was parsed");
-        return;
-    };
-    // Three whole words, which the compiler turns into as many stores.
-    let second = (fixed[1] & MARKER_BIT) | (payload_type & !MARKER_BIT);
-    let [seq_high, seq_low] = seq.to_be_bytes();
-    let [ts0, ts1, ts2, ts3] = timestamp.to_be_bytes();
-    let [ssrc0, ssrc1, ssrc2, ssrc3] = ssrc.to_be_bytes();
-    *fixed = [
-        fixed[0], second, seq_high, seq_low, ts0, ts1, ts2, ts3, ssrc0, ssrc1, ssrc2, ssrc3,
-    ];
+    }
 }
 
 #[cfg(test)]

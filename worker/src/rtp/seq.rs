@@ -133,6 +133,7 @@ impl Seen {
     }
 
     /// Clears the bits of the numbers between the newest and `ext`, which still tell of one window ago.
+    #[cold]
     fn forget_up_to(&mut self, ext: u64) {
         if ext - self.newest >= Self::WINDOW {
             self.bits.fill(0);
