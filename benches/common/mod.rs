@@ -32,7 +32,7 @@ const SAMPLES: usize = 51;
 const COUNTED_PASSES: [u64; 2] = [10, 110];
 
 /// One thing to measure.
-pub struct Case {
+pub(crate) struct Case {
     name: &'static str,
     operations: u64,
     prepare: Box<dyn Fn() -> Box<dyn FnMut()>>,
@@ -40,7 +40,7 @@ pub struct Case {
 
 impl Case {
     /// `prepare` builds the state and returns the pass, which does `operations` operations each time it is called.
-    pub fn new<Pass: FnMut() + 'static>(
+    pub(crate) fn new<Pass: FnMut() + 'static>(
         name: &'static str,
         operations: usize,
         prepare: impl Fn() -> Pass + 'static,
@@ -54,7 +54,7 @@ impl Case {
 }
 
 /// Measures what the command line asks for. `operation` says what one operation is, e.g. "packet".
-pub fn run(bench: &str, operation: &str, cases: &[Case]) -> ExitCode {
+pub(crate) fn run(bench: &str, operation: &str, cases: &[Case]) -> ExitCode {
     match Options::parse(env::args().skip(1)).and_then(|options| options.run(bench, operation, cases)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
