@@ -1,15 +1,12 @@
 //! The `weir` command.
 
+mod cli;
+
 use std::env;
 use std::process::ExitCode;
 
 use clap::Parser;
 use weir_worker::process;
-
-/// An SFU media server
-#[derive(Parser)]
-#[command(version, about)]
-struct Cli {}
 
 fn main() -> ExitCode {
     // A worker must not have a second thread, so it starts before anything else; and it has its own command line.
@@ -17,6 +14,5 @@ fn main() -> ExitCode {
     if args.next_if(|arg| arg == process::SUBCOMMAND).is_some() {
         return process::main(args).into();
     }
-    Cli::parse();
-    ExitCode::SUCCESS
+    cli::Cli::parse().run()
 }

@@ -1,0 +1,132 @@
+//! `weir load`: how close to the kernel's limit the relay runs.
+//!
+//! A real worker runs on one CPU; one thread on another sends to it and receives from it. In alternating slices of the
+//! same run the worker relays, and a thread on the worker's own CPU hands the same trains to the same connected sockets by
+//! the same calls, with no relay at all. The ratio of the two costs is the relay's price.
+
+mod cpu;
+mod driver;
+mod lab;
+mod measure;
+mod raw;
+mod report;
+mod traffic;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+
+use self::cpu::Cpus;
+use self::lab::Lab;
+use self::report::Report;
+
+/// Measures the relay: packets per second, loss, cost per packet beside the bare kernel's, and residence time.
+#[derive(Args, Clone, Debug)]
+pub struct LoadArgs {
+    /// Producers, each sending trains
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    producers: u32,
+    /// Consumers in all, spread evenly over the producers, each on a transport of its own
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    consumers: u32,
+    /// The conference case: PEERS peers, each sending opus and video trains and receiving all the others over one transport
+    #[arg(long, value_name = "PEERS", conflicts_with_all = ["producers", "consumers"],
+          value_parser = clap::value_parser!(u32).range(2..=200))]
+    room: Option<u32>,
+    /// Bytes of each RTP packet after the UDP header
+    #[arg(long, value_name = "BYTES", default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(40..=1_472))]
+    payload: u32,
+    /// Packets per train
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=54))]
+    burst: u32,
+    /// Packets per second sent by all producers together; without it the maximum is looked for
+    #[arg(long, value_name = "PPS")]
+    rate: Option<f64>,
+    /// Share of the consumers that are paused, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    paused: f64,
+    /// Seconds of alternating measurement, after the maximum is found
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// The longest time in microseconds that packets may wait for their train, 0 to 1000
+    #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    window: u32,
+    /// Also send pause and resume commands through the channel, as fast as it goes, at half of the maximum rate
+    #[arg(long)]
+    control: bool,
+    /// Receivers that take trains whole (UDP_GRO), so that the kernel need not cut them for the loopback
+    #[arg(long)]
+    gro_receivers: bool,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+impl LoadArgs {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            (0.0..=1.0).contains(&self.paused),
+            "--paused is a share from 0 to 1, not {}",
+            self.paused
+        );
+        ensure!(
+            (1.0..=3_600.0).contains(&self.seconds),
+            "--seconds is a time from 1 to 3600, not {}",
+            self.seconds
+        );
+        if let Some(rate) = self.rate {
+            ensure!(
+                rate.is_finite() && (1.0..=1e8).contains(&rate),
+                "--rate is a number of packets per second, 1 to 100000000, not {rate}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Runs the test and prints what came of it.
+    pub fn run(self) -> ExitCode {
+        match self.measure() {
+            Ok(report) => {
+                report.print(self.json);
+                if report.is_sound() {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                }
+            }
+            Err(error) => {
+                report::complain(&format!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn measure(&self) -> anyhow::Result<Report> {
+        self.check()?;
+        cpu::raise_descriptor_limit();
+        let cpus = Cpus::choose().context("reading which CPUs this process may use")?;
+        if cpus.shared {
+            report::warn("only one CPU may be used: worker, sender and receivers share it, and the figures suffer");
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .on_thread_start(move || cpu::pin(cpus.load))
+            .build()
+            .context("starting the runtime")?;
+        // The server looks at this thread's affinity to find CPUs for its workers, so this thread moves away after that.
+        let mut lab = runtime.block_on(Lab::start(self, cpus))?;
+        cpu::pin(cpus.load);
+        let result = runtime.block_on(async {
+            lab.populate().await?;
+            measure::run(self, &mut lab).await
+        });
+        runtime.block_on(lab.close());
+        let report = result?;
+        if report.forwarded_packets() == 0 {
+            bail!("no packet came through; run with WEIR_LOG=debug to see why");
+        }
+        Ok(report)
+    }
+}

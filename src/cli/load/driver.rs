@@ -1,0 +1,251 @@
+//! The other side of the worker: one thread that sends to its producers and receives from its consumers.
+//!
+//! It never sleeps while a slice runs, so that neither the worker nor the baseline pays for waking it.
+
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use weir_worker::net::clock;
+use weir_worker::net::poll::{Interest, Poller, Source as Ready};
+use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
+use weir_worker::net::send::{KernelSend, SendBackend};
+use weir_worker::net::sockets::{Side, drop_count};
+use weir_worker::relay::sink::{Port, TransportIx};
+
+use super::cpu;
+use super::traffic::{Schedule, TrainWriter};
+
+/// How long after a slice what was sent in it may still arrive: longer, and a backlog that grows would go unnoticed.
+const SETTLE: Duration = Duration::from_millis(30);
+
+/// Silence after which nothing more is expected.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// Events looked at between two looks at the schedule.
+const EVENTS: usize = 64;
+
+/// What to do in a slice.
+#[derive(Clone, Copy, Debug)]
+pub enum Order {
+    /// Send at the sources' rates times `scale`, and receive.
+    Drive { scale: f64, duration: Duration },
+    /// Receive only, for as long as the baseline sends.
+    Drain { duration: Duration },
+}
+
+/// What a slice brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DriveSlice {
+    /// Packets sent to the worker.
+    pub sent: u64,
+    /// What should have come back for them.
+    pub expected: u64,
+    /// What came back until shortly after the end.
+    pub received_in_time: u64,
+    /// What came back in all.
+    pub received: u64,
+    /// Packets that the kernel dropped at the receivers' sockets.
+    pub dropped_at_receivers: u64,
+    /// Packets that could not be sent.
+    pub unsent: u64,
+    /// How long packets were sent for.
+    pub elapsed_ns: u64,
+}
+
+impl DriveSlice {
+    pub fn loss_in_time(&self) -> f64 {
+        1.0 - self.received_in_time as f64 / self.expected.max(1) as f64
+    }
+}
+
+/// The thread.
+#[derive(Debug)]
+pub struct Driver {
+    orders: Sender<Order>,
+    results: Receiver<anyhow::Result<DriveSlice>>,
+}
+
+/// What the thread works with.
+pub struct Fixture {
+    pub writers: Vec<TrainWriter>,
+    /// One connected socket for each source.
+    pub senders: Vec<UdpSocket>,
+    /// All receivers whose packets count.
+    pub receivers: Vec<OwnedFd>,
+}
+
+impl Driver {
+    pub fn start(cpu: usize, fixture: Fixture) -> anyhow::Result<Self> {
+        let (orders, incoming) = channel::<Order>();
+        let (outgoing, results) = channel();
+        let mut state = State::new(fixture)?;
+        thread::Builder::new()
+            .name("load driver".into())
+            .spawn(move || {
+                cpu::pin(cpu);
+                for order in incoming {
+                    if outgoing.send(state.slice(order)).is_err() {
+                        break;
+                    }
+                }
+            })
+            .context("starting the driver's thread")?;
+        Ok(Self { orders, results })
+    }
+
+    /// Starts a slice; [`Driver::finish`] waits for its end.
+    pub fn begin(&self, order: Order) -> anyhow::Result<()> {
+        self.orders.send(order).context("the driver's thread is gone")
+    }
+
+    pub fn finish(&self) -> anyhow::Result<DriveSlice> {
+        self.results.recv().context("the driver's thread is gone")?
+    }
+}
+
+struct State {
+    fixture: Fixture,
+    poller: Poller,
+    ready: Vec<weir_worker::net::poll::Event>,
+    batch: ReceiveBatch,
+    backend: KernelSend,
+    received: u64,
+}
+
+impl State {
+    fn new(fixture: Fixture) -> anyhow::Result<Self> {
+        let poller = Poller::new(EVENTS)?;
+        for (index, receiver) in fixture.receivers.iter().enumerate() {
+            let source = Ready::Socket {
+                transport: TransportIx(index as u32),
+                port: Port::Rtp,
+                side: Side::Path,
+            };
+            poller
+                .add(receiver.as_fd(), source, Interest::Read)
+                .context("watching a receiver's socket")?;
+        }
+        Ok(Self {
+            fixture,
+            poller,
+            ready: Vec::with_capacity(EVENTS),
+            batch: ReceiveBatch::new(64, DATAGRAM_BYTES_MAX),
+            backend: KernelSend::new(),
+            received: 0,
+        })
+    }
+
+    fn slice(&mut self, order: Order) -> anyhow::Result<DriveSlice> {
+        let mut slice = DriveSlice::default();
+        let drops_before = self.drops();
+        self.received = 0;
+        let start = clock::monotonic();
+        match order {
+            Order::Drive { scale, duration } => self.drive(scale, duration, &mut slice)?,
+            Order::Drain { duration } => {
+                let end = start + duration;
+                while clock::monotonic() < end {
+                    self.receive()?;
+                }
+            }
+        }
+        let end = clock::monotonic();
+        slice.elapsed_ns = end.since(start).as_nanos() as u64;
+        while clock::monotonic() < end + SETTLE {
+            self.receive()?;
+        }
+        slice.received_in_time = self.received;
+        let mut last = clock::monotonic();
+        while clock::monotonic() < last + QUIET {
+            if self.receive()? > 0 {
+                last = clock::monotonic();
+            }
+        }
+        slice.received = self.received;
+        slice.dropped_at_receivers = self.drops() - drops_before;
+        Ok(slice)
+    }
+
+    fn drive(&mut self, scale: f64, duration: Duration, slice: &mut DriveSlice) -> anyhow::Result<()> {
+        let sources: Vec<_> = self
+            .fixture
+            .writers
+            .iter()
+            .map(|writer| writer.source().clone())
+            .collect();
+        let mut schedule = Schedule::new(&sources, scale);
+        let start = clock::monotonic();
+        let end_ns = duration.as_nanos() as u64;
+        loop {
+            let now_ns = clock::monotonic().since(start).as_nanos() as u64;
+            if now_ns >= end_ns {
+                return Ok(());
+            }
+            if let Some(source) = schedule.pop(now_ns) {
+                self.send(source, slice);
+            } else {
+                self.receive()?;
+            }
+            // Behind schedule: look at the receivers all the same, now and then.
+            if slice.sent.is_multiple_of(64) {
+                self.receive()?;
+            }
+        }
+    }
+
+    fn send(&mut self, source: usize, slice: &mut DriveSlice) {
+        let writer = &mut self.fixture.writers[source];
+        let (segment, burst, fan_out) = {
+            let source = writer.source();
+            (source.packet_bytes, source.burst, source.fan_out)
+        };
+        let train = writer.next_train();
+        let socket = self.fixture.senders[source].as_fd();
+        let sent = if burst == 1 {
+            self.backend.send_packet(socket, train)
+        } else {
+            self.backend.send_train(socket, train, segment)
+        };
+        if sent.is_ok() {
+            slice.sent += burst as u64;
+            slice.expected += (burst * fan_out) as u64;
+        } else {
+            slice.unsent += burst as u64;
+        }
+    }
+
+    /// Takes what has come to some of the receivers; says how much.
+    fn receive(&mut self) -> anyhow::Result<u64> {
+        self.poller.wait(Some(Duration::ZERO), &mut self.ready)?;
+        let mut packets = 0;
+        for event in &self.ready {
+            let Ready::Socket { transport, .. } = event.source else {
+                continue;
+            };
+            let socket = self.fixture.receivers[transport.0 as usize].as_fd();
+            let received = self
+                .batch
+                .receive(socket, usize::MAX)
+                .context("reading a receiver's socket")?;
+            packets += received
+                .datagrams
+                .iter()
+                .map(weir_worker::relay::datagram::Datagram::packets)
+                .sum::<u64>();
+        }
+        self.received += packets;
+        Ok(packets)
+    }
+
+    fn drops(&self) -> u64 {
+        self.fixture
+            .receivers
+            .iter()
+            .map(|receiver| u64::from(drop_count(receiver.as_fd())))
+            .sum()
+    }
+}

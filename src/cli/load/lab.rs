@@ -1,0 +1,352 @@
+//! What the test runs on: a server with one worker, its room, and the sockets on the other side.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::Context as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use weir::{
+    Consumer, ConsumerOptions, Family, PlainTransportOptions, ProducerOptions, Remote, Room, RoomOptions, RtpCodec,
+    RtpEncoding, RtpParameters, Server, Settings, Transport, WorkerId, WorkerStats,
+};
+use weir_channel::message::{Coalescing, CodecName, MediaKind};
+use weir_worker::net::sockets::prepare;
+
+use super::LoadArgs;
+use super::cpu::Cpus;
+use super::driver::{Driver, Fixture};
+use super::raw::RawSender;
+use super::report::Progress;
+use super::traffic::{Source, SourceKind, TrainWriter};
+
+/// Requests under way at once while the room is set up.
+const SETUP_CONCURRENCY: usize = 64;
+
+/// Receive buffer of each receiver, in bytes.
+const RECEIVER_BUFFER: usize = 4 << 20;
+
+/// Consumers that the first reading of the worker's memory is taken with.
+const MEMORY_BASE: usize = 100;
+
+/// Consumers that are paused and resumed by the test of the channel. Their packets are not counted.
+const TOGGLED: usize = 32;
+
+/// Everything that lives as long as the test.
+pub struct Lab {
+    args: LoadArgs,
+    cpus: Cpus,
+    server: Server,
+    room: Room,
+    built: Option<Built>,
+    /// Consumers for the test of the channel, with the socket their packets end in.
+    toggled: Vec<Consumer>,
+    /// Resident memory of the worker per consumer beyond the first hundred, in bytes.
+    pub resident_bytes_per_consumer: Option<f64>,
+}
+
+struct Built {
+    sources: Vec<Source>,
+    driver: Driver,
+    raw: RawSender,
+    _sinks: Vec<UdpSocket>,
+}
+
+/// The sockets and transports of a room, while it is set up.
+#[derive(Default)]
+struct Plan {
+    sources: Vec<Source>,
+    senders: Vec<UdpSocket>,
+    receivers: Vec<OwnedFd>,
+    paths: Vec<OwnedFd>,
+    /// For each source the paths that its packets leave on.
+    targets: Vec<Vec<usize>>,
+}
+
+impl Lab {
+    pub async fn start(args: &LoadArgs, cpus: Cpus) -> anyhow::Result<Self> {
+        let settings = Settings {
+            workers: NonZeroU32::new(1),
+            rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
+            rtc_ipv6: Family::Off,
+            coalescing_us_max: args.window,
+            ..Settings::default()
+        };
+        let server = Server::start(settings).await.context("starting the server")?;
+        let room = server
+            .create_room(RoomOptions::default())
+            .await
+            .context("making a room")?;
+        Ok(Self {
+            args: args.clone(),
+            cpus,
+            server,
+            room,
+            built: None,
+            toggled: Vec::new(),
+            resident_bytes_per_consumer: None,
+        })
+    }
+
+    /// Makes the producers, consumers and sockets, and starts the threads that use them.
+    pub async fn populate(&mut self) -> anyhow::Result<()> {
+        let plan = match self.args.room {
+            Some(peers) => self.conference(peers as usize).await?,
+            None => self.broadcast().await?,
+        };
+        let mut sinks = Vec::new();
+        if self.args.control {
+            sinks.push(self.add_toggled(&plan).await?);
+        }
+        let writers = |sources: &[Source]| sources.iter().cloned().map(TrainWriter::new).collect();
+        let fixture = Fixture {
+            writers: writers(&plan.sources),
+            senders: plan.senders,
+            receivers: plan.receivers,
+        };
+        self.built = Some(Built {
+            driver: Driver::start(self.cpus.load, fixture)?,
+            raw: RawSender::start(self.cpus.worker, writers(&plan.sources), plan.paths, plan.targets)?,
+            sources: plan.sources,
+            _sinks: sinks,
+        });
+        Ok(())
+    }
+
+    /// Producers and consumers on transports of their own.
+    async fn broadcast(&mut self) -> anyhow::Result<Plan> {
+        let mut plan = Plan::default();
+        let mut producers = Vec::new();
+        for index in 0..self.args.producers {
+            let socket = local_socket()?;
+            let transport = self.transport(socket.local_addr()?).await?;
+            socket.connect(worker_address(&transport))?;
+            let source = Source::video(1_000 + index, self.args.burst as usize, self.args.payload as usize, 0);
+            producers.push(produce(&transport, &source).await?);
+            plan.sources.push(source);
+            plan.targets.push(Vec::new());
+            plan.senders.push(socket);
+        }
+        let consumers = self.args.consumers as usize;
+        let paused = (consumers as f64 * self.args.paused).round() as usize;
+        let progress = Progress::new("consumers", consumers as u64);
+        let mut resident_at_base = None;
+        let mut made = 0;
+        while made < consumers {
+            // The first hundred, then the rest, with a reading of the memory in between.
+            let until = if made == 0 {
+                consumers.min(MEMORY_BASE)
+            } else {
+                consumers
+            };
+            let batch: Vec<(OwnedFd, Transport)> = stream::iter(made..until)
+                .map(|index| {
+                    let producer = producers[index % producers.len()].id();
+                    let this = &*self;
+                    let progress = &progress;
+                    async move {
+                        let receiver = this.receiver()?;
+                        let transport = this.transport(receiver.local_addr()?).await?;
+                        let options = ConsumerOptions {
+                            paused: index < paused,
+                            ..ConsumerOptions::default()
+                        };
+                        transport
+                            .consume(producer, options)
+                            .await
+                            .context("making a consumer")?;
+                        progress.advance();
+                        anyhow::Ok((OwnedFd::from(receiver), transport))
+                    }
+                })
+                .buffered(SETUP_CONCURRENCY)
+                .try_collect()
+                .await?;
+            for (index, (receiver, transport)) in (made..until).zip(batch) {
+                let source = index % plan.sources.len();
+                if index >= paused {
+                    plan.sources[source].fan_out += 1;
+                    plan.targets[source].push(plan.paths.len());
+                    plan.paths.push(transport.rtp_path()?);
+                }
+                plan.receivers.push(receiver);
+            }
+            made = until;
+            let resident = self.worker_stats().await?.resident_bytes;
+            match resident_at_base {
+                None => resident_at_base = Some(resident),
+                Some(base) => {
+                    let more = (consumers - MEMORY_BASE) as f64;
+                    self.resident_bytes_per_consumer = Some((resident as f64 - base as f64) / more);
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Peers that send sound and pictures and receive all the others' over one transport each.
+    async fn conference(&mut self, peers: usize) -> anyhow::Result<Plan> {
+        let mut plan = Plan::default();
+        let mut transports = Vec::new();
+        let mut producers = Vec::new();
+        for peer in 0..peers {
+            let socket = self.receiver()?;
+            let transport = self.transport(socket.local_addr()?).await?;
+            socket.connect(worker_address(&transport))?;
+            let ssrc = 1_000 + 2 * peer as u32;
+            let sources = [
+                Source::opus(ssrc, peers - 1),
+                Source::video(
+                    ssrc + 1,
+                    self.args.burst as usize,
+                    self.args.payload as usize,
+                    peers - 1,
+                ),
+            ];
+            for source in sources {
+                producers.push((peer, produce(&transport, &source).await?));
+                plan.senders.push(socket.try_clone()?);
+                plan.targets.push((0..peers).filter(|other| *other != peer).collect());
+                plan.sources.push(source);
+            }
+            plan.paths.push(transport.rtp_path()?);
+            plan.receivers.push(socket.into());
+            transports.push(transport);
+        }
+        let progress = Progress::new("consumers", (producers.len() * (peers - 1)) as u64);
+        let pairs = producers.iter().flat_map(|(owner, producer)| {
+            let others = transports.iter().enumerate().filter(move |(peer, _)| peer != owner);
+            others.map(move |(_, transport)| (producer, transport))
+        });
+        stream::iter(pairs)
+            .map(|(producer, transport)| async {
+                transport.consume(producer.id(), ConsumerOptions::default()).await?;
+                progress.advance();
+                anyhow::Ok(())
+            })
+            .buffered(SETUP_CONCURRENCY)
+            .try_collect::<()>()
+            .await
+            .context("making the consumers")?;
+        Ok(plan)
+    }
+
+    /// Consumers of the first producer that all send to one socket, which nobody reads.
+    async fn add_toggled(&mut self, plan: &Plan) -> anyhow::Result<UdpSocket> {
+        let sink = local_socket()?;
+        let producer = self
+            .room
+            .producers()
+            .into_iter()
+            .next()
+            .context("there is no producer")?;
+        for _ in 0..TOGGLED.min(plan.sources.len() * TOGGLED) {
+            let transport = self.transport(sink.local_addr()?).await?;
+            let options = ConsumerOptions {
+                paused: true,
+                ..ConsumerOptions::default()
+            };
+            self.toggled.push(transport.consume(producer.id(), options).await?);
+        }
+        Ok(sink)
+    }
+
+    async fn transport(&self, remote: SocketAddr) -> anyhow::Result<Transport> {
+        let options = PlainTransportOptions {
+            remote: Some(Remote {
+                rtp: remote,
+                rtcp: None,
+            }),
+            ..PlainTransportOptions::default()
+        };
+        self.room
+            .create_plain_transport(options)
+            .await
+            .context("making a transport")
+    }
+
+    fn receiver(&self) -> anyhow::Result<UdpSocket> {
+        let socket = local_socket()?;
+        let buffered = socket2::SockRef::from(&socket);
+        buffered.set_recv_buffer_size(RECEIVER_BUFFER)?;
+        if self.args.gro_receivers {
+            prepare(socket.as_fd()).context("setting up a receiver")?;
+        } else {
+            let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
+            fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        }
+        Ok(socket)
+    }
+
+    pub fn sources(&self) -> &[Source] {
+        self.built.as_ref().map_or(&[], |built| &built.sources)
+    }
+
+    pub fn driver(&self) -> anyhow::Result<&Driver> {
+        Ok(&self.built.as_ref().context("the room is not set up")?.driver)
+    }
+
+    pub fn raw(&self) -> anyhow::Result<&RawSender> {
+        Ok(&self.built.as_ref().context("the room is not set up")?.raw)
+    }
+
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    pub fn toggled(&self) -> &[Consumer] {
+        &self.toggled
+    }
+
+    pub async fn worker_stats(&self) -> anyhow::Result<WorkerStats> {
+        self.server
+            .worker_stats(WorkerId(1))
+            .await
+            .context("asking the worker for its counters")
+    }
+
+    pub async fn measure_residence(&self, on: bool) -> anyhow::Result<()> {
+        let coalescing = Coalescing {
+            window_us_max: self.args.window,
+            measure_residence: on,
+        };
+        self.server
+            .set_coalescing(coalescing)
+            .await
+            .context("switching the measurement of residence times")
+    }
+
+    pub async fn close(self) {
+        self.server.close().await;
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the load test's own side of the wire; the server's sockets are the server's"
+)]
+fn local_socket() -> anyhow::Result<UdpSocket> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a socket on the loopback")
+}
+
+fn worker_address(transport: &Transport) -> SocketAddr {
+    let tuple = transport.tuple();
+    SocketAddr::new(tuple.local_ip, tuple.local_port)
+}
+
+async fn produce(transport: &Transport, source: &Source) -> anyhow::Result<weir::Producer> {
+    let (kind, codec) = match source.kind {
+        SourceKind::Opus => (MediaKind::Audio, CodecName::Opus),
+        SourceKind::Vp8 => (MediaKind::Video, CodecName::Vp8),
+    };
+    let parameters = RtpParameters {
+        codecs: vec![RtpCodec::new(codec, source.kind.payload_type())],
+        encodings: vec![RtpEncoding::ssrc(source.ssrc)],
+        ..RtpParameters::default()
+    };
+    transport
+        .produce(ProducerOptions::new(kind, parameters))
+        .await
+        .context("making a producer")
+}

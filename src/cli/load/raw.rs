@@ -1,0 +1,139 @@
+//! The baseline: the same trains handed to the same connected sockets by the same calls, with no relay.
+//!
+//! Runs on the worker's CPU while the worker is idle. What is measured is the thread's CPU time of the send calls alone.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::time::{ClockId, clock_gettime};
+use weir_worker::net::clock;
+use weir_worker::net::poll::Poller;
+use weir_worker::net::send::{KernelSend, SendBackend};
+
+use super::cpu;
+use super::traffic::{Schedule, TrainWriter};
+
+/// One slice: how fast and how long.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    scale: f64,
+    duration: Duration,
+}
+
+/// What a slice cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RawSlice {
+    pub packets: u64,
+    pub calls: u64,
+    pub errors: u64,
+    pub cpu_ns: u64,
+}
+
+impl RawSlice {
+    pub fn ns_per_packet(&self) -> f64 {
+        self.cpu_ns as f64 / self.packets.max(1) as f64
+    }
+}
+
+/// The thread that sends the baseline.
+#[derive(Debug)]
+pub struct RawSender {
+    orders: Sender<Order>,
+    results: Receiver<anyhow::Result<RawSlice>>,
+}
+
+impl RawSender {
+    /// `paths` are the sockets, and `targets[source]` says which of them each source's trains go to.
+    pub fn start(
+        cpu: usize,
+        writers: Vec<TrainWriter>,
+        paths: Vec<OwnedFd>,
+        targets: Vec<Vec<usize>>,
+    ) -> anyhow::Result<Self> {
+        let (orders, incoming) = channel::<Order>();
+        let (outgoing, results) = channel();
+        thread::Builder::new()
+            .name("raw baseline".into())
+            .spawn(move || {
+                cpu::pin(cpu);
+                let mut state = State {
+                    writers,
+                    paths,
+                    targets,
+                    backend: KernelSend::new(),
+                };
+                for order in incoming {
+                    if outgoing.send(state.slice(order)).is_err() {
+                        break;
+                    }
+                }
+            })
+            .context("starting the thread of the baseline")?;
+        Ok(Self { orders, results })
+    }
+
+    /// Sends for a while, at the sources' rates times `scale`.
+    pub fn slice(&self, scale: f64, duration: Duration) -> anyhow::Result<RawSlice> {
+        self.orders
+            .send(Order { scale, duration })
+            .context("the thread of the baseline is gone")?;
+        self.results.recv().context("the thread of the baseline is gone")?
+    }
+}
+
+struct State {
+    writers: Vec<TrainWriter>,
+    paths: Vec<OwnedFd>,
+    targets: Vec<Vec<usize>>,
+    backend: KernelSend,
+}
+
+impl State {
+    fn slice(&mut self, order: Order) -> anyhow::Result<RawSlice> {
+        let sources: Vec<_> = self.writers.iter().map(|writer| writer.source().clone()).collect();
+        let mut schedule = Schedule::new(&sources, order.scale);
+        let mut sleeper = Poller::new(1)?;
+        let mut ready = Vec::new();
+        let mut slice = RawSlice::default();
+        let start = clock::monotonic();
+        let end_ns = order.duration.as_nanos() as u64;
+        loop {
+            let now_ns = clock::monotonic().since(start).as_nanos() as u64;
+            if now_ns >= end_ns {
+                return Ok(slice);
+            }
+            let Some(source) = schedule.pop(now_ns) else {
+                // The worker waits between trains too, so the CPU is as warm or cold for both.
+                let wait_ns = schedule.next_due().min(end_ns).saturating_sub(now_ns);
+                sleeper.wait(Some(Duration::from_nanos(wait_ns)), &mut ready)?;
+                continue;
+            };
+            let writer = &mut self.writers[source];
+            let segment = writer.source().packet_bytes;
+            let burst = writer.source().burst;
+            let train = writer.next_train();
+            let before = thread_cpu_ns();
+            for target in &self.targets[source] {
+                let socket = self.paths[*target].as_fd();
+                let sent = if burst == 1 {
+                    self.backend.send_packet(socket, train)
+                } else {
+                    self.backend.send_train(socket, train, segment)
+                };
+                slice.errors += u64::from(sent.is_err());
+            }
+            slice.cpu_ns += thread_cpu_ns() - before;
+            let calls = self.targets[source].len() as u64;
+            slice.calls += calls;
+            slice.packets += calls * burst as u64;
+        }
+    }
+}
+
+fn thread_cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from);
+    time.as_nanos() as u64
+}
