@@ -23,7 +23,7 @@ use self::report::Report;
 
 /// Measures the relay: packets per second, loss, cost per packet beside the bare kernel's, and residence time.
 #[derive(Args, Clone, Debug)]
-pub struct LoadArgs {
+pub(super) struct LoadArgs {
     /// Producers, each sending trains
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     producers: u32,
@@ -85,7 +85,7 @@ impl LoadArgs {
     }
 
     /// Runs the test and prints what came of it.
-    pub fn run(self) -> ExitCode {
+    pub(super) fn run(self) -> ExitCode {
         match self.measure() {
             Ok(report) => {
                 report.print(self.json);

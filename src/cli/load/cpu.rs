@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 /// The worker's CPU, and the one for everything else.
 #[derive(Clone, Copy, Debug)]
-pub struct Cpus {
+pub(super) struct Cpus {
     pub worker: usize,
     pub load: usize,
     /// They are the same, because there is only one.
@@ -15,7 +15,7 @@ pub struct Cpus {
 
 impl Cpus {
     /// The first CPU that this thread may use is the one that the server pins its first worker to.
-    pub fn choose() -> nix::Result<Self> {
+    pub(super) fn choose() -> nix::Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
         let worker = cpus.next().unwrap_or(0);
@@ -29,15 +29,15 @@ impl Cpus {
 }
 
 /// Keeps the calling thread on one CPU. Where that is forbidden the figures suffer, nothing else.
-pub fn pin(cpu: usize) {
+pub(super) fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     if set.set(cpu).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(0), &set);
     }
 }
 
-/// Thousands of consumers have thousands of sockets, several descriptors each.
-pub fn raise_descriptor_limit() {
+/// Thousands of consumers have thousands of sockets, three descriptors each.
+pub(super) fn raise_descriptor_limit() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }

@@ -30,7 +30,7 @@ const EVENTS: usize = 64;
 
 /// What to do in a slice.
 #[derive(Clone, Copy, Debug)]
-pub enum Order {
+pub(super) enum Order {
     /// Send at the sources' rates times `scale`, and receive.
     Drive { scale: f64, duration: Duration },
     /// Receive only, for as long as the baseline sends.
@@ -39,7 +39,7 @@ pub enum Order {
 
 /// What a slice brought.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct DriveSlice {
+pub(super) struct DriveSlice {
     /// Packets sent to the worker.
     pub sent: u64,
     /// What should have come back for them.
@@ -57,20 +57,20 @@ pub struct DriveSlice {
 }
 
 impl DriveSlice {
-    pub fn loss_in_time(&self) -> f64 {
+    pub(super) fn loss_in_time(&self) -> f64 {
         1.0 - self.received_in_time as f64 / self.expected.max(1) as f64
     }
 }
 
 /// The thread.
 #[derive(Debug)]
-pub struct Driver {
+pub(super) struct Driver {
     orders: Sender<Order>,
     results: Receiver<anyhow::Result<DriveSlice>>,
 }
 
 /// What the thread works with.
-pub struct Fixture {
+pub(super) struct Fixture {
     pub writers: Vec<TrainWriter>,
     /// One connected socket for each source.
     pub senders: Vec<UdpSocket>,
@@ -79,7 +79,7 @@ pub struct Fixture {
 }
 
 impl Driver {
-    pub fn start(cpu: usize, fixture: Fixture) -> anyhow::Result<Self> {
+    pub(super) fn start(cpu: usize, fixture: Fixture) -> anyhow::Result<Self> {
         let (orders, incoming) = channel::<Order>();
         let (outgoing, results) = channel();
         let mut state = State::new(fixture)?;
@@ -98,11 +98,11 @@ impl Driver {
     }
 
     /// Starts a slice; [`Driver::finish`] waits for its end.
-    pub fn begin(&self, order: Order) -> anyhow::Result<()> {
+    pub(super) fn begin(&self, order: Order) -> anyhow::Result<()> {
         self.orders.send(order).context("the driver's thread is gone")
     }
 
-    pub fn finish(&self) -> anyhow::Result<DriveSlice> {
+    pub(super) fn finish(&self) -> anyhow::Result<DriveSlice> {
         self.results.recv().context("the driver's thread is gone")?
     }
 }

@@ -27,6 +27,10 @@ const SETUP_CONCURRENCY: usize = 64;
 /// Receive buffer of each receiver, in bytes.
 const RECEIVER_BUFFER: usize = 4 << 20;
 
+/// Receivers' sockets. More consumers than this share them, so that 5,000 consumers (with two sockets each in the server and
+/// one in the baseline) stay below a limit of 20,000 descriptors. The worker's side of a consumer is its own in any case.
+const RECEIVERS_MAX: usize = 2_000;
+
 /// Consumers that the first reading of the worker's memory is taken with.
 const MEMORY_BASE: usize = 100;
 
@@ -34,7 +38,7 @@ const MEMORY_BASE: usize = 100;
 const TOGGLED: usize = 32;
 
 /// Everything that lives as long as the test.
-pub struct Lab {
+pub(super) struct Lab {
     args: LoadArgs,
     cpus: Cpus,
     server: Server,
@@ -65,7 +69,7 @@ struct Plan {
 }
 
 impl Lab {
-    pub async fn start(args: &LoadArgs, cpus: Cpus) -> anyhow::Result<Self> {
+    pub(super) async fn start(args: &LoadArgs, cpus: Cpus) -> anyhow::Result<Self> {
         let settings = Settings {
             workers: NonZeroU32::new(1),
             rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
@@ -90,7 +94,7 @@ impl Lab {
     }
 
     /// Makes the producers, consumers and sockets, and starts the threads that use them.
-    pub async fn populate(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn populate(&mut self) -> anyhow::Result<()> {
         let plan = match self.args.room {
             Some(peers) => self.conference(peers as usize).await?,
             None => self.broadcast().await?,
@@ -131,6 +135,9 @@ impl Lab {
         let consumers = self.args.consumers as usize;
         let paused = (consumers as f64 * self.args.paused).round() as usize;
         let progress = Progress::new("consumers", consumers as u64);
+        let receivers: Vec<UdpSocket> = (0..consumers.min(RECEIVERS_MAX))
+            .map(|_| self.receiver())
+            .collect::<anyhow::Result<_>>()?;
         let mut resident_at_base = None;
         let mut made = 0;
         while made < consumers {
@@ -140,13 +147,13 @@ impl Lab {
             } else {
                 consumers
             };
-            let batch: Vec<(OwnedFd, Transport)> = stream::iter(made..until)
+            let batch: Vec<Transport> = stream::iter(made..until)
                 .map(|index| {
                     let producer = producers[index % producers.len()].id();
                     let this = &*self;
                     let progress = &progress;
+                    let receiver = &receivers[index % receivers.len()];
                     async move {
-                        let receiver = this.receiver()?;
                         let transport = this.transport(receiver.local_addr()?).await?;
                         let options = ConsumerOptions {
                             paused: index < paused,
@@ -157,20 +164,19 @@ impl Lab {
                             .await
                             .context("making a consumer")?;
                         progress.advance();
-                        anyhow::Ok((OwnedFd::from(receiver), transport))
+                        anyhow::Ok(transport)
                     }
                 })
                 .buffered(SETUP_CONCURRENCY)
                 .try_collect()
                 .await?;
-            for (index, (receiver, transport)) in (made..until).zip(batch) {
+            for (index, transport) in (made..until).zip(batch) {
                 let source = index % plan.sources.len();
                 if index >= paused {
                     plan.sources[source].fan_out += 1;
                     plan.targets[source].push(plan.paths.len());
                     plan.paths.push(transport.rtp_path()?);
                 }
-                plan.receivers.push(receiver);
             }
             made = until;
             let resident = self.worker_stats().await?.resident_bytes;
@@ -182,6 +188,7 @@ impl Lab {
                 }
             }
         }
+        plan.receivers = receivers.into_iter().map(OwnedFd::from).collect();
         Ok(plan)
     }
 
@@ -279,34 +286,34 @@ impl Lab {
         Ok(socket)
     }
 
-    pub fn sources(&self) -> &[Source] {
+    pub(super) fn sources(&self) -> &[Source] {
         self.built.as_ref().map_or(&[], |built| &built.sources)
     }
 
-    pub fn driver(&self) -> anyhow::Result<&Driver> {
+    pub(super) fn driver(&self) -> anyhow::Result<&Driver> {
         Ok(&self.built.as_ref().context("the room is not set up")?.driver)
     }
 
-    pub fn raw(&self) -> anyhow::Result<&RawSender> {
+    pub(super) fn raw(&self) -> anyhow::Result<&RawSender> {
         Ok(&self.built.as_ref().context("the room is not set up")?.raw)
     }
 
-    pub fn room(&self) -> &Room {
+    pub(super) fn room(&self) -> &Room {
         &self.room
     }
 
-    pub fn toggled(&self) -> &[Consumer] {
+    pub(super) fn toggled(&self) -> &[Consumer] {
         &self.toggled
     }
 
-    pub async fn worker_stats(&self) -> anyhow::Result<WorkerStats> {
+    pub(super) async fn worker_stats(&self) -> anyhow::Result<WorkerStats> {
         self.server
             .worker_stats(WorkerId(1))
             .await
             .context("asking the worker for its counters")
     }
 
-    pub async fn measure_residence(&self, on: bool) -> anyhow::Result<()> {
+    pub(super) async fn measure_residence(&self, on: bool) -> anyhow::Result<()> {
         let coalescing = Coalescing {
             window_us_max: self.args.window,
             measure_residence: on,
@@ -317,7 +324,7 @@ impl Lab {
             .context("switching the measurement of residence times")
     }
 
-    pub async fn close(self) {
+    pub(super) async fn close(self) {
         self.server.close().await;
     }
 }

@@ -46,7 +46,7 @@ impl RelaySlice {
 }
 
 /// Runs all measurements.
-pub async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report> {
+pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report> {
     let base: f64 = lab
         .sources()
         .iter()

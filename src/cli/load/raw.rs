@@ -25,7 +25,7 @@ struct Order {
 
 /// What a slice cost.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RawSlice {
+pub(super) struct RawSlice {
     pub packets: u64,
     pub calls: u64,
     pub errors: u64,
@@ -33,21 +33,21 @@ pub struct RawSlice {
 }
 
 impl RawSlice {
-    pub fn ns_per_packet(&self) -> f64 {
+    pub(super) fn ns_per_packet(&self) -> f64 {
         self.cpu_ns as f64 / self.packets.max(1) as f64
     }
 }
 
 /// The thread that sends the baseline.
 #[derive(Debug)]
-pub struct RawSender {
+pub(super) struct RawSender {
     orders: Sender<Order>,
     results: Receiver<anyhow::Result<RawSlice>>,
 }
 
 impl RawSender {
     /// `paths` are the sockets, and `targets[source]` says which of them each source's trains go to.
-    pub fn start(
+    pub(super) fn start(
         cpu: usize,
         writers: Vec<TrainWriter>,
         paths: Vec<OwnedFd>,
@@ -76,7 +76,7 @@ impl RawSender {
     }
 
     /// Sends for a while, at the sources' rates times `scale`.
-    pub fn slice(&self, scale: f64, duration: Duration) -> anyhow::Result<RawSlice> {
+    pub(super) fn slice(&self, scale: f64, duration: Duration) -> anyhow::Result<RawSlice> {
         self.orders
             .send(Order { scale, duration })
             .context("the thread of the baseline is gone")?;

@@ -8,7 +8,7 @@ use weir_channel::message::DropReason;
 
 /// The results.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub(super) struct Report {
     /// Packets per second that arrived at the receivers, at the highest rate that was carried (or at `--rate`).
     pub forwarded_pps: f64,
     /// Packets that did not arrive during the alternating slices.
@@ -49,7 +49,7 @@ pub struct Report {
 
 /// Where packets went that did not arrive.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Loss {
+pub(super) struct Loss {
     /// The sender's socket did not take them.
     pub not_sent: u64,
     /// The worker's receive buffer was full.
@@ -61,7 +61,7 @@ pub struct Loss {
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct ResidenceUs {
+pub(super) struct ResidenceUs {
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,
@@ -69,23 +69,23 @@ pub struct ResidenceUs {
 
 /// Commands while relaying.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Control {
+pub(super) struct Control {
     pub commands_per_second: f64,
     pub relayed_pps: f64,
     pub lost_packets: u64,
 }
 
 impl Report {
-    pub fn forwarded_packets(&self) -> u64 {
+    pub(super) fn forwarded_packets(&self) -> u64 {
         self.forwarded
     }
 
     /// The figures mean what they say: the baseline's calls worked.
-    pub fn is_sound(&self) -> bool {
+    pub(super) fn is_sound(&self) -> bool {
         self.raw_errors == 0
     }
 
-    pub fn print(&self, json: bool) {
+    pub(super) fn print(&self, json: bool) {
         let mut out = std::io::stdout().lock();
         let written = if json {
             serde_json::to_string(self)
@@ -184,7 +184,7 @@ impl std::fmt::Display for Loss {
 }
 
 /// A line on the error output that says how far things are; nothing when nobody watches.
-pub struct Progress {
+pub(super) struct Progress {
     noun: &'static str,
     total: u64,
     done: AtomicU64,
@@ -193,7 +193,7 @@ pub struct Progress {
 
 impl Progress {
     /// `total` 0: it is not known.
-    pub fn new(noun: &'static str, total: u64) -> Self {
+    pub(super) fn new(noun: &'static str, total: u64) -> Self {
         let progress = Self {
             noun,
             total,
@@ -204,12 +204,12 @@ impl Progress {
         progress
     }
 
-    pub fn advance(&self) {
+    pub(super) fn advance(&self) {
         self.show(self.done.fetch_add(1, Ordering::Relaxed) + 1);
     }
 
     /// A line that stays.
-    pub fn say(&self, line: &str) {
+    pub(super) fn say(&self, line: &str) {
         let clear = if self.live { "\r\x1b[K" } else { "" };
         let _ = writeln!(std::io::stderr(), "{clear}{line}");
     }
@@ -236,11 +236,11 @@ impl Drop for Progress {
 }
 
 /// Something that makes the figures worse than they need be.
-pub fn warn(sentence: &str) {
+pub(super) fn warn(sentence: &str) {
     let _ = writeln!(std::io::stderr(), "warning: {sentence}");
 }
 
 /// Why there are no figures.
-pub fn complain(sentence: &str) {
+pub(super) fn complain(sentence: &str) {
     let _ = writeln!(std::io::stderr(), "weir load: {sentence}");
 }

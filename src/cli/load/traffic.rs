@@ -14,7 +14,7 @@ const KEY_FRAME_INTERVAL: u64 = 120;
 
 /// What one producer sends.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub(super) struct Source {
     pub kind: SourceKind,
     pub ssrc: u32,
     /// Packets per train.
@@ -27,13 +27,13 @@ pub struct Source {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SourceKind {
+pub(super) enum SourceKind {
     Opus,
     Vp8,
 }
 
 impl SourceKind {
-    pub fn payload_type(self) -> u8 {
+    pub(super) fn payload_type(self) -> u8 {
         match self {
             Self::Opus => 111,
             Self::Vp8 => 96,
@@ -42,7 +42,7 @@ impl SourceKind {
 }
 
 impl Source {
-    pub fn opus(ssrc: u32, fan_out: usize) -> Self {
+    pub(super) fn opus(ssrc: u32, fan_out: usize) -> Self {
         Self {
             kind: SourceKind::Opus,
             ssrc,
@@ -53,7 +53,7 @@ impl Source {
         }
     }
 
-    pub fn video(ssrc: u32, burst: usize, packet_bytes: usize, fan_out: usize) -> Self {
+    pub(super) fn video(ssrc: u32, burst: usize, packet_bytes: usize, fan_out: usize) -> Self {
         Self {
             kind: SourceKind::Vp8,
             ssrc,
@@ -67,7 +67,7 @@ impl Source {
 
 /// The next train of one source, laid end to end.
 #[derive(Debug)]
-pub struct TrainWriter {
+pub(super) struct TrainWriter {
     source: Source,
     bytes: Vec<u8>,
     seq: u16,
@@ -76,7 +76,7 @@ pub struct TrainWriter {
 }
 
 impl TrainWriter {
-    pub fn new(source: Source) -> Self {
+    pub(super) fn new(source: Source) -> Self {
         let mut bytes = vec![0x5a; source.burst * source.packet_bytes];
         for packet in bytes.chunks_mut(source.packet_bytes) {
             packet[0] = 0x80; // RFC 3550 §5.1: version 2, no padding, extension or CSRC
@@ -92,12 +92,12 @@ impl TrainWriter {
         }
     }
 
-    pub fn source(&self) -> &Source {
+    pub(super) fn source(&self) -> &Source {
         &self.source
     }
 
     /// Writes the next frame's numbers, and returns its packets.
-    pub fn next_train(&mut self) -> &[u8] {
+    pub(super) fn next_train(&mut self) -> &[u8] {
         let burst = self.source.burst;
         let key_frame = self.frame.is_multiple_of(KEY_FRAME_INTERVAL);
         for (index, packet) in self.bytes.chunks_mut(self.source.packet_bytes).enumerate() {
@@ -128,14 +128,14 @@ impl TrainWriter {
 
 /// When each source's next train is due, in nanoseconds from the start of a slice.
 #[derive(Debug)]
-pub struct Schedule {
+pub(super) struct Schedule {
     due: BinaryHeap<Reverse<(u64, usize)>>,
     interval_ns: Vec<u64>,
 }
 
 impl Schedule {
     /// Sources spread over their interval, so that they do not all send at once.
-    pub fn new(sources: &[Source], scale: f64) -> Self {
+    pub(super) fn new(sources: &[Source], scale: f64) -> Self {
         let interval_ns: Vec<u64> = sources
             .iter()
             .map(|source| ((1e9 / (source.trains_per_second * scale)) as u64).max(1))
@@ -150,12 +150,12 @@ impl Schedule {
     }
 
     /// The time of the next train.
-    pub fn next_due(&self) -> u64 {
+    pub(super) fn next_due(&self) -> u64 {
         self.due.peek().map_or(u64::MAX, |Reverse((due, _))| *due)
     }
 
     /// The source whose train is due at `now`, if any is.
-    pub fn pop(&mut self, now_ns: u64) -> Option<usize> {
+    pub(super) fn pop(&mut self, now_ns: u64) -> Option<usize> {
         let mut top = self.due.peek_mut()?;
         let Reverse((due, index)) = *top;
         if due > now_ns {
