@@ -11,8 +11,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::socket::SockaddrLike;
-use nix::sys::socket::{AddressFamily, SockType, SockaddrStorage, getsockname, getsockopt, sockopt};
+use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 use nix::unistd::{Pid, close, dup2_stdin, getppid};
 
 use crate::exit::Exit;
