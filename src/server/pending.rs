@@ -102,7 +102,6 @@ impl<C, W> Pending<C, W> {
     }
 
     /// How many requests are not answered, expired ones included.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -160,6 +160,11 @@ impl Link {
         Ok(answer)
     }
 
+    /// How many requests the worker has not answered.
+    pub(crate) fn requests(&self) -> usize {
+        lock(&self.table).pending.len()
+    }
+
     /// The worker is dead: no command is taken any more. Called with the state locked, so that no plan can still find an
     /// object open and its worker gone.
     pub(crate) fn end(&self, cause: &DeathCause) {

@@ -51,6 +51,8 @@ pub struct WorkerInfo {
     pub state: WorkerState,
     /// Its rooms, and those on their way to it.
     pub rooms: usize,
+    /// Requests it has not answered yet.
+    pub requests: usize,
     /// How often it was replaced.
     pub restarts: u64,
     /// Of what the last one died.

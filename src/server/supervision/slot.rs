@@ -76,6 +76,7 @@ impl Slot {
             cpu: self.cpu,
             state: status.state,
             rooms: rooms + self.rooms_on_their_way(),
+            requests: status.link.as_ref().map_or(0, |link| link.requests()),
             restarts: status.restarts,
             last_exit: status.last_exit.clone(),
             ping_rtt_us: status

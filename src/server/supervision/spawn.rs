@@ -18,6 +18,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use weir_channel::id::WorkerId;
 use weir_worker::process::{Arguments, SUBCOMMAND};
 
@@ -56,6 +57,8 @@ pub(crate) struct Process {
     /// This end of its channel.
     pub(crate) channel: OwnedFd,
     pub(crate) last_words: LastWords,
+    /// The task that listens to its standard error, until that is closed.
+    pub(crate) listener: JoinHandle<()>,
 }
 
 impl Spawner {
@@ -92,13 +95,12 @@ impl Spawner {
         self.orders.send(order).map_err(|_| gone())?;
         let mut child = made.await.map_err(|_| gone())??;
         let last_words = LastWords::default();
-        if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(listen(worker, stderr, last_words.clone()));
-        }
+        let listener = tokio::spawn(listen(worker, child.stderr.take(), last_words.clone()));
         Ok(Process {
             child,
             channel: ours,
             last_words,
+            listener,
         })
     }
 }
@@ -155,7 +157,10 @@ impl LastWords {
 }
 
 /// Repeats what a worker writes to its standard error, until it closes it.
-async fn listen(worker: WorkerId, stderr: ChildStderr, last_words: LastWords) {
+async fn listen(worker: WorkerId, stderr: Option<ChildStderr>, last_words: LastWords) {
+    let Some(stderr) = stderr else {
+        return;
+    };
     let mut reader = BufReader::new(stderr);
     while let Ok(Some(line)) = next_line(&mut reader).await {
         worker_log::repeat_stderr(worker, &line);

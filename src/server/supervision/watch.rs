@@ -1,5 +1,6 @@
 //! The task that keeps a worker process in a slot.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -98,45 +99,60 @@ struct Life {
     link: Option<Arc<Link>>,
 }
 
-/// Starts a worker, talks to it until it ends, and makes sure that it has ended.
+/// Starts a worker, talks to it until it ends, and makes sure that it has ended, and has been heard out.
 async fn live(
     shared: &Shared,
     slot: &Arc<Slot>,
     ready: &mut Option<oneshot::Sender<Result<(), StartFailure>>>,
 ) -> Life {
-    let mut life = Life {
-        pid: None,
-        cause: DeathCause::ServerClosed,
-        last_words: LastWords::default(),
-        link: None,
-    };
-    let process = match shared.workers.spawner.spawn(slot.id(), slot.cpu()).await {
-        Ok(process) => process,
-        Err(error) => {
-            life.cause = DeathCause::NotStarted {
-                reason: error.to_string(),
-            };
-            return life;
-        }
-    };
     let Process {
         mut child,
         channel,
         last_words,
-    } = process;
-    life.pid = child.id();
-    life.last_words = last_words;
-    slot.set_pid(life.pid);
+        mut listener,
+    } = match shared.workers.spawner.spawn(slot.id(), slot.cpu()).await {
+        Ok(process) => process,
+        Err(error) => {
+            return Life {
+                pid: None,
+                cause: DeathCause::NotStarted {
+                    reason: error.to_string(),
+                },
+                last_words: LastWords::default(),
+                link: None,
+            };
+        }
+    };
+    let pid = child.id();
+    slot.set_pid(pid);
+    let (cause, link) = serve(shared, slot, &mut child, channel, ready).await;
+    // What the process has written is in the pipe. Only if it has handed the pipe on to somebody does it stay open.
+    if timeout(EXIT_GRACE, &mut listener).await.is_err() {
+        listener.abort();
+    }
+    Life {
+        pid,
+        cause,
+        last_words,
+        link,
+    }
+}
 
+/// Talks to a worker until it ends, and makes sure that it has ended. Returns of what it died, and the link if it ever took
+/// commands.
+async fn serve(
+    shared: &Shared,
+    slot: &Arc<Slot>,
+    child: &mut Child,
+    channel: OwnedFd,
+    ready: &mut Option<oneshot::Sender<Result<(), StartFailure>>>,
+) -> (DeathCause, Option<Arc<Link>>) {
     let hello = Hello::new(env!("CARGO_PKG_VERSION"), slot.id());
     let start_timeout = shared.settings.start_timeout;
     let mut closing = shared.workers.closing.subscribe();
     let connected = tokio::select! {
         connected = SupervisorEndpoint::connect(channel, hello, start_timeout) => connected,
-        status = child.wait() => {
-            life.cause = exited(status);
-            return life;
-        }
+        status = child.wait() => return (exited(status), None),
         _ = closing.wait_for(|closing| *closing) => Err(ChannelError::ClosedHere),
     };
     let endpoint = match connected {
@@ -149,19 +165,17 @@ async fn live(
                 ChannelError::ClosedHere => Some(DeathCause::ServerClosed),
                 error => channel_cause(error),
             };
-            life.cause = end(&mut child, cause).await;
-            return life;
+            return (end(child, cause).await, None);
         }
     };
 
     let (link, queues) = Link::new(slot.id(), shared.settings.request_timeout);
-    life.link = Some(Arc::clone(&link));
     for method in shared.first_words() {
         // The conversation is about to begin; should it fail, its end says why.
         let _ = link.say(method, shared.settings.request_timeout);
     }
     slot.set_running(Arc::clone(&link));
-    if let Some(pid) = life.pid {
+    if let Some(pid) = child.id() {
         let worker = slot.id();
         lock(&shared.state)
             .events
@@ -204,8 +218,7 @@ async fn live(
         }),
         End::Protocol(reason) => Some(DeathCause::Protocol { reason }),
     };
-    life.cause = end(&mut child, cause).await;
-    life
+    (end(child, cause).await, Some(Arc::clone(&link)))
 }
 
 /// Tells everybody that a worker is dead: closes its rooms, resolves its callers.

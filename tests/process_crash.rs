@@ -1,0 +1,351 @@
+//! Real worker processes die in every way, and the server lives on.
+
+mod processes;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use weir::{
+    CloseCause, CodecName, ConsumerOptions, DeathCause, EventKind, EventStream, MediaKind, PlainTransportOptions,
+    ProducerOptions, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings, StartError, WorkerId,
+    WorkerState,
+};
+
+use processes::{is_alive, settings, soon};
+
+fn pid_of(server: &Server, worker: WorkerId) -> u32 {
+    let workers = server.workers();
+    let worker = workers.iter().find(|info| info.id == worker);
+    worker.and_then(|info| info.pid).expect("the worker has a process")
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid as i32), signal).unwrap();
+}
+
+/// The first event that `pick` likes.
+async fn event<T>(events: &mut EventStream, pick: impl Fn(&EventKind) -> Option<T>) -> T {
+    soon(async {
+        loop {
+            let event = events.next().await.expect("the server lives");
+            if let Some(picked) = pick(&event.kind) {
+                return picked;
+            }
+        }
+    })
+    .await
+}
+
+async fn death(events: &mut EventStream) -> (WorkerId, DeathCause) {
+    event(events, |kind| match kind {
+        EventKind::WorkerDied { worker, cause, .. } => Some((*worker, cause.clone())),
+        _ => None,
+    })
+    .await
+}
+
+async fn start(events: &mut EventStream) -> (WorkerId, u32) {
+    event(events, |kind| match kind {
+        EventKind::WorkerStarted { worker, pid } => Some((*worker, *pid)),
+        _ => None,
+    })
+    .await
+}
+
+async fn room_on(server: &Server, worker: WorkerId) -> Room {
+    let options = RoomOptions {
+        worker: Some(worker),
+        ..RoomOptions::default()
+    };
+    soon(server.create_room(options)).await.unwrap()
+}
+
+fn killed() -> DeathCause {
+    DeathCause::Signalled {
+        signal: 9,
+        name: "SIGKILL".to_owned(),
+        core_dumped: false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_while_requests_are_under_way() {
+    let server = Server::start(Settings {
+        ping_interval: Duration::from_secs(600), // so that what is under way is what the test asks
+        ..settings(2)
+    })
+    .await
+    .unwrap();
+    let (first, second) = (WorkerId(1), WorkerId(2));
+    let bystander = room_on(&server, second).await;
+    let room = room_on(&server, first).await;
+    let transport = soon(room.create_plain_transport(PlainTransportOptions::default()))
+        .await
+        .unwrap();
+    let parameters = RtpParameters {
+        codecs: vec![RtpCodec::new(CodecName::Opus, 111)],
+        encodings: vec![RtpEncoding::ssrc(1)],
+        ..RtpParameters::default()
+    };
+    let producer = soon(transport.produce(ProducerOptions::new(MediaKind::Audio, parameters)))
+        .await
+        .unwrap();
+    let consumer = soon(transport.consume(&producer, ConsumerOptions::default()))
+        .await
+        .unwrap();
+    let mut events = server.events();
+
+    // A stopped worker answers nothing, so that these are under way when it is killed.
+    let pid = pid_of(&server, first);
+    signal(pid, Signal::SIGSTOP);
+    let calls = tokio::spawn({
+        let (producer, consumer, room) = (producer.clone(), consumer.clone(), room.clone());
+        async move {
+            tokio::join!(
+                producer.pause(Value::Null),
+                consumer.pause(Value::Null),
+                room.stats(),
+                room.close(Value::Null)
+            )
+        }
+    });
+    let pending = async {
+        while server.workers()[0].requests < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(pending).await;
+    signal(pid, Signal::SIGKILL);
+
+    let (pause, other_pause, stats, close) = soon(calls).await.unwrap();
+    for error in [pause.unwrap_err(), other_pause.unwrap_err(), stats.unwrap_err()] {
+        assert_eq!(error.to_string(), "worker 1 died: it was killed by SIGKILL");
+    }
+    close.expect("closing what a death has closed is fine");
+    let (dead, cause) = event(&mut events, |kind| match kind {
+        EventKind::RoomClosed { room, cause, .. } => Some((*room, cause.clone())),
+        _ => None,
+    })
+    .await;
+    assert_eq!(dead, room.id());
+    let expected = CloseCause::WorkerDied {
+        worker: first,
+        cause: killed(),
+    };
+    assert_eq!(cause, expected);
+    assert_eq!(death(&mut events).await, (first, killed()));
+    assert!(room.closed() && transport.closed() && producer.closed() && consumer.closed());
+    assert!(!is_alive(pid), "a zombie");
+
+    // The other worker has noticed nothing, and a fresh one takes the dead one's place.
+    assert!(!bystander.closed());
+    soon(bystander.stats()).await.unwrap();
+    let (successor, new_pid) = start(&mut events).await;
+    assert_eq!(successor, first);
+    assert_ne!(new_pid, pid);
+    let info = server.workers().remove(0);
+    assert_eq!(
+        (info.restarts, info.state, info.last_exit),
+        (1, WorkerState::Running, Some(killed()))
+    );
+    let again = room_on(&server, first).await;
+    soon(again.stats()).await.unwrap();
+    assert_ne!(again.id(), room.id());
+    soon(server.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_worker_is_noticed_killed_and_replaced() {
+    let server = Server::start(Settings {
+        ping_interval: Duration::from_millis(50),
+        ping_timeout: Duration::from_secs(2),
+        ..settings(1)
+    })
+    .await
+    .unwrap();
+    let room = room_on(&server, WorkerId(1)).await;
+    let mut events = server.events();
+    let pid = pid_of(&server, WorkerId(1));
+    signal(pid, Signal::SIGSTOP);
+    assert_eq!(
+        death(&mut events).await,
+        (WorkerId(1), DeathCause::Hung { timeout_ms: 2_000 })
+    );
+    assert!(room.closed() && !is_alive(pid));
+    let (_, successor) = start(&mut events).await;
+    assert!(is_alive(successor));
+    soon(server.close()).await;
+    assert!(!is_alive(successor));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_go_to_other_workers_while_one_is_away() {
+    let server = Server::start(settings(2)).await.unwrap();
+    let mut events = server.events();
+    signal(pid_of(&server, WorkerId(1)), Signal::SIGKILL);
+    death(&mut events).await;
+    // Whether the first is back already or not, rooms can be made.
+    for _ in 0..10 {
+        soon(server.create_room(RoomOptions::default())).await.unwrap();
+    }
+    soon(server.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_ignores_the_shutdown_is_killed_at_the_deadline() {
+    let server = Server::start(Settings {
+        close_timeout: Duration::from_millis(300),
+        ..settings(2)
+    })
+    .await
+    .unwrap();
+    let pids = [pid_of(&server, WorkerId(1)), pid_of(&server, WorkerId(2))];
+    signal(pids[0], Signal::SIGSTOP);
+    soon(server.close()).await;
+    assert!(pids.iter().all(|pid| !is_alive(*pid)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_and_sigint_to_the_whole_group_do_not_end_a_worker_before_its_supervisor_does() {
+    let server = Server::start(settings(1)).await.unwrap();
+    let pid = pid_of(&server, WorkerId(1));
+    let own_group = nix::unistd::getpgrp();
+    assert_ne!(
+        nix::unistd::getpgid(Some(Pid::from_raw(pid as i32))).unwrap(),
+        own_group
+    );
+    signal(pid, Signal::SIGTERM);
+    signal(pid, Signal::SIGINT);
+    let room = room_on(&server, WorkerId(1)).await;
+    soon(room.stats()).await.unwrap();
+    assert_eq!(pid_of(&server, WorkerId(1)), pid);
+    soon(server.close()).await;
+}
+
+/// A program that is no worker.
+fn script(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("not-a-worker");
+    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_exits_at_once_fails_the_start_with_its_last_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = [
+        (
+            "echo 'no memory for me' >&2; exit 70",
+            "worker 1 did not start: it exited with code 70 (it could not be set up); its last words: no memory for me",
+        ),
+        (
+            "exit 3",
+            "worker 1 did not start: it exited with code 3 (not a code of a worker)",
+        ),
+        ("kill -TERM $$", "worker 1 did not start: it was killed by SIGTERM"),
+        (
+            "echo garbage garbage garbage >&0; exec sleep 1000",
+            "worker 1 did not start: it broke the channel's protocol (",
+        ),
+    ];
+    for (text, expected) in rows {
+        let error = soon(Server::start(Settings {
+            worker_binary: Some(script(folder.path(), text)),
+            ..settings(2)
+        }))
+        .await
+        .unwrap_err();
+        let StartError::Worker { .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_says_nothing_is_given_up_and_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let text = format!("echo $$ > {}; exec sleep 1000", pid_file.display());
+    let error = soon(Server::start(Settings {
+        worker_binary: Some(script(folder.path(), &text)),
+        start_timeout: Duration::from_secs(2),
+        ..settings(1)
+    }))
+    .await
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "worker 1 did not start: it did not say hello within 2000 ms and was killed"
+    );
+    let pid = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_keeps_dying_is_restarted_ever_more_slowly_until_it_lives() {
+    // The worker program is a link, so that it can be broken and mended while the server runs.
+    let folder = tempfile::tempdir().unwrap();
+    let broken = script(folder.path(), "exit 71");
+    let program = folder.path().join("worker");
+    let mend = |target: &Path| {
+        let fresh = folder.path().join("fresh");
+        std::fs::write(&fresh, format!("#!/bin/sh\nexec {} \"$@\"\n", target.display())).unwrap();
+        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(fresh, &program).unwrap();
+    };
+    mend(Path::new(env!("CARGO_BIN_EXE_weir-worker")));
+    let server = Server::start(Settings {
+        worker_binary: Some(program.clone()),
+        ..settings(1)
+    })
+    .await
+    .unwrap();
+    let mut events = server.events();
+    mend(&broken);
+    signal(pid_of(&server, WorkerId(1)), Signal::SIGKILL);
+    let mut waits = Vec::new();
+    while waits.len() < 4 {
+        let (cause, wait) = event(&mut events, |kind| match kind {
+            EventKind::WorkerDied {
+                cause, restart_in_ms, ..
+            } => Some((cause.clone(), *restart_in_ms)),
+            _ => None,
+        })
+        .await;
+        let expected = match waits.len() {
+            0 => killed(),
+            _ => DeathCause::Exited {
+                code: 71,
+                meaning: "it could not wait for events".to_owned(),
+            },
+        };
+        assert_eq!(cause, expected);
+        waits.push(wait.unwrap());
+    }
+    assert_eq!(waits, [100, 200, 400, 800]);
+    let error = soon(server.create_room(RoomOptions::default())).await.unwrap_err();
+    assert_eq!(error.code(), "noWorker");
+    assert!(error.to_string().contains("it exited with code 71"), "{error}");
+    mend(Path::new(env!("CARGO_BIN_EXE_weir-worker")));
+    start(&mut events).await;
+    room_on(&server, WorkerId(1)).await;
+    assert!(server.workers()[0].restarts >= 4);
+    soon(server.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_does_not_wait_for_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(settings(1)).await.unwrap();
+    let mut events = server.events();
+    signal(pid_of(&server, WorkerId(1)), Signal::SIGKILL);
+    death(&mut events).await;
+    soon(server.close()).await;
+    assert_eq!(server.workers()[0].state, WorkerState::Closed);
+    drop(folder);
+}
