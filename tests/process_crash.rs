@@ -1,5 +1,7 @@
 //! Real worker processes die in every way, and the server lives on.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod processes;
 
 use std::os::unix::fs::PermissionsExt;

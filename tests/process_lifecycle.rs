@@ -1,5 +1,7 @@
 //! Real worker processes: they start, take rooms, and end.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod processes;
 
 use std::collections::BTreeSet;

@@ -227,6 +227,7 @@ mod tests {
             cpu: None,
             state,
             rooms: 0,
+            requests: 0,
             restarts: 0,
             last_exit: None,
             ping_rtt_us: None,
