@@ -351,3 +351,26 @@ async fn closing_does_not_wait_for_a_restart() {
     assert_eq!(server.workers()[0].state, WorkerState::Closed);
     drop(folder);
 }
+
+#[test]
+fn a_runtime_that_ends_under_the_server_leaves_nobody_waiting() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let first = runtime();
+    let server = first.block_on(Server::start(settings(1))).unwrap();
+    let room = first.block_on(server.create_room(RoomOptions::default())).unwrap();
+    let pid = pid_of(&server, WorkerId(1));
+    drop(first);
+    runtime().block_on(async {
+        assert_eq!(soon(room.stats()).await.unwrap_err().code(), "invalidState");
+        let error = soon(server.create_room(RoomOptions::default())).await.unwrap_err();
+        assert!(["noWorker", "invalidState"].contains(&error.code()), "{error}");
+        soon(server.close()).await;
+        // It was killed; nobody is left to reap it but this process's end.
+        soon(async {
+            while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    });
+}

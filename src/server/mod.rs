@@ -46,7 +46,7 @@ pub use self::transport::{ConsumerOptions, ProducerOptions, Transport, Tuple};
 use self::room::RoomNode;
 use self::sockets::{LocalAddresses, SocketMaker};
 use self::state::{Command, Note, State};
-use self::supervision::Workers;
+use self::supervision::{Link, Slot, Workers};
 
 /// A running server: its workers, and the rooms they serve. Cheap to clone; when the last clone is dropped, the workers
 /// end as if [`Server::close`] had been called, but nobody waits for them.
@@ -98,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) workers: Workers,
     live: Mutex<Live>,
+    /// Held while a change of settings is told, so that two at once reach all workers in the same order.
+    telling: tokio::sync::Mutex<()>,
 }
 
 /// Settings that change while the server runs. A worker that is started later gets them too.
@@ -107,9 +109,25 @@ struct Live {
     coalescing: Coalescing,
 }
 
+impl Live {
+    fn log_filter(&self) -> LogFilter {
+        LogFilter {
+            directives: self.log.directives(),
+        }
+    }
+
+    fn first_words(&self) -> [Method; 2] {
+        [
+            Method::SetLogFilter(self.log_filter()),
+            Method::SetCoalescing(self.coalescing),
+        ]
+    }
+}
+
 impl Server {
-    /// Starts a server: its workers, each on its own CPU, and waits until all are ready. Must be called within a
-    /// multi-threaded or current-thread tokio runtime with I/O and time enabled.
+    /// Starts a server: its workers, each on its own CPU, and waits until all are ready. Must be called within a tokio
+    /// runtime (of either kind) with I/O and time enabled, which must live as long as the server. Raises this process's
+    /// limit of open files to what the system allows, because each transport needs some.
     ///
     /// # Errors
     /// See [`StartError`]. Workers that came up are ended again.
@@ -224,18 +242,16 @@ impl Server {
     /// # Errors
     /// The first that a worker ran into; the others have been told.
     pub async fn update_settings(&self, update: SettingsUpdate) -> Result<(), Error> {
-        let directives = {
-            let mut live = lock(&self.shared().live);
-            if let Some(level) = update.log_level {
-                live.log.level = level;
-            }
-            if let Some(tags) = update.log_tags {
-                live.log.tags = tags;
-            }
-            live.log.directives()
-        };
         self.shared()
-            .tell_all(&Method::SetLogFilter(LogFilter { directives }))
+            .tell_all(|live| {
+                if let Some(level) = update.log_level {
+                    live.log.level = level;
+                }
+                if let Some(tags) = update.log_tags {
+                    live.log.tags = tags;
+                }
+                Method::SetLogFilter(live.log_filter())
+            })
             .await
     }
 
@@ -250,8 +266,12 @@ impl Server {
                 coalescing.window_us_max
             )));
         }
-        lock(&self.shared().live).coalescing = coalescing;
-        self.shared().tell_all(&Method::SetCoalescing(coalescing)).await
+        self.shared()
+            .tell_all(|live| {
+                live.coalescing = coalescing;
+                Method::SetCoalescing(coalescing)
+            })
+            .await
     }
 
     /// The counters of one worker.
@@ -288,6 +308,7 @@ impl Shared {
     /// A server without its workers.
     fn new(settings: Settings) -> Result<Arc<Self>, StartError> {
         settings.check().map_err(StartError::Settings)?;
+        sockets::raise_descriptor_limit();
         Ok(Arc::new(Self {
             addresses: LocalAddresses::find(&settings)?,
             sockets: SocketMaker::new(&settings),
@@ -301,6 +322,7 @@ impl Shared {
                     measure_residence: false,
                 },
             }),
+            telling: tokio::sync::Mutex::new(()),
             settings,
         }))
     }
@@ -345,13 +367,17 @@ impl Shared {
         }
     }
 
-    async fn tell_all(&self, method: &Method) -> Result<(), Error> {
+    /// Changes a live setting and tells all running workers.
+    async fn tell_all(&self, change: impl FnOnce(&mut Live) -> Method) -> Result<(), Error> {
+        let _turn = self.telling.lock().await;
         if lock(&self.state).is_closed() {
             return Err(Error::closed("the server"));
         }
-        let calls = self
-            .workers
-            .running()
+        let (method, running) = {
+            let mut live = lock(&self.live);
+            (change(&mut live), self.workers.running())
+        };
+        let calls = running
             .into_iter()
             .map(|worker| self.call(worker, |_| Ok(Some(Command::new(method.clone())))));
         let results = futures::future::join_all(calls).await;
@@ -363,15 +389,15 @@ impl Shared {
             .map(drop)
     }
 
-    /// What a worker that has just started must be told before it gets rooms.
-    pub(crate) fn first_words(&self) -> [Method; 2] {
+    /// Tells a worker that has just started what it must know, and lets it take commands. A change of the live settings
+    /// comes before this or after it, never in between.
+    pub(crate) fn introduce(&self, slot: &Slot, link: Arc<Link>) {
         let live = lock(&self.live);
-        [
-            Method::SetLogFilter(LogFilter {
-                directives: live.log.directives(),
-            }),
-            Method::SetCoalescing(live.coalescing),
-        ]
+        for method in live.first_words() {
+            // Should it fail, the end of the conversation says why.
+            let _ = link.say(method, self.settings.request_timeout);
+        }
+        slot.set_running(link);
     }
 
     fn begin_close(&self) {

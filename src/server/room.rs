@@ -18,8 +18,8 @@ use super::state::{Command, Note};
 use super::transport::{Transport, TransportNode};
 use super::{Shared, lock};
 
-/// A room asks its worker for no more pages than this: more would be a worker that never ends.
-const PAGES_MAX: usize = 100_000;
+/// A room asks its worker for no more pages than this, some millions of entries: more would be a worker that never ends.
+const PAGES_MAX: usize = 10_000;
 
 /// How a room is made.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

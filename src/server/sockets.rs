@@ -16,8 +16,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -98,6 +100,20 @@ fn probe(ip: IpAddr) -> io::Result<()> {
     UdpSocket::bind((ip, 0)).map(drop)
 }
 
+/// Lets this process have as many open files as the system allows it: a transport takes two or four.
+pub(crate) fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files cannot be raised, so there may be fewer transports than ports");
+    }
+}
+
 /// What a transport's sockets are bound with.
 #[derive(Debug)]
 pub(crate) struct SocketMaker {
@@ -163,7 +179,6 @@ impl SocketMaker {
 
     /// Binds a free port of the range, or with [`PortCount::Pair`] two.
     pub(crate) fn make(&self, ip: IpAddr, count: PortCount) -> Result<TransportSockets, Error> {
-        let doing = || format!("making the sockets of a transport on {ip}");
         for lease in self.ports.search(ip, count, super::random()) {
             let sockets = self.bind_port(ip, lease.first()).and_then(|rtp| {
                 let rtcp = match count {
@@ -182,7 +197,11 @@ impl SocketMaker {
                 }
                 // Another program has the port.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) => return Err(Error::io(doing())(error)),
+                Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
+                    let doing = "making the sockets of a transport (raise the limit of open files, ulimit -n)";
+                    return Err(Error::io(doing)(error));
+                }
+                Err(error) => return Err(Error::io(format!("making the sockets of a transport on {ip}"))(error)),
             }
         }
         Err(Error::PortsExhausted {

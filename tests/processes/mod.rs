@@ -13,14 +13,14 @@ use weir::{Family, Settings};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Awaits what must happen.
-pub async fn soon<F: Future>(future: F) -> F::Output {
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future)
         .await
         .expect("it happens before patience runs out")
 }
 
 /// Loopback, real workers, and patience with a busy machine.
-pub fn settings(workers: u32) -> Settings {
+pub(crate) fn settings(workers: u32) -> Settings {
     Settings {
         workers: NonZeroU32::new(workers),
         rtc_ipv4: Family::Address([127, 0, 0, 1].into()),
@@ -33,12 +33,12 @@ pub fn settings(workers: u32) -> Settings {
 }
 
 /// Whether there is a process with this id, be it only a zombie.
-pub fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// A process's open descriptors, and what each is.
-pub fn descriptors(pid: u32) -> BTreeMap<u32, String> {
+pub(crate) fn descriptors(pid: u32) -> BTreeMap<u32, String> {
     let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
     folder
         .filter_map(|entry| {

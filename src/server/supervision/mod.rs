@@ -26,8 +26,9 @@ use serde::Serialize;
 use tokio::sync::{oneshot, watch as watch_channel};
 use weir_channel::id::WorkerId;
 
+pub(crate) use self::link::Link;
 #[cfg(test)]
-pub(crate) use self::link::{End, Link, Pulse, converse};
+pub(crate) use self::link::{End, Pulse, converse};
 pub(crate) use self::slot::{Placed, Slot};
 
 use self::spawn::Spawner;

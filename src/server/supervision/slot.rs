@@ -108,8 +108,7 @@ impl Slot {
         descriptors: Vec<OwnedFd>,
         plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
     ) -> Result<Reply, Error> {
-        let link = lock(&self.status).link.clone();
-        let Some(link) = link else {
+        let Some(link) = self.link() else {
             // What was the worker's is closed, which the plan finds out.
             return match plan(&mut lock(state))? {
                 None => Ok(Reply::Done),
@@ -132,6 +131,11 @@ impl Slot {
     }
 
     // What follows is for the task that watches the slot.
+
+    /// The conversation with the running process, if there is one.
+    pub(crate) fn link(&self) -> Option<Arc<Link>> {
+        lock(&self.status).link.clone()
+    }
 
     pub(crate) fn set_starting(&self) {
         let mut status = lock(&self.status);

@@ -36,7 +36,10 @@ pub(crate) struct StartFailure {
 
 /// Keeps a worker process in `slot` until the server closes. `ready` hears of the first one.
 pub(crate) async fn watch(shared: Arc<Shared>, slot: Arc<Slot>, ready: oneshot::Sender<Result<(), StartFailure>>) {
-    let _watched = Watched(&shared);
+    let _watched = Watched {
+        shared: &shared,
+        slot: &slot,
+    };
     let mut ready = Some(ready);
     let mut backoff = Backoff::new();
     let mut closing = shared.workers.closing.subscribe();
@@ -72,18 +75,31 @@ pub(crate) async fn watch(shared: Arc<Shared>, slot: Arc<Slot>, ready: oneshot::
             _ = closing.wait_for(|closing| *closing) => {}
         }
     }
-    slot.set_closed();
 }
 
-/// Counts a slot as watched.
-struct Watched<'a>(&'a Shared);
+/// Counts a slot as watched. Also when the task is dropped in the middle, because its runtime ends, nobody is left waiting
+/// for a worker that nobody talks to any more.
+struct Watched<'a> {
+    shared: &'a Shared,
+    slot: &'a Slot,
+}
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        self.0.workers.watched.send_modify(|watched| {
+        if let Some(link) = self.slot.link() {
+            let life = Life {
+                pid: None,
+                cause: DeathCause::ServerClosed,
+                last_words: LastWords::default(),
+                link: Some(link),
+            };
+            bury(self.shared, self.slot, life, None);
+        }
+        self.slot.set_closed();
+        self.shared.workers.watched.send_modify(|watched| {
             if *watched == 1 {
                 // Before anybody hears that the last worker has ended.
-                lock(&self.0.state).events.close();
+                lock(&self.shared.state).events.close();
             }
             *watched -= 1;
         });
@@ -170,11 +186,7 @@ async fn serve(
     };
 
     let (link, queues) = Link::new(slot.id(), shared.settings.request_timeout);
-    for method in shared.first_words() {
-        // The conversation is about to begin; should it fail, its end says why.
-        let _ = link.say(method, shared.settings.request_timeout);
-    }
-    slot.set_running(Arc::clone(&link));
+    shared.introduce(slot, Arc::clone(&link));
     if let Some(pid) = child.id() {
         let worker = slot.id();
         lock(&shared.state)
