@@ -7,19 +7,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use nix::unistd::geteuid;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
-use weir::http::ErrorBody;
+use weir::http::{ErrorBody, LIST_MAX, Listing};
 
 /// Largest answer that is read. The largest the server gives, a page of a dump, stays under a tenth of it.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -110,26 +109,58 @@ impl Client {
         self.ask(method, target, body).await
     }
 
-    /// The answer to a question that may be a "no" with something to say: its status and its body.
-    pub(crate) async fn look(&mut self, target: &str) -> Result<(StatusCode, Value), Failure> {
+    /// Sends a command that makes something.
+    pub(crate) async fn post(&mut self, target: &str, body: &Value) -> Result<Value, Failure> {
+        self.ask(Method::POST, target, Some(body)).await
+    }
+
+    /// Sends a command to something that exists, with what to tell along with the event.
+    pub(crate) async fn command(&mut self, target: &str, app_data: Option<Value>) -> Result<Value, Failure> {
+        let body = app_data.map(|app_data| json!({"appData": app_data}));
+        self.ask(Method::POST, target, body.as_ref()).await
+    }
+
+    /// Closes something, with what to tell along with the event.
+    pub(crate) async fn close(&mut self, target: &str, app_data: Option<Value>) -> Result<Value, Failure> {
+        let body = app_data.map(|app_data| json!({"appData": app_data}));
+        self.ask(Method::DELETE, target, body.as_ref()).await
+    }
+
+    /// The whole of a list, which comes in parts.
+    pub(crate) async fn list(&mut self, target: &str, filters: &[(&str, Option<u64>)]) -> Result<Vec<Value>, Failure> {
+        let mut query = format!("limit={LIST_MAX}");
+        for (name, value) in filters {
+            if let Some(value) = value {
+                query += &format!("&{name}={value}");
+            }
+        }
+        let mut items = Vec::new();
+        let mut after = None;
+        loop {
+            let position = after.map(|after: u64| format!("&after={after}")).unwrap_or_default();
+            let part: Listing<Value> = self.get(&format!("{target}?{query}{position}")).await?;
+            items.extend(part.items);
+            // Ids grow from part to part, so a server that goes round in circles is found out.
+            match part.next {
+                Some(next) if after.is_none_or(|after| next > after) => after = Some(next),
+                Some(_) => return Err(self.unreachable(anyhow!("its list does not end"))),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    /// `GET`s a value that comes with a status of its own: also a 503 says something.
+    pub(crate) async fn look(&mut self, target: &str) -> Result<Value, Failure> {
         let (status, bytes) = self.exchange(Method::GET, target, None).await?;
-        Ok((status, self.json(&bytes)?))
+        match status {
+            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => self.json(&bytes),
+            status => Err(self.refusal(status, &bytes)),
+        }
     }
 
     /// `GET`s something that goes on for ever, with its head's time limit only.
-    pub(crate) async fn open(&mut self, target: &str, headers: &[(&'static str, &str)]) -> Result<Incoming, Failure> {
-        let mut request = Request::get(target).header(header::HOST, "weir");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Full::default()).map_err(|error| Failure::Usage(error.to_string()))?;
-        let patience = self.patience;
-        let sending = async {
-            let sender = self.ready().await?;
-            sender.send_request(request).await.map_err(anyhow::Error::from)
-        };
-        let answer = timeout(patience, sending).await;
-        let answer = answer.map_err(|_| self.silent())?.map_err(|error| self.unreachable(error))?;
+    pub(crate) async fn open(&mut self, target: &str) -> Result<Incoming, Failure> {
+        let answer = self.begin(Method::GET, target, None).await?;
         if answer.status().is_success() {
             return Ok(answer.into_body());
         }
@@ -173,14 +204,28 @@ impl Client {
         &mut self,
         method: Method,
         target: &str,
-        body: Option<&(impl Serialize + ?Sized)>,
+        body: Option<&Value>,
     ) -> Result<(StatusCode, Bytes), Failure> {
-        let mut request = Request::builder().method(method).uri(target).header(header::HOST, "weir");
-        let mut bytes = Vec::new();
-        if let Some(body) = body {
+        let answer = self.begin(method, target, body).await?;
+        let status = answer.status();
+        Ok((status, self.collect(answer.into_body()).await?))
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    async fn begin(
+        &mut self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(header::HOST, "weir");
+        if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
-            bytes = serde_json::to_vec(body).map_err(|error| Failure::Usage(error.to_string()))?;
         }
+        let bytes = body.map(Value::to_string).unwrap_or_default();
         let request = request
             .body(Full::from(bytes))
             .map_err(|error| Failure::Usage(error.to_string()))?;
@@ -190,9 +235,9 @@ impl Client {
             sender.send_request(request).await.map_err(anyhow::Error::from)
         };
         let answer = timeout(patience, sending).await;
-        let answer = answer.map_err(|_| self.silent())?.map_err(|error| self.unreachable(error))?;
-        let status = answer.status();
-        Ok((status, self.collect(answer.into_body()).await?))
+        answer
+            .map_err(|_| self.silent())?
+            .map_err(|error| self.unreachable(error))
     }
 
     async fn collect(&self, body: Incoming) -> Result<Bytes, Failure> {
@@ -221,7 +266,9 @@ impl Client {
         let server = stream.peer_cred()?.uid();
         // In a directory where everybody may write, anybody may have made the default socket.
         if self.guessed && server != geteuid().as_raw() && server != 0 {
-            return Err(anyhow!("it is run by user {server}, not by you; name it with --control if that is right"));
+            return Err(anyhow!(
+                "it is run by user {server}, not by you; name it with --control if that is right"
+            ));
         }
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // It ends with its sender; what goes wrong with it, the request that waits for it is told.
@@ -229,14 +276,17 @@ impl Client {
         Ok(sender)
     }
 
-    fn unreachable(&self, error: anyhow::Error) -> Failure {
+    /// Says that the server is not there, or not as it should be.
+    pub(crate) fn unreachable(&self, error: anyhow::Error) -> Failure {
         let absent = error.downcast_ref::<io::Error>().is_some_and(|error| {
             use io::ErrorKind::{ConnectionRefused, NotFound};
             matches!(error.kind(), NotFound | ConnectionRefused)
         });
         let path = self.path.display();
         Failure::Unreachable(if absent {
-            error.context(format!("cannot reach the server at {path}; is `weir serve` running? Use --control to name its socket"))
+            error.context(format!(
+                "cannot reach the server at {path}; is `weir serve` running? Use --control to name its socket"
+            ))
         } else {
             error.context(format!("cannot talk to the server at {path}"))
         })

@@ -1,6 +1,10 @@
 //! Aligned columns for people: two spaces between them, nothing else.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+
+use serde_json::Value;
 
 /// Whether to use colours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +76,40 @@ impl Cell {
         Self::new("-", Tone::Faint)
     }
 
+    /// A count that should be 0.
+    pub(crate) fn alarming(count: u64) -> Self {
+        Self::new(count, if count == 0 { Tone::Normal } else { Tone::Bad })
+    }
+
+    /// `otherProfile 10, duplicate 1`, the most frequent first, or `-`.
+    pub(crate) fn reasons(counts: &BTreeMap<String, u64>) -> Self {
+        let mut counts: Vec<_> = counts.iter().collect();
+        counts.sort_by_key(|(_, count)| Reverse(**count));
+        let shown: Vec<_> = counts
+            .iter()
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        if shown.is_empty() {
+            Self::none()
+        } else {
+            shown.join(", ").into()
+        }
+    }
+
+    /// An application's own JSON, cut to what fits a line, or nothing where there is none.
+    pub(crate) fn app_data(value: &Value) -> Self {
+        const CHARS_MAX: usize = 40;
+        if value.is_null() {
+            return Self::new("", Tone::Normal);
+        }
+        let text = value.to_string();
+        let mut shown: String = text.chars().take(CHARS_MAX).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
+        }
+        Self::new(shown, Tone::Faint)
+    }
+
     /// A value, or `-`.
     pub(crate) fn or_none(value: Option<impl std::fmt::Display>) -> Self {
         value.map_or_else(Self::none, |value| Self::new(value, Tone::Normal))
@@ -137,7 +175,11 @@ impl Table {
 
     /// Prints the titles and the rows.
     pub(crate) fn write_to(&self, out: &mut dyn Write, palette: Palette) -> io::Result<()> {
-        let titles: Vec<Cell> = self.columns.iter().map(|(title, _)| Cell::new(title, Tone::Title)).collect();
+        let titles: Vec<Cell> = self
+            .columns
+            .iter()
+            .map(|(title, _)| Cell::new(title, Tone::Title))
+            .collect();
         let widths: Vec<usize> = (0..self.columns.len())
             .map(|column| {
                 let lines = std::iter::once(&titles).chain(&self.rows);
@@ -204,13 +246,13 @@ mod tests {
         table.row([7.into(), "paused".into(), "0".into(), "".into()]);
         table.row([1234.into(), "on".into(), "1.2 Mbit/s".into(), "Zoë".into()]);
         table.row([5.into(), "".into(), Cell::none(), "x".into()]);
-        let expected = "\
-  ID  STATE      BITRATE  NAME
-   7  paused           0
-1234  on      1.2 Mbit/s  Zoë
-   5                   -  x
-";
-        assert_eq!(printed(&table, Palette::Plain), expected);
+        let expected = [
+            "  ID  STATE      BITRATE  NAME\n",
+            "   7  paused           0\n",
+            "1234  on      1.2 Mbit/s  Zoë\n",
+            "   5                   -  x\n",
+        ];
+        assert_eq!(printed(&table, Palette::Plain), expected.concat());
     }
 
     #[test]
@@ -230,7 +272,24 @@ mod tests {
     fn control_characters_are_shown() {
         let mut table = Table::new(["NAME"]);
         table.row(["a\x1b[2Jb\nc".into()]);
-        assert_eq!(printed(&table, Palette::Colour), "\x1b[1mNAME\x1b[0m\na\\u{1b}[2Jb\\nc\n");
+        assert_eq!(
+            printed(&table, Palette::Colour),
+            "\x1b[1mNAME\x1b[0m\na\\u{1b}[2Jb\\nc\n"
+        );
+    }
+
+    #[test]
+    fn reasons_come_by_frequency() {
+        let counts = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 20)]);
+        assert_eq!(Cell::reasons(&counts), "b 20, a 1".into());
+        assert_eq!(Cell::reasons(&BTreeMap::new()), Cell::none());
+    }
+
+    #[test]
+    fn long_app_data_is_cut() {
+        let cell = Cell::app_data(&Value::from("é".repeat(50)));
+        assert_eq!(cell.text, format!("\"{}…", "é".repeat(39)));
+        assert_eq!(Cell::app_data(&Value::Null).text, "");
     }
 
     #[test]

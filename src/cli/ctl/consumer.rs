@@ -1,0 +1,298 @@
+//! `weir ctl consumer`.
+
+use axum::http::Method;
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+use weir::http::{ConsumerStats, ConsumerView};
+
+use super::client::{Client, Failure};
+use super::output::Output;
+use super::producer::{codecs, streams};
+use super::table::{Cell, Table, Tone};
+use super::units::{bitrate, bytes};
+use super::{parse_json, parse_profile};
+
+/// `weir ctl consumers`
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only those of this room
+    #[arg(long, value_name = "ROOM")]
+    room: Option<u64>,
+    /// Only those on this transport
+    #[arg(long, value_name = "TRANSPORT")]
+    transport: Option<u64>,
+    /// Only those of this producer
+    #[arg(long, value_name = "PRODUCER")]
+    producer: Option<u64>,
+}
+
+impl List {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let filters = [
+            ("room", self.room),
+            ("transport", self.transport),
+            ("producer", self.producer),
+        ];
+        let consumers = client.list("/consumers", &filters).await?;
+        if output.is_json() {
+            return output.json(&consumers);
+        }
+        let mut table = Table::new([
+            ">CONSUMER",
+            ">ROOM",
+            ">TRANSPORT",
+            ">PRODUCER",
+            "KIND",
+            "STATE",
+            "PREFERRED",
+            "EFFECTIVE",
+            "APP DATA",
+        ]);
+        for consumer in consumers {
+            let consumer: ConsumerView = client.read(consumer)?;
+            table.row([
+                consumer.id.0.into(),
+                consumer.room.0.into(),
+                consumer.transport.0.into(),
+                consumer.producer.0.into(),
+                consumer.kind.into(),
+                state(consumer.paused, consumer.source_paused),
+                consumer.preferred_profile.into(),
+                Cell::or_none(consumer.effective_profile),
+                Cell::app_data(&consumer.app_data),
+            ]);
+        }
+        output.table(&table, "no consumers")
+    }
+}
+
+/// `weir ctl consumer …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the consumers
+    List(List),
+    /// Create a consumer on a transport
+    Create(Create),
+    /// Show a consumer
+    Show {
+        /// The consumer's id
+        consumer: u64,
+    },
+    /// Stop sending to a consumer
+    Pause {
+        /// The consumer's id
+        consumer: u64,
+        /// Anything to tell with the event, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+    /// Send to a consumer again
+    Resume {
+        /// The consumer's id
+        consumer: u64,
+        /// Anything to tell with the event, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+    /// Set the highest profile a consumer is sent; `default` takes the limit away
+    Profile {
+        /// The consumer's id
+        consumer: u64,
+        /// default, low, medium or high
+        #[arg(value_parser = parse_profile())]
+        profile: String,
+    },
+    /// Ask the consumer's producer for a key frame
+    Keyframe {
+        /// The consumer's id
+        consumer: u64,
+    },
+    /// Show the counters of a consumer
+    Stats {
+        /// The consumer's id
+        consumer: u64,
+    },
+    /// Close a consumer
+    Close {
+        /// The consumer's id
+        consumer: u64,
+        /// Anything to tell with the event, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+}
+
+/// `weir ctl consumer create`
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// The id of the transport it leaves on
+    transport: u64,
+    /// The id of the producer to consume
+    producer: u64,
+    /// The SSRC to send under [default: made up]
+    #[arg(long)]
+    ssrc: Option<u32>,
+    /// Consume only this codec, under another payload type: the producer's and the consumer's. Can be given often
+    #[arg(long, value_name = "FROM:TO", value_parser = parse_payload_types)]
+    payload_type: Vec<(u8, u8)>,
+    /// The highest profile it is sent
+    #[arg(long, value_name = "PROFILE", value_parser = parse_profile())]
+    profile: Option<String>,
+    /// Start paused
+    #[arg(long)]
+    paused: bool,
+    /// Anything to attach to it, as JSON
+    #[arg(long, value_name = "JSON", value_parser = parse_json)]
+    app_data: Option<Value>,
+}
+
+impl Command {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.run(client, output).await,
+            Self::Create(create) => create.run(client, output).await,
+            Self::Show { consumer } => {
+                let answer: Value = client.get(&format!("/consumers/{consumer}")).await?;
+                if output.is_json() {
+                    return output.json(&answer);
+                }
+                let consumer: ConsumerView = client.read(answer)?;
+                output.pairs(&[
+                    ("consumer", consumer.id.0.into()),
+                    ("room", consumer.room.0.into()),
+                    ("transport", consumer.transport.0.into()),
+                    ("producer", consumer.producer.0.into()),
+                    ("kind", consumer.kind.into()),
+                    ("state", state(consumer.paused, consumer.source_paused)),
+                    ("preferred profile", consumer.preferred_profile.into()),
+                    ("effective profile", Cell::or_none(consumer.effective_profile)),
+                    ("codecs", codecs(consumer.rtp_parameters.as_ref())),
+                    ("streams", streams(consumer.rtp_parameters.as_ref())),
+                    ("app data", Cell::app_data(&consumer.app_data)),
+                ])
+            }
+            Self::Pause { consumer, app_data } => {
+                let answer = client
+                    .command(&format!("/consumers/{consumer}/pause"), app_data)
+                    .await?;
+                output.done(&answer, format_args!("consumer {consumer} paused"))
+            }
+            Self::Resume { consumer, app_data } => {
+                let answer = client
+                    .command(&format!("/consumers/{consumer}/resume"), app_data)
+                    .await?;
+                let view: ConsumerView = client.read(answer.clone())?;
+                let still = if view.source_paused {
+                    "; its producer is still paused"
+                } else {
+                    ""
+                };
+                output.done(&answer, format_args!("consumer {consumer} resumed{still}"))
+            }
+            Self::Profile { consumer, profile } => {
+                let target = format!("/consumers/{consumer}/preferred-profile");
+                let answer = client
+                    .send(Method::PUT, &target, Some(&json!({"profile": profile})))
+                    .await?;
+                output.done(&answer, format_args!("consumer {consumer} prefers profile {profile}"))
+            }
+            Self::Keyframe { consumer } => {
+                let answer = client
+                    .command(&format!("/consumers/{consumer}/key-frame"), None)
+                    .await?;
+                output.done(&answer, format_args!("key frame requested for consumer {consumer}"))
+            }
+            Self::Stats { consumer } => {
+                let answer: Value = client.get(&format!("/consumers/{consumer}/stats")).await?;
+                if output.is_json() {
+                    return output.json(&answer);
+                }
+                output.table(&stats_table(&[client.read(answer)?]), "no counters")
+            }
+            Self::Close { consumer, app_data } => {
+                let answer = client.close(&format!("/consumers/{consumer}"), app_data).await?;
+                output.done(&answer, format_args!("consumer {consumer} closed"))
+            }
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let mut rtp = json!({});
+        if let Some(ssrc) = self.ssrc {
+            rtp["ssrc"] = ssrc.into();
+        }
+        if !self.payload_type.is_empty() {
+            let pairs = self
+                .payload_type
+                .iter()
+                .map(|(from, to)| (from.to_string(), Value::from(*to)));
+            rtp["payloadTypes"] = Value::Object(Map::from_iter(pairs));
+        }
+        let mut body = json!({"producer": self.producer, "rtp": rtp, "paused": self.paused});
+        if let Some(profile) = self.profile {
+            body["preferredProfile"] = profile.into();
+        }
+        if let Some(app_data) = self.app_data {
+            body["appData"] = app_data;
+        }
+        let answer = client
+            .post(&format!("/transports/{}/consumers", self.transport), &body)
+            .await?;
+        let consumer: ConsumerView = client.read(answer.clone())?;
+        let line = format!(
+            "{} of {} opened on {}",
+            consumer.id, consumer.producer, consumer.transport
+        );
+        output.done(&answer, line)
+    }
+}
+
+fn parse_payload_types(text: &str) -> Result<(u8, u8), String> {
+    let parsed = text
+        .split_once(':')
+        .and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    parsed.ok_or_else(|| "write it like 96:100".to_owned())
+}
+
+fn state(paused: bool, source_paused: bool) -> Cell {
+    match (paused, source_paused) {
+        (false, false) => Cell::new("on", Tone::Good),
+        (true, false) => Cell::new("paused", Tone::Warning),
+        (false, true) => Cell::new("source paused", Tone::Warning),
+        (true, true) => Cell::new("paused, source too", Tone::Warning),
+    }
+}
+
+pub(super) fn stats_table(stats: &[ConsumerStats]) -> Table {
+    let mut table = Table::new([
+        ">CONSUMER",
+        "STATE",
+        "EFFECTIVE",
+        "TARGET",
+        ">PACKETS IN",
+        ">FORWARDED",
+        ">BYTES",
+        ">BITRATE",
+        ">SWITCHES",
+        ">ASKED FOR",
+        "DROPPED",
+    ]);
+    for stats in stats {
+        table.row([
+            stats.consumer.0.into(),
+            state(stats.paused, stats.source_paused),
+            Cell::or_none(stats.effective_profile),
+            Cell::or_none(stats.target_profile),
+            stats.packets_in.into(),
+            stats.packets_forwarded.into(),
+            bytes(stats.bytes_forwarded).into(),
+            bitrate(stats.bitrate).into(),
+            stats.switches.into(),
+            stats.key_frame_requests.into(),
+            Cell::reasons(&stats.dropped),
+        ]);
+    }
+    table
+}

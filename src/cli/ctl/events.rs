@@ -1,0 +1,305 @@
+//! `weir ctl events`.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::client::{Client, Failure};
+use super::output::Output;
+use super::server::flat;
+use super::table::{Tone, visible};
+use sse::{Decoder, Event};
+
+mod sse;
+
+/// A stream shows that it is alive every 15 s; one that does not for so long is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// `weir ctl events`
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Go on showing events as they happen, until the server closes
+    #[arg(long, short)]
+    follow: bool,
+    /// Only those of this room
+    #[arg(long, value_name = "ROOM")]
+    room: Option<u64>,
+    /// Only those of these types, e.g. producerPaused,producerResumed
+    #[arg(long, value_name = "TYPE,TYPE")]
+    kind: Option<String>,
+    /// Begin after the event with this id (the `id` in --json); `0`: with the oldest there is [default: with --follow now,
+    /// else with the oldest there is]
+    #[arg(long, value_name = "ID")]
+    since: Option<String>,
+}
+
+/// An answer of `GET /events/recent`.
+#[derive(Debug, Deserialize)]
+struct Recent {
+    items: Vec<Value>,
+    missed: u64,
+    position: String,
+    more: bool,
+}
+
+impl Events {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        if self.follow {
+            self.follow(client, output).await
+        } else {
+            self.recent(client, output).await
+        }
+    }
+
+    async fn recent(&self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let mut position = self.since.clone();
+        loop {
+            let recent: Recent = client.get(&self.target("/events/recent", position.as_deref())).await?;
+            if recent.missed > 0 {
+                print(output, &serde_json::json!({"type": "lagged", "count": recent.missed}))?;
+            }
+            for event in &recent.items {
+                print(output, event)?;
+            }
+            if !recent.more {
+                return Ok(());
+            }
+            position = Some(recent.position);
+        }
+    }
+
+    async fn follow(&self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let mut body = client.open(&self.target("/events", self.since.as_deref())).await?;
+        let mut decoder = Decoder::default();
+        loop {
+            let frame = timeout(SILENCE_MAX, body.frame())
+                .await
+                .map_err(|_| client.unreachable(anyhow!("the stream of events fell silent")))?;
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Err(client.unreachable(error.into())),
+                None => return Err(client.unreachable(anyhow!("the stream of events broke off"))),
+            };
+            let Some(bytes) = frame.data_ref() else { continue };
+            for event in decoder
+                .feed(bytes)
+                .map_err(|error| client.unreachable(anyhow!(error)))?
+            {
+                match event {
+                    Event::Comment(comment) if comment == "following" && !output.is_json() => {
+                        output.remark(format_args!("following the events of {}", client.path().display()));
+                    }
+                    Event::Comment(_) => {}
+                    Event::Message(data) => {
+                        let event: Value = serde_json::from_str(&data)
+                            .map_err(|error| client.unreachable(anyhow!("an event cannot be read: {error}")))?;
+                        print(output, &event)?;
+                        if event["type"] == "serverClosed" {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn target(&self, path: &str, after: Option<&str>) -> String {
+        let room = self.room.map(|room| room.to_string());
+        let parameters = [
+            ("room", room.as_deref()),
+            ("kind", self.kind.as_deref()),
+            ("after", after),
+        ];
+        let given = parameters
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", escaped((*value)?))));
+        let query: Vec<String> = given.collect();
+        if query.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{path}?{}", query.join("&"))
+        }
+    }
+}
+
+/// RFC 3986 §2.1, for what is not unreserved; commas may stay as they are in a query.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b',' => out.push(char::from(byte)),
+            _ => out += &format!("%{byte:02X}"),
+        }
+    }
+    out
+}
+
+fn print(output: &Output, event: &Value) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.painted(&event.to_string());
+    }
+    let Sentence {
+        time,
+        words,
+        details,
+        tone,
+    } = Sentence::of(event);
+    let palette = output.palette();
+    let mut line = format!("{}  {}", palette.paint(Tone::Faint, &time), palette.paint(tone, &words));
+    if !details.is_empty() {
+        line += &format!("  {}", palette.paint(Tone::Faint, &details));
+    }
+    output.painted(&line)
+}
+
+/// An event for people: `12:03:04.123  producer 7 paused  room=1 originator=local`.
+#[derive(PartialEq, Eq, Debug)]
+struct Sentence {
+    time: String,
+    words: String,
+    details: String,
+    tone: Tone,
+}
+
+impl Sentence {
+    /// Works for types that do not exist yet: a type is a noun and what happened to it, a member of the noun's name is its
+    /// id, and the others are details.
+    fn of(event: &Value) -> Self {
+        let kind = event["type"].as_str().unwrap_or("unknown");
+        let words = match kind {
+            "lagged" => format!("… {} events were missed", event["count"]),
+            "restarted" => "… the server was restarted; its events begin anew".to_owned(),
+            _ => {
+                let mut words = camel_case_words(kind);
+                let noun = match words.remove(0).as_str() {
+                    // `remoteSet` happens to a transport.
+                    "remote" => {
+                        words.insert(0, "remote".to_owned());
+                        "transport".to_owned()
+                    }
+                    noun => noun.to_owned(),
+                };
+                let id = event.get(&noun).map(|id| format!(" {}", flat(id))).unwrap_or_default();
+                format!("{noun}{id} {}", words.join(" "))
+            }
+        };
+        let noun = words.split(' ').next().unwrap_or_default();
+        let told = ["id", "seq", "at", "type", "count", noun];
+        let members = event.as_object().into_iter().flatten();
+        let details = members.filter(|(name, value)| !told.contains(&name.as_str()) && !value.is_null());
+        let details: Vec<_> = details.map(|(name, value)| detail(name, value)).collect();
+        Self {
+            time: time(event["at"].as_str().unwrap_or_default()),
+            tone: tone(kind, &words),
+            details: visible(&details.join(" ")),
+            words: visible(&words),
+        }
+    }
+}
+
+fn detail(name: &str, value: &Value) -> String {
+    match value {
+        Value::Object(members) if name != "appData" && members.contains_key("kind") => {
+            format!("{name}=({})", flat(value))
+        }
+        Value::String(text) => format!("{name}={text}"),
+        _ => format!("{name}={value}"),
+    }
+}
+
+fn tone(kind: &str, words: &str) -> Tone {
+    match words.rsplit(' ').next() {
+        Some("died" | "missed") => Tone::Bad,
+        Some("paused") => Tone::Warning,
+        Some("opened" | "started" | "resumed") => Tone::Good,
+        _ if kind == "restarted" => Tone::Bad,
+        _ => Tone::Normal,
+    }
+}
+
+/// The time of day of `2026-11-22T12:03:04.123Z`.
+fn time(at: &str) -> String {
+    let time = at.split_once('T').map_or(at, |(_, time)| time.trim_end_matches('Z'));
+    format!("{time:12}")
+}
+
+/// `producerPreferredProfileSet` → `producer`, `preferred`, `profile`, `set`
+fn camel_case_words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for c in name.chars() {
+        if c.is_uppercase() {
+            words.push(String::new());
+        }
+        if let Some(word) = words.last_mut() {
+            word.extend(c.to_lowercase());
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn events_read_as_sentences() {
+        let check = |event: Value, words: &str, details: &str| {
+            let sentence = Sentence::of(&event);
+            assert_eq!((sentence.words.as_str(), sentence.details.as_str()), (words, details));
+        };
+        let at = "2026-11-22T12:03:04.123Z";
+        let paused = json!({"id": "a-7", "seq": 7, "at": at, "type": "producerPaused", "producer": 3, "room": 1,
+            "originator": "local", "appData": null});
+        assert_eq!(Sentence::of(&paused).time, "12:03:04.123");
+        check(paused, "producer 3 paused", "originator=local room=1");
+        check(
+            json!({"seq": 1, "at": at, "type": "consumerEffectiveProfileChanged", "consumer": 9, "room": 1, "profile": "low"}),
+            "consumer 9 effective profile changed",
+            "profile=low room=1",
+        );
+        check(
+            json!({"type": "remoteLearned", "transport": 4, "room": 1, "remote": {"rtp": "127.0.0.1:5", "rtcp": null}}),
+            "transport 4 remote learned",
+            "remote={\"rtcp\":null,\"rtp\":\"127.0.0.1:5\"} room=1",
+        );
+        check(
+            json!({"type": "workerDied", "worker": 2, "cause": {"kind": "signalled", "name": "SIGKILL", "signal": 9}}),
+            "worker 2 died",
+            "cause=(signalled name=SIGKILL signal=9)",
+        );
+        check(
+            json!({"type": "roomOpened", "room": 1, "appData": {"a": "\u{1b}"}}),
+            "room 1 opened",
+            r#"appData={"a":"\u001b"}"#,
+        );
+        check(json!({"type": "serverClosed"}), "server closed", "");
+        check(json!({"type": "lagged", "count": 3}), "… 3 events were missed", "");
+        check(
+            json!({"type": "somethingNewHappened", "something": 1, "x": "y"}),
+            "something 1 new happened",
+            "x=y",
+        );
+        check(json!({}), "unknown ", "");
+        check(json!(null), "unknown ", "");
+    }
+
+    #[test]
+    fn queries_are_escaped() {
+        let events = Events {
+            follow: false,
+            room: Some(1),
+            kind: Some("a,b&c".to_owned()),
+            since: None,
+        };
+        assert_eq!(
+            events.target("/events", Some("x-1")),
+            "/events?room=1&kind=a,b%26c&after=x-1"
+        );
+    }
+}

@@ -1,0 +1,397 @@
+//! `weir ctl producer`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use axum::http::Method;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use weir::http::{BODY_BYTES_MAX, ProducerStats, ProducerView};
+use weir::{CodecName, RtpCodec, RtpEncoding, RtpParameters};
+use weir_channel::message::Profile;
+
+use super::client::{Client, Failure};
+use super::output::Output;
+use super::table::{Cell, Table, Tone};
+use super::units::{bitrate, bytes};
+use super::{parse_json, parse_profile};
+
+/// `weir ctl producers`
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only those of this room
+    #[arg(long, value_name = "ROOM")]
+    room: Option<u64>,
+    /// Only those on this transport
+    #[arg(long, value_name = "TRANSPORT")]
+    transport: Option<u64>,
+}
+
+impl List {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let filters = [("room", self.room), ("transport", self.transport)];
+        let producers = client.list("/producers", &filters).await?;
+        if output.is_json() {
+            return output.json(&producers);
+        }
+        let mut table = Table::new([
+            ">PRODUCER",
+            ">ROOM",
+            ">TRANSPORT",
+            "KIND",
+            "STATE",
+            "PREFERRED",
+            "APP DATA",
+        ]);
+        for producer in producers {
+            let producer: ProducerView = client.read(producer)?;
+            table.row([
+                producer.id.0.into(),
+                producer.room.0.into(),
+                producer.transport.0.into(),
+                producer.kind.into(),
+                state(&producer),
+                producer.preferred_profile.into(),
+                Cell::app_data(&producer.app_data),
+            ]);
+        }
+        output.table(&table, "no producers")
+    }
+}
+
+/// `weir ctl producer …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the producers
+    List(List),
+    /// Create a producer on a transport
+    Create(Box<Create>),
+    /// Show a producer
+    Show {
+        /// The producer's id
+        producer: u64,
+    },
+    /// Stop relaying a producer
+    Pause {
+        /// The producer's id
+        producer: u64,
+        /// Anything to tell with the event, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+    /// Relay a producer again
+    Resume {
+        /// The producer's id
+        producer: u64,
+        /// Anything to tell with the event, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+    /// Set the profile of the consumers that have no preference of their own
+    Profile {
+        /// The producer's id
+        producer: u64,
+        /// default, low, medium or high
+        #[arg(value_parser = parse_profile())]
+        profile: String,
+    },
+    /// Show the counters of a producer
+    Stats {
+        /// The producer's id
+        producer: u64,
+    },
+    /// Close a producer and its consumers
+    Close {
+        /// The producer's id
+        producer: u64,
+        /// Anything to tell with the event, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+}
+
+/// `weir ctl producer create`
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// The id of the transport it arrives on
+    transport: u64,
+    /// The RTP parameters as JSON in a file, `-` for standard input; instead of the options below
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["codec", "payload_type", "ssrc", "simulcast"])]
+    rtp_parameters: Option<PathBuf>,
+    /// The codec: opus, PCMU, PCMA, G722, VP8, VP9, H264, H265 or AV1
+    #[arg(long, value_parser = parse_codec, required_unless_present = "rtp_parameters")]
+    codec: Option<CodecName>,
+    /// The payload type [default: the static one of PCMU, PCMA and G722]
+    #[arg(long, value_name = "NUMBER", requires = "codec")]
+    payload_type: Option<u8>,
+    /// The SSRC of the only stream
+    #[arg(long, requires = "codec", conflicts_with = "simulcast")]
+    ssrc: Option<u32>,
+    /// The SSRCs of two or three simulcast layers, the lowest first
+    #[arg(long, value_name = "SSRC,SSRC,SSRC", value_delimiter = ',', requires = "codec")]
+    simulcast: Vec<u32>,
+    /// audio or video, with --rtp-parameters [default: that of the first codec]
+    #[arg(long, value_parser = ["audio", "video"], requires = "rtp_parameters")]
+    kind: Option<String>,
+    /// The profile of consumers that have no preference of their own
+    #[arg(long, value_name = "PROFILE", value_parser = parse_profile())]
+    profile: Option<String>,
+    /// Start paused
+    #[arg(long)]
+    paused: bool,
+    /// Anything to attach to it, as JSON
+    #[arg(long, value_name = "JSON", value_parser = parse_json)]
+    app_data: Option<Value>,
+}
+
+impl Command {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.run(client, output).await,
+            Self::Create(create) => create.run(client, output).await,
+            Self::Show { producer } => {
+                let answer: Value = client.get(&format!("/producers/{producer}")).await?;
+                if output.is_json() {
+                    return output.json(&answer);
+                }
+                let producer: ProducerView = client.read(answer)?;
+                output.pairs(&[
+                    ("producer", producer.id.0.into()),
+                    ("room", producer.room.0.into()),
+                    ("transport", producer.transport.0.into()),
+                    ("kind", producer.kind.into()),
+                    ("state", state(&producer)),
+                    ("preferred profile", producer.preferred_profile.into()),
+                    ("codecs", codecs(producer.rtp_parameters.as_ref())),
+                    ("streams", streams(producer.rtp_parameters.as_ref())),
+                    ("app data", Cell::app_data(&producer.app_data)),
+                ])
+            }
+            Self::Pause { producer, app_data } => {
+                let answer = client
+                    .command(&format!("/producers/{producer}/pause"), app_data)
+                    .await?;
+                output.done(&answer, format_args!("producer {producer} paused"))
+            }
+            Self::Resume { producer, app_data } => {
+                let answer = client
+                    .command(&format!("/producers/{producer}/resume"), app_data)
+                    .await?;
+                output.done(&answer, format_args!("producer {producer} resumed"))
+            }
+            Self::Profile { producer, profile } => {
+                let target = format!("/producers/{producer}/preferred-profile");
+                let answer = client
+                    .send(Method::PUT, &target, Some(&json!({"profile": profile})))
+                    .await?;
+                output.done(&answer, format_args!("producer {producer} prefers profile {profile}"))
+            }
+            Self::Stats { producer } => {
+                let answer: Value = client.get(&format!("/producers/{producer}/stats")).await?;
+                if output.is_json() {
+                    return output.json(&answer);
+                }
+                output.table(&stats_table(&[client.read(answer)?]), "no streams received")
+            }
+            Self::Close { producer, app_data } => {
+                let answer = client.close(&format!("/producers/{producer}"), app_data).await?;
+                output.done(&answer, format_args!("producer {producer} closed"))
+            }
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let (kind, rtp_parameters) = self.parameters()?;
+        let mut body = json!({"kind": kind, "rtpParameters": rtp_parameters, "paused": self.paused});
+        if let Some(profile) = self.profile {
+            body["preferredProfile"] = profile.into();
+        }
+        if let Some(app_data) = self.app_data {
+            body["appData"] = app_data;
+        }
+        let answer = client
+            .post(&format!("/transports/{}/producers", self.transport), &body)
+            .await?;
+        let producer: ProducerView = client.read(answer.clone())?;
+        let line = format!("{} ({}) opened on {}", producer.id, producer.kind, producer.transport);
+        output.done(&answer, line)
+    }
+
+    /// The kind and the RTP parameters, from the file or from the options.
+    fn parameters(&self) -> Result<(String, Value), Failure> {
+        if let Some(file) = &self.rtp_parameters {
+            let parameters = read_json(file)?;
+            let of_codec = || {
+                let mime_type = parameters.pointer("/codecs/0/mimeType")?.as_str()?;
+                Some(mime_type.split('/').next()?.to_ascii_lowercase())
+            };
+            let kind = self.kind.clone().or_else(of_codec).ok_or_else(|| {
+                Failure::Usage("the RTP parameters name no codec to tell the kind from; say --kind".to_owned())
+            })?;
+            return Ok((kind, parameters));
+        }
+        let codec = self
+            .codec
+            .ok_or_else(|| Failure::Usage("say --codec or --rtp-parameters".to_owned()))?;
+        let payload_type = self
+            .payload_type
+            .or_else(|| static_payload_type(codec))
+            .ok_or_else(|| {
+                Failure::Usage(format!(
+                    "{} has no static payload type; say --payload-type, e.g. 96",
+                    codec.subtype()
+                ))
+            })?;
+        let parameters = RtpParameters {
+            codecs: vec![RtpCodec::new(codec, payload_type)],
+            encodings: self.encodings()?,
+            ..RtpParameters::default()
+        };
+        Ok((codec.kind().to_string(), json!(parameters)))
+    }
+
+    fn encodings(&self) -> Result<Vec<RtpEncoding>, Failure> {
+        const LAYERS: [Profile; 3] = [Profile::Low, Profile::Medium, Profile::High];
+        match (self.ssrc, self.simulcast.as_slice()) {
+            (Some(ssrc), _) => Ok(vec![RtpEncoding::ssrc(ssrc)]),
+            (None, [low, high]) => Ok(vec![
+                RtpEncoding::layer(*low, Profile::Low),
+                RtpEncoding::layer(*high, Profile::High),
+            ]),
+            (None, ssrcs @ [_, _, _]) => {
+                let layers = ssrcs.iter().zip(LAYERS);
+                Ok(layers
+                    .map(|(ssrc, profile)| RtpEncoding::layer(*ssrc, profile))
+                    .collect())
+            }
+            (None, []) => Err(Failure::Usage(
+                "say --ssrc, or --simulcast with an SSRC per layer".to_owned(),
+            )),
+            (None, ssrcs) => Err(Failure::Usage(format!(
+                "--simulcast takes two or three SSRCs, not {}",
+                ssrcs.len()
+            ))),
+        }
+    }
+}
+
+fn read_json(path: &Path) -> Result<Value, Failure> {
+    // More than this the server would not take anyway.
+    let limit = BODY_BYTES_MAX as u64 + 1;
+    let mut text = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        io::stdin().take(limit).read_to_end(&mut text)
+    } else {
+        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text))
+    };
+    read.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
+    serde_json::from_slice(&text).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+}
+
+fn parse_codec(text: &str) -> Result<CodecName, String> {
+    CodecName::from_subtype(text).ok_or_else(|| {
+        let known = CodecName::ALL.map(CodecName::subtype);
+        format!("choose from {}", known.join(", "))
+    })
+}
+
+/// RFC 3551 §6.
+fn static_payload_type(codec: CodecName) -> Option<u8> {
+    match codec {
+        CodecName::Pcmu => Some(0),
+        CodecName::Pcma => Some(8),
+        CodecName::G722 => Some(9),
+        _ => None,
+    }
+}
+
+fn state(producer: &ProducerView) -> Cell {
+    if producer.paused {
+        Cell::new("paused", Tone::Warning)
+    } else {
+        Cell::new("on", Tone::Good)
+    }
+}
+
+/// `video/VP8 (96), …`
+pub(super) fn codecs(parameters: Option<&RtpParameters>) -> Cell {
+    let codecs = parameters.iter().flat_map(|parameters| &parameters.codecs);
+    let codecs: Vec<_> = codecs
+        .map(|codec| format!("{} ({})", codec.mime_type, codec.payload_type))
+        .collect();
+    if codecs.is_empty() {
+        Cell::none()
+    } else {
+        codecs.join(", ").into()
+    }
+}
+
+/// `low 1111, medium 2222, …`
+pub(super) fn streams(parameters: Option<&RtpParameters>) -> Cell {
+    let encodings = parameters.iter().flat_map(|parameters| &parameters.encodings);
+    let encodings: Vec<_> = encodings
+        .map(|encoding| {
+            let profile = encoding.profile.map(|profile| profile.to_string());
+            let ssrc = encoding.ssrc.map(|ssrc| ssrc.to_string());
+            let parts: Vec<_> = [profile, ssrc, encoding.encoding_id.clone()]
+                .into_iter()
+                .flatten()
+                .collect();
+            parts.join(" ")
+        })
+        .collect();
+    if encodings.is_empty() {
+        Cell::none()
+    } else {
+        encodings.join(", ").into()
+    }
+}
+
+pub(super) fn stats_table(stats: &[ProducerStats]) -> Table {
+    let mut table = Table::new([
+        ">PRODUCER",
+        "STATE",
+        ">SSRC",
+        "PROFILE",
+        "STREAM",
+        ">PACKETS",
+        ">BYTES",
+        ">BITRATE",
+        ">LOST",
+        ">DUPLICATED",
+        ">DISCARDED",
+        ">KEY FRAMES",
+        ">ASKED FOR",
+    ]);
+    for producer in stats {
+        for stream in &producer.streams {
+            table.row([
+                producer.producer.0.into(),
+                if producer.paused {
+                    Cell::new("paused", Tone::Warning)
+                } else {
+                    Cell::new("on", Tone::Good)
+                },
+                stream.ssrc.into(),
+                stream.profile.into(),
+                if stream.active {
+                    Cell::new("active", Tone::Good)
+                } else {
+                    Cell::new("silent", Tone::Faint)
+                },
+                stream.packets.into(),
+                bytes(stream.bytes).into(),
+                bitrate(stream.bitrate).into(),
+                Cell::alarming(stream.packets_lost),
+                stream.packets_duplicated.into(),
+                stream.packets_discarded.into(),
+                stream.key_frames.into(),
+                stream.key_frame_requests.into(),
+            ]);
+        }
+    }
+    table
+}

@@ -1,0 +1,136 @@
+//! `weir ctl room`.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use weir::http::{RoomStats, RoomView};
+
+use super::client::{Client, Failure};
+use super::output::Output;
+use super::table::{Cell, Table};
+use super::{parse_json, producer, transport};
+
+/// `weir ctl rooms`
+#[derive(Debug, Args)]
+pub(super) struct List {}
+
+impl List {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let rooms = client.list("/rooms", &[]).await?;
+        if output.is_json() {
+            return output.json(&rooms);
+        }
+        let mut table = Table::new([
+            ">ROOM",
+            ">WORKER",
+            ">TRANSPORTS",
+            ">PRODUCERS",
+            ">CONSUMERS",
+            "APP DATA",
+        ]);
+        for room in rooms {
+            let room: RoomView = client.read(room)?;
+            table.row([
+                room.id.0.into(),
+                room.worker.0.into(),
+                room.transports.into(),
+                room.producers.into(),
+                room.consumers.into(),
+                Cell::app_data(&room.app_data),
+            ]);
+        }
+        output.table(&table, "no rooms")
+    }
+}
+
+/// `weir ctl room …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the rooms
+    List(List),
+    /// Create a room
+    Create {
+        /// The worker that serves it [default: the one with the least to do]
+        #[arg(long, value_name = "ID")]
+        worker: Option<u32>,
+        /// Anything to attach to it, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+    /// Show a room
+    Show {
+        /// The room's id
+        room: u64,
+    },
+    /// Show the counters of everything in a room
+    Stats {
+        /// The room's id
+        room: u64,
+    },
+    /// Print all that the worker knows of a room, as JSON
+    Dump {
+        /// The room's id
+        room: u64,
+    },
+    /// Close a room with everything in it
+    Close {
+        /// The room's id
+        room: u64,
+        /// Anything to tell with the event, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+}
+
+impl Command {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.run(client, output).await,
+            Self::Create { worker, app_data } => {
+                let mut body = json!({});
+                if let Some(worker) = worker {
+                    body["worker"] = worker.into();
+                }
+                if let Some(app_data) = app_data {
+                    body["appData"] = app_data;
+                }
+                let answer = client.post("/rooms", &body).await?;
+                let room: RoomView = client.read(answer.clone())?;
+                output.done(&answer, format_args!("{} opened on {}", room.id, room.worker))
+            }
+            Self::Show { room } => {
+                let answer: Value = client.get(&format!("/rooms/{room}")).await?;
+                if output.is_json() {
+                    return output.json(&answer);
+                }
+                let room: RoomView = client.read(answer)?;
+                output.pairs(&[
+                    ("room", room.id.0.into()),
+                    ("worker", room.worker.0.into()),
+                    ("transports", room.transports.into()),
+                    ("producers", room.producers.into()),
+                    ("consumers", room.consumers.into()),
+                    ("app data", Cell::app_data(&room.app_data)),
+                ])
+            }
+            Self::Stats { room } => stats(client, output, room).await,
+            Self::Dump { room } => output.json(&client.get::<Value>(&format!("/rooms/{room}/dump")).await?),
+            Self::Close { room, app_data } => {
+                let answer = client.close(&format!("/rooms/{room}"), app_data).await?;
+                output.done(&answer, format_args!("room {room} closed"))
+            }
+        }
+    }
+}
+
+async fn stats(client: &mut Client, output: &Output, room: u64) -> Result<(), Failure> {
+    let answer: Value = client.get(&format!("/rooms/{room}/stats")).await?;
+    if output.is_json() {
+        return output.json(&answer);
+    }
+    let stats: RoomStats = client.read(answer)?;
+    output.table(&transport::stats_table(&stats.transports), "no transports")?;
+    output.line("")?;
+    output.table(&producer::stats_table(&stats.producers), "no streams received")?;
+    output.line("")?;
+    output.table(&super::consumer::stats_table(&stats.consumers), "no consumers")
+}

@@ -1,0 +1,310 @@
+//! `weir ctl workers`, `worker`, `health`, `stats` and `log-level`.
+
+use axum::http::Method;
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use weir::http::{Health, HealthStatus, Listing, ServerStats, WorkerStats};
+
+use super::client::{Client, Failure};
+use super::output::Output;
+use super::table::{Cell, Table, Tone};
+use super::units::{bytes, duration_ns};
+
+/// A worker, as far as it is shown.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Worker {
+    id: u32,
+    pid: Option<u32>,
+    cpu: Option<usize>,
+    state: State,
+    rooms: usize,
+    restarts: u64,
+    last_exit: Option<Value>,
+    ping_rtt_us: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct State {
+    name: String,
+    after_ms: Option<u64>,
+}
+
+impl Worker {
+    fn state(&self) -> Cell {
+        match (self.state.name.as_str(), self.state.after_ms) {
+            ("running", _) => Cell::new("running", Tone::Good),
+            (name, Some(after)) => Cell::new(format_args!("{name} after {after} ms"), Tone::Bad),
+            (name, None) => Cell::new(name, Tone::Warning),
+        }
+    }
+
+    fn last_exit(&self) -> Cell {
+        self.last_exit
+            .as_ref()
+            .map_or_else(Cell::none, |cause| Cell::new(flat(cause), Tone::Warning))
+    }
+
+    fn ping(&self) -> Cell {
+        Cell::or_none(self.ping_rtt_us.map(|us| format!("{us} µs")))
+    }
+}
+
+/// `signalled name=SIGKILL signal=9`: an object with a `kind`, on one line.
+pub(super) fn flat(value: &Value) -> String {
+    let Some(members) = value.as_object() else {
+        return value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    };
+    let mut parts: Vec<String> = members.get("kind").map(flat).into_iter().collect();
+    let others = members
+        .iter()
+        .filter(|(name, value)| *name != "kind" && !value.is_null());
+    parts.extend(others.map(|(name, value)| match value {
+        Value::Object(_) => format!("{name}=({})", flat(value)),
+        _ => format!("{name}={}", flat(value)),
+    }));
+    parts.join(" ")
+}
+
+/// `weir ctl workers`
+pub(super) async fn workers(client: &mut Client, output: &Output) -> Result<(), Failure> {
+    let workers: Listing<Value> = client.get("/workers").await?;
+    if output.is_json() {
+        return output.json(&workers.items);
+    }
+    let mut table = Table::new([
+        ">WORKER",
+        "STATE",
+        ">PROCESS",
+        ">CPU",
+        ">ROOMS",
+        ">RESTARTS",
+        ">PING",
+        "LAST EXIT",
+    ]);
+    for worker in workers.items {
+        let worker: Worker = client.read(worker)?;
+        table.row([
+            worker.id.into(),
+            worker.state(),
+            Cell::or_none(worker.pid),
+            Cell::or_none(worker.cpu),
+            worker.rooms.into(),
+            Cell::alarming(worker.restarts),
+            worker.ping(),
+            worker.last_exit(),
+        ]);
+    }
+    output.table(&table, "no workers")
+}
+
+/// `weir ctl worker …`
+#[derive(Debug, Subcommand)]
+pub(super) enum WorkerCommand {
+    /// List the workers
+    List,
+    /// Show a worker
+    Show {
+        /// The worker's id
+        worker: u32,
+    },
+    /// Show the counters of a worker
+    Stats {
+        /// The worker's id
+        worker: u32,
+    },
+}
+
+impl WorkerCommand {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::List => workers(client, output).await,
+            Self::Show { worker } => {
+                let answer: Value = client.get(&format!("/workers/{worker}")).await?;
+                if output.is_json() {
+                    return output.json(&answer);
+                }
+                let worker: Worker = client.read(answer)?;
+                output.pairs(&[
+                    ("worker", worker.id.into()),
+                    ("state", worker.state()),
+                    ("process", Cell::or_none(worker.pid)),
+                    ("cpu", Cell::or_none(worker.cpu)),
+                    ("rooms", worker.rooms.into()),
+                    ("restarts", Cell::alarming(worker.restarts)),
+                    ("ping", worker.ping()),
+                    ("last exit", worker.last_exit()),
+                ])
+            }
+            Self::Stats { worker } => {
+                let answer: Value = client.get(&format!("/workers/{worker}/stats")).await?;
+                if output.is_json() {
+                    return output.json(&answer);
+                }
+                output.pairs(&stats_pairs(&client.read(answer)?))
+            }
+        }
+    }
+}
+
+/// `weir ctl health`
+pub(super) async fn health(client: &mut Client, output: &Output) -> Result<(), Failure> {
+    let answer = client.look("/health").await?;
+    let health: Health = client.read(answer.clone())?;
+    if output.is_json() {
+        output.json(&answer)?;
+    } else {
+        let (word, tone) = match health.status {
+            HealthStatus::Ok => ("ok", Tone::Good),
+            HealthStatus::Degraded => ("degraded", Tone::Warning),
+            HealthStatus::Down => ("down", Tone::Bad),
+        };
+        output.painted(&output.palette().paint(tone, word))?;
+        for reason in &health.reasons {
+            output.line(reason)?;
+        }
+    }
+    match health.status {
+        HealthStatus::Ok => Ok(()),
+        HealthStatus::Degraded | HealthStatus::Down => Err(Failure::Unhealthy),
+    }
+}
+
+/// `weir ctl stats`
+pub(super) async fn stats(client: &mut Client, output: &Output) -> Result<(), Failure> {
+    let answer: Value = client.get("/stats").await?;
+    if output.is_json() {
+        return output.json(&answer);
+    }
+    let stats: ServerStats = client.read(answer)?;
+    let mut table = Table::new([
+        "WORKER",
+        ">ROOMS",
+        ">TRANSPORTS",
+        ">PRODUCERS",
+        ">CONSUMERS",
+        ">RECEIVED",
+        ">SENT",
+        ">BYTES SENT",
+        ">KERNEL DROPS",
+        ">CPU TIME",
+        ">MEMORY",
+    ]);
+    let mut row = |name: Cell, stats: &WorkerStats| {
+        table.row([
+            name,
+            stats.rooms.into(),
+            stats.transports.into(),
+            stats.producers.into(),
+            stats.consumers.into(),
+            stats.packets_received.into(),
+            stats.packets_sent.into(),
+            bytes(stats.bytes_sent).into(),
+            Cell::alarming(stats.kernel_drops),
+            duration_ns(stats.cpu_ns).into(),
+            bytes(stats.resident_bytes).into(),
+        ]);
+    };
+    for worker in &stats.workers {
+        if let Some(stats) = &worker.stats {
+            row(worker.worker.0.into(), stats);
+        }
+    }
+    if stats.workers.len() != 1 {
+        row(Cell::new("all", Tone::Title), &stats.total);
+    }
+    output.table(&table, "no workers")?;
+    for worker in &stats.workers {
+        if let Some(error) = &worker.error {
+            output.line(format_args!("{}: {}", worker.worker, error.message))?;
+        }
+    }
+    Ok(())
+}
+
+fn stats_pairs(stats: &WorkerStats) -> Vec<(&'static str, Cell)> {
+    let residence = stats.residence_us.map(|residence| {
+        let weir::http::Residence { p50, p99, p999 } = residence;
+        format!("{p50} µs (half), {p99} µs (99 %), {p999} µs (99.9 %)")
+    });
+    vec![
+        ("rooms", stats.rooms.into()),
+        ("transports", stats.transports.into()),
+        ("producers", stats.producers.into()),
+        ("consumers", stats.consumers.into()),
+        ("packets received", stats.packets_received.into()),
+        ("bytes received", bytes(stats.bytes_received).into()),
+        ("packets sent", stats.packets_sent.into()),
+        ("bytes sent", bytes(stats.bytes_sent).into()),
+        ("kernel drops", Cell::alarming(stats.kernel_drops)),
+        ("receive calls", stats.receive_calls.into()),
+        ("send calls", stats.send_calls.into()),
+        ("wait calls", stats.wait_calls.into()),
+        ("trains refused", stats.gso_refusals.into()),
+        ("turns", stats.turns.into()),
+        ("turns coalesced", stats.coalesced_turns.into()),
+        ("log lines dropped", Cell::alarming(stats.log_lines_dropped)),
+        ("CPU time", duration_ns(stats.cpu_ns).into()),
+        ("memory", bytes(stats.resident_bytes).into()),
+        ("residence", Cell::or_none(residence)),
+    ]
+}
+
+/// `weir ctl log-level`
+#[derive(Debug, Args)]
+pub(super) struct LogLevel {
+    /// From now on
+    #[arg(value_parser = ["error", "warn", "info", "debug", "trace"])]
+    level: Option<String>,
+    /// The parts of the workers whose lines below `error` are written, e.g. relay,net; `all` for all
+    #[arg(long, value_name = "TAG,TAG", value_delimiter = ',')]
+    tags: Vec<String>,
+}
+
+impl LogLevel {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let mut update = json!({});
+        if let Some(level) = self.level {
+            update["logLevel"] = level.into();
+        }
+        match self.tags.as_slice() {
+            [] => {}
+            [all] if all == "all" => update["logTags"] = json!([]),
+            tags => update["logTags"] = json!(tags),
+        }
+        let answer = if update == json!({}) {
+            client.get("/settings").await?
+        } else {
+            client.send(Method::PATCH, "/settings", Some(&update)).await?
+        };
+        let level = answer["logLevel"].as_str().unwrap_or("unknown");
+        let tags = answer["logTags"].as_array().map_or(&[][..], Vec::as_slice);
+        let tags: Vec<_> = tags.iter().filter_map(Value::as_str).collect();
+        let about = if tags.is_empty() {
+            String::new()
+        } else {
+            format!(" ({} only)", tags.join(", "))
+        };
+        output.done(&answer, format_args!("the log level is {level}{about}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_fit_a_line() {
+        let check = |value: Value, expected: &str| assert_eq!(flat(&value), expected);
+        check(json!({"kind": "closed"}), "closed");
+        check(
+            json!({"kind": "signalled", "signal": 9, "name": "SIGKILL"}),
+            "signalled name=SIGKILL signal=9",
+        );
+        let nested = json!({"kind": "workerDied", "worker": 1, "cause": {"kind": "hung", "timeoutMs": 5}});
+        check(nested, "workerDied cause=(hung timeoutMs=5) worker=1");
+        check(json!("plain"), "plain");
+    }
+}

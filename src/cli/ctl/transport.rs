@@ -1,0 +1,249 @@
+//! `weir ctl transport`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::Method;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use weir::Tuple;
+use weir::http::{TransportStats, TransportView};
+use weir_channel::message::Remote;
+
+use super::client::{Client, Failure};
+use super::output::Output;
+use super::parse_json;
+use super::table::{Cell, Table, Tone};
+use super::units::bytes;
+
+/// `weir ctl transports`
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only those of this room
+    #[arg(long, value_name = "ROOM")]
+    room: Option<u64>,
+}
+
+impl List {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let transports = client.list("/transports", &[("room", self.room)]).await?;
+        if output.is_json() {
+            return output.json(&transports);
+        }
+        let mut table = Table::new([">TRANSPORT", ">ROOM", "LOCAL", "REMOTE", "APP DATA"]);
+        for transport in transports {
+            let transport: TransportView = client.read(transport)?;
+            table.row([
+                transport.id.0.into(),
+                transport.room.0.into(),
+                local(&transport).into(),
+                remote(&transport),
+                Cell::app_data(&transport.app_data),
+            ]);
+        }
+        output.table(&table, "no transports")
+    }
+}
+
+/// `weir ctl transport …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the transports
+    List(List),
+    /// Create a plain RTP transport
+    Create(Create),
+    /// Show a transport
+    Show {
+        /// The transport's id
+        transport: u64,
+    },
+    /// Tell a transport its remote address, or another one
+    Remote {
+        /// The transport's id
+        transport: u64,
+        /// Where RTP goes, as IP:PORT (and RTCP, if muxed)
+        rtp: SocketAddr,
+        /// Where RTCP goes, if the transport has a port of its own for it
+        rtcp: Option<SocketAddr>,
+    },
+    /// Show the counters of a transport
+    Stats {
+        /// The transport's id
+        transport: u64,
+    },
+    /// Close a transport with its producers and consumers
+    Close {
+        /// The transport's id
+        transport: u64,
+        /// Anything to tell with the event, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+}
+
+/// `weir ctl transport create`
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// The room's id
+    room: u64,
+    /// Where to send RTP, as IP:PORT; can be told later
+    #[arg(long, value_name = "IP:PORT")]
+    remote: Option<SocketAddr>,
+    /// Where to send RTCP, with --separate-rtcp
+    #[arg(long, value_name = "IP:PORT", requires = "remote", requires = "separate_rtcp")]
+    remote_rtcp: Option<SocketAddr>,
+    /// Learn the remote address from the first valid packet, and lock on to it
+    #[arg(long, conflicts_with = "remote")]
+    comedia: bool,
+    /// Use a port of its own for RTCP
+    #[arg(long)]
+    separate_rtcp: bool,
+    /// ipv4 or ipv6 [default: that of the addresses given, else IPv4 if the server has it]
+    #[arg(long, value_parser = ["ipv4", "ipv6"])]
+    family: Option<String>,
+    /// The local address, instead of the server's own
+    #[arg(long, value_name = "IP")]
+    local_ip: Option<IpAddr>,
+    /// Anything to attach to it, as JSON
+    #[arg(long, value_name = "JSON", value_parser = parse_json)]
+    app_data: Option<Value>,
+}
+
+impl Command {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.run(client, output).await,
+            Self::Create(create) => create.run(client, output).await,
+            Self::Show { transport } => {
+                let answer: Value = client.get(&format!("/transports/{transport}")).await?;
+                if output.is_json() {
+                    return output.json(&answer);
+                }
+                let transport: TransportView = client.read(answer)?;
+                output.pairs(&[
+                    ("transport", transport.id.0.into()),
+                    ("room", transport.room.0.into()),
+                    ("local", local(&transport).into()),
+                    ("remote", remote(&transport)),
+                    (
+                        "rtcp",
+                        if transport.rtcp_mux {
+                            "on the RTP port"
+                        } else {
+                            "on its own port"
+                        }
+                        .into(),
+                    ),
+                    ("app data", Cell::app_data(&transport.app_data)),
+                ])
+            }
+            Self::Remote { transport, rtp, rtcp } => {
+                let remote = Remote { rtp, rtcp };
+                let target = format!("/transports/{transport}/remote");
+                let answer = client.send(Method::PUT, &target, Some(&json!(remote))).await?;
+                output.done(
+                    &answer,
+                    format_args!("transport {transport} sends to {}", address(&remote)),
+                )
+            }
+            Self::Stats { transport } => {
+                let answer: Value = client.get(&format!("/transports/{transport}/stats")).await?;
+                if output.is_json() {
+                    return output.json(&answer);
+                }
+                output.table(&stats_table(&[client.read(answer)?]), "no counters")
+            }
+            Self::Close { transport, app_data } => {
+                let answer = client.close(&format!("/transports/{transport}"), app_data).await?;
+                output.done(&answer, format_args!("transport {transport} closed"))
+            }
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let mut body = json!({"rtcpMux": !self.separate_rtcp, "comedia": self.comedia});
+        if let Some(rtp) = self.remote {
+            body["remote"] = json!(Remote {
+                rtp,
+                rtcp: self.remote_rtcp
+            });
+        }
+        if let Some(family) = self.family {
+            body["family"] = family.into();
+        }
+        if let Some(local_ip) = self.local_ip {
+            body["localIp"] = json!(local_ip);
+        }
+        if let Some(app_data) = self.app_data {
+            body["appData"] = app_data;
+        }
+        let answer = client.post(&format!("/rooms/{}/transports", self.room), &body).await?;
+        let transport: TransportView = client.read(answer.clone())?;
+        let local = local(&transport);
+        output.done(
+            &answer,
+            format_args!("{} opened in {} at {local}", transport.id, transport.room),
+        )
+    }
+}
+
+/// `10.0.0.1:4000`, or with a separate RTCP address `10.0.0.1:4000+4001`.
+fn address(address: &Remote) -> String {
+    match address.rtcp {
+        None => address.rtp.to_string(),
+        Some(rtcp) if rtcp.ip() == address.rtp.ip() => format!("{}+{}", address.rtp, rtcp.port()),
+        Some(rtcp) => format!("{}+{rtcp}", address.rtp),
+    }
+}
+
+fn local(transport: &TransportView) -> String {
+    let port = |tuple: &Tuple| SocketAddr::new(tuple.local_ip, tuple.local_port);
+    address(&Remote {
+        rtp: port(&transport.tuple),
+        rtcp: transport.rtcp_tuple.as_ref().map(port),
+    })
+}
+
+fn remote(transport: &TransportView) -> Cell {
+    match transport.tuple.remote {
+        Some(rtp) => {
+            let rtcp = transport.rtcp_tuple.and_then(|tuple| tuple.remote);
+            address(&Remote { rtp, rtcp }).into()
+        }
+        None if transport.comedia => Cell::new("learning", Tone::Warning),
+        None => Cell::none(),
+    }
+}
+
+pub(super) fn stats_table(stats: &[TransportStats]) -> Table {
+    let mut table = Table::new([
+        ">TRANSPORT",
+        "REMOTE",
+        ">RECEIVED",
+        ">BYTES",
+        ">SENT",
+        ">BYTES",
+        ">RTCP IN",
+        ">RTCP OUT",
+        ">KERNEL DROPS",
+        ">BACKLOG",
+        "UNROUTED",
+    ]);
+    for stats in stats {
+        table.row([
+            stats.transport.0.into(),
+            Cell::or_none(stats.remote.as_ref().map(address)),
+            stats.packets_received.into(),
+            bytes(stats.bytes_received).into(),
+            stats.packets_sent.into(),
+            bytes(stats.bytes_sent).into(),
+            stats.rtcp_received.into(),
+            stats.rtcp_sent.into(),
+            Cell::alarming(stats.kernel_drops),
+            stats.backlog_packets.into(),
+            Cell::reasons(&stats.unrouted),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,144 @@
+//! `weir serve`: the server, controlled through its control socket, until a signal ends it.
+
+mod log;
+mod ready;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{info, warn};
+use weir::http::{self, ControlOptions, ControlSocket, Limits};
+use weir::{Server, Settings};
+
+use log::{LogFormat, LogLevelHandle};
+
+/// How much longer than its workers the server may take to close before it gives up.
+const CLOSE_MARGIN: Duration = Duration::from_secs(10);
+
+/// Arguments of `weir serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The control socket [default: $XDG_RUNTIME_DIR/weir.sock, for root /run/weir.sock, else /tmp/weir-<uid>.sock]
+    #[arg(long, value_name = "PATH", env = "WEIR_CONTROL")]
+    control: Option<PathBuf>,
+
+    /// How log lines look on standard error
+    #[arg(long, value_enum, value_name = "FORMAT", env = "WEIR_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+impl ServeArgs {
+    /// Serves until a signal ends it.
+    pub(crate) async fn run(self, settings: Settings) -> ExitCode {
+        let log = log::init(self.log_format, &settings.log);
+        match self.serve(settings, log).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // There is nowhere to report that this failed.
+                let _ = writeln!(std::io::stderr(), "weir: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn serve(self, settings: Settings, log: LogLevelHandle) -> anyhow::Result<()> {
+        // Before anything is made that a signal would leave behind.
+        let mut signals = Signals::new().context("cannot listen for signals")?;
+        let close_timeout = settings.close_timeout + CLOSE_MARGIN;
+        let path = self.control.unwrap_or_else(http::default_path);
+        // Before the workers, because it is what fails when a server is running already.
+        let (socket, listener) = ControlSocket::bind(&path)?;
+        let server = tokio::select! {
+            server = Server::start(settings) => server.context("cannot start")?,
+            // The workers that are up by now end with what is dropped here.
+            name = signals.next() => {
+                info!(signal = name, "ended before the server was up");
+                return Ok(());
+            }
+        };
+        let (close, closing) = watch::channel(false);
+        let options = ControlOptions {
+            on_log_settings: Some(Arc::new(move |settings| log.set(settings))),
+            ..ControlOptions::default()
+        };
+        let app = http::app(server.clone(), options);
+        let limits = Limits {
+            close: close_timeout,
+            ..Limits::default()
+        };
+        let serving = tokio::spawn(http::serve(listener, app, limits, closing));
+        announce(&server, &socket);
+
+        let name = signals.next().await;
+        info!(signal = name, "closing");
+        ready::notify("STOPPING=1");
+        close.send_replace(true);
+        // Streams of events end after the server's last event, so the server closes first.
+        let closed = async {
+            server.close().await;
+            serving.await
+        };
+        tokio::select! {
+            closed = timeout(close_timeout, closed) => match closed {
+                Ok(served) => served.context("the control interface failed")?,
+                Err(_) => bail!("not closed within {close_timeout:?}; the rest is left to the system"),
+            },
+            name = signals.next() => {
+                warn!(signal = name, "exiting at once");
+                drop(socket);
+                // The workers die with this process: each has asked the kernel for that (PR_SET_PDEATHSIG).
+                std::process::exit(130);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says on standard output, and to the service manager if there is one, that clients can connect.
+fn announce(server: &Server, socket: &ControlSocket) {
+    let workers = server.workers().len();
+    let plural = if workers == 1 { "" } else { "s" };
+    let version = env!("CARGO_PKG_VERSION");
+    let path = socket.path().display();
+    info!(workers, control = %path, "ready");
+    // Nobody has to read it.
+    let _ = writeln!(
+        std::io::stdout(),
+        "weir {version} is ready: {workers} worker{plural}, control socket {path}"
+    );
+    let _ = std::io::stdout().flush();
+    ready::notify("READY=1");
+}
+
+/// The signals that end a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}
