@@ -27,15 +27,21 @@ use output::Output;
 pub(crate) struct CtlArgs {
     /// The server's control socket [default: $XDG_RUNTIME_DIR/weir.sock, for root /run/weir.sock, else
     /// /tmp/weir-<uid>.sock]
-    #[arg(long, global = true, value_name = "PATH", env = "WEIR_CONTROL")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Common options",
+        value_name = "PATH",
+        env = "WEIR_CONTROL"
+    )]
     control: Option<PathBuf>,
 
     /// Print JSON: what the server answered; of a list, one array; of events, one object a line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Common options")]
     json: bool,
 
     /// How long to wait for an answer
-    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, global = true, help_heading = "Common options", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
 
     #[command(subcommand)]

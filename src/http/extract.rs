@@ -219,6 +219,20 @@ mod tests {
         check(&deep, "malformedJson", &["recursion limit"]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let body = axum::body::Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let error = read(body).await.unwrap_err();
+        assert_eq!((error.status, error.code), (StatusCode::REQUEST_TIMEOUT, "bodyTimeout"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_refused() {
+        let broken = futures::stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("gone"))]);
+        let error = read(axum::body::Body::from_stream(broken)).await.unwrap_err();
+        assert_eq!((error.status, error.code), (StatusCode::BAD_REQUEST, "invalidRequest"));
+    }
+
     #[test]
     fn arbitrary_bytes_are_refused_without_panic() {
         proptest::proptest!(|(bytes: Vec<u8>)| {

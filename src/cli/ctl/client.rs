@@ -285,7 +285,7 @@ impl Client {
         let path = self.path.display();
         Failure::Unreachable(if absent {
             error.context(format!(
-                "cannot reach the server at {path}; is `weir serve` running? Use --control to name its socket"
+                "cannot reach the server at {path} (is `weir serve` running? use --control to name another socket)"
             ))
         } else {
             error.context(format!("cannot talk to the server at {path}"))
