@@ -48,7 +48,11 @@ async fn the_examples_of_the_page_are_true() {
     let mut client = control.client().await;
     for example in examples {
         let request = Request::of(&example.command);
-        let headers: &[_] = if request.json.is_some() { &[("content-type", "application/json")] } else { &[] };
+        let headers: &[_] = if request.json.is_some() {
+            &[("content-type", "application/json")]
+        } else {
+            &[]
+        };
         let body = request.json.unwrap_or_default();
         let answer = client.say(&request.method, &request.target, headers, body).await;
         let place = format!("docs/api.md, line {}", example.line);
@@ -105,7 +109,9 @@ impl Request {
                 "-X" => method = words.next(),
                 "--json" => json = words.next(),
                 url => {
-                    let path = url.strip_prefix("http://weir").unwrap_or_else(|| panic!("{url} in {command}"));
+                    let path = url
+                        .strip_prefix("http://weir")
+                        .unwrap_or_else(|| panic!("{url} in {command}"));
                     target = Some(path.to_owned());
                 }
             }
@@ -177,5 +183,8 @@ fn commands_are_read_as_a_shell_reads_them() {
         json: Some("{\n \"d\": 1}".to_owned()),
     };
     assert_eq!(Request::of(command), request);
-    assert_eq!(Request::of("curl --unix-socket $WEIR_CONTROL http://weir/").method, "GET");
+    assert_eq!(
+        Request::of("curl --unix-socket $WEIR_CONTROL http://weir/").method,
+        "GET"
+    );
 }

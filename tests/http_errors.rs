@@ -18,7 +18,10 @@ async fn what_does_not_exist_is_refused_by_name() {
     let mut client = control.client().await;
     for noun in ["room", "transport", "producer", "consumer", "worker"] {
         let message = format!("there is no {noun} 99");
-        client.get(&format!("/{noun}s/99")).await.refuses(404, "notFound", &message);
+        client
+            .get(&format!("/{noun}s/99"))
+            .await
+            .refuses(404, "notFound", &message);
     }
     for (method, target) in [
         ("DELETE", "/rooms/99"),
@@ -41,15 +44,33 @@ async fn what_does_not_exist_is_refused_by_name() {
         client.send(method, target, None).await.refuses(404, "notFound", "99");
     }
     let profile = json!({"profile": "low"});
-    client.put("/producers/99/preferred-profile", profile.clone()).await.refuses(404, "notFound", "producer 99");
-    client.put("/consumers/99/preferred-profile", profile).await.refuses(404, "notFound", "consumer 99");
-    client.put("/transports/99/remote", json!({"rtp": "127.0.0.1:9"})).await.refuses(404, "notFound", "transport 99");
-    client.post("/transports/99/producers", camera()).await.refuses(404, "notFound", "transport 99");
-    client.post("/transports/99/consumers", json!({"producer": 1})).await.refuses(404, "notFound", "transport 99");
+    client
+        .put("/producers/99/preferred-profile", profile.clone())
+        .await
+        .refuses(404, "notFound", "producer 99");
+    client
+        .put("/consumers/99/preferred-profile", profile)
+        .await
+        .refuses(404, "notFound", "consumer 99");
+    client
+        .put("/transports/99/remote", json!({"rtp": "127.0.0.1:9"}))
+        .await
+        .refuses(404, "notFound", "transport 99");
+    client
+        .post("/transports/99/producers", camera())
+        .await
+        .refuses(404, "notFound", "transport 99");
+    client
+        .post("/transports/99/consumers", json!({"producer": 1}))
+        .await
+        .refuses(404, "notFound", "transport 99");
     let room = client.room().await;
     let transport = client.transport(room).await;
     let consumer = json!({"producer": 99});
-    client.post(&format!("/transports/{transport}/consumers"), consumer).await.refuses(404, "notFound", "producer 99");
+    client
+        .post(&format!("/transports/{transport}/consumers"), consumer)
+        .await
+        .refuses(404, "notFound", "producer 99");
     control.close().await;
 }
 
@@ -58,9 +79,15 @@ async fn routes_and_methods_that_do_not_exist_are_refused_in_json() {
     let control = Control::start().await;
     let mut client = control.client().await;
     for target in ["/room", "/rooms/", "/rooms/1/2/3", "/producers/1/explode", "/%00", "//"] {
-        client.get(target).await.refuses(404, "unknownRoute", "there is nothing at");
+        client
+            .get(target)
+            .await
+            .refuses(404, "unknownRoute", "there is nothing at");
     }
-    client.get(&format!("/{}", "x".repeat(5_000))).await.refuses(404, "unknownRoute", "xxx");
+    client
+        .get(&format!("/{}", "x".repeat(5_000)))
+        .await
+        .refuses(404, "unknownRoute", "xxx");
     for (method, target, allowed) in [
         ("PUT", "/rooms", "GET,HEAD,POST"),
         ("POST", "/rooms/1", "GET,HEAD,DELETE"),
@@ -81,9 +108,21 @@ async fn routes_and_methods_that_do_not_exist_are_refused_in_json() {
 async fn ids_that_are_none_are_refused() {
     let control = Control::start().await;
     let mut client = control.client().await;
-    for id in ["x", "-1", "1.5", "18446744073709551616", "%F0%9F%92%A9", "1%2F2", "%20", "0x1"] {
+    for id in [
+        "x",
+        "-1",
+        "1.5",
+        "18446744073709551616",
+        "%F0%9F%92%A9",
+        "1%2F2",
+        "%20",
+        "0x1",
+    ] {
         for noun in ["rooms", "transports", "producers", "consumers", "workers"] {
-            client.get(&format!("/{noun}/{id}")).await.refuses(400, "invalidId", "is not an id");
+            client
+                .get(&format!("/{noun}/{id}"))
+                .await
+                .refuses(400, "invalidId", "is not an id");
         }
     }
     // Not UTF-8.
@@ -102,39 +141,89 @@ async fn bodies_are_refused_with_the_place_of_the_fault() {
     let consumers = format!("/transports/{transport}/consumers");
     for (target, body, code, says) in [
         ("/rooms", "{\"appDate\":1}", "invalidBody", "unknown field `appDate`"),
-        ("/rooms", "{\"worker\":\"one\"}", "invalidBody", "worker: invalid type: string"),
+        (
+            "/rooms",
+            "{\"worker\":\"one\"}",
+            "invalidBody",
+            "worker: invalid type: string",
+        ),
         ("/rooms", "{", "malformedJson", "line 1 column 1"),
         ("/rooms", "\u{0}", "malformedJson", "line 1 column 1"),
         ("/rooms", "[]", "invalidBody", "JSON object"),
         ("/rooms", "null", "invalidBody", "line 1 column 4"),
-        (&transports, "{\n\"comedia\": 1}", "invalidBody", "comedia: invalid type: integer `1`"),
-        (&transports, "{\"remote\":{\"rtp\":\"localhost:1\"}}", "invalidBody", "remote.rtp: invalid socket address"),
-        (&transports, "{\"remote\":{\"rtp\":\"127.0.0.1:1\",\"rtpc\":1}}", "invalidBody", "unknown field `rtpc`"),
+        (
+            &transports,
+            "{\n\"comedia\": 1}",
+            "invalidBody",
+            "comedia: invalid type: integer `1`",
+        ),
+        (
+            &transports,
+            "{\"remote\":{\"rtp\":\"localhost:1\"}}",
+            "invalidBody",
+            "remote.rtp: invalid socket address",
+        ),
+        (
+            &transports,
+            "{\"remote\":{\"rtp\":\"127.0.0.1:1\",\"rtpc\":1}}",
+            "invalidBody",
+            "unknown field `rtpc`",
+        ),
         (&producers, "{}", "invalidBody", "missing field `kind`"),
-        (&producers, "{\"kind\":\"smell\"}", "invalidBody", "kind: unknown variant `smell`"),
+        (
+            &producers,
+            "{\"kind\":\"smell\"}",
+            "invalidBody",
+            "kind: unknown variant `smell`",
+        ),
         (
             &producers,
             "{\"kind\":\"audio\",\"rtpParameters\":{\"codecs\":[{\"mimeType\":\"audio/opus\",\"payloadType\":256}]}}",
             "invalidBody",
             "rtpParameters.codecs[0].payloadType: invalid value: integer `256`",
         ),
-        (&consumers, "{\"producer\":1,\"rtp\":{\"payloadTypes\":{\"x\":1}}}", "invalidBody", "rtp.payloadTypes"),
+        (
+            &consumers,
+            "{\"producer\":1,\"rtp\":{\"payloadTypes\":{\"x\":1}}}",
+            "invalidBody",
+            "rtp.payloadTypes",
+        ),
         (&consumers, "{}", "invalidBody", "missing field `producer`"),
     ] {
         client.say("POST", target, &[JSON], body).await.refuses(400, code, says);
     }
     for (target, body, says) in [
-        ("/producers/1/preferred-profile", "{\"profile\":\"none\"}", "unknown variant `none`"),
+        (
+            "/producers/1/preferred-profile",
+            "{\"profile\":\"none\"}",
+            "unknown variant `none`",
+        ),
         ("/producers/1/preferred-profile", "", "missing field `profile`"),
-        ("/transports/1/remote", "{\"rtp\":\"127.0.0.1:1\",\"x\":1}", "unknown field `x`"),
+        (
+            "/transports/1/remote",
+            "{\"rtp\":\"127.0.0.1:1\",\"x\":1}",
+            "unknown field `x`",
+        ),
     ] {
-        client.say("PUT", target, &[JSON], body).await.refuses(400, "invalidBody", says);
+        client
+            .say("PUT", target, &[JSON], body)
+            .await
+            .refuses(400, "invalidBody", says);
     }
     let update = json!({"logLevel": "chatty"});
-    client.send("PATCH", "/settings", Some(update)).await.refuses(400, "invalidBody", "chatty");
-    client.say("POST", "/rooms", &[], "{}").await.refuses(415, "unsupportedMediaType", "application/json");
+    client
+        .send("PATCH", "/settings", Some(update))
+        .await
+        .refuses(400, "invalidBody", "chatty");
+    client
+        .say("POST", "/rooms", &[], "{}")
+        .await
+        .refuses(415, "unsupportedMediaType", "application/json");
     let form = ("content-type", "application/x-www-form-urlencoded");
-    client.say("POST", "/rooms", &[form], "{}").await.refuses(415, "unsupportedMediaType", "application/json");
+    client
+        .say("POST", "/rooms", &[form], "{}")
+        .await
+        .refuses(415, "unsupportedMediaType", "application/json");
     let charset = ("content-type", "Application/JSON; charset=utf-8");
     client.say("POST", "/rooms", &[charset], "{}").await.expect(201);
     control.close().await;
@@ -148,9 +237,15 @@ async fn bodies_have_a_limit() {
         let frame = json!({"appData": ""}).to_string().len();
         json!({"appData": "x".repeat(length - frame)}).to_string()
     };
-    client.say("POST", "/rooms", &[JSON], body(BODY_BYTES_MAX)).await.expect(201);
+    client
+        .say("POST", "/rooms", &[JSON], body(BODY_BYTES_MAX))
+        .await
+        .expect(201);
     let mut client = control.client().await;
-    client.say("POST", "/rooms", &[JSON], body(BODY_BYTES_MAX + 1)).await.refuses(413, "bodyTooLarge", "256 KiB");
+    client
+        .say("POST", "/rooms", &[JSON], body(BODY_BYTES_MAX + 1))
+        .await
+        .refuses(413, "bodyTooLarge", "256 KiB");
     control.close().await;
 }
 
@@ -186,25 +281,42 @@ async fn what_cannot_be_is_refused() {
     let producer = client.camera(transport).await;
     let transports = format!("/rooms/{room}/transports");
     for (target, body, says) in [
-        (&transports, json!({"comedia": true, "remote": {"rtp": "127.0.0.1:1"}}), "comedia"),
-        (&transports, json!({"remote": {"rtp": "127.0.0.1:1", "rtcp": "127.0.0.1:2"}}), "muxes RTCP"),
+        (
+            &transports,
+            json!({"comedia": true, "remote": {"rtp": "127.0.0.1:1"}}),
+            "comedia",
+        ),
+        (
+            &transports,
+            json!({"remote": {"rtp": "127.0.0.1:1", "rtcp": "127.0.0.1:2"}}),
+            "muxes RTCP",
+        ),
         (&transports, json!({"remote": {"rtp": "[::1]:1"}}), "IPv6"),
         (&transports, json!({"localIp": "0.0.0.0"}), "wildcard"),
-        (&format!("/transports/{foreign}/consumers"), json!({"producer": producer}), "room"),
+        (
+            &format!("/transports/{foreign}/consumers"),
+            json!({"producer": producer}),
+            "room",
+        ),
     ] {
         client.post(target, body).await.refuses(400, "invalidParameters", says);
     }
     let mut colliding = camera();
     colliding["rtpParameters"]["codecs"][0]["payloadType"] = json!(70);
     let producers = format!("/transports/{transport}/producers");
-    client.post(&producers, colliding).await.refuses(400, "invalidParameters", "RTCP");
+    client
+        .post(&producers, colliding)
+        .await
+        .refuses(400, "invalidParameters", "RTCP");
     // The same SSRCs on the same transport.
-    client.post(&producers, camera()).await.refuses(409, "conflict", "SSRC 1111 is in use");
-    client.put(&format!("/transports/{transport}/remote"), json!({"rtp": "0.0.0.0:1"})).await.refuses(
-        400,
-        "invalidParameters",
-        "0.0.0.0:1",
-    );
+    client
+        .post(&producers, camera())
+        .await
+        .refuses(409, "conflict", "SSRC 1111 is in use");
+    client
+        .put(&format!("/transports/{transport}/remote"), json!({"rtp": "0.0.0.0:1"}))
+        .await
+        .refuses(400, "invalidParameters", "0.0.0.0:1");
     control.close().await;
 }
 
@@ -222,7 +334,10 @@ async fn a_worker_that_hangs_or_dies_is_told_apart() {
     let pid = client.get("/workers/1").await.expect(200)["pid"].as_i64().unwrap();
     let pid = Pid::from_raw(pid.try_into().unwrap());
     kill(pid, Signal::SIGSTOP).unwrap();
-    client.get(&format!("/rooms/{room}/stats")).await.refuses(504, "timeout", "did not answer within");
+    client
+        .get(&format!("/rooms/{room}/stats"))
+        .await
+        .refuses(504, "timeout", "did not answer within");
     let stats = client.get("/stats").await.expect(200);
     assert_eq!(stats["workers"][0]["error"]["code"], "timeout");
 
@@ -241,7 +356,10 @@ async fn a_worker_that_hangs_or_dies_is_told_apart() {
     })
     .await;
     let mut client = control.client().await;
-    client.get(&format!("/rooms/{room}")).await.refuses(404, "notFound", "room");
+    client
+        .get(&format!("/rooms/{room}"))
+        .await
+        .refuses(404, "notFound", "room");
     control.close().await;
 }
 
@@ -252,7 +370,10 @@ async fn a_closed_server_says_so() {
     soon("the server's end", control.server.close()).await;
     let health = client.get("/health").await.expect(503);
     assert_eq!(health["status"], "down");
-    client.post("/rooms", json!({})).await.refuses(409, "invalidState", "the server is closed");
+    client
+        .post("/rooms", json!({}))
+        .await
+        .refuses(409, "invalidState", "the server is closed");
     control.close().await;
 }
 
@@ -267,7 +388,13 @@ async fn nonsense_never_stops_the_server() {
         seed ^= seed << 17;
         seed
     };
-    let targets = ["/rooms", "/rooms/1/transports", "/transports/1/producers", "/transports/1/consumers", "/settings"];
+    let targets = [
+        "/rooms",
+        "/rooms/1/transports",
+        "/transports/1/producers",
+        "/transports/1/consumers",
+        "/settings",
+    ];
     let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     let mut client = control.client().await;
     for _ in 0..500 {

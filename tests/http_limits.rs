@@ -30,9 +30,13 @@ async fn a_head_that_does_not_end_is_hung_up_on() {
     let control = start(limits).await;
     let mut silent = control.raw().await;
     let mut slow = control.raw().await;
-    slow.write_all(b"GET /health HTTP/1.1\r\nhost: weir\r\nx-never-").await.unwrap();
+    slow.write_all(b"GET /health HTTP/1.1\r\nhost: weir\r\nx-never-")
+        .await
+        .unwrap();
     let mut idle = control.raw().await;
-    idle.write_all(b"GET /health HTTP/1.1\r\nhost: weir\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET /health HTTP/1.1\r\nhost: weir\r\n\r\n")
+        .await
+        .unwrap();
     until_hung_up(&mut silent).await;
     until_hung_up(&mut slow).await;
     assert!(until_hung_up(&mut idle).await.starts_with("HTTP/1.1 200 OK\r\n"));
@@ -43,7 +47,10 @@ async fn a_head_that_does_not_end_is_hung_up_on() {
 async fn a_head_that_is_too_long_is_refused() {
     let control = start(Limits::default()).await;
     let mut stream = control.raw().await;
-    let head = format!("GET /health HTTP/1.1\r\nhost: weir\r\nx-long: {}\r\n\r\n", "x".repeat(64 * 1024));
+    let head = format!(
+        "GET /health HTTP/1.1\r\nhost: weir\r\nx-long: {}\r\n\r\n",
+        "x".repeat(64 * 1024)
+    );
     // The server may hang up before all is written.
     let _ = stream.write_all(head.as_bytes()).await;
     assert!(until_hung_up(&mut stream).await.starts_with("HTTP/1.1 431 "));
@@ -53,7 +60,12 @@ async fn a_head_that_is_too_long_is_refused() {
 #[tokio::test]
 async fn what_is_no_http_is_refused() {
     let control = start(Limits::default()).await;
-    for nonsense in [&b"\x16\x03\x01\x02\x00\x01"[..], b"hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &[0xff; 100]] {
+    for nonsense in [
+        &b"\x16\x03\x01\x02\x00\x01"[..],
+        b"hello\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        &[0xff; 100],
+    ] {
         let mut stream = control.raw().await;
         stream.write_all(nonsense).await.unwrap();
         stream.shutdown().await.unwrap();
@@ -96,7 +108,10 @@ async fn an_answer_that_is_not_read_is_given_up() {
     let mut stream = control.raw().await;
     // Asks again and again and never reads, until the answers fill the socket and the server hangs up.
     let request = b"GET /settings HTTP/1.1\r\nhost: weir\r\n\r\n";
-    soon("the server to hang up", async { while stream.write_all(request).await.is_ok() {} }).await;
+    soon("the server to hang up", async {
+        while stream.write_all(request).await.is_ok() {}
+    })
+    .await;
     // The only connection there can be is free again.
     control.client().await.get("/health").await.expect(200);
     control.close().await;

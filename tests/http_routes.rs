@@ -8,7 +8,12 @@ use weir::http::{ControlOptions, LIST_MAX, Limits};
 
 /// The ids of a list.
 fn ids(list: &Value) -> Vec<u64> {
-    list["items"].as_array().unwrap().iter().map(|item| item["id"].as_u64().unwrap()).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["id"].as_u64().unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -24,8 +29,14 @@ async fn a_room_lives_and_ends() {
     assert_eq!(listed, json!({"items": [room], "next": null}));
     let closed = client.delete("/rooms/1").await.expect(200);
     assert_eq!(closed, json!({"id": 1, "closed": true}));
-    client.get("/rooms/1").await.refuses(404, "notFound", "there is no room 1");
-    client.delete("/rooms/1").await.refuses(404, "notFound", "there is no room 1");
+    client
+        .get("/rooms/1")
+        .await
+        .refuses(404, "notFound", "there is no room 1");
+    client
+        .delete("/rooms/1")
+        .await
+        .refuses(404, "notFound", "there is no room 1");
     assert_eq!(ids(&client.get("/rooms").await.expect(200)), [] as [u64; 0]);
     control.close().await;
 }
@@ -38,7 +49,10 @@ async fn a_room_goes_to_the_worker_that_is_asked_for() {
         let room = client.post("/rooms", json!({"worker": worker})).await.expect(201);
         assert_eq!(room["worker"], worker);
     }
-    client.post("/rooms", json!({"worker": 9})).await.refuses(404, "notFound", "worker 9");
+    client
+        .post("/rooms", json!({"worker": 9}))
+        .await
+        .refuses(404, "notFound", "worker 9");
     control.close().await;
 }
 
@@ -47,7 +61,9 @@ async fn a_transport_lives_and_ends() {
     let control = Control::start().await;
     let mut client = control.client().await;
     let room = client.room().await;
-    let created = client.post(&format!("/rooms/{room}/transports"), json!({"appData": 7})).await;
+    let created = client
+        .post(&format!("/rooms/{room}/transports"), json!({"appData": 7}))
+        .await;
     assert_eq!(created.headers["location"], "/transports/1");
     let transport = created.expect(201);
     assert_eq!(transport["room"], room);
@@ -58,7 +74,10 @@ async fn a_transport_lives_and_ends() {
     assert!(transport["tuple"]["localPort"].as_u64().unwrap() >= 10_000);
     assert_eq!(client.get("/transports/1").await.expect(200), transport);
 
-    let connected = client.put("/transports/1/remote", json!({"rtp": "127.0.0.1:9"})).await.expect(200);
+    let connected = client
+        .put("/transports/1/remote", json!({"rtp": "127.0.0.1:9"}))
+        .await
+        .expect(200);
     assert_eq!(connected["tuple"]["remote"], "127.0.0.1:9");
     assert_eq!(client.get("/transports/1").await.expect(200), connected);
 
@@ -67,12 +86,18 @@ async fn a_transport_lives_and_ends() {
     assert_eq!(stats["remote"]["rtp"], "127.0.0.1:9");
 
     let options = json!({"rtcpMux": false, "remote": {"rtp": "127.0.0.1:4000"}});
-    let separate = client.post(&format!("/rooms/{room}/transports"), options).await.expect(201);
+    let separate = client
+        .post(&format!("/rooms/{room}/transports"), options)
+        .await
+        .expect(201);
     assert_eq!(separate["rtcpTuple"]["remote"], "127.0.0.1:4001");
 
     assert_eq!(ids(&client.get("/transports").await.expect(200)), [1, 2]);
     client.delete("/transports/1").await.expect(200);
-    assert_eq!(ids(&client.get(&format!("/transports?room={room}")).await.expect(200)), [2]);
+    assert_eq!(
+        ids(&client.get(&format!("/transports?room={room}")).await.expect(200)),
+        [2]
+    );
     control.close().await;
 }
 
@@ -82,28 +107,45 @@ async fn a_producer_lives_and_ends() {
     let mut client = control.client().await;
     let room = client.room().await;
     let transport = client.transport(room).await;
-    let created = client.post(&format!("/transports/{transport}/producers"), camera()).await;
+    let created = client
+        .post(&format!("/transports/{transport}/producers"), camera())
+        .await;
     assert_eq!(created.headers["location"], "/producers/1");
     let producer = created.expect(201);
-    assert_eq!(producer["rtpParameters"]["encodings"], camera()["rtpParameters"]["encodings"]);
+    assert_eq!(
+        producer["rtpParameters"]["encodings"],
+        camera()["rtpParameters"]["encodings"]
+    );
     assert_eq!(client.get("/producers/1").await.expect(200), producer);
     let listed = client.get("/producers").await.expect(200);
     assert!(listed["items"][0].get("rtpParameters").is_none(), "lists are short");
 
-    let paused = client.post("/producers/1/pause", json!({"appData": "lunch"})).await.expect(200);
+    let paused = client
+        .post("/producers/1/pause", json!({"appData": "lunch"}))
+        .await
+        .expect(200);
     assert_eq!((&paused["id"], &paused["paused"]), (&json!(1), &json!(true)));
     // Pausing what is paused is fine, and a command needs no body.
-    assert_eq!(client.send("POST", "/producers/1/pause", None).await.expect(200), paused);
+    assert_eq!(
+        client.send("POST", "/producers/1/pause", None).await.expect(200),
+        paused
+    );
     let resumed = client.send("POST", "/producers/1/resume", None).await.expect(200);
     assert_eq!(resumed["paused"], false);
 
-    let preferring = client.put("/producers/1/preferred-profile", json!({"profile": "low"})).await.expect(200);
+    let preferring = client
+        .put("/producers/1/preferred-profile", json!({"profile": "low"}))
+        .await
+        .expect(200);
     assert_eq!(preferring["preferredProfile"], "low");
 
     let stats = client.get("/producers/1/stats").await.expect(200);
     assert_eq!((&stats["producer"], &stats["paused"]), (&json!(1), &json!(false)));
 
-    client.send("DELETE", "/producers/1", Some(json!({"appData": 1}))).await.expect(200);
+    client
+        .send("DELETE", "/producers/1", Some(json!({"appData": 1})))
+        .await
+        .expect(200);
     client.get("/producers/1").await.refuses(404, "notFound", "producer 1");
     control.close().await;
 }
@@ -115,30 +157,57 @@ async fn a_consumer_lives_and_ends() {
     let room = client.room().await;
     let (up, down) = (client.transport(room).await, client.transport(room).await);
     let producer = client.camera(up).await;
-    client.send("POST", &format!("/producers/{producer}/pause"), None).await.expect(200);
+    client
+        .send("POST", &format!("/producers/{producer}/pause"), None)
+        .await
+        .expect(200);
     let body = json!({"producer": producer, "paused": true, "preferredProfile": "medium", "appData": [1],
         "rtp": {"ssrc": 77, "payloadTypes": {"96": 100}}});
     let created = client.post(&format!("/transports/{down}/consumers"), body).await;
     assert_eq!(created.headers["location"], "/consumers/1");
     let consumer = created.expect(201);
-    assert_eq!((&consumer["paused"], &consumer["sourcePaused"]), (&json!(true), &json!(true)));
+    assert_eq!(
+        (&consumer["paused"], &consumer["sourcePaused"]),
+        (&json!(true), &json!(true))
+    );
     assert_eq!(consumer["preferredProfile"], "medium");
     assert_eq!(consumer["effectiveProfile"], Value::Null);
     assert_eq!(consumer["rtpParameters"]["codecs"][0]["payloadType"], 100);
     assert_eq!(consumer["rtpParameters"]["encodings"], json!([{"ssrc": 77}]));
     assert_eq!(client.get("/consumers/1").await.expect(200), consumer);
 
-    let resumed = client.post("/consumers/1/resume", json!({"appData": 1})).await.expect(200);
-    assert_eq!((&resumed["paused"], &resumed["sourcePaused"]), (&json!(false), &json!(true)));
-    client.send("POST", &format!("/producers/{producer}/resume"), None).await.expect(200);
+    let resumed = client
+        .post("/consumers/1/resume", json!({"appData": 1}))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&resumed["paused"], &resumed["sourcePaused"]),
+        (&json!(false), &json!(true))
+    );
+    client
+        .send("POST", &format!("/producers/{producer}/resume"), None)
+        .await
+        .expect(200);
     let paused = client.send("POST", "/consumers/1/pause", None).await.expect(200);
-    assert_eq!((&paused["paused"], &paused["sourcePaused"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&paused["paused"], &paused["sourcePaused"]),
+        (&json!(true), &json!(false))
+    );
 
-    let capped = client.put("/consumers/1/preferred-profile", json!({"profile": "low"})).await.expect(200);
+    let capped = client
+        .put("/consumers/1/preferred-profile", json!({"profile": "low"}))
+        .await
+        .expect(200);
     assert_eq!(capped["preferredProfile"], "low");
-    assert_eq!(client.send("POST", "/consumers/1/key-frame", None).await.expect(200)["id"], 1);
+    assert_eq!(
+        client.send("POST", "/consumers/1/key-frame", None).await.expect(200)["id"],
+        1
+    );
     let stats = client.get("/consumers/1/stats").await.expect(200);
-    assert_eq!((&stats["consumer"], &stats["packetsIn"], &stats["dropped"]), (&json!(1), &json!(0), &json!({})));
+    assert_eq!(
+        (&stats["consumer"], &stats["packetsIn"], &stats["dropped"]),
+        (&json!(1), &json!(0), &json!({}))
+    );
 
     client.delete(&format!("/producers/{producer}")).await.expect(200);
     client.get("/consumers/1").await.refuses(404, "notFound", "consumer 1");
@@ -182,11 +251,17 @@ async fn workers_are_listed_and_measured() {
     client.get("/workers/3").await.refuses(404, "notFound", "worker 3");
     client.post("/rooms", json!({"worker": 2})).await.expect(201);
     assert_eq!(client.get("/workers/2/stats").await.expect(200)["rooms"], 1);
-    client.get("/workers/3/stats").await.refuses(404, "notFound", "worker 3");
+    client
+        .get("/workers/3/stats")
+        .await
+        .refuses(404, "notFound", "worker 3");
     let stats = client.get("/stats").await.expect(200);
     assert_eq!(stats["total"]["rooms"], 1);
     assert_eq!(stats["workers"][1]["stats"]["rooms"], 1);
-    assert_eq!(client.get("/health").await.expect(200), json!({"status": "ok", "reasons": []}));
+    assert_eq!(
+        client.get("/health").await.expect(200),
+        json!({"status": "ok", "reasons": []})
+    );
     assert_eq!(client.get("/").await.expect(200)["name"], "weir");
     control.close().await;
 }
@@ -195,7 +270,9 @@ async fn workers_are_listed_and_measured() {
 async fn the_log_level_changes_here_and_in_the_workers() {
     let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
     let options = ControlOptions {
-        on_log_settings: Some(std::sync::Arc::new(move |settings| told.send(settings.clone()).unwrap())),
+        on_log_settings: Some(std::sync::Arc::new(move |settings| {
+            told.send(settings.clone()).unwrap()
+        })),
         ..ControlOptions::default()
     };
     let control = Control::start_with(control::settings(1), Limits::default(), options).await;
@@ -203,10 +280,16 @@ async fn the_log_level_changes_here_and_in_the_workers() {
     assert_eq!(client.get("/settings").await.expect(200)["logLevel"], "warn");
     let update = json!({"logLevel": "debug", "logTags": ["relay"]});
     let settings = client.send("PATCH", "/settings", Some(update)).await.expect(200);
-    assert_eq!((&settings["logLevel"], &settings["logTags"]), (&json!("debug"), &json!(["relay"])));
+    assert_eq!(
+        (&settings["logLevel"], &settings["logTags"]),
+        (&json!("debug"), &json!(["relay"]))
+    );
     assert_eq!(settings["rtcIpv4"], "127.0.0.1");
     let heard = hears.try_recv().unwrap();
-    assert_eq!((heard.level, heard.tags), (weir::LogLevel::Debug, vec![weir::LogTag::Relay]));
+    assert_eq!(
+        (heard.level, heard.tags),
+        (weir::LogLevel::Debug, vec![weir::LogTag::Relay])
+    );
     assert_eq!(client.get("/settings").await.expect(200), settings);
     control.close().await;
 }
@@ -237,7 +320,10 @@ async fn lists_are_filtered() {
     check(&mut client, format!("/producers?room={room}&limit=1"), vec![3]).await;
     client.get("/consumers?room=9").await.refuses(404, "notFound", "room 9");
     client.get("/rooms?room=1").await.refuses(400, "invalidQuery", "room");
-    client.get("/producers?producer=1").await.refuses(400, "invalidQuery", "producer");
+    client
+        .get("/producers?producer=1")
+        .await
+        .refuses(400, "invalidQuery", "producer");
     control.close().await;
 }
 
@@ -254,7 +340,10 @@ async fn five_thousand_consumers_are_listed_and_measured() {
     }
     let (mut seen, mut after) = (Vec::new(), 0);
     loop {
-        let part = client.get(&format!("/consumers?limit={LIST_MAX}&after={after}")).await.expect(200);
+        let part = client
+            .get(&format!("/consumers?limit={LIST_MAX}&after={after}"))
+            .await
+            .expect(200);
         seen.extend(ids(&part));
         match part["next"].as_u64() {
             Some(next) => after = next,

@@ -111,6 +111,8 @@ pub(super) struct End {
 struct Kept {
     events: VecDeque<Arc<LoggedEvent>>,
     bytes: usize,
+    /// The number before the first event that was recorded. What happened before that, nobody was promised.
+    origin: Option<u64>,
 }
 
 impl EventLog {
@@ -139,6 +141,7 @@ impl EventLog {
     fn push(&self, event: LoggedEvent) {
         let seq = event.seq;
         let mut kept = self.kept();
+        kept.origin.get_or_insert(seq.saturating_sub(1));
         kept.bytes += event.json.len();
         kept.events.push_back(Arc::new(event));
         while kept.events.len() > EVENTS_MAX || (kept.bytes > BYTES_MAX && kept.events.len() > 1) {
@@ -181,6 +184,7 @@ impl EventLog {
     /// Up to `max` events after number `after`, without a gap among them.
     pub(super) fn read(&self, after: u64, max: usize) -> Read {
         let kept = self.kept();
+        let after = after.max(kept.origin.unwrap_or(0));
         // Numbers grow along the queue.
         let start = kept.events.partition_point(|event| event.seq <= after);
         let mut read = Read::default();
@@ -254,6 +258,16 @@ mod tests {
         assert_eq!(seqs(&log.read(0, 10)), [1, 2]);
         let read = log.read(2, 10);
         assert_eq!((read.missed, seqs(&read)), (3, vec![6, 7]));
+    }
+
+    #[test]
+    fn what_was_before_the_log_is_not_missed() {
+        let log = EventLog::new("a".to_owned());
+        log.push(event(3, 1));
+        log.push(event(5, 1));
+        let read = log.read(0, 10);
+        assert_eq!((read.missed, seqs(&read)), (0, vec![3]));
+        assert_eq!(log.read(3, 10).missed, 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::time::timeout;
 
 use super::error::ApiError;
@@ -76,29 +76,27 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalidBody", message));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let parsed = serde_path_to_error::deserialize(&mut deserializer);
+    let value = parsed.map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        if inner.is_data() && path != "." {
-            ApiError::new(StatusCode::BAD_REQUEST, "invalidBody", format_args!("{path}: {inner}"))
-        } else if inner.is_data() {
+        // serde_json's own classes count some values of the wrong type as syntax errors.
+        if serde_json::from_slice::<IgnoredAny>(bytes).is_err() {
+            malformed(format_args!("the body is not JSON: {inner}"))
+        } else if path == "." {
             ApiError::new(StatusCode::BAD_REQUEST, "invalidBody", inner)
         } else {
-            ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "malformedJson",
-                format_args!("the body is not JSON: {inner}"),
-            )
+            ApiError::new(StatusCode::BAD_REQUEST, "invalidBody", format_args!("{path}: {inner}"))
         }
     })?;
-    deserializer.end().map_err(|error| {
-        ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "malformedJson",
-            format_args!("after the JSON value: {error}"),
-        )
-    })?;
+    deserializer
+        .end()
+        .map_err(|error| malformed(format_args!("after the JSON value: {error}")))?;
     Ok(value)
+}
+
+fn malformed(message: impl Display) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "malformedJson", message)
 }
 
 /// The query string. Names that `T` does not know are refused, when `T` refuses them.
@@ -215,8 +213,8 @@ mod tests {
             "invalidBody",
             &["duplicate field `roomName`"],
         );
-        let deep = format!("{{\"appData\":{}", "[".repeat(1_000));
-        check(&deep, "malformedJson", &["recursion limit"]);
+        let deep = format!("{{\"appData\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000));
+        check(&deep, "invalidBody", &["recursion limit"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,7 +25,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something that must happen.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 /// Settings for a server on loopback, with the worker that was built with this test.
@@ -116,7 +118,13 @@ impl Answer {
     #[track_caller]
     pub fn refuses(&self, status: u16, code: &str, says: &str) {
         assert_eq!(self.status, status, "{}", self.text);
-        let members: Vec<_> = self.body.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        let members: Vec<_> = self
+            .body
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.as_str())
+            .collect();
         assert_eq!(members, ["error"], "{}", self.text);
         assert_eq!(self.body["error"]["code"], code, "{}", self.text);
         let message = self.body["error"]["message"].as_str().unwrap_or_default();
@@ -156,12 +164,22 @@ impl Client {
 
     pub async fn send(&mut self, method: &str, target: &str, body: Option<Value>) -> Answer {
         let text = body.map(|body| body.to_string());
-        let headers: &[_] = if text.is_some() { &[("content-type", "application/json")] } else { &[] };
+        let headers: &[_] = if text.is_some() {
+            &[("content-type", "application/json")]
+        } else {
+            &[]
+        };
         self.say(method, target, headers, text.unwrap_or_default()).await
     }
 
     /// Sends whatever is said.
-    pub async fn say(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub async fn say(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         let response = self.begin(method, target, headers, body).await;
         let (parts, body) = response.into_parts();
         let bytes = soon("the answer's body", body.collect()).await.unwrap().to_bytes();
@@ -202,13 +220,19 @@ impl Client {
 
     /// Makes a transport that knows no remote and returns its id.
     pub async fn transport(&mut self, room: u64) -> u64 {
-        let transport = self.post(&format!("/rooms/{room}/transports"), json!({})).await.expect(201);
+        let transport = self
+            .post(&format!("/rooms/{room}/transports"), json!({}))
+            .await
+            .expect(201);
         transport["id"].as_u64().unwrap()
     }
 
     /// Makes a producer with the three layers 1111, 2222 and 3333 and returns its id.
     pub async fn camera(&mut self, transport: u64) -> u64 {
-        let producer = self.post(&format!("/transports/{transport}/producers"), camera()).await.expect(201);
+        let producer = self
+            .post(&format!("/transports/{transport}/producers"), camera())
+            .await
+            .expect(201);
         producer["id"].as_u64().unwrap()
     }
 
