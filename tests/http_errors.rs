@@ -324,8 +324,6 @@ async fn what_cannot_be_is_refused() {
 async fn a_worker_that_hangs_or_dies_is_told_apart() {
     let settings = Settings {
         request_timeout: Duration::from_millis(200),
-        // So that it is not found out, and killed, before the request is.
-        ping_timeout: control::PATIENCE,
         ..settings(1)
     };
     let control = Control::start_with(settings, Limits::default(), ControlOptions::default()).await;

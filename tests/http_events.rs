@@ -1,5 +1,7 @@
 //! The stream of events: what is told, from where on, to whom, and what becomes of those who do not listen.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod control;
 
 use control::{Client, Control, settings, soon};

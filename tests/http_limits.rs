@@ -1,5 +1,7 @@
 //! Clients that take their time: each wait on a client ends, and what one holds on to the others can do without.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod control;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Each route of the control interface, with a real server and real workers behind it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod control;
 
 use control::{Control, camera};

@@ -18,6 +18,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
+use tokio::runtime::Builder;
 
 use client::{Client, Failure};
 use output::Output;
@@ -92,10 +93,14 @@ enum Command {
 
 impl CtlArgs {
     /// Runs the command. `weir` is the whole program's command line, for the completion scripts.
-    pub(crate) async fn run(self, weir: clap::Command) -> ExitCode {
+    pub(crate) fn run(self, weir: clap::Command) -> ExitCode {
         let mut output = Output::new(self.json);
         let mut client = Client::new(self.control, self.timeout);
-        match self.command.run(&mut client, &mut output, weir).await {
+        let outcome = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(self.command.run(&mut client, &mut output, weir)),
+            Err(error) => Err(Failure::Output(error)),
+        };
+        match outcome {
             Ok(()) => ExitCode::SUCCESS,
             // Whoever reads the output has seen enough, as `head` does.
             Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,

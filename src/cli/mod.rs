@@ -1,10 +1,12 @@
 //! The command line of `weir`: one module for each subcommand.
 
+mod ctl;
 mod load;
+mod serve;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// An SFU media server
 #[derive(Debug, Parser)]
@@ -16,6 +18,10 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a server until a signal ends it
+    Serve(serve::ServeArgs),
+    /// Command a running server
+    Ctl(ctl::CtlArgs),
     /// Measure the relay beside the bare kernel
     Load(load::LoadArgs),
 }
@@ -24,6 +30,8 @@ impl Cli {
     /// Runs the subcommand.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
+            Command::Serve(serve) => serve.run(&Self::command()),
+            Command::Ctl(ctl) => ctl.run(Self::command()),
             Command::Load(load) => load.run(),
         }
     }
@@ -31,8 +39,6 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -3,6 +3,7 @@
 mod log;
 mod ready;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,17 +12,25 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 use weir::http::{self, ControlOptions, ControlSocket, Limits};
+use weir::settings::{SettingsFlags, unknown_variables};
 use weir::{Server, Settings};
 
 use log::{LogFormat, LogLevelHandle};
 
+/// How much longer than its workers clients may take to read the last answers and events.
+const CLIENTS_MARGIN: Duration = Duration::from_secs(5);
+
 /// How much longer than its workers the server may take to close before it gives up.
 const CLOSE_MARGIN: Duration = Duration::from_secs(10);
+
+/// The exit code for settings that cannot be used, as clap's for arguments that cannot.
+const USAGE: u8 = 2;
 
 /// Arguments of `weir serve`.
 #[derive(Debug, Args)]
@@ -33,73 +42,98 @@ pub(crate) struct ServeArgs {
     /// How log lines look on standard error
     #[arg(long, value_enum, value_name = "FORMAT", env = "WEIR_LOG_FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+
+    #[command(flatten)]
+    settings: SettingsFlags,
 }
 
 impl ServeArgs {
-    /// Serves until a signal ends it.
-    pub(crate) async fn run(self, settings: Settings) -> ExitCode {
+    /// Serves until a signal ends it. `weir` is the whole program's command line, which knows all variables.
+    pub(crate) fn run(self, weir: &clap::Command) -> ExitCode {
+        let settings = match self.settings.load() {
+            Ok(settings) => settings,
+            Err(error) => {
+                complain(&error);
+                return ExitCode::from(USAGE);
+            }
+        };
         let log = log::init(self.log_format, &settings.log);
-        match self.serve(settings, log).await {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        for warning in unknown_variables(weir, names) {
+            warn!("{warning}");
+        }
+        let runtime = match Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                complain(&format_args!("cannot start: {error}"));
+                return ExitCode::FAILURE;
+            }
+        };
+        match runtime.block_on(serve(self.control, settings, log)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                // There is nowhere to report that this failed.
-                let _ = writeln!(std::io::stderr(), "weir: {error:#}");
+                complain(&format_args!("{error:#}"));
                 ExitCode::FAILURE
             }
         }
     }
+}
 
-    async fn serve(self, settings: Settings, log: LogLevelHandle) -> anyhow::Result<()> {
-        // Before anything is made that a signal would leave behind.
-        let mut signals = Signals::new().context("cannot listen for signals")?;
-        let close_timeout = settings.close_timeout + CLOSE_MARGIN;
-        let path = self.control.unwrap_or_else(http::default_path);
-        // Before the workers, because it is what fails when a server is running already.
-        let (socket, listener) = ControlSocket::bind(&path)?;
-        let server = tokio::select! {
-            server = Server::start(settings) => server.context("cannot start")?,
-            // The workers that are up by now end with what is dropped here.
-            name = signals.next() => {
-                info!(signal = name, "ended before the server was up");
-                return Ok(());
-            }
-        };
-        let (close, closing) = watch::channel(false);
-        let options = ControlOptions {
-            on_log_settings: Some(Arc::new(move |settings| log.set(settings))),
-            ..ControlOptions::default()
-        };
-        let app = http::app(server.clone(), options);
-        let limits = Limits {
-            close: close_timeout,
-            ..Limits::default()
-        };
-        let serving = tokio::spawn(http::serve(listener, app, limits, closing));
-        announce(&server, &socket);
+fn complain(error: &dyn Display) {
+    // There is nowhere to report that this failed.
+    let _ = writeln!(std::io::stderr(), "weir: {error}");
+}
 
-        let name = signals.next().await;
-        info!(signal = name, "closing");
-        ready::notify("STOPPING=1");
-        close.send_replace(true);
-        // Streams of events end after the server's last event, so the server closes first.
-        let closed = async {
-            server.close().await;
-            serving.await
-        };
-        tokio::select! {
-            closed = timeout(close_timeout, closed) => match closed {
-                Ok(served) => served.context("the control interface failed")?,
-                Err(_) => bail!("not closed within {close_timeout:?}; the rest is left to the system"),
-            },
-            name = signals.next() => {
-                warn!(signal = name, "exiting at once");
-                drop(socket);
-                // The workers die with this process: each has asked the kernel for that (PR_SET_PDEATHSIG).
-                std::process::exit(130);
-            }
+async fn serve(control: Option<PathBuf>, settings: Settings, log: LogLevelHandle) -> anyhow::Result<()> {
+    // Before anything is made that a signal would leave behind.
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let close_timeout = settings.close_timeout + CLOSE_MARGIN;
+    let limits = Limits {
+        close: settings.close_timeout + CLIENTS_MARGIN,
+        ..Limits::default()
+    };
+    let path = control.unwrap_or_else(http::default_path);
+    // Before the workers, because it is what fails when a server is running already.
+    let (socket, listener) = ControlSocket::bind(&path)?;
+    let server = tokio::select! {
+        server = Server::start(settings) => server.context("cannot start")?,
+        // The workers that are up by now end with what is dropped here.
+        name = signals.next() => {
+            info!(signal = name, "ended before the server was up");
+            return Ok(());
         }
-        Ok(())
+    };
+    let (close, closing) = watch::channel(false);
+    let options = ControlOptions {
+        on_log_settings: Some(Arc::new(move |settings| log.set(settings))),
+        ..ControlOptions::default()
+    };
+    let app = http::app(server.clone(), options);
+    let serving = tokio::spawn(http::serve(listener, app, limits, closing));
+    announce(&server, &socket);
+
+    let name = signals.next().await;
+    info!(signal = name, "closing");
+    ready::notify("STOPPING=1");
+    close.send_replace(true);
+    // Streams of events end after the server's last event, so the server closes first.
+    let closed = async {
+        server.close().await;
+        serving.await
+    };
+    tokio::select! {
+        closed = timeout(close_timeout, closed) => match closed {
+            Ok(served) => served.context("the control interface failed")?,
+            Err(_) => bail!("not closed within {}; the rest is left to the system", humantime::format_duration(close_timeout)),
+        },
+        name = signals.next() => {
+            warn!(signal = name, "exiting at once");
+            drop(socket);
+            // The workers die with this process: each has asked the kernel for that (PR_SET_PDEATHSIG).
+            std::process::exit(130);
+        }
     }
+    Ok(())
 }
 
 /// Says on standard output, and to the service manager if there is one, that clients can connect.

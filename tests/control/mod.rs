@@ -1,6 +1,7 @@
 //! A server with its control interface in this process, and a client of it.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,30 +22,33 @@ use weir::http::{ControlOptions, ControlSocket, Limits, app, serve};
 use weir::{Family, Server, Settings};
 
 /// A failure bound for whatever a test waits for; nothing comes near it when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something that must happen.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future)
         .await
         .unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 /// Settings for a server on loopback, with the worker that was built with this test.
-pub fn settings(workers: u32) -> Settings {
+pub(crate) fn settings(workers: u32) -> Settings {
     Settings {
         workers: std::num::NonZeroU32::new(workers),
         rtc_ipv4: Family::Address(std::net::Ipv4Addr::LOCALHOST),
         rtc_ipv6: Family::Off,
         worker_binary: Some(PathBuf::from(env!("CARGO_BIN_EXE_weir-worker"))),
+        // A busy machine is not what is tested.
+        start_timeout: PATIENCE,
+        ping_timeout: PATIENCE,
         ..Settings::default()
     }
 }
 
 /// A server that can be controlled.
-pub struct Control {
-    pub server: Server,
-    pub path: PathBuf,
+pub(crate) struct Control {
+    pub(crate) server: Server,
+    pub(crate) path: PathBuf,
     close: watch::Sender<bool>,
     serving: JoinHandle<()>,
     _socket: ControlSocket,
@@ -53,11 +57,11 @@ pub struct Control {
 
 impl Control {
     /// With two workers.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(settings(2), Limits::default(), ControlOptions::default()).await
     }
 
-    pub async fn start_with(settings: Settings, limits: Limits, options: ControlOptions) -> Self {
+    pub(crate) async fn start_with(settings: Settings, limits: Limits, options: ControlOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("weir.sock");
         let (socket, listener) = ControlSocket::bind(&path).unwrap();
@@ -75,22 +79,22 @@ impl Control {
     }
 
     /// A client with a connection of its own.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(&self.path).await
     }
 
     /// A connection on which anything can be said.
-    pub async fn raw(&self) -> UnixStream {
+    pub(crate) async fn raw(&self) -> UnixStream {
         UnixStream::connect(&self.path).await.unwrap()
     }
 
     /// Stops accepting; connections end when their requests are answered.
-    pub fn begin_close(&self) {
+    pub(crate) fn begin_close(&self) {
         self.close.send_replace(true);
     }
 
     /// Closes the server as `weir serve` does.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.begin_close();
         soon("the server's end", self.server.close()).await;
         soon("the control interface's end", self.serving).await.unwrap();
@@ -99,24 +103,24 @@ impl Control {
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub text: String,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    pub(crate) body: Value,
 }
 
 impl Answer {
     /// The body, if the status is this.
     #[track_caller]
-    pub fn expect(self, status: u16) -> Value {
+    pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         self.body
     }
 
     /// Checks that it is a refusal with this status, this code and a message that says this.
     #[track_caller]
-    pub fn refuses(&self, status: u16, code: &str, says: &str) {
+    pub(crate) fn refuses(&self, status: u16, code: &str, says: &str) {
         assert_eq!(self.status, status, "{}", self.text);
         let members: Vec<_> = self
             .body
@@ -134,35 +138,35 @@ impl Answer {
 }
 
 /// HTTP over a Unix socket.
-pub struct Client {
+pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
 }
 
 impl Client {
-    pub async fn connect(path: &std::path::Path) -> Self {
+    pub(crate) async fn connect(path: &std::path::Path) -> Self {
         let stream = UnixStream::connect(path).await.unwrap();
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self { sender }
     }
 
-    pub async fn get(&mut self, target: &str) -> Answer {
+    pub(crate) async fn get(&mut self, target: &str) -> Answer {
         self.send("GET", target, None).await
     }
 
-    pub async fn post(&mut self, target: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&mut self, target: &str, body: Value) -> Answer {
         self.send("POST", target, Some(body)).await
     }
 
-    pub async fn put(&mut self, target: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&mut self, target: &str, body: Value) -> Answer {
         self.send("PUT", target, Some(body)).await
     }
 
-    pub async fn delete(&mut self, target: &str) -> Answer {
+    pub(crate) async fn delete(&mut self, target: &str) -> Answer {
         self.send("DELETE", target, None).await
     }
 
-    pub async fn send(&mut self, method: &str, target: &str, body: Option<Value>) -> Answer {
+    pub(crate) async fn send(&mut self, method: &str, target: &str, body: Option<Value>) -> Answer {
         let text = body.map(|body| body.to_string());
         let headers: &[_] = if text.is_some() {
             &[("content-type", "application/json")]
@@ -173,7 +177,7 @@ impl Client {
     }
 
     /// Sends whatever is said.
-    pub async fn say(
+    pub(crate) async fn say(
         &mut self,
         method: &str,
         target: &str,
@@ -193,7 +197,7 @@ impl Client {
     }
 
     /// Sends a request and returns when its answer begins.
-    pub async fn begin(
+    pub(crate) async fn begin(
         &mut self,
         method: &str,
         target: &str,
@@ -213,13 +217,13 @@ impl Client {
     }
 
     /// Makes a room and returns its id.
-    pub async fn room(&mut self) -> u64 {
+    pub(crate) async fn room(&mut self) -> u64 {
         let room = self.post("/rooms", json!({})).await.expect(201);
         room["id"].as_u64().unwrap()
     }
 
     /// Makes a transport that knows no remote and returns its id.
-    pub async fn transport(&mut self, room: u64) -> u64 {
+    pub(crate) async fn transport(&mut self, room: u64) -> u64 {
         let transport = self
             .post(&format!("/rooms/{room}/transports"), json!({}))
             .await
@@ -228,7 +232,7 @@ impl Client {
     }
 
     /// Makes a producer with the three layers 1111, 2222 and 3333 and returns its id.
-    pub async fn camera(&mut self, transport: u64) -> u64 {
+    pub(crate) async fn camera(&mut self, transport: u64) -> u64 {
         let producer = self
             .post(&format!("/transports/{transport}/producers"), camera())
             .await
@@ -237,7 +241,7 @@ impl Client {
     }
 
     /// Makes a consumer and returns its id.
-    pub async fn consumer(&mut self, transport: u64, producer: u64) -> u64 {
+    pub(crate) async fn consumer(&mut self, transport: u64, producer: u64) -> u64 {
         let target = format!("/transports/{transport}/consumers");
         let consumer = self.post(&target, json!({"producer": producer})).await.expect(201);
         consumer["id"].as_u64().unwrap()
@@ -245,7 +249,7 @@ impl Client {
 }
 
 /// A body for `POST /transports/{id}/producers`.
-pub fn camera() -> Value {
+pub(crate) fn camera() -> Value {
     json!({
         "kind": "video",
         "rtpParameters": {

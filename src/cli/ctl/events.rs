@@ -204,7 +204,9 @@ impl Sentence {
 
 fn detail(name: &str, value: &Value) -> String {
     match value {
-        Value::Object(members) if name != "appData" && members.contains_key("kind") => {
+        // An application's own JSON is shown as JSON.
+        _ if name == "appData" => format!("{name}={value}"),
+        Value::Object(members) if members.contains_key("kind") => {
             format!("{name}=({})", flat(value))
         }
         Value::String(text) => format!("{name}={text}"),

@@ -224,6 +224,8 @@ pub(crate) fn write_pairs(out: &mut dyn Write, palette: Palette, pairs: &[(&str,
     let widest = pairs.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
     for (name, cell) in pairs {
         let padding = widest - width(name);
+        let nothing = Cell::none();
+        let cell = if cell.text.is_empty() { &nothing } else { cell };
         let name = palette.paint(Tone::Title, name);
         writeln!(out, "{name}{:padding$}  {}", "", palette.paint(cell.tone, &cell.text))?;
     }
@@ -295,8 +297,8 @@ mod tests {
     #[test]
     fn pairs_line_up() {
         let mut out = Vec::new();
-        let pairs = [("id", Cell::from(7)), ("remote", Cell::none())];
+        let pairs = [("id", Cell::from(7)), ("remote", Cell::none()), ("a", "".into())];
         write_pairs(&mut out, Palette::Plain, &pairs).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "id      7\nremote  -\n");
+        assert_eq!(String::from_utf8(out).unwrap(), "id      7\nremote  -\na       -\n");
     }
 }
