@@ -138,7 +138,7 @@ async fn lists_and_things_are_shown_as_tables() {
         ("room show 1", 6),
         ("transport show 1", 6),
         ("consumer show 1", 11),
-        ("worker show 1", 8),
+        ("worker show 1", 9),
         ("workers", 3),
         ("stats", 4),
         ("worker stats 1", 19),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use weir::http::{ControlOptions, Limits};
 
 /// Members whose values differ from run to run; only their types are compared.
-const VOLATILE: [&str; 18] = [
+const VOLATILE: [&str; 19] = [
     "at",
     "bitrate",
     "cname",
@@ -21,6 +21,7 @@ const VOLATILE: [&str; 18] = [
     "pingRttUs",
     "position",
     "receiveCalls",
+    "requests",
     "residentBytes",
     "sendCalls",
     "seq",
