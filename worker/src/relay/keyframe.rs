@@ -43,6 +43,8 @@ impl KeyFramePacer {
                 Pace::At(last + INTERVAL)
             }
             _ => {
+                // Also serves what was remembered, if this comes before its timer.
+                self.wanted = false;
                 self.last = Some(now);
                 Pace::Now
             }
@@ -84,5 +86,15 @@ mod tests {
         assert!(pacer.on_timer(Time::from_millis(1_010)));
         assert!(!pacer.on_timer(Time::from_millis(2_010)), "asked for once, sent once");
         assert_eq!(pacer.request(Time::from_millis(2_010)), Pace::Now);
+    }
+
+    #[test]
+    fn a_request_that_overtakes_the_timer_serves_what_was_remembered() {
+        let mut pacer = KeyFramePacer::default();
+        assert_eq!(pacer.request(Time::from_millis(0)), Pace::Now);
+        assert_eq!(pacer.request(Time::from_millis(500)), Pace::At(Time::from_millis(1_000)));
+        assert_eq!(pacer.request(Time::from_millis(1_200)), Pace::Now);
+        assert!(!pacer.on_timer(Time::from_millis(1_200)));
+        assert_eq!(pacer.request(Time::from_millis(1_500)), Pace::At(Time::from_millis(2_200)));
     }
 }
