@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use weir_channel::message::Notification;
+use weir_channel::message::{DropReason, Notification};
 
 use crate::rtp::codec::vp8;
 use crate::rtp::packet::rewrite;
@@ -119,9 +119,10 @@ impl Relay {
         let stream = &mut self.producers[producer_key].streams[usize::from(encoding)];
         let attached = std::mem::take(&mut stream.attached);
         let producer = &self.producers[producer_key];
+        let mut waiting = false;
         for key in &attached {
             let consumer = &mut self.consumers[*key];
-            if forward(
+            let passage = forward(
                 consumer,
                 producer,
                 now,
@@ -129,15 +130,21 @@ impl Relay {
                 &workspace.train,
                 &mut workspace.saved,
                 sink,
-            ) {
+            );
+            if passage.started {
                 workspace.started.push(*key);
             }
+            waiting |= passage.waiting;
         }
         let producer = &mut self.producers[producer_key];
         producer.streams[usize::from(encoding)].attached = attached;
         producer.counters.dispatched[usize::from(encoding)] += workspace.train.len() as u64;
         while let Some(key) = workspace.started.pop() {
             self.on_started(key);
+        }
+        // Requests get lost, and so do key frames: whoever still waits asks again.
+        if waiting {
+            self.request_key_frame(now, producer_key, encoding);
         }
     }
 
@@ -212,8 +219,16 @@ impl Workspace {
     }
 }
 
-/// Decides for each packet of a train, patches those that go, and hands over each unbroken run of them. Returns whether a
-/// start was among them.
+/// What a train did at one consumer.
+#[derive(Clone, Copy, Default)]
+struct Passage {
+    /// A flow started in it.
+    started: bool,
+    /// Its last packets wait for a key frame.
+    waiting: bool,
+}
+
+/// Decides for each packet of a train, patches those that go, and hands over each unbroken run of them.
 fn forward(
     consumer: &mut Consumer,
     producer: &Producer,
@@ -222,12 +237,12 @@ fn forward(
     train: &[PacketMeta],
     saved: &mut Vec<u8>,
     sink: &mut impl Sink,
-) -> bool {
+) -> Passage {
     let renames = consumer.renames.is_some();
     if renames {
         save_extensions(bytes, train, saved);
     }
-    let mut started = false;
+    let mut passage = Passage::default();
     let mut run = 0;
     for (index, packet) in train.iter().enumerate() {
         let payload_type = consumer.payload_type(packet.payload_type);
@@ -235,10 +250,14 @@ fn forward(
             Disposition::Forward => {}
             Disposition::Start => {
                 start(consumer, producer, packet, now);
-                started = true;
+                passage = Passage {
+                    started: true,
+                    waiting: false,
+                };
             }
             Disposition::Drop(reason) => {
                 consumer.dropped[reason as usize] += 1;
+                passage.waiting |= reason == DropReason::AwaitingKeyFrame;
                 hand_over(consumer, now, bytes, &train[run..index], sink);
                 run = index + 1;
                 continue;
@@ -260,7 +279,7 @@ fn forward(
     if renames {
         restore_extensions(bytes, train, saved);
     }
-    started
+    passage
 }
 
 /// The packet on which a flow begins.
