@@ -136,6 +136,11 @@ impl Consumer {
         (own != NONE).then_some(own)
     }
 
+    /// Neither paused nor out of reach: a key frame would not be wasted on it.
+    pub(super) fn can_be_sent(&self) -> bool {
+        !self.paused && self.flow.connected
+    }
+
     /// What it should be sent, of what is on offer.
     pub(super) fn selected(&self, producer: &Producer, available: Available) -> Option<u8> {
         select(available, self.preferred_profile, producer.preferred_profile)

@@ -66,7 +66,7 @@ impl Relay {
         self.consumers[key].flow.target = target;
         self.retune(key);
         let consumer = &self.consumers[key];
-        if let Some(target) = target.filter(|target| Some(*target) != consumer.flow.current && !consumer.paused) {
+        if let Some(target) = target.filter(|target| Some(*target) != consumer.flow.current && consumer.can_be_sent()) {
             self.request_key_frame(now, consumer.producer, target);
         }
     }
@@ -148,7 +148,7 @@ impl Relay {
     /// A consumer needs a key frame of what it gets, and of what it should get.
     pub(super) fn request_key_frame_for(&mut self, now: Time, key: ConsumerKey) {
         let consumer = &self.consumers[key];
-        if consumer.paused {
+        if !consumer.can_be_sent() {
             return;
         }
         let (producer, current, target) = (consumer.producer, consumer.flow.current, consumer.flow.target);
