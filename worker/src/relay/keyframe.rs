@@ -92,9 +92,15 @@ mod tests {
     fn a_request_that_overtakes_the_timer_serves_what_was_remembered() {
         let mut pacer = KeyFramePacer::default();
         assert_eq!(pacer.request(Time::from_millis(0)), Pace::Now);
-        assert_eq!(pacer.request(Time::from_millis(500)), Pace::At(Time::from_millis(1_000)));
+        assert_eq!(
+            pacer.request(Time::from_millis(500)),
+            Pace::At(Time::from_millis(1_000))
+        );
         assert_eq!(pacer.request(Time::from_millis(1_200)), Pace::Now);
         assert!(!pacer.on_timer(Time::from_millis(1_200)));
-        assert_eq!(pacer.request(Time::from_millis(1_500)), Pace::At(Time::from_millis(2_200)));
+        assert_eq!(
+            pacer.request(Time::from_millis(1_500)),
+            Pace::At(Time::from_millis(2_200))
+        );
     }
 }

@@ -131,6 +131,7 @@ impl Relay {
         let stream = &mut producer.streams[usize::from(encoding)];
         let accepted = stream.accept(arrived.now, encoding, codec, &header, start as u32, packet);
         let came_back = !stream.available && !matches!(accepted, Accepted::BadSequence);
+        let key_frame = matches!(&accepted, Accepted::Relay(meta) if meta.key_frame);
         if paused {
             stream.counters.paused += 1;
             producer.counters.paused += 1;
@@ -159,7 +160,7 @@ impl Relay {
             }
         }
         if came_back {
-            self.on_stream_available(arrived.now, key, encoding);
+            self.on_stream_available(arrived.now, key, encoding, key_frame);
         }
         Ok(())
     }

@@ -57,18 +57,25 @@ impl Relay {
 
     /// Chooses again what a consumer should be sent, and asks for the key frame it needs.
     pub(super) fn retarget(&mut self, now: Time, key: ConsumerKey) {
+        if let Some((producer, encoding)) = self.choose_target(key) {
+            self.request_key_frame(now, producer, encoding);
+        }
+    }
+
+    /// Chooses again what a consumer should be sent; returns the stream it needs a key frame of now.
+    fn choose_target(&mut self, key: ConsumerKey) -> Option<(ProducerKey, u8)> {
         let consumer = &self.consumers[key];
         let producer = &self.producers[consumer.producer];
         let target = consumer.selected(producer, producer.available());
         if target == consumer.flow.target {
-            return;
+            return None;
         }
         self.consumers[key].flow.target = target;
         self.retune(key);
         let consumer = &self.consumers[key];
-        if let Some(target) = target.filter(|target| Some(*target) != consumer.flow.current && consumer.can_be_sent()) {
-            self.request_key_frame(now, consumer.producer, target);
-        }
+        target
+            .filter(|target| Some(*target) != consumer.flow.current && consumer.can_be_sent())
+            .map(|target| (consumer.producer, target))
     }
 
     /// All consumers of a producer choose again.
@@ -79,10 +86,18 @@ impl Relay {
         }
     }
 
-    /// The first packet of a stream, or the first after a silence.
-    pub(super) fn on_stream_available(&mut self, now: Time, producer: ProducerKey, encoding: u8) {
+    /// The first packet of a stream, or the first after a silence. If it starts a key frame, that is the one that
+    /// those who choose the stream now need.
+    pub(super) fn on_stream_available(&mut self, now: Time, producer: ProducerKey, encoding: u8, key_frame: bool) {
         self.producers[producer].streams[usize::from(encoding)].available = true;
-        self.retarget_all(now, producer);
+        let mut needed = false;
+        for index in 0..self.producers[producer].consumers.len() {
+            let key = self.producers[producer].consumers[index];
+            needed |= self.choose_target(key).is_some();
+        }
+        if needed && !key_frame {
+            self.request_key_frame(now, producer, encoding);
+        }
     }
 
     /// A stream has fallen silent while others of its producer still come.
