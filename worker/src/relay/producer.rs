@@ -119,16 +119,16 @@ impl Producer {
             .map(|index| index as u8)
     }
 
-    /// The value of one of its extensions in a packet.
-    pub(super) fn extension_value<'a>(
-        &self,
-        uri: ExtensionUri,
-        bytes: &'a [u8],
-        block: Option<ExtensionBlock>,
-    ) -> Option<&'a [u8]> {
-        let element =
-            elements(bytes, block?).find(|element| self.extensions.get(usize::from(element.id)) == Some(&Some(uri)))?;
-        bytes.get(usize::from(element.value)..usize::from(element.value) + usize::from(element.len))
+    /// The encoding with an RTP stream id.
+    pub(super) fn encoding_of_rid(&self, rid: &[u8]) -> Option<u8> {
+        let has_rid = |stream: &Stream| stream.rid.as_ref().is_some_and(|own| own.as_bytes() == rid);
+        self.streams.iter().position(has_rid).map(|index| index as u8)
+    }
+
+    /// The value of one of its extensions, of those in a packet by their ids.
+    pub(super) fn extension_value<'a>(&self, uri: ExtensionUri, values: &[Option<&'a [u8]>; 15]) -> Option<&'a [u8]> {
+        let id = self.extensions.iter().position(|own| *own == Some(uri))?;
+        values[id]
     }
 
     /// Takes out of a packet what is not for the next hop: routing ids, hop-by-hop extensions, and what the producer did

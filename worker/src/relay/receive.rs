@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use weir_channel::message::{ExtensionUri, Notification, UnroutedReason};
 
+use crate::rtp::extension::elements;
 use crate::rtp::packet::{Header, Kind, classify};
 use crate::rtp::rtcp::{self, Feedback};
 use crate::time::Time;
 
 use super::datagram::Datagram;
 use super::limits::{BATCH_PACKETS_MAX, TRAIN_BYTES_MAX};
-use super::producer::Producer;
 use super::sink::{Port, Sink, TransportIx};
 use super::slots::{ProducerKey, TransportKey};
 use super::stream::Accepted;
@@ -192,46 +192,36 @@ impl Relay {
     }
 
     /// By MID first, then by RID (spec §2.5). Every producer reads the packet with its own extension ids, and two of one
-    /// transport may use the same RIDs if their MIDs tell them apart.
+    /// transport may use the same RIDs if their MIDs tell them apart. The packet is walked once, however many there are.
     fn find_route(&self, transport: TransportKey, packet: &[u8], header: &Header) -> Option<(ProducerKey, u8)> {
-        header.extension?;
-        let candidates = &self.transports[transport].producers;
-        let rid = |producer: &Producer| {
-            let rid = producer.extension_value(ExtensionUri::RtpStreamId, packet, header.extension)?;
-            let encoding = producer
-                .streams
-                .iter()
-                .position(|stream| stream.rid.as_deref().map(str::as_bytes) == Some(rid));
-            encoding.map(|encoding| encoding as u8)
-        };
-        let mut other_mid = false;
-        for key in candidates {
+        let mut values = [None; 15];
+        for element in elements(packet, header.extension?) {
+            if let Some(value) = values.get_mut(usize::from(element.id)) {
+                value.get_or_insert(element.value(packet));
+            }
+        }
+        let (mut by_rid, mut unsure) = (None, false);
+        for key in &self.transports[transport].producers {
             let producer = &self.producers[*key];
-            let Some(mid) = producer.extension_value(ExtensionUri::Mid, packet, header.extension) else {
-                continue;
-            };
-            if producer.mid.as_deref().map(str::as_bytes) == Some(mid) {
-                return match rid(producer) {
-                    Some(encoding) => Some((*key, encoding)),
-                    None if producer.streams.len() == 1 && producer.streams[0].rid.is_none() => Some((*key, 0)),
-                    None => None,
-                };
-            }
-            other_mid |= producer.mid.is_some();
-        }
-        if other_mid && candidates.iter().all(|key| self.producers[*key].mid.is_some()) {
-            return None; // it names a MID, and nobody here has it
-        }
-        let mut found = None;
-        for key in candidates {
-            if let Some(encoding) = rid(&self.producers[*key]) {
-                if found.is_some() {
-                    return None; // two producers would take it: neither is sure
+            let rid = producer.extension_value(ExtensionUri::RtpStreamId, &values);
+            let encoding = rid.and_then(|rid| producer.encoding_of_rid(rid));
+            match (&producer.mid, producer.extension_value(ExtensionUri::Mid, &values)) {
+                (Some(own), Some(mid)) if own.as_bytes() == mid => {
+                    let lone = producer.streams.len() == 1 && producer.streams[0].rid.is_none();
+                    return encoding.or(lone.then_some(0)).map(|encoding| (*key, encoding));
                 }
-                found = Some((*key, encoding));
+                // It says whose it is, and it is not this one's, whatever its RID.
+                (Some(_), Some(_)) => {}
+                _ => {
+                    if let Some(encoding) = encoding {
+                        unsure |= by_rid.is_some();
+                        by_rid = Some((*key, encoding));
+                    }
+                }
             }
         }
-        found
+        // Two producers would take it: neither is sure.
+        by_rid.filter(|_| !unsure)
     }
 
     /// Reads what a receiver says of its consumers, and a sender of its producers (RFC 3550 §6, RFC 4585, RFC 5104).
