@@ -111,7 +111,7 @@ impl Relay {
         let known = self.transports[arrived.transport].ssrcs.get(&header.ssrc).copied();
         let (key, encoding) = match known {
             Some(route) => route,
-            None => self.learn_route(arrived.transport, packet, &header)?,
+            None => self.learn_route(arrived, packet, &header)?,
         };
         let producer = &mut self.producers[key];
         let codec = producer
@@ -169,12 +169,12 @@ impl Relay {
     /// one that its MID or RID vouches for is the stream's.
     fn learn_route(
         &mut self,
-        transport: TransportKey,
+        arrived: &Arrived,
         packet: &[u8],
         header: &Header,
     ) -> Result<(ProducerKey, u8), UnroutedReason> {
         let (key, encoding) = self
-            .find_route(transport, packet, header)
+            .find_route(arrived.transport, packet, header)
             .ok_or(UnroutedReason::UnknownStream)?;
         let producer = &mut self.producers[key];
         // Not its media: an RTX stream carries its MID too.
@@ -182,11 +182,15 @@ impl Relay {
             return Err(UnroutedReason::UnknownPayloadType);
         }
         let stream = &mut producer.streams[usize::from(encoding)];
-        let transport = &mut self.transports[transport];
+        // A packet that the network held back must not make the stream start over twice.
+        if stream.was_carried_by(header.ssrc, arrived.now) {
+            return Err(UnroutedReason::UnknownStream);
+        }
+        let transport = &mut self.transports[arrived.transport];
         if let Some(old) = stream.ssrc {
             transport.ssrcs.remove(&old);
         }
-        stream.on_new_ssrc(header.ssrc);
+        stream.on_new_ssrc(arrived.now, header.ssrc);
         transport.ssrcs.insert(header.ssrc, (key, encoding));
         Ok((key, encoding))
     }

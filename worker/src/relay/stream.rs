@@ -17,6 +17,10 @@ use super::slots::ConsumerKey;
 /// A stream that has sent nothing for this long is inactive, if another one of its producer still sends (spec §2.8).
 pub(super) const INACTIVE_AFTER: Duration = Duration::from_secs(1);
 
+/// How long packets of an SSRC may still come after the sender has gone over to another one. A sender that goes back and
+/// forth faster than this is not followed.
+const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
+
 /// A stream of a producer.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -26,6 +30,8 @@ pub(super) struct Stream {
     pub rid: Option<String>,
     /// What carries it now: given at creation, or learned.
     pub ssrc: Option<u32>,
+    /// What carried it before, and until when.
+    previous_ssrc: Option<(u32, Time)>,
     /// On offer: packets have come, and lately enough.
     pub available: bool,
     /// When the last packet came.
@@ -94,6 +100,7 @@ impl Stream {
             profile,
             rid,
             ssrc,
+            previous_ssrc: None,
             available: false,
             last_packet: None,
             epoch: 0,
@@ -114,9 +121,16 @@ impl Stream {
         }
     }
 
+    /// Whether this SSRC carried the stream until a moment ago.
+    pub(super) fn was_carried_by(&self, ssrc: u32, now: Time) -> bool {
+        self.previous_ssrc
+            .is_some_and(|(previous, until)| previous == ssrc && now.since(until) < STRAGGLERS_FOR)
+    }
+
     /// Another SSRC carries the stream from now on: nothing of its numbers means anything any more.
-    pub(super) fn on_new_ssrc(&mut self, ssrc: u32) {
+    pub(super) fn on_new_ssrc(&mut self, now: Time, ssrc: u32) {
         self.counters.expected_before += self.expected_now();
+        self.previous_ssrc = self.ssrc.map(|previous| (previous, now));
         self.ssrc = Some(ssrc);
         self.seq = SeqExtender::default();
         self.seen = Seen::default();
