@@ -464,7 +464,7 @@ fn a_stream_that_starts_over_is_asked() {
     track.announce();
     let receiver = sim.transport(room);
     let consumer = sim.consumer(receiver, &track);
-    let mut send = |sim: &mut Sim, track: &mut Track, key| {
+    let send = |sim: &mut Sim, track: &mut Track, key| {
         let frame = track.stream().frame_of(2, key);
         sim.send(sender, &frame);
     };
