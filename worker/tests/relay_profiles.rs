@@ -312,7 +312,7 @@ fn silence_is_noticed_at_the_next_check() {
         let last = sim.now;
         while sim.notifications.is_empty() {
             sim.advance(ms(1));
-            if sim.now.0 % 10_000_000 == 0 {
+            if sim.now.0.is_multiple_of(10_000_000) {
                 send(&mut sim, &mut track, L, false);
             }
         }

@@ -93,6 +93,10 @@ impl Sim {
             .iter()
             .map(|packet| (packet.mark().stream, packet.mark().seq))
             .collect();
+        let mut first_batches = BTreeMap::new();
+        for delivery in &self.log.deliveries {
+            first_batches.entry(delivery.mark.stream).or_insert(delivery.batch);
+        }
         for (index, segment) in segments.iter().enumerate() {
             let next = segments.get(index + 1).map_or(usize::MAX, |next| next.batch);
             let broken = self.log.breaks.iter().filter_map(|(after, what)| {
@@ -102,18 +106,20 @@ impl Sim {
                 };
                 (ours && *after >= segment.batch).then_some(after + 1)
             });
-            let replaced = self.log.deliveries.iter().filter_map(|delivery| {
-                let old = self.log.replaced.get(&delivery.mark.stream)?;
-                (*old == segment.first.stream && delivery.batch > segment.batch).then_some(delivery.batch)
+            let replaced = self.log.replaced.iter().filter_map(|(new, old)| {
+                let batch = *first_batches.get(new).filter(|_| *old == segment.first.stream)?;
+                (batch > segment.batch).then_some(batch)
             });
             let end = broken.chain(replaced).min().unwrap_or(usize::MAX).min(next);
-            let start = self
+            let batch = self
                 .log
                 .deliveries
+                .partition_point(|delivery| delivery.batch < segment.batch);
+            let start = self.log.deliveries[batch..]
                 .iter()
                 .position(|delivery| delivery.batch == segment.batch && delivery.mark == segment.first)
                 .expect("a segment starts on a packet that was delivered");
-            for delivery in &self.log.deliveries[start..] {
+            for delivery in &self.log.deliveries[batch + start..] {
                 if delivery.batch >= end {
                     break;
                 }

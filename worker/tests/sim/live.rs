@@ -186,6 +186,12 @@ impl Live {
         }
     }
 
+    /// A sender's stream goes on under the same SSRC, at other numbers.
+    pub fn start_over(&mut self, sender: usize, place: usize) {
+        let ssrc = self.senders[sender].track.streams[place].ssrc;
+        self.change_ssrc(sender, place, ssrc);
+    }
+
     /// A sender's stream goes on under another SSRC, at other numbers, with the same MID or RID.
     pub fn change_ssrc(&mut self, sender: usize, place: usize, ssrc: u32) {
         let number = self.sim.stream_number();
