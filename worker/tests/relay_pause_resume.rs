@@ -21,6 +21,9 @@ fn camera_and_viewer(sim: &mut Sim, codec: CodecName) -> (Track, ConsumerId) {
     (track, consumer)
 }
 
+/// (the producer, the consumer)
+type Paused = (bool, bool);
+
 /// The four commands, by their place in the table below.
 fn command(place: usize, track: &Track, consumer: ConsumerId) -> Method {
     let producer = track.id();
@@ -43,7 +46,7 @@ fn command(place: usize, track: &Track, consumer: ConsumerId) -> Method {
 /// ```
 #[test]
 fn every_command_in_every_state() {
-    const TABLE: [((bool, bool), [(bool, bool); 4]); 4] = [
+    const TABLE: [(Paused, [Paused; 4]); 4] = [
         (
             (false, false),
             [(true, false), (false, false), (false, true), (false, false)],
