@@ -1,6 +1,8 @@
 //! The recorded media through the relay itself, on a virtual clock: what the demo shows with processes and sockets, held
 //! here packet by packet, the same on every run.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

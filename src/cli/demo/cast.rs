@@ -1,0 +1,335 @@
+//! Everything that takes part: the server, its rooms, who produces and who consumes.
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use socket2::SockRef;
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use weir::media::{Catalogue, Recording, Replay, SentLog, StreamCheck};
+use weir::{
+    ConsumerOptions, ConsumerRtp, Event, EventKind, Family, PlainTransportOptions, Producer, ProducerOptions, Profile,
+    Remote, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
+};
+
+use super::receiver::Seat;
+use super::recordings::{self, LAYERS};
+use super::sender::Sender;
+use super::story::{Moment, MomentKind, Teller};
+
+/// Receive buffer of each receiver's socket. On loopback nothing is lost unless a socket overflows, and a demo on a busy
+/// machine must not lose for that.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// The cast, on stage.
+#[derive(Debug)]
+pub(super) struct Cast {
+    server: Server,
+    /// Who produces; consumers refer to them by position.
+    pub(super) players: Vec<Player>,
+    /// Who consumes.
+    pub(super) seats: Vec<Arc<Seat>>,
+    teller: Teller,
+    epoch: Instant,
+    waiting: Vec<Sender>,
+    senders: JoinSet<Result<()>>,
+    receivers: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    worker_deaths: AtomicU64,
+}
+
+/// One who produces.
+#[derive(Debug)]
+pub(super) struct Player {
+    pub(super) name: &'static str,
+    pub(super) room: &'static str,
+    pub(super) producer: Producer,
+    pub(super) tracks: Vec<Arc<Recording>>,
+    pub(super) profiles: Vec<Profile>,
+    pub(super) sent: Arc<SentLog>,
+    pub(super) key_frame_requests: Arc<AtomicU64>,
+}
+
+/// The parts of the play. The script acts on the first room; the second shows that it does not notice.
+pub(super) mod part {
+    pub(in crate::cli::demo) const CAMERA: &str = "camera";
+    pub(in crate::cli::demo) const ANA: &str = "ana";
+    pub(in crate::cli::demo) const BEN: &str = "ben";
+    pub(in crate::cli::demo) const CLEO: &str = "cleo";
+}
+
+impl Cast {
+    /// Starts the server and brings everybody on stage. Nothing is sent yet.
+    pub(super) async fn assemble(workers: Option<NonZeroU32>, teller: Teller) -> Result<Self> {
+        let settings = Settings {
+            workers,
+            rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
+            rtc_ipv6: Family::Off,
+            ..Settings::default()
+        };
+        let server = Server::start(settings).await.context("cannot start the server")?;
+        let mut cast = Self {
+            server,
+            players: Vec::new(),
+            seats: Vec::new(),
+            teller,
+            epoch: Instant::now(),
+            waiting: Vec::new(),
+            senders: JoinSet::new(),
+            receivers: JoinSet::new(),
+            stop: watch::Sender::new(false),
+            worker_deaths: AtomicU64::new(0),
+        };
+        match cast.populate().await {
+            Ok(()) => Ok(cast),
+            Err(error) => {
+                cast.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn populate(&mut self) -> Result<()> {
+        let stage = self.server.create_room(RoomOptions::default()).await?;
+        let camera = self.add_camera(&stage, part::CAMERA, "stage").await?;
+        let microphone = self.add_microphone(&stage, "microphone", "stage").await?;
+        self.add_seat(&stage, part::ANA, camera, Profile::Default).await?;
+        self.add_seat(&stage, part::BEN, camera, Profile::Medium).await?;
+        self.add_seat(&stage, part::CLEO, camera, Profile::High).await?;
+        self.add_seat(&stage, "dora", microphone, Profile::Default).await?;
+
+        let foyer = self.server.create_room(RoomOptions::default()).await?;
+        let camera = self.add_camera(&foyer, "camera 2", "foyer").await?;
+        let microphone = self.add_microphone(&foyer, "microphone 2", "foyer").await?;
+        self.add_seat(&foyer, "eli", camera, Profile::Low).await?;
+        self.add_seat(&foyer, "fay", microphone, Profile::Default).await?;
+        Ok(())
+    }
+
+    /// A simulcast camera. Its transport learns where it sends from.
+    async fn add_camera(&mut self, room: &Room, name: &'static str, room_name: &'static str) -> Result<usize> {
+        let tracks = recordings::camera()?;
+        let encodings = std::iter::zip(&tracks, LAYERS)
+            .map(|(track, profile)| RtpEncoding::layer(track.ssrc(), profile))
+            .collect();
+        self.add_player(room, (name, room_name), tracks, encodings, true).await
+    }
+
+    /// A microphone. Its transport is told where it sends from.
+    async fn add_microphone(&mut self, room: &Room, name: &'static str, room_name: &'static str) -> Result<usize> {
+        let tracks = recordings::microphone()?;
+        let encodings = tracks.iter().map(|track| RtpEncoding::ssrc(track.ssrc())).collect();
+        self.add_player(room, (name, room_name), tracks, encodings, false).await
+    }
+
+    async fn add_player(
+        &mut self,
+        room: &Room,
+        (name, room_name): (&'static str, &'static str),
+        tracks: Vec<Arc<Recording>>,
+        encodings: Vec<RtpEncoding>,
+        comedia: bool,
+    ) -> Result<usize> {
+        let first = tracks.first().context("a player without a track")?;
+        let (codec, payload_type) = (first.codec(), first.payload_type());
+        let socket = bind().await?;
+        let remote = Remote {
+            rtp: socket.local_addr()?,
+            rtcp: None,
+        };
+        let options = PlainTransportOptions {
+            remote: (!comedia).then_some(remote),
+            comedia,
+            app_data: json!({ "name": name }),
+            ..PlainTransportOptions::default()
+        };
+        let transport = room.create_plain_transport(options).await?;
+        socket
+            .connect((transport.tuple().local_ip, transport.tuple().local_port))
+            .await?;
+        let profiles = encodings.iter().map(|encoding| encoding.profile.unwrap_or_default());
+        let profiles = profiles.collect();
+        let rtp_parameters = RtpParameters {
+            codecs: vec![RtpCodec::new(codec, payload_type)],
+            encodings,
+            ..RtpParameters::default()
+        };
+        let options = ProducerOptions {
+            app_data: json!({ "name": name }),
+            ..ProducerOptions::new(codec.kind(), rtp_parameters)
+        };
+        let producer = transport.produce(options).await?;
+
+        let sent = Arc::new(SentLog::new(&tracks));
+        let key_frame_requests = Arc::new(AtomicU64::new(0));
+        self.waiting.push(Sender {
+            replay: Replay::new(tracks.clone()).with_context(|| format!("the recordings of {name}"))?,
+            socket,
+            sent: Arc::clone(&sent),
+            key_frame_requests: Arc::clone(&key_frame_requests),
+            cname: "demo@weir",
+            stop: self.stop.subscribe(),
+        });
+        self.players.push(Player {
+            name,
+            room: room_name,
+            producer,
+            tracks,
+            profiles,
+            sent,
+            key_frame_requests,
+        });
+        Ok(self.players.len() - 1)
+    }
+
+    async fn add_seat(
+        &mut self,
+        room: &Room,
+        name: &'static str,
+        source: usize,
+        preferred_profile: Profile,
+    ) -> Result<()> {
+        let player = &self.players[source];
+        let socket = bind().await?;
+        SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
+        let options = PlainTransportOptions {
+            remote: Some(Remote {
+                rtp: socket.local_addr()?,
+                rtcp: None,
+            }),
+            app_data: json!({ "name": name }),
+            ..PlainTransportOptions::default()
+        };
+        let transport = room.create_plain_transport(options).await?;
+        // Every receiver wants another payload type than the producer's, so that the mapping shows.
+        let payload_types = player
+            .producer
+            .rtp_parameters()
+            .codecs
+            .iter()
+            .map(|codec| codec.payload_type);
+        let payload_type = 100 + self.seats.len() as u8;
+        let options = ConsumerOptions {
+            preferred_profile,
+            rtp: ConsumerRtp {
+                payload_types: payload_types.map(|theirs| (theirs, payload_type)).collect(),
+                ..ConsumerRtp::default()
+            },
+            app_data: json!({ "name": name }),
+            ..ConsumerOptions::default()
+        };
+        let consumer = transport.consume(&player.producer, options).await?;
+        let ssrc = consumer
+            .rtp_parameters()
+            .encodings
+            .first()
+            .and_then(|encoding| encoding.ssrc);
+        let ssrc = ssrc.with_context(|| format!("{name}'s consumer has no SSRC"))?;
+        let catalogue = Arc::new(Catalogue::new(&player.tracks));
+        let seat = Arc::new(Seat::new(
+            name,
+            source,
+            consumer,
+            player.profiles.clone(),
+            Arc::clone(&player.sent),
+            StreamCheck::new(catalogue, ssrc, payload_type),
+            self.teller.clone(),
+            self.epoch,
+        ));
+        self.receivers.spawn(Arc::clone(&seat).receive(socket));
+        self.seats.push(seat);
+        Ok(())
+    }
+
+    /// Everybody who produces begins, at once.
+    pub(super) fn start_senders(&mut self) {
+        for sender in self.waiting.drain(..) {
+            self.senders.spawn(sender.run());
+        }
+    }
+
+    /// Everybody who produces has sent their last packet when this returns.
+    ///
+    /// # Errors
+    /// When one of them had to give up before.
+    pub(super) async fn stop_senders(&mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.senders.join_next().await {
+            ended.context("a sender panicked")??;
+        }
+        Ok(())
+    }
+
+    /// Ends it all. No worker is left when this returns.
+    pub(super) async fn close(mut self) {
+        self.senders.shutdown().await;
+        self.receivers.shutdown().await;
+        self.server.close().await;
+    }
+
+    /// The server they all use.
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// How long it has been going.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Tells a moment of the script.
+    pub(super) fn tell(&self, target: &'static str, text: impl Into<String>) {
+        let moment = self.moment(MomentKind::Step {
+            target,
+            text: text.into(),
+        });
+        // A listener that is behind misses it.
+        let _ = self.teller.try_send(moment);
+    }
+
+    /// The server says something.
+    pub(super) fn on_event(&self, event: &Event) -> Moment {
+        if matches!(event.kind, EventKind::WorkerDied { .. }) {
+            self.worker_deaths.fetch_add(1, Ordering::Relaxed);
+        }
+        self.moment(MomentKind::Server {
+            event: Box::new(event.clone()),
+        })
+    }
+
+    /// How many worker processes died so far.
+    pub(super) fn worker_deaths(&self) -> u64 {
+        self.worker_deaths.load(Ordering::Relaxed)
+    }
+
+    /// The player with this name; the script names only those there are.
+    pub(super) fn player(&self, name: &str) -> Option<(usize, &Player)> {
+        self.players.iter().enumerate().find(|(_, player)| player.name == name)
+    }
+
+    /// The seat with this name.
+    pub(super) fn seat(&self, name: &str) -> Option<&Arc<Seat>> {
+        self.seats.iter().find(|seat| seat.name == name)
+    }
+
+    fn moment(&self, kind: MomentKind) -> Moment {
+        Moment {
+            at_ms: self.elapsed().as_millis() as u64,
+            kind,
+        }
+    }
+}
+
+/// A socket of ours on loopback.
+async fn bind() -> Result<UdpSocket> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .context("cannot open a UDP socket on loopback")
+}

@@ -1,0 +1,265 @@
+//! What happens in the play: the producer is paused and resumed, one consumer is paused and resumed, and the preferred profile
+//! of another goes from high to low and back.
+//!
+//! No step is believed to have worked because it was answered: each waits until the receivers see it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use tokio::time::{sleep, sleep_until, timeout};
+use weir::{Producer, Profile};
+
+use super::cast::{Cast, Player, part};
+use super::receiver::{Progress, Seat};
+use super::verdict::Finding;
+
+/// How long to wait for what must happen. Key frames come every two seconds; five times that is not patience but failure.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often to ask for what cannot be waited on.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// When things happen, in shares of the whole length. Pausing a consumer and stepping another one's profile overlap: neither
+/// may disturb the other, and a short demo has time for both.
+mod cue {
+    pub(super) const PRODUCER_PAUSE: f64 = 0.20;
+    pub(super) const PRODUCER_RESUME: f64 = 0.32;
+    pub(super) const CONSUMER_PAUSE: f64 = 0.45;
+    pub(super) const CONSUMER_RESUME: f64 = 0.60;
+    pub(super) const STEP_DOWN: f64 = 0.50;
+    pub(super) const STEP_UP: f64 = 0.75;
+    pub(super) const END: f64 = 1.0;
+}
+
+/// How the play went.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// One for each step, as far as it came.
+    pub(super) findings: Vec<Finding>,
+    /// Somebody ended it early.
+    pub(super) interrupted: bool,
+}
+
+impl Outcome {
+    /// Nothing can be said about the steps.
+    pub(super) fn interrupted() -> Self {
+        Self {
+            findings: Vec::new(),
+            interrupted: true,
+        }
+    }
+}
+
+/// Plays it, from the first packet to the end of `length`.
+pub(super) async fn play(cast: &Cast, length: Duration) -> Outcome {
+    let stage = Stage {
+        cast,
+        start: tokio::time::Instant::now(),
+        length,
+    };
+    let mut findings = vec![Finding::of("everyone-receives", stage.overture().await)];
+    findings.push(Finding::of("producer-pause", stage.pause_producer().await));
+    let (paused, stepped) = futures::join!(stage.pause_consumer(), stage.step_profile());
+    findings.push(Finding::of("consumer-pause", paused));
+    findings.push(Finding::of("profile-steps", stepped));
+    stage.wait_for(cue::END).await;
+    Outcome {
+        findings,
+        interrupted: false,
+    }
+}
+
+struct Stage<'a> {
+    cast: &'a Cast,
+    start: tokio::time::Instant,
+    length: Duration,
+}
+
+impl Stage<'_> {
+    async fn wait_for(&self, share: f64) {
+        sleep_until(self.start + self.length.mul_f64(share)).await;
+    }
+
+    /// Everyone receives, and those who want the highest profile have it.
+    async fn overture(&self) -> Result<String> {
+        for seat in &self.cast.seats {
+            let best = best_track(seat);
+            see(seat, "its stream", |progress| progress.track == Some(best)).await?;
+        }
+        Ok(format!(
+            "all {} consumers, each the profile it wants",
+            self.cast.seats.len()
+        ))
+    }
+
+    async fn pause_producer(&self) -> Result<String> {
+        let (index, player) = self.cast.player(part::CAMERA).context("there is no camera")?;
+        let viewers: Vec<&Arc<Seat>> = self.cast.seats.iter().filter(|seat| seat.source == index).collect();
+        self.wait_for(cue::PRODUCER_PAUSE).await;
+
+        player.producer.pause(json!({ "by": "demo" })).await?;
+        self.cast
+            .tell(player.name, "is paused: nothing sent from now on may arrive");
+        let pause = begin_pause(player, &viewers);
+        self.wait_for(cue::PRODUCER_RESUME).await;
+        let withheld = end_pause(player, &viewers, pause).await?;
+        let starts: Vec<u64> = viewers.iter().map(|seat| seat.progress().starts).collect();
+        player.producer.resume(json!({ "by": "demo" })).await?;
+        self.cast
+            .tell(player.name, "is resumed: pictures come from the next key frame on");
+
+        for (seat, starts) in std::iter::zip(&viewers, starts) {
+            see(seat, "its stream again", |progress| progress.starts > starts).await?;
+        }
+        if withheld == 0 {
+            bail!("nothing was sent during the pause, so it shows nothing");
+        }
+        let viewers = viewers.len();
+        Ok(format!(
+            "{} paused: {withheld} packets withheld from each of {viewers} consumers, who all started again",
+            player.name
+        ))
+    }
+
+    async fn pause_consumer(&self) -> Result<String> {
+        let seat = self.cast.seat(part::BEN).context("there is no ben")?;
+        let player = &self.cast.players[seat.source];
+        self.wait_for(cue::CONSUMER_PAUSE).await;
+
+        seat.consumer.pause(json!({ "by": "demo" })).await?;
+        self.cast
+            .tell(seat.name, "is paused: nothing sent from now on may arrive");
+        let pause = begin_pause(player, &[seat]);
+        self.wait_for(cue::CONSUMER_RESUME).await;
+        let withheld = end_pause(player, &[seat], pause).await?;
+        let starts = seat.progress().starts;
+        seat.consumer.resume(json!({ "by": "demo" })).await?;
+        self.cast
+            .tell(seat.name, "is resumed: pictures come from the next key frame on");
+
+        see(seat, "its stream again", |progress| progress.starts > starts).await?;
+        if withheld == 0 {
+            bail!("nothing was sent during the pause, so it shows nothing");
+        }
+        Ok(format!(
+            "{} paused: {withheld} packets of {} withheld, then it started again",
+            seat.name, player.name
+        ))
+    }
+
+    async fn step_profile(&self) -> Result<String> {
+        let seat = self.cast.seat(part::CLEO).context("there is no cleo")?;
+        let mut sizes = vec![size(seat)?];
+        for (share, profile) in [(cue::STEP_DOWN, Profile::Low), (cue::STEP_UP, Profile::High)] {
+            self.wait_for(share).await;
+            let track = track_of(seat, profile)?;
+            let switches = seat.progress().switches;
+            seat.consumer.set_preferred_profile(profile).await?;
+            self.cast.tell(
+                seat.name,
+                format!("prefers {profile} now: it goes over with the next key frame"),
+            );
+            see(seat, "the other profile", |progress| {
+                progress.switches == switches + 1 && progress.track == Some(track)
+            })
+            .await?;
+            sizes.push(size(seat)?);
+            // The event is on its way; the packet was faster.
+            eventually(&format!("{} effective profile to be {profile}", seat.name), || async {
+                Ok(seat.consumer.effective_profile() == Some(profile))
+            })
+            .await?;
+        }
+        let distinct = sizes.windows(2).all(|pair| pair[0] != pair[1]);
+        if !distinct || sizes.first() != sizes.last() {
+            bail!("the picture's size went {}", sizes.join(" → "));
+        }
+        Ok(format!(
+            "{}: {}, each switch on a key frame",
+            seat.name,
+            sizes.join(" → ")
+        ))
+    }
+}
+
+/// The mark at which a pause was confirmed.
+#[derive(Clone, Copy)]
+struct PauseMark(u64);
+
+/// Tells the judges that nothing sent from now on may arrive. While all of them wait for it, so that a packet that was
+/// sent later cannot have been taken before.
+fn begin_pause(player: &Player, seats: &[&Arc<Seat>]) -> PauseMark {
+    let mut checks: Vec<_> = seats.iter().map(|seat| seat.check()).collect();
+    let mark = player.sent.mark();
+    for check in &mut checks {
+        check.pause(mark);
+    }
+    PauseMark(mark)
+}
+
+/// Tells the judges up to where nothing may arrive: what the worker has received while still paused. Says how many packets
+/// that are.
+async fn end_pause(player: &Player, seats: &[&Arc<Seat>], from: PauseMark) -> Result<u64> {
+    let to = player.sent.mark();
+    received(&player.producer, to).await?;
+    for seat in seats {
+        seat.check().resume(to);
+    }
+    Ok(to.saturating_sub(from.0))
+}
+
+/// Waits until the worker has received this many packets of a producer.
+pub(super) async fn received(producer: &Producer, packets: u64) -> Result<()> {
+    let what = format!("the worker to receive {packets} packets of {}", producer.id());
+    eventually(&what, || async {
+        let stats = producer.stats().await?;
+        Ok(stats.streams.iter().map(|stream| stream.packets).sum::<u64>() >= packets)
+    })
+    .await
+}
+
+/// Asks until the answer is yes.
+pub(super) async fn eventually<F: Future<Output = Result<bool>>>(what: &str, ask: impl Fn() -> F) -> Result<()> {
+    let asking = async {
+        while !ask().await? {
+            sleep(ASK_AGAIN).await;
+        }
+        Ok(())
+    };
+    timeout(PATIENCE, asking)
+        .await
+        .with_context(|| format!("waited {} s for {what}", PATIENCE.as_secs()))?
+}
+
+/// Waits until a receiver sees something.
+async fn see(seat: &Seat, what: impl fmt::Display, seen: impl Fn(&Progress) -> bool) -> Result<()> {
+    let mut progress = seat.watch();
+    timeout(PATIENCE, progress.wait_for(|progress| seen(progress)))
+        .await
+        .with_context(|| format!("{} waited {} s for {what}", seat.name, PATIENCE.as_secs()))?
+        .context("the receiver is gone")?;
+    Ok(())
+}
+
+fn size(seat: &Seat) -> Result<String> {
+    let resolution = seat.progress().resolution;
+    let resolution = resolution.with_context(|| format!("{} has seen no key frame", seat.name))?;
+    Ok(resolution.to_string())
+}
+
+fn track_of(seat: &Seat, profile: Profile) -> Result<usize> {
+    seat.profiles
+        .iter()
+        .position(|own| *own == profile)
+        .with_context(|| format!("{} has no profile {profile}", seat.name))
+}
+
+/// The track a consumer is due: the highest that its preference allows.
+fn best_track(seat: &Seat) -> usize {
+    let preferred = seat.consumer.preferred_profile();
+    let allowed = |profile: &Profile| preferred == Profile::Default || *profile <= preferred;
+    seat.profiles.iter().rposition(allowed).unwrap_or(0)
+}

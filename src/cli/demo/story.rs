@@ -1,0 +1,88 @@
+//! What is worth telling while the demo plays.
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+use weir::media::vp8::Resolution;
+use weir::{Event, Profile};
+
+/// Where moments are told. A listener that cannot keep up misses some; nothing waits for it.
+pub(super) type Teller = mpsc::Sender<Moment>;
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Moment {
+    /// Counted from the first packet.
+    pub(super) at_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub(super) kind: MomentKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(super) enum MomentKind {
+    /// The script did something.
+    Step { target: &'static str, text: String },
+    /// A consumer's stream began, or began again after a pause.
+    Started {
+        consumer: &'static str,
+        profile: Profile,
+        resolution: Option<String>,
+    },
+    /// A consumer's stream went over to another profile.
+    Switched {
+        consumer: &'static str,
+        from: Profile,
+        to: Profile,
+        resolution: Option<String>,
+    },
+    /// A consumer's stream broke a promise; told once for each promise.
+    Fault {
+        consumer: &'static str,
+        check: &'static str,
+        text: String,
+    },
+    /// The server says so.
+    Server { event: Box<Event> },
+}
+
+impl MomentKind {
+    /// Whom it is about.
+    pub(super) fn target(&self) -> Option<&'static str> {
+        match self {
+            Self::Step { target, .. } => Some(target),
+            Self::Started { consumer, .. } | Self::Switched { consumer, .. } | Self::Fault { consumer, .. } => {
+                Some(consumer)
+            }
+            Self::Server { .. } => None,
+        }
+    }
+
+    /// It in words, without its target.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Step { text, .. } => text.clone(),
+            Self::Started {
+                profile, resolution, ..
+            } => match resolution {
+                Some(resolution) => format!("starts with a key frame, {profile} {resolution}"),
+                None => "starts".to_owned(),
+            },
+            Self::Switched {
+                from, to, resolution, ..
+            } => {
+                let resolution = resolution.as_deref().unwrap_or("?");
+                format!("switches from {from} to {to} on a key frame, {resolution}")
+            }
+            Self::Fault { check, text, .. } => format!("breaks {check}: {text}"),
+            Self::Server { event } => format!("{:?}", event.kind),
+        }
+    }
+}
+
+/// A resolution for a moment.
+pub(super) fn written(resolution: Option<Resolution>) -> Option<String> {
+    resolution.map(|resolution| resolution.to_string())
+}

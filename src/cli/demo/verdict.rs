@@ -1,0 +1,281 @@
+//! The verdict: what the receivers judged, what the script saw, and whether every packet is in exactly one place.
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use weir::media::check::Check;
+use weir::{ConsumerStats, DropReason, WorkerState};
+
+use super::cast::{Cast, Player};
+use super::receiver::Seat;
+use super::script::{self, Outcome};
+
+/// What the demo came to.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Verdict {
+    pub(super) interrupted: bool,
+    pub(super) checks: Vec<Finding>,
+}
+
+/// One check and what came of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Finding {
+    /// A stable name.
+    pub(super) name: &'static str,
+    /// Whether it holds.
+    pub(super) passed: bool,
+    /// What was found, in one line.
+    pub(super) detail: String,
+    /// Where it does not hold: the first few places.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) faults: Vec<String>,
+}
+
+impl Finding {
+    /// What a step or a count came to.
+    pub(super) fn of(name: &'static str, result: Result<String>) -> Self {
+        match result {
+            Ok(detail) => Self {
+                name,
+                passed: true,
+                detail,
+                faults: Vec::new(),
+            },
+            Err(error) => Self {
+                name,
+                passed: false,
+                detail: error.to_string(),
+                faults: error.chain().skip(1).map(ToString::to_string).collect(),
+            },
+        }
+    }
+}
+
+impl Verdict {
+    /// Counts everything up. The senders have stopped.
+    pub(super) async fn reach(cast: &Cast, senders: Result<()>, outcome: Outcome) -> Self {
+        let mut checks = outcome.findings;
+        checks.push(Finding::of(
+            "received-by-workers",
+            received_by_workers(cast, senders).await,
+        ));
+        let stats = consumer_stats(cast).await;
+        checks.push(Finding::of("every-packet-accounted", accounted(cast, &stats)));
+        checks.push(Finding::of(
+            "forwarded-is-received",
+            forwarded_is_received(cast, &stats).await,
+        ));
+        checks.extend(Check::ALL.into_iter().map(|check| judged(cast, check)));
+        checks.push(Finding::of("others-undisturbed", others_undisturbed(cast)));
+        checks.push(Finding::of("workers-alive", workers_alive(cast)));
+        Self {
+            interrupted: outcome.interrupted,
+            checks,
+        }
+    }
+
+    /// Whether everything holds.
+    pub(super) fn passed(&self) -> bool {
+        self.checks.iter().all(|finding| finding.passed)
+    }
+}
+
+/// Adds up what all receivers found of one promise.
+fn judged(cast: &Cast, check: Check) -> Finding {
+    let (mut faults, mut count, mut packets) = (Vec::new(), 0, 0);
+    for seat in &cast.seats {
+        let judge = seat.check();
+        packets += judge.packets();
+        let found = judge.faults(check);
+        count += found.count();
+        faults.extend(
+            found
+                .examples()
+                .iter()
+                .map(|example| format!("{}: {example}", seat.name)),
+        );
+    }
+    let passed = count == 0 && packets > 0;
+    Finding {
+        name: check.name(),
+        passed,
+        detail: match (count, packets) {
+            (0, 0) => format!("{}: but no packet came at all", check.sentence()),
+            (0, _) => check.sentence().to_owned(),
+            _ => format!("{count} times not so: {}", check.sentence()),
+        },
+        faults,
+    }
+}
+
+/// Sent by the senders = received by the workers, stream by stream, with nothing lost, repeated or unrouted on the way.
+async fn received_by_workers(cast: &Cast, senders: Result<()>) -> Result<String> {
+    senders.context("a sender gave up")?;
+    let mut total = 0;
+    for player in &cast.players {
+        let sent = player.sent.packets();
+        let arrived = script::received(&player.producer, sent).await;
+        let stats = player.producer.stats().await?;
+        let count: u64 = stats.streams.iter().map(|stream| stream.packets).sum();
+        arrived.with_context(|| format!("{}: sent {sent}, received {count}", player.name))?;
+        let lost: u64 = stats.streams.iter().map(|stream| stream.packets_lost).sum();
+        let odd: u64 = stats
+            .streams
+            .iter()
+            .map(|stream| stream.packets_discarded + stream.packets_duplicated)
+            .sum();
+        if (count, lost, odd) != (sent, 0, 0) || player.sent.failures() > 0 {
+            let refused = player.sent.failures();
+            bail!(
+                "{}: sent {sent}, refused by the kernel {refused}, received {count}, lost {lost}, odd {odd}",
+                player.name
+            );
+        }
+        check_transport(player).await?;
+        total += sent;
+    }
+    Ok(format!("{total} packets of {} producers", cast.players.len()))
+}
+
+async fn check_transport(player: &Player) -> Result<()> {
+    let transport = player.producer.transport().stats().await?;
+    let unrouted: u64 = transport.unrouted.iter().map(|(_, count)| count).sum();
+    if unrouted > 0 || transport.kernel_drops > 0 {
+        bail!(
+            "{}: unrouted {:?}, kernel drops {}",
+            player.name,
+            transport.unrouted,
+            transport.kernel_drops
+        );
+    }
+    Ok(())
+}
+
+async fn consumer_stats(cast: &Cast) -> Result<Vec<ConsumerStats>> {
+    let stats = cast.seats.iter().map(|seat| seat.consumer.stats());
+    Ok(futures::future::try_join_all(stats).await?)
+}
+
+/// For every consumer: what its producer sent = what it was sent + what it was not, each under a reason.
+fn accounted(cast: &Cast, stats: &Result<Vec<ConsumerStats>>) -> Result<String> {
+    let stats = known(stats)?;
+    let (mut received, mut forwarded, mut reasons) = (0, 0, [0; DropReason::ALL.len()]);
+    for (seat, stats) in std::iter::zip(&cast.seats, stats) {
+        let sent = seat.sent.packets();
+        let dropped: u64 = stats.dropped.iter().map(|(_, count)| count).sum();
+        if stats.packets_in != sent || stats.packets_forwarded + dropped != sent {
+            bail!(
+                "{}: sent {sent}, in {}, forwarded {}, dropped {:?}",
+                seat.name,
+                stats.packets_in,
+                stats.packets_forwarded,
+                stats.dropped
+            );
+        }
+        received += stats.packets_in;
+        forwarded += stats.packets_forwarded;
+        for &(reason, count) in &stats.dropped {
+            reasons[reason as usize] += count;
+        }
+    }
+    let mut detail = format!("{received} in = {forwarded} forwarded");
+    for (reason, count) in std::iter::zip(DropReason::ALL, reasons).filter(|(_, count)| *count > 0) {
+        detail.push_str(&format!(" + {count} {}", in_words(reason)));
+    }
+    Ok(detail)
+}
+
+/// For every consumer: what the worker gave to the kernel = what the receiver took.
+async fn forwarded_is_received(cast: &Cast, stats: &Result<Vec<ConsumerStats>>) -> Result<String> {
+    let mut total = 0;
+    for (seat, stats) in std::iter::zip(&cast.seats, known(stats)?) {
+        let forwarded = stats.packets_forwarded;
+        let what = format!("{} to receive {forwarded} packets", seat.name);
+        let all = script::eventually(&what, || async { Ok(seat.check().packets() >= forwarded) }).await;
+        let received = seat.check().packets();
+        all.with_context(|| format!("{}: forwarded {forwarded}, received {received}", seat.name))?;
+        if received != forwarded {
+            bail!("{}: forwarded {forwarded}, received {received}", seat.name);
+        }
+        total += received;
+    }
+    Ok(format!("{total} packets by {} consumers", cast.seats.len()))
+}
+
+fn known(stats: &Result<Vec<ConsumerStats>>) -> Result<&Vec<ConsumerStats>> {
+    stats.as_ref().map_err(|error| anyhow::anyhow!("no counters: {error}"))
+}
+
+/// A stream starts once, and once more after each of its own pauses; it switches only if somebody asked for it.
+fn others_undisturbed(cast: &Cast) -> Result<String> {
+    let mut untouched = 0;
+    for seat in &cast.seats {
+        let pauses = seat.check().pauses().len() as u64;
+        let starts = seat.progress().starts;
+        // A pause that the end of the demo cut short has no start behind it.
+        if starts > pauses + 1 {
+            bail!("{}: {starts} starts with {pauses} pauses", seat.name);
+        }
+        untouched += usize::from(pauses == 0);
+    }
+    let foyer: Vec<&str> = cast
+        .seats
+        .iter()
+        .filter(|seat| in_foyer(cast, seat))
+        .map(|seat| seat.name)
+        .collect();
+    if let Some(disturbed) = cast
+        .seats
+        .iter()
+        .find(|seat| in_foyer(cast, seat) && seat.progress().starts != 1)
+    {
+        bail!("{}: {} starts", disturbed.name, disturbed.progress().starts);
+    }
+    Ok(format!(
+        "{untouched} consumers that nobody paused, {} of them in the other room, never stopped",
+        foyer.len()
+    ))
+}
+
+fn in_foyer(cast: &Cast, seat: &Seat) -> bool {
+    cast.players[seat.source].room != cast.players[0].room
+}
+
+fn workers_alive(cast: &Cast) -> Result<String> {
+    let workers = cast.server().workers();
+    let deaths = cast.worker_deaths();
+    if let Some(worker) = workers
+        .iter()
+        .find(|worker| worker.state != WorkerState::Running || worker.restarts > 0)
+    {
+        bail!(
+            "{} is {:?}, replaced {} times: {:?}",
+            worker.id,
+            worker.state,
+            worker.restarts,
+            worker.last_exit
+        );
+    }
+    if deaths > 0 {
+        bail!("{deaths} deaths");
+    }
+    Ok(format!("{} worker processes, none died", workers.len()))
+}
+
+/// A reason as part of a sentence.
+fn in_words(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::ConsumerPaused => "while the consumer was paused",
+        DropReason::ProducerPaused => "while the producer was paused",
+        DropReason::OtherProfile => "of another profile",
+        DropReason::AwaitingKeyFrame => "before a key frame",
+        DropReason::BeforeSwitch => "from before a switch",
+        DropReason::Duplicate => "repeated",
+        DropReason::BadSequence => "out of sequence",
+        DropReason::UnsupportedPayloadType => "of another payload type",
+        DropReason::NoRemote => "without a remote",
+        DropReason::BacklogFull => "for a full backlog",
+        DropReason::SendFailed => "refused by the kernel",
+    }
+}
