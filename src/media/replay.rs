@@ -108,8 +108,8 @@ impl Replay {
                 origin: Origin { track, packet },
             }));
         }
-        // Stable: what was sent in the same millisecond stays in the order of the tracks, each a train of its own.
-        round.sort_by_key(|slot| slot.due);
+        // What was sent in the same millisecond: frame by frame, and the tracks of each in their order.
+        round.sort_by_key(|slot| (slot.due, media_time(&tracks, slot.origin), slot.origin.track));
         // A sender that fell behind may have sent its last packets after the recording's end by its own clock. In a loop
         // they must not come after the packets of the next round, so none is later than the end.
         for slot in &mut round {
@@ -206,6 +206,13 @@ impl Replay {
         bytes.truncate(len);
         Ok(bytes)
     }
+}
+
+/// When a packet's frame was captured, counted from the first.
+fn media_time(tracks: &[Arc<Recording>], origin: Origin) -> Duration {
+    let recording = &tracks[origin.track];
+    let frame = &recording.frames()[recording.packets()[origin.packet].frame];
+    Duration::from_nanos(u64::from(frame.timestamp_offset) * 1_000_000_000 / u64::from(recording.clock_rate().max(1)))
 }
 
 /// Puts packet `index` of a recording into `buffer` as it is in the round after `rounds` others.

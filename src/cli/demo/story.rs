@@ -60,6 +60,19 @@ impl MomentKind {
         }
     }
 
+    /// It in few words, without its target.
+    pub(super) fn brief(&self) -> String {
+        match self {
+            // A step says what happens, then what that means.
+            Self::Step { text, .. } => text.split(": ").next().unwrap_or(text).to_owned(),
+            Self::Started { resolution: None, .. } => "starts".to_owned(),
+            Self::Started { .. } => "starts on a key frame".to_owned(),
+            Self::Switched { from, to, .. } => format!("{from} → {to} on a key frame"),
+            Self::Fault { check, .. } => format!("breaks {check}"),
+            Self::Server { .. } => self.words(),
+        }
+    }
+
     /// It in words, without its target.
     pub(super) fn words(&self) -> String {
         match self {
@@ -67,7 +80,7 @@ impl MomentKind {
             Self::Started {
                 profile, resolution, ..
             } => match resolution {
-                Some(resolution) => format!("starts with a key frame, {profile} {resolution}"),
+                Some(resolution) => format!("starts on a key frame, {profile} {resolution}"),
                 None => "starts".to_owned(),
             },
             Self::Switched {

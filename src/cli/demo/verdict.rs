@@ -103,7 +103,8 @@ fn judged(cast: &Cast, check: Check) -> Finding {
         detail: match (count, packets) {
             (0, 0) => format!("{}: but no packet came at all", check.sentence()),
             (0, _) => check.sentence().to_owned(),
-            _ => format!("{count} times not so: {}", check.sentence()),
+            (1, _) => format!("broken once: {}", check.sentence()),
+            _ => format!("broken {count} times: {}", check.sentence()),
         },
         faults,
     }
@@ -260,17 +261,20 @@ fn workers_alive(cast: &Cast) -> Result<String> {
     if deaths > 0 {
         bail!("{deaths} deaths");
     }
-    Ok(format!("{} worker processes, none died", workers.len()))
+    Ok(match workers.len() {
+        1 => "the worker process did not die".to_owned(),
+        count => format!("none of {count} worker processes died"),
+    })
 }
 
 /// A reason as part of a sentence.
 fn in_words(reason: DropReason) -> &'static str {
     match reason {
-        DropReason::ConsumerPaused => "while the consumer was paused",
-        DropReason::ProducerPaused => "while the producer was paused",
+        DropReason::ConsumerPaused => "consumer paused",
+        DropReason::ProducerPaused => "producer paused",
         DropReason::OtherProfile => "of another profile",
         DropReason::AwaitingKeyFrame => "before a key frame",
-        DropReason::BeforeSwitch => "from before a switch",
+        DropReason::BeforeSwitch => "before a switch",
         DropReason::Duplicate => "repeated",
         DropReason::BadSequence => "out of sequence",
         DropReason::UnsupportedPayloadType => "of another payload type",

@@ -424,6 +424,32 @@ fn a_switch_that_puts_two_frames_under_one_timestamp() {
 }
 
 #[test]
+fn a_switch_may_show_a_picture_again() {
+    let mut bench = Bench::new(camera());
+    bench.relay_until_key_frame(2, 2);
+    // The second key frame of low is held back until that of high and the start of the frame behind it are through.
+    let mut low = Vec::new();
+    while bench.check.frames() < 62 {
+        let (origin, packet) = bench.send();
+        if origin.track == 0 && bench.starts_key_frame(origin) {
+            low.push(packet.clone());
+        }
+        if origin.track == 2 {
+            let packet = bench.rewrite(packet);
+            bench.arrive(&packet);
+        }
+    }
+    let timestamp = bench.last_timestamp_in.unwrap();
+    for mut packet in low.drain(..) {
+        rtp::write_timestamp(&mut packet, timestamp.wrapping_add(1));
+        let packet = bench.rewrite(packet);
+        bench.arrive(&packet);
+    }
+    assert_eq!(bench.arrivals.last(), Some(&Arrival::Switched { from: 2, to: 0 }));
+    bench.assert_clean();
+}
+
+#[test]
 fn a_switch_that_loses_pictures() {
     let mut bench = Bench::new(camera());
     bench.relay(2, 100, keep);

@@ -180,7 +180,7 @@ impl Board {
             .and_then(|name| self.seats.iter_mut().find(|row| row.name == name));
         if let Some(row) = row {
             row.faulty |= matches!(moment.kind, MomentKind::Fault { .. });
-            row.last = Some((moment.at_ms, moment.kind.words()));
+            row.last = Some((moment.at_ms, moment.kind.brief()));
         }
     }
 }

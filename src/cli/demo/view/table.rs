@@ -28,7 +28,7 @@ const LINES_AROUND_ROWS: usize = 6;
 const KEY_WAIT: Duration = Duration::from_millis(100);
 
 /// A terminal narrower than this has no room for the history of the bitrate.
-const WIDTH_WITH_HISTORY: u16 = 120;
+const WIDTH_WITH_HISTORY: u16 = 132;
 
 /// Bars of the history, from nothing to the most.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -99,7 +99,7 @@ impl LiveTable {
         };
         let line = Line::from(vec![
             Span::styled(format!("{}  ", seconds(moment.at_ms)), self.dim()),
-            Span::styled(format!("{target:<12} "), style.add_modifier(Modifier::BOLD)),
+            Span::styled(format!("{target:<13}"), style.add_modifier(Modifier::BOLD)),
             Span::styled(moment.kind.words(), style),
         ]);
         self.scroll(line)
@@ -220,11 +220,11 @@ impl Picture<'_> {
     fn players(&self) -> Table<'static> {
         let rows = self.board.players.iter().map(|row| self.player(row));
         let widths = [
-            Constraint::Length(14),
             Constraint::Length(15),
-            Constraint::Length(16),
+            Constraint::Length(15),
             Constraint::Length(10),
-            Constraint::Length(12),
+            Constraint::Length(8),
+            Constraint::Length(11),
             Constraint::Fill(1),
         ];
         Table::new(rows, widths)
@@ -232,8 +232,8 @@ impl Picture<'_> {
                 "  PRODUCER",
                 "IN",
                 "STATE",
-                "   PACKETS",
-                "     BITRATE",
+                " PACKETS",
+                "    BITRATE",
                 "KEY FRAMES",
             ]))
             .column_spacing(1)
@@ -252,8 +252,8 @@ impl Picture<'_> {
             Cell::from(format!("  {}", row.name)),
             Cell::from(format!("{}, worker {}", row.room, row.worker)),
             Cell::from(Span::styled(word, coloured(self.paint, color))),
-            Cell::from(format!("{:>10}", count(row.packets))),
-            Cell::from(format!("{:>12}", bitrate(row.bitrate))),
+            Cell::from(format!("{:>8}", count(row.packets))),
+            Cell::from(format!("{:>11}", bitrate(row.bitrate))),
             Cell::from(asked),
         ])
     }
@@ -306,8 +306,8 @@ impl Picture<'_> {
             Cell::from(format!("  {}", row.name)),
             Cell::from(row.source),
             Cell::from(Span::styled(format!("● {}", row.state), coloured(self.paint, color))),
-            Cell::from(format!("{:>10}", count(row.packets))),
-            Cell::from(format!("{:>12}", bitrate(row.bitrate))),
+            Cell::from(format!("{:>8}", count(row.packets))),
+            Cell::from(format!("{:>11}", bitrate(row.bitrate))),
             Cell::from(Span::styled(bars(row, history.into()), coloured(self.paint, color))),
             Cell::from(profile),
             Cell::from(Span::styled(last, last_style)),
