@@ -34,9 +34,10 @@ const MOMENTS_WAITING_MAX: usize = 1_024;
 /// What a shell reports for a command that SIGINT ended.
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// Arguments of `weir demo`.
+/// Relays recorded media through real worker processes, pauses, resumes and switches it, and judges every packet that
+/// arrives. Ends with a verdict, and with failure if the verdict is bad.
 #[derive(Debug, Args)]
-pub(crate) struct DemoArgs {
+pub(super) struct DemoArgs {
     /// Print JSON: one object a line for everything that happens, the verdict last
     #[arg(long)]
     json: bool,
@@ -52,8 +53,8 @@ pub(crate) struct DemoArgs {
 
 impl DemoArgs {
     /// Runs it. Succeeds if the verdict is good.
-    pub(crate) async fn run(self) -> ExitCode {
-        match self.play().await {
+    pub(super) fn run(self) -> ExitCode {
+        match self.play() {
             Ok(code) => code,
             Err(error) => {
                 view::complain(&error);
@@ -62,6 +63,7 @@ impl DemoArgs {
         }
     }
 
+    #[tokio::main]
     async fn play(self) -> Result<ExitCode> {
         let (teller, moments) = mpsc::channel(MOMENTS_WAITING_MAX);
         let mut cast = Cast::assemble(self.workers, teller).await?;

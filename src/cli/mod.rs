@@ -1,6 +1,7 @@
 //! The command line of `weir`: one module for each subcommand.
 
 mod ctl;
+mod demo;
 mod load;
 mod serve;
 
@@ -22,6 +23,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Command a running server
     Ctl(ctl::CtlArgs),
+    /// Relay recorded media through real workers; pause, resume and switch it; judge every packet
+    Demo(demo::DemoArgs),
     /// Measure the relay beside the bare kernel
     Load(load::LoadArgs),
 }
@@ -32,6 +35,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(&Self::command()),
             Command::Ctl(ctl) => ctl.run(Self::command()),
+            Command::Demo(demo) => demo.run(),
             Command::Load(load) => load.run(),
         }
     }

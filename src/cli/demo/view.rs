@@ -105,8 +105,14 @@ pub(super) fn complain(error: &anyhow::Error) {
     let _ = writeln!(io::stderr(), "weir demo: {error:#}");
 }
 
-/// Writes the verdict for people. `paint` adds the colours of a terminal.
-fn write_verdict(out: &mut impl Write, elapsed: Duration, verdict: &Verdict, paint: Paint) -> io::Result<()> {
+/// Writes the verdict for people, in lines of at most `columns`.
+fn write_verdict(
+    out: &mut impl Write,
+    elapsed: Duration,
+    verdict: &Verdict,
+    paint: Paint,
+    columns: usize,
+) -> io::Result<()> {
     let passed = verdict.checks.iter().filter(|finding| finding.passed).count();
     let (total, seconds) = (verdict.checks.len(), elapsed.as_secs_f64());
     let (word, style) = match (verdict.passed(), verdict.interrupted) {
@@ -125,24 +131,46 @@ fn write_verdict(out: &mut impl Write, elapsed: Duration, verdict: &Verdict, pai
         .map(|finding| finding.name.len())
         .max()
         .unwrap_or(0);
+    // "  ✓ name  detail"
+    let indent = width + 6;
     for finding in &verdict.checks {
-        let (mark, tone) = if finding.passed {
-            ("✓", Tone::Good)
-        } else {
-            ("✗", Tone::Bad)
+        let (mark, tone) = match finding.passed {
+            true => ("✓", Tone::Good),
+            false => ("✗", Tone::Bad),
         };
-        writeln!(
-            out,
-            "  {} {:width$}  {}",
-            paint.on(tone, mark),
-            finding.name,
-            finding.detail
-        )?;
-        for fault in &finding.faults {
-            writeln!(out, "    {:width$}  {}", "", paint.on(Tone::Bad, fault))?;
+        write!(out, "  {} {:width$}", paint.on(tone, mark), finding.name)?;
+        let details = std::iter::once((Tone::Plain, &finding.detail));
+        let faults = finding.faults.iter().map(|fault| (Tone::Bad, fault));
+        let mut gap = 2;
+        for (tone, text) in details.chain(faults) {
+            for line in wrapped(text, columns.saturating_sub(indent)) {
+                writeln!(out, "{:gap$}{}", "", paint.on(tone, &line))?;
+                gap = indent;
+            }
         }
     }
     out.flush()
+}
+
+/// A text in lines of at most `columns`, broken between words. A word that is longer stays whole.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().filter(|line| {
+            let len = line.chars().count() + 1 + word.chars().count();
+            line.is_empty() || len <= columns
+        });
+        match line {
+            Some(line) => {
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// What a word means to the reader.
@@ -176,5 +204,62 @@ impl Paint {
             (Self::Colours, Tone::Bad) => 31,
         };
         format!("\x1b[1;{code}m{text}\x1b[0m")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::demo::verdict::Finding;
+
+    fn verdict() -> Verdict {
+        Verdict {
+            interrupted: false,
+            checks: vec![
+                Finding {
+                    name: "sequence-unbroken",
+                    passed: false,
+                    detail: "broken 2 times: sequence numbers go up by one".to_owned(),
+                    faults: vec!["ben: sequence number 7 after 5: 1 missing".to_owned()],
+                },
+                Finding {
+                    name: "workers-alive",
+                    passed: true,
+                    detail: "none of 2 worker processes died".to_owned(),
+                    faults: Vec::new(),
+                },
+            ],
+        }
+    }
+
+    fn written(verdict: &Verdict, paint: Paint, columns: usize) -> String {
+        let mut out = Vec::new();
+        write_verdict(&mut out, Duration::from_millis(12_340), verdict, paint, columns).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_verdict_fits_its_columns() {
+        insta::assert_snapshot!(written(&verdict(), Paint::None, 48));
+        let widest = written(&verdict(), Paint::None, usize::MAX);
+        assert!(
+            widest
+                .lines()
+                .any(|line| line.ends_with("sequence numbers go up by one")),
+            "{widest}"
+        );
+    }
+
+    #[test]
+    fn colours_only_where_there_are_some() {
+        assert!(!written(&verdict(), Paint::None, 80).contains('\x1b'));
+        assert!(written(&verdict(), Paint::Colours, 80).contains("\x1b[1;31mFAILED\x1b[0m"));
+    }
+
+    #[test]
+    fn words_that_are_too_long_stay_whole() {
+        assert_eq!(wrapped("a bb ccc", 4), ["a bb", "ccc"]);
+        assert_eq!(wrapped("a bb ccc", 0), ["a", "bb", "ccc"]);
+        assert_eq!(wrapped("", 10), [""]);
     }
 }

@@ -118,29 +118,18 @@ impl Serialize for State {
 impl Board {
     /// Before the first packet.
     pub(super) fn new(cast: &Cast) -> Self {
-        let players = cast.players.iter().map(|player| PlayerRow {
-            name: player.name,
-            room: player.room,
-            worker: player.producer.room().worker().0,
-            paused: false,
-            packets: 0,
-            bitrate: 0,
-            key_frame_requests: 0,
-            meter: Meter::default(),
-        });
-        let seats = cast.seats.iter().map(|seat| SeatRow {
-            name: seat.name,
-            source: cast.players[seat.source].name,
-            state: State::Waiting,
-            preferred_profile: seat.consumer.preferred_profile(),
-            profile: None,
-            resolution: None,
-            packets: 0,
-            bitrate: 0,
-            video: seat.profiles.len() > 1,
-            last: None,
-            faulty: false,
-            meter: Meter::default(),
+        let players = cast
+            .players
+            .iter()
+            .map(|player| PlayerRow::new(player.name, player.room, player.producer.room().worker().0));
+        let seats = cast.seats.iter().map(|seat| {
+            let source = cast.players[seat.source].name;
+            SeatRow::new(
+                seat.name,
+                source,
+                seat.consumer.preferred_profile(),
+                seat.profiles.len() > 1,
+            )
         });
         Self {
             players: players.collect(),
@@ -168,7 +157,7 @@ impl Board {
             row.profile = progress.track.and_then(|track| seat.profiles.get(track)).copied();
             row.resolution = progress.resolution.map(|resolution| resolution.to_string());
             row.packets = packets;
-            row.bitrate = row.meter.measure(now_ms, bytes);
+            row.measure(now_ms, bytes);
         }
     }
 
@@ -185,7 +174,46 @@ impl Board {
     }
 }
 
+impl PlayerRow {
+    /// Before the first packet.
+    pub(super) fn new(name: &'static str, room: &'static str, worker: u32) -> Self {
+        Self {
+            name,
+            room,
+            worker,
+            paused: false,
+            packets: 0,
+            bitrate: 0,
+            key_frame_requests: 0,
+            meter: Meter::default(),
+        }
+    }
+}
+
 impl SeatRow {
+    /// Before the first packet.
+    pub(super) fn new(name: &'static str, source: &'static str, preferred_profile: Profile, video: bool) -> Self {
+        Self {
+            name,
+            source,
+            state: State::Waiting,
+            preferred_profile,
+            profile: None,
+            resolution: None,
+            packets: 0,
+            bitrate: 0,
+            video,
+            last: None,
+            faulty: false,
+            meter: Meter::default(),
+        }
+    }
+
+    /// Takes note of how many bytes have come.
+    pub(super) fn measure(&mut self, now_ms: u64, bytes: u64) {
+        self.bitrate = self.meter.measure(now_ms, bytes);
+    }
+
     /// Bits per second of the last few seconds, the oldest first.
     pub(super) fn history(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
         self.meter.history.iter().copied()

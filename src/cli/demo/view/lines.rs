@@ -87,6 +87,6 @@ impl Lines {
     }
 
     pub(super) fn finish(self, elapsed: Duration, verdict: &Verdict) -> io::Result<()> {
-        write_verdict(&mut io::stdout().lock(), elapsed, verdict, Paint::None)
+        write_verdict(&mut io::stdout().lock(), elapsed, verdict, Paint::None, usize::MAX)
     }
 }

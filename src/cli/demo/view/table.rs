@@ -30,6 +30,9 @@ const KEY_WAIT: Duration = Duration::from_millis(100);
 /// A terminal narrower than this has no room for the history of the bitrate.
 const WIDTH_WITH_HISTORY: u16 = 132;
 
+/// A terminal narrower than this has no room for what happened last, which it has seen scroll by.
+const WIDTH_WITH_LAST_EVENT: u16 = 96;
+
 /// Bars of the history, from nothing to the most.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -118,7 +121,9 @@ impl LiveTable {
     pub(super) fn finish(mut self, elapsed: Duration, verdict: &Verdict) -> io::Result<()> {
         self.draw(elapsed)?;
         self.restore()?;
-        write_verdict(&mut io::stdout().lock(), elapsed, verdict, self.paint)
+        // A terminal that does not tell its size gets what all of them had once.
+        let columns = crossterm::terminal::size().map_or(80, |(columns, _)| columns.into());
+        write_verdict(&mut io::stdout().lock(), elapsed, verdict, self.paint, columns)
     }
 
     /// Gives the terminal back, with the cursor below what was drawn.
@@ -246,7 +251,7 @@ impl Picture<'_> {
         };
         let asked = match row.key_frame_requests {
             0 => "-".to_owned(),
-            times => format!("asked for {times} times"),
+            times => format!("{times} requested"),
         };
         Row::new([
             Cell::from(format!("  {}", row.name)),
@@ -260,24 +265,27 @@ impl Picture<'_> {
 
     fn seats(&self, area: Rect) -> Table<'static> {
         let history = if area.width >= WIDTH_WITH_HISTORY { 24 } else { 0 };
-        // Each row of bars is drawn against its own most.
+        let last = match area.width >= WIDTH_WITH_LAST_EVENT {
+            true => Constraint::Fill(1),
+            false => Constraint::Length(0),
+        };
         let rows = self.board.seats.iter().map(|row| self.seat(row, history));
         let widths = [
-            Constraint::Length(14),
-            Constraint::Length(15),
-            Constraint::Length(16),
             Constraint::Length(10),
             Constraint::Length(12),
+            Constraint::Length(15),
+            Constraint::Length(8),
+            Constraint::Length(11),
             Constraint::Length(history),
-            Constraint::Length(16),
-            Constraint::Fill(1),
+            Constraint::Length(14),
+            last,
         ];
         let heads = [
             "  CONSUMER",
             "OF",
             "STATE",
-            "   PACKETS",
-            "     BITRATE",
+            " PACKETS",
+            "    BITRATE",
             "",
             "PROFILE",
             "LAST EVENT",
@@ -323,7 +331,7 @@ fn head<const N: usize>(titles: [&'static str; N]) -> Row<'static> {
     Row::new(titles).style(dim())
 }
 
-/// The history as bars, the newest to the right.
+/// The history as bars, the newest to the right, each row against its own most.
 fn bars(row: &SeatRow, width: usize) -> String {
     let most = row.history().max().unwrap_or(0).max(1);
     let skip = row.history().len().saturating_sub(width);
@@ -377,4 +385,86 @@ fn means_enough(event: &Event) -> bool {
     let Event::Key(key) = event else { return false };
     let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
     key.kind == KeyEventKind::Press && (control_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use weir::Profile;
+
+    use super::*;
+
+    fn board() -> Board {
+        let mut camera = PlayerRow::new("camera", "stage", 1);
+        (camera.paused, camera.packets, camera.bitrate, camera.key_frame_requests) = (true, 12_345, 1_530_000, 2);
+        let mut microphone = PlayerRow::new("microphone 2", "foyer", 2);
+        (microphone.packets, microphone.bitrate) = (987, 64_200);
+
+        let mut cleo = SeatRow::new("cleo", "camera", Profile::High, true);
+        for half_second in 0..10 {
+            cleo.measure(half_second * 500, half_second * half_second * 10_000);
+        }
+        (cleo.state, cleo.packets, cleo.bitrate) = (State::Flowing, 4_321, 1_010_000);
+        (cleo.profile, cleo.resolution) = (Some(Profile::High), Some("640x360".to_owned()));
+        cleo.last = Some((8_300, "low → high on a key frame".to_owned()));
+        let mut ben = SeatRow::new("ben", "camera", Profile::Medium, true);
+        (ben.state, ben.faulty) = (State::SourcePaused, true);
+        ben.last = Some((12_000, "breaks sequence-unbroken".to_owned()));
+        let dora = SeatRow::new("dora", "microphone 2", Profile::Default, false);
+        Board {
+            players: vec![camera, microphone],
+            seats: vec![cleo, ben, dora],
+        }
+    }
+
+    /// What stands on a terminal of this width.
+    fn drawn(width: u16) -> String {
+        let board = board();
+        let height = (board.players.len() + board.seats.len() + LINES_AROUND_ROWS) as u16;
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        let picture = Picture {
+            board: &board,
+            elapsed: Duration::from_millis(12_300),
+            length: Duration::from_secs(20),
+            paint: Paint::Colours,
+        };
+        terminal.draw(|frame| picture.draw(frame)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let mut text = String::new();
+        for line in buffer.content().chunks(width.into()) {
+            let line: String = line.iter().map(ratatui::buffer::Cell::symbol).collect();
+            writeln!(text, "{}", line.trim_end()).unwrap();
+        }
+        text
+    }
+
+    #[test]
+    fn a_wide_terminal_shows_everything() {
+        insta::assert_snapshot!(drawn(140));
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_what_fits() {
+        insta::assert_snapshot!(drawn(80));
+    }
+
+    #[test]
+    fn every_size_can_be_drawn() {
+        for width in 1..60 {
+            drawn(width);
+        }
+    }
+
+    #[test]
+    fn keys_that_mean_enough() {
+        let key = |code, modifiers| Event::Key(event::KeyEvent::new(code, modifiers));
+        assert!(means_enough(&key(KeyCode::Char('c'), KeyModifiers::CONTROL)));
+        assert!(means_enough(&key(KeyCode::Char('q'), KeyModifiers::NONE)));
+        assert!(means_enough(&key(KeyCode::Esc, KeyModifiers::NONE)));
+        assert!(!means_enough(&key(KeyCode::Char('c'), KeyModifiers::NONE)));
+        assert!(!means_enough(&Event::Resize(80, 25)));
+    }
 }
