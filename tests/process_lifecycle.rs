@@ -55,7 +55,7 @@ async fn each_worker_is_pinned_to_its_own_cpu_of_those_allowed() {
     soon(server.close()).await;
 }
 
-/// The CPUs of a process, from a line like `Cpus_allowed_list:	0-1,3`.
+/// The CPUs of a process, from a line like `Cpus_allowed_list: 0-1,3`.
 fn cpus_allowed(status: &str) -> Vec<usize> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     let ranges = list.unwrap().trim().split(',').map(|range| {
