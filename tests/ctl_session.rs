@@ -374,6 +374,61 @@ async fn transports_are_made_as_asked() {
 }
 
 #[tokio::test]
+async fn settings_are_shown_and_changed() {
+    let scratch = Scratch::new();
+    let serve = scratch.start().await;
+    let shown = squeezed(&serve.say("settings").await);
+    assert!(shown.contains(&"coalescingUsMax 200".to_owned()), "{shown:?}");
+    assert!(shown.contains(&"logTags -".to_owned()), "{shown:?}");
+    let changed = squeezed(
+        &serve
+            .say("settings --coalescing-us-max 0 --measure-residence true")
+            .await,
+    );
+    assert!(changed.contains(&"coalescingUsMax 0".to_owned()), "{changed:?}");
+    assert!(changed.contains(&"measureResidence true".to_owned()), "{changed:?}");
+    assert_eq!(serve.ask("settings").await["coalescingUsMax"], 0);
+    serve.stop().await;
+}
+
+#[tokio::test]
+async fn a_broken_stream_is_gone_on_with() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let scratch = Scratch::new();
+    let listener = tokio::net::UnixListener::bind(&scratch.socket).unwrap();
+    let following = scratch.ctl("events --follow --json --since 0");
+    let answering = async {
+        let mut asked = Vec::new();
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+        for part in [
+            "id: a-1\n: following\n\n",
+            "id: a-2\n: following\n\nid: a-3\ndata: {\"id\":\"a-3\",\"type\":\"x\"}\n\n",
+            "",
+        ] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            asked.push(request.lines().next().unwrap().to_owned());
+            stream.write_all(format!("{head}{part}").as_bytes()).await.unwrap();
+        }
+        asked
+    };
+    let (outcome, asked) = soon("the follower's end", async { tokio::join!(following, answering) }).await;
+    // It goes on where each stream broke off, and gives up on one that says nothing.
+    assert_eq!(
+        asked,
+        [
+            "GET /events?after=0 HTTP/1.1",
+            "GET /events?after=a-1 HTTP/1.1",
+            "GET /events?after=a-3 HTTP/1.1"
+        ]
+    );
+    outcome.failed(3, "the stream of events broke off");
+    assert_eq!(outcome.stdout, "{\"id\":\"a-3\",\"type\":\"x\"}\n");
+}
+
+#[tokio::test]
 async fn the_log_level_is_shown_and_changed() {
     let scratch = Scratch::new();
     let serve = scratch.start().await;

@@ -246,6 +246,12 @@ async fn bodies_have_a_limit() {
         .say("POST", "/rooms", &[JSON], body(BODY_BYTES_MAX + 1))
         .await
         .refuses(413, "bodyTooLarge", "256 KiB");
+    // One that is announced as far too large is refused before it is sent.
+    let mut client = control.client().await;
+    client
+        .say("POST", "/rooms", &[JSON], "x".repeat(16 * 1024 * 1024))
+        .await
+        .refuses(413, "bodyTooLarge", "256 KiB");
     control.close().await;
 }
 

@@ -297,6 +297,37 @@ async fn the_log_level_changes_here_and_in_the_workers() {
 }
 
 #[tokio::test]
+async fn coalescing_changes_in_the_workers() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let change = json!({"coalescingUsMax": 50, "measureResidence": true});
+    let settings = client.send("PATCH", "/settings", Some(change)).await.expect(200);
+    assert_eq!(
+        (&settings["coalescingUsMax"], &settings["measureResidence"]),
+        (&json!(50), &json!(true))
+    );
+    let settings = client
+        .send("PATCH", "/settings", Some(json!({"measureResidence": false})))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&settings["coalescingUsMax"], &settings["measureResidence"]),
+        (&json!(50), &json!(false))
+    );
+    let change = json!({"coalescingUsMax": 1001, "logLevel": "trace"});
+    client
+        .send("PATCH", "/settings", Some(change))
+        .await
+        .refuses(400, "invalidParameters", "at most 1000");
+    assert_eq!(
+        client.get("/settings").await.expect(200),
+        settings,
+        "nothing has changed"
+    );
+    control.close().await;
+}
+
+#[tokio::test]
 async fn lists_are_filtered() {
     let control = Control::start().await;
     let mut client = control.client().await;

@@ -82,6 +82,8 @@ enum Command {
     Stats,
     /// Show what has happened
     Events(events::Events),
+    /// Show what the server was set to, or change what can be changed while it runs
+    Settings(server::Settings),
     /// Show how much the server logs, or change it
     LogLevel(server::LogLevel),
     /// Print the completion script of a shell
@@ -128,6 +130,7 @@ impl Command {
             Self::Health => server::health(client, output).await,
             Self::Stats => server::stats(client, output).await,
             Self::Events(events) => events.run(client, output).await,
+            Self::Settings(settings) => settings.run(client, output).await,
             Self::LogLevel(log_level) => log_level.run(client, output).await,
             Self::Completion { shell } => completion(shell, weir, output),
         }

@@ -54,9 +54,9 @@ pub(super) struct App {
 /// The control interface of a server. From this call on it keeps the server's last events; streams of them end after the
 /// server is closed. Must be called within a tokio runtime.
 pub fn app(server: Server, options: ControlOptions) -> Router {
-    let log = Arc::new(EventLog::new(instance()));
-    // Not the server itself: the server's end must not wait for the task that tells of it.
+    // The task has the stream and not the server: the server's end must not wait for the task that tells of it.
     let mut events = server.events();
+    let log = Arc::new(EventLog::new(instance(), events.position()));
     tokio::spawn({
         let log = Arc::clone(&log);
         async move {

@@ -111,17 +111,24 @@ pub(super) struct End {
 struct Kept {
     events: VecDeque<Arc<LoggedEvent>>,
     bytes: usize,
-    /// The number before the first event that was recorded. What happened before that, nobody was promised.
-    origin: Option<u64>,
+    /// The number before the first event that is recorded. What happened before that, nobody was promised.
+    origin: u64,
 }
 
 impl EventLog {
-    /// An empty log of the server called `server` (letters and digits).
-    pub(super) fn new(server: String) -> Self {
+    /// An empty log of the server called `server` (letters and digits), which records what happens after event number
+    /// `origin`.
+    pub(super) fn new(server: String, origin: u64) -> Self {
         Self {
             server,
-            kept: Mutex::default(),
-            end: watch::Sender::default(),
+            kept: Mutex::new(Kept {
+                origin,
+                ..Kept::default()
+            }),
+            end: watch::Sender::new(End {
+                newest: origin,
+                closed: false,
+            }),
         }
     }
 
@@ -141,7 +148,6 @@ impl EventLog {
     fn push(&self, event: LoggedEvent) {
         let seq = event.seq;
         let mut kept = self.kept();
-        kept.origin.get_or_insert(seq.saturating_sub(1));
         kept.bytes += event.json.len();
         kept.events.push_back(Arc::new(event));
         while kept.events.len() > EVENTS_MAX || (kept.bytes > BYTES_MAX && kept.events.len() > 1) {
@@ -161,19 +167,21 @@ impl EventLog {
         }
     }
 
+    /// Returns when event number `seq` has been recorded, or none will be any more.
+    pub(super) async fn caught_up(&self, seq: u64) {
+        // The log owns the sender, so it cannot be gone.
+        let _ = self.watch().wait_for(|end| end.newest >= seq || end.closed).await;
+    }
+
     /// Where the log ends now.
     pub(super) fn end(&self) -> End {
         *self.end.borrow()
     }
 
-    /// The number after which a client that last saw `id` goes on, and whether it is of this server. What another server
-    /// told, nobody knows any more; its client gets everything there is.
-    pub(super) fn resume(&self, id: &EventId) -> (u64, bool) {
-        if id.server == self.server {
-            (id.seq.min(self.end().newest), true)
-        } else {
-            (0, false)
-        }
+    /// The number after which a client that last saw `id` goes on, `now` being the number of the newest event; `None` when
+    /// `id` is of another server.
+    pub(super) fn resume(&self, id: &EventId, now: u64) -> Option<u64> {
+        (id.server == self.server).then_some(id.seq.min(now))
     }
 
     /// Tells when the end has changed.
@@ -184,7 +192,7 @@ impl EventLog {
     /// Up to `max` events after number `after`, without a gap among them.
     pub(super) fn read(&self, after: u64, max: usize) -> Read {
         let kept = self.kept();
-        let after = after.max(kept.origin.unwrap_or(0));
+        let after = after.max(kept.origin);
         // Numbers grow along the queue.
         let start = kept.events.partition_point(|event| event.seq <= after);
         let mut read = Read::default();
@@ -227,7 +235,7 @@ mod tests {
 
     #[test]
     fn readers_go_on_where_they_were() {
-        let log = EventLog::new("a".to_owned());
+        let log = EventLog::new("a".to_owned(), 0);
         (1..=5).for_each(|seq| log.push(event(seq, 1)));
         assert_eq!(seqs(&log.read(0, 3)), [1, 2, 3]);
         assert_eq!(seqs(&log.read(3, 100)), [4, 5]);
@@ -243,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_is_counted() {
-        let log = EventLog::new("a".to_owned());
+        let log = EventLog::new("a".to_owned(), 0);
         let total = EVENTS_MAX as u64 + 10;
         (1..=total).for_each(|seq| log.push(event(seq, 1)));
         let read = log.read(4, 1);
@@ -253,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_was_never_logged_is_counted_too() {
-        let log = EventLog::new("a".to_owned());
+        let log = EventLog::new("a".to_owned(), 0);
         [1, 2, 6, 7].into_iter().for_each(|seq| log.push(event(seq, 1)));
         assert_eq!(seqs(&log.read(0, 10)), [1, 2]);
         let read = log.read(2, 10);
@@ -262,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_was_before_the_log_is_not_missed() {
-        let log = EventLog::new("a".to_owned());
+        let log = EventLog::new("a".to_owned(), 2);
         log.push(event(3, 1));
         log.push(event(5, 1));
         let read = log.read(0, 10);
@@ -272,7 +280,7 @@ mod tests {
 
     #[test]
     fn large_events_are_bounded_by_bytes() {
-        let log = EventLog::new("a".to_owned());
+        let log = EventLog::new("a".to_owned(), 0);
         (1..=200).for_each(|seq| log.push(event(seq, 256 * 1024)));
         let read = log.read(0, usize::MAX);
         assert_eq!(read.events.len(), BYTES_MAX / (256 * 1024));
@@ -287,17 +295,14 @@ mod tests {
 
     #[test]
     fn positions_outlive_the_server() {
-        let log = EventLog::new("abc".to_owned());
+        let log = EventLog::new("abc".to_owned(), 0);
         (1..=5).for_each(|seq| log.push(event(seq, 1)));
         let parse = |text: &str| text.parse::<EventId>();
         assert_eq!(log.id(3).to_string(), "abc-3");
-        assert_eq!(log.resume(&parse("abc-3").unwrap()), (3, true));
-        assert_eq!(
-            log.resume(&parse("abc-99").unwrap()),
-            (5, true),
-            "from the future: nothing is skipped later"
-        );
-        assert_eq!(log.resume(&parse("xyz-3").unwrap()), (0, false));
+        assert_eq!(log.resume(&parse("abc-3").unwrap(), 5), Some(3));
+        let future = log.resume(&parse("abc-99").unwrap(), 5);
+        assert_eq!(future, Some(5), "nothing is skipped later");
+        assert_eq!(log.resume(&parse("xyz-3").unwrap(), 5), None);
         for bad in [
             "",
             "3",
@@ -314,7 +319,7 @@ mod tests {
 
     #[test]
     fn filters_read_the_json() {
-        let log = EventLog::new("abc".to_owned());
+        let log = EventLog::new("abc".to_owned(), 6);
         log.record(json!({"seq": 7, "type": "producerPaused", "room": 3, "producer": 9}));
         log.record(json!({"seq": 8, "type": "workerStarted"}));
         log.record(json!({"type": "of no number"}));
@@ -333,8 +338,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_needs_the_newest_event_waits_for_it() {
+        let log = Arc::new(EventLog::new("a".to_owned(), 2));
+        log.caught_up(2).await;
+        let waiting = tokio::spawn({
+            let log = Arc::clone(&log);
+            async move { log.caught_up(4).await }
+        });
+        for seq in [3, 4] {
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished());
+            log.push(event(seq, 1));
+        }
+        waiting.await.unwrap();
+        log.close();
+        log.caught_up(99).await;
+    }
+
+    #[tokio::test]
     async fn a_reader_that_waits_is_woken() {
-        let log = EventLog::new("a".to_owned());
+        let log = EventLog::new("a".to_owned(), 0);
         let mut end = log.watch();
         let waiting = tokio::spawn(async move {
             let first = end.changed().await.map(|()| *end.borrow_and_update());

@@ -103,21 +103,32 @@ struct Start {
     restarted: bool,
 }
 
-/// Where `text` (an id, or `0`) points to.
-fn start(log: &EventLog, text: Option<&str>, otherwise: u64) -> Result<Start, ApiError> {
-    let (after, restarted) = match text {
-        None => (otherwise, false),
-        Some("0") => (0, false),
-        Some(text) => {
-            let id: EventId = text.parse().map_err(|error| {
-                let shown: String = text.chars().take(60).collect();
-                ApiError::query(format_args!("after: {shown:?}: {error}"))
-            })?;
-            let (after, same) = log.resume(&id);
-            (after, !same)
+impl Start {
+    /// Where `text` (an id, or `0`) points to, `now` being the number of the newest event.
+    fn new(log: &EventLog, text: &str, now: u64) -> Result<Self, ApiError> {
+        if text == "0" {
+            return Ok(Self::at(0));
         }
-    };
-    Ok(Start { after, restarted })
+        let id: EventId = text.parse().map_err(|error| {
+            let shown: String = text.chars().take(60).collect();
+            ApiError::query(format_args!("after: {shown:?}: {error}"))
+        })?;
+        Ok(match log.resume(&id, now) {
+            Some(after) => Self::at(after),
+            // What another server told, nobody knows any more; its client gets everything there is.
+            None => Self {
+                after: 0,
+                restarted: true,
+            },
+        })
+    }
+
+    fn at(after: u64) -> Self {
+        Self {
+            after,
+            restarted: false,
+        }
+    }
 }
 
 /// An answer of `GET /events/recent`.
@@ -140,7 +151,13 @@ pub(super) async fn recent(
 ) -> Result<Json<Recent>, ApiError> {
     let filter = Filter::new(&query)?;
     let limit = query.limit.unwrap_or(RECENT_MAX).clamp(1, RECENT_MAX);
-    let mut after = start(&app.log, query.after.as_deref(), 0)?.after;
+    let now = app.server.events().position();
+    let mut after = match &query.after {
+        Some(text) => Start::new(&app.log, text, now)?.after,
+        None => 0,
+    };
+    // The log is filled by a task of its own; whoever asks after a command has been answered wants its events too.
+    app.log.caught_up(now).await;
     let (mut items, mut missed) = (Vec::new(), 0);
     // What was forgotten before a reader that begins at the beginning came, it has not missed.
     let mut begins = query.after.is_none();
@@ -177,7 +194,11 @@ pub(super) async fn follow(
     let filter = Filter::new(&query)?;
     let last_event_id = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     // What a client has seen counts for more than where it wanted to begin.
-    let start = start(&app.log, last_event_id.or(query.after.as_deref()), app.log.end().newest)?;
+    let now = app.server.events().position();
+    let start = match last_event_id.or(query.after.as_deref()) {
+        Some(text) => Start::new(&app.log, text, now)?,
+        None => Start::at(now),
+    };
     let seat = Arc::clone(&app.followers).try_acquire_owned().map_err(|_| {
         let message = "too many clients follow events already";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooManyStreams", message)
@@ -194,6 +215,14 @@ fn events(
     start: Start,
     seat: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<SseEvent, Infallible>> {
+    let opening = if start.restarted {
+        note("restarted", &json!({"type": "restarted"}))
+    } else {
+        // Lets a client know at once that it hears whatever happens from now on, and from where to go on should the stream
+        // break off before anything happens.
+        let position = app.log.id(start.after).to_string();
+        SseEvent::default().id(position).comment("following")
+    };
     let reader = Reader {
         end: app.log.watch(),
         after: start.after,
@@ -201,12 +230,6 @@ fn events(
         app,
         filter,
         _seat: seat,
-    };
-    let opening = if start.restarted {
-        note("restarted", &json!({"type": "restarted"}))
-    } else {
-        // Lets a client know at once that it hears whatever happens from now on.
-        SseEvent::default().comment("following")
     };
     futures::stream::unfold((Some(opening), reader), |(opening, mut reader)| async move {
         let event = match opening {
@@ -259,5 +282,73 @@ impl Reader {
             // An error means that the log is gone, and with it the server.
             self.end.changed().await.ok()?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EventKind;
+
+    /// Does not compile when there is a type that [`KINDS`] may lack.
+    fn name(kind: &EventKind) -> &'static str {
+        match kind {
+            EventKind::WorkerStarted { .. } => "workerStarted",
+            EventKind::WorkerDied { .. } => "workerDied",
+            EventKind::RoomOpened { .. } => "roomOpened",
+            EventKind::RoomClosed { .. } => "roomClosed",
+            EventKind::TransportOpened { .. } => "transportOpened",
+            EventKind::RemoteSet { .. } => "remoteSet",
+            EventKind::RemoteLearned { .. } => "remoteLearned",
+            EventKind::TransportClosed { .. } => "transportClosed",
+            EventKind::ProducerOpened { .. } => "producerOpened",
+            EventKind::ProducerPaused { .. } => "producerPaused",
+            EventKind::ProducerResumed { .. } => "producerResumed",
+            EventKind::ProducerPreferredProfileSet { .. } => "producerPreferredProfileSet",
+            EventKind::ProducerClosed { .. } => "producerClosed",
+            EventKind::ConsumerOpened { .. } => "consumerOpened",
+            EventKind::ConsumerPaused { .. } => "consumerPaused",
+            EventKind::ConsumerResumed { .. } => "consumerResumed",
+            EventKind::ConsumerPreferredProfileSet { .. } => "consumerPreferredProfileSet",
+            EventKind::ConsumerEffectiveProfileChanged { .. } => "consumerEffectiveProfileChanged",
+            EventKind::ConsumerClosed { .. } => "consumerClosed",
+            EventKind::Lagged { .. } => "lagged",
+            EventKind::ServerClosed => "serverClosed",
+        }
+    }
+
+    #[test]
+    fn types_are_named_as_in_json() {
+        for kind in [EventKind::ServerClosed, EventKind::Lagged { count: 1 }] {
+            assert_eq!(serde_json::to_value(&kind).unwrap()["type"], name(&kind));
+        }
+    }
+
+    #[test]
+    fn the_page_lists_all_types() {
+        let page = include_str!("../../docs/api.md");
+        for kind in KINDS {
+            assert!(page.contains(&format!("`{kind}`")), "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_end_passes_all_filters() {
+        let filter = Filter {
+            room: Some(RoomId(1)),
+            kinds: vec!["roomClosed".to_owned()],
+        };
+        let event = |kind: &str, room| LoggedEvent {
+            seq: 1,
+            kind: kind.to_owned(),
+            room,
+            json: String::new(),
+        };
+        assert!(filter.admits(&event("roomClosed", Some(RoomId(1)))));
+        assert!(!filter.admits(&event("roomClosed", Some(RoomId(2)))));
+        assert!(!filter.admits(&event("roomClosed", None)));
+        assert!(!filter.admits(&event("roomOpened", Some(RoomId(1)))));
+        assert!(filter.admits(&event("serverClosed", None)));
+        assert!(Filter::default().admits(&event("workerStarted", None)));
     }
 }

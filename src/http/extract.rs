@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::body::HttpBody as _;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -28,6 +29,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
+        // A body that says beforehand that it is too large need not be sent.
+        if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+            return Err(too_large());
+        }
         let bytes = read(body).await?;
         if bytes.is_empty() {
             return parse(b"{}").map(Self);
@@ -54,6 +59,11 @@ async fn read(body: axum::body::Body) -> Result<Bytes, ApiError> {
             "the body did not arrive whole: {error}"
         ))),
     }
+}
+
+fn too_large() -> ApiError {
+    let message = format!("the body is larger than {} KiB", BODY_BYTES_MAX / 1024);
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "bodyTooLarge", message)
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {

@@ -23,7 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::error::ApiError;
 
@@ -131,8 +131,8 @@ async fn connection(
     limits: Limits,
     closing: watch::Receiver<bool>,
 ) {
-    match stream.peer_cred() {
-        Ok(peer) if permits(peer.uid(), geteuid().as_raw()) => {}
+    let caller = match stream.peer_cred() {
+        Ok(peer) if permits(peer.uid(), geteuid().as_raw()) => peer.pid(),
         Ok(peer) => {
             return warn!(
                 uid = peer.uid(),
@@ -141,12 +141,13 @@ async fn connection(
             );
         }
         Err(error) => return warn!(%error, "refused a control connection: cannot tell whose it is"),
-    }
+    };
     let slot = Arc::new(slot);
     let app = TowerToHyperService::new(app);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         // In a task of its own, a command that is under way goes on to its end when the client hangs up, and a panic
         // costs one answer. The task keeps the connection's slot, so that clients that hang up early gain nothing.
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let answer = app.call(request);
         let slot = Arc::clone(&slot);
         let task = tokio::spawn(async move {
@@ -155,13 +156,21 @@ async fn connection(
             answer
         });
         async move {
-            Ok::<Response, Infallible>(match task.await {
+            let response = match task.await {
                 Ok(Ok(response)) => response,
                 Err(error) => {
                     error!(%error, "a control request was not answered");
                     ApiError::internal("the server failed to answer; see its log").into_response()
                 }
-            })
+            };
+            let status = response.status().as_u16();
+            // Who changed what is worth knowing later; who looked at what is not.
+            if method.is_safe() {
+                debug!(%method, path, status, caller, "control request");
+            } else {
+                info!(%method, path, status, caller, "control request");
+            }
+            Ok::<Response, Infallible>(response)
         }
     });
     let io = TokioIo::new(Impatient::new(stream, limits.stall));

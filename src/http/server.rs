@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use weir_channel::id::WorkerId;
-use weir_channel::message::LogLevel;
+use weir_channel::message::{Coalescing, LogLevel};
 
 use super::app::App;
 use super::error::{ApiError, ErrorInfo};
@@ -174,12 +174,14 @@ pub(super) struct SettingsView {
     socket_receive_buffer: u32,
     socket_send_buffer: u32,
     coalescing_us_max: u32,
+    measure_residence: bool,
 }
 
 impl From<&Server> for SettingsView {
     fn from(server: &Server) -> Self {
         let settings = server.settings();
         let log = server.log_settings();
+        let coalescing = server.coalescing();
         Self {
             log_level: log.level,
             log_tags: log.tags,
@@ -191,7 +193,8 @@ impl From<&Server> for SettingsView {
             rtc_ports: settings.rtc_ports,
             socket_receive_buffer: settings.socket_receive_buffer,
             socket_send_buffer: settings.socket_send_buffer,
-            coalescing_us_max: settings.coalescing_us_max,
+            coalescing_us_max: coalescing.window_us_max,
+            measure_residence: coalescing.measure_residence,
         }
     }
 }
@@ -201,17 +204,42 @@ pub(super) async fn settings(State(app): State<Arc<App>>) -> Json<SettingsView> 
     Json(SettingsView::from(&app.server))
 }
 
+/// What can be changed; what is absent stays as it is.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SettingsChange {
+    log_level: Option<LogLevel>,
+    log_tags: Option<Vec<LogTag>>,
+    coalescing_us_max: Option<u32>,
+    measure_residence: Option<bool>,
+}
+
 /// `PATCH /settings`
 pub(super) async fn update_settings(
     State(app): State<Arc<App>>,
-    Body(update): Body<SettingsUpdate>,
+    Body(change): Body<SettingsChange>,
 ) -> Result<Json<SettingsView>, ApiError> {
-    let updated = app.server.update_settings(update).await;
-    // Also after an error: it holds for the workers that are started later.
-    if let Some(hook) = &app.on_log_settings {
-        hook(&app.server.log_settings());
+    // First, because it can be refused; then nothing has changed.
+    if change.coalescing_us_max.is_some() || change.measure_residence.is_some() {
+        let now = app.server.coalescing();
+        let coalescing = Coalescing {
+            window_us_max: change.coalescing_us_max.unwrap_or(now.window_us_max),
+            measure_residence: change.measure_residence.unwrap_or(now.measure_residence),
+        };
+        app.server.set_coalescing(coalescing).await?;
     }
-    updated?;
+    if change.log_level.is_some() || change.log_tags.is_some() {
+        let update = SettingsUpdate {
+            log_level: change.log_level,
+            log_tags: change.log_tags,
+        };
+        let updated = app.server.update_settings(update).await;
+        // Also after an error: it holds for the workers that are started later.
+        if let Some(hook) = &app.on_log_settings {
+            hook(&app.server.log_settings());
+        }
+        updated?;
+    }
     Ok(Json(SettingsView::from(&app.server)))
 }
 

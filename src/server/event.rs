@@ -232,6 +232,12 @@ pub struct EventStream {
 }
 
 impl EventStream {
+    /// The number of the event before the next one: of the last one that was returned, or else of the last one that
+    /// happened before the subscription; 0 if none has.
+    pub fn position(&self) -> u64 {
+        self.seq_next - 1
+    }
+
     /// The next event; `None` when the server is closed and every event has been seen.
     pub async fn next(&mut self) -> Option<Arc<Event>> {
         futures::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await

@@ -255,6 +255,11 @@ impl Server {
             .await
     }
 
+    /// How its workers trade delay for fewer calls into the kernel now.
+    pub fn coalescing(&self) -> Coalescing {
+        lock(&self.shared().live).coalescing
+    }
+
     /// Changes how the workers trade delay for fewer calls into the kernel. Those that are started later get it too.
     ///
     /// # Errors

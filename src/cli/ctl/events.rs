@@ -1,10 +1,12 @@
 //! `weir ctl events`.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -36,6 +38,37 @@ pub(super) struct Events {
     /// else with the oldest there is]
     #[arg(long, value_name = "ID")]
     since: Option<String>,
+}
+
+/// A stream of events.
+struct Stream {
+    body: Incoming,
+    decoder: Decoder,
+    /// What has been read already.
+    ready: VecDeque<Event>,
+}
+
+impl Stream {
+    async fn next(&mut self, client: &Client) -> Result<Event, Failure> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(event);
+            }
+            let frame = timeout(SILENCE_MAX, self.body.frame())
+                .await
+                .map_err(|_| client.unreachable(anyhow!("the stream of events fell silent")))?;
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Err(client.unreachable(error.into())),
+                None => return Err(client.unreachable(anyhow!("the stream of events broke off"))),
+            };
+            if let Some(bytes) = frame.data_ref() {
+                let events = self.decoder.feed(bytes);
+                self.ready
+                    .extend(events.map_err(|error| client.unreachable(anyhow!(error)))?);
+            }
+        }
+    }
 }
 
 /// An answer of `GET /events/recent`.
@@ -74,36 +107,40 @@ impl Events {
     }
 
     async fn follow(&self, client: &mut Client, output: &Output) -> Result<(), Failure> {
-        let mut body = client.open(&self.target("/events", self.since.as_deref())).await?;
-        let mut decoder = Decoder::default();
+        let mut position = self.since.clone();
+        let mut announced = false;
         loop {
-            let frame = timeout(SILENCE_MAX, body.frame())
-                .await
-                .map_err(|_| client.unreachable(anyhow!("the stream of events fell silent")))?;
-            let frame = match frame {
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Err(client.unreachable(error.into())),
-                None => return Err(client.unreachable(anyhow!("the stream of events broke off"))),
+            let mut stream = Stream {
+                body: client.open(&self.target("/events", position.as_deref())).await?,
+                decoder: Decoder::default(),
+                ready: VecDeque::new(),
             };
-            let Some(bytes) = frame.data_ref() else { continue };
-            for event in decoder
-                .feed(bytes)
-                .map_err(|error| client.unreachable(anyhow!(error)))?
-            {
-                match event {
-                    Event::Comment(comment) if comment == "following" && !output.is_json() => {
+            let mut alive = false;
+            let broken = loop {
+                let event = match stream.next(client).await {
+                    Ok(event) => event,
+                    Err(failure) => break failure,
+                };
+                alive = true;
+                let Event::Message(data) = event else {
+                    // The first comment says that from now on nothing is missed.
+                    if !std::mem::replace(&mut announced, true) && !output.is_json() {
                         output.remark(format_args!("following the events of {}", client.path().display()));
                     }
-                    Event::Comment(_) => {}
-                    Event::Message(data) => {
-                        let event: Value = serde_json::from_str(&data)
-                            .map_err(|error| client.unreachable(anyhow!("an event cannot be read: {error}")))?;
-                        print(output, &event)?;
-                        if event["type"] == "serverClosed" {
-                            return Ok(());
-                        }
-                    }
+                    continue;
+                };
+                let event: Value = serde_json::from_str(&data)
+                    .map_err(|error| client.unreachable(anyhow!("an event cannot be read: {error}")))?;
+                print(output, &event)?;
+                if event["type"] == "serverClosed" {
+                    return Ok(());
                 }
+            };
+            position = stream.decoder.id().map(str::to_owned).or(position);
+            // A server hangs up on who does not read for long, such as a pager. The stream goes on where it broke off, if
+            // there still is a server, and if it says anything at all.
+            if !alive {
+                return Err(broken);
             }
         }
     }

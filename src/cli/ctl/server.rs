@@ -1,4 +1,4 @@
-//! `weir ctl workers`, `worker`, `health`, `stats` and `log-level`.
+//! `weir ctl workers`, `worker`, `health`, `stats`, `settings` and `log-level`.
 
 use axum::http::Method;
 use clap::{Args, Subcommand};
@@ -252,6 +252,49 @@ fn stats_pairs(stats: &WorkerStats) -> Vec<(&'static str, Cell)> {
         ("memory", bytes(stats.resident_bytes).into()),
         ("residence", Cell::or_none(residence)),
     ]
+}
+
+/// `weir ctl settings`
+#[derive(Debug, Args)]
+pub(super) struct Settings {
+    /// How long packets may wait under load for others of their train, in microseconds, at most 1000; 0: not at all
+    #[arg(long, value_name = "US")]
+    coalescing_us_max: Option<u32>,
+    /// Whether the workers measure how long packets stay with them; costs a clock read per packet
+    #[arg(long, value_name = "BOOL")]
+    measure_residence: Option<bool>,
+}
+
+impl Settings {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let mut change = json!({});
+        if let Some(us) = self.coalescing_us_max {
+            change["coalescingUsMax"] = us.into();
+        }
+        if let Some(measure) = self.measure_residence {
+            change["measureResidence"] = measure.into();
+        }
+        let answer = if change == json!({}) {
+            client.get("/settings").await?
+        } else {
+            client.send(Method::PATCH, "/settings", Some(&change)).await?
+        };
+        if output.is_json() {
+            return output.json(&answer);
+        }
+        let members = answer.as_object().into_iter().flatten();
+        let pairs: Vec<_> = members.map(|(name, value)| (name.as_str(), setting(value))).collect();
+        output.pairs(&pairs)
+    }
+}
+
+fn setting(value: &Value) -> Cell {
+    match value {
+        Value::Null => Cell::none(),
+        Value::Array(items) if items.is_empty() => Cell::none(),
+        Value::Array(items) => items.iter().map(flat).collect::<Vec<_>>().join(", ").into(),
+        _ => flat(value).into(),
+    }
 }
 
 /// `weir ctl log-level`

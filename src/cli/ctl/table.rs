@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, Write};
 
 use serde_json::Value;
@@ -16,11 +17,17 @@ pub(crate) enum Palette {
 }
 
 impl Palette {
-    /// Colours on a terminal, unless `NO_COLOR` is set and not empty (no-color.org) or the terminal is dumb.
+    /// What standard output can show.
     pub(crate) fn of_stdout() -> Self {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let dumb = set("TERM").is_some_and(|term| term == "dumb");
-        if set("NO_COLOR").is_none() && !dumb && io::IsTerminal::is_terminal(&io::stdout()) {
+        let terminal = io::IsTerminal::is_terminal(&io::stdout());
+        Self::choose(terminal, |name| std::env::var_os(name))
+    }
+
+    /// Colours on a terminal, unless `NO_COLOR` is set and not empty (no-color.org) or the terminal is dumb.
+    fn choose(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let no_color = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = variable("TERM").is_some_and(|term| term == "dumb");
+        if terminal && !no_color && !dumb {
             Self::Colour
         } else {
             Self::Plain
@@ -268,6 +275,24 @@ mod tests {
             stripped = stripped.replace(&format!("\x1b[{sgr}m"), "");
         }
         assert_eq!(stripped, printed(&table, Palette::Plain));
+    }
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        let check = |terminal, no_color: Option<&str>, term: Option<&str>, expected| {
+            let palette = Palette::choose(terminal, |name| match name {
+                "NO_COLOR" => no_color.map(OsString::from),
+                "TERM" => term.map(OsString::from),
+                _ => None,
+            });
+            assert_eq!(palette, expected, "{terminal} {no_color:?} {term:?}");
+        };
+        check(true, None, Some("xterm"), Palette::Colour);
+        check(true, None, None, Palette::Colour);
+        check(true, Some(""), Some("xterm"), Palette::Colour);
+        check(true, Some("1"), Some("xterm"), Palette::Plain);
+        check(true, None, Some("dumb"), Palette::Plain);
+        check(false, None, Some("xterm"), Palette::Plain);
     }
 
     #[test]

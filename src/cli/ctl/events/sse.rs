@@ -16,11 +16,17 @@ pub(super) enum Event {
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     line: Vec<u8>,
+    id: Option<String>,
     data: Option<String>,
     after_cr: bool,
 }
 
 impl Decoder {
+    /// The id to go on after, should the stream break off now.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     /// The events that these bytes complete.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Event>, &'static str> {
         let mut events = Vec::new();
@@ -54,7 +60,8 @@ impl Decoder {
                 }
                 None => self.data = Some(value.to_owned()),
             },
-            // The type and the id are in the data too.
+            "id" => self.id = Some(value.to_owned()),
+            // The type is in the data too.
             _ => {}
         }
         None
@@ -84,6 +91,7 @@ mod tests {
             let portions = STREAM.as_bytes().chunks(size);
             let events: Vec<_> = portions.flat_map(|portion| decoder.feed(portion).unwrap()).collect();
             assert_eq!(events, expected(), "in portions of {size}");
+            assert_eq!(decoder.id(), Some("a-1"));
         }
     }
 
