@@ -12,6 +12,7 @@ pub mod model;
 pub mod network;
 pub mod random;
 pub mod recorder;
+pub mod rtpdump;
 pub mod stream;
 pub mod track;
 pub mod wire;
@@ -70,7 +71,7 @@ pub struct Sim {
     /// Trains looked through by [`Sim::received`].
     sorted: usize,
     inboxes: BTreeMap<ConsumerId, VecDeque<Received>>,
-    lost: BTreeMap<ConsumerId, u64>,
+    lost: BTreeMap<(ConsumerId, DropReason), u64>,
     next_id: u64,
     next_stream: u32,
     seed: u64,
@@ -159,6 +160,11 @@ impl Sim {
     pub fn id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id - 1
+    }
+
+    /// Ids go on from here.
+    pub fn skip_ids(&mut self, id: u64) {
+        self.next_id = id;
     }
 
     /// A number for a [`stream::Stream`].
@@ -609,7 +615,7 @@ impl Sim {
             .expect("the consumer was sent something")
             .owner;
         self.relay.handle_lost(owner, reason, packets);
-        *self.lost.entry(consumer).or_default() += u64::from(packets);
+        *self.lost.entry((consumer, reason)).or_default() += u64::from(packets);
     }
 
     /// Every living consumer's ledger adds up, and agrees with what the sink took.
@@ -622,13 +628,19 @@ impl Sim {
             let stats = &page.consumers[0];
             let dropped: u64 = stats.dropped.iter().map(|(_, count)| count).sum();
             assert_eq!(stats.packets_in, stats.packets_forwarded + dropped, "{stats:?}");
-            let taken = self
-                .sink
-                .taken
-                .get(&(info.transport, info.request.ssrc))
-                .copied()
-                .unwrap_or(0);
-            let lost = self.lost.get(&consumer).copied().unwrap_or(0);
+            let key = (info.transport, info.request.ssrc);
+            let taken = self.sink.taken.get(&key).copied().unwrap_or(0);
+            let mut lost = 0;
+            for reason in [DropReason::BacklogFull, DropReason::SendFailed] {
+                let refused = self.sink.refused.get(&(key.0, key.1, reason)).copied().unwrap_or(0);
+                let lost_after = self.lost.get(&(consumer, reason)).copied().unwrap_or(0);
+                assert_eq!(
+                    count_of(&stats.dropped, reason),
+                    refused + lost_after,
+                    "{reason:?}: {stats:?}"
+                );
+                lost += lost_after;
+            }
             assert_eq!(stats.packets_forwarded + lost, taken, "{stats:?}");
         }
     }

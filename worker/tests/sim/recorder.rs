@@ -39,8 +39,8 @@ pub struct Recorder {
     pub rtcp: VecDeque<(Time, TransportIx, Vec<u8>)>,
     /// Refuses the tails of some trains: at random, that many in a thousand.
     pub refusals: Option<(Random, usize)>,
-    /// Packets refused, by reason.
-    pub refused: BTreeMap<(ConsumerIx, DropReason), u64>,
+    /// Packets refused, by transport, SSRC and reason.
+    pub refused: BTreeMap<(TransportIx, u32, DropReason), u64>,
     /// Packets taken, by transport and SSRC.
     pub taken: BTreeMap<(TransportIx, u32), u64>,
     /// Every consumer leaves under one SSRC on one transport, and no other does.
@@ -78,7 +78,11 @@ impl Recorder {
                 accepted: random.below(count),
                 reason: random.pick(&[DropReason::BacklogFull, DropReason::SendFailed]),
             };
-            *self.refused.entry((owner, sent.reason)).or_default() += (count - sent.accepted) as u64;
+            let refused = self
+                .refused
+                .entry((transport, ssrc_of(train), sent.reason))
+                .or_default();
+            *refused += (count - sent.accepted) as u64;
         }
         for packet in train.chunks(segment).take(sent.accepted) {
             *self.taken.entry((transport, ssrc_of(packet))).or_default() += 1;
