@@ -1,5 +1,7 @@
 //! Commands: what the supervisor asks for is checked wholly before anything changes, so a refused command changed nothing.
 
+use std::fmt;
+
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
     CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, HeaderExtension, Method, Profile, Remote, Reply,
@@ -9,7 +11,7 @@ use weir_channel::message::{
 use crate::time::Time;
 
 use super::consumer::Consumer;
-use super::limits::ENCODINGS_MAX;
+use super::limits::{ENCODINGS_MAX, ID_MAX};
 use super::producer::Producer;
 use super::rewrite::Rewriter;
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
@@ -109,6 +111,7 @@ impl Relay {
         if self.transport_of_id.contains_key(&request.transport) {
             return Err(WorkerError::DuplicateTransport(request.transport));
         }
+        check_id(request.transport, request.transport.0)?;
         check_limit("transports", self.transports.len(), self.limits.transports)?;
         if request.comedia && request.remote.is_some() {
             return Err(invalid("a comedia transport learns its remote: give one or the other"));
@@ -173,6 +176,7 @@ impl Relay {
             return Err(WorkerError::DuplicateProducer(request.producer));
         }
         let transport_key = self.find_transport_in(request.transport, request.room)?;
+        check_id(request.producer, request.producer.0)?;
         check_limit("producers", self.producers.len(), self.limits.producers)?;
         let transport = &self.transports[transport_key];
         check_limit(
@@ -275,6 +279,7 @@ impl Relay {
                 room: request.room,
             });
         }
+        check_id(request.consumer, request.consumer.0)?;
         check_limit("consumers", self.consumers.len(), self.limits.consumers)?;
         check_consumer(request)?;
         self.check_ssrc(request.ssrc, transport_key)?;
@@ -427,6 +432,13 @@ impl Relay {
 
 fn invalid(sentence: impl Into<String>) -> WorkerError {
     WorkerError::InvalidParameters(sentence.into())
+}
+
+fn check_id(shown: impl fmt::Display, id: u64) -> Result<(), WorkerError> {
+    if id > ID_MAX {
+        return Err(invalid(format!("{shown}: ids go up to {ID_MAX}")));
+    }
+    Ok(())
 }
 
 fn check_limit(noun: &str, count: usize, limit: u32) -> Result<(), WorkerError> {

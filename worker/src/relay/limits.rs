@@ -42,5 +42,9 @@ pub const BATCH_PACKETS_MAX: usize = 1_024;
 /// reasons), so a page stays below half of the frame limit of 1 MiB.
 pub const PAGE_ENTRIES_MAX: usize = 1_000;
 
+/// The largest id of a transport, producer or consumer. A page's cursor is such an id with its kind in the two highest
+/// bits.
+pub const ID_MAX: u64 = (1 << 62) - 1;
+
 /// Streams of one producer.
 pub const ENCODINGS_MAX: usize = 3;
