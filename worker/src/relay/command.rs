@@ -301,7 +301,8 @@ impl Relay {
             stream.attached.reserve_exact(missing);
         }
         self.workspace.reserve(followers);
-        self.notifications.reserve(2 * followers);
+        // In one turn a consumer can start on each of its streams and lose the last.
+        self.notifications.reserve((ENCODINGS_MAX + 1) * followers);
         let source_paused = producer.paused;
 
         let transport = &mut self.transports[transport_key];
