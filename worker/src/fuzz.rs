@@ -1,5 +1,7 @@
 //! Bodies of the fuzz targets. They live here so that they keep compiling, and so that ordinary tests run them too.
 
+mod relay_model;
+
 use weir_channel::message::CodecName;
 
 use crate::rtp::codec::vp8::{self, PictureId, Tl0};
@@ -157,4 +159,55 @@ mod tests {
             }
         }
     }
+}
+
+/// One step of [`relay_ops`]. Numbers are taken modulo what exists, so that most steps mean something.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+pub enum Operation {
+    /// A frame of a producer's stream: that many packets of one size, the first of a key frame or not.
+    Frame {
+        stream: u8,
+        packets: u8,
+        bytes: u8,
+        key_frame: bool,
+        seq_step: u16,
+    },
+    /// A packet that was not made by a sender of ours, from the remote or from a stranger.
+    Noise {
+        transport: u8,
+        first: [u8; 16],
+        foreign: bool,
+    },
+    /// A picture loss indication for a consumer.
+    Pli { consumer: u8 },
+    /// Time goes by, in milliseconds.
+    Wait { ms: u16 },
+    /// A consumer is made.
+    Consume {
+        transport: u8,
+        producer: u8,
+        profile: u8,
+        paused: bool,
+    },
+    /// Pauses or resumes a consumer.
+    PauseConsumer { consumer: u8, pause: bool },
+    /// Pauses or resumes a producer.
+    PauseProducer { producer: u8, pause: bool },
+    /// A consumer prefers a profile.
+    Prefer { consumer: u8, profile: u8 },
+    /// A producer prefers a profile.
+    PreferProducer { producer: u8, profile: u8 },
+    /// Closes a consumer.
+    CloseConsumer { consumer: u8 },
+    /// Closes a producer and makes it anew.
+    ReplaceProducer { producer: u8 },
+    /// The sink takes no more than so many packets of each train.
+    Jam { packets: u8 },
+}
+
+/// A list of operations on a relay with two producers. After each, every consumer's counters add up to what its producer
+/// got, and nothing was sent twice under one sequence number.
+pub fn relay_ops(operations: &[Operation]) {
+    relay_model::Model::run(operations);
 }

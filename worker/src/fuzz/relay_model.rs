@@ -1,0 +1,444 @@
+//! What a fuzzed relay is held to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
+use weir_channel::message::{
+    Codec, CodecName, CreateConsumer, CreatePlainTransport, CreateProducer, DropReason, Encoding, MediaKind, Method,
+    Page, Profile, Remote, Reply,
+};
+
+use super::Operation;
+use crate::relay::Relay;
+use crate::relay::datagram::Datagram;
+use crate::relay::limits::Limits;
+use crate::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
+use crate::rtp::Header;
+use crate::time::Time;
+
+const ROOM: RoomId = RoomId(1);
+/// Producers live on the first two, consumers on all of them.
+const TRANSPORTS: u64 = 4;
+const PRODUCERS: u64 = 2;
+/// A simulcast camera and a microphone.
+const STREAMS: [(u64, u32, Profile); 4] = [
+    (0, 10, Profile::Low),
+    (0, 11, Profile::Medium),
+    (0, 12, Profile::High),
+    (1, 20, Profile::Default),
+];
+const PROFILES: [Profile; 4] = [Profile::Default, Profile::Low, Profile::Medium, Profile::High];
+const CONSUMERS_MAX: usize = 24;
+
+/// Keeps what a checker needs of what was sent.
+#[derive(Debug, Default)]
+struct CheckingSink {
+    taken: BTreeMap<u32, u64>,
+    seqs: BTreeMap<u32, BTreeSet<u16>>,
+    limit: Option<usize>,
+}
+
+impl Sink for CheckingSink {
+    fn send(&mut self, _: TransportIx, _: ConsumerIx, train: &[u8], segment: usize) -> Sent {
+        assert!(
+            !train.is_empty() && segment > 0 && train.len() <= 65_507,
+            "a train that no socket could carry"
+        );
+        let packets: Vec<&[u8]> = train.chunks(segment).collect();
+        assert!(packets.len() <= 64, "a train that the kernel refuses");
+        let accepted = self.limit.map_or(packets.len(), |limit| limit.min(packets.len()));
+        for packet in &packets[..accepted] {
+            let header = Header::parse(packet).expect("what the relay sends is RTP");
+            *self.taken.entry(header.ssrc).or_default() += 1;
+            let seqs = self.seqs.entry(header.ssrc).or_default();
+            assert!(
+                seqs.len() == 1 << 16 || seqs.insert(header.seq),
+                "{} was sent twice",
+                header.seq
+            );
+        }
+        Sent {
+            accepted,
+            reason: DropReason::BacklogFull,
+        }
+    }
+
+    fn gather(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
+        self.send(transport, owner, train, segment)
+    }
+
+    fn send_rtcp(&mut self, _: TransportIx, packet: &[u8]) {
+        crate::rtp::rtcp::parse(packet, |_| {}).expect("what the relay sends is RTCP");
+    }
+}
+
+pub(super) struct Model {
+    relay: Relay,
+    sink: CheckingSink,
+    now: Time,
+    seqs: [u16; STREAMS.len()],
+    consumers: Vec<(ConsumerId, u32)>,
+    next_id: u64,
+}
+
+impl Model {
+    pub(super) fn run(operations: &[Operation]) {
+        let mut model = Self::new();
+        for operation in operations.iter().take(500) {
+            model.step(*operation);
+            model.check();
+        }
+        model.command(&Method::CloseRouter { room: ROOM });
+        assert_eq!(model.relay.counts(), (0, 0, 0, 0), "closing a room leaves nothing");
+    }
+
+    fn new() -> Self {
+        let mut model = Self {
+            relay: Relay::new(Limits::default(), 1),
+            sink: CheckingSink::default(),
+            now: Time::from_millis(1),
+            seqs: [65_500; STREAMS.len()],
+            consumers: Vec::new(),
+            next_id: 0,
+        };
+        model.command(&Method::CreateRouter { room: ROOM });
+        for transport in 0..TRANSPORTS {
+            model.command(&Method::CreatePlainTransport(CreatePlainTransport {
+                room: ROOM,
+                transport: TransportId(transport),
+                remote: Some(Remote {
+                    rtp: remote(transport),
+                    rtcp: None,
+                }),
+                comedia: false,
+                rtcp_mux: true,
+            }));
+        }
+        for producer in 0..PRODUCERS {
+            model.create_producer(producer);
+        }
+        model
+    }
+
+    fn create_producer(&mut self, producer: u64) {
+        let (kind, name, clock_rate) = match producer {
+            0 => (MediaKind::Video, CodecName::Vp8, 90_000),
+            _ => (MediaKind::Audio, CodecName::Opus, 48_000),
+        };
+        let encodings = STREAMS
+            .iter()
+            .filter(|(owner, ..)| *owner == producer)
+            .map(|(_, ssrc, profile)| Encoding {
+                ssrc: Some(*ssrc),
+                rid: None,
+                profile: *profile,
+            });
+        self.command(&Method::CreateProducer(CreateProducer {
+            room: ROOM,
+            transport: TransportId(producer),
+            producer: ProducerId(producer),
+            kind,
+            mid: None,
+            codecs: vec![Codec {
+                payload_type: 96,
+                name,
+                clock_rate,
+                pli: true,
+                fir: true,
+            }],
+            encodings: encodings.collect(),
+            header_extensions: Vec::new(),
+            preferred_profile: Profile::Default,
+            paused: false,
+        }));
+    }
+
+    /// Everything that is asked here is valid.
+    fn command(&mut self, method: &Method) -> Reply {
+        let reply = self.relay.handle_command(self.now, method);
+        self.drain();
+        reply.unwrap_or_else(|error| panic!("{method:?}: {error}"))
+    }
+
+    fn drain(&mut self) {
+        while self.relay.poll_action().is_some() {}
+        while self.relay.poll_notification().is_some() {}
+    }
+
+    fn consumer(&self, index: u8) -> Option<ConsumerId> {
+        let count = self.consumers.len();
+        (count > 0).then(|| self.consumers[usize::from(index) % count].0)
+    }
+
+    fn step(&mut self, operation: Operation) {
+        let producer = |index: u8| ProducerId(u64::from(index) % PRODUCERS);
+        let profile = |index: u8| PROFILES[usize::from(index) % PROFILES.len()];
+        match operation {
+            Operation::Frame {
+                stream,
+                packets,
+                bytes,
+                key_frame,
+                seq_step,
+            } => {
+                self.frame(
+                    usize::from(stream) % STREAMS.len(),
+                    packets % 70,
+                    bytes,
+                    key_frame,
+                    seq_step,
+                );
+            }
+            Operation::Noise {
+                transport,
+                first,
+                foreign,
+            } => {
+                let transport = u64::from(transport) % TRANSPORTS;
+                let source = if foreign {
+                    SocketAddr::from(([127, 9, 9, 9], 9))
+                } else {
+                    remote(transport)
+                };
+                self.receive(transport, &mut first.to_vec(), first.len(), source);
+            }
+            Operation::Pli { consumer } => {
+                if self.consumers.is_empty() {
+                    return;
+                }
+                let (_, ssrc) = self.consumers[usize::from(consumer) % self.consumers.len()];
+                let mut packet = [0; 128];
+                let len = crate::rtp::rtcp::write_pli(&mut packet, 1, ssrc);
+                for transport in 0..TRANSPORTS {
+                    self.receive(transport, &mut packet[..len].to_vec(), len, remote(transport));
+                }
+            }
+            Operation::Wait { ms } => {
+                self.now = self.now + Duration::from_millis(u64::from(ms));
+                self.relay.handle_timeout(self.now, &mut self.sink);
+                self.drain();
+            }
+            Operation::Consume {
+                transport,
+                producer,
+                profile: wish,
+                paused,
+            } => {
+                if self.consumers.len() == CONSUMERS_MAX {
+                    return;
+                }
+                self.next_id += 1;
+                let ssrc = 1_000 + self.next_id as u32;
+                self.consumers.push((ConsumerId(self.next_id), ssrc));
+                self.command(&Method::CreateConsumer(CreateConsumer {
+                    room: ROOM,
+                    transport: TransportId(u64::from(transport) % TRANSPORTS),
+                    producer: ProducerId(u64::from(producer) % PRODUCERS),
+                    consumer: ConsumerId(self.next_id),
+                    ssrc,
+                    payload_types: vec![(96, 101)],
+                    header_extensions: Vec::new(),
+                    preferred_profile: profile(wish),
+                    paused,
+                }));
+            }
+            Operation::PauseConsumer { consumer, pause } => {
+                let Some(consumer) = self.consumer(consumer) else {
+                    return;
+                };
+                self.command(&match pause {
+                    true => Method::PauseConsumer { consumer },
+                    false => Method::ResumeConsumer { consumer },
+                });
+            }
+            Operation::PauseProducer { producer: index, pause } => {
+                let producer = producer(index);
+                self.command(&match pause {
+                    true => Method::PauseProducer { producer },
+                    false => Method::ResumeProducer { producer },
+                });
+            }
+            Operation::Prefer {
+                consumer,
+                profile: wish,
+            } => {
+                let Some(consumer) = self.consumer(consumer) else {
+                    return;
+                };
+                self.command(&Method::SetConsumerPreferredProfile {
+                    consumer,
+                    profile: profile(wish),
+                });
+            }
+            Operation::PreferProducer {
+                producer: index,
+                profile: wish,
+            } => {
+                let producer = producer(index);
+                self.command(&Method::SetProducerPreferredProfile {
+                    producer,
+                    profile: profile(wish),
+                });
+            }
+            Operation::CloseConsumer { consumer } => {
+                let Some(consumer) = self.consumer(consumer) else {
+                    return;
+                };
+                self.consumers.retain(|(id, _)| *id != consumer);
+                self.command(&Method::CloseConsumer { consumer });
+            }
+            Operation::ReplaceProducer { producer: index } => {
+                let producer = producer(index);
+                self.command(&Method::CloseProducer { producer });
+                self.create_producer(producer.0);
+                let relay = &mut self.relay;
+                let now = self.now;
+                // Its consumers went with it.
+                self.consumers.retain(|(consumer, _)| {
+                    relay
+                        .handle_command(now, &Method::ConsumerStats { consumer: *consumer })
+                        .is_ok()
+                });
+            }
+            Operation::Jam { packets } => self.sink.limit = (packets < 64).then_some(usize::from(packets)),
+        }
+    }
+
+    fn frame(&mut self, stream: usize, packets: u8, bytes: u8, key_frame: bool, seq_step: u16) {
+        let len = 32 + usize::from(bytes) * 4;
+        let (owner, ssrc, _) = STREAMS[stream];
+        self.seqs[stream] = self.seqs[stream].wrapping_add(seq_step);
+        let mut train = vec![0; len * usize::from(packets)];
+        for (index, packet) in train.chunks_mut(len).enumerate() {
+            packet[..2].copy_from_slice(&[0x80, 96]);
+            packet[2..4].copy_from_slice(&self.seqs[stream].to_be_bytes());
+            packet[4..8].copy_from_slice(&((self.now.0 / 11_111) as u32).to_be_bytes());
+            packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
+            let first = index == 0;
+            let start = if first { 0x90 } else { 0x80 };
+            packet[12..18].copy_from_slice(&[start, 0xc0, 0x80, bytes, bytes, u8::from(!(key_frame && first))]);
+            self.seqs[stream] = self.seqs[stream].wrapping_add(1);
+        }
+        self.receive(owner, &mut train, len, remote(owner));
+    }
+
+    fn receive(&mut self, transport: u64, bytes: &mut [u8], segment: usize, source: SocketAddr) {
+        let Some(index) = self.relay.transport_index(TransportId(transport)) else {
+            return;
+        };
+        let datagram = Datagram {
+            start: 0,
+            len: bytes.len() as u32,
+            segment: segment as u32,
+            source,
+        };
+        self.relay
+            .handle_datagrams(self.now, index, Port::Rtp, bytes, &[datagram], &mut self.sink);
+        self.drain();
+    }
+
+    fn check(&mut self) {
+        let reply = self.command(&Method::RoomStats {
+            room: ROOM,
+            page: Page::default(),
+        });
+        let Reply::Stats(page) = reply else {
+            panic!("statistics were asked for, not {reply:?}")
+        };
+        assert_eq!(page.consumers.len(), self.consumers.len());
+        for stats in page.consumers {
+            let dropped: u64 = stats.dropped.iter().map(|(_, count)| count).sum();
+            assert_eq!(stats.packets_in, stats.packets_forwarded + dropped, "{stats:?}");
+            let ssrc = self
+                .consumers
+                .iter()
+                .find(|(id, _)| *id == stats.consumer)
+                .map(|(_, ssrc)| *ssrc);
+            let taken = ssrc.and_then(|ssrc| self.sink.taken.get(&ssrc)).copied().unwrap_or(0);
+            assert_eq!(stats.packets_forwarded, taken, "{stats:?}");
+        }
+    }
+}
+
+fn remote(transport: u64) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 5_000 + transport as u16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_in_the_life() {
+        let frame = |stream, key_frame| Operation::Frame {
+            stream,
+            packets: 8,
+            bytes: 20,
+            key_frame,
+            seq_step: 0,
+        };
+        let mut operations = vec![
+            Operation::Consume {
+                transport: 2,
+                producer: 0,
+                profile: 0,
+                paused: false,
+            },
+            Operation::Consume {
+                transport: 2,
+                producer: 0,
+                profile: 1,
+                paused: false,
+            },
+            Operation::Consume {
+                transport: 3,
+                producer: 1,
+                profile: 0,
+                paused: true,
+            },
+        ];
+        for round in 0..40 {
+            operations.extend((0..4).map(|stream| frame(stream, round % 8 == 0)));
+            operations.push(Operation::Wait { ms: 33 });
+            operations.push(match round % 10 {
+                0 => Operation::Pli { consumer: 0 },
+                1 => Operation::PauseConsumer {
+                    consumer: 1,
+                    pause: true,
+                },
+                2 => Operation::PauseProducer {
+                    producer: 0,
+                    pause: true,
+                },
+                3 => Operation::PauseProducer {
+                    producer: 0,
+                    pause: false,
+                },
+                4 => Operation::PauseConsumer {
+                    consumer: 1,
+                    pause: false,
+                },
+                5 => Operation::Prefer {
+                    consumer: 0,
+                    profile: round,
+                },
+                6 => Operation::Jam { packets: 3 },
+                7 => Operation::Jam { packets: 255 },
+                8 => Operation::PauseConsumer {
+                    consumer: 2,
+                    pause: false,
+                },
+                _ => Operation::Noise {
+                    transport: round,
+                    first: [0x90; 16],
+                    foreign: round % 20 == 9,
+                },
+            });
+        }
+        operations.push(Operation::ReplaceProducer { producer: 0 });
+        operations.push(Operation::CloseConsumer { consumer: 0 });
+        Model::run(&operations);
+    }
+}
