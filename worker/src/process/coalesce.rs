@@ -23,7 +23,7 @@ const BUSY_OFF: f64 = 0.25;
 const BUSY_SATURATED: f64 = 0.95;
 
 /// Packets that a receiving call brings on average, from which on trains are long enough: with 8, the cost of a call is
-/// spread to an eighth (limits.md §1).
+/// spread to an eighth (docs/kernel-costs.md).
 const TRAIN_LONG: f64 = 8.0;
 
 /// How long the averages look back: short enough to follow a load within a few frames of video.
