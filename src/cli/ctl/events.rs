@@ -243,11 +243,8 @@ fn detail(name: &str, value: &Value) -> String {
     match value {
         // An application's own JSON is shown as JSON.
         _ if name == "appData" => format!("{name}={value}"),
-        Value::Object(members) if members.contains_key("kind") => {
-            format!("{name}=({})", flat(value))
-        }
-        Value::String(text) => format!("{name}={text}"),
-        _ => format!("{name}={value}"),
+        Value::Object(_) => format!("{name}=({})", flat(value)),
+        _ => format!("{name}={}", flat(value)),
     }
 }
 
@@ -305,7 +302,7 @@ mod tests {
         check(
             json!({"type": "remoteLearned", "transport": 4, "room": 1, "remote": {"rtp": "127.0.0.1:5", "rtcp": null}}),
             "transport 4 remote learned",
-            "remote={\"rtcp\":null,\"rtp\":\"127.0.0.1:5\"} room=1",
+            "remote=(rtp=127.0.0.1:5) room=1",
         );
         check(
             json!({"type": "workerDied", "worker": 2, "cause": {"kind": "signalled", "name": "SIGKILL", "signal": 9}}),

@@ -49,7 +49,7 @@ impl Worker {
     }
 
     fn ping(&self) -> Cell {
-        Cell::or_none(self.ping_rtt_us.map(|us| format!("{us} µs")))
+        Cell::or_none(self.ping_rtt_us.map(|us| duration_ns(us.saturating_mul(1_000))))
     }
 }
 
