@@ -215,13 +215,28 @@ impl Relay {
         if streams.len() > 1 && self.next_activity_check.is_none() {
             self.next_activity_check = Some(now + ACTIVITY_INTERVAL);
         }
-        // One timer a stream, one entry in each list: relaying need never grow them.
-        self.timers.reserve(streams.len());
-        self.asks.reserve(2 * streams.len());
-        self.silent.reserve(streams.len());
+        self.streams += streams.len();
+        self.reserve_for_streams(transport_key);
         self.producer_of_id.insert(request.producer, key);
         self.room_mut(request.room).producers.insert(request.producer);
         Ok(())
+    }
+
+    /// Makes room for what the streams can cause, so that nothing has to grow while packets are relayed.
+    fn reserve_for_streams(&mut self, transport: TransportKey) {
+        // One timer each, beside those of streams that are gone; one entry each in the other lists.
+        self.timers.reserve(self.streams);
+        self.asks.reserve(self.streams);
+        self.silent.reserve(self.streams);
+        // Each is known by one SSRC. A table that is at most half full makes room for a new one in place.
+        let transport = &mut self.transports[transport];
+        let streams: usize = transport
+            .producers
+            .iter()
+            .map(|key| self.producers[*key].streams.len())
+            .sum();
+        let missing = (2 * streams).saturating_sub(transport.ssrcs.len());
+        transport.ssrcs.reserve(missing);
     }
 
     fn pause_producer(&mut self, producer: ProducerId) -> Result<(), WorkerError> {
@@ -260,6 +275,7 @@ impl Relay {
         let Some(producer) = self.producers.remove(key) else {
             return;
         };
+        self.streams -= producer.streams.len();
         let transport = &mut self.transports[producer.transport];
         transport.producers.retain(|other| *other != key);
         transport.ssrcs.retain(|_, (owner, _)| *owner != key);
@@ -301,8 +317,6 @@ impl Relay {
             stream.attached.reserve_exact(missing);
         }
         self.workspace.reserve(followers);
-        // In one turn a consumer can start on each of its streams and lose the last.
-        self.notifications.reserve((ENCODINGS_MAX + 1) * followers);
         let source_paused = producer.paused;
 
         let transport = &mut self.transports[transport_key];
@@ -312,6 +326,8 @@ impl Relay {
         self.regather(transport_key);
         self.consumer_of_id.insert(request.consumer, key);
         self.room_mut(request.room).consumers.insert(request.consumer);
+        // All of the worker's may change what they are sent in one call, some twice.
+        self.notifications.reserve(2 * self.consumers.len());
         self.retarget(now, key);
         Ok(Reply::ConsumerCreated { source_paused })
     }

@@ -68,6 +68,8 @@ pub struct Relay {
     /// By [`TransportIx`].
     transport_of_index: Vec<Option<TransportKey>>,
 
+    /// Of all producers.
+    streams: usize,
     workspace: Workspace,
     timers: BinaryHeap<Reverse<(Time, ProducerKey, u8)>>,
     /// Streams to be asked for a key frame as soon as there is a sink.
@@ -124,13 +126,15 @@ impl Relay {
             producer_of_id: HashMap::with_hasher(hash.clone()),
             consumer_of_id: HashMap::with_hasher(hash.clone()),
             transport_of_index: Vec::new(),
+            streams: 0,
             workspace: Workspace::new(),
             timers: BinaryHeap::new(),
             asks: Vec::new(),
             next_activity_check: None,
             silent: Vec::new(),
-            actions: VecDeque::new(),
-            notifications: VecDeque::new(),
+            // A batch can teach a transport two addresses.
+            actions: VecDeque::with_capacity(2),
+            notifications: VecDeque::with_capacity(2),
         }
     }
 
