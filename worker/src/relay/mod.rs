@@ -13,6 +13,7 @@ mod command;
 mod consumer;
 mod fanout;
 mod inspect;
+mod parameters;
 mod producer;
 mod receive;
 mod slots;
