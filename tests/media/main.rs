@@ -73,6 +73,8 @@ struct World {
     relay: Relay,
     outbox: Outbox,
     elapsed: Duration,
+    /// How much time passes at once: what is due in it comes as one batch.
+    turn: Duration,
     sources: Vec<Source>,
     receivers: Vec<Receiver>,
     profiles: BTreeMap<ConsumerId, Vec<Option<Profile>>>,
@@ -84,6 +86,7 @@ impl World {
             relay: Relay::new(Limits::default(), seed),
             outbox: Outbox::default(),
             elapsed: Duration::ZERO,
+            turn: Duration::from_millis(1),
             sources: Vec::new(),
             receivers: Vec::new(),
             profiles: BTreeMap::new(),
@@ -196,11 +199,11 @@ impl World {
         index
     }
 
-    /// Lets time pass, in turns of a millisecond: what is due goes in as one batch, and what comes out is judged.
+    /// Lets time pass, in turns: what is due goes in as one batch, and what comes out is judged.
     fn run(&mut self, duration: Duration) {
         let end = self.elapsed + duration;
         while self.elapsed < end {
-            self.elapsed += Duration::from_millis(1);
+            self.elapsed += self.turn;
             for source in 0..self.sources.len() {
                 self.send_due(source);
             }
@@ -410,6 +413,25 @@ fn the_camera_and_the_microphone_through_pauses_and_switches() {
     let events = &world.profiles[&first.consumer];
     assert_eq!(events[1..], told, "an event for each switch, and none for the pause");
     assert!(world.outbox.trains > 1_000, "{} trains", world.outbox.trains);
+}
+
+#[test]
+fn a_switch_inside_a_batch_loses_no_picture() {
+    // A worker that was kept from running finds several pictures of all layers in one batch.
+    for turn_ms in [20, 50, 70, 100, 150, 250, 330, 500, 1_000] {
+        let mut world = World::new(3);
+        world.turn = Duration::from_millis(turn_ms);
+        let source = world.add_source(camera(), &LAYERS);
+        let viewers = [Profile::Default, Profile::Low].map(|profile| world.add_receiver(source, profile));
+        for _ in 0..5 {
+            for profile in [Profile::Low, Profile::High, Profile::Medium] {
+                world.prefer(viewers[0], profile);
+                world.run(3 * SECOND);
+            }
+        }
+        world.assert_faultless();
+        assert!(world.receivers[viewers[0]].switches.len() > 10, "{turn_ms} ms");
+    }
 }
 
 #[test]

@@ -9,9 +9,6 @@ use crate::media::replay::Origin;
 use crate::media::rtp::Packet;
 use crate::media::vp8::{self, Descriptor, PictureId, Resolution};
 
-/// A switch goes back by no more frames than this: a second's worth.
-const REPEATED_FRAMES_MAX: usize = 30;
-
 /// Judges what arrives for one consumer.
 #[derive(Debug)]
 pub struct StreamCheck {
@@ -304,10 +301,8 @@ impl StreamCheck {
                 let frames = self.catalogue.tracks()[origin.track].frames().len();
                 let frame_before = self.catalogue.packet(last.origin).frame;
                 let frame = self.catalogue.packet(origin).frame;
-                // The layers show one picture. A switch may show some again in their new size, as the layers of what comes
-                // in one burst are relayed one after the other; but it may skip none.
-                let skipped = (frame + frames - frame_before) % frames;
-                if skipped > 1 && skipped < frames - REPEATED_FRAMES_MAX {
+                // The layers of one picture: a switch may show the last one again in its new size, but skip none.
+                if frame != frame_before && frame != (frame_before + 1) % frames {
                     self.fault(Check::NothingMissing, || {
                         format!("packet {} switches from picture {frame_before} to {frame}", packet.seq)
                     });

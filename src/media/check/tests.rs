@@ -424,7 +424,7 @@ fn a_switch_that_puts_two_frames_under_one_timestamp() {
 }
 
 #[test]
-fn a_switch_may_show_a_picture_again() {
+fn a_switch_that_goes_back() {
     let mut bench = Bench::new(camera());
     bench.relay_until_key_frame(2, 2);
     // The second key frame of low is held back until that of high and the start of the frame behind it are through.
@@ -446,7 +446,7 @@ fn a_switch_may_show_a_picture_again() {
         bench.arrive(&packet);
     }
     assert_eq!(bench.arrivals.last(), Some(&Arrival::Switched { from: 2, to: 0 }));
-    bench.assert_clean();
+    bench.assert_failed(&[Check::NothingMissing]);
 }
 
 #[test]

@@ -29,8 +29,9 @@ use super::slots::{ConsumerKey, ProducerKey};
 pub(super) struct Workspace {
     /// The packets to be relayed, linked by stream.
     pub batch: Vec<PacketMeta>,
-    /// The streams they belong to, in the order of their first packets.
-    pub touched: Vec<(ProducerKey, u8)>,
+    /// The streams they belong to, each with the first of its packets, in the order of those. A stream is here again
+    /// when a key frame of its producer came between.
+    pub touched: Vec<(ProducerKey, u8, u32)>,
     train: Vec<PacketMeta>,
     /// Packets of a train that did not arrive as one.
     joined: Vec<u8>,
@@ -65,10 +66,8 @@ impl Relay {
         }
         let mut workspace = std::mem::replace(&mut self.workspace, Workspace::empty());
         for index in 0..workspace.touched.len() {
-            let (producer, encoding) = workspace.touched[index];
-            let Some((head, _)) = self.producers[producer].streams[usize::from(encoding)].batch.take() else {
-                continue;
-            };
+            let (producer, encoding, head) = workspace.touched[index];
+            self.producers[producer].streams[usize::from(encoding)].batch_tail = None;
             let mut next = Some(head);
             while let Some(head) = next {
                 next = workspace.collect_train(head);

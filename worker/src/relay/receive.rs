@@ -140,19 +140,20 @@ impl Relay {
                 Accepted::Relay(mut meta) => {
                     if meta.key_frame {
                         stream.key_frames.on_key_frame();
+                        // A consumer may switch here, and must get what came before on the stream it leaves. Streams go
+                        // out one after the other; so all that came so far goes out as it is, before this.
+                        if producer.streams.len() > 1 {
+                            producer.streams.iter_mut().for_each(|stream| stream.batch_tail = None);
+                        }
                     }
+                    let stream = &mut producer.streams[usize::from(encoding)];
                     let index = self.workspace.batch.len() as u32;
                     meta.next = u32::MAX;
-                    match stream.batch {
-                        Some((head, tail)) => {
-                            self.workspace.batch[tail as usize].next = index;
-                            stream.batch = Some((head, index));
-                        }
-                        None => {
-                            stream.batch = Some((index, index));
-                            self.workspace.touched.push((key, encoding));
-                        }
+                    match stream.batch_tail {
+                        Some(tail) => self.workspace.batch[tail as usize].next = index,
+                        None => self.workspace.touched.push((key, encoding, index)),
                     }
+                    stream.batch_tail = Some(index);
                     self.workspace.batch.push(meta);
                 }
                 Accepted::Duplicate => producer.counters.duplicate += 1,

@@ -50,8 +50,8 @@ pub(super) struct Stream {
     pub sender_report: Option<(u64, u64)>,
     /// For the sequence number of full intra requests (RFC 5104 §4.3.1.1).
     pub fir_seq: u8,
-    /// The packets of this batch: first and last in the batch's list.
-    pub batch: Option<(u32, u32)>,
+    /// The last packet in the batch's list, to which the next one is linked.
+    pub batch_tail: Option<u32>,
     seq: SeqExtender,
     seen: Seen,
     timestamp: TimestampExtender,
@@ -110,7 +110,7 @@ impl Stream {
             timer_queued: false,
             sender_report: None,
             fir_seq: 0,
-            batch: None,
+            batch_tail: None,
             seq: SeqExtender::default(),
             seen: Seen::default(),
             timestamp: TimestampExtender::default(),
