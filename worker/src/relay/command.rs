@@ -8,7 +8,7 @@ use weir_channel::message::{CreateConsumer, CreatePlainTransport, CreateProducer
 use crate::time::Time;
 
 use super::consumer::Consumer;
-use super::limits::{ENCODINGS_MAX, ID_MAX};
+use super::limits::ID_MAX;
 use super::parameters::{check_consumer, check_producer, check_remote, invalid};
 use super::producer::Producer;
 use super::rewrite::Rewriter;
