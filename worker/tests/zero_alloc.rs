@@ -64,7 +64,7 @@ impl Sink for Drain {
         let count = train.len().div_ceil(segment);
         self.packets += count as u64;
         // Now and then the socket is full.
-        if self.packets % 97 == 0 {
+        if self.packets.is_multiple_of(97) {
             return Sent {
                 accepted: count / 2,
                 reason: DropReason::BacklogFull,
