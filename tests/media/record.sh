@@ -10,10 +10,10 @@ ff="ffmpeg -hide_banner -loglevel error -nostdin"
 
 echo "encoding"
 # One picture in three sizes. Two temporal layers, of which the second is referenced by nothing; a key frame every 60
-# frames in all three; no lookahead, no alternate reference frame (its frames are never shown), one thread: the output is
-# the same on every run.
+# frames in all three; no lookahead, no alternate reference frame (its frames are never shown). One thread, and a fixed speed
+# (negative; a positive one adapts to how busy the machine is): the output is the same on every run.
 vp8() { # name, bits/s of the base layer, bits/s of both
-    echo "-map [$1] -c:v libvpx -deadline realtime -cpu-used 4 -threads 1 -error-resilient default
+    echo "-map [$1] -c:v libvpx -deadline realtime -cpu-used -4 -threads 1 -error-resilient default
         -auto-alt-ref 0 -lag-in-frames 0 -g 9999 -force_key_frames expr:eq(mod(n,60),0)
         -b:v $3 -maxrate $3 -bufsize $3
         -ts-parameters ts_number_layers=2:ts_layering_mode=2:ts_target_bitrate=$(($2 / 1000)),$(($3 / 1000)):ts_rate_decimator=2,1:ts_periodicity=2:ts_layer_id=0,1
