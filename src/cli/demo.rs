@@ -24,12 +24,9 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use cast::Cast;
-use story::Moment;
+use story::{Moment, Teller};
 use verdict::Verdict;
 use view::View;
-
-/// Moments that may wait to be shown. They are few; if something breaks they come in floods, and the first tell enough.
-const MOMENTS_WAITING_MAX: usize = 1_024;
 
 /// What a shell reports for a command that SIGINT ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -65,7 +62,7 @@ impl DemoArgs {
 
     #[tokio::main]
     async fn play(self) -> Result<ExitCode> {
-        let (teller, moments) = mpsc::channel(MOMENTS_WAITING_MAX);
+        let (teller, moments) = Teller::new();
         let mut cast = Cast::assemble(self.workers, teller).await?;
         let played = perform(&mut cast, self.json, Duration::from_secs(self.seconds), moments).await;
         // Whatever happened, the workers end before we do.

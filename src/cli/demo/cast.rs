@@ -12,7 +12,6 @@ use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use weir::media::{Catalogue, Recording, Replay, SentLog, StreamCheck};
 use weir::{
     ConsumerOptions, ConsumerRtp, Event, EventKind, Family, PlainTransportOptions, Producer, ProducerOptions, Profile,
@@ -37,7 +36,6 @@ pub(super) struct Cast {
     /// Who consumes.
     pub(super) seats: Vec<Arc<Seat>>,
     teller: Teller,
-    epoch: Instant,
     waiting: Vec<Sender>,
     senders: JoinSet<Result<()>>,
     receivers: JoinSet<()>,
@@ -80,7 +78,6 @@ impl Cast {
             players: Vec::new(),
             seats: Vec::new(),
             teller,
-            epoch: Instant::now(),
             waiting: Vec::new(),
             senders: JoinSet::new(),
             receivers: JoinSet::new(),
@@ -241,15 +238,15 @@ impl Cast {
             Arc::clone(&player.sent),
             StreamCheck::new(catalogue, ssrc, payload_type),
             self.teller.clone(),
-            self.epoch,
         ));
         self.receivers.spawn(Arc::clone(&seat).receive(socket));
         self.seats.push(seat);
         Ok(())
     }
 
-    /// Everybody who produces begins, at once.
+    /// Everybody who produces begins, at once, and the clock too.
     pub(super) fn start_senders(&mut self) {
+        self.teller.start();
         for sender in self.waiting.drain(..) {
             self.senders.spawn(sender.run());
         }
@@ -281,17 +278,13 @@ impl Cast {
 
     /// How long it has been going.
     pub(super) fn elapsed(&self) -> Duration {
-        self.epoch.elapsed()
+        self.teller.elapsed()
     }
 
     /// Tells a moment of the script.
     pub(super) fn tell(&self, target: &'static str, text: impl Into<String>) {
-        let moment = self.moment(MomentKind::Step {
-            target,
-            text: text.into(),
-        });
-        // A listener that is behind misses it.
-        let _ = self.teller.try_send(moment);
+        let text = text.into();
+        self.teller.tell(MomentKind::Step { target, text });
     }
 
     /// The server says something.
@@ -299,7 +292,7 @@ impl Cast {
         if matches!(event.kind, EventKind::WorkerDied { .. }) {
             self.worker_deaths.fetch_add(1, Ordering::Relaxed);
         }
-        self.moment(MomentKind::Server {
+        self.teller.moment(MomentKind::Server {
             event: Box::new(event.clone()),
         })
     }
@@ -317,13 +310,6 @@ impl Cast {
     /// The seat with this name.
     pub(super) fn seat(&self, name: &str) -> Option<&Arc<Seat>> {
         self.seats.iter().find(|seat| seat.name == name)
-    }
-
-    fn moment(&self, kind: MomentKind) -> Moment {
-        Moment {
-            at_ms: self.elapsed().as_millis() as u64,
-            kind,
-        }
     }
 }
 

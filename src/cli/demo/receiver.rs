@@ -4,13 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use weir::media::check::{Arrival, Check, StreamCheck};
 use weir::media::vp8::Resolution;
 use weir::media::{SentLog, rtp};
 use weir::{Consumer, Profile};
 
-use super::story::{Moment, MomentKind, Teller, written};
+use super::story::{MomentKind, Teller, written};
 
 /// The longest datagram there is.
 const DATAGRAM_LEN_MAX: usize = 65_535;
@@ -26,8 +25,6 @@ pub(super) struct Seat {
     pub(super) profiles: Vec<Profile>,
     pub(super) sent: Arc<SentLog>,
     pub(super) teller: Teller,
-    /// What the demo's times count from.
-    pub(super) epoch: Instant,
     check: Mutex<StreamCheck>,
     progress: watch::Sender<Progress>,
 }
@@ -48,10 +45,6 @@ pub(super) struct Progress {
 }
 
 impl Seat {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "it is made in one place, of what that place has"
-    )]
     pub(super) fn new(
         name: &'static str,
         source: usize,
@@ -60,7 +53,6 @@ impl Seat {
         sent: Arc<SentLog>,
         check: StreamCheck,
         teller: Teller,
-        epoch: Instant,
     ) -> Self {
         Self {
             name,
@@ -69,7 +61,6 @@ impl Seat {
             profiles,
             sent,
             teller,
-            epoch,
             check: Mutex::new(check),
             progress: watch::Sender::new(Progress::default()),
         }
@@ -112,7 +103,7 @@ impl Seat {
             if faults_before[one as usize] == 0
                 && let Some(text) = faults.examples().first()
             {
-                self.tell(MomentKind::Fault {
+                self.teller.tell(MomentKind::Fault {
                     consumer: self.name,
                     check: one.name(),
                     text: text.clone(),
@@ -124,12 +115,12 @@ impl Seat {
 
         let profile = |track: usize| self.profiles.get(track).copied().unwrap_or_default();
         match arrival {
-            Arrival::Started { track } => self.tell(MomentKind::Started {
+            Arrival::Started { track } => self.teller.tell(MomentKind::Started {
                 consumer: self.name,
                 profile: profile(track),
                 resolution: written(resolution),
             }),
-            Arrival::Switched { from, to } => self.tell(MomentKind::Switched {
+            Arrival::Switched { from, to } => self.teller.tell(MomentKind::Switched {
                 consumer: self.name,
                 from: profile(from),
                 to: profile(to),
@@ -137,7 +128,7 @@ impl Seat {
             }),
             Arrival::Continued | Arrival::Wrong => {}
         }
-        let now_ms = self.now_ms();
+        let now_ms = self.teller.elapsed_ms();
         self.progress.send_modify(|progress| {
             progress.starts += u64::from(matches!(arrival, Arrival::Started { .. }));
             progress.switches += u64::from(matches!(arrival, Arrival::Switched { .. }));
@@ -145,15 +136,5 @@ impl Seat {
             progress.resolution = resolution;
             progress.last_packet_ms = Some(now_ms);
         });
-    }
-
-    fn tell(&self, kind: MomentKind) {
-        let at_ms = self.now_ms();
-        // A listener that is not there or behind misses it.
-        let _ = self.teller.try_send(Moment { at_ms, kind });
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.epoch.elapsed().as_millis() as u64
     }
 }

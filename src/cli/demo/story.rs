@@ -1,12 +1,60 @@
 //! What is worth telling while the demo plays.
 
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use weir::media::vp8::Resolution;
 use weir::{Event, Profile};
 
-/// Where moments are told. A listener that cannot keep up misses some; nothing waits for it.
-pub(super) type Teller = mpsc::Sender<Moment>;
+/// Moments that may wait to be shown. They are few; if something breaks they come in floods, and the first tell enough.
+const WAITING_MAX: usize = 1_024;
+
+/// Tells moments, each with its time. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Teller {
+    listener: mpsc::Sender<Moment>,
+    start: Arc<OnceLock<Instant>>,
+}
+
+impl Teller {
+    /// A teller, and where to listen.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Moment>) {
+        let (listener, moments) = mpsc::channel(WAITING_MAX);
+        let start = Arc::default();
+        (Self { listener, start }, moments)
+    }
+
+    /// Times count from now on.
+    pub(super) fn start(&self) {
+        self.start.get_or_init(Instant::now);
+    }
+
+    /// How long ago that was; zero before.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.start.get().map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    /// As [`Teller::elapsed`], as moments have it.
+    pub(super) fn elapsed_ms(&self) -> u64 {
+        self.elapsed().as_millis() as u64
+    }
+
+    /// Something that happens now.
+    pub(super) fn moment(&self, kind: MomentKind) -> Moment {
+        Moment {
+            at_ms: self.elapsed_ms(),
+            kind,
+        }
+    }
+
+    /// Tells it. A listener that cannot keep up misses some; nothing waits for it.
+    pub(super) fn tell(&self, kind: MomentKind) {
+        let _ = self.listener.try_send(self.moment(kind));
+    }
+}
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]

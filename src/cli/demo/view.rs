@@ -32,10 +32,9 @@ pub(super) enum View {
 impl View {
     /// The way that fits where the output goes.
     pub(super) fn new(json: bool, cast: &Cast, length: Duration) -> Result<Self> {
-        let out = io::stdout();
         Ok(if json {
             Self::Json(Json::new(cast, length))
-        } else if out.is_terminal() && io::stdin().is_terminal() {
+        } else if is_interactive() {
             Self::Table(Box::new(LiveTable::new(cast, length)?))
         } else {
             Self::Lines(Lines::new(cast))
@@ -97,6 +96,12 @@ impl View {
         }
         .context("cannot write")
     }
+}
+
+/// Whether there is a terminal that can be drawn on, and somebody at it.
+fn is_interactive() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    io::stdout().is_terminal() && io::stdin().is_terminal() && !dumb
 }
 
 /// Says what kept the demo from its end.
