@@ -324,6 +324,36 @@ fn what_is_gathered_leaves_in_order_and_in_few_calls() {
     assert_eq!(egress.stats().send_calls, 3, "nothing is left");
 }
 
+/// What is gathered is copied, which is for nothing if nothing follows.
+#[test]
+fn a_transport_that_gets_one_train_a_turn_stops_waiting_for_a_second_until_one_comes() {
+    let peer = Peer::new();
+    let mut egress = Egress::new();
+    attach(&mut egress, 0, peer.address);
+    let turn = |egress: &mut Egress, trains: usize| {
+        for number in 0..trains {
+            assert_eq!(egress.gather(T, OWNER, &packet(number, 100), 100).accepted, 1);
+        }
+        let at_once = peer.drain();
+        egress.flush_gathered();
+        let later = peer.drain();
+        let expected: Vec<_> = (0..trains).map(|number| packet(number, 100)).collect();
+        assert!([&at_once[..], &later].concat() == expected);
+        (at_once.len(), later.len())
+    };
+    for _ in 0..3 {
+        for _ in 0..8 {
+            assert_eq!(turn(&mut egress, 1), (0, 1));
+        }
+        for _ in 0..20 {
+            assert_eq!(turn(&mut egress, 1), (1, 0));
+            assert_eq!(turn(&mut egress, 0), (0, 0));
+        }
+        assert_eq!(turn(&mut egress, 4), (1, 3), "the second one shows that waiting pays");
+        assert_eq!(turn(&mut egress, 4), (0, 4));
+    }
+}
+
 /// Neighbours become one train, of which only the last packet is shorter.
 #[test]
 fn gathered_neighbours_of_equal_size_leave_as_one_train() {

@@ -25,6 +25,11 @@ use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
 /// is short of memory (ENOBUFS) rather than the socket full, or the packet can never fit.
 const STALLS_MAX: u8 = 8;
 
+/// Turns in a row with one train each after which a transport's trains are sent at once until a second one comes in the
+/// same turn. The copy costs about 100 ns a packet (a tenth of what sending a packet of a train of 8 does) and gains
+/// nothing without a second train.
+const LONELY_TURNS_MAX: u8 = 8;
+
 /// Packets that were taken by the sink and then could not be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lost {
@@ -42,6 +47,8 @@ pub struct Egress<B = KernelSend> {
     pub sockets: Sockets,
     backend: B,
     gather: Gather,
+    /// Counts turns, and wraps.
+    turn: u32,
     backlog: Backlog,
     /// Where packets of a backlog are laid end to end to be sent, at least one of any length.
     staging: Box<[u8]>,
@@ -75,6 +82,7 @@ impl<B: SendBackend> Egress<B> {
             sockets: Sockets::new(),
             backend,
             gather: Gather::new(),
+            turn: 1,
             backlog: Backlog::new(POOL_BYTES),
             staging: vec![0; 2 * DATAGRAM_BYTES_MAX].into_boxed_slice(),
             messages: Vec::with_capacity(BATCH_MESSAGES_MAX),
@@ -89,6 +97,11 @@ impl<B: SendBackend> Egress<B> {
 
     /// Sends what [`Sink::gather`] has kept. To be called at the end of each turn.
     pub fn flush_gathered(&mut self) {
+        self.send_gathered();
+        self.turn = self.turn.wrapping_add(1);
+    }
+
+    fn send_gathered(&mut self) {
         for at in 0..self.gather.transports().len() {
             self.flush_transport(self.gather.transports()[at]);
         }
@@ -206,6 +219,11 @@ impl<B: SendBackend> Egress<B> {
     fn flush_transport(&mut self, transport: TransportIx) {
         let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) else {
             return;
+        };
+        path.lonely_turns = if path.gathered.is_single() {
+            path.lonely_turns.saturating_add(1)
+        } else {
+            0
         };
         while let Some(plan) = self.gather.plan(&mut path.gathered, path.uses_gso, &mut self.messages) {
             let settled = if path.backlog.is_empty() {
@@ -385,8 +403,18 @@ impl<B: SendBackend> Sink for Egress<B> {
         else {
             return NO_REMOTE;
         };
-        if path.gathered.is_empty() && !path.backlog.is_empty() {
-            return self.send_cold(transport, owner, train, segment);
+        let is_first = path.gather_turn != self.turn;
+        path.gather_turn = self.turn;
+        if path.gathered.is_empty() {
+            if !path.backlog.is_empty() {
+                return self.send_cold(transport, owner, train, segment);
+            }
+            if path.lonely_turns >= LONELY_TURNS_MAX {
+                if is_first {
+                    return self.send(transport, owner, train, segment);
+                }
+                path.lonely_turns = 0;
+            }
         }
         let arrival_ns = self.residence.as_ref().map_or(0, |_| self.arrivals.of(train));
         let whole = Message {
@@ -413,7 +441,7 @@ impl<B: SendBackend> Sink for Egress<B> {
                         reason: DropReason::SendFailed,
                     };
                 }
-                self.flush_gathered();
+                self.send_gathered();
             }
         }
         Sent::all(whole.packets())

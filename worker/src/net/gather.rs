@@ -34,6 +34,11 @@ impl List {
         last: NONE,
     };
 
+    /// Whether one train waits for the transport.
+    pub const fn is_single(&self) -> bool {
+        self.first == self.last && self.first != NONE
+    }
+
     /// Whether nothing waits for the transport.
     pub const fn is_empty(&self) -> bool {
         self.first == NONE

@@ -188,6 +188,10 @@ pub(super) struct Path {
     pub(super) stalls: u8,
     /// What waits for the end of the turn.
     pub(super) gathered: List,
+    /// The turn in which something was last to be gathered.
+    pub(super) gather_turn: u32,
+    /// Turns in a row in which one train was gathered, and so copied for nothing.
+    pub(super) lonely_turns: u8,
     /// What waits for the socket to become writable.
     pub(super) backlog: Queue,
     pub(super) packets_sent: u64,
@@ -205,6 +209,8 @@ impl Path {
             refusals: 0,
             stalls: 0,
             gathered: List::EMPTY,
+            gather_turn: 0,
+            lonely_turns: 0,
             backlog: Queue::new(),
             packets_sent: 0,
             bytes_sent: 0,
