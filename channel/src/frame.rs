@@ -79,8 +79,6 @@ pub struct Decoder {
     partial: Vec<u8>,
     /// Bytes of the stream consumed.
     offset: u64,
-    /// The length of the body that the prefix gave, once refused.
-    refused: Option<usize>,
 }
 
 impl Decoder {
@@ -100,9 +98,6 @@ impl Decoder {
     /// # Errors
     /// [`FrameError::TooLong`], before anything is allocated for the body.
     pub fn next_frame<'a, 'input: 'a>(&'a mut self, input: &mut &'input [u8]) -> Result<Option<Frame<'a>>, FrameError> {
-        if let Some(len) = self.refused {
-            return Err(FrameError::TooLong { len });
-        }
         if self.prefix_len < PREFIX {
             if self.prefix_len == 0 {
                 self.partial.clear();
@@ -120,7 +115,7 @@ impl Decoder {
         }
         let len = u32::from_le_bytes(self.prefix) as usize;
         if len > MAX_FRAME {
-            self.refused = Some(len);
+            // The prefix stays, so every later call comes to the same end.
             return Err(FrameError::TooLong { len });
         }
         let taken = take(input, len - self.partial.len());

@@ -364,7 +364,22 @@ fn sentences() {
     insta::assert_snapshot!(sentences.join("\n"));
 }
 
-/// The same the other way round.
+/// The other way round: a supervisor that dies with the worker's words unread.
+#[test]
+fn a_worker_takes_a_reset_for_a_close() {
+    let (mut endpoint, peer) = worker_hears(&[our_hello(), frame_of(&ping())].concat(), false);
+    assert_eq!(endpoint.flush(), Ok(true));
+    drop(peer); // with the worker's Hello unread
+    assert!(
+        endpoint
+            .poll_request()
+            .expect("what was sent before is read first")
+            .is_some()
+    );
+    assert_eq!(endpoint.poll_request().map(drop), Err(ChannelError::Closed));
+}
+
+/// And a supervisor.
 #[tokio::test]
 async fn a_supervisor_says_hello_before_it_gives_up() {
     let (ours, theirs) = socketpair();

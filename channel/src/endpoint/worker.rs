@@ -283,3 +283,39 @@ impl AsFd for WorkerEndpoint {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+
+    use super::*;
+    use crate::descriptors::receive;
+    use crate::id::{RequestId, WorkerId};
+    use crate::message::Reply;
+
+    #[test]
+    fn congestion_ends_at_half_of_where_it_began() {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        setsockopt(&theirs, sockopt::SndBuf, &1).unwrap(); // the least there is, so that the queue shrinks slowly
+        let mut endpoint = WorkerEndpoint::new(theirs, Hello::new("0.1.0", WorkerId(1))).unwrap();
+        while endpoint.lanes.cost(Lane::Control) < CONTROL_HIGH {
+            assert!(!endpoint.is_congested());
+            let response = Response {
+                id: RequestId(1),
+                result: Ok(Reply::Done),
+            };
+            endpoint.push_response(response).unwrap();
+        }
+        assert!(endpoint.is_congested());
+        let mut seen_between = false;
+        let mut buffer = vec![0; 1 << 20];
+        while !endpoint.lanes.is_empty() {
+            endpoint.flush().unwrap();
+            while receive(ours.as_fd(), &mut buffer).is_ok() {}
+            let cost = endpoint.lanes.cost(Lane::Control);
+            assert_eq!(endpoint.is_congested(), cost >= CONTROL_HIGH / 2, "at a cost of {cost}");
+            seen_between |= (CONTROL_HIGH / 2..CONTROL_HIGH).contains(&cost);
+        }
+        assert!(seen_between, "the queue shrank through the middle");
+    }
+}
