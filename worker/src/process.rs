@@ -16,6 +16,7 @@ use std::os::fd::AsFd;
 
 use crate::exit::Exit;
 use crate::log;
+use crate::net::scheduling;
 
 pub use arguments::Arguments;
 pub use event_loop::EventLoop;
@@ -53,6 +54,11 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
     let (subscriber, queue, filter) = log::subscriber();
     if let Err(error) = tracing::subscriber::set_global_default(subscriber) {
         return say(Exit::Setup, &error);
+    }
+    match scheduling::prefer_latency() {
+        Ok(granted) => tracing::debug!(nice = ?granted.nice, "scheduled in short slices"),
+        // Packets wait longer on a busy machine; nothing else changes.
+        Err(error) => tracing::info!(%error, "cannot ask the scheduler for short slices"),
     }
     let mut event_loop = match EventLoop::new(channel, arguments.id, queue, filter) {
         Ok(event_loop) => event_loop,

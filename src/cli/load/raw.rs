@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use nix::time::{ClockId, clock_gettime};
 use weir_worker::net::clock;
 use weir_worker::net::poll::Poller;
+use weir_worker::net::scheduling;
 use weir_worker::net::send::{KernelSend, SendBackend};
 
 use super::cpu;
@@ -59,6 +60,8 @@ impl RawSender {
             .name("raw baseline".into())
             .spawn(move || {
                 cpu::pin(cpu);
+                // As the worker's.
+                let _ = scheduling::prefer_latency();
                 let mut state = State {
                     writers,
                     paths,

@@ -131,6 +131,8 @@ impl TrainWriter {
 pub(super) struct Schedule {
     due: BinaryHeap<Reverse<(u64, usize)>>,
     interval_ns: Vec<u64>,
+    /// How much later than planned everything is.
+    postponed_ns: u64,
 }
 
 impl Schedule {
@@ -146,19 +148,31 @@ impl Schedule {
             .enumerate()
             .map(|(index, interval)| Reverse((interval * index as u64 / count, index)))
             .collect();
-        Self { due, interval_ns }
+        Self {
+            due,
+            interval_ns,
+            postponed_ns: 0,
+        }
     }
 
     /// The time of the next train.
     pub(super) fn next_due(&self) -> u64 {
-        self.due.peek().map_or(u64::MAX, |Reverse((due, _))| *due)
+        self.due
+            .peek()
+            .map_or(u64::MAX, |Reverse((due, _))| due.saturating_add(self.postponed_ns))
+    }
+
+    /// Everything that is still to come comes later by this. For a sender that was kept from running: what it sends then
+    /// is late, but not all at once, or the relay would be measured under bursts that nobody asked for.
+    pub(super) fn postpone(&mut self, by_ns: u64) {
+        self.postponed_ns = self.postponed_ns.saturating_add(by_ns);
     }
 
     /// The source whose train is due at `now`, if any is.
     pub(super) fn pop(&mut self, now_ns: u64) -> Option<usize> {
         let mut top = self.due.peek_mut()?;
         let Reverse((due, index)) = *top;
-        if due > now_ns {
+        if due > now_ns.saturating_sub(self.postponed_ns) {
             return None;
         }
         *top = Reverse((due + self.interval_ns[index], index));
@@ -183,6 +197,18 @@ mod tests {
             "{counts:?}"
         );
         assert!(schedule.next_due() >= 1_000_000_000);
+    }
+
+    #[test]
+    fn what_is_postponed_does_not_come_all_at_once() {
+        let mut schedule = Schedule::new(&[Source::opus(1, 1)], 1.0);
+        assert_eq!(schedule.pop(0), Some(0));
+        let interval_ns = schedule.next_due();
+        schedule.postpone(5 * interval_ns);
+        assert_eq!(schedule.pop(5 * interval_ns), None);
+        assert_eq!(schedule.next_due(), 6 * interval_ns);
+        assert_eq!(schedule.pop(6 * interval_ns), Some(0));
+        assert_eq!(schedule.pop(6 * interval_ns), None);
     }
 
     #[test]

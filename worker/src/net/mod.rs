@@ -21,6 +21,7 @@ pub mod gather;
 pub mod poll;
 pub mod receive;
 pub mod residence;
+pub mod scheduling;
 pub mod send;
 pub mod sockets;
 mod transmit;
