@@ -159,8 +159,9 @@ fn draw(cells: &[Cell]) -> Result<String, std::fmt::Error> {
             writeln!(svg, r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.5" fill="{colour}"/>"#)?;
             writeln!(
                 svg,
-                r##"<text x="{x:.1}" y="{:.1}" text-anchor="middle" font-size="10" fill="#555">×{:.2}</text>"##,
-                y - 8.0,
+                r#"<text x="{:.1}" y="{:.1}" font-size="10" fill="{colour}">×{:.2}</text>"#,
+                x + 6.0,
+                y - 6.0,
                 cell.ratio
             )?;
         }
