@@ -166,7 +166,7 @@ fn draw(cells: &[Cell]) -> Result<String, std::fmt::Error> {
             )?;
         }
         if let Some(last) = row.last() {
-            let (x, y) = (axes.x(f64::from(last.consumers)) + 24.0, axes.y(last.worker_ns) + 4.0);
+            let (x, y) = (axes.x(f64::from(last.consumers)) + 44.0, axes.y(last.worker_ns) + 4.0);
             writeln!(
                 svg,
                 r#"<text x="{x:.1}" y="{y:.1}" fill="{colour}">trains of {burst}</text>"#
