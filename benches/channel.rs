@@ -105,8 +105,19 @@ fn messages() -> Vec<(&'static str, Message)> {
         bitrate: 2_500_000,
         dropped: vec![(DropReason::AwaitingKeyFrame, 67), (DropReason::OtherProfile, 500)],
         switches: 3,
-        key_frame_requests: 2,
         last_seq: Some(1_234_999),
+        ssrc: 0,
+        codec: None,
+        packets_retransmitted: 0,
+        bytes_retransmitted: 0,
+        not_repaired: Vec::new(),
+        nack_count: 0,
+        pli_count: 0,
+        fir_count: 0,
+        packets_lost: 0,
+        fraction_lost: 0,
+        jitter: 0,
+        round_trip_us: None,
     };
     vec![
         (
@@ -136,6 +147,9 @@ fn messages() -> Vec<(&'static str, Message)> {
                 ],
                 preferred_profile: Profile::Default,
                 paused: false,
+                nack: false,
+                rtx: None,
+                cname: "weir".to_owned(),
             })),
         ),
         (

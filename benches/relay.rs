@@ -84,6 +84,9 @@ impl Fixture {
                 clock_rate: 90_000,
                 pli: true,
                 fir: true,
+                nack: false,
+                remb: false,
+                rtx: None,
             }],
             encodings: (0..layers)
                 .zip(profiles)
@@ -91,9 +94,11 @@ impl Fixture {
                     ssrc: Some(1 + layer),
                     rid: None,
                     profile,
+                    rtx_ssrc: None,
                 })
                 .collect(),
             header_extensions: Vec::new(),
+            reduced_size: true,
             preferred_profile: Profile::Default,
             paused: false,
         });
@@ -110,6 +115,9 @@ impl Fixture {
                 header_extensions: Vec::new(),
                 preferred_profile: Profile::Default,
                 paused: consumer < paused,
+                nack: false,
+                rtx: None,
+                cname: "weir".to_owned(),
             }));
         }
         for method in &methods {

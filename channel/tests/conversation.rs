@@ -9,7 +9,7 @@ use common::{Worker, deadline, hello, pipe, socketpair};
 use weir_channel::endpoint::{FromWorker, SupervisorEndpoint};
 use weir_channel::error::ChannelError;
 use weir_channel::id::{RequestId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{CreatePlainTransport, Hello, Method, Reply, Request, Response};
+use weir_channel::message::{CreatePlainTransport, Hello, Method, PROTOCOL_VERSION, Reply, Request, Response};
 
 #[tokio::test]
 async fn a_request_is_answered_and_its_descriptors_arrive() {
@@ -83,10 +83,14 @@ async fn versions_that_differ_are_named_at_both_ends() {
         .expect_err("a mismatch");
     assert_eq!(
         error.to_string(),
-        "protocol version mismatch: this end speaks version 1 (build 0.1.0), the peer version 9 (build 9.1.0)"
+        format!(
+            "protocol version mismatch: this end speaks version {PROTOCOL_VERSION} (build 0.1.0), the peer version 9 (build 9.1.0)"
+        )
     );
     assert_eq!(
         worker.join().to_string(),
-        "protocol version mismatch: this end speaks version 9 (build 9.1.0), the peer version 1 (build 0.1.0)"
+        format!(
+            "protocol version mismatch: this end speaks version 9 (build 9.1.0), the peer version {PROTOCOL_VERSION} (build 0.1.0)"
+        )
     );
 }

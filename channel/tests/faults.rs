@@ -19,7 +19,7 @@ use weir_channel::frame::{self, Decoder, FrameError, MAX_FRAME};
 use weir_channel::id::{RequestId, WorkerId};
 use weir_channel::log::{TARGET_MAX, TEXT_MAX};
 use weir_channel::message::{
-    Deadline, Hello, LogLevel, LogLine, Message, Method, Notification, Reply, Request, WorkerError,
+    Deadline, Hello, LogLevel, LogLine, Message, Method, Notification, PROTOCOL_VERSION, Reply, Request, WorkerError,
 };
 
 fn frame_of(message: &Message) -> Vec<u8> {
@@ -241,7 +241,7 @@ async fn what_a_supervisor_says_of_a_faulty_worker() {
 /// (name, the whole stream, what ends the channel) for streams that never come to a valid Hello.
 fn faulty_hellos() -> Vec<(&'static str, Vec<u8>, ChannelError)> {
     let other_version = Hello {
-        protocol: 2,
+        protocol: PROTOCOL_VERSION + 1,
         build: String::from("0.9.9"),
         ..hello()
     };
@@ -383,7 +383,10 @@ fn a_worker_takes_a_reset_for_a_close() {
 #[tokio::test]
 async fn a_supervisor_says_hello_before_it_gives_up() {
     let (ours, theirs) = socketpair();
-    let other = Hello { protocol: 2, ..hello() };
+    let other = Hello {
+        protocol: PROTOCOL_VERSION + 1,
+        ..hello()
+    };
     send(theirs.as_fd(), &[IoSlice::new(&frame_of(&Message::Hello(other)))]).expect("room");
     let outcome = SupervisorEndpoint::connect(ours, hello(), PATIENCE).await;
     assert!(matches!(outcome, Err(ChannelError::VersionMismatch { .. })));
@@ -395,7 +398,10 @@ async fn a_supervisor_says_hello_before_it_gives_up() {
 /// A worker that finds the versions to differ has told the supervisor its own, whichever of the two looks first.
 #[test]
 fn a_worker_says_hello_before_it_gives_up() {
-    let other = Hello { protocol: 2, ..hello() };
+    let other = Hello {
+        protocol: PROTOCOL_VERSION + 1,
+        ..hello()
+    };
     let (mut endpoint, peer) = worker_hears(&frame_of(&Message::Hello(other)), false);
     assert!(matches!(
         endpoint.poll_request(),

@@ -316,7 +316,7 @@ impl From<message::StreamStats> for StreamStats {
             packets_discarded: stats.packets_discarded,
             packets_duplicated: stats.packets_duplicated,
             key_frames: stats.key_frames,
-            key_frame_requests: stats.key_frame_requests,
+            key_frame_requests: stats.pli_count + stats.fir_count,
             packets_paused: stats.packets_paused,
         }
     }
@@ -336,7 +336,7 @@ impl From<message::ConsumerStats> for ConsumerStats {
             bitrate: stats.bitrate,
             dropped: by_reason(&stats.dropped),
             switches: stats.switches,
-            key_frame_requests: stats.key_frame_requests,
+            key_frame_requests: stats.pli_count + stats.fir_count,
             last_seq: stats.last_seq,
         }
     }

@@ -126,6 +126,10 @@ impl DesiredRoom {
             Method::CloseConsumer { consumer } => return self.close_consumer(*consumer),
             // These change nothing that a successor must know.
             Method::Ping
+            | Method::SetAudioLevels { .. }
+            | Method::SetMaxBitrate { .. }
+            | Method::StartMirroring { .. }
+            | Method::StopMirroring { .. }
             | Method::SetLogFilter(_)
             | Method::SetCoalescing(_)
             | Method::CreateRouter { .. }
@@ -431,10 +435,12 @@ mod tests {
                         ssrc: Some(1),
                         rid: None,
                         profile: Profile::Default,
+                        rtx_ssrc: None,
                     }],
                     header_extensions: Vec::new(),
                     preferred_profile,
                     paused,
+                    reduced_size: true,
                 })
             },
         );
@@ -450,6 +456,9 @@ mod tests {
                     header_extensions: Vec::new(),
                     preferred_profile,
                     paused,
+                    nack: false,
+                    rtx: None,
+                    cname: "weir".to_owned(),
                 })
             },
         );

@@ -94,7 +94,8 @@ impl Error {
                 | WorkerError::DuplicateProducer(_)
                 | WorkerError::DuplicateConsumer(_)
                 | WorkerError::SsrcInUse { .. }
-                | WorkerError::MidInUse { .. } => "conflict",
+                | WorkerError::MidInUse { .. }
+                | WorkerError::Mirrored(_) => "conflict",
                 WorkerError::OtherRoom { .. } | WorkerError::InvalidParameters(_) => "invalidParameters",
                 WorkerError::DeadlinePassed => "timeout",
                 WorkerError::TooMany { .. } => "tooMany",

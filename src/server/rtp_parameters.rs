@@ -272,6 +272,7 @@ impl RtpParameters {
             header_extensions,
             preferred_profile: seat.preferred_profile,
             paused: seat.paused,
+            reduced_size: true,
         })
     }
 
@@ -294,6 +295,9 @@ impl RtpParameters {
             header_extensions: extensions.clone(),
             preferred_profile: seat.preferred_profile,
             paused: seat.paused,
+            nack: false,
+            rtx: None,
+            cname: self.rtcp.cname.clone().unwrap_or_else(|| "weir".to_owned()),
         };
         let parameters = Self {
             mux_id: None,
@@ -376,6 +380,7 @@ impl RtpParameters {
                     ssrc: encoding.ssrc,
                     rid: encoding.encoding_id.clone(),
                     profile,
+                    rtx_ssrc: None,
                 })
             })
             .collect()
@@ -470,6 +475,9 @@ fn check_codec(codec: &RtpCodec, kind: MediaKind) -> Checked<Codec> {
         clock_rate: codec.clock_rate,
         pli: has("nack", "pli"),
         fir: has("ccm", "fir"),
+        nack: false,
+        remb: false,
+        rtx: None,
     })
 }
 
@@ -600,6 +608,9 @@ mod tests {
             clock_rate: 90_000,
             pli,
             fir,
+            nack: false,
+            remb: false,
+            rtx: None,
         };
         assert_eq!(
             request.codecs,
@@ -612,6 +623,7 @@ mod tests {
             ssrc,
             rid: rid.map(str::to_owned),
             profile,
+            rtx_ssrc: None,
         };
         assert_eq!(
             request.encodings,

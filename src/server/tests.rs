@@ -551,8 +551,19 @@ fn consumer_stats(consumer: u64) -> ConsumerStats {
         bitrate: 0,
         dropped: Vec::new(),
         switches: 0,
-        key_frame_requests: 0,
         last_seq: None,
+        ssrc: 0,
+        codec: None,
+        packets_retransmitted: 0,
+        bytes_retransmitted: 0,
+        not_repaired: Vec::new(),
+        nack_count: 0,
+        pli_count: 0,
+        fir_count: 0,
+        packets_lost: 0,
+        fraction_lost: 0,
+        jitter: 0,
+        round_trip_us: None,
     }
 }
 

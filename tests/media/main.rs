@@ -148,17 +148,22 @@ impl World {
                 clock_rate: tracks[0].clock_rate(),
                 pli: true,
                 fir: false,
+                nack: false,
+                remb: false,
+                rtx: None,
             }],
             encodings: std::iter::zip(&tracks, profiles)
                 .map(|(track, &profile)| Encoding {
                     ssrc: Some(track.ssrc()),
                     rid: None,
                     profile,
+                    rtx_ssrc: None,
                 })
                 .collect(),
             header_extensions: Vec::new(),
             preferred_profile: Profile::Default,
             paused: false,
+            reduced_size: true,
         }));
         self.sources.push(Source {
             catalogue: Arc::new(Catalogue::new(&tracks)),
@@ -188,6 +193,9 @@ impl World {
             header_extensions: Vec::new(),
             preferred_profile,
             paused: false,
+            nack: false,
+            rtx: None,
+            cname: "weir".to_owned(),
         }));
         self.receivers.push(Receiver {
             source,

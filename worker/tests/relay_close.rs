@@ -528,7 +528,7 @@ fn inflated(mut page: StatsPage) -> StatsPage {
             &mut stream.packets_discarded,
             &mut stream.packets_duplicated,
             &mut stream.key_frames,
-            &mut stream.key_frame_requests,
+            &mut stream.pli_count,
             &mut stream.packets_paused,
         ] {
             *counter = MOST;
@@ -543,7 +543,7 @@ fn inflated(mut page: StatsPage) -> StatsPage {
             &mut consumer.bytes_forwarded,
             &mut consumer.bitrate,
             &mut consumer.switches,
-            &mut consumer.key_frame_requests,
+            &mut consumer.pli_count,
         ] {
             *counter = MOST;
         }

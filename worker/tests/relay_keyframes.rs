@@ -84,16 +84,12 @@ fn pli_and_fir_reach_the_sender_of_what_flows() {
             (asked[0].transport, asked[0].ssrc, asked[0].means),
             (sender, high, Means::Pli)
         );
-        assert_eq!(sim.stats(consumers[0]).key_frame_requests, count as u64 + 1);
+        assert_eq!(sim.stats(consumers[0]).pli_count, count as u64 + 1);
         quiet(&mut sim, &mut track);
     }
     let streams = sim.producer_stats(track.id()).streams;
-    assert_eq!(
-        streams[2].key_frame_requests - streams[0].key_frame_requests,
-        4,
-        "{streams:?}"
-    );
-    assert_eq!(sim.stats(consumers[1]).key_frame_requests, 0);
+    assert_eq!(streams[2].pli_count - streams[0].pli_count, 4, "{streams:?}");
+    assert_eq!(sim.stats(consumers[1]).pli_count, 0);
     assert_eq!(sim.transport_stats(receiver).rtcp_received, 4);
 }
 
@@ -115,7 +111,7 @@ fn requests_for_strangers_reach_nobody() {
     let stranger = sim.address();
     sim.deliver(receiver, Port::Rtp, &[single(stranger, &wire::pli(1, ssrc))]);
     assert_eq!(sim.asked(), []);
-    assert_eq!(sim.stats(consumers[0]).key_frame_requests, 0);
+    assert_eq!(sim.stats(consumers[0]).pli_count, 0);
 }
 
 #[test]
@@ -278,7 +274,7 @@ fn paused_consumers_do_not_ask() {
         sim.producer_stats(track.id())
             .streams
             .iter()
-            .map(|stream| stream.key_frame_requests)
+            .map(|stream| stream.pli_count)
             .sum::<u64>(),
         0
     );
@@ -357,7 +353,7 @@ fn a_consumer_that_cannot_be_reached_asks_when_it_can() {
         .producer_stats(track.id())
         .streams
         .iter()
-        .map(|stream| stream.key_frame_requests)
+        .map(|stream| stream.pli_count)
         .sum();
     assert_eq!(before, 0, "a key frame would be wasted");
     let mut remote = Remote {

@@ -273,7 +273,7 @@ fn rtcp_cut_and_damaged() {
         let stats = target.sim.transport_stats(target.receiver);
         let unrouted: u64 = stats.unrouted.iter().map(|(_, count)| count).sum();
         assert_eq!(stats.packets_received + unrouted, to_receiver);
-        assert!(target.sim.stats(target.consumer).key_frame_requests > 0);
+        assert!(target.sim.stats(target.consumer).pli_count > 0);
     });
 }
 

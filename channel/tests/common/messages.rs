@@ -7,10 +7,11 @@ use proptest::option;
 use proptest::prelude::*;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    Coalescing, Codec, CodecName, ConsumerDump, ConsumerStats, CreateConsumer, CreatePlainTransport, CreateProducer,
-    Deadline, DropReason, DumpPage, Encoding, ExtensionUri, HeaderExtension, Hello, Histogram, LogFilter, LogLevel,
-    LogLine, MediaKind, Message, Method, Notification, Page, ProducerDump, ProducerStats, Profile, Remote, Reply,
-    Request, Response, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WorkerError, WorkerStats,
+    Coalescing, Codec, CodecName, ConsumerDump, ConsumerRtx, ConsumerStats, CreateConsumer, CreatePlainTransport,
+    CreateProducer, Deadline, DropReason, DumpPage, Encoding, ExtensionUri, HeaderExtension, Hello, Histogram,
+    LogFilter, LogLevel, LogLine, MediaKind, Message, Method, Mirror, NotRepaired, Notification, Page, ProducerDump,
+    ProducerStats, Profile, Remote, Reply, Request, Response, StatsPage, StreamStats, TransportDump, TransportStats,
+    UnroutedReason, WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -59,6 +60,10 @@ pub(crate) fn methods() -> Vec<Method> {
         }),
         Method::CreateRouter { room: ROOM },
         Method::CloseRouter { room: ROOM },
+        Method::SetAudioLevels {
+            room: ROOM,
+            enabled: true,
+        },
         Method::CreatePlainTransport(CreatePlainTransport {
             room: ROOM,
             transport: TRANSPORT,
@@ -73,6 +78,21 @@ pub(crate) fn methods() -> Vec<Method> {
             transport: TRANSPORT,
             remote: Remote { rtp: v6(), rtcp: None },
         },
+        Method::SetMaxBitrate {
+            transport: TRANSPORT,
+            bitrate_bps: Some(1_000_000),
+        },
+        Method::StartMirroring {
+            transport: TRANSPORT,
+            mirror: Mirror {
+                remote: v4(),
+                send_rtp: true,
+                send_rtcp: false,
+                recv_rtp: true,
+                recv_rtcp: false,
+            },
+        },
+        Method::StopMirroring { transport: TRANSPORT },
         Method::CloseTransport { transport: TRANSPORT },
         Method::CreateProducer(CreateProducer {
             room: ROOM,
@@ -89,17 +109,22 @@ pub(crate) fn methods() -> Vec<Method> {
                     clock_rate: 90_000,
                     pli: true,
                     fir: false,
+                    nack: true,
+                    remb: false,
+                    rtx: (name == CodecName::Vp8).then_some(120),
                 })
                 .collect(),
             encodings: PROFILES
                 .map(|profile| Encoding {
                     ssrc: (profile == Profile::Low).then_some(0xdead_beef),
                     rid: (profile == Profile::High).then(|| String::from("h")),
+                    rtx_ssrc: (profile == Profile::Low).then_some(0xdead_bef0),
                     profile,
                 })
                 .to_vec(),
             header_extensions: extensions(),
             preferred_profile: Profile::Medium,
+            reduced_size: true,
             paused: true,
         }),
         Method::PauseProducer { producer: PRODUCER },
@@ -119,6 +144,12 @@ pub(crate) fn methods() -> Vec<Method> {
             header_extensions: extensions(),
             preferred_profile: Profile::High,
             paused: false,
+            nack: true,
+            rtx: Some(ConsumerRtx {
+                ssrc: 0x0102_0305,
+                payload_types: vec![(101, 103)],
+            }),
+            cname: String::from("weir"),
         }),
         Method::PauseConsumer { consumer: CONSUMER },
         Method::ResumeConsumer { consumer: CONSUMER },
@@ -190,6 +221,10 @@ pub(crate) fn replies() -> Vec<Reply> {
                 unrouted: UnroutedReason::ALL.into_iter().zip(1..).collect(),
                 kernel_drops: 7,
                 backlog_packets: 8,
+                max_bitrate_bps: Some(9),
+                remote_bitrate_bps: Some(10),
+                packets_mirrored: 11,
+                mirror_failures: 12,
             }],
             producers: vec![ProducerStats {
                 producer: PRODUCER,
@@ -205,8 +240,17 @@ pub(crate) fn replies() -> Vec<Reply> {
                     packets_discarded: 5,
                     packets_duplicated: 6,
                     key_frames: 7,
-                    key_frame_requests: 8,
                     packets_paused: 9,
+                    codec: Some(CodecName::Vp9),
+                    packets_repaired: 10,
+                    rtx_useless: 11,
+                    fraction_lost: 12,
+                    jitter: 13,
+                    round_trip_us: Some(14),
+                    nack_count: 15,
+                    packets_nacked: 16,
+                    pli_count: 17,
+                    fir_count: 18,
                 }],
             }],
             consumers: vec![ConsumerStats {
@@ -221,7 +265,18 @@ pub(crate) fn replies() -> Vec<Reply> {
                 bitrate: 4,
                 dropped: DropReason::ALL.into_iter().zip(1..).collect(),
                 switches: 5,
-                key_frame_requests: 6,
+                ssrc: 6,
+                codec: Some(CodecName::Opus),
+                packets_retransmitted: 7,
+                bytes_retransmitted: 8,
+                not_repaired: NotRepaired::ALL.into_iter().zip(1..).collect(),
+                nack_count: 9,
+                pli_count: 10,
+                fir_count: 11,
+                packets_lost: -12,
+                fraction_lost: 13,
+                jitter: 14,
+                round_trip_us: Some(15),
                 last_seq: Some(65_536),
             }],
             next: Some(11),
@@ -235,6 +290,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                 ssrcs: vec![(1, PRODUCER)],
                 mids: vec![(String::from("v1"), PRODUCER)],
                 rids: vec![(String::from("h"), PRODUCER)],
+                mirror: Some(v6()),
             }],
             producers: vec![ProducerDump {
                 producer: PRODUCER,
@@ -256,6 +312,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                 paused: false,
                 source_paused: false,
                 sync_required: true,
+                rtx_ssrc: None,
             }],
             next: None,
         }),
@@ -317,6 +374,10 @@ pub(crate) fn notifications() -> Vec<Notification> {
         Notification::EffectiveProfileChanged {
             consumer: CONSUMER,
             profile: Some(Profile::Medium),
+        },
+        Notification::AudioLevels {
+            room: ROOM,
+            levels: vec![(PRODUCER, -127), (ProducerId(11), 0)],
         },
         Notification::Log(LogLine {
             level: LogLevel::Warn,
@@ -428,9 +489,17 @@ fn any_method() -> impl Strategy<Value = Method> {
             clock_rate,
             pli,
             fir,
+            nack: false,
+            remb: false,
+            rtx: None,
         });
-    let encoding = (option::of(any::<u32>()), option::of(text()), any_profile())
-        .prop_map(|(ssrc, rid, profile)| Encoding { ssrc, rid, profile });
+    let encoding =
+        (option::of(any::<u32>()), option::of(text()), any_profile()).prop_map(|(ssrc, rid, profile)| Encoding {
+            ssrc,
+            rid,
+            profile,
+            rtx_ssrc: None,
+        });
     let page = || option::of(number()).prop_map(|cursor| Page { cursor });
     prop_oneof![
         2 => proptest::sample::select(vec![Method::Ping, Method::WorkerStats, Method::Shutdown]),
@@ -449,6 +518,10 @@ fn any_method() -> impl Strategy<Value = Method> {
         ),
         1 => (number(), any_remote())
             .prop_map(|(id, remote)| Method::SetRemote { transport: TransportId(id), remote }),
+        1 => (number(), option::of(number())).prop_map(|(id, bitrate_bps)| Method::SetMaxBitrate {
+            transport: TransportId(id),
+            bitrate_bps,
+        }),
         1 => number().prop_map(|id| Method::CloseTransport { transport: TransportId(id) }),
         3 => (
             (number(), number(), number(), any_kind(), option::of(text())),
@@ -457,8 +530,7 @@ fn any_method() -> impl Strategy<Value = Method> {
             |((room, transport, producer, kind, mid), (codecs, encodings, header_extensions, preferred_profile, paused))| {
                 Method::CreateProducer(CreateProducer {
                     room: RoomId(room), transport: TransportId(transport), producer: ProducerId(producer), kind, mid, codecs,
-                    encodings, header_extensions, preferred_profile, paused,
-                })
+                    encodings, header_extensions, preferred_profile, paused, reduced_size: true, })
             }
         ),
         1 => number().prop_map(|id| Method::PauseProducer { producer: ProducerId(id) }),
@@ -473,8 +545,7 @@ fn any_method() -> impl Strategy<Value = Method> {
             |((room, transport, producer, consumer, ssrc), (payload_types, header_extensions, preferred_profile, paused))| {
                 Method::CreateConsumer(CreateConsumer {
                     room: RoomId(room), transport: TransportId(transport), producer: ProducerId(producer),
-                    consumer: ConsumerId(consumer), ssrc, payload_types, header_extensions, preferred_profile, paused,
-                })
+                    consumer: ConsumerId(consumer), ssrc, payload_types, header_extensions, preferred_profile, paused, nack: false, rtx: None, cname: "weir".to_owned(), })
             }
         ),
         1 => number().prop_map(|id| Method::PauseConsumer { consumer: ConsumerId(id) }),
@@ -555,6 +626,10 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
                 unrouted,
                 kernel_drops: n[7],
                 backlog_packets: n[8],
+                max_bitrate_bps: None,
+                remote_bitrate_bps: None,
+                packets_mirrored: 0,
+                mirror_failures: 0,
             }
         });
     let stream =
@@ -569,8 +644,17 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
             packets_discarded: n[4],
             packets_duplicated: n[5],
             key_frames: n[6],
-            key_frame_requests: n[7],
             packets_paused: n[8],
+            codec: None,
+            packets_repaired: 0,
+            rtx_useless: 0,
+            fraction_lost: 0,
+            jitter: 0,
+            round_trip_us: None,
+            nack_count: 0,
+            packets_nacked: 0,
+            pli_count: 0,
+            fir_count: 0,
         });
     let producer = (number(), flag(), vec(stream, 0..4)).prop_map(|(id, paused, streams)| ProducerStats {
         producer: ProducerId(id),
@@ -600,8 +684,19 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
                 bitrate: n[4],
                 dropped,
                 switches: n[5],
-                key_frame_requests: n[6],
                 last_seq,
+                ssrc: 0,
+                codec: None,
+                packets_retransmitted: 0,
+                bytes_retransmitted: 0,
+                not_repaired: Vec::new(),
+                nack_count: 0,
+                pli_count: 0,
+                fir_count: 0,
+                packets_lost: 0,
+                fraction_lost: 0,
+                jitter: 0,
+                round_trip_us: None,
             },
         );
     (
@@ -637,6 +732,7 @@ fn any_dump_page() -> impl Strategy<Value = DumpPage> {
             ssrcs,
             mids,
             rids,
+            mirror: None,
         });
     let producer = (
         number(),
@@ -680,6 +776,7 @@ fn any_dump_page() -> impl Strategy<Value = DumpPage> {
                     paused,
                     source_paused,
                     sync_required,
+                    rtx_ssrc: None,
                 }
             },
         );
@@ -723,6 +820,10 @@ fn any_notification() -> impl Strategy<Value = Notification> {
         }),
         (proptest::sample::select(LOG_LEVELS.to_vec()), text(), text())
             .prop_map(|(level, target, text)| { Notification::Log(LogLine { level, target, text }) }),
+        (number(), vec((number(), -127_i8..=0), 0..20)).prop_map(|(room, levels)| Notification::AudioLevels {
+            room: RoomId(room),
+            levels: levels.into_iter().map(|(id, level)| (ProducerId(id), level)).collect(),
+        }),
         number().prop_map(|count| Notification::LogLinesDropped { count }),
     ]
 }

@@ -283,6 +283,8 @@ fn notice(worker: WorkerId, notification: Notification, state: &Mutex<State>) {
         Notification::EffectiveProfileChanged { consumer, profile } => {
             lock(state).change_effective_profile(worker, consumer, profile);
         }
+        // Nobody has asked for them yet.
+        Notification::AudioLevels { .. } => {}
         Notification::Log(line) => worker_log::repeat(worker, &line),
         Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
     }

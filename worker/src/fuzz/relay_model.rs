@@ -134,6 +134,7 @@ impl Model {
                 ssrc: Some(*ssrc),
                 rid: None,
                 profile: *profile,
+                rtx_ssrc: None,
             });
         self.command(&Method::CreateProducer(CreateProducer {
             room: ROOM,
@@ -147,11 +148,15 @@ impl Model {
                 clock_rate,
                 pli: true,
                 fir: true,
+                nack: false,
+                remb: false,
+                rtx: None,
             }],
             encodings: encodings.collect(),
             header_extensions: Vec::new(),
             preferred_profile: Profile::Default,
             paused: false,
+            reduced_size: true,
         }));
     }
 
@@ -242,6 +247,9 @@ impl Model {
                     header_extensions: Vec::new(),
                     preferred_profile: profile(wish),
                     paused,
+                    nack: false,
+                    rtx: None,
+                    cname: "weir".to_owned(),
                 }));
             }
             Operation::PauseConsumer { consumer, pause } => {

@@ -63,7 +63,12 @@ impl Relay {
             Method::ProducerStats { producer } => return self.producer_stats(now, *producer).map(Reply::Stats),
             Method::ConsumerStats { consumer } => return self.consumer_stats(now, *consumer).map(Reply::Stats),
             Method::RoomDump { room, page } => return self.room_dump(*room, *page).map(Reply::Dump),
+            Method::SetMaxBitrate { .. } | Method::SetAudioLevels { .. } => {
+                return Err(WorkerError::InvalidParameters("not implemented yet".into()));
+            }
             Method::Ping
+            | Method::StartMirroring { .. }
+            | Method::StopMirroring { .. }
             | Method::SetLogFilter(_)
             | Method::SetCoalescing(_)
             | Method::WorkerStats

@@ -12,6 +12,7 @@ use super::producer::{Producer, ProducerCounters};
 use super::profile::{Available, select};
 use super::rate::Rate;
 use super::rewrite::Rewriter;
+use super::rtt::RoundTrip;
 use super::sink::TransportIx;
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
 
@@ -67,8 +68,12 @@ pub(super) struct Consumer {
     pub place_in_transport: u32,
     /// Switches made.
     pub switches: u64,
-    /// Key frames its receiver asked for.
-    pub key_frame_requests: u64,
+    /// Picture loss indications received.
+    pub pli_count: u64,
+    /// Full intra requests received.
+    pub fir_count: u64,
+    /// From here to the receiver and back.
+    pub round_trip: RoundTrip,
     packets_in: u64,
     settled: ProducerCounters,
 }
@@ -123,7 +128,9 @@ impl Consumer {
             place_in_producer: 0,
             place_in_transport: 0,
             switches: 0,
-            key_frame_requests: 0,
+            pli_count: 0,
+            fir_count: 0,
+            round_trip: RoundTrip::default(),
             packets_in: 0,
             settled: producer.counters,
         }
@@ -210,8 +217,19 @@ impl Consumer {
                 .filter(|(_, count)| *count > 0)
                 .collect(),
             switches: self.switches,
-            key_frame_requests: self.key_frame_requests,
             last_seq: self.rewriter.newest_seq(),
+            ssrc: self.ssrc,
+            codec: None,
+            packets_retransmitted: 0,
+            bytes_retransmitted: 0,
+            not_repaired: Vec::new(),
+            nack_count: 0,
+            pli_count: self.pli_count,
+            fir_count: self.fir_count,
+            packets_lost: 0,
+            fraction_lost: 0,
+            jitter: 0,
+            round_trip_us: self.round_trip.micros(),
         }
     }
 }

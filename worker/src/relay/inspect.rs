@@ -186,6 +186,7 @@ impl Relay {
                 })
                 .take(DUMP_ROUTES_MAX)
                 .collect(),
+            mirror: None,
         }
     }
 
@@ -222,6 +223,7 @@ impl Relay {
             paused: consumer.paused,
             source_paused: producer.paused,
             sync_required: consumer.flow.sync_required,
+            rtx_ssrc: None,
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod packet;
 pub mod profile;
 pub mod rate;
 pub mod rewrite;
+pub mod rtt;
 pub mod sink;
 
 use std::cmp::Reverse;

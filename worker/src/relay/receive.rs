@@ -255,7 +255,11 @@ impl Relay {
                 let Some(key) = self.transports[transport].consumer_ssrcs.get(&ssrc).copied() else {
                     return;
                 };
-                self.consumers[key].key_frame_requests += 1;
+                let consumer = &mut self.consumers[key];
+                match feedback {
+                    Feedback::Fir { .. } => consumer.fir_count += 1,
+                    _ => consumer.pli_count += 1,
+                }
                 self.request_key_frame_for(now, key);
             }
             Feedback::SenderReport { ssrc, ntp, rtp, .. } => {

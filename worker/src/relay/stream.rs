@@ -12,6 +12,7 @@ use crate::time::Time;
 use super::keyframe::KeyFramePacer;
 use super::packet::{PacketMeta, PictureIdMeta, Vp8Meta};
 use super::rate::Rate;
+use super::rtt::RoundTrip;
 use super::slots::ConsumerKey;
 
 /// A stream that has sent nothing for this long is inactive, if another one of its producer still sends (spec §2.8).
@@ -48,6 +49,8 @@ pub(super) struct Stream {
     pub timer_queued: bool,
     /// The newest sender report: NTP time (32.32 seconds), and the extended RTP timestamp it belongs to.
     pub sender_report: Option<(u64, u64)>,
+    /// From here to the sender and back.
+    pub round_trip: RoundTrip,
     /// For the sequence number of full intra requests (RFC 5104 §4.3.1.1).
     pub fir_seq: u8,
     /// The last packet in the batch's list, to which the next one is linked.
@@ -71,7 +74,8 @@ pub(super) struct StreamCounters {
     pub(super) unique: u64,
     pub(super) expected_before: u64,
     pub(super) key_frames: u64,
-    pub(super) key_frame_requests: u64,
+    pub(super) pli: u64,
+    pub(super) fir: u64,
     pub(super) paused: u64,
 }
 
@@ -109,6 +113,7 @@ impl Stream {
             key_frames: KeyFramePacer::default(),
             timer_queued: false,
             sender_report: None,
+            round_trip: RoundTrip::default(),
             fir_seq: 0,
             batch_tail: None,
             seq: SeqExtender::default(),
@@ -245,8 +250,17 @@ impl Stream {
             packets_discarded: counters.discarded,
             packets_duplicated: counters.duplicated,
             key_frames: counters.key_frames,
-            key_frame_requests: counters.key_frame_requests,
             packets_paused: counters.paused,
+            codec: None,
+            packets_repaired: 0,
+            rtx_useless: 0,
+            fraction_lost: 0,
+            jitter: 0,
+            round_trip_us: self.round_trip.micros(),
+            nack_count: 0,
+            packets_nacked: 0,
+            pli_count: counters.pli,
+            fir_count: counters.fir,
         }
     }
 }

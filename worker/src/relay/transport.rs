@@ -116,6 +116,10 @@ impl Transport {
                 .collect(),
             kernel_drops: 0,
             backlog_packets: 0,
+            max_bitrate_bps: None,
+            remote_bitrate_bps: None,
+            packets_mirrored: 0,
+            mirror_failures: 0,
         }
     }
 }

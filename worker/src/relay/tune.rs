@@ -215,14 +215,15 @@ impl Relay {
             let Some(media_ssrc) = stream.ssrc else { continue };
             let mut packet = [0; 128];
             let len = if codec.pli {
+                stream.counters.pli += 1;
                 write_pli(&mut packet, self.ssrc, media_ssrc)
             } else if codec.fir {
+                stream.counters.fir += 1;
                 stream.fir_seq = stream.fir_seq.wrapping_add(1);
                 write_fir(&mut packet, self.ssrc, media_ssrc, stream.fir_seq)
             } else {
                 continue;
             };
-            stream.counters.key_frame_requests += 1;
             let transport = &mut self.transports[producer.transport];
             transport.counters.rtcp_sent += 1;
             sink.send_rtcp(transport.index, &packet[..len]);

@@ -305,6 +305,9 @@ impl Sim {
                 .collect::<Vec<HeaderExtension>>(),
             preferred_profile: Profile::Default,
             paused: false,
+            nack: false,
+            rtx: None,
+            cname: "weir".to_owned(),
         };
         edit(&mut request);
         request

@@ -85,6 +85,9 @@ pub fn codec(name: CodecName) -> Codec {
         clock_rate,
         pli: video,
         fir: video,
+        nack: false,
+        remb: false,
+        rtx: None,
     }
 }
 
@@ -142,6 +145,7 @@ impl Sim {
                     ssrc: Some(0x1000_0000 + (id as u32) * 16 + index as u32),
                     rid: None,
                     profile: *profile,
+                    rtx_ssrc: None,
                 })
                 .collect(),
             header_extensions: vec![
@@ -156,6 +160,7 @@ impl Sim {
             ],
             preferred_profile: Profile::Default,
             paused: false,
+            reduced_size: true,
         };
         edit(&mut request);
         self.attempt(Method::CreateProducer(request.clone()))?;

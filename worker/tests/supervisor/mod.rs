@@ -200,15 +200,20 @@ impl Supervisor {
                 clock_rate: 48_000,
                 pli: false,
                 fir: false,
+                nack: false,
+                remb: false,
+                rtx: None,
             }],
             encodings: vec![Encoding {
                 ssrc: Some(ssrc),
                 rid: None,
                 profile: Profile::Default,
+                rtx_ssrc: None,
             }],
             header_extensions: vec![],
             preferred_profile: Profile::Default,
             paused: false,
+            reduced_size: true,
         };
         assert_eq!(self.request(Method::CreateProducer(request)), Ok(Reply::Done));
     }
@@ -224,6 +229,9 @@ impl Supervisor {
             header_extensions: vec![],
             preferred_profile: Profile::Default,
             paused: false,
+            nack: false,
+            rtx: None,
+            cname: "weir".to_owned(),
         };
         let created = Reply::ConsumerCreated { source_paused: false };
         assert_eq!(self.request(Method::CreateConsumer(request)), Ok(created));

@@ -1,0 +1,119 @@
+//! What transports, producers and consumers are made of.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ConsumerId, ProducerId, RoomId, TransportId};
+
+use super::media::{Codec, Encoding, HeaderExtension, MediaKind, Profile};
+
+/// A plain RTP transport: RTP and RTCP over UDP, unencrypted.
+///
+/// Each port is two sockets bound to the same address. The *path* is connected to the remote and carries the media; the
+/// *door* stays unconnected and sees what strangers send, so that it can be counted and, with `comedia`, learned from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CreatePlainTransport {
+    /// The router it belongs to.
+    pub room: RoomId,
+    /// Its new id.
+    pub transport: TransportId,
+    /// Where to send, if known already.
+    pub remote: Option<Remote>,
+    /// Learn the remote from the first valid packet and lock on to it. Not together with `remote`.
+    pub comedia: bool,
+    /// RTP and RTCP share one port (RFC 5761).
+    pub rtcp_mux: bool,
+}
+
+/// The other end of a plain transport.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)] // in JSON, where a typo must not pass for "no RTCP address"
+pub struct Remote {
+    /// Where RTP goes (and RTCP, if muxed).
+    pub rtp: SocketAddr,
+    /// Where RTCP goes when the transport has a port of its own for it.
+    pub rtcp: Option<SocketAddr>,
+}
+
+/// A producer: one track that somebody sends.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CreateProducer {
+    /// The router it belongs to.
+    pub room: RoomId,
+    /// The transport it arrives on.
+    pub transport: TransportId,
+    /// Its new id.
+    pub producer: ProducerId,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// The media id it may be recognised by (RFC 8843 §15), at most 32 bytes.
+    pub mid: Option<String>,
+    /// The codecs it may send, 1 to 16.
+    pub codecs: Vec<Codec>,
+    /// Its streams, 1 to 3: one with [`Profile::Default`], or simulcast layers with distinct other profiles.
+    pub encodings: Vec<Encoding>,
+    /// Under the producer's own ids.
+    pub header_extensions: Vec<HeaderExtension>,
+    /// See [`Method::SetProducerPreferredProfile`](super::Method::SetProducerPreferredProfile).
+    pub preferred_profile: Profile,
+    /// The sender takes feedback that is not in a compound packet (RFC 5506).
+    pub reduced_size: bool,
+    /// Start paused.
+    pub paused: bool,
+}
+
+/// A consumer: one producer as somebody receives it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CreateConsumer {
+    /// The router it belongs to.
+    pub room: RoomId,
+    /// The transport it leaves on.
+    pub transport: TransportId,
+    /// What it consumes.
+    pub producer: ProducerId,
+    /// Its new id.
+    pub consumer: ConsumerId,
+    /// The one SSRC it is sent under, whichever profile flows; unique on its transport.
+    pub ssrc: u32,
+    /// (producer's payload type, consumer's payload type); packets of other payload types are dropped and counted.
+    pub payload_types: Vec<(u8, u8)>,
+    /// Under the consumer's ids; what is not listed is not readable for the receiver.
+    pub header_extensions: Vec<HeaderExtension>,
+    /// The receiver asks for missing packets (RFC 4585 §6.2.1).
+    pub nack: bool,
+    /// How they are sent again; `None`: as they were.
+    pub rtx: Option<ConsumerRtx>,
+    /// The canonical name in the stream's source descriptions (RFC 3550 §6.5.1), 1 to 255 bytes; the same for all streams
+    /// of one producing endpoint, so that receivers keep them in sync.
+    pub cname: String,
+    /// See [`Method::SetConsumerPreferredProfile`](super::Method::SetConsumerPreferredProfile).
+    pub preferred_profile: Profile,
+    /// Start paused.
+    pub paused: bool,
+}
+
+/// How a consumer is sent packets again (RFC 4588).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ConsumerRtx {
+    /// The SSRC of retransmissions; unique on the consumer's transport.
+    pub ssrc: u32,
+    /// (the consumer's payload type of a codec, that of its retransmissions). Codecs that are not listed are sent again as
+    /// they were.
+    pub payload_types: Vec<(u8, u8)>,
+}
+
+/// Which of a transport's packets are copied, and where to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mirror {
+    /// Where the copies go.
+    pub remote: SocketAddr,
+    /// RTP that the transport sends.
+    pub send_rtp: bool,
+    /// RTCP that the transport sends.
+    pub send_rtcp: bool,
+    /// RTP that the transport receives.
+    pub recv_rtp: bool,
+    /// RTCP that the transport receives.
+    pub recv_rtcp: bool,
+}

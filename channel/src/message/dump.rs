@@ -1,0 +1,90 @@
+//! Everything a worker knows of its objects, for humans.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ConsumerId, ProducerId, TransportId};
+
+use super::create::Remote;
+use super::media::{MediaKind, Profile};
+
+/// A page of a dump.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct DumpPage {
+    /// Transports with what is on them.
+    pub transports: Vec<TransportDump>,
+    /// Producers with their streams.
+    pub producers: Vec<ProducerDump>,
+    /// Consumers with their rewriting state.
+    pub consumers: Vec<ConsumerDump>,
+    /// Where the next page starts; `None` on the last one.
+    pub next: Option<u64>,
+}
+
+/// What a worker knows of a transport.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TransportDump {
+    /// Whose.
+    pub transport: TransportId,
+    /// The remote address, once known.
+    pub remote: Option<Remote>,
+    /// Learns its remote from packets.
+    pub comedia: bool,
+    /// RTP and RTCP share one port.
+    pub rtcp_mux: bool,
+    /// Where copies of its packets go.
+    pub mirror: Option<SocketAddr>,
+    /// SSRC → producer.
+    pub ssrcs: Vec<(u32, ProducerId)>,
+    /// MID → producer.
+    pub mids: Vec<(String, ProducerId)>,
+    /// RID → producer.
+    pub rids: Vec<(String, ProducerId)>,
+}
+
+/// What a worker knows of a producer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ProducerDump {
+    /// Whose.
+    pub producer: ProducerId,
+    /// The transport it arrives on.
+    pub transport: TransportId,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Paused or not.
+    pub paused: bool,
+    /// Its wish for consumers that have none.
+    pub preferred_profile: Profile,
+    /// Profiles on offer now, lowest first.
+    pub available_profiles: Vec<Profile>,
+    /// Its consumers; at most the first 1,000.
+    pub consumers: Vec<ConsumerId>,
+}
+
+/// What a worker knows of a consumer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ConsumerDump {
+    /// Whose.
+    pub consumer: ConsumerId,
+    /// What it consumes.
+    pub producer: ProducerId,
+    /// The transport it leaves on.
+    pub transport: TransportId,
+    /// The SSRC it is sent under.
+    pub ssrc: u32,
+    /// The SSRC of its retransmissions.
+    pub rtx_ssrc: Option<u32>,
+    /// Its own wish.
+    pub preferred_profile: Profile,
+    /// What it is sent.
+    pub effective_profile: Option<Profile>,
+    /// What it should be sent.
+    pub target_profile: Option<Profile>,
+    /// Paused by itself.
+    pub paused: bool,
+    /// Its producer is paused.
+    pub source_paused: bool,
+    /// Starts at the next key frame (video) or packet (audio).
+    pub sync_required: bool,
+}

@@ -1,0 +1,370 @@
+//! Counters, as they travel: of workers, transports, producers and consumers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ConsumerId, ProducerId, TransportId};
+
+use super::create::Remote;
+use super::media::{CodecName, Profile};
+
+/// Counters of one worker since it started.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct WorkerStats {
+    /// Numbers of living objects.
+    pub rooms: u64,
+    /// Living transports.
+    pub transports: u64,
+    /// Living producers.
+    pub producers: u64,
+    /// Living consumers.
+    pub consumers: u64,
+    /// RTP and RTCP packets received by all transports.
+    pub packets_received: u64,
+    /// Their UDP payload bytes.
+    pub bytes_received: u64,
+    /// Packets given to the kernel.
+    pub packets_sent: u64,
+    /// Their UDP payload bytes.
+    pub bytes_sent: u64,
+    /// Packets the kernel dropped because a socket's receive buffer was full (SO_RXQ_OVFL).
+    pub kernel_drops: u64,
+    /// Calls into the kernel that received.
+    pub receive_calls: u64,
+    /// Calls into the kernel that sent.
+    pub send_calls: u64,
+    /// Calls that waited for something to do.
+    pub wait_calls: u64,
+    /// Trains the kernel or the device refused to segment; sent as single packets instead.
+    pub gso_refusals: u64,
+    /// Log lines dropped.
+    pub log_lines_dropped: u64,
+    /// Turns of the event loop.
+    pub turns: u64,
+    /// Turns that waited in the coalescing window.
+    pub coalesced_turns: u64,
+    /// User and system CPU time of the worker, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// Time from a packet's arrival at the socket to its hand-over to the kernel, if measured.
+    pub residence: Option<Histogram>,
+}
+
+/// A histogram with a relative error of at most 1/16: bucket `i` counts values whose index, by
+/// [`Histogram::index_of`], is `i`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Histogram {
+    /// One count per bucket; trailing empty buckets are left out.
+    pub counts: Vec<u64>,
+}
+
+impl Histogram {
+    /// Enough for any `u64`.
+    pub const BUCKETS: usize = 16 + 60 * 16;
+
+    /// Values below 16 have a bucket each; above, each power of two has 16.
+    pub fn index_of(value: u64) -> usize {
+        if value < 16 {
+            return value as usize;
+        }
+        let exponent = 63 - value.leading_zeros() as usize; // 4..=63
+        let fraction = ((value >> (exponent - 4)) & 15) as usize;
+        16 + (exponent - 4) * 16 + fraction
+    }
+
+    /// The smallest value of a bucket.
+    pub fn floor_of(index: usize) -> u64 {
+        if index < 16 {
+            return index as u64;
+        }
+        let exponent = (index - 16) / 16 + 4;
+        let fraction = ((index - 16) % 16) as u64;
+        (16 + fraction) << (exponent - 4)
+    }
+
+    /// How many values were counted.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The value below which `quantile` (0.0..=1.0) of the counted values lie; `None` when nothing was counted.
+    pub fn quantile(&self, quantile: f64) -> Option<u64> {
+        let total = self.total();
+        if total == 0 {
+            return None;
+        }
+        let rank = ((quantile.clamp(0.0, 1.0) * total as f64).ceil() as u64).max(1);
+        let mut seen = 0;
+        for (index, count) in self.counts.iter().enumerate() {
+            seen += count;
+            if seen >= rank {
+                return Some(Self::floor_of(index));
+            }
+        }
+        None
+    }
+}
+
+/// A page of counters.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct StatsPage {
+    /// Transports of this page.
+    pub transports: Vec<TransportStats>,
+    /// Producers of this page.
+    pub producers: Vec<ProducerStats>,
+    /// Consumers of this page.
+    pub consumers: Vec<ConsumerStats>,
+    /// Where the next page starts; `None` on the last one.
+    pub next: Option<u64>,
+}
+
+/// Counters of one transport.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TransportStats {
+    /// Whose.
+    pub transport: TransportId,
+    /// The remote address, once known.
+    pub remote: Option<Remote>,
+    /// RTP and RTCP packets received from the remote.
+    pub packets_received: u64,
+    /// Their UDP payload bytes.
+    pub bytes_received: u64,
+    /// Packets given to the kernel.
+    pub packets_sent: u64,
+    /// Their UDP payload bytes.
+    pub bytes_sent: u64,
+    /// RTCP packets received (compound packets count once).
+    pub rtcp_received: u64,
+    /// RTCP packets sent.
+    pub rtcp_sent: u64,
+    /// Packets received that no producer got, by reason.
+    pub unrouted: Vec<(UnroutedReason, u64)>,
+    /// Packets the kernel dropped because the socket's receive buffer was full.
+    pub kernel_drops: u64,
+    /// Packets in the queue that waits for the socket to become writable.
+    pub backlog_packets: u64,
+    /// See [`Method::SetMaxBitrate`](super::Method::SetMaxBitrate).
+    pub max_bitrate_bps: Option<u64>,
+    /// What the remote said last that it can receive (REMB), in bits per second.
+    pub remote_bitrate_bps: Option<u64>,
+    /// Copies of packets sent elsewhere ([`Mirror`](super::Mirror)).
+    pub packets_mirrored: u64,
+    /// Copies that could not be sent.
+    pub mirror_failures: u64,
+}
+
+/// Why a received packet reached no producer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum UnroutedReason {
+    /// From another address than the transport's remote.
+    ForeignSource,
+    /// The transport has no remote yet and does not learn it.
+    NoRemote,
+    /// Neither RTP nor RTCP, or not well formed.
+    Malformed,
+    /// No producer of the transport has this SSRC, MID or RID.
+    UnknownStream,
+    /// A producer was found, but its payload type is none of the producer's codecs.
+    UnknownPayloadType,
+    /// Longer than the worker relays.
+    TooLong,
+}
+
+impl UnroutedReason {
+    /// All of them, in the order of the enum.
+    pub const ALL: [Self; 6] = [
+        Self::ForeignSource,
+        Self::NoRemote,
+        Self::Malformed,
+        Self::UnknownStream,
+        Self::UnknownPayloadType,
+        Self::TooLong,
+    ];
+}
+
+/// Counters of one producer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ProducerStats {
+    /// Whose.
+    pub producer: ProducerId,
+    /// Paused or not.
+    pub paused: bool,
+    /// One for each stream seen.
+    pub streams: Vec<StreamStats>,
+}
+
+/// Counters of one received stream.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StreamStats {
+    /// Its SSRC at the moment.
+    pub ssrc: u32,
+    /// The codec of its last packet.
+    pub codec: Option<CodecName>,
+    /// Which profile it is.
+    pub profile: Profile,
+    /// Whether packets have come lately (spec §2.8).
+    pub active: bool,
+    /// Packets received and valid.
+    pub packets: u64,
+    /// Their bytes, headers included.
+    pub bytes: u64,
+    /// Bits per second over the last second.
+    pub bitrate: u64,
+    /// Expected by sequence number but never seen.
+    pub packets_lost: u64,
+    /// Received but not valid in sequence.
+    pub packets_discarded: u64,
+    /// Received twice.
+    pub packets_duplicated: u64,
+    /// Key frames seen.
+    pub key_frames: u64,
+    /// Lost at first, then received after all because they were asked for.
+    pub packets_repaired: u64,
+    /// Retransmissions (RFC 4588) that repaired nothing: of packets that had come already, or that make no sense.
+    pub rtx_useless: u64,
+    /// Of the packets expected between the last two reports, how many were lost, in 1/256.
+    pub fraction_lost: u8,
+    /// Interarrival jitter (RFC 3550 §6.4.1), in units of the RTP clock.
+    pub jitter: u32,
+    /// From here to the sender and back, in microseconds; `None` until it is known.
+    pub round_trip_us: Option<u32>,
+    /// Packets of negative acknowledgements sent.
+    pub nack_count: u64,
+    /// Packets that were asked for in them, each time counted.
+    pub packets_nacked: u64,
+    /// Picture loss indications sent.
+    pub pli_count: u64,
+    /// Full intra requests sent.
+    pub fir_count: u64,
+    /// Received while the producer was paused, and so not relayed.
+    pub packets_paused: u64,
+}
+
+/// Counters of one consumer. `packets_in = packets_forwarded + Σ dropped`, at every moment.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ConsumerStats {
+    /// Whose.
+    pub consumer: ConsumerId,
+    /// Paused by itself.
+    pub paused: bool,
+    /// Its producer is paused.
+    pub source_paused: bool,
+    /// What it is sent.
+    pub effective_profile: Option<Profile>,
+    /// What it should be sent, and waits for a key frame of.
+    pub target_profile: Option<Profile>,
+    /// Packets its producer received while the consumer existed.
+    pub packets_in: u64,
+    /// Packets given to its transport.
+    pub packets_forwarded: u64,
+    /// Their bytes, RTP headers included.
+    pub bytes_forwarded: u64,
+    /// Bits per second over the last second.
+    pub bitrate: u64,
+    /// Packets not forwarded, by reason; reasons that never happened are left out.
+    pub dropped: Vec<(DropReason, u64)>,
+    /// Switches from one profile to another (or to the first one).
+    pub switches: u64,
+    /// The SSRC it is sent under.
+    pub ssrc: u32,
+    /// The codec of the packet sent last.
+    pub codec: Option<CodecName>,
+    /// Packets sent again. They are not in `packets_forwarded`.
+    pub packets_retransmitted: u64,
+    /// Their bytes, RTP headers included.
+    pub bytes_retransmitted: u64,
+    /// Packets that the receiver asked for and did not get again, by reason; reasons that never happened are left out.
+    pub not_repaired: Vec<(NotRepaired, u64)>,
+    /// Packets of negative acknowledgements received.
+    pub nack_count: u64,
+    /// Picture loss indications received.
+    pub pli_count: u64,
+    /// Full intra requests received.
+    pub fir_count: u64,
+    /// Lost on the way to the receiver, as it said last (RFC 3550 §6.4.1); negative when duplicates outnumber losses.
+    pub packets_lost: i32,
+    /// Of the packets between its last two reports, how many it lost, in 1/256.
+    pub fraction_lost: u8,
+    /// Interarrival jitter at the receiver, in units of the RTP clock.
+    pub jitter: u32,
+    /// From here to the receiver and back, in microseconds; `None` until a report tells.
+    pub round_trip_us: Option<u32>,
+    /// The last extended sequence number sent.
+    pub last_seq: Option<u64>,
+}
+
+/// Why a packet was not forwarded to a consumer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DropReason {
+    /// The consumer is paused.
+    ConsumerPaused,
+    /// The producer is paused.
+    ProducerPaused,
+    /// The packet belongs to another profile than the one that flows.
+    OtherProfile,
+    /// Video starts, resumes and switches on a key frame only, and none has come.
+    AwaitingKeyFrame,
+    /// Late, from before the packet on which this consumer started or switched.
+    BeforeSwitch,
+    /// Seen already.
+    Duplicate,
+    /// So far from the stream's sequence that it was not believed (RFC 3550 appendix A.1).
+    BadSequence,
+    /// The consumer has no payload type for this codec.
+    UnsupportedPayloadType,
+    /// The transport has no remote yet.
+    NoRemote,
+    /// The socket did not take it and the backlog was full.
+    BacklogFull,
+    /// The kernel refused it.
+    SendFailed,
+}
+
+impl DropReason {
+    /// All of them, in the order of the enum.
+    pub const ALL: [Self; 11] = [
+        Self::ConsumerPaused,
+        Self::ProducerPaused,
+        Self::OtherProfile,
+        Self::AwaitingKeyFrame,
+        Self::BeforeSwitch,
+        Self::Duplicate,
+        Self::BadSequence,
+        Self::UnsupportedPayloadType,
+        Self::NoRemote,
+        Self::BacklogFull,
+        Self::SendFailed,
+    ];
+}
+
+/// Why a packet that a receiver asked for was not sent again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NotRepaired {
+    /// It was never sent to this consumer.
+    NeverSent,
+    /// It was never received either, or has not come yet.
+    NotReceived,
+    /// It is too old to be of use, or had to make room for newer ones.
+    TooOld,
+    /// It was sent again less than a round trip ago.
+    TooSoon,
+    /// Too much was sent again lately.
+    OverBudget,
+    /// The socket did not take it.
+    SendFailed,
+}
+
+impl NotRepaired {
+    /// All of them, in the order of the enum.
+    pub const ALL: [Self; 6] = [
+        Self::NeverSent,
+        Self::NotReceived,
+        Self::TooOld,
+        Self::TooSoon,
+        Self::OverBudget,
+        Self::SendFailed,
+    ];
+}
