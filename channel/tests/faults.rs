@@ -246,9 +246,9 @@ fn faulty_hellos() -> Vec<(&'static str, Vec<u8>, ChannelError)> {
         ..hello()
     };
     let mismatch = ChannelError::VersionMismatch {
-        ours: 1,
+        ours: PROTOCOL_VERSION,
         our_build: String::from("0.1.0"),
-        theirs: 2,
+        theirs: PROTOCOL_VERSION + 1,
         their_build: String::from("0.9.9"),
     };
     let mut extended = frame_of(&Message::Hello(other_version.clone()));

@@ -344,6 +344,7 @@ pub(crate) fn worker_errors() -> Vec<WorkerError> {
             owner: PRODUCER,
             transport: TRANSPORT,
         },
+        WorkerError::Mirrored(TRANSPORT),
         WorkerError::InvalidParameters(String::from("no codec")),
         WorkerError::DeadlinePassed,
         WorkerError::Descriptors {
