@@ -69,8 +69,8 @@ fn memory_is_bounded() {
     let places: Vec<(&str, Vec<u8>)> = vec![
         ("Hello::build", vec![0, 1]),
         ("LogFilter::directives", vec![1, 1, 1, 1]),
-        ("CreateProducer::codecs", vec![1, 1, 1, 8, 1, 1, 1, 0, 0]),
-        ("CreateConsumer::payload_types", vec![1, 1, 1, 13, 1, 1, 1, 1, 1]),
+        ("CreateProducer::codecs", vec![1, 1, 1, 12, 1, 1, 1, 0, 0]),
+        ("CreateConsumer::payload_types", vec![1, 1, 1, 17, 1, 1, 1, 1, 1]),
         ("Histogram::counts", [&[2, 1, 0, 2][..], &[0; 18], &[1]].concat()),
         ("StatsPage::transports", stats.to_vec()),
         ("StatsPage::consumers", [&stats[..], &[0, 0]].concat()),
@@ -83,8 +83,8 @@ fn memory_is_bounded() {
             "ProducerDump::consumers",
             [&dump[..], &[0, 1, 1, 1, 0, 0, 0, 0]].concat(),
         ),
-        ("WorkerError::InvalidParameters", vec![2, 1, 1, 11]),
-        ("LogLine::text", vec![3, 2, 0, 0]),
+        ("WorkerError::InvalidParameters", vec![2, 1, 1, 12]),
+        ("LogLine::text", vec![3, 3, 0, 0]),
     ];
     for (place, prefix) in &places {
         for len in [1 << 20, 1 << 24, 1 << 32, 1 << 46, u64::MAX] {
