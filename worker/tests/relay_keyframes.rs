@@ -84,7 +84,8 @@ fn pli_and_fir_reach_the_sender_of_what_flows() {
             (asked[0].transport, asked[0].ssrc, asked[0].means),
             (sender, high, Means::Pli)
         );
-        assert_eq!(sim.stats(consumers[0]).pli_count, count as u64 + 1);
+        let stats = sim.stats(consumers[0]);
+        assert_eq!(stats.pli_count + stats.fir_count, count as u64 + 1);
         quiet(&mut sim, &mut track);
     }
     let streams = sim.producer_stats(track.id()).streams;
