@@ -1,10 +1,8 @@
 //! One room, one microphone, one listener: the whole of it, from start to end.
 //!
 //! ```console
-//! $ cargo build && cargo run --example one_room
+//! $ cargo run --example one_room
 //! ```
-//!
-//! (The first builds the worker, which this program starts as a process of its own.)
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -18,9 +16,14 @@ use weir::{
     RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
 };
 
-#[tokio::main]
+fn main() -> Result<(), Box<dyn Error>> {
+    // The server starts its workers from this very program.
+    weir::run_worker_if_started_as_one();
+    tokio::runtime::Runtime::new()?.block_on(one_room())
+}
+
 #[expect(clippy::print_stdout, reason = "an example shows what it does")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn one_room() -> Result<(), Box<dyn Error>> {
     // A server starts one worker process for each CPU. Everything in this example stays on this machine.
     let server = Server::start(Settings {
         rtc_ipv4: Family::Address([127, 0, 0, 1].into()),

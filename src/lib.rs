@@ -7,11 +7,13 @@
 //! What is known of these objects here changes only when the worker has accepted it, and every change is told by an
 //! [`Event`]. Deliberately absent: packets. None ever passes through this process.
 
+mod embed;
 pub mod http;
 pub mod media;
 mod server;
 pub mod settings;
 
+pub use embed::run_worker_if_started_as_one;
 pub use server::{
     CloseCause, Consumer, ConsumerOptions, ConsumerRtp, DeathCause, Error, Event, EventKind, EventStream, Family,
     IpFamily, LogSettings, LogTag, Originator, PlainTransportOptions, PortRange, Producer, ProducerOptions, Room,

@@ -9,7 +9,8 @@ use clap::Parser;
 use weir_worker::process;
 
 fn main() -> ExitCode {
-    // A worker must not have a second thread, so it starts before anything else; and it has its own command line.
+    weir::run_worker_if_started_as_one();
+    // With `worker_binary` a supervisor of another program starts this one under any name.
     let mut args = env::args_os().skip(1).peekable();
     if args.next_if(|arg| arg == process::SUBCOMMAND).is_some() {
         return process::main(args).into();

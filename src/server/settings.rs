@@ -42,8 +42,9 @@ pub struct Settings {
     pub socket_receive_buffer: u32,
     /// SO_SNDBUF of each media socket, in bytes as asked of the kernel.
     pub socket_send_buffer: u32,
-    /// The worker program: `weir` or `weir-worker`. `None`: this program itself if it is `weir`, else the `weir-worker`
-    /// beside it or in the folders above (as cargo lays out tests and examples).
+    /// The worker program: `weir` or `weir-worker`. `None`: this program itself if it has called
+    /// [`run_worker_if_started_as_one`](crate::run_worker_if_started_as_one), else the `weir-worker` beside it or in the
+    /// folders above (as cargo lays out tests).
     pub worker_binary: Option<PathBuf>,
     /// How long a worker may take from its start to its hello.
     pub start_timeout: Duration,

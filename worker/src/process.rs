@@ -28,6 +28,9 @@ pub const BUILD: &str = env!("CARGO_PKG_VERSION");
 /// two its worker program is.
 pub const SUBCOMMAND: &str = "worker";
 
+/// The name that a worker is started under, whatever the file of its program is called.
+pub const WORKER_NAME: &str = "weir-worker";
+
 /// Runs a worker until it ends. To be called from a program's `main`, before it has started any thread, with the command
 /// line without the program's name.
 ///

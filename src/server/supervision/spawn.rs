@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir_channel::id::WorkerId;
-use weir_worker::process::{Arguments, SUBCOMMAND};
+use weir_worker::process::{Arguments, SUBCOMMAND, WORKER_NAME};
 
 use crate::server::error::StartError;
 use crate::server::settings::Settings;
@@ -125,7 +125,7 @@ fn command(program: &Path, order: &Order) -> Command {
     };
     let mut command = Command::new(program);
     command
-        .arg0("weir-worker")
+        .arg0(WORKER_NAME)
         .arg(SUBCOMMAND)
         .args(arguments.to_args())
         .env_clear()
@@ -202,7 +202,7 @@ fn find_program(settings: &Settings) -> Result<PathBuf, StartError> {
         doing: "finding this program's own file".to_owned(),
         source,
     })?;
-    if own.file_stem().is_some_and(|name| name == "weir") {
+    if crate::embed::is_own_worker() {
         // Not the path: when the file is replaced by a newer version, workers stay of the version of their supervisor.
         return Ok(PathBuf::from("/proc/self/exe"));
     }
@@ -213,7 +213,7 @@ fn find_program(settings: &Settings) -> Result<PathBuf, StartError> {
         .find(|path| is_program(path))
         .ok_or_else(|| {
             StartError::NoWorkerBinary(format!(
-                "this program is not weir, and there is no weir-worker beside {}",
+                "this program is not its own (weir::run_worker_if_started_as_one was not called), and there is no weir-worker beside {}",
                 own.display()
             ))
         })
