@@ -16,13 +16,15 @@ pub mod settings;
 pub use embed::run_worker_if_started_as_one;
 pub use server::{
     CloseCause, Consumer, ConsumerOptions, ConsumerRtp, DeathCause, Error, Event, EventKind, EventStream, Family,
-    IpFamily, LogSettings, LogTag, Originator, PlainTransportOptions, PortRange, Producer, ProducerOptions, Room,
-    RoomOptions, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, Server,
-    Settings, SettingsUpdate, StartError, Transport, Tuple, WorkerInfo, WorkerState,
+    InboundRtpStats, IpFamily, LocalBandwidth, LogSettings, LogTag, Originator, OutboundRtpStats,
+    PlainTransportOptions, PortRange, Producer, ProducerOptions, RemoteBandwidth, Room, RoomOptions, RtcStats,
+    RtcTransportStats, RtcTuple, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension,
+    RtpParameters, RtpStreamRtcStats, Server, Settings, SettingsUpdate, StartError, Transport, Tuple, WorkerInfo,
+    WorkerState,
 };
 pub use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 pub use weir_channel::message::{
     Coalescing, CodecName, ConsumerDump, ConsumerStats, DropReason, DumpPage, ExtensionUri, Histogram, LogLevel,
-    MediaKind, ProducerDump, ProducerStats, Profile, Remote, StatsPage, StreamStats, TransportDump, TransportStats,
-    UnroutedReason, WorkerError, WorkerStats,
+    MediaKind, NotRepaired, ProducerDump, ProducerStats, Profile, Remote, StatsPage, StreamStats, TransportDump,
+    TransportStats, UnroutedReason, WorkerError, WorkerStats,
 };

@@ -6,11 +6,13 @@ mod error;
 mod event;
 #[cfg(test)]
 mod fake;
+mod get_stats;
 mod pending;
 mod placement;
 mod ports;
 mod producer;
 mod room;
+mod rtc_stats;
 mod rtp_parameters;
 mod settings;
 mod sockets;
@@ -36,6 +38,10 @@ pub use self::error::{DeathCause, Error, StartError};
 pub use self::event::{CloseCause, Event, EventKind, EventStream, Originator};
 pub use self::producer::Producer;
 pub use self::room::{IpFamily, PlainTransportOptions, Room, RoomOptions};
+pub use self::rtc_stats::{
+    InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtcTuple,
+    RtpStreamRtcStats,
+};
 pub use self::rtp_parameters::{
     ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters,
 };

@@ -1,0 +1,75 @@
+//! Asking for statistics in the RTC shape: `get_stats` of producers, consumers and transports.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::consumer::Consumer;
+use super::error::Error;
+use super::producer::Producer;
+use super::rtc_stats::{ConsumerFacts, ProducerFacts, RtcStats, of_consumer, of_producer, of_transport};
+use super::transport::Transport;
+
+impl Producer {
+    /// Its statistics: an `inbound-rtp` for each of its streams. [`Producer::stats`] has the worker's counters as they are.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
+    pub async fn get_stats(&self) -> Result<Vec<RtcStats>, Error> {
+        let stats = self.stats().await?;
+        Ok(of_producer(
+            &stats,
+            self.facts(),
+            self.transport().id(),
+            wall_clock_ms(),
+        ))
+    }
+
+    fn facts(&self) -> ProducerFacts<'_> {
+        ProducerFacts {
+            producer: self.id(),
+            kind: self.kind(),
+            rtp_parameters: self.rtp_parameters(),
+        }
+    }
+}
+
+impl Consumer {
+    /// Its statistics: an `outbound-rtp`, after the `inbound-rtp` of the stream that flows to it, if one does.
+    /// [`Consumer::stats`] has the worker's counters as they are.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
+    pub async fn get_stats(&self) -> Result<Vec<RtcStats>, Error> {
+        let producer = self.producer();
+        let (stats, source) = futures::join!(self.stats(), producer.stats());
+        let stats = stats?;
+        // The producer can close between the two answers; then this consumer does too, which is for the caller to find out.
+        let source = source.ok();
+        let facts = ConsumerFacts {
+            consumer: self.id(),
+            transport: self.transport().id(),
+            rtp_parameters: self.rtp_parameters(),
+            source: producer.facts(),
+        };
+        Ok(of_consumer(&stats, source.as_ref(), facts, wall_clock_ms()))
+    }
+}
+
+impl Transport {
+    /// Its statistics, as a list of one. [`Transport::stats`] has the worker's counters as they are.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
+    pub async fn get_stats(&self) -> Result<Vec<RtcStats>, Error> {
+        let stats = self.stats().await?;
+        Ok(vec![of_transport(&stats, &self.tuple(), wall_clock_ms())])
+    }
+}
+
+/// Milliseconds since 1970; v2 told those of a clock that began with the process.
+fn wall_clock_ms() -> u64 {
+    // The call cannot fail for this clock on Linux.
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
