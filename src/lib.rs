@@ -18,9 +18,9 @@ pub use server::{
     CloseCause, Consumer, ConsumerOptions, ConsumerRtp, DeathCause, Error, Event, EventKind, EventStream, Family,
     InboundRtpStats, IpFamily, LocalBandwidth, LogSettings, LogTag, Originator, OutboundRtpStats,
     PlainTransportOptions, PortRange, Producer, ProducerOptions, RemoteBandwidth, Room, RoomOptions, RtcStats,
-    RtcTransportStats, RtcTuple, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension,
-    RtpParameters, RtpStreamRtcStats, Server, Settings, SettingsUpdate, StartError, Transport, Tuple, WorkerInfo,
-    WorkerState,
+    RtcTransportStats, RtcTuple, RtcpFeedback, RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability,
+    RtpEncoding, RtpHeaderExtension, RtpHeaderExtensionCapability, RtpParameters, RtpStreamRtcStats, RtxParameters,
+    Server, Settings, SettingsUpdate, StartError, Transport, Tuple, WorkerInfo, WorkerState,
 };
 pub use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 pub use weir_channel::message::{

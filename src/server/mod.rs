@@ -13,6 +13,9 @@ mod ports;
 mod producer;
 mod room;
 mod rtc_stats;
+#[allow(dead_code, reason = "peers use it")]
+mod rtp_capabilities;
+#[allow(dead_code, unused_imports, reason = "peers use it")]
 mod rtp_parameters;
 mod settings;
 mod sockets;
@@ -42,8 +45,9 @@ pub use self::rtc_stats::{
     InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtcTuple,
     RtpStreamRtcStats,
 };
+pub use self::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, RtpHeaderExtensionCapability};
 pub use self::rtp_parameters::{
-    ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters,
+    ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, RtxParameters,
 };
 pub use self::settings::{Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
 pub use self::supervision::{WorkerInfo, WorkerState};

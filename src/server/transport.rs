@@ -16,7 +16,7 @@ use super::consumer::{Consumer, ConsumerNode};
 use super::error::Error;
 use super::producer::{Producer, ProducerNode};
 use super::room::{Room, RoomNode, complete_remote};
-use super::rtp_parameters::{ConsumerRtp, ConsumerSeat, ProducerSeat, RtpParameters};
+use super::rtp_parameters::{ConsumerRtp, ConsumerSeat, ConsumerSsrcs, ProducerSeat, RtpParameters};
 use super::settings::Settings;
 use super::sockets::TransportSockets;
 use super::state::{Command, Note};
@@ -286,10 +286,13 @@ impl Transport {
         let mut tries = 0;
         loop {
             tries += 1;
-            let ssrc = options.rtp.ssrc.unwrap_or_else(|| random() as u32);
+            let ssrcs = ConsumerSsrcs {
+                media: options.rtp.ssrc.unwrap_or_else(|| random() as u32),
+                rtx: options.rtp.rtx_ssrc.unwrap_or_else(|| random() as u32),
+            };
             let (request, rtp_parameters) = producer
                 .rtp_parameters
-                .create_consumer(seat, &options.rtp, ssrc)
+                .create_consumer(seat, &options.rtp, ssrcs)
                 .map_err(Error::InvalidParameters)?;
             let node = ConsumerNode::new(
                 seat,
@@ -305,7 +308,7 @@ impl Transport {
             match self.call(command).await {
                 Ok(_) => return Ok(Consumer::new(Arc::clone(&self.shared), node)),
                 Err(Error::Worker(WorkerError::SsrcInUse { .. }))
-                    if options.rtp.ssrc.is_none() && tries < SSRC_TRIES => {}
+                    if (options.rtp.ssrc.is_none() || options.rtp.rtx_ssrc.is_none()) && tries < SSRC_TRIES => {}
                 Err(error) => return Err(error),
             }
         }

@@ -1,0 +1,276 @@
+//! A codec under a payload type: its JSON, and what of it a worker must know.
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+use weir_channel::message::{CodecName, MediaKind};
+
+use super::Checked;
+
+/// A codec under a payload type. In JSON it also has its `name`, which is the media subtype once more; when read, the name
+/// may be left out but not contradict.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(try_from = "CodecJson")]
+pub struct RtpCodec {
+    /// `audio/` or `video/` and the media subtype, whatever its case, e.g. `video/VP8`.
+    pub mime_type: String,
+    /// 0..=127, except 64..=95 (RFC 5761 §4: those collide with RTCP).
+    pub payload_type: u8,
+    /// The RTP clock, in Hz.
+    pub clock_rate: u32,
+    /// Audio channels; opus always has 2 (RFC 7587 §7).
+    pub channels: Option<u8>,
+    /// Format parameters (`a=fmtp`), handed to consumers as they are. Those of `rtx` must have `apt`, the payload type that
+    /// it repairs.
+    pub parameters: Map<String, Value>,
+    /// The feedback the sender understands: `nack pli` and `ccm fir` make key frame requests possible, `nack` repairs,
+    /// `goog-remb` limits of the bitrate.
+    pub rtcp_feedback: Vec<RtcpFeedback>,
+}
+
+impl RtpCodec {
+    /// The codec with its usual clock rate, channels and (for video) `nack pli` and `ccm fir`.
+    pub fn new(name: CodecName, payload_type: u8) -> Self {
+        let rtcp_feedback = match name.kind() {
+            MediaKind::Audio => Vec::new(),
+            MediaKind::Video => vec![RtcpFeedback::new("nack", "pli"), RtcpFeedback::new("ccm", "fir")],
+        };
+        Self {
+            mime_type: mime_type(name),
+            payload_type,
+            clock_rate: clock_rate(name),
+            channels: (name == CodecName::Opus).then_some(2),
+            parameters: Map::new(),
+            rtcp_feedback,
+        }
+    }
+
+    /// The `rtx` codec (RFC 4588) that repairs another.
+    pub fn rtx(payload_type: u8, repaired: &Self) -> Self {
+        let kind = split_mime_type(&repaired.mime_type).map_or("video", |(kind, _)| kind);
+        Self {
+            mime_type: format!("{kind}/rtx"),
+            payload_type,
+            clock_rate: repaired.clock_rate,
+            channels: None,
+            parameters: Map::from_iter([("apt".to_owned(), repaired.payload_type.into())]),
+            rtcp_feedback: Vec::new(),
+        }
+    }
+
+    /// Whether it carries retransmissions of another codec.
+    pub fn is_rtx(&self) -> bool {
+        split_mime_type(&self.mime_type).is_ok_and(|(_, subtype)| subtype.eq_ignore_ascii_case("rtx"))
+    }
+
+    /// The payload type that an `rtx` codec repairs.
+    pub(crate) fn apt(&self) -> Option<u8> {
+        number(&self.parameters, "apt").and_then(|apt| u8::try_from(apt).ok())
+    }
+
+    /// Whether it lists feedback that has no parameter.
+    pub(crate) fn has_feedback(&self, r#type: &str) -> bool {
+        self.rtcp_feedback.iter().any(|feedback| feedback.is(r#type, ""))
+    }
+
+    /// Whether it lists feedback with this parameter.
+    pub(crate) fn has_feedback_of(&self, r#type: &str, parameter: &str) -> bool {
+        self.rtcp_feedback.iter().any(|feedback| feedback.is(r#type, parameter))
+    }
+
+    /// Checks it for a producer of this kind, apart from what depends on the other codecs.
+    pub(super) fn check(&self, kind: MediaKind) -> Checked<Subtype> {
+        check_payload_type(self.payload_type)?;
+        let mime_type = &self.mime_type;
+        let (own_kind, _) = split_mime_type(mime_type)?;
+        let subtype = Subtype::parse(mime_type)?;
+        if !own_kind.eq_ignore_ascii_case(&kind.to_string()) {
+            return Err(format!(
+                "{mime_type} is not {kind}, but the producer's kind is; correct one of them"
+            ));
+        }
+        let Subtype::Media(name) = subtype else {
+            return Ok(subtype);
+        };
+        if self.clock_rate != clock_rate(name) {
+            return Err(format!(
+                "the clockRate of {mime_type} is {}, not {}",
+                clock_rate(name),
+                self.clock_rate
+            ));
+        }
+        match (name, self.channels) {
+            (_, None) | (CodecName::Opus, Some(2)) => {}
+            (CodecName::Opus, Some(_)) => {
+                return Err("opus always has 2 channels in RTP, even when it carries mono (RFC 7587)".to_owned());
+            }
+            (_, Some(_)) if kind == MediaKind::Video => {
+                return Err(format!("{mime_type} has no channels; leave them out"));
+            }
+            (_, Some(1..=2)) => {}
+            (_, Some(channels)) => return Err(format!("{mime_type} has 1 or 2 channels, not {channels}")),
+        }
+        Ok(subtype)
+    }
+}
+
+/// What a codec is, by its media subtype.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Subtype {
+    Media(CodecName),
+    Rtx,
+}
+
+impl Subtype {
+    /// What a MIME type says, if it is something that is relayed.
+    pub(crate) fn parse(mime_type: &str) -> Checked<Self> {
+        let (kind, subtype) = split_mime_type(mime_type)?;
+        if subtype.eq_ignore_ascii_case("rtx") && ["audio", "video"].iter().any(|own| own.eq_ignore_ascii_case(kind)) {
+            return Ok(Self::Rtx);
+        }
+        CodecName::from_subtype(subtype)
+            .filter(|name| name.kind().to_string().eq_ignore_ascii_case(kind))
+            .map(Self::Media)
+            .ok_or_else(|| not_relayed(mime_type, subtype))
+    }
+}
+
+/// A kind of RTCP feedback (`a=rtcp-fb`, RFC 4585 §4.2).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RtcpFeedback {
+    /// E.g. `nack`, `ccm`, `goog-remb`, `transport-cc`.
+    pub r#type: String,
+    /// E.g. `pli`, `fir`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
+}
+
+impl RtcpFeedback {
+    /// Feedback with a parameter, e.g. `nack pli`; none if that is empty, as in `nack`.
+    pub fn new(r#type: &str, parameter: &str) -> Self {
+        Self {
+            r#type: r#type.to_owned(),
+            parameter: (!parameter.is_empty()).then(|| parameter.to_owned()),
+        }
+    }
+
+    fn is(&self, r#type: &str, parameter: &str) -> bool {
+        let own = self.parameter.as_deref().unwrap_or_default();
+        self.r#type.eq_ignore_ascii_case(r#type) && own.eq_ignore_ascii_case(parameter)
+    }
+}
+
+/// As a codec is read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CodecJson {
+    name: Option<String>,
+    mime_type: String,
+    payload_type: u8,
+    clock_rate: u32,
+    channels: Option<u8>,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+    #[serde(default)]
+    rtcp_feedback: Vec<RtcpFeedback>,
+}
+
+impl TryFrom<CodecJson> for RtpCodec {
+    type Error = String;
+
+    fn try_from(json: CodecJson) -> Checked<Self> {
+        if let Some(name) = &json.name
+            && let Ok((_, subtype)) = split_mime_type(&json.mime_type)
+            && !subtype.eq_ignore_ascii_case(name)
+        {
+            return Err(format!("name {name:?} contradicts mimeType {:?}", json.mime_type));
+        }
+        Ok(Self {
+            mime_type: json.mime_type,
+            payload_type: json.payload_type,
+            clock_rate: json.clock_rate,
+            channels: json.channels,
+            parameters: json.parameters,
+            rtcp_feedback: json.rtcp_feedback,
+        })
+    }
+}
+
+impl Serialize for RtpCodec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Json<'a> {
+            name: &'a str,
+            mime_type: &'a str,
+            payload_type: u8,
+            clock_rate: u32,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            channels: Option<u8>,
+            parameters: &'a Map<String, Value>,
+            // As mediasoup writes it: retransmissions have none, media may have an empty list.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            rtcp_feedback: Option<&'a [RtcpFeedback]>,
+        }
+        let name = split_mime_type(&self.mime_type).map_or(self.mime_type.as_str(), |(_, subtype)| subtype);
+        let no_feedback = self.is_rtx() && self.rtcp_feedback.is_empty();
+        let json = Json {
+            name,
+            mime_type: &self.mime_type,
+            payload_type: self.payload_type,
+            clock_rate: self.clock_rate,
+            channels: self.channels,
+            parameters: &self.parameters,
+            rtcp_feedback: (!no_feedback).then_some(&self.rtcp_feedback),
+        };
+        json.serialize(serializer)
+    }
+}
+
+pub(crate) fn mime_type(name: CodecName) -> String {
+    format!("{}/{}", name.kind(), name.subtype())
+}
+
+pub(crate) fn clock_rate(name: CodecName) -> u32 {
+    match name {
+        CodecName::Opus => 48_000,
+        CodecName::Pcmu | CodecName::Pcma | CodecName::G722 => 8_000,
+        CodecName::Vp8 | CodecName::Vp9 | CodecName::H264 | CodecName::H265 | CodecName::Av1 => 90_000,
+    }
+}
+
+pub(crate) fn split_mime_type(mime_type: &str) -> Checked<(&str, &str)> {
+    mime_type
+        .split_once('/')
+        .ok_or_else(|| format!("mimeType {mime_type:?} must look like video/VP8"))
+}
+
+/// A format parameter that is a number. Some clients write numbers, some write them as in SDP.
+pub(crate) fn number(parameters: &Map<String, Value>, key: &str) -> Option<u64> {
+    match parameters.get(key)? {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+pub(crate) fn check_payload_type(payload_type: u8) -> Checked<()> {
+    match payload_type {
+        0..=63 | 96..=127 => Ok(()),
+        64..=95 => Err(format!(
+            "payloadType {payload_type} collides with RTCP (RFC 5761); use 96 to 127"
+        )),
+        128.. => Err(format!(
+            "payloadType {payload_type} has more than 7 bits; use 96 to 127"
+        )),
+    }
+}
+
+fn not_relayed(mime_type: &str, subtype: &str) -> String {
+    const COMPLEMENTARY: [&str; 6] = ["ulpfec", "flexfec", "flexfec-03", "red", "CN", "telephone-event"];
+    if COMPLEMENTARY.iter().any(|name| name.eq_ignore_ascii_case(subtype)) {
+        return format!("{mime_type} is not relayed; leave it out of the codecs");
+    }
+    let known: Vec<String> = CodecName::ALL.into_iter().map(self::mime_type).collect();
+    format!("{mime_type:?} is not a codec that is relayed: {}", known.join(", "))
+}

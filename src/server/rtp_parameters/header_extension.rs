@@ -1,0 +1,70 @@
+//! A header extension under an id.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use weir_channel::message::{ExtensionUri, HeaderExtension};
+
+use super::Checked;
+
+/// A header extension under an id.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RtpHeaderExtension {
+    /// What it means, as in `a=extmap`.
+    pub uri: String,
+    /// 1..=14.
+    pub id: u8,
+    /// Whether its value is encrypted (RFC 6904), which is not supported: a relay could not read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypt: bool,
+}
+
+impl RtpHeaderExtension {
+    /// An extension the worker knows, under an id.
+    pub fn new(uri: ExtensionUri, id: u8) -> Self {
+        Self {
+            uri: uri.uri().to_owned(),
+            id,
+            encrypt: false,
+        }
+    }
+}
+
+/// Checks a list, and gives back those that the worker knows.
+pub(crate) fn check_header_extensions(extensions: &[RtpHeaderExtension]) -> Checked<Vec<HeaderExtension>> {
+    if extensions.len() > 14 {
+        return Err("headerExtensions can list at most 14, one for each id".to_owned());
+    }
+    let mut ids = BTreeSet::new();
+    let mut uris = BTreeSet::new();
+    let mut known = Vec::new();
+    for RtpHeaderExtension { uri, id, encrypt } in extensions {
+        if !(1..=14).contains(id) {
+            return Err(format!(
+                "the id of header extension {uri} must be 1 to 14 (RFC 8285 §4.2), not {id}"
+            ));
+        }
+        if *encrypt {
+            return Err(format!(
+                "header extension {uri} must not be encrypted (RFC 6904): that is not supported"
+            ));
+        }
+        if !ids.insert(*id) {
+            return Err(format!("header extension id {id} is used twice; give each its own"));
+        }
+        if !uris.insert(uri.to_ascii_lowercase()) {
+            return Err(format!("header extension {uri} is listed twice"));
+        }
+        known.extend(extension_uri(uri).map(|uri| HeaderExtension { id: *id, uri }));
+    }
+    Ok(known)
+}
+
+/// The known extension with this URI. Schemes and hosts have no case, and senders differ in the rest (spec §5.7 lowers
+/// it as well).
+pub(crate) fn extension_uri(uri: &str) -> Option<ExtensionUri> {
+    ExtensionUri::ALL
+        .into_iter()
+        .find(|known| known.uri().eq_ignore_ascii_case(uri))
+}
