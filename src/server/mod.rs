@@ -13,7 +13,7 @@ mod ports;
 mod producer;
 mod room;
 mod rtc_stats;
-#[allow(dead_code, reason = "peers use it")]
+#[allow(dead_code, unused_imports, reason = "peers use it")]
 mod rtp_capabilities;
 #[allow(dead_code, unused_imports, reason = "peers use it")]
 mod rtp_parameters;
