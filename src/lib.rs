@@ -16,9 +16,9 @@ pub mod settings;
 pub use embed::run_worker_if_started_as_one;
 pub use server::{
     CloseCause, Consumer, ConsumerOptions, ConsumerRtp, DeathCause, Error, Event, EventKind, EventStream, Family,
-    InboundRtpStats, IpFamily, LocalBandwidth, LogSettings, LogTag, Originator, OutboundRtpStats,
-    PlainTransportOptions, PortRange, Producer, ProducerOptions, RemoteBandwidth, Room, RoomOptions, RtcStats,
-    RtcTransportStats, RtcTuple, RtcpFeedback, RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability,
+    InboundRtpStats, IpFamily, LocalBandwidth, LogSettings, LogTag, MirrorOptions, Mirroring, Originator,
+    OutboundRtpStats, PlainTransportOptions, PortRange, Producer, ProducerOptions, RemoteBandwidth, Room, RoomOptions,
+    RtcStats, RtcTransportStats, RtcTuple, RtcpFeedback, RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability,
     RtpEncoding, RtpHeaderExtension, RtpHeaderExtensionCapability, RtpParameters, RtpStreamRtcStats, RtxParameters,
     Server, Settings, SettingsUpdate, StartError, Transport, Tuple, WorkerInfo, WorkerState,
 };

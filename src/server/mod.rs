@@ -51,7 +51,7 @@ pub use self::rtp_parameters::{
 };
 pub use self::settings::{Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
 pub use self::supervision::{WorkerInfo, WorkerState};
-pub use self::transport::{ConsumerOptions, ProducerOptions, Transport, Tuple};
+pub use self::transport::{ConsumerOptions, MirrorOptions, Mirroring, ProducerOptions, Transport, Tuple};
 
 use self::room::RoomNode;
 use self::sockets::{LocalAddresses, SocketMaker};

@@ -1,7 +1,7 @@
 //! A room: where producers and consumers meet. It lives in one worker, for life.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -365,14 +365,21 @@ pub(crate) fn complete_remote(mut remote: Remote, rtcp_mux: bool, local_ip: IpAd
         }
     }
     for address in [Some(remote.rtp), remote.rtcp].into_iter().flatten() {
-        if family_of(address.ip()) != family_of(local_ip) {
-            return invalid(format!(
-                "{address} cannot be reached from {local_ip}: the IP families differ"
-            ));
-        }
-        if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
-            return invalid(format!("{address} is not an address that media can be sent to"));
-        }
+        check_sendable(address, local_ip)?;
     }
     Ok(remote)
+}
+
+/// Checks that media can be sent from `local_ip` to `address`.
+pub(crate) fn check_sendable(address: SocketAddr, local_ip: IpAddr) -> Result<(), Error> {
+    let invalid = |text: String| Err(Error::InvalidParameters(text));
+    if family_of(address.ip()) != family_of(local_ip) {
+        return invalid(format!(
+            "{address} cannot be reached from {local_ip}: the IP families differ"
+        ));
+    }
+    if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
+        return invalid(format!("{address} is not an address that media can be sent to"));
+    }
+    Ok(())
 }

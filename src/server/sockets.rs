@@ -167,6 +167,27 @@ impl TransportSockets {
     }
 }
 
+/// A socket that only sends, to one address. Dropping it closes this process's descriptor, then gives the port back.
+#[derive(Debug)]
+pub(crate) struct SenderSocket {
+    socket: OwnedFd,
+    address: SocketAddr,
+    // Last, as in `TransportSockets`. None: the port is not of the range.
+    _lease: Option<PortLease>,
+}
+
+impl SenderSocket {
+    /// Where it sends from.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A descriptor of it for a worker.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+}
+
 impl SocketMaker {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
@@ -208,6 +229,52 @@ impl SocketMaker {
             ip,
             range: self.ports.range(),
         })
+    }
+
+    /// A socket on a free port of the range, connected to `remote`.
+    pub(crate) fn sender(&self, ip: IpAddr, remote: SocketAddr) -> Result<SenderSocket, Error> {
+        for lease in self.ports.search(ip, PortCount::One, super::random()) {
+            match self.connect_sender(SocketAddr::new(ip, lease.first()), remote) {
+                Ok((socket, address)) => {
+                    return Ok(SenderSocket {
+                        socket,
+                        address,
+                        _lease: Some(lease),
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => {
+                    return Err(Error::io(format!("making a socket on {ip} that sends to {remote}"))(
+                        error,
+                    ));
+                }
+            }
+        }
+        Err(Error::PortsExhausted {
+            ip,
+            range: self.ports.range(),
+        })
+    }
+
+    /// A socket on a port that the system chooses, connected to `remote`.
+    pub(crate) fn sender_on_any_port(&self, ip: IpAddr, remote: SocketAddr) -> Result<SenderSocket, Error> {
+        let made = self.connect_sender(SocketAddr::new(ip, 0), remote);
+        let (socket, address) = made.map_err(Error::io(format!("making a socket on {ip} that sends to {remote}")))?;
+        Ok(SenderSocket {
+            socket,
+            address,
+            _lease: None,
+        })
+    }
+
+    fn connect_sender(&self, address: SocketAddr, remote: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+        // Nobody reads what comes back; the kernel need not keep much of it (it rounds up to what it allows).
+        let socket = self.socket(address.ip(), 1)?;
+        socket.bind(&address.into())?;
+        socket.connect(&remote.into())?;
+        let local = socket.local_addr()?.as_socket();
+        let local = local.ok_or_else(|| io::Error::other("its address is of no IP family"))?;
+        Ok((socket.into(), local))
     }
 
     #[cfg(test)]

@@ -4,6 +4,8 @@
 //! never in the hope that it will. The link to a worker applies its answers in the order they arrive, before it
 //! resolves the caller, so a caller that gives up (or is dropped) changes nothing about what is known.
 
+mod outlet;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use super::lock;
 use super::producer::ProducerNode;
 use super::room::RoomNode;
 use super::supervision::Placed;
-use super::transport::TransportNode;
+use super::transport::{MirrorOutlet, TransportNode};
 
 /// Everything that is known of rooms and what is in them.
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub(crate) enum Note {
     Transport(Arc<TransportNode>),
     Producer(Arc<ProducerNode>),
     Consumer(Arc<ConsumerNode>),
+    /// The mirror a transport will have.
+    Mirror(MirrorOutlet),
 }
 
 impl Note {
@@ -144,6 +148,7 @@ impl State {
             Note::Transport(node) => self.open_transport(&method, node)?,
             Note::Producer(node) => self.open_producer(&method, node)?,
             Note::Consumer(node) => self.open_consumer(&method, node, &reply)?,
+            Note::Mirror(outlet) => self.change_outlet(&method, Some(outlet)),
             note => self.change(&method, note.into_app_data()),
         }
         Ok(reply)
@@ -303,6 +308,7 @@ impl State {
             Method::SetConsumerPreferredProfile { consumer, profile } => {
                 self.prefer_of_consumer(*consumer, *profile, method);
             }
+            Method::SetMaxBitrate { .. } | Method::StopMirroring { .. } => self.change_outlet(method, None),
             // Creations come with their node, and the rest changes nothing that is known here.
             _ => {}
         }

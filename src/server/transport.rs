@@ -1,5 +1,7 @@
 //! A transport: the path between the server and one remote. Producers arrive on it, consumers leave on it.
 
+mod mirroring;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -21,6 +23,9 @@ use super::settings::Settings;
 use super::sockets::TransportSockets;
 use super::state::{Command, Note};
 use super::{Shared, lock, random};
+
+pub(crate) use self::mirroring::MirrorOutlet;
+pub use self::mirroring::{MirrorOptions, Mirroring};
 
 /// How often another made-up SSRC is tried when the worker says that one is in use. With 2³² of them, a second try is
 /// rare already.
@@ -111,6 +116,8 @@ pub(crate) struct TransportState {
     // None once closed: then the ports are free.
     sockets: Option<TransportSockets>,
     pub(crate) remote: Option<Remote>,
+    max_bitrate_bps: Option<u64>,
+    mirror: Option<MirrorOutlet>,
 }
 
 impl TransportNode {
@@ -134,14 +141,18 @@ impl TransportNode {
             state: Mutex::new(TransportState {
                 sockets: Some(sockets),
                 remote: request.remote,
+                max_bitrate_bps: None,
+                mirror: None,
             }),
         })
     }
 
     /// Only [`State`](super::state::State) does this, under its lock.
     pub(crate) fn close(&self) {
-        let sockets = lock(&self.state).sockets.take();
-        drop(sockets);
+        let mut state = lock(&self.state);
+        let (sockets, mirror) = (state.sockets.take(), state.mirror.take());
+        drop(state);
+        drop((sockets, mirror));
     }
 
     fn is_closed(&self) -> bool {
