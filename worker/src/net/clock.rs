@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::time::Time;
+use crate::time::{Time, WallClock};
 
 /// The machine's monotonic clock, the one that request deadlines are on. About 20 ns a read (vDSO).
 pub fn monotonic() -> Time {
@@ -14,6 +14,20 @@ pub fn monotonic() -> Time {
 /// The machine's realtime clock in nanoseconds since 1970, the one that the kernel stamps arrivals with.
 pub fn realtime_ns() -> u64 {
     read(ClockId::CLOCK_REALTIME)
+}
+
+/// Where the wall clock stands on the monotonic one. Of three readings the one that took the least time counts, in case the
+/// process is interrupted between the two clocks.
+pub fn wall_clock() -> WallClock {
+    let readings = [(); 3].map(|()| {
+        let (before, unix_ns, after) = (monotonic(), realtime_ns(), monotonic());
+        let took = after.since(before);
+        (took, WallClock::new(before + took / 2, unix_ns))
+    });
+    let [first, rest @ ..] = readings;
+    rest.into_iter()
+        .fold(first, |best, other| if other.0 < best.0 { other } else { best })
+        .1
 }
 
 /// User and system CPU time of this process, in nanoseconds.

@@ -53,6 +53,9 @@ const REQUESTS_MIN: u64 = 32;
 /// at 3 µs each an eighth of the worker's time.
 const REQUESTS_PER_MS: u64 = 40;
 
+/// How often the wall clock is read again, so that reports follow when it is set or slewed.
+const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Warnings about the same kind of trouble are this far apart.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -110,6 +113,7 @@ pub struct EventLoop {
     /// Datagrams that a batch may bring.
     batch_limit: usize,
     next_warning: Time,
+    next_wall_clock: Time,
 }
 
 /// Counters of the loop itself.
@@ -160,6 +164,7 @@ impl EventLoop {
             requests_served: clock::monotonic(),
             batch_limit: SLOTS,
             next_warning: Time::default(),
+            next_wall_clock: Time::default(),
         })
     }
 
@@ -189,6 +194,10 @@ impl EventLoop {
             self.serve_channel(now)?;
         }
         if self.relay.next_timeout().is_some_and(|due| due <= now) {
+            if now >= self.next_wall_clock {
+                self.next_wall_clock = now + WALL_CLOCK_INTERVAL;
+                self.relay.set_wall_clock(clock::wall_clock());
+            }
             self.relay.handle_timeout(now, &mut self.egress);
         }
         self.settle();
@@ -353,6 +362,7 @@ impl EventLoop {
 
     /// Does what the relay wants done.
     pub(super) fn act(&mut self) {
+        self.relay.send_last_words(&mut self.egress);
         while let Some(action) = self.relay.poll_action() {
             match action {
                 Action::Connect { transport, remote } => {

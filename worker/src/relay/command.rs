@@ -11,6 +11,7 @@ use super::consumer::Consumer;
 use super::limits::ID_MAX;
 use super::parameters::{check_consumer, check_producer, check_remote, invalid};
 use super::producer::Producer;
+use super::report::TransportReports;
 use super::rewrite::Rewriter;
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
 use super::transport::{Transport, TransportCounters};
@@ -63,9 +64,8 @@ impl Relay {
             Method::ProducerStats { producer } => return self.producer_stats(now, *producer).map(Reply::Stats),
             Method::ConsumerStats { consumer } => return self.consumer_stats(now, *consumer).map(Reply::Stats),
             Method::RoomDump { room, page } => return self.room_dump(*room, *page).map(Reply::Dump),
-            Method::SetMaxBitrate { .. } | Method::SetAudioLevels { .. } => {
-                return Err(WorkerError::InvalidParameters("not implemented yet".into()));
-            }
+            Method::SetMaxBitrate { transport, bitrate_bps } => self.set_max_bitrate(*transport, *bitrate_bps)?,
+            Method::SetAudioLevels { room, enabled } => self.set_audio_levels(now, *room, *enabled)?,
             Method::Ping
             | Method::StartMirroring { .. }
             | Method::StopMirroring { .. }
@@ -127,6 +127,7 @@ impl Relay {
             consumer_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             producers: Vec::new(),
             consumers: Vec::new(),
+            reports: TransportReports::default(),
             counters: TransportCounters::default(),
         });
         let index = key.index().0 as usize;
@@ -165,6 +166,7 @@ impl Relay {
         self.actions.push_back(Action::Close {
             transport: transport.index,
         });
+        self.on_transport_left(transport);
     }
 
     fn create_producer(&mut self, now: Time, request: &CreateProducer) -> Result<(), WorkerError> {
@@ -215,6 +217,8 @@ impl Relay {
         self.reserve_for_streams(transport_key);
         self.producer_of_id.insert(request.producer, key);
         self.room_mut(request.room).producers.insert(request.producer);
+        self.schedule_reports(now, transport_key);
+        self.listen_to(key);
         Ok(())
     }
 
@@ -271,6 +275,7 @@ impl Relay {
         let Some(producer) = self.producers.remove(key) else {
             return;
         };
+        self.leave_clock(&producer);
         self.streams -= producer.streams.len();
         let transport = &mut self.transports[producer.transport];
         transport.producers.retain(|other| *other != key);
@@ -324,6 +329,8 @@ impl Relay {
         self.room_mut(request.room).consumers.insert(request.consumer);
         // All of the worker's may change what they are sent in one call, some twice.
         self.notifications.reserve(2 * self.consumers.len());
+        self.join_clock(producer_key, &request.cname);
+        self.schedule_reports(now, transport_key);
         self.retarget(now, key);
         Ok(Reply::ConsumerCreated { source_paused })
     }
@@ -359,6 +366,7 @@ impl Relay {
         let Some(consumer) = self.consumers.remove(key) else {
             return;
         };
+        self.on_consumer_left(&consumer);
         let followers = &mut self.producers[consumer.producer].consumers;
         followers.swap_remove(consumer.place_in_producer as usize);
         if let Some(moved) = followers.get(consumer.place_in_producer as usize) {
@@ -391,6 +399,7 @@ impl Relay {
     fn check_ssrc(&self, ssrc: u32, transport: TransportKey) -> Result<(), WorkerError> {
         let transport = &self.transports[transport];
         let owner = match (transport.ssrcs.get(&ssrc), transport.consumer_ssrcs.get(&ssrc)) {
+            _ if ssrc == self.ssrc => "the worker's reports".to_owned(),
             (Some((producer, _)), _) => self.producers[*producer].id.to_string(),
             (None, Some(consumer)) => self.consumers[*consumer].id.to_string(),
             (None, None) => return Ok(()),

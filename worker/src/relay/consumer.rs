@@ -15,6 +15,7 @@ use super::rewrite::Rewriter;
 use super::rtt::RoundTrip;
 use super::sink::TransportIx;
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
+use super::transmission::Transmission;
 
 /// No payload type.
 const NONE: u8 = u8::MAX;
@@ -74,6 +75,8 @@ pub(super) struct Consumer {
     pub fir_count: u64,
     /// From here to the receiver and back.
     pub round_trip: RoundTrip,
+    /// What its reports say, and its receiver's.
+    pub transmission: Transmission,
     packets_in: u64,
     settled: ProducerCounters,
 }
@@ -131,6 +134,7 @@ impl Consumer {
             pli_count: 0,
             fir_count: 0,
             round_trip: RoundTrip::default(),
+            transmission: Transmission::new(&request.cname),
             packets_in: 0,
             settled: producer.counters,
         }
@@ -201,6 +205,7 @@ impl Consumer {
                 .and_then(|encoding| producer.streams.get(usize::from(encoding)))
                 .map(|stream| stream.profile)
         };
+        let heard = self.transmission.heard();
         ConsumerStats {
             consumer: self.id,
             paused: self.paused,
@@ -219,16 +224,16 @@ impl Consumer {
             switches: self.switches,
             last_seq: self.rewriter.newest_seq(),
             ssrc: self.ssrc,
-            codec: None,
+            codec: producer.codec_name(Some(self.transmission.payload_type)),
             packets_retransmitted: 0,
             bytes_retransmitted: 0,
             not_repaired: Vec::new(),
             nack_count: 0,
             pli_count: self.pli_count,
             fir_count: self.fir_count,
-            packets_lost: 0,
-            fraction_lost: 0,
-            jitter: 0,
+            packets_lost: heard.packets_lost,
+            fraction_lost: heard.fraction_lost,
+            jitter: heard.jitter,
             round_trip_us: self.round_trip.micros(),
         }
     }

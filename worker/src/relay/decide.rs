@@ -99,6 +99,7 @@ mod tests {
             key_frame,
             epoch: 1,
             payload_start: 12,
+            payload_len: 0,
             vp8: None,
             extension: None,
             next: u32::MAX,

@@ -351,6 +351,9 @@ fn hand_over(consumer: &mut Consumer, now: Time, bytes: &[u8], run: &[PacketMeta
     } as u64;
     consumer.forwarded += accepted as u64;
     consumer.bytes += sent_bytes;
+    let octets = run[..accepted].iter().map(|packet| u64::from(packet.payload_len));
+    consumer.transmission.octets += octets.sum::<u64>();
+    consumer.transmission.payload_type = last.payload_type;
     consumer.rate.add(now, sent_bytes);
     if accepted < run.len() {
         consumer.dropped[sent.reason as usize] += (run.len() - accepted) as u64;

@@ -2,7 +2,7 @@
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
-    ConsumerDump, ConsumerStats, DumpPage, Page, ProducerDump, ProducerStats, StatsPage, TransportDump, TransportStats,
+    ConsumerDump, ConsumerStats, DumpPage, Page, ProducerDump, ProducerStats, StatsPage, StreamStats, TransportDump, TransportStats,
     WorkerError,
 };
 
@@ -123,7 +123,14 @@ impl Relay {
         ProducerStats {
             producer: producer.id,
             paused: producer.paused,
-            streams: producer.streams.iter().map(|stream| stream.stats(now)).collect(),
+            streams: producer
+                .streams
+                .iter()
+                .map(|stream| StreamStats {
+                    codec: producer.codec_name(stream.reception.payload_type()),
+                    ..stream.stats(now)
+                })
+                .collect(),
         }
     }
 

@@ -7,15 +7,22 @@
 //! consumer [`decide`](decide::decide), [`rewrite`], [`sink`]). A command's way: `command`, then `tune` (who follows
 //! which stream). What happened is read by `inspect`.
 //!
-//! **After every call of a `handle_*` method, drain [`Relay::poll_action`] and [`Relay::poll_notification`].**
+//! Once a second each transport is told how its streams arrive and what time theirs have (`report`), and what it says of
+//! ours is kept (`hearsay`).
+//!
+//! **After every call of a `handle_*` method, call [`Relay::send_last_words`], then drain [`Relay::poll_action`] and
+//! [`Relay::poll_notification`].**
 
 mod command;
 mod consumer;
 mod fanout;
+mod hearsay;
 mod inspect;
+mod levels;
 mod parameters;
 mod producer;
 mod receive;
+mod report;
 mod slots;
 mod stream;
 mod transport;
@@ -28,9 +35,12 @@ pub mod limits;
 pub mod packet;
 pub mod profile;
 pub mod rate;
+pub mod reception;
 pub mod rewrite;
 pub mod rtt;
+pub mod sender_clock;
 pub mod sink;
+pub mod transmission;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
@@ -47,6 +57,7 @@ use self::consumer::Consumer;
 use self::fanout::Workspace;
 use self::limits::Limits;
 use self::producer::Producer;
+use self::report::Reports;
 use self::sink::{ConsumerIx, Sink, TransportIx};
 use self::slots::{ConsumerKey, ProducerKey, TransportKey};
 use self::transport::Transport;
@@ -80,6 +91,9 @@ pub struct Relay {
     next_activity_check: Option<Time>,
     /// Memory for that check.
     silent: Vec<(ProducerKey, u8)>,
+    reports: Reports,
+    /// When to tell how loud the producers of a room are.
+    level_timers: BinaryHeap<Reverse<(Time, RoomId)>>,
 
     actions: VecDeque<Action>,
     notifications: VecDeque<Notification>,
@@ -108,6 +122,8 @@ struct Room {
     transports: BTreeSet<TransportId>,
     producers: BTreeSet<ProducerId>,
     consumers: BTreeSet<ConsumerId>,
+    /// When to tell next how loud its producers are, if anybody wants to know.
+    levels_due: Option<Time>,
 }
 
 impl Relay {
@@ -115,9 +131,12 @@ impl Relay {
     pub fn new(limits: Limits, seed: u64) -> Self {
         let mut random = Random(seed);
         let hash = FixedState::with_seed(random.next());
+        let ssrc = random.next() as u32;
+        // Its own numbers, so that the time of a report changes nothing but the times of reports.
+        let reports = Reports::new(seed ^ u64::from(ssrc) << 32);
         Self {
             limits,
-            ssrc: random.next() as u32,
+            ssrc,
             random,
             hash: hash.clone(),
             rooms: HashMap::with_hasher(hash.clone()),
@@ -134,6 +153,8 @@ impl Relay {
             asks: Vec::new(),
             next_activity_check: None,
             silent: Vec::new(),
+            reports,
+            level_timers: BinaryHeap::new(),
             // A batch can teach a transport two addresses.
             actions: VecDeque::with_capacity(2),
             notifications: VecDeque::with_capacity(2),
@@ -161,10 +182,14 @@ impl Relay {
             return Some(Time::default());
         }
         let timer = self.timers.peek().map(|Reverse((due, ..))| *due);
-        [timer, self.next_activity_check].into_iter().flatten().min()
+        let levels = self.level_timers.peek().map(|Reverse((due, _))| *due);
+        [timer, levels, self.next_activity_check, self.reports.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Does what is due: key frame requests that were held back, and the check for silent streams.
+    /// Does what is due: key frame requests that were held back, the check for silent streams, reports, audio levels.
     pub fn handle_timeout(&mut self, now: Time, sink: &mut impl Sink) {
         while let Some(Reverse((due, producer, encoding))) = self.timers.peek().copied() {
             if due > now {
@@ -176,7 +201,9 @@ impl Relay {
         if self.next_activity_check.is_some_and(|due| due <= now) {
             self.check_activity(now);
         }
+        self.tell_levels(now);
         self.send_asks(sink);
+        self.send_reports(now, sink);
     }
 
     /// The sink had taken packets of a consumer but could not send them after all.

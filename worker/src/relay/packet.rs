@@ -23,6 +23,8 @@ pub struct PacketMeta {
     pub epoch: u32,
     /// Where the payload begins in the packet.
     pub payload_start: u16,
+    /// How long the payload is, without padding.
+    pub payload_len: u16,
     /// The picture ids of a VP8 packet.
     pub vp8: Option<Vp8Meta>,
     /// Where the header extensions are.

@@ -1,12 +1,14 @@
 //! A producer as the relay sees it: how its packets are recognised, what of them is relayed, and who follows.
 
 use weir_channel::id::{ProducerId, RoomId};
-use weir_channel::message::{Codec, CreateProducer, ExtensionUri, MediaKind, Profile};
+use weir_channel::message::{Codec, CodecName, CreateProducer, ExtensionUri, MediaKind, Profile};
 
 use crate::rtp::extension::{ExtensionBlock, Form, elements, erase};
 
+use super::levels::Meter;
 use super::limits::ENCODINGS_MAX;
 use super::profile::Available;
+use super::sender_clock::ClockKey;
 use super::slots::{ConsumerKey, TransportKey};
 use super::stream::Stream;
 
@@ -30,6 +32,12 @@ pub(super) struct Producer {
     pub preferred_profile: Profile,
     /// Received and counted, not relayed.
     pub paused: bool,
+    /// Takes feedback that is not in a compound packet (RFC 5506).
+    pub reduced_size: bool,
+    /// The clock that the streams of its endpoint share; known with its first consumer.
+    pub clock: Option<ClockKey>,
+    /// How loud it is, while somebody wants to know.
+    pub meter: Meter,
     /// Its streams, lowest profile first.
     pub streams: Vec<Stream>,
     /// All its consumers.
@@ -82,6 +90,9 @@ impl Producer {
             mid: request.mid.clone(),
             preferred_profile: request.preferred_profile,
             paused: request.paused,
+            reduced_size: request.reduced_size,
+            clock: None,
+            meter: Meter::default(),
             streams,
             consumers: Vec::new(),
             extensions,
@@ -96,6 +107,11 @@ impl Producer {
     pub(super) fn codec(&self, payload_type: u8) -> Option<&Codec> {
         self.codecs
             .get(usize::from(self.codec_of[usize::from(payload_type & 0x7f)]))
+    }
+
+    /// The name of the codec sent under a payload type.
+    pub(super) fn codec_name(&self, payload_type: Option<u8>) -> Option<CodecName> {
+        Some(self.codec(payload_type?)?.name)
     }
 
     /// The codec that speaks for the producer: its clock rate, and how key frames are asked for.

@@ -114,10 +114,9 @@ impl Relay {
             None => self.learn_route(arrived, packet, &header)?,
         };
         let producer = &mut self.producers[key];
-        let codec = producer
+        let codec = *producer
             .codec(header.payload_type)
-            .ok_or(UnroutedReason::UnknownPayloadType)?
-            .name;
+            .ok_or(UnroutedReason::UnknownPayloadType)?;
         if arrived.check == SourceCheck::Candidate {
             self.learn_remote(arrived);
         }
@@ -129,7 +128,19 @@ impl Relay {
         }
         let paused = producer.paused;
         let stream = &mut producer.streams[usize::from(encoding)];
-        let accepted = stream.accept(arrived.now, encoding, codec, &header, start as u32, packet);
+        let accepted = stream.accept(arrived.now, encoding, codec.name, &header, start as u32, packet);
+        match &accepted {
+            Accepted::Relay(meta) => stream.reception.on_packet(
+                arrived.now,
+                stream.restarts,
+                header.payload_type,
+                header.seq,
+                meta.timestamp,
+                codec.clock_rate,
+            ),
+            Accepted::Duplicate => stream.reception.on_duplicate(),
+            Accepted::BadSequence => {}
+        }
         let came_back = !stream.available && !matches!(accepted, Accepted::BadSequence);
         let key_frame = matches!(&accepted, Accepted::Relay(meta) if meta.key_frame);
         if paused {
@@ -138,6 +149,7 @@ impl Relay {
         } else {
             match accepted {
                 Accepted::Relay(mut meta) => {
+                    producer.meter.on_packet(packet, header.extension);
                     if meta.key_frame {
                         stream.key_frames.on_key_frame();
                         // A consumer may switch here, and must get what came before on the stream it leaves. Streams go
@@ -262,13 +274,7 @@ impl Relay {
                 }
                 self.request_key_frame_for(now, key);
             }
-            Feedback::SenderReport { ssrc, ntp, rtp, .. } => {
-                let Some((key, encoding)) = self.transports[transport].ssrcs.get(&ssrc).copied() else {
-                    return;
-                };
-                self.producers[key].streams[usize::from(encoding)].on_sender_report(ntp, rtp);
-            }
-            _ => {}
+            _ => self.on_report(now, transport, feedback),
         }
     }
 

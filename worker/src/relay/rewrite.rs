@@ -149,6 +149,22 @@ impl Rewriter {
         }
     }
 
+    /// The timeline that what was sent last belongs to, if anything was sent: its encoding, and that one's count of
+    /// restarts.
+    pub fn timeline(&self) -> Option<(u8, u32)> {
+        self.timeline
+    }
+
+    /// What a timestamp of that timeline becomes, extended.
+    pub fn timestamp_of(&self, timestamp: u64) -> u64 {
+        timestamp.wrapping_add(self.timestamp_offset)
+    }
+
+    /// The newest extended timestamp sent, and when the newest packet was.
+    pub fn newest_timestamp(&self) -> (u64, Time) {
+        (self.newest.timestamp, self.newest.sent_at)
+    }
+
     /// The newest extended sequence number sent, if anything was.
     pub fn newest_seq(&self) -> Option<u64> {
         self.timeline.map(|_| self.newest.seq - (1 << 32))
@@ -171,6 +187,7 @@ mod tests {
             key_frame: true,
             epoch: 0,
             payload_start: 12,
+            payload_len: 0,
             vp8: Some(Vp8Meta {
                 picture_id: Some(PictureIdMeta {
                     offset: 2,

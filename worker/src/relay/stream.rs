@@ -12,6 +12,7 @@ use crate::time::Time;
 use super::keyframe::KeyFramePacer;
 use super::packet::{PacketMeta, PictureIdMeta, Vp8Meta};
 use super::rate::Rate;
+use super::reception::Reception;
 use super::rtt::RoundTrip;
 use super::slots::ConsumerKey;
 
@@ -51,6 +52,8 @@ pub(super) struct Stream {
     pub sender_report: Option<(u64, u64)>,
     /// From here to the sender and back.
     pub round_trip: RoundTrip,
+    /// What its sender is told of how it arrives.
+    pub reception: Reception,
     /// For the sequence number of full intra requests (RFC 5104 §4.3.1.1).
     pub fir_seq: u8,
     /// The last packet in the batch's list, to which the next one is linked.
@@ -114,6 +117,7 @@ impl Stream {
             timer_queued: false,
             sender_report: None,
             round_trip: RoundTrip::default(),
+            reception: Reception::default(),
             fir_seq: 0,
             batch_tail: None,
             seq: SeqExtender::default(),
@@ -218,6 +222,7 @@ impl Stream {
             key_frame: peek.key_frame || codec.kind() == MediaKind::Audio,
             epoch: self.epoch,
             payload_start: header.payload_start,
+            payload_len: header.payload_len,
             vp8,
             extension: header.extension,
             next: u32::MAX,
@@ -254,8 +259,8 @@ impl Stream {
             codec: None,
             packets_repaired: 0,
             rtx_useless: 0,
-            fraction_lost: 0,
-            jitter: 0,
+            fraction_lost: self.reception.fraction_lost(),
+            jitter: self.reception.jitter(),
             round_trip_us: self.round_trip.micros(),
             nack_count: 0,
             packets_nacked: 0,

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{Remote, TransportStats, UnroutedReason};
 
+use super::report::TransportReports;
 use super::sink::{Port, TransportIx};
 use super::slots::{ConsumerKey, ProducerKey};
 
@@ -33,6 +34,8 @@ pub(super) struct Transport {
     pub producers: Vec<ProducerKey>,
     /// Consumers that leave on it.
     pub consumers: Vec<ConsumerKey>,
+    /// What its reports need.
+    pub reports: TransportReports,
     pub(super) counters: TransportCounters,
 }
 
@@ -116,8 +119,8 @@ impl Transport {
                 .collect(),
             kernel_drops: 0,
             backlog_packets: 0,
-            max_bitrate_bps: None,
-            remote_bitrate_bps: None,
+            max_bitrate_bps: self.reports.max_bitrate,
+            remote_bitrate_bps: self.reports.remote_bitrate,
             packets_mirrored: 0,
             mirror_failures: 0,
         }

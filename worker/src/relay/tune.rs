@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weir_channel::message::{MediaKind, Notification};
 
-use crate::rtp::rtcp::{write_fir, write_pli};
+use crate::rtp::rtcp::{reduced_size, write_fir, write_pli};
 use crate::time::Time;
 
 use super::Relay;
@@ -101,7 +101,7 @@ impl Relay {
     }
 
     /// A stream has fallen silent while others of its producer still come.
-    fn on_stream_unavailable(&mut self, now: Time, producer: ProducerKey, encoding: u8) {
+    pub(super) fn on_stream_unavailable(&mut self, now: Time, producer: ProducerKey, encoding: u8) {
         self.producers[producer].streams[usize::from(encoding)].available = false;
         for index in 0..self.producers[producer].consumers.len() {
             let key = self.producers[producer].consumers[index];
@@ -224,9 +224,14 @@ impl Relay {
             } else {
                 continue;
             };
+            let packet = if producer.reduced_size {
+                reduced_size(&packet[..len])
+            } else {
+                &packet[..len]
+            };
             let transport = &mut self.transports[producer.transport];
             transport.counters.rtcp_sent += 1;
-            sink.send_rtcp(transport.index, &packet[..len]);
+            sink.send_rtcp(transport.index, packet);
         }
     }
 }

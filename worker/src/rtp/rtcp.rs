@@ -1,5 +1,9 @@
 //! RTCP: what the relay reads out of compound packets, and the key frame requests it writes.
 
+pub mod compound;
+pub mod remb;
+pub mod xr;
+
 use rtcp_types::prelude::*;
 use rtcp_types::{Bye, Fir, PayloadFeedback, ReceiverReport, SenderReport, TransportFeedback};
 
@@ -49,6 +53,25 @@ pub enum Feedback {
         /// What it says.
         block: ReportBlock,
     },
+    /// What a receiver can take in all (REMB).
+    Bitrate {
+        /// In bits per second.
+        bps: u64,
+    },
+    /// The wall clock of somebody who wants to know how far away we are (RFC 3611 §4.4).
+    ReferenceTime {
+        /// Who.
+        ssrc: u32,
+        /// In 32.32 fixed point seconds since 1900.
+        ntp: u64,
+    },
+    /// The answer to such a one (RFC 3611 §4.5).
+    DelaySinceReference {
+        /// Who answers.
+        sender: u32,
+        /// Whose reference time, and how long ago it came.
+        delay: xr::Delay,
+    },
     /// A source leaves (RFC 3550 §6.6).
     Bye {
         /// Which.
@@ -65,7 +88,7 @@ pub struct ReportBlock {
     pub ssrc: u32,
     /// Packets lost since the previous report, in 1/256.
     pub fraction_lost: u8,
-    /// Packets lost since the beginning; negative when duplicates outnumber losses.
+    /// Packets lost since the beginning; negative when duplicates outnumber losses. 24 bits travel.
     pub packets_lost: i32,
     /// The highest sequence number received; the cycles in the upper 16 bits.
     pub highest_seq: u32,
@@ -89,6 +112,24 @@ impl ReportBlock {
             last_sender_report: block.last_sender_report_timestamp(),
             delay_since_last_sender_report: block.delay_since_last_sender_report_timestamp(),
         }
+    }
+
+    /// As it is written. RFC 3550 appendix A.3: a loss that 24 bits cannot say is the most, or the least, that they can.
+    pub fn to_bytes(self) -> [u8; 24] {
+        let lost = self.packets_lost.clamp(-0x80_0000, 0x7f_ffff).cast_unsigned() & 0xff_ffff;
+        let words = [
+            self.ssrc,
+            u32::from(self.fraction_lost) << 24 | lost,
+            self.highest_seq,
+            self.jitter,
+            self.last_sender_report,
+            self.delay_since_last_sender_report,
+        ];
+        let mut bytes = [0; 24];
+        for (word, out) in words.into_iter().zip(bytes.as_chunks_mut::<4>().0) {
+            *out = word.to_be_bytes();
+        }
+        bytes
     }
 }
 
@@ -153,6 +194,7 @@ impl<'a> Frame<'a> {
             Bye::PACKET_TYPE => self.tell_bye(each),
             TransportFeedback::PACKET_TYPE => self.tell_transport_feedback(each),
             PayloadFeedback::PACKET_TYPE => self.tell_payload_feedback(each),
+            xr::PACKET_TYPE => xr::tell(&self.bytes[..self.len], each),
             _ => {
                 each(Feedback::Other);
                 Ok(())
@@ -241,10 +283,21 @@ impl<'a> Frame<'a> {
                     });
                 }
             }
-            _ => each(Feedback::Other),
+            format => {
+                let information = &self.bytes[PayloadFeedback::MIN_PACKET_LEN..self.len];
+                each(remb::bitrate_of(format, information).map_or(Feedback::Other, |bps| Feedback::Bitrate { bps }));
+            }
         }
         Ok(())
     }
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_be_bytes)
+}
+
+fn be64(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().copied().map(u64::from_be_bytes)
 }
 
 /// How many bytes [`write_pli`] writes.
@@ -288,7 +341,22 @@ pub fn write_fir(out: &mut [u8], sender_ssrc: u32, media_ssrc: u32, seq: u8) -> 
     FIR_LEN
 }
 
-/// The canonical name is made of the SSRC: whoever sends only feedback has no streams that a name could tie together.
+/// What of a compound packet that this module has written is left for somebody who takes reduced-size RTCP (RFC 5506):
+/// the feedback, without the report and the source description in front of it.
+pub fn reduced_size(compound: &[u8]) -> &[u8] {
+    compound.get(PREFIX_LEN..).unwrap_or_default()
+}
+
+/// The canonical name of an SSRC that has no media: whoever only reports has no streams that a name could tie together,
+/// so the SSRC itself is enough.
+pub fn reporter_cname(ssrc: u32) -> [u8; 13] {
+    let mut cname = *b"weir-00000000";
+    for (nibble, digit) in cname[5..].iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(ssrc >> (28 - 4 * nibble) & 0x0f) as usize];
+    }
+    cname
+}
+
 fn write_prefix(out: &mut [u8], sender_ssrc: u32) {
     let ssrc = sender_ssrc.to_be_bytes();
     out[..4].copy_from_slice(&[0x80, ReceiverReport::PACKET_TYPE, 0, 1]);
@@ -296,10 +364,7 @@ fn write_prefix(out: &mut [u8], sender_ssrc: u32) {
     out[8..12].copy_from_slice(&[0x81, rtcp_types::Sdes::PACKET_TYPE, 0, 5]);
     out[12..16].copy_from_slice(&ssrc);
     out[16..18].copy_from_slice(&[rtcp_types::SdesItem::CNAME, 13]);
-    out[18..23].copy_from_slice(b"weir-");
-    for (nibble, digit) in out[23..31].iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(sender_ssrc >> (28 - 4 * nibble) & 0x0f) as usize];
-    }
+    out[18..31].copy_from_slice(&reporter_cname(sender_ssrc));
     // The null item that ends the chunk.
     out[31] = 0;
 }

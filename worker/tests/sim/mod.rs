@@ -30,7 +30,7 @@ use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::limits::Limits;
 use weir_worker::relay::sink::{Port, TransportIx};
 use weir_worker::relay::{Action, Relay};
-use weir_worker::time::Time;
+use weir_worker::time::{Time, WallClock};
 
 use self::judge::{Break, Delivery, Log};
 use self::random::Random;
@@ -38,6 +38,9 @@ use self::recorder::Recorder;
 use self::stream::{Mark, Packet};
 use self::track::Track;
 use self::wire::{Means, Rtp};
+
+/// At the beginning of time it is 2026-01-01T00:00:00Z.
+pub const WALL_CLOCK: WallClock = WallClock::new(Time(0), 1_767_225_600_000_000_000);
 
 pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -137,8 +140,10 @@ impl Sim {
     }
 
     pub fn with_limits(seed: u64, limits: Limits) -> Self {
+        let mut relay = Relay::new(limits, seed);
+        relay.set_wall_clock(WALL_CLOCK);
         Self {
-            relay: Relay::new(limits, seed),
+            relay,
             now: Time::from_millis(1_000),
             sink: Recorder::default(),
             random: Random::new(seed),
@@ -441,6 +446,7 @@ impl Sim {
     }
 
     fn drain(&mut self) {
+        self.relay.send_last_words(&mut self.sink);
         while let Some(action) = self.relay.poll_action() {
             if matches!(action, Action::Close { .. }) {
                 self.sink.forget_owners();

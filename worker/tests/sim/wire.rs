@@ -197,30 +197,43 @@ pub enum Means {
     Fir(u8),
 }
 
-/// The key frame requests in a compound packet, as (SSRC asked, means). Panics on what is not a compound packet.
-pub fn key_frame_requests(compound: &[u8]) -> Vec<(u32, Means)> {
-    let mut asked = Vec::new();
+/// The packets of a compound packet. Panics on what is neither a compound packet nor feedback of reduced size.
+pub fn rtcp_packets(compound: &[u8]) -> Vec<&[u8]> {
+    let mut packets = Vec::new();
     let mut rest = compound;
-    // RFC 3550 §6.1: a report comes first, and an SDES packet with a CNAME is in it.
-    assert!(matches!(rest[1], 200 | 201), "a compound packet begins with a report");
-    let mut named = false;
     while !rest.is_empty() {
         assert_eq!(rest[0] >> 6, 2, "RTCP version");
         let len = 4 * (usize::from(u16::from_be_bytes([rest[2], rest[3]])) + 1);
         let (packet, after) = rest.split_at(len);
+        packets.push(packet);
+        rest = after;
+    }
+    // RFC 3550 §6.1: a report comes first, and an SDES packet with a CNAME is in it. RFC 5506 §3.4.2: or it is feedback
+    // alone.
+    let is_feedback = packets.iter().all(|packet| matches!(packet[1], 205 | 206));
+    if !is_feedback {
+        assert!(matches!(compound[1], 200 | 201), "a compound packet begins with a report");
+        let is_named = packets.iter().any(|packet| packet[1] == 202);
+        assert!(is_named, "a compound packet has an SDES packet");
+    }
+    assert!(compound.len() <= 1_200, "{} bytes", compound.len());
+    packets
+}
+
+/// The key frame requests in a compound packet, as (SSRC asked, means).
+pub fn key_frame_requests(compound: &[u8]) -> Vec<(u32, Means)> {
+    let mut asked = Vec::new();
+    for packet in rtcp_packets(compound) {
         let word = |at: usize| u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
         match (packet[1], packet[0] & 31) {
-            (202, _) => named = true,
             (206, 1) => asked.push((word(8), Means::Pli)),
             (206, 4) => {
-                for entry in (12..len).step_by(8) {
+                for entry in (12..packet.len()).step_by(8) {
                     asked.push((word(entry), Means::Fir(packet[entry + 4])));
                 }
             }
             _ => {}
         }
-        rest = after;
     }
-    assert!(named, "a compound packet has an SDES packet");
     asked
 }

@@ -1,0 +1,101 @@
+//! What remotes report: how our streams reach them, what they can take, when they leave (RFC 3550 §6, RFC 3611, REMB).
+
+use crate::rtp::rtcp::Feedback;
+use crate::rtp::rtcp::xr::Delay;
+use crate::time::{Time, middle_of};
+
+use super::Relay;
+use super::slots::TransportKey;
+use super::stream::{INACTIVE_AFTER, Stream};
+
+impl Relay {
+    /// What reports say, and whatever else is not a request for packets or pictures.
+    pub(super) fn on_report(&mut self, now: Time, key: TransportKey, feedback: Feedback) {
+        match feedback {
+            Feedback::SenderReport { ssrc, ntp, rtp, .. } => self.on_sender_report(now, key, ssrc, ntp, rtp),
+            Feedback::ReceiverReport { block, .. } => {
+                // Of streams that are not ours, and of retransmissions, there is nothing to remember.
+                let consumer = self.transports[key].consumer_ssrcs.get(&block.ssrc);
+                if let Some(consumer) = consumer.and_then(|key| self.consumers.get_mut(*key))
+                    && consumer.ssrc == block.ssrc
+                {
+                    consumer
+                        .transmission
+                        .on_block(now, &block, &mut consumer.round_trip);
+                }
+            }
+            Feedback::Bitrate { bps } => self.transports[key].reports.remote_bitrate = Some(bps),
+            Feedback::ReferenceTime { ssrc, ntp } => {
+                let heard = &mut self.transports[key].reports.heard_references;
+                let same = |entry: &&mut Option<(u32, u32, Time)>| entry.is_some_and(|(other, ..)| other == ssrc);
+                let mut entry = heard.iter_mut().find(same);
+                if entry.is_none() {
+                    entry = heard.iter_mut().find(|entry| entry.is_none());
+                }
+                if let Some(entry) = entry {
+                    *entry = Some((ssrc, middle_of(ntp), now));
+                }
+            }
+            Feedback::DelaySinceReference { sender, delay } => self.on_delay(now, key, sender, delay),
+            Feedback::Bye { ssrc } => self.on_bye(now, key, ssrc),
+            _ => {}
+        }
+    }
+
+    fn on_sender_report(&mut self, now: Time, transport: TransportKey, ssrc: u32, ntp: u64, rtp: u32) {
+        let Some((key, encoding)) = self.transports[transport].ssrcs.get(&ssrc).copied() else {
+            return;
+        };
+        let producer = &mut self.producers[key];
+        let stream = &mut producer.streams[usize::from(encoding)];
+        // Retransmissions are known by their SSRCs too, and have reports of their own.
+        if stream.ssrc != Some(ssrc) {
+            return;
+        }
+        stream.on_sender_report(ntp, rtp);
+        stream.reception.on_sender_report(now);
+        if stream.sender_report.is_some()
+            && let Some(clock) = self.reports.clocks.get_mut(producer.clock)
+        {
+            clock.on_report(now, ntp);
+        }
+    }
+
+    /// A sender has answered our reference time.
+    fn on_delay(&mut self, now: Time, transport: TransportKey, sender: u32, delay: Delay) {
+        let transport = &self.transports[transport];
+        if delay.ssrc != self.ssrc {
+            return;
+        }
+        let Some(way) = transport
+            .reports
+            .references
+            .round_trip(now, delay.reference, delay.since)
+        else {
+            return;
+        };
+        if let Some((producer, encoding)) = transport.ssrcs.get(&sender) {
+            let stream = &mut self.producers[*producer].streams[usize::from(*encoding)];
+            stream.round_trip.measured(way);
+        }
+    }
+
+    /// A source says that it leaves. That is its silence foretold, and means what silence means after a second: the
+    /// stream is off the offer if another one of its producer still comes, and not otherwise, as then nothing better is
+    /// on offer (spec §2.8). Packets that still come bring it back, like after any silence; a producer is closed by its
+    /// owner and by nobody else.
+    fn on_bye(&mut self, now: Time, transport: TransportKey, ssrc: u32) {
+        let Some((key, encoding)) = self.transports[transport].ssrcs.get(&ssrc).copied() else {
+            return;
+        };
+        let streams = &self.producers[key].streams;
+        let stream = &streams[usize::from(encoding)];
+        let lives = |stream: &Stream| {
+            stream.available && stream.last_packet.is_some_and(|last| now.since(last) < INACTIVE_AFTER)
+        };
+        let others = streams.iter().enumerate().filter(|(other, _)| *other != usize::from(encoding));
+        if stream.ssrc == Some(ssrc) && stream.available && others.into_iter().any(|(_, stream)| lives(stream)) {
+            self.on_stream_unavailable(now, key, encoding);
+        }
+    }
+}
