@@ -130,14 +130,14 @@ fn rfc3550_6_6_bye_names_all_that_leave() {
 
 #[test]
 fn rfc3550_6_1_packets_of_unknown_type_are_passed_over() {
-    // SDES, APP, XR, a transport-wide report, a REMB; and a PLI after all of them.
+    // SDES, APP, an XR without blocks that we know, a transport-wide report, a REMB that is cut off; and a PLI.
     let mut compound = vec![0x81, 202, 0, 2, 0, 0, 0, 1, 1, 2, b'm', b'e'];
     compound.extend([0x80, 204, 0, 2, 0, 0, 0, 1, b'w', b'e', b'i', b'r']);
-    compound.extend([0x80, 207, 0, 1, 0, 0, 0, 1]);
+    compound.extend([0x80, 207, 0, 3, 0, 0, 0, 1, 7, 0, 0, 1, 9, 9, 9, 9]);
     compound.extend([0x8f, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2]);
     compound.extend([0x8f, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B']);
     compound.extend(PLI);
-    let mut expected = vec![Feedback::Other; 5];
+    let mut expected = vec![Feedback::Other; 4];
     expected.push(Feedback::Pli { media_ssrc: 2 });
     assert_eq!(told(&compound), Ok(expected));
 }

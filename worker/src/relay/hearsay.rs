@@ -19,9 +19,7 @@ impl Relay {
                 if let Some(consumer) = consumer.and_then(|key| self.consumers.get_mut(*key))
                     && consumer.ssrc == block.ssrc
                 {
-                    consumer
-                        .transmission
-                        .on_block(now, &block, &mut consumer.round_trip);
+                    consumer.transmission.on_block(now, &block, &mut consumer.round_trip);
                 }
             }
             Feedback::Bitrate { bps } => self.transports[key].reports.remote_bitrate = Some(bps),
@@ -93,7 +91,10 @@ impl Relay {
         let lives = |stream: &Stream| {
             stream.available && stream.last_packet.is_some_and(|last| now.since(last) < INACTIVE_AFTER)
         };
-        let others = streams.iter().enumerate().filter(|(other, _)| *other != usize::from(encoding));
+        let others = streams
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != usize::from(encoding));
         if stream.ssrc == Some(ssrc) && stream.available && others.into_iter().any(|(_, stream)| lives(stream)) {
             self.on_stream_unavailable(now, key, encoding);
         }

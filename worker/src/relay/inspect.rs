@@ -2,8 +2,8 @@
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
-    ConsumerDump, ConsumerStats, DumpPage, Page, ProducerDump, ProducerStats, StatsPage, StreamStats, TransportDump, TransportStats,
-    WorkerError,
+    ConsumerDump, ConsumerStats, DumpPage, Page, ProducerDump, ProducerStats, StatsPage, StreamStats, TransportDump,
+    TransportStats, WorkerError,
 };
 
 use crate::time::Time;

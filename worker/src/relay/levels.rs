@@ -63,8 +63,7 @@ impl Relay {
             return Ok(());
         }
         room.levels_due = enabled.then_some(now + INTERVAL);
-        self.level_timers
-            .extend(room.levels_due.map(|due| Reverse((due, id))));
+        self.level_timers.extend(room.levels_due.map(|due| Reverse((due, id))));
         for producer in self.rooms[&id].producers.clone() {
             if let Ok(key) = self.find_producer(producer) {
                 self.listen_to(key);
@@ -76,7 +75,10 @@ impl Relay {
     /// Begins or ends measuring a producer, as its room wants it.
     pub(super) fn listen_to(&mut self, key: ProducerKey) {
         let producer = &mut self.producers[key];
-        let is_wanted = self.rooms.get(&producer.room).is_some_and(|room| room.levels_due.is_some());
+        let is_wanted = self
+            .rooms
+            .get(&producer.room)
+            .is_some_and(|room| room.levels_due.is_some());
         let id = producer
             .extensions
             .iter()
@@ -103,7 +105,11 @@ impl Relay {
                 continue;
             };
             // A worker that was stopped for a while does not make up for it.
-            let next = if due + INTERVAL > now { due + INTERVAL } else { now + INTERVAL };
+            let next = if due + INTERVAL > now {
+                due + INTERVAL
+            } else {
+                now + INTERVAL
+            };
             room.levels_due = Some(next);
             self.level_timers.push(Reverse((next, id)));
             self.tell_levels_of(id);
@@ -145,7 +151,10 @@ mod tests {
             len: 5,
             form: Form::OneByte,
         });
-        let mut meter = Meter { id: 1, ..Meter::default() };
+        let mut meter = Meter {
+            id: 1,
+            ..Meter::default()
+        };
         assert_eq!(meter.take(), None);
         // The highest bit is voice activity, and no level.
         for level in [10, 0x80 | 11] {
@@ -161,7 +170,14 @@ mod tests {
         assert_eq!(meter.take(), Some(0));
         // Without the extension, of another length, or under another id: no level.
         meter.on_packet(&packet(5), None);
-        meter.on_packet(&[0x11, 5, 5, 0], Some(ExtensionBlock { start: 0, len: 4, form: Form::OneByte }));
+        meter.on_packet(
+            &[0x11, 5, 5, 0],
+            Some(ExtensionBlock {
+                start: 0,
+                len: 4,
+                form: Form::OneByte,
+            }),
+        );
         Meter { id: 3, ..meter }.on_packet(&packet(5), block);
         assert_eq!(meter.take(), None);
     }

@@ -40,15 +40,7 @@ pub struct Reception {
 impl Reception {
     /// Takes in a packet of the stream that was not seen before. `timeline` is another one after a restart.
     #[inline]
-    pub fn on_packet(
-        &mut self,
-        now: Time,
-        timeline: u32,
-        payload_type: u8,
-        seq: u16,
-        timestamp: u64,
-        clock_rate: u32,
-    ) {
+    pub fn on_packet(&mut self, now: Time, timeline: u32, payload_type: u8, seq: u16, timestamp: u64, clock_rate: u32) {
         if self.timeline != Some(timeline) {
             *self = Self {
                 timeline: Some(timeline),
@@ -173,7 +165,11 @@ mod tests {
         let block = reception.block(Time::from_millis(0), 7, None).unwrap();
         assert_eq!((block.ssrc, block.packets_lost, block.fraction_lost), (7, 25, 64));
         assert_eq!(block.highest_seq, (1 << 16) + 65_629 - 65_536);
-        assert_eq!(reception.block(Time::from_millis(0), 7, None), None, "nothing has come since");
+        assert_eq!(
+            reception.block(Time::from_millis(0), 7, None),
+            None,
+            "nothing has come since"
+        );
         // One late packet is no loss any more, and the interval has none.
         reception.on_packet(Time::from_millis(0), 1, 96, 65_532, 0, RATE);
         let block = reception.block(Time::from_millis(0), 7, None).unwrap();
@@ -226,14 +222,19 @@ mod tests {
         reception.block(Time::default(), 7, None).unwrap();
         reception.on_packet(Time::from_millis(9_000), 2, 96, 5_000, 77, RATE);
         let block = reception.block(Time::default(), 7, Some(1 << 32)).unwrap();
-        assert_eq!((block.highest_seq, block.packets_lost, block.last_sender_report), (5_000, 0, 0));
+        assert_eq!(
+            (block.highest_seq, block.packets_lost, block.last_sender_report),
+            (5_000, 0, 0)
+        );
     }
 
     #[test]
     fn rfc3550_6_4_1_lsr_and_dlsr() {
         let mut reception = received(0..2, |_| Some(0));
         reception.on_sender_report(Time::from_millis(1_000));
-        let block = reception.block(Time::from_millis(6_250), 7, Some(0xb44d_b705_2000_0000)).unwrap();
+        let block = reception
+            .block(Time::from_millis(6_250), 7, Some(0xb44d_b705_2000_0000))
+            .unwrap();
         // RFC 3550 figure 2.
         assert_eq!(block.last_sender_report, 0xb705_2000);
         assert_eq!(block.delay_since_last_sender_report, 0x0005_4000);

@@ -9,7 +9,7 @@
 //! **The rule**: all streams of one producing endpoint (the same CNAME in one room) are placed with the same distance. It
 //! follows the fastest reports, since nothing arrives before it was sent, and it is moved by at most 500 µs a second, which
 //! is more than clocks drift apart and less than anybody sees or hears. Two streams' reports are at most 1.5 s apart, so
-//! they agree within a millisecond. (docs/decisions/0015-sender-reports.md)
+//! they agree within a millisecond. (docs/decisions/0013-sender-reports.md)
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -218,7 +218,11 @@ mod tests {
         for delay in [30, 200, 20, 900, 25, 60, 20, 20] {
             at = reported(&mut clock, at, [delay], 5_000);
             let distance = clock.anchor.unwrap().distance;
-            assert!((-600_000 * 2..=0).contains(&(distance - before)), "{}", distance - before);
+            assert!(
+                (-600_000 * 2..=0).contains(&(distance - before)),
+                "{}",
+                distance - before
+            );
             before = distance;
         }
         // In the end it is where the fastest reports say.

@@ -147,7 +147,11 @@ mod tests {
         reports.on_sent(sent, 7 << 16);
         assert_eq!(reports.round_trip(now, 0, 0), None, "no report was received");
         assert_eq!(reports.round_trip(now, 8, 0), None);
-        assert_eq!(reports.round_trip(now, 7, 6_554), Some(Duration::ZERO), "a little more than 100 ms");
+        assert_eq!(
+            reports.round_trip(now, 7, 6_554),
+            Some(Duration::ZERO),
+            "a little more than 100 ms"
+        );
         assert_eq!(reports.round_trip(now, 7, 6_700), None, "longer than ago");
         assert_eq!(reports.round_trip(now, 7, u32::MAX), None);
         for ntp in 0..ANSWERABLE as u64 {

@@ -212,7 +212,10 @@ pub fn rtcp_packets(compound: &[u8]) -> Vec<&[u8]> {
     // alone.
     let is_feedback = packets.iter().all(|packet| matches!(packet[1], 205 | 206));
     if !is_feedback {
-        assert!(matches!(compound[1], 200 | 201), "a compound packet begins with a report");
+        assert!(
+            matches!(compound[1], 200 | 201),
+            "a compound packet begins with a report"
+        );
         let is_named = packets.iter().any(|packet| packet[1] == 202);
         assert!(is_named, "a compound packet has an SDES packet");
     }

@@ -265,7 +265,9 @@ mod tests {
         // Names of any length fit, cut at 255 bytes; 31 chunks are the most.
         assert!(compound.push_sender_report(1, &[b'x'; 300], &INFO));
         assert_eq!(compound.write(&mut out), 28 + 4 + 264);
-        let named = (0..40).filter(|ssrc| compound.push_receiver_report(*ssrc, b"x", &[])).count();
+        let named = (0..40)
+            .filter(|ssrc| compound.push_receiver_report(*ssrc, b"x", &[]))
+            .count();
         assert_eq!(named, ITEMS_MAX);
     }
 }
