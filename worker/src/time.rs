@@ -52,7 +52,8 @@ impl WallClock {
 
 /// A span of time in 32.32 fixed point seconds.
 const fn ntp_of_ns(ns: u64) -> u64 {
-    (ns / 1_000_000_000) << 32 | ((ns % 1_000_000_000) << 32) / 1_000_000_000
+    let fraction = ((ns % 1_000_000_000) << 32) / 1_000_000_000;
+    ((ns / 1_000_000_000) << 32) | fraction
 }
 
 /// The middle 32 bits of an NTP time: 16.16 fixed point seconds, as reports refer to each other with (RFC 3550 §6.4.1).

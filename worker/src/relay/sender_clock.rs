@@ -192,7 +192,12 @@ mod tests {
     /// The sender's NTP time at a moment of ours, for a clock that runs `ahead_ms` before ours.
     fn ntp(sent_ms: u64, ahead_ms: u64) -> u64 {
         let ms = sent_ms + ahead_ms;
-        (ms / 1_000) << 32 | ((ms % 1_000) << 32) / 1_000
+        ntp_of(ms * 1_000_000)
+    }
+
+    fn ntp_of(ns: u64) -> u64 {
+        let fraction = ((ns % 1_000_000_000) << 32) / 1_000_000_000;
+        ((ns / 1_000_000_000) << 32) | fraction
     }
 
     /// Reports each second, each of which takes so many milliseconds.
@@ -237,9 +242,8 @@ mod tests {
             // The sender's clock is slow by 200 parts in a million.
             let sent_ns = second * 1_000_000_000u64;
             let senders_ns = sent_ns - sent_ns / 5_000;
-            let ntp = (senders_ns / 1_000_000_000) << 32 | ((senders_ns % 1_000_000_000) << 32) / 1_000_000_000;
             let delay_ns = 10_000_000 + second * 7_919 % 50 * 1_000_000;
-            clock.on_report(Time(sent_ns + delay_ns), ntp);
+            clock.on_report(Time(sent_ns + delay_ns), ntp_of(senders_ns));
         }
         let expected = 3_600 * SECOND_NS / 5_000 + 10_000_000;
         let error = clock.anchor.unwrap().distance - expected;
