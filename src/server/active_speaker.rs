@@ -91,7 +91,11 @@ mod tests {
 
     #[test]
     fn the_first_to_speak_is_active_at_once() {
-        check(&[(None, &[], None), (ann(-30), &[], Some(ANN)), (ann(-30), &[], Some(ANN))]);
+        check(&[
+            (None, &[], None),
+            (ann(-30), &[], Some(ANN)),
+            (ann(-30), &[], Some(ANN)),
+        ]);
         check(&[(ann(-80), &[], Some(ANN))]);
         check(&[(ann(-81), &[], None), (ann(-127), &[], None), (bob(0), &[], Some(BOB))]);
     }
@@ -131,7 +135,11 @@ mod tests {
 
     #[test]
     fn an_active_speaker_that_is_gone_is_cleared_and_the_next_one_does_not_wait() {
-        check(&[(ann(-30), &[], Some(ANN)), (None, &[ANN], None), (bob(-60), &[ANN], Some(BOB))]);
+        check(&[
+            (ann(-30), &[], Some(ANN)),
+            (None, &[ANN], None),
+            (bob(-60), &[ANN], Some(BOB)),
+        ]);
         check(&[(ann(-30), &[], Some(ANN)), (bob(-60), &[ANN], Some(BOB))]);
         // What was heard before does not count any more.
         check(&[
