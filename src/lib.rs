@@ -15,12 +15,14 @@ pub mod settings;
 
 pub use embed::run_worker_if_started_as_one;
 pub use server::{
-    CloseCause, Consumer, ConsumerOptions, ConsumerRtp, DeathCause, Error, Event, EventKind, EventStream, Family,
-    InboundRtpStats, IpFamily, LocalBandwidth, LogSettings, LogTag, MirrorOptions, Mirroring, Originator,
-    OutboundRtpStats, PlainTransportOptions, PortRange, Producer, ProducerOptions, RemoteBandwidth, Room, RoomOptions,
-    RtcStats, RtcTransportStats, RtcTuple, RtcpFeedback, RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability,
-    RtpEncoding, RtpHeaderExtension, RtpHeaderExtensionCapability, RtpParameters, RtpStreamRtcStats, RtxParameters,
-    Server, Settings, SettingsUpdate, StartError, Transport, Tuple, WorkerInfo, WorkerState,
+    AudioLevel, AudioLevelsStream, CloseCause, Consumer, ConsumerInfo, ConsumerOptions, ConsumerRtp, DeathCause,
+    Direction, EnableOptions, Error, Event, EventKind, EventStream, Family, InboundRtpStats, IpFamily, Joined,
+    LocalBandwidth, LogSettings, LogTag, MirrorOptions, Mirroring, Originator, OutboundRtpStats, Peer, PeerInfo,
+    PeerNotification, PeerNotifications, PeerOptions, PlainTransportOptions, PortRange, Producer, ProducerLevel,
+    ProducerOptions, RemoteBandwidth, Room, RoomOptions, RtcStats, RtcTransportStats, RtcTuple, RtcpFeedback,
+    RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability, RtpEncoding, RtpHeaderExtension,
+    RtpHeaderExtensionCapability, RtpParameters, RtpStreamRtcStats, RtpStreamer, RtpStreamerOptions, RtxParameters,
+    Server, Settings, SettingsUpdate, Side, StartError, Transport, Tuple, WorkerInfo, WorkerState,
 };
 pub use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 pub use weir_channel::message::{

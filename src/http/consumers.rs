@@ -23,7 +23,7 @@ impl From<&Consumer> for ConsumerView {
         Self {
             id: consumer.id(),
             room: consumer.room().id(),
-            transport: consumer.transport().id(),
+            transport: consumer.transport().map(|transport| transport.id()),
             producer: consumer.producer().id(),
             kind: consumer.kind(),
             paused: consumer.paused(),
@@ -60,7 +60,7 @@ pub(super) async fn list(
     let rooms = query.rooms(&app.server)?;
     let mut consumers: Vec<Consumer> = rooms.iter().flat_map(|room| room.consumers()).collect();
     if let Some(transport) = query.transport {
-        consumers.retain(|consumer| consumer.transport().id() == transport);
+        consumers.retain(|consumer| consumer.transport().is_some_and(|own| own.id() == transport));
     }
     if let Some(producer) = query.producer {
         consumers.retain(|consumer| consumer.producer().id() == producer);

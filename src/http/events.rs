@@ -26,11 +26,13 @@ const BATCH: usize = 256;
 const RECENT_MAX: usize = 1_000;
 
 /// The types an event can have, for refusing a filter that would never let anything through.
-pub(super) const KINDS: [&str; 19] = [
+pub(super) const KINDS: [&str; 26] = [
     "workerStarted",
     "workerDied",
     "roomOpened",
     "roomClosed",
+    "peerJoined",
+    "peerClosed",
     "transportOpened",
     "remoteSet",
     "remoteLearned",
@@ -41,11 +43,16 @@ pub(super) const KINDS: [&str; 19] = [
     "producerPreferredProfileSet",
     "producerClosed",
     "consumerOpened",
+    "consumerHandled",
+    "consumerUnhandled",
     "consumerPaused",
     "consumerResumed",
     "consumerPreferredProfileSet",
     "consumerEffectiveProfileChanged",
     "consumerClosed",
+    "rtpStreamerOpened",
+    "rtpStreamerClosed",
+    "audioLevels",
 ];
 
 #[derive(Debug, Deserialize)]
@@ -297,6 +304,8 @@ mod tests {
             EventKind::WorkerDied { .. } => "workerDied",
             EventKind::RoomOpened { .. } => "roomOpened",
             EventKind::RoomClosed { .. } => "roomClosed",
+            EventKind::PeerJoined { .. } => "peerJoined",
+            EventKind::PeerClosed { .. } => "peerClosed",
             EventKind::TransportOpened { .. } => "transportOpened",
             EventKind::RemoteSet { .. } => "remoteSet",
             EventKind::RemoteLearned { .. } => "remoteLearned",
@@ -307,11 +316,16 @@ mod tests {
             EventKind::ProducerPreferredProfileSet { .. } => "producerPreferredProfileSet",
             EventKind::ProducerClosed { .. } => "producerClosed",
             EventKind::ConsumerOpened { .. } => "consumerOpened",
+            EventKind::ConsumerHandled { .. } => "consumerHandled",
+            EventKind::ConsumerUnhandled { .. } => "consumerUnhandled",
             EventKind::ConsumerPaused { .. } => "consumerPaused",
             EventKind::ConsumerResumed { .. } => "consumerResumed",
             EventKind::ConsumerPreferredProfileSet { .. } => "consumerPreferredProfileSet",
             EventKind::ConsumerEffectiveProfileChanged { .. } => "consumerEffectiveProfileChanged",
             EventKind::ConsumerClosed { .. } => "consumerClosed",
+            EventKind::RtpStreamerOpened { .. } => "rtpStreamerOpened",
+            EventKind::RtpStreamerClosed { .. } => "rtpStreamerClosed",
+            EventKind::AudioLevels { .. } => "audioLevels",
             EventKind::Lagged { .. } => "lagged",
             EventKind::ServerClosed => "serverClosed",
         }

@@ -86,8 +86,8 @@ pub struct ConsumerView {
     pub id: ConsumerId,
     /// The room it belongs to.
     pub room: RoomId,
-    /// The transport it leaves on.
-    pub transport: TransportId,
+    /// The transport it leaves on; none while a peer's consumer is not enabled.
+    pub transport: Option<TransportId>,
     /// What it consumes.
     pub producer: ProducerId,
     /// Audio or video.

@@ -3,17 +3,31 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use weir_channel::id::ConsumerId;
-use weir_channel::message::{ConsumerStats, MediaKind, Method, Profile, Reply};
+use weir_channel::id::{ConsumerId, TransportId, WorkerId};
+use weir_channel::message::{ConsumerStats, CreateConsumer, MediaKind, Method, Profile, Reply};
 
 use super::error::Error;
+use super::peer::{Peer, PeerNode};
+use super::peer_notification::ConsumerInfo;
 use super::producer::{Producer, ProducerNode};
-use super::room::Room;
-use super::rtp_parameters::{ConsumerSeat, RtpParameters};
+use super::room::{Room, RoomNode};
+use super::rtp_parameters::{ConsumerSeat, ConsumerSsrcs, RtpParameters};
 use super::state::{Command, State};
+use super::steering::{Side, Steering};
 use super::transport::{Transport, TransportNode};
 use super::{Shared, lock};
+
+/// How a peer's consumer is enabled, as its client asks for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EnableOptions {
+    /// The client holds it paused. `false` leaves that as it is.
+    pub paused: bool,
+    /// The highest profile the client wants; `None` leaves it as it is.
+    pub preferred_profile: Option<Profile>,
+}
 
 /// A handle on a consumer. Cheap to clone; dropping it closes nothing.
 #[derive(Clone)]
@@ -25,9 +39,13 @@ pub struct Consumer {
 #[derive(Debug)]
 pub(crate) struct ConsumerNode {
     pub(crate) id: ConsumerId,
-    pub(crate) transport: Arc<TransportNode>,
+    pub(crate) room: Arc<RoomNode>,
     pub(crate) producer: Arc<ProducerNode>,
-    pub(crate) rtp_parameters: RtpParameters,
+    /// The peer it belongs to. Without one it closes with its transport.
+    pub(crate) receiver: Option<Arc<PeerNode>>,
+    pub(crate) rtp_parameters: Arc<RtpParameters>,
+    /// Those that were drawn for it from the room's, if it is a peer's.
+    pub(crate) ssrcs: Option<ConsumerSsrcs>,
     pub(crate) app_data: Value,
     pub(crate) state: Mutex<ConsumerState>,
 }
@@ -35,16 +53,25 @@ pub(crate) struct ConsumerNode {
 #[derive(Debug)]
 pub(crate) struct ConsumerState {
     pub(crate) closed: bool,
-    pub(crate) paused: bool,
+    /// The transport it leaves on; the worker knows the consumer while there is one.
+    pub(crate) transport: Option<Arc<TransportNode>>,
+    /// The worker was asked to take it up, and has not answered.
+    pub(crate) enabling: bool,
+    pub(crate) steering: Steering,
     pub(crate) source_paused: bool,
-    pub(crate) preferred_profile: Profile,
     pub(crate) effective_profile: Option<Profile>,
-    /// As for producers.
-    pub(crate) calls_under_way: u32,
+}
+
+impl ConsumerState {
+    /// Whether the worker knows the consumer, or will when all that is under way is accepted.
+    pub(crate) fn is_known_to_worker(&self) -> bool {
+        self.transport.is_some() || self.enabling
+    }
 }
 
 impl ConsumerNode {
-    pub(crate) fn new(
+    /// A consumer of nobody's, on a transport for life.
+    pub(crate) fn on_transport(
         seat: ConsumerSeat,
         transport: Arc<TransportNode>,
         producer: Arc<ProducerNode>,
@@ -53,19 +80,92 @@ impl ConsumerNode {
     ) -> Arc<Self> {
         Arc::new(Self {
             id: seat.consumer,
-            transport,
+            room: Arc::clone(&transport.room),
             producer,
-            rtp_parameters,
+            receiver: None,
+            rtp_parameters: Arc::new(rtp_parameters),
+            ssrcs: None,
             app_data,
             state: Mutex::new(ConsumerState {
                 closed: false,
-                paused: seat.paused,
+                transport: Some(transport),
+                enabling: false,
+                steering: Steering::new(seat.paused, false, seat.preferred_profile),
                 source_paused: false,
-                preferred_profile: seat.preferred_profile,
                 effective_profile: None,
-                calls_under_way: 0,
             }),
         })
+    }
+
+    /// A peer's consumer that waits to be enabled.
+    pub(crate) fn waiting(
+        id: ConsumerId,
+        producer: Arc<ProducerNode>,
+        receiver: Arc<PeerNode>,
+        (rtp_parameters, ssrcs): (RtpParameters, ConsumerSsrcs),
+        source_paused: bool,
+        app_data: Value,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            room: Arc::clone(&receiver.room),
+            producer,
+            receiver: Some(receiver),
+            rtp_parameters: Arc::new(rtp_parameters),
+            ssrcs: Some(ssrcs),
+            app_data,
+            state: Mutex::new(ConsumerState {
+                closed: false,
+                transport: None,
+                enabling: false,
+                steering: Steering::new(false, false, Profile::Default),
+                source_paused,
+                effective_profile: None,
+            }),
+        })
+    }
+
+    /// Whose client is told about it, and the name of the peer it receives from.
+    pub(crate) fn client(&self) -> Option<(&PeerNode, Arc<str>)> {
+        let source = self.producer.peer()?;
+        Some((self.receiver.as_deref()?, Arc::clone(&source.name)))
+    }
+
+    /// What its client gets to know of it.
+    pub(crate) fn info(&self) -> ConsumerInfo {
+        let state = lock(&self.state);
+        ConsumerInfo {
+            id: self.id,
+            kind: self.producer.kind,
+            rtp_parameters: Arc::clone(&self.rtp_parameters),
+            paused: state.steering.paused() || state.source_paused,
+            preferred_profile: state.steering.preferred_profile(),
+            effective_profile: state.effective_profile,
+            app_data: self.app_data.clone(),
+            peer_name: match self.producer.peer() {
+                Some(source) => Arc::clone(&source.name),
+                None => Arc::from(""),
+            },
+        }
+    }
+
+    /// The worker's request for a peer's consumer, neither paused nor with a preference.
+    pub(crate) fn request(&self, transport: TransportId) -> Result<CreateConsumer, Error> {
+        let seat = ConsumerSeat {
+            room: self.room.id,
+            transport,
+            producer: self.producer.id,
+            consumer: self.id,
+            preferred_profile: Profile::Default,
+            paused: false,
+        };
+        let payload_types = match &self.producer.consumable {
+            Some(consumable) => consumable.mapping.payload_types(),
+            None => &[],
+        };
+        self.rtp_parameters
+            .consumer_request(seat, payload_types)
+            .map_err(Error::InvalidParameters)
     }
 }
 
@@ -86,12 +186,35 @@ impl Consumer {
 
     /// The room it belongs to.
     pub fn room(&self) -> Room {
-        Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.transport.room))
+        Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.room))
     }
 
-    /// The transport it leaves on.
-    pub fn transport(&self) -> Transport {
-        Transport::new(Arc::clone(&self.shared), Arc::clone(&self.node.transport))
+    /// The transport it leaves on; `None` while it is not enabled.
+    pub fn transport(&self) -> Option<Transport> {
+        let node = lock(&self.node.state).transport.clone()?;
+        Some(Transport::new(Arc::clone(&self.shared), node))
+    }
+
+    /// Whether it is sent on a transport. A consumer that belongs to no peer always is, until it closes.
+    pub fn enabled(&self) -> bool {
+        lock(&self.node.state).transport.is_some()
+    }
+
+    /// The peer it receives from: whose producer it consumes. `None` if the producer, or the consumer, is nobody's.
+    pub fn peer(&self) -> Option<Peer> {
+        self.node.receiver.as_ref()?;
+        self.producer().peer()
+    }
+
+    /// The peer it belongs to: who receives it.
+    pub fn receiver(&self) -> Option<Peer> {
+        let node = Arc::clone(self.node.receiver.as_ref()?);
+        Some(Peer::new(Arc::clone(&self.shared), node))
+    }
+
+    /// What it consumes: the same as [`Consumer::producer`].
+    pub fn source(&self) -> Producer {
+        self.producer()
     }
 
     /// What it consumes.
@@ -114,9 +237,20 @@ impl Consumer {
         lock(&self.node.state).closed
     }
 
-    /// Whether it is paused by itself, as far as the worker has confirmed.
+    /// Whether the application or its client holds it paused, as far as the worker has confirmed. It is sent when neither
+    /// does and its [source is not paused](Consumer::source_paused).
     pub fn paused(&self) -> bool {
-        lock(&self.node.state).paused
+        lock(&self.node.state).steering.paused()
+    }
+
+    /// Whether the application holds it paused.
+    pub fn locally_paused(&self) -> bool {
+        lock(&self.node.state).steering.is_paused_by(Side::Local)
+    }
+
+    /// Whether its client holds it paused.
+    pub fn remotely_paused(&self) -> bool {
+        lock(&self.node.state).steering.is_paused_by(Side::Remote)
     }
 
     /// Whether its producer is paused.
@@ -126,7 +260,7 @@ impl Consumer {
 
     /// The highest profile it wants.
     pub fn preferred_profile(&self) -> Profile {
-        lock(&self.node.state).preferred_profile
+        lock(&self.node.state).steering.preferred_profile()
     }
 
     /// The profile it is sent; `None` before its first packet and while none is available.
@@ -134,51 +268,90 @@ impl Consumer {
         lock(&self.node.state).effective_profile
     }
 
-    /// Stops sending to it. Pausing what is paused does nothing. Calls take effect in the order in which they are made.
+    /// Sends it on a transport of the peer it belongs to, from the next key frame if it is video.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyEnabled`], [`Error::InvalidState`] when it or the transport is closed, [`Error::InvalidParameters`]
+    /// when the transport is not its peer's or the peer can receive none of the producer's codecs.
+    pub async fn enable(&self, transport: &Transport, options: EnableOptions) -> Result<(), Error> {
+        let EnableOptions {
+            paused,
+            preferred_profile,
+        } = options;
+        let enabled = self.shared.call(self.worker(), |state| {
+            state.plan_enabling(self.node.id, transport.node(), paused, preferred_profile)
+        });
+        enabled.await.map(drop)
+    }
+
+    /// Stops sending to it, for the application. Pausing what is paused does nothing. Calls take effect in the order in
+    /// which they are made.
     ///
     /// # Errors
     /// [`Error::InvalidState`] when it is closed.
     pub async fn pause(&self, app_data: Value) -> Result<(), Error> {
-        let consumer = self.node.id;
-        self.change(Method::PauseConsumer { consumer }, app_data, |state| state.paused)
-            .await
+        self.pause_by(Side::Local, app_data).await
     }
 
-    /// Sends to it again; video from the next key frame, which is asked for. Resuming what is not paused does nothing.
+    /// Takes the application's pause back; video goes on from the next key frame, which is asked for. Resuming what is not
+    /// paused does nothing. While its client holds it paused, too, it stays so.
     ///
     /// # Errors
     /// [`Error::InvalidState`] when it is closed.
     pub async fn resume(&self, app_data: Value) -> Result<(), Error> {
-        let consumer = self.node.id;
-        self.change(Method::ResumeConsumer { consumer }, app_data, |state| !state.paused)
-            .await
+        self.resume_by(Side::Local, app_data).await
     }
 
-    /// Caps the profile it gets; [`Profile::Default`] removes the cap.
+    /// [`Consumer::pause`] for one of the two who may.
+    pub async fn pause_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
+        self.set_paused(side, true, app_data).await
+    }
+
+    /// [`Consumer::resume`] for one of the two who may.
+    pub async fn resume_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
+        self.set_paused(side, false, app_data).await
+    }
+
+    async fn set_paused(&self, side: Side, paused: bool, app_data: Value) -> Result<(), Error> {
+        let changed = self.shared.call(self.worker(), |state| {
+            state.plan_consumer_pause(self.node.id, side, paused, app_data)
+        });
+        changed.await.map(drop)
+    }
+
+    /// Caps the profile it gets; [`Profile::Default`] removes the cap. Its client is told.
     ///
     /// # Errors
     /// [`Error::InvalidState`] when it is closed.
     pub async fn set_preferred_profile(&self, profile: Profile) -> Result<(), Error> {
-        let consumer = self.node.id;
-        let method = Method::SetConsumerPreferredProfile { consumer, profile };
-        self.change(method, Value::Null, |state| state.preferred_profile == profile)
-            .await
+        self.set_preferred_profile_by(Side::Local, profile).await
+    }
+
+    /// [`Consumer::set_preferred_profile`]; a client is not told of its own wish.
+    pub async fn set_preferred_profile_by(&self, side: Side, profile: Profile) -> Result<(), Error> {
+        let changed = self.shared.call(self.worker(), |state| {
+            state.plan_consumer_preference(self.node.id, side, profile)
+        });
+        changed.await.map(drop)
     }
 
     /// Asks its producer for a key frame. Does nothing for audio, and while it or its producer is paused.
     ///
     /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
+    /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`].
     pub async fn request_key_frame(&self) -> Result<(), Error> {
         let consumer = self.node.id;
         let plan = self.plan(Method::RequestKeyFrame { consumer });
-        self.shared.call(self.node.transport.room.worker, plan).await.map(drop)
+        self.shared.call(self.worker(), plan).await.map(drop)
     }
 
     /// Its counters.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`].
     pub async fn stats(&self) -> Result<ConsumerStats, Error> {
         let consumer = self.node.id;
-        let worker = self.node.transport.room.worker;
+        let worker = self.worker();
         let plan = self.plan(Method::ConsumerStats { consumer });
         match self.shared.ask(worker, plan).await? {
             Reply::Stats(mut page) if page.consumers.len() == 1 => Ok(page.consumers.remove(0)),
@@ -188,47 +361,48 @@ impl Consumer {
 
     /// Closes it. Closing what is closed is fine, and does nothing.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
+        self.close_by(Side::Local, app_data).await
+    }
+
+    /// [`Consumer::close`] for one of the two who may.
+    pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let consumer = self.node.id;
-        let closed = self
-            .shared
-            .call(self.node.transport.room.worker, |_| match self.closed() {
-                true => Ok(None),
-                false => Ok(Some(Command::with_app_data(
-                    Method::CloseConsumer { consumer },
-                    app_data,
-                ))),
-            });
+        let closed = self.shared.call(self.worker(), |state| {
+            let known = {
+                let own = lock(&self.node.state);
+                if own.closed {
+                    return Ok(None);
+                }
+                own.is_known_to_worker()
+            };
+            if !known {
+                state.close_waiting_consumer(consumer, side, app_data);
+                return Ok(None);
+            }
+            Ok(Some(Command::by(side, Method::CloseConsumer { consumer }, app_data)))
+        });
         match closed.await {
             Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
             other => other.map(drop),
         }
     }
 
-    fn plan(&self, method: Method) -> impl FnOnce(&mut State) -> Result<Option<Command>, Error> + '_ {
-        move |_| match lock(&self.node.state).closed {
-            true => Err(Error::closed(self.node.id)),
-            false => Ok(Some(Command::new(method))),
-        }
+    fn worker(&self) -> WorkerId {
+        self.node.room.worker
     }
 
-    async fn change(
-        &self,
-        method: Method,
-        app_data: Value,
-        nothing_to_do: impl FnOnce(&ConsumerState) -> bool,
-    ) -> Result<(), Error> {
-        let reply = self.shared.call(self.node.transport.room.worker, |_| {
-            let mut state = lock(&self.node.state);
+    /// For what only the worker can do.
+    fn plan(&self, method: Method) -> impl FnOnce(&mut State) -> Result<Option<Command>, Error> + '_ {
+        move |_| {
+            let state = lock(&self.node.state);
             if state.closed {
                 return Err(Error::closed(self.node.id));
             }
-            if state.calls_under_way == 0 && nothing_to_do(&state) {
-                return Ok(None);
+            if !state.is_known_to_worker() {
+                return Err(Error::NotEnabled { consumer: self.node.id });
             }
-            state.calls_under_way += 1;
-            Ok(Some(Command::with_app_data(method, app_data)))
-        });
-        reply.await.map(drop)
+            Ok(Some(Command::new(method)))
+        }
     }
 }
 

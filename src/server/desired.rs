@@ -2,12 +2,13 @@
 //!
 //! Replaying them into a fresh worker makes the same room again. It is also the supervisor's topology: what closes with
 //! what is read from here. Pure; it changes only when a worker has accepted a request ([`DesiredRoom::accept`]) or told
-//! of something that a successor must know ([`DesiredRoom::learn_remote`]).
+//! of something that a successor must know ([`DesiredRoom::learn_remote`]), and for consumers that wait to be enabled,
+//! of which no worker knows ([`DesiredRoom::add_waiting_consumer`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
-use weir_channel::message::{CreateConsumer, CreatePlainTransport, CreateProducer, Method, Remote};
+use weir_channel::message::{CreateConsumer, CreatePlainTransport, CreateProducer, Method, Mirror, Remote};
 
 /// A room as it should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,12 +16,15 @@ pub(crate) struct DesiredRoom {
     room: RoomId,
     transports: BTreeMap<TransportId, DesiredTransport>,
     producers: BTreeMap<ProducerId, DesiredProducer>,
-    consumers: BTreeMap<ConsumerId, CreateConsumer>,
+    consumers: BTreeMap<ConsumerId, DesiredConsumer>,
+    audio_levels: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct DesiredTransport {
     request: CreatePlainTransport,
+    max_bitrate_bps: Option<u64>,
+    mirror: Option<Mirror>,
     producers: BTreeSet<ProducerId>,
     consumers: BTreeSet<ConsumerId>,
 }
@@ -29,6 +33,15 @@ struct DesiredTransport {
 struct DesiredProducer {
     request: CreateProducer,
     consumers: BTreeSet<ConsumerId>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct DesiredConsumer {
+    producer: ProducerId,
+    /// It outlives its transports: it belongs to a peer.
+    stays: bool,
+    /// While it is enabled.
+    request: Option<CreateConsumer>,
 }
 
 /// What closed together, in the order in which it is told (spec §1.6): a parent before its children.
@@ -42,6 +55,8 @@ pub(crate) enum ClosedObject {
     Producer(ProducerId),
     /// With the parent that took it along.
     Consumer(ConsumerId, ConsumerParent),
+    /// Did not close, but has lost its transport.
+    Unhandled(ConsumerId),
 }
 
 /// Which of a consumer's parents closed it.
@@ -60,10 +75,12 @@ impl DesiredRoom {
             transports: BTreeMap::new(),
             producers: BTreeMap::new(),
             consumers: BTreeMap::new(),
+            audio_levels: false,
         }
     }
 
-    /// The requests that make the room, in an order in which a worker accepts them.
+    /// The requests that make the room, in an order in which a worker accepts them. A mirror needs its descriptor, which
+    /// the transport keeps.
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "proven now, used when rooms are rebuilt in a fresh worker")
@@ -73,10 +90,15 @@ impl DesiredRoom {
         let transports = self.transports.values();
         let producers = self.producers.values();
         let consumers = self.consumers.values();
+        let levels = self.audio_levels.then_some(Method::SetAudioLevels {
+            room: self.room,
+            enabled: true,
+        });
         router
-            .chain(transports.map(|transport| Method::CreatePlainTransport(transport.request.clone())))
+            .chain(transports.flat_map(DesiredTransport::replay))
             .chain(producers.map(|producer| Method::CreateProducer(producer.request.clone())))
-            .chain(consumers.map(|consumer| Method::CreateConsumer(consumer.clone())))
+            .chain(consumers.filter_map(|consumer| consumer.request.clone().map(Method::CreateConsumer)))
+            .chain(levels)
     }
 
     /// Takes up a request that the worker has accepted. Returns what it closed; nothing for most methods.
@@ -85,6 +107,8 @@ impl DesiredRoom {
             Method::CreatePlainTransport(request) => {
                 let transport = DesiredTransport {
                     request: request.clone(),
+                    max_bitrate_bps: None,
+                    mirror: None,
                     producers: BTreeSet::new(),
                     consumers: BTreeSet::new(),
                 };
@@ -106,7 +130,12 @@ impl DesiredRoom {
                 {
                     transport.consumers.insert(request.consumer);
                     producer.consumers.insert(request.consumer);
-                    self.consumers.insert(request.consumer, request.clone());
+                    let consumer = self.consumers.entry(request.consumer).or_insert(DesiredConsumer {
+                        producer: request.producer,
+                        stays: false,
+                        request: None,
+                    });
+                    consumer.request = Some(request.clone());
                 }
             }
             Method::SetRemote { transport, remote } => self.set_remote(*transport, *remote),
@@ -124,12 +153,16 @@ impl DesiredRoom {
             Method::CloseTransport { transport } => return self.close_transport(*transport),
             Method::CloseProducer { producer } => return self.close_producer(*producer),
             Method::CloseConsumer { consumer } => return self.close_consumer(*consumer),
+            Method::SetAudioLevels { enabled, .. } => self.audio_levels = *enabled,
+            Method::SetMaxBitrate { transport, bitrate_bps } => {
+                self.with_transport(*transport, |transport| transport.max_bitrate_bps = *bitrate_bps);
+            }
+            Method::StartMirroring { transport, mirror } => {
+                self.with_transport(*transport, |transport| transport.mirror = Some(*mirror));
+            }
+            Method::StopMirroring { transport } => self.with_transport(*transport, |transport| transport.mirror = None),
             // These change nothing that a successor must know.
             Method::Ping
-            | Method::SetAudioLevels { .. }
-            | Method::SetMaxBitrate { .. }
-            | Method::StartMirroring { .. }
-            | Method::StopMirroring { .. }
             | Method::SetLogFilter(_)
             | Method::SetCoalescing(_)
             | Method::CreateRouter { .. }
@@ -150,7 +183,25 @@ impl DesiredRoom {
         self.set_remote(transport, remote);
     }
 
-    /// The consumers of a producer.
+    /// A peer has a consumer that is not enabled yet.
+    pub(crate) fn add_waiting_consumer(&mut self, consumer: ConsumerId, producer: ProducerId) {
+        if let Some(desired) = self.producers.get_mut(&producer) {
+            desired.consumers.insert(consumer);
+            let waiting = DesiredConsumer {
+                producer,
+                stays: true,
+                request: None,
+            };
+            self.consumers.insert(consumer, waiting);
+        }
+    }
+
+    /// How many consumers there are, waiting ones included.
+    pub(crate) fn consumer_count(&self) -> usize {
+        self.consumers.len()
+    }
+
+    /// The consumers of a producer, waiting ones included.
     pub(crate) fn consumers_of(&self, producer: ProducerId) -> impl Iterator<Item = ConsumerId> + '_ {
         let producer = self.producers.get(&producer);
         producer
@@ -193,9 +244,17 @@ impl DesiredRoom {
             closed.extend(self.close_producer(producer).0);
         }
         for consumer in consumers {
-            // Those that consumed a producer of the same transport are gone already.
-            if self.remove_consumer(consumer) {
-                closed.push(ClosedObject::Consumer(consumer, ConsumerParent::Transport));
+            match self.consumers.get_mut(&consumer) {
+                // It consumed a producer of the same transport, and is gone already.
+                None => {}
+                Some(desired) if desired.stays => {
+                    desired.request = None;
+                    closed.push(ClosedObject::Unhandled(consumer));
+                }
+                Some(_) => {
+                    self.remove_consumer(consumer);
+                    closed.push(ClosedObject::Consumer(consumer, ConsumerParent::Transport));
+                }
             }
         }
         self.transports.remove(&transport);
@@ -227,23 +286,31 @@ impl DesiredRoom {
     }
 
     fn remove_consumer(&mut self, consumer: ConsumerId) -> bool {
-        let Some(request) = self.consumers.remove(&consumer) else {
+        let Some(desired) = self.consumers.remove(&consumer) else {
             return false;
         };
-        if let Some(transport) = self.transports.get_mut(&request.transport) {
+        if let Some(request) = desired.request
+            && let Some(transport) = self.transports.get_mut(&request.transport)
+        {
             transport.consumers.remove(&consumer);
         }
-        if let Some(producer) = self.producers.get_mut(&request.producer) {
+        if let Some(producer) = self.producers.get_mut(&desired.producer) {
             producer.consumers.remove(&consumer);
         }
         true
     }
 
     fn set_remote(&mut self, transport: TransportId, remote: Remote) {
-        if let Some(transport) = self.transports.get_mut(&transport) {
+        self.with_transport(transport, |transport| {
             transport.request.remote = Some(remote);
             // What is known is not learned, and the worker refuses a request that says both.
             transport.request.comedia = false;
+        });
+    }
+
+    fn with_transport(&mut self, transport: TransportId, change: impl FnOnce(&mut DesiredTransport)) {
+        if let Some(transport) = self.transports.get_mut(&transport) {
+            change(transport);
         }
     }
 
@@ -254,9 +321,24 @@ impl DesiredRoom {
     }
 
     fn with_consumer(&mut self, consumer: ConsumerId, change: impl FnOnce(&mut CreateConsumer)) {
-        if let Some(consumer) = self.consumers.get_mut(&consumer) {
-            change(consumer);
+        if let Some(consumer) = self.consumers.get_mut(&consumer)
+            && let Some(request) = &mut consumer.request
+        {
+            change(request);
         }
+    }
+}
+
+impl DesiredTransport {
+    fn replay(&self) -> impl Iterator<Item = Method> + '_ {
+        let transport = self.request.transport;
+        let created = Method::CreatePlainTransport(self.request.clone());
+        let limited = self.max_bitrate_bps.map(|bitrate| Method::SetMaxBitrate {
+            transport,
+            bitrate_bps: Some(bitrate),
+        });
+        let mirrored = self.mirror.map(|mirror| Method::StartMirroring { transport, mirror });
+        [Some(created), limited, mirrored].into_iter().flatten()
     }
 }
 

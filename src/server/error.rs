@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
-use weir_channel::id::WorkerId;
+use weir_channel::id::{ConsumerId, RoomId, WorkerId};
 use weir_channel::message::WorkerError;
 
 use super::settings::PortRange;
@@ -21,6 +21,36 @@ pub enum Error {
     InvalidState {
         /// Which one, e.g. `consumer 7`.
         object: String,
+    },
+    /// The consumer has a transport already.
+    #[error("{consumer} is enabled already")]
+    AlreadyEnabled {
+        /// Which one.
+        consumer: ConsumerId,
+    },
+    /// The consumer has no transport, so there is nothing that the worker could say of it, or do.
+    #[error("{consumer} is not enabled")]
+    NotEnabled {
+        /// Which one.
+        consumer: ConsumerId,
+    },
+    /// A peer of this name is in the room.
+    #[error("peer {name:?} is in {room} already; choose another name")]
+    DuplicatePeer {
+        /// The name.
+        name: String,
+        /// Where.
+        room: RoomId,
+    },
+    /// There is a limit, and it is reached.
+    #[error("{owner} is at its limit of {limit} {noun}")]
+    TooMany {
+        /// Whose limit, e.g. `peer "alice"`.
+        owner: String,
+        /// Of what, in the plural.
+        noun: &'static str,
+        /// How many there may be.
+        limit: usize,
     },
     /// There is no such object.
     #[error("there is no {object}")]
@@ -81,7 +111,9 @@ impl Error {
     /// A stable word for programs; it never changes its meaning between versions.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::InvalidState { .. } => "invalidState",
+            Self::InvalidState { .. } | Self::AlreadyEnabled { .. } | Self::NotEnabled { .. } => "invalidState",
+            Self::DuplicatePeer { .. } => "conflict",
+            Self::TooMany { .. } => "tooMany",
             Self::NotFound { .. } => "notFound",
             Self::InvalidParameters(_) => "invalidParameters",
             Self::Worker(error) => match error {

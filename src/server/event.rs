@@ -70,10 +70,28 @@ pub enum EventKind {
         app_data: Value,
         cause: CloseCause,
     },
+    /// A peer is in the room. Its consumers of what the others produce already are told by the events that follow.
+    PeerJoined {
+        peer: Arc<str>,
+        room: RoomId,
+        spy: bool,
+        app_data: Value,
+    },
+    /// A peer is gone, with everything that was its own (told by the events that follow).
+    PeerClosed {
+        peer: Arc<str>,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+        cause: CloseCause,
+    },
     /// A transport exists now.
     TransportOpened {
         transport: TransportId,
         room: RoomId,
+        /// Whose it is, if it belongs to a peer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<Arc<str>>,
         tuple: Tuple,
         app_data: Value,
     },
@@ -97,10 +115,13 @@ pub enum EventKind {
         app_data: Value,
         cause: CloseCause,
     },
-    /// A producer exists now.
+    /// A producer exists now. The other peers' consumers of it were told by the events right before this one (spec §1.5).
     ProducerOpened {
         producer: ProducerId,
         room: RoomId,
+        /// Whose it is, if it belongs to a peer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<Arc<str>>,
         transport: TransportId,
         media: MediaKind,
         paused: bool,
@@ -134,18 +155,30 @@ pub enum EventKind {
         app_data: Value,
         cause: CloseCause,
     },
-    /// A consumer exists now.
+    /// A consumer exists now. A peer's has no transport until its client enables it.
     ConsumerOpened {
         consumer: ConsumerId,
         room: RoomId,
-        transport: TransportId,
+        /// Who receives it, if that is a peer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<Arc<str>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        transport: Option<TransportId>,
         producer: ProducerId,
         media: MediaKind,
         paused: bool,
         source_paused: bool,
         app_data: Value,
     },
-    /// A consumer is paused: by itself (`local`) or because its producer is (`source`).
+    /// A peer's consumer has been enabled: from now on it is sent on a transport.
+    ConsumerHandled {
+        consumer: ConsumerId,
+        room: RoomId,
+        transport: TransportId,
+    },
+    /// A peer's consumer has lost its transport, which was closed. It can be enabled again on another one.
+    ConsumerUnhandled { consumer: ConsumerId, room: RoomId },
+    /// A consumer is paused: by the application (`local`), by its client (`remote`) or because its producer is (`source`).
     ConsumerPaused {
         consumer: ConsumerId,
         room: RoomId,
@@ -179,6 +212,22 @@ pub enum EventKind {
         app_data: Value,
         cause: CloseCause,
     },
+    /// A producer is streamed to an address: by this consumer, on this transport, neither of which is a peer's.
+    RtpStreamerOpened {
+        transport: TransportId,
+        consumer: ConsumerId,
+        producer: ProducerId,
+        room: RoomId,
+    },
+    /// A streamer is closed, because its transport, its consumer or its producer was.
+    RtpStreamerClosed {
+        transport: TransportId,
+        consumer: ConsumerId,
+        room: RoomId,
+    },
+    /// How loud the room was in the last 500 ms, the loudest first. Only while somebody listens
+    /// ([`Room::audio_levels`](crate::Room::audio_levels)).
+    AudioLevels { room: RoomId, levels: Vec<AudioLevel> },
     /// This subscriber was too slow and lost this many events; the next one goes on after the gap. Other subscribers
     /// saw them. What was missed is found by listing the objects.
     Lagged { count: u64 },
@@ -186,11 +235,21 @@ pub enum EventKind {
     ServerClosed,
 }
 
+/// How loud a producer was in the last 500 ms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AudioLevel {
+    /// Which one.
+    pub producer: ProducerId,
+    /// In dBov (RFC 6464): -127, silence, to 0, the loudest there is.
+    pub level_dbov: i8,
+}
+
 /// Who made it happen (spec §1.6, §3.4).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Originator {
-    /// The application, through this library or its HTTP interface.
+    /// The application, through this library or its HTTP interface; also the server itself.
     Local,
     /// The remote client, through its signalling.
     Remote,
@@ -206,6 +265,8 @@ pub enum CloseCause {
     Closed,
     /// Its room was closed.
     RoomClosed,
+    /// The peer it belonged to was closed.
+    PeerClosed,
     /// Its transport was closed.
     TransportClosed,
     /// The producer it consumes was closed.

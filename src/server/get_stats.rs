@@ -44,11 +44,14 @@ impl Consumer {
         let producer = self.producer();
         let (stats, source) = futures::join!(self.stats(), producer.stats());
         let stats = stats?;
+        let Some(transport) = self.transport() else {
+            return Err(Error::NotEnabled { consumer: self.id() });
+        };
         // The producer can close between the two answers; then this consumer does too, which is for the caller to find out.
         let source = source.ok();
         let facts = ConsumerFacts {
             consumer: self.id(),
-            transport: self.transport().id(),
+            transport: transport.id(),
             rtp_parameters: self.rtp_parameters(),
             source: producer.facts(),
         };

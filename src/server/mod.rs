@@ -1,10 +1,6 @@
 //! The server: rooms and what is in them, and the worker processes that serve them.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "proven now, used when rooms tell audio levels")
-)]
-mod active_speaker;
+mod audio_levels;
 mod consumer;
 mod desired;
 mod error;
@@ -12,19 +8,23 @@ mod event;
 #[cfg(test)]
 mod fake;
 mod get_stats;
+mod limits;
+mod peer;
+mod peer_notification;
 mod pending;
 mod placement;
 mod ports;
 mod producer;
 mod room;
 mod rtc_stats;
-#[allow(dead_code, unused_imports, reason = "peers use it")]
 mod rtp_capabilities;
-#[allow(dead_code, unused_imports, reason = "peers use it")]
+#[allow(dead_code, unused_imports, reason = "the protocol uses it")]
 mod rtp_parameters;
+mod rtp_streamer;
 mod settings;
 mod sockets;
 mod state;
+mod steering;
 mod supervision;
 #[cfg(test)]
 mod tests;
@@ -41,9 +41,12 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::lanes::Lane;
 use weir_channel::message::{Coalescing, LogFilter, Method, Reply, WorkerStats};
 
-pub use self::consumer::Consumer;
+pub use self::audio_levels::{AudioLevelsStream, ProducerLevel};
+pub use self::consumer::{Consumer, EnableOptions};
 pub use self::error::{DeathCause, Error, StartError};
-pub use self::event::{CloseCause, Event, EventKind, EventStream, Originator};
+pub use self::event::{AudioLevel, CloseCause, Event, EventKind, EventStream, Originator};
+pub use self::peer::{Joined, Peer, PeerInfo, PeerOptions};
+pub use self::peer_notification::{ConsumerInfo, PeerNotification, PeerNotifications};
 pub use self::producer::Producer;
 pub use self::room::{IpFamily, PlainTransportOptions, Room, RoomOptions};
 pub use self::rtc_stats::{
@@ -54,9 +57,11 @@ pub use self::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, RtpHeaderE
 pub use self::rtp_parameters::{
     ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, RtxParameters,
 };
+pub use self::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 pub use self::settings::{Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
+pub use self::steering::Side;
 pub use self::supervision::{WorkerInfo, WorkerState};
-pub use self::transport::{ConsumerOptions, MirrorOptions, Mirroring, ProducerOptions, Transport, Tuple};
+pub use self::transport::{ConsumerOptions, Direction, MirrorOptions, Mirroring, ProducerOptions, Transport, Tuple};
 
 use self::room::RoomNode;
 use self::sockets::{LocalAddresses, SocketMaker};
@@ -109,7 +114,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) addresses: LocalAddresses,
     pub(crate) sockets: SocketMaker,
-    pub(crate) ids: Ids,
+    pub(crate) ids: Arc<Ids>,
     pub(crate) state: Mutex<State>,
     pub(crate) workers: Workers,
     live: Mutex<Live>,
@@ -171,6 +176,11 @@ impl Server {
         lock(&self.shared().state).is_closed()
     }
 
+    /// How many workers it has, dead ones that will be replaced included.
+    pub fn num_workers(&self) -> usize {
+        self.shared().workers.count()
+    }
+
     /// Its workers, by id.
     pub fn workers(&self) -> Vec<WorkerInfo> {
         self.shared().workers.describe(&lock(&self.shared().state))
@@ -180,10 +190,15 @@ impl Server {
     /// few), and to another one if that worker dies in the meantime.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is no such worker, [`Error::NoWorker`] when none is running, [`Error::InvalidState`]
+    /// [`Error::InvalidParameters`] when a codec of `media_codecs` is not one that can be relayed, [`Error::NotFound`] when
+    /// there is no such worker, [`Error::NoWorker`] when none is running, [`Error::InvalidState`]
     /// when the server is closed.
     pub async fn create_room(&self, options: RoomOptions) -> Result<Room, Error> {
         let shared = self.shared();
+        let capabilities = match &options.media_codecs {
+            None => RtpCapabilities::supported(),
+            Some(codecs) => RtpCapabilities::for_room(codecs).map_err(Error::InvalidParameters)?,
+        };
         let mut tries = shared.workers.count();
         loop {
             if self.closed() {
@@ -193,7 +208,7 @@ impl Server {
             let placed = shared.workers.place(&shared.state, options.worker)?;
             let id = shared.ids.room();
             let worker = placed.worker();
-            let node = RoomNode::new(id, worker, options.app_data.clone());
+            let node = RoomNode::new(id, worker, capabilities.clone(), options.app_data.clone());
             let command = Command {
                 method: Method::CreateRouter { room: id },
                 note: Note::Room(Arc::clone(&node), placed),
@@ -329,11 +344,12 @@ impl Shared {
     fn new(settings: Settings) -> Result<Arc<Self>, StartError> {
         settings.check().map_err(StartError::Settings)?;
         sockets::raise_descriptor_limit();
+        let ids = Arc::new(Ids::default());
         Ok(Arc::new(Self {
             addresses: LocalAddresses::find(&settings)?,
             sockets: SocketMaker::new(&settings),
-            ids: Ids::default(),
-            state: Mutex::new(State::new()),
+            state: Mutex::new(State::new(Arc::clone(&ids))),
+            ids,
             workers: Workers::new(&settings)?,
             live: Mutex::new(Live {
                 log: settings.log.clone(),
@@ -366,7 +382,19 @@ impl Shared {
         plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
     ) -> Result<Reply, Error> {
         let slot = self.workers.slot(worker)?;
+        let plan = |state: &mut State| Ok(Vec::from_iter(plan(state)?));
         slot.call(&self.state, Lane::Control, descriptors, plan).await
+    }
+
+    /// As [`Shared::call`], for several commands that are queued with nothing in between. What the worker answers to the
+    /// last one is returned.
+    pub(crate) async fn call_all(
+        &self,
+        worker: WorkerId,
+        plan: impl FnOnce(&mut State) -> Result<Vec<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        let slot = self.workers.slot(worker)?;
+        slot.call(&self.state, Lane::Control, Vec::new(), plan).await
     }
 
     /// As [`Shared::call`], for questions about counters, which commands overtake.
@@ -376,7 +404,17 @@ impl Shared {
         plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
     ) -> Result<Reply, Error> {
         let slot = self.workers.slot(worker)?;
+        let plan = |state: &mut State| Ok(Vec::from_iter(plan(state)?));
         slot.call(&self.state, Lane::Bulk, Vec::new(), plan).await
+    }
+
+    /// Sends a worker what nobody waits for.
+    pub(crate) fn send_follow_ups(&self, worker: WorkerId, state: &mut State) {
+        match self.workers.slot(worker).ok().and_then(|slot| slot.link()) {
+            Some(link) => link.follow_up(state),
+            // Its rooms are closed, or about to be.
+            None => drop(state.take_follow_ups()),
+        }
     }
 
     /// An answer that does not belong to the question.

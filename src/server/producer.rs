@@ -8,9 +8,12 @@ use weir_channel::id::ProducerId;
 use weir_channel::message::{MediaKind, Method, ProducerStats, Profile, Reply};
 
 use super::error::Error;
+use super::peer::{Peer, PeerNode};
 use super::room::Room;
+use super::rtp_capabilities::{ProducerMapping, RtpCapabilities};
 use super::rtp_parameters::{ProducerSeat, RtpParameters};
 use super::state::Command;
+use super::steering::{Side, Steering};
 use super::transport::{Transport, TransportNode};
 use super::{Shared, lock, random};
 
@@ -27,43 +30,69 @@ pub(crate) struct ProducerNode {
     pub(crate) kind: MediaKind,
     pub(crate) transport: Arc<TransportNode>,
     pub(crate) rtp_parameters: RtpParameters,
-    pub(crate) app_data: Value,
+    /// What the peers of its room can be sent, if it is a peer's.
+    pub(crate) consumable: Option<Consumable>,
     pub(crate) state: Mutex<ProducerState>,
+}
+
+/// A canonical name that nobody else has: 96 random bits (RFC 7022 §4.2).
+pub(crate) fn made_up_cname() -> String {
+    format!("{:016x}{:08x}", random(), random() as u32)
+}
+
+/// A producer in the room's payload types and header extension ids.
+#[derive(Debug)]
+pub(crate) struct Consumable {
+    pub(crate) mapping: ProducerMapping,
+    pub(crate) parameters: RtpParameters,
+}
+
+impl Consumable {
+    /// Finds the producer's codecs among the room's.
+    pub(crate) fn derive(kind: MediaKind, parameters: &RtpParameters, room: &RtpCapabilities) -> Result<Self, String> {
+        let mapping = ProducerMapping::derive(parameters, room)?;
+        let parameters = mapping.consumable(kind, parameters, room);
+        Ok(Self { mapping, parameters })
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct ProducerState {
     pub(crate) closed: bool,
-    pub(crate) paused: bool,
-    pub(crate) preferred_profile: Profile,
-    /// Requests about the two fields above that the worker has not answered. While there are any, it is not known what
-    /// the state will be when a new one is read, so none is left out as having nothing to do.
-    pub(crate) calls_under_way: u32,
+    pub(crate) app_data: Value,
+    pub(crate) steering: Steering,
 }
 
 impl ProducerNode {
     pub(crate) fn new(
         seat: ProducerSeat,
         transport: Arc<TransportNode>,
-        mut rtp_parameters: RtpParameters,
+        rtp_parameters: RtpParameters,
+        consumable: Option<Consumable>,
         app_data: Value,
     ) -> Arc<Self> {
-        // RFC 7022 §4.2: 96 random bits; all consumers of the producer share them (spec §5.6).
-        let cname = &mut rtp_parameters.rtcp.cname;
-        cname.get_or_insert_with(|| format!("{:016x}{:08x}", random(), random() as u32));
+        // The one who says in the beginning that a peer's producer is paused is its client.
+        let steering = match transport.owner {
+            Some(_) => Steering::new(false, seat.paused, seat.preferred_profile),
+            None => Steering::new(seat.paused, false, seat.preferred_profile),
+        };
         Arc::new(Self {
             id: seat.producer,
             kind: seat.kind,
             transport,
             rtp_parameters,
-            app_data,
+            consumable,
             state: Mutex::new(ProducerState {
                 closed: false,
-                paused: seat.paused,
-                preferred_profile: seat.preferred_profile,
-                calls_under_way: 0,
+                app_data,
+                steering,
             }),
         })
+    }
+
+    /// Whose it is.
+    pub(crate) fn peer(&self) -> Option<&Arc<PeerNode>> {
+        self.transport.owner.as_ref().map(|(peer, _)| peer)
     }
 }
 
@@ -92,14 +121,25 @@ impl Producer {
         Transport::new(Arc::clone(&self.shared), Arc::clone(&self.node.transport))
     }
 
+    /// The peer it belongs to.
+    pub fn peer(&self) -> Option<Peer> {
+        let node = Arc::clone(self.node.peer()?);
+        Some(Peer::new(Arc::clone(&self.shared), node))
+    }
+
     /// What the remote sends, as given when it was made (and with a `cname`, if none was given).
     pub fn rtp_parameters(&self) -> &RtpParameters {
         &self.node.rtp_parameters
     }
 
-    /// What it was created with.
-    pub fn app_data(&self) -> &Value {
-        &self.node.app_data
+    /// What the application keeps with it.
+    pub fn app_data(&self) -> Value {
+        lock(&self.node.state).app_data.clone()
+    }
+
+    /// Keeps something else with it. Consumers have a copy of what it was when they were made.
+    pub fn set_app_data(&self, app_data: Value) {
+        lock(&self.node.state).app_data = app_data;
     }
 
     /// Whether it is closed.
@@ -107,17 +147,28 @@ impl Producer {
         lock(&self.node.state).closed
     }
 
-    /// Whether it is paused, as far as the worker has confirmed.
+    /// Whether anybody holds it paused, as far as the worker has confirmed.
     pub fn paused(&self) -> bool {
-        lock(&self.node.state).paused
+        lock(&self.node.state).steering.paused()
+    }
+
+    /// Whether the application holds it paused.
+    pub fn locally_paused(&self) -> bool {
+        lock(&self.node.state).steering.is_paused_by(Side::Local)
+    }
+
+    /// Whether its client holds it paused.
+    pub fn remotely_paused(&self) -> bool {
+        lock(&self.node.state).steering.is_paused_by(Side::Remote)
     }
 
     /// The profile that consumers without a preference of their own follow.
     pub fn preferred_profile(&self) -> Profile {
-        lock(&self.node.state).preferred_profile
+        lock(&self.node.state).steering.preferred_profile()
     }
 
-    /// Stops relaying it to anyone; its packets are still received and counted. Pausing what is paused does nothing.
+    /// Stops relaying it to anyone, for the application; its packets are still received and counted. Pausing what is paused
+    /// does nothing.
     ///
     /// Calls take effect in the order in which they are made (first polled): after concurrent pauses and resumes the
     /// state is that of the last one the worker accepted.
@@ -125,19 +176,33 @@ impl Producer {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed.
     pub async fn pause(&self, app_data: Value) -> Result<(), Error> {
-        let producer = self.node.id;
-        self.change(Method::PauseProducer { producer }, app_data, |state| state.paused)
-            .await
+        self.pause_by(Side::Local, app_data).await
     }
 
-    /// Relays it again; video from its next key frame, which is asked for. Resuming what is not paused does nothing.
+    /// Takes the application's pause back; video is relayed from its next key frame, which is asked for. Resuming what is
+    /// not paused does nothing. While its client holds it paused, too, it stays so.
     ///
     /// # Errors
     /// [`Error::InvalidState`] when it is closed.
     pub async fn resume(&self, app_data: Value) -> Result<(), Error> {
-        let producer = self.node.id;
-        self.change(Method::ResumeProducer { producer }, app_data, |state| !state.paused)
-            .await
+        self.resume_by(Side::Local, app_data).await
+    }
+
+    /// [`Producer::pause`] for one of the two who may.
+    pub async fn pause_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
+        self.set_paused(side, true, app_data).await
+    }
+
+    /// [`Producer::resume`] for one of the two who may.
+    pub async fn resume_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
+        self.set_paused(side, false, app_data).await
+    }
+
+    async fn set_paused(&self, side: Side, paused: bool, app_data: Value) -> Result<(), Error> {
+        let changed = self.shared.call(self.node.transport.room.worker, |state| {
+            state.plan_producer_pause(self.node.id, side, paused, app_data)
+        });
+        changed.await.map(drop)
     }
 
     /// Sets the profile that consumers without a preference of their own follow.
@@ -145,10 +210,10 @@ impl Producer {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed.
     pub async fn set_preferred_profile(&self, profile: Profile) -> Result<(), Error> {
-        let producer = self.node.id;
-        let method = Method::SetProducerPreferredProfile { producer, profile };
-        self.change(method, Value::Null, |state| state.preferred_profile == profile)
-            .await
+        let changed = self.shared.call(self.node.transport.room.worker, |state| {
+            state.plan_producer_preference(self.node.id, profile)
+        });
+        changed.await.map(drop)
     }
 
     /// Its counters.
@@ -169,41 +234,22 @@ impl Producer {
 
     /// Closes it and its consumers. Closing what is closed is fine, and does nothing.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
+        self.close_by(Side::Local, app_data).await
+    }
+
+    /// [`Producer::close`] for one of the two who may.
+    pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let producer = self.node.id;
         let closed = self
             .shared
             .call(self.node.transport.room.worker, |_| match self.closed() {
                 true => Ok(None),
-                false => Ok(Some(Command::with_app_data(
-                    Method::CloseProducer { producer },
-                    app_data,
-                ))),
+                false => Ok(Some(Command::by(side, Method::CloseProducer { producer }, app_data))),
             });
         match closed.await {
             Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
             other => other.map(drop),
         }
-    }
-
-    async fn change(
-        &self,
-        method: Method,
-        app_data: Value,
-        nothing_to_do: impl FnOnce(&ProducerState) -> bool,
-    ) -> Result<(), Error> {
-        let worker = self.node.transport.room.worker;
-        let reply = self.shared.call(worker, |_| {
-            let mut state = lock(&self.node.state);
-            if state.closed {
-                return Err(Error::closed(self.node.id));
-            }
-            if state.calls_under_way == 0 && nothing_to_do(&state) {
-                return Ok(None);
-            }
-            state.calls_under_way += 1;
-            Ok(Some(Command::with_app_data(method, app_data)))
-        });
-        reply.await.map(drop)
     }
 }
 

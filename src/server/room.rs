@@ -10,12 +10,17 @@ use serde_json::Value;
 use weir_channel::id::{RoomId, WorkerId};
 use weir_channel::message::{CreatePlainTransport, DumpPage, Method, Page, Remote, Reply, StatsPage};
 
+use super::audio_levels::AudioLevelsStream;
 use super::consumer::Consumer;
 use super::error::Error;
+use super::peer::{Joined, Peer, PeerOptions, admit_transport};
 use super::ports::PortCount;
 use super::producer::Producer;
+use super::rtp_capabilities::{RtpCapabilities, RtpCodecCapability};
+use super::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 use super::state::{Command, Note};
-use super::transport::{Transport, TransportNode};
+use super::steering::Side;
+use super::transport::{Owner, Transport, TransportNode};
 use super::{Shared, lock};
 
 /// A room asks its worker for no more pages than this, some millions of entries: more would be a worker that never ends.
@@ -27,6 +32,8 @@ const PAGES_MAX: usize = 10_000;
 pub struct RoomOptions {
     /// The worker that shall serve it; `None`: the one with the fewest rooms.
     pub worker: Option<WorkerId>,
+    /// The codecs that its peers may use; `None`: all that there are.
+    pub media_codecs: Option<Vec<RtpCodecCapability>>,
     /// Whatever the application likes to keep with the room.
     pub app_data: Value,
 }
@@ -83,15 +90,17 @@ pub struct Room {
 pub(crate) struct RoomNode {
     pub(crate) id: RoomId,
     pub(crate) worker: WorkerId,
+    pub(crate) rtp_capabilities: RtpCapabilities,
     pub(crate) app_data: Value,
     closed: AtomicBool,
 }
 
 impl RoomNode {
-    pub(crate) fn new(id: RoomId, worker: WorkerId, app_data: Value) -> Arc<Self> {
+    pub(crate) fn new(id: RoomId, worker: WorkerId, rtp_capabilities: RtpCapabilities, app_data: Value) -> Arc<Self> {
         Arc::new(Self {
             id,
             worker,
+            rtp_capabilities,
             app_data,
             closed: AtomicBool::new(false),
         })
@@ -133,6 +142,66 @@ impl Room {
     /// What it was created with.
     pub fn app_data(&self) -> &Value {
         &self.node.app_data
+    }
+
+    /// What its peers may send and receive, with the payload types and header extension ids that they receive under.
+    pub fn rtp_capabilities(&self) -> &RtpCapabilities {
+        &self.node.rtp_capabilities
+    }
+
+    /// Lets a peer in. It gets a consumer of everything that the other peers produce; their clients are told that it is
+    /// there, unless it is a spy.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when the name or the capabilities are not right, [`Error::DuplicatePeer`],
+    /// [`Error::TooMany`], [`Error::InvalidState`] when the room is closed.
+    pub fn create_peer(&self, options: PeerOptions) -> Result<Peer, Error> {
+        Ok(self.join(options)?.peer)
+    }
+
+    /// As [`Room::create_peer`]; also tells who is there, for the client that joins.
+    pub fn join(&self, options: PeerOptions) -> Result<Joined, Error> {
+        let (node, others) = lock(&self.shared.state).join(&self.node, options)?;
+        let peer = Peer::new(Arc::clone(&self.shared), node);
+        Ok(Joined { peer, others })
+    }
+
+    /// Its peer of this name.
+    pub fn peer(&self, name: &str) -> Option<Peer> {
+        let state = lock(&self.shared.state);
+        let node = Arc::clone(&state.room(self.node.id)?.peers.named(name)?.node);
+        Some(Peer::new(Arc::clone(&self.shared), node))
+    }
+
+    /// Its peers, in the order in which they joined.
+    pub fn peers(&self) -> Vec<Peer> {
+        let state = lock(&self.shared.state);
+        let entry = state.room(self.node.id);
+        let peers = entry.into_iter().flat_map(|entry| entry.peers.iter());
+        peers
+            .map(|peer| Peer::new(Arc::clone(&self.shared), Arc::clone(&peer.node)))
+            .collect()
+    }
+
+    /// How loud its producers are, every 500 ms, for as long as somebody keeps such a stream. The worker measures only then.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when the room is closed, and what the worker answers.
+    pub async fn audio_levels(&self) -> Result<AudioLevelsStream, Error> {
+        AudioLevelsStream::open(&self.shared, &self.node).await
+    }
+
+    /// Streams a producer of the room to an address, with the room's payload types: a transport and a consumer that are
+    /// nobody's.
+    ///
+    /// # Errors
+    /// As [`Room::create_plain_transport`] and [`Transport::consume`]; nothing of it is left then.
+    pub async fn create_rtp_streamer(
+        &self,
+        producer: &Producer,
+        options: RtpStreamerOptions,
+    ) -> Result<RtpStreamer, Error> {
+        RtpStreamer::create(self, producer, options).await
     }
 
     /// Its open transports, by id.
@@ -177,6 +246,14 @@ impl Room {
     /// [`Error::InvalidParameters`] when the options contradict each other, [`Error::PortsExhausted`] when no port is
     /// free, [`Error::InvalidState`] when the room is closed, and what the worker answers.
     pub async fn create_plain_transport(&self, options: PlainTransportOptions) -> Result<Transport, Error> {
+        self.make_plain_transport(options, None).await
+    }
+
+    pub(crate) async fn make_plain_transport(
+        &self,
+        options: PlainTransportOptions,
+        owner: Option<Owner>,
+    ) -> Result<Transport, Error> {
         self.node.check_open()?;
         let local_ip = self.local_ip(&options)?;
         let remote = options
@@ -206,6 +283,7 @@ impl Room {
         let node = TransportNode::new(
             &self.shared.settings,
             Arc::clone(&self.node),
+            owner,
             &request,
             sockets,
             options.app_data,
@@ -215,8 +293,11 @@ impl Room {
             note: Note::Transport(Arc::clone(&node)),
         };
         self.shared
-            .call_with_descriptors(self.node.worker, descriptors, |_| {
+            .call_with_descriptors(self.node.worker, descriptors, |state| {
                 self.node.check_open()?;
+                if let Some((peer, _)) = &node.owner {
+                    admit_transport(peer, state.peer(peer), &node)?;
+                }
                 Ok(Some(command))
             })
             .await?;
@@ -274,7 +355,7 @@ impl Room {
         let room = self.node.id;
         let closed = self.shared.call(self.node.worker, |_| match self.closed() {
             true => Ok(None),
-            false => Ok(Some(Command::with_app_data(Method::CloseRouter { room }, app_data))),
+            false => Ok(Some(Command::by(Side::Local, Method::CloseRouter { room }, app_data))),
         });
         match closed.await {
             // Its worker's death has closed it.

@@ -1,27 +1,35 @@
 //! The server's objects and what is known of them. One lock guards all of it.
 //!
-//! Invariant: what is here changes only when a worker has accepted a request, has told something unasked, or has died;
-//! never in the hope that it will. The link to a worker applies its answers in the order they arrive, before it
-//! resolves the caller, so a caller that gives up (or is dropped) changes nothing about what is known.
+//! Invariant: what a worker serves changes here only when the worker has accepted a request, has told something unasked, or
+//! has died; never in the hope that it will. The link to a worker applies its answers in the order they arrive, before it
+//! resolves the caller, so a caller that gives up (or is dropped) changes nothing about what is known. What no worker
+//! knows, such as a peer and its consumers that wait to be enabled, changes at once.
 
+mod answer;
+mod close;
+mod open;
 mod outlet;
+mod steer;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{Method, Profile, Remote, Reply, WorkerError};
+use weir_channel::message::{Method, Profile, Remote};
 
+use super::audio_levels::Listeners;
 use super::consumer::ConsumerNode;
-use super::desired::{Closed, ClosedObject, ConsumerParent, DesiredRoom};
-use super::error::Error;
-use super::event::{CloseCause, EventBus, EventKind, Originator};
-use super::lock;
+use super::desired::DesiredRoom;
+use super::event::{AudioLevel, EventBus, EventKind};
+use super::peer::{PeerEntry, PeerNode, Peers};
+use super::peer_notification::PeerNotification;
 use super::producer::ProducerNode;
 use super::room::RoomNode;
+use super::steering::Side;
 use super::supervision::Placed;
 use super::transport::{MirrorOutlet, TransportNode};
+use super::{Ids, lock};
 
 /// Everything that is known of rooms and what is in them.
 #[derive(Debug)]
@@ -31,6 +39,9 @@ pub(crate) struct State {
     producers: HashMap<ProducerId, Arc<ProducerNode>>,
     consumers: HashMap<ConsumerId, Arc<ConsumerNode>>,
     room_counts: HashMap<WorkerId, usize>,
+    ids: Arc<Ids>,
+    /// What follows from the last change and only a worker can do. The link takes it, under the same lock.
+    follow_ups: Vec<Command>,
     pub(crate) events: EventBus,
     closed: bool,
 }
@@ -39,6 +50,12 @@ pub(crate) struct State {
 pub(crate) struct RoomEntry {
     pub(crate) node: Arc<RoomNode>,
     pub(crate) desired: DesiredRoom,
+    pub(crate) peers: Peers,
+    pub(crate) listeners: Listeners,
+    /// The streamers' transports, each with its consumer.
+    streamers: BTreeMap<TransportId, ConsumerId>,
+    /// Those that peers' consumers are, or will be, sent under.
+    ssrcs: HashSet<u32>,
 }
 
 /// A request on its way to a worker, with what the supervisor needs to apply the answer.
@@ -52,23 +69,31 @@ pub(crate) struct Command {
 #[derive(Debug)]
 pub(crate) enum Note {
     None,
-    /// For the event that tells of it.
-    AppData(Value),
+    /// On whose behalf, and for the event that tells of it.
+    By(Side, Value),
     /// What will exist when the worker accepts.
     /// A room counts as on its way to its worker until this is dropped.
     Room(Arc<RoomNode>, Placed),
     Transport(Arc<TransportNode>),
     Producer(Arc<ProducerNode>),
     Consumer(Arc<ConsumerNode>),
+    /// As before, and the consumer is a streamer's.
+    Streamer(Arc<ConsumerNode>),
+    /// The consumer exists already; the worker gets to know it.
+    Enabling,
+    /// The peer is closed when all of its transports are.
+    OfClosingPeer(Arc<PeerNode>),
     /// The mirror a transport will have.
     Mirror(MirrorOutlet),
+    /// Nobody waits for it, so it is sent again if it came too late.
+    FollowUp,
 }
 
 impl Note {
-    fn into_app_data(self) -> Value {
+    fn into_side(self) -> (Side, Value) {
         match self {
-            Self::AppData(app_data) => app_data,
-            _ => Value::Null,
+            Self::By(side, app_data) => (side, app_data),
+            _ => (Side::Local, Value::Null),
         }
     }
 }
@@ -81,22 +106,24 @@ impl Command {
         }
     }
 
-    pub(crate) fn with_app_data(method: Method, app_data: Value) -> Self {
+    pub(crate) fn by(side: Side, method: Method, app_data: Value) -> Self {
         Self {
             method,
-            note: Note::AppData(app_data),
+            note: Note::By(side, app_data),
         }
     }
 }
 
 impl State {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(ids: Arc<Ids>) -> Self {
         Self {
             rooms: HashMap::new(),
             transports: HashMap::new(),
             producers: HashMap::new(),
             consumers: HashMap::new(),
             room_counts: HashMap::new(),
+            ids,
+            follow_ups: Vec::new(),
             events: EventBus::new(),
             closed: false,
         }
@@ -110,6 +137,10 @@ impl State {
         self.rooms.get(&id)
     }
 
+    pub(crate) fn room_mut(&mut self, id: RoomId) -> Option<&mut RoomEntry> {
+        self.rooms.get_mut(&id)
+    }
+
     pub(crate) fn rooms(&self) -> impl Iterator<Item = &RoomEntry> {
         self.rooms.values()
     }
@@ -117,6 +148,11 @@ impl State {
     /// How many open rooms a worker serves.
     pub(crate) fn rooms_of(&self, worker: WorkerId) -> usize {
         self.room_counts.get(&worker).copied().unwrap_or(0)
+    }
+
+    /// A peer with what is its own, while it is open.
+    pub(crate) fn peer(&self, node: &PeerNode) -> Option<&PeerEntry> {
+        self.rooms.get(&node.room.id)?.peers.get(node.key)
     }
 
     pub(crate) fn transport(&self, id: TransportId) -> Option<&Arc<TransportNode>> {
@@ -131,290 +167,17 @@ impl State {
         self.consumers.get(&id)
     }
 
-    /// Applies a worker's answer. What it returns is what the caller gets.
-    pub(crate) fn apply_answer(
-        &mut self,
-        command: Command,
-        result: Result<Reply, WorkerError>,
-    ) -> Result<Reply, Error> {
-        let Command { method, note } = command;
-        self.settle(&method);
-        let reply = match result {
-            Ok(reply) => reply,
-            Err(error) => return self.explain(&method, error),
-        };
-        match note {
-            Note::Room(node, _placed) => self.open_room(node)?,
-            Note::Transport(node) => self.open_transport(&method, node)?,
-            Note::Producer(node) => self.open_producer(&method, node)?,
-            Note::Consumer(node) => self.open_consumer(&method, node, &reply)?,
-            Note::Mirror(outlet) => self.change_outlet(&method, Some(outlet)),
-            note => self.change(&method, note.into_app_data()),
-        }
-        Ok(reply)
+    /// What the link is to send, in this order, before it unlocks the state.
+    pub(crate) fn take_follow_ups(&mut self) -> Vec<Command> {
+        std::mem::take(&mut self.follow_ups)
     }
 
-    /// The call that made this request is no longer under way.
-    fn settle(&self, method: &Method) {
-        match method {
-            Method::PauseProducer { producer }
-            | Method::ResumeProducer { producer }
-            | Method::SetProducerPreferredProfile { producer, .. } => {
-                if let Some(node) = self.producers.get(producer) {
-                    lock(&node.state).calls_under_way -= 1;
-                }
-            }
-            Method::PauseConsumer { consumer }
-            | Method::ResumeConsumer { consumer }
-            | Method::SetConsumerPreferredProfile { consumer, .. } => {
-                if let Some(node) = self.consumers.get(consumer) {
-                    lock(&node.state).calls_under_way -= 1;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A refusal because of an object that has been closed in the meantime is not the worker's fault: closing it again
-    /// is fine, everything else finds it closed.
-    fn explain(&self, method: &Method, error: WorkerError) -> Result<Reply, Error> {
-        let (object, known) = match &error {
-            WorkerError::UnknownRoom(id) => (id.to_string(), self.rooms.contains_key(id)),
-            WorkerError::UnknownTransport(id) => (id.to_string(), self.transports.contains_key(id)),
-            WorkerError::UnknownProducer(id) => (id.to_string(), self.producers.contains_key(id)),
-            WorkerError::UnknownConsumer(id) => (id.to_string(), self.consumers.contains_key(id)),
-            _ => return Err(error.into()),
-        };
-        if known {
-            return Err(error.into());
-        }
-        match method {
-            Method::CloseRouter { .. }
-            | Method::CloseTransport { .. }
-            | Method::CloseProducer { .. }
-            | Method::CloseConsumer { .. } => Ok(Reply::Done),
-            _ => Err(Error::closed(object)),
-        }
-    }
-
-    fn open_room(&mut self, node: Arc<RoomNode>) -> Result<(), Error> {
-        if self.closed {
-            node.close();
-            return Err(Error::closed("the server"));
-        }
-        self.events.emit(EventKind::RoomOpened {
-            room: node.id,
-            worker: node.worker,
-            app_data: node.app_data.clone(),
+    /// A worker is to be told something that nobody waits for.
+    pub(crate) fn follow_up(&mut self, method: Method) {
+        self.follow_ups.push(Command {
+            method,
+            note: Note::FollowUp,
         });
-        let desired = DesiredRoom::new(node.id);
-        *self.room_counts.entry(node.worker).or_default() += 1;
-        self.rooms.insert(node.id, RoomEntry { node, desired });
-        Ok(())
-    }
-
-    fn open_transport(&mut self, method: &Method, node: Arc<TransportNode>) -> Result<(), Error> {
-        let room = node.room.id;
-        let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;
-        entry.desired.accept(method);
-        self.events.emit(EventKind::TransportOpened {
-            transport: node.id,
-            room,
-            tuple: node.tuple(),
-            app_data: node.app_data.clone(),
-        });
-        self.transports.insert(node.id, node);
-        Ok(())
-    }
-
-    fn open_producer(&mut self, method: &Method, node: Arc<ProducerNode>) -> Result<(), Error> {
-        let (room, transport) = (node.transport.room.id, node.transport.id);
-        let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;
-        if !self.transports.contains_key(&transport) {
-            return Err(Error::closed(transport));
-        }
-        entry.desired.accept(method);
-        self.events.emit(EventKind::ProducerOpened {
-            producer: node.id,
-            room,
-            transport,
-            media: node.kind,
-            paused: lock(&node.state).paused,
-            app_data: node.app_data.clone(),
-        });
-        self.producers.insert(node.id, node);
-        Ok(())
-    }
-
-    fn open_consumer(&mut self, method: &Method, node: Arc<ConsumerNode>, reply: &Reply) -> Result<(), Error> {
-        let (room, transport, producer) = (node.transport.room.id, node.transport.id, node.producer.id);
-        let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;
-        if !self.transports.contains_key(&transport) {
-            return Err(Error::closed(transport));
-        }
-        if !self.producers.contains_key(&producer) {
-            return Err(Error::closed(producer));
-        }
-        entry.desired.accept(method);
-        let paused = {
-            let mut state = lock(&node.state);
-            // Answers come in order, so the worker's word and our own knowledge of the producer agree; its word counts.
-            state.source_paused = match reply {
-                Reply::ConsumerCreated { source_paused } => *source_paused,
-                _ => lock(&node.producer.state).paused,
-            };
-            (state.paused, state.source_paused)
-        };
-        self.events.emit(EventKind::ConsumerOpened {
-            consumer: node.id,
-            room,
-            transport,
-            producer,
-            media: node.producer.kind,
-            paused: paused.0,
-            source_paused: paused.1,
-            app_data: node.app_data.clone(),
-        });
-        self.consumers.insert(node.id, node);
-        Ok(())
-    }
-
-    fn change(&mut self, method: &Method, app_data: Value) {
-        match method {
-            Method::CloseRouter { room } => self.close_room(*room, app_data, CloseCause::Closed),
-            Method::CloseTransport { transport } => {
-                if let Some(room) = self.transports.get(transport).map(|node| node.room.id) {
-                    self.close_in(room, method, app_data);
-                }
-            }
-            Method::CloseProducer { producer } => {
-                if let Some(room) = self.producers.get(producer).map(|node| node.transport.room.id) {
-                    self.close_in(room, method, app_data);
-                }
-            }
-            Method::CloseConsumer { consumer } => {
-                if let Some(room) = self.consumers.get(consumer).map(|node| node.transport.room.id) {
-                    self.close_in(room, method, app_data);
-                }
-            }
-            Method::SetRemote { transport, remote } => self.set_remote(*transport, *remote, method),
-            Method::PauseProducer { producer } => self.pause_producer(*producer, true, method, app_data),
-            Method::ResumeProducer { producer } => self.pause_producer(*producer, false, method, app_data),
-            Method::SetProducerPreferredProfile { producer, profile } => {
-                self.prefer_of_producer(*producer, *profile, method);
-            }
-            Method::PauseConsumer { consumer } => self.pause_consumer(*consumer, true, method, app_data),
-            Method::ResumeConsumer { consumer } => self.pause_consumer(*consumer, false, method, app_data),
-            Method::SetConsumerPreferredProfile { consumer, profile } => {
-                self.prefer_of_consumer(*consumer, *profile, method);
-            }
-            Method::SetMaxBitrate { .. } | Method::StopMirroring { .. } => self.change_outlet(method, None),
-            // Creations come with their node, and the rest changes nothing that is known here.
-            _ => {}
-        }
-    }
-
-    fn set_remote(&mut self, transport: TransportId, remote: Remote, method: &Method) {
-        let Some(node) = self.transports.get(&transport) else {
-            return;
-        };
-        let room = node.room.id;
-        if let Some(entry) = self.rooms.get_mut(&room) {
-            entry.desired.accept(method);
-        }
-        if lock(&node.state).remote.replace(remote) != Some(remote) {
-            self.events.emit(EventKind::RemoteSet {
-                transport,
-                room,
-                remote,
-            });
-        }
-    }
-
-    fn pause_producer(&mut self, producer: ProducerId, paused: bool, method: &Method, app_data: Value) {
-        let Some(node) = self.producers.get(&producer) else {
-            return;
-        };
-        let room = node.transport.room.id;
-        let Some(entry) = self.rooms.get_mut(&room) else {
-            return;
-        };
-        entry.desired.accept(method);
-        if std::mem::replace(&mut lock(&node.state).paused, paused) == paused {
-            return;
-        }
-        let originator = Originator::Local;
-        self.events.emit(match paused {
-            true => EventKind::ProducerPaused {
-                producer,
-                room,
-                originator,
-                app_data,
-            },
-            false => EventKind::ProducerResumed {
-                producer,
-                room,
-                originator,
-                app_data,
-            },
-        });
-        for consumer in entry.desired.consumers_of(producer) {
-            let Some(node) = self.consumers.get(&consumer) else {
-                continue;
-            };
-            if std::mem::replace(&mut lock(&node.state).source_paused, paused) != paused {
-                self.events
-                    .emit(consumer_paused(consumer, room, paused, Originator::Source, Value::Null));
-            }
-        }
-    }
-
-    fn pause_consumer(&mut self, consumer: ConsumerId, paused: bool, method: &Method, app_data: Value) {
-        let Some(node) = self.consumers.get(&consumer) else {
-            return;
-        };
-        let room = node.transport.room.id;
-        if let Some(entry) = self.rooms.get_mut(&room) {
-            entry.desired.accept(method);
-        }
-        if std::mem::replace(&mut lock(&node.state).paused, paused) != paused {
-            self.events
-                .emit(consumer_paused(consumer, room, paused, Originator::Local, app_data));
-        }
-    }
-
-    fn prefer_of_producer(&mut self, producer: ProducerId, profile: Profile, method: &Method) {
-        let Some(node) = self.producers.get(&producer) else {
-            return;
-        };
-        let room = node.transport.room.id;
-        if let Some(entry) = self.rooms.get_mut(&room) {
-            entry.desired.accept(method);
-        }
-        if std::mem::replace(&mut lock(&node.state).preferred_profile, profile) != profile {
-            self.events.emit(EventKind::ProducerPreferredProfileSet {
-                producer,
-                room,
-                profile,
-            });
-        }
-    }
-
-    fn prefer_of_consumer(&mut self, consumer: ConsumerId, profile: Profile, method: &Method) {
-        let Some(node) = self.consumers.get(&consumer) else {
-            return;
-        };
-        let room = node.transport.room.id;
-        if let Some(entry) = self.rooms.get_mut(&room) {
-            entry.desired.accept(method);
-        }
-        if std::mem::replace(&mut lock(&node.state).preferred_profile, profile) != profile {
-            self.events.emit(EventKind::ConsumerPreferredProfileSet {
-                consumer,
-                room,
-                profile,
-            });
-        }
     }
 
     /// A worker says that a transport has learned its remote. Ignored when the transport is not the worker's, or gone.
@@ -437,7 +200,7 @@ impl State {
         });
     }
 
-    /// A worker says what it sends a consumer now. Ignored when the consumer is not the worker's, or gone.
+    /// A worker says what it sends a consumer now. Ignored when the consumer is not the worker's, or gone, or not enabled.
     pub(crate) fn change_effective_profile(
         &mut self,
         worker: WorkerId,
@@ -447,148 +210,48 @@ impl State {
         let Some(node) = self.consumers.get(&consumer) else {
             return;
         };
-        if node.transport.room.worker != worker {
-            return;
+        let room = node.room.id;
+        {
+            let mut state = lock(&node.state);
+            if node.room.worker != worker || state.transport.is_none() || state.effective_profile == profile {
+                return;
+            }
+            state.effective_profile = profile;
         }
-        let room = node.transport.room.id;
-        if std::mem::replace(&mut lock(&node.state).effective_profile, profile) != profile {
-            self.events.emit(EventKind::ConsumerEffectiveProfileChanged {
+        if let Some((receiver, peer_name)) = node.client() {
+            receiver.outbox.push(PeerNotification::ConsumerEffectiveProfileChanged {
                 consumer,
-                room,
+                peer_name,
                 profile,
             });
         }
-    }
-
-    /// Closes all rooms of a worker that died.
-    pub(crate) fn close_rooms_of(&mut self, worker: WorkerId, cause: &CloseCause) {
-        let mut rooms: Vec<RoomId> = self
-            .rooms
-            .values()
-            .filter(|entry| entry.node.worker == worker)
-            .map(|entry| entry.node.id)
-            .collect();
-        rooms.sort_unstable();
-        for room in rooms {
-            self.close_room(room, Value::Null, cause.clone());
-        }
-    }
-
-    /// Closes all rooms and lets no other be made.
-    pub(crate) fn close(&mut self) {
-        self.closed = true;
-        let mut rooms: Vec<RoomId> = self.rooms.keys().copied().collect();
-        rooms.sort_unstable();
-        for room in rooms {
-            self.close_room(room, Value::Null, CloseCause::ServerClosed);
-        }
-    }
-
-    fn close_room(&mut self, room: RoomId, app_data: Value, cause: CloseCause) {
-        let Some(mut entry) = self.rooms.remove(&room) else {
-            return;
-        };
-        entry.node.close();
-        if let Some(count) = self.room_counts.get_mut(&entry.node.worker) {
-            *count -= 1;
-        }
-        let cause_of_children = match &cause {
-            CloseCause::Closed => CloseCause::RoomClosed,
-            inherited => inherited.clone(),
-        };
-        self.events.emit(EventKind::RoomClosed {
+        self.events.emit(EventKind::ConsumerEffectiveProfileChanged {
+            consumer,
             room,
-            originator: Originator::Local,
-            app_data,
-            cause,
+            profile,
         });
-        let Closed(closed) = entry.desired.close_all();
-        for object in closed {
-            self.close_object(object, room, Value::Null, cause_of_children.clone());
-        }
     }
 
-    /// Closes what `method` closes, with its children. The app data belongs to the first; children get none.
-    fn close_in(&mut self, room: RoomId, method: &Method, mut app_data: Value) {
-        let Some(entry) = self.rooms.get_mut(&room) else {
+    /// A worker says how loud a room's producers were. Ignored when the room is not the worker's, or gone, or nobody
+    /// listens; producers that are gone are left out.
+    pub(crate) fn tell_audio_levels(&mut self, worker: WorkerId, room: RoomId, levels: &[(ProducerId, i8)]) {
+        let Some(entry) = self.rooms.get(&room) else {
             return;
         };
-        let Closed(closed) = entry.desired.accept(method);
-        for (index, object) in closed.into_iter().enumerate() {
-            let cause = match (index, object) {
-                (0, _) => CloseCause::Closed,
-                (_, ClosedObject::Consumer(_, ConsumerParent::Producer)) => CloseCause::ProducerClosed,
-                _ => CloseCause::TransportClosed,
+        if entry.node.worker != worker || !entry.listeners.any() {
+            return;
+        }
+        let known = levels.iter().filter_map(|(producer, level_dbov)| {
+            let node = self.producers.get(producer)?;
+            let level = AudioLevel {
+                producer: *producer,
+                level_dbov: (*level_dbov).clamp(-127, 0),
             };
-            self.close_object(object, room, app_data.take(), cause);
-        }
-    }
-
-    fn close_object(&mut self, object: ClosedObject, room: RoomId, app_data: Value, cause: CloseCause) {
-        let originator = Originator::Local;
-        match object {
-            ClosedObject::Transport(transport) => {
-                let Some(node) = self.transports.remove(&transport) else {
-                    return;
-                };
-                node.close();
-                self.events.emit(EventKind::TransportClosed {
-                    transport,
-                    room,
-                    originator,
-                    app_data,
-                    cause,
-                });
-            }
-            ClosedObject::Producer(producer) => {
-                let Some(node) = self.producers.remove(&producer) else {
-                    return;
-                };
-                lock(&node.state).closed = true;
-                self.events.emit(EventKind::ProducerClosed {
-                    producer,
-                    room,
-                    originator,
-                    app_data,
-                    cause,
-                });
-            }
-            ClosedObject::Consumer(consumer, _) => {
-                let Some(node) = self.consumers.remove(&consumer) else {
-                    return;
-                };
-                lock(&node.state).closed = true;
-                self.events.emit(EventKind::ConsumerClosed {
-                    consumer,
-                    room,
-                    originator,
-                    app_data,
-                    cause,
-                });
-            }
-        }
-    }
-}
-
-fn consumer_paused(
-    consumer: ConsumerId,
-    room: RoomId,
-    paused: bool,
-    originator: Originator,
-    app_data: Value,
-) -> EventKind {
-    match paused {
-        true => EventKind::ConsumerPaused {
-            consumer,
-            room,
-            originator,
-            app_data,
-        },
-        false => EventKind::ConsumerResumed {
-            consumer,
-            room,
-            originator,
-            app_data,
-        },
+            (node.transport.room.id == room).then(|| (Arc::clone(node), level))
+        });
+        let known: Vec<_> = known.collect();
+        let levels = known.iter().map(|(_, level)| *level).collect();
+        entry.listeners.tell(known);
+        self.events.emit(EventKind::AudioLevels { room, levels });
     }
 }

@@ -16,12 +16,15 @@ use weir_channel::message::{
 
 use super::consumer::{Consumer, ConsumerNode};
 use super::error::Error;
-use super::producer::{Producer, ProducerNode};
+use super::peer::{Peer, PeerNode};
+use super::producer::{Consumable, Producer, ProducerNode, made_up_cname};
 use super::room::{Room, RoomNode, complete_remote};
+use super::rtp_capabilities::consumer_parameters;
 use super::rtp_parameters::{ConsumerRtp, ConsumerSeat, ConsumerSsrcs, ProducerSeat, RtpParameters};
 use super::settings::Settings;
 use super::sockets::TransportSockets;
 use super::state::{Command, Note};
+use super::steering::Side;
 use super::{Shared, lock, random};
 
 pub(crate) use self::mirroring::MirrorOutlet;
@@ -43,6 +46,16 @@ pub struct Tuple {
     pub local_port: u16,
     /// Where packets come from and go to, once known.
     pub remote: Option<SocketAddr>,
+}
+
+/// What a client wants a transport for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// To send to the room.
+    Send,
+    /// To receive from it.
+    Recv,
 }
 
 /// How a producer is made.
@@ -98,10 +111,14 @@ pub struct Transport {
     node: Arc<TransportNode>,
 }
 
+pub(crate) type Owner = (Arc<PeerNode>, Option<Direction>);
+
 #[derive(Debug)]
 pub(crate) struct TransportNode {
     pub(crate) id: TransportId,
     pub(crate) room: Arc<RoomNode>,
+    /// The peer it belongs to, and what that wants it for.
+    pub(crate) owner: Option<Owner>,
     pub(crate) app_data: Value,
     comedia: bool,
     rtcp_mux: bool,
@@ -124,6 +141,7 @@ impl TransportNode {
     pub(crate) fn new(
         settings: &Settings,
         room: Arc<RoomNode>,
+        owner: Option<Owner>,
         request: &CreatePlainTransport,
         sockets: TransportSockets,
         app_data: Value,
@@ -132,6 +150,7 @@ impl TransportNode {
         Arc::new(Self {
             id: request.transport,
             room,
+            owner,
             app_data,
             comedia: request.comedia,
             rtcp_mux: request.rtcp_mux,
@@ -155,14 +174,18 @@ impl TransportNode {
         drop((sockets, mirror));
     }
 
-    fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         lock(&self.state).sockets.is_none()
     }
 
-    fn check_open(&self) -> Result<(), Error> {
-        match self.is_closed() {
-            true => Err(Error::closed(self.id)),
-            false => Ok(()),
+    /// Whether it, and the peer it belongs to, take calls.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.is_closed() {
+            return Err(Error::closed(self.id));
+        }
+        match &self.owner {
+            Some((peer, _)) => peer.check_open(),
+            None => Ok(()),
         }
     }
 
@@ -194,6 +217,21 @@ impl Transport {
     /// The room it belongs to.
     pub fn room(&self) -> Room {
         Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.room))
+    }
+
+    pub(crate) fn node(&self) -> &TransportNode {
+        &self.node
+    }
+
+    /// The peer it belongs to.
+    pub fn peer(&self) -> Option<Peer> {
+        let (peer, _) = self.node.owner.as_ref()?;
+        Some(Peer::new(Arc::clone(&self.shared), Arc::clone(peer)))
+    }
+
+    /// What its peer's client wants it for, if that was said.
+    pub fn direction(&self) -> Option<Direction> {
+        self.node.owner.as_ref().and_then(|(_, direction)| *direction)
     }
 
     /// Whether it is closed.
@@ -240,11 +278,14 @@ impl Transport {
             .map(drop)
     }
 
-    /// Makes a producer: a track that the remote sends on this transport.
+    /// Makes a producer: a track that the remote sends on this transport. On a peer's transport it is the peer's, and every
+    /// other peer of the room gets a consumer of it, which its client is told to enable. A producer that is nobody's is
+    /// consumed where [`Transport::consume`] says, and by no peer.
     ///
     /// # Errors
-    /// [`Error::InvalidParameters`] when the RTP parameters are not right, [`Error::InvalidState`] when the transport is
-    /// closed, and what the worker answers, e.g. that an SSRC is in use on this transport.
+    /// [`Error::InvalidParameters`] when the RTP parameters are not right, when the room does not have the codecs of a
+    /// peer's producer, or when the peer is a spy; [`Error::InvalidState`] when the transport is closed;
+    /// [`Error::TooMany`]; and what the worker answers, e.g. that an SSRC is in use on this transport.
     pub async fn produce(&self, options: ProducerOptions) -> Result<Producer, Error> {
         let seat = ProducerSeat {
             room: self.node.room.id,
@@ -254,20 +295,45 @@ impl Transport {
             preferred_profile: options.preferred_profile,
             paused: options.paused,
         };
-        let request = options
-            .rtp_parameters
-            .create_producer(seat)
-            .map_err(Error::InvalidParameters)?;
-        let node = ProducerNode::new(seat, Arc::clone(&self.node), options.rtp_parameters, options.app_data);
+        let mut rtp_parameters = options.rtp_parameters;
+        let request = rtp_parameters.create_producer(seat).map_err(Error::InvalidParameters)?;
+        let consumable = match &self.node.owner {
+            None => {
+                // All consumers of the producer share it (spec §5.6).
+                rtp_parameters.rtcp.cname.get_or_insert_with(made_up_cname);
+                None
+            }
+            Some((peer, _)) if peer.spy => {
+                return Err(Error::InvalidParameters(
+                    "a spy peer cannot send media to the room".to_owned(),
+                ));
+            }
+            Some((peer, _)) => {
+                let cname = &mut rtp_parameters.rtcp.cname;
+                cname.get_or_insert_with(|| peer.cname.clone());
+                let capabilities = &self.node.room.rtp_capabilities;
+                let consumable = Consumable::derive(options.kind, &rtp_parameters, capabilities)
+                    .map_err(|reason| Error::InvalidParameters(format!("wrong RTP parameters: {reason}")))?;
+                Some(consumable)
+            }
+        };
+        let transport = Arc::clone(&self.node);
+        let node = ProducerNode::new(seat, transport, rtp_parameters, consumable, options.app_data);
         let command = Command {
             method: Method::CreateProducer(request),
             note: Note::Producer(Arc::clone(&node)),
         };
-        self.call(command).await?;
+        self.shared
+            .call(self.node.room.worker, |state| {
+                state.admit_producer(&self.node)?;
+                Ok(Some(command))
+            })
+            .await?;
         Ok(Producer::new(Arc::clone(&self.shared), node))
     }
 
-    /// Makes a consumer: a producer of the same room, as the remote of this transport receives it.
+    /// Makes a consumer: a producer of the same room, as the remote of this transport receives it. It belongs to no peer,
+    /// and closes with the transport.
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is no such producer, [`Error::InvalidParameters`] when it is in another room or the
@@ -286,6 +352,31 @@ impl Transport {
                 producer.id, producer.transport.room.id, self.node.id, self.node.room.id
             )));
         }
+        self.make_consumer(&producer, options, None, Note::Consumer).await
+    }
+
+    /// A streamer's consumer: with the room's payload types, if the producer has such.
+    pub(crate) async fn stream(&self, producer: &Producer) -> Result<Consumer, Error> {
+        let known = lock(&self.shared.state).producer(producer.id()).cloned();
+        let producer = known.ok_or_else(|| Error::closed(producer.id()))?;
+        if producer.transport.room.id != self.node.room.id {
+            return Err(Error::InvalidParameters(format!(
+                "{} is in {}; it can be streamed from there, not from {}",
+                producer.id, producer.transport.room.id, self.node.room.id
+            )));
+        }
+        let consumable = producer.consumable.as_ref();
+        self.make_consumer(&producer, ConsumerOptions::default(), consumable, Note::Streamer)
+            .await
+    }
+
+    async fn make_consumer(
+        &self,
+        producer: &Arc<ProducerNode>,
+        options: ConsumerOptions,
+        consumable: Option<&Consumable>,
+        note: fn(Arc<ConsumerNode>) -> Note,
+    ) -> Result<Consumer, Error> {
         let seat = ConsumerSeat {
             room: self.node.room.id,
             transport: self.node.id,
@@ -301,25 +392,31 @@ impl Transport {
                 media: options.rtp.ssrc.unwrap_or_else(|| random() as u32),
                 rtx: options.rtp.rtx_ssrc.unwrap_or_else(|| random() as u32),
             };
-            let (request, rtp_parameters) = producer
-                .rtp_parameters
-                .create_consumer(seat, &options.rtp, ssrcs)
-                .map_err(Error::InvalidParameters)?;
-            let node = ConsumerNode::new(
+            let made = match consumable {
+                None => producer.rtp_parameters.create_consumer(seat, &options.rtp, ssrcs),
+                Some(consumable) => {
+                    let capabilities = &self.node.room.rtp_capabilities;
+                    let parameters = consumer_parameters(&consumable.parameters, capabilities).with_ssrcs(ssrcs);
+                    let request = parameters.consumer_request(seat, consumable.mapping.payload_types());
+                    request.map(|request| (request, parameters))
+                }
+            };
+            let (request, rtp_parameters) = made.map_err(Error::InvalidParameters)?;
+            let node = ConsumerNode::on_transport(
                 seat,
                 Arc::clone(&self.node),
-                Arc::clone(&producer),
+                Arc::clone(producer),
                 rtp_parameters,
                 options.app_data.clone(),
             );
             let command = Command {
                 method: Method::CreateConsumer(request),
-                note: Note::Consumer(Arc::clone(&node)),
+                note: note(Arc::clone(&node)),
             };
             match self.call(command).await {
                 Ok(_) => return Ok(Consumer::new(Arc::clone(&self.shared), node)),
-                Err(Error::Worker(WorkerError::SsrcInUse { .. }))
-                    if (options.rtp.ssrc.is_none() || options.rtp.rtx_ssrc.is_none()) && tries < SSRC_TRIES => {}
+                Err(Error::Worker(WorkerError::SsrcInUse { ssrc, .. }))
+                    if is_made_up(ssrc, ssrcs, &options.rtp) && tries < SSRC_TRIES => {}
                 Err(error) => return Err(error),
             }
         }
@@ -338,16 +435,28 @@ impl Transport {
         }
     }
 
-    /// Closes it with its producers (and their consumers) and its consumers. Closing what is closed is fine, and does
-    /// nothing.
+    /// Closes it with its producers (and their consumers). Consumers of peers that are sent on it lose it and can be enabled
+    /// on another one; other consumers on it are closed. Closing what is closed is fine, and does nothing.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
+        self.close_by(Side::Local, app_data).await
+    }
+
+    /// Closes it without waiting for that.
+    pub(crate) fn abandon(&self) {
+        let mut state = lock(&self.shared.state);
+        if !self.closed() {
+            let transport = self.node.id;
+            state.follow_up(Method::CloseTransport { transport });
+            self.shared.send_follow_ups(self.node.room.worker, &mut state);
+        }
+    }
+
+    /// [`Transport::close`] for one of the two who may.
+    pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let transport = self.node.id;
         let closed = self.shared.call(self.node.room.worker, |_| match self.closed() {
             true => Ok(None),
-            false => Ok(Some(Command::with_app_data(
-                Method::CloseTransport { transport },
-                app_data,
-            ))),
+            false => Ok(Some(Command::by(side, Method::CloseTransport { transport }, app_data))),
         });
         match closed.await {
             Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
@@ -373,6 +482,11 @@ impl Transport {
             })
             .await
     }
+}
+
+/// Whether an SSRC was drawn, and so another one can be.
+fn is_made_up(ssrc: u32, drawn: ConsumerSsrcs, wanted: &ConsumerRtp) -> bool {
+    (wanted.ssrc.is_none() && ssrc == drawn.media) || (wanted.rtx_ssrc.is_none() && ssrc == drawn.rtx)
 }
 
 impl fmt::Debug for Transport {

@@ -53,7 +53,7 @@ impl List {
             table.row([
                 consumer.id.0.into(),
                 consumer.room.0.into(),
-                consumer.transport.0.into(),
+                Cell::or_none(consumer.transport.map(|transport| transport.0)),
                 consumer.producer.0.into(),
                 consumer.kind.into(),
                 state(consumer.paused, consumer.source_paused),
@@ -160,7 +160,10 @@ impl Command {
                 output.pairs(&[
                     ("consumer", consumer.id.0.into()),
                     ("room", consumer.room.0.into()),
-                    ("transport", consumer.transport.0.into()),
+                    (
+                        "transport",
+                        Cell::or_none(consumer.transport.map(|transport| transport.0)),
+                    ),
                     ("producer", consumer.producer.0.into()),
                     ("kind", consumer.kind.into()),
                     ("state", state(consumer.paused, consumer.source_paused)),
@@ -242,8 +245,8 @@ impl Create {
             .await?;
         let consumer: ConsumerView = client.read(answer.clone())?;
         let line = format!(
-            "{} of {} opened on {}",
-            consumer.id, consumer.producer, consumer.transport
+            "{} of {} opened on transport {}",
+            consumer.id, consumer.producer, self.transport
         );
         output.done(&answer, line)
     }

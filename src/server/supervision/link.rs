@@ -106,20 +106,35 @@ impl Link {
         state: &Mutex<State>,
         lane: Lane,
         descriptors: Vec<OwnedFd>,
-        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+        plan: impl FnOnce(&mut State) -> Result<Vec<Command>, Error>,
     ) -> Result<Reply, Error> {
         let queue = self.queue(lane);
         // An error means that the conversation has ended, which `enqueue` says better.
         let room = Arc::clone(&queue.room).acquire_owned().await.ok();
         let answer = {
             let mut state = lock(state);
-            let Some(command) = plan(&mut state)? else {
+            let planned = plan(&mut state);
+            self.follow_up(&mut state);
+            let mut commands = planned?;
+            let Some(last) = commands.pop() else {
                 return Ok(Reply::Done);
             };
-            debug_assert_eq!(Lane::of_method(&command.method), lane);
-            self.enqueue(command, self.timeout, descriptors, room)?
+            for command in commands {
+                // Nobody waits for these: the last one is answered last. There are as many as a peer has transports.
+                let _ = self.enqueue(command, self.timeout, Vec::new(), None)?;
+            }
+            debug_assert_eq!(Lane::of_method(&last.method), lane);
+            self.enqueue(last, self.timeout, descriptors, room)?
         };
         answer.await.unwrap_or_else(|_| Err(self.death()))
+    }
+
+    /// Queues what follows from a change of the state, before anybody else can see the change.
+    pub(crate) fn follow_up(&self, state: &mut State) {
+        for command in state.take_follow_ups() {
+            // When the conversation has ended, what they are about is closed, or about to be.
+            let _ = self.enqueue(command, self.timeout, Vec::new(), None);
+        }
     }
 
     /// Queues a command of the supervisor's own, which needs no room in the queue.
@@ -206,7 +221,12 @@ impl Link {
                 response.id
             )));
         };
-        let outcome = lock(state).apply_answer(command, response.result);
+        let outcome = {
+            let mut state = lock(state);
+            let outcome = state.apply_answer(command, response.result);
+            self.follow_up(&mut state);
+            outcome
+        };
         if let Some(waiter) = waiter {
             // An error says that the caller has stopped waiting.
             let _ = waiter.send(outcome);
@@ -283,8 +303,7 @@ fn notice(worker: WorkerId, notification: Notification, state: &Mutex<State>) {
         Notification::EffectiveProfileChanged { consumer, profile } => {
             lock(state).change_effective_profile(worker, consumer, profile);
         }
-        // Nobody has asked for them yet.
-        Notification::AudioLevels { .. } => {}
+        Notification::AudioLevels { room, levels } => lock(state).tell_audio_levels(worker, room, &levels),
         Notification::Log(line) => worker_log::repeat(worker, &line),
         Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
     }

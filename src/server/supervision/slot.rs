@@ -106,13 +106,14 @@ impl Slot {
         state: &Mutex<State>,
         lane: Lane,
         descriptors: Vec<OwnedFd>,
-        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+        plan: impl FnOnce(&mut State) -> Result<Vec<Command>, Error>,
     ) -> Result<Reply, Error> {
         let Some(link) = self.link() else {
             // What was the worker's is closed, which the plan finds out.
-            return match plan(&mut lock(state))? {
-                None => Ok(Reply::Done),
-                Some(_) => Err(self.death()),
+            let commands = plan(&mut lock(state))?;
+            return match commands.is_empty() {
+                true => Ok(Reply::Done),
+                false => Err(self.death()),
             };
         };
         link.call(state, lane, descriptors, plan).await

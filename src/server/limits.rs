@@ -1,0 +1,20 @@
+//! How much of everything a room's peers may have. Clients are hostile: each thing that a client can ask for is counted.
+
+/// Peers in one room. Each of them receives from all others, so a room's consumers grow with the square.
+pub(super) const PEERS_MAX: usize = 1_000;
+
+/// Bytes in a peer's name.
+pub(super) const PEER_NAME_BYTES_MAX: usize = 255;
+
+/// Transports of one peer, each of which holds ports and descriptors. Clients of mediasoup v2 make two.
+pub(super) const TRANSPORTS_PER_PEER_MAX: usize = 16;
+
+/// Producers of one peer: a microphone, cameras and screens, with room to spare. Each costs every other peer a consumer.
+pub(super) const PRODUCERS_PER_PEER_MAX: usize = 32;
+
+/// Consumers that a room makes by itself for its peers. At about 1 KiB each, a room is held to some 100 MiB.
+pub(super) const CONSUMERS_PER_ROOM_MAX: usize = 100_000;
+
+/// Notifications that wait for a peer's client before it is given up. A client that joins the largest room that
+/// [`CONSUMERS_PER_ROOM_MAX`] allows hears of each peer's two producers one by one and still fits in.
+pub(super) const NOTIFICATIONS_MAX: usize = 4_096;
