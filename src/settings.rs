@@ -17,7 +17,7 @@
 //! ```
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -28,6 +28,7 @@ use serde::{Deserialize, Deserializer};
 use toml::de::DeTable;
 use weir_channel::message::LogLevel;
 
+use crate::http::AccessToken;
 use crate::server::{Family, LogSettings, LogTag, PortRange, Settings};
 
 /// Names further apart than this are not taken for typing errors of each other.
@@ -116,6 +117,29 @@ pub struct SettingsFlags {
     /// How long packets may wait under load for others of their train, in microseconds; 0: not at all [default: 200]
     #[arg(long, env = "WEIR_COALESCING_US_MAX", value_name = "US")]
     pub coalescing_us_max: Option<u32>,
+
+    /// Serve the control interface on this TCP address too; needs a token
+    #[arg(long, env = "WEIR_HTTP_LISTEN", value_name = "IP:PORT")]
+    pub http_listen: Option<SocketAddr>,
+
+    /// The token that callers over TCP must send. Others of this machine see what is on a command line: better in the
+    /// environment, or in a file
+    #[arg(long, env = "WEIR_HTTP_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[serde(deserialize_with = "parsed")]
+    pub http_token: Option<AccessToken>,
+
+    /// The file that has this token
+    #[arg(long, env = "WEIR_HTTP_TOKEN_FILE", value_name = "FILE")]
+    pub http_token_file: Option<PathBuf>,
+}
+
+/// Where the control interface is served beside its Unix socket, and for whom.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TcpAccess {
+    /// The address.
+    pub listen: SocketAddr,
+    /// What callers must know.
+    pub token: AccessToken,
 }
 
 /// What is wrong with the settings, in a sentence that names the place.
@@ -129,9 +153,42 @@ impl SettingsFlags {
     /// # Errors
     /// When the file cannot be read or understood, or when the settings make no sense together.
     pub fn load(self) -> Result<Settings, SettingsError> {
+        self.with_file()?.settings()
+    }
+
+    /// These, then those of the file that `config` names.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood.
+    pub fn with_file(self) -> Result<Self, SettingsError> {
         match &self.config {
-            None => self.settings(),
-            Some(path) => Self::from_file(path)?.overlaid_with(self).settings(),
+            None => Ok(self),
+            Some(path) => Ok(Self::from_file(path)?.overlaid_with(self)),
+        }
+    }
+
+    /// Whether to serve TCP, and for whom. Ignores `config`.
+    ///
+    /// # Errors
+    /// When there is an address and no token, or two tokens, or when the token's file cannot be used.
+    pub fn tcp_access(&self) -> Result<Option<TcpAccess>, SettingsError> {
+        let token = match (&self.http_token, &self.http_token_file) {
+            (Some(_), Some(_)) => {
+                return Err(SettingsError(
+                    "http_token and http_token_file are both set; leave one out".to_owned(),
+                ));
+            }
+            (Some(token), None) => Some(token.clone()),
+            (None, Some(path)) => Some(token_in(path)?),
+            (None, None) => None,
+        };
+        match (self.http_listen, token) {
+            (Some(listen), Some(token)) => Ok(Some(TcpAccess { listen, token })),
+            (None, _) => Ok(None),
+            (Some(listen), None) => Err(SettingsError(format!(
+                "http_listen = {listen} needs a token, because whoever reaches that address could command the server; \
+                 set http_token_file or http_token"
+            ))),
         }
     }
 
@@ -226,8 +283,18 @@ impl SettingsFlags {
             request_timeout: above.request_timeout.or(self.request_timeout),
             close_timeout: above.close_timeout.or(self.close_timeout),
             coalescing_us_max: above.coalescing_us_max.or(self.coalescing_us_max),
+            http_listen: above.http_listen.or(self.http_listen),
+            http_token: above.http_token.or(self.http_token),
+            http_token_file: above.http_token_file.or(self.http_token_file),
         }
     }
+}
+
+/// The token in a file, which may end its line.
+fn token_in(path: &Path) -> Result<AccessToken, SettingsError> {
+    let named = |error: &dyn fmt::Display| SettingsError(format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+    text.trim_end().parse().map_err(|error: String| named(&error))
 }
 
 /// The variables among `names` that start with `WEIR_` but that no option of the command reads, each as a sentence.
@@ -311,6 +378,11 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+fn parsed<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let complain = |error| serde::de::Error::custom(format!("{text:?} is not a time like 500ms or 5s: {error}"));
@@ -364,13 +436,17 @@ mod tests {
         request_timeout = "4s"
         close_timeout = "5s"
         coalescing_us_max = 7
+        http_listen = "127.0.0.1:8080"
+        http_token = "0123456789abcdef"
+        http_token_file = "/etc/weir/token"
     "#;
 
     const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rtp,net --rtc-ipv4 127.0.0.1 \
         --rtc-ipv6 off --rtc-announced-ipv4 192.0.2.1 --rtc-announced-ipv6 2001:db8::1 --rtc-ports 20000-20099 \
         --socket-receive-buffer 65536 --socket-send-buffer 64K --worker-binary /usr/libexec/weir-worker \
         --start-timeout 1s --ping-interval 2s --ping-timeout 3s --request-timeout 4s --close-timeout 5s \
-        --coalescing-us-max 7";
+        --coalescing-us-max 7 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
+        --http-token-file /etc/weir/token";
 
     #[test]
     fn a_file_and_the_command_line_say_the_same_things() {
@@ -447,6 +523,33 @@ mod tests {
             let error = flags(line).load().unwrap_err().to_string();
             assert!(error.contains(complaint), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn tcp_is_served_with_a_token_only() {
+        let access = |line: &str| flags(line).tcp_access();
+        assert_eq!(access("").unwrap(), None);
+        assert_eq!(access("--http-token 0123456789abcdef").unwrap(), None);
+        let error = access("--http-listen 127.0.0.1:8080").unwrap_err().to_string();
+        assert!(error.contains("127.0.0.1:8080 needs a token"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "fedcba9876543210\n").unwrap();
+        let file = format!("--http-listen [::1]:80 --http-token-file {}", path.display());
+        let both = format!("{file} --http-token 0123456789abcdef");
+        assert!(access(&both).unwrap_err().to_string().contains("both set"));
+        let found = access(&file).unwrap().unwrap();
+        assert_eq!(found.listen, "[::1]:80".parse().unwrap());
+        assert!(found.token.is(b"fedcba9876543210"));
+        std::fs::write(&path, "short").unwrap();
+        let error = access(&file).unwrap_err().to_string();
+        assert!(error.starts_with(&path.display().to_string()), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        assert!(access(&file).is_err());
+        let error = SettingsFlags::from_toml("http_token = \"short\"")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("16 to 1024 characters"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod ready;
 
 use std::fmt::Display;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 use weir::http::{self, ControlOptions, ControlSocket, Limits};
-use weir::settings::{SettingsFlags, unknown_variables};
+use weir::settings::{SettingsFlags, TcpAccess, unknown_variables};
 use weir::{Server, Settings};
 
 use log::{LogFormat, LogLevelHandle};
@@ -50,8 +52,12 @@ pub(crate) struct ServeArgs {
 impl ServeArgs {
     /// Serves until a signal ends it. `weir` is the whole program's command line, which knows all variables.
     pub(crate) fn run(self, weir: &clap::Command) -> ExitCode {
-        let settings = match self.settings.load() {
-            Ok(settings) => settings,
+        let loaded = self.settings.with_file().and_then(|flags| {
+            let tcp = flags.tcp_access()?;
+            Ok((flags.settings()?, tcp))
+        });
+        let (settings, tcp) = match loaded {
+            Ok(loaded) => loaded,
             Err(error) => {
                 complain(&error);
                 return ExitCode::from(USAGE);
@@ -69,7 +75,7 @@ impl ServeArgs {
                 return ExitCode::FAILURE;
             }
         };
-        match runtime.block_on(serve(self.control, settings, log)) {
+        match runtime.block_on(serve(self.control, tcp, settings, log)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&format_args!("{error:#}"));
@@ -84,7 +90,12 @@ fn complain(error: &dyn Display) {
     let _ = writeln!(std::io::stderr(), "weir: {error}");
 }
 
-async fn serve(control: Option<PathBuf>, settings: Settings, log: LogLevelHandle) -> anyhow::Result<()> {
+async fn serve(
+    control: Option<PathBuf>,
+    tcp: Option<TcpAccess>,
+    settings: Settings,
+    log: LogLevelHandle,
+) -> anyhow::Result<()> {
     // Before anything is made that a signal would leave behind.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let close_timeout = settings.close_timeout + CLOSE_MARGIN;
@@ -95,6 +106,15 @@ async fn serve(control: Option<PathBuf>, settings: Settings, log: LogLevelHandle
     let path = control.unwrap_or_else(http::default_path);
     // Before the workers, because it is what fails when a server is running already.
     let (socket, listener) = ControlSocket::bind(&path)?;
+    let tcp = match tcp {
+        Some(TcpAccess { listen, token }) => {
+            let listener = TcpListener::bind(listen).await;
+            Some((listener.with_context(|| format!("cannot listen on {listen}"))?, token))
+        }
+        None => None,
+    };
+    // With port 0 the system has chosen one.
+    let tcp_address = tcp.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
     let server = tokio::select! {
         server = Server::start(settings) => server.context("cannot start")?,
         // The workers that are up by now end with what is dropped here.
@@ -109,8 +129,12 @@ async fn serve(control: Option<PathBuf>, settings: Settings, log: LogLevelHandle
         ..ControlOptions::default()
     };
     let app = http::app(server.clone(), options);
+    let serving_tcp = tcp.map(|(listener, token)| {
+        let app = http::guarded(app.clone(), token);
+        tokio::spawn(http::serve(listener, app, limits, closing.clone()))
+    });
     let serving = tokio::spawn(http::serve(listener, app, limits, closing));
-    announce(&server, &socket);
+    announce(&server, &socket, tcp_address);
 
     let name = signals.next().await;
     info!(signal = name, "closing");
@@ -119,6 +143,9 @@ async fn serve(control: Option<PathBuf>, settings: Settings, log: LogLevelHandle
     // Streams of events end after the server's last event, so the server closes first.
     let closed = async {
         server.close().await;
+        if let Some(serving_tcp) = serving_tcp {
+            serving_tcp.await?;
+        }
         serving.await
     };
     tokio::select! {
@@ -137,16 +164,17 @@ async fn serve(control: Option<PathBuf>, settings: Settings, log: LogLevelHandle
 }
 
 /// Says on standard output, and to the service manager if there is one, that clients can connect.
-fn announce(server: &Server, socket: &ControlSocket) {
+fn announce(server: &Server, socket: &ControlSocket, tcp: Option<SocketAddr>) {
     let workers = server.workers().len();
     let plural = if workers == 1 { "" } else { "s" };
     let version = env!("CARGO_PKG_VERSION");
     let path = socket.path().display();
-    info!(workers, control = %path, "ready");
+    let also = tcp.map(|address| format!(" and {address}")).unwrap_or_default();
+    info!(workers, control = %path, tcp = tcp.map(tracing::field::display), "ready");
     // Nobody has to read it.
     let _ = writeln!(
         std::io::stdout(),
-        "weir {version} is ready: {workers} worker{plural}, control socket {path}"
+        "weir {version} is ready: {workers} worker{plural}, control socket {path}{also}"
     );
     let _ = std::io::stdout().flush();
     ready::notify("READY=1");

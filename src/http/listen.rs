@@ -1,11 +1,13 @@
-//! Serving HTTP/1.1 on the control socket: who may speak, how many at once, and how long each step may take.
+//! Serving HTTP/1.1 on the control socket, and on TCP: who may speak, how many at once, and how long each step may take.
 //!
 //! Owns the connections; knows nothing of what is served on them. Every wait on a client is bounded: for its request
 //! head ([`Limits::head`]), for its body ([`super::extract`]), and for it to take an answer ([`Limits::stall`]).
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::unistd::geteuid;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
@@ -58,9 +60,79 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long to leave the listener alone when the process has no descriptor left for another connection.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
+/// Where connections come from.
+pub trait Listen: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next one.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Whose it is; `None`: somebody's who may not speak.
+    fn caller(stream: &Self::Stream) -> Option<Caller>;
+}
+
+/// Who speaks on a connection, for the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Caller {
+    /// A process of this machine, if the kernel says which.
+    Process(Option<i32>),
+    /// Somebody on the network.
+    Remote(SocketAddr),
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(Some(pid)) => pid.fmt(f),
+            Self::Process(None) => f.write_str("-"),
+            Self::Remote(address) => address.fmt(f),
+        }
+    }
+}
+
+/// The control socket: for its own user and root.
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Self::accept(self).await.map(|(stream, _)| stream)
+    }
+
+    fn caller(stream: &UnixStream) -> Option<Caller> {
+        match stream.peer_cred() {
+            Ok(peer) if permits(peer.uid(), geteuid().as_raw()) => return Some(Caller::Process(peer.pid())),
+            Ok(peer) => warn!(
+                uid = peer.uid(),
+                pid = peer.pid(),
+                "refused a control connection of another user"
+            ),
+            Err(error) => warn!(%error, "refused a control connection: cannot tell whose it is"),
+        }
+        None
+    }
+}
+
+/// TCP: for everybody; what is served there must look after itself ([`guarded`](super::guarded)).
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = Self::accept(self).await?;
+        // Answers and events are written whole; there is nothing to wait for. A failure costs nothing but that.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    fn caller(stream: &TcpStream) -> Option<Caller> {
+        // No address: it is gone already.
+        stream.peer_addr().ok().map(Caller::Remote)
+    }
+}
+
 /// Serves `app` until `closing` becomes true (or its sender is gone), then lets requests that are under way finish, for
 /// at most [`Limits::close`].
-pub async fn serve(listener: UnixListener, app: Router, limits: Limits, mut closing: watch::Receiver<bool>) {
+pub async fn serve<L: Listen>(listener: L, app: Router, limits: Limits, mut closing: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     let mut close = pin!(closed(closing.clone()));
@@ -74,7 +146,11 @@ pub async fn serve(listener: UnixListener, app: Router, limits: Limits, mut clos
             accepted = accept(&listener, &slots) => accepted,
         };
         match accepted {
-            Ok(stream) => drop(connections.spawn(connection(stream, slot, app.clone(), limits, closing.clone()))),
+            Ok(stream) => {
+                if let Some(caller) = L::caller(&stream) {
+                    connections.spawn(connection(stream, caller, slot, app.clone(), limits, closing.clone()));
+                }
+            }
             Err(error) => {
                 warn!(%error, "cannot accept a control connection");
                 sleep(ACCEPT_BACK_OFF).await;
@@ -95,13 +171,13 @@ pub async fn serve(listener: UnixListener, app: Router, limits: Limits, mut clos
 }
 
 /// Waits for a free slot first: who finds none stays in the kernel's queue.
-async fn accept(
-    listener: &UnixListener,
+async fn accept<L: Listen>(
+    listener: &L,
     slots: &Arc<Semaphore>,
-) -> (Option<OwnedSemaphorePermit>, io::Result<UnixStream>) {
+) -> (Option<OwnedSemaphorePermit>, io::Result<L::Stream>) {
     // The semaphore is never closed, so there always is a permit in the end.
     let slot = Arc::clone(slots).acquire_owned().await.ok();
-    (slot, listener.accept().await.map(|(stream, _)| stream))
+    (slot, listener.accept().await)
 }
 
 /// Ends when the server closes.
@@ -124,24 +200,14 @@ fn permits(uid: u32, own: u32) -> bool {
     uid == own || uid == 0
 }
 
-async fn connection(
-    stream: UnixStream,
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    caller: Caller,
     slot: Option<OwnedSemaphorePermit>,
     app: Router,
     limits: Limits,
     closing: watch::Receiver<bool>,
 ) {
-    let caller = match stream.peer_cred() {
-        Ok(peer) if permits(peer.uid(), geteuid().as_raw()) => peer.pid(),
-        Ok(peer) => {
-            return warn!(
-                uid = peer.uid(),
-                pid = peer.pid(),
-                "refused a control connection of another user"
-            );
-        }
-        Err(error) => return warn!(%error, "refused a control connection: cannot tell whose it is"),
-    };
     let slot = Arc::new(slot);
     let app = TowerToHyperService::new(app);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -166,9 +232,9 @@ async fn connection(
             let status = response.status().as_u16();
             // Who changed what is worth knowing later; who looked at what is not.
             if method.is_safe() {
-                debug!(%method, path, status, caller, "control request");
+                debug!(%method, path, status, %caller, "control request");
             } else {
-                info!(%method, path, status, caller, "control request");
+                info!(%method, path, status, %caller, "control request");
             }
             Ok::<Response, Infallible>(response)
         }

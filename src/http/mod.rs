@@ -1,4 +1,4 @@
-//! The control interface: HTTP and JSON on a Unix socket, for operators and for programs beside the server.
+//! The control interface: HTTP and JSON on a Unix socket, and on TCP for those who know a token.
 //!
 //! [`ControlSocket`] takes the socket's path, [`serve`] answers on it what [`app`] defines. The routes are described in
 //! `docs/api.md`, whose examples a test runs.
@@ -17,6 +17,7 @@ mod rooms;
 mod server;
 mod socket;
 mod stats;
+mod token;
 mod transports;
 mod view;
 
@@ -24,8 +25,9 @@ pub use app::{ControlOptions, LogHook, app};
 pub use error::{ApiError, ErrorBody, ErrorInfo};
 pub use extract::BODY_BYTES_MAX;
 pub use list::LIST_MAX;
-pub use listen::{Limits, serve};
+pub use listen::{Caller, Limits, Listen, serve};
 pub use server::{Health, HealthStatus, ServerStats, StatsOfWorker};
 pub use socket::{BindError, ControlSocket, default_path};
 pub use stats::{ConsumerStats, ProducerStats, Residence, RoomStats, StreamStats, TransportStats, WorkerStats};
+pub use token::{AccessToken, guarded};
 pub use view::{ConsumerView, Listing, ProducerView, RoomView, TransportView};
