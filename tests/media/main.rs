@@ -49,6 +49,11 @@ impl Sink for Outbox {
     fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {
         self.rtcp.entry(transport).or_default().push(packet.to_vec());
     }
+
+    fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
+        self.rtp.entry(transport).or_default().push(packet.to_vec());
+        true
+    }
 }
 
 struct Source {

@@ -202,6 +202,10 @@ pub enum Operation {
     CloseConsumer { consumer: u8 },
     /// Closes a producer and makes it anew.
     ReplaceProducer { producer: u8 },
+    /// A negative acknowledgement for a consumer: so far back from the last packet it was sent.
+    Nack { consumer: u8, back: u16, blp: u16 },
+    /// A retransmission of a stream's packet, so far back from its last one.
+    Rtx { stream: u8, back: u16, bytes: u8 },
     /// The sink takes no more than so many packets of each train.
     Jam { packets: u8 },
 }
@@ -209,5 +213,5 @@ pub enum Operation {
 /// A list of operations on a relay with two producers. After each, every consumer's counters add up to what its producer
 /// got, and nothing was sent twice under one sequence number.
 pub fn relay_ops(operations: &[Operation]) {
-    relay_model::Model::run(operations);
+    drop(relay_model::Model::run(operations));
 }

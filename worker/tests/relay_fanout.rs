@@ -206,7 +206,13 @@ fn nothing_the_relay_does_not_know_is_readable_behind_it() {
         (
             0xbede,
             [vec![ABS_SEND_TIME << 4 | 2, 1, 2, 3, 0xf0, 0], secret[..2].to_vec()].concat(),
-            { vec![ABS_SEND_TIME << 4 | 2, 1, 2, 3, 0, 0, 0, 0] },
+            // And the time of sending is the relay's.
+            [
+                vec![ABS_SEND_TIME << 4 | 2],
+                sim::wire::send_time(sim.now).to_vec(),
+                vec![0; 4],
+            ]
+            .concat(),
         ),
         // An element that runs past the block.
         (0xbede, vec![ABS_SEND_TIME << 4 | 15, 1, 2, 3], vec![0; 4]),

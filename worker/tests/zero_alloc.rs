@@ -12,12 +12,13 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 
 use weir_channel::id::ConsumerId;
-use weir_channel::message::{CodecName, DropReason, Method, Notification, Profile, Reply};
+use weir_channel::message::{CodecName, DropReason, Method, Notification, Profile, Reply, StreamStats};
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
 
 use sim::random::Random;
-use sim::track::Track;
+use sim::repair::{RTX, repairing};
+use sim::track::{REPAIRED_RID, RID, Track};
 use sim::wire;
 use sim::{Sim, ms};
 
@@ -57,6 +58,7 @@ static ALLOCATOR: Counting = Counting;
 struct Drain {
     packets: u64,
     rtcp: u64,
+    resent: u64,
 }
 
 impl Sink for Drain {
@@ -79,6 +81,11 @@ impl Sink for Drain {
 
     fn send_rtcp(&mut self, _: TransportIx, _: &[u8]) {
         self.rtcp += 1;
+    }
+
+    fn resend(&mut self, _: TransportIx, _: &[u8]) -> bool {
+        self.resent += 1;
+        !self.resent.is_multiple_of(97)
     }
 }
 
@@ -168,10 +175,14 @@ fn a_million_packets_without_an_allocation() {
                 };
                 sim.command(Method::SetRemote { transport, remote });
             }
-            here.push(sim.microphone(transport));
+            here.push(sim.track(transport, CodecName::Opus, &[Profile::Default], |request| {
+                request.codecs[0].nack = true; // sent again as it was
+            }));
             let profiles = [Profile::Low, Profile::Medium, Profile::High];
             let mut camera = sim.track(transport, CodecName::Vp8, &profiles, |request| {
                 request.mid = Some("1".into());
+                request.codecs[0].nack = true;
+                request.codecs[0].rtx = Some(RTX);
                 for (encoding, rid) in request.encodings.iter_mut().zip(["l", "m", "h"]) {
                     (encoding.ssrc, encoding.rid) = (None, Some(rid.into()));
                 }
@@ -185,6 +196,9 @@ fn a_million_packets_without_an_allocation() {
                 let receiver = if place < 2 { shared } else { sim.transport(room) };
                 consumers.push(sim.consumer_with(receiver, track, |request| {
                     request.paused = place == 7;
+                    if place % 4 != 0 {
+                        repairing(request, place % 2 == 0);
+                    }
                     // Some call the extensions by other names.
                     if (place + index) % 3 == 0 {
                         request
@@ -243,7 +257,38 @@ fn a_million_packets_without_an_allocation() {
         let transport = counted.sim.index(tracks[track].request.transport);
         let source = counted.sim.addresses[&tracks[track].request.transport];
         counted.deliver(transport, source, &[&noise], false);
-        // Receivers lose pictures.
+        // Retransmissions of the last packets, under SSRCs that only their RID tells of.
+        let track = &mut tracks[track];
+        if let [.., stream] = &mut track.streams[..]
+            && stream.seq > 20
+        {
+            let mut again = stream.clone();
+            again.seq -= 1 + random.below(10) as u64;
+            again.extensions.retain(|(id, _)| *id != RID);
+            if let Some(rid) = track.request.encodings.last().and_then(|encoding| encoding.rid.clone()) {
+                again.extensions.push((REPAIRED_RID, rid.into_bytes()));
+            }
+            let original = again.frame_of(1, false).remove(0);
+            let ssrc = stream.ssrc ^ (round as u32 / 100) << 20 ^ 1 << 31;
+            let rtx = wire::rtx(&original.bytes, ssrc, RTX, round as u16);
+            counted.deliver(transport, source, &[&rtx], false);
+        }
+        // Receivers lose packets…
+        for _ in 0..20 {
+            let consumer = random.pick(&consumers);
+            let info = &infos[&consumer];
+            let Some(newest) = counted.sim.stats(consumer).last_seq else {
+                continue;
+            };
+            let source = counted.sim.addresses[&info.request.transport];
+            let first = (newest as u16).wrapping_sub(random.below(40) as u16);
+            let seqs: Vec<u16> = (0..random.range(1..30) as u16)
+                .map(|seq| first.wrapping_add(seq))
+                .collect();
+            let nack = wire::nack(1, info.request.ssrc, &seqs);
+            counted.deliver(info.transport, source, &[&nack], false);
+        }
+        // …and pictures.
         for _ in 0..5 {
             let info = &infos[&random.pick(&consumers)];
             let source = counted.sim.addresses[&info.request.transport];
@@ -280,7 +325,15 @@ fn a_million_packets_without_an_allocation() {
         "{:?} starts and deaths",
         counted.told
     );
-    assert!(counted.sink.rtcp > 1_000, "{} key frame requests", counted.sink.rtcp);
+    assert!(counted.sink.rtcp > 1_000, "{} requests to senders", counted.sink.rtcp);
+    assert!(counted.sink.resent > 1_000, "{} sent again", counted.sink.resent);
+    let streams: Vec<_> = tracks
+        .iter()
+        .flat_map(|track| counted.sim.producer_stats(track.id()).streams)
+        .collect();
+    let sum = |count: fn(&StreamStats) -> u64| streams.iter().map(count).sum::<u64>();
+    assert!(sum(|stream| stream.packets_nacked) > 1_000);
+    assert!(sum(|stream| stream.packets_repaired) > 50 && sum(|stream| stream.rtx_useless) > 50);
 }
 
 /// The counter counts: a relay whose rooms are not set up yet does allocate.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
-    Codec, CodecName, CreateConsumer, CreatePlainTransport, CreateProducer, DropReason, Encoding, MediaKind, Method,
-    Page, Profile, Remote, Reply,
+    Codec, CodecName, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, DropReason, Encoding,
+    MediaKind, Method, Page, Profile, Remote, Reply,
 };
 
 use super::Operation;
@@ -31,12 +31,18 @@ const STREAMS: [(u64, u32, Profile); 4] = [
 ];
 const PROFILES: [Profile; 4] = [Profile::Default, Profile::Low, Profile::Medium, Profile::High];
 const CONSUMERS_MAX: usize = 24;
+/// The bit that tells the SSRC of retransmissions from that of the media.
+const RTX: u32 = 1 << 30;
 
 /// Keeps what a checker needs of what was sent.
 #[derive(Debug, Default)]
 struct CheckingSink {
     taken: BTreeMap<u32, u64>,
+    resent: BTreeMap<u32, u64>,
+    /// Some packets were not taken; those may be sent again without having been sent.
+    refused_any: bool,
     seqs: BTreeMap<u32, BTreeSet<u16>>,
+    newest: BTreeMap<u32, u16>,
     limit: Option<usize>,
 }
 
@@ -52,6 +58,10 @@ impl Sink for CheckingSink {
         for packet in &packets[..accepted] {
             let header = Header::parse(packet).expect("what the relay sends is RTP");
             *self.taken.entry(header.ssrc).or_default() += 1;
+            let newest = self.newest.entry(header.ssrc).or_insert(header.seq);
+            if header.seq.wrapping_sub(*newest) < 1 << 15 {
+                *newest = header.seq;
+            }
             let seqs = self.seqs.entry(header.ssrc).or_default();
             assert!(
                 seqs.len() == 1 << 16 || seqs.insert(header.seq),
@@ -59,6 +69,7 @@ impl Sink for CheckingSink {
                 header.seq
             );
         }
+        self.refused_any |= accepted < packets.len();
         Sent {
             accepted,
             reason: DropReason::BacklogFull,
@@ -72,6 +83,18 @@ impl Sink for CheckingSink {
     fn send_rtcp(&mut self, _: TransportIx, packet: &[u8]) {
         crate::rtp::rtcp::parse(packet, |_| {}).expect("what the relay sends is RTCP");
     }
+
+    fn resend(&mut self, _: TransportIx, packet: &[u8]) -> bool {
+        let header = Header::parse(packet).expect("what the relay sends again is RTP");
+        let is_taken = self.limit.is_none_or(|limit| limit > 0);
+        *self.resent.entry(header.ssrc & !RTX).or_default() += u64::from(is_taken);
+        if header.ssrc & RTX == 0 {
+            let newest = self.newest.get(&header.ssrc);
+            let is_old = newest.is_some_and(|newest| newest.wrapping_sub(header.seq) < 1 << 15);
+            assert!(is_old || self.refused_any, "{} was never sent", header.seq);
+        }
+        is_taken
+    }
 }
 
 pub(super) struct Model {
@@ -84,7 +107,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn run(operations: &[Operation]) {
+    pub(super) fn run(operations: &[Operation]) -> Self {
         let mut model = Self::new();
         for operation in operations.iter().take(500) {
             model.step(*operation);
@@ -92,6 +115,7 @@ impl Model {
         }
         model.command(&Method::CloseRouter { room: ROOM });
         assert_eq!(model.relay.counts(), (0, 0, 0, 0), "closing a room leaves nothing");
+        model
     }
 
     fn new() -> Self {
@@ -134,7 +158,7 @@ impl Model {
                 ssrc: Some(*ssrc),
                 rid: None,
                 profile: *profile,
-                rtx_ssrc: None,
+                rtx_ssrc: Some(ssrc | RTX),
             });
         self.command(&Method::CreateProducer(CreateProducer {
             room: ROOM,
@@ -148,9 +172,9 @@ impl Model {
                 clock_rate,
                 pli: true,
                 fir: true,
-                nack: false,
+                nack: true,
                 remb: false,
-                rtx: None,
+                rtx: Some(97),
             }],
             encodings: encodings.collect(),
             header_extensions: Vec::new(),
@@ -220,6 +244,32 @@ impl Model {
                     self.receive(transport, &mut packet[..len].to_vec(), len, remote(transport));
                 }
             }
+            Operation::Nack { consumer, back, blp } => {
+                if self.consumers.is_empty() {
+                    return;
+                }
+                let (_, ssrc) = self.consumers[usize::from(consumer) % self.consumers.len()];
+                let newest = self.sink.newest.get(&ssrc).copied().unwrap_or(0);
+                let mut packet = [[0x81, 205, 0, 3], [0; 4], ssrc.to_be_bytes(), [0; 4]].concat();
+                packet[12..14].copy_from_slice(&newest.wrapping_sub(back).to_be_bytes());
+                packet[14..].copy_from_slice(&blp.to_be_bytes());
+                for transport in 0..TRANSPORTS {
+                    self.receive(transport, &mut packet.clone(), packet.len(), remote(transport));
+                }
+            }
+            Operation::Rtx { stream, back, bytes } => {
+                let stream = usize::from(stream) % STREAMS.len();
+                let (owner, ssrc, _) = STREAMS[stream];
+                let seq = self.seqs[stream].wrapping_sub(back);
+                let mut packet = vec![0; 12 + usize::from(bytes)];
+                packet[..2].copy_from_slice(&[0x80, 97]);
+                packet[8..12].copy_from_slice(&(ssrc | RTX).to_be_bytes());
+                if let Some(osn) = packet.get_mut(12..14) {
+                    osn.copy_from_slice(&seq.to_be_bytes());
+                }
+                let len = packet.len();
+                self.receive(owner, &mut packet, len, remote(owner));
+            }
             Operation::Wait { ms } => {
                 self.now = self.now + Duration::from_millis(u64::from(ms));
                 self.relay.handle_timeout(self.now, &mut self.sink);
@@ -247,8 +297,11 @@ impl Model {
                     header_extensions: Vec::new(),
                     preferred_profile: profile(wish),
                     paused,
-                    nack: false,
-                    rtx: None,
+                    nack: self.next_id % 4 != 0,
+                    rtx: (self.next_id % 2 == 0).then(|| ConsumerRtx {
+                        ssrc: ssrc | RTX,
+                        payload_types: vec![(101, 102)],
+                    }),
                     cname: "weir".to_owned(),
                 }));
             }
@@ -366,6 +419,8 @@ impl Model {
                 .map(|(_, ssrc)| *ssrc);
             let taken = ssrc.and_then(|ssrc| self.sink.taken.get(&ssrc)).copied().unwrap_or(0);
             assert_eq!(stats.packets_forwarded, taken, "{stats:?}");
+            let resent = ssrc.and_then(|ssrc| self.sink.resent.get(&ssrc)).copied().unwrap_or(0);
+            assert_eq!(stats.packets_retransmitted, resent, "{stats:?}");
         }
     }
 }
@@ -409,7 +464,24 @@ mod tests {
         ];
         for round in 0..40 {
             operations.extend((0..4).map(|stream| frame(stream, round % 8 == 0)));
+            operations.push(Operation::Frame {
+                stream: round % 4,
+                packets: 3,
+                bytes: 9,
+                key_frame: false,
+                seq_step: 5,
+            });
             operations.push(Operation::Wait { ms: 33 });
+            operations.extend((4..8).map(|back| Operation::Rtx {
+                stream: round % 4,
+                back,
+                bytes: back as u8 * 7 - 28,
+            }));
+            operations.extend((0..3).map(|consumer| Operation::Nack {
+                consumer,
+                back: u16::from(round),
+                blp: 0x5555,
+            }));
             operations.push(match round % 10 {
                 0 => Operation::Pli { consumer: 0 },
                 1 => Operation::PauseConsumer {
@@ -447,6 +519,8 @@ mod tests {
         }
         operations.push(Operation::ReplaceProducer { producer: 0 });
         operations.push(Operation::CloseConsumer { consumer: 0 });
-        Model::run(&operations);
+        let model = Model::run(&operations);
+        let resent: u64 = model.sink.resent.values().sum();
+        assert!(resent > 100, "{resent}");
     }
 }

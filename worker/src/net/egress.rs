@@ -447,6 +447,31 @@ impl<B: SendBackend> Sink for Egress<B> {
         Sent::all(whole.packets())
     }
 
+    fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
+        // What waits for a full socket comes first, and a second copy of something would only make it wait longer.
+        let Some(path) = self
+            .sockets
+            .paths
+            .get_mut(transport.0 as usize)
+            .filter(|path| path.is_connected && path.backlog.is_empty())
+        else {
+            return false;
+        };
+        let whole = Message {
+            start: 0,
+            len: packet.len(),
+            segment: packet.len().max(1),
+        };
+        let settled = Line {
+            backend: &mut self.backend,
+            path,
+            stats: &mut self.stats,
+            failed: &mut self.failed,
+        }
+        .transmit(packet, &[whole]);
+        settled == 1 && self.failed.is_empty()
+    }
+
     fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {
         let is_connected = self
             .sockets

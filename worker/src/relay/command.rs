@@ -11,8 +11,10 @@ use super::consumer::Consumer;
 use super::limits::ID_MAX;
 use super::parameters::{check_consumer, check_producer, check_remote, invalid};
 use super::producer::Producer;
+use super::repair::Repair;
 use super::report::TransportReports;
 use super::rewrite::Rewriter;
+use super::ring::Ring;
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
 use super::transport::{Transport, TransportCounters};
 use super::tune::ACTIVITY_INTERVAL;
@@ -124,7 +126,9 @@ impl Relay {
             comedia: request.comedia,
             rtcp_mux: request.rtcp_mux,
             ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
+            rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             consumer_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
+            consumer_rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             producers: Vec::new(),
             consumers: Vec::new(),
             reports: TransportReports::default(),
@@ -183,8 +187,10 @@ impl Relay {
             self.limits.producers_per_transport,
         )?;
         check_producer(request)?;
-        for ssrc in request.encodings.iter().filter_map(|encoding| encoding.ssrc) {
-            self.check_ssrc(ssrc, transport_key)?;
+        for encoding in &request.encodings {
+            for ssrc in [encoding.ssrc, encoding.rtx_ssrc].into_iter().flatten() {
+                self.check_ssrc(ssrc, transport_key)?;
+            }
         }
         if let Some(mid) = &request.mid {
             let owner = transport
@@ -209,6 +215,9 @@ impl Relay {
             if let Some(ssrc) = stream.ssrc {
                 transport.ssrcs.insert(ssrc, (key, encoding as u8));
             }
+            if let Some(ssrc) = stream.rtx_ssrc {
+                transport.rtx_ssrcs.insert(ssrc, (key, encoding as u8));
+            }
         }
         if streams.len() > 1 && self.next_activity_check.is_none() {
             self.next_activity_check = Some(now + ACTIVITY_INTERVAL);
@@ -228,6 +237,7 @@ impl Relay {
         self.timers.reserve(self.streams);
         self.asks.reserve(self.streams);
         self.silent.reserve(self.streams);
+        self.losses.reserve(self.streams);
         // Each is known by one SSRC. A table that is at most half full makes room for a new one in place.
         let transport = &mut self.transports[transport];
         let streams: usize = transport
@@ -235,8 +245,10 @@ impl Relay {
             .iter()
             .map(|key| self.producers[*key].streams.len())
             .sum();
-        let missing = (2 * streams).saturating_sub(transport.ssrcs.len());
-        transport.ssrcs.reserve(missing);
+        for ssrcs in [&mut transport.ssrcs, &mut transport.rtx_ssrcs] {
+            let missing = (2 * streams).saturating_sub(ssrcs.len());
+            ssrcs.reserve(missing);
+        }
     }
 
     fn pause_producer(&mut self, producer: ProducerId) -> Result<(), WorkerError> {
@@ -280,6 +292,7 @@ impl Relay {
         let transport = &mut self.transports[producer.transport];
         transport.producers.retain(|other| *other != key);
         transport.ssrcs.retain(|_, (owner, _)| *owner != key);
+        transport.rtx_ssrcs.retain(|_, (owner, _)| *owner != key);
         self.producer_of_id.remove(&producer.id);
         self.room_mut(producer.room).producers.remove(&producer.id);
     }
@@ -300,6 +313,9 @@ impl Relay {
         check_limit("consumers", self.consumers.len(), self.limits.consumers)?;
         check_consumer(request)?;
         self.check_ssrc(request.ssrc, transport_key)?;
+        if let Some(rtx) = &request.rtx {
+            self.check_ssrc(rtx.ssrc, transport_key)?;
+        }
 
         let rewriter = Rewriter::new(self.random.next() as u16, self.random.next() as u32);
         let connected = self.transports[transport_key].remote.is_some();
@@ -318,12 +334,22 @@ impl Relay {
             stream.attached.reserve_exact(missing);
         }
         self.workspace.reserve(followers);
+        if request.nack {
+            consumer.repair = Some(Box::new(Repair::new(request, now, self.random.next() as u16)));
+            producer.repairing += 1;
+            for stream in &mut producer.streams {
+                stream.ring.get_or_insert_with(|| Box::new(Ring::new()));
+            }
+        }
         let source_paused = producer.paused;
 
         let transport = &mut self.transports[transport_key];
         consumer.place_in_transport = transport.consumers.len() as u32;
         transport.consumers.push(key);
         transport.consumer_ssrcs.insert(request.ssrc, key);
+        if let Some(rtx) = &request.rtx {
+            transport.consumer_rtx_ssrcs.insert(rtx.ssrc, key);
+        }
         self.regather(transport_key);
         self.consumer_of_id.insert(request.consumer, key);
         self.room_mut(request.room).consumers.insert(request.consumer);
@@ -367,13 +393,23 @@ impl Relay {
             return;
         };
         self.on_consumer_left(&consumer);
-        let followers = &mut self.producers[consumer.producer].consumers;
+        let producer = &mut self.producers[consumer.producer];
+        if consumer.repair.is_some() {
+            producer.repairing -= 1;
+            if producer.repairing == 0 {
+                producer.streams.iter_mut().for_each(|stream| stream.ring = None);
+            }
+        }
+        let followers = &mut producer.consumers;
         followers.swap_remove(consumer.place_in_producer as usize);
         if let Some(moved) = followers.get(consumer.place_in_producer as usize) {
             self.consumers[*moved].place_in_producer = consumer.place_in_producer;
         }
         let transport = &mut self.transports[consumer.transport];
         transport.consumer_ssrcs.remove(&consumer.ssrc);
+        if let Some(ssrc) = consumer.rtx_ssrc {
+            transport.consumer_rtx_ssrcs.remove(&ssrc);
+        }
         transport.consumers.swap_remove(consumer.place_in_transport as usize);
         if let Some(moved) = transport.consumers.get(consumer.place_in_transport as usize) {
             self.consumers[*moved].place_in_transport = consumer.place_in_transport;
@@ -398,7 +434,12 @@ impl Relay {
 
     fn check_ssrc(&self, ssrc: u32, transport: TransportKey) -> Result<(), WorkerError> {
         let transport = &self.transports[transport];
-        let owner = match (transport.ssrcs.get(&ssrc), transport.consumer_ssrcs.get(&ssrc)) {
+        let stream = transport.ssrcs.get(&ssrc).or_else(|| transport.rtx_ssrcs.get(&ssrc));
+        let consumer = transport
+            .consumer_ssrcs
+            .get(&ssrc)
+            .or_else(|| transport.consumer_rtx_ssrcs.get(&ssrc));
+        let owner = match (stream, consumer) {
             _ if ssrc == self.ssrc => "the worker's reports".to_owned(),
             (Some((producer, _)), _) => self.producers[*producer].id.to_string(),
             (None, Some(consumer)) => self.consumers[*consumer].id.to_string(),

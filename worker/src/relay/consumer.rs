@@ -11,6 +11,7 @@ use super::limits::ENCODINGS_MAX;
 use super::producer::{Producer, ProducerCounters};
 use super::profile::{Available, select};
 use super::rate::Rate;
+use super::repair::Repair;
 use super::rewrite::Rewriter;
 use super::rtt::RoundTrip;
 use super::sink::TransportIx;
@@ -43,7 +44,8 @@ pub(super) struct Consumer {
     pub rate: Rate,
     /// What its receiver calls the producer's extensions, if it calls one of them otherwise or does not know it.
     pub renames: Option<Box<[ExtensionFate; 15]>>,
-    payload_types: [u8; 128],
+    /// Its payload types.
+    pub payload_types: PayloadTypes,
     /// Packets not given to the transport.
     pub dropped: [u64; DropReason::ALL.len()],
 
@@ -77,6 +79,12 @@ pub(super) struct Consumer {
     pub round_trip: RoundTrip,
     /// What its reports say, and its receiver's.
     pub transmission: Transmission,
+    /// Packets of negative acknowledgements received.
+    pub nack_count: u64,
+    /// The SSRC it is sent packets again under, if not its own.
+    pub rtx_ssrc: Option<u32>,
+    /// What it takes to send packets again; `None` if the receiver does not ask for any.
+    pub repair: Option<Box<Repair>>,
     packets_in: u64,
     settled: ProducerCounters,
 }
@@ -90,6 +98,19 @@ pub(super) enum ExtensionFate {
     Rename(u8),
     /// The receiver does not know it.
     Erase,
+}
+
+/// A consumer's payload types, by the producer's.
+#[derive(Debug)]
+pub(super) struct PayloadTypes([u8; 128]);
+
+impl PayloadTypes {
+    /// Its own for a producer's.
+    #[inline]
+    pub(super) fn own(&self, source: u8) -> Option<u8> {
+        let own = self.0[usize::from(source & 0x7f)];
+        (own != NONE).then_some(own)
+    }
 }
 
 impl Consumer {
@@ -118,7 +139,7 @@ impl Consumer {
             bytes: 0,
             rate: Rate::default(),
             renames: renames(request, producer),
-            payload_types,
+            payload_types: PayloadTypes(payload_types),
             dropped: [0; DropReason::ALL.len()],
             id: request.consumer,
             room: request.room,
@@ -135,6 +156,9 @@ impl Consumer {
             fir_count: 0,
             round_trip: RoundTrip::default(),
             transmission: Transmission::new(&request.cname),
+            nack_count: 0,
+            rtx_ssrc: request.rtx.as_ref().map(|rtx| rtx.ssrc),
+            repair: None,
             packets_in: 0,
             settled: producer.counters,
         }
@@ -143,8 +167,7 @@ impl Consumer {
     /// Its own payload type for a producer's.
     #[inline]
     pub(super) fn payload_type(&self, source: u8) -> Option<u8> {
-        let own = self.payload_types[usize::from(source & 0x7f)];
-        (own != NONE).then_some(own)
+        self.payload_types.own(source)
     }
 
     /// Neither paused nor out of reach: a key frame would not be wasted on it.
@@ -181,20 +204,8 @@ impl Consumer {
 
     /// Gives the extensions of one packet the receiver's ids. The caller restores the bytes afterwards.
     pub(super) fn rename_extensions(&self, bytes: &mut [u8], block: ExtensionBlock) {
-        let Some(fates) = &self.renames else { return };
-        let mut rest = block;
-        while let Some(element) = elements(bytes, rest).next() {
-            match fates.get(usize::from(element.id)) {
-                Some(ExtensionFate::Keep) => {}
-                Some(ExtensionFate::Rename(id)) => rename(bytes, block.form, element, *id),
-                Some(ExtensionFate::Erase) | None => erase(bytes, element),
-            }
-            let end = element.value + u16::from(element.len);
-            rest = ExtensionBlock {
-                start: end,
-                len: (block.start + block.len).saturating_sub(end),
-                form: block.form,
-            };
+        if let Some(fates) = &self.renames {
+            rename_extensions(fates, bytes, block);
         }
     }
 
@@ -225,10 +236,10 @@ impl Consumer {
             last_seq: self.rewriter.newest_seq(),
             ssrc: self.ssrc,
             codec: producer.codec_name(Some(self.transmission.payload_type)),
-            packets_retransmitted: 0,
-            bytes_retransmitted: 0,
-            not_repaired: Vec::new(),
-            nack_count: 0,
+            packets_retransmitted: self.repair.as_ref().map_or(0, |repair| repair.packets),
+            bytes_retransmitted: self.repair.as_ref().map_or(0, |repair| repair.bytes),
+            not_repaired: self.repair.as_ref().map_or_else(Vec::new, |repair| repair.refusals()),
+            nack_count: self.nack_count,
             pli_count: self.pli_count,
             fir_count: self.fir_count,
             packets_lost: heard.packets_lost,
@@ -236,6 +247,24 @@ impl Consumer {
             jitter: heard.jitter,
             round_trip_us: self.round_trip.micros(),
         }
+    }
+}
+
+/// Gives the extensions of one packet the ids of the receiver that has these names for them.
+pub(super) fn rename_extensions(fates: &[ExtensionFate; 15], bytes: &mut [u8], block: ExtensionBlock) {
+    let mut rest = block;
+    while let Some(element) = elements(bytes, rest).next() {
+        match fates.get(usize::from(element.id)) {
+            Some(ExtensionFate::Keep) => {}
+            Some(ExtensionFate::Rename(id)) => rename(bytes, block.form, element, *id),
+            Some(ExtensionFate::Erase) | None => erase(bytes, element),
+        }
+        let end = element.value + u16::from(element.len);
+        rest = ExtensionBlock {
+            start: end,
+            len: (block.start + block.len).saturating_sub(end),
+            form: block.form,
+        };
     }
 }
 

@@ -116,6 +116,11 @@ impl Relay {
         sink: &mut impl Sink,
     ) {
         let stream = &mut self.producers[producer_key].streams[usize::from(encoding)];
+        if let Some(ring) = &mut stream.ring {
+            for packet in &workspace.train {
+                ring.store(now, packet, bytes);
+            }
+        }
         let attached = std::mem::take(&mut stream.attached);
         let producer = &self.producers[producer_key];
         let mut waiting = false;
@@ -301,6 +306,9 @@ fn start(consumer: &mut Consumer, producer: &Producer, packet: &PacketMeta, now:
     consumer.flow.epoch = packet.epoch;
     consumer.flow.first_seq = packet.seq;
     consumer.flow.sync_required = false;
+    if let Some(repair) = &mut consumer.repair {
+        repair.on_start(packet, consumer.rewriter.offsets());
+    }
 }
 
 /// When a packet was captured, on the timeline of another stream of the same sender, by the sender's reports on both
@@ -316,7 +324,7 @@ fn aligned(producer: &Producer, current: u8, packet: &PacketMeta) -> Option<u64>
 
 /// Writes a consumer's numbers into a packet.
 #[inline]
-fn patch(bytes: &mut [u8], packet: &PacketMeta, payload_type: u8, ssrc: u32, numbers: Numbers) {
+pub(super) fn patch(bytes: &mut [u8], packet: &PacketMeta, payload_type: u8, ssrc: u32, numbers: Numbers) {
     let bytes = &mut bytes[packet.start as usize..];
     rewrite(bytes, payload_type, numbers.seq, numbers.timestamp, ssrc);
     if let Some(ids) = &packet.vp8 {

@@ -230,7 +230,7 @@ impl Relay {
             paused: consumer.paused,
             source_paused: producer.paused,
             sync_required: consumer.flow.sync_required,
-            rtx_ssrc: None,
+            rtx_ssrc: consumer.rtx_ssrc,
         }
     }
 }

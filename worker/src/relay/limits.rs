@@ -1,5 +1,7 @@
 //! How much of everything the relay holds at most. A command past a limit is refused; a packet past one is counted.
 
+use std::time::Duration;
+
 /// The bounds of one relay. The defaults are far above what one core can serve; they exist so that nothing grows
 /// without end.
 #[derive(Clone, Copy, Debug)]
@@ -48,3 +50,15 @@ pub const ID_MAX: u64 = (1 << 62) - 1;
 
 /// Streams of one producer.
 pub const ENCODINGS_MAX: usize = 3;
+
+/// Packets of one stream that are kept to be sent again.
+pub const RING_PACKETS: usize = 1_024;
+
+/// Their bytes. Reserved at once, resident as far as needed.
+pub const RING_BYTES: usize = 1 << 20;
+
+/// The pieces in which those bytes are used; no longer packet is kept.
+pub const RING_CHUNK_BYTES: usize = 16 << 10;
+
+/// How long they are kept. What a receiver still lacks then, it does not play any more.
+pub const RING_AGE: Duration = Duration::from_secs(2);

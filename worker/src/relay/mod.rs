@@ -22,7 +22,9 @@ mod levels;
 mod parameters;
 mod producer;
 mod receive;
+mod repair;
 mod report;
+mod rtx;
 mod slots;
 mod stream;
 mod transport;
@@ -32,11 +34,13 @@ pub mod datagram;
 pub mod decide;
 pub mod keyframe;
 pub mod limits;
+pub mod nack;
 pub mod packet;
 pub mod profile;
 pub mod rate;
 pub mod reception;
 pub mod rewrite;
+pub mod ring;
 pub mod rtt;
 pub mod sender_clock;
 pub mod sink;
@@ -56,7 +60,9 @@ use crate::time::Time;
 use self::consumer::Consumer;
 use self::fanout::Workspace;
 use self::limits::Limits;
+use self::nack::Losses;
 use self::producer::Producer;
+use self::repair::Requests;
 use self::report::Reports;
 use self::sink::{ConsumerIx, Sink, TransportIx};
 use self::slots::{ConsumerKey, ProducerKey, TransportKey};
@@ -87,6 +93,10 @@ pub struct Relay {
     timers: BinaryHeap<Reverse<(Time, ProducerKey, u8)>>,
     /// Streams to be asked for a key frame as soon as there is a sink.
     asks: Vec<(ProducerKey, u8)>,
+    /// What streams miss.
+    losses: Losses,
+    /// What receivers miss.
+    requests: Requests,
     /// When to look for silent streams next; only while a producer with several streams exists.
     next_activity_check: Option<Time>,
     /// Memory for that check.
@@ -151,6 +161,8 @@ impl Relay {
             workspace: Workspace::new(),
             timers: BinaryHeap::new(),
             asks: Vec::new(),
+            losses: Losses::default(),
+            requests: Requests::new(),
             next_activity_check: None,
             silent: Vec::new(),
             reports,
@@ -183,13 +195,21 @@ impl Relay {
         }
         let timer = self.timers.peek().map(|Reverse((due, ..))| *due);
         let levels = self.level_timers.peek().map(|Reverse((due, _))| *due);
-        [timer, levels, self.next_activity_check, self.reports.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let losses = self.losses.next_timeout();
+        [
+            timer,
+            levels,
+            losses,
+            self.next_activity_check,
+            self.reports.next_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
-    /// Does what is due: key frame requests that were held back, the check for silent streams, reports, audio levels.
+    /// Does what is due: requests for missing packets, key frame requests that were held back, the check for silent
+    /// streams, reports, audio levels.
     pub fn handle_timeout(&mut self, now: Time, sink: &mut impl Sink) {
         while let Some(Reverse((due, producer, encoding))) = self.timers.peek().copied() {
             if due > now {
@@ -202,6 +222,7 @@ impl Relay {
             self.check_activity(now);
         }
         self.tell_levels(now);
+        self.ask_for_missing(now, sink);
         self.send_asks(sink);
         self.send_reports(now, sink);
     }

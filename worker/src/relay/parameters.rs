@@ -1,6 +1,8 @@
 //! What a request's parameters must be like. Checked before anything changes.
 
-use weir_channel::message::{CreateConsumer, CreateProducer, Encoding, HeaderExtension, Profile, Remote, WorkerError};
+use weir_channel::message::{
+    ConsumerRtx, CreateConsumer, CreateProducer, Encoding, HeaderExtension, Profile, Remote, WorkerError,
+};
 
 use super::limits::ENCODINGS_MAX;
 
@@ -48,6 +50,17 @@ pub(super) fn check_producer(request: &CreateProducer) -> Result<(), WorkerError
         {
             return Err(invalid(format!("payload type {} is listed twice", codec.payload_type)));
         }
+        if let Some(rtx) = codec.rtx {
+            check_payload_type(rtx)?;
+            let is_taken = request.codecs.iter().any(|other| other.payload_type == rtx)
+                || request.codecs[..index].iter().any(|other| other.rtx == Some(rtx));
+            if is_taken {
+                return Err(invalid(format!(
+                    "payload type {rtx}, of retransmissions of {}, is another's too",
+                    codec.payload_type
+                )));
+            }
+        }
     }
     check_extensions(&request.header_extensions)?;
     check_name("mid", request.mid.as_deref())?;
@@ -67,6 +80,22 @@ pub(super) fn check_producer(request: &CreateProducer) -> Result<(), WorkerError
             if other.ssrc.is_some() && other.ssrc == encoding.ssrc || other.rid.is_some() && other.rid == encoding.rid {
                 return Err(invalid(format!("encoding {index} has the SSRC or RID of another one")));
             }
+        }
+    }
+    check_rtx_ssrcs(&request.encodings)?;
+    Ok(())
+}
+
+/// No stream's retransmissions have the SSRC of anything else of the producer.
+fn check_rtx_ssrcs(encodings: &[Encoding]) -> Result<(), WorkerError> {
+    for (index, encoding) in encodings.iter().enumerate() {
+        let Some(rtx_ssrc) = encoding.rtx_ssrc else { continue };
+        let is_taken = encodings.iter().any(|other| other.ssrc == Some(rtx_ssrc))
+            || encodings[..index].iter().any(|other| other.rtx_ssrc == Some(rtx_ssrc));
+        if is_taken {
+            return Err(invalid(format!(
+                "SSRC {rtx_ssrc}, of the retransmissions of encoding {index}, is another's too"
+            )));
         }
     }
     Ok(())
@@ -108,7 +137,41 @@ pub(super) fn check_consumer(request: &CreateConsumer) -> Result<(), WorkerError
             return Err(invalid(format!("payload type {source} or {own} is listed twice")));
         }
     }
+    if let Some(rtx) = &request.rtx {
+        check_consumer_rtx(request, rtx)?;
+    }
     check_extensions(&request.header_extensions)
+}
+
+fn check_consumer_rtx(request: &CreateConsumer, rtx: &ConsumerRtx) -> Result<(), WorkerError> {
+    if rtx.ssrc == request.ssrc {
+        return Err(invalid(
+            "retransmissions have an SSRC of their own, or there is no stream of them (RFC 4588 §5.3)",
+        ));
+    }
+    if rtx.payload_types.len() > CODECS_MAX {
+        return Err(invalid(format!(
+            "a consumer has at most {CODECS_MAX} payload types of retransmissions"
+        )));
+    }
+    for (index, (own, again)) in rtx.payload_types.iter().enumerate() {
+        check_payload_type(*again)?;
+        if !request.payload_types.iter().any(|(_, listed)| listed == own) {
+            return Err(invalid(format!(
+                "payload type {again} is of retransmissions of {own}, which is none of the consumer's"
+            )));
+        }
+        let is_taken = request.payload_types.iter().any(|(_, listed)| listed == again)
+            || rtx.payload_types[..index]
+                .iter()
+                .any(|other| other.0 == *own || other.1 == *again);
+        if is_taken {
+            return Err(invalid(format!(
+                "payload type {again}, of retransmissions of {own}, is listed twice"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// RFC 5761 §4: with RTP and RTCP on one port, 64 to 95 would be taken for RTCP.

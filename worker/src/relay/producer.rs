@@ -3,10 +3,12 @@
 use weir_channel::id::{ProducerId, RoomId};
 use weir_channel::message::{Codec, CodecName, CreateProducer, ExtensionUri, MediaKind, Profile};
 
-use crate::rtp::extension::{ExtensionBlock, Form, elements, erase};
+use crate::rtp::extension::{Element, ExtensionBlock, Form, elements, erase};
+use crate::time::Time;
 
 use super::levels::Meter;
 use super::limits::ENCODINGS_MAX;
+use super::nack::MissingList;
 use super::profile::Available;
 use super::sender_clock::ClockKey;
 use super::slots::{ConsumerKey, TransportKey};
@@ -45,8 +47,12 @@ pub(super) struct Producer {
     /// Its extensions, by id (index 0 is unused).
     pub extensions: [Option<ExtensionUri>; 15],
     pub(super) counters: ProducerCounters,
+    /// How many of its consumers may ask for packets again.
+    pub repairing: u32,
     codecs: Vec<Codec>,
     codec_of: [u8; 128],
+    /// By the payload type of retransmissions.
+    codec_of_rtx: [u8; 128],
 }
 
 /// What a consumer's ledger is settled from. Every packet that is routed to the producer counts once in `received`, and
@@ -69,9 +75,14 @@ impl Producer {
     /// From a request whose parameters were checked.
     pub(super) fn new(request: &CreateProducer, transport: TransportKey) -> Self {
         let mut codec_of = [NO_CODEC; 128];
+        let mut codec_of_rtx = [NO_CODEC; 128];
         for (index, codec) in request.codecs.iter().enumerate() {
             codec_of[usize::from(codec.payload_type & 0x7f)] = index as u8;
+            if let Some(rtx) = codec.rtx {
+                codec_of_rtx[usize::from(rtx & 0x7f)] = index as u8;
+            }
         }
+        let sends_again = request.codecs.iter().any(|codec| codec.nack);
         let mut extensions = [None; 15];
         for extension in &request.header_extensions {
             extensions[usize::from(extension.id)] = Some(extension.uri);
@@ -79,7 +90,12 @@ impl Producer {
         let mut streams: Vec<_> = request
             .encodings
             .iter()
-            .map(|encoding| Stream::new(encoding.profile, encoding.rid.clone(), encoding.ssrc))
+            .map(|encoding| {
+                let mut stream = Stream::new(encoding.profile, encoding.rid.clone(), encoding.ssrc);
+                stream.rtx_ssrc = encoding.rtx_ssrc;
+                stream.missing = sends_again.then(MissingList::default);
+                stream
+            })
             .collect();
         streams.sort_by_key(|stream| stream.profile);
         Self {
@@ -97,8 +113,10 @@ impl Producer {
             consumers: Vec::new(),
             extensions,
             counters: ProducerCounters::default(),
+            repairing: 0,
             codecs: request.codecs.clone(),
             codec_of,
+            codec_of_rtx,
         }
     }
 
@@ -112,6 +130,13 @@ impl Producer {
     /// The name of the codec sent under a payload type.
     pub(super) fn codec_name(&self, payload_type: Option<u8>) -> Option<CodecName> {
         Some(self.codec(payload_type?)?.name)
+    }
+
+    /// The codec whose packets are sent again under a payload type.
+    #[inline]
+    pub(super) fn codec_of_rtx(&self, payload_type: u8) -> Option<&Codec> {
+        self.codecs
+            .get(usize::from(self.codec_of_rtx[usize::from(payload_type & 0x7f)]))
     }
 
     /// The codec that speaks for the producer: its clock rate, and how key frames are asked for.
@@ -148,9 +173,9 @@ impl Producer {
     }
 
     /// Takes out of a packet what is not for the next hop: routing ids, hop-by-hop extensions, and what the producer did
-    /// not declare. RFC 8285 §4.1.2: an erased element is padding.
+    /// not declare. RFC 8285 §4.1.2: an erased element is padding. The time of sending becomes `now`.
     #[inline]
-    pub(super) fn strip_extensions(&self, bytes: &mut [u8], block: ExtensionBlock) {
+    pub(super) fn strip_extensions(&self, now: Time, bytes: &mut [u8], block: ExtensionBlock) {
         let area = usize::from(block.start)..usize::from(block.start) + usize::from(block.len);
         if block.form == Form::Unknown {
             if let Some(area) = bytes.get_mut(area) {
@@ -165,6 +190,8 @@ impl Producer {
             let uri = self.extensions.get(usize::from(element.id)).copied().flatten();
             if !uri.is_some_and(ExtensionUri::is_relayed) {
                 erase(bytes, element);
+            } else if uri == Some(ExtensionUri::AbsSendTime) {
+                write_send_time(now, bytes, element);
             }
             rest.start = element.value + u16::from(element.len);
             rest.len = end.saturating_sub(rest.start);
@@ -173,5 +200,26 @@ impl Producer {
         if let Some(rest) = bytes.get_mut(usize::from(rest.start)..usize::from(end)) {
             rest.fill(0);
         }
+    }
+
+    /// Writes the time of sending into a packet that is sent again, if it carries one.
+    pub(super) fn stamp_send_time(&self, now: Time, bytes: &mut [u8], block: ExtensionBlock) {
+        let is_send_time =
+            |element: &Element| self.extensions.get(usize::from(element.id)) == Some(&Some(ExtensionUri::AbsSendTime));
+        let found = elements(bytes, block).find(is_send_time);
+        if let Some(element) = found {
+            write_send_time(now, bytes, element);
+        }
+    }
+}
+
+/// abs-send-time: seconds in 6.18 fixed point, 24 bits. Receivers only take differences of it, so the relay's own
+/// monotonic clock will do.
+fn write_send_time(now: Time, bytes: &mut [u8], element: Element) {
+    const CYCLE_NS: u64 = 64_000_000_000;
+    let value = ((now.0 % CYCLE_NS) << 18) / 1_000_000_000;
+    let start = usize::from(element.value);
+    if let (3, Some(place)) = (element.len, bytes.get_mut(start..start + 3)) {
+        place.copy_from_slice(&(value as u32).to_be_bytes()[1..]);
     }
 }

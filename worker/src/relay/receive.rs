@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use weir_channel::message::{ExtensionUri, Notification, UnroutedReason};
+use weir_channel::message::{Codec, ExtensionUri, Notification, UnroutedReason};
 
 use crate::rtp::extension::elements;
 use crate::rtp::packet::{Header, Kind, classify};
@@ -12,6 +12,7 @@ use crate::time::Time;
 
 use super::datagram::Datagram;
 use super::limits::{BATCH_PACKETS_MAX, TRAIN_BYTES_MAX};
+use super::producer::Producer;
 use super::sink::{Port, Sink, TransportIx};
 use super::slots::{ProducerKey, TransportKey};
 use super::stream::Accepted;
@@ -20,12 +21,22 @@ use super::{Action, Relay};
 
 /// Where a packet came in.
 #[derive(Clone, Copy)]
-struct Arrived {
-    now: Time,
-    transport: TransportKey,
+pub(super) struct Arrived {
+    pub now: Time,
+    pub transport: TransportKey,
     port: Port,
     source: SocketAddr,
-    check: SourceCheck,
+    pub check: SourceCheck,
+}
+
+/// Whose a packet is.
+#[derive(Clone, Copy)]
+pub(super) struct Route {
+    pub key: ProducerKey,
+    pub encoding: u8,
+    pub codec: Codec,
+    /// It came as a retransmission, and is the original again.
+    pub is_rtx: bool,
 }
 
 impl Relay {
@@ -69,6 +80,7 @@ impl Relay {
                 let packet = start..end.min(start + segment);
                 start = packet.end;
                 self.handle_packet(&mut arrived, bytes, packet);
+                self.answer_requests(now, sink);
                 if self.workspace.batch.len() >= BATCH_PACKETS_MAX {
                     self.fan_out(now, bytes, sink);
                 }
@@ -111,27 +123,52 @@ impl Relay {
         let known = self.transports[arrived.transport].ssrcs.get(&header.ssrc).copied();
         let (key, encoding) = match known {
             Some(route) => route,
-            None => self.learn_route(arrived, packet, &header)?,
+            None => match self.find_rtx_route(arrived.transport, packet, &header) {
+                Some((key, encoding)) => return self.handle_rtx(arrived, key, encoding, &header, packet, start),
+                None => self.learn_route(arrived, packet, &header)?,
+            },
         };
-        let producer = &mut self.producers[key];
-        let codec = *producer
+        let codec = *self.producers[key]
             .codec(header.payload_type)
             .ok_or(UnroutedReason::UnknownPayloadType)?;
         if arrived.check == SourceCheck::Candidate {
             self.learn_remote(arrived);
         }
+        let route = Route {
+            key,
+            encoding,
+            codec,
+            is_rtx: false,
+        };
+        self.take_in(arrived.now, route, &header, packet, start);
+        Ok(())
+    }
 
+    /// Takes in a packet whose stream is known, and queues it for the fan-out. `start` is where it lies in the batch.
+    pub(super) fn take_in(&mut self, now: Time, route: Route, header: &Header, packet: &mut [u8], start: usize) {
+        let Route {
+            key,
+            encoding,
+            codec,
+            is_rtx,
+        } = route;
         let producer = &mut self.producers[key];
         producer.counters.received += 1;
         if let Some(block) = header.extension {
-            producer.strip_extensions(packet, block);
+            producer.strip_extensions(now, packet, block);
         }
         let paused = producer.paused;
         let stream = &mut producer.streams[usize::from(encoding)];
-        let accepted = stream.accept(arrived.now, encoding, codec.name, &header, start as u32, packet);
+        let accepted = stream.accept(now, encoding, codec.name, header, start as u32, packet);
+        let came_back = !stream.available && !matches!(accepted, Accepted::BadSequence);
+        let key_frame = matches!(&accepted, Accepted::Relay(meta) if meta.key_frame);
+        let is_repair = matches!(&accepted, Accepted::Relay(meta) if self.note_arrival(now, key, meta, is_rtx));
+        let producer = &mut self.producers[key];
+        let stream = &mut producer.streams[usize::from(encoding)];
         match &accepted {
+            Accepted::Relay(_) if is_repair => stream.reception.on_repair(),
             Accepted::Relay(meta) => stream.reception.on_packet(
-                arrived.now,
+                now,
                 stream.restarts,
                 header.payload_type,
                 header.seq,
@@ -141,8 +178,6 @@ impl Relay {
             Accepted::Duplicate => stream.reception.on_duplicate(),
             Accepted::BadSequence => {}
         }
-        let came_back = !stream.available && !matches!(accepted, Accepted::BadSequence);
-        let key_frame = matches!(&accepted, Accepted::Relay(meta) if meta.key_frame);
         if paused {
             stream.counters.paused += 1;
             producer.counters.paused += 1;
@@ -173,9 +208,8 @@ impl Relay {
             }
         }
         if came_back {
-            self.on_stream_available(arrived.now, key, encoding, key_frame);
+            self.on_stream_available(now, key, encoding, key_frame);
         }
-        Ok(())
     }
 
     /// Finds the producer of an SSRC that is not known yet, and remembers it. A sender may change its SSRC: the newest
@@ -208,9 +242,21 @@ impl Relay {
         Ok((key, encoding))
     }
 
-    /// By MID first, then by RID (spec §2.5). Every producer reads the packet with its own extension ids, and two of one
-    /// transport may use the same RIDs if their MIDs tell them apart. The packet is walked once, however many there are.
     fn find_route(&self, transport: TransportKey, packet: &[u8], header: &Header) -> Option<(ProducerKey, u8)> {
+        self.find_by_names(transport, packet, header, &[ExtensionUri::RtpStreamId], |_| true)
+    }
+
+    /// By MID first, then by RID (spec §2.5), which stands in one of `rid_uris`. Every producer that is `eligible` reads the
+    /// packet with its own extension ids, and two of one transport may use the same RIDs if their MIDs tell them apart.
+    /// The packet is walked once, however many there are.
+    pub(super) fn find_by_names(
+        &self,
+        transport: TransportKey,
+        packet: &[u8],
+        header: &Header,
+        rid_uris: &[ExtensionUri],
+        eligible: impl Fn(&Producer) -> bool,
+    ) -> Option<(ProducerKey, u8)> {
         let mut values = [None; 15];
         for element in elements(packet, header.extension?) {
             if let Some(value) = values.get_mut(usize::from(element.id)) {
@@ -220,7 +266,10 @@ impl Relay {
         let (mut by_rid, mut unsure) = (None, false);
         for key in &self.transports[transport].producers {
             let producer = &self.producers[*key];
-            let rid = producer.extension_value(ExtensionUri::RtpStreamId, &values);
+            if !eligible(producer) {
+                continue;
+            }
+            let rid = rid_uris.iter().find_map(|uri| producer.extension_value(*uri, &values));
             let encoding = rid.and_then(|rid| producer.encoding_of_rid(rid));
             match (&producer.mid, producer.extension_value(ExtensionUri::Mid, &values)) {
                 (Some(own), Some(mid)) if own.as_bytes() == mid => {
@@ -274,6 +323,7 @@ impl Relay {
                 }
                 self.request_key_frame_for(now, key);
             }
+            Feedback::Nack { media_ssrc, pid, blp } => self.on_nack(transport, media_ssrc, pid, blp),
             _ => self.on_report(now, transport, feedback),
         }
     }

@@ -81,6 +81,12 @@ impl Reception {
         self.received = self.received.wrapping_add(1);
     }
 
+    /// Takes in a packet that was lost and then sent again. It counts as received, but when it came says nothing of how
+    /// evenly packets come.
+    pub fn on_repair(&mut self) {
+        self.received = self.received.wrapping_add(1);
+    }
+
     /// The sender's report has come.
     pub fn on_sender_report(&mut self, now: Time) {
         self.report_arrived = Some(now);

@@ -11,13 +11,35 @@ use super::packet::{PacketMeta, Vp8Meta};
 /// The offsets in force, and the newest numbers sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Rewriter {
-    seq_offset: u64,
-    timestamp_offset: u64,
-    picture_id_offset: u64,
-    tl0_offset: u64,
+    offsets: Offsets,
     newest: Newest,
-    /// The timeline (encoding, and its count of restarts) that `timestamp_offset` belongs to.
+    /// The timeline (encoding, and its count of restarts) that the timestamp's offset belongs to.
     timeline: Option<(u8, u32)>,
+}
+
+/// What is added to a packet's numbers, from one start to the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Offsets {
+    /// To the sequence number.
+    pub seq: u64,
+    timestamp: u64,
+    picture_id: u64,
+    tl0: u64,
+}
+
+impl Offsets {
+    /// What a packet's fields become.
+    pub fn numbers(&self, packet: &PacketMeta) -> Numbers {
+        let vp8 = packet.vp8.as_ref();
+        let picture_id = vp8.and_then(|vp8| vp8.picture_id).map_or(0, |id| id.value);
+        let tl0 = vp8.and_then(|vp8| vp8.tl0).map_or(0, |(_, tl0)| tl0);
+        Numbers {
+            seq: packet.seq.wrapping_add(self.seq) as u16,
+            timestamp: packet.timestamp.wrapping_add(self.timestamp) as u32,
+            picture_id: picture_id.wrapping_add(self.picture_id) as u16,
+            tl0: tl0.wrapping_add(self.tl0) as u8,
+        }
+    }
 }
 
 /// The newest of everything that was sent.
@@ -61,10 +83,7 @@ impl Rewriter {
     /// RFC 3550 §5.1: sequence numbers and timestamps begin at random values.
     pub fn new(first_seq: u16, first_timestamp: u32) -> Self {
         Self {
-            seq_offset: 0,
-            timestamp_offset: 0,
-            picture_id_offset: 0,
-            tl0_offset: 0,
+            offsets: Offsets::default(),
             // Far from zero, so that a late packet never goes below it.
             newest: Newest {
                 seq: (1 << 32) + u64::from(first_seq),
@@ -79,31 +98,31 @@ impl Rewriter {
 
     /// Makes the offsets with which `packet` follows what was sent before.
     pub fn start(&mut self, packet: &PacketMeta, now: Time, context: StartContext) {
-        self.seq_offset = (self.newest.seq + 1).wrapping_sub(packet.seq);
+        self.offsets.seq = (self.newest.seq + 1).wrapping_sub(packet.seq);
         if let Some(Vp8Meta {
             picture_id: Some(id), ..
         }) = packet.vp8
         {
-            self.picture_id_offset = (self.newest.picture_id + 1).wrapping_sub(id.value);
+            self.offsets.picture_id = (self.newest.picture_id + 1).wrapping_sub(id.value);
         }
         if let Some(Vp8Meta {
             tl0: Some((_, tl0)), ..
         }) = packet.vp8
         {
-            self.tl0_offset = (self.newest.tl0 + 1).wrapping_sub(tl0);
+            self.offsets.tl0 = (self.newest.tl0 + 1).wrapping_sub(tl0);
         }
         let timestamp = match self.timeline {
             None => self.newest.timestamp,
             // The same clock goes on: its distance is the true one, also over a pause.
             Some(timeline)
                 if timeline == context.timeline
-                    && packet.timestamp.wrapping_add(self.timestamp_offset) > self.newest.timestamp =>
+                    && packet.timestamp.wrapping_add(self.offsets.timestamp) > self.newest.timestamp =>
             {
-                packet.timestamp.wrapping_add(self.timestamp_offset)
+                packet.timestamp.wrapping_add(self.offsets.timestamp)
             }
             Some(_) => self.joined_timestamp(now, context),
         };
-        self.timestamp_offset = timestamp.wrapping_sub(packet.timestamp);
+        self.offsets.timestamp = timestamp.wrapping_sub(packet.timestamp);
         self.timeline = Some(context.timeline);
     }
 
@@ -115,7 +134,7 @@ impl Rewriter {
         let tolerance = u64::from(context.clock_rate) * ALIGNMENT_TOLERANCE_SECS;
         context
             .aligned
-            .map(|aligned| aligned.wrapping_add(self.timestamp_offset))
+            .map(|aligned| aligned.wrapping_add(self.offsets.timestamp))
             .filter(|aligned| aligned.abs_diff(by_arrival) <= tolerance)
             .map_or(by_arrival, |aligned| aligned.max(self.newest.timestamp + 1))
     }
@@ -123,16 +142,16 @@ impl Rewriter {
     /// The packet's numbers under the offsets in force.
     #[inline]
     pub fn rewrite(&mut self, packet: &PacketMeta, now: Time) -> Numbers {
-        let seq = packet.seq.wrapping_add(self.seq_offset);
-        let timestamp = packet.timestamp.wrapping_add(self.timestamp_offset);
+        let seq = packet.seq.wrapping_add(self.offsets.seq);
+        let timestamp = packet.timestamp.wrapping_add(self.offsets.timestamp);
         let (mut picture_id, mut tl0) = (0, 0);
         if let Some(vp8) = &packet.vp8 {
             if let Some(id) = vp8.picture_id {
-                picture_id = id.value.wrapping_add(self.picture_id_offset);
+                picture_id = id.value.wrapping_add(self.offsets.picture_id);
                 self.newest.picture_id = self.newest.picture_id.max(picture_id);
             }
             if let Some((_, value)) = vp8.tl0 {
-                tl0 = value.wrapping_add(self.tl0_offset);
+                tl0 = value.wrapping_add(self.offsets.tl0);
                 self.newest.tl0 = self.newest.tl0.max(tl0);
             }
         }
@@ -157,12 +176,22 @@ impl Rewriter {
 
     /// What a timestamp of that timeline becomes, extended.
     pub fn timestamp_of(&self, timestamp: u64) -> u64 {
-        timestamp.wrapping_add(self.timestamp_offset)
+        timestamp.wrapping_add(self.offsets.timestamp)
     }
 
     /// The newest extended timestamp sent, and when the newest packet was.
     pub fn newest_timestamp(&self) -> (u64, Time) {
         (self.newest.timestamp, self.newest.sent_at)
+    }
+
+    /// The offsets in force.
+    pub fn offsets(&self) -> Offsets {
+        self.offsets
+    }
+
+    /// The newest sequence number sent, extended, as [`Offsets::seq`] makes it; before the first packet, the one before it.
+    pub fn newest(&self) -> u64 {
+        self.newest.seq
     }
 
     /// The newest extended sequence number sent, if anything was.

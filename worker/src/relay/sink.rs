@@ -59,4 +59,8 @@ pub trait Sink {
 
     /// Sends one RTCP compound packet to the transport's remote.
     fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]);
+
+    /// Sends one packet on the transport's RTP path that was sent before, if it can leave at once; `false`: it could not,
+    /// and is forgotten. It is nobody's in the ledger.
+    fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool;
 }

@@ -10,9 +10,11 @@ use crate::rtp::seq::{Arrival, Seen, SeqExtender, TimestampExtender, WrapExtende
 use crate::time::Time;
 
 use super::keyframe::KeyFramePacer;
+use super::nack::MissingList;
 use super::packet::{PacketMeta, PictureIdMeta, Vp8Meta};
 use super::rate::Rate;
 use super::reception::Reception;
+use super::ring::Ring;
 use super::rtt::RoundTrip;
 use super::slots::ConsumerKey;
 
@@ -22,6 +24,9 @@ pub(super) const INACTIVE_AFTER: Duration = Duration::from_secs(1);
 /// How long packets of an SSRC may still come after the sender has gone over to another one. A sender that goes back and
 /// forth faster than this is not followed.
 const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
+
+/// How far before its first packet a stream may have begun.
+const REORDERED_START_MAX: u64 = 64;
 
 /// A stream of a producer.
 #[derive(Debug)]
@@ -34,6 +39,12 @@ pub(super) struct Stream {
     pub ssrc: Option<u32>,
     /// What carried it before, and until when.
     previous_ssrc: Option<(u32, Time)>,
+    /// What carries its retransmissions (RFC 4588): given at creation, or learned.
+    pub rtx_ssrc: Option<u32>,
+    /// What of it is missing; `None` if its sender sends nothing again.
+    pub missing: Option<MissingList>,
+    /// Its last packets, while a consumer may ask for them again.
+    pub ring: Option<Box<Ring>>,
     /// On offer: packets have come, and lately enough.
     pub available: bool,
     /// When the last packet came.
@@ -58,7 +69,7 @@ pub(super) struct Stream {
     pub fir_seq: u8,
     /// The last packet in the batch's list, to which the next one is linked.
     pub batch_tail: Option<u32>,
-    seq: SeqExtender,
+    pub(super) seq: SeqExtender,
     seen: Seen,
     timestamp: TimestampExtender,
     picture_id: PictureIds,
@@ -80,6 +91,10 @@ pub(super) struct StreamCounters {
     pub(super) pli: u64,
     pub(super) fir: u64,
     pub(super) paused: u64,
+    pub(super) repaired: u64,
+    pub(super) rtx_useless: u64,
+    pub(super) nacks: u64,
+    pub(super) nacked: u64,
 }
 
 /// Picture ids have 7 or 15 bits (RFC 7741 §4.2); a sender may begin with the short form.
@@ -108,6 +123,9 @@ impl Stream {
             rid,
             ssrc,
             previous_ssrc: None,
+            rtx_ssrc: None,
+            missing: None,
+            ring: None,
             available: false,
             last_packet: None,
             epoch: 0,
@@ -195,7 +213,7 @@ impl Stream {
             self.counters.duplicated += 1;
             return Accepted::Duplicate;
         }
-        self.counters.unique += 1;
+        self.count_unique(seq);
         let payload = header.payload(bytes);
         let peek = peek(codec, payload);
         if peek.key_frame {
@@ -229,6 +247,29 @@ impl Stream {
         })
     }
 
+    /// Counts a packet that has come for the first time. A start in another order than the sending reaches a few packets
+    /// back; a straggler from further back is not of what is counted here.
+    #[inline]
+    fn count_unique(&mut self, seq: u64) {
+        if seq < self.first_seq {
+            if self.first_seq - seq > REORDERED_START_MAX {
+                return;
+            }
+            self.first_seq = seq;
+        }
+        self.counters.unique += 1;
+    }
+
+    /// Whether a packet has not come that is given by its number on the wire, and would be taken in if it came now.
+    pub(super) fn lacks(&self, seq: u16) -> bool {
+        self.seq.place(seq).is_some_and(|seq| self.seen.is_missing(seq))
+    }
+
+    /// Whether a packet of the present epoch, given by its extended number, has not come.
+    pub(super) fn is_missing(&self, seq: u64) -> bool {
+        self.seen.is_missing(seq)
+    }
+
     /// Keeps a sender report, to align streams of one sender at a switch.
     pub(super) fn on_sender_report(&mut self, ntp: u64, rtp: u32) {
         if self.last_packet.is_some() {
@@ -257,13 +298,13 @@ impl Stream {
             key_frames: counters.key_frames,
             packets_paused: counters.paused,
             codec: None,
-            packets_repaired: 0,
-            rtx_useless: 0,
+            packets_repaired: counters.repaired,
+            rtx_useless: counters.rtx_useless,
             fraction_lost: self.reception.fraction_lost(),
             jitter: self.reception.jitter(),
             round_trip_us: self.round_trip.micros(),
-            nack_count: 0,
-            packets_nacked: 0,
+            nack_count: counters.nacks,
+            packets_nacked: counters.nacked,
             pli_count: counters.pli,
             fir_count: counters.fir,
         }

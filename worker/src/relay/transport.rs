@@ -28,8 +28,12 @@ pub(super) struct Transport {
     pub rtcp_mux: bool,
     /// Who receives what arrives under an SSRC: given at creation, or learned through MID and RID.
     pub ssrcs: HashMap<u32, (ProducerKey, u8), FixedState>,
+    /// Which stream's retransmissions arrive under an SSRC: likewise.
+    pub rtx_ssrcs: HashMap<u32, (ProducerKey, u8), FixedState>,
     /// Which consumer sends under an SSRC.
     pub consumer_ssrcs: HashMap<u32, ConsumerKey, FixedState>,
+    /// Which consumer sends again under an SSRC. What receivers say of these streams means nothing for the media.
+    pub consumer_rtx_ssrcs: HashMap<u32, ConsumerKey, FixedState>,
     /// Producers that arrive on it.
     pub producers: Vec<ProducerKey>,
     /// Consumers that leave on it.

@@ -6,12 +6,15 @@
 //!
 //! [`packet`] says what a datagram is and where its parts lie, and rewrites the fixed header in place; [`extension`]
 //! walks RFC 8285 header extensions; [`seq`] is the only place with wrap-around arithmetic; [`codec`] peeks at payloads
-//! for key frames; [`rtcp`] reads compound packets and writes key frame requests.
+//! for key frames; [`rtcp`] reads compound packets and writes key frame requests, [`nack`] asks for packets again, and
+//! [`rtx`] is how they come again.
 
 pub mod codec;
 pub mod extension;
+pub mod nack;
 pub mod packet;
 pub mod rtcp;
+pub mod rtx;
 pub mod seq;
 
 pub use codec::{Peek, peek};

@@ -20,7 +20,8 @@ use super::extension::{ExtensionBlock, Form};
 /// The fixed part of the header, in bytes.
 pub const FIXED_LEN: usize = 12;
 
-const PADDING_BIT: u8 = 0x20;
+/// Set in the first byte when padding stands at the end.
+pub(super) const PADDING_BIT: u8 = 0x20;
 const EXTENSION_BIT: u8 = 0x10;
 const CSRC_COUNT: u8 = 0x0f;
 const MARKER_BIT: u8 = 0x80;

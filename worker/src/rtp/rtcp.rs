@@ -308,7 +308,7 @@ pub const FIR_LEN: usize = PREFIX_LEN + 20;
 
 /// An empty receiver report and a source description with a CNAME: a compound packet with feedback begins so (RFC 3550
 /// §6.1, RFC 4585 §3.1), and only a session that has negotiated reduced-size RTCP may leave it out (RFC 5506).
-const PREFIX_LEN: usize = 8 + 24;
+pub(super) const PREFIX_LEN: usize = 8 + 24;
 
 /// Writes a picture loss indication for `media_ssrc` (RFC 4585 §6.3.1) as a compound packet, and returns its length,
 /// [`PLI_LEN`]; 0 if `out` is shorter than that.
@@ -357,7 +357,7 @@ pub fn reporter_cname(ssrc: u32) -> [u8; 13] {
     cname
 }
 
-fn write_prefix(out: &mut [u8], sender_ssrc: u32) {
+pub(super) fn write_prefix(out: &mut [u8], sender_ssrc: u32) {
     let ssrc = sender_ssrc.to_be_bytes();
     out[..4].copy_from_slice(&[0x80, ReceiverReport::PACKET_TYPE, 0, 1]);
     out[4..8].copy_from_slice(&ssrc);

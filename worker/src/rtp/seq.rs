@@ -84,11 +84,35 @@ impl SeqExtender {
         Arrival::Restarted(self.newest)
     }
 
+    /// Where a number lies that something else than its packet tells of, such as the original sequence number of a
+    /// retransmission (RFC 4588 §4): not newer than the newest, and not further back than [`SeqExtender::accept`] believes
+    /// a late packet to be. Nothing moves.
+    pub fn place(&self, seq: u16) -> Option<u64> {
+        let behind = self.newest_seq.wrapping_sub(seq);
+        let is_believed = self.newest != 0 && behind < MAX_MISORDER;
+        is_believed
+            .then(|| self.newest - u64::from(behind))
+            .filter(|ext| *ext >= self.floor)
+    }
+
+    /// An extended number of this stream as it stands in its packet; the other way round. After a restart the low 16 bits
+    /// of the one are not the other.
+    pub fn wire(&self, ext: u64) -> u16 {
+        self.newest_seq.wrapping_sub(self.newest.wrapping_sub(ext) as u16)
+    }
+
     /// The newest extended number; `None` before the first packet.
     #[inline]
     pub fn newest(&self) -> Option<u64> {
         (self.newest != 0).then_some(self.newest)
     }
+}
+
+/// The extended number nearest to `newest` whose low 16 bits are `seq`: for streams of our own, whose extended numbers go
+/// on for ever.
+pub fn nearest(newest: u64, seq: u16) -> u64 {
+    let ahead = seq.wrapping_sub(newest as u16).cast_signed();
+    newest.wrapping_add_signed(i64::from(ahead))
 }
 
 /// Which of the last [`Seen::WINDOW`] extended numbers have come.
@@ -130,6 +154,12 @@ impl Seen {
         let fresh = known && self.bits[word] & bit == 0;
         self.bits[word] |= if known { bit } else { 0 };
         fresh
+    }
+
+    /// Whether a number that is not newer than the newest has not come; `false` also when it is too old to know.
+    pub fn is_missing(&self, ext: u64) -> bool {
+        let word = (ext / 64) as usize % self.bits.len();
+        ext <= self.newest && self.newest - ext < Self::WINDOW && self.bits[word] & (1 << (ext % 64)) == 0
     }
 
     /// Clears the bits of the numbers between the newest and `ext`, which still tell of one window ago.
@@ -302,6 +332,55 @@ mod tests {
             (99, Late(CYCLE + 99)),
             (40_004, Restarted(CYCLE + 102)),
         ]);
+    }
+
+    #[test]
+    fn places_are_found_and_written_back() {
+        let mut seqs = SeqExtender::default();
+        assert_eq!(seqs.place(5), None);
+        seqs.accept(65_534);
+        seqs.accept(2);
+        assert_eq!(seqs.place(65_535), Some(CYCLE + 65_535));
+        assert_eq!(seqs.place(2), Some(2 * CYCLE + 2));
+        assert_eq!(seqs.place(3), None, "newer than the newest");
+        assert_eq!(
+            seqs.place(2_u16.wrapping_sub(MAX_MISORDER - 1)),
+            Some(2 * CYCLE + 3 - u64::from(MAX_MISORDER))
+        );
+        assert_eq!(seqs.place(2_u16.wrapping_sub(MAX_MISORDER)), None);
+        assert_eq!(seqs.wire(CYCLE + 65_535), 65_535);
+        assert_eq!(seqs.wire(2 * CYCLE + 1), 1);
+        // After a restart: from before it nothing is found, and what follows is written as its sender numbers it.
+        seqs.accept(30_000);
+        assert_eq!(seqs.accept(30_001), Restarted(2 * CYCLE + 3));
+        seqs.accept(30_004);
+        assert_eq!(seqs.place(30_002), Some(2 * CYCLE + 4));
+        assert_eq!(seqs.place(30_000), None);
+        assert_eq!(seqs.wire(2 * CYCLE + 4), 30_002);
+    }
+
+    #[test]
+    fn the_nearest_number_is_on_either_side() {
+        for (newest, seq, ext) in [
+            (CYCLE, 0, CYCLE),
+            (CYCLE, 65_535, CYCLE - 1),
+            (CYCLE + 65_535, 0, 2 * CYCLE),
+            (CYCLE + 100, 32_867, CYCLE + 32_867),
+            (CYCLE + 100, 32_868, 32_868),
+        ] {
+            assert_eq!(nearest(newest, seq), ext, "{seq}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing() {
+        let mut seen = Seen::default();
+        seen.insert(CYCLE);
+        seen.insert(CYCLE + 3);
+        let missing: Vec<_> = (CYCLE - 1..CYCLE + 6).filter(|ext| seen.is_missing(*ext)).collect();
+        assert_eq!(missing, [CYCLE - 1, CYCLE + 1, CYCLE + 2]);
+        seen.insert(CYCLE + 2_049);
+        assert!(!seen.is_missing(CYCLE + 1) && seen.is_missing(CYCLE + 2));
     }
 
     #[test]

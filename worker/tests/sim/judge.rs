@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use weir_channel::id::{ConsumerId, ProducerId};
 use weir_channel::message::{CodecName, CreateConsumer, CreateProducer, ExtensionUri};
+use weir_worker::time::Time;
 
 use super::stream::Mark;
-use super::wire::{Rtp, vp8_ids};
+use super::wire::{Rtp, send_time, vp8_ids};
 use super::{Received, Sim};
 
 /// A packet that was given to the relay.
@@ -145,7 +146,7 @@ impl Sim {
             let original = &originals[&(mark.stream, mark.seq)];
             assert_eq!(
                 packet.bytes,
-                expected_bytes(original, &packet.rtp, producer, consumer),
+                expected_bytes(original, packet.at, &packet.rtp, producer, consumer),
                 "{mark:?} as sent to {}; the original is {original:02x?}",
                 consumer.consumer
             );
@@ -154,7 +155,7 @@ impl Sim {
 }
 
 #[track_caller]
-fn judge_numbers(received: &[Received], codec: CodecName) -> Vec<Segment> {
+pub fn judge_numbers(received: &[Received], codec: CodecName) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut newest: Option<Newest> = None;
     let mut seen = BTreeSet::new();
@@ -246,7 +247,13 @@ fn judge_numbers(received: &[Received], codec: CodecName) -> Vec<Segment> {
 }
 
 /// What a packet should look like to a consumer, given the numbers it has.
-fn expected_bytes(original: &[u8], sent: &Rtp, producer: &CreateProducer, consumer: &CreateConsumer) -> Vec<u8> {
+pub fn expected_bytes(
+    original: &[u8],
+    at_time: Time,
+    sent: &Rtp,
+    producer: &CreateProducer,
+    consumer: &CreateConsumer,
+) -> Vec<u8> {
     let mut out = original.to_vec();
     let own = |source: u8| {
         let found = consumer.payload_types.iter().find(|(from, _)| *from == source);
@@ -288,6 +295,9 @@ fn expected_bytes(original: &[u8], sent: &Rtp, producer: &CreateProducer, consum
             let own = uri
                 .filter(|uri| !hop_by_hop(uri))
                 .and_then(|uri| consumer.header_extensions.iter().find(|known| known.uri == uri));
+            if uri == Some(ExtensionUri::AbsSendTime) && len == 3 {
+                out[at + head..at + head + 3].copy_from_slice(&send_time(at_time));
+            }
             match own {
                 Some(own) if two_byte => out[at] = own.id,
                 Some(own) => out[at] = own.id << 4 | out[at] & 15,

@@ -12,6 +12,7 @@ pub mod model;
 pub mod network;
 pub mod random;
 pub mod recorder;
+pub mod repair;
 pub mod rtpdump;
 pub mod stream;
 pub mod track;

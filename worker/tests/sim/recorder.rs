@@ -37,6 +37,10 @@ pub struct Recorder {
     pub trains: Vec<Train>,
     /// RTCP: when, where, what.
     pub rtcp: VecDeque<(Time, TransportIx, Vec<u8>)>,
+    /// Packets sent again: when, where, what.
+    pub resent: VecDeque<(Time, TransportIx, Vec<u8>)>,
+    /// Takes none of those.
+    pub refuses_resends: bool,
     /// Refuses the tails of some trains: at random, that many in a thousand.
     pub refusals: Option<(Random, usize)>,
     /// Packets refused, by transport, SSRC and reason.
@@ -117,5 +121,14 @@ impl Sink for Recorder {
 
     fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {
         self.rtcp.push_back((self.now, transport, packet.to_vec()));
+    }
+
+    fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
+        assert!(packet.len() >= 12 && packet[0] >> 6 == 2, "no RTP packet");
+        if self.refuses_resends {
+            return false;
+        }
+        self.resent.push_back((self.now, transport, packet.to_vec()));
+        true
     }
 }

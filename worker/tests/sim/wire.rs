@@ -189,6 +189,74 @@ pub fn receiver_report(ssrc: u32) -> Vec<u8> {
     out
 }
 
+/// A generic negative acknowledgement for the packets with these numbers, which ascend.
+pub fn nack(sender: u32, media: u32, seqs: &[u16]) -> Vec<u8> {
+    let mut pairs: Vec<(u16, u16)> = Vec::new();
+    for seq in seqs {
+        match pairs.last_mut().map(|(pid, blp)| (seq.wrapping_sub(*pid), blp)) {
+            Some((distance @ 1..=16, blp)) => *blp |= 1 << (distance - 1),
+            _ => pairs.push((*seq, 0)),
+        }
+    }
+    let mut out = vec![0x81, 205];
+    out.extend((2 + pairs.len() as u16).to_be_bytes());
+    out.extend(sender.to_be_bytes());
+    out.extend(media.to_be_bytes());
+    for (pid, blp) in pairs {
+        out.extend(pid.to_be_bytes());
+        out.extend(blp.to_be_bytes());
+    }
+    out
+}
+
+/// What a compound packet says is missing: (SSRC, sequence number).
+pub fn nacked(compound: &[u8]) -> Vec<(u32, u16)> {
+    let mut missing = Vec::new();
+    let mut rest = compound;
+    while !rest.is_empty() {
+        let len = 4 * (usize::from(u16::from_be_bytes([rest[2], rest[3]])) + 1);
+        let (packet, after) = rest.split_at(len);
+        rest = after;
+        if (packet[1], packet[0] & 31) != (205, 1) {
+            continue;
+        }
+        let media = u32::from_be_bytes([packet[8], packet[9], packet[10], packet[11]]);
+        for pair in packet[12..].chunks(4) {
+            let (pid, blp) = (
+                u16::from_be_bytes([pair[0], pair[1]]),
+                u16::from_be_bytes([pair[2], pair[3]]),
+            );
+            missing.push((media, pid));
+            missing.extend(
+                (0..16)
+                    .filter(|bit| blp >> bit & 1 == 1)
+                    .map(|bit| (media, pid.wrapping_add(bit + 1))),
+            );
+        }
+    }
+    missing
+}
+
+/// A retransmission (RFC 4588) of a packet, which keeps its own header but for what is given here.
+pub fn rtx(original: &[u8], ssrc: u32, payload_type: u8, seq: u16) -> Vec<u8> {
+    let read = Rtp::read(original);
+    Rtp {
+        ssrc,
+        payload_type,
+        seq,
+        payload: [&read.seq.to_be_bytes()[..], &read.payload].concat(),
+        padding: 0,
+        ..read
+    }
+    .write()
+}
+
+/// The value of abs-send-time at this moment: seconds in 6.18 fixed point.
+pub fn send_time(now: weir_worker::time::Time) -> [u8; 3] {
+    let value = (u128::from(now.0) << 18) / 1_000_000_000;
+    [(value >> 16) as u8, (value >> 8) as u8, value as u8]
+}
+
 /// How a key frame was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Means {

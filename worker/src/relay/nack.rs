@@ -1,0 +1,509 @@
+//! Packets that are missing in a received stream: noticed when later ones come, asked for until they come or are given up
+//! (spec §2.10).
+//!
+//! ```text
+//!   gap ──▶ missing ──REORDERING──▶ asked ──round trip──▶ asked again ──▶ … ──▶ given up
+//!              └──────────┴── it comes ──┴──▶ repaired
+//! ```
+//!
+//! All numbers are extended, so a list is sorted, and nothing here can meet a number twice. Nothing that a sender does is
+//! an error: it is only more or less worth asking for.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use weir_channel::message::MediaKind;
+
+use crate::rtp::nack::NackWriter;
+use crate::rtp::rtcp::reduced_size;
+use crate::rtp::seq::MAX_MISORDER;
+use crate::time::Time;
+
+use super::Relay;
+use super::packet::PacketMeta;
+use super::sink::Sink;
+use super::slots::ProducerKey;
+
+/// Packets of one stream that are asked for at a time. When more are missing, asking for a key frame is cheaper.
+pub const MISSING_MAX: usize = 1_000;
+
+/// How far behind the newest packet another one is still asked for. (v2: 5,000, but a packet that comes more than
+/// [`MAX_MISORDER`] late is not believed; so asking for it would be for nothing.)
+const AGE_SEQS_MAX: u64 = MAX_MISORDER as u64 - 100;
+
+/// How long a packet is only late before it is taken for lost.
+pub const REORDERING: Duration = Duration::from_millis(4);
+
+/// The least time between two requests for one packet.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// How often one packet is asked for.
+const ASKS_MAX: u32 = 10;
+
+/// A packet that is missing for longer is of no use to anybody.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
+
+/// Requests are due at multiples of this, so that one turn of the timer serves many streams.
+const GRID_NS: u64 = 2_000_000;
+
+/// What a stream misses.
+#[derive(Debug)]
+pub struct MissingList {
+    /// Ascending.
+    entries: VecDeque<Missing>,
+    /// When the first of them is due; means nothing while there are none.
+    due: Time,
+    newest: Option<u64>,
+    /// The stream's count of restarts that `newest` belongs to.
+    restarts: u32,
+    /// Sequence number and timestamp of the last key frame's first packet.
+    key_frame: Option<(u64, u64)>,
+    /// It is in the relay's list of streams that miss something.
+    listed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Missing {
+    seq: u64,
+    since: Time,
+    /// When it is asked for (again).
+    due: Time,
+    asked: Time,
+    asks: u32,
+}
+
+/// What a packet means for what is missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Noted {
+    /// Nothing.
+    Nothing,
+    /// Packets before it are missing.
+    Gap,
+    /// So many are missing that they are not asked for any more: a key frame is needed.
+    Overflow,
+    /// It was missing itself.
+    Recovered {
+        /// How often it was asked for.
+        asks: u32,
+        /// When, the last time.
+        asked: Time,
+    },
+}
+
+impl Default for MissingList {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::with_capacity(MISSING_MAX),
+            due: Time::default(),
+            newest: None,
+            restarts: 0,
+            key_frame: None,
+            listed: false,
+        }
+    }
+}
+
+impl MissingList {
+    /// Notes a packet that has come for the first time. `restarts` is the stream's count of them.
+    #[inline]
+    pub fn on_packet(&mut self, now: Time, packet: &PacketMeta, is_key_frame: bool, restarts: u32) -> Noted {
+        let next = self.newest.map(|newest| newest + 1);
+        if next == Some(packet.seq) && self.restarts == restarts && !is_key_frame && self.entries.is_empty() {
+            self.newest = next;
+            return Noted::Nothing;
+        }
+        self.on_other_packet(now, packet, is_key_frame, restarts)
+    }
+
+    fn on_other_packet(&mut self, now: Time, packet: &PacketMeta, is_key_frame: bool, restarts: u32) -> Noted {
+        let seq = packet.seq;
+        let Some(newest) = self.newest.filter(|_| self.restarts == restarts) else {
+            self.entries.clear();
+            self.newest = Some(seq);
+            self.restarts = restarts;
+            self.key_frame = is_key_frame.then_some((seq, packet.timestamp));
+            return Noted::Nothing;
+        };
+        if seq <= newest {
+            return match self.entries.binary_search_by_key(&seq, |missing| missing.seq) {
+                Ok(index) => self
+                    .entries
+                    .remove(index)
+                    .map_or(Noted::Nothing, |missing| Noted::Recovered {
+                        asks: missing.asks,
+                        asked: missing.asked,
+                    }),
+                Err(_) => Noted::Nothing,
+            };
+        }
+        self.newest = Some(seq);
+        self.forget_before(seq.saturating_sub(AGE_SEQS_MAX));
+        if is_key_frame {
+            self.on_key_frame(seq, packet.timestamp);
+        }
+        let count = seq - newest - 1;
+        if count == 0 {
+            return Noted::Nothing;
+        }
+        if self.entries.len() as u64 + count > MISSING_MAX as u64 {
+            self.entries.clear();
+            return Noted::Overflow;
+        }
+        let due = on_grid(now + REORDERING);
+        self.due = if self.entries.is_empty() {
+            due
+        } else {
+            self.due.min(due)
+        };
+        self.entries.extend((newest + 1..seq).map(|seq| Missing {
+            seq,
+            since: now,
+            due,
+            asked: Time::default(),
+            asks: 0,
+        }));
+        Noted::Gap
+    }
+
+    /// What came before the key frame *before* this one helps nobody any more. Some codecs mark several packets of one
+    /// key frame; those have one timestamp.
+    fn on_key_frame(&mut self, seq: u64, timestamp: u64) {
+        if let Some((previous, previous_timestamp)) = self.key_frame {
+            if previous_timestamp == timestamp {
+                return;
+            }
+            self.forget_before(previous);
+        }
+        self.key_frame = Some((seq, timestamp));
+    }
+
+    fn forget_before(&mut self, seq: u64) {
+        while self.entries.front().is_some_and(|missing| missing.seq < seq) {
+            self.entries.pop_front();
+        }
+    }
+
+    /// Names those that are to be asked for now, in ascending order; returns when to come again, if there are any.
+    pub fn ask(&mut self, now: Time, round_trip: Duration, mut name: impl FnMut(u64)) -> Option<Time> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        if self.due > now {
+            return Some(self.due);
+        }
+        // The answer may be a little late; and as it becomes less likely, it is asked for less often.
+        let interval = (round_trip + round_trip / 4).max(INTERVAL_MIN);
+        let mut next: Option<Time> = None;
+        self.entries.retain_mut(|missing| {
+            if missing.due <= now {
+                if missing.asks >= ASKS_MAX || now.since(missing.since) >= GIVE_UP_AFTER {
+                    return false;
+                }
+                missing.asks += 1;
+                missing.asked = now;
+                missing.due = on_grid(now + interval * missing.asks.div_ceil(2));
+                name(missing.seq);
+            }
+            next = Some(next.map_or(missing.due, |next| next.min(missing.due)));
+            true
+        });
+        self.due = next.unwrap_or_default();
+        next
+    }
+
+    /// How many are missing and not given up.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// The first moment from this one on that requests are made at.
+fn on_grid(time: Time) -> Time {
+    Time(time.0.next_multiple_of(GRID_NS))
+}
+
+/// The streams that miss something, and when to ask for it next.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    streams: Vec<(ProducerKey, u8)>,
+    next: Option<Time>,
+}
+
+impl Losses {
+    /// Makes room for so many streams.
+    pub(super) fn reserve(&mut self, streams: usize) {
+        // Those that are gone leave with the next turn.
+        self.streams.reserve(streams);
+    }
+
+    /// When [`Relay::ask_for_missing`] wants to be called.
+    pub(super) fn next_timeout(&self) -> Option<Time> {
+        self.next
+    }
+}
+
+impl Relay {
+    /// Notes a packet, as it came or in a retransmission, in the list of what its stream misses; returns whether it came
+    /// because it was asked for. Without a stream of their own, retransmissions look like late packets.
+    #[inline]
+    pub(super) fn note_arrival(&mut self, now: Time, key: ProducerKey, packet: &PacketMeta, is_rtx: bool) -> bool {
+        let producer = &mut self.producers[key];
+        let is_key_frame = packet.key_frame && producer.kind == MediaKind::Video;
+        let stream = &mut producer.streams[usize::from(packet.encoding)];
+        let Some(missing) = &mut stream.missing else {
+            stream.counters.repaired += u64::from(is_rtx);
+            return is_rtx;
+        };
+        let mut is_repair = is_rtx;
+        match missing.on_packet(now, packet, is_key_frame, stream.restarts) {
+            Noted::Nothing => {}
+            Noted::Recovered { asks, asked } => {
+                is_repair |= asks > 0;
+                // Of several requests nobody knows which was answered.
+                if asks == 1 {
+                    stream.round_trip.measured(now.since(asked));
+                }
+            }
+            Noted::Gap => {
+                let due = missing.due;
+                if !std::mem::replace(&mut missing.listed, true) {
+                    self.losses.streams.push((key, packet.encoding));
+                }
+                self.losses.next = Some(self.losses.next.map_or(due, |next| next.min(due)));
+            }
+            Noted::Overflow => self.request_key_frame(now, key, packet.encoding),
+        }
+        if is_repair {
+            self.producers[key].streams[usize::from(packet.encoding)]
+                .counters
+                .repaired += 1;
+        }
+        is_repair
+    }
+
+    /// Asks senders for what is missing and due.
+    pub(super) fn ask_for_missing(&mut self, now: Time, sink: &mut impl Sink) {
+        if self.losses.next.is_none_or(|next| next > now) {
+            return;
+        }
+        let mut next: Option<Time> = None;
+        let mut index = 0;
+        while let Some((key, encoding)) = self.losses.streams.get(index).copied() {
+            match self.ask_stream(now, key, encoding, sink) {
+                Some(due) => {
+                    next = Some(next.map_or(due, |next| next.min(due)));
+                    index += 1;
+                }
+                None => {
+                    self.losses.streams.swap_remove(index);
+                }
+            }
+        }
+        self.losses.next = next;
+    }
+
+    /// Asks one sender; `None` if nothing is missing (any more).
+    fn ask_stream(&mut self, now: Time, key: ProducerKey, encoding: u8, sink: &mut impl Sink) -> Option<Time> {
+        let producer = self.producers.get_mut(key)?;
+        let transport = &mut self.transports[producer.transport];
+        let stream = &mut producer.streams[usize::from(encoding)];
+        let missing = stream.missing.as_mut()?;
+        let mut writer = NackWriter::new(self.ssrc, stream.ssrc.unwrap_or(0));
+        let mut send = |writer: &mut NackWriter| {
+            stream.counters.nacks += 1;
+            transport.counters.rtcp_sent += 1;
+            let packet = writer.packet();
+            let packet = if producer.reduced_size {
+                reduced_size(packet)
+            } else {
+                packet
+            };
+            sink.send_rtcp(transport.index, packet);
+            writer.clear();
+        };
+        let next = missing.ask(now, stream.round_trip.estimate(), |seq| {
+            stream.counters.nacked += 1;
+            let wire = stream.seq.wire(seq);
+            if !writer.push(seq, wire) {
+                send(&mut writer);
+                writer.push(seq, wire);
+            }
+        });
+        if !writer.is_empty() {
+            send(&mut writer);
+        }
+        missing.listed = next.is_some();
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(100);
+
+    /// Packets by their numbers on the wire, as the stream's extender would place them, one every millisecond.
+    #[derive(Default)]
+    struct Script {
+        list: MissingList,
+        extender: crate::rtp::SeqExtender,
+        now: Time,
+    }
+
+    impl Script {
+        fn packet(&mut self, seq: u16, key: bool) -> Noted {
+            use crate::rtp::Arrival;
+            self.now = self.now + Duration::from_millis(1);
+            let (Arrival::First(ext) | Arrival::InOrder(ext) | Arrival::Late(ext)) = self.extender.accept(seq) else {
+                panic!("{seq} is not believed");
+            };
+            self.list.on_packet(self.now, &meta(ext, u64::from(seq)), key, 0)
+        }
+
+        fn packets(&mut self, seqs: impl IntoIterator<Item = u16>) {
+            for seq in seqs {
+                self.packet(seq, false);
+            }
+        }
+
+        /// What is asked for so long from now.
+        fn asked(&mut self, after: Duration) -> Vec<u16> {
+            self.now = self.now + after;
+            let mut asked = Vec::new();
+            self.list.ask(self.now, RTT, |seq| asked.push(self.extender.wire(seq)));
+            asked
+        }
+    }
+
+    fn meta(seq: u64, timestamp: u64) -> PacketMeta {
+        PacketMeta {
+            start: 0,
+            len: 12,
+            seq,
+            timestamp,
+            encoding: 0,
+            payload_type: 96,
+            key_frame: false,
+            epoch: 0,
+            payload_start: 12,
+            vp8: None,
+            extension: None,
+            next: u32::MAX,
+        }
+    }
+
+    /// The vectors of spec §2.10.
+    #[test]
+    fn gaps_over_the_wrap_and_key_frames() {
+        let mut script = Script::default();
+        script.packets([65_534, 65_535, 1]);
+        assert_eq!(script.asked(REORDERING * 2), [0]);
+        script.packets([11]);
+        assert_eq!(script.asked(REORDERING * 2), [2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(script.list.len(), 10);
+        script.packet(12, true);
+        assert_eq!(script.list.len(), 10, "the key frame before it may be what is missing");
+        script.packet(13, true);
+        assert_eq!(script.list.len(), 0);
+    }
+
+    #[test]
+    fn a_long_gap_is_asked_for_and_shrinks() {
+        let mut script = Script::default();
+        script.packets([1, 300]);
+        assert_eq!(script.asked(REORDERING * 2).len(), 298);
+        assert_eq!(
+            script.packet(3, false),
+            Noted::Recovered {
+                asks: 1,
+                asked: script.now - Duration::from_millis(1)
+            }
+        );
+        assert_eq!(script.packet(3, false), Noted::Nothing, "once");
+        assert_eq!(script.list.len(), 297);
+    }
+
+    #[test]
+    fn too_long_a_gap_needs_a_key_frame() {
+        let mut script = Script::default();
+        script.packets([1]);
+        assert_eq!(script.packet(3_000, false), Noted::Overflow);
+        assert!(script.list.is_empty());
+        assert!(script.asked(RTT).is_empty());
+        // In several gaps too; and it goes on from there.
+        script.packets([3_002, 3_600]);
+        assert_eq!(script.list.len(), 598);
+        assert_eq!(script.packet(4_004, false), Noted::Overflow);
+        script.packets([4_006]);
+        assert_eq!(script.asked(RTT), [4_005]);
+    }
+
+    #[test]
+    fn a_late_packet_in_time_is_not_asked_for() {
+        let mut script = Script::default();
+        script.packets([1, 3]);
+        assert!(script.asked(REORDERING - Duration::from_millis(1)).is_empty());
+        assert!(matches!(script.packet(2, false), Noted::Recovered { asks: 0, .. }));
+        assert!(script.asked(RTT).is_empty());
+    }
+
+    #[test]
+    fn asked_again_after_a_round_trip_and_given_up_in_the_end() {
+        let mut script = Script::default();
+        script.packets([1, 3]);
+        let start = script.now;
+        let mut times = Vec::new();
+        for _ in 0..5_000 {
+            if !script.asked(Duration::from_millis(1)).is_empty() {
+                times.push(script.now.since(start).as_millis());
+            }
+        }
+        assert!(script.list.is_empty());
+        assert!(times[0] <= 6, "{times:?}");
+        let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.iter().all(|gap| *gap >= 125), "{gaps:?}");
+        assert!(gaps[0] <= 128 && gaps[1] <= 253, "{gaps:?}");
+        assert!(times.len() >= 5 && times.len() <= ASKS_MAX as usize, "{times:?}");
+        assert!(times.iter().all(|time| *time <= 2_000), "{times:?}");
+    }
+
+    #[test]
+    fn what_is_too_far_behind_is_forgotten() {
+        let mut script = Script::default();
+        script.packets([1, 3]);
+        script.packets(4..2_000);
+        assert!(script.list.is_empty());
+    }
+
+    #[test]
+    fn a_restart_forgets_everything() {
+        let mut list = MissingList::default();
+        let now = Time::from_millis(1);
+        list.on_packet(now, &meta(10, 0), false, 0);
+        list.on_packet(now, &meta(20, 0), false, 0);
+        assert_eq!(list.len(), 9);
+        assert_eq!(list.on_packet(now, &meta(21, 0), false, 1), Noted::Nothing);
+        assert!(list.is_empty());
+        // Another SSRC may begin below.
+        assert_eq!(list.on_packet(now, &meta(5, 0), false, 2), Noted::Nothing);
+        assert_eq!(list.on_packet(now, &meta(7, 0), false, 2), Noted::Gap);
+    }
+
+    #[test]
+    fn several_packets_of_one_key_frame_are_one() {
+        let mut list = MissingList::default();
+        let now = Time::from_millis(1);
+        list.on_packet(now, &meta(10, 0), false, 0);
+        list.on_packet(now, &meta(20, 90), true, 0);
+        list.on_packet(now, &meta(21, 90), true, 0);
+        assert_eq!(list.len(), 9, "H.264: parameter sets, then the first slice");
+        list.on_packet(now, &meta(30, 180), true, 0);
+        assert_eq!(list.len(), 8);
+    }
+}

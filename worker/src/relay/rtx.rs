@@ -1,0 +1,85 @@
+//! Packets that senders send again as a stream of their own (RFC 4588): recognised, turned back into what they were, and
+//! relayed as that.
+//!
+//! A retransmission that restores a packet which had not come is that packet, for everybody and in every counter. Any
+//! other is counted as useless and is nothing else: consumers never hear of it.
+
+use weir_channel::message::{ExtensionUri, UnroutedReason};
+
+use crate::rtp::packet::{Header, rewrite};
+use crate::rtp::rtx::{OSN_LEN, original_seq, restore};
+
+use super::Relay;
+use super::receive::{Arrived, Route};
+use super::slots::{ProducerKey, TransportKey};
+use super::transport::SourceCheck;
+
+impl Relay {
+    /// The stream that a packet of no media SSRC is a retransmission of: by its SSRC, else by what it says of itself. The
+    /// repaired stream's id (RFC 8852 §3.2) names it; some senders give the stream's id itself, and with a lone stream the
+    /// MID is enough, because the payload type tells a retransmission from media.
+    pub(super) fn find_rtx_route(
+        &self,
+        transport: TransportKey,
+        packet: &[u8],
+        header: &Header,
+    ) -> Option<(ProducerKey, u8)> {
+        if let Some(route) = self.transports[transport].rtx_ssrcs.get(&header.ssrc) {
+            return Some(*route);
+        }
+        let rid_uris = [ExtensionUri::RepairedRtpStreamId, ExtensionUri::RtpStreamId];
+        self.find_by_names(transport, packet, header, &rid_uris, |producer| {
+            producer.codec_of_rtx(header.payload_type).is_some()
+        })
+    }
+
+    /// Takes in a retransmission. `start` is where it lies in the batch.
+    pub(super) fn handle_rtx(
+        &mut self,
+        arrived: &Arrived,
+        key: ProducerKey,
+        encoding: u8,
+        header: &Header,
+        packet: &mut [u8],
+        start: usize,
+    ) -> Result<(), UnroutedReason> {
+        // Before any media, there is nothing to repair, and nothing that vouches for who sends it.
+        if arrived.check == SourceCheck::Candidate {
+            return Err(UnroutedReason::NoRemote);
+        }
+        let producer = &mut self.producers[key];
+        let codec = *producer
+            .codec_of_rtx(header.payload_type)
+            .ok_or(UnroutedReason::UnknownPayloadType)?;
+        let stream = &mut producer.streams[usize::from(encoding)];
+        let transport = &mut self.transports[arrived.transport];
+        if stream.rtx_ssrc != Some(header.ssrc) {
+            // The newest one that its names vouch for.
+            if let Some(old) = stream.rtx_ssrc.replace(header.ssrc) {
+                transport.rtx_ssrcs.remove(&old);
+            }
+            transport.rtx_ssrcs.insert(header.ssrc, (key, encoding));
+        }
+        let is_useful = original_seq(header, packet).is_some_and(|seq| stream.lacks(seq));
+        let restored = match (is_useful, stream.ssrc) {
+            (true, Some(ssrc)) => restore(header, packet).map(|restored| (ssrc, restored)),
+            _ => None,
+        };
+        let Some((ssrc, (len, mut original))) = restored else {
+            stream.counters.rtx_useless += 1;
+            return Ok(());
+        };
+        original.payload_type = codec.payload_type;
+        original.ssrc = ssrc;
+        let packet = &mut packet[OSN_LEN..OSN_LEN + len];
+        rewrite(packet, original.payload_type, original.seq, original.timestamp, ssrc);
+        let route = Route {
+            key,
+            encoding,
+            codec,
+            is_rtx: true,
+        };
+        self.take_in(arrived.now, route, &original, packet, start + OSN_LEN);
+        Ok(())
+    }
+}
