@@ -245,8 +245,8 @@ fn a_million_packets_without_an_allocation() {
                 if random.chance(30) {
                     bytes.push(&frame[0].bytes); // twice
                 }
-                if bytes.len() > 1 && random.chance(30) {
-                    bytes.remove(0); // lost
+                if bytes.len() > 1 && random.chance(200) {
+                    bytes.remove(random.below(bytes.len())); // lost
                 }
                 let equal = bytes.windows(2).all(|pair| pair[0].len() == pair[1].len());
                 counted.deliver(transport, source, &bytes, equal && random.chance(500));
@@ -333,7 +333,11 @@ fn a_million_packets_without_an_allocation() {
         .collect();
     let sum = |count: fn(&StreamStats) -> u64| streams.iter().map(count).sum::<u64>();
     assert!(sum(|stream| stream.packets_nacked) > 1_000);
-    assert!(sum(|stream| stream.packets_repaired) > 50 && sum(|stream| stream.rtx_useless) > 50);
+    let (repaired, useless) = (sum(|stream| stream.packets_repaired), sum(|stream| stream.rtx_useless));
+    assert!(
+        repaired > 20 && useless > 50,
+        "{repaired} repaired, {useless} for nothing"
+    );
 }
 
 /// The counter counts: a relay whose rooms are not set up yet does allocate.
