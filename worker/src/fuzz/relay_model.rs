@@ -297,8 +297,8 @@ impl Model {
                     header_extensions: Vec::new(),
                     preferred_profile: profile(wish),
                     paused,
-                    nack: self.next_id % 4 != 0,
-                    rtx: (self.next_id % 2 == 0).then(|| ConsumerRtx {
+                    nack: !self.next_id.is_multiple_of(4),
+                    rtx: self.next_id.is_multiple_of(2).then(|| ConsumerRtx {
                         ssrc: ssrc | RTX,
                         payload_types: vec![(101, 102)],
                     }),

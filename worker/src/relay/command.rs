@@ -338,7 +338,7 @@ impl Relay {
             consumer.repair = Some(Box::new(Repair::new(request, now, self.random.next() as u16)));
             producer.repairing += 1;
             for stream in &mut producer.streams {
-                stream.ring.get_or_insert_with(|| Box::new(Ring::new()));
+                stream.ring.get_or_insert_with(|| Box::new(Ring::default()));
             }
         }
         let source_paused = producer.paused;

@@ -41,9 +41,9 @@ struct Entry {
     at: Time,
 }
 
-impl Ring {
+impl Default for Ring {
     /// An empty ring, with all the memory it will ever have.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             bytes: vec![0; RING_BYTES].into_boxed_slice(),
             entries: VecDeque::with_capacity(RING_PACKETS),
@@ -55,7 +55,9 @@ impl Ring {
             filled: 0,
         }
     }
+}
 
+impl Ring {
     /// Keeps a packet; `train` is what its `start` counts in. One longer than a chunk is not kept: so long a packet is
     /// many of the network's already, and as likely to be lost again.
     pub fn store(&mut self, now: Time, packet: &PacketMeta, train: &[u8]) {
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_last_packets_are_there() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::default();
         let now = Time::from_millis(5);
         for seq in (0..3_000).filter(|seq| seq % 7 != 0) {
             store(&mut ring, now, seq, 100 + seq as usize % 900);
@@ -197,7 +199,7 @@ mod tests {
 
     #[test]
     fn old_packets_are_gone_and_their_memory_is_used_again() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::default();
         let mut now = Time::from_millis(0);
         // 100 packets of 1,000 bytes a second: 200 kB in the ring's two seconds, of the megabyte it has.
         for seq in 0..6_000 {
@@ -211,7 +213,7 @@ mod tests {
         let later = now + RING_AGE + Duration::from_millis(1);
         assert!(!has(&ring, later, 5_999));
         // A slow stream stays in its chunk.
-        let mut ring = Ring::new();
+        let mut ring = Ring::default();
         for seq in 0..1_000 {
             now = now + Duration::from_secs(3);
             store(&mut ring, now, seq, 1_000);
@@ -221,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_burst_stays_within_its_bytes() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::default();
         let now = Time::from_millis(5);
         for seq in 0..5_000 {
             store(&mut ring, now, seq, 9_000);
