@@ -392,6 +392,7 @@ mod tests {
             key_frame: false,
             epoch: 0,
             payload_start: 12,
+            payload_len: 0,
             vp8: None,
             extension: None,
             next: u32::MAX,
