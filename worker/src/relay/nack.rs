@@ -37,6 +37,9 @@ pub const REORDERING: Duration = Duration::from_millis(4);
 /// The least time between two requests for one packet.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
+/// The most, if a round trip is not longer.
+const INTERVAL_MAX: Duration = Duration::from_millis(250);
+
 /// How often one packet is asked for.
 const ASKS_MAX: u32 = 10;
 
@@ -191,7 +194,8 @@ impl MissingList {
         if self.due > now {
             return Some(self.due);
         }
-        // The answer may be a little late; and as it becomes less likely, it is asked for less often.
+        // The answer may be a little late. And as it fails to come, it is asked for less and less often: the round trip may
+        // be longer than it seemed, and losses come in bursts.
         let interval = (round_trip + round_trip / 4).max(INTERVAL_MIN);
         let mut next: Option<Time> = None;
         self.entries.retain_mut(|missing| {
@@ -201,7 +205,8 @@ impl MissingList {
                 }
                 missing.asks += 1;
                 missing.asked = now;
-                missing.due = on_grid(now + interval * missing.asks.div_ceil(2));
+                let longer = interval * (1 << ((missing.asks - 1) / 2));
+                missing.due = on_grid(now + longer.min(INTERVAL_MAX.max(interval)));
                 name(missing.seq);
             }
             next = Some(next.map_or(missing.due, |next| next.min(missing.due)));
@@ -254,6 +259,9 @@ impl Relay {
     pub(super) fn note_arrival(&mut self, now: Time, key: ProducerKey, packet: &PacketMeta, is_rtx: bool) -> bool {
         let producer = &mut self.producers[key];
         let is_key_frame = packet.key_frame && producer.kind == MediaKind::Video;
+        let tells_rtx_apart = producer
+            .codec(packet.payload_type)
+            .is_some_and(|codec| codec.rtx.is_some());
         let stream = &mut producer.streams[usize::from(packet.encoding)];
         let Some(missing) = &mut stream.missing else {
             stream.counters.repaired += u64::from(is_rtx);
@@ -263,9 +271,9 @@ impl Relay {
         match missing.on_packet(now, packet, is_key_frame, stream.restarts) {
             Noted::Nothing => {}
             Noted::Recovered { asks, asked } => {
-                is_repair |= asks > 0;
-                // Of several requests nobody knows which was answered.
-                if asks == 1 {
+                is_repair |= asks > 0 && !tells_rtx_apart;
+                // Of several requests nobody knows which was answered; and what was only late answers none.
+                if asks == 1 && is_repair {
                     stream.round_trip.measured(now.since(asked));
                 }
             }
