@@ -10,6 +10,7 @@
 mod embed;
 pub mod http;
 pub mod media;
+pub mod protocol;
 mod server;
 pub mod settings;
 

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::error::ApiError;
 use super::event_log::EventLog;
+use super::signalling::{SignallingOptions, signalling};
 use super::{consumers, events, producers, rooms, server, transports};
 use crate::{LogSettings, Server};
 
@@ -30,6 +31,8 @@ pub struct ControlOptions {
     pub heartbeat: Duration,
     /// Is told when the log settings change, so that this process can log as much as its workers.
     pub on_log_settings: Option<LogHook>,
+    /// How clients are served that speak the mediasoup protocol.
+    pub signalling: SignallingOptions,
 }
 
 impl Default for ControlOptions {
@@ -38,6 +41,7 @@ impl Default for ControlOptions {
             followers: 64,
             heartbeat: Duration::from_secs(15),
             on_log_settings: None,
+            signalling: SignallingOptions::default(),
         }
     }
 }
@@ -71,6 +75,7 @@ pub fn app(server: Server, options: ControlOptions) -> Router {
             log.close();
         }
     });
+    let clients = signalling(server.clone(), options.signalling);
     let app = Arc::new(App {
         server,
         log,
@@ -121,6 +126,7 @@ pub fn app(server: Server, options: ControlOptions) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .with_state(app)
+        .merge(clients)
 }
 
 /// A word for this run of the server, which no other run has: the moment it began, in milliseconds, as hexadecimal.

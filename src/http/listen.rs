@@ -246,6 +246,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             .header_read_timeout(limits.head)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(io, service)
+            .with_upgrades()
     );
     let mut close = pin!(closed(closing));
     let ended = tokio::select! {

@@ -58,7 +58,9 @@ pub use self::rtc_stats::{
     InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtcTuple,
     RtpStreamRtcStats,
 };
+pub(crate) use self::rtp_capabilities::ProducerMapping;
 pub use self::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, RtpHeaderExtensionCapability};
+pub(crate) use self::rtp_parameters::known_members;
 pub use self::rtp_parameters::{
     ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, RtxParameters,
 };

@@ -20,6 +20,7 @@ use super::state::{Command, Note};
 use super::steering::Side;
 use super::transport::{Direction, Transport, TransportNode};
 use super::{Shared, lock};
+use crate::protocol::ClientState;
 
 /// How a peer joins a room.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -92,6 +93,8 @@ pub(crate) struct PeerNode {
     /// For producers that come without one: receivers keep in sync what has the same (RFC 3550 §6.5.1).
     pub(crate) cname: String,
     pub(crate) outbox: Outbox,
+    /// What the protocol keeps with it.
+    client: ClientState,
     pub(crate) state: Mutex<PeerState>,
 }
 
@@ -195,6 +198,7 @@ impl Peers {
             spy: options.spy,
             cname: made_up_cname(),
             outbox: Outbox::default(),
+            client: ClientState::default(),
             state: Mutex::new(PeerState {
                 closed: false,
                 app_data: options.app_data,
@@ -244,6 +248,11 @@ impl Peers {
 impl Peer {
     pub(crate) fn new(shared: Arc<Shared>, node: Arc<PeerNode>) -> Self {
         Self { shared, node }
+    }
+
+    /// What the protocol keeps with it.
+    pub(crate) fn client(&self) -> &ClientState {
+        &self.node.client
     }
 
     /// Its name, unique in its room.

@@ -1,0 +1,223 @@
+//! `GET /rooms/{id}/peers/{name}`: a WebSocket on which a client speaks the mediasoup protocol and is, once it has joined,
+//! the room's peer of that name. `docs/protocol.md` describes what is said on it.
+//!
+//! A connection can be lost without the peer being lost: for [`SignallingOptions::grace`] the peer and all that is its own
+//! stay, and its client may come back with a token that it was given when it joined.
+
+mod envelope;
+mod pace;
+mod replay;
+mod session;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, extract};
+use tokio::sync::{Semaphore, mpsc};
+use tracing::warn;
+
+use self::session::ComeBack;
+use super::error::ApiError;
+use super::token::AccessToken;
+use crate::{RoomId, Server};
+
+/// The WebSocket subprotocol: what the messages look like. Clients need not name it.
+pub const SUBPROTOCOL: &str = "protoo";
+
+/// In a list of subprotocols, what precedes a token: browsers can send no other header.
+const BEARER: &str = "bearer.";
+
+/// How clients are served.
+#[derive(Clone, Debug)]
+pub struct SignallingOptions {
+    /// What a client must know: `Authorization: Bearer TOKEN`, or the subprotocol `bearer.TOKEN`. `None`: nothing.
+    pub token: Option<AccessToken>,
+    /// The origins whose pages may connect, e.g. `https://app.example`; `*`: all. Clients that are not browsers send none,
+    /// and may always.
+    pub origins: Vec<String>,
+    /// Connections at once.
+    pub clients: usize,
+    /// The longest message of a client, in bytes.
+    pub message_bytes_max: usize,
+    /// Messages of one client a second, in the long run. Who says more is read no faster.
+    pub messages_per_second: u32,
+    /// How many messages of one client are read at once when it has been quiet.
+    pub messages_at_once: u32,
+    /// For which a connection may exist without having joined.
+    pub join: Duration,
+    /// Between pings.
+    pub ping: Duration,
+    /// After which a connection that is silent, also to pings, counts as lost.
+    pub idle: Duration,
+    /// For which a client may leave what it is sent unread, before its connection counts as lost.
+    pub stall: Duration,
+    /// For which a peer whose connection is lost stays.
+    pub grace: Duration,
+}
+
+impl Default for SignallingOptions {
+    fn default() -> Self {
+        Self {
+            token: None,
+            origins: Vec::new(),
+            clients: 10_000,
+            // v2's channel took no more in one message, either.
+            message_bytes_max: 64 * 1024,
+            // Who joins a room of 500 senders enables its 1,000 consumers at once.
+            messages_per_second: 100,
+            messages_at_once: 1_000,
+            join: Duration::from_secs(30),
+            ping: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
+            stall: Duration::from_secs(10),
+            grace: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What connections share.
+pub(super) struct Signalling {
+    server: Server,
+    options: SignallingOptions,
+    slots: Arc<Semaphore>,
+    /// Sessions that have joined, by their tokens.
+    sessions: Mutex<HashMap<String, mpsc::Sender<ComeBack>>>,
+}
+
+impl Signalling {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::Sender<ComeBack>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The one route for clients, to be served where they are. It is part of [`app`](super::app), too.
+pub fn signalling(server: Server, options: SignallingOptions) -> Router {
+    let signalling = Arc::new(Signalling {
+        server,
+        slots: Arc::new(Semaphore::new(options.clients)),
+        options,
+        sessions: Mutex::default(),
+    });
+    Router::new()
+        .route("/rooms/{id}/peers/{name}", get(connect))
+        .with_state(signalling)
+}
+
+async fn connect(
+    State(signalling): State<Arc<Signalling>>,
+    Path((room, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let options = &signalling.options;
+    if !is_from(&headers, &options.origins) {
+        let message = "pages of this origin may not connect; see signalling origins in the settings";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "foreignOrigin", message));
+    }
+    if let Some(token) = &options.token
+        && !token.opens(&headers)
+        && !offered(&headers).any(|offer| {
+            offer
+                .strip_prefix(BEARER)
+                .is_some_and(|given| token.is(given.as_bytes()))
+        })
+    {
+        let message = format!("send the token as `authorization: Bearer TOKEN` or as subprotocol `{BEARER}TOKEN`");
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message));
+    }
+    let no_room = || {
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            "notFound",
+            format!("there is no room {room:.20}"),
+        )
+    };
+    let id: u64 = room.parse().map_err(|_| no_room())?;
+    let room = signalling.server.room(RoomId(id)).ok_or_else(no_room)?;
+    let upgrade = upgrade.map_err(|rejection| {
+        let mut error = ApiError::invalid(rejection.body_text());
+        error.status = rejection.status();
+        error
+    })?;
+    let slot = Arc::clone(&signalling.slots).try_acquire_owned().map_err(|_| {
+        let message = format!("{} clients are connected, which is the limit", options.clients);
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooMany", message)
+    })?;
+    let signalling = Arc::clone(&signalling);
+    Ok(upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(options.message_bytes_max)
+        .max_frame_size(options.message_bytes_max)
+        .on_failed_upgrade(|error| warn!(%error, "a client's connection did not become a WebSocket"))
+        .on_upgrade(move |socket| session::serve(socket, slot, signalling, room, name))
+        .into_response())
+}
+
+/// The subprotocols that a client offers.
+fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(',')).map(str::trim)
+}
+
+/// Whether a request comes from no page, or from one that may.
+fn is_from(headers: &HeaderMap, origins: &[String]) -> bool {
+    let mut said = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = said.next() else {
+        return true;
+    };
+    let permitted = |own: &String| own == "*" || own.as_bytes().eq_ignore_ascii_case(origin.as_bytes());
+    said.next().is_none() && origins.iter().any(permitted)
+}
+
+/// A secret of 128 bits from the system's source of randomness, in hexadecimal.
+fn secret() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_other_origins_are_kept_out() {
+        let check = |origin: Option<&str>, origins: &[&str], expected: bool| {
+            let mut headers = HeaderMap::new();
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().unwrap());
+            }
+            let origins: Vec<String> = origins.iter().map(|origin| (*origin).to_owned()).collect();
+            assert_eq!(is_from(&headers, &origins), expected, "{origin:?} {origins:?}");
+        };
+        check(None, &[], true);
+        check(Some("https://app.example"), &[], false);
+        check(Some("https://app.example"), &["https://app.example"], true);
+        check(Some("https://app.example:8443"), &["https://app.example"], false);
+        check(Some("null"), &["https://app.example"], false);
+        check(Some("https://anything"), &["*"], true);
+    }
+
+    #[test]
+    fn secrets_are_long_and_differ() {
+        let secrets: std::collections::BTreeSet<String> = (0..64).map(|_| secret().unwrap()).collect();
+        assert_eq!(secrets.len(), 64);
+        assert!(secrets.iter().all(|secret| secret.len() == 32));
+    }
+
+    #[test]
+    fn subprotocols_are_read_from_every_header() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::SEC_WEBSOCKET_PROTOCOL, "protoo, bearer.abc".parse().unwrap());
+        headers.append(header::SEC_WEBSOCKET_PROTOCOL, "more".parse().unwrap());
+        assert_eq!(offered(&headers).collect::<Vec<_>>(), ["protoo", "bearer.abc", "more"]);
+    }
+}

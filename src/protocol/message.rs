@@ -1,0 +1,277 @@
+//! What clients say: the shapes of their requests and notifications, and what is wrong with those that have another.
+//!
+//! Members that are not known are passed over, as v2 does: clients put things of their own into their messages.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use weir_channel::message::Profile;
+
+use super::ProtocolError;
+use super::client_ids::ClientId;
+use crate::Direction;
+
+/// What a client asks of a room.
+#[derive(Debug)]
+pub(super) enum RoomRequest {
+    QueryRoom,
+    Join(Join),
+}
+
+/// To become a peer.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Join {
+    #[serde(default)]
+    pub(super) peer_name: Value,
+    #[serde(default)]
+    pub(super) rtp_capabilities: Value,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(super) spy: bool,
+    #[serde(default)]
+    pub(super) app_data: Value,
+}
+
+/// What a client asks of its peer.
+#[derive(Debug)]
+pub(super) enum PeerRequest {
+    CreateTransport(CreateTransport),
+    RestartTransport(WithId),
+    CreateProducer(CreateProducer),
+    EnableConsumer(EnableConsumer),
+}
+
+/// To have a transport.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CreateTransport {
+    pub(super) id: Option<ClientId>,
+    pub(super) direction: Option<Direction>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(super) options: TransportOptions,
+    /// Present, be it empty, for plain RTP.
+    pub(super) plain_rtp_parameters: Option<PlainRtpParameters>,
+    #[serde(default)]
+    pub(super) app_data: Value,
+}
+
+/// Which address family a plain transport shall have, when it has no remote yet.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TransportOptions {
+    #[serde(default, rename = "preferIPv4", deserialize_with = "null_is_default")]
+    pub(super) prefer_ipv4: bool,
+    #[serde(default, rename = "preferIPv6", deserialize_with = "null_is_default")]
+    pub(super) prefer_ipv6: bool,
+}
+
+/// Where a client receives plain RTP.
+#[derive(Debug, Deserialize)]
+pub(super) struct PlainRtpParameters {
+    pub(super) ip: Option<String>,
+    pub(super) port: Option<u16>,
+}
+
+/// Of something that the client numbered.
+#[derive(Debug, Deserialize)]
+pub(super) struct WithId {
+    pub(super) id: ClientId,
+}
+
+/// To send a track.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CreateProducer {
+    pub(super) id: Option<ClientId>,
+    #[serde(default)]
+    pub(super) kind: Value,
+    #[serde(default)]
+    pub(super) transport_id: Value,
+    #[serde(default)]
+    pub(super) rtp_parameters: Value,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(super) paused: bool,
+    #[serde(default)]
+    pub(super) app_data: Value,
+}
+
+/// To receive a track.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EnableConsumer {
+    pub(super) id: ClientId,
+    #[serde(default)]
+    pub(super) transport_id: Value,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(super) paused: bool,
+    pub(super) preferred_profile: Option<Profile>,
+}
+
+/// What a client tells its peer.
+#[derive(Debug)]
+pub(super) enum ClientNotification {
+    Leave(Leave),
+    UpdateTransport(UpdateTransport),
+    CloseTransport(OfThing),
+    EnableTransportStats(OfThing),
+    DisableTransportStats(OfThing),
+    PauseProducer(OfThing),
+    ResumeProducer(OfThing),
+    CloseProducer(OfThing),
+    EnableProducerStats(OfThing),
+    DisableProducerStats(OfThing),
+    PauseConsumer(OfThing),
+    ResumeConsumer(OfThing),
+    SetConsumerPreferredProfile(SetPreferredProfile),
+    EnableConsumerStats(OfThing),
+    DisableConsumerStats(OfThing),
+}
+
+/// That it is gone.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Leave {
+    #[serde(default)]
+    pub(super) app_data: Value,
+}
+
+/// Of a transport, a producer or a consumer.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OfThing {
+    pub(super) id: ClientId,
+    #[serde(default)]
+    pub(super) app_data: Value,
+    /// Between reports of statistics, in milliseconds.
+    pub(super) interval: Option<f64>,
+}
+
+/// What it now knows of a transport.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UpdateTransport {
+    pub(super) id: ClientId,
+    pub(super) plain_rtp_parameters: Option<PlainRtpParameters>,
+}
+
+/// How much of a simulcast it wants.
+#[derive(Debug, Deserialize)]
+pub(super) struct SetPreferredProfile {
+    pub(super) id: ClientId,
+    pub(super) profile: Profile,
+}
+
+impl RoomRequest {
+    pub(super) fn parse(request: Value) -> Result<Self, ProtocolError> {
+        let (method, message) = Envelope::Request.open(request)?;
+        match method.as_str() {
+            "queryRoom" => Ok(Self::QueryRoom),
+            "join" => read(message).map(Self::Join),
+            _ => Err(unknown_method("request", &method)),
+        }
+    }
+}
+
+impl PeerRequest {
+    pub(super) fn parse(request: Value) -> Result<Self, ProtocolError> {
+        let (method, message) = Envelope::Request.open(request)?;
+        match method.as_str() {
+            "createTransport" => read(message).map(Self::CreateTransport),
+            "restartTransport" => read(message).map(Self::RestartTransport),
+            "createProducer" => read(message).map(Self::CreateProducer),
+            "enableConsumer" => read(message).map(Self::EnableConsumer),
+            _ => Err(unknown_method("request", &method)),
+        }
+    }
+}
+
+impl ClientNotification {
+    pub(super) fn parse(notification: Value) -> Result<Self, ProtocolError> {
+        let (method, message) = Envelope::Notification.open(notification)?;
+        match method.as_str() {
+            "leave" => read(message).map(Self::Leave),
+            "updateTransport" => read(message).map(Self::UpdateTransport),
+            "closeTransport" => read(message).map(Self::CloseTransport),
+            "enableTransportStats" => read(message).map(Self::EnableTransportStats),
+            "disableTransportStats" => read(message).map(Self::DisableTransportStats),
+            "pauseProducer" => read(message).map(Self::PauseProducer),
+            "resumeProducer" => read(message).map(Self::ResumeProducer),
+            "closeProducer" => read(message).map(Self::CloseProducer),
+            "enableProducerStats" => read(message).map(Self::EnableProducerStats),
+            "disableProducerStats" => read(message).map(Self::DisableProducerStats),
+            "pauseConsumer" => read(message).map(Self::PauseConsumer),
+            "resumeConsumer" => read(message).map(Self::ResumeConsumer),
+            "setConsumerPreferredProfile" => read(message).map(Self::SetConsumerPreferredProfile),
+            "enableConsumerStats" => read(message).map(Self::EnableConsumerStats),
+            "disableConsumerStats" => read(message).map(Self::DisableConsumerStats),
+            _ => Err(unknown_method("notification", &method)),
+        }
+    }
+}
+
+/// Reads whatever bytes as each kind of message. For the fuzzer: nothing may panic.
+#[doc(hidden)]
+pub fn fuzz_parser(bytes: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
+        return;
+    };
+    let _ = RoomRequest::parse(value.clone());
+    let _ = PeerRequest::parse(value.clone());
+    let _ = ClientNotification::parse(value);
+}
+
+/// Which of the two a message should be.
+#[derive(Clone, Copy)]
+enum Envelope {
+    Request,
+    Notification,
+}
+
+impl Envelope {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Notification => "notification",
+        }
+    }
+
+    /// The method of a message, and the message.
+    fn open(self, message: Value) -> Result<(String, Map<String, Value>), ProtocolError> {
+        let noun = self.noun();
+        let Value::Object(mut message) = message else {
+            return Err(ProtocolError::type_error(format!("wrong/missing {noun}")));
+        };
+        let is_notification = message.get("notification") == Some(&Value::Bool(true));
+        if is_notification != matches!(self, Self::Notification) {
+            return Err(ProtocolError::type_error(format!("not a {noun}")));
+        }
+        match message.remove("method") {
+            Some(Value::String(method)) => Ok((method, message)),
+            _ => Err(ProtocolError::type_error(format!("wrong/missing {noun} method"))),
+        }
+    }
+}
+
+/// Names are shown only as far as it takes to recognise them.
+const SHOWN_CHARS_MAX: usize = 64;
+
+fn unknown_method(noun: &str, method: &str) -> ProtocolError {
+    let shown: String = method.chars().take(SHOWN_CHARS_MAX).collect();
+    ProtocolError::error(format!("unknown {noun} method \"{shown}\""))
+}
+
+fn read<T: DeserializeOwned>(message: Map<String, Value>) -> Result<T, ProtocolError> {
+    serde_path_to_error::deserialize(Value::Object(message)).map_err(|error| {
+        let path = error.path().to_string();
+        let shown: String = error.inner().to_string().chars().take(4 * SHOWN_CHARS_MAX).collect();
+        match path.as_str() {
+            "." => ProtocolError::type_error(shown),
+            path => ProtocolError::type_error(format!("{path}: {shown}")),
+        }
+    })
+}
+
+/// JavaScript writes null where it means that nothing is said.
+fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(reader: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(reader)?.unwrap_or_default())
+}

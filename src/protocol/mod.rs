@@ -1,0 +1,36 @@
+//! The mediasoup protocol: the requests and notifications by which a remote client steers its part of a room (spec §1.4).
+//!
+//! [`Room::receive_request`](crate::Room::receive_request) takes what a client says to a room,
+//! [`Peer::receive_request`](crate::Peer::receive_request) and
+//! [`Peer::receive_notification`](crate::Peer::receive_notification) what it says as a peer of one, and
+//! [`Peer::client_message`](crate::Peer::client_message) writes what it is told. How these messages travel is the
+//! application's affair; `weir serve` carries them over WebSockets ([`crate::http`]).
+//!
+//! Clients choose numbers for their transports and producers. Each peer has a table of its own for them, so that whatever
+//! number a client says, it can mean nothing but what is that client's.
+
+mod client_ids;
+mod error;
+mod message;
+mod outgoing;
+mod peer;
+mod periodic_stats;
+mod room;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::client_ids::ClientIds;
+pub use self::error::{ErrorClass, ProtocolError};
+#[doc(hidden)]
+pub use self::message::fuzz_parser;
+pub(crate) use self::periodic_stats::PeriodicStats;
+pub use self::room::RoomResponse;
+
+use std::sync::Mutex;
+
+/// What the protocol keeps with each peer, for as long as the peer lives: longer than any one connection of its client.
+#[derive(Debug, Default)]
+pub(crate) struct ClientState {
+    pub(crate) ids: Mutex<ClientIds>,
+    pub(crate) stats: Mutex<PeriodicStats>,
+}

@@ -1,0 +1,47 @@
+//! What clients are told unasked, as JSON.
+
+use serde_json::{Map, Value};
+
+use crate::{ConsumerInfo, Peer, PeerNotification};
+
+impl Peer {
+    /// A notification as the peer's client is told it: with `target` and `notification`, and with the client's own numbers
+    /// for its transports and producers. What was done without app data is told without.
+    pub fn client_message(&self, notification: &PeerNotification) -> Value {
+        // Of types that all have a JSON form.
+        let mut message = match serde_json::to_value(notification) {
+            Ok(Value::Object(message)) => message,
+            _ => Map::new(),
+        };
+        let number = {
+            let mut ids = self.client_ids();
+            match notification {
+                PeerNotification::TransportClosed { transport, .. }
+                | PeerNotification::TransportStats { transport, .. } => Some(ids.transports.number(*transport)),
+                PeerNotification::ProducerPaused { producer, .. }
+                | PeerNotification::ProducerResumed { producer, .. }
+                | PeerNotification::ProducerClosed { producer, .. }
+                | PeerNotification::ProducerStats { producer, .. } => Some(ids.producers.number(*producer)),
+                _ => None,
+            }
+        };
+        if let Some(number) = number {
+            message.insert("id".to_owned(), number.0.into());
+        }
+        let introduces = matches!(
+            notification,
+            PeerNotification::NewPeer { .. } | PeerNotification::NewConsumer(_)
+        );
+        if !introduces && message.get("appData").is_some_and(Value::is_null) {
+            message.remove("appData");
+        }
+        message.insert("target".to_owned(), "peer".into());
+        message.insert("notification".to_owned(), true.into());
+        Value::Object(message)
+    }
+}
+
+/// A consumer as its client gets to know it when it joins. Whose it is, is said outside.
+pub(super) fn consumer_json(consumer: &ConsumerInfo) -> Value {
+    serde_json::to_value(consumer).unwrap_or_default()
+}

@@ -1,0 +1,313 @@
+//! What a peer's client asks and tells.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::MutexGuard;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::ProtocolError;
+use super::client_ids::{ClientId, ClientIds};
+use super::message::{
+    ClientNotification, CreateProducer, CreateTransport, EnableConsumer, OfThing, PeerRequest, PlainRtpParameters,
+    TransportOptions,
+};
+use super::periodic_stats::Subject;
+use crate::server::{ProducerMapping, known_members, lock};
+use crate::{
+    Consumer, ConsumerId, EnableOptions, Error, IpFamily, MediaKind, Peer, PlainTransportOptions, Producer,
+    ProducerOptions, Remote, RtpParameters, Side, Transport,
+};
+
+/// Between reports of statistics, unless the client says more.
+const STATS_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// The longest time between reports; a client that says more means never.
+const STATS_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
+
+impl Peer {
+    /// Answers a request of the peer's client: `createTransport`, `restartTransport`, `createProducer` or `enableConsumer`.
+    ///
+    /// Requests take effect in the order in which their answers are first awaited.
+    ///
+    /// # Errors
+    /// What the client is to be told instead.
+    pub async fn receive_request(&self, request: Value) -> Result<Value, ProtocolError> {
+        self.check_open()?;
+        match PeerRequest::parse(request)? {
+            PeerRequest::CreateTransport(request) => self.create_transport(request).await,
+            PeerRequest::RestartTransport(request) => {
+                self.transport_numbered(request.id)
+                    .ok_or_else(|| not_found("Transport"))?;
+                Err(ProtocolError::error("a plain RTP transport has no ICE to restart"))
+            }
+            PeerRequest::CreateProducer(request) => self.create_producer(request).await,
+            PeerRequest::EnableConsumer(request) => self.enable_consumer(request).await,
+        }
+    }
+
+    /// Does as the peer's client tells: that it leaves, that something is paused, resumed or closed, and so on.
+    ///
+    /// # Errors
+    /// Why nothing was done. The client expects no answer, so this is for the log.
+    pub async fn receive_notification(&self, notification: Value) -> Result<(), ProtocolError> {
+        self.check_open()?;
+        match ClientNotification::parse(notification)? {
+            ClientNotification::Leave(leave) => self.leave(leave.app_data).await?,
+            ClientNotification::UpdateTransport(update) => {
+                let transport = self
+                    .transport_numbered(update.id)
+                    .ok_or_else(|| not_found("Transport"))?;
+                let remote = update
+                    .plain_rtp_parameters
+                    .as_ref()
+                    .map(remote_of)
+                    .transpose()?
+                    .flatten();
+                let remote = remote.ok_or_else(|| {
+                    ProtocolError::type_error("plainRtpParameters must have the ip and port to send to")
+                })?;
+                transport.set_remote(remote).await?;
+            }
+            ClientNotification::CloseTransport(of) => {
+                self.transport_of(&of)?.close_by(Side::Remote, of.app_data).await?;
+            }
+            ClientNotification::PauseProducer(of) => {
+                self.producer_of(&of)?.pause_by(Side::Remote, of.app_data).await?;
+            }
+            ClientNotification::ResumeProducer(of) => {
+                self.producer_of(&of)?.resume_by(Side::Remote, of.app_data).await?;
+            }
+            // Closed already, perhaps, while the client said so.
+            ClientNotification::CloseProducer(of) => {
+                if let Ok(producer) = self.producer_of(&of) {
+                    producer.close_by(Side::Remote, of.app_data).await?;
+                }
+            }
+            ClientNotification::PauseConsumer(of) => {
+                self.consumer_of(&of)?.pause_by(Side::Remote, of.app_data).await?;
+            }
+            ClientNotification::ResumeConsumer(of) => {
+                self.consumer_of(&of)?.resume_by(Side::Remote, of.app_data).await?;
+            }
+            ClientNotification::SetConsumerPreferredProfile(wish) => {
+                let consumer = self.consumer_numbered(wish.id).ok_or_else(|| not_found("Consumer"))?;
+                consumer.set_preferred_profile_by(Side::Remote, wish.profile).await?;
+            }
+            ClientNotification::EnableTransportStats(of) => {
+                self.enable_stats(Subject::Transport(self.transport_of(&of)?), &of);
+            }
+            ClientNotification::EnableProducerStats(of) => {
+                self.enable_stats(Subject::Producer(self.producer_of(&of)?), &of);
+            }
+            ClientNotification::EnableConsumerStats(of) => {
+                self.enable_stats(Subject::Consumer(self.consumer_of(&of)?), &of);
+            }
+            ClientNotification::DisableTransportStats(of) => {
+                let subject = Subject::Transport(self.transport_of(&of)?);
+                lock(&self.client().stats).disable(&subject);
+            }
+            ClientNotification::DisableProducerStats(of) => {
+                let subject = Subject::Producer(self.producer_of(&of)?);
+                lock(&self.client().stats).disable(&subject);
+            }
+            ClientNotification::DisableConsumerStats(of) => {
+                let subject = Subject::Consumer(self.consumer_of(&of)?);
+                lock(&self.client().stats).disable(&subject);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<(), ProtocolError> {
+        match self.closed() {
+            true => Err(ProtocolError::invalid_state("Peer closed")),
+            false => Ok(()),
+        }
+    }
+
+    async fn create_transport(&self, request: CreateTransport) -> Result<Value, ProtocolError> {
+        let number = self
+            .client_ids()
+            .transports
+            .reserve(request.id, |id| self.transport(id).is_some())
+            .ok_or_else(|| ProtocolError::error("a Transport with same transportId already exists"))?;
+        // Gives the number back when the request fails, and also when nobody awaits its end.
+        let reserved = Reserved {
+            peer: self,
+            number,
+            release: |ids, number| ids.transports.release(number),
+        };
+        let Some(plain) = &request.plain_rtp_parameters else {
+            return Err(ProtocolError::error(
+                "WebRTC transports are not supported yet; say plainRtpParameters for plain RTP",
+            ));
+        };
+        let remote = remote_of(plain)?;
+        let options = PlainTransportOptions {
+            remote,
+            // As v2, which takes packets from anywhere; but it is the first sender's for good.
+            comedia: remote.is_none(),
+            family: family_of(&request.options, remote.is_none()),
+            app_data: request.app_data,
+            ..PlainTransportOptions::default()
+        };
+        let transport = self.create_plain_transport(options, request.direction).await?;
+        self.client_ids().transports.made(reserved.number, transport.id());
+        let tuple = transport.tuple();
+        Ok(json!({ "plainRtpParameters": { "ip": tuple.local_ip, "port": tuple.local_port } }))
+    }
+
+    async fn create_producer(&self, request: CreateProducer) -> Result<Value, ProtocolError> {
+        let kind = match request.kind.as_str() {
+            Some("audio") => MediaKind::Audio,
+            Some("video") => MediaKind::Video,
+            other => {
+                let shown: String = other.unwrap_or("undefined").chars().take(32).collect();
+                return Err(ProtocolError::type_error(format!("unsupported kind: {shown}")));
+            }
+        };
+        if self.spy() {
+            return Err(ProtocolError::error("spy peers cannot create producers"));
+        }
+        let wrong = |what: String| ProtocolError::error(format!("wrong RTP parameters: Error: {what}"));
+        let rtp_parameters: RtpParameters = serde_path_to_error::deserialize(known_members(request.rtp_parameters))
+            .map_err(|error| wrong(format!("{}: {}", error.path(), error.inner())))?;
+        ProducerMapping::derive(&rtp_parameters, self.room().rtp_capabilities()).map_err(wrong)?;
+        let transport = client_id(&request.transport_id)
+            .and_then(|number| self.transport_numbered(number))
+            .ok_or_else(|| ProtocolError::type_error("Transport not found"))?;
+        let number = self
+            .client_ids()
+            .producers
+            .reserve(request.id, |id| self.producer(id).is_some())
+            .ok_or_else(|| ProtocolError::error("a Producer with same producerId already exists"))?;
+        let reserved = Reserved {
+            peer: self,
+            number,
+            release: |ids, number| ids.producers.release(number),
+        };
+        let options = ProducerOptions {
+            // The client's own pause: what is made on a peer's transport is made by its client.
+            paused: request.paused,
+            app_data: request.app_data,
+            ..ProducerOptions::new(kind, rtp_parameters)
+        };
+        let producer = transport.produce(options).await?;
+        self.client_ids().producers.made(reserved.number, producer.id());
+        Ok(Value::Null)
+    }
+
+    async fn enable_consumer(&self, request: EnableConsumer) -> Result<Value, ProtocolError> {
+        let consumer = self
+            .consumer_numbered(request.id)
+            .ok_or_else(|| not_found("Consumer"))?;
+        let transport = client_id(&request.transport_id)
+            .and_then(|number| self.transport_numbered(number))
+            .ok_or_else(|| ProtocolError::type_error("Transport not found"))?;
+        let options = EnableOptions {
+            paused: request.paused,
+            preferred_profile: request.preferred_profile,
+        };
+        consumer
+            .enable(&transport, options)
+            .await
+            .map_err(|error| match error {
+                Error::AlreadyEnabled { .. } => ProtocolError::invalid_state("Consumer already enabled"),
+                other => other.into(),
+            })?;
+        Ok(json!({
+            // What the client asked for itself it knows.
+            "paused": consumer.source_paused() || consumer.locally_paused(),
+            "preferredProfile": consumer.preferred_profile(),
+            "effectiveProfile": consumer.effective_profile(),
+        }))
+    }
+
+    fn enable_stats(&self, subject: Subject, of: &OfThing) {
+        // Not below the least, also when it is not a number; `clamp` does not panic on those.
+        let interval_ms = of.interval.unwrap_or_default();
+        let (least, most) = (STATS_INTERVAL_MIN.as_secs_f64(), STATS_INTERVAL_MAX.as_secs_f64());
+        let interval = Duration::from_secs_f64((interval_ms / 1_000.0).max(least).min(most));
+        lock(&self.client().stats).enable(self, subject, interval);
+    }
+
+    pub(super) fn client_ids(&self) -> MutexGuard<'_, ClientIds> {
+        lock(&self.client().ids)
+    }
+
+    fn transport_numbered(&self, number: ClientId) -> Option<Transport> {
+        let id = self.client_ids().transports.thing(number)?;
+        self.transport(id)
+    }
+
+    fn producer_numbered(&self, number: ClientId) -> Option<Producer> {
+        let id = self.client_ids().producers.thing(number)?;
+        self.producer(id)
+    }
+
+    /// Consumers have the server's numbers.
+    fn consumer_numbered(&self, number: ClientId) -> Option<Consumer> {
+        self.consumer(ConsumerId(u64::try_from(number.0).ok()?))
+    }
+
+    fn transport_of(&self, of: &OfThing) -> Result<Transport, ProtocolError> {
+        self.transport_numbered(of.id).ok_or_else(|| not_found("Transport"))
+    }
+
+    fn producer_of(&self, of: &OfThing) -> Result<Producer, ProtocolError> {
+        self.producer_numbered(of.id).ok_or_else(|| not_found("Producer"))
+    }
+
+    fn consumer_of(&self, of: &OfThing) -> Result<Consumer, ProtocolError> {
+        self.consumer_numbered(of.id).ok_or_else(|| not_found("Consumer"))
+    }
+}
+
+/// A number that is taken while what it is for is being made.
+struct Reserved<'a> {
+    peer: &'a Peer,
+    number: ClientId,
+    release: fn(&mut ClientIds, ClientId),
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        // Does nothing when it has been made.
+        (self.release)(&mut self.peer.client_ids(), self.number);
+    }
+}
+
+fn not_found(noun: &str) -> ProtocolError {
+    ProtocolError::error(format!("{noun} not found"))
+}
+
+fn client_id(value: &Value) -> Option<ClientId> {
+    value.as_i64().map(ClientId)
+}
+
+/// Where plain RTP goes; `None` if the client does not say.
+fn remote_of(plain: &PlainRtpParameters) -> Result<Option<Remote>, ProtocolError> {
+    match (&plain.ip, plain.port) {
+        (None, None) => Ok(None),
+        (Some(ip), Some(port)) => {
+            let ip: IpAddr = ip
+                .parse()
+                .map_err(|_| ProtocolError::type_error("plainRtpParameters.ip must be an IP address"))?;
+            let rtp = SocketAddr::new(ip, port);
+            Ok(Some(Remote { rtp, rtcp: None }))
+        }
+        _ => Err(ProtocolError::type_error(
+            "plainRtpParameters must have both ip and port, or neither",
+        )),
+    }
+}
+
+/// A remote's family is the transport's.
+fn family_of(options: &TransportOptions, ask: bool) -> Option<IpFamily> {
+    match (ask, options.prefer_ipv4, options.prefer_ipv6) {
+        (true, true, _) => Some(IpFamily::Ipv4),
+        (true, false, true) => Some(IpFamily::Ipv6),
+        _ => None,
+    }
+}

@@ -1,0 +1,74 @@
+//! What a client may ask of a room before it is a peer, and how it becomes one.
+
+use serde_json::{Value, json};
+
+use super::ProtocolError;
+use super::message::{Join, RoomRequest};
+use super::outgoing::consumer_json;
+use crate::server::known_members;
+use crate::{Peer, PeerOptions, Room, RtpCapabilities};
+
+/// The answer to a request to a room.
+#[derive(Clone, Debug)]
+pub struct RoomResponse {
+    /// What the client is told.
+    pub body: Value,
+    /// Who it has become, if it asked to join.
+    pub joined: Option<Peer>,
+}
+
+impl Room {
+    /// Answers a client's request to the room: `queryRoom` or `join`.
+    ///
+    /// # Errors
+    /// What the client is to be told instead.
+    pub async fn receive_request(&self, request: Value) -> Result<RoomResponse, ProtocolError> {
+        if self.closed() {
+            return Err(ProtocolError::invalid_state("Room closed"));
+        }
+        match RoomRequest::parse(request)? {
+            RoomRequest::QueryRoom => {
+                let body = json!({
+                    "rtpCapabilities": self.rtp_capabilities(),
+                    "mandatoryCodecPayloadTypes": [],
+                });
+                Ok(RoomResponse { body, joined: None })
+            }
+            RoomRequest::Join(join) => self.join_client(join),
+        }
+    }
+
+    fn join_client(&self, join: Join) -> Result<RoomResponse, ProtocolError> {
+        let Value::String(name) = join.peer_name else {
+            return Err(ProtocolError::type_error("peerName must be a string"));
+        };
+        if name.is_empty() {
+            return Err(ProtocolError::type_error("peerName must not be empty"));
+        }
+        // Before what it can do, as v2: a client that is there twice should hear of that.
+        if self.peer(&name).is_some() {
+            return Err(ProtocolError::error(format!("duplicated Peer [peerName:\"{name}\"]")));
+        }
+        let capabilities = known_members(join.rtp_capabilities);
+        let rtp_capabilities: RtpCapabilities = serde_path_to_error::deserialize(capabilities).map_err(|error| {
+            ProtocolError::type_error(format!("rtpCapabilities.{}: {}", error.path(), error.inner()))
+        })?;
+        let joined = self.join(PeerOptions {
+            name,
+            rtp_capabilities,
+            spy: join.spy,
+            app_data: join.app_data,
+        })?;
+        let others = joined.others.iter().map(|other| {
+            json!({
+                "name": other.name,
+                "appData": other.app_data,
+                "consumers": other.consumers.iter().map(consumer_json).collect::<Vec<_>>(),
+            })
+        });
+        Ok(RoomResponse {
+            body: json!({ "peers": others.collect::<Vec<_>>() }),
+            joined: Some(joined.peer),
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the protocol with a server that has a made-up worker.

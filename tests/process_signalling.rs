@@ -1,0 +1,380 @@
+//! Clients of the mediasoup protocol on WebSockets, with real workers: what they may say, what they lose with their
+//! connection and what not, and what they may not do to each other.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod control;
+mod signalling;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use weir::http::{ControlOptions, Limits, SignallingOptions};
+use weir::{CodecName, Room, RoomOptions, RtpCodecCapability};
+
+use control::{Control, settings, soon};
+use signalling::{Caller, create_camera, create_microphone, create_transport, enable_consumer};
+
+async fn serve(options: SignallingOptions) -> (Control, Room) {
+    let options = ControlOptions {
+        signalling: options,
+        ..ControlOptions::default()
+    };
+    let control = Control::start_with(settings(1), Limits::default(), options).await;
+    let room = control.server.create_room(RoomOptions {
+        media_codecs: Some(vec![
+            RtpCodecCapability::new(CodecName::Opus),
+            RtpCodecCapability::new(CodecName::Vp8),
+        ]),
+        ..RoomOptions::default()
+    });
+    let room = soon("the room", room).await.unwrap();
+    (control, room)
+}
+
+async fn caller(control: &Control, room: &Room, name: &str) -> Caller {
+    Caller::connect(&control.path, room.id().0, name).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clients_meet_and_part() {
+    let (control, room) = serve(SignallingOptions::default()).await;
+    let mut alice = caller(&control, &room, "alice").await;
+    let (answer, _) = alice.join("alice", json!({"displayName": "ALICE"})).await;
+    assert_eq!(answer, json!({"peers": []}));
+    let mut bob = caller(&control, &room, "bob").await;
+    let (answer, _) = bob.join("bob", Value::Null).await;
+    let alices = json!({"name": "alice", "appData": {"displayName": "ALICE"}, "consumers": []});
+    assert_eq!(answer, json!({"peers": [alices]}));
+    let met = json!({
+        "method": "newPeer", "target": "peer", "notification": true, "name": "bob", "appData": null, "consumers": []
+    });
+    assert_eq!(alice.told().await, Some(met));
+
+    // Both use the same numbers, which mean each their own.
+    for client in [&mut alice, &mut bob] {
+        let answer = client.request(create_transport(1, "send")).await.unwrap();
+        assert_eq!(answer["plainRtpParameters"]["ip"], "127.0.0.1");
+        assert!(answer["plainRtpParameters"]["port"].as_u64() > Some(0));
+    }
+    assert_eq!(alice.request(create_microphone(5, 1, 1_000)).await, Ok(Value::Null));
+    let consumer = bob.told().await.unwrap();
+    assert_eq!(consumer["method"], "newConsumer");
+    assert_eq!(
+        (&consumer["kind"], &consumer["peerName"]),
+        (&json!("audio"), &json!("alice"))
+    );
+    assert_eq!(consumer["rtpParameters"]["codecs"][0]["payloadType"], 100);
+    let enabled = bob.request(enable_consumer(&consumer["id"], 1)).await.unwrap();
+    assert_eq!(
+        enabled,
+        json!({"paused": false, "preferredProfile": "default", "effectiveProfile": null})
+    );
+    let again = bob.request(enable_consumer(&consumer["id"], 1)).await.unwrap_err();
+    assert_eq!(again.reason, "InvalidStateError: Consumer already enabled");
+
+    // Bob cannot touch alice's producer, whichever number he says; alice can.
+    bob.notify(json!({"method": "pauseProducer", "target": "peer", "notification": true, "id": 5}))
+        .await;
+    assert_eq!(
+        bob.request(create_microphone(5, 1, 2_000)).await,
+        Ok(Value::Null),
+        "5 was free for bob"
+    );
+    alice
+        .notify(json!({"method": "pauseProducer", "target": "peer", "notification": true, "id": 5}))
+        .await;
+    let paused = json!({
+        "method": "consumerPaused", "target": "peer", "notification": true, "id": consumer["id"], "peerName": "alice"
+    });
+    assert_eq!(bob.told().await, Some(paused));
+
+    bob.notify(json!({"method": "leave", "target": "peer", "notification": true, "appData": "bye"}))
+        .await;
+    assert_eq!(bob.end().await, Some(4000));
+    let mut told = Vec::new();
+    while told.last() != Some(&json!("peerClosed")) {
+        told.push(alice.told().await.unwrap()["method"].clone());
+    }
+    assert_eq!(told[0], "newConsumer");
+    assert_eq!(room.peers().len(), 1);
+
+    soon("the room's end", room.close(json!("over"))).await.unwrap();
+    assert_eq!(
+        alice.told().await,
+        Some(json!({"method": "closed", "target": "peer", "notification": true}))
+    );
+    assert_eq!(alice.end().await, Some(4002));
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_comes_back_has_lost_nothing() {
+    let (control, room) = serve(SignallingOptions::default()).await;
+    let mut alice = caller(&control, &room, "alice").await;
+    let (_, token) = alice.join("alice", Value::Null).await;
+    alice.request(create_transport(1, "recv")).await.unwrap();
+    let seq = alice.seq;
+    drop(alice);
+
+    // While she is away a peer comes and sends.
+    let mut bob = caller(&control, &room, "bob").await;
+    let (answer, _) = bob.join("bob", Value::Null).await;
+    assert_eq!(answer["peers"][0]["name"], "alice", "she is still there");
+    bob.request(create_transport(1, "send")).await.unwrap();
+    bob.request(create_microphone(2, 1, 1_000)).await.unwrap();
+
+    let come_back = json!({"token": token, "seq": seq});
+    let mut alice = caller(&control, &room, "alice").await;
+    alice.seq = seq;
+    assert_eq!(alice.ask("weir-resume", come_back.clone()).await, Ok(Value::Null));
+    assert_eq!(alice.told().await.unwrap()["method"], "newPeer");
+    let consumer = alice.told().await.unwrap();
+    assert_eq!(consumer["method"], "newConsumer");
+    // Her transport and its number are still hers.
+    alice.request(enable_consumer(&consumer["id"], 1)).await.unwrap();
+
+    // A second connection takes over from a living one, and what the first was told is told again.
+    let mut second = caller(&control, &room, "alice").await;
+    second.seq = seq;
+    assert_eq!(second.ask("weir-resume", come_back).await, Ok(Value::Null));
+    assert_eq!(alice.end().await, Some(4001));
+    assert_eq!(second.told().await.unwrap()["method"], "newPeer");
+    assert_eq!(second.told().await, Some(consumer));
+
+    let mut stranger = caller(&control, &room, "alice").await;
+    let refused = stranger
+        .ask("weir-resume", json!({"token": "guess", "seq": 0}))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.name, "InvalidStateError");
+    let mut stranger = caller(&control, &room, "alice").await;
+    let join = json!({"method": "join", "target": "room", "peerName": "alice", "rtpCapabilities": {"codecs": []}});
+    let refused = stranger.request(join).await.unwrap_err();
+    assert_eq!(refused.reason, "Error: duplicated Peer [peerName:\"alice\"]");
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stays_away_is_gone() {
+    let (control, room) = serve(SignallingOptions {
+        grace: Duration::from_millis(1),
+        ..SignallingOptions::default()
+    })
+    .await;
+    let mut bob = caller(&control, &room, "bob").await;
+    bob.join("bob", Value::Null).await;
+    let mut alice = caller(&control, &room, "alice").await;
+    let (_, token) = alice.join("alice", Value::Null).await;
+    alice.request(create_transport(1, "send")).await.unwrap();
+    drop(alice);
+    assert_eq!(bob.told().await.unwrap()["method"], "newPeer");
+    assert_eq!(
+        bob.told().await,
+        Some(json!({"method": "peerClosed", "target": "peer", "notification": true, "name": "alice"}))
+    );
+    assert_eq!(room.transports().len(), 0);
+    let mut late = caller(&control, &room, "alice").await;
+    assert!(late.ask("weir-resume", json!({"token": token})).await.is_err());
+    assert_eq!(late.end().await, Some(4003));
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_is_let_go() {
+    let (control, room) = serve(SignallingOptions {
+        stall: Duration::from_millis(50),
+        grace: Duration::from_millis(1),
+        ..SignallingOptions::default()
+    })
+    .await;
+    let mut deaf = caller(&control, &room, "deaf").await;
+    deaf.join("deaf", Value::Null).await;
+    let peer = room.peer("deaf").unwrap();
+    // Until its socket and the server's are full; then it is lost, and soon gone.
+    let stats = json!("x".repeat(10_000));
+    while !peer.closed() {
+        assert!(peer.notifications_waiting() <= 4_096);
+        peer.notify(weir::PeerNotification::PeerClosed {
+            name: "nobody".into(),
+            app_data: stats.clone(),
+        });
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(room.peers().len(), 0);
+    drop(deaf);
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_message_ends_the_connection_and_what_is_wrong_does_not() {
+    let (control, room) = serve(SignallingOptions {
+        message_bytes_max: 2_000,
+        ..SignallingOptions::default()
+    })
+    .await;
+    for (text, code) in [
+        ("hello".to_owned(), 1007),
+        ("{}".to_owned(), 1007),
+        (r#"{"request":true,"method":"mediasoup-request"}"#.to_owned(), 1007),
+    ] {
+        let mut client = caller(&control, &room, "someone").await;
+        client.say(text.clone()).await;
+        assert_eq!(client.end().await, Some(code), "{text}");
+    }
+    let mut client = caller(&control, &room, "someone").await;
+    client.say(format!("\"{}\"", "x".repeat(2_000))).await;
+    client.end().await;
+
+    let mut client = caller(&control, &room, "someone").await;
+    let rows = [
+        (json!(null), "InvalidStateError: join first"),
+        (
+            json!({"method": "createTransport", "target": "peer"}),
+            "InvalidStateError: join first",
+        ),
+        (json!({"target": "room"}), "TypeError: wrong/missing request method"),
+        (
+            json!({"method": 5, "target": "room"}),
+            "TypeError: wrong/missing request method",
+        ),
+        (
+            json!({"method": "queryRoom", "target": "room", "notification": true}),
+            "TypeError: not a request",
+        ),
+        (
+            json!({"method": "nope", "target": "room"}),
+            "Error: unknown request method \"nope\"",
+        ),
+        (
+            json!({"method": "join", "target": "room", "peerName": "other"}),
+            "TypeError: peerName must be \"someone\", the name in the connection's address",
+        ),
+    ];
+    for (request, reason) in rows {
+        let refused = client.request(request.clone()).await.unwrap_err();
+        assert_eq!(refused.reason, reason, "{request}");
+    }
+    let refused = client.ask("chat", Value::Null).await.unwrap_err();
+    assert_eq!(refused.reason, "Error: unknown method \"chat\"");
+    assert_eq!(room.peers().len(), 0);
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_those_connect_who_may() {
+    let (control, room) = serve(SignallingOptions {
+        token: Some("a-secret-of-enough-length".parse().unwrap()),
+        origins: vec!["https://app.example".to_owned()],
+        clients: 1,
+        ..SignallingOptions::default()
+    })
+    .await;
+    let token = ("authorization", "Bearer a-secret-of-enough-length");
+    let id = room.id().0;
+    let connect = async |room, headers: &[(&'static str, &str)]| {
+        let connected = Caller::try_connect(&control.path, room, "a", headers).await;
+        connected.map_err(|refused| refused.status)
+    };
+    assert_eq!(connect(id, &[]).await.err(), Some(401));
+    assert_eq!(
+        connect(id, &[("authorization", "Bearer wrong-but-long-enough")])
+            .await
+            .err(),
+        Some(401)
+    );
+    assert_eq!(
+        connect(id, &[token, ("origin", "https://evil.example")]).await.err(),
+        Some(403)
+    );
+    assert_eq!(connect(id + 1, &[token]).await.err(), Some(404));
+    let by_subprotocol = ("sec-websocket-protocol", "protoo, bearer.a-secret-of-enough-length");
+    let browser = connect(id, &[by_subprotocol, ("origin", "https://app.example")]).await;
+    assert!(browser.is_ok(), "{:?}", browser.err());
+    assert_eq!(connect(id, &[token]).await.err(), Some(503), "one is the limit");
+    drop(browser);
+    control.close().await;
+}
+
+/// Every peer sends sound and a picture to all others; then all leave.
+async fn crowd(control: &Control, room: &Room, count: usize) {
+    let names: Vec<String> = (0..count).map(|index| format!("peer{index}")).collect();
+    let clients = names.iter().enumerate().map(async |(index, name)| {
+        let mut client = caller(control, room, name).await;
+        client.join(name, Value::Null).await;
+        client.request(create_transport(1, "send")).await.unwrap();
+        client.request(create_transport(2, "recv")).await.unwrap();
+        let ssrc = 10_000 * (u32::try_from(index).unwrap() + 1);
+        client.request(create_microphone(3, 1, ssrc)).await.unwrap();
+        client.request(create_camera(4, 1, ssrc + 1)).await.unwrap();
+        client
+    });
+    let mut clients = futures::future::join_all(clients).await;
+    let wanted = 2 * (count - 1);
+    let enabling = clients.iter_mut().zip(&names).map(async |(client, name)| {
+        let peer = room.peer(name).unwrap();
+        let ids: Vec<_> = peer.consumers().iter().map(|consumer| consumer.id().0).collect();
+        assert_eq!(ids.len(), wanted);
+        let mut asked = Vec::new();
+        for id in ids {
+            asked.push(client.begin("mediasoup-request", enable_consumer(&json!(id), 2)).await);
+        }
+        for id in asked {
+            client.answer(id).await.unwrap();
+        }
+    });
+    futures::future::join_all(enabling).await;
+    let consumers = room.consumers();
+    assert_eq!(consumers.len(), count * wanted);
+    assert!(consumers.iter().all(weir::Consumer::enabled));
+    let stats = soon("the counters", room.stats()).await.unwrap();
+    assert_eq!(stats.consumers.len(), count * wanted);
+    let leaving = clients.iter_mut().map(async |client| {
+        let leave = json!({"method": "leave", "target": "peer", "notification": true});
+        client.notify(leave).await;
+        assert_eq!(client.end().await, Some(4000));
+    });
+    futures::future::join_all(leaving).await;
+    assert_eq!(room.peers().len(), 0);
+    assert_eq!(
+        room.transports().len() + room.producers().len() + room.consumers().len(),
+        0
+    );
+    let stats = soon("the counters", room.stats()).await.unwrap();
+    assert_eq!(
+        stats.transports.len() + stats.producers.len() + stats.consumers.len(),
+        0
+    );
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+async fn crowds(count: usize, rounds: usize) {
+    let (control, room) = serve(SignallingOptions::default()).await;
+    crowd(&control, &room, count).await;
+    let before = descriptors();
+    for _ in 0..rounds {
+        crowd(&control, &room, count).await;
+    }
+    // Connections that have ended may take a moment to be let go.
+    soon("the descriptors' return", async {
+        while descriptors() > before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crowds_come_and_go_without_a_trace() {
+    crowds(12, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a hundred rounds of 4,900 consumers take minutes"]
+async fn a_hundred_large_crowds_come_and_go_without_a_trace() {
+    crowds(50, 100).await;
+}
