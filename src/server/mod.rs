@@ -202,10 +202,15 @@ impl Server {
     /// when the server is closed.
     pub async fn create_room(&self, options: RoomOptions) -> Result<Room, Error> {
         let shared = self.shared();
-        let capabilities = match &options.media_codecs {
-            None => RtpCapabilities::supported(),
-            Some(codecs) => RtpCapabilities::for_room(codecs).map_err(Error::InvalidParameters)?,
+        let all;
+        let media_codecs = match &options.media_codecs {
+            Some(media_codecs) => media_codecs,
+            None => {
+                all = RtpCapabilities::supported().codecs;
+                &all
+            }
         };
+        let capabilities = RtpCapabilities::for_room(media_codecs).map_err(Error::InvalidParameters)?;
         let mut tries = shared.workers.count();
         loop {
             if self.closed() {

@@ -255,3 +255,24 @@ impl State {
         self.events.emit(EventKind::AudioLevels { room, levels });
     }
 }
+
+#[cfg(test)]
+impl State {
+    /// How many rooms, transports, producers and consumers it knows, and follow-ups that nobody has sent.
+    pub(crate) fn entries(&self) -> [usize; 5] {
+        [
+            self.rooms.len(),
+            self.transports.len(),
+            self.producers.len(),
+            self.consumers.len(),
+            self.follow_ups.len(),
+        ]
+    }
+
+    /// How many consumers, streamers and SSRCs a room still counts.
+    pub(crate) fn left_in(&self, room: RoomId) -> [usize; 3] {
+        self.rooms.get(&room).map_or([0; 3], |entry| {
+            [entry.desired.consumer_count(), entry.streamers.len(), entry.ssrcs.len()]
+        })
+    }
+}

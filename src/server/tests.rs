@@ -1,5 +1,12 @@
 //! What the library promises, against a worker that does what the test says.
 
+mod audio_levels;
+mod consumers;
+mod pausing;
+mod peers;
+mod rtp_streamers;
+mod stage;
+
 use std::sync::Arc;
 use std::time::Duration;
 

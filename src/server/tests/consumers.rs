@@ -1,0 +1,342 @@
+//! Consumers of peers: they exist before they are enabled, and outlive their transports (spec §3.2).
+
+use serde_json::{Value, json};
+use weir_channel::message::{Method, Profile, WorkerError};
+
+use super::stage::{Stage, Trio, told, transport, video};
+use crate::server::fake::{server, settings, soon};
+use crate::server::{
+    ConsumerOptions, Direction, EnableOptions, PeerOptions, PlainTransportOptions, RoomOptions, RtpCapabilities, Side,
+};
+
+#[tokio::test]
+async fn enabling_makes_it_known_to_the_worker_with_all_that_was_said_before() {
+    let mut trio = Trio::new().await;
+    let consumer = trio.of_carol.clone();
+    assert!(!consumer.enabled() && consumer.transport().is_none());
+    soon(consumer.pause(json!("early"))).await.unwrap();
+    assert!(consumer.paused() && trio.stage.requests().is_empty(), "at once");
+    assert_eq!(
+        soon(consumer.request_key_frame()).await.unwrap_err().code(),
+        "invalidState"
+    );
+    assert_eq!(
+        soon(consumer.stats()).await.unwrap_err().to_string(),
+        "consumer 2 is not enabled"
+    );
+
+    let receiving = transport(&trio.carol, Direction::Recv).await;
+    trio.stage.forget(&[&trio.carol]);
+    let options = EnableOptions {
+        paused: true,
+        preferred_profile: Some(Profile::Low),
+    };
+    soon(consumer.enable(&receiving, options)).await.unwrap();
+    let requests = trio.stage.requests();
+    let [Method::CreateConsumer(request)] = requests.as_slice() else {
+        panic!("{requests:?}");
+    };
+    assert!(request.paused);
+    assert_eq!(request.preferred_profile, Profile::Low);
+    assert_eq!(request.transport, receiving.id());
+    assert_eq!(Some(request.ssrc), consumer.rtp_parameters().encodings[0].ssrc);
+    let vp8 = trio
+        .stage
+        .room
+        .rtp_capabilities()
+        .codecs
+        .iter()
+        .find(|codec| codec.name == "VP8");
+    let room_payload_type = vp8.and_then(|codec| codec.preferred_payload_type).unwrap();
+    assert_eq!(
+        request.payload_types,
+        [(96, room_payload_type)],
+        "from the producer's to the room's"
+    );
+    assert_eq!(consumer.rtp_parameters().codecs[0].payload_type, room_payload_type);
+    assert_eq!(
+        trio.stage.events(),
+        [
+            "consumerPaused consumer=2 remote",
+            "consumerPreferredProfileSet consumer=2 low",
+            "consumerHandled transport=3 consumer=2"
+        ]
+    );
+    assert!(trio.told().is_empty());
+    assert!(consumer.locally_paused() && consumer.remotely_paused());
+    // One of two pauses is not the worker's business.
+    soon(consumer.resume_by(Side::Remote, Value::Null)).await.unwrap();
+    assert!(trio.stage.requests().is_empty());
+    soon(consumer.resume(Value::Null)).await.unwrap();
+    let id = consumer.id();
+    assert_eq!(trio.stage.requests(), [Method::ResumeConsumer { consumer: id }]);
+}
+
+#[tokio::test]
+async fn it_is_enabled_once_and_on_its_peers_transports_only() {
+    let trio = Trio::new().await;
+    let again = soon(trio.of_bob.enable(&trio.receiving, EnableOptions::default())).await;
+    let error = again.unwrap_err();
+    assert_eq!(
+        (error.code(), error.to_string().as_str()),
+        ("invalidState", "consumer 1 is enabled already")
+    );
+    let elsewhere = soon(trio.of_carol.enable(&trio.receiving, EnableOptions::default())).await;
+    assert_eq!(elsewhere.unwrap_err().code(), "invalidParameters");
+    let nobodys = soon(trio.stage.room.create_plain_transport(PlainTransportOptions::default()))
+        .await
+        .unwrap();
+    let elsewhere = soon(trio.of_carol.enable(&nobodys, EnableOptions::default())).await;
+    assert_eq!(elsewhere.unwrap_err().code(), "invalidParameters");
+    // Twice at once: the second is refused before the worker hears of it.
+    let receiving = transport(&trio.carol, Direction::Recv).await;
+    let (first, second) = soon(async {
+        tokio::join!(
+            trio.of_carol.enable(&receiving, EnableOptions::default()),
+            trio.of_carol.enable(&receiving, EnableOptions::default())
+        )
+    })
+    .await;
+    first.unwrap();
+    assert_eq!(second.unwrap_err().code(), "invalidState");
+}
+
+#[tokio::test]
+async fn a_refused_enabling_changed_nothing_and_can_be_tried_again() {
+    let mut trio = Trio::new().await;
+    let receiving = transport(&trio.carol, Direction::Recv).await;
+    trio.stage.forget(&[]);
+    trio.stage.refuse(WorkerError::TooMany {
+        noun: "consumers".to_owned(),
+        limit: 1,
+    });
+    let options = EnableOptions {
+        paused: true,
+        preferred_profile: Some(Profile::High),
+    };
+    let refused = soon(trio.of_carol.enable(&receiving, options)).await;
+    assert_eq!(refused.unwrap_err().code(), "tooMany");
+    assert!(!trio.of_carol.enabled() && !trio.of_carol.paused());
+    assert_eq!(trio.of_carol.preferred_profile(), Profile::Default);
+    assert!(trio.stage.events().is_empty());
+    soon(trio.of_carol.enable(&receiving, EnableOptions::default()))
+        .await
+        .unwrap();
+    assert!(trio.of_carol.enabled());
+}
+
+#[tokio::test]
+async fn it_loses_its_transport_and_gets_another_one() {
+    let mut trio = Trio::new().await;
+    soon(trio.of_bob.pause(Value::Null)).await.unwrap();
+    let peerless = soon(trio.receiving.consume(&trio.producer, ConsumerOptions::default()))
+        .await
+        .unwrap();
+    trio.stage.forget(&[&trio.alice, &trio.bob]);
+    soon(trio.receiving.close(json!("rt"))).await.unwrap();
+    let transport_id = trio.receiving.id();
+    assert_eq!(
+        trio.stage.requests(),
+        [Method::CloseTransport {
+            transport: transport_id
+        }]
+    );
+    assert_eq!(
+        trio.stage.events(),
+        [
+            r#"transportClosed transport=2 local "rt""#,
+            "consumerUnhandled consumer=1",
+            "consumerClosed consumer=3 local (transportClosed)"
+        ]
+    );
+    assert_eq!(trio.told(), [r#"bob: transportClosed 2 "rt""#]);
+    assert!(!trio.of_bob.closed() && !trio.of_bob.enabled() && trio.of_bob.paused());
+    assert!(peerless.closed());
+    assert!(trio.bob.transports().is_empty());
+
+    let other = transport(&trio.bob, Direction::Recv).await;
+    trio.stage.forget(&[]);
+    soon(trio.of_bob.enable(&other, EnableOptions::default()))
+        .await
+        .unwrap();
+    let requests = trio.stage.requests();
+    let [Method::CreateConsumer(request)] = requests.as_slice() else {
+        panic!("{requests:?}");
+    };
+    assert_eq!((request.consumer, request.paused), (trio.of_bob.id(), true));
+    assert_eq!(trio.of_bob.transport().unwrap().id(), other.id());
+}
+
+#[tokio::test]
+async fn a_wish_that_meets_a_closing_transport_takes_effect_all_the_same() {
+    // The worker closes the transport first and then does not know the consumer any more; the wish is about the consumer.
+    let (server, mut fake) = server(settings()).await;
+    let worker = tokio::spawn(async move {
+        let mut gone = false;
+        let mut asked = Vec::new();
+        while let Some((request, _)) = fake.request().await {
+            let result = match &request.method {
+                Method::CloseTransport { .. } => {
+                    gone = true;
+                    super::stage::done()
+                }
+                Method::PauseConsumer { consumer }
+                | Method::SetConsumerPreferredProfile { consumer, .. }
+                | Method::CloseConsumer { consumer }
+                    if gone =>
+                {
+                    Err(WorkerError::UnknownConsumer(*consumer))
+                }
+                method => Ok(fake.oblige(method)),
+            };
+            asked.push(request.method.clone());
+            fake.answer(&request, result).await;
+        }
+        asked
+    });
+    let room = soon(server.create_room(RoomOptions::default())).await.unwrap();
+    let options = |name| PeerOptions::new(name, room.rtp_capabilities().clone());
+    let alice = room.create_peer(options("alice")).unwrap();
+    let bob = room.create_peer(options("bob")).unwrap();
+    let sending = transport(&alice, Direction::Send).await;
+    let receiving = transport(&bob, Direction::Recv).await;
+    for ssrc in [1, 2] {
+        soon(sending.produce(video(ssrc))).await.unwrap();
+    }
+    let consumers = bob.consumers();
+    for consumer in &consumers {
+        soon(consumer.enable(&receiving, EnableOptions::default()))
+            .await
+            .unwrap();
+    }
+    let results = soon(async {
+        tokio::join!(
+            receiving.close(Value::Null),
+            consumers[0].pause(json!("now")),
+            consumers[0].set_preferred_profile(Profile::Low),
+            consumers[1].close(json!("too")),
+        )
+    })
+    .await;
+    results.0.unwrap();
+    results.1.unwrap();
+    results.2.unwrap();
+    results.3.unwrap();
+    assert!(consumers[0].paused() && !consumers[0].enabled() && !consumers[0].closed());
+    assert_eq!(consumers[0].preferred_profile(), Profile::Low);
+    assert!(consumers[1].closed());
+    assert_eq!(bob.consumers().len(), 1);
+    drop((server, room, alice, bob, sending, receiving, consumers));
+    worker.abort();
+}
+
+#[tokio::test]
+async fn it_closes_by_itself_whether_the_worker_knows_it_or_not() {
+    let mut trio = Trio::new().await;
+    soon(trio.of_carol.close(json!("w"))).await.unwrap();
+    assert!(trio.stage.requests().is_empty());
+    soon(trio.of_bob.close_by(Side::Remote, Value::Null)).await.unwrap();
+    let consumer = trio.of_bob.id();
+    assert_eq!(trio.stage.requests(), [Method::CloseConsumer { consumer }]);
+    assert_eq!(
+        trio.stage.events(),
+        [
+            r#"consumerClosed consumer=2 local "w""#,
+            "consumerClosed consumer=1 remote"
+        ]
+    );
+    assert_eq!(
+        trio.told(),
+        ["bob: consumerClosed 1 of alice", "carol: consumerClosed 2 of alice"]
+    );
+    assert!(trio.bob.consumers().is_empty() && trio.carol.consumers().is_empty());
+    soon(trio.of_bob.close(Value::Null)).await.unwrap();
+    assert!(trio.stage.events().is_empty());
+}
+
+#[tokio::test]
+async fn closing_a_producer_closes_it_enabled_or_not() {
+    let mut trio = Trio::new().await;
+    soon(trio.producer.close(json!({"why": "app"}))).await.unwrap();
+    let producer = trio.producer.id();
+    assert_eq!(trio.stage.requests(), [Method::CloseProducer { producer }]);
+    assert_eq!(
+        trio.stage.events(),
+        [
+            r#"producerClosed producer=1 local {"why":"app"}"#,
+            "consumerClosed consumer=1 local (producerClosed)",
+            "consumerClosed consumer=2 local (producerClosed)"
+        ]
+    );
+    assert_eq!(
+        trio.told(),
+        [
+            r#"alice: producerClosed 1 of alice {"why":"app"}"#,
+            "bob: consumerClosed 1 of alice",
+            "carol: consumerClosed 2 of alice"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_producer_is_not_told_so() {
+    let mut trio = Trio::new().await;
+    soon(trio.producer.close_by(Side::Remote, json!("bye"))).await.unwrap();
+    assert_eq!(trio.stage.events()[0], r#"producerClosed producer=1 remote "bye""#);
+    assert_eq!(
+        trio.told(),
+        ["bob: consumerClosed 1 of alice", "carol: consumerClosed 2 of alice"]
+    );
+}
+
+#[tokio::test]
+async fn a_transport_takes_its_producers_along_without_a_word_to_their_client() {
+    let mut trio = Trio::new().await;
+    soon(trio.sending.close(json!("st"))).await.unwrap();
+    let transport = trio.sending.id();
+    assert_eq!(trio.stage.requests(), [Method::CloseTransport { transport }]);
+    assert_eq!(
+        trio.stage.events(),
+        [
+            r#"transportClosed transport=1 local "st""#,
+            "producerClosed producer=1 local (transportClosed)",
+            "consumerClosed consumer=1 local (producerClosed)",
+            "consumerClosed consumer=2 local (producerClosed)"
+        ]
+    );
+    assert_eq!(
+        trio.told(),
+        [
+            r#"alice: transportClosed 1 "st""#,
+            "bob: consumerClosed 1 of alice",
+            "carol: consumerClosed 2 of alice"
+        ]
+    );
+    let trio = Trio::new().await;
+    soon(trio.sending.close_by(Side::Remote, Value::Null)).await.unwrap();
+    assert_eq!(
+        trio.told(),
+        ["bob: consumerClosed 1 of alice", "carol: consumerClosed 2 of alice"]
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_can_receive_nothing_of_it_has_a_consumer_that_cannot_be_enabled() {
+    let stage = Stage::new().await;
+    let alice = stage.join("alice");
+    let deaf = PeerOptions::new("deaf", RtpCapabilities::default());
+    let deaf = stage.room.create_peer(deaf).unwrap();
+    let sending = transport(&alice, Direction::Send).await;
+    soon(sending.produce(video(1))).await.unwrap();
+    let consumer = deaf.consumers().remove(0);
+    assert!(consumer.rtp_parameters().codecs.is_empty());
+    assert_eq!(told(&deaf), [r#"deaf: newConsumer 1 of alice "camera""#]);
+    let receiving = transport(&deaf, Direction::Recv).await;
+    stage.requests();
+    let error = soon(consumer.enable(&receiving, EnableOptions::default()))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "invalidParameters", "{error}");
+    assert!(stage.requests().is_empty() && !consumer.enabled());
+    soon(consumer.pause(Value::Null)).await.unwrap();
+}
