@@ -358,6 +358,11 @@ mod tests {
         transports: Vec<CreatePlainTransport>,
         producers: Vec<CreateProducer>,
         consumers: Vec<CreateConsumer>,
+        max_bitrates: BTreeMap<TransportId, u64>,
+        mirrors: BTreeMap<TransportId, Mirror>,
+        audio_levels: bool,
+        /// Consumers of peers, enabled or not, each with its producer.
+        staying: BTreeMap<ConsumerId, ProducerId>,
     }
 
     impl Model {
@@ -384,8 +389,10 @@ mod tests {
                     valid
                 }
                 Method::CreateConsumer(request) => {
+                    let own = self.staying.get(&request.consumer);
                     let valid = has_transport(self, request.transport)
                         && has_producer(self, request.producer)
+                        && own.is_none_or(|producer| *producer == request.producer)
                         && !self.consumers.iter().any(|each| each.consumer == request.consumer);
                     if valid {
                         self.consumers.push(request.clone());
@@ -397,6 +404,29 @@ mod tests {
                     found
                         .map(|each| (each.remote, each.comedia) = (Some(*remote), false))
                         .is_some()
+                }
+                Method::SetMaxBitrate { transport, bitrate_bps } => {
+                    let known = has_transport(self, *transport);
+                    match bitrate_bps.filter(|_| known) {
+                        Some(bitrate) => self.max_bitrates.insert(*transport, bitrate),
+                        None => self.max_bitrates.remove(transport),
+                    };
+                    known
+                }
+                Method::StartMirroring { transport, mirror } => {
+                    let valid = has_transport(self, *transport) && !self.mirrors.contains_key(transport);
+                    if valid {
+                        self.mirrors.insert(*transport, *mirror);
+                    }
+                    valid
+                }
+                Method::StopMirroring { transport } => {
+                    self.mirrors.remove(transport);
+                    has_transport(self, *transport)
+                }
+                Method::SetAudioLevels { enabled, .. } => {
+                    self.audio_levels = *enabled;
+                    self.exists
                 }
                 Method::PauseProducer { producer } => self.producer(*producer, |each| each.paused = true),
                 Method::ResumeProducer { producer } => self.producer(*producer, |each| each.paused = false),
@@ -411,6 +441,8 @@ mod tests {
                 Method::CloseTransport { transport } => {
                     let known = has_transport(self, *transport);
                     self.transports.retain(|each| each.transport != *transport);
+                    self.max_bitrates.remove(transport);
+                    self.mirrors.remove(transport);
                     self.producers.retain(|each| each.transport != *transport);
                     self.consumers.retain(|each| each.transport != *transport);
                     self.drop_orphans();
@@ -425,7 +457,9 @@ mod tests {
                 Method::CloseConsumer { consumer } => {
                     let before = self.consumers.len();
                     self.consumers.retain(|each| each.consumer != *consumer);
-                    self.consumers.len() < before
+                    // No worker is asked about one that is not enabled.
+                    let stayed = self.staying.remove(consumer).is_some();
+                    self.consumers.len() < before || stayed
                 }
                 other => panic!("not part of the test: {other:?}"),
             }
@@ -434,6 +468,24 @@ mod tests {
         fn drop_orphans(&mut self) {
             let producers: Vec<ProducerId> = self.producers.iter().map(|each| each.producer).collect();
             self.consumers.retain(|each| producers.contains(&each.producer));
+            self.staying.retain(|_, producer| producers.contains(producer));
+        }
+
+        /// A peer gets a consumer that is not enabled.
+        fn add_waiting(&mut self, consumer: ConsumerId, producer: ProducerId) -> bool {
+            let valid = self.producers.iter().any(|each| each.producer == producer)
+                && !self.staying.contains_key(&consumer)
+                && !self.consumers.iter().any(|each| each.consumer == consumer);
+            if valid {
+                self.staying.insert(consumer, producer);
+            }
+            valid
+        }
+
+        /// Those that are enabled and would outlive their transport.
+        fn handled(&self) -> BTreeSet<ConsumerId> {
+            let enabled = self.consumers.iter().map(|each| each.consumer);
+            enabled.filter(|id| self.staying.contains_key(id)).collect()
         }
 
         fn producer(&mut self, id: ProducerId, change: impl FnOnce(&mut CreateProducer)) -> bool {
@@ -459,7 +511,8 @@ mod tests {
                 .map(|each| ClosedObject::Transport(each.transport));
             let producers = self.producers.iter().map(|each| ClosedObject::Producer(each.producer));
             let consumers = self.consumers.iter().map(|each| consumer(each.consumer));
-            transports.chain(producers).chain(consumers).collect()
+            let staying = self.staying.keys().map(|id| consumer(*id));
+            transports.chain(producers).chain(consumers).chain(staying).collect()
         }
 
         fn sorted(mut self) -> Self {
@@ -488,6 +541,31 @@ mod tests {
 
     fn profile() -> impl Strategy<Value = Profile> {
         proptest::sample::select(vec![Profile::Default, Profile::Low, Profile::Medium, Profile::High])
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Ask(Method),
+        /// A peer gets a consumer of a producer.
+        Wait(ConsumerId, ProducerId),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let waiting = (id().prop_map(ConsumerId), id().prop_map(ProducerId));
+        prop_oneof![
+            6 => method().prop_map(Step::Ask),
+            1 => waiting.prop_map(|(consumer, producer)| Step::Wait(consumer, producer)),
+        ]
+    }
+
+    fn mirror() -> impl Strategy<Value = Mirror> {
+        (remote(), any::<bool>()).prop_map(|(remote, send_rtp)| Mirror {
+            remote: remote.rtp,
+            send_rtp,
+            send_rtcp: false,
+            recv_rtp: true,
+            recv_rtcp: false,
+        })
     }
 
     fn method() -> impl Strategy<Value = Method> {
@@ -557,6 +635,11 @@ mod tests {
             1 => consumer().prop_map(|consumer| Method::ResumeConsumer { consumer }),
             1 => (consumer(), profile())
                 .prop_map(|(consumer, profile)| Method::SetConsumerPreferredProfile { consumer, profile }),
+            1 => (transport(), proptest::option::of(10_000_u64..20_000))
+                .prop_map(|(transport, bitrate_bps)| Method::SetMaxBitrate { transport, bitrate_bps }),
+            1 => (transport(), mirror()).prop_map(|(transport, mirror)| Method::StartMirroring { transport, mirror }),
+            1 => transport().prop_map(|transport| Method::StopMirroring { transport }),
+            1 => any::<bool>().prop_map(|enabled| Method::SetAudioLevels { room: ROOM, enabled }),
             1 => transport().prop_map(|transport| Method::CloseTransport { transport }),
             1 => producer().prop_map(|producer| Method::CloseProducer { producer }),
             1 => consumer().prop_map(|consumer| Method::CloseConsumer { consumer }),
@@ -565,35 +648,58 @@ mod tests {
 
     proptest! {
         /// Whatever a worker has accepted, replaying the desired state into a fresh one makes the same room, and it accepts
-        /// every request of the replay. And each closing tells exactly what is gone, once, children after their parents.
+        /// every request of the replay. And each closing tells exactly what is gone, once, children after their parents, and
+        /// which consumers of peers have lost their transport.
         #[test]
-        fn a_replay_makes_the_same_room(methods in proptest::collection::vec(method(), 0..120)) {
+        fn a_replay_makes_the_same_room(steps in proptest::collection::vec(step(), 0..120)) {
             let mut worker = Model::default();
             worker.accept(&Method::CreateRouter { room: ROOM });
             let mut desired = DesiredRoom::new(ROOM);
-            for method in &methods {
-                let before = worker.objects();
+            for step in &steps {
+                let method = match step {
+                    Step::Wait(consumer, producer) => {
+                        if worker.add_waiting(*consumer, *producer) {
+                            desired.add_waiting_consumer(*consumer, *producer);
+                        }
+                        continue;
+                    }
+                    Step::Ask(method) => method,
+                };
+                let (before, handled) = (worker.objects(), worker.handled());
                 if !worker.accept(method) {
                     continue;
                 }
                 let Closed(closed) = desired.accept(method);
+                let unhandled: BTreeSet<ConsumerId> = closed
+                    .iter()
+                    .filter_map(|object| match object {
+                        ClosedObject::Unhandled(id) => Some(*id),
+                        _ => None,
+                    })
+                    .collect();
                 let told: BTreeSet<ClosedObject> = closed
                     .iter()
+                    .filter(|object| !matches!(object, ClosedObject::Unhandled(_)))
                     .map(|object| match object {
                         ClosedObject::Consumer(id, _) => consumer(*id),
                         other => *other,
                     })
                     .collect();
-                prop_assert_eq!(told.len(), closed.len(), "told twice");
+                prop_assert_eq!(told.len() + unhandled.len(), closed.len(), "told twice");
                 let gone: BTreeSet<ClosedObject> = before.difference(&worker.objects()).copied().collect();
-                prop_assert_eq!(told, gone);
+                prop_assert_eq!(&told, &gone);
+                let after = worker.handled();
+                let lost = handled.difference(&after).filter(|id| !gone.contains(&consumer(**id)));
+                prop_assert_eq!(unhandled, lost.copied().collect());
             }
 
             let mut fresh = Model::default();
             for method in desired.replay() {
                 prop_assert!(fresh.accept(&method), "refused: {:?}", method);
             }
-            prop_assert_eq!(fresh.objects().len(), desired.close_all().0.len());
+            fresh.staying.clone_from(&worker.staying);
+            prop_assert_eq!(desired.consumers().count(), desired.consumer_count());
+            prop_assert_eq!(worker.objects().len(), desired.close_all().0.len());
             prop_assert_eq!(fresh.sorted(), worker.sorted());
             prop_assert_eq!(desired, DesiredRoom::new(ROOM));
         }

@@ -8,6 +8,7 @@ mod active_speaker;
 mod audio_levels;
 mod consumer;
 mod desired;
+mod dump;
 mod error;
 mod event;
 #[cfg(test)]
@@ -48,6 +49,7 @@ use weir_channel::message::{Coalescing, LogFilter, Method, Reply, WorkerStats};
 
 pub use self::audio_levels::{AudioLevelsStream, ProducerLevel};
 pub use self::consumer::{Consumer, EnableOptions};
+pub use self::dump::{PeerDump, RoomDump, ServerDump, WorkerDump};
 pub use self::error::{DeathCause, Error, StartError};
 pub use self::event::{AudioLevel, CloseCause, Event, EventKind, EventStream, Originator};
 pub use self::peer::{Joined, Peer, PeerInfo, PeerOptions};
