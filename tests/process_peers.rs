@@ -213,7 +213,8 @@ async fn fifty_peers_receive_from_each_other() {
             .await;
         let transport = transport.unwrap();
         let (sound, pictures) = tokio::join!(transport.produce(microphone()), transport.produce(camera()));
-        (sound.unwrap(), pictures.unwrap());
+        sound.unwrap();
+        pictures.unwrap();
         transport
     });
     let transports = soon(join_all(all)).await;

@@ -197,13 +197,13 @@ impl State {
             Method::SetMaxBitrate { .. } | Method::StopMirroring { .. } => self.change_outlet(method, None),
             Method::SetAudioLevels { room, .. } => self.accept(*room, method),
             Method::PauseProducer { producer } => {
-                self.steer_producer(*producer, method, change, Some(true), side, app_data);
+                self.steer_producer(*producer, method, change, Some(true), app_data);
             }
             Method::ResumeProducer { producer } => {
-                self.steer_producer(*producer, method, change, Some(false), side, app_data);
+                self.steer_producer(*producer, method, change, Some(false), app_data);
             }
             Method::SetProducerPreferredProfile { producer, .. } => {
-                self.steer_producer(*producer, method, change, None, side, app_data);
+                self.steer_producer(*producer, method, change, None, app_data);
             }
             Method::PauseConsumer { consumer } => {
                 self.steer_consumer(*consumer, method, change, by_worker.then_some(true), side, app_data);
@@ -267,9 +267,7 @@ impl State {
 
     fn correction_of(&self, consumer: ConsumerId) -> Option<Method> {
         let mut state = lock(&self.consumers.get(&consumer)?.state);
-        if state.transport.is_none() {
-            return None;
-        }
+        state.transport.as_ref()?;
         state.steering.correction().map(|paused| match paused {
             true => Method::PauseConsumer { consumer },
             false => Method::ResumeConsumer { consumer },

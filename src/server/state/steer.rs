@@ -114,14 +114,13 @@ impl State {
         }
     }
 
-    /// The worker has accepted a change of a producer. `relaying_stopped`: what it does from here on.
+    /// The worker has accepted a change of a producer. `stopped`: whether it relays it from here on, if that was asked.
     pub(super) fn steer_producer(
         &mut self,
         producer: ProducerId,
         method: &Method,
         change: Option<Change>,
         stopped: Option<bool>,
-        side: Side,
         app_data: Value,
     ) {
         let Some(node) = self.producers.get(&producer) else {
@@ -136,7 +135,6 @@ impl State {
             Some(Change::Prefer(profile)) => self.producer_prefers(producer, profile),
             Some(Change::Enable { .. } | Change::Correct) | None => {}
         }
-        let _ = side;
         if let Some(stopped) = stopped {
             self.source_paused(producer, stopped);
         }

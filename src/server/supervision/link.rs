@@ -121,7 +121,7 @@ impl Link {
             };
             for command in commands {
                 // Nobody waits for these: the last one is answered last. There are as many as a peer has transports.
-                let _ = self.enqueue(command, self.timeout, Vec::new(), None)?;
+                drop(self.enqueue(command, self.timeout, Vec::new(), None)?);
             }
             debug_assert_eq!(Lane::of_method(&last.method), lane);
             self.enqueue(last, self.timeout, descriptors, room)?

@@ -489,7 +489,8 @@ async fn a_hundred_rooms_of_fifty_leave_nothing_behind() {
         let sending = soon(join_all(peers.iter().map(|peer| async move {
             let sending = transport(peer, Direction::Send).await;
             let (sound, pictures) = tokio::join!(sending.produce(audio(1)), sending.produce(video(2)));
-            (sound.unwrap(), pictures.unwrap());
+            sound.unwrap();
+            pictures.unwrap();
             sending
         })))
         .await;
