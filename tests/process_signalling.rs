@@ -156,6 +156,43 @@ async fn a_client_that_comes_back_has_lost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn statistics_come_as_long_as_they_are_wanted_and_something_flows() {
+    let (control, room) = serve(SignallingOptions::default()).await;
+    let mut alice = caller(&control, &room, "alice").await;
+    alice.join("alice", Value::Null).await;
+    alice.request(create_transport(-1, "send")).await.unwrap();
+    alice.request(create_camera(-2, -1, 1_000)).await.unwrap();
+    let tell = |method: &str, id: i64| {
+        json!({
+            "method": method, "target": "peer", "notification": true, "id": id, "interval": 1
+        })
+    };
+    alice.notify(tell("pauseProducer", -2)).await;
+    alice.notify(tell("enableProducerStats", -2)).await;
+    alice.notify(tell("enableTransportStats", -1)).await;
+    let mut times = 0;
+    while times < 2 {
+        let told = alice.told().await.unwrap();
+        assert_eq!(told["method"], "transportStats", "the producer is paused");
+        assert_eq!(
+            (&told["id"], &told["stats"][0]["type"]),
+            (&json!(-1), &json!("transport"))
+        );
+        times += 1;
+    }
+    alice.notify(tell("disableTransportStats", -1)).await;
+    alice.notify(tell("resumeProducer", -2)).await;
+    loop {
+        let told = alice.told().await.unwrap();
+        if told["method"] == "producerStats" {
+            assert_eq!((&told["id"], told["stats"].is_array()), (&json!(-2), true));
+            break;
+        }
+    }
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stays_away_is_gone() {
     let (control, room) = serve(SignallingOptions {
         grace: Duration::from_millis(1),

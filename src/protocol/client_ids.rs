@@ -7,6 +7,8 @@ use std::hash::Hash;
 use serde::{Deserialize, Serialize};
 use weir_channel::id::{ProducerId, TransportId};
 
+use crate::server::random;
+
 /// A number that a client chose, or that was chosen for it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -101,10 +103,13 @@ impl<T: Copy + Eq + Hash> Table<T> {
     }
 
     fn unused(&self) -> ClientId {
-        // Below those that clients choose (v2's have eight digits); there are fewer things than numbers.
-        let mut numbers = (1..=i64::MAX).map(ClientId);
-        let unused = numbers.find(|number| !self.things.contains_key(number));
-        unused.unwrap_or(ClientId(i64::MAX))
+        // As v2 does: one of eight digits that nobody has, and that nobody is likely to say by mistake.
+        loop {
+            let number = ClientId((10_000_000 + random() % 90_000_000) as i64);
+            if !self.things.contains_key(&number) {
+                return number;
+            }
+        }
     }
 
     /// Frees the numbers of what is closed. Which thing had which number is remembered for a while.
@@ -156,10 +161,12 @@ mod tests {
     fn numbers_are_found_for_those_who_have_none() {
         let mut table = Table::<ProducerId>::default();
         table.reserve(Some(ClientId(1)), |_| true);
-        assert_eq!(table.reserve(None, |_| true), Some(ClientId(2)));
-        assert_eq!(table.number(ProducerId(40)), ClientId(3));
-        assert_eq!(table.thing(ClientId(3)), Some(ProducerId(40)));
-        assert_eq!(table.number(ProducerId(40)), ClientId(3));
+        let reserved = table.reserve(None, |_| true).unwrap();
+        assert!((10_000_000..100_000_000).contains(&reserved.0));
+        let number = table.number(ProducerId(40));
+        assert_ne!(number, reserved);
+        assert_eq!(table.thing(number), Some(ProducerId(40)));
+        assert_eq!(table.number(ProducerId(40)), number);
     }
 
     #[test]

@@ -209,17 +209,6 @@ impl ClientNotification {
     }
 }
 
-/// Reads whatever bytes as each kind of message. For the fuzzer: nothing may panic.
-#[doc(hidden)]
-pub fn fuzz_parser(bytes: &[u8]) {
-    let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
-        return;
-    };
-    let _ = RoomRequest::parse(value.clone());
-    let _ = PeerRequest::parse(value.clone());
-    let _ = ClientNotification::parse(value);
-}
-
 /// Which of the two a message should be.
 #[derive(Clone, Copy)]
 enum Envelope {

@@ -21,8 +21,6 @@ mod tests;
 
 pub(crate) use self::client_ids::ClientIds;
 pub use self::error::{ErrorClass, ProtocolError};
-#[doc(hidden)]
-pub use self::message::fuzz_parser;
 pub(crate) use self::periodic_stats::PeriodicStats;
 pub use self::room::RoomResponse;
 

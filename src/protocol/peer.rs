@@ -13,7 +13,7 @@ use super::message::{
     TransportOptions,
 };
 use super::periodic_stats::Subject;
-use crate::server::{ProducerMapping, known_members, lock};
+use crate::server::{ProducerMapping, known_parameters, lock};
 use crate::{
     Consumer, ConsumerId, EnableOptions, Error, IpFamily, MediaKind, Peer, PlainTransportOptions, Producer,
     ProducerOptions, Remote, RtpParameters, Side, Transport,
@@ -171,7 +171,7 @@ impl Peer {
             return Err(ProtocolError::error("spy peers cannot create producers"));
         }
         let wrong = |what: String| ProtocolError::error(format!("wrong RTP parameters: Error: {what}"));
-        let rtp_parameters: RtpParameters = serde_path_to_error::deserialize(known_members(request.rtp_parameters))
+        let rtp_parameters: RtpParameters = serde_path_to_error::deserialize(known_parameters(request.rtp_parameters))
             .map_err(|error| wrong(format!("{}: {}", error.path(), error.inner())))?;
         ProducerMapping::derive(&rtp_parameters, self.room().rtp_capabilities()).map_err(wrong)?;
         let transport = client_id(&request.transport_id)

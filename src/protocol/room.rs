@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::ProtocolError;
 use super::message::{Join, RoomRequest};
 use super::outgoing::consumer_json;
-use crate::server::known_members;
+use crate::server::known_capabilities;
 use crate::{Peer, PeerOptions, Room, RtpCapabilities};
 
 /// The answer to a request to a room.
@@ -49,7 +49,7 @@ impl Room {
         if self.peer(&name).is_some() {
             return Err(ProtocolError::error(format!("duplicated Peer [peerName:\"{name}\"]")));
         }
-        let capabilities = known_members(join.rtp_capabilities);
+        let capabilities = known_capabilities(join.rtp_capabilities);
         let rtp_capabilities: RtpCapabilities = serde_path_to_error::deserialize(capabilities).map_err(|error| {
             ProtocolError::type_error(format!("rtpCapabilities.{}: {}", error.path(), error.inner()))
         })?;

@@ -62,10 +62,10 @@ pub use self::rtc_stats::{
 };
 pub(crate) use self::rtp_capabilities::ProducerMapping;
 pub use self::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, RtpHeaderExtensionCapability};
-pub(crate) use self::rtp_parameters::known_members;
 pub use self::rtp_parameters::{
     ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, RtxParameters,
 };
+pub(crate) use self::rtp_parameters::{known_capabilities, known_parameters};
 pub use self::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 pub use self::settings::{Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
 pub use self::steering::Side;

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::client_json::known_members;
+pub(crate) use self::client_json::{known_capabilities, known_parameters};
 pub use self::codec::{RtcpFeedback, RtpCodec};
 pub(crate) use self::codec::{Subtype, check_payload_type, clock_rate, number, split_mime_type};
 pub use self::encoding::{RtpEncoding, RtxParameters};

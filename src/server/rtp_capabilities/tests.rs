@@ -7,7 +7,7 @@ use weir_channel::message::{CodecName, ExtensionUri, MediaKind, Profile};
 
 use super::*;
 use crate::server::rtp_parameters::{
-    ConsumerSeat, ConsumerSsrcs, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, known_members,
+    ConsumerSeat, ConsumerSsrcs, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, known_capabilities,
 };
 
 fn media_codecs(json: Value) -> Vec<RtpCodecCapability> {
@@ -250,7 +250,7 @@ fn peers_may_know_less_than_the_room_but_nothing_else() {
     for (path, value, complaint) in rows {
         let mut peer = serde_json::to_value(recorded_peer()).unwrap();
         *peer.pointer_mut(path).unwrap() = value;
-        let peer: RtpCapabilities = serde_json::from_value(known_members(peer)).unwrap();
+        let peer: RtpCapabilities = serde_json::from_value(known_capabilities(peer)).unwrap();
         let error = peer.check_subset_of(&room).unwrap_err();
         assert!(error.contains(complaint), "{path}: {error}");
     }
@@ -259,6 +259,17 @@ fn peers_may_know_less_than_the_room_but_nothing_else() {
         ..RtpCapabilities::default()
     };
     assert!(many.check_subset_of(&room).is_err());
+}
+
+#[test]
+fn of_a_clients_capabilities_the_unknown_is_left_out_and_nothing_else() {
+    let room = serde_json::to_value(recorded_room()).unwrap();
+    assert_eq!(known_capabilities(room.clone()), room);
+    let mut more = room.clone();
+    for path in ["", "/codecs/0", "/codecs/1/rtcpFeedback/0", "/headerExtensions/3"] {
+        more.pointer_mut(path).unwrap()["newer"] = json!(1);
+    }
+    assert_eq!(known_capabilities(more), room);
 }
 
 #[test]

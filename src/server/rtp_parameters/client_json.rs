@@ -21,51 +21,76 @@ use Shape::{Anything, List, Object};
 
 const FEEDBACK: Shape = Object(&[("type", Anything), ("parameter", Anything)]);
 
-const CODEC: Shape = Object(&[
-    ("kind", Anything),
-    ("name", Anything),
-    ("mimeType", Anything),
-    ("preferredPayloadType", Anything),
-    ("payloadType", Anything),
-    ("clockRate", Anything),
-    ("channels", Anything),
-    ("parameters", Anything),
-    ("rtcpFeedback", List(&FEEDBACK)),
-]);
-
-const HEADER_EXTENSION: Shape = Object(&[
-    ("kind", Anything),
-    ("uri", Anything),
-    ("preferredId", Anything),
-    ("preferredEncrypt", Anything),
-    ("id", Anything),
-    ("encrypt", Anything),
-]);
-
-const ENCODING: Shape = Object(&[
-    ("ssrc", Anything),
-    ("rtx", Object(&[("ssrc", Anything)])),
-    ("encodingId", Anything),
-    ("profile", Anything),
-    ("codecPayloadType", Anything),
-]);
-
-/// Of `RtpParameters` and of `RtpCapabilities`: they share most of their members.
+/// `RtpParameters`.
 const PARAMETERS: Shape = Object(&[
     ("muxId", Anything),
-    ("codecs", List(&CODEC)),
-    ("headerExtensions", List(&HEADER_EXTENSION)),
-    ("fecMechanisms", Anything),
-    ("encodings", List(&ENCODING)),
+    (
+        "codecs",
+        List(&Object(&[
+            ("name", Anything),
+            ("mimeType", Anything),
+            ("payloadType", Anything),
+            ("clockRate", Anything),
+            ("channels", Anything),
+            ("parameters", Anything),
+            ("rtcpFeedback", List(&FEEDBACK)),
+        ])),
+    ),
+    (
+        "headerExtensions",
+        List(&Object(&[("uri", Anything), ("id", Anything), ("encrypt", Anything)])),
+    ),
+    (
+        "encodings",
+        List(&Object(&[
+            ("ssrc", Anything),
+            ("rtx", Object(&[("ssrc", Anything)])),
+            ("encodingId", Anything),
+            ("profile", Anything),
+            ("codecPayloadType", Anything),
+        ])),
+    ),
     (
         "rtcp",
         Object(&[("cname", Anything), ("reducedSize", Anything), ("mux", Anything)]),
     ),
 ]);
 
-/// The RTP parameters or capabilities that a client sent, without what is not known.
-pub(crate) fn known_members(value: Value) -> Value {
+/// `RtpCapabilities`.
+const CAPABILITIES: Shape = Object(&[
+    (
+        "codecs",
+        List(&Object(&[
+            ("kind", Anything),
+            ("name", Anything),
+            ("mimeType", Anything),
+            ("preferredPayloadType", Anything),
+            ("clockRate", Anything),
+            ("channels", Anything),
+            ("parameters", Anything),
+            ("rtcpFeedback", List(&FEEDBACK)),
+        ])),
+    ),
+    (
+        "headerExtensions",
+        List(&Object(&[
+            ("kind", Anything),
+            ("uri", Anything),
+            ("preferredId", Anything),
+            ("preferredEncrypt", Anything),
+        ])),
+    ),
+    ("fecMechanisms", Anything),
+]);
+
+/// The RTP parameters that a client sent, without what is not known.
+pub(crate) fn known_parameters(value: Value) -> Value {
     keep(value, PARAMETERS)
+}
+
+/// The RTP capabilities that a client sent, without what is not known.
+pub(crate) fn known_capabilities(value: Value) -> Value {
+    keep(value, CAPABILITIES)
 }
 
 fn keep(value: Value, shape: Shape) -> Value {
