@@ -11,6 +11,7 @@ use weir_channel::message::DropReason;
 use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
 use super::gather::Gather;
+use super::mirror::{Flow, Mirrors};
 use super::receive::{DATAGRAM_BYTES_MAX, Received};
 use super::residence::{Arrivals, Residence};
 use super::send::{
@@ -19,7 +20,8 @@ use super::send::{
 use super::sockets::{Path, Sockets};
 pub use super::transmit::EgressStats;
 use super::transmit::{Line, is_full};
-use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
+use crate::relay::datagram::Datagram;
+use crate::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
 
 /// Times in a row that a writable socket may take nothing of its backlog before the first packet is given up: the kernel
 /// is short of memory (ENOBUFS) rather than the socket full, or the packet can never fit.
@@ -45,6 +47,8 @@ pub struct Lost {
 pub struct Egress<B = KernelSend> {
     /// The transports' sockets.
     pub sockets: Sockets,
+    /// Who gets copies of what comes and goes.
+    pub mirrors: Mirrors,
     backend: B,
     gather: Gather,
     /// Counts turns, and wraps.
@@ -80,6 +84,7 @@ impl<B: SendBackend> Egress<B> {
     pub fn with_backend(backend: B) -> Self {
         Self {
             sockets: Sockets::new(),
+            mirrors: Mirrors::default(),
             backend,
             gather: Gather::new(),
             turn: 1,
@@ -175,7 +180,37 @@ impl<B: SendBackend> Egress<B> {
             while self.backlog.pop(&mut path.backlog).is_some() {}
         }
         self.blocked.retain(|&blocked| blocked != transport);
+        self.mirrors.detach(transport, &mut self.backend);
         self.sockets.detach(transport);
+    }
+
+    /// Copies what has just been received, if somebody gets copies. To be called before the relay changes it.
+    pub fn mirror_received(&mut self, transport: TransportIx, port: Port, bytes: &[u8], datagrams: &[Datagram]) {
+        if self.mirrors.are_open()
+            && let Some(remote) = self.sockets.remote(transport)
+        {
+            let backend = &mut self.backend;
+            self.mirrors
+                .copy_received(transport, port, remote, bytes, datagrams, backend);
+        }
+    }
+
+    /// Sends the copies that were made. To be called at the end of each turn.
+    pub fn flush_mirrors(&mut self) {
+        self.mirrors.flush(&mut self.backend);
+    }
+
+    /// Ends a transport's mirror, if it has one.
+    pub fn stop_mirror(&mut self, transport: TransportIx) {
+        self.mirrors.stop(transport, &mut self.backend);
+    }
+
+    #[cold]
+    fn mirror_sent(&mut self, transport: TransportIx, train: &[u8], segment: usize, accepted: usize) {
+        let len = train.len().min(accepted * segment.max(1));
+        let segment = segment.clamp(1, len.max(1));
+        self.mirrors
+            .copy(transport, Flow::SendRtp, &train[..len], segment, &mut self.backend);
     }
 
     /// Starts or stops measuring residence times. Starting begins a new histogram.
@@ -351,6 +386,37 @@ const NO_REMOTE: Sent = Sent {
 
 impl<B: SendBackend> Sink for Egress<B> {
     fn send(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
+        let sent = self.send_at_once(transport, owner, train, segment);
+        if self.mirrors.are_open() {
+            self.mirror_sent(transport, train, segment, sent.accepted);
+        }
+        sent
+    }
+
+    fn gather(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
+        let sent = self.keep(transport, owner, train, segment);
+        if self.mirrors.are_open() {
+            self.mirror_sent(transport, train, segment, sent.accepted);
+        }
+        sent
+    }
+
+    fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
+        let is_sent = self.send_again(transport, packet);
+        if is_sent && self.mirrors.are_open() {
+            self.mirror_sent(transport, packet, packet.len(), 1);
+        }
+        is_sent
+    }
+
+    fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {
+        self.send_report(transport, packet);
+    }
+}
+
+impl<B: SendBackend> Egress<B> {
+    #[inline]
+    fn send_at_once(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
         let segment = segment.min(train.len()).max(1);
         let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) else {
             return NO_REMOTE;
@@ -359,7 +425,7 @@ impl<B: SendBackend> Sink for Egress<B> {
             return NO_REMOTE;
         };
         if !path.gathered.is_empty() {
-            return self.gather(transport, owner, train, segment);
+            return self.keep(transport, owner, train, segment);
         }
         if !path.backlog.is_empty() {
             return self.send_cold(transport, owner, train, segment);
@@ -393,7 +459,8 @@ impl<B: SendBackend> Sink for Egress<B> {
         Sent::all(packets)
     }
 
-    fn gather(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
+    /// Keeps a train until the end of the turn.
+    fn keep(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
         let segment = segment.min(train.len()).max(1);
         let Some(path) = self
             .sockets
@@ -411,7 +478,7 @@ impl<B: SendBackend> Sink for Egress<B> {
             }
             if path.lonely_turns >= LONELY_TURNS_MAX {
                 if is_first {
-                    return self.send(transport, owner, train, segment);
+                    return self.send_at_once(transport, owner, train, segment);
                 }
                 path.lonely_turns = 0;
             }
@@ -447,7 +514,7 @@ impl<B: SendBackend> Sink for Egress<B> {
         Sent::all(whole.packets())
     }
 
-    fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
+    fn send_again(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
         // What waits for a full socket comes first, and a second copy of something would only make it wait longer.
         let Some(path) = self
             .sockets
@@ -472,7 +539,7 @@ impl<B: SendBackend> Sink for Egress<B> {
         settled == 1 && self.failed.is_empty()
     }
 
-    fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {
+    fn send_report(&mut self, transport: TransportIx, packet: &[u8]) {
         let is_connected = self
             .sockets
             .remote(transport)
@@ -494,6 +561,11 @@ impl<B: SendBackend> Sink for Egress<B> {
                 self.stats.packets_sent += 1;
                 self.stats.bytes_sent += packet.len() as u64;
                 self.sockets.note_rtcp_sent(transport, packet.len());
+                if self.mirrors.are_open() {
+                    let backend = &mut self.backend;
+                    self.mirrors
+                        .copy(transport, Flow::SendRtcp, packet, packet.len(), backend);
+                }
             }
             Err(errno) if is_full(errno) => self.stats.rtcp_lost += 1,
             Err(_) => self.stats.send_failures += 1,
@@ -502,7 +574,7 @@ impl<B: SendBackend> Sink for Egress<B> {
 }
 
 /// The messages that carry a train of any length.
-fn parts_of(train: Message) -> impl Iterator<Item = Message> {
+pub(super) fn parts_of(train: Message) -> impl Iterator<Item = Message> {
     let packets = (TRAIN_BYTES_MAX / train.segment).clamp(1, TRAIN_SEGMENTS_MAX);
     let step = packets * train.segment;
     (0..train.len.div_ceil(step).max(1)).map(move |index| {

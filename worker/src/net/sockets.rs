@@ -136,7 +136,7 @@ impl PortSockets {
 }
 
 /// That a descriptor is a UDP socket over IP and not something that would answer reads and writes in other ways.
-fn check_udp(socket: &OwnedFd) -> Result<(), WorkerError> {
+pub(super) fn check_udp(socket: &OwnedFd) -> Result<(), WorkerError> {
     let kind = socket::getsockopt(socket, sockopt::SockType);
     let is_ip = matches!(family(socket), Ok(AddressFamily::Inet | AddressFamily::Inet6));
     if is_ip && kind == Ok(SockType::Datagram) {
@@ -201,6 +201,15 @@ pub(super) struct Path {
 const _: () = assert!(size_of::<Path>() <= 64);
 
 impl Path {
+    /// A socket that is connected to where it sends, and stays so.
+    pub(super) fn connected(socket: OwnedFd) -> Self {
+        Self {
+            socket: Some(socket),
+            is_connected: true,
+            ..Self::vacant()
+        }
+    }
+
     const fn vacant() -> Self {
         Self {
             socket: None,

@@ -4,10 +4,11 @@ use std::os::fd::OwnedFd;
 
 use weir_channel::id::TransportId;
 use weir_channel::message::{
-    Coalescing, CreatePlainTransport, Method, Remote, Reply, Request, Response, TransportStats, UnroutedReason,
+    Coalescing, CreatePlainTransport, Method, Mirror, Remote, Reply, Request, Response, TransportStats, UnroutedReason,
     WorkerError, WorkerStats,
 };
 
+use crate::net::mirror::{MirrorSocket, MirrorStats};
 use crate::net::poll::{Interest, Source};
 use crate::net::sockets::{TransportSockets, os};
 use crate::relay::sink::TransportIx;
@@ -32,6 +33,9 @@ impl EventLoop {
         if let Method::CreatePlainTransport(request) = method {
             return self.create_transport(now, method, request, descriptors);
         }
+        if let Method::StartMirroring { transport, mirror } = method {
+            return self.start_mirroring(*transport, *mirror, descriptors);
+        }
         if !descriptors.is_empty() {
             return Err(WorkerError::Descriptors {
                 expected: 0,
@@ -46,6 +50,11 @@ impl EventLoop {
             }
             Method::SetCoalescing(coalescing) => self.set_coalescing(*coalescing),
             Method::SetRemote { transport, remote } => self.set_remote(now, method, *transport, *remote),
+            Method::StopMirroring { transport } => {
+                let index = self.index_of(*transport)?;
+                self.egress.stop_mirror(index);
+                Ok(Reply::Done)
+            }
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
                 self.is_leaving = true;
@@ -53,10 +62,15 @@ impl EventLoop {
             }
             _ => {
                 let mut reply = self.relay.handle_command(now, method)?;
-                if let Reply::Stats(page) = &mut reply {
-                    for stats in &mut page.transports {
-                        self.complete(stats);
+                match &mut reply {
+                    Reply::Stats(page) => page.transports.iter_mut().for_each(|stats| self.complete(stats)),
+                    Reply::Dump(page) => {
+                        for dump in &mut page.transports {
+                            let index = self.relay.transport_index(dump.transport);
+                            dump.mirror = index.and_then(|index| self.egress.mirrors.remote(index));
+                        }
                     }
+                    _ => {}
                 }
                 Ok(reply)
             }
@@ -119,6 +133,20 @@ impl EventLoop {
         })
     }
 
+    fn start_mirroring(
+        &mut self,
+        transport: TransportId,
+        mirror: Mirror,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Reply, WorkerError> {
+        let socket = MirrorSocket::adopt(descriptors)?;
+        let index = self.index_of(transport)?;
+        match self.egress.mirrors.start(index, mirror, socket) {
+            Ok(()) => Ok(Reply::Done),
+            Err(_) => Err(WorkerError::Mirrored(transport)),
+        }
+    }
+
     fn set_coalescing(&mut self, coalescing: Coalescing) -> Result<Reply, WorkerError> {
         self.window.set_max(coalescing.window_us_max)?;
         self.egress
@@ -141,6 +169,9 @@ impl EventLoop {
         let Some(sockets) = index.and_then(|index| self.egress.sockets.stats(index)) else {
             return;
         };
+        let mirrored = index.map_or_else(MirrorStats::default, |index| self.egress.mirrors.stats(index));
+        stats.packets_mirrored = mirrored.packets;
+        stats.mirror_failures = mirrored.failures;
         stats.packets_sent = sockets.packets_sent;
         stats.bytes_sent = sockets.bytes_sent;
         stats.rtcp_sent = sockets.rtcp_sent;

@@ -201,6 +201,7 @@ impl EventLoop {
             self.relay.handle_timeout(now, &mut self.egress);
         }
         self.settle();
+        self.egress.flush_mirrors();
         self.speak()?;
         let ended = clock::monotonic();
         self.window.on_turn(Turn {
@@ -292,6 +293,8 @@ impl EventLoop {
             self.counters.packets_received += datagram.packets();
             self.counters.bytes_received += u64::from(datagram.len);
         }
+        self.egress
+            .mirror_received(transport, port, received.bytes, received.datagrams);
         self.egress.begin_batch(&received);
         self.relay.handle_datagrams(
             now,

@@ -13,6 +13,7 @@ pub mod network;
 pub mod random;
 pub mod recorder;
 pub mod repair;
+pub mod reports;
 pub mod rtpdump;
 pub mod stream;
 pub mod track;
