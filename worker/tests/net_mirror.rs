@@ -63,16 +63,15 @@ fn stats(supervisor: &mut Supervisor, transport: u64) -> TransportStats {
 fn call(source: &Peer, listener: &Peer) -> (Supervisor, std::net::SocketAddr) {
     let mut supervisor = Supervisor::with_worker();
     assert_eq!(supervisor.request(Method::CreateRouter { room: ROOM }), Ok(Reply::Done));
-    let mut address = None;
-    for (transport, peer) in [(2, listener), (1, source)] {
+    let addresses = [(1, source), (2, listener)].map(|(transport, peer)| {
         let (door, path, local) = port();
         let created = supervisor.create_transport(transport, Some(remote(peer.address)), &[door, path]);
         assert_eq!(created, Ok(Reply::Done));
-        address = Some(local);
-    }
+        local
+    });
     supervisor.create_producer(1, 1, 0xaaaa);
     supervisor.create_consumer(1, 1, 2, 0xbbbb);
-    (supervisor, address.unwrap())
+    (supervisor, addresses[0])
 }
 
 /// The next packet that is RTP, or is not.
