@@ -98,7 +98,7 @@ struct Endpoint {
 impl Endpoint {
     fn clock_ns(&self, at: Time) -> u64 {
         let drift = at.0.cast_signed() / 1_000_000 * self.drift_ppm;
-        (at.0 + self.ahead_ns).strict_add_signed(drift)
+        (at.0 + self.ahead_ns).wrapping_add_signed(drift)
     }
 
     fn ntp(&self, at: Time) -> u64 {
@@ -191,7 +191,7 @@ fn worst_offset_us(seed: u64, cnames: [&str; 2]) -> i64 {
             for (ntp, rtp, ..) in sender_reports(&reports, ssrc(&sim, consumer)) {
                 let (timestamp, captured_ns) = last[&consumer];
                 let since = i64::from(timestamp.wrapping_sub(rtp).cast_signed()) * 1_000_000_000 / rate(consumer);
-                let wall_ns = (u128::from(ntp) * 1_000_000_000 >> 32) as u64;
+                let wall_ns = ((u128::from(ntp) * 1_000_000_000) >> 32) as u64;
                 distance.insert(consumer, wall_ns.wrapping_add_signed(since - captured_ns).cast_signed());
             }
         }
