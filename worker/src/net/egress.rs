@@ -4,6 +4,8 @@
 //! of the train waits in the backlog, and so does all that follows on its transport, until the socket is writable again;
 //! what finds no room there is lost as `BacklogFull`. For the other errors see `transmit.rs`.
 
+mod aside;
+
 use std::os::fd::AsFd;
 
 use weir_channel::message::DropReason;
@@ -11,7 +13,7 @@ use weir_channel::message::DropReason;
 use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
 use super::gather::Gather;
-use super::mirror::{Flow, Mirrors};
+use super::mirror::Mirrors;
 use super::receive::{DATAGRAM_BYTES_MAX, Received};
 use super::residence::{Arrivals, Residence};
 use super::send::{
@@ -19,9 +21,8 @@ use super::send::{
 };
 use super::sockets::{Path, Sockets};
 pub use super::transmit::EgressStats;
-use super::transmit::{Line, is_full};
-use crate::relay::datagram::Datagram;
-use crate::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
+use super::transmit::Line;
+use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
 
 /// Times in a row that a writable socket may take nothing of its backlog before the first packet is given up: the kernel
 /// is short of memory (ENOBUFS) rather than the socket full, or the packet can never fit.
@@ -182,35 +183,6 @@ impl<B: SendBackend> Egress<B> {
         self.blocked.retain(|&blocked| blocked != transport);
         self.mirrors.detach(transport, &mut self.backend);
         self.sockets.detach(transport);
-    }
-
-    /// Copies what has just been received, if somebody gets copies. To be called before the relay changes it.
-    pub fn mirror_received(&mut self, transport: TransportIx, port: Port, bytes: &[u8], datagrams: &[Datagram]) {
-        if self.mirrors.are_open()
-            && let Some(remote) = self.sockets.remote(transport)
-        {
-            let backend = &mut self.backend;
-            self.mirrors
-                .copy_received(transport, port, remote, bytes, datagrams, backend);
-        }
-    }
-
-    /// Sends the copies that were made. To be called at the end of each turn.
-    pub fn flush_mirrors(&mut self) {
-        self.mirrors.flush(&mut self.backend);
-    }
-
-    /// Ends a transport's mirror, if it has one.
-    pub fn stop_mirror(&mut self, transport: TransportIx) {
-        self.mirrors.stop(transport, &mut self.backend);
-    }
-
-    #[cold]
-    fn mirror_sent(&mut self, transport: TransportIx, train: &[u8], segment: usize, accepted: usize) {
-        let len = train.len().min(accepted * segment.max(1));
-        let segment = segment.clamp(1, len.max(1));
-        self.mirrors
-            .copy(transport, Flow::SendRtp, &train[..len], segment, &mut self.backend);
     }
 
     /// Starts or stops measuring residence times. Starting begins a new histogram.
@@ -537,39 +509,6 @@ impl<B: SendBackend> Egress<B> {
         }
         .transmit(packet, &[whole]);
         settled == 1 && self.failed.is_empty()
-    }
-
-    fn send_report(&mut self, transport: TransportIx, packet: &[u8]) {
-        let is_connected = self
-            .sockets
-            .remote(transport)
-            .is_some_and(|remote| self.sockets.has_rtcp_remote(transport, remote));
-        let Some(socket) = self.sockets.rtcp_path(transport).filter(|_| is_connected) else {
-            return;
-        };
-        let mut result = self.backend.send_packet(socket, packet);
-        self.stats.send_calls += 1;
-        if let Err(errno) = result
-            && is_pending_error(errno)
-        {
-            self.stats.pending_errors += 1;
-            self.stats.send_calls += 1;
-            result = self.backend.send_packet(socket, packet);
-        }
-        match result {
-            Ok(()) => {
-                self.stats.packets_sent += 1;
-                self.stats.bytes_sent += packet.len() as u64;
-                self.sockets.note_rtcp_sent(transport, packet.len());
-                if self.mirrors.are_open() {
-                    let backend = &mut self.backend;
-                    self.mirrors
-                        .copy(transport, Flow::SendRtcp, packet, packet.len(), backend);
-                }
-            }
-            Err(errno) if is_full(errno) => self.stats.rtcp_lost += 1,
-            Err(_) => self.stats.send_failures += 1,
-        }
     }
 }
 

@@ -1,0 +1,73 @@
+//! What leaves beside the media: reports, and copies for mirrors.
+
+use super::super::mirror::Flow;
+use super::super::send::{SendBackend, is_pending_error};
+use super::super::transmit::is_full;
+use super::Egress;
+use crate::relay::datagram::Datagram;
+use crate::relay::sink::{Port, TransportIx};
+
+impl<B: SendBackend> Egress<B> {
+    /// Copies what has just been received, if somebody gets copies. To be called before the relay changes it.
+    pub fn mirror_received(&mut self, transport: TransportIx, port: Port, bytes: &[u8], datagrams: &[Datagram]) {
+        if self.mirrors.are_open()
+            && let Some(remote) = self.sockets.remote(transport)
+        {
+            let backend = &mut self.backend;
+            self.mirrors
+                .copy_received(transport, port, remote, bytes, datagrams, backend);
+        }
+    }
+
+    /// Sends the copies that were made. To be called at the end of each turn.
+    pub fn flush_mirrors(&mut self) {
+        self.mirrors.flush(&mut self.backend);
+    }
+
+    /// Ends a transport's mirror, if it has one.
+    pub fn stop_mirror(&mut self, transport: TransportIx) {
+        self.mirrors.stop(transport, &mut self.backend);
+    }
+
+    #[cold]
+    pub(super) fn mirror_sent(&mut self, transport: TransportIx, train: &[u8], segment: usize, accepted: usize) {
+        let len = train.len().min(accepted * segment.max(1));
+        let segment = segment.clamp(1, len.max(1));
+        self.mirrors
+            .copy(transport, Flow::SendRtp, &train[..len], segment, &mut self.backend);
+    }
+
+    /// See [`Sink::send_rtcp`](crate::relay::sink::Sink::send_rtcp).
+    pub(super) fn send_report(&mut self, transport: TransportIx, packet: &[u8]) {
+        let is_connected = self
+            .sockets
+            .remote(transport)
+            .is_some_and(|remote| self.sockets.has_rtcp_remote(transport, remote));
+        let Some(socket) = self.sockets.rtcp_path(transport).filter(|_| is_connected) else {
+            return;
+        };
+        let mut result = self.backend.send_packet(socket, packet);
+        self.stats.send_calls += 1;
+        if let Err(errno) = result
+            && is_pending_error(errno)
+        {
+            self.stats.pending_errors += 1;
+            self.stats.send_calls += 1;
+            result = self.backend.send_packet(socket, packet);
+        }
+        match result {
+            Ok(()) => {
+                self.stats.packets_sent += 1;
+                self.stats.bytes_sent += packet.len() as u64;
+                self.sockets.note_rtcp_sent(transport, packet.len());
+                if self.mirrors.are_open() {
+                    let backend = &mut self.backend;
+                    self.mirrors
+                        .copy(transport, Flow::SendRtcp, packet, packet.len(), backend);
+                }
+            }
+            Err(errno) if is_full(errno) => self.stats.rtcp_lost += 1,
+            Err(_) => self.stats.send_failures += 1,
+        }
+    }
+}
