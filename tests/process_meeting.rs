@@ -1,0 +1,83 @@
+//! Meetings come and go and leave nothing behind: no object, no descriptor, no memory. A program of its own, so that no
+//! other test opens descriptors meanwhile.
+
+mod meeting;
+mod processes;
+
+use weir::{RoomOptions, Server};
+
+use processes::{descriptors, settings, soon};
+
+/// What the supervisor and its worker hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Held {
+    supervisor_descriptors: usize,
+    worker_descriptors: usize,
+    rooms: u64,
+    transports: u64,
+    producers: u64,
+    consumers: u64,
+}
+
+impl Held {
+    async fn by(server: &Server) -> Self {
+        let worker = &server.workers()[0];
+        let stats = soon(server.worker_stats(worker.id)).await.unwrap();
+        Self {
+            supervisor_descriptors: descriptors(std::process::id()).len(),
+            worker_descriptors: descriptors(worker.pid.unwrap()).len(),
+            rooms: stats.rooms,
+            transports: stats.transports,
+            producers: stats.producers,
+            consumers: stats.consumers,
+        }
+    }
+}
+
+async fn meetings(rounds: usize, peers: u32) {
+    let server = soon(Server::start(settings(1))).await.unwrap();
+    let mut held = Vec::new();
+    let mut resident = Vec::new();
+    for round in 0..rounds {
+        let room = soon(server.create_room(RoomOptions::default())).await.unwrap();
+        let (members, consumers) = soon(meeting::convene(&room, peers)).await.unwrap();
+        assert_eq!(consumers, 2 * (peers * (peers - 1)) as usize);
+        let worker = server.workers()[0].id;
+        let stats = soon(server.worker_stats(worker)).await.unwrap();
+        assert_eq!(
+            (stats.transports, stats.producers, stats.consumers),
+            (2 * u64::from(peers), 2 * u64::from(peers), consumers as u64)
+        );
+        // Some meetings end because everybody leaves, some because the room is closed.
+        if round % 2 == 0 {
+            soon(meeting::adjourn(members)).await.unwrap();
+            assert!(room.peers().is_empty());
+        }
+        soon(room.close(serde_json::Value::Null)).await.unwrap();
+        assert!(server.rooms().is_empty());
+        held.push(Held::by(&server).await);
+        resident.push(soon(server.worker_stats(worker)).await.unwrap().resident_bytes);
+    }
+    // What the first meeting made the runtime and the allocators keep, the later ones use again.
+    for (round, now) in held.iter().enumerate().skip(1) {
+        assert_eq!(*now, held[0], "after meeting {round}");
+    }
+    assert_eq!((held[0].transports, held[0].producers, held[0].consumers), (0, 0, 0));
+    let (early, late) = (resident[rounds / 2], resident[rounds - 1]);
+    assert!(
+        late <= early + early / 4,
+        "the worker grows with every meeting: {resident:?}"
+    );
+    soon(server.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn meetings_leave_nothing() {
+    meetings(6, 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes"]
+async fn a_hundred_meetings_of_fifty_leave_nothing() {
+    meetings(100, 50).await;
+}
