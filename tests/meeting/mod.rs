@@ -42,8 +42,8 @@ async fn join(room: &Room, number: u32) -> Result<(Peer, weir::Transport), Error
         }),
         ..PlainTransportOptions::default()
     };
-    let send = peer.create_plain_transport(comedia, Direction::Send).await?;
-    let receive = peer.create_plain_transport(remote, Direction::Recv).await?;
+    let send = peer.create_plain_transport(comedia, Some(Direction::Send)).await?;
+    let receive = peer.create_plain_transport(remote, Some(Direction::Recv)).await?;
     for (kind, codec, payload_type, ssrc) in [
         (MediaKind::Audio, CodecName::Opus, 111, 2 * number + 1),
         (MediaKind::Video, CodecName::Vp8, 96, 2 * number + 2),
