@@ -131,6 +131,10 @@ pub struct SettingsFlags {
     /// The file that has this token
     #[arg(long, env = "WEIR_HTTP_TOKEN_FILE", value_name = "FILE")]
     pub http_token_file: Option<PathBuf>,
+
+    /// The origins whose pages may connect as clients of rooms, e.g. https://app.example; *: all [default: none]
+    #[arg(long, env = "WEIR_HTTP_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
+    pub http_origins: Option<Vec<String>>,
 }
 
 /// Where the control interface is served beside its Unix socket, and for whom.
@@ -286,6 +290,7 @@ impl SettingsFlags {
             http_listen: above.http_listen.or(self.http_listen),
             http_token: above.http_token.or(self.http_token),
             http_token_file: above.http_token_file.or(self.http_token_file),
+            http_origins: above.http_origins.or(self.http_origins),
         }
     }
 }
@@ -439,6 +444,7 @@ mod tests {
         http_listen = "127.0.0.1:8080"
         http_token = "0123456789abcdef"
         http_token_file = "/etc/weir/token"
+        http_origins = ["https://app.example", "*"]
     "#;
 
     const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rtp,net --rtc-ipv4 127.0.0.1 \
@@ -446,7 +452,7 @@ mod tests {
         --socket-receive-buffer 65536 --socket-send-buffer 64K --worker-binary /usr/libexec/weir-worker \
         --start-timeout 1s --ping-interval 2s --ping-timeout 3s --request-timeout 4s --close-timeout 5s \
         --coalescing-us-max 7 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
-        --http-token-file /etc/weir/token";
+        --http-token-file /etc/weir/token --http-origins https://app.example,*";
 
     #[test]
     fn a_file_and_the_command_line_say_the_same_things() {

@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
-use weir::http::{self, ControlOptions, ControlSocket, Limits};
+use weir::http::{self, ControlOptions, ControlSocket, Limits, SignallingOptions};
 use weir::settings::{SettingsFlags, TcpAccess, unknown_variables};
 use weir::{Server, Settings};
 
@@ -54,9 +54,10 @@ impl ServeArgs {
     pub(crate) fn run(self, weir: &clap::Command) -> ExitCode {
         let loaded = self.settings.with_file().and_then(|flags| {
             let tcp = flags.tcp_access()?;
-            Ok((flags.settings()?, tcp))
+            let origins = flags.http_origins.clone().unwrap_or_default();
+            Ok((flags.settings()?, tcp, origins))
         });
-        let (settings, tcp) = match loaded {
+        let (settings, tcp, origins) = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 complain(&error);
@@ -75,7 +76,7 @@ impl ServeArgs {
                 return ExitCode::FAILURE;
             }
         };
-        match runtime.block_on(serve(self.control, tcp, settings, log)) {
+        match runtime.block_on(serve(self.control, tcp, origins, settings, log)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&format_args!("{error:#}"));
@@ -93,6 +94,7 @@ fn complain(error: &dyn Display) {
 async fn serve(
     control: Option<PathBuf>,
     tcp: Option<TcpAccess>,
+    origins: Vec<String>,
     settings: Settings,
     log: LogLevelHandle,
 ) -> anyhow::Result<()> {
@@ -126,6 +128,10 @@ async fn serve(
     let (close, closing) = watch::channel(false);
     let options = ControlOptions {
         on_log_settings: Some(Arc::new(move |settings| log.set(settings))),
+        signalling: SignallingOptions {
+            origins,
+            ..SignallingOptions::default()
+        },
         ..ControlOptions::default()
     };
     let app = http::app(server.clone(), options);

@@ -31,9 +31,6 @@ use crate::{RoomId, Server};
 /// The WebSocket subprotocol: what the messages look like. Clients need not name it.
 pub const SUBPROTOCOL: &str = "protoo";
 
-/// In a list of subprotocols, what precedes a token: browsers can send no other header.
-const BEARER: &str = "bearer.";
-
 /// How clients are served.
 #[derive(Clone, Debug)]
 pub struct SignallingOptions {
@@ -123,13 +120,8 @@ async fn connect(
     }
     if let Some(token) = &options.token
         && !token.opens(&headers)
-        && !offered(&headers).any(|offer| {
-            offer
-                .strip_prefix(BEARER)
-                .is_some_and(|given| token.is(given.as_bytes()))
-        })
     {
-        let message = format!("send the token as `authorization: Bearer TOKEN` or as subprotocol `{BEARER}TOKEN`");
+        let message = "send the token as `authorization: Bearer TOKEN` or as subprotocol `bearer.TOKEN`";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message));
     }
     let no_room = || {
@@ -158,13 +150,6 @@ async fn connect(
         .on_failed_upgrade(|error| warn!(%error, "a client's connection did not become a WebSocket"))
         .on_upgrade(move |socket| session::serve(socket, slot, signalling, room, name))
         .into_response())
-}
-
-/// The subprotocols that a client offers.
-fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let texts = values.filter_map(|value| value.to_str().ok());
-    texts.flat_map(|text| text.split(',')).map(str::trim)
 }
 
 /// Whether a request comes from no page, or from one that may.
@@ -211,13 +196,5 @@ mod tests {
         let secrets: std::collections::BTreeSet<String> = (0..64).map(|_| secret().unwrap()).collect();
         assert_eq!(secrets.len(), 64);
         assert!(secrets.iter().all(|secret| secret.len() == 32));
-    }
-
-    #[test]
-    fn subprotocols_are_read_from_every_header() {
-        let mut headers = HeaderMap::new();
-        headers.append(header::SEC_WEBSOCKET_PROTOCOL, "protoo, bearer.abc".parse().unwrap());
-        headers.append(header::SEC_WEBSOCKET_PROTOCOL, "more".parse().unwrap());
-        assert_eq!(offered(&headers).collect::<Vec<_>>(), ["protoo", "bearer.abc", "more"]);
     }
 }

@@ -32,16 +32,29 @@ impl AccessToken {
         own.len() == presented.len() && black_box(differences) == 0
     }
 
-    /// Whether a request carries it: `Authorization: Bearer TOKEN` (RFC 6750 §2.1), once.
+    /// Whether a request carries it, once: `Authorization: Bearer TOKEN` (RFC 6750 §2.1), or, because browsers can send no
+    /// such header with a WebSocket, the subprotocol `bearer.TOKEN`.
     pub fn opens(&self, headers: &HeaderMap) -> bool {
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (given.next(), given.next()) else {
-            return false;
-        };
-        let mut parts = value.as_bytes().splitn(2, |byte| *byte == b' ');
-        let scheme = parts.next().unwrap_or_default();
-        let token = parts.next().unwrap_or_default().trim_ascii();
-        scheme.eq_ignore_ascii_case(b"bearer") && self.is(token)
+        match (given.next(), given.next()) {
+            (Some(value), None) => {
+                let mut parts = value.as_bytes().splitn(2, |byte| *byte == b' ');
+                let scheme = parts.next().unwrap_or_default();
+                let token = parts.next().unwrap_or_default().trim_ascii();
+                scheme.eq_ignore_ascii_case(b"bearer") && self.is(token)
+            }
+            (None, _) => {
+                let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+                let mut offers = offers.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+                offers.any(|offer| {
+                    offer
+                        .trim_ascii()
+                        .strip_prefix(b"bearer.")
+                        .is_some_and(|token| self.is(token))
+                })
+            }
+            _ => false,
+        }
     }
 }
 
@@ -120,6 +133,17 @@ mod tests {
         check(&[&bearer(&format!("{TOKEN}x"))], false);
         check(&[&bearer(&TOKEN.to_uppercase())], false);
         check(&[&bearer(TOKEN), &bearer(TOKEN)], false);
+        let offered = |values: &[&str], opens: bool| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::SEC_WEBSOCKET_PROTOCOL, value.parse().unwrap());
+            }
+            assert_eq!(token().opens(&headers), opens, "{values:?}");
+        };
+        offered(&["protoo", &format!("more, bearer.{TOKEN}")], true);
+        offered(&[TOKEN], false);
+        offered(&["bearer."], false);
+        offered(&[&format!("bearer.{TOKEN}x")], false);
         for index in 0..TOKEN.len() {
             let mut wrong = TOKEN.as_bytes().to_vec();
             wrong[index] ^= 1;
