@@ -146,6 +146,12 @@ mod tests {
         for len in 0..=compound.len() {
             rtcp(&compound[..len]);
         }
+        let mut reports = [0; 64];
+        let len = rtcp::xr::write_reference_time(&mut reports, 1, 2);
+        rtcp::remb::write_remb(&mut reports[len..], 1, 1 << 40, &[3, 4]);
+        for len in 0..=reports.len() {
+            rtcp(&reports[..len]);
+        }
         rtcp(&[0x9f, 203, 0, 31].iter().copied().chain([7; 124]).collect::<Vec<_>>());
         rtcp(&[0x80, 204, 0, 0].repeat(50));
     }

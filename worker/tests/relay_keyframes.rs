@@ -519,3 +519,41 @@ fn everybody_sees_a_picture_in_the_end() {
         live.sim.check_accounts();
     });
 }
+
+/// A storm: many join in a short time. They cost the sender one key frame a second, and nobody waits for longer than that
+/// and the way to the sender and back.
+#[test]
+fn late_joiners_are_served_within_the_budget() {
+    let mut sim = Sim::new(30);
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let mut camera = sim.camera(sender, CodecName::Vp8);
+    let start = sim.now;
+    let mut joined = Vec::new();
+    let mut answer_at = None;
+    let mut asks = 0;
+    for tick in 0..240 {
+        if tick < 200 {
+            let receiver = sim.transport(room);
+            joined.push((sim.now, sim.consumer(receiver, &camera)));
+        }
+        let answers = sim.asked().len();
+        asks += answers;
+        if answers > 0 {
+            answer_at = Some(sim.now + ms(100)); // there and back, and encoding
+        }
+        let key = answer_at.take_if(|at| *at <= sim.now).is_some();
+        let frame = camera.stream().frame_of(2, key);
+        sim.send(sender, &frame);
+        sim.advance(ms(50));
+    }
+    assert!(asks <= 11, "{asks} key frames in ten seconds");
+    for (at, consumer) in joined {
+        let first = sim
+            .received(consumer)
+            .first()
+            .map(|packet| packet.at)
+            .expect("a picture");
+        assert!(first.since(at) <= ms(1_200), "{:?}", (at.since(start), first.since(at)));
+    }
+}
