@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use common::Case;
-use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
+use weir_channel::frame;
+use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId};
 use weir_channel::message::{
-    Codec, CodecName, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, MediaKind, Method, Profile,
-    Remote,
+    Codec, CodecName, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, MediaKind, Message, Method, Page,
+    Profile, Remote, Reply, Response,
 };
 use weir_worker::relay::Relay;
 use weir_worker::relay::datagram::Datagram;
@@ -145,6 +146,24 @@ impl Fixture {
         fixture
     }
 
+    /// Reads all counters of the room.
+    fn read_stats(&mut self) {
+        let mut page = Page::default();
+        loop {
+            let method = Method::RoomStats { room: RoomId(1), page };
+            let result = self.relay.handle_command(self.now, &method);
+            let Ok(Reply::Stats(stats)) = &result else {
+                unreachable!("the room exists");
+            };
+            page.cursor = stats.next;
+            let id = RequestId(1);
+            std::hint::black_box(frame::encode(&Message::Response(Response { id, result })).expect("a page fits"));
+            if page.cursor.is_none() {
+                return;
+            }
+        }
+    }
+
     /// A frame of each layer.
     fn pass(&mut self) {
         if self.switching {
@@ -226,6 +245,12 @@ fn main() -> ExitCode {
         let mut fixture = Fixture::new(100, 0, 8, 2);
         fixture.switching = true;
         move || fixture.pass()
+    }));
+    // Not a packet but a consumer's counters, read and encoded in pages as they travel, its transport's with them.
+    cases.push(Case::new("stats_of_1000", 1_000, || {
+        let mut fixture = Fixture::new(1_000, 0, 8, 1);
+        fixture.pass();
+        move || fixture.read_stats()
     }));
     common::run("relay", "forwarded packet", &cases)
 }
