@@ -13,8 +13,13 @@ use common::Case;
 use weir_channel::frame;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId};
 use weir_channel::message::{
+<<<<<<< HEAD
     Codec, CodecName, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, MediaKind, Message, Method, Page,
     Profile, Remote, Reply, Response,
+=======
+    Codec, CodecName, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, MediaKind, Method,
+    Profile, Remote,
+>>>>>>> 49f4611 (Hold each rule of the repair by a test; load and bench with it)
 };
 use weir_worker::relay::Relay;
 use weir_worker::relay::datagram::Datagram;
@@ -58,7 +63,8 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new(consumers: u64, paused: u64, burst: usize, layers: u32) -> Self {
+    /// With `nack`, packets are kept to be sent again, and consumers are ready to ask for them.
+    fn new(consumers: u64, paused: u64, burst: usize, layers: u32, nack: bool) -> Self {
         let mut relay = Relay::new(Limits::default(), 1);
         let transport = |id: u64| {
             Method::CreatePlainTransport(CreatePlainTransport {
@@ -89,9 +95,9 @@ impl Fixture {
                 clock_rate: 90_000,
                 pli: true,
                 fir: true,
-                nack: false,
+                nack,
                 remb: false,
-                rtx: None,
+                rtx: nack.then_some(97),
             }],
             encodings: (0..layers)
                 .zip(profiles)
@@ -120,8 +126,11 @@ impl Fixture {
                 header_extensions: Vec::new(),
                 preferred_profile: Profile::Default,
                 paused: consumer < paused,
-                nack: false,
-                rtx: None,
+                nack,
+                rtx: nack.then(|| ConsumerRtx {
+                    ssrc: 78,
+                    payload_types: vec![(101, 102)],
+                }),
                 cname: "weir".to_owned(),
             }));
         }
@@ -218,10 +227,14 @@ impl Fixture {
 }
 
 fn case(name: &'static str, consumers: u64, paused: u64, burst: usize) -> Case {
+    case_with(name, consumers, paused, burst, false)
+}
+
+fn case_with(name: &'static str, consumers: u64, paused: u64, burst: usize, nack: bool) -> Case {
     // An operation is a forwarded packet; a pass is a frame.
     let forwarded = (consumers - paused) as usize * burst;
     Case::new(name, forwarded, move || {
-        let mut fixture = Fixture::new(consumers, paused, burst, 1);
+        let mut fixture = Fixture::new(consumers, paused, burst, 1, nack);
         move || fixture.pass()
     })
 }
@@ -239,10 +252,14 @@ fn main() -> ExitCode {
         case("1000_burst_1", 1_000, 0, 1),
         case("1000_burst_8", 1_000, 0, 8),
         case("5000_burst_8", 5_000, 0, 8),
+        case_with("1_burst_8_nack", 1, 0, 8, true),
+        case_with("100_burst_1_nack", 100, 0, 1, true),
+        case_with("100_burst_8_nack", 100, 0, 8, true),
+        case_with("1000_burst_8_nack", 1_000, 0, 8, true),
     ];
     // Two layers, and with every frame one of the hundred goes over to the other.
     cases.push(Case::new("100_burst_8_switching", 800, || {
-        let mut fixture = Fixture::new(100, 0, 8, 2);
+        let mut fixture = Fixture::new(100, 0, 8, 2, false);
         fixture.switching = true;
         move || fixture.pass()
     }));

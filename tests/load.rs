@@ -62,10 +62,12 @@ fn producers_and_consumers() {
         "--paused",
         "0.34",
         "--control",
+        "--nack",
     ]);
     check(&report);
     assert_eq!(report["consumers"], 6);
     assert_eq!(report["burst"], 4);
+    assert_eq!(report["nack"], true);
     assert!(
         report["control"]["commands_per_second"]
             .as_f64()

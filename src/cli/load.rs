@@ -52,6 +52,9 @@ pub(super) struct LoadArgs {
     /// The longest time in microseconds that packets may wait for their train, 0 to 1000
     #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     window: u32,
+    /// Keep the last packets of each video producer, ready to be sent again to consumers that ask (NACK and RTX negotiated)
+    #[arg(long)]
+    nack: bool,
     /// Also send pause and resume commands through the channel, as fast as it goes, at half of the maximum rate
     #[arg(long)]
     control: bool,

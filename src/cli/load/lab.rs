@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use weir::{
-    Consumer, ConsumerOptions, Family, PlainTransportOptions, ProducerOptions, Remote, Room, RoomOptions, RtpCodec,
-    RtpEncoding, RtpParameters, Server, Settings, Transport, WorkerId, WorkerStats,
+    Consumer, ConsumerOptions, Family, PlainTransportOptions, ProducerOptions, Remote, Room, RoomOptions, RtcpFeedback,
+    RtpCodec, RtpEncoding, RtpParameters, RtxParameters, Server, Settings, Transport, WorkerId, WorkerStats,
 };
 use weir_channel::message::{Coalescing, CodecName, MediaKind};
 use weir_worker::net::sockets::prepare;
@@ -127,7 +127,7 @@ impl Lab {
             let transport = self.transport(socket.local_addr()?).await?;
             socket.connect(worker_address(&transport))?;
             let source = Source::video(1_000 + index, self.args.burst as usize, self.args.payload as usize, 0);
-            producers.push(produce(&transport, &source).await?);
+            producers.push(produce(&transport, &source, self.args.nack).await?);
             plan.sources.push(source);
             plan.targets.push(Vec::new());
             plan.senders.push(socket);
@@ -212,7 +212,7 @@ impl Lab {
                 ),
             ];
             for source in sources {
-                producers.push((peer, produce(&transport, &source).await?));
+                producers.push((peer, produce(&transport, &source, self.args.nack).await?));
                 plan.senders.push(socket.try_clone()?);
                 plan.targets.push((0..peers).filter(|other| *other != peer).collect());
                 plan.sources.push(source);
@@ -342,14 +342,24 @@ fn worker_address(transport: &Transport) -> SocketAddr {
     SocketAddr::new(tuple.local_ip, tuple.local_port)
 }
 
-async fn produce(transport: &Transport, source: &Source) -> anyhow::Result<weir::Producer> {
+/// A producer, and with `nack` one whose video is sent again under an SSRC of its own.
+async fn produce(transport: &Transport, source: &Source, nack: bool) -> anyhow::Result<weir::Producer> {
     let (kind, codec) = match source.kind {
         SourceKind::Opus => (MediaKind::Audio, CodecName::Opus),
         SourceKind::Vp8 => (MediaKind::Video, CodecName::Vp8),
     };
+    let mut codecs = vec![RtpCodec::new(codec, source.kind.payload_type())];
+    let mut encoding = RtpEncoding::ssrc(source.ssrc);
+    if nack && kind == MediaKind::Video {
+        codecs[0].rtcp_feedback.push(RtcpFeedback::new("nack", ""));
+        codecs.push(RtpCodec::rtx(source.kind.payload_type() + 1, &codecs[0]));
+        encoding.rtx = Some(RtxParameters {
+            ssrc: Some(source.ssrc | 1 << 31),
+        });
+    }
     let parameters = RtpParameters {
-        codecs: vec![RtpCodec::new(codec, source.kind.payload_type())],
-        encodings: vec![RtpEncoding::ssrc(source.ssrc)],
+        codecs,
+        encodings: vec![encoding],
         ..RtpParameters::default()
     };
     transport

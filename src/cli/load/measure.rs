@@ -133,6 +133,7 @@ pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report
             .map_or(u64::from(args.producers), |peers| u64::from(2 * peers)),
         room: args.room,
         burst: args.burst,
+        nack: args.nack,
         payload_bytes: args.payload,
         window_us: args.window,
         paused_share: args.paused,

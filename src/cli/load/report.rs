@@ -27,6 +27,8 @@ pub(super) struct Report {
     pub residence_us: ResidenceUs,
     pub consumers: u64,
     pub burst: u32,
+    /// Packets were kept to be sent again.
+    pub nack: bool,
     pub producers: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<u32>,
@@ -106,7 +108,12 @@ impl Report {
         let mut rows = vec![
             (
                 "load",
-                format!("{what}, trains of {} × {} bytes", self.burst, self.payload_bytes),
+                format!(
+                    "{what}, trains of {} × {} bytes{}",
+                    self.burst,
+                    self.payload_bytes,
+                    if self.nack { ", kept to be sent again" } else { "" }
+                ),
             ),
             ("forwarded", format!("{:.0} packets/s", self.forwarded_pps)),
             ("lost", format!("{} packets{}", self.lost_packets, self.loss)),

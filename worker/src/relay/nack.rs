@@ -272,9 +272,11 @@ impl Relay {
             Noted::Nothing => {}
             Noted::Recovered { asks, asked } => {
                 is_repair |= asks > 0 && !tells_rtx_apart;
-                // Of several requests nobody knows which was answered; and what was only late answers none.
-                if asks == 1 && is_repair {
-                    stream.round_trip.measured(now.since(asked));
+                // Of several requests nobody knows which was answered. And what was only late answers none: where that cannot
+                // be told, it is taken for late when it comes in less than half of the time that an answer takes.
+                let way = now.since(asked);
+                if asks == 1 && (is_rtx || is_repair && way * 2 >= stream.round_trip.estimate()) {
+                    stream.round_trip.measured(way);
                 }
             }
             Noted::Gap => {

@@ -25,15 +25,15 @@ pub struct Link {
     pub loss: usize,
     /// A packet is the first of a burst of losses…
     pub burst: usize,
-    /// …of so many at most.
-    pub burst_max: usize,
+    /// …which lasts so long at most.
+    pub burst_ms: usize,
     pub duplicate: usize,
     /// A packet is late by up to `late_ms`.
     pub late: usize,
     pub late_ms: usize,
     pub delay_ms: u64,
-    /// Still to be lost of the burst that goes on.
-    pub losing: usize,
+    /// When the last burst is over.
+    pub burst_end: Time,
 }
 
 impl Link {
@@ -46,13 +46,11 @@ impl Link {
     }
 
     /// When copies of a packet arrive.
-    fn carry(&mut self, random: &mut Random) -> Vec<Duration> {
-        if self.losing == 0 && random.chance(self.burst) {
-            self.losing = random.range(1..self.burst_max + 1);
+    fn carry(&mut self, now: Time, random: &mut Random) -> Vec<Duration> {
+        if now >= self.burst_end && random.chance(self.burst) {
+            self.burst_end = now + ms(random.range(1..self.burst_ms + 1) as u64);
         }
-        let in_burst = self.losing > 0;
-        self.losing = self.losing.saturating_sub(1);
-        if in_burst || random.chance(self.loss) {
+        if now < self.burst_end || random.chance(self.loss) {
             return Vec::new();
         }
         let copies = 1 + usize::from(random.chance(self.duplicate));
@@ -108,7 +106,6 @@ pub struct Call {
     pub originals: BTreeMap<(u32, u64), Vec<u8>>,
     rtx_seq: u16,
     wants_key: bool,
-    pub sends: bool,
     pub key_every: u32,
 }
 
@@ -153,7 +150,6 @@ impl Call {
             originals: BTreeMap::new(),
             rtx_seq: 65_000,
             wants_key: true,
-            sends: true,
             key_every: 100,
         };
         call.schedule(ms(1), Event::Frame);
@@ -167,7 +163,7 @@ impl Call {
     }
 
     fn carry(&mut self, link: usize, event: impl Fn() -> Event) {
-        for delay in self.links[link].carry(&mut self.sim.random) {
+        for delay in self.links[link].carry(self.sim.now, &mut self.sim.random) {
             self.schedule(delay, event());
         }
     }
@@ -224,9 +220,6 @@ impl Call {
 
     fn send_frame(&mut self) {
         self.schedule(ms(33), Event::Frame);
-        if !self.sends {
-            return;
-        }
         let wanted = std::mem::take(&mut self.wants_key);
         let mut packets = Vec::new();
         for stream in &mut self.track.streams {
@@ -299,16 +292,16 @@ impl Call {
         }
     }
 
-    /// The marks of what a receiver got, and of what it should have got: from the first packet on that it got, but for the
-    /// last ones, which may still be on their way. Only for a camera without simulcast.
-    pub fn got_and_sent(&self, receiver: usize) -> (usize, usize) {
-        let got: BTreeSet<u64> = self.receivers[receiver]
-            .packets
-            .values()
-            .map(|packet| packet.mark().seq)
-            .collect();
+    /// The newest packet sent. Only for a camera without simulcast, as is what follows.
+    pub fn newest(&self) -> u64 {
+        self.originals.keys().map(|(_, seq)| *seq).max().unwrap_or(0)
+    }
+
+    /// How many packets a receiver got, and how many it should have: from the first one that it got to `last`.
+    pub fn got_and_sent(&self, receiver: usize, last: u64) -> (usize, usize) {
+        let got = self.receivers[receiver].packets.values();
+        let got: BTreeSet<u64> = got.map(|packet| packet.mark().seq).filter(|seq| *seq <= last).collect();
         let first = got.first().copied().expect("it got something");
-        let last = self.originals.keys().map(|(_, seq)| *seq).max().unwrap_or(0);
         let sent = self.originals.keys().filter(|(_, seq)| (first..=last).contains(seq));
         (got.len(), sent.count())
     }
