@@ -50,6 +50,21 @@ fn packets_and_trains_arrive_and_are_counted() {
 }
 
 #[test]
+fn what_is_sent_again_leaves_at_once_or_not_at_all() {
+    let peer = Peer::new();
+    let mut egress = Egress::new();
+    assert!(!egress.resend(T, b"nowhere"));
+    attach(&mut egress, 0, peer.address);
+    assert!(egress.resend(T, b"again"));
+    assert_eq!(peer.drain(), [b"again".to_vec()]);
+    assert_eq!(egress.sockets.stats(T).unwrap().packets_sent, 1);
+    // Longer than any datagram: the kernel refuses it, and nobody's ledger hears of it.
+    assert!(!egress.resend(T, &[0; 70_000]));
+    assert_eq!((egress.poll_lost(), egress.poll_blocked()), (None, None));
+    assert!(peer.drain().is_empty());
+}
+
+#[test]
 fn a_train_beyond_what_one_message_can_carry_is_split() {
     let peer = Peer::new();
     let mut egress = Egress::new();
