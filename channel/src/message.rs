@@ -306,6 +306,7 @@ pub struct LogLine {
 
 /// Levels of a log line, as in `tracing`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "each variant says it")]
 pub enum LogLevel {

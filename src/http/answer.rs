@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use weir_channel::message::Profile;
 
+use super::error::ApiError;
+
 /// A body that says nothing but what to tell with the event.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct AppData {
     #[serde(default)]
@@ -16,7 +18,7 @@ pub(super) struct AppData {
 }
 
 /// `{"profile":"low"}`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PreferredProfile {
     pub(super) profile: Profile,
@@ -37,7 +39,8 @@ impl<T: Serialize> IntoResponse for Created<T> {
 }
 
 /// `{"id":7,"closed":true}`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "Closed{T}")]
 pub(super) struct Closed<T> {
     id: T,
     closed: bool,
@@ -49,12 +52,22 @@ impl<T> Closed<T> {
     }
 }
 
+/// A dump as JSON.
+pub(super) fn shown_dump(dump: &impl Serialize) -> Result<Value, ApiError> {
+    let mut dump = serde_json::to_value(dump).map_err(ApiError::internal)?;
+    camel_case(&mut dump);
+    Ok(dump)
+}
+
 /// Renames the members of all objects in `value`, from snake_case to camelCase.
 pub(super) fn camel_case(value: &mut Value) {
     match value {
         Value::Object(members) => {
             let renamed = std::mem::take(members).into_iter().map(|(name, mut value)| {
-                camel_case(&mut value);
+                // What applications keep with things is theirs, names included.
+                if name != "app_data" && name != "appData" {
+                    camel_case(&mut value);
+                }
                 (camel_case_name(&name), value)
             });
             *members = Map::from_iter(renamed);
@@ -82,6 +95,9 @@ mod tests {
 
     #[test]
     fn members_are_renamed_wherever_they_are() {
+        let mut value = json!({"app_data": {"as_it_is": 1}});
+        camel_case(&mut value);
+        assert_eq!(value, json!({"appData": {"as_it_is": 1}}));
         let mut value = json!({"rtcp_mux": [{"last_seq_out": 1, "plain": "left_alone"}], "": null});
         camel_case(&mut value);
         assert_eq!(

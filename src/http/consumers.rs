@@ -16,7 +16,7 @@ use super::extract::{Body, Id, Params};
 use super::list::{ListQuery, unknown};
 use super::stats::ConsumerStats;
 use super::view::{ConsumerView, Listing};
-use crate::{Consumer, ConsumerOptions, ConsumerRtp};
+use crate::{Consumer, ConsumerOptions, ConsumerRtp, EnableOptions};
 
 impl From<&Consumer> for ConsumerView {
     fn from(consumer: &Consumer) -> Self {
@@ -26,7 +26,12 @@ impl From<&Consumer> for ConsumerView {
             transport: consumer.transport().map(|transport| transport.id()),
             producer: consumer.producer().id(),
             kind: consumer.kind(),
+            peer: consumer.peer().map(|peer| peer.name().to_owned()),
+            receiver: consumer.receiver().map(|peer| peer.name().to_owned()),
+            enabled: consumer.enabled(),
             paused: consumer.paused(),
+            locally_paused: consumer.locally_paused(),
+            remotely_paused: consumer.remotely_paused(),
             source_paused: consumer.source_paused(),
             preferred_profile: consumer.preferred_profile(),
             effective_profile: consumer.effective_profile(),
@@ -47,7 +52,7 @@ impl ConsumerView {
 }
 
 impl App {
-    fn consumer(&self, id: ConsumerId) -> Result<Consumer, ApiError> {
+    pub(super) fn consumer(&self, id: ConsumerId) -> Result<Consumer, ApiError> {
         self.server.consumer(id).ok_or_else(|| unknown(id))
     }
 }
@@ -57,8 +62,14 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<Listing<ConsumerView>>, ApiError> {
-    let rooms = query.rooms(&app.server)?;
-    let mut consumers: Vec<Consumer> = rooms.iter().flat_map(|room| room.consumers()).collect();
+    let mut consumers: Vec<Consumer> = match query.peer(&app.server)? {
+        Some(peer) => peer.consumers(),
+        None => query
+            .rooms(&app.server)?
+            .iter()
+            .flat_map(|room| room.consumers())
+            .collect(),
+    };
     if let Some(transport) = query.transport {
         consumers.retain(|consumer| consumer.transport().is_some_and(|own| own.id() == transport));
     }
@@ -69,7 +80,7 @@ pub(super) async fn list(
 }
 
 /// [`ConsumerOptions`], and of which producer.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CreateConsumer {
     producer: ProducerId,
@@ -107,6 +118,34 @@ pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) ->
     Ok(Json(ConsumerView::whole(&app.consumer(id)?)))
 }
 
+/// On which of the receiving peer's transports, and how it starts.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Enable {
+    /// The transport.
+    transport: TransportId,
+    /// The client holds it paused.
+    #[serde(default)]
+    paused: bool,
+    /// The highest profile the client wants.
+    preferred_profile: Option<Profile>,
+}
+
+/// `POST /consumers/{id}/enable`
+pub(super) async fn enable(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ConsumerId>,
+    Body(body): Body<Enable>,
+) -> Result<Json<ConsumerView>, ApiError> {
+    let consumer = app.consumer(id)?;
+    let options = EnableOptions {
+        paused: body.paused,
+        preferred_profile: body.preferred_profile,
+    };
+    consumer.enable(&app.transport(body.transport)?, options).await?;
+    Ok(Json(ConsumerView::from(&consumer)))
+}
+
 /// `POST /consumers/{id}/pause`
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
@@ -140,7 +179,7 @@ pub(super) async fn set_preferred_profile(
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 

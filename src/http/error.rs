@@ -56,14 +56,14 @@ impl fmt::Display for ApiError {
 impl std::error::Error for ApiError {}
 
 /// The body of every answer that is not a success.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ErrorBody {
     /// The one member.
     pub error: ErrorInfo,
 }
 
 /// Inside [`ErrorBody`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ErrorInfo {
     /// See [`ApiError::code`].
     pub code: String,

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event as SseEvent, KeepAlive};
-use axum::response::{IntoResponse, Response, Sse};
+use axum::response::{IntoResponse, Sse};
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use super::app::App;
 use super::error::ApiError;
 use super::event_log::{EventId, EventLog, LoggedEvent};
 use super::extract::Params;
+use super::openapi::Events;
 
 /// Events a reader takes from the log at once.
 const BATCH: usize = 256;
@@ -55,7 +56,7 @@ pub(super) const KINDS: [&str; 26] = [
     "audioLevels",
 ];
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventQuery {
     /// Only events of this room.
@@ -139,7 +140,7 @@ impl Start {
 }
 
 /// An answer of `GET /events/recent`.
-#[derive(Serialize)]
+#[derive(Serialize, schemars::JsonSchema)]
 pub(super) struct Recent {
     /// The events, oldest first.
     items: Vec<Value>,
@@ -193,7 +194,7 @@ pub(super) async fn follow(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     Params(query): Params<EventQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<Events, ApiError> {
     if query.limit.is_some() {
         let message = "limit: a stream has none; see /events/recent";
         return Err(ApiError::query(message));
@@ -212,7 +213,7 @@ pub(super) async fn follow(
     })?;
     let heartbeat = KeepAlive::new().interval(app.heartbeat).text("heartbeat");
     let events = events(app, filter, start, seat);
-    Ok(Sse::new(events).keep_alive(heartbeat).into_response())
+    Ok(Events(Sse::new(events).keep_alive(heartbeat).into_response()))
 }
 
 /// The events a reader gets, one by one, for as long as the server lives.

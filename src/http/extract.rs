@@ -150,15 +150,20 @@ where
         let Path(text) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
-        text.parse().map(Self).map_err(|error| {
-            let shown: String = text.chars().take(40).collect();
-            ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "invalidId",
-                format_args!("{shown:?} is not an id: {error}"),
-            )
-        })
+        parse_id(&text).map(Self)
     }
+}
+
+/// Reads an id of a path.
+pub(super) fn parse_id<T: FromStr<Err: Display>>(text: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|error| {
+        let shown: String = text.chars().take(40).collect();
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalidId",
+            format_args!("{shown:?} is not an id: {error}"),
+        )
+    })
 }
 
 #[cfg(test)]

@@ -4,22 +4,25 @@ use serde::Deserialize;
 use weir_channel::id::{ProducerId, RoomId, TransportId};
 
 use super::error::ApiError;
+use super::peers::peer_of;
 use super::view::Listing;
-use crate::{Error, Room, Server};
+use crate::{Error, Peer, Room, Server};
 
 /// The largest part of a list.
 pub const LIST_MAX: usize = 1_000;
 
 /// The size of a part when none is asked for.
-const LIST_DEFAULT: usize = 100;
+pub(super) const LIST_DEFAULT: usize = 100;
 
 /// `?room=1&after=7&limit=100`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     pub(super) room: Option<RoomId>,
     pub(super) transport: Option<TransportId>,
     pub(super) producer: Option<ProducerId>,
+    /// Only those of this peer of the room.
+    peer: Option<String>,
     after: Option<u64>,
     limit: Option<usize>,
 }
@@ -42,12 +45,27 @@ impl ListQuery {
         Ok(rooms)
     }
 
+    /// The peer whose things are asked for.
+    pub(super) fn peer(&self, server: &Server) -> Result<Option<Peer>, ApiError> {
+        match (&self.peer, self.room) {
+            (None, _) => Ok(None),
+            (Some(_), None) => Err(ApiError::query(
+                "peer: names are unique in a room only; give the room too",
+            )),
+            (Some(name), Some(room)) => {
+                let room = server.room(room).ok_or_else(|| unknown(room))?;
+                peer_of(&room, name).map(Some)
+            }
+        }
+    }
+
     /// Refuses filters that mean nothing for what is listed.
     pub(super) fn only(self, allowed: &[&str]) -> Result<Self, ApiError> {
         let given = [
             ("room", self.room.is_some()),
             ("transport", self.transport.is_some()),
             ("producer", self.producer.is_some()),
+            ("peer", self.peer.is_some()),
         ];
         match given.iter().find(|(name, given)| *given && !allowed.contains(name)) {
             None => Ok(self),

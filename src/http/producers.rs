@@ -22,7 +22,10 @@ impl From<&Producer> for ProducerView {
             room: producer.room().id(),
             transport: producer.transport().id(),
             kind: producer.kind(),
+            peer: producer.peer().map(|peer| peer.name().to_owned()),
             paused: producer.paused(),
+            locally_paused: producer.locally_paused(),
+            remotely_paused: producer.remotely_paused(),
             preferred_profile: producer.preferred_profile(),
             rtp_parameters: None,
             app_data: producer.app_data().clone(),
@@ -41,7 +44,7 @@ impl ProducerView {
 }
 
 impl App {
-    fn producer(&self, id: ProducerId) -> Result<Producer, ApiError> {
+    pub(super) fn producer(&self, id: ProducerId) -> Result<Producer, ApiError> {
         self.server.producer(id).ok_or_else(|| unknown(id))
     }
 }
@@ -51,9 +54,15 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<Listing<ProducerView>>, ApiError> {
-    let query = query.only(&["room", "transport"])?;
-    let rooms = query.rooms(&app.server)?;
-    let mut producers: Vec<Producer> = rooms.iter().flat_map(|room| room.producers()).collect();
+    let query = query.only(&["room", "transport", "peer"])?;
+    let mut producers: Vec<Producer> = match query.peer(&app.server)? {
+        Some(peer) => peer.producers(),
+        None => query
+            .rooms(&app.server)?
+            .iter()
+            .flat_map(|room| room.producers())
+            .collect(),
+    };
     if let Some(transport) = query.transport {
         producers.retain(|producer| producer.transport().id() == transport);
     }
@@ -108,6 +117,17 @@ pub(super) async fn set_preferred_profile(
 ) -> Result<Json<ProducerView>, ApiError> {
     let producer = app.producer(id)?;
     producer.set_preferred_profile(profile).await?;
+    Ok(Json(ProducerView::from(&producer)))
+}
+
+/// `PUT /producers/{id}/app-data`
+pub(super) async fn set_app_data(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ProducerId>,
+    Body(body): Body<AppData>,
+) -> Result<Json<ProducerView>, ApiError> {
+    let producer = app.producer(id)?;
+    producer.set_app_data(body.app_data);
     Ok(Json(ProducerView::from(&producer)))
 }
 

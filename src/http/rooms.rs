@@ -14,13 +14,14 @@ use super::extract::{Body, Id, Params};
 use super::list::{ListQuery, unknown};
 use super::stats::RoomStats;
 use super::view::{Listing, RoomView};
-use crate::{Room, RoomOptions};
+use crate::{Room, RoomOptions, RtpCapabilities};
 
 impl From<&Room> for RoomView {
     fn from(room: &Room) -> Self {
         Self {
             id: room.id(),
             worker: room.worker(),
+            peers: room.peers().len(),
             transports: room.transports().len(),
             producers: room.producers().len(),
             consumers: room.consumers().len(),
@@ -56,6 +57,14 @@ pub(super) async fn create(
 /// `GET /rooms/{id}`
 pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<RoomView>, ApiError> {
     Ok(Json(RoomView::from(&app.room(id)?)))
+}
+
+/// `GET /rooms/{id}/rtp-capabilities`
+pub(super) async fn rtp_capabilities(
+    State(app): State<Arc<App>>,
+    Id(id): Id<RoomId>,
+) -> Result<Json<RtpCapabilities>, ApiError> {
+    Ok(Json(app.room(id)?.rtp_capabilities().clone()))
 }
 
 /// `GET /rooms/{id}/stats`

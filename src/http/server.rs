@@ -7,19 +7,22 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use weir_channel::id::WorkerId;
 use weir_channel::message::{Coalescing, LogLevel};
 
+use super::answer::shown_dump;
 use super::app::App;
 use super::error::{ApiError, ErrorInfo};
 use super::extract::{Body, Id};
 use super::list::unknown;
+use super::openapi::WellOrNot;
 use super::stats::WorkerStats;
 use super::view::Listing;
 use crate::{Family, LogTag, PortRange, Server, SettingsUpdate, WorkerInfo, WorkerState};
 
 /// How a server is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Health {
     /// The conclusion.
     pub status: HealthStatus,
@@ -28,7 +31,7 @@ pub struct Health {
 }
 
 /// In one word.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum HealthStatus {
     /// All workers serve.
@@ -79,13 +82,13 @@ fn reason(worker: &WorkerInfo) -> Option<String> {
 }
 
 /// `GET /health`
-pub(super) async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Health>) {
+pub(super) async fn health(State(app): State<Arc<App>>) -> WellOrNot<Health> {
     let health = Health::of(&app.server.workers(), app.server.closed());
     let status = match health.status {
         HealthStatus::Ok | HealthStatus::Degraded => StatusCode::OK,
         HealthStatus::Down => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (status, Json(health))
+    WellOrNot(status, health)
 }
 
 /// `GET /workers`
@@ -115,7 +118,7 @@ pub(super) async fn worker_stats(
 }
 
 /// The counters of all workers.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ServerStats {
     /// Of all that answered together.
     pub total: WorkerStats,
@@ -124,7 +127,7 @@ pub struct ServerStats {
 }
 
 /// The counters of one worker, or why there are none.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct StatsOfWorker {
     /// Which one.
     pub worker: WorkerId,
@@ -160,16 +163,19 @@ async fn stats_of(server: &Server, worker: WorkerId) -> StatsOfWorker {
 }
 
 /// What the server was started with and can be seen from outside, and how much it logs now.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SettingsView {
     log_level: LogLevel,
     log_tags: Vec<LogTag>,
     workers: usize,
+    #[schemars(with = "String")]
     rtc_ipv4: Family<Ipv4Addr>,
+    #[schemars(with = "String")]
     rtc_ipv6: Family<Ipv6Addr>,
     rtc_announced_ipv4: Option<Ipv4Addr>,
     rtc_announced_ipv6: Option<Ipv6Addr>,
+    #[schemars(with = "String")]
     rtc_ports: PortRange,
     socket_receive_buffer: u32,
     socket_send_buffer: u32,
@@ -199,13 +205,18 @@ impl From<&Server> for SettingsView {
     }
 }
 
+/// `GET /dump`
+pub(super) async fn dump(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+    shown_dump(&app.server.dump().await?).map(Json)
+}
+
 /// `GET /settings`
 pub(super) async fn settings(State(app): State<Arc<App>>) -> Json<SettingsView> {
     Json(SettingsView::from(&app.server))
 }
 
 /// What can be changed; what is absent stays as it is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SettingsChange {
     log_level: Option<LogLevel>,

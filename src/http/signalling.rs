@@ -89,6 +89,15 @@ pub(super) struct Signalling {
 }
 
 impl Signalling {
+    pub(super) fn new(server: Server, options: SignallingOptions) -> Self {
+        Self {
+            server,
+            slots: Arc::new(Semaphore::new(options.clients)),
+            options,
+            sessions: Mutex::default(),
+        }
+    }
+
     fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::Sender<ComeBack>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,18 +105,13 @@ impl Signalling {
 
 /// The one route for clients, to be served where they are. It is part of [`app`](super::app), too.
 pub fn signalling(server: Server, options: SignallingOptions) -> Router {
-    let signalling = Arc::new(Signalling {
-        server,
-        slots: Arc::new(Semaphore::new(options.clients)),
-        options,
-        sessions: Mutex::default(),
-    });
+    let signalling = Arc::new(Signalling::new(server, options));
     Router::new()
         .route("/rooms/{id}/peers/{name}", get(connect))
         .with_state(signalling)
 }
 
-async fn connect(
+pub(super) async fn connect(
     State(signalling): State<Arc<Signalling>>,
     Path((room, name)): Path<(String, String)>,
     headers: HeaderMap,

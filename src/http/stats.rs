@@ -9,7 +9,7 @@ use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{self, Histogram, Profile, Remote};
 
 /// Counters of one worker since it started, or of several together.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStats {
     /// Living rooms.
@@ -54,7 +54,7 @@ pub struct WorkerStats {
 }
 
 /// Quantiles of the residence time, in microseconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Residence {
     /// The median.
     pub p50: u64,
@@ -153,7 +153,7 @@ impl WorkerStats {
 }
 
 /// The counters of a room.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RoomStats {
     /// Of each of its transports.
     pub transports: Vec<TransportStats>,
@@ -164,7 +164,7 @@ pub struct RoomStats {
 }
 
 /// Counters of one transport.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TransportStats {
     /// Whose.
@@ -192,7 +192,7 @@ pub struct TransportStats {
 }
 
 /// Counters of one producer.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProducerStats {
     /// Whose.
@@ -204,7 +204,7 @@ pub struct ProducerStats {
 }
 
 /// Counters of one received stream.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamStats {
     /// Its SSRC at the moment.
@@ -234,7 +234,7 @@ pub struct StreamStats {
 }
 
 /// Counters of one consumer. `packetsIn` is `packetsForwarded` and all of `dropped` together.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerStats {
     /// Whose.

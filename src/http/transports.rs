@@ -1,12 +1,12 @@
 //! `/transports`
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use weir_channel::id::{RoomId, TransportId};
+use weir_channel::id::{ProducerId, RoomId, TransportId};
 use weir_channel::message::Remote;
 
 use super::answer::{AppData, Closed, Created};
@@ -15,8 +15,8 @@ use super::error::ApiError;
 use super::extract::{Body, Id, Params};
 use super::list::{ListQuery, unknown};
 use super::stats::TransportStats;
-use super::view::{Listing, TransportView};
-use crate::{PlainTransportOptions, Transport};
+use super::view::{Listing, StreamerView, TransportView};
+use crate::{MirrorOptions, PlainTransportOptions, RtpStreamerOptions, Transport};
 
 impl From<&Transport> for TransportView {
     fn from(transport: &Transport) -> Self {
@@ -27,6 +27,10 @@ impl From<&Transport> for TransportView {
             rtcp_tuple: transport.rtcp_tuple(),
             comedia: transport.comedia(),
             rtcp_mux: transport.rtcp_mux(),
+            peer: transport.peer().map(|peer| peer.name().to_owned()),
+            direction: transport.direction(),
+            max_bitrate_bps: transport.max_bitrate(),
+            mirroring: transport.mirroring(),
             app_data: transport.app_data().clone(),
         }
     }
@@ -43,9 +47,15 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<Listing<TransportView>>, ApiError> {
-    let query = query.only(&["room"])?;
-    let rooms = query.rooms(&app.server)?;
-    let transports = rooms.iter().flat_map(|room| room.transports()).collect();
+    let query = query.only(&["room", "peer"])?;
+    let transports = match query.peer(&app.server)? {
+        Some(peer) => peer.transports(),
+        None => query
+            .rooms(&app.server)?
+            .iter()
+            .flat_map(|room| room.transports())
+            .collect(),
+    };
     Ok(Json(query.part(transports, |transport: &Transport| transport.id().0)))
 }
 
@@ -70,7 +80,7 @@ pub(super) async fn show(
     Ok(Json(TransportView::from(&app.transport(id)?)))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetRemote {
     rtp: SocketAddr,
@@ -86,6 +96,83 @@ pub(super) async fn set_remote(
     let transport = app.transport(id)?;
     transport.set_remote(Remote { rtp, rtcp }).await?;
     Ok(Json(TransportView::from(&transport)))
+}
+
+/// The most that a transport's senders may send.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct MaxBitrate {
+    /// In bits per second, 10,000 at least; `null`: as much as they like.
+    bitrate_bps: Option<u64>,
+}
+
+/// `PUT /transports/{id}/max-bitrate`
+pub(super) async fn set_max_bitrate(
+    State(app): State<Arc<App>>,
+    Id(id): Id<TransportId>,
+    Body(MaxBitrate { bitrate_bps }): Body<MaxBitrate>,
+) -> Result<Json<TransportView>, ApiError> {
+    let transport = app.transport(id)?;
+    transport.set_max_bitrate(bitrate_bps).await?;
+    Ok(Json(TransportView::from(&transport)))
+}
+
+/// `PUT /transports/{id}/mirroring`
+pub(super) async fn start_mirroring(
+    State(app): State<Arc<App>>,
+    Id(id): Id<TransportId>,
+    Body(options): Body<MirrorOptions>,
+) -> Result<Json<TransportView>, ApiError> {
+    let transport = app.transport(id)?;
+    transport.start_mirroring(options).await?;
+    Ok(Json(TransportView::from(&transport)))
+}
+
+/// `DELETE /transports/{id}/mirroring`
+pub(super) async fn stop_mirroring(
+    State(app): State<Arc<App>>,
+    Id(id): Id<TransportId>,
+) -> Result<Json<TransportView>, ApiError> {
+    let transport = app.transport(id)?;
+    transport.stop_mirroring().await?;
+    Ok(Json(TransportView::from(&transport)))
+}
+
+/// Which producer to stream, and where to.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CreateStreamer {
+    /// The producer.
+    producer: ProducerId,
+    /// The address.
+    remote_ip: IpAddr,
+    /// The port for RTP and RTCP.
+    remote_port: u16,
+    /// The local address, instead of the server's own of the same family.
+    local_ip: Option<IpAddr>,
+}
+
+/// `POST /rooms/{id}/rtp-streamers`
+pub(super) async fn create_streamer(
+    State(app): State<Arc<App>>,
+    Id(room): Id<RoomId>,
+    Body(body): Body<CreateStreamer>,
+) -> Result<Created<StreamerView>, ApiError> {
+    let room = app.room(room)?;
+    let options = RtpStreamerOptions {
+        remote_ip: body.remote_ip,
+        remote_port: body.remote_port,
+        local_ip: body.local_ip,
+    };
+    let streamer = room.create_rtp_streamer(&app.producer(body.producer)?, options).await?;
+    let view = StreamerView {
+        room: room.id(),
+        producer: body.producer,
+        transport: streamer.transport().id(),
+        consumer: streamer.consumer().id(),
+        rtp_parameters: streamer.consumer().rtp_parameters().clone(),
+    };
+    Ok(Created(format!("/transports/{}", view.transport.0), view))
 }
 
 /// `GET /transports/{id}/stats`

@@ -6,10 +6,11 @@ use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{MediaKind, Profile};
 
-use crate::{RtpParameters, Tuple};
+use crate::{Direction, Mirroring, RtpCapabilities, RtpParameters, Tuple};
 
 /// A part of a list, in the order of ids.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "Listing{T}")]
 pub struct Listing<T> {
     /// The things.
     pub items: Vec<T>,
@@ -18,13 +19,15 @@ pub struct Listing<T> {
 }
 
 /// A room.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoomView {
     /// Its id.
     pub id: RoomId,
     /// The worker that serves it.
     pub worker: WorkerId,
+    /// How many peers it has.
+    pub peers: usize,
     /// How many transports it has.
     pub transports: usize,
     /// How many producers it has.
@@ -35,8 +38,47 @@ pub struct RoomView {
     pub app_data: Value,
 }
 
+/// A peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerView {
+    /// Its name, unique in its room.
+    pub name: String,
+    /// The room it is in.
+    pub room: RoomId,
+    /// It receives, but the others do not hear of it and it may not send.
+    pub spy: bool,
+    /// How many transports it has.
+    pub transports: usize,
+    /// How many producers it has.
+    pub producers: usize,
+    /// How many consumers it has, enabled or not.
+    pub consumers: usize,
+    /// What it can receive; left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtp_capabilities: Option<RtpCapabilities>,
+    /// What is kept with it.
+    pub app_data: Value,
+}
+
+/// A producer on its way to an address. It ends when its transport is closed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamerView {
+    /// The room it belongs to.
+    pub room: RoomId,
+    /// What is sent.
+    pub producer: ProducerId,
+    /// What it is sent on.
+    pub transport: TransportId,
+    /// The consumer that is sent.
+    pub consumer: ConsumerId,
+    /// What the receiver must expect.
+    pub rtp_parameters: RtpParameters,
+}
+
 /// A transport.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TransportView {
     /// Its id.
@@ -51,12 +93,20 @@ pub struct TransportView {
     pub comedia: bool,
     /// RTP and RTCP share one port.
     pub rtcp_mux: bool,
+    /// The peer whose it is; `null`: nobody's.
+    pub peer: Option<String>,
+    /// What the peer's client wants it for.
+    pub direction: Option<Direction>,
+    /// The limit its senders are told, in bits per second; `null`: none.
+    pub max_bitrate_bps: Option<u64>,
+    /// Where copies of its packets go.
+    pub mirroring: Option<Mirroring>,
     /// What its creator attached.
     pub app_data: Value,
 }
 
 /// A producer.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProducerView {
     /// Its id.
@@ -67,8 +117,14 @@ pub struct ProducerView {
     pub transport: TransportId,
     /// Audio or video.
     pub kind: MediaKind,
-    /// Whether it is relayed at the moment.
+    /// The peer whose it is; `null`: nobody's.
+    pub peer: Option<String>,
+    /// Whether anybody holds it paused.
     pub paused: bool,
+    /// Whether the application does.
+    pub locally_paused: bool,
+    /// Whether its peer's client does.
+    pub remotely_paused: bool,
     /// What its consumers follow that have no preference of their own.
     pub preferred_profile: Profile,
     /// How it is sent; left out of lists.
@@ -79,7 +135,7 @@ pub struct ProducerView {
 }
 
 /// A consumer.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerView {
     /// Its id.
@@ -92,8 +148,18 @@ pub struct ConsumerView {
     pub producer: ProducerId,
     /// Audio or video.
     pub kind: MediaKind,
+    /// The peer whose producer it consumes; `null`: nobody's.
+    pub peer: Option<String>,
+    /// The peer that receives it; `null`: nobody.
+    pub receiver: Option<String>,
+    /// Whether it has a transport to be sent on.
+    pub enabled: bool,
     /// Paused by itself.
     pub paused: bool,
+    /// Whether the application holds it paused.
+    pub locally_paused: bool,
+    /// Whether its receiver's client does.
+    pub remotely_paused: bool,
     /// Its producer is paused.
     pub source_paused: bool,
     /// The highest profile it wants.

@@ -2,7 +2,14 @@
 
 use std::collections::VecDeque;
 
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use weir_channel::id::ProducerId;
+
+use super::error::Error;
+use super::peer::Peer;
+use super::producer::Producer;
+use super::room::Room;
 
 /// Whoever is not this loud (in dBov) does not become the active speaker, however quiet the others are.
 const LEVEL_MIN: i8 = -80;
@@ -60,9 +67,87 @@ impl SpeakerRule {
     }
 }
 
+/// Who is speaking.
+#[derive(Clone, Debug)]
+pub struct ActiveSpeaker {
+    /// What is heard.
+    pub producer: Producer,
+    /// Whose it is; `None`: nobody's.
+    pub peer: Option<Peer>,
+}
+
+/// Follows who is speaking in a room, until it is dropped or closed, or the room is.
+#[derive(Debug)]
+pub struct ActiveSpeakerDetector {
+    active: watch::Receiver<Option<ActiveSpeaker>>,
+    task: JoinHandle<()>,
+}
+
+impl ActiveSpeakerDetector {
+    /// Must be called within a tokio runtime.
+    pub(crate) async fn create(room: &Room) -> Result<Self, Error> {
+        let mut levels = room.audio_levels().await?;
+        let (sender, active) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let mut rule = SpeakerRule::default();
+            while let Some(levels) = levels.next().await {
+                let known: Option<ActiveSpeaker> = sender.borrow().clone();
+                let loudest = levels
+                    .first()
+                    .map(|loudest| (loudest.producer.id(), loudest.level_dbov));
+                let producers = levels.iter().map(|level| &level.producer);
+                let producers = producers.chain(known.as_ref().map(|speaker| &speaker.producer));
+                let producers: Vec<&Producer> = producers.collect();
+                let find = |id| producers.iter().find(|producer| producer.id() == id);
+                let speaks = |id| find(id).is_some_and(|producer| !producer.closed() && !producer.paused());
+                if rule.on_levels(loudest, speaks) {
+                    let producer = rule.active().and_then(|id| find(id).copied().cloned());
+                    sender.send_replace(producer.map(|producer| ActiveSpeaker {
+                        peer: producer.peer(),
+                        producer,
+                    }));
+                }
+            }
+        });
+        Ok(Self { active, task })
+    }
+
+    /// Who is speaking now.
+    pub fn active(&self) -> Option<ActiveSpeaker> {
+        self.active.borrow().clone()
+    }
+
+    /// Waits until somebody else is, or (`Some(None)`) nobody any more: the active one has closed or paused. Of changes
+    /// that nobody waited for, the last is told. `None`: the detector is closed.
+    pub async fn changed(&mut self) -> Option<Option<ActiveSpeaker>> {
+        self.active.changed().await.ok()?;
+        Some(self.active.borrow_and_update().clone())
+    }
+
+    /// Whether it is closed: by itself or with its room.
+    pub fn closed(&self) -> bool {
+        self.active.has_changed().is_err()
+    }
+
+    /// Ends it. If nobody else listens to the room, its worker stops measuring.
+    pub fn close(&self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for ActiveSpeakerDetector {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use weir_channel::message::{CodecName, MediaKind, Notification};
+
     use super::*;
+    use crate::server::fake::{server, settings, soon};
+    use crate::server::{PlainTransportOptions, ProducerOptions, RoomOptions, RtpCodec, RtpEncoding, RtpParameters};
 
     const ANN: ProducerId = ProducerId(1);
     const BOB: ProducerId = ProducerId(2);
@@ -163,5 +248,54 @@ mod tests {
             (bob(-20), &[], Some(ANN)),
             (bob(-20), &[BOB], Some(ANN)),
         ]);
+    }
+
+    #[tokio::test]
+    async fn a_detector_tells_who_speaks_until_its_room_closes() {
+        let (server, mut fake) = server(settings()).await;
+        let room = fake
+            .accepting(server.create_room(RoomOptions::default()))
+            .await
+            .unwrap();
+        let options = PlainTransportOptions::default();
+        let transport = fake.accepting(room.create_plain_transport(options)).await.unwrap();
+        let mut producers = Vec::new();
+        for ssrc in [1, 2] {
+            let rtp_parameters = RtpParameters {
+                codecs: vec![RtpCodec::new(CodecName::Opus, 100)],
+                encodings: vec![RtpEncoding::ssrc(ssrc)],
+                ..RtpParameters::default()
+            };
+            let options = ProducerOptions::new(MediaKind::Audio, rtp_parameters);
+            producers.push(fake.accepting(transport.produce(options)).await.unwrap());
+        }
+        let mut detector = fake.accepting(room.create_active_speaker_detector()).await.unwrap();
+        assert!(detector.active().is_none() && !detector.closed());
+        let heard = |producer: &Producer| Notification::AudioLevels {
+            room: room.id(),
+            levels: vec![(producer.id(), -30)],
+        };
+        fake.notify(heard(&producers[0])).await;
+        let speaker = soon(detector.changed()).await.unwrap().unwrap();
+        assert_eq!(speaker.producer.id(), producers[0].id());
+        assert!(speaker.peer.is_none());
+        for _ in 0..4 {
+            fake.notify(heard(&producers[1])).await;
+        }
+        let speaker = soon(detector.changed()).await.unwrap().unwrap();
+        assert_eq!(speaker.producer.id(), producers[1].id());
+        // A pause clears, at the next half second.
+        fake.accepting(producers[1].pause(serde_json::Value::Null))
+            .await
+            .unwrap();
+        let nobody = Notification::AudioLevels {
+            room: room.id(),
+            levels: Vec::new(),
+        };
+        fake.notify(nobody).await;
+        assert!(soon(detector.changed()).await.unwrap().is_none());
+        fake.accepting(room.close(serde_json::Value::Null)).await.unwrap();
+        assert!(soon(detector.changed()).await.is_none());
+        assert!(detector.closed());
     }
 }

@@ -20,7 +20,7 @@ use super::transport::{Transport, TransportNode};
 use super::{Shared, lock};
 
 /// How a peer's consumer is enabled, as its client asks for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct EnableOptions {
     /// The client holds it paused. `false` leaves that as it is.

@@ -197,4 +197,9 @@ impl Fake {
         self.answer(&request, Ok(reply)).await;
         request.method
     }
+
+    /// Runs a call while this worker accepts the one request it makes.
+    pub(crate) async fn accepting<T>(&mut self, call: impl Future<Output = T>) -> T {
+        soon(async { tokio::join!(call, self.accept()).0 }).await
+    }
 }

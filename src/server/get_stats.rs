@@ -35,18 +35,21 @@ impl Producer {
 }
 
 impl Consumer {
-    /// Its statistics: an `outbound-rtp`, after the `inbound-rtp` of the stream that flows to it, if one does.
-    /// [`Consumer::stats`] has the worker's counters as they are.
+    /// Its statistics: an `outbound-rtp`, after the `inbound-rtp` of the stream that flows to it, if one does;
+    /// nothing while it is not enabled. [`Consumer::stats`] has the worker's counters as they are.
     ///
     /// # Errors
     /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, Error> {
+        let Some(transport) = self.transport().filter(|_| !self.closed()) else {
+            return match self.closed() {
+                true => Err(Error::closed(self.id())),
+                false => Ok(Vec::new()),
+            };
+        };
         let producer = self.producer();
         let (stats, source) = futures::join!(self.stats(), producer.stats());
         let stats = stats?;
-        let Some(transport) = self.transport() else {
-            return Err(Error::NotEnabled { consumer: self.id() });
-        };
         // The producer can close between the two answers; then this consumer does too, which is for the caller to find out.
         let source = source.ok();
         let facts = ConsumerFacts {

@@ -1,9 +1,5 @@
 //! The server: rooms and what is in them, and the worker processes that serve them.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "proven now, used when rooms tell audio levels")
-)]
 mod active_speaker;
 mod audio_levels;
 mod consumer;
@@ -47,6 +43,7 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::lanes::Lane;
 use weir_channel::message::{Coalescing, LogFilter, Method, Reply, WorkerStats};
 
+pub use self::active_speaker::{ActiveSpeaker, ActiveSpeakerDetector};
 pub use self::audio_levels::{AudioLevelsStream, ProducerLevel};
 pub use self::consumer::{Consumer, EnableOptions};
 pub use self::dump::{PeerDump, RoomDump, ServerDump, WorkerDump};

@@ -23,7 +23,7 @@ use super::{Shared, lock};
 use crate::protocol::ClientState;
 
 /// How a peer joins a room.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PeerOptions {
     /// Its name, which no other peer of the room has: 1 to 255 bytes.
@@ -61,7 +61,7 @@ pub struct Joined {
 }
 
 /// Another peer, as a joining client gets to know it.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerInfo {
     /// Its name.

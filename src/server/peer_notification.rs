@@ -121,7 +121,7 @@ pub enum PeerNotification {
 }
 
 /// A consumer as its peer's client gets to know it.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerInfo {
     /// Its id.

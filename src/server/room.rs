@@ -10,6 +10,7 @@ use serde_json::Value;
 use weir_channel::id::{RoomId, WorkerId};
 use weir_channel::message::{CreatePlainTransport, DumpPage, Method, Page, Remote, Reply, StatsPage};
 
+use super::active_speaker::ActiveSpeakerDetector;
 use super::audio_levels::AudioLevelsStream;
 use super::consumer::Consumer;
 use super::error::Error;
@@ -27,7 +28,7 @@ use super::{Shared, lock};
 const PAGES_MAX: usize = 10_000;
 
 /// How a room is made.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RoomOptions {
     /// The worker that shall serve it; `None`: the one with the fewest rooms.
@@ -39,7 +40,7 @@ pub struct RoomOptions {
 }
 
 /// Which IP family a transport uses.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum IpFamily {
@@ -48,7 +49,7 @@ pub enum IpFamily {
 }
 
 /// How a plain RTP transport is made.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PlainTransportOptions {
     /// Where to send, if known already. Without `rtcp_mux`, an absent RTCP address is the one above RTP's
@@ -189,6 +190,14 @@ impl Room {
     /// [`Error::InvalidState`] when the room is closed, and what the worker answers.
     pub async fn audio_levels(&self) -> Result<AudioLevelsStream, Error> {
         AudioLevelsStream::open(&self.shared, &self.node).await
+    }
+
+    /// Follows who is speaking.
+    ///
+    /// # Errors
+    /// As [`Room::audio_levels`].
+    pub async fn create_active_speaker_detector(&self) -> Result<ActiveSpeakerDetector, Error> {
+        ActiveSpeakerDetector::create(self).await
     }
 
     /// Streams a producer of the room to an address, with the room's payload types: a transport and a consumer that are

@@ -19,7 +19,7 @@ use super::rtp_parameters::{RtpCodec, RtpParameters};
 use super::transport::Tuple;
 
 /// One object of statistics. In JSON its `type` says which one it is: `inbound-rtp`, `outbound-rtp` or `transport`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum RtcStats {
     /// A stream that the server receives.
@@ -31,7 +31,7 @@ pub enum RtcStats {
 }
 
 /// What is told of streams in both directions.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RtpStreamRtcStats {
     /// 16 lowercase letters and digits: the same for a stream as long as it exists, and no two streams of a server have the
@@ -82,7 +82,7 @@ pub struct RtpStreamRtcStats {
 }
 
 /// A stream that the server receives.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InboundRtpStats {
     /// What is told in both directions.
@@ -108,7 +108,7 @@ pub struct InboundRtpStats {
 }
 
 /// A stream that the server sends.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutboundRtpStats {
     /// What is told in both directions.
@@ -136,7 +136,7 @@ pub struct OutboundRtpStats {
 }
 
 /// A transport.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RtcTransportStats {
     /// Whose.
@@ -173,7 +173,7 @@ pub struct RtcTransportStats {
 }
 
 /// The addresses of a transport, under the names that mediasoup gives them.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RtcTuple {
     /// The address the remote sends to: the announced one if there is one.
@@ -191,7 +191,7 @@ pub struct RtcTuple {
 }
 
 /// The limit that the server tells the remote (REMB).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalBandwidth {
     /// Bits per second for all that the remote sends; `null`: no limit is told.
@@ -199,7 +199,7 @@ pub struct LocalBandwidth {
 }
 
 /// What the remote says that it can receive (REMB).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RemoteBandwidth {
     /// Bits per second; `null`: it has not said.

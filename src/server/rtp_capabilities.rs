@@ -38,7 +38,7 @@ const ENTRIES_MAX: usize = 128;
 /// assert_eq!(payload_types, [Some(100), Some(101), Some(102)], "the third is the retransmission of the second");
 /// # Ok::<(), String>(())
 /// ```
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpCapabilities {
     /// The codecs; those of retransmissions (`rtx`) follow what they repair.

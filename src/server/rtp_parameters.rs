@@ -42,7 +42,7 @@ pub(crate) type Checked<T> = Result<T, String>;
 /// assert_eq!(json["codecs"][0]["mimeType"], "video/VP8");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpParameters {
     /// The media id (RFC 8843 §15) that the packets may carry; 1 to 32 bytes. Needs the `sdes:mid` header extension.
@@ -79,7 +79,7 @@ impl RtpParameters {
 }
 
 /// What holds for the RTCP of all streams.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RtcpParameters {
     /// The canonical name (RFC 3550 §6.5.1); 1 to 255 bytes. Made up if the producer does not give one; its consumers
@@ -103,7 +103,7 @@ impl Default for RtcpParameters {
 }
 
 /// How a consumer's receiver wants to be sent to, where it differs from how the producer sends.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConsumerRtp {
     /// The SSRC to send under; unique on its transport. Made up if absent.

@@ -13,7 +13,7 @@ use super::room::{PlainTransportOptions, Room};
 use super::transport::Transport;
 
 /// Where a streamer sends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpStreamerOptions {
     /// The address.

@@ -104,7 +104,7 @@ impl Default for LogSettings {
 }
 
 /// A part of a worker that can be logged by itself.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogTag {
     /// Start, end, the event loop.

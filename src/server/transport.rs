@@ -35,7 +35,7 @@ pub use self::mirroring::{MirrorOptions, Mirroring};
 const SSRC_TRIES: usize = 8;
 
 /// A pair of addresses, as a remote or an operator should see it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tuple {
     /// The address to send to: the announced one if there is one, else the bound one.
@@ -49,7 +49,7 @@ pub struct Tuple {
 }
 
 /// What a client wants a transport for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// To send to the room.
@@ -59,7 +59,7 @@ pub enum Direction {
 }
 
 /// How a producer is made.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProducerOptions {
     /// Audio or video.
@@ -91,7 +91,7 @@ impl ProducerOptions {
 }
 
 /// How a consumer is made.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConsumerOptions {
     /// Start paused.

@@ -28,6 +28,7 @@ pub struct CreatePlainTransport {
 
 /// The other end of a plain transport.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)] // in JSON, where a typo must not pass for "no RTCP address"
 pub struct Remote {
     /// Where RTP goes (and RTCP, if muxed).

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Audio or video.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum MediaKind {
     /// Sound.
@@ -28,6 +29,7 @@ impl fmt::Display for MediaKind {
 /// As a quality on offer, `Default` is the only stream of a producer without simulcast. As a wish, `Default` is "the
 /// highest available", and the others are caps.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// The only stream; as a wish, the highest.

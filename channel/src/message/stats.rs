@@ -155,6 +155,7 @@ pub struct TransportStats {
 
 /// Why a received packet reached no producer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum UnroutedReason {
     /// From another address than the transport's remote.
@@ -296,6 +297,7 @@ pub struct ConsumerStats {
 
 /// Why a packet was not forwarded to a consumer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum DropReason {
     /// The consumer is paused.
@@ -341,6 +343,7 @@ impl DropReason {
 
 /// Why a packet that a receiver asked for was not sent again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum NotRepaired {
     /// It was never sent to this consumer.

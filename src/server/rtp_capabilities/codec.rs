@@ -1,5 +1,8 @@
 //! A codec that can be sent or received, and when two codecs are the same.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use weir_channel::message::{CodecName, MediaKind};
@@ -159,7 +162,7 @@ fn distinctions(name: &str) -> &'static [(&'static str, u64)] {
 }
 
 /// As a capability is read.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CapabilityJson {
     kind: Option<MediaKind>,
@@ -208,26 +211,41 @@ impl TryFrom<CapabilityJson> for RtpCodecCapability {
     }
 }
 
+/// As a capability is written.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct WrittenCapability<'a> {
+    kind: MediaKind,
+    name: &'a str,
+    mime_type: String,
+    clock_rate: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channels: Option<u8>,
+    parameters: &'a Map<String, Value>,
+    // As for codecs under a payload type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtcp_feedback: Option<&'a [RtcpFeedback]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preferred_payload_type: Option<u8>,
+}
+
+impl JsonSchema for RtpCodecCapability {
+    fn schema_name() -> Cow<'static, str> {
+        "RtpCodecCapability".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        match generator.contract().is_deserialize() {
+            true => CapabilityJson::json_schema(generator),
+            false => WrittenCapability::json_schema(generator),
+        }
+    }
+}
+
 impl Serialize for RtpCodecCapability {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Json<'a> {
-            kind: MediaKind,
-            name: &'a str,
-            mime_type: String,
-            clock_rate: u32,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            channels: Option<u8>,
-            parameters: &'a Map<String, Value>,
-            // As for codecs under a payload type.
-            #[serde(skip_serializing_if = "Option::is_none")]
-            rtcp_feedback: Option<&'a [RtcpFeedback]>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            preferred_payload_type: Option<u8>,
-        }
         let no_feedback = self.is_rtx() && self.rtcp_feedback.is_empty();
-        let json = Json {
+        let json = WrittenCapability {
             kind: self.kind,
             name: &self.name,
             mime_type: self.mime_type(),

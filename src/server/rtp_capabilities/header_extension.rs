@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use weir_channel::message::{ExtensionUri, MediaKind};
 
 /// A header extension that can be used for a kind of media.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpHeaderExtensionCapability {
     /// For which kind of media; `None`: for both.

@@ -1,5 +1,8 @@
 //! A codec under a payload type: its JSON, and what of it a worker must know.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use weir_channel::message::{CodecName, MediaKind};
@@ -135,7 +138,7 @@ impl Subtype {
 }
 
 /// A kind of RTCP feedback (`a=rtcp-fb`, RFC 4585 §4.2).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtcpFeedback {
     /// E.g. `nack`, `ccm`, `goog-remb`, `transport-cc`.
@@ -161,7 +164,7 @@ impl RtcpFeedback {
 }
 
 /// As a codec is read.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CodecJson {
     name: Option<String>,
@@ -196,25 +199,40 @@ impl TryFrom<CodecJson> for RtpCodec {
     }
 }
 
+/// As a codec is written.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct WrittenCodec<'a> {
+    name: &'a str,
+    mime_type: &'a str,
+    payload_type: u8,
+    clock_rate: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channels: Option<u8>,
+    parameters: &'a Map<String, Value>,
+    // As mediasoup writes it: retransmissions have none, media may have an empty list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtcp_feedback: Option<&'a [RtcpFeedback]>,
+}
+
+impl JsonSchema for RtpCodec {
+    fn schema_name() -> Cow<'static, str> {
+        "RtpCodec".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        match generator.contract().is_deserialize() {
+            true => CodecJson::json_schema(generator),
+            false => WrittenCodec::json_schema(generator),
+        }
+    }
+}
+
 impl Serialize for RtpCodec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Json<'a> {
-            name: &'a str,
-            mime_type: &'a str,
-            payload_type: u8,
-            clock_rate: u32,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            channels: Option<u8>,
-            parameters: &'a Map<String, Value>,
-            // As mediasoup writes it: retransmissions have none, media may have an empty list.
-            #[serde(skip_serializing_if = "Option::is_none")]
-            rtcp_feedback: Option<&'a [RtcpFeedback]>,
-        }
         let name = split_mime_type(&self.mime_type).map_or(self.mime_type.as_str(), |(_, subtype)| subtype);
         let no_feedback = self.is_rtx() && self.rtcp_feedback.is_empty();
-        let json = Json {
+        let json = WrittenCodec {
             name,
             mime_type: &self.mime_type,
             payload_type: self.payload_type,

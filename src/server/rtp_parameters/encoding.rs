@@ -8,7 +8,7 @@ use weir_channel::message::{Codec, Encoding, MediaKind, Profile};
 use super::{Checked, RtpParameters};
 
 /// One stream.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpEncoding {
     /// Its SSRC, if known in advance.
@@ -29,7 +29,7 @@ pub struct RtpEncoding {
 }
 
 /// The stream of a stream's retransmissions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtxParameters {
     /// Its SSRC, if known in advance; else it is learned from the repaired RTP stream id.

@@ -8,7 +8,7 @@ use weir_channel::message::{ExtensionUri, HeaderExtension};
 use super::Checked;
 
 /// A header extension under an id.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpHeaderExtension {
     /// What it means, as in `a=extmap`.

@@ -39,7 +39,7 @@ use super::state::State;
 use super::{Shared, lock};
 
 /// What is known of a worker.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerInfo {
     /// Its number, from 1; a successor keeps it.
@@ -63,7 +63,7 @@ pub struct WorkerInfo {
 }
 
 /// What a worker is doing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(tag = "name", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum WorkerState {
     /// Its process is being started, and has not said hello.

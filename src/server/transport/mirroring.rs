@@ -17,7 +17,7 @@ use crate::server::state::{Command, Note};
 const MAX_BITRATE_BPS_MIN: u64 = 10_000;
 
 /// Which packets of a transport are copied, and where to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MirrorOptions {
     /// Where the copies go.
@@ -72,7 +72,7 @@ impl MirrorOptions {
 }
 
 /// Copies of a transport's packets that are on their way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Mirroring {
     /// Where they come from.

@@ -1,0 +1,227 @@
+//! Streams of what changes all the time: audio levels, the active speaker, statistics. As server-sent events.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::sse::{Event as SseEvent, KeepAlive};
+use axum::response::{IntoResponse, Sse};
+use futures::Stream;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
+
+use super::app::App;
+use super::error::ApiError;
+use super::extract::{Id, Params};
+use super::openapi::Events;
+use super::peers::Stats;
+use crate::{Error, RtcStats};
+
+/// Statistics are not told more often than this.
+const INTERVAL_MS_MIN: u64 = 1_000;
+
+/// Nor does anybody need to hear them more seldom.
+const INTERVAL_MS_MAX: u64 = 3_600_000;
+
+impl App {
+    fn seat(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.followers).try_acquire_owned().map_err(|_| {
+            let message = "too many clients follow events already";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooManyStreams", message)
+        })
+    }
+
+    /// Answers with a stream that goes on until `next` has nothing more.
+    fn stream<S, F>(&self, seat: OwnedSemaphorePermit, source: S, next: fn(S) -> F) -> Events
+    where
+        S: Send + 'static,
+        F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
+    {
+        let heartbeat = KeepAlive::new().interval(self.heartbeat).text("heartbeat");
+        let opening = SseEvent::default().comment("following");
+        let events = events(opening, (source, seat), next);
+        Events(Sse::new(events).keep_alive(heartbeat).into_response())
+    }
+}
+
+fn events<S, F>(
+    opening: SseEvent,
+    (source, seat): (S, OwnedSemaphorePermit),
+    next: fn(S) -> F,
+) -> impl Stream<Item = Result<SseEvent, Infallible>>
+where
+    S: Send + 'static,
+    F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
+{
+    futures::stream::unfold(
+        (Some(opening), source, seat),
+        move |(opening, source, seat)| async move {
+            match opening {
+                Some(opening) => Some((Ok(opening), (None, source, seat))),
+                None => {
+                    let (event, source) = next(source).await?;
+                    Some((Ok(event), (None, source, seat)))
+                }
+            }
+        },
+    )
+}
+
+fn event(name: &str, data: &impl Serialize) -> Option<SseEvent> {
+    let data = serde_json::to_string(data).ok()?;
+    Some(SseEvent::default().event(name).data(data))
+}
+
+/// `GET /rooms/{id}/audio-levels`
+pub(super) async fn audio_levels(State(app): State<Arc<App>>, Id(room): Id<RoomId>) -> Result<Events, ApiError> {
+    let seat = app.seat()?;
+    let levels = app.room(room)?.audio_levels().await?;
+    Ok(app.stream(seat, levels, |mut levels| async move {
+        let told = levels.next().await?;
+        let told: Vec<_> = told
+            .iter()
+            .map(|level| json!({"producer": level.producer.id(), "levelDbov": level.level_dbov}))
+            .collect();
+        Some((event("audioLevels", &told)?, levels))
+    }))
+}
+
+/// `GET /rooms/{id}/active-speaker`
+pub(super) async fn active_speaker(State(app): State<Arc<App>>, Id(room): Id<RoomId>) -> Result<Events, ApiError> {
+    let seat = app.seat()?;
+    let detector = app.room(room)?.create_active_speaker_detector().await?;
+    Ok(app.stream(seat, detector, |mut detector| async move {
+        let active = detector.changed().await?;
+        let told = match &active {
+            Some(speaker) => json!({
+                "producer": speaker.producer.id(),
+                "peer": speaker.peer.as_ref().map(|peer| peer.name()),
+            }),
+            None => json!({"producer": null, "peer": null}),
+        };
+        Some((event("activeSpeakerChange", &told)?, detector))
+    }))
+}
+
+/// `?intervalMs=2000`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Every {
+    /// How often, in milliseconds: 1,000 (so if nothing is said) to 3,600,000.
+    interval_ms: Option<u64>,
+}
+
+impl Every {
+    fn interval(&self) -> Interval {
+        let ms = self.interval_ms.unwrap_or(INTERVAL_MS_MIN);
+        let period = Duration::from_millis(ms.clamp(INTERVAL_MS_MIN, INTERVAL_MS_MAX));
+        let mut interval = interval_at(Instant::now(), period);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval
+    }
+}
+
+/// What statistics are told of.
+trait Source: Clone + Send + Sync + 'static {
+    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send;
+
+    /// Whether there is anything to tell at the moment (spec §2.4, §3.3).
+    fn tells(&self) -> bool;
+}
+
+impl Source for crate::Producer {
+    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
+        self.get_stats()
+    }
+
+    fn tells(&self) -> bool {
+        !self.paused()
+    }
+}
+
+impl Source for crate::Consumer {
+    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
+        self.get_stats()
+    }
+
+    fn tells(&self) -> bool {
+        self.enabled() && !self.paused()
+    }
+}
+
+impl Source for crate::Transport {
+    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
+        self.get_stats()
+    }
+
+    fn tells(&self) -> bool {
+        true
+    }
+}
+
+fn periodic<S: Source>(app: &App, source: S, every: &Every) -> Result<Events, ApiError> {
+    let seat = app.seat()?;
+    Ok(
+        app.stream(seat, (source, every.interval()), |(source, mut interval)| async move {
+            loop {
+                interval.tick().await;
+                match source.rtc_stats().await {
+                    Ok(stats) if source.tells() => return Some((event("stats", &stats)?, (source, interval))),
+                    Ok(_) => {}
+                    // A worker that is busy answers the next time.
+                    Err(Error::Timeout { .. }) => {}
+                    Err(_) => return None,
+                }
+            }
+        }),
+    )
+}
+
+/// `GET /producers/{id}/rtc-stats`
+pub(super) async fn of_producer(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Stats, ApiError> {
+    Ok(axum::Json(app.producer(id)?.get_stats().await?))
+}
+
+/// `GET /producers/{id}/rtc-stats/stream`
+pub(super) async fn follow_producer(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ProducerId>,
+    Params(every): Params<Every>,
+) -> Result<Events, ApiError> {
+    periodic(&app, app.producer(id)?, &every)
+}
+
+/// `GET /consumers/{id}/rtc-stats`
+pub(super) async fn of_consumer(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Stats, ApiError> {
+    Ok(axum::Json(app.consumer(id)?.get_stats().await?))
+}
+
+/// `GET /consumers/{id}/rtc-stats/stream`
+pub(super) async fn follow_consumer(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ConsumerId>,
+    Params(every): Params<Every>,
+) -> Result<Events, ApiError> {
+    periodic(&app, app.consumer(id)?, &every)
+}
+
+/// `GET /transports/{id}/rtc-stats`
+pub(super) async fn of_transport(State(app): State<Arc<App>>, Id(id): Id<TransportId>) -> Result<Stats, ApiError> {
+    Ok(axum::Json(app.transport(id)?.get_stats().await?))
+}
+
+/// `GET /transports/{id}/rtc-stats/stream`
+pub(super) async fn follow_transport(
+    State(app): State<Arc<App>>,
+    Id(id): Id<TransportId>,
+    Params(every): Params<Every>,
+) -> Result<Events, ApiError> {
+    periodic(&app, app.transport(id)?, &every)
+}

@@ -1,0 +1,405 @@
+//! The routes and their description, from one table: what is served is what the OpenAPI document says.
+//!
+//! A route is entered with its handler, and what the handler takes and answers is read off its types: nothing can be served
+//! that is not described, nor described otherwise than it is.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::handler::Handler;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use axum::{Json, Router};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use super::answer::Created;
+use super::app::App;
+use super::error::{ApiError, ErrorBody};
+use super::extract::{Body, Id, Params};
+
+/// Routes, and what is said of them.
+pub(super) struct Api {
+    router: Router<Arc<App>>,
+    schemas: Schemas,
+    /// By path, then by method.
+    paths: BTreeMap<&'static str, Map<String, Value>>,
+}
+
+impl Api {
+    /// No route.
+    pub(super) fn new() -> Self {
+        Self {
+            router: Router::new(),
+            schemas: Schemas::new(),
+            paths: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn get<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
+    where
+        H: Handler<T, Arc<App>> + Described<D>,
+        T: 'static,
+    {
+        self.enter(MethodFilter::GET, "get", path, summary, handler)
+    }
+
+    pub(super) fn post<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
+    where
+        H: Handler<T, Arc<App>> + Described<D>,
+        T: 'static,
+    {
+        self.enter(MethodFilter::POST, "post", path, summary, handler)
+    }
+
+    pub(super) fn put<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
+    where
+        H: Handler<T, Arc<App>> + Described<D>,
+        T: 'static,
+    {
+        self.enter(MethodFilter::PUT, "put", path, summary, handler)
+    }
+
+    pub(super) fn patch<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
+    where
+        H: Handler<T, Arc<App>> + Described<D>,
+        T: 'static,
+    {
+        self.enter(MethodFilter::PATCH, "patch", path, summary, handler)
+    }
+
+    pub(super) fn delete<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
+    where
+        H: Handler<T, Arc<App>> + Described<D>,
+        T: 'static,
+    {
+        self.enter(MethodFilter::DELETE, "delete", path, summary, handler)
+    }
+
+    fn enter<H, T, D>(
+        mut self,
+        filter: MethodFilter,
+        method: &str,
+        path: &'static str,
+        summary: &str,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, Arc<App>> + Described<D>,
+        T: 'static,
+    {
+        let mut operation = Operation::default();
+        H::describe(&mut operation, &mut self.schemas);
+        let described = operation.describe(method, path, summary);
+        self.paths.entry(path).or_default().insert(method.to_owned(), described);
+        self.router = self.router.route(path, on(filter, handler));
+        self
+    }
+
+    /// The routes to serve, and the document.
+    pub(super) fn finish(mut self) -> (Router<Arc<App>>, Value) {
+        let refusal = self.schemas.answer::<ErrorBody>();
+        let mut document = json!({
+            "openapi": "3.1.1",
+            "info": {
+                "title": "Weir",
+                "description": "The control interface of a Weir media server; docs/api.md explains it with examples.",
+                "version": env!("CARGO_PKG_VERSION"),
+            },
+            "servers": [{"url": "/"}],
+            // The Unix socket asks for none.
+            "security": [{"token": []}, {}],
+            "paths": self.paths,
+            "components": {
+                "schemas": self.schemas.answers.take_definitions(true),
+                "responses": {
+                    "Refusal": {
+                        "description": "Refused; `error.code` says why, for programs.",
+                        "content": {"application/json": {"schema": refusal}},
+                    },
+                },
+                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            },
+        });
+        unlink(&mut document);
+        (self.router, document)
+    }
+}
+
+/// The schemas of what is taken and of what is answered. The same type can differ in the two: a member with a default may be
+/// left out of a request, and is there in every answer.
+pub(super) struct Schemas {
+    /// Each type once, by reference.
+    answers: SchemaGenerator,
+    /// Each written out where it is used, so that no name means two things.
+    bodies: SchemaGenerator,
+}
+
+impl Schemas {
+    fn new() -> Self {
+        let settings = SchemaSettings::draft2020_12().with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+        });
+        let inlined = settings.clone().with(|settings| settings.inline_subschemas = true);
+        Self {
+            answers: settings.for_serialize().into_generator(),
+            bodies: inlined.for_deserialize().into_generator(),
+        }
+    }
+
+    fn answer<T: JsonSchema>(&mut self) -> Value {
+        self.answers.subschema_for::<T>().to_value()
+    }
+
+    fn body<T: JsonSchema>(&mut self) -> Value {
+        self.bodies.subschema_for::<T>().to_value()
+    }
+}
+
+/// What a handler takes and answers.
+#[derive(Default)]
+pub(super) struct Operation {
+    /// The schemas of the path's parameters, in their order.
+    path_parameters: Vec<Value>,
+    query_parameters: Vec<Value>,
+    body: Option<Value>,
+    responses: Map<String, Value>,
+}
+
+impl Operation {
+    /// An answer with a status.
+    fn answer(&mut self, status: StatusCode, content_type: &str, schema: Value) {
+        let description = status.canonical_reason().unwrap_or_default();
+        let response = json!({"description": description, "content": {content_type: {"schema": schema}}});
+        self.responses.insert(status.as_str().to_owned(), response);
+    }
+
+    fn describe(self, method: &str, path: &str, summary: &str) -> Value {
+        let names = path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let in_path = names
+            .zip(self.path_parameters)
+            .map(|(name, schema)| json!({"name": name, "in": "path", "required": true, "schema": schema}));
+        let parameters: Vec<Value> = in_path.chain(self.query_parameters).collect();
+        let mut described = json!({
+            "operationId": operation_id(method, path),
+            "summary": summary,
+            "parameters": parameters,
+            "responses": self.responses,
+        });
+        if let Some(schema) = self.body {
+            // A body is needed if anything in it is.
+            let required = schema["required"].as_array().is_some_and(|names| !names.is_empty());
+            described["requestBody"] =
+                json!({"required": required, "content": {"application/json": {"schema": schema}}});
+        }
+        described
+    }
+}
+
+/// `postRoomsByIdTransports`
+fn operation_id(method: &str, path: &str) -> String {
+    let mut id = method.to_owned();
+    for part in path.split(['/', '-', '.']).filter(|part| !part.is_empty()) {
+        let (prefix, word) = match part.strip_prefix('{') {
+            Some(name) => ("By", name.trim_end_matches('}')),
+            None => ("", part),
+        };
+        id += prefix;
+        let mut chars = word.chars();
+        id.extend(chars.next().map(|first| first.to_ascii_uppercase()));
+        id += chars.as_str();
+    }
+    id
+}
+
+/// Takes the marks of links to other items out of descriptions, which come from the types' documentation.
+fn unlink(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(text) if name == "description" => *text = unlinked(text),
+                    value => unlink(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(unlink),
+        _ => {}
+    }
+}
+
+/// ``See [`Room`](super::Room).`` becomes ``See `Room`.``
+fn unlinked(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("[`") {
+        out += &rest[..start];
+        let link = &rest[start + 1..];
+        let Some(end) = link.find(']') else {
+            rest = &rest[start..];
+            break;
+        };
+        out += &link[..end];
+        rest = &link[end + 1..];
+        if let Some(target) = rest.strip_prefix('(')
+            && let Some(end) = target.find(')')
+        {
+            rest = &target[end + 1..];
+        }
+    }
+    out + rest
+}
+
+/// A handler whose arguments and answer say what they are.
+pub(super) trait Described<Arguments> {
+    /// Adds what it takes and answers.
+    fn describe(operation: &mut Operation, schemas: &mut Schemas);
+}
+
+macro_rules! described {
+    ($($part:ident),*) => {
+        impl<F, R, A, $($part),*> Described<($($part,)*)> for F
+        where
+            F: Fn($($part),*) -> R,
+            R: Future<Output = A>,
+            A: Answer,
+            $($part: Part),*
+        {
+            fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+                $($part::describe(operation, schemas);)*
+                A::describe(operation, schemas);
+            }
+        }
+    };
+}
+
+described!();
+described!(P1);
+described!(P1, P2);
+described!(P1, P2, P3);
+described!(P1, P2, P3, P4);
+
+/// A part of a request.
+pub(super) trait Part {
+    /// Adds what it reads. What is of no interest to callers adds nothing.
+    fn describe(_: &mut Operation, _: &mut Schemas) {}
+}
+
+impl<S> Part for State<S> {}
+
+impl Part for HeaderMap {}
+
+impl<T: JsonSchema> Part for Id<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        operation.path_parameters.push(schemas.body::<T>());
+    }
+}
+
+impl<T: JsonSchema> Part for Body<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        operation.body = Some(schemas.body::<T>());
+    }
+}
+
+impl<T: JsonSchema> Part for Params<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        let schema = schemas.body::<T>();
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        operation
+            .query_parameters
+            .extend(properties.map(|(name, schema)| json!({"name": name, "in": "query", "schema": schema})));
+    }
+}
+
+/// An answer.
+pub(super) trait Answer {
+    /// Adds the statuses it can have, and what comes with each.
+    fn describe(operation: &mut Operation, schemas: &mut Schemas);
+}
+
+impl<T: JsonSchema> Answer for Json<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        operation.answer(StatusCode::OK, "application/json", schemas.answer::<T>());
+    }
+}
+
+impl<T: JsonSchema> Answer for Created<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        operation.answer(StatusCode::CREATED, "application/json", schemas.answer::<T>());
+    }
+}
+
+impl<A: Answer> Answer for Result<A, ApiError> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        A::describe(operation, schemas);
+        let refusal = json!({"$ref": "#/components/responses/Refusal"});
+        operation.responses.insert("default".to_owned(), refusal);
+    }
+}
+
+/// An answer that says the same with 200, when all is well, and with 503.
+pub(super) struct WellOrNot<T>(pub(super) StatusCode, pub(super) T);
+
+impl<T: serde::Serialize> IntoResponse for WellOrNot<T> {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}
+
+impl<T: JsonSchema> Answer for WellOrNot<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        for status in [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE] {
+            operation.answer(status, "application/json", schemas.answer::<T>());
+        }
+    }
+}
+
+/// A stream of server-sent events.
+pub(super) struct Events(pub(super) Response);
+
+impl IntoResponse for Events {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Answer for Events {
+    fn describe(operation: &mut Operation, _: &mut Schemas) {
+        operation.answer(StatusCode::OK, "text/event-stream", json!({"type": "string"}));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_named_after_their_routes() {
+        assert_eq!(operation_id("get", "/"), "get");
+        assert_eq!(
+            operation_id("post", "/rooms/{id}/transports"),
+            "postRoomsByIdTransports"
+        );
+        assert_eq!(
+            operation_id("put", "/producers/{id}/preferred-profile"),
+            "putProducersByIdPreferredProfile"
+        );
+    }
+
+    #[test]
+    fn descriptions_have_no_links() {
+        assert_eq!(
+            unlinked("See [`Room`](super::Room) and [`Id`]."),
+            "See `Room` and `Id`."
+        );
+        assert_eq!(unlinked("`[1]` [`open"), "`[1]` [`open");
+        assert_eq!(unlinked("[`a`](b"), "`a`(b");
+    }
+}

@@ -1,0 +1,268 @@
+//! `/rooms/{id}/peers`
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use weir_channel::id::RoomId;
+use weir_channel::message::Remote;
+
+use super::answer::{AppData, Closed, Created, shown_dump};
+use super::app::App;
+use super::error::ApiError;
+use super::extract::{Body, Id, Params, parse_id};
+use super::list::{LIST_DEFAULT, LIST_MAX, unknown};
+use super::openapi::{Answer, Operation, Part, Schemas};
+use super::signalling;
+use super::view::{PeerView, TransportView};
+use crate::{Direction, IpFamily, Peer, PeerOptions, PlainTransportOptions, Room, RtcStats};
+
+impl PeerView {
+    fn of(peer: &Peer) -> Self {
+        Self {
+            name: peer.name().to_owned(),
+            room: peer.room().id(),
+            spy: peer.spy(),
+            transports: peer.transports().len(),
+            producers: peer.producers().len(),
+            consumers: peer.consumers().len(),
+            rtp_capabilities: None,
+            app_data: peer.app_data(),
+        }
+    }
+
+    /// As it is shown by itself.
+    fn whole(peer: &Peer) -> Self {
+        Self {
+            rtp_capabilities: Some(peer.rtp_capabilities().clone()),
+            ..Self::of(peer)
+        }
+    }
+}
+
+/// The room and the name in the path.
+pub(super) struct PeerPath {
+    pub(super) room: RoomId,
+    pub(super) name: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PeerPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path((room, name)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
+        Ok(Self {
+            room: parse_id(&room)?,
+            name,
+        })
+    }
+}
+
+impl Part for PeerPath {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        <Id<RoomId> as Part>::describe(operation, schemas);
+        <Id<String> as Part>::describe(operation, schemas);
+    }
+}
+
+impl App {
+    pub(super) fn peer(&self, path: &PeerPath) -> Result<Peer, ApiError> {
+        peer_of(&self.room(path.room)?, &path.name)
+    }
+}
+
+pub(super) fn peer_of(room: &Room, name: &str) -> Result<Peer, ApiError> {
+    let shown: String = name.chars().take(100).collect();
+    room.peer(name)
+        .ok_or_else(|| unknown(format_args!("peer {shown:?} in {}", room.id())))
+}
+
+/// `?after=alice&limit=100`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PeerQuery {
+    /// Only those whose names come after this one.
+    after: Option<String>,
+    /// So many at most.
+    limit: Option<usize>,
+}
+
+/// A part of a room's peers, in the order of their names.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PeerListing {
+    /// The peers.
+    pub items: Vec<PeerView>,
+    /// The next part starts after this name (`?after=`); `null`: there is no more.
+    pub next: Option<String>,
+}
+
+/// `GET /rooms/{id}/peers`
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Id(room): Id<RoomId>,
+    Params(query): Params<PeerQuery>,
+) -> Result<Json<PeerListing>, ApiError> {
+    let peers = app.room(room)?.peers();
+    let limit = query.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX);
+    let after = |peer: &&Peer| query.after.as_deref().is_none_or(|after| peer.name() > after);
+    let sorted: BTreeMap<&str, &Peer> = peers.iter().filter(after).map(|peer| (peer.name(), peer)).collect();
+    let items: Vec<PeerView> = sorted.values().take(limit).map(|peer| PeerView::of(peer)).collect();
+    let next = items
+        .last()
+        .filter(|_| sorted.len() > limit)
+        .map(|last| last.name.clone());
+    Ok(Json(PeerListing { items, next }))
+}
+
+/// `POST /rooms/{id}/peers`
+pub(super) async fn join(
+    State(app): State<Arc<App>>,
+    Id(room): Id<RoomId>,
+    Body(options): Body<PeerOptions>,
+) -> Result<Created<PeerView>, ApiError> {
+    let peer = app.room(room)?.create_peer(options)?;
+    let place = format!("/rooms/{}/peers/{}", room.0, percent_encoded(peer.name()));
+    Ok(Created(place, PeerView::whole(&peer)))
+}
+
+/// A WebSocket, if one is asked for.
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+impl Part for Upgrade {}
+
+/// A peer, or the end of HTTP on this connection.
+pub(super) struct PeerOrSocket(Response);
+
+impl IntoResponse for PeerOrSocket {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Answer for PeerOrSocket {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        <Json<PeerView> as Answer>::describe(operation, schemas);
+    }
+}
+
+/// `GET /rooms/{id}/peers/{name}`
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    path: PeerPath,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<PeerOrSocket, ApiError> {
+    if headers.contains_key(header::UPGRADE) {
+        let place = Path((path.room.0.to_string(), path.name));
+        let signalling = State(Arc::clone(&app.signalling));
+        return signalling::connect(signalling, place, headers, upgrade)
+            .await
+            .map(PeerOrSocket);
+    }
+    Ok(PeerOrSocket(Json(PeerView::whole(&app.peer(&path)?)).into_response()))
+}
+
+/// `DELETE /rooms/{id}/peers/{name}`
+pub(super) async fn close(
+    State(app): State<Arc<App>>,
+    path: PeerPath,
+    Body(body): Body<AppData>,
+) -> Result<Json<Closed<String>>, ApiError> {
+    app.peer(&path)?.close(body.app_data).await?;
+    Ok(Json(Closed::new(path.name)))
+}
+
+/// `PUT /rooms/{id}/peers/{name}/app-data`
+pub(super) async fn set_app_data(
+    State(app): State<Arc<App>>,
+    path: PeerPath,
+    Body(body): Body<AppData>,
+) -> Result<Json<PeerView>, ApiError> {
+    let peer = app.peer(&path)?;
+    peer.set_app_data(body.app_data);
+    Ok(Json(PeerView::whole(&peer)))
+}
+
+/// [`PlainTransportOptions`], and what the peer's client wants it for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct PeerTransport {
+    /// What its client wants it for; it is kept, and restricts nothing.
+    direction: Option<Direction>,
+    /// Where to send, if known already.
+    remote: Option<Remote>,
+    /// Learn the remote from the first valid packet and lock on to it. Not together with `remote`.
+    #[serde(default)]
+    comedia: bool,
+    /// RTP and RTCP share one port (RFC 5761); so if nothing is said.
+    rtcp_mux: Option<bool>,
+    /// The IP family.
+    family: Option<IpFamily>,
+    /// The local address instead of the server's own.
+    local_ip: Option<IpAddr>,
+    /// Anything to keep with it.
+    #[serde(default)]
+    app_data: Value,
+}
+
+/// `POST /rooms/{id}/peers/{name}/transports`
+pub(super) async fn create_transport(
+    State(app): State<Arc<App>>,
+    path: PeerPath,
+    Body(body): Body<PeerTransport>,
+) -> Result<Created<TransportView>, ApiError> {
+    let options = PlainTransportOptions {
+        remote: body.remote,
+        comedia: body.comedia,
+        rtcp_mux: body.rtcp_mux.unwrap_or(true),
+        family: body.family,
+        local_ip: body.local_ip,
+        app_data: body.app_data,
+    };
+    let transport = app.peer(&path)?.create_plain_transport(options, body.direction).await?;
+    let place = format!("/transports/{}", transport.id().0);
+    Ok(Created(place, TransportView::from(&transport)))
+}
+
+/// `GET /rooms/{id}/peers/{name}/dump`
+pub(super) async fn dump(State(app): State<Arc<App>>, path: PeerPath) -> Result<Json<Value>, ApiError> {
+    shown_dump(&app.peer(&path)?.dump().await?).map(Json)
+}
+
+/// Statistics in the RTC shape.
+pub(super) type Stats = Json<Vec<RtcStats>>;
+
+/// A name as it is written in a path (RFC 3986 §2.3).
+fn percent_encoded(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out += &format!("%{byte:02X}"),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_written_so_that_paths_can_have_them() {
+        assert_eq!(percent_encoded("alice-1"), "alice-1");
+        assert_eq!(percent_encoded("a/b ?é"), "a%2Fb%20%3F%C3%A9");
+    }
+}
