@@ -13,13 +13,8 @@ use common::Case;
 use weir_channel::frame;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId};
 use weir_channel::message::{
-<<<<<<< HEAD
-    Codec, CodecName, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, MediaKind, Message, Method, Page,
-    Profile, Remote, Reply, Response,
-=======
-    Codec, CodecName, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, MediaKind, Method,
-    Profile, Remote,
->>>>>>> 49f4611 (Hold each rule of the repair by a test; load and bench with it)
+    Codec, CodecName, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, MediaKind, Message,
+    Method, Page, Profile, Remote, Reply, Response,
 };
 use weir_worker::relay::Relay;
 use weir_worker::relay::datagram::Datagram;
@@ -265,7 +260,7 @@ fn main() -> ExitCode {
     }));
     // Not a packet but a consumer's counters, read and encoded in pages as they travel, its transport's with them.
     cases.push(Case::new("stats_of_1000", 1_000, || {
-        let mut fixture = Fixture::new(1_000, 0, 8, 1);
+        let mut fixture = Fixture::new(1_000, 0, 8, 1, false);
         fixture.pass();
         move || fixture.read_stats()
     }));
