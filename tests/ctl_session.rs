@@ -105,8 +105,7 @@ async fn lists_and_things_are_shown_as_tables() {
     let serve = scratch.start().await;
     assert_eq!(serve.say("rooms").await, "no rooms\n");
     furnish(&serve).await;
-    let rooms =
-        "ROOM  WORKER  TRANSPORTS  PRODUCERS  CONSUMERS  APP DATA\n   1       1           2          1          1\n";
+    let rooms = "ROOM  WORKER  PEERS  TRANSPORTS  PRODUCERS  CONSUMERS  APP DATA\n   1       1      0           2          1          1\n";
     assert_eq!(serve.say("rooms").await, rooms);
     assert_eq!(serve.say("room list").await, rooms);
     let transports = squeezed(&serve.say("transports --room 1").await);
@@ -135,7 +134,7 @@ async fn lists_and_things_are_shown_as_tables() {
     assert_eq!(shown[6], "codecs video/VP8 (96)");
     assert_eq!(shown[7], "streams low 1111, medium 2222, high 3333");
     for (args, rows) in [
-        ("room show 1", 6),
+        ("room show 1", 7),
         ("transport show 1", 6),
         ("consumer show 1", 11),
         ("worker show 1", 9),

@@ -4,8 +4,10 @@ mod client;
 mod consumer;
 mod events;
 mod output;
+mod peer;
 mod producer;
 mod room;
+mod rtc_stats;
 mod server;
 mod table;
 mod transport;
@@ -56,6 +58,11 @@ enum Command {
     /// Create, show, measure and close rooms
     #[command(subcommand)]
     Room(room::Command),
+    /// List the peers of a room
+    Peers(peer::List),
+    /// Let peers in, show and close them
+    #[command(subcommand)]
+    Peer(peer::Command),
     /// List the transports
     Transports(transport::List),
     /// Create, show, connect, measure and close transports
@@ -80,6 +87,8 @@ enum Command {
     Health,
     /// Show the counters of all workers
     Stats,
+    /// Print all that is known of workers and rooms, as JSON
+    Dump,
     /// Show what has happened
     Events(events::Events),
     /// Show what the server was set to, or change what can be changed while it runs
@@ -119,6 +128,8 @@ impl Command {
         match self {
             Self::Rooms(list) => list.run(client, output).await,
             Self::Room(command) => command.run(client, output).await,
+            Self::Peers(list) => list.run(client, output).await,
+            Self::Peer(command) => command.run(client, output).await,
             Self::Transports(list) => list.run(client, output).await,
             Self::Transport(command) => command.run(client, output).await,
             Self::Producers(list) => list.run(client, output).await,
@@ -129,6 +140,7 @@ impl Command {
             Self::Worker(command) => command.run(client, output).await,
             Self::Health => server::health(client, output).await,
             Self::Stats => server::stats(client, output).await,
+            Self::Dump => output.json(&client.get::<serde_json::Value>("/dump").await?),
             Self::Events(events) => events.run(client, output).await,
             Self::Settings(settings) => settings.run(client, output).await,
             Self::LogLevel(log_level) => log_level.run(client, output).await,

@@ -8,6 +8,7 @@ use weir::http::{ConsumerStats, ConsumerView};
 use super::client::{Client, Failure};
 use super::output::Output;
 use super::producer::{codecs, streams};
+use super::rtc_stats::RtcStats;
 use super::table::{Cell, Table, Tone};
 use super::units::{bitrate, bytes};
 use super::{parse_json, parse_profile};
@@ -112,6 +113,18 @@ pub(super) enum Command {
         /// The consumer's id
         consumer: u64,
     },
+    /// Show statistics of a consumer in the RTC shape
+    RtcStats(RtcStats),
+    /// Send a peer's consumer on one of the peer's transports
+    Enable {
+        /// The consumer's id
+        consumer: u64,
+        /// The transport's id
+        transport: u64,
+        /// Its client holds it paused
+        #[arg(long)]
+        paused: bool,
+    },
     /// Close a consumer
     Close {
         /// The consumer's id
@@ -211,6 +224,19 @@ impl Command {
                     return output.json(&answer);
                 }
                 output.table(&stats_table(&[client.read(answer)?]), "no counters")
+            }
+            Self::RtcStats(stats) => stats.run("consumers", client, output).await,
+            Self::Enable {
+                consumer,
+                transport,
+                paused,
+            } => {
+                let body = json!({"transport": transport, "paused": paused});
+                let answer = client.post(&format!("/consumers/{consumer}/enable"), &body).await?;
+                output.done(
+                    &answer,
+                    format_args!("consumer {consumer} is sent on transport {transport}"),
+                )
             }
             Self::Close { consumer, app_data } => {
                 let answer = client.close(&format!("/consumers/{consumer}"), app_data).await?;

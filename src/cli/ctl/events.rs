@@ -49,10 +49,24 @@ struct Stream {
 }
 
 impl Stream {
+    async fn open(client: &mut Client, target: &str) -> Result<Self, Failure> {
+        Ok(Self {
+            body: client.open(target).await?,
+            decoder: Decoder::default(),
+            ready: VecDeque::new(),
+        })
+    }
+
     async fn next(&mut self, client: &Client) -> Result<Event, Failure> {
+        let next = self.next_if_any(client).await?;
+        next.ok_or_else(|| client.unreachable(anyhow!("the stream of events broke off")))
+    }
+
+    /// The next event; `None` at the stream's end.
+    async fn next_if_any(&mut self, client: &Client) -> Result<Option<Event>, Failure> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                return Ok(event);
+                return Ok(Some(event));
             }
             let frame = timeout(SILENCE_MAX, self.body.frame())
                 .await
@@ -60,7 +74,7 @@ impl Stream {
             let frame = match frame {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Err(client.unreachable(error.into())),
-                None => return Err(client.unreachable(anyhow!("the stream of events broke off"))),
+                None => return Ok(None),
             };
             if let Some(bytes) = frame.data_ref() {
                 let events = self.decoder.feed(bytes);
@@ -69,6 +83,28 @@ impl Stream {
             }
         }
     }
+}
+
+/// Prints what a stream tells, a line for each, until what it tells of is closed.
+pub(super) async fn follow_live(
+    client: &mut Client,
+    output: &Output,
+    target: &str,
+    line: fn(&Value) -> String,
+) -> Result<(), Failure> {
+    let mut stream = Stream::open(client, target).await?;
+    while let Some(event) = stream.next_if_any(client).await? {
+        let Event::Message(data) = event else {
+            continue;
+        };
+        let told: Value = serde_json::from_str(&data)
+            .map_err(|error| client.unreachable(anyhow!("what the stream tells cannot be read: {error}")))?;
+        match output.is_json() {
+            true => output.painted(&told.to_string())?,
+            false => output.line(line(&told))?,
+        }
+    }
+    Ok(())
 }
 
 /// An answer of `GET /events/recent`.
@@ -110,11 +146,7 @@ impl Events {
         let mut position = self.since.clone();
         let mut announced = false;
         loop {
-            let mut stream = Stream {
-                body: client.open(&self.target("/events", position.as_deref())).await?,
-                decoder: Decoder::default(),
-                ready: VecDeque::new(),
-            };
+            let mut stream = Stream::open(client, &self.target("/events", position.as_deref())).await?;
             let mut alive = false;
             let broken = loop {
                 let event = match stream.next(client).await {

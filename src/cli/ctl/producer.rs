@@ -13,6 +13,7 @@ use weir_channel::message::Profile;
 
 use super::client::{Client, Failure};
 use super::output::Output;
+use super::rtc_stats::RtcStats;
 use super::table::{Cell, Table, Tone};
 use super::units::{bitrate, bytes};
 use super::{parse_json, parse_profile};
@@ -101,6 +102,8 @@ pub(super) enum Command {
         /// The producer's id
         producer: u64,
     },
+    /// Show statistics of a producer in the RTC shape
+    RtcStats(RtcStats),
     /// Close a producer and its consumers
     Close {
         /// The producer's id
@@ -194,6 +197,7 @@ impl Command {
                 }
                 output.table(&stats_table(&[client.read(answer)?]), "no streams received")
             }
+            Self::RtcStats(stats) => stats.run("producers", client, output).await,
             Self::Close { producer, app_data } => {
                 let answer = client.close(&format!("/producers/{producer}"), app_data).await?;
                 output.done(&answer, format_args!("producer {producer} closed"))

@@ -1,10 +1,14 @@
 //! `weir ctl room`.
 
+use std::net::SocketAddr;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use weir::http::{RoomStats, RoomView};
+use weir::RtpCapabilities;
+use weir::http::{RoomStats, RoomView, StreamerView};
 
 use super::client::{Client, Failure};
+use super::events::follow_live;
 use super::output::Output;
 use super::table::{Cell, Table};
 use super::{parse_json, producer, transport};
@@ -22,6 +26,7 @@ impl List {
         let mut table = Table::new([
             ">ROOM",
             ">WORKER",
+            ">PEERS",
             ">TRANSPORTS",
             ">PRODUCERS",
             ">CONSUMERS",
@@ -32,6 +37,7 @@ impl List {
             table.row([
                 room.id.0.into(),
                 room.worker.0.into(),
+                room.peers.into(),
                 room.transports.into(),
                 room.producers.into(),
                 room.consumers.into(),
@@ -71,6 +77,30 @@ pub(super) enum Command {
         /// The room's id
         room: u64,
     },
+    /// Show what a room's peers may send and receive
+    Capabilities {
+        /// The room's id
+        room: u64,
+    },
+    /// Stream a producer to an address
+    Stream {
+        /// The room's id
+        room: u64,
+        /// The producer's id
+        producer: u64,
+        /// Where to, as IP:PORT
+        remote: SocketAddr,
+    },
+    /// Follow who is speaking, until the room closes
+    Speakers {
+        /// The room's id
+        room: u64,
+    },
+    /// Follow how loud a room is, twice a second, until it closes
+    Levels {
+        /// The room's id
+        room: u64,
+    },
     /// Close a room with everything in it
     Close {
         /// The room's id
@@ -106,6 +136,7 @@ impl Command {
                 output.pairs(&[
                     ("room", room.id.0.into()),
                     ("worker", room.worker.0.into()),
+                    ("peers", room.peers.into()),
                     ("transports", room.transports.into()),
                     ("producers", room.producers.into()),
                     ("consumers", room.consumers.into()),
@@ -114,11 +145,64 @@ impl Command {
             }
             Self::Stats { room } => stats(client, output, room).await,
             Self::Dump { room } => output.json(&client.get::<Value>(&format!("/rooms/{room}/dump")).await?),
+            Self::Capabilities { room } => capabilities(client, output, room).await,
+            Self::Stream { room, producer, remote } => {
+                let body = json!({"producer": producer, "remoteIp": remote.ip(), "remotePort": remote.port()});
+                let answer = client.post(&format!("/rooms/{room}/rtp-streamers"), &body).await?;
+                let streamer: StreamerView = client.read(answer.clone())?;
+                output.done(
+                    &answer,
+                    format_args!("producer {producer} goes to {remote} on {}", streamer.transport),
+                )
+            }
+            Self::Speakers { room } => {
+                follow_live(client, output, &format!("/rooms/{room}/active-speaker"), speaker).await
+            }
+            Self::Levels { room } => follow_live(client, output, &format!("/rooms/{room}/audio-levels"), levels).await,
             Self::Close { room, app_data } => {
                 let answer = client.close(&format!("/rooms/{room}"), app_data).await?;
                 output.done(&answer, format_args!("room {room} closed"))
             }
         }
+    }
+}
+
+async fn capabilities(client: &mut Client, output: &Output, room: u64) -> Result<(), Failure> {
+    let answer: Value = client.get(&format!("/rooms/{room}/rtp-capabilities")).await?;
+    if output.is_json() {
+        return output.json(&answer);
+    }
+    let capabilities: RtpCapabilities = client.read(answer)?;
+    let mut table = Table::new(["KIND", "CODEC", ">PAYLOAD TYPE", ">CLOCK RATE"]);
+    for codec in &capabilities.codecs {
+        table.row([
+            codec.kind.into(),
+            (&codec.name).into(),
+            Cell::or_none(codec.preferred_payload_type),
+            codec.clock_rate.into(),
+        ]);
+    }
+    output.table(&table, "no codecs")
+}
+
+/// `alice (producer 3)`
+fn speaker(told: &Value) -> String {
+    match (told["peer"].as_str(), told["producer"].as_u64()) {
+        (_, None) => "nobody".to_owned(),
+        (Some(peer), Some(producer)) => format!("{peer} (producer {producer})"),
+        (None, Some(producer)) => format!("producer {producer}"),
+    }
+}
+
+/// `producer 3 -30 dBov, producer 5 -62 dBov`
+fn levels(told: &Value) -> String {
+    let told = told.as_array().into_iter().flatten();
+    let levels: Vec<String> = told
+        .map(|level| format!("producer {} {} dBov", level["producer"], level["levelDbov"]))
+        .collect();
+    match levels.is_empty() {
+        true => "silence".to_owned(),
+        false => levels.join(", "),
     }
 }
 

@@ -12,6 +12,7 @@ use weir_channel::message::Remote;
 use super::client::{Client, Failure};
 use super::output::Output;
 use super::parse_json;
+use super::rtc_stats::RtcStats;
 use super::table::{Cell, Table, Tone};
 use super::units::bytes;
 
@@ -67,6 +68,30 @@ pub(super) enum Command {
     },
     /// Show the counters of a transport
     Stats {
+        /// The transport's id
+        transport: u64,
+    },
+    /// Show statistics of a transport in the RTC shape
+    RtcStats(RtcStats),
+    /// Limit what the transport's senders send
+    MaxBitrate {
+        /// The transport's id
+        transport: u64,
+        /// In bits per second, 10000 at least; without it the limit is taken away
+        bitrate: Option<u64>,
+    },
+    /// Send copies of the transport's packets elsewhere
+    Mirror {
+        /// The transport's id
+        transport: u64,
+        /// Where to, as IP:PORT
+        remote: SocketAddr,
+        /// The local address to send them from
+        #[arg(long, value_name = "IP")]
+        local_ip: Option<IpAddr>,
+    },
+    /// End that
+    StopMirror {
         /// The transport's id
         transport: u64,
     },
@@ -151,6 +176,35 @@ impl Command {
                     return output.json(&answer);
                 }
                 output.table(&stats_table(&[client.read(answer)?]), "no counters")
+            }
+            Self::RtcStats(stats) => stats.run("transports", client, output).await,
+            Self::MaxBitrate { transport, bitrate } => {
+                let body = json!({"bitrateBps": bitrate});
+                let target = format!("/transports/{transport}/max-bitrate");
+                let answer = client.send(Method::PUT, &target, Some(&body)).await?;
+                let line = match bitrate {
+                    Some(bitrate) => format!("transport {transport} asks its senders for at most {bitrate} bit/s"),
+                    None => format!("transport {transport} limits nobody"),
+                };
+                output.done(&answer, line)
+            }
+            Self::Mirror {
+                transport,
+                remote,
+                local_ip,
+            } => {
+                let mut body = json!({"remoteIp": remote.ip(), "remotePort": remote.port()});
+                if let Some(local_ip) = local_ip {
+                    body["localIp"] = json!(local_ip);
+                }
+                let target = format!("/transports/{transport}/mirroring");
+                let answer = client.send(Method::PUT, &target, Some(&body)).await?;
+                output.done(&answer, format_args!("copies of transport {transport} go to {remote}"))
+            }
+            Self::StopMirror { transport } => {
+                let target = format!("/transports/{transport}/mirroring");
+                let answer = client.send(Method::DELETE, &target, None).await?;
+                output.done(&answer, format_args!("transport {transport} is not copied"))
             }
             Self::Close { transport, app_data } => {
                 let answer = client.close(&format!("/transports/{transport}"), app_data).await?;

@@ -1,0 +1,200 @@
+//! `weir ctl peer`.
+
+use axum::http::Method;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use weir::http::{PeerListing, PeerView, TransportView};
+
+use super::client::{Client, Failure};
+use super::output::Output;
+use super::parse_json;
+use super::table::{Cell, Table};
+
+/// `weir ctl peers`
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// The room's id
+    room: u64,
+}
+
+impl List {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let mut peers: Vec<PeerView> = Vec::new();
+        loop {
+            let after = peers.last().map(|last| format!("&after={}", encoded(&last.name)));
+            let target = format!("/rooms/{}/peers?limit=1000{}", self.room, after.unwrap_or_default());
+            let part: PeerListing = client.get(&target).await?;
+            peers.extend(part.items);
+            if part.next.is_none() {
+                break;
+            }
+        }
+        if output.is_json() {
+            return output.json(&peers);
+        }
+        let mut table = Table::new([
+            "PEER",
+            ">ROOM",
+            "ROLE",
+            ">TRANSPORTS",
+            ">PRODUCERS",
+            ">CONSUMERS",
+            "APP DATA",
+        ]);
+        for peer in peers {
+            table.row([
+                (&peer.name).into(),
+                peer.room.0.into(),
+                role(&peer).into(),
+                peer.transports.into(),
+                peer.producers.into(),
+                peer.consumers.into(),
+                Cell::app_data(&peer.app_data),
+            ]);
+        }
+        output.table(&table, "no peers")
+    }
+}
+
+/// A peer, by its room and its name.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// The room's id
+    room: u64,
+    /// The peer's name
+    name: String,
+}
+
+impl Which {
+    fn target(&self, rest: &str) -> String {
+        format!("/rooms/{}/peers/{}{rest}", self.room, encoded(&self.name))
+    }
+}
+
+/// `weir ctl peer …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List a room's peers
+    List(List),
+    /// Let a peer in that can receive all that the room has
+    Create {
+        #[command(flatten)]
+        which: Which,
+        /// Let it receive without the others hearing of it
+        #[arg(long)]
+        spy: bool,
+        /// Anything to attach to it, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+    /// Show a peer
+    Show(Which),
+    /// Make a transport of a peer's that learns its remote address from the first packet
+    Transport {
+        #[command(flatten)]
+        which: Which,
+        /// What its client wants it for
+        #[arg(long, value_parser = ["send", "recv"])]
+        direction: Option<String>,
+    },
+    /// Attach something else to a peer
+    AppData {
+        #[command(flatten)]
+        which: Which,
+        /// What, as JSON
+        #[arg(value_name = "JSON", value_parser = parse_json)]
+        app_data: Value,
+    },
+    /// Print all that is known of a peer, as JSON
+    Dump(Which),
+    /// Close a peer with everything that is its own
+    Close {
+        #[command(flatten)]
+        which: Which,
+        /// Anything to tell with the event, as JSON
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
+        app_data: Option<Value>,
+    },
+}
+
+impl Command {
+    pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.run(client, output).await,
+            Self::Create { which, spy, app_data } => {
+                let capabilities: Value = client.get(&format!("/rooms/{}/rtp-capabilities", which.room)).await?;
+                let mut body = json!({"name": which.name, "rtpCapabilities": capabilities, "spy": spy});
+                if let Some(app_data) = app_data {
+                    body["appData"] = app_data;
+                }
+                let answer = client.post(&format!("/rooms/{}/peers", which.room), &body).await?;
+                output.done(&answer, format_args!("peer {} is in room {}", which.name, which.room))
+            }
+            Self::Show(which) => {
+                let answer: Value = client.get(&which.target("")).await?;
+                if output.is_json() {
+                    return output.json(&answer);
+                }
+                let peer: PeerView = client.read(answer)?;
+                output.pairs(&[
+                    ("peer", (&peer.name).into()),
+                    ("room", peer.room.0.into()),
+                    ("role", role(&peer).into()),
+                    ("transports", peer.transports.into()),
+                    ("producers", peer.producers.into()),
+                    ("consumers", peer.consumers.into()),
+                    ("receives", receives(&peer)),
+                    ("app data", Cell::app_data(&peer.app_data)),
+                ])
+            }
+            Self::Transport { which, direction } => {
+                let body = json!({"comedia": true, "direction": direction});
+                let answer = client.post(&which.target("/transports"), &body).await?;
+                let transport: TransportView = client.read(answer.clone())?;
+                let tuple = &transport.tuple;
+                let line = format!(
+                    "{} of {} opened at {}:{}",
+                    transport.id, which.name, tuple.local_ip, tuple.local_port
+                );
+                output.done(&answer, line)
+            }
+            Self::AppData { which, app_data } => {
+                let body = json!({"appData": app_data});
+                let answer = client
+                    .send(Method::PUT, &which.target("/app-data"), Some(&body))
+                    .await?;
+                output.done(&answer, format_args!("peer {} has other app data now", which.name))
+            }
+            Self::Dump(which) => output.json(&client.get::<Value>(&which.target("/dump")).await?),
+            Self::Close { which, app_data } => {
+                let answer = client.close(&which.target(""), app_data).await?;
+                output.done(&answer, format_args!("peer {} closed", which.name))
+            }
+        }
+    }
+}
+
+fn role(peer: &PeerView) -> &'static str {
+    if peer.spy { "spy" } else { "peer" }
+}
+
+fn receives(peer: &PeerView) -> Cell {
+    let codecs = peer
+        .rtp_capabilities
+        .iter()
+        .flat_map(|capabilities| &capabilities.codecs);
+    let names: Vec<&str> = codecs.map(|codec| codec.name.as_str()).collect();
+    names.join(", ").into()
+}
+
+/// A name as it is written in a path or a query (RFC 3986 §2.3).
+fn encoded(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out += &format!("%{byte:02X}"),
+        }
+    }
+    out
+}

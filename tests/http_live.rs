@@ -1,0 +1,124 @@
+//! Streams over HTTP of what changes all the time: they begin, they tell, and they end with what they tell of.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod control;
+
+use axum::http::Response;
+use control::{Control, camera, settings, soon};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use weir::http::{ControlOptions, Limits};
+
+/// A stream that is being read.
+struct Live {
+    body: Incoming,
+    text: String,
+}
+
+impl Live {
+    fn new(response: Response<Incoming>) -> Self {
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self {
+            body: response.into_body(),
+            text: String::new(),
+        }
+    }
+
+    /// The data of the next event with this name; `None` at the stream's end.
+    async fn next(&mut self, name: &str) -> Option<Value> {
+        loop {
+            while let Some((block, rest)) = self.text.split_once("\n\n") {
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.text = rest;
+                if block.lines().any(|line| line.strip_prefix("event: ") == Some(name)) {
+                    let data = block.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+                    return Some(serde_json::from_str(data).unwrap());
+                }
+            }
+            let frame = soon("the stream", self.body.frame()).await?.unwrap();
+            self.text += std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn statistics_are_told_again_and_again_until_the_thing_is_closed() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let room = client.room().await;
+    let transport = client.transport(room).await;
+    let producer = client.camera(transport).await;
+    let target = format!("/producers/{producer}/rtc-stats/stream?intervalMs=1");
+    let mut live = Live::new(control.client().await.begin("GET", &target, &[], "").await);
+    for _ in 0..2 {
+        let stats = live.next("stats").await.unwrap();
+        assert_eq!(stats.as_array().unwrap().len(), 3, "a stream each: {stats}");
+        assert_eq!(stats[0]["type"], "inbound-rtp");
+    }
+    client.delete(&format!("/producers/{producer}")).await.expect(200);
+    assert_eq!(live.next("stats").await, None);
+    client
+        .get("/producers/77/rtc-stats/stream")
+        .await
+        .refuses(404, "notFound", "77");
+    client
+        .get("/transports/1/rtc-stats/stream?every=1")
+        .await
+        .refuses(400, "invalidQuery", "every");
+    control.close().await;
+}
+
+#[tokio::test]
+async fn levels_and_speakers_end_with_the_room() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let room = client.room().await;
+    let mut levels = Live::new(
+        control
+            .client()
+            .await
+            .begin("GET", &format!("/rooms/{room}/audio-levels"), &[], "")
+            .await,
+    );
+    let mut speakers = Live::new(
+        control
+            .client()
+            .await
+            .begin("GET", &format!("/rooms/{room}/active-speaker"), &[], "")
+            .await,
+    );
+    assert_eq!(levels.next("audioLevels").await, Some(json!([])), "nobody is there");
+    client.delete(&format!("/rooms/{room}")).await.expect(200);
+    while levels.next("audioLevels").await.is_some() {}
+    assert_eq!(speakers.next("activeSpeakerChange").await, None);
+    control.close().await;
+}
+
+#[tokio::test]
+async fn streams_are_counted_and_their_places_given_back() {
+    let options = ControlOptions {
+        followers: 1,
+        ..ControlOptions::default()
+    };
+    let control = Control::start_with(settings(1), Limits::default(), options).await;
+    let mut client = control.client().await;
+    let room = client.room().await;
+    let transport = client.transport(room).await;
+    client
+        .post(&format!("/transports/{transport}/producers"), camera())
+        .await
+        .expect(201);
+    let target = format!("/transports/{transport}/rtc-stats/stream");
+    let mut live = Live::new(control.client().await.begin("GET", &target, &[], "").await);
+    for other in [target.as_str(), "/events", &format!("/rooms/{room}/active-speaker")] {
+        client.get(other).await.refuses(503, "tooManyStreams", "already");
+    }
+    client.delete(&format!("/transports/{transport}")).await.expect(200);
+    while live.next("stats").await.is_some() {}
+    let next = control.client().await.begin("GET", "/events", &[], "").await;
+    assert_eq!(next.status(), 200);
+    control.close().await;
+}
