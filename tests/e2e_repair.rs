@@ -28,6 +28,9 @@ const AUDIO: u8 = 111;
 const VIDEO_OUT: u8 = 101;
 const VIDEO_OUT_RTX: u8 = 102;
 
+/// What is sent in each case.
+const FRAMES: usize = 180;
+
 /// One network on each side of Weir.
 struct Case {
     name: &'static str,
@@ -181,15 +184,16 @@ fn picture(ssrc: u32, rtx: bool) -> RtpParameters {
     parameters
 }
 
-/// A GStreamer sender of pictures on a network: RTP with RTX, RTCP with what comes back.
+/// A GStreamer sender of pictures on a network: RTP with RTX, RTCP with what comes back. It prints a line for each frame,
+/// and goes on answering when it has sent the last.
 fn send_picture(directory: &Path, network: &Network, port: u16, ssrc: u32) -> Program {
     let (rtp, rtcp, own_rtcp, rtx_ssrc) = (network.rtp_port, network.rtcp_port, port + 1, ssrc + 1);
     gstreamer(
         directory,
-        "-q",
+        "-v",
         &format!(
             "rtpbin name=s rtp-profile=avpf
-             filesrc location=video.mkv ! matroskademux ! identity sync=true !
+             filesrc location=video.mkv ! matroskademux ! identity name=frames sync=true silent=false !
              rtpvp8pay pt={VIDEO} ssrc={ssrc} mtu=1200 picture-id-mode=15-bit !
              application/x-rtp,rtcp-fb-nack=true,rtcp-fb-nack-pli=true !
              rtprtxsend max-size-packets=0 max-size-time=3000 payload-type-map=application/x-rtp-pt-map,{VIDEO}=(uint){VIDEO_RTX}
@@ -223,8 +227,14 @@ fn receive_picture(directory: &Path, network: &Network, port: u16, ssrc: u32) ->
     )
 }
 
-fn is_packet(line: &str) -> bool {
-    line.contains("GstIdentity:out: last-message = chain")
+/// Waits for so many lines that tell of a buffer going through the element `name`.
+async fn passed(program: &mut Program, name: &str, count: usize) {
+    let what = format!("GstIdentity:{name}: last-message = chain");
+    let mut seen = 0;
+    while seen < count {
+        let line = program.next_line().await;
+        seen += usize::from(line.expect("a program ends only when it is told to").contains(&what));
+    }
 }
 
 async fn run(directory: &Path, stage: &Stage, index: usize, case: &Case) {
@@ -248,15 +258,12 @@ async fn run(directory: &Path, stage: &Stage, index: usize, case: &Case) {
     bound(receiver_port).await;
     bound(receiver_port + 1).await;
 
-    send_picture(directory, &inbound, sender_port, ssrc).output().await;
+    let mut sender = send_picture(directory, &inbound, sender_port, ssrc);
+    passed(&mut sender, "frames", FRAMES).await;
     let sent = inbound.seen().into_weir[&ssrc].len();
     assert!(sent > 800, "{name}: a sender of {sent} packets proves little");
     let least = (sent as f64 * case.share).ceil() as usize;
-    let mut received = 0;
-    while received < least {
-        let line = receiver.next_line().await;
-        received += usize::from(is_packet(&line.expect("a receiver ends only when it is told to")));
-    }
+    passed(&mut receiver, "out", least).await;
 
     let (from_sender, to_receiver) = (inbound.seen(), outbound.seen());
     assert!(

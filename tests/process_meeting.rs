@@ -22,10 +22,10 @@ struct Held {
 impl Held {
     async fn by(server: &Server) -> Self {
         let worker = &server.workers()[0];
-        let stats = soon(server.worker_stats(worker.id)).await.unwrap();
+        let stats = soon(server.worker_stats(worker.id)).await.expect("counters");
         Self {
             supervisor_descriptors: descriptors(std::process::id()).len(),
-            worker_descriptors: descriptors(worker.pid.unwrap()).len(),
+            worker_descriptors: descriptors(worker.pid.expect("it runs")).len(),
             rooms: stats.rooms,
             transports: stats.transports,
             producers: stats.producers,
@@ -35,28 +35,33 @@ impl Held {
 }
 
 async fn meetings(rounds: usize, peers: u32) {
-    let server = soon(Server::start(settings(1))).await.unwrap();
+    let server = soon(Server::start(settings(1))).await.expect("the server starts");
     let mut held = Vec::new();
     let mut resident = Vec::new();
     for round in 0..rounds {
-        let room = soon(server.create_room(RoomOptions::default())).await.unwrap();
-        let (members, consumers) = soon(meeting::convene(&room, peers)).await.unwrap();
+        let room = soon(server.create_room(RoomOptions::default())).await.expect("a room");
+        let (members, consumers) = soon(meeting::convene(&room, peers)).await.expect("a meeting");
         assert_eq!(consumers, 2 * (peers * (peers - 1)) as usize);
         let worker = server.workers()[0].id;
-        let stats = soon(server.worker_stats(worker)).await.unwrap();
+        let stats = soon(server.worker_stats(worker)).await.expect("counters");
         assert_eq!(
             (stats.transports, stats.producers, stats.consumers),
             (2 * u64::from(peers), 2 * u64::from(peers), consumers as u64)
         );
         // Some meetings end because everybody leaves, some because the room is closed.
         if round % 2 == 0 {
-            soon(meeting::adjourn(members)).await.unwrap();
+            soon(meeting::adjourn(members)).await.expect("they leave");
             assert!(room.peers().is_empty());
         }
-        soon(room.close(serde_json::Value::Null)).await.unwrap();
+        soon(room.close(serde_json::Value::Null)).await.expect("it closes");
         assert!(server.rooms().is_empty());
         held.push(Held::by(&server).await);
-        resident.push(soon(server.worker_stats(worker)).await.unwrap().resident_bytes);
+        resident.push(
+            soon(server.worker_stats(worker))
+                .await
+                .expect("counters")
+                .resident_bytes,
+        );
     }
     // What the first meeting made the runtime and the allocators keep, the later ones use again.
     for (round, now) in held.iter().enumerate().skip(1) {
