@@ -132,7 +132,7 @@ pub struct SettingsFlags {
     #[arg(long, env = "WEIR_HTTP_TOKEN_FILE", value_name = "FILE")]
     pub http_token_file: Option<PathBuf>,
 
-    /// The origins whose pages may connect as clients of rooms, e.g. https://app.example; *: all [default: none]
+    /// The origins whose pages may connect as clients of rooms, e.g. `https://app.example`; `*`: all [default: none]
     #[arg(long, env = "WEIR_HTTP_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
     pub http_origins: Option<Vec<String>>,
 }

@@ -249,9 +249,11 @@ async fn peers_session(session: &mut Session) {
         .say("PUT", &format!("/transports/{sends}/max-bitrate"), Some(limit), 200)
         .await;
     assert_eq!(limited["maxBitrateBps"], 500_000);
-    session
-        .say("DELETE", &format!("/transports/{sends}/mirroring"), None, 400)
-        .await;
+    let mirror = json!({"remoteIp": "127.0.0.1", "remotePort": 5012, "recvRtcp": false});
+    let mirroring = format!("/transports/{sends}/mirroring");
+    session.say("PUT", &mirroring, Some(mirror.clone()), 200).await;
+    session.say("PUT", &mirroring, Some(mirror), 409).await;
+    session.say("DELETE", &mirroring, None, 200).await;
     session.say("GET", &format!("{peers}/bob/dump"), None, 200).await;
     session.say("GET", &format!("{peers}/bob"), None, 200).await;
     session.say("DELETE", &format!("{peers}/bob"), None, 200).await;
@@ -271,8 +273,6 @@ async fn answers_are_as_described_and_every_route_is_tried() {
     untried.retain(|(_, path)| {
         session.document["paths"][path]["get"]["responses"]["200"]["content"]["text/event-stream"].is_null()
     });
-    // The worker does not mirror yet; the supervisor's side is tested where it is.
-    untried.retain(|(method, path)| (method.as_str(), path.as_str()) != ("put", "/transports/{id}/mirroring"));
     assert!(untried.is_empty(), "add to the session: {untried:?}");
     control.close().await;
 }
