@@ -35,7 +35,7 @@ const FRAMES: usize = 180;
 struct Case {
     name: &'static str,
     faults: Faults,
-    /// Whether repairs travel as RTX (RFC 4588), or as the packets once more.
+    /// Whether the receiver is sent RTX (RFC 4588), or the packets once more. GStreamer's sender always sends RTX.
     rtx: bool,
     /// The share of the sender's packets that must come out of the receiver's jitter buffer.
     share: f64,
@@ -242,7 +242,7 @@ async fn run(directory: &Path, stage: &Stage, index: usize, case: &Case) {
     let (sender_port, receiver_port) = (free_port_pair(), free_port_pair());
     let inbound = Network::start(sender_port, case.faults, seed).await;
     let outbound = Network::start(receiver_port, case.faults, seed + 100).await;
-    let producer = stage.produce(&inbound, picture(ssrc, case.rtx)).await;
+    let producer = stage.produce(&inbound, picture(ssrc, true)).await;
     let mut payload_types = vec![(VIDEO, VIDEO_OUT)];
     if case.rtx {
         payload_types.push((VIDEO_RTX, VIDEO_OUT_RTX));
