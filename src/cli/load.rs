@@ -40,7 +40,8 @@ pub(super) struct LoadArgs {
     /// Packets per train
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=54))]
     burst: u32,
-    /// Packets per second sent by all producers together; without it the maximum is looked for
+    /// Packets per second that all producers together send into Weir (what leaves is this times the consumers of
+    /// each); without it the maximum is looked for
     #[arg(long, value_name = "PPS")]
     rate: Option<f64>,
     /// Share of the consumers that are paused, 0 to 1

@@ -15,7 +15,9 @@ use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
 use weir_worker::net::scheduling;
 use weir_worker::net::send::{KernelSend, SendBackend};
 use weir_worker::net::sockets::{Side, drop_count};
+use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::sink::{Port, TransportIx};
+use weir_worker::rtp::packet::{Kind, classify};
 
 use super::cpu;
 use super::traffic::{Schedule, TrainWriter};
@@ -23,7 +25,7 @@ use super::traffic::{Schedule, TrainWriter};
 /// How long after a slice what was sent in it may still arrive: longer, and a backlog that grows would go unnoticed.
 const SETTLE: Duration = Duration::from_millis(30);
 
-/// Silence after which nothing more is expected.
+/// Silence of the media after which nothing more is expected.
 const QUIET: Duration = Duration::from_millis(20);
 
 /// Events looked at between two looks at the schedule.
@@ -229,7 +231,7 @@ impl State {
         }
     }
 
-    /// Takes what has come to some of the receivers; says how much.
+    /// Takes what has come to some of the receivers; says how many packets of media were in it.
     fn receive(&mut self) -> anyhow::Result<u64> {
         self.poller.wait(Some(Duration::ZERO), &mut self.ready)?;
         let mut packets = 0;
@@ -245,7 +247,7 @@ impl State {
             packets += received
                 .datagrams
                 .iter()
-                .map(weir_worker::relay::datagram::Datagram::packets)
+                .map(|datagram| media_packets(received.bytes, datagram))
                 .sum::<u64>();
         }
         self.received += packets;
@@ -258,5 +260,38 @@ impl State {
             .iter()
             .map(|receiver| u64::from(drop_count(receiver.as_fd())))
             .sum()
+    }
+}
+
+/// The RTP packets of a datagram or a train. A thousand receivers get a thousand sender reports each second, which are
+/// nothing that was lost or is waited for.
+fn media_packets(bytes: &[u8], datagram: &Datagram) -> u64 {
+    bytes[datagram.range()]
+        .chunks(datagram.segment.max(1) as usize)
+        .filter(|packet| classify(packet) == Kind::Rtp)
+        .count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+
+    #[test]
+    fn reports_are_no_media() {
+        let train = |bytes: &[u8], segment| Datagram {
+            start: 0,
+            len: bytes.len() as u32,
+            segment,
+            source: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
+        };
+        let media = [128, 96, 0, 1, 128, 96, 0, 2, 128, 96];
+        assert_eq!(media_packets(&media, &train(&media, 4)), 3);
+        let report = [128, 200, 0, 6];
+        assert_eq!(media_packets(&report, &train(&report, 4)), 0);
+        // The kernel joins a shorter last packet to a train, whatever it is.
+        let joined = [128, 96, 0, 1, 128, 96, 0, 2, 128, 200];
+        assert_eq!(media_packets(&joined, &train(&joined, 4)), 2);
     }
 }
