@@ -12,3 +12,4 @@ pub mod process;
 pub mod relay;
 pub mod rtp;
 pub mod time;
+pub mod webrtc;

@@ -1,0 +1,551 @@
+//! One DTLS session: when it starts, whom it believes, and how it ends.
+//!
+//! ```text
+//!     new ──▶ connecting ──▶ connected ──▶ closed
+//!                  └────────────┴──▶ failed
+//! ```
+//!
+//! It starts when ICE has a tuple. If the peer's parameters are not known by then, we wait as the server; a handshake may
+//! even end before they are known, and then its keys stay here until the certificate has been compared.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dimpl::{Dtls, Output};
+use thiserror::Error;
+
+use crate::time::Time;
+
+use super::Role;
+use super::certificate::{self, Certificate};
+use super::clock::Clock;
+use super::fingerprint::{Expected, Fingerprint, Unusable};
+use super::keys::{SrtpKeys, SrtpProfile};
+
+/// A handshake that takes longer has failed.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A flight that is not answered is sent again after this, then after twice as long, and so on. Peers in the same
+/// continent answer in time; the second that TLS over TCP was made with would be heard as a second of silence.
+const RETRANSMISSION_TIME: Duration = Duration::from_millis(200);
+
+/// Enough for [`HANDSHAKE_TIME_MAX`] to be what ends a handshake, even if duplicates of the peer ask for more.
+const RETRANSMISSIONS_MAX: usize = 24;
+
+/// The longest datagram of a handshake that we send: what fits through any path that carries media.
+const MTU_BYTES: usize = 1_200;
+
+/// The longest datagram that is taken. A peer sends no longer ones than its own MTU; certificates that need more come in
+/// fragments.
+const DATAGRAM_BYTES_MAX: usize = 4_096;
+
+/// Datagrams that are kept until those before them arrive: what 30 × 4,096 bytes bound.
+const DATAGRAMS_HELD_MAX: usize = 30;
+
+/// The longest certificate that is looked at, in bytes.
+const CERTIFICATE_BYTES_MAX: usize = 16_384;
+
+/// Timers that lie further ahead are the library's way to say that there is none.
+const TIMER_MAX: Duration = Duration::from_secs(3_600);
+
+/// How far it got.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum State {
+    /// It has not started.
+    New,
+    /// The handshake goes on, or has ended and the peer's fingerprint is not known yet.
+    Connecting,
+    /// The peer is who the signalling says, and media may flow.
+    Connected,
+    /// It cannot become, or is no longer, connected.
+    Failed,
+    /// One side said goodbye.
+    Closed,
+}
+
+/// Why a session failed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Failure {
+    /// The peer's certificate is not the announced one.
+    Fingerprint,
+    /// The peer and we have no way to protect media in common.
+    NoSrtpProfile,
+    /// It took longer than [`HANDSHAKE_TIME_MAX`].
+    Timeout,
+    /// The peer refused, with this alert (RFC 5246 §7.2).
+    Alert(u8),
+    /// The peer broke the protocol, or offered nothing that we have: RSA certificates only, for instance.
+    Protocol,
+}
+
+/// What a connected session gives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Established {
+    /// For SRTP and SRTCP.
+    pub keys: SrtpKeys,
+    /// The peer's certificate in PEM.
+    pub remote_certificate: String,
+}
+
+/// What changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// It started.
+    Connecting,
+    /// The peer is who the signalling says.
+    Connected(Box<Established>),
+    /// It failed.
+    Failed(Failure),
+    /// One side said goodbye.
+    Closed,
+}
+
+/// The role that the signalling gives the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum RemoteRole {
+    /// Either (`setup:actpass`): then we are the server, and choose how media is protected.
+    #[default]
+    Auto,
+    /// It begins (`setup:active`).
+    Client,
+    /// It waits (`setup:passive`).
+    Server,
+}
+
+/// What the signalling says of the peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RemoteParameters {
+    /// Who begins.
+    pub role: RemoteRole,
+    /// Of its certificate.
+    pub fingerprints: Vec<Fingerprint>,
+}
+
+/// Why what the signalling says of the peer is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum RefusedParameters {
+    /// They cannot tell whose certificate it is.
+    #[error(transparent)]
+    Fingerprints(#[from] Unusable),
+    /// They have been given before.
+    #[error("the remote DTLS parameters are set already")]
+    AlreadySet,
+    /// The session has failed or is closed.
+    #[error("the DTLS session has ended")]
+    Ended,
+}
+
+/// Which protocol versions are spoken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum Versions {
+    /// DTLS 1.2 alone, which all peers speak.
+    #[default]
+    Dtls12,
+    /// DTLS 1.3 with those who offer it, else 1.2.
+    Dtls12And13,
+}
+
+/// What can be chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Which protocol versions are spoken.
+    pub versions: Versions,
+    /// As the server, answer a first message with a cookie only (RFC 6347 §4.2.1). It costs a round trip, and proves that
+    /// the address that a check came from receives what is sent there, before more than that is sent.
+    pub cookies: bool,
+    /// Believe a certificate that only a SHA-1 or SHA-224 fingerprint was announced for.
+    pub weak_fingerprints: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            versions: Versions::default(),
+            cookies: true,
+            weak_fingerprints: false,
+        }
+    }
+}
+
+/// What all sessions of a worker share.
+pub struct Context {
+    config: Arc<dimpl::Config>,
+    certificate: Certificate,
+    clock: Clock,
+    settings: Settings,
+}
+
+impl Context {
+    /// For sessions with this certificate.
+    pub fn new(certificate: Certificate, clock: Clock, settings: Settings) -> Self {
+        #[expect(clippy::expect_used, reason = "constants that the library accepts, as the tests show")]
+        let config = dimpl::Config::builder()
+            .mtu(MTU_BYTES)
+            .max_queue_rx(DATAGRAMS_HELD_MAX)
+            .use_server_cookie(settings.cookies)
+            .flight_start_rto(RETRANSMISSION_TIME)
+            .flight_retries(RETRANSMISSIONS_MAX)
+            .handshake_timeout(HANDSHAKE_TIME_MAX)
+            .build()
+            .expect("the configuration is one that the library knows");
+        Self {
+            config: Arc::new(config),
+            certificate,
+            clock,
+            settings,
+        }
+    }
+
+    /// Our certificate.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    fn engine(&self, now: Time, role: Role) -> Box<Dtls> {
+        let (config, certificate) = (Arc::clone(&self.config), self.certificate.to_library());
+        let now = self.clock.instant(now);
+        let mut engine = match self.settings.versions {
+            Versions::Dtls12 => Dtls::new_12(config, certificate, now),
+            Versions::Dtls12And13 => Dtls::new_auto(config, certificate, now),
+        };
+        engine.set_active(role == Role::Client);
+        Box::new(engine)
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Context")
+            .field("certificate", &self.certificate)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a session's datagrams go.
+pub type Wire<'a> = &'a mut dyn FnMut(&[u8]);
+
+/// One DTLS session.
+///
+/// Invariant: keys leave it only in [`Event::Connected`], once, and only after the peer's certificate was found to have
+/// an announced fingerprint and the peer has proven to own that certificate.
+#[derive(Debug)]
+pub struct Session {
+    context: Arc<Context>,
+    state: State,
+    /// Ours, when it is decided.
+    role: Option<Role>,
+    expected: Option<Expected>,
+    engine: Option<Box<Dtls>>,
+    /// The peer's certificate in DER.
+    peer: Option<Vec<u8>>,
+    /// Of a handshake that has ended while the peer's fingerprint is not known yet.
+    keys: Option<SrtpKeys>,
+    finished: bool,
+    timeout: Option<Time>,
+    events: VecDeque<Event>,
+}
+
+impl Session {
+    /// A session that has not started.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            state: State::New,
+            role: None,
+            expected: None,
+            engine: None,
+            peer: None,
+            keys: None,
+            finished: false,
+            timeout: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// How far it got.
+    #[inline]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Our role, when it is decided.
+    pub fn role(&self) -> Option<Role> {
+        self.role
+    }
+
+    /// What all sessions share.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Starts, now that datagrams can be exchanged. Later calls change nothing.
+    pub fn start(&mut self, now: Time, send: Wire<'_>) {
+        if self.state == State::New {
+            self.state = State::Connecting;
+            self.events.push_back(Event::Connecting);
+            self.start_engine(now, send);
+        }
+    }
+
+    fn start_engine(&mut self, now: Time, send: Wire<'_>) {
+        self.engine = Some(self.context.engine(now, self.role.unwrap_or(Role::Server)));
+        self.handle_time(now, send);
+    }
+
+    /// Takes what the signalling says of the peer, once, and says which role is ours.
+    ///
+    /// # Errors
+    ///
+    /// See [`RefusedParameters`]; nothing has changed then.
+    pub fn set_remote(
+        &mut self,
+        now: Time,
+        parameters: &RemoteParameters,
+        send: Wire<'_>,
+    ) -> Result<Role, RefusedParameters> {
+        if matches!(self.state, State::Failed | State::Closed) {
+            return Err(RefusedParameters::Ended);
+        }
+        if self.expected.is_some() {
+            return Err(RefusedParameters::AlreadySet);
+        }
+        let weak_allowed = self.context.settings.weak_fingerprints;
+        self.expected = Some(Expected::new(&parameters.fingerprints, weak_allowed)?);
+        let role = match parameters.role {
+            RemoteRole::Server => Role::Client,
+            RemoteRole::Client | RemoteRole::Auto => Role::Server,
+        };
+        self.role = Some(role);
+        if self.engine.is_some() {
+            if role == Role::Client {
+                // We have waited as the server, for a peer that waits as well.
+                self.peer = None;
+                self.keys = None;
+                self.finished = false;
+                self.start_engine(now, send);
+            } else {
+                self.judge(send);
+            }
+        }
+        Ok(role)
+    }
+
+    /// Takes one datagram of the peer's. Whoever calls has made sure that it comes from where ICE says.
+    pub fn handle_datagram(&mut self, now: Time, datagram: &[u8], send: Wire<'_>) {
+        if datagram.len() > DATAGRAM_BYTES_MAX || self.state == State::Connected && !is_late(datagram) {
+            return;
+        }
+        if !self.advance(now, send) {
+            return;
+        }
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        if let Err(error) = engine.handle_packet(datagram) {
+            self.on_error(&error, send);
+        }
+        self.drain(now, send);
+    }
+
+    /// Sends again what was not answered, or gives up.
+    pub fn handle_timeout(&mut self, now: Time, send: Wire<'_>) {
+        if self.timeout.is_some_and(|timeout| timeout <= now) {
+            self.handle_time(now, send);
+        }
+    }
+
+    fn handle_time(&mut self, now: Time, send: Wire<'_>) {
+        if self.advance(now, send) {
+            self.drain(now, send);
+        }
+    }
+
+    /// Tells the library the time, which it must know before anything else. Says whether it still runs.
+    fn advance(&mut self, now: Time, send: Wire<'_>) -> bool {
+        let Some(engine) = &mut self.engine else {
+            return false;
+        };
+        if let Err(error) = engine.handle_timeout(self.context.clock.instant(now)) {
+            self.on_error(&error, send);
+        }
+        self.engine.is_some()
+    }
+
+    /// When [`Session::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.timeout
+    }
+
+    /// What changed, in the order in which it did.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Takes everything that the library has to give.
+    fn drain(&mut self, now: Time, send: Wire<'_>) {
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        let mut buffer = vec![0; 2 * MTU_BYTES];
+        let mut goodbye = false;
+        loop {
+            match engine.poll_output(&mut buffer) {
+                Output::Packet(datagram) => send(datagram),
+                Output::BufferTooSmall { needed } if needed <= CERTIFICATE_BYTES_MAX => buffer.resize(needed, 0),
+                Output::BufferTooSmall { .. } => return self.fail(Failure::Protocol, send),
+                Output::PeerCert(der) => {
+                    // Before anything is answered: a stranger gets no further.
+                    if self.expected.as_ref().is_some_and(|expected| !expected.matches(der)) {
+                        return self.fail(Failure::Fingerprint, send);
+                    }
+                    self.peer = Some(der.to_vec());
+                }
+                Output::Connected => self.finished = true,
+                Output::KeyingMaterial(material, profile) => {
+                    let local = if engine.is_active() { Role::Client } else { Role::Server };
+                    self.keys = profile_of(profile)
+                        .and_then(|profile| SrtpKeys::from_exported(profile, &material, local));
+                }
+                Output::CloseNotify => goodbye = true,
+                Output::Timeout(at) => {
+                    let at = self.context.clock.time(at);
+                    self.timeout = Some(at).filter(|at| *at < now + TIMER_MAX);
+                    break;
+                }
+                // Data channels are not for us.
+                Output::ApplicationData(_) => {}
+                _ => {}
+            }
+        }
+        self.judge(send);
+        if goodbye {
+            self.end(State::Closed, Event::Closed);
+        }
+    }
+
+    /// Whether a handshake that has ended makes the session connected.
+    fn judge(&mut self, send: Wire<'_>) {
+        if self.state != State::Connecting || !self.finished {
+            return;
+        }
+        let (Some(peer), Some(_)) = (&self.peer, &self.keys) else {
+            return self.fail(Failure::NoSrtpProfile, send);
+        };
+        let Some(expected) = &self.expected else {
+            return;
+        };
+        if !expected.matches(peer) {
+            return self.fail(Failure::Fingerprint, send);
+        }
+        if let Some(keys) = self.keys.take() {
+            let remote_certificate = certificate::to_pem(peer);
+            self.state = State::Connected;
+            self.events.push_back(Event::Connected(Box::new(Established {
+                keys,
+                remote_certificate,
+            })));
+        }
+    }
+
+    /// Every error of the library means that it is of no more use.
+    fn on_error(&mut self, error: &dimpl::Error, send: Wire<'_>) {
+        let failure = match error {
+            dimpl::Error::SecurityError(dimpl::SecurityError::FatalAlert { description }) => {
+                Failure::Alert(*description)
+            }
+            dimpl::Error::Timeout(_) => Failure::Timeout,
+            _ => Failure::Protocol,
+        };
+        if self.state == State::Connected && !matches!(failure, Failure::Alert(_)) {
+            // The media's keys are agreed on, and what is left of DTLS is a goodbye. Who confuses the library then, and that
+            // may be anybody who can write the peer's address into a datagram, takes no more than this away.
+            self.engine = None;
+            self.timeout = None;
+        } else {
+            self.fail(failure, send);
+        }
+    }
+
+    /// Gives up, and tells a peer that still listens, so that it need not wait for its own timeout.
+    fn fail(&mut self, failure: Failure, send: Wire<'_>) {
+        match (&mut self.engine, failure) {
+            (Some(engine), Failure::Fingerprint | Failure::NoSrtpProfile) if self.finished => {
+                if engine.close().is_ok() {
+                    flush(engine, send);
+                }
+            }
+            (Some(_), Failure::Fingerprint) => send(&BAD_CERTIFICATE),
+            // The library may have left an alert of its own.
+            (Some(engine), Failure::Protocol) => flush(engine, send),
+            _ => {}
+        }
+        self.end(State::Failed, Event::Failed(failure));
+    }
+
+    fn end(&mut self, state: State, event: Event) {
+        self.engine = None;
+        self.keys = None;
+        self.timeout = None;
+        if !matches!(self.state, State::Failed | State::Closed) {
+            self.state = state;
+            self.events.push_back(event);
+        }
+    }
+
+    /// Ends it, and says goodbye to a peer that it is connected to.
+    pub fn close(&mut self, now: Time, send: Wire<'_>) {
+        if self.state == State::Connected
+            && self.advance(now, send)
+            && let Some(engine) = &mut self.engine
+            && engine.close().is_ok()
+        {
+            flush(engine, send);
+        }
+        if self.state == State::Failed {
+            self.state = State::Closed;
+            self.events.push_back(Event::Closed);
+        }
+        self.end(State::Closed, Event::Closed);
+    }
+}
+
+/// A fatal alert, `bad_certificate` (RFC 5246 §7.2.2), in the clear as everything is before a handshake has ended. Its
+/// sequence number is one that no handshake reaches.
+const BAD_CERTIFICATE: [u8; 15] = [21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 2, 2, 42];
+
+/// Sends what the library has left to say.
+fn flush(engine: &mut Dtls, send: Wire<'_>) {
+    let mut buffer = vec![0; 2 * MTU_BYTES];
+    loop {
+        match engine.poll_output(&mut buffer) {
+            Output::Packet(datagram) => send(datagram),
+            Output::Timeout(_) | Output::BufferTooSmall { .. } => return,
+            _ => {}
+        }
+    }
+}
+
+/// Whether a datagram can still matter after the handshake: a protected record, or a peer's last flight once more, which
+/// asks for ours. Everything else in the clear is noise, and the library would keep some of it.
+fn is_late(datagram: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    let is_plain = matches!(datagram, [20..=31, 0xfe, _, 0, 0, ..]);
+    !is_plain || datagram[0] == HANDSHAKE
+}
+
+/// Our name of a profile; `None` for one that the library may learn some day.
+fn profile_of(profile: dimpl::SrtpProfile) -> Option<SrtpProfile> {
+    match profile {
+        dimpl::SrtpProfile::AEAD_AES_256_GCM => Some(SrtpProfile::AeadAes256Gcm),
+        dimpl::SrtpProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AeadAes128Gcm),
+        dimpl::SrtpProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmSha1_80),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! ICE (RFC 8445) as a server needs it: lite, controlled, one component, and host candidates only.
+//!
+//! A lite agent answers connectivity checks and starts none. Which of the peer's addresses is used, the peer decides, by
+//! checks that prove that it knows the password: nothing else selects a tuple, neither RTP nor DTLS.
+
+pub mod agent;
+pub mod candidate;
+pub mod credentials;
+pub mod tuple;
+
+pub use agent::{Agent, Checked, Event, Refusal, State};
+pub use candidate::{Candidate, Listener, Preferences, host_candidates};
+pub use credentials::{Credentials, InvalidCredentials};
+pub use tuple::{Protocol, Tuple};

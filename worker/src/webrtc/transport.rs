@@ -1,0 +1,348 @@
+//! One peer's transport: what it sends is told apart, what must be answered is answered, and media gets through when the
+//! peer has proven who it is.
+//!
+//! Three gates stand before media, one behind the other. A tuple is valid after a check that was made with our password;
+//! only then are its DTLS datagrams looked at. The handshake has ended with the certificate that the signalling
+//! announced; only then are there keys, and only then is media from a valid tuple passed on. And what is sent goes to
+//! the selected tuple, which nothing but checks selects.
+
+use std::sync::Arc;
+
+use crate::time::Time;
+
+use super::budget::Budgets;
+use super::demux::{self, Kind};
+use super::dtls::{self, RefusedParameters, RemoteParameters, Role};
+use super::entropy::Entropy;
+use super::ice::{self, Agent, Checked, Credentials, Tuple};
+
+/// What changed on a transport.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Everything is sent there from now on; `None`: nothing can be sent until a check arrives.
+    SelectedTuple(Option<Tuple>),
+    /// Nothing that arrives there counts any more. A TCP connection should be closed.
+    ForgottenTuple(Tuple),
+    /// The ICE state is another.
+    Ice(ice::State),
+    /// The DTLS session went on. Keys come with [`dtls::session::Event::Connected`], once.
+    Dtls(dtls::session::Event),
+}
+
+/// Takes what a transport has to give, in order.
+pub trait Outlet {
+    /// Sends one datagram, or one frame of a TCP connection (see [`prefix`](super::framing::prefix)).
+    fn send(&mut self, tuple: &Tuple, datagram: &[u8]);
+
+    /// Something changed.
+    fn on_event(&mut self, event: Event);
+}
+
+/// What a datagram was, for the caller.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Received {
+    /// SRTP by the peer: to be unprotected and relayed.
+    Rtp,
+    /// SRTCP by the peer: to be unprotected and read.
+    Rtcp,
+    /// STUN or DTLS; it has been dealt with.
+    Control,
+    /// It came to nothing.
+    Dropped(Dropped),
+}
+
+/// Why a datagram came to nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Dropped {
+    /// Neither STUN, DTLS, RTP nor RTCP.
+    Unrecognised,
+    /// STUN that is none, or that asks for nothing.
+    Stun,
+    /// A STUN request that was refused, and one too many to be told so.
+    StunFlood,
+    /// DTLS or media from where no check came from.
+    UnknownTuple,
+    /// DTLS beyond what a handshake needs.
+    DtlsFlood,
+    /// Media before the peer has proven who it is, or after the end.
+    NotConnected,
+}
+
+impl Dropped {
+    /// All reasons, in the order of their discriminants.
+    pub const ALL: [Self; 6] = [
+        Self::Unrecognised,
+        Self::Stun,
+        Self::StunFlood,
+        Self::UnknownTuple,
+        Self::DtlsFlood,
+        Self::NotConnected,
+    ];
+}
+
+/// What arrived on a transport, in datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Checks that counted.
+    pub checks: u64,
+    /// STUN requests that were refused, told so or not.
+    pub refusals: u64,
+    /// Of DTLS that was looked at.
+    pub dtls: u64,
+    dropped: [u64; Dropped::ALL.len()],
+}
+
+impl Counters {
+    /// Datagrams that came to nothing for this reason.
+    pub fn dropped(&self, reason: Dropped) -> u64 {
+        self.dropped[reason as usize]
+    }
+}
+
+/// One peer's transport.
+#[derive(Debug)]
+pub struct WebRtcTransport {
+    ice: Agent,
+    dtls: dtls::Session,
+    budgets: Budgets,
+    counters: Counters,
+    /// Where answers are written.
+    answer: Vec<u8>,
+}
+
+impl WebRtcTransport {
+    /// A transport that waits for its peer.
+    pub fn new(credentials: Credentials, context: Arc<dtls::Context>) -> Self {
+        Self {
+            ice: Agent::new(credentials),
+            dtls: dtls::Session::new(context),
+            budgets: Budgets::of_a_transport(),
+            counters: Counters::default(),
+            answer: Vec::new(),
+        }
+    }
+
+    /// What the peer must know to have its checks answered.
+    pub fn credentials(&self) -> &Credentials {
+        self.ice.credentials()
+    }
+
+    /// How far ICE got.
+    pub fn ice_state(&self) -> ice::State {
+        self.ice.state()
+    }
+
+    /// How far DTLS got.
+    pub fn dtls_state(&self) -> dtls::State {
+        self.dtls.state()
+    }
+
+    /// Our DTLS role, when it is decided.
+    pub fn dtls_role(&self) -> Option<Role> {
+        self.dtls.role()
+    }
+
+    /// Our certificate, for its fingerprints.
+    pub fn certificate(&self) -> &dtls::Certificate {
+        self.dtls.context().certificate()
+    }
+
+    /// What arrived.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The tuple that the peer chose, whether or not media may be sent.
+    pub fn selected_tuple(&self) -> Option<&Tuple> {
+        self.ice.selected()
+    }
+
+    /// Where media is sent; `None` as long as it may not be.
+    #[inline]
+    pub fn media_tuple(&self) -> Option<&Tuple> {
+        match self.dtls.state() {
+            dtls::State::Connected => self.ice.selected(),
+            _ => None,
+        }
+    }
+
+    /// Whether media from `tuple` is the peer's. For a whole train at once; [`WebRtcTransport::handle_datagram`] asks too.
+    ///
+    /// # Errors
+    ///
+    /// Why it must be dropped; the caller counts.
+    #[inline]
+    pub fn admit_media(&self, tuple: &Tuple) -> Result<(), Dropped> {
+        if !self.ice.is_valid(tuple) {
+            Err(Dropped::UnknownTuple)
+        } else if self.dtls.state() != dtls::State::Connected {
+            Err(Dropped::NotConnected)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes one datagram, or one frame of a TCP connection. `worker` is what all transports together may spend.
+    pub fn handle_datagram(
+        &mut self,
+        now: Time,
+        tuple: Tuple,
+        datagram: &[u8],
+        worker: &mut Budgets,
+        outlet: &mut impl Outlet,
+    ) -> Received {
+        let media = |received| match self.admit_media(&tuple) {
+            Ok(()) => received,
+            Err(dropped) => Received::Dropped(dropped),
+        };
+        let received = match demux::classify(datagram) {
+            Kind::Rtp => media(Received::Rtp),
+            Kind::Rtcp => media(Received::Rtcp),
+            Kind::Stun => self.on_stun(now, tuple, datagram, worker, outlet),
+            Kind::Dtls => self.on_dtls(now, &tuple, datagram, worker, outlet),
+            Kind::Other => Received::Dropped(Dropped::Unrecognised),
+        };
+        if let Received::Dropped(dropped) = received {
+            self.counters.dropped[dropped as usize] += 1;
+        }
+        received
+    }
+
+    fn on_stun(
+        &mut self,
+        now: Time,
+        tuple: Tuple,
+        datagram: &[u8],
+        worker: &mut Budgets,
+        outlet: &mut impl Outlet,
+    ) -> Received {
+        match self.ice.handle_stun(now, tuple, datagram, &mut self.answer) {
+            Checked::Accepted => self.counters.checks += 1,
+            Checked::Refused(_) => {
+                self.counters.refusals += 1;
+                if !(self.budgets.stun_errors.take(now) && worker.stun_errors.take(now)) {
+                    return Received::Dropped(Dropped::StunFlood);
+                }
+            }
+            Checked::Malformed(_) | Checked::Ignored => return Received::Dropped(Dropped::Stun),
+        }
+        outlet.send(&tuple, &self.answer);
+        self.on_ice_events(now, outlet);
+        Received::Control
+    }
+
+    fn on_dtls(
+        &mut self,
+        now: Time,
+        tuple: &Tuple,
+        datagram: &[u8],
+        worker: &mut Budgets,
+        outlet: &mut impl Outlet,
+    ) -> Received {
+        if !self.ice.is_valid(tuple) {
+            return Received::Dropped(Dropped::UnknownTuple);
+        }
+        let is_handshake = self.dtls.state() == dtls::State::Connecting;
+        if !self.budgets.handshake_datagrams.take(now) || is_handshake && !worker.handshake_datagrams.take(now) {
+            return Received::Dropped(Dropped::DtlsFlood);
+        }
+        self.counters.dtls += 1;
+        let selected = self.ice.selected().copied();
+        self.dtls
+            .handle_datagram(now, datagram, &mut |bytes| send_to(outlet, selected, bytes));
+        self.on_dtls_events(outlet);
+        Received::Control
+    }
+
+    fn on_ice_events(&mut self, now: Time, outlet: &mut impl Outlet) {
+        while let Some(event) = self.ice.poll_event() {
+            outlet.on_event(match event {
+                ice::Event::Selected(tuple) => Event::SelectedTuple(tuple),
+                ice::Event::Forgotten(tuple) => Event::ForgottenTuple(tuple),
+                ice::Event::State(state) => Event::Ice(state),
+            });
+            if matches!(
+                event,
+                ice::Event::State(ice::State::Connected | ice::State::Completed)
+            ) {
+                let selected = self.ice.selected().copied();
+                self.dtls.start(now, &mut |bytes| send_to(outlet, selected, bytes));
+                self.on_dtls_events(outlet);
+            }
+        }
+    }
+
+    fn on_dtls_events(&mut self, outlet: &mut impl Outlet) {
+        while let Some(event) = self.dtls.poll_event() {
+            outlet.on_event(Event::Dtls(event));
+        }
+    }
+
+    /// Takes what the signalling says of the peer's DTLS, once, and says which role is ours.
+    ///
+    /// # Errors
+    ///
+    /// See [`RefusedParameters`]; nothing has changed then.
+    pub fn set_remote_dtls(
+        &mut self,
+        now: Time,
+        parameters: &RemoteParameters,
+        outlet: &mut impl Outlet,
+    ) -> Result<Role, RefusedParameters> {
+        let selected = self.ice.selected().copied();
+        let role = self
+            .dtls
+            .set_remote(now, parameters, &mut |bytes| send_to(outlet, selected, bytes));
+        self.on_dtls_events(outlet);
+        role
+    }
+
+    /// Takes new ICE credentials, which the caller tells the peer. Media goes on as before until the peer uses them.
+    pub fn restart_ice(&mut self, entropy: &mut impl Entropy) -> &Credentials {
+        self.ice.restart(Credentials::generate(entropy));
+        self.ice.credentials()
+    }
+
+    /// The tuple's TCP connection was closed.
+    pub fn handle_connection_closed(&mut self, now: Time, tuple: &Tuple, outlet: &mut impl Outlet) {
+        self.ice.forget(tuple);
+        self.on_ice_events(now, outlet);
+    }
+
+    /// When [`WebRtcTransport::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [self.ice.poll_timeout(), self.dtls.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Forgets tuples whose consent has expired, and sends again what the handshake lacks an answer to.
+    pub fn handle_timeout(&mut self, now: Time, outlet: &mut impl Outlet) {
+        self.ice.handle_timeout(now);
+        self.on_ice_events(now, outlet);
+        let selected = self.ice.selected().copied();
+        self.dtls
+            .handle_timeout(now, &mut |bytes| send_to(outlet, selected, bytes));
+        self.on_dtls_events(outlet);
+    }
+
+    /// Ends it, and says goodbye to a peer that is connected.
+    pub fn close(&mut self, now: Time, outlet: &mut impl Outlet) {
+        let selected = self.ice.selected().copied();
+        self.dtls.close(now, &mut |bytes| send_to(outlet, selected, bytes));
+        self.ice.close();
+        self.on_ice_events(now, outlet);
+        self.on_dtls_events(outlet);
+    }
+}
+
+/// Without a tuple there is nobody to send to; a retransmission makes up for it.
+fn send_to(outlet: &mut impl Outlet, tuple: Option<Tuple>, datagram: &[u8]) {
+    if let Some(tuple) = tuple {
+        outlet.send(&tuple, datagram);
+    }
+}
+
+#[cfg(test)]
+mod tests;
