@@ -1,12 +1,15 @@
 //! Bodies of the fuzz targets. They live here so that they keep compiling, and so that ordinary tests run them too.
 
 mod relay_model;
+mod webrtc;
 
 use weir_channel::message::CodecName;
 
 use crate::rtp::codec::vp8::{self, PictureId, Tl0};
 use crate::rtp::extension::{Walk, elements, erase, rename};
 use crate::rtp::{Header, Kind, classify, peek, rewrite, rtcp};
+
+pub use webrtc::{stun, webrtc_transport};
 
 /// Any bytes as an RTP packet: all offsets lie within it, and rewriting changes what it should.
 pub fn rtp_packet(data: &[u8]) {

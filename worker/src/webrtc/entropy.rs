@@ -23,7 +23,10 @@ impl Entropy for SystemEntropy {
     fn fill(&mut self, bytes: &mut [u8]) {
         // The library aborts the process itself when the kernel has no randomness for it; the error of its interface is
         // for back ends that it is not built with here.
-        #[expect(clippy::expect_used, reason = "going on with guessable secrets would be worse than stopping")]
+        #[expect(
+            clippy::expect_used,
+            reason = "going on with guessable secrets would be worse than stopping"
+        )]
         self.0.fill(bytes).expect("the kernel has randomness");
     }
 }

@@ -384,9 +384,9 @@ fn crc32(bytes: &[u8]) -> u32 {
         }
         table
     };
-    !bytes.iter().fold(!0, |sum, byte| {
-        sum >> 8 ^ TABLE[usize::from(sum as u8 ^ byte)]
-    })
+    !bytes
+        .iter()
+        .fold(!0, |sum, byte| sum >> 8 ^ TABLE[usize::from(sum as u8 ^ byte)])
 }
 
 #[cfg(test)]

@@ -261,10 +261,7 @@ impl WebRtcTransport {
                 ice::Event::Forgotten(tuple) => Event::ForgottenTuple(tuple),
                 ice::Event::State(state) => Event::Ice(state),
             });
-            if matches!(
-                event,
-                ice::Event::State(ice::State::Connected | ice::State::Completed)
-            ) {
+            if matches!(event, ice::Event::State(ice::State::Connected | ice::State::Completed)) {
                 let selected = self.ice.selected().copied();
                 self.dtls.start(now, &mut |bytes| send_to(outlet, selected, bytes));
                 self.on_dtls_events(outlet);
@@ -343,6 +340,3 @@ fn send_to(outlet: &mut impl Outlet, tuple: Option<Tuple>, datagram: &[u8]) {
         outlet.send(&tuple, datagram);
     }
 }
-
-#[cfg(test)]
-mod tests;

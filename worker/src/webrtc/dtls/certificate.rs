@@ -174,10 +174,21 @@ mod tests {
         assert_eq!(tbs.issuer(), tbs.subject());
         let functions: Vec<_> = certificate.fingerprints().iter().map(Fingerprint::function).collect();
         assert_eq!(functions, HashFunction::ALL);
-        assert!(certificate.fingerprints().iter().all(|fingerprint| fingerprint.matches(certificate.der())));
+        assert!(
+            certificate
+                .fingerprints()
+                .iter()
+                .all(|fingerprint| fingerprint.matches(certificate.der()))
+        );
         let other = generate(2);
         assert_ne!(other.der(), certificate.der());
-        assert_ne!(x509_cert::Certificate::from_der(other.der()).unwrap().tbs_certificate().serial_number(), tbs.serial_number());
+        assert_ne!(
+            x509_cert::Certificate::from_der(other.der())
+                .unwrap()
+                .tbs_certificate()
+                .serial_number(),
+            tbs.serial_number()
+        );
     }
 
     fn signed(key: &KeyPair) -> String {
@@ -192,7 +203,10 @@ mod tests {
             let read = Certificate::from_pem(&certificate, &private_key).unwrap();
             assert_eq!(to_pem(read.der()), certificate.replace("\r\n", "\n"));
             // Both in one file, in any order, and with a chain behind.
-            let one = format!("{private_key}\n{certificate}\n{}", signed(&KeyPair::generate().unwrap()));
+            let one = format!(
+                "{private_key}\n{certificate}\n{}",
+                signed(&KeyPair::generate().unwrap())
+            );
             assert_eq!(Certificate::from_pem(&one, &one).unwrap().der(), read.der());
             assert!(!format!("{read:?}").to_lowercase().contains("key"));
         }
@@ -211,7 +225,10 @@ mod tests {
         let junk = pem::encode(&pem::Pem::new("PRIVATE KEY", vec![1, 2, 3]));
         assert_eq!(why(&certificate, &junk), Some(InvalidCertificate::PrivateKey));
         let other = KeyPair::generate().unwrap();
-        assert_eq!(why(&certificate, &other.serialize_pem()), Some(InvalidCertificate::KeyMismatch));
+        assert_eq!(
+            why(&certificate, &other.serialize_pem()),
+            Some(InvalidCertificate::KeyMismatch)
+        );
         let edwards = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         assert_eq!(
             why(&signed(&edwards), &edwards.serialize_pem()),

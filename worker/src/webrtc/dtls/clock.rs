@@ -36,7 +36,10 @@ impl Clock {
 #[cfg(test)]
 impl Clock {
     /// A clock that starts at any moment: tests move its time themselves.
-    #[expect(clippy::disallowed_methods, reason = "an instant to count from; nothing depends on which")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an instant to count from; nothing depends on which"
+    )]
     pub(crate) fn virtual_time() -> Self {
         Self::new(Instant::now(), Time(0))
     }

@@ -258,19 +258,26 @@ mod tests {
     fn the_strongest_decides() {
         let of = |function, message: &[u8]| Fingerprint::of(function, message);
         use HashFunction::{Sha1, Sha224, Sha256, Sha512};
-        let right = |announced: &[Fingerprint], weak| Expected::new(announced, weak).map(|expected| expected.matches(ABC));
+        let right =
+            |announced: &[Fingerprint], weak| Expected::new(announced, weak).map(|expected| expected.matches(ABC));
         assert_eq!(right(&[of(Sha256, ABC)], false), Ok(true));
         assert_eq!(right(&[of(Sha256, b"x")], false), Ok(false));
         // Any of several certificates.
         assert_eq!(right(&[of(Sha256, b"x"), of(Sha256, ABC)], false), Ok(true));
         // A weaker one does not make up for it, wherever it stands.
         assert_eq!(right(&[of(Sha256, ABC), of(Sha512, b"x")], false), Ok(false));
-        assert_eq!(right(&[of(Sha512, b"x"), of(Sha256, ABC), of(Sha1, ABC)], true), Ok(false));
+        assert_eq!(
+            right(&[of(Sha512, b"x"), of(Sha256, ABC), of(Sha1, ABC)], true),
+            Ok(false)
+        );
         assert_eq!(right(&[of(Sha1, b"x"), of(Sha256, ABC)], true), Ok(true));
         // Weak ones alone.
         assert_eq!(right(&[of(Sha1, ABC), of(Sha224, ABC)], false), Err(Unusable::Weak));
         assert_eq!(right(&[of(Sha1, ABC)], true), Ok(true));
         assert_eq!(right(&[], true), Err(Unusable::Count));
-        assert_eq!(right(&[of(Sha256, ABC); FINGERPRINTS_MAX + 1], false), Err(Unusable::Count));
+        assert_eq!(
+            right(&[of(Sha256, ABC); FINGERPRINTS_MAX + 1], false),
+            Err(Unusable::Count)
+        );
     }
 }

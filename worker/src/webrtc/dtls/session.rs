@@ -180,7 +180,10 @@ pub struct Context {
 impl Context {
     /// For sessions with this certificate.
     pub fn new(certificate: Certificate, clock: Clock, settings: Settings) -> Self {
-        #[expect(clippy::expect_used, reason = "constants that the library accepts, as the tests show")]
+        #[expect(
+            clippy::expect_used,
+            reason = "constants that the library accepts, as the tests show"
+        )]
         let config = dimpl::Config::builder()
             .mtu(MTU_BYTES)
             .max_queue_rx(DATAGRAMS_HELD_MAX)
@@ -407,8 +410,8 @@ impl Session {
                 Output::Connected => self.finished = true,
                 Output::KeyingMaterial(material, profile) => {
                     let local = if engine.is_active() { Role::Client } else { Role::Server };
-                    self.keys = profile_of(profile)
-                        .and_then(|profile| SrtpKeys::from_exported(profile, &material, local));
+                    self.keys =
+                        profile_of(profile).and_then(|profile| SrtpKeys::from_exported(profile, &material, local));
                 }
                 Output::CloseNotify => goodbye = true,
                 Output::Timeout(at) => {

@@ -205,9 +205,8 @@ impl Agent {
             return Err((Refusal::BadRequest, None));
         };
         // The key is used only for those who know the name that belongs to it.
-        let is_authentic = |credentials: &Credentials| {
-            credentials.are_named_by(username) && message.is_authentic(credentials.key())
-        };
+        let is_authentic =
+            |credentials: &Credentials| credentials.are_named_by(username) && message.is_authentic(credentials.key());
         let generation = if is_authentic(&self.credentials) {
             self.generation
         } else if self.previous.as_ref().is_some_and(is_authentic) {

@@ -2,8 +2,8 @@ use super::*;
 use proptest::prelude::*;
 use stun_types::attribute::{RawAttribute, Username, XorMappedAddress};
 use stun_types::message::{
-    BINDING as THEIR_BINDING, IntegrityAlgorithm, Message as Oracle, MessageClass, MessageIntegrityCredentials, MessageType, MessageWrite,
-    MessageWriteExt, MessageWriteVec, ShortTermCredentials,
+    BINDING as THEIR_BINDING, IntegrityAlgorithm, Message as Oracle, MessageClass, MessageIntegrityCredentials,
+    MessageType, MessageWrite, MessageWriteExt, MessageWriteVec, ShortTermCredentials,
 };
 
 /// RFC 5769 §2: the password of its messages, and their transaction.
@@ -79,8 +79,7 @@ fn every_flipped_bit_is_noticed() {
     for bit in 0..bytes.len() * 8 {
         let mut changed = bytes.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        let accepted =
-            Message::parse(&changed).is_ok_and(|message| message.fingerprint && message.is_authentic(&key));
+        let accepted = Message::parse(&changed).is_ok_and(|message| message.fingerprint && message.is_authentic(&key));
         assert!(!accepted, "bit {bit}");
     }
 }

@@ -1,1 +1,218 @@
+use super::*;
+use crate::webrtc::dtls::HashFunction;
+use crate::webrtc::dtls::keys::MasterKey;
+use crate::webrtc::entropy::SeededEntropy;
 
+fn session() -> Session {
+    let now = Duration::from_secs(1_795_000_000);
+    let certificate = Certificate::generate(&mut SeededEntropy(1), now).unwrap();
+    Session::new(Arc::new(Context::new(
+        certificate,
+        Clock::virtual_time(),
+        Settings::default(),
+    )))
+}
+
+fn keys() -> SrtpKeys {
+    let key = MasterKey::new(SrtpProfile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
+    SrtpKeys {
+        profile: SrtpProfile::AeadAes128Gcm,
+        client: key.clone(),
+        server: key,
+        local: Role::Server,
+    }
+}
+
+fn of(message: &[u8]) -> Expected {
+    Expected::new(&[Fingerprint::of(HashFunction::Sha256, message)], false).unwrap()
+}
+
+fn events(session: &mut Session) -> Vec<Event> {
+    std::iter::from_fn(|| session.poll_event()).collect()
+}
+
+/// What the end of a handshake comes to, whatever the peer was like.
+#[test]
+fn verdicts() {
+    struct Row {
+        finished: bool,
+        peer: Option<&'static [u8]>,
+        keys: bool,
+        expected: Option<&'static [u8]>,
+        state: State,
+        failure: Option<Failure>,
+    }
+    let good = Row {
+        finished: true,
+        peer: Some(b"peer"),
+        keys: true,
+        expected: Some(b"peer"),
+        state: State::Connected,
+        failure: None,
+    };
+    let rows = [
+        Row { ..good },
+        Row {
+            finished: false,
+            state: State::Connecting,
+            ..good
+        },
+        Row {
+            expected: None,
+            state: State::Connecting,
+            ..good
+        },
+        Row {
+            expected: Some(b"somebody"),
+            state: State::Failed,
+            failure: Some(Failure::Fingerprint),
+            ..good
+        },
+        Row {
+            keys: false,
+            state: State::Failed,
+            failure: Some(Failure::NoSrtpProfile),
+            ..good
+        },
+        Row {
+            peer: None,
+            state: State::Failed,
+            failure: Some(Failure::NoSrtpProfile),
+            ..good
+        },
+    ];
+    for (at, row) in rows.iter().enumerate() {
+        let mut session = session();
+        session.start(Time(0), &mut |_| {});
+        assert_eq!(events(&mut session), [Event::Connecting]);
+        session.finished = row.finished;
+        session.peer = row.peer.map(<[u8]>::to_vec);
+        session.keys = row.keys.then(keys);
+        session.expected = row.expected.map(of);
+        session.judge(&mut |_| {});
+        assert_eq!(session.state(), row.state, "row {at}");
+        let expected = match (row.state, row.failure) {
+            (State::Connected, _) => vec![Event::Connected(Box::new(Established {
+                keys: keys(),
+                remote_certificate: certificate::to_pem(b"peer"),
+            }))],
+            (_, Some(failure)) => vec![Event::Failed(failure)],
+            _ => vec![],
+        };
+        assert_eq!(events(&mut session), expected, "row {at}");
+        // Keys leave once, and a failed session has none.
+        session.judge(&mut |_| {});
+        assert_eq!(events(&mut session), []);
+        assert_eq!(session.keys.is_some(), row.state == State::Connecting, "row {at}");
+    }
+}
+
+#[test]
+fn parameters_are_taken_once_and_only_if_they_are_good() {
+    let mut session = session();
+    let mut set = |role, fingerprints: Vec<Fingerprint>| {
+        session.set_remote(Time(0), &RemoteParameters { role, fingerprints }, &mut |_| {})
+    };
+    let good = vec![Fingerprint::of(HashFunction::Sha512, b"peer")];
+    assert_eq!(
+        set(RemoteRole::Auto, vec![]),
+        Err(RefusedParameters::Fingerprints(Unusable::Count))
+    );
+    let weak = vec![Fingerprint::of(HashFunction::Sha1, b"peer")];
+    assert_eq!(
+        set(RemoteRole::Auto, weak),
+        Err(RefusedParameters::Fingerprints(Unusable::Weak))
+    );
+    assert_eq!(set(RemoteRole::Server, good.clone()), Ok(Role::Client));
+    assert_eq!(
+        set(RemoteRole::Server, good.clone()),
+        Err(RefusedParameters::AlreadySet)
+    );
+    session.close(Time(0), &mut |_| {});
+    let parameters = RemoteParameters {
+        role: RemoteRole::Auto,
+        fingerprints: good,
+    };
+    let set = session.set_remote(Time(0), &parameters, &mut |_| {});
+    assert_eq!(set, Err(RefusedParameters::Ended));
+    assert_eq!(events(&mut session), [Event::Closed]);
+}
+
+#[test]
+fn the_client_begins_and_the_server_waits() {
+    for (role, begins) in [
+        (RemoteRole::Server, true),
+        (RemoteRole::Client, false),
+        (RemoteRole::Auto, false),
+    ] {
+        let mut session = session();
+        let fingerprints = vec![Fingerprint::of(HashFunction::Sha256, b"peer")];
+        session
+            .set_remote(Time(0), &RemoteParameters { role, fingerprints }, &mut |_| {
+                panic!("not before ICE");
+            })
+            .unwrap();
+        let mut sent = 0;
+        let mut send = |datagram: &[u8]| {
+            assert!(datagram.len() <= MTU_BYTES);
+            sent += 1;
+        };
+        session.start(Time(0), &mut send);
+        session.start(Time(0), &mut send);
+        // Retransmissions come further and further apart.
+        for ms in (0..10_000).step_by(10) {
+            session.handle_timeout(Time::from_millis(ms), &mut send);
+        }
+        if begins {
+            assert!((5..=8).contains(&sent), "{sent}");
+        } else {
+            assert_eq!((sent, session.poll_timeout()), (0, None));
+        }
+        assert_eq!(events(&mut session), [Event::Connecting]);
+    }
+}
+
+#[test]
+fn what_still_matters_after_the_handshake() {
+    let record = |kind: u8, epoch: u8| [kind, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 0, 1, 0, 0];
+    for (datagram, expected) in [
+        (record(20, 0), false), // a change of ciphers
+        (record(21, 0), false), // an alert
+        (record(22, 0), true),  // a last flight, once more
+        (record(23, 0), false), // data
+        (record(21, 1), true),
+        (record(22, 1), true),
+        (record(23, 1), true),
+        ([47; 13], true), // DTLS 1.3 protects what this looks like
+    ] {
+        assert_eq!(is_late(&datagram), expected, "{datagram:?}");
+    }
+}
+
+#[test]
+fn long_datagrams_are_not_even_parsed() {
+    let mut session = session();
+    session.start(Time(0), &mut |_| {});
+    let mut datagram = vec![0; DATAGRAM_BYTES_MAX + 1];
+    datagram[..3].copy_from_slice(&[21, 0xfe, 0xfd]);
+    datagram[11..13].copy_from_slice(&(DATAGRAM_BYTES_MAX as u16 - 12).to_be_bytes());
+    datagram[13] = 2; // a fatal alert
+    session.handle_datagram(Time(0), &datagram, &mut |_| {});
+    assert_eq!(session.state(), State::Connecting);
+    datagram.truncate(15);
+    datagram[11..13].copy_from_slice(&[0, 2]);
+    datagram[14] = 40;
+    session.handle_datagram(Time(0), &datagram, &mut |_| {});
+    assert_eq!(session.state(), State::Failed);
+    assert_eq!(
+        events(&mut session),
+        [Event::Connecting, Event::Failed(Failure::Alert(40))]
+    );
+}
+
+#[test]
+fn a_debug_print_has_no_secrets() {
+    let session = session();
+    let printed = format!("{session:?}").to_lowercase();
+    assert!(!printed.contains("private"), "{printed}");
+}

@@ -234,13 +234,19 @@ fn refusals() {
         assert_eq!((agent.state(), events(&mut agent)), (State::New, vec![]));
         assert!(!agent.is_valid(&tuple(1)));
         let message = Message::parse(&answer).unwrap();
-        assert_eq!((message.class, message.transaction), (Class::Error, {
-            let mut transaction = [0; 12];
-            transaction.copy_from_slice(&bytes[8..20]);
-            transaction
-        }));
+        assert_eq!(
+            (message.class, message.transaction),
+            (Class::Error, {
+                let mut transaction = [0; 12];
+                transaction.copy_from_slice(&bytes[8..20]);
+                transaction
+            })
+        );
         assert_eq!(answer[20..22], attribute::ERROR_CODE.to_be_bytes());
-        assert_eq!(answer[26..28], [(refusal.code() / 100) as u8, (refusal.code() % 100) as u8]);
+        assert_eq!(
+            answer[26..28],
+            [(refusal.code() / 100) as u8, (refusal.code() % 100) as u8]
+        );
         let proven = matches!(refusal, Refusal::UnknownAttribute | Refusal::RoleConflict);
         assert_eq!(message.is_authentic(ours.key()), proven, "{refusal:?}");
         assert!(
@@ -263,7 +269,9 @@ fn refusals() {
     assert_eq!(silent(&wrong_fingerprint), Checked::Malformed(Malformed::Fingerprint));
     for class in [Class::Indication, Class::Success, Class::Error] {
         let mut bytes = Vec::new();
-        Writer::new(&mut bytes, class, BINDING, [0; 12]).integrity(ours.key()).fingerprint();
+        Writer::new(&mut bytes, class, BINDING, [0; 12])
+            .integrity(ours.key())
+            .fingerprint();
         assert_eq!(silent(&bytes), Checked::Ignored);
     }
 }
@@ -344,7 +352,9 @@ fn tuples_are_bounded_and_the_selected_one_stays() {
     }
     assert_eq!(agent.paths.len(), TUPLES_MAX);
     assert_eq!(agent.selected(), Some(&tuple(0)));
-    let expected: Vec<_> = (1..=100 - (TUPLES_MAX as u8 - 1)).map(|number| Event::Forgotten(tuple(number))).collect();
+    let expected: Vec<_> = (1..=100 - (TUPLES_MAX as u8 - 1))
+        .map(|number| Event::Forgotten(tuple(number)))
+        .collect();
     assert_eq!(forgotten, expected);
     assert!(agent.is_valid(&tuple(100)) && !agent.is_valid(&tuple(1)));
 }
@@ -386,7 +396,10 @@ fn a_restart_keeps_the_old_tuple_until_the_new_one_is_checked() {
     assert_eq!(checked, Checked::Refused(Refusal::Unauthenticated));
     // What is on its way from the old tuple is still taken.
     assert!(agent.is_valid(&tuple(1)));
-    assert_eq!(check(&mut agent, at(43_000), 2, NOMINATING), [Event::State(State::Completed)]);
+    assert_eq!(
+        check(&mut agent, at(43_000), 2, NOMINATING),
+        [Event::State(State::Completed)]
+    );
 }
 
 #[test]
@@ -408,16 +421,31 @@ fn nothing_follows_the_end() {
     assert!(answer.is_empty());
     assert_eq!((events(&mut agent), agent.poll_timeout()), (vec![], None));
     assert!(!agent.is_valid(&tuple(1)));
-    assert_eq!(agent.credentials().username_fragment(), credentials(1).username_fragment());
+    assert_eq!(
+        agent.credentials().username_fragment(),
+        credentials(1).username_fragment()
+    );
 }
 
 /// One thing that happens to an agent.
 #[derive(Clone, Debug)]
 enum Happening {
-    Check { number: u8, old: bool, nominates: bool, nomination: Option<u32> },
-    Junk { number: u8, bytes: Vec<u8> },
-    Pass { ms: u64 },
-    Forget { number: u8 },
+    Check {
+        number: u8,
+        old: bool,
+        nominates: bool,
+        nomination: Option<u32>,
+    },
+    Junk {
+        number: u8,
+        bytes: Vec<u8>,
+    },
+    Pass {
+        ms: u64,
+    },
+    Forget {
+        number: u8,
+    },
     Restart,
 }
 

@@ -1,0 +1,268 @@
+//! Both sides agree on the same keys: in every combination of roles, in any order of signalling, over bad networks.
+
+use std::time::Duration;
+
+use dimpl::SrtpProfile as Theirs;
+use weir_worker::time::Time;
+use weir_worker::webrtc::dtls::session::{Established, Event as Dtls, Versions};
+use weir_worker::webrtc::dtls::{Fingerprint, HashFunction, RemoteRole, Role, Settings, SrtpProfile, State};
+use weir_worker::webrtc::ice;
+use weir_worker::webrtc::transport::Event;
+
+use crate::network::Quality;
+use crate::world::{CLIENT, Setup, World, tuple};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+fn both_connected(world: &World) -> bool {
+    world.server.dtls_state() == State::Connected && world.peer.dtls.connected
+}
+
+/// Both ends have the same keys, and each the other's certificate.
+fn agree(world: &World, local: Role) -> Established {
+    let established = world.established().unwrap().clone();
+    let (profile, material) = world.peer.dtls.keys.as_ref().unwrap();
+    let expected = match profile {
+        Theirs::AEAD_AES_256_GCM => SrtpProfile::AeadAes256Gcm,
+        Theirs::AEAD_AES_128_GCM => SrtpProfile::AeadAes128Gcm,
+        _ => SrtpProfile::Aes128CmSha1_80,
+    };
+    let keys = &established.keys;
+    assert_eq!((keys.profile, keys.local), (expected, local));
+    let ours = [
+        keys.client.key(),
+        keys.server.key(),
+        keys.client.salt(),
+        keys.server.salt(),
+    ];
+    assert_eq!(ours.concat(), *material);
+    let theirs = pem::parse(&established.remote_certificate).unwrap();
+    assert_eq!(theirs.contents(), world.peer.dtls.certificate);
+    let seen = world.peer.dtls.remote_certificate.as_deref();
+    assert_eq!(seen, Some(world.server.certificate().der()));
+    established
+}
+
+#[test]
+fn every_combination_of_roles_and_orders() {
+    // What the signalling says the peer is, what it is, and what we become.
+    let rows = [
+        (RemoteRole::Client, Role::Client, Role::Server),
+        (RemoteRole::Auto, Role::Client, Role::Server),
+        (RemoteRole::Server, Role::Server, Role::Client),
+    ];
+    for (told, is, local) in rows {
+        // The signalling may come before ICE, between ICE and DTLS, or when the handshake is over.
+        for after_ms in [0, 25, 5_000] {
+            let mut world = World::new(Setup {
+                peer_role: is,
+                ..Setup::default()
+            });
+            world.run(Duration::from_millis(after_ms));
+            assert_eq!(world.established(), None);
+            assert_eq!(world.set_remote(told), Ok(local));
+            assert!(
+                world.run_until(LIMIT, both_connected),
+                "{told:?} after {after_ms} ms: {:?}",
+                world.told()
+            );
+            let established = agree(&world, local);
+            assert_eq!(world.server.dtls_role(), Some(local));
+            assert_eq!(
+                established.keys.profile,
+                SrtpProfile::AeadAes256Gcm,
+                "the library's first choice"
+            );
+            assert_eq!(world.server.media_tuple(), Some(&tuple(CLIENT.parse().unwrap())));
+        }
+    }
+}
+
+#[test]
+fn events_come_in_the_order_in_which_things_happen() {
+    let mut world = World::new(Setup::default());
+    world.set_remote(RemoteRole::Client).unwrap();
+    assert!(world.run_until(LIMIT, both_connected));
+    let told = world.told();
+    let connected = told.len() - 1;
+    assert_eq!(told[0], &Event::SelectedTuple(Some(tuple(CLIENT.parse().unwrap()))));
+    let ice: Vec<_> = told
+        .iter()
+        .filter_map(|event| match event {
+            Event::Ice(state) => Some(*state),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        ice == [ice::State::Connected, ice::State::Completed] || ice == [ice::State::Completed],
+        "{ice:?}"
+    );
+    let dtls: Vec<_> = told.iter().filter(|event| matches!(event, Event::Dtls(_))).collect();
+    assert_eq!(dtls.len(), 2);
+    assert_eq!(*dtls[0], &Event::Dtls(Dtls::Connecting));
+    assert!(matches!(told[connected], Event::Dtls(Dtls::Connected(_))));
+}
+
+#[test]
+fn bad_networks_only_take_longer() {
+    let qualities = [
+        Quality {
+            lost: 0,
+            doubled: 30,
+            delay_ms: (1, 80),
+        },
+        Quality {
+            lost: 10,
+            doubled: 5,
+            delay_ms: (5, 60),
+        },
+        Quality {
+            lost: 30,
+            doubled: 10,
+            delay_ms: (5, 120),
+        },
+    ];
+    for quality in qualities {
+        for seed in 0..8 {
+            let (told, is, local) = if seed % 2 == 0 {
+                (RemoteRole::Client, Role::Client, Role::Server)
+            } else {
+                (RemoteRole::Server, Role::Server, Role::Client)
+            };
+            let mut world = World::new(Setup {
+                seed,
+                quality,
+                peer_role: is,
+                ..Setup::default()
+            });
+            world.set_remote(told).unwrap();
+            assert!(
+                world.run_until(LIMIT, both_connected),
+                "seed {seed}, {quality:?}: {:?}, {:?}",
+                world.told(),
+                world.peer.dtls.error
+            );
+            agree(&world, local);
+        }
+    }
+}
+
+#[test]
+fn newer_versions_and_no_cookies() {
+    for versions in [Versions::Dtls12, Versions::Dtls12And13] {
+        for cookies in [true, false] {
+            for peer_auto in [true, false] {
+                for (told, is, local) in [
+                    (RemoteRole::Client, Role::Client, Role::Server),
+                    (RemoteRole::Server, Role::Server, Role::Client),
+                ] {
+                    let mut world = World::new(Setup {
+                        settings: Settings {
+                            versions,
+                            cookies,
+                            ..Settings::default()
+                        },
+                        peer_role: is,
+                        peer_auto,
+                        ..Setup::default()
+                    });
+                    world.set_remote(told).unwrap();
+                    assert!(
+                        world.run_until(LIMIT, both_connected),
+                        "{versions:?}, {cookies}, {peer_auto}, {told:?}: {:?}, {:?}",
+                        world.told(),
+                        world.peer.dtls.error
+                    );
+                    agree(&world, local);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_handshake_takes_few_round_trips() {
+    // 10 ms each way. With a cookie: check and answer, nomination, then three round trips of DTLS.
+    let times: Vec<Time> = [true, false]
+        .map(|cookies| {
+            let mut world = World::new(Setup {
+                settings: Settings {
+                    cookies,
+                    ..Settings::default()
+                },
+                ..Setup::default()
+            });
+            world.set_remote(RemoteRole::Client).unwrap();
+            assert!(world.run_until(LIMIT, both_connected));
+            let (at, _) = world.events.last().unwrap();
+            *at
+        })
+        .to_vec();
+    let saved = times[0].since(times[1]);
+    assert!(
+        saved >= Duration::from_millis(20) && saved < Duration::from_millis(40),
+        "{times:?}"
+    );
+}
+
+#[test]
+fn another_certificate_gets_no_keys() {
+    for (told, is) in [(RemoteRole::Client, Role::Client), (RemoteRole::Server, Role::Server)] {
+        for after_ms in [0, 5_000] {
+            let mut world = World::new(Setup {
+                peer_role: is,
+                ..Setup::default()
+            });
+            world.run(Duration::from_millis(after_ms));
+            let other = Fingerprint::of(HashFunction::Sha256, b"another certificate");
+            world.set_remote_with(told, vec![other]).unwrap();
+            world.run(LIMIT);
+            assert_eq!(world.server.dtls_state(), State::Failed);
+            assert_eq!(world.established(), None);
+            assert_eq!(world.server.media_tuple(), None);
+            let failed = world
+                .told()
+                .iter()
+                .filter(|event| matches!(event, Event::Dtls(Dtls::Failed(_))))
+                .count();
+            assert_eq!(failed, 1);
+            // It learns of it, and does not wait for its own timeout.
+            let peer = &world.peer.dtls;
+            assert!(peer.error.is_some() || peer.goodbye, "{told:?} after {after_ms} ms");
+            assert!(!matches!(peer.error, Some(dimpl::Error::Timeout(_))));
+        }
+    }
+}
+
+#[test]
+fn the_right_fingerprint_among_others() {
+    let mut world = World::new(Setup::default());
+    let certificate = world.peer.dtls.certificate.clone();
+    let fingerprints = vec![
+        Fingerprint::of(HashFunction::Sha1, b"anything"),
+        Fingerprint::of(HashFunction::Sha256, b"an older certificate"),
+        Fingerprint::of(HashFunction::Sha256, &certificate),
+    ];
+    world.set_remote_with(RemoteRole::Client, fingerprints).unwrap();
+    assert!(world.run_until(LIMIT, both_connected));
+    agree(&world, Role::Server);
+}
+
+#[test]
+fn weak_fingerprints_only_where_allowed() {
+    for weak_fingerprints in [false, true] {
+        let mut world = World::new(Setup {
+            settings: Settings {
+                weak_fingerprints,
+                ..Settings::default()
+            },
+            ..Setup::default()
+        });
+        let certificate = world.peer.dtls.certificate.clone();
+        let weak = vec![Fingerprint::of(HashFunction::Sha1, &certificate)];
+        let set = world.set_remote_with(RemoteRole::Client, weak);
+        assert_eq!(set.is_ok(), weak_fingerprints);
+        assert_eq!(world.run_until(LIMIT, both_connected), weak_fingerprints);
+        assert_eq!(world.established().is_some(), weak_fingerprints);
+    }
+}

@@ -1,0 +1,81 @@
+//! The same over TCP: frames in two streams of bytes that are cut anywhere.
+
+use std::time::Duration;
+
+use weir_worker::time::Time;
+use weir_worker::webrtc::dtls::{RemoteRole, State};
+use weir_worker::webrtc::framing::{Deframer, prefix};
+use weir_worker::webrtc::ice::{self, Protocol, Tuple};
+use weir_worker::webrtc::transport::Event;
+
+use crate::network::{Flight, Network, PERFECT, Random};
+use crate::world::{CLIENT, Desk, SERVER, Setup, World};
+
+fn framed(stream: &mut Vec<u8>, packet: &[u8]) {
+    stream.extend_from_slice(&prefix(packet.len()).unwrap());
+    stream.extend_from_slice(packet);
+}
+
+#[test]
+fn a_session_over_a_connection() {
+    for seed in 0..6 {
+        let mut world = World::new(Setup::default());
+        world.set_remote(RemoteRole::Client).unwrap();
+        let tuple = Tuple {
+            protocol: Protocol::Tcp,
+            local: SERVER.parse().unwrap(),
+            remote: CLIENT.parse().unwrap(),
+        };
+        let mut random = Random(seed);
+        let (mut to_server, mut to_peer) = (Vec::new(), Vec::new());
+        let (mut at_server, mut at_peer) = (Deframer::new(), Deframer::new());
+        let mut outgoing = Network::new(0, PERFECT);
+        let mut events = Vec::new();
+        while !(world.server.dtls_state() == State::Connected && world.peer.dtls.connected) {
+            assert!(world.now < Time::from_millis(20_000), "{events:?}");
+            world.now = world.now + Duration::from_millis(5);
+            let mut desk = Desk::default();
+            // A few bytes of each stream arrive.
+            let cut = random.below(700) as usize;
+            let arrived: Vec<u8> = to_server.drain(..cut.min(to_server.len())).collect();
+            at_server
+                .feed(&arrived, |packet| {
+                    world
+                        .server
+                        .handle_datagram(world.now, tuple, packet, &mut world.worker, &mut desk);
+                })
+                .unwrap();
+            world.server.handle_timeout(world.now, &mut desk);
+            for (to, packet) in &desk.sent {
+                assert_eq!(*to, tuple);
+                framed(&mut to_peer, packet);
+            }
+            events.extend(desk.events);
+            let cut = random.below(700) as usize;
+            let arrived: Vec<u8> = to_peer.drain(..cut.min(to_peer.len())).collect();
+            let mut packets = Vec::new();
+            at_peer.feed(&arrived, |packet| packets.push(packet.to_vec())).unwrap();
+            for bytes in packets {
+                let flight = Flight {
+                    from: tuple.local,
+                    to: tuple.remote,
+                    bytes,
+                };
+                world.peer.handle(world.now, flight, &mut outgoing);
+            }
+            world.peer.tick(world.now, &mut outgoing);
+            while let Some(flight) = outgoing.receive(Time(u64::MAX)) {
+                framed(&mut to_server, &flight.bytes);
+            }
+        }
+        assert_eq!(world.server.media_tuple(), Some(&tuple));
+
+        // The connection is all there is.
+        let mut desk = Desk::default();
+        world.server.handle_connection_closed(world.now, &tuple, &mut desk);
+        assert_eq!(
+            desk.events,
+            [Event::SelectedTuple(None), Event::Ice(ice::State::Disconnected)]
+        );
+    }
+}
