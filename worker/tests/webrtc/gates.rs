@@ -50,13 +50,16 @@ fn neither_media_nor_dtls_selects_a_tuple() {
     let received = world.deliver(stranger, &hello);
     assert_eq!(received, Received::Dropped(Dropped::UnknownTuple));
     assert!(world.events.is_empty());
-    assert!(
-        world.run_until(Duration::from_secs(9), |world| world.server.dtls_state()
-            == State::Connected)
-    );
+    assert!(world.run_until(Duration::from_secs(9), |world| {
+        world.server.dtls_state() == State::Connected && world.peer.dtls.connected
+    }));
     let selected = world.server.selected_tuple().copied();
     world.deliver(stranger, &RTP);
-    let data = world.peer.dtls.send_application_data(b"data channels are not for us");
+    let now = world.now;
+    let data = world
+        .peer
+        .dtls
+        .send_application_data(now, b"data channels are not for us");
     assert_eq!(
         world.deliver(stranger, &data[0]),
         Received::Dropped(Dropped::UnknownTuple)

@@ -115,11 +115,9 @@ impl DtlsPeer {
     }
 
     /// Sends something that is not media.
-    pub(crate) fn send_application_data(&mut self, data: &[u8]) -> Vec<Vec<u8>> {
+    pub(crate) fn send_application_data(&mut self, now: Time, data: &[u8]) -> Vec<Vec<u8>> {
         self.engine.send_application_data(data).unwrap();
-        let mut sent = Vec::new();
-        self.drain(&mut sent);
-        sent
+        self.drive(now, None)
     }
 }
 
