@@ -80,7 +80,7 @@ impl Deframer {
     }
 
     /// The first packet in `bytes` and what follows it, if all of it is there.
-    fn whole<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(&'a [u8], &'a [u8])>, Oversize> {
+    fn whole<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Split<'a>>, Oversize> {
         let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
             return Ok(None);
         };
@@ -100,6 +100,9 @@ impl Deframer {
         Ok(usize::from(len))
     }
 }
+
+/// A packet, and what follows it.
+type Split<'a> = (&'a [u8], &'a [u8]);
 
 #[cfg(test)]
 mod tests {

@@ -475,16 +475,19 @@ impl Session {
 
     /// Gives up, and tells a peer that still listens, so that it need not wait for its own timeout.
     fn fail(&mut self, failure: Failure, send: Wire<'_>) {
-        match (&mut self.engine, failure) {
-            (Some(engine), Failure::Fingerprint | Failure::NoSrtpProfile) if self.finished => {
-                if engine.close().is_ok() {
+        if let Some(engine) = &mut self.engine {
+            match failure {
+                Failure::Fingerprint | Failure::NoSrtpProfile if self.finished => {
+                    // What is left to say is protected, and a goodbye is all that can be said. If even that cannot be,
+                    // the peer finds out by itself.
+                    let _ = engine.close();
                     flush(engine, send);
                 }
+                Failure::Fingerprint => send(&BAD_CERTIFICATE),
+                // The library may have left an alert of its own.
+                Failure::Protocol => flush(engine, send),
+                Failure::NoSrtpProfile | Failure::Timeout | Failure::Alert(_) => {}
             }
-            (Some(_), Failure::Fingerprint) => send(&BAD_CERTIFICATE),
-            // The library may have left an alert of its own.
-            (Some(engine), Failure::Protocol) => flush(engine, send),
-            _ => {}
         }
         self.end(State::Failed, Event::Failed(failure));
     }
