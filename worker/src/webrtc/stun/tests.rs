@@ -1,3 +1,5 @@
+//! The vectors of RFC 5769, and another implementation as second opinion.
+
 use super::*;
 use proptest::prelude::*;
 use stun_types::attribute::{RawAttribute, Username, XorMappedAddress};

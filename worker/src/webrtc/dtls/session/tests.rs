@@ -1,3 +1,5 @@
+//! What a session believes, and what it does not.
+
 use super::*;
 use crate::webrtc::dtls::HashFunction;
 use crate::webrtc::dtls::keys::MasterKey;

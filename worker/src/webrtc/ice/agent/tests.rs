@@ -1,3 +1,5 @@
+//! Checks, tuples and states of a lite agent, and any history of them.
+
 use super::*;
 use crate::webrtc::entropy::SeededEntropy;
 use crate::webrtc::ice::Protocol;
