@@ -1,6 +1,6 @@
 //! A network between two ends that loses, doubles, delays and reorders, always in the same way for the same seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -34,7 +34,9 @@ pub(crate) struct Flight {
 /// How bad a network is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quality {
-    /// Of a hundred datagrams.
+    /// Of a hundred datagrams; but never two in a row of the same kind on the same way. Handshakes wait twice as long
+    /// each time, so a run of losses would be a test of patience, and not the same one each time: their timers have
+    /// random parts of their own.
     pub(crate) lost: u64,
     /// Of a hundred datagrams.
     pub(crate) doubled: u64,
@@ -56,6 +58,8 @@ pub(crate) struct Network {
     pub(crate) filter: fn(&Flight) -> bool,
     random: Random,
     flights: BTreeMap<(Time, u64), Flight>,
+    /// Ways, and whether of STUN, on which the last datagram was lost.
+    unlucky: HashSet<(SocketAddr, bool)>,
     sent: u64,
 }
 
@@ -67,12 +71,18 @@ impl Network {
             filter: |_| false,
             random: Random(seed),
             flights: BTreeMap::new(),
+            unlucky: HashSet::new(),
             sent: 0,
         }
     }
 
     pub(crate) fn send(&mut self, now: Time, flight: Flight) {
-        if self.is_cut || (self.filter)(&flight) || self.random.below(100) < self.quality.lost {
+        if self.is_cut || (self.filter)(&flight) {
+            return;
+        }
+        let way = (flight.to, flight.bytes[0] < 4);
+        if !self.unlucky.remove(&way) && self.random.below(100) < self.quality.lost {
+            self.unlucky.insert(way);
             return;
         }
         let copies = 1 + usize::from(self.random.below(100) < self.quality.doubled);
