@@ -1,7 +1,8 @@
 //! Weir's media plane: what runs in a worker process. One process, one thread, one core.
 //!
 //! [`rtp`] gives bytes their names, [`relay`] decides what goes where and rewrites it, [`net`] talks to the kernel, and
-//! [`process`] is the loop around them. Dependencies point one way: `rtp <- relay <- process -> net`.
+//! [`process`] is the loop around them. Dependencies point one way: `rtp <- relay <- process -> net`. [`webrtc`], beside the
+//! relay, is what browsers need on top.
 
 pub mod exit;
 #[doc(hidden)]

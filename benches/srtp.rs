@@ -1,0 +1,182 @@
+//! What encryption costs per packet of 1,200 bytes: sealed in place, sealed on its way into another buffer, opened, and
+//! fanned out to 500 receivers with a key each.
+//!
+//! `cargo bench --bench srtp`, with `-- --instructions` to count instructions as well; see `common`.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a bench is a program, and fails if it cannot go on"
+)]
+
+mod common;
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+use common::Case;
+use weir_worker::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile, Repeats, StreamKey};
+
+/// Bytes of a plain packet, header and all.
+const PACKET: usize = 1_200;
+
+/// Packets per pass, and of a key frame.
+const BURST: usize = 64;
+
+/// Packets of a train.
+const TRAIN: usize = 8;
+
+/// Receivers of the fan-out, each with keys of its own, so that none is still in the nearest cache.
+const RECEIVERS: usize = 500;
+
+const SSRC: u32 = 0x0a0b_0c0d;
+
+fn key(profile: Profile, seed: usize) -> MasterKey {
+    let byte = |at: usize| (at * 31 + seed * 7 + seed / 256) as u8;
+    let key: Vec<u8> = (0..profile.key_len()).map(byte).collect();
+    let salt: Vec<u8> = (50..50 + profile.salt_len()).map(byte).collect();
+    MasterKey::new(profile, &key, &salt).unwrap()
+}
+
+fn sender(profile: Profile, seed: usize, repeats: Repeats) -> (Outbound, StreamKey) {
+    let mut outbound = Outbound::new(&key(profile, seed));
+    let stream = outbound.add_stream(SSRC, repeats).unwrap();
+    (outbound, stream)
+}
+
+fn packet() -> Vec<u8> {
+    let mut packet: Vec<u8> = (0..PACKET).map(|at| at as u8).collect();
+    packet[..2].copy_from_slice(&[0x80, 96]);
+    packet[8..12].copy_from_slice(&SSRC.to_be_bytes());
+    packet
+}
+
+fn number(packet: &mut [u8], index: u64) {
+    packet[2..4].copy_from_slice(&(index as u16).to_be_bytes());
+}
+
+/// In place, where the bytes are already the receiver's.
+fn seal(name: &'static str, profile: Profile, repeats: Repeats) -> Case {
+    Case::new(name, BURST, move || {
+        let (mut outbound, stream) = sender(profile, 0, repeats);
+        let mut room = packet();
+        room.resize(PACKET + Profile::RTP_OVERHEAD_MAX, 0);
+        let mut index = 0;
+        move || {
+            for _ in 0..BURST {
+                number(&mut room, index);
+                outbound
+                    .protect_rtp(stream, index, black_box(&mut room), PACKET)
+                    .unwrap();
+                index += 1;
+            }
+        }
+    })
+}
+
+/// Opening is in place, so this includes the copy of a sealed packet.
+fn open(name: &'static str, profile: Profile) -> Case {
+    Case::new(name, BURST, move || {
+        let (mut outbound, stream) = sender(profile, 0, Repeats::Refused);
+        let mut inbound = Inbound::new(&key(profile, 0), 4);
+        let sealed: Vec<Vec<u8>> = (0..BURST as u64)
+            .map(|index| {
+                let mut room = packet();
+                number(&mut room, index);
+                room.resize(PACKET + profile.rtp_overhead(), 0);
+                outbound.protect_rtp(stream, index, &mut room, PACKET).unwrap();
+                room
+            })
+            .collect();
+        let mut room = sealed[0].clone();
+        move || {
+            inbound.forget(SSRC);
+            for packet in &sealed {
+                room.copy_from_slice(packet);
+                inbound.unprotect_rtp(black_box(&mut room)).unwrap();
+            }
+        }
+    })
+}
+
+/// How one train becomes 500.
+#[derive(Clone, Copy)]
+enum Way {
+    /// The train is copied, then each packet of the copy sealed in place.
+    CopyThenSeal,
+    /// Each packet is sealed on its way into the receiver's buffer.
+    SealOnTheWay,
+}
+
+fn fan_out(name: &'static str, profile: Profile, train: usize, way: Way) -> Case {
+    Case::new(name, RECEIVERS * train, move || {
+        let mut senders: Vec<_> = (0..RECEIVERS)
+            .map(|seed| sender(profile, seed, Repeats::Refused))
+            .collect();
+        let mut bytes = packet().repeat(train);
+        let segment = PACKET + profile.rtp_overhead();
+        // One buffer for all, as the relay has: what is sealed is handed over at once.
+        let mut room = vec![0; train * segment];
+        let mut first = 0;
+        move || {
+            for (packet, index) in bytes.chunks_mut(PACKET).zip(first..) {
+                number(packet, index);
+            }
+            for (outbound, stream) in &mut senders {
+                match way {
+                    Way::CopyThenSeal => {
+                        let packets = bytes.chunks(PACKET).zip(room.chunks_mut(segment));
+                        for ((packet, room), index) in packets.zip(first..) {
+                            room[..PACKET].copy_from_slice(packet);
+                            outbound.protect_rtp(*stream, index, room, PACKET).unwrap();
+                        }
+                    }
+                    Way::SealOnTheWay => {
+                        let sealed = outbound.protect_train(*stream, first, &bytes, PACKET, &mut room);
+                        assert_eq!(sealed.packets, train);
+                    }
+                }
+                black_box(&mut room);
+            }
+            first += train as u64;
+        }
+    })
+}
+
+fn control(name: &'static str, profile: Profile) -> Case {
+    Case::new(name, BURST, move || {
+        let mut outbound = Outbound::new(&key(profile, 0));
+        let mut report = vec![0x80; 60 + Profile::RTCP_OVERHEAD_MAX];
+        move || {
+            for _ in 0..BURST {
+                outbound.protect_rtcp(black_box(&mut report), 60).unwrap();
+            }
+        }
+    })
+}
+
+fn main() -> ExitCode {
+    use Profile::{AeadAes128Gcm as Gcm128, AeadAes256Gcm as Gcm256, Aes128CmSha1_32 as Cm32, Aes128CmSha1_80 as Cm80};
+    let cases = [
+        seal("seal-gcm128", Gcm128, Repeats::Refused),
+        seal("seal-gcm128-repeats", Gcm128, Repeats::Identical),
+        seal("seal-gcm256", Gcm256, Repeats::Refused),
+        seal("seal-cm-sha1-80", Cm80, Repeats::Refused),
+        seal("seal-cm-sha1-32", Cm32, Repeats::Refused),
+        open("open-gcm128", Gcm128),
+        open("open-gcm256", Gcm256),
+        open("open-cm-sha1-80", Cm80),
+        open("open-cm-sha1-32", Cm32),
+        fan_out("500-copy-then-gcm128", Gcm128, 1, Way::CopyThenSeal),
+        fan_out("500-on-the-way-gcm128", Gcm128, 1, Way::SealOnTheWay),
+        fan_out("500x8-copy-then-gcm128", Gcm128, TRAIN, Way::CopyThenSeal),
+        fan_out("500x8-on-the-way-gcm128", Gcm128, TRAIN, Way::SealOnTheWay),
+        fan_out("500-on-the-way-gcm256", Gcm256, 1, Way::SealOnTheWay),
+        fan_out("500x8-on-the-way-gcm256", Gcm256, TRAIN, Way::SealOnTheWay),
+        fan_out("500-copy-then-cm-80", Cm80, 1, Way::CopyThenSeal),
+        fan_out("500-on-the-way-cm-80", Cm80, 1, Way::SealOnTheWay),
+        fan_out("500x8-on-the-way-cm-80", Cm80, TRAIN, Way::SealOnTheWay),
+        control("rtcp-gcm128", Gcm128),
+        control("rtcp-cm-sha1-80", Cm80),
+    ];
+    common::run("srtp", "packet", &cases)
+}

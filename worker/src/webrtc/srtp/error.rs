@@ -1,0 +1,137 @@
+//! Why a packet is not sealed or opened, and why bytes are no key.
+
+use thiserror::Error;
+
+use super::Profile;
+
+/// Why [`Inbound`](super::Inbound) did not open a packet. The packet's bytes are then worthless, and nothing else has
+/// changed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
+pub enum UnprotectError {
+    /// Shorter than a header and a tag.
+    #[error("{len} bytes are too short for a header and a tag")]
+    TooShort {
+        /// The packet's length in bytes.
+        len: usize,
+    },
+    /// Not version 2, or a header that runs past the end.
+    #[error("no RTP or RTCP header")]
+    Malformed,
+    /// The tag does not fit: forged, damaged, or sealed with another key or another rollover counter.
+    #[error("packet of SSRC {ssrc:#010x} is not authentic")]
+    NotAuthentic {
+        /// The SSRC in the packet.
+        ssrc: u32,
+    },
+    /// Taken before.
+    #[error("packet {index} of SSRC {ssrc:#010x} was received before")]
+    Replayed {
+        /// The SSRC in the packet.
+        ssrc: u32,
+        /// The packet's index.
+        index: u64,
+    },
+    /// Below the window, so nobody knows whether it was taken before.
+    #[error("packet {index} of SSRC {ssrc:#010x} is too old to know whether it was received before")]
+    TooOld {
+        /// The SSRC in the packet.
+        ssrc: u32,
+        /// The packet's index.
+        index: u64,
+    },
+    /// The stream has used up its indices; only new keys help.
+    #[error("SSRC {ssrc:#010x} has used up its indices")]
+    Exhausted {
+        /// The SSRC in the packet.
+        ssrc: u32,
+    },
+    /// One SSRC more than are allowed.
+    #[error("SSRC {ssrc:#010x} would be one more than {streams_max}")]
+    TooManyStreams {
+        /// The SSRC in the packet.
+        ssrc: u32,
+        /// How many are allowed.
+        streams_max: usize,
+    },
+}
+
+/// Why [`Outbound`](super::Outbound) did not seal a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
+pub enum ProtectError {
+    /// No stream has this key; perhaps it was removed.
+    #[error("no such stream")]
+    UnknownStream,
+    /// A stream of this SSRC is there already.
+    #[error("SSRC {ssrc:#010x} is there already")]
+    DuplicateStream {
+        /// The SSRC.
+        ssrc: u32,
+    },
+    /// So many SSRCs were used under this key that no more are kept in mind.
+    #[error("SSRC {ssrc:#010x} would be one more than {ssrcs_max} under one key")]
+    TooManyStreams {
+        /// The SSRC.
+        ssrc: u32,
+        /// How many are allowed.
+        ssrcs_max: usize,
+    },
+    /// The room behind the packet does not hold what sealing adds.
+    #[error("{room} bytes of room, and {needed} are needed")]
+    NoRoom {
+        /// What the sealed packet takes, in bytes.
+        needed: usize,
+        /// What there is.
+        room: usize,
+    },
+    /// Not version 2, or a header that runs past the end.
+    #[error("no RTP or RTCP header")]
+    Malformed,
+    /// The SSRC in the packet is not the stream's, or its sequence number not the low 16 bits of the index.
+    #[error("the packet is not number {index} of SSRC {ssrc:#010x}")]
+    Mismatch {
+        /// The stream's SSRC.
+        ssrc: u32,
+        /// The index it was to be sealed with.
+        index: u64,
+    },
+    /// The index was used before, for other bytes or in a stream that repeats nothing.
+    #[error("index {index} of SSRC {ssrc:#010x} was used before")]
+    IndexReused {
+        /// The stream's SSRC.
+        ssrc: u32,
+        /// The index.
+        index: u64,
+    },
+    /// Below the window, so nobody knows whether the index was used before.
+    #[error("index {index} of SSRC {ssrc:#010x} is too old to know whether it was used before")]
+    IndexTooOld {
+        /// The stream's SSRC.
+        ssrc: u32,
+        /// The index.
+        index: u64,
+    },
+    /// The index has more than 48 bits (SRTP) or 31 (SRTCP): the key is used up, and only a new one helps.
+    #[error("index {index} is beyond the last one of a key")]
+    Exhausted {
+        /// The index.
+        index: u64,
+    },
+    /// The cipher refused. It does so only for lengths that no packet has.
+    #[error("the cipher refused")]
+    Cipher,
+}
+
+/// Why bytes are not the keys that they should be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
+pub enum KeyError {
+    /// Not as many bytes as the profile wants.
+    #[error("{profile:?} wants {expected} bytes, not {actual}")]
+    Length {
+        /// The profile.
+        profile: Profile,
+        /// How many it wants.
+        expected: usize,
+        /// How many there were.
+        actual: usize,
+    },
+}

@@ -1,0 +1,399 @@
+//! What goes to the peer: packets are sealed in place or on their way into a train, each index once.
+//!
+//! # Trains
+//!
+//! A consumer's packets leave as one GSO message: packets of equal size laid end to end, of which only the last may be
+//! shorter. Sealing adds the same number of bytes to each, so a sealed train is a train again:
+//!
+//! ```text
+//!  train  | packet 0 ········· | packet 1 ········· | packet 2 ··· |            segment
+//!          ▼ header copied, payload sealed on its way
+//!  out    | packet 0 ········· tag | packet 1 ········· tag | packet 2 ··· tag |  segment + overhead
+//! ```
+//!
+//! [`Outbound::protect_train`] reads the train where the relay has patched it, and writes the consumer's bytes once, so
+//! copying costs nothing beside the cipher. [`Outbound::protect_rtp`] seals one packet where it lies, for what was copied
+//! already (a retransmission, a probe).
+//!
+//! # Indices
+//!
+//! The caller names the 48-bit index: rollover counter and sequence number, the extended sequence number of a stream that
+//! starts in its first cycle. To seal an index twice is to give away the key (GCM) or the plaintext (counter mode), so
+//! each stream keeps the last [`WINDOW`](super::WINDOW) of its indices in mind and refuses what it cannot know to be
+//! fresh. [`Repeats`] says whether a packet may go out again under its own index.
+
+use std::collections::BTreeMap;
+
+use slotmap::{SlotMap, new_key_type};
+
+use super::cipher::{Cipher, Fingerprint};
+use super::derivation::{Protocol, SessionKeys};
+use super::header::{RTCP_CLEAR_LEN, RtpClear, rtcp_sender};
+use super::index::nearest;
+use super::window::{Verdict, WINDOW, Window};
+use super::{INDEX_MAX, MasterKey, Profile, ProtectError};
+
+/// How far back a stream with [`Repeats::Identical`] can repeat, in indices. It takes 8 bytes for each.
+pub const IDENTICAL_WINDOW: u64 = 1024;
+
+/// RFC 3711 §9.2: 2³¹ SRTCP packets at most under one key.
+const RTCP_INDEX_MAX: u64 = (1 << 31) - 1;
+
+/// How many SSRCs are kept in mind under one key, those of removed streams included.
+const SSRCS_MAX: usize = 1 << 16;
+
+const RTP_WORDS: usize = WINDOW as usize / 64;
+
+new_key_type! {
+    /// A stream of an [`Outbound`]. The key of a removed stream finds nothing.
+    pub struct StreamKey;
+}
+
+/// Whether an index may be sealed again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Repeats {
+    /// Never. For whatever is retransmitted with RTX (RFC 4588), where a packet that goes out again has a new number.
+    Refused,
+    /// If exactly the bytes come out that came out before, so that an observer learns nothing but that it was sent again:
+    /// for a peer without RTX, to which a lost packet goes out again as it was. What differs in a single bit, be it in a
+    /// header extension like abs-send-time, is wiped and refused. Takes 8 KiB per stream for the last
+    /// [`IDENTICAL_WINDOW`] indices; older ones are refused.
+    Identical,
+}
+
+/// How far an SSRC's indices are used under a key: what a successor must know.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Spent {
+    /// The SSRC.
+    pub ssrc: u32,
+    /// One more than the highest index used.
+    pub next: u64,
+}
+
+/// What became of a train.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SealedTrain {
+    /// So many packets of the train, counted from the first, are sealed.
+    pub packets: usize,
+    /// They are the first so many bytes of the room.
+    pub bytes: usize,
+    /// Why the packet after them was not; `None` if it was the last.
+    pub refused: Option<ProtectError>,
+}
+
+/// The sending direction of one DTLS association, with its streams.
+pub struct Outbound {
+    profile: Profile,
+    rtp: Cipher,
+    rtcp: Cipher,
+    /// RFC 3711 §3.4: counts each SRTCP packet from zero. One count for all SSRCs, so that none can be counted twice.
+    rtcp_next: u64,
+    streams: SlotMap<StreamKey, Stream>,
+    /// Of removed streams: one more than the highest index used.
+    retired: BTreeMap<u32, u64>,
+}
+
+struct Stream {
+    ssrc: u32,
+    used: Window<RTP_WORDS>,
+    /// Of [`Repeats::Identical`]: what came out under each of the last indices. A ring.
+    fingerprints: Option<Box<[Fingerprint]>>,
+}
+
+/// Leave to seal an index.
+enum Claim {
+    First,
+    /// If the same comes out.
+    Again(Fingerprint),
+}
+
+/// Where a packet is sealed: in its place, or from somewhere else.
+enum Source<'a> {
+    /// The first so many bytes of the room.
+    Room(usize),
+    Packet(&'a [u8]),
+}
+
+impl Outbound {
+    /// Starts with no stream, for a key that nothing was ever sealed with.
+    pub fn new(key: &MasterKey) -> Self {
+        let cipher = |protocol| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol));
+        Self {
+            profile: key.profile(),
+            rtp: cipher(Protocol::Rtp),
+            rtcp: cipher(Protocol::Rtcp),
+            rtcp_next: 0,
+            streams: SlotMap::with_key(),
+            retired: BTreeMap::new(),
+        }
+    }
+
+    /// Goes on for a predecessor under the same key. Everything that it may have sealed must be below what is said here:
+    /// if it was asked some time ago, add more than it can have sent since.
+    pub fn resume(key: &MasterKey, rtcp_next: u64, spent: impl IntoIterator<Item = Spent>) -> Self {
+        Self {
+            rtcp_next,
+            retired: spent.into_iter().map(|spent| (spent.ssrc, spent.next)).collect(),
+            ..Self::new(key)
+        }
+    }
+
+    /// What the keys are for.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// For a successor: how far each SSRC's indices are used, those of removed streams included.
+    pub fn spent(&self) -> impl Iterator<Item = Spent> {
+        let live = self.streams.values().map(|stream| (stream.ssrc, stream.used.next()));
+        let retired = self.retired.iter().map(|(ssrc, next)| (*ssrc, *next));
+        live.chain(retired)
+            .filter(|(_, next)| *next > 0)
+            .map(|(ssrc, next)| Spent { ssrc, next })
+    }
+
+    /// For a successor: the index of the next SRTCP packet.
+    pub fn rtcp_next(&self) -> u64 {
+        self.rtcp_next
+    }
+
+    /// Makes a stream. If its SSRC was used before under this key, only indices above the highest of then are sealed.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtectError::DuplicateStream`] while the SSRC has a stream; [`ProtectError::TooManyStreams`] when 65,536 SSRCs
+    /// were used.
+    pub fn add_stream(&mut self, ssrc: u32, repeats: Repeats) -> Result<StreamKey, ProtectError> {
+        if self.streams.values().any(|stream| stream.ssrc == ssrc) {
+            return Err(ProtectError::DuplicateStream { ssrc });
+        }
+        let retired = self.retired.remove(&ssrc);
+        if retired.is_none() && self.streams.len() + self.retired.len() >= SSRCS_MAX {
+            return Err(ProtectError::TooManyStreams {
+                ssrc,
+                ssrcs_max: SSRCS_MAX,
+            });
+        }
+        Ok(self.streams.insert(Stream {
+            ssrc,
+            used: retired.map_or(Window::new(), Window::all_below),
+            fingerprints: match repeats {
+                Repeats::Refused => None,
+                Repeats::Identical => Some(vec![Fingerprint::default(); IDENTICAL_WINDOW as usize].into()),
+            },
+        }))
+    }
+
+    /// Removes a stream. How far its indices are used stays in mind.
+    pub fn remove_stream(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.remove(key)
+            && stream.used.next() > 0
+        {
+            self.retired.insert(stream.ssrc, stream.used.next());
+        }
+    }
+
+    /// How long a train is when it is sealed.
+    pub fn sealed_train_len(&self, train_len: usize, segment: usize) -> usize {
+        train_len + train_len.div_ceil(segment.max(1)) * self.profile.rtp_overhead()
+    }
+
+    /// Seals the RTP packet in the first `len` bytes of `room` in place, and says how long it is then.
+    /// [`Profile::rtp_overhead`] bytes of room behind it are needed.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProtectError`]. `room` is as it was, unless the index was used before for another packet or the cipher failed.
+    #[inline]
+    pub fn protect_rtp(
+        &mut self,
+        stream: StreamKey,
+        index: u64,
+        room: &mut [u8],
+        len: usize,
+    ) -> Result<usize, ProtectError> {
+        let stream = self.streams.get_mut(stream).ok_or(ProtectError::UnknownStream)?;
+        stream.seal(&self.rtp, self.profile, index, Source::Room(len), room)
+    }
+
+    /// Seals the RTP packet `packet` into the start of `room`, and says how long it is there. `packet` stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProtectError`]. What is in `room` is then worthless.
+    #[inline]
+    pub fn protect_rtp_from(
+        &mut self,
+        stream: StreamKey,
+        index: u64,
+        packet: &[u8],
+        room: &mut [u8],
+    ) -> Result<usize, ProtectError> {
+        let stream = self.streams.get_mut(stream).ok_or(ProtectError::UnknownStream)?;
+        stream.seal(&self.rtp, self.profile, index, Source::Packet(packet), room)
+    }
+
+    /// Seals a train into the start of `room`: packets of `segment` bytes laid end to end, of which only the last may be
+    /// shorter, become such packets of `segment` + [`Profile::rtp_overhead`] bytes. `first` is the index of the first;
+    /// each other one has the index that is closest to that of the one before it. `train` stays as it is.
+    ///
+    /// It ends before the first packet that is refused. Who goes on behind that one has a train in two runs.
+    pub fn protect_train(
+        &mut self,
+        stream: StreamKey,
+        first: u64,
+        train: &[u8],
+        segment: usize,
+        room: &mut [u8],
+    ) -> SealedTrain {
+        let mut sealed = SealedTrain {
+            packets: 0,
+            bytes: 0,
+            refused: None,
+        };
+        let Some(stream) = self.streams.get_mut(stream) else {
+            sealed.refused = Some(ProtectError::UnknownStream);
+            return sealed;
+        };
+        let mut index = first;
+        for packet in train.chunks(segment.max(1)) {
+            if sealed.packets > 0 {
+                let next = RtpClear::parse(packet)
+                    .ok_or(ProtectError::Malformed)
+                    .and_then(|clear| nearest(index + 1, clear.seq).ok_or(ProtectError::Exhausted { index }));
+                match next {
+                    Ok(next) => index = next,
+                    Err(error) => {
+                        sealed.refused = Some(error);
+                        return sealed;
+                    }
+                }
+            }
+            let room = room.get_mut(sealed.bytes..).unwrap_or_default();
+            match stream.seal(&self.rtp, self.profile, index, Source::Packet(packet), room) {
+                Ok(len) => {
+                    sealed.packets += 1;
+                    sealed.bytes += len;
+                }
+                Err(error) => {
+                    sealed.refused = Some(error);
+                    return sealed;
+                }
+            }
+        }
+        sealed
+    }
+
+    /// Seals the RTCP packet (a compound, or reduced in size) in the first `len` bytes of `room` in place, encrypted, and
+    /// says how long it is then. [`Profile::rtcp_overhead`] bytes of room behind it are needed.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProtectError`]. `room` is as it was, unless the cipher failed.
+    pub fn protect_rtcp(&mut self, room: &mut [u8], len: usize) -> Result<usize, ProtectError> {
+        let needed = len.saturating_add(self.profile.rtcp_overhead());
+        let available = room.len();
+        let room = room.get_mut(..needed).ok_or(ProtectError::NoRoom {
+            needed,
+            room: available,
+        })?;
+        let ssrc = rtcp_sender(&room[..len]).ok_or(ProtectError::Malformed)?;
+        debug_assert!(len >= RTCP_CLEAR_LEN, "it has a sender");
+        let index = self.rtcp_next;
+        if index > RTCP_INDEX_MAX {
+            return Err(ProtectError::Exhausted { index });
+        }
+        // Used from here on, also if the cipher fails half-way.
+        self.rtcp_next += 1;
+        let sealed = self.rtcp.seal_rtcp(ssrc, index as u32, len, room);
+        sealed.map(|()| needed).map_err(|_| ProtectError::Cipher)
+    }
+}
+
+impl Stream {
+    fn seal(
+        &mut self,
+        cipher: &Cipher,
+        profile: Profile,
+        index: u64,
+        source: Source<'_>,
+        room: &mut [u8],
+    ) -> Result<usize, ProtectError> {
+        let available = room.len();
+        let len = match source {
+            Source::Room(len) => len,
+            Source::Packet(packet) => packet.len(),
+        };
+        let needed = len.saturating_add(profile.rtp_overhead());
+        let room = room.get_mut(..needed).ok_or(ProtectError::NoRoom {
+            needed,
+            room: available,
+        })?;
+        let clear = match source {
+            Source::Room(len) => RtpClear::parse(&room[..len]),
+            Source::Packet(packet) => RtpClear::parse(packet),
+        };
+        let clear = clear.ok_or(ProtectError::Malformed)?;
+        if index > INDEX_MAX {
+            return Err(ProtectError::Exhausted { index });
+        }
+        let ssrc = self.ssrc;
+        if clear.ssrc != ssrc || clear.seq != index as u16 {
+            return Err(ProtectError::Mismatch { ssrc, index });
+        }
+        let claim = self.claim(index)?;
+        let payload = match source {
+            Source::Room(_) => None,
+            Source::Packet(packet) => {
+                let (header, payload) = packet.split_at(clear.len);
+                room[..clear.len].copy_from_slice(header);
+                Some(payload)
+            }
+        };
+        let sealed = cipher.seal_rtp(ssrc, index, clear.len, payload, room);
+        let fingerprint = sealed.map_err(|_| ProtectError::Cipher)?;
+        match claim {
+            Claim::First => {
+                // A late one that is too old to be repeated must not take the place of one that is not.
+                if let Some(fingerprints) = &mut self.fingerprints
+                    && self.used.next() - index <= IDENTICAL_WINDOW
+                {
+                    fingerprints[ring(index)] = fingerprint;
+                }
+            }
+            Claim::Again(before) if before == fingerprint => {}
+            Claim::Again(_) => {
+                // Together with what went out before it would give the key away.
+                room.fill(0);
+                return Err(ProtectError::IndexReused { ssrc, index });
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Whether `index` may be sealed. From here on it is used.
+    #[inline]
+    fn claim(&mut self, index: u64) -> Result<Claim, ProtectError> {
+        let ssrc = self.ssrc;
+        match self.used.verdict(index) {
+            Verdict::Fresh => {
+                self.used.mark(index);
+                Ok(Claim::First)
+            }
+            Verdict::TooOld => Err(ProtectError::IndexTooOld { ssrc, index }),
+            Verdict::Used => match &self.fingerprints {
+                None => Err(ProtectError::IndexReused { ssrc, index }),
+                Some(_) if self.used.next() - index > IDENTICAL_WINDOW => {
+                    Err(ProtectError::IndexTooOld { ssrc, index })
+                }
+                Some(fingerprints) => Ok(Claim::Again(fingerprints[ring(index)])),
+            },
+        }
+    }
+}
+
+/// Where the fingerprint of an index is.
+#[inline]
+fn ring(index: u64) -> usize {
+    (index % IDENTICAL_WINDOW) as usize
+}

@@ -1,0 +1,108 @@
+//! Trains: sealed on their way into the consumer's buffer, they are trains again, and the packets that they were.
+
+use proptest::prelude::*;
+use weir_worker::webrtc::srtp::{Profile, ProtectError, Repeats, SealedTrain};
+
+use crate::packets::{SSRC, Shape, any_profile, inbound, outbound, pair, rtp, seal};
+
+proptest! {
+    /// The same bytes, whether sealed in place, one by one on the way, or as a train; and the receiver gets the packets.
+    #[test]
+    fn a_train_is_its_packets(
+        profile in any_profile(),
+        shape in Shape::any(),
+        first in prop_oneof![0_u64..1_000, 65_500_u64..65_536],
+        gaps in prop::collection::vec(1_u64..4, 1..50),
+        payload_len in 1_usize..200,
+        last_len in 0_usize..200,
+    ) {
+        let mut index = first;
+        let mut packets = vec![];
+        for (at, gap) in gaps.iter().enumerate() {
+            let len = if at + 1 == gaps.len() { last_len.min(payload_len) } else { payload_len };
+            packets.push((index, rtp(SSRC, index, shape, &vec![at as u8; len])));
+            index += gap;
+        }
+        let segment = rtp(SSRC, 0, shape, &vec![0; payload_len]).len();
+        let train: Vec<u8> = packets.iter().flat_map(|(_, packet)| packet.clone()).collect();
+
+        let (mut one_by_one, stream, mut receiver) = pair(profile);
+        let expected: Vec<Vec<u8>> = packets
+            .iter()
+            .map(|(index, packet)| seal(&mut one_by_one, stream, *index, packet))
+            .collect();
+
+        let (mut copying, stream, _) = pair(profile);
+        for ((index, packet), expected) in packets.iter().zip(&expected) {
+            let mut room = vec![0xee; expected.len()];
+            prop_assert_eq!(copying.protect_rtp_from(stream, *index, packet, &mut room), Ok(expected.len()));
+            prop_assert_eq!(&room, expected);
+        }
+
+        let (mut at_once, stream, _) = pair(profile);
+        let mut room = vec![0xee; at_once.sealed_train_len(train.len(), segment) + 5];
+        let sealed = at_once.protect_train(stream, first, &train, segment, &mut room);
+        let bytes = room.len() - 5;
+        prop_assert_eq!(sealed, SealedTrain { packets: packets.len(), bytes, refused: None });
+        prop_assert_eq!(&room[..bytes], &expected.concat()[..]);
+        prop_assert_eq!(&room[bytes..], &[0xee; 5][..]);
+
+        for (packet, (index, plain)) in room[..bytes].chunks_mut(segment + profile.rtp_overhead()).zip(&packets) {
+            let opened = receiver.unprotect_rtp(packet).unwrap();
+            prop_assert_eq!(opened.index, *index);
+            prop_assert_eq!(&packet[..opened.len], &plain[..]);
+        }
+    }
+
+    /// Any bytes, cut anywhere, into any room.
+    #[test]
+    fn no_train_panics(
+        profile in any_profile(),
+        first in prop_oneof![any::<u64>(), 0_u64..100_000],
+        train in prop::collection::vec(any::<u8>(), 0..300),
+        segment in 0_usize..100,
+        room in 0_usize..400,
+    ) {
+        let (mut outbound, stream, _) = pair(profile);
+        let sealed = outbound.protect_train(stream, first, &train, segment, &mut vec![0; room]);
+        prop_assert!(sealed.bytes <= room);
+    }
+}
+
+#[test]
+fn a_train_ends_before_what_is_refused() {
+    for profile in Profile::ALL {
+        let (mut sender, stream, _) = pair(profile);
+        let packets: Vec<_> = (10..15)
+            .map(|index| rtp(SSRC, index, Shape::PLAIN, b"payload"))
+            .collect();
+        let (train, segment) = (packets.concat(), packets[0].len());
+        let (ssrc, index) = (SSRC, 12);
+        seal(&mut sender, stream, index, &packets[2]);
+        let mut room = vec![0; sender.sealed_train_len(train.len(), segment)];
+        let two = SealedTrain {
+            packets: 2,
+            bytes: 2 * (segment + profile.rtp_overhead()),
+            refused: Some(ProtectError::IndexReused { ssrc, index }),
+        };
+        assert_eq!(sender.protect_train(stream, 10, &train, segment, &mut room), two);
+        let rest = sender.protect_train(stream, 13, &train[3 * segment..], segment, &mut room[two.bytes..]);
+        assert_eq!((rest.packets, rest.refused), (2, None));
+        let mut receiver = inbound(profile);
+        for packet in room[..two.bytes + rest.bytes].chunks_mut(segment + profile.rtp_overhead()) {
+            assert!(receiver.unprotect_rtp(packet).is_ok());
+        }
+
+        let short = sender.sealed_train_len(train.len(), segment) - 1;
+        let (mut sender, stream, _) = pair(profile);
+        let sealed = sender.protect_train(stream, 10, &train, segment, &mut room[..short]);
+        assert_eq!(sealed.packets, 4);
+        assert!(matches!(sealed.refused, Some(ProtectError::NoRoom { .. })));
+
+        let mut other = outbound(profile);
+        let foreign = other.add_stream(1, Repeats::Refused).unwrap();
+        other.remove_stream(foreign);
+        let sealed = other.protect_train(foreign, 10, &train, segment, &mut room);
+        assert_eq!((sealed.packets, sealed.refused), (0, Some(ProtectError::UnknownStream)));
+    }
+}
