@@ -273,6 +273,8 @@ fn a_sender_report_counts_packets_and_payload_bytes_and_names_the_endpoint() {
     let receiver = sim.transport(room);
     let consumer = sim.consumer_with(receiver, &track, |request| request.cname = "anna@example".into());
     track.stream().extensions = vec![(sim::track::AUDIO_LEVEL, vec![5])];
+    // Between the moments that reports are sent at, so that each packet is clearly before a report or after it.
+    sim.advance(ms(3));
     talk(&mut sim, &mut track, 4_000);
     let packets = sim.received(consumer);
     let reports = heard(&mut sim, receiver);
