@@ -27,7 +27,7 @@ const BATCH: usize = 256;
 const RECENT_MAX: usize = 1_000;
 
 /// The types an event can have, for refusing a filter that would never let anything through.
-pub(super) const KINDS: [&str; 26] = [
+pub(super) const KINDS: [&str; 29] = [
     "workerStarted",
     "workerDied",
     "roomOpened",
@@ -54,6 +54,9 @@ pub(super) const KINDS: [&str; 26] = [
     "rtpStreamerOpened",
     "rtpStreamerClosed",
     "audioLevels",
+    "transportStats",
+    "producerStats",
+    "consumerStats",
 ];
 
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -327,6 +330,9 @@ mod tests {
             EventKind::RtpStreamerOpened { .. } => "rtpStreamerOpened",
             EventKind::RtpStreamerClosed { .. } => "rtpStreamerClosed",
             EventKind::AudioLevels { .. } => "audioLevels",
+            EventKind::TransportStats { .. } => "transportStats",
+            EventKind::ProducerStats { .. } => "producerStats",
+            EventKind::ConsumerStats { .. } => "consumerStats",
             EventKind::Lagged { .. } => "lagged",
             EventKind::ServerClosed => "serverClosed",
         }

@@ -14,7 +14,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 
 use super::app::App;
@@ -22,7 +21,7 @@ use super::error::ApiError;
 use super::extract::{Id, Params};
 use super::openapi::Events;
 use super::peers::Stats;
-use crate::{Error, RtcStats};
+use crate::server::{StatsStream, Subject};
 
 /// Statistics are not told more often than this.
 const INTERVAL_MS_MIN: u64 = 1_000;
@@ -119,69 +118,19 @@ pub(super) struct Every {
 }
 
 impl Every {
-    fn interval(&self) -> Interval {
+    fn interval(&self) -> Duration {
         let ms = self.interval_ms.unwrap_or(INTERVAL_MS_MIN);
-        let period = Duration::from_millis(ms.clamp(INTERVAL_MS_MIN, INTERVAL_MS_MAX));
-        let mut interval = interval_at(Instant::now(), period);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        interval
+        Duration::from_millis(ms.clamp(INTERVAL_MS_MIN, INTERVAL_MS_MAX))
     }
 }
 
-/// What statistics are told of.
-trait Source: Clone + Send + Sync + 'static {
-    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send;
-
-    /// Whether there is anything to tell at the moment (spec §2.4, §3.3).
-    fn tells(&self) -> bool;
-}
-
-impl Source for crate::Producer {
-    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
-        self.get_stats()
-    }
-
-    fn tells(&self) -> bool {
-        !self.paused()
-    }
-}
-
-impl Source for crate::Consumer {
-    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
-        self.get_stats()
-    }
-
-    fn tells(&self) -> bool {
-        self.enabled() && !self.paused()
-    }
-}
-
-impl Source for crate::Transport {
-    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
-        self.get_stats()
-    }
-
-    fn tells(&self) -> bool {
-        true
-    }
-}
-
-fn periodic<S: Source>(app: &App, source: S, every: &Every) -> Result<Events, ApiError> {
+fn periodic<S: Subject>(app: &App, subject: S, every: &Every) -> Result<Events, ApiError> {
     let seat = app.seat()?;
-    Ok(
-        app.stream(seat, (source, every.interval()), |(source, mut interval)| async move {
-            loop {
-                interval.tick().await;
-                match source.rtc_stats().await {
-                    Ok(stats) if source.tells() => return Some((event("stats", &stats)?, (source, interval))),
-                    Ok(_) => {}
-                    // A worker that is busy answers the next time.
-                    Err(Error::Timeout { .. }) => {}
-                    Err(_) => return None,
-                }
-            }
-        }),
-    )
+    let stats = StatsStream::new(subject, every.interval());
+    Ok(app.stream(seat, stats, |mut stats| async move {
+        let told = stats.next().await?;
+        Some((event("stats", &told)?, stats))
+    }))
 }
 
 /// `GET /producers/{id}/rtc-stats`

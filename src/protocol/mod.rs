@@ -14,14 +14,12 @@ mod error;
 mod message;
 mod outgoing;
 mod peer;
-mod periodic_stats;
 mod room;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use self::client_ids::ClientIds;
 pub use self::error::{ErrorClass, ProtocolError};
-pub(crate) use self::periodic_stats::PeriodicStats;
 pub use self::room::RoomResponse;
 
 use std::sync::Mutex;
@@ -30,5 +28,4 @@ use std::sync::Mutex;
 #[derive(Debug, Default)]
 pub(crate) struct ClientState {
     pub(crate) ids: Mutex<ClientIds>,
-    pub(crate) stats: Mutex<PeriodicStats>,
 }

@@ -12,18 +12,11 @@ use super::message::{
     ClientNotification, CreateProducer, CreateTransport, EnableConsumer, OfThing, PeerRequest, PlainRtpParameters,
     TransportOptions,
 };
-use super::periodic_stats::Subject;
-use crate::server::{ProducerMapping, known_parameters, lock};
+use crate::server::{ProducerMapping, STATS_INTERVAL_MAX, STATS_INTERVAL_MIN, known_parameters, lock};
 use crate::{
     Consumer, ConsumerId, EnableOptions, Error, IpFamily, MediaKind, Peer, PlainTransportOptions, Producer,
     ProducerOptions, Remote, RtpParameters, Side, Transport,
 };
-
-/// Between reports of statistics, unless the client says more.
-const STATS_INTERVAL_MIN: Duration = Duration::from_secs(1);
-
-/// The longest time between reports; a client that says more means never.
-const STATS_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 
 impl Peer {
     /// Answers a request of the peer's client: `createTransport`, `restartTransport`, `createProducer` or `enableConsumer`.
@@ -95,25 +88,23 @@ impl Peer {
                 consumer.set_preferred_profile_by(Side::Remote, wish.profile).await?;
             }
             ClientNotification::EnableTransportStats(of) => {
-                self.enable_stats(Subject::Transport(self.transport_of(&of)?), &of);
+                self.transport_of(&of)?
+                    .enable_stats_by(Side::Remote, interval_of(&of))?;
             }
             ClientNotification::EnableProducerStats(of) => {
-                self.enable_stats(Subject::Producer(self.producer_of(&of)?), &of);
+                self.producer_of(&of)?.enable_stats_by(Side::Remote, interval_of(&of))?;
             }
             ClientNotification::EnableConsumerStats(of) => {
-                self.enable_stats(Subject::Consumer(self.consumer_of(&of)?), &of);
+                self.consumer_of(&of)?.enable_stats_by(Side::Remote, interval_of(&of))?;
             }
             ClientNotification::DisableTransportStats(of) => {
-                let subject = Subject::Transport(self.transport_of(&of)?);
-                lock(&self.client().stats).disable(&subject);
+                self.transport_of(&of)?.disable_stats_by(Side::Remote)?;
             }
             ClientNotification::DisableProducerStats(of) => {
-                let subject = Subject::Producer(self.producer_of(&of)?);
-                lock(&self.client().stats).disable(&subject);
+                self.producer_of(&of)?.disable_stats_by(Side::Remote)?;
             }
             ClientNotification::DisableConsumerStats(of) => {
-                let subject = Subject::Consumer(self.consumer_of(&of)?);
-                lock(&self.client().stats).disable(&subject);
+                self.consumer_of(&of)?.disable_stats_by(Side::Remote)?;
             }
         }
         Ok(())
@@ -224,14 +215,6 @@ impl Peer {
         }))
     }
 
-    fn enable_stats(&self, subject: Subject, of: &OfThing) {
-        // Not below the least, also when it is not a number; `clamp` does not panic on those.
-        let interval_ms = of.interval.unwrap_or_default();
-        let (least, most) = (STATS_INTERVAL_MIN.as_secs_f64(), STATS_INTERVAL_MAX.as_secs_f64());
-        let interval = Duration::from_secs_f64((interval_ms / 1_000.0).max(least).min(most));
-        lock(&self.client().stats).enable(self, subject, interval);
-    }
-
     pub(super) fn client_ids(&self) -> MutexGuard<'_, ClientIds> {
         lock(&self.client().ids)
     }
@@ -276,6 +259,14 @@ impl Drop for Reserved<'_> {
         // Does nothing when it has been made.
         (self.release)(&mut self.peer.client_ids(), self.number);
     }
+}
+
+/// Between reports of statistics: the least, unless the client says more.
+fn interval_of(of: &OfThing) -> Duration {
+    // The least is also what comes of something that is not a number.
+    let interval_ms = of.interval.unwrap_or_default();
+    let (least, most) = (STATS_INTERVAL_MIN.as_secs_f64(), STATS_INTERVAL_MAX.as_secs_f64());
+    Duration::from_secs_f64((interval_ms / 1_000.0).max(least).min(most))
 }
 
 fn not_found(noun: &str) -> ProtocolError {

@@ -11,6 +11,7 @@ use weir_channel::message::{ConsumerStats, CreateConsumer, MediaKind, Method, Pr
 use super::error::Error;
 use super::peer::{Peer, PeerNode};
 use super::peer_notification::ConsumerInfo;
+use super::periodic_stats::Reports;
 use super::producer::{Producer, ProducerNode};
 use super::room::{Room, RoomNode};
 use super::rtp_parameters::{ConsumerSeat, ConsumerSsrcs, RtpParameters};
@@ -32,8 +33,8 @@ pub struct EnableOptions {
 /// A handle on a consumer. Cheap to clone; dropping it closes nothing.
 #[derive(Clone)]
 pub struct Consumer {
-    shared: Arc<Shared>,
-    node: Arc<ConsumerNode>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) node: Arc<ConsumerNode>,
 }
 
 #[derive(Debug)]
@@ -60,6 +61,7 @@ pub(crate) struct ConsumerState {
     pub(crate) steering: Steering,
     pub(crate) source_paused: bool,
     pub(crate) effective_profile: Option<Profile>,
+    pub(crate) reports: Reports,
 }
 
 impl ConsumerState {
@@ -93,6 +95,7 @@ impl ConsumerNode {
                 steering: Steering::new(seat.paused, false, seat.preferred_profile),
                 source_paused: false,
                 effective_profile: None,
+                reports: Reports::default(),
             }),
         })
     }
@@ -121,6 +124,7 @@ impl ConsumerNode {
                 steering: Steering::new(false, false, Profile::Default),
                 source_paused,
                 effective_profile: None,
+                reports: Reports::default(),
             }),
         })
     }

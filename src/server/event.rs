@@ -15,6 +15,7 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{MediaKind, Profile, Remote};
 
 use super::error::DeathCause;
+use super::rtc_stats::RtcStats;
 use super::transport::Tuple;
 
 /// How many events a subscriber may lag behind before it loses the oldest of them. A worker's death can close some
@@ -228,6 +229,27 @@ pub enum EventKind {
     /// How loud the room was in the last 500 ms, the loudest first. Only while somebody listens
     /// ([`Room::audio_levels`](crate::Room::audio_levels)).
     AudioLevels { room: RoomId, levels: Vec<AudioLevel> },
+    /// A transport's statistics, which the application has enabled
+    /// ([`Transport::enable_stats`](crate::Transport::enable_stats)).
+    TransportStats {
+        transport: TransportId,
+        room: RoomId,
+        stats: Vec<RtcStats>,
+    },
+    /// A producer's statistics, which the application has enabled
+    /// ([`Producer::enable_stats`](crate::Producer::enable_stats)).
+    ProducerStats {
+        producer: ProducerId,
+        room: RoomId,
+        stats: Vec<RtcStats>,
+    },
+    /// A consumer's statistics, which the application has enabled
+    /// ([`Consumer::enable_stats`](crate::Consumer::enable_stats)).
+    ConsumerStats {
+        consumer: ConsumerId,
+        room: RoomId,
+        stats: Vec<RtcStats>,
+    },
     /// This subscriber was too slow and lost this many events; the next one goes on after the gap. Other subscribers
     /// saw them. What was missed is found by listing the objects.
     Lagged { count: u64 },

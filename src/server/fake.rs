@@ -11,8 +11,11 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use weir_channel::endpoint::{SupervisorEndpoint, WorkerEndpoint};
-use weir_channel::id::{ProducerId, WorkerId};
-use weir_channel::message::{Hello, Method, Notification, Reply, Request, Response, WorkerError};
+use weir_channel::id::{ConsumerId, ProducerId, TransportId, WorkerId};
+use weir_channel::message::{
+    ConsumerStats, Hello, Method, Notification, ProducerStats, Reply, Request, Response, StatsPage, TransportStats,
+    WorkerError,
+};
 
 use super::error::DeathCause;
 use super::event::CloseCause;
@@ -185,6 +188,29 @@ impl Fake {
                     source_paused: self.paused[&request.producer],
                 };
             }
+            Method::TransportStats { transport } => {
+                return Reply::Stats(StatsPage {
+                    transports: vec![transport_stats(*transport)],
+                    ..StatsPage::default()
+                });
+            }
+            Method::ProducerStats { producer } => {
+                let stats = ProducerStats {
+                    producer: *producer,
+                    paused: self.paused[producer],
+                    streams: Vec::new(),
+                };
+                return Reply::Stats(StatsPage {
+                    producers: vec![stats],
+                    ..StatsPage::default()
+                });
+            }
+            Method::ConsumerStats { consumer } => {
+                return Reply::Stats(StatsPage {
+                    consumers: vec![consumer_stats(*consumer)],
+                    ..StatsPage::default()
+                });
+            }
             _ => {}
         }
         Reply::Done
@@ -201,5 +227,56 @@ impl Fake {
     /// Runs a call while this worker accepts the one request it makes.
     pub(crate) async fn accepting<T>(&mut self, call: impl Future<Output = T>) -> T {
         soon(async { tokio::join!(call, self.accept()).0 }).await
+    }
+}
+
+/// Counters of a transport to which nothing has come.
+fn transport_stats(transport: TransportId) -> TransportStats {
+    TransportStats {
+        transport,
+        remote: None,
+        packets_received: 0,
+        bytes_received: 0,
+        packets_sent: 0,
+        bytes_sent: 0,
+        rtcp_received: 0,
+        rtcp_sent: 0,
+        unrouted: Vec::new(),
+        kernel_drops: 0,
+        backlog_packets: 0,
+        max_bitrate_bps: None,
+        remote_bitrate_bps: None,
+        packets_mirrored: 0,
+        mirror_failures: 0,
+    }
+}
+
+/// Counters of a consumer to which nothing has flowed.
+pub(crate) fn consumer_stats(consumer: ConsumerId) -> ConsumerStats {
+    ConsumerStats {
+        consumer,
+        paused: false,
+        source_paused: false,
+        effective_profile: None,
+        target_profile: None,
+        packets_in: 0,
+        packets_forwarded: 0,
+        bytes_forwarded: 0,
+        bitrate: 0,
+        dropped: Vec::new(),
+        switches: 0,
+        last_seq: None,
+        ssrc: 0,
+        codec: None,
+        packets_retransmitted: 0,
+        bytes_retransmitted: 0,
+        not_repaired: Vec::new(),
+        nack_count: 0,
+        pli_count: 0,
+        fir_count: 0,
+        packets_lost: 0,
+        fraction_lost: 0,
+        jitter: 0,
+        round_trip_us: None,
     }
 }

@@ -14,6 +14,7 @@ mod limits;
 mod peer;
 mod peer_notification;
 mod pending;
+mod periodic_stats;
 mod placement;
 mod ports;
 mod producer;
@@ -39,6 +40,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::lanes::Lane;
 use weir_channel::message::{Coalescing, LogFilter, Method, Reply, WorkerStats};
@@ -51,6 +53,7 @@ pub use self::error::{DeathCause, Error, StartError};
 pub use self::event::{AudioLevel, CloseCause, Event, EventKind, EventStream, Originator};
 pub use self::peer::{Joined, Peer, PeerInfo, PeerOptions};
 pub use self::peer_notification::{ConsumerInfo, PeerNotification, PeerNotifications};
+pub(crate) use self::periodic_stats::{STATS_INTERVAL_MAX, STATS_INTERVAL_MIN, StatsStream, Subject};
 pub use self::producer::Producer;
 pub use self::room::{IpFamily, PlainTransportOptions, Room, RoomOptions};
 pub use self::rtc_stats::{
@@ -118,6 +121,8 @@ impl Drop for Owner {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
+    /// Where it was started, and lives.
+    pub(crate) runtime: Handle,
     pub(crate) addresses: LocalAddresses,
     pub(crate) sockets: SocketMaker,
     pub(crate) ids: Arc<Ids>,
@@ -351,12 +356,13 @@ impl fmt::Debug for Server {
 }
 
 impl Shared {
-    /// A server without its workers.
+    /// A server without its workers. Must be called within a tokio runtime.
     fn new(settings: Settings) -> Result<Arc<Self>, StartError> {
         settings.check().map_err(StartError::Settings)?;
         sockets::raise_descriptor_limit();
         let ids = Arc::new(Ids::default());
         Ok(Arc::new(Self {
+            runtime: Handle::current(),
             addresses: LocalAddresses::find(&settings)?,
             sockets: SocketMaker::new(&settings),
             state: Mutex::new(State::new(Arc::clone(&ids))),

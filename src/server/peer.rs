@@ -16,7 +16,7 @@ use super::peer_notification::{ConsumerInfo, Outbox, PeerNotification, PeerNotif
 use super::producer::{Producer, made_up_cname};
 use super::room::{PlainTransportOptions, Room, RoomNode};
 use super::rtp_capabilities::RtpCapabilities;
-use super::state::{Command, Note};
+use super::state::{Command, Note, State};
 use super::steering::Side;
 use super::transport::{Direction, Transport, TransportNode};
 use super::{Shared, lock};
@@ -386,8 +386,11 @@ impl Peer {
 
     /// Puts a notification in line for its client, behind those that wait already.
     pub fn notify(&self, notification: PeerNotification) {
-        // Under the lock that orders all notifications.
-        let _state = lock(&self.shared.state);
+        self.push_notification(&mut lock(&self.shared.state), notification);
+    }
+
+    /// As [`Peer::notify`], by who holds the lock that orders all notifications.
+    pub(crate) fn push_notification(&self, _state: &mut State, notification: PeerNotification) {
         self.node.outbox.push(notification);
     }
 

@@ -9,6 +9,7 @@ use weir_channel::message::{MediaKind, Method, ProducerStats, Profile, Reply};
 
 use super::error::Error;
 use super::peer::{Peer, PeerNode};
+use super::periodic_stats::Reports;
 use super::room::Room;
 use super::rtp_capabilities::{ProducerMapping, RtpCapabilities};
 use super::rtp_parameters::{ProducerSeat, RtpParameters};
@@ -20,8 +21,8 @@ use super::{Shared, lock, random};
 /// A handle on a producer. Cheap to clone; dropping it closes nothing.
 #[derive(Clone)]
 pub struct Producer {
-    shared: Arc<Shared>,
-    node: Arc<ProducerNode>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) node: Arc<ProducerNode>,
 }
 
 #[derive(Debug)]
@@ -61,6 +62,7 @@ pub(crate) struct ProducerState {
     pub(crate) closed: bool,
     pub(crate) app_data: Value,
     pub(crate) steering: Steering,
+    pub(crate) reports: Reports,
 }
 
 impl ProducerNode {
@@ -86,6 +88,7 @@ impl ProducerNode {
                 closed: false,
                 app_data,
                 steering,
+                reports: Reports::default(),
             }),
         })
     }

@@ -4,6 +4,7 @@ mod audio_levels;
 mod consumers;
 mod pausing;
 mod peers;
+mod periodic_stats;
 mod rtp_streamers;
 mod stage;
 
@@ -14,10 +15,10 @@ use futures::FutureExt;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use weir_channel::message::{
-    CodecName, ConsumerStats, LogLevel, MediaKind, Method, Notification, Profile, Remote, Reply, StatsPage, WorkerError,
+    CodecName, LogLevel, MediaKind, Method, Notification, Profile, Remote, Reply, StatsPage, WorkerError,
 };
 
-use super::fake::{Fake, obliging_server, server, settings, soon};
+use super::fake::{Fake, consumer_stats, obliging_server, server, settings, soon};
 use super::*;
 
 /// A server with one room, one transport, one video producer and one consumer of it.
@@ -533,7 +534,7 @@ async fn pages_of_counters_are_joined() {
             };
             assert_eq!(asked.cursor, (page > 0).then_some(page));
             let stats = StatsPage {
-                consumers: vec![consumer_stats(page)],
+                consumers: vec![consumer_stats(ConsumerId(page))],
                 next: (page < 2).then_some(page + 1),
                 ..StatsPage::default()
             };
@@ -543,35 +544,6 @@ async fn pages_of_counters_are_joined() {
     let (stats, ()) = soon(async { tokio::join!(scene.room.stats(), worker) }).await;
     let ids: Vec<u64> = stats.unwrap().consumers.iter().map(|stats| stats.consumer.0).collect();
     assert_eq!(ids, [0, 1, 2]);
-}
-
-fn consumer_stats(consumer: u64) -> ConsumerStats {
-    ConsumerStats {
-        consumer: ConsumerId(consumer),
-        paused: false,
-        source_paused: false,
-        effective_profile: None,
-        target_profile: None,
-        packets_in: 0,
-        packets_forwarded: 0,
-        bytes_forwarded: 0,
-        bitrate: 0,
-        dropped: Vec::new(),
-        switches: 0,
-        last_seq: None,
-        ssrc: 0,
-        codec: None,
-        packets_retransmitted: 0,
-        bytes_retransmitted: 0,
-        not_repaired: Vec::new(),
-        nack_count: 0,
-        pli_count: 0,
-        fir_count: 0,
-        packets_lost: 0,
-        fraction_lost: 0,
-        jitter: 0,
-        round_trip_us: None,
-    }
 }
 
 #[tokio::test]

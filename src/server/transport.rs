@@ -17,6 +17,7 @@ use weir_channel::message::{
 use super::consumer::{Consumer, ConsumerNode};
 use super::error::Error;
 use super::peer::{Peer, PeerNode};
+use super::periodic_stats::Reports;
 use super::producer::{Consumable, Producer, ProducerNode, made_up_cname};
 use super::room::{Room, RoomNode, complete_remote};
 use super::rtp_capabilities::consumer_parameters;
@@ -107,8 +108,8 @@ pub struct ConsumerOptions {
 /// A handle on a transport. Cheap to clone; dropping it closes nothing.
 #[derive(Clone)]
 pub struct Transport {
-    shared: Arc<Shared>,
-    node: Arc<TransportNode>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) node: Arc<TransportNode>,
 }
 
 pub(crate) type Owner = (Arc<PeerNode>, Option<Direction>);
@@ -135,6 +136,7 @@ pub(crate) struct TransportState {
     pub(crate) remote: Option<Remote>,
     max_bitrate_bps: Option<u64>,
     mirror: Option<MirrorOutlet>,
+    reports: Reports,
 }
 
 impl TransportNode {
@@ -162,6 +164,7 @@ impl TransportNode {
                 remote: request.remote,
                 max_bitrate_bps: None,
                 mirror: None,
+                reports: Reports::default(),
             }),
         })
     }
@@ -170,12 +173,23 @@ impl TransportNode {
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         let (sockets, mirror) = (state.sockets.take(), state.mirror.take());
+        state.reports.end_all();
         drop(state);
         drop((sockets, mirror));
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         lock(&self.state).sockets.is_none()
+    }
+
+    /// Calls `change` with what reports on it, unless it is closed.
+    pub(super) fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
+        let mut state = lock(&self.state);
+        match state.sockets {
+            None => return Err(Error::closed(self.id)),
+            Some(_) => change(&mut state.reports),
+        }
+        Ok(())
     }
 
     /// Whether it, and the peer it belongs to, take calls.

@@ -239,7 +239,11 @@ impl State {
         let Some(node) = self.producers.remove(&producer) else {
             return;
         };
-        lock(&node.state).closed = true;
+        {
+            let mut state = lock(&node.state);
+            state.closed = true;
+            state.reports.end_all();
+        }
         if let Some(peer) = node.peer() {
             // With its transport gone, the client knows already.
             if told.originator == Originator::Local && !node.transport.is_closed() {
@@ -269,6 +273,7 @@ impl State {
         let transport = {
             let mut state = lock(&node.state);
             state.closed = true;
+            state.reports.end_all();
             state.transport.as_ref().map(|transport| transport.id)
         };
         for ssrc in node.ssrcs.iter().flat_map(|ssrcs| [ssrcs.media, ssrcs.rtx]) {

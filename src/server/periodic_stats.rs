@@ -1,0 +1,410 @@
+//! Reports of statistics every so often, for whoever asked: the application by events, a client by notifications.
+//!
+//! Each of the two asks for itself and is told itself. Reports belong to the thing they are about and end with it, at once:
+//! no timer outlives a closed transport, producer or consumer.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::AbortHandle;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::consumer::Consumer;
+use super::error::Error;
+use super::event::EventKind;
+use super::peer::Peer;
+use super::peer_notification::PeerNotification;
+use super::producer::Producer;
+use super::rtc_stats::RtcStats;
+use super::steering::Side;
+use super::transport::Transport;
+use super::{Shared, lock};
+
+/// Statistics are not told more often than this (spec §2.4).
+pub(crate) const STATS_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// Nor more seldom: who says more means never.
+pub(crate) const STATS_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
+
+/// A client for which this many notifications wait is told no statistics: it is away, or too slow, and must not be given up
+/// for numbers that nobody needs any more.
+const WAITING_MAX: usize = 1_024;
+
+/// Who is told of a thing's statistics. Kept with the thing, under its lock.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    application: Option<AbortHandle>,
+    client: Option<AbortHandle>,
+}
+
+impl Reports {
+    fn of(&mut self, side: Side) -> &mut Option<AbortHandle> {
+        match side {
+            Side::Local => &mut self.application,
+            Side::Remote => &mut self.client,
+        }
+    }
+
+    /// Does nothing if that side is told already.
+    fn begin(&mut self, side: Side, report: impl FnOnce() -> AbortHandle) {
+        self.of(side).get_or_insert_with(report);
+    }
+
+    fn end(&mut self, side: Side) {
+        if let Some(report) = self.of(side).take() {
+            report.abort();
+        }
+    }
+
+    /// The thing is closed.
+    pub(crate) fn end_all(&mut self) {
+        self.end(Side::Local);
+        self.end(Side::Remote);
+    }
+}
+
+/// What has statistics.
+pub(crate) trait Subject: Clone + Send + Sync + 'static {
+    fn shared(&self) -> &Shared;
+
+    /// Calls `change` with what reports on it, unless it is closed.
+    fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error>;
+
+    fn is_closed(&self) -> bool;
+
+    /// Whether there is anything to tell at the moment: not while it is paused (spec §2.4, §3.3).
+    fn flows(&self) -> bool;
+
+    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send;
+
+    /// Whose client asks.
+    fn client(&self) -> Option<Peer>;
+
+    fn event(&self, stats: Vec<RtcStats>) -> EventKind;
+
+    fn notification(&self, stats: Value) -> PeerNotification;
+}
+
+/// A subject's statistics, again and again.
+#[derive(Debug)]
+pub(crate) struct StatsStream<S> {
+    subject: S,
+    ticks: Interval,
+}
+
+impl<S: Subject> StatsStream<S> {
+    /// At once and then every `every`. Must be called within a tokio runtime.
+    pub(crate) fn new(subject: S, every: Duration) -> Self {
+        // Bounded, also because the clock of the runtime could not count a longer one.
+        let mut ticks = interval(every.clamp(STATS_INTERVAL_MIN, STATS_INTERVAL_MAX));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { subject, ticks }
+    }
+
+    /// The next ones; `None` when the subject is closed. Times at which nothing flows are passed over, and so are those at
+    /// which the worker does not answer.
+    pub(crate) async fn next(&mut self) -> Option<Vec<RtcStats>> {
+        loop {
+            self.ticks.tick().await;
+            if self.subject.is_closed() {
+                return None;
+            }
+            if self.subject.flows()
+                && let Ok(stats) = self.subject.rtc_stats().await
+                && self.subject.flows()
+            {
+                return Some(stats);
+            }
+        }
+    }
+}
+
+fn enable<S: Subject>(subject: &S, side: Side, every: Duration) -> Result<(), Error> {
+    if every < STATS_INTERVAL_MIN {
+        return Err(Error::InvalidParameters(format!(
+            "statistics are told at most once a second, not every {} ms",
+            every.as_millis()
+        )));
+    }
+    if side == Side::Remote && subject.client().is_none() {
+        return Err(Error::InvalidParameters(
+            "there is no client to tell: this belongs to no peer".to_owned(),
+        ));
+    }
+    let report = || {
+        let stats = subject.clone();
+        let report = async move {
+            let mut stats = StatsStream::new(stats, every);
+            while let Some(told) = stats.next().await {
+                tell(&stats.subject, side, told);
+            }
+        };
+        subject.shared().runtime.spawn(report).abort_handle()
+    };
+    subject.with_reports(|reports| reports.begin(side, report))
+}
+
+fn disable(subject: &impl Subject, side: Side) -> Result<(), Error> {
+    subject.with_reports(|reports| reports.end(side))
+}
+
+/// Under the lock that orders all events and notifications, so that nothing is told of what is closed.
+fn tell(subject: &impl Subject, side: Side, stats: Vec<RtcStats>) {
+    let mut state = lock(&subject.shared().state);
+    if subject.is_closed() {
+        return;
+    }
+    match side {
+        Side::Local => state.events.emit(subject.event(stats)),
+        Side::Remote => {
+            if let Some(peer) = subject.client()
+                && peer.notifications_waiting() < WAITING_MAX
+                && let Ok(stats) = serde_json::to_value(stats)
+            {
+                peer.push_notification(&mut state, subject.notification(stats));
+            }
+        }
+    }
+}
+
+impl Subject for Producer {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
+        let mut state = lock(&self.node.state);
+        match state.closed {
+            true => return Err(Error::closed(self.id())),
+            false => change(&mut state.reports),
+        }
+        Ok(())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed()
+    }
+
+    fn flows(&self) -> bool {
+        !self.paused()
+    }
+
+    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
+        self.get_stats()
+    }
+
+    fn client(&self) -> Option<Peer> {
+        self.peer()
+    }
+
+    fn event(&self, stats: Vec<RtcStats>) -> EventKind {
+        EventKind::ProducerStats {
+            producer: self.id(),
+            room: self.room().id(),
+            stats,
+        }
+    }
+
+    fn notification(&self, stats: Value) -> PeerNotification {
+        PeerNotification::ProducerStats {
+            producer: self.id(),
+            stats,
+        }
+    }
+}
+
+impl Subject for Consumer {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
+        let mut state = lock(&self.node.state);
+        match state.closed {
+            true => return Err(Error::closed(self.id())),
+            false => change(&mut state.reports),
+        }
+        Ok(())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed()
+    }
+
+    fn flows(&self) -> bool {
+        self.enabled() && !self.paused() && !self.source_paused()
+    }
+
+    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
+        self.get_stats()
+    }
+
+    fn client(&self) -> Option<Peer> {
+        self.receiver()
+    }
+
+    fn event(&self, stats: Vec<RtcStats>) -> EventKind {
+        EventKind::ConsumerStats {
+            consumer: self.id(),
+            room: self.room().id(),
+            stats,
+        }
+    }
+
+    fn notification(&self, stats: Value) -> PeerNotification {
+        PeerNotification::ConsumerStats {
+            consumer: self.id(),
+            peer_name: self.peer().map_or_else(|| "".into(), |peer| peer.name().into()),
+            stats,
+        }
+    }
+}
+
+impl Subject for Transport {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
+        self.node.with_reports(change)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed()
+    }
+
+    fn flows(&self) -> bool {
+        true
+    }
+
+    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
+        self.get_stats()
+    }
+
+    fn client(&self) -> Option<Peer> {
+        self.peer()
+    }
+
+    fn event(&self, stats: Vec<RtcStats>) -> EventKind {
+        EventKind::TransportStats {
+            transport: self.id(),
+            room: self.room().id(),
+            stats,
+        }
+    }
+
+    fn notification(&self, stats: Value) -> PeerNotification {
+        PeerNotification::TransportStats {
+            transport: self.id(),
+            stats,
+        }
+    }
+}
+
+impl Producer {
+    /// Tells the application of its statistics by [`EventKind::ProducerStats`]: at once and then every `interval`, while it
+    /// is not paused, until that is disabled or it closes. Does nothing if that is enabled already; an interval of more than
+    /// a day is one of a day.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when the interval is less than a second, [`Error::InvalidState`] when it is closed.
+    pub fn enable_stats(&self, interval: Duration) -> Result<(), Error> {
+        self.enable_stats_by(Side::Local, interval)
+    }
+
+    /// [`Producer::enable_stats`]; its client is told by notifications ([`PeerNotification::ProducerStats`]), if that asks.
+    ///
+    /// # Errors
+    /// As [`Producer::enable_stats`]; also [`Error::InvalidParameters`] when it has no client.
+    pub fn enable_stats_by(&self, side: Side, interval: Duration) -> Result<(), Error> {
+        enable(self, side, interval)
+    }
+
+    /// Ends what [`Producer::enable_stats`] began. Disabling what is not enabled does nothing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed.
+    pub fn disable_stats(&self) -> Result<(), Error> {
+        self.disable_stats_by(Side::Local)
+    }
+
+    /// [`Producer::disable_stats`] for one of the two who may.
+    ///
+    /// # Errors
+    /// As [`Producer::disable_stats`].
+    pub fn disable_stats_by(&self, side: Side) -> Result<(), Error> {
+        disable(self, side)
+    }
+}
+
+impl Consumer {
+    /// Tells the application of its statistics by [`EventKind::ConsumerStats`]: at once and then every `interval`, while it
+    /// is enabled and neither it nor its producer is paused, until that is disabled or it closes. Does nothing if that is
+    /// enabled already; an interval of more than a day is one of a day.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when the interval is less than a second, [`Error::InvalidState`] when it is closed.
+    pub fn enable_stats(&self, interval: Duration) -> Result<(), Error> {
+        self.enable_stats_by(Side::Local, interval)
+    }
+
+    /// [`Consumer::enable_stats`]; its client is told by notifications ([`PeerNotification::ConsumerStats`]), if that asks.
+    ///
+    /// # Errors
+    /// As [`Consumer::enable_stats`]; also [`Error::InvalidParameters`] when it has no client.
+    pub fn enable_stats_by(&self, side: Side, interval: Duration) -> Result<(), Error> {
+        enable(self, side, interval)
+    }
+
+    /// Ends what [`Consumer::enable_stats`] began. Disabling what is not enabled does nothing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed.
+    pub fn disable_stats(&self) -> Result<(), Error> {
+        self.disable_stats_by(Side::Local)
+    }
+
+    /// [`Consumer::disable_stats`] for one of the two who may.
+    ///
+    /// # Errors
+    /// As [`Consumer::disable_stats`].
+    pub fn disable_stats_by(&self, side: Side) -> Result<(), Error> {
+        disable(self, side)
+    }
+}
+
+impl Transport {
+    /// Tells the application of its statistics by [`EventKind::TransportStats`]: at once and then every `interval`, until
+    /// that is disabled or it closes. Does nothing if that is enabled already; an interval of more than a day is one of a
+    /// day.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when the interval is less than a second, [`Error::InvalidState`] when it is closed.
+    pub fn enable_stats(&self, interval: Duration) -> Result<(), Error> {
+        self.enable_stats_by(Side::Local, interval)
+    }
+
+    /// [`Transport::enable_stats`]; its client is told by notifications ([`PeerNotification::TransportStats`]), if that asks.
+    ///
+    /// # Errors
+    /// As [`Transport::enable_stats`]; also [`Error::InvalidParameters`] when it has no client.
+    pub fn enable_stats_by(&self, side: Side, interval: Duration) -> Result<(), Error> {
+        enable(self, side, interval)
+    }
+
+    /// Ends what [`Transport::enable_stats`] began. Disabling what is not enabled does nothing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed.
+    pub fn disable_stats(&self) -> Result<(), Error> {
+        self.disable_stats_by(Side::Local)
+    }
+
+    /// [`Transport::disable_stats`] for one of the two who may.
+    ///
+    /// # Errors
+    /// As [`Transport::disable_stats`].
+    pub fn disable_stats_by(&self, side: Side) -> Result<(), Error> {
+        disable(self, side)
+    }
+}
