@@ -16,6 +16,8 @@
 //! # Ok::<(), weir::settings::SettingsError>(())
 //! ```
 
+mod access;
+
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -30,6 +32,8 @@ use weir_channel::message::LogLevel;
 
 use crate::http::AccessToken;
 use crate::server::{Family, LogSettings, LogTag, PortRange, Settings};
+
+pub use access::{Access, TcpAccess};
 
 /// Names further apart than this are not taken for typing errors of each other.
 const SIMILARITY_MIN: f64 = 0.75;
@@ -118,12 +122,12 @@ pub struct SettingsFlags {
     #[arg(long, env = "WEIR_COALESCING_US_MAX", value_name = "US")]
     pub coalescing_us_max: Option<u32>,
 
-    /// Serve the control interface on this TCP address too; needs a token
+    /// Serve the control interface and clients of rooms on this TCP address too; needs a token
     #[arg(long, env = "WEIR_HTTP_LISTEN", value_name = "IP:PORT")]
     pub http_listen: Option<SocketAddr>,
 
-    /// The token that callers over TCP must send. Others of this machine see what is on a command line: better in the
-    /// environment, or in a file
+    /// The token that operators over TCP must send; without one they are served on the control socket only. Others of
+    /// this machine see what is on a command line: better in the environment, or in a file
     #[arg(long, env = "WEIR_HTTP_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     #[serde(deserialize_with = "parsed")]
     pub http_token: Option<AccessToken>,
@@ -132,18 +136,50 @@ pub struct SettingsFlags {
     #[arg(long, env = "WEIR_HTTP_TOKEN_FILE", value_name = "FILE")]
     pub http_token_file: Option<PathBuf>,
 
-    /// The origins whose pages may connect as clients of rooms, e.g. `https://app.example`; `*`: all [default: none]
+    /// The origins whose pages may connect as clients of rooms, e.g. `https://app.example`; `*`: all [default: those of
+    /// the server itself]
     #[arg(long, env = "WEIR_HTTP_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
     pub http_origins: Option<Vec<String>>,
-}
 
-/// Where the control interface is served beside its Unix socket, and for whom.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TcpAccess {
-    /// The address.
-    pub listen: SocketAddr,
-    /// What callers must know.
-    pub token: AccessToken,
+    /// The token that clients of rooms must send
+    #[arg(long, env = "WEIR_CLIENT_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[serde(deserialize_with = "parsed")]
+    pub client_token: Option<AccessToken>,
+
+    /// The file that has this token
+    #[arg(long, env = "WEIR_CLIENT_TOKEN_FILE", value_name = "FILE")]
+    pub client_token_file: Option<PathBuf>,
+
+    /// Let clients of other machines in without a token: whoever reaches the server may join its rooms
+    #[arg(long, env = "WEIR_CLIENTS_WITHOUT_TOKEN", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub clients_without_token: Option<bool>,
+
+    /// How many clients may be connected at once [default: 10000]
+    #[arg(long, env = "WEIR_CLIENTS_MAX", value_name = "N")]
+    pub clients_max: Option<NonZeroU32>,
+
+    /// How long a peer whose client has lost its connection stays [default: 15s]
+    #[arg(long, env = "WEIR_CLIENT_GRACE", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub client_grace: Option<Duration>,
+
+    /// How long a client may be silent, also to pings, before its connection counts as lost [default: 30s]
+    #[arg(long, env = "WEIR_CLIENT_IDLE_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub client_idle_timeout: Option<Duration>,
+
+    /// How many messages of one client are read in a second, in the long run [default: 100]
+    #[arg(long, env = "WEIR_CLIENT_RATE", value_name = "N")]
+    pub client_rate: Option<NonZeroU32>,
+
+    /// How many messages of one client are read at once when it has been quiet [default: 1000]
+    #[arg(long, env = "WEIR_CLIENT_BURST", value_name = "N")]
+    pub client_burst: Option<NonZeroU32>,
+
+    /// The longest message of a client, in bytes, e.g. 64K [default: 64K]
+    #[arg(long, env = "WEIR_CLIENT_MESSAGE_SIZE", value_name = "SIZE")]
+    pub client_message_size: Option<ByteSize>,
 }
 
 /// What is wrong with the settings, in a sentence that names the place.
@@ -168,31 +204,6 @@ impl SettingsFlags {
         match &self.config {
             None => Ok(self),
             Some(path) => Ok(Self::from_file(path)?.overlaid_with(self)),
-        }
-    }
-
-    /// Whether to serve TCP, and for whom. Ignores `config`.
-    ///
-    /// # Errors
-    /// When there is an address and no token, or two tokens, or when the token's file cannot be used.
-    pub fn tcp_access(&self) -> Result<Option<TcpAccess>, SettingsError> {
-        let token = match (&self.http_token, &self.http_token_file) {
-            (Some(_), Some(_)) => {
-                return Err(SettingsError(
-                    "http_token and http_token_file are both set; leave one out".to_owned(),
-                ));
-            }
-            (Some(token), None) => Some(token.clone()),
-            (None, Some(path)) => Some(token_in(path)?),
-            (None, None) => None,
-        };
-        match (self.http_listen, token) {
-            (Some(listen), Some(token)) => Ok(Some(TcpAccess { listen, token })),
-            (None, _) => Ok(None),
-            (Some(listen), None) => Err(SettingsError(format!(
-                "http_listen = {listen} needs a token, because whoever reaches that address could command the server; \
-                 set http_token_file or http_token"
-            ))),
         }
     }
 
@@ -291,15 +302,17 @@ impl SettingsFlags {
             http_token: above.http_token.or(self.http_token),
             http_token_file: above.http_token_file.or(self.http_token_file),
             http_origins: above.http_origins.or(self.http_origins),
+            client_token: above.client_token.or(self.client_token),
+            client_token_file: above.client_token_file.or(self.client_token_file),
+            clients_without_token: above.clients_without_token.or(self.clients_without_token),
+            clients_max: above.clients_max.or(self.clients_max),
+            client_grace: above.client_grace.or(self.client_grace),
+            client_idle_timeout: above.client_idle_timeout.or(self.client_idle_timeout),
+            client_rate: above.client_rate.or(self.client_rate),
+            client_burst: above.client_burst.or(self.client_burst),
+            client_message_size: above.client_message_size.or(self.client_message_size),
         }
     }
-}
-
-/// The token in a file, which may end its line.
-fn token_in(path: &Path) -> Result<AccessToken, SettingsError> {
-    let named = |error: &dyn fmt::Display| SettingsError(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
-    text.trim_end().parse().map_err(|error: String| named(&error))
 }
 
 /// The variables among `names` that start with `WEIR_` but that no option of the command reads, each as a sentence.
@@ -406,177 +419,4 @@ fn parse_level(text: &str) -> Result<LogLevel, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        flags: SettingsFlags,
-    }
-
-    /// As if started with these options. The tests' own environment has no `WEIR_` variable.
-    fn flags(line: &str) -> SettingsFlags {
-        let program = Program::try_parse_from(format!("weir {line}").split_whitespace());
-        program.unwrap_or_else(|error| panic!("{error}")).flags
-    }
-
-    const EVERYTHING: &str = r#"
-        workers = 3
-        log_level = "debug"
-        log_tags = ["rtp", "net"]
-        rtc_ipv4 = "127.0.0.1"
-        rtc_ipv6 = "off"
-        rtc_announced_ipv4 = "192.0.2.1"
-        rtc_announced_ipv6 = "2001:db8::1"
-        rtc_ports = "20000-20099"
-        socket_receive_buffer = 65536
-        socket_send_buffer = "64K"
-        worker_binary = "/usr/libexec/weir-worker"
-        start_timeout = "1s"
-        ping_interval = "2s"
-        ping_timeout = "3s"
-        request_timeout = "4s"
-        close_timeout = "5s"
-        coalescing_us_max = 7
-        http_listen = "127.0.0.1:8080"
-        http_token = "0123456789abcdef"
-        http_token_file = "/etc/weir/token"
-        http_origins = ["https://app.example", "*"]
-    "#;
-
-    const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rtp,net --rtc-ipv4 127.0.0.1 \
-        --rtc-ipv6 off --rtc-announced-ipv4 192.0.2.1 --rtc-announced-ipv6 2001:db8::1 --rtc-ports 20000-20099 \
-        --socket-receive-buffer 65536 --socket-send-buffer 64K --worker-binary /usr/libexec/weir-worker \
-        --start-timeout 1s --ping-interval 2s --ping-timeout 3s --request-timeout 4s --close-timeout 5s \
-        --coalescing-us-max 7 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
-        --http-token-file /etc/weir/token --http-origins https://app.example,*";
-
-    #[test]
-    fn a_file_and_the_command_line_say_the_same_things() {
-        let file = SettingsFlags::from_toml(EVERYTHING).unwrap();
-        assert_eq!(file, flags(EVERYTHING_AS_OPTIONS));
-        // Each setting is among them, and each is taken over.
-        assert_eq!(EVERYTHING.matches('=').count(), names().len());
-        let settings = file.clone().settings().unwrap();
-        assert_eq!((settings.workers.unwrap().get(), settings.coalescing_us_max), (3, 7));
-        assert_eq!(
-            settings.log.directives(),
-            "error,weir_worker::rtp=debug,weir_worker::net=debug"
-        );
-        assert_eq!(SettingsFlags::default().overlaid_with(file.clone()), file);
-        assert_eq!(file.clone().overlaid_with(SettingsFlags::default()), file);
-    }
-
-    #[test]
-    fn the_command_line_beats_the_file_and_the_file_beats_the_defaults() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("weir.toml");
-        std::fs::write(&path, "workers = 3\nping_interval = \"2s\"\n").unwrap();
-        let settings = flags(&format!("--config {} --workers 5", path.display()))
-            .load()
-            .unwrap();
-        assert_eq!(settings.workers, NonZeroU32::new(5));
-        assert_eq!(settings.ping_interval, Duration::from_secs(2));
-        assert_eq!(settings.ping_timeout, Settings::default().ping_timeout);
-        assert_eq!(flags("").load().unwrap(), Settings::default());
-    }
-
-    #[test]
-    fn mistakes_in_a_file_are_named_with_their_line() {
-        let rows = [
-            ("\nworkers = 0", "line 2: "),
-            ("workers = \"two\"", "line 1: "),
-            (
-                "\n\nrtc_port = \"1-2\"",
-                "line 3: unknown key \"rtc_port\"; did you mean \"rtc_ports\"?",
-            ),
-            ("rtc-ipv4 = \"auto\"", "did you mean \"rtc_ipv4\"?"),
-            (
-                "colour = 1",
-                "line 1: unknown key \"colour\"; the keys are workers, log_level",
-            ),
-            ("rtc_ports = \"80-90\"", "line 1: ports below 1024 are reserved"),
-            (
-                "rtc_ipv4 = \"::1\"",
-                "\"::1\" is neither auto, off, nor an address of this family",
-            ),
-            ("log_tags = [\"rtx\"]", "line 1: unknown variant `rtx`"),
-            ("ping_timeout = \"5 lightyears\"", "not a time like 500ms or 5s"),
-            ("ping_timeout = 5", "line 1: "),
-            ("socket_send_buffer = \"4G\"", "line 1: \"4G\" is not a size"),
-            ("workers = 1\nworkers = 2", "line 2: duplicate key"),
-            ("workers", "line 1: "),
-        ];
-        for (text, complaint) in rows {
-            let error = SettingsFlags::from_toml(text).unwrap_err().to_string();
-            assert!(error.contains(complaint), "{text:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn settings_that_make_no_sense_together_are_refused() {
-        let rows = [
-            ("--rtc-ipv4 off --rtc-ipv6 off", "both off"),
-            ("--rtc-ipv4 0.0.0.0", "not the wildcard"),
-            ("--coalescing-us-max 1001", "at most 1000"),
-            ("--ping-timeout 0s", "ping_timeout is too short"),
-            ("--workers 1025", "at most 1024"),
-        ];
-        for (line, complaint) in rows {
-            let error = flags(line).load().unwrap_err().to_string();
-            assert!(error.contains(complaint), "{line}: {error}");
-        }
-    }
-
-    #[test]
-    fn tcp_is_served_with_a_token_only() {
-        let access = |line: &str| flags(line).tcp_access();
-        assert_eq!(access("").unwrap(), None);
-        assert_eq!(access("--http-token 0123456789abcdef").unwrap(), None);
-        let error = access("--http-listen 127.0.0.1:8080").unwrap_err().to_string();
-        assert!(error.contains("127.0.0.1:8080 needs a token"), "{error}");
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
-        std::fs::write(&path, "fedcba9876543210\n").unwrap();
-        let file = format!("--http-listen [::1]:80 --http-token-file {}", path.display());
-        let both = format!("{file} --http-token 0123456789abcdef");
-        assert!(access(&both).unwrap_err().to_string().contains("both set"));
-        let found = access(&file).unwrap().unwrap();
-        assert_eq!(found.listen, "[::1]:80".parse().unwrap());
-        assert!(found.token.is(b"fedcba9876543210"));
-        std::fs::write(&path, "short").unwrap();
-        let error = access(&file).unwrap_err().to_string();
-        assert!(error.starts_with(&path.display().to_string()), "{error}");
-        std::fs::remove_file(&path).unwrap();
-        assert!(access(&file).is_err());
-        let error = SettingsFlags::from_toml("http_token = \"short\"")
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("16 to 1024 characters"), "{error}");
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_is_named() {
-        let error = flags("--config /nowhere/weir.toml").load().unwrap_err().to_string();
-        assert!(error.starts_with("/nowhere/weir.toml: "), "{error}");
-    }
-
-    #[test]
-    fn unknown_variables_are_told_with_what_was_meant() {
-        let command = SettingsFlags::augment_args(
-            Command::new("weir")
-                .subcommand(Command::new("ctl").arg(clap::Arg::new("control").long("control").env("WEIR_CONTROL"))),
-        );
-        let names = ["HOME", "WEIR_WORKERS", "WEIR_CONTROL", "WEIR_WORKER", "WEIR_XYZZY"];
-        assert_eq!(
-            unknown_variables(&command, names.map(str::to_owned)),
-            [
-                "unknown environment variable WEIR_WORKER; did you mean WEIR_WORKERS?",
-                "unknown environment variable WEIR_XYZZY"
-            ]
-        );
-    }
-}
+mod tests;

@@ -1,40 +1,92 @@
-//! The control interface on TCP: for those who know the token, and for nobody else.
+//! The control interface on TCP: for operators who know their token, for clients of rooms who know theirs, and for nobody
+//! else.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod command;
 mod control;
+mod signalling;
 
-use command::{Scratch, outcome};
-use control::{Client, Control, soon};
+use command::{Outcome, Scratch, outcome};
+use control::{Client, Control, settings, soon};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
+use signalling::Caller;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Child;
 use tokio::sync::watch;
-use weir::http::{ControlOptions, Limits, app, guarded, serve};
+use tokio::task::JoinHandle;
+use weir::RoomOptions;
+use weir::http::{ClientsFrom, ControlOptions, Guard, Limits, SignallingOptions, app, guarded, serve};
 
 const TOKEN: &str = "0123456789abcdefghijklmnop";
+const CLIENT_TOKEN: &str = "for-pages-and-apps-only";
 
 async fn client(address: &str) -> Client {
     Client::over(TcpStream::connect(address).await.unwrap()).await
 }
 
+/// A server that listens on TCP, too.
+struct Tcp {
+    control: Control,
+    address: String,
+    close: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl Tcp {
+    async fn start(guard: Guard, signalling: SignallingOptions) -> Self {
+        let control = Control::start_with(settings(1), Limits::default(), ControlOptions::default()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let options = ControlOptions {
+            signalling,
+            ..ControlOptions::default()
+        };
+        let app = guarded(app(control.server.clone(), options), guard);
+        let (close, closing) = watch::channel(false);
+        let serving = tokio::spawn(serve(listener, app, Limits::default(), closing));
+        Self {
+            control,
+            address,
+            close,
+            serving,
+        }
+    }
+
+    async fn room(&self) -> u64 {
+        let room = self.control.server.create_room(RoomOptions::default());
+        soon("the room", room).await.unwrap().id().0
+    }
+
+    /// The status with which a client is refused; `None`: it is let in.
+    async fn refuses(&self, room: u64, headers: &[(&'static str, &str)]) -> Option<u16> {
+        let connected = Caller::try_connect_tcp(&self.address, room, "alice", headers).await;
+        connected.err().map(|refused| refused.status)
+    }
+
+    async fn close(self) {
+        self.close.send_replace(true);
+        soon("the end of serving", self.serving).await.unwrap();
+        self.control.close().await;
+    }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
 #[tokio::test]
 async fn without_the_token_there_is_nothing_and_with_it_everything() {
-    let control = Control::start().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let app = guarded(
-        app(control.server.clone(), ControlOptions::default()),
-        TOKEN.parse().unwrap(),
-    );
-    let (close, closing) = watch::channel(false);
-    let serving = tokio::spawn(serve(listener, app, Limits::default(), closing));
-
-    let mut client = client(&address).await;
-    let bearer = format!("Bearer {TOKEN}");
+    let guard = Guard {
+        operators: Some(TOKEN.parse().unwrap()),
+        clients: ClientsFrom::Anywhere,
+    };
+    let tcp = Tcp::start(guard, SignallingOptions::default()).await;
+    let mut client = client(&tcp.address).await;
+    let bearer = bearer(TOKEN);
     let wrong = format!("Bearer {}", TOKEN.to_uppercase());
     for headers in [&[][..], &[("authorization", wrong.as_str())]] {
         for (method, target) in [
@@ -48,23 +100,147 @@ async fn without_the_token_there_is_nothing_and_with_it_everything() {
             assert_eq!(answer.headers["www-authenticate"], "Bearer");
         }
     }
-    assert!(control.server.rooms().is_empty(), "nothing was done");
+    assert!(tcp.control.server.rooms().is_empty(), "nothing was done");
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let room = client
         .say("POST", "/rooms", &headers, r#"{"appData": 7}"#)
         .await
         .expect(201);
     // The same server as on its socket.
-    let seen = control.client().await.get("/rooms/1").await.expect(200);
+    let seen = tcp.control.client().await.get("/rooms/1").await.expect(200);
     assert_eq!((&room, &seen["appData"]), (&seen, &json!(7)));
     client
         .say("GET", "/nothing", &headers, "")
         .await
         .refuses(404, "unknownRoute", "/nothing");
 
-    close.send_replace(true);
-    soon("the end of serving", serving).await.unwrap();
-    control.close().await;
+    tcp.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_have_a_token_of_their_own() {
+    let guard = Guard {
+        operators: Some(TOKEN.parse().unwrap()),
+        clients: ClientsFrom::Anywhere,
+    };
+    let signalling = SignallingOptions {
+        token: Some(CLIENT_TOKEN.parse().unwrap()),
+        origins: vec!["https://app.example".to_owned()],
+        ..SignallingOptions::default()
+    };
+    let tcp = Tcp::start(guard, signalling).await;
+    let room = tcp.room().await;
+    let (theirs, operators) = (bearer(CLIENT_TOKEN), bearer(TOKEN));
+    let offer = format!("protoo, bearer.{CLIENT_TOKEN}");
+    let wrong_offer = format!("protoo, bearer.{TOKEN}");
+
+    assert_eq!(tcp.refuses(room, &[]).await, Some(401));
+    assert_eq!(
+        tcp.refuses(room, &[("sec-websocket-protocol", "protoo")]).await,
+        Some(401)
+    );
+    assert_eq!(
+        tcp.refuses(room, &[("sec-websocket-protocol", &wrong_offer)]).await,
+        Some(401)
+    );
+    assert_eq!(
+        tcp.refuses(room, &[("authorization", &operators)]).await,
+        Some(401),
+        "an operator is no client"
+    );
+    assert_eq!(
+        tcp.refuses(room + 1, &[]).await,
+        Some(401),
+        "strangers do not learn which rooms there are"
+    );
+    assert_eq!(tcp.refuses(room + 1, &[("authorization", &theirs)]).await, Some(404));
+    let page = |origin| [("sec-websocket-protocol", offer.as_str()), ("origin", origin)];
+    assert_eq!(tcp.refuses(room, &page("https://evil.example")).await, Some(403));
+    assert_eq!(tcp.refuses(room, &page("https://app.example")).await, None);
+    let own = format!("http://{}", tcp.address);
+    assert_eq!(tcp.refuses(room, &page(&own)).await, None, "the server's own pages");
+    assert_eq!(tcp.refuses(room, &[("authorization", &theirs)]).await, None);
+
+    // As a page does it: no header of its own but the subprotocols.
+    let connected = Caller::try_connect_tcp(&tcp.address, room, "alice", &page("https://app.example")).await;
+    let mut alice = connected.unwrap();
+    assert_eq!(alice.subprotocol.as_deref(), Some("protoo"));
+    let (answer, _) = alice.join("alice", Value::Null).await;
+    assert_eq!(answer, json!({"peers": []}));
+
+    // What clients know opens nothing else, also not where they connect.
+    let mut client = client(&tcp.address).await;
+    let peer = format!("/rooms/{room}/peers/alice");
+    let upgrade = [("upgrade", "websocket"), ("connection", "upgrade")];
+    for (method, target) in [("GET", "/"), ("GET", &peer), ("DELETE", &peer), ("GET", "/nothing")] {
+        for headers in [
+            &[][..],
+            &[("authorization", theirs.as_str())],
+            &[("sec-websocket-protocol", wrong_offer.as_str())],
+        ] {
+            client
+                .say(method, target, headers, "")
+                .await
+                .refuses(401, "unauthorized", "Bearer");
+        }
+    }
+    // Nor does it to look like one who connects.
+    for (method, target) in [
+        ("DELETE", peer.as_str()),
+        ("GET", "/rooms"),
+        ("GET", &format!("{peer}/dump")),
+    ] {
+        let headers = [&upgrade[..], &[("authorization", theirs.as_str())]].concat();
+        client
+            .say(method, target, &headers, "")
+            .await
+            .refuses(401, "unauthorized", "server's token");
+    }
+    let answer = client.say("GET", &peer, &upgrade, "").await;
+    answer.refuses(401, "unauthorized", "clients' token");
+    assert_eq!(answer.headers["www-authenticate"], "Bearer");
+    let shown = client
+        .say("GET", &peer, &[("authorization", &operators)], "")
+        .await
+        .expect(200);
+    assert_eq!(shown["name"], "alice");
+    tcp.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_clients_token_this_machine_is_served_and_nobody_else() {
+    let guard = Guard {
+        operators: None,
+        clients: ClientsFrom::ThisMachine,
+    };
+    let tcp = Tcp::start(guard, SignallingOptions::default()).await;
+    let room = tcp.room().await;
+    assert_eq!(tcp.refuses(room, &[]).await, None);
+    let own = format!("http://{}", tcp.address);
+    assert_eq!(tcp.refuses(room, &[("origin", &own)]).await, None);
+    for (header, value) in [
+        ("origin", "http://localhost:1"),
+        ("host", "rooms.example"),
+        ("x-forwarded-for", "192.0.2.1"),
+        ("forwarded", "for=192.0.2.1"),
+    ] {
+        assert_eq!(
+            tcp.refuses(room, &[(header, value)]).await,
+            Some(403),
+            "{header}: {value}"
+        );
+    }
+    // A page whose name leads here (DNS rebinding) has an origin that fits its name.
+    let rebound = [("host", "evil.example:80"), ("origin", "http://evil.example:80")];
+    assert_eq!(tcp.refuses(room, &rebound).await, Some(403));
+    let mut client = client(&tcp.address).await;
+    for headers in [&[][..], &[("authorization", bearer(TOKEN).as_str())]] {
+        client
+            .say("GET", "/rooms", headers, "")
+            .await
+            .refuses(403, "noOperators", "control socket");
+    }
+    tcp.close().await;
 }
 
 #[tokio::test]
@@ -77,22 +253,66 @@ async fn weir_serve_listens_with_a_token_only() {
     command.args(["--http-listen", "127.0.0.1:0", "--http-token", "guess"]);
     outcome(command).await.failed(2, "16 to 1024 characters");
 
-    let token_file = scratch.dir.path().join("token");
-    std::fs::write(&token_file, format!("{TOKEN}\n")).unwrap();
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        let mut command = scratch.serve();
+        command.args(["--http-listen", listen, "--http-token", TOKEN]);
+        outcome(command).await.failed(2, "clients_without_token = true");
+    }
+    assert!(scratch.files().is_empty(), "nothing was begun");
+
+    let file = |name: &str, token: &str| {
+        let path = scratch.dir.path().join(name);
+        std::fs::write(&path, format!("{token}\n")).unwrap();
+        path
+    };
     let mut command = scratch.serve();
     command
         .args(["--http-listen", "127.0.0.1:0", "--http-token-file"])
-        .arg(&token_file);
-    let mut serve = command.spawn().unwrap();
-    let mut lines = BufReader::new(serve.stdout.take().unwrap()).lines();
-    let line = soon("the server", lines.next_line()).await.unwrap().unwrap();
-    let address = line.rsplit(" and ").next().unwrap();
-    let mut client = client(address).await;
+        .arg(file("token", TOKEN))
+        .arg("--client-token-file")
+        .arg(file("client-token", CLIENT_TOKEN))
+        .args(["--client-grace", "3s"]);
+    let (mut serve, address) = started(command.spawn().unwrap()).await;
+    let mut client = client(&address).await;
     client.get("/health").await.refuses(401, "unauthorized", "Bearer");
-    let bearer = format!("Bearer {TOKEN}");
-    let health = client.say("GET", "/health", &[("authorization", &bearer)], "").await;
+    let operator = bearer(TOKEN);
+    let health = client.say("GET", "/health", &[("authorization", &operator)], "").await;
     assert_eq!(health.expect(200)["status"], "ok");
+    let Outcome { code, stdout, .. } = scratch.ctl("room create").await;
+    assert_eq!((code, stdout.starts_with("room 1 ")), (0, true), "{stdout}");
+    let refused = Caller::try_connect_tcp(&address, 1, "alice", &[("authorization", &operator)]).await;
+    assert_eq!(refused.err().map(|refused| refused.status), Some(401));
+    let offer = format!("protoo, bearer.{CLIENT_TOKEN}");
+    let connected = Caller::try_connect_tcp(&address, 1, "alice", &[("sec-websocket-protocol", &offer)]).await;
+    let mut alice = connected.unwrap();
+    let join = json!({"method": "join", "target": "room", "peerName": "alice", "rtpCapabilities": {"codecs": []}});
+    alice.request(join).await.unwrap();
+    let session = loop {
+        let message = alice.next().await.unwrap();
+        if message["method"] == "weir-session" {
+            break message;
+        }
+    };
+    assert_eq!(session["data"]["graceMs"], 3_000);
+    // She may come back on the socket of the operators, which asks clients for their token, too.
+    let token = [("authorization", bearer(CLIENT_TOKEN))];
+    let headers = [(token[0].0, token[0].1.as_str())];
+    let refused = Caller::try_connect(&scratch.socket, 1, "alice", &[]).await;
+    assert_eq!(refused.err().map(|refused| refused.status), Some(401));
+    let mut again = Caller::try_connect(&scratch.socket, 1, "alice", &headers)
+        .await
+        .unwrap();
+    let resume = json!({"token": session["data"]["resumeToken"]});
+    assert_eq!(again.ask("weir-resume", resume).await, Ok(Value::Null));
     kill(Pid::from_raw(serve.id().unwrap() as i32), Signal::SIGTERM).unwrap();
     let status = soon("its end", serve.wait()).await.unwrap();
     assert!(status.success(), "{status}");
+}
+
+/// A server that is ready, and its TCP address.
+async fn started(mut serve: Child) -> (Child, String) {
+    let mut lines = BufReader::new(serve.stdout.take().unwrap()).lines();
+    let line = soon("the server", lines.next_line()).await.unwrap().unwrap();
+    let address = line.rsplit(" and ").next().unwrap().to_owned();
+    (serve, address)
 }

@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a server until a signal ends it
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Command a running server
     Ctl(ctl::CtlArgs),
     /// Relay recorded media through real workers; pause, resume and switch it; judge every packet

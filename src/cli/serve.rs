@@ -19,8 +19,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
-use weir::http::{self, ControlOptions, ControlSocket, Limits, SignallingOptions};
-use weir::settings::{SettingsFlags, TcpAccess, unknown_variables};
+use weir::http::{self, ControlOptions, ControlSocket, Limits};
+use weir::settings::{Access, SettingsFlags, TcpAccess, unknown_variables};
 use weir::{Server, Settings};
 
 use log::{LogFormat, LogLevelHandle};
@@ -53,11 +53,10 @@ impl ServeArgs {
     /// Serves until a signal ends it. `weir` is the whole program's command line, which knows all variables.
     pub(crate) fn run(self, weir: &clap::Command) -> ExitCode {
         let loaded = self.settings.with_file().and_then(|flags| {
-            let tcp = flags.tcp_access()?;
-            let origins = flags.http_origins.clone().unwrap_or_default();
-            Ok((flags.settings()?, tcp, origins))
+            let access = flags.access()?;
+            Ok((flags.settings()?, access))
         });
-        let (settings, tcp, origins) = match loaded {
+        let (settings, access) = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 complain(&error);
@@ -76,7 +75,7 @@ impl ServeArgs {
                 return ExitCode::FAILURE;
             }
         };
-        match runtime.block_on(serve(self.control, tcp, origins, settings, log)) {
+        match runtime.block_on(serve(self.control, access, settings, log)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&format_args!("{error:#}"));
@@ -93,8 +92,7 @@ fn complain(error: &dyn Display) {
 
 async fn serve(
     control: Option<PathBuf>,
-    tcp: Option<TcpAccess>,
-    origins: Vec<String>,
+    access: Access,
     settings: Settings,
     log: LogLevelHandle,
 ) -> anyhow::Result<()> {
@@ -108,10 +106,10 @@ async fn serve(
     let path = control.unwrap_or_else(http::default_path);
     // Before the workers, because it is what fails when a server is running already.
     let (socket, listener) = ControlSocket::bind(&path)?;
-    let tcp = match tcp {
-        Some(TcpAccess { listen, token }) => {
+    let tcp = match access.tcp {
+        Some(TcpAccess { listen, guard }) => {
             let listener = TcpListener::bind(listen).await;
-            Some((listener.with_context(|| format!("cannot listen on {listen}"))?, token))
+            Some((listener.with_context(|| format!("cannot listen on {listen}"))?, guard))
         }
         None => None,
     };
@@ -128,15 +126,12 @@ async fn serve(
     let (close, closing) = watch::channel(false);
     let options = ControlOptions {
         on_log_settings: Some(Arc::new(move |settings| log.set(settings))),
-        signalling: SignallingOptions {
-            origins,
-            ..SignallingOptions::default()
-        },
+        signalling: access.signalling,
         ..ControlOptions::default()
     };
     let app = http::app(server.clone(), options);
-    let serving_tcp = tcp.map(|(listener, token)| {
-        let app = http::guarded(app.clone(), token);
+    let serving_tcp = tcp.map(|(listener, guard)| {
+        let app = http::guarded(app.clone(), guard);
         tokio::spawn(http::serve(listener, app, limits, closing.clone()))
     });
     let serving = tokio::spawn(http::serve(listener, app, limits, closing));

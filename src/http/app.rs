@@ -16,7 +16,7 @@ use tracing::warn;
 use super::error::ApiError;
 use super::event_log::EventLog;
 use super::openapi::Api;
-use super::signalling::{Signalling, SignallingOptions};
+use super::signalling::{self, Signalling, SignallingOptions};
 use super::{consumers, events, live, peers, producers, rooms, server, transports};
 use crate::{LogSettings, Server};
 
@@ -149,7 +149,7 @@ fn api() -> Api {
         .get("/rooms/{id}/peers", "A room's peers", peers::list)
         .post("/rooms/{id}/peers", "Let a peer in", peers::join)
         .get(
-            "/rooms/{id}/peers/{name}",
+            signalling::ROUTE,
             "A peer; as a WebSocket: the protocol that the peer's client speaks",
             peers::show,
         )

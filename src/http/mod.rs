@@ -1,4 +1,4 @@
-//! The control interface: HTTP and JSON on a Unix socket, and on TCP for those who know a token.
+//! The control interface: HTTP and JSON on a Unix socket, and on TCP for those who know a token; clients of rooms, too.
 //!
 //! [`ControlSocket`] takes the socket's path, [`serve`] answers on it what [`app`] defines. The routes are described in
 //! `docs/api.md`, whose examples a test runs.
@@ -35,5 +35,5 @@ pub use server::{Health, HealthStatus, ServerStats, StatsOfWorker};
 pub use signalling::{SUBPROTOCOL, SignallingOptions, signalling};
 pub use socket::{BindError, ControlSocket, default_path};
 pub use stats::{ConsumerStats, ProducerStats, Residence, RoomStats, StreamStats, TransportStats, WorkerStats};
-pub use token::{AccessToken, guarded};
+pub use token::{AccessToken, ClientsFrom, Guard, guarded};
 pub use view::{ConsumerView, Listing, PeerView, ProducerView, RoomView, StreamerView, TransportView};

@@ -8,8 +8,8 @@ use axum::Json;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRequestParts, Path, State};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -164,7 +164,7 @@ pub(super) async fn show(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<PeerOrSocket, ApiError> {
-    if headers.contains_key(header::UPGRADE) {
+    if signalling::is_wanted(&headers) {
         let place = Path((path.room.0.to_string(), path.name));
         let signalling = State(Arc::clone(&app.signalling));
         return signalling::connect(signalling, place, headers, upgrade)

@@ -25,19 +25,28 @@ use tracing::warn;
 
 use self::session::ComeBack;
 use super::error::ApiError;
-use super::token::AccessToken;
+use super::token::{AccessToken, host, unauthorized};
 use crate::{RoomId, Server};
 
 /// The WebSocket subprotocol: what the messages look like. Clients need not name it.
 pub const SUBPROTOCOL: &str = "protoo";
+
+/// Where clients connect.
+pub(super) const ROUTE: &str = "/rooms/{id}/peers/{name}";
+
+/// Whether a request is one for a WebSocket, or at least for something else than HTTP.
+pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
 
 /// How clients are served.
 #[derive(Clone, Debug)]
 pub struct SignallingOptions {
     /// What a client must know: `Authorization: Bearer TOKEN`, or the subprotocol `bearer.TOKEN`. `None`: nothing.
     pub token: Option<AccessToken>,
-    /// The origins whose pages may connect, e.g. `https://app.example`; `*`: all. Clients that are not browsers send none,
-    /// and may always.
+    /// The origins whose pages may connect, e.g. `https://app.example`; `*`: all. Besides these, pages of the server's own
+    /// origin may, if that is an address or `localhost`: a name can be made to lead here by whoever owns it. Clients that
+    /// are not browsers send no origin, and may always.
     pub origins: Vec<String>,
     /// Connections at once.
     pub clients: usize,
@@ -106,9 +115,7 @@ impl Signalling {
 /// The one route for clients, to be served where they are. It is part of [`app`](super::app), too.
 pub fn signalling(server: Server, options: SignallingOptions) -> Router {
     let signalling = Arc::new(Signalling::new(server, options));
-    Router::new()
-        .route("/rooms/{id}/peers/{name}", get(connect))
-        .with_state(signalling)
+    Router::new().route(ROUTE, get(connect)).with_state(signalling)
 }
 
 pub(super) async fn connect(
@@ -119,14 +126,14 @@ pub(super) async fn connect(
 ) -> Result<Response, ApiError> {
     let options = &signalling.options;
     if !is_from(&headers, &options.origins) {
-        let message = "pages of this origin may not connect; see signalling origins in the settings";
+        let message = "pages of this origin may not connect; name it in the setting http_origins if they may";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "foreignOrigin", message));
     }
     if let Some(token) = &options.token
-        && !token.opens(&headers)
+        && !token.opens_socket(&headers)
     {
-        let message = "send the token as `authorization: Bearer TOKEN` or as subprotocol `bearer.TOKEN`";
-        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message));
+        let message = "send the clients' token as `authorization: Bearer TOKEN` or as subprotocol `bearer.TOKEN`";
+        return Ok(unauthorized(message));
     }
     let no_room = || {
         ApiError::new(
@@ -163,7 +170,16 @@ fn is_from(headers: &HeaderMap, origins: &[String]) -> bool {
         return true;
     };
     let permitted = |own: &String| own == "*" || own.as_bytes().eq_ignore_ascii_case(origin.as_bytes());
-    said.next().is_none() && origins.iter().any(permitted)
+    said.next().is_none() && (origins.iter().any(permitted) || is_own(origin.as_bytes(), headers))
+}
+
+/// Whether the origin is that of the server itself, as the client calls it (RFC 6454 §6.1: scheme, host, port).
+fn is_own(origin: &[u8], headers: &HeaderMap) -> bool {
+    let place = origin.strip_prefix(b"http://").or(origin.strip_prefix(b"https://"));
+    let own = headers.get(header::HOST).filter(|_| host(headers).is_some());
+    place
+        .zip(own)
+        .is_some_and(|(place, own)| place.eq_ignore_ascii_case(own.as_bytes()))
 }
 
 /// A secret of 128 bits from the system's source of randomness, in hexadecimal.
@@ -193,6 +209,30 @@ mod tests {
         check(Some("https://app.example:8443"), &["https://app.example"], false);
         check(Some("null"), &["https://app.example"], false);
         check(Some("https://anything"), &["*"], true);
+    }
+
+    #[test]
+    fn pages_of_the_server_itself_are_let_in_if_its_address_is_its_own() {
+        let check = |origin: &str, host: &str, expected: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+            headers.insert(header::HOST, host.parse().unwrap());
+            assert_eq!(is_from(&headers, &[]), expected, "{origin} {host}");
+        };
+        check("http://localhost:8080", "localhost:8080", true);
+        check("http://127.0.0.1:8080", "127.0.0.1:8080", true);
+        check("https://[2001:db8::1]", "[2001:db8::1]", true);
+        check("http://localhost:3000", "localhost:8080", false);
+        check("http://localhost:8080", "127.0.0.1:8080", false);
+        // Whoever owns the name decides where it leads.
+        check("http://evil.example:8080", "evil.example:8080", false);
+        check("ftp://127.0.0.1", "127.0.0.1", false);
+        check("null", "null", false);
+        let mut twice = HeaderMap::new();
+        twice.insert(header::ORIGIN, "http://127.0.0.1".parse().unwrap());
+        twice.append(header::HOST, "127.0.0.1".parse().unwrap());
+        twice.append(header::HOST, "127.0.0.1".parse().unwrap());
+        assert!(!is_from(&twice, &[]));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -22,8 +23,10 @@ pub(crate) struct Refused {
 }
 
 /// A client.
-pub(crate) struct Caller {
-    socket: WebSocketStream<UnixStream>,
+pub(crate) struct Caller<S = UnixStream> {
+    socket: WebSocketStream<S>,
+    /// The subprotocol that the server has chosen.
+    pub(crate) subprotocol: Option<String>,
     last_id: u64,
     /// Messages that came while something else was waited for.
     inbox: VecDeque<Value>,
@@ -51,16 +54,45 @@ impl Caller {
         name: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, Refused> {
-        let mut request = format!("ws://weir/rooms/{room}/peers/{name}")
+        let stream = UnixStream::connect(path).await.unwrap();
+        Self::over(stream, "weir", room, name, headers).await
+    }
+}
+
+impl Caller<TcpStream> {
+    /// On TCP, as a page would that has this address of the server.
+    pub(crate) async fn try_connect_tcp(
+        address: &str,
+        room: u64,
+        name: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Refused> {
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(stream, address, room, name, headers).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Caller<S> {
+    async fn over(
+        stream: S,
+        host: &str,
+        room: u64,
+        name: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Refused> {
+        let mut request = format!("ws://{host}/rooms/{room}/peers/{name}")
             .into_client_request()
             .unwrap();
         for (header, value) in headers {
             request.headers_mut().insert(*header, value.parse().unwrap());
         }
-        let stream = UnixStream::connect(path).await.unwrap();
         match soon("the WebSocket", tokio_tungstenite::client_async(request, stream)).await {
-            Ok((socket, _)) => Ok(Self {
+            Ok((socket, response)) => Ok(Self {
                 socket,
+                subprotocol: response
+                    .headers()
+                    .get("sec-websocket-protocol")
+                    .map(|value| value.to_str().unwrap().to_owned()),
                 last_id: 0,
                 inbox: VecDeque::new(),
                 seq: 0,
