@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod control;
+mod signalling;
 
 use axum::http::Response;
 use control::{Control, camera, settings, soon};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use signalling::Caller;
 use weir::http::{ControlOptions, Limits};
 
 /// A stream that is being read.
@@ -94,6 +96,61 @@ async fn levels_and_speakers_end_with_the_room() {
     client.delete(&format!("/rooms/{room}")).await.expect(200);
     while levels.next("audioLevels").await.is_some() {}
     assert_eq!(speakers.next("activeSpeakerChange").await, None);
+    control.close().await;
+}
+
+#[tokio::test]
+async fn what_a_peers_client_is_to_be_told_is_told_to_who_asks() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let room = client.room().await;
+    let capabilities = client.get(&format!("/rooms/{room}/rtp-capabilities")).await.expect(200);
+    let peers = format!("/rooms/{room}/peers");
+    for name in ["alice", "bob"] {
+        client
+            .post(&peers, json!({"name": name, "rtpCapabilities": capabilities}))
+            .await
+            .expect(201);
+    }
+    let target = format!("{peers}/alice/notifications");
+    let mut first = Live::new(control.client().await.begin("GET", &target, &[], "").await);
+    let met = first.next("notification").await.unwrap();
+    assert_eq!((&met["method"], &met["name"]), (&json!("newPeer"), &json!("bob")));
+    let transport = client
+        .post(&format!("{peers}/bob/transports"), json!({"comedia": true}))
+        .await
+        .expect(201);
+    let producer = client.camera(transport["id"].as_u64().unwrap()).await;
+    let told = first.next("notification").await.unwrap();
+    assert_eq!(
+        (&told["method"], &told["peerName"]),
+        (&json!("newConsumer"), &json!("bob"))
+    );
+    let consumer = client.get(&format!("/consumers/{}", told["id"])).await.expect(200);
+    assert_eq!(consumer["producer"], producer, "the ids are those of this interface");
+
+    // A second reader goes on where the first one was, which ends.
+    let mut second = Live::new(control.client().await.begin("GET", &target, &[], "").await);
+    assert_eq!(first.next("end").await, Some(json!({"reason": "takenOver"})));
+    assert_eq!(first.next("notification").await, None);
+    client.delete(&format!("/producers/{producer}")).await.expect(200);
+    let mut methods = Vec::new();
+    while methods.last() != Some(&json!("consumerClosed")) {
+        methods.push(second.next("notification").await.unwrap()["method"].clone());
+    }
+    client.delete(&format!("{peers}/alice")).await.expect(200);
+    assert_eq!(second.next("notification").await.unwrap()["method"], "closed");
+    assert_eq!(second.next("end").await, Some(json!({"reason": "closed"})));
+    assert_eq!(second.next("end").await, None);
+    client.get(&target).await.refuses(404, "notFound", "alice");
+
+    // One whose client is connected is told there.
+    let mut carol = Caller::connect(&control.path, room, "carol").await;
+    carol.join("carol", Value::Null).await;
+    let target = format!("{peers}/carol/notifications");
+    client.get(&target).await.refuses(409, "conflict", "own client");
+    client.delete(&format!("{peers}/bob")).await.expect(200);
+    assert_eq!(carol.told().await.unwrap()["method"], "peerClosed");
     control.close().await;
 }
 

@@ -129,6 +129,7 @@ async fn whole_session(session: &mut Session) {
         session.say("GET", &format!("/{what}"), None, 200).await;
         session.say("GET", &format!("/{what}/{id}"), None, 200).await;
         session.say("GET", &format!("/{what}/{id}/stats"), None, 200).await;
+        session.say("GET", &format!("/{what}/{id}/dump"), None, 200).await;
         session.say("GET", &format!("/{what}/77"), None, 404).await;
     }
     for what in ["producers", "consumers"] {
@@ -136,6 +137,13 @@ async fn whole_session(session: &mut Session) {
             .say("POST", &format!("/{what}/1/pause"), Some(json!({"appData": 7})), 200)
             .await;
         session.say("POST", &format!("/{what}/1/resume"), None, 200).await;
+        for side in ["remote", "local"] {
+            let side = Some(json!({"side": side}));
+            session
+                .say("POST", &format!("/{what}/1/pause"), side.clone(), 200)
+                .await;
+            session.say("POST", &format!("/{what}/1/resume"), side, 200).await;
+        }
         let profile = json!({"profile": "low"});
         session
             .say("PUT", &format!("/{what}/1/preferred-profile"), Some(profile), 200)

@@ -217,6 +217,44 @@ async fn a_consumer_lives_and_ends() {
 }
 
 #[tokio::test]
+async fn what_one_side_has_paused_the_other_does_not_resume() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let room = client.room().await;
+    let (up, down) = (client.transport(room).await, client.transport(room).await);
+    let producer = client.camera(up).await;
+    let consumer = client.consumer(down, producer).await;
+    for target in [format!("/producers/{producer}"), format!("/consumers/{consumer}")] {
+        let mut say = async |verb: &str, body: Value| {
+            let view = client.post(&format!("{target}/{verb}"), body).await.expect(200);
+            ["paused", "locallyPaused", "remotelyPaused"].map(|name| view[name].as_bool().unwrap())
+        };
+        assert_eq!(
+            say("pause", json!({"side": "remote", "appData": 1})).await,
+            [true, false, true]
+        );
+        assert_eq!(say("resume", json!({})).await, [true, false, true]);
+        assert_eq!(say("pause", json!({"side": "local"})).await, [true, true, true]);
+        assert_eq!(say("resume", json!({"side": "remote"})).await, [true, true, false]);
+        assert_eq!(say("resume", json!({"side": "local"})).await, [false, false, false]);
+        let neither = client.post(&format!("{target}/pause"), json!({"side": "source"})).await;
+        neither.refuses(400, "invalidBody", "side");
+    }
+    let told = client
+        .get("/events/recent?kind=producerPaused,producerResumed")
+        .await
+        .expect(200);
+    let told: Vec<_> = told["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["originator"].clone())
+        .collect();
+    assert_eq!(told.first(), Some(&json!("remote")));
+    control.close().await;
+}
+
+#[tokio::test]
 async fn a_room_is_measured_and_dumped() {
     let control = Control::start().await;
     let mut client = control.client().await;
@@ -238,6 +276,19 @@ async fn a_room_is_measured_and_dumped() {
     assert_eq!(dump["transports"].as_array().unwrap().len(), 2);
     assert_eq!(dump["producers"][0]["consumers"], json!([consumer]));
     assert_eq!(dump["consumers"][0]["syncRequired"], true);
+    for (what, id, index) in [
+        ("transport", down, 1),
+        ("producer", producer, 0),
+        ("consumer", consumer, 0),
+    ] {
+        let one = client.get(&format!("/{what}s/{id}/dump")).await.expect(200);
+        assert_eq!(one[what], id);
+        assert_eq!(one, dump[format!("{what}s")][index]);
+        client
+            .get(&format!("/{what}s/77/dump"))
+            .await
+            .refuses(404, "notFound", "77");
+    }
     control.close().await;
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use weir_channel::message::Profile;
 
 use super::error::ApiError;
+use crate::Side;
 
 /// A body that says nothing but what to tell with the event.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -15,6 +16,35 @@ use super::error::ApiError;
 pub(super) struct AppData {
     #[serde(default)]
     pub(super) app_data: Value,
+}
+
+/// For whom something is paused or resumed, and what to tell with the event.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Pause {
+    /// `local`: the application, so if nothing is said; `remote`: the peer's client, for an application that speaks with it.
+    #[serde(default)]
+    pub(super) side: PausingSide,
+    #[serde(default)]
+    pub(super) app_data: Value,
+}
+
+/// One of the two who may pause: what one has paused the other cannot resume.
+#[derive(Clone, Copy, Debug, Default, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum PausingSide {
+    #[default]
+    Local,
+    Remote,
+}
+
+impl From<PausingSide> for Side {
+    fn from(side: PausingSide) -> Self {
+        match side {
+            PausingSide::Local => Self::Local,
+            PausingSide::Remote => Self::Remote,
+        }
+    }
 }
 
 /// `{"profile":"low"}`

@@ -164,6 +164,11 @@ fn api() -> Api {
             peers::set_app_data,
         )
         .get("/rooms/{id}/peers/{name}/dump", "What is a peer's own", peers::dump)
+        .get(
+            "/rooms/{id}/peers/{name}/notifications",
+            "What a peer's client is to be told, as server-sent events",
+            live::notifications,
+        )
         .post(
             "/rooms/{id}/peers/{name}/transports",
             "Make a transport of a peer's for plain RTP",
@@ -202,6 +207,11 @@ fn api() -> Api {
             transports::set_remote,
         )
         .get("/transports/{id}/stats", "A transport's counters", transports::stats)
+        .get(
+            "/transports/{id}/dump",
+            "All that the worker knows of a transport, for people",
+            transports::dump,
+        )
         .get(
             "/transports/{id}/rtc-stats",
             "A transport's statistics in the RTC shape",
@@ -253,6 +263,11 @@ fn api() -> Api {
         )
         .get("/producers/{id}/stats", "A producer's counters", producers::stats)
         .get(
+            "/producers/{id}/dump",
+            "All that the worker knows of a producer, for people",
+            producers::dump,
+        )
+        .get(
             "/producers/{id}/rtc-stats",
             "A producer's statistics in the RTC shape",
             live::of_producer,
@@ -283,6 +298,11 @@ fn api() -> Api {
             consumers::request_key_frame,
         )
         .get("/consumers/{id}/stats", "A consumer's counters", consumers::stats)
+        .get(
+            "/consumers/{id}/dump",
+            "All that the worker knows of a consumer, for people",
+            consumers::dump,
+        )
         .get(
             "/consumers/{id}/rtc-stats",
             "A consumer's statistics in the RTC shape",

@@ -9,7 +9,7 @@ use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::Profile;
 
-use super::answer::{AppData, Closed, Created, PreferredProfile};
+use super::answer::{AppData, Closed, Created, Pause, PreferredProfile, shown_dump};
 use super::app::App;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
@@ -150,10 +150,10 @@ pub(super) async fn enable(
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
-    Body(body): Body<AppData>,
+    Body(body): Body<Pause>,
 ) -> Result<Json<ConsumerView>, ApiError> {
     let consumer = app.consumer(id)?;
-    consumer.pause(body.app_data).await?;
+    consumer.pause_by(body.side.into(), body.app_data).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
@@ -161,10 +161,10 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
-    Body(body): Body<AppData>,
+    Body(body): Body<Pause>,
 ) -> Result<Json<ConsumerView>, ApiError> {
     let consumer = app.consumer(id)?;
-    consumer.resume(body.app_data).await?;
+    consumer.resume_by(body.side.into(), body.app_data).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
@@ -200,6 +200,11 @@ pub(super) async fn stats(
     Id(id): Id<ConsumerId>,
 ) -> Result<Json<ConsumerStats>, ApiError> {
     Ok(Json(app.consumer(id)?.stats().await?.into()))
+}
+
+/// `GET /consumers/{id}/dump`
+pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Json<Value>, ApiError> {
+    shown_dump(&app.consumer(id)?.dump().await?).map(Json)
 }
 
 /// `DELETE /consumers/{id}`

@@ -20,8 +20,9 @@ use super::app::App;
 use super::error::ApiError;
 use super::extract::{Id, Params};
 use super::openapi::Events;
-use super::peers::Stats;
+use super::peers::{PeerPath, Stats};
 use crate::server::{StatsStream, Subject};
+use crate::{Peer, PeerNotifications};
 
 /// Statistics are not told more often than this.
 const INTERVAL_MS_MIN: u64 = 1_000;
@@ -107,6 +108,49 @@ pub(super) async fn active_speaker(State(app): State<Arc<App>>, Id(room): Id<Roo
         };
         Some((event("activeSpeakerChange", &told)?, detector))
     }))
+}
+
+/// `GET /rooms/{id}/peers/{name}/notifications`
+///
+/// A notification leaves the peer's queue when the next one is asked for, that is, when the connection has taken it; the
+/// numbers show a client that comes back whether one was lost with the connection.
+pub(super) async fn notifications(State(app): State<Arc<App>>, path: PeerPath) -> Result<Events, ApiError> {
+    let seat = app.seat()?;
+    let peer = app.peer(&path)?;
+    if app.signalling.speaks_for(&peer) {
+        let message = "the peer's own client has a connection to this server, and is told there";
+        return Err(ApiError::new(StatusCode::CONFLICT, "conflict", message));
+    }
+    let reader = Some(Reader {
+        notifications: peer.notifications(),
+        peer,
+        told: None,
+    });
+    Ok(app.stream(seat, reader, |reader| async move {
+        let mut reader = reader?;
+        if let Some(number) = reader.told.take() {
+            reader.notifications.advance(number);
+        }
+        let Some((number, notification)) = reader.notifications.peek().await else {
+            let reason = match (reader.peer.overflowed(), reader.peer.closed()) {
+                (true, _) => "tooSlow",
+                (false, true) => "closed",
+                (false, false) => "takenOver",
+            };
+            return Some((event("end", &json!({"reason": reason}))?, None));
+        };
+        reader.told = Some(number);
+        let told = event("notification", &notification)?.id(number.to_string());
+        Some((told, Some(reader)))
+    }))
+}
+
+/// Who reads what a peer's client is to be told.
+struct Reader {
+    peer: Peer,
+    notifications: PeerNotifications,
+    /// The number of what the connection was given last.
+    told: Option<u64>,
 }
 
 /// `?intervalMs=2000`

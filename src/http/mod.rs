@@ -34,6 +34,8 @@ pub use peers::PeerListing;
 pub use server::{Health, HealthStatus, ServerStats, StatsOfWorker};
 pub use signalling::{SUBPROTOCOL, SignallingOptions, signalling};
 pub use socket::{BindError, ControlSocket, default_path};
-pub use stats::{ConsumerStats, ProducerStats, Residence, RoomStats, StreamStats, TransportStats, WorkerStats};
+pub use stats::{
+    ConsumerStats, ProducerStats, Residence, ResidenceBucket, RoomStats, StreamStats, TransportStats, WorkerStats,
+};
 pub use token::{AccessToken, ClientsFrom, Guard, guarded};
 pub use view::{ConsumerView, Listing, PeerView, ProducerView, RoomView, StreamerView, TransportView};

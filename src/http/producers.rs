@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use serde_json::Value;
 use weir_channel::id::{ProducerId, TransportId};
 
-use super::answer::{AppData, Closed, Created, PreferredProfile};
+use super::answer::{AppData, Closed, Created, Pause, PreferredProfile, shown_dump};
 use super::app::App;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
@@ -91,10 +92,10 @@ pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) ->
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,
-    Body(body): Body<AppData>,
+    Body(body): Body<Pause>,
 ) -> Result<Json<ProducerView>, ApiError> {
     let producer = app.producer(id)?;
-    producer.pause(body.app_data).await?;
+    producer.pause_by(body.side.into(), body.app_data).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 
@@ -102,10 +103,10 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,
-    Body(body): Body<AppData>,
+    Body(body): Body<Pause>,
 ) -> Result<Json<ProducerView>, ApiError> {
     let producer = app.producer(id)?;
-    producer.resume(body.app_data).await?;
+    producer.resume_by(body.side.into(), body.app_data).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 
@@ -137,6 +138,11 @@ pub(super) async fn stats(
     Id(id): Id<ProducerId>,
 ) -> Result<Json<ProducerStats>, ApiError> {
     Ok(Json(app.producer(id)?.stats().await?.into()))
+}
+
+/// `GET /producers/{id}/dump`
+pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Json<Value>, ApiError> {
+    shown_dump(&app.producer(id)?.dump().await?).map(Json)
 }
 
 /// `DELETE /producers/{id}`

@@ -26,7 +26,7 @@ use tracing::warn;
 use self::session::ComeBack;
 use super::error::ApiError;
 use super::token::{AccessToken, host, unauthorized};
-use crate::{RoomId, Server};
+use crate::{Peer, RoomId, Server};
 
 /// The WebSocket subprotocol: what the messages look like. Clients need not name it.
 pub const SUBPROTOCOL: &str = "protoo";
@@ -88,13 +88,22 @@ impl Default for SignallingOptions {
     }
 }
 
+/// A session that has joined.
+#[derive(Clone)]
+struct Seat {
+    room: RoomId,
+    name: String,
+    /// Where a client that comes back is sent.
+    address: mpsc::Sender<ComeBack>,
+}
+
 /// What connections share.
 pub(super) struct Signalling {
     server: Server,
     options: SignallingOptions,
     slots: Arc<Semaphore>,
     /// Sessions that have joined, by their tokens.
-    sessions: Mutex<HashMap<String, mpsc::Sender<ComeBack>>>,
+    sessions: Mutex<HashMap<String, Seat>>,
 }
 
 impl Signalling {
@@ -107,7 +116,14 @@ impl Signalling {
         }
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::Sender<ComeBack>>> {
+    /// Whether a client of this interface is the peer, connected or about to come back.
+    pub(super) fn speaks_for(&self, peer: &Peer) -> bool {
+        let (room, name) = (peer.room().id(), peer.name());
+        let sessions = self.sessions();
+        sessions.values().any(|seat| seat.room == room && seat.name == name)
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<String, Seat>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

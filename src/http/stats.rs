@@ -1,5 +1,5 @@
-//! Counters as JSON: the channel's counters under camelCase names, with reasons as an object and histograms as
-//! quantiles.
+//! Counters as JSON: the channel's counters under camelCase names, with reasons as an object, and histograms as quantiles
+//! and as the buckets that are not empty.
 
 use std::collections::BTreeMap;
 
@@ -53,15 +53,30 @@ pub struct WorkerStats {
     pub residence_us: Option<Residence>,
 }
 
-/// Quantiles of the residence time, in microseconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+/// The residence time.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Residence {
-    /// The median.
+    /// The median, in microseconds.
     pub p50: u64,
-    /// All but one of a hundred packets were faster.
+    /// All but one of a hundred packets were faster, in microseconds.
     pub p99: u64,
-    /// All but one of a thousand packets were faster.
+    /// All but one of a thousand packets were faster, in microseconds.
     pub p999: u64,
+    /// How many packets took how long, without the buckets that are empty, the fastest first.
+    pub buckets: Vec<ResidenceBucket>,
+}
+
+/// Packets that took alike long. A bucket's ends are at most 1/16 apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResidenceBucket {
+    /// They took so many nanoseconds or more.
+    pub from_ns: u64,
+    /// And fewer than so many.
+    pub below_ns: u64,
+    /// So many packets.
+    pub count: u64,
 }
 
 impl From<message::WorkerStats> for WorkerStats {
@@ -112,19 +127,48 @@ impl From<message::WorkerStats> for WorkerStats {
 }
 
 impl Residence {
-    /// The quantiles of a histogram of nanoseconds; `None` when nothing was counted.
+    /// What a histogram of nanoseconds says; `None` when nothing was counted.
     fn of(histogram: &Histogram) -> Option<Self> {
+        // A worker that has gone wrong may count in buckets that there are not, or more than can be added up.
+        let counts = histogram.counts.iter().take(Histogram::BUCKETS);
+        let histogram = Histogram {
+            counts: counts.map(|count| (*count).min(u64::MAX >> 10)).collect(),
+        };
         let us = |quantile| histogram.quantile(quantile).map(|ns| ns / 1_000);
+        let counts = histogram.counts.iter().enumerate();
+        let buckets = counts
+            .filter(|(_, count)| **count > 0)
+            .map(|(index, count)| ResidenceBucket {
+                from_ns: Histogram::floor_of(index),
+                below_ns: match index + 1 {
+                    Histogram::BUCKETS => u64::MAX,
+                    next => Histogram::floor_of(next),
+                },
+                count: *count,
+            });
         Some(Self {
             p50: us(0.5)?,
             p99: us(0.99)?,
             p999: us(0.999)?,
+            buckets: buckets.collect(),
         })
+    }
+
+    /// The packets of both.
+    fn with(&self, other: &Self) -> Option<Self> {
+        let mut histogram = Histogram {
+            counts: vec![0; Histogram::BUCKETS],
+        };
+        for bucket in self.buckets.iter().chain(&other.buckets) {
+            let count = &mut histogram.counts[Histogram::index_of(bucket.from_ns)];
+            *count = count.saturating_add(bucket.count);
+        }
+        Self::of(&histogram)
     }
 }
 
 impl WorkerStats {
-    /// Adds another worker's counters. Quantiles cannot be added; they are left out of sums.
+    /// Adds another worker's counters.
     pub fn add(&mut self, other: &Self) {
         for (sum, value) in [
             (&mut self.rooms, other.rooms),
@@ -148,7 +192,10 @@ impl WorkerStats {
         ] {
             *sum = sum.saturating_add(value);
         }
-        self.residence_us = None;
+        self.residence_us = match (self.residence_us.take(), &other.residence_us) {
+            (Some(own), Some(other)) => own.with(other),
+            (own, other) => own.or_else(|| other.clone()),
+        };
     }
 }
 
@@ -189,6 +236,14 @@ pub struct TransportStats {
     pub kernel_drops: u64,
     /// Packets that wait for the socket to become writable.
     pub backlog_packets: u64,
+    /// What its senders may send in all, in bits per second; `null`: as much as they like.
+    pub max_bitrate_bps: Option<u64>,
+    /// What the remote said last that it can receive (REMB), in bits per second; `null`: it has said nothing.
+    pub remote_bitrate_bps: Option<u64>,
+    /// Copies of packets that were sent elsewhere.
+    pub packets_mirrored: u64,
+    /// Copies that could not be sent.
+    pub mirror_failures: u64,
 }
 
 /// Counters of one producer.
@@ -209,6 +264,8 @@ pub struct ProducerStats {
 pub struct StreamStats {
     /// Its SSRC at the moment.
     pub ssrc: u32,
+    /// The codec of its last packet, e.g. `VP8`.
+    pub codec: Option<String>,
     /// Which profile it is.
     pub profile: Profile,
     /// Whether packets have come lately.
@@ -227,8 +284,24 @@ pub struct StreamStats {
     pub packets_duplicated: u64,
     /// Key frames seen.
     pub key_frames: u64,
-    /// Key frame requests sent to the producer.
-    pub key_frame_requests: u64,
+    /// Lost at first, then received after all because they were asked for.
+    pub packets_repaired: u64,
+    /// Retransmissions (RFC 4588) that repaired nothing.
+    pub rtx_useless: u64,
+    /// Of the packets expected between the last two reports, how many were lost, in 1/256.
+    pub fraction_lost: u8,
+    /// Interarrival jitter (RFC 3550 §6.4.1), in units of the RTP clock.
+    pub jitter: u32,
+    /// From here to the sender and back, in microseconds; `null` until it is known.
+    pub round_trip_us: Option<u32>,
+    /// Packets of negative acknowledgements sent.
+    pub nack_count: u64,
+    /// Packets that were asked for in them, each time counted.
+    pub packets_nacked: u64,
+    /// Picture loss indications sent.
+    pub pli_count: u64,
+    /// Full intra requests sent.
+    pub fir_count: u64,
     /// Received while the producer was paused, and so not relayed.
     pub packets_paused: u64,
 }
@@ -259,8 +332,30 @@ pub struct ConsumerStats {
     pub dropped: BTreeMap<String, u64>,
     /// Switches from one profile to another (or to the first one).
     pub switches: u64,
-    /// Key frame requests received from the receiver (PLI and FIR).
-    pub key_frame_requests: u64,
+    /// The SSRC it is sent under.
+    pub ssrc: u32,
+    /// The codec of the packet sent last, e.g. `VP8`.
+    pub codec: Option<String>,
+    /// Packets sent again. They are not in `packetsForwarded`.
+    pub packets_retransmitted: u64,
+    /// Their bytes, RTP headers included.
+    pub bytes_retransmitted: u64,
+    /// Packets that the receiver asked for and did not get again, by reason; reasons that never happened are left out.
+    pub not_repaired: BTreeMap<String, u64>,
+    /// Packets of negative acknowledgements received.
+    pub nack_count: u64,
+    /// Picture loss indications received.
+    pub pli_count: u64,
+    /// Full intra requests received.
+    pub fir_count: u64,
+    /// Lost on the way to the receiver, as it said last (RFC 3550 §6.4.1); negative when duplicates outnumber losses.
+    pub packets_lost: i32,
+    /// Of the packets between its last two reports, how many it lost, in 1/256.
+    pub fraction_lost: u8,
+    /// Interarrival jitter at the receiver, in units of the RTP clock.
+    pub jitter: u32,
+    /// From here to the receiver and back, in microseconds; `null` until a report tells.
+    pub round_trip_us: Option<u32>,
     /// The last sequence number sent, extended to 64 bits.
     pub last_seq: Option<u64>,
 }
@@ -277,67 +372,166 @@ impl From<message::StatsPage> for RoomStats {
 
 impl From<message::TransportStats> for TransportStats {
     fn from(stats: message::TransportStats) -> Self {
+        // Each by its name, so that a new one is not forgotten.
+        let message::TransportStats {
+            transport,
+            remote,
+            packets_received,
+            bytes_received,
+            packets_sent,
+            bytes_sent,
+            rtcp_received,
+            rtcp_sent,
+            unrouted,
+            kernel_drops,
+            backlog_packets,
+            max_bitrate_bps,
+            remote_bitrate_bps,
+            packets_mirrored,
+            mirror_failures,
+        } = stats;
         Self {
-            transport: stats.transport,
-            remote: stats.remote,
-            packets_received: stats.packets_received,
-            bytes_received: stats.bytes_received,
-            packets_sent: stats.packets_sent,
-            bytes_sent: stats.bytes_sent,
-            rtcp_received: stats.rtcp_received,
-            rtcp_sent: stats.rtcp_sent,
-            unrouted: by_reason(&stats.unrouted),
-            kernel_drops: stats.kernel_drops,
-            backlog_packets: stats.backlog_packets,
+            transport,
+            remote,
+            packets_received,
+            bytes_received,
+            packets_sent,
+            bytes_sent,
+            rtcp_received,
+            rtcp_sent,
+            unrouted: by_reason(&unrouted),
+            kernel_drops,
+            backlog_packets,
+            max_bitrate_bps,
+            remote_bitrate_bps,
+            packets_mirrored,
+            mirror_failures,
         }
     }
 }
 
 impl From<message::ProducerStats> for ProducerStats {
     fn from(stats: message::ProducerStats) -> Self {
+        // Each by its name, so that a new one is not forgotten.
+        let message::ProducerStats {
+            producer,
+            paused,
+            streams,
+        } = stats;
         Self {
-            producer: stats.producer,
-            paused: stats.paused,
-            streams: stats.streams.into_iter().map(Into::into).collect(),
+            producer,
+            paused,
+            streams: streams.into_iter().map(Into::into).collect(),
         }
     }
 }
 
 impl From<message::StreamStats> for StreamStats {
     fn from(stats: message::StreamStats) -> Self {
+        // Each by its name, so that a new one is not forgotten.
+        let message::StreamStats {
+            ssrc,
+            codec,
+            profile,
+            active,
+            packets,
+            bytes,
+            bitrate,
+            packets_lost,
+            packets_discarded,
+            packets_duplicated,
+            key_frames,
+            packets_repaired,
+            rtx_useless,
+            fraction_lost,
+            jitter,
+            round_trip_us,
+            nack_count,
+            packets_nacked,
+            pli_count,
+            fir_count,
+            packets_paused,
+        } = stats;
         Self {
-            ssrc: stats.ssrc,
-            profile: stats.profile,
-            active: stats.active,
-            packets: stats.packets,
-            bytes: stats.bytes,
-            bitrate: stats.bitrate,
-            packets_lost: stats.packets_lost,
-            packets_discarded: stats.packets_discarded,
-            packets_duplicated: stats.packets_duplicated,
-            key_frames: stats.key_frames,
-            key_frame_requests: stats.pli_count + stats.fir_count,
-            packets_paused: stats.packets_paused,
+            ssrc,
+            codec: codec.map(|codec| codec.subtype().to_owned()),
+            profile,
+            active,
+            packets,
+            bytes,
+            bitrate,
+            packets_lost,
+            packets_discarded,
+            packets_duplicated,
+            key_frames,
+            packets_repaired,
+            rtx_useless,
+            fraction_lost,
+            jitter,
+            round_trip_us,
+            nack_count,
+            packets_nacked,
+            pli_count,
+            fir_count,
+            packets_paused,
         }
     }
 }
 
 impl From<message::ConsumerStats> for ConsumerStats {
     fn from(stats: message::ConsumerStats) -> Self {
+        // Each by its name, so that a new one is not forgotten.
+        let message::ConsumerStats {
+            consumer,
+            paused,
+            source_paused,
+            effective_profile,
+            target_profile,
+            packets_in,
+            packets_forwarded,
+            bytes_forwarded,
+            bitrate,
+            dropped,
+            switches,
+            ssrc,
+            codec,
+            packets_retransmitted,
+            bytes_retransmitted,
+            not_repaired,
+            nack_count,
+            pli_count,
+            fir_count,
+            packets_lost,
+            fraction_lost,
+            jitter,
+            round_trip_us,
+            last_seq,
+        } = stats;
         Self {
-            consumer: stats.consumer,
-            paused: stats.paused,
-            source_paused: stats.source_paused,
-            effective_profile: stats.effective_profile,
-            target_profile: stats.target_profile,
-            packets_in: stats.packets_in,
-            packets_forwarded: stats.packets_forwarded,
-            bytes_forwarded: stats.bytes_forwarded,
-            bitrate: stats.bitrate,
-            dropped: by_reason(&stats.dropped),
-            switches: stats.switches,
-            key_frame_requests: stats.pli_count + stats.fir_count,
-            last_seq: stats.last_seq,
+            consumer,
+            paused,
+            source_paused,
+            effective_profile,
+            target_profile,
+            packets_in,
+            packets_forwarded,
+            bytes_forwarded,
+            bitrate,
+            dropped: by_reason(&dropped),
+            switches,
+            ssrc,
+            codec: codec.map(|codec| codec.subtype().to_owned()),
+            packets_retransmitted,
+            bytes_retransmitted,
+            not_repaired: by_reason(&not_repaired),
+            nack_count,
+            pli_count,
+            fir_count,
+            packets_lost,
+            fraction_lost,
+            jitter,
+            round_trip_us,
+            last_seq,
         }
     }
 }
@@ -356,7 +550,7 @@ fn by_reason<R: Serialize>(counts: &[(R, u64)]) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use message::{DropReason, UnroutedReason};
+    use message::{DropReason, NotRepaired, UnroutedReason};
 
     #[test]
     fn every_reason_has_a_name() {
@@ -364,43 +558,60 @@ mod tests {
         assert_eq!(by_reason(&drops).len(), DropReason::ALL.len());
         let unrouted: Vec<_> = UnroutedReason::ALL.into_iter().map(|reason| (reason, 1)).collect();
         assert_eq!(by_reason(&unrouted).len(), UnroutedReason::ALL.len());
+        let asked: Vec<_> = NotRepaired::ALL.into_iter().map(|reason| (reason, 1)).collect();
+        assert_eq!(by_reason(&asked).len(), NotRepaired::ALL.len());
         let counts = [(DropReason::ConsumerPaused, 3), (DropReason::Duplicate, 0)];
         assert_eq!(by_reason(&counts), BTreeMap::from([("consumerPaused".to_owned(), 3)]));
     }
 
-    #[test]
-    fn residence_is_told_in_microseconds() {
+    fn residence(counts: &[(u64, u64)]) -> Option<Residence> {
         let mut histogram = Histogram {
             counts: vec![0; Histogram::BUCKETS],
         };
-        histogram.counts[Histogram::index_of(64_000)] = 99;
-        histogram.counts[Histogram::index_of(1_024_000)] = 1;
-        let residence = Residence::of(&histogram).unwrap();
-        assert_eq!(
-            residence,
-            Residence {
-                p50: 63,
-                p99: 63,
-                p999: 1015
-            }
-        );
-        assert_eq!(Residence::of(&Histogram::default()), None);
+        for (ns, count) in counts {
+            histogram.counts[Histogram::index_of(*ns)] += count;
+        }
+        Residence::of(&histogram)
     }
 
     #[test]
-    fn sums_leave_out_quantiles() {
-        let residence = Residence {
-            p50: 1,
-            p99: 2,
-            p999: 3,
+    fn residence_is_told_in_microseconds_and_in_buckets() {
+        let found = residence(&[(64_000, 99), (1_024_000, 1)]).unwrap();
+        assert_eq!((found.p50, found.p99, found.p999), (63, 63, 1015));
+        let buckets = [(63_488, 65_536, 99), (1_015_808, 1_048_576, 1)];
+        let buckets = buckets.map(|(from_ns, below_ns, count)| ResidenceBucket {
+            from_ns,
+            below_ns,
+            count,
+        });
+        assert_eq!(found.buckets, buckets);
+        assert_eq!(residence(&[]), None);
+        let longest = residence(&[(u64::MAX, 1)]).unwrap();
+        assert_eq!(longest.buckets[0].below_ns, u64::MAX);
+        // A worker that counts in buckets that there are not.
+        let mut histogram = Histogram {
+            counts: vec![0; Histogram::BUCKETS + 100],
         };
-        let one = WorkerStats {
+        histogram.counts[7] = u64::MAX;
+        histogram.counts[8] = u64::MAX;
+        histogram.counts[Histogram::BUCKETS + 99] = 1;
+        assert_eq!(Residence::of(&histogram).map(|found| found.buckets.len()), Some(2));
+    }
+
+    #[test]
+    fn sums_are_of_all_packets() {
+        let stats = |residence_us| WorkerStats {
             packets_sent: 5,
-            residence_us: Some(residence),
+            residence_us,
             ..WorkerStats::default()
         };
-        let mut sum = one.clone();
-        sum.add(&one);
-        assert_eq!((sum.packets_sent, sum.residence_us), (10, None));
+        let (fast, slow) = (residence(&[(64_000, 60)]), residence(&[(64_000, 30), (1_024_000, 10)]));
+        let mut sum = WorkerStats::default();
+        for residence in [None, fast.clone(), slow, None] {
+            sum.add(&stats(residence));
+        }
+        assert_eq!(sum.packets_sent, 20);
+        assert_eq!(sum.residence_us, residence(&[(64_000, 90), (1_024_000, 10)]));
+        assert_ne!(sum.residence_us, fast);
     }
 }

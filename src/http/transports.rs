@@ -6,10 +6,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
+use serde_json::Value;
 use weir_channel::id::{ProducerId, RoomId, TransportId};
 use weir_channel::message::Remote;
 
-use super::answer::{AppData, Closed, Created};
+use super::answer::{AppData, Closed, Created, shown_dump};
 use super::app::App;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
@@ -173,6 +174,11 @@ pub(super) async fn create_streamer(
         rtp_parameters: streamer.consumer().rtp_parameters().clone(),
     };
     Ok(Created(format!("/transports/{}", view.transport.0), view))
+}
+
+/// `GET /transports/{id}/dump`
+pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<TransportId>) -> Result<Json<Value>, ApiError> {
+    shown_dump(&app.transport(id)?.dump().await?).map(Json)
 }
 
 /// `GET /transports/{id}/stats`

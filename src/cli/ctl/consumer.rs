@@ -319,7 +319,7 @@ pub(super) fn stats_table(stats: &[ConsumerStats]) -> Table {
             bytes(stats.bytes_forwarded).into(),
             bitrate(stats.bitrate).into(),
             stats.switches.into(),
-            stats.key_frame_requests.into(),
+            (stats.pli_count + stats.fir_count).into(),
             Cell::reasons(&stats.dropped),
         ]);
     }

@@ -393,7 +393,7 @@ pub(super) fn stats_table(stats: &[ProducerStats]) -> Table {
                 stream.packets_duplicated.into(),
                 stream.packets_discarded.into(),
                 stream.key_frames.into(),
-                stream.key_frame_requests.into(),
+                (stream.pli_count + stream.fir_count).into(),
             ]);
         }
     }

@@ -227,8 +227,8 @@ pub(super) async fn stats(client: &mut Client, output: &Output) -> Result<(), Fa
 }
 
 fn stats_pairs(stats: &WorkerStats) -> Vec<(&'static str, Cell)> {
-    let residence = stats.residence_us.map(|residence| {
-        let weir::http::Residence { p50, p99, p999 } = residence;
+    let residence = stats.residence_us.as_ref().map(|residence| {
+        let weir::http::Residence { p50, p99, p999, .. } = residence;
         format!("{p50} µs (half), {p99} µs (99 %), {p999} µs (99.9 %)")
     });
     vec![

@@ -18,7 +18,7 @@ use tracing::{debug, info};
 use super::envelope::{Incoming, Outgoing};
 use super::pace::Pace;
 use super::replay::Replay;
-use super::{Signalling, secret};
+use super::{Seat, Signalling, secret};
 use crate::protocol::{ErrorClass, ProtocolError, RoomResponse};
 use crate::{Peer, PeerNotification, PeerNotifications, Room};
 
@@ -323,7 +323,12 @@ impl Session {
         let token = secret().ok();
         let notifications = peer.notifications();
         if let Some(token) = &token {
-            self.signalling.sessions().insert(token.clone(), self.address.clone());
+            let seat = Seat {
+                room: self.room.id(),
+                name: self.name.clone(),
+                address: self.address.clone(),
+            };
+            self.signalling.sessions().insert(token.clone(), seat);
         }
         self.joined = Some(Joined {
             peer,
@@ -430,7 +435,7 @@ impl Session {
         token: &str,
         seq: Option<u64>,
     ) {
-        let found = self.signalling.sessions().get(token).cloned();
+        let found = self.signalling.sessions().get(token).map(|seat| seat.address.clone());
         let refused = match found {
             Some(session) => {
                 let come_back = ComeBack { socket, slot, id, seq };
