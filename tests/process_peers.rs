@@ -173,6 +173,17 @@ async fn what_one_says_all_hear_who_want_to() {
     let all = soon(server.dump()).await.unwrap();
     assert_eq!(all.workers[0].rooms[0].served.consumers.len(), 3);
     assert_eq!(soon(producer.dump()).await.unwrap().consumers.len(), 3);
+    // Asked for alone, each says the same.
+    let whole = soon(room.dump()).await.unwrap();
+    for known in &whole.transports {
+        let transport = server.transport(known.transport).unwrap();
+        assert_eq!(&soon(transport.dump()).await.unwrap(), known);
+    }
+    assert_eq!(whole.producers, [soon(producer.dump()).await.unwrap()]);
+    for known in &whole.consumers {
+        let consumer = server.consumer(known.consumer).unwrap();
+        assert_eq!(&soon(consumer.dump()).await.unwrap(), known);
+    }
 
     // Alice leaves, and with her what she said.
     soon(alice.peer.leave(Value::Null)).await.unwrap();

@@ -14,7 +14,7 @@ mod signalling;
 use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
-use weir::{Consumer, Peer, Producer, Profile, Room, RoomOptions, Transport};
+use weir::{Consumer, ExtensionUri, Peer, Producer, Profile, Room, RoomOptions, Transport};
 
 use control::{Control, soon};
 use signalling::Caller;
@@ -59,11 +59,11 @@ fn forget(value: &mut Value) {
             for (name, member) in members.iter_mut() {
                 match name.as_str() {
                     "ssrc" | "port" => *member = Value::Null,
-                    // Consumers list only what is relayed, rooms more than v2 knew.
+                    // Consumers list only what is relayed.
                     "headerExtensions" => member.as_array_mut().unwrap().retain(|extension| {
                         let is_rid = extension["uri"] == "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
                         let is_consumers = !extension["id"].is_null();
-                        !(is_rid && is_consumers) && extension["preferredId"].as_u64().unwrap_or_default() <= 6
+                        !(is_rid && is_consumers)
                     }),
                     _ => forget(member),
                 }
@@ -153,6 +153,15 @@ impl Stage {
                 ]);
                 let options = RoomOptions {
                     media_codecs: Some(serde_json::from_value(codecs).unwrap()),
+                    // v2's.
+                    header_extensions: Some(vec![
+                        ExtensionUri::AudioLevel,
+                        ExtensionUri::TransmissionOffset,
+                        ExtensionUri::AbsSendTime,
+                        ExtensionUri::VideoOrientation,
+                        ExtensionUri::Mid,
+                        ExtensionUri::RtpStreamId,
+                    ]),
                     ..RoomOptions::default()
                 };
                 self.clients.clear();

@@ -41,7 +41,10 @@ impl Lane {
             | Method::TransportStats { .. }
             | Method::ProducerStats { .. }
             | Method::ConsumerStats { .. }
-            | Method::RoomDump { .. } => Self::Bulk,
+            | Method::RoomDump { .. }
+            | Method::TransportDump { .. }
+            | Method::ProducerDump { .. }
+            | Method::ConsumerDump { .. } => Self::Bulk,
             _ => Self::Control,
         }
     }
@@ -381,6 +384,12 @@ mod tests {
             (Method::WorkerStats, Lane::Bulk),
             (Method::RoomStats { room, page }, Lane::Bulk),
             (Method::RoomDump { room, page }, Lane::Bulk),
+            (
+                Method::ConsumerDump {
+                    consumer: crate::id::ConsumerId(1),
+                },
+                Lane::Bulk,
+            ),
         ] {
             assert_eq!(Lane::of_method(&method), lane, "{method:?}");
         }

@@ -164,6 +164,12 @@ pub enum Method {
     RoomDump { room: RoomId, page: Page },
     /// Answer, send what is queued, and exit with success.
     Shutdown,
+    /// What the worker knows of one transport, as a page with one entry.
+    TransportDump { transport: TransportId },
+    /// What the worker knows of one producer, as a page with one entry.
+    ProducerDump { producer: ProducerId },
+    /// What the worker knows of one consumer, as a page with one entry.
+    ConsumerDump { consumer: ConsumerId },
 }
 
 /// Where a paged answer starts: the cursor of the page before, or the beginning.
@@ -212,7 +218,7 @@ pub enum Reply {
     WorkerStats(WorkerStats),
     /// To the other methods that ask for counters.
     Stats(StatsPage),
-    /// To [`Method::RoomDump`].
+    /// To [`Method::RoomDump`], and to the methods that ask for a dump of one object.
     Dump(DumpPage),
 }
 

@@ -396,7 +396,7 @@ impl Consumer {
     }
 
     /// For what only the worker can do.
-    fn plan(&self, method: Method) -> impl FnOnce(&mut State) -> Result<Option<Command>, Error> + '_ {
+    pub(super) fn plan(&self, method: Method) -> impl FnOnce(&mut State) -> Result<Option<Command>, Error> + '_ {
         move |_| {
             let state = lock(&self.node.state);
             if state.closed {

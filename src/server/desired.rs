@@ -173,6 +173,9 @@ impl DesiredRoom {
             | Method::ProducerStats { .. }
             | Method::ConsumerStats { .. }
             | Method::RoomDump { .. }
+            | Method::TransportDump { .. }
+            | Method::ProducerDump { .. }
+            | Method::ConsumerDump { .. }
             | Method::Shutdown => {}
         }
         Closed::default()

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, RoomId, WorkerId};
-use weir_channel::message::{ConsumerDump, DumpPage, ProducerDump, TransportDump};
+use weir_channel::message::{ConsumerDump, DumpPage, Method, ProducerDump, Reply, TransportDump};
 
 use super::consumer::Consumer;
 use super::error::Error;
 use super::peer::Peer;
 use super::producer::Producer;
+use super::state::Command;
 use super::transport::Transport;
 use super::{Server, WorkerInfo};
 
@@ -143,9 +144,15 @@ impl Transport {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
     pub async fn dump(&self) -> Result<TransportDump, Error> {
-        let served = self.room().dump().await?;
-        let found = kept(served.transports, |each| each.transport == self.id()).pop();
-        found.ok_or_else(|| Error::closed(self.id()))
+        let (transport, worker) = (self.id(), self.room().worker());
+        let reply = self.shared.ask(worker, |_| {
+            self.node.check_open()?;
+            Ok(Some(Command::new(Method::TransportDump { transport })))
+        });
+        match reply.await? {
+            Reply::Dump(mut page) if page.transports.len() == 1 => Ok(page.transports.remove(0)),
+            other => Err(self.shared.unexpected(worker, "TransportDump", &other)),
+        }
     }
 }
 
@@ -155,9 +162,15 @@ impl Producer {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
     pub async fn dump(&self) -> Result<ProducerDump, Error> {
-        let served = self.room().dump().await?;
-        let found = kept(served.producers, |each| each.producer == self.id()).pop();
-        found.ok_or_else(|| Error::closed(self.id()))
+        let (producer, worker) = (self.id(), self.room().worker());
+        let reply = self.shared.ask(worker, |_| match self.closed() {
+            true => Err(Error::closed(producer)),
+            false => Ok(Some(Command::new(Method::ProducerDump { producer }))),
+        });
+        match reply.await? {
+            Reply::Dump(mut page) if page.producers.len() == 1 => Ok(page.producers.remove(0)),
+            other => Err(self.shared.unexpected(worker, "ProducerDump", &other)),
+        }
     }
 }
 
@@ -167,12 +180,12 @@ impl Consumer {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`], and what keeps the worker from answering.
     pub async fn dump(&self) -> Result<ConsumerDump, Error> {
-        let served = self.room().dump().await?;
-        let found = kept(served.consumers, |each| each.consumer == self.id()).pop();
-        found.ok_or_else(|| match self.closed() {
-            true => Error::closed(self.id()),
-            false => Error::NotEnabled { consumer: self.id() },
-        })
+        let (consumer, worker) = (self.id(), self.room().worker());
+        let plan = self.plan(Method::ConsumerDump { consumer });
+        match self.shared.ask(worker, plan).await? {
+            Reply::Dump(mut page) if page.consumers.len() == 1 => Ok(page.consumers.remove(0)),
+            other => Err(self.shared.unexpected(worker, "ConsumerDump", &other)),
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use weir_channel::endpoint::{SupervisorEndpoint, WorkerEndpoint};
 use weir_channel::id::{ConsumerId, ProducerId, TransportId, WorkerId};
 use weir_channel::message::{
-    ConsumerStats, Hello, Method, Notification, ProducerStats, Reply, Request, Response, StatsPage, TransportStats,
-    WorkerError,
+    ConsumerStats, DumpPage, Hello, Method, Notification, ProducerStats, Reply, Request, Response, StatsPage,
+    TransportDump, TransportStats, WorkerError,
 };
 
 use super::error::DeathCause;
@@ -211,6 +211,13 @@ impl Fake {
                     ..StatsPage::default()
                 });
             }
+            Method::TransportDump { transport } => {
+                return Reply::Dump(DumpPage {
+                    transports: vec![transport_dump(*transport)],
+                    ..DumpPage::default()
+                });
+            }
+            Method::RoomDump { .. } => return Reply::Dump(DumpPage::default()),
             _ => {}
         }
         Reply::Done
@@ -227,6 +234,20 @@ impl Fake {
     /// Runs a call while this worker accepts the one request it makes.
     pub(crate) async fn accepting<T>(&mut self, call: impl Future<Output = T>) -> T {
         soon(async { tokio::join!(call, self.accept()).0 }).await
+    }
+}
+
+/// What is known of a transport that nobody uses.
+fn transport_dump(transport: TransportId) -> TransportDump {
+    TransportDump {
+        transport,
+        remote: None,
+        comedia: false,
+        rtcp_mux: true,
+        mirror: None,
+        ssrcs: Vec::new(),
+        mids: Vec::new(),
+        rids: Vec::new(),
     }
 }
 

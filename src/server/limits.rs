@@ -12,7 +12,8 @@ pub(super) const TRANSPORTS_PER_PEER_MAX: usize = 16;
 /// Producers of one peer: a microphone, cameras and screens, with room to spare. Each costs every other peer a consumer.
 pub(super) const PRODUCERS_PER_PEER_MAX: usize = 32;
 
-/// Consumers that a room makes by itself for its peers. At about 1 KiB each, a room is held to some 100 MiB.
+/// Consumers in one room, those included that producers on their way to it will bring. At about 1 KiB each, a room is held
+/// to some 100 MiB.
 pub(super) const CONSUMERS_PER_ROOM_MAX: usize = 100_000;
 
 /// Notifications that wait for a peer's client before it is given up. A client that joins the largest room that

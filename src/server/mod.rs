@@ -201,7 +201,8 @@ impl Server {
     /// few), and to another one if that worker dies in the meantime.
     ///
     /// # Errors
-    /// [`Error::InvalidParameters`] when a codec of `media_codecs` is not one that can be relayed, [`Error::NotFound`] when
+    /// [`Error::InvalidParameters`] when a codec of `media_codecs` is not one that can be relayed or a header extension not
+    /// one that can be announced, [`Error::NotFound`] when
     /// there is no such worker, [`Error::NoWorker`] when none is running, [`Error::InvalidState`]
     /// when the server is closed.
     pub async fn create_room(&self, options: RoomOptions) -> Result<Room, Error> {
@@ -214,7 +215,11 @@ impl Server {
                 &all
             }
         };
-        let capabilities = RtpCapabilities::for_room(media_codecs).map_err(Error::InvalidParameters)?;
+        let mut capabilities = RtpCapabilities::for_room(media_codecs).map_err(Error::InvalidParameters)?;
+        match &options.header_extensions {
+            Some(wanted) => capabilities.announce(wanted).map_err(Error::InvalidParameters)?,
+            None => capabilities.keep_header_extensions(&RtpCapabilities::BROWSER_EXTENSIONS),
+        }
         let mut tries = shared.workers.count();
         loop {
             if self.closed() {

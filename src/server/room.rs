@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{RoomId, WorkerId};
-use weir_channel::message::{CreatePlainTransport, DumpPage, Method, Page, Remote, Reply, StatsPage};
+use weir_channel::message::{CreatePlainTransport, DumpPage, ExtensionUri, Method, Page, Remote, Reply, StatsPage};
 
 use super::active_speaker::ActiveSpeakerDetector;
 use super::audio_levels::AudioLevelsStream;
@@ -17,7 +17,7 @@ use super::error::Error;
 use super::peer::{Joined, Peer, PeerOptions, admit_transport};
 use super::ports::PortCount;
 use super::producer::Producer;
-use super::rtp_capabilities::{RtpCapabilities, RtpCodecCapability};
+use super::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, extension_uris};
 use super::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 use super::state::{Command, Note};
 use super::steering::Side;
@@ -35,6 +35,11 @@ pub struct RoomOptions {
     pub worker: Option<WorkerId>,
     /// The codecs that its peers may use; `None`: all that there are.
     pub media_codecs: Option<Vec<RtpCodecCapability>>,
+    /// The RTP header extensions that it announces, as URIs in JSON; `None`: those with which mediasoup's client can send
+    /// from every browser, whatever it sends first ([`RtpCapabilities::BROWSER_EXTENSIONS`]).
+    #[serde(with = "extension_uris")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub header_extensions: Option<Vec<ExtensionUri>>,
     /// Whatever the application likes to keep with the room.
     pub app_data: Value,
 }

@@ -20,6 +20,7 @@ use super::rtp_parameters::{Checked, extension_uri};
 pub use self::codec::RtpCodecCapability;
 pub(crate) use self::consumable::consumer_parameters;
 pub use self::header_extension::RtpHeaderExtensionCapability;
+pub(crate) use self::header_extension::extension_uris;
 pub(crate) use self::mapping::ProducerMapping;
 
 /// The most entries in one list of a peer's capabilities.
@@ -116,12 +117,43 @@ impl RtpCapabilities {
         codecs.any(|codec| codec.preferred_payload_type == Some(payload_type))
     }
 
-    /// Drops all header extensions but these.
+    /// What a room announces if nothing else is wished for: everything but MID, transmission offsets and video orientation.
     ///
-    /// Chromium numbers its header extensions by the order of its tracks, and mediasoup's client (2.x) expects the numbers of
-    /// audio before video: with video first, a room that announces MID, transmission offsets or video orientation cannot be
-    /// sent to from there ("RTP extension ID reassignment not supported"). A room for such clients keeps only
-    /// [`ExtensionUri::AudioLevel`] and [`ExtensionUri::AbsSendTime`].
+    /// Chromium numbers its header extensions by the order of its tracks, and mediasoup's client (2.x) answers with the
+    /// numbers that they have when audio comes first. With video first, these three have others, and what the client says of
+    /// MID is then a number that Chromium has given away ("RTP extension ID reassignment not supported"). All that is left has
+    /// the same number in every order, or is the only one of its track, or is not offered by browsers unless they are told to.
+    ///
+    /// Nothing is lost but that two simulcast tracks of one transport may not use the same RIDs. Browsers turn their pictures
+    /// upright themselves where the orientation cannot be told, and the time of sending says more than offsets.
+    pub const BROWSER_EXTENSIONS: [ExtensionUri; 7] = [
+        ExtensionUri::AudioLevel,
+        ExtensionUri::AbsSendTime,
+        ExtensionUri::RtpStreamId,
+        ExtensionUri::RepairedRtpStreamId,
+        ExtensionUri::AbsCaptureTime,
+        ExtensionUri::PlayoutDelay,
+        ExtensionUri::DependencyDescriptor,
+    ];
+
+    /// Announces these header extensions and no others, under the numbers that they always have.
+    pub(crate) fn announce(&mut self, wanted: &[ExtensionUri]) -> Checked<()> {
+        for (index, uri) in wanted.iter().enumerate() {
+            if self.extension(*uri).is_none() {
+                return Err(format!(
+                    "rooms do not announce header extension {}; leave it out",
+                    uri.uri()
+                ));
+            }
+            if wanted[..index].contains(uri) {
+                return Err(format!("header extension {} is listed twice", uri.uri()));
+            }
+        }
+        self.keep_header_extensions(wanted);
+        Ok(())
+    }
+
+    /// Drops all header extensions but these.
     pub fn keep_header_extensions(&mut self, keep: &[ExtensionUri]) {
         self.header_extensions
             .retain(|extension| extension_uri(&extension.uri).is_some_and(|uri| keep.contains(&uri)));

@@ -56,6 +56,10 @@ pub(crate) struct RoomEntry {
     streamers: BTreeMap<TransportId, ConsumerId>,
     /// Those that peers' consumers are, or will be, sent under.
     ssrcs: HashSet<u32>,
+    /// Peers' producers that were asked for and not answered; each will bring consumers.
+    producers_on_their_way: usize,
+    /// Consumers of nobody's that were asked for and not answered.
+    consumers_on_their_way: usize,
 }
 
 /// A request on its way to a worker, with what the supervisor needs to apply the answer.
@@ -269,10 +273,12 @@ impl State {
         ]
     }
 
-    /// How many consumers, streamers and SSRCs a room still counts.
-    pub(crate) fn left_in(&self, room: RoomId) -> [usize; 3] {
-        self.rooms.get(&room).map_or([0; 3], |entry| {
-            [entry.desired.consumer_count(), entry.streamers.len(), entry.ssrcs.len()]
+    /// How many consumers, streamers, SSRCs and things on their way a room still counts.
+    pub(crate) fn left_in(&self, room: RoomId) -> [usize; 4] {
+        self.rooms.get(&room).map_or([0; 4], |entry| {
+            let on_their_way = entry.producers_on_their_way + entry.consumers_on_their_way;
+            let consumers = entry.desired.consumer_count();
+            [consumers, entry.streamers.len(), entry.ssrcs.len(), on_their_way]
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod audio_levels;
 mod consumers;
+mod model;
 mod pausing;
 mod peers;
 mod periodic_stats;

@@ -351,7 +351,7 @@ impl Transport {
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is no such producer, [`Error::InvalidParameters`] when it is in another room or the
-    /// options do not fit it, [`Error::InvalidState`] when the transport is closed.
+    /// options do not fit it, [`Error::InvalidState`] when the transport is closed, [`Error::TooMany`].
     pub async fn consume(&self, producer: impl Into<ProducerId>, options: ConsumerOptions) -> Result<Consumer, Error> {
         let producer = producer.into();
         let producer = lock(&self.shared.state)
@@ -427,7 +427,11 @@ impl Transport {
                 method: Method::CreateConsumer(request),
                 note: note(Arc::clone(&node)),
             };
-            match self.call(command).await {
+            let made = self.shared.call(self.node.room.worker, |state| {
+                state.admit_consumer(&self.node)?;
+                Ok(Some(command))
+            });
+            match made.await {
                 Ok(_) => return Ok(Consumer::new(Arc::clone(&self.shared), node)),
                 Err(Error::Worker(WorkerError::SsrcInUse { ssrc, .. }))
                     if is_made_up(ssrc, ssrcs, &options.rtp) && tries < SSRC_TRIES => {}

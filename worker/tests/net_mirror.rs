@@ -309,6 +309,27 @@ fn copies_that_a_full_socket_does_not_take_are_counted_and_media_goes_on() {
 }
 
 #[test]
+fn what_is_sent_again_is_copied_and_what_could_not_be_sent_is_not() {
+    let (listener, copies) = (Peer::new(), Peer::new());
+    let transport = TransportIx(0);
+    for flows in [[true, false, false, false], [false, true, true, true]] {
+        let mut egress = Egress::new();
+        attach(&mut egress, 0, listener.address);
+        let socket = MirrorSocket::adopt(vec![socket_to(&copies)]).unwrap();
+        let mirror = mirror_to(&copies, flows);
+        egress.mirrors.start(transport, mirror, socket).unwrap();
+        let again = packet(7, 300);
+        assert!(egress.resend(transport, &again));
+        assert!(!egress.resend(TransportIx(1), &again), "there is no such transport");
+        egress.flush_mirrors();
+        assert_eq!(listener.receive(), again);
+        let expected = if flows[0] { vec![again] } else { Vec::new() };
+        assert_eq!(copies.drain(), expected);
+        assert_eq!(egress.mirrors.stats(transport).packets, expected.len() as u64);
+    }
+}
+
+#[test]
 fn trains_are_copied_as_trains_and_more_than_there_is_room_for_leaves_early() {
     let (listener, copies) = (Peer::new(), Peer::new());
     let (socket, receiver) = link();

@@ -16,7 +16,7 @@ use weir_worker::relay::sink::Port;
 use sim::judge::expected_bytes;
 use sim::repair::{RTX, RTX_OUT, repairing};
 use sim::stream::Packet;
-use sim::track::{ABS_SEND_TIME, MID, REPAIRED_RID, RID, Track};
+use sim::track::{ABS_SEND_TIME, MID, REPAIRED_RID, RID, Track, codec};
 use sim::wire::{self, Rtp, nacked};
 use sim::{Sim, ms, single};
 
@@ -702,4 +702,70 @@ fn requests_of_many_streams_share_their_moments() {
     assert!(count >= 40 * 4, "{count}");
     assert!(moments <= 16, "{moments} moments for {count} requests");
     assert!(REORDERING < A_WHILE);
+}
+
+#[test]
+fn requests_are_counted_by_packets() {
+    let mut sim = Sim::new(21);
+    let mut track = camera(&mut sim, D);
+    let (one, other) = (viewer(&mut sim, &track, false), viewer(&mut sim, &track, true));
+    let packets = track.stream().key_frame(60);
+    sim.send(track.transport(), &packets);
+    let seqs: Vec<u16> = sim.received(one).iter().map(|packet| packet.rtp.seq).collect();
+    let request = sim.consumers[&one].request.clone();
+    // Two in one compound packet, the second with several pairs; and one about somebody who is elsewhere.
+    let elsewhere = sim.consumers[&other].request.ssrc;
+    let compound = [
+        wire::receiver_report(1),
+        wire::nack(1, request.ssrc, &seqs[..1]),
+        wire::nack(1, request.ssrc, &[seqs[2], seqs[30], seqs[59]]),
+        wire::nack(1, elsewhere, &seqs[..1]),
+    ]
+    .concat();
+    sim.send_rtcp(request.transport, &compound);
+    assert_eq!(resent(&mut sim).len(), 4);
+    let stats = sim.stats(one);
+    assert_eq!((stats.nack_count, stats.packets_retransmitted), (2, 4));
+    assert_eq!(sim.stats(other).nack_count, 0);
+}
+
+#[test]
+fn a_codec_that_is_not_sent_again_is_not_asked_for() {
+    let mut sim = Sim::new(22);
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let mut track = sim.track(sender, CodecName::Vp8, D, |request| {
+        request.codecs[0].nack = true;
+        request.codecs.push(codec(CodecName::H264));
+    });
+    let plain = codec(CodecName::H264).payload_type;
+    let ssrc = track.stream().ssrc;
+    let packets = track.stream().key_frame(40);
+    let seq = |index: usize| packets[index].mark.seq as u16;
+    let send = |sim: &mut Sim, index: usize, payload_type: Option<u8>| {
+        let mut rtp = Rtp::read(&packets[index].bytes);
+        rtp.payload_type = payload_type.unwrap_or(rtp.payload_type);
+        sim.send_bytes(sender, &rtp.write());
+    };
+    send(&mut sim, 0, None);
+    // A gap of each: 1 and 2 before a packet that would be sent again, 4 to 9 before one that would not.
+    send(&mut sim, 3, None);
+    send(&mut sim, 10, Some(plain));
+    sim.advance(A_WHILE);
+    assert_eq!(asked(&mut sim), [(ssrc, seq(1)), (ssrc, seq(2))]);
+    // It goes on from there, in both.
+    send(&mut sim, 12, Some(plain));
+    send(&mut sim, 14, None);
+    sim.advance(A_WHILE);
+    assert_eq!(asked(&mut sim), [(ssrc, seq(13))]);
+    // Nor is a key frame asked for when very much of it is missing.
+    sim.asked();
+    sim.advance(ms(2_000));
+    sim.asked();
+    let mut rtp = Rtp::read(&packets[15].bytes);
+    (rtp.payload_type, rtp.seq) = (plain, seq(14).wrapping_add(1_200));
+    sim.send_bytes(sender, &rtp.write());
+    sim.advance(ms(2_000));
+    assert!(asked(&mut sim).is_empty());
+    assert!(sim.asked().is_empty());
 }

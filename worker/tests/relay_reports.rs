@@ -793,3 +793,45 @@ fn rfc5506_feedback_stands_alone_only_for_senders_that_take_it_so() {
         assert_eq!(kinds, if reduced { vec![206] } else { vec![201, 202, 206] });
     }
 }
+
+// ---- Retransmissions.
+
+/// Spec §13.2: v2 reports on media alone. A sender of retransmissions is told how they arrive, under their own SSRC.
+#[test]
+fn retransmissions_are_reported_on_like_any_stream() {
+    const RTX: u8 = 97;
+    let mut sim = Sim::new(31);
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let mut track = sim.track(sender, CodecName::Vp8, &[Profile::Default], |request| {
+        request.codecs[0].nack = true;
+        request.codecs[0].rtx = Some(RTX);
+        request.encodings[0].rtx_ssrc = Some(0x0077_0077);
+    });
+    let packets = track.stream().key_frame(8);
+    sim.send(sender, &packets);
+    sim.advance(ms(2_000));
+    let media = track.stream().ssrc;
+    let said = blocks(&all_heard(&mut sim, sender));
+    assert!(said.iter().all(|block| block.ssrc == media), "none has come: {said:?}");
+
+    // Of five, the third is lost; what they repair does not matter.
+    for seq in [65_534, 65_535, 1, 2] {
+        let again = wire::rtx(&packets[0].bytes, 0x0077_0077, RTX, seq);
+        sim.send_bytes(sender, &again);
+        sim.advance(ms(7));
+    }
+    sim.send_rtcp(sender, &wire::sender_report(0x0077_0077, 0x1234_5678_9abc_def0, 1));
+    sim.advance(ms(2_000));
+    let said = blocks(&all_heard(&mut sim, sender));
+    let of_rtx: Vec<&Block> = said.iter().filter(|block| block.ssrc == 0x0077_0077).collect();
+    let [block] = of_rtx[..] else {
+        panic!("one report is enough for one burst: {said:?}");
+    };
+    assert_eq!((block.lost, block.fraction), (1, (256_u32 / 5) as u8));
+    assert_eq!((block.highest, block.jitter), ((1 << 16) + 2, 0));
+    assert_eq!(block.last_report, 0x5678_9abc);
+    assert!(block.delay > 0);
+
+    sim.check_accounts();
+}

@@ -58,12 +58,14 @@ fn rfc4585_6_2_1_nack_is_a_list_of_pairs() {
             Feedback::Nack {
                 media_ssrc: 2,
                 pid: 0x1234,
-                blp: 0x8001
+                blp: 0x8001,
+                first: true,
             },
             Feedback::Nack {
                 media_ssrc: 2,
                 pid: 0xffff,
-                blp: 0
+                blp: 0,
+                first: false,
             },
         ])
     );
@@ -178,6 +180,7 @@ fn rfc3550_6_4_1_padding_stands_on_the_last_packet_and_is_not_content() {
         media_ssrc: 2,
         pid: 5,
         blp: 0,
+        first: true,
     };
     assert_eq!(told(&padded), Ok(vec![nack]));
     let fir = [
@@ -406,7 +409,7 @@ proptest! {
         feedback.write_into(&mut compound).unwrap();
         let mut asked = Vec::new();
         parse(&compound, |feedback| {
-            let Feedback::Nack { media_ssrc: ssrc, pid, blp } = feedback else { panic!("{feedback:?}") };
+            let Feedback::Nack { media_ssrc: ssrc, pid, blp, .. } = feedback else { panic!("{feedback:?}") };
             assert_eq!(ssrc, media_ssrc);
             asked.push(pid);
             asked.extend((0..16).filter(|bit| blp >> bit & 1 == 1).map(|bit| pid + bit + 1));

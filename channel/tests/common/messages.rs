@@ -169,6 +169,9 @@ pub(crate) fn methods() -> Vec<Method> {
             page: Page { cursor: None },
         },
         Method::Shutdown,
+        Method::TransportDump { transport: TRANSPORT },
+        Method::ProducerDump { producer: PRODUCER },
+        Method::ConsumerDump { consumer: CONSUMER },
     ]
 }
 
@@ -560,6 +563,9 @@ fn any_method() -> impl Strategy<Value = Method> {
         1 => number().prop_map(|id| Method::ProducerStats { producer: ProducerId(id) }),
         1 => number().prop_map(|id| Method::ConsumerStats { consumer: ConsumerId(id) }),
         1 => (number(), page()).prop_map(|(id, page)| Method::RoomDump { room: RoomId(id), page }),
+        1 => number().prop_map(|id| Method::TransportDump { transport: TransportId(id) }),
+        1 => number().prop_map(|id| Method::ProducerDump { producer: ProducerId(id) }),
+        1 => number().prop_map(|id| Method::ConsumerDump { consumer: ConsumerId(id) }),
     ]
 }
 

@@ -43,3 +43,31 @@ impl RtpHeaderExtensionCapability {
         self.kind.is_none_or(|own| own == kind)
     }
 }
+
+/// Header extensions that somebody wishes for, as URIs.
+pub(crate) mod extension_uris {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use weir_channel::message::ExtensionUri;
+
+    use crate::server::rtp_parameters::extension_uri;
+
+    pub(crate) fn serialize<S: Serializer>(
+        wanted: &Option<Vec<ExtensionUri>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let uris = wanted.as_ref().map(|wanted| wanted.iter().map(|uri| uri.uri()));
+        uris.map(Vec::from_iter).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Vec<ExtensionUri>>, D::Error> {
+        let Some(uris) = Option::<Vec<String>>::deserialize(reader)? else {
+            return Ok(None);
+        };
+        let known = uris.iter().map(|uri| {
+            extension_uri(uri)
+                .ok_or_else(|| D::Error::custom(format!("{uri:?} is no header extension that is relayed")))
+        });
+        known.collect::<Result<_, _>>().map(Some)
+    }
+}

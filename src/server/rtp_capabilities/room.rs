@@ -13,7 +13,7 @@ const MEDIA_CODECS_MAX: usize = 32;
 
 /// What a room announces, under which id, for which kinds. The first six are mediasoup's under mediasoup's ids, so that what
 /// a client computed from the one fits the other; later ones follow. Transport-wide sequence numbers are understood but not
-/// announced: the server's feedback about bitrates is REMB, which needs the time of sending.
+/// announced: the server's feedback about bitrates is REMB, which needs the time of sending. A room may announce less.
 const ANNOUNCED: [(ExtensionUri, u8, &[MediaKind]); 10] = [
     (ExtensionUri::AudioLevel, 1, &[MediaKind::Audio]),
     (ExtensionUri::TransmissionOffset, 2, &[MediaKind::Video]),
@@ -46,7 +46,7 @@ impl RtpCapabilities {
         }
     }
 
-    /// The capabilities of a room that relays these codecs: each gets a payload type (its conventional one, the one it asks
+    /// The capabilities of a room that relays these codecs and announces all header extensions: each gets a payload type (its conventional one, the one it asks
     /// for, or the next free one from 100 on), and each of video an `rtx` codec with the next.
     ///
     /// # Errors

@@ -384,6 +384,79 @@ fn formats_are_matched_by_what_tells_them_apart() {
     }
 }
 
+/// What Chromium 156 offered when audio came first, and when video did (`a=extmap`), of what a room can announce.
+const OFFERED_AUDIO_FIRST: [(ExtensionUri, u8); 8] = [
+    (ExtensionUri::AudioLevel, 1),
+    (ExtensionUri::AbsSendTime, 2),
+    (ExtensionUri::Mid, 4),
+    (ExtensionUri::PlayoutDelay, 5),
+    (ExtensionUri::RtpStreamId, 10),
+    (ExtensionUri::RepairedRtpStreamId, 11),
+    (ExtensionUri::VideoOrientation, 13),
+    (ExtensionUri::TransmissionOffset, 14),
+];
+const OFFERED_VIDEO_FIRST: [(&str, u8); 11] = [
+    ("urn:ietf:params:rtp-hdrext:toffset", 1),
+    ("http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time", 2),
+    ("urn:3gpp:video-orientation", 3),
+    (
+        "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+        4,
+    ),
+    ("http://www.webrtc.org/experiments/rtp-hdrext/playout-delay", 5),
+    ("http://www.webrtc.org/experiments/rtp-hdrext/video-content-type", 6),
+    ("http://www.webrtc.org/experiments/rtp-hdrext/video-timing", 7),
+    ("http://www.webrtc.org/experiments/rtp-hdrext/color-space", 8),
+    ("urn:ietf:params:rtp-hdrext:sdes:mid", 9),
+    ("urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id", 10),
+    ("urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id", 11),
+];
+
+#[test]
+fn chromium_need_not_renumber_what_a_room_announces_by_itself() {
+    // The client answers with the numbers of audio first, whichever came first, for what the room announces and the track
+    // offers. None of them may be another one's.
+    let is_renumbered = |announced: &[ExtensionUri]| {
+        OFFERED_AUDIO_FIRST.iter().any(|(uri, answered)| {
+            let offered = OFFERED_VIDEO_FIRST.iter().find(|(offered, _)| *offered == uri.uri());
+            announced.contains(uri) && offered.is_some_and(|(_, offered)| offered != answered)
+        })
+    };
+    assert!(!is_renumbered(&RtpCapabilities::BROWSER_EXTENSIONS));
+    assert!(
+        is_renumbered(&[ExtensionUri::AbsSendTime, ExtensionUri::Mid]),
+        "as recorded"
+    );
+    for uri in ExtensionUri::ALL {
+        let announced = recorded_room().extension(uri).is_some();
+        let is_safe = !is_renumbered(&[uri]);
+        assert_eq!(
+            RtpCapabilities::BROWSER_EXTENSIONS.contains(&uri),
+            announced && is_safe,
+            "{uri:?}"
+        );
+    }
+}
+
+#[test]
+fn a_room_announces_what_it_is_told_to() {
+    let mut room = recorded_room();
+    room.announce(&[ExtensionUri::Mid, ExtensionUri::AbsSendTime]).unwrap();
+    let ids: Vec<u8> = room.header_extensions.iter().map(|own| own.preferred_id).collect();
+    assert_eq!(ids, [3, 3, 5, 5], "each for audio and for video, under its number");
+    room.announce(&[]).unwrap();
+    assert!(room.header_extensions.is_empty());
+    let mut room = recorded_room();
+    let refused = [
+        vec![ExtensionUri::TransportWideCc],
+        vec![ExtensionUri::Mid, ExtensionUri::Mid],
+    ];
+    for wanted in refused {
+        let reason = room.announce(&wanted).unwrap_err();
+        assert!(reason.contains(wanted[0].uri()), "{reason}");
+    }
+}
+
 #[test]
 fn a_room_can_keep_to_a_few_header_extensions() {
     let mut room = recorded_room();

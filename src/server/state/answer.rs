@@ -33,7 +33,7 @@ impl State {
     }
 
     /// The request is no longer under way.
-    fn settle(&self, method: &Method, note: &Note) -> Option<Change> {
+    fn settle(&mut self, method: &Method, note: &Note) -> Option<Change> {
         match (method, note) {
             (
                 Method::PauseProducer { producer }
@@ -59,6 +59,11 @@ impl State {
             }
             (_, Note::Producer(node)) => {
                 lock(&node.peer()?.state).producers_on_their_way -= 1;
+                self.rooms.get_mut(&node.transport.room.id)?.producers_on_their_way -= 1;
+                None
+            }
+            (_, Note::Consumer(node) | Note::Streamer(node)) => {
+                self.rooms.get_mut(&node.room.id)?.consumers_on_their_way -= 1;
                 None
             }
             _ => None,

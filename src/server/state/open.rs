@@ -39,6 +39,8 @@ impl State {
             listeners: Default::default(),
             streamers: Default::default(),
             ssrcs: Default::default(),
+            producers_on_their_way: 0,
+            consumers_on_their_way: 0,
             node,
         };
         self.rooms.insert(entry.node.id, entry);
@@ -72,9 +74,7 @@ impl State {
             .iter()
             .flat_map(|other| other.producers.iter().copied())
             .collect();
-        if entry.desired.consumer_count() + producers.len() > CONSUMERS_PER_ROOM_MAX {
-            return Err(too_many("consumers", CONSUMERS_PER_ROOM_MAX));
-        }
+        entry.check_room_for(producers.len() + entry.producers_on_their_way)?;
         let room_node = Arc::clone(&entry.node);
         let peer = entry.peers.add(&room_node, options)?;
         let app_data = lock(&peer.state).app_data.clone();
@@ -145,23 +145,29 @@ impl State {
     }
 
     /// Whether a producer may be made on a transport; a peer's is counted as on its way.
-    pub(crate) fn admit_producer(&self, transport: &TransportNode) -> Result<(), Error> {
+    pub(crate) fn admit_producer(&mut self, transport: &TransportNode) -> Result<(), Error> {
         transport.check_open()?;
         let Some((peer, _)) = &transport.owner else {
             return Ok(());
         };
-        let Some(entry) = self.rooms.get(&peer.room.id) else {
+        let Some(entry) = self.rooms.get_mut(&peer.room.id) else {
             return Err(Error::closed(peer.room.id));
         };
-        let others = entry.peers.len().saturating_sub(1);
-        if entry.desired.consumer_count() + others > CONSUMERS_PER_ROOM_MAX {
-            return Err(Error::TooMany {
-                owner: peer.room.id.to_string(),
-                noun: "consumers",
-                limit: CONSUMERS_PER_ROOM_MAX,
-            });
-        }
-        admit_producer(peer, entry.peers.get(peer.key))
+        entry.check_room_for(entry.peers.len().saturating_sub(1))?;
+        admit_producer(peer, entry.peers.get(peer.key))?;
+        entry.producers_on_their_way += 1;
+        Ok(())
+    }
+
+    /// Whether a consumer of nobody's may be made on a transport; it is counted as on its way.
+    pub(crate) fn admit_consumer(&mut self, transport: &TransportNode) -> Result<(), Error> {
+        transport.check_open()?;
+        let Some(entry) = self.rooms.get_mut(&transport.room.id) else {
+            return Err(Error::closed(transport.room.id));
+        };
+        entry.check_room_for(1)?;
+        entry.consumers_on_their_way += 1;
+        Ok(())
     }
 
     /// The other peers' consumers of a producer, and what their clients are told, come before the producer's own event
@@ -390,6 +396,21 @@ impl State {
 }
 
 impl RoomEntry {
+    /// Whether so many consumers more may come, besides those that there are and those that will be when all that is under
+    /// way is accepted: a producer brings one for each of the other peers.
+    fn check_room_for(&self, more: usize) -> Result<(), Error> {
+        let others = self.peers.len().saturating_sub(1);
+        let on_their_way = self.consumers_on_their_way + self.producers_on_their_way * others;
+        if self.desired.consumer_count() + on_their_way + more > CONSUMERS_PER_ROOM_MAX {
+            return Err(Error::TooMany {
+                owner: self.node.id.to_string(),
+                noun: "consumers",
+                limit: CONSUMERS_PER_ROOM_MAX,
+            });
+        }
+        Ok(())
+    }
+
     /// An SSRC that no peer's consumer of the room has. They are told to clients before it is known on which transport they
     /// will be used.
     fn draw_ssrc(&mut self) -> u32 {

@@ -422,6 +422,105 @@ async fn what_a_peer_may_have_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_rooms_consumers_are_bounded_with_those_on_their_way() {
+    const SPIES: usize = 996;
+    let stage = Stage::new().await;
+    let senders = ["a", "b", "c", "d"].map(|name| stage.join(name));
+    for spy in 0..SPIES {
+        let name = format!("spy {spy}");
+        let options = PeerOptions {
+            spy: true,
+            ..stage.options(&name)
+        };
+        stage.room.create_peer(options).unwrap();
+    }
+    let mut transports = Vec::new();
+    for sender in &senders {
+        transports.push(transport(sender, Direction::Send).await);
+    }
+    // Each producer brings 999 consumers: a hundred of them fit.
+    let mut ssrc = 0;
+    for transport in &transports[..3] {
+        for _ in 0..32 {
+            ssrc += 1;
+            soon(transport.produce(audio(ssrc))).await.unwrap();
+        }
+    }
+    let last = &transports[3];
+    let produced = soon(join_all((1..=6).map(|ssrc| last.produce(audio(ssrc))))).await;
+    assert_eq!(produced.iter().flatten().count(), 4, "all at once, before any answer");
+    for refused in produced.iter().flat_map(|produced| produced.as_ref().err()) {
+        assert_eq!(
+            (refused.code(), refused.to_string().as_str()),
+            ("tooMany", "room 1 is at its limit of 100000 consumers")
+        );
+    }
+    // An application's own count, too, also on their way: 100 are left.
+    let own = soon(stage.room.create_plain_transport(PlainTransportOptions::default()))
+        .await
+        .unwrap();
+    let producer = senders[0].producers().remove(0);
+    stage.refuse(WorkerError::InvalidParameters("no".to_owned()));
+    soon(own.consume(&producer, ConsumerOptions::default()))
+        .await
+        .unwrap_err();
+    let consumed = (0..110).map(|_| own.consume(&producer, ConsumerOptions::default()));
+    let consumed = soon(join_all(consumed)).await;
+    assert_eq!(consumed.iter().flatten().count(), 100);
+    assert_eq!(stage.room.consumers().len(), 100_000);
+    let left = lock(&stage.server.owner.shared.state).left_in(stage.room.id());
+    assert_eq!(left[3], 0, "nothing is on its way");
+    // Who leaves makes room.
+    soon(senders[3].leave(Value::Null)).await.unwrap();
+    assert!(stage.room.create_peer(stage.options("e")).is_ok());
+    assert_eq!(stage.room.consumers().len(), 100_000 - 4 * 999 - 96 + 96);
+}
+
+#[tokio::test]
+async fn tracks_that_come_without_a_name_share_that_of_their_peer() {
+    let stage = Stage::new().await;
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| stage.join(name));
+    let (of_alice, other_of_alice) = (
+        transport(&alice, Direction::Send).await,
+        transport(&alice, Direction::Send).await,
+    );
+    let of_bob = transport(&bob, Direction::Send).await;
+    let mut named = audio(4);
+    named.rtp_parameters.rtcp.cname = Some("studio".to_owned());
+    let mut cnames = Vec::new();
+    for (transport, options) in [
+        (&of_alice, audio(1)),
+        (&other_of_alice, video(2)),
+        (&of_bob, audio(3)),
+        (&of_bob, named),
+    ] {
+        let producer = soon(transport.produce(options)).await.unwrap();
+        cnames.push(producer.rtp_parameters().rtcp.cname.clone().unwrap());
+    }
+    assert_eq!(cnames[0], cnames[1], "also on another transport");
+    assert_ne!(cnames[0], cnames[2]);
+    assert_eq!(cnames[3], "studio");
+    let received = carol.consumers().into_iter().map(|consumer| {
+        let cname = consumer.rtp_parameters().rtcp.cname.clone();
+        cname.unwrap()
+    });
+    assert_eq!(received.collect::<Vec<_>>(), cnames, "consumers carry it");
+    // What is nobody's has nothing that it could be in sync with.
+    let own = soon(stage.room.create_plain_transport(PlainTransportOptions::default()))
+        .await
+        .unwrap();
+    let mut apart = Vec::new();
+    for ssrc in [1, 2] {
+        let producer = soon(own.produce(audio(ssrc))).await.unwrap();
+        let consumer = soon(own.consume(&producer, ConsumerOptions::default())).await.unwrap();
+        let cname = producer.rtp_parameters().rtcp.cname.clone().unwrap();
+        assert_eq!(consumer.rtp_parameters().rtcp.cname.as_ref(), Some(&cname));
+        apart.push(cname);
+    }
+    assert_ne!(apart[0], apart[1]);
+}
+
+#[tokio::test]
 async fn a_client_that_comes_back_goes_on_where_it_stopped() {
     let stage = Stage::new().await;
     let alice = stage.join("alice");
@@ -535,7 +634,7 @@ async fn a_hundred_rooms_of_fifty_leave_nothing_behind() {
         }
         assert!(room.peers().is_empty() && room.consumers().is_empty(), "round {round}");
         let left = lock(&server.owner.shared.state).left_in(room.id());
-        assert_eq!(left, [0; 3], "round {round}");
+        assert_eq!(left, [0; 4], "round {round}");
         soon(room.close(Value::Null)).await.unwrap();
         assert_eq!(lock(&server.owner.shared.state).entries(), [0; 5]);
         assert_eq!(server.owner.shared.sockets.ports_taken(), 0);

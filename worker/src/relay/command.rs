@@ -66,6 +66,9 @@ impl Relay {
             Method::ProducerStats { producer } => return self.producer_stats(now, *producer).map(Reply::Stats),
             Method::ConsumerStats { consumer } => return self.consumer_stats(now, *consumer).map(Reply::Stats),
             Method::RoomDump { room, page } => return self.room_dump(*room, *page).map(Reply::Dump),
+            Method::TransportDump { transport } => return self.transport_dump(*transport).map(Reply::Dump),
+            Method::ProducerDump { producer } => return self.producer_dump(*producer).map(Reply::Dump),
+            Method::ConsumerDump { consumer } => return self.consumer_dump(*consumer).map(Reply::Dump),
             Method::SetMaxBitrate { transport, bitrate_bps } => self.set_max_bitrate(*transport, *bitrate_bps)?,
             Method::SetAudioLevels { room, enabled } => self.set_audio_levels(now, *room, *enabled)?,
             Method::Ping

@@ -41,12 +41,18 @@ impl Relay {
     }
 
     fn on_sender_report(&mut self, now: Time, transport: TransportKey, ssrc: u32, ntp: u64, rtp: u32) {
-        let Some((key, encoding)) = self.transports[transport].ssrcs.get(&ssrc).copied() else {
+        let transport = &self.transports[transport];
+        let Some((key, encoding)) = transport.ssrcs.get(&ssrc).copied() else {
+            // Retransmissions have reports of their own. They say nothing of the media's clock.
+            if let Some((key, encoding)) = transport.rtx_ssrcs.get(&ssrc) {
+                let stream = &mut self.producers[*key].streams[usize::from(*encoding)];
+                stream.rtx_report = Some(ntp);
+                stream.rtx_reception.on_sender_report(now);
+            }
             return;
         };
         let producer = &mut self.producers[key];
         let stream = &mut producer.streams[usize::from(encoding)];
-        // Retransmissions are known by their SSRCs too, and have reports of their own.
         if stream.ssrc != Some(ssrc) {
             return;
         }

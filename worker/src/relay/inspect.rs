@@ -159,6 +159,27 @@ impl Relay {
         Ok(dump)
     }
 
+    pub(super) fn transport_dump(&self, id: TransportId) -> Result<DumpPage, WorkerError> {
+        Ok(DumpPage {
+            transports: vec![self.dump_transport(self.find_transport(id)?)],
+            ..DumpPage::default()
+        })
+    }
+
+    pub(super) fn producer_dump(&self, id: ProducerId) -> Result<DumpPage, WorkerError> {
+        Ok(DumpPage {
+            producers: vec![self.dump_producer(self.find_producer(id)?)],
+            ..DumpPage::default()
+        })
+    }
+
+    pub(super) fn consumer_dump(&self, id: ConsumerId) -> Result<DumpPage, WorkerError> {
+        Ok(DumpPage {
+            consumers: vec![self.dump_consumer(self.find_consumer(id)?)],
+            ..DumpPage::default()
+        })
+    }
+
     fn dump_transport(&self, key: TransportKey) -> TransportDump {
         let transport = &self.transports[key];
         let mut ssrcs: Vec<_> = transport

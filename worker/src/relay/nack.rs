@@ -180,6 +180,18 @@ impl MissingList {
         self.key_frame = Some((seq, timestamp));
     }
 
+    /// The newest packet that came, extended.
+    fn newest(&self) -> Option<u64> {
+        self.newest
+    }
+
+    /// Forgets the gap that the last packet has shown; `newest` is the newest before it.
+    fn forget_after(&mut self, newest: u64) {
+        while self.entries.back().is_some_and(|missing| missing.seq > newest) {
+            self.entries.pop_back();
+        }
+    }
+
     fn forget_before(&mut self, seq: u64) {
         while self.entries.front().is_some_and(|missing| missing.seq < seq) {
             self.entries.pop_front();
@@ -259,17 +271,20 @@ impl Relay {
     pub(super) fn note_arrival(&mut self, now: Time, key: ProducerKey, packet: &PacketMeta, is_rtx: bool) -> bool {
         let producer = &mut self.producers[key];
         let is_key_frame = packet.key_frame && producer.kind == MediaKind::Video;
-        let tells_rtx_apart = producer
-            .codec(packet.payload_type)
-            .is_some_and(|codec| codec.rtx.is_some());
+        let codec = producer.codec(packet.payload_type);
+        let tells_rtx_apart = codec.is_some_and(|codec| codec.rtx.is_some());
+        let sends_again = codec.is_some_and(|codec| codec.nack);
         let stream = &mut producer.streams[usize::from(packet.encoding)];
         let Some(missing) = &mut stream.missing else {
             stream.counters.repaired += u64::from(is_rtx);
             return is_rtx;
         };
         let mut is_repair = is_rtx;
+        let newest = missing.newest();
         match missing.on_packet(now, packet, is_key_frame, stream.restarts) {
             Noted::Nothing => {}
+            // What was lost before a packet is taken for packets of its codec; of some codecs senders send nothing again.
+            Noted::Gap | Noted::Overflow if !sends_again => missing.forget_after(newest.unwrap_or_default()),
             Noted::Recovered { asks, asked } => {
                 is_repair |= asks > 0 && !tells_rtx_apart;
                 // Of several requests nobody knows which was answered. And what was only late answers none: where that cannot

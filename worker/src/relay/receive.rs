@@ -323,7 +323,12 @@ impl Relay {
                 }
                 self.request_key_frame_for(now, key);
             }
-            Feedback::Nack { media_ssrc, pid, blp } => self.on_nack(transport, media_ssrc, pid, blp),
+            Feedback::Nack {
+                media_ssrc,
+                pid,
+                blp,
+                first,
+            } => self.on_nack(transport, media_ssrc, (pid, blp), first),
             _ => self.on_report(now, transport, feedback),
         }
     }

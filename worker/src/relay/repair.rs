@@ -221,16 +221,14 @@ impl Requests {
 }
 
 impl Relay {
-    /// A receiver misses packets (RFC 4585 §6.2.1). They are sent by [`Relay::answer_requests`].
-    pub(super) fn on_nack(&mut self, transport: TransportKey, media_ssrc: u32, pid: u16, blp: u16) {
+    /// A receiver misses packets (RFC 4585 §6.2.1). They are sent by [`Relay::answer_requests`]. `first`: the pair begins a
+    /// packet, and packets are what is counted.
+    pub(super) fn on_nack(&mut self, transport: TransportKey, media_ssrc: u32, (pid, blp): (u16, u16), first: bool) {
         let Some(key) = self.transports[transport].consumer_ssrcs.get(&media_ssrc).copied() else {
             return;
         };
         let consumer = &mut self.consumers[key];
-        // The pairs of one packet follow one another.
-        if self.requests.pairs.last().map(|last| last.consumer) != Some(key) {
-            consumer.nack_count += 1;
-        }
+        consumer.nack_count += u64::from(first);
         if self.requests.pairs.len() == PAIRS_MAX {
             if let Some(repair) = &mut consumer.repair {
                 repair.refuse(NotRepaired::OverBudget, 1 + blp.count_ones());

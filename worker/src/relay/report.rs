@@ -359,15 +359,17 @@ impl Reports {
         self.blocks.clear();
         for index in 0..transport.producers.len() {
             for stream in &mut producers[transport.producers[index]].streams {
-                let Some(media) = stream.ssrc else { continue };
                 let report = stream.sender_report.map(|(ntp, _)| ntp);
-                let Some(block) = stream.reception.block(now, media, report) else {
-                    continue;
-                };
-                has_senders = true;
-                self.blocks.push(block);
-                if self.blocks.len() == ITEMS_MAX {
-                    packets += self.push_blocks(transport, ssrc, cname, sink);
+                let media = stream.ssrc.and_then(|media| stream.reception.block(now, media, report));
+                let rtx = stream
+                    .rtx_ssrc
+                    .and_then(|rtx| stream.rtx_reception.block(now, rtx, stream.rtx_report));
+                for block in [media, rtx].into_iter().flatten() {
+                    has_senders = true;
+                    self.blocks.push(block);
+                    if self.blocks.len() == ITEMS_MAX {
+                        packets += self.push_blocks(transport, ssrc, cname, sink);
+                    }
                 }
             }
         }

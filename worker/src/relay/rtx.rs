@@ -11,6 +11,7 @@ use crate::rtp::rtx::{OSN_LEN, original_seq, restore};
 
 use super::Relay;
 use super::receive::{Arrived, Route};
+use super::reception::Reception;
 use super::slots::{ProducerKey, TransportKey};
 use super::transport::SourceCheck;
 
@@ -59,7 +60,12 @@ impl Relay {
                 transport.rtx_ssrcs.remove(&old);
             }
             transport.rtx_ssrcs.insert(header.ssrc, (key, encoding));
+            (stream.rtx_reception, stream.rtx_report) = (Reception::default(), None);
         }
+        // Timestamps are those of what is sent again, so how evenly these packets come cannot be told: no clock, no jitter.
+        stream
+            .rtx_reception
+            .on_packet(arrived.now, 0, header.payload_type, header.seq, 0, 0);
         let is_useful = original_seq(header, packet).is_some_and(|seq| stream.lacks(seq));
         let restored = match (is_useful, stream.ssrc) {
             (true, Some(ssrc)) => restore(header, packet).map(|restored| (ssrc, restored)),

@@ -65,6 +65,10 @@ pub(super) struct Stream {
     pub round_trip: RoundTrip,
     /// What its sender is told of how it arrives.
     pub reception: Reception,
+    /// The same for its retransmissions, which have an SSRC of their own.
+    pub rtx_reception: Reception,
+    /// The NTP time of the newest sender report on them.
+    pub rtx_report: Option<u64>,
     /// For the sequence number of full intra requests (RFC 5104 §4.3.1.1).
     pub fir_seq: u8,
     /// The last packet in the batch's list, to which the next one is linked.
@@ -136,6 +140,8 @@ impl Stream {
             sender_report: None,
             round_trip: RoundTrip::default(),
             reception: Reception::default(),
+            rtx_reception: Reception::default(),
+            rtx_report: None,
             fir_seq: 0,
             batch_tail: None,
             seq: SeqExtender::default(),

@@ -83,7 +83,10 @@ mod tests {
     fn named(packet: &[u8]) -> Vec<(u32, u16, u16)> {
         let mut pairs = Vec::new();
         parse(packet, |feedback| {
-            if let Feedback::Nack { media_ssrc, pid, blp } = feedback {
+            if let Feedback::Nack {
+                media_ssrc, pid, blp, ..
+            } = feedback
+            {
                 pairs.push((media_ssrc, pid, blp));
             }
         })

@@ -32,6 +32,8 @@ pub enum Feedback {
         pid: u16,
         /// Bit `i`: `pid + i + 1` is missing too.
         blp: u16,
+        /// It is the first pair of its packet.
+        first: bool,
     },
     /// The sender's part of a sender report (RFC 3550 §6.4.1).
     SenderReport {
@@ -257,11 +259,12 @@ impl<'a> Frame<'a> {
         let (pairs, []) = self.bytes[TransportFeedback::MIN_PACKET_LEN..self.len].as_chunks::<4>() else {
             return Err(Malformed::TooShort);
         };
-        for &[pid_high, pid_low, blp_high, blp_low] in pairs {
+        for (index, &[pid_high, pid_low, blp_high, blp_low]) in pairs.iter().enumerate() {
             each(Feedback::Nack {
                 media_ssrc: feedback.media_ssrc(),
                 pid: u16::from_be_bytes([pid_high, pid_low]),
                 blp: u16::from_be_bytes([blp_high, blp_low]),
+                first: index == 0,
             });
         }
         Ok(())
