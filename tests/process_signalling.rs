@@ -234,7 +234,7 @@ async fn a_client_that_reads_nothing_is_let_go() {
         assert!(peer.notifications_waiting() <= 4_096);
         peer.notify(weir::PeerNotification::PeerClosed {
             name: "nobody".into(),
-            app_data: stats.clone(),
+            app_data: stats.clone().into(),
         });
         tokio::task::yield_now().await;
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use weir_channel::message::WorkerError;
 
 use crate::Error;
 
@@ -68,10 +69,19 @@ impl From<Error> for ProtocolError {
             }
             // v2's words, which applications look for.
             Error::DuplicatePeer { name, .. } => Self::error(format!("duplicated Peer [peerName:\"{name}\"]")),
-            // How the server works inside is not a client's business.
-            Error::WorkerDied { .. } | Error::Protocol { .. } | Error::Io { .. } => {
-                Self::error("the server failed to do this; try again")
-            }
+            // How the server works inside, and which addresses and ports it has, is not a client's business.
+            Error::WorkerDied { .. }
+            | Error::Protocol { .. }
+            | Error::Io { .. }
+            | Error::Timeout { .. }
+            | Error::NoWorker(_)
+            | Error::PortsExhausted { .. }
+            | Error::Worker(
+                WorkerError::Os { .. }
+                | WorkerError::Descriptors { .. }
+                | WorkerError::DeadlinePassed
+                | WorkerError::TooMany { .. },
+            ) => Self::error("the server failed to do this; try again"),
             other => Self::error(other),
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! Members that are not known are passed over, as v2 does: clients put things of their own into their messages.
 
+use std::io;
+
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
 use serde_json::{Map, Value};
 use weir_channel::message::Profile;
 
@@ -28,7 +30,7 @@ pub(super) struct Join {
     pub(super) rtp_capabilities: Value,
     #[serde(default, deserialize_with = "null_is_default")]
     pub(super) spy: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "app_data")]
     pub(super) app_data: Value,
 }
 
@@ -51,7 +53,7 @@ pub(super) struct CreateTransport {
     pub(super) options: TransportOptions,
     /// Present, be it empty, for plain RTP.
     pub(super) plain_rtp_parameters: Option<PlainRtpParameters>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "app_data")]
     pub(super) app_data: Value,
 }
 
@@ -91,7 +93,7 @@ pub(super) struct CreateProducer {
     pub(super) rtp_parameters: Value,
     #[serde(default, deserialize_with = "null_is_default")]
     pub(super) paused: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "app_data")]
     pub(super) app_data: Value,
 }
 
@@ -131,7 +133,7 @@ pub(super) enum ClientNotification {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Leave {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "app_data")]
     pub(super) app_data: Value,
 }
 
@@ -140,7 +142,7 @@ pub(super) struct Leave {
 #[serde(rename_all = "camelCase")]
 pub(super) struct OfThing {
     pub(super) id: ClientId,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "app_data")]
     pub(super) app_data: Value,
     /// Between reports of statistics, in milliseconds.
     pub(super) interval: Option<f64>,
@@ -258,6 +260,35 @@ fn read<T: DeserializeOwned>(message: Map<String, Value>) -> Result<T, ProtocolE
             path => ProtocolError::type_error(format!("{path}: {shown}")),
         }
     })
+}
+
+/// Bytes of JSON that a client may keep with something. It is told to everybody else in the room, and kept with each.
+const APP_DATA_BYTES_MAX: usize = 8_192;
+
+/// Counts bytes that are written, and keeps none.
+struct Bytes(usize);
+
+impl io::Write for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn app_data<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Value, D::Error> {
+    let value = Value::deserialize(reader)?;
+    let mut bytes = Bytes(0);
+    serde_json::to_writer(&mut bytes, &value).map_err(D::Error::custom)?;
+    match bytes.0 {
+        0..=APP_DATA_BYTES_MAX => Ok(value),
+        more => Err(D::Error::custom(format!(
+            "has {more} bytes of JSON; at most {APP_DATA_BYTES_MAX} are kept"
+        ))),
+    }
 }
 
 /// JavaScript writes null where it means that nothing is said.

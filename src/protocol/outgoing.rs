@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::{ConsumerInfo, Peer, PeerNotification};
+use super::client_ids::ClientIds;
+use crate::{ConsumerInfo, Peer, PeerNotification, TransportId};
 
 impl Peer {
     /// A notification as the peer's client is told it: with `target` and `notification`, and with the client's own numbers
@@ -15,6 +16,9 @@ impl Peer {
         };
         let number = {
             let mut ids = self.client_ids();
+            if let Some(Value::Array(stats)) = message.get_mut("stats") {
+                stats.iter_mut().for_each(|each| rename_transport(&mut ids, each));
+            }
             match notification {
                 PeerNotification::TransportClosed { transport, .. }
                 | PeerNotification::TransportStats { transport, .. } => Some(ids.transports.number(*transport)),
@@ -38,6 +42,19 @@ impl Peer {
         message.insert("target".to_owned(), "peer".into());
         message.insert("notification".to_owned(), true.into());
         Value::Object(message)
+    }
+}
+
+/// Statistics name transports by the server's numbers; a client knows its own by others.
+fn rename_transport(ids: &mut ClientIds, stats: &mut Value) {
+    let member = match stats["type"].as_str() {
+        Some("transport") => "id",
+        _ => "transportId",
+    };
+    if let Some(id) = stats.get_mut(member)
+        && let Some(transport) = id.as_u64()
+    {
+        *id = ids.transports.number(TransportId(transport)).0.into();
     }
 }
 

@@ -1,10 +1,14 @@
 //! What is wrong with messages, of every kind.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use weir_channel::message::WorkerError;
 
 use super::message::{ClientNotification, PeerRequest, RoomRequest};
 use super::{ErrorClass, ProtocolError};
+use crate::{Error, Settings};
 
 const REQUESTS: [&str; 6] = [
     "queryRoom",
@@ -164,6 +168,74 @@ fn members_of_the_wrong_kind_are_named() {
     let mut message = told("enableProducerStats");
     message["interval"] = json!("often");
     assert!(notification(message).unwrap_err().message.starts_with("interval"));
+}
+
+/// Everybody in the room is told of it, so it must not be much.
+#[test]
+fn app_data_is_bounded_wherever_it_is_given() {
+    let fits = json!("x".repeat(8_190));
+    let long = json!("x".repeat(8_191));
+    let many_small = json!(vec![0; 4_096]);
+    for method in ["join", "createTransport", "createProducer"] {
+        let mut message = whole(method);
+        message["appData"] = fits.clone();
+        assert_eq!(request(message.clone()), Ok(()), "{method}");
+        for too_long in [&long, &many_small] {
+            message["appData"] = too_long.clone();
+            let error = request(message.clone()).unwrap_err();
+            assert_eq!(error.class, ErrorClass::TypeError, "{method}");
+            assert!(
+                error.message.starts_with("appData: has 8193 bytes"),
+                "{method}: {error}"
+            );
+        }
+    }
+    for method in [
+        "leave",
+        "closeTransport",
+        "pauseProducer",
+        "resumeProducer",
+        "closeProducer",
+        "pauseConsumer",
+        "resumeConsumer",
+    ] {
+        let mut message = told(method);
+        message["appData"] = fits.clone();
+        assert_eq!(notification(message.clone()), Ok(()), "{method}");
+        message["appData"] = long.clone();
+        let error = notification(message).unwrap_err();
+        assert_eq!(error.class, ErrorClass::TypeError, "{method}");
+    }
+}
+
+#[test]
+fn a_client_is_not_told_how_the_server_works_inside() {
+    let inside = [
+        Error::Timeout {
+            after: Duration::from_secs(3),
+        },
+        Error::NoWorker("worker 1 is dead".to_owned()),
+        Error::PortsExhausted {
+            ip: [10, 1, 2, 3].into(),
+            range: Settings::default().rtc_ports,
+        },
+        Error::Worker(WorkerError::Os {
+            call: "setsockopt".to_owned(),
+            reason: "EPERM".to_owned(),
+        }),
+        Error::Worker(WorkerError::TooMany {
+            noun: "transports".to_owned(),
+            limit: 5,
+        }),
+        Error::Worker(WorkerError::DeadlinePassed),
+    ];
+    for error in inside {
+        let told = ProtocolError::from(error);
+        assert_eq!(told.to_string(), "Error: the server failed to do this; try again");
+    }
+    // What it did wrong itself it is told.
+    let own = ProtocolError::from(Error::InvalidParameters("codecs: none".to_owned()));
+    assert_eq!(own.to_string(), "Error: codecs: none");
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(crate) struct ConsumerNode {
     pub(crate) rtp_parameters: Arc<RtpParameters>,
     /// Those that were drawn for it from the room's, if it is a peer's.
     pub(crate) ssrcs: Option<ConsumerSsrcs>,
-    pub(crate) app_data: Value,
+    pub(crate) app_data: Arc<Value>,
     pub(crate) state: Mutex<ConsumerState>,
 }
 
@@ -87,7 +87,7 @@ impl ConsumerNode {
             receiver: None,
             rtp_parameters: Arc::new(rtp_parameters),
             ssrcs: None,
-            app_data,
+            app_data: Arc::new(app_data),
             state: Mutex::new(ConsumerState {
                 closed: false,
                 transport: Some(transport),
@@ -107,7 +107,7 @@ impl ConsumerNode {
         receiver: Arc<PeerNode>,
         (rtp_parameters, ssrcs): (RtpParameters, ConsumerSsrcs),
         source_paused: bool,
-        app_data: Value,
+        app_data: Arc<Value>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -145,7 +145,7 @@ impl ConsumerNode {
             paused: state.steering.paused() || state.source_paused,
             preferred_profile: state.steering.preferred_profile(),
             effective_profile: state.effective_profile,
-            app_data: self.app_data.clone(),
+            app_data: Arc::clone(&self.app_data),
             peer_name: match self.producer.peer() {
                 Some(source) => Arc::clone(&source.name),
                 None => Arc::from(""),

@@ -76,7 +76,7 @@ pub enum EventKind {
         peer: Arc<str>,
         room: RoomId,
         spy: bool,
-        app_data: Value,
+        app_data: Arc<Value>,
     },
     /// A peer is gone, with everything that was its own (told by the events that follow).
     PeerClosed {
@@ -126,7 +126,7 @@ pub enum EventKind {
         transport: TransportId,
         media: MediaKind,
         paused: bool,
-        app_data: Value,
+        app_data: Arc<Value>,
     },
     /// A producer is paused.
     ProducerPaused {
@@ -169,7 +169,7 @@ pub enum EventKind {
         media: MediaKind,
         paused: bool,
         source_paused: bool,
-        app_data: Value,
+        app_data: Arc<Value>,
     },
     /// A peer's consumer has been enabled: from now on it is sent on a transport.
     ConsumerHandled {

@@ -16,6 +16,10 @@ pub(super) const PRODUCERS_PER_PEER_MAX: usize = 32;
 /// to some 100 MiB.
 pub(super) const CONSUMERS_PER_ROOM_MAX: usize = 100_000;
 
+/// Things whose statistics one client is told, each up to once a second and by a question or two to the worker: sound and
+/// picture of a hundred others, and its own.
+pub(super) const REPORTS_PER_PEER_MAX: usize = 256;
+
 /// Notifications that wait for a peer's client before it is given up. A client that joins the largest room that
 /// [`CONSUMERS_PER_ROOM_MAX`] allows hears of each peer's two producers one by one and still fits in.
 pub(super) const NOTIFICATIONS_MAX: usize = 4_096;

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::Method;
 
 use super::consumer::Consumer;
 use super::error::Error;
-use super::limits::{PEER_NAME_BYTES_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
+use super::limits::{PEER_NAME_BYTES_MAX, PRODUCERS_PER_PEER_MAX, REPORTS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
 use super::peer_notification::{ConsumerInfo, Outbox, PeerNotification, PeerNotifications};
 use super::producer::{Producer, made_up_cname};
 use super::room::{PlainTransportOptions, Room, RoomNode};
@@ -67,7 +68,7 @@ pub struct PeerInfo {
     /// Its name.
     pub name: Arc<str>,
     /// Its app data.
-    pub app_data: Value,
+    pub app_data: Arc<Value>,
     /// The joining peer's consumers of its producers.
     pub consumers: Vec<ConsumerInfo>,
 }
@@ -95,13 +96,15 @@ pub(crate) struct PeerNode {
     pub(crate) outbox: Outbox,
     /// What the protocol keeps with it.
     client: ClientState,
+    /// A seat for each thing whose statistics its client is told.
+    pub(crate) report_seats: Arc<Semaphore>,
     pub(crate) state: Mutex<PeerState>,
 }
 
 #[derive(Debug)]
 pub(crate) struct PeerState {
     pub(crate) closed: bool,
-    pub(crate) app_data: Value,
+    pub(crate) app_data: Arc<Value>,
     /// While its transports are being closed. It takes no more calls.
     pub(crate) closing: Option<Closing>,
     /// Asked for, and not answered.
@@ -199,9 +202,10 @@ impl Peers {
             cname: made_up_cname(),
             outbox: Outbox::default(),
             client: ClientState::default(),
+            report_seats: Arc::new(Semaphore::new(REPORTS_PER_PEER_MAX)),
             state: Mutex::new(PeerState {
                 closed: false,
-                app_data: options.app_data,
+                app_data: Arc::new(options.app_data),
                 closing: None,
                 transports_on_their_way: BTreeSet::new(),
                 producers_on_their_way: 0,
@@ -277,12 +281,12 @@ impl Peer {
 
     /// What the application keeps with it.
     pub fn app_data(&self) -> Value {
-        lock(&self.node.state).app_data.clone()
+        Value::clone(&lock(&self.node.state).app_data)
     }
 
     /// Keeps something else with it. Peers that join later see it.
     pub fn set_app_data(&self, app_data: Value) {
-        lock(&self.node.state).app_data = app_data;
+        lock(&self.node.state).app_data = Arc::new(app_data);
     }
 
     /// What it can receive, as given when it joined.
@@ -387,6 +391,12 @@ impl Peer {
     /// Puts a notification in line for its client, behind those that wait already.
     pub fn notify(&self, notification: PeerNotification) {
         self.push_notification(&mut lock(&self.shared.state), notification);
+    }
+
+    /// A seat for one thing whose statistics its client is told; it is free again when it is dropped.
+    pub(crate) fn report_seat(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let seat = Arc::clone(&self.node.report_seats).try_acquire_owned();
+        seat.map_err(|_| self.node.too_many("reports of statistics", REPORTS_PER_PEER_MAX))
     }
 
     /// As [`Peer::notify`], by who holds the lock that orders all notifications.

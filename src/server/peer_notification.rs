@@ -68,11 +68,11 @@ pub enum PeerNotification {
     /// Another peer has joined. It has no producers yet, so it brings no consumers.
     NewPeer {
         name: Arc<str>,
-        app_data: Value,
+        app_data: Arc<Value>,
         consumers: Vec<ConsumerInfo>,
     },
     /// Another peer is gone, with its producers.
-    PeerClosed { name: Arc<str>, app_data: Value },
+    PeerClosed { name: Arc<str>, app_data: Arc<Value> },
     /// The peer has a consumer of a new producer of another peer; the client is to enable it.
     NewConsumer(ConsumerInfo),
     /// One of the peer's consumers is closed.
@@ -136,8 +136,8 @@ pub struct ConsumerInfo {
     pub preferred_profile: Profile,
     /// The profile it is sent.
     pub effective_profile: Option<Profile>,
-    /// Its producer's at the time when the consumer was made.
-    pub app_data: Value,
+    /// Its producer's at the time when the consumer was made. All consumers that were made then share it.
+    pub app_data: Arc<Value>,
     /// Whose producer it consumes.
     pub peer_name: Arc<str>,
 }

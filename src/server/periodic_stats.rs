@@ -46,8 +46,12 @@ impl Reports {
     }
 
     /// Does nothing if that side is told already.
-    fn begin(&mut self, side: Side, report: impl FnOnce() -> AbortHandle) {
-        self.of(side).get_or_insert_with(report);
+    fn begin(&mut self, side: Side, report: impl FnOnce() -> Result<AbortHandle, Error>) -> Result<(), Error> {
+        let running = self.of(side);
+        if running.is_none() {
+            *running = Some(report()?);
+        }
+        Ok(())
     }
 
     fn end(&mut self, side: Side) {
@@ -126,22 +130,27 @@ fn enable<S: Subject>(subject: &S, side: Side, every: Duration) -> Result<(), Er
             every.as_millis()
         )));
     }
-    if side == Side::Remote && subject.client().is_none() {
-        return Err(Error::InvalidParameters(
-            "there is no client to tell: this belongs to no peer".to_owned(),
-        ));
-    }
+    let client = match side {
+        Side::Local => None,
+        Side::Remote => Some(subject.client().ok_or_else(|| {
+            Error::InvalidParameters("there is no client to tell: this belongs to no peer".to_owned())
+        })?),
+    };
     let report = || {
+        let seat = client.map(|client| client.report_seat()).transpose()?;
         let stats = subject.clone();
         let report = async move {
+            let _seat = seat;
             let mut stats = StatsStream::new(stats, every);
             while let Some(told) = stats.next().await {
                 tell(&stats.subject, side, told);
             }
         };
-        subject.shared().runtime.spawn(report).abort_handle()
+        Ok(subject.shared().runtime.spawn(report).abort_handle())
     };
-    subject.with_reports(|reports| reports.begin(side, report))
+    let mut begun = Ok(());
+    subject.with_reports(|reports| begun = reports.begin(side, report))?;
+    begun
 }
 
 fn disable(subject: &impl Subject, side: Side) -> Result<(), Error> {
@@ -315,7 +324,7 @@ impl Producer {
     /// [`Producer::enable_stats`]; its client is told by notifications ([`PeerNotification::ProducerStats`]), if that asks.
     ///
     /// # Errors
-    /// As [`Producer::enable_stats`]; also [`Error::InvalidParameters`] when it has no client.
+    /// As [`Producer::enable_stats`]; also [`Error::InvalidParameters`] when it has no client, [`Error::TooMany`].
     pub fn enable_stats_by(&self, side: Side, interval: Duration) -> Result<(), Error> {
         enable(self, side, interval)
     }
@@ -351,7 +360,7 @@ impl Consumer {
     /// [`Consumer::enable_stats`]; its client is told by notifications ([`PeerNotification::ConsumerStats`]), if that asks.
     ///
     /// # Errors
-    /// As [`Consumer::enable_stats`]; also [`Error::InvalidParameters`] when it has no client.
+    /// As [`Consumer::enable_stats`]; also [`Error::InvalidParameters`] when it has no client, [`Error::TooMany`].
     pub fn enable_stats_by(&self, side: Side, interval: Duration) -> Result<(), Error> {
         enable(self, side, interval)
     }
@@ -387,7 +396,7 @@ impl Transport {
     /// [`Transport::enable_stats`]; its client is told by notifications ([`PeerNotification::TransportStats`]), if that asks.
     ///
     /// # Errors
-    /// As [`Transport::enable_stats`]; also [`Error::InvalidParameters`] when it has no client.
+    /// As [`Transport::enable_stats`]; also [`Error::InvalidParameters`] when it has no client, [`Error::TooMany`].
     pub fn enable_stats_by(&self, side: Side, interval: Duration) -> Result<(), Error> {
         enable(self, side, interval)
     }

@@ -60,7 +60,8 @@ impl Consumable {
 #[derive(Debug)]
 pub(crate) struct ProducerState {
     pub(crate) closed: bool,
-    pub(crate) app_data: Value,
+    /// Its consumers share it.
+    pub(crate) app_data: Arc<Value>,
     pub(crate) steering: Steering,
     pub(crate) reports: Reports,
 }
@@ -86,7 +87,7 @@ impl ProducerNode {
             consumable,
             state: Mutex::new(ProducerState {
                 closed: false,
-                app_data,
+                app_data: Arc::new(app_data),
                 steering,
                 reports: Reports::default(),
             }),
@@ -137,12 +138,12 @@ impl Producer {
 
     /// What the application keeps with it.
     pub fn app_data(&self) -> Value {
-        lock(&self.node.state).app_data.clone()
+        Value::clone(&lock(&self.node.state).app_data)
     }
 
     /// Keeps something else with it. Consumers have a copy of what it was when they were made.
     pub fn set_app_data(&self, app_data: Value) {
-        lock(&self.node.state).app_data = app_data;
+        lock(&self.node.state).app_data = Arc::new(app_data);
     }
 
     /// Whether it is closed.

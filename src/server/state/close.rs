@@ -126,10 +126,11 @@ impl State {
         }
         peer.close();
         if !peer.spy {
+            let app_data = Arc::new(told.app_data.clone());
             for other in entry.peers.iter() {
                 other.node.outbox.push(PeerNotification::PeerClosed {
                     name: Arc::clone(&peer.name),
-                    app_data: told.app_data.clone(),
+                    app_data: Arc::clone(&app_data),
                 });
             }
         }

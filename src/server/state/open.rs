@@ -77,7 +77,7 @@ impl State {
         entry.check_room_for(producers.len() + entry.producers_on_their_way)?;
         let room_node = Arc::clone(&entry.node);
         let peer = entry.peers.add(&room_node, options)?;
-        let app_data = lock(&peer.state).app_data.clone();
+        let app_data = Arc::clone(&lock(&peer.state).app_data);
         self.events.emit(EventKind::PeerJoined {
             peer: Arc::clone(&peer.name),
             room: room.id,

@@ -241,6 +241,33 @@ async fn clients_are_served_without_the_servers_own_signalling() {
     assert!(ann.producers()[0].remotely_paused());
     let paused = soon(ben.notifications().next()).await.unwrap();
     assert_eq!(ben.client_message(&paused)["method"], "consumerPaused");
+    // Statistics speak of the client's transports by its own numbers, too.
+    let resume = json!({"method": "resumeProducer", "target": "peer", "notification": true, "id": 6});
+    soon(ann.receive_notification(resume)).await.unwrap();
+    for (client, what, id) in [
+        (ben, "Consumer", &message["id"]),
+        (ben, "Transport", &json!(5)),
+        (ann, "Transport", &json!(5)),
+    ] {
+        told(client);
+        for word in ["enable", "disable"] {
+            let ask = json!({
+                "method": format!("{word}{what}Stats"), "target": "peer", "notification": true, "id": id, "interval": 1
+            });
+            soon(client.receive_notification(ask)).await.unwrap();
+            if word == "enable" {
+                let report = client.client_message(&soon(client.notifications().next()).await.unwrap());
+                assert_eq!(&report["id"], id, "{report}");
+                let stats = &report["stats"][0];
+                let of_transport = if what == "Transport" {
+                    &stats["id"]
+                } else {
+                    &stats["transportId"]
+                };
+                assert_eq!(of_transport, 5, "{report}");
+            }
+        }
+    }
     let leave = json!({"method": "leave", "target": "peer", "notification": true});
     soon(ann.receive_notification(leave.clone())).await.unwrap();
     let late = soon(ann.receive_notification(leave)).await.unwrap_err();

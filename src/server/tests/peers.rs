@@ -29,7 +29,7 @@ async fn who_joins_is_told_who_is_there_and_the_others_that_somebody_came() {
     assert!(told(&joined.peer).is_empty(), "the answer says it");
     let names: Vec<&str> = joined.others.iter().map(|other| &*other.name).collect();
     assert_eq!(names, ["alice", "bob"]);
-    assert_eq!(joined.others[0].app_data, json!("ALICE"));
+    assert_eq!(*joined.others[0].app_data, json!("ALICE"));
     let kinds: Vec<_> = joined.others[0]
         .consumers
         .iter()
@@ -474,6 +474,32 @@ async fn a_rooms_consumers_are_bounded_with_those_on_their_way() {
     soon(senders[3].leave(Value::Null)).await.unwrap();
     assert!(stage.room.create_peer(stage.options("e")).is_ok());
     assert_eq!(stage.room.consumers().len(), 100_000 - 4 * 999 - 96 + 96);
+}
+
+/// What a client keeps with something is there once, however many are told of it.
+#[tokio::test]
+async fn app_data_is_shared_by_all_who_are_told() {
+    let stage = Stage::new().await;
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| stage.join(name));
+    let sending = transport(&alice, Direction::Send).await;
+    soon(sending.produce(video(1))).await.unwrap();
+    let mut of_tracks = Vec::new();
+    let mut of_peers = Vec::new();
+    soon(alice.leave(json!("bye"))).await.unwrap();
+    for peer in [&bob, &carol] {
+        let mut notifications = peer.notifications();
+        while let Some(Some(notification)) = notifications.next().now_or_never() {
+            match notification {
+                PeerNotification::NewConsumer(consumer) => of_tracks.push(consumer.app_data),
+                PeerNotification::PeerClosed { app_data, .. } => of_peers.push(app_data),
+                _ => {}
+            }
+        }
+    }
+    for told in [of_tracks, of_peers] {
+        assert_eq!(told.len(), 2);
+        assert!(std::sync::Arc::ptr_eq(&told[0], &told[1]), "{told:?}");
+    }
 }
 
 #[tokio::test]

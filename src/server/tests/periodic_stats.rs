@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::stage::{Stage, Trio, audio, told};
+use super::stage::{Stage, Trio, audio, told, transport};
 use crate::server::fake::soon;
 use crate::server::{
-    ConsumerOptions, EnableOptions, Error, EventKind, EventStream, PlainTransportOptions, RtcStats, Side,
+    ConsumerOptions, Direction, EnableOptions, Error, EventKind, EventStream, PlainTransportOptions, RtcStats, Side,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -112,7 +112,7 @@ async fn what_is_paused_or_not_enabled_has_nothing_to_tell() {
     soon(trio.of_bob.resume(Value::Null)).await.unwrap();
     while reported(&mut events).await.0 != trio.of_bob.id().to_string() {}
     // A consumer that waits to be enabled is asked for from the beginning.
-    let receiving = super::stage::transport(&trio.carol, crate::server::Direction::Recv).await;
+    let receiving = transport(&trio.carol, Direction::Recv).await;
     soon(trio.of_carol.enable(&receiving, EnableOptions::default()))
         .await
         .unwrap();
@@ -201,4 +201,47 @@ async fn a_client_that_is_away_is_not_given_up_for_statistics() {
     }
     assert_eq!(trio.bob.notifications_waiting(), 1_024);
     assert!(!trio.bob.overflowed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_client_is_told_of_is_bounded() {
+    let stage = Stage::new().await;
+    let [alice, bob] = ["alice", "bob"].map(|name| stage.join(name));
+    let mut senders = Vec::new();
+    let mut ssrc = 0;
+    // Eight others of whom each sends 32 tracks, and one with one more.
+    for sender in 0..9 {
+        let sender = stage.join(&format!("sender {sender}"));
+        let transport = transport(&sender, Direction::Send).await;
+        let tracks = if senders.len() == 8 { 1 } else { 32 };
+        for _ in 0..tracks {
+            ssrc += 1;
+            soon(transport.produce(audio(ssrc))).await.unwrap();
+        }
+        senders.push(sender);
+    }
+    let consumers = alice.consumers();
+    let [tracked @ .., last] = &consumers[..] else {
+        panic!("alice receives from nobody")
+    };
+    assert_eq!(tracked.len(), 256);
+    for consumer in tracked {
+        consumer.enable_stats_by(Side::Remote, SECOND).unwrap();
+        // Once more takes no other place.
+        consumer.enable_stats_by(Side::Remote, SECOND).unwrap();
+    }
+    let refused = last.enable_stats_by(Side::Remote, SECOND).unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.to_string().as_str()),
+        (
+            "tooMany",
+            r#"peer "alice" is at its limit of 256 reports of statistics"#
+        )
+    );
+    // The application and other clients have their own.
+    last.enable_stats(SECOND).unwrap();
+    bob.consumers()[0].enable_stats_by(Side::Remote, SECOND).unwrap();
+    // What ends leaves its place.
+    tracked[0].disable_stats_by(Side::Remote).unwrap();
+    until(|| last.enable_stats_by(Side::Remote, SECOND).is_ok()).await;
 }
