@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use command::{Scratch, Serve, outcome, outcome_of, soon, weir};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// A room with two transports, a camera on the first and a consumer of it on the second; all have the id 1, but the second
 /// transport.
@@ -285,6 +286,105 @@ async fn somebody_else_on_the_socket_is_not_believed() {
         .ctl("--timeout 50ms rooms")
         .await
         .failed(3, "no answer within 50ms");
+}
+
+#[tokio::test]
+async fn a_rooms_codecs_are_given_inline_by_file_or_on_standard_input() {
+    let scratch = Scratch::new();
+    let serve = scratch.start().await;
+    let codecs = r#"[{"kind":"audio","name":"opus","clockRate":48000,"channels":2}]"#;
+    let path = scratch.dir.path().join("codecs.json");
+    std::fs::write(&path, codecs).unwrap();
+    for source in [codecs, path.to_str().unwrap()] {
+        serve
+            .say(&format!("room create --media-codecs {source} --app-data 7"))
+            .await;
+    }
+    let create = |source: &str| {
+        let mut command = weir(["ctl", "--control"]);
+        command
+            .arg(&scratch.socket)
+            .args(["room", "create", "--media-codecs", source]);
+        command
+    };
+    let made = outcome_of(create("-"), codecs.as_bytes()).await;
+    assert!(made.succeeded("-").starts_with("room 3 opened on worker"));
+    for room in 1..=3 {
+        let lines = squeezed(&serve.say(&format!("room capabilities {room}")).await);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[1].starts_with("audio opus "), "{lines:?}");
+    }
+    outcome(create("[{")).await.failed(2, "not JSON");
+    outcome(create("/nowhere/codecs.json"))
+        .await
+        .failed(2, "cannot read /nowhere");
+    outcome(create(r#"[{"kind":"audio"}]"#))
+        .await
+        .failed(1, "mediaCodecs[0]");
+    serve.stop().await;
+}
+
+#[tokio::test]
+async fn both_sides_pause_and_single_objects_are_dumped() {
+    let scratch = Scratch::new();
+    let serve = scratch.start().await;
+    furnish(&serve).await;
+    for (args, line) in [
+        ("consumer pause 1 --side remote", "consumer 1 paused"),
+        ("producer pause 1 --side remote", "producer 1 paused"),
+        ("producer pause 1", "producer 1 paused"),
+        (
+            "consumer resume 1",
+            "consumer 1 resumed; its client still holds it paused",
+        ),
+        (
+            "consumer resume 1 --side remote",
+            "consumer 1 resumed; its producer is still paused",
+        ),
+        (
+            "producer resume 1 --side remote",
+            "producer 1 resumed; the application still holds it paused",
+        ),
+        ("producer resume 1 --side local", "producer 1 resumed"),
+    ] {
+        assert_eq!(serve.say(args).await, format!("{line}\n"), "{args}");
+    }
+    serve
+        .ctl("producer pause 1 --side source")
+        .await
+        .failed(2, "local, remote");
+    for what in ["transport", "producer", "consumer"] {
+        let dump: Value = serde_json::from_str(&serve.say(&format!("{what} dump 1")).await).unwrap();
+        assert_eq!(dump[what], 1);
+    }
+    serve.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_peers_client_is_to_be_told_is_followed() {
+    let scratch = Scratch::new();
+    let serve = scratch.start().await;
+    for args in [
+        "room create",
+        "peer create 1 alice",
+        "peer create 1 bob/é",
+        "peer close 1 bob/é",
+    ] {
+        serve.say(args).await;
+    }
+    let mut command = weir(["ctl", "peer", "notifications", "1", "alice", "--control"]);
+    let mut follower = command.arg(&scratch.socket).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut next = async || soon("a line", lines.next_line()).await.unwrap();
+    let met = next().await.unwrap();
+    assert!(met.starts_with("newPeer ") && met.contains("name=bob/é"), "{met}");
+    assert_eq!(next().await.unwrap(), "peerClosed name=bob/é");
+    serve.say("peer close 1 alice").await;
+    assert_eq!(next().await.unwrap(), "closed");
+    assert_eq!(next().await.unwrap(), "end reason=closed");
+    assert_eq!(next().await, None);
+    assert!(soon("its end", follower.wait()).await.unwrap().success());
+    serve.stop().await;
 }
 
 #[tokio::test]

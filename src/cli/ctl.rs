@@ -3,6 +3,8 @@
 mod client;
 mod consumer;
 mod events;
+mod input;
+mod object;
 mod output;
 mod peer;
 mod producer;
@@ -159,9 +161,4 @@ fn completion(shell: Shell, mut weir: clap::Command, output: &mut Output) -> Res
 /// The profiles there are.
 fn parse_profile() -> impl TypedValueParser<Value = String> {
     PossibleValuesParser::new(["default", "low", "medium", "high"])
-}
-
-/// Reads a `--app-data` argument.
-fn parse_json(text: &str) -> Result<serde_json::Value, String> {
-    serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
 }

@@ -30,7 +30,7 @@ pub use error::{ApiError, ErrorBody, ErrorInfo};
 pub use extract::BODY_BYTES_MAX;
 pub use list::LIST_MAX;
 pub use listen::{Caller, Limits, Listen, serve};
-pub use peers::PeerListing;
+pub use peers::{PeerListing, path_segment};
 pub use server::{Health, HealthStatus, ServerStats, StatsOfWorker};
 pub use signalling::{SUBPROTOCOL, SignallingOptions, signalling};
 pub use socket::{BindError, ControlSocket, default_path};

@@ -114,12 +114,6 @@ impl Client {
         self.ask(Method::POST, target, Some(body)).await
     }
 
-    /// Sends a command to something that exists, with what to tell along with the event.
-    pub(crate) async fn command(&mut self, target: &str, app_data: Option<Value>) -> Result<Value, Failure> {
-        let body = app_data.map(|app_data| json!({"appData": app_data}));
-        self.ask(Method::POST, target, body.as_ref()).await
-    }
-
     /// Closes something, with what to tell along with the event.
     pub(crate) async fn close(&mut self, target: &str, app_data: Option<Value>) -> Result<Value, Failure> {
         let body = app_data.map(|app_data| json!({"appData": app_data}));

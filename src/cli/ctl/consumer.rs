@@ -1,17 +1,17 @@
 //! `weir ctl consumer`.
 
-use axum::http::Method;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use weir::http::{ConsumerStats, ConsumerView};
 
 use super::client::{Client, Failure};
+use super::object::{Attached, Columns, Object, Pausing, Told};
 use super::output::Output;
+use super::parse_profile;
 use super::producer::{codecs, streams};
 use super::rtc_stats::RtcStats;
 use super::table::{Cell, Table, Tone};
 use super::units::{bitrate, bytes};
-use super::{parse_json, parse_profile};
 
 /// `weir ctl consumers`
 #[derive(Debug, Args)]
@@ -35,23 +35,22 @@ impl List {
             ("producer", self.producer),
         ];
         let consumers = client.list("/consumers", &filters).await?;
-        if output.is_json() {
-            return output.json(&consumers);
-        }
-        let mut table = Table::new([
-            ">CONSUMER",
-            ">ROOM",
-            ">TRANSPORT",
-            ">PRODUCER",
-            "KIND",
-            "STATE",
-            "PREFERRED",
-            "EFFECTIVE",
-            "APP DATA",
-        ]);
-        for consumer in consumers {
-            let consumer: ConsumerView = client.read(consumer)?;
-            table.row([
+        let columns = Columns {
+            titles: [
+                ">CONSUMER",
+                ">ROOM",
+                ">TRANSPORT",
+                ">PRODUCER",
+                "KIND",
+                "STATE",
+                "PREFERRED",
+                "EFFECTIVE",
+                "APP DATA",
+            ],
+            none: "no consumers",
+        };
+        columns.print(client, output, consumers, |consumer: &ConsumerView| {
+            [
                 consumer.id.0.into(),
                 consumer.room.0.into(),
                 Cell::or_none(consumer.transport.map(|transport| transport.0)),
@@ -61,9 +60,8 @@ impl List {
                 consumer.preferred_profile.into(),
                 Cell::or_none(consumer.effective_profile),
                 Cell::app_data(&consumer.app_data),
-            ]);
-        }
-        output.table(&table, "no consumers")
+            ]
+        })
     }
 }
 
@@ -83,17 +81,15 @@ pub(super) enum Command {
     Pause {
         /// The consumer's id
         consumer: u64,
-        /// Anything to tell with the event, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        #[command(flatten)]
+        pausing: Pausing,
     },
     /// Send to a consumer again
     Resume {
         /// The consumer's id
         consumer: u64,
-        /// Anything to tell with the event, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        #[command(flatten)]
+        pausing: Pausing,
     },
     /// Set the highest profile a consumer is sent; `default` takes the limit away
     Profile {
@@ -115,6 +111,11 @@ pub(super) enum Command {
     },
     /// Show statistics of a consumer in the RTC shape
     RtcStats(RtcStats),
+    /// Print all that the worker knows of a consumer, as JSON
+    Dump {
+        /// The consumer's id
+        consumer: u64,
+    },
     /// Send a peer's consumer on one of the peer's transports
     Enable {
         /// The consumer's id
@@ -129,9 +130,8 @@ pub(super) enum Command {
     Close {
         /// The consumer's id
         consumer: u64,
-        /// Anything to tell with the event, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        #[command(flatten)]
+        told: Told,
     },
 }
 
@@ -154,9 +154,8 @@ pub(super) struct Create {
     /// Start paused
     #[arg(long)]
     paused: bool,
-    /// Anything to attach to it, as JSON
-    #[arg(long, value_name = "JSON", value_parser = parse_json)]
-    app_data: Option<Value>,
+    #[command(flatten)]
+    attached: Attached,
 }
 
 impl Command {
@@ -165,85 +164,55 @@ impl Command {
             Self::List(list) => list.run(client, output).await,
             Self::Create(create) => create.run(client, output).await,
             Self::Show { consumer } => {
-                let answer: Value = client.get(&format!("/consumers/{consumer}")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                let consumer: ConsumerView = client.read(answer)?;
-                output.pairs(&[
-                    ("consumer", consumer.id.0.into()),
-                    ("room", consumer.room.0.into()),
-                    (
-                        "transport",
-                        Cell::or_none(consumer.transport.map(|transport| transport.0)),
-                    ),
-                    ("producer", consumer.producer.0.into()),
-                    ("kind", consumer.kind.into()),
-                    ("state", state(consumer.paused, consumer.source_paused)),
-                    ("preferred profile", consumer.preferred_profile.into()),
-                    ("effective profile", Cell::or_none(consumer.effective_profile)),
-                    ("codecs", codecs(consumer.rtp_parameters.as_ref())),
-                    ("streams", streams(consumer.rtp_parameters.as_ref())),
-                    ("app data", Cell::app_data(&consumer.app_data)),
-                ])
-            }
-            Self::Pause { consumer, app_data } => {
-                let answer = client
-                    .command(&format!("/consumers/{consumer}/pause"), app_data)
-                    .await?;
-                output.done(&answer, format_args!("consumer {consumer} paused"))
-            }
-            Self::Resume { consumer, app_data } => {
-                let answer = client
-                    .command(&format!("/consumers/{consumer}/resume"), app_data)
-                    .await?;
-                let view: ConsumerView = client.read(answer.clone())?;
-                let still = if view.source_paused {
-                    "; its producer is still paused"
-                } else {
-                    ""
+                let pairs = |consumer: &ConsumerView| {
+                    [
+                        ("consumer", consumer.id.0.into()),
+                        ("room", consumer.room.0.into()),
+                        (
+                            "transport",
+                            Cell::or_none(consumer.transport.map(|transport| transport.0)),
+                        ),
+                        ("producer", consumer.producer.0.into()),
+                        ("kind", consumer.kind.into()),
+                        ("state", state(consumer.paused, consumer.source_paused)),
+                        ("preferred profile", consumer.preferred_profile.into()),
+                        ("effective profile", Cell::or_none(consumer.effective_profile)),
+                        ("codecs", codecs(consumer.rtp_parameters.as_ref())),
+                        ("streams", streams(consumer.rtp_parameters.as_ref())),
+                        ("app data", Cell::app_data(&consumer.app_data)),
+                    ]
                 };
-                output.done(&answer, format_args!("consumer {consumer} resumed{still}"))
+                of(consumer).show(client, output, pairs).await
             }
-            Self::Profile { consumer, profile } => {
-                let target = format!("/consumers/{consumer}/preferred-profile");
-                let answer = client
-                    .send(Method::PUT, &target, Some(&json!({"profile": profile})))
-                    .await?;
-                output.done(&answer, format_args!("consumer {consumer} prefers profile {profile}"))
-            }
+            Self::Pause { consumer, pausing } => of(consumer).pause(client, output, pausing).await,
+            Self::Resume { consumer, pausing } => of(consumer).resume(client, output, pausing).await,
+            Self::Profile { consumer, profile } => of(consumer).prefer(client, output, &profile).await,
             Self::Keyframe { consumer } => {
-                let answer = client
-                    .command(&format!("/consumers/{consumer}/key-frame"), None)
-                    .await?;
-                output.done(&answer, format_args!("key frame requested for consumer {consumer}"))
+                let answer = client.post(&of(consumer).target("/key-frame"), &json!({})).await?;
+                output.done(&answer, format_args!("key frame requested for {}", of(consumer)))
             }
-            Self::Stats { consumer } => {
-                let answer: Value = client.get(&format!("/consumers/{consumer}/stats")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                output.table(&stats_table(&[client.read(answer)?]), "no counters")
-            }
+            Self::Stats { consumer } => of(consumer).stats(client, output, stats_table, "no counters").await,
             Self::RtcStats(stats) => stats.run("consumers", client, output).await,
+            Self::Dump { consumer } => of(consumer).dump(client, output).await,
             Self::Enable {
                 consumer,
                 transport,
                 paused,
             } => {
                 let body = json!({"transport": transport, "paused": paused});
-                let answer = client.post(&format!("/consumers/{consumer}/enable"), &body).await?;
+                let answer = client.post(&of(consumer).target("/enable"), &body).await?;
                 output.done(
                     &answer,
                     format_args!("consumer {consumer} is sent on transport {transport}"),
                 )
             }
-            Self::Close { consumer, app_data } => {
-                let answer = client.close(&format!("/consumers/{consumer}"), app_data).await?;
-                output.done(&answer, format_args!("consumer {consumer} closed"))
-            }
+            Self::Close { consumer, told } => of(consumer).close(client, output, told).await,
         }
     }
+}
+
+fn of(consumer: u64) -> Object {
+    Object::new("consumer", consumer)
 }
 
 impl Create {
@@ -263,9 +232,7 @@ impl Create {
         if let Some(profile) = self.profile {
             body["preferredProfile"] = profile.into();
         }
-        if let Some(app_data) = self.app_data {
-            body["appData"] = app_data;
-        }
+        self.attached.add_to(&mut body);
         let answer = client
             .post(&format!("/transports/{}/consumers", self.transport), &body)
             .await?;

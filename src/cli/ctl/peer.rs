@@ -3,11 +3,14 @@
 use axum::http::Method;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use weir::http::{PeerListing, PeerView, TransportView};
+use weir::http::{PeerListing, PeerView, TransportView, path_segment};
 
 use super::client::{Client, Failure};
+use super::events::follow_live;
+use super::input::parse_json;
+use super::object::{Attached, Told};
 use super::output::Output;
-use super::parse_json;
+use super::server::flat;
 use super::table::{Cell, Table};
 
 /// `weir ctl peers`
@@ -21,7 +24,7 @@ impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let mut peers: Vec<PeerView> = Vec::new();
         loop {
-            let after = peers.last().map(|last| format!("&after={}", encoded(&last.name)));
+            let after = peers.last().map(|last| format!("&after={}", path_segment(&last.name)));
             let target = format!("/rooms/{}/peers?limit=1000{}", self.room, after.unwrap_or_default());
             let part: PeerListing = client.get(&target).await?;
             peers.extend(part.items);
@@ -67,7 +70,7 @@ pub(super) struct Which {
 
 impl Which {
     fn target(&self, rest: &str) -> String {
-        format!("/rooms/{}/peers/{}{rest}", self.room, encoded(&self.name))
+        format!("/rooms/{}/peers/{}{rest}", self.room, path_segment(&self.name))
     }
 }
 
@@ -83,9 +86,8 @@ pub(super) enum Command {
         /// Let it receive without the others hearing of it
         #[arg(long)]
         spy: bool,
-        /// Anything to attach to it, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        #[command(flatten)]
+        attached: Attached,
     },
     /// Show a peer
     Show(Which),
@@ -107,13 +109,14 @@ pub(super) enum Command {
     },
     /// Print all that is known of a peer, as JSON
     Dump(Which),
+    /// Take what a peer's client is to be told, until the peer is closed; whoever read it before hears no more
+    Notifications(Which),
     /// Close a peer with everything that is its own
     Close {
         #[command(flatten)]
         which: Which,
-        /// Anything to tell with the event, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        #[command(flatten)]
+        told: Told,
     },
 }
 
@@ -121,12 +124,10 @@ impl Command {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.run(client, output).await,
-            Self::Create { which, spy, app_data } => {
+            Self::Create { which, spy, attached } => {
                 let capabilities: Value = client.get(&format!("/rooms/{}/rtp-capabilities", which.room)).await?;
                 let mut body = json!({"name": which.name, "rtpCapabilities": capabilities, "spy": spy});
-                if let Some(app_data) = app_data {
-                    body["appData"] = app_data;
-                }
+                attached.add_to(&mut body);
                 let answer = client.post(&format!("/rooms/{}/peers", which.room), &body).await?;
                 output.done(&answer, format_args!("peer {} is in room {}", which.name, which.room))
             }
@@ -165,9 +166,12 @@ impl Command {
                     .await?;
                 output.done(&answer, format_args!("peer {} has other app data now", which.name))
             }
+            Self::Notifications(which) => {
+                follow_live(client, output, &which.target("/notifications"), notification).await
+            }
             Self::Dump(which) => output.json(&client.get::<Value>(&which.target("/dump")).await?),
-            Self::Close { which, app_data } => {
-                let answer = client.close(&which.target(""), app_data).await?;
+            Self::Close { which, told } => {
+                let answer = client.close(&which.target(""), told.app_data).await?;
                 output.done(&answer, format_args!("peer {} closed", which.name))
             }
         }
@@ -187,14 +191,14 @@ fn receives(peer: &PeerView) -> Cell {
     names.join(", ").into()
 }
 
-/// A name as it is written in a path or a query (RFC 3986 §2.3).
-fn encoded(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out += &format!("%{byte:02X}"),
-        }
-    }
-    out
+/// `newConsumer id=3 kind=video …`, `end reason=closed`
+fn notification(told: &Value) -> String {
+    let mut members = told.as_object().cloned().unwrap_or_default();
+    let method = members.remove("method");
+    let method = method.as_ref().and_then(Value::as_str).unwrap_or("end");
+    // Longer than a line.
+    members.remove("rtpParameters");
+    format!("{method} {}", flat(&Value::Object(members)))
+        .trim_end()
+        .to_owned()
 }

@@ -1,22 +1,19 @@
 //! `weir ctl producer`.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-
-use axum::http::Method;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use weir::http::{BODY_BYTES_MAX, ProducerStats, ProducerView};
+use weir::http::{ProducerStats, ProducerView};
 use weir::{CodecName, RtpCodec, RtpEncoding, RtpParameters};
 use weir_channel::message::Profile;
 
 use super::client::{Client, Failure};
+use super::input::read_json;
+use super::object::{Attached, Columns, Object, Pausing, Told};
 use super::output::Output;
+use super::parse_profile;
 use super::rtc_stats::RtcStats;
 use super::table::{Cell, Table, Tone};
 use super::units::{bitrate, bytes};
-use super::{parse_json, parse_profile};
 
 /// `weir ctl producers`
 #[derive(Debug, Args)]
@@ -33,31 +30,29 @@ impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let filters = [("room", self.room), ("transport", self.transport)];
         let producers = client.list("/producers", &filters).await?;
-        if output.is_json() {
-            return output.json(&producers);
-        }
-        let mut table = Table::new([
-            ">PRODUCER",
-            ">ROOM",
-            ">TRANSPORT",
-            "KIND",
-            "STATE",
-            "PREFERRED",
-            "APP DATA",
-        ]);
-        for producer in producers {
-            let producer: ProducerView = client.read(producer)?;
-            table.row([
+        let columns = Columns {
+            titles: [
+                ">PRODUCER",
+                ">ROOM",
+                ">TRANSPORT",
+                "KIND",
+                "STATE",
+                "PREFERRED",
+                "APP DATA",
+            ],
+            none: "no producers",
+        };
+        columns.print(client, output, producers, |producer: &ProducerView| {
+            [
                 producer.id.0.into(),
                 producer.room.0.into(),
                 producer.transport.0.into(),
                 producer.kind.into(),
-                state(&producer),
+                state(producer.paused),
                 producer.preferred_profile.into(),
                 Cell::app_data(&producer.app_data),
-            ]);
-        }
-        output.table(&table, "no producers")
+            ]
+        })
     }
 }
 
@@ -77,17 +72,15 @@ pub(super) enum Command {
     Pause {
         /// The producer's id
         producer: u64,
-        /// Anything to tell with the event, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        #[command(flatten)]
+        pausing: Pausing,
     },
     /// Relay a producer again
     Resume {
         /// The producer's id
         producer: u64,
-        /// Anything to tell with the event, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        #[command(flatten)]
+        pausing: Pausing,
     },
     /// Set the profile of the consumers that have no preference of their own
     Profile {
@@ -104,13 +97,17 @@ pub(super) enum Command {
     },
     /// Show statistics of a producer in the RTC shape
     RtcStats(RtcStats),
+    /// Print all that the worker knows of a producer, as JSON
+    Dump {
+        /// The producer's id
+        producer: u64,
+    },
     /// Close a producer and its consumers
     Close {
         /// The producer's id
         producer: u64,
-        /// Anything to tell with the event, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        #[command(flatten)]
+        told: Told,
     },
 }
 
@@ -119,9 +116,9 @@ pub(super) enum Command {
 pub(super) struct Create {
     /// The id of the transport it arrives on
     transport: u64,
-    /// The RTP parameters as JSON in a file, `-` for standard input; instead of the options below
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["codec", "payload_type", "ssrc", "simulcast"])]
-    rtp_parameters: Option<PathBuf>,
+    /// The RTP parameters as JSON, or the file that has it, `-` for standard input; instead of the options below
+    #[arg(long, value_name = "JSON|FILE", conflicts_with_all = ["codec", "payload_type", "ssrc", "simulcast"])]
+    rtp_parameters: Option<String>,
     /// The codec: opus, PCMU, PCMA, G722, VP8, VP9, H264, H265 or AV1
     #[arg(long, value_parser = parse_codec, required_unless_present = "rtp_parameters")]
     codec: Option<CodecName>,
@@ -143,9 +140,8 @@ pub(super) struct Create {
     /// Start paused
     #[arg(long)]
     paused: bool,
-    /// Anything to attach to it, as JSON
-    #[arg(long, value_name = "JSON", value_parser = parse_json)]
-    app_data: Option<Value>,
+    #[command(flatten)]
+    attached: Attached,
 }
 
 impl Command {
@@ -154,56 +150,37 @@ impl Command {
             Self::List(list) => list.run(client, output).await,
             Self::Create(create) => create.run(client, output).await,
             Self::Show { producer } => {
-                let answer: Value = client.get(&format!("/producers/{producer}")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                let producer: ProducerView = client.read(answer)?;
-                output.pairs(&[
-                    ("producer", producer.id.0.into()),
-                    ("room", producer.room.0.into()),
-                    ("transport", producer.transport.0.into()),
-                    ("kind", producer.kind.into()),
-                    ("state", state(&producer)),
-                    ("preferred profile", producer.preferred_profile.into()),
-                    ("codecs", codecs(producer.rtp_parameters.as_ref())),
-                    ("streams", streams(producer.rtp_parameters.as_ref())),
-                    ("app data", Cell::app_data(&producer.app_data)),
-                ])
+                let pairs = |producer: &ProducerView| {
+                    [
+                        ("producer", producer.id.0.into()),
+                        ("room", producer.room.0.into()),
+                        ("transport", producer.transport.0.into()),
+                        ("kind", producer.kind.into()),
+                        ("state", state(producer.paused)),
+                        ("preferred profile", producer.preferred_profile.into()),
+                        ("codecs", codecs(producer.rtp_parameters.as_ref())),
+                        ("streams", streams(producer.rtp_parameters.as_ref())),
+                        ("app data", Cell::app_data(&producer.app_data)),
+                    ]
+                };
+                of(producer).show(client, output, pairs).await
             }
-            Self::Pause { producer, app_data } => {
-                let answer = client
-                    .command(&format!("/producers/{producer}/pause"), app_data)
-                    .await?;
-                output.done(&answer, format_args!("producer {producer} paused"))
-            }
-            Self::Resume { producer, app_data } => {
-                let answer = client
-                    .command(&format!("/producers/{producer}/resume"), app_data)
-                    .await?;
-                output.done(&answer, format_args!("producer {producer} resumed"))
-            }
-            Self::Profile { producer, profile } => {
-                let target = format!("/producers/{producer}/preferred-profile");
-                let answer = client
-                    .send(Method::PUT, &target, Some(&json!({"profile": profile})))
-                    .await?;
-                output.done(&answer, format_args!("producer {producer} prefers profile {profile}"))
-            }
+            Self::Pause { producer, pausing } => of(producer).pause(client, output, pausing).await,
+            Self::Resume { producer, pausing } => of(producer).resume(client, output, pausing).await,
+            Self::Profile { producer, profile } => of(producer).prefer(client, output, &profile).await,
             Self::Stats { producer } => {
-                let answer: Value = client.get(&format!("/producers/{producer}/stats")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                output.table(&stats_table(&[client.read(answer)?]), "no streams received")
+                let none = "no streams received";
+                of(producer).stats(client, output, stats_table, none).await
             }
             Self::RtcStats(stats) => stats.run("producers", client, output).await,
-            Self::Close { producer, app_data } => {
-                let answer = client.close(&format!("/producers/{producer}"), app_data).await?;
-                output.done(&answer, format_args!("producer {producer} closed"))
-            }
+            Self::Dump { producer } => of(producer).dump(client, output).await,
+            Self::Close { producer, told } => of(producer).close(client, output, told).await,
         }
     }
+}
+
+fn of(producer: u64) -> Object {
+    Object::new("producer", producer)
 }
 
 impl Create {
@@ -213,9 +190,7 @@ impl Create {
         if let Some(profile) = self.profile {
             body["preferredProfile"] = profile.into();
         }
-        if let Some(app_data) = self.app_data {
-            body["appData"] = app_data;
-        }
+        self.attached.add_to(&mut body);
         let answer = client
             .post(&format!("/transports/{}/producers", self.transport), &body)
             .await?;
@@ -226,8 +201,8 @@ impl Create {
 
     /// The kind and the RTP parameters, from the file or from the options.
     fn parameters(&self) -> Result<(String, Value), Failure> {
-        if let Some(file) = &self.rtp_parameters {
-            let parameters = read_json(file)?;
+        if let Some(source) = &self.rtp_parameters {
+            let parameters = read_json(source)?;
             let of_codec = || {
                 let mime_type = parameters.pointer("/codecs/0/mimeType")?.as_str()?;
                 Some(mime_type.split('/').next()?.to_ascii_lowercase())
@@ -282,19 +257,6 @@ impl Create {
     }
 }
 
-fn read_json(path: &Path) -> Result<Value, Failure> {
-    // More than this the server would not take anyway.
-    let limit = BODY_BYTES_MAX as u64 + 1;
-    let mut text = Vec::new();
-    let read = if path.as_os_str() == "-" {
-        io::stdin().take(limit).read_to_end(&mut text)
-    } else {
-        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text))
-    };
-    read.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
-    serde_json::from_slice(&text).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
-}
-
 fn parse_codec(text: &str) -> Result<CodecName, String> {
     CodecName::from_subtype(text).ok_or_else(|| {
         let known = CodecName::ALL.map(CodecName::subtype);
@@ -312,11 +274,10 @@ fn static_payload_type(codec: CodecName) -> Option<u8> {
     }
 }
 
-fn state(producer: &ProducerView) -> Cell {
-    if producer.paused {
-        Cell::new("paused", Tone::Warning)
-    } else {
-        Cell::new("on", Tone::Good)
+fn state(paused: bool) -> Cell {
+    match paused {
+        true => Cell::new("paused", Tone::Warning),
+        false => Cell::new("on", Tone::Good),
     }
 }
 
@@ -374,11 +335,7 @@ pub(super) fn stats_table(stats: &[ProducerStats]) -> Table {
         for stream in &producer.streams {
             table.row([
                 producer.producer.0.into(),
-                if producer.paused {
-                    Cell::new("paused", Tone::Warning)
-                } else {
-                    Cell::new("on", Tone::Good)
-                },
+                state(producer.paused),
                 stream.ssrc.into(),
                 stream.profile.into(),
                 if stream.active {

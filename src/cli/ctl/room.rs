@@ -9,9 +9,11 @@ use weir::http::{RoomStats, RoomView, StreamerView};
 
 use super::client::{Client, Failure};
 use super::events::follow_live;
+use super::input::read_json;
+use super::object::{Attached, Columns, Object, Told};
 use super::output::Output;
 use super::table::{Cell, Table};
-use super::{parse_json, producer, transport};
+use super::{producer, transport};
 
 /// `weir ctl rooms`
 #[derive(Debug, Args)]
@@ -20,21 +22,20 @@ pub(super) struct List {}
 impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let rooms = client.list("/rooms", &[]).await?;
-        if output.is_json() {
-            return output.json(&rooms);
-        }
-        let mut table = Table::new([
-            ">ROOM",
-            ">WORKER",
-            ">PEERS",
-            ">TRANSPORTS",
-            ">PRODUCERS",
-            ">CONSUMERS",
-            "APP DATA",
-        ]);
-        for room in rooms {
-            let room: RoomView = client.read(room)?;
-            table.row([
+        let columns = Columns {
+            titles: [
+                ">ROOM",
+                ">WORKER",
+                ">PEERS",
+                ">TRANSPORTS",
+                ">PRODUCERS",
+                ">CONSUMERS",
+                "APP DATA",
+            ],
+            none: "no rooms",
+        };
+        columns.print(client, output, rooms, |room: &RoomView| {
+            [
                 room.id.0.into(),
                 room.worker.0.into(),
                 room.peers.into(),
@@ -42,9 +43,8 @@ impl List {
                 room.producers.into(),
                 room.consumers.into(),
                 Cell::app_data(&room.app_data),
-            ]);
-        }
-        output.table(&table, "no rooms")
+            ]
+        })
     }
 }
 
@@ -58,9 +58,12 @@ pub(super) enum Command {
         /// The worker that serves it [default: the one with the least to do]
         #[arg(long, value_name = "ID")]
         worker: Option<u32>,
-        /// Anything to attach to it, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        /// What its peers may send, as JSON or the file that has it, `-` for standard input; e.g.
+        /// [{"kind":"audio","name":"opus","clockRate":48000,"channels":2}] [default: all that Weir relays]
+        #[arg(long, value_name = "JSON|FILE")]
+        media_codecs: Option<String>,
+        #[command(flatten)]
+        attached: Attached,
     },
     /// Show a room
     Show {
@@ -105,9 +108,8 @@ pub(super) enum Command {
     Close {
         /// The room's id
         room: u64,
-        /// Anything to tell with the event, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        #[command(flatten)]
+        told: Told,
     },
 }
 
@@ -115,36 +117,39 @@ impl Command {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.run(client, output).await,
-            Self::Create { worker, app_data } => {
+            Self::Create {
+                worker,
+                media_codecs,
+                attached,
+            } => {
                 let mut body = json!({});
                 if let Some(worker) = worker {
                     body["worker"] = worker.into();
                 }
-                if let Some(app_data) = app_data {
-                    body["appData"] = app_data;
+                if let Some(source) = media_codecs {
+                    body["mediaCodecs"] = read_json(&source)?;
                 }
+                attached.add_to(&mut body);
                 let answer = client.post("/rooms", &body).await?;
                 let room: RoomView = client.read(answer.clone())?;
                 output.done(&answer, format_args!("{} opened on {}", room.id, room.worker))
             }
             Self::Show { room } => {
-                let answer: Value = client.get(&format!("/rooms/{room}")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                let room: RoomView = client.read(answer)?;
-                output.pairs(&[
-                    ("room", room.id.0.into()),
-                    ("worker", room.worker.0.into()),
-                    ("peers", room.peers.into()),
-                    ("transports", room.transports.into()),
-                    ("producers", room.producers.into()),
-                    ("consumers", room.consumers.into()),
-                    ("app data", Cell::app_data(&room.app_data)),
-                ])
+                let pairs = |room: &RoomView| {
+                    [
+                        ("room", room.id.0.into()),
+                        ("worker", room.worker.0.into()),
+                        ("peers", room.peers.into()),
+                        ("transports", room.transports.into()),
+                        ("producers", room.producers.into()),
+                        ("consumers", room.consumers.into()),
+                        ("app data", Cell::app_data(&room.app_data)),
+                    ]
+                };
+                of(room).show(client, output, pairs).await
             }
             Self::Stats { room } => stats(client, output, room).await,
-            Self::Dump { room } => output.json(&client.get::<Value>(&format!("/rooms/{room}/dump")).await?),
+            Self::Dump { room } => of(room).dump(client, output).await,
             Self::Capabilities { room } => capabilities(client, output, room).await,
             Self::Stream { room, producer, remote } => {
                 let body = json!({"producer": producer, "remoteIp": remote.ip(), "remotePort": remote.port()});
@@ -159,12 +164,13 @@ impl Command {
                 follow_live(client, output, &format!("/rooms/{room}/active-speaker"), speaker).await
             }
             Self::Levels { room } => follow_live(client, output, &format!("/rooms/{room}/audio-levels"), levels).await,
-            Self::Close { room, app_data } => {
-                let answer = client.close(&format!("/rooms/{room}"), app_data).await?;
-                output.done(&answer, format_args!("room {room} closed"))
-            }
+            Self::Close { room, told } => of(room).close(client, output, told).await,
         }
     }
+}
+
+fn of(room: u64) -> Object {
+    Object::new("room", room)
 }
 
 async fn capabilities(client: &mut Client, output: &Output, room: u64) -> Result<(), Failure> {

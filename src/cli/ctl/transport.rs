@@ -2,16 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::http::Method;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 use weir::Tuple;
 use weir::http::{TransportStats, TransportView};
 use weir_channel::message::Remote;
 
 use super::client::{Client, Failure};
+use super::object::{Attached, Columns, Object, Told};
 use super::output::Output;
-use super::parse_json;
 use super::rtc_stats::RtcStats;
 use super::table::{Cell, Table, Tone};
 use super::units::bytes;
@@ -27,21 +26,19 @@ pub(super) struct List {
 impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let transports = client.list("/transports", &[("room", self.room)]).await?;
-        if output.is_json() {
-            return output.json(&transports);
-        }
-        let mut table = Table::new([">TRANSPORT", ">ROOM", "LOCAL", "REMOTE", "APP DATA"]);
-        for transport in transports {
-            let transport: TransportView = client.read(transport)?;
-            table.row([
+        let columns = Columns {
+            titles: [">TRANSPORT", ">ROOM", "LOCAL", "REMOTE", "APP DATA"],
+            none: "no transports",
+        };
+        columns.print(client, output, transports, |transport: &TransportView| {
+            [
                 transport.id.0.into(),
                 transport.room.0.into(),
-                local(&transport).into(),
-                remote(&transport),
+                local(transport).into(),
+                remote(transport),
                 Cell::app_data(&transport.app_data),
-            ]);
-        }
-        output.table(&table, "no transports")
+            ]
+        })
     }
 }
 
@@ -73,6 +70,11 @@ pub(super) enum Command {
     },
     /// Show statistics of a transport in the RTC shape
     RtcStats(RtcStats),
+    /// Print all that the worker knows of a transport, as JSON
+    Dump {
+        /// The transport's id
+        transport: u64,
+    },
     /// Limit what the transport's senders send
     MaxBitrate {
         /// The transport's id
@@ -99,9 +101,8 @@ pub(super) enum Command {
     Close {
         /// The transport's id
         transport: u64,
-        /// Anything to tell with the event, as JSON
-        #[arg(long, value_name = "JSON", value_parser = parse_json)]
-        app_data: Option<Value>,
+        #[command(flatten)]
+        told: Told,
     },
 }
 
@@ -128,9 +129,8 @@ pub(super) struct Create {
     /// The local address, instead of the server's own
     #[arg(long, value_name = "IP")]
     local_ip: Option<IpAddr>,
-    /// Anything to attach to it, as JSON
-    #[arg(long, value_name = "JSON", value_parser = parse_json)]
-    app_data: Option<Value>,
+    #[command(flatten)]
+    attached: Attached,
 }
 
 impl Command {
@@ -139,54 +139,37 @@ impl Command {
             Self::List(list) => list.run(client, output).await,
             Self::Create(create) => create.run(client, output).await,
             Self::Show { transport } => {
-                let answer: Value = client.get(&format!("/transports/{transport}")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                let transport: TransportView = client.read(answer)?;
-                output.pairs(&[
-                    ("transport", transport.id.0.into()),
-                    ("room", transport.room.0.into()),
-                    ("local", local(&transport).into()),
-                    ("remote", remote(&transport)),
-                    (
-                        "rtcp",
-                        if transport.rtcp_mux {
-                            "on the RTP port"
-                        } else {
-                            "on its own port"
-                        }
-                        .into(),
-                    ),
-                    ("app data", Cell::app_data(&transport.app_data)),
-                ])
+                let pairs = |transport: &TransportView| {
+                    let rtcp = match transport.rtcp_mux {
+                        true => "on the RTP port",
+                        false => "on its own port",
+                    };
+                    [
+                        ("transport", transport.id.0.into()),
+                        ("room", transport.room.0.into()),
+                        ("local", local(transport).into()),
+                        ("remote", remote(transport)),
+                        ("rtcp", rtcp.into()),
+                        ("app data", Cell::app_data(&transport.app_data)),
+                    ]
+                };
+                of(transport).show(client, output, pairs).await
             }
             Self::Remote { transport, rtp, rtcp } => {
                 let remote = Remote { rtp, rtcp };
-                let target = format!("/transports/{transport}/remote");
-                let answer = client.send(Method::PUT, &target, Some(&json!(remote))).await?;
-                output.done(
-                    &answer,
-                    format_args!("transport {transport} sends to {}", address(&remote)),
-                )
+                let line = format!("transport {transport} sends to {}", address(&remote));
+                of(transport).put(client, output, "/remote", &json!(remote), line).await
             }
-            Self::Stats { transport } => {
-                let answer: Value = client.get(&format!("/transports/{transport}/stats")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                output.table(&stats_table(&[client.read(answer)?]), "no counters")
-            }
+            Self::Stats { transport } => of(transport).stats(client, output, stats_table, "no counters").await,
             Self::RtcStats(stats) => stats.run("transports", client, output).await,
+            Self::Dump { transport } => of(transport).dump(client, output).await,
             Self::MaxBitrate { transport, bitrate } => {
                 let body = json!({"bitrateBps": bitrate});
-                let target = format!("/transports/{transport}/max-bitrate");
-                let answer = client.send(Method::PUT, &target, Some(&body)).await?;
                 let line = match bitrate {
                     Some(bitrate) => format!("transport {transport} asks its senders for at most {bitrate} bit/s"),
                     None => format!("transport {transport} limits nobody"),
                 };
-                output.done(&answer, line)
+                of(transport).put(client, output, "/max-bitrate", &body, line).await
             }
             Self::Mirror {
                 transport,
@@ -197,21 +180,20 @@ impl Command {
                 if let Some(local_ip) = local_ip {
                     body["localIp"] = json!(local_ip);
                 }
-                let target = format!("/transports/{transport}/mirroring");
-                let answer = client.send(Method::PUT, &target, Some(&body)).await?;
-                output.done(&answer, format_args!("copies of transport {transport} go to {remote}"))
+                let line = format!("copies of transport {transport} go to {remote}");
+                of(transport).put(client, output, "/mirroring", &body, line).await
             }
             Self::StopMirror { transport } => {
-                let target = format!("/transports/{transport}/mirroring");
-                let answer = client.send(Method::DELETE, &target, None).await?;
+                let answer = client.close(&of(transport).target("/mirroring"), None).await?;
                 output.done(&answer, format_args!("transport {transport} is not copied"))
             }
-            Self::Close { transport, app_data } => {
-                let answer = client.close(&format!("/transports/{transport}"), app_data).await?;
-                output.done(&answer, format_args!("transport {transport} closed"))
-            }
+            Self::Close { transport, told } => of(transport).close(client, output, told).await,
         }
     }
+}
+
+fn of(transport: u64) -> Object {
+    Object::new("transport", transport)
 }
 
 impl Create {
@@ -229,9 +211,7 @@ impl Create {
         if let Some(local_ip) = self.local_ip {
             body["localIp"] = json!(local_ip);
         }
-        if let Some(app_data) = self.app_data {
-            body["appData"] = app_data;
-        }
+        self.attached.add_to(&mut body);
         let answer = client.post(&format!("/rooms/{}/transports", self.room), &body).await?;
         let transport: TransportView = client.read(answer.clone())?;
         let local = local(&transport);

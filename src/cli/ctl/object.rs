@@ -1,0 +1,186 @@
+//! What is done alike with rooms, transports, producers and consumers: they are listed, shown, measured, paused, closed.
+
+use std::fmt;
+
+use axum::http::Method;
+use clap::Args;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::client::{Client, Failure};
+use super::input::parse_json;
+use super::output::Output;
+use super::table::{Cell, Table};
+
+/// One of the server's objects: `producer 7`, which is at `/producers/7`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Object {
+    noun: &'static str,
+    id: u64,
+}
+
+/// What to tell with an event.
+#[derive(Debug, Args)]
+pub(super) struct Told {
+    /// Anything to tell with the event, as JSON
+    #[arg(long, value_name = "JSON", value_parser = parse_json)]
+    pub(super) app_data: Option<Value>,
+}
+
+/// What to keep with something new.
+#[derive(Debug, Args)]
+pub(super) struct Attached {
+    /// Anything to attach to it, as JSON
+    #[arg(long, value_name = "JSON", value_parser = parse_json)]
+    app_data: Option<Value>,
+}
+
+impl Attached {
+    /// Adds it to what a new thing is made from.
+    pub(super) fn add_to(self, body: &mut Value) {
+        if let Some(app_data) = self.app_data {
+            body["appData"] = app_data;
+        }
+    }
+}
+
+/// For whom something is paused or resumed, and what to tell with it.
+#[derive(Debug, Args)]
+pub(super) struct Pausing {
+    /// For whom: local is the application, remote the peer's client; neither resumes what the other has paused
+    #[arg(long, value_name = "SIDE", value_parser = ["local", "remote"], default_value = "local")]
+    side: String,
+    #[command(flatten)]
+    told: Told,
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.noun, self.id)
+    }
+}
+
+impl Object {
+    /// The one with this id among those of its kind.
+    pub(super) fn new(noun: &'static str, id: u64) -> Self {
+        Self { noun, id }
+    }
+
+    /// Where it is, and there what `rest` names.
+    pub(super) fn target(self, rest: &str) -> String {
+        format!("/{}s/{}{rest}", self.noun, self.id)
+    }
+
+    /// Prints it, a line for each pair.
+    pub(super) async fn show<V: DeserializeOwned, const N: usize>(
+        self,
+        client: &mut Client,
+        output: &Output,
+        pairs: impl FnOnce(&V) -> [(&'static str, Cell); N],
+    ) -> Result<(), Failure> {
+        let answer: Value = client.get(&self.target("")).await?;
+        if output.is_json() {
+            return output.json(&answer);
+        }
+        output.pairs(&pairs(&client.read(answer)?))
+    }
+
+    /// Prints its counters, or `none`.
+    pub(super) async fn stats<S: DeserializeOwned>(
+        self,
+        client: &mut Client,
+        output: &Output,
+        table: fn(&[S]) -> Table,
+        none: &str,
+    ) -> Result<(), Failure> {
+        let answer: Value = client.get(&self.target("/stats")).await?;
+        if output.is_json() {
+            return output.json(&answer);
+        }
+        output.table(&table(&[client.read(answer)?]), none)
+    }
+
+    /// Prints all that the worker knows of it.
+    pub(super) async fn dump(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        output.json(&client.get::<Value>(&self.target("/dump")).await?)
+    }
+
+    pub(super) async fn pause(self, client: &mut Client, output: &Output, pausing: Pausing) -> Result<(), Failure> {
+        let answer = client.post(&self.target("/pause"), &pausing.body()).await?;
+        output.done(&answer, format_args!("{self} paused"))
+    }
+
+    pub(super) async fn resume(self, client: &mut Client, output: &Output, pausing: Pausing) -> Result<(), Failure> {
+        let answer = client.post(&self.target("/resume"), &pausing.body()).await?;
+        let still = ["locallyPaused", "remotelyPaused", "sourcePaused"].map(|name| answer[name] == true);
+        let still = match still {
+            [true, ..] => "; the application still holds it paused",
+            [_, true, _] => "; its client still holds it paused",
+            [.., true] => "; its producer is still paused",
+            [false, false, false] => "",
+        };
+        output.done(&answer, format_args!("{self} resumed{still}"))
+    }
+
+    pub(super) async fn prefer(self, client: &mut Client, output: &Output, profile: &str) -> Result<(), Failure> {
+        let body = json!({"profile": profile});
+        let line = format!("{self} prefers profile {profile}");
+        self.put(client, output, "/preferred-profile", &body, line).await
+    }
+
+    /// Changes something of it, and says so in a line.
+    pub(super) async fn put(
+        self,
+        client: &mut Client,
+        output: &Output,
+        rest: &str,
+        body: &Value,
+        line: impl fmt::Display,
+    ) -> Result<(), Failure> {
+        let answer = client.send(Method::PUT, &self.target(rest), Some(body)).await?;
+        output.done(&answer, line)
+    }
+
+    pub(super) async fn close(self, client: &mut Client, output: &Output, told: Told) -> Result<(), Failure> {
+        let answer = client.close(&self.target(""), told.app_data).await?;
+        output.done(&answer, format_args!("{self} closed"))
+    }
+}
+
+impl Pausing {
+    fn body(self) -> Value {
+        let mut body = json!({"side": self.side});
+        if let Some(app_data) = self.told.app_data {
+            body["appData"] = app_data;
+        }
+        body
+    }
+}
+
+/// A list that is printed as a table.
+pub(super) struct Columns<'a, const N: usize> {
+    /// Their titles; `>` before one: numbers.
+    pub(super) titles: [&'a str; N],
+    /// What to say of an empty list.
+    pub(super) none: &'a str,
+}
+
+impl<const N: usize> Columns<'_, N> {
+    /// Prints a list, a row for each thing in it.
+    pub(super) fn print<V: DeserializeOwned>(
+        &self,
+        client: &Client,
+        output: &Output,
+        items: Vec<Value>,
+        row: impl Fn(&V) -> [Cell; N],
+    ) -> Result<(), Failure> {
+        if output.is_json() {
+            return output.json(&items);
+        }
+        let mut table = Table::new(self.titles);
+        for item in items {
+            table.row(row(&client.read(item)?));
+        }
+        output.table(&table, self.none)
+    }
+}
