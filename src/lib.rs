@@ -8,6 +8,9 @@
 //! [`Event`]. Deliberately absent: packets. None ever passes through this process.
 
 mod embed;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod media;
 pub mod protocol;

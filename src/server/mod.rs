@@ -7,8 +7,10 @@ mod desired;
 mod dump;
 mod error;
 mod event;
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "fuzzing needs less of it"))]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(crate) mod fake;
 mod get_stats;
 mod limits;
 mod peer;
