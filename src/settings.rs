@@ -30,7 +30,7 @@ use serde::{Deserialize, Deserializer};
 use toml::de::DeTable;
 use weir_channel::message::LogLevel;
 
-use crate::http::AccessToken;
+use crate::http::{AccessToken, ClientPlainRemotes};
 use crate::server::{Family, LogSettings, LogTag, PortRange, Settings};
 
 pub use access::{Access, TcpAccess};
@@ -180,6 +180,12 @@ pub struct SettingsFlags {
     /// The longest message of a client, in bytes, e.g. 64K [default: 64K]
     #[arg(long, env = "WEIR_CLIENT_MESSAGE_SIZE", value_name = "SIZE")]
     pub client_message_size: Option<ByteSize>,
+
+    /// Where clients may have plain RTP sent: own (to the address they come from; to any, over the control socket), any,
+    /// none [default: own]
+    #[arg(long, env = "WEIR_CLIENT_PLAIN_REMOTES", value_name = "WHERE")]
+    #[serde(deserialize_with = "parsed")]
+    pub client_plain_remotes: Option<ClientPlainRemotes>,
 }
 
 /// What is wrong with the settings, in a sentence that names the place.
@@ -310,6 +316,7 @@ impl SettingsFlags {
             client_idle_timeout: above.client_idle_timeout.or(self.client_idle_timeout),
             client_rate: above.client_rate.or(self.client_rate),
             client_burst: above.client_burst.or(self.client_burst),
+            client_plain_remotes: above.client_plain_remotes.or(self.client_plain_remotes),
             client_message_size: above.client_message_size.or(self.client_message_size),
         }
     }

@@ -12,14 +12,16 @@ use control::{Client, Control, settings, soon};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use signalling::Caller;
+use signalling::{Caller, Refusal, create_transport};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weir::RoomOptions;
-use weir::http::{ClientsFrom, ControlOptions, Guard, Limits, SignallingOptions, app, guarded, serve};
+use weir::http::{
+    ClientPlainRemotes, ClientsFrom, ControlOptions, Guard, Limits, SignallingOptions, app, guarded, serve,
+};
 
 const TOKEN: &str = "0123456789abcdefghijklmnop";
 const CLIENT_TOKEN: &str = "for-pages-and-apps-only";
@@ -115,6 +117,75 @@ async fn without_the_token_there_is_nothing_and_with_it_everything() {
         .refuses(404, "unknownRoute", "/nothing");
 
     tcp.close().await;
+}
+
+/// What a client is told that wants plain RTP sent to an address.
+async fn aim(client: &mut Caller<TcpStream>, id: i64, ip: &str) -> Result<(), Refusal> {
+    let mut request = create_transport(id, "recv");
+    request["plainRtpParameters"] = json!({"ip": ip, "port": 5_004});
+    client.request(request).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_may_have_media_sent_to_themselves_only() {
+    let rows = [
+        (ClientPlainRemotes::Own, true, false),
+        (ClientPlainRemotes::Any, true, true),
+        (ClientPlainRemotes::None, false, false),
+    ];
+    for (plain_remotes, own, others) in rows {
+        let guard = Guard {
+            operators: None,
+            clients: ClientsFrom::ThisMachine,
+        };
+        let signalling = SignallingOptions {
+            plain_remotes,
+            ..SignallingOptions::default()
+        };
+        let tcp = Tcp::start(guard, signalling).await;
+        let room = tcp.room().await;
+        let mut alice = Caller::try_connect_tcp(&tcp.address, room, "alice", &[]).await.unwrap();
+        let (_, token) = alice.join("alice", Value::Null).await;
+        // The same after coming back.
+        let mut second = Caller::try_connect_tcp(&tcp.address, room, "alice", &[]).await.unwrap();
+        for (index, ip, permitted) in [(1, "127.0.0.1", own), (2, "127.0.0.2", others)] {
+            match aim(&mut alice, index, ip).await {
+                Ok(()) => assert!(permitted, "{plain_remotes:?} {ip}"),
+                Err(refused) => {
+                    assert!(!permitted, "{plain_remotes:?} {ip}: {refused:?}");
+                    assert_eq!(refused.name, "TypeError");
+                }
+            }
+        }
+        alice.request(create_transport(3, "recv")).await.unwrap();
+        let update = json!({
+            "method": "updateTransport", "target": "peer", "notification": true, "id": 3,
+            "plainRtpParameters": {"ip": "127.0.0.2", "port": 5_004}
+        });
+        alice.notify(update).await;
+        // Notifications begin in the order in which they come, and this one is refused at once.
+        alice.request(create_transport(4, "recv")).await.unwrap();
+        let peer = tcp
+            .control
+            .server
+            .room(weir::RoomId(room))
+            .unwrap()
+            .peer("alice")
+            .unwrap();
+        let aimed = || {
+            let mut remotes = peer
+                .transports()
+                .into_iter()
+                .filter_map(|transport| transport.tuple().remote);
+            remotes.any(|remote| remote.ip().to_string() == "127.0.0.2")
+        };
+        assert_eq!(aimed(), others, "{plain_remotes:?}");
+        second.seq = alice.seq;
+        let come_back = json!({"token": token, "seq": alice.seq});
+        assert_eq!(second.ask("weir-resume", come_back).await, Ok(Value::Null));
+        assert_eq!(aim(&mut second, 5, "127.0.0.2").await.is_ok(), others);
+        tcp.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

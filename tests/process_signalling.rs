@@ -193,6 +193,57 @@ async fn statistics_come_as_long_as_they_are_wanted_and_something_flows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_one_peers() {
+    let (control, room) = serve(SignallingOptions::default()).await;
+    let mut alice = caller(&control, &room, "alice").await;
+    alice.join("alice", Value::Null).await;
+    let join = json!({"method": "join", "target": "room", "peerName": "alice", "rtpCapabilities": {"codecs": []}});
+    let refused = alice.request(join.clone()).await.unwrap_err();
+    assert_eq!(refused.reason, "Error: duplicated Peer [peerName:\"alice\"]");
+    // Nor when it leaves: its answer comes, if there is still a connection, before it is told that it has left.
+    alice
+        .notify(json!({"method": "leave", "target": "peer", "notification": true}))
+        .await;
+    alice.begin("mediasoup-request", join).await;
+    while let Some(message) = alice.next().await {
+        assert_ne!(message["ok"], true, "{message}");
+    }
+    assert_eq!(room.peers().len(), 0);
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_makes_too_many_consumers_is_slowed_down() {
+    let (control, room) = serve(SignallingOptions::default()).await;
+    for index in 0..500 {
+        let capabilities = room.rtp_capabilities().clone();
+        room.create_peer(weir::PeerOptions::new(format!("{index}"), capabilities))
+            .unwrap();
+    }
+    let mut alice = caller(&control, &room, "alice").await;
+    alice.join("alice", Value::Null).await;
+    alice.request(create_transport(1, "send")).await.unwrap();
+    let mut made = 0;
+    let refused = loop {
+        match alice.request(create_microphone(made, 1, 1_000)).await {
+            Ok(_) => made += 1,
+            Err(refused) => break refused,
+        }
+        let close = json!({"method": "closeProducer", "target": "peer", "notification": true, "id": made - 1});
+        alice.notify(close).await;
+        assert!(made < 1_000, "nobody is that slow");
+    };
+    assert!(made >= 10, "5,000 at once");
+    assert!(
+        refused.reason.contains("too many Producers in too short a time"),
+        "{refused:?}"
+    );
+    // In time it may again.
+    while alice.request(create_microphone(made, 1, 1_000)).await.is_err() {}
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stays_away_is_gone() {
     let (control, room) = serve(SignallingOptions {
         grace: Duration::from_millis(1),

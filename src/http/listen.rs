@@ -210,7 +210,8 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) {
     let slot = Arc::new(slot);
     let app = TowerToHyperService::new(app);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(caller);
         // In a task of its own, a command that is under way goes on to its end when the client hangs up, and a panic
         // costs one answer. The task keeps the connection's slot, so that clients that hang up early gain nothing.
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());

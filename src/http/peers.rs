@@ -144,6 +144,8 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 impl Part for Upgrade {}
 
+impl Part for signalling::Source {}
+
 /// A peer, or the end of HTTP on this connection.
 pub(super) struct PeerOrSocket(Response);
 
@@ -163,13 +165,14 @@ impl Answer for PeerOrSocket {
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     path: PeerPath,
+    source: signalling::Source,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<PeerOrSocket, ApiError> {
     if signalling::is_wanted(&headers) {
         let place = Path((path.room.0.to_string(), path.name));
         let signalling = State(Arc::clone(&app.signalling));
-        return signalling::connect(signalling, place, headers, upgrade)
+        return signalling::connect(signalling, place, source, headers, upgrade)
             .await
             .map(PeerOrSocket);
     }

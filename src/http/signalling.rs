@@ -10,12 +10,16 @@ mod replay;
 mod session;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::Read;
+use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -25,7 +29,9 @@ use tracing::warn;
 
 use self::session::ComeBack;
 use super::error::ApiError;
+use super::listen::Caller;
 use super::token::{AccessToken, host, unauthorized};
+use crate::protocol::PlainRemotes;
 use crate::{Peer, RoomId, Server};
 
 /// The WebSocket subprotocol: what the messages look like. Clients need not name it.
@@ -66,6 +72,59 @@ pub struct SignallingOptions {
     pub stall: Duration,
     /// For which a peer whose connection is lost stays.
     pub grace: Duration,
+    /// To which addresses clients may have plain RTP sent.
+    pub plain_remotes: ClientPlainRemotes,
+}
+
+/// To which addresses clients may have plain RTP sent: the server must not be a means to flood others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClientPlainRemotes {
+    /// To the address that their WebSocket comes from, whatever the port. To any, if it comes over the control socket: whoever
+    /// may use that may command the server. To none, if it is not known, because an application serves [`signalling`]
+    /// without axum's `ConnectInfo<SocketAddr>`.
+    #[default]
+    Own,
+    /// To any.
+    Any,
+    /// To none: such transports learn where they send to from what comes in.
+    None,
+}
+
+impl ClientPlainRemotes {
+    fn of(self, source: Source) -> PlainRemotes {
+        match (self, source.0) {
+            (Self::Any, _) | (Self::Own, Some(Caller::Process(_))) => PlainRemotes::Any,
+            (Self::Own, Some(Caller::Remote(address))) => PlainRemotes::Only(address.ip().to_canonical()),
+            (Self::Own, None) | (Self::None, _) => PlainRemotes::None,
+        }
+    }
+}
+
+impl FromStr for ClientPlainRemotes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "own" => Ok(Self::Own),
+            "any" => Ok(Self::Any),
+            "none" => Ok(Self::None),
+            _ => Err("choose from own, any, none".to_owned()),
+        }
+    }
+}
+
+/// Who a request comes from, as far as that is known.
+#[derive(Clone, Copy)]
+pub(super) struct Source(Option<Caller>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Source {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let own = parts.extensions.get::<Caller>().copied();
+        let axums = || parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        Ok(Self(own.or_else(|| axums().map(|info| Caller::Remote(info.0)))))
+    }
 }
 
 impl Default for SignallingOptions {
@@ -84,6 +143,7 @@ impl Default for SignallingOptions {
             idle: Duration::from_secs(30),
             stall: Duration::from_secs(10),
             grace: Duration::from_secs(15),
+            plain_remotes: ClientPlainRemotes::default(),
         }
     }
 }
@@ -137,6 +197,7 @@ pub fn signalling(server: Server, options: SignallingOptions) -> Router {
 pub(super) async fn connect(
     State(signalling): State<Arc<Signalling>>,
     Path((room, name)): Path<(String, String)>,
+    source: Source,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
@@ -169,13 +230,14 @@ pub(super) async fn connect(
         let message = format!("{} clients are connected, which is the limit", options.clients);
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooMany", message)
     })?;
+    let plain_remotes = options.plain_remotes.of(source);
     let signalling = Arc::clone(&signalling);
     Ok(upgrade
         .protocols([SUBPROTOCOL])
         .max_message_size(options.message_bytes_max)
         .max_frame_size(options.message_bytes_max)
         .on_failed_upgrade(|error| warn!(%error, "a client's connection did not become a WebSocket"))
-        .on_upgrade(move |socket| session::serve(socket, slot, signalling, room, name))
+        .on_upgrade(move |socket| session::serve(socket, slot, signalling, room, name, plain_remotes))
         .into_response())
 }
 

@@ -265,6 +265,10 @@ fn read<T: DeserializeOwned>(message: Map<String, Value>) -> Result<T, ProtocolE
 /// Bytes of JSON that a client may keep with something. It is told to everybody else in the room, and kept with each.
 const APP_DATA_BYTES_MAX: usize = 8_192;
 
+/// Values in it: each number, text, list and object, whatever is inside of what. In memory each takes 32 bytes and more, so
+/// that by bytes of JSON alone `[0,0,0,…]` would grow sixteenfold.
+const APP_DATA_VALUES_MAX: usize = 1_000;
+
 /// Counts bytes that are written, and keeps none.
 struct Bytes(usize);
 
@@ -283,12 +287,33 @@ fn app_data<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Value, D::Err
     let value = Value::deserialize(reader)?;
     let mut bytes = Bytes(0);
     serde_json::to_writer(&mut bytes, &value).map_err(D::Error::custom)?;
-    match bytes.0 {
-        0..=APP_DATA_BYTES_MAX => Ok(value),
+    if bytes.0 > APP_DATA_BYTES_MAX {
+        return Err(D::Error::custom(format!(
+            "has {} bytes of JSON; at most {APP_DATA_BYTES_MAX} are kept",
+            bytes.0
+        )));
+    }
+    match values(&value) {
+        0..=APP_DATA_VALUES_MAX => Ok(value),
         more => Err(D::Error::custom(format!(
-            "has {more} bytes of JSON; at most {APP_DATA_BYTES_MAX} are kept"
+            "has {more} values; at most {APP_DATA_VALUES_MAX} are kept"
         ))),
     }
+}
+
+/// How many values there are in one, itself included.
+fn values(value: &Value) -> usize {
+    let mut count = 0;
+    let mut unseen = vec![value];
+    while let Some(value) = unseen.pop() {
+        count += 1;
+        match value {
+            Value::Array(inner) => unseen.extend(inner),
+            Value::Object(inner) => unseen.extend(inner.values()),
+            _ => {}
+        }
+    }
+    count
 }
 
 /// JavaScript writes null where it means that nothing is said.

@@ -11,15 +11,19 @@
 
 mod client_ids;
 mod error;
+mod fan_out;
 mod message;
 mod outgoing;
 mod peer;
+mod plain_remotes;
 mod room;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use self::client_ids::ClientIds;
 pub use self::error::{ErrorClass, ProtocolError};
+pub(crate) use self::fan_out::FanOut;
+pub use self::plain_remotes::PlainRemotes;
 pub use self::room::RoomResponse;
 
 use std::sync::Mutex;
@@ -28,4 +32,6 @@ use std::sync::Mutex;
 #[derive(Debug, Default)]
 pub(crate) struct ClientState {
     pub(crate) ids: Mutex<ClientIds>,
+    pub(crate) plain_remotes: Mutex<PlainRemotes>,
+    pub(crate) fan_out: Mutex<FanOut>,
 }

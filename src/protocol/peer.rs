@@ -5,6 +5,7 @@ use std::sync::MutexGuard;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::ProtocolError;
 use super::client_ids::{ClientId, ClientIds};
@@ -54,7 +55,7 @@ impl Peer {
                 let remote = update
                     .plain_rtp_parameters
                     .as_ref()
-                    .map(remote_of)
+                    .map(|plain| self.remote_of(plain))
                     .transpose()?
                     .flatten();
                 let remote = remote.ok_or_else(|| {
@@ -134,7 +135,7 @@ impl Peer {
                 "WebRTC transports are not supported yet; say plainRtpParameters for plain RTP",
             ));
         };
-        let remote = remote_of(plain)?;
+        let remote = self.remote_of(plain)?;
         let options = PlainTransportOptions {
             remote,
             // As v2, which takes packets from anywhere; but it is the first sender's for good.
@@ -184,6 +185,15 @@ impl Peer {
             app_data: request.app_data,
             ..ProducerOptions::new(kind, rtp_parameters)
         };
+        let others = self.room().peer_count().saturating_sub(1);
+        lock(&self.client().fan_out)
+            .take(others, Instant::now())
+            .map_err(|wait| {
+                ProtocolError::error(format!(
+                    "too many Producers in too short a time: each makes {others} Consumers here; wait for {} ms",
+                    wait.as_millis()
+                ))
+            })?;
         let producer = transport.produce(options).await?;
         self.client_ids().producers.made(reserved.number, producer.id());
         Ok(Value::Null)
@@ -213,6 +223,24 @@ impl Peer {
             "preferredProfile": consumer.preferred_profile(),
             "effectiveProfile": consumer.effective_profile(),
         }))
+    }
+
+    /// Where plain RTP goes; `None` if the client does not say.
+    fn remote_of(&self, plain: &PlainRtpParameters) -> Result<Option<Remote>, ProtocolError> {
+        match (&plain.ip, plain.port) {
+            (None, None) => Ok(None),
+            (Some(ip), Some(port)) => {
+                let ip: IpAddr = ip
+                    .parse()
+                    .map_err(|_| ProtocolError::type_error("plainRtpParameters.ip must be an IP address"))?;
+                self.plain_remotes().check(ip)?;
+                let rtp = SocketAddr::new(ip, port);
+                Ok(Some(Remote { rtp, rtcp: None }))
+            }
+            _ => Err(ProtocolError::type_error(
+                "plainRtpParameters must have both ip and port, or neither",
+            )),
+        }
     }
 
     pub(super) fn client_ids(&self) -> MutexGuard<'_, ClientIds> {
@@ -275,23 +303,6 @@ fn not_found(noun: &str) -> ProtocolError {
 
 fn client_id(value: &Value) -> Option<ClientId> {
     value.as_i64().map(ClientId)
-}
-
-/// Where plain RTP goes; `None` if the client does not say.
-fn remote_of(plain: &PlainRtpParameters) -> Result<Option<Remote>, ProtocolError> {
-    match (&plain.ip, plain.port) {
-        (None, None) => Ok(None),
-        (Some(ip), Some(port)) => {
-            let ip: IpAddr = ip
-                .parse()
-                .map_err(|_| ProtocolError::type_error("plainRtpParameters.ip must be an IP address"))?;
-            let rtp = SocketAddr::new(ip, port);
-            Ok(Some(Remote { rtp, rtcp: None }))
-        }
-        _ => Err(ProtocolError::type_error(
-            "plainRtpParameters must have both ip and port, or neither",
-        )),
-    }
 }
 
 /// A remote's family is the transport's.

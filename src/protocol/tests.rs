@@ -208,6 +208,29 @@ fn app_data_is_bounded_wherever_it_is_given() {
     }
 }
 
+/// In memory a value takes far more than its two bytes of JSON.
+#[test]
+fn app_data_has_few_values() {
+    let nested = |depth: u32| (0..depth).fold(json!(0), |inner, _| json!({"in": [inner, 0]}));
+    let join = |app_data: Value| {
+        let mut message = whole("join");
+        message["appData"] = app_data;
+        request(message)
+    };
+    for fits in [json!(vec![0; 999]), json!([vec![0; 499], vec![0; 498]]), nested(30)] {
+        assert_eq!(join(fits), Ok(()));
+    }
+    for too_many in [
+        json!(vec![0; 1_000]),
+        json!([vec![0; 499], vec![0; 499]]),
+        json!(vec![nested(30); 11]),
+    ] {
+        let error = join(too_many).unwrap_err();
+        assert_eq!(error.class, ErrorClass::TypeError);
+        assert!(error.message.ends_with(" values; at most 1000 are kept"), "{error}");
+    }
+}
+
 #[test]
 fn a_client_is_not_told_how_the_server_works_inside() {
     let inside = [

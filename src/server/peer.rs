@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+use tracing::debug;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::Method;
 
@@ -22,6 +25,12 @@ use super::steering::Side;
 use super::transport::{Direction, Transport, TransportNode};
 use super::{Shared, lock};
 use crate::protocol::ClientState;
+
+/// Between the first two attempts to close a peer whose client is gone. A worker that refused was busy.
+const LEAVE_AGAIN_MIN: Duration = Duration::from_millis(500);
+
+/// Between later ones.
+const LEAVE_AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// How a peer joins a room.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -413,6 +422,23 @@ impl Peer {
     /// Closes it with everything that is its own: its client has left.
     pub async fn leave(&self, app_data: Value) -> Result<(), Error> {
         self.close_by(Side::Remote, app_data).await
+    }
+
+    /// [`Peer::leave`], again and again and ever more seldom, until it is closed: for a client that is gone, so that there is
+    /// nobody to try again.
+    pub(crate) async fn leave_in_the_end(&self) {
+        let mut pause = LEAVE_AGAIN_MIN;
+        loop {
+            let left = self.leave(Value::Null).await;
+            if self.closed() {
+                return;
+            }
+            // Without an error somebody else was about to close it, and was refused.
+            let error = left.err().map(|error| error.to_string());
+            debug!(peer = self.name(), error, "a peer is still there");
+            sleep(pause).await;
+            pause = (2 * pause).min(LEAVE_AGAIN_MAX);
+        }
     }
 
     /// [`Peer::close`] or [`Peer::leave`].

@@ -189,6 +189,12 @@ impl Room {
             .collect()
     }
 
+    /// How many peers it has.
+    pub(crate) fn peer_count(&self) -> usize {
+        let state = lock(&self.shared.state);
+        state.room(self.node.id).map_or(0, |entry| entry.peers.len())
+    }
+
     /// How loud its producers are, every 500 ms, for as long as somebody keeps such a stream. The worker measures only then.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use weir_channel::message::ExtensionUri;
 
-use super::rtp_parameters::{Checked, extension_uri};
+use super::rtp_parameters::{Checked, check_feedback, check_format_parameters, check_text, extension_uri};
 
 pub use self::codec::RtpCodecCapability;
 pub(crate) use self::consumable::consumer_parameters;
@@ -67,7 +67,13 @@ impl RtpCapabilities {
                 return Err(format!("{list} lists {len}, more than {ENTRIES_MAX}"));
             }
         }
+        for mechanism in &self.fec_mechanisms {
+            check_text("a fecMechanism", mechanism)?;
+        }
         for codec in &self.codecs {
+            check_text("the name of a codec", &codec.name)?;
+            check_format_parameters(&codec.parameters)?;
+            check_feedback(&codec.rtcp_feedback)?;
             self.check_codec(codec, room)?;
         }
         for extension in &self.header_extensions {

@@ -19,7 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::client_json::{known_capabilities, known_parameters};
 pub use self::codec::{RtcpFeedback, RtpCodec};
-pub(crate) use self::codec::{Subtype, check_payload_type, clock_rate, number, split_mime_type};
+pub(crate) use self::codec::{
+    Subtype, check_feedback, check_format_parameters, check_payload_type, check_text, clock_rate, number,
+    split_mime_type,
+};
 pub use self::encoding::{RtpEncoding, RtxParameters};
 pub use self::header_extension::RtpHeaderExtension;
 pub(crate) use self::header_extension::{check_header_extensions, extension_uri};

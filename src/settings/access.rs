@@ -136,6 +136,7 @@ impl SettingsFlags {
             ping: default.ping.min(idle / 3),
             idle,
             grace,
+            plain_remotes: self.client_plain_remotes.unwrap_or_default(),
             ..default
         })
     }

@@ -19,7 +19,7 @@ use super::envelope::{Incoming, Outgoing};
 use super::pace::Pace;
 use super::replay::Replay;
 use super::{Seat, Signalling, secret};
-use crate::protocol::{ErrorClass, ProtocolError, RoomResponse};
+use crate::protocol::{ErrorClass, PlainRemotes, ProtocolError, RoomResponse};
 use crate::{Peer, PeerNotification, PeerNotifications, Room};
 
 /// Requests and notifications of one client that may be under way; while there are as many, no more are read.
@@ -36,6 +36,7 @@ pub(in crate::http) struct ComeBack {
     id: u64,
     /// The last message that the client has.
     seq: Option<u64>,
+    plain_remotes: PlainRemotes,
 }
 
 /// Why a connection is closed, as the client is told (RFC 6455 §7.4: from 4000 on a server's own).
@@ -97,6 +98,8 @@ struct Session {
     room: Room,
     name: String,
     joined: Option<Joined>,
+    /// Of the connection there is, or was.
+    plain_remotes: PlainRemotes,
     /// The client has said that it leaves.
     leaving: bool,
     under_way: FuturesUnordered<BoxFuture<'static, Answer>>,
@@ -120,8 +123,9 @@ pub(super) async fn serve(
     signalling: Arc<Signalling>,
     room: Room,
     name: String,
+    plain_remotes: PlainRemotes,
 ) {
-    let mut session = Session::new(signalling, room, name);
+    let mut session = Session::new(signalling, room, name, plain_remotes);
     loop {
         match session.converse(&mut socket).await {
             End::Over(goodbye) => {
@@ -155,7 +159,7 @@ pub(super) async fn serve(
 }
 
 impl Session {
-    fn new(signalling: Arc<Signalling>, room: Room, name: String) -> Self {
+    fn new(signalling: Arc<Signalling>, room: Room, name: String, plain_remotes: PlainRemotes) -> Self {
         let (address, mailbox) = mpsc::channel(1);
         let options = &signalling.options;
         let pace = Pace::new(options.messages_per_second, options.messages_at_once, Instant::now());
@@ -164,6 +168,7 @@ impl Session {
             room,
             name,
             joined: None,
+            plain_remotes,
             leaving: false,
             under_way: FuturesUnordered::new(),
             pace,
@@ -266,6 +271,12 @@ impl Session {
             None => matches!(method, Some("queryRoom" | "join")),
         };
         if of_room {
+            // While its peer is there, the room refuses. Afterwards this session ends, with the token of that peer.
+            let gone = |joined: &Joined| self.leaving || joined.peer.closed();
+            if method == Some("join") && self.joined.as_ref().is_some_and(gone) {
+                let message = "the peer of this connection is gone; join anew on another";
+                return self.refuse(id, ProtocolError::invalid_state(message));
+            }
             if method == Some("join") && request.get("peerName").and_then(Value::as_str) != Some(&self.name) {
                 let message = format!("peerName must be {:?}, the name in the connection's address", self.name);
                 return self.refuse(id, ProtocolError::type_error(message));
@@ -330,11 +341,16 @@ impl Session {
             };
             self.signalling.sessions().insert(token.clone(), seat);
         }
-        self.joined = Some(Joined {
+        peer.set_plain_remotes(self.plain_remotes);
+        let before = self.joined.replace(Joined {
             peer,
             notifications,
             token: token.clone().unwrap_or_default(),
         });
+        // When it asked twice at once, and the first was closed before the second was answered.
+        if let Some(before) = before {
+            self.signalling.sessions().remove(&before.token);
+        }
         // Without a source of randomness there is no coming back.
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         token.map(|token| Outgoing::session(&token, grace_ms))
@@ -405,7 +421,12 @@ impl Session {
             slot,
             id,
             seq,
+            plain_remotes,
         } = come_back;
+        self.plain_remotes = plain_remotes;
+        if let Some(joined) = &self.joined {
+            joined.peer.set_plain_remotes(plain_remotes);
+        }
         let missed = match seq {
             Some(seq) => self.sent.after(seq),
             None => Some(Vec::new()),
@@ -438,7 +459,13 @@ impl Session {
         let found = self.signalling.sessions().get(token).map(|seat| seat.address.clone());
         let refused = match found {
             Some(session) => {
-                let come_back = ComeBack { socket, slot, id, seq };
+                let come_back = ComeBack {
+                    socket,
+                    slot,
+                    id,
+                    seq,
+                    plain_remotes: self.plain_remotes,
+                };
                 match session.send(come_back).await {
                     Ok(()) => return,
                     // It has ended this moment.
@@ -471,6 +498,10 @@ impl Session {
         info!(room = %self.room.id(), peer = self.name, ?why, "a client is gone");
         if let Err(error) = joined.peer.leave(Value::Null).await {
             debug!(peer = self.name, %error, "a peer could not be let go");
+        }
+        // Nobody else will: without its client it would stay for as long as its room.
+        if !joined.peer.closed() {
+            tokio::spawn(async move { joined.peer.leave_in_the_end().await });
         }
     }
 }

@@ -4,7 +4,7 @@ use super::RtpCapabilities;
 use crate::server::rtp_parameters::{RtpEncoding, RtpParameters, RtxParameters, extension_uri};
 
 /// What a peer with these capabilities is sent of what is [consumable](super::ProducerMapping::consumable): the codecs and
-/// header extensions that it knows, with the feedback that it gives. There is one stream, without SSRCs; the caller sets
+/// header extensions that it knows, with the feedback that both it and the room give. There is one stream, without SSRCs; the caller sets
 /// those ([`RtpParameters::with_ssrcs`]). There may be no codec in common; then nothing can be sent.
 pub(crate) fn consumer_parameters(consumable: &RtpParameters, peer: &RtpCapabilities) -> RtpParameters {
     let known = |payload_type| peer.has_payload_type(payload_type);
@@ -21,7 +21,10 @@ pub(crate) fn consumer_parameters(consumable: &RtpParameters, peer: &RtpCapabili
             .iter()
             .find(|theirs| theirs.preferred_payload_type == Some(codec.payload_type));
         if let Some(theirs) = theirs {
-            codec.rtcp_feedback.clone_from(&theirs.rtcp_feedback);
+            let room = std::mem::take(&mut codec.rtcp_feedback);
+            let theirs = theirs.rtcp_feedback.iter();
+            let common = theirs.filter(|theirs| room.iter().any(|own| own.is_same(theirs)));
+            codec.rtcp_feedback = common.cloned().collect();
         }
         codec
     });

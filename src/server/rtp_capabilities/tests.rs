@@ -7,7 +7,8 @@ use weir_channel::message::{CodecName, ExtensionUri, MediaKind, Profile};
 
 use super::*;
 use crate::server::rtp_parameters::{
-    ConsumerSeat, ConsumerSsrcs, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, known_capabilities,
+    ConsumerSeat, ConsumerSsrcs, RtcpFeedback, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters,
+    known_capabilities,
 };
 
 fn media_codecs(json: Value) -> Vec<RtpCodecCapability> {
@@ -470,6 +471,54 @@ fn a_room_can_keep_to_a_few_header_extensions() {
 }
 
 /// Some of the room's capabilities, as a peer may have them.
+#[test]
+fn what_a_peer_lists_is_bounded_and_only_the_rooms_feedback_is_kept() {
+    let room = recorded_room();
+    let with = |change: &dyn Fn(&mut RtpCodecCapability)| {
+        let mut peer = recorded_peer();
+        change(&mut peer.codecs[1]);
+        peer
+    };
+    let refused = |what: &str, change: &dyn Fn(&mut RtpCodecCapability)| {
+        let error = with(change).check_subset_of(&room).unwrap_err();
+        assert!(error.contains(what) && error.len() < 200, "{error}");
+    };
+    let nack = RtcpFeedback::new("nack", "");
+    refused("rtcpFeedback", &|codec| codec.rtcp_feedback = vec![nack.clone(); 17]);
+    refused("rtcpFeedback", &|codec| {
+        codec.rtcp_feedback = vec![RtcpFeedback::new(&"x".repeat(65), "")];
+    });
+    refused("rtcpFeedback", &|codec| {
+        codec.rtcp_feedback = vec![RtcpFeedback::new("x", &"x".repeat(65))];
+    });
+    refused("parameter", &|codec| {
+        codec
+            .parameters
+            .extend((0..33).map(|index| (index.to_string(), index.into())));
+    });
+    refused("parameter", &|codec| {
+        codec.parameters.insert("x".repeat(65), 1.into());
+    });
+    refused("parameter", &|codec| {
+        codec.parameters.insert("x".to_owned(), "x".repeat(1_025).into());
+    });
+    refused("parameter", &|codec| {
+        codec.parameters.insert("x".to_owned(), json!([0, 0]));
+    });
+    let mut peer = recorded_peer();
+    peer.fec_mechanisms = vec!["x".repeat(65)];
+    assert!(peer.check_subset_of(&room).unwrap_err().contains("fecMechanism"));
+
+    let peer = with(&|codec| {
+        codec.rtcp_feedback = vec![RtcpFeedback::new("transport-cc", ""), RtcpFeedback::new("NACK", "pli")];
+    });
+    peer.check_subset_of(&room).unwrap();
+    let mapping = ProducerMapping::derive(&recorded_camera(), &room).unwrap();
+    let consumable = mapping.consumable(MediaKind::Video, &recorded_camera(), &room);
+    let parameters = consumer_parameters(&consumable, &peer);
+    assert_eq!(parameters.codecs[0].rtcp_feedback, [RtcpFeedback::new("NACK", "pli")]);
+}
+
 fn some_of(room: RtpCapabilities) -> impl Strategy<Value = RtpCapabilities> {
     let codecs = room.codecs.len();
     let extensions = room.header_extensions.len();

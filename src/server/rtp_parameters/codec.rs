@@ -9,6 +9,18 @@ use weir_channel::message::{CodecName, MediaKind};
 
 use super::Checked;
 
+/// The most feedback of one codec. Browsers list seven kinds.
+const FEEDBACK_MAX: usize = 16;
+
+/// The most format parameters of one codec. H265 has 25 (RFC 7798 §7.1).
+const FORMAT_PARAMETERS_MAX: usize = 32;
+
+/// The most bytes in a format parameter that is a text: the parameter sets of H264 and H265, in base64, take hundreds.
+const FORMAT_VALUE_BYTES_MAX: usize = 1_024;
+
+/// The most bytes in a name: of a codec, of a kind of feedback, of a format parameter.
+const TEXT_BYTES_MAX: usize = 64;
+
 /// A codec under a payload type. In JSON it also has its `name`, which is the media subtype once more; when read, the name
 /// may be left out but not contradict.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -84,6 +96,9 @@ impl RtpCodec {
     pub(super) fn check(&self, kind: MediaKind) -> Checked<Subtype> {
         check_payload_type(self.payload_type)?;
         let mime_type = &self.mime_type;
+        check_text("mimeType", mime_type)?;
+        check_format_parameters(&self.parameters)?;
+        check_feedback(&self.rtcp_feedback)?;
         let (own_kind, _) = split_mime_type(mime_type)?;
         let subtype = Subtype::parse(mime_type)?;
         if !own_kind.eq_ignore_ascii_case(&kind.to_string()) {
@@ -155,6 +170,11 @@ impl RtcpFeedback {
             r#type: r#type.to_owned(),
             parameter: (!parameter.is_empty()).then(|| parameter.to_owned()),
         }
+    }
+
+    /// Whether both are the same kind of feedback.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.is(&other.r#type, other.parameter.as_deref().unwrap_or_default())
     }
 
     fn is(&self, r#type: &str, parameter: &str) -> bool {
@@ -281,6 +301,59 @@ pub(crate) fn check_payload_type(payload_type: u8) -> Checked<()> {
         128.. => Err(format!(
             "payloadType {payload_type} has more than 7 bits; use 96 to 127"
         )),
+    }
+}
+
+/// Checks that feedback is no more than there can be.
+pub(crate) fn check_feedback(feedback: &[RtcpFeedback]) -> Checked<()> {
+    if feedback.len() > FEEDBACK_MAX {
+        return Err(format!(
+            "rtcpFeedback can list at most {FEEDBACK_MAX}, not {}",
+            feedback.len()
+        ));
+    }
+    for RtcpFeedback { r#type, parameter } in feedback {
+        check_text("the type of rtcpFeedback", r#type)?;
+        check_text(
+            "the parameter of rtcpFeedback",
+            parameter.as_deref().unwrap_or_default(),
+        )?;
+    }
+    Ok(())
+}
+
+/// Checks that format parameters are few and flat.
+pub(crate) fn check_format_parameters(parameters: &Map<String, Value>) -> Checked<()> {
+    if parameters.len() > FORMAT_PARAMETERS_MAX {
+        return Err(format!(
+            "a codec can have at most {FORMAT_PARAMETERS_MAX} parameters, not {}",
+            parameters.len()
+        ));
+    }
+    for (name, value) in parameters {
+        check_text("the name of a codec's parameter", name)?;
+        match value {
+            Value::String(text) if text.len() > FORMAT_VALUE_BYTES_MAX => {
+                return Err(format!(
+                    "parameter {name} of a codec has more than {FORMAT_VALUE_BYTES_MAX} bytes"
+                ));
+            }
+            Value::Array(_) | Value::Object(_) => {
+                return Err(format!(
+                    "parameter {name} of a codec must be a text, a number or a boolean"
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Checks the length of a name.
+pub(crate) fn check_text(what: &str, text: &str) -> Checked<()> {
+    match text.len() {
+        0..=TEXT_BYTES_MAX => Ok(()),
+        len => Err(format!("{what} can have at most {TEXT_BYTES_MAX} bytes, not {len}")),
     }
 }
 

@@ -7,6 +7,9 @@ use weir_channel::message::{ExtensionUri, HeaderExtension};
 
 use super::Checked;
 
+/// The most bytes in a URI. The longest in use have a hundred.
+const URI_BYTES_MAX: usize = 256;
+
 /// A header extension under an id.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -40,6 +43,12 @@ pub(crate) fn check_header_extensions(extensions: &[RtpHeaderExtension]) -> Chec
     let mut uris = BTreeSet::new();
     let mut known = Vec::new();
     for RtpHeaderExtension { uri, id, encrypt } in extensions {
+        if uri.len() > URI_BYTES_MAX {
+            return Err(format!(
+                "the uri of a header extension can have at most {URI_BYTES_MAX} bytes, not {}",
+                uri.len()
+            ));
+        }
         if !(1..=14).contains(id) {
             return Err(format!(
                 "the id of header extension {uri} must be 1 to 14 (RFC 8285 §4.2), not {id}"

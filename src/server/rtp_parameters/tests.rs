@@ -130,6 +130,27 @@ fn every_mistake_is_refused_with_what_to_do() {
         ("/muxId", json!(""), "1 to 32 bytes"),
         ("/muxId", json!("x".repeat(33)), "1 to 32 bytes"),
         ("/codecs", json!([]), "1 to 16 codecs of media"),
+        (
+            "/codecs/0/rtcpFeedback",
+            json!(vec![json!({"type": "nack"}); 17]),
+            "at most 16, not 17",
+        ),
+        (
+            "/codecs/0/rtcpFeedback/0/type",
+            json!("x".repeat(65)),
+            "at most 64 bytes",
+        ),
+        (
+            "/codecs/0/parameters",
+            json!({"x": "x".repeat(1_025)}),
+            "more than 1024 bytes",
+        ),
+        (
+            "/codecs/0/parameters",
+            json!({"x": [1]}),
+            "must be a text, a number or a boolean",
+        ),
+        ("/headerExtensions/0/uri", json!("x".repeat(257)), "at most 256 bytes"),
         ("/codecs/1/payloadType", json!(96), "payloadType 96 is listed twice"),
         ("/codecs/0/payloadType", json!(72), "collides with RTCP"),
         ("/codecs/0/payloadType", json!(64), "collides with RTCP"),

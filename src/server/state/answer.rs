@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use weir_channel::id::{ConsumerId, RoomId, TransportId};
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{Method, Remote, Reply, WorkerError};
 
 use super::{Command, Note, State};
@@ -12,6 +12,27 @@ use crate::server::event::{CloseCause, EventKind};
 use crate::server::lock;
 use crate::server::peer::PeerNode;
 use crate::server::steering::Change;
+
+/// What a request steers that the worker knows already. Whatever is settled by an answer may need to be corrected after it.
+#[derive(Clone, Copy)]
+enum Steered {
+    Producer(ProducerId),
+    Consumer(ConsumerId),
+}
+
+impl Steered {
+    fn by(method: &Method) -> Option<Self> {
+        match method {
+            Method::PauseProducer { producer }
+            | Method::ResumeProducer { producer }
+            | Method::SetProducerPreferredProfile { producer, .. } => Some(Self::Producer(*producer)),
+            Method::PauseConsumer { consumer }
+            | Method::ResumeConsumer { consumer }
+            | Method::SetConsumerPreferredProfile { consumer, .. } => Some(Self::Consumer(*consumer)),
+            _ => None,
+        }
+    }
+}
 
 impl State {
     /// Applies a worker's answer. What it returns is what the caller gets.
@@ -34,19 +55,16 @@ impl State {
 
     /// The request is no longer under way.
     fn settle(&mut self, method: &Method, note: &Note) -> Option<Change> {
+        match Steered::by(method) {
+            Some(Steered::Producer(producer)) => {
+                return lock(&self.producers.get(&producer)?.state).steering.settle();
+            }
+            Some(Steered::Consumer(consumer)) => {
+                return lock(&self.consumers.get(&consumer)?.state).steering.settle();
+            }
+            None => {}
+        }
         match (method, note) {
-            (
-                Method::PauseProducer { producer }
-                | Method::ResumeProducer { producer }
-                | Method::SetProducerPreferredProfile { producer, .. },
-                _,
-            ) => lock(&self.producers.get(producer)?.state).steering.settle(),
-            (
-                Method::PauseConsumer { consumer }
-                | Method::ResumeConsumer { consumer }
-                | Method::SetConsumerPreferredProfile { consumer, .. },
-                _,
-            ) => lock(&self.consumers.get(consumer)?.state).steering.settle(),
             (Method::CreateConsumer(request), Note::Enabling) => {
                 let mut state = lock(&self.consumers.get(&request.consumer)?.state);
                 state.enabling = false;
@@ -250,20 +268,19 @@ impl State {
 
     /// Tells the worker once more what a producer or consumer should do, when all answers about it are in and it does not.
     fn correct(&mut self, method: &Method) {
-        let follow_up = match method {
-            Method::PauseProducer { producer } | Method::ResumeProducer { producer } => {
-                let Some(node) = self.producers.get(producer) else {
+        let follow_up = match (Steered::by(method), method) {
+            (Some(Steered::Producer(producer)), _) => {
+                let Some(node) = self.producers.get(&producer) else {
                     return;
                 };
-                let producer = *producer;
                 lock(&node.state).steering.correction().map(|paused| match paused {
                     true => Method::PauseProducer { producer },
                     false => Method::ResumeProducer { producer },
                 })
             }
-            Method::PauseConsumer { consumer } | Method::ResumeConsumer { consumer } => self.correction_of(*consumer),
-            Method::CreateConsumer(request) => self.correction_of(request.consumer),
-            _ => None,
+            (Some(Steered::Consumer(consumer)), _) => self.correction_of(consumer),
+            (None, Method::CreateConsumer(request)) => self.correction_of(request.consumer),
+            (None, _) => None,
         };
         if let Some(method) = follow_up {
             self.follow_up(method);

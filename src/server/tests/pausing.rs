@@ -310,6 +310,52 @@ async fn the_effective_profile_is_told_to_the_client() {
     assert_eq!(trio.of_carol.effective_profile(), None);
 }
 
+/// The worker, told to stay paused because of a pause that it refuses, is told otherwise when the last answer is in, also
+/// if that is about something else.
+#[tokio::test]
+async fn a_preference_behind_a_refused_pause_hides_nothing() {
+    let trio = Trio::new().await;
+    let resumed = |request: &Method| matches!(request, Method::ResumeProducer { .. } | Method::ResumeConsumer { .. });
+    trio.stage.refuse_second(WorkerError::DeadlinePassed);
+    let producer = &trio.producer;
+    let (local, remote, back, preference) = soon(async {
+        tokio::join!(
+            producer.pause(Value::Null),
+            producer.pause_by(Side::Remote, Value::Null),
+            producer.resume(Value::Null),
+            producer.set_preferred_profile(Profile::Low),
+        )
+    })
+    .await;
+    assert_eq!(remote.unwrap_err().code(), "timeout");
+    for accepted in [local, back, preference] {
+        accepted.unwrap();
+    }
+    assert!(!producer.paused());
+    // Its answer comes behind that to the correction.
+    soon(producer.stats()).await.unwrap();
+    assert!(trio.stage.requests().iter().any(resumed));
+
+    trio.stage.refuse_second(WorkerError::DeadlinePassed);
+    let consumer = &trio.of_bob;
+    let (local, remote, back, preference) = soon(async {
+        tokio::join!(
+            consumer.pause(Value::Null),
+            consumer.pause_by(Side::Remote, Value::Null),
+            consumer.resume(Value::Null),
+            consumer.set_preferred_profile(Profile::Low),
+        )
+    })
+    .await;
+    assert_eq!(remote.unwrap_err().code(), "timeout");
+    for accepted in [local, back, preference] {
+        accepted.unwrap();
+    }
+    assert!(!consumer.paused());
+    soon(consumer.stats()).await.unwrap();
+    assert!(trio.stage.requests().iter().any(resumed));
+}
+
 #[tokio::test]
 async fn both_sides_at_once_end_where_they_want_whatever_is_refused() {
     let mut trio = Trio::new().await;

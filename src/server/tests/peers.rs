@@ -319,6 +319,24 @@ async fn a_peer_that_cannot_be_closed_stays() {
     assert!(trio.bob.closed() && trio.receiving.closed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_client_is_gone_goes_in_the_end() {
+    let trio = Trio::new().await;
+    for _ in 0..3 {
+        trio.stage.refuse(WorkerError::DeadlinePassed);
+    }
+    soon(trio.bob.leave_in_the_end()).await;
+    assert!(trio.bob.closed() && trio.receiving.closed());
+    assert_eq!(trio.stage.requests().len(), 4, "three refusals");
+    // Also when it has gone otherwise.
+    soon(trio.bob.leave_in_the_end()).await;
+    trio.stage.refuse(WorkerError::DeadlinePassed);
+    let gone = async { tokio::join!(trio.alice.leave_in_the_end(), trio.stage.room.close(Value::Null)) };
+    let (_, closed) = soon(gone).await;
+    closed.unwrap();
+    assert!(trio.alice.closed());
+}
+
 #[tokio::test]
 async fn a_rooms_peers_go_with_it_one_after_the_other() {
     let mut trio = Trio::new().await;
