@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use weir_channel::id::{ConsumerId, TransportId};
 use weir_channel::message::{CodecName, Method, Profile, StreamStats};
+use weir_worker::relay::datagram::Datagram;
+use weir_worker::relay::sink::Port;
 use weir_worker::time::{Time, WallClock};
 
 use sim::reports::{self, Block, Said, said};
 use sim::track::{Track, codec};
-use sim::{Sim, WALL_CLOCK, for_each_seed, ms, wire};
+use sim::{Sim, WALL_CLOCK, for_each_seed, ms, single, wire};
 
 /// What was said on a transport since the last time, with the time of each packet.
 fn heard(sim: &mut Sim, transport: TransportId) -> Vec<(Time, Vec<Said>)> {
@@ -545,6 +547,32 @@ fn senders_are_told_how_their_streams_arrive_also_while_paused() {
 }
 
 #[test]
+fn a_start_out_of_order_is_no_gain_and_what_is_older_does_not_count() {
+    let (mut sim, mut track, _, _) = call(22);
+    let sender = track.transport();
+    track.stream().seq += 1_000;
+    let packets: Vec<_> = (0..200).map(|_| track.stream().sound()).collect();
+    // 191 is the first to come, 190 and 127 (63 before it) are late, 62 is older than a start can be, however often it comes.
+    for number in [191, 190, 192, 127, 62, 62] {
+        sim.send(sender, &packets[number..=number]);
+    }
+    sim.advance(ms(1_000));
+    let [block] = blocks(&all_heard(&mut sim, sender))[..] else {
+        panic!("one report");
+    };
+    assert_eq!(block.lost, 62, "128 to 189");
+    assert_eq!(u64::from(block.highest), packets[192].mark.seq & 0xffff);
+    for number in 193..200 {
+        sim.send(sender, &packets[number..=number]);
+    }
+    sim.advance(ms(2_000));
+    let [block] = blocks(&all_heard(&mut sim, sender))[..] else {
+        panic!("one report");
+    };
+    assert_eq!((block.lost, block.fraction), (62, 0));
+}
+
+#[test]
 fn a_senders_answer_measures_the_way_to_it() {
     let (mut sim, mut track, _, _) = call(11);
     let sender = track.transport();
@@ -771,6 +799,87 @@ fn a_lone_stream_that_says_goodbye_may_come_back() {
     talk(&mut sim, &mut track, 100);
     assert_eq!(sim.received(consumer).len(), 10);
     assert_eq!(sim.changes(), []);
+}
+
+/// A simulcast camera on which all layers flow, and its viewers.
+fn layers(seed: u64, viewers: usize) -> (Sim, Track, Vec<ConsumerId>) {
+    let mut sim = Sim::new(seed);
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let mut track = sim.simulcast(sender);
+    let receiver = sim.transport(room);
+    let viewers = (0..viewers).map(|_| sim.consumer(receiver, &track)).collect();
+    for stream in &mut track.streams {
+        let frame = stream.key_frame(1);
+        sim.send(sender, &frame);
+    }
+    sim.changes();
+    (sim, track, viewers)
+}
+
+#[test]
+fn goodbyes_over_and_over_are_heard_once_a_second() {
+    for together in [false, true] {
+        let (mut sim, mut track, viewers) = layers(20, 3);
+        let sender = track.transport();
+        let goodbye = reports::bye(&[track.layer(Profile::High).ssrc]);
+        let mut changes = 0;
+        for _ in 0..200 {
+            let living = track.layer(Profile::Low).delta_frame(1);
+            sim.send(sender, &living);
+            let back = track.layer(Profile::High).key_frame(1).remove(0);
+            let source = sim.addresses[&sender];
+            let arrivals = [single(source, &goodbye), single(source, &back.bytes)];
+            if together {
+                sim.deliver(sender, Port::Rtp, &arrivals);
+            } else {
+                for arrival in &arrivals {
+                    sim.deliver(sender, Port::Rtp, std::slice::from_ref(arrival));
+                }
+            }
+            changes += sim.changes().len();
+            sim.advance(ms(50));
+        }
+        // Ten seconds of it; what has changed back before anybody was told is no change.
+        let heard = if together { 0 } else { 10 };
+        assert_eq!(changes, 2 * viewers.len() * heard);
+        assert_eq!(sim.stats(viewers[0]).effective_profile, Some(Profile::High));
+        assert_eq!(sim.stats(viewers[0]).switches, 3 + 10);
+    }
+}
+
+#[test]
+fn only_the_latest_change_of_a_profile_waits_to_be_told() {
+    let (mut sim, mut track, viewers) = layers(21, 3);
+    let sender = track.transport();
+    let goodbye = reports::bye(&[track.layer(Profile::High).ssrc]);
+    let source = sim.addresses[&sender];
+    let index = sim.index(sender);
+    // Nobody takes what the relay has to tell.
+    let arrive = |sim: &mut Sim, mut bytes: Vec<u8>| {
+        let datagram = Datagram {
+            start: 0,
+            len: bytes.len() as u32,
+            segment: 0,
+            source,
+        };
+        sim.relay
+            .handle_datagrams(sim.now, index, Port::Rtp, &mut bytes, &[datagram], &mut sim.sink);
+    };
+    for _ in 0..20 {
+        sim.now = sim.now + ms(1_000);
+        for profile in [Profile::Low, Profile::Medium, Profile::High] {
+            let frame = track.layer(profile).key_frame(1).remove(0);
+            arrive(&mut sim, frame.bytes);
+        }
+        arrive(&mut sim, goodbye.clone());
+        let medium = track.layer(Profile::Medium).key_frame(1).remove(0);
+        arrive(&mut sim, medium.bytes);
+    }
+    sim.command(Method::CloseConsumer { consumer: viewers[0] });
+    let told: BTreeSet<_> = sim.changes().into_iter().collect();
+    let medium = Some(Profile::Medium);
+    assert_eq!(told, BTreeSet::from([(viewers[1], medium), (viewers[2], medium)]));
 }
 
 // ---- Feedback.

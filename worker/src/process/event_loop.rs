@@ -391,7 +391,17 @@ impl EventLoop {
 
     /// Tells the supervisor what has happened, and writes what waits for it.
     fn speak(&mut self) -> Result<(), Ended> {
-        while let Some(notification) = self.relay.poll_notification() {
+        loop {
+            if self.endpoint.is_congested() {
+                self.endpoint.flush()?;
+            }
+            // Changes of profiles wait in the relay, where only the latest of each consumer counts.
+            let notification = if self.endpoint.is_congested() {
+                self.relay.poll_urgent_notification()
+            } else {
+                self.relay.poll_notification()
+            };
+            let Some(notification) = notification else { break };
             self.endpoint.push_notification(notification)?;
         }
         while let Some(line) = self.log.pop() {

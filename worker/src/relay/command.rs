@@ -356,8 +356,9 @@ impl Relay {
         self.regather(transport_key);
         self.consumer_of_id.insert(request.consumer, key);
         self.room_mut(request.room).consumers.insert(request.consumer);
-        // All of the worker's may change what they are sent in one call, some twice.
-        self.notifications.reserve(2 * self.consumers.len());
+        // All of the worker's may change what they are sent in one call.
+        let missing = self.consumers.len().saturating_sub(self.changed.len());
+        self.changed.reserve(missing);
         self.join_clock(producer_key, &request.cname);
         self.schedule_reports(now, transport_key);
         self.retarget(now, key);

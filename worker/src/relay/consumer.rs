@@ -61,8 +61,12 @@ pub(super) struct Consumer {
     pub preferred_profile: Profile,
     /// Paused by itself.
     pub paused: bool,
-    /// What its owner was last told that it is sent.
+    /// What it is sent.
     pub effective: Option<u8>,
+    /// What its owner was last told that it is sent.
+    pub told: Option<u8>,
+    /// It is in the relay's list of consumers whose owners are to be told.
+    pub is_to_be_told: bool,
     /// Its place in each stream's list of followers.
     pub places: [Option<u32>; ENCODINGS_MAX],
     /// Its place in its producer's list.
@@ -148,6 +152,8 @@ impl Consumer {
             preferred_profile: request.preferred_profile,
             paused: request.paused,
             effective: None,
+            told: None,
+            is_to_be_told: false,
             places: [None; ENCODINGS_MAX],
             place_in_producer: 0,
             place_in_transport: 0,
@@ -173,6 +179,11 @@ impl Consumer {
     /// Neither paused nor out of reach: a key frame would not be wasted on it.
     pub(super) fn can_be_sent(&self) -> bool {
         !self.paused && self.flow.connected
+    }
+
+    /// The SSRC it was sent packets again under, if any were and it is not its own.
+    pub(super) fn begun_rtx_ssrc(&self) -> Option<u32> {
+        self.repair.as_ref()?.begun_rtx_ssrc()
     }
 
     /// What it should be sent, of what is on offer.

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use weir_channel::message::{DropReason, Notification};
+use weir_channel::message::DropReason;
 
 use crate::rtp::codec::vp8;
 use crate::rtp::packet::rewrite;
@@ -158,13 +158,7 @@ impl Relay {
         if consumer.effective != consumer.flow.current {
             consumer.effective = consumer.flow.current;
             consumer.switches += 1;
-            let profile = consumer
-                .effective
-                .map(|encoding| self.producers[consumer.producer].streams[usize::from(encoding)].profile);
-            self.notifications.push_back(Notification::EffectiveProfileChanged {
-                consumer: consumer.id,
-                profile,
-            });
+            self.on_profile_changed(key);
         }
         self.retune(key);
     }
@@ -360,6 +354,7 @@ fn hand_over(consumer: &mut Consumer, now: Time, bytes: &[u8], run: &[PacketMeta
     consumer.forwarded += accepted as u64;
     consumer.bytes += sent_bytes;
     let octets = run[..accepted].iter().map(|packet| u64::from(packet.payload_len));
+    consumer.transmission.packets += accepted as u64;
     consumer.transmission.octets += octets.sum::<u64>();
     consumer.transmission.payload_type = last.payload_type;
     consumer.rate.add(now, sent_bytes);

@@ -1,5 +1,7 @@
 //! What remotes report: how our streams reach them, what they can take, when they leave (RFC 3550 §6, RFC 3611, REMB).
 
+use std::time::Duration;
+
 use crate::rtp::rtcp::Feedback;
 use crate::rtp::rtcp::xr::Delay;
 use crate::time::{Time, middle_of};
@@ -7,6 +9,9 @@ use crate::time::{Time, middle_of};
 use super::Relay;
 use super::slots::TransportKey;
 use super::stream::{INACTIVE_AFTER, Stream};
+
+/// A stream is taken off the offer by a goodbye at most this often. Past that its silence tells as soon.
+const GOODBYE_INTERVAL: Duration = INACTIVE_AFTER;
 
 impl Relay {
     /// What reports say, and whatever else is not a request for packets or pictures.
@@ -87,12 +92,13 @@ impl Relay {
     /// A source says that it leaves. That is its silence foretold, and means what silence means after a second: the
     /// stream is off the offer if another one of its producer still comes, and not otherwise, as then nothing better is
     /// on offer (spec §2.8). Packets that still come bring it back, like after any silence; a producer is closed by its
-    /// owner and by nobody else.
+    /// owner and by nobody else. Who says goodbye over and over is heard once in a while: what follows from it costs
+    /// something for each consumer.
     fn on_bye(&mut self, now: Time, transport: TransportKey, ssrc: u32) {
         let Some((key, encoding)) = self.transports[transport].ssrcs.get(&ssrc).copied() else {
             return;
         };
-        let streams = &self.producers[key].streams;
+        let streams = &mut self.producers[key].streams;
         let stream = &streams[usize::from(encoding)];
         let lives = |stream: &Stream| {
             stream.available && stream.last_packet.is_some_and(|last| now.since(last) < INACTIVE_AFTER)
@@ -101,7 +107,15 @@ impl Relay {
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != usize::from(encoding));
-        if stream.ssrc == Some(ssrc) && stream.available && others.into_iter().any(|(_, stream)| lives(stream)) {
+        let is_heard = stream
+            .last_goodbye
+            .is_none_or(|last| now.since(last) >= GOODBYE_INTERVAL);
+        if is_heard
+            && stream.ssrc == Some(ssrc)
+            && stream.available
+            && others.into_iter().any(|(_, stream)| lives(stream))
+        {
+            streams[usize::from(encoding)].last_goodbye = Some(now);
             self.on_stream_unavailable(now, key, encoding);
         }
     }

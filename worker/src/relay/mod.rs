@@ -107,6 +107,8 @@ pub struct Relay {
 
     actions: VecDeque<Action>,
     notifications: VecDeque<Notification>,
+    /// Consumers whose owners have yet to be told what they are sent now; each stands here once.
+    changed: VecDeque<ConsumerKey>,
 }
 
 /// Something the shell has to do for the relay.
@@ -170,6 +172,7 @@ impl Relay {
             // A batch can teach a transport two addresses.
             actions: VecDeque::with_capacity(2),
             notifications: VecDeque::with_capacity(2),
+            changed: VecDeque::new(),
         }
     }
 
@@ -185,6 +188,12 @@ impl Relay {
 
     /// The next thing to tell the supervisor.
     pub fn poll_notification(&mut self) -> Option<Notification> {
+        self.poll_urgent_notification().or_else(|| self.poll_profile_change())
+    }
+
+    /// The next thing to tell that must not wait here. Changes of effective profiles may: however often they change, only
+    /// the latest counts, so there is never more than one for each consumer.
+    pub fn poll_urgent_notification(&mut self) -> Option<Notification> {
         self.notifications.pop_front()
     }
 

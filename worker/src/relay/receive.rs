@@ -166,7 +166,8 @@ impl Relay {
         let producer = &mut self.producers[key];
         let stream = &mut producer.streams[usize::from(encoding)];
         match &accepted {
-            Accepted::Relay(_) if is_repair => stream.reception.on_repair(),
+            // Lost on the way, and that is what reports are about.
+            Accepted::Relay(_) if is_repair => {}
             Accepted::Relay(meta) => stream.reception.on_packet(
                 now,
                 stream.restarts,
@@ -175,7 +176,7 @@ impl Relay {
                 meta.timestamp,
                 codec.clock_rate,
             ),
-            Accepted::Duplicate => stream.reception.on_duplicate(),
+            Accepted::Duplicate => stream.reception.on_duplicate(header.seq),
             Accepted::BadSequence => {}
         }
         if paused {
@@ -328,7 +329,7 @@ impl Relay {
                 pid,
                 blp,
                 first,
-            } => self.on_nack(transport, media_ssrc, (pid, blp), first),
+            } => self.on_nack(now, transport, media_ssrc, (pid, blp), first),
             _ => self.on_report(now, transport, feedback),
         }
     }

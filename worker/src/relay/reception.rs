@@ -14,7 +14,12 @@ const CLOCK_RATE_MAX: u32 = 10_000_000;
 /// The longest time between two packets that is measured in ticks of the clock.
 const GAP_MAX: Duration = Duration::from_secs(3_600);
 
+/// How far before its first packet a stream may have begun.
+pub const REORDERED_START_MAX: u32 = 64;
+
 /// Of one SSRC, from its first packet or its last restart on.
+///
+/// It tells of the way, so a packet that was lost and then sent again is none of its packets: it stays lost.
 #[derive(Clone, Debug, Default)]
 pub struct Reception {
     /// The stream's count of restarts when this began; `None` before the first packet.
@@ -55,6 +60,9 @@ impl Reception {
             };
             return;
         }
+        if !self.counts(seq) {
+            return;
+        }
         self.payload_type = payload_type;
         self.received = self.received.wrapping_add(1);
         let ahead = seq.wrapping_sub(self.newest as u16);
@@ -77,14 +85,24 @@ impl Reception {
 
     /// Takes in a packet that had come before. RFC 3550 §6.4.1: it counts as received.
     #[inline]
-    pub fn on_duplicate(&mut self) {
-        self.received = self.received.wrapping_add(1);
+    pub fn on_duplicate(&mut self, seq: u16) {
+        if self.counts(seq) {
+            self.received = self.received.wrapping_add(1);
+        }
     }
 
-    /// Takes in a packet that was lost and then sent again. It counts as received, but when it came says nothing of how
-    /// evenly packets come.
-    pub fn on_repair(&mut self) {
-        self.received = self.received.wrapping_add(1);
+    /// Whether a packet is of those that are counted. A start in another order than the sending reaches a few packets back;
+    /// a straggler from further back is none of them, and would be a gain for ever.
+    #[inline]
+    fn counts(&mut self, seq: u16) -> bool {
+        let ahead = seq.wrapping_sub(self.newest as u16).cast_signed();
+        let ext = self.newest.wrapping_add_signed(i32::from(ahead));
+        match self.first.wrapping_sub(ext) {
+            1..=REORDERED_START_MAX => self.first = ext,
+            before if before <= 1 << 15 && before > 0 => return false,
+            _ => {}
+        }
+        true
     }
 
     /// The sender's report has come.
@@ -185,8 +203,8 @@ mod tests {
     #[test]
     fn rfc3550_6_4_1_duplicates_make_losses_negative_and_24_bits_are_not_exceeded() {
         let mut reception = received(0..10, |_| Some(0));
-        reception.on_duplicate();
-        reception.on_duplicate();
+        reception.on_duplicate(9);
+        reception.on_duplicate(0);
         let block = reception.block(Time::default(), 7, None).unwrap();
         assert_eq!((block.packets_lost, block.fraction_lost), (-2, 0));
         assert_eq!(block.to_bytes()[4..8], [0, 0xff, 0xff, 0xfe]);

@@ -38,6 +38,13 @@ const REPAIR_RATE_MIN: u64 = 16_000;
 /// The least that it may be sent again at once, in bytes.
 const REPAIR_BURST_MIN: u64 = 64_000;
 
+/// Packets that a receiver may name in its requests, per second. Each is looked for, also if there is nothing to send; a
+/// receiver that lost 2 Mbit/s wholly, and asks five times for each packet, names a thousand.
+const NAMES_RATE: u64 = 5_000;
+
+/// As many may be named at once.
+const NAMES_BURST: u64 = 2_000;
+
 /// What a consumer needs to be sent packets again.
 #[derive(Debug)]
 pub(super) struct Repair {
@@ -47,7 +54,11 @@ pub(super) struct Repair {
     starts: u64,
     /// By sequence number modulo their number; another packet with the same place is forgotten.
     recent: Box<[Recent]>,
-    budget: Budget,
+    /// Packets that may be named.
+    names: Bucket,
+    /// Bytes that may be sent again: as many as are sent for the first time, with bursts of half a second. A receiver that
+    /// lacks more needs another profile, not more packets; and who asks for everything twice gets no more than twice as much.
+    budget: Bucket,
     rtx: Option<Rtx>,
     /// Packets sent again.
     pub packets: u64,
@@ -77,6 +88,8 @@ struct Recent {
 #[derive(Debug)]
 struct Rtx {
     ssrc: u32,
+    /// A packet was sent.
+    is_begun: bool,
     /// Of the last one.
     seq: u16,
     /// By the consumer's payload type.
@@ -93,6 +106,7 @@ impl Repair {
             }
             Rtx {
                 ssrc: rtx.ssrc,
+                is_begun: false,
                 seq: first_rtx_seq,
                 payload_types,
             }
@@ -101,8 +115,12 @@ impl Repair {
             segments: [Segment::default(); SEGMENTS],
             starts: 0,
             recent: vec![Recent { seq: 0, at_ms: 1 << 31 }; RECENT].into_boxed_slice(),
-            budget: Budget {
-                bytes: REPAIR_BURST_MIN,
+            names: Bucket {
+                level: NAMES_BURST,
+                at: now,
+            },
+            budget: Bucket {
+                level: REPAIR_BURST_MIN,
                 at: now,
             },
             rtx: request.rtx.as_ref().map(rtx),
@@ -154,6 +172,11 @@ impl Repair {
         self.refused[reason as usize] += u64::from(packets);
     }
 
+    /// The SSRC that packets were sent again under, if any were.
+    pub(super) fn begun_rtx_ssrc(&self) -> Option<u32> {
+        self.rtx.as_ref().filter(|rtx| rtx.is_begun).map(|rtx| rtx.ssrc)
+    }
+
     /// What was not sent again, and why.
     pub(super) fn refusals(&self) -> Vec<(NotRepaired, u64)> {
         NotRepaired::ALL
@@ -168,29 +191,27 @@ fn millis(now: Time) -> u32 {
     (now.0 / 1_000_000) as u32
 }
 
-/// Bytes that may be sent again: as many as are sent for the first time, with bursts of half a second. A receiver that
-/// lacks more needs another profile, not more packets; and who asks for everything twice gets no more than twice as much.
+/// What may be taken at some rate per second.
 #[derive(Clone, Copy, Debug)]
-struct Budget {
-    bytes: u64,
-    /// When it was that many.
+struct Bucket {
+    level: u64,
+    /// When it was that high.
     at: Time,
 }
 
-impl Budget {
-    fn take(&mut self, now: Time, bytes: u64, bitrate_bps: u64) -> bool {
-        let rate = (bitrate_bps / 8).max(REPAIR_RATE_MIN);
-        let burst = (rate / 2).max(REPAIR_BURST_MIN);
+impl Bucket {
+    /// Takes `amount` if there is so much. It fills at `rate`, up to `burst`.
+    fn take(&mut self, now: Time, amount: u64, rate: u64, burst: u64) -> bool {
         // A long time fills it in any case, and must not overflow.
         let elapsed_us = now.since(self.at).as_micros().min(10_000_000) as u64;
         let earned = rate.saturating_mul(elapsed_us) / 1_000_000;
         if earned > 0 {
             self.at = now;
         }
-        self.bytes = self.bytes.saturating_add(earned).min(burst);
-        let is_enough = self.bytes >= bytes;
+        self.level = self.level.saturating_add(earned).min(burst);
+        let is_enough = self.level >= amount;
         if is_enough {
-            self.bytes -= bytes;
+            self.level -= amount;
         }
         is_enough
     }
@@ -223,16 +244,26 @@ impl Requests {
 impl Relay {
     /// A receiver misses packets (RFC 4585 §6.2.1). They are sent by [`Relay::answer_requests`]. `first`: the pair begins a
     /// packet, and packets are what is counted.
-    pub(super) fn on_nack(&mut self, transport: TransportKey, media_ssrc: u32, (pid, blp): (u16, u16), first: bool) {
+    pub(super) fn on_nack(
+        &mut self,
+        now: Time,
+        transport: TransportKey,
+        media_ssrc: u32,
+        (pid, blp): (u16, u16),
+        first: bool,
+    ) {
         let Some(key) = self.transports[transport].consumer_ssrcs.get(&media_ssrc).copied() else {
             return;
         };
         let consumer = &mut self.consumers[key];
         consumer.nack_count += u64::from(first);
-        if self.requests.pairs.len() == PAIRS_MAX {
-            if let Some(repair) = &mut consumer.repair {
-                repair.refuse(NotRepaired::OverBudget, 1 + blp.count_ones());
-            }
+        let Some(repair) = &mut consumer.repair else {
+            return;
+        };
+        let named = 1 + blp.count_ones();
+        if self.requests.pairs.len() == PAIRS_MAX || !repair.names.take(now, u64::from(named), NAMES_RATE, NAMES_BURST)
+        {
+            repair.refuse(NotRepaired::OverBudget, named);
             return;
         }
         self.requests.pairs.push(Request {
@@ -320,7 +351,9 @@ impl Relay {
             .payload_types
             .own(packet.payload_type)
             .ok_or(NotRepaired::NeverSent)?;
-        if !repair.budget.take(now, bytes.len() as u64, consumer.rate.bitrate(now)) {
+        let rate = (consumer.rate.bitrate(now) / 8).max(REPAIR_RATE_MIN);
+        let burst = (rate / 2).max(REPAIR_BURST_MIN);
+        if !repair.budget.take(now, bytes.len() as u64, rate, burst) {
             return Err(NotRepaired::OverBudget);
         }
 
@@ -340,6 +373,7 @@ impl Relay {
             let again = rtx.payload_types[usize::from(payload_type & 0x7f)]?;
             Some((rtx, again))
         });
+        let is_rtx = rtx.is_some();
         let out = match rtx {
             None => &buffer[OSN_LEN..],
             Some((rtx, again)) => {
@@ -352,6 +386,14 @@ impl Relay {
         let len = out.len();
         if !sink.resend(consumer.transport_index, out) {
             return Err(NotRepaired::SendFailed);
+        }
+        match &mut repair.rtx {
+            Some(rtx) if is_rtx => rtx.is_begun = true,
+            // Under the media's SSRC it is one more of its packets.
+            _ => {
+                consumer.transmission.packets += 1;
+                consumer.transmission.octets += u64::from(packet.payload_len);
+            }
         }
         *repair.recent(seq) = Recent {
             seq: seq as u32,

@@ -213,6 +213,7 @@ impl Relay {
             self.reports.left.push_back(consumer.transport);
         }
         transport.reports.left.push(consumer.ssrc);
+        transport.reports.left.extend(consumer.begun_rtx_ssrc());
     }
 
     /// A transport is closed: what it has still to say cannot wait.
@@ -330,6 +331,14 @@ impl Relay {
             if !reports.compound.push_sender_report(consumer.ssrc, cname, &info) {
                 packets += reports.flush(transport, sink);
                 reports.compound.push_sender_report(consumer.ssrc, cname, &info);
+            }
+            // What is sent again is the same endpoint's.
+            if let Some(rtx) = consumer.begun_rtx_ssrc()
+                && !reports.compound.push_source(rtx, cname)
+            {
+                packets += reports.flush(transport, sink);
+                reports.begin(*ssrc, &reporter_cname(*ssrc));
+                reports.compound.push_source(rtx, cname);
             }
             consumer.transmission.on_report_sent(now, info.ntp);
         }
@@ -498,14 +507,14 @@ fn has_rtcp_remote(transport: &Transport) -> bool {
 
 /// What a consumer's sender report says; `None` while it sends nothing.
 fn sender_info(now: Time, reports: &Reports, consumer: &mut Consumer, producer: &Producer) -> Option<SenderInfo> {
-    let is_sender = consumer.transmission.is_sender(consumer.forwarded);
+    let is_sender = consumer.transmission.is_sender();
     if !is_sender || consumer.paused || producer.paused {
         return None;
     }
     Some(SenderInfo {
         ntp: reports.wall_clock.ntp(now),
         rtp: media_time(now, &reports.clocks, consumer, producer)? as u32,
-        packets: consumer.forwarded as u32,
+        packets: consumer.transmission.packets as u32,
         octets: consumer.transmission.octets as u32,
     })
 }

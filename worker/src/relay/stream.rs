@@ -13,7 +13,7 @@ use super::keyframe::KeyFramePacer;
 use super::nack::MissingList;
 use super::packet::{PacketMeta, PictureIdMeta, Vp8Meta};
 use super::rate::Rate;
-use super::reception::Reception;
+use super::reception::{REORDERED_START_MAX, Reception};
 use super::ring::Ring;
 use super::rtt::RoundTrip;
 use super::slots::ConsumerKey;
@@ -24,9 +24,6 @@ pub(super) const INACTIVE_AFTER: Duration = Duration::from_secs(1);
 /// How long packets of an SSRC may still come after the sender has gone over to another one. A sender that goes back and
 /// forth faster than this is not followed.
 const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
-
-/// How far before its first packet a stream may have begun.
-const REORDERED_START_MAX: u64 = 64;
 
 /// A stream of a producer.
 #[derive(Debug)]
@@ -49,6 +46,8 @@ pub(super) struct Stream {
     pub available: bool,
     /// When the last packet came.
     pub last_packet: Option<Time>,
+    /// When a goodbye has last taken it off the offer.
+    pub last_goodbye: Option<Time>,
     /// Counts restarts and resumptions: consumers start anew when it changes.
     pub epoch: u32,
     /// Counts restarts alone: after one, the timestamps are another clock's.
@@ -132,6 +131,7 @@ impl Stream {
             ring: None,
             available: false,
             last_packet: None,
+            last_goodbye: None,
             epoch: 0,
             restarts: 0,
             attached: Vec::new(),
@@ -258,7 +258,7 @@ impl Stream {
     #[inline]
     fn count_unique(&mut self, seq: u64) {
         if seq < self.first_seq {
-            if self.first_seq - seq > REORDERED_START_MAX {
+            if self.first_seq - seq > u64::from(REORDERED_START_MAX) {
                 return;
             }
             self.first_seq = seq;
@@ -268,12 +268,13 @@ impl Stream {
 
     /// Whether a packet has not come that is given by its number on the wire, and would be taken in if it came now.
     pub(super) fn lacks(&self, seq: u16) -> bool {
-        self.seq.place(seq).is_some_and(|seq| self.seen.is_missing(seq))
+        self.seq.place(seq).is_some_and(|seq| self.is_missing(seq))
     }
 
-    /// Whether a packet of the present epoch, given by its extended number, has not come.
+    /// Whether a packet of the present epoch, given by its extended number, has not come. What was before the first one is
+    /// not missing.
     pub(super) fn is_missing(&self, seq: u64) -> bool {
-        self.seen.is_missing(seq)
+        seq >= self.first_seq && self.seen.is_missing(seq)
     }
 
     /// Keeps a sender report, to align streams of one sender at a switch.

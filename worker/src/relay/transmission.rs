@@ -55,7 +55,10 @@ impl SentReports {
 pub struct Transmission {
     /// The canonical name of the endpoint whose media it is.
     pub cname: Box<str>,
-    /// Payload bytes sent, without padding.
+    /// Packets sent under the media's SSRC, also those that were sent again. What the socket had taken and lost after all is
+    /// lost like what the network loses: these counters never go back.
+    pub packets: u64,
+    /// Their payload bytes, without padding.
     pub octets: u64,
     /// The producer's payload type of the packet sent last; 255: none was sent.
     pub payload_type: u8,
@@ -81,6 +84,7 @@ impl Transmission {
     pub fn new(cname: &str) -> Self {
         Self {
             cname: cname.into(),
+            packets: 0,
             octets: 0,
             payload_type: u8::MAX,
             packets_before: [0; 2],
@@ -91,10 +95,10 @@ impl Transmission {
 
     /// Whether it is a sender at the moment, who reports as one: it has sent something since the report before the last
     /// one (RFC 3550 §6.4). Begins the next interval.
-    pub fn is_sender(&mut self, packets: u64) -> bool {
+    pub fn is_sender(&mut self) -> bool {
         let [before, last] = self.packets_before;
-        self.packets_before = [last, packets];
-        packets != before
+        self.packets_before = [last, self.packets];
+        self.packets != before
     }
 
     /// A sender report has been sent.
@@ -163,7 +167,10 @@ mod tests {
     #[test]
     fn rfc3550_6_4_a_sender_has_sent_since_the_report_before_the_last() {
         let mut transmission = Transmission::new("x");
-        let senders = [0, 5, 5, 5, 6].map(|packets| transmission.is_sender(packets));
+        let senders = [0, 5, 5, 5, 6].map(|packets| {
+            transmission.packets = packets;
+            transmission.is_sender()
+        });
         assert_eq!(senders, [false, true, true, false, true]);
     }
 }

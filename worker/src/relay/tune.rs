@@ -110,16 +110,41 @@ impl Relay {
                 consumer.flow.current = None;
                 consumer.flow.sync_required = true;
                 if consumer.effective.take().is_some() {
-                    let notification = Notification::EffectiveProfileChanged {
-                        consumer: consumer.id,
-                        profile: None,
-                    };
-                    self.notifications.push_back(notification);
+                    self.on_profile_changed(key);
                 }
                 self.retune(key);
             }
             self.retarget(now, key);
         }
+    }
+
+    /// A consumer is sent another profile than before, or none: its owner is to be told.
+    pub(super) fn on_profile_changed(&mut self, key: ConsumerKey) {
+        let consumer = &mut self.consumers[key];
+        if !std::mem::replace(&mut consumer.is_to_be_told, true) {
+            self.changed.push_back(key);
+        }
+    }
+
+    /// The next change of an effective profile to tell. What has changed back since is no change.
+    pub(super) fn poll_profile_change(&mut self) -> Option<Notification> {
+        while let Some(key) = self.changed.pop_front() {
+            let Some(consumer) = self.consumers.get_mut(key) else {
+                continue;
+            };
+            consumer.is_to_be_told = false;
+            if consumer.told != consumer.effective {
+                consumer.told = consumer.effective;
+                let streams = &self.producers[consumer.producer].streams;
+                return Some(Notification::EffectiveProfileChanged {
+                    consumer: consumer.id,
+                    profile: consumer
+                        .effective
+                        .map(|encoding| streams[usize::from(encoding)].profile),
+                });
+            }
+        }
+        None
     }
 
     /// Looks for streams that are silent while others of their producer are not. Looked at anew each time, so that it

@@ -108,6 +108,13 @@ impl Compound {
         true
     }
 
+    /// Adds the name of a source that does not report itself. A report must have been added before. `false`: there is no
+    /// room, and nothing has changed.
+    pub fn push_source(&mut self, ssrc: u32, cname: &[u8]) -> bool {
+        debug_assert!(!self.is_empty(), "RFC 3550 §6.1: a report comes first");
+        self.push_name(ssrc, cname, 0)
+    }
+
     /// Adds a receiver report with at most [`ITEMS_MAX`] blocks (more are left out), and the receiver's name. `false`:
     /// there is no room, and nothing has changed.
     pub fn push_receiver_report(&mut self, ssrc: u32, cname: &[u8], blocks: &[ReportBlock]) -> bool {
