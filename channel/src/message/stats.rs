@@ -224,7 +224,7 @@ pub struct StreamStats {
     pub packets_repaired: u64,
     /// Retransmissions (RFC 4588) that repaired nothing: of packets that had come already, or that make no sense.
     pub rtx_useless: u64,
-    /// Of the packets expected between the last two reports, how many were lost, in 1/256.
+    /// Of the packets expected between the last two reports, how many were lost on the way, repaired or not, in 1/256.
     pub fraction_lost: u8,
     /// Interarrival jitter (RFC 3550 §6.4.1), in units of the RTP clock.
     pub jitter: u32,
