@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use weir_channel::message::{CodecName, Method, WorkerError};
 
 use super::stage::{Stage, Trio, audio, told, transport, video};
+use crate::protocol::{ErrorClass, PlainRemotes};
 use crate::server::fake::{obliging_server, server, settings, soon};
 use crate::server::{
     CloseCause, ConsumerOptions, Direction, EnableOptions, EventKind, PeerNotification, PeerOptions,
@@ -317,6 +318,25 @@ async fn a_peer_that_cannot_be_closed_stays() {
     assert!(trio.of_bob.enabled());
     soon(trio.bob.close(Value::Null)).await.unwrap();
     assert!(trio.bob.closed() && trio.receiving.closed());
+}
+
+#[tokio::test]
+async fn a_client_aims_where_the_application_lets_it() {
+    let trio = Trio::new().await;
+    let aim = async |id: i64, ip: &str| {
+        let request = json!({
+            "method": "createTransport", "id": id, "direction": "recv", "plainRtpParameters": {"ip": ip, "port": 5_004}
+        });
+        soon(trio.bob.receive_request(request)).await.map(drop)
+    };
+    // The application looks after its clients itself.
+    aim(1, "192.0.2.1").await.unwrap();
+    trio.bob.set_plain_remotes(PlainRemotes::Only([127, 0, 0, 1].into()));
+    assert_eq!(aim(2, "192.0.2.1").await.unwrap_err().class, ErrorClass::TypeError);
+    aim(2, "127.0.0.1").await.unwrap();
+    trio.bob.set_plain_remotes(PlainRemotes::None);
+    assert_eq!(aim(3, "127.0.0.1").await.unwrap_err().class, ErrorClass::TypeError);
+    assert_eq!(trio.bob.transports().len(), 3, "with the one it had");
 }
 
 #[tokio::test(start_paused = true)]
