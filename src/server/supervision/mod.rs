@@ -27,7 +27,7 @@ use tokio::sync::{oneshot, watch as watch_channel};
 use weir_channel::id::WorkerId;
 
 pub(crate) use self::link::Link;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use self::link::{End, Pulse, converse};
 pub(crate) use self::slot::{Placed, Slot};
 
