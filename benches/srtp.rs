@@ -1,5 +1,5 @@
 //! What encryption costs per packet of 1,200 bytes: sealed in place, sealed on its way into another buffer, opened, and
-//! fanned out to 500 receivers with a key each.
+//! fanned out to 500 receivers with a key each; and sent by a worker's egress, all but the kernel.
 //!
 //! `cargo bench --bench srtp`, with `-- --instructions` to count instructions as well; see `common`.
 #![allow(
@@ -11,9 +11,18 @@
 mod common;
 
 use std::hint::black_box;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::process::ExitCode;
 
 use common::Case;
+use nix::errno::Errno;
+use socket2::{Domain, Socket, Type};
+use weir_channel::message::{IceProtocol, IceTuple};
+use weir_worker::net::egress::Egress;
+use weir_worker::net::send::{Message, SendBackend};
+use weir_worker::net::sockets::IceSockets;
+use weir_worker::relay::sink::{ConsumerIx, Sink, TransportIx};
 use weir_worker::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile, Repeats, StreamKey};
 
 /// Bytes of a plain packet, header and all.
@@ -142,6 +151,73 @@ fn fan_out(name: &'static str, profile: Profile, train: usize, way: Way) -> Case
     })
 }
 
+/// A kernel that takes everything at once.
+struct Nowhere;
+
+impl SendBackend for Nowhere {
+    fn send_packet(&mut self, _: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
+        black_box(packet);
+        Ok(())
+    }
+
+    fn send_train(&mut self, _: BorrowedFd<'_>, train: &[u8], _: usize) -> Result<(), Errno> {
+        black_box(train);
+        Ok(())
+    }
+
+    fn send_batch(&mut self, _: BorrowedFd<'_>, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno> {
+        black_box(bytes);
+        Ok(messages.len())
+    }
+}
+
+/// The sockets of a WebRTC transport, as the supervisor makes them.
+fn sockets() -> (IceSockets, SocketAddr) {
+    let bound = |address: SocketAddr| {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket
+    };
+    let door = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let local = door.local_addr().unwrap().as_socket().unwrap();
+    let path = bound(local);
+    let sockets = IceSockets::adopt(vec![door.into(), path.into()], &[IceProtocol::Udp]).unwrap();
+    (sockets, local)
+}
+
+/// As the worker sends: the stream is found, the train sealed on its way into the message, the message handed over.
+fn egress(name: &'static str, profile: Profile, receivers: u32, train: usize) -> Case {
+    Case::new(name, receivers as usize * train, move || {
+        let mut egress = Egress::with_backend(Nowhere);
+        for transport in 0..receivers {
+            let (sockets, local) = sockets();
+            let tuple = IceTuple {
+                protocol: IceProtocol::Udp,
+                local,
+                remote: SocketAddr::from(([127, 0, 0, 1], 9)),
+            };
+            let index = TransportIx(transport);
+            egress.sockets.attach_ice(index, sockets).unwrap();
+            egress.select(index, Some(tuple)).unwrap();
+            egress.start_sealing(index, Outbound::new(&key(profile, transport as usize)));
+            egress.sockets.open(index, true);
+        }
+        let owner = ConsumerIx { slot: 0, generation: 0 };
+        let mut bytes = packet().repeat(train);
+        let mut first = 0;
+        move || {
+            for (packet, index) in bytes.chunks_mut(PACKET).zip(first..) {
+                number(packet, index);
+            }
+            for transport in (0..receivers).map(TransportIx) {
+                assert_eq!(egress.send(transport, owner, &bytes, PACKET).accepted, train);
+            }
+            first += train as u64;
+        }
+    })
+}
+
 fn control(name: &'static str, profile: Profile) -> Case {
     Case::new(name, BURST, move || {
         let mut outbound = Outbound::new(&key(profile, 0));
@@ -175,6 +251,10 @@ fn main() -> ExitCode {
         fan_out("500-copy-then-cm-80", Cm80, 1, Way::CopyThenSeal),
         fan_out("500-on-the-way-cm-80", Cm80, 1, Way::SealOnTheWay),
         fan_out("500x8-on-the-way-cm-80", Cm80, TRAIN, Way::SealOnTheWay),
+        egress("egress-100-gcm128", Gcm128, 100, 1),
+        egress("egress-100x8-gcm128", Gcm128, 100, TRAIN),
+        egress("egress-100x8-gcm256", Gcm256, 100, TRAIN),
+        egress("egress-100x8-cm-80", Cm80, 100, TRAIN),
         control("rtcp-gcm128", Gcm128),
         control("rtcp-cm-sha1-80", Cm80),
     ];

@@ -9,6 +9,7 @@ mod create;
 mod dump;
 mod media;
 mod stats;
+mod webrtc;
 
 use std::time::Duration;
 
@@ -24,9 +25,13 @@ pub use self::stats::{
     ConsumerStats, DropReason, Histogram, NotRepaired, ProducerStats, StatsPage, StreamStats, TransportStats,
     UnroutedReason, WorkerStats,
 };
+pub use self::webrtc::{
+    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX, Fingerprint,
+    FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, WebRtcStats,
+};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -116,6 +121,20 @@ pub enum Method {
     CreatePlainTransport(CreatePlainTransport),
     /// Gives a plain transport its remote address, or another one.
     SetRemote { transport: TransportId, remote: Remote },
+    /// Shows this certificate in handshakes that begin from now on. Without it a worker makes its own when it starts.
+    UseDtlsCertificate(DtlsCertificate),
+    /// Makes a WebRTC transport. Descriptors: see [`CreateWebRtcTransport`].
+    CreateWebRtcTransport(CreateWebRtcTransport),
+    /// Gives a WebRTC transport new ICE credentials. Media goes on as before until the peer uses them.
+    RestartIce {
+        transport: TransportId,
+        ice: IceCredentials,
+    },
+    /// Says who a WebRTC transport's peer is; once. Answered by [`Reply::DtlsRole`].
+    SetDtlsParameters {
+        transport: TransportId,
+        parameters: DtlsParameters,
+    },
     /// Tells the transport's senders to send no more than this in all (REMB), in bits per second; `None`: as much as they
     /// like.
     SetMaxBitrate {
@@ -214,6 +233,13 @@ pub enum Reply {
         /// Its producer is paused at the moment.
         source_paused: bool,
     },
+    /// A WebRTC transport exists now.
+    WebRtcTransportCreated {
+        /// Of the certificate that this worker shows, one for each hash function.
+        fingerprints: Vec<Fingerprint>,
+    },
+    /// The role of our side is decided: client or server.
+    DtlsRole(DtlsRole),
     /// To [`Method::WorkerStats`].
     WorkerStats(WorkerStats),
     /// To the other methods that ask for counters.
@@ -258,6 +284,12 @@ pub enum WorkerError {
     },
     #[error("{0} is mirrored already; stop that first")]
     Mirrored(TransportId),
+    #[error("{0} is no WebRTC transport")]
+    NotWebRtc(TransportId),
+    #[error("{0} is no plain RTP transport")]
+    NotPlain(TransportId),
+    #[error("{0} has its DTLS parameters already")]
+    DtlsParametersSet(TransportId),
     #[error("{0}")]
     InvalidParameters(String),
     #[error("the deadline passed before the worker read the request")]
@@ -282,6 +314,20 @@ pub const AUDIO_LEVELS_MAX: usize = 500;
 pub enum Notification {
     /// A `comedia` transport has learned its remote and is locked on to it.
     RemoteLearned { transport: TransportId, remote: Remote },
+    /// How far a WebRTC transport's ICE got.
+    IceStateChanged { transport: TransportId, state: IceState },
+    /// A WebRTC transport's packets go elsewhere from now on; `None`: nowhere, until a connectivity check comes.
+    IceSelectedTupleChanged {
+        transport: TransportId,
+        tuple: Option<IceTuple>,
+    },
+    /// How far a WebRTC transport's DTLS got.
+    DtlsStateChanged {
+        transport: TransportId,
+        state: DtlsState,
+        /// The peer's, in PEM, when the state is [`DtlsState::Connected`].
+        remote_certificate_pem: Option<String>,
+    },
     /// What a consumer is sent has changed; `None`: nothing, until another profile's key frame comes.
     EffectiveProfileChanged {
         consumer: ConsumerId,

@@ -166,6 +166,10 @@ impl DesiredRoom {
             | Method::SetLogFilter(_)
             | Method::SetCoalescing(_)
             | Method::CreateRouter { .. }
+            | Method::UseDtlsCertificate(_)
+            | Method::CreateWebRtcTransport(_)
+            | Method::RestartIce { .. }
+            | Method::SetDtlsParameters { .. }
             | Method::RequestKeyFrame { .. }
             | Method::WorkerStats
             | Method::RoomStats { .. }

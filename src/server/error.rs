@@ -127,8 +127,12 @@ impl Error {
                 | WorkerError::DuplicateConsumer(_)
                 | WorkerError::SsrcInUse { .. }
                 | WorkerError::MidInUse { .. }
-                | WorkerError::Mirrored(_) => "conflict",
-                WorkerError::OtherRoom { .. } | WorkerError::InvalidParameters(_) => "invalidParameters",
+                | WorkerError::Mirrored(_)
+                | WorkerError::DtlsParametersSet(_) => "conflict",
+                WorkerError::OtherRoom { .. }
+                | WorkerError::NotWebRtc(_)
+                | WorkerError::NotPlain(_)
+                | WorkerError::InvalidParameters(_) => "invalidParameters",
                 WorkerError::DeadlinePassed => "timeout",
                 WorkerError::TooMany { .. } => "tooMany",
                 WorkerError::Descriptors { .. } | WorkerError::Os { .. } => "io",

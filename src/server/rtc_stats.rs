@@ -684,6 +684,7 @@ mod tests {
             remote_bitrate_bps: None,
             packets_mirrored: 8,
             mirror_failures: 9,
+            webrtc: None,
         };
         let tuple = Tuple {
             local_ip: [127, 0, 0, 1].into(),

@@ -3,14 +3,22 @@
 use crate::source::File;
 
 /// Modules of the worker, and which others each may name. `rtp <- relay <- process -> net`; `net` knows of the relay only
-/// the seam between them.
+/// the seam between them, and of WebRTC only what seals and frames packets on their way into the kernel's buffers.
 const WORKER_LAYERS: [(&str, &[&str]); 5] = [
     ("rtp", &["rtp", "time"]),
     ("webrtc", &["webrtc", "rtp", "time"]),
     ("relay", &["relay", "rtp", "time"]),
     (
         "net",
-        &["net", "time", "relay::sink", "relay::datagram", "relay::limits"],
+        &[
+            "net",
+            "time",
+            "relay::sink",
+            "relay::datagram",
+            "relay::limits",
+            "webrtc::srtp",
+            "webrtc::framing",
+        ],
     ),
     ("time", &["time"]),
 ];

@@ -9,6 +9,7 @@ pub mod coalesce;
 mod commands;
 pub mod event_loop;
 mod startup;
+mod webrtc;
 
 use std::ffi::OsStr;
 use std::io::{self, Write};

@@ -9,6 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use weir_channel::message::{DropReason, Remote, WorkerError};
 use weir_worker::net::egress::Egress;
 use weir_worker::net::gather::GATHER_BYTES;
+use weir_worker::net::poll::Source;
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
 use weir_worker::net::sockets::{Side, Sockets, TransportSockets, prepare};
 use weir_worker::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
@@ -562,7 +563,8 @@ fn kernel_drops_are_counted_from_the_beginning_of_the_transport() {
         let arrived = batch.receive(path, 64).unwrap().datagrams.len() as u64;
         peer.send_to(address, b"one more");
         let drop_count = batch.receive(path, 64).unwrap().drop_count.unwrap();
-        sockets.note_drop_count(transport, Port::Rtp, Side::Path, drop_count);
+        let (port, side) = (Port::Rtp, Side::Path);
+        sockets.note_drop_count(Source::Socket { transport, port, side }, drop_count);
         assert_eq!(sockets.stats(transport).unwrap().kernel_drops, 50 - arrived);
         sockets.detach(transport);
     }

@@ -15,7 +15,7 @@ use weir_worker::net::send::{KernelSend, Message, SendBackend};
 use weir_worker::net::sockets::{Side, prepare};
 use weir_worker::relay::sink::{Port, Sink, TransportIx};
 
-use loopback::{OWNER, address_of, attach, connect_to, udp};
+use loopback::{OWNER, address_of, attach, attach_sealed, connect_to, udp};
 
 thread_local! {
     /// Allocations of this thread; the test runner's own threads do not count.
@@ -109,6 +109,82 @@ fn relaying_packets_allocates_nothing() {
     let histogram = egress.residence().unwrap().histogram();
     assert_eq!(histogram.total(), relayed - 12 * u64::from(CONSUMERS));
     assert!(ALLOCATIONS.get() > before, "the counter counts");
+}
+
+#[test]
+fn sealing_packets_allocates_nothing() {
+    const CONSUMERS: u32 = 8;
+    const SEGMENT: usize = 1_000;
+    let mut egress = Egress::new();
+    let receivers: Vec<_> = (0..CONSUMERS)
+        .map(|transport| {
+            let receiver = udp("127.0.0.1:0");
+            prepare(receiver.as_fd()).unwrap();
+            attach_sealed(&mut egress, transport, address_of(&receiver));
+            receiver
+        })
+        .collect();
+    let mut sink = ReceiveBatch::new(64, DATAGRAM_BYTES_MAX);
+    let mut train = vec![0x80; 8 * SEGMENT - 100];
+    let mut report = vec![0x80, 201, 0, 1, 1, 2, 3, 4];
+    report.resize(8, 0);
+    let (mut next, mut arrived) = (0_u32, 0);
+    let mut round = |egress: &mut Egress, round: u32| {
+        for (packet, seq) in train.chunks_mut(SEGMENT).zip(next..) {
+            packet[2..4].copy_from_slice(&(seq as u16).to_be_bytes());
+        }
+        next += 8;
+        for transport in (0..CONSUMERS).map(TransportIx) {
+            // Three consumers, of which two may wait; one packet goes out again.
+            for ssrc in 0..3_u32 {
+                for packet in train.chunks_mut(SEGMENT) {
+                    packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
+                }
+                let sent = if ssrc == 0 && round.is_multiple_of(2) {
+                    egress.send(transport, OWNER, &train, SEGMENT)
+                } else {
+                    egress.gather(transport, OWNER, &train, SEGMENT)
+                };
+                assert_eq!(sent.accepted, 8);
+            }
+            assert!(egress.resend(transport, &train[..SEGMENT]));
+            egress.send_rtcp(transport, &report);
+        }
+        egress.flush_gathered();
+        for receiver in &receivers {
+            let received = sink.receive(receiver.as_fd(), 64).unwrap();
+            arrived += received
+                .datagrams
+                .iter()
+                .map(|datagram| datagram.packets())
+                .sum::<u64>();
+        }
+    };
+    round(&mut egress, 0);
+    let before = ALLOCATIONS.get();
+    for number in 0..500 {
+        round(&mut egress, number);
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    let expected = 501 * u64::from(CONSUMERS) * (3 * 8 + 2);
+    for receiver in &receivers {
+        while arrived < expected
+            && let Ok(received) = sink.receive(receiver.as_fd(), 64)
+        {
+            if received.datagrams.is_empty() {
+                break;
+            }
+            arrived += received
+                .datagrams
+                .iter()
+                .map(|datagram| datagram.packets())
+                .sum::<u64>();
+        }
+    }
+    assert_eq!(arrived, expected);
+    for transport in (0..CONSUMERS).map(TransportIx) {
+        assert_eq!(egress.seal_failures(transport), 0);
+    }
 }
 
 /// Finds the socket full two times of three.

@@ -6,6 +6,7 @@ use crate::id::{ConsumerId, ProducerId, TransportId};
 
 use super::create::Remote;
 use super::media::{CodecName, Profile};
+use super::webrtc::WebRtcStats;
 
 /// Counters of one worker since it started.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -151,6 +152,8 @@ pub struct TransportStats {
     pub packets_mirrored: u64,
     /// Copies that could not be sent.
     pub mirror_failures: u64,
+    /// Of a WebRTC transport.
+    pub webrtc: Option<WebRtcStats>,
 }
 
 /// Why a received packet reached no producer.
@@ -170,17 +173,32 @@ pub enum UnroutedReason {
     UnknownPayloadType,
     /// Longer than the worker relays.
     TooLong,
+    /// Before the peer has proven who it is, or after the end.
+    NotConnected,
+    /// SRTP that was not made with the peer's keys.
+    NotAuthentic,
+    /// SRTP that has been received before, or is too old to tell.
+    Replayed,
+    /// A connectivity check that was refused or that says nothing.
+    BadCheck,
+    /// STUN or DTLS beyond what may be spent on somebody unknown.
+    Flood,
 }
 
 impl UnroutedReason {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::ForeignSource,
         Self::NoRemote,
         Self::Malformed,
         Self::UnknownStream,
         Self::UnknownPayloadType,
         Self::TooLong,
+        Self::NotConnected,
+        Self::NotAuthentic,
+        Self::Replayed,
+        Self::BadCheck,
+        Self::Flood,
     ];
 }
 

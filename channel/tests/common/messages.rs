@@ -8,10 +8,11 @@ use proptest::prelude::*;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
     Coalescing, Codec, CodecName, ConsumerDump, ConsumerRtx, ConsumerStats, CreateConsumer, CreatePlainTransport,
-    CreateProducer, Deadline, DropReason, DumpPage, Encoding, ExtensionUri, HeaderExtension, Hello, Histogram,
-    LogFilter, LogLevel, LogLine, MediaKind, Message, Method, Mirror, NotRepaired, Notification, Page, ProducerDump,
-    ProducerStats, Profile, Remote, Reply, Request, Response, StatsPage, StreamStats, TransportDump, TransportStats,
-    UnroutedReason, WorkerError, WorkerStats,
+    CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState,
+    DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello, Histogram,
+    IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message, Method, Mirror,
+    NotRepaired, Notification, Page, ProducerDump, ProducerStats, Profile, Remote, Reply, Request, Response, StatsPage,
+    StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcStats, WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -34,6 +35,36 @@ fn v4() -> SocketAddr {
 
 fn v6() -> SocketAddr {
     SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 5005))
+}
+
+fn ice() -> IceCredentials {
+    IceCredentials {
+        username_fragment: String::from("0123456789abcdef"),
+        password: String::from("0123456789abcdef0123456789abcdef"),
+    }
+}
+
+fn tuple() -> IceTuple {
+    IceTuple {
+        protocol: IceProtocol::Tcp,
+        local: v4(),
+        remote: v6(),
+    }
+}
+
+fn fingerprints() -> Vec<Fingerprint> {
+    [
+        FingerprintAlgorithm::Sha1,
+        FingerprintAlgorithm::Sha224,
+        FingerprintAlgorithm::Sha256,
+        FingerprintAlgorithm::Sha384,
+        FingerprintAlgorithm::Sha512,
+    ]
+    .map(|algorithm| Fingerprint {
+        algorithm,
+        value: String::from("01:AB"),
+    })
+    .to_vec()
 }
 
 /// The Hello with fixed values.
@@ -77,6 +108,27 @@ pub(crate) fn methods() -> Vec<Method> {
         Method::SetRemote {
             transport: TRANSPORT,
             remote: Remote { rtp: v6(), rtcp: None },
+        },
+        Method::UseDtlsCertificate(DtlsCertificate {
+            certificate_pem: String::from("-----BEGIN CERTIFICATE-----"),
+            private_key_pem: String::from("-----BEGIN PRIVATE KEY-----"),
+        }),
+        Method::CreateWebRtcTransport(CreateWebRtcTransport {
+            room: ROOM,
+            transport: TRANSPORT,
+            listeners: vec![IceProtocol::Udp, IceProtocol::Tcp],
+            ice: ice(),
+        }),
+        Method::RestartIce {
+            transport: TRANSPORT,
+            ice: ice(),
+        },
+        Method::SetDtlsParameters {
+            transport: TRANSPORT,
+            parameters: DtlsParameters {
+                role: DtlsRole::Client,
+                fingerprints: fingerprints(),
+            },
         },
         Method::SetMaxBitrate {
             transport: TRANSPORT,
@@ -188,6 +240,10 @@ pub(crate) fn replies() -> Vec<Reply> {
     vec![
         Reply::Done,
         Reply::ConsumerCreated { source_paused: true },
+        Reply::WebRtcTransportCreated {
+            fingerprints: fingerprints(),
+        },
+        Reply::DtlsRole(DtlsRole::Server),
         Reply::WorkerStats(WorkerStats {
             rooms: 1,
             transports: 2,
@@ -228,6 +284,16 @@ pub(crate) fn replies() -> Vec<Reply> {
                 remote_bitrate_bps: Some(10),
                 packets_mirrored: 11,
                 mirror_failures: 12,
+                webrtc: Some(WebRtcStats {
+                    ice_state: IceState::Completed,
+                    selected_tuple: Some(tuple()),
+                    dtls_state: DtlsState::Connected,
+                    srtp_profile: Some(String::from("AEAD_AES_128_GCM")),
+                    checks: 13,
+                    checks_refused: 14,
+                    dtls_datagrams: 15,
+                    seal_failures: 16,
+                }),
             }],
             producers: vec![ProducerStats {
                 producer: PRODUCER,
@@ -348,6 +414,9 @@ pub(crate) fn worker_errors() -> Vec<WorkerError> {
             transport: TRANSPORT,
         },
         WorkerError::Mirrored(TRANSPORT),
+        WorkerError::NotWebRtc(TRANSPORT),
+        WorkerError::NotPlain(TRANSPORT),
+        WorkerError::DtlsParametersSet(TRANSPORT),
         WorkerError::InvalidParameters(String::from("no codec")),
         WorkerError::DeadlinePassed,
         WorkerError::Descriptors {
@@ -374,6 +443,19 @@ pub(crate) fn notifications() -> Vec<Notification> {
                 rtp: v6(),
                 rtcp: Some(v4()),
             },
+        },
+        Notification::IceStateChanged {
+            transport: TRANSPORT,
+            state: IceState::Disconnected,
+        },
+        Notification::IceSelectedTupleChanged {
+            transport: TRANSPORT,
+            tuple: Some(tuple()),
+        },
+        Notification::DtlsStateChanged {
+            transport: TRANSPORT,
+            state: DtlsState::Connected,
+            remote_certificate_pem: Some(String::from("-----BEGIN CERTIFICATE-----")),
         },
         Notification::EffectiveProfileChanged {
             consumer: CONSUMER,
@@ -479,6 +561,34 @@ fn any_extensions() -> impl Strategy<Value = Vec<HeaderExtension>> {
     )
 }
 
+fn any_ice() -> impl Strategy<Value = IceCredentials> {
+    (text(), text()).prop_map(|(username_fragment, password)| IceCredentials {
+        username_fragment,
+        password,
+    })
+}
+
+fn any_ice_protocol() -> impl Strategy<Value = IceProtocol> {
+    proptest::sample::select(vec![IceProtocol::Udp, IceProtocol::Tcp])
+}
+
+fn any_role() -> impl Strategy<Value = DtlsRole> {
+    proptest::sample::select(vec![DtlsRole::Auto, DtlsRole::Client, DtlsRole::Server])
+}
+
+fn any_fingerprint() -> impl Strategy<Value = Fingerprint> {
+    (proptest::sample::select(fingerprints()), text())
+        .prop_map(|(fingerprint, value)| Fingerprint { value, ..fingerprint })
+}
+
+fn any_tuple() -> impl Strategy<Value = IceTuple> {
+    (any_ice_protocol(), any_remote(), any_remote()).prop_map(|(protocol, local, remote)| IceTuple {
+        protocol,
+        local: local.rtp,
+        remote: remote.rtp,
+    })
+}
+
 fn any_method() -> impl Strategy<Value = Method> {
     let codec = (
         any::<u8>(),
@@ -522,6 +632,22 @@ fn any_method() -> impl Strategy<Value = Method> {
         ),
         1 => (number(), any_remote())
             .prop_map(|(id, remote)| Method::SetRemote { transport: TransportId(id), remote }),
+        1 => (number(), number(), vec(any_ice_protocol(), 0..5), any_ice()).prop_map(|(room, transport, listeners, ice)| {
+            Method::CreateWebRtcTransport(CreateWebRtcTransport {
+                room: RoomId(room), transport: TransportId(transport), listeners, ice,
+            })
+        }),
+        1 => (number(), any_ice())
+            .prop_map(|(id, ice)| Method::RestartIce { transport: TransportId(id), ice }),
+        1 => (number(), any_role(), vec(any_fingerprint(), 0..6)).prop_map(|(id, role, fingerprints)| {
+            Method::SetDtlsParameters {
+                transport: TransportId(id),
+                parameters: DtlsParameters { role, fingerprints },
+            }
+        }),
+        1 => (text(), text()).prop_map(|(certificate_pem, private_key_pem)| {
+            Method::UseDtlsCertificate(DtlsCertificate { certificate_pem, private_key_pem })
+        }),
         1 => (number(), option::of(number())).prop_map(|(id, bitrate_bps)| Method::SetMaxBitrate {
             transport: TransportId(id),
             bitrate_bps,
@@ -611,6 +737,8 @@ fn any_reply() -> impl Strategy<Value = Reply> {
     prop_oneof![
         Just(Reply::Done),
         flag().prop_map(|source_paused| Reply::ConsumerCreated { source_paused }),
+        vec(any_fingerprint(), 0..6).prop_map(|fingerprints| Reply::WebRtcTransportCreated { fingerprints }),
+        any_role().prop_map(Reply::DtlsRole),
         worker_stats,
         any_stats_page().prop_map(Reply::Stats),
         any_dump_page().prop_map(Reply::Dump),
@@ -637,6 +765,7 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
                 remote_bitrate_bps: None,
                 packets_mirrored: 0,
                 mirror_failures: 0,
+                webrtc: None,
             }
         });
     let stream =
@@ -815,11 +944,46 @@ fn any_worker_error() -> impl Strategy<Value = WorkerError> {
     ]
 }
 
+fn any_ice_state() -> impl Strategy<Value = IceState> {
+    proptest::sample::select(vec![
+        IceState::New,
+        IceState::Connected,
+        IceState::Completed,
+        IceState::Disconnected,
+        IceState::Closed,
+    ])
+}
+
+fn any_dtls_state() -> impl Strategy<Value = DtlsState> {
+    proptest::sample::select(vec![
+        DtlsState::New,
+        DtlsState::Connecting,
+        DtlsState::Connected,
+        DtlsState::Failed,
+        DtlsState::Closed,
+    ])
+}
+
 fn any_notification() -> impl Strategy<Value = Notification> {
     prop_oneof![
         (number(), any_remote()).prop_map(|(id, remote)| Notification::RemoteLearned {
             transport: TransportId(id),
             remote,
+        }),
+        (number(), any_ice_state()).prop_map(|(id, state)| Notification::IceStateChanged {
+            transport: TransportId(id),
+            state,
+        }),
+        (number(), option::of(any_tuple())).prop_map(|(id, tuple)| Notification::IceSelectedTupleChanged {
+            transport: TransportId(id),
+            tuple,
+        }),
+        (number(), any_dtls_state(), option::of(text())).prop_map(|(id, state, remote_certificate_pem)| {
+            Notification::DtlsStateChanged {
+                transport: TransportId(id),
+                state,
+                remote_certificate_pem,
+            }
         }),
         (number(), option::of(any_profile())).prop_map(|(id, profile)| Notification::EffectiveProfileChanged {
             consumer: ConsumerId(id),

@@ -304,6 +304,9 @@ fn notice(worker: WorkerId, notification: Notification, state: &Mutex<State>) {
             lock(state).change_effective_profile(worker, consumer, profile);
         }
         Notification::AudioLevels { room, levels } => lock(state).tell_audio_levels(worker, room, &levels),
+        Notification::IceStateChanged { .. }
+        | Notification::IceSelectedTupleChanged { .. }
+        | Notification::DtlsStateChanged { .. } => {}
         Notification::Log(line) => worker_log::repeat(worker, &line),
         Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
     }

@@ -1,6 +1,6 @@
 //! The worker's only clocks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -28,6 +28,15 @@ pub fn wall_clock() -> WallClock {
     rest.into_iter()
         .fold(first, |best, other| if other.0 < best.0 { other } else { best })
         .1
+}
+
+/// An instant of the standard library's, with the moment on our clock that it stands for.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a library counts in instants, which cannot be made from numbers"
+)]
+pub fn instant() -> (Instant, Time) {
+    (Instant::now(), monotonic())
 }
 
 /// User and system CPU time of this process, in nanoseconds.

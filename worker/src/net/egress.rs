@@ -5,11 +5,14 @@
 //! what finds no room there is lost as `BacklogFull`. For the other errors see `transmit.rs`.
 
 mod aside;
+mod seal;
+mod waiting;
 
 use std::os::fd::AsFd;
 
 use weir_channel::message::DropReason;
 
+use self::seal::Seals;
 use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
 use super::gather::Gather;
@@ -19,14 +22,10 @@ use super::residence::{Arrivals, Residence};
 use super::send::{
     BATCH_MESSAGES_MAX, KernelSend, Message, SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, is_pending_error,
 };
-use super::sockets::{Path, Sockets};
+use super::sockets::Sockets;
 pub use super::transmit::EgressStats;
 use super::transmit::Line;
 use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
-
-/// Times in a row that a writable socket may take nothing of its backlog before the first packet is given up: the kernel
-/// is short of memory (ENOBUFS) rather than the socket full, or the packet can never fit.
-const STALLS_MAX: u8 = 8;
 
 /// Turns in a row with one train each after which a transport's trains are sent at once until a second one comes in the
 /// same turn. The copy costs about 100 ns a packet (a tenth of what sending a packet of a train of 8 does) and gains
@@ -55,6 +54,8 @@ pub struct Egress<B = KernelSend> {
     /// Counts turns, and wraps.
     turn: u32,
     backlog: Backlog,
+    /// Who seals, and where packets of one message are sealed to.
+    seals: Seals,
     /// Where packets of a backlog are laid end to end to be sent, at least one of any length.
     staging: Box<[u8]>,
     messages: Vec<Message>,
@@ -90,6 +91,7 @@ impl<B: SendBackend> Egress<B> {
             gather: Gather::new(),
             turn: 1,
             backlog: Backlog::new(POOL_BYTES),
+            seals: Seals::new(),
             staging: vec![0; 2 * DATAGRAM_BYTES_MAX].into_boxed_slice(),
             messages: Vec::with_capacity(BATCH_MESSAGES_MAX),
             failed: Vec::with_capacity(BATCH_MESSAGES_MAX * TRAIN_SEGMENTS_MAX),
@@ -114,56 +116,6 @@ impl<B: SendBackend> Egress<B> {
         self.gather.clear();
     }
 
-    /// Sends more of what waits for a socket that has become writable. `false` when nothing waits any more, and so there is
-    /// no need to watch for that either.
-    pub fn handle_writable(&mut self, transport: TransportIx) -> bool {
-        while let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) {
-            if path.backlog.is_empty() {
-                return false;
-            }
-            // A stall may be about the length of a train; then a single packet has better prospects.
-            let merge = path.uses_gso && path.stalls == 0;
-            let staged = stage(&self.backlog, path, merge, &mut self.staging, &mut self.messages);
-            let settled = Line {
-                backend: &mut self.backend,
-                path,
-                stats: &mut self.stats,
-                failed: &mut self.failed,
-            }
-            .transmit(&self.staging, &self.messages);
-            let handed_over_ns = self.residence.as_ref().map_or(0, |_| clock::realtime_ns());
-            let mut failed = self.failed.iter().copied().peekable();
-            for packet in 0..settled {
-                let Some(waiting) = self.backlog.pop(&mut path.backlog) else {
-                    break;
-                };
-                if failed.next_if_eq(&packet).is_some() {
-                    note_lost(&mut self.lost, waiting.owner, DropReason::SendFailed, 1);
-                } else if let Some(residence) = &mut self.residence {
-                    residence.record(waiting.arrival_ns, handed_over_ns, 1);
-                }
-            }
-            if settled == staged {
-                path.stalls = 0;
-                continue;
-            }
-            if settled > 0 {
-                path.stalls = 0;
-            } else {
-                path.stalls += 1;
-                if path.stalls >= STALLS_MAX {
-                    path.stalls = 0;
-                    if let Some(waiting) = self.backlog.pop(&mut path.backlog) {
-                        self.stats.send_failures += 1;
-                        note_lost(&mut self.lost, waiting.owner, DropReason::SendFailed, 1);
-                    }
-                }
-            }
-            return !path.backlog.is_empty();
-        }
-        false
-    }
-
     /// A transport whose socket has filled up: watch it for room to write, then call [`Egress::handle_writable`].
     pub fn poll_blocked(&mut self) -> Option<TransportIx> {
         self.blocked.pop()
@@ -182,6 +134,7 @@ impl<B: SendBackend> Egress<B> {
         }
         self.blocked.retain(|&blocked| blocked != transport);
         self.mirrors.detach(transport, &mut self.backend);
+        self.seals.detach(transport);
         self.sockets.detach(transport);
     }
 
@@ -278,7 +231,14 @@ impl<B: SendBackend> Egress<B> {
 
     /// Sends a train that is not one packet or one message, or that the kernel has just not taken.
     #[cold]
-    fn send_cold(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
+    fn send_cold(
+        &mut self,
+        transport: TransportIx,
+        owner: ConsumerIx,
+        train: &[u8],
+        segment: usize,
+        arrival_ns: u64,
+    ) -> Sent {
         let Some(path) = self
             .sockets
             .paths
@@ -317,7 +277,7 @@ impl<B: SendBackend> Egress<B> {
         }
         if let Some(residence) = &mut self.residence {
             let sent = settled - failures;
-            residence.record(self.arrivals.of(train), clock::realtime_ns(), sent);
+            residence.record(arrival_ns, clock::realtime_ns(), sent);
         }
         if failures == packets {
             return Sent {
@@ -329,7 +289,6 @@ impl<B: SendBackend> Egress<B> {
             note_lost(&mut self.lost, owner, DropReason::SendFailed, failures as u32);
         }
         let was_empty = path.backlog.is_empty();
-        let arrival_ns = self.residence.as_ref().map_or(0, |_| self.arrivals.of(train));
         let mut accepted = settled;
         for packet in whole.singles().skip(settled) {
             let packet = &train[packet.start..packet.start + packet.len];
@@ -358,7 +317,12 @@ const NO_REMOTE: Sent = Sent {
 
 impl<B: SendBackend> Sink for Egress<B> {
     fn send(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
-        let sent = self.send_at_once(transport, owner, train, segment);
+        let arrival_ns = self.arrival_of(train);
+        let sent = if self.is_sealed(transport) {
+            self.seal_and_send(transport, owner, train, segment, arrival_ns)
+        } else {
+            self.send_at_once(transport, owner, train, segment, arrival_ns)
+        };
         if self.mirrors.are_open() {
             self.mirror_sent(transport, train, segment, sent.accepted);
         }
@@ -366,7 +330,16 @@ impl<B: SendBackend> Sink for Egress<B> {
     }
 
     fn gather(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
-        let sent = self.keep(transport, owner, train, segment);
+        let arrival_ns = self.arrival_of(train);
+        let sent = match self.admit(transport) {
+            None => NO_REMOTE,
+            Some(way) => match (way, self.is_sealed(transport)) {
+                (Way::Keep, true) => self.seal_and_keep(transport, owner, train, segment, arrival_ns),
+                (Way::Keep, false) => self.keep(transport, owner, train, segment, arrival_ns),
+                (Way::AtOnce, true) => self.seal_and_send(transport, owner, train, segment, arrival_ns),
+                (Way::AtOnce, false) => self.send_at_once(transport, owner, train, segment, arrival_ns),
+            },
+        };
         if self.mirrors.are_open() {
             self.mirror_sent(transport, train, segment, sent.accepted);
         }
@@ -374,7 +347,11 @@ impl<B: SendBackend> Sink for Egress<B> {
     }
 
     fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
-        let is_sent = self.send_again(transport, packet);
+        let is_sent = if self.is_sealed(transport) {
+            self.seal_and_send_again(transport, packet)
+        } else {
+            self.send_again(transport, packet)
+        };
         if is_sent && self.mirrors.are_open() {
             self.mirror_sent(transport, packet, packet.len(), 1);
         }
@@ -382,13 +359,45 @@ impl<B: SendBackend> Sink for Egress<B> {
     }
 
     fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {
-        self.send_report(transport, packet);
+        if self.is_sealed(transport) {
+            self.seal_and_send_report(transport, packet);
+        } else {
+            self.send_report(transport, packet);
+        }
     }
+}
+
+/// What becomes of a train that may wait for the end of the turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Keep,
+    AtOnce,
 }
 
 impl<B: SendBackend> Egress<B> {
     #[inline]
-    fn send_at_once(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
+    fn is_sealed(&self, transport: TransportIx) -> bool {
+        self.sockets
+            .paths
+            .get(transport.0 as usize)
+            .is_some_and(|path| path.is_sealed)
+    }
+
+    /// When a train had arrived, if that is measured; else 0.
+    #[inline]
+    fn arrival_of(&self, train: &[u8]) -> u64 {
+        self.residence.as_ref().map_or(0, |_| self.arrivals.of(train))
+    }
+
+    #[inline]
+    fn send_at_once(
+        &mut self,
+        transport: TransportIx,
+        owner: ConsumerIx,
+        train: &[u8],
+        segment: usize,
+        arrival_ns: u64,
+    ) -> Sent {
         let segment = segment.min(train.len()).max(1);
         let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) else {
             return NO_REMOTE;
@@ -397,10 +406,10 @@ impl<B: SendBackend> Egress<B> {
             return NO_REMOTE;
         };
         if !path.gathered.is_empty() {
-            return self.keep(transport, owner, train, segment);
+            return self.keep(transport, owner, train, segment, arrival_ns);
         }
         if !path.backlog.is_empty() {
-            return self.send_cold(transport, owner, train, segment);
+            return self.send_cold(transport, owner, train, segment, arrival_ns);
         }
         let socket = socket.as_fd();
         let packets = train.len().div_ceil(segment).max(1);
@@ -409,14 +418,14 @@ impl<B: SendBackend> Egress<B> {
         } else if path.uses_gso && packets <= TRAIN_SEGMENTS_MAX && train.len() <= TRAIN_BYTES_MAX {
             self.backend.send_train(socket, train, segment)
         } else {
-            return self.send_cold(transport, owner, train, segment);
+            return self.send_cold(transport, owner, train, segment, arrival_ns);
         };
         self.stats.send_calls += 1;
         if let Err(errno) = result {
             if is_pending_error(errno) {
                 self.stats.pending_errors += 1;
             }
-            return self.send_cold(transport, owner, train, segment);
+            return self.send_cold(transport, owner, train, segment, arrival_ns);
         }
         if packets > 1 {
             path.refusals = 0;
@@ -426,36 +435,44 @@ impl<B: SendBackend> Egress<B> {
         self.stats.packets_sent += packets as u64;
         self.stats.bytes_sent += train.len() as u64;
         if let Some(residence) = &mut self.residence {
-            residence.record(self.arrivals.of(train), clock::realtime_ns(), packets);
+            residence.record(arrival_ns, clock::realtime_ns(), packets);
         }
         Sent::all(packets)
     }
 
-    /// Keeps a train until the end of the turn.
-    fn keep(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
-        let segment = segment.min(train.len()).max(1);
-        let Some(path) = self
+    /// How a train that may wait is best sent; `None`: there is no remote.
+    fn admit(&mut self, transport: TransportIx) -> Option<Way> {
+        let path = self
             .sockets
             .paths
             .get_mut(transport.0 as usize)
-            .filter(|path| path.is_connected)
-        else {
-            return NO_REMOTE;
-        };
+            .filter(|path| path.is_connected)?;
         let is_first = path.gather_turn != self.turn;
         path.gather_turn = self.turn;
         if path.gathered.is_empty() {
-            if !path.backlog.is_empty() {
-                return self.send_cold(transport, owner, train, segment);
+            if !path.backlog.is_empty() || path.is_stream {
+                return Some(Way::AtOnce);
             }
             if path.lonely_turns >= LONELY_TURNS_MAX {
                 if is_first {
-                    return self.send_at_once(transport, owner, train, segment);
+                    return Some(Way::AtOnce);
                 }
                 path.lonely_turns = 0;
             }
         }
-        let arrival_ns = self.residence.as_ref().map_or(0, |_| self.arrivals.of(train));
+        Some(Way::Keep)
+    }
+
+    /// Keeps a train until the end of the turn.
+    fn keep(
+        &mut self,
+        transport: TransportIx,
+        owner: ConsumerIx,
+        train: &[u8],
+        segment: usize,
+        arrival_ns: u64,
+    ) -> Sent {
+        let segment = segment.min(train.len()).max(1);
         let whole = Message {
             start: 0,
             len: train.len(),
@@ -525,34 +542,6 @@ pub(super) fn parts_of(train: Message) -> impl Iterator<Item = Message> {
             segment: train.segment.min(len).max(1),
         }
     })
-}
-
-/// Lays as much of a backlog as there is room for end to end, and says how many packets that is.
-fn stage(backlog: &Backlog, path: &Path, merge: bool, staging: &mut [u8], messages: &mut Vec<Message>) -> usize {
-    messages.clear();
-    let mut end = 0;
-    let mut staged = 0;
-    for packet in backlog.packets(&path.backlog) {
-        let len = packet.waiting().len as usize;
-        let next = Message {
-            start: end,
-            len,
-            segment: len.max(1),
-        };
-        if end + len > staging.len() {
-            break;
-        }
-        let count = messages.len();
-        match messages.last_mut() {
-            Some(last) if merge && last.can_append(&next) => last.len += len,
-            _ if count == BATCH_MESSAGES_MAX => break,
-            _ => messages.push(next),
-        }
-        packet.copy_to(&mut staging[end..]);
-        end += len;
-        staged += 1;
-    }
-    staged
 }
 
 fn note_lost(lost: &mut Vec<Lost>, owner: ConsumerIx, reason: DropReason, packets: u32) {

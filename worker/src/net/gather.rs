@@ -116,22 +116,45 @@ impl Gather {
         owner: ConsumerIx,
         arrival_ns: u64,
     ) -> bool {
-        debug_assert!(train.len() <= TRAIN_BYTES_MAX && train.len().div_ceil(segment) <= TRAIN_SEGMENTS_MAX);
-        let end = self.used + train.len();
-        if end > GATHER_BYTES || self.entries.len() == GATHER_ENTRIES {
+        let Some(room) = self.room(train.len()) else {
             return false;
+        };
+        room.copy_from_slice(train);
+        self.commit(list, transport, train.len(), segment, owner, arrival_ns);
+        true
+    }
+
+    /// Where a train of `len` bytes can be written, to be committed then; `None` if there is no room.
+    pub fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        let end = self.used + len;
+        if end > GATHER_BYTES || self.entries.len() == GATHER_ENTRIES {
+            return None;
         }
-        self.bytes[self.used..end].copy_from_slice(train);
+        Some(&mut self.bytes[self.used..end])
+    }
+
+    /// Appends the train in the first `len` bytes of the [`Gather::room`] that was given last, which must be one that a
+    /// single message can carry.
+    pub fn commit(
+        &mut self,
+        list: &mut List,
+        transport: TransportIx,
+        len: usize,
+        segment: usize,
+        owner: ConsumerIx,
+        arrival_ns: u64,
+    ) {
+        debug_assert!(len <= TRAIN_BYTES_MAX && len.div_ceil(segment) <= TRAIN_SEGMENTS_MAX);
         let index = self.entries.len() as u32;
         self.entries.push(Entry {
             owner,
             arrival_ns,
             start: self.used as u32,
-            len: train.len() as u32,
+            len: len as u32,
             segment: segment as u32,
             next: NONE,
         });
-        self.used = end;
+        self.used += len;
         if list.is_empty() {
             list.first = index;
             self.transports.push(transport);
@@ -139,7 +162,6 @@ impl Gather {
             self.entries[list.last as usize].next = index;
         }
         list.last = index;
-        true
     }
 
     /// The transports for which something waits, each once, in the order of their first train.

@@ -24,10 +24,26 @@ pub enum Source {
         /// Which of the two.
         side: Side,
     },
+    /// One of a WebRTC transport's sockets that the supervisor has made.
+    Listener {
+        /// Whose.
+        transport: TransportIx,
+        /// Of which listener.
+        listener: u8,
+        /// Which of the two.
+        side: Side,
+    },
+    /// A TCP connection of a WebRTC transport.
+    Connection {
+        /// Whose.
+        transport: TransportIx,
+        /// Which one.
+        number: u8,
+    },
 }
 
 impl Source {
-    /// As the 64 bits that epoll carries: the transport's index, and below it the kind.
+    /// As the 64 bits that epoll carries: the listener or connection, the transport's index, and below them the kind.
     fn to_bits(self) -> u64 {
         match self {
             Self::Channel => 0,
@@ -42,10 +58,32 @@ impl Source {
                 };
                 u64::from(transport.0) << 8 | 4 | port | side
             }
+            Self::Listener {
+                transport,
+                listener,
+                side,
+            } => {
+                let side = u64::from(side == Side::Path);
+                u64::from(listener) << 40 | u64::from(transport.0) << 8 | 8 | side
+            }
+            Self::Connection { transport, number } => u64::from(number) << 40 | u64::from(transport.0) << 8 | 16,
         }
     }
 
     fn from_bits(bits: u64) -> Self {
+        if bits & 16 != 0 {
+            return Self::Connection {
+                transport: TransportIx((bits >> 8) as u32),
+                number: (bits >> 40) as u8,
+            };
+        }
+        if bits & 8 != 0 {
+            return Self::Listener {
+                transport: TransportIx((bits >> 8) as u32),
+                listener: (bits >> 40) as u8,
+                side: if bits & 1 == 0 { Side::Door } else { Side::Path },
+            };
+        }
         if bits & 4 == 0 {
             return Self::Channel;
         }
@@ -223,6 +261,19 @@ mod tests {
             for port in [Port::Rtp, Port::Rtcp] {
                 for side in [Side::Door, Side::Path] {
                     sources.push(Source::Socket { transport, port, side });
+                }
+            }
+            for listener in [0, 3, u8::MAX] {
+                sources.push(Source::Connection {
+                    transport,
+                    number: listener,
+                });
+                for side in [Side::Door, Side::Path] {
+                    sources.push(Source::Listener {
+                        transport,
+                        listener,
+                        side,
+                    });
                 }
             }
         }

@@ -6,21 +6,25 @@
 //!
 //! What sending needs of a transport is kept dense (`Path`, less than a cache line), apart from the rest.
 
-use std::net::SocketAddr;
+mod connections;
+mod ice;
+mod options;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc;
 use nix::sys::socket::{
-    self, AddressFamily, SockType, SockaddrIn6, SockaddrLike, SockaddrStorage, getpeername, getsockname, setsockopt,
-    sockopt,
+    self, AddressFamily, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, sockopt,
 };
 use weir_channel::message::{Remote, WorkerError};
 
+pub use self::connections::{Accepted, CONNECTIONS_MAX, Connection, Ended, WAITING_BYTES_MAX};
+pub use self::ice::IceSockets;
+pub use self::options::{drop_count, prepare, stamp_arrivals};
+use self::options::{is_wildcard, reconnect};
 use super::backlog::Queue;
 use super::gather::List;
+use super::poll::Source;
 use crate::relay::sink::{Port, TransportIx};
 
 /// Which of a port's two sockets.
@@ -30,45 +34,6 @@ pub enum Side {
     Door,
     /// Connected to the remote once that is known: only its packets.
     Path,
-}
-
-/// Makes a UDP socket fit for a [`ReceiveBatch`](super::receive::ReceiveBatch): non-blocking, trains received whole
-/// (UDP_GRO), drops by the kernel reported (SO_RXQ_OVFL).
-///
-/// # Errors
-/// What the kernel says.
-pub fn prepare(socket: BorrowedFd<'_>) -> Result<(), Errno> {
-    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
-    fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
-    setsockopt(&socket, sockopt::RxqOvfl, &1)
-}
-
-/// Starts or stops stamping the arrivals at a socket with the realtime clock (SO_TIMESTAMPNS).
-///
-/// # Errors
-/// What the kernel says.
-pub fn stamp_arrivals(socket: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
-    setsockopt(&socket, sockopt::ReceiveTimestampns, &on)
-}
-
-/// How many packets the kernel has dropped at a socket since it was made, modulo 2³²: what SO_RXQ_OVFL reports beside
-/// the next packet, without waiting for one. 0 where the kernel does not tell (before Linux 4.12).
-pub fn drop_count(socket: BorrowedFd<'_>) -> u32 {
-    const DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
-    let mut memory = [0_u32; DROPS + 1];
-    let mut len = size_of_val(&memory) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to the array, which is that long.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            memory.as_mut_ptr().cast(),
-            &mut len,
-        )
-    };
-    if result == 0 { memory[DROPS] } else { 0 }
 }
 
 /// The sockets of one transport, checked and prepared, on their way into [`Sockets`].
@@ -168,11 +133,6 @@ fn local_address(socket: &OwnedFd) -> Result<SockaddrStorage, WorkerError> {
     Ok(address)
 }
 
-fn is_wildcard(address: &SockaddrStorage) -> bool {
-    address.as_sockaddr_in().is_some_and(|v4| v4.ip().is_unspecified())
-        || address.as_sockaddr_in6().is_some_and(|v6| v6.ip().is_unspecified())
-}
-
 /// What sending needs of a transport.
 #[derive(Debug)]
 pub(super) struct Path {
@@ -180,6 +140,10 @@ pub(super) struct Path {
     pub(super) socket: Option<OwnedFd>,
     /// Whether there is a remote to send to.
     pub(super) is_connected: bool,
+    /// Whether packets are sealed on their way here.
+    pub(super) is_sealed: bool,
+    /// Whether they leave over a connection, and not here.
+    pub(super) is_stream: bool,
     /// Whether trains go out as one message.
     pub(super) uses_gso: bool,
     /// Trains refused in a row.
@@ -214,6 +178,8 @@ impl Path {
         Self {
             socket: None,
             is_connected: false,
+            is_sealed: false,
+            is_stream: false,
             uses_gso: true,
             refusals: 0,
             stalls: 0,
@@ -273,8 +239,11 @@ pub struct SocketStats {
 pub struct Sockets {
     pub(super) paths: Vec<Path>,
     ports: Vec<Option<Box<Ports>>>,
+    ice: Vec<Option<Box<IceSockets>>>,
     kernel_drops: u64,
     stamps_arrivals: bool,
+    /// Connections that have filled up.
+    blocked: Vec<(TransportIx, u8)>,
 }
 
 impl Sockets {
@@ -292,11 +261,8 @@ impl Sockets {
     /// If the index is taken.
     pub fn attach(&mut self, transport: TransportIx, sockets: TransportSockets) -> Result<(), Errno> {
         let index = transport.0 as usize;
-        if self.paths.len() <= index {
-            self.paths.resize_with(index + 1, Path::vacant);
-            self.ports.resize_with(index + 1, || None);
-        }
-        assert!(self.paths[index].socket.is_none(), "the relay gave out an index twice");
+        self.reserve(transport);
+        assert!(!self.contains(transport), "the relay gave out an index twice");
         let TransportSockets { rtp, rtcp } = sockets;
         self.paths[index] = Path::vacant();
         self.paths[index].socket = Some(rtp.path);
@@ -326,10 +292,20 @@ impl Sockets {
         stamped
     }
 
+    /// Makes room for an index.
+    fn reserve(&mut self, transport: TransportIx) {
+        let index = transport.0 as usize;
+        if self.paths.len() <= index {
+            self.paths.resize_with(index + 1, Path::vacant);
+            self.ports.resize_with(index + 1, || None);
+            self.ice.resize_with(index + 1, || None);
+        }
+    }
+
     /// Registers a connected datagram socket of any kind as the path of a transport without a door of its own.
     #[cfg(test)]
     pub(super) fn attach_unchecked(&mut self, transport: TransportIx, path: OwnedFd) {
-        let somewhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        let somewhere = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
         let rtp = PortSockets {
             door: path.try_clone().unwrap(),
             path,
@@ -350,12 +326,13 @@ impl Sockets {
         if index < self.paths.len() {
             self.paths[index] = Path::vacant();
             self.ports[index] = None;
+            self.ice[index] = None;
         }
     }
 
     /// Whether there is a transport with this index.
     pub fn contains(&self, transport: TransportIx) -> bool {
-        self.ports(transport).is_some()
+        self.ports(transport).is_some() || self.ice(transport).is_some()
     }
 
     /// Calls `visit` with each socket of a transport.
@@ -445,35 +422,77 @@ impl Sockets {
             self.each(TransportIx(index), |_, _, socket| {
                 result = result.and(stamp_arrivals(socket, on));
             });
+            self.each_listener(TransportIx(index), |_, _, socket| {
+                result = result.and(stamp_arrivals(socket, on));
+            });
         }
         result
     }
 
     /// Notes the drop count of a socket, as a [`Received`](super::receive::Received) has brought it.
-    pub fn note_drop_count(&mut self, transport: TransportIx, port: Port, side: Side, count: u32) {
-        if let Some(ports) = self.ports_mut(transport) {
-            let last = &mut ports.drop_counts[slot_of(port, side)];
-            let more = u64::from(count.wrapping_sub(*last));
-            // A report can be older than a count that was asked for; such a difference is not half the range ahead.
-            if more <= u64::from(u32::MAX / 2) {
-                *last = count;
-                ports.kernel_drops += more;
-                self.kernel_drops += more;
+    pub fn note_drop_count(&mut self, source: Source, count: u32) {
+        let (last, total) = match source {
+            Source::Channel | Source::Connection { .. } => return,
+            Source::Socket { transport, port, side } => {
+                let Some(Some(ports)) = self.ports.get_mut(transport.0 as usize) else {
+                    return;
+                };
+                (&mut ports.drop_counts[slot_of(port, side)], &mut ports.kernel_drops)
             }
+            Source::Listener {
+                transport,
+                listener,
+                side,
+            } => {
+                let ice = self.ice.get_mut(transport.0 as usize);
+                let Some(counts) = ice.and_then(|ice| ice.as_deref_mut()?.drop_count_mut(listener, side)) else {
+                    return;
+                };
+                counts
+            }
+        };
+        let more = u64::from(count.wrapping_sub(*last));
+        // A report can be older than a count that was asked for; such a difference is not half the range ahead.
+        if more <= u64::from(u32::MAX / 2) {
+            *last = count;
+            *total += more;
+            self.kernel_drops += more;
         }
+    }
+
+    /// The socket that a transport's packets leave on, and what it is watched as.
+    pub fn sending_path(&self, transport: TransportIx) -> Option<(BorrowedFd<'_>, Source)> {
+        let side = Side::Path;
+        if let Some(ice) = self.ice(transport) {
+            let listener = ice.sending()?;
+            let source = Source::Listener {
+                transport,
+                listener,
+                side,
+            };
+            return Some((self.listener(transport, listener, side)?, source));
+        }
+        let port = Port::Rtp;
+        let source = Source::Socket { transport, port, side };
+        Some((self.get(transport, port, side)?, source))
     }
 
     /// Counts datagrams that did not fit.
     pub fn note_truncated(&mut self, transport: TransportIx, datagrams: u32) {
         if let Some(ports) = self.ports_mut(transport) {
             ports.truncated += u64::from(datagrams);
+        } else if let Some(Some(ice)) = self.ice.get_mut(transport.0 as usize) {
+            ice.truncated += u64::from(datagrams);
         }
     }
 
     pub(super) fn note_rtcp_sent(&mut self, transport: TransportIx, len: usize) {
         if let Some(ports) = self.ports_mut(transport) {
             ports.rtcp_sent += 1;
-            let path = &mut self.paths[transport.0 as usize];
+        } else if let Some(Some(ice)) = self.ice.get_mut(transport.0 as usize) {
+            ice.rtcp_sent += 1;
+        }
+        if let Some(path) = self.paths.get_mut(transport.0 as usize) {
             path.packets_sent += 1;
             path.bytes_sent += len as u64;
         }
@@ -481,12 +500,16 @@ impl Sockets {
 
     /// The counters of a transport, after asking the kernel for drops that no packet has reported yet.
     pub fn stats(&mut self, transport: TransportIx) -> Option<SocketStats> {
+        if self.ice(transport).is_some() {
+            return self.ice_stats(transport);
+        }
         let mut counts = [None; 4];
         self.each(transport, |port, side, socket| {
-            counts[slot_of(port, side)] = Some((port, side, drop_count(socket)));
+            let source = Source::Socket { transport, port, side };
+            counts[slot_of(port, side)] = Some((source, drop_count(socket)));
         });
-        for (port, side, count) in counts.into_iter().flatten() {
-            self.note_drop_count(transport, port, side, count);
+        for (source, count) in counts.into_iter().flatten() {
+            self.note_drop_count(source, count);
         }
         let ports = self.ports(transport)?;
         let path = &self.paths[transport.0 as usize];
@@ -534,40 +557,6 @@ impl Sockets {
         }
         Ok(())
     }
-}
-
-/// Connects the path of a port that is bound to `local`; without a remote, parks it.
-fn reconnect(path: BorrowedFd<'_>, local: SockaddrStorage, remote: Option<SocketAddr>) -> Result<(), Errno> {
-    if is_wildcard(&local) {
-        // It would keep the local address that its last connection chose, which can be wrong for the way to another
-        // remote. (For a moment strangers can reach it now. The relay looks at the source of every packet.)
-        disconnect(path)?;
-    }
-    match remote {
-        None => socket::connect(path.as_raw_fd(), &local),
-        // A socket for both protocols names IPv4 addresses in their IPv6-mapped form.
-        Some(SocketAddr::V4(v4)) if local.as_sockaddr_in6().is_some() => {
-            let mapped = std::net::SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0);
-            socket::connect(path.as_raw_fd(), &SockaddrIn6::from(mapped))
-        }
-        Some(remote) => socket::connect(path.as_raw_fd(), &SockaddrStorage::from(remote)),
-    }
-}
-
-fn disconnect(socket: BorrowedFd<'_>) -> Result<(), Errno> {
-    let unspecified = libc::sockaddr {
-        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
-        sa_data: [0; 14],
-    };
-    // SAFETY: the kernel reads the address, whose true length it is given.
-    let result = unsafe {
-        libc::connect(
-            socket.as_raw_fd(),
-            ptr::from_ref(&unspecified),
-            size_of_val(&unspecified) as libc::socklen_t,
-        )
-    };
-    Errno::result(result).map(drop)
 }
 
 /// The error of a system call as the supervisor is told it.

@@ -33,6 +33,9 @@ impl EventLoop {
         if let Method::CreatePlainTransport(request) = method {
             return self.create_transport(now, method, request, descriptors);
         }
+        if let Method::CreateWebRtcTransport(request) = method {
+            return self.create_webrtc_transport(now, method, request, descriptors);
+        }
         if let Method::StartMirroring { transport, mirror } = method {
             return self.start_mirroring(*transport, *mirror, descriptors);
         }
@@ -54,6 +57,17 @@ impl EventLoop {
                 let index = self.index_of(*transport)?;
                 self.egress.stop_mirror(index);
                 Ok(Reply::Done)
+            }
+            Method::UseDtlsCertificate(certificate) => self.webrtc.use_certificate(certificate),
+            Method::RestartIce { transport, ice } => {
+                let whom = (self.index_of(*transport)?, *transport);
+                let (webrtc, mut around) = self.webrtc_and_around();
+                webrtc.restart_ice(now, &mut around, whom, ice)
+            }
+            Method::SetDtlsParameters { transport, parameters } => {
+                let whom = (self.index_of(*transport)?, *transport);
+                let (webrtc, mut around) = self.webrtc_and_around();
+                webrtc.set_dtls_parameters(now, &mut around, whom, parameters)
             }
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
@@ -125,6 +139,9 @@ impl EventLoop {
         remote: Remote,
     ) -> Result<Reply, WorkerError> {
         let index = self.index_of(transport)?;
+        if self.webrtc.contains(index) {
+            return Err(WorkerError::NotPlain(transport));
+        }
         let before = self.egress.sockets.remote(index);
         self.egress.sockets.connect(index, remote)?;
         self.relay.handle_command(now, method).inspect_err(|_| {
@@ -157,7 +174,7 @@ impl EventLoop {
         Ok(Reply::Done)
     }
 
-    fn index_of(&self, transport: TransportId) -> Result<TransportIx, WorkerError> {
+    pub(super) fn index_of(&self, transport: TransportId) -> Result<TransportIx, WorkerError> {
         self.relay
             .transport_index(transport)
             .ok_or(WorkerError::UnknownTransport(transport))
@@ -169,6 +186,7 @@ impl EventLoop {
         let Some(sockets) = index.and_then(|index| self.egress.sockets.stats(index)) else {
             return;
         };
+        stats.webrtc = index.and_then(|index| self.webrtc.stats(index, &self.egress));
         let mirrored = index.map_or_else(MirrorStats::default, |index| self.egress.mirrors.stats(index));
         stats.packets_mirrored = mirrored.packets;
         stats.mirror_failures = mirrored.failures;

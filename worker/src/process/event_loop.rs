@@ -7,7 +7,7 @@
 //! * Requests are served as many as `REQUESTS_PER_MS` allows for the time since they were served last, but at least
 //!   `REQUESTS_MIN`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -25,15 +25,16 @@ use crate::net::clock;
 use crate::net::egress::Egress;
 use crate::net::poll::{Event, Interest, Poller, Source};
 use crate::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch, SLOTS};
-use crate::net::sockets::Side;
 use crate::net::usage::Usage;
 use crate::relay::limits::Limits;
-use crate::relay::sink::{Port, TransportIx};
+use crate::relay::sink::TransportIx;
 use crate::relay::{Action, Relay};
 use crate::time::Time;
+use crate::webrtc::ice::{Protocol, Tuple};
 
 use super::BUILD;
 use super::coalesce::{Turn, Window};
+use super::webrtc::{Around, WebRtc};
 
 /// Ready sockets that one wait reports. Their batches of at most 32 datagrams are what one turn can take in.
 const EVENTS_MAX: usize = 64;
@@ -96,6 +97,7 @@ pub struct EventLoop {
     pub(super) endpoint: WorkerEndpoint,
     pub(super) relay: Relay,
     pub(super) egress: Egress,
+    pub(super) webrtc: WebRtc,
     pub(super) batch: ReceiveBatch,
     pub(super) poller: Poller,
     pub(super) usage: Usage,
@@ -150,6 +152,7 @@ impl EventLoop {
             endpoint,
             relay: Relay::new(Limits::default(), seed),
             egress: Egress::new(),
+            webrtc: WebRtc::new(),
             batch: ReceiveBatch::new(SLOTS, DATAGRAM_BYTES_MAX),
             poller,
             usage: Usage::open(),
@@ -200,6 +203,10 @@ impl EventLoop {
             }
             self.relay.handle_timeout(now, &mut self.egress);
         }
+        if self.webrtc.next_timeout().is_some_and(|due| due <= now) {
+            let (webrtc, mut around) = self.webrtc_and_around();
+            webrtc.handle_timeout(now, &mut around);
+        }
         self.settle();
         self.egress.flush_mirrors();
         self.speak()?;
@@ -220,7 +227,8 @@ impl EventLoop {
         let timeout = if self.endpoint.has_buffered_input() {
             Some(Duration::ZERO)
         } else {
-            self.relay.next_timeout().map(|due| due.since(now))
+            let due = [self.relay.next_timeout(), self.webrtc.next_timeout()];
+            due.into_iter().flatten().min().map(|due| due.since(now))
         };
         self.poller
             .wait(timeout, &mut self.ready)
@@ -249,14 +257,19 @@ impl EventLoop {
         let mut now = began;
         while let Some(event) = self.ready.get(self.next_ready).copied() {
             self.next_ready += 1;
-            let Source::Socket { transport, port, side } = event.source else {
-                continue;
-            };
-            if event.is_writable {
-                self.handle_writable(transport);
+            match event.source {
+                Source::Channel => continue,
+                Source::Connection { transport, number } if event.is_writable => {
+                    let (webrtc, mut around) = self.webrtc_and_around();
+                    webrtc.write_connection(&mut around, transport, number);
+                }
+                Source::Socket { transport, .. } | Source::Listener { transport, .. } if event.is_writable => {
+                    self.handle_writable(transport);
+                }
+                _ => {}
             }
             if event.is_readable {
-                self.receive(now, transport, port, side);
+                self.receive(now, event.source);
                 let after = clock::monotonic();
                 self.adapt_batch(after.since(now));
                 now = after;
@@ -271,11 +284,26 @@ impl EventLoop {
     }
 
     /// Takes one batch from a socket and relays it.
-    fn receive(&mut self, now: Time, transport: TransportIx, port: Port, side: Side) {
-        // A transport may be closed since its socket was reported.
-        let Some(socket) = self.egress.sockets.get(transport, port, side) else {
-            return;
+    fn receive(&mut self, now: Time, source: Source) {
+        let sockets = &self.egress.sockets;
+        let (transport, socket) = match source {
+            Source::Channel => return,
+            Source::Connection { transport, number } => return self.read_connection(now, transport, number),
+            Source::Listener {
+                transport, listener, ..
+            } if sockets.is_tcp(transport, listener) => {
+                let (webrtc, mut around) = self.webrtc_and_around();
+                return webrtc.accept(now, &mut around, transport, listener);
+            }
+            Source::Socket { transport, port, side } => (transport, sockets.get(transport, port, side)),
+            Source::Listener {
+                transport,
+                listener,
+                side,
+            } => (transport, sockets.listener(transport, listener, side)),
         };
+        // A transport may be closed since its socket was reported.
+        let Some(socket) = socket else { return };
         let received = match self.batch.receive(socket, self.batch_limit) {
             Ok(received) => received,
             Err(errno) => {
@@ -284,7 +312,7 @@ impl EventLoop {
             }
         };
         if let Some(count) = received.drop_count {
-            self.egress.sockets.note_drop_count(transport, port, side, count);
+            self.egress.sockets.note_drop_count(source, count);
         }
         if received.truncated > 0 {
             self.egress.sockets.note_truncated(transport, received.truncated);
@@ -293,19 +321,59 @@ impl EventLoop {
             self.counters.packets_received += datagram.packets();
             self.counters.bytes_received += u64::from(datagram.len);
         }
-        self.egress
-            .mirror_received(transport, port, received.bytes, received.datagrams);
-        self.egress.begin_batch(&received);
-        self.relay.handle_datagrams(
-            now,
-            transport,
-            port,
-            received.bytes,
-            received.datagrams,
-            &mut self.egress,
-        );
-        self.egress.end_batch();
+        match source {
+            Source::Channel | Source::Connection { .. } => {}
+            Source::Socket { port, .. } => {
+                self.egress
+                    .mirror_received(transport, port, received.bytes, received.datagrams);
+                self.egress.begin_batch(&received);
+                self.relay.handle_datagrams(
+                    now,
+                    transport,
+                    port,
+                    received.bytes,
+                    received.datagrams,
+                    &mut self.egress,
+                );
+                self.egress.end_batch();
+            }
+            Source::Listener { listener, .. } => {
+                let Some((_, local)) = self.egress.sockets.listens_at(transport, listener) else {
+                    return;
+                };
+                let tuple = Tuple {
+                    protocol: Protocol::Udp,
+                    local,
+                    remote: local, // each datagram has its own
+                };
+                let mut around = Around {
+                    relay: &mut self.relay,
+                    egress: &mut self.egress,
+                    poller: &self.poller,
+                };
+                self.webrtc.handle_batch(now, &mut around, transport, tuple, received);
+            }
+        }
         self.act();
+    }
+
+    /// Takes what a connection has brought and relays it.
+    fn read_connection(&mut self, now: Time, transport: TransportIx, number: u8) {
+        let (webrtc, mut around) = self.webrtc_and_around();
+        let (packets, bytes) = webrtc.read_connection(now, &mut around, transport, number);
+        self.counters.packets_received += packets;
+        self.counters.bytes_received += bytes;
+        self.act();
+    }
+
+    /// The WebRTC transports, and what is around them.
+    pub(super) fn webrtc_and_around(&mut self) -> (&mut WebRtc, Around<'_>) {
+        let around = Around {
+            relay: &mut self.relay,
+            egress: &mut self.egress,
+            poller: &self.poller,
+        };
+        (&mut self.webrtc, around)
     }
 
     /// Halves the batches when one took too long, and lets them grow again when they are quick.
@@ -325,12 +393,10 @@ impl EventLoop {
 
     /// Changes what is waited for at a transport's RTP path.
     fn watch(&self, transport: TransportIx, interest: Interest) {
-        let (port, side) = (Port::Rtp, Side::Path);
-        if let Some(path) = self.egress.sockets.get(transport, port, side) {
-            let source = Source::Socket { transport, port, side };
-            if let Err(errno) = self.poller.modify(path, source, interest) {
-                warn!(%errno, "epoll_ctl");
-            }
+        if let Some((path, source)) = self.egress.sockets.sending_path(transport)
+            && let Err(errno) = self.poller.modify(path, source, interest)
+        {
+            warn!(%errno, "epoll_ctl");
         }
     }
 
@@ -357,6 +423,7 @@ impl EventLoop {
         while let Some(transport) = self.egress.poll_blocked() {
             self.watch(transport, Interest::ReadWrite);
         }
+        WebRtc::watch_blocked(&mut self.webrtc_and_around().1);
         while let Some(lost) = self.egress.poll_lost() {
             self.relay.handle_lost(lost.owner, lost.reason, lost.packets);
         }
@@ -380,12 +447,18 @@ impl EventLoop {
 
     /// Stops watching a transport's sockets, and closes them.
     fn close(&mut self, transport: TransportIx) {
-        self.egress.sockets.each(transport, |_, _, socket| {
-            // The supervisor holds the socket too, so closing it would not take it out of the epoll.
+        let (webrtc, mut around) = self.webrtc_and_around();
+        webrtc.close(clock::monotonic(), &mut around, transport);
+        // The supervisor holds the sockets too, so closing them would not take them out of the epoll.
+        let remove = |socket: BorrowedFd<'_>| {
             if let Err(errno) = self.poller.remove(socket) {
                 debug!(%errno, "epoll_ctl");
             }
-        });
+        };
+        self.egress.sockets.each(transport, |_, _, socket| remove(socket));
+        self.egress
+            .sockets
+            .each_listener(transport, |_, _, socket| remove(socket));
         self.egress.detach(transport);
     }
 
@@ -402,6 +475,9 @@ impl EventLoop {
                 self.relay.poll_notification()
             };
             let Some(notification) = notification else { break };
+            self.endpoint.push_notification(notification)?;
+        }
+        while let Some(notification) = self.webrtc.poll_notification() {
             self.endpoint.push_notification(notification)?;
         }
         while let Some(line) = self.log.pop() {
@@ -433,6 +509,8 @@ impl EventLoop {
     /// Writes what is still to be said, and ends.
     fn farewell(&mut self) -> Ended {
         info!("shutting down");
+        let (webrtc, mut around) = self.webrtc_and_around();
+        webrtc.close_all(clock::monotonic(), &mut around);
         let until = clock::monotonic() + FAREWELL_TIME_MAX;
         loop {
             if let Err(ended) = self.speak() {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
-use weir_channel::message::{CreateConsumer, CreatePlainTransport, CreateProducer, Method, Remote, Reply, WorkerError};
+use weir_channel::message::{CreateConsumer, CreateProducer, Method, Remote, Reply, WorkerError};
 
 use crate::time::Time;
 
@@ -16,7 +16,7 @@ use super::report::TransportReports;
 use super::rewrite::Rewriter;
 use super::ring::Ring;
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
-use super::transport::{Transport, TransportCounters};
+use super::transport::{Transport, TransportCounters, TransportKind};
 use super::tune::ACTIVITY_INTERVAL;
 use super::{Action, Relay, Room};
 
@@ -27,7 +27,18 @@ impl Relay {
         match method {
             Method::CreateRouter { room } => self.create_room(*room)?,
             Method::CloseRouter { room } => self.close_room(*room)?,
-            Method::CreatePlainTransport(request) => self.create_transport(request)?,
+            Method::CreatePlainTransport(request) => {
+                if request.comedia && request.remote.is_some() {
+                    return Err(invalid("a comedia transport learns its remote: give one or the other"));
+                }
+                if let Some(remote) = request.remote {
+                    check_remote(remote, request.rtcp_mux)?;
+                }
+                self.create_transport(request.room, request.transport, TransportKind::of_plain(request))?;
+            }
+            Method::CreateWebRtcTransport(request) => {
+                self.create_transport(request.room, request.transport, TransportKind::WebRtc)?;
+            }
             Method::SetRemote { transport, remote } => self.set_remote(now, *transport, *remote)?,
             Method::CloseTransport { transport } => {
                 let key = self.find_transport(*transport)?;
@@ -72,6 +83,9 @@ impl Relay {
             Method::SetMaxBitrate { transport, bitrate_bps } => self.set_max_bitrate(*transport, *bitrate_bps)?,
             Method::SetAudioLevels { room, enabled } => self.set_audio_levels(now, *room, *enabled)?,
             Method::Ping
+            | Method::UseDtlsCertificate(_)
+            | Method::RestartIce { .. }
+            | Method::SetDtlsParameters { .. }
             | Method::StartMirroring { .. }
             | Method::StopMirroring { .. }
             | Method::SetLogFilter(_)
@@ -105,29 +119,22 @@ impl Relay {
         Ok(())
     }
 
-    fn create_transport(&mut self, request: &CreatePlainTransport) -> Result<(), WorkerError> {
-        if !self.rooms.contains_key(&request.room) {
-            return Err(WorkerError::UnknownRoom(request.room));
+    fn create_transport(&mut self, room: RoomId, id: TransportId, kind: TransportKind) -> Result<(), WorkerError> {
+        if !self.rooms.contains_key(&room) {
+            return Err(WorkerError::UnknownRoom(room));
         }
-        if self.transport_of_id.contains_key(&request.transport) {
-            return Err(WorkerError::DuplicateTransport(request.transport));
+        if self.transport_of_id.contains_key(&id) {
+            return Err(WorkerError::DuplicateTransport(id));
         }
-        check_id(request.transport, request.transport.0)?;
+        check_id(id, id.0)?;
         check_limit("transports", self.transports.len(), self.limits.transports)?;
-        if request.comedia && request.remote.is_some() {
-            return Err(invalid("a comedia transport learns its remote: give one or the other"));
-        }
-        if let Some(remote) = request.remote {
-            check_remote(remote, request.rtcp_mux)?;
-        }
         let hash = &self.hash;
         let key = self.transports.insert_with_key(|key: TransportKey| Transport {
-            id: request.transport,
-            room: request.room,
+            id,
+            room,
             index: key.index(),
-            remote: request.remote,
-            comedia: request.comedia,
-            rtcp_mux: request.rtcp_mux,
+            kind,
+            remote: kind.remote(),
             ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             consumer_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
@@ -142,14 +149,17 @@ impl Relay {
             self.transport_of_index.resize(index + 1, None);
         }
         self.transport_of_index[index] = Some(key);
-        self.transport_of_id.insert(request.transport, key);
-        self.room_mut(request.room).transports.insert(request.transport);
+        self.transport_of_id.insert(id, key);
+        self.room_mut(room).transports.insert(id);
         Ok(())
     }
 
     fn set_remote(&mut self, now: Time, transport: TransportId, remote: Remote) -> Result<(), WorkerError> {
         let key = self.find_transport(transport)?;
-        check_remote(remote, self.transports[key].rtcp_mux)?;
+        let TransportKind::Plain { rtcp_mux, .. } = self.transports[key].kind else {
+            return Err(WorkerError::NotPlain(transport));
+        };
+        check_remote(remote, rtcp_mux)?;
         let before = self.transports[key].remote.replace(remote);
         if before.map(|before| before.rtp) != Some(remote.rtp) {
             self.on_remote_known(now, key);

@@ -199,8 +199,8 @@ impl Relay {
         TransportDump {
             transport: transport.id,
             remote: transport.remote,
-            comedia: transport.comedia,
-            rtcp_mux: transport.rtcp_mux,
+            comedia: transport.kind.comedia(),
+            rtcp_mux: transport.kind.rtcp_mux(),
             ssrcs,
             mids: producers()
                 .filter_map(|producer| Some((producer.mid.clone()?, producer.id)))

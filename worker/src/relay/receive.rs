@@ -100,7 +100,7 @@ impl Relay {
         };
         let handled = match classify(packet) {
             Kind::Rtp if arrived.port == Port::Rtp => self.handle_rtp(arrived, packet, range.start),
-            Kind::Rtcp if arrived.port == Port::Rtcp || transport.rtcp_mux => self.handle_rtcp(arrived, packet),
+            Kind::Rtcp if arrived.port == Port::Rtcp || transport.kind.rtcp_mux() => self.handle_rtcp(arrived, packet),
             _ => Err(UnroutedReason::Malformed),
         };
         let transport = &mut self.transports[arrived.transport];

@@ -502,7 +502,7 @@ fn together(due: Time) -> Time {
 fn has_rtcp_remote(transport: &Transport) -> bool {
     transport
         .remote
-        .is_some_and(|remote| transport.rtcp_mux || remote.rtcp.is_some())
+        .is_some_and(|remote| transport.kind.rtcp_mux() || remote.rtcp.is_some())
 }
 
 /// What a consumer's sender report says; `None` while it sends nothing.

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use weir_channel::id::{RoomId, TransportId};
-use weir_channel::message::{Remote, TransportStats, UnroutedReason};
+use weir_channel::message::{CreatePlainTransport, Remote, TransportStats, UnroutedReason};
 
 use super::report::TransportReports;
 use super::sink::{Port, TransportIx};
 use super::slots::{ConsumerKey, ProducerKey};
 
-/// A plain RTP transport.
+/// A path between the worker and one remote.
 #[derive(Debug)]
 pub(super) struct Transport {
     /// Its id.
@@ -22,10 +22,8 @@ pub(super) struct Transport {
     pub index: TransportIx,
     /// The other end, once known.
     pub remote: Option<Remote>,
-    /// Learn the other end from the first valid packet.
-    pub comedia: bool,
-    /// RTP and RTCP share one port.
-    pub rtcp_mux: bool,
+    /// What it speaks.
+    pub kind: TransportKind,
     /// Who receives what arrives under an SSRC: given at creation, or learned through MID and RID.
     pub ssrcs: HashMap<u32, (ProducerKey, u8), FixedState>,
     /// Which stream's retransmissions arrive under an SSRC: likewise.
@@ -41,6 +39,48 @@ pub(super) struct Transport {
     /// What its reports need.
     pub reports: TransportReports,
     pub(super) counters: TransportCounters,
+}
+
+/// What a transport speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TransportKind {
+    /// RTP and RTCP as they are.
+    Plain {
+        /// Known from the beginning.
+        remote: Option<Remote>,
+        /// Learn the other end from the first valid packet.
+        comedia: bool,
+        /// RTP and RTCP share one port.
+        rtcp_mux: bool,
+    },
+    /// SRTP and SRTCP on one port. The shell opens and seals them, and passes on nothing that is not the peer's; the remote
+    /// is known while the peer is connected.
+    WebRtc,
+}
+
+impl TransportKind {
+    pub(super) fn of_plain(request: &CreatePlainTransport) -> Self {
+        Self::Plain {
+            remote: request.remote,
+            comedia: request.comedia,
+            rtcp_mux: request.rtcp_mux,
+        }
+    }
+
+    pub(super) fn remote(self) -> Option<Remote> {
+        match self {
+            Self::Plain { remote, .. } => remote,
+            Self::WebRtc => None,
+        }
+    }
+
+    pub(super) fn comedia(self) -> bool {
+        matches!(self, Self::Plain { comedia: true, .. })
+    }
+
+    pub(super) fn rtcp_mux(self) -> bool {
+        matches!(self, Self::WebRtc | Self::Plain { rtcp_mux: true, .. })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +106,13 @@ pub(super) enum SourceCheck {
 impl Transport {
     /// Who a packet may be from. Without a remote, a `comedia` transport listens to anybody until somebody makes sense.
     pub(super) fn check_source(&self, port: Port, source: SocketAddr) -> SourceCheck {
+        if self.kind == TransportKind::WebRtc {
+            return match self.remote {
+                Some(_) => SourceCheck::Remote,
+                None => SourceCheck::Refused(UnroutedReason::NotConnected),
+            };
+        }
+        let comedia = self.kind.comedia();
         let expected = self.remote.and_then(|remote| match port {
             Port::Rtp => Some(remote.rtp),
             Port::Rtcp => remote.rtcp,
@@ -73,9 +120,9 @@ impl Transport {
         match (expected, port) {
             (Some(expected), _) if expected == source => SourceCheck::Remote,
             (Some(_), _) => SourceCheck::Refused(UnroutedReason::ForeignSource),
-            (None, Port::Rtp) if self.comedia && self.remote.is_none() => SourceCheck::Candidate,
+            (None, Port::Rtp) if comedia && self.remote.is_none() => SourceCheck::Candidate,
             // A comedia remote's RTCP port is learned too, but only from the host that RTP was learned from.
-            (None, Port::Rtcp) if self.comedia && self.remote.is_some_and(|remote| remote.rtp.ip() == source.ip()) => {
+            (None, Port::Rtcp) if comedia && self.remote.is_some_and(|remote| remote.rtp.ip() == source.ip()) => {
                 SourceCheck::Candidate
             }
             (None, _) if self.remote.is_some() => SourceCheck::Refused(UnroutedReason::ForeignSource),
@@ -127,6 +174,7 @@ impl Transport {
             remote_bitrate_bps: self.reports.remote_bitrate,
             packets_mirrored: 0,
             mirror_failures: 0,
+            webrtc: None,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Who follows which stream: targets, attachments, availability, and the key frames that starts need.
 
 use std::cmp::Reverse;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use weir_channel::message::{MediaKind, Notification};
+use weir_channel::message::{MediaKind, Notification, Remote, UnroutedReason};
 
 use crate::rtp::rtcp::{reduced_size, write_fir, write_pli};
 use crate::time::Time;
@@ -11,7 +12,7 @@ use crate::time::Time;
 use super::Relay;
 use super::keyframe::Pace;
 use super::limits::ENCODINGS_MAX;
-use super::sink::Sink;
+use super::sink::{Sink, TransportIx};
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
 use super::stream::INACTIVE_AFTER;
 
@@ -182,6 +183,34 @@ impl Relay {
             consumer.flow.connected = true;
             consumer.flow.sync_required = true;
             self.request_key_frame_for(now, key);
+        }
+    }
+
+    /// A WebRTC transport's peer has proven who it is and is reached there from now on; `None`: nowhere any more. A peer that
+    /// moves has seen what was sent before; one that comes has not.
+    pub fn set_peer(&mut self, now: Time, transport: TransportIx, peer: Option<SocketAddr>) {
+        let Some(key) = self.transport_key(transport) else {
+            return;
+        };
+        let before = std::mem::replace(
+            &mut self.transports[key].remote,
+            peer.map(|rtp| Remote { rtp, rtcp: None }),
+        );
+        match (before, peer) {
+            (None, Some(_)) => self.on_remote_known(now, key),
+            (Some(_), None) => {
+                for consumer in &self.transports[key].consumers {
+                    self.consumers[*consumer].flow.connected = false;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Packets that the shell dropped before they got here.
+    pub fn count_unrouted(&mut self, transport: TransportIx, reason: UnroutedReason, packets: u64) {
+        if let Some(key) = self.transport_key(transport) {
+            self.transports[key].count_unrouted(reason, packets);
         }
     }
 

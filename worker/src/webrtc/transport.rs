@@ -13,7 +13,6 @@ use crate::time::Time;
 use super::budget::Budgets;
 use super::demux::{self, Kind};
 use super::dtls::{self, RefusedParameters, RemoteParameters, Role};
-use super::entropy::Entropy;
 use super::ice::{self, Agent, Checked, Credentials, Tuple};
 
 /// What changed on a transport.
@@ -294,10 +293,9 @@ impl WebRtcTransport {
         role
     }
 
-    /// Takes new ICE credentials, which the caller tells the peer. Media goes on as before until the peer uses them.
-    pub fn restart_ice(&mut self, entropy: &mut impl Entropy) -> &Credentials {
-        self.ice.restart(Credentials::generate(entropy));
-        self.ice.credentials()
+    /// Takes new ICE credentials, which the caller tells the peer too. Media goes on as before until the peer uses them.
+    pub fn restart_ice(&mut self, credentials: Credentials) {
+        self.ice.restart(credentials);
     }
 
     /// The tuple's TCP connection was closed.

@@ -11,12 +11,13 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, getsockname, recv, send, setsockopt,
     socket, sockopt,
 };
-use weir_channel::message::Remote;
+use weir_channel::message::{IceProtocol, IceTuple, Remote};
 use weir_worker::net::egress::Egress;
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
 use weir_worker::net::send::SendBackend;
-use weir_worker::net::sockets::{self, TransportSockets};
+use weir_worker::net::sockets::{self, IceSockets, TransportSockets};
 use weir_worker::relay::sink::{ConsumerIx, TransportIx};
+use weir_worker::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile};
 
 pub(crate) const OWNER: ConsumerIx = ConsumerIx { slot: 3, generation: 1 };
 
@@ -68,6 +69,31 @@ pub(crate) fn attach<B: SendBackend>(egress: &mut Egress<B>, transport: u32, to:
     egress.sockets.attach(TransportIx(transport), sockets).unwrap();
     egress.sockets.connect(TransportIx(transport), remote(to)).unwrap();
     address
+}
+
+/// A WebRTC transport in `egress` that sends to `to`, sealed with a key that [`opener`] opens.
+pub(crate) fn attach_sealed<B: SendBackend>(egress: &mut Egress<B>, transport: u32, to: SocketAddr) -> SocketAddr {
+    let (door, path, local) = port();
+    let sockets = IceSockets::adopt(vec![door, path], &[IceProtocol::Udp]).unwrap();
+    let transport = TransportIx(transport);
+    egress.sockets.attach_ice(transport, sockets).unwrap();
+    let tuple = IceTuple {
+        protocol: IceProtocol::Udp,
+        local,
+        remote: to,
+    };
+    egress.select(transport, Some(tuple)).unwrap();
+    egress.start_sealing(transport, Outbound::new(&master_key()));
+    egress.sockets.open(transport, true);
+    local
+}
+
+pub(crate) fn opener() -> Inbound {
+    Inbound::new(&master_key(), 4_096)
+}
+
+fn master_key() -> MasterKey {
+    MasterKey::new(Profile::AeadAes128Gcm, &[7; 16], &[9; 12]).unwrap()
 }
 
 /// Waits until there is something to read; a failure if that takes half a minute.

@@ -6,7 +6,7 @@ use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::session::{Event as Dtls, Failure};
 use weir_worker::webrtc::dtls::{RefusedParameters, RemoteRole, Role, State};
 use weir_worker::webrtc::entropy::SystemEntropy;
-use weir_worker::webrtc::ice;
+use weir_worker::webrtc::ice::{self, Credentials};
 use weir_worker::webrtc::transport::{Dropped, Event, Received};
 
 use crate::network::Flight;
@@ -67,7 +67,8 @@ fn a_silent_peer_is_sent_nothing_after_its_consent_expired() {
 
     // A restart brings it back, with the keys that it has.
     world.network.is_cut = false;
-    let credentials = world.server.restart_ice(&mut SystemEntropy::new()).clone();
+    let credentials = Credentials::generate(&mut SystemEntropy::new());
+    world.server.restart_ice(credentials.clone());
     world.peer.restart(&credentials, "198.51.100.7:4001".parse().unwrap());
     assert!(world.run_until(Duration::from_secs(9), |world| world.server.media_tuple().is_some()));
     assert_eq!(world.established(), None, "no second handshake");
@@ -79,7 +80,8 @@ fn a_restart_moves_media_when_the_peer_has_checked_the_new_path() {
     let mut world = connected();
     let old = tuple(CLIENT.parse().unwrap());
     let before = world.server.credentials().clone();
-    let credentials = world.server.restart_ice(&mut SystemEntropy::new()).clone();
+    let credentials = Credentials::generate(&mut SystemEntropy::new());
+    world.server.restart_ice(credentials.clone());
     assert_ne!(before.username_fragment(), credentials.username_fragment());
     assert_ne!(before.password(), credentials.password());
     // The peer does not know yet: everything goes on, for as long as it takes.

@@ -1,13 +1,52 @@
 //! What leaves beside the media: reports, and copies for mirrors.
 
+use std::net::SocketAddr;
+
+use nix::errno::Errno;
+use weir_channel::message::{DropReason, IceProtocol, IceTuple, Remote};
+
 use super::super::mirror::Flow;
 use super::super::send::{SendBackend, is_pending_error};
 use super::super::transmit::is_full;
-use super::Egress;
+use super::{Egress, note_lost};
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::{Port, TransportIx};
 
 impl<B: SendBackend> Egress<B> {
+    /// Sends on a tuple of a WebRTC transport from now on; see [`Sockets::select`](crate::net::sockets::Sockets::select). What
+    /// was kept for the old path is sent there; what waits goes on waiting, or is given up if there is no path any more.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn select(&mut self, transport: TransportIx, tuple: Option<IceTuple>) -> Result<(), Errno> {
+        self.flush_transport(transport);
+        let selected = self.sockets.select(transport, tuple);
+        let by_path = tuple.is_some_and(|tuple| tuple.protocol == IceProtocol::Udp) && selected.is_ok();
+        if !by_path && let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) {
+            while let Some(waiting) = self.backlog.pop(&mut path.backlog) {
+                note_lost(&mut self.lost, waiting.owner, DropReason::NoRemote, 1);
+            }
+        }
+        selected
+    }
+
+    /// Whether packets wait for a transport's socket.
+    pub fn has_backlog(&self, transport: TransportIx) -> bool {
+        let path = self.sockets.paths.get(transport.0 as usize);
+        path.is_some_and(|path| !path.backlog.is_empty())
+    }
+
+    /// Copies what has just been received on a WebRTC transport and opened, if somebody gets copies. Whichever of its
+    /// addresses it came from, its source must be `peer`.
+    pub fn mirror_opened(&mut self, transport: TransportIx, peer: SocketAddr, bytes: &[u8], datagrams: &[Datagram]) {
+        if self.mirrors.are_open() {
+            let remote = Remote { rtp: peer, rtcp: None };
+            let backend = &mut self.backend;
+            self.mirrors
+                .copy_received(transport, Port::Rtp, remote, bytes, datagrams, backend);
+        }
+    }
+
     /// Copies what has just been received, if somebody gets copies. To be called before the relay changes it.
     pub fn mirror_received(&mut self, transport: TransportIx, port: Port, bytes: &[u8], datagrams: &[Datagram]) {
         if self.mirrors.are_open()

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::waiting::STALLS_MAX;
 use super::*;
 use crate::net::backlog::QUEUE_CHUNKS_MAX;
 use crate::net::poll::{Event, Interest, Poller, Source};

@@ -15,7 +15,7 @@ const CYCLE: u64 = 1 << 16;
 /// A number at exactly half a cycle from the newest keeps the rollover counter, as in RFC 3711 appendix A. Where the RFC
 /// would say that the rollover counter is −1, it is 0: a stream begins with 0, so there is nothing else it could be.
 #[inline]
-pub(super) fn nearest(next: u64, seq: u16) -> Option<u64> {
+pub fn nearest(next: u64, seq: u16) -> Option<u64> {
     let Some(newest) = next.checked_sub(1) else {
         return Some(u64::from(seq));
     };

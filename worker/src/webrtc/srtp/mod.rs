@@ -42,7 +42,7 @@ mod window;
 
 pub use error::{KeyError, ProtectError, UnprotectError};
 pub use inbound::{Inbound, Opened};
-pub use index::INDEX_MAX;
+pub use index::{INDEX_MAX, nearest};
 pub use keys::{EXPORTER_LABEL, KeyingMaterial, MasterKey, Role};
 pub use outbound::{IDENTICAL_WINDOW, Outbound, Repeats, SealedTrain, Spent, StreamKey};
 pub use profile::Profile;

@@ -1,0 +1,202 @@
+//! What a WebRTC transport is made of, and what becomes of it: ICE (RFC 8445, the lite side) and DTLS (RFC 5764).
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{RoomId, TransportId};
+
+/// The most sockets that one WebRTC transport listens on: UDP and TCP, IPv4 and IPv6.
+pub const LISTENERS_MAX: usize = 4;
+
+/// The most fingerprints of one certificate: one for each hash function.
+pub const FINGERPRINTS_MAX: usize = 5;
+
+/// A WebRTC transport: RTP and RTCP on one component, encrypted, to whoever proves to be the announced peer.
+///
+/// Descriptors come in the order of `listeners`: for UDP two sockets bound to the same address, the *door* and the *path*
+/// (as of a plain transport: the path is connected to the selected tuple, the door sees everybody else), for TCP a
+/// listening one. The answer is [`Reply::WebRtcTransportCreated`](super::Reply::WebRtcTransportCreated).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CreateWebRtcTransport {
+    /// The router it belongs to.
+    pub room: RoomId,
+    /// Its new id.
+    pub transport: TransportId,
+    /// What each of its sockets is, 1 to [`LISTENERS_MAX`].
+    pub listeners: Vec<IceProtocol>,
+    /// What the peer's connectivity checks must be made with.
+    pub ice: IceCredentials,
+}
+
+/// How packets travel.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum IceProtocol {
+    /// One packet per datagram.
+    Udp,
+    /// Packets framed in a stream that the peer opened (RFC 4571, RFC 6544).
+    Tcp,
+}
+
+/// The username fragment and the password of our side (RFC 8445 §5.3). Printed for debugging, they keep the password to
+/// themselves.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IceCredentials {
+    /// 4 to 256 characters out of A-Z, a-z, 0-9, `+` and `/`; unique in the worker.
+    pub username_fragment: String,
+    /// 22 to 256 characters out of the same.
+    pub password: String,
+}
+
+impl fmt::Debug for IceCredentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("IceCredentials")
+            .field("username_fragment", &self.username_fragment)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A pair of addresses that packets travel between.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct IceTuple {
+    /// How packets travel.
+    pub protocol: IceProtocol,
+    /// Our end, as the socket is bound.
+    pub local: SocketAddr,
+    /// The peer's end, as we see it.
+    pub remote: SocketAddr,
+}
+
+/// How far ICE got (spec §9.1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum IceState {
+    /// No check has come.
+    #[default]
+    New,
+    /// Checks have come, and the peer has not chosen yet.
+    Connected,
+    /// The peer has chosen a tuple.
+    Completed,
+    /// No check has come for so long that the peer must be taken for gone (RFC 7675), or its last TCP connection closed.
+    Disconnected,
+    /// The transport is closed.
+    Closed,
+}
+
+/// How far DTLS got (spec §9.2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum DtlsState {
+    /// It has not started.
+    #[default]
+    New,
+    /// The handshake goes on.
+    Connecting,
+    /// The peer is who the signalling says, and media may flow.
+    Connected,
+    /// It never will: another certificate than the announced one, no protection in common, no answer.
+    Failed,
+    /// Either side has ended it.
+    Closed,
+}
+
+/// Who begins the handshake, as announced by the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum DtlsRole {
+    /// Either.
+    #[default]
+    Auto,
+    /// The side that sends the first message (`setup:active`).
+    Client,
+    /// The side that waits for it (`setup:passive`).
+    Server,
+}
+
+/// A hash function that a fingerprint is made with (RFC 8122 §5), weakest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum FingerprintAlgorithm {
+    /// Announced for clients that know no other; not accepted alone.
+    #[serde(rename = "sha-1")]
+    Sha1,
+    /// Announced; not accepted alone.
+    #[serde(rename = "sha-224")]
+    Sha224,
+    /// What everybody uses.
+    #[serde(rename = "sha-256")]
+    Sha256,
+    /// 384 bits.
+    #[serde(rename = "sha-384")]
+    Sha384,
+    /// 512 bits.
+    #[serde(rename = "sha-512")]
+    Sha512,
+}
+
+/// The hash of a certificate.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    /// What it was made with.
+    pub algorithm: FingerprintAlgorithm,
+    /// Pairs of hexadecimal digits with colons between them; upper case when we say it, any case when we hear it.
+    pub value: String,
+}
+
+/// What the signalling says of the peer's DTLS.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DtlsParameters {
+    /// The peer's role.
+    pub role: DtlsRole,
+    /// Of its certificate, 1 to [`FINGERPRINTS_MAX`]; the strongest must match.
+    pub fingerprints: Vec<Fingerprint>,
+}
+
+/// The certificate that a worker shows, with its private key, both in PEM. Printed for debugging, it keeps the key to itself.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DtlsCertificate {
+    /// One X.509 certificate.
+    pub certificate_pem: String,
+    /// Its key (PKCS #8): ECDSA over P-256 or P-384.
+    pub private_key_pem: String,
+}
+
+impl fmt::Debug for DtlsCertificate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DtlsCertificate")
+            .field("certificate_pem", &self.certificate_pem)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a worker knows of a transport's ICE and DTLS, and what strangers cost it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct WebRtcStats {
+    /// How far ICE got.
+    pub ice_state: IceState,
+    /// Where packets go.
+    pub selected_tuple: Option<IceTuple>,
+    /// How far DTLS got.
+    pub dtls_state: DtlsState,
+    /// How media is protected, as the IANA names it without its `SRTP_`, once agreed on.
+    pub srtp_profile: Option<String>,
+    /// Connectivity checks that counted.
+    pub checks: u64,
+    /// STUN requests that were refused.
+    pub checks_refused: u64,
+    /// DTLS datagrams that were looked at.
+    pub dtls_datagrams: u64,
+    /// Packets that were to be sent and could not be sealed.
+    pub seal_failures: u64,
+}

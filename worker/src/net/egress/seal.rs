@@ -1,0 +1,481 @@
+//! Sealing on the way out: the relay's train is read where it lies, and what the kernel is handed is written once.
+//!
+//! A consumer's packets go under one SSRC, so the first packet of a train says which stream it is. The 48-bit index of a
+//! packet is the one with its sequence number that is closest to the newest of the stream. What must not be sealed, because
+//! its index has gone out with other bytes or nobody knows, is lost as `SendFailed` and counted beside.
+
+use std::mem;
+use std::os::fd::AsFd;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use nix::errno::Errno;
+use weir_channel::message::DropReason;
+
+use super::super::clock;
+use super::super::gather::GATHER_BYTES;
+use super::super::mirror::Flow;
+use super::super::send::{SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, is_pending_error};
+use super::super::transmit::is_full;
+use super::{Egress, NO_REMOTE, note_lost};
+use crate::relay::sink::{ConsumerIx, Sent, TransportIx};
+use crate::webrtc::srtp::{Outbound, Profile, Repeats, SealedTrain, StreamKey, nearest};
+
+/// Streams of one transport whose last indices are kept in mind, 9 KiB each: more than a peer shows at a time. The one that
+/// was silent for longest makes room; it may go on later, but repeat nothing.
+const STREAMS_MAX: usize = 2_048;
+
+/// The longest sealed message, and the longest packet with what sealing adds to it.
+const ROOM_BYTES: usize = TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX;
+
+/// All transports' seals.
+pub(super) struct Seals {
+    entries: Vec<Entry>,
+    room: Box<[u8]>,
+}
+
+#[derive(Default)]
+struct Entry {
+    seal: Option<Box<Seal>>,
+    failures: u64,
+}
+
+/// What seals one transport's packets.
+struct Seal {
+    outbound: Outbound,
+    streams: HashMap<u32, Stream, FixedState>,
+    /// Streams that the outbound has at the moment.
+    live: usize,
+    /// Counts trains.
+    clock: u64,
+}
+
+struct Stream {
+    /// `None`: it was silent for too long.
+    key: Option<StreamKey>,
+    /// One more than its newest index.
+    next: u64,
+    used_at: u64,
+}
+
+impl Seals {
+    pub(super) fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            room: vec![0; ROOM_BYTES].into_boxed_slice(),
+        }
+    }
+
+    pub(super) fn detach(&mut self, transport: TransportIx) {
+        if let Some(entry) = self.entries.get_mut(transport.0 as usize) {
+            *entry = Entry::default();
+        }
+    }
+
+    fn get_mut(&mut self, transport: TransportIx) -> Option<&mut Entry> {
+        self.entries.get_mut(transport.0 as usize)
+    }
+}
+
+impl Seal {
+    /// Seals a train into the start of `room`, up to the first packet that is refused.
+    fn seal_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> SealedTrain {
+        match self.try_seal_train(train, segment, room) {
+            Some(sealed) => sealed,
+            None => SealedTrain {
+                packets: 0,
+                bytes: 0,
+                refused: Some(crate::webrtc::srtp::ProtectError::Malformed),
+            },
+        }
+    }
+
+    #[inline]
+    fn try_seal_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> Option<SealedTrain> {
+        let (seq, ssrc) = numbers_of(train)?;
+        self.clock += 1;
+        if self.streams.get(&ssrc).is_none_or(|stream| stream.key.is_none()) {
+            self.add_stream(ssrc)?;
+        }
+        let stream = self.streams.get_mut(&ssrc)?;
+        stream.used_at = self.clock;
+        let first = nearest(stream.next, seq)?;
+        let sealed = self.outbound.protect_train(stream.key?, first, train, segment, room);
+        if sealed.packets > 0 {
+            let (last_seq, _) = numbers_of(train.get((sealed.packets - 1) * segment..)?)?;
+            // A train is far shorter than half a cycle.
+            let last = nearest(first + 1, last_seq).unwrap_or(first);
+            stream.next = stream.next.max(first.max(last) + 1);
+        }
+        Some(sealed)
+    }
+
+    #[cold]
+    fn add_stream(&mut self, ssrc: u32) -> Option<()> {
+        if self.live >= STREAMS_MAX {
+            let silent = self
+                .streams
+                .values_mut()
+                .filter(|stream| stream.key.is_some())
+                .min_by_key(|stream| stream.used_at);
+            if let Some(key) = silent.and_then(|stream| stream.key.take()) {
+                self.outbound.remove_stream(key);
+                self.live -= 1;
+            }
+        }
+        // Peers without RTX are sent the same packet again, and whether this one is such a peer is not known here.
+        let key = self.outbound.add_stream(ssrc, Repeats::Identical).ok()?;
+        self.live += 1;
+        let stream = self.streams.entry(ssrc).or_insert(Stream {
+            key: None,
+            next: 0,
+            used_at: 0,
+        });
+        stream.key = Some(key);
+        Some(())
+    }
+}
+
+/// Sequence number and SSRC of an RTP packet.
+#[inline]
+fn numbers_of(packet: &[u8]) -> Option<(u16, u32)> {
+    let fixed = packet.first_chunk::<12>()?;
+    let seq = u16::from_be_bytes([fixed[2], fixed[3]]);
+    Some((seq, u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]])))
+}
+
+/// What is sealed of a train at a time: as many packets as one message can carry then.
+fn step_of(segment: usize, overhead: usize) -> usize {
+    (TRAIN_BYTES_MAX / (segment + overhead)).clamp(1, TRAIN_SEGMENTS_MAX) * segment
+}
+
+impl<B: SendBackend> Egress<B> {
+    /// Seals what leaves on a WebRTC transport from now on.
+    pub fn start_sealing(&mut self, transport: TransportIx, outbound: Outbound) {
+        let index = transport.0 as usize;
+        if self.seals.entries.len() <= index {
+            self.seals.entries.resize_with(index + 1, Entry::default);
+        }
+        self.seals.entries[index].seal = Some(Box::new(Seal {
+            outbound,
+            streams: HashMap::default(),
+            live: 0,
+            clock: 0,
+        }));
+    }
+
+    /// Forgets a WebRTC transport's keys. What was sealed still leaves, and nothing else does.
+    pub fn stop_sealing(&mut self, transport: TransportIx) {
+        if let Some(entry) = self.seals.get_mut(transport) {
+            entry.seal = None;
+        }
+    }
+
+    /// Packets of a WebRTC transport that could not be sealed.
+    pub fn seal_failures(&self, transport: TransportIx) -> u64 {
+        self.seals
+            .entries
+            .get(transport.0 as usize)
+            .map_or(0, |entry| entry.failures)
+    }
+
+    /// Sends a train at once that is not sealed yet. A train of any length is sealed and sent in parts.
+    pub(super) fn seal_and_send(
+        &mut self,
+        transport: TransportIx,
+        owner: ConsumerIx,
+        train: &[u8],
+        segment: usize,
+        arrival_ns: u64,
+    ) -> Sent {
+        let segment = segment.min(train.len()).max(1);
+        let mut room = mem::take(&mut self.seals.room);
+        let mut progress = Progress::new(train, segment);
+        while let Some(part) = progress.next(self.overhead(transport)) {
+            let Some(sealed) = self.seal_part(transport, part, segment, &mut room) else {
+                progress.stop(NO_REMOTE);
+                break;
+            };
+            let mut sent = Sent::all(sealed.packets);
+            if sealed.packets > 0 {
+                let segment = segment + self.overhead(transport);
+                sent = self.send_sealed(transport, owner, &room[..sealed.bytes], segment, arrival_ns);
+            }
+            if !progress.settle(sealed, sent) {
+                break;
+            }
+        }
+        self.seals.room = room;
+        self.conclude(transport, owner, progress)
+    }
+
+    #[inline]
+    fn send_sealed(
+        &mut self,
+        transport: TransportIx,
+        owner: ConsumerIx,
+        train: &[u8],
+        segment: usize,
+        arrival_ns: u64,
+    ) -> Sent {
+        match self.sockets.paths.get(transport.0 as usize) {
+            Some(path) if path.is_stream => self.send_over_stream(transport, train, segment, arrival_ns),
+            _ => self.send_at_once(transport, owner, train, segment, arrival_ns),
+        }
+    }
+
+    /// Sends what is sealed over the transport's connection.
+    fn send_over_stream(&mut self, transport: TransportIx, train: &[u8], segment: usize, arrival_ns: u64) -> Sent {
+        let Some(number) = self.sockets.stream(transport) else {
+            return NO_REMOTE;
+        };
+        self.stats.send_calls += 1;
+        let accepted = self.sockets.send_frames(transport, number, train, segment);
+        let bytes = train.len().min(accepted * segment) as u64;
+        self.stats.packets_sent += accepted as u64;
+        self.stats.bytes_sent += bytes;
+        if let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) {
+            path.packets_sent += accepted as u64;
+            path.bytes_sent += bytes;
+        }
+        if let Some(residence) = &mut self.residence {
+            residence.record(arrival_ns, clock::realtime_ns(), accepted);
+        }
+        Sent {
+            accepted,
+            reason: DropReason::BacklogFull,
+        }
+    }
+
+    /// Keeps a train until the end of the turn that is not sealed yet: sealed, where it waits.
+    pub(super) fn seal_and_keep(
+        &mut self,
+        transport: TransportIx,
+        owner: ConsumerIx,
+        train: &[u8],
+        segment: usize,
+        arrival_ns: u64,
+    ) -> Sent {
+        let segment = segment.min(train.len()).max(1);
+        let overhead = self.overhead(transport);
+        let mut progress = Progress::new(train, segment);
+        while let Some(part) = progress.next(overhead) {
+            let len = part.len() + part.len().div_ceil(segment) * overhead;
+            if self.gather.room(len).is_none() {
+                if len > GATHER_BYTES {
+                    progress.stop(Sent {
+                        accepted: 0,
+                        reason: DropReason::SendFailed,
+                    });
+                    break;
+                }
+                self.send_gathered();
+            }
+            let (
+                Some(path),
+                Some(Entry {
+                    seal: Some(seal),
+                    failures,
+                }),
+            ) = (
+                self.sockets.paths.get_mut(transport.0 as usize),
+                self.seals.entries.get_mut(transport.0 as usize),
+            )
+            else {
+                progress.stop(NO_REMOTE);
+                break;
+            };
+            let Some(room) = self.gather.room(len) else { break };
+            let sealed = seal.seal_train(part, segment, room);
+            *failures += u64::from(sealed.refused.is_some());
+            if sealed.packets > 0 {
+                let segment = (segment + overhead).min(sealed.bytes);
+                self.gather
+                    .commit(&mut path.gathered, transport, sealed.bytes, segment, owner, arrival_ns);
+            }
+            progress.settle(sealed, Sent::all(sealed.packets));
+        }
+        self.conclude(transport, owner, progress)
+    }
+
+    pub(super) fn seal_and_send_again(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
+        let mut room = mem::take(&mut self.seals.room);
+        let sealed = self.seal_part(transport, packet, packet.len().max(1), &mut room);
+        let is_sent = sealed.filter(|sealed| sealed.packets == 1).is_some_and(|sealed| {
+            let packet = &room[..sealed.bytes];
+            match self.sockets.stream(transport) {
+                Some(_) => self.send_over_stream(transport, packet, packet.len(), 0).accepted == 1,
+                None => self.send_again(transport, packet),
+            }
+        });
+        self.seals.room = room;
+        is_sent
+    }
+
+    pub(super) fn seal_and_send_report(&mut self, transport: TransportIx, packet: &[u8]) {
+        let path = self.sockets.paths.get(transport.0 as usize);
+        if !path.is_some_and(|path| path.is_connected) {
+            return;
+        }
+        let Some(Entry {
+            seal: Some(seal),
+            failures,
+        }) = self.seals.entries.get_mut(transport.0 as usize)
+        else {
+            return;
+        };
+        let room = &mut self.seals.room;
+        let sealed = match room.get_mut(..packet.len()) {
+            Some(place) => {
+                place.copy_from_slice(packet);
+                seal.outbound.protect_rtcp(room, packet.len()).ok()
+            }
+            None => None,
+        };
+        let Some(len) = sealed else {
+            *failures += 1;
+            return;
+        };
+        let room = mem::take(&mut self.seals.room);
+        let is_sent = self.send_sealed_report(transport, &room[..len]);
+        self.seals.room = room;
+        if is_sent && self.mirrors.are_open() {
+            let backend = &mut self.backend;
+            self.mirrors
+                .copy(transport, Flow::SendRtcp, packet, packet.len(), backend);
+        }
+    }
+
+    fn send_sealed_report(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
+        self.stats.send_calls += 1;
+        let result = match self.sockets.stream(transport) {
+            Some(number) => match self.sockets.send_frames(transport, number, packet, packet.len()) {
+                1 => Ok(()),
+                _ => Err(Errno::EAGAIN),
+            },
+            None => {
+                let path = &self.sockets.paths[transport.0 as usize];
+                let Some(socket) = path.socket.as_ref().map(AsFd::as_fd) else {
+                    return false;
+                };
+                match self.backend.send_packet(socket, packet) {
+                    Err(errno) if is_pending_error(errno) => {
+                        self.stats.pending_errors += 1;
+                        self.stats.send_calls += 1;
+                        self.backend.send_packet(socket, packet)
+                    }
+                    result => result,
+                }
+            }
+        };
+        match result {
+            Ok(()) => {
+                self.stats.packets_sent += 1;
+                self.stats.bytes_sent += packet.len() as u64;
+                self.sockets.note_rtcp_sent(transport, packet.len());
+            }
+            Err(errno) if is_full(errno) => self.stats.rtcp_lost += 1,
+            Err(_) => self.stats.send_failures += 1,
+        }
+        result.is_ok()
+    }
+
+    /// What sealing adds to a packet of a transport.
+    fn overhead(&self, transport: TransportIx) -> usize {
+        let entry = self.seals.entries.get(transport.0 as usize);
+        let seal = entry.and_then(|entry| entry.seal.as_deref());
+        seal.map_or(Profile::RTP_OVERHEAD_MAX, |seal| seal.outbound.profile().rtp_overhead())
+    }
+
+    /// `None`: there is nobody to send to.
+    #[inline]
+    fn seal_part(
+        &mut self,
+        transport: TransportIx,
+        part: &[u8],
+        segment: usize,
+        room: &mut [u8],
+    ) -> Option<SealedTrain> {
+        let path = self.sockets.paths.get(transport.0 as usize)?;
+        let entry = self.seals.get_mut(transport).filter(|_| path.is_connected)?;
+        let sealed = entry.seal.as_mut()?.seal_train(part, segment, room);
+        entry.failures += u64::from(sealed.refused.is_some());
+        Some(sealed)
+    }
+
+    fn conclude(&mut self, transport: TransportIx, owner: ConsumerIx, progress: Progress<'_>) -> Sent {
+        let Progress {
+            accepted,
+            refused,
+            reason,
+            ..
+        } = progress;
+        if refused > 0 {
+            tracing::debug!(transport = transport.0, refused, "packets could not be sealed");
+        }
+        if accepted == refused {
+            return Sent {
+                accepted: 0,
+                reason: reason.unwrap_or(DropReason::SendFailed),
+            };
+        }
+        if refused > 0 {
+            note_lost(&mut self.lost, owner, DropReason::SendFailed, refused as u32);
+        }
+        Sent {
+            accepted,
+            reason: reason.unwrap_or(DropReason::SendFailed),
+        }
+    }
+}
+
+/// How far a train has come.
+struct Progress<'a> {
+    rest: &'a [u8],
+    segment: usize,
+    /// Packets that are sent, or refused with others behind them.
+    accepted: usize,
+    /// Packets that could not be sealed.
+    refused: usize,
+    /// Why the rest is not sent.
+    reason: Option<DropReason>,
+}
+
+impl<'a> Progress<'a> {
+    fn new(train: &'a [u8], segment: usize) -> Self {
+        Self {
+            rest: train,
+            segment,
+            accepted: 0,
+            refused: 0,
+            reason: None,
+        }
+    }
+
+    /// What to seal next.
+    fn next(&self, overhead: usize) -> Option<&'a [u8]> {
+        let len = step_of(self.segment, overhead).min(self.rest.len());
+        (len > 0).then(|| &self.rest[..len])
+    }
+
+    /// Takes note of what became of it; whether to go on.
+    fn settle(&mut self, sealed: SealedTrain, sent: Sent) -> bool {
+        self.accepted += sent.accepted;
+        if sent.accepted < sealed.packets {
+            self.reason = Some(sent.reason);
+            return false;
+        }
+        let mut done = sealed.packets;
+        if sealed.refused.is_some() {
+            self.refused += 1;
+            self.accepted += 1;
+            done += 1;
+        }
+        self.rest = self.rest.get(done * self.segment..).unwrap_or_default();
+        true
+    }
+
+    fn stop(&mut self, sent: Sent) {
+        self.reason = Some(sent.reason);
+    }
+}

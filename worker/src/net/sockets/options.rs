@@ -1,0 +1,88 @@
+//! What is set at one socket, and what is asked of it.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::sys::socket::{self, SockaddrIn6, SockaddrStorage, setsockopt, sockopt};
+
+/// Makes a UDP socket fit for a [`ReceiveBatch`](crate::net::receive::ReceiveBatch): non-blocking, trains received whole
+/// (UDP_GRO), drops by the kernel reported (SO_RXQ_OVFL).
+///
+/// # Errors
+/// What the kernel says.
+pub fn prepare(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
+    setsockopt(&socket, sockopt::RxqOvfl, &1)
+}
+
+/// Starts or stops stamping the arrivals at a socket with the realtime clock (SO_TIMESTAMPNS).
+///
+/// # Errors
+/// What the kernel says.
+pub fn stamp_arrivals(socket: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &on)
+}
+
+/// How many packets the kernel has dropped at a socket since it was made, modulo 2³²: what SO_RXQ_OVFL reports beside
+/// the next packet, without waiting for one. 0 where the kernel does not tell (before Linux 4.12).
+pub fn drop_count(socket: BorrowedFd<'_>) -> u32 {
+    const DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
+    let mut memory = [0_u32; DROPS + 1];
+    let mut len = size_of_val(&memory) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to the array, which is that long.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            memory.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
+    if result == 0 { memory[DROPS] } else { 0 }
+}
+
+/// Connects the path of a port that is bound to `local`; without a remote, parks it.
+pub(super) fn reconnect(path: BorrowedFd<'_>, local: SockaddrStorage, remote: Option<SocketAddr>) -> Result<(), Errno> {
+    if is_wildcard(&local) {
+        // It would keep the local address that its last connection chose, which can be wrong for the way to another
+        // remote. (For a moment strangers can reach it now. The relay looks at the source of every packet.)
+        disconnect(path)?;
+    }
+    match remote {
+        None => socket::connect(path.as_raw_fd(), &local),
+        // A socket for both protocols names IPv4 addresses in their IPv6-mapped form.
+        Some(SocketAddr::V4(v4)) if local.as_sockaddr_in6().is_some() => {
+            let mapped = std::net::SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0);
+            socket::connect(path.as_raw_fd(), &SockaddrIn6::from(mapped))
+        }
+        Some(remote) => socket::connect(path.as_raw_fd(), &SockaddrStorage::from(remote)),
+    }
+}
+
+fn disconnect(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let unspecified = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    // SAFETY: the kernel reads the address, whose true length it is given.
+    let result = unsafe {
+        libc::connect(
+            socket.as_raw_fd(),
+            ptr::from_ref(&unspecified),
+            size_of_val(&unspecified) as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+pub(super) fn is_wildcard(address: &SockaddrStorage) -> bool {
+    address.as_sockaddr_in().is_some_and(|v4| v4.ip().is_unspecified())
+        || address.as_sockaddr_in6().is_some_and(|v6| v6.ip().is_unspecified())
+}

@@ -1,0 +1,211 @@
+//! WebRTC transports in the worker: the sans-IO ones of [`webrtc`](crate::webrtc), with the sockets, the keys and the relay
+//! around each.
+//!
+//! What a transport decides is carried out by [`WebRtc::settle`], which compares what is with what should be: where the
+//! sending path is connected to, whether it may be sent on, and what the relay knows of the peer.
+
+mod commands;
+mod connections;
+mod events;
+mod receive;
+mod timers;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weir_channel::id::TransportId;
+use weir_channel::message::{Notification, WebRtcStats, WorkerError};
+
+use crate::net::egress::Egress;
+use crate::net::poll::Poller;
+use crate::relay::Relay;
+use crate::relay::datagram::Datagram;
+use crate::relay::sink::TransportIx;
+use crate::time::Time;
+use crate::webrtc::budget::{Budget, Budgets};
+use crate::webrtc::dtls::Context;
+use crate::webrtc::ice::Tuple;
+use crate::webrtc::srtp::Inbound;
+use crate::webrtc::transport::{Event, Outlet, WebRtcTransport};
+
+use self::connections::Frames;
+use self::events::{dtls_state, ice_state, ice_tuple};
+use self::timers::Timers;
+
+/// Packets of one batch that are opened before they are relayed.
+const OPENED_MAX: usize = 1_024;
+
+/// What a transport tells of its ICE beyond this is told later, and only how it ended: its peer decides how often that
+/// changes.
+const ICE_NEWS: Budget = Budget::new(10, 20);
+
+/// What is around the transports: what they receive for, send with, and are watched by.
+pub(super) struct Around<'a> {
+    pub(super) relay: &'a mut Relay,
+    pub(super) egress: &'a mut Egress,
+    pub(super) poller: &'a Poller,
+}
+
+/// All WebRTC transports of a worker.
+pub(super) struct WebRtc {
+    /// By [`TransportIx`].
+    transports: Vec<Option<Box<Member>>>,
+    timers: Timers,
+    /// With the certificate of the transports that come. Made with the first.
+    context: Option<Arc<Context>>,
+    budgets: Budgets,
+    /// What the transport that was spoken to last has to tell.
+    events: Vec<Event>,
+    /// What was opened of the batch at hand.
+    opened: Vec<Datagram>,
+    frames: Frames,
+    notifications: VecDeque<Notification>,
+}
+
+/// One of them.
+struct Member {
+    id: TransportId,
+    transport: WebRtcTransport,
+    /// What opens its peer's packets, from when DTLS is connected until it ends.
+    inbound: Option<Box<Inbound>>,
+    /// As the IANA names it.
+    srtp_profile: Option<&'static str>,
+    /// Where its sending path is connected to.
+    route: Option<Tuple>,
+    /// Where the relay believes its peer to be.
+    peer: Option<SocketAddr>,
+    /// Since when the kernel has no room for connections.
+    listeners_rest: Option<Time>,
+    ice_news: Budget,
+    /// Its ICE has changed since it was told of last.
+    has_untold_news: bool,
+}
+
+/// Sends at once what a transport has to say, and keeps what it has to tell.
+struct Desk<'a> {
+    egress: &'a mut Egress,
+    transport: TransportIx,
+    events: &'a mut Vec<Event>,
+}
+
+impl Outlet for Desk<'_> {
+    fn send(&mut self, tuple: &Tuple, datagram: &[u8]) {
+        // What is lost is asked for, or sent, again.
+        let sent = self.egress.sockets.send_to(self.transport, ice_tuple(tuple), datagram);
+        if let Err(errno) = sent {
+            tracing::debug!(transport = self.transport.0, %tuple, %errno, "an answer could not be sent");
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+}
+
+impl WebRtc {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self {
+            transports: Vec::new(),
+            timers: Timers::default(),
+            context: None,
+            budgets: Budgets::of_a_worker(),
+            events: Vec::new(),
+            opened: Vec::with_capacity(OPENED_MAX),
+            frames: Frames::default(),
+            notifications: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to tell the supervisor.
+    pub(super) fn poll_notification(&mut self) -> Option<Notification> {
+        self.notifications.pop_front()
+    }
+
+    /// When [`WebRtc::handle_timeout`] wants to be called.
+    pub(super) fn next_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// Lets time pass for those transports for which it matters.
+    pub(super) fn handle_timeout(&mut self, now: Time, around: &mut Around<'_>) {
+        while let Some(transport) = self.timers.pop(now) {
+            self.close_idle_connections(now, around, transport);
+            self.with(now, around, transport, |member, desk, _| {
+                member.transport.handle_timeout(now, desk);
+            });
+        }
+    }
+
+    /// What a transport's counters say of its ICE and DTLS; `None` if it is no WebRTC transport.
+    pub(super) fn stats(&self, transport: TransportIx, egress: &Egress) -> Option<WebRtcStats> {
+        let member = self.member(transport)?;
+        let counters = member.transport.counters();
+        Some(WebRtcStats {
+            ice_state: ice_state(member.transport.ice_state()),
+            selected_tuple: member.transport.selected_tuple().map(ice_tuple),
+            dtls_state: dtls_state(member.transport.dtls_state()),
+            srtp_profile: member.srtp_profile.map(str::to_owned),
+            checks: counters.checks,
+            checks_refused: counters.refusals,
+            dtls_datagrams: counters.dtls,
+            seal_failures: egress.seal_failures(transport),
+        })
+    }
+
+    /// Says goodbye to a transport's peer, and forgets the transport.
+    pub(super) fn close(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx) {
+        if let Some(Some(mut member)) = self.transports.get_mut(transport.0 as usize).map(Option::take) {
+            self.timers.cancel(transport);
+            self.events.clear();
+            let mut desk = Desk {
+                egress: around.egress,
+                transport,
+                events: &mut self.events,
+            };
+            // Who closes it knows what becomes of it.
+            member.transport.close(now, &mut desk);
+            self.events.clear();
+        }
+    }
+
+    /// Says goodbye to all peers.
+    pub(super) fn close_all(&mut self, now: Time, around: &mut Around<'_>) {
+        for index in 0..self.transports.len() as u32 {
+            self.close(now, around, TransportIx(index));
+        }
+    }
+
+    /// Whether a transport is one of them.
+    pub(super) fn contains(&self, transport: TransportIx) -> bool {
+        self.member(transport).is_some()
+    }
+
+    fn member(&self, transport: TransportIx) -> Option<&Member> {
+        self.transports.get(transport.0 as usize)?.as_deref()
+    }
+
+    /// Does something to a transport, and carries out what comes of it. `None` if there is no such transport.
+    fn with<T>(
+        &mut self,
+        now: Time,
+        around: &mut Around<'_>,
+        transport: TransportIx,
+        act: impl FnOnce(&mut Member, &mut Desk<'_>, &mut Budgets) -> T,
+    ) -> Option<T> {
+        let member = self.transports.get_mut(transport.0 as usize)?.as_deref_mut()?;
+        let mut desk = Desk {
+            egress: around.egress,
+            transport,
+            events: &mut self.events,
+        };
+        let done = act(member, &mut desk, &mut self.budgets);
+        self.settle(now, around, transport);
+        Some(done)
+    }
+}
+
+fn not_webrtc(transport: TransportId) -> WorkerError {
+    WorkerError::NotWebRtc(transport)
+}

@@ -1,0 +1,211 @@
+//! What the supervisor asks of WebRTC transports.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_channel::id::TransportId;
+use weir_channel::message::{
+    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, FINGERPRINTS_MAX, Fingerprint,
+    FingerprintAlgorithm, IceCredentials, Method, Reply, WorkerError,
+};
+
+use crate::net::clock;
+use crate::net::poll::{Interest, Source};
+use crate::net::sockets::{IceSockets, os};
+use crate::process::event_loop::EventLoop;
+use crate::relay::sink::TransportIx;
+use crate::time::Time;
+use crate::webrtc::dtls::{self, Certificate, Clock, Context, HashFunction, RemoteParameters, RemoteRole, Role};
+use crate::webrtc::entropy::SystemEntropy;
+use crate::webrtc::ice::Credentials;
+use crate::webrtc::transport::WebRtcTransport;
+
+use super::{Around, ICE_NEWS, Member, WebRtc, not_webrtc};
+
+impl EventLoop {
+    pub(in crate::process) fn create_webrtc_transport(
+        &mut self,
+        now: Time,
+        method: &Method,
+        request: &CreateWebRtcTransport,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Reply, WorkerError> {
+        let sockets = IceSockets::adopt(descriptors, &request.listeners)?;
+        let credentials = credentials(&request.ice)?;
+        let context = self.webrtc.context()?;
+        self.relay.handle_command(now, method)?;
+        let index = self.index_of(request.transport)?;
+        if let Err(error) = self.register_listeners(index, sockets) {
+            let close = Method::CloseTransport {
+                transport: request.transport,
+            };
+            // It exists, so it can be closed; that closes its sockets too.
+            let _ = self.relay.handle_command(now, &close);
+            return Err(error);
+        }
+        let fingerprints = fingerprints(context.certificate());
+        let transport = WebRtcTransport::new(credentials, context);
+        self.webrtc.insert(index, request.transport, transport);
+        Ok(Reply::WebRtcTransportCreated { fingerprints })
+    }
+
+    /// Puts a new transport's sockets into the table, and watches them.
+    fn register_listeners(&mut self, transport: TransportIx, sockets: IceSockets) -> Result<(), WorkerError> {
+        self.egress
+            .sockets
+            .attach_ice(transport, sockets)
+            .map_err(|errno| os("setsockopt", errno))?;
+        let mut result = Ok(());
+        self.egress.sockets.each_listener(transport, |listener, side, socket| {
+            let source = Source::Listener {
+                transport,
+                listener,
+                side,
+            };
+            let added = self.poller.add(socket, source, Interest::Read);
+            result = result.clone().and(added.map_err(|errno| os("epoll_ctl", errno)));
+        });
+        result
+    }
+}
+
+impl WebRtc {
+    /// Shows another certificate on the transports that come.
+    pub(in crate::process) fn use_certificate(&mut self, certificate: &DtlsCertificate) -> Result<Reply, WorkerError> {
+        let read = Certificate::from_pem(&certificate.certificate_pem, &certificate.private_key_pem);
+        let certificate = read.map_err(|error| WorkerError::InvalidParameters(error.to_string()))?;
+        self.context = Some(context(certificate));
+        Ok(Reply::Done)
+    }
+
+    pub(in crate::process) fn restart_ice(
+        &mut self,
+        now: Time,
+        around: &mut Around<'_>,
+        (index, id): (TransportIx, TransportId),
+        ice: &IceCredentials,
+    ) -> Result<Reply, WorkerError> {
+        let credentials = credentials(ice)?;
+        self.with(now, around, index, |member, _, _| {
+            member.transport.restart_ice(credentials)
+        })
+        .ok_or_else(|| not_webrtc(id))?;
+        Ok(Reply::Done)
+    }
+
+    pub(in crate::process) fn set_dtls_parameters(
+        &mut self,
+        now: Time,
+        around: &mut Around<'_>,
+        (index, id): (TransportIx, TransportId),
+        parameters: &DtlsParameters,
+    ) -> Result<Reply, WorkerError> {
+        let parameters = remote_parameters(parameters)?;
+        let role = self
+            .with(now, around, index, |member, desk, _| {
+                member.transport.set_remote_dtls(now, &parameters, desk)
+            })
+            .ok_or_else(|| not_webrtc(id))?;
+        match role {
+            Ok(Role::Client) => Ok(Reply::DtlsRole(DtlsRole::Client)),
+            Ok(Role::Server) => Ok(Reply::DtlsRole(DtlsRole::Server)),
+            Err(dtls::RefusedParameters::AlreadySet) => Err(WorkerError::DtlsParametersSet(id)),
+            Err(refused) => Err(WorkerError::InvalidParameters(refused.to_string())),
+        }
+    }
+
+    /// What the transports that come share.
+    fn context(&mut self) -> Result<Arc<Context>, WorkerError> {
+        if let Some(context) = &self.context {
+            return Ok(Arc::clone(context));
+        }
+        let now = Duration::from_nanos(clock::realtime_ns());
+        let certificate = Certificate::generate(&mut SystemEntropy::new(), now).map_err(|error| WorkerError::Os {
+            call: "making a certificate".to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Arc::clone(self.context.insert(context(certificate))))
+    }
+
+    fn insert(&mut self, index: TransportIx, id: TransportId, transport: WebRtcTransport) {
+        let place = index.0 as usize;
+        if self.transports.len() <= place {
+            self.transports.resize_with(place + 1, || None);
+        }
+        self.transports[place] = Some(Box::new(Member {
+            id,
+            transport,
+            inbound: None,
+            srtp_profile: None,
+            route: None,
+            peer: None,
+            listeners_rest: None,
+            ice_news: ICE_NEWS,
+            has_untold_news: false,
+        }));
+    }
+}
+
+fn context(certificate: Certificate) -> Arc<Context> {
+    let (instant, time) = clock::instant();
+    Arc::new(Context::new(
+        certificate,
+        Clock::new(instant, time),
+        dtls::Settings::default(),
+    ))
+}
+
+fn credentials(ice: &IceCredentials) -> Result<Credentials, WorkerError> {
+    Credentials::restore(&ice.username_fragment, &ice.password)
+        .map_err(|error| WorkerError::InvalidParameters(error.to_string()))
+}
+
+fn remote_parameters(parameters: &DtlsParameters) -> Result<RemoteParameters, WorkerError> {
+    let count = parameters.fingerprints.len();
+    if count == 0 || count > FINGERPRINTS_MAX {
+        return Err(WorkerError::InvalidParameters(format!(
+            "{count} fingerprints; 1 to {FINGERPRINTS_MAX} are allowed"
+        )));
+    }
+    let parse = |fingerprint: &Fingerprint| {
+        dtls::Fingerprint::parse(hash_function(fingerprint.algorithm), &fingerprint.value)
+            .map_err(|error| WorkerError::InvalidParameters(error.to_string()))
+    };
+    Ok(RemoteParameters {
+        role: match parameters.role {
+            DtlsRole::Auto => RemoteRole::Auto,
+            DtlsRole::Client => RemoteRole::Client,
+            DtlsRole::Server => RemoteRole::Server,
+        },
+        fingerprints: parameters.fingerprints.iter().map(parse).collect::<Result<_, _>>()?,
+    })
+}
+
+fn hash_function(algorithm: FingerprintAlgorithm) -> HashFunction {
+    match algorithm {
+        FingerprintAlgorithm::Sha1 => HashFunction::Sha1,
+        FingerprintAlgorithm::Sha224 => HashFunction::Sha224,
+        FingerprintAlgorithm::Sha256 => HashFunction::Sha256,
+        FingerprintAlgorithm::Sha384 => HashFunction::Sha384,
+        FingerprintAlgorithm::Sha512 => HashFunction::Sha512,
+    }
+}
+
+fn fingerprints(certificate: &Certificate) -> Vec<Fingerprint> {
+    let name = |function| match function {
+        HashFunction::Sha1 => FingerprintAlgorithm::Sha1,
+        HashFunction::Sha224 => FingerprintAlgorithm::Sha224,
+        HashFunction::Sha256 => FingerprintAlgorithm::Sha256,
+        HashFunction::Sha384 => FingerprintAlgorithm::Sha384,
+        HashFunction::Sha512 => FingerprintAlgorithm::Sha512,
+    };
+    certificate
+        .fingerprints()
+        .iter()
+        .map(|fingerprint| Fingerprint {
+            algorithm: name(fingerprint.function()),
+            value: fingerprint.to_string(),
+        })
+        .collect()
+}

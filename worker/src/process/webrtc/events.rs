@@ -1,0 +1,209 @@
+//! What comes of what a transport tells: keys, a path, a peer for the relay, and news for the supervisor.
+
+use std::time::Duration;
+
+use tracing::{debug, warn};
+use weir_channel::message::{DtlsState, IceProtocol, IceState, IceTuple, Notification};
+
+use crate::net::poll::Interest;
+use crate::relay::sink::TransportIx;
+use crate::time::Time;
+use crate::webrtc::dtls::session::{Established, Event as DtlsEvent};
+use crate::webrtc::dtls::{self, SrtpKeys, SrtpProfile};
+use crate::webrtc::ice::{self, Protocol, Tuple};
+use crate::webrtc::srtp::{Inbound, KeyError, MasterKey, Outbound, Profile};
+use crate::webrtc::transport::Event;
+
+use super::connections::close_connection_of;
+use super::{Around, Member, WebRtc};
+
+/// SSRCs that one peer may use in a session: hundreds of tracks with their layers and retransmissions, several times over.
+const PEER_SSRCS_MAX: usize = 2_048;
+
+/// What was too much to be told is told after this.
+const NEWS_INTERVAL: Duration = Duration::from_millis(500);
+
+impl WebRtc {
+    /// Carries out what the transport has told, and sets its timer.
+    pub(super) fn settle(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx) {
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.on_event(now, around, transport, event);
+        }
+        self.events = events;
+        let Some(Some(member)) = self.transports.get_mut(transport.0 as usize) else {
+            return;
+        };
+        member.follow_peer(now, around, transport);
+        if member.has_untold_news && member.ice_news.take(now) {
+            member.has_untold_news = false;
+            let news = [
+                Notification::IceSelectedTupleChanged {
+                    transport: member.id,
+                    tuple: member.transport.selected_tuple().map(ice_tuple),
+                },
+                Notification::IceStateChanged {
+                    transport: member.id,
+                    state: ice_state(member.transport.ice_state()),
+                },
+            ];
+            self.notifications.extend(news);
+        }
+        let news_due = member.has_untold_news.then(|| now + NEWS_INTERVAL);
+        let connections_due = member.connections_due(around, transport);
+        let due = [member.transport.poll_timeout(), news_due, connections_due];
+        self.timers.set(transport, due.into_iter().flatten().min());
+    }
+
+    fn on_event(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx, event: Event) {
+        let Some(Some(member)) = self.transports.get_mut(transport.0 as usize) else {
+            return;
+        };
+        let id = member.id;
+        let notification = match event {
+            Event::SelectedTuple(tuple) => Notification::IceSelectedTupleChanged {
+                transport: id,
+                tuple: tuple.as_ref().map(ice_tuple),
+            },
+            Event::Ice(state) => Notification::IceStateChanged {
+                transport: id,
+                state: ice_state(state),
+            },
+            Event::ForgottenTuple(tuple) => return close_connection_of(around, transport, &tuple),
+            Event::Dtls(event) => {
+                let (state, remote_certificate_pem) = match event {
+                    DtlsEvent::Connecting => (DtlsState::Connecting, None),
+                    DtlsEvent::Connected(established) => {
+                        let Established {
+                            keys,
+                            remote_certificate,
+                        } = *established;
+                        member.use_keys(around, transport, &keys);
+                        (DtlsState::Connected, Some(remote_certificate))
+                    }
+                    DtlsEvent::Failed(failure) => {
+                        debug!(%id, ?failure, "DTLS has failed");
+                        member.forget_keys(around, transport);
+                        (DtlsState::Failed, None)
+                    }
+                    DtlsEvent::Closed => {
+                        member.forget_keys(around, transport);
+                        (DtlsState::Closed, None)
+                    }
+                };
+                self.notifications.push_back(Notification::DtlsStateChanged {
+                    transport: id,
+                    state,
+                    remote_certificate_pem,
+                });
+                return;
+            }
+        };
+        if !member.has_untold_news && member.ice_news.take(now) {
+            self.notifications.push_back(notification);
+        } else {
+            member.has_untold_news = true;
+        }
+    }
+}
+
+impl Member {
+    fn use_keys(&mut self, around: &mut Around<'_>, transport: TransportIx, keys: &SrtpKeys) {
+        match directions(keys) {
+            Ok((inbound, outbound)) => {
+                self.inbound = Some(Box::new(inbound));
+                self.srtp_profile = Some(iana_name(keys.profile));
+                around.egress.start_sealing(transport, outbound);
+            }
+            // A handshake yields keys of the lengths that its profile has.
+            Err(error) => warn!(id = %self.id, %error, "keys that cannot be used"),
+        }
+    }
+
+    fn forget_keys(&mut self, around: &mut Around<'_>, transport: TransportIx) {
+        self.inbound = None;
+        around.egress.stop_sealing(transport);
+    }
+
+    /// Connects the sending path to where the peer wants it, and tells the relay whether there is a peer.
+    fn follow_peer(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx) {
+        let selected = self.transport.selected_tuple().copied();
+        if self.route != selected {
+            self.route = selected;
+            // A path that is not the sending one any more has nothing to write.
+            watch(around, transport, Interest::Read);
+            let route = selected.as_ref().map(ice_tuple);
+            if let Err(errno) = around.egress.select(transport, route) {
+                debug!(id = %self.id, ?selected, %errno, "the selected tuple cannot be connected to");
+            }
+            if around.egress.has_backlog(transport) {
+                watch(around, transport, Interest::ReadWrite);
+            }
+        }
+        let media = self.transport.media_tuple().filter(|_| self.inbound.is_some());
+        let peer = media.map(|tuple| tuple.remote);
+        around.egress.sockets.open(transport, peer.is_some());
+        if self.peer != peer {
+            self.peer = peer;
+            around.relay.set_peer(now, transport, peer);
+        }
+    }
+}
+
+/// Changes what is waited for at a transport's sending path.
+fn watch(around: &Around<'_>, transport: TransportIx, interest: Interest) {
+    if let Some((path, source)) = around.egress.sockets.sending_path(transport)
+        && let Err(errno) = around.poller.modify(path, source, interest)
+    {
+        warn!(%errno, "epoll_ctl");
+    }
+}
+
+/// What opens and what seals with the keys of a handshake.
+fn directions(keys: &SrtpKeys) -> Result<(Inbound, Outbound), KeyError> {
+    let profile = match keys.profile {
+        SrtpProfile::AeadAes256Gcm => Profile::AeadAes256Gcm,
+        SrtpProfile::AeadAes128Gcm => Profile::AeadAes128Gcm,
+        SrtpProfile::Aes128CmSha1_80 => Profile::Aes128CmSha1_80,
+        SrtpProfile::Aes128CmSha1_32 => Profile::Aes128CmSha1_32,
+    };
+    let master = |key: &dtls::MasterKey| MasterKey::new(profile, key.key(), key.salt());
+    let inbound = Inbound::new(&master(keys.inbound())?, PEER_SSRCS_MAX);
+    Ok((inbound, Outbound::new(&master(keys.outbound())?)))
+}
+
+/// As the registry of DTLS-SRTP profiles has it, without what all names there begin with.
+fn iana_name(profile: SrtpProfile) -> &'static str {
+    profile.name().trim_start_matches("SRTP_")
+}
+
+pub(super) fn ice_tuple(tuple: &Tuple) -> IceTuple {
+    IceTuple {
+        protocol: match tuple.protocol {
+            Protocol::Udp => IceProtocol::Udp,
+            Protocol::Tcp => IceProtocol::Tcp,
+        },
+        local: tuple.local,
+        remote: tuple.remote,
+    }
+}
+
+pub(super) fn ice_state(state: ice::State) -> IceState {
+    match state {
+        ice::State::New => IceState::New,
+        ice::State::Connected => IceState::Connected,
+        ice::State::Completed => IceState::Completed,
+        ice::State::Disconnected => IceState::Disconnected,
+        ice::State::Closed => IceState::Closed,
+    }
+}
+
+pub(super) fn dtls_state(state: dtls::State) -> DtlsState {
+    match state {
+        dtls::State::New => DtlsState::New,
+        dtls::State::Connecting => DtlsState::Connecting,
+        dtls::State::Connected => DtlsState::Connected,
+        dtls::State::Failed => DtlsState::Failed,
+        dtls::State::Closed => DtlsState::Closed,
+    }
+}

@@ -1,0 +1,155 @@
+//! From a receive batch of a WebRTC transport to packets for the relay: told apart, answered, or opened in place.
+
+use std::ops::Range;
+
+use weir_channel::message::UnroutedReason;
+
+use crate::net::receive::Received;
+use crate::relay::datagram::Datagram;
+use crate::relay::sink::{Port, TransportIx};
+use crate::time::Time;
+use crate::webrtc::demux::{Kind, classify};
+use crate::webrtc::ice::Tuple;
+use crate::webrtc::srtp::UnprotectError;
+use crate::webrtc::transport::{Dropped, Received as Verdict};
+
+use super::{Around, OPENED_MAX, WebRtc};
+
+impl WebRtc {
+    /// Takes in what one of a transport's sockets has brought. `tuple` says what is the same for all of it.
+    pub(in crate::process) fn handle_batch(
+        &mut self,
+        now: Time,
+        around: &mut Around<'_>,
+        transport: TransportIx,
+        tuple: Tuple,
+        received: Received<'_>,
+    ) {
+        around.egress.begin_batch(&received);
+        self.handle_datagrams(now, around, transport, tuple, received.bytes, received.datagrams);
+        around.egress.end_batch();
+    }
+
+    /// Takes in datagrams or frames that lie in `bytes`.
+    pub(super) fn handle_datagrams(
+        &mut self,
+        now: Time,
+        around: &mut Around<'_>,
+        transport: TransportIx,
+        tuple: Tuple,
+        bytes: &mut [u8],
+        datagrams: &[Datagram],
+    ) {
+        self.opened.clear();
+        for datagram in datagrams {
+            let tuple = Tuple {
+                remote: datagram.source,
+                ..tuple
+            };
+            let range = datagram.range();
+            let segment = (datagram.segment as usize).max(1);
+            let mut start = range.start;
+            // An empty datagram is one too.
+            loop {
+                let packet = start..range.end.min(start + segment);
+                start = packet.end;
+                self.handle_packet(now, around, transport, tuple, bytes, packet);
+                if self.opened.len() == OPENED_MAX {
+                    self.relay_opened(now, around, transport, bytes);
+                }
+                if start >= range.end {
+                    break;
+                }
+            }
+        }
+        self.relay_opened(now, around, transport, bytes);
+    }
+
+    /// Takes in one datagram, or one frame of a connection, that lies in `bytes`.
+    fn handle_packet(
+        &mut self,
+        now: Time,
+        around: &mut Around<'_>,
+        transport: TransportIx,
+        tuple: Tuple,
+        bytes: &mut [u8],
+        range: Range<usize>,
+    ) {
+        let Some(Some(member)) = self.transports.get_mut(transport.0 as usize) else {
+            return;
+        };
+        let Some(packet) = bytes.get_mut(range.clone()) else {
+            return;
+        };
+        let kind = classify(packet);
+        let refused = match (kind, &mut member.inbound) {
+            (Kind::Rtp | Kind::Rtcp, inbound) => match (member.transport.admit_media(&tuple), inbound) {
+                (Ok(()), Some(inbound)) => {
+                    let opened = match kind {
+                        Kind::Rtp => inbound.unprotect_rtp(packet),
+                        _ => inbound.unprotect_rtcp(packet),
+                    };
+                    match opened {
+                        Ok(opened) => {
+                            self.opened.push(Datagram {
+                                start: range.start as u32,
+                                len: opened.len as u32,
+                                segment: (opened.len as u32).max(1),
+                                // From whichever of its addresses it came, it is the peer's.
+                                source: member.peer.unwrap_or(tuple.remote),
+                            });
+                            return;
+                        }
+                        Err(error) => reason_of(error),
+                    }
+                }
+                (Ok(()), None) => UnroutedReason::NotConnected,
+                (Err(dropped), _) => unrouted(dropped),
+            },
+            _ => {
+                let before = member.transport.counters().refusals;
+                let verdict = self.with(now, around, transport, |member, desk, budgets| {
+                    let verdict = member.transport.handle_datagram(now, tuple, packet, budgets, desk);
+                    (verdict, member.transport.counters().refusals)
+                });
+                match verdict {
+                    Some((Verdict::Dropped(dropped), _)) => unrouted(dropped),
+                    // It was refused, and told so.
+                    Some((_, refusals)) if refusals != before => UnroutedReason::BadCheck,
+                    _ => return,
+                }
+            }
+        };
+        around.relay.count_unrouted(transport, refused, 1);
+    }
+
+    fn relay_opened(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx, bytes: &mut [u8]) {
+        let Some(first) = self.opened.first() else { return };
+        around
+            .egress
+            .mirror_opened(transport, first.source, bytes, &self.opened);
+        around
+            .relay
+            .handle_datagrams(now, transport, Port::Rtp, bytes, &self.opened, around.egress);
+        self.opened.clear();
+    }
+}
+
+fn unrouted(dropped: Dropped) -> UnroutedReason {
+    match dropped {
+        Dropped::Unrecognised => UnroutedReason::Malformed,
+        Dropped::Stun => UnroutedReason::BadCheck,
+        Dropped::StunFlood | Dropped::DtlsFlood => UnroutedReason::Flood,
+        Dropped::UnknownTuple => UnroutedReason::ForeignSource,
+        Dropped::NotConnected => UnroutedReason::NotConnected,
+    }
+}
+
+fn reason_of(error: UnprotectError) -> UnroutedReason {
+    match error {
+        UnprotectError::TooShort { .. } | UnprotectError::Malformed => UnroutedReason::Malformed,
+        UnprotectError::NotAuthentic { .. } | UnprotectError::Exhausted { .. } => UnroutedReason::NotAuthentic,
+        UnprotectError::Replayed { .. } | UnprotectError::TooOld { .. } => UnroutedReason::Replayed,
+        UnprotectError::TooManyStreams { .. } => UnroutedReason::UnknownStream,
+    }
+}
