@@ -21,17 +21,19 @@ pub use embed::run_worker_if_started_as_one;
 pub use server::{
     ActiveSpeaker, ActiveSpeakerDetector, AudioLevel, AudioLevelsStream, CloseCause, Consumer, ConsumerInfo,
     ConsumerOptions, ConsumerRtp, DeathCause, Direction, EnableOptions, Error, Event, EventKind, EventStream, Family,
-    InboundRtpStats, IpFamily, Joined, LocalBandwidth, LogSettings, LogTag, MirrorOptions, Mirroring, Originator,
-    OutboundRtpStats, Peer, PeerDump, PeerInfo, PeerNotification, PeerNotifications, PeerOptions,
-    PlainTransportOptions, PortRange, Producer, ProducerLevel, ProducerOptions, RemoteBandwidth, Room, RoomDump,
-    RoomOptions, RtcStats, RtcTransportStats, RtcTuple, RtcpFeedback, RtcpParameters, RtpCapabilities, RtpCodec,
-    RtpCodecCapability, RtpEncoding, RtpHeaderExtension, RtpHeaderExtensionCapability, RtpParameters,
-    RtpStreamRtcStats, RtpStreamer, RtpStreamerOptions, RtxParameters, Server, ServerDump, Settings, SettingsUpdate,
-    Side, StartError, Transport, Tuple, WorkerDump, WorkerInfo, WorkerState,
+    IceCandidate, IceCandidateType, IceParameters, IceTcpType, InboundRtpStats, IpFamily, Joined, LocalBandwidth,
+    LogSettings, LogTag, MirrorOptions, Mirroring, Originator, OutboundRtpStats, Peer, PeerDump, PeerInfo,
+    PeerNotification, PeerNotifications, PeerOptions, PlainTransportOptions, PortRange, Producer, ProducerLevel,
+    ProducerOptions, RemoteBandwidth, Room, RoomDump, RoomOptions, RtcStats, RtcTransportStats, RtcTuple, RtcpFeedback,
+    RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability, RtpEncoding, RtpHeaderExtension,
+    RtpHeaderExtensionCapability, RtpParameters, RtpStreamRtcStats, RtpStreamer, RtpStreamerOptions, RtxParameters,
+    Server, ServerDump, Settings, SettingsUpdate, Side, StartError, Transport, TransportKind, Tuple, WebRtcTransport,
+    WebRtcTransportOptions, WorkerDump, WorkerInfo, WorkerState,
 };
 pub use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 pub use weir_channel::message::{
-    Coalescing, CodecName, ConsumerDump, ConsumerStats, DropReason, DumpPage, ExtensionUri, Histogram, LogLevel,
-    MediaKind, NotRepaired, ProducerDump, ProducerStats, Profile, Remote, StatsPage, StreamStats, TransportDump,
-    TransportStats, UnroutedReason, WorkerError, WorkerStats,
+    Coalescing, CodecName, ConsumerDump, ConsumerStats, DropReason, DtlsParameters, DtlsRole, DtlsState, DumpPage,
+    ExtensionUri, Fingerprint, FingerprintAlgorithm, Histogram, IceProtocol, IceState, LogLevel, MediaKind,
+    NotRepaired, ProducerDump, ProducerStats, Profile, Remote, StatsPage, StreamStats, TransportDump, TransportStats,
+    UnroutedReason, WebRtcStats, WorkerError, WorkerStats,
 };

@@ -77,9 +77,25 @@ pub struct SettingsFlags {
     #[arg(long, env = "WEIR_RTC_ANNOUNCED_IPV6", value_name = "IP")]
     pub rtc_announced_ipv6: Option<Ipv6Addr>,
 
-    /// The UDP ports for media [default: 10000-59999]
+    /// The ports for media, UDP's and TCP's [default: 10000-59999]
     #[arg(long, env = "WEIR_RTC_PORTS", value_name = "MIN-MAX")]
     pub rtc_ports: Option<PortRange>,
+
+    /// Whether browsers can be reached over UDP [default: true]
+    #[arg(long, env = "WEIR_RTC_UDP", value_name = "BOOL")]
+    pub rtc_udp: Option<bool>,
+
+    /// Whether browsers can be reached over TCP, which those need whose network lets no UDP through [default: true]
+    #[arg(long, env = "WEIR_RTC_TCP", value_name = "BOOL")]
+    pub rtc_tcp: Option<bool>,
+
+    /// The certificate that browsers see, in PEM; it need not be signed by anybody [default: each worker makes its own]
+    #[arg(long, env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")]
+    pub dtls_certificate_file: Option<PathBuf>,
+
+    /// Its private key, in PEM: ECDSA over P-256 or P-384
+    #[arg(long, env = "WEIR_DTLS_PRIVATE_KEY_FILE", value_name = "FILE")]
+    pub dtls_private_key_file: Option<PathBuf>,
 
     /// The receive buffer of each media socket, in bytes, e.g. 4M [default: 4M]
     #[arg(long, env = "WEIR_SOCKET_RECEIVE_BUFFER", value_name = "SIZE")]
@@ -265,6 +281,10 @@ impl SettingsFlags {
             rtc_announced_ipv4: self.rtc_announced_ipv4,
             rtc_announced_ipv6: self.rtc_announced_ipv6,
             rtc_ports: self.rtc_ports.unwrap_or(default.rtc_ports),
+            rtc_udp: self.rtc_udp.unwrap_or(default.rtc_udp),
+            rtc_tcp: self.rtc_tcp.unwrap_or(default.rtc_tcp),
+            dtls_certificate_file: self.dtls_certificate_file,
+            dtls_private_key_file: self.dtls_private_key_file,
             socket_receive_buffer: self
                 .socket_receive_buffer
                 .map_or(default.socket_receive_buffer, |size| size.0),
@@ -295,6 +315,10 @@ impl SettingsFlags {
             rtc_announced_ipv4: above.rtc_announced_ipv4.or(self.rtc_announced_ipv4),
             rtc_announced_ipv6: above.rtc_announced_ipv6.or(self.rtc_announced_ipv6),
             rtc_ports: above.rtc_ports.or(self.rtc_ports),
+            rtc_udp: above.rtc_udp.or(self.rtc_udp),
+            rtc_tcp: above.rtc_tcp.or(self.rtc_tcp),
+            dtls_certificate_file: above.dtls_certificate_file.or(self.dtls_certificate_file),
+            dtls_private_key_file: above.dtls_private_key_file.or(self.dtls_private_key_file),
             socket_receive_buffer: above.socket_receive_buffer.or(self.socket_receive_buffer),
             socket_send_buffer: above.socket_send_buffer.or(self.socket_send_buffer),
             worker_binary: above.worker_binary.or(self.worker_binary),

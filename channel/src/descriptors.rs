@@ -21,8 +21,9 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-/// The most descriptors that may travel with one frame: a transport without RTCP muxing needs two ports of two sockets.
-pub const MAX_DESCRIPTORS: usize = 4;
+/// The most descriptors that may travel with one frame: a WebRTC transport with all its listeners has two sockets for each of
+/// two UDP ports, and two for TCP.
+pub const MAX_DESCRIPTORS: usize = 6;
 
 /// The kernel passes at most this many at once (SCM_MAX_FD in `include/net/scm.h`). The control buffer has room for all of
 /// them, so that a peer that sends too many is found out and every one of them is closed, instead of being cut off.

@@ -346,7 +346,7 @@ fn sentences() {
                 sender: "worker",
                 kind: "Request",
             },
-            DescriptorError::TooMany { count: 5 }.into(),
+            DescriptorError::TooMany { count: 7 }.into(),
             DescriptorError::Astray.into(),
             ChannelError::DescriptorsFromWorker { count: 1 },
             ChannelError::Overflow {
@@ -542,11 +542,11 @@ fn descriptors_of_a_refused_frame_are_closed() {
 #[test]
 fn too_many_descriptors_end_the_channel_and_are_closed() {
     let (mut endpoint, peer) = worker_hears(&our_hello(), false);
-    let (reads, writes): (Vec<_>, Vec<_>) = (0..5).map(|_| pipe()).unzip();
+    let (reads, writes): (Vec<_>, Vec<_>) = (0..7).map(|_| pipe()).unzip();
     send_with_descriptors(peer.expect("open").as_fd(), &frame_of(&ping()), &writes).expect("sent");
     drop(writes);
     let error = endpoint.poll_request().expect_err("too many");
-    assert_eq!(error, DescriptorError::TooMany { count: 5 }.into());
+    assert_eq!(error, DescriptorError::TooMany { count: 7 }.into());
     for read in &reads {
         assert!(wait_for(read.as_fd(), PollFlags::POLLIN).contains(PollFlags::POLLHUP));
     }
@@ -560,10 +560,10 @@ async fn a_supervisor_does_not_send_too_much_and_stays_connected() {
         deadline: Deadline(0),
         method,
     };
-    let (reads, writes): (Vec<_>, Vec<_>) = (0..5).map(|_| pipe()).unzip();
+    let (reads, writes): (Vec<_>, Vec<_>) = (0..7).map(|_| pipe()).unzip();
     assert_eq!(
         sender.send(request(Method::Ping), writes).await,
-        Err(DescriptorError::TooMany { count: 5 }.into())
+        Err(DescriptorError::TooMany { count: 7 }.into())
     );
     for read in &reads {
         assert!(wait_for(read.as_fd(), PollFlags::POLLIN).contains(PollFlags::POLLHUP));

@@ -121,7 +121,7 @@ fn the_golden_bytes_cover_every_variant() {
         ("Reply", &[2, 1, 0]),
         ("WorkerError", &[2, 1, 1]),
         ("Notification", &[3]),
-        ("LogLevel", &[3, 3]),
+        ("LogLevel", &[3, 6]),
     ] {
         let expected: BTreeSet<usize> = (0..variants_after(prefix)).collect();
         assert_eq!(seen_after(prefix), expected, "variants of {what}");

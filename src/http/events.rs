@@ -27,7 +27,7 @@ const BATCH: usize = 256;
 const RECENT_MAX: usize = 1_000;
 
 /// The types an event can have, for refusing a filter that would never let anything through.
-pub(super) const KINDS: [&str; 29] = [
+pub(super) const KINDS: [&str; 32] = [
     "workerStarted",
     "workerDied",
     "roomOpened",
@@ -37,6 +37,9 @@ pub(super) const KINDS: [&str; 29] = [
     "transportOpened",
     "remoteSet",
     "remoteLearned",
+    "iceStateChanged",
+    "iceSelectedTupleChanged",
+    "dtlsStateChanged",
     "transportClosed",
     "producerOpened",
     "producerPaused",
@@ -313,6 +316,9 @@ mod tests {
             EventKind::TransportOpened { .. } => "transportOpened",
             EventKind::RemoteSet { .. } => "remoteSet",
             EventKind::RemoteLearned { .. } => "remoteLearned",
+            EventKind::IceStateChanged { .. } => "iceStateChanged",
+            EventKind::IceSelectedTupleChanged { .. } => "iceSelectedTupleChanged",
+            EventKind::DtlsStateChanged { .. } => "dtlsStateChanged",
             EventKind::TransportClosed { .. } => "transportClosed",
             EventKind::ProducerOpened { .. } => "producerOpened",
             EventKind::ProducerPaused { .. } => "producerPaused",

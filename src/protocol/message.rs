@@ -53,18 +53,28 @@ pub(super) struct CreateTransport {
     pub(super) options: TransportOptions,
     /// Present, be it empty, for plain RTP.
     pub(super) plain_rtp_parameters: Option<PlainRtpParameters>,
+    /// Who the client is, if it knows already. For WebRTC only.
+    pub(super) dtls_parameters: Option<Value>,
     #[serde(default, deserialize_with = "app_data")]
     pub(super) app_data: Value,
 }
 
-/// Which address family a plain transport shall have, when it has no remote yet.
+/// How a transport should be reached. All else is the server's to decide: a client names no addresses and no ports.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TransportOptions {
+    /// Unless it says no. WebRTC only, as the next and the last two.
+    pub(super) udp: Option<bool>,
+    pub(super) tcp: Option<bool>,
+    /// For plain RTP, which family the transport shall have, when it has no remote yet.
     #[serde(default, rename = "preferIPv4", deserialize_with = "null_is_default")]
     pub(super) prefer_ipv4: bool,
     #[serde(default, rename = "preferIPv6", deserialize_with = "null_is_default")]
     pub(super) prefer_ipv6: bool,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(super) prefer_udp: bool,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(super) prefer_tcp: bool,
 }
 
 /// Where a client receives plain RTP.
@@ -154,6 +164,7 @@ pub(super) struct OfThing {
 pub(super) struct UpdateTransport {
     pub(super) id: ClientId,
     pub(super) plain_rtp_parameters: Option<PlainRtpParameters>,
+    pub(super) dtls_parameters: Option<Value>,
 }
 
 /// How much of a simulcast it wants.

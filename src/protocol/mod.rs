@@ -10,6 +10,7 @@
 //! number a client says, it can mean nothing but what is that client's.
 
 mod client_ids;
+mod dtls;
 mod error;
 mod fan_out;
 mod message;

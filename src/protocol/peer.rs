@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::ProtocolError;
 use super::client_ids::{ClientId, ClientIds};
+use super::dtls;
 use super::message::{
     ClientNotification, CreateProducer, CreateTransport, EnableConsumer, OfThing, PeerRequest, PlainRtpParameters,
     TransportOptions,
@@ -16,7 +17,7 @@ use super::message::{
 use crate::server::{ProducerMapping, STATS_INTERVAL_MAX, STATS_INTERVAL_MIN, known_parameters, lock};
 use crate::{
     Consumer, ConsumerId, EnableOptions, Error, IpFamily, MediaKind, Peer, PlainTransportOptions, Producer,
-    ProducerOptions, Remote, RtpParameters, Side, Transport,
+    ProducerOptions, Remote, RtpParameters, Side, Transport, WebRtcTransportOptions,
 };
 
 impl Peer {
@@ -31,9 +32,13 @@ impl Peer {
         match PeerRequest::parse(request)? {
             PeerRequest::CreateTransport(request) => self.create_transport(request).await,
             PeerRequest::RestartTransport(request) => {
-                self.transport_numbered(request.id)
+                let transport = self
+                    .transport_numbered(request.id)
                     .ok_or_else(|| not_found("Transport"))?;
-                Err(ProtocolError::error("a plain RTP transport has no ICE to restart"))
+                let webrtc = transport
+                    .webrtc()
+                    .ok_or_else(|| ProtocolError::error("a plain RTP transport has no ICE to restart"))?;
+                Ok(json!({ "iceParameters": webrtc.restart_ice().await? }))
             }
             PeerRequest::CreateProducer(request) => self.create_producer(request).await,
             PeerRequest::EnableConsumer(request) => self.enable_consumer(request).await,
@@ -52,16 +57,20 @@ impl Peer {
                 let transport = self
                     .transport_numbered(update.id)
                     .ok_or_else(|| not_found("Transport"))?;
-                let remote = update
-                    .plain_rtp_parameters
-                    .as_ref()
-                    .map(|plain| self.remote_of(plain))
-                    .transpose()?
-                    .flatten();
-                let remote = remote.ok_or_else(|| {
-                    ProtocolError::type_error("plainRtpParameters must have the ip and port to send to")
-                })?;
-                transport.set_remote(remote).await?;
+                match transport.webrtc() {
+                    Some(webrtc) => {
+                        let said = update.dtls_parameters.as_ref().unwrap_or(&Value::Null);
+                        webrtc.set_remote_dtls_parameters(dtls::parse(said)?).await?;
+                    }
+                    None => {
+                        let plain = update.plain_rtp_parameters.as_ref();
+                        let remote = plain.map(|plain| self.remote_of(plain)).transpose()?.flatten();
+                        let remote = remote.ok_or_else(|| {
+                            ProtocolError::type_error("plainRtpParameters must have the ip and port to send to")
+                        })?;
+                        transport.set_remote(remote).await?;
+                    }
+                }
             }
             ClientNotification::CloseTransport(of) => {
                 self.transport_of(&of)?.close_by(Side::Remote, of.app_data).await?;
@@ -130,24 +139,62 @@ impl Peer {
             number,
             release: |ids, number| ids.transports.release(number),
         };
-        let Some(plain) = &request.plain_rtp_parameters else {
-            return Err(ProtocolError::error(
-                "WebRTC transports are not supported yet; say plainRtpParameters for plain RTP",
-            ));
+        let (transport, answer) = match &request.plain_rtp_parameters {
+            Some(plain) => self.create_plain(&request, plain).await?,
+            None => self.create_webrtc(&request).await?,
         };
+        self.client_ids().transports.made(reserved.number, transport.id());
+        Ok(answer)
+    }
+
+    async fn create_plain(
+        &self,
+        request: &CreateTransport,
+        plain: &PlainRtpParameters,
+    ) -> Result<(Transport, Value), ProtocolError> {
         let remote = self.remote_of(plain)?;
         let options = PlainTransportOptions {
             remote,
             // As v2, which takes packets from anywhere; but it is the first sender's for good.
             comedia: remote.is_none(),
             family: family_of(&request.options, remote.is_none()),
-            app_data: request.app_data,
+            app_data: request.app_data.clone(),
             ..PlainTransportOptions::default()
         };
         let transport = self.create_plain_transport(options, request.direction).await?;
-        self.client_ids().transports.made(reserved.number, transport.id());
         let tuple = transport.tuple();
-        Ok(json!({ "plainRtpParameters": { "ip": tuple.local_ip, "port": tuple.local_port } }))
+        let answer = json!({ "plainRtpParameters": { "ip": tuple.local_ip, "port": tuple.local_port } });
+        Ok((transport, answer))
+    }
+
+    async fn create_webrtc(&self, request: &CreateTransport) -> Result<(Transport, Value), ProtocolError> {
+        let said = request.dtls_parameters.as_ref();
+        let dtls_parameters = said.map(dtls::parse).transpose()?;
+        let asked = &request.options;
+        let options = WebRtcTransportOptions {
+            udp: asked.udp.unwrap_or(true),
+            tcp: asked.tcp.unwrap_or(true),
+            prefer_ipv4: asked.prefer_ipv4,
+            prefer_ipv6: asked.prefer_ipv6,
+            prefer_udp: asked.prefer_udp,
+            prefer_tcp: asked.prefer_tcp,
+            app_data: request.app_data.clone(),
+        };
+        let transport = self.create_webrtc_transport(options, request.direction).await?;
+        if let Some(parameters) = dtls_parameters
+            && let Err(error) = transport.set_remote_dtls_parameters(parameters).await
+        {
+            // What the client asked for as one thing is had as one thing. That it cannot be closed either, its worker's
+            // end will mend.
+            let _ = transport.close_by(Side::Remote, Value::Null).await;
+            return Err(error.into());
+        }
+        let answer = json!({
+            "iceParameters": transport.ice_parameters(),
+            "iceCandidates": transport.ice_candidates(),
+            "dtlsParameters": transport.dtls_local_parameters(),
+        });
+        Ok((transport.into(), answer))
     }
 
     async fn create_producer(&self, request: CreateProducer) -> Result<Value, ProtocolError> {

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
-use weir_channel::message::{CreateConsumer, CreatePlainTransport, CreateProducer, Method, Mirror, Remote};
+use weir_channel::message::{
+    CreateConsumer, CreatePlainTransport, CreateProducer, CreateWebRtcTransport, DtlsParameters, Method, Mirror, Remote,
+};
 
 /// A room as it should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,11 +24,18 @@ pub(crate) struct DesiredRoom {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct DesiredTransport {
-    request: CreatePlainTransport,
+    request: TransportRequest,
     max_bitrate_bps: Option<u64>,
     mirror: Option<Mirror>,
     producers: BTreeSet<ProducerId>,
     consumers: BTreeSet<ConsumerId>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum TransportRequest {
+    Plain(CreatePlainTransport),
+    /// With what the peer was said to be.
+    WebRtc(CreateWebRtcTransport, Option<DtlsParameters>),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,14 +114,12 @@ impl DesiredRoom {
     pub(crate) fn accept(&mut self, method: &Method) -> Closed {
         match method {
             Method::CreatePlainTransport(request) => {
-                let transport = DesiredTransport {
-                    request: request.clone(),
-                    max_bitrate_bps: None,
-                    mirror: None,
-                    producers: BTreeSet::new(),
-                    consumers: BTreeSet::new(),
-                };
-                self.transports.insert(request.transport, transport);
+                let kind = TransportRequest::Plain(request.clone());
+                self.transports.insert(request.transport, DesiredTransport::new(kind));
+            }
+            Method::CreateWebRtcTransport(request) => {
+                let kind = TransportRequest::WebRtc(request.clone(), None);
+                self.transports.insert(request.transport, DesiredTransport::new(kind));
             }
             Method::CreateProducer(request) => {
                 if let Some(transport) = self.transports.get_mut(&request.transport) {
@@ -139,6 +146,16 @@ impl DesiredRoom {
                 }
             }
             Method::SetRemote { transport, remote } => self.set_remote(*transport, *remote),
+            Method::RestartIce { transport, ice } => self.with_transport(*transport, |transport| {
+                if let TransportRequest::WebRtc(request, _) = &mut transport.request {
+                    request.ice = ice.clone();
+                }
+            }),
+            Method::SetDtlsParameters { transport, parameters } => self.with_transport(*transport, |transport| {
+                if let TransportRequest::WebRtc(_, known) = &mut transport.request {
+                    *known = Some(parameters.clone());
+                }
+            }),
             Method::PauseProducer { producer } => self.with_producer(*producer, |request| request.paused = true),
             Method::ResumeProducer { producer } => self.with_producer(*producer, |request| request.paused = false),
             Method::SetProducerPreferredProfile { producer, profile } => {
@@ -167,9 +184,6 @@ impl DesiredRoom {
             | Method::SetCoalescing(_)
             | Method::CreateRouter { .. }
             | Method::UseDtlsCertificate(_)
-            | Method::CreateWebRtcTransport(_)
-            | Method::RestartIce { .. }
-            | Method::SetDtlsParameters { .. }
             | Method::RequestKeyFrame { .. }
             | Method::WorkerStats
             | Method::RoomStats { .. }
@@ -309,9 +323,11 @@ impl DesiredRoom {
 
     fn set_remote(&mut self, transport: TransportId, remote: Remote) {
         self.with_transport(transport, |transport| {
-            transport.request.remote = Some(remote);
-            // What is known is not learned, and the worker refuses a request that says both.
-            transport.request.comedia = false;
+            if let TransportRequest::Plain(request) = &mut transport.request {
+                request.remote = Some(remote);
+                // What is known is not learned, and the worker refuses a request that says both.
+                request.comedia = false;
+            }
         });
     }
 
@@ -337,22 +353,43 @@ impl DesiredRoom {
 }
 
 impl DesiredTransport {
+    fn new(request: TransportRequest) -> Self {
+        Self {
+            request,
+            max_bitrate_bps: None,
+            mirror: None,
+            producers: BTreeSet::new(),
+            consumers: BTreeSet::new(),
+        }
+    }
+
     fn replay(&self) -> impl Iterator<Item = Method> + '_ {
-        let transport = self.request.transport;
-        let created = Method::CreatePlainTransport(self.request.clone());
+        let (transport, created, introduced) = match &self.request {
+            TransportRequest::Plain(request) => {
+                let created = Method::CreatePlainTransport(request.clone());
+                (request.transport, created, None)
+            }
+            TransportRequest::WebRtc(request, peer) => {
+                let transport = request.transport;
+                let created = Method::CreateWebRtcTransport(request.clone());
+                let peer = peer.clone();
+                let introduced = peer.map(|parameters| Method::SetDtlsParameters { transport, parameters });
+                (transport, created, introduced)
+            }
+        };
         let limited = self.max_bitrate_bps.map(|bitrate| Method::SetMaxBitrate {
             transport,
             bitrate_bps: Some(bitrate),
         });
         let mirrored = self.mirror.map(|mirror| Method::StartMirroring { transport, mirror });
-        [Some(created), limited, mirrored].into_iter().flatten()
+        [Some(created), introduced, limited, mirrored].into_iter().flatten()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use weir_channel::message::{Encoding, MediaKind, Profile};
+    use weir_channel::message::{DtlsRole, Encoding, IceCredentials, IceProtocol, MediaKind, Profile};
 
     use super::*;
 
@@ -363,6 +400,7 @@ mod tests {
     struct Model {
         exists: bool,
         transports: Vec<CreatePlainTransport>,
+        webrtc: Vec<(CreateWebRtcTransport, Option<DtlsParameters>)>,
         producers: Vec<CreateProducer>,
         consumers: Vec<CreateConsumer>,
         max_bitrates: BTreeMap<TransportId, u64>,
@@ -375,7 +413,10 @@ mod tests {
     impl Model {
         /// Whether a worker would accept the request; if so, it has taken effect.
         fn accept(&mut self, method: &Method) -> bool {
-            let has_transport = |model: &Self, id| model.transports.iter().any(|each| each.transport == id);
+            let has_transport = |model: &Self, id| {
+                let plain = model.transports.iter().any(|each| each.transport == id);
+                plain || model.webrtc.iter().any(|(each, _)| each.transport == id)
+            };
             let has_producer = |model: &Self, id| model.producers.iter().any(|each| each.producer == id);
             match method {
                 Method::CreateRouter { .. } => !std::mem::replace(&mut self.exists, true),
@@ -387,6 +428,22 @@ mod tests {
                         self.transports.push(request.clone());
                     }
                     valid
+                }
+                Method::CreateWebRtcTransport(request) => {
+                    let valid = self.exists && !has_transport(self, request.transport);
+                    if valid {
+                        self.webrtc.push((request.clone(), None));
+                    }
+                    valid
+                }
+                Method::RestartIce { transport, ice } => {
+                    let found = self.webrtc.iter_mut().find(|(each, _)| each.transport == *transport);
+                    found.map(|(each, _)| each.ice = ice.clone()).is_some()
+                }
+                Method::SetDtlsParameters { transport, parameters } => {
+                    let mut webrtc = self.webrtc.iter_mut();
+                    let found = webrtc.find(|(each, known)| each.transport == *transport && known.is_none());
+                    found.map(|(_, known)| *known = Some(parameters.clone())).is_some()
                 }
                 Method::CreateProducer(request) => {
                     let valid = has_transport(self, request.transport) && !has_producer(self, request.producer);
@@ -448,6 +505,7 @@ mod tests {
                 Method::CloseTransport { transport } => {
                     let known = has_transport(self, *transport);
                     self.transports.retain(|each| each.transport != *transport);
+                    self.webrtc.retain(|(each, _)| each.transport != *transport);
                     self.max_bitrates.remove(transport);
                     self.mirrors.remove(transport);
                     self.producers.retain(|each| each.transport != *transport);
@@ -512,10 +570,9 @@ mod tests {
         }
 
         fn objects(&self) -> BTreeSet<ClosedObject> {
-            let transports = self
-                .transports
-                .iter()
-                .map(|each| ClosedObject::Transport(each.transport));
+            let plain = self.transports.iter().map(|each| each.transport);
+            let webrtc = self.webrtc.iter().map(|(each, _)| each.transport);
+            let transports = plain.chain(webrtc).map(ClosedObject::Transport);
             let producers = self.producers.iter().map(|each| ClosedObject::Producer(each.producer));
             let consumers = self.consumers.iter().map(|each| consumer(each.consumer));
             let staying = self.staying.keys().map(|id| consumer(*id));
@@ -524,6 +581,7 @@ mod tests {
 
         fn sorted(mut self) -> Self {
             self.transports.sort_by_key(|each| each.transport);
+            self.webrtc.sort_by_key(|(each, _)| each.transport);
             self.producers.sort_by_key(|each| each.producer);
             self.consumers.sort_by_key(|each| each.consumer);
             self
@@ -575,6 +633,22 @@ mod tests {
         })
     }
 
+    fn ice() -> impl Strategy<Value = IceCredentials> {
+        ("[a-z]{4}", "[a-z]{22}").prop_map(|(username_fragment, password)| IceCredentials {
+            username_fragment,
+            password,
+        })
+    }
+
+    fn dtls() -> impl Strategy<Value = DtlsParameters> {
+        proptest::sample::select(vec![DtlsRole::Auto, DtlsRole::Client, DtlsRole::Server]).prop_map(|role| {
+            DtlsParameters {
+                role,
+                fingerprints: Vec::new(),
+            }
+        })
+    }
+
     fn method() -> impl Strategy<Value = Method> {
         let transport = || id().prop_map(TransportId);
         let producer = || id().prop_map(ProducerId);
@@ -589,6 +663,14 @@ mod tests {
                     rtcp_mux: true,
                 })
             });
+        let create_webrtc = (transport(), ice()).prop_map(|(transport, ice)| {
+            Method::CreateWebRtcTransport(CreateWebRtcTransport {
+                room: ROOM,
+                transport,
+                listeners: vec![IceProtocol::Udp, IceProtocol::Tcp],
+                ice,
+            })
+        });
         let create_producer = (transport(), producer(), profile(), any::<bool>()).prop_map(
             |(transport, producer, preferred_profile, paused)| {
                 Method::CreateProducer(CreateProducer {
@@ -630,10 +712,14 @@ mod tests {
             },
         );
         prop_oneof![
-            4 => create_transport,
+            3 => create_transport,
+            3 => create_webrtc,
             6 => create_producer,
             10 => create_consumer,
             1 => (transport(), remote()).prop_map(|(transport, remote)| Method::SetRemote { transport, remote }),
+            1 => (transport(), ice()).prop_map(|(transport, ice)| Method::RestartIce { transport, ice }),
+            1 => (transport(), dtls())
+                .prop_map(|(transport, parameters)| Method::SetDtlsParameters { transport, parameters }),
             1 => producer().prop_map(|producer| Method::PauseProducer { producer }),
             1 => producer().prop_map(|producer| Method::ResumeProducer { producer }),
             1 => (producer(), profile())

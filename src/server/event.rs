@@ -12,11 +12,11 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{MediaKind, Profile, Remote};
+use weir_channel::message::{DtlsState, IceState, MediaKind, Profile, Remote};
 
 use super::error::DeathCause;
-use super::rtc_stats::RtcStats;
-use super::transport::Tuple;
+use super::rtc_stats::{RtcStats, RtcTuple};
+use super::transport::{TransportKind, Tuple};
 
 /// How many events a subscriber may lag behind before it loses the oldest of them. A worker's death can close some
 /// thousands of objects at once; with this a subscriber that is merely busy still sees each.
@@ -93,6 +93,7 @@ pub enum EventKind {
         /// Whose it is, if it belongs to a peer.
         #[serde(skip_serializing_if = "Option::is_none")]
         peer: Option<Arc<str>>,
+        kind: TransportKind,
         tuple: Tuple,
         app_data: Value,
     },
@@ -107,6 +108,24 @@ pub enum EventKind {
         transport: TransportId,
         room: RoomId,
         remote: Remote,
+    },
+    /// A WebRTC transport's client was found, has chosen where packets go, or is gone.
+    IceStateChanged {
+        transport: TransportId,
+        room: RoomId,
+        state: IceState,
+    },
+    /// A WebRTC transport's packets go elsewhere from now on; `null`: nowhere, until the client shows up again.
+    IceSelectedTupleChanged {
+        transport: TransportId,
+        room: RoomId,
+        tuple: Option<RtcTuple>,
+    },
+    /// A WebRTC transport's client has proven who it is, has failed to, or has ended it.
+    DtlsStateChanged {
+        transport: TransportId,
+        room: RoomId,
+        state: DtlsState,
     },
     /// A transport is closed.
     TransportClosed {

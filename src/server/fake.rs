@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use weir_channel::endpoint::{SupervisorEndpoint, WorkerEndpoint};
 use weir_channel::id::{ConsumerId, ProducerId, TransportId, WorkerId};
 use weir_channel::message::{
-    ConsumerStats, DumpPage, Hello, Method, Notification, ProducerStats, Reply, Request, Response, StatsPage,
-    TransportDump, TransportStats, WorkerError,
+    ConsumerStats, DtlsRole, DumpPage, Fingerprint, FingerprintAlgorithm, Hello, Method, Notification, ProducerStats,
+    Reply, Request, Response, StatsPage, TransportDump, TransportStats, WorkerError,
 };
 
 use super::error::DeathCause;
@@ -61,6 +61,14 @@ pub(crate) async fn obliging_server(settings: Settings) -> Server {
         }
     });
     server
+}
+
+/// Of the certificate that fakes have.
+pub(crate) fn fingerprint() -> Fingerprint {
+    Fingerprint {
+        algorithm: FingerprintAlgorithm::Sha256,
+        value: ["AB"; 32].join(":"),
+    }
 }
 
 /// The worker's end.
@@ -218,6 +226,17 @@ impl Fake {
                 });
             }
             Method::RoomDump { .. } => return Reply::Dump(DumpPage::default()),
+            Method::CreateWebRtcTransport(_) => {
+                return Reply::WebRtcTransportCreated {
+                    fingerprints: vec![fingerprint()],
+                };
+            }
+            Method::SetDtlsParameters { parameters, .. } => {
+                return Reply::DtlsRole(match parameters.role {
+                    DtlsRole::Server => DtlsRole::Client,
+                    DtlsRole::Client | DtlsRole::Auto => DtlsRole::Server,
+                });
+            }
             _ => {}
         }
         Reply::Done
@@ -269,6 +288,7 @@ fn transport_stats(transport: TransportId) -> TransportStats {
         remote_bitrate_bps: None,
         packets_mirrored: 0,
         mirror_failures: 0,
+        webrtc: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod active_speaker;
 mod audio_levels;
 mod consumer;
 mod desired;
+mod dtls_certificate;
 mod dump;
 mod error;
 mod event;
@@ -45,7 +46,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::lanes::Lane;
-use weir_channel::message::{Coalescing, LogFilter, Method, Reply, WorkerStats};
+use weir_channel::message::{Coalescing, DtlsCertificate, LogFilter, Method, Reply, WorkerStats};
 
 pub use self::active_speaker::{ActiveSpeaker, ActiveSpeakerDetector};
 pub use self::audio_levels::{AudioLevelsStream, ProducerLevel};
@@ -72,7 +73,10 @@ pub use self::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 pub use self::settings::{Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
 pub use self::steering::Side;
 pub use self::supervision::{WorkerInfo, WorkerState};
-pub use self::transport::{ConsumerOptions, Direction, MirrorOptions, Mirroring, ProducerOptions, Transport, Tuple};
+pub use self::transport::{
+    ConsumerOptions, Direction, IceCandidate, IceCandidateType, IceParameters, IceTcpType, MirrorOptions, Mirroring,
+    ProducerOptions, Transport, TransportKind, Tuple, WebRtcTransport, WebRtcTransportOptions,
+};
 
 use self::room::RoomNode;
 use self::sockets::{LocalAddresses, SocketMaker};
@@ -140,6 +144,7 @@ pub(crate) struct Shared {
 struct Live {
     log: LogSettings,
     coalescing: Coalescing,
+    dtls_certificate: Option<DtlsCertificate>,
 }
 
 impl Live {
@@ -149,11 +154,16 @@ impl Live {
         }
     }
 
-    fn first_words(&self) -> [Method; 2] {
-        [
+    fn first_words(&self) -> Vec<Method> {
+        let certificate = self.dtls_certificate.clone();
+        let settings = [
             Method::SetLogFilter(self.log_filter()),
             Method::SetCoalescing(self.coalescing),
-        ]
+        ];
+        settings
+            .into_iter()
+            .chain(certificate.map(Method::UseDtlsCertificate))
+            .collect()
     }
 }
 
@@ -381,6 +391,7 @@ impl Shared {
                     window_us_max: settings.coalescing_us_max,
                     measure_residence: false,
                 },
+                dtls_certificate: dtls_certificate::load(&settings)?,
             }),
             telling: tokio::sync::Mutex::new(()),
             settings,

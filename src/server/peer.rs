@@ -22,7 +22,7 @@ use super::room::{PlainTransportOptions, Room, RoomNode};
 use super::rtp_capabilities::RtpCapabilities;
 use super::state::{Command, Note, State};
 use super::steering::Side;
-use super::transport::{Direction, Transport, TransportNode};
+use super::transport::{Direction, Transport, TransportNode, WebRtcTransport, WebRtcTransportOptions};
 use super::{Shared, lock};
 use crate::protocol::ClientState;
 
@@ -378,6 +378,20 @@ impl Peer {
     ) -> Result<Transport, Error> {
         let owner = Some((Arc::clone(&self.node), direction));
         self.room().make_plain_transport(options, owner).await
+    }
+
+    /// Makes a transport of the peer's, for WebRTC. `direction` is what its client wants it for; it is kept, and restricts
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Room::create_webrtc_transport`], and [`Error::TooMany`].
+    pub async fn create_webrtc_transport(
+        &self,
+        options: WebRtcTransportOptions,
+        direction: Option<Direction>,
+    ) -> Result<WebRtcTransport, Error> {
+        let owner = Some((Arc::clone(&self.node), direction));
+        WebRtcTransport::create(&self.shared, &self.node.room, options, owner).await
     }
 
     /// What its client is to be told, from the first notification that no earlier reader has taken out of the queue. An

@@ -1,4 +1,4 @@
-//! Which UDP ports are taken (pure).
+//! Which ports are taken (pure).
 //!
 //! A port is looked for from a random start, so that a port just freed is not the next one given away: late packets of
 //! its former user would reach a stranger.

@@ -21,7 +21,7 @@ use super::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, extension_uri
 use super::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 use super::state::{Command, Note};
 use super::steering::Side;
-use super::transport::{Owner, Transport, TransportNode};
+use super::transport::{Owner, Transport, TransportNode, WebRtcTransport, WebRtcTransportOptions};
 use super::{Shared, lock};
 
 /// A room asks its worker for no more pages than this, some millions of entries: more would be a worker that never ends.
@@ -300,7 +300,7 @@ impl Room {
             comedia: options.comedia,
             rtcp_mux: options.rtcp_mux,
         };
-        let node = TransportNode::new(
+        let node = TransportNode::plain(
             &self.shared.settings,
             Arc::clone(&self.node),
             owner,
@@ -322,6 +322,15 @@ impl Room {
             })
             .await?;
         Ok(Transport::new(Arc::clone(&self.shared), node))
+    }
+
+    /// Makes a transport for a browser, or whatever else speaks WebRTC: binds its ports and gives them to the worker.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when neither UDP nor TCP is left, [`Error::PortsExhausted`] or [`Error::Io`] when no
+    /// port could be bound, [`Error::InvalidState`] when the room is closed, and what the worker answers.
+    pub async fn create_webrtc_transport(&self, options: WebRtcTransportOptions) -> Result<WebRtcTransport, Error> {
+        WebRtcTransport::create(&self.shared, &self.node, options, None).await
     }
 
     /// The counters of everything in the room.
@@ -441,7 +450,7 @@ impl fmt::Debug for Room {
     }
 }
 
-fn family_of(ip: IpAddr) -> IpFamily {
+pub(crate) fn family_of(ip: IpAddr) -> IpFamily {
     match ip {
         IpAddr::V4(_) => IpFamily::Ipv4,
         IpAddr::V6(_) => IpFamily::Ipv6,

@@ -11,8 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{
-    CodecName, ConsumerStats, DropReason, MediaKind, NotRepaired, ProducerStats, Profile, StreamStats, TransportStats,
-    UnroutedReason,
+    CodecName, ConsumerStats, DropReason, DtlsState, IceState, IceTuple, MediaKind, NotRepaired, ProducerStats,
+    Profile, StreamStats, TransportStats, UnroutedReason,
 };
 
 use super::rtp_parameters::{RtpCodec, RtpParameters};
@@ -143,13 +143,25 @@ pub struct RtcTransportStats {
     pub id: TransportId,
     /// When the counters were read, in milliseconds since 1970-01-01T00:00:00Z.
     pub timestamp: u64,
-    /// Payload bytes of the UDP packets received from the remote.
+    /// Payload bytes of the packets received from the remote.
     pub bytes_received: u64,
-    /// Payload bytes of the UDP packets given to the kernel.
+    /// Payload bytes of the packets given to the kernel.
     pub bytes_sent: u64,
-    /// The addresses, once the remote is known.
+    /// The addresses of a plain transport, once the remote is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuple: Option<RtcTuple>,
+    /// How far a WebRTC transport's ICE got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ice_connection_state: Option<IceState>,
+    /// The addresses of a WebRTC transport, once the client is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ice_selected_tuple: Option<RtcTuple>,
+    /// How far a WebRTC transport's DTLS got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtls_state: Option<DtlsState>,
+    /// How a WebRTC transport's media is protected, as the IANA names it without its `SRTP_`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub srtp_profile: Option<String>,
     /// What the remote may send.
     pub local_available_send_bw: LocalBandwidth,
     /// What the remote can receive.
@@ -186,7 +198,7 @@ pub struct RtcTuple {
     pub remote_ip: IpAddr,
     /// Its port.
     pub remote_port: u16,
-    /// Always `udp`.
+    /// `udp`, or for WebRTC `tcp` too.
     pub protocol: String,
 }
 
@@ -253,10 +265,17 @@ pub(crate) fn of_consumer(
     source.into_iter().chain([RtcStats::OutboundRtp(outbound)]).collect()
 }
 
-/// A transport with its RTP addresses.
-pub(crate) fn of_transport(stats: &TransportStats, tuple: &Tuple, timestamp_ms: u64) -> RtcStats {
+/// A transport with its RTP addresses. `shown` gives the tuple that ICE has selected its announced address.
+pub(crate) fn of_transport(
+    stats: &TransportStats,
+    tuple: &Tuple,
+    shown: impl Fn(IceTuple) -> RtcTuple,
+    timestamp_ms: u64,
+) -> RtcStats {
+    let webrtc = stats.webrtc.as_ref();
     // The worker's word on the remote is newer than what came with the tuple.
     let remote = stats.remote.map(|remote| remote.rtp).or(tuple.remote);
+    let remote = remote.filter(|_| webrtc.is_none());
     RtcStats::Transport(RtcTransportStats {
         id: stats.transport,
         timestamp: timestamp_ms,
@@ -269,6 +288,10 @@ pub(crate) fn of_transport(stats: &TransportStats, tuple: &Tuple, timestamp_ms: 
             remote_port: remote.port(),
             protocol: "udp".to_owned(),
         }),
+        ice_connection_state: webrtc.map(|webrtc| webrtc.ice_state),
+        ice_selected_tuple: webrtc.and_then(|webrtc| webrtc.selected_tuple).map(shown),
+        dtls_state: webrtc.map(|webrtc| webrtc.dtls_state),
+        srtp_profile: webrtc.and_then(|webrtc| webrtc.srtp_profile.clone()),
         local_available_send_bw: LocalBandwidth {
             max_bitrate: stats.max_bitrate_bps,
         },
@@ -452,7 +475,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use serde_json::{Value, json};
-    use weir_channel::message::Remote;
+    use weir_channel::message::{IceProtocol, Remote, WebRtcStats};
 
     use super::*;
 
@@ -663,6 +686,16 @@ mod tests {
         }
     }
 
+    fn announced(tuple: IceTuple) -> RtcTuple {
+        RtcTuple {
+            local_ip: tuple.local.ip(),
+            local_port: tuple.local.port(),
+            remote_ip: tuple.remote.ip(),
+            remote_port: tuple.remote.port(),
+            protocol: "udp".to_owned(),
+        }
+    }
+
     #[test]
     fn a_transport_tells_bandwidths_and_where_it_is() {
         let stats = TransportStats {
@@ -692,7 +725,7 @@ mod tests {
             local_port: 40_432,
             remote: None,
         };
-        let value = shown(&[of_transport(&stats, &tuple, 1_000)]).remove(0);
+        let value = shown(&[of_transport(&stats, &tuple, announced, 1_000)]).remove(0);
         has_members(
             &value,
             [
@@ -711,6 +744,50 @@ mod tests {
         assert_eq!(value["localAvailableSendBw"], json!({"maxBitrate": 500_000}));
         assert_eq!(value["remoteAvailableSendBw"], json!({"bitrate": null}));
         assert_eq!(value["unrouted"], json!({"foreignSource": 5}));
+
+        // For WebRTC under v2's names; there is nothing to tell before ICE has found the client.
+        let mut webrtc = WebRtcStats {
+            ice_state: IceState::Completed,
+            dtls_state: DtlsState::Connected,
+            srtp_profile: Some("AEAD_AES_128_GCM".to_owned()),
+            ..WebRtcStats::default()
+        };
+        let of = |webrtc: &WebRtcStats| {
+            let stats = TransportStats {
+                remote: None,
+                webrtc: Some(webrtc.clone()),
+                ..stats.clone()
+            };
+            shown(&[of_transport(&stats, &tuple, announced, 1_000)]).remove(0)
+        };
+        assert!(of(&webrtc).get("iceSelectedTuple").is_none());
+        webrtc.selected_tuple = Some(IceTuple {
+            protocol: IceProtocol::Udp,
+            local: ([127, 0, 0, 1], 40_432).into(),
+            remote: ([192, 0, 2, 2], 45_669).into(),
+        });
+        let value = of(&webrtc);
+        has_members(
+            &value,
+            [
+                "bytesReceived",
+                "bytesSent",
+                "dtlsState",
+                "iceConnectionState",
+                "iceSelectedTuple",
+                "id",
+                "localAvailableSendBw",
+                "remoteAvailableSendBw",
+                "timestamp",
+                "type",
+            ],
+        );
+        assert_eq!(value["iceSelectedTuple"], v2_tuple);
+        assert_eq!(
+            (&value["iceConnectionState"], &value["dtlsState"]),
+            (&json!("completed"), &json!("connected"))
+        );
+        assert!(value.get("tuple").is_none());
     }
 
     #[test]

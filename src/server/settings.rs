@@ -36,8 +36,16 @@ pub struct Settings {
     pub rtc_announced_ipv4: Option<Ipv4Addr>,
     /// Shown to remotes instead of the local IPv6 address.
     pub rtc_announced_ipv6: Option<Ipv6Addr>,
-    /// The UDP ports for media.
+    /// The ports for media: UDP's, and TCP's of the same numbers.
     pub rtc_ports: PortRange,
+    /// Whether WebRTC transports can be reached over UDP.
+    pub rtc_udp: bool,
+    /// Whether WebRTC transports can be reached over TCP too, by clients whose network lets no UDP through.
+    pub rtc_tcp: bool,
+    /// The certificate that WebRTC clients see, in PEM; with `dtls_private_key_file`. `None`: each worker makes its own.
+    pub dtls_certificate_file: Option<PathBuf>,
+    /// Its private key, in PEM: ECDSA over P-256 or P-384.
+    pub dtls_private_key_file: Option<PathBuf>,
     /// SO_RCVBUF of each media socket, in bytes as asked of the kernel (which books twice as many).
     pub socket_receive_buffer: u32,
     /// SO_SNDBUF of each media socket, in bytes as asked of the kernel.
@@ -70,6 +78,10 @@ impl Default for Settings {
             rtc_announced_ipv4: None,
             rtc_announced_ipv6: None,
             rtc_ports: PortRange::default(),
+            rtc_udp: true,
+            rtc_tcp: true,
+            dtls_certificate_file: None,
+            dtls_private_key_file: None,
             // One second of 32 Mbit/s; the kernel books twice as many, and skbs cost more than their payload.
             socket_receive_buffer: 4 << 20,
             socket_send_buffer: 4 << 20,
@@ -236,7 +248,7 @@ impl<'de, A: FromStr> Deserialize<'de> for Family<A> {
     }
 }
 
-/// UDP ports, both ends included. Written `10000-59999`.
+/// Ports, both ends included. Written `10000-59999`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PortRange {
     min: u16,
@@ -334,6 +346,11 @@ impl Settings {
             if unspecified {
                 return Err(format!("{name} must name one address, not the wildcard; try auto"));
             }
+        }
+        if self.dtls_certificate_file.is_some() != self.dtls_private_key_file.is_some() {
+            return Err(
+                "dtls_certificate_file and dtls_private_key_file belong together; give both or neither".to_owned(),
+            );
         }
         if self.coalescing_us_max > 1_000 {
             return Err(format!(

@@ -1,4 +1,4 @@
-//! Every UDP socket of the media plane is made here and handed to a worker; this process keeps its own descriptors of
+//! Every socket of the media plane is made here and handed to a worker; this process keeps its own descriptors of
 //! them until the transport closes, so that a worker that dies loses no port.
 //!
 //! A port is two sockets bound to the same address. The *path* is connected to the remote by the worker and carries the
@@ -9,6 +9,8 @@
 //! just as long as the path needs to join it. Until the worker connects it, the path is connected to its own address,
 //! from which nothing ever comes: otherwise the kernel would let either of the two unconnected sockets have a packet,
 //! and what a stranger sent before the connect would be left in the path's queue, looking like media.
+
+mod listening;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -26,6 +28,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::error::{Error, StartError};
 use super::ports::{PortCount, PortLease, Ports};
 use super::settings::{Family, Settings};
+
+pub(crate) use self::listening::{ListenAddress, WebRtcSockets};
 
 /// The door hears only strangers and, with `comedia`, the first packets of the remote; it needs no more than this.
 const DOOR_BUFFER_MAX: u32 = 512 << 10;
@@ -118,6 +122,8 @@ pub(crate) fn raise_descriptor_limit() {
 #[derive(Debug)]
 pub(crate) struct SocketMaker {
     ports: Arc<Ports>,
+    /// TCP has the same numbers for other ports.
+    tcp_ports: Arc<Ports>,
     receive_buffer: u32,
     send_buffer: u32,
     warned: AtomicBool,
@@ -192,6 +198,7 @@ impl SocketMaker {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             ports: Ports::new(settings.rtc_ports),
+            tcp_ports: Ports::new(settings.rtc_ports),
             receive_buffer: settings.socket_receive_buffer,
             send_buffer: settings.socket_send_buffer,
             warned: AtomicBool::new(false),
@@ -279,7 +286,7 @@ impl SocketMaker {
 
     #[cfg(test)]
     pub(crate) fn ports_taken(&self) -> u32 {
-        self.ports.taken_count()
+        self.ports.taken_count() + self.tcp_ports.taken_count()
     }
 
     fn bind_port(&self, ip: IpAddr, port: u16) -> io::Result<PortSockets> {

@@ -10,6 +10,7 @@ mod close;
 mod open;
 mod outlet;
 mod steer;
+mod webrtc;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -8,6 +8,7 @@ mod peers;
 mod periodic_stats;
 mod rtp_streamers;
 mod stage;
+mod webrtc;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +109,7 @@ async fn every_change_is_told_once_and_in_order() {
     let port = transport.tuple().local_port.to_string();
     insta::assert_snapshot!(lines(&mut events).replace(&port, "PORT"), @r#"
     {"appData":{"name":"lobby"},"room":1,"seq":1,"type":"roomOpened","worker":1}
-    {"appData":null,"room":1,"seq":2,"transport":1,"tuple":{"boundIp":"127.0.0.1","localIp":"127.0.0.1","localPort":PORT,"remote":null},"type":"transportOpened"}
+    {"appData":null,"kind":"plain","room":1,"seq":2,"transport":1,"tuple":{"boundIp":"127.0.0.1","localIp":"127.0.0.1","localPort":PORT,"remote":null},"type":"transportOpened"}
     {"appData":null,"media":"video","paused":false,"producer":1,"room":1,"seq":3,"transport":1,"type":"producerOpened"}
     {"appData":"lunch","originator":"local","producer":1,"room":1,"seq":4,"type":"producerPaused"}
     {"appData":null,"consumer":1,"media":"video","paused":false,"producer":1,"room":1,"seq":5,"sourcePaused":true,"transport":1,"type":"consumerOpened"}

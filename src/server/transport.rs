@@ -1,6 +1,9 @@
 //! A transport: the path between the server and one remote. Producers arrive on it, consumers leave on it.
 
+mod ice;
 mod mirroring;
+mod plain;
+mod webrtc;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,26 +13,28 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ProducerId, TransportId};
-use weir_channel::message::{
-    CreatePlainTransport, MediaKind, Method, Profile, Remote, Reply, TransportStats, WorkerError,
-};
+use weir_channel::message::{MediaKind, Method, Profile, Remote, Reply, TransportStats, WorkerError};
 
 use super::consumer::{Consumer, ConsumerNode};
 use super::error::Error;
 use super::peer::{Peer, PeerNode};
 use super::periodic_stats::Reports;
 use super::producer::{Consumable, Producer, ProducerNode, made_up_cname};
-use super::room::{Room, RoomNode, complete_remote};
+use super::room::{Room, RoomNode};
 use super::rtp_capabilities::consumer_parameters;
 use super::rtp_parameters::{ConsumerRtp, ConsumerSeat, ConsumerSsrcs, ProducerSeat, RtpParameters};
-use super::settings::Settings;
-use super::sockets::TransportSockets;
+use super::sockets::{TransportSockets, WebRtcSockets};
 use super::state::{Command, Note};
 use super::steering::Side;
 use super::{Shared, lock, random};
 
+pub(crate) use self::ice::shown_tuple;
+pub use self::ice::{IceCandidate, IceCandidateType, IceParameters, IceTcpType};
 pub(crate) use self::mirroring::MirrorOutlet;
 pub use self::mirroring::{MirrorOptions, Mirroring};
+use self::plain::PlainNode;
+pub(crate) use self::webrtc::WebRtcNode;
+pub use self::webrtc::{WebRtcTransport, WebRtcTransportOptions};
 
 /// How often another made-up SSRC is tried when the worker says that one is in use. With 2³² of them, a second try is
 /// rare already.
@@ -47,6 +52,17 @@ pub struct Tuple {
     pub local_port: u16,
     /// Where packets come from and go to, once known.
     pub remote: Option<SocketAddr>,
+}
+
+/// What a transport speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    /// RTP and RTCP over UDP, unencrypted.
+    #[default]
+    Plain,
+    /// ICE, DTLS and SRTP: what browsers speak.
+    WebRtc,
 }
 
 /// What a client wants a transport for.
@@ -121,52 +137,57 @@ pub(crate) struct TransportNode {
     /// The peer it belongs to, and what that wants it for.
     pub(crate) owner: Option<Owner>,
     pub(crate) app_data: Value,
-    comedia: bool,
-    rtcp_mux: bool,
-    rtp_address: SocketAddr,
-    rtcp_address: Option<SocketAddr>,
-    announced_ip: IpAddr,
+    kind: Kind,
     pub(crate) state: Mutex<TransportState>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Plain(PlainNode),
+    WebRtc(Arc<WebRtcNode>),
 }
 
 #[derive(Debug)]
 pub(crate) struct TransportState {
     // None once closed: then the ports are free.
-    sockets: Option<TransportSockets>,
+    sockets: Option<Sockets>,
     pub(crate) remote: Option<Remote>,
     max_bitrate_bps: Option<u64>,
     mirror: Option<MirrorOutlet>,
     reports: Reports,
 }
 
+#[derive(Debug)]
+enum Sockets {
+    Plain(TransportSockets),
+    WebRtc(WebRtcSockets),
+}
+
+impl TransportState {
+    fn new(sockets: Sockets, remote: Option<Remote>) -> Self {
+        Self {
+            sockets: Some(sockets),
+            remote,
+            max_bitrate_bps: None,
+            mirror: None,
+            reports: Reports::default(),
+        }
+    }
+}
+
 impl TransportNode {
-    pub(crate) fn new(
-        settings: &Settings,
-        room: Arc<RoomNode>,
-        owner: Option<Owner>,
-        request: &CreatePlainTransport,
-        sockets: TransportSockets,
-        app_data: Value,
-    ) -> Arc<Self> {
-        let rtp_address = sockets.rtp_address();
-        Arc::new(Self {
-            id: request.transport,
-            room,
-            owner,
-            app_data,
-            comedia: request.comedia,
-            rtcp_mux: request.rtcp_mux,
-            rtp_address,
-            rtcp_address: sockets.rtcp_address(),
-            announced_ip: settings.announced(rtp_address.ip()),
-            state: Mutex::new(TransportState {
-                sockets: Some(sockets),
-                remote: request.remote,
-                max_bitrate_bps: None,
-                mirror: None,
-                reports: Reports::default(),
-            }),
-        })
+    pub(crate) fn transport_kind(&self) -> TransportKind {
+        match self.kind {
+            Kind::Plain(_) => TransportKind::Plain,
+            Kind::WebRtc(_) => TransportKind::WebRtc,
+        }
+    }
+
+    pub(crate) fn webrtc(&self) -> Option<&Arc<WebRtcNode>> {
+        match &self.kind {
+            Kind::Plain(_) => None,
+            Kind::WebRtc(webrtc) => Some(webrtc),
+        }
     }
 
     /// Only [`State`](super::state::State) does this, under its lock.
@@ -176,6 +197,9 @@ impl TransportNode {
         state.reports.end_all();
         drop(state);
         drop((sockets, mirror));
+        if let Some(webrtc) = self.webrtc() {
+            webrtc.closed();
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -205,16 +229,16 @@ impl TransportNode {
 
     pub(crate) fn tuple(&self) -> Tuple {
         let remote = lock(&self.state).remote;
-        self.tuple_of(self.rtp_address, remote.map(|remote| remote.rtp))
+        match &self.kind {
+            Kind::Plain(plain) => plain.tuple(remote.map(|remote| remote.rtp)),
+            Kind::WebRtc(webrtc) => webrtc.tuple(),
+        }
     }
 
-    fn tuple_of(&self, local: SocketAddr, remote: Option<SocketAddr>) -> Tuple {
-        Tuple {
-            local_ip: self.announced_ip,
-            bound_ip: local.ip(),
-            local_port: local.port(),
-            remote,
-        }
+    /// The address it is bound to that can send to another; if it is of another family, its own all the same.
+    fn local_ip_towards(&self, remote: IpAddr) -> IpAddr {
+        let same_family = self.webrtc().and_then(|webrtc| webrtc.local_ip_towards(remote));
+        same_family.unwrap_or_else(|| self.tuple().bound_ip)
     }
 }
 
@@ -258,38 +282,15 @@ impl Transport {
         &self.node.app_data
     }
 
-    /// Whether it was made to learn its remote from the first valid packet.
-    pub fn comedia(&self) -> bool {
-        self.node.comedia
+    /// Whether it is for plain RTP or for WebRTC.
+    pub fn kind(&self) -> TransportKind {
+        self.node.transport_kind()
     }
 
-    /// Whether RTP and RTCP share one port.
-    pub fn rtcp_mux(&self) -> bool {
-        self.node.rtcp_mux
-    }
-
-    /// Where RTP goes in and out, and RTCP too if muxed.
+    /// Where RTP goes in and out, and RTCP too if muxed. For WebRTC what ICE has selected, and before that the first
+    /// address where the client is waited for.
     pub fn tuple(&self) -> Tuple {
         self.node.tuple()
-    }
-
-    /// Where RTCP goes in and out; `None` if it shares the port of RTP.
-    pub fn rtcp_tuple(&self) -> Option<Tuple> {
-        let remote = lock(&self.node.state).remote;
-        let local = self.node.rtcp_address?;
-        Some(self.node.tuple_of(local, remote.and_then(|remote| remote.rtcp)))
-    }
-
-    /// Gives the transport its remote address, or another one; from then on packets from elsewhere are dropped.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameters`] when nothing can be sent there, [`Error::InvalidState`] when the transport is closed.
-    pub async fn set_remote(&self, remote: Remote) -> Result<(), Error> {
-        let transport = self.node.id;
-        let remote = complete_remote(remote, self.node.rtcp_mux, self.node.rtp_address.ip())?;
-        self.call(Command::new(Method::SetRemote { transport, remote }))
-            .await
-            .map(drop)
     }
 
     /// Makes a producer: a track that the remote sends on this transport. On a peer's transport it is the peer's, and every
@@ -487,9 +488,12 @@ impl Transport {
     pub fn rtp_path(&self) -> Result<OwnedFd, Error> {
         let state = lock(&self.node.state);
         let sockets = state.sockets.as_ref().ok_or_else(|| Error::closed(self.node.id))?;
-        sockets
-            .rtp_path()
-            .map_err(Error::io("duplicating a transport's socket"))
+        let path = match sockets {
+            Sockets::Plain(sockets) => Some(sockets.rtp_path()),
+            Sockets::WebRtc(sockets) => sockets.rtp_path(),
+        };
+        let path = path.ok_or_else(|| Error::InvalidParameters(format!("{} has no UDP", self.node.id)))?;
+        path.map_err(Error::io("duplicating a transport's socket"))
     }
 
     async fn call(&self, command: Command) -> Result<Reply, Error> {

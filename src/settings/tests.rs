@@ -26,6 +26,10 @@ const EVERYTHING: &str = r#"
     rtc_announced_ipv4 = "192.0.2.1"
     rtc_announced_ipv6 = "2001:db8::1"
     rtc_ports = "20000-20099"
+    rtc_udp = true
+    rtc_tcp = false
+    dtls_certificate_file = "/etc/weir/certificate.pem"
+    dtls_private_key_file = "/etc/weir/key.pem"
     socket_receive_buffer = 65536
     socket_send_buffer = "64K"
     worker_binary = "/usr/libexec/weir-worker"
@@ -52,7 +56,8 @@ const EVERYTHING: &str = r#"
 "#;
 
 const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rtp,net --rtc-ipv4 127.0.0.1 \
-    --rtc-ipv6 off --rtc-announced-ipv4 192.0.2.1 --rtc-announced-ipv6 2001:db8::1 --rtc-ports 20000-20099 \
+    --rtc-ipv6 off --rtc-announced-ipv4 192.0.2.1 --rtc-announced-ipv6 2001:db8::1 --rtc-ports 20000-20099 --rtc-udp true --rtc-tcp false \
+    --dtls-certificate-file /etc/weir/certificate.pem --dtls-private-key-file /etc/weir/key.pem \
     --socket-receive-buffer 65536 --socket-send-buffer 64K --worker-binary /usr/libexec/weir-worker \
     --start-timeout 1s --ping-interval 2s --ping-timeout 3s --request-timeout 4s --close-timeout 5s \
     --coalescing-us-max 7 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
@@ -68,6 +73,11 @@ fn a_file_and_the_command_line_say_the_same_things() {
     assert_eq!(EVERYTHING.matches('=').count(), names().len());
     let settings = file.clone().settings().unwrap();
     assert_eq!((settings.workers.unwrap().get(), settings.coalescing_us_max), (3, 7));
+    assert_eq!((settings.rtc_udp, settings.rtc_tcp), (true, false));
+    assert_eq!(
+        settings.dtls_private_key_file.unwrap().to_str(),
+        Some("/etc/weir/key.pem")
+    );
     assert_eq!(
         settings.log.directives(),
         "error,weir_worker::rtp=debug,weir_worker::net=debug"

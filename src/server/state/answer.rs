@@ -116,13 +116,21 @@ impl State {
         };
         match note {
             Note::Room(node, _placed) => self.open_room(node)?,
-            Note::Transport(node) => self.open_transport(method, node)?,
+            Note::Transport(node) => {
+                if let (Some(webrtc), Reply::WebRtcTransportCreated { fingerprints }) = (node.webrtc(), &reply) {
+                    webrtc.opened(fingerprints.clone());
+                }
+                self.open_transport(method, node)?;
+            }
             Note::Producer(node) => self.open_producer(method, node)?,
             Note::Consumer(node) => self.open_consumer(method, node, &reply)?,
             Note::Streamer(node) => self.open_streamer(method, node, &reply)?,
             Note::Enabling => self.enable_consumer(method, change, &reply)?,
             Note::Mirror(outlet) => self.change_outlet(method, Some(outlet)),
-            note => self.change(method, change, note, by_worker),
+            note => {
+                self.change(method, change, note, by_worker);
+                self.change_webrtc(method, &reply);
+            }
         }
         Ok(reply)
     }

@@ -137,6 +137,7 @@ impl State {
             transport: node.id,
             room,
             peer,
+            kind: node.transport_kind(),
             tuple: node.tuple(),
             app_data: node.app_data.clone(),
         });

@@ -306,7 +306,7 @@ fn notice(worker: WorkerId, notification: Notification, state: &Mutex<State>) {
         Notification::AudioLevels { room, levels } => lock(state).tell_audio_levels(worker, room, &levels),
         Notification::IceStateChanged { .. }
         | Notification::IceSelectedTupleChanged { .. }
-        | Notification::DtlsStateChanged { .. } => {}
+        | Notification::DtlsStateChanged { .. } => lock(state).hear_of_webrtc(worker, notification),
         Notification::Log(line) => worker_log::repeat(worker, &line),
         Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
     }

@@ -245,7 +245,7 @@ pub(super) fn brief(event: &Event) -> String {
             other => line += &format!(" {key}={other}"),
         }
     }
-    for key in ["originator", "profile"] {
+    for key in ["originator", "profile", "state"] {
         if let Some(text) = value[key].as_str() {
             line += &format!(" {text}");
         }

@@ -159,7 +159,7 @@ impl Transport {
                 "localIp must name one address, not the wildcard".to_owned(),
             ));
         }
-        let own_ip = self.node.rtp_address.ip();
+        let own_ip = self.node.local_ip_towards(options.remote_ip);
         check_sendable(mirror.remote, options.local_ip.unwrap_or(own_ip))?;
         let makers = &self.shared.sockets;
         let socket = match options.local_ip {

@@ -1,0 +1,95 @@
+//! What becomes of WebRTC transports: what workers say of their ICE and DTLS, and what their answers change.
+
+use std::sync::Arc;
+
+use weir_channel::id::{TransportId, WorkerId};
+use weir_channel::message::{DtlsState, IceState, IceTuple, Method, Notification, Reply};
+
+use super::State;
+use crate::server::event::EventKind;
+use crate::server::transport::TransportNode;
+
+impl State {
+    /// A worker says how far a transport's ICE or DTLS got. Ignored when the transport is not the worker's, not for WebRTC,
+    /// or gone, and when it is no news.
+    pub(crate) fn hear_of_webrtc(&mut self, worker: WorkerId, notification: Notification) {
+        match notification {
+            Notification::IceStateChanged { transport, state } => self.change_ice_state(worker, transport, state),
+            Notification::IceSelectedTupleChanged { transport, tuple } => {
+                self.change_selected_tuple(worker, transport, tuple);
+            }
+            Notification::DtlsStateChanged {
+                transport,
+                state,
+                remote_certificate_pem,
+            } => self.change_dtls_state(worker, transport, state, remote_certificate_pem),
+            _ => {}
+        }
+    }
+
+    fn change_ice_state(&mut self, worker: WorkerId, transport: TransportId, state: IceState) {
+        let Some(node) = self.transport_of(worker, transport) else {
+            return;
+        };
+        // That a transport is closed is told by its own event, and by that alone.
+        let news = node.webrtc().filter(|_| state != IceState::Closed);
+        if news.is_some_and(|webrtc| webrtc.set_ice_state(state)) {
+            let room = node.room.id;
+            self.events.emit(EventKind::IceStateChanged { transport, room, state });
+        }
+    }
+
+    fn change_selected_tuple(&mut self, worker: WorkerId, transport: TransportId, tuple: Option<IceTuple>) {
+        let Some(node) = self.transport_of(worker, transport) else {
+            return;
+        };
+        if let Some(webrtc) = node.webrtc().filter(|webrtc| webrtc.select(tuple)) {
+            self.events.emit(EventKind::IceSelectedTupleChanged {
+                transport,
+                room: node.room.id,
+                tuple: tuple.map(|tuple| webrtc.shown(tuple)),
+            });
+        }
+    }
+
+    fn change_dtls_state(
+        &mut self,
+        worker: WorkerId,
+        transport: TransportId,
+        state: DtlsState,
+        certificate_pem: Option<String>,
+    ) {
+        let Some(node) = self.transport_of(worker, transport) else {
+            return;
+        };
+        let news = node.webrtc();
+        if news.is_some_and(|webrtc| webrtc.set_dtls_state(state, certificate_pem)) {
+            let room = node.room.id;
+            self.events.emit(EventKind::DtlsStateChanged { transport, room, state });
+        }
+    }
+
+    fn transport_of(&self, worker: WorkerId, transport: TransportId) -> Option<Arc<TransportNode>> {
+        let node = self.transports.get(&transport)?;
+        (node.room.worker == worker).then(|| Arc::clone(node))
+    }
+
+    /// A worker has accepted new credentials, or who the peer is.
+    pub(super) fn change_webrtc(&mut self, method: &Method, reply: &Reply) {
+        let (Method::RestartIce { transport, .. } | Method::SetDtlsParameters { transport, .. }) = method else {
+            return;
+        };
+        let Some(node) = self.transports.get(transport).cloned() else {
+            return;
+        };
+        self.accept(node.room.id, method);
+        let Some(webrtc) = node.webrtc() else {
+            return;
+        };
+        match (method, reply) {
+            (Method::RestartIce { ice, .. }, _) => webrtc.restarted(ice.clone()),
+            (Method::SetDtlsParameters { .. }, Reply::DtlsRole(role)) => webrtc.dtls_role_decided(*role),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! WebRTC transports with real workers: clients that speak the mediasoup protocol on WebSockets connect, prove who they are
+//! and hear each other; those that are not who they said they were do not.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod browser;
+mod control;
+mod signalling;
+
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
+use weir::http::{ControlOptions, Limits};
+use weir::{
+    CodecName, DtlsRole, DtlsState, EventKind, IceState, Room, RoomOptions, RtpCodecCapability, Settings, Transport,
+    WebRtcTransportOptions,
+};
+
+use browser::{Begins, Browser};
+use control::{Control, settings, soon};
+use signalling::{Caller, create_microphone, enable_consumer};
+
+const SSRC: u32 = 1_000;
+
+/// Opus, as clients send it.
+const THEIRS: u8 = 111;
+
+/// Opus, as the room has it.
+const ROOMS: u8 = 100;
+
+async fn room(control: &Control) -> Room {
+    let options = RoomOptions {
+        media_codecs: Some(vec![RtpCodecCapability::new(CodecName::Opus)]),
+        ..RoomOptions::default()
+    };
+    soon("the room", control.server.create_room(options)).await.unwrap()
+}
+
+async fn joined(control: &Control, room: &Room, name: &str) -> Caller {
+    let mut caller = Caller::connect(&control.path, room.id().0, name).await;
+    caller.join(name, Value::Null).await;
+    caller
+}
+
+fn create_transport(id: i64, direction: &str, dtls: Option<Value>) -> Value {
+    let mut request = json!({
+        "method": "createTransport", "target": "peer", "id": id, "direction": direction,
+        "options": {"udp": true, "tcp": true, "preferIPv4": false}, "appData": {}
+    });
+    if let Some(dtls) = dtls {
+        request["dtlsParameters"] = dtls;
+    }
+    request
+}
+
+fn only_transport(room: &Room, name: &str) -> Transport {
+    room.peer(name).unwrap().transports().remove(0)
+}
+
+/// Alice sends opus, on a transport whose handshake the server begins, as Chromium's first transport does.
+async fn alice_sends(control: &Control, room: &Room) -> (Caller, Browser) {
+    let mut alice = joined(control, room, "alice").await;
+    let mut sending = Browser::new(Begins::There, THEIRS).await;
+    let dtls = sending.dtls_parameters();
+    let answer = alice.request(create_transport(1, "send", Some(dtls))).await.unwrap();
+    assert_eq!(answer["dtlsParameters"]["role"], "client");
+    assert_eq!(answer["iceCandidates"].as_array().unwrap().len(), 2);
+    sending.connect(&answer);
+    sending.declare_sent("0", SSRC);
+    assert_eq!(alice.request(create_microphone(5, 1, SSRC)).await, Ok(Value::Null));
+    (alice, sending)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clients_connect_and_one_hears_the_other() {
+    let control = Control::start().await;
+    let room = room(&control).await;
+    let mut events = control.server.events();
+    let (mut alice, mut sending) = alice_sends(&control, &room).await;
+
+    // Bob makes his transport first and says who he is later, as the client for browsers does.
+    let mut bob = joined(&control, &room, "bob").await;
+    let mut receiving = Browser::new(Begins::Here, ROOMS).await;
+    let answer = bob.request(create_transport(2, "recv", None)).await.unwrap();
+    assert_eq!(answer["dtlsParameters"]["role"], "auto");
+    receiving.connect(&answer);
+    let dtls = receiving.dtls_parameters();
+    bob.notify(json!({
+        "method": "updateTransport", "target": "peer", "notification": true, "id": 2, "dtlsParameters": dtls
+    }))
+    .await;
+    let consumer = room.peer("bob").unwrap().consumers().remove(0);
+    let answer = bob.request(enable_consumer(&json!(consumer.id().0), 2)).await.unwrap();
+    assert_eq!(answer["paused"], false);
+    let ssrc = consumer.rtp_parameters().encodings[0].ssrc.unwrap();
+    receiving.declare_received("0", ssrc);
+
+    sending.run_until("alice", |sending| sending.connected).await;
+    receiving.run_until("bob", |receiving| receiving.connected).await;
+    let transport = only_transport(&room, "alice").webrtc().unwrap();
+    sending
+        .run_until("the server to know alice", |_| {
+            transport.dtls_state() == DtlsState::Connected && transport.ice_state() == IceState::Completed
+        })
+        .await;
+    let of_bob = only_transport(&room, "bob").webrtc().unwrap();
+    receiving
+        .run_until("the server to know bob", |_| {
+            of_bob.dtls_state() == DtlsState::Connected
+        })
+        .await;
+    assert_eq!(of_bob.dtls_local_parameters().role, DtlsRole::Server);
+    let pem = transport.dtls_remote_cert().unwrap();
+    assert!(pem.starts_with("-----BEGIN CERTIFICATE-----\n"), "{pem}");
+
+    let mut heard = 0;
+    for seq in 1..=100_u8 {
+        sending.send(SSRC, THEIRS, seq.into(), &[0xf8, 0xff, 0xfe, seq]);
+        sending.run_until("what is in line", |_| true).await;
+        receiving
+            .run_until("the packet", |receiving| !receiving.packets.is_empty())
+            .await;
+        for packet in receiving.packets.drain(..) {
+            assert_eq!((*packet.header.ssrc, *packet.header.payload_type), (ssrc, ROOMS));
+            assert_eq!(packet.payload.last(), Some(&seq));
+            heard += 1;
+        }
+    }
+    assert_eq!(heard, 100);
+
+    // What the server says of it, under mediasoup's names.
+    let stats = soon("statistics", transport.get_stats()).await.unwrap();
+    let stats = serde_json::to_value(&stats[0]).unwrap();
+    assert_eq!(
+        (&stats["type"], &stats["iceConnectionState"], &stats["dtlsState"]),
+        (&json!("transport"), &json!("completed"), &json!("connected"))
+    );
+    assert_eq!(stats["iceSelectedTuple"]["protocol"], "udp");
+    assert!(stats["bytesReceived"].as_u64() > Some(1_000));
+    let stats = soon("statistics", of_bob.stats()).await.unwrap();
+    let profile = stats.webrtc.unwrap().srtp_profile;
+    assert!(
+        profile.as_deref().is_some_and(|name| name.starts_with("AE")),
+        "{profile:?}"
+    );
+
+    // New credentials do not disturb what flows.
+    let answer = alice
+        .request(json!({"method": "restartTransport", "target": "peer", "id": 1}))
+        .await
+        .unwrap();
+    let now = serde_json::to_value(transport.ice_parameters()).unwrap();
+    assert_eq!(answer, json!({ "iceParameters": now }));
+    sending.send(SSRC, THEIRS, 101, &[0xf8, 0xff, 0xfe, 101]);
+    sending.run_until("what is in line", |_| true).await;
+    receiving
+        .run_until("the packet", |receiving| !receiving.packets.is_empty())
+        .await;
+
+    // And how it came about, in order.
+    let mut told = Vec::new();
+    while told.len() < 5 {
+        match soon("an event", events.next()).await.unwrap().kind.clone() {
+            EventKind::IceSelectedTupleChanged {
+                transport: of, tuple, ..
+            } if of == transport.id() => {
+                told.push(format!("tuple {}", tuple.is_some()));
+            }
+            EventKind::IceStateChanged {
+                transport: of, state, ..
+            } if of == transport.id() => {
+                // Which of the two comes first, the client decides.
+                if state == IceState::Completed {
+                    told.push("ice completed".to_owned());
+                }
+            }
+            EventKind::DtlsStateChanged {
+                transport: of, state, ..
+            } if of == transport.id() => {
+                told.push(format!("dtls {state:?}"));
+                if state == DtlsState::Connected {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(told.first().map(String::as_str), Some("tuple true"), "{told:?}");
+    assert_eq!(told.last().map(String::as_str), Some("dtls Connected"), "{told:?}");
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_with_another_certificate_hears_nothing() {
+    let control = Control::start().await;
+    let room = room(&control).await;
+    let (_alice, mut sending) = alice_sends(&control, &room).await;
+    sending.run_until("alice", |sending| sending.connected).await;
+
+    // Mallory has taken over bob's signalling, but not his key.
+    let mut bob = joined(&control, &room, "bob").await;
+    let mut mallory = Browser::new(Begins::Here, ROOMS).await;
+    let bobs = Browser::new(Begins::Here, ROOMS).await.dtls_parameters();
+    let answer = bob.request(create_transport(2, "recv", Some(bobs))).await.unwrap();
+    mallory.connect(&answer);
+    let consumer = room.peer("bob").unwrap().consumers().remove(0);
+    bob.request(enable_consumer(&json!(consumer.id().0), 2)).await.unwrap();
+    mallory.declare_received("0", consumer.rtp_parameters().encodings[0].ssrc.unwrap());
+    let transport = only_transport(&room, "bob").webrtc().unwrap();
+    mallory
+        .run_until("the end", |_| transport.dtls_state() == DtlsState::Failed)
+        .await;
+    assert_eq!(transport.dtls_remote_cert(), None);
+    for seq in 1..=20 {
+        sending.send(SSRC, THEIRS, seq, &[0xf8, 0xff, 0xfe, 1]);
+        sending.run_until("what is in line", |_| true).await;
+    }
+    let producer = room.peer("alice").unwrap().producers().remove(0);
+    while soon("statistics", producer.stats()).await.unwrap().streams[0].packets < 20 {
+        sending.run_until("what is in line", |_| true).await;
+    }
+    assert_eq!(soon("statistics", consumer.stats()).await.unwrap().packets_forwarded, 0);
+    mallory.run_until("what is there", |_| true).await;
+    assert!(mallory.packets.is_empty());
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_from_files_is_what_every_worker_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        Some(path)
+    };
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::default().self_signed(&key).unwrap();
+    let settings = Settings {
+        dtls_certificate_file: file("certificate.pem", certificate.pem()),
+        dtls_private_key_file: file("key.pem", key.serialize_pem()),
+        ..settings(2)
+    };
+    let control = Control::start_with(settings, Limits::default(), ControlOptions::default()).await;
+    let mut shown = Vec::new();
+    for _ in 0..2 {
+        let room = room(&control).await;
+        let made = room.create_webrtc_transport(WebRtcTransportOptions::default());
+        let transport = soon("a transport", made).await.unwrap();
+        shown.push((room.worker(), transport.dtls_local_parameters().fingerprints));
+    }
+    assert_ne!(shown[0].0, shown[1].0, "two workers");
+    assert_eq!(shown[0].1, shown[1].1, "one certificate");
+    let expected = weir_worker::webrtc::dtls::Certificate::from_pem(&certificate.pem(), &key.serialize_pem()).unwrap();
+    let expected: Vec<String> = expected.fingerprints().iter().map(ToString::to_string).collect();
+    let values: Vec<&str> = shown[0].1.iter().map(|each| each.value.as_str()).collect();
+    assert_eq!(values, expected);
+    control.close().await;
+}
