@@ -9,16 +9,18 @@ mod sim;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use weir_channel::id::ConsumerId;
+use weir_channel::id::{ConsumerId, TransportId};
 use weir_channel::message::{CodecName, DropReason, Method, Notification, Profile, Reply, StreamStats};
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
 
+use sim::feedback::number;
 use sim::random::Random;
 use sim::repair::{RTX, repairing};
-use sim::track::{REPAIRED_RID, RID, Track};
+use sim::track::{REPAIRED_RID, RID, TRANSPORT_CC, Track};
 use sim::wire;
 use sim::{Sim, ms};
 
@@ -58,6 +60,8 @@ static ALLOCATOR: Counting = Counting;
 struct Drain {
     packets: u64,
     rtcp: u64,
+    /// Of those, transport-wide feedback.
+    feedback: u64,
     resent: u64,
 }
 
@@ -79,8 +83,9 @@ impl Sink for Drain {
         self.send(transport, owner, train, segment)
     }
 
-    fn send_rtcp(&mut self, _: TransportIx, _: &[u8]) {
+    fn send_rtcp(&mut self, _: TransportIx, packet: &[u8]) {
         self.rtcp += 1;
+        self.feedback += u64::from(packet[..2] == [0x8f, 205]);
     }
 
     fn resend(&mut self, _: TransportIx, _: &[u8]) -> bool {
@@ -221,6 +226,8 @@ fn a_million_packets_without_an_allocation() {
         told: (0, 0),
     };
     let mut round = 0;
+    let mut numbers: BTreeMap<TransportId, u16> = BTreeMap::new();
+    let mut jumps = Random::new(3);
     while counted.sink.packets < 1_000_000 {
         round += 1;
         for track in &mut tracks {
@@ -240,6 +247,11 @@ fn a_million_packets_without_an_allocation() {
                 let mut frame = stream.frame_of(packets, random.chance(60));
                 if random.chance(50) {
                     random.shuffle(&mut frame);
+                }
+                let next = numbers.entry(track.request.transport).or_default();
+                number(&mut frame, TRANSPORT_CC, next);
+                if jumps.chance(5) {
+                    *next = next.wrapping_add(jumps.next() as u16);
                 }
                 let mut bytes: Vec<&[u8]> = frame.iter().map(|packet| &packet.bytes[..]).collect();
                 if random.chance(30) {
@@ -326,6 +338,11 @@ fn a_million_packets_without_an_allocation() {
         counted.told
     );
     assert!(counted.sink.rtcp > 1_000, "{} requests to senders", counted.sink.rtcp);
+    assert!(
+        counted.sink.feedback > 1_000,
+        "{} of them feedback",
+        counted.sink.feedback
+    );
     assert!(counted.sink.resent > 1_000, "{} sent again", counted.sink.resent);
     let streams: Vec<_> = tracks
         .iter()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
     Codec, CodecName, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, DropReason, Encoding,
-    MediaKind, Method, Page, Profile, Remote, Reply,
+    ExtensionUri, HeaderExtension, MediaKind, Method, Page, Profile, Remote, Reply,
 };
 
 use super::Operation;
@@ -16,6 +16,7 @@ use crate::relay::datagram::Datagram;
 use crate::relay::limits::Limits;
 use crate::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
 use crate::rtp::Header;
+use crate::rtp::extension::elements;
 use crate::time::Time;
 
 const ROOM: RoomId = RoomId(1);
@@ -33,6 +34,8 @@ const PROFILES: [Profile; 4] = [Profile::Default, Profile::Low, Profile::Medium,
 const CONSUMERS_MAX: usize = 24;
 /// The bit that tells the SSRC of retransmissions from that of the media.
 const RTX: u32 = 1 << 30;
+/// The id of the extension with the transport sequence number.
+const TRANSPORT_CC: u8 = 4;
 
 /// Keeps what a checker needs of what was sent.
 #[derive(Debug, Default)]
@@ -57,6 +60,8 @@ impl Sink for CheckingSink {
         let accepted = self.limit.map_or(packets.len(), |limit| limit.min(packets.len()));
         for packet in &packets[..accepted] {
             let header = Header::parse(packet).expect("what the relay sends is RTP");
+            let names_nothing = |block| elements(packet, block).next().is_none();
+            assert!(header.extension.is_none_or(names_nothing), "a number of another hop");
             *self.taken.entry(header.ssrc).or_default() += 1;
             let newest = self.newest.entry(header.ssrc).or_insert(header.seq);
             if header.seq.wrapping_sub(*newest) < 1 << 15 {
@@ -102,6 +107,8 @@ pub(super) struct Model {
     sink: CheckingSink,
     now: Time,
     seqs: [u16; STREAMS.len()],
+    /// The next transport sequence number of each sender.
+    numbers: [u16; PRODUCERS as usize],
     consumers: Vec<(ConsumerId, u32)>,
     next_id: u64,
 }
@@ -124,6 +131,7 @@ impl Model {
             sink: CheckingSink::default(),
             now: Time::from_millis(1),
             seqs: [65_500; STREAMS.len()],
+            numbers: [65_400; PRODUCERS as usize],
             consumers: Vec::new(),
             next_id: 0,
         };
@@ -177,10 +185,13 @@ impl Model {
                 rtx: Some(97),
             }],
             encodings: encodings.collect(),
-            header_extensions: Vec::new(),
+            header_extensions: vec![HeaderExtension {
+                id: TRANSPORT_CC,
+                uri: ExtensionUri::TransportWideCc,
+            }],
             preferred_profile: Profile::Default,
             paused: false,
-            reduced_size: true,
+            reduced_size: producer == 0,
         }));
     }
 
@@ -371,15 +382,20 @@ impl Model {
         let len = 32 + usize::from(bytes) * 4;
         let (owner, ssrc, _) = STREAMS[stream];
         self.seqs[stream] = self.seqs[stream].wrapping_add(seq_step);
+        let number = &mut self.numbers[owner as usize];
+        *number = number.wrapping_add(seq_step);
         let mut train = vec![0; len * usize::from(packets)];
         for (index, packet) in train.chunks_mut(len).enumerate() {
-            packet[..2].copy_from_slice(&[0x80, 96]);
+            packet[..2].copy_from_slice(&[0x90, 96]);
             packet[2..4].copy_from_slice(&self.seqs[stream].to_be_bytes());
             packet[4..8].copy_from_slice(&((self.now.0 / 11_111) as u32).to_be_bytes());
             packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
             let first = index == 0;
             let start = if first { 0x90 } else { 0x80 };
-            packet[12..18].copy_from_slice(&[start, 0xc0, 0x80, bytes, bytes, u8::from(!(key_frame && first))]);
+            packet[12..17].copy_from_slice(&[0xbe, 0xde, 0, 1, TRANSPORT_CC << 4 | 1]);
+            packet[17..19].copy_from_slice(&number.to_be_bytes());
+            *number = number.wrapping_add(1);
+            packet[20..26].copy_from_slice(&[start, 0xc0, 0x80, bytes, bytes, u8::from(!(key_frame && first))]);
             self.seqs[stream] = self.seqs[stream].wrapping_add(1);
         }
         self.receive(owner, &mut train, len, remote(owner));

@@ -18,6 +18,7 @@ use super::ring::Ring;
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
 use super::transport::{Transport, TransportCounters, TransportKind};
 use super::tune::ACTIVITY_INTERVAL;
+use super::twcc::TransportFeedback;
 use super::{Action, Relay, Room};
 
 impl Relay {
@@ -142,6 +143,7 @@ impl Relay {
             producers: Vec::new(),
             consumers: Vec::new(),
             reports: TransportReports::default(),
+            feedback: TransportFeedback::default(),
             counters: TransportCounters::default(),
         });
         let index = key.index().0 as usize;
@@ -183,6 +185,7 @@ impl Relay {
         self.actions.push_back(Action::Close {
             transport: transport.index,
         });
+        self.on_feedback_left(&transport);
         self.on_transport_left(transport);
     }
 
@@ -240,6 +243,7 @@ impl Relay {
         self.producer_of_id.insert(request.producer, key);
         self.room_mut(request.room).producers.insert(request.producer);
         self.schedule_reports(now, transport_key);
+        self.refresh_feedback(transport_key);
         self.listen_to(key);
         Ok(())
     }
@@ -306,6 +310,7 @@ impl Relay {
         transport.producers.retain(|other| *other != key);
         transport.ssrcs.retain(|_, (owner, _)| *owner != key);
         transport.rtx_ssrcs.retain(|_, (owner, _)| *owner != key);
+        self.refresh_feedback(producer.transport);
         self.producer_of_id.remove(&producer.id);
         self.room_mut(producer.room).producers.remove(&producer.id);
     }

@@ -8,7 +8,7 @@
 //! which stream). What happened is read by `inspect`.
 //!
 //! Once a second each transport is told how its streams arrive and what time theirs have (`report`), and what it says of
-//! ours is kept (`hearsay`).
+//! ours is kept (`hearsay`). Ten or twenty times a second its sender is told which packets have come, and when ([`twcc`]).
 //!
 //! **After every call of a `handle_*` method, call [`Relay::send_last_words`], then drain [`Relay::poll_action`] and
 //! [`Relay::poll_notification`].**
@@ -45,6 +45,7 @@ pub mod rtt;
 pub mod sender_clock;
 pub mod sink;
 pub mod transmission;
+pub mod twcc;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
@@ -67,6 +68,7 @@ use self::report::Reports;
 use self::sink::{ConsumerIx, Sink, TransportIx};
 use self::slots::{ConsumerKey, ProducerKey, TransportKey};
 use self::transport::Transport;
+use self::twcc::FeedbackQueue;
 
 /// All rooms of one worker.
 #[derive(Debug)]
@@ -102,6 +104,7 @@ pub struct Relay {
     /// Memory for that check.
     silent: Vec<(ProducerKey, u8)>,
     reports: Reports,
+    feedback: FeedbackQueue,
     /// When to tell how loud the producers of a room are.
     level_timers: BinaryHeap<Reverse<(Time, RoomId)>>,
 
@@ -168,6 +171,7 @@ impl Relay {
             next_activity_check: None,
             silent: Vec::new(),
             reports,
+            feedback: FeedbackQueue::new(ssrc),
             level_timers: BinaryHeap::new(),
             // A batch can teach a transport two addresses.
             actions: VecDeque::with_capacity(2),
@@ -211,6 +215,7 @@ impl Relay {
             losses,
             self.next_activity_check,
             self.reports.next_timeout(),
+            self.feedback.next_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -218,7 +223,7 @@ impl Relay {
     }
 
     /// Does what is due: requests for missing packets, key frame requests that were held back, the check for silent
-    /// streams, reports, audio levels.
+    /// streams, transport-wide feedback, reports, audio levels.
     pub fn handle_timeout(&mut self, now: Time, sink: &mut impl Sink) {
         while let Some(Reverse((due, producer, encoding))) = self.timers.peek().copied() {
             if due > now {
@@ -233,6 +238,7 @@ impl Relay {
         self.tell_levels(now);
         self.ask_for_missing(now, sink);
         self.send_asks(sink);
+        self.send_feedback(now, sink);
         self.send_reports(now, sink);
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Producer {
     pub consumers: Vec<ConsumerKey>,
     /// Its extensions, by id (index 0 is unused).
     pub extensions: [Option<ExtensionUri>; 15],
+    /// The id of the one with the transport sequence number.
+    pub transport_cc: Option<u8>,
     pub(super) counters: ProducerCounters,
     /// How many of its consumers may ask for packets again.
     pub repairing: u32,
@@ -87,6 +89,11 @@ impl Producer {
         for extension in &request.header_extensions {
             extensions[usize::from(extension.id)] = Some(extension.uri);
         }
+        let transport_cc = request
+            .header_extensions
+            .iter()
+            .find(|extension| extension.uri == ExtensionUri::TransportWideCc)
+            .map(|extension| extension.id);
         let mut streams: Vec<_> = request
             .encodings
             .iter()
@@ -112,6 +119,7 @@ impl Producer {
             streams,
             consumers: Vec::new(),
             extensions,
+            transport_cc,
             counters: ProducerCounters::default(),
             repairing: 0,
             codecs: request.codecs.clone(),

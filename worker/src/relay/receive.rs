@@ -17,6 +17,7 @@ use super::sink::{Port, Sink, TransportIx};
 use super::slots::{ProducerKey, TransportKey};
 use super::stream::Accepted;
 use super::transport::SourceCheck;
+use super::twcc::Numbered;
 use super::{Action, Relay};
 
 /// Where a packet came in.
@@ -27,6 +28,15 @@ pub(super) struct Arrived {
     port: Port,
     source: SocketAddr,
     pub check: SourceCheck,
+}
+
+/// What a packet's stream is to its producer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StreamKind {
+    /// Its media.
+    Media,
+    /// Its media once more (RFC 4588).
+    Rtx,
 }
 
 /// Whose a packet is.
@@ -79,7 +89,7 @@ impl Relay {
             loop {
                 let packet = start..end.min(start + segment);
                 start = packet.end;
-                self.handle_packet(&mut arrived, bytes, packet);
+                self.handle_packet(&mut arrived, bytes, packet, sink);
                 self.answer_requests(now, sink);
                 if self.workspace.batch.len() >= BATCH_PACKETS_MAX {
                     self.fan_out(now, bytes, sink);
@@ -93,13 +103,13 @@ impl Relay {
         self.send_asks(sink);
     }
 
-    fn handle_packet(&mut self, arrived: &mut Arrived, bytes: &mut [u8], range: Range<usize>) {
+    fn handle_packet(&mut self, arrived: &mut Arrived, bytes: &mut [u8], range: Range<usize>, sink: &mut impl Sink) {
         let transport = &mut self.transports[arrived.transport];
         let Some(packet) = bytes.get_mut(range.clone()) else {
             return;
         };
         let handled = match classify(packet) {
-            Kind::Rtp if arrived.port == Port::Rtp => self.handle_rtp(arrived, packet, range.start),
+            Kind::Rtp if arrived.port == Port::Rtp => self.handle_rtp(arrived, packet, range.start, sink),
             Kind::Rtcp if arrived.port == Port::Rtcp || transport.kind.rtcp_mux() => self.handle_rtcp(arrived, packet),
             _ => Err(UnroutedReason::Malformed),
         };
@@ -113,21 +123,70 @@ impl Relay {
         }
     }
 
-    /// Routes one RTP packet by SSRC, then MID, then RID (spec §2.5), and queues it for the fan-out.
-    fn handle_rtp(&mut self, arrived: &mut Arrived, packet: &mut [u8], start: usize) -> Result<(), UnroutedReason> {
+    /// Routes one RTP packet, and queues it for the fan-out. Whoever it is for: if it is the remote's, it has come.
+    fn handle_rtp(
+        &mut self,
+        arrived: &mut Arrived,
+        packet: &mut [u8],
+        start: usize,
+        sink: &mut impl Sink,
+    ) -> Result<(), UnroutedReason> {
         let header = Header::parse(packet).map_err(|_| UnroutedReason::Malformed)?;
         // IPv6 carries a little more than IPv4, over which a consumer may have to be reached.
         if packet.len() > TRAIN_BYTES_MAX {
             return Err(UnroutedReason::TooLong);
         }
-        let known = self.transports[arrived.transport].ssrcs.get(&header.ssrc).copied();
-        let (key, encoding) = match known {
-            Some(route) => route,
-            None => match self.find_rtx_route(arrived.transport, packet, &header) {
-                Some((key, encoding)) => return self.handle_rtx(arrived, key, encoding, &header, packet, start),
-                None => self.learn_route(arrived, packet, &header)?,
-            },
+        let stream = self.find_stream(arrived, packet, &header);
+        let numbered = if self.transports[arrived.transport].feedback.is_listening() {
+            // To be read before the packet is changed.
+            let producer = stream.ok().map(|(key, ..)| key);
+            let number = self.transport_seq(arrived.transport, producer, &header, packet);
+            number.map(|number| Numbered {
+                number,
+                ssrc: header.ssrc,
+                is_media: matches!(stream, Ok((.., StreamKind::Media))),
+                len: packet.len(),
+            })
+        } else {
+            None
         };
+        let handled = match stream {
+            Ok((key, encoding, StreamKind::Media)) => self.handle_media(arrived, key, encoding, &header, packet, start),
+            Ok((key, encoding, StreamKind::Rtx)) => self.handle_rtx(arrived, key, encoding, &header, packet, start),
+            Err(reason) => Err(reason),
+        };
+        if let (Some(numbered), SourceCheck::Remote) = (numbered, arrived.check) {
+            self.note_numbered(arrived.now, arrived.transport, numbered, sink);
+        }
+        handled
+    }
+
+    /// Whose a packet is: by SSRC, then MID, then RID (spec §2.5).
+    fn find_stream(
+        &mut self,
+        arrived: &Arrived,
+        packet: &[u8],
+        header: &Header,
+    ) -> Result<(ProducerKey, u8, StreamKind), UnroutedReason> {
+        if let Some((key, encoding)) = self.transports[arrived.transport].ssrcs.get(&header.ssrc) {
+            return Ok((*key, *encoding, StreamKind::Media));
+        }
+        if let Some((key, encoding)) = self.find_rtx_route(arrived.transport, packet, header) {
+            return Ok((key, encoding, StreamKind::Rtx));
+        }
+        let (key, encoding) = self.learn_route(arrived, packet, header)?;
+        Ok((key, encoding, StreamKind::Media))
+    }
+
+    fn handle_media(
+        &mut self,
+        arrived: &mut Arrived,
+        key: ProducerKey,
+        encoding: u8,
+        header: &Header,
+        packet: &mut [u8],
+        start: usize,
+    ) -> Result<(), UnroutedReason> {
         let codec = *self.producers[key]
             .codec(header.payload_type)
             .ok_or(UnroutedReason::UnknownPayloadType)?;
@@ -140,7 +199,7 @@ impl Relay {
             codec,
             is_rtx: false,
         };
-        self.take_in(arrived.now, route, &header, packet, start);
+        self.take_in(arrived.now, route, header, packet, start);
         Ok(())
     }
 

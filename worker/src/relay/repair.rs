@@ -2,8 +2,10 @@
 //!
 //! A consumer keeps no packets. It keeps its last *segments*: from each start to the next one, which stream flowed and what
 //! was added to its numbers. A number that a receiver names falls into one segment, which says which packet of which
-//! stream it was, and how it looked; the packet is in the stream's [ring](super::ring), as the producer sent it. So what
-//! is sent again is byte for byte what was sent (but for the time of sending), or would have been.
+//! stream it was, and how it looked; the packet is in the stream's [ring](super::ring), with the time of sending that it
+//! left with. So what is sent again is byte for byte what was sent, or would have been, as it must be where it is sealed
+//! under the same index again (RFC 3711 §9.1). A retransmission in a stream of its own (RFC 4588) is another packet, and
+//! says when it itself was sent.
 
 use std::time::Duration;
 
@@ -363,17 +365,19 @@ impl Relay {
         let numbers = segment.offsets.numbers(&packet);
         let original = &mut buffer[OSN_LEN..];
         patch(original, &packet, payload_type, consumer.ssrc, numbers);
-        if let Some(block) = packet.extension {
-            producer.stamp_send_time(now, original, block);
-            if let Some(fates) = &consumer.renames {
-                rename_extensions(fates, original, block);
-            }
-        }
         let rtx = repair.rtx.as_mut().and_then(|rtx| {
             let again = rtx.payload_types[usize::from(payload_type & 0x7f)]?;
             Some((rtx, again))
         });
         let is_rtx = rtx.is_some();
+        if let Some(block) = packet.extension {
+            if rtx.is_some() {
+                producer.stamp_send_time(now, original, block);
+            }
+            if let Some(fates) = &consumer.renames {
+                rename_extensions(fates, original, block);
+            }
+        }
         let out = match rtx {
             None => &buffer[OSN_LEN..],
             Some((rtx, again)) => {

@@ -499,7 +499,7 @@ fn together(due: Time) -> Time {
 }
 
 /// Whether there is somebody to report to.
-fn has_rtcp_remote(transport: &Transport) -> bool {
+pub(super) fn has_rtcp_remote(transport: &Transport) -> bool {
     transport
         .remote
         .is_some_and(|remote| transport.kind.rtcp_mux() || remote.rtcp.is_some())

@@ -10,6 +10,7 @@ use weir_channel::message::{CreatePlainTransport, Remote, TransportStats, Unrout
 use super::report::TransportReports;
 use super::sink::{Port, TransportIx};
 use super::slots::{ConsumerKey, ProducerKey};
+use super::twcc::TransportFeedback;
 
 /// A path between the worker and one remote.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(super) struct Transport {
     pub consumers: Vec<ConsumerKey>,
     /// What its reports need.
     pub reports: TransportReports,
+    /// What its sender is told of all that arrives.
+    pub feedback: TransportFeedback,
     pub(super) counters: TransportCounters,
 }
 

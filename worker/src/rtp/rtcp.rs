@@ -2,6 +2,7 @@
 
 pub mod compound;
 pub mod remb;
+pub mod twcc;
 pub mod xr;
 
 use rtcp_types::prelude::*;

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
 
+pub mod feedback;
 pub mod judge;
 pub mod live;
 pub mod model;
@@ -252,9 +253,14 @@ impl Sim {
         };
         edit(&mut request);
         self.command(Method::CreatePlainTransport(request));
+        self.know_transport(room, transport, address);
+        transport
+    }
+
+    /// Notes a transport that was made by a command of the test's own.
+    pub fn know_transport(&mut self, room: RoomId, transport: TransportId, address: SocketAddr) {
         self.addresses.insert(transport, address);
         self.rooms.insert(transport, room);
-        transport
     }
 
     /// An address that nobody else has.
