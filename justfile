@@ -23,7 +23,7 @@ load *args:
 test *args:
     cargo test --workspace {{args}}
 
-# The tests that drive ffmpeg and GStreamer.
+# The tests that drive ffmpeg, GStreamer and browsers; these need `npm ci` in tests/browser.
 e2e:
     cargo test --workspace --tests -- --ignored
 

@@ -45,8 +45,25 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_enum, value_name = "FORMAT", env = "WEIR_LOG_FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 
+    /// Serve a page on which people on this machine see and hear each other, at this loopback address [without one:
+    /// 127.0.0.1:4080]
+    #[arg(long, env = "WEIR_DEMO_PAGE", value_name = "IP:PORT", num_args = 0..=1, value_parser = loopback,
+          default_missing_value = "127.0.0.1:4080")]
+    demo_page: Option<SocketAddr>,
+
     #[command(flatten)]
     settings: SettingsFlags,
+}
+
+/// An address that only this machine reaches.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "write an address like 127.0.0.1:4080".to_owned())?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err("the demo page lets everybody in who reaches it, so it is for loopback addresses only".to_owned()),
+    }
 }
 
 impl ServeArgs {
@@ -75,7 +92,7 @@ impl ServeArgs {
                 return ExitCode::FAILURE;
             }
         };
-        match runtime.block_on(serve(self.control, access, settings, log)) {
+        match runtime.block_on(serve(self.control, self.demo_page, access, settings, log)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&format_args!("{error:#}"));
@@ -92,6 +109,7 @@ fn complain(error: &dyn Display) {
 
 async fn serve(
     control: Option<PathBuf>,
+    demo_page: Option<SocketAddr>,
     access: Access,
     settings: Settings,
     log: LogLevelHandle,
@@ -113,7 +131,15 @@ async fn serve(
         }
         None => None,
     };
+    let demo_page = match demo_page {
+        Some(listen) => {
+            let listener = TcpListener::bind(listen).await;
+            Some(listener.with_context(|| format!("cannot serve the demo page on {listen}"))?)
+        }
+        None => None,
+    };
     // With port 0 the system has chosen one.
+    let demo_address = demo_page.as_ref().and_then(|listener| listener.local_addr().ok());
     let tcp_address = tcp.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
     let server = tokio::select! {
         server = Server::start(settings) => server.context("cannot start")?,
@@ -134,8 +160,12 @@ async fn serve(
         let app = http::guarded(app.clone(), guard);
         tokio::spawn(http::serve(listener, app, limits, closing.clone()))
     });
+    let serving_demo = demo_page.map(|listener| {
+        let app = http::demo_page(server.clone());
+        tokio::spawn(http::serve(listener, app, limits, closing.clone()))
+    });
     let serving = tokio::spawn(http::serve(listener, app, limits, closing));
-    announce(&server, &socket, tcp_address);
+    announce(&server, &socket, tcp_address, demo_address);
 
     let name = signals.next().await;
     info!(signal = name, "closing");
@@ -144,8 +174,8 @@ async fn serve(
     // Streams of events end after the server's last event, so the server closes first.
     let closed = async {
         server.close().await;
-        if let Some(serving_tcp) = serving_tcp {
-            serving_tcp.await?;
+        for also in [serving_tcp, serving_demo].into_iter().flatten() {
+            also.await?;
         }
         serving.await
     };
@@ -165,17 +195,20 @@ async fn serve(
 }
 
 /// Says on standard output, and to the service manager if there is one, that clients can connect.
-fn announce(server: &Server, socket: &ControlSocket, tcp: Option<SocketAddr>) {
+fn announce(server: &Server, socket: &ControlSocket, tcp: Option<SocketAddr>, demo_page: Option<SocketAddr>) {
     let workers = server.workers().len();
     let plural = if workers == 1 { "" } else { "s" };
     let version = env!("CARGO_PKG_VERSION");
     let path = socket.path().display();
     let also = tcp.map(|address| format!(" and {address}")).unwrap_or_default();
+    let page = demo_page
+        .map(|address| format!(", demo page http://{address}"))
+        .unwrap_or_default();
     info!(workers, control = %path, tcp = tcp.map(tracing::field::display), "ready");
     // Nobody has to read it.
     let _ = writeln!(
         std::io::stdout(),
-        "weir {version} is ready: {workers} worker{plural}, control socket {path}{also}"
+        "weir {version} is ready: {workers} worker{plural}{page}, control socket {path}{also}"
     );
     let _ = std::io::stdout().flush();
     ready::notify("READY=1");

@@ -6,6 +6,7 @@
 mod answer;
 mod app;
 mod consumers;
+mod demo_page;
 mod error;
 mod event_log;
 mod events;
@@ -26,6 +27,7 @@ mod transports;
 mod view;
 
 pub use app::{ControlOptions, LogHook, app, openapi};
+pub use demo_page::demo_page;
 pub use error::{ApiError, ErrorBody, ErrorInfo};
 pub use extract::BODY_BYTES_MAX;
 pub use list::LIST_MAX;

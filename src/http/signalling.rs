@@ -242,7 +242,7 @@ pub(super) async fn connect(
 }
 
 /// Whether a request comes from no page, or from one that may.
-fn is_from(headers: &HeaderMap, origins: &[String]) -> bool {
+pub(super) fn is_from(headers: &HeaderMap, origins: &[String]) -> bool {
     let mut said = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = said.next() else {
         return true;

@@ -389,6 +389,7 @@ impl From<message::TransportStats> for TransportStats {
             remote_bitrate_bps,
             packets_mirrored,
             mirror_failures,
+            webrtc: _,
         } = stats;
         Self {
             transport,

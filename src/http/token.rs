@@ -170,7 +170,7 @@ const OF_PROXIES: [&str; 6] = [
 
 /// Whether a request names this machine as only itself can, and was not passed on by a proxy. A page that has its own name
 /// resolve to a loopback address (DNS rebinding) says its own name.
-fn is_of_this_machine(headers: &HeaderMap) -> bool {
+pub(super) fn is_of_this_machine(headers: &HeaderMap) -> bool {
     let local = match host(headers) {
         Some(Host::Localhost) => true,
         Some(Host::Address(address)) => address.to_canonical().is_loopback(),

@@ -210,8 +210,10 @@ impl Client {
     ) -> axum::http::Response<Incoming> {
         let mut request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).unwrap())
-            .uri(target)
-            .header(header::HOST, "weir");
+            .uri(target);
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            request = request.header(header::HOST, "weir");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -55,7 +55,7 @@ impl RtpParameters {
             if mid.is_empty() || mid.len() > 32 {
                 return Err("muxId must have 1 to 32 bytes".to_owned());
             }
-            if !has(ExtensionUri::Mid) && !self.every_stream_has_an_ssrc() {
+            if !has(ExtensionUri::Mid) && !self.every_stream_is_known_without_mid() {
                 return Err(format!(
                     "muxId needs the header extension it travels in: add {}",
                     ExtensionUri::Mid.uri()
@@ -155,8 +155,11 @@ impl RtpParameters {
         })
     }
 
-    fn every_stream_has_an_ssrc(&self) -> bool {
-        !self.encodings.is_empty() && self.encodings.iter().all(|encoding| encoding.ssrc.is_some())
+    /// By its SSRC, or by its RID.
+    fn every_stream_is_known_without_mid(&self) -> bool {
+        let mut encodings = self.encodings.iter();
+        !self.encodings.is_empty()
+            && encodings.all(|encoding| encoding.ssrc.is_some() || encoding.encoding_id.is_some())
     }
 
     fn check_codecs(&self, kind: MediaKind) -> Checked<Vec<Codec>> {

@@ -203,11 +203,6 @@ fn every_mistake_is_refused_with_what_to_do() {
         ("/headerExtensions/0/id", json!(2), "id 2 is used twice"),
         ("/headerExtensions/0/uri", json!(RID), "listed twice"),
         (
-            "/headerExtensions/0/uri",
-            json!(LEVEL),
-            "muxId needs the header extension",
-        ),
-        (
             "/headerExtensions/1/uri",
             json!(LEVEL),
             "encodingId needs the header extension",
@@ -410,12 +405,17 @@ fn retransmissions_follow_their_codec_to_other_numbers() {
 }
 
 #[test]
-fn a_mux_id_without_its_extension_is_fine_when_every_ssrc_is_known() {
+fn a_mux_id_without_its_extension_is_fine_when_every_stream_has_an_ssrc_or_a_rid() {
     let mut parameters = camera();
     parameters["headerExtensions"] = json!([]);
     parameters["encodings"] = json!([{"ssrc": 1}]);
     assert_eq!(produce(parameters.clone(), MediaKind::Video).unwrap().mid, None);
     parameters["encodings"] = json!([{}]);
+    assert!(produce(parameters, MediaKind::Video).is_err());
+    let mut parameters = camera();
+    parameters["headerExtensions"] = json!([{"uri": RID, "id": 2}]);
+    assert_eq!(produce(parameters.clone(), MediaKind::Video).unwrap().mid, None);
+    parameters["headerExtensions"] = json!([{"uri": LEVEL, "id": 2}]);
     assert!(produce(parameters, MediaKind::Video).is_err());
 }
 

@@ -1,0 +1,14 @@
+// All scenarios, in the order in which they are played. The last one ends the server.
+
+import * as media from './media.mjs';
+import * as membership from './membership.mjs';
+import * as pausing from './pausing.mjs';
+import * as switching from './switching.mjs';
+import * as connection from './connection.mjs';
+import * as firefox from './firefox.mjs';
+import * as page from './page.mjs';
+import * as closing from './closing.mjs';
+
+const all = [media, pausing, membership, switching, connection, firefox, page, closing];
+
+export const scenarios = all.flatMap((part) => Object.values(part));
