@@ -210,6 +210,9 @@ async fn somebody_with_another_certificate_hears_nothing() {
         .run_until("the end", |_| transport.dtls_state() == DtlsState::Failed)
         .await;
     assert_eq!(transport.dtls_remote_cert(), None);
+    mallory
+        .run_until("the refusal", |mallory| mallory.refused.is_some())
+        .await;
     for seq in 1..=20 {
         sending.send(SSRC, THEIRS, seq, &[0xf8, 0xff, 0xfe, 1]);
         sending.run_until("what is in line", |_| true).await;

@@ -65,13 +65,13 @@ const MIB: usize = 1 << 20;
 #[test]
 fn memory_is_bounded() {
     // Where collections and strings are: the bytes before their length.
-    let (stats, dump) = ([2, 1, 0, 3], [2, 1, 0, 4]);
+    let (stats, dump) = ([2, 1, 0, 5], [2, 1, 0, 6]);
     let places: Vec<(&str, Vec<u8>)> = vec![
         ("Hello::build", vec![0, 1]),
         ("LogFilter::directives", vec![1, 1, 1, 1]),
-        ("CreateProducer::codecs", vec![1, 1, 1, 12, 1, 1, 1, 0, 0]),
-        ("CreateConsumer::payload_types", vec![1, 1, 1, 17, 1, 1, 1, 1, 1]),
-        ("Histogram::counts", [&[2, 1, 0, 2][..], &[0; 18], &[1]].concat()),
+        ("CreateProducer::codecs", vec![1, 1, 1, 16, 1, 1, 1, 0, 0]),
+        ("CreateConsumer::payload_types", vec![1, 1, 1, 21, 1, 1, 1, 1, 1]),
+        ("Histogram::counts", [&[2, 1, 0, 4][..], &[0; 18], &[1]].concat()),
         ("StatsPage::transports", stats.to_vec()),
         ("StatsPage::consumers", [&stats[..], &[0, 0]].concat()),
         (
@@ -83,7 +83,7 @@ fn memory_is_bounded() {
             "ProducerDump::consumers",
             [&dump[..], &[0, 1, 1, 1, 0, 0, 0, 0]].concat(),
         ),
-        ("WorkerError::InvalidParameters", vec![2, 1, 1, 12]),
+        ("WorkerError::InvalidParameters", vec![2, 1, 1, 15]),
         ("LogLine::text", vec![3, 3, 0, 0]),
     ];
     for (place, prefix) in &places {
@@ -105,7 +105,7 @@ fn memory_is_bounded() {
     for (place, prefix, element) in [
         (
             "Histogram::counts",
-            [&[2, 1, 0, 2][..], &[0; 18], &[1]].concat(),
+            [&[2, 1, 0, 4][..], &[0; 18], &[1]].concat(),
             vec![0],
         ),
         ("StatsPage::transports", stats.to_vec(), vec![0; 11]),

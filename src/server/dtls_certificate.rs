@@ -64,7 +64,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, bytes: Option<&[u8]>| -> Option<PathBuf> {
             let path = folder.path().join(name);
-            bytes.map(|bytes| std::fs::write(&path, bytes).unwrap());
+            if let Some(bytes) = bytes {
+                std::fs::write(&path, bytes).unwrap();
+            }
             Some(path)
         };
         let settings = Settings {
@@ -91,7 +93,8 @@ mod tests {
 
         let (_, other_key) = new();
         let huge = vec![b'x'; 100_000];
-        let rows: [(Option<&[u8]>, Option<&[u8]>, &str); 6] = [
+        type Content<'a> = Option<&'a [u8]>;
+        let rows: [(Content<'_>, Content<'_>, &str); 6] = [
             (None, Some(key.as_bytes()), "dtls_certificate_file"),
             (Some(certificate.as_bytes()), None, "dtls_private_key_file"),
             (Some(b"hello"), Some(key.as_bytes()), "no certificate"),

@@ -15,7 +15,7 @@ use str0m::ice::IceCreds;
 use str0m::media::{Frequency, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
 
@@ -35,6 +35,8 @@ pub(crate) struct Browser {
     address: SocketAddr,
     begins: Begins,
     pub(crate) connected: bool,
+    /// What went wrong in the handshake.
+    pub(crate) refused: Option<String>,
     /// What arrived and was not taken yet.
     pub(crate) packets: Vec<RtpPacket>,
 }
@@ -57,6 +59,7 @@ impl Browser {
             address,
             begins,
             connected: false,
+            refused: None,
             packets: Vec::new(),
         }
     }
@@ -136,6 +139,10 @@ impl Browser {
     pub(crate) async fn run_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let end = Instant::now() + PATIENCE;
         loop {
+            // What is in line goes when the time does.
+            self.rtc
+                .handle_input(Input::Timeout(Instant::now().into_std()))
+                .unwrap();
             let next = self.drain().await;
             if condition(self) {
                 return;
@@ -148,11 +155,11 @@ impl Browser {
                 let (len, source) = received.unwrap();
                 let datagram = Receive::new(Protocol::Udp, source, self.address, &bytes[..len]).unwrap();
                 let now = Instant::now().into_std();
-                self.rtc.handle_input(Input::Receive(now, datagram)).unwrap();
-            } else {
-                self.rtc
-                    .handle_input(Input::Timeout(Instant::now().into_std()))
-                    .unwrap();
+                match self.rtc.handle_input(Input::Receive(now, datagram)) {
+                    // Who is refused is told so.
+                    Err(RtcError::Dtls(error)) => self.refused = Some(error.to_string()),
+                    result => result.unwrap(),
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use weir_worker::net::send::{KernelSend, Message, SendBackend};
 use weir_worker::net::sockets::{Side, prepare};
 use weir_worker::relay::sink::{Port, Sink, TransportIx};
 
-use loopback::{OWNER, address_of, attach, attach_sealed, connect_to, udp};
+use loopback::{OWNER, address_of, attach, attach_sealed, connect_to, udp, wait_readable};
 
 thread_local! {
     /// Allocations of this thread; the test runner's own threads do not count.
@@ -94,6 +94,7 @@ fn relaying_packets_allocates_nothing() {
         egress.end_batch();
         egress.flush_gathered();
         for receiver in &receivers {
+            wait_readable(receiver.as_fd());
             assert!(!sink.receive(receiver.as_fd(), 64).unwrap().datagrams.is_empty());
         }
     };

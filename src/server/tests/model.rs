@@ -119,7 +119,7 @@ fn the_page_lists_what_the_objects_have() {
         }
         objects += 1;
     }
-    assert_eq!(objects, 8);
+    assert_eq!(objects, 9);
     let unsaid: Vec<&String> = events.difference(&told).collect();
     assert_eq!(unsaid, ["lagged"], "events of no object");
 }
