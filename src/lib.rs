@@ -11,10 +11,12 @@ mod embed;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(feature = "http")]
 pub mod http;
 pub mod media;
 pub mod protocol;
 mod server;
+#[cfg(feature = "cli")]
 pub mod settings;
 
 pub use embed::run_worker_if_started_as_one;

@@ -56,7 +56,9 @@ pub use self::error::{DeathCause, Error, StartError};
 pub use self::event::{AudioLevel, CloseCause, Event, EventKind, EventStream, Originator};
 pub use self::peer::{Joined, Peer, PeerInfo, PeerOptions};
 pub use self::peer_notification::{ConsumerInfo, PeerNotification, PeerNotifications};
-pub(crate) use self::periodic_stats::{STATS_INTERVAL_MAX, STATS_INTERVAL_MIN, StatsStream, Subject};
+pub(crate) use self::periodic_stats::{STATS_INTERVAL_MAX, STATS_INTERVAL_MIN};
+#[cfg(feature = "http")]
+pub(crate) use self::periodic_stats::{StatsStream, Subject};
 pub use self::producer::Producer;
 pub use self::room::{IpFamily, PlainTransportOptions, Room, RoomOptions};
 pub use self::rtc_stats::{

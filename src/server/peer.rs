@@ -440,7 +440,7 @@ impl Peer {
 
     /// [`Peer::leave`], again and again and ever more seldom, until it is closed: for a client that is gone, so that there is
     /// nobody to try again.
-    pub(crate) async fn leave_in_the_end(&self) {
+    pub async fn leave_in_the_end(&self) {
         let mut pause = LEAVE_AGAIN_MIN;
         loop {
             let left = self.leave(Value::Null).await;
