@@ -14,15 +14,17 @@ use tokio::process::Command;
 use weir::http::{ControlOptions, Limits};
 
 /// Members whose values differ from run to run; only their types are compared.
-const VOLATILE: [&str; 20] = [
+const VOLATILE: [&str; 24] = [
     "at",
     "bitrate",
     "cname",
     "cpu",
     "cpuNs",
     "localPort",
+    "password",
     "pid",
     "pingRttUs",
+    "port",
     "position",
     "receiveCalls",
     "requests",
@@ -31,6 +33,8 @@ const VOLATILE: [&str; 20] = [
     "seq",
     "timestamp",
     "turns",
+    "usernameFragment",
+    "value",
     "waitCalls",
     "worker",
     "coalescedTurns",

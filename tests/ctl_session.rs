@@ -110,12 +110,12 @@ async fn lists_and_things_are_shown_as_tables() {
     assert_eq!(serve.say("rooms").await, rooms);
     assert_eq!(serve.say("room list").await, rooms);
     let transports = squeezed(&serve.say("transports --room 1").await);
-    assert_eq!(transports[0], "TRANSPORT ROOM LOCAL REMOTE APP DATA");
+    assert_eq!(transports[0], "TRANSPORT ROOM KIND LOCAL REMOTE ICE DTLS APP DATA");
     assert!(
-        transports[1].starts_with("1 1 127.0.0.1:") && transports[1].ends_with(" learning"),
+        transports[1].starts_with("1 1 plain 127.0.0.1:") && transports[1].ends_with(" learning - -"),
         "{transports:?}"
     );
-    assert!(transports[2].ends_with(" 127.0.0.1:5004"), "{transports:?}");
+    assert!(transports[2].ends_with(" 127.0.0.1:5004 - -"), "{transports:?}");
     serve.say("producer pause 1").await;
     assert_eq!(
         squeezed(&serve.say("producers").await),
@@ -136,7 +136,7 @@ async fn lists_and_things_are_shown_as_tables() {
     assert_eq!(shown[7], "streams low 1111, medium 2222, high 3333");
     for (args, rows) in [
         ("room show 1", 7),
-        ("transport show 1", 6),
+        ("transport show 1", 7),
         ("consumer show 1", 11),
         ("worker show 1", 9),
         ("workers", 3),
@@ -245,6 +245,14 @@ async fn exit_codes_tell_who_is_at_fault() {
         "producer create 1 --codec VP8 --payload-type 96 --simulcast 1",
         "producer create 1 --rtp-parameters /nowhere/parameters.json",
         "consumer create 1 1 --payload-type 96",
+        "transport create 1 --webrtc --comedia",
+        "transport create 1 --webrtc --no-udp --no-tcp",
+        "transport create 1 --no-udp",
+        "transport create 1 --webrtc --prefer pigeon",
+        "transport dtls 1",
+        "transport dtls 1 --role active --fingerprint sha-256 AB",
+        "transport dtls 1 --fingerprint sha-256",
+        "transport dtls 1 --parameters {",
         "room create --app-data {",
         "log-level loud",
     ] {
@@ -472,6 +480,108 @@ async fn transports_are_made_as_asked() {
     serve.stop().await;
 }
 
+/// The fingerprint of some certificate.
+const SHA_256: &str = "00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF";
+
+#[tokio::test]
+async fn transports_for_browsers_are_made_introduced_and_restarted() {
+    let scratch = Scratch::new();
+    let serve = scratch.start().await;
+    serve.say("room create").await;
+    let line = serve.say("transport create 1 --webrtc").await;
+    let addresses = line.strip_prefix("transport 1 opened in room 1 at ").unwrap();
+    let (udp, tcp) = addresses.trim_end().split_once(", ").unwrap();
+    assert!(udp.starts_with("127.0.0.1:") && udp.ends_with("/udp"), "{line}");
+    assert!(tcp.starts_with("127.0.0.1:") && tcp.ends_with("/tcp"), "{line}");
+    let rows = squeezed(&serve.say("transports").await);
+    assert_eq!(rows[1], format!("1 1 webrtc {udp}, {tcp} - new new"));
+
+    let made = serve
+        .ask("transport create 1 --webrtc --no-tcp --prefer ipv4,udp --app-data 7")
+        .await;
+    let candidates = made["webrtc"]["iceCandidates"].as_array().unwrap();
+    assert_eq!(candidates.len(), 1);
+    assert_eq!(
+        (&candidates[0]["protocol"], &made["appData"]),
+        (&json!("udp"), &json!(7))
+    );
+    serve.say("peer create 1 alice").await;
+    let line = serve
+        .say("peer transport 1 alice --direction recv --webrtc --no-udp")
+        .await;
+    assert!(
+        line.starts_with("transport 3 of alice opened at 127.0.0.1:") && line.ends_with("/tcp\n"),
+        "{line}"
+    );
+    assert_eq!(serve.ask("transport show 3").await["direction"], "recv");
+
+    assert_eq!(
+        serve
+            .say(&format!(
+                "transport dtls 1 --role client --fingerprint SHA-256 {SHA_256}"
+            ))
+            .await,
+        "transport 1 knows its client\n"
+    );
+    let parameters = json!({"role": "server", "fingerprints": [{"algorithm": "sha-256", "value": SHA_256}]});
+    let introduced = serve.ask(&format!("transport dtls 2 --parameters {parameters}")).await;
+    assert_eq!(introduced["webrtc"]["dtlsLocalParameters"]["role"], "client");
+    serve
+        .ctl(&format!("transport dtls 2 --parameters {parameters}"))
+        .await
+        .failed(1, "transport 2 has its DTLS parameters already");
+    let shown = squeezed(&serve.say("transport show 1").await);
+    assert_eq!(shown.len(), 14, "{shown:?}");
+    for line in [
+        "kind webrtc",
+        "remote -",
+        "ice new",
+        "dtls new",
+        "dtls role server",
+        "client -",
+    ] {
+        assert!(shown.contains(&line.to_owned()), "{line} is not in {shown:?}");
+    }
+
+    let before = serve.ask("transport show 1").await["webrtc"]["iceParameters"].clone();
+    let line = serve.say("transport restart-ice 1").await;
+    let after = serve.ask("transport show 1").await["webrtc"]["iceParameters"].clone();
+    assert_ne!(before, after);
+    let word = |name: &str| after[name].as_str().unwrap().to_owned();
+    assert_eq!(
+        line,
+        format!(
+            "transport 1 has the username fragment {} and the password {} now\n",
+            word("usernameFragment"),
+            word("password")
+        )
+    );
+    let restarted = serve.ask("transport restart-ice 2").await;
+    assert_eq!(restarted["iceParameters"]["iceLite"], true);
+
+    let stats = squeezed(&serve.say("transport stats 1").await);
+    assert!(
+        stats[0].contains("ICE DTLS SRTP UNROUTED") && stats[1].ends_with("new new - -"),
+        "{stats:?}"
+    );
+    serve.say("transport create 1").await;
+    for args in [
+        "transport restart-ice 4".to_owned(),
+        format!("transport dtls 4 --fingerprint sha-256 {SHA_256}"),
+    ] {
+        serve.ctl(&args).await.failed(1, "transport 4 is for plain RTP");
+    }
+    serve
+        .ctl("transport remote 1 127.0.0.1:5004")
+        .await
+        .failed(1, "transport 1 is for WebRTC");
+    serve
+        .ctl("transport dtls 3 --fingerprint sha-257 AB")
+        .await
+        .failed(1, "unknown variant `sha-257`");
+    serve.stop().await;
+}
+
 #[tokio::test]
 async fn settings_are_shown_and_changed() {
     let scratch = Scratch::new();
@@ -549,13 +659,16 @@ async fn the_log_level_is_shown_and_changed() {
 async fn completion_scripts_are_complete() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = outcome(weir(["ctl", "completion", shell])).await.succeeded(shell);
-        for word in ["weir", "serve", "ctl", "keyframe"] {
+        for word in ["weir", "serve", "ctl", "keyframe", "restart-ice"] {
             assert!(script.contains(word), "{word} is not in the script for {shell}");
         }
     }
     let script = outcome(weir(["ctl", "completion", "bash"]))
         .await
         .succeeded("completion");
+    for option in ["--webrtc", "--fingerprint"] {
+        assert!(script.contains(option), "{option} is not completed");
+    }
     let mut bash = tokio::process::Command::new("bash");
     bash.arg("-n").stdout(Stdio::piped()).stderr(Stdio::piped());
     outcome_of(bash, script.as_bytes()).await.succeeded("bash -n");

@@ -161,6 +161,40 @@ async fn whole_session(session: &mut Session) {
     }
 }
 
+/// A transport of nobody's and one of a peer's, both for browsers that do not come.
+async fn webrtc_session(session: &mut Session) {
+    let room = session.say("POST", "/rooms", None, 201).await["id"].clone();
+    let options = json!({
+        "udp": true, "tcp": true, "preferIPv4": true, "preferIPv6": false, "preferUdp": false, "preferTcp": true, "appData": 7
+    });
+    let target = format!("/rooms/{room}/webrtc-transports");
+    let made = session.say("POST", &target, Some(options), 201).await["id"].clone();
+    let peer = json!({"name": "carol", "rtpCapabilities": {"codecs": []}});
+    session
+        .say("POST", &format!("/rooms/{room}/peers"), Some(peer), 201)
+        .await;
+    let options = json!({"direction": "recv", "tcp": false, "preferIPv4": true});
+    let target = format!("/rooms/{room}/peers/carol/webrtc-transports");
+    session.say("POST", &target, Some(options), 201).await;
+    let value = vec!["AB"; 32].join(":");
+    let dtls = json!({"role": "client", "fingerprints": [{"algorithm": "sha-256", "value": value}]});
+    let target = format!("/transports/{made}/dtls");
+    session.say("PUT", &target, Some(dtls.clone()), 200).await;
+    session.say("PUT", &target, Some(dtls), 409).await;
+    session
+        .say("POST", &format!("/transports/{made}/ice-restart"), None, 200)
+        .await;
+    for what in ["", "/stats", "/rtc-stats", "/dump"] {
+        session
+            .say("GET", &format!("/transports/{made}{what}"), None, 200)
+            .await;
+    }
+    session.say("GET", &format!("/rooms/{room}/stats"), None, 200).await;
+    session.say("GET", &format!("/transports?room={room}"), None, 200).await;
+    // Transports have opened, of both kinds.
+    session.say("GET", "/events/recent", None, 200).await;
+}
+
 /// Two peers, one of which hears the other.
 async fn peers_session(session: &mut Session) {
     let room = session.say("POST", "/rooms", None, 201).await["id"].clone();
@@ -275,6 +309,7 @@ async fn answers_are_as_described_and_every_route_is_tried() {
     let mut session = Session::start(&control).await;
     whole_session(&mut session).await;
     peers_session(&mut session).await;
+    webrtc_session(&mut session).await;
     let mut untried = operations(&session.document);
     untried.retain(|operation| !session.seen.contains(operation));
     // Streams are not JSON; tests/http_events.rs reads them.

@@ -10,6 +10,11 @@ use weir_channel::message::Profile;
 use super::error::ApiError;
 use crate::Side;
 
+/// A body that says nothing.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
 /// A body that says nothing but what to tell with the event.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

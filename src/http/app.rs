@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::event_log::EventLog;
 use super::openapi::Api;
 use super::signalling::{self, Signalling, SignallingOptions};
-use super::{consumers, events, live, peers, producers, rooms, server, transports};
+use super::{consumers, events, live, peers, producers, rooms, server, transports, webrtc};
 use crate::{LogSettings, Server};
 
 /// What is told when the log settings change.
@@ -175,6 +175,11 @@ fn api() -> Api {
             peers::create_transport,
         )
         .post(
+            "/rooms/{id}/peers/{name}/webrtc-transports",
+            "Make a transport of a peer's for WebRTC",
+            webrtc::create_of_peer,
+        )
+        .post(
             "/rooms/{id}/rtp-streamers",
             "Stream a producer to an address",
             transports::create_streamer,
@@ -194,6 +199,11 @@ fn api() -> Api {
             "Make a transport for plain RTP",
             transports::create,
         )
+        .post(
+            "/rooms/{id}/webrtc-transports",
+            "Make a transport for WebRTC",
+            webrtc::create,
+        )
         .get("/transports", "The transports", transports::list)
         .get("/transports/{id}", "A transport", transports::show)
         .delete(
@@ -205,6 +215,16 @@ fn api() -> Api {
             "/transports/{id}/remote",
             "Tell where the transport sends",
             transports::set_remote,
+        )
+        .put(
+            "/transports/{id}/dtls",
+            "Tell a WebRTC transport who its client is",
+            webrtc::set_dtls,
+        )
+        .post(
+            "/transports/{id}/ice-restart",
+            "Make new ICE parameters for a WebRTC transport",
+            webrtc::restart_ice,
         )
         .get("/transports/{id}/stats", "A transport's counters", transports::stats)
         .get(

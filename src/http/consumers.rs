@@ -9,7 +9,7 @@ use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::Profile;
 
-use super::answer::{AppData, Closed, Created, Pause, PreferredProfile, shown_dump};
+use super::answer::{AppData, Closed, Created, Nothing, Pause, PreferredProfile, shown_dump};
 use super::app::App;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
@@ -178,10 +178,6 @@ pub(super) async fn set_preferred_profile(
     consumer.set_preferred_profile(profile).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
-
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
 
 /// `POST /consumers/{id}/key-frame`
 pub(super) async fn request_key_frame(

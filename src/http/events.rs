@@ -19,6 +19,7 @@ use super::error::ApiError;
 use super::event_log::{EventId, EventLog, LoggedEvent};
 use super::extract::Params;
 use super::openapi::Events;
+use crate::Event;
 
 /// Events a reader takes from the log at once.
 const BATCH: usize = 256;
@@ -145,10 +146,20 @@ impl Start {
     }
 }
 
+/// An event as it is told: also what the `data` of each server-sent event of `GET /events` is.
+#[derive(Serialize, schemars::JsonSchema)]
+struct ToldEvent {
+    /// What to go on after.
+    id: String,
+    #[serde(flatten)]
+    event: Event,
+}
+
 /// An answer of `GET /events/recent`.
 #[derive(Serialize, schemars::JsonSchema)]
 pub(super) struct Recent {
     /// The events, oldest first.
+    #[schemars(with = "Vec<ToldEvent>")]
     items: Vec<Value>,
     /// So many events before or among these were forgotten; they may have been of any room and kind.
     missed: u64,

@@ -25,6 +25,7 @@ mod stats;
 mod token;
 mod transports;
 mod view;
+mod webrtc;
 
 pub use app::{ControlOptions, LogHook, app, openapi};
 pub use demo_page::demo_page;
@@ -37,7 +38,11 @@ pub use server::{Health, HealthStatus, ServerStats, StatsOfWorker};
 pub use signalling::{ClientPlainRemotes, SUBPROTOCOL, SignallingOptions, signalling};
 pub use socket::{BindError, ControlSocket, default_path};
 pub use stats::{
-    ConsumerStats, ProducerStats, Residence, ResidenceBucket, RoomStats, StreamStats, TransportStats, WorkerStats,
+    ConsumerStats, ProducerStats, Residence, ResidenceBucket, RoomStats, StreamStats, TransportStats, WebRtcStats,
+    WorkerStats,
 };
 pub use token::{AccessToken, ClientsFrom, Guard, guarded};
-pub use view::{ConsumerView, Listing, PeerView, ProducerView, RoomView, StreamerView, TransportView};
+pub use view::{
+    ConsumerView, IceRole, Introduction, Listing, PeerView, ProducerView, RoomView, StreamerView, TransportView,
+    WebRtcView,
+};

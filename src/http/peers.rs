@@ -26,6 +26,7 @@ use super::extract::{Body, Id, Params, parse_id};
 use super::list::{LIST_DEFAULT, LIST_MAX, unknown};
 use super::openapi::{Answer, Operation, Part, Schemas};
 use super::signalling;
+use super::transports::created;
 use super::view::{PeerView, TransportView};
 use crate::{Direction, IpFamily, Peer, PeerOptions, PlainTransportOptions, Room, RtcStats};
 
@@ -237,8 +238,7 @@ pub(super) async fn create_transport(
         app_data: body.app_data,
     };
     let transport = app.peer(&path)?.create_plain_transport(options, body.direction).await?;
-    let place = format!("/transports/{}", transport.id().0);
-    Ok(Created(place, TransportView::from(&transport)))
+    Ok(created(&transport))
 }
 
 /// `GET /rooms/{id}/peers/{name}/dump`

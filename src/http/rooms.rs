@@ -14,6 +14,7 @@ use super::extract::{Body, Id, Params};
 use super::list::{ListQuery, unknown};
 use super::stats::RoomStats;
 use super::view::{Listing, RoomView};
+use crate::server::shown_tuple;
 use crate::{Room, RoomOptions, RtpCapabilities};
 
 impl From<&Room> for RoomView {
@@ -69,7 +70,13 @@ pub(super) async fn rtp_capabilities(
 
 /// `GET /rooms/{id}/stats`
 pub(super) async fn stats(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<RoomStats>, ApiError> {
-    Ok(Json(app.room(id)?.stats().await?.into()))
+    let page = app.room(id)?.stats().await?;
+    let shown = |transport, tuple| match app.server.transport(transport) {
+        Some(transport) => transport.shown(tuple),
+        // It has closed meanwhile, and what its address was called outside is not known any more.
+        None => shown_tuple(tuple, |local| local.ip()),
+    };
+    Ok(Json(RoomStats::of(page, shown)))
 }
 
 /// `GET /rooms/{id}/dump`

@@ -1,6 +1,7 @@
 //! `/health`, `/stats`, `/settings`, `/workers`
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -177,6 +178,9 @@ pub(super) struct SettingsView {
     rtc_announced_ipv6: Option<Ipv6Addr>,
     #[schemars(with = "String")]
     rtc_ports: PortRange,
+    rtc_udp: bool,
+    rtc_tcp: bool,
+    dtls_certificate_file: Option<PathBuf>,
     socket_receive_buffer: u32,
     socket_send_buffer: u32,
     coalescing_us_max: u32,
@@ -197,6 +201,9 @@ impl From<&Server> for SettingsView {
             rtc_announced_ipv4: settings.rtc_announced_ipv4,
             rtc_announced_ipv6: settings.rtc_announced_ipv6,
             rtc_ports: settings.rtc_ports,
+            rtc_udp: settings.rtc_udp,
+            rtc_tcp: settings.rtc_tcp,
+            dtls_certificate_file: settings.dtls_certificate_file.clone(),
             socket_receive_buffer: settings.socket_receive_buffer,
             socket_send_buffer: settings.socket_send_buffer,
             coalescing_us_max: coalescing.window_us_max,

@@ -1,12 +1,18 @@
 //! Counters as JSON: the channel's counters under camelCase names, with reasons as an object, and histograms as quantiles
 //! and as the buckets that are not empty.
 
+mod webrtc;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
-use weir_channel::message::{self, Histogram, Profile, Remote};
+use weir_channel::message::{self, Histogram, IceTuple, Profile, Remote};
+
+use crate::RtcTuple;
+
+pub use webrtc::WebRtcStats;
 
 /// Counters of one worker since it started, or of several together.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -244,6 +250,8 @@ pub struct TransportStats {
     pub packets_mirrored: u64,
     /// Copies that could not be sent.
     pub mirror_failures: u64,
+    /// Of a WebRTC transport; `null` for plain RTP.
+    pub webrtc: Option<WebRtcStats>,
 }
 
 /// Counters of one producer.
@@ -360,18 +368,24 @@ pub struct ConsumerStats {
     pub last_seq: Option<u64>,
 }
 
-impl From<message::StatsPage> for RoomStats {
-    fn from(page: message::StatsPage) -> Self {
+impl RoomStats {
+    /// `shown` gives a transport's selected tuple its announced address.
+    pub(super) fn of(page: message::StatsPage, shown: impl Fn(TransportId, IceTuple) -> RtcTuple) -> Self {
+        let transports = page.transports.into_iter().map(|stats| {
+            let transport = stats.transport;
+            TransportStats::of(stats, |tuple| shown(transport, tuple))
+        });
         Self {
-            transports: page.transports.into_iter().map(Into::into).collect(),
+            transports: transports.collect(),
             producers: page.producers.into_iter().map(Into::into).collect(),
             consumers: page.consumers.into_iter().map(Into::into).collect(),
         }
     }
 }
 
-impl From<message::TransportStats> for TransportStats {
-    fn from(stats: message::TransportStats) -> Self {
+impl TransportStats {
+    /// `shown` gives the tuple that ICE has selected its announced address.
+    pub(super) fn of(stats: message::TransportStats, shown: impl FnOnce(IceTuple) -> RtcTuple) -> Self {
         // Each by its name, so that a new one is not forgotten.
         let message::TransportStats {
             transport,
@@ -389,7 +403,7 @@ impl From<message::TransportStats> for TransportStats {
             remote_bitrate_bps,
             packets_mirrored,
             mirror_failures,
-            webrtc: _,
+            webrtc,
         } = stats;
         Self {
             transport,
@@ -407,6 +421,7 @@ impl From<message::TransportStats> for TransportStats {
             remote_bitrate_bps,
             packets_mirrored,
             mirror_failures,
+            webrtc: webrtc.map(|webrtc| WebRtcStats::of(webrtc, shown)),
         }
     }
 }

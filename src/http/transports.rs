@@ -16,15 +16,19 @@ use super::error::ApiError;
 use super::extract::{Body, Id, Params};
 use super::list::{ListQuery, unknown};
 use super::stats::TransportStats;
-use super::view::{Listing, StreamerView, TransportView};
+use super::view::{Listing, StreamerView, TransportView, WebRtcView};
 use crate::{MirrorOptions, PlainTransportOptions, RtpStreamerOptions, Transport};
 
 impl From<&Transport> for TransportView {
     fn from(transport: &Transport) -> Self {
+        let webrtc = transport.webrtc();
+        let tuple = transport.tuple();
         Self {
             id: transport.id(),
             room: transport.room().id(),
-            tuple: transport.tuple(),
+            kind: transport.kind(),
+            // Before ICE has selected one, there are several.
+            tuple: (webrtc.is_none() || tuple.remote.is_some()).then_some(tuple),
             rtcp_tuple: transport.rtcp_tuple(),
             comedia: transport.comedia(),
             rtcp_mux: transport.rtcp_mux(),
@@ -32,7 +36,18 @@ impl From<&Transport> for TransportView {
             direction: transport.direction(),
             max_bitrate_bps: transport.max_bitrate(),
             mirroring: transport.mirroring(),
+            webrtc: webrtc.as_ref().map(WebRtcView::of),
             app_data: transport.app_data().clone(),
+        }
+    }
+}
+
+impl TransportView {
+    /// As it is shown by itself.
+    pub(super) fn whole(transport: &Transport) -> Self {
+        Self {
+            webrtc: transport.webrtc().as_ref().map(WebRtcView::whole),
+            ..Self::from(transport)
         }
     }
 }
@@ -60,6 +75,12 @@ pub(super) async fn list(
     Ok(Json(query.part(transports, |transport: &Transport| transport.id().0)))
 }
 
+/// The answer to whoever has made a transport.
+pub(super) fn created(transport: &Transport) -> Created<TransportView> {
+    let place = format!("/transports/{}", transport.id().0);
+    Created(place, TransportView::whole(transport))
+}
+
 /// `POST /rooms/{id}/transports`
 pub(super) async fn create(
     State(app): State<Arc<App>>,
@@ -67,10 +88,7 @@ pub(super) async fn create(
     Body(options): Body<PlainTransportOptions>,
 ) -> Result<Created<TransportView>, ApiError> {
     let transport = app.room(room)?.create_plain_transport(options).await?;
-    Ok(Created(
-        format!("/transports/{}", transport.id().0),
-        TransportView::from(&transport),
-    ))
+    Ok(created(&transport))
 }
 
 /// `GET /transports/{id}`
@@ -78,7 +96,7 @@ pub(super) async fn show(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
 ) -> Result<Json<TransportView>, ApiError> {
-    Ok(Json(TransportView::from(&app.transport(id)?)))
+    Ok(Json(TransportView::whole(&app.transport(id)?)))
 }
 
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -96,7 +114,7 @@ pub(super) async fn set_remote(
 ) -> Result<Json<TransportView>, ApiError> {
     let transport = app.transport(id)?;
     transport.set_remote(Remote { rtp, rtcp }).await?;
-    Ok(Json(TransportView::from(&transport)))
+    Ok(Json(TransportView::whole(&transport)))
 }
 
 /// The most that a transport's senders may send.
@@ -115,7 +133,7 @@ pub(super) async fn set_max_bitrate(
 ) -> Result<Json<TransportView>, ApiError> {
     let transport = app.transport(id)?;
     transport.set_max_bitrate(bitrate_bps).await?;
-    Ok(Json(TransportView::from(&transport)))
+    Ok(Json(TransportView::whole(&transport)))
 }
 
 /// `PUT /transports/{id}/mirroring`
@@ -126,7 +144,7 @@ pub(super) async fn start_mirroring(
 ) -> Result<Json<TransportView>, ApiError> {
     let transport = app.transport(id)?;
     transport.start_mirroring(options).await?;
-    Ok(Json(TransportView::from(&transport)))
+    Ok(Json(TransportView::whole(&transport)))
 }
 
 /// `DELETE /transports/{id}/mirroring`
@@ -136,7 +154,7 @@ pub(super) async fn stop_mirroring(
 ) -> Result<Json<TransportView>, ApiError> {
     let transport = app.transport(id)?;
     transport.stop_mirroring().await?;
-    Ok(Json(TransportView::from(&transport)))
+    Ok(Json(TransportView::whole(&transport)))
 }
 
 /// Which producer to stream, and where to.
@@ -186,7 +204,9 @@ pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
 ) -> Result<Json<TransportStats>, ApiError> {
-    Ok(Json(app.transport(id)?.stats().await?.into()))
+    let transport = app.transport(id)?;
+    let stats = transport.stats().await?;
+    Ok(Json(TransportStats::of(stats, |tuple| transport.shown(tuple))))
 }
 
 /// `DELETE /transports/{id}`

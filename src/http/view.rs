@@ -4,9 +4,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{MediaKind, Profile};
+use weir_channel::message::{DtlsParameters, DtlsState, IceState, MediaKind, Profile};
 
-use crate::{Direction, Mirroring, RtpCapabilities, RtpParameters, Tuple};
+use crate::{
+    Direction, IceCandidate, IceParameters, Mirroring, RtcTuple, RtpCapabilities, RtpParameters, TransportKind, Tuple,
+};
 
 /// A part of a list, in the order of ids.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -85,8 +87,11 @@ pub struct TransportView {
     pub id: TransportId,
     /// The room it belongs to.
     pub room: RoomId,
-    /// The addresses of RTP, and of RTCP too if it is muxed.
-    pub tuple: Tuple,
+    /// What it speaks.
+    pub kind: TransportKind,
+    /// The addresses of RTP, and of RTCP too if it is muxed. Of a WebRTC transport those that ICE has selected; `null`: none
+    /// yet.
+    pub tuple: Option<Tuple>,
     /// The addresses of RTCP; `null` if it is muxed.
     pub rtcp_tuple: Option<Tuple>,
     /// Learns its remote from the first valid packet.
@@ -101,8 +106,49 @@ pub struct TransportView {
     pub max_bitrate_bps: Option<u64>,
     /// Where copies of its packets go.
     pub mirroring: Option<Mirroring>,
+    /// What only a transport for WebRTC has; `null` for plain RTP.
+    pub webrtc: Option<WebRtcView>,
     /// What its creator attached.
     pub app_data: Value,
+}
+
+/// What only a transport for WebRTC has.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebRtcView {
+    /// The server's role in ICE.
+    pub ice_role: IceRole,
+    /// Where the client may send.
+    pub ice_candidates: Vec<IceCandidate>,
+    /// How far ICE got.
+    pub ice_state: IceState,
+    /// Where packets go; `null`: nowhere, because the client has not been found, or is gone.
+    pub ice_selected_tuple: Option<RtcTuple>,
+    /// How far DTLS got.
+    pub dtls_state: DtlsState,
+    /// What its client needs to be told, and what the client has shown; left out of lists.
+    #[serde(flatten)]
+    pub introduction: Option<Introduction>,
+}
+
+/// The server's role in ICE (RFC 8445 §6.1.1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IceRole {
+    /// The client decides where packets go: always so, because the server is an ICE-lite agent.
+    Controlled,
+}
+
+/// How a WebRTC transport and its client know each other.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Introduction {
+    /// What the client's connectivity checks must be made with.
+    pub ice_parameters: IceParameters,
+    /// The server's role in DTLS, `auto` until the client's is known, and what its certificate is recognised by.
+    pub dtls_local_parameters: DtlsParameters,
+    /// The client's certificate, in PEM; `null`: it has not proven yet to have one.
+    pub dtls_remote_cert: Option<String>,
 }
 
 /// A producer.

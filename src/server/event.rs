@@ -23,12 +23,13 @@ use super::transport::{TransportKind, Tuple};
 const LAG_MAX: usize = 16_384;
 
 /// Something that happened. Serialises to one flat object: `{"seq":7,"at":"…Z","type":"producerPaused",…}`.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 pub struct Event {
     /// Counts the server's events from 1, without gaps.
     pub seq: u64,
     /// When the server applied it. RFC 3339 in JSON.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(with = "String")]
     pub at: SystemTime,
     /// What happened.
     #[serde(flatten)]
@@ -40,7 +41,7 @@ fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Er
 }
 
 /// What happened. Ids name what it happened to; `room` is always given, so that streams can be filtered by room.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[expect(
     missing_docs,
@@ -277,7 +278,7 @@ pub enum EventKind {
 }
 
 /// How loud a producer was in the last 500 ms.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioLevel {
     /// Which one.
@@ -287,7 +288,7 @@ pub struct AudioLevel {
 }
 
 /// Who made it happen (spec §1.6, §3.4).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Originator {
     /// The application, through this library or its HTTP interface; also the server itself.
@@ -299,7 +300,7 @@ pub enum Originator {
 }
 
 /// Why an object is closed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum CloseCause {
     /// Its own `close` was called.

@@ -8,7 +8,7 @@ use super::consumer::Consumer;
 use super::error::Error;
 use super::producer::Producer;
 use super::rtc_stats::{ConsumerFacts, ProducerFacts, RtcStats, of_consumer, of_producer, of_transport};
-use super::transport::{Transport, shown_tuple};
+use super::transport::Transport;
 
 impl Producer {
     /// Its statistics: an `inbound-rtp` for each of its streams. [`Producer::stats`] has the worker's counters as they are.
@@ -69,10 +69,7 @@ impl Transport {
     /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, Error> {
         let stats = self.stats().await?;
-        let shown = |tuple| match self.node().webrtc() {
-            Some(webrtc) => webrtc.shown(tuple),
-            None => shown_tuple(tuple, |local| local.ip()),
-        };
+        let shown = |tuple| self.shown(tuple);
         Ok(vec![of_transport(&stats, &self.tuple(), shown, wall_clock_ms())])
     }
 }

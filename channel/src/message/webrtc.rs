@@ -155,8 +155,11 @@ pub struct Fingerprint {
 
 /// What the signalling says of the peer's DTLS.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct DtlsParameters {
     /// The peer's role.
+    #[serde(default)]
     pub role: DtlsRole,
     /// Of its certificate, 1 to [`FINGERPRINTS_MAX`]; the strongest must match.
     pub fingerprints: Vec<Fingerprint>,

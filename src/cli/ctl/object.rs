@@ -72,17 +72,17 @@ impl Object {
     }
 
     /// Prints it, a line for each pair.
-    pub(super) async fn show<V: DeserializeOwned, const N: usize>(
+    pub(super) async fn show<V: DeserializeOwned, P: AsRef<[(&'static str, Cell)]>>(
         self,
         client: &mut Client,
         output: &Output,
-        pairs: impl FnOnce(&V) -> [(&'static str, Cell); N],
+        pairs: impl FnOnce(&V) -> P,
     ) -> Result<(), Failure> {
         let answer: Value = client.get(&self.target("")).await?;
         if output.is_json() {
             return output.json(&answer);
         }
-        output.pairs(&pairs(&client.read(answer)?))
+        output.pairs(pairs(&client.read(answer)?).as_ref())
     }
 
     /// Prints its counters, or `none`.

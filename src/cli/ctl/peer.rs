@@ -12,6 +12,7 @@ use super::object::{Attached, Told};
 use super::output::Output;
 use super::server::flat;
 use super::table::{Cell, Table};
+use super::transport::{Ways, local};
 
 /// `weir ctl peers`
 #[derive(Debug, Args)]
@@ -91,13 +92,15 @@ pub(super) enum Command {
     },
     /// Show a peer
     Show(Which),
-    /// Make a transport of a peer's that learns its remote address from the first packet
+    /// Make a transport of a peer's, that learns its remote address from the first packet, or for WebRTC
     Transport {
         #[command(flatten)]
         which: Which,
         /// What its client wants it for
         #[arg(long, value_parser = ["send", "recv"])]
         direction: Option<String>,
+        #[command(flatten)]
+        ways: Ways,
     },
     /// Attach something else to a peer
     AppData {
@@ -148,15 +151,12 @@ impl Command {
                     ("app data", Cell::app_data(&peer.app_data)),
                 ])
             }
-            Self::Transport { which, direction } => {
-                let body = json!({"comedia": true, "direction": direction});
-                let answer = client.post(&which.target("/transports"), &body).await?;
+            Self::Transport { which, direction, ways } => {
+                let mut body = ways.body().unwrap_or_else(|| json!({"comedia": true}));
+                body["direction"] = json!(direction);
+                let answer = client.post(&which.target(ways.route()), &body).await?;
                 let transport: TransportView = client.read(answer.clone())?;
-                let tuple = &transport.tuple;
-                let line = format!(
-                    "{} of {} opened at {}:{}",
-                    transport.id, which.name, tuple.local_ip, tuple.local_port
-                );
+                let line = format!("{} of {} opened at {}", transport.id, which.name, local(&transport));
                 output.done(&answer, line)
             }
             Self::AppData { which, app_data } => {

@@ -1,11 +1,13 @@
 //! `weir ctl transport`.
 
+mod webrtc;
+
 use std::net::{IpAddr, SocketAddr};
 
 use clap::{Args, Subcommand};
-use serde_json::json;
-use weir::Tuple;
+use serde_json::{Value, json};
 use weir::http::{TransportStats, TransportView};
+use weir::{TransportKind, Tuple};
 use weir_channel::message::Remote;
 
 use super::client::{Client, Failure};
@@ -14,6 +16,8 @@ use super::output::Output;
 use super::rtc_stats::RtcStats;
 use super::table::{Cell, Table, Tone};
 use super::units::bytes;
+
+pub(super) use webrtc::Ways;
 
 /// `weir ctl transports`
 #[derive(Debug, Args)]
@@ -27,15 +31,27 @@ impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let transports = client.list("/transports", &[("room", self.room)]).await?;
         let columns = Columns {
-            titles: [">TRANSPORT", ">ROOM", "LOCAL", "REMOTE", "APP DATA"],
+            titles: [
+                ">TRANSPORT",
+                ">ROOM",
+                "KIND",
+                "LOCAL",
+                "REMOTE",
+                "ICE",
+                "DTLS",
+                "APP DATA",
+            ],
             none: "no transports",
         };
         columns.print(client, output, transports, |transport: &TransportView| {
             [
                 transport.id.0.into(),
                 transport.room.0.into(),
+                kind(transport).into(),
                 local(transport).into(),
                 remote(transport),
+                webrtc::ice(transport.webrtc.as_ref().map(|webrtc| webrtc.ice_state)),
+                webrtc::dtls(transport.webrtc.as_ref().map(|webrtc| webrtc.dtls_state)),
                 Cell::app_data(&transport.app_data),
             ]
         })
@@ -47,7 +63,7 @@ impl List {
 pub(super) enum Command {
     /// List the transports
     List(List),
-    /// Create a plain RTP transport
+    /// Create a transport for plain RTP, or for WebRTC
     Create(Create),
     /// Show a transport
     Show {
@@ -62,6 +78,13 @@ pub(super) enum Command {
         rtp: SocketAddr,
         /// Where RTCP goes, if the transport has a port of its own for it
         rtcp: Option<SocketAddr>,
+    },
+    /// Tell a WebRTC transport who its client is, by the fingerprints of the client's certificate
+    Dtls(webrtc::Dtls),
+    /// Make new ICE parameters for a WebRTC transport, whose client's network has changed
+    RestartIce {
+        /// The transport's id
+        transport: u64,
     },
     /// Show the counters of a transport
     Stats {
@@ -112,23 +135,25 @@ pub(super) struct Create {
     /// The room's id
     room: u64,
     /// Where to send RTP, as IP:PORT; can be told later
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "webrtc")]
     remote: Option<SocketAddr>,
     /// Where to send RTCP, with --separate-rtcp
     #[arg(long, value_name = "IP:PORT", requires = "remote", requires = "separate_rtcp")]
     remote_rtcp: Option<SocketAddr>,
     /// Learn the remote address from the first valid packet, and lock on to it
-    #[arg(long, conflicts_with = "remote")]
+    #[arg(long, conflicts_with_all = ["remote", "webrtc"])]
     comedia: bool,
     /// Use a port of its own for RTCP
-    #[arg(long)]
+    #[arg(long, conflicts_with = "webrtc")]
     separate_rtcp: bool,
     /// ipv4 or ipv6 [default: that of the addresses given, else IPv4 if the server has it]
-    #[arg(long, value_parser = ["ipv4", "ipv6"])]
+    #[arg(long, value_parser = ["ipv4", "ipv6"], conflicts_with = "webrtc")]
     family: Option<String>,
     /// The local address, instead of the server's own
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", conflicts_with = "webrtc")]
     local_ip: Option<IpAddr>,
+    #[command(flatten)]
+    ways: Ways,
     #[command(flatten)]
     attached: Attached,
 }
@@ -138,28 +163,14 @@ impl Command {
         match self {
             Self::List(list) => list.run(client, output).await,
             Self::Create(create) => create.run(client, output).await,
-            Self::Show { transport } => {
-                let pairs = |transport: &TransportView| {
-                    let rtcp = match transport.rtcp_mux {
-                        true => "on the RTP port",
-                        false => "on its own port",
-                    };
-                    [
-                        ("transport", transport.id.0.into()),
-                        ("room", transport.room.0.into()),
-                        ("local", local(transport).into()),
-                        ("remote", remote(transport)),
-                        ("rtcp", rtcp.into()),
-                        ("app data", Cell::app_data(&transport.app_data)),
-                    ]
-                };
-                of(transport).show(client, output, pairs).await
-            }
+            Self::Show { transport } => of(transport).show(client, output, pairs).await,
             Self::Remote { transport, rtp, rtcp } => {
                 let remote = Remote { rtp, rtcp };
                 let line = format!("transport {transport} sends to {}", address(&remote));
                 of(transport).put(client, output, "/remote", &json!(remote), line).await
             }
+            Self::Dtls(dtls) => dtls.run(client, output).await,
+            Self::RestartIce { transport } => webrtc::restart_ice(transport, client, output).await,
             Self::Stats { transport } => of(transport).stats(client, output, stats_table, "no counters").await,
             Self::RtcStats(stats) => stats.run("transports", client, output).await,
             Self::Dump { transport } => of(transport).dump(client, output).await,
@@ -196,8 +207,44 @@ fn of(transport: u64) -> Object {
     Object::new("transport", transport)
 }
 
+/// A transport by itself.
+fn pairs(transport: &TransportView) -> Vec<(&'static str, Cell)> {
+    let rtcp = match transport.rtcp_mux {
+        true => "on the RTP port",
+        false => "on its own port",
+    };
+    let mut pairs = vec![
+        ("transport", transport.id.0.into()),
+        ("room", transport.room.0.into()),
+        ("kind", kind(transport).into()),
+        ("local", local(transport).into()),
+        ("remote", remote(transport)),
+        ("rtcp", rtcp.into()),
+    ];
+    pairs.extend(transport.webrtc.iter().flat_map(webrtc::pairs));
+    pairs.push(("app data", Cell::app_data(&transport.app_data)));
+    pairs
+}
+
 impl Create {
     async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
+        let mut body = match self.ways.body() {
+            Some(body) => body,
+            None => self.plain(),
+        };
+        self.attached.add_to(&mut body);
+        let target = format!("/rooms/{}{}", self.room, self.ways.route());
+        let answer = client.post(&target, &body).await?;
+        let transport: TransportView = client.read(answer.clone())?;
+        let local = local(&transport);
+        output.done(
+            &answer,
+            format_args!("{} opened in {} at {local}", transport.id, transport.room),
+        )
+    }
+
+    /// What one for plain RTP is made from.
+    fn plain(&self) -> Value {
         let mut body = json!({"rtcpMux": !self.separate_rtcp, "comedia": self.comedia});
         if let Some(rtp) = self.remote {
             body["remote"] = json!(Remote {
@@ -205,20 +252,13 @@ impl Create {
                 rtcp: self.remote_rtcp
             });
         }
-        if let Some(family) = self.family {
-            body["family"] = family.into();
+        if let Some(family) = &self.family {
+            body["family"] = json!(family);
         }
         if let Some(local_ip) = self.local_ip {
             body["localIp"] = json!(local_ip);
         }
-        self.attached.add_to(&mut body);
-        let answer = client.post(&format!("/rooms/{}/transports", self.room), &body).await?;
-        let transport: TransportView = client.read(answer.clone())?;
-        let local = local(&transport);
-        output.done(
-            &answer,
-            format_args!("{} opened in {} at {local}", transport.id, transport.room),
-        )
+        body
     }
 }
 
@@ -231,16 +271,31 @@ fn address(address: &Remote) -> String {
     }
 }
 
-fn local(transport: &TransportView) -> String {
+fn kind(transport: &TransportView) -> &'static str {
+    match transport.kind {
+        TransportKind::Plain => "plain",
+        TransportKind::WebRtc => "webrtc",
+    }
+}
+
+/// Where it is to be reached: in WebRTC, where ICE may choose, everywhere where it may be.
+pub(super) fn local(transport: &TransportView) -> String {
     let port = |tuple: &Tuple| SocketAddr::new(tuple.local_ip, tuple.local_port);
-    address(&Remote {
-        rtp: port(&transport.tuple),
-        rtcp: transport.rtcp_tuple.as_ref().map(port),
-    })
+    match (&transport.webrtc, &transport.tuple) {
+        (Some(webrtc), _) => webrtc::local(webrtc),
+        (None, Some(tuple)) => address(&Remote {
+            rtp: port(tuple),
+            rtcp: transport.rtcp_tuple.as_ref().map(port),
+        }),
+        (None, None) => String::new(),
+    }
 }
 
 fn remote(transport: &TransportView) -> Cell {
-    match transport.tuple.remote {
+    if let Some(webrtc) = &transport.webrtc {
+        return webrtc::remote(webrtc.ice_selected_tuple.as_ref());
+    }
+    match transport.tuple.and_then(|tuple| tuple.remote) {
         Some(rtp) => {
             let rtcp = transport.rtcp_tuple.and_then(|tuple| tuple.remote);
             address(&Remote { rtp, rtcp }).into()
@@ -262,12 +317,19 @@ pub(super) fn stats_table(stats: &[TransportStats]) -> Table {
         ">RTCP OUT",
         ">KERNEL DROPS",
         ">BACKLOG",
+        "ICE",
+        "DTLS",
+        "SRTP",
         "UNROUTED",
     ]);
     for stats in stats {
+        let webrtc = stats.webrtc.as_ref();
         table.row([
             stats.transport.0.into(),
-            Cell::or_none(stats.remote.as_ref().map(address)),
+            match webrtc {
+                Some(webrtc) => webrtc::remote(webrtc.ice_selected_tuple.as_ref()),
+                None => Cell::or_none(stats.remote.as_ref().map(address)),
+            },
             stats.packets_received.into(),
             bytes(stats.bytes_received).into(),
             stats.packets_sent.into(),
@@ -276,6 +338,9 @@ pub(super) fn stats_table(stats: &[TransportStats]) -> Table {
             stats.rtcp_sent.into(),
             Cell::alarming(stats.kernel_drops),
             stats.backlog_packets.into(),
+            webrtc::ice(webrtc.map(|webrtc| webrtc.ice_state)),
+            webrtc::dtls(webrtc.map(|webrtc| webrtc.dtls_state)),
+            Cell::or_none(webrtc.and_then(|webrtc| webrtc.srtp_profile.as_ref())),
             Cell::reasons(&stats.unrouted),
         ]);
     }

@@ -34,8 +34,10 @@ pub struct WebRtcTransportOptions {
     /// Whether it can be reached over TCP.
     pub tcp: bool,
     /// The client should try IPv4 first.
+    #[serde(rename = "preferIPv4")]
     pub prefer_ipv4: bool,
     /// The client should try IPv6 first.
+    #[serde(rename = "preferIPv6")]
     pub prefer_ipv6: bool,
     /// The client should try UDP first.
     pub prefer_udp: bool,
@@ -355,6 +357,14 @@ impl fmt::Debug for WebRtcTransport {
 }
 
 impl Transport {
+    /// A tuple that the worker tells of, as the client knows it: with the announced address.
+    pub(crate) fn shown(&self, tuple: IceTuple) -> RtcTuple {
+        match self.node.webrtc() {
+            Some(webrtc) => webrtc.shown(tuple),
+            None => shown_tuple(tuple, |local| local.ip()),
+        }
+    }
+
     /// The same transport with what only those for WebRTC have; `None` if it is a plain one.
     pub fn webrtc(&self) -> Option<WebRtcTransport> {
         let webrtc = self.node.webrtc()?;

@@ -1,0 +1,142 @@
+//! Transports for WebRTC: what they are made with, what their clients are told, and what they must be told of their clients.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use weir_channel::id::{RoomId, TransportId};
+use weir_channel::message::DtlsParameters;
+
+use super::answer::{Created, Nothing};
+use super::app::App;
+use super::error::ApiError;
+use super::extract::{Body, Id};
+use super::peers::PeerPath;
+use super::transports::created;
+use super::view::{IceRole, Introduction, TransportView, WebRtcView};
+use crate::{Direction, Error, IceParameters, WebRtcTransport, WebRtcTransportOptions};
+
+impl WebRtcView {
+    /// As it is shown in a list.
+    pub(super) fn of(transport: &WebRtcTransport) -> Self {
+        Self {
+            ice_role: IceRole::Controlled,
+            ice_candidates: transport.ice_candidates().to_vec(),
+            ice_state: transport.ice_state(),
+            ice_selected_tuple: transport.ice_selected_tuple(),
+            dtls_state: transport.dtls_state(),
+            introduction: None,
+        }
+    }
+
+    /// As it is shown by itself.
+    pub(super) fn whole(transport: &WebRtcTransport) -> Self {
+        Self {
+            introduction: Some(Introduction {
+                ice_parameters: transport.ice_parameters(),
+                dtls_local_parameters: transport.dtls_local_parameters(),
+                dtls_remote_cert: transport.dtls_remote_cert(),
+            }),
+            ..Self::of(transport)
+        }
+    }
+}
+
+impl App {
+    /// A transport that must be one for WebRTC to have what is asked for.
+    fn webrtc_transport(&self, id: TransportId) -> Result<WebRtcTransport, ApiError> {
+        self.transport(id)?.webrtc().ok_or_else(|| {
+            Error::InvalidParameters(format!("{id} is for plain RTP: it has neither ICE nor DTLS")).into()
+        })
+    }
+}
+
+/// `POST /rooms/{id}/webrtc-transports`
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Id(room): Id<RoomId>,
+    Body(options): Body<WebRtcTransportOptions>,
+) -> Result<Created<TransportView>, ApiError> {
+    let transport = app.room(room)?.create_webrtc_transport(options).await?;
+    Ok(created(&transport))
+}
+
+/// [`WebRtcTransportOptions`], and what the peer's client wants it for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct PeerWebRtcTransport {
+    /// What its client wants it for; it is kept, and restricts nothing.
+    direction: Option<Direction>,
+    /// Whether it can be reached over UDP; so if nothing is said.
+    udp: Option<bool>,
+    /// Whether it can be reached over TCP; so if nothing is said.
+    tcp: Option<bool>,
+    /// The client should try IPv4 first.
+    #[serde(default, rename = "preferIPv4")]
+    prefer_ipv4: bool,
+    /// The client should try IPv6 first.
+    #[serde(default, rename = "preferIPv6")]
+    prefer_ipv6: bool,
+    /// The client should try UDP first.
+    #[serde(default)]
+    prefer_udp: bool,
+    /// The client should try TCP first.
+    #[serde(default)]
+    prefer_tcp: bool,
+    /// Anything to keep with it.
+    #[serde(default)]
+    app_data: Value,
+}
+
+/// `POST /rooms/{id}/peers/{name}/webrtc-transports`
+pub(super) async fn create_of_peer(
+    State(app): State<Arc<App>>,
+    path: PeerPath,
+    Body(body): Body<PeerWebRtcTransport>,
+) -> Result<Created<TransportView>, ApiError> {
+    let options = WebRtcTransportOptions {
+        udp: body.udp.unwrap_or(true),
+        tcp: body.tcp.unwrap_or(true),
+        prefer_ipv4: body.prefer_ipv4,
+        prefer_ipv6: body.prefer_ipv6,
+        prefer_udp: body.prefer_udp,
+        prefer_tcp: body.prefer_tcp,
+        app_data: body.app_data,
+    };
+    let transport = app
+        .peer(&path)?
+        .create_webrtc_transport(options, body.direction)
+        .await?;
+    Ok(created(&transport))
+}
+
+/// `PUT /transports/{id}/dtls`
+pub(super) async fn set_dtls(
+    State(app): State<Arc<App>>,
+    Id(id): Id<TransportId>,
+    Body(parameters): Body<DtlsParameters>,
+) -> Result<Json<TransportView>, ApiError> {
+    let transport = app.webrtc_transport(id)?;
+    transport.set_remote_dtls_parameters(parameters).await?;
+    Ok(Json(TransportView::whole(&transport)))
+}
+
+/// What a client's connectivity checks must be made with from now on.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct IceRestarted {
+    ice_parameters: IceParameters,
+}
+
+/// `POST /transports/{id}/ice-restart`
+pub(super) async fn restart_ice(
+    State(app): State<Arc<App>>,
+    Id(id): Id<TransportId>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<IceRestarted>, ApiError> {
+    let ice_parameters = app.webrtc_transport(id)?.restart_ice().await?;
+    Ok(Json(IceRestarted { ice_parameters }))
+}
