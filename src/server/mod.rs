@@ -75,6 +75,7 @@ pub use self::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 pub use self::settings::{Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
 pub use self::steering::Side;
 pub use self::supervision::{WorkerInfo, WorkerState};
+#[cfg(feature = "http")]
 pub(crate) use self::transport::shown_tuple;
 pub use self::transport::{
     ConsumerOptions, Direction, IceCandidate, IceCandidateType, IceParameters, IceTcpType, MirrorOptions, Mirroring,
