@@ -255,6 +255,80 @@ async fn media_goes_from_one_browser_to_another_and_http_is_all_that_was_said() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_application_speaks_for_peers_whose_clients_are_browsers() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let codecs =
+        json!([{"kind": "audio", "name": "opus", "clockRate": 48000, "channels": 2, "preferredPayloadType": 100}]);
+    let room = client.post("/rooms", json!({"mediaCodecs": codecs})).await.expect(201)["id"].clone();
+    let capabilities = client.get(&format!("/rooms/{room}/rtp-capabilities")).await.expect(200);
+    let mut browsers = Vec::new();
+    for (name, direction, begins, opus) in [
+        ("alice", "send", Begins::There, THEIRS),
+        ("bob", "recv", Begins::Here, RECEIVERS),
+    ] {
+        let peer = json!({"name": name, "rtpCapabilities": capabilities});
+        client.post(&format!("/rooms/{room}/peers"), peer).await.expect(201);
+        let target = format!("/rooms/{room}/peers/{name}/webrtc-transports");
+        let transport = create(&mut client, &target, json!({"direction": direction})).await;
+        let mut browser = Browser::new(begins, opus).await;
+        let transport = introduce(&mut client, &transport, browser.dtls_parameters()).await;
+        browser.connect(&introduction(&transport));
+        browsers.push(browser);
+    }
+    let [sending, receiving] = &mut browsers[..] else {
+        panic!("two were made");
+    };
+
+    // What alice sends becomes a consumer of bob's by itself, which bob's browser is told of and which it takes.
+    let producer = client.post("/transports/1/producers", microphone()).await.expect(201);
+    assert_eq!(producer["peer"], "alice");
+    let consumers = client
+        .get(&format!("/consumers?room={room}&peer=bob"))
+        .await
+        .expect(200);
+    let consumer = &consumers["items"][0]["id"];
+    let enabled = client
+        .post(&format!("/consumers/{consumer}/enable"), json!({"transport": 2}))
+        .await
+        .expect(200);
+    assert_eq!((&enabled["enabled"], &enabled["transport"]), (&json!(true), &json!(2)));
+    let shown = client.get(&format!("/consumers/{consumer}")).await.expect(200);
+    let parameters = &shown["rtpParameters"];
+    assert_eq!(parameters["codecs"][0]["payloadType"], RECEIVERS);
+    let ssrc = u32::try_from(parameters["encodings"][0]["ssrc"].as_u64().unwrap()).unwrap();
+    sending.declare_sent("0", SSRC);
+    receiving.declare_received("0", ssrc);
+    soon("both connections", async {
+        while !(sending.connected && receiving.connected) {
+            turn(sending).await;
+            turn(receiving).await;
+        }
+    })
+    .await;
+    // The server knows bob when his first media is on its way; until then there is nowhere to send it.
+    let mut seq = 0;
+    soon("bob to hear alice", async {
+        while receiving.packets.is_empty() {
+            seq += 1;
+            sending.send(SSRC, THEIRS, seq, &[0xf8, 0xff, 0xfe]);
+            turn(sending).await;
+            turn(receiving).await;
+        }
+    })
+    .await;
+    let packet = &receiving.packets[0];
+    assert_eq!((*packet.header.ssrc, *packet.header.payload_type), (ssrc, RECEIVERS));
+    let transport = client.get("/transports/2").await.expect(200);
+    assert_eq!(
+        (&transport["peer"], &transport["direction"]),
+        (&json!("bob"), &json!("recv"))
+    );
+    assert_eq!(transport["webrtc"]["dtlsState"], "connected");
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_come_from_the_client_is_counted_by_its_reason() {
     let control = Control::start().await;
     let mut client = control.client().await;

@@ -28,6 +28,7 @@ use super::state::{Command, Note};
 use super::steering::Side;
 use super::{Shared, lock, random};
 
+#[cfg(feature = "http")]
 pub(crate) use self::ice::shown_tuple;
 pub use self::ice::{IceCandidate, IceCandidateType, IceParameters, IceTcpType};
 pub(crate) use self::mirroring::MirrorOutlet;
