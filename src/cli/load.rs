@@ -2,12 +2,16 @@
 //!
 //! A real worker runs on one CPU; one thread on another sends to it and receives from it. In alternating slices of the
 //! same run the worker relays, and a thread on the worker's own CPU hands the same trains to the same connected sockets by
-//! the same calls, with no relay at all. The ratio of the two costs is the relay's price.
+//! the same calls, with no relay at all. The ratio of the two costs is the relay's price. With `--srtp` all transports are
+//! WebRTC's, every client has shaken hands as a browser does, and the baseline seals the same bytes with the bare cipher.
 
+mod bare;
+mod client;
 mod cpu;
 mod driver;
 mod lab;
 mod measure;
+mod offer;
 mod raw;
 mod report;
 mod traffic;
@@ -17,9 +21,18 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
+use weir_worker::net::send::TRAIN_BYTES_MAX;
+
+use self::client::Protection;
 use self::cpu::Cpus;
 use self::lab::Lab;
 use self::report::Report;
+
+/// Clients have a socket each, and so do their transports, twice on both sides of the channel.
+const ENCRYPTED_CONSUMERS_MAX: u32 = 2_000;
+
+/// What fits an Ethernet frame.
+const DATAGRAM_BYTES_MAX: usize = 1_472;
 
 /// Measures the relay: packets per second, loss, cost per packet beside the bare kernel's, and residence time.
 #[derive(Args, Clone, Debug)]
@@ -56,6 +69,12 @@ pub(super) struct LoadArgs {
     /// Keep the last packets of each video producer, ready to be sent again to consumers that ask (NACK and RTX negotiated)
     #[arg(long)]
     nack: bool,
+    /// Encrypt both sides: all transports are WebRTC's and connect by ICE and DTLS, and media is SRTP
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    srtp: Option<Protection>,
+    /// Receivers that open what they get and compare it with what was sent; the others count it
+    #[arg(long, value_name = "RECEIVERS", default_value_t = 4, requires = "srtp")]
+    verify: u32,
     /// Also send pause and resume commands through the channel, as fast as it goes, at half of the maximum rate
     #[arg(long)]
     control: bool,
@@ -79,6 +98,19 @@ impl LoadArgs {
             "--seconds is a time from 1 to 3600, not {}",
             self.seconds
         );
+        if let Some(protection) = self.srtp {
+            ensure!(
+                self.consumers <= ENCRYPTED_CONSUMERS_MAX,
+                "--srtp measures at most {ENCRYPTED_CONSUMERS_MAX} consumers, each of which shakes hands"
+            );
+            let sealed = self.payload as usize + protection.profile().rtp_overhead();
+            ensure!(
+                sealed <= DATAGRAM_BYTES_MAX && sealed * self.burst as usize <= TRAIN_BYTES_MAX,
+                "with what SRTP adds, a packet has {sealed} bytes, of {DATAGRAM_BYTES_MAX} at most, and a train of {} \
+                 packets no room in a message of {TRAIN_BYTES_MAX}",
+                self.burst
+            );
+        }
         if let Some(rate) = self.rate {
             ensure!(
                 rate.is_finite() && (1.0..=1e8).contains(&rate),

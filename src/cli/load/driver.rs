@@ -1,6 +1,9 @@
 //! The other side of the worker: one thread that sends to its producers and receives from its consumers.
 //!
 //! It never sleeps while a slice runs, so that neither the worker nor the baseline pays for waking it.
+//!
+//! With encryption it seals what it sends. What some receivers get it opens and compares with what was sent; of the others it
+//! counts the packets, because opening everything would keep it from keeping up with the worker.
 
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,14 +16,17 @@ use weir_worker::net::clock;
 use weir_worker::net::poll::{Interest, Poller, Source as Ready};
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
 use weir_worker::net::scheduling;
-use weir_worker::net::send::{KernelSend, SendBackend};
+use weir_worker::net::send::{KernelSend, SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
 use weir_worker::net::sockets::{Side, drop_count};
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::sink::{Port, TransportIx};
 use weir_worker::rtp::packet::{Kind, classify};
+use weir_worker::time::Time;
+use weir_worker::webrtc::srtp::{Inbound, Outbound, Profile, StreamKey};
 
+use super::client::Checks;
 use super::cpu;
-use super::traffic::{Schedule, TrainWriter};
+use super::traffic::{Schedule, TrainWriter, is_ours};
 
 /// How long after a slice what was sent in it may still arrive: longer, and a backlog that grows would go unnoticed.
 const SETTLE: Duration = Duration::from_millis(30);
@@ -34,6 +40,12 @@ const EVENTS: usize = 64;
 /// A turn of the driver that took longer was not its own doing: something else had its CPU.
 const STALL_NS: u64 = 500_000;
 
+/// A peer that makes no check for 30 seconds is not sent to any more (RFC 7675).
+const CHECKS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Checks between two looks at the receivers.
+const CHECKS_AT_ONCE: usize = 32;
+
 /// What to do in a slice.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Order {
@@ -41,6 +53,8 @@ pub(super) enum Order {
     Drive { scale: f64, duration: Duration },
     /// Receive only, for as long as the baseline sends.
     Drain { duration: Duration },
+    /// Make connectivity checks, if they are due; outside of what is measured.
+    KeepConsent,
 }
 
 /// What a slice brought.
@@ -58,6 +72,10 @@ pub(super) struct DriveSlice {
     pub dropped_at_receivers: u64,
     /// Packets that could not be sent.
     pub unsent: u64,
+    /// Packets of receivers that look at what they get.
+    pub looked_at: u64,
+    /// Those of them that could not be opened, or carried something else than what was sent.
+    pub wrong: u64,
     /// How long packets were sent for.
     pub elapsed_ns: u64,
 }
@@ -82,6 +100,20 @@ pub(super) struct Fixture {
     pub senders: Vec<UdpSocket>,
     /// All receivers whose packets count.
     pub receivers: Vec<OwnedFd>,
+    pub encryption: Option<Encryption>,
+}
+
+/// What the clients of WebRTC transports need beside sockets.
+#[derive(Default)]
+pub(super) struct Encryption {
+    /// What seals the packets of one client.
+    pub outbounds: Vec<Outbound>,
+    /// For each source, which of them seals its packets, and as which stream.
+    pub streams: Vec<(usize, StreamKey)>,
+    /// For each receiver, what opens its packets if that is to be done.
+    pub inbounds: Vec<Option<Inbound>>,
+    /// For each client, what keeps consent.
+    pub checks: Vec<(UdpSocket, Checks)>,
 }
 
 impl Driver {
@@ -121,7 +153,14 @@ struct State {
     ready: Vec<weir_worker::net::poll::Event>,
     batch: ReceiveBatch,
     backend: KernelSend,
+    /// Where trains are sealed.
+    room: Vec<u8>,
+    checked_at: Time,
+    /// What arrives is the worker's, and can be opened.
+    is_relayed: bool,
     received: u64,
+    looked_at: u64,
+    wrong: u64,
 }
 
 impl State {
@@ -143,14 +182,24 @@ impl State {
             ready: Vec::with_capacity(EVENTS),
             batch: ReceiveBatch::new(64, DATAGRAM_BYTES_MAX),
             backend: KernelSend::new(),
+            room: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
+            checked_at: clock::monotonic(),
+            is_relayed: false,
             received: 0,
+            looked_at: 0,
+            wrong: 0,
         })
     }
 
     fn slice(&mut self, order: Order) -> anyhow::Result<DriveSlice> {
         let mut slice = DriveSlice::default();
+        if let Order::KeepConsent = order {
+            self.keep_consent()?;
+            return Ok(slice);
+        }
         let drops_before = self.drops();
-        self.received = 0;
+        (self.received, self.looked_at, self.wrong) = (0, 0, 0);
+        self.is_relayed = matches!(order, Order::Drive { .. });
         let start = clock::monotonic();
         match order {
             Order::Drive { scale, duration } => self.drive(scale, duration, &mut slice)?,
@@ -160,6 +209,7 @@ impl State {
                     self.receive()?;
                 }
             }
+            Order::KeepConsent => {}
         }
         let end = clock::monotonic();
         slice.elapsed_ns = end.since(start).as_nanos() as u64;
@@ -174,6 +224,7 @@ impl State {
             }
         }
         slice.received = self.received;
+        (slice.looked_at, slice.wrong) = (self.looked_at, self.wrong);
         slice.dropped_at_receivers = self.drops() - drops_before;
         Ok(slice)
     }
@@ -216,7 +267,20 @@ impl State {
             let source = writer.source();
             (source.packet_bytes, source.burst, source.fan_out)
         };
-        let train = writer.next_train();
+        let index = writer.next_index();
+        let mut train = writer.next_train();
+        let mut segment = segment;
+        if let Some(encryption) = &mut self.fixture.encryption {
+            let (client, stream) = encryption.streams[source];
+            let outbound = &mut encryption.outbounds[client];
+            let sealed = outbound.protect_train(stream, index, train, segment, &mut self.room);
+            if sealed.refused.is_some() {
+                slice.unsent += burst as u64;
+                return;
+            }
+            train = &self.room[..sealed.bytes];
+            segment += outbound.profile().rtp_overhead();
+        }
         let socket = self.fixture.senders[source].as_fd();
         let sent = if burst == 1 {
             self.backend.send_packet(socket, train)
@@ -249,9 +313,47 @@ impl State {
                 .iter()
                 .map(|datagram| media_packets(received.bytes, datagram))
                 .sum::<u64>();
+            let encryption = self.fixture.encryption.as_mut().filter(|_| self.is_relayed);
+            let inbounds = encryption.map_or(&mut [][..], |encryption| &mut encryption.inbounds);
+            if let Some(Some(inbound)) = inbounds.get_mut(transport.0 as usize) {
+                for datagram in received.datagrams {
+                    for packet in received.bytes[datagram.range()].chunks_mut(datagram.segment.max(1) as usize) {
+                        if classify(packet) == Kind::Rtp {
+                            self.looked_at += 1;
+                            self.wrong += u64::from(!is_what_was_sent(inbound, packet));
+                        }
+                    }
+                }
+            }
         }
         self.received += packets;
         Ok(packets)
+    }
+
+    /// Makes a check for each client, if the last are some time ago.
+    fn keep_consent(&mut self) -> anyhow::Result<()> {
+        let now = clock::monotonic();
+        let count = self.fixture.encryption.as_ref().map_or(0, |encryption| encryption.checks.len());
+        if count == 0 || now.since(self.checked_at) < CHECKS_INTERVAL {
+            return Ok(());
+        }
+        self.checked_at = now;
+        let mut bytes = Vec::new();
+        for first in (0..count).step_by(CHECKS_AT_ONCE) {
+            if let Some(encryption) = &mut self.fixture.encryption {
+                for (socket, checks) in encryption.checks.iter_mut().skip(first).take(CHECKS_AT_ONCE) {
+                    // One that is not taken is made up for by the next.
+                    let _ = socket.send(checks.next(&mut bytes));
+                }
+            }
+            self.receive()?;
+        }
+        // The worker answers them before what comes next is measured.
+        let end = clock::monotonic() + QUIET;
+        while clock::monotonic() < end {
+            self.receive()?;
+        }
+        Ok(())
     }
 
     fn drops(&self) -> u64 {
@@ -260,6 +362,14 @@ impl State {
             .iter()
             .map(|receiver| u64::from(drop_count(receiver.as_fd())))
             .sum()
+    }
+}
+
+/// Whether a packet can be opened and carries what the producers send.
+fn is_what_was_sent(inbound: &mut Inbound, packet: &mut [u8]) -> bool {
+    match inbound.unprotect_rtp(packet) {
+        Ok(opened) => is_ours(&packet[..opened.len]),
+        Err(_) => false,
     }
 }
 

@@ -9,16 +9,20 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use weir::{
     Consumer, ConsumerOptions, Family, PlainTransportOptions, ProducerOptions, Remote, Room, RoomOptions, RtcpFeedback,
-    RtpCodec, RtpEncoding, RtpParameters, RtxParameters, Server, Settings, Transport, WorkerId, WorkerStats,
+    RtpCodec, RtpEncoding, RtpParameters, RtxParameters, Server, Settings, Transport, WebRtcTransportOptions, WorkerId,
+    WorkerStats,
 };
 use weir_channel::message::{Coalescing, CodecName, MediaKind};
 use weir_worker::net::sockets::prepare;
+use weir_worker::webrtc::srtp::{Inbound, Outbound, Repeats};
 
 use super::LoadArgs;
+use super::bare::BareSeal;
+use super::client::{Identity, Session};
 use super::cpu::Cpus;
-use super::driver::{Driver, Fixture};
+use super::driver::{Driver, Encryption, Fixture};
 use super::raw::RawSender;
-use super::report::Progress;
+use super::report::{Handshakes, Progress};
 use super::traffic::{Source, SourceKind, TrainWriter};
 
 /// Requests under way at once while the room is set up.
@@ -34,6 +38,9 @@ const RECEIVERS_MAX: usize = 2_000;
 /// Consumers that the first reading of the worker's memory is taken with.
 const MEMORY_BASE: usize = 100;
 
+/// Streams that one client can be sent: two of each other peer.
+const STREAMS_MAX: usize = 400;
+
 /// Consumers that are paused and resumed by the test of the channel. Their packets are not counted.
 const TOGGLED: usize = 32;
 
@@ -43,11 +50,15 @@ pub(super) struct Lab {
     cpus: Cpus,
     server: Server,
     room: Room,
+    /// With encryption: who the clients are.
+    identity: Option<Identity>,
     built: Option<Built>,
     /// Consumers for the test of the channel, with the socket their packets end in.
     toggled: Vec<Consumer>,
     /// Resident memory of the worker per consumer beyond the first hundred, in bytes.
     pub resident_bytes_per_consumer: Option<f64>,
+    /// What it took to connect the clients.
+    pub handshakes: Handshakes,
 }
 
 struct Built {
@@ -66,6 +77,7 @@ struct Plan {
     paths: Vec<OwnedFd>,
     /// For each source the paths that its packets leave on.
     targets: Vec<Vec<usize>>,
+    encryption: Encryption,
 }
 
 impl Lab {
@@ -87,9 +99,11 @@ impl Lab {
             cpus,
             server,
             room,
+            identity: args.srtp.map(Identity::new).transpose()?,
             built: None,
             toggled: Vec::new(),
             resident_bytes_per_consumer: None,
+            handshakes: Handshakes::default(),
         })
     }
 
@@ -108,10 +122,16 @@ impl Lab {
             writers: writers(&plan.sources),
             senders: plan.senders,
             receivers: plan.receivers,
+            encryption: self.args.srtp.map(|_| plan.encryption),
         };
+        let seal = |number| self.args.srtp.map(|protection| BareSeal::new(protection, number)).transpose();
+        let paths: Vec<_> = (0..)
+            .zip(plan.paths)
+            .map(|(number, path)| Ok((path, seal(number)?)))
+            .collect::<anyhow::Result<_>>()?;
         self.built = Some(Built {
             driver: Driver::start(self.cpus.load, fixture)?,
-            raw: RawSender::start(self.cpus.worker, writers(&plan.sources), plan.paths, plan.targets)?,
+            raw: RawSender::start(self.cpus.worker, writers(&plan.sources), paths, plan.targets)?,
             sources: plan.sources,
             _sinks: sinks,
         });
@@ -124,10 +144,14 @@ impl Lab {
         let mut producers = Vec::new();
         for index in 0..self.args.producers {
             let socket = local_socket()?;
-            let transport = self.transport(socket.local_addr()?).await?;
-            socket.connect(worker_address(&transport))?;
+            let transport = self.transport(&socket).await?;
+            self.address(&socket, &transport)?;
             let source = Source::video(1_000 + index, self.args.burst as usize, self.args.payload as usize, 0);
             producers.push(produce(&transport, &source, self.args.nack).await?);
+            if let Some(session) = self.connect(&[(&socket, &transport)]).await?.pop().flatten() {
+                plan.encryption.sends(&[source.ssrc], &session)?;
+                plan.encryption.checks.push((socket.try_clone()?, session.checks));
+            }
             plan.sources.push(source);
             plan.targets.push(Vec::new());
             plan.senders.push(socket);
@@ -135,7 +159,13 @@ impl Lab {
         let consumers = self.args.consumers as usize;
         let paused = (consumers as f64 * self.args.paused).round() as usize;
         let progress = Progress::new("consumers", consumers as u64);
-        let receivers: Vec<UdpSocket> = (0..consumers.min(RECEIVERS_MAX))
+        // A client has a socket of its own, as its transport is bound to one address of it.
+        let sockets = if self.identity.is_some() {
+            consumers
+        } else {
+            consumers.min(RECEIVERS_MAX)
+        };
+        let receivers: Vec<UdpSocket> = (0..sockets)
             .map(|_| self.receiver())
             .collect::<anyhow::Result<_>>()?;
         let mut resident_at_base = None;
@@ -154,7 +184,7 @@ impl Lab {
                     let progress = &progress;
                     let receiver = &receivers[index % receivers.len()];
                     async move {
-                        let transport = this.transport(receiver.local_addr()?).await?;
+                        let transport = this.transport(receiver).await?;
                         let options = ConsumerOptions {
                             paused: index < paused,
                             ..ConsumerOptions::default()
@@ -170,7 +200,17 @@ impl Lab {
                 .buffered(SETUP_CONCURRENCY)
                 .try_collect()
                 .await?;
-            for (index, transport) in (made..until).zip(batch) {
+            let clients: Vec<_> = (made..until)
+                .zip(&batch)
+                .map(|(index, transport)| (&receivers[index % receivers.len()], transport))
+                .collect();
+            let sessions = self.connect(&clients).await?;
+            for ((index, transport), session) in (made..until).zip(&batch).zip(sessions) {
+                if let Some(session) = session {
+                    let is_looked_at = index >= paused && index - paused < self.args.verify as usize;
+                    plan.encryption.receives(&session, is_looked_at);
+                    plan.encryption.checks.push((receivers[index].try_clone()?, session.checks));
+                }
                 let source = index % plan.sources.len();
                 if index >= paused {
                     plan.sources[source].fan_out += 1;
@@ -199,8 +239,8 @@ impl Lab {
         let mut producers = Vec::new();
         for peer in 0..peers {
             let socket = self.receiver()?;
-            let transport = self.transport(socket.local_addr()?).await?;
-            socket.connect(worker_address(&transport))?;
+            let transport = self.transport(&socket).await?;
+            self.address(&socket, &transport)?;
             let ssrc = 1_000 + 2 * peer as u32;
             let sources = [
                 Source::opus(ssrc, peers - 1),
@@ -211,6 +251,11 @@ impl Lab {
                     peers - 1,
                 ),
             ];
+            if let Some(session) = self.connect(&[(&socket, &transport)]).await?.pop().flatten() {
+                plan.encryption.sends(&[ssrc, ssrc + 1], &session)?;
+                plan.encryption.receives(&session, peer < self.args.verify as usize);
+                plan.encryption.checks.push((socket.try_clone()?, session.checks));
+            }
             for source in sources {
                 producers.push((peer, produce(&transport, &source, self.args.nack).await?));
                 plan.senders.push(socket.try_clone()?);
@@ -249,7 +294,8 @@ impl Lab {
             .next()
             .context("there is no producer")?;
         for _ in 0..TOGGLED.min(plan.sources.len() * TOGGLED) {
-            let transport = self.transport(sink.local_addr()?).await?;
+            // Plain ones in any case: what is measured with them is the channel.
+            let transport = self.plain_transport(sink.local_addr()?).await?;
             let options = ConsumerOptions {
                 paused: true,
                 ..ConsumerOptions::default()
@@ -259,7 +305,57 @@ impl Lab {
         Ok(sink)
     }
 
-    async fn transport(&self, remote: SocketAddr) -> anyhow::Result<Transport> {
+    /// A transport for whoever has this socket. Without encryption that is all.
+    async fn transport(&self, socket: &UdpSocket) -> anyhow::Result<Transport> {
+        let Some(identity) = &self.identity else {
+            return self.plain_transport(socket.local_addr()?).await;
+        };
+        let options = WebRtcTransportOptions {
+            tcp: false,
+            ..WebRtcTransportOptions::default()
+        };
+        let transport = self
+            .room
+            .create_webrtc_transport(options)
+            .await
+            .context("making a transport")?;
+        transport
+            .set_remote_dtls_parameters(identity.parameters())
+            .await
+            .context("announcing a client's certificate")?;
+        Ok(transport.into())
+    }
+
+    /// Has a socket send to its plain transport. A client does that when it connects.
+    fn address(&self, socket: &UdpSocket, transport: &Transport) -> anyhow::Result<()> {
+        if self.identity.is_none() {
+            socket.connect(worker_address(transport))?;
+        }
+        Ok(())
+    }
+
+    /// Lets the clients connect to their WebRTC transports, and takes note of what that costs the worker.
+    async fn connect(&mut self, clients: &[(&UdpSocket, &Transport)]) -> anyhow::Result<Vec<Option<Session>>> {
+        let Some(identity) = &self.identity else {
+            return Ok(clients.iter().map(|_| None).collect());
+        };
+        let before = self.worker_stats().await?.cpu_ns;
+        let sessions: Vec<_> = stream::iter(clients)
+            .map(|(socket, transport)| async move {
+                socket.set_nonblocking(true)?;
+                let transport = transport.webrtc().context("a transport that is not for WebRTC")?;
+                identity.connect(socket, &transport).await.map(Some)
+            })
+            .buffered(SETUP_CONCURRENCY)
+            .try_collect()
+            .await
+            .context("connecting a client")?;
+        self.handshakes.count += clients.len() as u64;
+        self.handshakes.worker_cpu_ns += self.worker_stats().await?.cpu_ns - before;
+        Ok(sessions)
+    }
+
+    async fn plain_transport(&self, remote: SocketAddr) -> anyhow::Result<Transport> {
         let options = PlainTransportOptions {
             remote: Some(Remote {
                 rtp: remote,
@@ -326,6 +422,25 @@ impl Lab {
 
     pub(super) async fn close(self) {
         self.server.close().await;
+    }
+}
+
+impl Encryption {
+    /// The sources with these SSRCs are this client's.
+    fn sends(&mut self, ssrcs: &[u32], session: &Session) -> anyhow::Result<()> {
+        let mut outbound = Outbound::new(&session.keys.outbound);
+        for ssrc in ssrcs {
+            let stream = outbound.add_stream(*ssrc, Repeats::Refused)?;
+            self.streams.push((self.outbounds.len(), stream));
+        }
+        self.outbounds.push(outbound);
+        Ok(())
+    }
+
+    /// The next receiver is this client's.
+    fn receives(&mut self, session: &Session, is_looked_at: bool) {
+        let inbound = is_looked_at.then(|| Inbound::new(&session.keys.inbound, STREAMS_MAX));
+        self.inbounds.push(inbound);
     }
 }
 

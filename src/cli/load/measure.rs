@@ -12,7 +12,7 @@ use super::LoadArgs;
 use super::driver::{DriveSlice, Order};
 use super::lab::Lab;
 use super::raw::RawSlice;
-use super::report::{Control, Loss, Progress, Report, ResidenceUs};
+use super::report::{Control, Encryption, Loss, Progress, Report, ResidenceUs};
 
 /// A trial of a rate. Long enough that a backlog of a few percent shows.
 const TRIAL: Duration = Duration::from_millis(700);
@@ -94,6 +94,13 @@ pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report
     let elapsed_ns = drive(|slice| slice.elapsed_ns);
     let packets: u64 = relayed().map(|slice| slice.packets).sum();
     let calls: u64 = relayed().map(|slice| slice.calls).sum();
+    let srtp = args.srtp.map(|protection| Encryption {
+        profile: protection,
+        handshakes: lab.handshakes.count,
+        worker_us_per_handshake: lab.handshakes.worker_us(),
+        verified_packets: drive(|slice| slice.looked_at) - drive(|slice| slice.wrong),
+        wrong_packets: drive(|slice| slice.wrong),
+    });
     let at_slices = received as f64 * 1e9 / elapsed_ns.max(1) as f64;
 
     Ok(Report {
@@ -138,6 +145,8 @@ pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report
         window_us: args.window,
         paused_share: args.paused,
         resident_bytes_per_consumer: lab.resident_bytes_per_consumer,
+        worker_resident_bytes: lab.worker_stats().await?.resident_bytes,
+        srtp,
         forwarded: received,
         control,
     })
@@ -152,8 +161,10 @@ fn out_rate(lab: &Lab) -> f64 {
 }
 
 async fn relay(lab: &Lab, scale: f64, duration: Duration) -> anyhow::Result<RelaySlice> {
-    let before = lab.worker_stats().await?;
     let driver = lab.driver()?;
+    driver.begin(Order::KeepConsent)?;
+    driver.finish()?;
+    let before = lab.worker_stats().await?;
     driver.begin(Order::Drive { scale, duration })?;
     let drive = driver.finish()?;
     let after = lab.worker_stats().await?;

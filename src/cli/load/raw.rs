@@ -1,6 +1,7 @@
 //! The baseline: the same trains handed to the same connected sockets by the same calls, with no relay.
 //!
-//! Runs on the worker's CPU while the worker is idle. What is measured is the thread's CPU time of the send calls alone.
+//! Runs on the worker's CPU while the worker is idle. What is measured is the thread's CPU time of the send calls, and with
+//! encryption of the bare seal of the same bytes, alone.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,8 +13,10 @@ use nix::time::{ClockId, clock_gettime};
 use weir_worker::net::clock;
 use weir_worker::net::poll::Poller;
 use weir_worker::net::scheduling;
-use weir_worker::net::send::{KernelSend, SendBackend};
+use weir_worker::net::send::{KernelSend, SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
+use weir_worker::webrtc::srtp::Profile;
 
+use super::bare::BareSeal;
 use super::cpu;
 use super::traffic::{Schedule, TrainWriter};
 
@@ -47,11 +50,12 @@ pub(super) struct RawSender {
 }
 
 impl RawSender {
-    /// `paths` are the sockets, and `targets[source]` says which of them each source's trains go to.
+    /// `paths` are the sockets, each with its seal if what leaves on it is encrypted, and `targets[source]` says which of
+    /// them each source's trains go to.
     pub(super) fn start(
         cpu: usize,
         writers: Vec<TrainWriter>,
-        paths: Vec<OwnedFd>,
+        paths: Vec<(OwnedFd, Option<BareSeal>)>,
         targets: Vec<Vec<usize>>,
     ) -> anyhow::Result<Self> {
         let (orders, incoming) = channel::<Order>();
@@ -67,6 +71,7 @@ impl RawSender {
                     paths,
                     targets,
                     backend: KernelSend::new(),
+                    room: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
                 };
                 for order in incoming {
                     if outgoing.send(state.slice(order)).is_err() {
@@ -89,9 +94,11 @@ impl RawSender {
 
 struct State {
     writers: Vec<TrainWriter>,
-    paths: Vec<OwnedFd>,
+    paths: Vec<(OwnedFd, Option<BareSeal>)>,
     targets: Vec<Vec<usize>>,
     backend: KernelSend,
+    /// Where trains are sealed.
+    room: Vec<u8>,
 }
 
 impl State {
@@ -120,7 +127,15 @@ impl State {
             let train = writer.next_train();
             let before = thread_cpu_ns();
             for target in &self.targets[source] {
-                let socket = self.paths[*target].as_fd();
+                let (path, seal) = &mut self.paths[*target];
+                let socket = path.as_fd();
+                let (train, segment) = match seal {
+                    None => (train, segment),
+                    Some(seal) => {
+                        let len = seal.seal_train(train, segment, &mut self.room)?;
+                        (&self.room[..len], segment + seal.overhead())
+                    }
+                };
                 let sent = if burst == 1 {
                     self.backend.send_packet(socket, train)
                 } else {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use weir_channel::message::DropReason;
 
+use super::client::Protection;
+
 /// The results.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
@@ -15,7 +17,7 @@ pub(super) struct Report {
     pub lost_packets: u64,
     /// Worker CPU per packet sent.
     pub worker_ns_per_packet: f64,
-    /// CPU per packet of the same send calls without a relay.
+    /// CPU per packet of the same send calls without a relay, and with encryption of the bare cipher.
     pub raw_ns_per_packet: f64,
     /// Median over pairs of slices of one to the other.
     pub ratio: f64,
@@ -43,6 +45,10 @@ pub(super) struct Report {
     pub raw_errors: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes_per_consumer: Option<f64>,
+    /// All of the worker's, at the end.
+    pub worker_resident_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub srtp: Option<Encryption>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,
     #[serde(skip)]
@@ -69,6 +75,33 @@ pub(super) struct ResidenceUs {
     pub p999: f64,
 }
 
+/// What clients that connect cost the worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Handshakes {
+    pub count: u64,
+    pub worker_cpu_ns: u64,
+}
+
+impl Handshakes {
+    pub(super) fn worker_us(self) -> f64 {
+        self.worker_cpu_ns as f64 / 1_000.0 / self.count.max(1) as f64
+    }
+}
+
+/// How it was with encryption.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Encryption {
+    pub profile: Protection,
+    /// Clients that connected; all there are.
+    pub handshakes: u64,
+    /// Worker CPU from the first connectivity check to the keys, and telling the supervisor.
+    pub worker_us_per_handshake: f64,
+    /// Packets of the alternating slices that receivers opened and found to be what was sent.
+    pub verified_packets: u64,
+    /// Packets that they could not open, or that were something else.
+    pub wrong_packets: u64,
+}
+
 /// Commands while relaying.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Control {
@@ -82,9 +115,9 @@ impl Report {
         self.forwarded
     }
 
-    /// The figures mean what they say: the baseline's calls worked.
+    /// The figures mean what they say: the baseline's calls worked, and what was encrypted could be decrypted.
     pub(super) fn is_sound(&self) -> bool {
-        self.raw_errors == 0
+        self.raw_errors == 0 && self.srtp.is_none_or(|srtp| srtp.wrong_packets == 0)
     }
 
     pub(super) fn print(&self, json: bool) {
@@ -127,8 +160,9 @@ impl Report {
             (
                 "bare kernel",
                 format!(
-                    "{:.0} ns per packet for the same sends without a relay",
-                    self.raw_ns_per_packet
+                    "{:.0} ns per packet for the same sends{} without a relay",
+                    self.raw_ns_per_packet,
+                    if self.srtp.is_some() { " and bare seals" } else { "" }
                 ),
             ),
             (
@@ -147,8 +181,26 @@ impl Report {
                 ),
             ),
         ];
+        if let Some(srtp) = self.srtp {
+            rows.push((
+                "handshakes",
+                format!(
+                    "{}, {:.0} µs of worker CPU each: {:.0} per second and core",
+                    srtp.handshakes,
+                    srtp.worker_us_per_handshake,
+                    1e6 / srtp.worker_us_per_handshake
+                ),
+            ));
+            rows.push((
+                "verified",
+                format!("{} packets, {} wrong", srtp.verified_packets, srtp.wrong_packets),
+            ));
+        }
         if let Some(bytes) = self.resident_bytes_per_consumer {
-            rows.push(("memory", format!("{bytes:.0} bytes resident per additional consumer")));
+            rows.push(("memory", format!(
+                    "{bytes:.0} bytes resident per additional consumer, {:.0} MiB in all at the end",
+                    self.worker_resident_bytes as f64 / f64::from(1 << 20)
+                )));
         }
         if let Some(control) = self.control {
             rows.push((

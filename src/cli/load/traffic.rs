@@ -12,6 +12,18 @@ const VIDEO_RATE: f64 = 30.0;
 /// A key frame this many frames.
 const KEY_FRAME_INTERVAL: u64 = 120;
 
+/// What the packets carry behind [`DESCRIPTOR_END`].
+const FILLING: u8 = 0x5a;
+/// Behind an RTP header and the longest payload descriptor in use.
+const DESCRIPTOR_END: usize = 18;
+
+/// Whether a packet carries what all carry here, as far as a relay leaves it alone.
+pub(super) fn is_ours(packet: &[u8]) -> bool {
+    packet
+        .get(DESCRIPTOR_END..)
+        .is_some_and(|rest| rest.iter().all(|byte| *byte == FILLING))
+}
+
 /// What one producer sends.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
@@ -70,14 +82,15 @@ impl Source {
 pub(super) struct TrainWriter {
     source: Source,
     bytes: Vec<u8>,
-    seq: u16,
+    /// Packets that were written. The next one's sequence number is the end of it.
+    written: u64,
     timestamp: u32,
     frame: u64,
 }
 
 impl TrainWriter {
     pub(super) fn new(source: Source) -> Self {
-        let mut bytes = vec![0x5a; source.burst * source.packet_bytes];
+        let mut bytes = vec![FILLING; source.burst * source.packet_bytes];
         for packet in bytes.chunks_mut(source.packet_bytes) {
             packet[0] = 0x80; // RFC 3550 §5.1: version 2, no padding, extension or CSRC
             packet[1] = source.kind.payload_type();
@@ -86,7 +99,7 @@ impl TrainWriter {
         Self {
             source,
             bytes,
-            seq: 0,
+            written: 0,
             timestamp: 0,
             frame: 0,
         }
@@ -96,6 +109,11 @@ impl TrainWriter {
         &self.source
     }
 
+    /// The index (RFC 3711 §3.3.1) of the next packet.
+    pub(super) fn next_index(&self) -> u64 {
+        self.written
+    }
+
     /// Writes the next frame's numbers, and returns its packets.
     pub(super) fn next_train(&mut self) -> &[u8] {
         let burst = self.source.burst;
@@ -103,7 +121,7 @@ impl TrainWriter {
         for (index, packet) in self.bytes.chunks_mut(self.source.packet_bytes).enumerate() {
             let marker = index + 1 == burst;
             packet[1] = self.source.kind.payload_type() | u8::from(marker) << 7;
-            packet[2..4].copy_from_slice(&self.seq.to_be_bytes());
+            packet[2..4].copy_from_slice(&(self.written as u16).to_be_bytes());
             packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
             if self.source.kind == SourceKind::Vp8 {
                 let picture_id = (self.frame & 0x7fff) as u16 | 0x8000;
@@ -114,7 +132,7 @@ impl TrainWriter {
                 packet[16] = self.frame as u8;
                 packet[17] = u8::from(!key_frame); // §4.3: P is 0 on key frames
             }
-            self.seq = self.seq.wrapping_add(1);
+            self.written += 1;
         }
         self.frame += 1;
         let ticks = match self.source.kind {
