@@ -98,6 +98,70 @@ fn a_conference() {
     );
 }
 
+/// What the clients of WebRTC transports got, with a rate that any machine carries.
+fn check_encrypted(report: &Value, profile: &str, clients: u64) {
+    check(report);
+    let srtp = &report["srtp"];
+    assert_eq!(srtp["profile"], profile, "{report}");
+    assert_eq!(srtp["handshakes"], clients, "{report}");
+    assert!(
+        srtp["worker_us_per_handshake"].as_f64().is_some_and(|us| us > 0.0),
+        "{report}"
+    );
+    assert_eq!(report["lost_packets"], 0, "{report}");
+    assert_eq!(srtp["wrong_packets"], 0, "{report}");
+}
+
+#[test]
+fn encrypted_packets_arrive_and_are_what_was_sent() {
+    for profile in ["gcm", "cm"] {
+        let report = report(&[
+            "--json",
+            "--srtp",
+            profile,
+            "--consumers",
+            "6",
+            "--verify",
+            "6",
+            "--burst",
+            "4",
+            "--payload",
+            "300",
+            "--rate",
+            "1000",
+            "--seconds",
+            "1",
+            "--nack",
+        ]);
+        check_encrypted(&report, profile, 7);
+        // All that was forwarded in the slices: every receiver looks at what it gets.
+        let slices = report["srtp"]["verified_packets"].as_u64();
+        assert_eq!(slices, report["received_packets"].as_u64(), "{report}");
+        assert!(slices > Some(1_000), "{report}");
+    }
+}
+
+#[test]
+fn an_encrypted_conference() {
+    let report = report(&[
+        "--json",
+        "--srtp",
+        "gcm",
+        "--room",
+        "3",
+        "--verify",
+        "3",
+        "--burst",
+        "3",
+        "--rate",
+        "1000",
+        "--seconds",
+        "1",
+    ]);
+    check_encrypted(&report, "gcm", 3);
+    assert_eq!(report["srtp"]["verified_packets"], report["received_packets"], "{report}");
+}
+
 #[test]
 fn options_out_of_range_are_refused_with_a_reason() {
     for (arguments, expected) in [
@@ -106,11 +170,23 @@ fn options_out_of_range_are_refused_with_a_reason() {
         (["--seconds", "0"], "1 to 3600"),
         (["--rate", "NaN"], "packets per second"),
         (["--window", "2000"], "0..=1000"),
+        (["--srtp", "des"], "possible values: gcm, cm"),
+        (["--verify", "2"], "--srtp <PROFILE>"),
     ] {
         let output = load(&arguments);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{arguments:?}");
         assert!(errors.contains(expected), "{arguments:?}: {errors}");
         assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    for (option, value, expected) in [
+        ("--consumers", "2001", "at most 2000 consumers"),
+        ("--payload", "1460", "of 1472 at most"),
+        ("--burst", "54", "no room in a message of 65507"),
+    ] {
+        let output = load(&["--srtp", "gcm", option, value]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{option} {value}");
+        assert!(errors.contains(expected), "{option} {value}: {errors}");
     }
 }

@@ -34,6 +34,9 @@ const SETTLE: Duration = Duration::from_millis(30);
 /// Silence of the media after which nothing more is expected.
 const QUIET: Duration = Duration::from_millis(20);
 
+/// The same while packets are missing: something else may have the worker's CPU.
+const QUIET_MISSING: Duration = Duration::from_millis(500);
+
 /// Events looked at between two looks at the schedule.
 const EVENTS: usize = 64;
 
@@ -218,7 +221,8 @@ impl State {
         }
         slice.received_in_time = self.received;
         let mut last = clock::monotonic();
-        while clock::monotonic() < last + QUIET {
+        let silence = |received| if received < slice.expected { QUIET_MISSING } else { QUIET };
+        while clock::monotonic() < last + silence(self.received) {
             if self.receive()? > 0 {
                 last = clock::monotonic();
             }

@@ -51,7 +51,8 @@ pub(super) struct Report {
     pub srtp: Option<Encryption>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,
-    #[serde(skip)]
+    /// Packets that arrived during the alternating slices.
+    #[serde(rename = "received_packets")]
     pub forwarded: u64,
 }
 
