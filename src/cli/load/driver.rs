@@ -221,7 +221,13 @@ impl State {
         }
         slice.received_in_time = self.received;
         let mut last = clock::monotonic();
-        let silence = |received| if received < slice.expected { QUIET_MISSING } else { QUIET };
+        let silence = |received| {
+            if received < slice.expected {
+                QUIET_MISSING
+            } else {
+                QUIET
+            }
+        };
         while clock::monotonic() < last + silence(self.received) {
             if self.receive()? > 0 {
                 last = clock::monotonic();
@@ -337,7 +343,11 @@ impl State {
     /// Makes a check for each client, if the last are some time ago.
     fn keep_consent(&mut self) -> anyhow::Result<()> {
         let now = clock::monotonic();
-        let count = self.fixture.encryption.as_ref().map_or(0, |encryption| encryption.checks.len());
+        let count = self
+            .fixture
+            .encryption
+            .as_ref()
+            .map_or(0, |encryption| encryption.checks.len());
         if count == 0 || now.since(self.checked_at) < CHECKS_INTERVAL {
             return Ok(());
         }

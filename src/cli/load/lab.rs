@@ -124,7 +124,12 @@ impl Lab {
             receivers: plan.receivers,
             encryption: self.args.srtp.map(|_| plan.encryption),
         };
-        let seal = |number| self.args.srtp.map(|protection| BareSeal::new(protection, number)).transpose();
+        let seal = |number| {
+            self.args
+                .srtp
+                .map(|protection| BareSeal::new(protection, number))
+                .transpose()
+        };
         let paths: Vec<_> = (0..)
             .zip(plan.paths)
             .map(|(number, path)| Ok((path, seal(number)?)))
@@ -165,9 +170,7 @@ impl Lab {
         } else {
             consumers.min(RECEIVERS_MAX)
         };
-        let receivers: Vec<UdpSocket> = (0..sockets)
-            .map(|_| self.receiver())
-            .collect::<anyhow::Result<_>>()?;
+        let receivers: Vec<UdpSocket> = (0..sockets).map(|_| self.receiver()).collect::<anyhow::Result<_>>()?;
         let mut resident_at_base = None;
         let mut made = 0;
         while made < consumers {
@@ -209,7 +212,9 @@ impl Lab {
                 if let Some(session) = session {
                     let is_looked_at = index >= paused && index - paused < self.args.verify as usize;
                     plan.encryption.receives(&session, is_looked_at);
-                    plan.encryption.checks.push((receivers[index].try_clone()?, session.checks));
+                    plan.encryption
+                        .checks
+                        .push((receivers[index].try_clone()?, session.checks));
                 }
                 let source = index % plan.sources.len();
                 if index >= paused {

@@ -70,7 +70,9 @@ struct Keys;
 
 impl KeyProvider for Keys {
     fn load_private_key(&self, key_der: &[u8]) -> Result<Box<dyn SigningKey>, CryptoError> {
-        Ok(Box::new(Key(default_provider().key_provider.load_private_key(key_der)?)))
+        Ok(Box::new(Key(default_provider()
+            .key_provider
+            .load_private_key(key_der)?)))
     }
 }
 

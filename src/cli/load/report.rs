@@ -198,10 +198,13 @@ impl Report {
             ));
         }
         if let Some(bytes) = self.resident_bytes_per_consumer {
-            rows.push(("memory", format!(
+            rows.push((
+                "memory",
+                format!(
                     "{bytes:.0} bytes resident per additional consumer, {:.0} MiB in all at the end",
                     self.worker_resident_bytes as f64 / f64::from(1 << 20)
-                )));
+                ),
+            ));
         }
         if let Some(control) = self.control {
             rows.push((
