@@ -96,3 +96,23 @@ impl SigningKey for Key {
         self.0.supported_hash_algorithms()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_offer_changes() {
+        let hello = [&[22, 254, 253][..], &OFFERED, &[0, 23]].concat();
+        let changed = of_counter_mode(&hello);
+        assert_eq!(changed[..3], hello[..3]);
+        assert_eq!(changed[3..16], COUNTER_MODE);
+        assert_eq!(changed[16..], hello[16..]);
+        assert!(
+            matches!(of_counter_mode(&changed), Cow::Borrowed(_)),
+            "it is so already"
+        );
+        assert!(matches!(of_counter_mode(&hello[..15]), Cow::Borrowed(_)), "half of one");
+        assert!(matches!(of_counter_mode(&[]), Cow::Borrowed(_)));
+    }
+}
