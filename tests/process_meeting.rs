@@ -68,7 +68,10 @@ async fn meetings(rounds: usize, peers: u32) {
         assert_eq!(*now, held[0], "after meeting {round}");
     }
     assert_eq!((held[0].transports, held[0].producers, held[0].consumers), (0, 0, 0));
-    let (early, late) = (resident[rounds / 2], resident[rounds - 1]);
+    // What a meeting leaves resident depends on what its last frees gave back to the system, and varies twofold. A leak
+    // raises even the most of the second half above the most of the first.
+    let most = |of: &[u64]| of.iter().copied().max().expect("at least one meeting");
+    let (early, late) = (most(&resident[..rounds / 2]), most(&resident[rounds / 2..]));
     assert!(
         late <= early + early / 4,
         "the worker grows with every meeting: {resident:?}"
