@@ -1,7 +1,5 @@
 //! From one producer to many consumers: who gets what, byte for byte, and in which trains.
 
-mod sim;
-
 use std::collections::BTreeMap;
 
 use weir_channel::id::{ConsumerId, TransportId};
@@ -12,11 +10,11 @@ use weir_channel::message::{
 use weir_worker::relay::limits::{BATCH_PACKETS_MAX, TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX};
 use weir_worker::relay::sink::Port;
 
-use sim::random::Random;
-use sim::stream::Packet;
-use sim::track::{ABS_SEND_TIME, AUDIO_LEVEL, MID, ORIENTATION, RID, TRANSPORT_CC, Track, codec};
-use sim::wire::{Form, Rtp};
-use sim::{Sim, for_each_seed, ms, single, train};
+use crate::sim::random::Random;
+use crate::sim::stream::Packet;
+use crate::sim::track::{ABS_SEND_TIME, AUDIO_LEVEL, MID, ORIENTATION, RID, TRANSPORT_CC, Track, codec};
+use crate::sim::wire::{Form, Rtp};
+use crate::sim::{Sim, for_each_seed, ms, single, train};
 
 /// A camera in a room of its own, and the transport of a receiver.
 fn camera_and_receiver(sim: &mut Sim) -> (Track, TransportId) {
@@ -209,7 +207,7 @@ fn nothing_the_relay_does_not_know_is_readable_behind_it() {
             // And the time of sending is the relay's.
             [
                 vec![ABS_SEND_TIME << 4 | 2],
-                sim::wire::send_time(sim.now).to_vec(),
+                crate::sim::wire::send_time(sim.now).to_vec(),
                 vec![0; 4],
             ]
             .concat(),

@@ -1,7 +1,5 @@
 //! Where the other end is: given, or learned from the first packet that makes sense.
 
-mod sim;
-
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use weir_channel::id::TransportId;
@@ -9,9 +7,9 @@ use weir_channel::message::{CodecName, Method, Notification, Remote, UnroutedRea
 use weir_worker::relay::Action;
 use weir_worker::relay::sink::Port;
 
-use sim::track::Track;
-use sim::wire;
-use sim::{Sim, ms, single, train};
+use crate::sim::track::Track;
+use crate::sim::wire;
+use crate::sim::{Sim, ms, single, train};
 
 fn address(host: u8, port: u16) -> SocketAddr {
     SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, host), port).into()

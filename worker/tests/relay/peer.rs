@@ -1,7 +1,5 @@
 //! A WebRTC transport's peer comes, moves and goes: what its consumers are sent.
 
-mod sim;
-
 use std::net::SocketAddr;
 
 use weir_channel::id::{RoomId, TransportId};
@@ -10,9 +8,9 @@ use weir_channel::message::{
     WorkerError,
 };
 
-use sim::track::Track;
-use sim::wire::Means;
-use sim::{Sim, ms};
+use crate::sim::track::Track;
+use crate::sim::wire::Means;
+use crate::sim::{Sim, ms};
 
 /// A transport whose peer is not there yet.
 fn webrtc_transport(sim: &mut Sim, room: RoomId) -> (TransportId, SocketAddr) {

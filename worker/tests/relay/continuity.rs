@@ -1,15 +1,13 @@
 //! One SSRC whose numbers never break, whatever is lost, late, doubled, switched, paused or started over.
 
-mod sim;
-
 use weir_channel::id::ConsumerId;
 use weir_channel::message::{CodecName, CreateProducer, DropReason, Profile};
 
-use sim::live::Live;
-use sim::network::Network;
-use sim::random::Random;
-use sim::track::Track;
-use sim::{Sim, for_each_seed, ms, wire};
+use crate::sim::live::Live;
+use crate::sim::network::Network;
+use crate::sim::random::Random;
+use crate::sim::track::Track;
+use crate::sim::{Sim, for_each_seed, ms, wire};
 
 /// A simulcast camera known by its MID and RIDs, so that it may change its SSRCs.
 fn camera(sim: &mut Sim) -> Track {
@@ -269,7 +267,7 @@ fn a_resumption_keeps_the_clock_of_its_stream() {
                 sim.resume_producer(track.id());
             }
         }
-        let offset = |packet: &sim::Received| packet.rtp.timestamp.wrapping_sub(packet.mark().timestamp as u32);
+        let offset = |packet: &crate::sim::Received| packet.rtp.timestamp.wrapping_sub(packet.mark().timestamp as u32);
         let offsets: Vec<_> = marks.iter().map(offset).collect();
         assert!(
             offsets.len() == 12 && offsets.iter().all(|own| *own == offsets[0]),

@@ -39,7 +39,7 @@ type Frames = BTreeMap<u32, Vec<Vec<u8>>>;
 /// The vectors, by codec and sender.
 fn vectors() -> BTreeMap<(&'static str, &'static str), Frames> {
     let mut streams = BTreeMap::<_, Frames>::new();
-    for line in include_str!("vectors/payloads.txt").lines() {
+    for line in include_str!("../vectors/payloads.txt").lines() {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -121,12 +121,12 @@ fn frames(codec: CodecName, dump: &[u8]) -> Vec<Frame<'_>> {
     frames
 }
 
-const LOW: &[u8] = include_bytes!("../../tests/media/low.rtpdump");
-const MEDIUM: &[u8] = include_bytes!("../../tests/media/medium.rtpdump");
-const HIGH: &[u8] = include_bytes!("../../tests/media/high.rtpdump");
-const VP9: &[u8] = include_bytes!("../../tests/media/vp9.rtpdump");
-const H264: &[u8] = include_bytes!("../../tests/media/h264.rtpdump");
-const OPUS: &[u8] = include_bytes!("../../tests/media/opus.rtpdump");
+const LOW: &[u8] = include_bytes!("../../../tests/media/low.rtpdump");
+const MEDIUM: &[u8] = include_bytes!("../../../tests/media/medium.rtpdump");
+const HIGH: &[u8] = include_bytes!("../../../tests/media/high.rtpdump");
+const VP9: &[u8] = include_bytes!("../../../tests/media/vp9.rtpdump");
+const H264: &[u8] = include_bytes!("../../../tests/media/h264.rtpdump");
+const OPUS: &[u8] = include_bytes!("../../../tests/media/opus.rtpdump");
 
 #[test]
 fn key_frames_of_recordings() {

@@ -1,16 +1,14 @@
 //! Pausing and resuming producers and consumers (spec §2.2, as a worker sees it: two booleans that any command may set
 //! to what they are already).
 
-mod sim;
-
 use proptest::prelude::*;
 use weir_channel::id::ConsumerId;
 use weir_channel::message::{CodecName, DropReason, Method, Notification, Profile, Reply};
 
-use sim::model::Model;
-use sim::stream::Packet;
-use sim::track::Track;
-use sim::{Sim, ms};
+use crate::sim::model::Model;
+use crate::sim::stream::Packet;
+use crate::sim::track::Track;
+use crate::sim::{Sim, ms};
 
 fn camera_and_viewer(sim: &mut Sim, codec: CodecName) -> (Track, ConsumerId) {
     let room = sim.room();

@@ -1,8 +1,6 @@
 //! Every packet ends in one counter of each consumer: `packets_in = packets_forwarded + Σ dropped`, at every moment, and
 //! both agree with what really came and went.
 
-mod sim;
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +8,10 @@ use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{CodecName, DropReason, Method, Profile, Remote};
 use weir_worker::relay::sink::Port;
 
-use sim::random::Random;
-use sim::stream::Packet;
-use sim::track::Track;
-use sim::{Sim, for_each_seed, ms, single, train};
+use crate::sim::random::Random;
+use crate::sim::stream::Packet;
+use crate::sim::track::Track;
+use crate::sim::{Sim, for_each_seed, ms, single, train};
 
 /// Rooms full of everything, and an independent count.
 struct World {
@@ -96,7 +94,7 @@ impl World {
             86 => {
                 let room = self.random.below(self.transports.len());
                 let transport = self.transports[room][4];
-                self.sim.send_rtcp(transport, &sim::wire::receiver_report(1));
+                self.sim.send_rtcp(transport, &crate::sim::wire::receiver_report(1));
             }
             _ => {
                 let by = self.random.pick(&[0, 1, 20, 33, 300, 1_100]);

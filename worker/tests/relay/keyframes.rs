@@ -1,16 +1,14 @@
 //! Key frame requests: who may ask, who is asked, how often, and that nobody waits for ever.
 
-mod sim;
-
 use weir_channel::id::{ConsumerId, TransportId};
 use weir_channel::message::{CodecName, Method, Profile, Remote};
 use weir_worker::relay::sink::Port;
 
-use sim::live::Live;
-use sim::network::Network;
-use sim::track::Track;
-use sim::wire::{self, Means};
-use sim::{Sim, ms, single};
+use crate::sim::live::Live;
+use crate::sim::network::Network;
+use crate::sim::track::Track;
+use crate::sim::wire::{self, Means};
+use crate::sim::{Sim, ms, single};
 
 const HIGH: Profile = Profile::High;
 const LOW: Profile = Profile::Low;
@@ -488,7 +486,7 @@ fn a_stream_that_starts_over_is_asked() {
 /// With senders that answer and a network that loses a fifth of the requests, everybody sees a picture.
 #[test]
 fn everybody_sees_a_picture_in_the_end() {
-    sim::for_each_seed(10, |seed| {
+    crate::sim::for_each_seed(10, |seed| {
         let mut sim = Sim::new(seed);
         let room = sim.room();
         let sender = sim.transport(room);

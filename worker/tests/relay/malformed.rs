@@ -1,16 +1,14 @@
 //! Bytes that are not what they should be: never a panic, and every packet counted in one place.
 
-mod sim;
-
 use weir_channel::id::{ConsumerId, TransportId};
 use weir_channel::message::{CodecName, CreateProducer, ExtensionUri, HeaderExtension, Profile};
 use weir_worker::relay::sink::Port;
 
-use sim::random::Random;
-use sim::rtpdump::{RECORDINGS, packets};
-use sim::track::{ABS_SEND_TIME, MID, RID, Track, codec};
-use sim::wire::{self, Form, Rtp};
-use sim::{Arrival, Sim, for_each_seed, ms, single};
+use crate::sim::random::Random;
+use crate::sim::rtpdump::{RECORDINGS, packets};
+use crate::sim::track::{ABS_SEND_TIME, MID, RID, Track, codec};
+use crate::sim::wire::{self, Form, Rtp};
+use crate::sim::{Arrival, Sim, for_each_seed, ms, single};
 
 /// A producer of everything, with a consumer that calls all by other names.
 struct Target {
@@ -278,7 +276,7 @@ fn rtcp_cut_and_damaged() {
 }
 
 fn wire_ssrc(packet: &[u8]) -> u32 {
-    sim::ssrc_of(packet)
+    crate::sim::ssrc_of(packet)
 }
 
 /// What the shell should never hand over: it does no harm.

@@ -1,15 +1,13 @@
 //! The same input gives the same output, byte for byte.
 
-mod sim;
-
 use weir_channel::message::{CodecName, Notification, Profile};
 use weir_worker::relay::sink::TransportIx;
 use weir_worker::time::Time;
 
-use sim::live::Live;
-use sim::network::Network;
-use sim::recorder::Train;
-use sim::{Sim, ms};
+use crate::sim::live::Live;
+use crate::sim::network::Network;
+use crate::sim::recorder::Train;
+use crate::sim::{Sim, ms};
 
 /// Everything that came out of a relay.
 type Output = (Vec<Train>, Vec<(Time, TransportIx, Vec<u8>)>, Vec<Notification>);

@@ -1,7 +1,5 @@
 //! Simulcast: which layer a consumer gets, when it changes, and what its owner is told.
 
-mod sim;
-
 use std::time::Duration;
 
 use weir_channel::id::ConsumerId;
@@ -9,8 +7,8 @@ use weir_channel::message::{CodecName, DropReason, Method, Profile, Remote};
 
 use Profile::{Default as D, High as H, Low as L, Medium as M};
 
-use sim::track::Track;
-use sim::{Sim, ms};
+use crate::sim::track::Track;
+use crate::sim::{Sim, ms};
 
 /// A simulcast camera with these layers, none of which has sent yet.
 fn camera(sim: &mut Sim, profiles: &[Profile]) -> Track {

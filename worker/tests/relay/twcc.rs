@@ -1,7 +1,5 @@
 //! Transport-wide feedback through the whole relay: what has come is told, with its time, and nothing else.
 
-mod sim;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,14 +11,14 @@ use weir_worker::relay::sink::Port;
 use weir_worker::relay::twcc::{ARRIVALS_MAX, INTERVAL, INTERVAL_MAX, LITTLE_BYTES};
 use weir_worker::time::Time;
 
-use sim::feedback::{Feedback, feedback, number, numbered};
-use sim::random::Random;
-use sim::recorder::Recorder;
-use sim::repair::{RTX, repairing};
-use sim::stream::Packet;
-use sim::track::{ABS_SEND_TIME, MID, TRANSPORT_CC, Track};
-use sim::wire::{self, Form, Rtp};
-use sim::{Sim, for_each_seed, ms, single};
+use crate::sim::feedback::{Feedback, feedback, number, numbered};
+use crate::sim::random::Random;
+use crate::sim::recorder::Recorder;
+use crate::sim::repair::{RTX, repairing};
+use crate::sim::stream::Packet;
+use crate::sim::track::{ABS_SEND_TIME, MID, TRANSPORT_CC, Track};
+use crate::sim::wire::{self, Form, Rtp};
+use crate::sim::{Sim, for_each_seed, ms, single};
 
 const D: &[Profile] = &[Profile::Default];
 

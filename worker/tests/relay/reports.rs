@@ -1,8 +1,6 @@
 //! Reports: what senders and receivers are told once a second, what they tell, and that sound and picture stay together
 //! through it (RFC 3550 §6, RFC 3611, REMB).
 
-mod sim;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -12,9 +10,9 @@ use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::sink::Port;
 use weir_worker::time::{Time, WallClock};
 
-use sim::reports::{self, Block, Said, said};
-use sim::track::{Track, codec};
-use sim::{Sim, WALL_CLOCK, for_each_seed, ms, single, wire};
+use crate::sim::reports::{self, Block, Said, said};
+use crate::sim::track::{Track, codec};
+use crate::sim::{Sim, WALL_CLOCK, for_each_seed, ms, single, wire};
 
 /// What was said on a transport since the last time, with the time of each packet.
 fn heard(sim: &mut Sim, transport: TransportId) -> Vec<(Time, Vec<Said>)> {
@@ -274,7 +272,7 @@ fn a_sender_report_counts_packets_and_payload_bytes_and_names_the_endpoint() {
     let mut track = sim.microphone(sender);
     let receiver = sim.transport(room);
     let consumer = sim.consumer_with(receiver, &track, |request| request.cname = "anna@example".into());
-    track.stream().extensions = vec![(sim::track::AUDIO_LEVEL, vec![5])];
+    track.stream().extensions = vec![(crate::sim::track::AUDIO_LEVEL, vec![5])];
     // Between the moments that reports are sent at, so that each packet is clearly before a report or after it.
     sim.advance(ms(3));
     talk(&mut sim, &mut track, 4_000);

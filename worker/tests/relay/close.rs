@@ -1,8 +1,6 @@
 //! Closing, in every order: what goes with what, nothing left behind, nobody else touched. And reading a room in pages
 //! while its members come and go.
 
-mod sim;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_channel::frame::{self, MAX_FRAME};
@@ -15,8 +13,8 @@ use weir_worker::relay::Action;
 use weir_worker::relay::limits::Limits;
 use weir_worker::relay::sink::Port;
 
-use sim::track::Track;
-use sim::{Sim, for_each_seed, ms, single};
+use crate::sim::track::Track;
+use crate::sim::{Sim, for_each_seed, ms, single};
 
 /// What is alive, by who it belongs to.
 #[derive(Clone, Default)]

@@ -1,18 +1,16 @@
 //! Whose packet is it? By SSRC, then MID, then RID (spec §2.5).
 
-mod sim;
-
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{
     CodecName, CreateProducer, DumpPage, ExtensionUri, HeaderExtension, Method, Page, Profile, Reply, TransportDump,
     UnroutedReason, WorkerError,
 };
 
-use sim::random::Random;
-use sim::stream::Packet;
-use sim::track::{MID, REPAIRED_RID, RID, Track, codec};
-use sim::wire::Form;
-use sim::{Sim, ms};
+use crate::sim::random::Random;
+use crate::sim::stream::Packet;
+use crate::sim::track::{MID, REPAIRED_RID, RID, Track, codec};
+use crate::sim::wire::Form;
+use crate::sim::{Sim, ms};
 
 const D: &[Profile] = &[Profile::Default];
 const LAYERS: &[Profile] = &[Profile::Low, Profile::High];

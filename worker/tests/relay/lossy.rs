@@ -1,12 +1,10 @@
 //! Calls over paths that lose, reorder and repeat packets in both directions: what is lost is asked for, sent again, and
 //! arrives as if nothing had happened.
 
-mod sim;
-
 use weir_channel::message::Profile;
 
-use sim::repair::{Call, Link};
-use sim::{for_each_seed, ms};
+use crate::sim::repair::{Call, Link};
+use crate::sim::{for_each_seed, ms};
 
 const LONE: &[Profile] = &[Profile::Default];
 const LAYERS: &[Profile] = &[Profile::Low, Profile::High];

@@ -1,14 +1,12 @@
 //! Audio levels: who is told of, how loud, how often (spec §10, RFC 6464).
 
-mod sim;
-
 use weir_channel::id::{ProducerId, RoomId};
 use weir_channel::message::{AUDIO_LEVELS_MAX, CodecName, Method, Notification, Profile, WorkerError};
 
-use sim::stream::Packet;
-use sim::track::{AUDIO_LEVEL, Track};
-use sim::wire::Form;
-use sim::{Sim, ms};
+use crate::sim::stream::Packet;
+use crate::sim::track::{AUDIO_LEVEL, Track};
+use crate::sim::wire::Form;
+use crate::sim::{Sim, ms};
 
 /// A packet of sound that is as loud as it says; of voice, or not.
 fn sound(track: &mut Track, level: u8, voice: bool) -> Packet {

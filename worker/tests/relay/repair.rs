@@ -1,7 +1,5 @@
 //! What is asked for, what is sent again, and what is not: packet by packet.
 
-mod sim;
-
 use std::time::Duration;
 
 use weir_channel::id::ConsumerId;
@@ -13,13 +11,13 @@ use weir_worker::relay::limits::{RING_AGE, RING_PACKETS};
 use weir_worker::relay::nack::REORDERING;
 use weir_worker::relay::sink::Port;
 
-use sim::judge::expected_bytes;
-use sim::repair::{RTX, RTX_OUT, repairing};
-use sim::reports::{Said, said};
-use sim::stream::Packet;
-use sim::track::{ABS_SEND_TIME, MID, REPAIRED_RID, RID, Track, codec};
-use sim::wire::{self, Rtp, nacked};
-use sim::{Sim, ms, single};
+use crate::sim::judge::expected_bytes;
+use crate::sim::repair::{RTX, RTX_OUT, repairing};
+use crate::sim::reports::{Said, said};
+use crate::sim::stream::Packet;
+use crate::sim::track::{ABS_SEND_TIME, MID, REPAIRED_RID, RID, Track, codec};
+use crate::sim::wire::{self, Rtp, nacked};
+use crate::sim::{Sim, ms, single};
 
 const D: &[Profile] = &[Profile::Default];
 const LAYERS: &[Profile] = &[Profile::Low, Profile::High];
@@ -622,7 +620,7 @@ fn packets_that_a_full_socket_did_not_take_can_be_had_later() {
     let viewer = viewer(&mut sim, &track, false);
     let first = track.stream().key_frame(1);
     sim.send(track.transport(), &first);
-    sim.sink.refusals = Some((sim::random::Random::new(1), 1_000));
+    sim.sink.refusals = Some((crate::sim::random::Random::new(1), 1_000));
     let frame = track.stream().delta_frame(4);
     sim.send_train(track.transport(), &frame);
     sim.sink.refusals = None;
