@@ -38,7 +38,7 @@ fn play(mut command: Command, scenarios_min: u64) {
     command
         .arg(program("node"))
         .arg(folder.join("run.mjs"))
-        .args(["--weir", env!("CARGO_BIN_EXE_weir")])
+        .args(["--weir", env!("CARGO_BIN_EXE_weir"), "--at-once", "2"])
         .args(["--chromium", &program("chromium"), "--firefox", &program("firefox-esr")])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
@@ -64,7 +64,7 @@ fn play(mut command: Command, scenarios_min: u64) {
 #[test]
 #[ignore = "needs Chromium and Node.js"]
 fn people_in_chromium_meet_on_the_demo_page() {
-    play(Command::new("env"), 25);
+    play(Command::new("env"), 29);
 }
 
 /// In a network namespace that has nothing but loopback and one more address, which leads nowhere else.

@@ -1,6 +1,6 @@
 // Starts `weir serve --demo-page`, plays scenarios on its page with real browsers, and prints one line of JSON for each.
 //
-//     node run.mjs --weir PATH [--media IP] [--only NAME,…] [--shots DIR] [--verbose]
+//     node run.mjs --weir PATH [--media IP] [--only NAME,…] [--at-once N] [--shots DIR] [--verbose]
 //         [--chromium PATH] [--firefox PATH]
 
 import { parseArgs } from 'node:util';
@@ -19,6 +19,7 @@ const { values } = parseArgs({
     chromium: { type: 'string', default: '/usr/bin/chromium' },
     firefox: { type: 'string', default: '/usr/bin/firefox-esr' },
     only: { type: 'string' },
+    'at-once': { type: 'string', default: '1' },
     shots: { type: 'string' },
     verbose: { type: 'boolean', default: false },
   },
@@ -89,11 +90,10 @@ const server = await serve(values.weir, values.media);
 const control = new Control(server.control);
 let passed = 0;
 const failed = [];
-for (const [number, scenario] of scenarios.entries()) {
-  if (!only.includes(scenario.name)) {
-    continue;
-  }
-  const room = `${scenario.name}-${number}`;
+
+/** Plays one in a room of its own. */
+async function play(scenario) {
+  const room = `${scenario.name}-room`;
   const stage = new Stage({ browsers, page: server.page, control, room });
   const steps = [];
   const step = (text) => {
@@ -119,6 +119,19 @@ for (const [number, scenario] of scenarios.entries()) {
     clearTimeout(timer);
     await stage.clear();
   }
+}
+
+// Most of a scenario is waiting, so some can be played beside each other; not the one that ends the server.
+const last = scenarios.at(-1);
+const waiting = scenarios.filter((scenario) => scenario !== last && only.includes(scenario.name));
+const lane = async () => {
+  for (let scenario = waiting.shift(); scenario; scenario = waiting.shift()) {
+    await play(scenario);
+  }
+};
+await Promise.all(Array.from({ length: Number(values['at-once']) || 1 }, lane));
+if (only.includes(last.name)) {
+  await play(last);
 }
 await Promise.all(Object.values(launched).map(async (browser) => (await browser).close()));
 await server.stop();

@@ -1,4 +1,4 @@
-// All scenarios, in the order in which they are played. The last one ends the server.
+// All scenarios, in the order in which they are begun. The last one ends the server, and is played alone.
 
 import * as media from './media.mjs';
 import * as membership from './membership.mjs';
