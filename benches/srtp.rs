@@ -12,7 +12,6 @@ mod common;
 
 use std::hint::black_box;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 use std::process::ExitCode;
 
 use common::Case;
@@ -20,7 +19,7 @@ use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 use weir_channel::message::{IceProtocol, IceTuple};
 use weir_worker::net::egress::Egress;
-use weir_worker::net::send::{Message, SendBackend};
+use weir_worker::net::send::{Message, Route, SendBackend};
 use weir_worker::net::sockets::IceSockets;
 use weir_worker::relay::sink::{ConsumerIx, Sink, TransportIx};
 use weir_worker::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile, Repeats, StreamKey};
@@ -155,17 +154,17 @@ fn fan_out(name: &'static str, profile: Profile, train: usize, way: Way) -> Case
 struct Nowhere;
 
 impl SendBackend for Nowhere {
-    fn send_packet(&mut self, _: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
+    fn send_packet<'a>(&mut self, _: impl Into<Route<'a>>, packet: &[u8]) -> Result<(), Errno> {
         black_box(packet);
         Ok(())
     }
 
-    fn send_train(&mut self, _: BorrowedFd<'_>, train: &[u8], _: usize) -> Result<(), Errno> {
+    fn send_train<'a>(&mut self, _: impl Into<Route<'a>>, train: &[u8], _: usize) -> Result<(), Errno> {
         black_box(train);
         Ok(())
     }
 
-    fn send_batch(&mut self, _: BorrowedFd<'_>, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno> {
+    fn send_batch<'a>(&mut self, _: impl Into<Route<'a>>, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno> {
         black_box(bytes);
         Ok(messages.len())
     }

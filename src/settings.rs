@@ -20,7 +20,7 @@ mod access;
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use toml::de::DeTable;
 use weir_channel::message::LogLevel;
 
 use crate::http::{AccessToken, ClientPlainRemotes};
-use crate::server::{Family, LogSettings, LogTag, PortRange, Settings};
+use crate::server::{ConnectedSockets, Family, LogSettings, LogTag, PortRange, Settings};
 
 pub use access::{Access, TcpAccess};
 
@@ -88,6 +88,16 @@ pub struct SettingsFlags {
     /// Whether browsers can be reached over TCP, which those need whose network lets no UDP through [default: true]
     #[arg(long, env = "WEIR_RTC_TCP", value_name = "BOOL")]
     pub rtc_tcp: Option<bool>,
+
+    /// One port for all browsers of a worker, UDP's and TCP's; the next worker has the next one [default: ports of
+    /// --rtc-ports for each transport]
+    #[arg(long, env = "WEIR_WEBRTC_PORT", value_name = "PORT")]
+    pub webrtc_port: Option<u16>,
+
+    /// Whether browsers on one port get connected sockets: auto (where the kernel is good at it: from Linux 6.13 on), never
+    /// [default: auto]
+    #[arg(long, env = "WEIR_WEBRTC_CONNECTED", value_name = "WHEN")]
+    pub webrtc_connected: Option<ConnectedSockets>,
 
     /// The certificate that browsers see, in PEM; it need not be signed by anybody [default: each worker makes its own]
     #[arg(long, env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")]
@@ -283,6 +293,8 @@ impl SettingsFlags {
             rtc_ports: self.rtc_ports.unwrap_or(default.rtc_ports),
             rtc_udp: self.rtc_udp.unwrap_or(default.rtc_udp),
             rtc_tcp: self.rtc_tcp.unwrap_or(default.rtc_tcp),
+            webrtc_port: self.webrtc_port.and_then(NonZeroU16::new),
+            webrtc_connected: self.webrtc_connected.unwrap_or(default.webrtc_connected),
             dtls_certificate_file: self.dtls_certificate_file,
             dtls_private_key_file: self.dtls_private_key_file,
             socket_receive_buffer: self
@@ -317,6 +329,8 @@ impl SettingsFlags {
             rtc_ports: above.rtc_ports.or(self.rtc_ports),
             rtc_udp: above.rtc_udp.or(self.rtc_udp),
             rtc_tcp: above.rtc_tcp.or(self.rtc_tcp),
+            webrtc_port: above.webrtc_port.or(self.webrtc_port),
+            webrtc_connected: above.webrtc_connected.or(self.webrtc_connected),
             dtls_certificate_file: above.dtls_certificate_file.or(self.dtls_certificate_file),
             dtls_private_key_file: above.dtls_private_key_file.or(self.dtls_private_key_file),
             socket_receive_buffer: above.socket_receive_buffer.or(self.socket_receive_buffer),

@@ -26,8 +26,9 @@ pub use self::stats::{
     UnroutedReason, WorkerStats,
 };
 pub use self::webrtc::{
-    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX, Fingerprint,
-    FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, WebRtcStats,
+    CreateWebRtcTransport, DOORS_MAX, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX,
+    Fingerprint, FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, OpenDoors,
+    WebRtcStats,
 };
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
@@ -189,6 +190,12 @@ pub enum Method {
     ProducerDump { producer: ProducerId },
     /// What the worker knows of one consumer, as a page with one entry.
     ConsumerDump { consumer: ConsumerId },
+    /// Opens the ports that WebRTC transports share; once. Descriptors: see [`OpenDoors`].
+    OpenDoors(OpenDoors),
+    /// Gives a WebRTC transport at a door a socket of its own for a tuple, as asked for by
+    /// [`Notification::SocketWanted`]. Nothing is done, and the socket closed, if the tuple is not the selected one any
+    /// more. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote end.
+    UseConnectedSocket { transport: TransportId, tuple: IceTuple },
 }
 
 /// Where a paged answer starts: the cursor of the page before, or the beginning.
@@ -343,6 +350,9 @@ pub enum Notification {
     Log(LogLine),
     /// This many log lines found no room in the queue since the last time.
     LogLinesDropped { count: u64 },
+    /// A WebRTC transport at a door would rather send and receive on a socket of its own that is connected to its peer. It
+    /// may be answered by [`Method::UseConnectedSocket`], or not at all.
+    SocketWanted { transport: TransportId, tuple: IceTuple },
 }
 
 /// A line of a worker's log.

@@ -57,6 +57,9 @@ pub struct WorkerStats {
     /// From a packet's arrival at the socket to its hand-over to the kernel; absent when it is not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub residence_us: Option<Residence>,
+    /// Packets and connections that came by a shared port (`webrtc_port`) and were for no transport.
+    #[serde(default)]
+    pub strangers: u64,
 }
 
 /// The residence time.
@@ -107,6 +110,7 @@ impl From<message::WorkerStats> for WorkerStats {
             cpu_ns,
             resident_bytes,
             residence,
+            strangers,
         } = stats;
         Self {
             rooms,
@@ -128,6 +132,7 @@ impl From<message::WorkerStats> for WorkerStats {
             cpu_ns,
             resident_bytes,
             residence_us: residence.as_ref().and_then(Residence::of),
+            strangers,
         }
     }
 }
@@ -195,6 +200,7 @@ impl WorkerStats {
             (&mut self.coalesced_turns, other.coalesced_turns),
             (&mut self.cpu_ns, other.cpu_ns),
             (&mut self.resident_bytes, other.resident_bytes),
+            (&mut self.strangers, other.strangers),
         ] {
             *sum = sum.saturating_add(value);
         }

@@ -194,6 +194,9 @@ impl DesiredRoom {
             | Method::TransportDump { .. }
             | Method::ProducerDump { .. }
             | Method::ConsumerDump { .. }
+            // The doors are opened again with the worker, and sockets are asked for again.
+            | Method::OpenDoors(_)
+            | Method::UseConnectedSocket { .. }
             | Method::Shutdown => {}
         }
         Closed::default()

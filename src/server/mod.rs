@@ -72,7 +72,7 @@ pub use self::rtp_parameters::{
 };
 pub(crate) use self::rtp_parameters::{known_capabilities, known_parameters};
 pub use self::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
-pub use self::settings::{Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
+pub use self::settings::{ConnectedSockets, Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
 pub use self::steering::Side;
 pub use self::supervision::{WorkerInfo, WorkerState};
 #[cfg(feature = "http")]
@@ -83,7 +83,7 @@ pub use self::transport::{
 };
 
 use self::room::RoomNode;
-use self::sockets::{LocalAddresses, SocketMaker};
+use self::sockets::{Doors, LocalAddresses, SocketMaker};
 use self::state::{Command, Note, State};
 use self::supervision::{Link, Slot, Workers};
 
@@ -134,7 +134,9 @@ pub(crate) struct Shared {
     /// Where it was started, and lives.
     pub(crate) runtime: Handle,
     pub(crate) addresses: LocalAddresses,
-    pub(crate) sockets: SocketMaker,
+    pub(crate) sockets: Arc<SocketMaker>,
+    /// The ports that WebRTC transports share, if they do.
+    pub(crate) doors: Option<Arc<Doors>>,
     pub(crate) ids: Arc<Ids>,
     pub(crate) state: Mutex<State>,
     pub(crate) workers: Workers,
@@ -382,13 +384,20 @@ impl Shared {
         settings.check().map_err(StartError::Settings)?;
         sockets::raise_descriptor_limit();
         let ids = Arc::new(Ids::default());
+        let addresses = LocalAddresses::find(&settings)?;
+        let sockets = Arc::new(SocketMaker::new(&settings));
+        let workers = Workers::new(&settings)?;
+        let doors = Doors::open(&settings, addresses, &sockets, workers.count())?.map(Arc::new);
+        let mut state = State::new(Arc::clone(&ids));
+        state.doors.clone_from(&doors);
         Ok(Arc::new(Self {
             runtime: Handle::current(),
-            addresses: LocalAddresses::find(&settings)?,
-            sockets: SocketMaker::new(&settings),
-            state: Mutex::new(State::new(Arc::clone(&ids))),
+            addresses,
+            sockets,
+            doors,
+            state: Mutex::new(state),
             ids,
-            workers: Workers::new(&settings)?,
+            workers,
             live: Mutex::new(Live {
                 log: settings.log.clone(),
                 coalescing: Coalescing {
@@ -493,6 +502,17 @@ impl Shared {
         for method in live.first_words() {
             // Should it fail, the end of the conversation says why.
             let _ = link.say(method, self.settings.request_timeout);
+        }
+        if let Some(doors) = &self.doors {
+            match doors.descriptors(slot.id()) {
+                Ok(descriptors) => {
+                    let method = Method::OpenDoors(doors.request(slot.id()));
+                    let _ = link.say_with(method, self.settings.request_timeout, descriptors);
+                }
+                Err(error) => {
+                    tracing::error!(worker = slot.id().0, %error, "a worker cannot be given its WebRTC port, and takes no WebRTC transports");
+                }
+            }
         }
         slot.set_running(link);
     }

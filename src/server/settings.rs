@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -42,6 +42,11 @@ pub struct Settings {
     pub rtc_udp: bool,
     /// Whether WebRTC transports can be reached over TCP too, by clients whose network lets no UDP through.
     pub rtc_tcp: bool,
+    /// The port, UDP's and TCP's, that the first worker's WebRTC transports share; the others have those that follow. `None`:
+    /// each transport has ports of its own, from `rtc_ports`.
+    pub webrtc_port: Option<NonZeroU16>,
+    /// Whether transports that share a port get connected sockets.
+    pub webrtc_connected: ConnectedSockets,
     /// The certificate that WebRTC clients see, in PEM; with `dtls_private_key_file`. `None`: each worker makes its own.
     pub dtls_certificate_file: Option<PathBuf>,
     /// Its private key, in PEM: ECDSA over P-256 or P-384.
@@ -80,6 +85,8 @@ impl Default for Settings {
             rtc_ports: PortRange::default(),
             rtc_udp: true,
             rtc_tcp: true,
+            webrtc_port: None,
+            webrtc_connected: ConnectedSockets::Auto,
             dtls_certificate_file: None,
             dtls_private_key_file: None,
             // One second of 32 Mbit/s; the kernel books twice as many, and skbs cost more than their payload.
@@ -92,6 +99,29 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(5),
             coalescing_us_max: 200,
+        }
+    }
+}
+
+/// Whether a WebRTC transport that shares its port is given a connected socket of its own, when its peer has proven who it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectedSockets {
+    /// Where the kernel finds connected sockets of one port by both addresses: from Linux 6.13 on.
+    #[default]
+    Auto,
+    /// All packets go by the shared sockets.
+    Never,
+}
+
+impl FromStr for ConnectedSockets {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "never" => Ok(Self::Never),
+            _ => Err(format!("{text:?} is neither auto nor never")),
         }
     }
 }
@@ -346,6 +376,9 @@ impl Settings {
             if unspecified {
                 return Err(format!("{name} must name one address, not the wildcard; try auto"));
             }
+        }
+        if self.webrtc_port.is_some() && !self.rtc_udp && !self.rtc_tcp {
+            return Err("webrtc_port needs rtc_udp or rtc_tcp; switch one of them on".to_owned());
         }
         if self.dtls_certificate_file.is_some() != self.dtls_private_key_file.is_some() {
             return Err(

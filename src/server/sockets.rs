@@ -10,6 +10,7 @@
 //! from which nothing ever comes: otherwise the kernel would let either of the two unconnected sockets have a packet,
 //! and what a stranger sent before the connect would be left in the path's queue, looking like media.
 
+mod doors;
 mod listening;
 
 use std::io;
@@ -29,6 +30,7 @@ use super::error::{Error, StartError};
 use super::ports::{PortCount, PortLease, Ports};
 use super::settings::{Family, Settings};
 
+pub(crate) use self::doors::Doors;
 pub(crate) use self::listening::{ListenAddress, WebRtcSockets};
 
 /// The door hears only strangers and, with `comedia`, the first packets of the remote; it needs no more than this.

@@ -27,6 +27,7 @@ use super::peer::{PeerEntry, PeerNode, Peers};
 use super::peer_notification::PeerNotification;
 use super::producer::ProducerNode;
 use super::room::RoomNode;
+use super::sockets::Doors;
 use super::steering::Side;
 use super::supervision::Placed;
 use super::transport::{MirrorOutlet, TransportNode};
@@ -41,6 +42,8 @@ pub(crate) struct State {
     consumers: HashMap<ConsumerId, Arc<ConsumerNode>>,
     room_counts: HashMap<WorkerId, usize>,
     ids: Arc<Ids>,
+    /// The ports that WebRTC transports share, if they do.
+    pub(crate) doors: Option<Arc<Doors>>,
     /// What follows from the last change and only a worker can do. The link takes it, under the same lock.
     follow_ups: Vec<Command>,
     pub(crate) events: EventBus,
@@ -128,6 +131,7 @@ impl State {
             consumers: HashMap::new(),
             room_counts: HashMap::new(),
             ids,
+            doors: None,
             follow_ups: Vec::new(),
             events: EventBus::new(),
             closed: false,

@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod coalesce;
 mod commands;
+mod doors;
 pub mod event_loop;
 mod startup;
 mod webrtc;

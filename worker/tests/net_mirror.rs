@@ -12,7 +12,7 @@ use weir_channel::message::{Method, Mirror, Page, Reply, TransportStats, WorkerE
 use weir_worker::net::egress::Egress;
 use weir_worker::net::mirror::MirrorSocket;
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
-use weir_worker::net::send::{KernelSend, Message, SendBackend};
+use weir_worker::net::send::{KernelSend, Message, Route, SendBackend};
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::sink::{Port, Sink, TransportIx};
 
@@ -266,19 +266,27 @@ impl Jammed {
 }
 
 impl SendBackend for Jammed {
-    fn send_packet(&mut self, socket: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
-        self.check(socket)?;
-        self.kernel.send_packet(socket, packet)
+    fn send_packet<'a>(&mut self, route: impl Into<Route<'a>>, packet: &[u8]) -> Result<(), Errno> {
+        let route = route.into();
+        self.check(route.socket)?;
+        self.kernel.send_packet(route, packet)
     }
 
-    fn send_train(&mut self, socket: BorrowedFd<'_>, train: &[u8], segment: usize) -> Result<(), Errno> {
-        self.check(socket)?;
-        self.kernel.send_train(socket, train, segment)
+    fn send_train<'a>(&mut self, route: impl Into<Route<'a>>, train: &[u8], segment: usize) -> Result<(), Errno> {
+        let route = route.into();
+        self.check(route.socket)?;
+        self.kernel.send_train(route, train, segment)
     }
 
-    fn send_batch(&mut self, socket: BorrowedFd<'_>, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno> {
-        self.check(socket)?;
-        self.kernel.send_batch(socket, bytes, messages)
+    fn send_batch<'a>(
+        &mut self,
+        route: impl Into<Route<'a>>,
+        bytes: &[u8],
+        messages: &[Message],
+    ) -> Result<usize, Errno> {
+        let route = route.into();
+        self.check(route.socket)?;
+        self.kernel.send_batch(route, bytes, messages)
     }
 }
 

@@ -5,13 +5,13 @@ mod loopback;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use weir_channel::message::DropReason;
 use weir_worker::net::egress::Egress;
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
-use weir_worker::net::send::{KernelSend, Message, SendBackend};
+use weir_worker::net::send::{KernelSend, Message, Route, SendBackend};
 use weir_worker::net::sockets::{Side, prepare};
 use weir_worker::relay::sink::{Port, Sink, TransportIx};
 
@@ -206,19 +206,24 @@ impl Clogged {
 }
 
 impl SendBackend for Clogged {
-    fn send_packet(&mut self, socket: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
+    fn send_packet<'a>(&mut self, route: impl Into<Route<'a>>, packet: &[u8]) -> Result<(), Errno> {
         self.clog()?;
-        self.kernel.send_packet(socket, packet)
+        self.kernel.send_packet(route, packet)
     }
 
-    fn send_train(&mut self, socket: BorrowedFd<'_>, train: &[u8], segment: usize) -> Result<(), Errno> {
+    fn send_train<'a>(&mut self, route: impl Into<Route<'a>>, train: &[u8], segment: usize) -> Result<(), Errno> {
         self.clog()?;
-        self.kernel.send_train(socket, train, segment)
+        self.kernel.send_train(route, train, segment)
     }
 
-    fn send_batch(&mut self, socket: BorrowedFd<'_>, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno> {
+    fn send_batch<'a>(
+        &mut self,
+        route: impl Into<Route<'a>>,
+        bytes: &[u8],
+        messages: &[Message],
+    ) -> Result<usize, Errno> {
         self.clog()?;
-        self.kernel.send_batch(socket, bytes, messages)
+        self.kernel.send_batch(route, bytes, messages)
     }
 }
 

@@ -49,6 +49,8 @@ pub struct WorkerStats {
     pub resident_bytes: u64,
     /// Time from a packet's arrival at the socket to its hand-over to the kernel, if measured.
     pub residence: Option<Histogram>,
+    /// Packets and connections that came by a door and were for no transport.
+    pub strangers: u64,
 }
 
 /// A histogram with a relative error of at most 1/16: bucket `i` counts values whose index, by

@@ -13,9 +13,25 @@ pub const LISTENERS_MAX: usize = 4;
 /// The most fingerprints of one certificate: one for each hash function.
 pub const FINGERPRINTS_MAX: usize = 5;
 
+/// The most doors of one worker: UDP and TCP, IPv4 and IPv6.
+pub const DOORS_MAX: usize = LISTENERS_MAX;
+
+/// Ports that all WebRTC transports of a worker share which have no listeners of their own.
+///
+/// Descriptors come in the order of `doors`: for UDP one socket that stays unconnected, for TCP a listening one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OpenDoors {
+    /// What each of them is, 1 to [`DOORS_MAX`], no two of them bound to the same address.
+    pub doors: Vec<IceProtocol>,
+    /// Whether to ask for a connected socket ([`Notification::SocketWanted`](super::Notification::SocketWanted)) when it
+    /// is known who is on a tuple. It is of use where the kernel finds connected sockets of one port by both addresses.
+    pub connected: bool,
+}
+
 /// A WebRTC transport: RTP and RTCP on one component, encrypted, to whoever proves to be the announced peer.
 ///
-/// Descriptors come in the order of `listeners`: for UDP two sockets bound to the same address, the *door* and the *path*
+/// With `listeners` it has sockets of its own; without, it is reached through the worker's doors ([`OpenDoors`]), by those
+/// who name its username fragment. Descriptors come in the order of `listeners`: for UDP two sockets bound to the same address, the *door* and the *path*
 /// (as of a plain transport: the path is connected to the selected tuple, the door sees everybody else), for TCP a
 /// listening one. The answer is [`Reply::WebRtcTransportCreated`](super::Reply::WebRtcTransportCreated).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -24,7 +40,7 @@ pub struct CreateWebRtcTransport {
     pub room: RoomId,
     /// Its new id.
     pub transport: TransportId,
-    /// What each of its sockets is, 1 to [`LISTENERS_MAX`].
+    /// What each of its sockets is, at most [`LISTENERS_MAX`]; none: it is reached through the worker's doors.
     pub listeners: Vec<IceProtocol>,
     /// What the peer's connectivity checks must be made with.
     pub ice: IceCredentials,

@@ -11,8 +11,8 @@ use weir_channel::message::{
     CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState,
     DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello, Histogram,
     IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message, Method, Mirror,
-    NotRepaired, Notification, Page, ProducerDump, ProducerStats, Profile, Remote, Reply, Request, Response, StatsPage,
-    StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcStats, WorkerError, WorkerStats,
+    NotRepaired, Notification, OpenDoors, Page, ProducerDump, ProducerStats, Profile, Remote, Reply, Request, Response,
+    StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcStats, WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -224,6 +224,14 @@ pub(crate) fn methods() -> Vec<Method> {
         Method::TransportDump { transport: TRANSPORT },
         Method::ProducerDump { producer: PRODUCER },
         Method::ConsumerDump { consumer: CONSUMER },
+        Method::OpenDoors(OpenDoors {
+            doors: vec![IceProtocol::Udp, IceProtocol::Tcp],
+            connected: true,
+        }),
+        Method::UseConnectedSocket {
+            transport: TRANSPORT,
+            tuple: tuple(),
+        },
     ]
 }
 
@@ -266,6 +274,7 @@ pub(crate) fn replies() -> Vec<Reply> {
             residence: Some(Histogram {
                 counts: vec![0, 1, 1 << 40],
             }),
+            strangers: 19,
         }),
         Reply::Stats(StatsPage {
             transports: vec![TransportStats {
@@ -471,6 +480,10 @@ pub(crate) fn notifications() -> Vec<Notification> {
             text: String::from("hello, wörld"),
         }),
         Notification::LogLinesDropped { count: 1_000 },
+        Notification::SocketWanted {
+            transport: TRANSPORT,
+            tuple: tuple(),
+        },
     ]
 }
 
@@ -637,6 +650,10 @@ fn any_method() -> impl Strategy<Value = Method> {
                 room: RoomId(room), transport: TransportId(transport), listeners, ice,
             })
         }),
+        1 => (vec(any_ice_protocol(), 0..5), flag())
+            .prop_map(|(doors, connected)| Method::OpenDoors(OpenDoors { doors, connected })),
+        1 => (number(), any_tuple())
+            .prop_map(|(id, tuple)| Method::UseConnectedSocket { transport: TransportId(id), tuple }),
         1 => (number(), any_ice())
             .prop_map(|(id, ice)| Method::RestartIce { transport: TransportId(id), ice }),
         1 => (number(), any_role(), vec(any_fingerprint(), 0..6)).prop_map(|(id, role, fingerprints)| {
@@ -711,7 +728,7 @@ pub(crate) fn any_histogram() -> impl Strategy<Value = Histogram> {
 }
 
 fn any_reply() -> impl Strategy<Value = Reply> {
-    let worker_stats = (vec(number(), 18), option::of(any_histogram())).prop_map(|(n, residence)| {
+    let worker_stats = (vec(number(), 19), option::of(any_histogram())).prop_map(|(n, residence)| {
         Reply::WorkerStats(WorkerStats {
             rooms: n[0],
             transports: n[1],
@@ -732,6 +749,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
             cpu_ns: n[16],
             resident_bytes: n[17],
             residence,
+            strangers: n[18],
         })
     });
     prop_oneof![
@@ -975,6 +993,10 @@ fn any_notification() -> impl Strategy<Value = Notification> {
             state,
         }),
         (number(), option::of(any_tuple())).prop_map(|(id, tuple)| Notification::IceSelectedTupleChanged {
+            transport: TransportId(id),
+            tuple,
+        }),
+        (number(), any_tuple()).prop_map(|(id, tuple)| Notification::SocketWanted {
             transport: TransportId(id),
             tuple,
         }),

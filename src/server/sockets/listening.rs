@@ -20,7 +20,9 @@ const BACKLOG: i32 = 128;
 #[derive(Debug)]
 pub(crate) struct WebRtcSockets {
     first: ListenAddress,
+    /// Its own; none if it shares its worker's.
     listeners: Vec<Listener>,
+    shared: Vec<ListenAddress>,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,23 @@ impl WebRtcSockets {
 
     /// Where they listen, in the order of their descriptors.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = ListenAddress> + '_ {
-        self.listeners.iter().map(|listener| listener.address)
+        let own = self.listeners.iter().map(|listener| listener.address);
+        own.chain(self.shared.iter().copied())
+    }
+
+    /// What its own are, in the order of their descriptors.
+    pub(crate) fn own_protocols(&self) -> Vec<IceProtocol> {
+        let own = self.listeners.iter();
+        own.map(|listener| listener.address.protocol).collect()
+    }
+
+    /// None: it is reached where all of its worker's are. `None` if that is nowhere.
+    pub(crate) fn shared(addresses: Vec<ListenAddress>) -> Option<Self> {
+        Some(Self {
+            first: *addresses.first()?,
+            listeners: Vec::new(),
+            shared: addresses,
+        })
     }
 
     /// The descriptors in the order in which `CreateWebRtcTransport` wants them: for UDP door and path, for TCP one.
@@ -97,7 +115,11 @@ impl SocketMaker {
             }
         }
         match listeners.first().map(|listener| listener.address) {
-            Some(first) => Ok(WebRtcSockets { first, listeners }),
+            Some(first) => Ok(WebRtcSockets {
+                first,
+                listeners,
+                shared: Vec::new(),
+            }),
             None => Err(failure.unwrap_or_else(|| {
                 Error::InvalidParameters("a transport must be reachable in one way at least".to_owned())
             })),
@@ -139,7 +161,7 @@ impl SocketMaker {
     }
 }
 
-fn tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
+pub(super) fn tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
     let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

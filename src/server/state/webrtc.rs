@@ -7,6 +7,7 @@ use weir_channel::message::{DtlsState, IceState, IceTuple, Method, Notification,
 
 use super::State;
 use crate::server::event::EventKind;
+use crate::server::sockets::Doors;
 use crate::server::transport::TransportNode;
 
 impl State {
@@ -67,6 +68,12 @@ impl State {
             let room = node.room.id;
             self.events.emit(EventKind::DtlsStateChanged { transport, room, state });
         }
+    }
+
+    /// The ports among which a worker may ask for a socket of a transport, if it is the worker's and it shares one.
+    pub(crate) fn doors_of(&self, worker: WorkerId, transport: TransportId) -> Option<Arc<Doors>> {
+        let node = self.transport_of(worker, transport)?;
+        self.doors.clone().filter(|_| node.webrtc().is_some())
     }
 
     fn transport_of(&self, worker: WorkerId, transport: TransportId) -> Option<Arc<TransportNode>> {

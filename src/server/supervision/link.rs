@@ -12,9 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, WorkerReceiver};
 use weir_channel::error::ChannelError;
-use weir_channel::id::WorkerId;
+use weir_channel::id::{TransportId, WorkerId};
 use weir_channel::lanes::Lane;
-use weir_channel::message::{Deadline, Method, Notification, Reply, Request, Response, WorkerError};
+use weir_channel::message::{Deadline, IceTuple, Method, Notification, Reply, Request, Response, WorkerError};
 
 use crate::server::error::{DeathCause, Error};
 use crate::server::lock;
@@ -29,6 +29,9 @@ const CONTROL_WAITING_MAX: usize = 1_024;
 /// As above, for questions about counters, whose answers are large.
 const BULK_WAITING_MAX: usize = 64;
 
+/// As above, for sockets that a worker has asked for; more it does not get, and asks again later.
+const SOCKETS_WAITING_MAX: usize = 64;
+
 /// The callers' side of a conversation.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -37,6 +40,8 @@ pub(crate) struct Link {
     table: Mutex<Table>,
     control: Queue,
     bulk: Queue,
+    /// How many connected sockets may wait for room in the channel.
+    sockets: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -92,6 +97,7 @@ impl Link {
             }),
             control,
             bulk,
+            sockets: Arc::new(Semaphore::new(SOCKETS_WAITING_MAX)),
         };
         let queues = Queues {
             control: control_receiver,
@@ -143,7 +149,32 @@ impl Link {
         method: Method,
         timeout: Duration,
     ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
-        self.enqueue(Command::new(method), timeout, Vec::new(), None)
+        self.say_with(method, timeout, Vec::new())
+    }
+
+    /// As [`Link::say`], with descriptors.
+    pub(crate) fn say_with(
+        &self,
+        method: Method,
+        timeout: Duration,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
+        self.enqueue(Command::new(method), timeout, descriptors, None)
+    }
+
+    /// Gives the worker a connected socket for a transport that shares its port, if there is one to be had.
+    fn give_socket(&self, state: &Mutex<State>, transport: TransportId, tuple: IceTuple) {
+        let Some(doors) = lock(state).doors_of(self.worker, transport) else {
+            return;
+        };
+        let Ok(room) = Arc::clone(&self.sockets).try_acquire_owned() else {
+            return;
+        };
+        if let Some(socket) = doors.connect(self.worker, tuple) {
+            let method = Method::UseConnectedSocket { transport, tuple };
+            // Nobody waits: without it the transport goes on as before.
+            let _ = self.enqueue(Command::new(method), self.timeout, vec![socket], Some(room));
+        }
     }
 
     fn enqueue(
@@ -292,12 +323,13 @@ async fn read(link: &Link, mut receiver: WorkerReceiver, state: &Mutex<State>) -
                     return end;
                 }
             }
-            FromWorker::Notification(notification) => notice(link.worker, notification, state),
+            FromWorker::Notification(notification) => notice(link, notification, state),
         }
     }
 }
 
-fn notice(worker: WorkerId, notification: Notification, state: &Mutex<State>) {
+fn notice(link: &Link, notification: Notification, state: &Mutex<State>) {
+    let worker = link.worker;
     match notification {
         Notification::RemoteLearned { transport, remote } => lock(state).learn_remote(worker, transport, remote),
         Notification::EffectiveProfileChanged { consumer, profile } => {
@@ -307,6 +339,7 @@ fn notice(worker: WorkerId, notification: Notification, state: &Mutex<State>) {
         Notification::IceStateChanged { .. }
         | Notification::IceSelectedTupleChanged { .. }
         | Notification::DtlsStateChanged { .. } => lock(state).hear_of_webrtc(worker, notification),
+        Notification::SocketWanted { transport, tuple } => link.give_socket(state, transport, tuple),
         Notification::Log(line) => worker_log::repeat(worker, &line),
         Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
     }

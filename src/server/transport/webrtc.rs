@@ -220,7 +220,10 @@ impl WebRtcTransport {
     ) -> Result<Self, Error> {
         room.check_open()?;
         let ways = options.ways(&shared.settings, shared.addresses)?;
-        let sockets = shared.sockets.listen(&ways)?;
+        let sockets = match &shared.doors {
+            Some(doors) => doors.sockets(room.worker, &ways)?,
+            None => shared.sockets.listen(&ways)?,
+        };
         let descriptors = sockets
             .descriptors()
             .map_err(Error::io("duplicating the sockets of a transport"))?;
@@ -228,7 +231,7 @@ impl WebRtcTransport {
         let request = CreateWebRtcTransport {
             room: room.id,
             transport: shared.ids.transport(),
-            listeners: sockets.addresses().map(|listener| listener.protocol).collect(),
+            listeners: sockets.own_protocols(),
             ice: ice.clone(),
         };
         let webrtc = WebRtcNode::new(&shared.settings, &sockets, ice, options.preferences());

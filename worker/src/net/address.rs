@@ -1,4 +1,4 @@
-//! Socket addresses as the kernel writes them.
+//! Socket addresses as the kernel reads and writes them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -24,6 +24,33 @@ impl Name {
     pub(super) const fn empty() -> Self {
         // SAFETY: all variants are plain integers, for which zero is a value.
         unsafe { std::mem::zeroed() }
+    }
+
+    /// An address, and the bytes of it that count, for a socket that is of IPv6 or not. A socket for both protocols names
+    /// IPv4 addresses in their IPv6-mapped form.
+    pub(super) fn of(address: SocketAddr, is_v6: bool) -> (Self, libc::socklen_t) {
+        let mut name = Self::empty();
+        let v6 = match address {
+            SocketAddr::V4(v4) if !is_v6 => {
+                // SAFETY: plain integers, for which zero is a value.
+                let mut raw: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+                raw.sin_family = libc::AF_INET as libc::sa_family_t;
+                raw.sin_port = v4.port().to_be();
+                raw.sin_addr.s_addr = v4.ip().to_bits().to_be();
+                name.v4 = raw;
+                return (name, size_of::<libc::sockaddr_in>() as libc::socklen_t);
+            }
+            SocketAddr::V4(v4) => std::net::SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0),
+            SocketAddr::V6(v6) => v6,
+        };
+        // SAFETY: plain integers, for which zero is a value.
+        let mut raw: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+        raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+        raw.sin6_port = v6.port().to_be();
+        raw.sin6_addr.s6_addr = v6.ip().octets();
+        raw.sin6_scope_id = v6.scope_id();
+        name.v6 = raw;
+        (name, size_of::<libc::sockaddr_in6>() as libc::socklen_t)
     }
 
     /// The address of which the kernel wrote `len` bytes, IPv4-mapped ones as IPv4.

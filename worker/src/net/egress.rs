@@ -8,8 +8,6 @@ mod aside;
 mod seal;
 mod waiting;
 
-use std::os::fd::AsFd;
-
 use weir_channel::message::DropReason;
 
 use self::seal::Seals;
@@ -402,21 +400,23 @@ impl<B: SendBackend> Egress<B> {
         let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) else {
             return NO_REMOTE;
         };
-        let Some(socket) = path.socket.as_ref().filter(|_| path.is_connected) else {
+        if !path.is_connected {
             return NO_REMOTE;
-        };
+        }
         if !path.gathered.is_empty() {
             return self.keep(transport, owner, train, segment, arrival_ns);
         }
         if !path.backlog.is_empty() {
             return self.send_cold(transport, owner, train, segment, arrival_ns);
         }
-        let socket = socket.as_fd();
+        let Some(route) = path.route() else {
+            return NO_REMOTE;
+        };
         let packets = train.len().div_ceil(segment).max(1);
         let result = if packets == 1 {
-            self.backend.send_packet(socket, train)
+            self.backend.send_packet(route, train)
         } else if path.uses_gso && packets <= TRAIN_SEGMENTS_MAX && train.len() <= TRAIN_BYTES_MAX {
-            self.backend.send_train(socket, train, segment)
+            self.backend.send_train(route, train, segment)
         } else {
             return self.send_cold(transport, owner, train, segment, arrival_ns);
         };

@@ -33,6 +33,16 @@ pub enum Source {
         /// Which of the two.
         side: Side,
     },
+    /// A port that WebRTC transports share.
+    Door {
+        /// Which one.
+        number: u8,
+    },
+    /// A TCP connection that came by a door and has not said for whom.
+    Waiting {
+        /// Which one.
+        number: u16,
+    },
     /// A TCP connection of a WebRTC transport.
     Connection {
         /// Whose.
@@ -67,10 +77,22 @@ impl Source {
                 u64::from(listener) << 40 | u64::from(transport.0) << 8 | 8 | side
             }
             Self::Connection { transport, number } => u64::from(number) << 40 | u64::from(transport.0) << 8 | 16,
+            Self::Door { number } => u64::from(number) << 8 | 32,
+            Self::Waiting { number } => u64::from(number) << 8 | 64,
         }
     }
 
     fn from_bits(bits: u64) -> Self {
+        if bits & 64 != 0 {
+            return Self::Waiting {
+                number: (bits >> 8) as u16,
+            };
+        }
+        if bits & 32 != 0 {
+            return Self::Door {
+                number: (bits >> 8) as u8,
+            };
+        }
         if bits & 16 != 0 {
             return Self::Connection {
                 transport: TransportIx((bits >> 8) as u32),
@@ -257,6 +279,8 @@ mod tests {
     #[test]
     fn sources_survive_the_way_through_the_kernel() {
         let mut sources = vec![Source::Channel];
+        sources.extend([0, 3, u8::MAX].map(|number| Source::Door { number }));
+        sources.extend([0, 255, u16::MAX].map(|number| Source::Waiting { number }));
         for transport in [0, 1, 255, 256, u32::MAX].map(TransportIx) {
             for port in [Port::Rtp, Port::Rtcp] {
                 for side in [Side::Door, Side::Path] {

@@ -1,13 +1,16 @@
 //! Handing packets to the kernel: the one small interface behind which a send back end sits, and the synchronous one.
 //!
-//! A back end takes bytes and a connected socket, and returns when it has taken the bytes. It keeps no queue, counts
+//! A back end takes bytes and a [`Route`], and returns when it has taken the bytes. It keeps no queue, counts
 //! nothing and retries nothing but interrupted calls: [`Egress`](super::egress::Egress) does that for all back ends.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::{mem, ptr};
+use std::{fmt, mem, ptr};
 
 use nix::errno::Errno;
 use nix::libc;
+
+use super::address::Name;
 
 /// Segments of a train that every kernel takes (UDP_MAX_SEGMENTS was 64 before Linux 6.9, 128 since).
 pub const TRAIN_SEGMENTS_MAX: usize = 64;
@@ -70,6 +73,78 @@ impl Message {
     }
 }
 
+/// Where an unconnected socket sends to.
+#[derive(Clone, Copy)]
+pub struct Destination {
+    name: Name,
+    len: libc::socklen_t,
+}
+
+impl Destination {
+    /// An address, as a socket of IPv4, or one of IPv6, names it.
+    pub fn new(address: SocketAddr, is_v6: bool) -> Self {
+        let (name, len) = Name::of(address, is_v6);
+        Self { name, len }
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.address(self.len).fmt(formatter)
+    }
+}
+
+/// The way that a message takes: a connected socket, or an unconnected one and where to.
+#[derive(Clone, Copy, Debug)]
+pub struct Route<'a> {
+    /// What it is sent on.
+    pub socket: BorrowedFd<'a>,
+    /// `None`: where the socket is connected to.
+    pub destination: Option<&'a Destination>,
+}
+
+impl Route<'_> {
+    /// As system calls want it; null where the socket is connected.
+    fn name(&self) -> (*mut libc::c_void, libc::socklen_t) {
+        match self.destination {
+            None => (ptr::null_mut(), 0),
+            // The kernel only reads it.
+            Some(destination) => (ptr::from_ref(&destination.name).cast_mut().cast(), destination.len),
+        }
+    }
+}
+
+impl Route<'_> {
+    /// Sends one packet.
+    pub(super) fn send(&self, packet: &[u8]) -> Result<(), Errno> {
+        let (name, name_len) = self.name();
+        retry_interrupted(|| {
+            // SAFETY: packet and name are borrowed for the call.
+            unsafe {
+                libc::sendto(
+                    self.socket.as_raw_fd(),
+                    packet.as_ptr().cast(),
+                    packet.len(),
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                    name.cast_const().cast(),
+                    name_len,
+                )
+            }
+        })
+        .map(drop)
+    }
+}
+
+impl<'a> From<BorrowedFd<'a>> for Route<'a> {
+    /// Where the socket is connected to.
+    fn from(socket: BorrowedFd<'a>) -> Self {
+        Self {
+            socket,
+            destination: None,
+        }
+    }
+}
+
 /// What carries messages to the kernel.
 ///
 /// Every call but the last one's tail is all or nothing: UDP takes a message whole or not at all.
@@ -78,20 +153,25 @@ pub trait SendBackend {
     ///
     /// # Errors
     /// Why the kernel did not take it.
-    fn send_packet(&mut self, socket: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno>;
+    fn send_packet<'a>(&mut self, route: impl Into<Route<'a>>, packet: &[u8]) -> Result<(), Errno>;
 
     /// Sends packets of `segment` bytes laid end to end as one message (UDP_SEGMENT): at most [`TRAIN_SEGMENTS_MAX`] and
     /// [`TRAIN_BYTES_MAX`].
     ///
     /// # Errors
     /// Why the kernel did not take it.
-    fn send_train(&mut self, socket: BorrowedFd<'_>, train: &[u8], segment: usize) -> Result<(), Errno>;
+    fn send_train<'a>(&mut self, route: impl Into<Route<'a>>, train: &[u8], segment: usize) -> Result<(), Errno>;
 
     /// Sends several messages, at most [`BATCH_MESSAGES_MAX`], and says how many the kernel took, counted from the first.
     ///
     /// # Errors
     /// Why the kernel did not take the first one.
-    fn send_batch(&mut self, socket: BorrowedFd<'_>, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno>;
+    fn send_batch<'a>(
+        &mut self,
+        route: impl Into<Route<'a>>,
+        bytes: &[u8],
+        messages: &[Message],
+    ) -> Result<usize, Errno>;
 }
 
 /// Whether the error is not about this call: an earlier packet has provoked it (ICMP), and the kernel reports it in
@@ -115,7 +195,7 @@ pub fn is_pending_error(errno: Errno) -> bool {
 }
 
 /// The synchronous back end: send for a packet, sendmsg with UDP_SEGMENT for a train, sendmmsg for several messages.
-/// Sockets must be connected. Nothing is allocated after [`KernelSend::new`].
+/// Nothing is allocated after [`KernelSend::new`].
 pub struct KernelSend {
     controls: Box<[SegmentControl]>,
     iovecs: Box<[libc::iovec]>,
@@ -177,14 +257,28 @@ impl Default for KernelSend {
 }
 
 impl SendBackend for KernelSend {
-    fn send_packet(&mut self, socket: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
+    fn send_packet<'a>(&mut self, route: impl Into<Route<'a>>, packet: &[u8]) -> Result<(), Errno> {
+        route.into().send(packet)
+    }
+
+    fn send_train<'a>(&mut self, route: impl Into<Route<'a>>, train: &[u8], segment: usize) -> Result<(), Errno> {
+        let route = route.into();
+        let mut control = SegmentControl::new(u16::try_from(segment).map_err(|_| Errno::EMSGSIZE)?);
+        let mut iovec = iovec_of(train);
+        // SAFETY: plain integers and null pointers, for which zero is a value.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        (message.msg_name, message.msg_namelen) = route.name();
+        message.msg_iov = &mut iovec;
+        message.msg_iovlen = 1;
+        message.msg_control = ptr::from_mut(&mut control).cast();
+        message.msg_controllen = size_of::<SegmentControl>() as _;
         retry_interrupted(|| {
-            // SAFETY: the packet is borrowed for the call.
+            // SAFETY: the message points at the train and the destination, borrowed for the call, and at locals that outlive
+            // it; sendmsg only reads all of them.
             unsafe {
-                libc::send(
-                    socket.as_raw_fd(),
-                    packet.as_ptr().cast(),
-                    packet.len(),
+                libc::sendmsg(
+                    route.socket.as_raw_fd(),
+                    &message,
                     libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
                 )
             }
@@ -192,24 +286,13 @@ impl SendBackend for KernelSend {
         .map(drop)
     }
 
-    fn send_train(&mut self, socket: BorrowedFd<'_>, train: &[u8], segment: usize) -> Result<(), Errno> {
-        let mut control = SegmentControl::new(u16::try_from(segment).map_err(|_| Errno::EMSGSIZE)?);
-        let mut iovec = iovec_of(train);
-        // SAFETY: plain integers and null pointers, for which zero is a value.
-        let mut message: libc::msghdr = unsafe { mem::zeroed() };
-        message.msg_iov = &mut iovec;
-        message.msg_iovlen = 1;
-        message.msg_control = ptr::from_mut(&mut control).cast();
-        message.msg_controllen = size_of::<SegmentControl>() as _;
-        retry_interrupted(|| {
-            // SAFETY: the message points at the train, borrowed for the call, and at locals that outlive it; sendmsg
-            // only reads all of them.
-            unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }
-        })
-        .map(drop)
-    }
-
-    fn send_batch(&mut self, socket: BorrowedFd<'_>, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno> {
+    fn send_batch<'a>(
+        &mut self,
+        route: impl Into<Route<'a>>,
+        bytes: &[u8],
+        messages: &[Message],
+    ) -> Result<usize, Errno> {
+        let route = route.into();
         let count = messages.len().min(self.headers.len());
         for (message, ((header, iovec), control)) in messages.iter().zip(
             self.headers
@@ -220,8 +303,7 @@ impl SendBackend for KernelSend {
             *iovec = iovec_of(&bytes[message.start..message.start + message.len]);
             header.msg_len = 0;
             let header = &mut header.msg_hdr;
-            header.msg_name = ptr::null_mut();
-            header.msg_namelen = 0;
+            (header.msg_name, header.msg_namelen) = route.name();
             header.msg_iov = iovec;
             header.msg_iovlen = 1;
             header.msg_flags = 0;
@@ -236,11 +318,11 @@ impl SendBackend for KernelSend {
         }
         let headers = self.headers.as_mut_ptr();
         retry_interrupted(|| {
-            // SAFETY: the first `count` headers were written just above and point at bytes borrowed for the call and
+            // SAFETY: the first `count` headers were written just above and point at what is borrowed for the call and
             // at arrays of this back end; sendmmsg writes nothing but the headers' `msg_len`.
             let sent = unsafe {
                 libc::sendmmsg(
-                    socket.as_raw_fd(),
+                    route.socket.as_raw_fd(),
                     headers,
                     count as libc::c_uint,
                     libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,

@@ -4,9 +4,12 @@
 //! carries the media, the *door* stays unconnected and sees what strangers send. While there is no remote the path is
 //! parked: connected to its own address, from which nothing ever comes, so that all packets arrive at the door.
 //!
+//! WebRTC transports have listeners of their own (`ice.rs`), or are reached through ports that all of them share (`doors.rs`).
+//!
 //! What sending needs of a transport is kept dense (`Path`, less than a cache line), apart from the rest.
 
 mod connections;
+mod doors;
 mod ice;
 mod options;
 
@@ -19,12 +22,15 @@ use nix::sys::socket::{
 use weir_channel::message::{Remote, WorkerError};
 
 pub use self::connections::{Accepted, CONNECTIONS_MAX, Connection, Ended, WAITING_BYTES_MAX};
+pub use self::doors::{AtDoor, FirstPacket, Waiting};
+use self::doors::{Door, Shared};
 pub use self::ice::IceSockets;
 pub use self::options::{drop_count, prepare, stamp_arrivals};
 use self::options::{is_wildcard, reconnect};
 use super::backlog::Queue;
 use super::gather::List;
 use super::poll::Source;
+use super::send::Route;
 use crate::relay::sink::{Port, TransportIx};
 
 /// Which of a port's two sockets.
@@ -136,8 +142,10 @@ fn local_address(socket: &OwnedFd) -> Result<SockaddrStorage, WorkerError> {
 /// What sending needs of a transport.
 #[derive(Debug)]
 pub(super) struct Path {
-    /// `None`: there is no transport with this index.
+    /// `None`: there is no transport with this index, or it sends through a door.
     pub(super) socket: Option<OwnedFd>,
+    /// The door that is sent through, and where to, as long as there is no socket for that.
+    shared: Option<Box<Shared>>,
     /// Whether there is a remote to send to.
     pub(super) is_connected: bool,
     /// Whether packets are sealed on their way here.
@@ -174,9 +182,20 @@ impl Path {
         }
     }
 
+    /// The way out.
+    #[inline]
+    pub(super) fn route(&self) -> Option<Route<'_>> {
+        match (&self.socket, &self.shared) {
+            (Some(socket), _) => Some(Route::from(socket.as_fd())),
+            (None, Some(shared)) => Some(shared.route()),
+            (None, None) => None,
+        }
+    }
+
     const fn vacant() -> Self {
         Self {
             socket: None,
+            shared: None,
             is_connected: false,
             is_sealed: false,
             is_stream: false,
@@ -240,6 +259,7 @@ pub struct Sockets {
     pub(super) paths: Vec<Path>,
     ports: Vec<Option<Box<Ports>>>,
     ice: Vec<Option<Box<IceSockets>>>,
+    doors: Vec<Door>,
     kernel_drops: u64,
     stamps_arrivals: bool,
     /// Connections that have filled up.
@@ -426,13 +446,18 @@ impl Sockets {
                 result = result.and(stamp_arrivals(socket, on));
             });
         }
+        self.each_door(|_, socket| result = result.and(stamp_arrivals(socket, on)));
         result
     }
 
     /// Notes the drop count of a socket, as a [`Received`](super::receive::Received) has brought it.
     pub fn note_drop_count(&mut self, source: Source, count: u32) {
         let (last, total) = match source {
-            Source::Channel | Source::Connection { .. } => return,
+            Source::Channel | Source::Connection { .. } | Source::Waiting { .. } => return,
+            Source::Door { number } => match self.doors.get_mut(usize::from(number)) {
+                Some(door) => (&mut door.drop_count, &mut door.kernel_drops),
+                None => return,
+            },
             Source::Socket { transport, port, side } => {
                 let Some(Some(ports)) = self.ports.get_mut(transport.0 as usize) else {
                     return;

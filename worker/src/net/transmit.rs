@@ -11,8 +11,6 @@
 //! anything else            the message has failed; the next one may not
 //! ```
 
-use std::os::fd::AsFd;
-
 use nix::errno::Errno;
 
 use super::send::{Message, SendBackend, TRAIN_SEGMENTS_MAX, is_pending_error};
@@ -130,7 +128,7 @@ impl<B: SendBackend> Line<'_, B> {
 
     /// One call of the back end, for as many of the messages as one call can carry.
     fn call(&mut self, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno> {
-        let socket = self.path.socket.as_ref().ok_or(Errno::ENOTCONN)?.as_fd();
+        let route = self.path.route().ok_or(Errno::ENOTCONN)?;
         let messages = if self.path.uses_gso {
             messages
         } else {
@@ -141,13 +139,13 @@ impl<B: SendBackend> Line<'_, B> {
             [message] => {
                 let packets = &bytes[message.start..message.start + message.len];
                 if message.is_train() {
-                    self.backend.send_train(socket, packets, message.segment)
+                    self.backend.send_train(route, packets, message.segment)
                 } else {
-                    self.backend.send_packet(socket, packets)
+                    self.backend.send_packet(route, packets)
                 }
                 .map(|()| 1)
             }
-            messages => self.backend.send_batch(socket, bytes, messages),
+            messages => self.backend.send_batch(route, bytes, messages),
         }
     }
 

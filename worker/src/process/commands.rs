@@ -39,6 +39,12 @@ impl EventLoop {
         if let Method::StartMirroring { transport, mirror } = method {
             return self.start_mirroring(*transport, *mirror, descriptors);
         }
+        if let Method::OpenDoors(request) = method {
+            return self.open_doors(request, descriptors);
+        }
+        if let Method::UseConnectedSocket { transport, tuple } = method {
+            return self.use_connected_socket(*transport, *tuple, descriptors);
+        }
         if !descriptors.is_empty() {
             return Err(WorkerError::Descriptors {
                 expected: 0,
@@ -227,6 +233,7 @@ impl EventLoop {
             cpu_ns: self.usage.cpu_ns(),
             resident_bytes: self.usage.resident_bytes(),
             residence: self.egress.residence().map(|residence| residence.histogram()),
+            strangers: self.webrtc.strangers(),
         }
     }
 }

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
-use weir_channel::message::{Hello, Notification};
+use weir_channel::message::{DOORS_MAX, Hello, Notification};
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
@@ -104,6 +104,8 @@ pub struct EventLoop {
     pub(super) log_filter: LogFilterHandle,
     pub(super) window: Window,
     pub(super) counters: Counters,
+    /// By door: whose packets wait for it.
+    pub(super) at_doors: [Vec<TransportIx>; DOORS_MAX],
     /// Answer what was asked, and leave.
     pub(super) is_leaving: bool,
     log: LogQueue,
@@ -113,7 +115,7 @@ pub struct EventLoop {
     channel_interest: Interest,
     requests_served: Time,
     /// Datagrams that a batch may bring.
-    batch_limit: usize,
+    pub(super) batch_limit: usize,
     next_warning: Time,
     next_wall_clock: Time,
 }
@@ -159,6 +161,7 @@ impl EventLoop {
             log_filter,
             window: Window::new(),
             counters: Counters::default(),
+            at_doors: Default::default(),
             is_leaving: false,
             log,
             ready: Vec::with_capacity(EVENTS_MAX),
@@ -266,6 +269,7 @@ impl EventLoop {
                 Source::Socket { transport, .. } | Source::Listener { transport, .. } if event.is_writable => {
                     self.handle_writable(transport);
                 }
+                Source::Door { number } if event.is_writable => self.write_by_door(number),
                 _ => {}
             }
             if event.is_readable {
@@ -289,6 +293,8 @@ impl EventLoop {
         let (transport, socket) = match source {
             Source::Channel => return,
             Source::Connection { transport, number } => return self.read_connection(now, transport, number),
+            Source::Door { number } => return self.receive_at_door(now, number),
+            Source::Waiting { number } => return self.read_waiting(now, number),
             Source::Listener {
                 transport, listener, ..
             } if sockets.is_tcp(transport, listener) => {
@@ -322,7 +328,7 @@ impl EventLoop {
             self.counters.bytes_received += u64::from(datagram.len);
         }
         match source {
-            Source::Channel | Source::Connection { .. } => {}
+            Source::Channel | Source::Connection { .. } | Source::Door { .. } | Source::Waiting { .. } => {}
             Source::Socket { port, .. } => {
                 self.egress
                     .mirror_received(transport, port, received.bytes, received.datagrams);
@@ -351,7 +357,12 @@ impl EventLoop {
                     egress: &mut self.egress,
                     poller: &self.poller,
                 };
-                self.webrtc.handle_batch(now, &mut around, transport, tuple, received);
+                match around.egress.sockets.is_at_doors(transport) {
+                    true => self
+                        .webrtc
+                        .handle_door_batch(now, &mut around, local, Some(transport), received),
+                    false => self.webrtc.handle_batch(now, &mut around, transport, tuple, received),
+                }
             }
         }
         self.act();
@@ -421,7 +432,10 @@ impl EventLoop {
     /// Carries out what the relay, the sink and the log have left to be done.
     pub(super) fn settle(&mut self) {
         while let Some(transport) = self.egress.poll_blocked() {
-            self.watch(transport, Interest::ReadWrite);
+            match self.egress.sockets.sends_through(transport) {
+                Some(door) => self.wait_at_door(door, transport),
+                None => self.watch(transport, Interest::ReadWrite),
+            }
         }
         WebRtc::watch_blocked(&mut self.webrtc_and_around().1);
         while let Some(lost) = self.egress.poll_lost() {
@@ -525,7 +539,7 @@ impl EventLoop {
         }
     }
 
-    fn warn(&mut self, now: Time, call: &str, errno: Errno) {
+    pub(super) fn warn(&mut self, now: Time, call: &str, errno: Errno) {
         if now >= self.next_warning {
             self.next_warning = now + WARNING_INTERVAL;
             warn!(call, %errno, "the kernel refuses; further refusals are not logged for a minute");

@@ -6,6 +6,7 @@
 
 mod commands;
 mod connections;
+mod doors;
 mod events;
 mod receive;
 mod timers;
@@ -30,6 +31,7 @@ use crate::webrtc::srtp::Inbound;
 use crate::webrtc::transport::{Event, Outlet, WebRtcTransport};
 
 use self::connections::Frames;
+use self::doors::{Doors, Guest};
 use self::events::{dtls_state, ice_state, ice_tuple};
 use self::timers::Timers;
 
@@ -60,6 +62,7 @@ pub(super) struct WebRtc {
     /// What was opened of the batch at hand.
     opened: Vec<Datagram>,
     frames: Frames,
+    doors: Doors,
     notifications: VecDeque<Notification>,
 }
 
@@ -80,6 +83,8 @@ struct Member {
     ice_news: Budget,
     /// Its ICE has changed since it was told of last.
     has_untold_news: bool,
+    /// It is reached through the worker's doors.
+    guest: Option<Guest>,
 }
 
 /// Sends at once what a transport has to say, and keeps what it has to tell.
@@ -114,6 +119,7 @@ impl WebRtc {
             events: Vec::new(),
             opened: Vec::with_capacity(OPENED_MAX),
             frames: Frames::default(),
+            doors: Doors::default(),
             notifications: VecDeque::new(),
         }
     }
@@ -125,11 +131,12 @@ impl WebRtc {
 
     /// When [`WebRtc::handle_timeout`] wants to be called.
     pub(super) fn next_timeout(&self) -> Option<Time> {
-        self.timers.next()
+        [self.timers.next(), self.doors.due()].into_iter().flatten().min()
     }
 
     /// Lets time pass for those transports for which it matters.
     pub(super) fn handle_timeout(&mut self, now: Time, around: &mut Around<'_>) {
+        self.doors.handle_timeout(now, around);
         while let Some(transport) = self.timers.pop(now) {
             self.close_idle_connections(now, around, transport);
             self.with(now, around, transport, |member, desk, _| {
@@ -158,6 +165,7 @@ impl WebRtc {
     pub(super) fn close(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx) {
         if let Some(Some(mut member)) = self.transports.get_mut(transport.0 as usize).map(Option::take) {
             self.timers.cancel(transport);
+            self.doors.forget(transport, &member);
             self.events.clear();
             let mut desk = Desk {
                 egress: around.egress,

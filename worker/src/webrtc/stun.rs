@@ -241,6 +241,19 @@ impl<'a> Message<'a> {
     }
 }
 
+/// The username that a datagram names, without looking at anything else: who it is for, before anybody has judged it.
+pub fn username_of(datagram: &[u8]) -> Option<&[u8]> {
+    let mut rest = datagram.get(HEADER_LEN..)?;
+    while let Some((head, after)) = rest.split_first_chunk::<4>() {
+        let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        if u16::from_be_bytes([head[0], head[1]]) == attribute::USERNAME {
+            return after.get(..len);
+        }
+        rest = after.get(len.next_multiple_of(4)..)?;
+    }
+    None
+}
+
 /// A value of 32 bits.
 fn word(value: &[u8]) -> Result<u32, Malformed> {
     match value {

@@ -156,6 +156,11 @@ impl WebRtcTransport {
         self.ice.selected()
     }
 
+    /// Where checks came from, not too long ago; at most [`TUPLES_MAX`](ice::TUPLES_MAX).
+    pub fn tuples(&self) -> impl Iterator<Item = Tuple> + '_ {
+        self.ice.tuples()
+    }
+
     /// Where media is sent; `None` as long as it may not be.
     #[inline]
     pub fn media_tuple(&self) -> Option<&Tuple> {
@@ -298,7 +303,7 @@ impl WebRtcTransport {
         self.ice.restart(credentials);
     }
 
-    /// The tuple's TCP connection was closed.
+    /// The tuple's TCP connection was closed, or somebody else is there now.
     pub fn handle_connection_closed(&mut self, now: Time, tuple: &Tuple, outlet: &mut impl Outlet) {
         self.ice.forget(tuple);
         self.on_ice_events(now, outlet);

@@ -9,6 +9,7 @@ mod commands;
 mod loopback;
 mod media;
 mod room;
+mod shared_port;
 mod str0m_client;
 #[path = "../supervisor/mod.rs"]
 mod supervisor;

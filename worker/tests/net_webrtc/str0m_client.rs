@@ -21,6 +21,7 @@ use weir_worker::webrtc::dtls::Clock;
 
 use crate::loopback::{Peer, port};
 use crate::room::{await_dtls, create_webrtc, ice_credentials, plain_transport, room, set_dtls_parameters, stats};
+use crate::shared_port::SharedPort;
 use crate::supervisor::{ROOM, Supervisor};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,6 +43,16 @@ impl Session {
     fn new(supervisor: &mut Supervisor, transport: u64, is_active: bool) -> Self {
         let (door, path, server) = port();
         let fingerprints = create_webrtc(supervisor, transport, &[IceProtocol::Udp], &[door, path]).unwrap();
+        Self::over(supervisor, transport, server, &fingerprints, is_active)
+    }
+
+    fn over(
+        supervisor: &mut Supervisor,
+        transport: u64,
+        server: SocketAddr,
+        fingerprints: &[Fingerprint],
+        is_active: bool,
+    ) -> Self {
         let ours = fingerprints
             .iter()
             .find(|one| one.algorithm == FingerprintAlgorithm::Sha256)
@@ -126,6 +137,54 @@ impl Session {
                 Output::Timeout(_) => return,
             }
         }
+    }
+}
+
+#[test]
+fn two_of_them_share_a_port_and_hear_each_other() {
+    for connected in [false, true] {
+        let mut supervisor = room();
+        let port = SharedPort::open(&mut supervisor, connected);
+        let mut sessions = [1, 2].map(|transport| {
+            let fingerprints = create_webrtc(&mut supervisor, transport, &[], &[]).unwrap();
+            let mut session = Session::over(&mut supervisor, transport, port.udp, &fingerprints, transport == 1);
+            session.run_until(|session| session.connected);
+            await_dtls(&mut supervisor, transport, DtlsState::Connected);
+            if connected {
+                port.give_socket(&mut supervisor, transport);
+            }
+            session
+        });
+        let [one, other] = &mut sessions;
+        let (ours, theirs): (Ssrc, Ssrc) = (0xaaaa.into(), 0xdddd.into());
+        let mid: Mid = "0".into();
+        let mut direct = one.rtc.direct_api();
+        direct.declare_media(mid, MediaKind::Video);
+        direct.declare_stream_tx(ours, None, mid, None);
+        let mut direct = other.rtc.direct_api();
+        direct.declare_media(mid, MediaKind::Video);
+        direct.expect_stream_rx(theirs, None, mid, None);
+        relay(&mut supervisor, (1, 0xaaaa), (2, 0xdddd));
+        for seq in 1..50 {
+            let at = one.clock.instant(clock::monotonic());
+            let payload = vp8(seq, seq == 1);
+            let write = RtpWrite::new(
+                Pt::from(VP8),
+                u64::from(seq).into(),
+                u32::from(seq) * 3_000,
+                at,
+                &payload[..],
+            );
+            one.rtc.direct_api().stream_tx(&ours).unwrap().write_rtp(write);
+            one.run_until(|_| {
+                let stats = stats(&mut supervisor, 1);
+                stats.packets_received - stats.rtcp_received >= u64::from(seq)
+            });
+            other.run_until(|other| !other.packets.is_empty());
+            let packet = other.packets.remove(0);
+            assert_eq!((packet.header.ssrc, &packet.payload[..]), (theirs, &payload[..]));
+        }
+        assert_eq!(supervisor.stats().strangers, 0);
     }
 }
 

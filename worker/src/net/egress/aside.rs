@@ -1,9 +1,10 @@
 //! What leaves beside the media: reports, and copies for mirrors.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use weir_channel::message::{DropReason, IceProtocol, IceTuple, Remote};
+use weir_channel::message::{DropReason, IceProtocol, IceTuple, Remote, WorkerError};
 
 use super::super::mirror::Flow;
 use super::super::send::{SendBackend, is_pending_error};
@@ -30,10 +31,29 @@ impl<B: SendBackend> Egress<B> {
         selected
     }
 
-    /// Whether packets wait for a transport's socket.
-    pub fn has_backlog(&self, transport: TransportIx) -> bool {
+    /// Sends on a connected socket from now on, in place of the door; see
+    /// [`Sockets::use_connected`](crate::net::sockets::Sockets::use_connected).
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn use_connected(
+        &mut self,
+        transport: TransportIx,
+        tuple: IceTuple,
+        socket: OwnedFd,
+    ) -> Result<(), WorkerError> {
+        self.flush_transport(transport);
+        self.sockets.use_connected(transport, tuple, socket)?;
+        self.watch_backlog(transport);
+        Ok(())
+    }
+
+    /// A transport has another socket: if packets wait, [`Egress::poll_blocked`] tells of it again.
+    pub fn watch_backlog(&mut self, transport: TransportIx) {
         let path = self.sockets.paths.get(transport.0 as usize);
-        path.is_some_and(|path| !path.backlog.is_empty())
+        if path.is_some_and(|path| !path.backlog.is_empty()) && !self.blocked.contains(&transport) {
+            self.blocked.push(transport);
+        }
     }
 
     /// Copies what has just been received on a WebRTC transport and opened, if somebody gets copies. Whichever of its

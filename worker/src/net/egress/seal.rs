@@ -5,7 +5,6 @@
 //! its index has gone out with other bytes or nobody knows, is lost as `SendFailed` and counted beside.
 
 use std::mem;
-use std::os::fd::AsFd;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -355,14 +354,14 @@ impl<B: SendBackend> Egress<B> {
             },
             None => {
                 let path = &self.sockets.paths[transport.0 as usize];
-                let Some(socket) = path.socket.as_ref().map(AsFd::as_fd) else {
+                let Some(route) = path.route() else {
                     return false;
                 };
-                match self.backend.send_packet(socket, packet) {
+                match self.backend.send_packet(route, packet) {
                     Err(errno) if is_pending_error(errno) => {
                         self.stats.pending_errors += 1;
                         self.stats.send_calls += 1;
-                        self.backend.send_packet(socket, packet)
+                        self.backend.send_packet(route, packet)
                     }
                     result => result,
                 }

@@ -2,7 +2,7 @@
 //! once), so real fullness comes from Unix datagram sockets, and the rarer errors from a back end that is told what to say.
 
 use std::collections::VecDeque;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 
 use nix::errno::Errno;
@@ -12,6 +12,7 @@ use super::waiting::STALLS_MAX;
 use super::*;
 use crate::net::backlog::QUEUE_CHUNKS_MAX;
 use crate::net::poll::{Event, Interest, Poller, Source};
+use crate::net::send::Route;
 use crate::net::sockets::Side;
 use crate::relay::sink::Port;
 
@@ -219,13 +220,13 @@ impl Script {
 }
 
 impl SendBackend for Script {
-    fn send_packet(&mut self, _socket: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
+    fn send_packet<'a>(&mut self, _socket: impl Into<Route<'a>>, packet: &[u8]) -> Result<(), Errno> {
         self.next()?;
         self.taken.push((packet.to_vec(), packet.len()));
         Ok(())
     }
 
-    fn send_train(&mut self, _socket: BorrowedFd<'_>, train: &[u8], segment: usize) -> Result<(), Errno> {
+    fn send_train<'a>(&mut self, _socket: impl Into<Route<'a>>, train: &[u8], segment: usize) -> Result<(), Errno> {
         assert!(train.len() > segment && train.len() <= TRAIN_BYTES_MAX);
         assert!(train.len().div_ceil(segment) <= TRAIN_SEGMENTS_MAX);
         self.next()?;
@@ -233,7 +234,12 @@ impl SendBackend for Script {
         Ok(())
     }
 
-    fn send_batch(&mut self, _socket: BorrowedFd<'_>, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno> {
+    fn send_batch<'a>(
+        &mut self,
+        _socket: impl Into<Route<'a>>,
+        bytes: &[u8],
+        messages: &[Message],
+    ) -> Result<usize, Errno> {
         assert!((2..=BATCH_MESSAGES_MAX).contains(&messages.len()));
         let count = self.next()?.min(messages.len());
         for message in &messages[..count] {

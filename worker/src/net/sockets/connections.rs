@@ -46,6 +46,20 @@ pub struct Connection {
 }
 
 impl Connection {
+    pub(super) fn new(socket: OwnedFd, listener: u8, local: SocketAddr, remote: SocketAddr, accepted_at: Time) -> Self {
+        Self {
+            socket,
+            listener,
+            local,
+            remote,
+            accepted_at,
+            deframer: Deframer::new(),
+            waiting: Vec::new(),
+            written: 0,
+            is_broken: false,
+        }
+    }
+
     /// Where the listener that it came by is bound to.
     pub fn local(&self) -> SocketAddr {
         self.local
@@ -124,34 +138,20 @@ impl Sockets {
         let Some((socket, local)) = ice.tcp(listener) else {
             return Ok(Accepted::None);
         };
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let accepted = match accept4(socket.as_raw_fd(), flags) {
-            // SAFETY: the kernel has just made the descriptor for us, and nobody else knows of it.
-            Ok(descriptor) => unsafe { OwnedFd::from_raw_fd(descriptor) },
-            Err(Errno::EAGAIN) => return Ok(Accepted::None),
-            Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)) => return Err(errno),
-            // The peer, or the network, has given it up meanwhile.
-            Err(_) => return Ok(Accepted::Lost),
-        };
-        let remote = getpeername::<SockaddrStorage>(accepted.as_raw_fd()).ok();
-        let Some(remote) = remote.and_then(|remote| address_of(&remote).ok()) else {
-            return Ok(Accepted::Lost);
-        };
-        // Without them it works too, with more delay.
-        let _ = setsockopt(&accepted, sockopt::TcpNoDelay, &true);
-        let _ = setsockopt(&accepted, sockopt::SndBuf, &SEND_BUFFER_BYTES);
-        let number = ice.insert(Connection {
-            socket: accepted,
-            listener,
-            local,
-            remote: unmapped(remote),
-            accepted_at: now,
-            deframer: Deframer::new(),
-            waiting: Vec::new(),
-            written: 0,
-            is_broken: false,
-        });
-        Ok(number.map_or(Accepted::Lost, Accepted::Connection))
+        Ok(match accept_at(socket)? {
+            Someone::Nobody => Accepted::None,
+            Someone::Gone => Accepted::Lost,
+            Someone::Here(socket, remote) => {
+                let number = ice.insert(Connection::new(socket, listener, local, remote, now));
+                number.map_or(Accepted::Lost, Accepted::Connection)
+            }
+        })
+    }
+
+    /// Keeps a connection that came by a door, and says its number; `None`: there is no room.
+    pub fn adopt_connection(&mut self, transport: TransportIx, connection: Connection) -> Option<u8> {
+        let ice = self.ice.get_mut(transport.0 as usize)?.as_deref_mut()?;
+        ice.insert(connection)
     }
 
     /// A transport's connections, with their numbers.
@@ -251,6 +251,35 @@ impl Sockets {
     pub fn poll_blocked_connection(&mut self) -> Option<(TransportIx, u8)> {
         self.blocked.pop()
     }
+}
+
+/// Who waited at a listening socket.
+pub(super) enum Someone {
+    Nobody,
+    /// Somebody who is not there any more.
+    Gone,
+    Here(OwnedFd, SocketAddr),
+}
+
+/// Takes the next connection of a listening socket.
+pub(super) fn accept_at(listener: BorrowedFd<'_>) -> Result<Someone, Errno> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let accepted = match accept4(listener.as_raw_fd(), flags) {
+        // SAFETY: the kernel has just made the descriptor for us, and nobody else knows of it.
+        Ok(descriptor) => unsafe { OwnedFd::from_raw_fd(descriptor) },
+        Err(Errno::EAGAIN) => return Ok(Someone::Nobody),
+        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)) => return Err(errno),
+        // The peer, or the network, has given it up meanwhile.
+        Err(_) => return Ok(Someone::Gone),
+    };
+    let remote = getpeername::<SockaddrStorage>(accepted.as_raw_fd()).ok();
+    let Some(remote) = remote.and_then(|remote| address_of(&remote).ok()) else {
+        return Ok(Someone::Gone);
+    };
+    // Without them it works too, with more delay.
+    let _ = setsockopt(&accepted, sockopt::TcpNoDelay, &true);
+    let _ = setsockopt(&accepted, sockopt::SndBuf, &SEND_BUFFER_BYTES);
+    Ok(Someone::Here(accepted, unmapped(remote)))
 }
 
 /// What a listener had to give.

@@ -15,6 +15,7 @@ use nix::sys::socket::{
 use weir_channel::message::{IceProtocol, IceTuple, LISTENERS_MAX, WorkerError};
 
 use super::connections::{CONNECTIONS_MAX, Connection};
+use super::doors::AtDoors;
 use super::{
     Path, PortSockets, Side, SocketStats, Sockets, drop_count, family, local_address, os, reconnect, stamp_arrivals,
 };
@@ -30,6 +31,8 @@ pub struct IceSockets {
     connections: Vec<Option<Box<Connection>>>,
     /// The connection that is sent on.
     stream: Option<u8>,
+    /// It has no listeners of its own.
+    pub(super) at_doors: Option<AtDoors>,
     pub(super) rtcp_sent: u64,
     pub(super) truncated: u64,
     pub(super) kernel_drops: u64,
@@ -104,12 +107,28 @@ impl IceSockets {
         }
         Ok(Self {
             listeners: adopted,
+            ..Self::none()
+        })
+    }
+
+    fn none() -> Self {
+        Self {
+            listeners: Vec::new(),
             connections: Vec::new(),
             stream: None,
+            at_doors: None,
             rtcp_sent: 0,
             truncated: 0,
             kernel_drops: 0,
-        })
+        }
+    }
+
+    /// Those of a transport that is reached through the worker's doors.
+    pub fn at_doors() -> Self {
+        Self {
+            at_doors: Some(AtDoors::default()),
+            ..Self::none()
+        }
     }
 
     fn udp_mut(&mut self, listener: u8) -> Option<&mut Udp> {
@@ -187,6 +206,9 @@ impl IceSockets {
 
     /// The last drop count seen of a socket, and the sum of all of the transport.
     pub(super) fn drop_count_mut(&mut self, listener: u8, side: Side) -> Option<(&mut u32, &mut u64)> {
+        if let Some(at_doors) = &mut self.at_doors {
+            return Some((&mut at_doors.drop_count, &mut self.kernel_drops));
+        }
         match &mut self.listeners.get_mut(usize::from(listener))?.kind {
             Kind::Udp(udp) => Some((&mut udp.drop_counts[side_of(side)], &mut self.kernel_drops)),
             Kind::Tcp(_) => None,
@@ -195,6 +217,9 @@ impl IceSockets {
 
     /// The UDP listener whose path is the sending one.
     pub(super) fn sending(&self) -> Option<u8> {
+        if let Some(at_doors) = &self.at_doors {
+            return at_doors.path.map(|path| path.door);
+        }
         let lent = |listener: &Listener| matches!(&listener.kind, Kind::Udp(Udp { path: None, .. }));
         self.listeners.iter().position(lent).map(|index| index as u8)
     }
@@ -215,20 +240,8 @@ impl Listener {
     }
 
     fn tcp(socket: OwnedFd) -> Result<Self, WorkerError> {
-        let is_ip = matches!(family(&socket), Ok(AddressFamily::Inet | AddressFamily::Inet6));
-        let is_listening = socket::getsockopt(&socket, sockopt::SockType) == Ok(SockType::Stream)
-            && socket::getsockopt(&socket, sockopt::AcceptConn) == Ok(true);
-        if !is_ip || !is_listening {
-            return Err(WorkerError::InvalidParameters(
-                "a descriptor is not a listening TCP socket".to_owned(),
-            ));
-        }
-        let local = address_of(&local_address(&socket)?)?;
-        let failed = |errno| os("fcntl", errno);
-        let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL).map_err(failed)?);
-        fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(failed)?;
         Ok(Self {
-            local,
+            local: check_tcp(&socket)?,
             kind: Kind::Tcp(socket),
         })
     }
@@ -239,6 +252,23 @@ impl Listener {
             Kind::Tcp(_) => IceProtocol::Tcp,
         }
     }
+}
+
+/// That a descriptor is a listening TCP socket, which does not block from now on; where it listens.
+pub(super) fn check_tcp(socket: &OwnedFd) -> Result<SocketAddr, WorkerError> {
+    let is_ip = matches!(family(socket), Ok(AddressFamily::Inet | AddressFamily::Inet6));
+    let is_listening = socket::getsockopt(socket, sockopt::SockType) == Ok(SockType::Stream)
+        && socket::getsockopt(socket, sockopt::AcceptConn) == Ok(true);
+    if !is_ip || !is_listening {
+        return Err(WorkerError::InvalidParameters(
+            "a descriptor is not a listening TCP socket".to_owned(),
+        ));
+    }
+    let local = address_of(&local_address(socket)?)?;
+    let failed = |errno| os("fcntl", errno);
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL).map_err(failed)?);
+    fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(failed)?;
+    Ok(local)
 }
 
 /// An IP address as the kernel wrote it.
@@ -315,7 +345,12 @@ impl Sockets {
 
     /// One of a WebRTC transport's sockets; a listening one is a door without a path.
     pub fn listener(&self, transport: TransportIx, listener: u8, side: Side) -> Option<BorrowedFd<'_>> {
-        let udp = match &self.ice(transport)?.listeners.get(usize::from(listener))?.kind {
+        let ice = self.ice(transport)?;
+        if let Some(at_doors) = &ice.at_doors {
+            let path = at_doors.path.filter(|path| path.door == listener && side == Side::Path);
+            return path.and(self.paths[transport.0 as usize].socket.as_ref().map(AsFd::as_fd));
+        }
+        let udp = match &ice.listeners.get(usize::from(listener))?.kind {
             Kind::Udp(udp) => udp,
             Kind::Tcp(socket) => return Some(socket.as_fd()).filter(|_| side == Side::Door),
         };
@@ -328,7 +363,11 @@ impl Sockets {
 
     /// What a listener of a WebRTC transport is, and where it is bound to.
     pub fn listens_at(&self, transport: TransportIx, listener: u8) -> Option<(IceProtocol, SocketAddr)> {
-        let listener = self.ice(transport)?.listeners.get(usize::from(listener))?;
+        let ice = self.ice(transport)?;
+        if ice.at_doors.is_some() {
+            return self.door_at(listener);
+        }
+        let listener = ice.listeners.get(usize::from(listener))?;
         Some((listener.protocol(), listener.local))
     }
 
@@ -362,6 +401,12 @@ impl Sockets {
         path.refusals = 0;
         path.is_stream = false;
         ice.stream = None;
+        if let Some(at_doors) = &mut ice.at_doors {
+            at_doors.leave(path);
+            if let Some(tuple) = tuple.filter(|tuple| tuple.protocol == IceProtocol::Udp) {
+                return at_doors.enter(path, &self.doors, tuple);
+            }
+        }
         let by_udp = tuple.filter(|tuple| tuple.protocol == IceProtocol::Udp);
         let wanted = by_udp.and_then(|tuple| ice.udp_at(tuple.local)).map(|(index, _)| index);
         let sending = ice.sending();
@@ -414,7 +459,7 @@ impl Sockets {
     /// Lets a WebRTC transport send on its sending path, or keeps it from that.
     pub fn open(&mut self, transport: TransportIx, is_open: bool) {
         if let Some(path) = self.paths.get_mut(transport.0 as usize) {
-            path.is_connected = is_open && (path.socket.is_some() || path.is_stream);
+            path.is_connected = is_open && (path.route().is_some() || path.is_stream);
         }
     }
 
@@ -437,6 +482,9 @@ impl Sockets {
             let connection = connection.ok_or(Errno::EADDRNOTAVAIL)?;
             let taken = self.send_frames(transport, connection, datagram, datagram.len());
             return if taken == 1 { Ok(()) } else { Err(Errno::EAGAIN) };
+        }
+        if self.is_at_doors(transport) {
+            return self.send_by_door(transport, local, remote, datagram);
         }
         let (listener, udp) = self
             .ice(transport)

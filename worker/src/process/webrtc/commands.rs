@@ -21,6 +21,7 @@ use crate::webrtc::entropy::SystemEntropy;
 use crate::webrtc::ice::Credentials;
 use crate::webrtc::transport::WebRtcTransport;
 
+use super::doors::Guest;
 use super::{Around, ICE_NEWS, Member, WebRtc, not_webrtc};
 
 impl EventLoop {
@@ -31,8 +32,15 @@ impl EventLoop {
         request: &CreateWebRtcTransport,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
-        let sockets = IceSockets::adopt(descriptors, &request.listeners)?;
+        let sockets = match request.listeners.is_empty() {
+            true => self.sockets_at_doors(&descriptors)?,
+            false => IceSockets::adopt(descriptors, &request.listeners)?,
+        };
         let credentials = credentials(&request.ice)?;
+        let is_guest = request.listeners.is_empty();
+        if is_guest {
+            self.webrtc.doors.check_name(None, credentials.username_fragment())?;
+        }
         let context = self.webrtc.context()?;
         self.relay.handle_command(now, method)?;
         let index = self.index_of(request.transport)?;
@@ -46,7 +54,7 @@ impl EventLoop {
         }
         let fingerprints = fingerprints(context.certificate());
         let transport = WebRtcTransport::new(credentials, context);
-        self.webrtc.insert(index, request.transport, transport);
+        self.webrtc.insert(index, request.transport, transport, is_guest);
         Ok(Reply::WebRtcTransportCreated { fingerprints })
     }
 
@@ -87,10 +95,20 @@ impl WebRtc {
         ice: &IceCredentials,
     ) -> Result<Reply, WorkerError> {
         let credentials = credentials(ice)?;
+        let is_guest = self.member(index).is_some_and(|member| member.guest.is_some());
+        if is_guest {
+            self.doors.check_name(Some(index), credentials.username_fragment())?;
+        }
+        let name = credentials.username_fragment().to_owned();
         self.with(now, around, index, |member, _, _| {
-            member.transport.restart_ice(credentials)
+            member.transport.restart_ice(credentials);
         })
         .ok_or_else(|| not_webrtc(id))?;
+        if let Some(Some(member)) = self.transports.get_mut(index.0 as usize)
+            && let Some(guest) = &mut member.guest
+        {
+            self.doors.rename(index, guest, &name);
+        }
         Ok(Reply::Done)
     }
 
@@ -128,11 +146,17 @@ impl WebRtc {
         Ok(Arc::clone(self.context.insert(context(certificate))))
     }
 
-    fn insert(&mut self, index: TransportIx, id: TransportId, transport: WebRtcTransport) {
+    fn insert(&mut self, index: TransportIx, id: TransportId, transport: WebRtcTransport, is_guest: bool) {
         let place = index.0 as usize;
         if self.transports.len() <= place {
             self.transports.resize_with(place + 1, || None);
         }
+        let guest = is_guest.then(|| {
+            let mut guest = Guest::default();
+            self.doors
+                .rename(index, &mut guest, transport.credentials().username_fragment());
+            guest
+        });
         self.transports[place] = Some(Box::new(Member {
             id,
             transport,
@@ -143,6 +167,7 @@ impl WebRtc {
             listeners_rest: None,
             ice_news: ICE_NEWS,
             has_untold_news: false,
+            guest,
         }));
     }
 }

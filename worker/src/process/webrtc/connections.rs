@@ -20,13 +20,13 @@ use super::{Around, Member, WebRtc};
 pub(super) const CHECK_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Connections that are accepted at once. Others wait for the next turn.
-const ACCEPTED_MAX: usize = 4;
+pub(super) const ACCEPTED_MAX: usize = 4;
 
 /// What is read of a connection at once: about 25 full packets, as of a socket for datagrams.
 const READ_BYTES: usize = 32 << 10;
 
 /// How long nobody is let in after the kernel had no room for connections.
-const REST: Duration = Duration::from_secs(1);
+pub(super) const REST: Duration = Duration::from_secs(1);
 
 /// Room for what one reading brings.
 #[derive(Default)]
@@ -65,7 +65,7 @@ impl WebRtc {
     }
 
     /// If there are too many connections now, one that has not proven anything goes, the one that came first at first.
-    fn make_room(&mut self, around: &mut Around<'_>, transport: TransportIx, listener: u8) {
+    pub(super) fn make_room(&mut self, around: &mut Around<'_>, transport: TransportIx, listener: u8) {
         let sockets = &mut around.egress.sockets;
         if sockets.connections_of(transport, listener).count() <= CONNECTIONS_MAX {
             return;

@@ -15,6 +15,7 @@ use crate::webrtc::srtp::{Inbound, KeyError, MasterKey, Outbound, Profile};
 use crate::webrtc::transport::Event;
 
 use super::connections::close_connection_of;
+use super::doors::unwatch_connected;
 use super::{Around, Member, WebRtc};
 
 /// SSRCs that one peer may use in a session: hundreds of tracks with their layers and retransmissions, several times over.
@@ -31,10 +32,17 @@ impl WebRtc {
             self.on_event(now, around, transport, event);
         }
         self.events = events;
+        let uses_connected = self.doors.uses_connected();
         let Some(Some(member)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
         member.follow_peer(now, around, transport);
+        if let Some(tuple) = member.wanted_socket(now, around, transport, uses_connected) {
+            self.notifications.push_back(Notification::SocketWanted {
+                transport: member.id,
+                tuple,
+            });
+        }
         if member.has_untold_news && member.ice_news.take(now) {
             member.has_untold_news = false;
             let news = [
@@ -69,7 +77,10 @@ impl WebRtc {
                 transport: id,
                 state: ice_state(state),
             },
-            Event::ForgottenTuple(tuple) => return close_connection_of(around, transport, &tuple),
+            Event::ForgottenTuple(tuple) => {
+                self.doors.forget_tuple(transport, &tuple);
+                return close_connection_of(around, transport, &tuple);
+            }
             Event::Dtls(event) => {
                 let (state, remote_certificate_pem) = match event {
                     DtlsEvent::Connecting => (DtlsState::Connecting, None),
@@ -130,15 +141,17 @@ impl Member {
         let selected = self.transport.selected_tuple().copied();
         if self.route != selected {
             self.route = selected;
-            // A path that is not the sending one any more has nothing to write.
-            watch(around, transport, Interest::Read);
+            if self.guest.is_some() {
+                unwatch_connected(around, transport);
+            } else {
+                // A path that is not the sending one any more has nothing to write.
+                watch(around, transport, Interest::Read);
+            }
             let route = selected.as_ref().map(ice_tuple);
             if let Err(errno) = around.egress.select(transport, route) {
                 debug!(id = %self.id, ?selected, %errno, "the selected tuple cannot be connected to");
             }
-            if around.egress.has_backlog(transport) {
-                watch(around, transport, Interest::ReadWrite);
-            }
+            around.egress.watch_backlog(transport);
         }
         let media = self.transport.media_tuple().filter(|_| self.inbound.is_some());
         let peer = media.map(|tuple| tuple.remote);

@@ -158,6 +158,11 @@ impl Agent {
         &self.credentials
     }
 
+    /// Where checks came from, not too long ago; at most [`TUPLES_MAX`].
+    pub fn tuples(&self) -> impl Iterator<Item = Tuple> + '_ {
+        self.paths.iter().map(|path| path.tuple)
+    }
+
     /// Whether a check came from `tuple`, not too long ago.
     #[inline]
     pub fn is_valid(&self, tuple: &Tuple) -> bool {
