@@ -33,8 +33,11 @@ pub(crate) fn udp_at(local: SocketAddr) -> OwnedFd {
         AddressFamily::Inet6
     };
     let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    setsockopt(&socket, sockopt::ReusePort, &true).unwrap();
+    // A port that the system chooses must be nobody's: it would choose one that others are ready to share, too.
+    let joins = local.port() != 0;
+    setsockopt(&socket, sockopt::ReusePort, &joins).unwrap();
     bind(socket.as_raw_fd(), &SockaddrStorage::from(local)).unwrap();
+    setsockopt(&socket, sockopt::ReusePort, &true).unwrap();
     socket
 }
 
