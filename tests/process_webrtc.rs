@@ -11,8 +11,8 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use weir::http::{ControlOptions, Limits};
 use weir::{
-    CodecName, DtlsRole, DtlsState, EventKind, IceState, Room, RoomOptions, RtpCodecCapability, Settings, Transport,
-    WebRtcTransportOptions,
+    CodecName, ConnectedSockets, DtlsRole, DtlsState, EventKind, IceState, Room, RoomOptions, RtpCodecCapability,
+    Settings, Transport, WebRtcTransportOptions,
 };
 
 use browser::{Begins, Browser};
@@ -255,4 +255,149 @@ async fn a_certificate_from_files_is_what_every_worker_shows() {
     let values: Vec<&str> = shown[0].1.iter().map(|each| each.value.as_str()).collect();
     assert_eq!(values, expected);
     control.close().await;
+}
+
+/// A port that was nobody's a moment ago.
+fn free_port() -> u16 {
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    probe.local_addr().unwrap().port()
+}
+
+/// A server with one worker, whose clients share a port.
+async fn on_one_port(connected: ConnectedSockets) -> (Control, u16) {
+    let port = free_port();
+    let settings = Settings {
+        webrtc_port: std::num::NonZeroU16::new(port),
+        webrtc_connected: connected,
+        ..settings(1)
+    };
+    let control = Control::start_with(settings, Limits::default(), ControlOptions::default()).await;
+    (control, port)
+}
+
+/// How many UDP sockets of a port are connected, as the kernel has it.
+fn connected_sockets(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+    let local = format!(":{port:04X}");
+    let rows = table
+        .lines()
+        .skip(1)
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|words| words[1].ends_with(&local) && !words[2].ends_with(":0000"))
+        .count()
+}
+
+/// Whether connected sockets of one port are found by both addresses: from Linux 6.13 on.
+fn kernel_has_four_tuple_hash() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(13))
+}
+
+/// Alice sends and two others hear her, all on one port; whoever hears her, hears all of it.
+async fn three_on_one_port(control: &Control, port: u16, connected: usize) {
+    let room = room(control).await;
+    let (_alice, mut sending) = alice_sends(control, &room).await;
+    sending.run_until("alice", |sending| sending.connected).await;
+    let mut receivers = Vec::new();
+    for name in ["bob", "carol"] {
+        let mut caller = joined(control, &room, name).await;
+        let mut receiving = Browser::new(Begins::Here, ROOMS).await;
+        let dtls = receiving.dtls_parameters();
+        let answer = caller.request(create_transport(2, "recv", Some(dtls))).await.unwrap();
+        for candidate in answer["iceCandidates"].as_array().unwrap() {
+            assert_eq!(candidate["port"], port, "{answer}");
+        }
+        receiving.connect(&answer);
+        let consumer = room.peer(name).unwrap().consumers().remove(0);
+        caller
+            .request(enable_consumer(&json!(consumer.id().0), 2))
+            .await
+            .unwrap();
+        let ssrc = consumer.rtp_parameters().encodings[0].ssrc.unwrap();
+        receiving.declare_received("0", ssrc);
+        let transport = only_transport(&room, name).webrtc().unwrap();
+        receiving
+            .run_until(name, |receiving| {
+                receiving.connected && transport.dtls_state() == DtlsState::Connected
+            })
+            .await;
+        receivers.push((caller, receiving, ssrc));
+    }
+    sending
+        .run_until("the connected sockets", |_| connected_sockets(port) == connected)
+        .await;
+    for seq in 1..=50_u8 {
+        sending.send(SSRC, THEIRS, seq.into(), &[0xf8, 0xff, 0xfe, seq]);
+        sending.run_until("what is in line", |_| true).await;
+        for (_, receiving, ssrc) in &mut receivers {
+            receiving
+                .run_until("the packet", |receiving| !receiving.packets.is_empty())
+                .await;
+            let packet = receiving.packets.remove(0);
+            assert_eq!((*packet.header.ssrc, packet.payload.last()), (*ssrc, Some(&seq)));
+        }
+    }
+    let stats = soon("statistics", control.server.worker_stats(room.worker()))
+        .await
+        .unwrap();
+    assert_eq!(stats.strangers, 0);
+    soon("the end of the room", room.close(Value::Null)).await.unwrap();
+    sending
+        .run_until("the sockets to go", |_| connected_sockets(port) == 0)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_share_a_port_and_a_successor_of_the_worker_has_it_too() {
+    for connected in [ConnectedSockets::Auto, ConnectedSockets::Never] {
+        let (control, port) = on_one_port(connected).await;
+        let expected = match connected {
+            ConnectedSockets::Auto if kernel_has_four_tuple_hash() => 3,
+            _ => 0,
+        };
+        three_on_one_port(&control, port, expected).await;
+        let mut events = control.server.events();
+        let pid = control.server.workers()[0].pid.unwrap();
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid.try_into().unwrap()),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .unwrap();
+        while !matches!(
+            soon("a successor", events.next()).await.unwrap().kind,
+            EventKind::WorkerStarted { .. }
+        ) {}
+        three_on_one_port(&control, port, expected).await;
+        control.close().await;
+    }
+}
+
+#[test]
+fn a_port_that_somebody_has_is_told_by_the_command() {
+    let somebody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = somebody.local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args([
+            "serve",
+            "--workers",
+            "1",
+            "--rtc-ipv4",
+            "127.0.0.1",
+            "--rtc-ipv6",
+            "off",
+        ])
+        .args(["--webrtc-port", &port.to_string()])
+        .arg("--control")
+        .arg(folder.path().join("weir.sock"))
+        .env_remove("WEIR_CONFIG")
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{error}");
+    assert!(
+        error.contains(&format!("UDP 127.0.0.1:{port}")) && error.contains("choose another webrtc_port"),
+        "{error}"
+    );
 }
