@@ -375,7 +375,7 @@ async fn clients_share_a_port_and_a_successor_of_the_worker_has_it_too() {
 
 #[test]
 fn a_port_that_somebody_has_is_told_by_the_command() {
-    let somebody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = somebody.local_addr().unwrap().port();
     let folder = tempfile::tempdir().unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_weir"))
@@ -397,7 +397,7 @@ fn a_port_that_somebody_has_is_told_by_the_command() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success(), "{error}");
     assert!(
-        error.contains(&format!("UDP 127.0.0.1:{port}")) && error.contains("choose another webrtc_port"),
+        error.contains(&format!("TCP 127.0.0.1:{port}")) && error.contains("choose another webrtc_port"),
         "{error}"
     );
 }

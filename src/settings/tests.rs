@@ -77,7 +77,7 @@ fn a_file_and_the_command_line_say_the_same_things() {
     assert_eq!((settings.workers.unwrap().get(), settings.coalescing_us_max), (3, 7));
     assert_eq!((settings.rtc_udp, settings.rtc_tcp), (true, false));
     assert_eq!(settings.webrtc_port.map(u16::from), Some(8443));
-    assert_eq!(settings.webrtc_connected, crate::ConnectedSockets::Never);
+    assert_eq!(settings.webrtc_connected, ConnectedSockets::Never);
     let off = flags("--webrtc-port 0").settings().unwrap();
     assert_eq!(off.webrtc_port, None, "a port for each transport");
     assert_eq!(

@@ -2,7 +2,7 @@
 //! once), so real fullness comes from Unix datagram sockets, and the rarer errors from a back end that is told what to say.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use nix::errno::Errno;
