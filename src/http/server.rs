@@ -1,6 +1,7 @@
 //! `/health`, `/stats`, `/settings`, `/workers`
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use super::list::unknown;
 use super::openapi::WellOrNot;
 use super::stats::WorkerStats;
 use super::view::Listing;
-use crate::{Family, LogTag, PortRange, Server, SettingsUpdate, WorkerInfo, WorkerState};
+use crate::{ConnectedSockets, Family, LogTag, PortRange, Server, SettingsUpdate, WorkerInfo, WorkerState};
 
 /// How a server is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -180,6 +181,9 @@ pub(super) struct SettingsView {
     rtc_ports: PortRange,
     rtc_udp: bool,
     rtc_tcp: bool,
+    webrtc_port: Option<NonZeroU16>,
+    #[schemars(with = "String")]
+    webrtc_connected: ConnectedSockets,
     dtls_certificate_file: Option<PathBuf>,
     socket_receive_buffer: u32,
     socket_send_buffer: u32,
@@ -203,6 +207,8 @@ impl From<&Server> for SettingsView {
             rtc_ports: settings.rtc_ports,
             rtc_udp: settings.rtc_udp,
             rtc_tcp: settings.rtc_tcp,
+            webrtc_port: settings.webrtc_port,
+            webrtc_connected: settings.webrtc_connected,
             dtls_certificate_file: settings.dtls_certificate_file.clone(),
             socket_receive_buffer: settings.socket_receive_buffer,
             socket_send_buffer: settings.socket_send_buffer,

@@ -12,11 +12,12 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockRef, Socket};
 use weir_channel::id::WorkerId;
 use weir_channel::message::{IceProtocol, IceTuple, OpenDoors};
 
@@ -36,6 +37,8 @@ pub(crate) struct Doors {
     workers: Vec<Vec<Door>>,
     maker: Arc<SocketMaker>,
     connected: bool,
+    /// Held while a socket joins the others on its port.
+    joining: Mutex<()>,
     warned: AtomicBool,
 }
 
@@ -101,6 +104,7 @@ impl Doors {
             workers: doors,
             maker: Arc::clone(maker),
             connected,
+            joining: Mutex::new(()),
             warned: AtomicBool::new(false),
         }))
     }
@@ -144,20 +148,18 @@ impl Doors {
             local,
             remote,
         } = tuple;
-        let mut doors = self.of(worker).iter();
+        let address = ListenAddress {
+            protocol,
+            address: local,
+        };
+        let door = self.of(worker).iter().find(|door| door.address == address)?;
         let is_udp = protocol == IceProtocol::Udp;
-        let is_door = doors.any(|door| {
-            door.address
-                == ListenAddress {
-                    protocol,
-                    address: local,
-                }
-        });
         let is_somebody = remote.port() != 0 && !remote.ip().is_unspecified() && !remote.ip().is_multicast();
-        if !(self.connected && is_udp && is_door && is_somebody && local.is_ipv4() == remote.is_ipv4()) {
+        if !(self.connected && is_udp && is_somebody && local.is_ipv4() == remote.is_ipv4()) {
             return None;
         }
-        match self.maker.connect_beside(local, remote) {
+        let _one_at_a_time = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.maker.connect_beside(&door.socket, local, remote) {
             Ok(socket) => Some(socket),
             Err(error) => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
@@ -207,12 +209,26 @@ impl SocketMaker {
     }
 
     /// A socket on a door's port, connected to `remote`.
-    fn connect_beside(&self, local: SocketAddr, remote: SocketAddr) -> io::Result<OwnedFd> {
-        let socket = self.socket(local.ip(), self.receive_buffer)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&local.into())?;
+    fn connect_beside(&self, door: &OwnedFd, local: SocketAddr, remote: SocketAddr) -> io::Result<OwnedFd> {
+        let socket = self.join(door, local)?;
         socket.connect(&remote.into())?;
+        // It has left the door's group by that, and would be the first of another one for the next socket that comes.
+        socket.set_reuse_port(false)?;
         Ok(socket.into())
+    }
+
+    /// A socket that has joined a door's group, which is steered to the door. All that are on the port must let it in for
+    /// that: the connected ones always do, and nobody can join by them; the door does so for this moment only, because
+    /// the kernel asks nobody then whose program it is.
+    fn join(&self, door: &OwnedFd, local: SocketAddr) -> io::Result<Socket> {
+        let socket = self.socket(local.ip(), self.receive_buffer)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        let door = SockRef::from(door);
+        door.set_reuse_address(true)?;
+        let bound = socket.bind(&local.into());
+        door.set_reuse_address(false)?;
+        bound.map(|()| socket)
     }
 }
 
@@ -340,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_peers_packets_reach_its_socket_and_all_others_the_door() {
-        for (ip, door) in [
+        for (ip, at) in [
             (IpAddr::from(Ipv4Addr::LOCALHOST), 0),
             (IpAddr::from(Ipv6Addr::LOCALHOST), 1),
         ] {
@@ -349,7 +365,7 @@ mod tests {
             let local = SocketAddr::new(ip, port);
             let peers: Vec<UdpSocket> = (0..40).map(|_| bind((ip, 0)).unwrap()).collect();
             let addresses: Vec<SocketAddr> = peers.iter().map(|peer| peer.local_addr().unwrap()).collect();
-            let door = UdpSocket::from(doors.descriptors(WORKER).unwrap().remove(door));
+            let door = UdpSocket::from(doors.descriptors(WORKER).unwrap().remove(at));
             let tuple = |remote| IceTuple {
                 protocol: IceProtocol::Udp,
                 local,
@@ -360,9 +376,11 @@ mod tests {
                 .map(|remote| UdpSocket::from(doors.connect(WORKER, tuple(*remote)).unwrap()))
                 .collect();
             // One that has been bound and not connected yet.
-            let between = doors.maker.socket(ip, 1 << 16).unwrap();
-            between.set_reuse_port(true).unwrap();
-            between.bind(&local.into()).unwrap();
+            let between = doors.maker.join(&doors.of(WORKER)[at].socket, local).unwrap();
+            // Nobody else can come between, whatever is allowed.
+            let other = doors.maker.socket(ip, 1 << 16).unwrap();
+            other.set_reuse_address(true).unwrap();
+            assert_eq!(other.bind(&local.into()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
             for peer in &peers {
                 peer.send_to(b"x", local).unwrap();
             }
