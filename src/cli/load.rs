@@ -19,7 +19,8 @@ mod traffic;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use weir_worker::net::send::TRAIN_BYTES_MAX;
 
@@ -27,6 +28,16 @@ use self::client::Protection;
 use self::cpu::Cpus;
 use self::lab::Lab;
 use self::report::Report;
+
+/// How transports share a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum OnePort {
+    /// Each has a socket that is connected to its client
+    Connected,
+    /// One socket, not connected, is everybody's
+    Shared,
+}
 
 /// Clients have a socket each, and so do their transports, twice on both sides of the channel.
 const ENCRYPTED_CONSUMERS_MAX: u32 = 2_000;
@@ -75,6 +86,9 @@ pub(super) struct LoadArgs {
     /// Receivers that open what they get and compare it with what was sent; the others count it
     #[arg(long, value_name = "RECEIVERS", default_value_t = 4, requires = "srtp")]
     verify: u32,
+    /// All transports share a port, and with `connected` each has a connected socket of it
+    #[arg(long, value_enum, value_name = "SOCKETS", requires = "srtp")]
+    one_port: Option<OnePort>,
     /// Also send pause and resume commands through the channel, as fast as it goes, at half of the maximum rate
     #[arg(long)]
     control: bool,

@@ -1,22 +1,21 @@
 //! What the test runs on: a server with one worker, its room, and the sockets on the other side.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::num::NonZeroU32;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::num::{NonZeroU16, NonZeroU32};
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use weir::{
-    Consumer, ConsumerOptions, Family, PlainTransportOptions, ProducerOptions, Remote, Room, RoomOptions, RtcpFeedback,
-    RtpCodec, RtpEncoding, RtpParameters, RtxParameters, Server, Settings, Transport, WebRtcTransportOptions, WorkerId,
-    WorkerStats,
+    ConnectedSockets, Consumer, ConsumerOptions, Family, PlainTransportOptions, ProducerOptions, Remote, Room,
+    RoomOptions, RtcpFeedback, RtpCodec, RtpEncoding, RtpParameters, RtxParameters, Server, Settings, Transport,
+    WebRtcTransportOptions, WorkerId, WorkerStats,
 };
 use weir_channel::message::{Coalescing, CodecName, MediaKind};
 use weir_worker::net::sockets::prepare;
 use weir_worker::webrtc::srtp::{Inbound, Outbound, Repeats};
 
-use super::LoadArgs;
 use super::bare::BareSeal;
 use super::client::{Identity, Session};
 use super::cpu::Cpus;
@@ -24,6 +23,7 @@ use super::driver::{Driver, Encryption, Fixture};
 use super::raw::RawSender;
 use super::report::{Handshakes, Progress};
 use super::traffic::{Source, SourceKind, TrainWriter};
+use super::{LoadArgs, OnePort};
 
 /// Requests under way at once while the room is set up.
 const SETUP_CONCURRENCY: usize = 64;
@@ -75,6 +75,8 @@ struct Plan {
     senders: Vec<UdpSocket>,
     receivers: Vec<OwnedFd>,
     paths: Vec<OwnedFd>,
+    /// Receivers of the baseline's own: where transports share a port, it has none of their sockets.
+    sinks: Vec<OwnedFd>,
     /// For each source the paths that its packets leave on.
     targets: Vec<Vec<usize>>,
     encryption: Encryption,
@@ -87,6 +89,11 @@ impl Lab {
             rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
             rtc_ipv6: Family::Off,
             coalescing_us_max: args.window,
+            webrtc_port: args.one_port.map(|_| free_port()).transpose()?,
+            webrtc_connected: match args.one_port {
+                Some(OnePort::Shared) => ConnectedSockets::Never,
+                Some(OnePort::Connected) | None => ConnectedSockets::Auto,
+            },
             ..Settings::default()
         };
         let server = Server::start(settings).await.context("starting the server")?;
@@ -109,10 +116,11 @@ impl Lab {
 
     /// Makes the producers, consumers and sockets, and starts the threads that use them.
     pub(super) async fn populate(&mut self) -> anyhow::Result<()> {
-        let plan = match self.args.room {
+        let mut plan = match self.args.room {
             Some(peers) => self.conference(peers as usize).await?,
             None => self.broadcast().await?,
         };
+        plan.receivers.append(&mut plan.sinks);
         let mut sinks = Vec::new();
         if self.args.control {
             sinks.push(self.add_toggled(&plan).await?);
@@ -220,7 +228,7 @@ impl Lab {
                 if index >= paused {
                     plan.sources[source].fan_out += 1;
                     plan.targets[source].push(plan.paths.len());
-                    plan.paths.push(transport.rtp_path()?);
+                    self.add_path(transport, &mut plan)?;
                 }
             }
             made = until;
@@ -267,7 +275,7 @@ impl Lab {
                 plan.targets.push((0..peers).filter(|other| *other != peer).collect());
                 plan.sources.push(source);
             }
-            plan.paths.push(transport.rtp_path()?);
+            self.add_path(&transport, &mut plan)?;
             plan.receivers.push(socket.into());
             transports.push(transport);
         }
@@ -329,6 +337,21 @@ impl Lab {
             .await
             .context("announcing a client's certificate")?;
         Ok(transport.into())
+    }
+
+    /// The socket that the baseline sends on instead of a transport.
+    fn add_path(&self, transport: &Transport, plan: &mut Plan) -> anyhow::Result<()> {
+        if self.args.one_port.is_none() {
+            plan.paths.push(transport.rtp_path()?);
+            return Ok(());
+        }
+        let (path, sink) = (local_socket()?, self.receiver()?);
+        path.connect(sink.local_addr()?)?;
+        sink.connect(path.local_addr()?)?;
+        prepare(path.as_fd()).context("setting up a socket of the baseline")?;
+        plan.paths.push(path.into());
+        plan.sinks.push(sink.into());
+        Ok(())
     }
 
     /// Has a socket send to its plain transport. A client does that when it connects.
@@ -407,6 +430,12 @@ impl Lab {
         &self.toggled
     }
 
+    /// The descriptors that the worker has open.
+    pub(super) fn worker_descriptors(&self) -> Option<usize> {
+        let pid = self.server.workers().first()?.pid?;
+        std::fs::read_dir(format!("/proc/{pid}/fd")).ok().map(Iterator::count)
+    }
+
     pub(super) async fn worker_stats(&self) -> anyhow::Result<WorkerStats> {
         self.server
             .worker_stats(WorkerId(1))
@@ -455,6 +484,12 @@ impl Encryption {
 )]
 fn local_socket() -> anyhow::Result<UdpSocket> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a socket on the loopback")
+}
+
+/// A port of UDP and TCP that was nobody's a moment ago.
+fn free_port() -> anyhow::Result<NonZeroU16> {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    NonZeroU16::new(probe.local_addr()?.port()).context("a port of number 0")
 }
 
 fn worker_address(transport: &Transport) -> SocketAddr {

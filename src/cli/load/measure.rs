@@ -146,6 +146,8 @@ pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report
         paused_share: args.paused,
         resident_bytes_per_consumer: lab.resident_bytes_per_consumer,
         worker_resident_bytes: lab.worker_stats().await?.resident_bytes,
+        worker_descriptors: lab.worker_descriptors(),
+        one_port: args.one_port,
         srtp,
         forwarded: received,
         control,

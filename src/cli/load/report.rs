@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use weir_channel::message::DropReason;
 
+use super::OnePort;
 use super::client::Protection;
 
 /// The results.
@@ -47,6 +48,10 @@ pub(super) struct Report {
     pub resident_bytes_per_consumer: Option<f64>,
     /// All of the worker's, at the end.
     pub worker_resident_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_descriptors: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub one_port: Option<OnePort>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub srtp: Option<Encryption>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,7 +151,12 @@ impl Report {
                     "{what}, trains of {} × {} bytes{}",
                     self.burst,
                     self.payload_bytes,
-                    if self.nack { ", kept to be sent again" } else { "" }
+                    match (self.nack, self.one_port) {
+                        (true, _) => ", kept to be sent again",
+                        (false, Some(OnePort::Connected)) => ", one port, connected sockets",
+                        (false, Some(OnePort::Shared)) => ", one port, one socket",
+                        (false, None) => "",
+                    }
                 ),
             ),
             ("forwarded", format!("{:.0} packets/s", self.forwarded_pps)),
@@ -201,8 +211,11 @@ impl Report {
             rows.push((
                 "memory",
                 format!(
-                    "{bytes:.0} bytes resident per additional consumer, {:.0} MiB in all at the end",
-                    self.worker_resident_bytes as f64 / f64::from(1 << 20)
+                    "{bytes:.0} bytes resident per additional consumer, {:.0} MiB in all at the end{}",
+                    self.worker_resident_bytes as f64 / f64::from(1 << 20),
+                    self.worker_descriptors
+                        .map(|count| format!("; {count} descriptors"))
+                        .unwrap_or_default()
                 ),
             ));
         }
