@@ -1,17 +1,19 @@
 //! DTLS-SRTP (RFC 5764): the handshake that proves who the peer is and yields the keys of its media.
 //!
-//! The records, the ciphers and the state machine are the `dimpl` crate's. Here is what the peer's certificate must be
+//! The records, the ciphers and the state machine are a library's ([`engine`]). Here is what the peer's certificate must be
 //! ([`fingerprint`]), what ours is ([`certificate`]), when a session starts, fails and ends ([`session`]), and in which
 //! form the keys leave it ([`keys`]).
 
 pub mod certificate;
 pub mod clock;
+pub mod engine;
 pub mod fingerprint;
 pub mod keys;
 pub mod session;
 
 pub use certificate::{Certificate, InvalidCertificate};
 pub use clock::Clock;
+pub use engine::Library;
 pub use fingerprint::{Fingerprint, HashFunction};
 pub use keys::{MasterKey, SrtpKeys, SrtpProfile};
 pub use session::{Context, RefusedParameters, RemoteParameters, RemoteRole, Session, Settings, State};

@@ -13,7 +13,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dimpl::{Dtls, Output};
 use thiserror::Error;
 
 use crate::time::Time;
@@ -21,28 +20,29 @@ use crate::time::Time;
 use super::Role;
 use super::certificate::{self, Certificate};
 use super::clock::Clock;
+use super::engine::{Engine, Factory, Library, Output};
 use super::fingerprint::{Expected, Fingerprint, Unusable};
-use super::keys::{SrtpKeys, SrtpProfile};
+use super::keys::SrtpKeys;
 
 /// A handshake that takes longer has failed.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A flight that is not answered is sent again after this, then after twice as long, and so on. Peers in the same
 /// continent answer in time; the second that TLS over TCP was made with would be heard as a second of silence.
-const RETRANSMISSION_TIME: Duration = Duration::from_millis(200);
+pub(super) const RETRANSMISSION_TIME: Duration = Duration::from_millis(200);
 
 /// Enough for [`HANDSHAKE_TIME_MAX`] to be what ends a handshake, even if duplicates of the peer ask for more.
-const RETRANSMISSIONS_MAX: usize = 24;
+pub(super) const RETRANSMISSIONS_MAX: usize = 24;
 
 /// The longest datagram of a handshake that we send: what fits through any path that carries media.
-const MTU_BYTES: usize = 1_200;
+pub(super) const MTU_BYTES: usize = 1_200;
 
 /// The longest datagram that is taken. A peer sends no longer ones than its own MTU; certificates that need more come in
 /// fragments.
 const DATAGRAM_BYTES_MAX: usize = 4_096;
 
 /// Datagrams that are kept until those before them arrive: what 30 × 4,096 bytes bound.
-const DATAGRAMS_HELD_MAX: usize = 30;
+pub(super) const DATAGRAMS_HELD_MAX: usize = 30;
 
 /// The longest certificate that is looked at, in bytes.
 const CERTIFICATE_BYTES_MAX: usize = 16_384;
@@ -150,6 +150,8 @@ pub enum Versions {
 /// What can be chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
+    /// Which library speaks.
+    pub library: Library,
     /// Which protocol versions are spoken.
     pub versions: Versions,
     /// As the server, answer a first message with a cookie only (RFC 6347 §4.2.1). It costs a round trip, and proves that
@@ -162,6 +164,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            library: Library::default(),
             versions: Versions::default(),
             cookies: true,
             weak_fingerprints: false,
@@ -171,7 +174,7 @@ impl Default for Settings {
 
 /// What all sessions of a worker share.
 pub struct Context {
-    config: Arc<dimpl::Config>,
+    factory: Factory,
     certificate: Certificate,
     clock: Clock,
     settings: Settings,
@@ -180,21 +183,8 @@ pub struct Context {
 impl Context {
     /// For sessions with this certificate.
     pub fn new(certificate: Certificate, clock: Clock, settings: Settings) -> Self {
-        #[expect(
-            clippy::expect_used,
-            reason = "constants that the library accepts, as the tests show"
-        )]
-        let config = dimpl::Config::builder()
-            .mtu(MTU_BYTES)
-            .max_queue_rx(DATAGRAMS_HELD_MAX)
-            .use_server_cookie(settings.cookies)
-            .flight_start_rto(RETRANSMISSION_TIME)
-            .flight_retries(RETRANSMISSIONS_MAX)
-            .handshake_timeout(HANDSHAKE_TIME_MAX)
-            .build()
-            .expect("the configuration is one that the library knows");
         Self {
-            config: Arc::new(config),
+            factory: Factory::new(&certificate, settings),
             certificate,
             clock,
             settings,
@@ -206,15 +196,8 @@ impl Context {
         &self.certificate
     }
 
-    fn engine(&self, now: Time, role: Role) -> Box<Dtls> {
-        let (config, certificate) = (Arc::clone(&self.config), self.certificate.to_library());
-        let now = self.clock.instant(now);
-        let mut engine = match self.settings.versions {
-            Versions::Dtls12 => Dtls::new_12(config, certificate, now),
-            Versions::Dtls12And13 => Dtls::new_auto(config, certificate, now),
-        };
-        engine.set_active(role == Role::Client);
-        Box::new(engine)
+    fn engine(&self, now: Time, role: Role) -> Result<Box<dyn Engine>, Failure> {
+        self.factory.engine(self.clock.instant(now), role)
     }
 }
 
@@ -242,7 +225,7 @@ pub struct Session {
     /// Ours, when it is decided.
     role: Option<Role>,
     expected: Option<Expected>,
-    engine: Option<Box<Dtls>>,
+    engine: Option<Box<dyn Engine>>,
     /// The peer's certificate in DER.
     peer: Option<Vec<u8>>,
     /// Of a handshake that has ended while the peer's fingerprint is not known yet.
@@ -295,8 +278,13 @@ impl Session {
     }
 
     fn start_engine(&mut self, now: Time, send: Wire<'_>) {
-        self.engine = Some(self.context.engine(now, self.role.unwrap_or(Role::Server)));
-        self.handle_time(now, send);
+        match self.context.engine(now, self.role.unwrap_or(Role::Server)) {
+            Ok(engine) => {
+                self.engine = Some(engine);
+                self.handle_time(now, send);
+            }
+            Err(failure) => self.end(State::Failed, Event::Failed(failure)),
+        }
     }
 
     /// Takes what the signalling says of the peer, once, and says which role is ours.
@@ -348,8 +336,8 @@ impl Session {
         let Some(engine) = &mut self.engine else {
             return;
         };
-        if let Err(error) = engine.handle_packet(datagram) {
-            self.on_error(&error, send);
+        if let Err(failure) = engine.handle_datagram(datagram) {
+            self.on_error(failure, send);
         }
         self.drain(now, send);
     }
@@ -372,8 +360,8 @@ impl Session {
         let Some(engine) = &mut self.engine else {
             return false;
         };
-        if let Err(error) = engine.handle_timeout(self.context.clock.instant(now)) {
-            self.on_error(&error, send);
+        if let Err(failure) = engine.handle_time(self.context.clock.instant(now)) {
+            self.on_error(failure, send);
         }
         self.engine.is_some()
     }
@@ -396,32 +384,26 @@ impl Session {
         let mut buffer = vec![0; 2 * MTU_BYTES];
         let mut goodbye = false;
         loop {
-            match engine.poll_output(&mut buffer) {
-                Output::Packet(datagram) => send(datagram),
-                Output::BufferTooSmall { needed } if needed <= CERTIFICATE_BYTES_MAX => buffer.resize(needed, 0),
-                Output::BufferTooSmall { .. } => return self.fail(Failure::Protocol, send),
-                Output::PeerCert(der) => {
+            match engine.poll(&mut buffer) {
+                Output::Datagram(datagram) => send(datagram),
+                Output::NeedsRoom(bytes) if bytes <= CERTIFICATE_BYTES_MAX => buffer.resize(bytes, 0),
+                Output::NeedsRoom(_) => return self.fail(Failure::Protocol, send),
+                Output::Certificate(der) => {
                     // Before anything is answered: a stranger gets no further.
                     if self.expected.as_ref().is_some_and(|expected| !expected.matches(der)) {
                         return self.fail(Failure::Fingerprint, send);
                     }
                     self.peer = Some(der.to_vec());
                 }
-                Output::Connected => self.finished = true,
-                Output::KeyingMaterial(material, profile) => {
-                    let local = if engine.is_active() { Role::Client } else { Role::Server };
-                    self.keys =
-                        profile_of(profile).and_then(|profile| SrtpKeys::from_exported(profile, &material, local));
-                }
-                Output::CloseNotify => goodbye = true,
-                Output::Timeout(at) => {
-                    let at = self.context.clock.time(at);
-                    self.timeout = Some(at).filter(|at| *at < now + TIMER_MAX);
+                Output::Finished => self.finished = true,
+                Output::Keys(keys) => self.keys = keys,
+                Output::Goodbye => goodbye = true,
+                Output::Nothing => {}
+                Output::Idle(at) => {
+                    let at = at.map(|at| self.context.clock.time(at));
+                    self.timeout = at.filter(|at| *at < now + TIMER_MAX);
                     break;
                 }
-                // Data channels are not for us.
-                Output::ApplicationData(_) => {}
-                _ => {}
             }
         }
         self.judge(send);
@@ -455,14 +437,7 @@ impl Session {
     }
 
     /// Every error of the library means that it is of no more use.
-    fn on_error(&mut self, error: &dimpl::Error, send: Wire<'_>) {
-        let failure = match error {
-            dimpl::Error::SecurityError(dimpl::SecurityError::FatalAlert { description }) => {
-                Failure::Alert(*description)
-            }
-            dimpl::Error::Timeout(_) => Failure::Timeout,
-            _ => Failure::Protocol,
-        };
+    fn on_error(&mut self, failure: Failure, send: Wire<'_>) {
         if self.state == State::Connected && !matches!(failure, Failure::Alert(_)) {
             // The media's keys are agreed on, and what is left of DTLS is a goodbye. Who confuses the library then, and that
             // may be anybody who can write the peer's address into a datagram, takes no more than this away.
@@ -481,7 +456,7 @@ impl Session {
                     // What is left to say is protected, and a goodbye is all that can be said. If even that cannot be,
                     // the peer finds out by itself.
                     let _ = engine.close();
-                    flush(engine, send);
+                    flush(engine.as_mut(), send);
                 }
                 Failure::Fingerprint => send(&BAD_CERTIFICATE),
                 // The library may have left an alert of its own.
@@ -509,7 +484,7 @@ impl Session {
             && let Some(engine) = &mut self.engine
             && engine.close().is_ok()
         {
-            flush(engine, send);
+            flush(engine.as_mut(), send);
         }
         if self.state == State::Failed {
             self.state = State::Closed;
@@ -524,12 +499,12 @@ impl Session {
 const BAD_CERTIFICATE: [u8; 15] = [21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 2, 2, 42];
 
 /// Sends what the library has left to say.
-fn flush(engine: &mut Dtls, send: Wire<'_>) {
+fn flush(engine: &mut dyn Engine, send: Wire<'_>) {
     let mut buffer = vec![0; 2 * MTU_BYTES];
     loop {
-        match engine.poll_output(&mut buffer) {
-            Output::Packet(datagram) => send(datagram),
-            Output::Timeout(_) | Output::BufferTooSmall { .. } => return,
+        match engine.poll(&mut buffer) {
+            Output::Datagram(datagram) => send(datagram),
+            Output::Idle(_) | Output::NeedsRoom(_) => return,
             _ => {}
         }
     }
@@ -541,16 +516,6 @@ fn is_late(datagram: &[u8]) -> bool {
     const HANDSHAKE: u8 = 22;
     let is_plain = matches!(datagram, [20..=31, 0xfe, _, 0, 0, ..]);
     !is_plain || datagram[0] == HANDSHAKE
-}
-
-/// Our name of a profile; `None` for one that the library may learn some day.
-fn profile_of(profile: dimpl::SrtpProfile) -> Option<SrtpProfile> {
-    match profile {
-        dimpl::SrtpProfile::AEAD_AES_256_GCM => Some(SrtpProfile::AeadAes256Gcm),
-        dimpl::SrtpProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AeadAes128Gcm),
-        dimpl::SrtpProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmSha1_80),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

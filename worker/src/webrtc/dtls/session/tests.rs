@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::webrtc::dtls::HashFunction;
-use crate::webrtc::dtls::keys::MasterKey;
+use crate::webrtc::dtls::keys::{MasterKey, SrtpProfile};
 use crate::webrtc::entropy::SeededEntropy;
 
 fn session() -> Session {
