@@ -29,7 +29,7 @@ pub enum InvalidCertificate {
     /// No private key in the PEM text, or not one that can be read.
     #[error("no private key in the PEM text that can be read")]
     PrivateKey,
-    /// The key is not one of ECDSA over P-256 or P-384.
+    /// The key is not one of ECDSA over P-256 or P-384 (nor RSA, with the feature `openssl`).
     #[error("the private key is not an ECDSA key over P-256 or P-384")]
     NotEcdsa,
     /// The certificate is for another key.
@@ -84,9 +84,7 @@ impl Certificate {
         let private_key = find_pem(private_key, &PRIVATE_KEY_TAGS).ok_or(InvalidCertificate::PrivateKey)?;
         let parsed = x509_cert::Certificate::from_der(&der).map_err(|_| InvalidCertificate::Certificate)?;
         let key = KeyPair::try_from(&private_key[..]).map_err(|_| InvalidCertificate::PrivateKey)?;
-        // The library that will use the key says whether it can.
-        let provider = dimpl::crypto::aws_lc_rs::default_provider();
-        if provider.key_provider.load_private_key(&private_key).is_err() {
+        if !is_usable(&private_key) {
             return Err(InvalidCertificate::NotEcdsa);
         }
         let public_key = &parsed.tbs_certificate().subject_public_key_info().subject_public_key;
@@ -115,6 +113,12 @@ impl Certificate {
         &self.fingerprints
     }
 
+    /// Its private key in DER, PKCS #8 or SEC 1.
+    #[cfg(feature = "openssl")]
+    pub(super) fn private_key(&self) -> &[u8] {
+        &self.private_key
+    }
+
     /// As the DTLS library wants it.
     pub(super) fn to_library(&self) -> dimpl::DtlsCertificate {
         dimpl::DtlsCertificate {
@@ -131,6 +135,20 @@ impl fmt::Debug for Certificate {
             .field("fingerprint", &self.fingerprints[2])
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the library that will use a private key says that it can.
+#[cfg(not(feature = "openssl"))]
+fn is_usable(private_key: &[u8]) -> bool {
+    let provider = dimpl::crypto::aws_lc_rs::default_provider();
+    provider.key_provider.load_private_key(private_key).is_ok()
+}
+
+/// Whether the library that will use a private key has its kind.
+#[cfg(feature = "openssl")]
+fn is_usable(private_key: &[u8]) -> bool {
+    use openssl::pkey::{Id, PKey};
+    PKey::private_key_from_der(private_key).is_ok_and(|key| matches!(key.id(), Id::EC | Id::RSA))
 }
 
 /// The contents of the first block with one of the tags.

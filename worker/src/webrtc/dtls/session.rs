@@ -460,7 +460,7 @@ impl Session {
                 }
                 Failure::Fingerprint => send(&BAD_CERTIFICATE),
                 // The library may have left an alert of its own.
-                Failure::Protocol => flush(engine, send),
+                Failure::Protocol => flush(engine.as_mut(), send),
                 Failure::NoSrtpProfile | Failure::Timeout | Failure::Alert(_) => {}
             }
         }

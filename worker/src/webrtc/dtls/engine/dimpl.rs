@@ -71,9 +71,7 @@ impl Engine for Dtls {
             dimpl::Output::Connected => Output::Finished,
             dimpl::Output::KeyingMaterial(material, profile) => {
                 let local = if self.is_active() { Role::Client } else { Role::Server };
-                Output::Keys(
-                    profile_of(profile).and_then(|profile| SrtpKeys::from_exported(profile, &material, local)),
-                )
+                Output::Keys(profile_of(profile).and_then(|profile| SrtpKeys::from_exported(profile, &material, local)))
             }
             dimpl::Output::CloseNotify => Output::Goodbye,
             dimpl::Output::Timeout(at) => Output::Idle(Some(at)),

@@ -11,7 +11,11 @@ fn session() -> Session {
     Session::new(Arc::new(Context::new(
         certificate,
         Clock::virtual_time(),
-        Settings::default(),
+        // The one that reads no clock.
+        Settings {
+            library: Library::Dimpl,
+            ..Settings::default()
+        },
     )))
 }
 
