@@ -99,6 +99,14 @@ pub struct SettingsFlags {
     #[arg(long, env = "WEIR_WEBRTC_CONNECTED", value_name = "WHEN")]
     pub webrtc_connected: Option<ConnectedSockets>,
 
+    /// Whether DTLS 1.3 is spoken with browsers that offer it [default: false]
+    #[arg(long, env = "WEIR_DTLS_13", value_name = "BOOL")]
+    pub dtls_13: Option<bool>,
+
+    /// Whether those are let in whose certificate has a SHA-1 or SHA-224 fingerprint only [default: false]
+    #[arg(long, env = "WEIR_DTLS_WEAK_FINGERPRINTS", value_name = "BOOL")]
+    pub dtls_weak_fingerprints: Option<bool>,
+
     /// The certificate that browsers see, in PEM; it need not be signed by anybody [default: each worker makes its own]
     #[arg(long, env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")]
     pub dtls_certificate_file: Option<PathBuf>,
@@ -295,6 +303,8 @@ impl SettingsFlags {
             rtc_tcp: self.rtc_tcp.unwrap_or(default.rtc_tcp),
             webrtc_port: self.webrtc_port.and_then(NonZeroU16::new),
             webrtc_connected: self.webrtc_connected.unwrap_or(default.webrtc_connected),
+            dtls_13: self.dtls_13.unwrap_or(default.dtls_13),
+            dtls_weak_fingerprints: self.dtls_weak_fingerprints.unwrap_or(default.dtls_weak_fingerprints),
             dtls_certificate_file: self.dtls_certificate_file,
             dtls_private_key_file: self.dtls_private_key_file,
             socket_receive_buffer: self
@@ -331,6 +341,8 @@ impl SettingsFlags {
             rtc_tcp: above.rtc_tcp.or(self.rtc_tcp),
             webrtc_port: above.webrtc_port.or(self.webrtc_port),
             webrtc_connected: above.webrtc_connected.or(self.webrtc_connected),
+            dtls_13: above.dtls_13.or(self.dtls_13),
+            dtls_weak_fingerprints: above.dtls_weak_fingerprints.or(self.dtls_weak_fingerprints),
             dtls_certificate_file: above.dtls_certificate_file.or(self.dtls_certificate_file),
             dtls_private_key_file: above.dtls_private_key_file.or(self.dtls_private_key_file),
             socket_receive_buffer: above.socket_receive_buffer.or(self.socket_receive_buffer),

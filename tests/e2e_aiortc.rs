@@ -25,12 +25,13 @@ struct Person {
 }
 
 impl Person {
-    fn start(control: &Control, room: &Room, name: &str, video: &str) -> Self {
+    fn start(control: &Control, room: &Room, name: &str, video: &[&str]) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/aiortc");
         let mut process = Command::new(folder.join(".venv/bin/python"))
             .arg(folder.join("peer.py"))
             .arg(&control.path)
-            .args([&room.id().0.to_string(), name, "send", "receive", "--video", video])
+            .args([&room.id().0.to_string(), name, "send", "receive", "--video"])
+            .args(video)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -78,7 +79,7 @@ fn is_what_was_sent(report: &Value) {
     assert!((390..=490).contains(&pitch), "{report}");
 }
 
-async fn meet(control: &Control, video: &str) -> (Room, Person, Person) {
+async fn meet(control: &Control, video: &[&str]) -> (Room, Person, Person) {
     let room = soon("a room", control.server.create_room(RoomOptions::default()))
         .await
         .unwrap();
@@ -96,7 +97,7 @@ async fn meet(control: &Control, video: &str) -> (Room, Person, Person) {
 #[ignore = "needs aiortc"]
 async fn people_with_aiortc_see_each_other_by_vp8_and_a_pause_is_one() {
     let control = Control::start().await;
-    let (room, alice, mut bob) = meet(&control, "VP8").await;
+    let (room, alice, mut bob) = meet(&control, &["VP8"]).await;
     let peer = room.peer("alice").unwrap();
     for transport in peer.transports() {
         assert_eq!(transport.webrtc().unwrap().dtls_state(), DtlsState::Connected);
@@ -136,7 +137,19 @@ async fn people_with_aiortc_see_each_other_by_vp8_and_a_pause_is_one() {
 #[ignore = "needs aiortc"]
 async fn people_with_aiortc_see_each_other_by_h264() {
     let control = Control::start().await;
-    let (_room, alice, bob) = meet(&control, "H264").await;
+    let (_room, alice, bob) = meet(&control, &["H264"]).await;
+    alice.leave().await;
+    bob.leave().await;
+    control.close().await;
+}
+
+/// Certificates with RSA keys, in a build that has the library for them.
+#[cfg(feature = "openssl")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs aiortc"]
+async fn people_with_rsa_certificates_see_each_other_too() {
+    let control = Control::start().await;
+    let (_room, alice, bob) = meet(&control, &["VP8", "--rsa"]).await;
     alice.leave().await;
     bob.leave().await;
     control.close().await;

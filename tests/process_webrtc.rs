@@ -11,8 +11,8 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use weir::http::{ControlOptions, Limits};
 use weir::{
-    CodecName, ConnectedSockets, DtlsRole, DtlsState, EventKind, IceState, Room, RoomOptions, RtpCodecCapability,
-    Settings, Transport, WebRtcTransportOptions,
+    CodecName, ConnectedSockets, DtlsParameters, DtlsRole, DtlsState, EventKind, IceState, Room, RoomOptions,
+    RtpCodecCapability, Settings, Transport, WebRtcTransportOptions,
 };
 
 use browser::{Begins, Browser};
@@ -400,4 +400,32 @@ fn a_port_that_somebody_has_is_told_by_the_command() {
         error.contains(&format!("TCP 127.0.0.1:{port}")) && error.contains("choose another webrtc_port"),
         "{error}"
     );
+}
+
+/// Whose certificate was announced by a weak fingerprint only is refused, unless the operator lets such ones in.
+#[tokio::test]
+async fn weak_fingerprints_are_taken_where_they_are_allowed() {
+    for allowed in [false, true] {
+        let settings = Settings {
+            dtls_weak_fingerprints: allowed,
+            dtls_13: allowed,
+            ..settings(1)
+        };
+        let control = Control::start_with(settings, Limits::default(), ControlOptions::default()).await;
+        let room = room(&control).await;
+        let transport = soon(
+            "a transport",
+            room.create_webrtc_transport(WebRtcTransportOptions::default()),
+        )
+        .await;
+        let value = vec!["AB"; 20].join(":");
+        let parameters: DtlsParameters =
+            serde_json::from_value(json!({"fingerprints": [{"algorithm": "sha-1", "value": value}]})).unwrap();
+        let answer = soon("an answer", transport.unwrap().set_remote_dtls_parameters(parameters)).await;
+        assert_eq!(answer.is_ok(), allowed, "{answer:?}");
+        if let Err(error) = answer {
+            assert!(error.to_string().contains("SHA-1"), "{error}");
+        }
+        control.close().await;
+    }
 }

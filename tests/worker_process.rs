@@ -22,6 +22,8 @@ fn arguments() -> Arguments {
         id: WorkerId(3),
         cpu: None,
         parent_pid: std::process::id(),
+        dtls_13: false,
+        dtls_weak_fingerprints: false,
     }
 }
 

@@ -184,6 +184,8 @@ pub(super) struct SettingsView {
     webrtc_port: Option<NonZeroU16>,
     #[schemars(with = "String")]
     webrtc_connected: ConnectedSockets,
+    dtls_13: bool,
+    dtls_weak_fingerprints: bool,
     dtls_certificate_file: Option<PathBuf>,
     socket_receive_buffer: u32,
     socket_send_buffer: u32,
@@ -209,6 +211,8 @@ impl From<&Server> for SettingsView {
             rtc_tcp: settings.rtc_tcp,
             webrtc_port: settings.webrtc_port,
             webrtc_connected: settings.webrtc_connected,
+            dtls_13: settings.dtls_13,
+            dtls_weak_fingerprints: settings.dtls_weak_fingerprints,
             dtls_certificate_file: settings.dtls_certificate_file.clone(),
             socket_receive_buffer: settings.socket_receive_buffer,
             socket_send_buffer: settings.socket_send_buffer,

@@ -51,6 +51,10 @@ pub struct Settings {
     pub dtls_certificate_file: Option<PathBuf>,
     /// Its private key, in PEM: ECDSA over P-256 or P-384.
     pub dtls_private_key_file: Option<PathBuf>,
+    /// Whether DTLS 1.3 is spoken with WebRTC clients that offer it; else 1.2, which all speak.
+    pub dtls_13: bool,
+    /// Whether a WebRTC client is believed that announces a SHA-1 or SHA-224 fingerprint of its certificate and no better one.
+    pub dtls_weak_fingerprints: bool,
     /// SO_RCVBUF of each media socket, in bytes as asked of the kernel (which books twice as many).
     pub socket_receive_buffer: u32,
     /// SO_SNDBUF of each media socket, in bytes as asked of the kernel.
@@ -87,6 +91,8 @@ impl Default for Settings {
             rtc_tcp: true,
             webrtc_port: None,
             webrtc_connected: ConnectedSockets::Auto,
+            dtls_13: false,
+            dtls_weak_fingerprints: false,
             dtls_certificate_file: None,
             dtls_private_key_file: None,
             // One second of 32 Mbit/s; the kernel books twice as many, and skbs cost more than their payload.

@@ -1,6 +1,6 @@
 """One person in a room, with aiortc's media stack: sends a moving picture and a tone, and decodes what everybody else sends.
 
-    peer.py SOCKET ROOM NAME [send] [receive] [--video VP8|H264]
+    peer.py SOCKET ROOM NAME [send] [receive] [--video VP8|H264] [--rsa]
 
 It speaks the mediasoup protocol on a WebSocket over the control socket. Every line of its output is JSON: what it has decoded so
 far. It leaves when its input ends.
@@ -24,15 +24,27 @@ from aiortc import (
     RTCRtpSender,
     RTCSessionDescription,
 )
+from aiortc import rtcdtlstransport
 from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import SessionDescription
 from av import AudioFrame, VideoFrame
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 # Candidates of this machine alone; without this, aioice would leave out the only address that is wanted.
 aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
 
 WIDTH, HEIGHT, FRAME_RATE = 320, 180, 15
 SAMPLE_RATE, TONE_HZ = 48_000, 440
+
+
+def show_rsa_certificates():
+    """From now on all certificates of this program have RSA keys."""
+
+    def generate(cls):
+        key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+        return cls(key=key, cert=rtcdtlstransport.generate_certificate(key))
+
+    rtcdtlstransport.RTCCertificate.generateCertificate = classmethod(generate)
 
 
 class Clock:
@@ -317,7 +329,10 @@ async def main():
     parser.add_argument("name")
     parser.add_argument("tasks", nargs="+", choices=["send", "receive"])
     parser.add_argument("--video", choices=["VP8", "H264"], default="VP8")
+    parser.add_argument("--rsa", action="store_true", help="show a certificate with an RSA key, as old gear does")
     options = parser.parse_args()
+    if options.rsa:
+        show_rsa_certificates()
     uri = f"ws://weir/rooms/{options.room}/peers/{options.name}"
     connecting = websockets.asyncio.client.unix_connect(options.socket, uri, subprotocols=["protoo"])
     async with connecting as socket:

@@ -65,7 +65,7 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         // Packets wait longer on a busy machine; nothing else changes.
         Err(error) => tracing::info!(%error, "cannot ask the scheduler for short slices"),
     }
-    let mut event_loop = match EventLoop::new(channel, arguments.id, queue, filter) {
+    let mut event_loop = match EventLoop::new(channel, arguments.id, arguments.dtls(), queue, filter) {
         Ok(event_loop) => event_loop,
         Err(error) => return say(Exit::Setup, &error),
     };

@@ -74,9 +74,10 @@ impl Spawner {
             source: io::ErrorKind::NotFound.into(),
         })?;
         let (orders, queue) = mpsc::channel();
+        let dtls = (settings.dtls_13, settings.dtls_weak_fingerprints);
         thread::Builder::new()
             .name("weir-spawn".to_owned())
-            .spawn(move || take_orders(&program, &runtime, &queue))
+            .spawn(move || take_orders(&program, dtls, &runtime, &queue))
             .map_err(io_error("starting the thread that starts workers"))?;
         Ok(Self { orders })
     }
@@ -106,22 +107,24 @@ impl Spawner {
 }
 
 /// The thread. It ends with the server, when nobody can order any more.
-fn take_orders(program: &Path, runtime: &Handle, queue: &mpsc::Receiver<Order>) {
+fn take_orders(program: &Path, dtls: (bool, bool), runtime: &Handle, queue: &mpsc::Receiver<Order>) {
     // tokio's children are waited for by the runtime.
     let _context = runtime.enter();
     while let Ok(order) = queue.recv() {
-        let child = command(program, &order).stdin(Stdio::from(order.channel)).spawn();
+        let child = command(program, dtls, &order).stdin(Stdio::from(order.channel)).spawn();
         // An error says that the server has closed in the meantime. Then the child is dropped, and so killed.
         let _ = order.reply.send(child);
     }
 }
 
-fn command(program: &Path, order: &Order) -> Command {
+fn command(program: &Path, (dtls_13, dtls_weak_fingerprints): (bool, bool), order: &Order) -> Command {
     let arguments = Arguments {
         id: order.worker,
         // The kernel counts CPUs in 32 bits.
         cpu: order.cpu.and_then(|cpu| u32::try_from(cpu).ok()),
         parent_pid: std::process::id(),
+        dtls_13,
+        dtls_weak_fingerprints,
     };
     let mut command = Command::new(program);
     command

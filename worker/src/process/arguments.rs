@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 
 use weir_channel::id::WorkerId;
 
+use crate::webrtc::dtls::{self, Versions};
+
 /// What a worker is told when it starts. The channel is not among it: that is descriptor 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arguments {
@@ -13,6 +15,10 @@ pub struct Arguments {
     pub cpu: Option<u32>,
     /// The process id of the supervisor. A worker whose parent is another process has lost it already.
     pub parent_pid: u32,
+    /// Whether DTLS 1.3 is spoken with those who offer it.
+    pub dtls_13: bool,
+    /// Whether a peer is believed that has a SHA-1 or SHA-224 fingerprint only.
+    pub dtls_weak_fingerprints: bool,
 }
 
 /// What is wrong with a command line.
@@ -27,7 +33,7 @@ pub enum ArgumentError {
     /// An option has no value.
     #[error("{0} needs a value")]
     NoValue(&'static str),
-    /// An option's value is not a number.
+    /// An option's value is not of its kind.
     #[error("{option} {value:?} is not {expected}")]
     BadValue {
         /// Which option.
@@ -43,14 +49,36 @@ pub enum ArgumentError {
 }
 
 impl Arguments {
+    /// How its WebRTC transports speak DTLS.
+    pub(super) fn dtls(&self) -> dtls::Settings {
+        dtls::Settings {
+            versions: if self.dtls_13 {
+                Versions::Dtls12And13
+            } else {
+                Versions::Dtls12
+            },
+            weak_fingerprints: self.dtls_weak_fingerprints,
+            ..dtls::Settings::default()
+        }
+    }
+
     /// As a command line, without the program.
     pub fn to_args(&self) -> Vec<OsString> {
         let cpu = self.cpu.map_or_else(|| "none".to_owned(), |cpu| cpu.to_string());
         let id = self.id.0.to_string();
         let parent_pid = self.parent_pid.to_string();
-        ["--id", &id, "--cpu", &cpu, "--parent-pid", &parent_pid]
-            .map(OsString::from)
-            .to_vec()
+        let yes_or_no = |yes| if yes { "yes" } else { "no" };
+        [
+            ["--id", &id],
+            ["--cpu", &cpu],
+            ["--parent-pid", &parent_pid],
+            ["--dtls-13", yes_or_no(self.dtls_13)],
+            ["--dtls-weak-fingerprints", yes_or_no(self.dtls_weak_fingerprints)],
+        ]
+        .concat()
+        .into_iter()
+        .map(OsString::from)
+        .collect()
     }
 
     /// Reads a command line, without the program.
@@ -59,6 +87,7 @@ impl Arguments {
     /// [`ArgumentError`], which names the argument.
     pub fn parse<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self, ArgumentError> {
         let (mut id, mut cpu, mut parent_pid) = (None, None, None);
+        let (mut dtls_13, mut dtls_weak_fingerprints) = (None, None);
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let option = arg.as_ref().to_string_lossy();
@@ -66,6 +95,8 @@ impl Arguments {
                 "--id" => ("--id", &mut id),
                 "--cpu" => ("--cpu", &mut cpu),
                 "--parent-pid" => ("--parent-pid", &mut parent_pid),
+                "--dtls-13" => ("--dtls-13", &mut dtls_13),
+                "--dtls-weak-fingerprints" => ("--dtls-weak-fingerprints", &mut dtls_weak_fingerprints),
                 other => return Err(ArgumentError::Unknown(other.to_owned())),
             };
             let value = args.next().ok_or(ArgumentError::NoValue(option))?;
@@ -82,7 +113,22 @@ impl Arguments {
                 _ => Some(number("--cpu", Some(cpu))?),
             },
             parent_pid: number("--parent-pid", parent_pid)?,
+            dtls_13: is_yes("--dtls-13", dtls_13)?,
+            dtls_weak_fingerprints: is_yes("--dtls-weak-fingerprints", dtls_weak_fingerprints)?,
         })
+    }
+}
+
+/// What is not said is not so.
+fn is_yes(option: &'static str, value: Option<String>) -> Result<bool, ArgumentError> {
+    match value.as_deref() {
+        Some("yes") => Ok(true),
+        None | Some("no") => Ok(false),
+        Some(other) => Err(ArgumentError::BadValue {
+            option,
+            value: other.to_owned(),
+            expected: "yes or no",
+        }),
     }
 }
 
@@ -106,6 +152,8 @@ mod tests {
                 id: WorkerId(7),
                 cpu,
                 parent_pid: 4_194_304,
+                dtls_13: cpu.is_some(),
+                dtls_weak_fingerprints: cpu.is_none(),
             };
             assert_eq!(Arguments::parse(arguments.to_args()), Ok(arguments));
         }
@@ -140,6 +188,10 @@ mod tests {
         assert_eq!(
             error("--id 1 --cpu 1 --parent-pid -1"),
             message("--parent-pid \"-1\" is not a number")
+        );
+        assert_eq!(
+            error("--id 1 --cpu 1 --parent-pid 1 --dtls-13 maybe"),
+            message("--dtls-13 \"maybe\" is not yes or no")
         );
     }
 }

@@ -30,6 +30,7 @@ use crate::relay::limits::Limits;
 use crate::relay::sink::TransportIx;
 use crate::relay::{Action, Relay};
 use crate::time::Time;
+use crate::webrtc::dtls;
 use crate::webrtc::ice::{Protocol, Tuple};
 
 use super::BUILD;
@@ -139,6 +140,7 @@ impl EventLoop {
     pub fn new(
         channel: OwnedFd,
         id: WorkerId,
+        dtls: dtls::Settings,
         log: LogQueue,
         log_filter: LogFilterHandle,
     ) -> Result<Self, ChannelError> {
@@ -154,7 +156,7 @@ impl EventLoop {
             endpoint,
             relay: Relay::new(Limits::default(), seed),
             egress: Egress::new(),
-            webrtc: WebRtc::new(),
+            webrtc: WebRtc::new(dtls),
             batch: ReceiveBatch::new(SLOTS, DATAGRAM_BYTES_MAX),
             poller,
             usage: Usage::open(),

@@ -25,7 +25,7 @@ use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::budget::{Budget, Budgets};
-use crate::webrtc::dtls::Context;
+use crate::webrtc::dtls::{self, Context};
 use crate::webrtc::ice::Tuple;
 use crate::webrtc::srtp::Inbound;
 use crate::webrtc::transport::{Event, Outlet, WebRtcTransport};
@@ -54,6 +54,7 @@ pub(super) struct WebRtc {
     /// By [`TransportIx`].
     transports: Vec<Option<Box<Member>>>,
     timers: Timers,
+    settings: dtls::Settings,
     /// With the certificate of the transports that come. Made with the first.
     context: Option<Arc<Context>>,
     budgets: Budgets,
@@ -110,11 +111,12 @@ impl Outlet for Desk<'_> {
 
 impl WebRtc {
     /// None yet.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(settings: dtls::Settings) -> Self {
         Self {
             transports: Vec::new(),
             timers: Timers::default(),
             context: None,
+            settings,
             budgets: Budgets::of_a_worker(),
             events: Vec::new(),
             opened: Vec::with_capacity(OPENED_MAX),

@@ -22,6 +22,7 @@ use weir_channel::message::{
 use weir_worker::log;
 use weir_worker::process::EventLoop;
 use weir_worker::process::event_loop::Ended;
+use weir_worker::webrtc::dtls;
 
 pub(crate) const WORKER: WorkerId = WorkerId(5);
 pub(crate) const ROOM: RoomId = RoomId(1);
@@ -57,7 +58,9 @@ impl Supervisor {
         let worker = std::thread::spawn(move || {
             let (subscriber, queue, filter) = log::subscriber();
             tracing::subscriber::with_default(subscriber, || {
-                EventLoop::new(theirs.into(), WORKER, queue, filter).unwrap().run()
+                EventLoop::new(theirs.into(), WORKER, dtls::Settings::default(), queue, filter)
+                    .unwrap()
+                    .run()
             })
         });
         Self {

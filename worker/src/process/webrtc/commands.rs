@@ -83,7 +83,7 @@ impl WebRtc {
     pub(in crate::process) fn use_certificate(&mut self, certificate: &DtlsCertificate) -> Result<Reply, WorkerError> {
         let read = Certificate::from_pem(&certificate.certificate_pem, &certificate.private_key_pem);
         let certificate = read.map_err(|error| WorkerError::InvalidParameters(error.to_string()))?;
-        self.context = Some(context(certificate));
+        self.context = Some(context(certificate, self.settings));
         Ok(Reply::Done)
     }
 
@@ -143,7 +143,7 @@ impl WebRtc {
             call: "making a certificate".to_owned(),
             reason: error.to_string(),
         })?;
-        Ok(Arc::clone(self.context.insert(context(certificate))))
+        Ok(Arc::clone(self.context.insert(context(certificate, self.settings))))
     }
 
     fn insert(&mut self, index: TransportIx, id: TransportId, transport: WebRtcTransport, is_guest: bool) {
@@ -172,13 +172,9 @@ impl WebRtc {
     }
 }
 
-fn context(certificate: Certificate) -> Arc<Context> {
+fn context(certificate: Certificate, settings: dtls::Settings) -> Arc<Context> {
     let (instant, time) = clock::instant();
-    Arc::new(Context::new(
-        certificate,
-        Clock::new(instant, time),
-        dtls::Settings::default(),
-    ))
+    Arc::new(Context::new(certificate, Clock::new(instant, time), settings))
 }
 
 fn credentials(ice: &IceCredentials) -> Result<Credentials, WorkerError> {

@@ -9,10 +9,12 @@ mod dimpl;
 mod openssl;
 
 use std::fmt;
-use std::time::Instant;
+
+use crate::time::Time;
 
 use super::Role;
 use super::certificate::Certificate;
+use super::clock::Clock;
 use super::keys::SrtpKeys;
 use super::session::{Failure, Settings};
 
@@ -54,7 +56,7 @@ pub(super) enum Output<'a> {
     /// The buffer must have this many bytes for what comes next.
     NeedsRoom(usize),
     /// That was all, until [`Engine::handle_time`] at this moment.
-    Idle(Option<Instant>),
+    Idle(Option<Time>),
 }
 
 /// One end of one DTLS connection. After an error it is of no more use, but for an alert that [`Engine::poll`] may give.
@@ -63,7 +65,7 @@ pub(super) trait Engine: fmt::Debug {
     fn handle_datagram(&mut self, datagram: &[u8]) -> Result<(), Failure>;
 
     /// Takes the time, which it must know before anything else, and sends again what was not answered.
-    fn handle_time(&mut self, now: Instant) -> Result<(), Failure>;
+    fn handle_time(&mut self, now: Time) -> Result<(), Failure>;
 
     /// Gives the next thing, which may lie in the buffer.
     fn poll<'a>(&mut self, buffer: &'a mut [u8]) -> Output<'a>;
@@ -80,16 +82,16 @@ pub(super) enum Factory {
 }
 
 impl Factory {
-    pub(super) fn new(certificate: &Certificate, settings: Settings) -> Self {
+    pub(super) fn new(certificate: &Certificate, clock: Clock, settings: Settings) -> Self {
         match settings.library {
-            Library::Dimpl => Self::Dimpl(dimpl::Shared::new(certificate, settings)),
+            Library::Dimpl => Self::Dimpl(dimpl::Shared::new(certificate, clock, settings)),
             #[cfg(feature = "openssl")]
             Library::OpenSsl => Self::OpenSsl(openssl::Shared::new(certificate, settings)),
         }
     }
 
     /// An engine for one session.
-    pub(super) fn engine(&self, now: Instant, role: Role) -> Result<Box<dyn Engine>, Failure> {
+    pub(super) fn engine(&self, now: Time, role: Role) -> Result<Box<dyn Engine>, Failure> {
         match self {
             Self::Dimpl(shared) => Ok(shared.engine(now, role)),
             #[cfg(feature = "openssl")]

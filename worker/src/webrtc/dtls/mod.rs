@@ -16,7 +16,7 @@ pub use clock::Clock;
 pub use engine::Library;
 pub use fingerprint::{Fingerprint, HashFunction};
 pub use keys::{MasterKey, SrtpKeys, SrtpProfile};
-pub use session::{Context, RefusedParameters, RemoteParameters, RemoteRole, Session, Settings, State};
+pub use session::{Context, RefusedParameters, RemoteParameters, RemoteRole, Session, Settings, State, Versions};
 
 /// Who begins.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

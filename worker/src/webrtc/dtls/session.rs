@@ -176,7 +176,6 @@ impl Default for Settings {
 pub struct Context {
     factory: Factory,
     certificate: Certificate,
-    clock: Clock,
     settings: Settings,
 }
 
@@ -184,9 +183,8 @@ impl Context {
     /// For sessions with this certificate.
     pub fn new(certificate: Certificate, clock: Clock, settings: Settings) -> Self {
         Self {
-            factory: Factory::new(&certificate, settings),
+            factory: Factory::new(&certificate, clock, settings),
             certificate,
-            clock,
             settings,
         }
     }
@@ -197,7 +195,7 @@ impl Context {
     }
 
     fn engine(&self, now: Time, role: Role) -> Result<Box<dyn Engine>, Failure> {
-        self.factory.engine(self.clock.instant(now), role)
+        self.factory.engine(now, role)
     }
 }
 
@@ -360,7 +358,7 @@ impl Session {
         let Some(engine) = &mut self.engine else {
             return false;
         };
-        if let Err(failure) = engine.handle_time(self.context.clock.instant(now)) {
+        if let Err(failure) = engine.handle_time(now) {
             self.on_error(failure, send);
         }
         self.engine.is_some()
@@ -400,7 +398,6 @@ impl Session {
                 Output::Goodbye => goodbye = true,
                 Output::Nothing => {}
                 Output::Idle(at) => {
-                    let at = at.map(|at| self.context.clock.time(at));
                     self.timeout = at.filter(|at| *at < now + TIMER_MAX);
                     break;
                 }

@@ -1,12 +1,13 @@
 //! DTLS by the `dimpl` crate.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use dimpl::{Dtls, Error, SecurityError};
 
+use crate::time::Time;
 use crate::webrtc::dtls::Role;
 use crate::webrtc::dtls::certificate::Certificate;
+use crate::webrtc::dtls::clock::Clock;
 use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
 use crate::webrtc::dtls::session::{
     DATAGRAMS_HELD_MAX, Failure, HANDSHAKE_TIME_MAX, MTU_BYTES, RETRANSMISSION_TIME, RETRANSMISSIONS_MAX, Settings,
@@ -18,11 +19,12 @@ use super::{Engine, Output};
 pub(in crate::webrtc::dtls) struct Shared {
     config: Arc<dimpl::Config>,
     certificate: dimpl::DtlsCertificate,
+    clock: Clock,
     versions: Versions,
 }
 
 impl Shared {
-    pub(super) fn new(certificate: &Certificate, settings: Settings) -> Self {
+    pub(super) fn new(certificate: &Certificate, clock: Clock, settings: Settings) -> Self {
         #[expect(
             clippy::expect_used,
             reason = "constants that the library accepts, as the tests show"
@@ -39,49 +41,65 @@ impl Shared {
         Self {
             config: Arc::new(config),
             certificate: certificate.to_library(),
+            clock,
             versions: settings.versions,
         }
     }
 
-    pub(super) fn engine(&self, now: Instant, role: Role) -> Box<dyn Engine> {
+    pub(super) fn engine(&self, now: Time, role: Role) -> Box<dyn Engine> {
+        let now = self.clock.instant(now);
         let (config, certificate) = (Arc::clone(&self.config), self.certificate.clone());
         let mut engine = match self.versions {
             Versions::Dtls12 => Dtls::new_12(config, certificate, now),
             Versions::Dtls12And13 => Dtls::new_auto(config, certificate, now),
         };
         engine.set_active(role == Role::Client);
-        Box::new(engine)
+        Box::new(Dimpl {
+            engine,
+            clock: self.clock,
+        })
     }
 }
 
-impl Engine for Dtls {
+/// The library, and its time.
+#[derive(Debug)]
+struct Dimpl {
+    engine: Dtls,
+    clock: Clock,
+}
+
+impl Engine for Dimpl {
     fn handle_datagram(&mut self, datagram: &[u8]) -> Result<(), Failure> {
-        self.handle_packet(datagram).map_err(failure)
+        self.engine.handle_packet(datagram).map_err(failure)
     }
 
-    fn handle_time(&mut self, now: Instant) -> Result<(), Failure> {
-        self.handle_timeout(now).map_err(failure)
+    fn handle_time(&mut self, now: Time) -> Result<(), Failure> {
+        self.engine.handle_timeout(self.clock.instant(now)).map_err(failure)
     }
 
     fn poll<'a>(&mut self, buffer: &'a mut [u8]) -> Output<'a> {
-        match self.poll_output(buffer) {
+        match self.engine.poll_output(buffer) {
             dimpl::Output::Packet(datagram) => Output::Datagram(datagram),
             dimpl::Output::BufferTooSmall { needed } => Output::NeedsRoom(needed),
             dimpl::Output::PeerCert(der) => Output::Certificate(der),
             dimpl::Output::Connected => Output::Finished,
             dimpl::Output::KeyingMaterial(material, profile) => {
-                let local = if self.is_active() { Role::Client } else { Role::Server };
+                let local = if self.engine.is_active() {
+                    Role::Client
+                } else {
+                    Role::Server
+                };
                 Output::Keys(profile_of(profile).and_then(|profile| SrtpKeys::from_exported(profile, &material, local)))
             }
             dimpl::Output::CloseNotify => Output::Goodbye,
-            dimpl::Output::Timeout(at) => Output::Idle(Some(at)),
+            dimpl::Output::Timeout(at) => Output::Idle(Some(self.clock.time(at))),
             // Data channels are not for us.
             _ => Output::Nothing,
         }
     }
 
     fn close(&mut self) -> Result<(), Failure> {
-        Self::close(self).map_err(failure)
+        self.engine.close().map_err(failure)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
@@ -20,6 +20,7 @@ use openssl::ssl::{
 };
 use openssl::x509::X509;
 
+use crate::time::Time;
 use crate::webrtc::dtls::Role;
 use crate::webrtc::dtls::certificate::Certificate;
 use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
@@ -59,7 +60,7 @@ impl Shared {
         Self { context }
     }
 
-    pub(super) fn engine(&self, now: Instant, role: Role) -> Result<Box<dyn Engine>, Failure> {
+    pub(super) fn engine(&self, now: Time, role: Role) -> Result<Box<dyn Engine>, Failure> {
         let context = self.context.as_ref().map_err(|_| Failure::Protocol)?;
         let engine = OpenSsl::new(context, now, role).map_err(|_| Failure::Protocol)?;
         Ok(Box::new(engine))
@@ -138,9 +139,9 @@ impl Write for Wire {
 struct OpenSsl {
     stream: SslStream<Wire>,
     role: Role,
-    now: Instant,
+    now: Time,
     /// When the handshake began: for a server, with the peer's first datagram.
-    begun: Option<Instant>,
+    begun: Option<Time>,
     finished: bool,
     /// What is to be given before any datagram.
     certificate: Option<Vec<u8>>,
@@ -155,7 +156,7 @@ enum Event {
 }
 
 impl OpenSsl {
-    fn new(context: &SslContext, now: Instant, role: Role) -> Result<Self, ErrorStack> {
+    fn new(context: &SslContext, now: Time, role: Role) -> Result<Self, ErrorStack> {
         let mut ssl = Ssl::new(context)?;
         ssl.set_mtu(MTU_BYTES as u32)?;
         let mut cookie = Cookie::default();
@@ -228,7 +229,7 @@ impl Engine for OpenSsl {
         self.advance()
     }
 
-    fn handle_time(&mut self, now: Instant) -> Result<(), Failure> {
+    fn handle_time(&mut self, now: Time) -> Result<(), Failure> {
         self.now = now;
         if self.finished {
             return Ok(());
@@ -237,7 +238,7 @@ impl Engine for OpenSsl {
             self.begun.get_or_insert(now);
         }
         match self.begun {
-            Some(begun) if now.saturating_duration_since(begun) >= HANDSHAKE_TIME_MAX => Err(Failure::Timeout),
+            Some(begun) if now.since(begun) >= HANDSHAKE_TIME_MAX => Err(Failure::Timeout),
             Some(_) => self.advance(),
             None => Ok(()),
         }
