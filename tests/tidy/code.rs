@@ -124,7 +124,8 @@ pub(crate) fn purity(file: &File) -> Vec<String> {
         "worker/src/webrtc/dtls/clock.rs",
         "worker/src/webrtc/dtls/engine/openssl.rs",
     ];
-    if !file.ships() || translates.contains(&file.path.as_str()) || !pure.iter().any(|pure| file.path.starts_with(pure)) {
+    if !file.ships() || translates.contains(&file.path.as_str()) || !pure.iter().any(|pure| file.path.starts_with(pure))
+    {
         return Vec::new();
     }
     let code = file.code();
