@@ -196,7 +196,14 @@ pub(super) async fn create_streamer(
 
 /// `GET /transports/{id}/dump`
 pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<TransportId>) -> Result<Json<Value>, ApiError> {
-    shown_dump(&app.transport(id)?.dump().await?).map(Json)
+    let transport = app.transport(id)?;
+    let mut dump = shown_dump(&transport.dump().await?)?;
+    // How ICE and DTLS stand is known without asking the worker.
+    if let (Some(webrtc), Some(dump)) = (transport.webrtc(), dump.as_object_mut()) {
+        let webrtc = serde_json::to_value(WebRtcView::whole(&webrtc)).map_err(ApiError::internal)?;
+        dump.insert("webrtc".to_owned(), webrtc);
+    }
+    Ok(Json(dump))
 }
 
 /// `GET /transports/{id}/stats`
