@@ -165,8 +165,8 @@ impl Doors {
                 if !self.warned.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         %local, %remote, %error,
-                        "a WebRTC transport goes on without a socket of its own, which costs more per packet; further \
-                         ones are not told"
+                        "a WebRTC transport goes on without a socket and a receive buffer of its own; further ones are not \
+                         told"
                     );
                 }
                 None
