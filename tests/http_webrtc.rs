@@ -200,9 +200,19 @@ async fn media_goes_from_one_browser_to_another_and_http_is_all_that_was_said() 
         assert_eq!(states, ["connecting", "connected"]);
         let dump = client.get(&format!("/transports/{transport}/dump")).await.expect(200);
         let webrtc = &dump["webrtc"];
-        assert_eq!((&webrtc["iceState"], &webrtc["dtlsState"]), (&json!("completed"), &json!("connected")));
+        assert_eq!(
+            (&webrtc["iceState"], &webrtc["dtlsState"]),
+            (&json!("completed"), &json!("connected"))
+        );
         assert_eq!(webrtc["iceRole"], "controlled");
-        assert_eq!(dump["remote"]["rtp"], format!("{}:{}", webrtc["iceSelectedTuple"]["remoteIP"].as_str().unwrap(), webrtc["iceSelectedTuple"]["remotePort"]));
+        assert_eq!(
+            dump["remote"]["rtp"],
+            format!(
+                "{}:{}",
+                webrtc["iceSelectedTuple"]["remoteIP"].as_str().unwrap(),
+                webrtc["iceSelectedTuple"]["remotePort"]
+            )
+        );
     }
 
     for seq in 1..=50_u8 {

@@ -424,7 +424,10 @@ async fn weak_fingerprints_are_taken_where_they_are_allowed() {
         let answer = soon("an answer", transport.unwrap().set_remote_dtls_parameters(parameters)).await;
         assert_eq!(answer.is_ok(), allowed, "{answer:?}");
         if let Err(error) = answer {
-            assert!(error.to_string().contains("sha-256, sha-384 or sha-512 is needed"), "{error}");
+            assert!(
+                error.to_string().contains("sha-256, sha-384 or sha-512 is needed"),
+                "{error}"
+            );
         }
         control.close().await;
     }
