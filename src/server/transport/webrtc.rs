@@ -309,9 +309,9 @@ impl WebRtcTransport {
     ///
     /// # Errors
     /// [`Error::InvalidParameters`] when the fingerprints are not fingerprints, or when there is none that can be trusted
-    /// (SHA-256 at least), a conflict when that has been said before, [`Error::InvalidState`] when the transport is closed.
+    /// (SHA-256 at least, unless the settings let in less), a conflict when that has been said before, [`Error::InvalidState`] when the transport is closed.
     pub async fn set_remote_dtls_parameters(&self, parameters: DtlsParameters) -> Result<(), Error> {
-        check_remote(&parameters).map_err(Error::InvalidParameters)?;
+        check_remote(&parameters, self.shared.settings.dtls_weak_fingerprints).map_err(Error::InvalidParameters)?;
         let transport = self.id();
         let method = Method::SetDtlsParameters { transport, parameters };
         match self.call(Command::new(method)).await? {
@@ -379,12 +379,12 @@ impl Transport {
 }
 
 /// Whether these can tell a certificate: here, so that the reason is a sentence about what was said.
-fn check_remote(parameters: &DtlsParameters) -> Result<(), String> {
+fn check_remote(parameters: &DtlsParameters, weak_allowed: bool) -> Result<(), String> {
     let count = parameters.fingerprints.len();
     if count == 0 || count > FINGERPRINTS_MAX {
         return Err(format!("1 to {FINGERPRINTS_MAX} fingerprints are needed, not {count}"));
     }
-    let mut strong = false;
+    let mut trusted = weak_allowed;
     for Fingerprint { algorithm, value } in &parameters.fingerprints {
         let function = match algorithm {
             FingerprintAlgorithm::Sha1 => HashFunction::Sha1,
@@ -394,9 +394,9 @@ fn check_remote(parameters: &DtlsParameters) -> Result<(), String> {
             FingerprintAlgorithm::Sha512 => HashFunction::Sha512,
         };
         dtls::Fingerprint::parse(function, value).map_err(|error| format!("{}: {error}", function.name()))?;
-        strong |= function.is_strong();
+        trusted |= function.is_strong();
     }
-    match strong {
+    match trusted {
         true => Ok(()),
         false => Err("a fingerprint made with sha-256, sha-384 or sha-512 is needed".to_owned()),
     }
