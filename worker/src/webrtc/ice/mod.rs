@@ -8,7 +8,7 @@ pub mod candidate;
 pub mod credentials;
 pub mod tuple;
 
-pub use agent::{Agent, Checked, Event, Refusal, State};
+pub use agent::{Agent, Checked, Event, Refusal, State, TUPLES_MAX};
 pub use candidate::{Candidate, Listener, Preferences, host_candidates};
 pub use credentials::{Credentials, InvalidCredentials};
 pub use tuple::{Protocol, Tuple};
