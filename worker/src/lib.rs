@@ -4,6 +4,7 @@
 //! [`process`] is the loop around them. Dependencies point one way: `rtp <- relay <- process -> net`. [`webrtc`], beside the
 //! relay, is what browsers need on top.
 
+pub mod boundary;
 pub mod exit;
 #[doc(hidden)]
 pub mod fuzz;

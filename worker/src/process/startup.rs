@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -14,6 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 use nix::unistd::{Pid, close, dup2_stdin, getppid};
 
+use crate::boundary;
 use crate::exit::Exit;
 
 use super::arguments::Arguments;
@@ -95,11 +97,26 @@ pub(super) fn settle_in(arguments: &Arguments) -> Result<(), Refused> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed("setrlimit"))
 }
 
-/// Makes a panic end the process with [`Exit::Panic`] after it was told on standard error, which the supervisor reads.
+/// Panics that are told when a boundary contains them; of more, which somebody may cause at will, a few.
+const CONTAINED_TOLD_MAX: u64 = 16;
+
+/// Makes a panic end the process with [`Exit::Panic`] after it was told on standard error, which the supervisor reads; unless it is
+/// one of a parser's that is [contained](boundary).
 pub(super) fn exit_on_panic() {
+    static CONTAINED: AtomicU64 = AtomicU64::new(0);
     std::panic::set_hook(Box::new(|panic| {
-        let backtrace = Backtrace::capture();
         let mut stderr = io::stderr();
+        if boundary::is_contained() {
+            let before = CONTAINED.fetch_add(1, Ordering::Relaxed);
+            if before < CONTAINED_TOLD_MAX || before.is_power_of_two() {
+                let _ = writeln!(
+                    stderr,
+                    "weir-worker: a parser has panicked, and nobody but its peer is harmed: {panic}"
+                );
+            }
+            return;
+        }
+        let backtrace = Backtrace::capture();
         // Nobody may be listening any more.
         let _ = writeln!(stderr, "weir-worker: {panic}");
         if backtrace.status() == BacktraceStatus::Captured {

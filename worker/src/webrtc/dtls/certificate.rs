@@ -1,6 +1,7 @@
 //! Our own certificate: self-signed and made when a worker generation begins, or read from files.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SerialNumber};
@@ -10,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::webrtc::entropy::Entropy;
 
+use super::engine::Signer;
 use super::fingerprint::{Fingerprint, HashFunction};
 
 /// A certificate and its private key. Printed for debugging, it keeps the key to itself.
@@ -17,6 +19,7 @@ use super::fingerprint::{Fingerprint, HashFunction};
 pub struct Certificate {
     der: Vec<u8>,
     private_key: Zeroizing<Vec<u8>>,
+    signer: Arc<Signer>,
     fingerprints: [Fingerprint; 5],
 }
 
@@ -29,9 +32,9 @@ pub enum InvalidCertificate {
     /// No private key in the PEM text, or not one that can be read.
     #[error("no private key in the PEM text that can be read")]
     PrivateKey,
-    /// The key is not one of ECDSA over P-256 or P-384 (nor RSA, with the feature `openssl`).
-    #[error("the private key is not an ECDSA key over P-256 or P-384")]
-    NotEcdsa,
+    /// The key is not one of ECDSA over P-256 or P-384, nor RSA.
+    #[error("the private key is neither an ECDSA key over P-256 or P-384 nor an RSA key")]
+    UnsupportedKey,
     /// The certificate is for another key.
     #[error("the certificate is for another private key")]
     KeyMismatch,
@@ -44,8 +47,8 @@ pub enum InvalidCertificate {
 const VALID_BEFORE: Duration = Duration::from_secs(24 * 3_600);
 const VALID_AFTER: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
-/// What PEM calls private keys: PKCS #8, and SEC 1.
-const PRIVATE_KEY_TAGS: [&str; 2] = ["PRIVATE KEY", "EC PRIVATE KEY"];
+/// What PEM calls private keys: PKCS #8, SEC 1 and PKCS #1.
+const PRIVATE_KEY_TAGS: [&str; 3] = ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"];
 
 impl Certificate {
     /// A self-signed one with a new ECDSA key over P-256. `now` is the time of day, since the Unix epoch.
@@ -71,34 +74,39 @@ impl Certificate {
         let certificate = parameters
             .self_signed(&key)
             .map_err(|_| InvalidCertificate::Generation)?;
-        Ok(Self::new(certificate.der().to_vec(), key.serialize_der()))
+        let signer = Signer::read(key.serialized_der()).ok_or(InvalidCertificate::Generation)?;
+        Ok(Self::new(certificate.der().to_vec(), key.serialize_der(), signer))
     }
 
     /// The first certificate of one PEM text, with the private key of another, which may be the same text.
     ///
     /// # Errors
     ///
-    /// If one of them is missing, if the key is not ECDSA, or if they do not belong together.
+    /// If one of them is missing, if the key is of a kind that we do not sign with, or if they do not belong together.
     pub fn from_pem(certificate: &str, private_key: &str) -> Result<Self, InvalidCertificate> {
         let der = find_pem(certificate, &["CERTIFICATE"]).ok_or(InvalidCertificate::Certificate)?;
         let private_key = find_pem(private_key, &PRIVATE_KEY_TAGS).ok_or(InvalidCertificate::PrivateKey)?;
         let parsed = x509_cert::Certificate::from_der(&der).map_err(|_| InvalidCertificate::Certificate)?;
-        let key = KeyPair::try_from(&private_key[..]).map_err(|_| InvalidCertificate::PrivateKey)?;
-        if !is_usable(&private_key) {
-            return Err(InvalidCertificate::NotEcdsa);
-        }
+        let Some(signer) = Signer::read(&private_key) else {
+            // Another kind of key, or none at all?
+            return Err(match KeyPair::try_from(&private_key[..]) {
+                Ok(_) => InvalidCertificate::UnsupportedKey,
+                Err(_) => InvalidCertificate::PrivateKey,
+            });
+        };
         let public_key = &parsed.tbs_certificate().subject_public_key_info().subject_public_key;
-        if public_key.raw_bytes() != key.public_key_raw() {
+        if public_key.raw_bytes() != signer.public_key() {
             return Err(InvalidCertificate::KeyMismatch);
         }
-        Ok(Self::new(der, private_key))
+        Ok(Self::new(der, private_key, signer))
     }
 
-    fn new(der: Vec<u8>, private_key: Vec<u8>) -> Self {
+    fn new(der: Vec<u8>, private_key: Vec<u8>, signer: Signer) -> Self {
         let fingerprints = HashFunction::ALL.map(|function| Fingerprint::of(function, &der));
         Self {
             der,
             private_key: Zeroizing::new(private_key),
+            signer: Arc::new(signer),
             fingerprints,
         }
     }
@@ -113,18 +121,14 @@ impl Certificate {
         &self.fingerprints
     }
 
-    /// Its private key in DER, PKCS #8 or SEC 1.
-    #[cfg(feature = "openssl")]
+    /// Its private key in DER: PKCS #8, SEC 1 or PKCS #1.
     pub(super) fn private_key(&self) -> &[u8] {
         &self.private_key
     }
 
-    /// As the DTLS library wants it.
-    pub(super) fn to_library(&self) -> dimpl::DtlsCertificate {
-        dimpl::DtlsCertificate {
-            certificate: self.der.clone(),
-            private_key: self.private_key.to_vec(),
-        }
+    /// What signs with it.
+    pub(super) fn signer(&self) -> Arc<Signer> {
+        Arc::clone(&self.signer)
     }
 }
 
@@ -135,20 +139,6 @@ impl fmt::Debug for Certificate {
             .field("fingerprint", &self.fingerprints[2])
             .finish_non_exhaustive()
     }
-}
-
-/// Whether the library that will use a private key says that it can.
-#[cfg(not(feature = "openssl"))]
-fn is_usable(private_key: &[u8]) -> bool {
-    let provider = dimpl::crypto::aws_lc_rs::default_provider();
-    provider.key_provider.load_private_key(private_key).is_ok()
-}
-
-/// Whether the library that will use a private key has its kind.
-#[cfg(feature = "openssl")]
-fn is_usable(private_key: &[u8]) -> bool {
-    use openssl::pkey::{Id, PKey};
-    PKey::private_key_from_der(private_key).is_ok_and(|key| matches!(key.id(), Id::EC | Id::RSA))
 }
 
 /// The contents of the first block with one of the tags.
@@ -170,7 +160,7 @@ pub fn to_pem(der: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::webrtc::entropy::SeededEntropy;
-    use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+    use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256};
 
     const NOW: Duration = Duration::from_secs(1_795_000_000);
 
@@ -215,7 +205,7 @@ mod tests {
 
     #[test]
     fn certificates_from_files() {
-        for algorithm in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384] {
+        for algorithm in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_RSA_SHA256] {
             let key = KeyPair::generate_for(algorithm).unwrap();
             let (certificate, private_key) = (signed(&key), key.serialize_pem());
             let read = Certificate::from_pem(&certificate, &private_key).unwrap();
@@ -250,7 +240,7 @@ mod tests {
         let edwards = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         assert_eq!(
             why(&signed(&edwards), &edwards.serialize_pem()),
-            Some(InvalidCertificate::NotEcdsa)
+            Some(InvalidCertificate::UnsupportedKey)
         );
     }
 }

@@ -1,19 +1,18 @@
 //! DTLS-SRTP (RFC 5764): the handshake that proves who the peer is and yields the keys of its media.
 //!
-//! The records, the ciphers and the state machine are a library's ([`engine`]). Here is what the peer's certificate must be
+//! Records, messages and their order are an engine's (`engine`). Here is what the peer's certificate must be
 //! ([`fingerprint`]), what ours is ([`certificate`]), when a session starts, fails and ends ([`session`]), and in which
 //! form the keys leave it ([`keys`]).
 
 pub mod certificate;
 pub mod clock;
-pub mod engine;
+mod engine;
 pub mod fingerprint;
 pub mod keys;
 pub mod session;
 
 pub use certificate::{Certificate, InvalidCertificate};
 pub use clock::Clock;
-pub use engine::Library;
 pub use fingerprint::{Fingerprint, HashFunction};
 pub use keys::{MasterKey, SrtpKeys, SrtpProfile};
 pub use session::{Context, RefusedParameters, RemoteParameters, RemoteRole, Session, Settings, State, Versions};

@@ -15,40 +15,29 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::boundary::{self, Panicked, Parser};
 use crate::time::Time;
 
 use super::Role;
 use super::certificate::{self, Certificate};
 use super::clock::Clock;
-use super::engine::{Engine, Factory, Library, Output};
+use super::engine::{Engine, Factory, Output};
 use super::fingerprint::{Expected, Fingerprint, Unusable};
 use super::keys::SrtpKeys;
 
-/// A handshake that takes longer has failed.
-pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(30);
+/// A handshake that takes longer has failed. Peers whose timer is a second and doubles say everything six times by then.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A flight that is not answered is sent again after this, then after twice as long, and so on. Peers in the same
 /// continent answer in time; the second that TLS over TCP was made with would be heard as a second of silence.
 pub(super) const RETRANSMISSION_TIME: Duration = Duration::from_millis(200);
 
-/// Enough for [`HANDSHAKE_TIME_MAX`] to be what ends a handshake, even if duplicates of the peer ask for more.
-pub(super) const RETRANSMISSIONS_MAX: usize = 24;
-
 /// The longest datagram of a handshake that we send: what fits through any path that carries media.
 pub(super) const MTU_BYTES: usize = 1_200;
 
-/// The longest datagram that is taken. A peer sends no longer ones than its own MTU; certificates that need more come in
-/// fragments.
-const DATAGRAM_BYTES_MAX: usize = 4_096;
-
-/// Datagrams that are kept until those before them arrive: what 30 × 4,096 bytes bound.
-pub(super) const DATAGRAMS_HELD_MAX: usize = 30;
-
-/// The longest certificate that is looked at, in bytes.
-const CERTIFICATE_BYTES_MAX: usize = 16_384;
-
-/// Timers that lie further ahead are the library's way to say that there is none.
-const TIMER_MAX: Duration = Duration::from_secs(3_600);
+/// The longest certificate of a peer that is taken, in bytes. Those with an RSA key of 16,384 bits have 5,000, those with many names
+/// three times as many.
+pub const CERTIFICATE_BYTES_MAX: usize = 32_768;
 
 /// How far it got.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -66,18 +55,91 @@ pub enum State {
 }
 
 /// Why a session failed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
 pub enum Failure {
     /// The peer's certificate is not the announced one.
+    #[error("the peer's certificate has not the fingerprint that the signalling announced")]
     Fingerprint,
+    /// The peer showed no certificate.
+    #[error("the peer showed no certificate")]
+    NoCertificate,
+    /// The peer's certificate has more than [`CERTIFICATE_BYTES_MAX`] bytes.
+    #[error("the peer's certificate has more than {CERTIFICATE_BYTES_MAX} bytes")]
+    CertificateTooLong,
+    /// The peer's certificate cannot be read, or has a key of a kind that we cannot check.
+    #[error("the peer's certificate cannot be read, or its key is not RSA, Ed25519 or ECDSA over P-224 to P-521")]
+    UnsupportedCertificate,
+    /// The peer has not the key of its certificate, or somebody changed what was said.
+    #[error("the peer has not proven that it has its certificate's key")]
+    Signature,
     /// The peer and we have no way to protect media in common.
+    #[error("the peer offers no SRTP profile that we have")]
     NoSrtpProfile,
+    /// The peer and we have no cipher suite, group or signature in common.
+    #[error("the peer offers no cipher suite, group or signature that we have")]
+    NothingInCommon,
+    /// The peer speaks none of our versions.
+    #[error("the peer does not speak DTLS 1.2")]
+    Version,
     /// It took longer than [`HANDSHAKE_TIME_MAX`].
+    #[error("the handshake took longer than {} s", HANDSHAKE_TIME_MAX.as_secs())]
     Timeout,
     /// The peer refused, with this alert (RFC 5246 §7.2).
+    #[error("the peer refused with alert {0} ({name})", name = alert_name(*.0))]
     Alert(u8),
-    /// The peer broke the protocol, or offered nothing that we have: RSA certificates only, for instance.
+    /// The peer broke the protocol.
+    #[error("the peer broke the protocol")]
     Protocol,
+    /// Our own engine broke.
+    #[error("the DTLS engine broke")]
+    Internal,
+}
+
+impl Failure {
+    /// What the peer is told (RFC 5246 §7.2.2); `None` if it knows, or cannot be reached.
+    fn alert(self) -> Option<u8> {
+        Some(match self {
+            Self::Fingerprint | Self::CertificateTooLong => 42,
+            Self::NoCertificate | Self::NoSrtpProfile | Self::NothingInCommon => 40,
+            Self::UnsupportedCertificate => 43,
+            Self::Signature => 51,
+            Self::Version => 70,
+            Self::Protocol => 10,
+            Self::Internal => 80,
+            Self::Timeout | Self::Alert(_) => return None,
+        })
+    }
+}
+
+/// The name of an alert (RFC 5246 §7.2, RFC 8446 §6, RFC 7301).
+fn alert_name(alert: u8) -> &'static str {
+    match alert {
+        0 => "close_notify",
+        10 => "unexpected_message",
+        20 => "bad_record_mac",
+        22 => "record_overflow",
+        40 => "handshake_failure",
+        42 => "bad_certificate",
+        43 => "unsupported_certificate",
+        44 => "certificate_revoked",
+        45 => "certificate_expired",
+        46 => "certificate_unknown",
+        47 => "illegal_parameter",
+        48 => "unknown_ca",
+        49 => "access_denied",
+        50 => "decode_error",
+        51 => "decrypt_error",
+        70 => "protocol_version",
+        71 => "insufficient_security",
+        80 => "internal_error",
+        86 => "inappropriate_fallback",
+        90 => "user_canceled",
+        109 => "missing_extension",
+        110 => "unsupported_extension",
+        116 => "certificate_required",
+        120 => "no_application_protocol",
+        _ => "unknown",
+    }
 }
 
 /// What a connected session gives.
@@ -150,8 +212,6 @@ pub enum Versions {
 /// What can be chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// Which library speaks.
-    pub library: Library,
     /// Which protocol versions are spoken.
     pub versions: Versions,
     /// As the server, answer a first message with a cookie only (RFC 6347 §4.2.1). It costs a round trip, and proves that
@@ -164,7 +224,6 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            library: Library::default(),
             versions: Versions::default(),
             cookies: true,
             weak_fingerprints: false,
@@ -276,7 +335,8 @@ impl Session {
     }
 
     fn start_engine(&mut self, now: Time, send: Wire<'_>) {
-        match self.context.engine(now, self.role.unwrap_or(Role::Server)) {
+        let role = self.role.unwrap_or(Role::Server);
+        match contain(|| self.context.engine(now, role)) {
             Ok(engine) => {
                 self.engine = Some(engine);
                 self.handle_time(now, send);
@@ -325,7 +385,7 @@ impl Session {
 
     /// Takes one datagram of the peer's. Whoever calls has made sure that it comes from where ICE says.
     pub fn handle_datagram(&mut self, now: Time, datagram: &[u8], send: Wire<'_>) {
-        if datagram.len() > DATAGRAM_BYTES_MAX || self.state == State::Connected && !is_late(datagram) {
+        if self.state == State::Connected && !is_late(datagram) {
             return;
         }
         if !self.advance(now, send) {
@@ -334,7 +394,7 @@ impl Session {
         let Some(engine) = &mut self.engine else {
             return;
         };
-        if let Err(failure) = engine.handle_datagram(datagram) {
+        if let Err(failure) = contain(|| engine.handle_datagram(datagram)) {
             self.on_error(failure, send);
         }
         self.drain(now, send);
@@ -358,7 +418,7 @@ impl Session {
         let Some(engine) = &mut self.engine else {
             return false;
         };
-        if let Err(failure) = engine.handle_time(now) {
+        if let Err(failure) = contain(|| engine.handle_time(now)) {
             self.on_error(failure, send);
         }
         self.engine.is_some()
@@ -374,31 +434,41 @@ impl Session {
         self.events.pop_front()
     }
 
-    /// Takes everything that the library has to give.
+    /// Takes everything that the engine has to give.
     fn drain(&mut self, now: Time, send: Wire<'_>) {
-        let Some(engine) = &mut self.engine else {
-            return;
-        };
-        let mut buffer = vec![0; 2 * MTU_BYTES];
         let mut goodbye = false;
         loop {
-            match engine.poll(&mut buffer) {
-                Output::Datagram(datagram) => send(datagram),
-                Output::NeedsRoom(bytes) if bytes <= CERTIFICATE_BYTES_MAX => buffer.resize(bytes, 0),
-                Output::NeedsRoom(_) => return self.fail(Failure::Protocol, send),
+            let Some(engine) = &mut self.engine else {
+                return;
+            };
+            match contain(|| Ok(engine.poll())).unwrap_or_else(Output::Failed) {
+                Output::Datagram(datagram) => send(&datagram),
                 Output::Certificate(der) => {
                     // Before anything is answered: a stranger gets no further.
-                    if self.expected.as_ref().is_some_and(|expected| !expected.matches(der)) {
+                    if self.expected.as_ref().is_some_and(|expected| !expected.matches(&der)) {
                         return self.fail(Failure::Fingerprint, send);
                     }
-                    self.peer = Some(der.to_vec());
+                    self.peer = Some(der);
                 }
                 Output::Finished => self.finished = true,
                 Output::Keys(keys) => self.keys = keys,
                 Output::Goodbye => goodbye = true,
+                Output::Newer(hello) => {
+                    let newer = contain(|| {
+                        let mut engine = self.context.factory.newer(now)?;
+                        engine.handle_time(now)?;
+                        engine.handle_datagram(&hello)?;
+                        Ok(engine)
+                    });
+                    match newer {
+                        Ok(newer) => self.engine = Some(newer),
+                        Err(failure) => return self.fail(failure, send),
+                    }
+                }
                 Output::Nothing => {}
+                Output::Failed(failure) => return self.on_error(failure, send),
                 Output::Idle(at) => {
-                    self.timeout = at.filter(|at| *at < now + TIMER_MAX);
+                    self.timeout = at;
                     break;
                 }
             }
@@ -433,12 +503,12 @@ impl Session {
         }
     }
 
-    /// Every error of the library means that it is of no more use.
+    /// Every error of an engine means that it is of no more use.
     fn on_error(&mut self, failure: Failure, send: Wire<'_>) {
         if self.state == State::Connected && !matches!(failure, Failure::Alert(_)) {
-            // The media's keys are agreed on, and what is left of DTLS is a goodbye. Who confuses the library then, and that
+            // The media's keys are agreed on, and what is left of DTLS is a goodbye. Who confuses the engine then, and that
             // may be anybody who can write the peer's address into a datagram, takes no more than this away.
-            self.engine = None;
+            self.drop_engine();
             self.timeout = None;
         } else {
             self.fail(failure, send);
@@ -447,25 +517,26 @@ impl Session {
 
     /// Gives up, and tells a peer that still listens, so that it need not wait for its own timeout.
     fn fail(&mut self, failure: Failure, send: Wire<'_>) {
-        if let Some(engine) = &mut self.engine {
-            match failure {
-                Failure::Fingerprint | Failure::NoSrtpProfile if self.finished => {
-                    // What is left to say is protected, and a goodbye is all that can be said. If even that cannot be,
-                    // the peer finds out by itself.
-                    let _ = engine.close();
-                    flush(engine.as_mut(), send);
-                }
-                Failure::Fingerprint => send(&BAD_CERTIFICATE),
-                // The library may have left an alert of its own.
-                Failure::Protocol => flush(engine.as_mut(), send),
-                Failure::NoSrtpProfile | Failure::Timeout | Failure::Alert(_) => {}
+        if let (Some(engine), Some(alert)) = (&mut self.engine, failure.alert()) {
+            // What broke has nothing more to say.
+            let said = failure != Failure::Internal && contain(|| Ok(engine.abort(alert))) == Ok(true);
+            if said {
+                flush(engine.as_mut(), send);
+            } else {
+                send(&plain_alert(alert));
             }
         }
         self.end(State::Failed, Event::Failed(failure));
     }
 
+    /// What panicked may do so again when it is dropped.
+    fn drop_engine(&mut self) {
+        let engine = self.engine.take();
+        let _ = boundary::contain(Parser::Dtls, || drop(engine));
+    }
+
     fn end(&mut self, state: State, event: Event) {
-        self.engine = None;
+        self.drop_engine();
         self.keys = None;
         self.timeout = None;
         if !matches!(self.state, State::Failed | State::Closed) {
@@ -479,7 +550,7 @@ impl Session {
         if self.state == State::Connected
             && self.advance(now, send)
             && let Some(engine) = &mut self.engine
-            && engine.close().is_ok()
+            && contain(|| engine.close()).is_ok()
         {
             flush(engine.as_mut(), send);
         }
@@ -491,17 +562,22 @@ impl Session {
     }
 }
 
-/// A fatal alert, `bad_certificate` (RFC 5246 §7.2.2), in the clear as everything is before a handshake has ended. Its
-/// sequence number is one that no handshake reaches.
-const BAD_CERTIFICATE: [u8; 15] = [21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 2, 2, 42];
+/// A fatal alert in the clear, as everything is before a handshake has ended. Its sequence number is one that no handshake reaches.
+fn plain_alert(alert: u8) -> [u8; 15] {
+    [21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 2, 2, alert]
+}
 
-/// Sends what the library has left to say.
+/// Calls an engine: what the network says must not end more than one session, whatever mistake an engine has.
+fn contain<T>(call: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    boundary::contain(Parser::Dtls, call).unwrap_or_else(|Panicked| Err(Failure::Internal))
+}
+
+/// Sends what an engine has left to say.
 fn flush(engine: &mut dyn Engine, send: Wire<'_>) {
-    let mut buffer = vec![0; 2 * MTU_BYTES];
-    loop {
-        match engine.poll(&mut buffer) {
-            Output::Datagram(datagram) => send(datagram),
-            Output::Idle(_) | Output::NeedsRoom(_) => return,
+    while let Ok(output) = contain(|| Ok(engine.poll())) {
+        match output {
+            Output::Datagram(datagram) => send(&datagram),
+            Output::Idle(_) | Output::Failed(_) => return,
             _ => {}
         }
     }

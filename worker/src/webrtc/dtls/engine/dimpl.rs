@@ -1,4 +1,4 @@
-//! DTLS by the `dimpl` crate.
+//! DTLS 1.3 by the `dimpl` crate, and 1.2 with servers that answer our offer of both so.
 
 use std::sync::Arc;
 
@@ -10,21 +10,35 @@ use crate::webrtc::dtls::certificate::Certificate;
 use crate::webrtc::dtls::clock::Clock;
 use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
 use crate::webrtc::dtls::session::{
-    DATAGRAMS_HELD_MAX, Failure, HANDSHAKE_TIME_MAX, MTU_BYTES, RETRANSMISSION_TIME, RETRANSMISSIONS_MAX, Settings,
-    Versions,
+    CERTIFICATE_BYTES_MAX, Failure, HANDSHAKE_TIME_MAX, MTU_BYTES, RETRANSMISSION_TIME, Settings,
 };
 
 use super::{Engine, Output};
+
+/// Enough for [`HANDSHAKE_TIME_MAX`] to be what ends a handshake, even if duplicates of the peer ask for more.
+const RETRANSMISSIONS_MAX: usize = 24;
+
+/// The longest datagram that is taken: the library keeps copies. A peer sends no longer ones than its own MTU; certificates that
+/// need more come in fragments.
+const DATAGRAM_BYTES_MAX: usize = 4_096;
+
+/// Datagrams that are kept until those before them arrive: what 30 × 4,096 bytes bound.
+const DATAGRAMS_HELD_MAX: usize = 30;
+
+/// Timers that lie further ahead are the library's way to say that there is none.
+const TIMER_MAX: std::time::Duration = std::time::Duration::from_secs(3_600);
 
 pub(in crate::webrtc::dtls) struct Shared {
     config: Arc<dimpl::Config>,
     certificate: dimpl::DtlsCertificate,
     clock: Clock,
-    versions: Versions,
 }
 
 impl Shared {
-    pub(super) fn new(certificate: &Certificate, clock: Clock, settings: Settings) -> Self {
+    /// `None` if the library does not sign with our key, which is RSA then.
+    pub(super) fn new(certificate: &Certificate, clock: Clock, settings: Settings) -> Option<Self> {
+        let provider = dimpl::crypto::aws_lc_rs::default_provider();
+        provider.key_provider.load_private_key(certificate.private_key()).ok()?;
         #[expect(
             clippy::expect_used,
             reason = "constants that the library accepts, as the tests show"
@@ -38,25 +52,38 @@ impl Shared {
             .handshake_timeout(HANDSHAKE_TIME_MAX)
             .build()
             .expect("the configuration is one that the library knows");
-        Self {
+        Some(Self {
             config: Arc::new(config),
-            certificate: certificate.to_library(),
+            certificate: dimpl::DtlsCertificate {
+                certificate: certificate.der().to_vec(),
+                private_key: certificate.private_key().to_vec(),
+            },
             clock,
-            versions: settings.versions,
-        }
+        })
     }
 
-    pub(super) fn engine(&self, now: Time, role: Role) -> Box<dyn Engine> {
+    /// A client that offers both versions.
+    pub(super) fn client(&self, now: Time) -> Box<dyn Engine> {
         let now = self.clock.instant(now);
-        let (config, certificate) = (Arc::clone(&self.config), self.certificate.clone());
-        let mut engine = match self.versions {
-            Versions::Dtls12 => Dtls::new_12(config, certificate, now),
-            Versions::Dtls12And13 => Dtls::new_auto(config, certificate, now),
-        };
-        engine.set_active(role == Role::Client);
+        let mut engine = Dtls::new_auto(Arc::clone(&self.config), self.certificate.clone(), now);
+        engine.set_active(true);
+        self.engine(engine)
+    }
+
+    /// A server of the newer one.
+    pub(super) fn server(&self, now: Time) -> Box<dyn Engine> {
+        let now = self.clock.instant(now);
+        let mut engine = Dtls::new_13(Arc::clone(&self.config), self.certificate.clone(), now);
+        engine.set_active(false);
+        self.engine(engine)
+    }
+
+    fn engine(&self, engine: Dtls) -> Box<dyn Engine> {
         Box::new(Dimpl {
             engine,
             clock: self.clock,
+            now: Time(0),
+            buffer: Vec::new(),
         })
     }
 }
@@ -66,22 +93,30 @@ impl Shared {
 struct Dimpl {
     engine: Dtls,
     clock: Clock,
+    now: Time,
+    /// Where the library writes. It panics if a certificate does not fit, so there is room for the longest.
+    buffer: Vec<u8>,
 }
 
 impl Engine for Dimpl {
     fn handle_datagram(&mut self, datagram: &[u8]) -> Result<(), Failure> {
+        if datagram.len() > DATAGRAM_BYTES_MAX {
+            return Ok(());
+        }
         self.engine.handle_packet(datagram).map_err(failure)
     }
 
     fn handle_time(&mut self, now: Time) -> Result<(), Failure> {
+        self.now = now;
         self.engine.handle_timeout(self.clock.instant(now)).map_err(failure)
     }
 
-    fn poll<'a>(&mut self, buffer: &'a mut [u8]) -> Output<'a> {
-        match self.engine.poll_output(buffer) {
-            dimpl::Output::Packet(datagram) => Output::Datagram(datagram),
-            dimpl::Output::BufferTooSmall { needed } => Output::NeedsRoom(needed),
-            dimpl::Output::PeerCert(der) => Output::Certificate(der),
+    fn poll(&mut self) -> Output {
+        self.buffer.resize(CERTIFICATE_BYTES_MAX, 0);
+        let output = match self.engine.poll_output(&mut self.buffer) {
+            dimpl::Output::Packet(datagram) => Output::Datagram(datagram.to_vec()),
+            dimpl::Output::BufferTooSmall { .. } => Output::Failed(Failure::CertificateTooLong),
+            dimpl::Output::PeerCert(der) => Output::Certificate(der.to_vec()),
             dimpl::Output::Connected => Output::Finished,
             dimpl::Output::KeyingMaterial(material, profile) => {
                 let local = if self.engine.is_active() {
@@ -92,10 +127,22 @@ impl Engine for Dimpl {
                 Output::Keys(profile_of(profile).and_then(|profile| SrtpKeys::from_exported(profile, &material, local)))
             }
             dimpl::Output::CloseNotify => Output::Goodbye,
-            dimpl::Output::Timeout(at) => Output::Idle(Some(self.clock.time(at))),
+            dimpl::Output::Timeout(at) => {
+                Output::Idle(Some(self.clock.time(at)).filter(|at| *at < self.now + TIMER_MAX))
+            }
             // Data channels are not for us.
             _ => Output::Nothing,
+        };
+        if matches!(output, Output::Idle(_)) {
+            // Sessions live long, and the next datagram is rare.
+            self.buffer = Vec::new();
         }
+        output
+    }
+
+    fn abort(&mut self, _: u8) -> bool {
+        // It says nothing but goodbye, and that to those who are connected alone.
+        self.engine.close().is_ok() && self.engine.is_closing()
     }
 
     fn close(&mut self) -> Result<(), Failure> {
@@ -108,6 +155,7 @@ fn failure(error: Error) -> Failure {
     match error {
         Error::SecurityError(SecurityError::FatalAlert { description }) => Failure::Alert(description),
         Error::Timeout(_) => Failure::Timeout,
+        Error::CertificateError(_) => Failure::UnsupportedCertificate,
         _ => Failure::Protocol,
     }
 }
