@@ -25,8 +25,12 @@ use super::engine::{Engine, Factory, Output};
 use super::fingerprint::{Expected, Fingerprint, Unusable};
 use super::keys::SrtpKeys;
 
-/// A handshake that takes longer has failed. Peers whose timer is a second and doubles say everything six times by then.
-pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
+/// A handshake in which nothing new comes for so long has failed.
+pub const HANDSHAKE_SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// A handshake that takes longer has failed. Peers whose timer is a second and doubles, OpenSSL's for instance, say everything six
+/// times in the first half minute, and where a fifth is lost that is not always enough.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A flight that is not answered is sent again after this, then after twice as long, and so on. Peers in the same
 /// continent answer in time; the second that TLS over TCP was made with would be heard as a second of silence.
@@ -81,8 +85,8 @@ pub enum Failure {
     /// The peer speaks none of our versions.
     #[error("the peer does not speak DTLS 1.2")]
     Version,
-    /// It took longer than [`HANDSHAKE_TIME_MAX`].
-    #[error("the handshake took longer than {} s", HANDSHAKE_TIME_MAX.as_secs())]
+    /// Nothing new came for [`HANDSHAKE_SILENCE_MAX`], or it took longer than [`HANDSHAKE_TIME_MAX`].
+    #[error("the handshake took too long: nothing new for {} s, or {} s in all", HANDSHAKE_SILENCE_MAX.as_secs(), HANDSHAKE_TIME_MAX.as_secs())]
     Timeout,
     /// The peer refused, with this alert (RFC 5246 §7.2).
     #[error("the peer refused with alert {0} ({name})", name = alert_name(*.0))]

@@ -10,12 +10,12 @@ use crate::webrtc::dtls::certificate::Certificate;
 use crate::webrtc::dtls::clock::Clock;
 use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
 use crate::webrtc::dtls::session::{
-    CERTIFICATE_BYTES_MAX, Failure, HANDSHAKE_TIME_MAX, MTU_BYTES, RETRANSMISSION_TIME, Settings,
+    CERTIFICATE_BYTES_MAX, Failure, HANDSHAKE_SILENCE_MAX, MTU_BYTES, RETRANSMISSION_TIME, Settings,
 };
 
 use super::{Engine, Output};
 
-/// Enough for [`HANDSHAKE_TIME_MAX`] to be what ends a handshake, even if duplicates of the peer ask for more.
+/// Enough for [`HANDSHAKE_SILENCE_MAX`] to be what ends a handshake, even if duplicates of the peer ask for more.
 const RETRANSMISSIONS_MAX: usize = 24;
 
 /// The longest datagram that is taken: the library keeps copies. A peer sends no longer ones than its own MTU; certificates that
@@ -49,7 +49,7 @@ impl Shared {
             .use_server_cookie(settings.cookies)
             .flight_start_rto(RETRANSMISSION_TIME)
             .flight_retries(RETRANSMISSIONS_MAX)
-            .handshake_timeout(HANDSHAKE_TIME_MAX)
+            .handshake_timeout(HANDSHAKE_SILENCE_MAX)
             .build()
             .expect("the configuration is one that the library knows");
         Some(Self {

@@ -28,7 +28,7 @@ use crate::time::Time;
 use crate::webrtc::dtls::Role;
 use crate::webrtc::dtls::certificate::Certificate;
 use crate::webrtc::dtls::keys::SrtpProfile;
-use crate::webrtc::dtls::session::{Failure, HANDSHAKE_TIME_MAX, Settings};
+use crate::webrtc::dtls::session::{Failure, HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, Settings};
 use crate::webrtc::entropy::{Entropy as _, SystemEntropy};
 
 use self::exchange::Exchange;
@@ -168,7 +168,9 @@ struct Dtls12 {
     shared: Arc<Shared>,
     role: Role,
     now: Time,
-    /// When the handshake must have ended. A server's begins with the first datagram.
+    /// When the handshake began: a server's with the first datagram.
+    begun: Option<Time>,
+    /// When it has failed, unless something new comes.
     deadline: Option<Time>,
     awaited: Awaited,
     records: RecordLayer,
@@ -195,6 +197,7 @@ impl Dtls12 {
             shared,
             role,
             now,
+            begun: None,
             deadline: None,
             awaited: match role {
                 Role::Client => Awaited::Start,
@@ -211,6 +214,12 @@ impl Dtls12 {
             awaits_verdict: false,
             writes_protected: false,
         }
+    }
+
+    /// Something new has come.
+    fn note_progress(&mut self) {
+        let begun = *self.begun.get_or_insert(self.now);
+        self.deadline = Some((self.now + HANDSHAKE_SILENCE_MAX).min(begun + HANDSHAKE_TIME_MAX));
     }
 
     fn on_record(&mut self, record: &Record<'_>, is_repetition: &mut bool) -> Result<(), Failure> {
@@ -240,10 +249,15 @@ impl Dtls12 {
             Content::Handshake => {
                 for fragment in reassembly::fragments(bytes) {
                     // When we have finished, the peer has nothing new to say.
-                    *is_repetition |= match self.awaited {
-                        Awaited::Goodbye => self.reassembly.is_repetition(&fragment),
-                        _ => self.reassembly.add(epoch, &fragment)? == Added::Repeated,
-                    };
+                    if self.awaited == Awaited::Goodbye {
+                        *is_repetition |= self.reassembly.is_repetition(&fragment);
+                        continue;
+                    }
+                    match self.reassembly.add(epoch, &fragment)? {
+                        Added::New => self.note_progress(),
+                        Added::Repeated => *is_repetition = true,
+                        Added::Ignored => {}
+                    }
                 }
                 Ok(())
             }
@@ -416,8 +430,8 @@ impl Engine for Dtls12 {
         if self.awaited == Awaited::Nothing {
             return Ok(());
         }
-        if self.awaited != Awaited::Goodbye {
-            self.deadline.get_or_insert(self.now + HANDSHAKE_TIME_MAX);
+        if self.begun.is_none() {
+            self.note_progress();
         }
         let mut is_repetition = false;
         for record in record::records(datagram) {
@@ -433,7 +447,7 @@ impl Engine for Dtls12 {
     fn handle_time(&mut self, now: Time) -> Result<(), Failure> {
         self.now = now;
         if self.awaited == Awaited::Start {
-            self.deadline = Some(now + HANDSHAKE_TIME_MAX);
+            self.note_progress();
             self.say_hello(&[]);
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {

@@ -10,7 +10,7 @@ use super::reassembly;
 use super::record::{Content, RecordLayer};
 
 /// The longest time between two transmissions: somebody waits for sound and picture, and a flight is two datagrams.
-const RETRANSMISSION_TIME_MAX: Duration = Duration::from_millis(1_600);
+const RETRANSMISSION_TIME_MAX: Duration = Duration::from_millis(3_200);
 
 /// A flight that was sent this often in vain may be too long for the path (RFC 6347 §4.1.1.1).
 const LONG_SENT_MAX: u32 = 4;
@@ -218,7 +218,7 @@ mod tests {
             now = due;
             send(&mut flight, now, &mut layer);
         }
-        assert_eq!(waits, [200, 400, 800, 1_600, 1_600, 1_600]);
+        assert_eq!(waits, [200, 400, 800, 1_600, 3_200, 3_200]);
         // Each time under new record numbers (RFC 6347 §4.2.4).
         let datagrams = send(&mut flight, now, &mut layer);
         assert_eq!(datagrams[0][10], 7);

@@ -83,8 +83,9 @@ impl Partial {
         (self.kind, self.bytes.len(), self.epoch) == (fragment.kind, fragment.length, epoch)
     }
 
-    /// What came first stays.
-    fn add(&mut self, fragment: &Fragment<'_>) {
+    /// What came first stays. Says whether there was anything new.
+    fn add(&mut self, fragment: &Fragment<'_>) -> bool {
+        let missing = self.missing;
         for (at, byte) in (fragment.offset..).zip(fragment.bytes) {
             let (word, bit) = (&mut self.has[at / 64], 1 << (at % 64));
             if *word & bit == 0 {
@@ -93,17 +94,19 @@ impl Partial {
                 self.missing -= 1;
             }
         }
+        // A message without a body has come when its header has.
+        self.missing < missing || self.bytes.is_empty()
     }
 }
 
 /// What becomes of a fragment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Added {
-    /// It was kept.
-    Kept,
+    /// It had something new.
+    New,
     /// Its message has been dealt with: the peer says it again.
     Repeated,
-    /// It came too early, or from the wrong epoch.
+    /// It had nothing new, came too early, or from the wrong epoch.
     Ignored,
 }
 
@@ -173,8 +176,11 @@ impl Reassembly {
                 &mut self.partials[last]
             }
         };
-        partial.add(fragment);
-        Ok(Added::Kept)
+        Ok(if partial.add(fragment) {
+            Added::New
+        } else {
+            Added::Ignored
+        })
     }
 
     /// The next message, when it is whole.
@@ -227,7 +233,8 @@ mod tests {
         for (offset, len) in [(0, 300), (600, 300), (250, 100), (0, 1), (340, 270), (890, 110)] {
             assert_eq!(reassembly.take(), Ok(None));
             let record = fragment(Kind::Certificate, 0, &body, offset, len);
-            assert_eq!(add(&mut reassembly, 0, &record), [Ok(Added::Kept)]);
+            let expected = if len == 1 { Added::Ignored } else { Added::New };
+            assert_eq!(add(&mut reassembly, 0, &record), [Ok(expected)]);
         }
         let message = reassembly.take().unwrap().unwrap();
         assert_eq!(
@@ -272,8 +279,8 @@ mod tests {
                 Err(Failure::CertificateTooLong),
             ),
             (0, Kind::ClientHello, MESSAGE_LEN_MAX + 1, Err(Failure::Protocol)),
-            (0, Kind::Certificate, MESSAGE_LEN_MAX, Ok(Added::Kept)),
-            (1, Kind::Certificate, MESSAGE_LEN_MAX, Ok(Added::Kept)),
+            (0, Kind::Certificate, MESSAGE_LEN_MAX, Ok(Added::New)),
+            (1, Kind::Certificate, MESSAGE_LEN_MAX, Ok(Added::New)),
             (2, Kind::Certificate, 10, Ok(Added::Ignored)),
             (AHEAD_MAX + 1, Kind::Certificate, 10, Ok(Added::Ignored)),
             (u16::MAX, Kind::Certificate, 10, Ok(Added::Repeated)),
@@ -294,7 +301,7 @@ mod tests {
         assert_eq!(add(&mut reassembly, 0, &finished), [Ok(Added::Ignored)]);
         let exchange = fragment(Kind::ClientKeyExchange, 0, &[0; 12], 0, 12);
         assert_eq!(add(&mut reassembly, 1, &exchange), [Ok(Added::Ignored)]);
-        assert_eq!(add(&mut reassembly, 1, &finished), [Ok(Added::Kept)]);
+        assert_eq!(add(&mut reassembly, 1, &finished), [Ok(Added::New)]);
     }
 
     #[test]
