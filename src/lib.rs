@@ -37,5 +37,5 @@ pub use weir_channel::message::{
     Coalescing, CodecName, ConsumerDump, ConsumerStats, DropReason, DtlsParameters, DtlsRole, DtlsState, DumpPage,
     ExtensionUri, Fingerprint, FingerprintAlgorithm, Histogram, IceProtocol, IceState, LogLevel, MediaKind,
     NotRepaired, ProducerDump, ProducerStats, Profile, Remote, StatsPage, StreamStats, TransportDump, TransportStats,
-    UnroutedReason, WebRtcStats, WorkerError, WorkerStats,
+    UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
 };

@@ -28,7 +28,7 @@ pub use self::stats::{
 pub use self::webrtc::{
     CreateWebRtcTransport, DOORS_MAX, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX,
     Fingerprint, FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, OpenDoors,
-    WebRtcStats,
+    WebRtcFailure, WebRtcFailureReason, WebRtcStats,
 };
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
@@ -322,7 +322,17 @@ pub enum Notification {
     /// A `comedia` transport has learned its remote and is locked on to it.
     RemoteLearned { transport: TransportId, remote: Remote },
     /// How far a WebRTC transport's ICE got.
-    IceStateChanged { transport: TransportId, state: IceState },
+    IceStateChanged {
+        transport: TransportId,
+        state: IceState,
+        /// Why, when the state is [`IceState::Disconnected`].
+        failure: Option<WebRtcFailure>,
+    },
+    /// A WebRTC transport refuses somebody's connectivity checks. Told now and then while it goes on.
+    ChecksRefused {
+        transport: TransportId,
+        failure: WebRtcFailure,
+    },
     /// A WebRTC transport's packets go elsewhere from now on; `None`: nowhere, until a connectivity check comes.
     IceSelectedTupleChanged {
         transport: TransportId,
@@ -334,6 +344,8 @@ pub enum Notification {
         state: DtlsState,
         /// The peer's, in PEM, when the state is [`DtlsState::Connected`].
         remote_certificate_pem: Option<String>,
+        /// Why, when the state is [`DtlsState::Failed`].
+        failure: Option<WebRtcFailure>,
     },
     /// What a consumer is sent has changed; `None`: nothing, until another profile's key frame comes.
     EffectiveProfileChanged {

@@ -28,7 +28,7 @@ const BATCH: usize = 256;
 const RECENT_MAX: usize = 1_000;
 
 /// The types an event can have, for refusing a filter that would never let anything through.
-pub(super) const KINDS: [&str; 32] = [
+pub(super) const KINDS: [&str; 33] = [
     "workerStarted",
     "workerDied",
     "roomOpened",
@@ -39,6 +39,7 @@ pub(super) const KINDS: [&str; 32] = [
     "remoteSet",
     "remoteLearned",
     "iceStateChanged",
+    "checksRefused",
     "iceSelectedTupleChanged",
     "dtlsStateChanged",
     "transportClosed",
@@ -329,6 +330,7 @@ mod tests {
             EventKind::RemoteLearned { .. } => "remoteLearned",
             EventKind::IceStateChanged { .. } => "iceStateChanged",
             EventKind::IceSelectedTupleChanged { .. } => "iceSelectedTupleChanged",
+            EventKind::ChecksRefused { .. } => "checksRefused",
             EventKind::DtlsStateChanged { .. } => "dtlsStateChanged",
             EventKind::TransportClosed { .. } => "transportClosed",
             EventKind::ProducerOpened { .. } => "producerOpened",

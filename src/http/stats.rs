@@ -60,6 +60,12 @@ pub struct WorkerStats {
     /// Packets and connections that came by a shared port (`webrtc_port`) and were for no transport.
     #[serde(default)]
     pub strangers: u64,
+    /// What failed in ICE and DTLS of all WebRTC transports, by reason; reasons that never happened are left out.
+    #[serde(default)]
+    pub webrtc_failures: BTreeMap<String, u64>,
+    /// Parsers of network input that have panicked. Each took one session or packet with it, and is a bug that should be reported.
+    #[serde(default)]
+    pub contained_panics: u64,
 }
 
 /// The residence time.
@@ -111,6 +117,8 @@ impl From<message::WorkerStats> for WorkerStats {
             resident_bytes,
             residence,
             strangers,
+            webrtc_failures,
+            contained_panics,
         } = stats;
         Self {
             rooms,
@@ -133,6 +141,8 @@ impl From<message::WorkerStats> for WorkerStats {
             resident_bytes,
             residence_us: residence.as_ref().and_then(Residence::of),
             strangers,
+            webrtc_failures: by_reason(&webrtc_failures),
+            contained_panics,
         }
     }
 }
@@ -201,8 +211,13 @@ impl WorkerStats {
             (&mut self.cpu_ns, other.cpu_ns),
             (&mut self.resident_bytes, other.resident_bytes),
             (&mut self.strangers, other.strangers),
+            (&mut self.contained_panics, other.contained_panics),
         ] {
             *sum = sum.saturating_add(value);
+        }
+        for (reason, count) in &other.webrtc_failures {
+            let sum = self.webrtc_failures.entry(reason.clone()).or_default();
+            *sum = sum.saturating_add(*count);
         }
         self.residence_us = match (self.residence_us.take(), &other.residence_us) {
             (Some(own), Some(other)) => own.with(other),

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{DtlsParameters, DtlsState, IceState, MediaKind, Profile};
+use weir_channel::message::{DtlsParameters, DtlsState, IceState, MediaKind, Profile, WebRtcFailure};
 
 use crate::{
     Direction, IceCandidate, IceParameters, Mirroring, RtcTuple, RtpCapabilities, RtpParameters, TransportKind, Tuple,
@@ -126,6 +126,8 @@ pub struct WebRtcView {
     pub ice_selected_tuple: Option<RtcTuple>,
     /// How far DTLS got.
     pub dtls_state: DtlsState,
+    /// What failed last in ICE or DTLS; `null`: nothing has.
+    pub failure: Option<WebRtcFailure>,
     /// What its client needs to be told, and what the client has shown; left out of lists.
     #[serde(flatten)]
     pub introduction: Option<Introduction>,

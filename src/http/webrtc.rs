@@ -28,6 +28,7 @@ impl WebRtcView {
             ice_state: transport.ice_state(),
             ice_selected_tuple: transport.ice_selected_tuple(),
             dtls_state: transport.dtls_state(),
+            failure: transport.failure(),
             introduction: None,
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{DtlsState, IceState, MediaKind, Profile, Remote};
+use weir_channel::message::{DtlsState, IceState, MediaKind, Profile, Remote, WebRtcFailure};
 
 use super::error::DeathCause;
 use super::rtc_stats::{RtcStats, RtcTuple};
@@ -115,6 +115,16 @@ pub enum EventKind {
         transport: TransportId,
         room: RoomId,
         state: IceState,
+        /// Why, when it is gone.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failure: Option<WebRtcFailure>,
+    },
+    /// A WebRTC transport refuses somebody's connectivity checks: most likely its client's, who was told something wrong. Told every
+    /// ten seconds while it goes on.
+    ChecksRefused {
+        transport: TransportId,
+        room: RoomId,
+        failure: WebRtcFailure,
     },
     /// A WebRTC transport's packets go elsewhere from now on; `null`: nowhere, until the client shows up again.
     IceSelectedTupleChanged {
@@ -127,6 +137,9 @@ pub enum EventKind {
         transport: TransportId,
         room: RoomId,
         state: DtlsState,
+        /// Why, when it has failed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failure: Option<WebRtcFailure>,
     },
     /// A transport is closed.
     TransportClosed {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{
     CodecName, ConsumerStats, DropReason, DtlsState, IceState, IceTuple, MediaKind, NotRepaired, ProducerStats,
-    Profile, StreamStats, TransportStats, UnroutedReason,
+    Profile, StreamStats, TransportStats, UnroutedReason, WebRtcFailureReason,
 };
 
 use super::rtp_parameters::{RtpCodec, RtpParameters};
@@ -162,6 +162,9 @@ pub struct RtcTransportStats {
     /// How a WebRTC transport's media is protected, as the IANA names it without its `SRTP_`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub srtp_profile: Option<String>,
+    /// What failed in a WebRTC transport's ICE and DTLS, by reason; reasons that never happened are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<WebRtcFailureReason, u64>,
     /// What the remote may send.
     pub local_available_send_bw: LocalBandwidth,
     /// What the remote can receive.
@@ -292,6 +295,7 @@ pub(crate) fn of_transport(
         ice_selected_tuple: webrtc.and_then(|webrtc| webrtc.selected_tuple).map(shown),
         dtls_state: webrtc.map(|webrtc| webrtc.dtls_state),
         srtp_profile: webrtc.and_then(|webrtc| webrtc.srtp_profile.clone()),
+        failures: webrtc.map(|webrtc| counted(&webrtc.failures)).unwrap_or_default(),
         local_available_send_bw: LocalBandwidth {
             max_bitrate: stats.max_bitrate_bps,
         },

@@ -6,7 +6,7 @@ use crate::id::{ConsumerId, ProducerId, TransportId};
 
 use super::create::Remote;
 use super::media::{CodecName, Profile};
-use super::webrtc::WebRtcStats;
+use super::webrtc::{WebRtcFailureReason, WebRtcStats};
 
 /// Counters of one worker since it started.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -51,6 +51,10 @@ pub struct WorkerStats {
     pub residence: Option<Histogram>,
     /// Packets and connections that came by a door and were for no transport.
     pub strangers: u64,
+    /// How often what failed of all WebRTC transports' ICE and DTLS, of what has.
+    pub webrtc_failures: Vec<(WebRtcFailureReason, u64)>,
+    /// Parsers of network input that have panicked. Each took one session or packet with it, and is a bug.
+    pub contained_panics: u64,
 }
 
 /// A histogram with a relative error of at most 1/16: bucket `i` counts values whose index, by

@@ -123,6 +123,83 @@ pub enum DtlsState {
     Closed,
 }
 
+/// Why WebRTC does not work, or no longer works, with a peer: DTLS first, then ICE.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum WebRtcFailureReason {
+    /// The certificate has not the announced fingerprint.
+    Fingerprint,
+    /// The peer showed no certificate.
+    NoCertificate,
+    /// The certificate is longer than is taken.
+    CertificateTooLong,
+    /// The certificate cannot be read, or its key is of a kind that is not known.
+    UnsupportedCertificate,
+    /// The peer has not proven that it has its certificate's key.
+    Signature,
+    /// No SRTP profile in common.
+    NoSrtpProfile,
+    /// No cipher suite, group or signature in common.
+    NothingInCommon,
+    /// No version in common.
+    Version,
+    /// The handshake took too long.
+    Timeout,
+    /// The peer refused, and said so.
+    Alert,
+    /// The peer broke the protocol.
+    Protocol,
+    /// The engine broke.
+    Internal,
+    /// No connectivity check has come for so long that the peer must be taken for gone (RFC 7675).
+    ConsentExpired,
+    /// The peer's last TCP connection is gone.
+    ConnectionClosed,
+    /// A check lacks what it must have (400).
+    CheckBadRequest,
+    /// A check was made with another password or user name (401).
+    CheckUnauthenticated,
+    /// A check has attributes that must be understood and are not (420).
+    CheckUnknownAttribute,
+    /// The peer believes to be controlled as well (487).
+    CheckRoleConflict,
+}
+
+impl WebRtcFailureReason {
+    /// All of them, in the order of the enum.
+    pub const ALL: [Self; 18] = [
+        Self::Fingerprint,
+        Self::NoCertificate,
+        Self::CertificateTooLong,
+        Self::UnsupportedCertificate,
+        Self::Signature,
+        Self::NoSrtpProfile,
+        Self::NothingInCommon,
+        Self::Version,
+        Self::Timeout,
+        Self::Alert,
+        Self::Protocol,
+        Self::Internal,
+        Self::ConsentExpired,
+        Self::ConnectionClosed,
+        Self::CheckBadRequest,
+        Self::CheckUnauthenticated,
+        Self::CheckUnknownAttribute,
+        Self::CheckRoleConflict,
+    ];
+}
+
+/// A failure, for programs and for people.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct WebRtcFailure {
+    /// Which.
+    pub reason: WebRtcFailureReason,
+    /// In a sentence, without a full stop.
+    pub message: String,
+}
+
 /// Who begins the handshake, as announced by the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -218,4 +295,6 @@ pub struct WebRtcStats {
     pub dtls_datagrams: u64,
     /// Packets that were to be sent and could not be sealed.
     pub seal_failures: u64,
+    /// How often what failed, of what has.
+    pub failures: Vec<(WebRtcFailureReason, u64)>,
 }

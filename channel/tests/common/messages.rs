@@ -12,7 +12,8 @@ use weir_channel::message::{
     DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello, Histogram,
     IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message, Method, Mirror,
     NotRepaired, Notification, OpenDoors, Page, ProducerDump, ProducerStats, Profile, Remote, Reply, Request, Response,
-    StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcStats, WorkerError, WorkerStats,
+    StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason,
+    WebRtcStats, WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -275,6 +276,8 @@ pub(crate) fn replies() -> Vec<Reply> {
                 counts: vec![0, 1, 1 << 40],
             }),
             strangers: 19,
+            webrtc_failures: vec![(WebRtcFailureReason::Alert, 20)],
+            contained_panics: 21,
         }),
         Reply::Stats(StatsPage {
             transports: vec![TransportStats {
@@ -302,6 +305,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                     checks_refused: 14,
                     dtls_datagrams: 15,
                     seal_failures: 16,
+                    failures: vec![(WebRtcFailureReason::Timeout, 17)],
                 }),
             }],
             producers: vec![ProducerStats {
@@ -443,6 +447,18 @@ pub(crate) fn worker_errors() -> Vec<WorkerError> {
     ]
 }
 
+fn failure(reason: WebRtcFailureReason) -> WebRtcFailure {
+    WebRtcFailure {
+        reason,
+        message: String::from("in words"),
+    }
+}
+
+fn any_failure() -> impl Strategy<Value = WebRtcFailure> {
+    (proptest::sample::select(WebRtcFailureReason::ALL.to_vec()), text())
+        .prop_map(|(reason, message)| WebRtcFailure { reason, message })
+}
+
 /// One of each notification, in the order of the enum.
 pub(crate) fn notifications() -> Vec<Notification> {
     vec![
@@ -456,6 +472,11 @@ pub(crate) fn notifications() -> Vec<Notification> {
         Notification::IceStateChanged {
             transport: TRANSPORT,
             state: IceState::Disconnected,
+            failure: Some(failure(WebRtcFailureReason::ConsentExpired)),
+        },
+        Notification::ChecksRefused {
+            transport: TRANSPORT,
+            failure: failure(WebRtcFailureReason::CheckUnauthenticated),
         },
         Notification::IceSelectedTupleChanged {
             transport: TRANSPORT,
@@ -465,6 +486,7 @@ pub(crate) fn notifications() -> Vec<Notification> {
             transport: TRANSPORT,
             state: DtlsState::Connected,
             remote_certificate_pem: Some(String::from("-----BEGIN CERTIFICATE-----")),
+            failure: Some(failure(WebRtcFailureReason::Fingerprint)),
         },
         Notification::EffectiveProfileChanged {
             consumer: CONSUMER,
@@ -750,6 +772,8 @@ fn any_reply() -> impl Strategy<Value = Reply> {
             resident_bytes: n[17],
             residence,
             strangers: n[18],
+            webrtc_failures: vec![(WebRtcFailureReason::Alert, n[0])],
+            contained_panics: n[1],
         })
     });
     prop_oneof![
@@ -988,9 +1012,16 @@ fn any_notification() -> impl Strategy<Value = Notification> {
             transport: TransportId(id),
             remote,
         }),
-        (number(), any_ice_state()).prop_map(|(id, state)| Notification::IceStateChanged {
+        (number(), any_ice_state(), option::of(any_failure())).prop_map(|(id, state, failure)| {
+            Notification::IceStateChanged {
+                transport: TransportId(id),
+                state,
+                failure,
+            }
+        }),
+        (number(), any_failure()).prop_map(|(id, failure)| Notification::ChecksRefused {
             transport: TransportId(id),
-            state,
+            failure,
         }),
         (number(), option::of(any_tuple())).prop_map(|(id, tuple)| Notification::IceSelectedTupleChanged {
             transport: TransportId(id),
@@ -1000,13 +1031,20 @@ fn any_notification() -> impl Strategy<Value = Notification> {
             transport: TransportId(id),
             tuple,
         }),
-        (number(), any_dtls_state(), option::of(text())).prop_map(|(id, state, remote_certificate_pem)| {
-            Notification::DtlsStateChanged {
-                transport: TransportId(id),
-                state,
-                remote_certificate_pem,
-            }
-        }),
+        (
+            number(),
+            any_dtls_state(),
+            option::of(text()),
+            option::of(any_failure())
+        )
+            .prop_map(
+                |(id, state, remote_certificate_pem, failure)| Notification::DtlsStateChanged {
+                    transport: TransportId(id),
+                    state,
+                    remote_certificate_pem,
+                    failure,
+                }
+            ),
         (number(), option::of(any_profile())).prop_map(|(id, profile)| Notification::EffectiveProfileChanged {
             consumer: ConsumerId(id),
             profile,

@@ -247,6 +247,8 @@ fn stats_pairs(stats: &WorkerStats) -> Vec<(&'static str, Cell)> {
         ("trains refused", stats.gso_refusals.into()),
         ("turns", stats.turns.into()),
         ("turns coalesced", stats.coalesced_turns.into()),
+        ("WebRTC failures", Cell::reasons(&stats.webrtc_failures)),
+        ("parsers that broke", Cell::alarming(stats.contained_panics)),
         ("log lines dropped", Cell::alarming(stats.log_lines_dropped)),
         ("CPU time", duration_ns(stats.cpu_ns).into()),
         ("memory", bytes(stats.resident_bytes).into()),

@@ -1,8 +1,11 @@
 //! What a worker knows of a WebRTC transport's client, and what strangers cost it, as JSON.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use weir_channel::message::{self, DtlsState, IceState, IceTuple};
 
+use super::by_reason;
 use crate::RtcTuple;
 
 /// ICE, DTLS and SRTP of a transport. Packets that strangers sent are in the transport's `unrouted`.
@@ -25,6 +28,9 @@ pub struct WebRtcStats {
     pub dtls_datagrams: u64,
     /// Packets that were to be sent and could not be encrypted.
     pub seal_failures: u64,
+    /// What failed in ICE and DTLS, by reason; reasons that never happened are left out.
+    #[serde(default)]
+    pub failures: BTreeMap<String, u64>,
 }
 
 impl WebRtcStats {
@@ -40,6 +46,7 @@ impl WebRtcStats {
             checks_refused,
             dtls_datagrams,
             seal_failures,
+            failures,
         } = stats;
         Self {
             ice_state,
@@ -50,6 +57,7 @@ impl WebRtcStats {
             checks_refused,
             dtls_datagrams,
             seal_failures,
+            failures: by_reason(&failures),
         }
     }
 }

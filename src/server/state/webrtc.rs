@@ -3,19 +3,33 @@
 use std::sync::Arc;
 
 use weir_channel::id::{TransportId, WorkerId};
-use weir_channel::message::{DtlsState, IceState, IceTuple, Method, Notification, Reply};
+use weir_channel::message::{DtlsState, IceState, IceTuple, Method, Notification, Reply, WebRtcFailure};
 
 use super::State;
 use crate::server::event::EventKind;
 use crate::server::sockets::Doors;
 use crate::server::transport::TransportNode;
 
+/// The longest message of a failure, in bytes. A worker is not trusted with more.
+const MESSAGE_BYTES_MAX: usize = 256;
+
+fn bounded(mut failure: WebRtcFailure) -> WebRtcFailure {
+    let end = failure.message.floor_char_boundary(MESSAGE_BYTES_MAX);
+    failure.message.truncate(end);
+    failure
+}
+
 impl State {
     /// A worker says how far a transport's ICE or DTLS got. Ignored when the transport is not the worker's, not for WebRTC,
     /// or gone, and when it is no news.
     pub(crate) fn hear_of_webrtc(&mut self, worker: WorkerId, notification: Notification) {
         match notification {
-            Notification::IceStateChanged { transport, state } => self.change_ice_state(worker, transport, state),
+            Notification::IceStateChanged {
+                transport,
+                state,
+                failure,
+            } => self.change_ice_state(worker, transport, state, failure),
+            Notification::ChecksRefused { transport, failure } => self.tell_of_refusal(worker, transport, failure),
             Notification::IceSelectedTupleChanged { transport, tuple } => {
                 self.change_selected_tuple(worker, transport, tuple);
             }
@@ -23,12 +37,19 @@ impl State {
                 transport,
                 state,
                 remote_certificate_pem,
-            } => self.change_dtls_state(worker, transport, state, remote_certificate_pem),
+                failure,
+            } => self.change_dtls_state(worker, transport, state, remote_certificate_pem, failure),
             _ => {}
         }
     }
 
-    fn change_ice_state(&mut self, worker: WorkerId, transport: TransportId, state: IceState) {
+    fn change_ice_state(
+        &mut self,
+        worker: WorkerId,
+        transport: TransportId,
+        state: IceState,
+        failure: Option<WebRtcFailure>,
+    ) {
         let Some(node) = self.transport_of(worker, transport) else {
             return;
         };
@@ -36,7 +57,33 @@ impl State {
         let news = node.webrtc().filter(|_| state != IceState::Closed);
         if news.is_some_and(|webrtc| webrtc.set_ice_state(state)) {
             let room = node.room.id;
-            self.events.emit(EventKind::IceStateChanged { transport, room, state });
+            let failure = failure.map(bounded);
+            if let Some(failure) = &failure
+                && let Some(webrtc) = node.webrtc()
+            {
+                webrtc.failed(failure.clone());
+            }
+            self.events.emit(EventKind::IceStateChanged {
+                transport,
+                room,
+                state,
+                failure,
+            });
+        }
+    }
+
+    fn tell_of_refusal(&mut self, worker: WorkerId, transport: TransportId, failure: WebRtcFailure) {
+        let Some(node) = self.transport_of(worker, transport) else {
+            return;
+        };
+        if let Some(webrtc) = node.webrtc() {
+            let failure = bounded(failure);
+            webrtc.failed(failure.clone());
+            self.events.emit(EventKind::ChecksRefused {
+                transport,
+                room: node.room.id,
+                failure,
+            });
         }
     }
 
@@ -59,6 +106,7 @@ impl State {
         transport: TransportId,
         state: DtlsState,
         certificate_pem: Option<String>,
+        failure: Option<WebRtcFailure>,
     ) {
         let Some(node) = self.transport_of(worker, transport) else {
             return;
@@ -66,7 +114,18 @@ impl State {
         let news = node.webrtc();
         if news.is_some_and(|webrtc| webrtc.set_dtls_state(state, certificate_pem)) {
             let room = node.room.id;
-            self.events.emit(EventKind::DtlsStateChanged { transport, room, state });
+            let failure = failure.map(bounded);
+            if let Some(failure) = &failure
+                && let Some(webrtc) = node.webrtc()
+            {
+                webrtc.failed(failure.clone());
+            }
+            self.events.emit(EventKind::DtlsStateChanged {
+                transport,
+                room,
+                state,
+                failure,
+            });
         }
     }
 

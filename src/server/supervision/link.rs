@@ -337,6 +337,7 @@ fn notice(link: &Link, notification: Notification, state: &Mutex<State>) {
         }
         Notification::AudioLevels { room, levels } => lock(state).tell_audio_levels(worker, room, &levels),
         Notification::IceStateChanged { .. }
+        | Notification::ChecksRefused { .. }
         | Notification::IceSelectedTupleChanged { .. }
         | Notification::DtlsStateChanged { .. } => lock(state).hear_of_webrtc(worker, notification),
         Notification::SocketWanted { transport, tuple } => link.give_socket(state, transport, tuple),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::message::{
     CreateWebRtcTransport, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX, Fingerprint, FingerprintAlgorithm,
-    IceCredentials, IceProtocol, IceState, IceTuple, Method, Reply,
+    IceCredentials, IceProtocol, IceState, IceTuple, Method, Reply, WebRtcFailure,
 };
 use weir_worker::webrtc::dtls::{self, HashFunction};
 use weir_worker::webrtc::ice::Preferences;
@@ -118,6 +118,7 @@ struct WebRtcState {
     dtls: DtlsParameters,
     dtls_state: DtlsState,
     remote_certificate_pem: Option<String>,
+    failure: Option<WebRtcFailure>,
 }
 
 impl WebRtcNode {
@@ -137,6 +138,7 @@ impl WebRtcNode {
                 },
                 dtls_state: DtlsState::New,
                 remote_certificate_pem: None,
+                failure: None,
             }),
         }
     }
@@ -200,6 +202,10 @@ impl WebRtcNode {
             state.remote_certificate_pem = certificate_pem;
         }
         std::mem::replace(&mut state.dtls_state, dtls) != dtls
+    }
+
+    pub(crate) fn failed(&self, failure: WebRtcFailure) {
+        lock(&self.state).failure = Some(failure);
     }
 
     pub(super) fn closed(&self) {
@@ -293,6 +299,11 @@ impl WebRtcTransport {
     /// How far DTLS got.
     pub fn dtls_state(&self) -> DtlsState {
         self.read(|state| state.dtls_state)
+    }
+
+    /// What failed last in ICE or DTLS, if anything did.
+    pub fn failure(&self) -> Option<WebRtcFailure> {
+        self.read(|state| state.failure.clone())
     }
 
     /// The server's role in DTLS, [`DtlsRole::Auto`] until the client's is known, and what its certificate is recognised by.

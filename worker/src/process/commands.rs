@@ -8,6 +8,7 @@ use weir_channel::message::{
     WorkerError, WorkerStats,
 };
 
+use crate::boundary::{self, Parser};
 use crate::net::mirror::{MirrorSocket, MirrorStats};
 use crate::net::poll::{Interest, Source};
 use crate::net::sockets::{TransportSockets, os};
@@ -234,6 +235,8 @@ impl EventLoop {
             resident_bytes: self.usage.resident_bytes(),
             residence: self.egress.residence().map(|residence| residence.histogram()),
             strangers: self.webrtc.strangers(),
+            webrtc_failures: self.webrtc.failures(),
+            contained_panics: Parser::ALL.into_iter().map(boundary::panics).sum(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod commands;
 mod connections;
 mod doors;
 mod events;
+mod failures;
 mod receive;
 mod timers;
 
@@ -16,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_channel::id::TransportId;
-use weir_channel::message::{Notification, WebRtcStats, WorkerError};
+use weir_channel::message::{Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
 
 use crate::net::egress::Egress;
 use crate::net::poll::Poller;
@@ -33,6 +34,7 @@ use crate::webrtc::transport::{Event, Outlet, WebRtcTransport};
 use self::connections::Frames;
 use self::doors::{Doors, Guest};
 use self::events::{dtls_state, ice_state, ice_tuple};
+use self::failures::{Failures, Record, Refusals};
 use self::timers::Timers;
 
 /// Packets of one batch that are opened before they are relayed.
@@ -64,6 +66,7 @@ pub(super) struct WebRtc {
     opened: Vec<Datagram>,
     frames: Frames,
     doors: Doors,
+    record: Record,
     notifications: VecDeque<Notification>,
 }
 
@@ -84,6 +87,8 @@ struct Member {
     ice_news: Budget,
     /// Its ICE has changed since it was told of last.
     has_untold_news: bool,
+    failures: Failures,
+    refusals: Refusals,
     /// It is reached through the worker's doors.
     guest: Option<Guest>,
 }
@@ -122,6 +127,7 @@ impl WebRtc {
             opened: Vec::with_capacity(OPENED_MAX),
             frames: Frames::default(),
             doors: Doors::default(),
+            record: Record::default(),
             notifications: VecDeque::new(),
         }
     }
@@ -160,7 +166,13 @@ impl WebRtc {
             checks_refused: counters.refusals,
             dtls_datagrams: counters.dtls,
             seal_failures: egress.seal_failures(transport),
+            failures: member.failures.counts(),
         })
+    }
+
+    /// How often what failed, of all transports since the worker started.
+    pub(super) fn failures(&self) -> Vec<(WebRtcFailureReason, u64)> {
+        self.record.failures.counts()
     }
 
     /// Says goodbye to a transport's peer, and forgets the transport.

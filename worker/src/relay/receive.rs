@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use weir_channel::message::{Codec, ExtensionUri, Notification, UnroutedReason};
 
+use crate::boundary::{self, Parser};
 use crate::rtp::extension::elements;
 use crate::rtp::packet::{Header, Kind, classify};
 use crate::rtp::rtcp::{self, Feedback};
@@ -361,8 +362,11 @@ impl Relay {
         }
         let transport = arrived.transport;
         let now = arrived.now;
-        rtcp::parse(packet, |feedback| self.on_feedback(now, transport, feedback))
-            .map_err(|_| UnroutedReason::Malformed)?;
+        boundary::contain(Parser::Rtcp, || {
+            rtcp::parse(packet, |feedback| self.on_feedback(now, transport, feedback))
+        })
+        .map_err(|_| UnroutedReason::Malformed)?
+        .map_err(|_| UnroutedReason::Malformed)?;
         self.transports[transport].counters.rtcp += 1;
         if arrived.check == SourceCheck::Candidate {
             self.learn_remote(arrived);
@@ -410,3 +414,6 @@ impl Relay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,12 +8,13 @@
 
 use std::sync::Arc;
 
+use crate::boundary::{self, Parser};
 use crate::time::Time;
 
 use super::budget::Budgets;
 use super::demux::{self, Kind};
 use super::dtls::{self, RefusedParameters, RemoteParameters, Role};
-use super::ice::{self, Agent, Checked, Credentials, Tuple};
+use super::ice::{self, Agent, Checked, Credentials, Refusal, Tuple};
 
 /// What changed on a transport.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -89,9 +90,15 @@ pub struct Counters {
     /// Of DTLS that was looked at.
     pub dtls: u64,
     dropped: [u64; Dropped::ALL.len()],
+    refused: [u64; Refusal::ALL.len()],
 }
 
 impl Counters {
+    /// STUN requests that were refused for this reason, told so or not.
+    pub fn refused(&self, refusal: Refusal) -> u64 {
+        self.refused[refusal as usize]
+    }
+
     /// Datagrams that came to nothing for this reason.
     pub fn dropped(&self, reason: Dropped) -> u64 {
         self.dropped[reason as usize]
@@ -107,6 +114,16 @@ pub struct WebRtcTransport {
     counters: Counters,
     /// Where answers are written.
     answer: Vec<u8>,
+    ice_end: IceEnd,
+}
+
+/// Why there is no tuple any more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IceEnd {
+    /// No check came for so long that the peer must be taken for gone (RFC 7675).
+    ConsentExpired,
+    /// The last TCP connection is gone.
+    ConnectionClosed,
 }
 
 impl WebRtcTransport {
@@ -118,7 +135,13 @@ impl WebRtcTransport {
             budgets: Budgets::of_a_transport(),
             counters: Counters::default(),
             answer: Vec::new(),
+            ice_end: IceEnd::ConsentExpired,
         }
+    }
+
+    /// Why ICE was disconnected, when it last was.
+    pub fn ice_end(&self) -> IceEnd {
+        self.ice_end
     }
 
     /// What the peer must know to have its checks answered.
@@ -220,10 +243,13 @@ impl WebRtcTransport {
         worker: &mut Budgets,
         outlet: &mut impl Outlet,
     ) -> Received {
-        match self.ice.handle_stun(now, tuple, datagram, &mut self.answer) {
+        let (ice, answer) = (&mut self.ice, &mut self.answer);
+        let checked = boundary::contain(Parser::Stun, || ice.handle_stun(now, tuple, datagram, answer));
+        match checked.unwrap_or(Checked::Ignored) {
             Checked::Accepted => self.counters.checks += 1,
-            Checked::Refused(_) => {
+            Checked::Refused(refusal) => {
                 self.counters.refusals += 1;
+                self.counters.refused[refusal as usize] += 1;
                 if !(self.budgets.stun_errors.take(now) && worker.stun_errors.take(now)) {
                     return Received::Dropped(Dropped::StunFlood);
                 }
@@ -305,6 +331,7 @@ impl WebRtcTransport {
 
     /// The tuple's TCP connection was closed, or somebody else is there now.
     pub fn handle_connection_closed(&mut self, now: Time, tuple: &Tuple, outlet: &mut impl Outlet) {
+        self.ice_end = IceEnd::ConnectionClosed;
         self.ice.forget(tuple);
         self.on_ice_events(now, outlet);
     }
@@ -319,6 +346,7 @@ impl WebRtcTransport {
 
     /// Forgets tuples whose consent has expired, and sends again what the handshake lacks an answer to.
     pub fn handle_timeout(&mut self, now: Time, outlet: &mut impl Outlet) {
+        self.ice_end = IceEnd::ConsentExpired;
         self.ice.handle_timeout(now);
         self.on_ice_events(now, outlet);
         let selected = self.ice.selected().copied();
@@ -343,3 +371,6 @@ fn send_to(outlet: &mut impl Outlet, tuple: Option<Tuple>, datagram: &[u8]) {
         outlet.send(&tuple, datagram);
     }
 }
+
+#[cfg(test)]
+mod tests;

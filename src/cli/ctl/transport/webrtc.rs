@@ -108,6 +108,9 @@ pub(super) fn pairs(webrtc: &WebRtcView) -> Vec<(&'static str, Cell)> {
         ("ice", ice(Some(webrtc.ice_state))),
         ("dtls", dtls(Some(webrtc.dtls_state))),
     ];
+    if let Some(failure) = &webrtc.failure {
+        pairs.push(("failure", Cell::new(&failure.message, Tone::Bad)));
+    }
     if let Some(introduction) = &webrtc.introduction {
         let own = &introduction.dtls_local_parameters;
         let role = match own.role {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tracing::{debug, warn};
-use weir_channel::message::{DtlsState, IceProtocol, IceState, IceTuple, Notification};
+use weir_channel::message::{DtlsState, IceProtocol, IceState, IceTuple, Notification, WebRtcFailure};
 
 use crate::net::poll::Interest;
 use crate::relay::sink::TransportIx;
@@ -16,7 +16,7 @@ use crate::webrtc::transport::Event;
 
 use super::connections::close_connection_of;
 use super::doors::unwatch_connected;
-use super::{Around, Member, WebRtc};
+use super::{Around, Member, WebRtc, failures};
 
 /// SSRCs that one peer may use in a session: hundreds of tracks with their layers and retransmissions, several times over.
 const PEER_SSRCS_MAX: usize = 2_048;
@@ -53,13 +53,20 @@ impl WebRtc {
                 Notification::IceStateChanged {
                     transport: member.id,
                     state: ice_state(member.transport.ice_state()),
+                    failure: member.ice_failure(),
                 },
             ];
             self.notifications.extend(news);
         }
+        for (failure, times) in member.refusals.take(now, member.transport.counters()) {
+            member.failures.count(failure.reason, times);
+            self.record.note(now, member.id, &failure, times);
+            self.notifications.push_back(failures::refused(member.id, failure));
+        }
+        let refusals_due = member.refusals.due(member.transport.counters());
         let news_due = member.has_untold_news.then(|| now + NEWS_INTERVAL);
         let connections_due = member.connections_due(around, transport);
-        let due = [member.transport.poll_timeout(), news_due, connections_due];
+        let due = [member.transport.poll_timeout(), news_due, refusals_due, connections_due];
         self.timers.set(transport, due.into_iter().flatten().min());
     }
 
@@ -73,15 +80,24 @@ impl WebRtc {
                 transport: id,
                 tuple: tuple.as_ref().map(ice_tuple),
             },
-            Event::Ice(state) => Notification::IceStateChanged {
-                transport: id,
-                state: ice_state(state),
-            },
+            Event::Ice(state) => {
+                let failure = member.ice_failure();
+                if let Some(failure) = &failure {
+                    member.failures.count(failure.reason, 1);
+                    self.record.note(now, id, failure, 1);
+                }
+                Notification::IceStateChanged {
+                    transport: id,
+                    state: ice_state(state),
+                    failure,
+                }
+            }
             Event::ForgottenTuple(tuple) => {
                 self.doors.forget_tuple(transport, &tuple);
                 return close_connection_of(around, transport, &tuple);
             }
             Event::Dtls(event) => {
+                let mut failure = None;
                 let (state, remote_certificate_pem) = match event {
                     DtlsEvent::Connecting => (DtlsState::Connecting, None),
                     DtlsEvent::Connected(established) => {
@@ -92,8 +108,11 @@ impl WebRtc {
                         member.use_keys(around, transport, &keys);
                         (DtlsState::Connected, Some(remote_certificate))
                     }
-                    DtlsEvent::Failed(failure) => {
-                        debug!(%id, ?failure, "DTLS has failed");
+                    DtlsEvent::Failed(cause) => {
+                        let cause = failures::of_dtls(cause);
+                        member.failures.count(cause.reason, 1);
+                        self.record.note(now, id, &cause, 1);
+                        failure = Some(cause);
                         member.forget_keys(around, transport);
                         (DtlsState::Failed, None)
                     }
@@ -106,6 +125,7 @@ impl WebRtc {
                     transport: id,
                     state,
                     remote_certificate_pem,
+                    failure,
                 });
                 return;
             }
@@ -119,6 +139,12 @@ impl WebRtc {
 }
 
 impl Member {
+    /// Why ICE is disconnected, if it is.
+    fn ice_failure(&self) -> Option<WebRtcFailure> {
+        let is_disconnected = self.transport.ice_state() == ice::State::Disconnected;
+        is_disconnected.then(|| failures::of_ice_end(self.transport.ice_end()))
+    }
+
     fn use_keys(&mut self, around: &mut Around<'_>, transport: TransportIx, keys: &SrtpKeys) {
         match directions(keys) {
             Ok((inbound, outbound)) => {

@@ -66,6 +66,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 4] = [
+        Self::BadRequest,
+        Self::Unauthenticated,
+        Self::UnknownAttribute,
+        Self::RoleConflict,
+    ];
+
     /// ERROR-CODE.
     pub const fn code(self) -> u16 {
         match self {

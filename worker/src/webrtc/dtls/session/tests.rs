@@ -218,3 +218,113 @@ fn a_debug_print_has_no_secrets() {
     let printed = format!("{session:?}").to_lowercase();
     assert!(!printed.contains("private"), "{printed}");
 }
+
+/// No mistake of an engine's ends more than its session, wherever it is made.
+#[test]
+fn an_engine_that_panics_fails_its_session_alone() {
+    let begin = |session: &mut Session| session.start(Time(0), &mut |_| {});
+    let hello = {
+        let mut client = session();
+        let parameters = RemoteParameters {
+            role: RemoteRole::Server,
+            fingerprints: vec![Fingerprint::of(HashFunction::Sha256, b"peer")],
+        };
+        client.set_remote(Time(0), &parameters, &mut |_| {}).unwrap();
+        let mut sent = Vec::new();
+        client.start(Time(0), &mut |datagram| sent = datagram.to_vec());
+        sent
+    };
+    let before = boundary::panics(Parser::Dtls);
+    type Call<'a> = &'a dyn Fn(&mut Session, Wire<'_>);
+    let calls: [(&str, Call<'_>); 2] = [
+        ("a datagram", &|session, send| {
+            session.handle_datagram(Time(0), &hello, send)
+        }),
+        ("time", &|session, send| session.handle_time(Time(1), send)),
+    ];
+    for (name, call) in calls {
+        let mut session = session();
+        begin(&mut session);
+        let mut sent = Vec::new();
+        let poison = boundary::poison(Parser::Dtls);
+        call(&mut session, &mut |datagram| sent.push(datagram.to_vec()));
+        drop(poison);
+        assert_eq!(session.state(), State::Failed, "{name}");
+        assert_eq!(
+            events(&mut session),
+            [Event::Connecting, Event::Failed(Failure::Internal)],
+            "{name}"
+        );
+        // The peer is told: internal_error.
+        assert_eq!(sent, [plain_alert(80)], "{name}");
+        // Whatever comes now finds nobody.
+        session.handle_datagram(Time(2), &hello, &mut |_| panic!("{name}: an answer"));
+        session.handle_timeout(Time(2), &mut |_| panic!("{name}: an answer"));
+    }
+    let mut session = session();
+    let poison = boundary::poison(Parser::Dtls);
+    begin(&mut session);
+    drop(poison);
+    assert_eq!(
+        events(&mut session),
+        [Event::Connecting, Event::Failed(Failure::Internal)],
+        "made anew"
+    );
+    assert!(boundary::panics(Parser::Dtls) >= before + 3);
+}
+
+/// When the keys are agreed on, what an engine is worth is a goodbye.
+#[test]
+fn an_engine_that_panics_when_all_is_agreed_on_takes_no_keys_away() {
+    let mut session = session();
+    session.start(Time(0), &mut |_| {});
+    session.finished = true;
+    session.peer = Some(b"peer".to_vec());
+    session.keys = Some(keys());
+    session.expected = Some(of(b"peer"));
+    session.judge(&mut |_| {});
+    assert_eq!(session.state(), State::Connected);
+    let late = [22, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0];
+    let poison = boundary::poison(Parser::Dtls);
+    session.handle_datagram(Time(0), &late, &mut |_| panic!("an answer"));
+    drop(poison);
+    assert_eq!(session.state(), State::Connected);
+    session.close(Time(0), &mut |_| panic!("an engine that is gone says goodbye"));
+    assert_eq!(session.state(), State::Closed);
+}
+
+/// RFC 5246 §7.2.2: the peer need not wait for its own timeout.
+#[test]
+fn every_failure_that_the_peer_can_hear_of_is_said_to_it_and_has_words() {
+    for failure in [
+        Failure::Fingerprint,
+        Failure::NoCertificate,
+        Failure::CertificateTooLong,
+        Failure::UnsupportedCertificate,
+        Failure::Signature,
+        Failure::NoSrtpProfile,
+        Failure::NothingInCommon,
+        Failure::Version,
+        Failure::Timeout,
+        Failure::Alert(40),
+        Failure::Protocol,
+        Failure::Internal,
+    ] {
+        let mut session = session();
+        session.start(Time(0), &mut |_| {});
+        let mut sent = Vec::new();
+        session.fail(failure, &mut |datagram| sent.push(datagram.to_vec()));
+        let knows = matches!(failure, Failure::Timeout | Failure::Alert(_));
+        assert_eq!(sent.len(), usize::from(!knows), "{failure:?}");
+        assert!(
+            sent.iter()
+                .all(|alert| alert[0] == 21 && alert.len() == 15 && alert[13] == 2)
+        );
+        let words = failure.to_string();
+        assert!(words.len() > 15 && !words.ends_with('.'), "{words}");
+    }
+    assert_eq!(
+        Failure::Alert(46).to_string(),
+        "the peer refused with alert 46 (certificate_unknown)"
+    );
+}
