@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use weir::http::{ControlOptions, Limits};
 use weir::{
     CodecName, ConnectedSockets, DtlsParameters, DtlsRole, DtlsState, EventKind, IceState, Room, RoomOptions,
-    RtpCodecCapability, Settings, Transport, WebRtcTransportOptions,
+    RtpCodecCapability, Settings, Transport, WebRtcFailureReason, WebRtcTransportOptions,
 };
 
 use browser::{Begins, Browser};
@@ -190,6 +190,7 @@ async fn two_clients_connect_and_one_hears_the_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_with_another_certificate_hears_nothing() {
     let control = Control::start().await;
+    let mut events = control.server.events();
     let room = room(&control).await;
     let (_alice, mut sending) = alice_sends(&control, &room).await;
     sending.run_until("alice", |sending| sending.connected).await;
@@ -208,6 +209,22 @@ async fn somebody_with_another_certificate_hears_nothing() {
         .run_until("the end", |_| transport.dtls_state() == DtlsState::Failed)
         .await;
     assert_eq!(transport.dtls_remote_cert(), None);
+    // Whoever operates the server is told why, in events, on the transport and in the counters.
+    let failure = transport.failure().unwrap();
+    assert_eq!(failure.reason, WebRtcFailureReason::Fingerprint);
+    assert!(failure.message.contains("fingerprint"), "{failure:?}");
+    loop {
+        let event = soon("the event", events.next()).await.unwrap();
+        if let EventKind::DtlsStateChanged {
+            transport: of,
+            failure: Some(told),
+            ..
+        } = &event.kind
+        {
+            assert_eq!((*of, told), (transport.id(), &failure));
+            break;
+        }
+    }
     mallory
         .run_until("the refusal", |mallory| mallory.refused.is_some())
         .await;

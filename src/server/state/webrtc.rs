@@ -54,15 +54,10 @@ impl State {
             return;
         };
         // That a transport is closed is told by its own event, and by that alone.
+        let failure = failure.map(bounded);
         let news = node.webrtc().filter(|_| state != IceState::Closed);
-        if news.is_some_and(|webrtc| webrtc.set_ice_state(state)) {
+        if news.is_some_and(|webrtc| webrtc.set_ice_state(state, failure.as_ref())) {
             let room = node.room.id;
-            let failure = failure.map(bounded);
-            if let Some(failure) = &failure
-                && let Some(webrtc) = node.webrtc()
-            {
-                webrtc.failed(failure.clone());
-            }
             self.events.emit(EventKind::IceStateChanged {
                 transport,
                 room,
@@ -78,7 +73,7 @@ impl State {
         };
         if let Some(webrtc) = node.webrtc() {
             let failure = bounded(failure);
-            webrtc.failed(failure.clone());
+            webrtc.checks_refused(&failure);
             self.events.emit(EventKind::ChecksRefused {
                 transport,
                 room: node.room.id,
@@ -111,15 +106,10 @@ impl State {
         let Some(node) = self.transport_of(worker, transport) else {
             return;
         };
+        let failure = failure.map(bounded);
         let news = node.webrtc();
-        if news.is_some_and(|webrtc| webrtc.set_dtls_state(state, certificate_pem)) {
+        if news.is_some_and(|webrtc| webrtc.set_dtls_state(state, certificate_pem, failure.as_ref())) {
             let room = node.room.id;
-            let failure = failure.map(bounded);
-            if let Some(failure) = &failure
-                && let Some(webrtc) = node.webrtc()
-            {
-                webrtc.failed(failure.clone());
-            }
             self.events.emit(EventKind::DtlsStateChanged {
                 transport,
                 room,

@@ -239,8 +239,13 @@ async fn states_and_tuples_are_told_once_each() {
         transport: id,
         state,
         remote_certificate_pem,
+        failure: None,
     };
-    let ice = |state| Notification::IceStateChanged { transport: id, state };
+    let ice = |state| Notification::IceStateChanged {
+        transport: id,
+        state,
+        failure: None,
+    };
     let told_by_worker = [
         Notification::IceSelectedTupleChanged {
             transport: id,
@@ -253,6 +258,7 @@ async fn states_and_tuples_are_told_once_each() {
         Notification::IceStateChanged {
             transport: TransportId(99),
             state: IceState::Completed,
+            failure: None,
         },
         dtls(DtlsState::Connecting, None),
         dtls(DtlsState::Connected, Some(pem.clone())),

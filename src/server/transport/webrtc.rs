@@ -121,6 +121,15 @@ struct WebRtcState {
     failure: Option<WebRtcFailure>,
 }
 
+impl WebRtcState {
+    /// Keeps what failed last.
+    fn fail(&mut self, failure: Option<&WebRtcFailure>) {
+        if failure.is_some() {
+            self.failure = failure.cloned();
+        }
+    }
+}
+
 impl WebRtcNode {
     fn new(settings: &Settings, sockets: &WebRtcSockets, ice: IceCredentials, preferences: Preferences) -> Self {
         let announced = |listener: ListenAddress| (listener, settings.announced(listener.address.ip()));
@@ -188,24 +197,32 @@ impl WebRtcNode {
     }
 
     /// Returns whether that is news, as do the next two.
-    pub(crate) fn set_ice_state(&self, state: IceState) -> bool {
-        std::mem::replace(&mut lock(&self.state).ice_state, state) != state
+    pub(crate) fn set_ice_state(&self, ice: IceState, failure: Option<&WebRtcFailure>) -> bool {
+        let mut state = lock(&self.state);
+        state.fail(failure);
+        std::mem::replace(&mut state.ice_state, ice) != ice
     }
 
     pub(crate) fn select(&self, tuple: Option<IceTuple>) -> bool {
         std::mem::replace(&mut lock(&self.state).selected_tuple, tuple) != tuple
     }
 
-    pub(crate) fn set_dtls_state(&self, dtls: DtlsState, certificate_pem: Option<String>) -> bool {
+    pub(crate) fn set_dtls_state(
+        &self,
+        dtls: DtlsState,
+        certificate_pem: Option<String>,
+        failure: Option<&WebRtcFailure>,
+    ) -> bool {
         let mut state = lock(&self.state);
+        state.fail(failure);
         if certificate_pem.is_some() {
             state.remote_certificate_pem = certificate_pem;
         }
         std::mem::replace(&mut state.dtls_state, dtls) != dtls
     }
 
-    pub(crate) fn failed(&self, failure: WebRtcFailure) {
-        lock(&self.state).failure = Some(failure);
+    pub(crate) fn checks_refused(&self, failure: &WebRtcFailure) {
+        lock(&self.state).fail(Some(failure));
     }
 
     pub(super) fn closed(&self) {

@@ -260,4 +260,17 @@ fn wrong_checks_are_counted_and_beyond_some_not_answered() {
     let webrtc = counted.webrtc.unwrap();
     assert_eq!((webrtc.checks, webrtc.checks_refused), (0, 200));
     assert_eq!(webrtc.ice_state, IceState::New);
+    // Told once, not two hundred times, and counted: at once the first, and the others when ten seconds have passed.
+    let Notification::ChecksRefused { transport, failure } = supervisor.notification() else {
+        panic!("something else was told");
+    };
+    assert_eq!(
+        (transport, failure.reason),
+        (TransportId(1), WebRtcFailureReason::CheckUnauthenticated)
+    );
+    assert_eq!(webrtc.failures, [(WebRtcFailureReason::CheckUnauthenticated, 1)]);
+    assert_eq!(
+        supervisor.stats().webrtc_failures,
+        [(WebRtcFailureReason::CheckUnauthenticated, 1)]
+    );
 }

@@ -86,6 +86,7 @@ pub(crate) fn await_dtls(supervisor: &mut Supervisor, id: u64, wanted: DtlsState
             transport,
             state,
             remote_certificate_pem,
+            ..
         } = supervisor.notification()
             && transport == TransportId(id)
             && state == wanted

@@ -116,7 +116,7 @@ fn answer_wish(
 
 fn await_ice(supervisor: &mut Supervisor, id: u64, wanted: IceState) {
     loop {
-        if let Notification::IceStateChanged { transport, state } = supervisor.notification()
+        if let Notification::IceStateChanged { transport, state, .. } = supervisor.notification()
             && (transport, state) == (TransportId(id), wanted)
         {
             return;

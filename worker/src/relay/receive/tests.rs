@@ -52,7 +52,7 @@ fn a_parser_of_rtcp_that_panics_costs_one_packet() {
     let index = relay.transport_index(transport).unwrap();
     // A receiver report without blocks.
     let report = [0x80, 201, 0, 1, 0, 0, 0, 9];
-    let mut receive = |relay: &mut Relay| {
+    let receive = |relay: &mut Relay| {
         let mut bytes = report;
         let datagram = Datagram {
             start: 0,
