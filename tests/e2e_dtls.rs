@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use dtls::certificates::CERTIFICATES;
+use dtls::certificates::{CERTIFICATES, Shown};
 use dtls::handshake::{Case, Epoch, shake_hands};
 use dtls::peers::{Peers, Stack, Task};
 use tokio::net::UdpSocket;
@@ -60,12 +60,12 @@ static OUTCOMES: LazyLock<Vec<Outcome>> = LazyLock::new(|| {
     })
 });
 
-fn cases() -> Vec<(Purpose, Case)> {
+fn cases(stack: Stack) -> Vec<(Purpose, Case)> {
     let mut cases = Vec::new();
     for role in ROLES {
         for mtu in MTUS {
             let case = |shown, seed| Case { role, mtu, shown, seed };
-            let certificates = (1..).zip(CERTIFICATES.all());
+            let certificates = (1..).zip(CERTIFICATES.all()).filter(|(_, shown)| can(stack, mtu, shown));
             cases.extend(certificates.map(|(seed, shown)| (Purpose::Certificates, case(shown, seed))));
             let usual = CERTIFICATES.usual();
             cases.extend((0..HANDSHAKES).map(|seed| (Purpose::Reliability, case(usual, 1_000 + seed))));
@@ -74,12 +74,17 @@ fn cases() -> Vec<(Purpose, Case)> {
     cases
 }
 
+/// GnuTLS 3.7 cuts no message into as many pieces as 16 KiB need here, not even for itself ("GnuTLS internal error").
+fn can(stack: Stack, mtu: u16, shown: &Shown) -> bool {
+    stack != Stack::GnuTls || mtu == 1_200 || shown.der.len() < 8_000
+}
+
 /// All handshakes with the peers of one stack.
 async fn meet(stack: Stack) -> Vec<Outcome> {
     let epoch = Epoch::begin();
     let certificate = Certificate::generate(&mut SystemEntropy::new(), Duration::from_secs(1_795_000_000)).unwrap();
     let context = Arc::new(Context::new(certificate, epoch.clock(), Settings::default()));
-    let cases = cases();
+    let cases = cases(stack);
     let mut sockets = Vec::new();
     let mut tasks = Vec::new();
     for (number, (_, case)) in (0_u32..).zip(&cases) {
@@ -174,6 +179,9 @@ fn a_hundred_of_a_hundred(stack: Stack) {
     }
     println!("{stack:?}:\n{table}");
     assert_eq!(failed, 0, "failed with {stack:?}:\n{table}");
+    let counts = outcomes(stack, Purpose::Reliability).map(|outcome| outcome.counts);
+    let (sent, lost) = counts.fold((0, 0), |all, counts| (all.0 + counts.0, all.1 + counts.1));
+    assert!(lost * 100 >= sent * 19, "the network is better than it should be: {lost} of {sent} datagrams lost");
 }
 
 #[test]

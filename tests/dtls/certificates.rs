@@ -1,5 +1,7 @@
 //! The certificates of other people: every kind of key, and more names than fit into a datagram.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;

@@ -16,8 +16,8 @@ use super::certificates::Shown;
 use super::network::{Network, Way};
 use super::peers::Said;
 
-/// A bound on a whole handshake, for what hangs: Weir gives up after 30 seconds, and a peer whose last flight was lost may
-/// wait for its timer after that.
+/// A bound on a whole handshake, for what hangs: Weir gives up after 30 seconds, and a peer that has not got our last flight
+/// may wait for its timer after that.
 const LIMIT: Duration = Duration::from_secs(75);
 
 const DATAGRAM_BYTES_MAX: usize = 65_535;
