@@ -19,7 +19,7 @@ from gi.repository import GLib, Gst, GstSdp, GstWebRTC
 PICTURES = (
     "videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=180,framerate=15/1 ! "
     "vp8enc deadline=1 keyframe-max-dist=30 ! rtpvp8pay ! "
-    "application/x-rtp,media=video,encoding-name=VP8,payload=96 ! webrtc."
+    "capsfilter caps=application/x-rtp,media=video,encoding-name=VP8,payload=96"
 )
 DECODING = (
     "rtpvp8depay name=in ! vp8dec ! videoconvert ! video/x-raw,format=GRAY8 ! "
@@ -31,19 +31,28 @@ def say(what):
     print(json.dumps(what), flush=True)
 
 
+# What descriptions are made of and do not keep alive themselves.
+messages = []
+
+
 def description(kind, text):
     # One that came in a promise's reply is empty after Python has copied it, so each is made from its text.
     _, message = GstSdp.SDPMessage.new_from_text(text)
+    messages.append(message)
     return GstWebRTC.WebRTCSessionDescription.new(kind, message)
 
 
 class Connection:
     """One webrtcbin in a pipeline of its own, on loopback only."""
 
-    def __init__(self, elements=""):
-        self.pipeline = Gst.parse_launch(f"webrtcbin name=webrtc bundle-policy=max-bundle {elements}")
-        self.webrtc = self.pipeline.get_by_name("webrtc")
-        self.webrtc.get_property("ice-agent").emit("add-local-ip-address", "127.0.0.1")
+    def __init__(self, source=None):
+        self.pipeline = Gst.Pipeline.new()
+        self.webrtc = Gst.ElementFactory.make("webrtcbin")
+        self.webrtc.set_property("bundle-policy", GstWebRTC.WebRTCBundlePolicy.MAX_BUNDLE)
+        self.pipeline.add(self.webrtc)
+        # Kept, because Python would take webrtcbin's own hold of it away together with its own.
+        self.ice = self.webrtc.get_property("ice-agent")
+        self.ice.emit("add-local-ip-address", "127.0.0.1")
         self.webrtc.connect("notify::ice-gathering-state", self.on_gathering)
         self.webrtc.connect("pad-added", self.on_pad)
         self.decoded = self.contrast = 0
@@ -51,6 +60,11 @@ class Connection:
         bus = self.pipeline.get_bus()
         bus.add_signal_watch()
         bus.connect("message::error", lambda _, message: sys.exit(message.parse_error()[1]))
+        if source:
+            pictures = Gst.parse_bin_from_description(source, True)
+            self.pipeline.add(pictures)
+            self.webrtc.connect("on-negotiation-needed", self.offer)
+            pictures.get_static_pad("src").link(self.webrtc.request_pad_simple("sink_%u"))
         self.pipeline.set_state(Gst.State.PLAYING)
 
     def offer(self, _):
@@ -69,7 +83,11 @@ class Connection:
     def create(self, kind, sdp_type):
         def then(promise):
             self.kind = kind
-            text = promise.get_reply().get_value(kind).sdp.as_text()
+            # Python frees each of these when it has no name, also if what is in it still has one.
+            reply = promise.get_reply()
+            made = reply.get_value(kind)
+            sdp = made.sdp
+            text = sdp.as_text()
             self.webrtc.emit("set-local-description", description(sdp_type, text), Gst.Promise.new())
 
         self.webrtc.emit(f"create-{kind}", None, Gst.Promise.new_with_change_func(then))
@@ -77,7 +95,9 @@ class Connection:
     def on_gathering(self, webrtc, _):
         # With all candidates in it.
         if webrtc.get_property("ice-gathering-state") == GstWebRTC.WebRTCICEGatheringState.COMPLETE:
-            say({self.kind: webrtc.get_property("local-description").sdp.as_text()})
+            local = webrtc.get_property("local-description")
+            sdp = local.sdp
+            say({self.kind: sdp.as_text()})
 
     def on_pad(self, _, pad):
         if pad.get_direction() != Gst.PadDirection.SRC:
@@ -103,7 +123,6 @@ def main():
     loop = GLib.MainLoop()
     sending = Connection(PICTURES)
     receiving = Connection()
-    sending.webrtc.connect("on-negotiation-needed", sending.offer)
 
     def heard(line):
         message = json.loads(line)
