@@ -1,6 +1,6 @@
 """One person in a room, with aiortc's media stack: sends a moving picture and a tone, and decodes what everybody else sends.
 
-    peer.py SOCKET ROOM NAME [send] [receive] [--video VP8|H264] [--rsa]
+    peer.py SOCKET ROOM NAME [send] [receive] [--video VP8|H264] [--key P-256|P-224|RSA-2048] [--dtls client|server]
 
 It speaks the mediasoup protocol on a WebSocket over the control socket. Every line of its output is JSON: what it has decoded so
 far. It leaves when its input ends.
@@ -28,7 +28,7 @@ from aiortc import rtcdtlstransport
 from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import SessionDescription
 from av import AudioFrame, VideoFrame
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 # Candidates of this machine alone; without this, aioice would leave out the only address that is wanted.
 aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
@@ -37,11 +37,18 @@ WIDTH, HEIGHT, FRAME_RATE = 320, 180, 15
 SAMPLE_RATE, TONE_HZ = 48_000, 440
 
 
-def show_rsa_certificates():
-    """From now on all certificates of this program have RSA keys."""
+KEYS = {
+    "P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "P-224": lambda: ec.generate_private_key(ec.SECP224R1()),
+    "RSA-2048": lambda: rsa.generate_private_key(public_exponent=65_537, key_size=2_048),
+}
+
+
+def show_certificates_with(kind):
+    """From now on all certificates of this program have such keys."""
 
     def generate(cls):
-        key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+        key = KEYS[kind]()
         return cls(key=key, cert=rtcdtlstransport.generate_certificate(key))
 
     rtcdtlstransport.RTCCertificate.generateCertificate = classmethod(generate)
@@ -183,7 +190,7 @@ def feedback_of(codec):
     return [{"type": each.type, "parameter": each.parameter or ""} for each in codec.rtcpFeedback]
 
 
-async def send(signalling, video):
+async def send(signalling, video, dtls):
     """Sends a picture and a tone on a transport of its own."""
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy="max-bundle"))
     pc.addTransceiver(Tone(), "sendonly")
@@ -198,7 +205,7 @@ async def send(signalling, video):
         id=1,
         direction="send",
         options={},
-        dtlsParameters={"role": "client", "fingerprints": fingerprints(local)},
+        dtlsParameters={"role": dtls, "fingerprints": fingerprints(local)},
         appData={},
     )
     sections, chosen = [], []
@@ -253,8 +260,9 @@ def described(codec):
 class Receiver:
     """Decodes what the others send, all of it on one transport."""
 
-    def __init__(self, signalling):
+    def __init__(self, signalling, dtls):
         self.signalling = signalling
+        self.dtls = dtls
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy="max-bundle"))
         self.pc.on("track", lambda track: asyncio.ensure_future(self.decode(track)))
         self.transport = None
@@ -270,7 +278,7 @@ class Receiver:
                 "createTransport", id=2, direction="recv", options={}, appData={}
             )
             # It is given its role by the answer below.
-            self.transport["dtlsParameters"]["role"] = "auto"
+            self.transport["dtlsParameters"]["role"] = "client" if self.dtls == "server" else "auto"
         first = not self.consumers
         self.consumers += consumers
         sections, mids = [], []
@@ -295,7 +303,7 @@ class Receiver:
         if first:
             local = SessionDescription.parse(self.pc.localDescription.sdp)
             await self.signalling.notify(
-                "updateTransport", id=2, dtlsParameters={"role": "client", "fingerprints": fingerprints(local)}
+                "updateTransport", id=2, dtlsParameters={"role": self.dtls, "fingerprints": fingerprints(local)}
             )
         for consumer in consumers:
             await self.signalling.request(
@@ -329,10 +337,10 @@ async def main():
     parser.add_argument("name")
     parser.add_argument("tasks", nargs="+", choices=["send", "receive"])
     parser.add_argument("--video", choices=["VP8", "H264"], default="VP8")
-    parser.add_argument("--rsa", action="store_true", help="show a certificate with an RSA key, as old gear does")
+    parser.add_argument("--key", choices=KEYS, default="P-256", help="the key of the certificate that it shows")
+    parser.add_argument("--dtls", choices=["client", "server"], default="client", help="its role in the handshakes")
     options = parser.parse_args()
-    if options.rsa:
-        show_rsa_certificates()
+    show_certificates_with(options.key)
     uri = f"ws://weir/rooms/{options.room}/peers/{options.name}"
     connecting = websockets.asyncio.client.unix_connect(options.socket, uri, subprotocols=["protoo"])
     async with connecting as socket:
@@ -357,8 +365,8 @@ async def main():
             "join", target="room", peerName=options.name, rtpCapabilities=capabilities, spy=False, appData={}
         )
         there = [consumer for peer in joined["peers"] for consumer in peer["consumers"]]
-        sending = await send(signalling, options.video) if "send" in options.tasks else None
-        receiver = Receiver(signalling) if "receive" in options.tasks else None
+        sending = await send(signalling, options.video, options.dtls) if "send" in options.tasks else None
+        receiver = Receiver(signalling, options.dtls) if "receive" in options.tasks else None
 
         async def receive():
             if there:

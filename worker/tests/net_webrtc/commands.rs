@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, KeyPair};
 use weir_channel::id::TransportId;
 use weir_channel::message::{
     DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, FingerprintAlgorithm, IceCredentials, IceProtocol,
-    IceState, Method, Notification, Reply, UnroutedReason, WorkerError,
+    IceState, Method, Notification, Reply, UnroutedReason, WebRtcFailureReason, WorkerError,
 };
 use weir_worker::net::clock;
 use weir_worker::webrtc::dtls::{self, HashFunction};

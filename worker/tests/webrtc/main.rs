@@ -13,4 +13,5 @@ mod lifecycle;
 mod network;
 mod peer;
 mod tcp;
+mod whole_stack;
 mod world;
