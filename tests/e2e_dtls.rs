@@ -52,7 +52,10 @@ struct Outcome {
 }
 
 static OUTCOMES: LazyLock<Vec<Outcome>> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     // Sessions stay on the thread that made them, as in a worker.
     LocalSet::new().block_on(&runtime, async {
         let (openssl, gnutls) = tokio::join!(meet(Stack::OpenSsl), meet(Stack::GnuTls));
@@ -65,7 +68,9 @@ fn cases(stack: Stack) -> Vec<(Purpose, Case)> {
     for role in ROLES {
         for mtu in MTUS {
             let case = |shown, seed| Case { role, mtu, shown, seed };
-            let certificates = (1..).zip(CERTIFICATES.all()).filter(|(_, shown)| can(stack, mtu, shown));
+            let certificates = (1..)
+                .zip(CERTIFICATES.all())
+                .filter(|(_, shown)| can(stack, mtu, shown));
             cases.extend(certificates.map(|(seed, shown)| (Purpose::Certificates, case(shown, seed))));
             let usual = CERTIFICATES.usual();
             cases.extend((0..HANDSHAKES).map(|seed| (Purpose::Reliability, case(usual, 1_000 + seed))));
@@ -103,9 +108,10 @@ async fn meet(stack: Stack) -> Vec<Outcome> {
         sockets.push(socket);
     }
     let (_peers, told) = Peers::start(stack, &tasks).await;
-    let handshakes = cases.iter().zip(sockets).zip(told).map(|(((_, case), socket), told)| {
-        spawn_local(shake_hands(*case, epoch, Arc::clone(&context), socket, told))
-    });
+    let handshakes =
+        cases.iter().zip(sockets).zip(told).map(|(((_, case), socket), told)| {
+            spawn_local(shake_hands(*case, epoch, Arc::clone(&context), socket, told))
+        });
     let mut outcomes = Vec::new();
     for ((purpose, case), handshake) in cases.iter().zip(handshakes.collect::<Vec<_>>()) {
         let (result, counts) = handshake
@@ -154,7 +160,10 @@ fn a_hundred_of_a_hundred(stack: Stack) {
         for mtu in MTUS {
             let of_kind = |outcome: &&Outcome| (outcome.case.role, outcome.case.mtu) == (role, mtu);
             let outcomes: Vec<_> = outcomes(stack, Purpose::Reliability).filter(of_kind).collect();
-            let mut took: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok()).collect();
+            let mut took: Vec<_> = outcomes
+                .iter()
+                .filter_map(|outcome| outcome.result.as_ref().ok())
+                .collect();
             took.sort();
             let (sent, lost) = outcomes.iter().fold((0, 0), |(sent, lost), outcome| {
                 (sent + outcome.counts.0, lost + outcome.counts.1)
@@ -181,7 +190,10 @@ fn a_hundred_of_a_hundred(stack: Stack) {
     assert_eq!(failed, 0, "failed with {stack:?}:\n{table}");
     let counts = outcomes(stack, Purpose::Reliability).map(|outcome| outcome.counts);
     let (sent, lost) = counts.fold((0, 0), |all, counts| (all.0 + counts.0, all.1 + counts.1));
-    assert!(lost * 100 >= sent * 19, "the network is better than it should be: {lost} of {sent} datagrams lost");
+    assert!(
+        lost * 100 >= sent * 19,
+        "the network is better than it should be: {lost} of {sent} datagrams lost"
+    );
 }
 
 #[test]

@@ -92,7 +92,9 @@ impl End {
             }
         }
         for datagram in std::mem::take(&mut self.arrived) {
-            self.act(now, |session, time, send| session.handle_datagram(time, &datagram, send));
+            self.act(now, |session, time, send| {
+                session.handle_datagram(time, &datagram, send)
+            });
         }
         self.act(now, |session, time, send| session.handle_timeout(time, send));
     }
@@ -135,7 +137,9 @@ pub(crate) async fn shake_hands(
         fingerprints: vec![case.shown.fingerprint()],
     };
     end.act(start, |session, time, send| {
-        session.set_remote(time, &parameters, send).expect("the parameters are right");
+        session
+            .set_remote(time, &parameters, send)
+            .expect("the parameters are right");
         session.start(time, send);
     });
     let (mut ours, mut theirs) = (None, None);
@@ -161,7 +165,11 @@ pub(crate) async fn shake_hands(
             return (agreed.map(|()| *took), end.network.counts);
         }
         if start.elapsed() > LIMIT {
-            let error = format!("waited in vain, for us: {}, for the peer: {}", ours.is_none(), theirs.is_none());
+            let error = format!(
+                "waited in vain, for us: {}, for the peer: {}",
+                ours.is_none(),
+                theirs.is_none()
+            );
             return (Err(error), end.network.counts);
         }
         let until = end.next().unwrap_or(start + LIMIT).min(start + LIMIT);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-use super::super::super::session::{MTU_BYTES, RETRANSMISSION_TIME};
 use super::message::{Kind, put_fragment};
 use super::reassembly;
 use super::record::{Content, RecordLayer};
+use crate::webrtc::dtls::session::{MTU_BYTES, RETRANSMISSION_TIME};
 
 /// The longest time between two transmissions: somebody waits for sound and picture, and a flight is two datagrams.
 const RETRANSMISSION_TIME_MAX: Duration = Duration::from_millis(3_200);

@@ -1,8 +1,8 @@
 //! Handshake messages out of their fragments (RFC 6347 §4.2.2, §4.2.3): in any cut, order and overlap, also when a
 //! retransmission is cut in other places than what it repeats.
 
-use super::super::super::session::Failure;
 use super::message::{self, Kind};
+use crate::webrtc::dtls::session::Failure;
 
 /// The longest message: a certificate of 32 KiB with what is around it.
 pub(super) const MESSAGE_LEN_MAX: usize = message::CERTIFICATES_LEN_MAX;

@@ -6,11 +6,11 @@ use aws_lc_rs::digest;
 use aws_lc_rs::tls_prf::Secret;
 use zeroize::Zeroizing;
 
-use super::super::super::Role;
-use super::super::super::keys::{SrtpKeys, SrtpProfile};
-use super::super::super::session::Failure;
 use super::message::{RANDOM_LEN, VERIFY_DATA_LEN};
 use super::suite::{Cipher, Suite};
+use crate::webrtc::dtls::Role;
+use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
+use crate::webrtc::dtls::session::Failure;
 
 /// Of a master secret, in bytes.
 const MASTER_SECRET_LEN: usize = 48;
