@@ -1,5 +1,6 @@
 //! Bodies of the fuzz targets. They live here so that they keep compiling, and so that ordinary tests run them too.
 
+mod dtls;
 mod relay_model;
 mod webrtc;
 
@@ -10,6 +11,7 @@ use crate::rtp::extension::{Walk, elements, erase, rename};
 use crate::rtp::{Header, Kind, classify, peek, rewrite, rtcp};
 use crate::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile, Repeats};
 
+pub use dtls::dtls_handshake;
 pub use webrtc::{stun, webrtc_transport};
 
 /// Any bytes as an RTP packet: all offsets lie within it, and rewriting changes what it should.

@@ -111,6 +111,17 @@ impl Certificate {
         }
     }
 
+    /// With other bytes in place of the certificate, as a peer may have that lies or is broken. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn showing(self, der: Vec<u8>) -> Self {
+        Self {
+            fingerprints: HashFunction::ALL.map(|function| Fingerprint::of(function, &der)),
+            der,
+            ..self
+        }
+    }
+
     /// The certificate in DER.
     pub fn der(&self) -> &[u8] {
         &self.der
