@@ -144,9 +144,18 @@ mod tests {
         assert_eq!(host_candidates(&all(), none)[0].priority, 1_078_862_079);
         let rows = [
             (none, [20_000, 20_000 - 2, 20_000 - 1, 20_000 - 3]),
-            (Preferences { ipv4: true, ..none }, [30_000, 30_000 - 2, 20_000 - 1, 20_000 - 3]),
-            (Preferences { ipv6: true, ..none }, [20_000, 20_000 - 2, 30_000 - 1, 30_000 - 3]),
-            (Preferences { udp: true, ..none }, [25_000, 20_000 - 2, 25_000 - 1, 20_000 - 3]),
+            (
+                Preferences { ipv4: true, ..none },
+                [30_000, 30_000 - 2, 20_000 - 1, 20_000 - 3],
+            ),
+            (
+                Preferences { ipv6: true, ..none },
+                [20_000, 20_000 - 2, 30_000 - 1, 30_000 - 3],
+            ),
+            (
+                Preferences { udp: true, ..none },
+                [25_000, 20_000 - 2, 25_000 - 1, 20_000 - 3],
+            ),
             (
                 Preferences {
                     ipv6: true,
