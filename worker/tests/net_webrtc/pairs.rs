@@ -1,8 +1,10 @@
 //! A client with two sockets, both of which it has nominated: media goes where the client's own comes from (RFC 8445 §12).
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use weir_channel::message::{IceCredentials, IceProtocol};
+use weir_worker::webrtc::framing::prefix;
 use weir_worker::webrtc::stun::{BINDING, Class, Key, Writer, attribute};
 
 use crate::client::Client;
@@ -84,13 +86,8 @@ fn media_that_comes_by_another_socket_takes_the_media_along_and_none_is_lost() {
         supervisor.create_consumer(2, 2, 2, 0xdddd);
         client.send_rtp(&rtp(0xaaaa, 1, b"media"));
         assert_eq!(&plain.receive()[12..], b"media");
-        // Media first and then the check, so that what lies in one batch is of before and after the move.
-        for seq in 2..10 {
-            let sealed = client.seal(&rtp(0xaaaa, seq, b"media"));
-            other.send_to(client.server(), &sealed);
-        }
         other.send_to(client.server(), &check(&ice_credentials(2, 0), 1));
-        for seq in 10..20 {
+        for seq in 2..20 {
             let sealed = client.seal(&rtp(0xaaaa, seq, b"media"));
             other.send_to(client.server(), &sealed);
         }
@@ -103,6 +100,39 @@ fn media_that_comes_by_another_socket_takes_the_media_along_and_none_is_lost() {
         while !matches!(other.receive()[..], [128..=191, 96..=127, ..]) {}
         assert_eq!(stats(&mut supervisor, 2).unrouted, []);
     }
+}
+
+/// What is opened together is relayed together, also if the peer's address changes in the middle of it.
+#[test]
+fn of_what_is_read_at_once_before_and_after_a_move_none_is_lost() {
+    let mut supervisor = room();
+    let plain = Peer::new();
+    plain_transport(&mut supervisor, 1, &plain);
+    let ice = ice_credentials(2, 0);
+    let ((door, path, server), listener) = (port(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let listeners = [IceProtocol::Udp, IceProtocol::Tcp];
+    create_webrtc(&mut supervisor, 2, &listeners, &[door, path, listener.into()]).unwrap();
+    let frame = |packet: &[u8]| [&prefix(packet.len()).unwrap(), packet].concat();
+    other.write_all(&frame(&check(&ice, 0))).unwrap();
+    other.read_exact(&mut [0]).unwrap();
+    let mut client = connect(&mut supervisor, 2, Client::new(server, &ice, true));
+    supervisor.create_producer(1, 2, 0xaaaa);
+    supervisor.create_consumer(1, 1, 1, 0xbbbb);
+    let mut stream = Vec::new();
+    for seq in 1..20 {
+        if seq == 10 {
+            stream.extend(frame(&check(&ice, 1)));
+        }
+        stream.extend(frame(&client.seal(&rtp(0xaaaa, seq, b"media"))));
+    }
+    other.write_all(&stream).unwrap();
+    for _ in 1..20 {
+        assert_eq!(&plain.receive()[12..], b"media");
+    }
+    let selected = webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap();
+    assert_eq!(selected.remote, other.local_addr().unwrap());
+    assert_eq!(stats(&mut supervisor, 2).unrouted, []);
 }
 
 /// What is not the newest of its stream was on its way for longer, and says nothing of where the client is (RFC 9000 §9.3).

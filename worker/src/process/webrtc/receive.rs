@@ -75,19 +75,13 @@ impl WebRtc {
         bytes: &mut [u8],
         range: Range<usize>,
     ) {
-        let Some(kind) = bytes.get(range.clone()).map(classify) else {
-            return;
-        };
-        if !matches!(kind, Kind::Rtp | Kind::Rtcp) {
-            // It may change who the peer is, and what was opened before is of the one that the relay knows.
-            self.relay_opened(now, around, transport, bytes);
-        }
         let Some(Some(member)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
         let Some(packet) = bytes.get_mut(range.clone()) else {
             return;
         };
+        let kind = classify(packet);
         let refused = match (kind, &mut member.inbound) {
             (Kind::Rtp | Kind::Rtcp, inbound) => match (member.transport.admit_media(&tuple), inbound) {
                 (Ok(()), Some(inbound)) => {
@@ -105,8 +99,6 @@ impl WebRtc {
                                 source: member.peer.unwrap_or(tuple.remote),
                             });
                             if opened.is_newest && member.transport.on_authentic_media(now, &tuple) {
-                                // What was opened is the peer's that the relay knows; it is about to learn of another one.
-                                self.relay_opened(now, around, transport, bytes);
                                 self.with(now, around, transport, |member, desk, _| {
                                     member.transport.handle_events(now, desk);
                                 });
