@@ -15,8 +15,12 @@ use serde_json::Value;
 /// An address of a network of the test's own (RFC 5737), for browsers that send no media over loopback.
 const ELSEWHERE: &str = "192.0.2.1";
 
+/// Likewise (RFC 3849).
+const ELSEWHERE_6: &str = "2001:db8::1";
+
 /// Where everything else would be, if there were anything: Firefox uses addresses only that lead somewhere.
 const BEYOND: &str = "192.0.2.2";
+const BEYOND_6: &str = "2001:db8::2";
 
 /// Where a program is.
 fn program(name: &str) -> String {
@@ -29,7 +33,7 @@ fn program(name: &str) -> String {
 
 /// Plays scenarios; every one must hold, and there must be so many.
 #[expect(clippy::print_stdout, reason = "a play of minutes says how far it is")]
-fn play(mut command: Command, scenarios_min: u64) {
+fn play(mut command: Command, options: &[&str], scenarios_min: u64) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     assert!(
         folder.join("node_modules").exists(),
@@ -38,8 +42,9 @@ fn play(mut command: Command, scenarios_min: u64) {
     command
         .arg(program("node"))
         .arg(folder.join("run.mjs"))
-        .args(["--weir", env!("CARGO_BIN_EXE_weir"), "--at-once", "2"])
+        .args(["--weir", env!("CARGO_BIN_EXE_weir")])
         .args(["--chromium", &program("chromium"), "--firefox", &program("firefox-esr")])
+        .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let mut playing = command.spawn().unwrap();
@@ -64,19 +69,32 @@ fn play(mut command: Command, scenarios_min: u64) {
 #[test]
 #[ignore = "needs Chromium and Node.js"]
 fn people_in_chromium_meet_on_the_demo_page() {
-    play(Command::new("env"), 29);
+    play(Command::new("env"), &["--at-once", "2"], 29);
 }
 
-/// In a network namespace that has nothing but loopback and one more address, which leads nowhere else.
-#[test]
-#[ignore = "needs Chromium, Firefox and Node.js"]
-fn people_in_firefox_meet_those_in_chromium() {
+/// In a network namespace that has nothing but loopback and one more address of each family, which lead nowhere else.
+fn elsewhere() -> Command {
     let mut command = Command::new(program("unshare"));
     let script = format!(
         "ip link set lo up && ip link add weir0 type veth peer name weir1 && ip link set weir1 up && \
-         ip address add {ELSEWHERE}/24 dev weir0 && ip link set weir0 up && \
-         ip route add default via {BEYOND} && exec \"$@\" --media {ELSEWHERE}"
+         ip address add {ELSEWHERE}/24 dev weir0 && ip address add {ELSEWHERE_6}/64 dev weir0 nodad && \
+         ip link set weir0 up && ip route add default via {BEYOND} && ip -6 route add default via {BEYOND_6} && \
+         exec \"$@\" --media {ELSEWHERE}"
     );
     command.args(["--map-root-user", "--net", "sh", "-c", &script, "sh"]);
-    play(command, 3);
+    command
+}
+
+#[test]
+#[ignore = "needs Chromium, Firefox and Node.js"]
+fn people_in_firefox_meet_those_in_chromium() {
+    play(elsewhere(), &["--at-once", "2"], 3);
+}
+
+/// The filter of the network is changed from scenario to scenario, so they are played one after the other.
+#[test]
+#[ignore = "needs Chromium, Firefox, Node.js and nft"]
+fn people_in_both_meet_where_some_ways_do_not_lead_back() {
+    program("nft");
+    play(elsewhere(), &["--media6", ELSEWHERE_6], 3);
 }

@@ -1,6 +1,6 @@
 // Starts `weir serve --demo-page`, plays scenarios on its page with real browsers, and prints one line of JSON for each.
 //
-//     node run.mjs --weir PATH [--media IP] [--only NAME,…] [--at-once N] [--shots DIR] [--verbose]
+//     node run.mjs --weir PATH [--media IP] [--media6 IP] [--only NAME,…] [--at-once N] [--shots DIR] [--verbose]
 //         [--chromium PATH] [--firefox PATH]
 
 import { parseArgs } from 'node:util';
@@ -16,6 +16,7 @@ const { values } = parseArgs({
   options: {
     weir: { type: 'string' },
     media: { type: 'string', default: '127.0.0.1' },
+    media6: { type: 'string', default: 'off' },
     chromium: { type: 'string', default: '/usr/bin/chromium' },
     firefox: { type: 'string', default: '/usr/bin/firefox-esr' },
     only: { type: 'string' },
@@ -56,9 +57,10 @@ const FIREFOX_PREFERENCES = {
 /** More than any scenario takes; one that hangs fails. */
 const SCENARIO_MS = 300_000;
 
-// Firefox sends no media over loopback, whatever it is told.
-const onLoopback = values.media === '127.0.0.1';
-const only = values.only?.split(',') ?? scenarios.map(({ name }) => name).filter((name) => onLoopback !== /^firefox/.test(name));
+// Firefox sends no media over loopback, whatever it is told; and to close some ways there must be others.
+const kind = values.media6 !== 'off' ? 'ways' : values.media === '127.0.0.1' ? 'loopback' : 'firefox';
+const kindOf = (name) => /^(firefox|ways)/.exec(name)?.[0] ?? 'loopback';
+const only = values.only?.split(',') ?? scenarios.map(({ name }) => name).filter((name) => kindOf(name) === kind);
 const unknown = only.filter((name) => !scenarios.some((scenario) => scenario.name === name));
 if (unknown.length > 0) {
   console.error(`no scenario ${unknown.join(', ')}; there are: ${scenarios.map(({ name }) => name).join(', ')}`);
@@ -86,7 +88,7 @@ const browsers = (name) => {
   return launched[name];
 };
 
-const server = await serve(values.weir, values.media);
+const server = await serve(values.weir, values.media, values.media6);
 const control = new Control(server.control);
 let passed = 0;
 const failed = [];

@@ -60,9 +60,9 @@ async fn a_client_is_told_what_mediasoup_tells() {
         assert!((10_000..60_000).contains(&port.as_u64().unwrap()));
     }
     let expected = json!([
-        {"family": "ipv4", "foundation": "udpcandidate", "ip": "127.0.0.1", "priority": 1_078_862_079,
+        {"family": "ipv4", "foundation": "1", "ip": "127.0.0.1", "priority": 1_078_862_079,
          "protocol": "udp", "type": "host"},
-        {"family": "ipv4", "foundation": "tcpcandidate", "ip": "127.0.0.1", "priority": 1_078_862_079,
+        {"family": "ipv4", "foundation": "2", "ip": "127.0.0.1", "priority": 1_078_861_823,
          "protocol": "tcp", "tcpType": "passive", "type": "host"},
     ]);
     assert_eq!(candidates, expected);

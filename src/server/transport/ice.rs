@@ -48,9 +48,9 @@ impl std::fmt::Debug for IceParameters {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IceCandidate {
-    /// Candidates over the same protocol have the same.
+    /// A number; the same for candidates of one address and protocol (RFC 8445 §5.1.1.3).
     pub foundation: String,
-    /// Higher is tried first.
+    /// Higher is tried first. No two candidates of a transport have the same.
     pub priority: u32,
     /// Of the address.
     pub family: IpFamily,
@@ -118,7 +118,7 @@ pub(super) fn candidates(
                 Protocol::Tcp => (IceProtocol::Tcp, Some(IceTcpType::Passive)),
             };
             IceCandidate {
-                foundation: candidate.foundation.to_owned(),
+                foundation: candidate.foundation.to_string(),
                 priority: candidate.priority,
                 family: family_of(candidate.ip),
                 ip: candidate.ip,

@@ -6,10 +6,11 @@ import * as pausing from './pausing.mjs';
 import * as switching from './switching.mjs';
 import * as connection from './connection.mjs';
 import * as firefox from './firefox.mjs';
+import * as ways from './ways.mjs';
 import * as mixed from './mixed.mjs';
 import * as page from './page.mjs';
 import * as closing from './closing.mjs';
 
-const all = [media, pausing, membership, switching, connection, firefox, mixed, page, closing];
+const all = [media, pausing, membership, switching, connection, firefox, ways, mixed, page, closing];
 
 export const scenarios = all.flatMap((part) => Object.values(part));

@@ -41,9 +41,50 @@ pub fn classify(datagram: &[u8]) -> Kind {
     }
 }
 
+/// Whether one of the DTLS records in `datagram` claims to be protected: those of an epoch after the first (RFC 6347 §4.1),
+/// and those with the short header (RFC 9147 §4).
+pub fn has_protected_record(mut datagram: &[u8]) -> bool {
+    while let [kind, _, _, epoch_high, epoch_low, ..] = *datagram {
+        if kind & 0b1110_0000 == 0b0010_0000 || (epoch_high, epoch_low) != (0, 0) {
+            return true;
+        }
+        let Some([high, low]) = datagram.get(11..13) else {
+            return false;
+        };
+        let len = usize::from(u16::from_be_bytes([*high, *low]));
+        datagram = datagram.get(DTLS_LEN_MIN + len..).unwrap_or_default();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn protected_records_are_found_behind_others() {
+        let record = |epoch: u8, len: u8| {
+            let mut record = vec![22, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 0, 1, 0, len];
+            record.resize(DTLS_LEN_MIN + usize::from(len), 7);
+            record
+        };
+        let rows = [
+            (record(0, 20), false),
+            (record(1, 20), true),
+            ([record(0, 20), record(0, 1), record(1, 40)].concat(), true),
+            ([record(0, 20), record(0, 1)].concat(), false),
+            // One that says that it is longer than it is, and what is too short for a header.
+            ([&record(0, 20)[..13], &[1; 5]].concat(), false),
+            (vec![22, 0xfe, 0xfd, 0, 0, 0], false),
+            (vec![22], false),
+            (vec![], false),
+            // DTLS 1.3, with and without the length.
+            (vec![0b0010_1110, 0, 1, 0, 9, 1, 2, 3], true),
+        ];
+        for (datagram, expected) in rows {
+            assert_eq!(has_protected_record(&datagram), expected, "{datagram:?}");
+        }
+    }
 
     /// A datagram of `len` bytes that begins with `first`, with the STUN cookie in its place.
     fn datagram(first: u8, second: u8, len: usize) -> Vec<u8> {

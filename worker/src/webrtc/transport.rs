@@ -3,8 +3,11 @@
 //!
 //! Three gates stand before media, one behind the other. A tuple is valid after a check that was made with our password;
 //! only then are its DTLS datagrams looked at. The handshake has ended with the certificate that the signalling
-//! announced; only then are there keys, and only then is media from a valid tuple passed on. And what is sent goes to
-//! the selected tuple, which nothing but checks selects.
+//! announced; only then are there keys, and only then is media from a valid tuple passed on. And media is sent to the
+//! selected tuple, which nothing but checks and authentic traffic selects ([`choice`](super::ice::choice)).
+//!
+//! DTLS is answered where it came from. A handshake in the clear proves nothing, so it moves no media; but who sends it from a
+//! valid tuple waits there for the answer, and the tuple that was checked first may not even lead back.
 
 use std::sync::Arc;
 
@@ -110,6 +113,12 @@ impl Counters {
 pub struct WebRtcTransport {
     ice: Agent,
     dtls: dtls::Session,
+    /// Where the peer's part of the handshake came from last.
+    dtls_from: Option<Tuple>,
+    /// Likewise, of records that are protected already: of its end.
+    dtls_protected_from: Option<Tuple>,
+    /// What was sent since has not been answered in time.
+    dtls_unanswered: bool,
     budgets: Budgets,
     counters: Counters,
     /// Where answers are written.
@@ -132,6 +141,9 @@ impl WebRtcTransport {
         Self {
             ice: Agent::new(credentials),
             dtls: dtls::Session::new(context),
+            dtls_from: None,
+            dtls_protected_from: None,
+            dtls_unanswered: false,
             budgets: Budgets::of_a_transport(),
             counters: Counters::default(),
             answer: Vec::new(),
@@ -174,7 +186,7 @@ impl WebRtcTransport {
         &self.counters
     }
 
-    /// The tuple that the peer chose, whether or not media may be sent.
+    /// The tuple that the peer uses, whether or not media may be sent.
     pub fn selected_tuple(&self) -> Option<&Tuple> {
         self.ice.selected()
     }
@@ -277,11 +289,41 @@ impl WebRtcTransport {
             return Received::Dropped(Dropped::DtlsFlood);
         }
         self.counters.dtls += 1;
-        let selected = self.ice.selected().copied();
+        if is_handshake {
+            self.dtls_from = Some(*tuple);
+            self.dtls_unanswered = false;
+            if demux::has_protected_record(datagram) {
+                self.dtls_protected_from = Some(*tuple);
+            }
+        }
         self.dtls
-            .handle_datagram(now, datagram, &mut |bytes| send_to(outlet, selected, bytes));
-        self.on_dtls_events(outlet);
+            .handle_datagram(now, datagram, &mut |bytes| outlet.send(tuple, bytes));
+        self.on_handshake(now, is_handshake, outlet);
         Received::Control
+    }
+
+    /// If the handshake has ended just now, its end was the first traffic of a peer that is proven.
+    fn on_handshake(&mut self, now: Time, was_going_on: bool, outlet: &mut impl Outlet) {
+        if was_going_on
+            && self.dtls.state() == dtls::State::Connected
+            && let Some(from) = self.dtls_protected_from.or(self.dtls_from)
+        {
+            self.ice.on_traffic(now, &from);
+            self.on_ice_events(now, outlet);
+        }
+        self.on_dtls_events(outlet);
+    }
+
+    /// Notes that a packet of media from `tuple` was authentic, and the newest of its stream: the peer uses that tuple. Says
+    /// whether that has changed where media is sent; then call [`WebRtcTransport::handle_events`].
+    #[inline]
+    pub fn on_authentic_media(&mut self, now: Time, tuple: &Tuple) -> bool {
+        self.ice.on_traffic(now, tuple)
+    }
+
+    /// Tells what has changed.
+    pub fn handle_events(&mut self, now: Time, outlet: &mut impl Outlet) {
+        self.on_ice_events(now, outlet);
     }
 
     fn on_ice_events(&mut self, now: Time, outlet: &mut impl Outlet) {
@@ -316,11 +358,13 @@ impl WebRtcTransport {
         parameters: &RemoteParameters,
         outlet: &mut impl Outlet,
     ) -> Result<Role, RefusedParameters> {
-        let selected = self.ice.selected().copied();
+        let is_handshake = self.dtls.state() == dtls::State::Connecting;
+        let from = self.dtls_from.filter(|tuple| self.ice.is_valid(tuple));
+        let to = from.or(self.ice.selected().copied());
         let role = self
             .dtls
-            .set_remote(now, parameters, &mut |bytes| send_to(outlet, selected, bytes));
-        self.on_dtls_events(outlet);
+            .set_remote(now, parameters, &mut |bytes| send_to(outlet, to, bytes));
+        self.on_handshake(now, is_handshake, outlet);
         role
     }
 
@@ -349,10 +393,26 @@ impl WebRtcTransport {
         self.ice_end = IceEnd::ConsentExpired;
         self.ice.handle_timeout(now);
         self.on_ice_events(now, outlet);
-        let selected = self.ice.selected().copied();
-        self.dtls
-            .handle_timeout(now, &mut |bytes| send_to(outlet, selected, bytes));
+        if self.dtls.poll_timeout().is_some_and(|due| due <= now) {
+            self.retransmit(now, outlet);
+        }
         self.on_dtls_events(outlet);
+    }
+
+    /// Sends a flight of the handshake again: where the peer's came from. If nothing has come yet, or nothing since the last
+    /// time, by all tuples, for some may not lead back; the peer takes what comes twice for a retransmission.
+    fn retransmit(&mut self, now: Time, outlet: &mut impl Outlet) {
+        let from = self.dtls_from.filter(|tuple| self.ice.is_valid(tuple));
+        let only = from.filter(|_| !self.dtls_unanswered);
+        let (ice, mut has_sent) = (&self.ice, false);
+        self.dtls.handle_timeout(now, &mut |bytes| {
+            has_sent = true;
+            match only {
+                Some(tuple) => outlet.send(&tuple, bytes),
+                None => ice.tuples().for_each(|tuple| outlet.send(&tuple, bytes)),
+            }
+        });
+        self.dtls_unanswered |= has_sent;
     }
 
     /// Ends it, and says goodbye to a peer that is connected.

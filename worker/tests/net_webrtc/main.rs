@@ -8,6 +8,7 @@ mod commands;
 #[path = "../loopback/mod.rs"]
 mod loopback;
 mod media;
+mod pairs;
 mod room;
 mod shared_port;
 mod str0m_client;

@@ -11,6 +11,7 @@ mod flood;
 mod gates;
 mod lifecycle;
 mod network;
+mod pairs;
 mod peer;
 mod tcp;
 mod whole_stack;

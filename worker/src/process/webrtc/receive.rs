@@ -98,6 +98,11 @@ impl WebRtc {
                                 // From whichever of its addresses it came, it is the peer's.
                                 source: member.peer.unwrap_or(tuple.remote),
                             });
+                            if opened.is_newest && member.transport.on_authentic_media(now, &tuple) {
+                                self.with(now, around, transport, |member, desk, _| {
+                                    member.transport.handle_events(now, desk);
+                                });
+                            }
                             return;
                         }
                         Err(error) => reason_of(error),

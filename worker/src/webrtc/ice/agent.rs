@@ -10,13 +10,16 @@
 //!
 //! A first check may nominate too, and then leads to completed at once. After a restart the first check with the new
 //! credentials counts like a first check; until then everything stays as it was.
+//!
+//! Which of several nominated paths is used, what arrives by them decides: see [`choice`](super::choice).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Time;
-use crate::webrtc::stun::{self, Class, Malformed, Message, Writer};
+use crate::webrtc::stun::{self, Class, Malformed, Message, TransactionId, Writer};
 
+use super::choice::{Choice, Sign};
 use super::credentials::Credentials;
 use super::tuple::Tuple;
 
@@ -114,7 +117,13 @@ struct Path {
     /// Of which credentials the last check was.
     generation: u32,
     nominated: bool,
+    /// The number of the nomination, if the peer numbers them.
+    nomination: Option<u32>,
     checked_at: Time,
+    /// Of the last check.
+    transaction: TransactionId,
+    /// When it last showed that the peer uses it.
+    shown_at: Option<Time>,
 }
 
 /// A lite agent.
@@ -129,7 +138,7 @@ pub struct Agent {
     state: State,
     /// At most [`TUPLES_MAX`].
     paths: Vec<Path>,
-    selected: Option<Tuple>,
+    choice: Choice,
     /// The most recent nomination, where the peer numbers them.
     nomination: Option<u32>,
     events: VecDeque<Event>,
@@ -144,7 +153,7 @@ impl Agent {
             generation: 0,
             state: State::New,
             paths: Vec::with_capacity(TUPLES_MAX),
-            selected: None,
+            choice: Choice::default(),
             nomination: None,
             events: VecDeque::new(),
         }
@@ -158,7 +167,7 @@ impl Agent {
     /// Where to send.
     #[inline]
     pub fn selected(&self) -> Option<&Tuple> {
-        self.selected.as_ref()
+        self.choice.selected()
     }
 
     /// What the peer must know.
@@ -174,7 +183,7 @@ impl Agent {
     /// Whether a check came from `tuple`, not too long ago.
     #[inline]
     pub fn is_valid(&self, tuple: &Tuple) -> bool {
-        self.selected.as_ref() == Some(tuple) || self.paths.iter().any(|path| path.tuple == *tuple)
+        self.selected() == Some(tuple) || self.paths.iter().any(|path| path.tuple == *tuple)
     }
 
     /// Takes one STUN datagram, and leaves the answer in `answer`, if there is one. Then [`Agent::poll_event`] until it
@@ -266,53 +275,128 @@ impl Agent {
         if restarted {
             self.nomination = None;
         }
-        let nominates = match message.nomination {
-            Some(nomination) => {
-                let counts = self.nomination.is_none_or(|before| nomination >= before);
-                if counts {
-                    self.nomination = Some(nomination);
-                }
-                counts
-            }
-            None => message.use_candidate,
-        };
-        self.remember(now, tuple, generation, nominates);
         let first = matches!(self.state, State::New | State::Disconnected) || restarted;
-        if first || nominates {
-            self.select(tuple);
-            self.enter(if nominates { State::Completed } else { State::Connected });
+        if first {
+            self.choice.begin();
+        }
+        let sign = self.remember(now, tuple, generation, message);
+        let wins = sign.is_some_and(|sign| self.choice.is_won_by(now, tuple, sign, false));
+        if first || wins {
+            self.use_path(now, tuple);
+        } else if self.choice.selected() == Some(&tuple) {
+            self.enter_state_of(tuple);
         }
     }
 
-    /// Notes a check on `tuple`. If there is no room, the tuple that was checked longest ago makes some.
-    fn remember(&mut self, now: Time, tuple: Tuple, generation: u32, nominates: bool) {
-        if let Some(path) = self.paths.iter_mut().find(|path| path.tuple == tuple) {
-            path.nominated = nominates || path.nominated && path.generation == generation;
+    /// Notes a check on `tuple`, and says what it shows. If there is no room, the tuple that was checked longest ago makes
+    /// some.
+    fn remember(&mut self, now: Time, tuple: Tuple, generation: u32, message: &Message<'_>) -> Option<Sign> {
+        let at = self.paths.iter().position(|path| path.tuple == tuple);
+        let at = at.unwrap_or_else(|| {
+            self.make_room();
+            self.paths.push(Path {
+                tuple,
+                generation,
+                nominated: false,
+                nomination: None,
+                checked_at: now,
+                transaction: TransactionId::default(),
+                shown_at: None,
+            });
+            self.paths.len() - 1
+        });
+        let path = &mut self.paths[at];
+        if path.generation != generation {
             path.generation = generation;
-            path.checked_at = path.checked_at.max(now);
-            return;
+            path.nominated = false;
+            path.nomination = None;
+            path.shown_at = None;
         }
-        if self.paths.len() >= TUPLES_MAX {
-            let oldest = (0..self.paths.len())
-                .filter(|at| Some(self.paths[*at].tuple) != self.selected)
-                .min_by_key(|at| self.paths[*at].checked_at);
-            if let Some(oldest) = oldest {
-                let path = self.paths.remove(oldest);
-                self.events.push_back(Event::Forgotten(path.tuple));
+        let is_retransmission = path.transaction == message.transaction;
+        path.transaction = message.transaction;
+        path.checked_at = path.checked_at.max(now);
+        let sign = match message.nomination {
+            Some(nomination) if self.nomination.is_none_or(|before| nomination > before) => Some(Sign::Nomination),
+            // As high as another path's: that one was there first.
+            Some(nomination) if self.nomination != Some(nomination) || path.nomination != Some(nomination) => None,
+            None if !message.use_candidate => None,
+            None if !path.nominated => Some(Sign::Nomination),
+            _ if is_retransmission => None,
+            _ => Some(Sign::Renewal),
+        };
+        if sign.is_some() {
+            path.nominated = true;
+            path.shown_at = path.shown_at.max(Some(now));
+            if message.nomination.is_some() {
+                path.nomination = message.nomination;
+                self.nomination = message.nomination;
             }
         }
-        self.paths.push(Path {
-            tuple,
-            generation,
-            nominated: nominates,
-            checked_at: now,
+        sign
+    }
+
+    fn make_room(&mut self) {
+        if self.paths.len() < TUPLES_MAX {
+            return;
+        }
+        let oldest = (0..self.paths.len())
+            .filter(|at| Some(&self.paths[*at].tuple) != self.choice.selected())
+            .min_by_key(|at| self.paths[*at].checked_at);
+        if let Some(oldest) = oldest {
+            let path = self.paths.remove(oldest);
+            self.events.push_back(Event::Forgotten(path.tuple));
+        }
+    }
+
+    /// Traffic of the peer came by `tuple`, which was proven to be the peer's, and none that it sent later has come yet
+    /// (as in RFC 9000 §9.3). Whether that has changed something; if so, [`Agent::poll_event`].
+    #[inline]
+    pub fn on_traffic(&mut self, now: Time, tuple: &Tuple) -> bool {
+        // Where it comes from a thousand times a second.
+        !self.choice.confirm(now, tuple) && self.on_traffic_elsewhere(now, tuple)
+    }
+
+    fn on_traffic_elsewhere(&mut self, now: Time, tuple: &Tuple) -> bool {
+        let is_nominated = |path: &Path| path.nominated;
+        let ranks_high = self.path(self.choice.selected()).is_some_and(is_nominated);
+        // What comes by paths of before a restart was on its way.
+        let current = self.generation - u32::from(self.previous.is_some());
+        let known = self.paths.iter_mut().find(|path| path.tuple == *tuple);
+        let Some(path) = known.filter(|path| path.generation == current) else {
+            return false;
+        };
+        path.shown_at = path.shown_at.max(Some(now));
+        let ranks_lower = ranks_high && !path.nominated;
+        let wins = self.choice.is_won_by(now, *tuple, Sign::Traffic, ranks_lower);
+        if wins {
+            self.use_path(now, *tuple);
+            self.choice.confirm(now, tuple);
+        }
+        wins
+    }
+
+    fn path(&self, tuple: Option<&Tuple>) -> Option<&Path> {
+        self.paths.iter().find(|path| Some(&path.tuple) == tuple)
+    }
+
+    fn use_path(&mut self, now: Time, tuple: Tuple) {
+        self.select(Some(tuple), now);
+        self.enter_state_of(tuple);
+    }
+
+    fn enter_state_of(&mut self, tuple: Tuple) {
+        let is_nominated = self.path(Some(&tuple)).is_some_and(|path| path.nominated);
+        self.enter(if is_nominated {
+            State::Completed
+        } else {
+            State::Connected
         });
     }
 
-    fn select(&mut self, tuple: Tuple) {
-        if self.selected != Some(tuple) {
-            self.selected = Some(tuple);
-            self.events.push_back(Event::Selected(self.selected));
+    fn select(&mut self, tuple: Option<Tuple>, shown_at: Time) {
+        if self.choice.selected() != tuple.as_ref() {
+            self.choice.select(tuple, shown_at);
+            self.events.push_back(Event::Selected(tuple));
         }
     }
 
@@ -363,26 +447,20 @@ impl Agent {
 
     /// If the selected tuple is among those that are gone: the best of the others, or none. All of them have been checked.
     fn on_paths_gone(&mut self) {
-        if self.paths.iter().any(|path| Some(path.tuple) == self.selected) || self.selected.is_none() {
+        if self.choice.selected().is_none() || self.path(self.choice.selected()).is_some() {
             return;
         }
         let best = self
             .paths
             .iter()
-            .max_by_key(|path| (path.generation, path.nominated, path.checked_at))
-            .copied();
-        match best {
-            Some(path) => {
-                self.select(path.tuple);
-                self.enter(if path.nominated {
-                    State::Completed
-                } else {
-                    State::Connected
-                });
+            .max_by_key(|path| (path.generation, path.nominated, path.shown_at, path.checked_at));
+        match best.map(|path| (path.tuple, path.shown_at.unwrap_or(path.checked_at))) {
+            Some((tuple, shown_at)) => {
+                self.select(Some(tuple), shown_at);
+                self.enter_state_of(tuple);
             }
             None => {
-                self.selected = None;
-                self.events.push_back(Event::Selected(None));
+                self.select(None, Time::default());
                 self.enter(State::Disconnected);
             }
         }
@@ -403,7 +481,7 @@ impl Agent {
         self.paths.clear();
         self.previous = None;
         self.events.clear();
-        self.selected = None;
+        self.choice = Choice::default();
         self.enter(State::Closed);
     }
 }

@@ -33,9 +33,10 @@ pub struct Preferences {
 /// A host candidate of component 1 (RFC 8445 §5.1). Over TCP it is passive (RFC 6544 §4.5): the peer connects.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Candidate {
-    /// Candidates of the same kind have the same.
-    pub foundation: &'static str,
-    /// Higher is tried first.
+    /// The same for candidates of one base, that is of one address and protocol (RFC 8445 §5.1.1.3). A number: there are clients
+    /// that look for the protocol in the whole line of an SDP, and find it in a foundation that names one.
+    pub foundation: u32,
+    /// Higher is tried first. No other candidate has the same (RFC 8445 §5.1.2.1).
     pub priority: u32,
     /// Where the peer sends.
     pub ip: IpAddr,
@@ -58,23 +59,37 @@ const LOCAL_PREFERENCE_PROTOCOL: u32 = 5_000;
 
 /// The candidates for these sockets, in their order.
 pub fn host_candidates(listeners: &[Listener], preferences: Preferences) -> Vec<Candidate> {
+    let base = |listener: &Listener| (listener.ip.to_canonical(), listener.protocol);
+    let mut bases = Vec::new();
     listeners
         .iter()
-        .map(|listener| Candidate {
-            foundation: match listener.protocol {
-                Protocol::Udp => "udpcandidate",
-                Protocol::Tcp => "tcpcandidate",
-            },
-            priority: priority(listener, preferences),
-            ip: listener.announced_ip.unwrap_or(listener.ip),
-            port: listener.port,
-            protocol: listener.protocol,
+        .enumerate()
+        .map(|(at, listener)| {
+            let known = bases.iter().position(|known| *known == base(listener));
+            let foundation = known.unwrap_or_else(|| {
+                bases.push(base(listener));
+                bases.len() - 1
+            });
+            Candidate {
+                foundation: foundation as u32 + 1,
+                priority: priority(listener, preferences, place(listeners, at)),
+                ip: listener.announced_ip.unwrap_or(listener.ip),
+                port: listener.port,
+                protocol: listener.protocol,
+            }
         })
         .collect()
 }
 
-/// RFC 8445 §5.1.2.1, with a local preference made of what the application would rather have.
-fn priority(listener: &Listener, preferences: Preferences) -> u32 {
+/// How many others go first among those that are wanted alike: UDP before TCP (RFC 6544 §4.2), then as they are listed.
+fn place(listeners: &[Listener], at: usize) -> u32 {
+    let key = |at: usize| (listeners[at].protocol, at);
+    (0..listeners.len()).filter(|other| key(*other) < key(at)).count() as u32
+}
+
+/// RFC 8445 §5.1.2.1, with a local preference made of what the application would rather have, and of the candidate's place
+/// among those that are alike in that. There are a handful of them, and [`LOCAL_PREFERENCE_PROTOCOL`] is more.
+fn priority(listener: &Listener, preferences: Preferences, place: u32) -> u32 {
     let family = match listener.ip.to_canonical() {
         IpAddr::V4(_) => preferences.ipv4,
         IpAddr::V6(_) => preferences.ipv6,
@@ -85,7 +100,8 @@ fn priority(listener: &Listener, preferences: Preferences) -> u32 {
     };
     let local_preference = LOCAL_PREFERENCE
         + if family { LOCAL_PREFERENCE_FAMILY } else { 0 }
-        + if protocol { LOCAL_PREFERENCE_PROTOCOL } else { 0 };
+        + if protocol { LOCAL_PREFERENCE_PROTOCOL } else { 0 }
+        - place.min(LOCAL_PREFERENCE_PROTOCOL - 1);
     (TYPE_PREFERENCE << 24) + (local_preference << 8) + (256 - COMPONENT)
 }
 
@@ -102,36 +118,90 @@ mod tests {
         }
     }
 
+    fn all() -> [Listener; 4] {
+        [
+            listener(Protocol::Udp, "127.0.0.1", None),
+            listener(Protocol::Tcp, "127.0.0.1", None),
+            listener(Protocol::Udp, "::1", None),
+            listener(Protocol::Tcp, "::1", None),
+        ]
+    }
+
+    /// What the application can wish for.
+    fn wishes() -> impl Iterator<Item = Preferences> {
+        (0..16_u8).map(|bits| Preferences {
+            ipv4: bits & 1 != 0,
+            ipv6: bits & 2 != 0,
+            udp: bits & 4 != 0,
+            tcp: bits & 8 != 0,
+        })
+    }
+
     #[test]
     fn priorities_are_those_that_clients_know() {
-        let v4_udp = listener(Protocol::Udp, "127.0.0.1", None);
-        let v4_tcp = listener(Protocol::Tcp, "127.0.0.1", None);
-        let v6_udp = listener(Protocol::Udp, "::1", None);
-        let v6_tcp = listener(Protocol::Tcp, "::1", None);
         let none = Preferences::default();
-        // Without a preference this is what a deployed server of this API announces.
-        assert_eq!(priority(&v4_udp, none), 1_078_862_079);
-        let all = [v4_udp, v4_tcp, v6_udp, v6_tcp];
+        // Without a preference this is what a deployed server of this API announces, for its first candidate.
+        assert_eq!(host_candidates(&all(), none)[0].priority, 1_078_862_079);
         let rows = [
-            (none, [20_000, 20_000, 20_000, 20_000]),
-            (Preferences { ipv4: true, ..none }, [30_000, 30_000, 20_000, 20_000]),
-            (Preferences { ipv6: true, ..none }, [20_000, 20_000, 30_000, 30_000]),
-            (Preferences { udp: true, ..none }, [25_000, 20_000, 25_000, 20_000]),
+            (none, [20_000, 20_000 - 2, 20_000 - 1, 20_000 - 3]),
+            (
+                Preferences { ipv4: true, ..none },
+                [30_000, 30_000 - 2, 20_000 - 1, 20_000 - 3],
+            ),
+            (
+                Preferences { ipv6: true, ..none },
+                [20_000, 20_000 - 2, 30_000 - 1, 30_000 - 3],
+            ),
+            (
+                Preferences { udp: true, ..none },
+                [25_000, 20_000 - 2, 25_000 - 1, 20_000 - 3],
+            ),
             (
                 Preferences {
                     ipv6: true,
                     tcp: true,
                     ..none
                 },
-                [20_000, 25_000, 30_000, 35_000],
+                [20_000, 25_000 - 2, 30_000 - 1, 35_000 - 3],
             ),
         ];
         for (preferences, local) in rows {
-            let priorities = host_candidates(&all, preferences);
+            let priorities = host_candidates(&all(), preferences);
             for (candidate, local) in priorities.iter().zip(local) {
                 assert_eq!(candidate.priority, (64 << 24) + (local << 8) + 255, "{preferences:?}");
             }
         }
+    }
+
+    /// RFC 8445 §5.1.2.1: the candidates of a component have priorities of their own; without a wish UDP goes before TCP.
+    #[test]
+    fn every_candidate_has_a_priority_of_its_own_and_wishes_decide() {
+        for wish in wishes() {
+            let candidates = host_candidates(&all(), wish);
+            let mut priorities: Vec<u32> = candidates.iter().map(|candidate| candidate.priority).collect();
+            priorities.sort_unstable();
+            priorities.dedup();
+            assert_eq!(priorities.len(), 4, "{wish:?}");
+            let first = candidates.iter().max_by_key(|candidate| candidate.priority).unwrap();
+            let tcp_first = wish.tcp && !wish.udp;
+            assert_eq!(first.protocol == Protocol::Tcp, tcp_first, "{wish:?}");
+            assert_eq!(first.ip.is_ipv6(), wish.ipv6 && !wish.ipv4, "{wish:?}");
+        }
+    }
+
+    /// RFC 8445 §5.1.1.3: as many foundations as there are bases, address and protocol; §15.1 has their letters.
+    #[test]
+    fn every_base_has_a_foundation_of_its_own_and_names_no_protocol() {
+        let mut listeners = all().to_vec();
+        // The same base once more, on another port; and another address that is announced as the first one is.
+        listeners.push(Listener {
+            port: 40_433,
+            ..listeners[2]
+        });
+        listeners.push(listener(Protocol::Udp, "10.0.0.7", Some("127.0.0.1")));
+        let candidates = host_candidates(&listeners, Preferences::default());
+        let foundations: Vec<u32> = candidates.iter().map(|candidate| candidate.foundation).collect();
+        assert_eq!(foundations, [1, 2, 3, 4, 3, 5]);
     }
 
     #[test]
@@ -144,7 +214,7 @@ mod tests {
         assert_eq!(
             candidates[0],
             Candidate {
-                foundation: "udpcandidate",
+                foundation: 1,
                 priority: 1_078_862_079,
                 ip: "203.0.113.9".parse().unwrap(),
                 port: 40_432,
@@ -153,7 +223,7 @@ mod tests {
         );
         assert_eq!(
             (candidates[1].foundation, candidates[1].ip),
-            ("tcpcandidate", "fd00::7".parse().unwrap())
+            (2, "fd00::7".parse().unwrap())
         );
     }
 }

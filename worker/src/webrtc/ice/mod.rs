@@ -1,10 +1,12 @@
 //! ICE (RFC 8445) as a server needs it: lite, controlled, one component, and host candidates only.
 //!
-//! A lite agent answers connectivity checks and starts none. Which of the peer's addresses is used, the peer decides, by
-//! checks that prove that it knows the password: nothing else selects a tuple, neither RTP nor DTLS.
+//! A lite agent answers connectivity checks and starts none. Which of the peer's addresses is used, the peer decides: by
+//! checks that prove that it knows the password, and, among those that it has so checked, by where its authenticated traffic
+//! comes from ([`choice`]). What is not authenticated selects nothing.
 
 pub mod agent;
 pub mod candidate;
+pub mod choice;
 pub mod credentials;
 pub mod tuple;
 

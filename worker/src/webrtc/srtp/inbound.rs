@@ -33,6 +33,8 @@ pub struct Opened {
     pub ssrc: u32,
     /// Its index: of SRTP 48 bits, rollover counter and sequence number; of SRTCP 31 bits.
     pub index: u64,
+    /// No higher index of this SSRC has come yet.
+    pub is_newest: bool,
 }
 
 impl Inbound {
@@ -71,8 +73,14 @@ impl Inbound {
         self.rtp_streams.check(place, ssrc, index)?;
         let opened = self.rtp.open_rtp(ssrc, index, clear_len, packet);
         let len = opened.map_err(|_| UnprotectError::NotAuthentic { ssrc })?;
+        let is_newest = index >= self.rtp_streams.next(place);
         self.rtp_streams.mark(place, ssrc, index);
-        Ok(Opened { len, ssrc, index })
+        Ok(Opened {
+            len,
+            ssrc,
+            index,
+            is_newest,
+        })
     }
 
     /// Opens an SRTCP packet in place. One that its sender did not encrypt is taken too, if it is authentic.
@@ -92,8 +100,14 @@ impl Inbound {
         self.rtcp_streams.check(place, ssrc, index)?;
         let opened = self.rtcp.open_rtcp(ssrc, packet);
         let len = opened.map_err(|_| UnprotectError::NotAuthentic { ssrc })?;
+        let is_newest = index >= self.rtcp_streams.next(place);
         self.rtcp_streams.mark(place, ssrc, index);
-        Ok(Opened { len, ssrc, index })
+        Ok(Opened {
+            len,
+            ssrc,
+            index,
+            is_newest,
+        })
     }
 
     /// Forgets an SSRC, so that another one has room.

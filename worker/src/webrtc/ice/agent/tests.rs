@@ -6,6 +6,8 @@ use crate::webrtc::ice::Protocol;
 use crate::webrtc::stun::{BINDING, TransactionId, attribute};
 use proptest::prelude::*;
 
+mod choice;
+
 /// A peer's tuple, by the last digit of its address.
 fn tuple(number: u8) -> Tuple {
     Tuple {
@@ -30,6 +32,8 @@ struct Check {
     nomination: Option<u32>,
     controlled: bool,
     unknown: Option<u16>,
+    /// One that is sent again has the same.
+    transaction: u8,
 }
 
 const PLAIN: Check = Check {
@@ -37,6 +41,7 @@ const PLAIN: Check = Check {
     nomination: None,
     controlled: false,
     unknown: None,
+    transaction: 0,
 };
 
 const NOMINATING: Check = Check {
@@ -45,7 +50,8 @@ const NOMINATING: Check = Check {
 };
 
 fn request(credentials: &Credentials, check: Check) -> Vec<u8> {
-    let transaction: TransactionId = *b"transaction!";
+    let mut transaction: TransactionId = *b"transaction!";
+    transaction[0] ^= check.transaction;
     let mut bytes = Vec::new();
     let username = format!("{}:theirs", credentials.username_fragment());
     let mut writer = Writer::new(&mut bytes, Class::Request, BINDING, transaction)
@@ -90,8 +96,8 @@ fn check(agent: &mut Agent, now: Time, number: u8, check: Check) -> Vec<Event> {
 fn holds(agent: &Agent) {
     assert!(agent.paths.len() <= TUPLES_MAX);
     let live = matches!(agent.state, State::Connected | State::Completed);
-    assert_eq!(agent.selected.is_some(), live);
-    if let Some(selected) = agent.selected {
+    assert_eq!(agent.selected().is_some(), live);
+    if let Some(selected) = agent.selected().copied() {
         assert!(agent.paths.iter().any(|path| path.tuple == selected));
     }
 }
@@ -437,10 +443,14 @@ enum Happening {
         old: bool,
         nominates: bool,
         nomination: Option<u32>,
+        transaction: u8,
     },
     Junk {
         number: u8,
         bytes: Vec<u8>,
+    },
+    Traffic {
+        number: u8,
     },
     Pass {
         ms: u64,
@@ -453,9 +463,12 @@ enum Happening {
 
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
-        6 => (0_u8..12, any::<bool>(), any::<bool>(), prop::option::of(0_u32..4)).prop_map(
-            |(number, old, nominates, nomination)| Happening::Check { number, old, nominates, nomination }
+        6 => (0_u8..12, any::<bool>(), any::<bool>(), prop::option::of(0_u32..4), 0_u8..3).prop_map(
+            |(number, old, nominates, nomination, transaction)| {
+                Happening::Check { number, old, nominates, nomination, transaction }
+            }
         ),
+        4 => (0_u8..12).prop_map(|number| Happening::Traffic { number }),
         1 => (0_u8..12, prop::collection::vec(any::<u8>(), 0..60)).prop_map(
             |(number, bytes)| Happening::Junk { number, bytes }
         ),
@@ -479,15 +492,20 @@ proptest! {
             let valid: Vec<u8> = (0..12).filter(|number| agent.is_valid(&tuple(*number))).collect();
             let mut checked = None;
             match happening {
-                Happening::Check { number, old: use_old, nominates, nomination } => {
+                Happening::Check { number, old: use_old, nominates, nomination, transaction } => {
                     let current = agent.credentials().clone();
-                    let bytes = request(if use_old { &old } else { &current }, Check { nominates, nomination, ..PLAIN });
+                    let bytes = request(if use_old { &old } else { &current }, Check { nominates, nomination, transaction, ..PLAIN });
                     if agent.handle_stun(now, tuple(number), &bytes, &mut answer) == Checked::Accepted {
                         checked = Some(number);
                     }
                 }
                 Happening::Junk { number, bytes } => {
                     agent.handle_stun(now, tuple(number), &bytes, &mut answer);
+                }
+                Happening::Traffic { number } => {
+                    let moved = agent.on_traffic(now, &tuple(number));
+                    prop_assert!(!moved || agent.selected() == Some(&tuple(number)));
+                    prop_assert!(moved == (selected != agent.selected().copied()));
                 }
                 Happening::Pass { ms } => {
                     now = now + Duration::from_millis(ms);
