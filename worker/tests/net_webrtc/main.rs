@@ -10,6 +10,7 @@ mod loopback;
 mod media;
 mod room;
 mod shared_port;
+mod ssrc_again;
 mod str0m_client;
 #[path = "../supervisor/mod.rs"]
 mod supervisor;
