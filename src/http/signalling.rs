@@ -8,6 +8,7 @@
 mod envelope;
 mod evidence;
 mod goodbye;
+mod letter;
 mod pace;
 mod replay;
 mod seats;
@@ -32,12 +33,11 @@ use tracing::warn;
 
 use self::evidence::BrowserSecret;
 use self::seats::Seats;
-use self::session::Visitor;
 use super::error::ApiError;
 use super::listen::Caller;
 use super::token::{AccessToken, host, unauthorized};
 use crate::protocol::PlainRemotes;
-use crate::{Peer, RoomId, Server};
+use crate::{Peer, Room, RoomId, Server};
 
 /// The WebSocket subprotocol: what the messages look like. Clients need not name it.
 pub const SUBPROTOCOL: &str = "protoo";
@@ -177,6 +177,15 @@ impl Default for SignallingOptions {
             takeover: ClientTakeover::default(),
         }
     }
+}
+
+/// Who has connected, as whom.
+struct Visitor {
+    room: Room,
+    name: String,
+    plain_remotes: PlainRemotes,
+    /// What its browser keeps, or was just given to keep.
+    browser: Option<BrowserSecret>,
 }
 
 /// What connections share.

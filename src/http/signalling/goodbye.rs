@@ -1,9 +1,13 @@
-//! How connections end: the reasons that clients are told, and what is still said and waited for.
+//! How connections and peers end: the reasons that clients are told, and what is still said and waited for.
 
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use serde_json::Value;
 use tokio::time::timeout;
+use tracing::{debug, info};
+
+use crate::Peer;
 
 /// For which a client may take to answer that a connection is closed.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
@@ -63,4 +67,20 @@ pub(super) async fn close(mut socket: WebSocket, goodbye: Goodbye) {
         Ok::<(), axum::Error>(())
     })
     .await;
+}
+
+/// Lets a peer go, in the end also if its worker refuses.
+pub(super) async fn let_go(peer: &Peer, why: Goodbye) {
+    if peer.closed() {
+        return;
+    }
+    info!(room = %peer.room().id(), peer = peer.name(), ?why, "a client is gone");
+    if let Err(error) = peer.leave(Value::Null).await {
+        debug!(peer = peer.name(), %error, "a peer could not be let go");
+    }
+    // Nobody else will: without its client it would stay for as long as its room.
+    if !peer.closed() {
+        let peer = peer.clone();
+        tokio::spawn(async move { peer.leave_in_the_end().await });
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 
 use super::evidence::Evidence;
-use super::session::Letter;
+use super::letter::Letter;
 use crate::RoomId;
 
 /// A session that has joined.

@@ -17,11 +17,12 @@ use tracing::{debug, info};
 
 use super::envelope::{Incoming, Outgoing};
 use super::evidence::{BrowserSecret, Evidence};
-use super::goodbye::{FAREWELL, Goodbye, answer_close, close};
+use super::goodbye::{FAREWELL, Goodbye, answer_close, close, let_go};
+use super::letter::{Claim, ComeBack, Letter, claim};
 use super::pace::Pace;
 use super::replay::Replay;
 use super::seats::Seat;
-use super::{ClientTakeover, Signalling, secret};
+use super::{ClientTakeover, Signalling, Visitor, secret};
 use crate::protocol::{ErrorClass, PlainRemotes, ProtocolError, RoomResponse};
 use crate::{Peer, PeerNotification, PeerNotifications, Room};
 
@@ -33,43 +34,6 @@ const NORMAL: u16 = 1000;
 
 /// RFC 6455 §7.4.1: the browser leaves the page.
 const GOING_AWAY: u16 = 1001;
-
-/// Who has connected, as whom.
-pub(super) struct Visitor {
-    pub(super) room: Room,
-    pub(super) name: String,
-    pub(super) plain_remotes: PlainRemotes,
-    /// What its browser keeps, or was just given to keep.
-    pub(super) browser: Option<BrowserSecret>,
-}
-
-/// What one session tells another.
-pub(super) enum Letter {
-    /// Its client is back.
-    ComeBack(Box<ComeBack>),
-    /// Somebody wants to join under its name.
-    Claim(Claim),
-}
-
-/// A client is back on a new connection.
-pub(super) struct ComeBack {
-    socket: WebSocket,
-    slot: OwnedSemaphorePermit,
-    /// Of the request to come back.
-    id: u64,
-    /// The last message that the client has.
-    seq: Option<u64>,
-    plain_remotes: PlainRemotes,
-    browser: Option<BrowserSecret>,
-}
-
-/// Somebody wants to join under the name of a session that there is.
-pub(super) struct Claim {
-    /// It has a right to the name: the session has to go. Otherwise it has to go only if its client is gone already.
-    is_proven: bool,
-    /// Dropped when the name is free, or stays taken.
-    settled: oneshot::Sender<()>,
-}
 
 /// How a conversation on one connection ends.
 enum End {
@@ -139,11 +103,9 @@ pub(super) async fn serve(
             End::Hand { id, token, seq } => return session.hand_over(socket, slot, id, &token, seq).await,
             End::Lost(reason) => {
                 info!(room = %session.room.id(), peer = session.name, reason, "lost a client's connection");
+                drop(slot);
                 // Not awaited: the client may be back at once.
-                tokio::spawn(async move {
-                    answer_close(socket).await;
-                    drop(slot);
-                });
+                tokio::spawn(answer_close(socket));
                 let come_back = match session.wait().await {
                     Ok(come_back) => come_back,
                     Err(goodbye) => return session.end(goodbye).await,
@@ -335,16 +297,11 @@ impl Session {
             token: token.map(str::to_owned),
         };
         let is_proven = self.signalling.options.takeover == ClientTakeover::Any || shown.proves(&seat.evidence);
-        let (address, patience) = (seat.address.clone(), self.signalling.options.stall);
-        Some(Box::pin(async move {
-            let (settled, settling) = oneshot::channel();
-            let settled_at_last = async {
-                // Whether it is there to read it or not, its end says the same as its answer.
-                let _ = address.send(Letter::Claim(Claim { is_proven, settled })).await;
-                let _ = settling.await;
-            };
-            let _ = timeout(patience, settled_at_last).await;
-        }))
+        Some(Box::pin(claim(
+            seat.address.clone(),
+            is_proven,
+            self.signalling.options.stall,
+        )))
     }
 
     /// Somebody wants this session's name. What the client has said before that counts first: it may have closed the
@@ -618,22 +575,6 @@ impl Drop for Session {
         if let Some(joined) = &self.joined {
             self.signalling.seats().remove(&joined.token);
         }
-    }
-}
-
-/// Lets a peer go, in the end also if its worker refuses.
-async fn let_go(peer: &Peer, why: Goodbye) {
-    if peer.closed() {
-        return;
-    }
-    info!(room = %peer.room().id(), peer = peer.name(), ?why, "a client is gone");
-    if let Err(error) = peer.leave(Value::Null).await {
-        debug!(peer = peer.name(), %error, "a peer could not be let go");
-    }
-    // Nobody else will: without its client it would stay for as long as its room.
-    if !peer.closed() {
-        let peer = peer.clone();
-        tokio::spawn(async move { peer.leave_in_the_end().await });
     }
 }
 
