@@ -64,7 +64,7 @@ fn play(mut command: Command, scenarios_min: u64) {
 #[test]
 #[ignore = "needs Chromium and Node.js"]
 fn people_in_chromium_meet_on_the_demo_page() {
-    play(Command::new("env"), 32);
+    play(Command::new("env"), 33);
 }
 
 /// In a network namespace that has nothing but loopback and one more address, which leads nowhere else.

@@ -1,4 +1,5 @@
-// Pages that begin anew: reloaded, with and without a goodbye of their own, and after they have crashed.
+// Pages that begin anew: reloaded, with and without a goodbye of their own, after a crash, and after a network that took the
+// goodbye with it.
 
 import { check } from '../stage.mjs';
 
@@ -35,21 +36,39 @@ export async function reloadedPage({ stage, step }) {
   }
 }
 
-/** A page that crashes says nothing. Its browser still has the cookie, so the next page has the name at once. */
+/** A page that crashes: its browser says 1001 for it, and the next page is in at once. */
 export async function crashedPage({ stage, step }) {
+  const [ana, ben] = [await stage.enter('Ana'), await stage.enter('Ben')];
+  await ana.perceives('Ben', 'video');
+  const { id } = await ana.consumerOf('Ben', 'video');
+  const crashed = ben.page;
+  await Promise.all([crashed.waitForEvent('crash'), crashed.goto('chrome://crash').catch(() => {})]);
+  ben.page = await ben.context.newPage();
+  await ben.page.goto(ben.address);
+  await isBack(ana, ben, id);
+  step('back after a crash');
+}
+
+/**
+ * The connection is reset, and the page is closed while there is no way to say so. The server waits for Ben to come back. His
+ * browser still has the cookie, so its next page has the name at once.
+ */
+export async function resetPage({ stage, step }) {
   const [ana, ben] = [await stage.enter('Ana'), await stage.enter('Ben')];
   await ana.perceives('Ben', 'video');
   let { id } = await ana.consumerOf('Ben', 'video');
   for (let round = 1; round <= 2; round += 1) {
-    const crashed = ben.page;
-    const fallen = crashed.waitForEvent('crash');
-    await Promise.all([fallen, crashed.goto('chrome://crash').catch(() => {})]);
-    // Nobody has told Ana anything: the server waits for Ben to come back.
+    ben.link.cut();
+    await ben.when('lost', ({ connection }) => connection === 'lost');
+    await ben.page.close();
+    ben.link.mend();
+    const { peers } = await ana.state();
+    check(peers.length === 1, 'Ben counts as gone, and there is nothing to take over');
     ben.page = await ben.context.newPage();
-    await ben.page.goto(ben.address);
     // The page asks once. Were the name still taken, it would say so and stay at the door.
+    await ben.page.goto(ben.address);
     id = await isBack(ana, ben, id);
-    step('back after a crash');
+    step(`round ${round}`);
   }
 }
 
