@@ -149,16 +149,28 @@ async fn fingerprints() {
     both.close().await;
 }
 
-/// A role is what `a=setup` says, whose words have no case (RFC 4145 §4, RFC 5234 §2.3).
+/// A role is a word of this interface and of mediasoup's, not the one of `a=setup` (`active`, `passive`), so it is written in one
+/// way, as all such words are.
 #[tokio::test(flavor = "multi_thread")]
-async fn roles() {
+async fn roles_are_words_of_the_interface() {
     let mut both = Both::start().await;
     let value = vec!["AB"; 32].join(":");
+    let dtls = |role: &str| json!({"role": role, "fingerprints": [{"algorithm": "sha-256", "value": value}]});
     for (role, ours) in [("client", "server"), ("server", "client"), ("auto", "server")] {
-        for role in spellings(role) {
-            let dtls = json!({"role": role, "fingerprints": [{"algorithm": "sha-256", "value": value}]});
-            assert_eq!(both.introduce(&dtls).await, [ours, ours], "{role}");
-        }
+        assert_eq!(both.introduce(&dtls(role)).await, [ours, ours], "{role}");
+    }
+    let target = format!("/rooms/{}/webrtc-transports", both.room);
+    let transport = both.http.post(&target, json!({})).await.expect(201);
+    for role in ["Client", "SERVER", "active"] {
+        let target = format!("/transports/{}/dtls", transport["id"]);
+        let answer = both.http.put(&target, dtls(role)).await;
+        answer.refuses(400, "invalidBody", "role: unknown variant");
+        let request = json!({
+            "method": "createTransport", "target": "peer", "id": both.number(), "direction": "send", "options": {},
+            "dtlsParameters": dtls(role)
+        });
+        let refused = both.client.request(request).await.unwrap_err();
+        assert_eq!(refused.name, "TypeError", "{role}");
     }
     both.close().await;
 }

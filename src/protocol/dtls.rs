@@ -20,8 +20,7 @@ pub(super) fn parse(parameters: &Value) -> Result<DtlsParameters, ProtocolError>
     };
     let role = match parameters.get("role") {
         None | Some(Value::Null) => DtlsRole::Auto,
-        // What `a=setup` says has no case (RFC 4145 §4).
-        Some(role) => match role.as_str().map(str::to_ascii_lowercase).as_deref() {
+        Some(role) => match role.as_str() {
             Some("auto") => DtlsRole::Auto,
             Some("client") => DtlsRole::Client,
             Some("server") => DtlsRole::Server,

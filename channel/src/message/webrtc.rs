@@ -176,8 +176,8 @@ pub struct Fingerprint {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DtlsParameters {
-    /// The peer's role; in JSON in any case, as what `a=setup` says (RFC 4145 §4).
-    #[serde(default, deserialize_with = "any_case")]
+    /// The peer's role.
+    #[serde(default)]
     pub role: DtlsRole,
     /// Of its certificate, 1 to [`FINGERPRINTS_MAX`]; the strongest must match.
     pub fingerprints: Vec<Fingerprint>,
