@@ -30,7 +30,7 @@ use serde::{Deserialize, Deserializer};
 use toml::de::DeTable;
 use weir_channel::message::LogLevel;
 
-use crate::http::{AccessToken, ClientPlainRemotes};
+use crate::http::{AccessToken, ClientPlainRemotes, ClientTakeover};
 use crate::server::{ConnectedSockets, Family, LogSettings, LogTag, PortRange, Settings};
 
 pub use access::{Access, TcpAccess};
@@ -220,6 +220,12 @@ pub struct SettingsFlags {
     #[arg(long, env = "WEIR_CLIENT_PLAIN_REMOTES", value_name = "WHERE")]
     #[serde(deserialize_with = "parsed")]
     pub client_plain_remotes: Option<ClientPlainRemotes>,
+
+    /// Who may join under a name that has a client already, which has to go then: the same client with its token or in its
+    /// browser (own), or any that connects [default: own]
+    #[arg(long, env = "WEIR_CLIENT_TAKEOVER", value_name = "WHO")]
+    #[serde(deserialize_with = "parsed")]
+    pub client_takeover: Option<ClientTakeover>,
 }
 
 /// What is wrong with the settings, in a sentence that names the place.
@@ -367,6 +373,7 @@ impl SettingsFlags {
             client_rate: above.client_rate.or(self.client_rate),
             client_burst: above.client_burst.or(self.client_burst),
             client_plain_remotes: above.client_plain_remotes.or(self.client_plain_remotes),
+            client_takeover: above.client_takeover.or(self.client_takeover),
             client_message_size: above.client_message_size.or(self.client_message_size),
         }
     }

@@ -69,7 +69,7 @@ fn play(mut command: Command, options: &[&str], scenarios_min: u64) {
 #[test]
 #[ignore = "needs Chromium and Node.js"]
 fn people_in_chromium_meet_on_the_demo_page() {
-    play(Command::new("env"), &["--at-once", "2"], 29);
+    play(Command::new("env"), &["--at-once", "2"], 33);
 }
 
 /// In a network namespace that has nothing but loopback and one more address of each family, which lead nowhere else.

@@ -10,6 +10,7 @@ mod dump;
 mod media;
 mod stats;
 mod webrtc;
+mod word;
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub use self::webrtc::{
     Fingerprint, FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, OpenDoors,
     WebRtcFailure, WebRtcFailureReason, WebRtcStats,
 };
+pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
 pub const PROTOCOL_VERSION: u32 = 3;

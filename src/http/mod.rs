@@ -35,7 +35,7 @@ pub use list::LIST_MAX;
 pub use listen::{Caller, Limits, Listen, serve};
 pub use peers::{PeerListing, path_segment};
 pub use server::{Health, HealthStatus, ServerStats, StatsOfWorker};
-pub use signalling::{ClientPlainRemotes, SUBPROTOCOL, SignallingOptions, signalling};
+pub use signalling::{ClientPlainRemotes, ClientTakeover, SUBPROTOCOL, SignallingOptions, signalling};
 pub use socket::{BindError, ControlSocket, default_path};
 pub use stats::{
     ConsumerStats, ProducerStats, Residence, ResidenceBucket, RoomStats, StreamStats, TransportStats, WebRtcStats,

@@ -2,14 +2,18 @@
 //! the room's peer of that name. `docs/protocol.md` describes what is said on it.
 //!
 //! A connection can be lost without the peer being lost: for [`SignallingOptions::grace`] the peer and all that is its own
-//! stay, and its client may come back with a token that it was given when it joined.
+//! stay, and its client may come back with a token that it was given when it joined, or join anew if it can show that it is
+//! the same. A connection that its client closes in good order is over, and so is the peer.
 
 mod envelope;
+mod evidence;
+mod goodbye;
+mod letter;
 mod pace;
 mod replay;
+mod seats;
 mod session;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -24,15 +28,16 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, extract};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
-use self::session::ComeBack;
+use self::evidence::BrowserSecret;
+use self::seats::Seats;
 use super::error::ApiError;
 use super::listen::Caller;
 use super::token::{AccessToken, host, unauthorized};
 use crate::protocol::PlainRemotes;
-use crate::{Peer, RoomId, Server};
+use crate::{Peer, Room, RoomId, Server};
 
 /// The WebSocket subprotocol: what the messages look like. Clients need not name it.
 pub const SUBPROTOCOL: &str = "protoo";
@@ -74,6 +79,31 @@ pub struct SignallingOptions {
     pub grace: Duration,
     /// To which addresses clients may have plain RTP sent.
     pub plain_remotes: ClientPlainRemotes,
+    /// Who may join under a name that has a client already, which has to go then.
+    pub takeover: ClientTakeover,
+}
+
+/// Who may join under a name that has a client already, connected or not: that one's session ends then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClientTakeover {
+    /// The same client: it says the session's token, or its browser has the cookie that it was given.
+    #[default]
+    Own,
+    /// Whoever connects: as in mediasoup v2's example, the last one has the name. For applications that let nobody get to the
+    /// address of a name but its owner.
+    Any,
+}
+
+impl FromStr for ClientTakeover {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "own" => Ok(Self::Own),
+            "any" => Ok(Self::Any),
+            _ => Err("choose from own, any".to_owned()),
+        }
+    }
 }
 
 /// To which addresses clients may have plain RTP sent: the server must not be a means to flood others.
@@ -144,17 +174,18 @@ impl Default for SignallingOptions {
             stall: Duration::from_secs(10),
             grace: Duration::from_secs(15),
             plain_remotes: ClientPlainRemotes::default(),
+            takeover: ClientTakeover::default(),
         }
     }
 }
 
-/// A session that has joined.
-#[derive(Clone)]
-struct Seat {
-    room: RoomId,
+/// Who has connected, as whom.
+struct Visitor {
+    room: Room,
     name: String,
-    /// Where a client that comes back is sent.
-    address: mpsc::Sender<ComeBack>,
+    plain_remotes: PlainRemotes,
+    /// What its browser keeps, or was just given to keep.
+    browser: Option<BrowserSecret>,
 }
 
 /// What connections share.
@@ -162,8 +193,8 @@ pub(super) struct Signalling {
     server: Server,
     options: SignallingOptions,
     slots: Arc<Semaphore>,
-    /// Sessions that have joined, by their tokens.
-    sessions: Mutex<HashMap<String, Seat>>,
+    /// Sessions that have joined.
+    seats: Mutex<Seats>,
 }
 
 impl Signalling {
@@ -172,19 +203,18 @@ impl Signalling {
             server,
             slots: Arc::new(Semaphore::new(options.clients)),
             options,
-            sessions: Mutex::default(),
+            seats: Mutex::default(),
         }
     }
 
     /// Whether a client of this interface is the peer, connected or about to come back.
     pub(super) fn speaks_for(&self, peer: &Peer) -> bool {
-        let (room, name) = (peer.room().id(), peer.name());
-        let sessions = self.sessions();
-        sessions.values().any(|seat| seat.room == room && seat.name == name)
+        let seats = self.seats();
+        seats.of_peer(peer.room().id(), peer.name()).is_some()
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<String, Seat>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seats(&self) -> std::sync::MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -230,15 +260,27 @@ pub(super) async fn connect(
         let message = format!("{} clients are connected, which is the limit", options.clients);
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooMany", message)
     })?;
-    let plain_remotes = options.plain_remotes.of(source);
+    let known = BrowserSecret::of(&headers);
+    let given = if known.is_none() { BrowserSecret::new() } else { None };
+    let cookie = given.as_ref().and_then(|secret| secret.cookie(&headers));
+    let visitor = Visitor {
+        room,
+        name,
+        plain_remotes: options.plain_remotes.of(source),
+        browser: known.or(given),
+    };
     let signalling = Arc::clone(&signalling);
-    Ok(upgrade
+    let mut response = upgrade
         .protocols([SUBPROTOCOL])
         .max_message_size(options.message_bytes_max)
         .max_frame_size(options.message_bytes_max)
         .on_failed_upgrade(|error| warn!(%error, "a client's connection did not become a WebSocket"))
-        .on_upgrade(move |socket| session::serve(socket, slot, signalling, room, name, plain_remotes))
-        .into_response())
+        .on_upgrade(move |socket| session::serve(socket, slot, signalling, visitor))
+        .into_response();
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
 }
 
 /// Whether a request comes from no page, or from one that may.

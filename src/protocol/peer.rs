@@ -199,8 +199,9 @@ impl Peer {
 
     async fn create_producer(&self, request: CreateProducer) -> Result<Value, ProtocolError> {
         let kind = match request.kind.as_str() {
-            Some("audio") => MediaKind::Audio,
-            Some("video") => MediaKind::Video,
+            // As in MIME types (RFC 6838 §4.2).
+            Some(audio) if audio.eq_ignore_ascii_case("audio") => MediaKind::Audio,
+            Some(video) if video.eq_ignore_ascii_case("video") => MediaKind::Video,
             other => {
                 let shown: String = other.unwrap_or("undefined").chars().take(32).collect();
                 return Err(ProtocolError::type_error(format!("unsupported kind: {shown}")));

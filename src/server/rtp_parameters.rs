@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::client_json::{known_capabilities, known_parameters};
 pub use self::codec::{RtcpFeedback, RtpCodec};
 pub(crate) use self::codec::{
-    Subtype, check_feedback, check_format_parameters, check_payload_type, check_text, clock_rate, number,
-    split_mime_type,
+    Subtype, check_feedback, check_format_parameters, check_payload_type, check_text, clock_rate, number, parameter,
+    set_parameter, split_mime_type,
 };
 pub use self::encoding::{RtpEncoding, RtxParameters};
 pub use self::header_extension::RtpHeaderExtension;

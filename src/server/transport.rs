@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ProducerId, TransportId};
-use weir_channel::message::{MediaKind, Method, Profile, Remote, Reply, TransportStats, WorkerError};
+use weir_channel::message::{MediaKind, Method, Profile, Remote, Reply, TransportStats, WorkerError, any_case};
 
 use super::consumer::{Consumer, ConsumerNode};
 use super::error::Error;
@@ -81,6 +81,7 @@ pub enum Direction {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProducerOptions {
     /// Audio or video.
+    #[serde(deserialize_with = "any_case")]
     pub kind: MediaKind,
     /// What the remote sends.
     pub rtp_parameters: RtpParameters,

@@ -137,6 +137,7 @@ impl SettingsFlags {
             idle,
             grace,
             plain_remotes: self.client_plain_remotes.unwrap_or_default(),
+            takeover: self.client_takeover.unwrap_or_default(),
             ..default
         })
     }

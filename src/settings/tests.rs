@@ -57,6 +57,7 @@ const EVERYTHING: &str = r#"
     client_burst = 10
     client_message_size = "11K"
     client_plain_remotes = "none"
+    client_takeover = "any"
 "#;
 
 const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rtp,net --rtc-ipv4 127.0.0.1 \
@@ -67,7 +68,7 @@ const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rt
     --coalescing-us-max 7 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
     --http-token-file /etc/weir/token --http-origins https://app.example,* \
     --client-token fedcba9876543210 --client-token-file /etc/weir/client-token --clients-without-token --clients-max 6 \
-    --client-grace 7s --client-idle-timeout 8s --client-rate 9 --client-burst 10 --client-message-size 11K --client-plain-remotes none";
+    --client-grace 7s --client-idle-timeout 8s --client-rate 9 --client-burst 10 --client-message-size 11K --client-plain-remotes none --client-takeover any";
 
 #[test]
 fn a_file_and_the_command_line_say_the_same_things() {

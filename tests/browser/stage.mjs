@@ -182,7 +182,8 @@ export class Stage {
     if (fake) {
       query.set('fake', '1');
     }
-    await page.goto(`${link.url}/?${query}`);
+    person.address = `${link.url}/?${query}`;
+    await page.goto(person.address);
     await person.when('in the room', ({ state }) => state === 'joined');
     for (const kind of send.split(',').filter((kind) => kind !== 'none')) {
       await person.when(`sending ${kind}`, ({ producers }) => producers[kind]);

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::control::soon;
@@ -27,6 +28,8 @@ pub(crate) struct Caller<S = UnixStream> {
     socket: WebSocketStream<S>,
     /// The subprotocol that the server has chosen.
     pub(crate) subprotocol: Option<String>,
+    /// The cookie that the server has given to the browser, as it would be sent back.
+    pub(crate) cookie: Option<String>,
     last_id: u64,
     /// Messages that came while something else was waited for.
     inbox: VecDeque<Value>,
@@ -70,6 +73,13 @@ impl Caller<TcpStream> {
         let stream = TcpStream::connect(address).await.unwrap();
         Self::over(stream, address, room, name, headers).await
     }
+
+    /// Ends the connection as a computer does that has lost all memory of it: with a reset.
+    pub(crate) fn reset(self) {
+        let stream = self.socket.into_inner();
+        stream.set_zero_linger().unwrap();
+        drop(stream);
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Caller<S> {
@@ -93,6 +103,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Caller<S> {
                     .headers()
                     .get("sec-websocket-protocol")
                     .map(|value| value.to_str().unwrap().to_owned()),
+                cookie: response.headers().get("set-cookie").map(|value| {
+                    let cookie = value.to_str().unwrap();
+                    cookie.split(';').next().unwrap().to_owned()
+                }),
                 last_id: 0,
                 inbox: VecDeque::new(),
                 seq: 0,
@@ -172,13 +186,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Caller<S> {
             .request(json!({"method": "queryRoom", "target": "room"}))
             .await
             .unwrap();
-        let join = json!({
-            "method": "join", "target": "room", "peerName": name, "rtpCapabilities": room["rtpCapabilities"],
-            "spy": false, "appData": app_data
-        });
+        let mut join = join_request(name, app_data);
+        join["rtpCapabilities"] = room["rtpCapabilities"].clone();
         let answer = self.request(join).await.unwrap();
         let session = self.find(|message| message["method"] == "weir-session").await.unwrap();
         (answer, session["data"]["resumeToken"].as_str().unwrap().to_owned())
+    }
+
+    /// Says that the connection is over, and waits for nothing.
+    pub(crate) async fn say_goodbye(&mut self, code: Option<u16>) {
+        let frame = code.map(|code| CloseFrame {
+            code: code.into(),
+            reason: "".into(),
+        });
+        soon("the socket", self.socket.send(Message::Close(frame)))
+            .await
+            .unwrap();
     }
 
     /// Waits for the connection's end, and returns the code with which the server closed it.
@@ -217,6 +240,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Caller<S> {
             }
         }
     }
+}
+
+/// A request to join, of somebody who can receive nothing.
+pub(crate) fn join_request(name: &str, app_data: Value) -> Value {
+    json!({
+        "method": "join", "target": "room", "peerName": name, "rtpCapabilities": {"codecs": []},
+        "spy": false, "appData": app_data
+    })
 }
 
 /// A request for a plain transport.

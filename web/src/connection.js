@@ -24,6 +24,9 @@ export const CLOSE = {
 
 const FINAL = new Set(Object.values(CLOSE));
 
+/** Said of a socket that is given up: 1000, 1001 or no code would be the end of the session, which goes on. */
+const BACK_SOON = 4100;
+
 /** The server's answer to a request, when it is no. */
 export class RequestError extends Error {
   constructor({ errorCode, errorName, errorReason }) {
@@ -193,7 +196,7 @@ export class Connection extends EventTarget {
     this.#resuming = null;
     clearInterval(this.#heartbeat);
     socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
+    socket.close(BACK_SOON, reason);
     if (!this.#session) {
       return this.#end({ code: 1006, reason });
     }
@@ -218,7 +221,7 @@ export class Connection extends EventTarget {
     this.#socket = null;
     if (socket) {
       socket.onopen = socket.onmessage = socket.onclose = null;
-      socket.close();
+      socket.close(1000);
     }
     const error = new Error(why.reason || 'the connection is closed');
     for (const { reject } of this.#pending.values()) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::any_case;
 use crate::id::{RoomId, TransportId};
 
 /// The most sockets that one WebRTC transport listens on: UDP and TCP, IPv4 and IPv6.
@@ -240,7 +241,8 @@ pub enum FingerprintAlgorithm {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
-    /// What it was made with.
+    /// What it was made with; in JSON in any case (RFC 8122 §5).
+    #[serde(deserialize_with = "any_case")]
     pub algorithm: FingerprintAlgorithm,
     /// Pairs of hexadecimal digits with colons between them; upper case when we say it, any case when we hear it.
     pub value: String,

@@ -3,81 +3,44 @@
 //! One task does all of it, so that messages leave in the order in which things happened: an answer before what was told
 //! after it. Requests run side by side and begin in the order in which they came.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures::StreamExt;
+use axum::extract::ws::{Message, WebSocket};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::{debug, info};
 
 use super::envelope::{Incoming, Outgoing};
+use super::evidence::{BrowserSecret, Evidence};
+use super::goodbye::{FAREWELL, Goodbye, answer_close, close, let_go};
+use super::letter::{Claim, ComeBack, Letter, claim};
 use super::pace::Pace;
 use super::replay::Replay;
-use super::{Seat, Signalling, secret};
+use super::seats::Seat;
+use super::{ClientTakeover, Signalling, Visitor, secret};
 use crate::protocol::{ErrorClass, PlainRemotes, ProtocolError, RoomResponse};
 use crate::{Peer, PeerNotification, PeerNotifications, Room};
 
 /// Requests and notifications of one client that may be under way; while there are as many, no more are read.
 const UNDER_WAY_MAX: usize = 128;
 
-/// For which a client may take to answer that a connection is closed.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// RFC 6455 §7.4.1: what the connection was for is done.
+const NORMAL: u16 = 1000;
 
-/// A client is back on a new connection.
-pub(in crate::http) struct ComeBack {
-    socket: WebSocket,
-    slot: OwnedSemaphorePermit,
-    /// Of the request to come back.
-    id: u64,
-    /// The last message that the client has.
-    seq: Option<u64>,
-    plain_remotes: PlainRemotes,
-}
-
-/// Why a connection is closed, as the client is told (RFC 6455 §7.4: from 4000 on a server's own).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Goodbye {
-    Malformed,
-    NotText,
-    Left,
-    TakenOver,
-    Closed,
-    NotJoined,
-    TooSlow,
-    MissedTooMuch,
-}
-
-impl Goodbye {
-    fn frame(self) -> CloseFrame {
-        let (code, reason) = match self {
-            Self::Malformed => (1007, "that was no message; see docs/protocol.md"),
-            Self::NotText => (1003, "messages are text"),
-            Self::Left => (4000, "you have left"),
-            Self::TakenOver => (4001, "another connection speaks for this peer now"),
-            Self::Closed => (4002, "the peer was closed"),
-            Self::NotJoined => (4003, "join, or come back, in time"),
-            Self::TooSlow => (
-                4004,
-                "you read too slowly and do not know what the room looks like any more",
-            ),
-            Self::MissedTooMuch => (4005, "you missed more than is kept; join anew"),
-        };
-        CloseFrame {
-            code,
-            reason: reason.into(),
-        }
-    }
-}
+/// RFC 6455 §7.4.1: the browser leaves the page.
+const GOING_AWAY: u16 = 1001;
 
 /// How a conversation on one connection ends.
 enum End {
     /// The peer, if there is one, is to go.
     Over(Goodbye),
+    /// The client has said that this is the end, and the peer is to go.
+    Closed,
     /// The connection is gone; the client may come back.
     Lost(&'static str),
     /// The client has another connection.
@@ -105,9 +68,12 @@ struct Session {
     under_way: FuturesUnordered<BoxFuture<'static, Answer>>,
     pace: Pace,
     sent: Replay,
-    mailbox: mpsc::Receiver<ComeBack>,
-    /// For those who look for this session by its token.
-    address: mpsc::Sender<ComeBack>,
+    browser: Option<BrowserSecret>,
+    mailbox: mpsc::Receiver<Letter>,
+    /// For those who look for this session, by its token or by its name.
+    address: mpsc::Sender<Letter>,
+    /// Those who wait for the end of this session.
+    heirs: Vec<oneshot::Sender<()>>,
 }
 
 struct Joined {
@@ -121,26 +87,30 @@ pub(super) async fn serve(
     mut socket: WebSocket,
     mut slot: OwnedSemaphorePermit,
     signalling: Arc<Signalling>,
-    room: Room,
-    name: String,
-    plain_remotes: PlainRemotes,
+    visitor: Visitor,
 ) {
-    let mut session = Session::new(signalling, room, name, plain_remotes);
+    let mut session = Session::new(signalling, visitor);
     loop {
         match session.converse(&mut socket).await {
             End::Over(goodbye) => {
                 session.end(goodbye).await;
                 return close(socket, goodbye).await;
             }
+            End::Closed => {
+                session.end(Goodbye::Left).await;
+                return answer_close(socket).await;
+            }
             End::Hand { id, token, seq } => return session.hand_over(socket, slot, id, &token, seq).await,
             End::Lost(reason) => {
                 info!(room = %session.room.id(), peer = session.name, reason, "lost a client's connection");
-                drop(socket);
                 drop(slot);
-                let Some(come_back) = session.wait().await else {
-                    return session.end(Goodbye::Left).await;
+                // Not awaited: the client may be back at once.
+                tokio::spawn(answer_close(socket));
+                let come_back = match session.wait().await {
+                    Ok(come_back) => come_back,
+                    Err(goodbye) => return session.end(goodbye).await,
                 };
-                match session.take_up(come_back).await {
+                match session.take_up(*come_back).await {
                     Some(next) => (socket, slot) = next,
                     None => return session.end(Goodbye::MissedTooMuch).await,
                 }
@@ -159,22 +129,24 @@ pub(super) async fn serve(
 }
 
 impl Session {
-    fn new(signalling: Arc<Signalling>, room: Room, name: String, plain_remotes: PlainRemotes) -> Self {
+    fn new(signalling: Arc<Signalling>, visitor: Visitor) -> Self {
         let (address, mailbox) = mpsc::channel(1);
         let options = &signalling.options;
         let pace = Pace::new(options.messages_per_second, options.messages_at_once, Instant::now());
         Self {
             signalling,
-            room,
-            name,
+            room: visitor.room,
+            name: visitor.name,
             joined: None,
-            plain_remotes,
+            plain_remotes: visitor.plain_remotes,
             leaving: false,
             under_way: FuturesUnordered::new(),
             pace,
             sent: Replay::default(),
+            browser: visitor.browser,
             mailbox,
             address,
+            heirs: Vec::new(),
         }
     }
 
@@ -200,7 +172,10 @@ impl Session {
             }
             tokio::select! {
                 biased;
-                Some(come_back) = self.mailbox.recv() => return Err(End::ComeBack(Box::new(come_back))),
+                Some(letter) = self.mailbox.recv() => match letter {
+                    Letter::ComeBack(come_back) => return Err(End::ComeBack(come_back)),
+                    Letter::Claim(claim) => self.settle(claim, socket)?,
+                },
                 _ = pings.tick() => {
                     if heard.elapsed() > options.idle {
                         return Err(End::Lost("it was silent"));
@@ -233,8 +208,13 @@ impl Session {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => return Ok(()),
             Some(Ok(Message::Binary(_))) => return Err(End::Over(Goodbye::NotText)),
-            // A page that is being left closes its connections in good order, and may be back.
-            Some(Ok(Message::Close(_))) => return Err(End::Lost("the client closed it")),
+            Some(Ok(Message::Close(frame))) => {
+                return Err(match frame.map(|frame| frame.code) {
+                    // Done, or the page is being left (RFC 6455 §7.4.1); without a code, what `close()` of a page says.
+                    None | Some(NORMAL | GOING_AWAY) => End::Closed,
+                    Some(_) => End::Lost("the client closed it"),
+                });
+            }
             Some(Err(error)) => {
                 debug!(peer = self.name, %error, "a client's connection broke");
                 return Err(End::Lost("it broke"));
@@ -281,8 +261,17 @@ impl Session {
                 let message = format!("peerName must be {:?}, the name in the connection's address", self.name);
                 return self.refuse(id, ProtocolError::type_error(message));
             }
+            let claim = match method {
+                Some("join") => self.claim(request.get("resumeToken").and_then(Value::as_str)),
+                _ => None,
+            };
             let room = self.room.clone();
-            let answer = async move { Answer::FromRoom(id, room.receive_request(request).await) };
+            let answer = async move {
+                if let Some(claim) = claim {
+                    claim.await;
+                }
+                Answer::FromRoom(id, room.receive_request(request).await)
+            };
             return self.under_way.push(Box::pin(answer));
         }
         match &self.joined {
@@ -292,6 +281,50 @@ impl Session {
                 self.under_way.push(Box::pin(answer));
             }
             None => self.refuse(id, ProtocolError::invalid_state("join first")),
+        }
+    }
+
+    /// If the name that the client wants to join under has a session already: what waits until that has ended, or will not. It
+    /// is bounded in time.
+    fn claim(&self, token: Option<&str>) -> Option<BoxFuture<'static, ()>> {
+        let seats = self.signalling.seats();
+        let seat = seats.of_peer(self.room.id(), &self.name)?;
+        if seat.address.same_channel(&self.address) {
+            return None;
+        }
+        let shown = Evidence {
+            browser: self.browser.clone(),
+            token: token.map(str::to_owned),
+        };
+        let is_proven = self.signalling.options.takeover == ClientTakeover::Any || shown.proves(&seat.evidence);
+        Some(Box::pin(claim(
+            seat.address.clone(),
+            is_proven,
+            self.signalling.options.stall,
+        )))
+    }
+
+    /// Somebody wants this session's name. What the client has said before that counts first: it may have closed the
+    /// connection, and be the one who asks.
+    fn settle(&mut self, claim: Claim, socket: &mut WebSocket) -> Result<(), End> {
+        self.heirs.push(claim.settled);
+        let mut ended = Ok(());
+        for _ in self.under_way.len()..UNDER_WAY_MAX {
+            let Some(message) = socket.recv().now_or_never() else {
+                break;
+            };
+            ended = self.hear(message);
+            if ended.is_err() {
+                break;
+            }
+        }
+        match ended {
+            Ok(()) | Err(End::Lost(_)) if claim.is_proven => Err(End::Over(Goodbye::Replaced)),
+            Ok(()) | Err(End::Lost(_)) => {
+                self.heirs.pop();
+                ended
+            }
+            Err(end) => Err(end),
         }
     }
 
@@ -338,8 +371,13 @@ impl Session {
                 room: self.room.id(),
                 name: self.name.clone(),
                 address: self.address.clone(),
+                evidence: Evidence {
+                    browser: self.browser.clone(),
+                    token: Some(token.clone()),
+                },
+                is_leaving: false,
             };
-            self.signalling.sessions().insert(token.clone(), seat);
+            self.signalling.seats().insert(token.clone(), seat);
         }
         peer.set_plain_remotes(self.plain_remotes);
         let before = self.joined.replace(Joined {
@@ -349,7 +387,7 @@ impl Session {
         });
         // When it asked twice at once, and the first was closed before the second was answered.
         if let Some(before) = before {
-            self.signalling.sessions().remove(&before.token);
+            self.signalling.seats().remove(&before.token);
         }
         // Without a source of randomness there is no coming back.
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
@@ -383,31 +421,50 @@ impl Session {
 
     /// Sends, unless the client does not take it, or is back on another connection meanwhile.
     async fn send(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), End> {
-        tokio::select! {
-            biased;
-            Some(come_back) = self.mailbox.recv() => Err(End::ComeBack(Box::new(come_back))),
-            sent = timeout(self.signalling.options.stall, socket.send(message)) => match sent {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) => Err(End::Lost("it broke")),
-                Err(_) => Err(End::Lost("it took nothing for too long")),
+        let mut sending = pin!(timeout(self.signalling.options.stall, socket.send(message)));
+        loop {
+            tokio::select! {
+                biased;
+                Some(letter) = self.mailbox.recv() => match letter {
+                    Letter::ComeBack(come_back) => return Err(End::ComeBack(come_back)),
+                    Letter::Claim(claim) if claim.is_proven => {
+                        self.heirs.push(claim.settled);
+                        return Err(End::Over(Goodbye::Replaced));
+                    }
+                    Letter::Claim(_) => {}
+                },
+                sent = &mut sending => return match sent {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(_)) => Err(End::Lost("it broke")),
+                    Err(_) => Err(End::Lost("it took nothing for too long")),
+                },
             }
         }
     }
 
-    /// Waits for the client to come back, as long as it may take. What it asked for goes on meanwhile.
-    async fn wait(&mut self) -> Option<ComeBack> {
-        self.joined.as_ref()?;
+    /// Waits for the client to come back, as long as it may take; or why it will not. What it asked for goes on meanwhile.
+    async fn wait(&mut self) -> Result<Box<ComeBack>, Goodbye> {
+        if self.joined.is_none() {
+            return Err(Goodbye::Left);
+        }
         let last = Instant::now() + self.signalling.options.grace;
         loop {
             tokio::select! {
                 biased;
-                Some(come_back) = self.mailbox.recv() => return Some(come_back),
-                () = sleep_until(last) => return None,
+                Some(letter) = self.mailbox.recv() => match letter {
+                    Letter::ComeBack(come_back) => return Ok(come_back),
+                    Letter::Claim(claim) if claim.is_proven => {
+                        self.heirs.push(claim.settled);
+                        return Err(Goodbye::Replaced);
+                    }
+                    Letter::Claim(_) => {}
+                },
+                () = sleep_until(last) => return Err(Goodbye::Left),
                 Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => {
                     // Kept, to be sent when it is back.
                     drop(self.take_answer(answer));
                     if self.joined.as_ref().is_some_and(|joined| joined.peer.closed()) {
-                        return None;
+                        return Err(Goodbye::Closed);
                     }
                 }
             }
@@ -422,10 +479,14 @@ impl Session {
             id,
             seq,
             plain_remotes,
+            browser,
         } = come_back;
         self.plain_remotes = plain_remotes;
+        self.browser.clone_from(&browser);
         if let Some(joined) = &self.joined {
             joined.peer.set_plain_remotes(plain_remotes);
+            let mut seats = self.signalling.seats();
+            seats.edit(&joined.token, |seat| seat.evidence.browser = browser);
         }
         let missed = match seq {
             Some(seq) => self.sent.after(seq),
@@ -456,20 +517,21 @@ impl Session {
         token: &str,
         seq: Option<u64>,
     ) {
-        let found = self.signalling.sessions().get(token).map(|seat| seat.address.clone());
+        let found = self.signalling.seats().of_token(token).map(|seat| seat.address.clone());
         let refused = match found {
             Some(session) => {
-                let come_back = ComeBack {
+                let come_back = Box::new(ComeBack {
                     socket,
                     slot,
                     id,
                     seq,
                     plain_remotes: self.plain_remotes,
-                };
-                match session.send(come_back).await {
-                    Ok(()) => return,
+                    browser: self.browser.clone(),
+                });
+                match session.send(Letter::ComeBack(come_back)).await {
                     // It has ended this moment.
-                    Err(unsent) => unsent.0.socket,
+                    Err(mpsc::error::SendError(Letter::ComeBack(unsent))) => unsent.socket,
+                    _ => return,
                 }
             }
             None => {
@@ -486,22 +548,23 @@ impl Session {
         close(refused, Goodbye::NotJoined).await;
     }
 
-    /// Lets the peer go.
-    async fn end(&mut self, why: Goodbye) {
+    /// Lets the peer go. Those who wait for that go on at the end of this.
+    async fn end(mut self, why: Goodbye) {
         let Some(joined) = self.joined.take() else {
             return;
         };
-        self.signalling.sessions().remove(&joined.token);
-        if joined.peer.closed() {
-            return;
-        }
-        info!(room = %self.room.id(), peer = self.name, ?why, "a client is gone");
-        if let Err(error) = joined.peer.leave(Value::Null).await {
-            debug!(peer = self.name, %error, "a peer could not be let go");
-        }
-        // Nobody else will: without its client it would stay for as long as its room.
-        if !joined.peer.closed() {
-            tokio::spawn(async move { joined.peer.leave_in_the_end().await });
+        // Until the peer is gone: who wants its name then waits for this.
+        self.signalling
+            .seats()
+            .edit(&joined.token, |seat| seat.is_leaving = true);
+        let_go(&joined.peer, why).await;
+        self.signalling.seats().remove(&joined.token);
+        // Whoever came back meanwhile has come too late.
+        self.mailbox.close();
+        while let Ok(letter) = self.mailbox.try_recv() {
+            if let Letter::ComeBack(come_back) = letter {
+                tokio::spawn(close(come_back.socket, Goodbye::NotJoined));
+            }
         }
     }
 }
@@ -510,7 +573,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         // When the task is ended from outside. The peer ends with its room then.
         if let Some(joined) = &self.joined {
-            self.signalling.sessions().remove(&joined.token);
+            self.signalling.seats().remove(&joined.token);
         }
     }
 }
@@ -527,18 +590,4 @@ async fn told(joined: &mut Option<Joined>) -> Option<(u64, PeerNotification)> {
         Some(joined) => joined.notifications.peek().await,
         None => std::future::pending().await,
     }
-}
-
-async fn close(mut socket: WebSocket, goodbye: Goodbye) {
-    // The client may be gone, or not listen; neither is worth waiting for.
-    let _ = timeout(FAREWELL, async {
-        socket.send(Message::Close(Some(goodbye.frame()))).await?;
-        while let Some(Ok(message)) = socket.recv().await {
-            if matches!(message, Message::Close(_)) {
-                break;
-            }
-        }
-        Ok::<(), axum::Error>(())
-    })
-    .await;
 }

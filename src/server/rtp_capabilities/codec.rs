@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
-use weir_channel::message::{CodecName, MediaKind};
+use weir_channel::message::{CodecName, MediaKind, any_case_if_any};
 
-use crate::server::rtp_parameters::{Checked, RtcpFeedback, RtpCodec, clock_rate, number, split_mime_type};
+use crate::server::rtp_parameters::{Checked, RtcpFeedback, RtpCodec, clock_rate, number, parameter, split_mime_type};
 
 /// A codec that can be sent or received. In JSON it also has its `mimeType`, which is kind and name; when read, either may be
 /// left out, but they may not contradict.
@@ -95,8 +95,7 @@ impl RtpCodecCapability {
     pub(super) fn has_profile_of(&self, parameters: &Map<String, Value>) -> bool {
         const LEVEL_DIGITS: usize = 2;
         let profile = |parameters: &Map<String, Value>| {
-            let id = parameters
-                .get("profile-level-id")
+            let id = parameter(parameters, "profile-level-id")
                 .and_then(Value::as_str)
                 .unwrap_or("42e01f");
             id.get(..id.len().saturating_sub(LEVEL_DIGITS))
@@ -141,7 +140,9 @@ impl Format<'_> {
 
     /// RFC 7798 §7.1.
     fn tx_mode(self) -> String {
-        let mode = self.parameters.get("tx-mode").and_then(Value::as_str).unwrap_or("SRST");
+        let mode = parameter(self.parameters, "tx-mode")
+            .and_then(Value::as_str)
+            .unwrap_or("SRST");
         mode.to_ascii_uppercase()
     }
 }
@@ -165,6 +166,7 @@ fn distinctions(name: &str) -> &'static [(&'static str, u64)] {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CapabilityJson {
+    #[serde(default, deserialize_with = "any_case_if_any")]
     kind: Option<MediaKind>,
     name: Option<String>,
     mime_type: Option<String>,

@@ -1,14 +1,18 @@
 //! A header extension, and the id it has in a room.
 
 use serde::{Deserialize, Serialize};
-use weir_channel::message::{ExtensionUri, MediaKind};
+use weir_channel::message::{ExtensionUri, MediaKind, any_case_if_any};
 
 /// A header extension that can be used for a kind of media.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpHeaderExtensionCapability {
     /// For which kind of media; `None`: for both.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "any_case_if_any"
+    )]
     pub kind: Option<MediaKind>,
     /// What it means, as in `a=extmap`.
     pub uri: String,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use weir_channel::message::{CodecName, ExtensionUri, MediaKind};
 
 use super::{RtpCapabilities, RtpCodecCapability, RtpHeaderExtensionCapability};
-use crate::server::rtp_parameters::{Checked, RtcpFeedback, Subtype, check_payload_type};
+use crate::server::rtp_parameters::{Checked, RtcpFeedback, Subtype, check_payload_type, set_parameter};
 
 /// The most media codecs of a room: with their `rtx` they leave some of the payload types over.
 const MEDIA_CODECS_MAX: usize = 32;
@@ -156,7 +156,9 @@ fn merged(wanted: &RtpCodecCapability) -> Checked<RtpCodecCapability> {
         ));
     };
     let mut parameters = own.parameters.clone();
-    parameters.extend(wanted.parameters.clone());
+    for (name, value) in &wanted.parameters {
+        set_parameter(&mut parameters, name, value.clone());
+    }
     Ok(RtpCodecCapability {
         name: name.subtype().to_owned(),
         parameters,

@@ -283,9 +283,23 @@ pub(crate) fn split_mime_type(mime_type: &str) -> Checked<(&str, &str)> {
         .ok_or_else(|| format!("mimeType {mime_type:?} must look like video/VP8"))
 }
 
+/// A format parameter. Their names have no case (RFC 4855 §3).
+pub(crate) fn parameter<'a>(parameters: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let in_another_case = || parameters.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+    parameters
+        .get(name)
+        .or_else(|| in_another_case().map(|(_, value)| value))
+}
+
+/// Puts a format parameter in place of the one of this name.
+pub(crate) fn set_parameter(parameters: &mut Map<String, Value>, name: &str, value: Value) {
+    parameters.retain(|own, _| !own.eq_ignore_ascii_case(name));
+    parameters.insert(name.to_owned(), value);
+}
+
 /// A format parameter that is a number. Some clients write numbers, some write them as in SDP.
 pub(crate) fn number(parameters: &Map<String, Value>, key: &str) -> Option<u64> {
-    match parameters.get(key)? {
+    match parameter(parameters, key)? {
         Value::Number(number) => number.as_u64(),
         Value::String(text) => text.parse().ok(),
         _ => None,

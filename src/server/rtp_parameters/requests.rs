@@ -8,7 +8,7 @@ use weir_channel::message::{
 };
 
 use super::check_payload_type;
-use super::codec::Subtype;
+use super::codec::{Subtype, set_parameter};
 use super::{Checked, ConsumerRtp, RtpCodec, RtpHeaderExtension, RtpParameters, check_header_extensions};
 
 /// The most media codecs of a producer; each may have an `rtx` codec besides.
@@ -246,7 +246,7 @@ impl RtpParameters {
                 let repaired = renumber(apt).ok_or_else(|| {
                     format!("payloadTypes lists {from}, which repairs {apt}, but not {apt}; list both or neither")
                 })?;
-                codec.parameters.insert("apt".to_owned(), repaired.into());
+                set_parameter(&mut codec.parameters, "apt", repaired.into());
             }
             consumed.push(((from, to), codec));
         }

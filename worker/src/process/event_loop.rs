@@ -457,6 +457,7 @@ impl EventLoop {
                     }
                 }
                 Action::Close { transport } => self.close(transport),
+                Action::Retire { transport, ssrc } => self.egress.retire(transport, ssrc),
             }
         }
     }

@@ -16,6 +16,7 @@ use super::report::TransportReports;
 use super::rewrite::Rewriter;
 use super::ring::Ring;
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
+use super::spent::{SpentNumbers, before_first};
 use super::transport::{Transport, TransportCounters, TransportKind};
 use super::tune::ACTIVITY_INTERVAL;
 use super::twcc::TransportFeedback;
@@ -142,6 +143,7 @@ impl Relay {
             rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             consumer_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             consumer_rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
+            spent: SpentNumbers::new(hash.clone()),
             producers: Vec::new(),
             consumers: Vec::new(),
             reports: TransportReports::default(),
@@ -332,12 +334,20 @@ impl Relay {
         check_id(request.consumer, request.consumer.0)?;
         check_limit("consumers", self.consumers.len(), self.limits.consumers)?;
         check_consumer(request)?;
-        self.check_ssrc(request.ssrc, transport_key)?;
-        if let Some(rtx) = &request.rtx {
-            self.check_ssrc(rtx.ssrc, transport_key)?;
+        let ssrcs = [Some(request.ssrc), request.rtx.as_ref().map(|rtx| rtx.ssrc)];
+        for ssrc in ssrcs.into_iter().flatten() {
+            self.check_ssrc(ssrc, transport_key)?;
+            self.check_spent(ssrc, transport_key)?;
         }
 
-        let rewriter = Rewriter::new(self.random.next() as u16, self.random.next() as u32);
+        let rewriter = Rewriter::new(
+            self.before_first(transport_key, request.ssrc),
+            self.random.next() as u32,
+        );
+        let before_first_rtx = match &request.rtx {
+            Some(rtx) => self.before_first(transport_key, rtx.ssrc),
+            None => 0,
+        };
         let connected = self.transports[transport_key].remote.is_some();
         let producer = &mut self.producers[producer_key];
         let key = self.consumers.insert_with_key(|key: ConsumerKey| {
@@ -355,7 +365,7 @@ impl Relay {
         }
         self.workspace.reserve(followers);
         if request.nack {
-            consumer.repair = Some(Box::new(Repair::new(request, now, self.random.next() as u16)));
+            consumer.repair = Some(Box::new(Repair::new(request, now, before_first_rtx)));
             producer.repairing += 1;
             for stream in &mut producer.streams {
                 stream.ring.get_or_insert_with(|| Box::new(Ring::default()));
@@ -431,6 +441,13 @@ impl Relay {
         if let Some(ssrc) = consumer.rtx_ssrc {
             transport.consumer_rtx_ssrcs.remove(&ssrc);
         }
+        if transport.kind == TransportKind::WebRtc {
+            for (ssrc, last) in consumer.spent_numbers() {
+                transport.spent.leave(ssrc, last);
+                let transport = transport.index;
+                self.actions.push_back(Action::Retire { transport, ssrc });
+            }
+        }
         transport.consumers.swap_remove(consumer.place_in_transport as usize);
         if let Some(moved) = transport.consumers.get(consumer.place_in_transport as usize) {
             self.consumers[*moved].place_in_transport = consumer.place_in_transport;
@@ -471,6 +488,22 @@ impl Relay {
             owner,
             transport: transport.id,
         })
+    }
+
+    /// That what is sent under the SSRC can be sealed.
+    fn check_spent(&self, ssrc: u32, transport: TransportKey) -> Result<(), WorkerError> {
+        let transport = &self.transports[transport];
+        let live = transport.consumer_ssrcs.len() + transport.consumer_rtx_ssrcs.len();
+        transport.spent.check(ssrc, live, transport.id)
+    }
+
+    /// The number before the first one of a consumer's SSRC.
+    fn before_first(&mut self, transport: TransportKey, ssrc: u32) -> u64 {
+        let random = self.random.next();
+        match &self.transports[transport] {
+            transport if transport.kind == TransportKind::WebRtc => transport.spent.before_first(ssrc, random),
+            _ => before_first(random),
+        }
     }
 
     pub(super) fn find_transport(&self, id: TransportId) -> Result<TransportKey, WorkerError> {

@@ -186,6 +186,13 @@ impl Consumer {
         self.repair.as_ref()?.begun_rtx_ssrc()
     }
 
+    /// The SSRCs that it sent under, each with the last sequence number, extended.
+    pub(super) fn spent_numbers(&self) -> impl Iterator<Item = (u32, u64)> + use<> {
+        let media = self.rewriter.newest_seq().map(|last| (self.ssrc, last));
+        let again = self.repair.as_ref().and_then(|repair| repair.last_rtx());
+        [media, again].into_iter().flatten()
+    }
+
     /// What it should be sent, of what is on offer.
     pub(super) fn selected(&self, producer: &Producer, available: Available) -> Option<u8> {
         select(available, self.preferred_profile, producer.preferred_profile)

@@ -26,6 +26,7 @@ mod repair;
 mod report;
 mod rtx;
 mod slots;
+mod spent;
 mod stream;
 mod transport;
 mod tune;
@@ -128,6 +129,13 @@ pub enum Action {
     Close {
         /// Which transport. The index is free for another one from now on.
         transport: TransportIx,
+    },
+    /// Keep no more of an SSRC that was sent under than how far its packet indices are used.
+    Retire {
+        /// The WebRTC transport that it was sent on.
+        transport: TransportIx,
+        /// The SSRC.
+        ssrc: u32,
     },
 }
 

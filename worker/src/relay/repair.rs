@@ -92,15 +92,17 @@ struct Rtx {
     ssrc: u32,
     /// A packet was sent.
     is_begun: bool,
-    /// Of the last one.
-    seq: u16,
+    /// The number before the first one, extended.
+    before_first: u64,
+    /// Of the last one, extended.
+    seq: u64,
     /// By the consumer's payload type.
     payload_types: [Option<u8>; 128],
 }
 
 impl Repair {
-    /// `first_rtx_seq`: RFC 4588 §4 wants the sequence to begin at random.
-    pub(super) fn new(request: &CreateConsumer, now: Time, first_rtx_seq: u16) -> Self {
+    /// `before_first_rtx`: RFC 4588 §4 wants the sequence to begin at random.
+    pub(super) fn new(request: &CreateConsumer, now: Time, before_first_rtx: u64) -> Self {
         let rtx = |rtx: &ConsumerRtx| {
             let mut payload_types = [None; 128];
             for (own, again) in &rtx.payload_types {
@@ -109,7 +111,8 @@ impl Repair {
             Rtx {
                 ssrc: rtx.ssrc,
                 is_begun: false,
-                seq: first_rtx_seq,
+                before_first: before_first_rtx,
+                seq: before_first_rtx,
                 payload_types,
             }
         };
@@ -177,6 +180,12 @@ impl Repair {
     /// The SSRC that packets were sent again under, if any were.
     pub(super) fn begun_rtx_ssrc(&self) -> Option<u32> {
         self.rtx.as_ref().filter(|rtx| rtx.is_begun).map(|rtx| rtx.ssrc)
+    }
+
+    /// That SSRC, and the last number used under it, extended. One that could not be sent may have been sealed, too.
+    pub(super) fn last_rtx(&self) -> Option<(u32, u64)> {
+        let rtx = self.rtx.as_ref()?;
+        (rtx.seq != rtx.before_first).then_some((rtx.ssrc, rtx.seq))
     }
 
     /// What was not sent again, and why.
@@ -382,8 +391,8 @@ impl Relay {
             None => &buffer[OSN_LEN..],
             Some((rtx, again)) => {
                 let len = wrap(buffer, usize::from(packet.payload_start), numbers.seq).ok_or(NotRepaired::NeverSent)?;
-                rtx.seq = rtx.seq.wrapping_add(1);
-                rewrite(buffer, again, rtx.seq, numbers.timestamp, rtx.ssrc);
+                rtx.seq += 1;
+                rewrite(buffer, again, rtx.seq as u16, numbers.timestamp, rtx.ssrc);
                 &buffer[..len]
             }
         };

@@ -76,17 +76,21 @@ pub struct StartContext {
     pub aligned: Option<u64>,
 }
 
+/// What extended sequence numbers are counted from: whole cycles, and far from zero, so that a late packet never goes below it.
+const SEQ_BASE: u64 = 1 << 32;
+
 /// How far a sender report may put a packet from where its arrival puts it before it is not believed.
 const ALIGNMENT_TOLERANCE_SECS: u64 = 3;
 
 impl Rewriter {
-    /// RFC 3550 §5.1: sequence numbers and timestamps begin at random values.
-    pub fn new(first_seq: u16, first_timestamp: u32) -> Self {
+    /// RFC 3550 §5.1: sequence numbers and timestamps begin at random values. `before_first`: the number before the first
+    /// one, with its rollovers; see `relay/spent.rs`.
+    pub fn new(before_first: u64, first_timestamp: u32) -> Self {
         Self {
             offsets: Offsets::default(),
-            // Far from zero, so that a late packet never goes below it.
+            // The others are as far from zero.
             newest: Newest {
-                seq: (1 << 32) + u64::from(first_seq),
+                seq: SEQ_BASE + before_first,
                 timestamp: (1 << 48) + u64::from(first_timestamp),
                 picture_id: 1 << 32,
                 tl0: 1 << 32,
@@ -196,7 +200,7 @@ impl Rewriter {
 
     /// The newest extended sequence number sent, if anything was.
     pub fn newest_seq(&self) -> Option<u64> {
-        self.timeline.map(|_| self.newest.seq - (1 << 32))
+        self.timeline.map(|_| self.newest.seq - SEQ_BASE)
     }
 }
 

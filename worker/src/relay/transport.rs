@@ -10,6 +10,7 @@ use weir_channel::message::{CreatePlainTransport, Remote, TransportStats, Unrout
 use super::report::TransportReports;
 use super::sink::{Port, TransportIx};
 use super::slots::{ConsumerKey, ProducerKey};
+use super::spent::SpentNumbers;
 use super::twcc::TransportFeedback;
 
 /// A path between the worker and one remote.
@@ -33,6 +34,8 @@ pub(super) struct Transport {
     pub consumer_ssrcs: HashMap<u32, ConsumerKey, FixedState>,
     /// Which consumer sends again under an SSRC. What receivers say of these streams means nothing for the media.
     pub consumer_rtx_ssrcs: HashMap<u32, ConsumerKey, FixedState>,
+    /// How far the numbers of SSRCs are used that consumers of a WebRTC transport had.
+    pub spent: SpentNumbers,
     /// Producers that arrive on it.
     pub producers: Vec<ProducerKey>,
     /// Consumers that leave on it.

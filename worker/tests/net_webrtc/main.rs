@@ -11,6 +11,7 @@ mod media;
 mod pairs;
 mod room;
 mod shared_port;
+mod ssrc_again;
 mod str0m_client;
 #[path = "../supervisor/mod.rs"]
 mod supervisor;

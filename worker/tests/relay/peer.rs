@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{
-    CodecName, CreateWebRtcTransport, DropReason, IceCredentials, IceProtocol, Method, Remote, UnroutedReason,
-    WorkerError,
+    CodecName, ConsumerRtx, CreateWebRtcTransport, DropReason, IceCredentials, IceProtocol, Method, Remote,
+    UnroutedReason, WorkerError,
 };
 
+use weir_worker::relay::Action;
+
+use crate::sim::repair::repairing;
 use crate::sim::track::Track;
-use crate::sim::wire::Means;
+use crate::sim::wire::{Means, Rtp, nack};
 use crate::sim::{Sim, ms};
 
 /// A transport whose peer is not there yet.
@@ -174,4 +177,60 @@ fn nothing_is_taken_from_a_transport_without_a_peer() {
         remote,
     });
     assert_eq!(refused.err(), Some(WorkerError::NotPlain(sender)));
+}
+
+/// RFC 3711 §3.3.1, §9.1: the key stays, so an SSRC's index goes on; the shell keeps no more of it than that.
+#[test]
+fn an_ssrc_that_is_taken_up_again_goes_on_where_it_stopped() {
+    const MEDIA: u32 = 0x00aa_0001;
+    const AGAIN: u32 = 0x00aa_0002;
+    let mut sim = Sim::new(1);
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let mut camera = sim.camera(sender, CodecName::Vp8);
+    let (receiver, address) = webrtc_transport(&mut sim, room);
+    set_peer(&mut sim, receiver, Some(address));
+    let index = sim.index(receiver);
+    let mut last = [None; 2];
+    for round in 0..20 {
+        let viewer = sim.consumer_with(receiver, &camera, |request| {
+            repairing(request, true);
+            request.ssrc = MEDIA;
+            request.rtx = request.rtx.take().map(|rtx| ConsumerRtx { ssrc: AGAIN, ..rtx });
+        });
+        // Every third one is closed before it is sent anything, which takes no number.
+        let is_sent_to = round % 3 != 2;
+        if is_sent_to {
+            frame(&mut sim, &mut camera, true);
+            let numbers: Vec<u16> = sim.received(viewer).iter().map(|packet| packet.rtp.seq).collect();
+            assert_eq!(numbers.len(), 3);
+            sim.send_rtcp(receiver, &nack(1, MEDIA, &numbers));
+            let resent: Vec<u16> = sim
+                .sink
+                .resent
+                .drain(..)
+                .map(|(_, _, packet)| Rtp::read(&packet))
+                .inspect(|packet| assert_eq!(packet.ssrc, AGAIN))
+                .map(|packet| packet.seq)
+                .collect();
+            for (last, numbers) in last.iter_mut().zip([numbers, resent]) {
+                let first: u16 = last.map_or(numbers[0], |last: u16| last + 1);
+                assert!(
+                    last.is_some() || (1..0x8000).contains(&first),
+                    "in its first cycle: {first}"
+                );
+                assert_eq!(numbers, [first, first + 1, first + 2], "round {round}");
+                *last = Some(first + 2);
+            }
+        }
+        sim.wanted();
+        sim.command(Method::CloseConsumer { consumer: viewer });
+        let retire = |ssrc| Action::Retire { transport: index, ssrc };
+        let retired = if is_sent_to {
+            vec![retire(MEDIA), retire(AGAIN)]
+        } else {
+            vec![]
+        };
+        assert_eq!(sim.wanted(), retired);
+    }
 }

@@ -50,7 +50,7 @@ struct Seal {
 }
 
 struct Stream {
-    /// `None`: it was silent for too long.
+    /// `None`: it was silent for too long, or is retired.
     key: Option<StreamKey>,
     /// One more than its newest index.
     next: u64,
@@ -107,6 +107,13 @@ impl Seal {
             stream.next = stream.next.max(first.max(last) + 1);
         }
         Some(sealed)
+    }
+
+    fn retire(&mut self, ssrc: u32) {
+        if let Some(key) = self.streams.get_mut(&ssrc).and_then(|stream| stream.key.take()) {
+            self.outbound.remove_stream(key);
+            self.live -= 1;
+        }
     }
 
     #[cold]
@@ -167,6 +174,15 @@ impl<B: SendBackend> Egress<B> {
     pub fn stop_sealing(&mut self, transport: TransportIx) {
         if let Some(entry) = self.seals.get_mut(transport) {
             entry.seal = None;
+        }
+    }
+
+    /// Keeps no more of a WebRTC transport's SSRC than how far its indices are used: nothing is sent under it for now. Whoever
+    /// sends under it again goes on above them.
+    pub fn retire(&mut self, transport: TransportIx, ssrc: u32) {
+        let seal = self.seals.get_mut(transport).and_then(|entry| entry.seal.as_mut());
+        if let Some(seal) = seal {
+            seal.retire(ssrc);
         }
     }
 
@@ -476,5 +492,51 @@ impl<'a> Progress<'a> {
 
     fn stop(&mut self, sent: Sent) {
         self.reason = Some(sent.reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webrtc::srtp::MasterKey;
+
+    /// RFC 3711 §9.1, and what it costs to keep to it: a number per SSRC, not a window.
+    #[test]
+    fn what_is_retired_leaves_its_number_behind_and_nothing_else() {
+        let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
+        let mut seal = Seal {
+            outbound: Outbound::new(&key),
+            streams: HashMap::default(),
+            live: 0,
+            clock: 0,
+        };
+        let mut room = vec![0; 200];
+        let mut sealed = |seal: &mut Seal, ssrc: u32, seq: u16| {
+            let mut packet = vec![0x80, 96];
+            packet.extend(seq.to_be_bytes());
+            packet.extend([0; 4]);
+            packet.extend(ssrc.to_be_bytes());
+            packet.extend([7; 20]);
+            seal.seal_train(&packet, 200, &mut room).packets
+        };
+        for seq in 1..=3 {
+            for ssrc in 0..5_000 {
+                assert_eq!(sealed(&mut seal, ssrc, seq), 1);
+                assert_eq!(seal.live, 1);
+                seal.retire(ssrc);
+                assert_eq!(seal.live, 0);
+                // Nobody sends under it, so nobody is to be forgotten again.
+                seal.retire(ssrc);
+            }
+        }
+        assert_eq!(seal.live, 0);
+        assert_eq!(seal.outbound.spent().count(), 5_000);
+        assert!(seal.outbound.spent().all(|spent| spent.next == 4));
+        assert_eq!(
+            sealed(&mut seal, 0, 3),
+            0,
+            "with other bytes or not, nobody knows any more"
+        );
+        assert_eq!(sealed(&mut seal, 0, 4), 1);
     }
 }

@@ -1,0 +1,86 @@
+//! How connections and peers end: the reasons that clients are told, and what is still said and waited for.
+
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use serde_json::Value;
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use crate::Peer;
+
+/// For which a client may take to answer that a connection is closed.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Why a connection is closed, as the client is told (RFC 6455 §7.4: from 4000 on a server's own).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Goodbye {
+    Malformed,
+    NotText,
+    Left,
+    Replaced,
+    TakenOver,
+    Closed,
+    NotJoined,
+    TooSlow,
+    MissedTooMuch,
+}
+
+impl Goodbye {
+    fn frame(self) -> CloseFrame {
+        let (code, reason) = match self {
+            Self::Malformed => (1007, "that was no message; see docs/protocol.md"),
+            Self::NotText => (1003, "messages are text"),
+            Self::Left => (4000, "you have left"),
+            // The code after which protoo's client does not connect again, or two pages would end each other for ever.
+            Self::Replaced => (4000, "you have joined anew on another connection"),
+            Self::TakenOver => (4001, "another connection speaks for this peer now"),
+            Self::Closed => (4002, "the peer was closed"),
+            Self::NotJoined => (4003, "join, or come back, in time"),
+            Self::TooSlow => (
+                4004,
+                "you read too slowly and do not know what the room looks like any more",
+            ),
+            Self::MissedTooMuch => (4005, "you missed more than is kept; join anew"),
+        };
+        CloseFrame {
+            code,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Answers a client that has closed its connection (RFC 6455 §5.5.1): reading on sends what there is to be sent.
+pub(super) async fn answer_close(mut socket: WebSocket) {
+    let _ = timeout(FAREWELL, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+}
+
+pub(super) async fn close(mut socket: WebSocket, goodbye: Goodbye) {
+    // The client may be gone, or not listen; neither is worth waiting for.
+    let _ = timeout(FAREWELL, async {
+        socket.send(Message::Close(Some(goodbye.frame()))).await?;
+        while let Some(Ok(message)) = socket.recv().await {
+            if matches!(message, Message::Close(_)) {
+                break;
+            }
+        }
+        Ok::<(), axum::Error>(())
+    })
+    .await;
+}
+
+/// Lets a peer go, in the end also if its worker refuses.
+pub(super) async fn let_go(peer: &Peer, why: Goodbye) {
+    if peer.closed() {
+        return;
+    }
+    info!(room = %peer.room().id(), peer = peer.name(), ?why, "a client is gone");
+    if let Err(error) = peer.leave(Value::Null).await {
+        debug!(peer = peer.name(), %error, "a peer could not be let go");
+    }
+    // Nobody else will: without its client it would stay for as long as its room.
+    if !peer.closed() {
+        let peer = peer.clone();
+        tokio::spawn(async move { peer.leave_in_the_end().await });
+    }
+}
