@@ -6,9 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod control;
 #[path = "dtls/certificates.rs"]
 mod certificates;
+mod control;
 mod peers;
 
 use std::ffi::OsStr;
@@ -67,7 +67,11 @@ async fn libdatachannel(peer_is: PeerIs, certificate: Option<&str>, key: &str) {
 }
 
 fn files(certificate: &str) -> [&'static OsStr; 2] {
-    let shown = CERTIFICATES.all().iter().find(|shown| shown.name == certificate).unwrap();
+    let shown = CERTIFICATES
+        .all()
+        .iter()
+        .find(|shown| shown.name == certificate)
+        .unwrap();
     [shown.certificate.as_os_str(), shown.key.as_os_str()]
 }
 

@@ -62,7 +62,14 @@ pub(crate) static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(|| {
         ("RSA-4096", &["-newkey", "rsa:4096"]),
         (
             "P-256, 16 KiB",
-            &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-addext", &names],
+            &[
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-addext",
+                &names,
+            ],
         ),
     ];
     let all: Vec<Shown> = kinds
@@ -77,8 +84,22 @@ pub(crate) static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(|| {
 
 fn make(folder: &Path, number: usize, name: &'static str, options: &[&str]) -> Shown {
     let [certificate, key] = ["certificate", "key"].map(|what| folder.join(format!("{number}.{what}.pem")));
-    let request = ["req", "-x509", "-nodes", "-sha256", "-days", "30", "-subj", "/CN=WebRTC"];
-    let files = ["-keyout".as_ref(), key.as_os_str(), "-out".as_ref(), certificate.as_os_str()];
+    let request = [
+        "req",
+        "-x509",
+        "-nodes",
+        "-sha256",
+        "-days",
+        "30",
+        "-subj",
+        "/CN=WebRTC",
+    ];
+    let files = [
+        "-keyout".as_ref(),
+        key.as_os_str(),
+        "-out".as_ref(),
+        certificate.as_os_str(),
+    ];
     openssl(Command::new("openssl").args(request).args(options).args(files));
     let to_der = ["x509", "-outform", "der", "-in"];
     let der = openssl(Command::new("openssl").args(to_der).arg(&certificate));

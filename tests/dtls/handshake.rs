@@ -92,7 +92,9 @@ impl End {
             }
         }
         for datagram in std::mem::take(&mut self.arrived) {
-            self.act(now, |session, time, send| session.handle_datagram(time, &datagram, send));
+            self.act(now, |session, time, send| {
+                session.handle_datagram(time, &datagram, send)
+            });
         }
         self.act(now, |session, time, send| session.handle_timeout(time, send));
     }
@@ -104,15 +106,23 @@ impl End {
     }
 }
 
-/// Shakes hands with the peer that knocks on the socket, until both are done. Returns how long our end took, or why it did
-/// not become what it is to be; and how many datagrams were sent, and lost.
+/// How long a handshake took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Took {
+    pub(crate) ours: Duration,
+    /// Until the other end was done, too.
+    pub(crate) both: Duration,
+}
+
+/// Shakes hands with the peer that knocks on the socket, until both are done. Returns how long that took, or why it did not
+/// become what it is to be; and how many datagrams were sent, and lost.
 pub(crate) async fn shake_hands(
     case: Case,
     epoch: Epoch,
     context: Arc<Context>,
     socket: UdpSocket,
     mut told: oneshot::Receiver<Said>,
-) -> (Result<Duration, String>, (u64, u64)) {
+) -> (Result<Took, String>, (u64, u64)) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     let begins = timeout_at(Instant::now() + LIMIT, socket.recv_from(&mut buffer)).await;
     let Ok(Ok((_, peer))) = begins else {
@@ -135,7 +145,9 @@ pub(crate) async fn shake_hands(
         fingerprints: vec![case.shown.fingerprint()],
     };
     end.act(start, |session, time, send| {
-        session.set_remote(time, &parameters, send).expect("the parameters are right");
+        session
+            .set_remote(time, &parameters, send)
+            .expect("the parameters are right");
         session.start(time, send);
     });
     let (mut ours, mut theirs) = (None, None);
@@ -158,10 +170,15 @@ pub(crate) async fn shake_hands(
         }
         if let (Some((established, took)), Some(theirs)) = (&ours, &theirs) {
             let agreed = agree(&case, &context, established, theirs);
-            return (agreed.map(|()| *took), end.network.counts);
+            let both = start.elapsed();
+            return (agreed.map(|()| Took { ours: *took, both }), end.network.counts);
         }
         if start.elapsed() > LIMIT {
-            let error = format!("waited in vain, for us: {}, for the peer: {}", ours.is_none(), theirs.is_none());
+            let error = format!(
+                "waited in vain, for us: {}, for the peer: {}",
+                ours.is_none(),
+                theirs.is_none()
+            );
             return (Err(error), end.network.counts);
         }
         let until = end.next().unwrap_or(start + LIMIT).min(start + LIMIT);

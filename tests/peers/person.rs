@@ -73,7 +73,9 @@ impl Person {
         drop(self.input);
         let last_words = async { while self.said.next_line().await.is_ok_and(|line| line.is_some()) {} };
         soon("its last words", last_words).await;
-        let status = soon("its end", self.process.wait()).await.expect("it can be waited for");
+        let status = soon("its end", self.process.wait())
+            .await
+            .expect("it can be waited for");
         assert!(status.success(), "it ends with {status}");
     }
 }

@@ -145,14 +145,22 @@ impl<'a> Section<'a> {
     /// The body that makes its producer. Only the first codec is used, and what repeats its packets is not.
     pub(crate) fn producer(&self) -> Value {
         let mut words = self.lines[0].split_whitespace();
-        let kind = words.next().and_then(|word| word.strip_prefix("m=")).expect("a section has a kind");
+        let kind = words
+            .next()
+            .and_then(|word| word.strip_prefix("m="))
+            .expect("a section has a kind");
         let number = words.nth(2).expect("a section has a codec");
         let of_codec = |name| {
             let values = self.values(name).filter_map(|value| value.split_once(' '));
-            values.filter(|(of, _)| *of == number).map(|(_, value)| value).collect::<Vec<_>>()
+            values
+                .filter(|(of, _)| *of == number)
+                .map(|(_, value)| value)
+                .collect::<Vec<_>>()
         };
         let map: Vec<_> = of_codec("a=rtpmap:")[0].split('/').collect();
-        let feedback = of_codec("a=rtcp-fb:").into_iter().filter(|each| each.starts_with("nack") || *each == "ccm fir");
+        let feedback = of_codec("a=rtcp-fb:")
+            .into_iter()
+            .filter(|each| each.starts_with("nack") || *each == "ccm fir");
         let feedback: Vec<_> = feedback
             .map(|each| each.split_once(' ').unwrap_or((each, "")))
             .map(|(kind, parameter)| json!({"type": kind, "parameter": parameter}))
@@ -167,7 +175,10 @@ impl<'a> Section<'a> {
             codec["channels"] = json!(channels.parse::<u8>().expect("channels are a number"));
         }
         let ssrc = self.values("a=ssrc:").next().and_then(|value| value.split(' ').next());
-        let ssrc: u32 = ssrc.expect("a section has a source").parse().expect("a source is a number");
+        let ssrc: u32 = ssrc
+            .expect("a section has a source")
+            .parse()
+            .expect("a source is a number");
         json!({"kind": kind, "rtpParameters": {"codecs": [codec], "encodings": [{"ssrc": ssrc}]}})
     }
 }

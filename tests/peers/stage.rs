@@ -111,7 +111,9 @@ impl Stage {
         let target = format!("/transports/{}/consumers", transport["id"]);
         let consumer = json!({"producer": published.producers[0]});
         let consumer = self.client.post(&target, consumer).await.expect(201);
-        person.hear(&json!({"offer": sdp::offer(&consumer, &transport, peer_is)})).await;
+        person
+            .hear(&json!({"offer": sdp::offer(&consumer, &transport, peer_is)}))
+            .await;
         let answer = person.says("answer").await;
         let answer = answer["answer"].as_str().expect("an answer is text");
         self.introduce(&transport, answer, peer_is).await;

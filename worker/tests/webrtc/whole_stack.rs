@@ -10,9 +10,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
-use weir_worker::webrtc::dtls::{
-    Clock, Fingerprint, HashFunction, RemoteParameters, RemoteRole, Settings, State,
-};
+use weir_worker::webrtc::dtls::{Clock, Fingerprint, HashFunction, RemoteParameters, RemoteRole, Settings, State};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::Credentials;
 use weir_worker::webrtc::transport::WebRtcTransport;
@@ -65,7 +63,11 @@ impl Meeting {
             hash_func: "sha-256".to_owned(),
             bytes: pairs(&Fingerprint::of(HashFunction::Sha256, ours.certificate().der())),
         });
-        let digits = direct.local_dtls_fingerprint().bytes.iter().map(|byte| format!("{byte:02x}"));
+        let digits = direct
+            .local_dtls_fingerprint()
+            .bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"));
         let fingerprint = digits.collect::<Vec<_>>().join(":");
         direct.start_dtls(is == RemoteRole::Client).unwrap();
         let parameters = RemoteParameters {
@@ -73,7 +75,8 @@ impl Meeting {
             fingerprints: vec![Fingerprint::parse(HashFunction::Sha256, &fingerprint).unwrap()],
         };
         // Nothing is sent before there is somebody to send it to.
-        ours.set_remote_dtls(Time(0), &parameters, &mut Desk::default()).unwrap();
+        ours.set_remote_dtls(Time(0), &parameters, &mut Desk::default())
+            .unwrap();
         Self {
             clock,
             now: Time(0),
@@ -110,7 +113,8 @@ impl Meeting {
         while let Some(flight) = self.network.receive(self.now) {
             if flight.to == address(SERVER) {
                 let (now, from) = (self.now, tuple(flight.from));
-                self.ours.handle_datagram(now, from, &flight.bytes, &mut self.worker, &mut desk);
+                self.ours
+                    .handle_datagram(now, from, &flight.bytes, &mut self.worker, &mut desk);
             } else {
                 let receive = Receive::new(Protocol::Udp, flight.from, flight.to, &flight.bytes).unwrap();
                 let input = Input::Receive(self.clock.instant(self.now), receive);
@@ -123,7 +127,9 @@ impl Meeting {
             let (from, to) = (tuple.local, tuple.remote);
             self.network.send(self.now, Flight { from, to, bytes });
         }
-        self.theirs.handle_input(Input::Timeout(self.clock.instant(self.now))).unwrap();
+        self.theirs
+            .handle_input(Input::Timeout(self.clock.instant(self.now)))
+            .unwrap();
         self.drain();
     }
 
@@ -151,7 +157,9 @@ impl Meeting {
 
 fn pairs(fingerprint: &Fingerprint) -> Vec<u8> {
     let text = fingerprint.to_string();
-    text.split(':').map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+    text.split(':')
+        .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+        .collect()
 }
 
 /// RFC 6347 §4.2.4: what is lost is sent again, by whoever waits.
