@@ -8,6 +8,7 @@
 //! tests look at what became of those that they are about.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "the tables are what the tests are run for")]
 
 mod dtls;
 
