@@ -16,9 +16,11 @@ use super::certificates::Shown;
 use super::network::{Network, Way};
 use super::peers::Said;
 
-/// A bound on a whole handshake, for what hangs: Weir gives up after 30 seconds, and a peer that has not got our last flight
-/// may wait for its timer after that.
-const LIMIT: Duration = Duration::from_secs(75);
+/// A bound on a whole handshake, for what hangs. Weir gives up after 30 seconds. A peer that has not got our last flight
+/// repeats its own until it has, and as a [`Network`] loses at most four tries in a row, that is 15 seconds after it first
+/// sent it; whoever needs 31 or 63 was not answered (RFC 6347 §4.2.4: the last flight is sent again for each Finished that
+/// comes again).
+const LIMIT: Duration = Duration::from_secs(45);
 
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
@@ -106,15 +108,23 @@ impl End {
     }
 }
 
-/// Shakes hands with the peer that knocks on the socket, until both are done. Returns how long our end took, or why it did
-/// not become what it is to be; and how many datagrams were sent, and lost.
+/// How long a handshake took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Took {
+    pub(crate) ours: Duration,
+    /// Until the other end was done, too.
+    pub(crate) both: Duration,
+}
+
+/// Shakes hands with the peer that knocks on the socket, until both are done. Returns how long that took, or why it did not
+/// become what it is to be; and how many datagrams were sent, and lost.
 pub(crate) async fn shake_hands(
     case: Case,
     epoch: Epoch,
     context: Arc<Context>,
     socket: UdpSocket,
     mut told: oneshot::Receiver<Said>,
-) -> (Result<Duration, String>, (u64, u64)) {
+) -> (Result<Took, String>, (u64, u64)) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     let begins = timeout_at(Instant::now() + LIMIT, socket.recv_from(&mut buffer)).await;
     let Ok(Ok((_, peer))) = begins else {
@@ -162,7 +172,8 @@ pub(crate) async fn shake_hands(
         }
         if let (Some((established, took)), Some(theirs)) = (&ours, &theirs) {
             let agreed = agree(&case, &context, established, theirs);
-            return (agreed.map(|()| *took), end.network.counts);
+            let both = start.elapsed();
+            return (agreed.map(|()| Took { ours: *took, both }), end.network.counts);
         }
         if start.elapsed() > LIMIT {
             let error = format!(

@@ -15,9 +15,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Packets that a producer must have got before anybody believes that media arrives.
 const PACKETS: u64 = 50;
 
+/// Connections to it are made where they are used: it hangs up on those that say nothing for as long as a peer's program may
+/// take to start on a busy machine.
 pub(crate) struct Stage {
     control: Control,
-    client: Client,
     room: u64,
     again: Interval,
 }
@@ -29,7 +30,6 @@ impl Stage {
         let room = client.room().await;
         Self {
             control,
-            client,
             room,
             again: interval(LOOK_AGAIN),
         }
@@ -39,25 +39,26 @@ impl Stage {
         self.control.close().await;
     }
 
-    async fn transport(&mut self) -> Value {
+    async fn transport(&self, client: &mut Client) -> Value {
         let target = format!("/rooms/{}/webrtc-transports", self.room);
-        self.client.post(&target, json!({})).await.expect(201)
+        client.post(&target, json!({})).await.expect(201)
     }
 
-    async fn introduce(&mut self, transport: &Value, sdp: &str, peer_is: PeerIs) {
+    async fn introduce(client: &mut Client, transport: &Value, sdp: &str, peer_is: PeerIs) {
         let target = format!("/transports/{}/dtls", transport["id"]);
         let parameters = sdp::dtls_parameters(sdp, peer_is);
-        self.client.put(&target, parameters).await.expect(200);
+        client.put(&target, parameters).await.expect(200);
     }
 
     /// Takes an offer: a transport, a producer of each section, and the answer.
-    pub(crate) async fn publish(&mut self, offer: &str, peer_is: PeerIs) -> Published {
-        let transport = self.transport().await;
-        self.introduce(&transport, offer, peer_is).await;
+    pub(crate) async fn publish(&self, offer: &str, peer_is: PeerIs) -> Published {
+        let mut client = self.control.client().await;
+        let transport = self.transport(&mut client).await;
+        Self::introduce(&mut client, &transport, offer, peer_is).await;
         let mut producers = Vec::new();
         for section in sdp::sections(offer) {
             let target = format!("/transports/{}/producers", transport["id"]);
-            let producer = self.client.post(&target, section.producer()).await.expect(201);
+            let producer = client.post(&target, section.producer()).await.expect(201);
             producers.push(producer["id"].as_u64().expect("an id is a number"));
         }
         let answer = sdp::answer(offer, &transport, peer_is);
@@ -71,10 +72,11 @@ impl Stage {
     /// Waits until a transport's peer is who it said it is. Returns what kind of key it has.
     async fn connected(&mut self, transport: &Value) -> String {
         let target = format!("/transports/{}", transport["id"]);
+        let mut client = self.control.client().await;
         let webrtc = soon("the handshake", async {
             loop {
                 self.again.tick().await;
-                let mut now = self.client.get(&target).await.expect(200);
+                let mut now = client.get(&target).await.expect(200);
                 match now["webrtc"]["dtlsState"].as_str() {
                     Some("connected") => return now["webrtc"].take(),
                     Some("failed" | "closed") => panic!("the handshake has failed: {now}"),
@@ -89,12 +91,13 @@ impl Stage {
     /// Waits until the peer is connected and its media has come. Returns what kind of key it has.
     pub(crate) async fn hears(&mut self, published: &Published) -> String {
         let key = self.connected(&published.transport).await;
+        let mut client = self.control.client().await;
         for producer in &published.producers {
             let target = format!("/producers/{producer}/stats");
             soon("media", async {
                 loop {
                     self.again.tick().await;
-                    let stats = self.client.get(&target).await.expect(200);
+                    let stats = client.get(&target).await.expect(200);
                     if stats["streams"][0]["packets"].as_u64() >= Some(PACKETS) {
                         return;
                     }
@@ -107,16 +110,18 @@ impl Stage {
 
     /// Offers the peer its own media back on a second transport, and waits until it has it. Returns its last report.
     pub(crate) async fn echo(&mut self, published: &Published, person: &mut Person, peer_is: PeerIs) -> Value {
-        let transport = self.transport().await;
+        let mut client = self.control.client().await;
+        let transport = self.transport(&mut client).await;
         let target = format!("/transports/{}/consumers", transport["id"]);
         let consumer = json!({"producer": published.producers[0]});
-        let consumer = self.client.post(&target, consumer).await.expect(201);
+        let consumer = client.post(&target, consumer).await.expect(201);
         person
             .hear(&json!({"offer": sdp::offer(&consumer, &transport, peer_is)}))
             .await;
         let answer = person.says("answer").await;
         let answer = answer["answer"].as_str().expect("an answer is text");
-        self.introduce(&transport, answer, peer_is).await;
+        let mut client = self.control.client().await;
+        Self::introduce(&mut client, &transport, answer, peer_is).await;
         self.connected(&transport).await;
         person.receives().await
     }
