@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use dimpl::SrtpProfile as Theirs;
+use weir_worker::boundary::{self, Parser};
 use weir_worker::time::Time;
-use weir_worker::webrtc::dtls::session::{Established, Event as Dtls, Versions};
+use weir_worker::webrtc::dtls::session::{CERTIFICATE_BYTES_MAX, Established, Event as Dtls, Failure, Versions};
 use weir_worker::webrtc::dtls::{Fingerprint, HashFunction, RemoteRole, Role, Settings, SrtpProfile, State};
 use weir_worker::webrtc::ice;
 use weir_worker::webrtc::transport::Event;
@@ -265,4 +266,61 @@ fn weak_fingerprints_only_where_allowed() {
         assert_eq!(world.run_until(LIMIT, both_connected), weak_fingerprints);
         assert_eq!(world.established().is_some(), weak_fingerprints);
     }
+}
+
+/// A peer chooses how long its certificate is. Whatever that is, and whichever version is spoken, it connects up to the limit, fails with
+/// the reason beyond, and panics nobody.
+#[test]
+fn certificates_of_any_length_end_well_or_with_a_reason() {
+    let before = boundary::panics(Parser::Dtls);
+    let rows = [(RemoteRole::Client, Role::Client), (RemoteRole::Server, Role::Server)];
+    for versions in [Versions::Dtls12, Versions::Dtls12And13] {
+        for (told, is) in rows {
+            for (names, fits) in [
+                (0, true),
+                (45, true),
+                (60, true),
+                (380, true),
+                (600, true),
+                (730, true),
+                (760, false),
+            ] {
+                // The peer, which is the library itself, panics when it has more than twelve records to send in this version.
+                if versions == Versions::Dtls12And13 && names > 60 {
+                    continue;
+                }
+                let mut world = World::new(Setup {
+                    peer_role: is,
+                    peer_auto: versions == Versions::Dtls12And13,
+                    peer_names: names,
+                    settings: Settings {
+                        versions,
+                        ..Settings::default()
+                    },
+                    ..Setup::default()
+                });
+                let bytes = world.peer.dtls.certificate.len();
+                assert_eq!(bytes <= CERTIFICATE_BYTES_MAX, fits, "{names} names are {bytes} bytes");
+                world.set_remote(told).unwrap();
+                let ended = |world: &World| both_connected(world) || world.server.dtls_state() == State::Failed;
+                assert!(
+                    world.run_until(LIMIT, ended),
+                    "{versions:?}, {is:?}, {bytes} bytes: {:?}",
+                    world.told()
+                );
+                let told = world.told();
+                if fits {
+                    assert_eq!(
+                        world.server.dtls_state(),
+                        State::Connected,
+                        "{versions:?}, {is:?}, {bytes} bytes"
+                    );
+                } else {
+                    let failed = Event::Dtls(Dtls::Failed(Failure::CertificateTooLong));
+                    assert_eq!(told.last(), Some(&&failed), "{versions:?}, {is:?}, {bytes} bytes");
+                }
+            }
+        }
+    }
+    assert_eq!(boundary::panics(Parser::Dtls), before);
 }

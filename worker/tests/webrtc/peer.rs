@@ -14,11 +14,19 @@ use weir_worker::webrtc::ice::Credentials;
 
 use crate::network::{Flight, Network};
 
-/// A certificate of the peer's own making.
-pub(crate) fn certificate() -> DtlsCertificate {
+/// A certificate of the peer's own making, with so many names.
+pub(crate) fn certificate(names: usize) -> DtlsCertificate {
     let key = KeyPair::generate().unwrap();
+    let names: Vec<_> = (0..names)
+        .map(|at| format!("{at:08}.a-name-that-is-quite-long.example"))
+        .collect();
     DtlsCertificate {
-        certificate: CertificateParams::default().self_signed(&key).unwrap().der().to_vec(),
+        certificate: CertificateParams::new(names)
+            .unwrap()
+            .self_signed(&key)
+            .unwrap()
+            .der()
+            .to_vec(),
         private_key: key.serialize_der(),
     }
 }
@@ -38,13 +46,17 @@ pub(crate) struct DtlsPeer {
 
 impl DtlsPeer {
     pub(crate) fn new(clock: Clock, now: Time, role: Role, auto: bool) -> Self {
+        Self::showing(certificate(0), clock, now, role, auto)
+    }
+
+    pub(crate) fn showing(ours: DtlsCertificate, clock: Clock, now: Time, role: Role, auto: bool) -> Self {
         let config = dimpl::Config::builder()
+            .max_queue_tx(100)
             .flight_start_rto(Duration::from_millis(100))
             .flight_retries(24)
             .handshake_timeout(Duration::from_secs(60))
             .build()
             .unwrap();
-        let ours = certificate();
         let certificate = ours.certificate.clone();
         let (config, at) = (Arc::new(config), clock.instant(now));
         let mut engine = if auto {

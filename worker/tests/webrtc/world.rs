@@ -15,7 +15,7 @@ use weir_worker::webrtc::ice::{Credentials, Protocol, Tuple};
 use weir_worker::webrtc::transport::{Event, Outlet, Received, WebRtcTransport};
 
 use crate::network::{Flight, Network, PERFECT, Quality};
-use crate::peer::{DtlsPeer, Peer};
+use crate::peer::{DtlsPeer, Peer, certificate};
 
 pub(crate) const SERVER: &str = "192.0.2.1:5000";
 pub(crate) const CLIENT: &str = "198.51.100.7:4000";
@@ -47,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) peer_role: Role,
     /// The peer offers DTLS 1.3 too.
     pub(crate) peer_auto: bool,
+    /// In its certificate; 43 bytes each.
+    pub(crate) peer_names: usize,
 }
 
 impl Default for Setup {
@@ -57,6 +59,7 @@ impl Default for Setup {
             settings: Settings::default(),
             peer_role: Role::Client,
             peer_auto: false,
+            peer_names: 0,
         }
     }
 }
@@ -101,7 +104,13 @@ impl World {
         let now = Time(0);
         let credentials = Credentials::generate(&mut SystemEntropy::new());
         let server = WebRtcTransport::new(credentials, context(clock, setup.settings));
-        let dtls = DtlsPeer::new(clock, now, setup.peer_role, setup.peer_auto);
+        let dtls = DtlsPeer::showing(
+            certificate(setup.peer_names),
+            clock,
+            now,
+            setup.peer_role,
+            setup.peer_auto,
+        );
         let (address, remote) = (CLIENT.parse().unwrap(), SERVER.parse().unwrap());
         let mut peer = Peer::new(clock, dtls, address, remote, server.credentials());
         let mut network = Network::new(setup.seed, setup.quality);

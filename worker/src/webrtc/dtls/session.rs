@@ -447,6 +447,9 @@ impl Session {
             };
             match contain(|| Ok(engine.poll())).unwrap_or_else(Output::Failed) {
                 Output::Datagram(datagram) => send(&datagram),
+                Output::Certificate(der) if der.len() > CERTIFICATE_BYTES_MAX => {
+                    return self.fail(Failure::CertificateTooLong, send);
+                }
                 Output::Certificate(der) => {
                     // Before anything is answered: a stranger gets no further.
                     if self.expected.as_ref().is_some_and(|expected| !expected.matches(&der)) {

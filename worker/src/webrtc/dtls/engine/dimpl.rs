@@ -9,9 +9,7 @@ use crate::webrtc::dtls::Role;
 use crate::webrtc::dtls::certificate::Certificate;
 use crate::webrtc::dtls::clock::Clock;
 use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
-use crate::webrtc::dtls::session::{
-    CERTIFICATE_BYTES_MAX, Failure, HANDSHAKE_SILENCE_MAX, MTU_BYTES, RETRANSMISSION_TIME, Settings,
-};
+use crate::webrtc::dtls::session::{Failure, HANDSHAKE_SILENCE_MAX, MTU_BYTES, RETRANSMISSION_TIME, Settings};
 
 use super::{Engine, Output};
 
@@ -24,6 +22,9 @@ const DATAGRAM_BYTES_MAX: usize = 4_096;
 
 /// Datagrams that are kept until those before them arrive: what 30 × 4,096 bytes bound.
 const DATAGRAMS_HELD_MAX: usize = 30;
+
+/// The longest certificate that the library can put together: 50 fragments, of a datagram each.
+const CERTIFICATE_ROOM: usize = 50 * DATAGRAM_BYTES_MAX;
 
 /// Timers that lie further ahead are the library's way to say that there is none.
 const TIMER_MAX: std::time::Duration = std::time::Duration::from_secs(3_600);
@@ -94,7 +95,7 @@ struct Dimpl {
     engine: Dtls,
     clock: Clock,
     now: Time,
-    /// Where the library writes. It panics if a certificate does not fit, so there is room for the longest.
+    /// Where the library writes. It panics if a certificate does not fit, so there is room for any.
     buffer: Vec<u8>,
 }
 
@@ -112,7 +113,7 @@ impl Engine for Dimpl {
     }
 
     fn poll(&mut self) -> Output {
-        self.buffer.resize(CERTIFICATE_BYTES_MAX, 0);
+        self.buffer.resize(CERTIFICATE_ROOM, 0);
         let output = match self.engine.poll_output(&mut self.buffer) {
             dimpl::Output::Packet(datagram) => Output::Datagram(datagram.to_vec()),
             dimpl::Output::BufferTooSmall { .. } => Output::Failed(Failure::CertificateTooLong),
