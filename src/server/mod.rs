@@ -215,6 +215,18 @@ impl Server {
         self.shared().workers.describe(&lock(&self.shared().state))
     }
 
+    /// Returns when the server has shown that it is alive: its runtime has taken up a new task, and that has got at everything that
+    /// is known of rooms and workers. While it is not (something holds a lock for good, or all of the runtime's threads) this
+    /// does not return. For watchdogs; workers are watched by the server itself.
+    pub async fn prove_alive(&self) {
+        let server = self.clone();
+        let look = self.shared().runtime.spawn(async move { drop(server.workers()) });
+        if look.await.is_err() {
+            // It has panicked, or the runtime is shutting down.
+            std::future::pending().await
+        }
+    }
+
     /// Makes a room. Without a wish for a worker it goes to the one with the fewest rooms (in turn, if several have as
     /// few), and to another one if that worker dies in the meantime.
     ///
