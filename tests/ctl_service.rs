@@ -4,8 +4,10 @@
 
 mod command;
 
-use command::{Manager, Scratch, Serve, in_shell};
-use nix::sys::signal::Signal;
+use std::time::Duration;
+
+use command::{Manager, Scratch, Serve, in_shell, soon};
+use nix::sys::signal::{Signal, kill};
 
 const SIGN_OF_LIFE: &str = "WATCHDOG=1";
 
@@ -94,7 +96,7 @@ async fn a_stopped_server_gives_no_sign_of_life() {
     serve.stall();
     manager.drain();
     // It would come within a millisecond.
-    assert!(!manager.hears_within(std::time::Duration::from_millis(200)).await);
+    assert!(!manager.hears_within(Duration::from_millis(200)).await);
     serve.signal(Signal::SIGCONT);
     assert_eq!(manager.told().await, SIGN_OF_LIFE);
     serve.stop().await;
@@ -126,5 +128,63 @@ async fn sigterm_ends_it_also_where_it_was_ignored() {
     let scratch = Scratch::new();
     let command = in_shell("trap '' TERM", &scratch.serve());
     let serve = Serve::start(command, &scratch.socket).await;
+    serve.stop().await;
+}
+
+/// Longer than a worker has for its answer.
+const STOP: Duration = Duration::from_secs(7);
+
+// The workers answer meanwhile; what they said lies in the channels.
+#[tokio::test]
+async fn workers_survive_a_stop_of_their_server() {
+    let scratch = Scratch::new();
+    let mut command = scratch.serve_watching("5s");
+    command.args(["--ping-interval", "50ms"]);
+    let serve = Serve::start(command, &scratch.socket).await;
+    serve.say("room create").await;
+    let before = serve.workers().await;
+    // So that pings are under way at the stop, the workers are stopped until it.
+    for worker in &before {
+        kill(*worker, Signal::SIGSTOP).unwrap();
+    }
+    let asked = async {
+        loop {
+            let workers = serve.ask("workers").await;
+            if workers.as_array().unwrap().iter().all(|worker| worker["requests"] == 1) {
+                break;
+            }
+        }
+    };
+    soon("pings", asked).await;
+    serve.stall();
+    for worker in &before {
+        kill(*worker, Signal::SIGCONT).unwrap();
+    }
+    tokio::time::sleep(STOP).await;
+    serve.signal(Signal::SIGCONT);
+    // The answers of two more rounds.
+    for _ in 0..2 {
+        let answered = async {
+            while serve
+                .ask("workers")
+                .await
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|worker| worker["requests"] != 0)
+            {}
+        };
+        soon("answers", answered).await;
+    }
+    let workers = serve.ask("workers").await;
+    for worker in workers.as_array().unwrap() {
+        assert_eq!(
+            (&worker["restarts"], &worker["lastExit"]),
+            (&0.into(), &().into()),
+            "{worker}"
+        );
+    }
+    assert_eq!(serve.workers().await, before);
+    assert!(serve.say("rooms").await.contains("1"), "the room is there");
     serve.stop().await;
 }

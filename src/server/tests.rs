@@ -8,6 +8,7 @@ mod peers;
 mod periodic_stats;
 mod rtp_streamers;
 mod stage;
+mod verdicts;
 mod webrtc;
 
 use std::sync::Arc;
