@@ -28,6 +28,7 @@ mod rtp_capabilities;
 mod rtp_parameters;
 mod rtp_streamer;
 mod settings;
+mod shortage;
 mod sockets;
 mod state;
 mod steering;
@@ -73,6 +74,9 @@ pub use self::rtp_parameters::{
 pub(crate) use self::rtp_parameters::{known_capabilities, known_parameters};
 pub use self::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 pub use self::settings::{ConnectedSockets, Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
+pub use self::shortage::Shortage;
+#[cfg(feature = "http")]
+pub(crate) use self::shortage::leave_reserve;
 pub use self::steering::Side;
 pub use self::supervision::{WorkerInfo, WorkerState};
 #[cfg(feature = "http")]
@@ -213,6 +217,11 @@ impl Server {
     /// Its workers, by id.
     pub fn workers(&self) -> Vec<WorkerInfo> {
         self.shared().workers.describe(&lock(&self.shared().state))
+    }
+
+    /// What it could not make a transport for the lack of, as long as it lacks that.
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.shared().sockets.shortage()
     }
 
     /// Returns when the server has shown that it is alive: its runtime has taken up a new task, and that has got at everything that

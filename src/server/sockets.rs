@@ -19,7 +19,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -29,12 +28,24 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::error::{Error, StartError};
 use super::ports::{PortCount, PortLease, Ports};
 use super::settings::{Family, Settings};
+use super::shortage::{Lack, Shortage, leave_reserve};
 
 pub(crate) use self::doors::Doors;
-pub(crate) use self::listening::{ListenAddress, WebRtcSockets};
+pub(crate) use self::listening::{ListenAddress, WebRtcSockets, need_of as need_of_ways};
 
 /// The door hears only strangers and, with `comedia`, the first packets of the remote; it needs no more than this.
 const DOOR_BUFFER_MAX: u32 = 512 << 10;
+
+/// Descriptors that a socket that only sends takes while it is made: itself, and the worker's.
+pub(crate) const SENDER_NEED: usize = 2;
+
+/// As above, of a plain transport: a door and a path for each port.
+pub(crate) fn need_of_ports(count: PortCount) -> usize {
+    match count {
+        PortCount::One => 4,
+        PortCount::Pair => 8,
+    }
+}
 
 /// The local addresses for media.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +140,7 @@ pub(crate) struct SocketMaker {
     receive_buffer: u32,
     send_buffer: u32,
     warned: AtomicBool,
+    lack: Lack,
 }
 
 /// The sockets of one transport. Dropping them closes this process's descriptors, then gives the ports back.
@@ -204,6 +216,27 @@ impl SocketMaker {
             receive_buffer: settings.socket_receive_buffer,
             send_buffer: settings.socket_send_buffer,
             warned: AtomicBool::new(false),
+            lack: Lack::default(),
+        }
+    }
+
+    /// What could not be made for the lack of, as long as that lacks.
+    pub(crate) fn shortage(&self) -> Option<Shortage> {
+        let ip = IpAddr::from(Ipv4Addr::LOCALHOST);
+        self.lack.look(|need| {
+            let sockets: io::Result<Vec<Socket>> = (0..need).map(|_| self.socket(ip, 1)).collect();
+            sockets.map(drop)
+        })
+    }
+
+    /// How an error while making something that needs so many descriptors is told.
+    pub(crate) fn failed(&self, need: usize, doing: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let doing = doing.into();
+        move |source| {
+            if let Some(shortage) = Shortage::of(&source) {
+                self.lack.note(shortage, need);
+            }
+            Error::io(doing)(source)
         }
     }
 
@@ -227,11 +260,10 @@ impl SocketMaker {
                 }
                 // Another program has the port.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
-                    let doing = "making the sockets of a transport (raise the limit of open files, ulimit -n)";
-                    return Err(Error::io(doing)(error));
+                Err(error) => {
+                    let doing = format!("making the sockets of a transport on {ip}");
+                    return Err(self.failed(need_of_ports(count), doing)(error));
                 }
-                Err(error) => return Err(Error::io(format!("making the sockets of a transport on {ip}"))(error)),
             }
         }
         Err(Error::PortsExhausted {
@@ -253,7 +285,8 @@ impl SocketMaker {
                 }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => {
-                    return Err(Error::io(format!("making a socket on {ip} that sends to {remote}"))(
+                    return Err(self
+                        .failed(SENDER_NEED, format!("making a socket on {ip} that sends to {remote}"))(
                         error,
                     ));
                 }
@@ -268,7 +301,8 @@ impl SocketMaker {
     /// A socket on a port that the system chooses, connected to `remote`.
     pub(crate) fn sender_on_any_port(&self, ip: IpAddr, remote: SocketAddr) -> Result<SenderSocket, Error> {
         let made = self.connect_sender(SocketAddr::new(ip, 0), remote);
-        let (socket, address) = made.map_err(Error::io(format!("making a socket on {ip} that sends to {remote}")))?;
+        let (socket, address) =
+            made.map_err(self.failed(SENDER_NEED, format!("making a socket on {ip} that sends to {remote}")))?;
         Ok(SenderSocket {
             socket,
             address,
@@ -312,6 +346,7 @@ impl SocketMaker {
     fn socket(&self, ip: IpAddr, receive_buffer: u32) -> io::Result<Socket> {
         let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        leave_reserve(&socket)?;
         if ip.is_ipv6() {
             socket.set_only_v6(true)?;
         }

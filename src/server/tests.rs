@@ -809,3 +809,30 @@ async fn a_server_whose_state_is_out_of_reach_does_not_prove_that_it_is_alive() 
     soon(proof).await;
     holder.join().unwrap();
 }
+
+#[tokio::test]
+async fn a_shortage_is_over_when_there_is_enough_again_and_has_a_code_of_its_own() {
+    let server = obliging_server(settings()).await;
+    assert_eq!(server.shortage(), None);
+    let error = server.shared().sockets.failed(4, "making something")(nix::errno::Errno::EMFILE.into());
+    assert_eq!(error.code(), "descriptorsExhausted");
+    assert!(
+        error
+            .to_string()
+            .starts_with("making something: the server has no descriptors left"),
+        "{error}"
+    );
+    // There are some.
+    assert_eq!(server.shortage(), None);
+    // As told by a worker that has none.
+    let error = Error::from(WorkerError::Descriptors {
+        expected: 2,
+        received: 0,
+    });
+    assert_eq!(error.code(), "descriptorsExhausted");
+    let error = Error::from(WorkerError::Descriptors {
+        expected: 2,
+        received: 3,
+    });
+    assert_eq!(error.code(), "io");
+}

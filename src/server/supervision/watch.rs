@@ -23,6 +23,7 @@ use super::slot::Slot;
 use super::spawn::{LastWords, Process};
 use crate::server::error::DeathCause;
 use crate::server::event::{CloseCause, EventKind};
+use crate::server::shortage::Shortage;
 use crate::server::{Shared, lock};
 
 /// A worker whose channel has ended is given this long to exit by itself, so that its exit code can be told.
@@ -133,7 +134,7 @@ async fn live(
             return Life {
                 pid: None,
                 cause: DeathCause::NotStarted {
-                    reason: error.to_string(),
+                    reason: Shortage::of(&error).map_or_else(|| error.to_string(), |shortage| shortage.to_string()),
                 },
                 last_words: LastWords::default(),
                 link: None,
