@@ -191,6 +191,12 @@ pub enum StartError {
     /// A setting cannot be used; the text names it and says what to do.
     #[error("{0}")]
     Settings(String),
+    /// The kernel, or what confines this process, refuses what no transport can do without.
+    #[error(
+        "the kernel, or what confines this process (seccomp, a sandbox), refuses what every transport needs: {0}; \
+         docs/operations.md lists the kernels that Weir runs on, and what it asks of them"
+    )]
+    Kernel(String),
     /// No worker program was found.
     #[error(
         "no worker program: {0}; set worker_binary (--worker-binary, WEIR_WORKER_BINARY) to the path of weir or weir-worker"

@@ -407,6 +407,7 @@ impl Shared {
         let ids = Arc::new(Ids::default());
         let addresses = LocalAddresses::find(&settings)?;
         let sockets = Arc::new(SocketMaker::new(&settings));
+        sockets.rehearse(addresses, settings.rtc_tcp)?;
         let workers = Workers::new(&settings)?;
         let doors = Doors::open(&settings, addresses, &sockets, workers.count())?.map(Arc::new);
         let mut state = State::new(Arc::clone(&ids));

@@ -12,6 +12,7 @@
 
 mod doors;
 mod listening;
+mod rehearsal;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -24,6 +25,7 @@ use nix::net::if_::InterfaceFlags;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
+use weir_worker::net::optional::Optional;
 
 use super::error::{Error, StartError};
 use super::ports::{PortCount, PortLease, Ports};
@@ -330,11 +332,11 @@ impl SocketMaker {
         let door = self.socket(ip, self.receive_buffer.min(DOOR_BUFFER_MAX))?;
         door.bind(&address.into())?;
         let path = self.socket(ip, self.receive_buffer)?;
-        door.set_reuse_port(true)?;
-        path.set_reuse_port(true)?;
+        share_port(&door, true)?;
+        share_port(&path, true)?;
         path.bind(&address.into())?;
-        door.set_reuse_port(false)?;
-        path.set_reuse_port(false)?;
+        share_port(&door, false)?;
+        share_port(&path, false)?;
         path.connect(&address.into())?;
         Ok(PortSockets {
             door: door.into(),
@@ -348,25 +350,25 @@ impl SocketMaker {
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         leave_reserve(&socket)?;
         if ip.is_ipv6() {
-            socket.set_only_v6(true)?;
+            only_v6(&socket);
         }
         socket.set_nonblocking(true)?;
-        self.size_buffers(&socket, receive_buffer)?;
+        self.size_buffers(&socket, receive_buffer);
         Ok(socket)
     }
 
-    /// Sizes the buffers, beyond the system's limit if this process may, and checks what the kernel gave.
-    fn size_buffers(&self, socket: &Socket, receive_buffer: u32) -> io::Result<()> {
+    /// Sizes the buffers, beyond the system's limit if this process may, and looks at what the kernel gave.
+    fn size_buffers(&self, socket: &Socket, receive_buffer: u32) {
         let (receive, send) = (receive_buffer as usize, self.send_buffer as usize);
         if setsockopt(socket, sockopt::RcvBufForce, &receive).is_err() {
-            socket.set_recv_buffer_size(receive)?;
+            Optional::ReceiveBuffer.or_without(setsockopt(socket, sockopt::RcvBuf, &receive));
         }
         if setsockopt(socket, sockopt::SndBufForce, &send).is_err() {
-            socket.set_send_buffer_size(send)?;
+            Optional::SendBuffer.or_without(setsockopt(socket, sockopt::SndBuf, &send));
         }
-        // The kernel books, and reports, twice of what it was asked for (socket(7)).
-        let receive_given = getsockopt(socket, sockopt::RcvBuf)? / 2;
-        let send_given = getsockopt(socket, sockopt::SndBuf)? / 2;
+        // The kernel books, and reports, twice of what it was asked for (socket(7)); if it does.
+        let receive_given = getsockopt(socket, sockopt::RcvBuf).map_or(receive, |bytes| bytes / 2);
+        let send_given = getsockopt(socket, sockopt::SndBuf).map_or(send, |bytes| bytes / 2);
         if (receive_given < receive || send_given < send) && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 receive_given,
@@ -377,8 +379,18 @@ impl SocketMaker {
                  net.core.rmem_max and net.core.wmem_max, or lower socket_receive_buffer and socket_send_buffer"
             );
         }
-        Ok(())
     }
+}
+
+/// Lets other sockets join this one on its port, or no more. There are no transports without that.
+fn share_port(socket: &Socket, on: bool) -> io::Result<()> {
+    let shared = socket.set_reuse_port(on);
+    shared.map_err(|error| io::Error::new(error.kind(), format!("setsockopt(SO_REUSEPORT): {error}")))
+}
+
+/// Keeps IPv4 away from a socket for IPv6. One that is bound to an address that is not the wildcard, as all are, hears none anyway.
+fn only_v6(socket: &Socket) {
+    Optional::Ipv6Only.or_without(setsockopt(socket, sockopt::Ipv6V6Only, &true));
 }
 
 #[cfg(test)]

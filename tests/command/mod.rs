@@ -177,7 +177,11 @@ impl Serve {
     pub(crate) async fn start(mut command: Command, socket: &Path) -> Self {
         // Workers that lose their server become children of this process, which can then wait for their end.
         set_child_subreaper(true).unwrap();
-        let mut child = command.spawn().unwrap();
+        Self::follow_start(command.spawn().unwrap(), socket).await
+    }
+
+    /// Returns when a server that was just started says that it is ready.
+    pub(crate) async fn follow_start(mut child: Child, socket: &Path) -> Self {
         let mut stderr = child.stderr.take().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(line) = soon("the server", stdout.next_line()).await.unwrap() else {

@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use weir_channel::message::IceProtocol;
+use weir_worker::net::optional::Optional;
 
-use super::{PortSockets, SocketMaker};
+use super::{PortSockets, SocketMaker, only_v6};
 use crate::server::error::Error;
 use crate::server::ports::{PortCount, PortLease, Ports};
 use crate::server::shortage::leave_reserve;
@@ -176,12 +178,12 @@ pub(super) fn tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     leave_reserve(&socket)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        only_v6(&socket);
     }
     socket.set_nonblocking(true)?;
     // Connections of a transport that had the port before may linger (TIME_WAIT); a listener of somebody else still
     // makes this fail.
-    socket.set_reuse_address(true)?;
+    Optional::ReuseAddress.or_without(setsockopt(&socket, sockopt::ReuseAddr, &true));
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
