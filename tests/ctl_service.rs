@@ -57,7 +57,7 @@ async fn a_manager_that_wants_signs_of_life_gets_them_from_the_start_to_the_stop
     }
 }
 
-// sd_watchdog_enabled(3): "if $WATCHDOG_PID is set, it is checked against the PID of the current process".
+// sd_watchdog_enabled(3): signs are expected of a process if $WATCHDOG_PID is unset or names it.
 #[tokio::test]
 async fn signs_of_life_that_are_wanted_from_another_process_are_not_given() {
     let scratch = Scratch::new();
@@ -102,8 +102,8 @@ async fn a_stopped_server_gives_no_sign_of_life() {
     serve.stop().await;
 }
 
-// POSIX, nohup: "the SIGHUP signal shall be ignored" by the utility that it invokes; and sh, 2.11: commands that a shell without
-// job control runs in the background ignore SIGINT.
+// POSIX: the utility that nohup invokes ignores SIGHUP; and (2.11, Signals and Error Handling) commands that a shell without job
+// control runs in the background ignore SIGINT.
 #[tokio::test]
 async fn a_signal_that_it_was_told_to_ignore_does_not_end_it() {
     for (name, signal) in [("HUP", Signal::SIGHUP), ("INT", Signal::SIGINT)] {
