@@ -110,7 +110,7 @@ async fn operators_that_take_the_last_descriptors_are_let_in_when_others_leave()
         crowd.push(soon("a place", UnixStream::connect(&scratch.socket)).await.unwrap());
     }
     // Some rounds of letting nobody in.
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    serve.ctl("--timeout 500ms health").await.failed(3, "");
     drop(crowd);
     assert_eq!(serve.say("health").await, "ok\n");
     serve.signal(Signal::SIGTERM);
