@@ -17,9 +17,9 @@ async fn with_descriptors(scratch: &Scratch, limit: usize) -> Serve {
     Serve::start(command, &scratch.socket).await
 }
 
-/// Makes transports of a kind until there are no more; their ids.
-async fn use_up(client: &mut Client, room: u64, (kind, body): (&str, Value)) -> Vec<u64> {
-    let mut made = Vec::new();
+/// Makes transports of a kind until there are no more; how many.
+async fn use_up(client: &mut Client, room: u64, (kind, body): (&str, Value)) -> usize {
+    let mut made = 0;
     loop {
         let answer = client.post(&format!("/rooms/{room}/{kind}"), body.clone()).await;
         if answer.status != 201 {
@@ -27,7 +27,7 @@ async fn use_up(client: &mut Client, room: u64, (kind, body): (&str, Value)) -> 
             assert!(answer.text.contains("limit is 256"), "{}", answer.text);
             return made;
         }
-        made.push(answer.body["id"].as_u64().unwrap());
+        made += 1;
     }
 }
 
@@ -45,7 +45,7 @@ async fn without_descriptors_transports_are_refused_with_503_and_health_says_so_
         let health = client.get("/health").await.expect(200);
         assert_eq!(health, json!({"status": "ok", "reasons": []}));
         let made = use_up(&mut client, room, (kind, body.clone())).await;
-        assert!(made.len() > 10, "{}", made.len());
+        assert!(made > 10, "{made}");
 
         let health = client.get("/health").await.expect(200);
         assert_eq!(health["status"], "degraded");
@@ -61,13 +61,20 @@ async fn without_descriptors_transports_are_refused_with_503_and_health_says_so_
             told.stdout.starts_with("degraded\nthe server has no descriptors left"),
             "{told:?}"
         );
-        serve
-            .ctl(&format!("transport create {room}"))
-            .await
-            .failed(1, "LimitNOFILE");
+        // A smaller one may find its place, or one where descriptors on their way to the worker were a moment ago.
+        let mut refused = serve.ctl(&format!("transport create {room}")).await;
+        while refused.code == 0 {
+            refused = serve.ctl(&format!("transport create {room}")).await;
+        }
+        refused.failed(1, "LimitNOFILE");
 
-        for id in made {
-            client.delete(&format!("/transports/{id}")).await.expect(200);
+        let transports = client
+            .get(&format!("/transports?room={room}&limit=1000"))
+            .await
+            .expect(200);
+        for transport in transports["items"].as_array().unwrap() {
+            let target = format!("/transports/{}", transport["id"]);
+            client.delete(&target).await.expect(200);
         }
         let health = client.get("/health").await.expect(200);
         assert_eq!(health, json!({"status": "ok", "reasons": []}), "{kind} {body}");
