@@ -197,7 +197,7 @@ fn egress(name: &'static str, profile: Profile, receivers: u32, train: usize) ->
                 remote: SocketAddr::from(([127, 0, 0, 1], 9)),
             };
             let index = TransportIx(transport);
-            egress.sockets.attach_ice(index, sockets).unwrap();
+            egress.sockets.attach_ice(index, sockets);
             egress.select(index, Some(tuple)).unwrap();
             egress.start_sealing(index, Outbound::new(&key(profile, transport as usize)));
             egress.sockets.open(index, true);

@@ -29,8 +29,8 @@ pub use server::{
     ProducerLevel, ProducerOptions, RemoteBandwidth, Room, RoomDump, RoomOptions, RtcStats, RtcTransportStats,
     RtcTuple, RtcpFeedback, RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability, RtpEncoding,
     RtpHeaderExtension, RtpHeaderExtensionCapability, RtpParameters, RtpStreamRtcStats, RtpStreamer,
-    RtpStreamerOptions, RtxParameters, Server, ServerDump, Settings, SettingsUpdate, Side, StartError, Transport,
-    TransportKind, Tuple, WebRtcTransport, WebRtcTransportOptions, WorkerDump, WorkerInfo, WorkerState,
+    RtpStreamerOptions, RtxParameters, Server, ServerDump, Settings, SettingsUpdate, Shortage, Side, StartError,
+    Transport, TransportKind, Tuple, WebRtcTransport, WebRtcTransportOptions, WorkerDump, WorkerInfo, WorkerState,
 };
 pub use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 pub use weir_channel::message::{

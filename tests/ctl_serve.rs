@@ -6,33 +6,10 @@ mod command;
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 
-use command::{Scratch, Serve, ended, outcome, soon};
+use command::{Manager, Scratch, Serve, ended, in_shell, outcome};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use tokio::net::UnixDatagram;
-use tokio::process::Command;
-
-/// A service manager that wants to know how far a server is.
-struct Manager {
-    path: PathBuf,
-    socket: UnixDatagram,
-}
-
-impl Manager {
-    fn new(scratch: &Scratch) -> Self {
-        let path = scratch.dir.path().join("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        Self { path, socket }
-    }
-
-    async fn told(&self) -> String {
-        let mut told = [0; 64];
-        let length = soon("word of the server", self.socket.recv(&mut told)).await.unwrap();
-        String::from_utf8(told[..length].to_vec()).unwrap()
-    }
-}
 
 #[tokio::test]
 async fn a_signal_ends_it_and_leaves_nothing() {
@@ -117,17 +94,7 @@ async fn a_leftover_socket_is_replaced() {
 async fn the_socket_is_private_whatever_the_umask() {
     let scratch = Scratch::new();
     let serve = scratch.serve();
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "umask 0; exec \"$0\" \"$@\""])
-        .arg(serve.as_std().get_program())
-        .args(serve.as_std().get_args());
-    command
-        .env_clear()
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .kill_on_drop(true);
-    let serve = Serve::start(command, &scratch.socket).await;
+    let serve = Serve::start(in_shell("umask 0", &serve), &scratch.socket).await;
     for file in ["weir.sock", "weir.sock.lock"] {
         let mode = std::fs::metadata(scratch.dir.path().join(file))
             .unwrap()
@@ -145,7 +112,7 @@ async fn a_second_signal_ends_it_at_once() {
     let mut command = scratch.serve();
     command
         .args(["--close-timeout", "1h"])
-        .env("NOTIFY_SOCKET", &manager.path);
+        .env("NOTIFY_SOCKET", &manager.name);
     let serve = Serve::start(command, &scratch.socket).await;
     assert_eq!(manager.told().await, "READY=1");
     let workers = serve.workers().await;
@@ -245,18 +212,6 @@ async fn settings_that_cannot_be_used_are_usage_errors() {
     command.args(["--rtc-ports", "1-2"]);
     outcome(command).await.failed(2, "ports below 1024");
     assert_eq!(scratch.files(), ["weir.toml"]);
-}
-
-#[tokio::test]
-async fn the_service_manager_is_told() {
-    let scratch = Scratch::new();
-    let manager = Manager::new(&scratch);
-    let mut command = scratch.serve();
-    command.env("NOTIFY_SOCKET", &manager.path);
-    let serve = Serve::start(command, &scratch.socket).await;
-    assert_eq!(manager.told().await, "READY=1");
-    serve.stop().await;
-    assert_eq!(manager.told().await, "STOPPING=1");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //!
 //! This crate owns: the messages, their identifiers, the frame format, the limits. It never knows what a message
 //! does: neither the supervisor's objects nor the worker's relay appear here. Deliberately absent: threads, clocks
-//! other than [`message::Deadline`] and the time limit of the supervisor's hello, any reading of the environment.
+//! other than [`message::Deadline`] and the supervisor's [`own_time`], any reading of the environment.
 
 pub mod codec;
 pub mod descriptors;
@@ -19,3 +19,4 @@ pub mod id;
 pub mod lanes;
 pub mod log;
 pub mod message;
+pub mod own_time;

@@ -495,6 +495,29 @@ async fn no_hello_in_time() {
     assert_eq!(heard, our_hello());
 }
 
+/// A supervisor that was stopped, or got no CPU, finds a Hello that came long ago.
+#[tokio::test(start_paused = true)]
+async fn a_hello_that_lies_in_the_channel_is_read_before_time_is_up() {
+    for stopped_at in [4_999, 0].repeat(30) {
+        let (ours, theirs) = socketpair();
+        let connecting = tokio::spawn(SupervisorEndpoint::connect(ours, hello(), Duration::from_secs(5)));
+        tokio::time::sleep(Duration::from_millis(stopped_at)).await;
+        let mut worker = WorkerEndpoint::new(theirs, hello()).expect("a socket");
+        if stopped_at > 0 {
+            assert!(worker.flush().expect("somebody listens"));
+            tokio::time::advance(Duration::from_secs(7)).await;
+        } else {
+            // The worker did not run either.
+            tokio::task::yield_now().await;
+            tokio::time::advance(Duration::from_secs(7)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(worker.flush().expect("somebody listens"));
+        }
+        let connected = connecting.await.expect("it does not panic");
+        connected.expect("the Hello was there");
+    }
+}
+
 async fn wait_readable_while_tokio_runs(socket: &OwnedFd) {
     let socket = socket.try_clone().expect("a number");
     tokio::task::spawn_blocking(move || wait_for(socket.as_fd(), PollFlags::POLLIN))

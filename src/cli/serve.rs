@@ -2,11 +2,16 @@
 
 mod log;
 mod ready;
+mod signals;
+mod watchdog;
 
+use std::convert::Infallible;
 use std::fmt::Display;
+use std::future::pending;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +20,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tracing::{info, warn};
 use weir::http::{self, ControlOptions, ControlSocket, Limits};
@@ -24,6 +29,8 @@ use weir::settings::{Access, SettingsFlags, TcpAccess, unknown_variables};
 use weir::{Server, Settings};
 
 use log::{LogFormat, LogLevelHandle};
+use signals::Signals;
+use watchdog::Watchdog;
 
 /// How much longer than its workers clients may take to read the last answers and events.
 const CLIENTS_MARGIN: Duration = Duration::from_secs(5);
@@ -165,9 +172,19 @@ async fn serve(
         tokio::spawn(http::serve(listener, app, limits, closing.clone()))
     });
     let serving = tokio::spawn(http::serve(listener, app, limits, closing));
+    let all_serving = [Some(&serving), serving_tcp.as_ref(), serving_demo.as_ref()];
+    let all_serving = all_serving
+        .into_iter()
+        .flatten()
+        .map(JoinHandle::abort_handle)
+        .collect();
     announce(&server, &socket, tcp_address, demo_address);
+    let mut sign_of_life = pin!(show_life(server.clone(), all_serving));
 
-    let name = signals.next().await;
+    let name = tokio::select! {
+        name = signals.next() => name,
+        never = &mut sign_of_life => match never {},
+    };
     info!(signal = name, "closing");
     ready::notify("STOPPING=1");
     close.send_replace(true);
@@ -190,8 +207,24 @@ async fn serve(
             // The workers die with this process: each has asked the kernel for that (PR_SET_PDEATHSIG).
             std::process::exit(130);
         }
+        never = &mut sign_of_life => match never {},
     }
     Ok(())
+}
+
+/// Gives signs of life to a service manager that wants them, as long as the server lives and whatever it serves is served.
+async fn show_life(server: Server, serving: Vec<AbortHandle>) -> Infallible {
+    let (Some(watchdog), Some(manager)) = (Watchdog::from_environment(), ready::Manager::from_environment()) else {
+        return pending().await;
+    };
+    let prove_alive = async || {
+        server.prove_alive().await;
+        // They end only when the server closes, unless they have panicked.
+        if !server.closed() && serving.iter().any(AbortHandle::is_finished) {
+            pending().await
+        }
+    };
+    watchdog.watch(manager, prove_alive).await
 }
 
 /// Says on standard output, and to the service manager if there is one, that clients can connect.
@@ -212,29 +245,4 @@ fn announce(server: &Server, socket: &ControlSocket, tcp: Option<SocketAddr>, de
     );
     let _ = std::io::stdout().flush();
     ready::notify("READY=1");
-}
-
-/// The signals that end a server.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
-        }
-    }
 }

@@ -95,7 +95,9 @@ impl From<Error> for ApiError {
             "notFound" => StatusCode::NOT_FOUND,
             "invalidState" | "conflict" => StatusCode::CONFLICT,
             "timeout" => StatusCode::GATEWAY_TIMEOUT,
-            "workerDied" | "noWorker" | "portsExhausted" | "tooMany" => StatusCode::SERVICE_UNAVAILABLE,
+            "workerDied" | "noWorker" | "portsExhausted" | "descriptorsExhausted" | "memoryExhausted" | "tooMany" => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, code, error)

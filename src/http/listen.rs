@@ -28,6 +28,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::error::ApiError;
+use crate::server::leave_reserve;
 
 /// How much of the server clients can hold on to.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +120,8 @@ impl Listen for TcpListener {
 
     async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = Self::accept(self).await?;
+        // Operators on the control socket shall be let in when nobody else can be.
+        leave_reserve(&stream)?;
         // Answers and events are written whole; there is nothing to wait for. A failure costs nothing but that.
         let _ = stream.set_nodelay(true);
         Ok(stream)
@@ -136,6 +139,7 @@ pub async fn serve<L: Listen>(listener: L, app: Router, limits: Limits, mut clos
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     let mut close = pin!(closed(closing.clone()));
+    let mut is_refusing = false;
     loop {
         // Ended tasks are let go as others come, so that the set stays as small as the number of connections.
         while let Some(ended) = connections.try_join_next() {
@@ -147,12 +151,15 @@ pub async fn serve<L: Listen>(listener: L, app: Router, limits: Limits, mut clos
         };
         match accepted {
             Ok(stream) => {
+                is_refusing = false;
                 if let Some(caller) = L::caller(&stream) {
                     connections.spawn(connection(stream, caller, slot, app.clone(), limits, closing.clone()));
                 }
             }
             Err(error) => {
-                warn!(%error, "cannot accept a control connection");
+                if !std::mem::replace(&mut is_refusing, true) {
+                    warn!(%error, "cannot accept control connections; said once, until it can");
+                }
                 sleep(ACCEPT_BACK_OFF).await;
             }
         }

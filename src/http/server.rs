@@ -21,7 +21,7 @@ use super::list::unknown;
 use super::openapi::WellOrNot;
 use super::stats::WorkerStats;
 use super::view::Listing;
-use crate::{ConnectedSockets, Family, LogTag, PortRange, Server, SettingsUpdate, WorkerInfo, WorkerState};
+use crate::{ConnectedSockets, Family, LogTag, PortRange, Server, SettingsUpdate, Shortage, WorkerInfo, WorkerState};
 
 /// How a server is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -36,16 +36,17 @@ pub struct Health {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum HealthStatus {
-    /// All workers serve.
+    /// All workers serve, and take what comes.
     Ok,
-    /// Some workers serve. Whoever restarts the server now ends the rooms of those.
+    /// Some workers serve, or all but there is no room for more transports. Whoever restarts the server now ends the rooms
+    /// there are.
     Degraded,
     /// Nobody serves.
     Down,
 }
 
 impl Health {
-    fn of(workers: &[WorkerInfo], closed: bool) -> Self {
+    fn of(workers: &[WorkerInfo], closed: bool, shortage: Option<Shortage>) -> Self {
         if closed {
             return Self {
                 status: HealthStatus::Down,
@@ -58,13 +59,14 @@ impl Health {
             .count();
         let status = match running {
             0 => HealthStatus::Down,
-            _ if running == workers.len() => HealthStatus::Ok,
+            _ if running == workers.len() && shortage.is_none() => HealthStatus::Ok,
             _ => HealthStatus::Degraded,
         };
         let mut reasons: Vec<String> = workers.iter().filter_map(reason).collect();
         if workers.is_empty() {
             reasons.push("there is no worker".to_owned());
         }
+        reasons.extend(shortage.map(|shortage| shortage.to_string()));
         Self { status, reasons }
     }
 }
@@ -85,7 +87,7 @@ fn reason(worker: &WorkerInfo) -> Option<String> {
 
 /// `GET /health`
 pub(super) async fn health(State(app): State<Arc<App>>) -> WellOrNot<Health> {
-    let health = Health::of(&app.server.workers(), app.server.closed());
+    let health = Health::of(&app.server.workers(), app.server.closed(), app.server.shortage());
     let status = match health.status {
         HealthStatus::Ok | HealthStatus::Degraded => StatusCode::OK,
         HealthStatus::Down => StatusCode::SERVICE_UNAVAILABLE,
@@ -296,7 +298,7 @@ mod tests {
         let mut dead = worker(2, WorkerState::Restarting { after_ms: 100 });
         dead.last_exit = Some(DeathCause::ChannelClosed);
         let check = |workers: &[WorkerInfo], closed, status, reasons: &[&str]| {
-            let health = Health::of(workers, closed);
+            let health = Health::of(workers, closed, None);
             assert_eq!(
                 (health.status, health.reasons),
                 (status, reasons.iter().map(|r| (*r).to_owned()).collect())
@@ -323,6 +325,11 @@ mod tests {
             &["worker 1 is starting"],
         );
         check(&[], false, HealthStatus::Down, &["there is no worker"]);
+        let short = Health::of(std::slice::from_ref(&running), false, Some(Shortage::Memory));
+        assert_eq!(
+            (short.status, short.reasons),
+            (HealthStatus::Degraded, vec![Shortage::Memory.to_string()])
+        );
         check(&[running], true, HealthStatus::Down, &["the server is closing"]);
     }
 }

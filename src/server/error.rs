@@ -9,6 +9,7 @@ use weir_channel::id::{ConsumerId, RoomId, WorkerId};
 use weir_channel::message::WorkerError;
 
 use super::settings::PortRange;
+use super::shortage::Shortage;
 
 /// Why a call on a [`Server`](crate::Server) or one of its objects failed. Nothing was changed, except after
 /// [`Error::Timeout`] and [`Error::WorkerDied`], where the worker may have acted before it fell silent: what it did act
@@ -63,7 +64,7 @@ pub enum Error {
     InvalidParameters(String),
     /// The worker refused.
     #[error("the worker refused: {0}")]
-    Worker(#[from] WorkerError),
+    Worker(#[source] WorkerError),
     /// The worker did not answer in time. If it answers late, what it did is applied and told by events.
     #[error("the worker did not answer within {}", humantime::format_duration(*.after))]
     Timeout {
@@ -88,6 +89,14 @@ pub enum Error {
         ip: IpAddr,
         /// The range that was searched.
         range: PortRange,
+    },
+    /// The system has no more of something.
+    #[error("{doing}: {shortage}")]
+    Exhausted {
+        /// What was being done.
+        doing: String,
+        /// Of what.
+        shortage: Shortage,
     },
     /// The operating system refused something.
     #[error("{doing}: {source}")]
@@ -141,6 +150,7 @@ impl Error {
             Self::WorkerDied { .. } => "workerDied",
             Self::NoWorker(_) => "noWorker",
             Self::PortsExhausted { .. } => "portsExhausted",
+            Self::Exhausted { shortage, .. } => shortage.code(),
             Self::Io { .. } => "io",
             Self::Protocol { .. } => "protocol",
         }
@@ -154,7 +164,23 @@ impl Error {
 
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
-        move |source| Self::Io { doing, source }
+        move |source| match Shortage::of(&source) {
+            Some(shortage) => Self::Exhausted { doing, shortage },
+            None => Self::Io { doing, source },
+        }
+    }
+}
+
+impl From<WorkerError> for Error {
+    fn from(error: WorkerError) -> Self {
+        match error {
+            // As many as it needs were sent. The kernel throws those away that find no room.
+            WorkerError::Descriptors { expected, received } if received < expected => Self::Exhausted {
+                doing: format!("of {expected} sockets {received} reached the worker"),
+                shortage: Shortage::WorkerDescriptors,
+            },
+            error => Self::Worker(error),
+        }
     }
 }
 
@@ -165,6 +191,12 @@ pub enum StartError {
     /// A setting cannot be used; the text names it and says what to do.
     #[error("{0}")]
     Settings(String),
+    /// The kernel, or what confines this process, refuses what no transport can do without.
+    #[error(
+        "the kernel, or what confines this process (seccomp, a sandbox), refuses what every transport needs: {0}; \
+         docs/operations.md lists the kernels that Weir runs on, and what it asks of them"
+    )]
+    Kernel(String),
     /// No worker program was found.
     #[error(
         "no worker program: {0}; set worker_binary (--worker-binary, WEIR_WORKER_BINARY) to the path of weir or weir-worker"

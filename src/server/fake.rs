@@ -95,19 +95,16 @@ impl Fake {
         let supervisor = SupervisorEndpoint::connect(ours, Hello::new("test", worker), PATIENCE)
             .await
             .unwrap();
-        let (link, queues) = Link::new(worker, shared.settings.request_timeout);
+        let pulse = Pulse {
+            interval: shared.settings.ping_interval,
+            timeout: shared.settings.ping_timeout,
+        };
+        let (link, queues) = Link::new(worker, shared.settings.request_timeout, pulse);
         let slot = Arc::clone(shared.workers.slot(worker).unwrap());
         slot.set_running(Arc::clone(&link));
         let shared = Arc::clone(shared);
         let end = tokio::spawn(async move {
-            let pulse = Pulse {
-                interval: shared.settings.ping_interval,
-                timeout: shared.settings.ping_timeout,
-            };
-            let end = converse(&link, queues, supervisor, &shared.state, pulse, |rtt| {
-                slot.set_ping_rtt(rtt)
-            })
-            .await;
+            let end = converse(&link, queues, supervisor, &shared.state, |rtt| slot.set_ping_rtt(rtt)).await;
             // What the watch task does when a process has died.
             let cause = match end {
                 End::Channel(error) => DeathCause::NotStarted {

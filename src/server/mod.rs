@@ -28,6 +28,7 @@ mod rtp_capabilities;
 mod rtp_parameters;
 mod rtp_streamer;
 mod settings;
+mod shortage;
 mod sockets;
 mod state;
 mod steering;
@@ -73,6 +74,9 @@ pub use self::rtp_parameters::{
 pub(crate) use self::rtp_parameters::{known_capabilities, known_parameters};
 pub use self::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 pub use self::settings::{ConnectedSockets, Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
+pub use self::shortage::Shortage;
+#[cfg(feature = "http")]
+pub(crate) use self::shortage::leave_reserve;
 pub use self::steering::Side;
 pub use self::supervision::{WorkerInfo, WorkerState};
 #[cfg(feature = "http")]
@@ -213,6 +217,23 @@ impl Server {
     /// Its workers, by id.
     pub fn workers(&self) -> Vec<WorkerInfo> {
         self.shared().workers.describe(&lock(&self.shared().state))
+    }
+
+    /// What it could not make a transport for the lack of, as long as it lacks that.
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.shared().sockets.shortage()
+    }
+
+    /// Returns when the server has shown that it is alive: its runtime has taken up a new task, and that has got at everything that
+    /// is known of rooms and workers. While it is not (something holds a lock for good, or all of the runtime's threads) this
+    /// does not return. For watchdogs; workers are watched by the server itself.
+    pub async fn prove_alive(&self) {
+        let server = self.clone();
+        let look = self.shared().runtime.spawn(async move { drop(server.workers()) });
+        if look.await.is_err() {
+            // It has panicked, or the runtime is shutting down.
+            std::future::pending().await
+        }
     }
 
     /// Makes a room. Without a wish for a worker it goes to the one with the fewest rooms (in turn, if several have as
@@ -386,6 +407,7 @@ impl Shared {
         let ids = Arc::new(Ids::default());
         let addresses = LocalAddresses::find(&settings)?;
         let sockets = Arc::new(SocketMaker::new(&settings));
+        sockets.rehearse(addresses, settings.rtc_tcp)?;
         let workers = Workers::new(&settings)?;
         let doors = Doors::open(&settings, addresses, &sockets, workers.count())?.map(Arc::new);
         let mut state = State::new(Arc::clone(&ids));

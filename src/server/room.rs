@@ -19,6 +19,7 @@ use super::ports::PortCount;
 use super::producer::Producer;
 use super::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, extension_uris};
 use super::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
+use super::sockets::need_of_ports;
 use super::state::{Command, Note};
 use super::steering::Side;
 use super::transport::{Owner, Transport, TransportNode, WebRtcTransport, WebRtcTransportOptions};
@@ -264,7 +265,7 @@ impl Room {
     ///
     /// # Errors
     /// [`Error::InvalidParameters`] when the options contradict each other, [`Error::PortsExhausted`] when no port is
-    /// free, [`Error::InvalidState`] when the room is closed, and what the worker answers.
+    /// free, [`Error::Exhausted`] when there are no descriptors for it, [`Error::InvalidState`] when the room is closed, and what the worker answers.
     pub async fn create_plain_transport(&self, options: PlainTransportOptions) -> Result<Transport, Error> {
         self.make_plain_transport(options, None).await
     }
@@ -289,10 +290,11 @@ impl Room {
             true => PortCount::One,
             false => PortCount::Pair,
         };
-        let sockets = self.shared.sockets.make(local_ip, count)?;
+        let maker = &self.shared.sockets;
+        let sockets = maker.make(local_ip, count)?;
         let descriptors = sockets
             .descriptors()
-            .map_err(Error::io("duplicating the sockets of a transport"))?;
+            .map_err(maker.failed(need_of_ports(count), "duplicating the sockets of a transport"))?;
         let request = CreatePlainTransport {
             room: self.node.id,
             transport: self.shared.ids.transport(),
@@ -327,7 +329,7 @@ impl Room {
     /// Makes a transport for a browser, or whatever else speaks WebRTC: binds its ports and gives them to the worker.
     ///
     /// # Errors
-    /// [`Error::InvalidParameters`] when neither UDP nor TCP is left, [`Error::PortsExhausted`] or [`Error::Io`] when no
+    /// [`Error::InvalidParameters`] when neither UDP nor TCP is left, [`Error::PortsExhausted`], [`Error::Exhausted`] or [`Error::Io`] when no
     /// port could be bound, [`Error::InvalidState`] when the room is closed, and what the worker answers.
     pub async fn create_webrtc_transport(&self, options: WebRtcTransportOptions) -> Result<WebRtcTransport, Error> {
         WebRtcTransport::create(&self.shared, &self.node, options, None).await

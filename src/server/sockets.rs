@@ -12,6 +12,7 @@
 
 mod doors;
 mod listening;
+mod rehearsal;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -19,22 +20,34 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
+use weir_worker::net::optional::Optional;
 
 use super::error::{Error, StartError};
 use super::ports::{PortCount, PortLease, Ports};
 use super::settings::{Family, Settings};
+use super::shortage::{Lack, Shortage, leave_reserve};
 
 pub(crate) use self::doors::Doors;
-pub(crate) use self::listening::{ListenAddress, WebRtcSockets};
+pub(crate) use self::listening::{ListenAddress, WebRtcSockets, need_of as need_of_ways};
 
 /// The door hears only strangers and, with `comedia`, the first packets of the remote; it needs no more than this.
 const DOOR_BUFFER_MAX: u32 = 512 << 10;
+
+/// Descriptors that a socket that only sends takes while it is made: itself, and the worker's.
+pub(crate) const SENDER_NEED: usize = 2;
+
+/// As above, of a plain transport: a door and a path for each port.
+pub(crate) fn need_of_ports(count: PortCount) -> usize {
+    match count {
+        PortCount::One => 4,
+        PortCount::Pair => 8,
+    }
+}
 
 /// The local addresses for media.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +142,7 @@ pub(crate) struct SocketMaker {
     receive_buffer: u32,
     send_buffer: u32,
     warned: AtomicBool,
+    lack: Lack,
 }
 
 /// The sockets of one transport. Dropping them closes this process's descriptors, then gives the ports back.
@@ -204,6 +218,27 @@ impl SocketMaker {
             receive_buffer: settings.socket_receive_buffer,
             send_buffer: settings.socket_send_buffer,
             warned: AtomicBool::new(false),
+            lack: Lack::default(),
+        }
+    }
+
+    /// What could not be made for the lack of, as long as that lacks.
+    pub(crate) fn shortage(&self) -> Option<Shortage> {
+        let ip = IpAddr::from(Ipv4Addr::LOCALHOST);
+        self.lack.look(|need| {
+            let sockets: io::Result<Vec<Socket>> = (0..need).map(|_| self.socket(ip, 1)).collect();
+            sockets.map(drop)
+        })
+    }
+
+    /// How an error while making something that needs so many descriptors is told.
+    pub(crate) fn failed(&self, need: usize, doing: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let doing = doing.into();
+        move |source| {
+            if let Some(shortage) = Shortage::of(&source) {
+                self.lack.note(shortage, need);
+            }
+            Error::io(doing)(source)
         }
     }
 
@@ -227,11 +262,10 @@ impl SocketMaker {
                 }
                 // Another program has the port.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
-                    let doing = "making the sockets of a transport (raise the limit of open files, ulimit -n)";
-                    return Err(Error::io(doing)(error));
+                Err(error) => {
+                    let doing = format!("making the sockets of a transport on {ip}");
+                    return Err(self.failed(need_of_ports(count), doing)(error));
                 }
-                Err(error) => return Err(Error::io(format!("making the sockets of a transport on {ip}"))(error)),
             }
         }
         Err(Error::PortsExhausted {
@@ -253,7 +287,8 @@ impl SocketMaker {
                 }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => {
-                    return Err(Error::io(format!("making a socket on {ip} that sends to {remote}"))(
+                    return Err(self
+                        .failed(SENDER_NEED, format!("making a socket on {ip} that sends to {remote}"))(
                         error,
                     ));
                 }
@@ -268,7 +303,8 @@ impl SocketMaker {
     /// A socket on a port that the system chooses, connected to `remote`.
     pub(crate) fn sender_on_any_port(&self, ip: IpAddr, remote: SocketAddr) -> Result<SenderSocket, Error> {
         let made = self.connect_sender(SocketAddr::new(ip, 0), remote);
-        let (socket, address) = made.map_err(Error::io(format!("making a socket on {ip} that sends to {remote}")))?;
+        let (socket, address) =
+            made.map_err(self.failed(SENDER_NEED, format!("making a socket on {ip} that sends to {remote}")))?;
         Ok(SenderSocket {
             socket,
             address,
@@ -296,11 +332,11 @@ impl SocketMaker {
         let door = self.socket(ip, self.receive_buffer.min(DOOR_BUFFER_MAX))?;
         door.bind(&address.into())?;
         let path = self.socket(ip, self.receive_buffer)?;
-        door.set_reuse_port(true)?;
-        path.set_reuse_port(true)?;
+        share_port(&door, true)?;
+        share_port(&path, true)?;
         path.bind(&address.into())?;
-        door.set_reuse_port(false)?;
-        path.set_reuse_port(false)?;
+        share_port(&door, false)?;
+        share_port(&path, false)?;
         path.connect(&address.into())?;
         Ok(PortSockets {
             door: door.into(),
@@ -312,26 +348,27 @@ impl SocketMaker {
     fn socket(&self, ip: IpAddr, receive_buffer: u32) -> io::Result<Socket> {
         let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        leave_reserve(&socket)?;
         if ip.is_ipv6() {
-            socket.set_only_v6(true)?;
+            only_v6(&socket);
         }
         socket.set_nonblocking(true)?;
-        self.size_buffers(&socket, receive_buffer)?;
+        self.size_buffers(&socket, receive_buffer);
         Ok(socket)
     }
 
-    /// Sizes the buffers, beyond the system's limit if this process may, and checks what the kernel gave.
-    fn size_buffers(&self, socket: &Socket, receive_buffer: u32) -> io::Result<()> {
+    /// Sizes the buffers, beyond the system's limit if this process may, and looks at what the kernel gave.
+    fn size_buffers(&self, socket: &Socket, receive_buffer: u32) {
         let (receive, send) = (receive_buffer as usize, self.send_buffer as usize);
         if setsockopt(socket, sockopt::RcvBufForce, &receive).is_err() {
-            socket.set_recv_buffer_size(receive)?;
+            Optional::ReceiveBuffer.or_without(setsockopt(socket, sockopt::RcvBuf, &receive));
         }
         if setsockopt(socket, sockopt::SndBufForce, &send).is_err() {
-            socket.set_send_buffer_size(send)?;
+            Optional::SendBuffer.or_without(setsockopt(socket, sockopt::SndBuf, &send));
         }
-        // The kernel books, and reports, twice of what it was asked for (socket(7)).
-        let receive_given = getsockopt(socket, sockopt::RcvBuf)? / 2;
-        let send_given = getsockopt(socket, sockopt::SndBuf)? / 2;
+        // The kernel books, and reports, twice of what it was asked for (socket(7)); if it does.
+        let receive_given = getsockopt(socket, sockopt::RcvBuf).map_or(receive, |bytes| bytes / 2);
+        let send_given = getsockopt(socket, sockopt::SndBuf).map_or(send, |bytes| bytes / 2);
         if (receive_given < receive || send_given < send) && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 receive_given,
@@ -342,8 +379,18 @@ impl SocketMaker {
                  net.core.rmem_max and net.core.wmem_max, or lower socket_receive_buffer and socket_send_buffer"
             );
         }
-        Ok(())
     }
+}
+
+/// Lets other sockets join this one on its port, or no more. There are no transports without that.
+fn share_port(socket: &Socket, on: bool) -> io::Result<()> {
+    let shared = socket.set_reuse_port(on);
+    shared.map_err(|error| io::Error::new(error.kind(), format!("setsockopt(SO_REUSEPORT): {error}")))
+}
+
+/// Keeps IPv4 away from a socket for IPv6. One that is bound to an address that is not the wildcard, as all are, hears none anyway.
+fn only_v6(socket: &Socket) {
+    Optional::Ipv6Only.or_without(setsockopt(socket, sockopt::Ipv6V6Only, &true));
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod peers;
 mod periodic_stats;
 mod rtp_streamers;
 mod stage;
+mod verdicts;
 mod webrtc;
 
 use std::sync::Arc;
@@ -779,4 +780,59 @@ async fn a_closed_server_refuses_rooms_and_its_objects_are_closed() {
     drop(scene.fake);
     let shared: &Arc<Shared> = &scene.server.owner.shared;
     assert_eq!(shared.sockets.ports_taken(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_state_is_out_of_reach_does_not_prove_that_it_is_alive() {
+    let server = obliging_server(settings()).await;
+    soon(server.prove_alive()).await;
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let (reached, is_held) = tokio::sync::oneshot::channel();
+    let shared = Arc::clone(server.shared());
+    let holder = std::thread::spawn(move || {
+        let state = lock(&shared.state);
+        reached.send(()).unwrap();
+        // Until the other end is dropped.
+        let _ = held.recv();
+        drop(state);
+    });
+    soon(is_held).await.unwrap();
+    let proof = server.prove_alive();
+    tokio::pin!(proof);
+    assert_eq!((&mut proof).now_or_never(), None);
+    // What asks for the state now waits, and with it the proof, however often the runtime looks.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+        assert_eq!((&mut proof).now_or_never(), None);
+    }
+    drop(hold);
+    soon(proof).await;
+    holder.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_shortage_is_over_when_there_is_enough_again_and_has_a_code_of_its_own() {
+    let server = obliging_server(settings()).await;
+    assert_eq!(server.shortage(), None);
+    let error = server.shared().sockets.failed(4, "making something")(nix::errno::Errno::EMFILE.into());
+    assert_eq!(error.code(), "descriptorsExhausted");
+    assert!(
+        error
+            .to_string()
+            .starts_with("making something: the server has no descriptors left"),
+        "{error}"
+    );
+    // There are some.
+    assert_eq!(server.shortage(), None);
+    // As told by a worker that has none.
+    let error = Error::from(WorkerError::Descriptors {
+        expected: 2,
+        received: 0,
+    });
+    assert_eq!(error.code(), "descriptorsExhausted");
+    let error = Error::from(WorkerError::Descriptors {
+        expected: 2,
+        received: 3,
+    });
+    assert_eq!(error.code(), "io");
 }

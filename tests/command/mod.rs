@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram as StdUnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -11,11 +13,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixDatagram;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
@@ -65,6 +68,12 @@ impl Scratch {
 
     /// `weir serve` on the socket, with media on loopback.
     pub(crate) fn serve(&self) -> Command {
+        // A busy machine is not what is tested.
+        self.serve_watching("60s")
+    }
+
+    /// The same, with workers that have so much time to answer.
+    pub(crate) fn serve_watching(&self, ping_timeout: &str) -> Command {
         let mut command = weir([
             "serve",
             "--workers",
@@ -75,7 +84,7 @@ impl Scratch {
             "off",
         ]);
         command
-            .args(["--start-timeout", "60s", "--ping-timeout", "60s", "--control"])
+            .args(["--start-timeout", "60s", "--ping-timeout", ping_timeout, "--control"])
             .arg(&self.socket);
         command
     }
@@ -91,6 +100,71 @@ impl Scratch {
     }
 }
 
+/// A service manager that wants to know how a server is.
+pub(crate) struct Manager {
+    /// What `NOTIFY_SOCKET` says.
+    pub(crate) name: OsString,
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    /// Its socket is a file.
+    pub(crate) fn new(scratch: &Scratch) -> Self {
+        let path = scratch.dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        Self {
+            name: path.into(),
+            socket,
+        }
+    }
+
+    /// Its socket has a name that is in no file system (unix(7), abstract sockets).
+    pub(crate) fn without_file(scratch: &Scratch) -> Self {
+        let name = scratch.dir.path().join("notify").to_str().unwrap().to_owned();
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let socket = StdUnixDatagram::bind_addr(&address).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self {
+            name: format!("@{name}").into(),
+            socket: UnixDatagram::from_std(socket).unwrap(),
+        }
+    }
+
+    /// What it is told next.
+    pub(crate) async fn told(&self) -> String {
+        let mut told = [0; 64];
+        let length = soon("word of the server", self.socket.recv(&mut told)).await.unwrap();
+        String::from_utf8(told[..length].to_vec()).unwrap()
+    }
+
+    /// Forgets what it was told so far.
+    pub(crate) fn drain(&self) {
+        while self.socket.try_recv(&mut [0; 64]).is_ok() {}
+    }
+
+    /// Whether it is told anything in so much time.
+    pub(crate) async fn hears_within(&self, time: Duration) -> bool {
+        timeout(time, self.socket.readable()).await.is_ok()
+    }
+}
+
+/// The same command, after the shell has said this.
+pub(crate) fn in_shell(before: &str, command: &Command) -> Command {
+    let command = command.as_std();
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("{before}; exec \"$0\" \"$@\"")])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    shell
+}
+
 /// A running `weir serve`.
 pub(crate) struct Serve {
     pub(crate) child: Child,
@@ -103,7 +177,11 @@ impl Serve {
     pub(crate) async fn start(mut command: Command, socket: &Path) -> Self {
         // Workers that lose their server become children of this process, which can then wait for their end.
         set_child_subreaper(true).unwrap();
-        let mut child = command.spawn().unwrap();
+        Self::follow_start(command.spawn().unwrap(), socket).await
+    }
+
+    /// Returns when a server that was just started says that it is ready.
+    pub(crate) async fn follow_start(mut child: Child, socket: &Path) -> Self {
         let mut stderr = child.stderr.take().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(line) = soon("the server", stdout.next_line()).await.unwrap() else {
@@ -126,6 +204,13 @@ impl Serve {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
+    }
+
+    /// Stops it, and returns when it does not run any more. SIGCONT has it go on.
+    pub(crate) fn stall(&self) {
+        self.signal(Signal::SIGSTOP);
+        let status = waitid(Id::Pid(self.pid()), WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT).unwrap();
+        assert!(matches!(status, WaitStatus::Stopped(..)), "{status:?}");
     }
 
     /// How it ended, and what it said on standard error.

@@ -9,6 +9,7 @@ pub mod coalesce;
 mod commands;
 mod doors;
 pub mod event_loop;
+mod rehearsal;
 mod startup;
 mod webrtc;
 
@@ -18,10 +19,11 @@ use std::os::fd::AsFd;
 
 use crate::exit::Exit;
 use crate::log;
-use crate::net::scheduling;
+use crate::net::{optional, scheduling};
 
 pub use arguments::Arguments;
 pub use event_loop::EventLoop;
+pub use rehearsal::{Refusal, rehearse, rehearse_tcp};
 
 /// The version that a worker gives in its Hello.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -44,6 +46,7 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Err(error) => return say(Exit::BadArguments, &error),
     };
     startup::exit_on_panic();
+    optional::leave_telling_to_the_supervisor();
     let channel = match startup::take_channel() {
         Ok(channel) => channel,
         Err(error) => return say(Exit::NoChannel, &error),
@@ -62,8 +65,7 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
     }
     match scheduling::prefer_latency() {
         Ok(granted) => tracing::debug!(nice = ?granted.nice, "scheduled in short slices"),
-        // Packets wait longer on a busy machine; nothing else changes.
-        Err(error) => tracing::info!(%error, "cannot ask the scheduler for short slices"),
+        Err(error) => startup::miss_short_slices(&error),
     }
     let mut event_loop = match EventLoop::new(channel, arguments.id, arguments.dtls(), queue, filter) {
         Ok(event_loop) => event_loop,

@@ -87,7 +87,7 @@ fn without_a_remote_or_a_transport_nothing_is_sent() {
     let (door, path, _) = port();
     let mut egress = Egress::new();
     let sockets = TransportSockets::adopt(vec![door, path], true).unwrap();
-    egress.sockets.attach(T, sockets).unwrap();
+    egress.sockets.attach(T, sockets);
     let refused = Sent {
         accepted: 0,
         reason: DropReason::NoRemote,
@@ -112,9 +112,7 @@ fn while_there_is_no_remote_everybody_knocks_at_the_door() {
         // As a worker that has died may have left it.
         connect_to(&path, peer.address);
         let mut sockets = Sockets::new();
-        sockets
-            .attach(T, TransportSockets::adopt(vec![door, path], true).unwrap())
-            .unwrap();
+        sockets.attach(T, TransportSockets::adopt(vec![door, path], true).unwrap());
         let mut batch = ReceiveBatch::new(64, 2048);
         for round in 0..2 {
             for _ in 0..20 {
@@ -203,8 +201,7 @@ fn a_socket_bound_to_all_addresses_follows_its_remote_to_another_route() {
     let mut egress = Egress::new();
     egress
         .sockets
-        .attach(T, TransportSockets::adopt(vec![door, path], true).unwrap())
-        .unwrap();
+        .attach(T, TransportSockets::adopt(vec![door, path], true).unwrap());
     for local in ["127.0.0.1:0", "127.8.8.8:0", "127.0.0.1:0"] {
         let peer = Peer::at(local.parse().unwrap());
         egress.sockets.connect(T, remote(peer.address)).unwrap();
@@ -470,7 +467,7 @@ fn rtcp_has_its_own_port_or_shares_the_first() {
     let (door, path, _) = port();
     let (rtcp_door, rtcp_path, rtcp_address) = port();
     let sockets = TransportSockets::adopt(vec![door, path, rtcp_door, rtcp_path], false).unwrap();
-    egress.sockets.attach(TransportIx(1), sockets).unwrap();
+    egress.sockets.attach(TransportIx(1), sockets);
     egress.sockets.connect(TransportIx(1), remote(media.address)).unwrap();
     egress.send_rtcp(TransportIx(1), b"nowhere to go");
     let both = Remote {
@@ -496,7 +493,7 @@ fn a_failed_connection_of_the_second_port_takes_the_first_back() {
     let (rtcp_door, rtcp_path, _) = port();
     let mut sockets = Sockets::new();
     let adopted = TransportSockets::adopt(vec![door, path, rtcp_door, rtcp_path], false).unwrap();
-    sockets.attach(T, adopted).unwrap();
+    sockets.attach(T, adopted);
     sockets.connect(T, remote(old.address)).unwrap();
     let half = Remote {
         rtp: new.address,
@@ -551,9 +548,7 @@ fn kernel_drops_are_counted_from_the_beginning_of_the_transport() {
     let mut batch = ReceiveBatch::new(64, 2048);
     for (round, (door, path)) in [(door, path), (door_again, path_again)].into_iter().enumerate() {
         let transport = TransportIx(round as u32);
-        sockets
-            .attach(transport, TransportSockets::adopt(vec![door, path], true).unwrap())
-            .unwrap();
+        sockets.attach(transport, TransportSockets::adopt(vec![door, path], true).unwrap());
         sockets.connect(transport, remote(peer.address)).unwrap();
         assert_eq!(sockets.stats(transport).unwrap().kernel_drops, 0);
         for number in 0..50 {

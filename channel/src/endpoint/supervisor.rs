@@ -23,6 +23,7 @@ use crate::frame::{self, MAX_FRAME, PREFIX};
 use crate::lanes::{Drained, Lane, Lanes, QueuedFrame, cost_of};
 use crate::log;
 use crate::message::{Hello, Message, Notification, Request, Response};
+use crate::own_time::within_own_time;
 
 /// The requests that wait in one lane may cost this much: some 13,000 pauses, half a second of the highest command rate, or
 /// 120 transports with four sockets each.
@@ -47,7 +48,7 @@ impl SupervisorEndpoint {
     /// Takes the socket, sends `hello`, and waits for the worker's. Must be called within a tokio runtime with I/O and time.
     ///
     /// # Errors
-    /// [`ChannelError::HelloTimeout`]; whatever else ends a channel. The socket is closed then.
+    /// [`ChannelError::HelloTimeout`], by this process's [own time](crate::own_time); whatever else ends a channel. The socket is closed then.
     pub async fn connect(socket: OwnedFd, hello: Hello, timeout: Duration) -> Result<Self, ChannelError> {
         let socket = register(socket).map_err(|error| ChannelError::Os {
             call: "epoll_ctl",
@@ -76,9 +77,15 @@ impl SupervisorEndpoint {
             shared.give_back(drained);
         }
         tokio::spawn(write_until_closed(shared));
-        let worker = tokio::time::timeout(timeout, receiver.hello())
-            .await
-            .map_err(|_| ChannelError::HelloTimeout { after: timeout })??;
+        let worker = match within_own_time(timeout, receiver.hello()).await {
+            Some(hello) => hello?,
+            // What has come by now may not have been told to this task yet.
+            None => match receiver.arrived()? {
+                Some(Message::Hello(hello)) => hello,
+                Some(other) => return Err(receiver.end(ChannelError::HelloExpected { got: kind_of(&other) })),
+                None => return Err(ChannelError::HelloTimeout { after: timeout }),
+            },
+        };
         Ok(Self {
             sender,
             receiver,
@@ -176,7 +183,25 @@ impl WorkerReceiver {
     /// What ended the channel, after everything that the worker said before: its end closed, anything that a worker must not
     /// send, a frame that was refused. Every later call, and every later [`RequestSender::send`], returns the same.
     pub async fn next(&mut self) -> Result<FromWorker, ChannelError> {
-        match self.next_message().await? {
+        let message = self.next_message().await?;
+        self.check(message)
+    }
+
+    /// As [`WorkerReceiver::next`], of what has arrived already, whether the runtime has heard of it or not; `None`: nothing
+    /// more has.
+    ///
+    /// # Errors
+    /// As [`WorkerReceiver::next`].
+    pub fn next_arrived(&mut self) -> Result<Option<FromWorker>, ChannelError> {
+        match self.arrived()? {
+            Some(message) => self.check(message).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What a worker may say after its Hello.
+    fn check(&mut self, message: Message) -> Result<FromWorker, ChannelError> {
+        match message {
             Message::Response(response) => Ok(FromWorker::Response(response)),
             Message::Notification(Notification::Log(line)) => {
                 Ok(FromWorker::Notification(Notification::Log(log::printable(line))))
@@ -221,6 +246,26 @@ impl WorkerReceiver {
             });
             if let Ok(Err(error)) = filled {
                 return Err(self.end(error));
+            }
+        }
+    }
+
+    /// The next message of those that are in the socket, or were read from it, at this moment.
+    fn arrived(&mut self) -> Result<Option<Message>, ChannelError> {
+        if let Some(error) = &self.ended {
+            return Err(error.clone());
+        }
+        loop {
+            match self.inbound.next_message() {
+                Ok(Some((message, _))) => return Ok(Some(message)),
+                Ok(None) => {}
+                Err(error) => return Err(self.end(error)),
+            }
+            // The runtime may think that there is something to be read still; the next reading finds out.
+            match self.inbound.fill(self.shared.socket.as_fd()) {
+                Ok(Fill::Bytes) => {}
+                Ok(Fill::WouldBlock) => return Ok(None),
+                Err(error) => return Err(self.end(error)),
             }
         }
     }

@@ -20,6 +20,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockRef, Socket};
 use weir_channel::id::WorkerId;
 use weir_channel::message::{IceProtocol, IceTuple, OpenDoors};
+use weir_worker::net::optional::Optional;
 
 use super::listening::tcp_listener;
 use super::{ListenAddress, LocalAddresses, SocketMaker, WebRtcSockets};
@@ -201,10 +202,8 @@ impl SocketMaker {
         let second = self.socket(address.ip(), 1)?;
         second.set_reuse_port(true)?;
         second.bind(&address.into())?;
-        if let Err(error) = steer_to_first(&door) {
-            tracing::warn!(%error, "the kernel cannot keep packets of one port together, so there are no connected sockets");
-            *steered = false;
-        }
+        // Otherwise the kernel would share packets out.
+        *steered &= Optional::ReuseportFilter.or_without(steer_to_first(&door)).is_some();
         Ok(door.into())
     }
 

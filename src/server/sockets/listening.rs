@@ -5,13 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use weir_channel::message::IceProtocol;
+use weir_worker::net::optional::Optional;
 
-use super::{PortSockets, SocketMaker};
+use super::{PortSockets, SocketMaker, only_v6};
 use crate::server::error::Error;
 use crate::server::ports::{PortCount, PortLease, Ports};
+use crate::server::shortage::leave_reserve;
 
 /// TCP connections that wait to be accepted. A transport has one peer, so this is for its retries, and for strangers.
 const BACKLOG: i32 = 128;
@@ -98,16 +100,18 @@ impl WebRtcSockets {
 }
 
 impl SocketMaker {
-    /// Listens in each of these ways, on a free port of the range. One that cannot be had is logged and left out.
+    /// Listens in each of these ways, on a free port of the range. One that cannot be had is logged and left out, unless that is
+    /// for the lack of something: then there is no transport rather than half of one.
     ///
     /// # Errors
-    /// Why the last was not to be had, if none was.
+    /// Why the last was not to be had, if none was; of what there is a lack.
     pub(crate) fn listen(&self, wanted: &[(IceProtocol, IpAddr)]) -> Result<WebRtcSockets, Error> {
         let mut listeners = Vec::with_capacity(wanted.len());
         let mut failure = None;
         for &(protocol, ip) in wanted {
-            match self.listen_on_free_port(protocol, ip) {
+            match self.listen_on_free_port(protocol, ip, need_of(wanted)) {
                 Ok(listener) => listeners.push(listener),
+                Err(error @ Error::Exhausted { .. }) => return Err(error),
                 Err(error) => {
                     tracing::warn!(?protocol, %ip, %error, "a WebRTC transport does without one of its sockets");
                     failure = Some(error);
@@ -126,7 +130,7 @@ impl SocketMaker {
         }
     }
 
-    fn listen_on_free_port(&self, protocol: IceProtocol, ip: IpAddr) -> Result<Listener, Error> {
+    fn listen_on_free_port(&self, protocol: IceProtocol, ip: IpAddr, need: usize) -> Result<Listener, Error> {
         let ports: &Arc<Ports> = match protocol {
             IceProtocol::Udp => &self.ports,
             IceProtocol::Tcp => &self.tcp_ports,
@@ -147,11 +151,10 @@ impl SocketMaker {
                 }
                 // Another program has the port.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
-                    let doing = "making the sockets of a transport (raise the limit of open files, ulimit -n)";
-                    return Err(Error::io(doing)(error));
+                Err(error) => {
+                    let doing = format!("making a socket of a transport on {ip}");
+                    return Err(self.failed(need, doing)(error));
                 }
-                Err(error) => return Err(Error::io(format!("making a socket of a transport on {ip}"))(error)),
             }
         }
         Err(Error::PortsExhausted {
@@ -161,16 +164,26 @@ impl SocketMaker {
     }
 }
 
+/// Descriptors that a transport takes that is reached in these ways, with those for its worker.
+pub(crate) fn need_of(ways: &[(IceProtocol, IpAddr)]) -> usize {
+    let of_way = |(protocol, _): &(IceProtocol, IpAddr)| match protocol {
+        IceProtocol::Udp => 4,
+        IceProtocol::Tcp => 2,
+    };
+    ways.iter().map(of_way).sum()
+}
+
 pub(super) fn tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
     let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    leave_reserve(&socket)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        only_v6(&socket);
     }
     socket.set_nonblocking(true)?;
     // Connections of a transport that had the port before may linger (TIME_WAIT); a listener of somebody else still
     // makes this fail.
-    socket.set_reuse_address(true)?;
+    Optional::ReuseAddress.or_without(setsockopt(&socket, sockopt::ReuseAddr, &true));
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

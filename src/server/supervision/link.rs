@@ -2,19 +2,24 @@
 //!
 //! Invariant: answers and news are applied to the state in the order in which they arrive, and before the caller hears of
 //! them; so nobody ever sees an object that an earlier event does not know.
+//!
+//! Invariant: nobody's wait is over before what has arrived is read, and only time in which this process itself ran counts
+//! ([`OwnTime`]). A supervisor that was stopped, or had no CPU, does not blame its workers.
 
 use std::future::pending;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep};
 use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, WorkerReceiver};
 use weir_channel::error::ChannelError;
 use weir_channel::id::{TransportId, WorkerId};
 use weir_channel::lanes::Lane;
 use weir_channel::message::{Deadline, IceTuple, Method, Notification, Reply, Request, Response, WorkerError};
+use weir_channel::own_time::OwnTime;
 
 use crate::server::error::{DeathCause, Error};
 use crate::server::lock;
@@ -32,21 +37,30 @@ const BULK_WAITING_MAX: usize = 64;
 /// As above, for sockets that a worker has asked for; more it does not get, and asks again later.
 const SOCKETS_WAITING_MAX: usize = 64;
 
+/// So many messages are read at most before a verdict. As much as a socket of the largest usual size (4 MiB) holds of answers;
+/// a worker that floods its channel and answers no ping is taken for hung after them.
+const READ_BEFORE_VERDICT_MAX: usize = 1 << 16;
+
 /// The callers' side of a conversation.
 #[derive(Debug)]
 pub(crate) struct Link {
     worker: WorkerId,
     timeout: Duration,
+    pulse: Pulse,
     table: Mutex<Table>,
     control: Queue,
     bulk: Queue,
     /// How many connected sockets may wait for room in the channel.
     sockets: Arc<Semaphore>,
+    /// Something is to be answered, and nothing was before.
+    asked: Notify,
 }
 
 #[derive(Debug)]
 struct Table {
     pending: Pending<Command, Waiter>,
+    /// What deadlines are measured with.
+    own: OwnTime,
     ended: Option<DeathCause>,
 }
 
@@ -85,19 +99,23 @@ pub(crate) enum End {
 }
 
 impl Link {
-    pub(crate) fn new(worker: WorkerId, timeout: Duration) -> (Arc<Self>, Queues) {
+    /// A conversation in which requests are answered within `timeout`, and pings within what `pulse` says.
+    pub(crate) fn new(worker: WorkerId, timeout: Duration, pulse: Pulse) -> (Arc<Self>, Queues) {
         let (control, control_receiver) = Queue::new(CONTROL_WAITING_MAX);
         let (bulk, bulk_receiver) = Queue::new(BULK_WAITING_MAX);
         let link = Self {
             worker,
             timeout,
+            pulse,
             table: Mutex::new(Table {
                 pending: Pending::new(),
+                own: OwnTime::new(Instant::now(), timeout.min(pulse.timeout)),
                 ended: None,
             }),
             control,
             bulk,
             sockets: Arc::new(Semaphore::new(SOCKETS_WAITING_MAX)),
+            asked: Notify::new(),
         };
         let queues = Queues {
             control: control_receiver,
@@ -191,7 +209,11 @@ impl Link {
         }
         let method = command.method.clone();
         let lane = Lane::of_method(&method);
-        let id = table.pending.insert(Instant::now(), timeout, command, waiter);
+        let now = table.own.at(Instant::now());
+        if table.pending.next_deadline().is_none() {
+            self.asked.notify_one();
+        }
+        let id = table.pending.insert(now, timeout, command, waiter);
         let queued = Queued {
             request: Request {
                 id,
@@ -240,6 +262,26 @@ impl Link {
         match lane {
             Lane::Control => &self.control,
             Lane::Bulk => &self.bulk,
+        }
+    }
+
+    /// Whether somebody has waited for as long as they would, at the last look at the clock.
+    fn is_overdue(&self) -> bool {
+        let table = lock(&self.table);
+        let now = table.own.passed();
+        table.pending.next_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Tells those whose time is up.
+    fn expire(&self) {
+        let expired = {
+            let mut table = lock(&self.table);
+            let now = table.own.passed();
+            table.pending.expire(now)
+        };
+        for (waiter, after) in expired {
+            // An error says that the caller has stopped waiting.
+            let _ = waiter.send(Err(Error::Timeout { after }));
         }
     }
 
@@ -297,33 +339,64 @@ pub(crate) async fn converse(
     queues: Queues,
     endpoint: SupervisorEndpoint,
     state: &Mutex<State>,
-    pulse: Pulse,
     on_pulse: impl Fn(Duration),
 ) -> End {
-    let (sender, receiver) = endpoint.split();
+    let (sender, mut receiver) = endpoint.split();
+    let mut commands = pin!(forward(link, queues.control, sender.clone(), state));
+    let mut questions = pin!(forward(link, queues.bulk, sender, state));
+    let mut pings = pin!(ping(link, on_pulse));
     // One task for all of it: they share the link's table and the state, and spend their time waiting.
-    tokio::select! {
-        end = read(link, receiver, state) => end,
-        end = forward(link, queues.control, sender.clone(), state) => end,
-        end = forward(link, queues.bulk, sender, state) => end,
-        end = ping(link, pulse, on_pulse) => end,
-        () = expire(link, link.timeout.min(pulse.timeout)) => pending().await,
+    loop {
+        tokio::select! {
+            end = read(link, &mut receiver, state) => return end,
+            end = &mut commands => return end,
+            end = &mut questions => return end,
+            end = &mut pings => return end,
+            () = overdue(link) => {
+                if let Err(end) = read_arrived(link, &mut receiver, state).await {
+                    return end;
+                }
+                link.expire();
+            }
+        }
     }
 }
 
-async fn read(link: &Link, mut receiver: WorkerReceiver, state: &Mutex<State>) -> End {
+/// Reads on and on. Cancel safe.
+async fn read(link: &Link, receiver: &mut WorkerReceiver, state: &Mutex<State>) -> End {
     loop {
         let heard = match receiver.next().await {
-            Ok(heard) => heard,
-            Err(error) => return End::Channel(error),
+            Ok(heard) => hear(link, heard, state),
+            Err(error) => Err(End::Channel(error)),
         };
-        match heard {
-            FromWorker::Response(response) => {
-                if let Err(end) = link.apply(state, response) {
-                    return end;
-                }
-            }
-            FromWorker::Notification(notification) => notice(link, notification, state),
+        if let Err(end) = heard {
+            return end;
+        }
+    }
+}
+
+/// Reads what has arrived, until nothing is overdue any more.
+async fn read_arrived(link: &Link, receiver: &mut WorkerReceiver, state: &Mutex<State>) -> Result<(), End> {
+    for _ in 0..READ_BEFORE_VERDICT_MAX {
+        tokio::task::coop::consume_budget().await;
+        match receiver.next_arrived() {
+            Ok(Some(heard)) => hear(link, heard, state)?,
+            Ok(None) => break,
+            Err(error) => return Err(End::Channel(error)),
+        }
+        if !link.is_overdue() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn hear(link: &Link, heard: FromWorker, state: &Mutex<State>) -> Result<(), End> {
+    match heard {
+        FromWorker::Response(response) => link.apply(state, response),
+        FromWorker::Notification(notification) => {
+            notice(link, notification, state);
+            Ok(())
         }
     }
 }
@@ -370,11 +443,11 @@ async fn forward(
     pending().await
 }
 
-async fn ping(link: &Link, pulse: Pulse, on_pulse: impl Fn(Duration)) -> End {
+async fn ping(link: &Link, on_pulse: impl Fn(Duration)) -> End {
     loop {
-        sleep(pulse.interval).await;
+        sleep(link.pulse.interval).await;
         let asked = Instant::now();
-        let Ok(answer) = link.say(Method::Ping, pulse.timeout) else {
+        let Ok(answer) = link.say(Method::Ping, link.pulse.timeout) else {
             return pending().await;
         };
         match answer.await {
@@ -388,19 +461,21 @@ async fn ping(link: &Link, pulse: Pulse, on_pulse: impl Fn(Duration)) -> End {
     }
 }
 
-/// Tells those whose time is up. No deadline is nearer than `shortest` when it is set, so one that is set while this
-/// sleeps is not missed.
-async fn expire(link: &Link, shortest: Duration) {
+/// Looks at the clock as long as somebody waits, and ends when somebody has waited for as long as they would.
+async fn overdue(link: &Link) {
     loop {
-        let now = Instant::now();
-        let (expired, next) = {
+        let next_look = {
             let mut table = lock(&link.table);
-            (table.pending.expire(now), table.pending.next_deadline())
+            let now = table.own.look(Instant::now());
+            match table.pending.next_deadline() {
+                Some(deadline) if deadline <= now => return,
+                Some(deadline) => Some(table.own.step().min(deadline - now)),
+                None => None,
+            }
         };
-        for (waiter, after) in expired {
-            let _ = waiter.send(Err(Error::Timeout { after }));
+        match next_look {
+            Some(wait) => sleep(wait).await,
+            None => link.asked.notified().await,
         }
-        let latest = now + shortest;
-        sleep_until(next.map_or(latest, |next| next.min(latest))).await;
     }
 }

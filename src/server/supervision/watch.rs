@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use weir_channel::endpoint::SupervisorEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::message::{Hello, Method};
+use weir_channel::own_time::within_own_time;
 use weir_worker::exit::Exit;
 
 use super::WorkerState;
@@ -22,6 +23,7 @@ use super::slot::Slot;
 use super::spawn::{LastWords, Process};
 use crate::server::error::DeathCause;
 use crate::server::event::{CloseCause, EventKind};
+use crate::server::shortage::Shortage;
 use crate::server::{Shared, lock};
 
 /// A worker whose channel has ended is given this long to exit by itself, so that its exit code can be told.
@@ -132,7 +134,7 @@ async fn live(
             return Life {
                 pid: None,
                 cause: DeathCause::NotStarted {
-                    reason: error.to_string(),
+                    reason: Shortage::of(&error).map_or_else(|| error.to_string(), |shortage| shortage.to_string()),
                 },
                 last_words: LastWords::default(),
                 link: None,
@@ -185,7 +187,11 @@ async fn serve(
         }
     };
 
-    let (link, queues) = Link::new(slot.id(), shared.settings.request_timeout);
+    let pulse = Pulse {
+        interval: shared.settings.ping_interval,
+        timeout: shared.settings.ping_timeout,
+    };
+    let (link, queues) = Link::new(slot.id(), shared.settings.request_timeout, pulse);
     shared.introduce(slot, Arc::clone(&link));
     if let Some(pid) = child.id() {
         let worker = slot.id();
@@ -197,13 +203,7 @@ async fn serve(
         let _ = ready.send(Ok(()));
     }
 
-    let pulse = Pulse {
-        interval: shared.settings.ping_interval,
-        timeout: shared.settings.ping_timeout,
-    };
-    let conversation = link::converse(&link, queues, endpoint, &shared.state, pulse, |rtt| {
-        slot.set_ping_rtt(rtt)
-    });
+    let conversation = link::converse(&link, queues, endpoint, &shared.state, |rtt| slot.set_ping_rtt(rtt));
     tokio::pin!(conversation);
     let how = tokio::select! {
         how = &mut conversation => Some(how),
@@ -214,9 +214,9 @@ async fn serve(
         None => {
             let close_timeout = shared.settings.close_timeout;
             let _ = link.say(Method::Shutdown, close_timeout);
-            match timeout(close_timeout, &mut conversation).await {
-                Ok(how) => how,
-                Err(_) => {
+            match within_own_time(close_timeout, &mut conversation).await {
+                Some(how) => how,
+                None => {
                     tracing::warn!(worker = slot.id().0, "{} did not end in time and is killed", slot.id());
                     End::Hung
                 }
@@ -279,7 +279,12 @@ async fn end(child: &mut Child, cause: Option<DeathCause>) -> DeathCause {
         None => (EXIT_GRACE, DeathCause::ChannelClosed),
     };
     // A process that has exited already tells its own cause, whatever made us look.
-    if let Ok(status) = timeout(grace, child.wait()).await {
+    let status = match timeout(grace, child.wait()).await {
+        Ok(status) => Some(status),
+        // The kernel may know more than the runtime has been told.
+        Err(_) => child.try_wait().transpose(),
+    };
+    if let Some(status) = status {
         return match cause {
             DeathCause::ChannelClosed => exited(status),
             cause => cause,

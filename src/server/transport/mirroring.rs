@@ -9,7 +9,7 @@ use super::Transport;
 use crate::server::error::Error;
 use crate::server::lock;
 use crate::server::room::check_sendable;
-use crate::server::sockets::SenderSocket;
+use crate::server::sockets::{SENDER_NEED, SenderSocket};
 use crate::server::state::{Command, Note};
 
 /// The lowest limit that senders are told. Below it there is no picture and hardly a sound, so it is a mistake more likely
@@ -168,7 +168,7 @@ impl Transport {
         };
         let descriptor = socket
             .descriptor()
-            .map_err(Error::io("duplicating the socket of a mirror"))?;
+            .map_err(makers.failed(SENDER_NEED, "duplicating the socket of a mirror"))?;
         let transport = self.node.id;
         let command = Command {
             method: Method::StartMirroring { transport, mirror },

@@ -21,7 +21,7 @@ use crate::server::peer::admit_transport;
 use crate::server::room::RoomNode;
 use crate::server::rtc_stats::RtcTuple;
 use crate::server::settings::Settings;
-use crate::server::sockets::{ListenAddress, LocalAddresses, WebRtcSockets};
+use crate::server::sockets::{ListenAddress, LocalAddresses, WebRtcSockets, need_of_ways};
 use crate::server::state::{Command, Note};
 use crate::server::{Shared, lock};
 
@@ -247,9 +247,11 @@ impl WebRtcTransport {
             Some(doors) => doors.sockets(room.worker, &ways)?,
             None => shared.sockets.listen(&ways)?,
         };
-        let descriptors = sockets
-            .descriptors()
-            .map_err(Error::io("duplicating the sockets of a transport"))?;
+        let descriptors = sockets.descriptors().map_err(
+            shared
+                .sockets
+                .failed(need_of_ways(&ways), "duplicating the sockets of a transport"),
+        )?;
         let ice = new_credentials();
         let request = CreateWebRtcTransport {
             room: room.id,

@@ -19,6 +19,7 @@ pub mod clock;
 pub mod egress;
 pub mod gather;
 pub mod mirror;
+pub mod optional;
 pub mod poll;
 pub mod receive;
 pub mod residence;

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
+use super::optional::Optional;
 use super::sockets::Side;
 use crate::relay::sink::{Port, TransportIx};
 
@@ -220,8 +221,12 @@ impl Poller {
         self.calls += 1;
         if self.has_pwait2 {
             match self.pwait2(timeout) {
-                Err(Errno::ENOSYS | Errno::EPERM) => self.has_pwait2 = false,
-                result => return result,
+                result @ (Ok(_) | Err(Errno::EINTR | Errno::EBADF)) => return result,
+                // An old kernel says ENOSYS, a sandbox whatever it likes; if it is something else, epoll_wait says it again.
+                Err(errno) => {
+                    Optional::EpollNanoseconds.or_without::<()>(Err(errno));
+                    self.has_pwait2 = false;
+                }
             }
         }
         // Rounded up: a timer that is due in 10 µs must not become a busy loop.

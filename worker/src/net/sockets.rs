@@ -25,8 +25,9 @@ pub use self::connections::{Accepted, CONNECTIONS_MAX, Connection, Ended, WAITIN
 pub use self::doors::{AtDoor, FirstPacket, Waiting};
 use self::doors::{Door, Shared};
 pub use self::ice::IceSockets;
+pub(crate) use self::options::may_segment;
 pub use self::options::{drop_count, prepare, stamp_arrivals};
-use self::options::{is_wildcard, reconnect};
+use self::options::{is_wildcard, reconnect, stamp_as_others};
 use super::backlog::Queue;
 use super::gather::List;
 use super::poll::Source;
@@ -87,7 +88,7 @@ impl PortSockets {
     fn adopt(door: OwnedFd, path: OwnedFd) -> Result<Self, WorkerError> {
         for socket in [&door, &path] {
             check_udp(socket)?;
-            prepare(socket.as_fd()).map_err(|errno| os("setsockopt", errno))?;
+            prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         }
         if getpeername::<SockaddrStorage>(door.as_raw_fd()).is_ok() {
             return Err(WorkerError::InvalidParameters(
@@ -192,14 +193,14 @@ impl Path {
         }
     }
 
-    const fn vacant() -> Self {
+    fn vacant() -> Self {
         Self {
             socket: None,
             shared: None,
             is_connected: false,
             is_sealed: false,
             is_stream: false,
-            uses_gso: true,
+            uses_gso: may_segment(),
             refusals: 0,
             stalls: 0,
             gathered: List::EMPTY,
@@ -274,12 +275,9 @@ impl Sockets {
 
     /// Registers the sockets of a new transport. It cannot send before [`Sockets::connect`].
     ///
-    /// # Errors
-    /// What the kernel says about time stamps, if they are wanted.
-    ///
     /// # Panics
     /// If the index is taken.
-    pub fn attach(&mut self, transport: TransportIx, sockets: TransportSockets) -> Result<(), Errno> {
+    pub fn attach(&mut self, transport: TransportIx, sockets: TransportSockets) {
         let index = transport.0 as usize;
         self.reserve(transport);
         assert!(!self.contains(transport), "the relay gave out an index twice");
@@ -296,20 +294,15 @@ impl Sockets {
             kernel_drops: 0,
             drop_counts: [0; 4],
         }));
-        let mut stamped = Ok(());
         let mut drop_counts = [0; 4];
         self.each(transport, |port, side, socket| {
             // What was dropped before, when another worker had the socket, is not this transport's.
             drop_counts[slot_of(port, side)] = drop_count(socket);
-            stamped = stamped.and(stamp_arrivals(socket, self.stamps_arrivals));
+            stamp_as_others(socket, self.stamps_arrivals);
         });
         if let Some(ports) = &mut self.ports[index] {
             ports.drop_counts = drop_counts;
         }
-        if stamped.is_err() {
-            self.detach(transport);
-        }
-        stamped
     }
 
     /// Makes room for an index.
@@ -331,7 +324,7 @@ impl Sockets {
             path,
             local: somewhere.into(),
         };
-        self.attach(transport, TransportSockets { rtp, rtcp: None }).unwrap();
+        self.attach(transport, TransportSockets { rtp, rtcp: None });
         let remote = Remote {
             rtp: somewhere,
             rtcp: None,
@@ -434,9 +427,22 @@ impl Sockets {
     /// Starts or stops stamping arrivals, at all sockets and at those that come.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel says. No arrivals are stamped then.
     pub fn stamp_arrivals(&mut self, on: bool) -> Result<(), Errno> {
-        self.stamps_arrivals = on;
+        let before = std::mem::replace(&mut self.stamps_arrivals, on);
+        if on == before {
+            return Ok(());
+        }
+        let result = self.stamp_all(on);
+        if result.is_err() {
+            self.stamps_arrivals = false;
+            // Those that could be switched on can be switched off.
+            let _ = self.stamp_all(false);
+        }
+        result
+    }
+
+    fn stamp_all(&self, on: bool) -> Result<(), Errno> {
         let mut result = Ok(());
         for index in 0..self.ports.len() as u32 {
             self.each(TransportIx(index), |_, _, socket| {
@@ -567,7 +573,7 @@ impl Sockets {
             let path = &mut self.paths[transport.0 as usize];
             path.is_connected = remote.is_some();
             // Another way out: it may segment where the last one did not.
-            path.uses_gso = true;
+            path.uses_gso = may_segment();
             path.refusals = 0;
         }
     }

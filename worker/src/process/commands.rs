@@ -125,10 +125,7 @@ impl EventLoop {
 
     /// Puts a new transport's sockets into the table, and watches them.
     fn register(&mut self, transport: TransportIx, sockets: TransportSockets) -> Result<(), WorkerError> {
-        self.egress
-            .sockets
-            .attach(transport, sockets)
-            .map_err(|errno| os("setsockopt", errno))?;
+        self.egress.sockets.attach(transport, sockets);
         let mut result = Ok(());
         self.egress.sockets.each(transport, |port, side, socket| {
             let source = Source::Socket { transport, port, side };
@@ -176,7 +173,7 @@ impl EventLoop {
         self.egress
             .sockets
             .stamp_arrivals(coalescing.measure_residence)
-            .map_err(|errno| os("setsockopt", errno))?;
+            .map_err(|errno| os("setsockopt(SO_TIMESTAMPNS)", errno))?;
         self.egress.measure_residence(coalescing.measure_residence);
         Ok(Reply::Done)
     }

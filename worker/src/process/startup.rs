@@ -17,6 +17,7 @@ use nix::unistd::{Pid, close, dup2_stdin, getppid};
 
 use crate::boundary;
 use crate::exit::Exit;
+use crate::net::optional::Optional;
 
 use super::arguments::Arguments;
 
@@ -76,7 +77,8 @@ pub(super) fn close_inherited(channel: BorrowedFd<'_>) -> io::Result<()> {
 pub(super) fn settle_in(arguments: &Arguments) -> Result<(), Refused> {
     let failed = |call| move |errno| Refused::Os { call, errno };
     // First the signal, then the check: if the supervisor dies before the first, the second sees it.
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed("prctl(PR_SET_PDEATHSIG)"))?;
+    // (Without the signal it is the end of the channel that ends the worker.)
+    Optional::DeathSignal.or_without(prctl::set_pdeathsig(Signal::SIGKILL));
     if i32::try_from(arguments.parent_pid).map(Pid::from_raw) != Ok(getppid()) {
         return Err(Refused::ParentGone);
     }
@@ -85,16 +87,31 @@ pub(super) fn settle_in(arguments: &Arguments) -> Result<(), Refused> {
     let mut ignored = SigSet::empty();
     ignored.extend([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     ignored.thread_block().map_err(failed("sigprocmask"))?;
-    prctl::set_no_new_privs().map_err(failed("prctl(PR_SET_NO_NEW_PRIVS)"))?;
-    prctl::set_timerslack(TIMER_SLACK_NS).map_err(failed("prctl(PR_SET_TIMERSLACK)"))?;
-    if let Some(cpu) = arguments.cpu {
-        let mut set = CpuSet::new();
-        set.set(cpu as usize).map_err(failed("sched_setaffinity"))?;
-        sched_setaffinity(Pid::from_raw(0), &set).map_err(failed("sched_setaffinity"))?;
-    }
+    make_itself_at_home(arguments.cpu);
     // Two descriptors for each transport.
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed("getrlimit"))?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed("setrlimit"))
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    Optional::OpenFiles.or_without(raised);
+    Ok(())
+}
+
+/// What is asked of the kernel for the thread that it is called by, and can be done without.
+pub(super) fn make_itself_at_home(cpu: Option<u32>) {
+    Optional::NoNewPrivileges.or_without(prctl::set_no_new_privs());
+    Optional::TimerSlack.or_without(prctl::set_timerslack(TIMER_SLACK_NS));
+    if let Some(cpu) = cpu {
+        let mut set = CpuSet::new();
+        let pinned = set
+            .set(cpu as usize)
+            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+        Optional::Affinity.or_without(pinned);
+    }
+}
+
+/// The scheduler gives no short slices.
+pub(super) fn miss_short_slices(error: &io::Error) {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    Optional::ShortSlices.or_without::<()>(Err(errno));
 }
 
 /// Panics that are told when a boundary contains them; of more, which somebody may cause at will, a few.

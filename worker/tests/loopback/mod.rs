@@ -69,7 +69,7 @@ pub(crate) fn port() -> (OwnedFd, OwnedFd, SocketAddr) {
 pub(crate) fn attach<B: SendBackend>(egress: &mut Egress<B>, transport: u32, to: SocketAddr) -> SocketAddr {
     let (door, path, address) = port();
     let sockets = TransportSockets::adopt(vec![door, path], true).unwrap();
-    egress.sockets.attach(TransportIx(transport), sockets).unwrap();
+    egress.sockets.attach(TransportIx(transport), sockets);
     egress.sockets.connect(TransportIx(transport), remote(to)).unwrap();
     address
 }
@@ -79,7 +79,7 @@ pub(crate) fn attach_sealed<B: SendBackend>(egress: &mut Egress<B>, transport: u
     let (door, path, local) = port();
     let sockets = IceSockets::adopt(vec![door, path], &[IceProtocol::Udp]).unwrap();
     let transport = TransportIx(transport);
-    egress.sockets.attach_ice(transport, sockets).unwrap();
+    egress.sockets.attach_ice(transport, sockets);
     let tuple = IceTuple {
         protocol: IceProtocol::Udp,
         local,

@@ -14,6 +14,7 @@ use nix::sys::socket::{MsgFlags, SockFlag, SockaddrStorage, accept4, getpeername
 
 use super::Sockets;
 use super::ice::address_of;
+use crate::net::optional::Optional;
 use crate::net::send::Message;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
@@ -276,9 +277,8 @@ pub(super) fn accept_at(listener: BorrowedFd<'_>) -> Result<Someone, Errno> {
     let Some(remote) = remote.and_then(|remote| address_of(&remote).ok()) else {
         return Ok(Someone::Gone);
     };
-    // Without them it works too, with more delay.
-    let _ = setsockopt(&accepted, sockopt::TcpNoDelay, &true);
-    let _ = setsockopt(&accepted, sockopt::SndBuf, &SEND_BUFFER_BYTES);
+    Optional::NoDelay.or_without(setsockopt(&accepted, sockopt::TcpNoDelay, &true));
+    Optional::SendBuffer.or_without(setsockopt(&accepted, sockopt::SndBuf, &SEND_BUFFER_BYTES));
     Ok(Someone::Here(accepted, unmapped(remote)))
 }
 

@@ -15,7 +15,7 @@ use weir_channel::message::{DOORS_MAX, IceProtocol, IceTuple, WorkerError};
 
 use super::connections::{Connection, Someone, accept_at};
 use super::ice::{address_of, check_tcp};
-use super::{Path, Sockets, check_udp, drop_count, local_address, os, prepare, stamp_arrivals};
+use super::{Path, Sockets, check_udp, drop_count, local_address, os, prepare, stamp_as_others};
 use crate::net::send::{Destination, Route, is_pending_error};
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
@@ -109,7 +109,7 @@ impl Door {
                 "a door is connected; it must stay open to everybody".to_owned(),
             ));
         }
-        prepare(socket.as_fd()).map_err(|errno| os("setsockopt", errno))?;
+        prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         let bound = local_address(&socket)?;
         Ok(Self {
             local: address_of(&bound)?,
@@ -269,7 +269,7 @@ impl Sockets {
         let mut doors: Vec<Door> = Vec::with_capacity(protocols.len());
         for (protocol, socket) in protocols.iter().zip(descriptors) {
             let door = Door::adopt(*protocol, socket)?;
-            stamp_arrivals(door.socket(), self.stamps_arrivals).map_err(|errno| os("setsockopt", errno))?;
+            stamp_as_others(door.socket(), self.stamps_arrivals);
             if doors
                 .iter()
                 .any(|other| other.local == door.local && other.protocol() == *protocol)
@@ -344,9 +344,8 @@ impl Sockets {
                 "a socket that is not connected to where its transport sends".to_owned(),
             ));
         };
-        let failed = |errno| os("setsockopt", errno);
-        prepare(socket.as_fd()).map_err(failed)?;
-        stamp_arrivals(socket.as_fd(), self.stamps_arrivals).map_err(failed)?;
+        prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
+        stamp_as_others(socket.as_fd(), self.stamps_arrivals);
         let drops = drop_count(socket.as_fd());
         let at_doors = self.ice.get_mut(transport.0 as usize);
         let Some(at_doors) = at_doors.and_then(|ice| ice.as_deref_mut()?.at_doors.as_mut()) else {

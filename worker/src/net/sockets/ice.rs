@@ -17,7 +17,8 @@ use weir_channel::message::{IceProtocol, IceTuple, LISTENERS_MAX, WorkerError};
 use super::connections::{CONNECTIONS_MAX, Connection};
 use super::doors::AtDoors;
 use super::{
-    Path, PortSockets, Side, SocketStats, Sockets, drop_count, family, local_address, os, reconnect, stamp_arrivals,
+    Path, PortSockets, Side, SocketStats, Sockets, drop_count, family, local_address, may_segment, os, reconnect,
+    stamp_as_others,
 };
 use crate::net::poll::Source;
 use crate::net::send::is_pending_error;
@@ -297,12 +298,9 @@ fn send_from(door: &Udp, remote: SocketAddr, packet: &[u8]) -> Result<(), Errno>
 impl Sockets {
     /// Registers the sockets of a new WebRTC transport. It cannot send before [`Sockets::select`] and [`Sockets::open`].
     ///
-    /// # Errors
-    /// What the kernel says about time stamps, if they are wanted.
-    ///
     /// # Panics
     /// If the index is taken.
-    pub fn attach_ice(&mut self, transport: TransportIx, sockets: IceSockets) -> Result<(), Errno> {
+    pub fn attach_ice(&mut self, transport: TransportIx, sockets: IceSockets) {
         let index = transport.0 as usize;
         self.reserve(transport);
         assert!(!self.contains(transport), "the relay gave out an index twice");
@@ -311,13 +309,12 @@ impl Sockets {
             ..Path::vacant()
         };
         self.ice[index] = Some(Box::new(sockets));
-        let mut stamped = Ok(());
         let mut drop_counts = [[0; 2]; LISTENERS_MAX];
         let stamps_arrivals = self.stamps_arrivals;
         self.each_listener(transport, |listener, side, socket| {
             // What was dropped before, when another worker had the socket, is not this transport's.
             drop_counts[usize::from(listener)][side_of(side)] = drop_count(socket);
-            stamped = stamped.and(stamp_arrivals(socket, stamps_arrivals)); // which a listening socket takes too
+            stamp_as_others(socket, stamps_arrivals); // which a listening socket takes too
         });
         if let Some(ice) = &mut self.ice[index] {
             for (listener, counts) in drop_counts.into_iter().enumerate() {
@@ -326,10 +323,6 @@ impl Sockets {
                 }
             }
         }
-        if stamped.is_err() {
-            self.detach(transport);
-        }
-        stamped
     }
 
     /// Calls `visit` with each socket of a WebRTC transport but those of connections; a listening one counts as a door.
@@ -397,7 +390,7 @@ impl Sockets {
         let path = &mut self.paths[transport.0 as usize];
         path.is_connected = false;
         // Another way out: it may segment where the last one did not.
-        path.uses_gso = true;
+        path.uses_gso = may_segment();
         path.refusals = 0;
         path.is_stream = false;
         ice.stream = None;

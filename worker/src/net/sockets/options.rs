@@ -3,22 +3,42 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::socket::{self, SockaddrIn6, SockaddrStorage, setsockopt, sockopt};
 
-/// Makes a UDP socket fit for a [`ReceiveBatch`](crate::net::receive::ReceiveBatch): non-blocking, trains received whole
-/// (UDP_GRO), drops by the kernel reported (SO_RXQ_OVFL).
+use crate::net::optional::Optional;
+
+/// Makes a UDP socket fit for a [`ReceiveBatch`](crate::net::receive::ReceiveBatch): non-blocking, and where the kernel can do
+/// that, trains received whole (UDP_GRO), drops by the kernel reported (SO_RXQ_OVFL).
 ///
 /// # Errors
-/// What the kernel says.
+/// What the kernel says about what cannot be done without.
 pub fn prepare(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
     fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
-    setsockopt(&socket, sockopt::RxqOvfl, &1)
+    Optional::UdpGro.or_without(setsockopt(&socket, sockopt::UdpGroSegment, &true));
+    Optional::DropCounts.or_without(setsockopt(&socket, sockopt::RxqOvfl, &1));
+    learn_segmentation(socket);
+    Ok(())
+}
+
+/// Whether the kernel takes trains to send.
+static SEGMENTS: AtomicBool = AtomicBool::new(true);
+
+/// Asks for no segmentation, which a kernel refuses that knows of none. Such a kernel does not refuse a train: it looks for no
+/// UDP_SEGMENT beside it and sends the whole of it as one datagram.
+fn learn_segmentation(socket: BorrowedFd<'_>) {
+    let asked = Optional::UdpSegment.or_without(setsockopt(&socket, sockopt::UdpGsoSegment, &0));
+    SEGMENTS.store(asked.is_some(), Ordering::Relaxed);
+}
+
+/// Whether a way out should be tried with trains. Whether it takes them is found out with the first.
+pub(crate) fn may_segment() -> bool {
+    SEGMENTS.load(Ordering::Relaxed)
 }
 
 /// Starts or stops stamping the arrivals at a socket with the realtime clock (SO_TIMESTAMPNS).
@@ -27,6 +47,13 @@ pub fn prepare(socket: BorrowedFd<'_>) -> Result<(), Errno> {
 /// What the kernel says.
 pub fn stamp_arrivals(socket: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
     setsockopt(&socket, sockopt::ReceiveTimestampns, &on)
+}
+
+/// Stamps the arrivals at a socket that has come, if those at the others are stamped, and the kernel can.
+pub(super) fn stamp_as_others(socket: BorrowedFd<'_>, others: bool) {
+    if others {
+        Optional::ArrivalTimes.or_without(stamp_arrivals(socket, true));
+    }
 }
 
 /// How many packets the kernel has dropped at a socket since it was made, modulo 2³²: what SO_RXQ_OVFL reports beside
@@ -45,7 +72,8 @@ pub fn drop_count(socket: BorrowedFd<'_>) -> u32 {
             &mut len,
         )
     };
-    if result == 0 { memory[DROPS] } else { 0 }
+    let count = Errno::result(result).map(|_| memory[DROPS]);
+    Optional::DropCountNow.or_without(count).unwrap_or(0)
 }
 
 /// Connects the path of a port that is bound to `local`; without a remote, parks it.

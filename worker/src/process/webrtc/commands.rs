@@ -60,10 +60,7 @@ impl EventLoop {
 
     /// Puts a new transport's sockets into the table, and watches them.
     fn register_listeners(&mut self, transport: TransportIx, sockets: IceSockets) -> Result<(), WorkerError> {
-        self.egress
-            .sockets
-            .attach_ice(transport, sockets)
-            .map_err(|errno| os("setsockopt", errno))?;
+        self.egress.sockets.attach_ice(transport, sockets);
         let mut result = Ok(());
         self.egress.sockets.each_listener(transport, |listener, side, socket| {
             let source = Source::Listener {

@@ -1,0 +1,437 @@
+//! `weir serve` where the kernel refuses something, as old kernels and sandboxes do: a seccomp filter refuses one thing after the
+//! other. What Weir can do without is missed once, and media flows all the same, through real workers, by plain RTP and by
+//! WebRTC, on ports of their own and on a shared one. What it cannot do without is told at the start.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod browser;
+mod command;
+mod control;
+mod signalling;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
+use serde_json::{Value, json};
+use tokio::net::UdpSocket;
+use tokio::process::{Child, Command};
+
+use browser::{Begins, Browser};
+use command::{Scratch, Serve, weir};
+use control::{Client, soon};
+use signalling::{Caller, create_microphone, enable_consumer};
+
+/// What is refused: a system call, if these of its arguments (by number) are so.
+#[derive(Clone, Copy)]
+struct Refused {
+    call: libc::c_long,
+    arguments: &'static [(u8, libc::c_int)],
+    errno: Errno,
+}
+
+const fn refused(call: libc::c_long, arguments: &'static [(u8, libc::c_int)], errno: Errno) -> Refused {
+    Refused { call, arguments, errno }
+}
+
+impl Refused {
+    fn filter(self) -> BpfProgram {
+        let conditions = self.arguments.iter().map(|(number, value)| {
+            let value = u64::from(value.cast_unsigned());
+            SeccompCondition::new(*number, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap()
+        });
+        let conditions: Vec<SeccompCondition> = conditions.collect();
+        let rules = match conditions.is_empty() {
+            true => Vec::new(), // whatever its arguments
+            false => vec![SeccompRule::new(conditions).unwrap()],
+        };
+        let action = SeccompAction::Errno((self.errno as i32).cast_unsigned());
+        let architecture = std::env::consts::ARCH.try_into().unwrap();
+        SeccompFilter::new(
+            BTreeMap::from([(self.call, rules)]),
+            SeccompAction::Allow,
+            action,
+            architecture,
+        )
+        .unwrap()
+        .try_into()
+        .unwrap()
+    }
+
+    /// Starts a program to which this is refused, and to its children.
+    async fn spawn(self, mut command: Command) -> Child {
+        let runtime = tokio::runtime::Handle::current();
+        // A filter is a thread's, and its children's.
+        let thread = std::thread::spawn(move || {
+            apply_filter(&self.filter()).unwrap();
+            let _context = runtime.enter();
+            command.spawn().unwrap()
+        });
+        tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap()
+    }
+
+    async fn serve(self, scratch: &Scratch, command: Command) -> Serve {
+        Serve::follow_start(self.spawn(command).await, &scratch.socket).await
+    }
+}
+
+const SETSOCKOPT: libc::c_long = libc::SYS_setsockopt;
+const GETSOCKOPT: libc::c_long = libc::SYS_getsockopt;
+
+const fn socket_option(name: &'static [(u8, libc::c_int)]) -> Refused {
+    refused(SETSOCKOPT, name, Errno::ENOPROTOOPT)
+}
+
+/// What Weir does without, and what the line says that it logs about it; `None`: nothing.
+const OPTIONAL: [(Option<&str>, Refused); 22] = [
+    (
+        Some("UDP_GRO"),
+        socket_option(&[(1, libc::SOL_UDP), (2, libc::UDP_GRO)]),
+    ),
+    (
+        Some("UDP_SEGMENT"),
+        socket_option(&[(1, libc::SOL_UDP), (2, libc::UDP_SEGMENT)]),
+    ),
+    (
+        Some("SO_RXQ_OVFL"),
+        socket_option(&[(1, libc::SOL_SOCKET), (2, libc::SO_RXQ_OVFL)]),
+    ),
+    (
+        Some("SO_TIMESTAMPNS"),
+        socket_option(&[(1, libc::SOL_SOCKET), (2, libc::SO_TIMESTAMPNS)]),
+    ),
+    (
+        Some("SO_MEMINFO"),
+        refused(
+            GETSOCKOPT,
+            &[(1, libc::SOL_SOCKET), (2, libc::SO_MEMINFO)],
+            Errno::ENOPROTOOPT,
+        ),
+    ),
+    // The usual case for those who are not root.
+    (
+        None,
+        refused(
+            SETSOCKOPT,
+            &[(1, libc::SOL_SOCKET), (2, libc::SO_RCVBUFFORCE)],
+            Errno::EPERM,
+        ),
+    ),
+    (
+        None,
+        refused(
+            SETSOCKOPT,
+            &[(1, libc::SOL_SOCKET), (2, libc::SO_SNDBUFFORCE)],
+            Errno::EPERM,
+        ),
+    ),
+    (
+        None,
+        refused(
+            GETSOCKOPT,
+            &[(1, libc::SOL_SOCKET), (2, libc::SO_RCVBUF)],
+            Errno::ENOPROTOOPT,
+        ),
+    ),
+    (
+        None,
+        refused(
+            GETSOCKOPT,
+            &[(1, libc::SOL_SOCKET), (2, libc::SO_SNDBUF)],
+            Errno::ENOPROTOOPT,
+        ),
+    ),
+    (
+        Some("TCP_NODELAY"),
+        socket_option(&[(1, libc::IPPROTO_TCP), (2, libc::TCP_NODELAY)]),
+    ),
+    (
+        Some("SO_REUSEADDR"),
+        socket_option(&[(1, libc::SOL_SOCKET), (2, libc::SO_REUSEADDR)]),
+    ),
+    (
+        Some("IPV6_V6ONLY"),
+        socket_option(&[(1, libc::IPPROTO_IPV6), (2, libc::IPV6_V6ONLY)]),
+    ),
+    (
+        Some("SO_ATTACH_REUSEPORT_CBPF"),
+        socket_option(&[(1, libc::SOL_SOCKET), (2, libc::SO_ATTACH_REUSEPORT_CBPF)]),
+    ),
+    (
+        Some("epoll_pwait2"),
+        refused(libc::SYS_epoll_pwait2, &[], Errno::ENOSYS),
+    ),
+    (
+        Some("epoll_pwait2"),
+        refused(libc::SYS_epoll_pwait2, &[], Errno::EACCES),
+    ),
+    (
+        Some("sched_setattr"),
+        refused(libc::SYS_sched_setattr, &[], Errno::EPERM),
+    ),
+    (
+        Some("sched_setattr"),
+        refused(libc::SYS_sched_getattr, &[], Errno::ENOSYS),
+    ),
+    (
+        Some("sched_setaffinity"),
+        refused(libc::SYS_sched_setaffinity, &[], Errno::EPERM),
+    ),
+    (
+        Some("PR_SET_TIMERSLACK"),
+        refused(libc::SYS_prctl, &[(0, libc::PR_SET_TIMERSLACK)], Errno::EINVAL),
+    ),
+    (
+        Some("PR_SET_PDEATHSIG"),
+        refused(libc::SYS_prctl, &[(0, libc::PR_SET_PDEATHSIG)], Errno::EPERM),
+    ),
+    (
+        Some("PR_SET_NO_NEW_PRIVS"),
+        refused(libc::SYS_prctl, &[(0, libc::PR_SET_NO_NEW_PRIVS)], Errno::EINVAL),
+    ),
+    (None, refused(libc::SYS_pidfd_open, &[], Errno::ENOSYS)),
+];
+
+/// What no transport can do without, and what is said of it at the start.
+const NEEDED: [(&str, Refused); 3] = [
+    (
+        "SO_REUSEPORT",
+        socket_option(&[(1, libc::SOL_SOCKET), (2, libc::SO_REUSEPORT)]),
+    ),
+    ("recvmmsg", refused(libc::SYS_recvmmsg, &[], Errno::ENOSYS)),
+    ("sendmmsg", refused(libc::SYS_sendmmsg, &[], Errno::EPERM)),
+];
+
+/// `weir serve` with IPv4 and IPv6.
+fn serve(scratch: &Scratch) -> Command {
+    let mut command = weir([
+        "serve",
+        "--workers",
+        "2",
+        "--rtc-ipv4",
+        "127.0.0.1",
+        "--rtc-ipv6",
+        "::1",
+    ]);
+    command
+        .args(["--start-timeout", "60s", "--ping-timeout", "60s", "--control"])
+        .arg(&scratch.socket);
+    command
+}
+
+const SSRC: u32 = 1_000;
+
+/// Opus, as the sender has it, and as rooms have it.
+const THEIRS: u8 = 111;
+const ROOMS: u8 = 100;
+
+fn create_transport(id: i64, direction: &str, dtls: &Value) -> Value {
+    json!({
+        "method": "createTransport", "target": "peer", "id": id, "direction": direction,
+        "options": {"udp": true, "tcp": true, "preferIPv4": false}, "dtlsParameters": dtls, "appData": {}
+    })
+}
+
+/// Alice speaks by WebRTC; Bob hears her by WebRTC, and somebody by plain RTP, which goes around once more by plain RTP.
+async fn everybody_hears(socket: &Path) {
+    let mut client = Client::connect(socket).await;
+    let room = client.room().await;
+    let mut alice = Caller::connect(socket, room, "alice").await;
+    alice.join("alice", Value::Null).await;
+    let mut sending = Browser::new(Begins::There, THEIRS).await;
+    let dtls = sending.dtls_parameters();
+    let answer = alice.request(create_transport(1, "send", &dtls)).await.unwrap();
+    sending.connect(&answer);
+    sending.declare_sent("0", SSRC);
+    alice.request(create_microphone(5, 1, SSRC)).await.unwrap();
+
+    let mut bob = Caller::connect(socket, room, "bob").await;
+    bob.join("bob", Value::Null).await;
+    let mut receiving = Browser::new(Begins::Here, ROOMS).await;
+    let dtls = receiving.dtls_parameters();
+    let answer = bob.request(create_transport(2, "recv", &dtls)).await.unwrap();
+    receiving.connect(&answer);
+    let consumers = client.get("/consumers").await.expect(200);
+    let consumer = &consumers["items"][0];
+    bob.request(enable_consumer(&consumer["id"], 2)).await.unwrap();
+    let target = format!("/consumers/{}", consumer["id"]);
+    let consumer = client.get(&target).await.expect(200);
+    let encoding = &consumer["rtpParameters"]["encodings"][0];
+    let ssrc = u32::try_from(encoding["ssrc"].as_u64().unwrap()).unwrap();
+    receiving.declare_received("0", ssrc);
+    sending.run_until("alice", |sending| sending.connected).await;
+    receiving.run_until("bob", |receiving| receiving.connected).await;
+
+    let listener = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    plain_receiver(&mut client, room, &consumer["producer"], &listener).await;
+    let microphone = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let second = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = plain_sender(&mut client, room, &second).await;
+
+    for seq in 1..=20_u8 {
+        sending.send(SSRC, THEIRS, seq.into(), &[0xf8, 0xff, 0xfe, seq]);
+        sending.run_until("what is in line", |_| true).await;
+        receiving
+            .run_until("the packet", |receiving| !receiving.packets.is_empty())
+            .await;
+        let heard: Vec<Option<u8>> = receiving
+            .packets
+            .drain(..)
+            .map(|packet| packet.payload.last().copied())
+            .collect();
+        assert_eq!(heard, [Some(seq)]);
+        assert_eq!(heard_at(&listener).await, seq);
+
+        microphone.send_to(&packet(seq), ("127.0.0.1", port)).await.unwrap();
+        assert_eq!(heard_at(&second).await, seq);
+    }
+}
+
+/// An opus packet that ends with its number.
+fn packet(seq: u8) -> Vec<u8> {
+    let mut packet = vec![0x80, THEIRS, 0, seq];
+    packet.extend((u32::from(seq) * 960).to_be_bytes());
+    packet.extend(2_000_u32.to_be_bytes());
+    packet.extend([0xf8, 0xff, 0xfe, seq]);
+    packet
+}
+
+/// The number of the next packet of RTP; reports come in between.
+async fn heard_at(socket: &UdpSocket) -> u8 {
+    let mut packet = [0; 2_000];
+    loop {
+        let length = soon("a packet", socket.recv(&mut packet)).await.unwrap();
+        if !(192..=223).contains(&packet[1]) {
+            return packet[length - 1];
+        }
+    }
+}
+
+/// Sends a producer to a socket by plain RTP.
+async fn plain_receiver(client: &mut Client, room: u64, producer: &Value, socket: &UdpSocket) {
+    let remote = json!({"remote": {"rtp": socket.local_addr().unwrap().to_string()}});
+    let transport = client
+        .post(&format!("/rooms/{room}/transports"), remote)
+        .await
+        .expect(201);
+    client
+        .consumer(transport["id"].as_u64().unwrap(), producer.as_u64().unwrap())
+        .await;
+}
+
+/// The port to send opus to, all of which comes to a socket.
+async fn plain_sender(client: &mut Client, room: u64, socket: &UdpSocket) -> u16 {
+    let body = json!({"comedia": true});
+    let transport = client
+        .post(&format!("/rooms/{room}/transports"), body)
+        .await
+        .expect(201);
+    let producer = json!({"kind": "audio", "rtpParameters": {
+        "codecs": [{"mimeType": "audio/opus", "payloadType": THEIRS, "clockRate": 48_000, "channels": 2}],
+        "encodings": [{"ssrc": 2_000}],
+    }});
+    let target = format!("/transports/{}/producers", transport["id"]);
+    let producer = client.post(&target, producer).await.expect(201);
+    plain_receiver(client, room, &producer["id"], socket).await;
+    u16::try_from(transport["tuple"]["localPort"].as_u64().unwrap()).unwrap()
+}
+
+/// Checks that media flows, and what was said about it.
+async fn serves_without(refused: Refused, missed: Option<&str>, webrtc_port: Option<u16>) {
+    let scratch = Scratch::new();
+    let mut command = serve(&scratch);
+    if let Some(port) = webrtc_port {
+        command.args(["--webrtc-port", &port.to_string()]);
+    }
+    let serve = refused.serve(&scratch, command).await;
+    everybody_hears(&scratch.socket).await;
+    serve.signal(nix::sys::signal::Signal::SIGTERM);
+    let (status, said) = serve.end().await;
+    assert!(status.success(), "{status}: {said}");
+    let refusals: Vec<&str> = said.lines().filter(|line| line.contains(" refuses ")).collect();
+    match missed {
+        Some(name) => {
+            let [line] = refusals[..] else {
+                panic!("{name} is told once, not {} times: {said}", refusals.len());
+            };
+            assert!(line.contains(&format!("refuses {name}, so: ")), "{line}");
+        }
+        None => assert_eq!(refusals, [] as [&str; 0]),
+    }
+}
+
+/// Two UDP and TCP ports in a row, for two workers.
+fn free_ports() -> u16 {
+    let is_free = |port| {
+        std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() && std::net::TcpListener::bind(("::1", port)).is_ok()
+    };
+    loop {
+        let first = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        if first < 65_535 && is_free(first) && is_free(first + 1) {
+            return first;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_be_done_without_is_missed_once_and_media_flows_on_ports_of_its_own() {
+    for (missed, refused) in OPTIONAL {
+        // There is no shared port, and so no filter for one.
+        let missed = missed.filter(|name| *name != "SO_ATTACH_REUSEPORT_CBPF");
+        serves_without(refused, missed, None).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_be_done_without_is_missed_once_and_media_flows_on_a_shared_port() {
+    for (missed, refused) in OPTIONAL {
+        serves_without(refused, missed, Some(free_ports())).await;
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_without_fails_the_start_and_is_named() {
+    for (name, refused) in NEEDED {
+        for webrtc_port in [None, Some(free_ports().to_string())] {
+            let scratch = Scratch::new();
+            let mut command = serve(&scratch);
+            if let Some(port) = &webrtc_port {
+                command.args(["--webrtc-port", port]);
+            }
+            let output = soon("its end", refused.spawn(command).await.wait_with_output())
+                .await
+                .unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+            assert!(said.contains(name), "{name} is not named: {said}");
+            assert!(!said.contains("choose another"), "{said}");
+            assert_eq!(output.stdout, b"", "it is not ready");
+            assert_eq!(scratch.files(), [] as [&str; 0]);
+        }
+    }
+}
+
+// Residence cannot be measured without time stamps: who asks is told, and nothing else suffers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn measuring_without_time_stamps_is_refused_and_costs_no_transport() {
+    let scratch = Scratch::new();
+    let (_, refused) = OPTIONAL[3];
+    let serve = refused.serve(&scratch, serve(&scratch)).await;
+    let mut client = Client::connect(&scratch.socket).await;
+    let room = client.room().await;
+    client.transport(room).await;
+    let told = serve.ctl("settings --measure-residence true").await;
+    told.failed(1, "SO_TIMESTAMPNS");
+    client.transport(room).await;
+    everybody_hears(&scratch.socket).await;
+    serve.stop().await;
+}

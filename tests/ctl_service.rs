@@ -1,0 +1,190 @@
+//! `weir serve` as a process under somebody else's care: a service manager that wants signs of life, a shell that has it ignore signals.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod command;
+
+use std::time::Duration;
+
+use command::{Manager, Scratch, Serve, in_shell, soon};
+use nix::sys::signal::{Signal, kill};
+
+const SIGN_OF_LIFE: &str = "WATCHDOG=1";
+
+/// What the manager was told before `end`, which is the last thing that counts.
+async fn told_before(manager: &Manager, end: &str) -> Vec<String> {
+    let mut told = Vec::new();
+    loop {
+        match manager.told().await {
+            word if word == end => return told,
+            word => told.push(word),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told() {
+    let scratch = Scratch::new();
+    for manager in [Manager::new(&scratch), Manager::without_file(&scratch)] {
+        let mut command = scratch.serve();
+        command.env("NOTIFY_SOCKET", &manager.name);
+        let serve = Serve::start(command, &scratch.socket).await;
+        assert_eq!(manager.told().await, "READY=1");
+        serve.stop().await;
+        assert_eq!(manager.told().await, "STOPPING=1");
+    }
+}
+
+// sd_watchdog_enabled(3): the service should send WATCHDOG=1 about every half of WATCHDOG_USEC.
+#[tokio::test]
+async fn a_manager_that_wants_signs_of_life_gets_them_from_the_start_to_the_stop() {
+    let scratch = Scratch::new();
+    for manager in [Manager::new(&scratch), Manager::without_file(&scratch)] {
+        let mut command = scratch.serve();
+        command
+            .env("NOTIFY_SOCKET", &manager.name)
+            .env("WATCHDOG_USEC", "20000");
+        // It is the shell's own process that becomes the server.
+        let command = in_shell("export WATCHDOG_PID=$$", &command);
+        let serve = Serve::start(command, &scratch.socket).await;
+        assert_eq!(manager.told().await, "READY=1");
+        for _ in 0..20 {
+            assert_eq!(manager.told().await, SIGN_OF_LIFE);
+        }
+        serve.stop().await;
+        let told = told_before(&manager, "STOPPING=1").await;
+        assert!(told.iter().all(|word| word == SIGN_OF_LIFE), "{told:?}");
+    }
+}
+
+// sd_watchdog_enabled(3): signs are expected of a process if $WATCHDOG_PID is unset or names it.
+#[tokio::test]
+async fn signs_of_life_that_are_wanted_from_another_process_are_not_given() {
+    let scratch = Scratch::new();
+    for unwanted in [
+        &[("WATCHDOG_USEC", "2000"), ("WATCHDOG_PID", "1")][..],
+        &[("WATCHDOG_USEC", "0")],
+        &[("WATCHDOG_USEC", "soon")],
+        &[],
+    ] {
+        let manager = Manager::new(&scratch);
+        let mut command = scratch.serve();
+        command
+            .env("NOTIFY_SOCKET", &manager.name)
+            .envs(unwanted.iter().copied());
+        let serve = Serve::start(command, &scratch.socket).await;
+        // Each command takes longer than a sign of life would be away.
+        for _ in 0..3 {
+            serve.say("health").await;
+        }
+        serve.stop().await;
+        assert_eq!(told_before(&manager, "STOPPING=1").await, ["READY=1"], "{unwanted:?}");
+        std::fs::remove_file(scratch.dir.path().join("notify")).unwrap();
+    }
+}
+
+// A server that does not run gives no sign of life: the manager restarts it.
+#[tokio::test]
+async fn a_stopped_server_gives_no_sign_of_life() {
+    let scratch = Scratch::new();
+    let manager = Manager::new(&scratch);
+    let mut command = scratch.serve();
+    command.env("NOTIFY_SOCKET", &manager.name).env("WATCHDOG_USEC", "2000");
+    let serve = Serve::start(command, &scratch.socket).await;
+    assert_eq!(manager.told().await, "READY=1");
+    assert_eq!(manager.told().await, SIGN_OF_LIFE);
+    serve.stall();
+    manager.drain();
+    // It would come within a millisecond.
+    assert!(!manager.hears_within(Duration::from_millis(200)).await);
+    serve.signal(Signal::SIGCONT);
+    assert_eq!(manager.told().await, SIGN_OF_LIFE);
+    serve.stop().await;
+}
+
+// POSIX: the utility that nohup invokes ignores SIGHUP; and (2.11, Signals and Error Handling) commands that a shell without job
+// control runs in the background ignore SIGINT.
+#[tokio::test]
+async fn a_signal_that_it_was_told_to_ignore_does_not_end_it() {
+    for (name, signal) in [("HUP", Signal::SIGHUP), ("INT", Signal::SIGINT)] {
+        let scratch = Scratch::new();
+        let mut command = scratch.serve();
+        command.args(["--log-level", "info"]);
+        let command = in_shell(&format!("trap '' {name}"), &command);
+        let serve = Serve::start(command, &scratch.socket).await;
+        serve.signal(signal);
+        assert_eq!(serve.say("health").await, "ok\n");
+        serve.signal(Signal::SIGTERM);
+        let (status, said) = serve.end().await;
+        assert!(status.success(), "{status}: {said}");
+        assert!(said.contains("closing") && said.contains("SIGTERM"), "{said}");
+        assert!(!said.contains(&format!("SIG{name}")), "{said}");
+    }
+}
+
+// Whoever ignores SIGTERM in all that it starts must still be able to end a server in order.
+#[tokio::test]
+async fn sigterm_ends_it_also_where_it_was_ignored() {
+    let scratch = Scratch::new();
+    let command = in_shell("trap '' TERM", &scratch.serve());
+    let serve = Serve::start(command, &scratch.socket).await;
+    serve.stop().await;
+}
+
+/// Longer than a worker has for its answer.
+const STOP: Duration = Duration::from_secs(7);
+
+// The workers answer meanwhile; what they said lies in the channels.
+#[tokio::test]
+async fn workers_survive_a_stop_of_their_server() {
+    let scratch = Scratch::new();
+    let mut command = scratch.serve_watching("5s");
+    command.args(["--ping-interval", "50ms"]);
+    let serve = Serve::start(command, &scratch.socket).await;
+    serve.say("room create").await;
+    let before = serve.workers().await;
+    // So that pings are under way at the stop, the workers are stopped until it.
+    for worker in &before {
+        kill(*worker, Signal::SIGSTOP).unwrap();
+    }
+    let asked = async {
+        loop {
+            let workers = serve.ask("workers").await;
+            if workers.as_array().unwrap().iter().all(|worker| worker["requests"] == 1) {
+                break;
+            }
+        }
+    };
+    soon("pings", asked).await;
+    serve.stall();
+    for worker in &before {
+        kill(*worker, Signal::SIGCONT).unwrap();
+    }
+    tokio::time::sleep(STOP).await;
+    serve.signal(Signal::SIGCONT);
+    // The answers of two more rounds.
+    for _ in 0..2 {
+        let answered = async {
+            while serve
+                .ask("workers")
+                .await
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|worker| worker["requests"] != 0)
+            {}
+        };
+        soon("answers", answered).await;
+    }
+    let workers = serve.ask("workers").await;
+    for worker in workers.as_array().unwrap() {
+        assert_eq!(
+            (&worker["restarts"], &worker["lastExit"]),
+            (&0.into(), &().into()),
+            "{worker}"
+        );
+    }
+    assert_eq!(serve.workers().await, before);
+    assert!(serve.say("rooms").await.contains("1"), "the room is there");
+    serve.stop().await;
+}
