@@ -6,8 +6,8 @@ use crate::source::File;
 /// the seam between them, and of WebRTC only what seals and frames packets on their way into the kernel's buffers.
 const WORKER_LAYERS: [(&str, &[&str]); 5] = [
     ("rtp", &["rtp", "time"]),
-    ("webrtc", &["webrtc", "rtp", "time"]),
-    ("relay", &["relay", "rtp", "time"]),
+    ("webrtc", &["boundary", "webrtc", "rtp", "time"]),
+    ("relay", &["boundary", "relay", "rtp", "time"]),
     (
         "net",
         &[
@@ -21,6 +21,7 @@ const WORKER_LAYERS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("time", &["time"]),
+    ("boundary", &["boundary"]),
 ];
 
 /// What the relay and the views over bytes may not name: clocks, sockets, files, threads, the environment, randomness.
@@ -126,14 +127,9 @@ pub(crate) fn purity(file: &File) -> Vec<String> {
         "worker/src/webrtc/",
         "worker/src/time.rs",
     ];
-    // One translates between times and the library's instants, and reads no clock; the other gives a library that wants to
-    // read and write the traits for that, on memory.
-    let translates = [
-        "worker/src/webrtc/dtls/clock.rs",
-        "worker/src/webrtc/dtls/engine/openssl.rs",
-    ];
-    if !file.ships() || translates.contains(&file.path.as_str()) || !pure.iter().any(|pure| file.path.starts_with(pure))
-    {
+    // Translates between times and the library's instants, and reads no clock.
+    let translates = "worker/src/webrtc/dtls/clock.rs";
+    if !file.ships() || file.path == translates || !pure.iter().any(|pure| file.path.starts_with(pure)) {
         return Vec::new();
     }
     let code = file.code();
