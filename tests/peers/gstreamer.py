@@ -6,6 +6,7 @@ and then the offer. It ends when its input does.
 """
 
 import json
+import os
 import sys
 import threading
 
@@ -143,6 +144,12 @@ def main():
     threading.Thread(target=listen, daemon=True).start()
     GLib.timeout_add(200, report)
     loop.run()
+    # Nothing calls into Python any more after this.
+    for connection in (sending, receiving):
+        connection.pipeline.set_state(Gst.State.NULL)
+    # Python's own end would free objects of webrtcbin's that it holds wrongly (see above); they are of no more use.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 main()
