@@ -16,11 +16,8 @@ use super::certificates::Shown;
 use super::network::{Network, Way};
 use super::peers::Said;
 
-/// A bound on a whole handshake, for what hangs. Weir gives up after 30 seconds. A peer that has not got our last flight
-/// repeats its own until it has, and as a [`Network`] loses at most four tries in a row, that is 15 seconds after it first
-/// sent it; whoever needs 31 or 63 was not answered (RFC 6347 §4.2.4: the last flight is sent again for each Finished that
-/// comes again).
-const LIMIT: Duration = Duration::from_secs(45);
+/// A bound on a whole handshake, for what hangs: what Weir gives one at most, and a little more.
+const LIMIT: Duration = Duration::from_secs(130);
 
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
