@@ -34,7 +34,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -330,11 +330,6 @@ pub enum Notification {
         /// Why, when the state is [`IceState::Disconnected`].
         failure: Option<WebRtcFailure>,
     },
-    /// A WebRTC transport refuses somebody's connectivity checks. Told now and then while it goes on.
-    ChecksRefused {
-        transport: TransportId,
-        failure: WebRtcFailure,
-    },
     /// A WebRTC transport's packets go elsewhere from now on; `None`: nowhere, until a connectivity check comes.
     IceSelectedTupleChanged {
         transport: TransportId,
@@ -367,6 +362,11 @@ pub enum Notification {
     /// A WebRTC transport at a door would rather send and receive on a socket of its own that is connected to its peer. It
     /// may be answered by [`Method::UseConnectedSocket`], or not at all.
     SocketWanted { transport: TransportId, tuple: IceTuple },
+    /// A WebRTC transport refuses somebody's connectivity checks. Told now and then while it goes on.
+    ChecksRefused {
+        transport: TransportId,
+        failure: WebRtcFailure,
+    },
 }
 
 /// A line of a worker's log.

@@ -474,10 +474,6 @@ pub(crate) fn notifications() -> Vec<Notification> {
             state: IceState::Disconnected,
             failure: Some(failure(WebRtcFailureReason::ConsentExpired)),
         },
-        Notification::ChecksRefused {
-            transport: TRANSPORT,
-            failure: failure(WebRtcFailureReason::CheckUnauthenticated),
-        },
         Notification::IceSelectedTupleChanged {
             transport: TRANSPORT,
             tuple: Some(tuple()),
@@ -505,6 +501,10 @@ pub(crate) fn notifications() -> Vec<Notification> {
         Notification::SocketWanted {
             transport: TRANSPORT,
             tuple: tuple(),
+        },
+        Notification::ChecksRefused {
+            transport: TRANSPORT,
+            failure: failure(WebRtcFailureReason::CheckUnauthenticated),
         },
     ]
 }

@@ -131,7 +131,8 @@ fn ask_for_a_start() {
     let cpu = sched_getaffinity(Pid::from_raw(0))
         .ok()
         .and_then(|set| (0..CpuSet::count()).find(|cpu| set.is_set(*cpu) == Ok(true)));
-    startup::make_itself_at_home(cpu.and_then(|cpu| u32::try_from(cpu).ok()));
+    // The CPU is one of those that this process may use.
+    let _ = startup::make_itself_at_home(cpu.and_then(|cpu| u32::try_from(cpu).ok()));
     if let Err(error) = scheduling::prefer_latency() {
         startup::miss_short_slices(&error);
     }

@@ -87,7 +87,7 @@ pub(super) fn settle_in(arguments: &Arguments) -> Result<(), Refused> {
     let mut ignored = SigSet::empty();
     ignored.extend([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     ignored.thread_block().map_err(failed("sigprocmask"))?;
-    make_itself_at_home(arguments.cpu);
+    make_itself_at_home(arguments.cpu).map_err(failed("sched_setaffinity"))?;
     // Two descriptors for each transport.
     let raised =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
@@ -96,7 +96,11 @@ pub(super) fn settle_in(arguments: &Arguments) -> Result<(), Refused> {
 }
 
 /// What is asked of the kernel for the thread that it is called by, and can be done without.
-pub(super) fn make_itself_at_home(cpu: Option<u32>) {
+///
+/// # Errors
+///
+/// If there is no such CPU: that is no refusal, but a mistake of whoever has chosen it.
+pub(super) fn make_itself_at_home(cpu: Option<u32>) -> Result<(), Errno> {
     Optional::NoNewPrivileges.or_without(prctl::set_no_new_privs());
     Optional::TimerSlack.or_without(prctl::set_timerslack(TIMER_SLACK_NS));
     if let Some(cpu) = cpu {
@@ -104,8 +108,12 @@ pub(super) fn make_itself_at_home(cpu: Option<u32>) {
         let pinned = set
             .set(cpu as usize)
             .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+        if pinned == Err(Errno::EINVAL) {
+            return Err(Errno::EINVAL);
+        }
         Optional::Affinity.or_without(pinned);
     }
+    Ok(())
 }
 
 /// The scheduler gives no short slices.
