@@ -4,10 +4,16 @@
 
 mod command;
 
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use command::{Manager, Scratch, Serve, in_shell, soon};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const SIGN_OF_LIFE: &str = "WATCHDOG=1";
 
@@ -133,6 +139,99 @@ async fn sigterm_ends_it_also_where_it_was_ignored() {
 
 /// Longer than a worker has for its answer.
 const STOP: Duration = Duration::from_secs(7);
+
+/// Busy loops on one CPU, until they are dropped.
+struct Busy {
+    ended: Arc<AtomicBool>,
+    loops: Vec<JoinHandle<()>>,
+}
+
+impl Busy {
+    /// So many that a thread beside them that gives way gets next to nothing.
+    const LOOPS: usize = 96;
+
+    fn on(cpu: usize) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let loops = (0..Self::LOOPS).map(|_| {
+            let ended = Arc::clone(&ended);
+            std::thread::spawn(move || {
+                confine(Pid::from_raw(0), cpu);
+                while !ended.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        });
+        Self {
+            loops: loops.collect(),
+            ended,
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        for busy in self.loops.drain(..) {
+            busy.join().unwrap();
+        }
+    }
+}
+
+fn confine(thread: Pid, cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu).unwrap();
+    sched_setaffinity(thread, &set).unwrap();
+}
+
+// A supervisor that gets no CPU reads no answers: that says nothing of its workers.
+#[tokio::test]
+async fn workers_survive_a_server_that_is_starved_beside_busy_loops() {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let cpus: Vec<usize> = (0..CpuSet::count())
+        .filter(|cpu| allowed.is_set(*cpu).unwrap())
+        .collect();
+    let [of_worker, of_server, ..] = cpus[..] else {
+        // On one CPU the workers starve as well, and time stands still for both.
+        return;
+    };
+    let scratch = Scratch::new();
+    let mut command = scratch.serve_watching("5s");
+    command.args(["--ping-interval", "50ms"]);
+    let serve = Serve::start(command, &scratch.socket).await;
+    serve.say("room create").await;
+    let before = serve.workers().await;
+    for worker in &before {
+        confine(*worker, of_worker);
+    }
+    // The server gives way to everybody.
+    let threads = std::fs::read_dir(format!("/proc/{}/task", serve.pid())).unwrap();
+    let threads: Vec<String> = threads
+        .map(|thread| thread.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for thread in &threads {
+        confine(Pid::from_raw(thread.parse().unwrap()), of_server);
+    }
+    let given_way = Command::new("renice")
+        .args(["-n", "19", "-p"])
+        .args(&threads)
+        .output()
+        .unwrap();
+    assert!(given_way.status.success(), "{given_way:?}");
+    let busy = Busy::on(of_server);
+    tokio::time::sleep(STOP).await;
+    drop(busy);
+    let workers = soon("an answer", serve.ask("workers")).await;
+    for worker in workers.as_array().unwrap() {
+        assert_eq!(
+            (&worker["restarts"], &worker["lastExit"]),
+            (&0.into(), &().into()),
+            "{worker}"
+        );
+    }
+    assert_eq!(serve.workers().await, before);
+    assert!(serve.say("rooms").await.contains("1"), "the room is there");
+    serve.stop().await;
+}
 
 // The workers answer meanwhile; what they said lies in the channels.
 #[tokio::test]

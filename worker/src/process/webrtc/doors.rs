@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use tracing::{debug, warn};
 use weir_channel::message::{IceTuple, WorkerError};
 
+use crate::boundary::{self, Parser};
 use crate::net::poll::{Interest, Source};
 use crate::net::receive::Received;
 use crate::net::sockets::{AtDoor, FirstPacket, Waiting};
@@ -148,7 +149,8 @@ impl Doors {
 
     /// Whose a check is.
     fn asked(&self, tuple: &Tuple, packet: &[u8]) -> Option<TransportIx> {
-        match stun::username_of(packet) {
+        // Strangers' bytes: if they are a parser's mistake, they are for nobody.
+        match boundary::contain(Parser::Stun, || stun::username_of(packet)).unwrap_or(None) {
             Some(username) => {
                 let colon = username.iter().position(|byte| *byte == b':')?;
                 self.names.get(&username[..colon]).copied()

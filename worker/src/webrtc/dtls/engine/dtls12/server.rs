@@ -5,6 +5,9 @@ use crate::webrtc::dtls::engine::dtls12::exchange::Group;
 use crate::webrtc::dtls::engine::dtls12::message::{ClientHello, ServerHello, ServerKeyExchange, Signature};
 use crate::webrtc::dtls::engine::dtls12::record::DTLS_1_2;
 
+/// The end of the random of a server that speaks DTLS 1.3 and was offered 1.2 (RFC 8446 §4.1.3).
+const DOWNGRADED: [u8; 8] = *b"DOWNGRD\x01";
+
 impl Dtls12 {
     pub(super) fn on_client_hello(&mut self, number: u16, body: &[u8]) -> Result<(), Failure> {
         let shared = Arc::clone(&self.shared);
@@ -48,6 +51,10 @@ impl Dtls12 {
         handshake.note(Kind::ClientHello, number, body);
         handshake.randoms.client = offer.random;
         SystemEntropy::new().fill(&mut handshake.randoms.server);
+        if shared.passes_on_1_3 {
+            // A client that speaks 1.3 sees that its offer was taken out on the way.
+            handshake.randoms.server[RANDOM_LEN - DOWNGRADED.len()..].copy_from_slice(&DOWNGRADED);
+        }
         handshake.suite = suite;
         handshake.srtp_profile = Some(profile);
         handshake.extended_master_secret = offer.extended_master_secret;
