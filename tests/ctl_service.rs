@@ -183,6 +183,16 @@ fn confine(thread: Pid, cpu: usize) {
     sched_setaffinity(thread, &set).unwrap();
 }
 
+/// How long a process's threads have been on a CPU (proc_pid_schedstat: the first number, in nanoseconds).
+fn ran(process: Pid) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let of_thread = |thread: std::io::Result<std::fs::DirEntry>| {
+        let told = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap_or_default();
+        told.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
+    };
+    Duration::from_nanos(threads.map(of_thread).sum())
+}
+
 // A supervisor that gets no CPU reads no answers: that says nothing of its workers.
 #[tokio::test]
 async fn workers_survive_a_server_that_is_starved_beside_busy_loops() {
@@ -217,9 +227,12 @@ async fn workers_survive_a_server_that_is_starved_beside_busy_loops() {
         .output()
         .unwrap();
     assert!(given_way.status.success(), "{given_way:?}");
+    let ran_before = ran(serve.pid());
     let busy = Busy::on(of_server);
     tokio::time::sleep(STOP).await;
     drop(busy);
+    let ran = ran(serve.pid()) - ran_before;
+    assert!(ran < STOP / 10, "it was not starved: it ran for {ran:?} of {STOP:?}");
     let workers = soon("an answer", serve.ask("workers")).await;
     for worker in workers.as_array().unwrap() {
         assert_eq!(
