@@ -204,6 +204,7 @@ async fn workers_survive_a_server_that_is_starved_beside_busy_loops() {
         // On one CPU the workers starve as well, and time stands still for both.
         return;
     };
+    let _alone = ALONE.lock().await;
     let scratch = Scratch::new();
     let mut command = scratch.serve_watching("5s");
     command.args(["--ping-interval", "50ms"]);
@@ -227,8 +228,16 @@ async fn workers_survive_a_server_that_is_starved_beside_busy_loops() {
         .output()
         .unwrap();
     assert!(given_way.status.success(), "{given_way:?}");
+    // So that pings are under way when it begins, the workers are stopped until then.
+    for worker in &before {
+        kill(*worker, Signal::SIGSTOP).unwrap();
+    }
+    soon("pings", all_are_asked(&serve)).await;
     let ran_before = ran(serve.pid());
     let busy = Busy::on(of_server);
+    for worker in &before {
+        kill(*worker, Signal::SIGCONT).unwrap();
+    }
     tokio::time::sleep(STOP).await;
     drop(busy);
     let ran = ran(serve.pid()) - ran_before;
@@ -246,9 +255,23 @@ async fn workers_survive_a_server_that_is_starved_beside_busy_loops() {
     serve.stop().await;
 }
 
+/// Whose workers have little time is not played beside what takes their CPU away.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A ping is under way to each worker.
+async fn all_are_asked(serve: &Serve) {
+    loop {
+        let workers = serve.ask("workers").await;
+        if workers.as_array().unwrap().iter().all(|worker| worker["requests"] == 1) {
+            return;
+        }
+    }
+}
+
 // The workers answer meanwhile; what they said lies in the channels.
 #[tokio::test]
 async fn workers_survive_a_stop_of_their_server() {
+    let _alone = ALONE.lock().await;
     let scratch = Scratch::new();
     let mut command = scratch.serve_watching("5s");
     command.args(["--ping-interval", "50ms"]);
@@ -259,15 +282,7 @@ async fn workers_survive_a_stop_of_their_server() {
     for worker in &before {
         kill(*worker, Signal::SIGSTOP).unwrap();
     }
-    let asked = async {
-        loop {
-            let workers = serve.ask("workers").await;
-            if workers.as_array().unwrap().iter().all(|worker| worker["requests"] == 1) {
-                break;
-            }
-        }
-    };
-    soon("pings", asked).await;
+    soon("pings", all_are_asked(&serve)).await;
     serve.stall();
     for worker in &before {
         kill(*worker, Signal::SIGCONT).unwrap();

@@ -14,7 +14,10 @@ use crate::server::transport::TransportNode;
 const MESSAGE_BYTES_MAX: usize = 256;
 
 fn bounded(mut failure: WebRtcFailure) -> WebRtcFailure {
-    let end = failure.message.floor_char_boundary(MESSAGE_BYTES_MAX);
+    let mut end = failure.message.len().min(MESSAGE_BYTES_MAX);
+    while !failure.message.is_char_boundary(end) {
+        end -= 1;
+    }
     failure.message.truncate(end);
     failure
 }

@@ -89,26 +89,28 @@ pub fn rehearse(one: Vec<OwnedFd>, other: Vec<OwnedFd>, other_end: SocketAddr) -
 }
 
 fn send(socket: BorrowedFd<'_>) -> Result<(), Refusal> {
-    // What the network says is no refusal of the system's.
-    let unless_lost = |call, sent: Result<(), Errno>| match sent {
-        Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP)) => {
-            Err(Refusal::of(call)(errno))
-        }
-        _ => Ok(()),
-    };
     let mut backend = KernelSend::new();
+    // No message: what is said to that is said of the call, and not of a packet, which a firewall may refuse by the same names.
+    if let Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP)) =
+        backend.send_batch(socket, &TRAIN, &[])
+    {
+        return Err(Refusal::of("sendmmsg")(errno));
+    }
     let whole = Message {
         start: 0,
         len: TRAIN.len(),
         segment: SEGMENT,
     };
     let singles: Vec<Message> = whole.singles().collect();
-    unless_lost("sendmmsg", backend.send_batch(socket, &TRAIN, &singles).map(drop))?;
+    let _ = backend.send_batch(socket, &TRAIN, &singles);
     if may_segment() {
         // If it is refused, so it is by each way out, which then does without.
         let _ = backend.send_train(socket, &TRAIN, SEGMENT);
     }
-    unless_lost("send", backend.send_packet(socket, &TRAIN))
+    match backend.send_packet(socket, &TRAIN) {
+        Err(errno @ Errno::ENOSYS) => Err(Refusal::of("send")(errno)),
+        _ => Ok(()),
+    }
 }
 
 fn receive(socket: BorrowedFd<'_>) -> Result<(), Refusal> {

@@ -57,6 +57,7 @@ use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{DropReason, Notification, Remote};
 
+use crate::rtp::rtcp::Feedback;
 use crate::time::Time;
 
 use self::consumer::Consumer;
@@ -93,6 +94,8 @@ pub struct Relay {
     /// Of all producers.
     streams: usize,
     workspace: Workspace,
+    /// What the RTCP packet at hand says.
+    said: Vec<Feedback>,
     timers: BinaryHeap<Reverse<(Time, ProducerKey, u8)>>,
     /// Streams to be asked for a key frame as soon as there is a sink.
     asks: Vec<(ProducerKey, u8)>,
@@ -172,6 +175,8 @@ impl Relay {
             transport_of_index: Vec::new(),
             streams: 0,
             workspace: Workspace::new(),
+            // More than a packet of 1,200 bytes can say.
+            said: Vec::with_capacity(512),
             timers: BinaryHeap::new(),
             asks: Vec::new(),
             losses: Losses::default(),

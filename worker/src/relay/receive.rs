@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use weir_channel::message::{Codec, ExtensionUri, Notification, UnroutedReason};
 
-use crate::boundary::{self, Parser};
+use crate::boundary::{self, Panicked, Parser};
 use crate::rtp::extension::elements;
 use crate::rtp::packet::{Header, Kind, classify};
 use crate::rtp::rtcp::{self, Feedback};
@@ -362,11 +362,20 @@ impl Relay {
         }
         let transport = arrived.transport;
         let now = arrived.now;
-        boundary::contain(Parser::Rtcp, || {
-            rtcp::parse(packet, |feedback| self.on_feedback(now, transport, feedback))
-        })
-        .map_err(|_| UnroutedReason::Malformed)?
-        .map_err(|_| UnroutedReason::Malformed)?;
+        // First read, then heeded: what reads strangers' bytes changes nothing, and may so be stopped anywhere.
+        let mut said = std::mem::take(&mut self.said);
+        said.clear();
+        let read = boundary::contain(Parser::Rtcp, || rtcp::parse(packet, |feedback| said.push(feedback)));
+        if read.is_ok() {
+            for feedback in said.drain(..) {
+                self.on_feedback(now, transport, feedback);
+            }
+        }
+        self.said = said;
+        match read {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(Panicked) => return Err(UnroutedReason::Malformed),
+        }
         self.transports[transport].counters.rtcp += 1;
         if arrived.check == SourceCheck::Candidate {
             self.learn_remote(arrived);

@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 
-use crate::boundary::{self, Parser};
 use crate::time::Time;
 
 use super::budget::Budgets;
@@ -255,9 +254,7 @@ impl WebRtcTransport {
         worker: &mut Budgets,
         outlet: &mut impl Outlet,
     ) -> Received {
-        let (ice, answer) = (&mut self.ice, &mut self.answer);
-        let checked = boundary::contain(Parser::Stun, || ice.handle_stun(now, tuple, datagram, answer));
-        match checked.unwrap_or(Checked::Ignored) {
+        match self.ice.handle_stun(now, tuple, datagram, &mut self.answer) {
             Checked::Accepted => self.counters.checks += 1,
             Checked::Refused(refusal) => {
                 self.counters.refusals += 1;
@@ -403,7 +400,8 @@ impl WebRtcTransport {
     /// time, by all tuples, for some may not lead back; the peer takes what comes twice for a retransmission.
     fn retransmit(&mut self, now: Time, outlet: &mut impl Outlet) {
         let from = self.dtls_from.filter(|tuple| self.ice.is_valid(tuple));
-        let only = from.filter(|_| !self.dtls_unanswered);
+        // A server's flight is much longer than the check that made a tuple valid, so it goes where a cookie came from.
+        let only = from.filter(|_| !self.dtls_unanswered || self.dtls.role() != Some(Role::Client));
         let (ice, mut has_sent) = (&self.ice, false);
         self.dtls.handle_timeout(now, &mut |bytes| {
             has_sent = true;

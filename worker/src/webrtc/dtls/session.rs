@@ -340,6 +340,7 @@ impl Session {
 
     fn start_engine(&mut self, now: Time, send: Wire<'_>) {
         let role = self.role.unwrap_or(Role::Server);
+        self.drop_engine();
         match contain(|| self.context.engine(now, role)) {
             Ok(engine) => {
                 self.engine = Some(engine);
@@ -461,15 +462,16 @@ impl Session {
                 Output::Keys(keys) => self.keys = keys,
                 Output::Goodbye => goodbye = true,
                 Output::Newer(hello) => {
-                    let newer = contain(|| {
-                        let mut engine = self.context.factory.newer(now)?;
-                        engine.handle_time(now)?;
-                        engine.handle_datagram(&hello)?;
-                        Ok(engine)
-                    });
-                    match newer {
+                    self.drop_engine();
+                    match contain(|| self.context.factory.newer(now)) {
                         Ok(newer) => self.engine = Some(newer),
                         Err(failure) => return self.fail(failure, send),
+                    }
+                    if let Some(engine) = &mut self.engine
+                        && let Err(failure) =
+                            contain(|| engine.handle_time(now).and_then(|()| engine.handle_datagram(&hello)))
+                    {
+                        return self.fail(failure, send);
                     }
                 }
                 Output::Nothing => {}

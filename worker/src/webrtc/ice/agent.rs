@@ -16,6 +16,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::boundary::{self, Panicked, Parser};
 use crate::time::Time;
 use crate::webrtc::stun::{self, Class, Malformed, Message, TransactionId, Writer};
 
@@ -192,16 +193,19 @@ impl Agent {
         if self.state == State::Closed {
             return Checked::Ignored;
         }
-        let message = match Message::parse(datagram) {
-            Ok(message) => message,
-            Err(malformed) => return Checked::Malformed(malformed),
+        // What reads strangers' bytes changes nothing, and may so be stopped anywhere.
+        let message = match boundary::contain(Parser::Stun, || Message::parse(datagram)) {
+            Ok(Ok(message)) => message,
+            Ok(Err(malformed)) => return Checked::Malformed(malformed),
+            Err(Panicked) => return Checked::Ignored,
         };
         if message.class != Class::Request {
             return Checked::Ignored;
         }
-        let generation = match self.judge(&message) {
-            Ok(generation) => generation,
-            Err((refusal, authentic)) => {
+        let generation = match boundary::contain(Parser::Stun, || self.judge(&message)) {
+            Ok(Ok(generation)) => generation,
+            Err(Panicked) => return Checked::Ignored,
+            Ok(Err((refusal, authentic))) => {
                 self.write_refusal(&message, refusal, authentic, answer);
                 return Checked::Refused(refusal);
             }
@@ -314,6 +318,9 @@ impl Agent {
         }
         let is_retransmission = path.transaction == message.transaction;
         path.transaction = message.transaction;
+        if !is_retransmission {
+            self.choice.keep(now, &tuple);
+        }
         path.checked_at = path.checked_at.max(now);
         let sign = match message.nomination {
             Some(nomination) if self.nomination.is_none_or(|before| nomination > before) => Some(Sign::Nomination),
@@ -340,7 +347,7 @@ impl Agent {
             return;
         }
         let oldest = (0..self.paths.len())
-            .filter(|at| Some(&self.paths[*at].tuple) != self.choice.selected())
+            .filter(|at| !self.choice.needs(&self.paths[*at].tuple))
             .min_by_key(|at| self.paths[*at].checked_at);
         if let Some(oldest) = oldest {
             let path = self.paths.remove(oldest);
@@ -395,6 +402,10 @@ impl Agent {
 
     fn select(&mut self, tuple: Option<Tuple>, shown_at: Time) {
         if self.choice.selected() != tuple.as_ref() {
+            let (left, left_at) = (self.choice.selected().copied(), self.choice.shown_at());
+            if let Some(path) = self.paths.iter_mut().find(|path| Some(path.tuple) == left) {
+                path.shown_at = path.shown_at.max(Some(left_at));
+            }
             self.choice.select(tuple, shown_at);
             self.events.push_back(Event::Selected(tuple));
         }

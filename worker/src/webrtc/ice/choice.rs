@@ -10,7 +10,9 @@
 //!    that is what a peer does that has moved.
 //! 3. Any other path must show signs in a row, with none of the used path between them: a nominating check and traffic, or
 //!    two of one kind that lie [`HOLD`] apart. So neither late checks nor packets that overtook each other move anything.
-//! 4. A path that has shown no sign for [`SILENCE`] is left at the first sign of another one.
+//! 4. A path that has shown no sign for [`SILENCE`] is left at the first sign of another one. Plain checks are no signs, but keep
+//!    the used path from being silent. One that is not nominated takes over from one that is, by rule 3, when that has been silent for
+//!    [`REBOUND`].
 
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ pub const HOLD: Duration = Duration::from_millis(100);
 /// A path that is used shows itself in this time: consent is asked for every 6 s at most (RFC 7675 §5.1), and one request may
 /// be lost.
 pub const SILENCE: Duration = Duration::from_secs(12);
+
+/// A NAT that gives a peer another address leaves the old one silent at once, and the peer does not nominate anew.
+pub const REBOUND: Duration = Duration::from_secs(1);
 
 /// What shows that the peer uses a path. Everything here is authenticated: a check by the password, traffic by the keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +59,10 @@ pub(super) struct Choice {
     shown_at: Time,
     /// There has been traffic since the peer began, or began anew.
     is_proven: bool,
+    /// There has been traffic by the selected one.
+    has_carried: bool,
+    /// The one before, of those that have carried traffic.
+    left: Option<Tuple>,
     /// The one that has shown signs since the selected one last did.
     rival: Option<Rival>,
 }
@@ -71,9 +80,29 @@ impl Choice {
         if is_selected {
             self.shown_at = self.shown_at.max(now);
             self.is_proven = true;
+            self.has_carried = true;
             self.rival = None;
         }
         is_selected
+    }
+
+    /// A check came by `tuple` that says nothing new, but that the peer is there.
+    pub(super) fn keep(&mut self, now: Time, tuple: &Tuple) {
+        if self.selected.as_ref() == Some(tuple) {
+            self.shown_at = self.shown_at.max(now);
+        }
+    }
+
+    /// When the selected one last showed that it is used.
+    pub(super) fn shown_at(&self) -> Time {
+        self.shown_at
+    }
+
+    /// Whether the peer's traffic comes by `tuple`, or did before it was led elsewhere: that way back must not be lost.
+    pub(super) fn needs(&self, tuple: &Tuple) -> bool {
+        [&self.selected, &self.left]
+            .into_iter()
+            .any(|needed| needed.as_ref() == Some(tuple))
     }
 
     /// Whether a sign makes `tuple` the path that should be used. `ranks_lower`: it is not nominated, and the selected one is.
@@ -86,7 +115,7 @@ impl Choice {
         if sign == Sign::Nomination || !self.is_proven || now >= self.shown_at + SILENCE {
             return true;
         }
-        if ranks_lower {
+        if ranks_lower && now < self.shown_at + REBOUND {
             return false;
         }
         match self.rival {
@@ -105,6 +134,9 @@ impl Choice {
     /// Uses another path, or none, that last showed a sign at `shown_at`. The one place by which media moves: whatever more is
     /// asked of a path before it may carry any, is asked by whoever calls this.
     pub(super) fn select(&mut self, tuple: Option<Tuple>, shown_at: Time) {
+        if std::mem::take(&mut self.has_carried) {
+            self.left = self.selected;
+        }
         self.selected = tuple;
         self.shown_at = shown_at;
         self.rival = None;

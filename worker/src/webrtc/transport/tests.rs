@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::boundary::poison;
+use crate::boundary::{self, Parser, poison};
 use crate::webrtc::dtls::session::{Event as DtlsEvent, Failure};
 use crate::webrtc::dtls::{Certificate, Clock, Context, Settings};
 use crate::webrtc::entropy::SeededEntropy;

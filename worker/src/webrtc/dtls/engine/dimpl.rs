@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dimpl::{Dtls, Error, SecurityError};
+use dimpl::{CertificateError, Dtls, Error, SecurityError};
 
 use crate::time::Time;
 use crate::webrtc::dtls::Role;
@@ -18,7 +18,7 @@ const RETRANSMISSIONS_MAX: usize = 24;
 
 /// The longest datagram that is taken: the library keeps copies. A peer sends no longer ones than its own MTU; certificates that
 /// need more come in fragments.
-const DATAGRAM_BYTES_MAX: usize = 4_096;
+pub(super) const DATAGRAM_BYTES_MAX: usize = 4_096;
 
 /// Datagrams that are kept until those before them arrive: what 30 × 4,096 bytes bound.
 const DATAGRAMS_HELD_MAX: usize = 30;
@@ -156,6 +156,9 @@ fn failure(error: Error) -> Failure {
     match error {
         Error::SecurityError(SecurityError::FatalAlert { description }) => Failure::Alert(description),
         Error::Timeout(_) => Failure::Timeout,
+        Error::CertificateError(
+            CertificateError::NoClientCertificateReceived | CertificateError::NoServerCertificateReceived,
+        ) => Failure::NoCertificate,
         Error::CertificateError(_) => Failure::UnsupportedCertificate,
         _ => Failure::Protocol,
     }

@@ -4,8 +4,8 @@
 //! The ciphers, signatures and key exchanges are aws-lc's; bytes, order and time are ours. What a peer sends may be cut into
 //! fragments in any way ([`reassembly`]); what we send is repeated until it is answered ([`flight`]).
 //!
-//! Invariant: no keys leave an engine whose peer has not signed the handshake with the key of the certificate that was given
-//! out before, and whose Finished message was not the right one.
+//! Invariant: no keys leave an engine before its peer has signed the handshake with the key of the certificate that was given
+//! out, and has said in the right Finished message that it has the keys.
 
 mod client;
 mod exchange;
@@ -43,6 +43,9 @@ use self::suite::Suite;
 pub(in crate::webrtc::dtls) use self::signature::Signer;
 
 use super::{Engine, Output};
+
+/// The longest datagram that is taken: no path carries longer ones. Certificates that need more come in fragments.
+const DATAGRAM_BYTES_MAX: usize = 16_384;
 
 /// Records that are kept until their keys are known: a Finished message that overtook what comes before it.
 const EARLY_RECORDS_MAX: usize = 4;
@@ -158,10 +161,6 @@ impl Handshake {
     }
 }
 
-/// A record whose keys are not known yet.
-#[derive(Debug)]
-struct Early(Vec<u8>);
-
 /// One end of a connection.
 #[derive(Debug)]
 struct Dtls12 {
@@ -175,7 +174,8 @@ struct Dtls12 {
     awaited: Awaited,
     records: RecordLayer,
     reassembly: Reassembly,
-    early: Vec<Early>,
+    /// Records whose keys are not known yet.
+    early: Vec<Vec<u8>>,
     /// The number of our next message.
     number: u16,
     flight: Option<Flight>,
@@ -227,7 +227,7 @@ impl Dtls12 {
             Opened::Content(content) => self.on_content(record.content, record.epoch, &content, is_repetition),
             Opened::Early => {
                 if self.early.len() < EARLY_RECORDS_MAX && record.fragment.len() <= EARLY_RECORD_LEN_MAX {
-                    self.early.push(Early(record.to_bytes()));
+                    self.early.push(record.to_bytes());
                 }
                 Ok(())
             }
@@ -282,23 +282,25 @@ impl Dtls12 {
         }
     }
 
-    /// Goes as far as the peer's messages reach.
-    fn advance(&mut self) -> Result<(), Failure> {
+    /// Goes as far as the peer's messages reach; whether that is any further.
+    fn advance(&mut self) -> Result<bool, Failure> {
+        let mut has_advanced = false;
         while !self.awaits_verdict {
             let Some(message) = self.reassembly.take()? else {
                 break;
             };
             self.on_message(message)?;
+            has_advanced = true;
         }
         if self.records.is_protected() && !self.early.is_empty() {
             for early in std::mem::take(&mut self.early) {
-                for record in record::records(&early.0) {
+                for record in record::records(&early) {
                     self.on_record(&record, &mut false)?;
                 }
             }
-            return self.advance();
+            has_advanced |= self.advance()?;
         }
-        Ok(())
+        Ok(has_advanced)
     }
 
     fn on_message(&mut self, message: Message) -> Result<(), Failure> {
@@ -427,7 +429,7 @@ impl Dtls12 {
 
 impl Engine for Dtls12 {
     fn handle_datagram(&mut self, datagram: &[u8]) -> Result<(), Failure> {
-        if self.awaited == Awaited::Nothing {
+        if self.awaited == Awaited::Nothing || datagram.len() > DATAGRAM_BYTES_MAX {
             return Ok(());
         }
         if self.begun.is_none() {
@@ -437,11 +439,13 @@ impl Engine for Dtls12 {
         for record in record::records(datagram) {
             self.on_record(&record, &mut is_repetition)?;
         }
+        // What leads on has an answer of its own.
+        let has_advanced = self.advance()?;
         let asks_again = |flight: &Flight| flight.may_answer_repetition(self.now);
-        if is_repetition && self.flight.as_ref().is_some_and(asks_again) {
+        if is_repetition && !has_advanced && self.flight.as_ref().is_some_and(asks_again) {
             self.send_again(false);
         }
-        self.advance()
+        Ok(())
     }
 
     fn handle_time(&mut self, now: Time) -> Result<(), Failure> {

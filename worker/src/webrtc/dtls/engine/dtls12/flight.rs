@@ -18,7 +18,8 @@ const LONG_SENT_MAX: u32 = 4;
 /// The longest datagram then: what every IPv4 host takes, less the headers of IP and UDP.
 const SHORT_MTU_BYTES: usize = 548;
 
-/// A request for a cookie is a fraction of the hello that it answers; this many are not more than three times as much.
+/// A request for a cookie is a fraction of the hello that it answers; this many are not more than three times as much,
+/// if it is one that offers what we have.
 const VERIFY_REQUESTS_MAX: u32 = 6;
 
 /// One thing to say.

@@ -98,13 +98,16 @@ fn put_use_srtp(out: &mut Vec<u8>, profiles: &[SrtpProfile]) {
     });
 }
 
-/// The profiles of a `use_srtp` that we know, in its order. Servers are asked for a key identifier by nobody.
-fn read_use_srtp(body: &[u8]) -> Result<Vec<SrtpProfile>, Failure> {
+/// The profiles of a `use_srtp` that we know, in its order, and its key identifier.
+fn read_use_srtp(body: &[u8]) -> Result<(Vec<SrtpProfile>, &[u8]), Failure> {
     let mut reader = Reader::new(body);
     let profiles = reader.numbers()?;
-    reader.vector(1)?;
+    let key_identifier = reader.vector(1)?;
     reader.end()?;
-    Ok(profiles.into_iter().filter_map(SrtpProfile::of_id).collect())
+    Ok((
+        profiles.into_iter().filter_map(SrtpProfile::of_id).collect(),
+        key_identifier,
+    ))
 }
 
 /// The extensions of a hello. Without any there may be nothing at all (RFC 5246 §7.4.1.2).
@@ -159,7 +162,7 @@ impl ClientHello {
             match id {
                 extension::SUPPORTED_GROUPS => hello.groups = Some(body_reader.numbers()?),
                 extension::SIGNATURE_ALGORITHMS => hello.signatures = body_reader.numbers()?,
-                extension::USE_SRTP => hello.srtp_profiles = read_use_srtp(body)?,
+                extension::USE_SRTP => hello.srtp_profiles = read_use_srtp(body)?.0,
                 extension::EXTENDED_MASTER_SECRET => hello.extended_master_secret = true,
                 extension::RENEGOTIATION_INFO => hello.renegotiation_info = true,
                 extension::EC_POINT_FORMATS => hello.point_formats = true,
@@ -237,8 +240,9 @@ impl ServerHello {
         }
         each_extension(&mut reader, |id, body| {
             match id {
-                extension::USE_SRTP => match read_use_srtp(body)?[..] {
-                    [profile] => hello.srtp_profile = Some(profile),
+                extension::USE_SRTP => match read_use_srtp(body)? {
+                    // We have offered no key identifier, and a server that has one all the same would send it with every packet.
+                    (profiles, []) if profiles.len() == 1 => hello.srtp_profile = profiles.first().copied(),
                     _ => return Err(Failure::NoSrtpProfile),
                 },
                 extension::EXTENDED_MASTER_SECRET => hello.extended_master_secret = true,

@@ -94,8 +94,7 @@ impl Partial {
                 self.missing -= 1;
             }
         }
-        // A message without a body has come when its header has.
-        self.missing < missing || self.bytes.is_empty()
+        self.missing < missing
     }
 }
 
@@ -139,6 +138,11 @@ impl Reassembly {
             return Ok(Added::Repeated);
         }
         let ahead = fragment.number.wrapping_sub(self.next);
+        // A server may ask for what goes on already (RFC 5246 §7.4.1.1: to be ignored), and such a message is not counted.
+        const HELLO_REQUEST: u8 = 0;
+        if fragment.kind == HELLO_REQUEST {
+            return Ok(Added::Ignored);
+        }
         // A message that is in the clear must not be where the peer proves that it has the keys, nor the other way around.
         if ahead > AHEAD_MAX || (epoch == 1) != (fragment.kind == Kind::Finished as u8) {
             return Ok(Added::Ignored);
@@ -150,37 +154,34 @@ impl Reassembly {
                 Failure::Protocol
             });
         }
-        let at = self
+        if let Some(at) = self
             .partials
             .iter()
-            .position(|partial| partial.number == fragment.number);
-        let partial = match at {
-            Some(at) => {
-                let partial = &mut self.partials[at];
-                if !partial.is_of(fragment, epoch) {
-                    if partial.missing == 0 {
-                        return Ok(Added::Ignored);
-                    }
-                    // Two messages with one number: the newer one is what the peer means.
-                    *partial = Partial::new(fragment, epoch);
-                }
-                partial
+            .position(|partial| partial.number == fragment.number)
+        {
+            let partial = &mut self.partials[at];
+            if partial.is_of(fragment, epoch) {
+                return Ok(if partial.add(fragment) {
+                    Added::New
+                } else {
+                    Added::Ignored
+                });
             }
-            None => {
-                let claimed: usize = self.partials.iter().map(|partial| partial.bytes.len()).sum();
-                if claimed + fragment.length > CLAIMED_MAX {
-                    return Ok(Added::Ignored);
-                }
-                self.partials.push(Partial::new(fragment, epoch));
-                let last = self.partials.len() - 1;
-                &mut self.partials[last]
+            // Two messages with one number: the first one stays, unless anybody could have written it and nobody the other.
+            if epoch == 0 || partial.epoch == 1 {
+                return Ok(Added::Ignored);
             }
-        };
-        Ok(if partial.add(fragment) {
-            Added::New
-        } else {
-            Added::Ignored
-        })
+            self.partials.swap_remove(at);
+        }
+        // Whatever has come early, there is room for the one that is waited for.
+        let claimed: usize = self.partials.iter().map(|partial| partial.bytes.len()).sum();
+        if ahead > 0 && claimed + fragment.length > CLAIMED_MAX {
+            return Ok(Added::Ignored);
+        }
+        let mut partial = Partial::new(fragment, epoch);
+        partial.add(fragment);
+        self.partials.push(partial);
+        Ok(Added::New)
     }
 
     /// The next message, when it is whole.
@@ -282,6 +283,9 @@ mod tests {
             (0, Kind::Certificate, MESSAGE_LEN_MAX, Ok(Added::New)),
             (1, Kind::Certificate, MESSAGE_LEN_MAX, Ok(Added::New)),
             (2, Kind::Certificate, 10, Ok(Added::Ignored)),
+            // Another length each time costs nothing.
+            (1, Kind::Certificate, MESSAGE_LEN_MAX - 1, Ok(Added::Ignored)),
+            (0, Kind::ServerHello, 10, Ok(Added::Ignored)),
             (AHEAD_MAX + 1, Kind::Certificate, 10, Ok(Added::Ignored)),
             (u16::MAX, Kind::Certificate, 10, Ok(Added::Repeated)),
         ] {
@@ -291,6 +295,38 @@ mod tests {
                 "{number} {length}"
             );
         }
+    }
+
+    /// What comes early, and is forged, leaves room for what is waited for, and is replaced by what only the peer can say.
+    #[test]
+    fn what_is_waited_for_always_finds_room() {
+        let mut reassembly = Reassembly::default();
+        let claim = |number: u16, length: usize| {
+            let mut record = fragment(Kind::Certificate, number, &[], 0, 0);
+            record[1..4].copy_from_slice(&(length as u32).to_be_bytes()[1..]);
+            record
+        };
+        for (number, length) in [
+            (1, 1),
+            (2, MESSAGE_LEN_MAX),
+            (3, MESSAGE_LEN_MAX - 1),
+            (4, 1),
+            (1, 1),
+            (1, 2),
+        ] {
+            add(&mut reassembly, 0, &claim(number, length));
+        }
+        let claimed: usize = reassembly.partials.iter().map(|partial| partial.bytes.len()).sum();
+        assert_eq!(claimed, CLAIMED_MAX);
+        assert_eq!(add(&mut reassembly, 0, &claim(5, 0)), [Ok(Added::New)]);
+        assert_eq!(add(&mut reassembly, 0, &claim(5, 0)), [Ok(Added::Ignored)]);
+        let body = body(MESSAGE_LEN_MAX);
+        let record = fragment(Kind::Certificate, 0, &body, 0, MESSAGE_LEN_MAX);
+        assert_eq!(add(&mut reassembly, 0, &record), [Ok(Added::New)]);
+        assert_eq!(reassembly.take().unwrap().unwrap().body, body);
+        let finished = fragment(Kind::Finished, 1, &[7; 12], 0, 12);
+        assert_eq!(add(&mut reassembly, 1, &finished), [Ok(Added::New)]);
+        assert_eq!(reassembly.take().unwrap().unwrap().body, [7; 12]);
     }
 
     /// Only who has the keys says that it has finished, and that is all that is said with them.

@@ -1,6 +1,7 @@
 //! The server's side of a handshake: it chooses.
 
 use super::*;
+use crate::webrtc::dtls::engine::dimpl;
 use crate::webrtc::dtls::engine::dtls12::exchange::Group;
 use crate::webrtc::dtls::engine::dtls12::message::{ClientHello, ServerHello, ServerKeyExchange, Signature};
 use crate::webrtc::dtls::engine::dtls12::record::DTLS_1_2;
@@ -16,7 +17,11 @@ impl Dtls12 {
         // Our messages go on from the client's: its first hello may have been answered by a request for a cookie (RFC 6347 §4.2.2).
         self.number = number;
         if offer.speaks_1_3 && shared.passes_on_1_3 {
-            self.outputs.push_back(Output::Newer(self.hello_datagram(number, body)));
+            let hello = self.hello_datagram(number, body);
+            if hello.len() > dimpl::DATAGRAM_BYTES_MAX {
+                return Err(Failure::Protocol);
+            }
+            self.outputs.push_back(Output::Newer(hello));
             self.awaited = Awaited::Nothing;
             return Ok(());
         }

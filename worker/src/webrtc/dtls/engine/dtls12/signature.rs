@@ -34,8 +34,8 @@ enum Algorithm {
     /// Over whatever curve the key has: DTLS 1.2 does not tie curves to hash functions.
     Ecdsa,
     Ed25519,
-    RsaPkcs1,
-    RsaPss,
+    /// PKCS #1.
+    Rsa,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,18 +46,16 @@ enum Hash {
 }
 
 impl Scheme {
-    /// All that we check, those that we like best first. None with SHA-1, which can be forged.
-    pub(super) const ALL: [Self; 10] = [
+    /// All that we check, those that we like best first. None with SHA-1, which can be forged; and no RSA-PSS, which DTLS 1.2 can do
+    /// without: keys of 1,024 bits are checked with PKCS #1 alone, and peers that have the choice would use the other.
+    pub(super) const ALL: [Self; 7] = [
         Self::new(0x0403, Algorithm::Ecdsa, Hash::Sha256),
         Self::new(0x0503, Algorithm::Ecdsa, Hash::Sha384),
         Self::new(0x0603, Algorithm::Ecdsa, Hash::Sha512),
         Self::new(0x0807, Algorithm::Ed25519, Hash::Sha512),
-        Self::new(0x0804, Algorithm::RsaPss, Hash::Sha256),
-        Self::new(0x0805, Algorithm::RsaPss, Hash::Sha384),
-        Self::new(0x0806, Algorithm::RsaPss, Hash::Sha512),
-        Self::new(0x0401, Algorithm::RsaPkcs1, Hash::Sha256),
-        Self::new(0x0501, Algorithm::RsaPkcs1, Hash::Sha384),
-        Self::new(0x0601, Algorithm::RsaPkcs1, Hash::Sha512),
+        Self::new(0x0401, Algorithm::Rsa, Hash::Sha256),
+        Self::new(0x0601, Algorithm::Rsa, Hash::Sha512),
+        Self::new(0x0501, Algorithm::Rsa, Hash::Sha384),
     ];
 
     const fn new(id: u16, algorithm: Algorithm, hash: Hash) -> Self {
@@ -173,17 +171,10 @@ impl PublicKey {
             (KeyType::P521, Algorithm::Ecdsa, Hash::Sha384) => &signature::ECDSA_P521_SHA384_ASN1,
             (KeyType::P521, Algorithm::Ecdsa, Hash::Sha512) => &signature::ECDSA_P521_SHA512_ASN1,
             (KeyType::Ed25519, Algorithm::Ed25519, _) => &signature::ED25519,
-            (KeyType::Rsa, Algorithm::RsaPss, Hash::Sha256) => &signature::RSA_PSS_2048_8192_SHA256,
-            (KeyType::Rsa, Algorithm::RsaPss, Hash::Sha384) => &signature::RSA_PSS_2048_8192_SHA384,
-            (KeyType::Rsa, Algorithm::RsaPss, Hash::Sha512) => &signature::RSA_PSS_2048_8192_SHA512,
             // Keys of 1,024 bits are what old gear has, and all that they can do is to be another peer with the same certificate.
-            (KeyType::Rsa, Algorithm::RsaPkcs1, Hash::Sha256) => {
-                &signature::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY
-            }
-            (KeyType::Rsa, Algorithm::RsaPkcs1, Hash::Sha384) => &signature::RSA_PKCS1_2048_8192_SHA384,
-            (KeyType::Rsa, Algorithm::RsaPkcs1, Hash::Sha512) => {
-                &signature::RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY
-            }
+            (KeyType::Rsa, Algorithm::Rsa, Hash::Sha256) => &signature::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
+            (KeyType::Rsa, Algorithm::Rsa, Hash::Sha384) => &signature::RSA_PKCS1_2048_8192_SHA384,
+            (KeyType::Rsa, Algorithm::Rsa, Hash::Sha512) => &signature::RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
             _ => return Err(Failure::NothingInCommon),
         };
         UnparsedPublicKey::new(verification, &self.bytes)
@@ -262,7 +253,7 @@ impl Signer {
             let is_ours = match self {
                 Self::P256(_) => (scheme.algorithm, scheme.hash) == (Algorithm::Ecdsa, Hash::Sha256),
                 Self::P384(_) => (scheme.algorithm, scheme.hash) == (Algorithm::Ecdsa, Hash::Sha384),
-                Self::Rsa(_) => matches!(scheme.algorithm, Algorithm::RsaPss | Algorithm::RsaPkcs1),
+                Self::Rsa(_) => scheme.algorithm == Algorithm::Rsa,
             };
             is_ours && offered.contains(&scheme.id)
         })
@@ -277,13 +268,10 @@ impl Signer {
                 Ok(signature.as_ref().to_vec())
             }
             Self::Rsa(key) => {
-                let encoding: &'static dyn signature::RsaEncoding = match (scheme.algorithm, scheme.hash) {
-                    (Algorithm::RsaPss, Hash::Sha256) => &signature::RSA_PSS_SHA256,
-                    (Algorithm::RsaPss, Hash::Sha384) => &signature::RSA_PSS_SHA384,
-                    (Algorithm::RsaPss, Hash::Sha512) => &signature::RSA_PSS_SHA512,
-                    (_, Hash::Sha256) => &signature::RSA_PKCS1_SHA256,
-                    (_, Hash::Sha384) => &signature::RSA_PKCS1_SHA384,
-                    (_, Hash::Sha512) => &signature::RSA_PKCS1_SHA512,
+                let encoding: &'static dyn signature::RsaEncoding = match scheme.hash {
+                    Hash::Sha256 => &signature::RSA_PKCS1_SHA256,
+                    Hash::Sha384 => &signature::RSA_PKCS1_SHA384,
+                    Hash::Sha512 => &signature::RSA_PKCS1_SHA512,
                 };
                 let mut signature = vec![0; key.public_modulus_len()];
                 key.sign(encoding, &random, message, &mut signature)

@@ -542,3 +542,62 @@ fn long_certificates_are_taken_up_to_the_limit() {
         assert!(ends[which].certificate.is_none());
     }
 }
+
+/// The certificate is the right one and the key is not: nobody is believed, in either role.
+#[test]
+fn who_has_not_the_key_of_its_certificate_gets_no_keys() {
+    let victim = shared(1, true);
+    let honest = shared(2, true);
+    let thief = Arc::new(Shared {
+        certificate: victim.certificate.clone(),
+        signer: Certificate::generate(&mut SeededEntropy(3), NOW).unwrap().signer(),
+        cookies: true,
+        passes_on_1_3: false,
+    });
+    for (mut ends, deceived) in [(End::pair(&thief, &honest), 1), (End::pair(&honest, &thief), 0)] {
+        wire(1).carry(&mut ends);
+        let end = &ends[deceived];
+        assert_eq!(end.certificate.as_deref(), Some(&victim.certificate[..]));
+        assert_eq!(end.failure, Some(Failure::Signature));
+        assert!(!end.finished && end.keys.is_none());
+    }
+}
+
+/// RFC 8446 §4.1.3: a client that speaks 1.3, and whose offer of it was taken out on the way, sees it.
+#[test]
+fn a_server_that_speaks_1_3_says_so_to_those_it_speaks_1_2_with() {
+    for passes_on_1_3 in [true, false] {
+        let mut server = Shared::new(
+            &Certificate::generate(&mut SeededEntropy(2), NOW).unwrap(),
+            Settings::default(),
+            passes_on_1_3,
+        );
+        server.cookies = false;
+        let mut ends = End::pair(&shared(1, true), &Arc::new(server));
+        let hello = ends[0].sent.pop_front().unwrap();
+        ends[1].take(&hello);
+        let random = ends[1].engine.handshake.randoms.server;
+        assert_eq!(random.ends_with(b"DOWNGRD\x01"), passes_on_1_3);
+        let flight = ends[1].sent.pop_front().unwrap();
+        ends[0].take(&flight);
+        wire(1).carry(&mut ends);
+        assert_connected(&ends);
+    }
+}
+
+/// RFC 5764 §4.1.3: a server that wants a key identifier that nobody has offered would send it with every packet.
+#[test]
+fn a_server_with_a_key_identifier_of_its_own_is_refused() {
+    let mut ends = End::pair(&shared(1, true), &shared(2, false));
+    let hello = ends[0].sent.pop_front().unwrap();
+    ends[1].take(&hello);
+    let mut flight = ends[1].sent.pop_front().unwrap();
+    // The last byte of the profile becomes the identifier's length, and the next extension, if any, is cut off.
+    replace(
+        &mut flight,
+        &[0, 14, 0, 5, 0, 2, 0, 8, 0],
+        &[0, 14, 0, 5, 0, 0, 2, 0, 8],
+    );
+    ends[0].take(&flight);
+    assert_eq!(ends[0].failure, Some(Failure::NoSrtpProfile));
+}

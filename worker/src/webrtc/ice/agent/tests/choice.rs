@@ -2,7 +2,7 @@
 //! that die.
 
 use super::*;
-use crate::webrtc::ice::choice::{HOLD, SILENCE};
+use crate::webrtc::ice::choice::{HOLD, REBOUND};
 
 /// A nominating check in a transaction of its own.
 fn nominating(transaction: u8) -> Check {
@@ -145,7 +145,8 @@ fn a_pair_that_was_nominated_and_does_not_lead_back_is_left_again() {
 fn a_pair_that_is_not_nominated_takes_nothing_from_one_that_is_until_that_is_silent() {
     let mut agent = using_the_last_of(&[1]);
     check(&mut agent, at(0), 2, PLAIN);
-    let silent = SILENCE.as_millis() as u64;
+    // And that for a moment: its NAT may have given it another address.
+    let silent = (REBOUND + HOLD).as_millis() as u64;
     for now in (0..silent).step_by(20) {
         assert_eq!(traffic(&mut agent, at(now), 2), []);
     }
@@ -211,4 +212,55 @@ fn when_the_pair_in_use_dies_the_one_that_was_used_last_takes_over() {
     check(&mut agent, at(60), 4, PLAIN);
     agent.forget(&tuple(3));
     assert_eq!(events(&mut agent), selected(1));
+}
+
+/// STUN has no protection against replay: who has seen one nominating check can send it from anywhere, and as often as there is room for
+/// tuples. The peer's own way stays known, and its next traffic leads back.
+#[test]
+fn replayed_checks_from_everywhere_do_not_evict_the_pair_in_use() {
+    let mut agent = using_the_last_of(&[1]);
+    for number in 10..40 {
+        check(&mut agent, at(1_000), number, NOMINATING);
+    }
+    assert!(agent.is_valid(&tuple(1)));
+    traffic(&mut agent, at(1_010), 1);
+    traffic(&mut agent, at(1_010 + HOLD.as_millis() as u64), 1);
+    assert_eq!(agent.selected(), Some(&tuple(1)));
+}
+
+/// RFC 7675 §5.1: consent is asked for by plain checks; who nominates once and then only asks is not silent.
+#[test]
+fn plain_checks_keep_the_pair_in_use_from_being_silent() {
+    let mut agent = using_the_last_of(&[1, 2]);
+    let plain = |transaction| Check {
+        nominates: false,
+        ..nominating(transaction)
+    };
+    for round in 1..10 {
+        let now = at(5_000 * u64::from(round));
+        assert_eq!(check(&mut agent, now, 2, plain(round)), []);
+        // A nominating check of the other that was kept on the way.
+        assert_eq!(check(&mut agent, now + HOLD, 1, nominating(round)), []);
+        assert_eq!(agent.selected(), Some(&tuple(2)));
+        // The peer shows that it uses the other one.
+        traffic(&mut agent, now + HOLD, 2);
+    }
+}
+
+/// A NAT that gives the peer another address: the peer knows nothing of it, and does not nominate anew.
+#[test]
+fn traffic_from_a_new_address_is_followed_when_the_old_one_is_silent() {
+    let mut agent = using_the_last_of(&[1]);
+    let plain = Check {
+        nominates: false,
+        ..nominating(9)
+    };
+    assert_eq!(check(&mut agent, at(100), 2, plain), []);
+    for ms in (100..1_000).step_by(20) {
+        assert_eq!(traffic(&mut agent, at(ms), 2), []);
+    }
+    for ms in (1_000..1_200).step_by(20) {
+        traffic(&mut agent, at(ms), 2);
+    }
+    assert_eq!(agent.selected(), Some(&tuple(2)));
 }
