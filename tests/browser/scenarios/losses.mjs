@@ -129,28 +129,30 @@ async function shakeHands(browserName, { stage, control, step }) {
       const how = await page.evaluate(connect, [met.map(({ answer }) => answer), HANDSHAKE_MS]);
       ended.push(...how.map((one, index) => ({ ...one, role, transport: met[index].id })));
     }
-    for (const one of ended.filter(({ state }) => state === 'connected')) {
-      // Who sends the last flight is through before it arrives.
-      await until(`transport ${one.transport} to be connected`, async () => {
+    const connected = () => ended.filter(({ state, server }) => state === 'connected' && server?.dtls === 'connected');
+    const look = async () => {
+      for (const one of ended.filter(({ server }) => server?.dtls !== 'connected')) {
         const { webrtc } = await control.ask('GET', `/transports/${one.transport}`);
-        return webrtc.dtlsState === 'connected';
-      });
-    }
+        one.server = { ice: webrtc.iceState, dtls: webrtc.dtlsState, failure: webrtc.failure };
+      }
+      return connected().length === ended.filter(({ state }) => state === 'connected').length;
+    };
+    // Who sends the last flight is through before it arrives; whoever still is not is told of below.
+    await until('the server to be connected, too', look, HANDSHAKE_MS).catch((error) => step(error.message));
     // Before they are closed, for that is said by DTLS too.
     const { there, there_lost, back, back_lost } = counted();
-    const connected = ended.filter(({ state }) => state === 'connected');
     for (const role of ['client', 'server']) {
-      const times = connected.filter((one) => one.role === role).map(({ ms }) => ms);
+      const times = connected()
+        .filter((one) => one.role === role)
+        .map(({ ms }) => ms);
       times.sort((one, other) => one - other);
       const [median, slowest] = [times[times.length >> 1], times.at(-1)].map((ms) => (ms / 1000).toFixed(1));
       step(`${browserName} as ${role}: ${times.length} of ${HANDSHAKES / 2}, half within ${median} s, slowest ${slowest} s`);
     }
-    step(`${browserName}: ${connected.length} of ${HANDSHAKES}; lost ${there_lost} of ${there} there, ${back_lost} of ${back} back`);
-    const others = ended.filter(({ state }) => state !== 'connected');
-    for (const one of others) {
-      const { webrtc } = await control.ask('GET', `/transports/${one.transport}`);
-      one.server = { ice: webrtc.iceState, dtls: webrtc.dtlsState, failure: webrtc.failure };
-    }
+    step(
+      `${browserName}: ${connected().length} of ${HANDSHAKES}; lost ${there_lost} of ${there} there, ${back_lost} of ${back} back`,
+    );
+    const others = ended.filter((one) => !connected().includes(one));
     check(others.length === 0, `not connected: ${JSON.stringify(others)}`);
     check(there_lost + back_lost > 100, 'too little was lost to try anything');
     for (const [lost, all] of [
