@@ -98,3 +98,12 @@ fn people_in_both_meet_where_some_ways_do_not_lead_back() {
     program("nft");
     play(elsewhere(), &["--media6", ELSEWHERE_6], 3);
 }
+
+/// Likewise one after the other: they share the filter, and count what it drops.
+#[test]
+#[ignore = "needs Chromium, Firefox, Node.js and nft"]
+fn both_shake_hands_a_hundred_times_of_a_hundred_where_a_fifth_is_lost() {
+    program("nft");
+    let only = "lossesInHandshakesOfChromium,lossesInHandshakesOfFirefox";
+    play(elsewhere(), &["--media6", ELSEWHERE_6, "--only", only], 2);
+}

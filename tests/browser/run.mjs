@@ -57,9 +57,10 @@ const FIREFOX_PREFERENCES = {
 /** More than any scenario takes; one that hangs fails. */
 const SCENARIO_MS = 300_000;
 
-// Firefox sends no media over loopback, whatever it is told; and to close some ways there must be others.
+// Firefox sends no media over loopback, whatever it is told; and to close some ways there must be others. Losses are played only
+// when they are asked for by name, so that nothing else is.
 const kind = values.media6 !== 'off' ? 'ways' : values.media === '127.0.0.1' ? 'loopback' : 'firefox';
-const kindOf = (name) => /^(firefox|ways)/.exec(name)?.[0] ?? 'loopback';
+const kindOf = (name) => /^(firefox|ways|losses)/.exec(name)?.[0] ?? 'loopback';
 const only = values.only?.split(',') ?? scenarios.map(({ name }) => name).filter((name) => kindOf(name) === kind);
 const unknown = only.filter((name) => !scenarios.some((scenario) => scenario.name === name));
 if (unknown.length > 0) {

@@ -7,11 +7,12 @@ import * as switching from './switching.mjs';
 import * as connection from './connection.mjs';
 import * as firefox from './firefox.mjs';
 import * as ways from './ways.mjs';
+import * as losses from './losses.mjs';
 import * as mixed from './mixed.mjs';
 import * as page from './page.mjs';
 import * as reloading from './reloading.mjs';
 import * as closing from './closing.mjs';
 
-const all = [media, pausing, membership, switching, connection, firefox, ways, mixed, page, reloading, closing];
+const all = [media, pausing, membership, switching, connection, firefox, ways, losses, mixed, page, reloading, closing];
 
 export const scenarios = all.flatMap((part) => Object.values(part));

@@ -1,8 +1,7 @@
 // Ways to the server that do not lead back: what browsers send arrives, and what the server answers there does not. Firefox
 // nominates such a pair too, for the server is ICE-lite (RFC 8445 §8.1.1). In a network namespace, whose filter is ours alone.
 
-import { execFileSync } from 'node:child_process';
-
+import { filter } from '../filter.mjs';
 import { check } from '../stage.mjs';
 import { MEDIA_PORTS } from '../server.mjs';
 
@@ -14,14 +13,10 @@ const PEOPLE = [
 
 /** Lets nothing through of what these match, and everything else. */
 function close(...matches) {
-  const rules = matches.map((match) => `add rule inet weir ways ${match} drop\n`).join('');
-  execFileSync('nft', ['-f', '-'], {
-    input: `add table inet weir
-      delete table inet weir
-      add table inet weir
-      add chain inet weir ways { type filter hook output priority 0; }
-      ${rules}`,
-  });
+  filter(
+    'add chain inet weir ways { type filter hook output priority 0; }',
+    ...matches.map((match) => `add rule inet weir ways ${match} drop`),
+  );
 }
 
 /** Both see and hear each other, and the server knows by which way. */

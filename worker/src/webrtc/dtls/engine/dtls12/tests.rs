@@ -221,8 +221,8 @@ impl Wire {
         let mut held: Vec<(usize, Vec<u8>)> = Vec::new();
         loop {
             let mut arriving: Vec<(usize, Vec<u8>)> = std::mem::take(&mut held);
-            for from in 0..2 {
-                while let Some(datagram) = ends[from].sent.pop_front() {
+            for (from, end) in ends.iter_mut().enumerate() {
+                while let Some(datagram) = end.sent.pop_front() {
                     let pieces = match self.cut {
                         Some(limit) => self.recut(&datagram, limit),
                         None => vec![datagram],
