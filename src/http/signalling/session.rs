@@ -7,15 +7,17 @@ mod succession;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::{debug, info};
+use weir_channel::own_time::OwnTime;
 
 use super::envelope::{Incoming, Outgoing};
 use super::evidence::{BrowserSecret, Evidence};
@@ -77,6 +79,12 @@ struct Session {
     address: mpsc::Sender<Letter>,
     /// Those who wait for the end of this session. The ones who have a right to its name get it first.
     heirs: Vec<Claim>,
+    /// Before this no claim without a right is looked into.
+    next_stranger: Option<Instant>,
+    /// In which this connection was served: time in which the server was stopped is no silence of the client's.
+    own: OwnTime,
+    /// When, in that time, something last came.
+    heard: Duration,
 }
 
 struct Joined {
@@ -136,6 +144,7 @@ impl Session {
         let (address, mailbox) = mpsc::channel(1);
         let options = &signalling.options;
         let pace = Pace::new(options.messages_per_second, options.messages_at_once, Instant::now());
+        let own = OwnTime::in_steps(Instant::now(), options.ping);
         Self {
             signalling,
             room: visitor.room,
@@ -150,6 +159,9 @@ impl Session {
             mailbox,
             address,
             heirs: Vec::new(),
+            next_stranger: None,
+            own,
+            heard: Duration::ZERO,
         }
     }
 
@@ -165,13 +177,13 @@ impl Session {
         let options = self.signalling.options.clone();
         let mut pings = interval_at(Instant::now() + options.ping, options.ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let begun = Instant::now();
-        let mut heard = begun;
+        self.own = OwnTime::in_steps(Instant::now(), options.ping);
+        self.heard = Duration::ZERO;
         loop {
             let may_read = self.under_way.len() < UNDER_WAY_MAX;
             if !may_read {
                 // Its pongs are not read, either.
-                heard = Instant::now();
+                self.heard = self.own.look(Instant::now());
             }
             tokio::select! {
                 biased;
@@ -180,10 +192,17 @@ impl Session {
                     Letter::Claim(claim) => self.settle(claim, socket)?,
                 },
                 _ = pings.tick() => {
-                    if heard.elapsed() > options.idle {
-                        return Err(End::Lost("it was silent"));
+                    let now = Instant::now();
+                    let served = self.own.look(now);
+                    if served.saturating_sub(self.heard) > options.idle && self.pace.is_due(now) {
+                        // It may have come while the server did not run.
+                        let Some(message) = socket.recv().now_or_never() else {
+                            return Err(End::Lost("it was silent"));
+                        };
+                        self.heard = served;
+                        self.hear(message)?;
                     }
-                    if self.joined.is_none() && begun.elapsed() > options.join {
+                    if self.joined.is_none() && served > options.join {
                         return Err(End::Over(Goodbye::NotJoined));
                     }
                     self.send(socket, Message::Ping(Vec::new().into())).await?;
@@ -194,7 +213,7 @@ impl Session {
                     }
                 }
                 message = receive(socket, self.pace.next()), if may_read => {
-                    heard = Instant::now();
+                    self.heard = self.own.look(Instant::now());
                     self.hear(message)?;
                 }
                 told = told(&mut self.joined) => {

@@ -1,14 +1,20 @@
 //! Whose the session's name is next: who may claim it, what comes of that, and the end of the session, after which it is given on.
 
+use std::time::Duration;
+
 use axum::extract::ws::WebSocket;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::{End, Session, UNDER_WAY_MAX};
 use crate::http::signalling::ClientTakeover;
 use crate::http::signalling::evidence::Evidence;
 use crate::http::signalling::goodbye::{Goodbye, close, let_go};
 use crate::http::signalling::letter::{Claim, Kept, Letter, Settled, Taken, claim, give};
+
+/// The connection is read for claims without a right no more often than this.
+const BETWEEN_STRANGERS: Duration = Duration::from_millis(100);
 
 impl Session {
     /// If the name that the client wants to join under has a session already: what waits until that has ended, or will not. It
@@ -32,13 +38,26 @@ impl Session {
     }
 
     /// Somebody wants this session's name. What the client has said before that counts first: it may have closed the
-    /// connection, and be the one who asks.
+    /// connection, and be the one who asks. Strangers, who may ask as often as they like, have it read no faster than it may
+    /// speak, and do not use up what it says in reply to pings.
     pub(super) fn settle(&mut self, claim: Claim, socket: &mut WebSocket) -> Result<(), End> {
+        let now = Instant::now();
+        if !claim.is_proven {
+            if self.next_stranger.is_some_and(|next| now < next) {
+                self.refuse_claim(claim);
+                return Ok(());
+            }
+            self.next_stranger = Some(now + BETWEEN_STRANGERS);
+        }
         let mut ended = Ok(());
         for _ in self.under_way.len()..UNDER_WAY_MAX {
+            if !self.pace.is_due(now) {
+                break;
+            }
             let Some(message) = socket.recv().now_or_never() else {
                 break;
             };
+            self.heard = self.own.look(now);
             ended = self.hear(message);
             if ended.is_err() {
                 break;
