@@ -341,3 +341,43 @@ async fn a_page_may_be_reloaded_as_fast_as_it_can() {
     assert_eq!(meeting.room.peers().len(), 2);
     meeting.close().await;
 }
+
+/// Whoever asks again and again under a name that is being taken over is not faster than the client that has a right to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_does_not_get_in_before_the_owner_while_a_session_is_taken_over() {
+    let meeting = Meeting::start(SignallingOptions {
+        join: Duration::from_secs(3_600),
+        messages_per_second: u32::MAX,
+        ..SignallingOptions::default()
+    })
+    .await;
+    let (mut alice, _) = meeting.sender("alice").await;
+    let cookie = alice.cookie.clone().unwrap();
+    let mut strangers = Vec::new();
+    for _ in 0..4 {
+        let mut stranger = meeting.connect("alice", &[]).await;
+        strangers.push(tokio::spawn(async move {
+            loop {
+                let refused = stranger.request(join_request("alice", json!("not her"))).await;
+                assert_eq!(
+                    refused.map_err(|refused| refused.reason),
+                    Err("Error: duplicated Peer [peerName:\"alice\"]".to_owned())
+                );
+            }
+        }));
+    }
+    for round in 2..=100 {
+        let mut again = meeting.connect("alice", &[("cookie", &cookie)]).await;
+        again.join("alice", json!(round)).await;
+        assert_eq!(alice.end().await, Some(4000), "round {round}");
+        again.request(create_transport(1, "send")).await.unwrap();
+        again.request(create_microphone(2, 1, 1_000)).await.unwrap();
+        alice = again;
+    }
+    for stranger in strangers {
+        stranger.abort();
+        assert!(soon("a stranger's end", stranger).await.unwrap_err().is_cancelled());
+    }
+    assert_eq!(meeting.room.peer("alice").map(|peer| peer.app_data()), Some(json!(100)));
+    meeting.close().await;
+}

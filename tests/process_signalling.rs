@@ -466,3 +466,33 @@ async fn crowds_come_and_go_without_a_trace() {
 async fn large_crowds_come_and_go_without_a_trace() {
     crowds(50, 5).await;
 }
+
+/// A server that was stopped does not take the time for its clients' silence: the pings were its own to send, and what they said
+/// meanwhile lies in their sockets.
+#[tokio::test]
+async fn a_server_that_was_stopped_for_long_has_lost_nobody() {
+    let seconds = Duration::from_secs;
+    for (idle, said_before) in [(seconds(30), false), (seconds(30), true), (seconds(5), true)] {
+        let (control, room) = serve(SignallingOptions {
+            ping: seconds(10),
+            idle,
+            ..SignallingOptions::default()
+        })
+        .await;
+        let mut alice = caller(&control, &room, "alice").await;
+        alice.join("alice", Value::Null).await;
+        let mut said = None;
+        if said_before {
+            said = Some(alice.begin("mediasoup-request", create_transport(1, "send")).await);
+        }
+        // With this the clock goes on at once, and nothing runs until it has.
+        tokio::time::pause();
+        tokio::time::advance(seconds(3_600)).await;
+        tokio::time::resume();
+        if let Some(id) = said {
+            alice.answer(id).await.unwrap();
+        }
+        alice.request(create_transport(2, "send")).await.unwrap();
+        control.close().await;
+    }
+}

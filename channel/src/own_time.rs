@@ -43,6 +43,15 @@ impl OwnTime {
         }
     }
 
+    /// A clock that says zero, of who looks at it every `step` at least, however long that is.
+    pub fn in_steps(now: Instant, step: Duration) -> Self {
+        Self {
+            step,
+            last_look: now,
+            passed: Duration::ZERO,
+        }
+    }
+
     /// How often to look, as long as somebody waits.
     pub fn step(&self) -> Duration {
         self.step
@@ -109,6 +118,11 @@ mod tests {
             assert_eq!(own.at(now), ms(says));
             assert_eq!(own.look(now), ms(says), "after {passes} ms");
         }
+        let pings = Duration::from_secs(10);
+        let mut of_pings = OwnTime::in_steps(start, pings);
+        assert_eq!((of_pings.step(), of_pings.look(start + pings)), (pings, pings));
+        // Stopped for an hour.
+        assert_eq!(of_pings.look(start + ms(3_600_000)), 3 * pings);
         // A clock that goes back is none of ours.
         assert_eq!(own.look(start), ms(801));
         assert_eq!(OwnTime::new(start, ms(10)).step(), Duration::from_micros(1_250));

@@ -292,9 +292,8 @@ impl Room {
         };
         let maker = &self.shared.sockets;
         let sockets = maker.make(local_ip, count)?;
-        let descriptors = sockets
-            .descriptors()
-            .map_err(maker.failed(need_of_ports(count), "duplicating the sockets of a transport"))?;
+        let doing = "duplicating the sockets of a transport";
+        let descriptors = maker.made(need_of_ports(count), doing, sockets.descriptors())?;
         let request = CreatePlainTransport {
             room: self.node.id,
             transport: self.shared.ids.transport(),

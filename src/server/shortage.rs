@@ -94,7 +94,8 @@ pub(crate) fn leave_reserve(descriptor: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
-/// What is lacking, between the first that could not be made for it and the first look that finds enough again.
+/// What is lacking, between the first that could not be made for it and the first look, or thing made, that shows that there is
+/// enough again.
 #[derive(Debug, Default)]
 pub(crate) struct Lack {
     what: Mutex<Option<Lacking>>,
@@ -107,6 +108,12 @@ struct Lacking {
     need: usize,
 }
 
+impl Lacking {
+    fn is_over(self) {
+        tracing::warn!("there is enough again of what was lacking: {}", self.shortage.code());
+    }
+}
+
 impl Lack {
     /// Something that needs so many descriptors could not be made because of this.
     pub(crate) fn note(&self, shortage: Shortage, need: usize) {
@@ -117,13 +124,21 @@ impl Lack {
         *what = Some(Lacking { shortage, need });
     }
 
+    /// Something that needed so many descriptors was made. Nobody need look for this to be noticed, so the next lack is told of too.
+    pub(crate) fn made(&self, need: usize) {
+        let mut what = lock(&self.what);
+        if let Some(lacking) = what.take_if(|lacking| lacking.need <= need) {
+            lacking.is_over();
+        }
+    }
+
     /// What is lacking now. `try_make` tries to have as many descriptors as it is told, and gives them back.
     pub(crate) fn look(&self, try_make: impl FnOnce(usize) -> io::Result<()>) -> Option<Shortage> {
         let mut what = lock(&self.what);
         let lacking = (*what)?;
         match try_make(lacking.need) {
             Ok(()) => {
-                tracing::warn!("there is enough again of what was lacking: {}", lacking.shortage.code());
+                lacking.is_over();
                 *what = None;
                 None
             }
@@ -171,6 +186,24 @@ mod tests {
         assert_eq!(lack.look(|_| Err(error(Errno::ENOBUFS))), Some(Shortage::Memory));
         assert_eq!(lack.look(|_| Ok(())), None);
         assert_eq!(lack.look(|_| panic!("it is over")), None);
+    }
+
+    #[test]
+    fn a_lack_is_over_when_as_much_as_was_needed_has_been_made_though_nobody_looks() {
+        let lack = Lack::default();
+        lack.made(4);
+        lack.note(Shortage::SystemDescriptors, 4);
+        lack.made(2);
+        assert_eq!(
+            lack.look(|_| Err(error(Errno::ENFILE))),
+            Some(Shortage::SystemDescriptors),
+            "half as much shows nothing"
+        );
+        lack.made(4);
+        assert_eq!(lack.look(|_| panic!("it is over")), None);
+        // And may begin anew.
+        lack.note(Shortage::Memory, 2);
+        assert_eq!(lack.look(|_| Err(error(Errno::ENOBUFS))), Some(Shortage::Memory));
     }
 
     #[test]

@@ -242,6 +242,13 @@ impl SocketMaker {
         }
     }
 
+    /// What the last step of making something that needs so many descriptors came to.
+    pub(crate) fn made<T>(&self, need: usize, doing: &str, made: io::Result<T>) -> Result<T, Error> {
+        let made = made.map_err(self.failed(need, doing))?;
+        self.lack.made(need);
+        Ok(made)
+    }
+
     /// Binds a free port of the range, or with [`PortCount::Pair`] two.
     pub(crate) fn make(&self, ip: IpAddr, count: PortCount) -> Result<TransportSockets, Error> {
         for lease in self.ports.search(ip, count, super::random()) {
@@ -320,6 +327,11 @@ impl SocketMaker {
         let local = socket.local_addr()?.as_socket();
         let local = local.ok_or_else(|| io::Error::other("its address is of no IP family"))?;
         Ok((socket.into(), local))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn lacks(&self) -> bool {
+        self.lack.look(|_| Err(nix::errno::Errno::EACCES.into())).is_some()
     }
 
     #[cfg(test)]

@@ -824,6 +824,14 @@ async fn a_shortage_is_over_when_there_is_enough_again_and_has_a_code_of_its_own
     );
     // There are some.
     assert_eq!(server.shortage(), None);
+    // Nobody need ask: making a transport shows it, and the next shortage is told of as the first was.
+    let _ = server.shared().sockets.failed(2, "making something")(nix::errno::Errno::EMFILE.into());
+    assert!(server.shared().sockets.lacks());
+    let room = soon(server.create_room(RoomOptions::default())).await.unwrap();
+    soon(room.create_plain_transport(PlainTransportOptions::default()))
+        .await
+        .unwrap();
+    assert!(!server.shared().sockets.lacks());
     // As told by a worker that has none.
     let error = Error::from(WorkerError::Descriptors {
         expected: 2,

@@ -181,21 +181,27 @@ impl Serve {
     }
 
     /// Returns when a server that was just started says that it is ready.
-    pub(crate) async fn follow_start(mut child: Child, socket: &Path) -> Self {
+    pub(crate) async fn follow_start(child: Child, socket: &Path) -> Self {
+        let started = Self::try_follow_start(child, socket).await;
+        started.unwrap_or_else(|said| panic!("the server did not start: {said}"))
+    }
+
+    /// The same; or what it said instead of being ready.
+    pub(crate) async fn try_follow_start(mut child: Child, socket: &Path) -> Result<Self, String> {
         let mut stderr = child.stderr.take().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(line) = soon("the server", stdout.next_line()).await.unwrap() else {
             let mut said = String::new();
             stderr.read_to_string(&mut said).await.unwrap();
-            panic!("the server did not start: {said}");
+            return Err(said);
         };
         assert!(line.contains("is ready: 2 workers"), "{line}");
         assert!(line.ends_with(socket.to_str().unwrap()), "{line}");
-        Self {
+        Ok(Self {
             child,
             socket: socket.to_owned(),
             stderr,
-        }
+        })
     }
 
     pub(crate) fn pid(&self) -> Pid {

@@ -31,6 +31,11 @@ impl Pace {
         self.due.checked_sub(self.ahead).unwrap_or(self.due)
     }
 
+    /// Whether a message may be read now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next() <= now
+    }
+
     /// A message has been read.
     pub(super) fn read(&mut self, now: Instant) {
         self.due = self.due.max(now) + self.interval;
@@ -50,6 +55,8 @@ mod tests {
             pace.read(start);
         }
         assert_eq!(pace.next(), start + Duration::from_millis(100));
+        assert!(!pace.is_due(start + Duration::from_millis(99)));
+        assert!(pace.is_due(start + Duration::from_millis(100)));
         let later = start + Duration::from_millis(100);
         pace.read(later);
         assert_eq!(pace.next(), later + Duration::from_millis(100));

@@ -3,28 +3,32 @@
 //! One task does all of it, so that messages leave in the order in which things happened: an answer before what was told
 //! after it. Requests run side by side and begin in the order in which they came.
 
+mod succession;
+
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::{debug, info};
+use weir_channel::own_time::OwnTime;
 
 use super::envelope::{Incoming, Outgoing};
 use super::evidence::{BrowserSecret, Evidence};
-use super::goodbye::{FAREWELL, Goodbye, answer_close, close, let_go};
-use super::letter::{Claim, ComeBack, Letter, claim};
+use super::goodbye::{FAREWELL, Goodbye, answer_close, close};
+use super::letter::{Claim, ComeBack, Kept, Letter, Taken};
 use super::pace::Pace;
 use super::replay::Replay;
 use super::seats::Seat;
-use super::{ClientTakeover, Signalling, Visitor, secret};
+use super::{Signalling, Visitor, secret};
 use crate::protocol::{ErrorClass, PlainRemotes, ProtocolError, RoomResponse};
-use crate::{Peer, PeerNotification, PeerNotifications, Room};
+use crate::{Error, Peer, PeerNotification, PeerNotifications, Room};
 
 /// Requests and notifications of one client that may be under way; while there are as many, no more are read.
 const UNDER_WAY_MAX: usize = 128;
@@ -51,7 +55,8 @@ enum End {
 
 /// What a message of the client's came to.
 enum Answer {
-    FromRoom(u64, Result<RoomResponse, ProtocolError>),
+    /// And the name that was kept for it, until it is seen to have a session.
+    FromRoom(u64, Result<RoomResponse, ProtocolError>, Option<Kept>),
     FromPeer(u64, Result<Value, ProtocolError>),
     Told(Result<(), ProtocolError>),
 }
@@ -72,8 +77,14 @@ struct Session {
     mailbox: mpsc::Receiver<Letter>,
     /// For those who look for this session, by its token or by its name.
     address: mpsc::Sender<Letter>,
-    /// Those who wait for the end of this session.
-    heirs: Vec<oneshot::Sender<()>>,
+    /// Those who wait for the end of this session. The ones who have a right to its name get it first.
+    heirs: Vec<Claim>,
+    /// Before this no claim without a right is looked into.
+    next_stranger: Option<Instant>,
+    /// In which this connection was served: time in which the server was stopped is no silence of the client's.
+    own: OwnTime,
+    /// When, in that time, something last came.
+    heard: Duration,
 }
 
 struct Joined {
@@ -133,6 +144,7 @@ impl Session {
         let (address, mailbox) = mpsc::channel(1);
         let options = &signalling.options;
         let pace = Pace::new(options.messages_per_second, options.messages_at_once, Instant::now());
+        let own = OwnTime::in_steps(Instant::now(), options.ping);
         Self {
             signalling,
             room: visitor.room,
@@ -147,6 +159,9 @@ impl Session {
             mailbox,
             address,
             heirs: Vec::new(),
+            next_stranger: None,
+            own,
+            heard: Duration::ZERO,
         }
     }
 
@@ -162,13 +177,13 @@ impl Session {
         let options = self.signalling.options.clone();
         let mut pings = interval_at(Instant::now() + options.ping, options.ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let begun = Instant::now();
-        let mut heard = begun;
+        self.own = OwnTime::in_steps(Instant::now(), options.ping);
+        self.heard = Duration::ZERO;
         loop {
             let may_read = self.under_way.len() < UNDER_WAY_MAX;
             if !may_read {
                 // Its pongs are not read, either.
-                heard = Instant::now();
+                self.heard = self.own.look(Instant::now());
             }
             tokio::select! {
                 biased;
@@ -177,10 +192,17 @@ impl Session {
                     Letter::Claim(claim) => self.settle(claim, socket)?,
                 },
                 _ = pings.tick() => {
-                    if heard.elapsed() > options.idle {
-                        return Err(End::Lost("it was silent"));
+                    let now = Instant::now();
+                    let served = self.own.look(now);
+                    if served.saturating_sub(self.heard) > options.idle && self.pace.is_due(now) {
+                        // It may have come while the server did not run.
+                        let Some(message) = socket.recv().now_or_never() else {
+                            return Err(End::Lost("it was silent"));
+                        };
+                        self.heard = served;
+                        self.hear(message)?;
                     }
-                    if self.joined.is_none() && begun.elapsed() > options.join {
+                    if self.joined.is_none() && served > options.join {
                         return Err(End::Over(Goodbye::NotJoined));
                     }
                     self.send(socket, Message::Ping(Vec::new().into())).await?;
@@ -191,7 +213,7 @@ impl Session {
                     }
                 }
                 message = receive(socket, self.pace.next()), if may_read => {
-                    heard = Instant::now();
+                    self.heard = self.own.look(Instant::now());
                     self.hear(message)?;
                 }
                 told = told(&mut self.joined) => {
@@ -266,11 +288,18 @@ impl Session {
                 _ => None,
             };
             let room = self.room.clone();
+            let name = self.name.clone();
             let answer = async move {
-                if let Some(claim) = claim {
-                    claim.await;
+                let claimed = match claim {
+                    Some(claim) => claim.await,
+                    None => Ok(None),
+                };
+                match claimed {
+                    Ok(kept) => Answer::FromRoom(id, room.receive_request(request).await, kept),
+                    Err(Taken) => {
+                        Answer::FromRoom(id, Err(Error::DuplicatePeer { room: room.id(), name }.into()), None)
+                    }
                 }
-                Answer::FromRoom(id, room.receive_request(request).await)
             };
             return self.under_way.push(Box::pin(answer));
         }
@@ -281,50 +310,6 @@ impl Session {
                 self.under_way.push(Box::pin(answer));
             }
             None => self.refuse(id, ProtocolError::invalid_state("join first")),
-        }
-    }
-
-    /// If the name that the client wants to join under has a session already: what waits until that has ended, or will not. It
-    /// is bounded in time.
-    fn claim(&self, token: Option<&str>) -> Option<BoxFuture<'static, ()>> {
-        let seats = self.signalling.seats();
-        let seat = seats.of_peer(self.room.id(), &self.name)?;
-        if seat.address.same_channel(&self.address) {
-            return None;
-        }
-        let shown = Evidence {
-            browser: self.browser.clone(),
-            token: token.map(str::to_owned),
-        };
-        let is_proven = self.signalling.options.takeover == ClientTakeover::Any || shown.proves(&seat.evidence);
-        Some(Box::pin(claim(
-            seat.address.clone(),
-            is_proven,
-            self.signalling.options.stall,
-        )))
-    }
-
-    /// Somebody wants this session's name. What the client has said before that counts first: it may have closed the
-    /// connection, and be the one who asks.
-    fn settle(&mut self, claim: Claim, socket: &mut WebSocket) -> Result<(), End> {
-        self.heirs.push(claim.settled);
-        let mut ended = Ok(());
-        for _ in self.under_way.len()..UNDER_WAY_MAX {
-            let Some(message) = socket.recv().now_or_never() else {
-                break;
-            };
-            ended = self.hear(message);
-            if ended.is_err() {
-                break;
-            }
-        }
-        match ended {
-            Ok(()) | Err(End::Lost(_)) if claim.is_proven => Err(End::Over(Goodbye::Replaced)),
-            Ok(()) | Err(End::Lost(_)) => {
-                self.heirs.pop();
-                ended
-            }
-            Err(end) => Err(end),
         }
     }
 
@@ -347,11 +332,11 @@ impl Session {
     fn take_answer(&mut self, answer: Answer) -> Vec<String> {
         let mut messages = Vec::new();
         match answer {
-            Answer::FromRoom(id, Ok(RoomResponse { body, joined })) => {
+            Answer::FromRoom(id, Ok(RoomResponse { body, joined }), _kept) => {
                 messages.extend(joined.and_then(|peer| self.joined(peer)));
                 messages.push(Outgoing::response(id, Ok(body)));
             }
-            Answer::FromRoom(id, Err(error)) => messages.push(Outgoing::response(id, Err(error))),
+            Answer::FromRoom(id, Err(error), _) => messages.push(Outgoing::response(id, Err(error))),
             Answer::FromPeer(id, result) => messages.push(Outgoing::response(id, result)),
             Answer::Told(Ok(())) => {}
             Answer::Told(Err(error)) => {
@@ -428,10 +413,10 @@ impl Session {
                 Some(letter) = self.mailbox.recv() => match letter {
                     Letter::ComeBack(come_back) => return Err(End::ComeBack(come_back)),
                     Letter::Claim(claim) if claim.is_proven => {
-                        self.heirs.push(claim.settled);
+                        self.heirs.push(claim);
                         return Err(End::Over(Goodbye::Replaced));
                     }
-                    Letter::Claim(_) => {}
+                    Letter::Claim(claim) => self.refuse_claim(claim),
                 },
                 sent = &mut sending => return match sent {
                     Ok(Ok(())) => Ok(()),
@@ -454,10 +439,10 @@ impl Session {
                 Some(letter) = self.mailbox.recv() => match letter {
                     Letter::ComeBack(come_back) => return Ok(come_back),
                     Letter::Claim(claim) if claim.is_proven => {
-                        self.heirs.push(claim.settled);
+                        self.heirs.push(claim);
                         return Err(Goodbye::Replaced);
                     }
-                    Letter::Claim(_) => {}
+                    Letter::Claim(claim) => self.refuse_claim(claim),
                 },
                 () = sleep_until(last) => return Err(Goodbye::Left),
                 Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => {
@@ -546,26 +531,6 @@ impl Session {
             }
         };
         close(refused, Goodbye::NotJoined).await;
-    }
-
-    /// Lets the peer go. Those who wait for that go on at the end of this.
-    async fn end(mut self, why: Goodbye) {
-        let Some(joined) = self.joined.take() else {
-            return;
-        };
-        // Until the peer is gone: who wants its name then waits for this.
-        self.signalling
-            .seats()
-            .edit(&joined.token, |seat| seat.is_leaving = true);
-        let_go(&joined.peer, why).await;
-        self.signalling.seats().remove(&joined.token);
-        // Whoever came back meanwhile has come too late.
-        self.mailbox.close();
-        while let Ok(letter) = self.mailbox.try_recv() {
-            if let Letter::ComeBack(come_back) = letter {
-                tokio::spawn(close(come_back.socket, Goodbye::NotJoined));
-            }
-        }
     }
 }
 

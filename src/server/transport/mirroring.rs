@@ -166,9 +166,7 @@ impl Transport {
             Some(ip) => makers.sender_on_any_port(ip, mirror.remote)?,
             None => makers.sender(own_ip, mirror.remote)?,
         };
-        let descriptor = socket
-            .descriptor()
-            .map_err(makers.failed(SENDER_NEED, "duplicating the socket of a mirror"))?;
+        let descriptor = makers.made(SENDER_NEED, "duplicating the socket of a mirror", socket.descriptor())?;
         let transport = self.node.id;
         let command = Command {
             method: Method::StartMirroring { transport, mirror },

@@ -243,15 +243,13 @@ impl WebRtcTransport {
     ) -> Result<Self, Error> {
         room.check_open()?;
         let ways = options.ways(&shared.settings, shared.addresses)?;
-        let sockets = match &shared.doors {
-            Some(doors) => doors.sockets(room.worker, &ways)?,
-            None => shared.sockets.listen(&ways)?,
+        let (sockets, need) = match &shared.doors {
+            // The worker has them.
+            Some(doors) => (doors.sockets(room.worker, &ways)?, 0),
+            None => (shared.sockets.listen(&ways)?, need_of_ways(&ways)),
         };
-        let descriptors = sockets.descriptors().map_err(
-            shared
-                .sockets
-                .failed(need_of_ways(&ways), "duplicating the sockets of a transport"),
-        )?;
+        let doing = "duplicating the sockets of a transport";
+        let descriptors = shared.sockets.made(need, doing, sockets.descriptors())?;
         let ice = new_credentials();
         let request = CreateWebRtcTransport {
             room: room.id,
