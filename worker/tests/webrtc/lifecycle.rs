@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use weir_worker::time::Time;
-use weir_worker::webrtc::dtls::session::{Event as Dtls, Failure};
+use weir_worker::webrtc::dtls::failure::Failure;
+use weir_worker::webrtc::dtls::session::Event as Dtls;
 use weir_worker::webrtc::dtls::{RefusedParameters, RemoteRole, Role, State};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{self, Credentials};

@@ -8,7 +8,7 @@ use weir_channel::message::{Notification, WebRtcFailure, WebRtcFailureReason};
 
 use crate::time::Time;
 use crate::webrtc::budget::Budget;
-use crate::webrtc::dtls::session::Failure;
+use crate::webrtc::dtls::failure::Failure;
 use crate::webrtc::ice::Refusal;
 use crate::webrtc::transport::{Counters, IceEnd};
 

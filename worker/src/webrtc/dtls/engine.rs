@@ -15,8 +15,9 @@ use crate::time::Time;
 use super::Role;
 use super::certificate::Certificate;
 use super::clock::Clock;
+use super::failure::Failure;
 use super::keys::SrtpKeys;
-use super::session::{Failure, Settings, Versions};
+use super::session::{Settings, Versions};
 
 pub(super) use self::dtls12::Signer;
 

@@ -7,12 +7,14 @@
 pub mod certificate;
 pub mod clock;
 mod engine;
+pub mod failure;
 pub mod fingerprint;
 pub mod keys;
 pub mod session;
 
 pub use certificate::{Certificate, InvalidCertificate};
 pub use clock::Clock;
+pub use failure::Failure;
 pub use fingerprint::{Fingerprint, HashFunction};
 pub use keys::{MasterKey, SrtpKeys, SrtpProfile};
 pub use session::{Context, RefusedParameters, RemoteParameters, RemoteRole, Session, Settings, State, Versions};

@@ -2,7 +2,7 @@
 //!
 //! A check proves the way from the peer to us and says nothing of the way back. What proves both, as far as a lite agent can
 //! know, is what the peer sends by a path of its own accord: it does so only where its own checks were answered. So paths
-//! compete by *signs* of use ([`Sign`]), and these are the rules
+//! compete by *signs* of use (`Sign`), and these are the rules
 //! ([decision 0022](../../../../docs/decisions/0022-which-pair-is-used.md)):
 //!
 //! 1. Until the first traffic every new nomination decides, and then that traffic does.

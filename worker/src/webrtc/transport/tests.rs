@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::boundary::{self, Parser, poison};
-use crate::webrtc::dtls::session::{Event as DtlsEvent, Failure};
+use crate::webrtc::dtls::failure::Failure;
+use crate::webrtc::dtls::session::Event as DtlsEvent;
 use crate::webrtc::dtls::{Certificate, Clock, Context, Settings};
 use crate::webrtc::entropy::SeededEntropy;
 use crate::webrtc::ice::Protocol;

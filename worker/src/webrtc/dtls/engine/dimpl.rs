@@ -8,8 +8,9 @@ use crate::time::Time;
 use crate::webrtc::dtls::Role;
 use crate::webrtc::dtls::certificate::Certificate;
 use crate::webrtc::dtls::clock::Clock;
+use crate::webrtc::dtls::failure::Failure;
 use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
-use crate::webrtc::dtls::session::{Failure, HANDSHAKE_SILENCE_MAX, MTU_BYTES, RETRANSMISSION_TIME, Settings};
+use crate::webrtc::dtls::session::{HANDSHAKE_SILENCE_MAX, MTU_BYTES, RETRANSMISSION_TIME, Settings};
 
 use super::{Engine, Output};
 

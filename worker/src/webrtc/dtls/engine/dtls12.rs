@@ -27,8 +27,9 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use crate::time::Time;
 use crate::webrtc::dtls::Role;
 use crate::webrtc::dtls::certificate::Certificate;
+use crate::webrtc::dtls::failure::Failure;
 use crate::webrtc::dtls::keys::SrtpProfile;
-use crate::webrtc::dtls::session::{Failure, HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, Settings};
+use crate::webrtc::dtls::session::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, Settings};
 use crate::webrtc::entropy::{Entropy as _, SystemEntropy};
 
 use self::exchange::Exchange;

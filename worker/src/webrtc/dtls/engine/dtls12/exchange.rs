@@ -7,7 +7,7 @@ use aws_lc_rs::rand::SystemRandom;
 use p224::elliptic_curve::sec1::ToEncodedPoint as _;
 use zeroize::Zeroizing;
 
-use crate::webrtc::dtls::session::Failure;
+use crate::webrtc::dtls::failure::Failure;
 use crate::webrtc::entropy::{Entropy as _, SystemEntropy};
 
 /// A group that keys are exchanged in.

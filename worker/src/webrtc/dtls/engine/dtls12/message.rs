@@ -7,8 +7,9 @@ use super::record::DTLS_1_2;
 use super::signature::Scheme;
 use super::suite::{SUITES, Suite};
 use super::wire::{Reader, put_numbers, put_vector};
+use crate::webrtc::dtls::failure::Failure;
 use crate::webrtc::dtls::keys::SrtpProfile;
-use crate::webrtc::dtls::session::{CERTIFICATE_BYTES_MAX, Failure};
+use crate::webrtc::dtls::session::CERTIFICATE_BYTES_MAX;
 
 /// The longest chain of certificates: one of the longest that is taken, with the lengths around it.
 pub(super) const CERTIFICATES_LEN_MAX: usize = CERTIFICATE_BYTES_MAX + 64;

@@ -2,7 +2,7 @@
 //! retransmission is cut in other places than what it repeats.
 
 use super::message::{self, Kind};
-use crate::webrtc::dtls::session::Failure;
+use crate::webrtc::dtls::failure::Failure;
 
 /// The longest message: a certificate of 32 KiB with what is around it.
 pub(super) const MESSAGE_LEN_MAX: usize = message::CERTIFICATES_LEN_MAX;

@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 use super::message::{RANDOM_LEN, VERIFY_DATA_LEN};
 use super::suite::{Cipher, Suite};
 use crate::webrtc::dtls::Role;
+use crate::webrtc::dtls::failure::Failure;
 use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
-use crate::webrtc::dtls::session::Failure;
 
 /// Of a master secret, in bytes.
 const MASTER_SECRET_LEN: usize = 48;

@@ -10,7 +10,7 @@ use p224::ecdsa::signature::hazmat::PrehashVerifier as _;
 use x509_cert::der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
 use x509_cert::der::{Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
 
-use crate::webrtc::dtls::session::Failure;
+use crate::webrtc::dtls::failure::Failure;
 
 /// The kinds of keys that suites tell apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,6 @@
 //! Bytes as TLS lays them out (RFC 5246 §4): numbers in network order, and vectors with their length in front.
 
-use crate::webrtc::dtls::session::Failure;
+use crate::webrtc::dtls::failure::Failure;
 
 /// Reads from the front of a slice. What is not there is [`Failure::Protocol`].
 #[derive(Clone, Copy, Debug)]
