@@ -61,11 +61,9 @@ impl Relay {
         if stream.ssrc != Some(ssrc) {
             return;
         }
-        stream.on_sender_report(ntp, rtp);
+        let tells_time = stream.on_sender_report(now, ntp, rtp);
         stream.reception.on_sender_report(now);
-        if stream.sender_report.is_some()
-            && let Some(clock) = self.reports.clocks.get_mut(producer.clock)
-        {
+        if tells_time && let Some(clock) = self.reports.clocks.get_mut(producer.clock) {
             clock.on_report(now, ntp);
         }
     }

@@ -110,11 +110,6 @@ impl Reception {
         self.report_arrived = Some(now);
     }
 
-    /// When the sender's last report came.
-    pub fn report_arrived(&self) -> Option<Time> {
-        self.report_arrived
-    }
-
     /// The payload type of the last packet.
     pub fn payload_type(&self) -> Option<u8> {
         self.timeline.map(|_| self.payload_type)

@@ -29,6 +29,7 @@ use super::producer::Producer;
 use super::sender_clock::{Clocks, distance_of, since_report};
 use super::sink::{Sink, TransportIx};
 use super::slots::{ProducerKey, TransportKey};
+use super::stream::TimeReport;
 use super::transmission::SentReports;
 use super::transport::Transport;
 use super::{Random, Relay};
@@ -190,8 +191,8 @@ impl Relay {
             return;
         };
         for stream in &producer.streams {
-            if let (Some((ntp, _)), Some(arrived)) = (stream.sender_report, stream.reception.report_arrived()) {
-                clock.on_report(arrived, ntp);
+            if let Some(report) = stream.sender_report {
+                clock.on_report(report.arrived, report.ntp);
             }
         }
     }
@@ -368,7 +369,7 @@ impl Reports {
         self.blocks.clear();
         for index in 0..transport.producers.len() {
             for stream in &mut producers[transport.producers[index]].streams {
-                let report = stream.sender_report.map(|(ntp, _)| ntp);
+                let report = stream.reported_ntp;
                 let media = stream.ssrc.and_then(|media| stream.reception.block(now, media, report));
                 let rtx = stream
                     .rtx_ssrc
@@ -530,13 +531,18 @@ fn media_time(now: Time, clocks: &Clocks, consumer: &Consumer, producer: &Produc
     let ticks = |ns: i128| (ns * i128::from(rate) / 1_000_000_000) as i64;
     let (newest, sent_at) = consumer.rewriter.newest_timestamp();
     let by_arrival = newest.wrapping_add_signed(ticks(now.since(sent_at).as_nanos().cast_signed()));
-    let (Some((ntp, rtp)), Some(arrived)) = (stream.sender_report, stream.reception.report_arrived()) else {
+    let Some(TimeReport {
+        ntp,
+        timestamp,
+        arrived,
+    }) = stream.sender_report
+    else {
         return Some(by_arrival);
     };
     let own = distance_of(arrived, ntp);
     let distance = clocks.get(producer.clock).map_or(own, |clock| clock.distance_for(own));
     let since = ticks(i128::from(since_report(now, ntp, distance)));
-    let by_report = consumer.rewriter.timestamp_of(rtp.wrapping_add_signed(since));
+    let by_report = consumer.rewriter.timestamp_of(timestamp.wrapping_add_signed(since));
     let tolerance = u64::from(rate) * MAPPING_TOLERANCE_SECS;
     let is_believed = stream.restarts == restarts && by_report.abs_diff(by_arrival) <= tolerance;
     Some(if is_believed { by_report } else { by_arrival })

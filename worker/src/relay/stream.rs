@@ -16,7 +16,25 @@ use super::rate::Rate;
 use super::reception::{REORDERED_START_MAX, Reception};
 use super::ring::Ring;
 use super::rtt::RoundTrip;
+use super::sender_clock::distance_of;
 use super::slots::ConsumerKey;
+
+/// A sender's clock is not set by a day from one report to the next, nor are two of its streams a day apart.
+const ABSURD: Duration = Duration::from_secs(86_400);
+
+/// So many reports in a row that seemed absurd are not: the clock was set.
+const ABSURD_BELIEVED: u8 = 3;
+
+/// What a sender report says of time: the same moment on three clocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct TimeReport {
+    /// The sender's: NTP time in 32.32 seconds.
+    pub ntp: u64,
+    /// The media's: the extended RTP timestamp.
+    pub timestamp: u64,
+    /// Ours, but for the way here.
+    pub arrived: Time,
+}
 
 /// A stream that has sent nothing for this long is inactive, if another one of its producer still sends (spec §2.8).
 pub(super) const INACTIVE_AFTER: Duration = Duration::from_secs(1);
@@ -58,8 +76,12 @@ pub(super) struct Stream {
     pub key_frames: KeyFramePacer,
     /// A timer for `key_frames` is queued.
     pub timer_queued: bool,
-    /// The newest sender report: NTP time (32.32 seconds), and the extended RTP timestamp it belongs to.
-    pub sender_report: Option<(u64, u64)>,
+    /// The newest sender report that tells a time; `None` also if the newest of all tells none.
+    pub sender_report: Option<TimeReport>,
+    /// What the newest sender report of all has for an NTP time, which reports back name it by.
+    pub reported_ntp: Option<u64>,
+    /// Reports in a row whose time is a day or more away from what it should be.
+    absurd_reports: u8,
     /// From here to the sender and back.
     pub round_trip: RoundTrip,
     /// What its sender is told of how it arrives.
@@ -138,6 +160,8 @@ impl Stream {
             key_frames: KeyFramePacer::default(),
             timer_queued: false,
             sender_report: None,
+            reported_ntp: None,
+            absurd_reports: 0,
             round_trip: RoundTrip::default(),
             reception: Reception::default(),
             rtx_reception: Reception::default(),
@@ -177,6 +201,8 @@ impl Stream {
         self.picture_id = PictureIds::Long(WrapExtender::default());
         self.tl0 = WrapExtender::default();
         self.sender_report = None;
+        self.reported_ntp = None;
+        self.absurd_reports = 0;
     }
 
     /// The producer was resumed: consumers start anew on the same clock.
@@ -277,12 +303,37 @@ impl Stream {
         seq >= self.first_seq && self.seen.is_missing(seq)
     }
 
-    /// Keeps a sender report, to align streams of one sender at a switch.
-    pub(super) fn on_sender_report(&mut self, ntp: u64, rtp: u32) {
-        if self.last_packet.is_some() {
-            let timestamp = self.timestamp.clone().extend(rtp); // a report must not move the clock
-            self.sender_report = Some((ntp, timestamp));
+    /// Keeps a sender report, to align streams of one sender; whether it tells a time that is believed.
+    ///
+    /// A sender without a wall clock says 0 (RFC 3550 §6.4.1), which is no time: its streams are placed by their arrival then. So is
+    /// a time no time that is a day away from the last, until it has been said three times: then the clock was set.
+    pub(super) fn on_sender_report(&mut self, now: Time, ntp: u64, rtp: u32) -> bool {
+        if self.last_packet.is_none() {
+            return false;
         }
+        self.reported_ntp = Some(ntp);
+        if ntp == 0 {
+            self.sender_report = None;
+            self.absurd_reports = 0;
+            return false;
+        }
+        let is_absurd = |last: TimeReport| {
+            let moved = distance_of(now, ntp).abs_diff(distance_of(last.arrived, last.ntp));
+            u128::from(moved) >= ABSURD.as_nanos()
+        };
+        if self.sender_report.is_some_and(is_absurd) {
+            self.absurd_reports += 1;
+            if self.absurd_reports < ABSURD_BELIEVED {
+                return false;
+            }
+        }
+        self.absurd_reports = 0;
+        self.sender_report = Some(TimeReport {
+            ntp,
+            timestamp: self.timestamp.clone().extend(rtp), // a report must not move the clock
+            arrived: now,
+        });
+        true
     }
 
     fn expected_now(&self) -> u64 {

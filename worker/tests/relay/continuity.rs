@@ -286,6 +286,13 @@ fn send_pair(sim: &mut Sim, track: &mut Track, key: bool) {
 
 /// (timestamp that flowed last before a switch, first one after it, ticks of 90 kHz from one capture to the other)
 fn switch(reports: Option<i64>, delay_ms: u64) -> (u32, u32) {
+    // NTP is 32.32 seconds; the second is 250 ms later.
+    let ntp = 0xe000_0000_u64 << 32;
+    switch_by(reports.map(|_| [ntp, ntp + (1 << 30)]), reports.unwrap_or(0), delay_ms)
+}
+
+/// The same, with reports of these NTP times, the second of which is as far off as `error` says.
+fn switch_by(ntps: Option<[u64; 2]>, error: i64, delay_ms: u64) -> (u32, u32) {
     let mut sim = Sim::new(9);
     let room = sim.room();
     let sender = sim.transport(room);
@@ -293,15 +300,14 @@ fn switch(reports: Option<i64>, delay_ms: u64) -> (u32, u32) {
     let consumer = viewer(&mut sim, &track);
     sim.prefer(consumer, Profile::Low);
     send_pair(&mut sim, &mut track, true);
-    if let Some(error) = reports {
-        // Both reports name the instant of the next frame, the second one 250 ms later; NTP is 32.32 seconds.
-        let ntp = 0xe000_0000_u64 << 32;
+    if let Some([ntp_of_low, ntp_of_high]) = ntps {
+        // Both reports name the instant of the next frame, the second one 250 ms later.
         let low = track.layer(Profile::Low);
-        let report = wire::sender_report(low.ssrc, ntp, low.timestamp as u32);
+        let report = wire::sender_report(low.ssrc, ntp_of_low, low.timestamp as u32);
         sim.send_bytes(sender, &report);
         let high = track.layer(Profile::High);
         let later = (high.timestamp + 22_500).wrapping_add_signed(error) as u32;
-        let report = wire::sender_report(high.ssrc, ntp + (1 << 30), later);
+        let report = wire::sender_report(high.ssrc, ntp_of_high, later);
         sim.send_bytes(sender, &report);
     }
     sim.prefer(consumer, Profile::High);
@@ -334,6 +340,15 @@ fn a_switch_moves_the_clock_by_what_the_sender_reports_say() {
     for absurd in [60 * 90_000, -60 * 90_000] {
         let (before, after) = switch(Some(absurd), 33);
         assert_eq!(after.wrapping_sub(before), 33 * 90);
+    }
+}
+
+/// RFC 3550 §6.4.1: an NTP time of 0 is none, and two of them are no time apart.
+#[test]
+fn a_switch_by_reports_that_tell_no_time_moves_the_clock_by_the_time_that_went_by() {
+    for delay in [1, 33, 500] {
+        let (before, after) = switch_by(Some([0, 0]), 0, delay);
+        assert_eq!(after.wrapping_sub(before), delay as u32 * 90, "{delay} ms on the way");
     }
 }
 

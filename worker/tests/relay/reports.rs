@@ -262,6 +262,49 @@ fn a_report_that_makes_no_sense_is_not_believed() {
     assert!(rtp.wrapping_sub(newest.rtp.timestamp) <= 960);
 }
 
+/// What a receiver is told that its media's timestamp was at a moment, less what it was by the arrival of the newest packet, in ticks;
+/// after these reports of the sender, one after each second of sound: their NTP times.
+fn off_arrival(seed: u64, ntps: &[u64]) -> i64 {
+    let (mut sim, mut track, receiver, consumer) = call(seed);
+    for ntp in ntps {
+        talk(&mut sim, &mut track, 1_000);
+        // Captured 400 ms before it arrives: a report tells of that, arrival doesn't.
+        let rtp = (track.stream().timestamp as u32).wrapping_add(400 * 48);
+        sim.send_rtcp(track.transport(), &wire::sender_report(track.stream().ssrc, *ntp, rtp));
+    }
+    sim.received(consumer);
+    heard(&mut sim, receiver);
+    talk(&mut sim, &mut track, 2_000);
+    let packets = sim.received(consumer);
+    let (at, said) = heard(&mut sim, receiver).pop().unwrap();
+    let newest = packets.iter().rfind(|packet| packet.at <= at).unwrap();
+    let since = (at.since(newest.at).as_nanos() * 48_000 / 1_000_000_000) as u32;
+    let rtp = sender_reports(&said, ssrc(&sim, consumer))[0].1;
+    i64::from(rtp.wrapping_sub(newest.rtp.timestamp.wrapping_add(since)).cast_signed())
+}
+
+/// RFC 3550 §6.4.1: a sender without a wall clock says 0. Nor is it a time that is a day away from the one before.
+#[test]
+fn no_time_is_no_time() {
+    const DAY: u64 = 86_400;
+    let at = |seconds: u64| (0xe000_0000 + seconds) << 32;
+    let believed = off_arrival(3, &[at(1), at(2), at(3)]);
+    assert!((believed - 400 * 48).abs() < 1_000, "{believed}");
+    // From the beginning, and from then on.
+    assert_eq!(off_arrival(3, &[0, 0, 0]), 0);
+    assert_eq!(off_arrival(3, &[at(1), at(2), 0]), 0);
+    let again = off_arrival(3, &[0, 0, at(3)]);
+    assert!((again - 400 * 48).abs() < 1_000, "{again}");
+    // One that is a day or more away, either way, changes nothing.
+    for absurd in [at(3 + DAY), at(3) - (DAY << 32), 1, u64::MAX] {
+        let kept = off_arrival(3, &[at(1), at(2), absurd]);
+        assert!((kept - 400 * 48).abs() < 2_000, "{absurd:x}: {kept}");
+    }
+    // A clock that is set stays set.
+    let set = off_arrival(3, &[at(1), at(2 + DAY), at(3 + DAY), at(4 + DAY)]);
+    assert!((set - 400 * 48).abs() < 2_000, "{set}");
+}
+
 // ---- To receivers.
 
 #[test]
