@@ -276,8 +276,12 @@ fn off_arrival(seed: u64, ntps: &[u64]) -> i64 {
     heard(&mut sim, receiver);
     talk(&mut sim, &mut track, 2_000);
     let packets = sim.received(consumer);
-    let (at, said) = heard(&mut sim, receiver).pop().unwrap();
-    let newest = packets.iter().rfind(|packet| packet.at <= at).unwrap();
+    let Some((at, said)) = heard(&mut sim, receiver).pop() else {
+        panic!("no report");
+    };
+    let Some(newest) = packets.iter().rfind(|packet| packet.at <= at) else {
+        panic!("no packet");
+    };
     let since = (at.since(newest.at).as_nanos() * 48_000 / 1_000_000_000) as u32;
     let rtp = sender_reports(&said, ssrc(&sim, consumer))[0].1;
     i64::from(rtp.wrapping_sub(newest.rtp.timestamp.wrapping_add(since)).cast_signed())

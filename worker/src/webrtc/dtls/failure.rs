@@ -31,8 +31,8 @@ pub enum Failure {
     /// The peer speaks none of our versions.
     #[error("the peer does not speak DTLS 1.2")]
     Version,
-    /// Nothing new came for [`HANDSHAKE_SILENCE_MAX`], or it took longer than [`HANDSHAKE_TIME_MAX`].
-    #[error("the handshake took too long: nothing new for {} s, or {} s in all", HANDSHAKE_SILENCE_MAX.as_secs(), HANDSHAKE_TIME_MAX.as_secs())]
+    /// Nothing came for [`HANDSHAKE_SILENCE_MAX`], or it took longer than [`HANDSHAKE_TIME_MAX`].
+    #[error("the handshake took too long: nothing came for {} s, or {} s in all", HANDSHAKE_SILENCE_MAX.as_secs(), HANDSHAKE_TIME_MAX.as_secs())]
     Timeout,
     /// The peer refused, with this alert (RFC 5246 §7.2).
     #[error("the peer refused with alert {0} ({name})", name = alert_name(*.0))]

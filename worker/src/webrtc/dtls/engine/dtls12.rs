@@ -170,7 +170,7 @@ struct Dtls12 {
     now: Time,
     /// When the handshake began: a server's with the first datagram.
     begun: Option<Time>,
-    /// When it has failed, unless something new comes.
+    /// When it has failed, unless the peer says something.
     deadline: Option<Time>,
     awaited: Awaited,
     records: RecordLayer,
@@ -217,8 +217,8 @@ impl Dtls12 {
         }
     }
 
-    /// Something new has come.
-    fn note_progress(&mut self) {
+    /// The handshake goes on.
+    fn note_sign_of_life(&mut self) {
         let begun = *self.begun.get_or_insert(self.now);
         self.deadline = Some((self.now + HANDSHAKE_SILENCE_MAX).min(begun + HANDSHAKE_TIME_MAX));
     }
@@ -254,11 +254,9 @@ impl Dtls12 {
                         *is_repetition |= self.reassembly.is_repetition(&fragment);
                         continue;
                     }
-                    match self.reassembly.add(epoch, &fragment)? {
-                        Added::New => self.note_progress(),
-                        Added::Repeated => *is_repetition = true,
-                        Added::Ignored => {}
-                    }
+                    // Also one that says only what we know tries to go on.
+                    self.note_sign_of_life();
+                    *is_repetition |= self.reassembly.add(epoch, &fragment)? == Added::Repeated;
                 }
                 Ok(())
             }
@@ -434,7 +432,7 @@ impl Engine for Dtls12 {
             return Ok(());
         }
         if self.begun.is_none() {
-            self.note_progress();
+            self.note_sign_of_life();
         }
         let mut is_repetition = false;
         for record in record::records(datagram) {
@@ -452,7 +450,7 @@ impl Engine for Dtls12 {
     fn handle_time(&mut self, now: Time) -> Result<(), Failure> {
         self.now = now;
         if self.awaited == Awaited::Start {
-            self.note_progress();
+            self.note_sign_of_life();
             self.say_hello(&[]);
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
