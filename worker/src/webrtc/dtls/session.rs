@@ -26,7 +26,7 @@ use super::failure::Failure;
 use super::fingerprint::{Expected, Fingerprint, Unusable};
 use super::keys::SrtpKeys;
 
-/// A handshake in which the peer says nothing for so long has failed.
+/// A handshake in which the peer says nothing for so long, but hellos that it has said before, has failed.
 pub const HANDSHAKE_SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// A handshake that takes longer has failed. Peers whose timer is a second and doubles, OpenSSL's for instance, say everything six

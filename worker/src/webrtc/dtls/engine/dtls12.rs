@@ -254,9 +254,13 @@ impl Dtls12 {
                         *is_repetition |= self.reassembly.is_repetition(&fragment);
                         continue;
                     }
-                    // Also one that says only what we know tries to go on.
-                    self.note_sign_of_life();
-                    *is_repetition |= self.reassembly.add(epoch, &fragment)? == Added::Repeated;
+                    let added = self.reassembly.add(epoch, &fragment)?;
+                    *is_repetition |= added == Added::Repeated;
+                    // Who says again what comes after the hellos has heard us, and tries to go on.
+                    const HELLOS: [u8; 2] = [Kind::ClientHello as u8, Kind::HelloVerifyRequest as u8];
+                    if added == Added::New || !HELLOS.contains(&fragment.kind) {
+                        self.note_sign_of_life();
+                    }
                 }
                 Ok(())
             }
