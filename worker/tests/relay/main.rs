@@ -9,6 +9,7 @@ mod comedia;
 mod continuity;
 mod determinism;
 mod fanout;
+mod field;
 mod keyframes;
 mod levels;
 mod lossy;
