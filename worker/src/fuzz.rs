@@ -8,7 +8,7 @@ use weir_channel::message::CodecName;
 
 use crate::rtp::codec::vp8::{self, PictureId, Tl0};
 use crate::rtp::extension::{Walk, elements, erase, rename};
-use crate::rtp::{Header, Kind, classify, peek, rewrite, rtcp};
+use crate::rtp::{Header, Kind, Parts, classify, peek, rewrite, rtcp};
 use crate::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile, Repeats};
 
 pub use dtls::dtls_handshake;
@@ -98,6 +98,7 @@ pub fn codec_peeks(data: &[u8]) {
     };
     let codec = CODECS[usize::from(choice) % CODECS.len()];
     let peeked = peek(codec, payload);
+    assert!(peeked.key_frame || !peeked.parts.contains(Parts::PICTURE));
     let Some(ids) = peeked.vp8 else {
         return;
     };
@@ -114,7 +115,7 @@ pub fn codec_peeks(data: &[u8]) {
         expected.tl0_pic_idx = Some(Tl0 { value: 0xa5, ..tl0 });
     }
     let again = peek(codec, &written);
-    assert_eq!((again.key_frame, again.vp8), (peeked.key_frame, Some(expected)));
+    assert_eq!((again.parts, again.vp8), (peeked.parts, Some(expected)));
 }
 
 /// Any bytes as a datagram of a peer with keys, who seals it or not, and of somebody on the way who damages it: it is

@@ -17,7 +17,7 @@ pub mod rtcp;
 pub mod rtx;
 pub mod seq;
 
-pub use codec::{Peek, peek};
+pub use codec::{Parts, Peek, peek};
 pub use extension::{Element, ExtensionBlock, Form};
 pub use packet::{Header, Kind, Malformed, classify, rewrite};
 pub use seq::{Arrival, Seen, SeqExtender, TimestampExtender, WrapExtender};

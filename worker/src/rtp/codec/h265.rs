@@ -1,29 +1,34 @@
-//! H.265 (RFC 7798): where key frames start.
+//! H.265 (RFC 7798): which parts of a start a packet brings.
 //!
 //! Streams with decoding order numbers (`sprop-max-don-diff` above 0) and PACI packets are not looked into.
 
+use super::parts::{Parts, has_recovery_point};
+
+/// Slices of pictures that a decoder cannot start at, and what is reserved for more of them.
+const NON_IRAP: std::ops::RangeInclusive<u8> = 0..=15;
 /// Pictures that a decoder can start at (IRAP): BLA, IDR and CRA.
 const IRAP: std::ops::RangeInclusive<u8> = 16..=21;
 const VPS: u8 = 32;
 const SPS: u8 = 33;
+const PPS: u8 = 34;
+const PREFIX_SEI: u8 = 39;
 const AGGREGATION: u8 = 48;
 const FRAGMENTATION: u8 = 49;
 
-/// Whether a key frame starts in this packet: with a video or sequence parameter set, or with the first slice of an IRAP
-/// picture. Alone, anywhere in an aggregation packet, or in the first fragment.
+/// The parts in this packet: a unit alone, all units of an aggregation packet, or the unit whose first fragment it is.
 #[inline]
-pub fn starts_key_frame(payload: &[u8]) -> bool {
+pub fn parts(payload: &[u8]) -> Parts {
     let &[first, _, ref rest @ ..] = payload else {
-        return false;
+        return Parts::NONE;
     };
     match kind_of(first) {
-        AGGREGATION => any_in_aggregate(rest),
+        AGGREGATION => in_aggregate(rest),
         // RFC 7798 §4.4.3: the FU header is |S|E| type |.
         FRAGMENTATION => match rest {
-            [header, slice @ ..] if header & 0x80 != 0 => starts(header & 0x3f, slice),
-            _ => false,
+            [header, body @ ..] if header & 0x80 != 0 => part(header & 0x3f, body),
+            _ => Parts::NONE,
         },
-        kind => starts(kind, rest),
+        kind => part(kind, rest),
     }
 }
 
@@ -32,29 +37,32 @@ fn kind_of(first: u8) -> u8 {
     first >> 1 & 0x3f
 }
 
-/// RFC 7798 §4.4.2: each unit of an aggregation packet has its size (16 bits) in front.
-fn any_in_aggregate(mut units: &[u8]) -> bool {
+/// RFC 7798 §4.4.2: each unit of an aggregation packet has its size (16 bits) in front. What is cut off brings nothing.
+fn in_aggregate(mut units: &[u8]) -> Parts {
+    let mut parts = Parts::NONE;
     while let [high, low, rest @ ..] = units {
         let Some((unit, next)) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low]))) else {
-            return false;
+            break;
         };
-        if let [first, _, body @ ..] = unit
-            && starts(kind_of(*first), body)
-        {
-            return true;
+        if let [first, _, body @ ..] = unit {
+            parts |= part(kind_of(*first), body);
         }
         units = next;
     }
-    false
+    parts
 }
 
-/// Whether a NAL unit of this type, with this after its header, starts a key frame.
-fn starts(kind: u8, body: &[u8]) -> bool {
+/// What a NAL unit of this type is, with this after its header.
+fn part(kind: u8, body: &[u8]) -> Parts {
     match kind {
-        VPS | SPS => true,
+        VPS => Parts::VPS,
+        SPS => Parts::SPS,
+        PPS => Parts::PPS,
+        PREFIX_SEI if has_recovery_point(body) => Parts::RECOVERY,
+        kind if NON_IRAP.contains(&kind) => Parts::OTHER,
         // A slice segment begins with first_slice_segment_in_pic_flag.
-        kind if IRAP.contains(&kind) => body.first().is_some_and(|byte| byte & 0x80 != 0),
-        _ => false,
+        kind if IRAP.contains(&kind) && body.first().is_some_and(|byte| byte & 0x80 != 0) => Parts::PICTURE,
+        _ => Parts::NONE,
     }
 }
 
@@ -62,45 +70,64 @@ fn starts(kind: u8, body: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const NONE: Parts = Parts::NONE;
+    const VPS: Parts = Parts::VPS;
+    const SPS: Parts = Parts::SPS;
+    const PPS: Parts = Parts::PPS;
+    const PICTURE: Parts = Parts::PICTURE;
+    const OTHER: Parts = Parts::OTHER;
+    const RECOVERY: Parts = Parts::RECOVERY;
+
     #[test]
-    fn starts_of_key_frames() {
-        let rows: &[(&[u8], bool)] = &[
+    fn parts_of_a_start() {
+        let rows: &[(&[u8], Parts)] = &[
             // Single units: VPS, SPS, PPS, SEI, then every slice type around the IRAP range, first slice and another.
-            (&[0x40, 1, 0x0c], true),
-            (&[0x42, 1], true),
-            (&[0x44, 1, 0xc0], false),
-            (&[0x4e, 1, 0x80], false),
-            (&[15 << 1, 1, 0x80], false),
-            (&[16 << 1, 1, 0x80], true),
-            (&[19 << 1, 1, 0x80], true),
-            (&[20 << 1, 1, 0xa0], true),
-            (&[21 << 1, 1, 0x80], true),
-            (&[21 << 1, 1, 0x7f], false),
-            (&[21 << 1, 1], false),
-            (&[22 << 1, 1, 0x80], false),
-            (&[0x02, 1, 0x80], false),
-            // AP: at the front, at the end, nowhere; an empty unit; cut off.
-            (&[0x60, 1, 0, 2, 0x40, 1, 0, 2, 0x42, 1], true),
-            (&[0x60, 1, 0, 3, 0x4e, 1, 0x80, 0, 3, 0x26, 1, 0x80], true),
-            (&[0x60, 1, 0, 3, 0x02, 1, 0x80, 0, 3, 0x02, 1, 0x80], false),
-            (&[0x60, 1, 0, 0, 0, 1, 0x40, 0, 2, 0x40, 1], true),
-            (&[0x60, 1, 0, 9, 0x40, 1], false),
-            (&[0x60, 1, 0], false),
-            (&[0x60, 1], false),
+            (&[0x40, 1, 0x0c], VPS),
+            (&[0x42, 1], SPS),
+            (&[0x44, 1, 0xc0], PPS),
+            (&[0x4e, 1, 0x80], NONE),
+            (&[0x4e, 1, 0x06, 0x01, 0xd0, 0x80], RECOVERY),
+            (&[15 << 1, 1, 0x80], OTHER),
+            (&[16 << 1, 1, 0x80], PICTURE),
+            (&[19 << 1, 1, 0x80], PICTURE),
+            (&[20 << 1, 1, 0xa0], PICTURE),
+            (&[21 << 1, 1, 0x80], PICTURE),
+            (&[21 << 1, 1, 0x7f], NONE),
+            (&[21 << 1, 1], NONE),
+            (&[22 << 1, 1, 0x80], NONE),
+            (&[0x00, 1, 0x80], OTHER),
+            (&[0x02, 1, 0x80], OTHER),
+            (&[0x46, 1, 0x80], NONE),
+            // AP: at the front, at the end, all of it, nowhere; an empty unit; cut off.
+            (&[0x60, 1, 0, 2, 0x40, 1, 0, 2, 0x42, 1], VPS | SPS),
+            (&[0x60, 1, 0, 3, 0x4e, 1, 0x80, 0, 3, 0x26, 1, 0x80], PICTURE),
+            (
+                &[
+                    0x60, 1, 0, 2, 0x40, 1, 0, 2, 0x42, 1, 0, 2, 0x44, 1, 0, 3, 0x26, 1, 0x80,
+                ],
+                VPS | SPS | PPS | PICTURE,
+            ),
+            (&[0x60, 1, 0, 3, 0x02, 1, 0x80, 0, 3, 0x02, 1, 0x80], OTHER),
+            (&[0x60, 1, 0, 0, 0, 1, 0x40, 0, 2, 0x40, 1], VPS),
+            (&[0x60, 1, 0, 9, 0x40, 1], NONE),
+            (&[0x60, 1, 0], NONE),
+            (&[0x60, 1], NONE),
             // FU: only the first fragment, only of the first slice.
-            (&[0x62, 1, 0x80 | 19, 0x80], true),
-            (&[0x62, 1, 0x80 | 33, 0x01], true),
-            (&[0x62, 1, 0x80 | 19, 0x40], false),
-            (&[0x62, 1, 19, 0x80], false),
-            (&[0x62, 1, 0x40 | 19, 0x80], false),
-            (&[0x62, 1, 0x80 | 1, 0x80], false),
-            (&[0x62, 1, 0x80 | 19], false),
-            (&[0x62, 1], false),
-            (&[0x40], false),
-            (&[], false),
+            (&[0x62, 1, 0x80 | 19, 0x80], PICTURE),
+            (&[0x62, 1, 0x80 | 33, 0x01], SPS),
+            (&[0x62, 1, 0x80 | 34, 0x01], PPS),
+            (&[0x62, 1, 0x80 | 19, 0x40], NONE),
+            (&[0x62, 1, 19, 0x80], NONE),
+            (&[0x62, 1, 0x40 | 19, 0x80], NONE),
+            (&[0x62, 1, 0x80 | 1, 0x80], OTHER),
+            (&[0x62, 1, 1, 0x80], NONE),
+            (&[0x62, 1, 0x80 | 19], NONE),
+            (&[0x62, 1], NONE),
+            (&[0x40], NONE),
+            (&[], NONE),
         ];
         for (payload, expected) in rows {
-            assert_eq!(starts_key_frame(payload), *expected, "{payload:02x?}");
+            assert_eq!(parts(payload), *expected, "{payload:02x?}");
         }
     }
 }

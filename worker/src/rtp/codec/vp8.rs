@@ -96,10 +96,8 @@ fn descriptor(payload: &[u8]) -> Option<Peek> {
         }
     }
     let frame = payload.get(end..)?.first();
-    Some(Peek {
-        key_frame: first & (S | PID) == S && frame.is_some_and(|frame| frame & P == 0),
-        vp8: Some(ids),
-    })
+    let key_frame = first & (S | PID) == S && frame.is_some_and(|frame| frame & P == 0);
+    Some(Peek::of_key_frame(key_frame, Some(ids)))
 }
 
 /// Writes a picture id of the same width over the one that lies at the start of `at`. The M bit stays as `wide` says.
@@ -201,7 +199,7 @@ mod tests {
                 picture_id,
                 tl0_pic_idx,
             });
-            assert_eq!(peek(payload), Peek { key_frame, vp8: ids }, "{payload:02x?}");
+            assert_eq!(peek(payload), Peek::of_key_frame(key_frame, ids), "{payload:02x?}");
         }
     }
 
