@@ -34,7 +34,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -367,6 +367,8 @@ pub enum Notification {
         transport: TransportId,
         failure: WebRtcFailure,
     },
+    /// A producer that had sent something sends nothing any more, on any of its streams, or sends again.
+    ProducerActivityChanged { producer: ProducerId, active: bool },
 }
 
 /// A line of a worker's log.

@@ -346,11 +346,13 @@ pub enum DropReason {
     BacklogFull,
     /// The kernel refused it.
     SendFailed,
+    /// Nothing but padding: it has served its sender, and nobody else needs it.
+    Padding,
 }
 
 impl DropReason {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ConsumerPaused,
         Self::ProducerPaused,
         Self::OtherProfile,
@@ -362,6 +364,7 @@ impl DropReason {
         Self::NoRemote,
         Self::BacklogFull,
         Self::SendFailed,
+        Self::Padding,
     ];
 }
 

@@ -239,7 +239,9 @@ impl Relay {
                 transport.rtx_ssrcs.insert(ssrc, (key, encoding as u8));
             }
         }
-        if streams.len() > 1 && self.next_activity_check.is_none() {
+        let missing = (self.producers.len() + 1).saturating_sub(self.stirred.len());
+        self.stirred.reserve(missing);
+        if self.next_activity_check.is_none() {
             self.next_activity_check = Some(now + ACTIVITY_INTERVAL);
         }
         self.streams += streams.len();
@@ -340,10 +342,8 @@ impl Relay {
             self.check_spent(ssrc, transport_key)?;
         }
 
-        let rewriter = Rewriter::new(
-            self.before_first(transport_key, request.ssrc),
-            self.random.next() as u32,
-        );
+        let before_first = self.before_first(transport_key, request.ssrc);
+        let rewriter = Rewriter::new(before_first, self.random.next() as u32, self.join_slot(producer_key, request));
         let before_first_rtx = match &request.rtx {
             Some(rtx) => self.before_first(transport_key, rtx.ssrc),
             None => 0,
@@ -392,6 +392,24 @@ impl Relay {
         Ok(Reply::ConsumerCreated { source_paused })
     }
 
+    /// What the consumer will be withheld.
+    fn join_slot(&mut self, producer: ProducerKey, request: &CreateConsumer) -> u8 {
+        let producer = &mut self.producers[producer];
+        let (slot, is_new) = producer.filters.join(producer.lacked(&request.payload_types));
+        if is_new {
+            producer.streams.iter_mut().for_each(|stream| stream.withheld.open(slot));
+        }
+        slot
+    }
+
+    fn leave_slot(&mut self, consumer: &Consumer) {
+        let producer = &mut self.producers[consumer.producer];
+        let slot = consumer.rewriter.offsets().slot;
+        if producer.filters.leave(slot) {
+            producer.streams.iter_mut().for_each(|stream| stream.withheld.close(slot));
+        }
+    }
+
     fn pause_consumer(&mut self, consumer: ConsumerId) -> Result<(), WorkerError> {
         let key = self.find_consumer(consumer)?;
         let consumer = &mut self.consumers[key];
@@ -424,6 +442,7 @@ impl Relay {
             return;
         };
         self.on_consumer_left(&consumer);
+        self.leave_slot(&consumer);
         let producer = &mut self.producers[consumer.producer];
         if consumer.repair.is_some() {
             producer.repairing -= 1;

@@ -212,6 +212,7 @@ impl Consumer {
         self.dropped[DropReason::ProducerPaused as usize] += counters.paused - settled.paused;
         self.dropped[DropReason::Duplicate as usize] += counters.duplicate - settled.duplicate;
         self.dropped[DropReason::BadSequence as usize] += counters.bad_sequence - settled.bad_sequence;
+        self.dropped[DropReason::Padding as usize] += counters.padding - settled.padding;
         for (encoding, place) in self.places.iter().enumerate() {
             if place.is_none() {
                 self.dropped[DropReason::OtherProfile as usize] +=

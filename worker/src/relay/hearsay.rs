@@ -99,7 +99,7 @@ impl Relay {
         let streams = &mut self.producers[key].streams;
         let stream = &streams[usize::from(encoding)];
         let lives = |stream: &Stream| {
-            stream.available && stream.last_packet.is_some_and(|last| now.since(last) < INACTIVE_AFTER)
+            stream.available && stream.last_media.is_some_and(|last| now.since(last) < INACTIVE_AFTER)
         };
         let others = streams
             .iter()

@@ -128,7 +128,7 @@ impl Relay {
                 .iter()
                 .map(|stream| StreamStats {
                     codec: producer.codec_name(stream.reception.payload_type()),
-                    ..stream.stats(now)
+                    ..stream.stats(now, producer.kind)
                 })
                 .collect(),
         }

@@ -33,6 +33,7 @@ mod tune;
 
 pub mod datagram;
 pub mod decide;
+pub mod filters;
 pub mod keyframe;
 pub mod limits;
 pub mod nack;
@@ -47,6 +48,7 @@ pub mod sender_clock;
 pub mod sink;
 pub mod transmission;
 pub mod twcc;
+pub mod withheld;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
@@ -103,7 +105,7 @@ pub struct Relay {
     losses: Losses,
     /// What receivers miss.
     requests: Requests,
-    /// When to look for silent streams next; only while a producer with several streams exists.
+    /// When to look for silent streams next; only while a producer exists.
     next_activity_check: Option<Time>,
     /// Memory for that check.
     silent: Vec<(ProducerKey, u8)>,
@@ -116,6 +118,8 @@ pub struct Relay {
     notifications: VecDeque<Notification>,
     /// Consumers whose owners have yet to be told what they are sent now; each stands here once.
     changed: VecDeque<ConsumerKey>,
+    /// Producers whose owners have yet to be told whether they send; each stands here once.
+    stirred: VecDeque<ProducerKey>,
 }
 
 /// Something the shell has to do for the relay.
@@ -190,6 +194,7 @@ impl Relay {
             actions: VecDeque::with_capacity(2),
             notifications: VecDeque::with_capacity(2),
             changed: VecDeque::new(),
+            stirred: VecDeque::new(),
         }
     }
 
@@ -205,11 +210,13 @@ impl Relay {
 
     /// The next thing to tell the supervisor.
     pub fn poll_notification(&mut self) -> Option<Notification> {
-        self.poll_urgent_notification().or_else(|| self.poll_profile_change())
+        self.poll_urgent_notification()
+            .or_else(|| self.poll_profile_change())
+            .or_else(|| self.poll_activity_change())
     }
 
-    /// The next thing to tell that must not wait here. Changes of effective profiles may: however often they change, only
-    /// the latest counts, so there is never more than one for each consumer.
+    /// The next thing to tell that must not wait here. Changes of effective profiles and of activity may: however often they
+    /// change, only the latest counts, so there is never more than one for each consumer or producer.
     pub fn poll_urgent_notification(&mut self) -> Option<Notification> {
         self.notifications.pop_front()
     }

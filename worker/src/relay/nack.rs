@@ -420,6 +420,7 @@ mod tests {
             payload_len: 0,
             vp8: None,
             extension: None,
+            withheld: Default::default(),
             next: u32::MAX,
         }
     }

@@ -2,8 +2,10 @@
 
 use crate::rtp::extension::ExtensionBlock;
 
+use super::withheld::{Counts, SLOTS};
+
 /// What `decide` and `rewrite` need to know of a packet. Made once per packet, read once per consumer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct PacketMeta {
     /// Where the packet begins in its train's bytes.
     pub start: u32,
@@ -11,6 +13,8 @@ pub struct PacketMeta {
     pub len: u32,
     /// Sequence number, extended.
     pub seq: u64,
+    /// How many packets before it are withheld from consumers, by their slots.
+    pub withheld: Counts,
     /// RTP timestamp, extended.
     pub timestamp: u64,
     /// Which of the producer's encodings it belongs to.
@@ -31,6 +35,14 @@ pub struct PacketMeta {
     pub extension: Option<ExtensionBlock>,
     /// The next packet of the same stream in this batch.
     pub next: u32,
+}
+
+impl PacketMeta {
+    /// Its number as if nothing that is withheld from the consumers of a slot had ever been sent.
+    #[inline]
+    pub fn folded(&self, slot: u8) -> u64 {
+        self.seq.wrapping_sub(self.withheld[usize::from(slot) % SLOTS])
+    }
 }
 
 /// VP8 ids to be kept continuous, extended; offsets count from the payload's start.

@@ -6,6 +6,7 @@ use weir_channel::message::{Codec, CodecName, CreateProducer, ExtensionUri, Medi
 use crate::rtp::extension::{Element, ExtensionBlock, Form, elements, erase};
 use crate::time::Time;
 
+use super::filters::{Filters, Lacked};
 use super::levels::Meter;
 use super::limits::ENCODINGS_MAX;
 use super::nack::MissingList;
@@ -13,6 +14,7 @@ use super::profile::Available;
 use super::sender_clock::ClockKey;
 use super::slots::{ConsumerKey, TransportKey};
 use super::stream::Stream;
+use super::withheld::SlotSet;
 
 /// No codec has this payload type.
 const NO_CODEC: u8 = u8::MAX;
@@ -34,6 +36,12 @@ pub(super) struct Producer {
     pub preferred_profile: Profile,
     /// Received and counted, not relayed.
     pub paused: bool,
+    /// It sends something, on any stream.
+    pub is_active: bool,
+    /// What its owner was last told of that.
+    pub told_active: Option<bool>,
+    /// It is in the relay's list of producers whose owners are to be told.
+    pub is_to_be_told: bool,
     /// Takes feedback that is not in a compound packet (RFC 5506).
     pub reduced_size: bool,
     /// The clock that the streams of its endpoint share; known with its first consumer.
@@ -51,6 +59,8 @@ pub(super) struct Producer {
     pub(super) counters: ProducerCounters,
     /// How many of its consumers may ask for packets again.
     pub repairing: u32,
+    /// Which of its packets its consumers are withheld.
+    pub filters: Filters,
     codecs: Vec<Codec>,
     codec_of: [u8; 128],
     /// By the payload type of retransmissions.
@@ -69,6 +79,8 @@ pub(super) struct ProducerCounters {
     pub duplicate: u64,
     /// Not believed.
     pub bad_sequence: u64,
+    /// Nothing but padding.
+    pub padding: u64,
     /// Handed to the consumers of each stream.
     pub dispatched: [u64; ENCODINGS_MAX],
 }
@@ -113,6 +125,9 @@ impl Producer {
             mid: request.mid.clone(),
             preferred_profile: request.preferred_profile,
             paused: request.paused,
+            is_active: false,
+            told_active: None,
+            is_to_be_told: false,
             reduced_size: request.reduced_size,
             clock: None,
             meter: Meter::default(),
@@ -122,6 +137,7 @@ impl Producer {
             transport_cc,
             counters: ProducerCounters::default(),
             repairing: 0,
+            filters: Filters::default(),
             codecs: request.codecs.clone(),
             codec_of,
             codec_of_rtx,
@@ -133,6 +149,22 @@ impl Producer {
     pub(super) fn codec(&self, payload_type: u8) -> Option<&Codec> {
         self.codecs
             .get(usize::from(self.codec_of[usize::from(payload_type & 0x7f)]))
+    }
+
+    /// The slots in which a packet is withheld.
+    #[inline]
+    pub(super) fn withholding(&self, payload_type: u8, is_padding: bool) -> SlotSet {
+        self.filters
+            .withholding(self.codec_of[usize::from(payload_type & 0x7f)], is_padding)
+    }
+
+    /// The codecs that somebody lacks who has these payload types.
+    pub(super) fn lacked(&self, payload_types: &[(u8, u8)]) -> Lacked {
+        let lacks = |codec: &Codec| !payload_types.iter().any(|(source, _)| *source == codec.payload_type);
+        let codecs = self.codecs.iter().enumerate();
+        codecs
+            .filter(|(_, codec)| lacks(codec))
+            .fold(0, |lacked, (index, _)| lacked | 1 << index)
     }
 
     /// The name of the codec sent under a payload type.
@@ -158,6 +190,11 @@ impl Producer {
             .iter()
             .filter(|stream| stream.available)
             .fold(Available::NONE, |available, stream| available.with(stream.profile))
+    }
+
+    /// Whether nothing has come for longer than it lets its receivers wait even at its slowest.
+    pub(super) fn is_silent(&self, now: Time) -> bool {
+        self.streams.iter().all(|stream| stream.is_silent(now, self.kind))
     }
 
     /// The encoding of a profile.

@@ -217,18 +217,24 @@ impl Relay {
         if let Some(block) = header.extension {
             producer.strip_extensions(now, packet, block);
         }
-        let paused = producer.paused;
+        let (paused, is_active) = (producer.paused, producer.is_active);
+        // What is sent again comes without the padding that it had.
+        let is_padding = header.is_padding(packet) || is_rtx && header.payload_len == 0;
+        let withholding = producer.withholding(header.payload_type, is_padding);
         let stream = &mut producer.streams[usize::from(encoding)];
-        let accepted = stream.accept(now, encoding, codec.name, header, start as u32, packet);
-        let came_back = !stream.available && !matches!(accepted, Accepted::BadSequence);
+        let accepted = stream.accept(now, encoding, codec.name, header, start as u32, packet, withholding);
+        let came_back = !stream.available && stream.last_media == Some(now) && matches!(accepted, Accepted::Relay(_));
         let key_frame = matches!(&accepted, Accepted::Relay(meta) if meta.key_frame);
-        let is_repair = matches!(&accepted, Accepted::Relay(meta) if self.note_arrival(now, key, meta, is_rtx));
+        let is_repair = match &accepted {
+            Accepted::Relay(meta) | Accepted::Padding(meta) => self.note_arrival(now, key, meta, is_rtx),
+            Accepted::Duplicate | Accepted::BadSequence => false,
+        };
         let producer = &mut self.producers[key];
         let stream = &mut producer.streams[usize::from(encoding)];
         match &accepted {
             // Lost on the way, and that is what reports are about.
-            Accepted::Relay(_) if is_repair => {}
-            Accepted::Relay(meta) => stream.reception.on_packet(
+            Accepted::Relay(_) | Accepted::Padding(_) if is_repair => {}
+            Accepted::Relay(meta) | Accepted::Padding(meta) => stream.reception.on_packet(
                 now,
                 stream.restarts,
                 header.payload_type,
@@ -264,9 +270,13 @@ impl Relay {
                     stream.batch_tail = Some(index);
                     self.workspace.batch.push(meta);
                 }
+                Accepted::Padding(_) => producer.counters.padding += 1,
                 Accepted::Duplicate => producer.counters.duplicate += 1,
                 Accepted::BadSequence => producer.counters.bad_sequence += 1,
             }
+        }
+        if !is_active && self.producers[key].streams[usize::from(encoding)].last_media == Some(now) {
+            self.on_producer_active(key);
         }
         if came_back {
             self.on_stream_available(now, key, encoding, key_frame);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use weir_channel::message::{ConsumerRtx, CreateConsumer, NotRepaired};
 
-use crate::rtp::packet::rewrite;
+use crate::rtp::packet::{FIXED_LEN, rewrite};
 use crate::rtp::rtx::{OSN_LEN, wrap};
 use crate::rtp::seq::nearest;
 use crate::time::Time;
@@ -24,6 +24,7 @@ use super::packet::PacketMeta;
 use super::rewrite::Offsets;
 use super::sink::Sink;
 use super::slots::{ConsumerKey, TransportKey};
+use super::transmission::Transmission;
 
 /// Starts and switches that are remembered. More of them within the age of a ring are not worth repairing.
 const SEGMENTS: usize = 8;
@@ -77,6 +78,36 @@ struct Segment {
     offsets: Offsets,
     encoding: u8,
     epoch: u32,
+}
+
+/// What fills the place of a packet that was taken for one to be sent until it came, and was one to be withheld: nothing but
+/// padding, so that the receiver need not take the number for a loss.
+struct Hole {
+    packet: PacketMeta,
+    bytes: [u8; Self::LEN],
+}
+
+impl Hole {
+    const LEN: usize = FIXED_LEN + 4;
+
+    /// The packet that a consumer's number and newest timestamp make of this one.
+    fn under(transmission: &Transmission, timestamp: u64, segment: Segment, seq: u64) -> Self {
+        let mut bytes = [0; Self::LEN];
+        // Version 2, with padding; its last byte counts it (RFC 3550 §5.1).
+        bytes[0] = 0xa0;
+        bytes[Self::LEN - 1] = 4;
+        let packet = PacketMeta {
+            len: Self::LEN as u32,
+            seq: seq.wrapping_sub(segment.offsets.seq),
+            timestamp: segment.offsets.source_timestamp(timestamp),
+            encoding: segment.encoding,
+            payload_type: transmission.payload_type,
+            epoch: segment.epoch,
+            payload_start: FIXED_LEN as u16,
+            ..PacketMeta::default()
+        };
+        Self { packet, bytes }
+    }
 }
 
 /// When a packet was sent again. The clock of 32 bits wraps after 49 days, and the number must be the same too.
@@ -138,7 +169,7 @@ impl Repair {
     /// A flow starts on this packet, with these offsets.
     pub(super) fn on_start(&mut self, packet: &PacketMeta, offsets: Offsets) {
         self.segments[self.starts as usize % SEGMENTS] = Segment {
-            first: packet.seq.wrapping_add(offsets.seq),
+            first: offsets.seq_of(packet),
             offsets,
             encoding: packet.encoding,
             epoch: packet.epoch,
@@ -345,11 +376,25 @@ impl Relay {
             return Err(NotRepaired::TooSoon);
         }
         let stream = &producer.streams[usize::from(segment.encoding)];
-        let source_seq = seq.wrapping_sub(segment.offsets.seq);
+        let folded = seq.wrapping_sub(segment.offsets.seq);
+        let slot = segment.offsets.slot;
+        let source_seq = stream.source(segment.epoch, slot, folded).ok_or(NotRepaired::TooOld)?;
         let kept = stream
             .ring
             .as_ref()
             .and_then(|ring| ring.get(now, source_seq, segment.epoch));
+        let hole;
+        let kept = match kept {
+            None if segment.epoch == stream.epoch && stream.withheld.is_hole(slot, source_seq) => {
+                // Without a stream of their own, what is sent again must be the same bytes; these depend on what came last.
+                if repair.rtx.is_none() && repair.recent(seq).seq == seq as u32 {
+                    return Err(NotRepaired::TooSoon);
+                }
+                hole = Hole::under(&consumer.transmission, consumer.rewriter.newest_timestamp().0, segment, seq);
+                Some((hole.packet, &hole.bytes[..]))
+            }
+            kept => kept,
+        };
         let Some((packet, bytes)) = kept else {
             let is_missing = stream.epoch == segment.epoch && stream.is_missing(source_seq);
             return Err(if is_missing {

@@ -20,21 +20,34 @@ pub struct Rewriter {
 /// What is added to a packet's numbers, from one start to the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Offsets {
-    /// To the sequence number.
+    /// To the folded sequence number.
     pub seq: u64,
+    /// The slot that says what is folded.
+    pub slot: u8,
     timestamp: u64,
     picture_id: u64,
     tl0: u64,
 }
 
 impl Offsets {
+    /// What a packet's sequence number becomes, extended.
+    #[inline]
+    pub fn seq_of(&self, packet: &PacketMeta) -> u64 {
+        packet.folded(self.slot).wrapping_add(self.seq)
+    }
+
+    /// The timestamp that becomes this one.
+    pub fn source_timestamp(&self, timestamp: u64) -> u64 {
+        timestamp.wrapping_sub(self.timestamp)
+    }
+
     /// What a packet's fields become.
     pub fn numbers(&self, packet: &PacketMeta) -> Numbers {
         let vp8 = packet.vp8.as_ref();
         let picture_id = vp8.and_then(|vp8| vp8.picture_id).map_or(0, |id| id.value);
         let tl0 = vp8.and_then(|vp8| vp8.tl0).map_or(0, |(_, tl0)| tl0);
         Numbers {
-            seq: packet.seq.wrapping_add(self.seq) as u16,
+            seq: self.seq_of(packet) as u16,
             timestamp: packet.timestamp.wrapping_add(self.timestamp) as u32,
             picture_id: picture_id.wrapping_add(self.picture_id) as u16,
             tl0: tl0.wrapping_add(self.tl0) as u8,
@@ -84,10 +97,13 @@ const ALIGNMENT_TOLERANCE_SECS: u64 = 3;
 
 impl Rewriter {
     /// RFC 3550 §5.1: sequence numbers and timestamps begin at random values. `before_first`: the number before the first
-    /// one, with its rollovers; see `relay/spent.rs`.
-    pub fn new(before_first: u64, first_timestamp: u32) -> Self {
+    /// one, with its rollovers; see `relay/spent.rs`. `slot`: what is withheld from the consumer.
+    pub fn new(before_first: u64, first_timestamp: u32, slot: u8) -> Self {
         Self {
-            offsets: Offsets::default(),
+            offsets: Offsets {
+                slot,
+                ..Offsets::default()
+            },
             // The others are as far from zero.
             newest: Newest {
                 seq: SEQ_BASE + before_first,
@@ -102,7 +118,7 @@ impl Rewriter {
 
     /// Makes the offsets with which `packet` follows what was sent before.
     pub fn start(&mut self, packet: &PacketMeta, now: Time, context: StartContext) {
-        self.offsets.seq = (self.newest.seq + 1).wrapping_sub(packet.seq);
+        self.offsets.seq = (self.newest.seq + 1).wrapping_sub(packet.folded(self.offsets.slot));
         if let Some(Vp8Meta {
             picture_id: Some(id), ..
         }) = packet.vp8
@@ -146,7 +162,7 @@ impl Rewriter {
     /// The packet's numbers under the offsets in force.
     #[inline]
     pub fn rewrite(&mut self, packet: &PacketMeta, now: Time) -> Numbers {
-        let seq = packet.seq.wrapping_add(self.offsets.seq);
+        let seq = self.offsets.seq_of(packet);
         let timestamp = packet.timestamp.wrapping_add(self.offsets.timestamp);
         let (mut picture_id, mut tl0) = (0, 0);
         if let Some(vp8) = &packet.vp8 {
@@ -230,6 +246,7 @@ mod tests {
                 tl0: Some((4, picture_id)),
             }),
             extension: None,
+            withheld: Default::default(),
             next: u32::MAX,
         }
     }
@@ -244,7 +261,7 @@ mod tests {
 
     #[test]
     fn first_packet_gets_the_first_numbers_and_gaps_come_through() {
-        let mut rewriter = Rewriter::new(65_534, u32::MAX);
+        let mut rewriter = Rewriter::new(65_534, u32::MAX, 0);
         let now = Time::from_millis(1);
         rewriter.start(&packet(70_000, 5_000, 10), now, context(0, 0));
         assert_eq!(
@@ -271,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_switch_follows_on_and_moves_the_clock_by_the_time_that_went_by() {
-        let mut rewriter = Rewriter::new(99, 1_000);
+        let mut rewriter = Rewriter::new(99, 1_000, 0);
         let now = Time::from_millis(1_000);
         rewriter.start(&packet(500, 9_000, 77), now, context(0, 0));
         assert_eq!(rewriter.rewrite(&packet(500, 9_000, 77), now).seq, 100);
@@ -291,7 +308,7 @@ mod tests {
     #[test]
     fn a_switch_follows_the_sender_reports_unless_they_are_absurd() {
         let start = |aligned| {
-            let mut rewriter = Rewriter::new(0, 0);
+            let mut rewriter = Rewriter::new(0, 0, 0);
             let now = Time::from_millis(1_000);
             rewriter.start(&packet(500, 9_000, 77), now, context(0, 0));
             rewriter.rewrite(&packet(500, 9_000, 77), now);
@@ -314,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_resumption_keeps_the_clock_of_its_stream() {
-        let mut rewriter = Rewriter::new(0, 0);
+        let mut rewriter = Rewriter::new(0, 0, 0);
         rewriter.start(&packet(1, 90_000, 1), Time::from_millis(0), context(0, 0));
         rewriter.rewrite(&packet(1, 90_000, 1), Time::from_millis(0));
         // Ten seconds on the sender's clock; 10.2 s by arrival.

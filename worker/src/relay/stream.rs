@@ -18,6 +18,7 @@ use super::ring::Ring;
 use super::rtt::RoundTrip;
 use super::sender_clock::distance_of;
 use super::slots::ConsumerKey;
+use super::withheld::{ALL_SLOTS, SlotSet, Withheld};
 
 /// A sender's clock is not set by a day from one report to the next, nor are two of its streams a day apart.
 const ABSURD: Duration = Duration::from_secs(86_400);
@@ -38,6 +39,12 @@ pub(super) struct TimeReport {
 
 /// A stream that has sent nothing for this long is inactive, if another one of its producer still sends (spec §2.8).
 pub(super) const INACTIVE_AFTER: Duration = Duration::from_secs(1);
+
+/// Sound that has not come for this long is over: three comfort packets of DTX could have been lost meanwhile.
+const AUDIO_INACTIVE_AFTER: Duration = Duration::from_secs(2);
+
+/// However seldom its pictures came, this much silence is enough while others go on.
+const INACTIVE_AFTER_MAX: Duration = Duration::from_secs(5);
 
 /// How long packets of an SSRC may still come after the sender has gone over to another one. A sender that goes back and
 /// forth faster than this is not followed.
@@ -60,14 +67,20 @@ pub(super) struct Stream {
     pub missing: Option<MissingList>,
     /// Its last packets, while a consumer may ask for them again.
     pub ring: Option<Box<Ring>>,
-    /// On offer: packets have come, and lately enough.
+    /// On offer: packets with something in them have come, and lately enough.
     pub available: bool,
     /// When the last packet came.
     pub last_packet: Option<Time>,
+    /// When the last packet came that had something in it and was the newest then.
+    pub last_media: Option<Time>,
+    /// The longest pause between such packets of late.
+    cadence: Duration,
     /// When a goodbye has last taken it off the offer.
     pub last_goodbye: Option<Time>,
     /// Counts restarts and resumptions: consumers start anew when it changes.
     pub epoch: u32,
+    /// The epoch in which sequence numbers have begun anew.
+    numbers_since: u32,
     /// Counts restarts alone: after one, the timestamps are another clock's.
     pub restarts: u32,
     /// Consumers that follow every packet of it, because it flows to them or should.
@@ -97,6 +110,7 @@ pub(super) struct Stream {
     pub(super) seq: SeqExtender,
     seen: Seen,
     timestamp: TimestampExtender,
+    pub(super) withheld: Withheld,
     picture_id: PictureIds,
     tl0: WrapExtender<8>,
     first_seq: u64,
@@ -134,6 +148,8 @@ enum PictureIds {
 pub(super) enum Accepted {
     /// To be relayed.
     Relay(PacketMeta),
+    /// It has nothing in it for anybody.
+    Padding(PacketMeta),
     /// Seen before.
     Duplicate,
     /// Not believed.
@@ -153,8 +169,11 @@ impl Stream {
             ring: None,
             available: false,
             last_packet: None,
+            last_media: None,
+            cadence: Duration::ZERO,
             last_goodbye: None,
             epoch: 0,
+            numbers_since: 0,
             restarts: 0,
             attached: Vec::new(),
             key_frames: KeyFramePacer::default(),
@@ -171,6 +190,7 @@ impl Stream {
             seq: SeqExtender::default(),
             seen: Seen::default(),
             timestamp: TimestampExtender::default(),
+            withheld: Withheld::default(),
             picture_id: PictureIds::Long(WrapExtender::default()),
             tl0: WrapExtender::default(),
             first_seq: 0,
@@ -191,7 +211,9 @@ impl Stream {
         self.ssrc = Some(ssrc);
         self.seq = SeqExtender::default();
         self.seen = Seen::default();
+        self.withheld.on_new_numbers();
         self.on_restart();
+        self.numbers_since = self.epoch;
     }
 
     fn on_restart(&mut self) {
@@ -211,7 +233,7 @@ impl Stream {
     }
 
     /// Takes a packet in: its place in the sequence, its numbers without wrap-around, what its payload says.
-    /// `start` is where the packet lies, `bytes` is the packet.
+    /// `start` is where the packet lies, `bytes` is the packet; `withholding`: whom it is withheld from.
     #[inline]
     pub(super) fn accept(
         &mut self,
@@ -221,6 +243,7 @@ impl Stream {
         header: &Header,
         start: u32,
         bytes: &[u8],
+        withholding: SlotSet,
     ) -> Accepted {
         let (seq, restarted) = match self.seq.accept(header.seq) {
             Arrival::InOrder(seq) | Arrival::Late(seq) => (seq, false),
@@ -246,6 +269,7 @@ impl Stream {
             return Accepted::Duplicate;
         }
         self.count_unique(seq);
+        let withheld = self.withheld.place(seq, withholding);
         let payload = header.payload(bytes);
         let peek = peek(codec, payload);
         if peek.key_frame {
@@ -261,7 +285,7 @@ impl Stream {
                 .tl0_pic_idx
                 .map(|tl0| (tl0.offset, self.tl0.extend(u16::from(tl0.value)))),
         });
-        Accepted::Relay(PacketMeta {
+        let meta = PacketMeta {
             start,
             len: bytes.len() as u32,
             seq,
@@ -275,8 +299,47 @@ impl Stream {
             payload_len: header.payload_len,
             vp8,
             extension: header.extension,
+            withheld,
             next: u32::MAX,
-        })
+        };
+        if withholding == ALL_SLOTS {
+            return Accepted::Padding(meta);
+        }
+        if header.payload_len > 0 && self.seq.newest() == Some(seq) {
+            self.on_media(now);
+        }
+        Accepted::Relay(meta)
+    }
+
+    /// A packet has come that is newer than all before, and has something in it: what sends nothing but padding shows nobody
+    /// anything, and what comes late tells of earlier.
+    #[inline]
+    fn on_media(&mut self, now: Time) {
+        let pause = self.last_media.map_or(Duration::ZERO, |last| now.since(last));
+        // The longest pause of late, forgotten by an eighth with each packet.
+        self.cadence = pause.max(self.cadence - self.cadence / 8);
+        self.last_media = Some(now);
+    }
+
+    /// Whether it has shown nothing for long. Sound pauses when nobody speaks, but not for so long: with DTX, Opus sends a packet
+    /// in 400 ms (RFC 7587 §3.1.3 leaves the time to the sender; this is what libopus does).
+    pub(super) fn is_silent(&self, now: Time, kind: MediaKind) -> bool {
+        let least = match kind {
+            MediaKind::Audio => AUDIO_INACTIVE_AFTER,
+            MediaKind::Video => INACTIVE_AFTER,
+        };
+        let limit = least.max((self.cadence * 2).min(INACTIVE_AFTER_MAX));
+        self.last_media.is_none_or(|last| now.since(last) >= limit)
+    }
+
+    /// Whether it has shown nothing while others of its producer, the newest of whose media is `others`, went on. Screens that
+    /// send a picture in a second have pauses of a second on every layer, and one layer is always the first: so a layer is
+    /// compared with the others and not with the clock, and one whose pauses are long is given two of them.
+    pub(super) fn has_fallen_behind(&self, others: Option<Time>) -> bool {
+        let (Some(last), Some(others)) = (self.last_media, others) else {
+            return self.last_media.is_none() && others.is_some();
+        };
+        others.since(last) >= INACTIVE_AFTER.max((self.cadence * 2).min(INACTIVE_AFTER_MAX))
     }
 
     /// Counts a packet that has come for the first time. A start in another order than the sending reaches a few packets
@@ -301,6 +364,18 @@ impl Stream {
     /// not missing.
     pub(super) fn is_missing(&self, seq: u64) -> bool {
         seq >= self.first_seq && self.seen.is_missing(seq)
+    }
+
+    /// The packet of a segment's epoch that goes out under a number to the consumers of a slot, by its number without what is
+    /// withheld from them; `None` when numbers have begun again since.
+    pub(super) fn source(&self, epoch: u32, slot: u8, folded: u64) -> Option<u64> {
+        // Epochs wrap around after 2³² resumptions of a producer; a segment is not that old.
+        let is_of_these_numbers = epoch.wrapping_sub(self.numbers_since).cast_signed() >= 0;
+        match (is_of_these_numbers, self.withheld.is_empty()) {
+            (true, _) => Some(self.withheld.source(slot, folded)),
+            (false, true) => Some(folded),
+            (false, false) => None,
+        }
     }
 
     /// Keeps a sender report, to align streams of one sender; whether it tells a time that is believed.
@@ -341,12 +416,12 @@ impl Stream {
     }
 
     /// Its counters; the SSRC is 0 as long as none is known.
-    pub(super) fn stats(&self, now: Time) -> StreamStats {
+    pub(super) fn stats(&self, now: Time, kind: MediaKind) -> StreamStats {
         let counters = &self.counters;
         StreamStats {
             ssrc: self.ssrc.unwrap_or(0),
             profile: self.profile,
-            active: self.available,
+            active: self.available && !self.is_silent(now, kind),
             packets: counters.packets,
             bytes: counters.bytes,
             bitrate: counters.rate.bitrate(now),

@@ -14,7 +14,6 @@ use super::keyframe::Pace;
 use super::limits::ENCODINGS_MAX;
 use super::sink::{Sink, TransportIx};
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
-use super::stream::INACTIVE_AFTER;
 
 /// How often silent streams are looked for (spec §2.8).
 pub(super) const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
@@ -149,22 +148,23 @@ impl Relay {
     }
 
     /// Looks for streams that are silent while others of their producer are not. Looked at anew each time, so that it
-    /// does not matter in which order streams fall silent (v2 looked at the edges only, spec §2.8).
+    /// does not matter in which order streams fall silent (v2 looked at the edges only, spec §2.8). And for producers all
+    /// of whose streams are silent: nothing better is on offer then, so their consumers stay as they are, but it is told.
     pub(super) fn check_activity(&mut self, now: Time) {
-        let mut simulcast = false;
         let mut silent = std::mem::take(&mut self.silent);
-        for (key, producer) in &self.producers {
-            if producer.streams.len() < 2 {
-                continue;
-            }
-            simulcast = true;
-            let is_silent = |last: Option<Time>| last.is_none_or(|last| now.since(last) >= INACTIVE_AFTER);
-            if producer.streams.iter().all(|stream| is_silent(stream.last_packet)) {
-                continue; // the whole sender is silent: nothing better is on offer
-            }
-            for (encoding, stream) in producer.streams.iter().enumerate() {
-                if stream.available && is_silent(stream.last_packet) {
+        for (key, producer) in &mut self.producers {
+            let streams = &producer.streams;
+            for (encoding, stream) in streams.iter().enumerate() {
+                let others = streams.iter().enumerate().filter(|(other, _)| *other != encoding);
+                let others = others.filter_map(|(_, stream)| stream.last_media).max();
+                if stream.available && stream.has_fallen_behind(others) {
                     silent.push((key, encoding as u8));
+                }
+            }
+            if producer.is_active && producer.is_silent(now) {
+                producer.is_active = false;
+                if !std::mem::replace(&mut producer.is_to_be_told, true) {
+                    self.stirred.push_back(key);
                 }
             }
         }
@@ -172,7 +172,34 @@ impl Relay {
             self.on_stream_unavailable(now, producer, encoding);
         }
         self.silent = silent;
-        self.next_activity_check = simulcast.then(|| now + ACTIVITY_INTERVAL);
+        self.next_activity_check = (!self.producers.is_empty()).then(|| now + ACTIVITY_INTERVAL);
+    }
+
+    /// A producer has begun to send, or has not sent for a while: its owner is to be told, if it is still so then.
+    #[cold]
+    pub(super) fn on_producer_active(&mut self, key: ProducerKey) {
+        let producer = &mut self.producers[key];
+        producer.is_active = true;
+        if !std::mem::replace(&mut producer.is_to_be_told, true) {
+            self.stirred.push_back(key);
+        }
+    }
+
+    /// The next producer to tell of that has begun or ceased to send. That it sends for the first time is no news.
+    pub(super) fn poll_activity_change(&mut self) -> Option<Notification> {
+        while let Some(key) = self.stirred.pop_front() {
+            let Some(producer) = self.producers.get_mut(key) else {
+                continue;
+            };
+            producer.is_to_be_told = false;
+            if producer.told_active.replace(producer.is_active).unwrap_or(true) != producer.is_active {
+                return Some(Notification::ProducerActivityChanged {
+                    producer: producer.id,
+                    active: producer.is_active,
+                });
+            }
+        }
+        None
     }
 
     /// A transport knows now where to send, or has been told another place: whoever is there has seen nothing yet.

@@ -147,6 +147,13 @@ impl Header {
         Ok(())
     }
 
+    /// Whether there is nothing but padding behind the header, as in packets that probe a path (RFC 3550 §5.1). `packet` is
+    /// the one that was parsed. A packet that has not even padding says nothing about that.
+    #[inline]
+    pub fn is_padding(&self, packet: &[u8]) -> bool {
+        self.payload_len == 0 && packet.first().is_some_and(|first| first & PADDING_BIT != 0)
+    }
+
     /// The payload, without padding, of the packet this header was read from; empty if `bytes` is shorter than that.
     #[inline]
     pub fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {

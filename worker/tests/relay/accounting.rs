@@ -11,6 +11,7 @@ use weir_worker::relay::sink::Port;
 use crate::sim::random::Random;
 use crate::sim::stream::Packet;
 use crate::sim::track::Track;
+use crate::sim::wire::Rtp;
 use crate::sim::{Sim, for_each_seed, ms, single, train};
 
 /// Rooms full of everything, and an independent count.
@@ -122,6 +123,16 @@ impl World {
             let mut frame = match self.random.below(20) {
                 // Seen before.
                 0 => self.newest.get(&producer).cloned().unwrap_or_default(),
+                // Nothing but padding.
+                2 => {
+                    let mut frame = stream.frame_of(packets, false);
+                    for packet in &mut frame {
+                        let mut rtp = Rtp::read(&packet.bytes);
+                        (rtp.payload, rtp.padding) = (Vec::new(), 99);
+                        packet.bytes = rtp.write();
+                    }
+                    frame
+                }
                 // Far away: dropped, or a restart.
                 1 => {
                     stream.seq += 10_000;

@@ -546,10 +546,11 @@ impl Sim {
         std::mem::take(&mut self.notifications)
     }
 
-    /// Changes of effective profiles since the last time; asserts that nothing else was said.
+    /// Changes of effective profiles since the last time; asserts that nothing else was said, but for who sends.
     pub fn changes(&mut self) -> Vec<(ConsumerId, Option<Profile>)> {
         self.told()
             .into_iter()
+            .filter(|notification| !matches!(notification, Notification::ProducerActivityChanged { .. }))
             .map(|notification| match notification {
                 Notification::EffectiveProfileChanged { consumer, profile } => (consumer, profile),
                 other => panic!("unexpected {other:?}"),

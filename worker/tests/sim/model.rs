@@ -31,6 +31,8 @@ pub struct Layer {
     pub profile: Profile,
     pub available: bool,
     last: Option<Time>,
+    /// Its longest pause of late.
+    cadence: Duration,
     /// Counts resumptions of the producer.
     epoch: u32,
     seen: BTreeSet<u64>,
@@ -69,6 +71,7 @@ impl Model {
                     profile: *profile,
                     available: false,
                     last: None,
+                    cadence: Duration::ZERO,
                     epoch: 0,
                     seen: BTreeSet::new(),
                 })
@@ -142,9 +145,16 @@ impl Model {
     }
 
     pub fn packet(&mut self, now: Time, layer: usize, mark: Mark) {
+        let newest = self.layers[layer].seen.last().copied();
         let fresh = self.layers[layer].seen.insert(mark.seq);
-        self.layers[layer].last = Some(now);
-        if !self.layers[layer].available {
+        let is_newest = newest.is_none_or(|newest| newest < mark.seq);
+        if is_newest {
+            let pause = self.layers[layer].last.map_or(Duration::ZERO, |last| now.since(last));
+            let cadence = self.layers[layer].cadence;
+            self.layers[layer].cadence = pause.max(cadence - cadence / 8);
+            self.layers[layer].last = Some(now);
+        }
+        if is_newest && !self.layers[layer].available {
             self.layers[layer].available = true;
             self.choose();
         }
@@ -181,12 +191,17 @@ impl Model {
             return;
         }
         self.next_check = Some(now + Duration::from_millis(250));
-        let silent = |layer: &Layer| layer.last.is_none_or(|last| now.since(last) >= Duration::from_secs(1));
-        if self.layers.iter().all(silent) {
-            return;
-        }
+        let newest: Vec<_> = self.layers.iter().map(|layer| layer.last).collect();
         for layer in 0..self.layers.len() {
-            if self.layers[layer].available && silent(&self.layers[layer]) {
+            // Behind the others by a second, or by two of its own pauses, but never more than five seconds.
+            let others = (0..newest.len()).filter(|other| *other != layer);
+            let others = others.filter_map(|other| newest[other]).max();
+            let patience = Duration::from_secs(1).max((self.layers[layer].cadence * 2).min(Duration::from_secs(5)));
+            let is_behind = match (newest[layer], others) {
+                (Some(own), Some(others)) => others.since(own) >= patience,
+                (own, others) => own.is_none() && others.is_some(),
+            };
+            if self.layers[layer].available && is_behind {
                 self.layers[layer].available = false;
                 for consumer in self.consumers.values_mut() {
                     if consumer.current == Some(layer) {

@@ -1,0 +1,325 @@
+//! What of a stream is withheld by policy, and how it is folded out of the numbers that consumers see: a packet that a
+//! receiver is not meant to have leaves no gap that it would take for a loss; a packet that was lost on the way in does.
+//!
+//! Consumers that are withheld the same packets share a *slot* of their producer. For each slot in use a stream counts what
+//! it has withheld, and each packet carries how many withheld ones precede it ([`Counts`]). A consumer's number of a packet is
+//! then `number − count[slot] + offset`: one addition more, no list for any consumer. What was withheld is remembered for one
+//! window, for packets that come late, and for the way back from a consumer's number to a packet.
+//!
+//! A number whose packet has not come when later ones do counts as that of a packet that goes out. If it turns out to be
+//! one to withhold, its number stays a hole at the consumers.
+
+use crate::rtp::seq::Seen;
+
+/// Sets of withheld packets per producer. A consumer that would need one more sees gaps.
+pub const SLOTS: usize = 4;
+
+/// How many packets before a packet are withheld, by slot.
+pub type Counts = [u64; SLOTS];
+
+/// The slots in which a packet is withheld, one bit for each.
+pub type SlotSet = u8;
+
+/// Every slot: nobody gets the packet.
+pub const ALL_SLOTS: SlotSet = (1 << SLOTS) - 1;
+
+/// Numbers that turned out to be holes, and are remembered.
+const HOLES: usize = 8;
+
+/// What one stream has withheld.
+#[derive(Debug, Default)]
+pub struct Withheld {
+    /// The newest number that has come.
+    newest: u64,
+    /// All that was counted so far.
+    counts: Counts,
+    windows: [Option<Box<Window>>; SLOTS],
+    holes: [(u64, SlotSet); HOLES],
+    next_hole: usize,
+}
+
+/// Which of the last numbers are withheld. What is newer than `newest` is not.
+#[derive(Debug)]
+struct Window {
+    /// The newest one withheld; 0 before the first.
+    newest: u64,
+    bits: [u64; Self::WORDS],
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            newest: 0,
+            bits: [0; Self::WORDS],
+        }
+    }
+}
+
+impl Withheld {
+    /// Begins to count for a slot.
+    pub fn open(&mut self, slot: u8) {
+        let slot = usize::from(slot);
+        self.windows[slot].get_or_insert_default();
+    }
+
+    /// Nobody uses a slot any more.
+    pub fn close(&mut self, slot: u8) {
+        self.windows[usize::from(slot)] = None;
+    }
+
+    /// Places a packet that has come for the first time, by its extended number, and says what is withheld before it.
+    #[inline]
+    pub fn place(&mut self, seq: u64, withheld: SlotSet) -> Counts {
+        if seq <= self.newest {
+            return self.place_late(seq, withheld);
+        }
+        self.newest = seq;
+        let counts = self.counts;
+        if withheld != 0 {
+            self.withhold(seq, withheld);
+        }
+        counts
+    }
+
+    #[cold]
+    fn withhold(&mut self, seq: u64, withheld: SlotSet) {
+        for (slot, window) in self.windows.iter_mut().enumerate() {
+            if let (Some(window), true) = (window, withheld & 1 << slot != 0) {
+                window.insert(seq);
+                self.counts[slot] += 1;
+            }
+        }
+    }
+
+    #[cold]
+    fn place_late(&mut self, seq: u64, withheld: SlotSet) -> Counts {
+        if withheld != 0 {
+            self.holes[self.next_hole] = (seq, withheld);
+            self.next_hole = (self.next_hole + 1) % HOLES;
+        }
+        let mut counts = self.counts;
+        for (count, window) in counts.iter_mut().zip(&self.windows) {
+            *count -= window.as_ref().map_or(0, |window| window.count_above(seq));
+        }
+        counts
+    }
+
+    /// The packet whose number less what is withheld before it is `folded`: the one that goes out under it.
+    pub fn source(&self, slot: u8, folded: u64) -> u64 {
+        let slot = usize::from(slot);
+        let total = self.counts[slot];
+        match &self.windows[slot] {
+            Some(window) => window.source(total, folded),
+            None => folded.wrapping_add(total),
+        }
+    }
+
+    /// Whether a number is one that consumers of a slot lack for good, though nothing was lost.
+    pub fn is_hole(&self, slot: u8, seq: u64) -> bool {
+        let is_it = |(hole, slots): &(u64, SlotSet)| *hole == seq && slots & 1 << slot != 0;
+        self.holes.iter().any(is_it)
+    }
+
+    /// Numbers begin again, and have nothing to do with those before. Counts go on: who has subtracted them goes on, too.
+    pub fn on_new_numbers(&mut self) {
+        self.newest = 0;
+        self.holes = <[_; HOLES]>::default();
+        for window in self.windows.iter_mut().flatten() {
+            **window = Window::default();
+        }
+    }
+
+    /// Whether anything was ever withheld.
+    pub fn is_empty(&self) -> bool {
+        self.counts == Counts::default()
+    }
+}
+
+impl Window {
+    /// As many numbers as [`Seen`] judges: no packet that is let in is older.
+    const NUMBERS: u64 = Seen::WINDOW;
+    const WORDS: usize = Self::NUMBERS as usize / 64;
+
+    fn insert(&mut self, seq: u64) {
+        let from = self.newest + 1;
+        if seq - self.newest >= Self::NUMBERS {
+            self.bits.fill(0);
+        } else {
+            // These still tell of one window ago. The number of words is bounded, that of numbers is no more than a window.
+            for number in from..seq {
+                self.bits[word(number)] &= !bit(number);
+            }
+        }
+        self.bits[word(seq)] |= bit(seq);
+        self.newest = seq;
+    }
+
+    /// How many are withheld above a number.
+    fn count_above(&self, seq: u64) -> u64 {
+        let oldest = self.newest.saturating_sub(Self::NUMBERS - 1);
+        let mut from = oldest.max(seq + 1);
+        let mut count = 0;
+        while from <= self.newest {
+            // To the end of the word, or to the newest.
+            let len = (64 - from % 64).min(self.newest + 1 - from);
+            let mask = (u64::MAX >> (64 - len)) << (from % 64);
+            count += u64::from((self.bits[word(from)] & mask).count_ones());
+            from += len;
+        }
+        count
+    }
+
+    fn source(&self, total: u64, folded: u64) -> u64 {
+        let behind = folded.wrapping_add(total);
+        // So many numbers that are not withheld lie between the newest withheld one and the one that is looked for.
+        let Some(mut wanted) = self.newest.checked_sub(behind).filter(|_| self.newest != 0) else {
+            return behind;
+        };
+        wanted += 1;
+        let oldest = self.newest.saturating_sub(Self::NUMBERS - 1);
+        let mut end = self.newest + 1;
+        while end > oldest {
+            let start = (end - 1) / 64 * 64;
+            let start = start.max(oldest);
+            let len = end - start;
+            let mask = (u64::MAX >> (64 - len)) << (start % 64);
+            let given = !self.bits[word(start)] & mask;
+            let count = u64::from(given.count_ones());
+            if count >= wanted {
+                return (start..end)
+                    .rev()
+                    .filter(|number| given & bit(*number) != 0)
+                    .nth(wanted as usize - 1)
+                    .unwrap_or(start);
+            }
+            wanted -= count;
+            end = start;
+        }
+        // Older than anything that is kept.
+        end.saturating_sub(wanted)
+    }
+}
+
+fn word(seq: u64) -> usize {
+    (seq / 64) as usize % Window::WORDS
+}
+
+fn bit(seq: u64) -> u64 {
+    1 << (seq % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FIRST: u64 = 65_536;
+
+    #[derive(Clone, Debug)]
+    struct Sent {
+        seq: u64,
+        withheld: SlotSet,
+    }
+
+    /// Packets with consecutive numbers, some lost, each delayed by a few places.
+    fn network() -> impl Strategy<Value = Vec<Sent>> {
+        let packet = (0_u8..=ALL_SLOTS, prop::bool::weighted(0.5), prop::bool::weighted(0.1), 0_u64..40);
+        prop::collection::vec(packet, 1..3_000).prop_map(|packets| {
+            let mut arriving: Vec<_> = packets
+                .into_iter()
+                .enumerate()
+                .filter(|(_, (.., is_lost, _))| !is_lost)
+                .map(|(index, (slots, is_plain, _, delay))| {
+                    let seq = FIRST + index as u64;
+                    let withheld = if is_plain { 0 } else { slots };
+                    (seq + delay / 8 * u64::from(delay > 30), Sent { seq, withheld })
+                })
+                .collect();
+            arriving.sort_by_key(|(at, _)| *at);
+            arriving.into_iter().map(|(_, sent)| sent).collect()
+        })
+    }
+
+    proptest! {
+        /// A naive list for each consumer is the oracle: a number is folded out when its packet is withheld and in order.
+        #[test]
+        fn prefix_counts_are_what_a_list_for_each_consumer_would_be(arriving in network()) {
+            let mut withheld = Withheld::default();
+            (0..SLOTS as u8).for_each(|slot| withheld.open(slot));
+            let mut lists: [Vec<u64>; SLOTS] = Default::default();
+            let mut newest = 0;
+            let mut given: [Vec<(u64, u64)>; SLOTS] = Default::default();
+            for sent in &arriving {
+                let counts = withheld.place(sent.seq, sent.withheld);
+                for slot in 0..SLOTS {
+                    let expected = lists[slot].iter().filter(|number| **number < sent.seq).count() as u64;
+                    prop_assert_eq!(counts[slot], expected);
+                    let is_withheld = sent.withheld & 1 << slot != 0;
+                    if is_withheld && sent.seq > newest {
+                        lists[slot].push(sent.seq);
+                    }
+                    if is_withheld {
+                        prop_assert_eq!(withheld.is_hole(slot as u8, sent.seq), sent.seq <= newest);
+                    } else {
+                        given[slot].push((sent.seq, sent.seq - counts[slot]));
+                    }
+                }
+                newest = newest.max(sent.seq);
+            }
+            for (slot, given) in given.iter().enumerate() {
+                let mut numbers: Vec<_> = given.iter().map(|(_, folded)| *folded).collect();
+                numbers.sort_unstable();
+                prop_assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "no number is used twice");
+                for (seq, folded) in given.iter().filter(|(seq, _)| newest - seq < Window::NUMBERS) {
+                    prop_assert_eq!(withheld.source(slot as u8, *folded), *seq);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_is_withheld_costs_nothing_and_maps_to_itself() {
+        let mut withheld = Withheld::default();
+        withheld.open(0);
+        for seq in FIRST..FIRST + 5_000 {
+            assert_eq!(withheld.place(seq, 0), Counts::default());
+            assert_eq!(withheld.source(0, seq), seq);
+        }
+        assert!(withheld.is_empty());
+    }
+
+    #[test]
+    fn long_silences_leave_no_old_bits() {
+        let mut withheld = Withheld::default();
+        withheld.open(1);
+        let mut seq = FIRST;
+        for (round, gap) in [1, 63, 64, 65, 2_000, 2_047, 2_048, 2_049, 70_000].into_iter().enumerate() {
+            seq += gap;
+            let before = withheld.place(seq, 0b10)[1];
+            assert_eq!(before, round as u64);
+            // Just before and behind it.
+            assert_eq!(withheld.place(seq - 1, 0)[1], round as u64, "gap {gap}");
+            assert_eq!(withheld.place(seq + 1, 0)[1], round as u64 + 1);
+            assert_eq!(withheld.source(1, seq - round as u64), seq + 1, "gap {gap}");
+            assert_eq!(withheld.source(1, seq - 1 - round as u64), seq - 1, "gap {gap}");
+        }
+    }
+
+    #[test]
+    fn new_numbers_and_slots_that_are_used_again_begin_anew() {
+        let mut withheld = Withheld::default();
+        withheld.open(0);
+        withheld.place(90_000, 1);
+        withheld.place(90_001, 1);
+        withheld.on_new_numbers();
+        assert_eq!(withheld.place(FIRST, 0)[0], 2, "counts go on");
+        assert_eq!(withheld.place(FIRST + 1, 1)[0], 2);
+        assert_eq!(withheld.place(FIRST + 2, 0)[0], 3);
+        assert_eq!(withheld.source(0, FIRST - 2), FIRST);
+        assert_eq!(withheld.source(0, FIRST + 2 - 3), FIRST + 2);
+        withheld.close(0);
+        withheld.open(0);
+        assert_eq!(withheld.place(FIRST + 3, 0)[0], 3);
+    }
+}
