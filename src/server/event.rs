@@ -181,6 +181,14 @@ pub enum EventKind {
         room: RoomId,
         profile: Profile,
     },
+    /// A producer that had sent something has fallen silent on all its streams (`active` is false), or sends again. A second
+    /// without a picture is silence, or two without a sound, or twice the longest pause of late, up to five seconds. Nothing
+    /// follows from it: what it sends next is relayed as if it had never paused.
+    ProducerActivityChanged {
+        producer: ProducerId,
+        room: RoomId,
+        active: bool,
+    },
     /// A producer is closed.
     ProducerClosed {
         producer: ProducerId,

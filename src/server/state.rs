@@ -241,6 +241,21 @@ impl State {
         });
     }
 
+    /// A worker says whether a producer sends anything. Ignored when the producer is not the worker's, or gone.
+    pub(crate) fn change_activity(&mut self, worker: WorkerId, producer: ProducerId, active: bool) {
+        let Some(node) = self.producers.get(&producer) else {
+            return;
+        };
+        let room = &node.transport.room;
+        if room.worker == worker {
+            self.events.emit(EventKind::ProducerActivityChanged {
+                producer,
+                room: room.id,
+                active,
+            });
+        }
+    }
+
     /// A worker says how loud a room's producers were. Ignored when the room is not the worker's, or gone, or nobody
     /// listens; producers that are gone are left out.
     pub(crate) fn tell_audio_levels(&mut self, worker: WorkerId, room: RoomId, levels: &[(ProducerId, i8)]) {

@@ -506,6 +506,10 @@ pub(crate) fn notifications() -> Vec<Notification> {
             transport: TRANSPORT,
             failure: failure(WebRtcFailureReason::CheckUnauthenticated),
         },
+        Notification::ProducerActivityChanged {
+            producer: PRODUCER,
+            active: true,
+        },
     ]
 }
 
@@ -1022,6 +1026,10 @@ fn any_notification() -> impl Strategy<Value = Notification> {
         (number(), any_failure()).prop_map(|(id, failure)| Notification::ChecksRefused {
             transport: TransportId(id),
             failure,
+        }),
+        (number(), any::<bool>()).prop_map(|(id, active)| Notification::ProducerActivityChanged {
+            producer: ProducerId(id),
+            active,
         }),
         (number(), option::of(any_tuple())).prop_map(|(id, tuple)| Notification::IceSelectedTupleChanged {
             transport: TransportId(id),

@@ -285,5 +285,6 @@ fn in_words(reason: DropReason) -> &'static str {
         DropReason::NoRemote => "without a remote",
         DropReason::BacklogFull => "for a full backlog",
         DropReason::SendFailed => "refused by the kernel",
+        DropReason::Padding => "nothing but padding",
     }
 }

@@ -408,6 +408,9 @@ fn notice(link: &Link, notification: Notification, state: &Mutex<State>) {
         Notification::EffectiveProfileChanged { consumer, profile } => {
             lock(state).change_effective_profile(worker, consumer, profile);
         }
+        Notification::ProducerActivityChanged { producer, active } => {
+            lock(state).change_activity(worker, producer, active);
+        }
         Notification::AudioLevels { room, levels } => lock(state).tell_audio_levels(worker, room, &levels),
         Notification::IceStateChanged { .. }
         | Notification::ChecksRefused { .. }

@@ -3,6 +3,7 @@
 
 use futures::future::join_all;
 use serde_json::{Value, json};
+use weir_channel::id::ProducerId;
 use weir_channel::message::{Method, Notification, Profile, WorkerError};
 
 use super::stage::{Trio, video};
@@ -308,6 +309,34 @@ async fn the_effective_profile_is_told_to_the_client() {
         "consumerEffectiveProfileChanged consumer=1 default"
     );
     assert_eq!(trio.of_carol.effective_profile(), None);
+}
+
+#[tokio::test]
+async fn whether_a_producer_sends_is_told_to_the_application() {
+    let mut trio = Trio::new().await;
+    let producer = trio.producer.id();
+    for active in [false, true] {
+        let event = trio
+            .stage
+            .hear(Notification::ProducerActivityChanged { producer, active })
+            .await;
+        let id = serde_json::to_string(&producer).unwrap();
+        assert_eq!(event, format!("producerActivityChanged producer={id} active={active}"));
+    }
+    assert!(trio.told().is_empty(), "clients of v2 know no such notification");
+    // Of a producer that is nobody's, a worker has nothing to say.
+    trio.stage.say(Notification::ProducerActivityChanged {
+        producer: ProducerId(999),
+        active: false,
+    });
+    let event = trio
+        .stage
+        .hear(Notification::ProducerActivityChanged {
+            producer,
+            active: false,
+        })
+        .await;
+    assert!(event.starts_with("producerActivityChanged"), "{event}");
 }
 
 /// The worker, told to stay paused because of a pause that it refuses, is told otherwise when the last answer is in, also

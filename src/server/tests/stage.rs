@@ -238,7 +238,15 @@ pub(super) fn told(peer: &Peer) -> Vec<String> {
 pub(super) fn brief(event: &Event) -> String {
     let value = serde_json::to_value(event).unwrap();
     let mut line = value["type"].as_str().unwrap().to_owned();
-    for key in ["peer", "transport", "producer", "consumer", "levels", "sourcePaused"] {
+    for key in [
+        "peer",
+        "transport",
+        "producer",
+        "consumer",
+        "levels",
+        "sourcePaused",
+        "active",
+    ] {
         match &value[key] {
             Value::Null => {}
             Value::String(text) => line += &format!(" {key}={text}"),

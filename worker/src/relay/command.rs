@@ -343,7 +343,11 @@ impl Relay {
         }
 
         let before_first = self.before_first(transport_key, request.ssrc);
-        let rewriter = Rewriter::new(before_first, self.random.next() as u32, self.join_slot(producer_key, request));
+        let rewriter = Rewriter::new(
+            before_first,
+            self.random.next() as u32,
+            self.join_slot(producer_key, request),
+        );
         let before_first_rtx = match &request.rtx {
             Some(rtx) => self.before_first(transport_key, rtx.ssrc),
             None => 0,
@@ -397,7 +401,10 @@ impl Relay {
         let producer = &mut self.producers[producer];
         let (slot, is_new) = producer.filters.join(producer.lacked(&request.payload_types));
         if is_new {
-            producer.streams.iter_mut().for_each(|stream| stream.withheld.open(slot));
+            producer
+                .streams
+                .iter_mut()
+                .for_each(|stream| stream.withheld.open(slot));
         }
         slot
     }
@@ -406,7 +413,10 @@ impl Relay {
         let producer = &mut self.producers[consumer.producer];
         let slot = consumer.rewriter.offsets().slot;
         if producer.filters.leave(slot) {
-            producer.streams.iter_mut().for_each(|stream| stream.withheld.close(slot));
+            producer
+                .streams
+                .iter_mut()
+                .for_each(|stream| stream.withheld.close(slot));
         }
     }
 

@@ -31,7 +31,12 @@ impl Filters {
             .clone()
             .find(is_same)
             .or_else(|| slots.clone().find(is_free))
-            .or_else(|| slots.clone().filter(fits).max_by_key(|slot| self.slots[*slot].lacked.count_ones()))
+            .or_else(|| {
+                slots
+                    .clone()
+                    .filter(fits)
+                    .max_by_key(|slot| self.slots[*slot].lacked.count_ones())
+            })
             .unwrap_or(0);
         let filter = &mut self.slots[slot];
         let is_new = filter.consumers == 0;

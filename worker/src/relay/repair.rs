@@ -390,7 +390,12 @@ impl Relay {
                 if repair.rtx.is_none() && repair.recent(seq).seq == seq as u32 {
                     return Err(NotRepaired::TooSoon);
                 }
-                hole = Hole::under(&consumer.transmission, consumer.rewriter.newest_timestamp().0, segment, seq);
+                hole = Hole::under(
+                    &consumer.transmission,
+                    consumer.rewriter.newest_timestamp().0,
+                    segment,
+                    seq,
+                );
                 Some((hole.packet, &hole.bytes[..]))
             }
             kept => kept,

@@ -224,7 +224,12 @@ mod tests {
 
     /// Packets with consecutive numbers, some lost, each delayed by a few places.
     fn network() -> impl Strategy<Value = Vec<Sent>> {
-        let packet = (0_u8..=ALL_SLOTS, prop::bool::weighted(0.5), prop::bool::weighted(0.1), 0_u64..40);
+        let packet = (
+            0_u8..=ALL_SLOTS,
+            prop::bool::weighted(0.5),
+            prop::bool::weighted(0.1),
+            0_u64..40,
+        );
         prop::collection::vec(packet, 1..3_000).prop_map(|packets| {
             let mut arriving: Vec<_> = packets
                 .into_iter()
@@ -294,7 +299,10 @@ mod tests {
         let mut withheld = Withheld::default();
         withheld.open(1);
         let mut seq = FIRST;
-        for (round, gap) in [1, 63, 64, 65, 2_000, 2_047, 2_048, 2_049, 70_000].into_iter().enumerate() {
+        for (round, gap) in [1, 63, 64, 65, 2_000, 2_047, 2_048, 2_049, 70_000]
+            .into_iter()
+            .enumerate()
+        {
             seq += gap;
             let before = withheld.place(seq, 0b10)[1];
             assert_eq!(before, round as u64);

@@ -106,7 +106,10 @@ fn a_loss_among_padding_is_a_gap_of_one() {
     assert_eq!(seqs(&mut sim, consumer), [out[0] + 1]);
     nack(&mut sim, consumer, &[out[0] + 1, out[0] + 2]);
     let again = resent(&mut sim);
-    assert_eq!(again.iter().map(|rtp| rtp.seq).collect::<Vec<_>>(), [out[0] + 1, out[0] + 2]);
+    assert_eq!(
+        again.iter().map(|rtp| rtp.seq).collect::<Vec<_>>(),
+        [out[0] + 1, out[0] + 2]
+    );
     assert_eq!(again[0].payload.last_chunk::<40>(), lost[0].bytes.last_chunk::<40>());
 }
 
@@ -139,7 +142,10 @@ fn padding_that_comes_late_fills_its_place_for_those_who_ask() {
         } else {
             // Under the media's SSRC a number stands for the same bytes for ever (RFC 3711 §9.1).
             assert_eq!(filled.len(), 1);
-            assert_eq!((filled[0].seq, filled[0].payload.len(), filled[0].padding), (out[0] + 1, 0, 4));
+            assert_eq!(
+                (filled[0].seq, filled[0].payload.len(), filled[0].padding),
+                (out[0] + 1, 0, 4)
+            );
         }
         sim.check_accounts();
     }
@@ -231,7 +237,10 @@ fn codecs_that_a_consumer_lacks_leave_no_gap() {
         // Slots for four sets; the fifth and the sixth consumer share what is left.
         let is_served = set.len() > 1 || set[0] != 0;
         assert_eq!(consecutive(&seqs), is_served, "{set:?}");
-        assert_eq!(sim.dropped(*consumer, DropReason::UnsupportedPayloadType), 140 - expected as u64);
+        assert_eq!(
+            sim.dropped(*consumer, DropReason::UnsupportedPayloadType),
+            140 - expected as u64
+        );
     }
     // A slot that is left is another's.
     sim.command(weir_channel::message::Method::CloseConsumer { consumer: consumers[4] });
@@ -281,7 +290,10 @@ fn another_ssrc_begins_with_nothing_withheld() {
     sim.send_bytes(sender, &padding);
     sim.send(sender, &track.stream().delta_frame(1));
     let after = seqs(&mut sim, consumer);
-    assert!(consecutive(&[&before[before.len() - 1..], &after[..]].concat()), "{after:?}");
+    assert!(
+        consecutive(&[&before[before.len() - 1..], &after[..]].concat()),
+        "{after:?}"
+    );
     nack(&mut sim, consumer, &[after[2], before[100]]);
     assert_eq!(resent(&mut sim).len(), 1, "of the old numbers nothing is known");
     assert_eq!(sim.stats(consumer).not_repaired, [(NotRepaired::TooOld, 1)]);
