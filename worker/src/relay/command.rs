@@ -3,7 +3,7 @@
 use std::fmt;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
-use weir_channel::message::{CreateConsumer, CreateProducer, Method, Remote, Reply, WorkerError};
+use weir_channel::message::{CreateConsumer, CreateProducer, MediaKind, Method, Remote, Reply, WorkerError};
 
 use crate::time::Time;
 
@@ -371,6 +371,9 @@ impl Relay {
         if request.nack {
             consumer.repair = Some(Box::new(Repair::new(request, now, before_first_rtx)));
             producer.repairing += 1;
+        }
+        // What a start needs may come in another order.
+        if request.nack || producer.kind == MediaKind::Video {
             for stream in &mut producer.streams {
                 stream.ring.get_or_insert_with(|| Box::new(Ring::default()));
             }
@@ -456,9 +459,10 @@ impl Relay {
         let producer = &mut self.producers[consumer.producer];
         if consumer.repair.is_some() {
             producer.repairing -= 1;
-            if producer.repairing == 0 {
-                producer.streams.iter_mut().for_each(|stream| stream.ring = None);
-            }
+        }
+        let is_last = producer.consumers.len() == 1;
+        if is_last || producer.repairing == 0 && producer.kind == MediaKind::Audio {
+            producer.streams.iter_mut().for_each(|stream| stream.ring = None);
         }
         let followers = &mut producer.consumers;
         followers.swap_remove(consumer.place_in_producer as usize);

@@ -69,6 +69,8 @@ pub(super) struct Consumer {
     pub is_to_be_told: bool,
     /// Its place in each stream's list of followers.
     pub places: [Option<u32>; ENCODINGS_MAX],
+    /// How many packets had been handed to each stream's consumers when it began to follow it.
+    pub followed_from: [u64; ENCODINGS_MAX],
     /// Its place in its producer's list.
     pub place_in_producer: u32,
     /// Its place in its transport's list.
@@ -155,6 +157,7 @@ impl Consumer {
             told: None,
             is_to_be_told: false,
             places: [None; ENCODINGS_MAX],
+            followed_from: [0; ENCODINGS_MAX],
             place_in_producer: 0,
             place_in_transport: 0,
             switches: 0,
@@ -218,6 +221,16 @@ impl Consumer {
                 self.dropped[DropReason::OtherProfile as usize] +=
                     counters.dispatched[encoding] - settled.dispatched[encoding];
             }
+        }
+    }
+
+    /// A packet goes out after all, which was withheld when it came, or came before the consumer followed its stream.
+    pub(super) fn on_held_packet(&mut self, encoding: u8, ordinal: u64) {
+        let awaited = &mut self.dropped[DropReason::AwaitingKeyFrame as usize];
+        if ordinal >= self.followed_from[usize::from(encoding)] && *awaited > 0 {
+            *awaited -= 1;
+        } else {
+            self.packets_in += 1;
         }
     }
 

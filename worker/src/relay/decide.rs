@@ -23,6 +23,10 @@ pub struct Flow {
     pub epoch: u32,
     /// The extended sequence number on which it started; what is older belongs to the time before.
     pub first_seq: u64,
+    /// What has this timestamp, and a number not lower than `early_seq`, belongs to the start all the same: it was overtaken.
+    pub first_timestamp: u64,
+    /// See there.
+    pub early_seq: u64,
     /// Start again before anything more is forwarded.
     pub sync_required: bool,
     /// Starts happen on key frames only.
@@ -39,6 +43,8 @@ impl Flow {
             target: None,
             epoch: 0,
             first_seq: 0,
+            first_timestamp: 0,
+            early_seq: u64::MAX,
             sync_required: true,
             gated,
             connected,
@@ -68,7 +74,8 @@ pub fn decide(packet: &PacketMeta, flow: &Flow, payload_type: Option<u8>) -> Dis
     }
     let encoding = Some(packet.encoding);
     if encoding == flow.current && !flow.sync_required && packet.epoch == flow.epoch {
-        return if packet.seq >= flow.first_seq {
+        let is_of_the_start = || packet.seq >= flow.early_seq && packet.timestamp == flow.first_timestamp;
+        return if packet.seq >= flow.first_seq || is_of_the_start() {
             Disposition::Forward
         } else {
             Disposition::Drop(DropReason::BeforeSwitch)
@@ -103,6 +110,8 @@ mod tests {
             vp8: None,
             extension: None,
             withheld: Default::default(),
+            first: seq,
+            may_be_preceded: false,
             next: u32::MAX,
         }
     }
@@ -118,6 +127,8 @@ mod tests {
             target,
             epoch: 1,
             first_seq: 100,
+            first_timestamp: 0,
+            early_seq: u64::MAX,
             sync_required,
             gated: true,
             connected: true,

@@ -17,7 +17,8 @@ use crate::time::Time;
 use super::Relay;
 use super::consumer::Consumer;
 use super::decide::{Disposition, decide};
-use super::limits::{BATCH_PACKETS_MAX, TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX};
+use super::limits::{BATCH_PACKETS_MAX, RING_CHUNK_BYTES, TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX};
+use super::opening::RESERVE;
 use super::packet::PacketMeta;
 use super::producer::Producer;
 use super::rewrite::{Numbers, StartContext};
@@ -37,6 +38,8 @@ pub(super) struct Workspace {
     joined: Vec<u8>,
     /// Header extensions, while a consumer with other ids is served.
     saved: Vec<u8>,
+    /// A packet that was held, on its way out.
+    held: Vec<u8>,
     started: Vec<ConsumerKey>,
 }
 
@@ -48,6 +51,7 @@ impl Workspace {
             train: Vec::with_capacity(TRAIN_PACKETS_MAX),
             joined: Vec::with_capacity(TRAIN_BYTES_MAX),
             saved: Vec::with_capacity(TRAIN_BYTES_MAX),
+            held: Vec::with_capacity(RING_CHUNK_BYTES),
             started: Vec::new(),
         }
     }
@@ -115,10 +119,16 @@ impl Relay {
         workspace: &mut Workspace,
         sink: &mut impl Sink,
     ) {
-        let stream = &mut self.producers[producer_key].streams[usize::from(encoding)];
-        if let Some(ring) = &mut stream.ring {
-            for packet in &workspace.train {
-                ring.store(now, packet, bytes);
+        let producer = &mut self.producers[producer_key];
+        let ordinal = producer.counters.dispatched[usize::from(encoding)];
+        let stream = &mut producer.streams[usize::from(encoding)];
+        if let Some(ring) = stream
+            .ring
+            .as_mut()
+            .filter(|_| producer.repairing > 0 || stream.is_awaited)
+        {
+            for (place, packet) in workspace.train.iter().enumerate() {
+                ring.store(now, packet, bytes, ordinal + place as u64);
             }
         }
         let attached = std::mem::take(&mut stream.attached);
@@ -130,9 +140,13 @@ impl Relay {
                 consumer,
                 producer,
                 now,
-                bytes,
-                &workspace.train,
+                Train {
+                    bytes,
+                    packets: &workspace.train,
+                    ordinal,
+                },
                 &mut workspace.saved,
+                &mut workspace.held,
                 sink,
             );
             if passage.started {
@@ -141,7 +155,9 @@ impl Relay {
             waiting |= passage.waiting;
         }
         let producer = &mut self.producers[producer_key];
-        producer.streams[usize::from(encoding)].attached = attached;
+        let stream = &mut producer.streams[usize::from(encoding)];
+        stream.attached = attached;
+        stream.is_awaited = waiting;
         producer.counters.dispatched[usize::from(encoding)] += workspace.train.len() as u64;
         while let Some(key) = workspace.started.pop() {
             self.on_started(key);
@@ -173,6 +189,7 @@ impl Workspace {
             train: Vec::new(),
             joined: Vec::new(),
             saved: Vec::new(),
+            held: Vec::new(),
             started: Vec::new(),
         }
     }
@@ -226,40 +243,72 @@ struct Passage {
     waiting: bool,
 }
 
+/// Packets of one stream that lie end to end.
+struct Train<'a> {
+    bytes: &'a mut [u8],
+    packets: &'a [PacketMeta],
+    /// How many were handed to the stream's consumers before.
+    ordinal: u64,
+}
+
 /// Decides for each packet of a train, patches those that go, and hands over each unbroken run of them.
 fn forward(
     consumer: &mut Consumer,
     producer: &Producer,
     now: Time,
-    bytes: &mut [u8],
-    train: &[PacketMeta],
+    train: Train<'_>,
     saved: &mut Vec<u8>,
+    held: &mut Vec<u8>,
     sink: &mut impl Sink,
 ) -> Passage {
+    let Train {
+        bytes,
+        packets,
+        ordinal,
+    } = train;
     let renames = consumer.renames.is_some();
     if renames {
-        save_extensions(bytes, train, saved);
+        save_extensions(bytes, packets, saved);
     }
     let mut passage = Passage::default();
     let mut run = 0;
-    for (index, packet) in train.iter().enumerate() {
+    let mut overtaken = None;
+    for (index, packet) in packets.iter().enumerate() {
         let payload_type = consumer.payload_type(packet.payload_type);
-        match decide(packet, &consumer.flow, payload_type) {
-            Disposition::Forward => {}
-            Disposition::Start => {
-                start(consumer, producer, packet, now);
-                passage = Passage {
-                    started: true,
-                    waiting: false,
-                };
+        let mut disposition = decide(packet, &consumer.flow, payload_type);
+        if disposition == Disposition::Start {
+            let before = ordinal + index as u64;
+            match first_of(producer, packet, now) {
+                Some(first) => {
+                    hand_over(consumer, now, bytes, &packets[run..index], sink);
+                    run = index;
+                    start(consumer, producer, &first, packet.may_be_preceded, now);
+                    let stream = (packet.encoding, packet.epoch);
+                    send_held(
+                        consumer,
+                        producer,
+                        now,
+                        stream,
+                        (first.seq..packet.seq, before),
+                        held,
+                        sink,
+                    );
+                    overtaken = Some((stream, packet.seq + 1, before));
+                    passage = Passage {
+                        started: true,
+                        waiting: false,
+                    };
+                }
+                // It came before anybody waited, and is not kept.
+                None => disposition = Disposition::Drop(DropReason::AwaitingKeyFrame),
             }
-            Disposition::Drop(reason) => {
-                consumer.dropped[reason as usize] += 1;
-                passage.waiting |= reason == DropReason::AwaitingKeyFrame;
-                hand_over(consumer, now, bytes, &train[run..index], sink);
-                run = index + 1;
-                continue;
-            }
+        }
+        if let Disposition::Drop(reason) = disposition {
+            consumer.dropped[reason as usize] += 1;
+            passage.waiting |= reason == DropReason::AwaitingKeyFrame;
+            hand_over(consumer, now, bytes, &packets[run..index], sink);
+            run = index + 1;
+            continue;
         }
         let numbers = consumer.rewriter.rewrite(packet, now);
         patch(
@@ -273,16 +322,70 @@ fn forward(
             consumer.rename_extensions(&mut bytes[packet.start as usize..], block);
         }
     }
-    hand_over(consumer, now, bytes, &train[run..], sink);
+    hand_over(consumer, now, bytes, &packets[run..], sink);
     if renames {
-        restore_extensions(bytes, train, saved);
+        restore_extensions(bytes, packets, saved);
+    }
+    if let Some((stream, from, before)) = overtaken {
+        send_held(consumer, producer, now, stream, (from..u64::MAX, before), held, sink);
     }
     passage
 }
 
+/// The packet that a start begins with which this one completes, if it can still be had.
+fn first_of(producer: &Producer, packet: &PacketMeta, now: Time) -> Option<PacketMeta> {
+    if packet.first == packet.seq {
+        return Some(*packet);
+    }
+    let ring = producer.streams[usize::from(packet.encoding)].ring.as_ref()?;
+    ring.get(now, packet.first, packet.epoch).map(|(first, _)| first)
+}
+
+/// Sends what belongs to a start and has come before the packet that completes it: of the numbers in the range, what was
+/// handed to the stream's consumers before this many packets.
+#[cold]
+fn send_held(
+    consumer: &mut Consumer,
+    producer: &Producer,
+    now: Time,
+    (encoding, epoch): (u8, u32),
+    (seqs, before): (Range<u64>, u64),
+    buffer: &mut Vec<u8>,
+    sink: &mut impl Sink,
+) {
+    let stream = &producer.streams[usize::from(encoding)];
+    let (Some(ring), Some(newest)) = (&stream.ring, stream.seq.newest()) else {
+        return;
+    };
+    for seq in seqs.start..seqs.end.min(newest + 1) {
+        let Some((mut packet, bytes, ordinal)) = ring.find(now, seq, epoch) else {
+            continue;
+        };
+        let Some(payload_type) = consumer.payload_type(packet.payload_type).filter(|_| ordinal < before) else {
+            continue;
+        };
+        buffer.clear();
+        buffer.extend_from_slice(bytes);
+        packet.start = 0;
+        let numbers = consumer.rewriter.rewrite(&packet, now);
+        patch(buffer, &packet, payload_type, consumer.ssrc, numbers);
+        if let Some(block) = packet.extension {
+            consumer.rename_extensions(buffer, block);
+        }
+        consumer.on_held_packet(encoding, ordinal);
+        hand_over(consumer, now, buffer, &[packet], sink);
+    }
+}
+
 /// The packet on which a flow begins.
-fn start(consumer: &mut Consumer, producer: &Producer, packet: &PacketMeta, now: Time) {
+fn start(consumer: &mut Consumer, producer: &Producer, packet: &PacketMeta, may_be_preceded: bool, now: Time) {
     let stream = &producer.streams[usize::from(packet.encoding)];
+    // Numbers before the first that a receiver ever gets are nobody's loss.
+    let reserve = if may_be_preceded && consumer.rewriter.timeline().is_none() {
+        RESERVE
+    } else {
+        0
+    };
     let context = StartContext {
         timeline: (packet.encoding, stream.restarts),
         clock_rate: producer
@@ -294,12 +397,16 @@ fn start(consumer: &mut Consumer, producer: &Producer, packet: &PacketMeta, now:
             .current
             .filter(|current| *current != packet.encoding)
             .and_then(|current| aligned(producer, current, packet)),
+        reserve,
     };
     consumer.rewriter.start(packet, now, context);
-    consumer.flow.current = Some(packet.encoding);
-    consumer.flow.epoch = packet.epoch;
-    consumer.flow.first_seq = packet.seq;
-    consumer.flow.sync_required = false;
+    let flow = &mut consumer.flow;
+    flow.current = Some(packet.encoding);
+    flow.epoch = packet.epoch;
+    flow.first_seq = packet.seq;
+    flow.first_timestamp = packet.timestamp;
+    flow.early_seq = if reserve > 0 { packet.seq - reserve } else { u64::MAX };
+    flow.sync_required = false;
     if let Some(repair) = &mut consumer.repair {
         repair.on_start(packet, consumer.rewriter.offsets());
     }

@@ -1,5 +1,5 @@
 //! Who of a producer's consumers lacks which of its codecs: consumers that lack the same ones share a slot, in which their
-//! packets are [withheld](super::withheld).
+//! packets are withheld (`withheld.rs`).
 
 use super::withheld::{ALL_SLOTS, SLOTS, SlotSet};
 

@@ -37,6 +37,7 @@ pub mod filters;
 pub mod keyframe;
 pub mod limits;
 pub mod nack;
+pub mod opening;
 pub mod packet;
 pub mod profile;
 pub mod rate;

@@ -421,6 +421,8 @@ mod tests {
             vp8: None,
             extension: None,
             withheld: Default::default(),
+            first: seq,
+            may_be_preceded: false,
             next: u32::MAX,
         }
     }

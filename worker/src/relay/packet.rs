@@ -21,8 +21,12 @@ pub struct PacketMeta {
     pub encoding: u8,
     /// As the producer sent it.
     pub payload_type: u8,
-    /// A stream may be joined on this packet.
+    /// A stream may be joined now: with this packet all has come that it takes, or nothing more than a packet is needed.
     pub key_frame: bool,
+    /// The packet that it begins with then; this one, or one from before.
+    pub first: u64,
+    /// Parameter sets that were overtaken may come yet, with lower numbers.
+    pub may_be_preceded: bool,
     /// Changes when consumers must start anew: the stream restarted, or the producer was resumed.
     pub epoch: u32,
     /// Where the payload begins in the packet.

@@ -224,7 +224,8 @@ impl Relay {
         let stream = &mut producer.streams[usize::from(encoding)];
         let accepted = stream.accept(now, encoding, codec.name, header, start as u32, packet, withholding);
         let came_back = !stream.available && stream.last_media == Some(now) && matches!(accepted, Accepted::Relay(_));
-        let key_frame = matches!(&accepted, Accepted::Relay(meta) if meta.key_frame);
+        // Or the beginning of one, which does not have to be asked for either.
+        let key_frame = matches!(&accepted, Accepted::Relay(meta) if meta.key_frame) || stream.opening.is_under_way();
         let is_repair = match &accepted {
             Accepted::Relay(meta) | Accepted::Padding(meta) => self.note_arrival(now, key, meta, is_rtx),
             Accepted::Duplicate | Accepted::BadSequence => false,

@@ -87,6 +87,8 @@ pub struct StartContext {
     pub clock_rate: u32,
     /// The packet's capture time on the timeline that flowed until now, when sender reports tell it.
     pub aligned: Option<u64>,
+    /// Numbers that stay free for packets that may precede it; only before anything was sent.
+    pub reserve: u64,
 }
 
 /// What extended sequence numbers are counted from: whole cycles, and far from zero, so that a late packet never goes below it.
@@ -118,7 +120,7 @@ impl Rewriter {
 
     /// Makes the offsets with which `packet` follows what was sent before.
     pub fn start(&mut self, packet: &PacketMeta, now: Time, context: StartContext) {
-        self.offsets.seq = (self.newest.seq + 1).wrapping_sub(packet.folded(self.offsets.slot));
+        self.offsets.seq = (self.newest.seq + 1 + context.reserve).wrapping_sub(packet.folded(self.offsets.slot));
         if let Some(Vp8Meta {
             picture_id: Some(id), ..
         }) = packet.vp8
@@ -247,6 +249,8 @@ mod tests {
             }),
             extension: None,
             withheld: Default::default(),
+            first: seq,
+            may_be_preceded: false,
             next: u32::MAX,
         }
     }
@@ -256,6 +260,7 @@ mod tests {
             timeline: (encoding, restarts),
             clock_rate: 90_000,
             aligned: None,
+            reserve: 0,
         }
     }
 

@@ -39,6 +39,8 @@ struct Entry {
     /// As it was when it came; `start` counts from the ring's first byte.
     packet: PacketMeta,
     at: Time,
+    /// Which one it was of all that were handed to the stream's consumers.
+    ordinal: u64,
 }
 
 impl Default for Ring {
@@ -58,9 +60,9 @@ impl Default for Ring {
 }
 
 impl Ring {
-    /// Keeps a packet; `train` is what its `start` counts in. One longer than a chunk is not kept: so long a packet is
+    /// Keeps a packet; `train` is what its `start` counts in, `ordinal` counts what is handed to the stream's consumers. One longer than a chunk is not kept: so long a packet is
     /// many of the network's already, and as likely to be lost again.
-    pub fn store(&mut self, now: Time, packet: &PacketMeta, train: &[u8]) {
+    pub fn store(&mut self, now: Time, packet: &PacketMeta, train: &[u8], ordinal: u64) {
         let len = packet.len as usize;
         let start = packet.start as usize;
         let Some(bytes) = train.get(start..start + len).filter(|_| len <= RING_CHUNK_BYTES) else {
@@ -94,6 +96,7 @@ impl Ring {
                 ..*packet
             },
             at: now,
+            ordinal,
         });
     }
 
@@ -114,6 +117,12 @@ impl Ring {
 
     /// The packet with this extended sequence number and epoch, if it is here and not too old. Its `start` is 0.
     pub fn get(&self, now: Time, seq: u64, epoch: u32) -> Option<(PacketMeta, &[u8])> {
+        let (packet, bytes, _) = self.find(now, seq, epoch)?;
+        Some((packet, bytes))
+    }
+
+    /// The same, with its ordinal.
+    pub fn find(&self, now: Time, seq: u64, epoch: u32) -> Option<(PacketMeta, &[u8], u64)> {
         let index = self.places[place(seq)].wrapping_sub(self.first);
         let entry = self.entries.get(index as usize)?;
         let packet = entry.packet;
@@ -122,7 +131,7 @@ impl Ring {
         }
         let start = packet.start as usize;
         let bytes = self.bytes.get(start..start + packet.len as usize)?;
-        Some((PacketMeta { start: 0, ..packet }, bytes))
+        Some((PacketMeta { start: 0, ..packet }, bytes, entry.ordinal))
     }
 }
 
@@ -155,6 +164,8 @@ mod tests {
             vp8: None,
             extension: None,
             withheld: Default::default(),
+            first: seq,
+            may_be_preceded: false,
             next: u32::MAX,
         }
     }
@@ -163,7 +174,7 @@ mod tests {
         let mut train = vec![0xee; 3];
         train.extend((0..len).map(|at| (seq as usize + at) as u8));
         train.push(0xee);
-        ring.store(now, &meta(seq, len), &train);
+        ring.store(now, &meta(seq, len), &train, seq);
     }
 
     #[track_caller]

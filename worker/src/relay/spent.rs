@@ -12,6 +12,8 @@ use hashbrown::HashMap;
 use weir_channel::id::TransportId;
 use weir_channel::message::WorkerError;
 
+use super::opening::RESERVE;
+
 /// One more than the last index (RFC 3711 §9.2: 2⁴⁸ packets under one key).
 const INDICES: u64 = 1 << 48;
 
@@ -70,11 +72,12 @@ impl SpentNumbers {
     }
 }
 
-/// The number before the first one of a stream, at random (RFC 3550 §5.1), so that the first is 1 to 32,767. Receivers that
+/// The number before the first one of a stream, at random (RFC 3550 §5.1), so that the first is 1 to 32,767, also if a few
+/// are left free for packets that were overtaken. Receivers that
 /// hear a stream for the first time take it to be in its first cycle (RFC 3711 §3.3.1): if it began just before the end of
 /// the cycle and the packets up to there were lost, they would never find out.
 pub(super) const fn before_first(random: u64) -> u64 {
-    random % ((1 << 15) - 1)
+    random % ((1 << 15) - 1 - RESERVE)
 }
 
 #[cfg(test)]

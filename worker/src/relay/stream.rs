@@ -11,6 +11,7 @@ use crate::time::Time;
 
 use super::keyframe::KeyFramePacer;
 use super::nack::MissingList;
+use super::opening::Opening;
 use super::packet::{PacketMeta, PictureIdMeta, Vp8Meta};
 use super::rate::Rate;
 use super::reception::{REORDERED_START_MAX, Reception};
@@ -111,6 +112,10 @@ pub(super) struct Stream {
     seen: Seen,
     timestamp: TimestampExtender,
     pub(super) withheld: Withheld,
+    /// The start that is coming together.
+    pub(super) opening: Opening,
+    /// Somebody waits for a start, so that what comes is kept until it is complete.
+    pub(super) is_awaited: bool,
     picture_id: PictureIds,
     tl0: WrapExtender<8>,
     first_seq: u64,
@@ -191,6 +196,8 @@ impl Stream {
             seen: Seen::default(),
             timestamp: TimestampExtender::default(),
             withheld: Withheld::default(),
+            opening: Opening::default(),
+            is_awaited: false,
             picture_id: PictureIds::Long(WrapExtender::default()),
             tl0: WrapExtender::default(),
             first_seq: 0,
@@ -218,6 +225,8 @@ impl Stream {
 
     fn on_restart(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.is_awaited = true;
+        self.opening.on_restart();
         self.restarts = self.restarts.wrapping_add(1);
         self.timestamp = TimestampExtender::default();
         self.picture_id = PictureIds::Long(WrapExtender::default());
@@ -230,6 +239,7 @@ impl Stream {
     /// The producer was resumed: consumers start anew on the same clock.
     pub(super) fn on_resume(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.is_awaited = true;
     }
 
     /// Takes a packet in: its place in the sequence, its numbers without wrap-around, what its payload says.
@@ -272,9 +282,10 @@ impl Stream {
         let withheld = self.withheld.place(seq, withholding);
         let payload = header.payload(bytes);
         let peek = peek(codec, payload);
-        if peek.key_frame {
-            self.counters.key_frames += 1;
-        }
+        let timestamp = self.timestamp.extend(header.timestamp);
+        let is_intact = !peek.parts.is_empty() && !self.seen.is_missing(seq - 1);
+        let opened = self.opening.on_packet(codec, seq, timestamp, peek.parts, is_intact);
+        self.counters.key_frames += u64::from(opened.is_picture);
         let vp8 = peek.vp8.map(|ids| Vp8Meta {
             picture_id: ids.picture_id.map(|id| PictureIdMeta {
                 offset: id.offset,
@@ -289,11 +300,13 @@ impl Stream {
             start,
             len: bytes.len() as u32,
             seq,
-            timestamp: self.timestamp.extend(header.timestamp),
+            timestamp,
             encoding,
             payload_type: header.payload_type,
             // Sound may be joined anywhere; asking for it would only make `decide` wait.
-            key_frame: peek.key_frame || codec.kind() == MediaKind::Audio,
+            key_frame: opened.first.is_some() || codec.kind() == MediaKind::Audio,
+            first: opened.first.unwrap_or(seq),
+            may_be_preceded: opened.may_be_preceded,
             epoch: self.epoch,
             payload_start: header.payload_start,
             payload_len: header.payload_len,

@@ -38,9 +38,13 @@ impl Relay {
             let place = self.consumers[key].places[encoding];
             match (place, wanted) {
                 (None, true) => {
-                    let attached = &mut self.producers[producer_key].streams[encoding].attached;
-                    self.consumers[key].places[encoding] = Some(attached.len() as u32);
-                    attached.push(key);
+                    let producer = &mut self.producers[producer_key];
+                    let stream = &mut producer.streams[encoding];
+                    stream.is_awaited = true;
+                    let consumer = &mut self.consumers[key];
+                    consumer.followed_from[encoding] = producer.counters.dispatched[encoding];
+                    consumer.places[encoding] = Some(stream.attached.len() as u32);
+                    stream.attached.push(key);
                 }
                 (Some(place), false) => {
                     let attached = &mut self.producers[producer_key].streams[encoding].attached;
@@ -209,6 +213,8 @@ impl Relay {
             let consumer = &mut self.consumers[key];
             consumer.flow.connected = true;
             consumer.flow.sync_required = true;
+            let streams = &mut self.producers[consumer.producer].streams;
+            streams.iter_mut().for_each(|stream| stream.is_awaited = true);
             self.request_key_frame_for(now, key);
         }
     }

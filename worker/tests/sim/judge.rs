@@ -115,12 +115,13 @@ impl Sim {
             let batch = self
                 .log
                 .deliveries
-                .partition_point(|delivery| delivery.batch < segment.batch);
-            let start = self.log.deliveries[batch..]
+                .partition_point(|delivery| delivery.batch <= segment.batch);
+            // Held, if it could not be a start before another packet had come.
+            let start = self.log.deliveries[..batch]
                 .iter()
-                .position(|delivery| delivery.batch == segment.batch && delivery.mark == segment.first)
+                .rposition(|delivery| delivery.mark == segment.first)
                 .expect("a segment starts on a packet that was delivered");
-            for delivery in &self.log.deliveries[batch + start..] {
+            for delivery in &self.log.deliveries[start..] {
                 if delivery.batch >= end {
                     break;
                 }

@@ -195,9 +195,8 @@ impl Stream {
     fn can_start_on(&self, index: usize, key: bool) -> bool {
         match self.codec {
             CodecName::Opus | CodecName::Pcmu | CodecName::Pcma | CodecName::G722 => true,
-            // Parameter sets in the first packet, the picture's first slice in the second.
-            CodecName::H264 | CodecName::H265 => key && index < 2,
-            CodecName::Vp8 | CodecName::Vp9 | CodecName::Av1 => key && index == 0,
+            // H.264 and H.265: parameter sets in the first packet, the picture's first slice in the second.
+            CodecName::H264 | CodecName::H265 | CodecName::Vp8 | CodecName::Vp9 | CodecName::Av1 => key && index == 0,
         }
     }
 
@@ -248,6 +247,13 @@ impl Stream {
                 out
             }
             CodecName::H264 => match (key, index) {
+                // STAP-A of an SPS, a PPS and an IDR slice, macroblock 0 first; the mark is in the slice.
+                (true, 0) if last => {
+                    let mut out = vec![0x78, 0, 4, 0x67, 0x42, 0xc0, 0x1f, 0, 2, 0x68, 0xce];
+                    out.extend((self.payload_len as u16 - 13).to_be_bytes());
+                    out.extend([0x65, 0x88]);
+                    out
+                }
                 // STAP-A of an SPS and a PPS; the mark is in the PPS.
                 (true, 0) => {
                     let mut out = vec![0x78, 0, 4, 0x67, 0x42, 0xc0, 0x1f];
@@ -260,6 +266,13 @@ impl Stream {
                 (false, _) => vec![0x41, 0x9a],
             },
             CodecName::H265 => match (key, index) {
+                // An aggregation packet of an SPS and an IDR_W_RADL slice, first in its picture.
+                (true, 0) if last => {
+                    let mut out = vec![0x60, 0x01, 0, 3, 0x42, 0x01, 0x01];
+                    out.extend((self.payload_len as u16 - 9).to_be_bytes());
+                    out.extend([0x26, 0x01, 0x80]);
+                    out
+                }
                 (true, 0) => vec![0x42, 0x01, 0x01],
                 // Fragments of an IDR_W_RADL slice, first in its picture.
                 (true, _) => vec![0x62, 0x01, u8::from(index == 1) << 7 | u8::from(last) << 6 | 19, 0x80],

@@ -53,6 +53,12 @@ impl Parts {
         self.0 & others.0 != 0
     }
 
+    /// What is in it and in `others`.
+    #[inline]
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
     /// What is in it but not in `others`.
     #[inline]
     pub const fn without(self, others: Self) -> Self {

@@ -3,3 +3,4 @@
 
 mod activity;
 mod filtered;
+mod starts;
