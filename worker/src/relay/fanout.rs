@@ -2,7 +2,7 @@
 //!
 //! The packets of each stream are laid end to end as trains: runs of equal size, of which only the last may be shorter, so
 //! that the kernel takes each as one message. A train that arrived as one (UDP_GRO) is used where it lies; packets that
-//! arrived apart are copied together once, whatever the number of consumers. Then, consumer by consumer, the headers are
+//! arrived apart, or get longer, are copied together once, whatever the number of consumers. Then, consumer by consumer, the headers are
 //! patched in place and the train is handed over. All patched fields are written absolutely, so no consumer needs the
 //! bytes that the one before it found.
 
@@ -94,9 +94,7 @@ impl Relay {
                         let mut joined = std::mem::take(&mut workspace.joined);
                         joined.clear();
                         for packet in &mut workspace.train {
-                            let start = packet.start as usize;
-                            packet.start = joined.len() as u32;
-                            joined.extend_from_slice(&bytes[start..start + packet.len as usize]);
+                            packet.move_to(&mut joined, bytes);
                         }
                         self.forward_train(now, producer, encoding, &mut joined, &mut workspace, sink);
                         workspace.joined = joined;
@@ -198,8 +196,8 @@ impl Workspace {
     fn collect_train(&mut self, head: u32) -> Option<u32> {
         self.train.clear();
         let first = self.batch[head as usize];
-        let segment = first.len;
-        let mut bytes = first.len as usize;
+        let segment = first.sent_len();
+        let mut bytes = segment as usize;
         let mut last = first;
         self.train.push(first);
         loop {
@@ -208,24 +206,24 @@ impl Workspace {
             }
             let next = self.batch[last.next as usize];
             let fits = self.train.len() < TRAIN_PACKETS_MAX
-                && bytes + next.len as usize <= TRAIN_BYTES_MAX
-                && last.len == segment
-                && next.len <= segment;
+                && bytes + next.sent_len() as usize <= TRAIN_BYTES_MAX
+                && last.sent_len() == segment
+                && next.sent_len() <= segment;
             if !fits {
                 return Some(last.next);
             }
-            bytes += next.len as usize;
+            bytes += next.sent_len() as usize;
             self.train.push(next);
             last = next;
         }
     }
 
-    /// Where the train lies, if its packets lie end to end already.
+    /// Where the train lies, if its packets lie end to end already and none of them grows.
     fn train_range(&self) -> Option<Range<usize>> {
         let first = self.train.first()?;
         let mut end = first.start;
         for packet in &self.train {
-            if packet.start != end {
+            if packet.start != end || packet.grows() {
                 return None;
             }
             end += packet.len;

@@ -30,6 +30,7 @@ mod spent;
 mod stream;
 mod transport;
 mod tune;
+mod vp8_ids;
 
 pub mod datagram;
 pub mod decide;

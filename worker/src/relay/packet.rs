@@ -2,6 +2,7 @@
 
 use crate::rtp::extension::ExtensionBlock;
 
+use super::limits::TRAIN_BYTES_MAX;
 use super::withheld::{Counts, SLOTS};
 
 /// What `decide` and `rewrite` need to know of a packet. Made once per packet, read once per consumer.
@@ -47,6 +48,49 @@ impl PacketMeta {
     pub fn folded(&self, slot: u8) -> u64 {
         self.seq.wrapping_sub(self.withheld[usize::from(slot) % SLOTS])
     }
+
+    /// Whether its picture id is to get a second byte on the way out. A sender that writes 7 bits may widen at any time, and a
+    /// receiver that counts modulo 128 until then sees a jump; so consumers get 15 bits from the beginning (RFC 7741 §4.2 lets the
+    /// sender choose). A packet as long as a packet can be stays as it is.
+    #[inline]
+    pub fn grows(&self) -> bool {
+        let is_narrow = self.vp8.and_then(|vp8| vp8.picture_id).is_some_and(|id| !id.wide);
+        is_narrow && (self.len as usize) < TRAIN_BYTES_MAX
+    }
+
+    /// How long it is on the way out.
+    #[inline]
+    pub fn sent_len(&self) -> u32 {
+        self.len + u32::from(self.grows())
+    }
+
+    /// Copies it from `bytes`, which its `start` counts in, to the end of `out`, with the second byte of its picture id if it
+    /// is to get one; it is there from now on.
+    pub fn move_to(&mut self, out: &mut Vec<u8>, bytes: &[u8]) {
+        let start = self.start as usize;
+        let packet = &bytes[start..start + self.len as usize];
+        let grows = self.grows();
+        self.start = out.len() as u32;
+        match self.vp8.as_mut() {
+            Some(Vp8Meta {
+                picture_id: Some(id),
+                tl0,
+                ..
+            }) if grows => {
+                let (before, behind) = packet.split_at(usize::from(self.payload_start) + usize::from(id.offset));
+                out.extend_from_slice(before);
+                out.push(0);
+                out.extend_from_slice(behind);
+                id.wide = true;
+                if let Some((offset, _)) = tl0 {
+                    *offset += 1;
+                }
+                self.len += 1;
+                self.payload_len += 1;
+            }
+            _ => out.extend_from_slice(packet),
+        }
+    }
 }
 
 /// VP8 ids to be kept continuous, extended; offsets count from the payload's start.
@@ -56,6 +100,9 @@ pub struct Vp8Meta {
     pub picture_id: Option<PictureIdMeta>,
     /// (offset, TL0PICIDX).
     pub tl0: Option<(u8, u64)>,
+    /// The picture id and TL0PICIDX that the stream will have next, which a flow goes on from that starts on a packet without
+    /// them.
+    pub upcoming: (u64, u64),
 }
 
 /// Where a picture id is, and which.

@@ -6,7 +6,7 @@
 
 use crate::time::Time;
 
-use super::packet::{PacketMeta, Vp8Meta};
+use super::packet::PacketMeta;
 
 /// The offsets in force, and the newest numbers sent.
 #[derive(Clone, Copy, Debug)]
@@ -121,16 +121,12 @@ impl Rewriter {
     /// Makes the offsets with which `packet` follows what was sent before.
     pub fn start(&mut self, packet: &PacketMeta, now: Time, context: StartContext) {
         self.offsets.seq = (self.newest.seq + 1 + context.reserve).wrapping_sub(packet.folded(self.offsets.slot));
-        if let Some(Vp8Meta {
-            picture_id: Some(id), ..
-        }) = packet.vp8
-        {
-            self.offsets.picture_id = (self.newest.picture_id + 1).wrapping_sub(id.value);
-        }
-        if let Some(Vp8Meta {
-            tl0: Some((_, tl0)), ..
-        }) = packet.vp8
-        {
+        if let Some(vp8) = &packet.vp8 {
+            // Counters that come later go on as well.
+            let (upcoming_id, upcoming_tl0) = vp8.upcoming;
+            let id = vp8.picture_id.map_or(upcoming_id, |id| id.value);
+            let tl0 = vp8.tl0.map_or(upcoming_tl0, |(_, tl0)| tl0);
+            self.offsets.picture_id = (self.newest.picture_id + 1).wrapping_sub(id);
             self.offsets.tl0 = (self.newest.tl0 + 1).wrapping_sub(tl0);
         }
         let timestamp = match self.timeline {
@@ -224,7 +220,7 @@ impl Rewriter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::packet::PictureIdMeta;
+    use super::super::packet::{PictureIdMeta, Vp8Meta};
     use super::*;
 
     fn packet(seq: u64, timestamp: u64, picture_id: u64) -> PacketMeta {
@@ -246,6 +242,7 @@ mod tests {
                     value: picture_id,
                 }),
                 tl0: Some((4, picture_id)),
+                upcoming: (picture_id + 1, picture_id + 1),
             }),
             extension: None,
             withheld: Default::default(),

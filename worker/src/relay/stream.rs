@@ -6,19 +6,20 @@ use weir_channel::message::{CodecName, MediaKind, Profile, StreamStats};
 
 use crate::rtp::codec::peek;
 use crate::rtp::packet::Header;
-use crate::rtp::seq::{Arrival, Seen, SeqExtender, TimestampExtender, WrapExtender};
+use crate::rtp::seq::{Arrival, Seen, SeqExtender, TimestampExtender};
 use crate::time::Time;
 
 use super::keyframe::KeyFramePacer;
 use super::nack::MissingList;
 use super::opening::Opening;
-use super::packet::{PacketMeta, PictureIdMeta, Vp8Meta};
+use super::packet::PacketMeta;
 use super::rate::Rate;
 use super::reception::{REORDERED_START_MAX, Reception};
 use super::ring::Ring;
 use super::rtt::RoundTrip;
 use super::sender_clock::distance_of;
 use super::slots::ConsumerKey;
+use super::vp8_ids::Vp8Ids;
 use super::withheld::{ALL_SLOTS, SlotSet, Withheld};
 
 /// A sender's clock is not set by a day from one report to the next, nor are two of its streams a day apart.
@@ -116,8 +117,7 @@ pub(super) struct Stream {
     pub(super) opening: Opening,
     /// Somebody waits for a start, so that what comes is kept until it is complete.
     pub(super) is_awaited: bool,
-    picture_id: PictureIds,
-    tl0: WrapExtender<8>,
+    vp8_ids: Vp8Ids,
     first_seq: u64,
     pub(super) counters: StreamCounters,
 }
@@ -139,13 +139,6 @@ pub(super) struct StreamCounters {
     pub(super) rtx_useless: u64,
     pub(super) nacks: u64,
     pub(super) nacked: u64,
-}
-
-/// Picture ids have 7 or 15 bits (RFC 7741 §4.2); a sender may begin with the short form.
-#[derive(Debug)]
-enum PictureIds {
-    Short(WrapExtender<7>),
-    Long(WrapExtender<15>),
 }
 
 /// What a packet is to its stream.
@@ -198,8 +191,7 @@ impl Stream {
             withheld: Withheld::default(),
             opening: Opening::default(),
             is_awaited: false,
-            picture_id: PictureIds::Long(WrapExtender::default()),
-            tl0: WrapExtender::default(),
+            vp8_ids: Vp8Ids::default(),
             first_seq: 0,
             counters: StreamCounters::default(),
         }
@@ -229,8 +221,7 @@ impl Stream {
         self.opening.on_restart();
         self.restarts = self.restarts.wrapping_add(1);
         self.timestamp = TimestampExtender::default();
-        self.picture_id = PictureIds::Long(WrapExtender::default());
-        self.tl0 = WrapExtender::default();
+        self.vp8_ids = Vp8Ids::default();
         self.sender_report = None;
         self.reported_ntp = None;
         self.absurd_reports = 0;
@@ -286,16 +277,7 @@ impl Stream {
         let is_intact = !peek.parts.is_empty() && !self.seen.is_missing(seq - 1);
         let opened = self.opening.on_packet(codec, seq, timestamp, peek.parts, is_intact);
         self.counters.key_frames += u64::from(opened.is_picture);
-        let vp8 = peek.vp8.map(|ids| Vp8Meta {
-            picture_id: ids.picture_id.map(|id| PictureIdMeta {
-                offset: id.offset,
-                wide: id.wide,
-                value: self.picture_id.extend(id.value, id.wide),
-            }),
-            tl0: ids
-                .tl0_pic_idx
-                .map(|tl0| (tl0.offset, self.tl0.extend(u16::from(tl0.value)))),
-        });
+        let vp8 = peek.vp8.map(|ids| self.vp8_ids.extend(seq, ids));
         let meta = PacketMeta {
             start,
             len: bytes.len() as u32,
@@ -453,27 +435,6 @@ impl Stream {
             packets_nacked: counters.nacked,
             pli_count: counters.pli,
             fir_count: counters.fir,
-        }
-    }
-}
-
-impl PictureIds {
-    fn extend(&mut self, value: u16, wide: bool) -> u64 {
-        match (&mut *self, wide) {
-            (Self::Long(ids), true) => ids.extend(value),
-            (Self::Short(ids), false) => ids.extend(value),
-            (_, true) => {
-                let mut ids = WrapExtender::default();
-                let extended = ids.extend(value);
-                *self = Self::Long(ids);
-                extended
-            }
-            (_, false) => {
-                let mut ids = WrapExtender::default();
-                let extended = ids.extend(value);
-                *self = Self::Short(ids);
-                extended
-            }
         }
     }
 }

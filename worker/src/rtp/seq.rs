@@ -213,6 +213,24 @@ impl TimestampExtender {
     }
 }
 
+/// How far `value` is ahead of `of` at the shortest distance between them, of which the low `BITS` bits count; negative if it
+/// is behind.
+#[inline]
+pub fn ahead<const BITS: u32>(value: u16, of: u16) -> i16 {
+    const { assert!(BITS >= 2 && BITS <= 16) };
+    // The distance in the top bits of an i16, brought down again with its sign.
+    let unused = 16 - BITS;
+    (value.wrapping_sub(of) << unused).cast_signed() >> unused
+}
+
+/// How far `value` is beyond `of`, going upwards only, where the low `BITS` bits count.
+#[inline]
+pub fn beyond<const BITS: u32>(value: u16, of: u16) -> u16 {
+    const { assert!(BITS >= 2 && BITS <= 16) };
+    let unused = 16 - BITS;
+    value.wrapping_sub(of) << unused >> unused
+}
+
 /// Extends a counter of `BITS` bits (2 to 16) to 64: VP8's picture ids (15 or 7 bits) and TL0PICIDX (8 bits).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WrapExtender<const BITS: u32> {
@@ -225,14 +243,11 @@ impl<const BITS: u32> WrapExtender<BITS> {
     /// is newer.
     #[inline]
     pub fn extend(&mut self, value: u16) -> u64 {
-        const { assert!(BITS >= 2 && BITS <= 16) };
         if self.newest == 0 {
             self.newest = (1 << BITS) + u64::from(value) % (1 << BITS);
             return self.newest;
         }
-        // The distance in the top bits of an i16, brought down again with its sign.
-        let unused = 16 - BITS;
-        let ahead = (value.wrapping_sub(self.newest as u16) << unused).cast_signed() >> unused;
+        let ahead = ahead::<BITS>(value, self.newest as u16);
         let ext = self.newest.wrapping_add_signed(i64::from(ahead));
         if ahead > 0 {
             self.newest = ext;
@@ -460,6 +475,15 @@ mod tests {
         for (value, ext) in rows {
             assert_eq!(narrow.extend(value), ext, "{value}");
         }
+        assert_eq!(
+            (ahead::<7>(1, 127), ahead::<7>(127, 1), ahead::<7>(64, 0)),
+            (2, -2, -64)
+        );
+        assert_eq!(
+            (beyond::<7>(1, 127), beyond::<7>(127, 1), beyond::<8>(5, 5)),
+            (2, 126, 0)
+        );
+        assert_eq!((ahead::<16>(0, 65_535), beyond::<15>(0, 32_767)), (1, 1));
         let mut full = WrapExtender::<16>::default();
         let rows = [(65_535, 131_071), (0, 131_072), (65_535, 131_071), (32_768, 98_304)];
         for (value, ext) in rows {

@@ -50,7 +50,8 @@ pub struct Segment {
     pub packets: usize,
     offset: i128,
     timestamp_offset: i128,
-    picture_id_offset: i128,
+    /// None as long as no packet of it has a picture id.
+    picture_id_offset: Option<i128>,
     tl0_offset: i128,
 }
 
@@ -72,7 +73,8 @@ fn unwrap_near(near: i128, value: u64, bits: u32) -> i128 {
 struct Newest {
     seq: i128,
     timestamp: i128,
-    picture_id: i128,
+    /// None before the first one.
+    picture_id: Option<i128>,
     tl0: i128,
 }
 
@@ -172,12 +174,16 @@ pub fn judge_numbers(received: &[Received], codec: CodecName) -> Vec<Segment> {
         let near = newest.unwrap_or(Newest {
             seq: i128::from(packet.rtp.seq) - 1,
             timestamp: i128::from(packet.rtp.timestamp) - 1,
-            picture_id: picture_id.map_or(0, |(id, _)| i128::from(id) - 1),
+            picture_id: None,
             tl0: tl0.map_or(0, |tl0| i128::from(tl0) - 1),
         });
         let seq = unwrap_near(near.seq, packet.rtp.seq.into(), 16);
         let timestamp = unwrap_near(near.timestamp, packet.rtp.timestamp.into(), 32);
-        let picture_id = picture_id.map(|(id, bits)| unwrap_near(near.picture_id, id.into(), bits));
+        let picture_id = picture_id.map(|(id, bits)| {
+            assert_eq!(bits, 15, "consumers get wide picture ids: {mark:?}");
+            near.picture_id
+                .map_or(id.into(), |near| unwrap_near(near, id.into(), bits))
+        });
         let tl0 = tl0.map(|tl0| unwrap_near(near.tl0, tl0.into(), 8));
         assert!(sent.insert(seq), "sequence number {seq} went out twice");
 
@@ -196,13 +202,6 @@ pub fn judge_numbers(received: &[Received], codec: CodecName) -> Vec<Segment> {
                 newest.is_none() || timestamp - near.timestamp < 1 << 30,
                 "timestamp {timestamp} after {near:?} is no time that went by"
             );
-            if let Some(picture_id) = picture_id {
-                assert_eq!(
-                    picture_id,
-                    near.picture_id + 1,
-                    "picture ids go on at a start: {mark:?}"
-                );
-            }
             if let Some(tl0) = tl0 {
                 assert_eq!(tl0, near.tl0 + 1, "TL0PICIDX goes on at a start: {mark:?}");
             }
@@ -212,7 +211,7 @@ pub fn judge_numbers(received: &[Received], codec: CodecName) -> Vec<Segment> {
                 packets: 0,
                 offset,
                 timestamp_offset: timestamp - i128::from(mark.timestamp),
-                picture_id_offset: picture_id.map_or(0, |id| id - i128::from(mark.frame)),
+                picture_id_offset: None,
                 tl0_offset: tl0.map_or(0, |tl0| tl0 - i128::from(mark.tl0)),
             });
         }
@@ -228,11 +227,12 @@ pub fn judge_numbers(received: &[Received], codec: CodecName) -> Vec<Segment> {
             assert!(timestamp >= near.timestamp, "time goes back at {mark:?}");
         }
         if let Some(id) = picture_id {
-            assert_eq!(
-                id,
-                i128::from(mark.frame) + segment.picture_id_offset,
-                "picture id of {mark:?}"
-            );
+            let offset = segment.picture_id_offset.get_or_insert_with(|| {
+                let goes_on = near.picture_id.is_none_or(|near| id == near + 1);
+                assert!(goes_on, "picture ids go on at a start: {id} after {near:?}, {mark:?}");
+                id - i128::from(mark.frame)
+            });
+            assert_eq!(id, i128::from(mark.frame) + *offset, "picture id of {mark:?}");
         }
         if let Some(tl0) = tl0 {
             assert_eq!(tl0, i128::from(mark.tl0) + segment.tl0_offset, "TL0PICIDX of {mark:?}");
@@ -240,7 +240,7 @@ pub fn judge_numbers(received: &[Received], codec: CodecName) -> Vec<Segment> {
         newest = Some(Newest {
             seq: near.seq.max(seq),
             timestamp: near.timestamp.max(timestamp),
-            picture_id: near.picture_id.max(picture_id.unwrap_or(near.picture_id)),
+            picture_id: near.picture_id.max(picture_id),
             tl0: near.tl0.max(tl0.unwrap_or(near.tl0)),
         });
     }
@@ -314,16 +314,13 @@ pub fn expected_bytes(
     if codec.is_some_and(|codec| codec.name == CodecName::Vp8) && out[at] & 0x80 != 0 {
         let (picture_id, tl0) = vp8_ids(&sent.payload);
         let mut field = at + 2;
-        match picture_id {
-            Some((id, 15)) => {
-                out[field..field + 2].copy_from_slice(&(0x8000 | id).to_be_bytes());
-                field += 2;
+        if let (Some((id, _)), true) = (picture_id, out[at + 1] & 0x80 != 0) {
+            // Whatever width the sender wrote it in.
+            if out[field] & 0x80 == 0 {
+                out.insert(field, 0x80);
             }
-            Some((id, _)) => {
-                out[field] = id as u8;
-                field += 1;
-            }
-            None => {}
+            out[field..field + 2].copy_from_slice(&(0x8000 | id).to_be_bytes());
+            field += 2;
         }
         if let Some(tl0) = tl0 {
             out[field] = tl0;
