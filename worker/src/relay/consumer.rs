@@ -6,6 +6,7 @@ use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, Extension
 use crate::rtp::extension::{ExtensionBlock, elements, erase, rename};
 use crate::time::Time;
 
+use super::catch_up::CatchUp;
 use super::decide::Flow;
 use super::limits::ENCODINGS_MAX;
 use super::producer::{Producer, ProducerCounters};
@@ -71,6 +72,8 @@ pub(super) struct Consumer {
     pub places: [Option<u32>; ENCODINGS_MAX],
     /// How many packets had been handed to each stream's consumers when it began to follow it.
     pub followed_from: [u64; ENCODINGS_MAX],
+    /// Where it is in a group of pictures that it is sent after the event.
+    pub catch_up: Option<CatchUp>,
     /// Its place in its producer's list.
     pub place_in_producer: u32,
     /// Its place in its transport's list.
@@ -158,6 +161,7 @@ impl Consumer {
             is_to_be_told: false,
             places: [None; ENCODINGS_MAX],
             followed_from: [0; ENCODINGS_MAX],
+            catch_up: None,
             place_in_producer: 0,
             place_in_transport: 0,
             switches: 0,

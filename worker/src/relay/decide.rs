@@ -27,6 +27,8 @@ pub struct Flow {
     pub first_timestamp: u64,
     /// See there.
     pub early_seq: u64,
+    /// It is sent what came before from a group of pictures that is kept, and then what comes now.
+    pub is_catching_up: bool,
     /// Start again before anything more is forwarded.
     pub sync_required: bool,
     /// Starts happen on key frames only.
@@ -45,6 +47,7 @@ impl Flow {
             first_seq: 0,
             first_timestamp: 0,
             early_seq: u64::MAX,
+            is_catching_up: false,
             sync_required: true,
             gated,
             connected,
@@ -74,6 +77,13 @@ pub fn decide(packet: &PacketMeta, flow: &Flow, payload_type: Option<u8>) -> Dis
     }
     let encoding = Some(packet.encoding);
     if encoding == flow.current && !flow.sync_required && packet.epoch == flow.epoch {
+        if flow.is_catching_up {
+            return if packet.key_frame {
+                Disposition::Start
+            } else {
+                Disposition::Drop(DropReason::AwaitingKeyFrame)
+            };
+        }
         let is_of_the_start = || packet.seq >= flow.early_seq && packet.timestamp == flow.first_timestamp;
         return if packet.seq >= flow.first_seq || is_of_the_start() {
             Disposition::Forward
@@ -129,6 +139,7 @@ mod tests {
             first_seq: 100,
             first_timestamp: 0,
             early_seq: u64::MAX,
+            is_catching_up: false,
             sync_required,
             gated: true,
             connected: true,

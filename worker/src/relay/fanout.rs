@@ -39,8 +39,9 @@ pub(super) struct Workspace {
     /// Header extensions, while a consumer with other ids is served.
     saved: Vec<u8>,
     /// A packet that was held, on its way out.
-    held: Vec<u8>,
+    pub held: Vec<u8>,
     started: Vec<ConsumerKey>,
+    waiting: Vec<ConsumerKey>,
 }
 
 impl Workspace {
@@ -53,12 +54,15 @@ impl Workspace {
             saved: Vec::with_capacity(TRAIN_BYTES_MAX),
             held: Vec::with_capacity(RING_CHUNK_BYTES),
             started: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
     /// Makes room for what one train can cause.
     pub(super) fn reserve(&mut self, consumers: usize) {
-        self.started.reserve(consumers.saturating_sub(self.started.len()));
+        for list in [&mut self.started, &mut self.waiting] {
+            list.reserve(consumers.saturating_sub(list.len()));
+        }
     }
 }
 
@@ -76,10 +80,8 @@ impl Relay {
             while let Some(head) = next {
                 next = workspace.collect_train(head);
                 let range = workspace.train_range();
-                if self.producers[producer].streams[usize::from(encoding)]
-                    .attached
-                    .is_empty()
-                {
+                let stream = &self.producers[producer].streams[usize::from(encoding)];
+                if stream.attached.is_empty() && stream.gop.is_none() {
                     let count = workspace.train.len() as u64;
                     self.producers[producer].counters.dispatched[usize::from(encoding)] += count;
                     continue;
@@ -129,9 +131,13 @@ impl Relay {
                 ring.store(now, packet, bytes, ordinal + place as u64);
             }
         }
+        if let Some(gop) = &mut stream.gop {
+            for (place, packet) in workspace.train.iter().enumerate() {
+                gop.store(now, packet, bytes, ordinal + place as u64);
+            }
+        }
         let attached = std::mem::take(&mut stream.attached);
         let producer = &self.producers[producer_key];
-        let mut waiting = false;
         for key in &attached {
             let consumer = &mut self.consumers[*key];
             let passage = forward(
@@ -150,18 +156,28 @@ impl Relay {
             if passage.started {
                 workspace.started.push(*key);
             }
-            waiting |= passage.waiting;
+            if passage.waiting {
+                workspace.waiting.push(*key);
+            }
+        }
+        let mut is_awaited = false;
+        while let Some(key) = workspace.waiting.pop() {
+            if self.begin_catch_up(now, key, encoding) {
+                workspace.started.push(key);
+            } else {
+                is_awaited = true;
+            }
         }
         let producer = &mut self.producers[producer_key];
         let stream = &mut producer.streams[usize::from(encoding)];
         stream.attached = attached;
-        stream.is_awaited = waiting;
+        stream.is_awaited = is_awaited;
         producer.counters.dispatched[usize::from(encoding)] += workspace.train.len() as u64;
         while let Some(key) = workspace.started.pop() {
             self.on_started(key);
         }
         // Requests get lost, and so do key frames: whoever still waits asks again.
-        if waiting {
+        if is_awaited {
             self.request_key_frame(now, producer_key, encoding);
         }
     }
@@ -189,6 +205,7 @@ impl Workspace {
             saved: Vec::new(),
             held: Vec::new(),
             started: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -280,7 +297,7 @@ fn forward(
                 Some(first) => {
                     hand_over(consumer, now, bytes, &packets[run..index], sink);
                     run = index;
-                    start(consumer, producer, &first, packet.may_be_preceded, now);
+                    start(consumer, producer, &first, (packet.may_be_preceded, false), now);
                     let stream = (packet.encoding, packet.epoch);
                     send_held(
                         consumer,
@@ -303,7 +320,7 @@ fn forward(
         }
         if let Disposition::Drop(reason) = disposition {
             consumer.dropped[reason as usize] += 1;
-            passage.waiting |= reason == DropReason::AwaitingKeyFrame;
+            passage.waiting |= reason == DropReason::AwaitingKeyFrame && !consumer.flow.is_catching_up;
             hand_over(consumer, now, bytes, &packets[run..index], sink);
             run = index + 1;
             continue;
@@ -356,27 +373,47 @@ fn send_held(
         return;
     };
     for seq in seqs.start..seqs.end.min(newest + 1) {
-        let Some((mut packet, bytes, ordinal)) = ring.find(now, seq, epoch) else {
-            continue;
-        };
-        let Some(payload_type) = consumer.payload_type(packet.payload_type).filter(|_| ordinal < before) else {
-            continue;
-        };
-        buffer.clear();
-        buffer.extend_from_slice(bytes);
-        packet.start = 0;
-        let numbers = consumer.rewriter.rewrite(&packet, now);
-        patch(buffer, &packet, payload_type, consumer.ssrc, numbers);
-        if let Some(block) = packet.extension {
-            consumer.rename_extensions(buffer, block);
+        if let Some((packet, bytes, ordinal)) = ring.find(now, seq, epoch)
+            && ordinal < before
+        {
+            send_one(consumer, now, packet, bytes, ordinal, buffer, sink);
         }
-        consumer.on_held_packet(encoding, ordinal);
-        hand_over(consumer, now, buffer, &[packet], sink);
     }
 }
 
+/// Sends a packet that was kept. `buffer` is memory for it.
+pub(super) fn send_one(
+    consumer: &mut Consumer,
+    now: Time,
+    mut packet: PacketMeta,
+    bytes: &[u8],
+    ordinal: u64,
+    buffer: &mut Vec<u8>,
+    sink: &mut impl Sink,
+) {
+    let Some(payload_type) = consumer.payload_type(packet.payload_type) else {
+        return;
+    };
+    buffer.clear();
+    buffer.extend_from_slice(bytes);
+    packet.start = 0;
+    let numbers = consumer.rewriter.rewrite(&packet, now);
+    patch(buffer, &packet, payload_type, consumer.ssrc, numbers);
+    if let Some(block) = packet.extension {
+        consumer.rename_extensions(buffer, block);
+    }
+    consumer.on_held_packet(packet.encoding, ordinal);
+    hand_over(consumer, now, buffer, &[packet], sink);
+}
+
 /// The packet on which a flow begins.
-fn start(consumer: &mut Consumer, producer: &Producer, packet: &PacketMeta, may_be_preceded: bool, now: Time) {
+pub(super) fn start(
+    consumer: &mut Consumer,
+    producer: &Producer,
+    packet: &PacketMeta,
+    (may_be_preceded, is_squeezed): (bool, bool),
+    now: Time,
+) {
     let stream = &producer.streams[usize::from(packet.encoding)];
     // Numbers before the first that a receiver ever gets are nobody's loss.
     let reserve = if may_be_preceded && consumer.rewriter.timeline().is_none() {
@@ -396,6 +433,7 @@ fn start(consumer: &mut Consumer, producer: &Producer, packet: &PacketMeta, may_
             .filter(|current| *current != packet.encoding)
             .and_then(|current| aligned(producer, current, packet)),
         reserve,
+        is_squeezed,
     };
     consumer.rewriter.start(packet, now, context);
     let flow = &mut consumer.flow;
@@ -405,6 +443,7 @@ fn start(consumer: &mut Consumer, producer: &Producer, packet: &PacketMeta, may_
     flow.first_timestamp = packet.timestamp;
     flow.early_seq = if reserve > 0 { packet.seq - reserve } else { u64::MAX };
     flow.sync_required = false;
+    flow.is_catching_up = false;
     if let Some(repair) = &mut consumer.repair {
         repair.on_start(packet, consumer.rewriter.offsets());
     }

@@ -13,6 +13,7 @@
 //! **After every call of a `handle_*` method, call [`Relay::send_last_words`], then drain [`Relay::poll_action`] and
 //! [`Relay::poll_notification`].**
 
+mod catch_up;
 mod command;
 mod consumer;
 mod fanout;
@@ -35,6 +36,7 @@ mod vp8_ids;
 pub mod datagram;
 pub mod decide;
 pub mod filters;
+pub mod gop;
 pub mod keyframe;
 pub mod limits;
 pub mod nack;
@@ -64,6 +66,7 @@ use weir_channel::message::{DropReason, Notification, Remote};
 use crate::rtp::rtcp::Feedback;
 use crate::time::Time;
 
+use self::catch_up::CatchingUp;
 use self::consumer::Consumer;
 use self::fanout::Workspace;
 use self::limits::Limits;
@@ -111,6 +114,9 @@ pub struct Relay {
     next_activity_check: Option<Time>,
     /// Memory for that check.
     silent: Vec<(ProducerKey, u8)>,
+    /// Groups of pictures that are kept.
+    gops: u32,
+    catching_up: CatchingUp,
     reports: Reports,
     feedback: FeedbackQueue,
     /// When to tell how loud the producers of a room are.
@@ -189,6 +195,8 @@ impl Relay {
             requests: Requests::new(),
             next_activity_check: None,
             silent: Vec::new(),
+            gops: 0,
+            catching_up: CatchingUp::default(),
             reports,
             feedback: FeedbackQueue::new(ssrc),
             level_timers: BinaryHeap::new(),
@@ -238,6 +246,7 @@ impl Relay {
             self.next_activity_check,
             self.reports.next_timeout(),
             self.feedback.next_timeout(),
+            self.catching_up.next_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -259,6 +268,7 @@ impl Relay {
         }
         self.tell_levels(now);
         self.ask_for_missing(now, sink);
+        self.catch_up(now, sink);
         self.send_asks(sink);
         self.send_feedback(now, sink);
         self.send_reports(now, sink);

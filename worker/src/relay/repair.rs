@@ -177,6 +177,13 @@ impl Repair {
         self.starts += 1;
     }
 
+    /// The offsets of what flows are others from some timestamp on.
+    pub(super) fn on_offsets(&mut self, offsets: Offsets) {
+        if let Some(last) = self.starts.checked_sub(1) {
+            self.segments[last as usize % SEGMENTS].offsets = offsets;
+        }
+    }
+
     /// The segment that a sequence number was sent in; `newest` is the newest one sent.
     fn segment_of(&self, seq: u64, newest: u64) -> Result<Segment, NotRepaired> {
         if seq > newest {

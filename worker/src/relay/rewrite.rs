@@ -27,9 +27,40 @@ pub struct Offsets {
     timestamp: u64,
     picture_id: u64,
     tl0: u64,
+    squeeze: Option<Squeeze>,
+}
+
+/// What is sent after the event is sent so many times as fast as it came.
+pub const SQUEEZE: u32 = 4;
+
+/// A stretch of the producer's timestamps whose distances become as many times smaller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Squeeze {
+    from: u64,
+    until: u64,
+}
+
+impl Squeeze {
+    fn apply(self, timestamp: u64) -> u64 {
+        let Some(distance) = timestamp.checked_sub(self.from) else {
+            return timestamp;
+        };
+        let squeezed = distance.min(self.until - self.from);
+        self.from + squeezed / u64::from(SQUEEZE) + (distance - squeezed)
+    }
 }
 
 impl Offsets {
+    /// What a timestamp becomes, extended.
+    #[inline]
+    pub fn timestamp_of(&self, timestamp: u64) -> u64 {
+        let timestamp = match self.squeeze {
+            None => timestamp,
+            Some(squeeze) => squeeze.apply(timestamp),
+        };
+        timestamp.wrapping_add(self.timestamp)
+    }
+
     /// What a packet's sequence number becomes, extended.
     #[inline]
     pub fn seq_of(&self, packet: &PacketMeta) -> u64 {
@@ -48,7 +79,7 @@ impl Offsets {
         let tl0 = vp8.and_then(|vp8| vp8.tl0).map_or(0, |(_, tl0)| tl0);
         Numbers {
             seq: self.seq_of(packet) as u16,
-            timestamp: packet.timestamp.wrapping_add(self.timestamp) as u32,
+            timestamp: self.timestamp_of(packet.timestamp) as u32,
             picture_id: picture_id.wrapping_add(self.picture_id) as u16,
             tl0: tl0.wrapping_add(self.tl0) as u8,
         }
@@ -89,6 +120,8 @@ pub struct StartContext {
     pub aligned: Option<u64>,
     /// Numbers that stay free for packets that may precede it; only before anything was sent.
     pub reserve: u64,
+    /// What follows came long ago, and is sent [`SQUEEZE`] times as fast, until [`Rewriter::end_squeeze`].
+    pub is_squeezed: bool,
 }
 
 /// What extended sequence numbers are counted from: whole cycles, and far from zero, so that a late packet never goes below it.
@@ -134,13 +167,18 @@ impl Rewriter {
             // The same clock goes on: its distance is the true one, also over a pause.
             Some(timeline)
                 if timeline == context.timeline
-                    && packet.timestamp.wrapping_add(self.offsets.timestamp) > self.newest.timestamp =>
+                    && !context.is_squeezed
+                    && self.offsets.timestamp_of(packet.timestamp) > self.newest.timestamp =>
             {
-                packet.timestamp.wrapping_add(self.offsets.timestamp)
+                self.offsets.timestamp_of(packet.timestamp)
             }
             Some(_) => self.joined_timestamp(now, context),
         };
         self.offsets.timestamp = timestamp.wrapping_sub(packet.timestamp);
+        self.offsets.squeeze = context.is_squeezed.then_some(Squeeze {
+            from: packet.timestamp,
+            until: u64::MAX,
+        });
         self.timeline = Some(context.timeline);
     }
 
@@ -152,7 +190,7 @@ impl Rewriter {
         let tolerance = u64::from(context.clock_rate) * ALIGNMENT_TOLERANCE_SECS;
         context
             .aligned
-            .map(|aligned| aligned.wrapping_add(self.offsets.timestamp))
+            .map(|aligned| self.offsets.timestamp_of(aligned))
             .filter(|aligned| aligned.abs_diff(by_arrival) <= tolerance)
             .map_or(by_arrival, |aligned| aligned.max(self.newest.timestamp + 1))
     }
@@ -161,7 +199,7 @@ impl Rewriter {
     #[inline]
     pub fn rewrite(&mut self, packet: &PacketMeta, now: Time) -> Numbers {
         let seq = self.offsets.seq_of(packet);
-        let timestamp = packet.timestamp.wrapping_add(self.offsets.timestamp);
+        let timestamp = self.offsets.timestamp_of(packet.timestamp);
         let (mut picture_id, mut tl0) = (0, 0);
         if let Some(vp8) = &packet.vp8 {
             if let Some(id) = vp8.picture_id {
@@ -194,7 +232,14 @@ impl Rewriter {
 
     /// What a timestamp of that timeline becomes, extended.
     pub fn timestamp_of(&self, timestamp: u64) -> u64 {
-        timestamp.wrapping_add(self.offsets.timestamp)
+        self.offsets.timestamp_of(timestamp)
+    }
+
+    /// What comes behind this timestamp of the producer's goes at its own pace again.
+    pub fn end_squeeze(&mut self, timestamp: u64) {
+        if let Some(squeeze) = &mut self.offsets.squeeze {
+            squeeze.until = timestamp.max(squeeze.from);
+        }
     }
 
     /// The newest extended timestamp sent, and when the newest packet was.
@@ -258,6 +303,7 @@ mod tests {
             clock_rate: 90_000,
             aligned: None,
             reserve: 0,
+            is_squeezed: false,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::rtp::packet::Header;
 use crate::rtp::seq::{Arrival, Seen, SeqExtender, TimestampExtender};
 use crate::time::Time;
 
+use super::gop::{Gop, Hearing};
 use super::keyframe::KeyFramePacer;
 use super::nack::MissingList;
 use super::opening::Opening;
@@ -69,6 +70,10 @@ pub(super) struct Stream {
     pub missing: Option<MissingList>,
     /// Its last packets, while a consumer may ask for them again.
     pub ring: Option<Box<Ring>>,
+    /// Whether its sender answers key frame requests.
+    pub hearing: Hearing,
+    /// Its last group of pictures, while its sender answers none.
+    pub gop: Option<Box<Gop>>,
     /// On offer: packets with something in them have come, and lately enough.
     pub available: bool,
     /// When the last packet came.
@@ -165,6 +170,8 @@ impl Stream {
             rtx_ssrc: None,
             missing: None,
             ring: None,
+            hearing: Hearing::default(),
+            gop: None,
             available: false,
             last_packet: None,
             last_media: None,
