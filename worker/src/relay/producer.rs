@@ -51,7 +51,8 @@ pub(super) struct Producer {
     pub(super) counters: ProducerCounters,
     /// How many of its consumers may ask for packets again.
     pub repairing: u32,
-    codecs: Vec<Codec>,
+    /// What it may send, by the order of its request.
+    pub codecs: Vec<Codec>,
     codec_of: [u8; 128],
     /// By the payload type of retransmissions.
     codec_of_rtx: [u8; 128],
