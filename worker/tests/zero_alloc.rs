@@ -193,6 +193,7 @@ fn a_million_packets_without_an_allocation() {
                 }
             });
             camera.announce();
+            camera.streams[1].picture_id_bits = 7; // to be widened
             here.push(camera);
         }
         let shared = sim.transport(room);

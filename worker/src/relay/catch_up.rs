@@ -180,7 +180,7 @@ impl Relay {
         let is_lone = producer.streams.len() == 1;
         let stream = &mut producer.streams[usize::from(encoding)];
         match (&stream.gop, stream.hearing.is_deaf() && is_lone) {
-            (None, true) if self.gops < self.limits.gops => {
+            (None, true) if self.gops < self.gops_max => {
                 stream.gop = Some(Box::default());
                 self.gops += 1;
             }

@@ -312,6 +312,8 @@ impl Relay {
         };
         self.leave_clock(&producer);
         self.streams -= producer.streams.len();
+        let gops = producer.streams.iter().filter(|stream| stream.gop.is_some());
+        self.gops -= gops.count() as u32;
         let transport = &mut self.transports[producer.transport];
         transport.producers.retain(|other| *other != key);
         transport.ssrcs.retain(|_, (owner, _)| *owner != key);

@@ -72,6 +72,8 @@ pub(super) struct Consumer {
     pub places: [Option<u32>; ENCODINGS_MAX],
     /// How many packets had been handed to each stream's consumers when it began to follow it.
     pub followed_from: [u64; ENCODINGS_MAX],
+    /// And when it was made.
+    made_at: [u64; ENCODINGS_MAX],
     /// Where it is in a group of pictures that it is sent after the event.
     pub catch_up: Option<CatchUp>,
     /// Its place in its producer's list.
@@ -160,7 +162,8 @@ impl Consumer {
             told: None,
             is_to_be_told: false,
             places: [None; ENCODINGS_MAX],
-            followed_from: [0; ENCODINGS_MAX],
+            followed_from: producer.counters.dispatched,
+            made_at: producer.counters.dispatched,
             catch_up: None,
             place_in_producer: 0,
             place_in_transport: 0,
@@ -230,11 +233,17 @@ impl Consumer {
 
     /// A packet goes out after all, which was withheld when it came, or came before the consumer followed its stream.
     pub(super) fn on_held_packet(&mut self, encoding: u8, ordinal: u64) {
-        let awaited = &mut self.dropped[DropReason::AwaitingKeyFrame as usize];
-        if ordinal >= self.followed_from[usize::from(encoding)] && *awaited > 0 {
-            *awaited -= 1;
+        let encoding = usize::from(encoding);
+        let counted = if ordinal >= self.followed_from[encoding] {
+            &[DropReason::AwaitingKeyFrame, DropReason::NoRemote][..]
+        } else if ordinal >= self.made_at[encoding] {
+            &[DropReason::OtherProfile, DropReason::ConsumerPaused]
         } else {
-            self.packets_in += 1;
+            &[]
+        };
+        match counted.iter().find(|reason| self.dropped[**reason as usize] > 0) {
+            Some(reason) => self.dropped[*reason as usize] -= 1,
+            None => self.packets_in += 1,
         }
     }
 

@@ -178,7 +178,7 @@ impl Relay {
         }
         // Requests get lost, and so do key frames: whoever still waits asks again.
         if is_awaited {
-            self.request_key_frame(now, producer_key, encoding);
+            self.repeat_key_frame_request(now, producer_key, encoding);
         }
     }
 

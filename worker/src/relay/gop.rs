@@ -22,6 +22,9 @@ pub const GOP_AGE: Duration = Duration::from_secs(20);
 /// Groups that one worker keeps.
 pub const GOPS_MAX: u32 = 64;
 
+/// A packet is looked for so many places around the one that it has if nothing was lost or moved.
+const MOVED_MAX: u64 = 256;
+
 /// A sender that answers a request does so within this time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -166,6 +169,23 @@ impl Gop {
     /// The packet that it begins with: the one with the lowest number.
     pub fn first(&self) -> Option<&Kept> {
         self.packets.iter().min_by_key(|kept| kept.packet.seq)
+    }
+
+    /// The packet with this extended sequence number and epoch, if it is here. Its `start` is 0.
+    pub fn find(&self, seq: u64, epoch: u32) -> Option<(PacketMeta, &[u8])> {
+        // Each number that is missing moves those behind it one place to the front, and the network moves some a little.
+        let first = self.packets.first()?.packet.seq;
+        let furthest = seq.saturating_sub(first).saturating_add(MOVED_MAX).min(self.packets.len() as u64);
+        let place = (0..furthest as usize)
+            .rev()
+            .take(2 * MOVED_MAX as usize)
+            .find(|place| self.packets[*place].packet.seq == seq)?;
+        let (kept, bytes) = self.get(place)?;
+        let packet = PacketMeta {
+            start: 0,
+            ..kept.packet
+        };
+        (packet.epoch == epoch).then_some((packet, bytes))
     }
 
     /// The packet in this place, and its bytes.

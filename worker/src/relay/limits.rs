@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::gop::GOPS_MAX;
-
 /// The bounds of one relay. The defaults are far above what one core can serve; they exist so that nothing grows
 /// without end.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +16,6 @@ pub struct Limits {
     pub producers_per_transport: u32,
     /// Consumers of all rooms.
     pub consumers: u32,
-    /// Groups of pictures that are kept of senders that answer no key frame requests; 0: none.
-    pub gops: u32,
 }
 
 impl Default for Limits {
@@ -30,7 +26,6 @@ impl Default for Limits {
             producers: 200_000,
             producers_per_transport: 256,
             consumers: 1_000_000,
-            gops: GOPS_MAX,
         }
     }
 }

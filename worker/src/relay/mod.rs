@@ -69,6 +69,7 @@ use crate::time::Time;
 use self::catch_up::CatchingUp;
 use self::consumer::Consumer;
 use self::fanout::Workspace;
+use self::gop::GOPS_MAX;
 use self::limits::Limits;
 use self::nack::Losses;
 use self::producer::Producer;
@@ -116,6 +117,8 @@ pub struct Relay {
     silent: Vec<(ProducerKey, u8)>,
     /// Groups of pictures that are kept.
     gops: u32,
+    /// How many may be.
+    gops_max: u32,
     catching_up: CatchingUp,
     reports: Reports,
     feedback: FeedbackQueue,
@@ -196,6 +199,7 @@ impl Relay {
             next_activity_check: None,
             silent: Vec::new(),
             gops: 0,
+            gops_max: GOPS_MAX,
             catching_up: CatchingUp::default(),
             reports,
             feedback: FeedbackQueue::new(ssrc),
@@ -206,6 +210,12 @@ impl Relay {
             changed: VecDeque::new(),
             stirred: VecDeque::new(),
         }
+    }
+
+    /// Keeps the last group of pictures of so many senders that answer no key frame requests, at most; 0: of none. The default
+    /// is [`GOPS_MAX`].
+    pub fn set_gops_max(&mut self, gops_max: u32) {
+        self.gops_max = gops_max;
     }
 
     /// The dense index of a transport.

@@ -61,7 +61,8 @@ pub(super) struct Producer {
     pub repairing: u32,
     /// Which of its packets its consumers are withheld.
     pub filters: Filters,
-    codecs: Vec<Codec>,
+    /// What it may send, by the order of its request.
+    pub codecs: Vec<Codec>,
     codec_of: [u8; 128],
     /// By the payload type of retransmissions.
     codec_of_rtx: [u8; 128],

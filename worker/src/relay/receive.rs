@@ -246,6 +246,7 @@ impl Relay {
             Accepted::Duplicate => stream.reception.on_duplicate(header.seq),
             Accepted::BadSequence => {}
         }
+        let mut hearing_changed = false;
         if paused {
             stream.counters.paused += 1;
             producer.counters.paused += 1;
@@ -255,6 +256,10 @@ impl Relay {
                     producer.meter.on_packet(packet, header.extension);
                     if meta.key_frame {
                         stream.key_frames.on_key_frame();
+                        // Audio has no key frames, and is never asked for one.
+                        let was_deaf = stream.hearing.is_deaf();
+                        stream.hearing.on_key_frame(now);
+                        hearing_changed = stream.hearing.is_deaf() != was_deaf;
                         // A consumer may switch here, and must get what came before on the stream it leaves. Streams go
                         // out one after the other; so all that came so far goes out as it is, before this.
                         if producer.streams.len() > 1 {
@@ -278,6 +283,9 @@ impl Relay {
         }
         if !is_active && self.producers[key].streams[usize::from(encoding)].last_media == Some(now) {
             self.on_producer_active(key);
+        }
+        if hearing_changed {
+            self.refresh_gop(key, encoding);
         }
         if came_back {
             self.on_stream_available(now, key, encoding, key_frame);

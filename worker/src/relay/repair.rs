@@ -390,6 +390,8 @@ impl Relay {
             .ring
             .as_ref()
             .and_then(|ring| ring.get(now, source_seq, segment.epoch));
+        // Who has caught up with a group of pictures was sent packets that came long ago.
+        let kept = kept.or_else(|| stream.gop.as_ref()?.find(source_seq, segment.epoch));
         let hole;
         let kept = match kept {
             None if segment.epoch == stream.epoch && stream.withheld.is_hole(slot, source_seq) => {

@@ -10,7 +10,7 @@ use crate::rtp::rtcp::{reduced_size, write_fir, write_pli};
 use crate::time::Time;
 
 use super::Relay;
-use super::keyframe::Pace;
+use super::keyframe::KeyFramePacer;
 use super::limits::ENCODINGS_MAX;
 use super::sink::{Sink, TransportIx};
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
@@ -262,33 +262,87 @@ impl Relay {
         }
     }
 
-    /// Asks a stream's sender for a key frame: at once, or when the last request is a second old.
+    /// Asks a stream's sender for a key frame: at once, or when the last request is a second old; and again and again as
+    /// long as somebody waits for one.
     pub(super) fn request_key_frame(&mut self, now: Time, key: ProducerKey, encoding: u8) {
+        self.pace_key_frame(now, key, encoding, KeyFramePacer::request);
+    }
+
+    /// Somebody still waits for a key frame of a stream: asks again if it is time.
+    pub(super) fn repeat_key_frame_request(&mut self, now: Time, key: ProducerKey, encoding: u8) {
+        self.pace_key_frame(now, key, encoding, KeyFramePacer::repeat);
+    }
+
+    fn pace_key_frame(
+        &mut self,
+        now: Time,
+        key: ProducerKey,
+        encoding: u8,
+        pace: impl Fn(&mut KeyFramePacer, Time) -> bool,
+    ) {
         let producer = &mut self.producers[key];
         // A paused producer is asked when it is resumed; a stream that never came, when it comes.
         if producer.kind == MediaKind::Audio || producer.paused {
             return;
         }
         let stream = &mut producer.streams[usize::from(encoding)];
-        match stream.key_frames.request(now) {
-            Pace::Now => self.asks.push((key, encoding)),
-            Pace::At(due) if !stream.timer_queued => {
-                stream.timer_queued = true;
-                self.timers.push(Reverse((due, key, encoding)));
-            }
-            Pace::At(_) | Pace::Remembered => {}
+        let asks = pace(&mut stream.key_frames, now);
+        if !std::mem::replace(&mut stream.timer_queued, true) {
+            self.timers
+                .push(Reverse((stream.key_frames.next_timer(now), key, encoding)));
+        }
+        if asks {
+            self.ask(now, key, encoding);
         }
     }
 
+    /// Asks for a key frame as soon as there is a sink.
+    fn ask(&mut self, now: Time, key: ProducerKey, encoding: u8) {
+        self.asks.push((key, encoding));
+        let stream = &mut self.producers[key].streams[usize::from(encoding)];
+        stream.hearing.on_ask(now);
+        self.refresh_gop(key, encoding);
+    }
+
+    /// Asks for what was remembered, or again, and comes back in a second as long as there is a reason to: the sender may send
+    /// nothing in which somebody could be seen to wait.
     pub(super) fn on_key_frame_timer(&mut self, now: Time, key: ProducerKey, encoding: u8) {
         let Some(producer) = self.producers.get_mut(key) else {
             return;
         };
         let stream = &mut producer.streams[usize::from(encoding)];
         stream.timer_queued = false;
-        if stream.key_frames.on_timer(now) && !producer.paused {
-            self.asks.push((key, encoding));
+        if producer.paused {
+            return;
         }
+        let is_awaited = self.is_start_awaited(key, encoding);
+        let stream = &mut self.producers[key].streams[usize::from(encoding)];
+        let asks = stream.key_frames.on_timer(now, is_awaited);
+        if is_awaited || stream.key_frames.is_wanted() {
+            stream.timer_queued = true;
+            self.timers
+                .push(Reverse((stream.key_frames.next_timer(now), key, encoding)));
+        }
+        if asks {
+            self.ask(now, key, encoding);
+        }
+    }
+
+    /// Whether somebody can be sent a stream but for the key frame that it is to start on.
+    fn is_start_awaited(&self, key: ProducerKey, encoding: u8) -> bool {
+        let producer = &self.producers[key];
+        let stream = &producer.streams[usize::from(encoding)];
+        stream.attached.iter().any(|key| {
+            let consumer = &self.consumers[*key];
+            let flow = &consumer.flow;
+            let flows = flow.current == Some(encoding) && !flow.sync_required && flow.epoch == stream.epoch;
+            let is_for_it = flow.target == Some(encoding) || flow.current == Some(encoding);
+            let knows_codec = || {
+                let mut codecs = producer.codecs.iter();
+                codecs.any(|codec| consumer.payload_type(codec.payload_type).is_some())
+            };
+            flow.gated && !flows && is_for_it && consumer.can_be_sent() && knows_codec()
+        })
     }
 
     /// Sends the key frame requests that are due, by the means the sender understands (RFC 4585 §6.3.1, RFC 5104 §4.3.1).

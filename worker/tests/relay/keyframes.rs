@@ -240,6 +240,7 @@ fn a_resumed_producer_is_asked_for_what_is_watched() {
     ssrcs.sort_unstable();
     assert_eq!(ssrcs, [low, high], "both that are watched, the third is not");
     sim.resume_producer(track.id());
+    send_all(&mut sim, &mut track, true);
     sim.advance(ms(3_000));
     assert_eq!(sim.asked(), []);
 }
@@ -445,6 +446,94 @@ fn a_lost_request_or_key_frame_is_asked_for_again() {
     assert_eq!(sim.changes().last(), Some(&(consumers[0], Some(LOW))));
     sim.advance(ms(5_000));
     assert_eq!(sim.asked(), [], "nobody waits any more");
+}
+
+/// A static screen: the request is lost, and nothing comes by which the relay could see that it still waits (RFC 4585 §6.3.1:
+/// feedback is not reliable).
+#[test]
+fn a_lost_request_is_repeated_though_the_sender_sends_nothing() {
+    let mut sim = Sim::new(17);
+    let (mut track, consumers) = conference(&mut sim, 1);
+    let high = track.layer(HIGH).ssrc;
+    let receiver = sim.transport(track.request.room);
+    let start = sim.now;
+    let newcomer = sim.consumer(receiver, &track);
+    sim.advance(ms(20_500));
+    let expected = [0, 1_000, 2_000, 3_000, 4_000, 6_000, 9_000, 14_000, 19_000];
+    assert_eq!(asked(&mut sim, start), expected.map(|at| (at, high)));
+    // Who is new is not made to wait: neither another consumer, nor a receiver that lost a picture.
+    let receiver = sim.transport(track.request.room);
+    sim.consumer(receiver, &track);
+    sim.advance(ms(3_200));
+    sim.pli(consumers[0]);
+    sim.advance(ms(3_100));
+    let expected = [20_500, 21_500, 22_500, 23_500, 24_500, 25_500, 26_500];
+    assert_eq!(asked(&mut sim, start), expected.map(|at| (at, high)));
+    // One layer alone shows that it is heard; nobody waits any more.
+    let frame = track.layer(HIGH).key_frame(2);
+    sim.send(track.transport(), &frame);
+    assert_eq!(sim.marks(newcomer).len(), 2);
+    sim.advance(ms(20_000));
+    assert_eq!(sim.asked(), []);
+}
+
+/// The same while packets come that nobody can start on: no more often, and no less.
+#[test]
+fn a_sender_that_ignores_requests_is_asked_less_and_less_often() {
+    let mut sim = Sim::new(18);
+    let (mut track, _) = conference(&mut sim, 1);
+    let high = track.layer(HIGH).ssrc;
+    let receiver = sim.transport(track.request.room);
+    let start = sim.now;
+    sim.consumer(receiver, &track);
+    for _ in 0..205 {
+        send_all(&mut sim, &mut track, false);
+        sim.advance(ms(100));
+    }
+    let expected = [0, 1_000, 2_000, 3_000, 4_000, 6_000, 9_000, 14_000, 19_000];
+    assert_eq!(asked(&mut sim, start), expected.map(|at| (at, high)));
+}
+
+/// Whoever cannot be sent anything, or whom no key frame would help, is nobody who waits.
+#[test]
+fn nothing_is_repeated_for_nobody() {
+    let mut sim = Sim::new(19);
+    let (mut track, _) = conference(&mut sim, 1);
+    let high = track.layer(HIGH).ssrc;
+    let room = track.request.room;
+    let start = sim.now;
+    // A wait that ends by itself: with the consumer's pause, its end, the producer's pause.
+    for end in 0..3 {
+        let receiver = sim.transport(room);
+        let consumer = sim.consumer(receiver, &track);
+        sim.advance(ms(1_500));
+        assert_eq!(asked(&mut sim, start).len(), 2, "{end}");
+        match end {
+            0 => sim.pause(consumer),
+            1 => {
+                sim.command(Method::CloseConsumer { consumer });
+                sim.consumers.remove(&consumer);
+            }
+            _ => sim.pause_producer(track.id()),
+        }
+        sim.advance(ms(20_000));
+        assert_eq!(sim.asked(), [], "{end}");
+    }
+    let resumed = sim.now;
+    sim.resume_producer(track.id());
+    sim.advance(ms(1_500));
+    assert_eq!(asked(&mut sim, resumed), [(0, high), (1_000, high)]);
+    send_all(&mut sim, &mut track, true);
+    quiet(&mut sim, &mut track);
+    // One without an address, and one that knows none of the sender's codecs.
+    let receiver = sim.unconnected_transport(room);
+    sim.consumer(receiver, &track);
+    let receiver = sim.transport(room);
+    sim.consumer_with(receiver, &track, |request| request.payload_types = vec![(1, 120)]);
+    sim.advance(ms(1_500));
+    sim.asked();
+    sim.advance(ms(20_000));
+    assert_eq!(sim.asked(), []);
 }
 
 /// A sender that starts over sends whatever it sends; the consumers wait for a key frame, so it is asked for.

@@ -84,7 +84,7 @@ pub struct Stream {
     pub timestamp: u64,
     /// What a frame adds to the timestamp.
     pub step: u64,
-    /// Of the next frame (VP8, VP9); VP8 writes it with 15 bits, with 7, or not at all.
+    /// Of the next frame (VP8, VP9); VP8 writes it with 15 bits, with 7, or not at all, or as `WIDENING` says.
     pub picture_id: u64,
     pub picture_id_bits: u32,
     /// Of the newest frame of the lowest temporal layer (VP8).
@@ -97,6 +97,11 @@ pub struct Stream {
     /// Payload bytes of a full packet.
     pub payload_len: usize,
 }
+
+/// Picture ids below 128 have 7 bits, all others 15.
+pub const WIDENING: u32 = 22;
+/// The same, but 0 is left out.
+pub const WIDENING_FROM_NONE: u32 = 23;
 
 impl Stream {
     pub fn new(number: u32, codec: CodecName, payload_type: u8, ssrc: u32, random: &mut Random) -> Self {
@@ -219,7 +224,13 @@ impl Stream {
             CodecName::Vp8 => {
                 // X, and S in the frame's first packet; then I, L and T.
                 let mut out = vec![0x80 | u8::from(first) << 4, 0xe0];
-                match self.picture_id_bits {
+                let bits = match (self.picture_id_bits, self.picture_id & 0x7fff) {
+                    (WIDENING_FROM_NONE, 0) => 0,
+                    (WIDENING | WIDENING_FROM_NONE, 0..128) => 7,
+                    (WIDENING | WIDENING_FROM_NONE, _) => 15,
+                    (bits, _) => bits,
+                };
+                match bits {
                     15 => out.extend((0x8000 | self.picture_id as u16).to_be_bytes()),
                     7 => out.push(self.picture_id as u8 & 0x7f),
                     _ => out[1] &= !0x80,

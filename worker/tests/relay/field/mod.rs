@@ -2,5 +2,7 @@
 //! right.
 
 mod activity;
+mod deaf_senders;
 mod filtered;
+mod picture_ids;
 mod starts;
