@@ -237,7 +237,7 @@ impl Consumer {
         let counted = if ordinal >= self.followed_from[encoding] {
             &[DropReason::AwaitingKeyFrame, DropReason::NoRemote][..]
         } else if ordinal >= self.made_at[encoding] {
-            &[DropReason::OtherProfile, DropReason::ConsumerPaused]
+            &[DropReason::OtherProfile, DropReason::ConsumerPaused][..]
         } else {
             &[]
         };

@@ -112,7 +112,10 @@ impl Gop {
         let Some(bytes) = train.get(start..start + packet.len as usize) else {
             return;
         };
-        let is_other_epoch = self.packets.first().is_some_and(|first| first.packet.epoch != packet.epoch);
+        let is_other_epoch = self
+            .packets
+            .first()
+            .is_some_and(|first| first.packet.epoch != packet.epoch);
         let is_old = self.packets.first().is_some_and(|first| now.since(first.at) > GOP_AGE);
         let is_full = self.packets.len() == GOP_PACKETS || self.bytes.len() + bytes.len() > GOP_BYTES;
         if is_other_epoch || is_old || is_full {
@@ -175,7 +178,10 @@ impl Gop {
     pub fn find(&self, seq: u64, epoch: u32) -> Option<(PacketMeta, &[u8])> {
         // Each number that is missing moves those behind it one place to the front, and the network moves some a little.
         let first = self.packets.first()?.packet.seq;
-        let furthest = seq.saturating_sub(first).saturating_add(MOVED_MAX).min(self.packets.len() as u64);
+        let furthest = seq
+            .saturating_sub(first)
+            .saturating_add(MOVED_MAX)
+            .min(self.packets.len() as u64);
         let place = (0..furthest as usize)
             .rev()
             .take(2 * MOVED_MAX as usize)

@@ -38,6 +38,8 @@ impl World {
             routed: BTreeMap::new(),
             newest: BTreeMap::new(),
         };
+        // What is kept for those who come later is more than what came while they were there.
+        world.sim.relay.set_gops_max(u32::from(seed % 2 == 1));
         world.sim.sink.refusals = Some((Random::new(seed + 1), 100));
         for _ in 0..3 {
             let room = world.sim.room();
@@ -239,7 +241,9 @@ impl World {
         self.sim.check_accounts();
         for consumer in self.consumers.keys().copied().collect::<Vec<_>>() {
             let stats = self.sim.stats(consumer);
-            assert_eq!(stats.packets_in, self.routed[&consumer], "{stats:?}");
+            let routed = self.routed[&consumer];
+            let is_more = self.sim.seed % 2 == 1 && stats.packets_in > routed;
+            assert!(stats.packets_in == routed || is_more, "{routed}: {stats:?}");
         }
     }
 }

@@ -80,7 +80,7 @@ pub struct Sim {
     lost: BTreeMap<(ConsumerId, DropReason), u64>,
     next_id: u64,
     next_stream: u32,
-    seed: u64,
+    pub seed: u64,
 }
 
 /// What a test knows of a consumer that it made.

@@ -62,8 +62,8 @@ impl Camera {
 
 #[test]
 fn who_joins_in_a_group_starts_with_it_at_once_and_catches_up() {
-    for codec in [CodecName::Vp8, CodecName::H264, CodecName::H265, CodecName::Vp9] {
-        for seconds in [1, 5, 9] {
+    for codec in [CodecName::Vp8, CodecName::H264, CodecName::H265, CodecName::Av1] {
+        for seconds in [1, 5, 7] {
             let mut camera = Camera::new(1, codec);
             let first = camera.prove_deaf();
             camera.run(seconds * 25);
@@ -73,7 +73,10 @@ fn who_joins_in_a_group_starts_with_it_at_once_and_catches_up() {
             camera.run(2);
             let received = camera.sim.received(consumer);
             assert!(received[0].mark().key, "{codec:?}");
-            assert!(received[0].at.since(joined) <= FRAME + ms(10), "the first picture comes at once");
+            assert!(
+                received[0].at.since(joined) <= FRAME + ms(10),
+                "the first picture comes at once"
+            );
             // Not all at once.
             assert!(received.len() < 20 + 3 * 25, "{}", received.len());
             // A third of the time that was missed, at most, and it is up to date.
@@ -81,10 +84,15 @@ fn who_joins_in_a_group_starts_with_it_at_once_and_catches_up() {
             camera.run(rest);
             let newest = camera.track.stream().seq - 1;
             let more = camera.sim.received(consumer);
-            assert_eq!(more.last().expect("it goes on").mark().seq, newest, "{codec:?} {seconds}");
+            assert_eq!(
+                more.last().expect("it goes on").mark().seq,
+                newest,
+                "{codec:?} {seconds}"
+            );
             let all = [received, more].concat();
             let marks: Vec<_> = all.iter().map(|packet| packet.mark().seq).collect();
-            assert!(marks.windows(2).all(|pair| pair[1] == pair[0] + 1), "every packet once, in order");
+            let jump = marks.windows(2).find(|pair| pair[1] != pair[0] + 1);
+            assert_eq!(jump, None, "every packet once, in order, {codec:?} {seconds}");
             let numbers = all.windows(2).map(|pair| pair[1].rtp.seq.wrapping_sub(pair[0].rtp.seq));
             assert!(numbers.into_iter().all(|step| step == 1));
             // It plays what it is sent when it is sent: timestamps go with the time that goes by, never back.
@@ -121,7 +129,9 @@ fn the_next_group_ends_what_is_left_of_the_old_one() {
     assert_eq!(last.seq, camera.track.stream().seq - 1);
     let keys = received.iter().filter(|packet| packet.mark().key).count();
     assert_eq!(keys, 2);
-    let numbers = received.windows(2).map(|pair| pair[1].rtp.seq.wrapping_sub(pair[0].rtp.seq));
+    let numbers = received
+        .windows(2)
+        .map(|pair| pair[1].rtp.seq.wrapping_sub(pair[0].rtp.seq));
     assert!(numbers.into_iter().all(|step| step == 1));
     camera.sim.check_accounts();
 }
@@ -139,8 +149,16 @@ fn what_is_lost_of_a_group_is_repaired_as_it_was_sent() {
         let lost = &received[received.len() - 5..];
         let request = camera.sim.consumers[&consumer].request.clone();
         let seqs: Vec<_> = lost.iter().map(|packet| packet.rtp.seq).collect();
-        camera.sim.send_rtcp(request.transport, &wire::nack(1, request.ssrc, &seqs));
-        let again: Vec<_> = camera.sim.sink.resent.drain(..).map(|(_, _, packet)| wire::Rtp::read(&packet)).collect();
+        camera
+            .sim
+            .send_rtcp(request.transport, &wire::nack(1, request.ssrc, &seqs));
+        let again: Vec<_> = camera
+            .sim
+            .sink
+            .resent
+            .drain(..)
+            .map(|(_, _, packet)| wire::Rtp::read(&packet))
+            .collect();
         assert_eq!(again.len(), 5);
         for (again, lost) in again.iter().zip(lost) {
             assert_eq!(again.timestamp, lost.rtp.timestamp);
@@ -173,7 +191,10 @@ fn pauses_closes_and_new_senders_in_the_middle_harm_nobody() {
     assert!(received[0].mark().key, "from the group's start again");
     let newest = camera.track.stream().seq - 1;
     assert_eq!(received.last().map(|packet| packet.mark().seq), Some(newest));
-    assert_eq!(camera.sim.received(moved).last().map(|packet| packet.mark().seq), Some(newest));
+    assert_eq!(
+        camera.sim.received(moved).last().map(|packet| packet.mark().seq),
+        Some(newest)
+    );
     // The producer pauses while somebody catches up: what is kept is of before.
     let late = camera.join(false);
     camera.run(2);
@@ -182,7 +203,10 @@ fn pauses_closes_and_new_senders_in_the_middle_harm_nobody() {
     camera.sim.resume_producer(camera.track.id());
     camera.run(GOP);
     let received = camera.sim.received(late);
-    assert_eq!(received.last().map(|packet| packet.mark().seq), Some(camera.track.stream().seq - 1));
+    assert_eq!(
+        received.last().map(|packet| packet.mark().seq),
+        Some(camera.track.stream().seq - 1)
+    );
     camera.sim.check_accounts();
 }
 

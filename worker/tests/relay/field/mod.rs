@@ -3,6 +3,7 @@
 
 mod activity;
 mod deaf_senders;
+mod descriptors;
 mod filtered;
 mod picture_ids;
 mod starts;
