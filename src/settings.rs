@@ -107,6 +107,11 @@ pub struct SettingsFlags {
     #[arg(long, env = "WEIR_DTLS_WEAK_FINGERPRINTS", value_name = "BOOL")]
     pub dtls_weak_fingerprints: Option<bool>,
 
+    /// Whether the last group of pictures is kept of video senders that answer no key frame requests, so that who joins sees
+    /// something at once [default: true]
+    #[arg(long, env = "WEIR_GOP_CACHE", value_name = "BOOL")]
+    pub gop_cache: Option<bool>,
+
     /// The certificate that browsers see, in PEM; it need not be signed by anybody [default: each worker makes its own]
     #[arg(long, env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")]
     pub dtls_certificate_file: Option<PathBuf>,
@@ -311,6 +316,7 @@ impl SettingsFlags {
             webrtc_connected: self.webrtc_connected.unwrap_or(default.webrtc_connected),
             dtls_13: self.dtls_13.unwrap_or(default.dtls_13),
             dtls_weak_fingerprints: self.dtls_weak_fingerprints.unwrap_or(default.dtls_weak_fingerprints),
+            gop_cache: self.gop_cache.unwrap_or(default.gop_cache),
             dtls_certificate_file: self.dtls_certificate_file,
             dtls_private_key_file: self.dtls_private_key_file,
             socket_receive_buffer: self
@@ -349,6 +355,7 @@ impl SettingsFlags {
             webrtc_connected: above.webrtc_connected.or(self.webrtc_connected),
             dtls_13: above.dtls_13.or(self.dtls_13),
             dtls_weak_fingerprints: above.dtls_weak_fingerprints.or(self.dtls_weak_fingerprints),
+            gop_cache: above.gop_cache.or(self.gop_cache),
             dtls_certificate_file: above.dtls_certificate_file.or(self.dtls_certificate_file),
             dtls_private_key_file: above.dtls_private_key_file.or(self.dtls_private_key_file),
             socket_receive_buffer: above.socket_receive_buffer.or(self.socket_receive_buffer),

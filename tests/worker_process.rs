@@ -24,6 +24,7 @@ fn arguments() -> Arguments {
         parent_pid: std::process::id(),
         dtls_13: false,
         dtls_weak_fingerprints: false,
+        gop_cache: true,
     }
 }
 

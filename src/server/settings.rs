@@ -55,6 +55,9 @@ pub struct Settings {
     pub dtls_13: bool,
     /// Whether a WebRTC client is believed that announces a SHA-1 or SHA-224 fingerprint of its certificate and no better one.
     pub dtls_weak_fingerprints: bool,
+    /// Whether workers keep the last group of pictures of video senders that answer no key frame requests (cameras, ffmpeg), so
+    /// that who joins sees something at once: up to 64 groups in each worker, of up to 8 MiB and 20 s.
+    pub gop_cache: bool,
     /// SO_RCVBUF of each media socket, in bytes as asked of the kernel (which books twice as many).
     pub socket_receive_buffer: u32,
     /// SO_SNDBUF of each media socket, in bytes as asked of the kernel.
@@ -93,6 +96,7 @@ impl Default for Settings {
             webrtc_connected: ConnectedSockets::Auto,
             dtls_13: false,
             dtls_weak_fingerprints: false,
+            gop_cache: true,
             dtls_certificate_file: None,
             dtls_private_key_file: None,
             // One second of 32 Mbit/s; the kernel books twice as many, and skbs cost more than their payload.

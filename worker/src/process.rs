@@ -71,6 +71,7 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Ok(event_loop) => event_loop,
         Err(error) => return say(Exit::Setup, &error),
     };
+    event_loop.keep_groups(arguments.gop_cache);
     let ended = event_loop.run();
     match ended.exit {
         Exit::Success | Exit::ChannelLost => ended.exit,

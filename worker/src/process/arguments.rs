@@ -19,6 +19,8 @@ pub struct Arguments {
     pub dtls_13: bool,
     /// Whether a peer is believed that has a SHA-1 or SHA-224 fingerprint only.
     pub dtls_weak_fingerprints: bool,
+    /// Whether the last group of pictures is kept of senders that answer no key frame requests.
+    pub gop_cache: bool,
 }
 
 /// What is wrong with a command line.
@@ -74,6 +76,7 @@ impl Arguments {
             ["--parent-pid", &parent_pid],
             ["--dtls-13", yes_or_no(self.dtls_13)],
             ["--dtls-weak-fingerprints", yes_or_no(self.dtls_weak_fingerprints)],
+            ["--gop-cache", yes_or_no(self.gop_cache)],
         ]
         .concat()
         .into_iter()
@@ -87,7 +90,7 @@ impl Arguments {
     /// [`ArgumentError`], which names the argument.
     pub fn parse<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self, ArgumentError> {
         let (mut id, mut cpu, mut parent_pid) = (None, None, None);
-        let (mut dtls_13, mut dtls_weak_fingerprints) = (None, None);
+        let (mut dtls_13, mut dtls_weak_fingerprints, mut gop_cache) = (None, None, None);
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let option = arg.as_ref().to_string_lossy();
@@ -97,6 +100,7 @@ impl Arguments {
                 "--parent-pid" => ("--parent-pid", &mut parent_pid),
                 "--dtls-13" => ("--dtls-13", &mut dtls_13),
                 "--dtls-weak-fingerprints" => ("--dtls-weak-fingerprints", &mut dtls_weak_fingerprints),
+                "--gop-cache" => ("--gop-cache", &mut gop_cache),
                 other => return Err(ArgumentError::Unknown(other.to_owned())),
             };
             let value = args.next().ok_or(ArgumentError::NoValue(option))?;
@@ -115,6 +119,7 @@ impl Arguments {
             parent_pid: number("--parent-pid", parent_pid)?,
             dtls_13: is_yes("--dtls-13", dtls_13)?,
             dtls_weak_fingerprints: is_yes("--dtls-weak-fingerprints", dtls_weak_fingerprints)?,
+            gop_cache: is_yes("--gop-cache", gop_cache)?,
         })
     }
 }
@@ -154,6 +159,7 @@ mod tests {
                 parent_pid: 4_194_304,
                 dtls_13: cpu.is_some(),
                 dtls_weak_fingerprints: cpu.is_none(),
+                gop_cache: cpu == Some(0),
             };
             assert_eq!(Arguments::parse(arguments.to_args()), Ok(arguments));
         }

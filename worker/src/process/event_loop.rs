@@ -26,6 +26,7 @@ use crate::net::egress::Egress;
 use crate::net::poll::{Event, Interest, Poller, Source};
 use crate::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch, SLOTS};
 use crate::net::usage::Usage;
+use crate::relay::gop::GOPS_MAX;
 use crate::relay::limits::Limits;
 use crate::relay::sink::TransportIx;
 use crate::relay::{Action, Relay};
@@ -133,6 +134,11 @@ pub(super) struct Counters {
 }
 
 impl EventLoop {
+    /// Whether the last group of pictures is kept of senders that answer no key frame requests.
+    pub fn keep_groups(&mut self, wanted: bool) {
+        self.relay.set_gops_max(if wanted { GOPS_MAX } else { 0 });
+    }
+
     /// A worker without rooms on its end of a channel. It says hello in its first turn.
     ///
     /// # Errors
