@@ -1,7 +1,8 @@
 //! Packets that go on with nothing that their stream has sent: kept until it is known what they are, and then relayed as if
 //! they had just come.
 //!
-//! They are counted when they are let go, not before. Memory is bounded and reserved once for the whole relay: a restart is
+//! Until then they are counted as what they would be without what follows: as duplicates, or as not believed. A command that
+//! changes who is sent what gives them up, so that nobody is sent what came before. Memory is bounded and reserved once for the whole relay: a restart is
 //! rare, and waits for a packet or two.
 
 use crate::rtp::continuity::Verdict;
@@ -52,6 +53,8 @@ struct HeldPacket {
     /// Where it lies in the bytes of all.
     start: usize,
     len: usize,
+    /// Something has come under its number.
+    is_known: bool,
 }
 
 /// A packet by which it is known what the held ones are. It lies in the batch.
@@ -81,12 +84,15 @@ impl Held {
         (0..RUNS_MAX).min_by_key(by_serial).unwrap_or(0)
     }
 
-    /// Keeps a packet, if it is not too long.
-    fn push(&mut self, index: usize, route: Route, header: Header, packet: &[u8]) -> bool {
+    /// Whether so long a packet more can be held in a place.
+    fn has_room(&self, index: usize, len: usize) -> bool {
+        let run = &self.runs[index];
+        run.packets.len() < PACKETS_MAX && len <= BYTES_MAX - run.len
+    }
+
+    /// Keeps a packet there is room for.
+    fn push(&mut self, index: usize, route: Route, header: Header, packet: &[u8], is_known: bool) {
         let run = &mut self.runs[index];
-        if run.packets.len() == PACKETS_MAX || packet.len() > BYTES_MAX - run.len {
-            return false;
-        }
         let start = index * BYTES_MAX + run.len;
         self.bytes[start..start + packet.len()].copy_from_slice(packet);
         run.len += packet.len();
@@ -95,17 +101,28 @@ impl Held {
             header,
             start,
             len: packet.len(),
+            is_known,
         });
-        true
     }
 }
 
 impl Relay {
     /// A packet does not simply go on with its stream.
-    pub(super) fn put_off(&mut self, route: Route, header: &Header, packet: &[u8], start: usize, verdict: Verdict) {
+    pub(super) fn put_off(
+        &mut self,
+        now: Time,
+        route: Route,
+        header: &Header,
+        packet: &mut [u8],
+        start: usize,
+        verdict: Verdict,
+    ) {
         match verdict {
-            Verdict::Hold => self.hold(route, header, packet),
-            Verdict::Refuse => self.refuse(route),
+            Verdict::Hold => self.hold(now, route, header, packet, start),
+            Verdict::Refuse => {
+                let stream = &self.producers[route.key].streams[usize::from(route.encoding)];
+                self.book(route, stream.has_come(header.seq));
+            }
             // The fan-out comes first, and needs all of the batch.
             _ => {
                 self.held.turn = Some(Turn {
@@ -115,54 +132,97 @@ impl Relay {
                         header: *header,
                         start,
                         len: packet.len(),
+                        is_known: false,
                     },
                 });
             }
         }
     }
 
-    fn hold(&mut self, route: Route, header: &Header, packet: &[u8]) {
-        let held = self.producers[route.key].streams[usize::from(route.encoding)].held;
+    fn hold(&mut self, now: Time, route: Route, header: &Header, packet: &mut [u8], start: usize) {
+        let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
+        let is_known = stream.has_come(header.seq);
+        let held = stream.held;
         let index = held.map_or_else(|| self.held.oldest(), usize::from);
         if held.is_none() {
+            stream.held = Some(index as u8);
             self.give_up(index);
             self.held.serial += 1;
-            self.held.runs[index].serial = self.held.serial;
-            self.held.runs[index].owner = Some((route.key, route.encoding));
-            self.producers[route.key].streams[usize::from(route.encoding)].held = Some(index as u8);
+            let run = &mut self.held.runs[index];
+            (run.serial, run.owner) = (self.held.serial, Some((route.key, route.encoding)));
         }
-        if !self.held.push(index, route, *header, packet) {
-            self.refuse(route);
+        if self.held.has_room(index, packet.len()) {
+            self.held.push(index, route, *header, packet, is_known);
+            self.book(route, is_known);
+            // Whatever comes of it, its stream is alive: what came before comes from the sender.
+            let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
+            if is_known {
+                stream.last_packet = Some(now);
+            }
+            if is_known && !stream.available {
+                self.on_stream_available(now, route.key, route.encoding, false);
+            }
+        } else if is_known {
+            self.admit(now, route, header, packet, start, true);
+        } else {
+            self.book(route, false);
         }
     }
 
-    /// Empties a place, for another stream.
-    fn give_up(&mut self, index: usize) {
-        let owner = self.held.runs[index].owner.take();
-        let stream = owner
-            .and_then(|(key, encoding)| self.producers.get_mut(key)?.streams.get_mut(usize::from(encoding)))
-            // Another SSRC may carry it since.
-            .filter(|stream| stream.held == Some(index as u8));
-        let is_owned = stream.map(|stream| stream.held = None).is_some();
-        while let Some(packet) = self.held.runs[index].packets.pop() {
-            if is_owned {
-                self.refuse(packet.route);
+    /// A producer's packets go to others from now on: to none of them goes what came before.
+    pub(super) fn give_up_held(&mut self, key: ProducerKey) {
+        for encoding in 0..self.producers[key].streams.len() {
+            if let Some(index) = self.producers[key].streams[encoding].held {
+                self.give_up(usize::from(index));
             }
         }
-        self.held.runs[index].len = 0;
     }
 
-    /// Counts a packet that is not believed.
-    fn refuse(&mut self, route: Route) {
+    /// Empties a place. What was there stays counted as it is.
+    fn give_up(&mut self, index: usize) {
+        let run = &mut self.held.runs[index];
+        let owner = run.owner.take();
+        run.packets.clear();
+        (run.serial, run.len) = (0, 0);
+        if let Some((key, encoding)) = owner
+            && let Some(producer) = self.producers.get_mut(key)
+            && let stream = &mut producer.streams[usize::from(encoding)]
+            // Another SSRC may carry it since.
+            && stream.held == Some(index as u8)
+        {
+            stream.held = None;
+        }
+    }
+
+    /// Counts a packet that is not taken in; `is_known`: something has come under its number.
+    fn book(&mut self, route: Route, is_known: bool) {
         let producer = &mut self.producers[route.key];
         let stream = &mut producer.streams[usize::from(route.encoding)];
         producer.counters.received += 1;
-        stream.refuse();
+        stream.refuse(is_known);
         if producer.paused {
             stream.counters.paused += 1;
             producer.counters.paused += 1;
+        } else if is_known {
+            producer.counters.duplicate += 1;
         } else {
             producer.counters.bad_sequence += 1;
+        }
+    }
+
+    /// It is taken in after all. Since it was counted, nobody has joined and nothing was paused.
+    fn unbook(&mut self, route: Route, is_known: bool) {
+        let producer = &mut self.producers[route.key];
+        let stream = &mut producer.streams[usize::from(route.encoding)];
+        producer.counters.received -= 1;
+        stream.unrefuse(is_known);
+        if producer.paused {
+            stream.counters.paused -= 1;
+            producer.counters.paused -= 1;
+        } else if is_known {
+            producer.counters.duplicate -= 1;
+        } else {
+            producer.counters.bad_sequence -= 1;
         }
     }
 
@@ -200,6 +260,7 @@ impl Relay {
             header,
             start,
             len,
+            is_known,
         } in &run
         {
             let stream = &self.producers[route.key].streams[usize::from(route.encoding)];
@@ -211,9 +272,8 @@ impl Relay {
             });
             if is_believed || has_place {
                 let packet = &mut held_bytes[*start..*start + *len];
+                self.unbook(*route, *is_known);
                 self.admit(now, *route, header, packet, *start, !is_believed);
-            } else {
-                self.refuse(*route);
             }
         }
         self.fan_out(now, &mut held_bytes, sink);
@@ -226,7 +286,7 @@ impl Relay {
             return;
         };
         if verdict == Verdict::Displaced {
-            self.hold(route, &header, bytes);
+            self.hold(now, route, &header, bytes, packet.start);
         } else {
             self.admit(now, route, &header, bytes, packet.start, false);
         }

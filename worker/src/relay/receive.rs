@@ -218,7 +218,7 @@ impl Relay {
         if verdict == Verdict::Fits {
             self.admit(now, route, header, packet, start, false);
         } else {
-            self.put_off(route, header, packet, start, verdict);
+            self.put_off(now, route, header, packet, start, verdict);
         }
     }
 

@@ -250,9 +250,29 @@ impl Stream {
         self.absurd_reports = 0;
     }
 
+    /// Whether something has come under a number that is not newer than the newest.
+    pub(super) fn has_come(&self, seq: u16) -> bool {
+        self.seq.place(seq).is_some_and(|seq| !self.seen.is_missing(seq))
+    }
+
     /// A packet is not taken in.
-    pub(super) fn refuse(&mut self) {
-        self.counters.discarded += 1;
+    pub(super) fn refuse(&mut self, is_known: bool) {
+        if is_known {
+            self.counters.packets += 1;
+            self.counters.duplicated += 1;
+        } else {
+            self.counters.discarded += 1;
+        }
+    }
+
+    /// It is, after all.
+    pub(super) fn unrefuse(&mut self, is_known: bool) {
+        if is_known {
+            self.counters.packets -= 1;
+            self.counters.duplicated -= 1;
+        } else {
+            self.counters.discarded -= 1;
+        }
     }
 
     fn on_restart(&mut self) {

@@ -42,6 +42,10 @@ const RUN_GAP: i32 = 16;
 /// A clock that goes back to where it began is the same file once more, also if so many packets before it are lost.
 const LOOP_GAP: i32 = 100;
 
+/// A packet that comes twice comes so soon after the newest. What comes later *looks* as if it had come before: a sixteenth
+/// of all packets does ([`super::seq::Contents`]), and files begin alike.
+const DOUBLED_WITHIN: Duration = Duration::from_millis(200);
+
 /// Packets of a run may still come so long after the next one began.
 const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
 
@@ -152,15 +156,18 @@ impl Continuity {
         let ahead = distance(newest.seq, packet.seq);
         let mut is_new = true;
         let fits = if (1..i32::from(MAX_DROPOUT)).contains(&ahead) {
-            self.is_later(newest, packet, rate)
+            // After a silence both may be; then it goes on with what it is nearer to.
+            let away = |from: Sight| ticks_between(from.timestamp, packet.timestamp).unsigned_abs();
+            let is_nearer = |run: Run| run.is_new && away(run.newest) < away(newest);
+            self.is_later(newest, packet, rate) && !(self.run.is_some_and(is_nearer) && self.is_of_run(packet, rate))
         } else if (1 - i32::from(MAX_MISORDER)..=0).contains(&ahead) {
             match known() {
                 Known::Foreign | Known::Other => false,
                 Known::New => self.is_late(newest, packet, rate),
                 Known::Same => {
                     is_new = false;
-                    self.is_late(newest, packet, rate)
-                        && !self.run.is_some_and(|run| self.is_next(run.newest, packet, rate))
+                    let is_soon = packet.at.since(newest.at) < DOUBLED_WITHIN;
+                    is_soon && self.is_late(newest, packet, rate) && !self.is_of_run(packet, rate)
                 }
             }
         } else {
@@ -190,7 +197,7 @@ impl Continuity {
             return Verdict::Hold;
         };
         if held.newest.seq == packet.seq && held.newest.timestamp == packet.timestamp {
-            return Verdict::Refuse;
+            return if is_new { Verdict::Refuse } else { Verdict::Fits };
         }
         if self.is_next(packet, held.newest, rate) {
             // In another order: it goes on with nothing yet.
@@ -263,6 +270,11 @@ impl Continuity {
     /// Whether a packet is the next one of a run, or one after.
     fn is_next(&self, newest: Sight, packet: Sight, rate: i64) -> bool {
         (1..=RUN_GAP).contains(&distance(newest.seq, packet.seq)) && self.is_later(newest, packet, rate)
+    }
+
+    /// Whether a packet is the next one of what is held, or one after.
+    fn is_of_run(&self, packet: Sight, rate: i64) -> bool {
+        self.run.is_some_and(|run| self.is_next(run.newest, packet, rate))
     }
 
     /// Whether a packet is of the run before this one.

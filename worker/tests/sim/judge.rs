@@ -112,15 +112,16 @@ impl Sim {
                 (batch > segment.batch).then_some(batch)
             });
             let end = broken.chain(replaced).min().unwrap_or(usize::MAX).min(next);
-            let batch = self
+            // In this batch; or before it, if it was held until the next one of a new run had come.
+            let end_of_batch = self
                 .log
                 .deliveries
-                .partition_point(|delivery| delivery.batch < segment.batch);
-            let start = self.log.deliveries[batch..]
+                .partition_point(|delivery| delivery.batch <= segment.batch);
+            let start = self.log.deliveries[..end_of_batch]
                 .iter()
-                .position(|delivery| delivery.batch == segment.batch && delivery.mark == segment.first)
+                .rposition(|delivery| delivery.mark == segment.first)
                 .expect("a segment starts on a packet that was delivered");
-            for delivery in &self.log.deliveries[batch + start..] {
+            for delivery in &self.log.deliveries[start..] {
                 if delivery.batch >= end {
                     break;
                 }

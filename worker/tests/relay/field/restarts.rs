@@ -405,10 +405,8 @@ fn one_stray_packet_is_not_what_the_others_are_measured_by() {
             stream.picture_id -= 7_778;
             sent.extend(call.play(1_200));
             call.goes_on(&sent, &format!("{name:?}, {ahead} ahead, {ticks} ticks"));
-            assert_eq!(
-                call.dropped(DropReason::BadSequence) + call.dropped(DropReason::Duplicate),
-                1
-            );
+            let stray = [DropReason::BadSequence, DropReason::Duplicate, DropReason::BeforeSwitch];
+            assert_eq!(stray.map(|reason| call.dropped(reason)).iter().sum::<u64>(), 1);
         }
     }
 }
@@ -419,7 +417,7 @@ fn nothing_is_lost_of_what_comes_after_a_gap_of_65_000() {
     for name in CODECS {
         for gap in [64_100, 65_000, 65_500, 65_535] {
             for does_time_pass in [true, false] {
-                let mut call = Call::new(1, name);
+                let mut call = Call::new(2, name);
                 let sent = call.play(600);
                 let stream = call.track.stream();
                 stream.seq += gap;
@@ -539,10 +537,12 @@ fn reports_on_a_file_that_loops_tell_the_time_of_its_media() {
 fn a_lone_timestamp_of_0_moves_nothing() {
     for name in CODECS {
         let mut call = Call::new(1, name);
+        let mut zeroes = Vec::new();
         for round in 0..10 {
             call.play(20);
             let mut frame = call.frames(1).remove(0);
             frame[0].bytes[4..8].fill(0);
+            zeroes.push(frame[0].mark);
             call.send_frames(&[frame]);
             call.play(20);
             if round == 4 {
@@ -553,8 +553,7 @@ fn a_lone_timestamp_of_0_moves_nothing() {
         }
         let received = call.received();
         let offset = |packet: &Received| {
-            let sent = if packet.mark().first && packet.rtp.timestamp.wrapping_sub(received[0].rtp.timestamp) > 1 << 29
-            {
+            let sent = if zeroes.contains(&packet.mark()) {
                 0
             } else {
                 packet.mark().timestamp as u32
