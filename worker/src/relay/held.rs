@@ -21,6 +21,9 @@ const RUNS_MAX: usize = 64;
 /// Packets held of one stream.
 const PACKETS_MAX: usize = 4;
 
+/// So many packets may be missing behind them, when it is known what they are.
+const HELD_GAP: i32 = 16;
+
 /// Their bytes.
 const BYTES_MAX: usize = 8 << 10;
 
@@ -248,6 +251,11 @@ impl Relay {
             run = std::mem::take(&mut place.packets);
             (place.serial, place.owner, place.len) = (0, None, 0);
             run.sort_unstable_by_key(|held| distance(header.seq, held.header.seq));
+            // What came between has not been held: then it begins here.
+            let is_far = |last: &HeldPacket| distance(last.header.seq, header.seq) > HELD_GAP;
+            if run.last().is_some_and(is_far) {
+                run.clear();
+            }
         }
         match verdict {
             Verdict::Restart => stream.start_over(run.first().map_or(header.seq, |first| first.header.seq)),

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-use super::seq::{MAX_DROPOUT, MAX_MISORDER, distance, ticks_between};
+use super::seq::{MAX_DROPOUT, MAX_MISORDER, distance, later, ticks_between};
 
 /// The next packet in order may have a timestamp so much later, whatever time has gone by: a sender that was asleep, a seek.
 /// A random one is so near in 3 of 100 cases.
@@ -45,6 +45,12 @@ const LOOP_GAP: i32 = 100;
 /// A packet that comes twice comes so soon after the newest. What comes later *looks* as if it had come before: a sixteenth
 /// of all packets does ([`super::seq::Contents`]), and files begin alike.
 const DOUBLED_WITHIN: Duration = Duration::from_millis(200);
+
+/// A sender that has been silent for so long,
+const ALL_OVER_AFTER: Duration = Duration::from_secs(5);
+
+/// and then sends so many packets in a row that have come before, sends the same file again from its beginning.
+const ALL_OVER_PACKETS: u32 = 32;
 
 /// Packets of a run may still come so long after the next one began.
 const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
@@ -114,8 +120,20 @@ struct Run {
     /// By number.
     first: Sight,
     newest: Sight,
+    packets: u32,
     /// Not all of them have come before.
     is_new: bool,
+}
+
+impl Run {
+    /// Whether it is all that has come before once more, but from a sender that began again: a long run, after a long silence,
+    /// at the pace of its own clock. What somebody repeats comes sooner, or faster, or is less.
+    fn is_all_over(&self, before: Sight, rate: i64) -> bool {
+        let span = i64::from(ticks_between(self.first.timestamp, self.newest.timestamp));
+        self.packets >= ALL_OVER_PACKETS
+            && self.first.at.since(before.at) >= ALL_OVER_AFTER
+            && (1..=2 * elapsed_ticks(self.first.at, self.newest.at, rate)).contains(&span)
+    }
 }
 
 impl Continuity {
@@ -190,6 +208,7 @@ impl Continuity {
         let run = Run {
             first: packet,
             newest: packet,
+            packets: 1,
             is_new,
         };
         let Some(held) = self.run else {
@@ -215,10 +234,11 @@ impl Continuity {
         }
         let run = Run {
             newest: packet,
+            packets: held.packets.saturating_add(1),
             is_new: held.is_new || is_new,
             ..held
         };
-        if !run.is_new {
+        if !run.is_new && !run.is_all_over(newest, rate) {
             self.run = Some(run);
             return Verdict::Hold;
         }
@@ -239,9 +259,10 @@ impl Continuity {
         }
         // By the time that went by, as there is nothing else; and time never stands still.
         let elapsed = elapsed_ticks(newest.at, run.first.at, rate).max(1) as u32;
-        let by = (ticks_between(run.first.timestamp, newest.timestamp).cast_unsigned()).wrapping_add(elapsed);
-        self.begun = run.first.timestamp.wrapping_add(by);
-        self.newest = Some((run.newest.timestamp.wrapping_add(by), run.newest.at));
+        let goes_on_at = later(newest.timestamp, elapsed);
+        let by = ticks_between(run.first.timestamp, goes_on_at).cast_unsigned();
+        self.begun = goes_on_at;
+        self.newest = Some((later(run.newest.timestamp, by), run.newest.at));
         self.left = None;
         Verdict::Clock(by)
     }

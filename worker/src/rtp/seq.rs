@@ -146,6 +146,12 @@ pub fn ticks_between(from: u32, to: u32) -> i32 {
     to.wrapping_sub(from).cast_signed()
 }
 
+/// The timestamp so many ticks later.
+#[inline]
+pub fn later(timestamp: u32, ticks: u32) -> u32 {
+    timestamp.wrapping_add(ticks)
+}
+
 /// The extended number nearest to `newest` whose low 16 bits are `seq`: for streams of our own, whose extended numbers go
 /// on for ever.
 pub fn nearest(newest: u64, seq: u16) -> u64 {

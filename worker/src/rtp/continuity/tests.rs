@@ -1,3 +1,5 @@
+//! Rows of packets and what is made of them; no clock but the one that the rows move.
+
 use super::Verdict::{Clock, Displaced, Fits, Hold, Passed, Refuse, Restart};
 use super::*;
 
@@ -137,6 +139,7 @@ fn what_came_before_is_a_restart_only_if_something_else_comes_with_it() {
         assert_eq!(verdict, if index < 9 { Fits } else { Hold });
     }
     // As if from before a long pause.
+    let mut judged = Judged::after(400, 1_399, 400 * 960);
     for index in 0..400_u32 {
         let verdict = judged.see(1_000 + index as u16, (1 << 31) + index * 960, Known::Same);
         assert_eq!(verdict, Hold);
@@ -144,6 +147,29 @@ fn what_came_before_is_a_restart_only_if_something_else_comes_with_it() {
     let mut judged = Judged::after(400, 1_399, 400 * 960);
     assert_eq!(judged.see(1_000, 960, Known::Other), Hold);
     assert_eq!(judged.see(1_001, 1_920, Known::Same), Restart);
+}
+
+/// The same file from its beginning, byte for byte: a restart only if it comes as a sender would send it.
+#[test]
+fn the_same_all_over_is_a_restart_after_a_silence_and_in_real_time() {
+    for (silence, is_restart) in [(1, false), (5, true), (60, true)] {
+        let mut judged = Judged::after(400, 1_399, 400 * 960);
+        judged.now = judged.now + Duration::from_secs(silence);
+        let verdicts: Vec<_> = (0..300_u16)
+            .map(|index| judged.see(1_000 + index, (1 + u32::from(index)) * 960, Known::Same))
+            .collect();
+        let believed = verdicts.iter().position(|verdict| *verdict == Restart);
+        assert_eq!(believed, is_restart.then_some(31));
+    }
+    // All at once.
+    let mut judged = Judged::after(400, 1_399, 400 * 960);
+    judged.now = judged.now + Duration::from_secs(60);
+    for index in 0..400_u16 {
+        let at = judged.now;
+        let verdict = judged.see(1_000 + index, (1 + u32::from(index)) * 960, Known::Same);
+        assert_eq!(verdict, Hold);
+        judged.now = at;
+    }
 }
 
 #[test]
