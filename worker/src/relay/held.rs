@@ -148,8 +148,8 @@ impl Relay {
         let held = stream.held;
         let index = held.map_or_else(|| self.held.oldest(), usize::from);
         if held.is_none() {
-            stream.held = Some(index as u8);
             self.give_up(index);
+            self.producers[route.key].streams[usize::from(route.encoding)].held = Some(index as u8);
             self.held.serial += 1;
             let run = &mut self.held.runs[index];
             (run.serial, run.owner) = (self.held.serial, Some((route.key, route.encoding)));
@@ -244,6 +244,7 @@ impl Relay {
         self.fan_out(now, bytes, sink);
         let HeldPacket { route, header, .. } = packet;
         let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
+        let is_believed = matches!(verdict, Verdict::Restart | Verdict::Clock(_));
         let mut run = Vec::new();
         let index = stream.held.take().map(usize::from);
         if let Some(index) = index {
@@ -253,7 +254,7 @@ impl Relay {
             run.sort_unstable_by_key(|held| distance(header.seq, held.header.seq));
             // What came between has not been held: then it begins here.
             let is_far = |last: &HeldPacket| distance(last.header.seq, header.seq) > HELD_GAP;
-            if run.last().is_some_and(is_far) {
+            if is_believed && run.last().is_some_and(is_far) {
                 run.clear();
             }
         }
@@ -272,7 +273,6 @@ impl Relay {
         } in &run
         {
             let stream = &self.producers[route.key].streams[usize::from(route.encoding)];
-            let is_believed = matches!(verdict, Verdict::Restart | Verdict::Clock(_));
             let has_place = stream.ahead(header.seq).is_some_and(|ahead| match verdict {
                 // It lies between the newest packet and the one that has passed it by.
                 Verdict::Passed => ahead <= 0 || distance(header.seq, packet.header.seq) > 0,

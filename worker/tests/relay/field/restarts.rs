@@ -1,6 +1,7 @@
-//! A sender starts over (RFC 3550 §5.1: number and timestamp begin anywhere; §8.2, appendix A.1): ffmpeg, GStreamer and cameras begin
-//! again under the SSRC that they had, with numbers anywhere, also near the old ones, and with another clock. What is received is
-//! one stream, whose numbers and clock go on without a break; and whatever is no new beginning is none.
+//! A sender starts over: a new run of numbers and timestamps under the SSRC that it had (RFC 3550 §5.1, appendix A.1).
+//!
+//! ffmpeg, GStreamer and cameras begin again with numbers anywhere, also near the old ones, and with another clock. What is
+//! received is one stream, whose numbers and clock go on without a break; and whatever is no new beginning is none.
 
 use std::time::Duration;
 
@@ -754,4 +755,77 @@ fn stragglers_of_the_old_run_start_nothing() {
             call.goes_on(&sent, &format!("{name:?}, {ahead} ahead"));
         }
     }
+}
+
+/// Streams by the dozen start over at once, more than are held at a time: each goes on, the first packets of some are missing.
+#[test]
+fn many_senders_start_over_at_once() {
+    let mut sim = Sim::new(3);
+    let room = sim.room();
+    let receiver = sim.transport(room);
+    let mut calls: Vec<_> = (0..100)
+        .map(|_| {
+            let sender = sim.transport(room);
+            let track = sim.microphone(sender);
+            let consumer = sim.consumer(receiver, &track);
+            (sender, track, consumer)
+        })
+        .collect();
+    for round in 0..100 {
+        if round == 50 {
+            for (_, track, _) in &mut calls {
+                track.stream().seq += 30_000;
+                track.stream().timestamp += 1 << 30;
+            }
+            sim.advance(ms(500));
+        }
+        for (sender, track, _) in &mut calls {
+            let packet = track.stream().sound();
+            sim.send(*sender, &[packet]);
+        }
+        sim.advance(ms(20));
+    }
+    sim.check_accounts();
+    let mut all = 0;
+    for (_, _, consumer) in calls {
+        let received = sim.received(consumer);
+        assert!((99..=100).contains(&received.len()), "{}", received.len());
+        all += received.len();
+        for pair in received.windows(2) {
+            assert_eq!(pair[1].rtp.seq, pair[0].rtp.seq.wrapping_add(1));
+        }
+    }
+    assert!(all >= 9_964, "{all}");
+}
+
+/// A packet too long to be held is lost, and the restart is believed all the same.
+#[test]
+fn a_run_of_packets_too_long_to_hold_is_believed() {
+    let mut call = Call::new(1, CodecName::Vp8);
+    call.track.stream().payload_len = 9_000;
+    call.play(30);
+    let elsewhere = call.elsewhere(1 << 30);
+    call.starts_over(20_000, elsewhere);
+    call.play(30);
+    call.received();
+    let frame = call.track.stream().key_frame(2);
+    call.send(&frame);
+    assert_eq!(call.marks().len(), 2);
+    assert_eq!(call.dropped(DropReason::BadSequence), 1);
+}
+
+/// Who joins, pauses or resumes between the first packet of a run and the second is sent none of what came before.
+#[test]
+fn what_is_held_goes_to_nobody_who_comes_later() {
+    let mut call = Call::new(1, CodecName::Opus);
+    call.play(30);
+    let elsewhere = call.elsewhere(1 << 30);
+    call.starts_over(20_000, elsewhere);
+    let frames = call.frames(20);
+    call.send(&frames[0]);
+    let late = call.sim.consumer(call.receiver, &call.track);
+    let sent = call.send_frames(&frames[1..]);
+    assert_eq!(call.sim.marks(late), sent);
+    assert_eq!(call.sim.stats(late).packets_in, 19);
+    assert_eq!(call.marks().len(), 30 + 19);
 }
