@@ -677,7 +677,7 @@ fn what_comes_in_another_order_is_only_late() {
             let mut sent = std::collections::BTreeSet::new();
             for (at, packet) in arrivals {
                 call.sim.advance((start + ms(at)).since(call.sim.now));
-                call.send(&[packet.clone()]);
+                call.send(std::slice::from_ref(&packet));
                 sent.insert(packet.mark);
             }
             let received = call.received();
