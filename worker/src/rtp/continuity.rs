@@ -202,7 +202,7 @@ impl Continuity {
                 Verdict::Fits
             };
         }
-        if self.is_straggler(packet, rate) {
+        if self.is_straggler(packet, rate) || self.is_too_late(newest, packet, rate) {
             return Verdict::Refuse;
         }
         let run = Run {
@@ -286,6 +286,16 @@ impl Continuity {
         let behind = distance(packet.seq, newest.seq);
         let step = i64::from(ticks_between(newest.timestamp, packet.timestamp));
         (-rate * LATE_SECS - self.paced(behind)..=rate * BACK_SECS).contains(&step)
+    }
+
+    /// Whether a packet is late as its timestamp says, but by more numbers than are believed: fast streams have thousands in a
+    /// second.
+    fn is_too_late(&self, newest: Sight, packet: Sight, rate: i64) -> bool {
+        let limit = i32::from(MAX_MISORDER);
+        (limit..=2 * limit).contains(&distance(packet.seq, newest.seq))
+            && packet.at.since(newest.at) < DOUBLED_WITHIN
+            && ticks_between(newest.timestamp, packet.timestamp) < 0
+            && self.is_late(newest, packet, rate)
     }
 
     /// Whether a packet is the next one of a run, or one after.

@@ -173,6 +173,18 @@ fn the_same_all_over_is_a_restart_after_a_silence_and_in_real_time() {
 }
 
 #[test]
+fn what_is_later_than_is_believed_begins_nothing() {
+    let mut judged = Judged::after(3_000, 3_000, 3_000 * 960);
+    for seq in 1_200..1_205_u16 {
+        assert_eq!(judged.see(seq, u32::from(seq) * 960, Known::New), Refuse);
+    }
+    assert_eq!(judged.see(3_001, 3_001 * 960, Known::New), Fits);
+    // Another clock under these numbers does.
+    assert_eq!(judged.see(1_200, 1 << 30, Known::New), Hold);
+    assert_eq!(judged.see(1_201, (1 << 30) + 960, Known::New), Restart);
+}
+
+#[test]
 fn what_was_before_the_beginning_is_another_stream() {
     let mut judged = Judged::after(1, 5_000, 0);
     assert_eq!(judged.see(4_000, 960, Known::Foreign), Hold);
