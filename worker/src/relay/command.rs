@@ -276,6 +276,7 @@ impl Relay {
 
     fn pause_producer(&mut self, producer: ProducerId) -> Result<(), WorkerError> {
         let key = self.find_producer(producer)?;
+        self.give_up_held(key);
         let producer = &mut self.producers[key];
         producer.paused = true;
         producer
@@ -288,6 +289,7 @@ impl Relay {
     /// Relays again: video from a key frame on, which is asked for.
     fn resume_producer(&mut self, now: Time, producer: ProducerId) -> Result<(), WorkerError> {
         let key = self.find_producer(producer)?;
+        self.give_up_held(key);
         let producer = &mut self.producers[key];
         if !std::mem::replace(&mut producer.paused, false) {
             return Ok(());
@@ -355,6 +357,7 @@ impl Relay {
             None => 0,
         };
         let connected = self.transports[transport_key].remote.is_some();
+        self.give_up_held(producer_key);
         let producer = &mut self.producers[producer_key];
         let key = self.consumers.insert_with_key(|key: ConsumerKey| {
             Consumer::new(request, key, producer_key, producer, transport_key, connected, rewriter)
@@ -427,6 +430,7 @@ impl Relay {
 
     fn pause_consumer(&mut self, consumer: ConsumerId) -> Result<(), WorkerError> {
         let key = self.find_consumer(consumer)?;
+        self.give_up_held(self.consumers[key].producer);
         let consumer = &mut self.consumers[key];
         if !consumer.paused {
             consumer.settle(&self.producers[consumer.producer].counters);
@@ -439,6 +443,7 @@ impl Relay {
     /// Sends again: video from a key frame on, which is asked for.
     fn resume_consumer(&mut self, now: Time, consumer: ConsumerId) -> Result<(), WorkerError> {
         let key = self.find_consumer(consumer)?;
+        self.give_up_held(self.consumers[key].producer);
         let consumer = &mut self.consumers[key];
         if consumer.paused {
             consumer.settle(&self.producers[consumer.producer].counters);

@@ -213,19 +213,26 @@ impl Consumer {
     /// packets it is shown: its pause, and the streams it is attached to.
     pub(super) fn settle(&mut self, counters: &ProducerCounters) {
         let settled = std::mem::replace(&mut self.settled, *counters);
-        let received = counters.received - settled.received;
-        self.packets_in += received;
+        // What was held and is taken in after all leaves the count that it was in.
+        let add = |sum: &mut u64, now: u64, before: u64| *sum = sum.wrapping_add(now.wrapping_sub(before));
+        add(&mut self.packets_in, counters.received, settled.received);
+        let dropped = &mut self.dropped;
         if self.paused {
-            self.dropped[DropReason::ConsumerPaused as usize] += received;
+            let paused = &mut dropped[DropReason::ConsumerPaused as usize];
+            add(paused, counters.received, settled.received);
             return;
         }
-        self.dropped[DropReason::ProducerPaused as usize] += counters.paused - settled.paused;
-        self.dropped[DropReason::Duplicate as usize] += counters.duplicate - settled.duplicate;
-        self.dropped[DropReason::BadSequence as usize] += counters.bad_sequence - settled.bad_sequence;
-        self.dropped[DropReason::Padding as usize] += counters.padding - settled.padding;
+        for (reason, now, before) in [
+            (DropReason::ProducerPaused, counters.paused, settled.paused),
+            (DropReason::Duplicate, counters.duplicate, settled.duplicate),
+            (DropReason::BadSequence, counters.bad_sequence, settled.bad_sequence),
+            (DropReason::Padding, counters.padding, settled.padding),
+        ] {
+            add(&mut dropped[reason as usize], now, before);
+        }
         for (encoding, place) in self.places.iter().enumerate() {
             if place.is_none() {
-                self.dropped[DropReason::OtherProfile as usize] +=
+                dropped[DropReason::OtherProfile as usize] +=
                     counters.dispatched[encoding] - settled.dispatched[encoding];
             }
         }

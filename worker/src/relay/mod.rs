@@ -18,6 +18,7 @@ mod command;
 mod consumer;
 mod fanout;
 mod hearsay;
+mod held;
 mod inspect;
 mod levels;
 mod parameters;
@@ -70,6 +71,7 @@ use self::catch_up::CatchingUp;
 use self::consumer::Consumer;
 use self::fanout::Workspace;
 use self::gop::GOPS_MAX;
+use self::held::Held;
 use self::limits::Limits;
 use self::nack::Losses;
 use self::producer::Producer;
@@ -102,6 +104,8 @@ pub struct Relay {
     /// Of all producers.
     streams: usize,
     workspace: Workspace,
+    /// Packets that go on with nothing yet.
+    held: Held,
     /// What the RTCP packet at hand says.
     said: Vec<Feedback>,
     timers: BinaryHeap<Reverse<(Time, ProducerKey, u8)>>,
@@ -190,6 +194,7 @@ impl Relay {
             transport_of_index: Vec::new(),
             streams: 0,
             workspace: Workspace::new(),
+            held: Held::new(),
             // More than a packet of 1,200 bytes can say.
             said: Vec::with_capacity(512),
             timers: BinaryHeap::new(),

@@ -6,6 +6,7 @@ use std::ops::Range;
 use weir_channel::message::{Codec, ExtensionUri, Notification, UnroutedReason};
 
 use crate::boundary::{self, Panicked, Parser};
+use crate::rtp::continuity::Verdict;
 use crate::rtp::extension::elements;
 use crate::rtp::packet::{Header, Kind, classify};
 use crate::rtp::rtcp::{self, Feedback};
@@ -41,7 +42,7 @@ enum StreamKind {
 }
 
 /// Whose a packet is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Route {
     pub key: ProducerKey,
     pub encoding: u8,
@@ -91,6 +92,7 @@ impl Relay {
                 let packet = start..end.min(start + segment);
                 start = packet.end;
                 self.handle_packet(&mut arrived, bytes, packet, sink);
+                self.release_held(now, bytes, sink);
                 self.answer_requests(now, sink);
                 if self.workspace.batch.len() >= BATCH_PACKETS_MAX {
                     self.fan_out(now, bytes, sink);
@@ -204,8 +206,32 @@ impl Relay {
         Ok(())
     }
 
-    /// Takes in a packet whose stream is known, and queues it for the fan-out. `start` is where it lies in the batch.
+    /// Takes in a packet whose stream is known, unless it goes on with nothing that the stream has sent: then it is held.
+    /// `start` is where it lies in the batch. A retransmission is what it says that it is.
     pub(super) fn take_in(&mut self, now: Time, route: Route, header: &Header, packet: &mut [u8], start: usize) {
+        let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
+        let verdict = if route.is_rtx {
+            Verdict::Fits
+        } else {
+            stream.judge(now, route.codec.clock_rate, header, packet)
+        };
+        if verdict == Verdict::Fits {
+            self.admit(now, route, header, packet, start, false);
+        } else {
+            self.put_off(now, route, header, packet, start, verdict);
+        }
+    }
+
+    /// Gives a packet its place in its stream, and queues it for the fan-out. `is_odd`: its timestamp moves nothing.
+    pub(super) fn admit(
+        &mut self,
+        now: Time,
+        route: Route,
+        header: &Header,
+        packet: &mut [u8],
+        start: usize,
+        is_odd: bool,
+    ) {
         let Route {
             key,
             encoding,
@@ -222,7 +248,15 @@ impl Relay {
         let is_padding = header.is_padding(packet) || is_rtx && header.payload_len == 0;
         let withholding = producer.withholding(header.payload_type, is_padding);
         let stream = &mut producer.streams[usize::from(encoding)];
-        let accepted = stream.accept(now, encoding, codec.name, header, start as u32, packet, withholding);
+        let accepted = stream.accept(
+            now,
+            encoding,
+            codec.name,
+            header,
+            start as u32,
+            packet,
+            (withholding, is_odd),
+        );
         let came_back = !stream.available && stream.last_media == Some(now) && matches!(accepted, Accepted::Relay(_));
         // Or the beginning of one, which does not have to be asked for either.
         let key_frame = matches!(&accepted, Accepted::Relay(meta) if meta.key_frame) || stream.opening.is_under_way();

@@ -5,8 +5,9 @@ use std::time::Duration;
 use weir_channel::message::{CodecName, MediaKind, Profile, StreamStats};
 
 use crate::rtp::codec::peek;
+use crate::rtp::continuity::{Continuity, Known, Sight, Verdict};
 use crate::rtp::packet::Header;
-use crate::rtp::seq::{Arrival, Seen, SeqExtender, TimestampExtender};
+use crate::rtp::seq::{Arrival, Contents, MAX_MISORDER, MediaClock, Seen, SeqExtender, distance};
 use crate::time::Time;
 
 use super::gop::{Gop, Hearing};
@@ -116,7 +117,12 @@ pub(super) struct Stream {
     pub batch_tail: Option<u32>,
     pub(super) seq: SeqExtender,
     seen: Seen,
-    timestamp: TimestampExtender,
+    /// What came under the numbers that were seen.
+    contents: Contents,
+    clock: MediaClock,
+    continuity: Continuity,
+    /// Where packets of it are held that go on with nothing yet; see `held`.
+    pub(super) held: Option<u8>,
     pub(super) withheld: Withheld,
     /// The start that is coming together.
     pub(super) opening: Opening,
@@ -194,7 +200,10 @@ impl Stream {
             batch_tail: None,
             seq: SeqExtender::default(),
             seen: Seen::default(),
-            timestamp: TimestampExtender::default(),
+            contents: Contents::default(),
+            clock: MediaClock::default(),
+            continuity: Continuity::default(),
+            held: None,
             withheld: Withheld::default(),
             opening: Opening::default(),
             is_awaited: false,
@@ -218,8 +227,80 @@ impl Stream {
         self.seq = SeqExtender::default();
         self.seen = Seen::default();
         self.withheld.on_new_numbers();
+        self.continuity = Continuity::default();
+        self.held = None;
         self.on_restart();
         self.numbers_since = self.epoch;
+    }
+
+    /// What a packet is to what has come so far. Nothing is taken in yet.
+    #[inline]
+    pub(super) fn judge(&mut self, now: Time, clock_rate: u32, header: &Header, bytes: &[u8]) -> Verdict {
+        let near = self.seq.nearest(header.seq);
+        let packet = Sight {
+            seq: header.seq,
+            timestamp: self.clock.shifted(near, header.timestamp),
+            at: now,
+        };
+        let oldest = self.first_seq.max(self.seq.floor());
+        let known = || {
+            if near + u64::from(REORDERED_START_MAX) < oldest {
+                Known::Foreign
+            } else if near < oldest || self.seen.is_missing(near) {
+                Known::New
+            } else if self.contents.get(near) == Contents::digest(header.timestamp, header.payload(bytes)) {
+                Known::Same
+            } else {
+                Known::Other
+            }
+        };
+        self.continuity.judge(packet, self.seq.newest_seq(), clock_rate, known)
+    }
+
+    /// Where a number lies that is not judged by its timestamp: this far ahead of the newest; `None` if it is too far behind.
+    pub(super) fn ahead(&self, seq: u16) -> Option<i32> {
+        let ahead = distance(self.seq.newest_seq()?, seq);
+        (ahead > -i32::from(MAX_MISORDER)).then_some(ahead)
+    }
+
+    /// The sender has started over with this number.
+    pub(super) fn start_over(&mut self, seq: u16) {
+        self.seq.start_over(seq);
+        self.on_restart();
+    }
+
+    /// The sender's clock is another one behind the newest packet: so many ticks less. What its reports said of the old one
+    /// means nothing any more.
+    pub(super) fn change_clock(&mut self, by: u32) {
+        let next = self.seq.newest().map_or(0, |newest| newest + 1);
+        self.clock.change(next, by);
+        self.sender_report = None;
+        self.absurd_reports = 0;
+    }
+
+    /// Whether something has come under a number that is not newer than the newest.
+    pub(super) fn has_come(&self, seq: u16) -> bool {
+        self.seq.place(seq).is_some_and(|seq| !self.seen.is_missing(seq))
+    }
+
+    /// A packet is not taken in.
+    pub(super) fn refuse(&mut self, is_known: bool) {
+        if is_known {
+            self.counters.packets += 1;
+            self.counters.duplicated += 1;
+        } else {
+            self.counters.discarded += 1;
+        }
+    }
+
+    /// It is, after all.
+    pub(super) fn unrefuse(&mut self, is_known: bool) {
+        if is_known {
+            self.counters.packets -= 1;
+            self.counters.duplicated -= 1;
+        } else {
+            self.counters.discarded -= 1;
+        }
     }
 
     fn on_restart(&mut self) {
@@ -227,7 +308,7 @@ impl Stream {
         self.is_awaited = true;
         self.opening.on_restart();
         self.restarts = self.restarts.wrapping_add(1);
-        self.timestamp = TimestampExtender::default();
+        self.clock.start_over();
         self.vp8_ids = Vp8Ids::default();
         self.sender_report = None;
         self.reported_ntp = None;
@@ -241,8 +322,13 @@ impl Stream {
     }
 
     /// Takes a packet in: its place in the sequence, its numbers without wrap-around, what its payload says.
-    /// `start` is where the packet lies, `bytes` is the packet; `withholding`: whom it is withheld from.
+    /// `start` is where the packet lies, `bytes` is the packet; `withholding`: whom it is withheld from; `is_odd`: its timestamp
+    /// fits nothing and moves nothing.
     #[inline]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing that is known of a packet"
+    )]
     pub(super) fn accept(
         &mut self,
         now: Time,
@@ -251,7 +337,7 @@ impl Stream {
         header: &Header,
         start: u32,
         bytes: &[u8],
-        withholding: SlotSet,
+        (withholding, is_odd): (SlotSet, bool),
     ) -> Accepted {
         let (seq, restarted) = match self.seq.accept(header.seq) {
             Arrival::InOrder(seq) | Arrival::Late(seq) => (seq, false),
@@ -279,8 +365,13 @@ impl Stream {
         self.count_unique(seq);
         let withheld = self.withheld.place(seq, withholding);
         let payload = header.payload(bytes);
+        self.contents.note(seq, Contents::digest(header.timestamp, payload));
+        let timestamp = if is_odd {
+            self.clock.aside(seq, header.timestamp)
+        } else {
+            self.clock.extend(seq, header.timestamp)
+        };
         let peek = peek(codec, payload);
-        let timestamp = self.timestamp.extend(header.timestamp);
         let is_intact = !peek.parts.is_empty() && !self.seen.is_missing(seq - 1);
         let opened = self.opening.on_packet(codec, seq, timestamp, peek.parts, is_intact);
         self.counters.key_frames += u64::from(opened.is_picture);
@@ -407,7 +498,7 @@ impl Stream {
         self.absurd_reports = 0;
         self.sender_report = Some(TimeReport {
             ntp,
-            timestamp: self.timestamp.clone().extend(rtp), // a report must not move the clock
+            timestamp: self.clock.read(rtp), // a report must not move the clock
             arrived: now,
         });
         true

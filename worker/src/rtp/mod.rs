@@ -5,11 +5,13 @@
 //! sockets, clocks, logging, policy.
 //!
 //! [`packet`] says what a datagram is and where its parts lie, and rewrites the fixed header in place; [`extension`]
-//! walks RFC 8285 header extensions; [`seq`] is the only place with wrap-around arithmetic; [`codec`] peeks at payloads
+//! walks RFC 8285 header extensions; [`seq`] is the only place with wrap-around arithmetic; [`continuity`] tells a sender that starts over from packets that are
+//! late, lost or doubled; [`codec`] peeks at payloads
 //! for key frames; [`rtcp`] reads compound packets and writes key frame requests, [`nack`] asks for packets again, and
 //! [`rtx`] is how they come again.
 
 pub mod codec;
+pub mod continuity;
 pub mod extension;
 pub mod nack;
 pub mod packet;
@@ -18,6 +20,7 @@ pub mod rtx;
 pub mod seq;
 
 pub use codec::{Parts, Peek, peek};
+pub use continuity::{Continuity, Known, Sight, Verdict};
 pub use extension::{Element, ExtensionBlock, Form};
 pub use packet::{Header, Kind, Malformed, classify, rewrite};
 pub use seq::{Arrival, Seen, SeqExtender, TimestampExtender, WrapExtender};

@@ -95,6 +95,32 @@ impl SeqExtender {
             .filter(|ext| *ext >= self.floor)
     }
 
+    /// The sender has started over with this number: it follows right behind the newest, and what is older than it belongs to
+    /// the time before.
+    pub fn start_over(&mut self, seq: u16) {
+        self.floor = self.newest + 1;
+        self.newest_seq = seq.wrapping_sub(1);
+        self.restart_at = None;
+    }
+
+    /// A number at its shortest distance from the newest, whether it is believed or not. Nothing moves.
+    #[inline]
+    pub fn nearest(&self, seq: u16) -> u64 {
+        let ahead = distance(self.newest_seq, seq);
+        self.newest.wrapping_add_signed(i64::from(ahead))
+    }
+
+    /// What is older than this extended number is from before the last restart.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The newest number as it stood in its packet; `None` before the first packet.
+    #[inline]
+    pub fn newest_seq(&self) -> Option<u16> {
+        (self.newest != 0).then_some(self.newest_seq)
+    }
+
     /// An extended number of this stream as it stands in its packet; the other way round. After a restart the low 16 bits
     /// of the one are not the other.
     pub fn wire(&self, ext: u64) -> u16 {
@@ -106,6 +132,24 @@ impl SeqExtender {
     pub fn newest(&self) -> Option<u64> {
         (self.newest != 0).then_some(self.newest)
     }
+}
+
+/// How far a number is ahead of another one, the shorter way round; negative: behind it.
+#[inline]
+pub fn distance(from: u16, to: u16) -> i32 {
+    i32::from(to.wrapping_sub(from).cast_signed())
+}
+
+/// How many ticks a timestamp is ahead of another one, the shorter way round; negative: behind it.
+#[inline]
+pub fn ticks_between(from: u32, to: u32) -> i32 {
+    to.wrapping_sub(from).cast_signed()
+}
+
+/// The timestamp so many ticks later.
+#[inline]
+pub fn later(timestamp: u32, ticks: u32) -> u32 {
+    timestamp.wrapping_add(ticks)
 }
 
 /// The extended number nearest to `newest` whose low 16 bits are `seq`: for streams of our own, whose extended numbers go
@@ -229,6 +273,115 @@ pub fn beyond<const BITS: u32>(value: u16, of: u16) -> u16 {
     const { assert!(BITS >= 2 && BITS <= 16) };
     let unused = 16 - BITS;
     value.wrapping_sub(of) << unused >> unused
+}
+
+/// The clock of one stream's media, in 64 bits: it goes on when the sender's own is set to another time in the middle of the
+/// stream (a file that begins again, a seek), because from there on the distance is taken out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MediaClock {
+    extender: TimestampExtender,
+    /// What is added to timestamps, modulo 2³².
+    shift: u32,
+    /// Extended sequence numbers below this one are from before the last change, and have the shift from before it.
+    changed_at: u64,
+    shift_before: u32,
+}
+
+impl MediaClock {
+    /// A packet's timestamp as it would be if the sender's clock had never been changed. `seq` is its extended number.
+    #[inline]
+    pub fn shifted(&self, seq: u64, timestamp: u32) -> u32 {
+        let shift = if seq < self.changed_at {
+            self.shift_before
+        } else {
+            self.shift
+        };
+        timestamp.wrapping_add(shift)
+    }
+
+    /// A packet's timestamp, extended.
+    #[inline]
+    pub fn extend(&mut self, seq: u64, timestamp: u32) -> u64 {
+        let shifted = self.shifted(seq, timestamp);
+        self.extender.extend(shifted)
+    }
+
+    /// A timestamp that fits nothing, extended so that it is older than the newest: whoever keeps the newest is not moved by
+    /// it, and 32 bits of it are what its sender wrote.
+    pub fn aside(&mut self, seq: u64, timestamp: u32) -> u64 {
+        let shifted = self.shifted(seq, timestamp);
+        let Some(newest) = self.extender.newest() else {
+            return self.extender.extend(shifted);
+        };
+        newest.wrapping_sub(u64::from((newest as u32).wrapping_sub(shifted)))
+    }
+
+    /// A timestamp that something else than a packet tells of. Nothing moves.
+    pub fn read(&self, timestamp: u32) -> u64 {
+        let shifted = timestamp.wrapping_add(self.shift);
+        self.extender.clone().extend(shifted)
+    }
+
+    /// From this extended number on, so much more has to be added to timestamps.
+    pub fn change(&mut self, from: u64, by: u32) {
+        self.shift_before = self.shift;
+        self.shift = self.shift.wrapping_add(by);
+        self.changed_at = from;
+    }
+
+    /// The next packet is a new stream's.
+    pub fn start_over(&mut self) {
+        self.extender = TimestampExtender::default();
+        self.changed_at = 0;
+    }
+}
+
+/// What a packet was, in 4 bits each for the last [`Contents::WINDOW`] extended numbers: enough to tell a packet that comes
+/// again from another one under its number, as good as always when there are several of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents(Box<[u8; Self::WINDOW as usize / 2]>);
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self(Box::new([0; Self::WINDOW as usize / 2]))
+    }
+}
+
+impl Contents {
+    /// How many numbers are remembered.
+    pub const WINDOW: u64 = Seen::WINDOW;
+
+    /// Four bits of a packet's timestamp and payload: of its length, its end and its middle. Not of header extensions, which
+    /// change when a packet is sent again.
+    #[inline]
+    pub fn digest(timestamp: u32, payload: &[u8]) -> u8 {
+        let word = |chunk: Option<&[u8; 8]>| chunk.map(|chunk| u64::from_le_bytes(*chunk));
+        let end = word(payload.last_chunk())
+            .unwrap_or_else(|| payload.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        let middle = word(payload.get(payload.len() / 2..).and_then(|half| half.first_chunk())).unwrap_or(0);
+        let mixed = u64::from(timestamp) << 16 ^ payload.len() as u64 ^ end ^ middle.rotate_left(29);
+        // Fibonacci hashing, twice, so that all bits reach the highest four.
+        let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as u8
+    }
+
+    /// Remembers a packet.
+    #[inline]
+    pub fn note(&mut self, ext: u64, digest: u8) {
+        let (place, bits) = Self::place(ext);
+        self.0[place] = self.0[place] & !(15 << bits) | (digest & 15) << bits;
+    }
+
+    /// What is remembered under a number of the window.
+    pub fn get(&self, ext: u64) -> u8 {
+        let (place, bits) = Self::place(ext);
+        self.0[place] >> bits & 15
+    }
+
+    #[inline]
+    fn place(ext: u64) -> (usize, u32) {
+        ((ext % Self::WINDOW / 2) as usize, (ext % 2) as u32 * 4)
+    }
 }
 
 /// Extends a counter of `BITS` bits (2 to 16) to 64: VP8's picture ids (15 or 7 bits) and TL0PICIDX (8 bits).
@@ -372,6 +525,57 @@ mod tests {
         assert_eq!(seqs.place(30_002), Some(2 * CYCLE + 4));
         assert_eq!(seqs.place(30_000), None);
         assert_eq!(seqs.wire(2 * CYCLE + 4), 30_002);
+    }
+
+    #[test]
+    fn a_new_beginning_follows_the_newest_and_leaves_what_is_older_behind() {
+        let mut seqs = SeqExtender::default();
+        seqs.accept(1_000);
+        seqs.accept(1_001);
+        assert_eq!(seqs.nearest(998), CYCLE + 998);
+        seqs.start_over(0);
+        assert_eq!(seqs.accept(0), InOrder(CYCLE + 1_002));
+        assert_eq!(seqs.accept(65_535), Bad);
+        assert_eq!(seqs.accept(3), InOrder(CYCLE + 1_005));
+        assert_eq!((seqs.newest_seq(), seqs.floor()), (Some(3), CYCLE + 1_002));
+    }
+
+    #[test]
+    fn a_clock_that_is_changed_goes_on() {
+        let mut clock = MediaClock::default();
+        let first = clock.extend(10, u32::MAX - 100);
+        assert_eq!(clock.extend(11, 899), first + 1_000);
+        // It says 5 where it should say 1,899.
+        clock.change(12, 1_894);
+        assert_eq!(clock.extend(12, 5), first + 2_000);
+        assert_eq!(clock.read(1_005), first + 3_000);
+        assert_eq!(clock.extend(11, 899), first + 1_000, "late, from before the change");
+        // One that fits nothing is older than the newest, whatever it is.
+        for odd in [0_u32, 1 << 31, u32::MAX] {
+            let aside = clock.aside(13, odd);
+            assert!(aside < first + 2_000);
+            assert_eq!(aside as u32, odd.wrapping_add(1_894));
+        }
+        assert_eq!(clock.extend(14, 1_005), first + 3_000);
+    }
+
+    #[test]
+    fn contents_are_told_apart_by_timestamp_length_and_bytes() {
+        let mut contents = Contents::default();
+        for ext in CYCLE..CYCLE + 3_000 {
+            contents.note(ext, (ext % 15) as u8);
+        }
+        assert!((CYCLE + 952..CYCLE + 3_000).all(|ext| contents.get(ext) == (ext % 15) as u8));
+        let payload: Vec<u8> = (0..100).collect();
+        let others = (0..1_000_u32).filter(|seed| {
+            let mut other = payload.clone();
+            other[99 - *seed as usize % 8] ^= (seed / 8) as u8 | 1;
+            Contents::digest(7, &other) != Contents::digest(7, &payload)
+        });
+        assert!((900..970).contains(&others.count()), "a sixteenth looks alike");
+        let timestamps =
+            (0..1_000).filter(|seed| Contents::digest(7 + 3_000 * seed, &payload) != Contents::digest(7, &payload));
+        assert!((900..970).contains(&timestamps.count()));
     }
 
     #[test]

@@ -114,12 +114,12 @@ impl Sim {
                 (batch > segment.batch).then_some(batch)
             });
             let end = broken.chain(replaced).min().unwrap_or(usize::MAX).min(next);
-            let batch = self
+            // In this batch; or before it, if it was held until the next one of a new run had come.
+            let end_of_batch = self
                 .log
                 .deliveries
                 .partition_point(|delivery| delivery.batch <= segment.batch);
-            // Held, if it could not be a start before another packet had come.
-            let start = self.log.deliveries[..batch]
+            let start = self.log.deliveries[..end_of_batch]
                 .iter()
                 .rposition(|delivery| delivery.mark == segment.first)
                 .expect("a segment starts on a packet that was delivered");

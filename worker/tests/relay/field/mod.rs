@@ -6,4 +6,5 @@ mod deaf_senders;
 mod descriptors;
 mod filtered;
 mod picture_ids;
+mod restarts;
 mod starts;

@@ -1,0 +1,294 @@
+//! Packets that go on with nothing that their stream has sent: kept until it is known what they are, and then relayed as if
+//! they had just come.
+//!
+//! Until then they are counted as what they would be without what follows: as duplicates, or as not believed. A command that
+//! changes who is sent what gives them up, so that nobody is sent what came before. Memory is bounded and reserved once for the whole relay: a restart is
+//! rare, and waits for a packet or two.
+
+use crate::rtp::continuity::Verdict;
+use crate::rtp::packet::Header;
+use crate::rtp::seq::distance;
+use crate::time::Time;
+
+use super::Relay;
+use super::receive::Route;
+use super::sink::Sink;
+use super::slots::ProducerKey;
+
+/// Streams of which something is held at a time. Of one more, the oldest gives way.
+const RUNS_MAX: usize = 64;
+
+/// Packets held of one stream.
+const PACKETS_MAX: usize = 4;
+
+/// So many packets may be missing behind them, when it is known what they are.
+const HELD_GAP: i32 = 16;
+
+/// Their bytes.
+const BYTES_MAX: usize = 8 << 10;
+
+/// What is held of all streams.
+#[derive(Debug)]
+pub(super) struct Held {
+    runs: Box<[Run]>,
+    /// Of each run in turn, [`BYTES_MAX`].
+    bytes: Box<[u8]>,
+    /// Counts runs.
+    serial: u64,
+    /// What the last packet means for what is held of its stream.
+    turn: Option<Turn>,
+}
+
+/// What is held of one stream.
+#[derive(Clone, Debug, Default)]
+struct Run {
+    /// Ascends from run to run; 0: empty.
+    serial: u64,
+    owner: Option<(ProducerKey, u8)>,
+    packets: Vec<HeldPacket>,
+    len: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct HeldPacket {
+    route: Route,
+    header: Header,
+    /// Where it lies in the bytes of all.
+    start: usize,
+    len: usize,
+    /// Something has come under its number.
+    is_known: bool,
+}
+
+/// A packet by which it is known what the held ones are. It lies in the batch.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    verdict: Verdict,
+    packet: HeldPacket,
+}
+
+impl Held {
+    pub(super) fn new() -> Self {
+        let run = || Run {
+            packets: Vec::with_capacity(PACKETS_MAX),
+            ..Run::default()
+        };
+        Self {
+            runs: (0..RUNS_MAX).map(|_| run()).collect(),
+            bytes: vec![0; RUNS_MAX * BYTES_MAX].into_boxed_slice(),
+            serial: 0,
+            turn: None,
+        }
+    }
+
+    /// The place that has been empty or full for the longest time.
+    fn oldest(&self) -> usize {
+        let by_serial = |index: &usize| self.runs[*index].serial;
+        (0..RUNS_MAX).min_by_key(by_serial).unwrap_or(0)
+    }
+
+    /// Whether so long a packet more can be held in a place.
+    fn has_room(&self, index: usize, len: usize) -> bool {
+        let run = &self.runs[index];
+        run.packets.len() < PACKETS_MAX && len <= BYTES_MAX - run.len
+    }
+
+    /// Keeps a packet there is room for.
+    fn push(&mut self, index: usize, route: Route, header: Header, packet: &[u8], is_known: bool) {
+        let run = &mut self.runs[index];
+        let start = index * BYTES_MAX + run.len;
+        self.bytes[start..start + packet.len()].copy_from_slice(packet);
+        run.len += packet.len();
+        run.packets.push(HeldPacket {
+            route,
+            header,
+            start,
+            len: packet.len(),
+            is_known,
+        });
+    }
+}
+
+impl Relay {
+    /// A packet does not simply go on with its stream.
+    pub(super) fn put_off(
+        &mut self,
+        now: Time,
+        route: Route,
+        header: &Header,
+        packet: &mut [u8],
+        start: usize,
+        verdict: Verdict,
+    ) {
+        match verdict {
+            Verdict::Hold => self.hold(now, route, header, packet, start),
+            Verdict::Refuse => {
+                let stream = &self.producers[route.key].streams[usize::from(route.encoding)];
+                self.book(route, stream.has_come(header.seq));
+            }
+            // The fan-out comes first, and needs all of the batch.
+            _ => {
+                self.held.turn = Some(Turn {
+                    verdict,
+                    packet: HeldPacket {
+                        route,
+                        header: *header,
+                        start,
+                        len: packet.len(),
+                        is_known: false,
+                    },
+                });
+            }
+        }
+    }
+
+    fn hold(&mut self, now: Time, route: Route, header: &Header, packet: &mut [u8], start: usize) {
+        let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
+        let is_known = stream.has_come(header.seq);
+        let held = stream.held;
+        let index = held.map_or_else(|| self.held.oldest(), usize::from);
+        if held.is_none() {
+            self.give_up(index);
+            self.producers[route.key].streams[usize::from(route.encoding)].held = Some(index as u8);
+            self.held.serial += 1;
+            let run = &mut self.held.runs[index];
+            (run.serial, run.owner) = (self.held.serial, Some((route.key, route.encoding)));
+        }
+        if self.held.has_room(index, packet.len()) {
+            self.held.push(index, route, *header, packet, is_known);
+            self.book(route, is_known);
+        } else if is_known {
+            self.admit(now, route, header, packet, start, true);
+        } else {
+            self.book(route, false);
+        }
+    }
+
+    /// A producer's packets go to others from now on: to none of them goes what came before.
+    pub(super) fn give_up_held(&mut self, key: ProducerKey) {
+        for encoding in 0..self.producers[key].streams.len() {
+            if let Some(index) = self.producers[key].streams[encoding].held {
+                self.give_up(usize::from(index));
+            }
+        }
+    }
+
+    /// Empties a place. What was there stays counted as it is.
+    fn give_up(&mut self, index: usize) {
+        let run = &mut self.held.runs[index];
+        let owner = run.owner.take();
+        run.packets.clear();
+        (run.serial, run.len) = (0, 0);
+        if let Some((key, encoding)) = owner
+            && let Some(producer) = self.producers.get_mut(key)
+            && let stream = &mut producer.streams[usize::from(encoding)]
+            // Another SSRC may carry it since.
+            && stream.held == Some(index as u8)
+        {
+            stream.held = None;
+        }
+    }
+
+    /// Counts a packet that is not taken in; `is_known`: something has come under its number.
+    fn book(&mut self, route: Route, is_known: bool) {
+        let producer = &mut self.producers[route.key];
+        let stream = &mut producer.streams[usize::from(route.encoding)];
+        producer.counters.received += 1;
+        stream.refuse(is_known);
+        if producer.paused {
+            stream.counters.paused += 1;
+            producer.counters.paused += 1;
+        } else if is_known {
+            producer.counters.duplicate += 1;
+        } else {
+            producer.counters.bad_sequence += 1;
+        }
+    }
+
+    /// It is taken in after all. Since it was counted, nobody has joined and nothing was paused.
+    fn unbook(&mut self, route: Route, is_known: bool) {
+        let producer = &mut self.producers[route.key];
+        let stream = &mut producer.streams[usize::from(route.encoding)];
+        producer.counters.received -= 1;
+        stream.unrefuse(is_known);
+        if producer.paused {
+            stream.counters.paused -= 1;
+            producer.counters.paused -= 1;
+        } else if is_known {
+            producer.counters.duplicate -= 1;
+        } else {
+            producer.counters.bad_sequence -= 1;
+        }
+    }
+
+    /// Lets go what is held, if the last packet has told what it is, and then takes that packet in. `bytes` are those of
+    /// its batch.
+    #[inline]
+    pub(super) fn release_held(&mut self, now: Time, bytes: &mut [u8], sink: &mut impl Sink) {
+        if let Some(turn) = self.held.turn.take() {
+            self.release(now, turn, bytes, sink);
+        }
+    }
+
+    #[cold]
+    fn release(&mut self, now: Time, Turn { verdict, packet }: Turn, bytes: &mut [u8], sink: &mut impl Sink) {
+        // What came before all of it.
+        self.fan_out(now, bytes, sink);
+        let HeldPacket { route, header, .. } = packet;
+        let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
+        let is_believed = matches!(verdict, Verdict::Restart | Verdict::Clock(_));
+        let mut run = Vec::new();
+        let index = stream.held.take().map(usize::from);
+        if let Some(index) = index {
+            let place = &mut self.held.runs[index];
+            run = std::mem::take(&mut place.packets);
+            (place.serial, place.owner, place.len) = (0, None, 0);
+            run.sort_unstable_by_key(|held| distance(header.seq, held.header.seq));
+            // What came between has not been held: then it begins here.
+            let is_far = |last: &HeldPacket| distance(last.header.seq, header.seq) > HELD_GAP;
+            if is_believed && run.last().is_some_and(is_far) {
+                run.clear();
+            }
+        }
+        match verdict {
+            Verdict::Restart => stream.start_over(run.first().map_or(header.seq, |first| first.header.seq)),
+            Verdict::Clock(by) => stream.change_clock(by),
+            _ => {}
+        }
+        let mut held_bytes = std::mem::take(&mut self.held.bytes);
+        for HeldPacket {
+            route,
+            header,
+            start,
+            len,
+            is_known,
+        } in &run
+        {
+            let stream = &self.producers[route.key].streams[usize::from(route.encoding)];
+            let has_place = stream.ahead(header.seq).is_some_and(|ahead| match verdict {
+                // It lies between the newest packet and the one that has passed it by.
+                Verdict::Passed => ahead <= 0 || distance(header.seq, packet.header.seq) > 0,
+                _ => ahead <= 1,
+            });
+            if is_believed || has_place {
+                let packet = &mut held_bytes[*start..*start + *len];
+                self.unbook(*route, *is_known);
+                self.admit(now, *route, header, packet, *start, !is_believed);
+            }
+        }
+        self.fan_out(now, &mut held_bytes, sink);
+        self.held.bytes = held_bytes;
+        if let Some(index) = index {
+            run.clear();
+            self.held.runs[index].packets = run;
+        }
+        let Some(bytes) = bytes.get_mut(packet.start..packet.start + packet.len) else {
+            return;
+        };
+        if verdict == Verdict::Displaced {
+            self.hold(now, route, &header, bytes, packet.start);
+        } else {
+            self.admit(now, route, &header, bytes, packet.start, false);
+        }
+    }
+}
