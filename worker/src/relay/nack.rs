@@ -8,8 +8,12 @@
 //!
 //! All numbers are extended, so a list is sorted, and nothing here can meet a number twice. Nothing that a sender does is
 //! an error: it is only more or less worth asking for.
+//!
+//! A list begins small, and most stay so: a stream that loses nothing needs none. It grows by the timer only, because
+//! nothing is allocated while packets are relayed. What finds no room until then is a bit each.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use weir_channel::message::MediaKind;
@@ -26,6 +30,9 @@ use super::slots::ProducerKey;
 
 /// Packets of one stream that are asked for at a time. When more are missing, asking for a key frame is cheaper.
 pub const MISSING_MAX: usize = 1_000;
+
+/// Packets that a list has room for from the start: what is lost at a time in a network that is not in trouble.
+const ENTRIES_RESERVED: usize = 32;
 
 /// How far behind the newest packet another one is still asked for. (v2: 5,000, but a packet that comes more than
 /// [`MAX_MISORDER`] late is not believed; so asking for it would be for nothing.)
@@ -54,6 +61,8 @@ const GRID_NS: u64 = 2_000_000;
 pub struct MissingList {
     /// Ascending.
     entries: VecDeque<Missing>,
+    /// Those that found no room there. All are above those that did.
+    unlisted: Unlisted,
     /// When the first of them is due; means nothing while there are none.
     due: Time,
     newest: Option<u64>,
@@ -63,6 +72,92 @@ pub struct MissingList {
     key_frame: Option<(u64, u64)>,
     /// It is in the relay's list of streams that miss something.
     listed: bool,
+}
+
+/// Missing packets, a bit each, from when they are noticed until the timer makes room for them.
+#[derive(Debug)]
+struct Unlisted {
+    /// All of them are in here.
+    range: Range<u64>,
+    count: usize,
+    /// A ring: the bit of a number is at the number modulo the size.
+    bits: [u64; UNLISTED_WORDS],
+    /// When the first one was noticed.
+    since: Time,
+    /// When the last one was.
+    latest: Time,
+}
+
+/// As many as are asked for at all.
+const UNLISTED_WORDS: usize = (AGE_SEQS_MAX as usize).div_ceil(64) + 1;
+
+impl Default for Unlisted {
+    fn default() -> Self {
+        Self {
+            range: 0..0,
+            count: 0,
+            bits: [0; UNLISTED_WORDS],
+            since: Time::default(),
+            latest: Time::default(),
+        }
+    }
+}
+
+impl Unlisted {
+    /// Notes a gap above all that is here.
+    fn add(&mut self, now: Time, gap: Range<u64>) {
+        if self.count == 0 {
+            (self.range.start, self.since) = (gap.start, now);
+        }
+        (self.range.end, self.latest) = (gap.end, now);
+        self.count += (gap.end - gap.start) as usize;
+        gap.for_each(|seq| self.bits[Self::word(seq)] |= Self::bit(seq));
+    }
+
+    fn contains(&self, seq: u64) -> bool {
+        self.count > 0 && self.range.contains(&seq) && self.bits[Self::word(seq)] & Self::bit(seq) != 0
+    }
+
+    /// Whether it was here.
+    fn remove(&mut self, seq: u64) -> bool {
+        let is_here = self.contains(seq);
+        if is_here {
+            self.bits[Self::word(seq)] &= !Self::bit(seq);
+            self.count -= 1;
+        }
+        is_here
+    }
+
+    /// Forgets those in a range at either end.
+    fn forget(&mut self, range: Range<u64>) {
+        if self.count == 0 {
+            return;
+        }
+        let gone = range.start.max(self.range.start)..range.end.min(self.range.end);
+        if gone.is_empty() {
+            return;
+        }
+        gone.clone().for_each(|seq| {
+            self.remove(seq);
+        });
+        if gone.start == self.range.start {
+            self.range.start = gone.end;
+        } else {
+            self.range.end = gone.start;
+        }
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    const fn word(seq: u64) -> usize {
+        (seq / 64 % UNLISTED_WORDS as u64) as usize
+    }
+
+    const fn bit(seq: u64) -> u64 {
+        1 << (seq % 64)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +191,8 @@ pub enum Noted {
 impl Default for MissingList {
     fn default() -> Self {
         Self {
-            entries: VecDeque::with_capacity(MISSING_MAX),
+            entries: VecDeque::with_capacity(ENTRIES_RESERVED),
+            unlisted: Unlisted::default(),
             due: Time::default(),
             newest: None,
             restarts: 0,
@@ -111,7 +207,7 @@ impl MissingList {
     #[inline]
     pub fn on_packet(&mut self, now: Time, packet: &PacketMeta, is_key_frame: bool, restarts: u32) -> Noted {
         let next = self.newest.map(|newest| newest + 1);
-        if next == Some(packet.seq) && self.restarts == restarts && !is_key_frame && self.entries.is_empty() {
+        if next == Some(packet.seq) && self.restarts == restarts && !is_key_frame && self.is_empty() {
             self.newest = next;
             return Noted::Nothing;
         }
@@ -121,7 +217,7 @@ impl MissingList {
     fn on_other_packet(&mut self, now: Time, packet: &PacketMeta, is_key_frame: bool, restarts: u32) -> Noted {
         let seq = packet.seq;
         let Some(newest) = self.newest.filter(|_| self.restarts == restarts) else {
-            self.entries.clear();
+            self.forget_all();
             self.newest = Some(seq);
             self.restarts = restarts;
             self.key_frame = is_key_frame.then_some((seq, packet.timestamp));
@@ -136,6 +232,10 @@ impl MissingList {
                         asks: missing.asks,
                         asked: missing.asked,
                     }),
+                Err(_) if self.unlisted.remove(seq) => Noted::Recovered {
+                    asks: 0,
+                    asked: Time::default(),
+                },
                 Err(_) => Noted::Nothing,
             };
         }
@@ -148,24 +248,36 @@ impl MissingList {
         if count == 0 {
             return Noted::Nothing;
         }
-        if self.entries.len() as u64 + count > MISSING_MAX as u64 {
-            self.entries.clear();
+        if self.len() as u64 + count > MISSING_MAX as u64 {
+            self.forget_all();
             return Noted::Overflow;
         }
         let due = on_grid(now + REORDERING);
-        self.due = if self.entries.is_empty() {
-            due
+        self.due = if self.is_empty() { due } else { self.due.min(due) };
+        let gap = newest + 1..seq;
+        let room = self.entries.capacity() - self.entries.len();
+        if self.unlisted.count == 0 && count <= room as u64 {
+            self.entries.extend(gap.map(|seq| Missing::noticed(seq, now, due)));
         } else {
-            self.due.min(due)
-        };
-        self.entries.extend((newest + 1..seq).map(|seq| Missing {
-            seq,
-            since: now,
-            due,
-            asked: Time::default(),
-            asks: 0,
-        }));
+            self.unlisted.add(now, gap);
+        }
         Noted::Gap
+    }
+
+    /// Makes entries of what found no room, and room for what may come until the next time. The only place where a list
+    /// grows.
+    #[cold]
+    fn make_room(&mut self) {
+        let needed = (2 * self.len()).next_power_of_two().min(MISSING_MAX);
+        self.entries.reserve_exact(needed.saturating_sub(self.entries.len()));
+        // All are asked for when the last one is due: a moment later than the others were.
+        let (since, due) = (self.unlisted.since, on_grid(self.unlisted.latest + REORDERING));
+        if self.unlisted.count > 0 {
+            let unlisted = self.unlisted.range.clone().filter(|seq| self.unlisted.contains(*seq));
+            self.entries
+                .extend(unlisted.map(|seq| Missing::noticed(seq, since, due)));
+        }
+        self.unlisted.clear();
     }
 
     /// What came before the key frame *before* this one helps nobody any more. Some codecs mark several packets of one
@@ -187,24 +299,34 @@ impl MissingList {
 
     /// Forgets the gap that the last packet has shown; `newest` is the newest before it.
     fn forget_after(&mut self, newest: u64) {
+        self.unlisted.forget(newest + 1..u64::MAX);
         while self.entries.back().is_some_and(|missing| missing.seq > newest) {
             self.entries.pop_back();
         }
+    }
+
+    fn forget_all(&mut self) {
+        self.entries.clear();
+        self.unlisted.clear();
     }
 
     fn forget_before(&mut self, seq: u64) {
         while self.entries.front().is_some_and(|missing| missing.seq < seq) {
             self.entries.pop_front();
         }
+        self.unlisted.forget(0..seq);
     }
 
     /// Names those that are to be asked for now, in ascending order; returns when to come again, if there are any.
     pub fn ask(&mut self, now: Time, round_trip: Duration, mut name: impl FnMut(u64)) -> Option<Time> {
-        if self.entries.is_empty() {
+        if self.is_empty() {
             return None;
         }
         if self.due > now {
             return Some(self.due);
+        }
+        if self.unlisted.count > 0 || 2 * self.entries.len() > self.entries.capacity() {
+            self.make_room();
         }
         // The answer may be a little late. And as it fails to come, it is asked for less and less often: the round trip may
         // be longer than it seemed, and losses come in bursts.
@@ -230,12 +352,24 @@ impl MissingList {
 
     /// How many are missing and not given up.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.unlisted.count
     }
 
     /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
+    }
+}
+
+impl Missing {
+    fn noticed(seq: u64, since: Time, due: Time) -> Self {
+        Self {
+            seq,
+            since,
+            due,
+            asked: Time::default(),
+            asks: 0,
+        }
     }
 }
 
@@ -531,5 +665,97 @@ mod tests {
         assert_eq!(list.len(), 9, "H.264: parameter sets, then the first slice");
         list.on_packet(now, &meta(30, 180), true, 0);
         assert_eq!(list.len(), 8);
+    }
+
+    /// Nothing is allocated while packets are relayed; the timer may.
+    #[test]
+    fn a_burst_that_finds_no_room_waits_for_the_timer_and_is_asked_for_whole() {
+        let mut script = Script::default();
+        script.packets((1..=401).step_by(2));
+        assert_eq!(script.list.len(), 200);
+        assert!(script.list.entries.capacity() < 2 * ENTRIES_RESERVED);
+        // What was only late is not asked for, wherever it is noted.
+        for late in [2, 300, 400] {
+            assert!(
+                matches!(script.packet(late, false), Noted::Recovered { asks: 0, .. }),
+                "{late}"
+            );
+            assert_eq!(script.packet(late, false), Noted::Nothing, "{late}: once");
+        }
+        let expected: Vec<u16> = (2..=400)
+            .step_by(2)
+            .filter(|seq| ![2, 300, 400].contains(seq))
+            .collect();
+        assert_eq!(script.asked(REORDERING * 2), expected);
+        assert_eq!(script.list.len(), 197);
+        // The next burst finds room.
+        script.packets((403..=603).step_by(2));
+        assert_eq!(script.list.unlisted.count, 0);
+    }
+
+    #[test]
+    fn nothing_is_asked_for_before_it_can_have_come() {
+        let mut script = Script::default();
+        let mut noticed = std::collections::BTreeMap::new();
+        for step in 0..2_000_u16 {
+            // Every third one is missing, far more at a time than there is room for.
+            script.packet(3 * step + 1, false);
+            noticed.extend((3 * step.saturating_sub(1) + 2..3 * step + 1).map(|seq| (seq, script.now)));
+            let now = script.now;
+            let mut asked = Vec::new();
+            script.list.ask(now, RTT, |seq| asked.push(script.extender.wire(seq)));
+            for seq in asked {
+                if let Some(noticed) = noticed.remove(&seq) {
+                    let waited = now.since(noticed);
+                    assert!(waited >= REORDERING && waited <= REORDERING * 3, "{seq}: {waited:?}");
+                }
+            }
+            // As the next key frame would have it.
+            if step % 300 == 299 {
+                script.list.forget_all();
+                noticed.clear();
+            }
+        }
+    }
+
+    proptest::proptest! {
+        /// Against a set, whatever comes in whatever order and however often the timer runs.
+        #[test]
+        fn any_losses(steps in proptest::collection::vec((1_u64..40, 0_u64..30, 0_u8..8), 1..300)) {
+            let mut list = MissingList::default();
+            let mut model = std::collections::BTreeSet::new();
+            let (mut newest, mut now) = (1_000_u64, Time::from_millis(1));
+            list.on_packet(now, &meta(newest, 0), false, 0);
+            for (ahead, back, what) in steps {
+                now = now + Duration::from_millis(u64::from(what == 0) * 8);
+                match what {
+                    0 => {
+                        let mut asked = Vec::new();
+                        list.ask(now, RTT, |seq| asked.push(seq));
+                        proptest::prop_assert!(asked.iter().all(|seq| model.contains(seq)));
+                        proptest::prop_assert!(asked.is_sorted());
+                        proptest::prop_assert!(list.unlisted.count == 0);
+                    }
+                    1..=3 => {
+                        let late = newest - back;
+                        let noted = list.on_packet(now, &meta(late, 0), false, 0);
+                        let is_recovered = matches!(noted, Noted::Recovered { .. });
+                        proptest::prop_assert_eq!(is_recovered, model.remove(&late));
+                    }
+                    _ => {
+                        model.extend(newest + 1..newest + ahead);
+                        newest += ahead;
+                        model = model.split_off(&newest.saturating_sub(AGE_SEQS_MAX));
+                        if list.on_packet(now, &meta(newest, 0), false, 0) == Noted::Overflow {
+                            model.clear();
+                        } else if what == 7 && ahead > 1 {
+                            list.forget_after(newest - ahead);
+                            model.split_off(&(newest - ahead + 1));
+                        }
+                    }
+                }
+                proptest::prop_assert_eq!(list.len(), model.len());
+            }
+        }
     }
 }

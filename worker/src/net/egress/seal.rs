@@ -3,6 +3,16 @@
 //! A consumer's packets go under one SSRC, so the first packet of a train says which stream it is. The 48-bit index of a
 //! packet is the one with its sequence number that is closest to the newest of the stream. What must not be sealed, because
 //! its index has gone out with other bytes or nobody knows, is lost as `SendFailed` and counted beside.
+//!
+//! # Peers that are not heard
+//!
+//! A packet carries 16 of the 48 bits of its index, and the receiver takes the index that is closest to the newest it has
+//! seen (RFC 3711 §3.3.1). If 2¹⁵ packets of a stream in a row do not arrive, it guesses wrong from then on, and for good.
+//! Nobody is told what arrives, but whether the peer is there can be seen: it says something every few seconds, if only a
+//! check of its consent (RFC 7675 §5.1). So each stream counts what it has sent since the peer was last heard, and when
+//! that is [`UNHEARD_MAX`] packets, the transport is named by [`Egress::poll_unheard`]: nothing more should be numbered for
+//! it until [`Egress::note_heard`]. A count and not a time, because it is the count that must not be exceeded: at the rates
+//! of speech it takes minutes, and then the peer's consent has long ended.
 
 use std::mem;
 
@@ -20,9 +30,14 @@ use super::{Egress, NO_REMOTE, note_lost};
 use crate::relay::sink::{ConsumerIx, Sent, TransportIx};
 use crate::webrtc::srtp::{Outbound, Profile, Repeats, SealedTrain, StreamKey, nearest};
 
-/// Streams of one transport whose last indices are kept in mind, 9 KiB each: more than a peer shows at a time. The one that
-/// was silent for longest makes room; it may go on later, but repeat nothing.
+/// Streams of one transport whose last indices are kept in mind, 300 bytes each, and 8 KiB more if they are sent to a peer
+/// without RTX: more than a peer shows at a time. The one that was silent for longest makes room; it may go on later, but
+/// repeat nothing.
 const STREAMS_MAX: usize = 2_048;
+
+/// Packets of one stream that are sent to a peer that says nothing: half of those that it may lose in a row. The other half
+/// is for what is under way when it is found out, and for what was lost before the peer was last heard.
+pub const UNHEARD_MAX: u64 = 1 << 14;
 
 /// The longest sealed message, and the longest packet with what sealing adds to it.
 const ROOM_BYTES: usize = TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX;
@@ -31,6 +46,10 @@ const ROOM_BYTES: usize = TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OV
 pub(super) struct Seals {
     entries: Vec<Entry>,
     room: Box<[u8]>,
+    /// Streams that nobody has looked at yet.
+    begun: Vec<(TransportIx, u32)>,
+    /// Transports whose peer has become unheard.
+    unheard: Vec<TransportIx>,
 }
 
 #[derive(Default)]
@@ -47,14 +66,31 @@ struct Seal {
     live: usize,
     /// Counts trains.
     clock: u64,
+    /// Counts how often the peer was heard.
+    heard: u64,
+    /// So much was sent since it was last heard that nothing more should be.
+    is_unheard: bool,
 }
 
 struct Stream {
-    /// `None`: it was silent for too long, or is retired.
+    /// `None`: it was silent for too long.
     key: Option<StreamKey>,
     /// One more than its newest index.
     next: u64,
+    /// `next` when the peer was last heard, as far as it is known.
+    next_when_heard: u64,
+    /// Which time that was.
+    heard: u64,
     used_at: u64,
+}
+
+/// What a train has shown beside being sealed.
+#[derive(Clone, Copy, Default)]
+struct News {
+    /// The first packet of a stream was in it.
+    begun: Option<u32>,
+    /// The peer has become unheard.
+    unheard: bool,
 }
 
 impl Seals {
@@ -62,13 +98,30 @@ impl Seals {
         Self {
             entries: Vec::new(),
             room: vec![0; ROOM_BYTES].into_boxed_slice(),
+            begun: Vec::with_capacity(1024),
+            unheard: Vec::with_capacity(1024),
         }
+    }
+
+    #[inline]
+    fn tell(&mut self, transport: TransportIx, news: News) {
+        if news.begun.is_some() || news.unheard {
+            self.tell_cold(transport, news);
+        }
+    }
+
+    #[cold]
+    fn tell_cold(&mut self, transport: TransportIx, news: News) {
+        self.begun.extend(news.begun.map(|ssrc| (transport, ssrc)));
+        self.unheard.extend(news.unheard.then_some(transport));
     }
 
     pub(super) fn detach(&mut self, transport: TransportIx) {
         if let Some(entry) = self.entries.get_mut(transport.0 as usize) {
             *entry = Entry::default();
         }
+        self.begun.retain(|(begun, _)| *begun != transport);
+        self.unheard.retain(|unheard| *unheard != transport);
     }
 
     fn get_mut(&mut self, transport: TransportIx) -> Option<&mut Entry> {
@@ -77,24 +130,42 @@ impl Seals {
 }
 
 impl Seal {
-    /// Seals a train into the start of `room`, up to the first packet that is refused.
-    fn seal_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> SealedTrain {
-        match self.try_seal_train(train, segment, room) {
-            Some(sealed) => sealed,
-            None => SealedTrain {
-                packets: 0,
-                bytes: 0,
-                refused: Some(crate::webrtc::srtp::ProtectError::Malformed),
-            },
+    fn new(outbound: Outbound) -> Self {
+        Self {
+            outbound,
+            streams: HashMap::default(),
+            live: 0,
+            clock: 0,
+            heard: 0,
+            is_unheard: false,
         }
     }
 
+    /// Seals a train into the start of `room`, up to the first packet that is refused.
+    fn seal_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> (SealedTrain, News) {
+        let mut news = News::default();
+        let sealed = self.try_seal_train(train, segment, room, &mut news);
+        let refused = SealedTrain {
+            packets: 0,
+            bytes: 0,
+            refused: Some(crate::webrtc::srtp::ProtectError::Malformed),
+        };
+        (sealed.unwrap_or(refused), news)
+    }
+
     #[inline]
-    fn try_seal_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> Option<SealedTrain> {
+    fn try_seal_train(
+        &mut self,
+        train: &[u8],
+        segment: usize,
+        room: &mut [u8],
+        news: &mut News,
+    ) -> Option<SealedTrain> {
         let (seq, ssrc) = numbers_of(train)?;
         self.clock += 1;
         if self.streams.get(&ssrc).is_none_or(|stream| stream.key.is_none()) {
             self.add_stream(ssrc)?;
+            news.begun = Some(ssrc);
         }
         let stream = self.streams.get_mut(&ssrc)?;
         stream.used_at = self.clock;
@@ -104,15 +175,27 @@ impl Seal {
             let (last_seq, _) = numbers_of(train.get((sealed.packets - 1) * segment..)?)?;
             // A train is far shorter than half a cycle.
             let last = nearest(first + 1, last_seq).unwrap_or(first);
+            if stream.heard != self.heard {
+                stream.heard = self.heard;
+                // Of a stream that begins, nothing is under way that its first packets could be lost among.
+                stream.next_when_heard = if stream.next == 0 { first } else { stream.next };
+            }
             stream.next = stream.next.max(first.max(last) + 1);
+            if !self.is_unheard && stream.next - stream.next_when_heard.min(stream.next) >= UNHEARD_MAX {
+                self.is_unheard = true;
+                news.unheard = true;
+            }
         }
         Some(sealed)
     }
 
     fn retire(&mut self, ssrc: u32) {
-        if let Some(key) = self.streams.get_mut(&ssrc).and_then(|stream| stream.key.take()) {
+        if let Some(key) = self.streams.remove(&ssrc).and_then(|stream| stream.key) {
             self.outbound.remove_stream(key);
             self.live -= 1;
+        }
+        if self.streams.len() < self.streams.capacity() / 4 {
+            self.streams.shrink_to(2 * self.streams.len());
         }
     }
 
@@ -132,13 +215,29 @@ impl Seal {
         // Peers without RTX are sent the same packet again, and whether this one is such a peer is not known here.
         let key = self.outbound.add_stream(ssrc, Repeats::Identical).ok()?;
         self.live += 1;
+        let next = self.outbound.next_index(key);
         let stream = self.streams.entry(ssrc).or_insert(Stream {
             key: None,
-            next: 0,
+            next,
+            next_when_heard: next,
+            // Another one than now: it was last heard before this stream began, or went on.
+            heard: self.heard.wrapping_sub(1),
             used_at: 0,
         });
         stream.key = Some(key);
         Some(())
+    }
+
+    fn refuse_repeats(&mut self, ssrc: u32) {
+        if let Some(key) = self.streams.get(&ssrc).and_then(|stream| stream.key) {
+            self.outbound.refuse_repeats(key);
+        }
+    }
+
+    /// Whether it was unheard.
+    fn note_heard(&mut self) -> bool {
+        self.heard = self.heard.wrapping_add(1);
+        mem::take(&mut self.is_unheard)
     }
 }
 
@@ -162,12 +261,40 @@ impl<B: SendBackend> Egress<B> {
         if self.seals.entries.len() <= index {
             self.seals.entries.resize_with(index + 1, Entry::default);
         }
-        self.seals.entries[index].seal = Some(Box::new(Seal {
-            outbound,
-            streams: HashMap::default(),
-            live: 0,
-            clock: 0,
-        }));
+        self.seals.entries[index].seal = Some(Box::new(Seal::new(outbound)));
+    }
+
+    /// A stream that has begun to be sealed: say [`Egress::refuse_repeats`] of it unless its packets may have to be sent again
+    /// as they were. Each is named once, and again when it goes on after a long silence.
+    pub fn poll_begun(&mut self) -> Option<(TransportIx, u32)> {
+        self.seals.begun.pop()
+    }
+
+    /// No packet of a WebRTC transport's SSRC is sent again as it was: what would tell that it is the same is not kept.
+    pub fn refuse_repeats(&mut self, transport: TransportIx, ssrc: u32) {
+        if let Some(seal) = self.seals.get_mut(transport).and_then(|entry| entry.seal.as_mut()) {
+            seal.refuse_repeats(ssrc);
+        }
+    }
+
+    /// The peer of a WebRTC transport has said something that is authentic. Whether it had become
+    /// [unheard](Egress::poll_unheard) before.
+    #[inline]
+    pub fn note_heard(&mut self, transport: TransportIx) -> bool {
+        let seal = self.seals.get_mut(transport).and_then(|entry| entry.seal.as_mut());
+        seal.is_some_and(|seal| seal.note_heard())
+    }
+
+    /// Whether so much was sent to a WebRTC transport's peer since it was last heard that nothing more should be.
+    pub fn is_unheard(&self, transport: TransportIx) -> bool {
+        let entry = self.seals.entries.get(transport.0 as usize);
+        entry.is_some_and(|entry| entry.seal.as_ref().is_some_and(|seal| seal.is_unheard))
+    }
+
+    /// A WebRTC transport whose peer has not been heard while [`UNHEARD_MAX`] packets of one stream were sent to it. It will
+    /// not be able to tell what comes if much more is numbered; named once, until [`Egress::note_heard`].
+    pub fn poll_unheard(&mut self) -> Option<TransportIx> {
+        self.seals.unheard.pop()
     }
 
     /// Forgets a WebRTC transport's keys. What was sealed still leaves, and nothing else does.
@@ -301,13 +428,14 @@ impl<B: SendBackend> Egress<B> {
                 break;
             };
             let Some(room) = self.gather.room(len) else { break };
-            let sealed = seal.seal_train(part, segment, room);
+            let (sealed, news) = seal.seal_train(part, segment, room);
             *failures += u64::from(sealed.refused.is_some());
             if sealed.packets > 0 {
                 let segment = (segment + overhead).min(sealed.bytes);
                 self.gather
                     .commit(&mut path.gathered, transport, sealed.bytes, segment, owner, arrival_ns);
             }
+            self.seals.tell(transport, news);
             progress.settle(sealed, Sent::all(sealed.packets));
         }
         self.conclude(transport, owner, progress)
@@ -413,8 +541,9 @@ impl<B: SendBackend> Egress<B> {
     ) -> Option<SealedTrain> {
         let path = self.sockets.paths.get(transport.0 as usize)?;
         let entry = self.seals.get_mut(transport).filter(|_| path.is_connected)?;
-        let sealed = entry.seal.as_mut()?.seal_train(part, segment, room);
+        let (sealed, news) = entry.seal.as_mut()?.seal_train(part, segment, room);
         entry.failures += u64::from(sealed.refused.is_some());
+        self.seals.tell(transport, news);
         Some(sealed)
     }
 
@@ -504,12 +633,7 @@ mod tests {
     #[test]
     fn what_is_retired_leaves_its_number_behind_and_nothing_else() {
         let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
-        let mut seal = Seal {
-            outbound: Outbound::new(&key),
-            streams: HashMap::default(),
-            live: 0,
-            clock: 0,
-        };
+        let mut seal = Seal::new(Outbound::new(&key));
         let mut room = vec![0; 200];
         let mut sealed = |seal: &mut Seal, ssrc: u32, seq: u16| {
             let mut packet = vec![0x80, 96];
@@ -517,7 +641,7 @@ mod tests {
             packet.extend([0; 4]);
             packet.extend(ssrc.to_be_bytes());
             packet.extend([7; 20]);
-            seal.seal_train(&packet, 200, &mut room).packets
+            seal.seal_train(&packet, 200, &mut room).0.packets
         };
         for seq in 1..=3 {
             for ssrc in 0..5_000 {
@@ -530,6 +654,7 @@ mod tests {
             }
         }
         assert_eq!(seal.live, 0);
+        assert!(seal.streams.is_empty() && seal.streams.capacity() < 8);
         assert_eq!(seal.outbound.spent().count(), 5_000);
         assert!(seal.outbound.spent().all(|spent| spent.next == 4));
         assert_eq!(
@@ -538,5 +663,50 @@ mod tests {
             "with other bytes or not, nobody knows any more"
         );
         assert_eq!(sealed(&mut seal, 0, 4), 1);
+    }
+
+    /// RFC 3711 §3.3.1: a receiver that has missed 2¹⁵ packets in a row guesses the index of the next one wrong.
+    #[test]
+    fn a_stream_runs_no_further_ahead_of_a_peer_that_says_nothing() {
+        let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
+        let mut seal = Seal::new(Outbound::new(&key));
+        let mut room = vec![0; 200];
+        let never: [u64; 0] = [];
+        let mut unheard_after = |seal: &mut Seal, ssrc: u32, first: u64, packets: u64| {
+            let mut after = Vec::new();
+            for index in first..first + packets {
+                let mut packet = vec![0x80, 96];
+                packet.extend((index as u16).to_be_bytes());
+                packet.extend([0; 4]);
+                packet.extend(ssrc.to_be_bytes());
+                let (sealed, news) = seal.seal_train(&packet, 200, &mut room);
+                assert_eq!(
+                    (sealed.packets, news.begun.is_some()),
+                    (1, seal.clock == 1 || index == 1)
+                );
+                after.extend(news.unheard.then_some(index + 1 - first));
+            }
+            after
+        };
+        assert_eq!(
+            unheard_after(&mut seal, 1, 1, UNHEARD_MAX + 100),
+            [UNHEARD_MAX],
+            "and told once"
+        );
+        assert!(seal.note_heard());
+        assert!(!seal.note_heard(), "told once");
+        let at = UNHEARD_MAX + 101;
+        assert_eq!(unheard_after(&mut seal, 1, at, UNHEARD_MAX - 1), never);
+        // Each stream counts for itself.
+        assert_eq!(unheard_after(&mut seal, 2, 1, UNHEARD_MAX - 1), never);
+        assert_eq!(unheard_after(&mut seal, 2, UNHEARD_MAX, 1), [1]);
+        assert!(seal.note_heard());
+        // Over any number of wraps, as long as it is heard in between.
+        let mut next = at + UNHEARD_MAX - 1;
+        for _ in 0..20 {
+            assert_eq!(unheard_after(&mut seal, 1, next, 10_000), never);
+            next += 10_000;
+            assert!(!seal.note_heard());
+        }
     }
 }
