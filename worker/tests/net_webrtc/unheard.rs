@@ -110,7 +110,8 @@ fn a_peer_that_was_not_heard_for_long_opens_what_comes_then() {
         call.send_all(TOO_MANY);
         let numbered = call.consumer().packets_forwarded - before;
         assert!(
-            (UNHEARD_MAX..UNHEARD_MAX + 4_096).contains(&numbered),
+            // One has come through since it was heard last; and what is found out, is found out after a turn.
+            (UNHEARD_MAX - 1..UNHEARD_MAX + 4_096).contains(&numbered),
             "round {round}: {numbered} are numbered"
         );
         call.lose_all();
@@ -142,10 +143,10 @@ fn a_peer_that_says_something_now_and_then_is_sent_everything() {
     let mut call = Call::new();
     for _ in 0..5 {
         call.say();
+        call.hear();
         call.send_all((UNHEARD_MAX / 2) as u16);
         call.lose_all();
     }
-    call.hear();
     assert_eq!((call.held(), call.client.unopened), (0, 0));
     let consumer = call.consumer();
     assert_eq!(consumer.packets_forwarded, call.sent);
