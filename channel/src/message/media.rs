@@ -236,7 +236,7 @@ impl ExtensionUri {
 /// A header extension under a local identifier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HeaderExtension {
-    /// 1..=14 (the one-byte form of RFC 8285 §4.2 has no more; it is what every sender of today uses).
+    /// 1..=255. Above 14, only packets in the two-byte form of RFC 8285 (§4.3) can carry it.
     pub id: u8,
     /// What it means.
     pub uri: ExtensionUri,

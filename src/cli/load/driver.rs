@@ -46,6 +46,10 @@ const STALL_NS: u64 = 500_000;
 /// A peer that makes no check for 30 seconds is not sent to any more (RFC 7675).
 const CHECKS_INTERVAL: Duration = Duration::from_secs(5);
 
+/// And one that says nothing while 16,384 packets of a stream go to it is taken to be gone: at the rates of here that is a
+/// moment. So each makes a check after so many packets of each source, too.
+const CHECKS_PACKETS: u64 = 4_096;
+
 /// Checks between two looks at the receivers.
 const CHECKS_AT_ONCE: usize = 32;
 
@@ -159,6 +163,8 @@ struct State {
     /// Where trains are sealed.
     room: Vec<u8>,
     checked_at: Time,
+    /// Packets of all sources.
+    sent_since_checks: u64,
     /// What arrives is the worker's, and can be opened.
     is_relayed: bool,
     received: u64,
@@ -187,6 +193,7 @@ impl State {
             backend: KernelSend::new(),
             room: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
             checked_at: clock::monotonic(),
+            sent_since_checks: 0,
             is_relayed: false,
             received: 0,
             looked_at: 0,
@@ -260,7 +267,12 @@ impl State {
             }
             last_ns = now_ns;
             if let Some(source) = schedule.pop(now_ns) {
+                let before = slice.sent;
                 self.send(source, slice);
+                self.sent_since_checks += slice.sent - before;
+                if self.sent_since_checks >= CHECKS_PACKETS * sources.len() as u64 {
+                    self.make_checks()?;
+                }
             } else {
                 self.receive()?;
             }
@@ -340,7 +352,7 @@ impl State {
         Ok(packets)
     }
 
-    /// Makes a check for each client, if the last are some time ago.
+    /// Makes a check for each client, if the last are some time ago, and waits for the answers.
     fn keep_consent(&mut self) -> anyhow::Result<()> {
         let now = clock::monotonic();
         let count = self
@@ -351,7 +363,22 @@ impl State {
         if count == 0 || now.since(self.checked_at) < CHECKS_INTERVAL {
             return Ok(());
         }
-        self.checked_at = now;
+        self.make_checks()?;
+        // The worker answers them before what comes next is measured.
+        let end = clock::monotonic() + QUIET;
+        while clock::monotonic() < end {
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    fn make_checks(&mut self) -> anyhow::Result<()> {
+        (self.checked_at, self.sent_since_checks) = (clock::monotonic(), 0);
+        let count = self
+            .fixture
+            .encryption
+            .as_ref()
+            .map_or(0, |encryption| encryption.checks.len());
         let mut bytes = Vec::new();
         for first in (0..count).step_by(CHECKS_AT_ONCE) {
             if let Some(encryption) = &mut self.fixture.encryption {
@@ -360,11 +387,6 @@ impl State {
                     let _ = socket.send(checks.next(&mut bytes));
                 }
             }
-            self.receive()?;
-        }
-        // The worker answers them before what comes next is measured.
-        let end = clock::monotonic() + QUIET;
-        while clock::monotonic() < end {
             self.receive()?;
         }
         Ok(())

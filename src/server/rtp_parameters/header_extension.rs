@@ -10,13 +10,16 @@ use super::Checked;
 /// The most bytes in a URI. The longest in use have a hundred.
 const URI_BYTES_MAX: usize = 256;
 
+/// RFC 8285 §4.3: ids of the two-byte form.
+const ID_MAX: usize = 255;
+
 /// A header extension under an id.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpHeaderExtension {
     /// What it means, as in `a=extmap`.
     pub uri: String,
-    /// 1..=14.
+    /// 1..=255. Above 14, only packets in the two-byte form can carry it (RFC 8285 §4.3; `a=extmap-allow-mixed`).
     pub id: u8,
     /// Whether its value is encrypted (RFC 6904), which is not supported: a relay could not read it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -36,8 +39,8 @@ impl RtpHeaderExtension {
 
 /// Checks a list, and gives back those that the worker knows.
 pub(crate) fn check_header_extensions(extensions: &[RtpHeaderExtension]) -> Checked<Vec<HeaderExtension>> {
-    if extensions.len() > 14 {
-        return Err("headerExtensions can list at most 14, one for each id".to_owned());
+    if extensions.len() > ID_MAX {
+        return Err(format!("headerExtensions can list at most {ID_MAX}, one for each id"));
     }
     let mut ids = BTreeSet::new();
     let mut uris = BTreeSet::new();
@@ -49,9 +52,9 @@ pub(crate) fn check_header_extensions(extensions: &[RtpHeaderExtension]) -> Chec
                 uri.len()
             ));
         }
-        if !(1..=14).contains(id) {
+        if *id == 0 {
             return Err(format!(
-                "the id of header extension {uri} must be 1 to 14 (RFC 8285 §4.2), not {id}"
+                "the id of header extension {uri} must be 1 to {ID_MAX} (RFC 8285 §4.3), not 0"
             ));
         }
         if *encrypt {

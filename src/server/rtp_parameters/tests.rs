@@ -198,8 +198,8 @@ fn every_mistake_is_refused_with_what_to_do() {
         ("/codecs/0/clockRate", json!(48000), "is 90000, not 48000"),
         ("/codecs/0/channels", json!(1), "has no channels"),
         ("/codecs/0/fmtp", json!("x"), "unknown field `fmtp`"),
-        ("/headerExtensions/0/id", json!(0), "must be 1 to 14"),
-        ("/headerExtensions/0/id", json!(15), "must be 1 to 14"),
+        ("/headerExtensions/0/id", json!(0), "must be 1 to 255"),
+        ("/headerExtensions/0/id", json!(256), "invalid value: integer `256`"),
         ("/headerExtensions/0/id", json!(2), "id 2 is used twice"),
         ("/headerExtensions/0/uri", json!(RID), "listed twice"),
         (
@@ -365,7 +365,7 @@ fn a_consumer_may_have_its_own_numbers() {
             json!({"payloadTypes": {"96": 120, "97": 120}}),
             "gives 120 to two codecs",
         ),
-        (json!({"headerExtensions": [{"uri": MID, "id": 15}]}), "must be 1 to 14"),
+        (json!({"headerExtensions": [{"uri": MID, "id": 0}]}), "must be 1 to 255"),
     ];
     for (wanted, complaint) in rows {
         let wanted: ConsumerRtp = serde_json::from_value(wanted).unwrap();

@@ -5,7 +5,7 @@
 //! what finds no room there is lost as `BacklogFull`. For the other errors see `transmit.rs`.
 
 mod aside;
-mod seal;
+pub mod seal;
 mod waiting;
 
 use weir_channel::message::DropReason;

@@ -446,6 +446,15 @@ impl EventLoop {
             }
         }
         WebRtc::watch_blocked(&mut self.webrtc_and_around().1);
+        while let Some((transport, ssrc)) = self.egress.poll_begun() {
+            if !self.relay.repeats_packets(transport, ssrc) {
+                self.egress.refuse_repeats(transport, ssrc);
+            }
+        }
+        while let Some(transport) = self.egress.poll_unheard() {
+            let (webrtc, mut around) = self.webrtc_and_around();
+            webrtc.hold(clock::monotonic(), &mut around, transport);
+        }
         while let Some(lost) = self.egress.poll_lost() {
             self.relay.handle_lost(lost.owner, lost.reason, lost.packets);
         }
@@ -464,6 +473,7 @@ impl EventLoop {
                 }
                 Action::Close { transport } => self.close(transport),
                 Action::Retire { transport, ssrc } => self.egress.retire(transport, ssrc),
+                Action::Forget { transport, ssrc } => self.webrtc.forget_stream(transport, ssrc),
             }
         }
     }

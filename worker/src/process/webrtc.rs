@@ -153,6 +153,19 @@ impl WebRtc {
         }
     }
 
+    /// Sends nothing more to a peer that is not heard, until it is.
+    pub(super) fn hold(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx) {
+        self.with(now, around, transport, |_, _, _| ());
+    }
+
+    /// Keeps no more of an SSRC that a peer sends under than its newest indices.
+    pub(super) fn forget_stream(&mut self, transport: TransportIx, ssrc: u32) {
+        let member = self.transports.get_mut(transport.0 as usize).and_then(Option::as_mut);
+        if let Some(inbound) = member.and_then(|member| member.inbound.as_mut()) {
+            inbound.retire(ssrc);
+        }
+    }
+
     /// What a transport's counters say of its ICE and DTLS; `None` if it is no WebRTC transport.
     pub(super) fn stats(&self, transport: TransportIx, egress: &Egress) -> Option<WebRtcStats> {
         let member = self.member(transport)?;

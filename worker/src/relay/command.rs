@@ -320,6 +320,15 @@ impl Relay {
         transport.producers.retain(|other| *other != key);
         transport.ssrcs.retain(|_, (owner, _)| *owner != key);
         transport.rtx_ssrcs.retain(|_, (owner, _)| *owner != key);
+        if transport.kind == TransportKind::WebRtc {
+            let transport = transport.index;
+            let ssrcs = producer
+                .streams
+                .iter()
+                .flat_map(|stream| [stream.ssrc, stream.rtx_ssrc]);
+            self.actions
+                .extend(ssrcs.flatten().map(|ssrc| Action::Forget { transport, ssrc }));
+        }
         self.refresh_feedback(producer.transport);
         self.producer_of_id.remove(&producer.id);
         self.room_mut(producer.room).producers.remove(&producer.id);

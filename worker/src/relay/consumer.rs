@@ -1,5 +1,7 @@
 //! A consumer as the relay sees it: what it should be sent, the numbers it is sent under, and where every packet went.
 
+use std::num::NonZeroU8;
+
 use weir_channel::id::{ConsumerId, RoomId};
 use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, ExtensionUri, MediaKind, Profile};
 
@@ -44,7 +46,7 @@ pub(super) struct Consumer {
     /// Bits per second.
     pub rate: Rate,
     /// What its receiver calls the producer's extensions, if it calls one of them otherwise or does not know it.
-    pub renames: Option<Box<[ExtensionFate; 15]>>,
+    pub renames: Option<Box<[ExtensionFate]>>,
     /// Its payload types.
     pub payload_types: PayloadTypes,
     /// Packets not given to the transport.
@@ -102,13 +104,11 @@ pub(super) struct Consumer {
 
 /// What happens to an extension on its way to a consumer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ExtensionFate {
-    /// The receiver has the producer's id for it.
-    Keep,
-    /// The receiver has another id for it.
-    Rename(u8),
-    /// The receiver does not know it.
-    Erase,
+pub(super) struct ExtensionFate {
+    /// Its id with the producer.
+    source: u8,
+    /// Its id with the receiver, perhaps the same; `None`: the receiver does not know it.
+    own: Option<NonZeroU8>,
 }
 
 /// A consumer's payload types, by the producer's.
@@ -302,14 +302,17 @@ impl Consumer {
     }
 }
 
-/// Gives the extensions of one packet the ids of the receiver that has these names for them.
-pub(super) fn rename_extensions(fates: &[ExtensionFate; 15], bytes: &mut [u8], block: ExtensionBlock) {
+/// Gives the extensions of one packet the ids of the receiver that has these names for them. An id that the packet's form
+/// cannot carry (RFC 8285 §4.2: above 14 in the one-byte form) would need a longer packet: that extension is erased.
+pub(super) fn rename_extensions(fates: &[ExtensionFate], bytes: &mut [u8], block: ExtensionBlock) {
     let mut rest = block;
     while let Some(element) = elements(bytes, rest).next() {
-        match fates.get(usize::from(element.id)) {
-            Some(ExtensionFate::Keep) => {}
-            Some(ExtensionFate::Rename(id)) => rename(bytes, block.form, element, *id),
-            Some(ExtensionFate::Erase) | None => erase(bytes, element),
+        // A handful at most: each extension that is relayed stands there once.
+        let fate = fates.iter().find(|fate| fate.source == element.id);
+        match fate.and_then(|fate| fate.own) {
+            Some(own) if own.get() == element.id => {}
+            Some(own) => rename(bytes, block.form, element, own.get()),
+            None => erase(bytes, element),
         }
         let end = element.value + u16::from(element.len);
         rest = ExtensionBlock {
@@ -321,19 +324,16 @@ pub(super) fn rename_extensions(fates: &[ExtensionFate; 15], bytes: &mut [u8], b
 }
 
 /// What happens to each of the producer's relayed extensions; `None` when all keep their ids.
-fn renames(request: &CreateConsumer, producer: &Producer) -> Option<Box<[ExtensionFate; 15]>> {
-    let fate = |id: usize, uri: ExtensionUri| match request.header_extensions.iter().find(|own| own.uri == uri) {
-        Some(own) if usize::from(own.id) == id => ExtensionFate::Keep,
-        Some(own) => ExtensionFate::Rename(own.id),
-        None => ExtensionFate::Erase,
-    };
-    let mut fates = [ExtensionFate::Erase; 15];
-    let mut all_keep = true;
-    for (id, uri) in producer.extensions.iter().enumerate() {
-        if let Some(uri) = uri.filter(|uri| uri.is_relayed()) {
-            fates[id] = fate(id, uri);
-            all_keep &= fates[id] == ExtensionFate::Keep;
-        }
-    }
-    (!all_keep).then(|| Box::new(fates))
+fn renames(request: &CreateConsumer, producer: &Producer) -> Option<Box<[ExtensionFate]>> {
+    let own = |uri: ExtensionUri| request.header_extensions.iter().find(|own| own.uri == uri);
+    let relayed = ExtensionUri::ALL.into_iter().filter(|uri| uri.is_relayed());
+    let fates: Box<[_]> = relayed
+        .filter_map(|uri| {
+            let source = producer.extension_id(uri)?;
+            let own = own(uri).and_then(|own| NonZeroU8::new(own.id));
+            Some(ExtensionFate { source, own })
+        })
+        .collect();
+    let keeps = |fate: &ExtensionFate| fate.own.is_some_and(|own| own.get() == fate.source);
+    (!fates.iter().all(keeps)).then_some(fates)
 }

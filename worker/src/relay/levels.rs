@@ -80,12 +80,10 @@ impl Relay {
             .get(&producer.room)
             .is_some_and(|room| room.levels_due.is_some());
         let id = producer
-            .extensions
-            .iter()
-            .position(|uri| *uri == Some(ExtensionUri::AudioLevel))
+            .extension_id(ExtensionUri::AudioLevel)
             .filter(|_| is_wanted && producer.kind == MediaKind::Audio);
         producer.meter = Meter {
-            id: id.unwrap_or_default() as u8,
+            id: id.unwrap_or_default(),
             ..Meter::default()
         };
     }

@@ -159,6 +159,13 @@ pub enum Action {
         /// The SSRC.
         ssrc: u32,
     },
+    /// Keep no more of an SSRC that a producer sent under than how far its packet indices have come.
+    Forget {
+        /// The WebRTC transport that it was received on.
+        transport: TransportIx,
+        /// The SSRC.
+        ssrc: u32,
+    },
 }
 
 /// What belongs to a room; ordered, so that pages of it can be read while it changes.

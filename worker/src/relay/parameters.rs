@@ -186,11 +186,8 @@ fn check_payload_type(payload_type: u8) -> Result<(), WorkerError> {
 
 fn check_extensions(extensions: &[HeaderExtension]) -> Result<(), WorkerError> {
     for (index, extension) in extensions.iter().enumerate() {
-        if !(1..=14).contains(&extension.id) {
-            return Err(invalid(format!(
-                "header extension id {} is not in 1..=14 (RFC 8285 §4.2)",
-                extension.id
-            )));
+        if extension.id == 0 {
+            return Err(invalid("header extension id 0 is not in 1..=255 (RFC 8285 §4.3)"));
         }
         let listed = &extensions[..index];
         if listed

@@ -3,7 +3,7 @@
 use weir_channel::id::{ProducerId, RoomId};
 use weir_channel::message::{Codec, CodecName, CreateProducer, ExtensionUri, MediaKind, Profile};
 
-use crate::rtp::extension::{Element, ExtensionBlock, Form, elements, erase};
+use crate::rtp::extension::{Element, ExtensionBlock, Values, elements, erase};
 use crate::time::Time;
 
 use super::filters::{Filters, Lacked};
@@ -52,8 +52,10 @@ pub(super) struct Producer {
     pub streams: Vec<Stream>,
     /// All its consumers.
     pub consumers: Vec<ConsumerKey>,
-    /// Its extensions, by id (index 0 is unused).
-    pub extensions: [Option<ExtensionUri>; 15],
+    /// Its extensions, by id (index 0 is unused): RFC 8285 §4.3 has 255.
+    pub extensions: Box<[Option<ExtensionUri>; 256]>,
+    /// The ids of its extensions, by URI; 0: it has not got it.
+    extension_ids: [u8; ExtensionUri::ALL.len()],
     /// The id of the one with the transport sequence number.
     pub transport_cc: Option<u8>,
     pub(super) counters: ProducerCounters,
@@ -98,15 +100,13 @@ impl Producer {
             }
         }
         let sends_again = request.codecs.iter().any(|codec| codec.nack);
-        let mut extensions = [None; 15];
+        let mut extensions = Box::new([None; 256]);
+        let mut extension_ids = [0; ExtensionUri::ALL.len()];
         for extension in &request.header_extensions {
             extensions[usize::from(extension.id)] = Some(extension.uri);
+            extension_ids[extension.uri as usize] = extension.id;
         }
-        let transport_cc = request
-            .header_extensions
-            .iter()
-            .find(|extension| extension.uri == ExtensionUri::TransportWideCc)
-            .map(|extension| extension.id);
+        let transport_cc = Some(extension_ids[ExtensionUri::TransportWideCc as usize]).filter(|id| *id > 0);
         let mut streams: Vec<_> = request
             .encodings
             .iter()
@@ -135,6 +135,7 @@ impl Producer {
             streams,
             consumers: Vec::new(),
             extensions,
+            extension_ids,
             transport_cc,
             counters: ProducerCounters::default(),
             repairing: 0,
@@ -212,28 +213,25 @@ impl Producer {
         self.streams.iter().position(has_rid).map(|index| index as u8)
     }
 
-    /// The value of one of its extensions, of those in a packet by their ids.
-    pub(super) fn extension_value<'a>(&self, uri: ExtensionUri, values: &[Option<&'a [u8]>; 15]) -> Option<&'a [u8]> {
-        let id = self.extensions.iter().position(|own| *own == Some(uri))?;
-        values[id]
+    /// The id of one of its extensions.
+    pub(super) fn extension_id(&self, uri: ExtensionUri) -> Option<u8> {
+        Some(self.extension_ids[uri as usize]).filter(|id| *id > 0)
+    }
+
+    /// The value of one of its extensions, of those in a packet.
+    pub(super) fn extension_value<'a>(&self, uri: ExtensionUri, values: &Values<'a>) -> Option<&'a [u8]> {
+        values.get(self.extension_id(uri)?)
     }
 
     /// Takes out of a packet what is not for the next hop: routing ids, hop-by-hop extensions, and what the producer did
     /// not declare. RFC 8285 §4.1.2: an erased element is padding. The time of sending becomes `now`.
     #[inline]
     pub(super) fn strip_extensions(&self, now: Time, bytes: &mut [u8], block: ExtensionBlock) {
-        let area = usize::from(block.start)..usize::from(block.start) + usize::from(block.len);
-        if block.form == Form::Unknown {
-            if let Some(area) = bytes.get_mut(area) {
-                area.fill(0);
-            }
-            return;
-        }
         // Each walk begins where the last one stopped, so that a packet full of elements costs one walk.
         let end = block.start + block.len;
         let mut rest = block;
         while let Some(element) = elements(bytes, rest).next() {
-            let uri = self.extensions.get(usize::from(element.id)).copied().flatten();
+            let uri = self.extensions[usize::from(element.id)];
             if !uri.is_some_and(ExtensionUri::is_relayed) {
                 erase(bytes, element);
             } else if uri == Some(ExtensionUri::AbsSendTime) {
@@ -251,7 +249,7 @@ impl Producer {
     /// Writes the time of sending into a packet that is sent again, if it carries one.
     pub(super) fn stamp_send_time(&self, now: Time, bytes: &mut [u8], block: ExtensionBlock) {
         let is_send_time =
-            |element: &Element| self.extensions.get(usize::from(element.id)) == Some(&Some(ExtensionUri::AbsSendTime));
+            |element: &Element| self.extensions[usize::from(element.id)] == Some(ExtensionUri::AbsSendTime);
         let found = elements(bytes, block).find(is_send_time);
         if let Some(element) = found {
             write_send_time(now, bytes, element);

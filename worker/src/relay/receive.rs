@@ -7,8 +7,8 @@ use weir_channel::message::{Codec, ExtensionUri, Notification, UnroutedReason};
 
 use crate::boundary::{self, Panicked, Parser};
 use crate::rtp::continuity::Verdict;
-use crate::rtp::extension::elements;
-use crate::rtp::packet::{Header, Kind, classify};
+use crate::rtp::extension::Values;
+use crate::rtp::packet::{Header, Kind, classify, cut_opaque_extension};
 use crate::rtp::rtcp::{self, Feedback};
 use crate::time::Time;
 
@@ -240,6 +240,9 @@ impl Relay {
         } = route;
         let producer = &mut self.producers[key];
         producer.counters.received += 1;
+        // One opaque value, which nobody has declared: it goes whole, for what is left of it would be read as something else.
+        let (cut, header) = &cut_opaque_extension(packet, header);
+        let (packet, start) = (&mut packet[*cut..], start + cut);
         if let Some(block) = header.extension {
             producer.strip_extensions(now, packet, block);
         }
@@ -371,12 +374,7 @@ impl Relay {
         rid_uris: &[ExtensionUri],
         eligible: impl Fn(&Producer) -> bool,
     ) -> Option<(ProducerKey, u8)> {
-        let mut values = [None; 15];
-        for element in elements(packet, header.extension?) {
-            if let Some(value) = values.get_mut(usize::from(element.id)) {
-                value.get_or_insert(element.value(packet));
-            }
-        }
+        let values = Values::read(packet, header.extension?);
         let (mut by_rid, mut unsure) = (None, false);
         for key in &self.transports[transport].producers {
             let producer = &self.producers[*key];

@@ -12,7 +12,9 @@ use hashbrown::HashMap;
 use weir_channel::id::TransportId;
 use weir_channel::message::WorkerError;
 
+use super::Relay;
 use super::opening::RESERVE;
+use super::sink::TransportIx;
 
 /// One more than the last index (RFC 3711 §9.2: 2⁴⁸ packets under one key).
 const INDICES: u64 = 1 << 48;
@@ -78,6 +80,19 @@ impl SpentNumbers {
 /// the cycle and the packets up to there were lost, they would never find out.
 pub(super) const fn before_first(random: u64) -> u64 {
     random % ((1 << 15) - 1 - RESERVE)
+}
+
+impl Relay {
+    /// Whether packets that were sent under an SSRC may have to be sent again as they were: under their own numbers, because
+    /// the receiver asks for what it lacks and knows no retransmission format (RFC 4588).
+    pub fn repeats_packets(&self, transport: TransportIx, ssrc: u32) -> bool {
+        let Some(transport) = self.transport_key(transport).map(|key| &self.transports[key]) else {
+            return false;
+        };
+        let consumer = transport.consumer_ssrcs.get(&ssrc);
+        let consumer = consumer.and_then(|consumer| self.consumers.get(*consumer));
+        consumer.is_some_and(|consumer| consumer.repair.is_some() && consumer.rtx_ssrc.is_none())
+    }
 }
 
 #[cfg(test)]

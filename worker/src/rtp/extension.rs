@@ -146,6 +146,35 @@ impl Walk {
     }
 }
 
+/// The values of a block by their ids. Of an id that stands there several times, the first counts.
+#[derive(Clone, Debug)]
+pub struct Values<'a> {
+    bytes: &'a [u8],
+    /// Offset, never 0, and length.
+    places: [(u16, u8); 256],
+}
+
+impl<'a> Values<'a> {
+    /// Walks the block once.
+    pub fn read(bytes: &'a [u8], block: ExtensionBlock) -> Self {
+        let mut places = [(0, 0); 256];
+        for element in elements(bytes, block) {
+            let place = &mut places[usize::from(element.id)];
+            if place.0 == 0 {
+                *place = (element.value, element.len);
+            }
+        }
+        Self { bytes, places }
+    }
+
+    /// The value under an id.
+    pub fn get(&self, id: u8) -> Option<&'a [u8]> {
+        let (start, len) = self.places[usize::from(id)];
+        let start = usize::from(start);
+        (start > 0).then(|| self.bytes.get(start..start + usize::from(len)))?
+    }
+}
+
 /// Gives an element another id, in place. An id that the form cannot carry (0, and above 14 in the one-byte form) makes
 /// it padding instead, as [`erase`] does.
 #[inline]

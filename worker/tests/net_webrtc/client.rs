@@ -86,6 +86,11 @@ impl Wire {
         }
     }
 
+    /// What is there comes to nothing.
+    pub(crate) fn discard(&mut self) {
+        self.receive();
+    }
+
     /// What is there, with where it came from.
     fn receive(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut bytes = vec![0; DATAGRAM_BYTES_MAX];

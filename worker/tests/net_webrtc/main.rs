@@ -16,3 +16,4 @@ mod str0m_client;
 #[path = "../supervisor/mod.rs"]
 mod supervisor;
 mod tcp;
+mod unheard;

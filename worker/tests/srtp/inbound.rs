@@ -1,7 +1,9 @@
 //! What is taken and what is not: forgeries, replays, old packets, strangers, wraps.
 
 use proptest::prelude::*;
-use weir_worker::webrtc::srtp::{INDEX_MAX, Inbound, Opened, Outbound, Profile, Repeats, UnprotectError, WINDOW};
+use weir_worker::webrtc::srtp::{
+    INDEX_MAX, Inbound, Opened, Outbound, Profile, Repeats, UnprotectError, WINDOW, WINDOWS_MAX,
+};
 
 use crate::packets::{SSRC, Shape, any_profile, inbound, master, outbound, pair, rtcp, rtp, seal, seal_rtcp};
 
@@ -266,6 +268,81 @@ fn only_authentic_packets_take_memory_and_only_up_to_the_limit() {
         [0, 2, 3].iter().all(|ssrc| positions.contains(&(*ssrc, 2))),
         "{positions:?}"
     );
+}
+
+/// RFC 3711 §3.3.2: what was received, or is so old that nobody knows, is not taken, for as long as the key is.
+#[test]
+fn what_a_retired_ssrc_has_sent_is_not_taken_again_and_what_it_sends_then_is() {
+    for profile in Profile::ALL {
+        let indices = [10, 12, 13, 30_000, 60_000, 70_000, 70_002];
+        let (packets, mut inbound) = sealed(profile, &indices);
+        let report = seal_rtcp(&mut outbound(profile), &rtcp(SSRC, 0));
+        for packet in &packets[..6] {
+            assert!(open(&mut inbound, packet).is_ok());
+            inbound.retire(SSRC);
+            // Nothing more is known of it, so nothing more is forgotten.
+            inbound.retire(SSRC);
+            inbound.retire(SSRC + 1);
+            for old in packets.iter().take_while(|old| *old != packet).chain([packet]) {
+                let refused = open(&mut inbound, old);
+                assert!(
+                    matches!(
+                        refused,
+                        Err(UnprotectError::Replayed { .. }
+                            | UnprotectError::TooOld { .. }
+                            | UnprotectError::NotAuthentic { .. })
+                    ),
+                    "{profile:?}: {refused:?}"
+                );
+            }
+        }
+        // A replay brings nothing back either: only what is newer does, whatever the cycle it is in.
+        assert_eq!(inbound.rtp_positions().collect::<Vec<_>>(), [(SSRC, 70_001)]);
+        assert!(open(&mut inbound, &packets[6]).is_ok());
+        assert!(matches!(
+            open(&mut inbound, &packets[5]),
+            Err(UnprotectError::Replayed { .. })
+        ));
+        assert!(inbound.unprotect_rtcp(&mut report.clone()).is_ok());
+        inbound.retire(SSRC);
+        assert!(matches!(
+            inbound.unprotect_rtcp(&mut report.clone()),
+            Err(UnprotectError::Replayed { .. })
+        ));
+    }
+}
+
+/// A camera that is turned on and off all day.
+#[test]
+fn many_more_ssrcs_than_are_in_use_at_a_time_are_understood_and_none_can_be_played_again() {
+    let profile = Profile::AeadAes128Gcm;
+    let mut outbound = outbound(profile);
+    let mut inbound = Inbound::new(&master(profile, 1), 3 * WINDOWS_MAX);
+    let count = 3 * WINDOWS_MAX as u32;
+    let packets: Vec<_> = (0..count)
+        .map(|ssrc| {
+            let stream = outbound.add_stream(ssrc, Repeats::Refused).unwrap();
+            [1, 2].map(|index| seal(&mut outbound, stream, index, &rtp(ssrc, index, Shape::PLAIN, b"x")))
+        })
+        .collect();
+    for [first, _] in &packets {
+        assert!(open(&mut inbound, first).is_ok());
+    }
+    let stream = outbound.add_stream(count, Repeats::Refused).unwrap();
+    let one_more = seal(&mut outbound, stream, 1, &rtp(count, 1, Shape::PLAIN, b"x"));
+    assert!(matches!(
+        open(&mut inbound, &one_more),
+        Err(UnprotectError::TooManyStreams { .. })
+    ));
+    for [first, second] in &packets {
+        assert!(matches!(
+            open(&mut inbound, first),
+            Err(UnprotectError::Replayed { .. })
+        ));
+        assert!(open(&mut inbound, second).is_ok());
+        assert!(open(&mut inbound, second).is_err());
+    }
+    assert_eq!(inbound.rtp_positions().count(), count as usize);
 }
 
 #[test]

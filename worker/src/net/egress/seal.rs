@@ -4,13 +4,14 @@
 //! packet is the one with its sequence number that is closest to the newest of the stream. What must not be sealed, because
 //! its index has gone out with other bytes or nobody knows, is lost as `SendFailed` and counted beside.
 
+mod streams;
+
 use std::mem;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use nix::errno::Errno;
 use weir_channel::message::DropReason;
 
+use self::streams::{News, Seal};
 use super::super::clock;
 use super::super::gather::GATHER_BYTES;
 use super::super::mirror::Flow;
@@ -18,11 +19,9 @@ use super::super::send::{SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, is_pe
 use super::super::transmit::is_full;
 use super::{Egress, NO_REMOTE, note_lost};
 use crate::relay::sink::{ConsumerIx, Sent, TransportIx};
-use crate::webrtc::srtp::{Outbound, Profile, Repeats, SealedTrain, StreamKey, nearest};
+use crate::webrtc::srtp::{Outbound, Profile, SealedTrain};
 
-/// Streams of one transport whose last indices are kept in mind, 9 KiB each: more than a peer shows at a time. The one that
-/// was silent for longest makes room; it may go on later, but repeat nothing.
-const STREAMS_MAX: usize = 2_048;
+pub use self::streams::UNHEARD_MAX;
 
 /// The longest sealed message, and the longest packet with what sealing adds to it.
 const ROOM_BYTES: usize = TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX;
@@ -31,6 +30,10 @@ const ROOM_BYTES: usize = TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OV
 pub(super) struct Seals {
     entries: Vec<Entry>,
     room: Box<[u8]>,
+    /// Streams that nobody has looked at yet.
+    begun: Vec<(TransportIx, u32)>,
+    /// Transports whose peer has become unheard.
+    unheard: Vec<TransportIx>,
 }
 
 #[derive(Default)]
@@ -39,115 +42,40 @@ struct Entry {
     failures: u64,
 }
 
-/// What seals one transport's packets.
-struct Seal {
-    outbound: Outbound,
-    streams: HashMap<u32, Stream, FixedState>,
-    /// Streams that the outbound has at the moment.
-    live: usize,
-    /// Counts trains.
-    clock: u64,
-}
-
-struct Stream {
-    /// `None`: it was silent for too long, or is retired.
-    key: Option<StreamKey>,
-    /// One more than its newest index.
-    next: u64,
-    used_at: u64,
-}
-
 impl Seals {
     pub(super) fn new() -> Self {
         Self {
             entries: Vec::new(),
             room: vec![0; ROOM_BYTES].into_boxed_slice(),
+            begun: Vec::with_capacity(1024),
+            unheard: Vec::with_capacity(1024),
         }
+    }
+
+    #[inline]
+    fn tell(&mut self, transport: TransportIx, news: News) {
+        if news.begun.is_some() || news.unheard {
+            self.tell_cold(transport, news);
+        }
+    }
+
+    #[cold]
+    fn tell_cold(&mut self, transport: TransportIx, news: News) {
+        self.begun.extend(news.begun.map(|ssrc| (transport, ssrc)));
+        self.unheard.extend(news.unheard.then_some(transport));
     }
 
     pub(super) fn detach(&mut self, transport: TransportIx) {
         if let Some(entry) = self.entries.get_mut(transport.0 as usize) {
             *entry = Entry::default();
         }
+        self.begun.retain(|(begun, _)| *begun != transport);
+        self.unheard.retain(|unheard| *unheard != transport);
     }
 
     fn get_mut(&mut self, transport: TransportIx) -> Option<&mut Entry> {
         self.entries.get_mut(transport.0 as usize)
     }
-}
-
-impl Seal {
-    /// Seals a train into the start of `room`, up to the first packet that is refused.
-    fn seal_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> SealedTrain {
-        match self.try_seal_train(train, segment, room) {
-            Some(sealed) => sealed,
-            None => SealedTrain {
-                packets: 0,
-                bytes: 0,
-                refused: Some(crate::webrtc::srtp::ProtectError::Malformed),
-            },
-        }
-    }
-
-    #[inline]
-    fn try_seal_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> Option<SealedTrain> {
-        let (seq, ssrc) = numbers_of(train)?;
-        self.clock += 1;
-        if self.streams.get(&ssrc).is_none_or(|stream| stream.key.is_none()) {
-            self.add_stream(ssrc)?;
-        }
-        let stream = self.streams.get_mut(&ssrc)?;
-        stream.used_at = self.clock;
-        let first = nearest(stream.next, seq)?;
-        let sealed = self.outbound.protect_train(stream.key?, first, train, segment, room);
-        if sealed.packets > 0 {
-            let (last_seq, _) = numbers_of(train.get((sealed.packets - 1) * segment..)?)?;
-            // A train is far shorter than half a cycle.
-            let last = nearest(first + 1, last_seq).unwrap_or(first);
-            stream.next = stream.next.max(first.max(last) + 1);
-        }
-        Some(sealed)
-    }
-
-    fn retire(&mut self, ssrc: u32) {
-        if let Some(key) = self.streams.get_mut(&ssrc).and_then(|stream| stream.key.take()) {
-            self.outbound.remove_stream(key);
-            self.live -= 1;
-        }
-    }
-
-    #[cold]
-    fn add_stream(&mut self, ssrc: u32) -> Option<()> {
-        if self.live >= STREAMS_MAX {
-            let silent = self
-                .streams
-                .values_mut()
-                .filter(|stream| stream.key.is_some())
-                .min_by_key(|stream| stream.used_at);
-            if let Some(key) = silent.and_then(|stream| stream.key.take()) {
-                self.outbound.remove_stream(key);
-                self.live -= 1;
-            }
-        }
-        // Peers without RTX are sent the same packet again, and whether this one is such a peer is not known here.
-        let key = self.outbound.add_stream(ssrc, Repeats::Identical).ok()?;
-        self.live += 1;
-        let stream = self.streams.entry(ssrc).or_insert(Stream {
-            key: None,
-            next: 0,
-            used_at: 0,
-        });
-        stream.key = Some(key);
-        Some(())
-    }
-}
-
-/// Sequence number and SSRC of an RTP packet.
-#[inline]
-fn numbers_of(packet: &[u8]) -> Option<(u16, u32)> {
-    let fixed = packet.first_chunk::<12>()?;
-    let seq = u16::from_be_bytes([fixed[2], fixed[3]]);
-    Some((seq, u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]])))
 }
 
 /// What is sealed of a train at a time: as many packets as one message can carry then.
@@ -162,12 +90,40 @@ impl<B: SendBackend> Egress<B> {
         if self.seals.entries.len() <= index {
             self.seals.entries.resize_with(index + 1, Entry::default);
         }
-        self.seals.entries[index].seal = Some(Box::new(Seal {
-            outbound,
-            streams: HashMap::default(),
-            live: 0,
-            clock: 0,
-        }));
+        self.seals.entries[index].seal = Some(Box::new(Seal::new(outbound)));
+    }
+
+    /// A stream that has begun to be sealed: say [`Egress::refuse_repeats`] of it unless its packets may have to be sent again
+    /// as they were. Each is named once, and again when it goes on after a long silence.
+    pub fn poll_begun(&mut self) -> Option<(TransportIx, u32)> {
+        self.seals.begun.pop()
+    }
+
+    /// No packet of a WebRTC transport's SSRC is sent again as it was: what would tell that it is the same is not kept.
+    pub fn refuse_repeats(&mut self, transport: TransportIx, ssrc: u32) {
+        if let Some(seal) = self.seals.get_mut(transport).and_then(|entry| entry.seal.as_mut()) {
+            seal.refuse_repeats(ssrc);
+        }
+    }
+
+    /// The peer of a WebRTC transport has said something that is authentic. Whether it had become
+    /// [unheard](Egress::poll_unheard) before.
+    #[inline]
+    pub fn note_heard(&mut self, transport: TransportIx) -> bool {
+        let seal = self.seals.get_mut(transport).and_then(|entry| entry.seal.as_mut());
+        seal.is_some_and(|seal| seal.note_heard())
+    }
+
+    /// Whether so much was sent to a WebRTC transport's peer since it was last heard that nothing more should be.
+    pub fn is_unheard(&self, transport: TransportIx) -> bool {
+        let entry = self.seals.entries.get(transport.0 as usize);
+        entry.is_some_and(|entry| entry.seal.as_ref().is_some_and(|seal| seal.is_unheard))
+    }
+
+    /// A WebRTC transport whose peer has not been heard while [`UNHEARD_MAX`] packets of one stream were sent to it. It will
+    /// not be able to tell what comes if much more is numbered; named once, until [`Egress::note_heard`].
+    pub fn poll_unheard(&mut self) -> Option<TransportIx> {
+        self.seals.unheard.pop()
     }
 
     /// Forgets a WebRTC transport's keys. What was sealed still leaves, and nothing else does.
@@ -301,13 +257,14 @@ impl<B: SendBackend> Egress<B> {
                 break;
             };
             let Some(room) = self.gather.room(len) else { break };
-            let sealed = seal.seal_train(part, segment, room);
+            let (sealed, news) = seal.seal_train(part, segment, room);
             *failures += u64::from(sealed.refused.is_some());
             if sealed.packets > 0 {
                 let segment = (segment + overhead).min(sealed.bytes);
                 self.gather
                     .commit(&mut path.gathered, transport, sealed.bytes, segment, owner, arrival_ns);
             }
+            self.seals.tell(transport, news);
             progress.settle(sealed, Sent::all(sealed.packets));
         }
         self.conclude(transport, owner, progress)
@@ -413,8 +370,9 @@ impl<B: SendBackend> Egress<B> {
     ) -> Option<SealedTrain> {
         let path = self.sockets.paths.get(transport.0 as usize)?;
         let entry = self.seals.get_mut(transport).filter(|_| path.is_connected)?;
-        let sealed = entry.seal.as_mut()?.seal_train(part, segment, room);
+        let (sealed, news) = entry.seal.as_mut()?.seal_train(part, segment, room);
         entry.failures += u64::from(sealed.refused.is_some());
+        self.seals.tell(transport, news);
         Some(sealed)
     }
 
@@ -492,51 +450,5 @@ impl<'a> Progress<'a> {
 
     fn stop(&mut self, sent: Sent) {
         self.reason = Some(sent.reason);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::webrtc::srtp::MasterKey;
-
-    /// RFC 3711 §9.1, and what it costs to keep to it: a number per SSRC, not a window.
-    #[test]
-    fn what_is_retired_leaves_its_number_behind_and_nothing_else() {
-        let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
-        let mut seal = Seal {
-            outbound: Outbound::new(&key),
-            streams: HashMap::default(),
-            live: 0,
-            clock: 0,
-        };
-        let mut room = vec![0; 200];
-        let mut sealed = |seal: &mut Seal, ssrc: u32, seq: u16| {
-            let mut packet = vec![0x80, 96];
-            packet.extend(seq.to_be_bytes());
-            packet.extend([0; 4]);
-            packet.extend(ssrc.to_be_bytes());
-            packet.extend([7; 20]);
-            seal.seal_train(&packet, 200, &mut room).packets
-        };
-        for seq in 1..=3 {
-            for ssrc in 0..5_000 {
-                assert_eq!(sealed(&mut seal, ssrc, seq), 1);
-                assert_eq!(seal.live, 1);
-                seal.retire(ssrc);
-                assert_eq!(seal.live, 0);
-                // Nobody sends under it, so nobody is to be forgotten again.
-                seal.retire(ssrc);
-            }
-        }
-        assert_eq!(seal.live, 0);
-        assert_eq!(seal.outbound.spent().count(), 5_000);
-        assert!(seal.outbound.spent().all(|spent| spent.next == 4));
-        assert_eq!(
-            sealed(&mut seal, 0, 3),
-            0,
-            "with other bytes or not, nobody knows any more"
-        );
-        assert_eq!(sealed(&mut seal, 0, 4), 1);
     }
 }

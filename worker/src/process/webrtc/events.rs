@@ -18,8 +18,9 @@ use super::connections::close_connection_of;
 use super::doors::unwatch_connected;
 use super::{Around, Member, WebRtc, failures};
 
-/// SSRCs that one peer may use in a session: hundreds of tracks with their layers and retransmissions, several times over.
-const PEER_SSRCS_MAX: usize = 2_048;
+/// SSRCs that one peer may use in a session: as many as it can be sent. Of those that it does not use any more, an index
+/// each is kept.
+const PEER_SSRCS_MAX: usize = 1 << 16;
 
 /// What was too much to be told is told after this.
 const NEWS_INTERVAL: Duration = Duration::from_millis(500);
@@ -180,8 +181,11 @@ impl Member {
             around.egress.watch_backlog(transport);
         }
         let media = self.transport.media_tuple().filter(|_| self.inbound.is_some());
-        let peer = media.map(|tuple| tuple.remote);
-        around.egress.sockets.open(transport, peer.is_some());
+        around.egress.sockets.open(transport, media.is_some());
+        // What a peer that is not there does not receive is not numbered, or it would not know the numbers when it is back.
+        let peer = media
+            .filter(|_| !around.egress.is_unheard(transport))
+            .map(|tuple| tuple.remote);
         if self.peer != peer {
             self.peer = peer;
             around.relay.set_peer(now, transport, peer);

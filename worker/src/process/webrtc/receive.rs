@@ -98,7 +98,9 @@ impl WebRtc {
                                 // From whichever of its addresses it came, it is the peer's.
                                 source: member.peer.unwrap_or(tuple.remote),
                             });
-                            if opened.is_newest && member.transport.on_authentic_media(now, &tuple) {
+                            let is_back = around.egress.note_heard(transport);
+                            let has_moved = opened.is_newest && member.transport.on_authentic_media(now, &tuple);
+                            if is_back || has_moved {
                                 self.with(now, around, transport, |member, desk, _| {
                                     member.transport.handle_events(now, desk);
                                 });
@@ -112,15 +114,19 @@ impl WebRtc {
                 (Err(dropped), _) => unrouted(dropped),
             },
             _ => {
-                let before = member.transport.counters().refusals;
+                let before = (member.transport.counters().refusals, member.transport.counters().checks);
                 let verdict = self.with(now, around, transport, |member, desk, budgets| {
                     let verdict = member.transport.handle_datagram(now, tuple, packet, budgets, desk);
-                    (verdict, member.transport.counters().refusals)
+                    let counters = member.transport.counters();
+                    if counters.checks != before.1 {
+                        desk.egress.note_heard(transport);
+                    }
+                    (verdict, counters.refusals)
                 });
                 match verdict {
                     Some((Verdict::Dropped(dropped), _)) => unrouted(dropped),
                     // It was refused, and told so.
-                    Some((_, refusals)) if refusals != before => UnroutedReason::BadCheck,
+                    Some((_, refusals)) if refusals != before.0 => UnroutedReason::BadCheck,
                     _ => return,
                 }
             }

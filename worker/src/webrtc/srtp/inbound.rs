@@ -1,5 +1,7 @@
 //! What comes from the peer: every packet is authenticated, decrypted in place, and taken once.
 
+use std::collections::BTreeMap;
+
 use super::cipher::Cipher;
 use super::derivation::{Protocol, SessionKeys};
 use super::header::{RtpClear, rtcp_sender};
@@ -12,10 +14,22 @@ const RTP_WORDS: usize = WINDOW as usize / 64;
 /// 128 indices. Control packets are few, and a late one tells nothing new.
 const RTCP_WORDS: usize = 2;
 
+/// SSRCs of which more than the newest index is kept in mind: more than any peer sends under at a time.
+pub const WINDOWS_MAX: usize = 1_024;
+
 /// The receiving direction of one DTLS association, with the state of each of its SSRCs.
 ///
 /// A state is made when the first authentic packet of an SSRC comes, so only who has the key can make any, and no more
-/// than the limit. It takes 264 bytes for SRTP and 32 for SRTCP.
+/// than the limit. It takes 276 bytes for SRTP and 36 for SRTCP, of [`WINDOWS_MAX`] SSRCs each at a time.
+///
+/// # What is forgotten
+///
+/// An SSRC that is [retired](Inbound::retire), or that was silent for longest when another one needs the room, leaves its
+/// newest index behind and nothing else. Everything up to there counts as received: who recorded such a stream cannot play
+/// it again (RFC 3711 §3.3.2), and its sender may go on at any time, only that what was late is lost. That index, some 20
+/// bytes, is kept for as long as the key, because a recorded packet stays authentic that long: were it forgotten, old media
+/// could be played to the room once more, and take the place of what is sent. So the number of SSRCs that a peer can use in a
+/// session has a limit all the same.
 pub struct Inbound {
     profile: Profile,
     rtp: Cipher,
@@ -38,7 +52,7 @@ pub struct Opened {
 }
 
 impl Inbound {
-    /// Starts with no SSRC known. At most `streams_max` will be, for SRTP and for SRTCP each.
+    /// Starts with no SSRC known. At most `streams_max` will be, for SRTP and for SRTCP each, retired ones included.
     pub fn new(key: &MasterKey, streams_max: usize) -> Self {
         let cipher = |protocol| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol));
         Self {
@@ -110,11 +124,18 @@ impl Inbound {
         })
     }
 
-    /// Forgets an SSRC, so that another one has room.
+    /// Keeps no more of an SSRC than its newest indices, which is for those that nobody is expected to send under. What comes
+    /// later than they do is taken all the same.
+    pub fn retire(&mut self, ssrc: u32) {
+        self.rtp_streams.retire(ssrc);
+        self.rtcp_streams.retire(ssrc);
+    }
+
+    /// Forgets an SSRC wholly, as if no packet of it had come.
     ///
     /// Who recorded its packets can then play them again, once, from the first cycle of its sequence numbers; so forget
-    /// only what the relay would not take anyway. A sender that goes on after it is forgotten is not understood once its
-    /// numbers have wrapped.
+    /// only what the relay would not take anyway, or [retire](Inbound::retire) it instead. A sender that goes on after it is
+    /// forgotten is not understood once its numbers have wrapped.
     pub fn forget(&mut self, ssrc: u32) {
         self.rtp_streams.forget(ssrc);
         self.rtcp_streams.forget(ssrc);
@@ -154,15 +175,22 @@ impl Inbound {
 struct Streams<const WORDS: usize> {
     ssrcs: Vec<u32>,
     windows: Vec<Window<WORDS>>,
+    /// When each was marked last, by `clock`.
+    used_at: Vec<u64>,
+    /// Counts packets.
+    clock: u64,
     last: usize,
     max: usize,
+    /// Of those that have no window: one more than the newest index.
+    retired: BTreeMap<u32, u64>,
 }
 
 /// Where the window of an SSRC is, or will be if the packet is authentic.
 #[derive(Clone, Copy)]
 enum Place {
     At(usize),
-    New,
+    /// It has none yet; with one more than the newest index that it had when it was retired, or 0.
+    New(u64),
 }
 
 impl<const WORDS: usize> Streams<WORDS> {
@@ -170,8 +198,11 @@ impl<const WORDS: usize> Streams<WORDS> {
         Self {
             ssrcs: Vec::new(),
             windows: Vec::new(),
+            used_at: Vec::new(),
+            clock: 0,
             last: 0,
             max,
+            retired: BTreeMap::new(),
         }
     }
 
@@ -180,12 +211,13 @@ impl<const WORDS: usize> Streams<WORDS> {
         if self.ssrcs.get(self.last) == Some(&ssrc) {
             return Ok(Place::At(self.last));
         }
-        match self.ssrcs.iter().position(|known| *known == ssrc) {
-            Some(at) => {
-                self.last = at;
-                Ok(Place::At(at))
-            }
-            None if self.ssrcs.len() < self.max => Ok(Place::New),
+        if let Some(at) = self.ssrcs.iter().position(|known| *known == ssrc) {
+            self.last = at;
+            return Ok(Place::At(at));
+        }
+        match self.retired.get(&ssrc) {
+            Some(next) => Ok(Place::New(*next)),
+            None if self.ssrcs.len() + self.retired.len() < self.max => Ok(Place::New(0)),
             None => Err(UnprotectError::TooManyStreams {
                 ssrc,
                 streams_max: self.max,
@@ -197,16 +229,19 @@ impl<const WORDS: usize> Streams<WORDS> {
     fn next(&self, place: Place) -> u64 {
         match place {
             Place::At(at) => self.windows[at].next(),
-            Place::New => 0,
+            Place::New(next) => next,
         }
     }
 
     #[inline]
     fn check(&self, place: Place, ssrc: u32, index: u64) -> Result<(), UnprotectError> {
-        let Place::At(at) = place else {
-            return Ok(());
+        let verdict = match place {
+            Place::At(at) => self.windows[at].verdict(index),
+            Place::New(next) if index >= next => Verdict::Fresh,
+            Place::New(next) if next - index <= Window::<WORDS>::SIZE => Verdict::Used,
+            Place::New(_) => Verdict::TooOld,
         };
-        match self.windows[at].verdict(index) {
+        match verdict {
             Verdict::Fresh => Ok(()),
             Verdict::Used => Err(UnprotectError::Replayed { ssrc, index }),
             Verdict::TooOld => Err(UnprotectError::TooOld { ssrc, index }),
@@ -215,10 +250,14 @@ impl<const WORDS: usize> Streams<WORDS> {
 
     #[inline]
     fn mark(&mut self, place: Place, ssrc: u32, index: u64) {
+        self.clock += 1;
         match place {
-            Place::At(at) => self.windows[at].mark(index),
-            Place::New => {
-                let mut window = Window::new();
+            Place::At(at) => {
+                self.windows[at].mark(index);
+                self.used_at[at] = self.clock;
+            }
+            Place::New(next) => {
+                let mut window = window_from(next);
                 window.mark(index);
                 self.insert(ssrc, window);
             }
@@ -227,27 +266,70 @@ impl<const WORDS: usize> Streams<WORDS> {
 
     #[cold]
     fn insert(&mut self, ssrc: u32, window: Window<WORDS>) {
+        if self.ssrcs.len() >= WINDOWS_MAX {
+            let silent = self.used_at.iter().zip(0..).min();
+            if let Some((_, at)) = silent {
+                self.retire_at(at);
+            }
+        }
+        self.retired.remove(&ssrc);
         self.last = self.ssrcs.len();
         self.ssrcs.push(ssrc);
         self.windows.push(window);
+        self.used_at.push(self.clock);
     }
 
-    fn forget(&mut self, ssrc: u32) {
+    fn retire(&mut self, ssrc: u32) {
         if let Some(at) = self.ssrcs.iter().position(|known| *known == ssrc) {
-            self.ssrcs.swap_remove(at);
-            self.windows.swap_remove(at);
+            self.retire_at(at);
+            // What is left of hundreds is no reason to keep their room.
+            if self.ssrcs.len() < self.ssrcs.capacity() / 4 {
+                let room = 2 * self.ssrcs.len();
+                self.ssrcs.shrink_to(room);
+                self.windows.shrink_to(room);
+                self.used_at.shrink_to(room);
+            }
         }
     }
 
+    fn retire_at(&mut self, at: usize) {
+        let (ssrc, next) = self.remove_at(at);
+        self.retired.insert(ssrc, next);
+    }
+
+    fn forget(&mut self, ssrc: u32) {
+        self.retired.remove(&ssrc);
+        if let Some(at) = self.ssrcs.iter().position(|known| *known == ssrc) {
+            self.remove_at(at);
+        }
+    }
+
+    fn remove_at(&mut self, at: usize) -> (u32, u64) {
+        self.used_at.swap_remove(at);
+        (self.ssrcs.swap_remove(at), self.windows.swap_remove(at).next())
+    }
+
     fn positions(&self) -> impl Iterator<Item = (u32, u64)> {
-        self.ssrcs.iter().copied().zip(self.windows.iter().map(Window::next))
+        let known = self.ssrcs.iter().copied().zip(self.windows.iter().map(Window::next));
+        known.chain(self.retired.iter().map(|(ssrc, next)| (*ssrc, *next)))
     }
 
     fn resume(&mut self, ssrc: u32, next: u64) -> Result<(), UnprotectError> {
         match self.place(ssrc)? {
             Place::At(at) => self.windows[at] = Window::all_below(next.max(self.windows[at].next())),
-            Place::New => self.insert(ssrc, Window::all_below(next)),
+            Place::New(before) => {
+                self.retired.insert(ssrc, next.max(before));
+            }
         }
         Ok(())
+    }
+}
+
+/// The window of an SSRC whose indices below `next` count as received.
+fn window_from<const WORDS: usize>(next: u64) -> Window<WORDS> {
+    if next == 0 {
+        Window::new()
+    } else {
+        Window::all_below(next)
     }
 }

@@ -41,7 +41,7 @@ mod profile;
 mod window;
 
 pub use error::{KeyError, ProtectError, UnprotectError};
-pub use inbound::{Inbound, Opened};
+pub use inbound::{Inbound, Opened, WINDOWS_MAX};
 pub use index::{INDEX_MAX, nearest};
 pub use keys::{EXPORTER_LABEL, KeyingMaterial, MasterKey, Role};
 pub use outbound::{IDENTICAL_WINDOW, Outbound, Repeats, SealedTrain, Spent, StreamKey};

@@ -184,6 +184,18 @@ impl Outbound {
         }))
     }
 
+    /// One more than the highest index that a stream's SSRC has used; 0 if it has used none, or there is no such stream.
+    pub fn next_index(&self, key: StreamKey) -> u64 {
+        self.streams.get(key).map_or(0, |stream| stream.used.next())
+    }
+
+    /// Lets a stream seal no index again from now on: [`Repeats::Refused`]. What that takes less of memory is given back.
+    pub fn refuse_repeats(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.fingerprints = None;
+        }
+    }
+
     /// Removes a stream. How far its indices are used stays in mind.
     pub fn remove_stream(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.remove(key)

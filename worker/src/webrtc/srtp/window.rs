@@ -25,7 +25,8 @@ pub(super) struct Window<const WORDS: usize> {
 }
 
 impl<const WORDS: usize> Window<WORDS> {
-    const SIZE: u64 = 64 * WORDS as u64;
+    /// How many indices it tells of.
+    pub(super) const SIZE: u64 = 64 * WORDS as u64;
 
     /// None is used.
     pub(super) const fn new() -> Self {

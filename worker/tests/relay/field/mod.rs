@@ -4,6 +4,7 @@
 mod activity;
 mod deaf_senders;
 mod descriptors;
+mod extensions;
 mod filtered;
 mod picture_ids;
 mod restarts;

@@ -1,0 +1,269 @@
+//! The streams that one transport seals, and how far each has come: in indices, and since the peer was last heard.
+//!
+//! # Peers that are not heard
+//!
+//! A packet carries 16 of the 48 bits of its index, and the receiver takes the index that is closest to the newest it has
+//! seen (RFC 3711 §3.3.1). If 2¹⁵ packets of a stream in a row do not arrive, it guesses wrong from then on, and for good.
+//! Nobody is told what arrives, but whether the peer is there can be seen: it says something every few seconds, if only a
+//! check of its consent (RFC 7675 §5.1). So each stream counts what it has sent since the peer was last heard. When that is
+//! [`UNHEARD_MAX`] packets, [`poll_unheard`](super::super::Egress::poll_unheard) names the transport: nothing more should be
+//! numbered for it until [`note_heard`](super::super::Egress::note_heard). A count and not a time, because it is the count
+//! that must not be exceeded: at the rates of speech it takes minutes, and then the peer's consent has long ended.
+
+use std::mem;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::webrtc::srtp::{Outbound, ProtectError, Repeats, SealedTrain, StreamKey, nearest};
+
+/// Streams of one transport whose last indices are kept in mind, 300 bytes each, and 8 KiB more if they are sent to a peer
+/// without RTX: more than a peer shows at a time. The one that was silent for longest makes room; it may go on later, but
+/// repeat nothing.
+const STREAMS_MAX: usize = 2_048;
+
+/// Packets of one stream that are sent to a peer that says nothing: half of those that it may lose in a row. The other half
+/// is for what is under way when it is found out, and for what was lost before the peer was last heard.
+pub const UNHEARD_MAX: u64 = 1 << 14;
+
+/// What seals one transport's packets.
+pub(super) struct Seal {
+    pub(super) outbound: Outbound,
+    streams: HashMap<u32, Stream, FixedState>,
+    /// Streams that the outbound has at the moment.
+    live: usize,
+    /// Counts trains.
+    clock: u64,
+    /// Counts how often the peer was heard.
+    heard: u64,
+    /// So much was sent since it was last heard that nothing more should be.
+    pub(super) is_unheard: bool,
+}
+
+struct Stream {
+    /// `None`: it was silent for too long.
+    key: Option<StreamKey>,
+    /// One more than its newest index.
+    next: u64,
+    /// `next` when the peer was last heard, as far as it is known.
+    next_when_heard: u64,
+    /// Which time that was.
+    heard: u64,
+    used_at: u64,
+}
+
+/// What a train has shown beside being sealed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct News {
+    /// The first packet of a stream was in it.
+    pub(super) begun: Option<u32>,
+    /// The peer has become unheard.
+    pub(super) unheard: bool,
+}
+
+impl Seal {
+    pub(super) fn new(outbound: Outbound) -> Self {
+        Self {
+            outbound,
+            streams: HashMap::default(),
+            live: 0,
+            clock: 0,
+            heard: 0,
+            is_unheard: false,
+        }
+    }
+
+    /// Seals a train into the start of `room`, up to the first packet that is refused.
+    pub(super) fn seal_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> (SealedTrain, News) {
+        let mut news = News::default();
+        let sealed = self.try_seal_train(train, segment, room, &mut news);
+        let refused = SealedTrain {
+            packets: 0,
+            bytes: 0,
+            refused: Some(ProtectError::Malformed),
+        };
+        (sealed.unwrap_or(refused), news)
+    }
+
+    #[inline]
+    fn try_seal_train(
+        &mut self,
+        train: &[u8],
+        segment: usize,
+        room: &mut [u8],
+        news: &mut News,
+    ) -> Option<SealedTrain> {
+        let (seq, ssrc) = numbers_of(train)?;
+        self.clock += 1;
+        if self.streams.get(&ssrc).is_none_or(|stream| stream.key.is_none()) {
+            self.add_stream(ssrc)?;
+            news.begun = Some(ssrc);
+        }
+        let stream = self.streams.get_mut(&ssrc)?;
+        stream.used_at = self.clock;
+        let first = nearest(stream.next, seq)?;
+        let sealed = self.outbound.protect_train(stream.key?, first, train, segment, room);
+        if sealed.packets > 0 {
+            let (last_seq, _) = numbers_of(train.get((sealed.packets - 1) * segment..)?)?;
+            // A train is far shorter than half a cycle.
+            let last = nearest(first + 1, last_seq).unwrap_or(first);
+            if stream.heard != self.heard {
+                stream.heard = self.heard;
+                // Of a stream that begins, nothing is under way that its first packets could be lost among.
+                stream.next_when_heard = if stream.next == 0 { first } else { stream.next };
+            }
+            stream.next = stream.next.max(first.max(last) + 1);
+            if !self.is_unheard && stream.next - stream.next_when_heard.min(stream.next) >= UNHEARD_MAX {
+                self.is_unheard = true;
+                news.unheard = true;
+            }
+        }
+        Some(sealed)
+    }
+
+    pub(super) fn retire(&mut self, ssrc: u32) {
+        if let Some(key) = self.streams.remove(&ssrc).and_then(|stream| stream.key) {
+            self.outbound.remove_stream(key);
+            self.live -= 1;
+        }
+        if self.streams.len() < self.streams.capacity() / 4 {
+            self.streams.shrink_to(2 * self.streams.len());
+        }
+    }
+
+    #[cold]
+    fn add_stream(&mut self, ssrc: u32) -> Option<()> {
+        if self.live >= STREAMS_MAX {
+            let silent = self
+                .streams
+                .values_mut()
+                .filter(|stream| stream.key.is_some())
+                .min_by_key(|stream| stream.used_at);
+            if let Some(key) = silent.and_then(|stream| stream.key.take()) {
+                self.outbound.remove_stream(key);
+                self.live -= 1;
+            }
+        }
+        // Peers without RTX are sent the same packet again, and whether this one is such a peer is not known here.
+        let key = self.outbound.add_stream(ssrc, Repeats::Identical).ok()?;
+        self.live += 1;
+        let next = self.outbound.next_index(key);
+        let stream = self.streams.entry(ssrc).or_insert(Stream {
+            key: None,
+            next,
+            next_when_heard: next,
+            // Another one than now: it was last heard before this stream began, or went on.
+            heard: self.heard.wrapping_sub(1),
+            used_at: 0,
+        });
+        stream.key = Some(key);
+        Some(())
+    }
+
+    pub(super) fn refuse_repeats(&mut self, ssrc: u32) {
+        if let Some(key) = self.streams.get(&ssrc).and_then(|stream| stream.key) {
+            self.outbound.refuse_repeats(key);
+        }
+    }
+
+    /// The peer has said something that is authentic; whether it was unheard.
+    pub(super) fn note_heard(&mut self) -> bool {
+        self.heard = self.heard.wrapping_add(1);
+        mem::take(&mut self.is_unheard)
+    }
+}
+
+/// Sequence number and SSRC of an RTP packet.
+#[inline]
+fn numbers_of(packet: &[u8]) -> Option<(u16, u32)> {
+    let fixed = packet.first_chunk::<12>()?;
+    let seq = u16::from_be_bytes([fixed[2], fixed[3]]);
+    Some((seq, u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webrtc::srtp::{MasterKey, Profile};
+
+    /// RFC 3711 §9.1, and what it costs to keep to it: a number per SSRC, not a window.
+    #[test]
+    fn what_is_retired_leaves_its_number_behind_and_nothing_else() {
+        let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
+        let mut seal = Seal::new(Outbound::new(&key));
+        let mut room = vec![0; 200];
+        let mut sealed = |seal: &mut Seal, ssrc: u32, seq: u16| {
+            let mut packet = vec![0x80, 96];
+            packet.extend(seq.to_be_bytes());
+            packet.extend([0; 4]);
+            packet.extend(ssrc.to_be_bytes());
+            packet.extend([7; 20]);
+            seal.seal_train(&packet, 200, &mut room).0.packets
+        };
+        for seq in 1..=3 {
+            for ssrc in 0..5_000 {
+                assert_eq!(sealed(&mut seal, ssrc, seq), 1);
+                assert_eq!(seal.live, 1);
+                seal.retire(ssrc);
+                assert_eq!(seal.live, 0);
+                // Nobody sends under it, so nobody is to be forgotten again.
+                seal.retire(ssrc);
+            }
+        }
+        assert_eq!(seal.live, 0);
+        assert!(seal.streams.is_empty() && seal.streams.capacity() < 8);
+        assert_eq!(seal.outbound.spent().count(), 5_000);
+        assert!(seal.outbound.spent().all(|spent| spent.next == 4));
+        assert_eq!(
+            sealed(&mut seal, 0, 3),
+            0,
+            "with other bytes or not, nobody knows any more"
+        );
+        assert_eq!(sealed(&mut seal, 0, 4), 1);
+    }
+
+    /// RFC 3711 §3.3.1: a receiver that has missed 2¹⁵ packets in a row guesses the index of the next one wrong.
+    #[test]
+    fn a_stream_runs_no_further_ahead_of_a_peer_that_says_nothing() {
+        let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
+        let mut seal = Seal::new(Outbound::new(&key));
+        let mut room = vec![0; 200];
+        let never: [u64; 0] = [];
+        let mut unheard_after = |seal: &mut Seal, ssrc: u32, first: u64, packets: u64| {
+            let mut after = Vec::new();
+            for index in first..first + packets {
+                let mut packet = vec![0x80, 96];
+                packet.extend((index as u16).to_be_bytes());
+                packet.extend([0; 4]);
+                packet.extend(ssrc.to_be_bytes());
+                let (sealed, news) = seal.seal_train(&packet, 200, &mut room);
+                assert_eq!(
+                    (sealed.packets, news.begun.is_some()),
+                    (1, seal.clock == 1 || index == 1)
+                );
+                after.extend(news.unheard.then_some(index + 1 - first));
+            }
+            after
+        };
+        assert_eq!(
+            unheard_after(&mut seal, 1, 1, UNHEARD_MAX + 100),
+            [UNHEARD_MAX],
+            "and told once"
+        );
+        assert!(seal.note_heard());
+        assert!(!seal.note_heard(), "told once");
+        let at = UNHEARD_MAX + 101;
+        assert_eq!(unheard_after(&mut seal, 1, at, UNHEARD_MAX - 1), never);
+        // Each stream counts for itself.
+        assert_eq!(unheard_after(&mut seal, 2, 1, UNHEARD_MAX - 1), never);
+        assert_eq!(unheard_after(&mut seal, 2, UNHEARD_MAX, 1), [1]);
+        assert!(seal.note_heard());
+        // Over any number of wraps, as long as it is heard in between.
+        let mut next = at + UNHEARD_MAX - 1;
+        for _ in 0..20 {
+            assert_eq!(unheard_after(&mut seal, 1, next, 10_000), never);
+            next += 10_000;
+            assert!(!seal.note_heard());
+        }
+    }
+}
