@@ -34,7 +34,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -366,6 +366,13 @@ pub enum Notification {
     ChecksRefused {
         transport: TransportId,
         failure: WebRtcFailure,
+    },
+    /// A producer on a plain transport is sent under another SSRC from now on, which its payload type alone vouches for;
+    /// `previous` is `None` where it had none before. At most once a second.
+    SsrcChanged {
+        producer: ProducerId,
+        ssrc: u32,
+        previous: Option<u32>,
     },
 }
 

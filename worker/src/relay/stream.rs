@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use weir_channel::message::{CodecName, MediaKind, Profile, StreamStats};
+use weir_channel::message::{CodecName, Profile, StreamStats};
 
 use crate::rtp::codec::peek;
 use crate::rtp::packet::Header;
 use crate::rtp::seq::{Arrival, Seen, SeqExtender, TimestampExtender, WrapExtender};
 use crate::time::Time;
 
+use super::claim::Claim;
 use super::keyframe::KeyFramePacer;
 use super::nack::MissingList;
 use super::packet::{PacketMeta, PictureIdMeta, Vp8Meta};
@@ -94,6 +95,8 @@ pub(super) struct Stream {
     pub fir_seq: u8,
     /// The last packet in the batch's list, to which the next one is linked.
     pub batch_tail: Option<u32>,
+    /// What vouches for its SSRC.
+    pub claim: Claim,
     pub(super) seq: SeqExtender,
     seen: Seen,
     timestamp: TimestampExtender,
@@ -120,6 +123,7 @@ pub(super) struct StreamCounters {
     pub(super) rtx_useless: u64,
     pub(super) nacks: u64,
     pub(super) nacked: u64,
+    pub(super) ssrc_changes: u64,
 }
 
 /// Picture ids have 7 or 15 bits (RFC 7741 §4.2); a sender may begin with the short form.
@@ -168,6 +172,7 @@ impl Stream {
             rtx_report: None,
             fir_seq: 0,
             batch_tail: None,
+            claim: Claim::new(ssrc),
             seq: SeqExtender::default(),
             seen: Seen::default(),
             timestamp: TimestampExtender::default(),
@@ -184,11 +189,18 @@ impl Stream {
             .is_some_and(|(previous, until)| previous == ssrc && now.since(until) < STRAGGLERS_FOR)
     }
 
+    /// When its sender last went over to another SSRC.
+    pub(super) fn last_ssrc_change(&self) -> Option<Time> {
+        self.previous_ssrc.map(|(_, until)| until)
+    }
+
     /// Another SSRC carries the stream from now on: nothing of its numbers means anything any more.
     pub(super) fn on_new_ssrc(&mut self, now: Time, ssrc: u32) {
         self.counters.expected_before += self.expected_now();
+        self.counters.ssrc_changes += u64::from(self.ssrc.is_some());
         self.previous_ssrc = self.ssrc.map(|previous| (previous, now));
         self.ssrc = Some(ssrc);
+        self.claim.on_new_ssrc();
         self.seq = SeqExtender::default();
         self.seen = Seen::default();
         self.on_restart();
@@ -268,8 +280,8 @@ impl Stream {
             timestamp: self.timestamp.extend(header.timestamp),
             encoding,
             payload_type: header.payload_type,
-            // Sound may be joined anywhere; asking for it would only make `decide` wait.
-            key_frame: peek.key_frame || codec.kind() == MediaKind::Audio,
+            // Where a stream may be joined anywhere, asking for it would only make `decide` wait.
+            key_frame: peek.key_frame || codec.starts_anywhere(),
             epoch: self.epoch,
             payload_start: header.payload_start,
             payload_len: header.payload_len,
@@ -365,6 +377,8 @@ impl Stream {
             packets_nacked: counters.nacked,
             pli_count: counters.pli,
             fir_count: counters.fir,
+            payload_type: self.reception.payload_type(),
+            ssrc_changes: counters.ssrc_changes,
         }
     }
 }

@@ -29,6 +29,7 @@ pub fn peek(codec: CodecName, payload: &[u8]) -> Peek {
         CodecName::H265 => h265::starts_key_frame(payload),
         CodecName::Av1 => av1::starts_key_frame(payload),
         CodecName::Opus | CodecName::Pcmu | CodecName::Pcma | CodecName::G722 => false,
+        CodecName::OtherAudio | CodecName::OtherVideo | CodecName::AudioCompanion | CodecName::VideoCompanion => false,
     };
     Peek { key_frame, vp8: None }
 }
@@ -40,6 +41,15 @@ mod tests {
     #[test]
     fn audio_has_no_key_frames() {
         for codec in [CodecName::Opus, CodecName::Pcmu, CodecName::Pcma, CodecName::G722] {
+            for first in 0..=255 {
+                assert_eq!(peek(codec, &[first, 0x10, 0x88]), Peek::default(), "{codec:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_opaque_is_not_looked_into() {
+        for codec in CodecName::OPAQUE {
             for first in 0..=255 {
                 assert_eq!(peek(codec, &[first, 0x10, 0x88]), Peek::default(), "{codec:?}");
             }
