@@ -368,7 +368,7 @@ pub enum Notification {
         failure: WebRtcFailure,
     },
     /// A producer on a plain transport is sent under another SSRC from now on, which its payload type alone vouches for;
-    /// `previous` is `None` where it had none before. At most once a second.
+    /// `previous` is `None` where it had none before. At most twice a second.
     SsrcChanged {
         producer: ProducerId,
         ssrc: u32,

@@ -20,11 +20,12 @@ use super::receive::Arrived;
 use super::slots::{ProducerKey, TransportKey};
 use super::transport::{SourceCheck, Transport, TransportKind};
 
-/// From one change of a stream's SSRC to the next. Two senders that contend for it take turns no faster than this.
+/// From one change of a stream's SSRC to the next, except for one that takes the last back. Two senders that contend for it
+/// take turns no faster than this.
 const CHANGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An SSRC that has been silent for this long is left: another one takes its place with its first packet, which may well be
-/// of the only key frame for a long time.
+/// of the only key frame for a long time. If the old one was not gone after all, it takes its place back.
 const LEFT_AFTER: Duration = Duration::from_secs(1);
 
 /// So many SSRCs of closed producers are remembered for each transport.
@@ -44,6 +45,21 @@ pub(super) struct Claim {
     newcomer: Option<(u32, Time)>,
     /// When its sender said goodbye.
     goodbye: Option<Time>,
+    /// It is what it is because the one before was silent.
+    is_doubtful: bool,
+}
+
+/// Why one SSRC may take the place of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Evidence {
+    /// The sender of the old one said goodbye.
+    Goodbye,
+    /// The old one has been silent for long.
+    Silence,
+    /// The new one has been coming, and the old one not.
+    Probation,
+    /// The new one is the one from before, which was only silent.
+    Return,
 }
 
 impl Claim {
@@ -62,23 +78,34 @@ impl Claim {
 
     /// Another SSRC is the stream's, for a better reason than its payload type.
     pub(super) fn on_new_ssrc(&mut self) {
-        (self.is_by_payload_type, self.newcomer, self.goodbye) = (false, None, None);
+        *self = Self::new(self.agreed);
     }
 
-    /// Whether another SSRC may take the place of the present one. `last_packet`: of that; `last_change`: when it came.
-    fn admits(&mut self, now: Time, ssrc: u32, last_packet: Option<Time>, last_change: Option<Time>) -> bool {
+    /// Why another SSRC may take the place of the present one, if it may. `last_packet`: of that; `last_change`: when it came.
+    fn admit(
+        &mut self,
+        now: Time,
+        ssrc: u32,
+        last_packet: Option<Time>,
+        last_change: Option<Time>,
+    ) -> Option<Evidence> {
         if last_change.is_some_and(|last| now.since(last) < CHANGE_INTERVAL) {
-            return false;
+            return None;
         }
         let none_since = |moment: Time| last_packet.is_none_or(|last| last <= moment);
-        if self.goodbye.is_some_and(none_since) || last_packet.is_some_and(|last| now.since(last) >= LEFT_AFTER) {
-            return true;
+        if self.goodbye.is_some_and(none_since) {
+            return Some(Evidence::Goodbye);
+        }
+        if last_packet.is_some_and(|last| now.since(last) >= LEFT_AFTER) {
+            return Some(Evidence::Silence);
         }
         match self.newcomer {
-            Some((newcomer, since)) if newcomer == ssrc && none_since(since) => now.since(since) >= PROBATION,
+            Some((newcomer, since)) if newcomer == ssrc && none_since(since) => {
+                (now.since(since) >= PROBATION).then_some(Evidence::Probation)
+            }
             _ => {
                 self.newcomer = Some((ssrc, now));
-                false
+                None
             }
         }
     }
@@ -92,21 +119,23 @@ impl Relay {
         let producer = &mut self.producers[key];
         let stream = &mut producer.streams[0]; // OK: a claimant has one
         let previous = stream.ssrc;
+        let mut evidence = None;
+        let transport = &mut self.transports[arrived.transport];
         if previous.is_some() {
             // An SSRC that was agreed on is what a comedia transport recognises its remote by.
             let is_known_remote = arrived.check == SourceCheck::Remote || stream.claim.agreed.is_none();
+            // A sender may not have heard yet that its producer is closed.
+            let is_another = transport.closed_ssrcs.contains(&ssrc);
             let (last_packet, last_change) = (stream.last_packet, stream.last_ssrc_change());
-            // A sender that has not heard yet that its producer is closed.
-            let is_another = self.transports[arrived.transport].closed_ssrcs.contains(&ssrc);
-            if !is_known_remote
-                || is_another
-                || stream.was_carried_by(ssrc, now)
-                || !stream.claim.admits(now, ssrc, last_packet, last_change)
-            {
+            evidence = match stream.was_carried_by(ssrc, now) {
+                true => stream.claim.is_doubtful.then_some(Evidence::Return),
+                false if is_known_remote && !is_another => stream.claim.admit(now, ssrc, last_packet, last_change),
+                false => None,
+            };
+            if evidence.is_none() {
                 return Err(UnroutedReason::UnknownStream);
             }
         }
-        let transport = &mut self.transports[arrived.transport];
         if let Some(previous) = previous {
             transport.ssrcs.remove(&previous);
             // Its retransmissions have another one now, too.
@@ -115,7 +144,8 @@ impl Relay {
             }
         }
         stream.on_new_ssrc(now, ssrc);
-        stream.claim.is_by_payload_type = true;
+        stream.claim.is_by_payload_type = stream.claim.agreed != Some(ssrc);
+        stream.claim.is_doubtful = evidence == Some(Evidence::Silence);
         transport.ssrcs.insert(ssrc, (key, 0));
         transport.closed_ssrcs.retain(|closed| *closed != ssrc);
         self.notifications.push_back(Notification::SsrcChanged {
@@ -289,33 +319,40 @@ mod tests {
     const OLD: u32 = 1;
     const NEW: u32 = 2;
 
-    /// Whether each packet of `NEW` takes over, while packets of the old one come at `old`.
-    fn admitted(claim: &mut Claim, new: &[u64], old: &[u64]) -> Option<u64> {
+    /// When, of `new`, packets of `NEW` take over, while packets of the old one come at `old`; and why.
+    fn admitted(claim: &mut Claim, new: &[u64], old: &[u64]) -> Option<(u64, Evidence)> {
         let last_packet = |at: u64| old.iter().rev().find(|old| **old <= at).map(|old| Time::from_millis(*old));
-        new.iter()
-            .copied()
-            .find(|at| claim.admits(Time::from_millis(*at), NEW, last_packet(*at), None))
+        new.iter().find_map(|at| {
+            let evidence = claim.admit(Time::from_millis(*at), NEW, last_packet(*at), None)?;
+            Some((*at, evidence))
+        })
     }
 
     #[test]
     fn a_silent_ssrc_is_succeeded_at_once_and_a_live_one_never() {
         let every_20 = |from: u64, to: u64| (from..to).step_by(20).collect::<Vec<_>>();
         let old = every_20(0, 1_000);
-        assert_eq!(admitted(&mut Claim::new(Some(OLD)), &[1_980], &old), Some(1_980));
+        assert_eq!(
+            admitted(&mut Claim::new(Some(OLD)), &[1_980], &old),
+            Some((1_980, Evidence::Silence))
+        );
         assert_eq!(
             admitted(&mut Claim::new(Some(OLD)), &every_20(1_000, 2_000), &old),
-            Some(1_200)
+            Some((1_200, Evidence::Probation))
         );
         assert_eq!(admitted(&mut Claim::default(), &every_20(510, 980), &old), None);
         // One that has never come may come yet.
-        assert_eq!(admitted(&mut Claim::new(Some(OLD)), &every_20(0, 1_000), &[]), Some(200));
+        assert_eq!(
+            admitted(&mut Claim::new(Some(OLD)), &every_20(0, 1_000), &[]),
+            Some((200, Evidence::Probation))
+        );
     }
 
     #[test]
     fn a_goodbye_counts_until_something_comes() {
         let mut claim = Claim::default();
         claim.on_goodbye(Time::from_millis(1_000));
-        assert_eq!(admitted(&mut claim, &[1_010], &[1_020]), Some(1_010));
+        assert_eq!(admitted(&mut claim, &[1_010], &[1_020]), Some((1_010, Evidence::Goodbye)));
         let mut claim = Claim::default();
         claim.on_goodbye(Time::from_millis(1_000));
         assert_eq!(admitted(&mut claim, &[1_010], &[1_005]), None);
@@ -326,8 +363,9 @@ mod tests {
         let mut claim = Claim::default();
         claim.on_goodbye(Time::from_millis(1_000));
         let changed = Some(Time::from_millis(500));
-        assert!(!claim.admits(Time::from_millis(1_499), NEW, None, changed));
-        assert!(claim.admits(Time::from_millis(1_500), NEW, None, changed));
+        assert_eq!(claim.admit(Time::from_millis(1_499), NEW, None, changed), None);
+        let goodbye = Some(Evidence::Goodbye);
+        assert_eq!(claim.admit(Time::from_millis(1_500), NEW, None, changed), goodbye);
     }
 
     #[test]
@@ -336,7 +374,7 @@ mod tests {
         let last = Some(Time::from_millis(0));
         for at in (10..990).step_by(10) {
             let newcomer = NEW + (at / 10 % 2) as u32;
-            assert!(!claim.admits(Time::from_millis(at), newcomer, last, None), "at {at}");
+            assert_eq!(claim.admit(Time::from_millis(at), newcomer, last, None), None, "at {at}");
         }
     }
 }
