@@ -28,7 +28,7 @@ const BATCH: usize = 256;
 const RECENT_MAX: usize = 1_000;
 
 /// The types an event can have, for refusing a filter that would never let anything through.
-pub(super) const KINDS: [&str; 33] = [
+pub(super) const KINDS: [&str; 34] = [
     "workerStarted",
     "workerDied",
     "roomOpened",
@@ -47,6 +47,7 @@ pub(super) const KINDS: [&str; 33] = [
     "producerPaused",
     "producerResumed",
     "producerPreferredProfileSet",
+    "producerSsrcChanged",
     "producerClosed",
     "consumerOpened",
     "consumerHandled",
@@ -337,6 +338,7 @@ mod tests {
             EventKind::ProducerPaused { .. } => "producerPaused",
             EventKind::ProducerResumed { .. } => "producerResumed",
             EventKind::ProducerPreferredProfileSet { .. } => "producerPreferredProfileSet",
+            EventKind::ProducerSsrcChanged { .. } => "producerSsrcChanged",
             EventKind::ProducerClosed { .. } => "producerClosed",
             EventKind::ConsumerOpened { .. } => "consumerOpened",
             EventKind::ConsumerHandled { .. } => "consumerHandled",

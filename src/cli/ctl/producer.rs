@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use weir::http::{ProducerStats, ProducerView};
 use weir::{CodecName, RtpCodec, RtpEncoding, RtpParameters};
-use weir_channel::message::Profile;
+use weir_channel::message::{MediaKind, Profile};
 
 use super::client::{Client, Failure};
 use super::input::read_json;
@@ -119,13 +119,13 @@ pub(super) struct Create {
     /// The RTP parameters as JSON, or the file that has it, `-` for standard input; instead of the options below
     #[arg(long, value_name = "JSON|FILE", conflicts_with_all = ["codec", "payload_type", "ssrc", "simulcast"])]
     rtp_parameters: Option<String>,
-    /// The codec: opus, PCMU, PCMA, G722, VP8, VP9, H264, H265 or AV1
-    #[arg(long, value_parser = parse_codec, required_unless_present = "rtp_parameters")]
-    codec: Option<CodecName>,
-    /// The payload type [default: the static one of PCMU, PCMA and G722]
+    /// The codec: opus, PCMU, PCMA, G722, VP8, VP9, H264, H265, AV1, or any other as in SDP, e.g. audio/L16/44100/2
+    #[arg(long, value_parser = parse_codec, value_name = "NAME|KIND/NAME/RATE", required_unless_present = "rtp_parameters")]
+    codec: Option<Declared>,
+    /// The payload type [default: the static one, if the codec has one]
     #[arg(long, value_name = "NUMBER", requires = "codec")]
     payload_type: Option<u8>,
-    /// The SSRC of the only stream
+    /// The SSRC of the only stream [default on a plain transport: whichever comes]
     #[arg(long, requires = "codec", conflicts_with = "simulcast")]
     ssrc: Option<u32>,
     /// The SSRCs of two or three simulcast layers, the lowest first
@@ -212,24 +212,25 @@ impl Create {
             })?;
             return Ok((kind, parameters));
         }
-        let codec = self
+        let Declared { kind, mut codec } = self
             .codec
+            .clone()
             .ok_or_else(|| Failure::Usage("say --codec or --rtp-parameters".to_owned()))?;
-        let payload_type = self
+        codec.payload_type = self
             .payload_type
-            .or_else(|| static_payload_type(codec))
+            .or_else(|| codec.conventional_payload_type())
             .ok_or_else(|| {
                 Failure::Usage(format!(
                     "{} has no static payload type; say --payload-type, e.g. 96",
-                    codec.subtype()
+                    codec.mime_type
                 ))
             })?;
         let parameters = RtpParameters {
-            codecs: vec![RtpCodec::new(codec, payload_type)],
+            codecs: vec![codec],
             encodings: self.encodings()?,
             ..RtpParameters::default()
         };
-        Ok((codec.kind().to_string(), json!(parameters)))
+        Ok((kind.to_string(), json!(parameters)))
     }
 
     fn encodings(&self) -> Result<Vec<RtpEncoding>, Failure> {
@@ -246,9 +247,7 @@ impl Create {
                     .map(|(ssrc, profile)| RtpEncoding::layer(*ssrc, profile))
                     .collect())
             }
-            (None, []) => Err(Failure::Usage(
-                "say --ssrc, or --simulcast with an SSRC per layer".to_owned(),
-            )),
+            (None, []) => Ok(vec![RtpEncoding::default()]),
             (None, ssrcs) => Err(Failure::Usage(format!(
                 "--simulcast takes two or three SSRCs, not {}",
                 ssrcs.len()
@@ -257,21 +256,47 @@ impl Create {
     }
 }
 
-fn parse_codec(text: &str) -> Result<CodecName, String> {
-    CodecName::from_subtype(text).ok_or_else(|| {
-        let known = CodecName::ALL.map(CodecName::subtype);
-        format!("choose from {}", known.join(", "))
-    })
+/// A codec, but for its payload type.
+#[derive(Clone, Debug)]
+struct Declared {
+    kind: MediaKind,
+    codec: RtpCodec,
 }
 
-/// RFC 3551 §6.
-fn static_payload_type(codec: CodecName) -> Option<u8> {
-    match codec {
-        CodecName::Pcmu => Some(0),
-        CodecName::Pcma => Some(8),
-        CodecName::G722 => Some(9),
-        _ => None,
+/// `VP8`, or what is not known as in SDP (RFC 8866 §6.6), with its kind before it: `audio/L16/44100/2`.
+fn parse_codec(text: &str) -> Result<Declared, String> {
+    if let Some(name) = CodecName::from_subtype(text) {
+        return Ok(Declared {
+            kind: name.kind(),
+            codec: RtpCodec::new(name, 0),
+        });
     }
+    let known = || {
+        let known = CodecName::ALL.map(CodecName::subtype).join(", ");
+        format!("choose from {known}, or say kind, name and clock rate, e.g. audio/L16/44100/2")
+    };
+    let mut parts = text.split('/');
+    let (Some(kind), Some(name), Some(rate)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(known());
+    };
+    let kinds = [MediaKind::Audio, MediaKind::Video];
+    let (Some(kind), Ok(clock_rate), channels, None) = (
+        kinds.into_iter().find(|own| own.to_string() == kind),
+        rate.parse(),
+        parts.next().map(str::parse),
+        parts.next(),
+    ) else {
+        return Err(known());
+    };
+    let codec = RtpCodec {
+        mime_type: format!("{kind}/{name}"),
+        payload_type: 0,
+        clock_rate,
+        channels: channels.transpose().map_err(|_| known())?,
+        parameters: serde_json::Map::new(),
+        rtcp_feedback: Vec::new(),
+    };
+    Ok(Declared { kind, codec })
 }
 
 fn state(paused: bool) -> Cell {

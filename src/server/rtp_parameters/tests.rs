@@ -24,6 +24,7 @@ fn producer_seat(kind: MediaKind) -> ProducerSeat {
         kind,
         preferred_profile: Profile::Default,
         paused: false,
+        is_plain: false,
     }
 }
 
@@ -158,9 +159,13 @@ fn every_mistake_is_refused_with_what_to_do() {
         ("/codecs/0/payloadType", json!(128), "more than 7 bits"),
         ("/codecs/0/payloadType", json!(256), "invalid value"),
         ("/codecs/0/mimeType", json!("VP8"), "must look like video/VP8"),
-        ("/codecs/0/mimeType", json!("audio/VP8"), "not a codec that is relayed"),
-        ("/codecs/0/mimeType", json!("video/Theora"), "video/VP8, video/VP9"),
-        ("/codecs/0/mimeType", json!("video/ulpfec"), "not relayed; leave it out"),
+        ("/codecs/0/mimeType", json!("audio/VP8"), "not a codec that is relayed; video/VP8 is"),
+        ("/codecs/0/mimeType", json!("text/t140"), "neither audio nor video"),
+        ("/codecs/0/mimeType", json!("video/"), "cannot be the name of a codec"),
+        ("/codecs/0/mimeType", json!("video/The ora"), "cannot be the name of a codec"),
+        ("/codecs/0/mimeType", json!("video/JP/EG"), "cannot be the name of a codec"),
+        ("/codecs/0/mimeType", json!("video/-JPEG"), "cannot be the name of a codec"),
+        ("/codecs/0/mimeType", json!(format!("video/{}", "x".repeat(65))), "at most 64 bytes"),
         ("/codecs/0/mimeType", json!("video/rtx"), "needs parameters.apt"),
         ("/codecs/0/name", json!("H264"), "contradicts mimeType"),
         ("/codecs/2/parameters", json!({}), "needs parameters.apt"),

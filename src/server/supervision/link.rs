@@ -408,6 +408,11 @@ fn notice(link: &Link, notification: Notification, state: &Mutex<State>) {
         Notification::EffectiveProfileChanged { consumer, profile } => {
             lock(state).change_effective_profile(worker, consumer, profile);
         }
+        Notification::SsrcChanged {
+            producer,
+            ssrc,
+            previous,
+        } => lock(state).change_ssrc(worker, producer, ssrc, previous),
         Notification::AudioLevels { room, levels } => lock(state).tell_audio_levels(worker, room, &levels),
         Notification::IceStateChanged { .. }
         | Notification::ChecksRefused { .. }
