@@ -1,6 +1,7 @@
 //! Counters as JSON: the channel's counters under camelCase names, with reasons as an object, and histograms as quantiles
 //! and as the buckets that are not empty.
 
+mod residence;
 mod webrtc;
 
 use std::collections::BTreeMap;
@@ -8,10 +9,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
-use weir_channel::message::{self, CodecName, Histogram, IceTuple, Profile, Remote};
+use weir_channel::message::{self, CodecName, IceTuple, Profile, Remote};
 
 use crate::{Consumer, Producer, RtcTuple, RtpParameters};
 
+pub use residence::{Residence, ResidenceBucket};
 pub use webrtc::WebRtcStats;
 
 /// Counters of one worker since it started, or of several together.
@@ -68,32 +70,6 @@ pub struct WorkerStats {
     pub contained_panics: u64,
 }
 
-/// The residence time.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Residence {
-    /// The median, in microseconds.
-    pub p50: u64,
-    /// All but one of a hundred packets were faster, in microseconds.
-    pub p99: u64,
-    /// All but one of a thousand packets were faster, in microseconds.
-    pub p999: u64,
-    /// How many packets took how long, without the buckets that are empty, the fastest first.
-    pub buckets: Vec<ResidenceBucket>,
-}
-
-/// Packets that took alike long. A bucket's ends are at most 1/16 apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ResidenceBucket {
-    /// They took so many nanoseconds or more.
-    pub from_ns: u64,
-    /// And fewer than so many.
-    pub below_ns: u64,
-    /// So many packets.
-    pub count: u64,
-}
-
 impl From<message::WorkerStats> for WorkerStats {
     fn from(stats: message::WorkerStats) -> Self {
         let message::WorkerStats {
@@ -144,47 +120,6 @@ impl From<message::WorkerStats> for WorkerStats {
             webrtc_failures: by_reason(&webrtc_failures),
             contained_panics,
         }
-    }
-}
-
-impl Residence {
-    /// What a histogram of nanoseconds says; `None` when nothing was counted.
-    fn of(histogram: &Histogram) -> Option<Self> {
-        // A worker that has gone wrong may count in buckets that there are not, or more than can be added up.
-        let counts = histogram.counts.iter().take(Histogram::BUCKETS);
-        let histogram = Histogram {
-            counts: counts.map(|count| (*count).min(u64::MAX >> 10)).collect(),
-        };
-        let us = |quantile| histogram.quantile(quantile).map(|ns| ns / 1_000);
-        let counts = histogram.counts.iter().enumerate();
-        let buckets = counts
-            .filter(|(_, count)| **count > 0)
-            .map(|(index, count)| ResidenceBucket {
-                from_ns: Histogram::floor_of(index),
-                below_ns: match index + 1 {
-                    Histogram::BUCKETS => u64::MAX,
-                    next => Histogram::floor_of(next),
-                },
-                count: *count,
-            });
-        Some(Self {
-            p50: us(0.5)?,
-            p99: us(0.99)?,
-            p999: us(0.999)?,
-            buckets: buckets.collect(),
-        })
-    }
-
-    /// The packets of both.
-    fn with(&self, other: &Self) -> Option<Self> {
-        let mut histogram = Histogram {
-            counts: vec![0; Histogram::BUCKETS],
-        };
-        for bucket in self.buckets.iter().chain(&other.buckets) {
-            let count = &mut histogram.counts[Histogram::index_of(bucket.from_ns)];
-            *count = count.saturating_add(bucket.count);
-        }
-        Self::of(&histogram)
     }
 }
 
@@ -637,7 +572,7 @@ fn by_reason<R: Serialize>(counts: &[(R, u64)]) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use message::{DropReason, NotRepaired, UnroutedReason};
+    use message::{DropReason, Histogram, NotRepaired, UnroutedReason};
 
     #[test]
     fn a_codec_that_is_not_known_is_called_what_it_was_declared_as() {

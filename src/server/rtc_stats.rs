@@ -407,12 +407,7 @@ struct CodecFacts {
 
 impl CodecFacts {
     /// The codec that flows, or else the first one negotiated.
-    fn of(
-        flowing: Option<CodecName>,
-        payload_type: Option<u8>,
-        parameters: &RtpParameters,
-        kind: MediaKind,
-    ) -> Self {
+    fn of(flowing: Option<CodecName>, payload_type: Option<u8>, parameters: &RtpParameters, kind: MediaKind) -> Self {
         let named = |codec: &RtpCodec| match Subtype::parse(&codec.mime_type) {
             Ok(Subtype::Media(name)) => Some(name),
             _ => None,

@@ -94,13 +94,9 @@ impl CodecName {
             Self::Opus | Self::Pcmu | Self::Pcma | Self::G722 | Self::OtherAudio | Self::AudioCompanion => {
                 MediaKind::Audio
             }
-            Self::Vp8
-            | Self::Vp9
-            | Self::H264
-            | Self::H265
-            | Self::Av1
-            | Self::OtherVideo
-            | Self::VideoCompanion => MediaKind::Video,
+            Self::Vp8 | Self::Vp9 | Self::H264 | Self::H265 | Self::Av1 | Self::OtherVideo | Self::VideoCompanion => {
+                MediaKind::Video
+            }
         }
     }
 

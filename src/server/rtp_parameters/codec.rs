@@ -165,7 +165,9 @@ impl Subtype {
         let (kind, subtype) = split_mime_type(mime_type)?;
         let mut kinds = [MediaKind::Audio, MediaKind::Video].into_iter();
         let Some(kind) = kinds.find(|own| own.to_string().eq_ignore_ascii_case(kind)) else {
-            return Err(format!("{mime_type:?} is neither audio nor video, and so is not relayed"));
+            return Err(format!(
+                "{mime_type:?} is neither audio nor video, and so is not relayed"
+            ));
         };
         if subtype.eq_ignore_ascii_case("rtx") {
             return Ok(Self::Rtx);
@@ -301,13 +303,7 @@ impl Serialize for RtpCodec {
 fn opaque(kind: MediaKind, subtype: &str) -> CodecName {
     /// RFC 4733, RFC 3389, and the forward error correction of RFC 2733, RFC 5109, RFC 8627 and what came before it.
     const SIGNALS: [&str; 3] = ["telephone-event", "tone", "CN"];
-    const CORRECTION: [&str; 5] = [
-        "parityfec",
-        "ulpfec",
-        "flexfec",
-        "flexfec-03",
-        "x-ulpfecuc",
-    ];
+    const CORRECTION: [&str; 5] = ["parityfec", "ulpfec", "flexfec", "flexfec-03", "x-ulpfecuc"];
     let is_one_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(subtype));
     match kind {
         MediaKind::Audio if is_one_of(&SIGNALS) || is_one_of(&CORRECTION) => CodecName::AudioCompanion,

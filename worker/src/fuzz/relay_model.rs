@@ -159,7 +159,12 @@ impl Model {
     fn create_producer(&mut self, producer: u64) {
         let (kind, name, companion, clock_rate) = match producer {
             0 => (MediaKind::Video, CodecName::Vp8, CodecName::VideoCompanion, 90_000),
-            _ => (MediaKind::Audio, CodecName::OtherAudio, CodecName::AudioCompanion, 48_000),
+            _ => (
+                MediaKind::Audio,
+                CodecName::OtherAudio,
+                CodecName::AudioCompanion,
+                48_000,
+            ),
         };
         let encodings = STREAMS
             .iter()

@@ -1,6 +1,6 @@
-//! Streams that are known by their payload types alone: gear that is no browser leaves its SSRC out of what it declares, or
-//! goes over to another one when a call is transferred (RFC 3550 §8.2 allows it at any time) or its program is started again.
+//! Streams that are known by their payload types alone: gear that is no browser leaves its SSRC out, or goes over to another.
 //!
+//! It does so when a call is transferred, or its program is started again; RFC 3550 §8.2 allows it at any time.
 //! Only on plain transports, whose packets come from one remote, and only where nothing else can be meant: the producer is
 //! known by no MID and no RID and has one stream, and no other producer has the payload type. Packets that go along with a
 //! codec (telephone events, forward error correction) never make a stream: they come under the SSRC of what they go along
@@ -224,7 +224,10 @@ impl Relay {
         if request.mid.is_some() || request.encodings.iter().any(is_known) {
             return Ok(());
         }
-        let others = self.transports[transport].producers.iter().map(|key| &self.producers[*key]);
+        let others = self.transports[transport]
+            .producers
+            .iter()
+            .map(|key| &self.producers[*key]);
         for other in others.filter(|other| other.is_nameless() && other.streams[0].claim.agreed.is_none()) {
             let shared = request.codecs.iter().find(|codec| {
                 let theirs = other.codec(codec.payload_type);
@@ -321,7 +324,12 @@ mod tests {
 
     /// When, of `new`, packets of `NEW` take over, while packets of the old one come at `old`; and why.
     fn admitted(claim: &mut Claim, new: &[u64], old: &[u64]) -> Option<(u64, Evidence)> {
-        let last_packet = |at: u64| old.iter().rev().find(|old| **old <= at).map(|old| Time::from_millis(*old));
+        let last_packet = |at: u64| {
+            old.iter()
+                .rev()
+                .find(|old| **old <= at)
+                .map(|old| Time::from_millis(*old))
+        };
         new.iter().find_map(|at| {
             let evidence = claim.admit(Time::from_millis(*at), NEW, last_packet(*at), None)?;
             Some((*at, evidence))
@@ -352,7 +360,10 @@ mod tests {
     fn a_goodbye_counts_until_something_comes() {
         let mut claim = Claim::default();
         claim.on_goodbye(Time::from_millis(1_000));
-        assert_eq!(admitted(&mut claim, &[1_010], &[1_020]), Some((1_010, Evidence::Goodbye)));
+        assert_eq!(
+            admitted(&mut claim, &[1_010], &[1_020]),
+            Some((1_010, Evidence::Goodbye))
+        );
         let mut claim = Claim::default();
         claim.on_goodbye(Time::from_millis(1_000));
         assert_eq!(admitted(&mut claim, &[1_010], &[1_005]), None);
@@ -374,7 +385,11 @@ mod tests {
         let last = Some(Time::from_millis(0));
         for at in (10..990).step_by(10) {
             let newcomer = NEW + (at / 10 % 2) as u32;
-            assert_eq!(claim.admit(Time::from_millis(at), newcomer, last, None), None, "at {at}");
+            assert_eq!(
+                claim.admit(Time::from_millis(at), newcomer, last, None),
+                None,
+                "at {at}"
+            );
         }
     }
 }

@@ -476,9 +476,10 @@ impl Reports {
         };
         self.ssrcs.clear();
         for producer in transport.producers.iter().map(|key| &producers[*key]) {
-            let heeding = producer.streams.iter().filter(|stream| {
-                producer.main_codec(stream.reception.payload_type()).remb
-            });
+            let heeding = producer
+                .streams
+                .iter()
+                .filter(|stream| producer.main_codec(stream.reception.payload_type()).remb);
             let room = SSRCS_MAX - self.ssrcs.len();
             self.ssrcs.extend(heeding.filter_map(|stream| stream.ssrc).take(room));
         }

@@ -222,10 +222,9 @@ impl Stream {
             CodecName::Opus => vec![0x78],
             CodecName::Pcmu | CodecName::Pcma | CodecName::G722 => vec![0xd5],
             // What reads as the start of a key frame elsewhere, or as none.
-            CodecName::OtherAudio
-            | CodecName::OtherVideo
-            | CodecName::AudioCompanion
-            | CodecName::VideoCompanion => vec![if key { 0x65 } else { 0x41 }],
+            CodecName::OtherAudio | CodecName::OtherVideo | CodecName::AudioCompanion | CodecName::VideoCompanion => {
+                vec![if key { 0x65 } else { 0x41 }]
+            }
             CodecName::Vp8 => {
                 // X, and S in the frame's first packet; then I, L and T.
                 let mut out = vec![0x80 | u8::from(first) << 4, 0xe0];

@@ -11,7 +11,7 @@ use crate::sim::random::Random;
 use crate::sim::reports::{Said, bye, said};
 use crate::sim::stream::Packet;
 use crate::sim::track::{MID, Track, codec};
-use crate::sim::wire::Rtp;
+use crate::sim::wire::{Rtp, rtx};
 use crate::sim::{Sim, for_each_seed, ms};
 
 const D: &[Profile] = &[Profile::Default];
@@ -121,7 +121,10 @@ fn sound_that_nobody_knows_is_relayed_as_it_is_from_anywhere() {
         );
     }
     let stats = sim.producer_stats(track.id()).streams.remove(0);
-    assert_eq!((stats.codec, stats.payload_type), (Some(CodecName::OtherAudio), Some(97)));
+    assert_eq!(
+        (stats.codec, stats.payload_type),
+        (Some(CodecName::OtherAudio), Some(97))
+    );
     assert_eq!(sim.stats(consumer).payload_type, Some(97));
     sim.check_accounts();
 }
@@ -141,7 +144,10 @@ fn pictures_that_nobody_knows_are_relayed_from_anywhere() {
     sim.send(sender, &sent[1..]);
     let received = sim.received(consumer);
     let payloads: Vec<_> = received.iter().map(|packet| &packet.rtp.payload).collect();
-    let expected: Vec<_> = sent[1..].iter().map(|packet| Rtp::read(&packet.bytes).payload).collect();
+    let expected: Vec<_> = sent[1..]
+        .iter()
+        .map(|packet| Rtp::read(&packet.bytes).payload)
+        .collect();
     assert_eq!(payloads, expected.iter().collect::<Vec<_>>());
     // Nobody is asked for what he cannot give, then or later.
     sim.pause(consumer);
@@ -180,7 +186,11 @@ fn what_protects_pictures_does_not_start_them() {
     send(&mut sim, &mut track, vp8, true);
     send(&mut sim, &mut track, ulpfec, false);
     send(&mut sim, &mut track, vp8, false);
-    let types: Vec<_> = sim.received(consumer).iter().map(|packet| packet.rtp.payload_type).collect();
+    let types: Vec<_> = sim
+        .received(consumer)
+        .iter()
+        .map(|packet| packet.rtp.payload_type)
+        .collect();
     assert_eq!(types, [96, 116, 96]);
 }
 
@@ -238,7 +248,9 @@ fn the_media_tells_the_clock_and_not_what_goes_along() {
         track.stream().timestamp += 5 * 48_000;
         for (_, _, packet) in sim.sink.rtcp.drain(..) {
             reports.extend(said(&packet).into_iter().filter_map(|said| match said {
-                Said::SenderReport { ssrc: own, ntp, rtp, .. } if own == ssrc => Some((ntp, rtp)),
+                Said::SenderReport {
+                    ssrc: own, ntp, rtp, ..
+                } if own == ssrc => Some((ntp, rtp)),
                 _ => None,
             }));
         }
@@ -299,6 +311,31 @@ fn a_sender_without_an_ssrc_is_known_by_its_payload_types() {
     sim.advance(ms(1_000));
     sim.pli(consumers[1]);
     assert_eq!(sim.asked_ssrcs(), [pictures.stream().ssrc]);
+}
+
+/// RFC 4588 §5.3: retransmissions have an SSRC of their own, which such gear does not name either. Their payload type says whose they are.
+#[test]
+fn retransmissions_of_a_sender_without_an_ssrc_are_known_likewise() {
+    let mut sim = Sim::new(16);
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let mut track = sim.track(sender, CodecName::OtherVideo, D, |request| {
+        without_ssrc(request);
+        request.codecs[0].nack = true;
+        request.codecs[0].rtx = Some(97);
+    });
+    let consumer = listener(&mut sim, &track);
+    for round in 0..2 {
+        let packets = track.stream().delta_frame(3);
+        sim.send(sender, &[packets[0].clone(), packets[2].clone()]);
+        // Each life of the sender has another SSRC for them.
+        sim.send_bytes(sender, &rtx(&packets[1].bytes, 0x9000 + round, 97, 100));
+        let stats = sim.producer_stats(track.id()).streams.remove(0);
+        assert_eq!((stats.packets_repaired, stats.packets_lost), (u64::from(round) + 1, 0));
+        assert_eq!(sim.received(consumer).len(), 3);
+        sim.advance(ms(2_000));
+        track = reborn(&mut sim, &track, 0x7000 + round);
+    }
 }
 
 #[test]
@@ -535,7 +572,11 @@ fn changes_are_bounded() {
         }
         let seconds = sim.now.since(begin).as_secs();
         let changes = ssrc_changes(&mut sim, &track);
-        assert!(changes.len() > 10 && changes.len() as u64 <= 2 * seconds + 1, "{} in {seconds} s", changes.len());
+        assert!(
+            changes.len() > 10 && changes.len() as u64 <= 2 * seconds + 1,
+            "{} in {seconds} s",
+            changes.len()
+        );
         assert!(changes.windows(2).all(|pair| pair[1].0 == Some(pair[0].1)));
         let stats = sim.producer_stats(track.id()).streams.remove(0);
         assert_eq!(stats.ssrc_changes, changes.len() as u64 - 1);
