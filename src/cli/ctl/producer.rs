@@ -381,3 +381,33 @@ pub(super) fn stats_table(stats: &[ProducerStats]) -> Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codecs_are_named_or_described() {
+        let read = |text| parse_codec(text).map(|declared| (declared.kind, declared.codec));
+        assert_eq!(read("vp8"), Ok((MediaKind::Video, RtpCodec::new(CodecName::Vp8, 0))));
+        let (kind, codec) = read("audio/L16/44100/2").unwrap();
+        assert_eq!(kind, MediaKind::Audio);
+        assert_eq!(
+            (codec.mime_type.as_str(), codec.clock_rate, codec.channels),
+            ("audio/L16", 44_100, Some(2))
+        );
+        assert_eq!(codec.conventional_payload_type(), Some(10));
+        for text in [
+            "",
+            "Theora",
+            "video/JPEG",
+            "text/t140/1000",
+            "audio/L16/x",
+            "audio/L16/8000/999",
+            "a/b/1/2/3",
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains("audio/L16/44100/2"), "{text}: {error}");
+        }
+    }
+}
