@@ -254,6 +254,8 @@ impl Relay {
 
     /// Takes SSRCs, which are another producer's by what was declared, away from whoever has merely claimed them.
     pub(super) fn evict_claims(&mut self, now: Time, transport: TransportKey, declared: &[u32]) {
+        let closed = &mut self.transports[transport].closed_ssrcs;
+        closed.retain(|closed| !declared.contains(closed));
         for ssrc in declared {
             if !self.is_claimed(transport, *ssrc) {
                 continue;

@@ -650,6 +650,33 @@ fn an_ssrc_that_means_something_else_is_not_taken_over() {
     sim.check_accounts();
 }
 
+/// A closed producer's SSRC is somebody's again once a producer is made for it, or for whatever comes.
+#[test]
+fn an_ssrc_that_is_declared_again_is_known_again() {
+    for declared in [false, true] {
+        let mut sim = Sim::new(17);
+        let room = sim.room();
+        let sender = sim.transport(room);
+        let mut track = sim.microphone(sender);
+        let own = track.stream().ssrc;
+        talk(&mut sim, &mut track, 5);
+        sim.command(Method::CloseProducer { producer: track.id() });
+        let again = sim.track(sender, CodecName::Opus, D, |request| {
+            request.encodings[0].ssrc = declared.then_some(own);
+        });
+        let consumer = listener(&mut sim, &again);
+        talk(&mut sim, &mut track, 5);
+        assert_eq!(got(&mut sim, consumer, &mut track), 5, "declared: {declared}");
+        // It may be left and come back to like any other.
+        let mut other = reborn(&mut sim, &track, 0x7001);
+        for talker in [&mut other, &mut track] {
+            sim.advance(ms(1_500));
+            talk(&mut sim, talker, 5);
+            assert_eq!(got(&mut sim, consumer, talker), 5, "declared: {declared}");
+        }
+    }
+}
+
 /// Gear that puts names on its packets is known by them.
 #[test]
 fn names_go_before_payload_types() {
