@@ -10,7 +10,6 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::time::Duration;
 
 use programs::{Program, assert_same, bound, free_port_pair};
 use weir::{
@@ -111,8 +110,11 @@ async fn a_sender_of_an_unknown_codec_that_starts_again_is_heard_again() {
         .await
         .expect("a consumer");
     send("").output().await;
-    // ffmpeg begins half a second ahead of time, and so ends ahead of time; its receiver leaves out what overlaps.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // ffmpeg begins half a second ahead of time, and so ends ahead of time; its receiver leaves out what overlaps. So wait
+    // until nothing has come for a second.
+    while producer.stats().await.expect("counters").streams[0].bitrate > 0 {
+        tokio::task::yield_now().await;
+    }
     send("").output().await;
     let received = checksums(&listener.output().await);
     let differs = |(received, sent): (&String, &String)| received != sent;

@@ -125,9 +125,9 @@ pub(super) struct Create {
     /// The payload type [default: the static one, if the codec has one]
     #[arg(long, value_name = "NUMBER", requires = "codec")]
     payload_type: Option<u8>,
-    /// The SSRC of the only stream [default on a plain transport: whichever comes]
-    #[arg(long, requires = "codec", conflicts_with = "simulcast")]
-    ssrc: Option<u32>,
+    /// The SSRC of the only stream; on a plain transport it may be any that comes under the payload type
+    #[arg(long, value_name = "SSRC|any", value_parser = parse_ssrc, requires = "codec", conflicts_with = "simulcast")]
+    ssrc: Option<Ssrc>,
     /// The SSRCs of two or three simulcast layers, the lowest first
     #[arg(long, value_name = "SSRC,SSRC,SSRC", value_delimiter = ',', requires = "codec")]
     simulcast: Vec<u32>,
@@ -236,7 +236,8 @@ impl Create {
     fn encodings(&self) -> Result<Vec<RtpEncoding>, Failure> {
         const LAYERS: [Profile; 3] = [Profile::Low, Profile::Medium, Profile::High];
         match (self.ssrc, self.simulcast.as_slice()) {
-            (Some(ssrc), _) => Ok(vec![RtpEncoding::ssrc(ssrc)]),
+            (Some(Ssrc::Known(ssrc)), _) => Ok(vec![RtpEncoding::ssrc(ssrc)]),
+            (Some(Ssrc::Any), _) => Ok(vec![RtpEncoding::default()]),
             (None, [low, high]) => Ok(vec![
                 RtpEncoding::layer(*low, Profile::Low),
                 RtpEncoding::layer(*high, Profile::High),
@@ -247,12 +248,33 @@ impl Create {
                     .map(|(ssrc, profile)| RtpEncoding::layer(*ssrc, profile))
                     .collect())
             }
-            (None, []) => Ok(vec![RtpEncoding::default()]),
+            (None, []) => Err(Failure::Usage(
+                "say --ssrc, or --simulcast with an SSRC per layer".to_owned(),
+            )),
             (None, ssrcs) => Err(Failure::Usage(format!(
                 "--simulcast takes two or three SSRCs, not {}",
                 ssrcs.len()
             ))),
         }
+    }
+}
+
+/// What the only stream is recognised by.
+#[derive(Clone, Copy, Debug)]
+enum Ssrc {
+    /// Its SSRC.
+    Known(u32),
+    /// Its payload type.
+    Any,
+}
+
+fn parse_ssrc(text: &str) -> Result<Ssrc, String> {
+    match text {
+        "any" => Ok(Ssrc::Any),
+        number => number
+            .parse()
+            .map(Ssrc::Known)
+            .map_err(|_| "an SSRC is a number below 2^32, or any".to_owned()),
     }
 }
 
