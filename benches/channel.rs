@@ -106,6 +106,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         dropped: vec![(DropReason::AwaitingKeyFrame, 67), (DropReason::OtherProfile, 500)],
         switches: 3,
         last_seq: Some(1_234_999),
+        payload_type: Some(111),
         ssrc: 0,
         codec: None,
         packets_retransmitted: 0,

@@ -242,6 +242,8 @@ async fn exit_codes_tell_who_is_at_fault() {
         "producer create 1",
         "producer create 1 --codec VP8 --ssrc 1",
         "producer create 1 --codec VP8 --payload-type 96",
+        "producer create 1 --codec VP8 --payload-type 96 --ssrc some",
+        "producer create 1 --codec audio/JPEG --payload-type 96 --ssrc any",
         "producer create 1 --codec VP8 --payload-type 96 --simulcast 1",
         "producer create 1 --rtp-parameters /nowhere/parameters.json",
         "consumer create 1 1 --payload-type 96",

@@ -441,3 +441,56 @@ async fn five_thousand_consumers_are_listed_and_measured() {
     assert_eq!(dump["consumers"].as_array().unwrap().len() as u64, CONSUMERS);
     control.close().await;
 }
+
+/// Gear that is no browser: any codec, and no SSRC where the transport is a plain one.
+#[tokio::test]
+async fn a_producer_of_any_codec_may_leave_its_ssrc_out() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let room = client.room().await;
+    let transport = client.transport(room).await;
+    let gear = |mime_type: &str, payload_type: u8, clock_rate: u32| {
+        let kind = mime_type.split('/').next().unwrap().to_owned();
+        let codec = json!({"mimeType": mime_type, "payloadType": payload_type, "clockRate": clock_rate});
+        json!({"kind": kind, "rtpParameters": {"codecs": [codec], "encodings": [{}]}})
+    };
+    let producers = format!("/transports/{transport}/producers");
+    for (mime_type, payload_type, clock_rate) in [("video/MP2T", 33, 90_000), ("audio/G729", 18, 8_000)] {
+        let made = client
+            .post(&producers, gear(mime_type, payload_type, clock_rate))
+            .await
+            .expect(201);
+        let parameters = &made["rtpParameters"];
+        assert_eq!(parameters["codecs"][0]["mimeType"], mime_type);
+        assert_eq!(parameters["encodings"], json!([{}]));
+    }
+    let stats = client.get("/producers/1/stats").await.expect(200);
+    assert_eq!(stats["streams"][0]["ssrcChanges"], 0);
+    client.post(&producers, gear("video/JPEG", 33, 90_000)).await.refuses(
+        400,
+        "invalidParameters",
+        "payload type 33 is of producer 1 too",
+    );
+    client.post(&producers, gear("video/JPEG", 26, 0)).await.refuses(
+        400,
+        "invalidParameters",
+        "the clockRate of video/JPEG cannot be 0",
+    );
+    client.post(&producers, gear("video/J PEG", 26, 90_000)).await.refuses(
+        400,
+        "invalidParameters",
+        "cannot be the name of a codec",
+    );
+    let webrtc = client
+        .post(&format!("/rooms/{room}/webrtc-transports"), json!({}))
+        .await
+        .expect(201);
+    client
+        .post(
+            &format!("/transports/{}/producers", webrtc["id"]),
+            gear("audio/G729", 18, 8_000),
+        )
+        .await
+        .refuses(400, "invalidParameters", "an encoding needs an ssrc or an encodingId");
+    control.close().await;
+}

@@ -496,3 +496,58 @@ async fn a_server_that_was_stopped_for_long_has_lost_nobody() {
         control.close().await;
     }
 }
+
+/// What a room declares and its clients have in common is what they are told of, be it known to the server or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phones_codecs_are_told_to_those_who_have_them() {
+    let (control, _) = serve(SignallingOptions::default()).await;
+    let codec = |name: &str, clock_rate| RtpCodecCapability {
+        name: name.to_owned(),
+        clock_rate,
+        ..RtpCodecCapability::new(CodecName::Pcmu)
+    };
+    let room = control.server.create_room(RoomOptions {
+        media_codecs: Some(vec![
+            codec("G729", 8_000),
+            codec("telephone-event", 8_000),
+            codec("CN", 8_000),
+        ]),
+        ..RoomOptions::default()
+    });
+    let room = soon("the room", room).await.unwrap();
+    let mut alice = caller(&control, &room, "alice").await;
+    alice.join("alice", Value::Null).await;
+    let mut bob = caller(&control, &room, "bob").await;
+    bob.join("bob", Value::Null).await;
+    alice.told().await;
+    alice.request(create_transport(1, "send")).await.unwrap();
+    let phone = json!({
+        "method": "createProducer", "target": "peer", "id": 5, "kind": "audio", "transportId": 1,
+        "rtpParameters": {
+            "codecs": [
+                {"mimeType": "audio/telephone-event", "clockRate": 8000, "payloadType": 96, "parameters": {"events": "0-15"}},
+                {"mimeType": "audio/G729", "clockRate": 8000, "payloadType": 18}
+            ],
+            "encodings": [{}]
+        },
+        "paused": false
+    });
+    assert_eq!(alice.request(phone).await, Ok(Value::Null));
+    let consumer = bob.told().await.unwrap();
+    assert_eq!(consumer["method"], "newConsumer");
+    let codecs = consumer["rtpParameters"]["codecs"].as_array().unwrap();
+    let shown: Vec<_> = codecs
+        .iter()
+        .map(|codec| (&codec["mimeType"], &codec["payloadType"]))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (&json!("audio/telephone-event"), &json!(100)),
+            (&json!("audio/G729"), &json!(18))
+        ]
+    );
+    bob.request(create_transport(1, "recv")).await.unwrap();
+    bob.request(enable_consumer(&consumer["id"], 1)).await.unwrap();
+    control.close().await;
+}

@@ -369,6 +369,13 @@ pub enum Notification {
     },
     /// A producer that had sent something sends nothing any more, on any of its streams, or sends again.
     ProducerActivityChanged { producer: ProducerId, active: bool },
+    /// A producer on a plain transport is sent under another SSRC from now on, which its payload type alone vouches for;
+    /// `previous` is `None` where it had none before. At most twice a second.
+    SsrcChanged {
+        producer: ProducerId,
+        ssrc: u32,
+        previous: Option<u32>,
+    },
 }
 
 /// A line of a worker's log.

@@ -133,7 +133,7 @@ fn the_golden_bytes_cover_every_variant() {
         (
             "CodecName",
             &[&producer[..], &[1, 0, 1, 96]].concat(),
-            CodecName::ALL.len(),
+            CodecName::ALL.len() + CodecName::OPAQUE.len(),
         ),
         (
             "ExtensionUri",

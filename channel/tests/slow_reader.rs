@@ -76,6 +76,7 @@ fn page(next: u64) -> Reply {
         fraction_lost: 0,
         jitter: 0,
         round_trip_us: None,
+        payload_type: None,
     };
     Reply::Stats(StatsPage {
         consumers: vec![consumer; 1300],

@@ -195,7 +195,9 @@ pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
 ) -> Result<Json<ConsumerStats>, ApiError> {
-    Ok(Json(app.consumer(id)?.stats().await?.into()))
+    let consumer = app.consumer(id)?;
+    let stats = consumer.stats().await?;
+    Ok(Json(ConsumerStats::of(stats, Some(consumer.rtp_parameters()))))
 }
 
 /// `GET /consumers/{id}/dump`

@@ -28,7 +28,7 @@ const BATCH: usize = 256;
 const RECENT_MAX: usize = 1_000;
 
 /// The types an event can have, for refusing a filter that would never let anything through.
-pub(super) const KINDS: [&str; 34] = [
+pub(super) const KINDS: [&str; 35] = [
     "workerStarted",
     "workerDied",
     "roomOpened",
@@ -48,6 +48,7 @@ pub(super) const KINDS: [&str; 34] = [
     "producerResumed",
     "producerPreferredProfileSet",
     "producerActivityChanged",
+    "producerSsrcChanged",
     "producerClosed",
     "consumerOpened",
     "consumerHandled",
@@ -339,6 +340,7 @@ mod tests {
             EventKind::ProducerResumed { .. } => "producerResumed",
             EventKind::ProducerPreferredProfileSet { .. } => "producerPreferredProfileSet",
             EventKind::ProducerActivityChanged { .. } => "producerActivityChanged",
+            EventKind::ProducerSsrcChanged { .. } => "producerSsrcChanged",
             EventKind::ProducerClosed { .. } => "producerClosed",
             EventKind::ConsumerOpened { .. } => "consumerOpened",
             EventKind::ConsumerHandled { .. } => "consumerHandled",

@@ -137,7 +137,9 @@ pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,
 ) -> Result<Json<ProducerStats>, ApiError> {
-    Ok(Json(app.producer(id)?.stats().await?.into()))
+    let producer = app.producer(id)?;
+    let stats = producer.stats().await?;
+    Ok(Json(ProducerStats::of(stats, Some(producer.rtp_parameters()))))
 }
 
 /// `GET /producers/{id}/dump`

@@ -76,7 +76,9 @@ pub(super) async fn stats(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Re
         // It has closed meanwhile, and what its address was called outside is not known any more.
         None => shown_tuple(tuple, |local| local.ip()),
     };
-    Ok(Json(RoomStats::of(page, shown)))
+    let producer = |producer| app.server.producer(producer);
+    let consumer = |consumer| app.server.consumer(consumer);
+    Ok(Json(RoomStats::of(page, shown, producer, consumer)))
 }
 
 /// `GET /rooms/{id}/dump`

@@ -1,6 +1,7 @@
 //! Counters as JSON: the channel's counters under camelCase names, with reasons as an object, and histograms as quantiles
 //! and as the buckets that are not empty.
 
+mod residence;
 mod webrtc;
 
 use std::collections::BTreeMap;
@@ -8,10 +9,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
-use weir_channel::message::{self, Histogram, IceTuple, Profile, Remote};
+use weir_channel::message::{self, CodecName, IceTuple, Profile, Remote};
 
-use crate::RtcTuple;
+use crate::{Consumer, Producer, RtcTuple, RtpParameters};
 
+pub use residence::{Residence, ResidenceBucket};
 pub use webrtc::WebRtcStats;
 
 /// Counters of one worker since it started, or of several together.
@@ -68,32 +70,6 @@ pub struct WorkerStats {
     pub contained_panics: u64,
 }
 
-/// The residence time.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Residence {
-    /// The median, in microseconds.
-    pub p50: u64,
-    /// All but one of a hundred packets were faster, in microseconds.
-    pub p99: u64,
-    /// All but one of a thousand packets were faster, in microseconds.
-    pub p999: u64,
-    /// How many packets took how long, without the buckets that are empty, the fastest first.
-    pub buckets: Vec<ResidenceBucket>,
-}
-
-/// Packets that took alike long. A bucket's ends are at most 1/16 apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ResidenceBucket {
-    /// They took so many nanoseconds or more.
-    pub from_ns: u64,
-    /// And fewer than so many.
-    pub below_ns: u64,
-    /// So many packets.
-    pub count: u64,
-}
-
 impl From<message::WorkerStats> for WorkerStats {
     fn from(stats: message::WorkerStats) -> Self {
         let message::WorkerStats {
@@ -144,47 +120,6 @@ impl From<message::WorkerStats> for WorkerStats {
             webrtc_failures: by_reason(&webrtc_failures),
             contained_panics,
         }
-    }
-}
-
-impl Residence {
-    /// What a histogram of nanoseconds says; `None` when nothing was counted.
-    fn of(histogram: &Histogram) -> Option<Self> {
-        // A worker that has gone wrong may count in buckets that there are not, or more than can be added up.
-        let counts = histogram.counts.iter().take(Histogram::BUCKETS);
-        let histogram = Histogram {
-            counts: counts.map(|count| (*count).min(u64::MAX >> 10)).collect(),
-        };
-        let us = |quantile| histogram.quantile(quantile).map(|ns| ns / 1_000);
-        let counts = histogram.counts.iter().enumerate();
-        let buckets = counts
-            .filter(|(_, count)| **count > 0)
-            .map(|(index, count)| ResidenceBucket {
-                from_ns: Histogram::floor_of(index),
-                below_ns: match index + 1 {
-                    Histogram::BUCKETS => u64::MAX,
-                    next => Histogram::floor_of(next),
-                },
-                count: *count,
-            });
-        Some(Self {
-            p50: us(0.5)?,
-            p99: us(0.99)?,
-            p999: us(0.999)?,
-            buckets: buckets.collect(),
-        })
-    }
-
-    /// The packets of both.
-    fn with(&self, other: &Self) -> Option<Self> {
-        let mut histogram = Histogram {
-            counts: vec![0; Histogram::BUCKETS],
-        };
-        for bucket in self.buckets.iter().chain(&other.buckets) {
-            let count = &mut histogram.counts[Histogram::index_of(bucket.from_ns)];
-            *count = count.saturating_add(bucket.count);
-        }
-        Self::of(&histogram)
     }
 }
 
@@ -293,7 +228,7 @@ pub struct ProducerStats {
 pub struct StreamStats {
     /// Its SSRC at the moment.
     pub ssrc: u32,
-    /// The codec of its last packet, e.g. `VP8`.
+    /// The codec of its last packet, e.g. `VP8`, as it was declared if it is not known.
     pub codec: Option<String>,
     /// Which profile it is.
     pub profile: Profile,
@@ -333,6 +268,9 @@ pub struct StreamStats {
     pub fir_count: u64,
     /// Received while the producer was paused, and so not relayed.
     pub packets_paused: u64,
+    /// How often its sender went over to another SSRC.
+    #[serde(default)]
+    pub ssrc_changes: u64,
 }
 
 /// Counters of one consumer. `packetsIn` is `packetsForwarded` and all of `dropped` together.
@@ -390,16 +328,36 @@ pub struct ConsumerStats {
 }
 
 impl RoomStats {
-    /// `shown` gives a transport's selected tuple its announced address.
-    pub(super) fn of(page: message::StatsPage, shown: impl Fn(TransportId, IceTuple) -> RtcTuple) -> Self {
+    /// `shown` gives a transport's selected tuple its announced address; `producer` and `consumer` find them, as long as
+    /// they exist.
+    pub(super) fn of(
+        page: message::StatsPage,
+        shown: impl Fn(TransportId, IceTuple) -> RtcTuple,
+        producer: impl Fn(ProducerId) -> Option<Producer>,
+        consumer: impl Fn(ConsumerId) -> Option<Consumer>,
+    ) -> Self {
         let transports = page.transports.into_iter().map(|stats| {
             let transport = stats.transport;
             TransportStats::of(stats, |tuple| shown(transport, tuple))
         });
         Self {
             transports: transports.collect(),
-            producers: page.producers.into_iter().map(Into::into).collect(),
-            consumers: page.consumers.into_iter().map(Into::into).collect(),
+            producers: page
+                .producers
+                .into_iter()
+                .map(|stats| {
+                    let producer = producer(stats.producer);
+                    ProducerStats::of(stats, producer.as_ref().map(Producer::rtp_parameters))
+                })
+                .collect(),
+            consumers: page
+                .consumers
+                .into_iter()
+                .map(|stats| {
+                    let consumer = consumer(stats.consumer);
+                    ConsumerStats::of(stats, consumer.as_ref().map(Consumer::rtp_parameters))
+                })
+                .collect(),
         }
     }
 }
@@ -447,8 +405,27 @@ impl TransportStats {
     }
 }
 
-impl From<message::ProducerStats> for ProducerStats {
-    fn from(stats: message::ProducerStats) -> Self {
+/// What a codec is called: as the worker knows it, or else as it was declared.
+fn codec_name(
+    codec: Option<CodecName>,
+    payload_type: Option<u8>,
+    parameters: Option<&RtpParameters>,
+) -> Option<String> {
+    let known = codec?.subtype();
+    if !codec.is_some_and(|codec| CodecName::OPAQUE.contains(&codec)) {
+        return Some(known.to_owned());
+    }
+    let declared = parameters.and_then(|parameters| {
+        let mut codecs = parameters.codecs.iter();
+        let codec = codecs.find(|codec| Some(codec.payload_type) == payload_type)?;
+        codec.mime_type.split_once('/')
+    });
+    Some(declared.map_or(known, |(_, name)| name).to_owned())
+}
+
+impl ProducerStats {
+    /// `parameters`: the producer's.
+    pub(super) fn of(stats: message::ProducerStats, parameters: Option<&RtpParameters>) -> Self {
         // Each by its name, so that a new one is not forgotten.
         let message::ProducerStats {
             producer,
@@ -458,13 +435,16 @@ impl From<message::ProducerStats> for ProducerStats {
         Self {
             producer,
             paused,
-            streams: streams.into_iter().map(Into::into).collect(),
+            streams: streams
+                .into_iter()
+                .map(|stats| StreamStats::of(stats, parameters))
+                .collect(),
         }
     }
 }
 
-impl From<message::StreamStats> for StreamStats {
-    fn from(stats: message::StreamStats) -> Self {
+impl StreamStats {
+    fn of(stats: message::StreamStats, parameters: Option<&RtpParameters>) -> Self {
         // Each by its name, so that a new one is not forgotten.
         let message::StreamStats {
             ssrc,
@@ -488,10 +468,12 @@ impl From<message::StreamStats> for StreamStats {
             pli_count,
             fir_count,
             packets_paused,
+            payload_type,
+            ssrc_changes,
         } = stats;
         Self {
             ssrc,
-            codec: codec.map(|codec| codec.subtype().to_owned()),
+            codec: codec_name(codec, payload_type, parameters),
             profile,
             active,
             packets,
@@ -511,12 +493,14 @@ impl From<message::StreamStats> for StreamStats {
             pli_count,
             fir_count,
             packets_paused,
+            ssrc_changes,
         }
     }
 }
 
-impl From<message::ConsumerStats> for ConsumerStats {
-    fn from(stats: message::ConsumerStats) -> Self {
+impl ConsumerStats {
+    /// `parameters`: the consumer's.
+    pub(super) fn of(stats: message::ConsumerStats, parameters: Option<&RtpParameters>) -> Self {
         // Each by its name, so that a new one is not forgotten.
         let message::ConsumerStats {
             consumer,
@@ -543,6 +527,7 @@ impl From<message::ConsumerStats> for ConsumerStats {
             jitter,
             round_trip_us,
             last_seq,
+            payload_type,
         } = stats;
         Self {
             consumer,
@@ -557,7 +542,7 @@ impl From<message::ConsumerStats> for ConsumerStats {
             dropped: by_reason(&dropped),
             switches,
             ssrc,
-            codec: codec.map(|codec| codec.subtype().to_owned()),
+            codec: codec_name(codec, payload_type, parameters),
             packets_retransmitted,
             bytes_retransmitted,
             not_repaired: by_reason(&not_repaired),
@@ -587,7 +572,28 @@ fn by_reason<R: Serialize>(counts: &[(R, u64)]) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use message::{DropReason, NotRepaired, UnroutedReason};
+    use message::{DropReason, Histogram, NotRepaired, UnroutedReason};
+
+    #[test]
+    fn a_codec_that_is_not_known_is_called_what_it_was_declared_as() {
+        let mut parameters = RtpParameters {
+            codecs: vec![crate::RtpCodec::new(CodecName::Opus, 97)],
+            ..RtpParameters::default()
+        };
+        parameters.codecs[0].mime_type = "audio/mpeg4-generic".to_owned();
+        let name = |codec, payload_type, parameters| codec_name(codec, payload_type, parameters);
+        let other = Some(CodecName::OtherAudio);
+        assert_eq!(name(None, Some(97), Some(&parameters)), None);
+        assert_eq!(
+            name(other, Some(97), Some(&parameters)).as_deref(),
+            Some("mpeg4-generic")
+        );
+        assert_eq!(name(other, Some(98), Some(&parameters)).as_deref(), Some("other-audio"));
+        assert_eq!(
+            name(Some(CodecName::Opus), Some(97), Some(&parameters)).as_deref(),
+            Some("opus")
+        );
+    }
 
     #[test]
     fn every_reason_has_a_name() {

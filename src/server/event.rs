@@ -189,6 +189,14 @@ pub enum EventKind {
         room: RoomId,
         active: bool,
     },
+    /// A producer on a plain transport is sent under another SSRC from now on, which was not declared: it had none before
+    /// (`previous` is `None`), or its sender has gone over to this one.
+    ProducerSsrcChanged {
+        producer: ProducerId,
+        room: RoomId,
+        ssrc: u32,
+        previous: Option<u32>,
+    },
     /// A producer is closed.
     ProducerClosed {
         producer: ProducerId,

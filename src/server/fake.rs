@@ -304,6 +304,7 @@ pub(crate) fn consumer_stats(consumer: ConsumerId) -> ConsumerStats {
         dropped: Vec::new(),
         switches: 0,
         last_seq: None,
+        payload_type: None,
         ssrc: 0,
         codec: None,
         packets_retransmitted: 0,

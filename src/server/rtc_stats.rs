@@ -15,7 +15,7 @@ use weir_channel::message::{
     Profile, StreamStats, TransportStats, UnroutedReason, WebRtcFailureReason,
 };
 
-use super::rtp_parameters::{RtpCodec, RtpParameters};
+use super::rtp_parameters::{RtpCodec, RtpParameters, Subtype};
 use super::transport::Tuple;
 
 /// One object of statistics. In JSON its `type` says which one it is: `inbound-rtp`, `outbound-rtp` or `transport`.
@@ -319,7 +319,7 @@ fn inbound(
     transport_id: Option<TransportId>,
     timestamp: u64,
 ) -> InboundRtpStats {
-    let codec = CodecFacts::of(stats.codec, facts.rtp_parameters, facts.kind);
+    let codec = CodecFacts::of(stats.codec, stats.payload_type, facts.rtp_parameters, facts.kind);
     InboundRtpStats {
         stream: RtpStreamRtcStats {
             id: producer_stream_id(facts.producer, stats.profile),
@@ -361,7 +361,7 @@ fn outbound(
     timestamp: u64,
 ) -> OutboundRtpStats {
     let kind = facts.source.kind;
-    let codec = CodecFacts::of(stats.codec, facts.rtp_parameters, kind);
+    let codec = CodecFacts::of(stats.codec, stats.payload_type, facts.rtp_parameters, kind);
     let refused = [DropReason::NoRemote, DropReason::BacklogFull, DropReason::SendFailed];
     let refused = stats.dropped.iter().filter(|(reason, _)| refused.contains(reason));
     OutboundRtpStats {
@@ -407,24 +407,30 @@ struct CodecFacts {
 
 impl CodecFacts {
     /// The codec that flows, or else the first one negotiated.
-    fn of(flowing: Option<CodecName>, parameters: &RtpParameters, kind: MediaKind) -> Self {
-        let named = |codec: &RtpCodec| {
-            let (_, subtype) = codec.mime_type.split_once('/')?;
-            CodecName::from_subtype(subtype)
+    fn of(flowing: Option<CodecName>, payload_type: Option<u8>, parameters: &RtpParameters, kind: MediaKind) -> Self {
+        let named = |codec: &RtpCodec| match Subtype::parse(&codec.mime_type) {
+            Ok(Subtype::Media(name)) => Some(name),
+            _ => None,
         };
-        let mut media = parameters
-            .codecs
-            .iter()
-            .filter_map(|codec| Some((named(codec)?, codec)));
+        let media = || {
+            let codecs = parameters.codecs.iter();
+            codecs.filter_map(|codec| Some((named(codec)?, codec)))
+        };
         let found = match flowing {
-            Some(name) => media.find(|(candidate, _)| *candidate == name),
-            None => media.next(),
+            Some(name) => media()
+                .find(|(_, codec)| Some(codec.payload_type) == payload_type)
+                .or_else(|| media().find(|(candidate, _)| *candidate == name)),
+            None => media()
+                .find(|(name, _)| !name.is_companion())
+                .or_else(|| media().next()),
         };
-        let mime_type = flowing.or(found.map(|(name, _)| name)).map_or_else(
+        let mime_type = match (found, flowing) {
+            // As it was declared, if there is nobody else who could say how it is written.
+            (Some((name, codec)), _) if CodecName::OPAQUE.contains(&name) => codec.mime_type.clone(),
+            (Some((name, _)), _) | (None, Some(name)) => format!("{}/{}", name.kind(), name.subtype()),
             // A consumer with nothing in common with its producer has no codec, and sends nothing.
-            || kind.to_string(),
-            |name| format!("{}/{}", name.kind(), name.subtype()),
-        );
+            (None, None) => kind.to_string(),
+        };
         Self {
             mime_type,
             clock_rate: found.map_or(0, |(_, codec)| codec.clock_rate),
@@ -529,6 +535,8 @@ mod tests {
             pli_count: 10,
             fir_count: 11,
             packets_paused: 12,
+            payload_type: Some(96),
+            ssrc_changes: 0,
         }
     }
 
@@ -563,6 +571,7 @@ mod tests {
             jitter: 90,
             round_trip_us: None,
             last_seq: Some(9),
+            payload_type: None,
         }
     }
 
@@ -813,12 +822,41 @@ mod tests {
     #[test]
     fn a_codec_that_nobody_knows_is_no_reason_to_fail() {
         let strange = RtpParameters::default();
-        let codec = CodecFacts::of(None, &strange, MediaKind::Audio);
+        let codec = CodecFacts::of(None, None, &strange, MediaKind::Audio);
         assert_eq!(
             (codec.mime_type.as_str(), ticks_in_ms(7, codec.clock_rate)),
             ("audio", 0.0)
         );
-        let codec = CodecFacts::of(Some(CodecName::Opus), &strange, MediaKind::Audio);
+        let codec = CodecFacts::of(Some(CodecName::Opus), Some(111), &strange, MediaKind::Audio);
         assert_eq!(codec.mime_type, "audio/opus");
+    }
+
+    #[test]
+    fn a_codec_is_called_what_it_was_declared_as() {
+        let codec = |mime_type: &str, payload_type, clock_rate| RtpCodec {
+            mime_type: mime_type.to_owned(),
+            payload_type,
+            clock_rate,
+            ..RtpCodec::new(CodecName::Opus, payload_type)
+        };
+        let parameters = RtpParameters {
+            codecs: vec![
+                codec("audio/CN", 13, 8_000),
+                codec("audio/G729", 18, 8_000),
+                codec("audio/mpeg4-generic", 97, 44_100),
+            ],
+            ..RtpParameters::default()
+        };
+        let facts = |flowing, payload_type| {
+            let facts = CodecFacts::of(flowing, payload_type, &parameters, MediaKind::Audio);
+            (facts.mime_type, facts.clock_rate)
+        };
+        let other = Some(CodecName::OtherAudio);
+        assert_eq!(facts(None, None), ("audio/G729".to_owned(), 8_000));
+        assert_eq!(facts(other, Some(97)), ("audio/mpeg4-generic".to_owned(), 44_100));
+        assert_eq!(
+            facts(Some(CodecName::AudioCompanion), Some(13)),
+            ("audio/CN".to_owned(), 8_000)
+        );
     }
 }

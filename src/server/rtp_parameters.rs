@@ -1,8 +1,8 @@
 //! What a producer sends and what a consumer receives, in the JSON shape of mediasoup (spec §5).
 //!
-//! Everything is checked here, before a worker hears of it; an error says what to change. Codecs that are not media of
-//! their own (`ulpfec`, `flexfec`, `red`, `CN`, `telephone-event`) are not relayed, and so are refused rather than ignored;
-//! `rtx` repairs the codec it names. Unknown header extensions are fine: senders offer many, and those the worker does not
+//! Everything is checked here, before a worker hears of it; an error says what to change. Codecs that are not known are
+//! relayed as they are: their names and parameters stay here, and a worker hears what each is for. `rtx` repairs the codec
+//! it names. Unknown header extensions are fine: senders offer many, and those the worker does not
 //! know are simply not relayed.
 
 mod client_json;
@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::client_json::{known_capabilities, known_parameters};
 pub use self::codec::{RtcpFeedback, RtpCodec};
 pub(crate) use self::codec::{
-    Subtype, check_feedback, check_format_parameters, check_payload_type, check_text, clock_rate, number, parameter,
-    set_parameter, split_mime_type,
+    Subtype, check_feedback, check_format_parameters, check_opaque, check_payload_type, check_text, clock_rate,
+    conventional_payload_type, number, parameter, set_parameter, split_mime_type,
 };
 pub use self::encoding::{RtpEncoding, RtxParameters};
 pub use self::header_extension::RtpHeaderExtension;

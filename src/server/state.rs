@@ -209,6 +209,23 @@ impl State {
         });
     }
 
+    /// A worker says under which SSRC a producer is sent now. Ignored when the producer is not the worker's, or gone.
+    pub(crate) fn change_ssrc(&mut self, worker: WorkerId, producer: ProducerId, ssrc: u32, previous: Option<u32>) {
+        let Some(node) = self.producers.get(&producer) else {
+            return;
+        };
+        let room = &node.transport.room;
+        if room.worker != worker {
+            return;
+        }
+        self.events.emit(EventKind::ProducerSsrcChanged {
+            producer,
+            room: room.id,
+            ssrc,
+            previous,
+        });
+    }
+
     /// A worker says what it sends a consumer now. Ignored when the consumer is not the worker's, or gone, or not enabled.
     pub(crate) fn change_effective_profile(
         &mut self,

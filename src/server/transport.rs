@@ -311,6 +311,7 @@ impl Transport {
             kind: options.kind,
             preferred_profile: options.preferred_profile,
             paused: options.paused,
+            is_plain: self.kind() == TransportKind::Plain,
         };
         let mut rtp_parameters = options.rtp_parameters;
         let request = rtp_parameters.create_producer(seat).map_err(Error::InvalidParameters)?;

@@ -82,7 +82,7 @@ pub fn rtcp(data: &[u8]) {
 
 /// Any bytes as a payload, of the codec that the first byte chooses: VP8's ids lie within it and can be written.
 pub fn codec_peeks(data: &[u8]) {
-    const CODECS: [CodecName; 9] = [
+    const CODECS: [CodecName; 11] = [
         CodecName::Vp8,
         CodecName::Vp9,
         CodecName::H264,
@@ -92,6 +92,8 @@ pub fn codec_peeks(data: &[u8]) {
         CodecName::Pcmu,
         CodecName::Pcma,
         CodecName::G722,
+        CodecName::OtherVideo,
+        CodecName::VideoCompanion,
     ];
     let Some((&choice, payload)) = data.split_first() else {
         return;

@@ -54,7 +54,9 @@ impl fmt::Display for Profile {
     }
 }
 
-/// The codecs a worker relays. Names are the media subtypes of their RTP payload formats.
+/// The codecs as a worker tells them apart. The first nine it knows by their payload formats; their names are the media
+/// subtypes of those. All others it relays as opaque packets, and of them it need only know what each is for: their names
+/// and parameters stay with the supervisor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum CodecName {
     /// RFC 7587.
@@ -75,18 +77,40 @@ pub enum CodecName {
     H265,
     /// The AV1 RTP payload specification of the Alliance for Open Media.
     Av1,
+    /// Any other codec of sound.
+    OtherAudio,
+    /// Any other codec of pictures. Which of its packets start a picture nobody knows, so consumers start with any of them.
+    OtherVideo,
+    /// What goes along with a codec of sound, and is none itself: telephone events (RFC 4733), comfort noise (RFC 3389).
+    AudioCompanion,
+    /// What goes along with a codec of pictures, and is none itself: forward error correction (RFC 5109, RFC 8627).
+    VideoCompanion,
 }
 
 impl CodecName {
     /// Which kind of media it carries.
     pub fn kind(self) -> MediaKind {
         match self {
-            Self::Opus | Self::Pcmu | Self::Pcma | Self::G722 => MediaKind::Audio,
-            Self::Vp8 | Self::Vp9 | Self::H264 | Self::H265 | Self::Av1 => MediaKind::Video,
+            Self::Opus | Self::Pcmu | Self::Pcma | Self::G722 | Self::OtherAudio | Self::AudioCompanion => {
+                MediaKind::Audio
+            }
+            Self::Vp8 | Self::Vp9 | Self::H264 | Self::H265 | Self::Av1 | Self::OtherVideo | Self::VideoCompanion => {
+                MediaKind::Video
+            }
         }
     }
 
-    /// The media subtype as it is written in `a=rtpmap`, e.g. `VP8`.
+    /// Whether receivers may be given any packet of it first. Of pictures that are known, only one that starts a key frame.
+    pub fn starts_anywhere(self) -> bool {
+        self.kind() == MediaKind::Audio || self == Self::OtherVideo
+    }
+
+    /// Whether it goes along with another codec: a stream neither begins with it nor is known by it.
+    pub fn is_companion(self) -> bool {
+        matches!(self, Self::AudioCompanion | Self::VideoCompanion)
+    }
+
+    /// The media subtype as it is written in `a=rtpmap`, e.g. `VP8`; of those that are not known, what they are.
     pub fn subtype(self) -> &'static str {
         match self {
             Self::Opus => "opus",
@@ -98,17 +122,21 @@ impl CodecName {
             Self::H264 => "H264",
             Self::H265 => "H265",
             Self::Av1 => "AV1",
+            Self::OtherAudio => "other-audio",
+            Self::OtherVideo => "other-video",
+            Self::AudioCompanion => "audio-companion",
+            Self::VideoCompanion => "video-companion",
         }
     }
 
-    /// The codec with this subtype, whatever its case.
+    /// The known codec with this subtype, whatever its case.
     pub fn from_subtype(subtype: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|codec| codec.subtype().eq_ignore_ascii_case(subtype))
     }
 
-    /// All of them.
+    /// Those that are known.
     pub const ALL: [Self; 9] = [
         Self::Opus,
         Self::Pcmu,
@@ -119,6 +147,14 @@ impl CodecName {
         Self::H264,
         Self::H265,
         Self::Av1,
+    ];
+
+    /// Those that stand for all others.
+    pub const OPAQUE: [Self; 4] = [
+        Self::OtherAudio,
+        Self::OtherVideo,
+        Self::AudioCompanion,
+        Self::VideoCompanion,
     ];
 }
 
@@ -146,7 +182,8 @@ pub struct Codec {
 /// One stream of a producer, and how to recognise it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Encoding {
-    /// Known in advance, or learned through `mid` or `rid`.
+    /// Known in advance, or learned through `mid` or `rid`; on a plain transport also, of a lone encoding that has
+    /// neither, through the payload types.
     pub ssrc: Option<u32>,
     /// The RTP stream id (RFC 8852), at most 32 bytes.
     pub rid: Option<String>,

@@ -264,6 +264,10 @@ pub struct StreamStats {
     pub fir_count: u64,
     /// Received while the producer was paused, and so not relayed.
     pub packets_paused: u64,
+    /// The payload type of its last packet, which names the codec where `codec` cannot.
+    pub payload_type: Option<u8>,
+    /// How often its sender went over to another SSRC.
+    pub ssrc_changes: u64,
 }
 
 /// Counters of one consumer. `packets_in = packets_forwarded + Σ dropped`, at every moment.
@@ -317,6 +321,8 @@ pub struct ConsumerStats {
     pub round_trip_us: Option<u32>,
     /// The last extended sequence number sent.
     pub last_seq: Option<u64>,
+    /// The consumer's own payload type of the packet sent last, which names the codec where `codec` cannot.
+    pub payload_type: Option<u8>,
 }
 
 /// Why a packet was not forwarded to a consumer.

@@ -155,6 +155,7 @@ pub(crate) fn methods() -> Vec<Method> {
             mid: Some(String::from("v1")),
             codecs: CodecName::ALL
                 .into_iter()
+                .chain(CodecName::OPAQUE)
                 .zip(96..)
                 .map(|(name, payload_type)| Codec {
                     payload_type,
@@ -333,6 +334,8 @@ pub(crate) fn replies() -> Vec<Reply> {
                     packets_nacked: 16,
                     pli_count: 17,
                     fir_count: 18,
+                    payload_type: Some(98),
+                    ssrc_changes: 19,
                 }],
             }],
             consumers: vec![ConsumerStats {
@@ -360,6 +363,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                 jitter: 14,
                 round_trip_us: Some(15),
                 last_seq: Some(65_536),
+                payload_type: Some(111),
             }],
             next: Some(11),
         }),
@@ -510,6 +514,11 @@ pub(crate) fn notifications() -> Vec<Notification> {
             producer: PRODUCER,
             active: true,
         },
+        Notification::SsrcChanged {
+            producer: PRODUCER,
+            ssrc: 0xffff_fffe,
+            previous: Some(1),
+        },
     ]
 }
 
@@ -631,7 +640,7 @@ fn any_tuple() -> impl Strategy<Value = IceTuple> {
 fn any_method() -> impl Strategy<Value = Method> {
     let codec = (
         any::<u8>(),
-        proptest::sample::select(CodecName::ALL.to_vec()),
+        proptest::sample::select([&CodecName::ALL[..], &CodecName::OPAQUE].concat()),
         any::<u32>(),
         flag(),
         flag(),
@@ -837,6 +846,8 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
             packets_nacked: 0,
             pli_count: 0,
             fir_count: 0,
+            payload_type: None,
+            ssrc_changes: 0,
         });
     let producer = (number(), flag(), vec(stream, 0..4)).prop_map(|(id, paused, streams)| ProducerStats {
         producer: ProducerId(id),
@@ -879,6 +890,7 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
                 fraction_lost: 0,
                 jitter: 0,
                 round_trip_us: None,
+                payload_type: None,
             },
         );
     (
@@ -1064,5 +1076,12 @@ fn any_notification() -> impl Strategy<Value = Notification> {
             levels: levels.into_iter().map(|(id, level)| (ProducerId(id), level)).collect(),
         }),
         number().prop_map(|count| Notification::LogLinesDropped { count }),
+        (number(), any::<u32>(), option::of(any::<u32>())).prop_map(|(id, ssrc, previous)| {
+            Notification::SsrcChanged {
+                producer: ProducerId(id),
+                ssrc,
+                previous,
+            }
+        }),
     ]
 }

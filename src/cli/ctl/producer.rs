@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use weir::http::{ProducerStats, ProducerView};
 use weir::{CodecName, RtpCodec, RtpEncoding, RtpParameters};
-use weir_channel::message::Profile;
+use weir_channel::message::{MediaKind, Profile};
 
 use super::client::{Client, Failure};
 use super::input::read_json;
@@ -119,15 +119,15 @@ pub(super) struct Create {
     /// The RTP parameters as JSON, or the file that has it, `-` for standard input; instead of the options below
     #[arg(long, value_name = "JSON|FILE", conflicts_with_all = ["codec", "payload_type", "ssrc", "simulcast"])]
     rtp_parameters: Option<String>,
-    /// The codec: opus, PCMU, PCMA, G722, VP8, VP9, H264, H265 or AV1
-    #[arg(long, value_parser = parse_codec, required_unless_present = "rtp_parameters")]
-    codec: Option<CodecName>,
-    /// The payload type [default: the static one of PCMU, PCMA and G722]
+    /// The codec: opus, PCMU, PCMA, G722, VP8, VP9, H264, H265, AV1, or any other as in SDP, e.g. audio/L16/44100/2
+    #[arg(long, value_parser = parse_codec, value_name = "NAME|KIND/NAME/RATE", required_unless_present = "rtp_parameters")]
+    codec: Option<Declared>,
+    /// The payload type [default: the static one, if the codec has one]
     #[arg(long, value_name = "NUMBER", requires = "codec")]
     payload_type: Option<u8>,
-    /// The SSRC of the only stream
-    #[arg(long, requires = "codec", conflicts_with = "simulcast")]
-    ssrc: Option<u32>,
+    /// The SSRC of the only stream; on a plain transport it may be any that comes under the payload type
+    #[arg(long, value_name = "SSRC|any", value_parser = parse_ssrc, requires = "codec", conflicts_with = "simulcast")]
+    ssrc: Option<Ssrc>,
     /// The SSRCs of two or three simulcast layers, the lowest first
     #[arg(long, value_name = "SSRC,SSRC,SSRC", value_delimiter = ',', requires = "codec")]
     simulcast: Vec<u32>,
@@ -212,30 +212,32 @@ impl Create {
             })?;
             return Ok((kind, parameters));
         }
-        let codec = self
+        let Declared { kind, mut codec } = self
             .codec
+            .clone()
             .ok_or_else(|| Failure::Usage("say --codec or --rtp-parameters".to_owned()))?;
-        let payload_type = self
+        codec.payload_type = self
             .payload_type
-            .or_else(|| static_payload_type(codec))
+            .or_else(|| codec.conventional_payload_type())
             .ok_or_else(|| {
                 Failure::Usage(format!(
                     "{} has no static payload type; say --payload-type, e.g. 96",
-                    codec.subtype()
+                    codec.mime_type
                 ))
             })?;
         let parameters = RtpParameters {
-            codecs: vec![RtpCodec::new(codec, payload_type)],
+            codecs: vec![codec],
             encodings: self.encodings()?,
             ..RtpParameters::default()
         };
-        Ok((codec.kind().to_string(), json!(parameters)))
+        Ok((kind.to_string(), json!(parameters)))
     }
 
     fn encodings(&self) -> Result<Vec<RtpEncoding>, Failure> {
         const LAYERS: [Profile; 3] = [Profile::Low, Profile::Medium, Profile::High];
         match (self.ssrc, self.simulcast.as_slice()) {
-            (Some(ssrc), _) => Ok(vec![RtpEncoding::ssrc(ssrc)]),
+            (Some(Ssrc::Known(ssrc)), _) => Ok(vec![RtpEncoding::ssrc(ssrc)]),
+            (Some(Ssrc::Any), _) => Ok(vec![RtpEncoding::default()]),
             (None, [low, high]) => Ok(vec![
                 RtpEncoding::layer(*low, Profile::Low),
                 RtpEncoding::layer(*high, Profile::High),
@@ -257,21 +259,66 @@ impl Create {
     }
 }
 
-fn parse_codec(text: &str) -> Result<CodecName, String> {
-    CodecName::from_subtype(text).ok_or_else(|| {
-        let known = CodecName::ALL.map(CodecName::subtype);
-        format!("choose from {}", known.join(", "))
-    })
+/// What the only stream is recognised by.
+#[derive(Clone, Copy, Debug)]
+enum Ssrc {
+    /// Its SSRC.
+    Known(u32),
+    /// Its payload type.
+    Any,
 }
 
-/// RFC 3551 §6.
-fn static_payload_type(codec: CodecName) -> Option<u8> {
-    match codec {
-        CodecName::Pcmu => Some(0),
-        CodecName::Pcma => Some(8),
-        CodecName::G722 => Some(9),
-        _ => None,
+fn parse_ssrc(text: &str) -> Result<Ssrc, String> {
+    match text {
+        "any" => Ok(Ssrc::Any),
+        number => number
+            .parse()
+            .map(Ssrc::Known)
+            .map_err(|_| "an SSRC is a number below 2^32, or any".to_owned()),
     }
+}
+
+/// A codec, but for its payload type.
+#[derive(Clone, Debug)]
+struct Declared {
+    kind: MediaKind,
+    codec: RtpCodec,
+}
+
+/// `VP8`, or what is not known as in SDP (RFC 8866 §6.6), with its kind before it: `audio/L16/44100/2`.
+fn parse_codec(text: &str) -> Result<Declared, String> {
+    if let Some(name) = CodecName::from_subtype(text) {
+        return Ok(Declared {
+            kind: name.kind(),
+            codec: RtpCodec::new(name, 0),
+        });
+    }
+    let known = || {
+        let known = CodecName::ALL.map(CodecName::subtype).join(", ");
+        format!("choose from {known}, or say kind, name and clock rate, e.g. audio/L16/44100/2")
+    };
+    let mut parts = text.split('/');
+    let (Some(kind), Some(name), Some(rate)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(known());
+    };
+    let kinds = [MediaKind::Audio, MediaKind::Video];
+    let (Some(kind), Ok(clock_rate), channels, None) = (
+        kinds.into_iter().find(|own| own.to_string() == kind),
+        rate.parse(),
+        parts.next().map(str::parse),
+        parts.next(),
+    ) else {
+        return Err(known());
+    };
+    let codec = RtpCodec {
+        mime_type: format!("{kind}/{name}"),
+        payload_type: 0,
+        clock_rate,
+        channels: channels.transpose().map_err(|_| known())?,
+        parameters: serde_json::Map::new(),
+        rtcp_feedback: Vec::new(),
+    };
+    Ok(Declared { kind, codec })
 }
 
 fn state(paused: bool) -> Cell {
@@ -355,4 +402,34 @@ pub(super) fn stats_table(stats: &[ProducerStats]) -> Table {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codecs_are_named_or_described() {
+        let read = |text| parse_codec(text).map(|declared| (declared.kind, declared.codec));
+        assert_eq!(read("vp8"), Ok((MediaKind::Video, RtpCodec::new(CodecName::Vp8, 0))));
+        let (kind, codec) = read("audio/L16/44100/2").unwrap();
+        assert_eq!(kind, MediaKind::Audio);
+        assert_eq!(
+            (codec.mime_type.as_str(), codec.clock_rate, codec.channels),
+            ("audio/L16", 44_100, Some(2))
+        );
+        assert_eq!(codec.conventional_payload_type(), Some(10));
+        for text in [
+            "",
+            "Theora",
+            "video/JPEG",
+            "text/t140/1000",
+            "audio/L16/x",
+            "audio/L16/8000/999",
+            "a/b/1/2/3",
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains("audio/L16/44100/2"), "{text}: {error}");
+        }
+    }
 }

@@ -16,11 +16,12 @@ use crate::server::rtp_parameters::{Checked, RtcpFeedback, RtpCodec, clock_rate,
 pub struct RtpCodecCapability {
     /// Audio or video.
     pub kind: MediaKind,
-    /// The media subtype, whatever its case, e.g. `VP8`, or `rtx`.
+    /// The media subtype, whatever its case, e.g. `VP8`, or `rtx`. Any will do: those that are not known are relayed as
+    /// they are.
     pub name: String,
     /// The RTP clock, in Hz.
     pub clock_rate: u32,
-    /// Audio channels; opus always has 2 (RFC 7587 §7).
+    /// Audio channels, 1 to 64; opus always has 2 (RFC 7587 §7).
     pub channels: Option<u8>,
     /// Format parameters (`a=fmtp`). Those that tell formats apart are `packetization-mode` of H264, `profile-id` of VP9 and
     /// H265, `tx-mode` of H265, and `profile` of AV1.
@@ -147,8 +148,13 @@ impl Format<'_> {
     }
 }
 
-/// The parameters that are numbers and tell two formats of a codec apart, with their values when absent.
+/// The parameters that are numbers and tell two formats of a codec apart, with their values when absent. Codecs that are
+/// not known are told apart by name, clock rate and channels; but for one, whose streams are of no use to whoever expects
+/// others.
 fn distinctions(name: &str) -> &'static [(&'static str, u64)] {
+    if name.eq_ignore_ascii_case("multiopus") {
+        return &[("num_streams", 0), ("coupled_streams", 0)];
+    }
     match CodecName::from_subtype(name) {
         // RFC 6184 §8.1.
         Some(CodecName::H264) => &[("packetization-mode", 0)],

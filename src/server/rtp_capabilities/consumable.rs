@@ -1,11 +1,12 @@
 //! What of a producer a certain peer is sent.
 
 use super::RtpCapabilities;
-use crate::server::rtp_parameters::{RtpEncoding, RtpParameters, RtxParameters, extension_uri};
+use crate::server::rtp_parameters::{RtpCodec, RtpEncoding, RtpParameters, RtxParameters, extension_uri};
 
 /// What a peer with these capabilities is sent of what is [consumable](super::ProducerMapping::consumable): the codecs and
 /// header extensions that it knows, with the feedback that both it and the room give. There is one stream, without SSRCs; the caller sets
-/// those ([`RtpParameters::with_ssrcs`]). There may be no codec in common; then nothing can be sent.
+/// those ([`RtpParameters::with_ssrcs`]). There may be no codec in common, or none but what goes along with another; then
+/// nothing can be sent.
 pub(crate) fn consumer_parameters(consumable: &RtpParameters, peer: &RtpCapabilities) -> RtpParameters {
     let known = |payload_type| peer.has_payload_type(payload_type);
     let codecs = consumable.codecs.iter().filter(|codec| {
@@ -15,7 +16,13 @@ pub(crate) fn consumer_parameters(consumable: &RtpParameters, peer: &RtpCapabili
         };
         known(codec.payload_type) && repaired
     });
-    let codecs = codecs.cloned().map(|mut codec| {
+    let is_main = |codec: &RtpCodec| !codec.is_rtx() && !codec.is_companion();
+    let mut codecs: Vec<RtpCodec> = codecs.cloned().collect();
+    // What goes along with a codec is of no use without one.
+    if consumable.codecs.iter().any(is_main) && !codecs.iter().any(is_main) {
+        codecs.clear();
+    }
+    let codecs = codecs.into_iter().map(|mut codec| {
         let theirs = peer
             .codecs
             .iter()

@@ -6,7 +6,10 @@ use serde_json::{Map, Value};
 use weir_channel::message::{CodecName, ExtensionUri, MediaKind};
 
 use super::{RtpCapabilities, RtpCodecCapability, RtpHeaderExtensionCapability};
-use crate::server::rtp_parameters::{Checked, RtcpFeedback, Subtype, check_payload_type, set_parameter};
+use crate::server::rtp_parameters::{
+    Checked, RtcpFeedback, Subtype, check_feedback, check_format_parameters, check_opaque, check_payload_type,
+    clock_rate, conventional_payload_type, set_parameter,
+};
 
 /// The most media codecs of a room: with their `rtx` they leave some of the payload types over.
 const MEDIA_CODECS_MAX: usize = 32;
@@ -47,7 +50,8 @@ impl RtpCapabilities {
     }
 
     /// The capabilities of a room that relays these codecs and announces all header extensions: each gets a payload type (its conventional one, the one it asks
-    /// for, or the next free one from 100 on), and each of video an `rtx` codec with the next.
+    /// for, or the next free one from 100 on), and each of video an `rtx` codec with the next. Codecs that are not known are
+    /// announced as they are given, and have an `rtx` codec if they list `nack`.
     ///
     /// # Errors
     /// A sentence about the first codec that is not supported, is listed twice, or finds no payload type.
@@ -78,9 +82,9 @@ impl RtpCapabilities {
                 None => payload_types.next(&codec.name)?,
             };
             codec.preferred_payload_type = Some(payload_type);
-            let rtx = match codec.kind {
-                MediaKind::Audio => None,
-                MediaKind::Video => Some(rtx(payload_types.next("rtx")?, payload_type, codec.clock_rate)),
+            let rtx = match is_repaired(&codec) {
+                false => None,
+                true => Some(rtx(payload_types.next("rtx")?, payload_type, codec.clock_rate)),
             };
             codecs.push(codec);
             codecs.extend(rtx);
@@ -119,25 +123,38 @@ fn supported_codec(name: CodecName) -> RtpCodecCapability {
     RtpCodecCapability {
         channels,
         rtcp_feedback,
-        preferred_payload_type: conventional_payload_type(name),
+        preferred_payload_type: conventional_payload_type(name.kind(), name.subtype(), clock_rate(name), 1),
         ..RtpCodecCapability::new(name)
     }
 }
 
-/// RFC 3551 §6.
-fn conventional_payload_type(name: CodecName) -> Option<u8> {
-    match name {
-        CodecName::Pcmu => Some(0),
-        CodecName::Pcma => Some(8),
-        CodecName::G722 => Some(9),
-        _ => None,
+/// Whether a room's codec has an `rtx` codec.
+fn is_repaired(codec: &RtpCodecCapability) -> bool {
+    let is_known = CodecName::from_subtype(&codec.name).is_some();
+    let nack = RtcpFeedback::new("nack", "");
+    codec.kind == MediaKind::Video && (is_known || codec.rtcp_feedback.iter().any(|feedback| feedback.is_same(&nack)))
+}
+
+/// A codec that is not known, as the application declares it.
+fn opaque(wanted: &RtpCodecCapability) -> RtpCodecCapability {
+    let RtpCodecCapability { kind, name, .. } = wanted;
+    let convention = conventional_payload_type(*kind, name, wanted.clock_rate, wanted.channels.unwrap_or(1));
+    RtpCodecCapability {
+        preferred_payload_type: wanted.preferred_payload_type.or(convention),
+        ..wanted.clone()
     }
 }
 
 /// What the server supports of a codec, with the application's parameters in place of its own.
 fn merged(wanted: &RtpCodecCapability) -> Checked<RtpCodecCapability> {
     let mime_type = wanted.mime_type();
+    check_format_parameters(&wanted.parameters)?;
+    check_feedback(&wanted.rtcp_feedback)?;
     let name = match Subtype::parse(&mime_type)? {
+        Subtype::Media(name) if CodecName::OPAQUE.contains(&name) => {
+            check_opaque(name, &mime_type, wanted.clock_rate, wanted.channels)?;
+            return Ok(opaque(wanted));
+        }
         Subtype::Media(name) => name,
         Subtype::Rtx => {
             return Err(format!(

@@ -155,20 +155,12 @@ fn what_a_room_cannot_have_is_refused_with_the_reason() {
     let rows = [
         (json!([]), "1 to 32 media codecs"),
         (
-            json!([{"mimeType": "video/Theora", "clockRate": 90000}]),
-            "not a codec that is relayed",
+            json!([{"mimeType": "audio/VP8", "clockRate": 90000}]),
+            "not a codec that is relayed; video/VP8 is",
         ),
         (
             json!([{"mimeType": "video/rtx", "clockRate": 90000}]),
             "comes by itself",
-        ),
-        (
-            json!([{"mimeType": "audio/telephone-event", "clockRate": 8000}]),
-            "is not relayed",
-        ),
-        (
-            json!([{"mimeType": "audio/ISAC", "clockRate": 16000}]),
-            "not a codec that is relayed",
         ),
         (
             json!([{"mimeType": "audio/opus", "clockRate": 44100}]),
@@ -383,6 +375,141 @@ fn formats_are_matched_by_what_tells_them_apart() {
             assert_eq!(error, format!("unsupported codec [name:{name}, payloadType:96]"));
         }
     }
+}
+
+/// A room of phones: sound that the server does not know, and what goes along with sound, at the clock rates that phones have.
+fn phone_room() -> RtpCapabilities {
+    RtpCapabilities::for_room(&media_codecs(json!([
+        {"mimeType": "audio/opus", "clockRate": 48000, "channels": 2},
+        {"mimeType": "audio/G729", "clockRate": 8000, "parameters": {"annexb": "no"}},
+        {"mimeType": "audio/telephone-event", "clockRate": 8000, "parameters": {"events": "0-16"}},
+        {"mimeType": "audio/telephone-event", "clockRate": 48000},
+        {"mimeType": "audio/CN", "clockRate": 8000},
+        {"mimeType": "audio/CN", "clockRate": 48000},
+        {"mimeType": "video/MP2T", "clockRate": 90000},
+        {"mimeType": "video/x-camera", "clockRate": 90000, "rtcpFeedback": [{"type": "nack"}]},
+        {"mimeType": "video/ulpfec", "clockRate": 90000}
+    ])))
+    .unwrap()
+}
+
+#[test]
+fn any_codec_that_a_room_declares_is_announced_as_it_is() {
+    let room = phone_room();
+    let shown: Vec<_> = room
+        .codecs
+        .iter()
+        .map(|codec| {
+            (
+                codec.mime_type(),
+                codec.clock_rate,
+                codec.preferred_payload_type.unwrap(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("audio/opus", 48_000, 100),
+        ("audio/G729", 8_000, 18),
+        ("audio/telephone-event", 8_000, 101),
+        ("audio/telephone-event", 48_000, 102),
+        ("audio/CN", 8_000, 13),
+        ("audio/CN", 48_000, 103),
+        ("video/MP2T", 90_000, 33),
+        ("video/x-camera", 90_000, 104),
+        ("video/rtx", 90_000, 105),
+        ("video/ulpfec", 90_000, 106),
+    ];
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(name, rate, number)| ((*name).to_owned(), *rate, *number))
+        .collect();
+    assert_eq!(shown, expected, "repaired only what says that it can be");
+    assert_eq!(room.codecs[1].parameters["annexb"], "no");
+    let refusals = [
+        (
+            json!([{"mimeType": "audio/x y", "clockRate": 8000}]),
+            "cannot be the name",
+        ),
+        (json!([{"mimeType": "audio/G729", "clockRate": 0}]), "cannot be 0"),
+        (
+            json!([{"mimeType": "audio/L16", "clockRate": 8000, "channels": 65}]),
+            "1 to 64 channels",
+        ),
+        (
+            json!([{"mimeType": "video/JPEG", "clockRate": 90000, "channels": 1}]),
+            "has no channels",
+        ),
+        (
+            json!([{"mimeType": "audio/G729", "clockRate": 8000, "parameters": {"x": [1]}}]),
+            "must be a text",
+        ),
+        (
+            json!([{"mimeType": "audio/iLBC", "clockRate": 8000}, {"mimeType": "audio/ilbc", "clockRate": 8000}]),
+            "listed twice",
+        ),
+    ];
+    for (codecs, complaint) in refusals {
+        let error = RtpCapabilities::for_room(&media_codecs(codecs)).unwrap_err();
+        assert!(error.contains(complaint), "{error}");
+    }
+}
+
+/// What a receiver did not agree to it does not get (RFC 3264 §6.1), and that is no reason not to send it the rest.
+#[test]
+fn a_peer_gets_those_of_a_phones_codecs_that_it_has() {
+    let room = phone_room();
+    let phone = RtpParameters {
+        codecs: serde_json::from_value(json!([
+            {"mimeType": "audio/CN", "payloadType": 13, "clockRate": 8000},
+            {"mimeType": "audio/telephone-event", "payloadType": 96, "clockRate": 8000},
+            {"mimeType": "audio/telephone-event", "payloadType": 97, "clockRate": 48000},
+            {"mimeType": "audio/G729", "payloadType": 18, "clockRate": 8000, "parameters": {"annexb": "yes"}}
+        ]))
+        .unwrap(),
+        ..RtpParameters::default()
+    };
+    let mapping = ProducerMapping::derive(&phone, &room).unwrap();
+    assert_eq!(mapping.payload_types(), [(13, 13), (96, 101), (97, 102), (18, 18)]);
+    let request = |without: &[u8]| {
+        let mut peer = room.clone();
+        peer.codecs
+            .retain(|codec| !without.contains(&codec.preferred_payload_type.unwrap()));
+        peer.check_subset_of(&room).unwrap();
+        let parameters =
+            consumed(&phone, MediaKind::Audio, &room, &peer).with_ssrcs(ConsumerSsrcs { media: 1, rtx: 2 });
+        let request = parameters.consumer_request(seat(), mapping.payload_types())?;
+        Ok::<_, String>(request.payload_types)
+    };
+    assert_eq!(request(&[]).unwrap(), [(13, 13), (96, 101), (97, 102), (18, 18)]);
+    assert_eq!(request(&[13, 101]).unwrap(), [(97, 102), (18, 18)]);
+    assert_eq!(request(&[13, 101, 102]).unwrap(), [(18, 18)]);
+    let error = request(&[18]).unwrap_err();
+    assert!(
+        error.contains("no codec in common"),
+        "events and noise alone are of no use: {error}"
+    );
+    // A clock rate that the room does not have is another format.
+    let mut other = phone;
+    other.codecs[1].clock_rate = 16_000;
+    let error = ProducerMapping::derive(&other, &room).unwrap_err();
+    assert_eq!(error, "unsupported codec [name:telephone-event, payloadType:96]");
+}
+
+#[test]
+fn multichannel_opus_is_told_apart_by_its_streams() {
+    let codec = |streams: u64| json!({"mimeType": "audio/multiopus", "clockRate": 48000, "channels": 6, "parameters": {"num_streams": streams, "coupled_streams": 2}});
+    let room = RtpCapabilities::for_room(&media_codecs(json!([codec(4), codec(5)]))).unwrap();
+    let mapped = |streams| {
+        let mut declared = codec(streams);
+        declared["payloadType"] = json!(96);
+        let parameters = RtpParameters {
+            codecs: vec![serde_json::from_value(declared).unwrap()],
+            ..RtpParameters::default()
+        };
+        ProducerMapping::derive(&parameters, &room).map(|mapping| mapping.payload_types()[0].1)
+    };
+    assert_eq!((mapped(4), mapped(5)), (Ok(100), Ok(101)));
+    assert!(mapped(3).is_err());
 }
 
 /// What Chromium 156 offered when audio came first, and when video did (`a=extmap`), of what a room can announce.

@@ -18,6 +18,9 @@ const FORMAT_PARAMETERS_MAX: usize = 32;
 /// The most bytes in a format parameter that is a text: the parameter sets of H264 and H265, in base64, take hundreds.
 const FORMAT_VALUE_BYTES_MAX: usize = 1_024;
 
+/// The most channels of a codec that is not known: L16 and its like go up to some dozens (RFC 3190 §3).
+const CHANNELS_MAX: u8 = 64;
+
 /// The most bytes in a name: of a codec, of a kind of feedback, of a format parameter.
 const TEXT_BYTES_MAX: usize = 64;
 
@@ -26,13 +29,14 @@ const TEXT_BYTES_MAX: usize = 64;
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(try_from = "CodecJson")]
 pub struct RtpCodec {
-    /// `audio/` or `video/` and the media subtype, whatever its case, e.g. `video/VP8`.
+    /// `audio/` or `video/` and the media subtype, whatever its case, e.g. `video/VP8`. Any will do: those that are not known
+    /// are relayed as they are (see `docs/api.md`).
     pub mime_type: String,
     /// 0..=127, except 64..=95 (RFC 5761 §4: those collide with RTCP).
     pub payload_type: u8,
     /// The RTP clock, in Hz.
     pub clock_rate: u32,
-    /// Audio channels; opus always has 2 (RFC 7587 §7).
+    /// Audio channels, 1 to 64; opus always has 2 (RFC 7587 §7).
     pub channels: Option<u8>,
     /// Format parameters (`a=fmtp`), handed to consumers as they are. Those of `rtx` must have `apt`, the payload type that
     /// it repairs.
@@ -72,9 +76,22 @@ impl RtpCodec {
         }
     }
 
+    /// The payload type that it has by convention (RFC 3551 §6), if it has one.
+    pub fn conventional_payload_type(&self) -> Option<u8> {
+        let (kind, subtype) = split_mime_type(&self.mime_type).ok()?;
+        let mut kinds = [MediaKind::Audio, MediaKind::Video].into_iter();
+        let kind = kinds.find(|own| own.to_string().eq_ignore_ascii_case(kind))?;
+        conventional_payload_type(kind, subtype, self.clock_rate, self.channels.unwrap_or(1))
+    }
+
     /// Whether it carries retransmissions of another codec.
     pub fn is_rtx(&self) -> bool {
         split_mime_type(&self.mime_type).is_ok_and(|(_, subtype)| subtype.eq_ignore_ascii_case("rtx"))
+    }
+
+    /// Whether it goes along with another codec and is none itself.
+    pub(crate) fn is_companion(&self) -> bool {
+        matches!(Subtype::parse(&self.mime_type), Ok(Subtype::Media(name)) if name.is_companion())
     }
 
     /// The payload type that an `rtx` codec repairs.
@@ -109,6 +126,10 @@ impl RtpCodec {
         let Subtype::Media(name) = subtype else {
             return Ok(subtype);
         };
+        check_opaque(name, mime_type, self.clock_rate, self.channels)?;
+        if CodecName::OPAQUE.contains(&name) {
+            return Ok(subtype);
+        }
         if self.clock_rate != clock_rate(name) {
             return Err(format!(
                 "the clockRate of {mime_type} is {}, not {}",
@@ -142,13 +163,26 @@ impl Subtype {
     /// What a MIME type says, if it is something that is relayed.
     pub(crate) fn parse(mime_type: &str) -> Checked<Self> {
         let (kind, subtype) = split_mime_type(mime_type)?;
-        if subtype.eq_ignore_ascii_case("rtx") && ["audio", "video"].iter().any(|own| own.eq_ignore_ascii_case(kind)) {
+        let mut kinds = [MediaKind::Audio, MediaKind::Video].into_iter();
+        let Some(kind) = kinds.find(|own| own.to_string().eq_ignore_ascii_case(kind)) else {
+            return Err(format!(
+                "{mime_type:?} is neither audio nor video, and so is not relayed"
+            ));
+        };
+        if subtype.eq_ignore_ascii_case("rtx") {
             return Ok(Self::Rtx);
         }
-        CodecName::from_subtype(subtype)
-            .filter(|name| name.kind().to_string().eq_ignore_ascii_case(kind))
-            .map(Self::Media)
-            .ok_or_else(|| not_relayed(mime_type, subtype))
+        match CodecName::from_subtype(subtype) {
+            Some(name) if name.kind() == kind => Ok(Self::Media(name)),
+            Some(name) => Err(format!(
+                "{mime_type:?} is not a codec that is relayed; {} is",
+                self::mime_type(name)
+            )),
+            None => {
+                check_subtype(subtype)?;
+                Ok(Self::Media(opaque(kind, subtype)))
+            }
+        }
     }
 }
 
@@ -265,6 +299,98 @@ impl Serialize for RtpCodec {
     }
 }
 
+/// What a codec is that is not known by its payload format.
+fn opaque(kind: MediaKind, subtype: &str) -> CodecName {
+    /// RFC 4733, RFC 3389, and the forward error correction of RFC 2733, RFC 5109, RFC 8627 and what came before it.
+    const SIGNALS: [&str; 3] = ["telephone-event", "tone", "CN"];
+    const CORRECTION: [&str; 5] = ["parityfec", "ulpfec", "flexfec", "flexfec-03", "x-ulpfecuc"];
+    let is_one_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(subtype));
+    match kind {
+        MediaKind::Audio if is_one_of(&SIGNALS) || is_one_of(&CORRECTION) => CodecName::AudioCompanion,
+        MediaKind::Audio => CodecName::OtherAudio,
+        MediaKind::Video if is_one_of(&CORRECTION) => CodecName::VideoCompanion,
+        MediaKind::Video => CodecName::OtherVideo,
+    }
+}
+
+/// Checks what is said of a codec that is not known.
+pub(crate) fn check_opaque(name: CodecName, mime_type: &str, clock_rate: u32, channels: Option<u8>) -> Checked<()> {
+    if !CodecName::OPAQUE.contains(&name) {
+        return Ok(());
+    }
+    if clock_rate == 0 {
+        return Err(format!("the clockRate of {mime_type} cannot be 0"));
+    }
+    match (name.kind(), channels) {
+        (_, None) | (MediaKind::Audio, Some(1..=CHANNELS_MAX)) => Ok(()),
+        (MediaKind::Video, Some(_)) => Err(format!("{mime_type} has no channels; leave them out")),
+        (MediaKind::Audio, Some(channels)) => Err(format!(
+            "{mime_type} can have 1 to {CHANNELS_MAX} channels, not {channels}"
+        )),
+    }
+}
+
+/// Checks that a media subtype is a name as there can be one (RFC 6838 §4.2).
+fn check_subtype(subtype: &str) -> Checked<()> {
+    check_text("the name of a codec", subtype)?;
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte);
+    let is_name = subtype.bytes().all(is_allowed) && subtype.starts_with(|first: char| first.is_ascii_alphanumeric());
+    match is_name {
+        true => Ok(()),
+        false => Err(format!(
+            "{subtype:?} cannot be the name of a codec: letters, digits and !#$&-^_.+ (RFC 6838 §4.2)"
+        )),
+    }
+}
+
+/// The payload type that a codec has by convention (RFC 3551 §6).
+pub(crate) fn conventional_payload_type(kind: MediaKind, subtype: &str, clock_rate: u32, channels: u8) -> Option<u8> {
+    const AUDIO: [(&str, u32, u8, u8); 17] = [
+        ("PCMU", 8_000, 1, 0),
+        ("GSM", 8_000, 1, 3),
+        ("G723", 8_000, 1, 4),
+        ("DVI4", 8_000, 1, 5),
+        ("DVI4", 16_000, 1, 6),
+        ("LPC", 8_000, 1, 7),
+        ("PCMA", 8_000, 1, 8),
+        ("G722", 8_000, 1, 9),
+        ("L16", 44_100, 2, 10),
+        ("L16", 44_100, 1, 11),
+        ("QCELP", 8_000, 1, 12),
+        ("CN", 8_000, 1, 13),
+        ("MPA", 90_000, 1, 14),
+        ("G728", 8_000, 1, 15),
+        ("DVI4", 11_025, 1, 16),
+        ("DVI4", 22_050, 1, 17),
+        ("G729", 8_000, 1, 18),
+    ];
+    const VIDEO: [(&str, u8); 7] = [
+        ("CelB", 25),
+        ("JPEG", 26),
+        ("nv", 28),
+        ("H261", 31),
+        ("MPV", 32),
+        ("MP2T", 33),
+        ("H263", 34),
+    ];
+    match kind {
+        MediaKind::Audio => {
+            let mut rows = AUDIO.into_iter();
+            rows.find(|(name, rate, count, _)| {
+                name.eq_ignore_ascii_case(subtype) && (*rate, *count) == (clock_rate, channels)
+            })
+            .map(|(.., payload_type)| payload_type)
+        }
+        MediaKind::Video if clock_rate == 90_000 => {
+            let mut rows = VIDEO.into_iter();
+            rows.find(|(name, _)| name.eq_ignore_ascii_case(subtype))
+                .map(|(_, payload_type)| payload_type)
+        }
+        MediaKind::Video => None,
+    }
+}
+
+/// Of a codec that is known.
 pub(crate) fn mime_type(name: CodecName) -> String {
     format!("{}/{}", name.kind(), name.subtype())
 }
@@ -274,6 +400,9 @@ pub(crate) fn clock_rate(name: CodecName) -> u32 {
         CodecName::Opus => 48_000,
         CodecName::Pcmu | CodecName::Pcma | CodecName::G722 => 8_000,
         CodecName::Vp8 | CodecName::Vp9 | CodecName::H264 | CodecName::H265 | CodecName::Av1 => 90_000,
+        // What most of them have (RFC 3551 §4.5, §5).
+        CodecName::OtherAudio | CodecName::AudioCompanion => 8_000,
+        CodecName::OtherVideo | CodecName::VideoCompanion => 90_000,
     }
 }
 
@@ -369,13 +498,4 @@ pub(crate) fn check_text(what: &str, text: &str) -> Checked<()> {
         0..=TEXT_BYTES_MAX => Ok(()),
         len => Err(format!("{what} can have at most {TEXT_BYTES_MAX} bytes, not {len}")),
     }
-}
-
-fn not_relayed(mime_type: &str, subtype: &str) -> String {
-    const COMPLEMENTARY: [&str; 6] = ["ulpfec", "flexfec", "flexfec-03", "red", "CN", "telephone-event"];
-    if COMPLEMENTARY.iter().any(|name| name.eq_ignore_ascii_case(subtype)) {
-        return format!("{mime_type} is not relayed; leave it out of the codecs");
-    }
-    let known: Vec<String> = CodecName::ALL.into_iter().map(self::mime_type).collect();
-    format!("{mime_type:?} is not a codec that is relayed: {}", known.join(", "))
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use weir_channel::message::{Codec, Encoding, MediaKind, Profile};
 
-use super::{Checked, RtpParameters};
+use super::{Checked, ProducerSeat, RtpParameters};
 
 /// One stream.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpEncoding {
-    /// Its SSRC, if known in advance.
+    /// Its SSRC, if known in advance. A lone stream on a plain transport may do without: then it is the one under its
+    /// payload types that is nobody else's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssrc: Option<u32>,
     /// Its retransmissions, if they are a stream of their own (RFC 4588). Means nothing without an `rtx` codec.
@@ -58,12 +59,12 @@ impl RtpEncoding {
 
 impl RtpParameters {
     /// Checks the streams against each other and against the (checked) codecs.
-    pub(super) fn check_encodings(&self, kind: MediaKind, codecs: &[Codec]) -> Checked<Vec<Encoding>> {
+    pub(super) fn check_encodings(&self, seat: ProducerSeat, codecs: &[Codec]) -> Checked<Vec<Encoding>> {
         let count = self.encodings.len();
         if count == 0 || count > 3 {
             return Err(format!("encodings must list 1 to 3 streams, not {count}"));
         }
-        if count > 1 && kind == MediaKind::Audio {
+        if count > 1 && seat.kind == MediaKind::Audio {
             return Err("an audio producer has one encoding; simulcast is for video".to_owned());
         }
         let repaired = codecs.iter().any(|codec| codec.rtx.is_some());
@@ -98,11 +99,14 @@ impl RtpParameters {
                         "codecPayloadType {payload_type} is none of the media codecs listed"
                     ));
                 }
-                let recognisable =
-                    encoding.ssrc.is_some() || encoding.encoding_id.is_some() || (count == 1 && self.mux_id.is_some());
+                let recognisable = encoding.ssrc.is_some()
+                    || encoding.encoding_id.is_some()
+                    || (count == 1 && (self.mux_id.is_some() || seat.is_plain));
                 if !recognisable {
                     return Err(
-                        "an encoding needs an ssrc or an encodingId (a lone one may do with the muxId)".to_owned(),
+                        "an encoding needs an ssrc or an encodingId (a lone one may do with the muxId, and on a plain \
+                         transport with its payload types)"
+                            .to_owned(),
                     );
                 }
                 Ok(Encoding {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
-    Codec, ConsumerRtx, CreateConsumer, CreateProducer, ExtensionUri, HeaderExtension, MediaKind, Profile,
+    Codec, CodecName, ConsumerRtx, CreateConsumer, CreateProducer, ExtensionUri, HeaderExtension, MediaKind, Profile,
 };
 
 use super::check_payload_type;
@@ -23,6 +23,8 @@ pub(crate) struct ProducerSeat {
     pub(crate) kind: MediaKind,
     pub(crate) preferred_profile: Profile,
     pub(crate) paused: bool,
+    /// The transport is a plain one: payload types may be enough to recognise a stream by.
+    pub(crate) is_plain: bool,
 }
 
 /// Where a consumer is made, and how it starts.
@@ -62,7 +64,7 @@ impl RtpParameters {
                 ));
             }
         }
-        let encodings = self.check_encodings(seat.kind, &codecs)?;
+        let encodings = self.check_encodings(seat, &codecs)?;
         if encodings.iter().any(|encoding| encoding.rid.is_some()) && !has(ExtensionUri::RtpStreamId) {
             return Err(format!(
                 "encodingId needs the header extension it travels in: add {}",
@@ -188,6 +190,15 @@ impl RtpParameters {
                 "codecs must list 1 to {MEDIA_CODECS_MAX} codecs of media, not {}",
                 media.len()
             ));
+        }
+        // What goes along with nothing is all there is, and so what it is about.
+        if media.iter().all(|codec| codec.name.is_companion()) {
+            for codec in &mut media {
+                codec.name = match kind {
+                    MediaKind::Audio => CodecName::OtherAudio,
+                    MediaKind::Video => CodecName::OtherVideo,
+                };
+            }
         }
         for codec in self.codecs.iter().filter(|codec| codec.is_rtx()) {
             let own = codec.payload_type;

@@ -24,6 +24,7 @@ fn producer_seat(kind: MediaKind) -> ProducerSeat {
         kind,
         preferred_profile: Profile::Default,
         paused: false,
+        is_plain: false,
     }
 }
 
@@ -158,9 +159,33 @@ fn every_mistake_is_refused_with_what_to_do() {
         ("/codecs/0/payloadType", json!(128), "more than 7 bits"),
         ("/codecs/0/payloadType", json!(256), "invalid value"),
         ("/codecs/0/mimeType", json!("VP8"), "must look like video/VP8"),
-        ("/codecs/0/mimeType", json!("audio/VP8"), "not a codec that is relayed"),
-        ("/codecs/0/mimeType", json!("video/Theora"), "video/VP8, video/VP9"),
-        ("/codecs/0/mimeType", json!("video/ulpfec"), "not relayed; leave it out"),
+        (
+            "/codecs/0/mimeType",
+            json!("audio/VP8"),
+            "not a codec that is relayed; video/VP8 is",
+        ),
+        ("/codecs/0/mimeType", json!("text/t140"), "neither audio nor video"),
+        ("/codecs/0/mimeType", json!("video/"), "cannot be the name of a codec"),
+        (
+            "/codecs/0/mimeType",
+            json!("video/The ora"),
+            "cannot be the name of a codec",
+        ),
+        (
+            "/codecs/0/mimeType",
+            json!("video/JP/EG"),
+            "cannot be the name of a codec",
+        ),
+        (
+            "/codecs/0/mimeType",
+            json!("video/-JPEG"),
+            "cannot be the name of a codec",
+        ),
+        (
+            "/codecs/0/mimeType",
+            json!(format!("video/{}", "x".repeat(65))),
+            "at most 64 bytes",
+        ),
         ("/codecs/0/mimeType", json!("video/rtx"), "needs parameters.apt"),
         ("/codecs/0/name", json!("H264"), "contradicts mimeType"),
         ("/codecs/2/parameters", json!({}), "needs parameters.apt"),
@@ -284,6 +309,123 @@ fn audio_has_one_stream_and_its_own_channels() {
         };
         let request = parameters.create_producer(producer_seat(name.kind())).unwrap();
         assert_eq!(request.codecs[0].name, name);
+    }
+}
+
+/// RFC 4855 §3: a media subtype is whatever was registered, or agreed on. The worker hears what it is for, not what it is called.
+#[test]
+fn any_codec_can_be_declared() {
+    use CodecName::{AudioCompanion, OtherAudio, OtherVideo, VideoCompanion};
+    let rows = [
+        ("audio/mpeg4-generic", 44_100, Some(2), OtherAudio),
+        ("audio/MP4A-LATM", 90_000, None, OtherAudio),
+        ("audio/L16", 44_100, Some(2), OtherAudio),
+        ("audio/L8", 8_000, Some(64), OtherAudio),
+        ("audio/G729", 8_000, None, OtherAudio),
+        ("audio/multiopus", 48_000, Some(6), OtherAudio),
+        ("audio/iLBC", 8_000, None, OtherAudio),
+        ("audio/SILK", 24_000, None, OtherAudio),
+        ("audio/speex", 16_000, Some(1), OtherAudio),
+        ("audio/red", 48_000, Some(2), OtherAudio),
+        ("AUDIO/x-what_ever.1+2", 1, None, OtherAudio),
+        ("audio/telephone-event", 48_000, None, AudioCompanion),
+        ("audio/Telephone-Event", 8_000, None, AudioCompanion),
+        ("audio/CN", 32_000, None, AudioCompanion),
+        ("video/MP2T", 90_000, None, OtherVideo),
+        ("video/JPEG", 90_000, None, OtherVideo),
+        ("video/red", 90_000, None, OtherVideo),
+        ("video/Theora", 90_000, None, OtherVideo),
+        ("video/ulpfec", 90_000, None, VideoCompanion),
+        ("video/flexfec-03", 90_000, None, VideoCompanion),
+    ];
+    for (mime_type, clock_rate, channels, expected) in rows {
+        let (kind, main) = match expected.kind() {
+            MediaKind::Audio => (MediaKind::Audio, RtpCodec::new(CodecName::Opus, 111)),
+            MediaKind::Video => (MediaKind::Video, RtpCodec::new(CodecName::Vp8, 96)),
+        };
+        let declared = RtpCodec {
+            mime_type: mime_type.to_owned(),
+            clock_rate,
+            channels,
+            rtcp_feedback: vec![RtcpFeedback::new("nack", "pli")],
+            ..RtpCodec::new(CodecName::Pcmu, 33)
+        };
+        let with = |codecs: Vec<RtpCodec>| RtpParameters {
+            codecs,
+            encodings: vec![RtpEncoding::ssrc(1)],
+            ..RtpParameters::default()
+        };
+        let parameters = with(vec![declared.clone(), main]);
+        let request = parameters.create_producer(producer_seat(kind)).unwrap();
+        let expected = Codec {
+            payload_type: 33,
+            name: expected,
+            clock_rate,
+            pli: true,
+            fir: false,
+            nack: false,
+            remb: false,
+            rtx: None,
+        };
+        assert_eq!(request.codecs[0], expected, "{mime_type}");
+        let (_, consumed) = consume(&parameters, &ConsumerRtp::default()).unwrap();
+        assert_eq!(consumed.codecs[0], declared, "{mime_type}: as it was declared");
+        // By itself it is what the producer is about.
+        let alone = with(vec![declared.clone()])
+            .create_producer(producer_seat(kind))
+            .unwrap();
+        assert!(!alone.codecs[0].name.is_companion(), "{mime_type}");
+
+        let refusals = [
+            (
+                RtpCodec {
+                    clock_rate: 0,
+                    ..declared.clone()
+                },
+                "cannot be 0",
+            ),
+            (
+                RtpCodec {
+                    channels: Some(0),
+                    ..declared.clone()
+                },
+                "channels",
+            ),
+            (
+                RtpCodec {
+                    channels: Some(65),
+                    ..declared.clone()
+                },
+                "channels",
+            ),
+        ];
+        for (codec, complaint) in refusals {
+            let error = with(vec![codec]).create_producer(producer_seat(kind)).unwrap_err();
+            assert!(error.contains(complaint), "{mime_type}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_lone_stream_of_a_plain_transport_may_be_recognised_by_its_payload_types_alone() {
+    let mut parameters: RtpParameters = serde_json::from_value(camera()).unwrap();
+    parameters.mux_id = None;
+    let seat = ProducerSeat {
+        is_plain: true,
+        ..producer_seat(MediaKind::Video)
+    };
+    let layers = vec![
+        RtpEncoding::layer(1, Profile::Low),
+        RtpEncoding {
+            profile: Some(Profile::High),
+            ..RtpEncoding::default()
+        },
+    ];
+    for (encodings, expected) in [(vec![RtpEncoding::default()], Some(None)), (layers, None)] {
+        parameters.encodings = encodings;
+        let made = parameters.create_producer(seat).ok();
+        assert_eq!(made.map(|request| request.encodings[0].ssrc), expected);
+        assert!(parameters.create_producer(producer_seat(MediaKind::Video)).is_err());
     }
 }
 

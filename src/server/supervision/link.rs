@@ -411,6 +411,11 @@ fn notice(link: &Link, notification: Notification, state: &Mutex<State>) {
         Notification::ProducerActivityChanged { producer, active } => {
             lock(state).change_activity(worker, producer, active);
         }
+        Notification::SsrcChanged {
+            producer,
+            ssrc,
+            previous,
+        } => lock(state).change_ssrc(worker, producer, ssrc, previous),
         Notification::AudioLevels { room, levels } => lock(state).tell_audio_levels(worker, room, &levels),
         Notification::IceStateChanged { .. }
         | Notification::ChecksRefused { .. }

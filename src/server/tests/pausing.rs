@@ -12,13 +12,13 @@ use crate::server::{EnableOptions, Side};
 
 fn pause_producer(producer: u64) -> Method {
     Method::PauseProducer {
-        producer: weir_channel::id::ProducerId(producer),
+        producer: ProducerId(producer),
     }
 }
 
 fn resume_producer(producer: u64) -> Method {
     Method::ResumeProducer {
-        producer: weir_channel::id::ProducerId(producer),
+        producer: ProducerId(producer),
     }
 }
 

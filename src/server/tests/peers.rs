@@ -3,14 +3,15 @@
 use futures::FutureExt;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use weir_channel::message::{CodecName, Method, WorkerError};
+use weir_channel::message::{CodecName, MediaKind, Method, Notification, WorkerError};
 
 use super::stage::{Stage, Trio, audio, told, transport, video};
 use crate::protocol::{ErrorClass, PlainRemotes};
 use crate::server::fake::{obliging_server, server, settings, soon};
 use crate::server::{
     CloseCause, ConsumerOptions, Direction, EnableOptions, EventKind, PeerNotification, PeerOptions,
-    PlainTransportOptions, RoomOptions, RtpCapabilities, RtpCodecCapability, lock,
+    PlainTransportOptions, ProducerOptions, RoomOptions, RtpCapabilities, RtpCodec, RtpCodecCapability, RtpEncoding,
+    RtpParameters, lock,
 };
 
 #[tokio::test]
@@ -703,4 +704,67 @@ async fn a_hundred_rooms_of_fifty_leave_nothing_behind() {
         assert_eq!(lock(&server.owner.shared.state).entries(), [0; 5]);
         assert_eq!(server.owner.shared.sockets.ports_taken(), 0);
     }
+}
+
+/// A phone on a plain transport: sound that the server does not know, an SSRC that nobody has said.
+#[tokio::test]
+async fn gear_that_names_no_ssrc_is_made_and_told_of() {
+    let mut stage = Stage::new().await;
+    let transport = soon(stage.room.create_plain_transport(PlainTransportOptions::default()))
+        .await
+        .unwrap();
+    let codec = |mime_type: &str, payload_type| RtpCodec {
+        mime_type: mime_type.to_owned(),
+        ..RtpCodec::new(CodecName::Pcmu, payload_type)
+    };
+    let rtp_parameters = RtpParameters {
+        codecs: vec![
+            codec("audio/CN", 13),
+            codec("audio/G729", 18),
+            codec("audio/telephone-event", 101),
+        ],
+        encodings: vec![RtpEncoding::default()],
+        ..RtpParameters::default()
+    };
+    let phone = ProducerOptions::new(MediaKind::Audio, rtp_parameters.clone());
+    let producer = soon(transport.produce(phone.clone())).await.unwrap();
+    assert_eq!(producer.rtp_parameters().codecs, rtp_parameters.codecs);
+    let asked = stage.requests().into_iter().find_map(|method| match method {
+        Method::CreateProducer(request) => Some(request),
+        _ => None,
+    });
+    let asked = asked.unwrap();
+    assert_eq!((asked.encodings[0].ssrc, asked.mid), (None, None));
+    let names: Vec<CodecName> = asked.codecs.iter().map(|codec| codec.name).collect();
+    let companion = CodecName::AudioCompanion;
+    assert_eq!(names, [companion, CodecName::OtherAudio, companion]);
+    stage.events();
+    let heard = Notification::SsrcChanged {
+        producer: producer.id(),
+        ssrc: 7,
+        previous: None,
+    };
+    assert_eq!(stage.hear(heard.clone()).await, "producerSsrcChanged producer=1");
+    let mut events = stage.server.events();
+    stage.say(heard);
+    let event = serde_json::to_value(soon(events.next()).await.unwrap()).unwrap();
+    assert_eq!(
+        (&event["room"], &event["ssrc"], &event["previous"]),
+        (&serde_json::json!(1), &serde_json::json!(7), &Value::Null)
+    );
+    // Of one that is gone there is nothing to tell.
+    soon(producer.close(Value::Null)).await.unwrap();
+    stage.events();
+    let change = |producer, ssrc| Notification::SsrcChanged {
+        producer,
+        ssrc,
+        previous: Some(7),
+    };
+    stage.say(change(producer.id(), 8));
+    let another = soon(transport.produce(phone)).await.unwrap();
+    stage.events();
+    assert_eq!(
+        stage.hear(change(another.id(), 9)).await,
+        format!("producerSsrcChanged producer={}", another.id().0)
+    );
 }

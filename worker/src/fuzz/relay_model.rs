@@ -34,6 +34,8 @@ const PROFILES: [Profile; 4] = [Profile::Default, Profile::Low, Profile::Medium,
 const CONSUMERS_MAX: usize = 24;
 /// The bit that tells the SSRC of retransmissions from that of the media.
 const RTX: u32 = 1 << 30;
+/// The payload type of what goes along with the media; consumers with an even id have it.
+const COMPANION: u8 = 101;
 /// The id of the extension with the transport sequence number.
 const TRANSPORT_CC: u8 = 4;
 
@@ -155,18 +157,24 @@ impl Model {
     }
 
     fn create_producer(&mut self, producer: u64) {
-        let (kind, name, clock_rate) = match producer {
-            0 => (MediaKind::Video, CodecName::Vp8, 90_000),
-            _ => (MediaKind::Audio, CodecName::Opus, 48_000),
+        let (kind, name, companion, clock_rate) = match producer {
+            0 => (MediaKind::Video, CodecName::Vp8, CodecName::VideoCompanion, 90_000),
+            _ => (
+                MediaKind::Audio,
+                CodecName::OtherAudio,
+                CodecName::AudioCompanion,
+                48_000,
+            ),
         };
         let encodings = STREAMS
             .iter()
             .filter(|(owner, ..)| *owner == producer)
             .map(|(_, ssrc, profile)| Encoding {
-                ssrc: Some(*ssrc),
+                // The microphone's is whatever comes.
+                ssrc: (producer == 0).then_some(*ssrc),
                 rid: None,
                 profile: *profile,
-                rtx_ssrc: Some(ssrc | RTX),
+                rtx_ssrc: (producer == 0).then_some(ssrc | RTX),
             });
         self.command(&Method::CreateProducer(CreateProducer {
             room: ROOM,
@@ -174,16 +182,28 @@ impl Model {
             producer: ProducerId(producer),
             kind,
             mid: None,
-            codecs: vec![Codec {
-                payload_type: 96,
-                name,
-                clock_rate,
-                pli: true,
-                fir: true,
-                nack: true,
-                remb: false,
-                rtx: Some(97),
-            }],
+            codecs: vec![
+                Codec {
+                    payload_type: COMPANION,
+                    name: companion,
+                    clock_rate: 8_000,
+                    pli: false,
+                    fir: false,
+                    nack: false,
+                    remb: false,
+                    rtx: None,
+                },
+                Codec {
+                    payload_type: 96,
+                    name,
+                    clock_rate,
+                    pli: true,
+                    fir: true,
+                    nack: true,
+                    remb: false,
+                    rtx: Some(97),
+                },
+            ],
             encodings: encodings.collect(),
             header_extensions: vec![HeaderExtension {
                 id: TRANSPORT_CC,
@@ -304,7 +324,10 @@ impl Model {
                     producer: ProducerId(u64::from(producer) % PRODUCERS),
                     consumer: ConsumerId(self.next_id),
                     ssrc,
-                    payload_types: vec![(96, 101)],
+                    payload_types: match self.next_id.is_multiple_of(2) {
+                        true => vec![(96, 101), (COMPANION, 100)],
+                        false => vec![(96, 101)],
+                    },
                     header_extensions: Vec::new(),
                     preferred_profile: profile(wish),
                     paused,
@@ -386,7 +409,8 @@ impl Model {
         *number = number.wrapping_add(seq_step);
         let mut train = vec![0; len * usize::from(packets)];
         for (index, packet) in train.chunks_mut(len).enumerate() {
-            packet[..2].copy_from_slice(&[0x90, 96]);
+            let payload_type = if index % 8 == 5 { COMPANION } else { 96 };
+            packet[..2].copy_from_slice(&[0x90, payload_type]);
             packet[2..4].copy_from_slice(&self.seqs[stream].to_be_bytes());
             packet[4..8].copy_from_slice(&((self.now.0 / 11_111) as u32).to_be_bytes());
             packet[8..12].copy_from_slice(&ssrc.to_be_bytes());

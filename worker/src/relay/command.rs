@@ -148,6 +148,7 @@ impl Relay {
             consumers: Vec::new(),
             reports: TransportReports::default(),
             feedback: TransportFeedback::default(),
+            closed_ssrcs: Vec::new(),
             counters: TransportCounters::default(),
         });
         let index = key.index().0 as usize;
@@ -206,10 +207,17 @@ impl Relay {
             transport.producers.len(),
             self.limits.producers_per_transport,
         )?;
-        check_producer(request)?;
-        for encoding in &request.encodings {
-            for ssrc in [encoding.ssrc, encoding.rtx_ssrc].into_iter().flatten() {
-                self.check_ssrc(ssrc, transport_key)?;
+        check_producer(request, transport.kind != TransportKind::WebRtc)?;
+        self.check_claim(transport_key, request)?;
+        let declared: Vec<u32> = request
+            .encodings
+            .iter()
+            .flat_map(|encoding| [encoding.ssrc, encoding.rtx_ssrc])
+            .flatten()
+            .collect();
+        for ssrc in &declared {
+            if !self.is_claimed(transport_key, *ssrc) {
+                self.check_ssrc(*ssrc, transport_key)?;
             }
         }
         if let Some(mid) = &request.mid {
@@ -227,6 +235,7 @@ impl Relay {
             }
         }
 
+        self.evict_claims(now, transport_key, &declared);
         let key = self.producers.insert(Producer::new(request, transport_key));
         let transport = &mut self.transports[transport_key];
         transport.producers.push(key);
@@ -318,6 +327,7 @@ impl Relay {
         self.gops -= gops.count() as u32;
         let transport = &mut self.transports[producer.transport];
         transport.producers.retain(|other| *other != key);
+        transport.note_closed(&producer);
         transport.ssrcs.retain(|_, (owner, _)| *owner != key);
         transport.rtx_ssrcs.retain(|_, (owner, _)| *owner != key);
         if transport.kind == TransportKind::WebRtc {

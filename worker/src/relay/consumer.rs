@@ -288,6 +288,9 @@ impl Consumer {
             last_seq: self.rewriter.newest_seq(),
             ssrc: self.ssrc,
             codec: producer.codec_name(Some(self.transmission.payload_type)),
+            payload_type: producer
+                .codec(self.transmission.payload_type)
+                .and_then(|codec| self.payload_type(codec.payload_type)),
             packets_retransmitted: self.repair.as_ref().map_or(0, |repair| repair.packets),
             bytes_retransmitted: self.repair.as_ref().map_or(0, |repair| repair.bytes),
             not_repaired: self.repair.as_ref().map_or_else(Vec::new, |repair| repair.refusals()),

@@ -423,10 +423,7 @@ pub(super) fn start(
     };
     let context = StartContext {
         timeline: (packet.encoding, stream.restarts),
-        clock_rate: producer
-            .codec(packet.payload_type)
-            .unwrap_or(producer.first_codec())
-            .clock_rate,
+        clock_rate: producer.main_codec(Some(packet.payload_type)).clock_rate,
         aligned: consumer
             .flow
             .current

@@ -97,6 +97,7 @@ impl Relay {
             return;
         };
         let streams = &mut self.producers[key].streams;
+        streams[usize::from(encoding)].claim.on_goodbye(now);
         let stream = &streams[usize::from(encoding)];
         let lives = |stream: &Stream| {
             stream.available && stream.last_media.is_some_and(|last| now.since(last) < INACTIVE_AFTER)

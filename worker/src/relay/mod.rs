@@ -14,6 +14,7 @@
 //! [`Relay::poll_notification`].**
 
 mod catch_up;
+mod claim;
 mod command;
 mod consumer;
 mod fanout;

@@ -29,7 +29,8 @@ pub(super) fn check_remote(remote: Remote, rtcp_mux: bool) -> Result<(), WorkerE
     }
 }
 
-pub(super) fn check_producer(request: &CreateProducer) -> Result<(), WorkerError> {
+/// `is_plain`: the transport is a plain one, where payload types may be enough to recognise a stream by.
+pub(super) fn check_producer(request: &CreateProducer, is_plain: bool) -> Result<(), WorkerError> {
     if request.codecs.is_empty() || request.codecs.len() > CODECS_MAX {
         return Err(invalid(format!(
             "a producer has 1 to {CODECS_MAX} codecs, not {}",
@@ -72,7 +73,7 @@ pub(super) fn check_producer(request: &CreateProducer) -> Result<(), WorkerError
     }
     let simulcast = request.encodings.len() > 1;
     for (index, encoding) in request.encodings.iter().enumerate() {
-        check_encoding(encoding, simulcast, request.mid.is_some())?;
+        check_encoding(encoding, simulcast, request.mid.is_some() || is_plain)?;
         for other in &request.encodings[..index] {
             if other.profile == encoding.profile {
                 return Err(invalid(format!("profile {} is listed twice", encoding.profile)));
@@ -101,7 +102,8 @@ fn check_rtx_ssrcs(encodings: &[Encoding]) -> Result<(), WorkerError> {
     Ok(())
 }
 
-fn check_encoding(encoding: &Encoding, simulcast: bool, has_mid: bool) -> Result<(), WorkerError> {
+/// `may_be_nameless`: something else than its own names leads to the producer.
+fn check_encoding(encoding: &Encoding, simulcast: bool, may_be_nameless: bool) -> Result<(), WorkerError> {
     check_name("rid", encoding.rid.as_deref())?;
     // Spec §4: a lone encoding has no profile; among several, each has one.
     match (simulcast, encoding.profile) {
@@ -115,9 +117,9 @@ fn check_encoding(encoding: &Encoding, simulcast: bool, has_mid: bool) -> Result
         }
         _ => {}
     }
-    if encoding.ssrc.is_none() && encoding.rid.is_none() && (simulcast || !has_mid) {
+    if encoding.ssrc.is_none() && encoding.rid.is_none() && (simulcast || !may_be_nameless) {
         return Err(invalid(
-            "an encoding needs an SSRC, a RID or (if it is the only one) the producer's MID",
+            "an encoding needs an SSRC, a RID or (if it is the only one) the producer's MID or a plain transport",
         ));
     }
     Ok(())

@@ -181,9 +181,18 @@ impl Producer {
             .get(usize::from(self.codec_of_rtx[usize::from(payload_type & 0x7f)]))
     }
 
-    /// The codec that speaks for the producer: its clock rate, and how key frames are asked for.
+    /// The codec that speaks for the producer: its clock rate, and how key frames are asked for. Not one that merely goes
+    /// along with another, wherever that is in the list.
     pub(super) fn first_codec(&self) -> &Codec {
-        &self.codecs[0] // OK: a request without codecs is refused
+        let main = self.codecs.iter().find(|codec| !codec.name.is_companion());
+        main.unwrap_or(&self.codecs[0]) // OK: a request without codecs is refused
+    }
+
+    /// The codec that speaks for a stream whose last packet had this payload type.
+    pub(super) fn main_codec(&self, payload_type: Option<u8>) -> &Codec {
+        let last = payload_type.and_then(|payload_type| self.codec(payload_type));
+        last.filter(|codec| !codec.name.is_companion())
+            .unwrap_or_else(|| self.first_codec())
     }
 
     /// Profiles on offer now.

@@ -164,7 +164,7 @@ impl Relay {
         handled
     }
 
-    /// Whose a packet is: by SSRC, then MID, then RID (spec §2.5).
+    /// Whose a packet is: by SSRC, then MID, then RID (spec §2.5), then, on a plain transport, payload type.
     fn find_stream(
         &mut self,
         arrived: &Arrived,
@@ -337,9 +337,9 @@ impl Relay {
         packet: &[u8],
         header: &Header,
     ) -> Result<(ProducerKey, u8), UnroutedReason> {
-        let (key, encoding) = self
-            .find_route(arrived.transport, packet, header)
-            .ok_or(UnroutedReason::UnknownStream)?;
+        let Some((key, encoding)) = self.find_route(arrived.transport, packet, header) else {
+            return self.claim(arrived, header);
+        };
         let producer = &mut self.producers[key];
         // Not its media: an RTX stream carries its MID too.
         if producer.codec(header.payload_type).is_none() {

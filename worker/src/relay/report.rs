@@ -476,10 +476,10 @@ impl Reports {
         };
         self.ssrcs.clear();
         for producer in transport.producers.iter().map(|key| &producers[*key]) {
-            let heeding = producer.streams.iter().filter(|stream| {
-                let codec = stream.reception.payload_type().and_then(|sent| producer.codec(sent));
-                codec.unwrap_or(producer.first_codec()).remb
-            });
+            let heeding = producer
+                .streams
+                .iter()
+                .filter(|stream| producer.main_codec(stream.reception.payload_type()).remb);
             let room = SSRCS_MAX - self.ssrcs.len();
             self.ssrcs.extend(heeding.filter_map(|stream| stream.ssrc).take(room));
         }
@@ -526,8 +526,7 @@ fn sender_info(now: Time, reports: &Reports, consumer: &mut Consumer, producer: 
 fn media_time(now: Time, clocks: &Clocks, consumer: &Consumer, producer: &Producer) -> Option<u64> {
     let (encoding, restarts) = consumer.rewriter.timeline()?;
     let stream = producer.streams.get(usize::from(encoding))?;
-    let codec = producer.codec(consumer.transmission.payload_type);
-    let rate = codec.unwrap_or(producer.first_codec()).clock_rate;
+    let rate = producer.main_codec(Some(consumer.transmission.payload_type)).clock_rate;
     let ticks = |ns: i128| (ns * i128::from(rate) / 1_000_000_000) as i64;
     let (newest, sent_at) = consumer.rewriter.newest_timestamp();
     let by_arrival = newest.wrapping_add_signed(ticks(now.since(sent_at).as_nanos().cast_signed()));

@@ -18,7 +18,8 @@ use super::transport::SourceCheck;
 impl Relay {
     /// The stream that a packet of no media SSRC is a retransmission of: by its SSRC, else by what it says of itself. The
     /// repaired stream's id (RFC 8852 §3.2) names it; some senders give the stream's id itself, and with a lone stream the
-    /// MID is enough, because the payload type tells a retransmission from media.
+    /// MID is enough, because the payload type tells a retransmission from media. On a plain transport the payload type may
+    /// tell all by itself.
     pub(super) fn find_rtx_route(
         &self,
         transport: TransportKey,
@@ -32,6 +33,7 @@ impl Relay {
         self.find_by_names(transport, packet, header, &rid_uris, |producer| {
             producer.codec_of_rtx(header.payload_type).is_some()
         })
+        .or_else(|| self.find_rtx_claimant(transport, header))
     }
 
     /// Takes in a retransmission. `start` is where it lies in the batch.

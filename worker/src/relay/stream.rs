@@ -10,6 +10,7 @@ use crate::rtp::packet::Header;
 use crate::rtp::seq::{Arrival, Contents, MAX_MISORDER, MediaClock, Seen, SeqExtender, distance};
 use crate::time::Time;
 
+use super::claim::Claim;
 use super::gop::{Gop, Hearing};
 use super::keyframe::KeyFramePacer;
 use super::nack::MissingList;
@@ -115,6 +116,8 @@ pub(super) struct Stream {
     pub fir_seq: u8,
     /// The last packet in the batch's list, to which the next one is linked.
     pub batch_tail: Option<u32>,
+    /// What vouches for its SSRC.
+    pub claim: Claim,
     pub(super) seq: SeqExtender,
     seen: Seen,
     /// What came under the numbers that were seen.
@@ -150,6 +153,7 @@ pub(super) struct StreamCounters {
     pub(super) rtx_useless: u64,
     pub(super) nacks: u64,
     pub(super) nacked: u64,
+    pub(super) ssrc_changes: u64,
 }
 
 /// What a packet is to its stream.
@@ -198,6 +202,7 @@ impl Stream {
             rtx_report: None,
             fir_seq: 0,
             batch_tail: None,
+            claim: Claim::new(ssrc),
             seq: SeqExtender::default(),
             seen: Seen::default(),
             contents: Contents::default(),
@@ -219,11 +224,18 @@ impl Stream {
             .is_some_and(|(previous, until)| previous == ssrc && now.since(until) < STRAGGLERS_FOR)
     }
 
+    /// When its sender last went over to another SSRC.
+    pub(super) fn last_ssrc_change(&self) -> Option<Time> {
+        self.previous_ssrc.map(|(_, until)| until)
+    }
+
     /// Another SSRC carries the stream from now on: nothing of its numbers means anything any more.
     pub(super) fn on_new_ssrc(&mut self, now: Time, ssrc: u32) {
         self.counters.expected_before += self.expected_now();
+        self.counters.ssrc_changes += u64::from(self.ssrc.is_some());
         self.previous_ssrc = self.ssrc.map(|previous| (previous, now));
         self.ssrc = Some(ssrc);
+        self.claim.on_new_ssrc();
         self.seq = SeqExtender::default();
         self.seen = Seen::default();
         self.withheld.on_new_numbers();
@@ -383,8 +395,8 @@ impl Stream {
             timestamp,
             encoding,
             payload_type: header.payload_type,
-            // Sound may be joined anywhere; asking for it would only make `decide` wait.
-            key_frame: opened.first.is_some() || codec.kind() == MediaKind::Audio,
+            // Where a stream may be joined anywhere, asking for it would only make `decide` wait.
+            key_frame: opened.first.is_some() || codec.starts_anywhere(),
             first: opened.first.unwrap_or(seq),
             may_be_preceded: opened.may_be_preceded,
             epoch: self.epoch,
@@ -398,7 +410,8 @@ impl Stream {
         if withholding == ALL_SLOTS {
             return Accepted::Padding(meta);
         }
-        if header.payload_len > 0 && self.seq.newest() == Some(seq) {
+        // Error correction shows nothing either.
+        if header.payload_len > 0 && codec != CodecName::VideoCompanion && self.seq.newest() == Some(seq) {
             self.on_media(now);
         }
         Accepted::Relay(meta)
@@ -533,6 +546,8 @@ impl Stream {
             packets_nacked: counters.nacked,
             pli_count: counters.pli,
             fir_count: counters.fir,
+            payload_type: self.reception.payload_type(),
+            ssrc_changes: counters.ssrc_changes,
         }
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Transport {
     pub reports: TransportReports,
     /// What its sender is told of all that arrives.
     pub feedback: TransportFeedback,
+    /// SSRCs of producers that were closed, the latest last: whoever goes on sending under one means nobody else.
+    pub closed_ssrcs: Vec<u32>,
     pub(super) counters: TransportCounters,
 }
 

@@ -145,10 +145,10 @@ impl World {
             *counts.entry(producer).or_default() += frame.len() as u64;
             self.newest.insert(producer, frame.clone());
             if self.random.chance(50) {
-                // Of no stream, or of no codec: nobody's.
+                // Of no codec, and of no stream or of one: nobody's.
                 for packet in &mut frame {
-                    let (at, value) = self.random.pick(&[(8, 0x99), (1, 0x7e)]);
-                    packet.bytes[at] = value;
+                    packet.bytes[1] = 0x7e;
+                    packet.bytes[8] = self.random.pick(&[0x99, packet.bytes[8]]);
                     packet.mark.stream = u32::MAX;
                 }
                 *counts.entry(producer).or_default() -= frame.len() as u64;

@@ -116,6 +116,8 @@ impl Stream {
             step: match codec {
                 CodecName::Opus => 960,
                 CodecName::Pcmu | CodecName::Pcma | CodecName::G722 => 160,
+                CodecName::OtherAudio => 1_024,
+                CodecName::AudioCompanion => 960,
                 _ => 3_000,
             },
             picture_id: random.below(1 << 15) as u64,
@@ -200,6 +202,8 @@ impl Stream {
     fn can_start_on(&self, index: usize, key: bool) -> bool {
         match self.codec {
             CodecName::Opus | CodecName::Pcmu | CodecName::Pcma | CodecName::G722 => true,
+            CodecName::OtherAudio | CodecName::OtherVideo | CodecName::AudioCompanion => true,
+            CodecName::VideoCompanion => false,
             // H.264 and H.265: parameter sets in the first packet, the picture's first slice in the second.
             CodecName::H264 | CodecName::H265 | CodecName::Vp8 | CodecName::Vp9 | CodecName::Av1 => key && index == 0,
         }
@@ -221,6 +225,10 @@ impl Stream {
         match self.codec {
             CodecName::Opus => vec![0x78],
             CodecName::Pcmu | CodecName::Pcma | CodecName::G722 => vec![0xd5],
+            // What reads as the start of a key frame elsewhere, or as none.
+            CodecName::OtherAudio | CodecName::OtherVideo | CodecName::AudioCompanion | CodecName::VideoCompanion => {
+                vec![if key { 0x65 } else { 0x41 }]
+            }
             CodecName::Vp8 => {
                 // X, and S in the frame's first packet; then I, L and T.
                 let mut out = vec![0x80 | u8::from(first) << 4, 0xe0];

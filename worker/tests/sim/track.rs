@@ -77,8 +77,12 @@ pub fn codec(name: CodecName) -> Codec {
         CodecName::H264 => (102, 90_000),
         CodecName::H265 => (104, 90_000),
         CodecName::Av1 => (45, 90_000),
+        CodecName::OtherAudio => (97, 44_100),
+        CodecName::OtherVideo => (33, 90_000),
+        CodecName::AudioCompanion => (101, 48_000),
+        CodecName::VideoCompanion => (116, 90_000),
     };
-    let video = name.kind() == MediaKind::Video;
+    let video = name.kind() == MediaKind::Video && CodecName::ALL.contains(&name);
     Codec {
         payload_type,
         name,

@@ -51,6 +51,9 @@ pub fn peek(codec: CodecName, payload: &[u8]) -> Peek {
         CodecName::H265 => Peek::of_parts(h265::parts(payload), Parts::VPS | Parts::SPS),
         CodecName::Av1 => Peek::of_key_frame(av1::starts_key_frame(payload), None),
         CodecName::Opus | CodecName::Pcmu | CodecName::Pcma | CodecName::G722 => Peek::default(),
+        CodecName::OtherAudio | CodecName::OtherVideo | CodecName::AudioCompanion | CodecName::VideoCompanion => {
+            Peek::default()
+        }
     }
 }
 
@@ -61,6 +64,15 @@ mod tests {
     #[test]
     fn audio_has_no_key_frames() {
         for codec in [CodecName::Opus, CodecName::Pcmu, CodecName::Pcma, CodecName::G722] {
+            for first in 0..=255 {
+                assert_eq!(peek(codec, &[first, 0x10, 0x88]), Peek::default(), "{codec:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_opaque_is_not_looked_into() {
+        for codec in CodecName::OPAQUE {
             for first in 0..=255 {
                 assert_eq!(peek(codec, &[first, 0x10, 0x88]), Peek::default(), "{codec:?}");
             }

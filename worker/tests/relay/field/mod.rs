@@ -6,6 +6,7 @@ mod deaf_senders;
 mod descriptors;
 mod extensions;
 mod filtered;
+mod gear;
 mod picture_ids;
 mod restarts;
 mod starts;
