@@ -273,6 +273,9 @@ pub struct TransportStats {
     pub mirror_failures: u64,
     /// Of a WebRTC transport; `null` for plain RTP.
     pub webrtc: Option<WebRtcStats>,
+    /// How often a `comedia` transport has gone over to another port of its remote's IP.
+    #[serde(default)]
+    pub remotes_relearned: u64,
 }
 
 /// Counters of one producer.
@@ -333,6 +336,9 @@ pub struct StreamStats {
     pub fir_count: u64,
     /// Received while the producer was paused, and so not relayed.
     pub packets_paused: u64,
+    /// Longer than 16 KiB: relayed, but not kept, and so never sent again to a receiver that asks.
+    #[serde(default)]
+    pub packets_not_kept: u64,
 }
 
 /// Counters of one consumer. `packetsIn` is `packetsForwarded` and all of `dropped` together.
@@ -425,6 +431,7 @@ impl TransportStats {
             packets_mirrored,
             mirror_failures,
             webrtc,
+            remotes_relearned,
         } = stats;
         Self {
             transport,
@@ -443,6 +450,7 @@ impl TransportStats {
             packets_mirrored,
             mirror_failures,
             webrtc: webrtc.map(|webrtc| WebRtcStats::of(webrtc, shown)),
+            remotes_relearned,
         }
     }
 }
@@ -488,6 +496,7 @@ impl From<message::StreamStats> for StreamStats {
             pli_count,
             fir_count,
             packets_paused,
+            packets_not_kept,
         } = stats;
         Self {
             ssrc,
@@ -511,6 +520,7 @@ impl From<message::StreamStats> for StreamStats {
             pli_count,
             fir_count,
             packets_paused,
+            packets_not_kept,
         }
     }
 }

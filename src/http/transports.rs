@@ -31,6 +31,7 @@ impl From<&Transport> for TransportView {
             tuple: (webrtc.is_none() || tuple.remote.is_some()).then_some(tuple),
             rtcp_tuple: transport.rtcp_tuple(),
             comedia: transport.comedia(),
+            comedia_policy: transport.comedia_policy(),
             rtcp_mux: transport.rtcp_mux(),
             peer: transport.peer().map(|peer| peer.name().to_owned()),
             direction: transport.direction(),

@@ -65,6 +65,40 @@ impl Ports {
             })
     }
 
+    /// Leases a port (or pair) that was asked for; `None`: it is taken.
+    ///
+    /// # Errors
+    /// Why there can be no such port.
+    pub(crate) fn lease(
+        self: &Arc<Self>,
+        ip: IpAddr,
+        first: u16,
+        count: PortCount,
+    ) -> Result<Option<PortLease>, String> {
+        let (range, is_pair) = (self.range, count == PortCount::Pair);
+        let last = u32::from(first) + u32::from(is_pair);
+        if first < range.min() || last > u32::from(range.max()) {
+            let what = if is_pair {
+                "port, with the one above it for RTCP,"
+            } else {
+                "port"
+            };
+            return Err(format!("the {what} must be one of rtc_ports, {range}; {first} is not"));
+        }
+        if is_pair && first % 2 == 1 {
+            return Err(format!(
+                "port {first} is odd: with RTCP on a port of its own, RTP has an even one and RTCP the one above"
+            ));
+        }
+        let is_free = lock(&self.taken).entry(ip).or_default().take(first, count);
+        Ok(is_free.then(|| PortLease {
+            ports: Arc::clone(self),
+            ip,
+            first,
+            count,
+        }))
+    }
+
     #[cfg(test)]
     pub(crate) fn taken_count(&self) -> u32 {
         lock(&self.taken).values().map(TakenPorts::count).sum()

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{RoomId, WorkerId};
-use weir_channel::message::{CreatePlainTransport, DumpPage, ExtensionUri, Method, Page, Remote, Reply, StatsPage};
+use weir_channel::message::{
+    ComediaPolicy, CreatePlainTransport, DumpPage, ExtensionUri, Method, Page, Remote, Reply, StatsPage, any_case,
+};
 
 use super::active_speaker::ActiveSpeakerDetector;
 use super::audio_levels::AudioLevelsStream;
@@ -61,14 +63,20 @@ pub struct PlainTransportOptions {
     /// Where to send, if known already. Without `rtcp_mux`, an absent RTCP address is the one above RTP's
     /// (RFC 3550 §11).
     pub remote: Option<Remote>,
-    /// Learn the remote from the first valid packet and lock on to it. Not together with `remote`.
+    /// Learn the remote from the first valid packet. Not together with `remote`.
     pub comedia: bool,
+    /// Whether what was learned stays for good, or may be learned anew from the same IP.
+    #[serde(deserialize_with = "any_case")]
+    pub comedia_policy: ComediaPolicy,
     /// RTP and RTCP share one port (RFC 5761).
     pub rtcp_mux: bool,
     /// The family; `None`: that of `remote` or `local_ip`, else IPv4 if the server has it.
     pub family: Option<IpFamily>,
     /// The local address instead of the server's own for that family.
     pub local_ip: Option<IpAddr>,
+    /// The local port for RTP, one of `rtc_ports`; without `rtcp_mux` an even one, as RTCP gets the one above. `None`: any
+    /// that is free.
+    pub local_port: Option<u16>,
     /// Whatever the application likes to keep with the transport.
     pub app_data: Value,
 }
@@ -78,9 +86,11 @@ impl Default for PlainTransportOptions {
         Self {
             remote: None,
             comedia: false,
+            comedia_policy: ComediaPolicy::default(),
             rtcp_mux: true,
             family: None,
             local_ip: None,
+            local_port: None,
             app_data: Value::Null,
         }
     }
@@ -264,8 +274,8 @@ impl Room {
     /// Makes a transport for plain RTP and RTCP over UDP: binds its port (or two) and gives it to the worker.
     ///
     /// # Errors
-    /// [`Error::InvalidParameters`] when the options contradict each other, [`Error::PortsExhausted`] when no port is
-    /// free, [`Error::Exhausted`] when there are no descriptors for it, [`Error::InvalidState`] when the room is closed, and what the worker answers.
+    /// [`Error::InvalidParameters`] when the options contradict each other, [`Error::PortTaken`] when the wished port is in use,
+    /// [`Error::PortsExhausted`] when no port is free, [`Error::Exhausted`] when there are no descriptors for it, [`Error::InvalidState`] when the room is closed, and what the worker answers.
     pub async fn create_plain_transport(&self, options: PlainTransportOptions) -> Result<Transport, Error> {
         self.make_plain_transport(options, None).await
     }
@@ -291,7 +301,10 @@ impl Room {
             false => PortCount::Pair,
         };
         let maker = &self.shared.sockets;
-        let sockets = maker.make(local_ip, count)?;
+        let sockets = match options.local_port {
+            Some(port) => maker.make_at(local_ip, port, count)?,
+            None => maker.make(local_ip, count)?,
+        };
         let doing = "duplicating the sockets of a transport";
         let descriptors = maker.made(need_of_ports(count), doing, sockets.descriptors())?;
         let request = CreatePlainTransport {
@@ -300,6 +313,7 @@ impl Room {
             remote,
             comedia: options.comedia,
             rtcp_mux: options.rtcp_mux,
+            comedia_policy: options.comedia_policy,
         };
         let node = TransportNode::plain(
             &self.shared.settings,

@@ -252,33 +252,47 @@ impl SocketMaker {
     /// Binds a free port of the range, or with [`PortCount::Pair`] two.
     pub(crate) fn make(&self, ip: IpAddr, count: PortCount) -> Result<TransportSockets, Error> {
         for lease in self.ports.search(ip, count, super::random()) {
-            let sockets = self.bind_port(ip, lease.first()).and_then(|rtp| {
-                let rtcp = match count {
-                    PortCount::One => None,
-                    PortCount::Pair => Some(self.bind_port(ip, lease.first() + 1)?),
-                };
-                Ok((rtp, rtcp))
-            });
-            match sockets {
-                Ok((rtp, rtcp)) => {
-                    return Ok(TransportSockets {
-                        rtp,
-                        rtcp,
-                        _lease: lease,
-                    });
-                }
-                // Another program has the port.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) => {
-                    let doing = format!("making the sockets of a transport on {ip}");
-                    return Err(self.failed(need_of_ports(count), doing)(error));
-                }
+            if let Some(sockets) = self.bind(ip, count, lease)? {
+                return Ok(sockets);
             }
         }
         Err(Error::PortsExhausted {
             ip,
             range: self.ports.range(),
         })
+    }
+
+    /// Binds this port of the range, and with [`PortCount::Pair`] the one above it.
+    pub(crate) fn make_at(&self, ip: IpAddr, port: u16, count: PortCount) -> Result<TransportSockets, Error> {
+        let lease = self.ports.lease(ip, port, count).map_err(Error::InvalidParameters)?;
+        let sockets = match lease {
+            Some(lease) => self.bind(ip, count, lease)?,
+            None => None,
+        };
+        sockets.ok_or(Error::PortTaken { ip, port })
+    }
+
+    /// Binds what is leased; `None`: another program has it.
+    fn bind(&self, ip: IpAddr, count: PortCount, lease: PortLease) -> Result<Option<TransportSockets>, Error> {
+        let sockets = self.bind_port(ip, lease.first()).and_then(|rtp| {
+            let rtcp = match count {
+                PortCount::One => None,
+                PortCount::Pair => Some(self.bind_port(ip, lease.first() + 1)?),
+            };
+            Ok((rtp, rtcp))
+        });
+        match sockets {
+            Ok((rtp, rtcp)) => Ok(Some(TransportSockets {
+                rtp,
+                rtcp,
+                _lease: lease,
+            })),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(error) => {
+                let doing = format!("making the sockets of a transport on {ip}");
+                Err(self.failed(need_of_ports(count), doing)(error))
+            }
+        }
     }
 
     /// A socket on a free port of the range, connected to `remote`.

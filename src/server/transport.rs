@@ -313,6 +313,7 @@ impl Transport {
             paused: options.paused,
         };
         let mut rtp_parameters = options.rtp_parameters;
+        let cname_is_made_up = rtp_parameters.rtcp.cname.is_none();
         let request = rtp_parameters.create_producer(seat).map_err(Error::InvalidParameters)?;
         let consumable = match &self.node.owner {
             None => {
@@ -335,7 +336,14 @@ impl Transport {
             }
         };
         let transport = Arc::clone(&self.node);
-        let node = ProducerNode::new(seat, transport, rtp_parameters, consumable, options.app_data);
+        let node = ProducerNode::new(
+            seat,
+            transport,
+            rtp_parameters,
+            cname_is_made_up,
+            consumable,
+            options.app_data,
+        );
         let command = Command {
             method: Method::CreateProducer(request),
             note: Note::Producer(Arc::clone(&node)),
@@ -401,6 +409,7 @@ impl Transport {
             consumer: self.shared.ids.consumer(),
             preferred_profile: options.preferred_profile,
             paused: options.paused,
+            cname_is_made_up: producer.cname_is_made_up,
         };
         let mut tries = 0;
         loop {

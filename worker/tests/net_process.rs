@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    Coalescing, CreatePlainTransport, Deadline, DropReason, Hello, LogFilter, LogLevel, Message, Method, Notification,
-    Page, Reply, TransportStats, UnroutedReason, WorkerError,
+    Coalescing, ComediaPolicy, CreatePlainTransport, Deadline, DropReason, Hello, LogFilter, LogLevel, Message, Method,
+    Notification, Page, Reply, TransportStats, UnroutedReason, WorkerError,
 };
 use weir_worker::exit::Exit;
 
@@ -297,6 +297,7 @@ fn a_transport_that_cannot_be_connected_leaves_no_trace() {
         remote: None,
         comedia: true,
         rtcp_mux: true,
+        comedia_policy: ComediaPolicy::default(),
     };
     let refused = supervisor.request_with(Method::CreatePlainTransport(elsewhere), &sockets);
     assert_eq!(refused, Err(WorkerError::UnknownRoom(RoomId(77))));

@@ -140,9 +140,13 @@ pub(super) struct Create {
     /// Where to send RTCP, with --separate-rtcp
     #[arg(long, value_name = "IP:PORT", requires = "remote", requires = "separate_rtcp")]
     remote_rtcp: Option<SocketAddr>,
-    /// Learn the remote address from the first valid packet, and lock on to it
+    /// Learn the remote address from the first valid packet
     #[arg(long, conflicts_with_all = ["remote", "webrtc"])]
     comedia: bool,
+    /// With --comedia: lock (the first address stays) or relearn (another port of the same IP may follow after 5 s of silence)
+    /// [default: relearn]
+    #[arg(long, value_name = "POLICY", value_parser = ["lock", "relearn"], requires = "comedia")]
+    comedia_policy: Option<String>,
     /// Use a port of its own for RTCP
     #[arg(long, conflicts_with = "webrtc")]
     separate_rtcp: bool,
@@ -152,6 +156,9 @@ pub(super) struct Create {
     /// The local address, instead of the server's own
     #[arg(long, value_name = "IP", conflicts_with = "webrtc")]
     local_ip: Option<IpAddr>,
+    /// The local port for RTP, one of the server's rtc_ports [default: any that is free]
+    #[arg(long, value_name = "PORT", conflicts_with = "webrtc")]
+    port: Option<u16>,
     #[command(flatten)]
     ways: Ways,
     #[command(flatten)]
@@ -257,6 +264,12 @@ impl Create {
         }
         if let Some(local_ip) = self.local_ip {
             body["localIp"] = json!(local_ip);
+        }
+        if let Some(port) = self.port {
+            body["localPort"] = json!(port);
+        }
+        if let Some(policy) = &self.comedia_policy {
+            body["comediaPolicy"] = json!(policy);
         }
         body
     }

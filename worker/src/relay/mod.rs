@@ -13,6 +13,7 @@
 //! **After every call of a `handle_*` method, call [`Relay::send_last_words`], then drain [`Relay::poll_action`] and
 //! [`Relay::poll_notification`].**
 
+mod cname;
 mod command;
 mod consumer;
 mod fanout;

@@ -38,6 +38,8 @@ pub(super) struct Producer {
     pub reduced_size: bool,
     /// The clock that the streams of its endpoint share; known with its first consumer.
     pub clock: Option<ClockKey>,
+    /// Nobody has given its endpoint a name: it has the one that its sender says.
+    pub is_named_by_sender: bool,
     /// How loud it is, while somebody wants to know.
     pub meter: Meter,
     /// Its streams, lowest profile first.
@@ -115,6 +117,7 @@ impl Producer {
             paused: request.paused,
             reduced_size: request.reduced_size,
             clock: None,
+            is_named_by_sender: false,
             meter: Meter::default(),
             streams,
             consumers: Vec::new(),
@@ -158,6 +161,11 @@ impl Producer {
             .iter()
             .filter(|stream| stream.available)
             .fold(Available::NONE, |available, stream| available.with(stream.profile))
+    }
+
+    /// The canonical name that its sender says of itself: that of its lowest stream which has one. They are one endpoint's.
+    pub(super) fn cname(&self) -> Option<&str> {
+        self.streams.iter().find_map(|stream| stream.cname.as_deref())
     }
 
     /// The encoding of a profile.

@@ -82,6 +82,8 @@ pub(super) struct Stream {
     pub reported_ntp: Option<u64>,
     /// Reports in a row whose time is a day or more away from what it should be.
     absurd_reports: u8,
+    /// The canonical name that its sender says of itself (RFC 3550 §6.5.1).
+    pub cname: Option<Box<str>>,
     /// From here to the sender and back.
     pub round_trip: RoundTrip,
     /// What its sender is told of how it arrives.
@@ -120,6 +122,7 @@ pub(super) struct StreamCounters {
     pub(super) rtx_useless: u64,
     pub(super) nacks: u64,
     pub(super) nacked: u64,
+    pub(super) not_kept: u64,
 }
 
 /// Picture ids have 7 or 15 bits (RFC 7741 §4.2); a sender may begin with the short form.
@@ -162,6 +165,7 @@ impl Stream {
             sender_report: None,
             reported_ntp: None,
             absurd_reports: 0,
+            cname: None,
             round_trip: RoundTrip::default(),
             reception: Reception::default(),
             rtx_reception: Reception::default(),
@@ -365,6 +369,7 @@ impl Stream {
             packets_nacked: counters.nacked,
             pli_count: counters.pli,
             fir_count: counters.fir,
+            packets_not_kept: counters.not_kept,
         }
     }
 }
