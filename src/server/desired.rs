@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
-    ComediaPolicy, CreateConsumer, CreatePlainTransport, CreateProducer, CreateWebRtcTransport, DtlsParameters, Method,
-    Mirror, Remote,
+    CreateConsumer, CreatePlainTransport, CreateProducer, CreateWebRtcTransport, DtlsParameters, Method, Mirror, Remote,
 };
 
 /// A room as it should be.
@@ -397,7 +396,7 @@ impl DesiredTransport {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use weir_channel::message::{DtlsRole, Encoding, IceCredentials, IceProtocol, MediaKind, Profile};
+    use weir_channel::message::{ComediaPolicy, DtlsRole, Encoding, IceCredentials, IceProtocol, MediaKind, Profile};
 
     use super::*;
 

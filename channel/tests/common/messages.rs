@@ -920,7 +920,6 @@ fn any_dump_page() -> impl Strategy<Value = DumpPage> {
             remote,
             comedia,
             rtcp_mux,
-            comedia_policy: ComediaPolicy::default(),
             ssrcs,
             mids,
             rids,

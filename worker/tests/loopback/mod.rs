@@ -135,6 +135,24 @@ impl Peer {
         }
     }
 
+    /// Two with adjacent ports: for RTP, and for RTCP on the one above (RFC 3550 §11).
+    pub(crate) fn pair() -> [Self; 2] {
+        loop {
+            let rtp = Self::new();
+            let mut above = rtp.address;
+            let Some(port) = above.port().checked_add(1) else {
+                continue;
+            };
+            above.set_port(port);
+            let family = AddressFamily::Inet;
+            let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
+            if bind(socket.as_raw_fd(), &SockaddrStorage::from(above)).is_ok() {
+                let address = above;
+                return [rtp, Self { socket, address }];
+            }
+        }
+    }
+
     pub(crate) fn send_to(&self, to: SocketAddr, packet: &[u8]) {
         let to = SockaddrStorage::from(to);
         let sent = nix::sys::socket::sendto(self.socket.as_raw_fd(), packet, &to, MsgFlags::empty()).unwrap();
