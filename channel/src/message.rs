@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
 
-pub use self::address::{parse_address, zone_of};
+pub use self::address::{Zoned, parse_address};
 pub use self::create::{
     ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Mirror, Remote,
 };

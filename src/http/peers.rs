@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::RoomId;
-use weir_channel::message::{ComediaPolicy, Remote, any_case};
+use weir_channel::message::{ComediaPolicy, Remote, Zoned, any_case};
 
 use super::answer::{AppData, Closed, Created, shown_dump};
 use super::app::App;
@@ -220,7 +219,8 @@ pub(super) struct PeerTransport {
     /// The IP family.
     family: Option<IpFamily>,
     /// The local address instead of the server's own.
-    local_ip: Option<IpAddr>,
+    #[schemars(with = "Option<String>")]
+    local_ip: Option<Zoned>,
     /// The local port for RTP.
     local_port: Option<u16>,
     /// Anything to keep with it.

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{RoomId, WorkerId};
 use weir_channel::message::{
-    ComediaPolicy, CreatePlainTransport, DumpPage, ExtensionUri, Method, Page, Remote, Reply, StatsPage, any_case,
+    ComediaPolicy, CreatePlainTransport, DumpPage, ExtensionUri, Method, Page, Remote, Reply, StatsPage, Zoned,
+    any_case,
 };
 
 use super::active_speaker::ActiveSpeakerDetector;
@@ -21,6 +22,7 @@ use super::ports::PortCount;
 use super::producer::Producer;
 use super::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, extension_uris};
 use super::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
+use super::settings::needs_zone;
 use super::sockets::need_of_ports;
 use super::state::{Command, Note};
 use super::steering::Side;
@@ -73,7 +75,8 @@ pub struct PlainTransportOptions {
     /// The family; `None`: that of `remote` or `local_ip`, else IPv4 if the server has it.
     pub family: Option<IpFamily>,
     /// The local address instead of the server's own for that family.
-    pub local_ip: Option<IpAddr>,
+    #[schemars(with = "Option<String>")]
+    pub local_ip: Option<Zoned>,
     /// The local port for RTP, one of `rtc_ports`; without `rtcp_mux` an even one, as RTCP gets the one above. `None`: any
     /// that is free.
     pub local_port: Option<u16>,
@@ -289,7 +292,7 @@ impl Room {
         let local_ip = self.local_ip(&options)?;
         let remote = options
             .remote
-            .map(|remote| complete_remote(remote, options.rtcp_mux, local_ip))
+            .map(|remote| complete_remote(remote, options.rtcp_mux, local_ip.ip))
             .transpose()?;
         if remote.is_some() && options.comedia {
             return Err(Error::InvalidParameters(
@@ -424,11 +427,11 @@ impl Room {
         }
     }
 
-    fn local_ip(&self, options: &PlainTransportOptions) -> Result<IpAddr, Error> {
+    fn local_ip(&self, options: &PlainTransportOptions) -> Result<Zoned, Error> {
         let contradiction = |text: &str| Err(Error::InvalidParameters(text.to_owned()));
         let wanted = [
             options.family,
-            options.local_ip.map(family_of),
+            options.local_ip.map(|local| family_of(local.ip)),
             options.remote.map(|remote| family_of(remote.rtp.ip())),
         ];
         let mut families = wanted.into_iter().flatten();
@@ -436,11 +439,9 @@ impl Room {
         if families.any(|other| Some(other) != family) {
             return contradiction("family, localIp and remote are of different IP families; make them one");
         }
-        if let Some(ip) = options.local_ip {
-            if ip.is_unspecified() {
-                return contradiction("localIp must name one address, not the wildcard");
-            }
-            return Ok(ip);
+        if let Some(local) = options.local_ip {
+            check_local(local)?;
+            return Ok(local);
         }
         let local = self.shared.addresses;
         let (ipv4, ipv6) = (local.ipv4.map(IpAddr::from), local.ipv6.map(IpAddr::from));
@@ -450,7 +451,7 @@ impl Room {
             None => ipv4.or(ipv6),
         };
         match (found, family) {
-            (Some(ip), _) => Ok(ip),
+            (Some(ip), _) => Ok(ip.into()),
             (None, Some(IpFamily::Ipv6)) => {
                 contradiction("the server has no IPv6 for media; set rtc_ipv6, or use IPv4")
             }
@@ -505,6 +506,22 @@ pub(crate) fn check_sendable(address: SocketAddr, local_ip: IpAddr) -> Result<()
     }
     if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
         return invalid(format!("{address} is not an address that media can be sent to"));
+    }
+    if Zoned::from(address).lacks_zone() {
+        return invalid(needs_zone(address));
+    }
+    Ok(())
+}
+
+/// Checks a local address that was named.
+pub(crate) fn check_local(local: Zoned) -> Result<(), Error> {
+    if local.ip.is_unspecified() {
+        return Err(Error::InvalidParameters(
+            "localIp must name one address, not the wildcard".to_owned(),
+        ));
+    }
+    if local.lacks_zone() {
+        return Err(Error::InvalidParameters(format!("localIp: {}", needs_zone(local))));
     }
     Ok(())
 }

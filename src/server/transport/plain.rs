@@ -36,6 +36,7 @@ impl PlainNode {
             bound_ip: local.ip(),
             local_port: local.port(),
             remote,
+            zone: Tuple::zone_of(local),
         }
     }
 }

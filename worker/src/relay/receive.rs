@@ -408,11 +408,8 @@ impl Relay {
                     }
                     continue;
                 }
-                if let Feedback::Bye { ssrc } = feedback
-                    && arrived.check == SourceCheck::Remote
-                {
-                    let transport = &mut self.transports[transport];
-                    transport.said_goodbye |= transport.ssrcs.contains_key(&ssrc);
+                if let Feedback::Bye { ssrc } = feedback {
+                    self.transports[transport].on_goodbye(arrived.check, arrived.source, ssrc);
                 }
                 self.on_feedback(now, transport, feedback);
             }

@@ -180,6 +180,17 @@ impl Transport {
         self.said_goodbye &= !is_media;
     }
 
+    /// A source says that it leaves. That ends the wait for its successor if it comes from the remote, or from where the RTCP
+    /// of the remote is supposed to come from.
+    pub(super) fn on_goodbye(&mut self, check: SourceCheck, source: SocketAddr, ssrc: u32) {
+        let is_remote = match check {
+            SourceCheck::Remote => true,
+            SourceCheck::Candidate => self.remote.and_then(|remote| remote.rtcp_or_next()) == Some(source),
+            SourceCheck::Neighbour | SourceCheck::Refused(_) => false,
+        };
+        self.said_goodbye |= is_remote && self.ssrcs.contains_key(&ssrc);
+    }
+
     /// The application has said where the remote is: that is not learned, and nothing else is.
     pub(super) fn tell_remote(&mut self, now: Time, told: Remote) -> Option<Remote> {
         if let TransportKind::Plain { comedia, .. } = &mut self.kind {

@@ -247,6 +247,18 @@ fn rfc3550_6_6_after_a_goodbye_nobody_has_to_wait() {
     }
 }
 
+/// RFC 3550 §11: also if the goodbye is the first that comes from its port for RTCP, where that is the one above; not from
+/// another one.
+#[test]
+fn rfc3550_11_the_port_above_may_say_goodbye() {
+    for (from, moves) in [(address(1, 5_001), true), (address(1, 5_003), false)] {
+        let mut call = Call::begun(ComediaPolicy::Relearn, false);
+        let bye = reports::bye(&[call.track.stream().ssrc]);
+        call.deliver(Port::Rtcp, from, &bye);
+        assert_eq!(call.hears(NEW()), moves, "{from}");
+    }
+}
+
 #[test]
 fn a_sender_that_starts_over_reports_from_another_port_too() {
     let mut call = Call::begun(ComediaPolicy::Relearn, false);
