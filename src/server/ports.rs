@@ -245,6 +245,30 @@ mod tests {
         assert_eq!(ports.taken_count(), 0);
     }
 
+    #[test]
+    fn a_port_that_is_asked_for_is_one_of_the_range_and_had_once() {
+        let ports = Ports::new(range(2000, 2003));
+        let lease = |first, count| ports.lease(IP, first, count);
+        let pair = lease(2002, PortCount::Pair).unwrap().unwrap();
+        assert_eq!(pair.first(), 2002);
+        for taken in [2002, 2003] {
+            assert!(lease(taken, PortCount::One).unwrap().is_none(), "{taken}");
+        }
+        for (first, count, why) in [
+            (1999, PortCount::One, "one of rtc_ports, 2000-2003; 1999 is not"),
+            (2004, PortCount::One, "one of rtc_ports"),
+            (2003, PortCount::Pair, "one of rtc_ports"),
+            (u16::MAX, PortCount::Pair, "one of rtc_ports"),
+            (2001, PortCount::Pair, "2001 is odd"),
+        ] {
+            let error = lease(first, count).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        drop(pair);
+        assert!(lease(2003, PortCount::One).unwrap().is_some());
+        assert_eq!(ports.taken_count(), 0);
+    }
+
     proptest! {
         /// Whatever is leased and dropped, no port is ever leased twice, and all come back.
         #[test]

@@ -738,6 +738,7 @@ mod tests {
             bound_ip: [127, 0, 0, 1].into(),
             local_port: 40_432,
             remote: None,
+            zone: None,
         };
         let value = shown(&[of_transport(&stats, &tuple, announced, 1_000)]).remove(0);
         has_members(

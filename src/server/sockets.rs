@@ -574,6 +574,53 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_asked_for_is_bound_or_its_owner_told_of() {
+        let ip = IPS[0];
+        let port = free_pair(ip);
+        let maker = maker(port, port + 1);
+        let sockets = maker.make_at(ip, port, PortCount::Pair).unwrap();
+        assert_eq!(
+            (sockets.rtp_address().port(), sockets.rtcp_address().unwrap().port()),
+            (port, port + 1)
+        );
+        let taken = |count| maker.make_at(ip, port, count).unwrap_err();
+        assert_eq!(taken(PortCount::One).code(), "conflict");
+        drop(sockets);
+        // Another program's, here that of RTCP.
+        let stranger = bind(ip, port + 1).unwrap();
+        let error = taken(PortCount::Pair);
+        assert_eq!(error.code(), "conflict");
+        assert!(error.to_string().contains("choose another one"), "{error}");
+        assert_eq!(maker.ports_taken(), 0);
+        drop(stranger);
+        assert!(maker.make_at(ip, port, PortCount::Pair).is_ok());
+    }
+
+    #[test]
+    fn rfc4007_6_the_servers_own_link_local_address_is_bound_in_its_zone() {
+        let settings = Settings {
+            rtc_ipv6: Family::Address("fe80::1%7".parse().unwrap()),
+            ..Settings::default()
+        };
+        settings.check().unwrap();
+        let maker = SocketMaker::new(&settings);
+        let address = |text: &str| maker.address(text.parse::<Zoned>().unwrap(), 9).to_string();
+        assert_eq!(
+            address("fe80::1"),
+            "[fe80::1%7]:9",
+            "as a transport has it that was told no address"
+        );
+        assert_eq!(address("fe80::1%3"), "[fe80::1%3]:9");
+        assert_eq!(address("2001:db8::1"), "[2001:db8::1]:9");
+        let homeless = Settings {
+            rtc_ipv6: Family::Address("fe80::1".parse().unwrap()),
+            ..Settings::default()
+        };
+        let error = homeless.check().unwrap_err();
+        assert!(error.contains("rtc_ipv6") && error.contains("fe80::1%eth0"), "{error}");
+    }
+
+    #[test]
     fn a_port_of_somebody_else_is_passed_over_and_an_exhausted_range_is_told() {
         let ip = IPS[0];
         let port = free_pair(ip);

@@ -156,7 +156,7 @@ impl<A: FromStr + Copy + Into<IpAddr>> FromStr for Zoned<A> {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (ip, zone) = text.split_once('%').map_or((text, None), |(ip, zone)| (ip, Some(zone)));
-        let wrong = || format!("{text:?} is no IP address");
+        let wrong = || format!("invalid IP address {text:?}");
         let ip: A = ip.parse().map_err(|_| wrong())?;
         let zone = match zone {
             Some(_) if ip.into().is_ipv4() => return Err(wrong()),
@@ -189,7 +189,7 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = SocketAddr::from_str(text) {
         return Ok(address);
     }
-    let wrong = || format!("{text:?} is no address with a port, e.g. 192.0.2.1:5004 or [2001:db8::1]:5004");
+    let wrong = || format!("invalid socket address {text:?}: write it like 192.0.2.1:5004 or [2001:db8::1]:5004");
     let (inner, port) = text
         .strip_prefix('[')
         .and_then(|rest| rest.split_once("]:"))

@@ -388,8 +388,7 @@ impl Sockets {
     /// Connects a transport's paths to a remote, its first or another one. When that fails, the transport is as it was:
     /// connected to the old remote, if it had one.
     ///
-    /// The RTCP port, if the transport has one, is connected to where the remote says that its own is, or to the one above the
-    /// remote's for RTP (RFC 3550 §11).
+    /// A port for RTCP is connected to the remote's for RTCP, if that is known, else to the one above RTP's (RFC 3550 §11).
     ///
     /// # Errors
     /// [`WorkerError::Os`] with what the kernel says, e.g. that there is no route.
@@ -585,11 +584,8 @@ impl Sockets {
         };
         reconnect(path, ports.local, remote.map(|remote| remote.rtp))?;
         if let Some(rtcp) = &ports.rtcp {
-            reconnect(
-                rtcp.path.as_fd(),
-                rtcp.local,
-                remote.and_then(|remote| remote.rtcp_or_next()),
-            )?;
+            let to = remote.and_then(|remote| remote.rtcp_or_next());
+            reconnect(rtcp.path.as_fd(), rtcp.local, to)?;
         }
         Ok(())
     }
