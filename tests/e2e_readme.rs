@@ -70,7 +70,6 @@ async fn watch(screen: &UdpSocket, packets: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "runs ffmpeg"]
-#[expect(clippy::disallowed_methods, reason = "the socket of a receiver outside")]
 async fn the_readmes_lines_work_as_they_stand_and_ffmpegs_again() {
     let runtime = TempDir::new().unwrap();
     let runtime = runtime.path();

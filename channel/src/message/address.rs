@@ -209,7 +209,6 @@ fn zone_of(zone: &str) -> Result<u32, String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 mod tests {
     use super::*;
 

@@ -165,6 +165,13 @@ impl Peer {
         self.try_receive().unwrap()
     }
 
+    /// The next packet, if one comes in so many milliseconds.
+    pub(crate) fn receive_within(&self, ms: u16) -> Option<Vec<u8>> {
+        let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut wanted, ms).ok()?;
+        self.try_receive()
+    }
+
     /// The next packet if there is one: on loopback what was sent is there when the sending call returns.
     pub(crate) fn try_receive(&self) -> Option<Vec<u8>> {
         let mut bytes = vec![0; DATAGRAM_BYTES_MAX];

@@ -132,8 +132,8 @@ fn rfc3550_6_6_bye_names_all_that_leave() {
 
 #[test]
 fn rfc3550_6_1_packets_of_unknown_type_are_passed_over() {
-    // SDES without a canonical name (which says nothing), APP, an XR without blocks that we know, a transport-wide report, a REMB that is cut off; and
-    // a PLI.
+    // SDES without a canonical name, of which nothing is told; APP, an XR without blocks that we know, a transport-wide report, a
+    // REMB that is cut off; and a PLI.
     let mut compound = vec![0x81, 202, 0, 2, 0, 0, 0, 1, 2, 1, b'm', 0];
     compound.extend([0x80, 204, 0, 2, 0, 0, 0, 1, b'w', b'e', b'i', b'r']);
     compound.extend([0x80, 207, 0, 3, 0, 0, 0, 1, 7, 0, 0, 1, 9, 9, 9, 9]);

@@ -50,12 +50,12 @@ fn called(sim: &mut Sim, tracks: &mut [&mut Track], consumers: &[ConsumerId]) ->
     let called = |consumer: &ConsumerId| {
         let own = sim.consumers[consumer].request.ssrc;
         let names = said.iter().filter_map(|said| match said {
-            Said::Name { ssrc, cname } if *ssrc == own => Some(String::from_utf8(cname.clone()).unwrap()),
+            Said::Name { ssrc, cname } if *ssrc == own => Some(String::from_utf8(cname.clone()).expect("UTF-8")),
             _ => None,
         });
         let names: BTreeSet<String> = names.collect();
         assert_eq!(names.len(), 1, "one name in all reports: {names:?}");
-        names.into_iter().next().unwrap()
+        names.into_iter().next().expect("one")
     };
     consumers.iter().map(called).collect()
 }
