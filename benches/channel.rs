@@ -151,6 +151,7 @@ fn messages() -> Vec<(&'static str, Message)> {
                 nack: false,
                 rtx: None,
                 cname: "weir".to_owned(),
+                cname_is_made_up: false,
             })),
         ),
         (

@@ -13,8 +13,8 @@ use common::Case;
 use weir_channel::frame;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId};
 use weir_channel::message::{
-    Codec, CodecName, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, MediaKind, Message,
-    Method, Page, Profile, Remote, Reply, Response,
+    Codec, CodecName, ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding,
+    MediaKind, Message, Method, Page, Profile, Remote, Reply, Response,
 };
 use weir_worker::relay::Relay;
 use weir_worker::relay::datagram::Datagram;
@@ -71,6 +71,7 @@ impl Fixture {
                 }),
                 comedia: false,
                 rtcp_mux: true,
+                comedia_policy: ComediaPolicy::default(),
             })
         };
         let profiles = if layers == 1 {
@@ -127,6 +128,7 @@ impl Fixture {
                     payload_types: vec![(101, 102)],
                 }),
                 cname: "weir".to_owned(),
+                cname_is_made_up: false,
             }));
         }
         for method in &methods {

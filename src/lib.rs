@@ -34,8 +34,8 @@ pub use server::{
 };
 pub use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 pub use weir_channel::message::{
-    Coalescing, CodecName, ConsumerDump, ConsumerStats, DropReason, DtlsParameters, DtlsRole, DtlsState, DumpPage,
-    ExtensionUri, Fingerprint, FingerprintAlgorithm, Histogram, IceProtocol, IceState, LogLevel, MediaKind,
+    Coalescing, CodecName, ComediaPolicy, ConsumerDump, ConsumerStats, DropReason, DtlsParameters, DtlsRole, DtlsState,
+    DumpPage, ExtensionUri, Fingerprint, FingerprintAlgorithm, Histogram, IceProtocol, IceState, LogLevel, MediaKind,
     NotRepaired, ProducerDump, ProducerStats, Profile, Remote, StatsPage, StreamStats, TransportDump, TransportStats,
-    UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
+    UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats, Zoned,
 };

@@ -28,7 +28,7 @@ use std::time::Duration;
 use clap::{Args, Command};
 use serde::{Deserialize, Deserializer};
 use toml::de::DeTable;
-use weir_channel::message::LogLevel;
+use weir_channel::message::{LogLevel, Zoned};
 
 use crate::http::{AccessToken, ClientPlainRemotes, ClientTakeover};
 use crate::server::{ConnectedSockets, Family, LogSettings, LogTag, PortRange, Settings};
@@ -65,9 +65,9 @@ pub struct SettingsFlags {
     #[arg(long, env = "WEIR_RTC_IPV4", value_name = "IP")]
     pub rtc_ipv4: Option<Family<Ipv4Addr>>,
 
-    /// The local IPv6 address for media: auto, off, or an address [default: auto]
+    /// The local IPv6 address for media: auto, off, or an address, a link-local one as fe80::1%eth0 [default: auto]
     #[arg(long, env = "WEIR_RTC_IPV6", value_name = "IP")]
-    pub rtc_ipv6: Option<Family<Ipv6Addr>>,
+    pub rtc_ipv6: Option<Family<Zoned<Ipv6Addr>>>,
 
     /// The IPv4 address that remotes are told, e.g. that of the NAT in front
     #[arg(long, env = "WEIR_RTC_ANNOUNCED_IPV4", value_name = "IP")]

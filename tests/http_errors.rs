@@ -299,6 +299,20 @@ async fn what_cannot_be_is_refused() {
         ),
         (&transports, json!({"remote": {"rtp": "[::1]:1"}}), "IPv6"),
         (&transports, json!({"localIp": "0.0.0.0"}), "wildcard"),
+        // RFC 4007 §6: a link-local address alone says nothing of where it is.
+        (&transports, json!({"localIp": "fe80::1"}), "link-local"),
+        (
+            &transports,
+            json!({"localIp": "::1", "remote": {"rtp": "[fe80::1]:5004"}}),
+            "fe80::1%eth0",
+        ),
+        (&transports, json!({"localPort": 99}), "one of rtc_ports"),
+        (
+            &transports,
+            json!({"localPort": 65_535, "rtcpMux": false}),
+            "one of rtc_ports",
+        ),
+        (&transports, json!({"localPort": 20_001, "rtcpMux": false}), "odd"),
         (
             &format!("/transports/{foreign}/consumers"),
             json!({"producer": producer}),

@@ -43,7 +43,7 @@ struct Call {
 impl Call {
     async fn start(ip: IpAddr) -> Self {
         let server = Server::start(Settings {
-            rtc_ipv6: Family::Address(Ipv6Addr::LOCALHOST),
+            rtc_ipv6: Family::Address(Ipv6Addr::LOCALHOST.into()),
             ..settings(1)
         })
         .await
@@ -53,7 +53,7 @@ impl Call {
         let receiver = UdpSocket::bind((ip, 0)).await.unwrap();
         let sending = PlainTransportOptions {
             comedia: true,
-            local_ip: Some(ip),
+            local_ip: Some(ip.into()),
             ..PlainTransportOptions::default()
         };
         let sending = soon(room.create_plain_transport(sending)).await.unwrap();

@@ -5,6 +5,7 @@
 //! replay them into a fresh worker. Wire types hold no recursion and no collection of zero-sized elements (bincode
 //! 2.0.1 defends against neither), and every collection is bounded by the frame limit.
 
+mod address;
 mod create;
 mod dump;
 mod media;
@@ -19,7 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
 
-pub use self::create::{ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Mirror, Remote};
+pub use self::address::{Zoned, parse_address};
+pub use self::create::{
+    ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Mirror, Remote,
+};
 pub use self::dump::{ConsumerDump, DumpPage, ProducerDump, TransportDump};
 pub use self::media::{Codec, CodecName, Encoding, ExtensionUri, HeaderExtension, MediaKind, Profile};
 pub use self::stats::{
@@ -321,7 +325,8 @@ pub const AUDIO_LEVELS_MAX: usize = 500;
     reason = "fields are the ids and values that the variant's own line names"
 )]
 pub enum Notification {
-    /// A `comedia` transport has learned its remote and is locked on to it.
+    /// A `comedia` transport has learned its remote: from now on it hears nobody else, but for what its policy lets it learn
+    /// anew ([`ComediaPolicy`]).
     RemoteLearned { transport: TransportId, remote: Remote },
     /// How far a WebRTC transport's ICE got.
     IceStateChanged {

@@ -9,7 +9,9 @@ use common::{Worker, deadline, hello, pipe, socketpair};
 use weir_channel::endpoint::{FromWorker, SupervisorEndpoint};
 use weir_channel::error::ChannelError;
 use weir_channel::id::{RequestId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{CreatePlainTransport, Hello, Method, PROTOCOL_VERSION, Reply, Request, Response};
+use weir_channel::message::{
+    ComediaPolicy, CreatePlainTransport, Hello, Method, PROTOCOL_VERSION, Reply, Request, Response,
+};
 
 #[tokio::test]
 async fn a_request_is_answered_and_its_descriptors_arrive() {
@@ -45,6 +47,7 @@ async fn a_request_is_answered_and_its_descriptors_arrive() {
         remote: None,
         comedia: true,
         rtcp_mux: true,
+        comedia_policy: ComediaPolicy::default(),
     });
     let (read, write) = pipe();
     let numbers = [read.as_raw_fd(), write.as_raw_fd()];

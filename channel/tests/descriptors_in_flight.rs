@@ -15,7 +15,7 @@ use weir_channel::descriptors::{receive, send_with_descriptors};
 use weir_channel::endpoint::{SupervisorEndpoint, WorkerEndpoint};
 use weir_channel::error::ChannelError;
 use weir_channel::id::{RequestId, RoomId, TransportId};
-use weir_channel::message::{CreatePlainTransport, Method, Request};
+use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Method, Request};
 
 /// Requests with four descriptors each.
 const REQUESTS: u64 = 16;
@@ -63,6 +63,7 @@ fn requests_wait_for_the_kernel() {
             remote: None,
             comedia: true,
             rtcp_mux: false,
+            comedia_policy: ComediaPolicy::default(),
         }),
     };
     runtime.block_on(async {

@@ -16,7 +16,8 @@ use weir_channel::error::ChannelError;
 use weir_channel::id::{ConsumerId, RequestId, RoomId, TransportId};
 use weir_channel::lanes::{DESCRIPTOR_COST, cost_of};
 use weir_channel::message::{
-    CreatePlainTransport, LogLevel, LogLine, Method, Notification, Page, Profile, Reply, Request, Response, StatsPage,
+    ComediaPolicy, CreatePlainTransport, LogLevel, LogLine, Method, Notification, Page, Profile, Reply, Request,
+    Response, StatsPage,
 };
 
 fn request(id: u64, method: Method) -> Request {
@@ -524,5 +525,6 @@ fn create_plain_transport() -> Method {
         remote: None,
         comedia: true,
         rtcp_mux: false,
+        comedia_policy: ComediaPolicy::default(),
     })
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::RoomId;
-use weir_channel::message::Remote;
+use weir_channel::message::{ComediaPolicy, Remote, Zoned, any_case};
 
 use super::answer::{AppData, Closed, Created, shown_dump};
 use super::app::App;
@@ -209,15 +208,21 @@ pub(super) struct PeerTransport {
     direction: Option<Direction>,
     /// Where to send, if known already.
     remote: Option<Remote>,
-    /// Learn the remote from the first valid packet and lock on to it. Not together with `remote`.
+    /// Learn the remote from the first valid packet. Not together with `remote`.
     #[serde(default)]
     comedia: bool,
+    /// Whether what was learned stays for good, or may be learned anew from the same IP.
+    #[serde(default, deserialize_with = "any_case")]
+    comedia_policy: ComediaPolicy,
     /// RTP and RTCP share one port (RFC 5761); so if nothing is said.
     rtcp_mux: Option<bool>,
     /// The IP family.
     family: Option<IpFamily>,
     /// The local address instead of the server's own.
-    local_ip: Option<IpAddr>,
+    #[schemars(with = "Option<String>")]
+    local_ip: Option<Zoned>,
+    /// The local port for RTP.
+    local_port: Option<u16>,
     /// Anything to keep with it.
     #[serde(default)]
     app_data: Value,
@@ -232,9 +237,11 @@ pub(super) async fn create_transport(
     let options = PlainTransportOptions {
         remote: body.remote,
         comedia: body.comedia,
+        comedia_policy: body.comedia_policy,
         rtcp_mux: body.rtcp_mux.unwrap_or(true),
         family: body.family,
         local_ip: body.local_ip,
+        local_port: body.local_port,
         app_data: body.app_data,
     };
     let transport = app.peer(&path)?.create_plain_transport(options, body.direction).await?;

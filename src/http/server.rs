@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::WorkerId;
-use weir_channel::message::{Coalescing, LogLevel};
+use weir_channel::message::{Coalescing, LogLevel, Zoned};
 
 use super::answer::shown_dump;
 use super::app::App;
@@ -176,7 +176,7 @@ pub(super) struct SettingsView {
     #[schemars(with = "String")]
     rtc_ipv4: Family<Ipv4Addr>,
     #[schemars(with = "String")]
-    rtc_ipv6: Family<Ipv6Addr>,
+    rtc_ipv6: Family<Zoned<Ipv6Addr>>,
     rtc_announced_ipv4: Option<Ipv4Addr>,
     rtc_announced_ipv6: Option<Ipv6Addr>,
     #[schemars(with = "String")]

@@ -208,6 +208,9 @@ pub struct TransportStats {
     pub mirror_failures: u64,
     /// Of a WebRTC transport; `null` for plain RTP.
     pub webrtc: Option<WebRtcStats>,
+    /// How often a `comedia` transport has gone over to another port of its remote's IP.
+    #[serde(default)]
+    pub remotes_relearned: u64,
 }
 
 /// Counters of one producer.
@@ -271,6 +274,9 @@ pub struct StreamStats {
     /// How often its sender went over to another SSRC.
     #[serde(default)]
     pub ssrc_changes: u64,
+    /// Longer than 16 KiB: relayed, but not kept, and so never sent again to a receiver that asks.
+    #[serde(default)]
+    pub packets_not_kept: u64,
 }
 
 /// Counters of one consumer. `packetsIn` is `packetsForwarded` and all of `dropped` together.
@@ -383,6 +389,7 @@ impl TransportStats {
             packets_mirrored,
             mirror_failures,
             webrtc,
+            remotes_relearned,
         } = stats;
         Self {
             transport,
@@ -401,6 +408,7 @@ impl TransportStats {
             packets_mirrored,
             mirror_failures,
             webrtc: webrtc.map(|webrtc| WebRtcStats::of(webrtc, shown)),
+            remotes_relearned,
         }
     }
 }
@@ -470,6 +478,7 @@ impl StreamStats {
             packets_paused,
             payload_type,
             ssrc_changes,
+            packets_not_kept,
         } = stats;
         Self {
             ssrc,
@@ -494,6 +503,7 @@ impl StreamStats {
             fir_count,
             packets_paused,
             ssrc_changes,
+            packets_not_kept,
         }
     }
 }

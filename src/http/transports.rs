@@ -1,6 +1,5 @@
 //! `/transports`
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,7 +7,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::Value;
 use weir_channel::id::{ProducerId, RoomId, TransportId};
-use weir_channel::message::Remote;
+use weir_channel::message::{Remote, Zoned};
 
 use super::answer::{AppData, Closed, Created, shown_dump};
 use super::app::App;
@@ -31,6 +30,7 @@ impl From<&Transport> for TransportView {
             tuple: (webrtc.is_none() || tuple.remote.is_some()).then_some(tuple),
             rtcp_tuple: transport.rtcp_tuple(),
             comedia: transport.comedia(),
+            comedia_policy: transport.comedia_policy(),
             rtcp_mux: transport.rtcp_mux(),
             peer: transport.peer().map(|peer| peer.name().to_owned()),
             direction: transport.direction(),
@@ -99,21 +99,14 @@ pub(super) async fn show(
     Ok(Json(TransportView::whole(&app.transport(id)?)))
 }
 
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SetRemote {
-    rtp: SocketAddr,
-    rtcp: Option<SocketAddr>,
-}
-
 /// `PUT /transports/{id}/remote`
 pub(super) async fn set_remote(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
-    Body(SetRemote { rtp, rtcp }): Body<SetRemote>,
+    Body(remote): Body<Remote>,
 ) -> Result<Json<TransportView>, ApiError> {
     let transport = app.transport(id)?;
-    transport.set_remote(Remote { rtp, rtcp }).await?;
+    transport.set_remote(remote).await?;
     Ok(Json(TransportView::whole(&transport)))
 }
 
@@ -164,11 +157,13 @@ pub(super) struct CreateStreamer {
     /// The producer.
     producer: ProducerId,
     /// The address.
-    remote_ip: IpAddr,
+    #[schemars(with = "String")]
+    remote_ip: Zoned,
     /// The port for RTP and RTCP.
     remote_port: u16,
     /// The local address, instead of the server's own of the same family.
-    local_ip: Option<IpAddr>,
+    #[schemars(with = "Option<String>")]
+    local_ip: Option<Zoned>,
 }
 
 /// `POST /rooms/{id}/rtp-streamers`

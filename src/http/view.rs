@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{DtlsParameters, DtlsState, IceState, MediaKind, Profile, WebRtcFailure};
+use weir_channel::message::{ComediaPolicy, DtlsParameters, DtlsState, IceState, MediaKind, Profile, WebRtcFailure};
 
 use crate::{
     Direction, IceCandidate, IceParameters, Mirroring, RtcTuple, RtpCapabilities, RtpParameters, TransportKind, Tuple,
@@ -96,6 +96,9 @@ pub struct TransportView {
     pub rtcp_tuple: Option<Tuple>,
     /// Learns its remote from the first valid packet.
     pub comedia: bool,
+    /// If it does: whether it may learn another one; else `null`.
+    #[serde(default)]
+    pub comedia_policy: Option<ComediaPolicy>,
     /// RTP and RTCP share one port.
     pub rtcp_mux: bool,
     /// The peer whose it is; `null`: nobody's.

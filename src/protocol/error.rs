@@ -76,6 +76,7 @@ impl From<Error> for ProtocolError {
             | Error::Timeout { .. }
             | Error::NoWorker(_)
             | Error::PortsExhausted { .. }
+            | Error::PortTaken { .. }
             | Error::Worker(
                 WorkerError::Os { .. }
                 | WorkerError::Descriptors { .. }

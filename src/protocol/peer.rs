@@ -1,6 +1,5 @@
 //! What a peer's client asks and tells.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::MutexGuard;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use super::message::{
 use crate::server::{ProducerMapping, STATS_INTERVAL_MAX, STATS_INTERVAL_MIN, known_parameters, lock};
 use crate::{
     Consumer, ConsumerId, EnableOptions, Error, IpFamily, MediaKind, Peer, PlainTransportOptions, Producer,
-    ProducerOptions, Remote, RtpParameters, Side, Transport, WebRtcTransportOptions,
+    ProducerOptions, Remote, RtpParameters, Side, Transport, WebRtcTransportOptions, Zoned,
 };
 
 impl Peer {
@@ -278,11 +277,11 @@ impl Peer {
         match (&plain.ip, plain.port) {
             (None, None) => Ok(None),
             (Some(ip), Some(port)) => {
-                let ip: IpAddr = ip
+                let ip: Zoned = ip
                     .parse()
                     .map_err(|_| ProtocolError::type_error("plainRtpParameters.ip must be an IP address"))?;
-                self.plain_remotes().check(ip)?;
-                let rtp = SocketAddr::new(ip, port);
+                self.plain_remotes().check(ip.ip)?;
+                let rtp = ip.at(port);
                 Ok(Some(Remote { rtp, rtcp: None }))
             }
             _ => Err(ProtocolError::type_error(

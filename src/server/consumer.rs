@@ -162,6 +162,7 @@ impl ConsumerNode {
             consumer: self.id,
             preferred_profile: Profile::Default,
             paused: false,
+            cname_is_made_up: self.producer.cname_is_made_up,
         };
         let payload_types = match &self.producer.consumable {
             Some(consumable) => consumable.mapping.payload_types(),

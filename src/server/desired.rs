@@ -202,9 +202,13 @@ impl DesiredRoom {
         Closed::default()
     }
 
-    /// A `comedia` transport has learned its remote: a successor must not learn another one.
+    /// A `comedia` transport has learned its remote: a successor begins with that, and learns another one no sooner.
     pub(crate) fn learn_remote(&mut self, transport: TransportId, remote: Remote) {
-        self.set_remote(transport, remote);
+        self.with_transport(transport, |transport| {
+            if let TransportRequest::Plain(request) = &mut transport.request {
+                request.remote = Some(remote);
+            }
+        });
     }
 
     /// A peer has a consumer that is not enabled yet.
@@ -328,7 +332,7 @@ impl DesiredRoom {
         self.with_transport(transport, |transport| {
             if let TransportRequest::Plain(request) = &mut transport.request {
                 request.remote = Some(remote);
-                // What is known is not learned, and the worker refuses a request that says both.
+                // What was told is not learned.
                 request.comedia = false;
             }
         });
@@ -392,7 +396,7 @@ impl DesiredTransport {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use weir_channel::message::{DtlsRole, Encoding, IceCredentials, IceProtocol, MediaKind, Profile};
+    use weir_channel::message::{ComediaPolicy, DtlsRole, Encoding, IceCredentials, IceProtocol, MediaKind, Profile};
 
     use super::*;
 
@@ -424,9 +428,7 @@ mod tests {
             match method {
                 Method::CreateRouter { .. } => !std::mem::replace(&mut self.exists, true),
                 Method::CreatePlainTransport(request) => {
-                    let valid = self.exists
-                        && !has_transport(self, request.transport)
-                        && !(request.comedia && request.remote.is_some());
+                    let valid = self.exists && !has_transport(self, request.transport);
                     if valid {
                         self.transports.push(request.clone());
                     }
@@ -661,9 +663,10 @@ mod tests {
                 Method::CreatePlainTransport(CreatePlainTransport {
                     room: ROOM,
                     transport,
-                    comedia: comedia && remote.is_none(),
+                    comedia,
                     remote,
                     rtcp_mux: true,
+                    comedia_policy: ComediaPolicy::default(),
                 })
             });
         let create_webrtc = (transport(), ice()).prop_map(|(transport, ice)| {
@@ -711,6 +714,7 @@ mod tests {
                     nack: false,
                     rtx: None,
                     cname: "weir".to_owned(),
+                    cname_is_made_up: false,
                 })
             },
         );
@@ -811,6 +815,7 @@ mod tests {
             remote: None,
             comedia: true,
             rtcp_mux: true,
+            comedia_policy: ComediaPolicy::default(),
         }));
         let remote = Remote {
             rtp: ([192, 0, 2, 1], 9).into(),
@@ -820,6 +825,6 @@ mod tests {
         let Some(Method::CreatePlainTransport(request)) = desired.replay().nth(1) else {
             panic!("no transport in the replay");
         };
-        assert_eq!((request.remote, request.comedia), (Some(remote), false));
+        assert_eq!((request.remote, request.comedia), (Some(remote), true));
     }
 }

@@ -90,6 +90,14 @@ pub enum Error {
         /// The range that was searched.
         range: PortRange,
     },
+    /// Somebody has the port that was wished for.
+    #[error("port {port} of {ip} is in use; choose another one, close what has it, or leave it out to get a free one")]
+    PortTaken {
+        /// The local address.
+        ip: IpAddr,
+        /// The port, or the one of a pair that is RTP's.
+        port: u16,
+    },
     /// The system has no more of something.
     #[error("{doing}: {shortage}")]
     Exhausted {
@@ -121,7 +129,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidState { .. } | Self::AlreadyEnabled { .. } | Self::NotEnabled { .. } => "invalidState",
-            Self::DuplicatePeer { .. } => "conflict",
+            Self::DuplicatePeer { .. } | Self::PortTaken { .. } => "conflict",
             Self::TooMany { .. } => "tooMany",
             Self::NotFound { .. } => "notFound",
             Self::InvalidParameters(_) => "invalidParameters",

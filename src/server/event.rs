@@ -104,7 +104,7 @@ pub enum EventKind {
         room: RoomId,
         remote: Remote,
     },
-    /// A `comedia` transport has learned its remote address from the first valid packet, and is locked on to it.
+    /// A `comedia` transport has learned its remote address: from the first valid packet, or, where its policy lets it, anew.
     RemoteLearned {
         transport: TransportId,
         room: RoomId,

@@ -286,6 +286,7 @@ fn transport_stats(transport: TransportId) -> TransportStats {
         packets_mirrored: 0,
         mirror_failures: 0,
         webrtc: None,
+        remotes_relearned: 0,
     }
 }
 

@@ -65,6 +65,40 @@ impl Ports {
             })
     }
 
+    /// Leases a port (or pair) that was asked for; `None`: it is taken.
+    ///
+    /// # Errors
+    /// Why there can be no such port.
+    pub(crate) fn lease(
+        self: &Arc<Self>,
+        ip: IpAddr,
+        first: u16,
+        count: PortCount,
+    ) -> Result<Option<PortLease>, String> {
+        let (range, is_pair) = (self.range, count == PortCount::Pair);
+        let last = u32::from(first) + u32::from(is_pair);
+        if first < range.min() || last > u32::from(range.max()) {
+            let what = if is_pair {
+                "port, with the one above it for RTCP,"
+            } else {
+                "port"
+            };
+            return Err(format!("the {what} must be one of rtc_ports, {range}; {first} is not"));
+        }
+        if is_pair && first % 2 == 1 {
+            return Err(format!(
+                "port {first} is odd: with RTCP on a port of its own, RTP has an even one and RTCP the one above"
+            ));
+        }
+        let is_free = lock(&self.taken).entry(ip).or_default().take(first, count);
+        Ok(is_free.then(|| PortLease {
+            ports: Arc::clone(self),
+            ip,
+            first,
+            count,
+        }))
+    }
+
     #[cfg(test)]
     pub(crate) fn taken_count(&self) -> u32 {
         lock(&self.taken).values().map(TakenPorts::count).sum()
@@ -208,6 +242,30 @@ mod tests {
         );
         drop(first);
         assert_eq!(ports.search(IP, PortCount::Pair, 0).next().unwrap().first(), 2000);
+        assert_eq!(ports.taken_count(), 0);
+    }
+
+    #[test]
+    fn a_port_that_is_asked_for_is_one_of_the_range_and_had_once() {
+        let ports = Ports::new(range(2000, 2003));
+        let lease = |first, count| ports.lease(IP, first, count);
+        let pair = lease(2002, PortCount::Pair).unwrap().unwrap();
+        assert_eq!(pair.first(), 2002);
+        for taken in [2002, 2003] {
+            assert!(lease(taken, PortCount::One).unwrap().is_none(), "{taken}");
+        }
+        for (first, count, why) in [
+            (1999, PortCount::One, "one of rtc_ports, 2000-2003; 1999 is not"),
+            (2004, PortCount::One, "one of rtc_ports"),
+            (2003, PortCount::Pair, "one of rtc_ports"),
+            (u16::MAX, PortCount::Pair, "one of rtc_ports"),
+            (2001, PortCount::Pair, "2001 is odd"),
+        ] {
+            let error = lease(first, count).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        drop(pair);
+        assert!(lease(2003, PortCount::One).unwrap().is_some());
         assert_eq!(ports.taken_count(), 0);
     }
 

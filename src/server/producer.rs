@@ -31,6 +31,8 @@ pub(crate) struct ProducerNode {
     pub(crate) kind: MediaKind,
     pub(crate) transport: Arc<TransportNode>,
     pub(crate) rtp_parameters: RtpParameters,
+    /// Nobody has given their canonical name: receivers get the one that the sender says of itself.
+    pub(crate) cname_is_made_up: bool,
     /// What the peers of its room can be sent, if it is a peer's.
     pub(crate) consumable: Option<Consumable>,
     pub(crate) state: Mutex<ProducerState>,
@@ -71,6 +73,7 @@ impl ProducerNode {
         seat: ProducerSeat,
         transport: Arc<TransportNode>,
         rtp_parameters: RtpParameters,
+        cname_is_made_up: bool,
         consumable: Option<Consumable>,
         app_data: Value,
     ) -> Arc<Self> {
@@ -84,6 +87,7 @@ impl ProducerNode {
             kind: seat.kind,
             transport,
             rtp_parameters,
+            cname_is_made_up,
             consumable,
             state: Mutex::new(ProducerState {
                 closed: false,

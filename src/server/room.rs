@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{RoomId, WorkerId};
-use weir_channel::message::{CreatePlainTransport, DumpPage, ExtensionUri, Method, Page, Remote, Reply, StatsPage};
+use weir_channel::message::{
+    ComediaPolicy, CreatePlainTransport, DumpPage, ExtensionUri, Method, Page, Remote, Reply, StatsPage, Zoned,
+    any_case,
+};
 
 use super::active_speaker::ActiveSpeakerDetector;
 use super::audio_levels::AudioLevelsStream;
@@ -19,6 +22,7 @@ use super::ports::PortCount;
 use super::producer::Producer;
 use super::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, extension_uris};
 use super::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
+use super::settings::needs_zone;
 use super::sockets::need_of_ports;
 use super::state::{Command, Note};
 use super::steering::Side;
@@ -61,14 +65,21 @@ pub struct PlainTransportOptions {
     /// Where to send, if known already. Without `rtcp_mux`, an absent RTCP address is the one above RTP's
     /// (RFC 3550 §11).
     pub remote: Option<Remote>,
-    /// Learn the remote from the first valid packet and lock on to it. Not together with `remote`.
+    /// Learn the remote from the first valid packet. Not together with `remote`.
     pub comedia: bool,
+    /// Whether what was learned stays for good, or may be learned anew from the same IP.
+    #[serde(deserialize_with = "any_case")]
+    pub comedia_policy: ComediaPolicy,
     /// RTP and RTCP share one port (RFC 5761).
     pub rtcp_mux: bool,
     /// The family; `None`: that of `remote` or `local_ip`, else IPv4 if the server has it.
     pub family: Option<IpFamily>,
     /// The local address instead of the server's own for that family.
-    pub local_ip: Option<IpAddr>,
+    #[schemars(with = "Option<String>")]
+    pub local_ip: Option<Zoned>,
+    /// The local port for RTP, one of `rtc_ports`; without `rtcp_mux` an even one, as RTCP gets the one above. `None`: any
+    /// that is free.
+    pub local_port: Option<u16>,
     /// Whatever the application likes to keep with the transport.
     pub app_data: Value,
 }
@@ -78,9 +89,11 @@ impl Default for PlainTransportOptions {
         Self {
             remote: None,
             comedia: false,
+            comedia_policy: ComediaPolicy::default(),
             rtcp_mux: true,
             family: None,
             local_ip: None,
+            local_port: None,
             app_data: Value::Null,
         }
     }
@@ -264,8 +277,8 @@ impl Room {
     /// Makes a transport for plain RTP and RTCP over UDP: binds its port (or two) and gives it to the worker.
     ///
     /// # Errors
-    /// [`Error::InvalidParameters`] when the options contradict each other, [`Error::PortsExhausted`] when no port is
-    /// free, [`Error::Exhausted`] when there are no descriptors for it, [`Error::InvalidState`] when the room is closed, and what the worker answers.
+    /// [`Error::InvalidParameters`] when the options contradict each other, [`Error::PortTaken`] when the wished port is in use,
+    /// [`Error::PortsExhausted`] when no port is free, [`Error::Exhausted`] when there are no descriptors for it, [`Error::InvalidState`] when the room is closed, and what the worker answers.
     pub async fn create_plain_transport(&self, options: PlainTransportOptions) -> Result<Transport, Error> {
         self.make_plain_transport(options, None).await
     }
@@ -279,7 +292,7 @@ impl Room {
         let local_ip = self.local_ip(&options)?;
         let remote = options
             .remote
-            .map(|remote| complete_remote(remote, options.rtcp_mux, local_ip))
+            .map(|remote| complete_remote(remote, options.rtcp_mux, local_ip.ip))
             .transpose()?;
         if remote.is_some() && options.comedia {
             return Err(Error::InvalidParameters(
@@ -291,7 +304,10 @@ impl Room {
             false => PortCount::Pair,
         };
         let maker = &self.shared.sockets;
-        let sockets = maker.make(local_ip, count)?;
+        let sockets = match options.local_port {
+            Some(port) => maker.make_at(local_ip, port, count)?,
+            None => maker.make(local_ip, count)?,
+        };
         let doing = "duplicating the sockets of a transport";
         let descriptors = maker.made(need_of_ports(count), doing, sockets.descriptors())?;
         let request = CreatePlainTransport {
@@ -300,6 +316,7 @@ impl Room {
             remote,
             comedia: options.comedia,
             rtcp_mux: options.rtcp_mux,
+            comedia_policy: options.comedia_policy,
         };
         let node = TransportNode::plain(
             &self.shared.settings,
@@ -410,11 +427,11 @@ impl Room {
         }
     }
 
-    fn local_ip(&self, options: &PlainTransportOptions) -> Result<IpAddr, Error> {
+    fn local_ip(&self, options: &PlainTransportOptions) -> Result<Zoned, Error> {
         let contradiction = |text: &str| Err(Error::InvalidParameters(text.to_owned()));
         let wanted = [
             options.family,
-            options.local_ip.map(family_of),
+            options.local_ip.map(|local| family_of(local.ip)),
             options.remote.map(|remote| family_of(remote.rtp.ip())),
         ];
         let mut families = wanted.into_iter().flatten();
@@ -422,11 +439,9 @@ impl Room {
         if families.any(|other| Some(other) != family) {
             return contradiction("family, localIp and remote are of different IP families; make them one");
         }
-        if let Some(ip) = options.local_ip {
-            if ip.is_unspecified() {
-                return contradiction("localIp must name one address, not the wildcard");
-            }
-            return Ok(ip);
+        if let Some(local) = options.local_ip {
+            check_local(local)?;
+            return Ok(local);
         }
         let local = self.shared.addresses;
         let (ipv4, ipv6) = (local.ipv4.map(IpAddr::from), local.ipv6.map(IpAddr::from));
@@ -436,7 +451,7 @@ impl Room {
             None => ipv4.or(ipv6),
         };
         match (found, family) {
-            (Some(ip), _) => Ok(ip),
+            (Some(ip), _) => Ok(ip.into()),
             (None, Some(IpFamily::Ipv6)) => {
                 contradiction("the server has no IPv6 for media; set rtc_ipv6, or use IPv4")
             }
@@ -491,6 +506,22 @@ pub(crate) fn check_sendable(address: SocketAddr, local_ip: IpAddr) -> Result<()
     }
     if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
         return invalid(format!("{address} is not an address that media can be sent to"));
+    }
+    if Zoned::from(address).lacks_zone() {
+        return invalid(needs_zone(address));
+    }
+    Ok(())
+}
+
+/// Checks a local address that was named.
+pub(crate) fn check_local(local: Zoned) -> Result<(), Error> {
+    if local.ip.is_unspecified() {
+        return Err(Error::InvalidParameters(
+            "localIp must name one address, not the wildcard".to_owned(),
+        ));
+    }
+    if local.lacks_zone() {
+        return Err(Error::InvalidParameters(format!("localIp: {}", needs_zone(local))));
     }
     Ok(())
 }

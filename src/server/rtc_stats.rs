@@ -101,6 +101,9 @@ pub struct InboundRtpStats {
     pub packets_duplicated: u64,
     /// Packets received while the producer was paused, and so not relayed.
     pub packets_paused: u64,
+    /// Packets longer than 16 KiB: relayed, but not kept, and so never sent again to a receiver that asks.
+    #[serde(default)]
+    pub packets_not_kept: u64,
     /// Packets that were asked for again, each time counted.
     pub packets_nacked: u64,
     /// Retransmissions that repaired nothing.
@@ -185,6 +188,9 @@ pub struct RtcTransportStats {
     pub packets_mirrored: u64,
     /// Copies that could not be sent.
     pub mirror_failures: u64,
+    /// How often a `comedia` transport has gone over to another port of its remote's IP.
+    #[serde(default)]
+    pub remotes_relearned: u64,
 }
 
 /// The addresses of a transport, under the names that mediasoup gives them.
@@ -310,6 +316,7 @@ pub(crate) fn of_transport(
         kernel_drops: stats.kernel_drops,
         packets_mirrored: stats.packets_mirrored,
         mirror_failures: stats.mirror_failures,
+        remotes_relearned: stats.remotes_relearned,
     })
 }
 
@@ -349,6 +356,7 @@ fn inbound(
         key_frames: stats.key_frames,
         packets_duplicated: stats.packets_duplicated,
         packets_paused: stats.packets_paused,
+        packets_not_kept: stats.packets_not_kept,
         packets_nacked: stats.packets_nacked,
         retransmissions_useless: stats.rtx_useless,
     }
@@ -537,6 +545,7 @@ mod tests {
             packets_paused: 12,
             payload_type: Some(96),
             ssrc_changes: 0,
+            packets_not_kept: 13,
         }
     }
 
@@ -731,12 +740,14 @@ mod tests {
             packets_mirrored: 8,
             mirror_failures: 9,
             webrtc: None,
+            remotes_relearned: 10,
         };
         let tuple = Tuple {
             local_ip: [127, 0, 0, 1].into(),
             bound_ip: [127, 0, 0, 1].into(),
             local_port: 40_432,
             remote: None,
+            zone: None,
         };
         let value = shown(&[of_transport(&stats, &tuple, announced, 1_000)]).remove(0);
         has_members(

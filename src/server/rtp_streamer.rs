@@ -1,10 +1,8 @@
 //! A streamer: a producer sent to an address of the application's choice.
 
-use std::net::{IpAddr, SocketAddr};
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use weir_channel::message::Remote;
+use weir_channel::message::{Remote, Zoned};
 
 use super::consumer::Consumer;
 use super::error::Error;
@@ -17,12 +15,14 @@ use super::transport::Transport;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpStreamerOptions {
     /// The address.
-    pub remote_ip: IpAddr,
+    #[schemars(with = "String")]
+    pub remote_ip: Zoned,
     /// The port for RTP and RTCP.
     pub remote_port: u16,
     /// The local address, instead of the server's own of the same family.
     #[serde(default)]
-    pub local_ip: Option<IpAddr>,
+    #[schemars(with = "Option<String>")]
+    pub local_ip: Option<Zoned>,
 }
 
 /// A transport and a consumer on it that belong to no peer, and close together. Cheap to clone; dropping it closes nothing.
@@ -37,7 +37,7 @@ impl RtpStreamer {
         let transport = room
             .create_plain_transport(PlainTransportOptions {
                 remote: Some(Remote {
-                    rtp: SocketAddr::new(options.remote_ip, options.remote_port),
+                    rtp: options.remote_ip.at(options.remote_port),
                     rtcp: None,
                 }),
                 local_ip: options.local_ip,

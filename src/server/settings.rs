@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use weir_channel::message::LogLevel;
+use weir_channel::message::{LogLevel, Zoned};
 
 /// How a server runs. Start from [`Settings::default`] and change what matters:
 ///
@@ -31,7 +31,7 @@ pub struct Settings {
     /// The local IPv4 address for media.
     pub rtc_ipv4: Family<Ipv4Addr>,
     /// The local IPv6 address for media.
-    pub rtc_ipv6: Family<Ipv6Addr>,
+    pub rtc_ipv6: Family<Zoned<Ipv6Addr>>,
     /// Shown to remotes instead of the local IPv4 address, e.g. behind a NAT.
     pub rtc_announced_ipv4: Option<Ipv4Addr>,
     /// Shown to remotes instead of the local IPv6 address.
@@ -367,6 +367,14 @@ fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(deserializer: 
         .map_err(serde::de::Error::custom)
 }
 
+/// What to do about a link-local address without its zone.
+pub(crate) fn needs_zone(address: impl fmt::Display) -> String {
+    format!(
+        "{address} is link-local, the same on every network: say which one, by its interface or the interface's index, as in \
+         fe80::1%eth0 or fe80::1%2"
+    )
+}
+
 impl Settings {
     /// Checks what the types do not: that the settings make sense together.
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -380,12 +388,17 @@ impl Settings {
             ),
             (
                 "rtc_ipv6",
-                matches!(self.rtc_ipv6, Family::Address(ip) if ip.is_unspecified()),
+                matches!(self.rtc_ipv6, Family::Address(zoned) if zoned.ip.is_unspecified()),
             ),
         ] {
             if unspecified {
                 return Err(format!("{name} must name one address, not the wildcard; try auto"));
             }
+        }
+        if let Family::Address(ipv6) = self.rtc_ipv6
+            && ipv6.lacks_zone()
+        {
+            return Err(format!("rtc_ipv6: {}", needs_zone(ipv6)));
         }
         if self.webrtc_port.is_some() && !self.rtc_udp && !self.rtc_tcp {
             return Err("webrtc_port needs rtc_udp or rtc_tcp; switch one of them on".to_owned());

@@ -25,6 +25,7 @@ use nix::net::if_::InterfaceFlags;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
+use weir_channel::message::Zoned;
 use weir_worker::net::optional::Optional;
 
 use super::error::{Error, StartError};
@@ -61,7 +62,10 @@ impl LocalAddresses {
     pub(crate) fn find(settings: &Settings) -> Result<Self, StartError> {
         let ipv4 = match settings.rtc_ipv4 {
             Family::Off => None,
-            Family::Address(ip) => Some(check_bindable("rtc_ipv4", ip)?),
+            Family::Address(ip) => {
+                check_bindable("rtc_ipv4", ip.into())?;
+                Some(ip)
+            }
             Family::Auto => interface_addresses()?.find_map(|ip| match ip {
                 IpAddr::V4(ip) if !ip.is_link_local() => can_bind(ip.into()).then_some(ip),
                 _ => None,
@@ -69,7 +73,10 @@ impl LocalAddresses {
         };
         let ipv6 = match settings.rtc_ipv6 {
             Family::Off => None,
-            Family::Address(ip) => Some(check_bindable("rtc_ipv6", ip)?),
+            Family::Address(zoned) => {
+                check_bindable("rtc_ipv6", zoned.into())?;
+                Some(zoned.ip)
+            }
             Family::Auto => interface_addresses()?.find_map(|ip| match ip {
                 IpAddr::V6(ip) if !ip.is_unicast_link_local() => can_bind(ip.into()).then_some(ip),
                 _ => None,
@@ -100,23 +107,21 @@ fn interface_addresses() -> Result<impl Iterator<Item = IpAddr>, StartError> {
         }))
 }
 
-fn check_bindable<A: Copy + Into<IpAddr>>(setting: &str, ip: A) -> Result<A, StartError> {
-    match probe(ip.into()) {
-        Ok(()) => Ok(ip),
-        Err(error) => Err(StartError::Settings(format!(
-            "{setting} = {} cannot be bound ({error}); name an address of this machine, or auto",
-            ip.into()
-        ))),
-    }
+fn check_bindable(setting: &str, ip: Zoned) -> Result<(), StartError> {
+    probe(ip).map_err(|error| {
+        StartError::Settings(format!(
+            "{setting} = {ip} cannot be bound ({error}); name an address of this machine, or auto"
+        ))
+    })
 }
 
 fn can_bind(ip: IpAddr) -> bool {
-    probe(ip).is_ok()
+    probe(ip.into()).is_ok()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the sockets module")]
-fn probe(ip: IpAddr) -> io::Result<()> {
-    UdpSocket::bind((ip, 0)).map(drop)
+fn probe(ip: Zoned) -> io::Result<()> {
+    UdpSocket::bind(ip.at(0)).map(drop)
 }
 
 /// Lets this process have as many open files as the system allows it: a transport takes two or four.
@@ -139,6 +144,8 @@ pub(crate) struct SocketMaker {
     ports: Arc<Ports>,
     /// TCP has the same numbers for other ports.
     tcp_ports: Arc<Ports>,
+    /// The server's own IPv6 address, with its zone if it is a link-local one.
+    ipv6: Option<Zoned<Ipv6Addr>>,
     receive_buffer: u32,
     send_buffer: u32,
     warned: AtomicBool,
@@ -215,6 +222,10 @@ impl SocketMaker {
         Self {
             ports: Ports::new(settings.rtc_ports),
             tcp_ports: Ports::new(settings.rtc_ports),
+            ipv6: match settings.rtc_ipv6 {
+                Family::Address(ipv6) => Some(ipv6),
+                Family::Auto | Family::Off => None,
+            },
             receive_buffer: settings.socket_receive_buffer,
             send_buffer: settings.socket_send_buffer,
             warned: AtomicBool::new(false),
@@ -250,29 +261,12 @@ impl SocketMaker {
     }
 
     /// Binds a free port of the range, or with [`PortCount::Pair`] two.
-    pub(crate) fn make(&self, ip: IpAddr, count: PortCount) -> Result<TransportSockets, Error> {
+    pub(crate) fn make(&self, at: impl Into<Zoned>, count: PortCount) -> Result<TransportSockets, Error> {
+        let at = at.into();
+        let ip = at.ip;
         for lease in self.ports.search(ip, count, super::random()) {
-            let sockets = self.bind_port(ip, lease.first()).and_then(|rtp| {
-                let rtcp = match count {
-                    PortCount::One => None,
-                    PortCount::Pair => Some(self.bind_port(ip, lease.first() + 1)?),
-                };
-                Ok((rtp, rtcp))
-            });
-            match sockets {
-                Ok((rtp, rtcp)) => {
-                    return Ok(TransportSockets {
-                        rtp,
-                        rtcp,
-                        _lease: lease,
-                    });
-                }
-                // Another program has the port.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) => {
-                    let doing = format!("making the sockets of a transport on {ip}");
-                    return Err(self.failed(need_of_ports(count), doing)(error));
-                }
+            if let Some(sockets) = self.bind(at, count, lease)? {
+                return Ok(sockets);
             }
         }
         Err(Error::PortsExhausted {
@@ -281,10 +275,46 @@ impl SocketMaker {
         })
     }
 
+    /// Binds this port of the range, and with [`PortCount::Pair`] the one above it.
+    pub(crate) fn make_at(&self, at: impl Into<Zoned>, port: u16, count: PortCount) -> Result<TransportSockets, Error> {
+        let at = at.into();
+        let ip = at.ip;
+        let lease = self.ports.lease(ip, port, count).map_err(Error::InvalidParameters)?;
+        let sockets = match lease {
+            Some(lease) => self.bind(at, count, lease)?,
+            None => None,
+        };
+        sockets.ok_or(Error::PortTaken { ip, port })
+    }
+
+    /// Binds what is leased; `None`: another program has it.
+    fn bind(&self, at: Zoned, count: PortCount, lease: PortLease) -> Result<Option<TransportSockets>, Error> {
+        let sockets = self.bind_port(at, lease.first()).and_then(|rtp| {
+            let rtcp = match count {
+                PortCount::One => None,
+                PortCount::Pair => Some(self.bind_port(at, lease.first() + 1)?),
+            };
+            Ok((rtp, rtcp))
+        });
+        match sockets {
+            Ok((rtp, rtcp)) => Ok(Some(TransportSockets {
+                rtp,
+                rtcp,
+                _lease: lease,
+            })),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(error) => {
+                let doing = format!("making the sockets of a transport on {at}");
+                Err(self.failed(need_of_ports(count), doing)(error))
+            }
+        }
+    }
+
     /// A socket on a free port of the range, connected to `remote`.
-    pub(crate) fn sender(&self, ip: IpAddr, remote: SocketAddr) -> Result<SenderSocket, Error> {
+    pub(crate) fn sender(&self, at: Zoned, remote: SocketAddr) -> Result<SenderSocket, Error> {
+        let ip = at.ip;
         for lease in self.ports.search(ip, PortCount::One, super::random()) {
-            match self.connect_sender(SocketAddr::new(ip, lease.first()), remote) {
+            match self.connect_sender(self.address(at, lease.first()), remote) {
                 Ok((socket, address)) => {
                     return Ok(SenderSocket {
                         socket,
@@ -308,8 +338,9 @@ impl SocketMaker {
     }
 
     /// A socket on a port that the system chooses, connected to `remote`.
-    pub(crate) fn sender_on_any_port(&self, ip: IpAddr, remote: SocketAddr) -> Result<SenderSocket, Error> {
-        let made = self.connect_sender(SocketAddr::new(ip, 0), remote);
+    pub(crate) fn sender_on_any_port(&self, at: Zoned, remote: SocketAddr) -> Result<SenderSocket, Error> {
+        let ip = at.ip;
+        let made = self.connect_sender(self.address(at, 0), remote);
         let (socket, address) =
             made.map_err(self.failed(SENDER_NEED, format!("making a socket on {ip} that sends to {remote}")))?;
         Ok(SenderSocket {
@@ -339,8 +370,16 @@ impl SocketMaker {
         self.ports.taken_count() + self.tcp_ports.taken_count()
     }
 
-    fn bind_port(&self, ip: IpAddr, port: u16) -> io::Result<PortSockets> {
-        let address = SocketAddr::new(ip, port);
+    /// A port of a local address. The server's own is in the zone that the settings say, where none is said with it.
+    fn address(&self, at: impl Into<Zoned>, port: u16) -> SocketAddr {
+        let at = at.into();
+        let own = self.ipv6.map(Zoned::<IpAddr>::from);
+        own.filter(|own| own.ip == at.ip && at.zone == 0).unwrap_or(at).at(port)
+    }
+
+    fn bind_port(&self, at: impl Into<Zoned>, port: u16) -> io::Result<PortSockets> {
+        let address = self.address(at, port);
+        let ip = address.ip();
         let door = self.socket(ip, self.receive_buffer.min(DOOR_BUFFER_MAX))?;
         door.bind(&address.into())?;
         let path = self.socket(ip, self.receive_buffer)?;
@@ -535,6 +574,53 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_asked_for_is_bound_or_its_owner_told_of() {
+        let ip = IPS[0];
+        let port = free_pair(ip);
+        let maker = maker(port, port + 1);
+        let sockets = maker.make_at(ip, port, PortCount::Pair).unwrap();
+        assert_eq!(
+            (sockets.rtp_address().port(), sockets.rtcp_address().unwrap().port()),
+            (port, port + 1)
+        );
+        let taken = |count| maker.make_at(ip, port, count).unwrap_err();
+        assert_eq!(taken(PortCount::One).code(), "conflict");
+        drop(sockets);
+        // Another program's, here that of RTCP.
+        let stranger = bind(ip, port + 1).unwrap();
+        let error = taken(PortCount::Pair);
+        assert_eq!(error.code(), "conflict");
+        assert!(error.to_string().contains("choose another one"), "{error}");
+        assert_eq!(maker.ports_taken(), 0);
+        drop(stranger);
+        assert!(maker.make_at(ip, port, PortCount::Pair).is_ok());
+    }
+
+    #[test]
+    fn rfc4007_6_the_servers_own_link_local_address_is_bound_in_its_zone() {
+        let settings = Settings {
+            rtc_ipv6: Family::Address("fe80::1%7".parse().unwrap()),
+            ..Settings::default()
+        };
+        settings.check().unwrap();
+        let maker = SocketMaker::new(&settings);
+        let address = |text: &str| maker.address(text.parse::<Zoned>().unwrap(), 9).to_string();
+        assert_eq!(
+            address("fe80::1"),
+            "[fe80::1%7]:9",
+            "as a transport has it that was told no address"
+        );
+        assert_eq!(address("fe80::1%3"), "[fe80::1%3]:9");
+        assert_eq!(address("2001:db8::1"), "[2001:db8::1]:9");
+        let homeless = Settings {
+            rtc_ipv6: Family::Address("fe80::1".parse().unwrap()),
+            ..Settings::default()
+        };
+        let error = homeless.check().unwrap_err();
+        assert!(error.contains("rtc_ipv6") && error.contains("fe80::1%eth0"), "{error}");
+    }
+
+    #[test]
     fn a_port_of_somebody_else_is_passed_over_and_an_exhausted_range_is_told() {
         let ip = IPS[0];
         let port = free_pair(ip);
@@ -573,9 +659,7 @@ mod tests {
     #[test]
     fn an_address_of_nobody_leaves_no_trace() {
         let maker = maker(10_000, 59_999);
-        let error = maker
-            .make(Ipv4Addr::new(192, 0, 2, 1).into(), PortCount::One)
-            .unwrap_err();
+        let error = maker.make(Ipv4Addr::new(192, 0, 2, 1), PortCount::One).unwrap_err();
         assert_eq!(error.code(), "io");
         assert_eq!(maker.ports_taken(), 0);
     }

@@ -591,6 +591,31 @@ async fn transports_come_with_their_sockets_and_their_remote_is_checked() {
     soon(events.next()).await.unwrap();
     assert_eq!(scene.transport.tuple().remote, Some(learned.rtp));
 
+    // RFC 4007 §6: the zone of a link-local address goes all the way to the worker.
+    let options = PlainTransportOptions {
+        local_ip: Some("::1".parse().unwrap()),
+        rtcp_mux: false,
+        remote: Some(serde_json::from_value(json!({"rtp": "[fe80::9%lo]:5000"})).unwrap()),
+        ..PlainTransportOptions::default()
+    };
+    let worker = async {
+        let (request, _) = scene.fake.request().await.unwrap();
+        scene.fake.answer(&request, Ok(Reply::Done)).await;
+        request.method
+    };
+    let create = scene.room.create_plain_transport(options);
+    let (zoned, method) = soon(async { tokio::join!(create, worker) }).await;
+    let Method::CreatePlainTransport(request) = method else {
+        panic!("{method:?}");
+    };
+    let remote = request.remote.unwrap();
+    assert_eq!(
+        (remote.rtp.to_string(), remote.rtcp.unwrap().to_string()),
+        ("[fe80::9%1]:5000".to_owned(), "[fe80::9%1]:5001".to_owned())
+    );
+    let shown = serde_json::to_value(zoned.unwrap().tuple()).unwrap();
+    assert_eq!(shown["remote"], json!("[fe80::9%1]:5000"));
+
     let refusals = [
         ("[::1]:9", None, "the IP families differ"),
         ("127.0.0.1:0", None, "not an address that media can be sent to"),

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ProducerId, TransportId};
-use weir_channel::message::{MediaKind, Method, Profile, Remote, Reply, TransportStats, WorkerError, any_case};
+use weir_channel::message::{MediaKind, Method, Profile, Remote, Reply, TransportStats, WorkerError, Zoned, any_case};
 
 use super::consumer::{Consumer, ConsumerNode};
 use super::error::Error;
@@ -53,6 +53,16 @@ pub struct Tuple {
     pub local_port: u16,
     /// Where packets come from and go to, once known.
     pub remote: Option<SocketAddr>,
+    /// The index of the interface that a link-local `bound_ip` is of (RFC 4007 §6); absent if it needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<u32>,
+}
+
+impl Tuple {
+    /// The zone of the address that a socket is bound to.
+    fn zone_of(bound: SocketAddr) -> Option<u32> {
+        Some(Zoned::from(bound).zone).filter(|zone| *zone != 0)
+    }
 }
 
 /// What a transport speaks.
@@ -238,9 +248,15 @@ impl TransportNode {
     }
 
     /// The address it is bound to that can send to another; if it is of another family, its own all the same.
-    fn local_ip_towards(&self, remote: IpAddr) -> IpAddr {
+    fn local_ip_towards(&self, remote: IpAddr) -> Zoned {
         let same_family = self.webrtc().and_then(|webrtc| webrtc.local_ip_towards(remote));
-        same_family.unwrap_or_else(|| self.tuple().bound_ip)
+        same_family.unwrap_or_else(|| {
+            let tuple = self.tuple();
+            Zoned {
+                ip: tuple.bound_ip,
+                zone: tuple.zone.unwrap_or(0),
+            }
+        })
     }
 }
 
@@ -314,6 +330,7 @@ impl Transport {
             is_plain: self.kind() == TransportKind::Plain,
         };
         let mut rtp_parameters = options.rtp_parameters;
+        let cname_is_made_up = rtp_parameters.rtcp.cname.is_none();
         let request = rtp_parameters.create_producer(seat).map_err(Error::InvalidParameters)?;
         let consumable = match &self.node.owner {
             None => {
@@ -336,7 +353,14 @@ impl Transport {
             }
         };
         let transport = Arc::clone(&self.node);
-        let node = ProducerNode::new(seat, transport, rtp_parameters, consumable, options.app_data);
+        let node = ProducerNode::new(
+            seat,
+            transport,
+            rtp_parameters,
+            cname_is_made_up,
+            consumable,
+            options.app_data,
+        );
         let command = Command {
             method: Method::CreateProducer(request),
             note: Note::Producer(Arc::clone(&node)),
@@ -402,6 +426,7 @@ impl Transport {
             consumer: self.shared.ids.consumer(),
             preferred_profile: options.preferred_profile,
             paused: options.paused,
+            cname_is_made_up: producer.cname_is_made_up,
         };
         let mut tries = 0;
         loop {

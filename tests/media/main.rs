@@ -12,8 +12,8 @@ use weir::media::check::{Arrival, Catalogue, Check, SentLog, StreamCheck};
 use weir::media::{Recording, Replay};
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
-    Codec, CodecName, ConsumerStats, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding, Method,
-    Notification, ProducerStats, Profile, Remote, Reply,
+    Codec, CodecName, ComediaPolicy, ConsumerStats, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding,
+    Method, Notification, ProducerStats, Profile, Remote, Reply,
 };
 use weir_worker::relay::Relay;
 use weir_worker::relay::datagram::Datagram;
@@ -131,6 +131,7 @@ impl World {
             }),
             comedia: false,
             rtcp_mux: true,
+            comedia_policy: ComediaPolicy::default(),
         }));
         (transport, self.relay.transport_index(transport).unwrap())
     }
@@ -201,6 +202,7 @@ impl World {
             nack: false,
             rtx: None,
             cname: "weir".to_owned(),
+            cname_is_made_up: false,
         }));
         self.receivers.push(Receiver {
             source,

@@ -187,6 +187,7 @@ impl Call {
                 payload_types: vec![(96, 97)],
             }),
             cname: "weir".to_owned(),
+            cname_is_made_up: true,
         };
         let created = Reply::ConsumerCreated { source_paused: false };
         assert_eq!(self.supervisor.request(Method::CreateConsumer(request)), Ok(created));

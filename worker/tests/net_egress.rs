@@ -458,7 +458,7 @@ fn sending_does_not_overtake_what_is_gathered() {
 
 #[test]
 fn rtcp_has_its_own_port_or_shares_the_first() {
-    let (media, reports) = (Peer::new(), Peer::new());
+    let ([media, above], reports) = (Peer::pair(), Peer::new());
     let mut egress = Egress::new();
     attach(&mut egress, 0, media.address);
     egress.send_rtcp(T, b"muxed report");
@@ -469,7 +469,9 @@ fn rtcp_has_its_own_port_or_shares_the_first() {
     let sockets = TransportSockets::adopt(vec![door, path, rtcp_door, rtcp_path], false).unwrap();
     egress.sockets.attach(TransportIx(1), sockets);
     egress.sockets.connect(TransportIx(1), remote(media.address)).unwrap();
-    egress.send_rtcp(TransportIx(1), b"nowhere to go");
+    // RFC 3550 §11: to the port above, as long as no other is known.
+    egress.send_rtcp(TransportIx(1), b"supposed");
+    assert_eq!(above.drain(), [b"supposed".to_vec()]);
     let both = Remote {
         rtp: media.address,
         rtcp: Some(reports.address),
@@ -482,8 +484,8 @@ fn rtcp_has_its_own_port_or_shares_the_first() {
     let path = egress.sockets.get(TransportIx(1), Port::Rtcp, Side::Path).unwrap();
     assert_eq!(ReceiveBatch::new(2, 2048).receive(path, 64).unwrap().datagrams.len(), 1);
     let stats = egress.sockets.stats(TransportIx(1)).unwrap();
-    assert_eq!((stats.rtcp_sent, stats.packets_sent, stats.bytes_sent), (1, 1, 8));
-    assert_eq!(egress.stats().packets_sent, 2);
+    assert_eq!((stats.rtcp_sent, stats.packets_sent, stats.bytes_sent), (2, 2, 16));
+    assert_eq!(egress.stats().packets_sent, 3);
 }
 
 #[test]

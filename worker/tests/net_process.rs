@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    Coalescing, CreatePlainTransport, Deadline, DropReason, Hello, LogFilter, LogLevel, Message, Method, Notification,
-    Page, Reply, TransportStats, UnroutedReason, WorkerError,
+    Coalescing, ComediaPolicy, CreatePlainTransport, Deadline, DropReason, Hello, LogFilter, LogLevel, Message, Method,
+    Notification, Page, Reply, TransportStats, UnroutedReason, WorkerError,
 };
 use weir_worker::exit::Exit;
 
@@ -214,6 +214,128 @@ fn a_remote_is_learned_and_then_strangers_are_turned_away() {
     assert_eq!(&source.receive()[12..], b"echo");
 }
 
+/// Reports come in between.
+fn is_sound(packet: &[u8]) -> bool {
+    packet[1] == 96
+}
+
+/// A goodbye of one source, after an empty receiver report (RFC 3550 §6.6, §6.1).
+fn goodbye(ssrc: u32) -> Vec<u8> {
+    let mut packet = vec![0x80, 201, 0, 1, 0, 0, 0, 9, 0x81, 203, 0, 1];
+    packet.extend(ssrc.to_be_bytes());
+    packet
+}
+
+/// The path is connected to the old port, so what comes from the new one arrives at the door: it is heard there, and the path
+/// goes over.
+#[test]
+fn a_sender_that_starts_over_on_another_port_is_relayed_again() {
+    for says_goodbye in [true, false] {
+        let mut supervisor = with_room();
+        let (old, new, other, listener) = (Peer::new(), Peer::new(), Peer::new(), Peer::new());
+        let (door, path, address) = port();
+        assert_eq!(supervisor.create_transport(1, None, &[door, path]), Ok(Reply::Done));
+        let out = transport_to(&mut supervisor, 2, &listener);
+        supervisor.create_producer(1, 1, 7);
+        supervisor.create_consumer(1, 1, 2, 8);
+        let learned = |supervisor: &mut Supervisor| loop {
+            if let Notification::RemoteLearned { transport, remote } = supervisor.notification() {
+                assert_eq!(transport, TransportId(1));
+                return remote;
+            }
+        };
+        old.send_to(address, &rtp(7, 1, b"old"));
+        assert_eq!(&listener.receive()[12..], b"old");
+        assert_eq!(learned(&mut supervisor), remote(old.address));
+        new.send_to(address, &rtp(7, 2, b"too soon"));
+        // It comes by another socket than the goodbye, which could be read first.
+        while transport_stats(&mut supervisor, 1).unrouted != [(UnroutedReason::ForeignSource, 1)] {}
+        if says_goodbye {
+            old.send_to(address, &goodbye(7));
+            while transport_stats(&mut supervisor, 1).rtcp_received == 0 {}
+        }
+        // Without a goodbye this goes on for five seconds.
+        let mut seq = 2;
+        let packet = loop {
+            new.send_to(address, &rtp(7, seq, b"new"));
+            other.send_to(address, &rtp(9, seq, b"another stream"));
+            seq += 1;
+            let heard = listener.receive_within(50).filter(|packet| is_sound(packet));
+            if let Some(packet) = heard {
+                break packet;
+            }
+        };
+        assert_eq!(&packet[12..], b"new");
+        assert_eq!(learned(&mut supervisor), remote(new.address));
+        assert_eq!(transport_stats(&mut supervisor, 1).remotes_relearned, 1);
+        // The path is connected to the new port: that is heard, what is sent goes there, and the old one is a stranger.
+        old.send_to(address, &rtp(7, seq, b"late"));
+        for seq in seq..seq + 20 {
+            new.send_to(address, &rtp(7, seq, b"on"));
+        }
+        let mut left = 20;
+        while left > 0 {
+            let packet = listener.receive();
+            if is_sound(&packet) {
+                assert_eq!(&packet[12..], b"on");
+                left -= 1;
+            }
+        }
+        supervisor.create_producer(2, 2, 10);
+        supervisor.create_consumer(2, 2, 1, 11);
+        listener.send_to(out, &rtp(10, 1, b"back"));
+        loop {
+            let packet = new.receive();
+            if packet[12..] == *b"back" {
+                break;
+            }
+        }
+    }
+}
+
+/// RFC 3550 §11: RTCP goes to the port above RTP's until the sender shows one of its own.
+#[test]
+fn rtcp_goes_to_the_port_above_until_another_one_is_learned() {
+    let mut supervisor = with_room();
+    let [source, above] = Peer::pair();
+    let elsewhere = Peer::new();
+    let ((door, path, address), (rtcp_door, rtcp_path, rtcp_address)) = (port(), port());
+    let request = CreatePlainTransport {
+        room: ROOM,
+        transport: TransportId(1),
+        remote: None,
+        comedia: true,
+        rtcp_mux: false,
+        comedia_policy: ComediaPolicy::default(),
+    };
+    let created = supervisor.request_with(
+        Method::CreatePlainTransport(request),
+        &[door, path, rtcp_door, rtcp_path],
+    );
+    assert_eq!(created, Ok(Reply::Done));
+    supervisor.create_producer(1, 1, 7);
+    for seq in 0..10 {
+        source.send_to(address, &rtp(7, seq, b"sound"));
+    }
+    // A report on what came, within a second and a half.
+    let report = above.receive();
+    assert_eq!(report[1], 201);
+    elsewhere.send_to(rtcp_address, &goodbye(99));
+    loop {
+        let remote = transport_stats(&mut supervisor, 1).remote.unwrap();
+        if remote.rtcp.is_some() {
+            assert_eq!((remote.rtp, remote.rtcp), (source.address, Some(elsewhere.address)));
+            break;
+        }
+    }
+    source.send_to(address, &rtp(7, 10, b"something to report"));
+    assert_eq!(elsewhere.receive()[1], 201);
+    // What comes from the port above is heard all the same.
+    let before = transport_stats(&mut supervisor, 1).rtcp_received;
+    above.send_to(rtcp_address, &goodbye(99));
+    while transport_stats(&mut supervisor, 1).rtcp_received == before {}
+}
+
 #[test]
 fn a_remote_can_be_changed_and_a_bad_one_changes_nothing() {
     let mut supervisor = with_room();
@@ -297,6 +419,7 @@ fn a_transport_that_cannot_be_connected_leaves_no_trace() {
         remote: None,
         comedia: true,
         rtcp_mux: true,
+        comedia_policy: ComediaPolicy::default(),
     };
     let refused = supervisor.request_with(Method::CreatePlainTransport(elsewhere), &sockets);
     assert_eq!(refused, Err(WorkerError::UnknownRoom(RoomId(77))));

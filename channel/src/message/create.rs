@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ConsumerId, ProducerId, RoomId, TransportId};
 
+use super::address;
 use super::media::{Codec, Encoding, HeaderExtension, MediaKind, Profile};
 
 /// A plain RTP transport: RTP and RTCP over UDP, unencrypted.
@@ -20,10 +21,26 @@ pub struct CreatePlainTransport {
     pub transport: TransportId,
     /// Where to send, if known already.
     pub remote: Option<Remote>,
-    /// Learn the remote from the first valid packet and lock on to it. Not together with `remote`.
+    /// Learn the remote from the first valid packet. Together with `remote`: that is what was learned, by a worker before
+    /// this one.
     pub comedia: bool,
     /// RTP and RTCP share one port (RFC 5761).
     pub rtcp_mux: bool,
+    /// Whether what `comedia` has learned may be learned anew.
+    pub comedia_policy: ComediaPolicy,
+}
+
+/// What becomes of an address that `comedia` has learned when the sender goes on from another port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ComediaPolicy {
+    /// The first address stays.
+    Lock,
+    /// After five seconds without a packet from it, or after its goodbye (RFC 3550 §6.6), an SSRC that is known may come from
+    /// another port of the same IP, and that is the remote from then on.
+    #[default]
+    Relearn,
 }
 
 /// The other end of a plain transport.
@@ -32,9 +49,25 @@ pub struct CreatePlainTransport {
 #[serde(deny_unknown_fields)] // in JSON, where a typo must not pass for "no RTCP address"
 pub struct Remote {
     /// Where RTP goes (and RTCP, if muxed).
+    #[serde(with = "address")]
+    #[cfg_attr(feature = "schema", schemars(with = "SocketAddr"))]
     pub rtp: SocketAddr,
     /// Where RTCP goes when the transport has a port of its own for it.
+    #[serde(default, with = "address::optional")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<SocketAddr>"))]
     pub rtcp: Option<SocketAddr>,
+}
+
+impl Remote {
+    /// Where RTCP goes when the transport has a port of its own for it: where it was told or learned, until then to the port
+    /// above that of RTP (RFC 3550 §11). `None`: there is none above.
+    pub fn rtcp_or_next(&self) -> Option<SocketAddr> {
+        self.rtcp.or_else(|| {
+            let mut next = self.rtp;
+            next.set_port(self.rtp.port().checked_add(1)?);
+            Some(next)
+        })
+    }
 }
 
 /// A producer: one track that somebody sends.
@@ -92,6 +125,8 @@ pub struct CreateConsumer {
     pub preferred_profile: Profile,
     /// Start paused.
     pub paused: bool,
+    /// Nobody has given the `cname`: it gives way to the one that the sender says of itself (RFC 3550 §6.5.1).
+    pub cname_is_made_up: bool,
 }
 
 /// How a consumer is sent packets again (RFC 4588).
@@ -108,6 +143,7 @@ pub struct ConsumerRtx {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Mirror {
     /// Where the copies go.
+    #[serde(with = "address")]
     pub remote: SocketAddr,
     /// RTP that the transport sends.
     pub send_rtp: bool,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ConsumerId, ProducerId, TransportId};
 
+use super::address;
 use super::create::Remote;
 use super::media::{MediaKind, Profile};
 
@@ -34,6 +35,7 @@ pub struct TransportDump {
     /// RTP and RTCP share one port.
     pub rtcp_mux: bool,
     /// Where copies of its packets go.
+    #[serde(default, with = "address::optional")]
     pub mirror: Option<SocketAddr>,
     /// SSRC → producer.
     pub ssrcs: Vec<(u32, ProducerId)>,

@@ -160,6 +160,9 @@ pub struct TransportStats {
     pub mirror_failures: u64,
     /// Of a WebRTC transport.
     pub webrtc: Option<WebRtcStats>,
+    /// How often a `comedia` transport has gone over to another port of its remote's IP
+    /// ([`ComediaPolicy::Relearn`](super::ComediaPolicy::Relearn)).
+    pub remotes_relearned: u64,
 }
 
 /// Why a received packet reached no producer.
@@ -268,6 +271,8 @@ pub struct StreamStats {
     pub payload_type: Option<u8>,
     /// How often its sender went over to another SSRC.
     pub ssrc_changes: u64,
+    /// Longer than 16 KiB: relayed, but not kept, and so never sent again to a receiver that asks.
+    pub packets_not_kept: u64,
 }
 
 /// Counters of one consumer. `packets_in = packets_forwarded + Σ dropped`, at every moment.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::any_case;
+use super::{address, any_case};
 use crate::id::{RoomId, TransportId};
 
 /// The most sockets that one WebRTC transport listens on: UDP and TCP, IPv4 and IPv6.
@@ -83,8 +83,10 @@ pub struct IceTuple {
     /// How packets travel.
     pub protocol: IceProtocol,
     /// Our end, as the socket is bound.
+    #[serde(with = "address")]
     pub local: SocketAddr,
     /// The peer's end, as we see it.
+    #[serde(with = "address")]
     pub remote: SocketAddr,
 }
 

@@ -1,19 +1,19 @@
 //! Messages for the tests: one of each kind with fixed values, and arbitrary ones.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    Coalescing, Codec, CodecName, ConsumerDump, ConsumerRtx, ConsumerStats, CreateConsumer, CreatePlainTransport,
-    CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState,
-    DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello, Histogram,
-    IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message, Method, Mirror,
-    NotRepaired, Notification, OpenDoors, Page, ProducerDump, ProducerStats, Profile, Remote, Reply, Request, Response,
-    StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason,
-    WebRtcStats, WorkerError, WorkerStats,
+    Coalescing, Codec, CodecName, ComediaPolicy, ConsumerDump, ConsumerRtx, ConsumerStats, CreateConsumer,
+    CreatePlainTransport, CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters,
+    DtlsRole, DtlsState, DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello,
+    Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message,
+    Method, Mirror, NotRepaired, Notification, OpenDoors, Page, ProducerDump, ProducerStats, Profile, Remote, Reply,
+    Request, Response, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure,
+    WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -105,6 +105,7 @@ pub(crate) fn methods() -> Vec<Method> {
             }),
             comedia: false,
             rtcp_mux: true,
+            comedia_policy: ComediaPolicy::default(),
         }),
         Method::SetRemote {
             transport: TRANSPORT,
@@ -204,6 +205,7 @@ pub(crate) fn methods() -> Vec<Method> {
                 payload_types: vec![(101, 103)],
             }),
             cname: String::from("weir"),
+            cname_is_made_up: false,
         }),
         Method::PauseConsumer { consumer: CONSUMER },
         Method::ResumeConsumer { consumer: CONSUMER },
@@ -308,6 +310,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                     seal_failures: 16,
                     failures: vec![(WebRtcFailureReason::Timeout, 17)],
                 }),
+                remotes_relearned: 13,
             }],
             producers: vec![ProducerStats {
                 producer: PRODUCER,
@@ -324,6 +327,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                     packets_duplicated: 6,
                     key_frames: 7,
                     packets_paused: 9,
+                    packets_not_kept: 10,
                     codec: Some(CodecName::Vp9),
                     packets_repaired: 10,
                     rtx_useless: 11,
@@ -585,7 +589,13 @@ fn flag() -> impl Strategy<Value = bool> {
 fn any_address() -> impl Strategy<Value = SocketAddr> {
     prop_oneof![
         (any::<u32>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::from((Ipv4Addr::from_bits(ip), port))),
-        (any::<u128>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::from((Ipv6Addr::from_bits(ip), port))),
+        (any::<u128>(), any::<u16>(), any::<u32>()).prop_map(|(ip, port, zone)| SocketAddrV6::new(
+            Ipv6Addr::from_bits(ip),
+            port,
+            0,
+            zone
+        )
+        .into()),
     ]
 }
 
@@ -671,10 +681,11 @@ fn any_method() -> impl Strategy<Value = Method> {
         }),
         1 => number().prop_map(|id| Method::CreateRouter { room: RoomId(id) }),
         1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
-        2 => (number(), number(), option::of(any_remote()), flag(), flag()).prop_map(
-            |(room, transport, remote, comedia, rtcp_mux)| {
+        2 => (number(), number(), option::of(any_remote()), flag(), flag(), flag()).prop_map(
+            |(room, transport, remote, comedia, rtcp_mux, locks)| {
+                let comedia_policy = if locks { ComediaPolicy::Lock } else { ComediaPolicy::Relearn };
                 Method::CreatePlainTransport(CreatePlainTransport {
-                    room: RoomId(room), transport: TransportId(transport), remote, comedia, rtcp_mux,
+                    room: RoomId(room), transport: TransportId(transport), remote, comedia, rtcp_mux, comedia_policy,
                 })
             }
         ),
@@ -727,7 +738,7 @@ fn any_method() -> impl Strategy<Value = Method> {
             |((room, transport, producer, consumer, ssrc), (payload_types, header_extensions, preferred_profile, paused))| {
                 Method::CreateConsumer(CreateConsumer {
                     room: RoomId(room), transport: TransportId(transport), producer: ProducerId(producer),
-                    consumer: ConsumerId(consumer), ssrc, payload_types, header_extensions, preferred_profile, paused, nack: false, rtx: None, cname: "weir".to_owned(), })
+                    consumer: ConsumerId(consumer), ssrc, payload_types, header_extensions, preferred_profile, paused, nack: false, rtx: None, cname: "weir".to_owned(), cname_is_made_up: paused, })
             }
         ),
         1 => number().prop_map(|id| Method::PauseConsumer { consumer: ConsumerId(id) }),
@@ -821,6 +832,7 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
                 packets_mirrored: 0,
                 mirror_failures: 0,
                 webrtc: None,
+                remotes_relearned: n[6],
             }
         });
     let stream =
@@ -836,6 +848,7 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
             packets_duplicated: n[5],
             key_frames: n[6],
             packets_paused: n[8],
+            packets_not_kept: n[7],
             codec: None,
             packets_repaired: 0,
             rtx_useless: 0,

@@ -99,6 +99,9 @@ pub(super) enum Command {
         /// What its client wants it for
         #[arg(long, value_parser = ["send", "recv"])]
         direction: Option<String>,
+        /// The local port for plain RTP, one of the server's rtc_ports [default: any that is free]
+        #[arg(long, value_name = "PORT", conflicts_with = "webrtc")]
+        port: Option<u16>,
         #[command(flatten)]
         ways: Ways,
     },
@@ -151,8 +154,16 @@ impl Command {
                     ("app data", Cell::app_data(&peer.app_data)),
                 ])
             }
-            Self::Transport { which, direction, ways } => {
+            Self::Transport {
+                which,
+                direction,
+                port,
+                ways,
+            } => {
                 let mut body = ways.body().unwrap_or_else(|| json!({"comedia": true}));
+                if let Some(port) = port {
+                    body["localPort"] = json!(port);
+                }
                 body["direction"] = json!(direction);
                 let answer = client.post(&which.target(ways.route()), &body).await?;
                 let transport: TransportView = client.read(answer.clone())?;

@@ -2,13 +2,13 @@
 
 mod webrtc;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use weir::http::{TransportStats, TransportView};
 use weir::{TransportKind, Tuple};
-use weir_channel::message::Remote;
+use weir_channel::message::{Remote, Zoned, parse_address};
 
 use super::client::{Client, Failure};
 use super::object::{Attached, Columns, Object, Told};
@@ -75,8 +75,10 @@ pub(super) enum Command {
         /// The transport's id
         transport: u64,
         /// Where RTP goes, as IP:PORT (and RTCP, if muxed)
+        #[arg(value_parser = parse_address)]
         rtp: SocketAddr,
         /// Where RTCP goes, if the transport has a port of its own for it
+        #[arg(value_parser = parse_address)]
         rtcp: Option<SocketAddr>,
     },
     /// Tell a WebRTC transport who its client is, by the fingerprints of the client's certificate
@@ -110,10 +112,11 @@ pub(super) enum Command {
         /// The transport's id
         transport: u64,
         /// Where to, as IP:PORT
+        #[arg(value_parser = parse_address)]
         remote: SocketAddr,
         /// The local address to send them from
         #[arg(long, value_name = "IP")]
-        local_ip: Option<IpAddr>,
+        local_ip: Option<Zoned>,
     },
     /// End that
     StopMirror {
@@ -135,14 +138,24 @@ pub(super) struct Create {
     /// The room's id
     room: u64,
     /// Where to send RTP, as IP:PORT; can be told later
-    #[arg(long, value_name = "IP:PORT", conflicts_with = "webrtc")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address, conflicts_with = "webrtc")]
     remote: Option<SocketAddr>,
     /// Where to send RTCP, with --separate-rtcp
-    #[arg(long, value_name = "IP:PORT", requires = "remote", requires = "separate_rtcp")]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        value_parser = parse_address,
+        requires = "remote",
+        requires = "separate_rtcp"
+    )]
     remote_rtcp: Option<SocketAddr>,
-    /// Learn the remote address from the first valid packet, and lock on to it
+    /// Learn the remote address from the first valid packet
     #[arg(long, conflicts_with_all = ["remote", "webrtc"])]
     comedia: bool,
+    /// With --comedia: lock (the first address stays) or relearn (another port of the same IP may follow after 5 s of silence)
+    /// [default: relearn]
+    #[arg(long, value_name = "POLICY", value_parser = ["lock", "relearn"], requires = "comedia")]
+    comedia_policy: Option<String>,
     /// Use a port of its own for RTCP
     #[arg(long, conflicts_with = "webrtc")]
     separate_rtcp: bool,
@@ -151,7 +164,10 @@ pub(super) struct Create {
     family: Option<String>,
     /// The local address, instead of the server's own
     #[arg(long, value_name = "IP", conflicts_with = "webrtc")]
-    local_ip: Option<IpAddr>,
+    local_ip: Option<Zoned>,
+    /// The local port for RTP, one of the server's rtc_ports [default: any that is free]
+    #[arg(long, value_name = "PORT", conflicts_with = "webrtc")]
+    port: Option<u16>,
     #[command(flatten)]
     ways: Ways,
     #[command(flatten)]
@@ -187,7 +203,7 @@ impl Command {
                 remote,
                 local_ip,
             } => {
-                let mut body = json!({"remoteIp": remote.ip(), "remotePort": remote.port()});
+                let mut body = json!({"remoteIp": Zoned::from(remote), "remotePort": remote.port()});
                 if let Some(local_ip) = local_ip {
                     body["localIp"] = json!(local_ip);
                 }
@@ -258,6 +274,12 @@ impl Create {
         if let Some(local_ip) = self.local_ip {
             body["localIp"] = json!(local_ip);
         }
+        if let Some(port) = self.port {
+            body["localPort"] = json!(port);
+        }
+        if let Some(policy) = &self.comedia_policy {
+            body["comediaPolicy"] = json!(policy);
+        }
         body
     }
 }
@@ -280,7 +302,13 @@ fn kind(transport: &TransportView) -> &'static str {
 
 /// Where it is to be reached: in WebRTC, where ICE may choose, everywhere where it may be.
 pub(super) fn local(transport: &TransportView) -> String {
-    let port = |tuple: &Tuple| SocketAddr::new(tuple.local_ip, tuple.local_port);
+    let port = |tuple: &Tuple| {
+        let zoned = Zoned {
+            ip: tuple.local_ip,
+            zone: tuple.zone.unwrap_or(0),
+        };
+        zoned.at(tuple.local_port)
+    };
     match (&transport.webrtc, &transport.tuple) {
         (Some(webrtc), _) => webrtc::local(webrtc),
         (None, Some(tuple)) => address(&Remote {

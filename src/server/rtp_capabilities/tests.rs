@@ -84,6 +84,7 @@ fn seat() -> ConsumerSeat {
         consumer: ConsumerId(4),
         preferred_profile: Profile::Default,
         paused: false,
+        cname_is_made_up: false,
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct ConsumerSeat {
     pub(crate) consumer: ConsumerId,
     pub(crate) preferred_profile: Profile,
     pub(crate) paused: bool,
+    /// Nobody has given the producer's canonical name.
+    pub(crate) cname_is_made_up: bool,
 }
 
 /// What a consumer is sent under.
@@ -154,6 +156,7 @@ impl RtpParameters {
             cname: self.rtcp.cname.clone().unwrap_or_else(|| "weir".to_owned()),
             preferred_profile: seat.preferred_profile,
             paused: seat.paused,
+            cname_is_made_up: seat.cname_is_made_up,
         })
     }
 

@@ -36,6 +36,7 @@ fn consume(parameters: &RtpParameters, wanted: &ConsumerRtp) -> Checked<(CreateC
         consumer: ConsumerId(4),
         preferred_profile: Profile::Default,
         paused: false,
+        cname_is_made_up: false,
     };
     parameters.create_consumer(seat, wanted, ConsumerSsrcs { media: 77, rtx: 78 })
 }

@@ -81,7 +81,7 @@ impl Doors {
             let mut doors_of_worker = Vec::new();
             for (protocol, _) in protocols.into_iter().filter(|(_, wanted)| *wanted) {
                 for ip in ips.into_iter().flatten() {
-                    let address = SocketAddr::new(ip, port);
+                    let address = maker.address(ip, port);
                     let bound = match protocol {
                         IceProtocol::Udp => maker.bind_door(address, &mut steered),
                         IceProtocol::Tcp => tcp_listener(address),

@@ -136,7 +136,7 @@ impl SocketMaker {
             IceProtocol::Tcp => &self.tcp_ports,
         };
         for lease in ports.search(ip, PortCount::One, crate::server::random()) {
-            let address = SocketAddr::new(ip, lease.first());
+            let address = self.address(ip, lease.first());
             let socket = match protocol {
                 IceProtocol::Udp => self.bind_port(ip, lease.first()).map(ListenSocket::Udp),
                 IceProtocol::Tcp => tcp_listener(address).map(ListenSocket::Tcp),

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use weir_channel::message::{Method, Remote};
+use weir_channel::message::{ComediaPolicy, Method, Remote};
 
 use super::stage::{Stage, Trio, told};
 use crate::protocol::ErrorClass;
@@ -147,6 +147,7 @@ async fn a_transport_knows_what_it_was_made_with_and_told_since() {
         ..PlainTransportOptions::default()
     };
     let transport = soon(stage.room.create_plain_transport(options)).await.unwrap();
+    assert_eq!(transport.comedia_policy(), Some(ComediaPolicy::Relearn));
     assert!(transport.comedia() && !transport.rtcp_mux() && transport.rtcp_tuple().is_some());
     assert_eq!((transport.direction(), transport.max_bitrate()), (None, None));
     assert!(transport.mirroring().is_none());

@@ -114,7 +114,7 @@ async fn a_client_is_told_what_mediasoup_tells() {
 #[tokio::test]
 async fn descriptors_come_in_the_order_of_the_listeners() {
     let (server, mut fake) = server(Settings {
-        rtc_ipv6: Family::Address(std::net::Ipv6Addr::LOCALHOST),
+        rtc_ipv6: Family::Address(std::net::Ipv6Addr::LOCALHOST.into()),
         rtc_announced_ipv4: Some(Ipv4Addr::new(203, 0, 113, 9)),
         ..settings()
     })

@@ -1,14 +1,14 @@
 //! What a transport does beside its own traffic: copies of its packets to another address, and a limit for its senders.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_channel::message::{Method, Mirror};
+use weir_channel::message::{Method, Mirror, Zoned};
 
 use super::Transport;
 use crate::server::error::Error;
 use crate::server::lock;
-use crate::server::room::check_sendable;
+use crate::server::room::{check_local, check_sendable};
 use crate::server::sockets::{SENDER_NEED, SenderSocket};
 use crate::server::state::{Command, Note};
 
@@ -21,13 +21,15 @@ const MAX_BITRATE_BPS_MIN: u64 = 10_000;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MirrorOptions {
     /// Where the copies go.
-    pub remote_ip: IpAddr,
+    #[schemars(with = "String")]
+    pub remote_ip: Zoned,
     /// Its port.
     pub remote_port: u16,
     /// The local address to send them from, with whichever port the system has free; `None`: the transport's own address,
     /// with a port of the server's range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub local_ip: Option<IpAddr>,
+    #[schemars(with = "Option<String>")]
+    pub local_ip: Option<Zoned>,
     /// RTP that the transport sends.
     #[serde(default = "yes")]
     pub send_rtp: bool,
@@ -50,7 +52,7 @@ impl MirrorOptions {
     /// Copies of everything, from the transport's own address.
     pub fn everything_to(remote: SocketAddr) -> Self {
         Self {
-            remote_ip: remote.ip(),
+            remote_ip: remote.into(),
             remote_port: remote.port(),
             local_ip: None,
             send_rtp: true,
@@ -62,7 +64,7 @@ impl MirrorOptions {
 
     fn mirror(&self) -> Mirror {
         Mirror {
-            remote: SocketAddr::new(self.remote_ip, self.remote_port),
+            remote: self.remote_ip.at(self.remote_port),
             send_rtp: self.send_rtp,
             send_rtcp: self.send_rtcp,
             recv_rtp: self.recv_rtp,
@@ -154,13 +156,9 @@ impl Transport {
                 "nothing would be copied; leave at least one of sendRtp, sendRtcp, recvRtp, recvRtcp on".to_owned(),
             ));
         }
-        if options.local_ip.is_some_and(|ip| ip.is_unspecified()) {
-            return Err(Error::InvalidParameters(
-                "localIp must name one address, not the wildcard".to_owned(),
-            ));
-        }
-        let own_ip = self.node.local_ip_towards(options.remote_ip);
-        check_sendable(mirror.remote, options.local_ip.unwrap_or(own_ip))?;
+        options.local_ip.map(check_local).transpose()?;
+        let own_ip = self.node.local_ip_towards(options.remote_ip.ip);
+        check_sendable(mirror.remote, options.local_ip.unwrap_or(own_ip).ip)?;
         let makers = &self.shared.sockets;
         let socket = match options.local_ip {
             Some(ip) => makers.sender_on_any_port(ip, mirror.remote)?,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use weir_channel::message::{CreatePlainTransport, Method, Remote};
+use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Method, Remote};
 
 use super::{Kind, Owner, Sockets, Transport, TransportNode, TransportState, Tuple};
 use crate::server::error::Error;
@@ -17,7 +17,7 @@ use crate::server::state::Command;
 /// What a transport has when it is one for plain RTP.
 #[derive(Debug)]
 pub(super) struct PlainNode {
-    comedia: bool,
+    comedia: Option<ComediaPolicy>,
     rtcp_mux: bool,
     rtp_address: SocketAddr,
     rtcp_address: Option<SocketAddr>,
@@ -36,6 +36,7 @@ impl PlainNode {
             bound_ip: local.ip(),
             local_port: local.port(),
             remote,
+            zone: Tuple::zone_of(local),
         }
     }
 }
@@ -57,7 +58,7 @@ impl TransportNode {
             owner,
             app_data,
             kind: Kind::Plain(PlainNode {
-                comedia: request.comedia,
+                comedia: request.comedia.then_some(request.comedia_policy),
                 rtcp_mux: request.rtcp_mux,
                 rtp_address,
                 rtcp_address: sockets.rtcp_address(),
@@ -78,7 +79,12 @@ impl TransportNode {
 impl Transport {
     /// Whether it was made to learn its remote from the first valid packet.
     pub fn comedia(&self) -> bool {
-        self.node.plain_node().is_some_and(|plain| plain.comedia)
+        self.comedia_policy().is_some()
+    }
+
+    /// If it was made to learn its remote: whether it may learn another one.
+    pub fn comedia_policy(&self) -> Option<ComediaPolicy> {
+        self.node.plain_node()?.comedia
     }
 
     /// Whether RTP and RTCP share one port, as they always do in WebRTC.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::message::{
     CreateWebRtcTransport, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX, Fingerprint, FingerprintAlgorithm,
-    IceCredentials, IceProtocol, IceState, IceTuple, Method, Reply, WebRtcFailure,
+    IceCredentials, IceProtocol, IceState, IceTuple, Method, Reply, WebRtcFailure, Zoned,
 };
 use weir_worker::webrtc::dtls::{self, HashFunction};
 use weir_worker::webrtc::ice::Preferences;
@@ -161,13 +161,14 @@ impl WebRtcNode {
             bound_ip: local.ip(),
             local_port: local.port(),
             remote: selected.map(|tuple| tuple.remote),
+            zone: Tuple::zone_of(local),
         }
     }
 
     /// The address it is bound to that can send to another.
-    pub(super) fn local_ip_towards(&self, remote: IpAddr) -> Option<IpAddr> {
-        let mut ips = self.listeners.iter().map(|(listener, _)| listener.address.ip());
-        ips.find(|ip| ip.is_ipv4() == remote.is_ipv4())
+    pub(super) fn local_ip_towards(&self, remote: IpAddr) -> Option<Zoned> {
+        let mut ips = self.listeners.iter().map(|(listener, _)| Zoned::from(listener.address));
+        ips.find(|own| own.ip.is_ipv4() == remote.is_ipv4())
     }
 
     fn announced(&self, local: SocketAddr) -> IpAddr {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
-    Codec, CodecName, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, DropReason, Encoding,
-    ExtensionUri, HeaderExtension, MediaKind, Method, Page, Profile, Remote, Reply,
+    Codec, CodecName, ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, DropReason,
+    Encoding, ExtensionUri, HeaderExtension, MediaKind, Method, Page, Profile, Remote, Reply,
 };
 
 use super::Operation;
@@ -148,6 +148,7 @@ impl Model {
                 }),
                 comedia: false,
                 rtcp_mux: true,
+                comedia_policy: ComediaPolicy::default(),
             }));
         }
         for producer in 0..PRODUCERS {
@@ -337,6 +338,7 @@ impl Model {
                         payload_types: vec![(101, 102)],
                     }),
                     cname: "weir".to_owned(),
+                    cname_is_made_up: false,
                 }));
             }
             Operation::PauseConsumer { consumer, pause } => {

@@ -379,16 +379,16 @@ impl Sockets {
         self.get(transport, port, Side::Path)
     }
 
-    /// Whether RTCP has somewhere to go: its own port's remote, or with mux the one remote.
+    /// Whether RTCP has somewhere to go: the remote's own port for it, known or supposed, or with mux the one remote.
     pub(super) fn has_rtcp_remote(&self, transport: TransportIx, remote: Remote) -> bool {
         self.ports(transport)
-            .is_some_and(|ports| ports.rtcp.is_none() || remote.rtcp.is_some())
+            .is_some_and(|ports| ports.rtcp.is_none() || remote.rtcp_or_next().is_some())
     }
 
     /// Connects a transport's paths to a remote, its first or another one. When that fails, the transport is as it was:
     /// connected to the old remote, if it had one.
     ///
-    /// The RTCP port is connected if the transport has one and the remote names it.
+    /// A port for RTCP is connected to the remote's for RTCP, if that is known, else to the one above RTP's (RFC 3550 §11).
     ///
     /// # Errors
     /// [`WorkerError::Os`] with what the kernel says, e.g. that there is no route.
@@ -584,7 +584,8 @@ impl Sockets {
         };
         reconnect(path, ports.local, remote.map(|remote| remote.rtp))?;
         if let Some(rtcp) = &ports.rtcp {
-            reconnect(rtcp.path.as_fd(), rtcp.local, remote.and_then(|remote| remote.rtcp))?;
+            let to = remote.and_then(|remote| remote.rtcp_or_next());
+            reconnect(rtcp.path.as_fd(), rtcp.local, to)?;
         }
         Ok(())
     }

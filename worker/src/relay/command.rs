@@ -30,16 +30,13 @@ impl Relay {
             Method::CreateRouter { room } => self.create_room(*room)?,
             Method::CloseRouter { room } => self.close_room(*room)?,
             Method::CreatePlainTransport(request) => {
-                if request.comedia && request.remote.is_some() {
-                    return Err(invalid("a comedia transport learns its remote: give one or the other"));
-                }
                 if let Some(remote) = request.remote {
                     check_remote(remote, request.rtcp_mux)?;
                 }
-                self.create_transport(request.room, request.transport, TransportKind::of_plain(request))?;
+                self.create_transport(now, request.room, request.transport, TransportKind::of_plain(request))?;
             }
             Method::CreateWebRtcTransport(request) => {
-                self.create_transport(request.room, request.transport, TransportKind::WebRtc)?;
+                self.create_transport(now, request.room, request.transport, TransportKind::WebRtc)?;
             }
             Method::SetRemote { transport, remote } => self.set_remote(now, *transport, *remote)?,
             Method::CloseTransport { transport } => {
@@ -123,7 +120,13 @@ impl Relay {
         Ok(())
     }
 
-    fn create_transport(&mut self, room: RoomId, id: TransportId, kind: TransportKind) -> Result<(), WorkerError> {
+    fn create_transport(
+        &mut self,
+        now: Time,
+        room: RoomId,
+        id: TransportId,
+        kind: TransportKind,
+    ) -> Result<(), WorkerError> {
         if !self.rooms.contains_key(&room) {
             return Err(WorkerError::UnknownRoom(room));
         }
@@ -139,6 +142,8 @@ impl Relay {
             index: key.index(),
             kind,
             remote: kind.remote(),
+            heard: now,
+            said_goodbye: false,
             ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             consumer_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
@@ -167,7 +172,7 @@ impl Relay {
             return Err(WorkerError::NotPlain(transport));
         };
         check_remote(remote, rtcp_mux)?;
-        let before = self.transports[key].remote.replace(remote);
+        let before = self.transports[key].tell_remote(now, remote);
         if before.map(|before| before.rtp) != Some(remote.rtp) {
             self.on_remote_known(now, key);
         }
@@ -417,7 +422,7 @@ impl Relay {
         // All of the worker's may change what they are sent in one call.
         let missing = self.consumers.len().saturating_sub(self.changed.len());
         self.changed.reserve(missing);
-        self.join_clock(producer_key, &request.cname);
+        self.join_clock(producer_key, &request.cname, request.cname_is_made_up);
         self.schedule_reports(now, transport_key);
         self.retarget(now, key);
         Ok(Reply::ConsumerCreated { source_paused })

@@ -171,7 +171,7 @@ impl Consumer {
             pli_count: 0,
             fir_count: 0,
             round_trip: RoundTrip::default(),
-            transmission: Transmission::new(&request.cname),
+            transmission: Transmission::new(&request.cname, request.cname_is_made_up),
             nack_count: 0,
             rtx_ssrc: request.rtx.as_ref().map(|rtx| rtx.ssrc),
             repair: None,

@@ -15,6 +15,7 @@
 
 mod catch_up;
 mod claim;
+mod cname;
 mod command;
 mod consumer;
 mod fanout;

@@ -46,6 +46,8 @@ pub(super) struct Producer {
     pub reduced_size: bool,
     /// The clock that the streams of its endpoint share; known with its first consumer.
     pub clock: Option<ClockKey>,
+    /// Nobody has given its endpoint a name: it has the one that its sender says.
+    pub is_named_by_sender: bool,
     /// How loud it is, while somebody wants to know.
     pub meter: Meter,
     /// Its streams, lowest profile first.
@@ -131,6 +133,7 @@ impl Producer {
             is_to_be_told: false,
             reduced_size: request.reduced_size,
             clock: None,
+            is_named_by_sender: false,
             meter: Meter::default(),
             streams,
             consumers: Vec::new(),
@@ -206,6 +209,11 @@ impl Producer {
     /// Whether nothing has come for longer than it lets its receivers wait even at its slowest.
     pub(super) fn is_silent(&self, now: Time) -> bool {
         self.streams.iter().all(|stream| stream.is_silent(now, self.kind))
+    }
+
+    /// The canonical name that its sender says of itself: that of its lowest stream which has one. They are one endpoint's.
+    pub(super) fn cname(&self) -> Option<&str> {
+        self.streams.iter().find_map(|stream| stream.cname.as_deref())
     }
 
     /// The encoding of a profile.

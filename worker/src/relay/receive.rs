@@ -12,8 +12,9 @@ use crate::rtp::packet::{Header, Kind, classify, cut_opaque_extension};
 use crate::rtp::rtcp::{self, Feedback};
 use crate::time::Time;
 
+use super::cname::NAMES_MAX;
 use super::datagram::Datagram;
-use super::limits::{BATCH_PACKETS_MAX, TRAIN_BYTES_MAX};
+use super::limits::{BATCH_PACKETS_MAX, RING_CHUNK_BYTES, TRAIN_BYTES_MAX};
 use super::producer::Producer;
 use super::sink::{Port, Sink, TransportIx};
 use super::slots::{ProducerKey, TransportKey};
@@ -111,9 +112,17 @@ impl Relay {
         let Some(packet) = bytes.get_mut(range.clone()) else {
             return;
         };
-        let handled = match classify(packet) {
+        let kind = classify(packet);
+        if arrived.check == SourceCheck::Remote && kind != Kind::Other {
+            transport.on_heard(arrived.now, kind == Kind::Rtp);
+        }
+        let handled = match kind {
+            Kind::Rtp if arrived.port == Port::Rtp && arrived.check == SourceCheck::Neighbour => {
+                self.handle_moved_rtp(arrived, packet, range.start, sink)
+            }
             Kind::Rtp if arrived.port == Port::Rtp => self.handle_rtp(arrived, packet, range.start, sink),
             Kind::Rtcp if arrived.port == Port::Rtcp || transport.kind.rtcp_mux() => self.handle_rtcp(arrived, packet),
+            _ if arrived.check == SourceCheck::Neighbour => Err(UnroutedReason::ForeignSource),
             _ => Err(UnroutedReason::Malformed),
         };
         let transport = &mut self.transports[arrived.transport];
@@ -124,6 +133,27 @@ impl Relay {
             }
             Err(reason) => transport.count_unrouted(reason, 1),
         }
+    }
+
+    /// Media from another port of the remote's IP: a stranger's, or the sender's that has started over there.
+    fn handle_moved_rtp(
+        &mut self,
+        arrived: &mut Arrived,
+        packet: &mut [u8],
+        start: usize,
+        sink: &mut impl Sink,
+    ) -> Result<(), UnroutedReason> {
+        let transport = &self.transports[arrived.transport];
+        let ssrc = Header::parse(packet).map(|header| header.ssrc);
+        if !ssrc.is_ok_and(|ssrc| transport.may_relearn(arrived.now, ssrc)) {
+            return Err(UnroutedReason::ForeignSource);
+        }
+        arrived.check = SourceCheck::Candidate;
+        let handled = self.handle_rtp(arrived, packet, start, sink);
+        if arrived.check == SourceCheck::Candidate {
+            arrived.check = SourceCheck::Neighbour; // it made no sense, and the next one must pass the same gate
+        }
+        handled
     }
 
     /// Routes one RTP packet, and queues it for the fan-out. Whoever it is for: if it is the remote's, it has come.
@@ -251,6 +281,7 @@ impl Relay {
         let is_padding = header.is_padding(packet) || is_rtx && header.payload_len == 0;
         let withholding = producer.withholding(header.payload_type, is_padding);
         let stream = &mut producer.streams[usize::from(encoding)];
+        stream.counters.not_kept += u64::from(packet.len() > RING_CHUNK_BYTES);
         let accepted = stream.accept(
             now,
             encoding,
@@ -418,7 +449,19 @@ impl Relay {
         said.clear();
         let read = boundary::contain(Parser::Rtcp, || rtcp::parse(packet, |feedback| said.push(feedback)));
         if read.is_ok() {
+            let mut names = 0;
             for feedback in said.drain(..) {
+                if let Feedback::Name { ssrc, at, len } = feedback {
+                    let at = usize::from(at);
+                    names += 1;
+                    if let Some(name) = packet.get(at..at + usize::from(len)).filter(|_| names <= NAMES_MAX) {
+                        self.on_cname(transport, ssrc, name);
+                    }
+                    continue;
+                }
+                if let Feedback::Bye { ssrc } = feedback {
+                    self.transports[transport].on_goodbye(arrived.check, arrived.source, ssrc);
+                }
                 self.on_feedback(now, transport, feedback);
             }
         }
@@ -460,6 +503,7 @@ impl Relay {
     fn learn_remote(&mut self, arrived: &mut Arrived) {
         let transport = &mut self.transports[arrived.transport];
         let remote = transport.learn(arrived.port, arrived.source);
+        transport.on_heard(arrived.now, arrived.port == Port::Rtp);
         arrived.check = SourceCheck::Remote;
         self.actions.push_back(Action::Connect {
             transport: transport.index,

@@ -26,7 +26,7 @@ use crate::time::{Time, WallClock, in_65536ths};
 
 use super::consumer::Consumer;
 use super::producer::Producer;
-use super::sender_clock::{Clocks, distance_of, since_report};
+use super::sender_clock::{ClockKey, Clocks, distance_of, since_report};
 use super::sink::{Sink, TransportIx};
 use super::slots::{ProducerKey, TransportKey};
 use super::stream::TimeReport;
@@ -181,12 +181,24 @@ impl Relay {
     }
 
     /// A producer's endpoint is known: from now on its reports count for the clock of all that endpoint's streams.
-    pub(super) fn join_clock(&mut self, key: ProducerKey, cname: &str) {
+    /// A name that was made up gives way to the one that the sender says of itself.
+    pub(super) fn join_clock(&mut self, key: ProducerKey, cname: &str, is_made_up: bool) {
         let producer = &mut self.producers[key];
         if producer.clock.is_some() {
             return;
         }
-        producer.clock = Some(self.reports.clocks.join(producer.room, cname));
+        producer.is_named_by_sender = is_made_up;
+        let cname = producer.cname().filter(|_| is_made_up).unwrap_or(cname);
+        let clock = self.reports.clocks.join(producer.room, cname);
+        self.use_clock(key, clock);
+    }
+
+    /// The reports of a producer's streams count for this clock from now on.
+    pub(super) fn use_clock(&mut self, key: ProducerKey, clock: ClockKey) {
+        let producer = &mut self.producers[key];
+        if let Some(before) = producer.clock.replace(clock) {
+            self.reports.clocks.leave(before);
+        }
         let Some(clock) = self.reports.clocks.get_mut(producer.clock) else {
             return;
         };
@@ -328,7 +340,7 @@ impl Relay {
             let Some(info) = sender_info(now, reports, consumer, producer) else {
                 continue;
             };
-            let cname = consumer.transmission.cname.as_bytes();
+            let cname = consumer.transmission.cname(producer).as_bytes();
             if !reports.compound.push_sender_report(consumer.ssrc, cname, &info) {
                 packets += reports.flush(transport, sink);
                 reports.compound.push_sender_report(consumer.ssrc, cname, &info);
@@ -503,7 +515,7 @@ fn together(due: Time) -> Time {
 pub(super) fn has_rtcp_remote(transport: &Transport) -> bool {
     transport
         .remote
-        .is_some_and(|remote| transport.kind.rtcp_mux() || remote.rtcp.is_some())
+        .is_some_and(|remote| transport.kind.rtcp_mux() || remote.rtcp_or_next().is_some())
 }
 
 /// What a consumer's sender report says; `None` while it sends nothing.

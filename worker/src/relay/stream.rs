@@ -104,6 +104,8 @@ pub(super) struct Stream {
     pub reported_ntp: Option<u64>,
     /// Reports in a row whose time is a day or more away from what it should be.
     absurd_reports: u8,
+    /// The canonical name that its sender says of itself (RFC 3550 §6.5.1).
+    pub cname: Option<Box<str>>,
     /// From here to the sender and back.
     pub round_trip: RoundTrip,
     /// What its sender is told of how it arrives.
@@ -154,6 +156,7 @@ pub(super) struct StreamCounters {
     pub(super) nacks: u64,
     pub(super) nacked: u64,
     pub(super) ssrc_changes: u64,
+    pub(super) not_kept: u64,
 }
 
 /// What a packet is to its stream.
@@ -196,6 +199,7 @@ impl Stream {
             sender_report: None,
             reported_ntp: None,
             absurd_reports: 0,
+            cname: None,
             round_trip: RoundTrip::default(),
             reception: Reception::default(),
             rtx_reception: Reception::default(),
@@ -548,6 +552,7 @@ impl Stream {
             fir_count: counters.fir,
             payload_type: self.reception.payload_type(),
             ssrc_changes: counters.ssrc_changes,
+            packets_not_kept: counters.not_kept,
         }
     }
 }

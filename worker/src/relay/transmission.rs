@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::rtp::rtcp::ReportBlock;
 use crate::time::{Time, middle_of};
 
+use super::producer::Producer;
 use super::rtt::RoundTrip;
 
 /// Reports that an answer may refer to. They are half a second apart at least, and one that is answered after more than
@@ -53,8 +54,10 @@ impl SentReports {
 /// Of one consumer.
 #[derive(Debug)]
 pub struct Transmission {
-    /// The canonical name of the endpoint whose media it is.
-    pub cname: Box<str>,
+    /// The canonical name of the endpoint whose media it is, as it was given or made up.
+    cname: Box<str>,
+    /// Nobody has given it.
+    is_made_up: bool,
     /// Packets sent under the media's SSRC, also those that were sent again. What the socket had taken and lost after all is
     /// lost like what the network loses: these counters never go back.
     pub packets: u64,
@@ -81,9 +84,10 @@ pub struct Heard {
 
 impl Transmission {
     /// Nothing was sent yet.
-    pub fn new(cname: &str) -> Self {
+    pub fn new(cname: &str, is_made_up: bool) -> Self {
         Self {
             cname: cname.into(),
+            is_made_up,
             packets: 0,
             octets: 0,
             payload_type: u8::MAX,
@@ -91,6 +95,13 @@ impl Transmission {
             reports: SentReports::default(),
             heard: Heard::default(),
         }
+    }
+
+    /// The canonical name that the stream goes by, and its retransmissions with it: what was given, else what the sender says,
+    /// by which receivers tie sound and picture together (RFC 3550 §6.5.1), also through another relay.
+    pub(super) fn cname<'a>(&'a self, producer: &'a Producer) -> &'a str {
+        let said = if self.is_made_up { producer.cname() } else { None };
+        said.unwrap_or(&self.cname)
     }
 
     /// Whether it is a sender at the moment, who reports as one: it has sent something since the report before the last
@@ -166,7 +177,7 @@ mod tests {
 
     #[test]
     fn rfc3550_6_4_a_sender_has_sent_since_the_report_before_the_last() {
-        let mut transmission = Transmission::new("x");
+        let mut transmission = Transmission::new("x", false);
         let senders = [0, 5, 5, 5, 6].map(|packets| {
             transmission.packets = packets;
             transmission.is_sender()

@@ -1,17 +1,23 @@
 //! A transport as the relay sees it: whose packets arrive on it, whose leave on it, and where the other end is.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use weir_channel::id::{RoomId, TransportId};
-use weir_channel::message::{CreatePlainTransport, Remote, TransportStats, UnroutedReason};
+use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Remote, TransportStats, UnroutedReason};
+
+use crate::time::Time;
 
 use super::report::TransportReports;
 use super::sink::{Port, TransportIx};
 use super::slots::{ConsumerKey, ProducerKey};
 use super::spent::SpentNumbers;
 use super::twcc::TransportFeedback;
+
+/// How long a remote must be silent before another port of its IP may take its place.
+pub(super) const RELEARN_AFTER: Duration = Duration::from_secs(5);
 
 /// A path between the worker and one remote.
 #[derive(Debug)]
@@ -24,6 +30,10 @@ pub(super) struct Transport {
     pub index: TransportIx,
     /// The other end, once known.
     pub remote: Option<Remote>,
+    /// When the remote, or what told of it, was heard last.
+    pub heard: Time,
+    /// The remote has said goodbye (RFC 3550 §6.6), and has sent no media since.
+    pub said_goodbye: bool,
     /// What it speaks.
     pub kind: TransportKind,
     /// Who receives what arrives under an SSRC: given at creation, or learned through MID and RID.
@@ -58,6 +68,8 @@ pub(super) enum TransportKind {
         remote: Option<Remote>,
         /// Learn the other end from the first valid packet.
         comedia: bool,
+        /// Whether it may be learned anew.
+        policy: ComediaPolicy,
         /// RTP and RTCP share one port.
         rtcp_mux: bool,
     },
@@ -71,6 +83,7 @@ impl TransportKind {
         Self::Plain {
             remote: request.remote,
             comedia: request.comedia,
+            policy: request.comedia_policy,
             rtcp_mux: request.rtcp_mux,
         }
     }
@@ -86,6 +99,12 @@ impl TransportKind {
         matches!(self, Self::Plain { comedia: true, .. })
     }
 
+    /// Whether another port of the remote's IP may take its place.
+    fn relearns(self) -> bool {
+        let policy = ComediaPolicy::Relearn;
+        matches!(self, Self::Plain { comedia: true, policy: own, .. } if own == policy)
+    }
+
     pub(super) fn rtcp_mux(self) -> bool {
         matches!(self, Self::WebRtc | Self::Plain { rtcp_mux: true, .. })
     }
@@ -97,6 +116,7 @@ pub(super) struct TransportCounters {
     pub(super) bytes: u64,
     pub(super) rtcp: u64,
     pub(super) rtcp_sent: u64,
+    pub(super) relearned: u64,
     pub(super) unrouted: [u64; UnroutedReason::ALL.len()],
 }
 
@@ -107,6 +127,9 @@ pub(super) enum SourceCheck {
     Remote,
     /// Might become the remote, if the packet is valid.
     Candidate,
+    /// Another port of a sender's IP: its RTCP is heard, as many senders report from another port than they send from, and
+    /// after a silence it may become the remote ([`Transport::may_relearn`]).
+    Neighbour,
     /// To be dropped.
     Refused(UnroutedReason),
 }
@@ -121,34 +144,78 @@ impl Transport {
             };
         }
         let comedia = self.kind.comedia();
-        let expected = self.remote.and_then(|remote| match port {
+        let Some(remote) = self.remote else {
+            return match port {
+                Port::Rtp if comedia => SourceCheck::Candidate,
+                Port::Rtp | Port::Rtcp => SourceCheck::Refused(UnroutedReason::NoRemote),
+            };
+        };
+        let expected = match port {
             Port::Rtp => Some(remote.rtp),
             Port::Rtcp => remote.rtcp,
-        });
-        match (expected, port) {
-            (Some(expected), _) if expected == source => SourceCheck::Remote,
-            (Some(_), _) => SourceCheck::Refused(UnroutedReason::ForeignSource),
-            (None, Port::Rtp) if comedia && self.remote.is_none() => SourceCheck::Candidate,
-            // A comedia remote's RTCP port is learned too, but only from the host that RTP was learned from.
-            (None, Port::Rtcp) if comedia && self.remote.is_some_and(|remote| remote.rtp.ip() == source.ip()) => {
-                SourceCheck::Candidate
-            }
-            (None, _) if self.remote.is_some() => SourceCheck::Refused(UnroutedReason::ForeignSource),
-            (None, _) => SourceCheck::Refused(UnroutedReason::NoRemote),
+        };
+        let is_near = [Some(remote.rtp), remote.rtcp]
+            .into_iter()
+            .flatten()
+            .any(|known| is_same_host(known, source));
+        match expected {
+            Some(expected) if expected.port() == source.port() && is_same_host(expected, source) => SourceCheck::Remote,
+            // Its RTCP port is learned too, but only from the host that RTP was learned from.
+            None if comedia && is_near => SourceCheck::Candidate,
+            // A receiver's address is given to it, so that it is heard from there alone.
+            _ if is_near && (comedia || !self.producers.is_empty()) => SourceCheck::Neighbour,
+            _ => SourceCheck::Refused(UnroutedReason::ForeignSource),
         }
     }
 
-    /// Locks on to the source of a valid packet.
+    /// Whether media of this SSRC may come from another port of the remote's IP from now on: it is known here, so the sender
+    /// is no newcomer, and the old port is silent. Two that send at the same time so never take the place from each other.
+    pub(super) fn may_relearn(&self, now: Time, ssrc: u32) -> bool {
+        self.kind.relearns()
+            && self.ssrcs.contains_key(&ssrc)
+            && (self.said_goodbye || now.since(self.heard) >= RELEARN_AFTER)
+    }
+
+    /// Something came from the remote. RTCP may follow a goodbye; media takes it back.
+    pub(super) fn on_heard(&mut self, now: Time, is_media: bool) {
+        self.heard = now;
+        self.said_goodbye &= !is_media;
+    }
+
+    /// A source says that it leaves. That ends the wait for its successor if it comes from the remote, or from where the RTCP
+    /// of the remote is supposed to come from.
+    pub(super) fn on_goodbye(&mut self, check: SourceCheck, source: SocketAddr, ssrc: u32) {
+        let is_remote = match check {
+            SourceCheck::Remote => true,
+            SourceCheck::Candidate => self.remote.and_then(|remote| remote.rtcp_or_next()) == Some(source),
+            SourceCheck::Neighbour | SourceCheck::Refused(_) => false,
+        };
+        self.said_goodbye |= is_remote && self.ssrcs.contains_key(&ssrc);
+    }
+
+    /// The application has said where the remote is: that is not learned, and nothing else is.
+    pub(super) fn tell_remote(&mut self, now: Time, told: Remote) -> Option<Remote> {
+        if let TransportKind::Plain { comedia, .. } = &mut self.kind {
+            *comedia = false;
+        }
+        self.on_heard(now, true);
+        self.remote.replace(told)
+    }
+
+    /// Locks on to the source of a valid packet. Where a new sender's RTCP comes from is to be learned anew, too.
     pub(super) fn learn(&mut self, port: Port, source: SocketAddr) -> Remote {
         let remote = match (port, self.remote) {
             (Port::Rtcp, Some(remote)) => Remote {
                 rtcp: Some(source),
                 ..remote
             },
-            (Port::Rtp | Port::Rtcp, _) => Remote {
-                rtp: source,
-                rtcp: None,
-            },
+            (Port::Rtp | Port::Rtcp, before) => {
+                self.counters.relearned += u64::from(before.is_some());
+                Remote {
+                    rtp: source,
+                    rtcp: None,
+                }
+            }
         };
         self.remote = Some(remote);
         remote
@@ -183,6 +250,18 @@ impl Transport {
             packets_mirrored: 0,
             mirror_failures: 0,
             webrtc: None,
+            remotes_relearned: counters.relearned,
         }
+    }
+}
+
+/// Whether two addresses are the same IP. RFC 4007 §6: a link-local one is another one in each zone; the others' zones, which
+/// the kernel does not name, mean nothing.
+fn is_same_host(known: SocketAddr, source: SocketAddr) -> bool {
+    match (known, source) {
+        (SocketAddr::V6(known), SocketAddr::V6(source)) => {
+            known.ip() == source.ip() && (known.scope_id() == source.scope_id() || !source.ip().is_unicast_link_local())
+        }
+        _ => known.ip() == source.ip(),
     }
 }

@@ -80,6 +80,15 @@ pub enum Feedback {
         /// Which.
         ssrc: u32,
     },
+    /// What a source is called (RFC 3550 §6.5.1): where its canonical name stands in the compound packet.
+    Name {
+        /// The source.
+        ssrc: u32,
+        /// The first byte of the name.
+        at: u16,
+        /// How many bytes it has.
+        len: u8,
+    },
     /// A packet of another type or format.
     Other,
 }
@@ -153,8 +162,9 @@ pub fn parse(compound: &[u8], mut each: impl FnMut(Feedback)) -> Result<(), Malf
     let mut rest = compound;
     while !rest.is_empty() {
         let frame;
+        let at = compound.len() - rest.len();
         (frame, rest) = Frame::split(rest)?;
-        frame.tell(&mut each)?;
+        frame.tell(at, &mut each)?;
     }
     Ok(())
 }
@@ -190,11 +200,16 @@ impl<'a> Frame<'a> {
         Ok((frame, rest))
     }
 
-    fn tell(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+    /// `at`: where it stands in the compound packet.
+    fn tell(&self, at: usize, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
         match self.bytes[1] {
             SenderReport::PACKET_TYPE => self.tell_sender_report(each),
             ReceiverReport::PACKET_TYPE => self.tell_receiver_report(each),
             Bye::PACKET_TYPE => self.tell_bye(each),
+            rtcp_types::Sdes::PACKET_TYPE => {
+                self.tell_names(at, each);
+                Ok(())
+            }
             TransportFeedback::PACKET_TYPE => self.tell_transport_feedback(each),
             PayloadFeedback::PACKET_TYPE => self.tell_payload_feedback(each),
             xr::PACKET_TYPE => xr::tell(&self.bytes[..self.len], each),
@@ -248,6 +263,37 @@ impl<'a> Frame<'a> {
             each(Feedback::Bye { ssrc });
         }
         Ok(())
+    }
+
+    /// Chunks, each an SSRC and items up to a zero, filled up to a word (RFC 3550 §6.5). Where they make no sense they end:
+    /// what else the compound packet says does not depend on them.
+    fn tell_names(&self, at: usize, each: &mut impl FnMut(Feedback)) {
+        let bytes = &self.bytes[..self.len];
+        let mut next = 4;
+        for _ in 0..bytes[0] & 0x1f {
+            let Some(ssrc) = be32(bytes, next) else { return };
+            let mut name = None;
+            next += 4;
+            while let Some(kind) = bytes.get(next).copied().filter(|kind| *kind != 0) {
+                let Some(len) = bytes.get(next + 1).copied() else {
+                    return;
+                };
+                let text = next + 2;
+                next = text + usize::from(len);
+                if next > bytes.len() {
+                    return;
+                }
+                if kind == rtcp_types::SdesItem::CNAME {
+                    name.get_or_insert((at + text, len));
+                }
+            }
+            next = (next + 1).next_multiple_of(4);
+            if let Some((at, len)) = name
+                && let Ok(at) = u16::try_from(at)
+            {
+                each(Feedback::Name { ssrc, at, len });
+            }
+        }
     }
 
     fn tell_transport_feedback(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {

@@ -135,6 +135,24 @@ impl Peer {
         }
     }
 
+    /// Two with adjacent ports: for RTP, and for RTCP on the one above (RFC 3550 §11).
+    pub(crate) fn pair() -> [Self; 2] {
+        loop {
+            let rtp = Self::new();
+            let mut above = rtp.address;
+            let Some(port) = above.port().checked_add(1) else {
+                continue;
+            };
+            above.set_port(port);
+            let family = AddressFamily::Inet;
+            let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
+            if bind(socket.as_raw_fd(), &SockaddrStorage::from(above)).is_ok() {
+                let address = above;
+                return [rtp, Self { socket, address }];
+            }
+        }
+    }
+
     pub(crate) fn send_to(&self, to: SocketAddr, packet: &[u8]) {
         let to = SockaddrStorage::from(to);
         let sent = nix::sys::socket::sendto(self.socket.as_raw_fd(), packet, &to, MsgFlags::empty()).unwrap();
@@ -145,6 +163,13 @@ impl Peer {
     pub(crate) fn receive(&self) -> Vec<u8> {
         wait_readable(self.socket.as_fd());
         self.try_receive().unwrap()
+    }
+
+    /// The next packet, if one comes in so many milliseconds.
+    pub(crate) fn receive_within(&self, ms: u16) -> Option<Vec<u8>> {
+        let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut wanted, ms).ok()?;
+        self.try_receive()
     }
 
     /// The next packet if there is one: on loopback what was sent is there when the sending call returns.

@@ -40,6 +40,7 @@ fn create(supervisor: &mut Supervisor, consumer: u64, repair: Repair, (media, ag
             payload_types: vec![(96, 97)],
         }),
         cname: "weir".to_owned(),
+        cname_is_made_up: false,
     };
     let created = Reply::ConsumerCreated { source_paused: false };
     assert_eq!(supervisor.request(Method::CreateConsumer(request)), Ok(created));

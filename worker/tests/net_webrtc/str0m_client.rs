@@ -232,6 +232,7 @@ fn relay(supervisor: &mut Supervisor, from: (u64, u32), to: (u64, u32)) {
         nack: true,
         rtx: None,
         cname: "weir".to_owned(),
+        cname_is_made_up: false,
     };
     let created = supervisor.request(Method::CreateConsumer(consumer));
     assert_eq!(created, Ok(Reply::ConsumerCreated { source_paused: false }));

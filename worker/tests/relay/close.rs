@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use weir_channel::frame::{self, MAX_FRAME};
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId};
 use weir_channel::message::{
-    CodecName, CreatePlainTransport, DropReason, DumpPage, Message, Method, Page, Profile, Reply, Response, StatsPage,
-    UnroutedReason, WorkerError,
+    CodecName, ComediaPolicy, CreatePlainTransport, DropReason, DumpPage, Message, Method, Page, Profile, Reply,
+    Response, StatsPage, UnroutedReason, WorkerError,
 };
 use weir_worker::relay::Action;
 use weir_worker::relay::limits::Limits;
@@ -396,6 +396,7 @@ fn ids_of_the_living_are_refused() {
                 remote: None,
                 comedia: false,
                 rtcp_mux: true,
+                comedia_policy: ComediaPolicy::default(),
             }),
             WorkerError::DuplicateTransport(transport),
         ),
@@ -480,6 +481,7 @@ fn limits_are_kept_and_named() {
         remote: None,
         comedia: false,
         rtcp_mux: true,
+        comedia_policy: ComediaPolicy::default(),
     };
     assert_eq!(
         sim.attempt(Method::CreatePlainTransport(request)),
@@ -688,6 +690,7 @@ fn ids_that_no_cursor_can_name_are_refused() {
             remote: None,
             comedia: false,
             rtcp_mux: true,
+            comedia_policy: ComediaPolicy::default(),
         }));
     }
     for attempt in attempts {
@@ -705,6 +708,7 @@ fn ids_that_no_cursor_can_name_are_refused() {
             remote: None,
             comedia: false,
             rtcp_mux: true,
+            comedia_policy: ComediaPolicy::default(),
         }));
     }
     let dump = dump(&mut sim, room);

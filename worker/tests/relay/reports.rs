@@ -113,7 +113,8 @@ impl Endpoint {
 
 /// How far sound and picture of one sender are apart behind the relay, at worst, in microseconds: by what a receiver
 /// computes from its sender reports, over a minute of jitter, with a switch between layers in it.
-fn worst_offset_us(seed: u64, cnames: [&str; 2]) -> i64 {
+/// `cnames` are given to its consumers, or if they are made up, said by the sender.
+fn worst_offset_us(seed: u64, cnames: [&str; 2], are_made_up: bool) -> i64 {
     let mut sim = Sim::new(seed);
     let room = sim.room();
     let endpoint = Endpoint {
@@ -123,8 +124,16 @@ fn worst_offset_us(seed: u64, cnames: [&str; 2]) -> i64 {
     let (audio_in, video_in) = (sim.transport(room), sim.transport(room));
     let (mut audio, mut video) = (sim.microphone(audio_in), sim.simulcast(video_in));
     let (audio_out, video_out) = (sim.transport(room), sim.transport(room));
-    let sound = sim.consumer_with(audio_out, &audio, |request| request.cname = cnames[0].to_owned());
-    let picture = sim.consumer_with(video_out, &video, |request| request.cname = cnames[1].to_owned());
+    let given = |index: usize| match are_made_up {
+        true => format!("made up {index}"),
+        false => cnames[index].to_owned(),
+    };
+    let sound = sim.consumer_with(audio_out, &audio, |request| {
+        (request.cname, request.cname_is_made_up) = (given(0), are_made_up);
+    });
+    let picture = sim.consumer_with(video_out, &video, |request| {
+        (request.cname, request.cname_is_made_up) = (given(1), are_made_up);
+    });
 
     // What arrives, and when.
     let start = sim.now;
@@ -158,7 +167,11 @@ fn worst_offset_us(seed: u64, cnames: [&str; 2]) -> i64 {
         let mut at = start + ms(sim.random.below(1_000) as u64);
         while at < end {
             let rtp = bases[&stream.number] + endpoint.ticks(at, rate);
-            let report = wire::sender_report(stream.ssrc, endpoint.ntp(at), rtp as u32);
+            let mut report = wire::sender_report(stream.ssrc, endpoint.ntp(at), rtp as u32);
+            if are_made_up {
+                let name = cnames[usize::from(transport == video_in)];
+                report.extend(&reports::names(1, &[(stream.ssrc, name.as_bytes())])[8..]);
+            }
             // Now and then a report takes very long.
             let slow = if sim.random.chance(50) { 400 } else { 100 };
             arrivals.push((at + ms(20 + sim.random.below(slow) as u64), transport, report));
@@ -216,15 +229,26 @@ fn worst_offset_us(seed: u64, cnames: [&str; 2]) -> i64 {
 #[test]
 fn sound_and_picture_stay_together_whatever_the_network_does() {
     for_each_seed(6, |seed| {
-        let worst = worst_offset_us(seed, ["anna", "anna"]);
+        let worst = worst_offset_us(seed, ["anna", "anna"], false);
         assert!(worst < 2_000, "{worst} µs apart");
     });
+}
+
+/// RFC 3550 §6.5.1: also if the sender alone says that they belong together.
+#[test]
+fn sound_and_picture_that_the_sender_names_alike_stay_together() {
+    for_each_seed(6, |seed| {
+        let worst = worst_offset_us(seed, ["anna", "anna"], true);
+        assert!(worst < 2_000, "{worst} µs apart");
+    });
+    let worst = worst_offset_us(1, ["anna", "bert"], true);
+    assert!(worst > 5_000, "{worst} µs apart");
 }
 
 /// The measurement measures: streams of different endpoints are placed each by its own reports, jitter and all.
 #[test]
 fn streams_of_different_endpoints_are_not_held_together() {
-    let worst = worst_offset_us(1, ["anna", "bert"]);
+    let worst = worst_offset_us(1, ["anna", "bert"], false);
     assert!(worst > 5_000, "{worst} µs apart");
 }
 

@@ -525,8 +525,9 @@ fn feedback_is_in_a_compound_packet_for_those_who_want_that() {
 fn nobody_is_told_where_there_is_no_place_to_tell() {
     let mut sim = Sim::new(8);
     let room = sim.room();
-    let address = sim.address();
-    // RTCP has a port of its own, which is not known.
+    // RTCP has a port of its own, which is not known, and there is none above (RFC 3550 §11).
+    let mut address = sim.address();
+    address.set_port(u16::MAX);
     let sender = sim.transport_with(room, address, |request| {
         request.rtcp_mux = false;
         request.comedia = true;

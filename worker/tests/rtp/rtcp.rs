@@ -132,16 +132,39 @@ fn rfc3550_6_6_bye_names_all_that_leave() {
 
 #[test]
 fn rfc3550_6_1_packets_of_unknown_type_are_passed_over() {
-    // SDES, APP, an XR without blocks that we know, a transport-wide report, a REMB that is cut off; and a PLI.
-    let mut compound = vec![0x81, 202, 0, 2, 0, 0, 0, 1, 1, 2, b'm', b'e'];
+    // SDES without a canonical name, of which nothing is told; APP, an XR without blocks that we know, a transport-wide report, a
+    // REMB that is cut off; and a PLI.
+    let mut compound = vec![0x81, 202, 0, 2, 0, 0, 0, 1, 2, 1, b'm', 0];
     compound.extend([0x80, 204, 0, 2, 0, 0, 0, 1, b'w', b'e', b'i', b'r']);
     compound.extend([0x80, 207, 0, 3, 0, 0, 0, 1, 7, 0, 0, 1, 9, 9, 9, 9]);
     compound.extend([0x8f, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2]);
     compound.extend([0x8f, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B']);
     compound.extend(PLI);
-    let mut expected = vec![Feedback::Other; 4];
+    let mut expected = vec![Feedback::Other; 3];
     expected.push(Feedback::Pli { media_ssrc: 2 });
     assert_eq!(told(&compound), Ok(expected));
+}
+
+#[test]
+fn rfc3550_6_5_chunks_say_names_until_they_make_no_sense() {
+    let name = |ssrc, at, len| Feedback::Name { ssrc, at, len };
+    // Two chunks: a tool and then a name of 3 bytes that fills its word with the end; an empty name, and three zeros more.
+    let mut description = vec![
+        0x82, 202, 0, 6, 0, 0, 0, 7, 6, 1, b't', 1, 3, b'a', b'b', b'c', 0, 0, 0, 0,
+    ];
+    description.extend([0, 0, 0, 9, 1, 0, 0, 0]);
+    assert_eq!(told(&description), Ok(vec![name(7, 13, 3), name(9, 26, 0)]));
+    // Behind another packet, and in front of one.
+    let compound = [EMPTY_RR.as_slice(), &description, &PLI].concat();
+    let expected = vec![name(7, 21, 3), name(9, 34, 0), Feedback::Pli { media_ssrc: 2 }];
+    assert_eq!(told(&compound), Ok(expected));
+    // More chunks are counted than there are; an item longer than the packet; a chunk cut off behind its SSRC.
+    description[0] = 0x9f;
+    assert_eq!(told(&description), Ok(vec![name(7, 13, 3), name(9, 26, 0)]));
+    description[12] = 200;
+    assert_eq!(told(&description), Ok(vec![]));
+    assert_eq!(told(&[0x81, 202, 0, 1, 0, 0, 0, 7]), Ok(vec![]));
+    assert_eq!(told(&[0x81, 202, 0, 0]), Ok(vec![]));
 }
 
 #[test]
@@ -291,7 +314,10 @@ fn told_by_rtcp_types(compound: &[u8]) -> Option<Vec<Feedback>> {
             delay_since_last_sender_report: block.delay_since_last_sender_report_timestamp(),
         },
     };
+    let mut next = 0;
     for packet in Compound::parse(compound).ok()? {
+        let at = next;
+        next += 4 * (usize::from(u16::from_be_bytes([compound[at + 2], compound[at + 3]])) + 1);
         match packet.ok()? {
             Packet::Sr(report) => {
                 told.push(Feedback::SenderReport {
@@ -305,6 +331,15 @@ fn told_by_rtcp_types(compound: &[u8]) -> Option<Vec<Feedback>> {
             }
             Packet::Rr(report) => told.extend(report.report_blocks().map(|it| block(report.ssrc(), it))),
             Packet::Bye(bye) => told.extend(bye.ssrcs().map(|ssrc| Feedback::Bye { ssrc })),
+            // One chunk, with nothing but the name.
+            Packet::Sdes(description) => {
+                let chunk = description.chunks().next()?;
+                told.push(Feedback::Name {
+                    ssrc: chunk.ssrc(),
+                    at: at as u16 + 10,
+                    len: chunk.items().next()?.value().len() as u8,
+                });
+            }
             Packet::PayloadFeedback(feedback) => {
                 if feedback.parse_fci::<Pli>().is_ok() {
                     told.push(Feedback::Pli {

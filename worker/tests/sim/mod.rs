@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
-    ConsumerStats, CreateConsumer, CreatePlainTransport, DropReason, HeaderExtension, Method, Notification, Page,
-    ProducerStats, Profile, Remote, Reply, StatsPage, TransportStats, UnroutedReason, WorkerError,
+    ComediaPolicy, ConsumerStats, CreateConsumer, CreatePlainTransport, DropReason, HeaderExtension, Method,
+    Notification, Page, ProducerStats, Profile, Remote, Reply, StatsPage, TransportStats, UnroutedReason, WorkerError,
 };
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::limits::Limits;
@@ -250,6 +250,7 @@ impl Sim {
             remote: None,
             comedia: false,
             rtcp_mux: true,
+            comedia_policy: ComediaPolicy::default(),
         };
         edit(&mut request);
         self.command(Method::CreatePlainTransport(request));
@@ -321,6 +322,7 @@ impl Sim {
             nack: false,
             rtx: None,
             cname: "weir".to_owned(),
+            cname_is_made_up: false,
         };
         edit(&mut request);
         request

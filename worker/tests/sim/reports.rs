@@ -212,6 +212,23 @@ pub fn remb(reporter: u32, mantissa: u32, exponent: u32, ssrcs: &[u32]) -> Vec<u
     out
 }
 
+/// A receiver report without blocks, and a source description with the canonical name of each of `chunks`: (SSRC, name).
+pub fn names(reporter: u32, chunks: &[(u32, &[u8])]) -> Vec<u8> {
+    let mut out = super::wire::receiver_report(reporter);
+    let mut body = Vec::new();
+    for (ssrc, name) in chunks {
+        body.extend(ssrc.to_be_bytes());
+        body.extend([1, name.len() as u8]);
+        body.extend(*name);
+        body.push(0);
+        body.resize(body.len().next_multiple_of(4), 0);
+    }
+    out.extend([0x80 | chunks.len() as u8, 202]);
+    out.extend((body.len() as u16 / 4).to_be_bytes());
+    out.extend(body);
+    out
+}
+
 /// A goodbye.
 pub fn bye(ssrcs: &[u32]) -> Vec<u8> {
     let mut out = vec![0x80 | ssrcs.len() as u8, 203, 0, ssrcs.len() as u8];

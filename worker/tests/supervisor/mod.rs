@@ -15,8 +15,8 @@ use weir_channel::descriptors::send_with_descriptors;
 use weir_channel::frame::{self, Decoder};
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    Codec, CodecName, CreateConsumer, CreatePlainTransport, CreateProducer, Deadline, Encoding, Hello, MediaKind,
-    Message, Method, Notification, Profile, Remote, Reply, Request, Response, WorkerError, WorkerStats,
+    Codec, CodecName, ComediaPolicy, CreateConsumer, CreatePlainTransport, CreateProducer, Deadline, Encoding, Hello,
+    MediaKind, Message, Method, Notification, Profile, Remote, Reply, Request, Response, WorkerError, WorkerStats,
 };
 
 use weir_worker::log;
@@ -185,6 +185,7 @@ impl Supervisor {
             remote,
             comedia: remote.is_none(),
             rtcp_mux: true,
+            comedia_policy: ComediaPolicy::default(),
         };
         self.request_with(Method::CreatePlainTransport(request), sockets)
     }
@@ -235,6 +236,7 @@ impl Supervisor {
             nack: false,
             rtx: None,
             cname: "weir".to_owned(),
+            cname_is_made_up: false,
         };
         let created = Reply::ConsumerCreated { source_paused: false };
         assert_eq!(self.request(Method::CreateConsumer(request)), Ok(created));

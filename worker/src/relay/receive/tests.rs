@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use weir_channel::id::{RoomId, TransportId};
-use weir_channel::message::{CreatePlainTransport, Method, Remote, Reply};
+use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Method, Remote, Reply};
 
 use super::*;
 use crate::boundary::poison;
@@ -45,6 +45,7 @@ fn a_parser_of_rtcp_that_panics_costs_one_packet() {
         }),
         comedia: false,
         rtcp_mux: true,
+        comedia_policy: ComediaPolicy::default(),
     };
     relay
         .handle_command(now, &Method::CreatePlainTransport(request))

@@ -2,6 +2,8 @@
 //! right.
 
 mod activity;
+mod addresses;
+mod cname;
 mod deaf_senders;
 mod descriptors;
 mod extensions;
