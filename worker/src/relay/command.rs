@@ -433,10 +433,7 @@ impl Relay {
         let producer = &mut self.producers[producer];
         let (slot, is_new) = producer.filters.join(producer.lacked(&request.payload_types));
         if is_new {
-            producer
-                .streams
-                .iter_mut()
-                .for_each(|stream| stream.withheld.open(slot));
+            producer.streams.iter_mut().for_each(|stream| stream.open_slot(slot));
         }
         slot
     }
@@ -445,10 +442,7 @@ impl Relay {
         let producer = &mut self.producers[consumer.producer];
         let slot = consumer.rewriter.offsets().slot;
         if producer.filters.leave(slot) {
-            producer
-                .streams
-                .iter_mut()
-                .for_each(|stream| stream.withheld.close(slot));
+            producer.streams.iter_mut().for_each(|stream| stream.close_slot(slot));
         }
     }
 

@@ -34,7 +34,7 @@ pub const MISSING_MAX: usize = 1_000;
 
 /// Gaps whose times are told apart. At 1,000 packets a second, a tenth of which are lost, and a round trip of 200 ms, there
 /// are twenty at a time.
-const GAPS_MAX: usize = 32;
+const GAPS_MAX: usize = 10;
 
 /// How far behind the newest packet another one is still asked for. (v2: 5,000, but a packet that comes more than
 /// [`MAX_MISORDER`] late is not believed; so asking for it would be for nothing.)
@@ -159,8 +159,8 @@ impl Numbers {
 #[derive(Clone, Copy, Debug)]
 struct Gap {
     first: u64,
-    /// One more than the last.
-    end: u64,
+    /// Numbers; no more than are asked for at a time, and what lies between them.
+    len: u32,
     since: Time,
     /// When they are asked for (again).
     due: Time,
@@ -172,14 +172,14 @@ struct Gap {
 
 impl Gap {
     fn range(&self) -> Range<u64> {
-        self.first..self.end
+        self.first..self.first + u64::from(self.len)
     }
 
     /// This gap and the next one as one: asked for when both are due, and given up when one is.
     fn and(&self, next: &Self) -> Self {
         Self {
             first: self.first,
-            end: next.end,
+            len: (next.range().end - self.first) as u32,
             since: self.since.min(next.since),
             due: self.due.max(next.due),
             asked: self.asked.max(next.asked),
@@ -266,7 +266,7 @@ impl MissingList {
         }
         self.gaps.push(Gap {
             first: newest + 1,
-            end: seq,
+            len: count as u32,
             since: now,
             due,
             asked: Time::default(),
@@ -348,7 +348,7 @@ impl MissingList {
         if self.is_empty() {
             self.gaps.clear();
         }
-        let gone = self.gaps.partition_point(|gap| gap.end <= seq);
+        let gone = self.gaps.partition_point(|gap| gap.range().end <= seq);
         self.gaps.drain(..gone);
         if let Some(gap) = self.gaps.first_mut() {
             gap.first = gap.first.max(seq);

@@ -54,8 +54,8 @@ pub(super) struct Producer {
     pub streams: Vec<Stream>,
     /// All its consumers.
     pub consumers: Vec<ConsumerKey>,
-    /// Its extensions, by id (index 0 is unused): RFC 8285 §4.3 has 255.
-    pub extensions: Box<[Option<ExtensionUri>; 256]>,
+    /// Its extensions, by id (index 0 is unused), up to the highest; RFC 8285 §4.3 has 255.
+    extensions: Box<[Option<ExtensionUri>]>,
     /// The ids of its extensions, by URI; 0: it has not got it.
     extension_ids: [u8; ExtensionUri::ALL.len()],
     /// The id of the one with the transport sequence number.
@@ -68,8 +68,6 @@ pub(super) struct Producer {
     /// What it may send, by the order of its request.
     pub codecs: Vec<Codec>,
     codec_of: [u8; 128],
-    /// By the payload type of retransmissions.
-    codec_of_rtx: [u8; 128],
 }
 
 /// What a consumer's ledger is settled from. Every packet that is routed to the producer counts once in `received`, and
@@ -94,15 +92,12 @@ impl Producer {
     /// From a request whose parameters were checked.
     pub(super) fn new(request: &CreateProducer, transport: TransportKey) -> Self {
         let mut codec_of = [NO_CODEC; 128];
-        let mut codec_of_rtx = [NO_CODEC; 128];
         for (index, codec) in request.codecs.iter().enumerate() {
             codec_of[usize::from(codec.payload_type & 0x7f)] = index as u8;
-            if let Some(rtx) = codec.rtx {
-                codec_of_rtx[usize::from(rtx & 0x7f)] = index as u8;
-            }
         }
         let sends_again = request.codecs.iter().any(|codec| codec.nack);
-        let mut extensions = Box::new([None; 256]);
+        let ids = request.header_extensions.iter().map(|extension| extension.id);
+        let mut extensions = vec![None; ids.max().map_or(0, |highest| usize::from(highest) + 1)].into_boxed_slice();
         let mut extension_ids = [0; ExtensionUri::ALL.len()];
         for extension in &request.header_extensions {
             extensions[usize::from(extension.id)] = Some(extension.uri);
@@ -145,8 +140,13 @@ impl Producer {
             filters: Filters::default(),
             codecs: request.codecs.clone(),
             codec_of,
-            codec_of_rtx,
         }
+    }
+
+    /// Which extension has an id, if it is one of its own.
+    #[inline]
+    pub(super) fn extension(&self, id: u8) -> Option<ExtensionUri> {
+        self.extensions.get(usize::from(id)).copied().flatten()
     }
 
     /// The codec sent under a payload type.
@@ -180,8 +180,7 @@ impl Producer {
     /// The codec whose packets are sent again under a payload type.
     #[inline]
     pub(super) fn codec_of_rtx(&self, payload_type: u8) -> Option<&Codec> {
-        self.codecs
-            .get(usize::from(self.codec_of_rtx[usize::from(payload_type & 0x7f)]))
+        self.codecs.iter().find(|codec| codec.rtx == Some(payload_type))
     }
 
     /// The codec that speaks for the producer: its clock rate, and how key frames are asked for. Not one that merely goes
@@ -248,7 +247,7 @@ impl Producer {
         let end = block.start + block.len;
         let mut rest = block;
         while let Some(element) = elements(bytes, rest).next() {
-            let uri = self.extensions[usize::from(element.id)];
+            let uri = self.extension(element.id);
             if !uri.is_some_and(ExtensionUri::is_relayed) {
                 erase(bytes, element);
             } else if uri == Some(ExtensionUri::AbsSendTime) {
@@ -265,8 +264,7 @@ impl Producer {
 
     /// Writes the time of sending into a packet that is sent again, if it carries one.
     pub(super) fn stamp_send_time(&self, now: Time, bytes: &mut [u8], block: ExtensionBlock) {
-        let is_send_time =
-            |element: &Element| self.extensions[usize::from(element.id)] == Some(ExtensionUri::AbsSendTime);
+        let is_send_time = |element: &Element| self.extension(element.id) == Some(ExtensionUri::AbsSendTime);
         let found = elements(bytes, block).find(is_send_time);
         if let Some(element) = found {
             write_send_time(now, bytes, element);

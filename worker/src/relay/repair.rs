@@ -394,7 +394,7 @@ impl Relay {
         let kept = kept.or_else(|| stream.gop.as_ref()?.find(source_seq, segment.epoch));
         let hole;
         let kept = match kept {
-            None if segment.epoch == stream.epoch && stream.withheld.is_hole(slot, source_seq) => {
+            None if stream.is_hole(segment.epoch, slot, source_seq) => {
                 // Without a stream of their own, what is sent again must be the same bytes; these depend on what came last.
                 if repair.rtx.is_none() && repair.recent(seq).seq == seq as u32 {
                     return Err(NotRepaired::TooSoon);
@@ -417,6 +417,10 @@ impl Relay {
                 NotRepaired::TooOld
             });
         };
+        // A number stands for one packet and for ever.
+        if segment.offsets.seq_of(&packet) != seq {
+            return Err(NotRepaired::TooOld);
+        }
         let payload_type = consumer
             .payload_types
             .own(packet.payload_type)

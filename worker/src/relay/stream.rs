@@ -23,7 +23,7 @@ use super::rtt::RoundTrip;
 use super::sender_clock::distance_of;
 use super::slots::ConsumerKey;
 use super::vp8_ids::Vp8Ids;
-use super::withheld::{ALL_SLOTS, SlotSet, Withheld};
+use super::withheld::{ALL_SLOTS, Counts, SlotSet, Withheld};
 
 /// A sender's clock is not set by a day from one report to the next, nor are two of its streams a day apart.
 const ABSURD: Duration = Duration::from_secs(86_400);
@@ -128,7 +128,8 @@ pub(super) struct Stream {
     continuity: Continuity,
     /// Where packets of it are held that go on with nothing yet; see `held`.
     pub(super) held: Option<u8>,
-    pub(super) withheld: Withheld,
+    /// What of it is withheld from consumers, while it has any.
+    pub(super) withheld: Option<Box<Withheld>>,
     /// The start that is coming together.
     pub(super) opening: Opening,
     /// Somebody waits for a start, so that what comes is kept until it is complete.
@@ -213,7 +214,7 @@ impl Stream {
             clock: MediaClock::default(),
             continuity: Continuity::default(),
             held: None,
-            withheld: Withheld::default(),
+            withheld: None,
             opening: Opening::default(),
             is_awaited: false,
             vp8_ids: Vp8Ids::default(),
@@ -242,7 +243,9 @@ impl Stream {
         self.claim.on_new_ssrc();
         self.seq = SeqExtender::default();
         self.seen = Seen::default();
-        self.withheld.on_new_numbers();
+        if let Some(withheld) = &mut self.withheld {
+            withheld.on_new_numbers();
+        }
         self.continuity = Continuity::default();
         self.held = None;
         self.on_restart();
@@ -379,7 +382,10 @@ impl Stream {
             return Accepted::Duplicate;
         }
         self.count_unique(seq);
-        let withheld = self.withheld.place(seq, withholding);
+        let withheld = match &mut self.withheld {
+            Some(withheld) => withheld.place(seq, withholding),
+            None => Counts::default(),
+        };
         let payload = header.payload(bytes);
         self.contents.note(seq, Contents::digest(header.timestamp, payload));
         let timestamp = if is_odd {
@@ -477,15 +483,38 @@ impl Stream {
     }
 
     /// The packet of a segment's epoch that goes out under a number to the consumers of a slot, by its number without what is
-    /// withheld from them; `None` when numbers have begun again since.
+    /// withheld from them; `None` when numbers have begun again since. Whether it is that packet is for the caller to see: what
+    /// is older than a slot's last consumer but one was counted otherwise.
     pub(super) fn source(&self, epoch: u32, slot: u8, folded: u64) -> Option<u64> {
         // Epochs wrap around after 2³² resumptions of a producer; a segment is not that old.
         let is_of_these_numbers = epoch.wrapping_sub(self.numbers_since).cast_signed() >= 0;
-        match (is_of_these_numbers, self.withheld.is_empty()) {
-            (true, _) => Some(self.withheld.source(slot, folded)),
-            (false, true) => Some(folded),
-            (false, false) => None,
+        match &self.withheld {
+            Some(withheld) if is_of_these_numbers => Some(withheld.source(slot, folded)),
+            Some(withheld) if !withheld.is_empty() => None,
+            _ => Some(folded),
         }
+    }
+
+    /// Whether a number of a segment's epoch stays free in a slot, though nothing was lost.
+    pub(super) fn is_hole(&self, epoch: u32, slot: u8, seq: u64) -> bool {
+        epoch == self.epoch
+            && self
+                .withheld
+                .as_ref()
+                .is_some_and(|withheld| withheld.is_hole(slot, seq))
+    }
+
+    /// Consumers withhold packets in a slot from now on.
+    pub(super) fn open_slot(&mut self, slot: u8) {
+        self.withheld.get_or_insert_default().open(slot);
+    }
+
+    /// Nobody uses a slot any more.
+    pub(super) fn close_slot(&mut self, slot: u8) {
+        if let Some(withheld) = &mut self.withheld {
+            withheld.close(slot);
+        }
+        self.withheld.take_if(|withheld| withheld.is_unused());
     }
 
     /// Keeps a sender report, to align streams of one sender; whether it tells a time that is believed.

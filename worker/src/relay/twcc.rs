@@ -122,7 +122,7 @@ impl Relay {
         // RFC 8843 §9.2 wants what shares a transport to agree on its ids. Who does not is understood as far as it goes.
         let is_shared = |id: &u8| {
             producers().all(|producer| {
-                let meaning = producer.extensions[usize::from(*id)];
+                let meaning = producer.extension(*id);
                 producer.transport_cc.is_none_or(|own| own == *id)
                     && meaning.is_none_or(|uri| uri == ExtensionUri::TransportWideCc)
             })

@@ -56,6 +56,11 @@ impl Default for Window {
 }
 
 impl Withheld {
+    /// Whether no slot is in use.
+    pub fn is_unused(&self) -> bool {
+        self.windows.iter().all(Option::is_none)
+    }
+
     /// Begins to count for a slot.
     pub fn open(&mut self, slot: u8) {
         let slot = usize::from(slot);
