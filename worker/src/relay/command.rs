@@ -428,24 +428,6 @@ impl Relay {
         Ok(Reply::ConsumerCreated { source_paused })
     }
 
-    /// What the consumer will be withheld.
-    fn join_slot(&mut self, producer: ProducerKey, request: &CreateConsumer) -> u8 {
-        let producer = &mut self.producers[producer];
-        let (slot, is_new) = producer.filters.join(producer.lacked(&request.payload_types));
-        if is_new {
-            producer.streams.iter_mut().for_each(|stream| stream.open_slot(slot));
-        }
-        slot
-    }
-
-    fn leave_slot(&mut self, consumer: &Consumer) {
-        let producer = &mut self.producers[consumer.producer];
-        let slot = consumer.rewriter.offsets().slot;
-        if producer.filters.leave(slot) {
-            producer.streams.iter_mut().for_each(|stream| stream.close_slot(slot));
-        }
-    }
-
     fn pause_consumer(&mut self, consumer: ConsumerId) -> Result<(), WorkerError> {
         let key = self.find_consumer(consumer)?;
         self.give_up_held(self.consumers[key].producer);

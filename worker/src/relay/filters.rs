@@ -1,6 +1,11 @@
 //! Who of a producer's consumers lacks which of its codecs: consumers that lack the same ones share a slot, in which their
 //! packets are withheld (`withheld.rs`).
 
+use weir_channel::message::CreateConsumer;
+
+use super::Relay;
+use super::consumer::Consumer;
+use super::slots::ProducerKey;
 use super::withheld::{ALL_SLOTS, SLOTS, SlotSet};
 
 /// The codecs of a producer that somebody lacks, one bit for each.
@@ -66,6 +71,27 @@ impl Filters {
             slots |= u8::from(filter.lacked & bit != 0) << slot;
         }
         slots
+    }
+}
+
+impl Relay {
+    /// What the consumer will be withheld.
+    pub(super) fn join_slot(&mut self, producer: ProducerKey, request: &CreateConsumer) -> u8 {
+        let producer = &mut self.producers[producer];
+        let (slot, is_new) = producer.filters.join(producer.lacked(&request.payload_types));
+        if is_new {
+            producer.streams.iter_mut().for_each(|stream| stream.open_slot(slot));
+        }
+        slot
+    }
+
+    /// The consumer leaves its slot.
+    pub(super) fn leave_slot(&mut self, consumer: &Consumer) {
+        let producer = &mut self.producers[consumer.producer];
+        let slot = consumer.rewriter.offsets().slot;
+        if producer.filters.leave(slot) {
+            producer.streams.iter_mut().for_each(|stream| stream.close_slot(slot));
+        }
     }
 }
 
