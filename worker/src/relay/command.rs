@@ -16,7 +16,7 @@ use super::report::TransportReports;
 use super::rewrite::Rewriter;
 use super::ring::Ring;
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
-use super::spent::{SpentNumbers, before_first};
+use super::spent::SpentNumbers;
 use super::transport::{Transport, TransportCounters, TransportKind};
 use super::tune::ACTIVITY_INTERVAL;
 use super::twcc::TransportFeedback;
@@ -528,22 +528,6 @@ impl Relay {
             owner,
             transport: transport.id,
         })
-    }
-
-    /// That what is sent under the SSRC can be sealed.
-    fn check_spent(&self, ssrc: u32, transport: TransportKey) -> Result<(), WorkerError> {
-        let transport = &self.transports[transport];
-        let live = transport.consumer_ssrcs.len() + transport.consumer_rtx_ssrcs.len();
-        transport.spent.check(ssrc, live, transport.id)
-    }
-
-    /// The number before the first one of a consumer's SSRC.
-    fn before_first(&mut self, transport: TransportKey, ssrc: u32) -> u64 {
-        let random = self.random.next();
-        match &self.transports[transport] {
-            transport if transport.kind == TransportKind::WebRtc => transport.spent.before_first(ssrc, random),
-            _ => before_first(random),
-        }
     }
 
     pub(super) fn find_transport(&self, id: TransportId) -> Result<TransportKey, WorkerError> {

@@ -15,6 +15,8 @@ use weir_channel::message::WorkerError;
 use super::Relay;
 use super::opening::RESERVE;
 use super::sink::TransportIx;
+use super::slots::TransportKey;
+use super::transport::TransportKind;
 
 /// One more than the last index (RFC 3711 §9.2: 2⁴⁸ packets under one key).
 const INDICES: u64 = 1 << 48;
@@ -83,6 +85,22 @@ pub(super) const fn before_first(random: u64) -> u64 {
 }
 
 impl Relay {
+    /// That what is sent under the SSRC can be sealed.
+    pub(super) fn check_spent(&self, ssrc: u32, transport: TransportKey) -> Result<(), WorkerError> {
+        let transport = &self.transports[transport];
+        let live = transport.consumer_ssrcs.len() + transport.consumer_rtx_ssrcs.len();
+        transport.spent.check(ssrc, live, transport.id)
+    }
+
+    /// The number before the first one of a consumer's SSRC.
+    pub(super) fn before_first(&mut self, transport: TransportKey, ssrc: u32) -> u64 {
+        let random = self.random.next();
+        match &self.transports[transport] {
+            transport if transport.kind == TransportKind::WebRtc => transport.spent.before_first(ssrc, random),
+            _ => before_first(random),
+        }
+    }
+
     /// Whether packets that were sent under an SSRC may have to be sent again as they were: under their own numbers, because
     /// the receiver asks for what it lacks and knows no retransmission format (RFC 4588).
     pub fn repeats_packets(&self, transport: TransportIx, ssrc: u32) -> bool {
