@@ -124,10 +124,7 @@ impl Relay {
                 // If it still is where it was, it has to wait for another start.
                 if std::mem::take(&mut consumer.flow.is_catching_up) {
                     consumer.flow.sync_required = true;
-                    let target = (consumer.producer, consumer.flow.target);
-                    if let (producer, Some(encoding)) = target {
-                        self.request_key_frame(now, producer, encoding);
-                    }
+                    self.request_key_frame_for(now, key);
                 }
             }
         }

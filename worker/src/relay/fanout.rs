@@ -160,6 +160,11 @@ impl Relay {
                 workspace.waiting.push(*key);
             }
         }
+        let is_companion = |packet: &PacketMeta| {
+            let codec = self.producers[producer_key].codec(packet.payload_type);
+            codec.is_some_and(|codec| codec.name.is_companion())
+        };
+        let is_of_companions = workspace.train.iter().all(is_companion);
         let mut is_awaited = false;
         while let Some(key) = workspace.waiting.pop() {
             if self.begin_catch_up(now, key, encoding) {
@@ -171,7 +176,8 @@ impl Relay {
         let producer = &mut self.producers[producer_key];
         let stream = &mut producer.streams[usize::from(encoding)];
         stream.attached = attached;
-        stream.is_awaited = is_awaited;
+        // What goes along with a codec says nothing about who waits for it.
+        stream.is_awaited = is_awaited || stream.is_awaited && is_of_companions;
         producer.counters.dispatched[usize::from(encoding)] += workspace.train.len() as u64;
         while let Some(key) = workspace.started.pop() {
             self.on_started(key);
@@ -442,7 +448,7 @@ pub(super) fn start(
     flow.sync_required = false;
     flow.is_catching_up = false;
     if let Some(repair) = &mut consumer.repair {
-        repair.on_start(packet, consumer.rewriter.offsets());
+        repair.on_start(packet, consumer.rewriter.offsets(), reserve);
     }
 }
 

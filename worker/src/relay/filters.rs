@@ -21,42 +21,56 @@ pub struct Filters {
 struct Filter {
     lacked: Lacked,
     consumers: u32,
+    /// Somebody has used it.
+    is_counted: bool,
+}
+
+/// Where a consumer has got to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Joined {
+    slot: u8,
+    /// Nothing was counted there yet.
+    is_new: bool,
+    /// It was for others, who are gone: what was counted there has another meaning from now on.
+    is_taken_over: bool,
 }
 
 impl Filters {
-    /// The slot of one more consumer, and whether it is a new one. When all slots are others' the consumer gets one in which
-    /// less is withheld than it lacks: what it lacks and is not withheld there, it sees as gaps.
-    pub fn join(&mut self, lacked: Lacked) -> (u8, bool) {
+    /// The slot of one more consumer. When all slots are others' the consumer gets one in which less is withheld than it lacks:
+    /// what it lacks and is not withheld there, it sees as gaps.
+    fn join(&mut self, lacked: Lacked) -> Joined {
         // The first slot is for those that lack nothing, so that there is always one that fits.
         let slots = if lacked == 0 { 0..1 } else { 1..SLOTS };
-        let is_same = |slot: &usize| self.slots[*slot].consumers > 0 && self.slots[*slot].lacked == lacked;
-        let is_free = |slot: &usize| self.slots[*slot].consumers == 0;
-        let fits = |slot: &usize| !is_free(slot) && self.slots[*slot].lacked & !lacked == 0;
+        let is_same = |slot: &usize| self.slots[*slot].is_counted && self.slots[*slot].lacked == lacked;
+        let is_new = |slot: &usize| !self.slots[*slot].is_counted;
+        let is_left = |slot: &usize| self.slots[*slot].consumers == 0;
+        let fits = |slot: &usize| self.slots[*slot].lacked & !lacked == 0 && self.slots[*slot].is_counted;
+        let most = |slot: &usize| self.slots[*slot].lacked.count_ones();
         let slot = slots
             .clone()
             .find(is_same)
-            .or_else(|| slots.clone().find(is_free))
-            .or_else(|| {
-                slots
-                    .clone()
-                    .filter(fits)
-                    .max_by_key(|slot| self.slots[*slot].lacked.count_ones())
-            })
+            .or_else(|| slots.clone().find(is_new))
+            .or_else(|| slots.clone().find(is_left))
+            .or_else(|| slots.clone().filter(fits).max_by_key(most))
             .unwrap_or(0);
         let filter = &mut self.slots[slot];
-        let is_new = filter.consumers == 0;
-        if is_new {
+        let is_left = filter.consumers == 0;
+        let joined = Joined {
+            slot: slot as u8,
+            is_new: !filter.is_counted,
+            is_taken_over: filter.is_counted && is_left && slot != 0 && filter.lacked != lacked,
+        };
+        if joined.is_new || joined.is_taken_over {
             filter.lacked = if slot == 0 { 0 } else { lacked };
         }
+        filter.is_counted = true;
         filter.consumers += 1;
-        (slot as u8, is_new)
+        joined
     }
 
-    /// A consumer leaves its slot; whether nobody is left in it.
-    pub fn leave(&mut self, slot: u8) -> bool {
-        let filter = &mut self.slots[usize::from(slot)];
-        filter.consumers -= 1;
-        filter.consumers == 0
+    /// A consumer leaves its slot, in which is counted on: who comes next may start with what was kept from before.
+    fn leave(&mut self, slot: u8) {
+        self.slots[usize::from(slot)].consumers -= 1;
     }
 
     /// The slots in which a codec's packets are withheld. With padding alone every packet is, in all of them.
@@ -78,20 +92,22 @@ impl Relay {
     /// What the consumer will be withheld.
     pub(super) fn join_slot(&mut self, producer: ProducerKey, request: &CreateConsumer) -> u8 {
         let producer = &mut self.producers[producer];
-        let (slot, is_new) = producer.filters.join(producer.lacked(&request.payload_types));
-        if is_new {
-            producer.streams.iter_mut().for_each(|stream| stream.open_slot(slot));
+        let joined = producer.filters.join(producer.lacked(&request.payload_types));
+        for stream in &mut producer.streams {
+            if joined.is_new {
+                stream.open_slot(joined.slot);
+            }
+            if joined.is_taken_over {
+                stream.forget_kept();
+            }
         }
-        slot
+        joined.slot
     }
 
     /// The consumer leaves its slot.
     pub(super) fn leave_slot(&mut self, consumer: &Consumer) {
-        let producer = &mut self.producers[consumer.producer];
         let slot = consumer.rewriter.offsets().slot;
-        if producer.filters.leave(slot) {
-            producer.streams.iter_mut().for_each(|stream| stream.close_slot(slot));
-        }
+        self.producers[consumer.producer].filters.leave(slot);
     }
 }
 
@@ -99,21 +115,34 @@ impl Relay {
 mod tests {
     use super::*;
 
+    fn joined(slot: u8, is_new: bool, is_taken_over: bool) -> Joined {
+        Joined {
+            slot,
+            is_new,
+            is_taken_over,
+        }
+    }
+
     #[test]
     fn who_lacks_the_same_shares_a_slot() {
         let mut filters = Filters::default();
-        assert_eq!(filters.join(0b110), (1, true));
-        assert_eq!(filters.join(0), (0, true));
-        assert_eq!(filters.join(0b110), (1, false));
-        assert_eq!(filters.join(0), (0, false));
-        assert_eq!(filters.join(0b10), (2, true));
+        assert_eq!(filters.join(0b110), joined(1, true, false));
+        assert_eq!(filters.join(0), joined(0, true, false));
+        assert_eq!(filters.join(0b110), joined(1, false, false));
+        assert_eq!(filters.join(0), joined(0, false, false));
+        assert_eq!(filters.join(0b10), joined(2, true, false));
         assert_eq!(filters.withholding(0, false), 0);
         assert_eq!(filters.withholding(1, false), 0b110);
         assert_eq!(filters.withholding(2, false), 0b010);
         assert_eq!(filters.withholding(0, true), ALL_SLOTS);
-        assert!(!filters.leave(1));
-        assert!(filters.leave(1));
-        assert_eq!(filters.join(0b1000), (1, true));
+        // Left by both, it is counted on, and is theirs who lack the same; others take a new one first.
+        filters.leave(1);
+        filters.leave(1);
+        assert_eq!(filters.withholding(2, false), 0b010);
+        assert_eq!(filters.join(0b1000), joined(3, true, false));
+        assert_eq!(filters.join(0b110), joined(1, false, false));
+        filters.leave(1);
+        assert_eq!(filters.join(0b1_0000), joined(1, false, true));
         assert_eq!(filters.withholding(2, false), 0);
     }
 
@@ -121,10 +150,10 @@ mod tests {
     fn when_slots_run_out_a_slot_is_shared_in_which_nothing_is_withheld_that_somebody_wants() {
         let mut filters = Filters::default();
         for lacked in [0b0001, 0b0010, 0b0110] {
-            assert!(filters.join(lacked).1);
+            assert!(filters.join(lacked).is_new);
         }
-        assert_eq!(filters.join(0b1110), (3, false), "the most of what it lacks");
-        assert_eq!(filters.join(0b1000), (0, true));
+        assert_eq!(filters.join(0b1110), joined(3, false, false), "the most of what it lacks");
+        assert_eq!(filters.join(0b1000), joined(0, true, false));
         assert_eq!(filters.withholding(3, false), 0, "nobody's slot was changed");
     }
 }

@@ -36,6 +36,8 @@ const DEAF_AFTER: u8 = 2;
 pub struct Hearing {
     /// When it was asked, if nothing has come since.
     asked: Option<Time>,
+    /// It has sent something else since, long enough after. Who sends nothing at all has not refused.
+    went_on: bool,
     unanswered: u8,
 }
 
@@ -46,19 +48,30 @@ impl Hearing {
             Some(asked) if now.since(asked) >= ANSWER_WITHIN => {
                 self.on_unanswered();
                 self.asked = Some(now);
+                self.went_on = false;
             }
             Some(_) => {}
             None => self.asked = Some(now),
         }
     }
 
+    /// It sends something, and has before, at this time.
+    #[inline]
+    pub fn on_media(&mut self, before: Option<Time>) {
+        if let (Some(asked), Some(before)) = (self.asked, before) {
+            self.went_on |= before >= asked + ANSWER_WITHIN / 2;
+        }
+    }
+
     /// A key frame has come.
     pub fn on_key_frame(&mut self, now: Time) {
-        match self.asked.take() {
+        let asked = self.asked.take();
+        match asked {
             Some(asked) if now.since(asked) >= ANSWER_WITHIN => self.on_unanswered(),
             Some(_) => self.unanswered = self.unanswered.saturating_sub(1),
             None => {}
         }
+        self.went_on = false;
     }
 
     /// Whether it answers nothing.
@@ -67,7 +80,9 @@ impl Hearing {
     }
 
     fn on_unanswered(&mut self) {
-        self.unanswered = (self.unanswered + 1).min(DEAF_AFTER + 1);
+        if self.went_on {
+            self.unanswered = (self.unanswered + 1).min(DEAF_AFTER + 1);
+        }
     }
 }
 
@@ -78,6 +93,8 @@ pub struct Gop {
     packets: Vec<Kept>,
     /// Counts groups, so that who is in the middle of one notices that it is gone.
     number: u32,
+    /// The number that it begins with.
+    first: u64,
     /// It begins with a start, and lacks nothing that has come since.
     is_whole: bool,
 }
@@ -100,6 +117,7 @@ impl Default for Gop {
             bytes: Vec::with_capacity(GOP_BYTES),
             packets: Vec::with_capacity(GOP_PACKETS),
             number: 0,
+            first: 0,
             is_whole: false,
         }
     }
@@ -121,6 +139,10 @@ impl Gop {
         if is_other_epoch || is_old || is_full {
             self.clear();
         }
+        // The last of the group before.
+        if self.is_whole && packet.seq < self.first {
+            return;
+        }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         self.packets.push(Kept {
@@ -141,6 +163,7 @@ impl Gop {
         let is_there = self.packets.iter().any(|kept| kept.packet.seq == first);
         self.number = self.number.wrapping_add(1);
         self.is_whole = is_there;
+        self.first = first;
         let mut end = 0;
         let Self { bytes, packets, .. } = self;
         packets.retain_mut(|kept| {
@@ -171,7 +194,7 @@ impl Gop {
 
     /// The packet that it begins with: the one with the lowest number.
     pub fn first(&self) -> Option<&Kept> {
-        self.packets.iter().min_by_key(|kept| kept.packet.seq)
+        self.packets.iter().find(|kept| kept.packet.seq == self.first)
     }
 
     /// The packet with this extended sequence number and epoch, if it is here. Its `start` is 0.
@@ -245,21 +268,29 @@ mod tests {
         }
     }
 
+    /// Asks at `asked`, with pictures every 40 ms from then until `until`.
+    fn ask(hearing: &mut Hearing, asked: u64, until: u64) {
+        hearing.on_ask(at(asked));
+        for time in (asked..until).step_by(40) {
+            hearing.on_media(Some(at(time)));
+        }
+    }
+
     #[test]
     fn two_requests_without_an_answer_are_enough_and_chance_is_not() {
         let mut hearing = Hearing::default();
         for second in 0..4 {
-            hearing.on_ask(at(second * 1_000));
+            ask(&mut hearing, second * 1_000, second * 1_000 + 1_000);
             assert!(!hearing.is_deaf(), "{second}");
         }
-        hearing.on_ask(at(4_000));
+        ask(&mut hearing, 4_000, 10_000);
         assert!(hearing.is_deaf());
         // It sends one in ten seconds, whatever it is asked.
         hearing.on_key_frame(at(10_000));
         for round in 1..5 {
-            hearing.on_ask(at(round * 10_000 + 9_000));
+            ask(&mut hearing, round * 10_000 + 9_000, round * 10_000 + 10_000);
             hearing.on_key_frame(at(round * 10_000 + 10_000));
-            hearing.on_ask(at(round * 10_000 + 11_000));
+            ask(&mut hearing, round * 10_000 + 11_000, round * 10_000 + 18_000);
             hearing.on_key_frame(at(round * 10_000 + 18_000));
             assert!(hearing.is_deaf(), "{round}");
         }
@@ -268,6 +299,18 @@ mod tests {
             hearing.on_ask(at(100_000 + round * 3_000));
             hearing.on_key_frame(at(100_100 + round * 3_000));
         }
+        assert!(!hearing.is_deaf());
+    }
+
+    /// A screen on which nothing moves, a tab in the background.
+    #[test]
+    fn who_sends_nothing_has_refused_nothing() {
+        let mut hearing = Hearing::default();
+        for second in 0..60 {
+            hearing.on_ask(at(second * 1_000));
+        }
+        hearing.on_media(Some(at(500)));
+        hearing.on_key_frame(at(60_000));
         assert!(!hearing.is_deaf());
     }
 

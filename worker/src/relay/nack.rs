@@ -17,7 +17,6 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use weir_channel::message::MediaKind;
 
 use crate::rtp::nack::NackWriter;
 use crate::rtp::rtcp::reduced_size;
@@ -434,8 +433,8 @@ impl Relay {
     #[inline]
     pub(super) fn note_arrival(&mut self, now: Time, key: ProducerKey, packet: &PacketMeta, is_rtx: bool) -> bool {
         let producer = &mut self.producers[key];
-        let is_key_frame = packet.key_frame && producer.kind == MediaKind::Video;
         let codec = producer.codec(packet.payload_type);
+        let is_key_frame = packet.key_frame && codec.is_some_and(|codec| !codec.name.starts_anywhere());
         let tells_rtx_apart = codec.is_some_and(|codec| codec.rtx.is_some());
         let sends_again = codec.is_some_and(|codec| codec.nack);
         let stream = &mut producer.streams[usize::from(packet.encoding)];

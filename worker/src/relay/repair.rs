@@ -166,10 +166,10 @@ impl Repair {
         }
     }
 
-    /// A flow starts on this packet, with these offsets.
-    pub(super) fn on_start(&mut self, packet: &PacketMeta, offsets: Offsets) {
+    /// A flow starts on this packet, with these offsets, and with so many numbers before it for what it has overtaken.
+    pub(super) fn on_start(&mut self, packet: &PacketMeta, offsets: Offsets, reserve: u64) {
         self.segments[self.starts as usize % SEGMENTS] = Segment {
-            first: offsets.seq_of(packet),
+            first: offsets.seq_of(packet) - reserve,
             offsets,
             encoding: packet.encoding,
             epoch: packet.epoch,
@@ -392,6 +392,8 @@ impl Relay {
             .and_then(|ring| ring.get(now, source_seq, segment.epoch));
         // Who has caught up with a group of pictures was sent packets that came long ago.
         let kept = kept.or_else(|| stream.gop.as_ref()?.find(source_seq, segment.epoch));
+        // What came too late to be withheld without a trace is withheld all the same.
+        let kept = kept.filter(|(packet, _)| consumer.payload_types.own(packet.payload_type).is_some());
         let hole;
         let kept = match kept {
             None if stream.is_hole(segment.epoch, slot, source_seq) => {

@@ -159,8 +159,8 @@ impl Rewriter {
             let (upcoming_id, upcoming_tl0) = vp8.upcoming;
             let id = vp8.picture_id.map_or(upcoming_id, |id| id.value);
             let tl0 = vp8.tl0.map_or(upcoming_tl0, |(_, tl0)| tl0);
-            self.offsets.picture_id = (self.newest.picture_id + 1).wrapping_sub(id);
-            self.offsets.tl0 = (self.newest.tl0 + 1).wrapping_sub(tl0);
+            self.offsets.picture_id = self.newest.picture_id.wrapping_add(1).wrapping_sub(id);
+            self.offsets.tl0 = self.newest.tl0.wrapping_add(1).wrapping_sub(tl0);
         }
         let timestamp = match self.timeline {
             None => self.newest.timestamp,

@@ -82,7 +82,9 @@ pub(super) struct Stream {
     pub last_packet: Option<Time>,
     /// When the last packet came that had something in it and was the newest then.
     pub last_media: Option<Time>,
-    /// The longest pause between such packets of late.
+    /// Its timestamp.
+    media_timestamp: u64,
+    /// The longest pause between such pictures, or sounds, of late.
     cadence: Duration,
     /// When a goodbye has last taken it off the offer.
     pub last_goodbye: Option<Time>,
@@ -189,6 +191,7 @@ impl Stream {
             available: false,
             last_packet: None,
             last_media: None,
+            media_timestamp: 0,
             cadence: Duration::ZERO,
             last_goodbye: None,
             epoch: 0,
@@ -422,7 +425,7 @@ impl Stream {
         }
         // Error correction shows nothing either.
         if header.payload_len > 0 && codec != CodecName::VideoCompanion && self.seq.newest() == Some(seq) {
-            self.on_media(now);
+            self.on_media(now, timestamp);
         }
         Accepted::Relay(meta)
     }
@@ -430,10 +433,14 @@ impl Stream {
     /// A packet has come that is newer than all before, and has something in it: what sends nothing but padding shows nobody
     /// anything, and what comes late tells of earlier.
     #[inline]
-    fn on_media(&mut self, now: Time) {
-        let pause = self.last_media.map_or(Duration::ZERO, |last| now.since(last));
-        // The longest pause of late, forgotten by an eighth with each packet.
-        self.cadence = pause.max(self.cadence - self.cadence / 8);
+    fn on_media(&mut self, now: Time, timestamp: u64) {
+        // The longest pause of late, forgotten by an eighth with each picture, in however many packets it comes.
+        if self.media_timestamp != timestamp {
+            let pause = self.last_media.map_or(Duration::ZERO, |last| now.since(last));
+            self.cadence = pause.max(self.cadence - self.cadence / 8);
+            self.media_timestamp = timestamp;
+        }
+        self.hearing.on_media(self.last_media);
         self.last_media = Some(now);
     }
 
@@ -483,8 +490,7 @@ impl Stream {
     }
 
     /// The packet of a segment's epoch that goes out under a number to the consumers of a slot, by its number without what is
-    /// withheld from them; `None` when numbers have begun again since. Whether it is that packet is for the caller to see: what
-    /// is older than a slot's last consumer but one was counted otherwise.
+    /// withheld from them; `None` when numbers have begun again since.
     pub(super) fn source(&self, epoch: u32, slot: u8, folded: u64) -> Option<u64> {
         // Epochs wrap around after 2³² resumptions of a producer; a segment is not that old.
         let is_of_these_numbers = epoch.wrapping_sub(self.numbers_since).cast_signed() >= 0;
@@ -509,12 +515,10 @@ impl Stream {
         self.withheld.get_or_insert_default().open(slot);
     }
 
-    /// Nobody uses a slot any more.
-    pub(super) fn close_slot(&mut self, slot: u8) {
-        if let Some(withheld) = &mut self.withheld {
-            withheld.close(slot);
-        }
-        self.withheld.take_if(|withheld| withheld.is_unused());
+    /// What is kept of it was counted otherwise than what comes now.
+    pub(super) fn forget_kept(&mut self) {
+        self.ring = self.ring.take().map(|_| Box::default());
+        self.gop = self.gop.take().map(|_| Box::default());
     }
 
     /// Keeps a sender report, to align streams of one sender; whether it tells a time that is believed.

@@ -31,6 +31,8 @@ pub struct Layer {
     pub profile: Profile,
     pub available: bool,
     last: Option<Time>,
+    /// Of its newest packet.
+    frame: Option<u32>,
     /// Its longest pause of late.
     cadence: Duration,
     /// Counts resumptions of the producer.
@@ -71,6 +73,7 @@ impl Model {
                     profile: *profile,
                     available: false,
                     last: None,
+                    frame: None,
                     cadence: Duration::ZERO,
                     epoch: 0,
                     seen: BTreeSet::new(),
@@ -149,9 +152,12 @@ impl Model {
         let fresh = self.layers[layer].seen.insert(mark.seq);
         let is_newest = newest.is_none_or(|newest| newest < mark.seq);
         if is_newest {
-            let pause = self.layers[layer].last.map_or(Duration::ZERO, |last| now.since(last));
-            let cadence = self.layers[layer].cadence;
-            self.layers[layer].cadence = pause.max(cadence - cadence / 8);
+            if self.layers[layer].frame != Some(mark.frame) {
+                let pause = self.layers[layer].last.map_or(Duration::ZERO, |last| now.since(last));
+                let cadence = self.layers[layer].cadence;
+                self.layers[layer].cadence = pause.max(cadence - cadence / 8);
+                self.layers[layer].frame = Some(mark.frame);
+            }
             self.layers[layer].last = Some(now);
         }
         if is_newest && !self.layers[layer].available {
