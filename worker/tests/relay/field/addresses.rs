@@ -9,7 +9,7 @@ use weir_worker::relay::Action;
 use weir_worker::relay::sink::Port;
 
 use crate::sim::stream::Packet;
-use crate::sim::track::Track;
+use crate::sim::track::{MID, Track};
 use crate::sim::{Sim, ms, reports, single, train, wire};
 
 fn address(host: u8, port: u16) -> SocketAddr {
@@ -303,6 +303,28 @@ fn an_ssrc_that_is_not_taken_from_the_old_port_is_not_taken_from_another() {
         call.track = again;
         assert!(call.hears(NEW()));
     }
+}
+
+/// RFC 8843 §15.1: so does the name that it gives itself.
+#[test]
+fn a_sender_that_starts_over_on_another_port_may_be_known_by_its_mid() {
+    let mut call = Call::new(ComediaPolicy::Relearn, true);
+    call.track = call.sim.track(call.transport, CodecName::Opus, D, |request| {
+        request.mid = Some("1".into());
+    });
+    let receiver = call.sim.transport(call.track.request.room);
+    call.consumer = call.sim.consumer(receiver, &call.track);
+    assert!(call.hears(OLD()));
+    call.learned();
+    call.reborn();
+    call.track.announce();
+    assert!(!call.hears(NEW()));
+    call.sim.advance(ms(5_000));
+    let own = std::mem::replace(&mut call.track.stream().extensions, vec![(MID, b"9".to_vec())]);
+    assert!(!call.hears(NEW()));
+    call.track.stream().extensions = own;
+    assert!(call.hears(NEW()));
+    assert_eq!((call.learned(), call.relearned()), (vec![rtp_only(NEW())], 1));
 }
 
 /// Whatever comes from the remote keeps its port: another producer's media, also behind a goodbye of the first one, and reports.

@@ -1,5 +1,5 @@
 //! Where the clock of a consumer goes on when the sender begins anew: behind all that was sent before (RFC 3550 §5.1: the timestamp
-//! is the sampling instant of the packet's first octet, from clock ticks that go up without a break).
+//! is the sampling instant of the packet's first octet, from a clock that goes up without a break).
 //!
 //! Senders of files (ffmpeg, GStreamer) send the first half second at once, so that a quick restart finds the clock ahead of the
 //! time; and a packet of sound holds more than its timestamp says, up to 0.7 s of AAC. What a receiver has twice, it drops.
@@ -169,7 +169,7 @@ fn join(seed: u64, media: Media, reports: bool, how: Anew) -> i32 {
         .iter()
         .map(|packet| packet.rtp.timestamp.wrapping_sub(first))
         .max()
-        .unwrap();
+        .expect("packets");
     call.begin_anew(how, began);
     call.sim.advance(ms(1 + random.below(400) as u64));
     call.run(packets);
@@ -177,7 +177,10 @@ fn join(seed: u64, media: Media, reports: bool, how: Anew) -> i32 {
     let sent = packets + u32::from(!media.is_sound());
     assert_eq!(new.len(), sent as usize, "{media:?} {how:?}: all of the new run");
     let after = |timestamp: u32| timestamp.wrapping_sub(first).wrapping_sub(newest).cast_signed();
-    new.iter().map(|packet| after(packet.rtp.timestamp)).min().unwrap()
+    new.iter()
+        .map(|packet| after(packet.rtp.timestamp))
+        .min()
+        .expect("packets")
 }
 
 #[test]
