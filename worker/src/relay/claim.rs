@@ -18,7 +18,8 @@ use super::parameters::invalid;
 use super::producer::Producer;
 use super::receive::Arrived;
 use super::slots::{ProducerKey, TransportKey};
-use super::transport::{SourceCheck, Transport, TransportKind};
+use super::stream::Stream;
+use super::transport::{Transport, TransportKind};
 
 /// From one change of a stream's SSRC to the next, except for one that takes the last back. Two senders that contend for it
 /// take turns no faster than this.
@@ -122,8 +123,8 @@ impl Relay {
         let mut evidence = None;
         let transport = &mut self.transports[arrived.transport];
         if previous.is_some() {
-            // An SSRC that was agreed on is what a comedia transport recognises its remote by.
-            let is_known_remote = arrived.check == SourceCheck::Remote || stream.claim.agreed.is_none();
+            // An SSRC that was agreed on is what a comedia transport recognises its first remote by.
+            let is_known_remote = transport.remote.is_some() || stream.claim.agreed.is_none();
             // A sender may not have heard yet that its producer is closed.
             let is_another = transport.closed_ssrcs.contains(&ssrc);
             let (last_packet, last_change) = (stream.last_packet, stream.last_ssrc_change());
@@ -290,6 +291,15 @@ impl Transport {
         self.closed_ssrcs.extend(ssrcs);
         let excess = self.closed_ssrcs.len().saturating_sub(CLOSED_MAX);
         self.closed_ssrcs.drain(..excess);
+    }
+}
+
+impl Stream {
+    /// Whether its sender said goodbye, if it ever sent anything, and nothing has come since.
+    pub(super) fn is_over(&self) -> bool {
+        let goodbye = self.claim.goodbye;
+        self.last_packet
+            .is_none_or(|last| goodbye.is_some_and(|goodbye| last <= goodbye))
     }
 }
 

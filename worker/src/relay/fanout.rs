@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use weir_channel::message::DropReason;
+use weir_channel::message::{DropReason, MediaKind};
 
 use crate::rtp::codec::vp8;
 use crate::rtp::packet::rewrite;
@@ -437,6 +437,7 @@ pub(super) fn start(
             .and_then(|current| aligned(producer, current, packet)),
         reserve,
         is_squeezed,
+        is_sound: producer.kind == MediaKind::Audio,
     };
     consumer.rewriter.start(packet, now, context);
     let flow = &mut consumer.flow;

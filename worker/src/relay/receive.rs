@@ -18,7 +18,7 @@ use super::limits::{BATCH_PACKETS_MAX, RING_CHUNK_BYTES, TRAIN_BYTES_MAX};
 use super::producer::Producer;
 use super::sink::{Port, Sink, TransportIx};
 use super::slots::{ProducerKey, TransportKey};
-use super::stream::Accepted;
+use super::stream::{Accepted, Stream};
 use super::transport::SourceCheck;
 use super::twcc::Numbered;
 use super::{Action, Relay};
@@ -143,9 +143,8 @@ impl Relay {
         start: usize,
         sink: &mut impl Sink,
     ) -> Result<(), UnroutedReason> {
-        let transport = &self.transports[arrived.transport];
-        let ssrc = Header::parse(packet).map(|header| header.ssrc);
-        if !ssrc.is_ok_and(|ssrc| transport.may_relearn(arrived.now, ssrc)) {
+        let header = Header::parse(packet).map_err(|_| UnroutedReason::ForeignSource)?;
+        if !self.may_relearn(arrived.now, arrived.transport) || !self.vouches(arrived, packet, &header) {
             return Err(UnroutedReason::ForeignSource);
         }
         arrived.check = SourceCheck::Candidate;
@@ -154,6 +153,25 @@ impl Relay {
             arrived.check = SourceCheck::Neighbour; // it made no sense, and the next one must pass the same gate
         }
         handled
+    }
+
+    /// Whether the remote has left its port: it is silent, or has said goodbye for all that it sent. Two that send at the same
+    /// time so never take the place from each other.
+    fn may_relearn(&self, now: Time, key: TransportKey) -> bool {
+        let transport = &self.transports[key];
+        let is_over = |key: &ProducerKey| self.producers[*key].streams.iter().all(Stream::is_over);
+        transport.kind.relearns()
+            && (transport.is_silent(now) || transport.said_goodbye && transport.producers.iter().all(is_over))
+    }
+
+    /// Whether a packet shows by its SSRC that its sender is no newcomer: one that is known here, or that would be taken for
+    /// a stream's from the remote itself. In that case it is the stream's from now on.
+    fn vouches(&mut self, arrived: &Arrived, packet: &[u8], header: &Header) -> bool {
+        let transport = &self.transports[arrived.transport];
+        transport.ssrcs.contains_key(&header.ssrc)
+            || packet.len() <= TRAIN_BYTES_MAX
+                && !transport.rtx_ssrcs.contains_key(&header.ssrc)
+                && self.learn_route(arrived, packet, header).is_ok()
     }
 
     /// Routes one RTP packet, and queues it for the fan-out. Whoever it is for: if it is the remote's, it has come.

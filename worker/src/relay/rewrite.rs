@@ -94,6 +94,8 @@ struct Newest {
     picture_id: u64,
     tl0: u64,
     sent_at: Time,
+    /// How far the timestamps of the last two packets in order are from those before them.
+    steps: [u32; 2],
 }
 
 /// What one packet's fields become.
@@ -122,6 +124,8 @@ pub struct StartContext {
     pub reserve: u64,
     /// What follows came long ago, and is sent [`SQUEEZE`] times as fast, until [`Rewriter::end_squeeze`].
     pub is_squeezed: bool,
+    /// A packet lasts until the next one's timestamp, and pictures do not: what a receiver has twice of sound, it drops.
+    pub is_sound: bool,
 }
 
 /// What extended sequence numbers are counted from: whole cycles, and far from zero, so that a late packet never goes below it.
@@ -146,6 +150,7 @@ impl Rewriter {
                 picture_id: 1 << 32,
                 tl0: 1 << 32,
                 sent_at: Time::default(),
+                steps: [0; 2],
             },
             timeline: None,
         }
@@ -182,17 +187,30 @@ impl Rewriter {
         self.timeline = Some(context.timeline);
     }
 
-    /// The timestamp of the first packet of another timeline: as its sender's reports say, or by the time that went by.
+    /// The timestamp of the first packet of another timeline: as its sender's reports say, or by the time that went by; and in
+    /// any case behind what was sent.
     fn joined_timestamp(&self, now: Time, context: StartContext) -> u64 {
         let elapsed_ns = now.since(self.newest.sent_at).as_nanos();
         let ticks = (elapsed_ns * u128::from(context.clock_rate) / 1_000_000_000) as u64;
-        let by_arrival = self.newest.timestamp + ticks.max(1);
+        let held = if context.is_sound {
+            self.held_ticks(context.clock_rate)
+        } else {
+            1
+        };
+        let by_arrival = self.newest.timestamp + ticks.max(held);
         let tolerance = u64::from(context.clock_rate) * ALIGNMENT_TOLERANCE_SECS;
         context
             .aligned
             .map(|aligned| self.offsets.timestamp_of(aligned))
             .filter(|aligned| aligned.abs_diff(by_arrival) <= tolerance)
-            .map_or(by_arrival, |aligned| aligned.max(self.newest.timestamp + 1))
+            .map_or(by_arrival, |aligned| aligned.max(self.newest.timestamp + held))
+    }
+
+    /// How much sound the newest packet holds, as far as those before it tell: senders that fill packets up have one frame
+    /// more in some. What is longer than a second was a pause.
+    fn held_ticks(&self, clock_rate: u32) -> u64 {
+        let steps = self.newest.steps.into_iter().filter(|step| *step <= clock_rate);
+        u64::from(steps.max().unwrap_or(0).max(1))
     }
 
     /// The packet's numbers under the offsets in force.
@@ -212,6 +230,10 @@ impl Rewriter {
             }
         }
         if seq > self.newest.seq {
+            if seq == self.newest.seq + 1 {
+                let step = timestamp.saturating_sub(self.newest.timestamp);
+                self.newest.steps = [self.newest.steps[1], u32::try_from(step).unwrap_or(u32::MAX)];
+            }
             self.newest.seq = seq;
             self.newest.sent_at = now;
         }
@@ -304,6 +326,7 @@ mod tests {
             aligned: None,
             reserve: 0,
             is_squeezed: false,
+            is_sound: false,
         }
     }
 
@@ -375,6 +398,40 @@ mod tests {
         assert_eq!(start(Some(9_000)), 1); // the same picture: still after what was sent
         assert_eq!(start(Some(9_000 + 90_000 * 60)), 3_600); // a minute off: by arrival
         assert_eq!(start(None), 3_600);
+    }
+
+    #[test]
+    fn sound_goes_on_where_the_last_packet_ends() {
+        for (steps, pause_ms, expected) in [
+            (vec![960, 960, 960], 5, 960),
+            // Time went by.
+            (vec![960, 960, 960], 100, 4_800),
+            // Four frames in most packets, three in some.
+            (vec![4_096, 4_096, 3_072], 5, 4_096),
+            // A pause of two seconds is no packet.
+            (vec![960, 960, 96_000], 5, 960),
+            // Nothing is known yet.
+            (vec![], 5, 240),
+        ] {
+            let mut rewriter = Rewriter::new(0, 0, 0);
+            let now = Time::from_millis(1_000);
+            let context = |restarts| StartContext {
+                clock_rate: 48_000,
+                is_sound: true,
+                ..context(0, restarts)
+            };
+            rewriter.start(&packet(1, 9_000, 1), now, context(0));
+            let mut newest = rewriter.rewrite(&packet(1, 9_000, 1), now).timestamp;
+            let mut timestamp = 9_000;
+            for (seq, step) in (2..).zip(&steps) {
+                timestamp += step;
+                newest = rewriter.rewrite(&packet(seq, timestamp, 1), now).timestamp;
+            }
+            let later = Time::from_millis(1_000 + pause_ms);
+            rewriter.start(&packet(7, 1 << 20, 1), later, context(1));
+            let joined = rewriter.rewrite(&packet(7, 1 << 20, 1), later).timestamp;
+            assert_eq!(joined.wrapping_sub(newest), expected, "{steps:?}, {pause_ms} ms");
+        }
     }
 
     #[test]

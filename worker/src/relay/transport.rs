@@ -100,7 +100,7 @@ impl TransportKind {
     }
 
     /// Whether another port of the remote's IP may take its place.
-    fn relearns(self) -> bool {
+    pub(super) fn relearns(self) -> bool {
         let policy = ComediaPolicy::Relearn;
         matches!(self, Self::Plain { comedia: true, policy: own, .. } if own == policy)
     }
@@ -128,7 +128,7 @@ pub(super) enum SourceCheck {
     /// Might become the remote, if the packet is valid.
     Candidate,
     /// Another port of a sender's IP: its RTCP is heard, as many senders report from another port than they send from, and
-    /// after a silence it may become the remote ([`Transport::may_relearn`]).
+    /// after a silence it may become the remote ([`Relay::may_relearn`](super::Relay)).
     Neighbour,
     /// To be dropped.
     Refused(UnroutedReason),
@@ -168,12 +168,9 @@ impl Transport {
         }
     }
 
-    /// Whether media of this SSRC may come from another port of the remote's IP from now on: it is known here, so the sender
-    /// is no newcomer, and the old port is silent. Two that send at the same time so never take the place from each other.
-    pub(super) fn may_relearn(&self, now: Time, ssrc: u32) -> bool {
-        self.kind.relearns()
-            && self.ssrcs.contains_key(&ssrc)
-            && (self.said_goodbye || now.since(self.heard) >= RELEARN_AFTER)
+    /// Whether nothing has come from the remote for so long that another port of its IP may take its place.
+    pub(super) fn is_silent(&self, now: Time) -> bool {
+        now.since(self.heard) >= RELEARN_AFTER
     }
 
     /// Something came from the remote. RTCP may follow a goodbye; media takes it back.

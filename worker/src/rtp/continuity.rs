@@ -104,6 +104,8 @@ pub enum Verdict {
 pub struct Continuity {
     /// Timestamp and arrival of the newest packet that fits.
     newest: Option<(u32, Time)>,
+    /// The latest timestamp near that one: pictures come in the order of decoding.
+    highest: u32,
     /// Ticks from one number to the next, lately.
     pace: i32,
     /// The timestamp of the first packet since the sender or its clock has started over.
@@ -148,6 +150,7 @@ impl Continuity {
     ) -> Verdict {
         let (Some((newest, at)), Some(newest_seq)) = (self.newest, newest_seq) else {
             self.newest = Some((packet.timestamp, packet.at));
+            self.highest = packet.timestamp;
             self.begun = packet.timestamp;
             self.pace = (clock_rate / 8) as i32;
             return Verdict::Fits;
@@ -158,7 +161,7 @@ impl Continuity {
         if ahead == 1 && self.run.is_none() && (-back..=LEAP).contains(&i64::from(step)) {
             let steady = i64::from(step).clamp(0, i64::from(clock_rate)) as i32;
             self.pace += (steady - self.pace) >> 4;
-            self.newest = Some((packet.timestamp, packet.at));
+            self.go_on(packet, back);
             return Verdict::Fits;
         }
         let newest = Sight {
@@ -195,7 +198,7 @@ impl Continuity {
             return Verdict::Fits;
         }
         if fits {
-            self.newest = Some((packet.timestamp, packet.at));
+            self.go_on(packet, rate * BACK_SECS);
             return if self.run.take().is_some() {
                 Verdict::Passed
             } else {
@@ -245,6 +248,16 @@ impl Continuity {
         self.believe(run, newest, rate)
     }
 
+    /// A packet is the newest. `back`: how far timestamps go back in order.
+    #[inline]
+    fn go_on(&mut self, packet: Sight, back: i64) {
+        self.newest = Some((packet.timestamp, packet.at));
+        let behind = i64::from(ticks_between(packet.timestamp, self.highest));
+        if !(0..=back).contains(&behind) {
+            self.highest = packet.timestamp;
+        }
+    }
+
     /// What was held is where the stream goes on.
     fn believe(&mut self, run: Run, newest: Sight, rate: i64) -> Verdict {
         self.run = None;
@@ -253,16 +266,19 @@ impl Continuity {
             && i64::from(ticks_between(self.begun, run.first.timestamp)).abs() <= rate * BACK_SECS;
         if ahead != 1 && !is_loop {
             self.begun = run.first.timestamp;
+            self.highest = run.newest.timestamp;
             self.newest = Some((run.newest.timestamp, run.newest.at));
             self.left = Some((newest, run.newest.at));
             return Verdict::Restart;
         }
-        // By the time that went by, as there is nothing else; and time never stands still.
+        // By the time that went by, as there is nothing else; and time never stands still. Behind all that came: what is shown
+        // last may have come before what is shown first.
         let elapsed = elapsed_ticks(newest.at, run.first.at, rate).max(1) as u32;
-        let goes_on_at = later(newest.timestamp, elapsed);
+        let goes_on_at = later(self.highest, elapsed);
         let by = ticks_between(run.first.timestamp, goes_on_at).cast_unsigned();
         self.begun = goes_on_at;
-        self.newest = Some((later(run.newest.timestamp, by), run.newest.at));
+        self.highest = later(run.newest.timestamp, by);
+        self.newest = Some((self.highest, run.newest.at));
         self.left = None;
         Verdict::Clock(by)
     }

@@ -4,18 +4,19 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use weir_channel::id::{ConsumerId, TransportId};
-use weir_channel::message::{CodecName, ComediaPolicy, Method, Notification, Remote, UnroutedReason};
+use weir_channel::message::{CodecName, ComediaPolicy, Method, Notification, Profile, Remote, UnroutedReason};
 use weir_worker::relay::Action;
 use weir_worker::relay::sink::Port;
 
 use crate::sim::stream::Packet;
-use crate::sim::track::Track;
+use crate::sim::track::{MID, Track};
 use crate::sim::{Sim, ms, reports, single, train, wire};
 
 fn address(host: u8, port: u16) -> SocketAddr {
     SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, host), port).into()
 }
 
+const D: &[Profile] = &[Profile::Default];
 const OLD: fn() -> SocketAddr = || address(1, 5_000);
 const NEW: fn() -> SocketAddr = || address(1, 5_010);
 
@@ -45,6 +46,36 @@ impl Call {
             track,
             consumer,
         }
+    }
+
+    /// The same with a producer whose SSRC is not declared.
+    fn nameless(policy: ComediaPolicy) -> Self {
+        let mut call = Self::new(policy, true);
+        let producer = call.track.id();
+        call.sim.command(Method::CloseProducer { producer });
+        call.track = call.sim.track(call.transport, CodecName::Opus, D, |request| {
+            request.encodings[0].ssrc = None;
+        });
+        let receiver = call.sim.transport(call.track.request.room);
+        call.consumer = call.sim.consumer(receiver, &call.track);
+        assert!(call.hears(OLD()));
+        call.learned();
+        call
+    }
+
+    /// The sender is started again, and has drawn another SSRC, other numbers and another clock.
+    fn reborn(&mut self) {
+        let number = self.sim.stream_number();
+        let stream = self.track.stream();
+        (stream.number, stream.ssrc) = (number, stream.ssrc.wrapping_add(0x7001));
+        stream.seq += 7_000;
+        stream.timestamp += 1 << 31;
+    }
+
+    /// The stream's SSRC, and how often it has changed.
+    fn ssrc(&mut self) -> (u32, u64) {
+        let stats = self.sim.producer_stats(self.track.id()).streams.remove(0);
+        (stats.ssrc, stats.ssrc_changes)
     }
 
     /// As the rest of this module begins: the old port has just been learned.
@@ -151,11 +182,12 @@ fn relearning_is_the_default_and_a_locked_address_stays() {
 #[test]
 fn another_ip_and_another_stream_never_take_the_place() {
     let mut call = Call::begun(ComediaPolicy::Relearn, true);
+    call.sim.microphone(call.transport);
     call.sim.advance(ms(60_000));
     for stranger in [address(2, 5_000), address(2, 5_010)] {
         assert!(!call.hears(stranger));
     }
-    // From the same IP: an SSRC that is nobody's, a payload type that is nobody's, what is no RTP; alone and in a train.
+    // From the same IP: an SSRC that could be either one's of two, a payload type that is nobody's, what is no RTP; alone and in a train.
     let mut other = call.track.clone();
     other.stream().ssrc ^= 1;
     let mut wrong = call.track.clone();
@@ -191,6 +223,155 @@ fn two_that_send_at_the_same_time_do_not_take_the_place_from_each_other() {
         assert!(call.hears(OLD()), "{round}");
     }
     assert_eq!((call.learned(), call.relearned()), (vec![], 0));
+}
+
+/// RFC 3550 §8.2, §5.1: who is started again draws another SSRC, too. Where that can mean one stream only, it vouches for the port.
+#[test]
+fn a_sender_that_starts_over_on_another_port_under_another_ssrc_is_heard_after_the_same_silence() {
+    for is_declared in [true, false] {
+        let mut call = match is_declared {
+            true => Call::begun(ComediaPolicy::Relearn, true),
+            false => Call::nameless(ComediaPolicy::Relearn),
+        };
+        let first = call.track.stream().ssrc;
+        call.reborn();
+        call.sim.advance(ms(4_999));
+        assert!(!call.hears(NEW()));
+        assert_eq!((call.learned(), call.ssrc()), (vec![], (first, 0)));
+        call.sim.advance(ms(1));
+        assert!(call.hears(NEW()), "the packet that is believed is relayed");
+        let second = call.track.stream().ssrc;
+        assert_eq!((call.learned(), call.relearned()), (vec![rtp_only(NEW())], 1));
+        assert_eq!(call.ssrc(), (second, 1));
+        // And so each time; a goodbye ends the wait, but for the second that each SSRC has.
+        assert!(!call.hears(OLD()));
+        assert!(call.hears(NEW()));
+        call.deliver(Port::Rtp, NEW(), &reports::bye(&[second]));
+        call.reborn();
+        assert!(!call.hears(OLD()));
+        call.sim.advance(ms(1_000));
+        assert!(call.hears(OLD()));
+        assert_eq!((call.learned(), call.relearned()), (vec![rtp_only(OLD())], 2));
+        assert_eq!(call.ssrc(), (call.track.stream().ssrc, 2));
+        call.sim.check_accounts();
+    }
+}
+
+#[test]
+fn an_ssrc_that_is_not_taken_from_the_old_port_is_not_taken_from_another() {
+    // The first address stays.
+    for mut call in [
+        Call::begun(ComediaPolicy::Lock, true),
+        Call::nameless(ComediaPolicy::Lock),
+    ] {
+        call.reborn();
+        call.sim.advance(ms(60_000));
+        assert!(!call.hears(NEW()));
+    }
+    for mut call in [
+        Call::begun(ComediaPolicy::Relearn, true),
+        Call::nameless(ComediaPolicy::Relearn),
+    ] {
+        let before = call.ssrc();
+        let closed = call.sim.track(call.transport, CodecName::Pcmu, D, |_| {});
+        call.sim.command(Method::CloseProducer { producer: closed.id() });
+        let own = call.track.clone();
+        call.reborn();
+        call.sim.advance(ms(60_000));
+        // Another IP; a stranger's payload type; what is no RTP; a closed producer's SSRC; what is too long to be relayed.
+        assert!(!call.hears(address(2, 5_000)));
+        let mut wrong = call.track.clone();
+        wrong.stream().payload_type = 50;
+        let mut echo = call.track.clone();
+        echo.stream().ssrc = closed.request.encodings[0].ssrc.expect("declared");
+        let (wrong, echo) = (wrong.stream().sound().bytes, echo.stream().sound().bytes);
+        let mut long = call.packet().bytes;
+        long.resize(65_508, 0);
+        for bytes in [&wrong[..], &echo, &long, b"noise", b"", &wrong[..8]] {
+            call.deliver(Port::Rtp, NEW(), bytes);
+        }
+        // Two that it could be.
+        let rival = call.sim.track(call.transport, CodecName::Opus, D, |_| {});
+        assert!(!call.hears(NEW()));
+        assert_eq!((call.learned(), call.ssrc()), (vec![], before));
+        assert_eq!(call.sim.marks(call.consumer), []);
+        call.sim.command(Method::CloseProducer { producer: rival.id() });
+        assert!(call.hears(NEW()));
+        // Nor is the old port heard again before the new one is silent.
+        let again = std::mem::replace(&mut call.track, own);
+        assert!(!call.hears(OLD()));
+        call.track = again;
+        assert!(call.hears(NEW()));
+    }
+}
+
+/// RFC 8843 §15.1: so does the name that it gives itself.
+#[test]
+fn a_sender_that_starts_over_on_another_port_may_be_known_by_its_mid() {
+    let mut call = Call::new(ComediaPolicy::Relearn, true);
+    call.track = call.sim.track(call.transport, CodecName::Opus, D, |request| {
+        request.mid = Some("1".into());
+    });
+    let receiver = call.sim.transport(call.track.request.room);
+    call.consumer = call.sim.consumer(receiver, &call.track);
+    assert!(call.hears(OLD()));
+    call.learned();
+    call.reborn();
+    call.track.announce();
+    assert!(!call.hears(NEW()));
+    call.sim.advance(ms(5_000));
+    let own = std::mem::replace(&mut call.track.stream().extensions, vec![(MID, b"9".to_vec())]);
+    assert!(!call.hears(NEW()));
+    call.track.stream().extensions = own;
+    assert!(call.hears(NEW()));
+    assert_eq!((call.learned(), call.relearned()), (vec![rtp_only(NEW())], 1));
+}
+
+/// Whatever comes from the remote keeps its port: another producer's media, also behind a goodbye of the first one, and reports.
+#[test]
+fn a_port_that_somebody_still_sends_from_is_kept() {
+    for has_new_ssrc in [true, false] {
+        let mut call = Call::begun(ComediaPolicy::Relearn, true);
+        let mut other = call.sim.track(call.transport, CodecName::Pcmu, D, |_| {});
+        let first = call.track.stream().ssrc;
+        if has_new_ssrc {
+            call.reborn();
+        }
+        for round in 0..20 {
+            let packet = other.stream().sound();
+            call.deliver(Port::Rtp, OLD(), &packet.bytes);
+            call.sim.advance(ms(1_000));
+            if round % 5 == 4 {
+                call.deliver(Port::Rtp, OLD(), &reports::bye(&[first]));
+            }
+            assert!(!call.hears(NEW()), "{round}");
+        }
+        for _ in 0..3 {
+            call.sim.advance(ms(4_000));
+            call.deliver(Port::Rtp, OLD(), &wire::sender_report(other.stream().ssrc, 1, 2));
+            assert!(!call.hears(NEW()));
+        }
+        assert_eq!((call.learned(), call.relearned()), (vec![], 0));
+        // Both have said goodbye.
+        let both = reports::bye(&[first, other.stream().ssrc]);
+        call.deliver(Port::Rtp, OLD(), &both);
+        assert!(call.hears(NEW()));
+    }
+}
+
+/// A declared SSRC says who the remote is until there is one.
+#[test]
+fn the_first_packet_of_all_has_to_have_the_ssrc_that_was_declared() {
+    let mut call = Call::new(ComediaPolicy::Relearn, true);
+    let own = call.track.clone();
+    call.reborn();
+    let stranger = call.packet();
+    call.sim.advance(ms(60_000));
+    call.deliver(Port::Rtp, NEW(), &stranger.bytes);
+    assert_eq!((call.learned(), call.remote()), (vec![], None));
+    call.track = own;
+    assert!(call.hears(OLD()));
+    assert_eq!((call.learned(), call.ssrc().1), (vec![rtp_only(OLD())], 0));
 }
 
 #[test]

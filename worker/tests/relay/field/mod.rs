@@ -9,6 +9,7 @@ mod descriptors;
 mod extensions;
 mod filtered;
 mod gear;
+mod joins;
 mod picture_ids;
 mod restarts;
 mod starts;
