@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use weir::RtpCapabilities;
 use weir::http::{RoomStats, RoomView, StreamerView};
+use weir_channel::message::{Zoned, parse_address};
 
 use super::client::{Client, Failure};
 use super::events::follow_live;
@@ -92,6 +93,7 @@ pub(super) enum Command {
         /// The producer's id
         producer: u64,
         /// Where to, as IP:PORT
+        #[arg(value_parser = parse_address)]
         remote: SocketAddr,
     },
     /// Follow who is speaking, until the room closes
@@ -152,7 +154,7 @@ impl Command {
             Self::Dump { room } => of(room).dump(client, output).await,
             Self::Capabilities { room } => capabilities(client, output, room).await,
             Self::Stream { room, producer, remote } => {
-                let body = json!({"producer": producer, "remoteIp": remote.ip(), "remotePort": remote.port()});
+                let body = json!({"producer": producer, "remoteIp": Zoned::from(remote), "remotePort": remote.port()});
                 let answer = client.post(&format!("/rooms/{room}/rtp-streamers"), &body).await?;
                 let streamer: StreamerView = client.read(answer.clone())?;
                 output.done(

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use weir_channel::message::{CreateProducer, Encoding, Notification, UnroutedReason, WorkerError};
+use weir_channel::message::{CreateProducer, Encoding, MediaKind, Notification, UnroutedReason, WorkerError};
 
 use crate::rtp::packet::Header;
 use crate::time::Time;
@@ -83,12 +83,14 @@ impl Claim {
     }
 
     /// Why another SSRC may take the place of the present one, if it may. `last_packet`: of that; `last_change`: when it came.
+    /// `waits`: silence alone is not enough. A sound that was declared may only be muted, and what comes may be somebody's whose
+    /// producer is being made at this moment. Pictures do not wait: the first of them may be the only key frame for long.
     fn admit(
         &mut self,
         now: Time,
         ssrc: u32,
-        last_packet: Option<Time>,
-        last_change: Option<Time>,
+        (last_packet, last_change): (Option<Time>, Option<Time>),
+        waits: bool,
     ) -> Option<Evidence> {
         if last_change.is_some_and(|last| now.since(last) < CHANGE_INTERVAL) {
             return None;
@@ -97,7 +99,7 @@ impl Claim {
         if self.goodbye.is_some_and(none_since) {
             return Some(Evidence::Goodbye);
         }
-        if last_packet.is_some_and(|last| now.since(last) >= LEFT_AFTER) {
+        if !waits && last_packet.is_some_and(|last| now.since(last) >= LEFT_AFTER) {
             return Some(Evidence::Silence);
         }
         match self.newcomer {
@@ -130,7 +132,17 @@ impl Relay {
             let (last_packet, last_change) = (stream.last_packet, stream.last_ssrc_change());
             evidence = match stream.was_carried_by(ssrc, now) {
                 true => stream.claim.is_doubtful.then_some(Evidence::Return),
-                false if is_known_remote && !is_another => stream.claim.admit(now, ssrc, last_packet, last_change),
+                // What was declared is the stream's as soon as it comes, whoever has claimed its place meanwhile.
+                false
+                    if stream.claim.agreed == Some(ssrc)
+                        && last_change.is_none_or(|last| now.since(last) >= CHANGE_INTERVAL) =>
+                {
+                    Some(Evidence::Return)
+                }
+                false if is_known_remote && !is_another => {
+                    let waits = stream.claim.agreed.is_some() && producer.kind == MediaKind::Audio;
+                    stream.claim.admit(now, ssrc, (last_packet, last_change), waits)
+                }
                 false => None,
             };
             if evidence.is_none() {
@@ -266,11 +278,20 @@ impl Relay {
                 continue;
             };
             let stream = &mut self.producers[key].streams[usize::from(encoding)];
-            let free = |agreed: &u32| !declared.contains(agreed) && !transport.ssrcs.contains_key(agreed);
+            let free = |agreed: &u32| {
+                let (ours, again) = (&transport.consumer_ssrcs, &transport.consumer_rtx_ssrcs);
+                let is_taken = transport.ssrcs.contains_key(agreed) || transport.rtx_ssrcs.contains_key(agreed);
+                !declared.contains(agreed) && !is_taken && !ours.contains_key(agreed) && !again.contains_key(agreed)
+            };
             match stream.claim.agreed.filter(free) {
                 Some(agreed) => {
                     stream.on_new_ssrc(now, agreed);
                     transport.ssrcs.insert(agreed, (key, encoding));
+                    self.notifications.push_back(Notification::SsrcChanged {
+                        producer: self.producers[key].id,
+                        ssrc: agreed,
+                        previous: Some(*ssrc),
+                    });
                 }
                 None => {
                     stream.ssrc = None;

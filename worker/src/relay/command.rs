@@ -144,6 +144,7 @@ impl Relay {
             remote: kind.remote(),
             heard: now,
             said_goodbye: false,
+            relearned_at: None,
             ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             consumer_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),

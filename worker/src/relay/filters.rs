@@ -152,7 +152,11 @@ mod tests {
         for lacked in [0b0001, 0b0010, 0b0110] {
             assert!(filters.join(lacked).is_new);
         }
-        assert_eq!(filters.join(0b1110), joined(3, false, false), "the most of what it lacks");
+        assert_eq!(
+            filters.join(0b1110),
+            joined(3, false, false),
+            "the most of what it lacks"
+        );
         assert_eq!(filters.join(0b1000), joined(0, true, false));
         assert_eq!(filters.withholding(3, false), 0, "nobody's slot was changed");
     }

@@ -255,6 +255,14 @@ impl Relay {
             Verdict::Clock(by) => stream.change_clock(by),
             _ => {}
         }
+        if verdict == Verdict::Restart && stream.is_rtx_learned {
+            // Its retransmissions may have another SSRC now, which nobody has declared either.
+            stream.is_rtx_learned = false;
+            if let Some(rtx) = stream.rtx_ssrc.take() {
+                let transport = self.producers[route.key].transport;
+                self.transports[transport].rtx_ssrcs.remove(&rtx);
+            }
+        }
         let mut held_bytes = std::mem::take(&mut self.held.bytes);
         for HeldPacket {
             route,

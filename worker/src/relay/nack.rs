@@ -17,7 +17,6 @@
 use std::ops::Range;
 use std::time::Duration;
 
-
 use crate::rtp::nack::NackWriter;
 use crate::rtp::rtcp::reduced_size;
 use crate::rtp::seq::MAX_MISORDER;

@@ -161,7 +161,7 @@ impl Relay {
         let transport = &self.transports[key];
         let is_over = |key: &ProducerKey| self.producers[*key].streams.iter().all(Stream::is_over);
         transport.kind.relearns()
-            && (transport.is_silent(now) || transport.said_goodbye && transport.producers.iter().all(is_over))
+            && (transport.is_silent(now) || transport.heeds_goodbyes(now) && transport.producers.iter().all(is_over))
     }
 
     /// Whether a packet shows by its SSRC that its sender is no newcomer: one that is known here, or that would be taken for
@@ -520,7 +520,11 @@ impl Relay {
 
     fn learn_remote(&mut self, arrived: &mut Arrived) {
         let transport = &mut self.transports[arrived.transport];
+        let relearned = transport.counters.relearned;
         let remote = transport.learn(arrived.port, arrived.source);
+        if transport.counters.relearned != relearned {
+            transport.relearned_at = Some(arrived.now);
+        }
         transport.on_heard(arrived.now, arrived.port == Port::Rtp);
         arrived.check = SourceCheck::Remote;
         self.actions.push_back(Action::Connect {

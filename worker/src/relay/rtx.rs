@@ -62,6 +62,7 @@ impl Relay {
                 transport.rtx_ssrcs.remove(&old);
             }
             transport.rtx_ssrcs.insert(header.ssrc, (key, encoding));
+            stream.is_rtx_learned = true;
             (stream.rtx_reception, stream.rtx_report) = (Reception::default(), None);
         }
         // Timestamps are those of what is sent again, so how evenly these packets come cannot be told: no clock, no jitter.

@@ -68,6 +68,8 @@ pub(super) struct Stream {
     previous_ssrc: Option<(u32, Time)>,
     /// What carries its retransmissions (RFC 4588): given at creation, or learned.
     pub rtx_ssrc: Option<u32>,
+    /// Nobody has declared that one.
+    pub is_rtx_learned: bool,
     /// What of it is missing; `None` if its sender sends nothing again.
     pub missing: Option<MissingList>,
     /// Its last packets, while a consumer may ask for them again.
@@ -184,6 +186,7 @@ impl Stream {
             ssrc,
             previous_ssrc: None,
             rtx_ssrc: None,
+            is_rtx_learned: false,
             missing: None,
             ring: None,
             hearing: Hearing::default(),

@@ -19,6 +19,9 @@ use super::twcc::TransportFeedback;
 /// How long a remote must be silent before another port of its IP may take its place.
 pub(super) const RELEARN_AFTER: Duration = Duration::from_secs(5);
 
+/// So long after a change of the remote, a goodbye brings about no other one.
+const GOODBYE_AFTER: Duration = Duration::from_secs(1);
+
 /// A path between the worker and one remote.
 #[derive(Debug)]
 pub(super) struct Transport {
@@ -34,6 +37,8 @@ pub(super) struct Transport {
     pub heard: Time,
     /// The remote has said goodbye (RFC 3550 §6.6), and has sent no media since.
     pub said_goodbye: bool,
+    /// When another port took the remote's place last.
+    pub relearned_at: Option<Time>,
     /// What it speaks.
     pub kind: TransportKind,
     /// Who receives what arrives under an SSRC: given at creation, or learned through MID and RID.
@@ -171,6 +176,11 @@ impl Transport {
     /// Whether nothing has come from the remote for so long that another port of its IP may take its place.
     pub(super) fn is_silent(&self, now: Time) -> bool {
         now.since(self.heard) >= RELEARN_AFTER
+    }
+
+    /// Whether a goodbye is believed: each change of the remote is told to the supervisor, and costs something for each consumer.
+    pub(super) fn heeds_goodbyes(&self, now: Time) -> bool {
+        self.said_goodbye && self.relearned_at.is_none_or(|last| now.since(last) >= GOODBYE_AFTER)
     }
 
     /// Something came from the remote. RTCP may follow a goodbye; media takes it back.

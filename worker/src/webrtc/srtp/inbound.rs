@@ -14,8 +14,9 @@ const RTP_WORDS: usize = WINDOW as usize / 64;
 /// 128 indices. Control packets are few, and a late one tells nothing new.
 const RTCP_WORDS: usize = 2;
 
-/// SSRCs of which more than the newest index is kept in mind: more than any peer sends under at a time.
-pub const WINDOWS_MAX: usize = 1_024;
+/// SSRCs of which more than the newest index is kept in mind: more than any peer sends under at a time, which is 1,536 (256
+/// producers of three streams, each with its retransmissions).
+pub const WINDOWS_MAX: usize = 2_048;
 
 /// The receiving direction of one DTLS association, with the state of each of its SSRCs.
 ///
