@@ -17,7 +17,8 @@ use std::{fs, iter, mem};
 use programs::{Program, assert_same, bound, free_port_pair};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout};
 use weir::{
     CodecName, Consumer, ConsumerOptions, Family, MediaKind, PlainTransportOptions, Producer, ProducerOptions, Remote,
     Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
@@ -230,7 +231,7 @@ impl Scene {
     async fn sent(&self, packets: u64) {
         let sent = async {
             while self.producer.stats().await.expect("counters").streams[0].packets < packets {
-                sleep(Duration::from_millis(10)).await;
+                yield_now().await;
             }
         };
         timeout(PATIENCE, sent).await.expect("ffmpeg sends");
