@@ -34,7 +34,7 @@ impl Camera {
     /// So many frames, whatever anybody asks for; returns the newest mark.
     fn run(&mut self, frames: u32) {
         for _ in 0..frames {
-            let key = self.frames % GOP == 0;
+            let key = self.frames.is_multiple_of(GOP);
             let frame = self.track.stream().frame_of(if key { 20 } else { 3 }, key);
             self.sim.send(self.track.transport(), &frame);
             self.frames += 1;
