@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use weir_channel::message::{CreateProducer, Encoding, MediaKind, Notification, UnroutedReason, WorkerError};
+use weir_channel::message::{CreateProducer, Encoding, Notification, UnroutedReason, WorkerError};
 
 use crate::rtp::packet::Header;
 use crate::time::Time;
@@ -83,14 +83,12 @@ impl Claim {
     }
 
     /// Why another SSRC may take the place of the present one, if it may. `last_packet`: of that; `last_change`: when it came.
-    /// `waits`: silence alone is not enough. A sound that was declared may only be muted, and what comes may be somebody's whose
-    /// producer is being made at this moment. Pictures do not wait: the first of them may be the only key frame for long.
     fn admit(
         &mut self,
         now: Time,
         ssrc: u32,
-        (last_packet, last_change): (Option<Time>, Option<Time>),
-        waits: bool,
+        last_packet: Option<Time>,
+        last_change: Option<Time>,
     ) -> Option<Evidence> {
         if last_change.is_some_and(|last| now.since(last) < CHANGE_INTERVAL) {
             return None;
@@ -99,7 +97,7 @@ impl Claim {
         if self.goodbye.is_some_and(none_since) {
             return Some(Evidence::Goodbye);
         }
-        if !waits && last_packet.is_some_and(|last| now.since(last) >= LEFT_AFTER) {
+        if last_packet.is_some_and(|last| now.since(last) >= LEFT_AFTER) {
             return Some(Evidence::Silence);
         }
         match self.newcomer {
@@ -139,10 +137,7 @@ impl Relay {
                 {
                     Some(Evidence::Return)
                 }
-                false if is_known_remote && !is_another => {
-                    let waits = stream.claim.agreed.is_some() && producer.kind == MediaKind::Audio;
-                    stream.claim.admit(now, ssrc, (last_packet, last_change), waits)
-                }
+                false if is_known_remote && !is_another => stream.claim.admit(now, ssrc, last_packet, last_change),
                 false => None,
             };
             if evidence.is_none() {

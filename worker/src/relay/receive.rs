@@ -113,7 +113,8 @@ impl Relay {
             return;
         };
         let kind = classify(packet);
-        if arrived.check == SourceCheck::Remote && kind != Kind::Other {
+        if arrived.check == SourceCheck::Remote && kind != Kind::Other && transport.is_at(arrived.port, arrived.source)
+        {
             transport.on_heard(arrived.now, kind == Kind::Rtp);
         }
         let handled = match kind {

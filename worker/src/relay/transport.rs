@@ -200,6 +200,13 @@ impl Transport {
         self.said_goodbye |= is_remote && self.ssrcs.contains_key(&ssrc);
     }
 
+    /// Whether what comes from the remote shows that the remote is where its media came from. Its port for RTCP was perhaps learned
+    /// from a successor, which reports before it is known; only the port above that of RTP is the same sender's for sure (RFC 3550 §11).
+    pub(super) fn is_at(&self, port: Port, source: SocketAddr) -> bool {
+        let rtp = self.remote.map(|remote| remote.rtp.port());
+        port == Port::Rtp || rtp.and_then(|rtp| rtp.checked_add(1)) == Some(source.port())
+    }
+
     /// The application has said where the remote is: that is not learned, and nothing else is.
     pub(super) fn tell_remote(&mut self, now: Time, told: Remote) -> Option<Remote> {
         if let TransportKind::Plain { comedia, .. } = &mut self.kind {

@@ -463,6 +463,22 @@ fn a_sender_that_starts_over_reports_from_another_port_too() {
     assert_eq!(call.learned(), [rtp_only(NEW()), new]);
 }
 
+/// RFC 3550 §11: reports may come from any port, and ffmpeg's come before its first packet. Of one that has started over they are
+/// learned as the old sender's, of which none were known; that does not make the old port alive. Those from the port above do.
+#[test]
+fn reports_of_a_sender_that_starts_over_do_not_keep_its_old_port_alive() {
+    for (from, moves) in [(address(1, 5_011), true), (address(1, 5_001), false)] {
+        let mut call = Call::begun(ComediaPolicy::Relearn, false);
+        let report = wire::sender_report(call.track.stream().ssrc, 1, 2);
+        for _ in 0..4 {
+            call.deliver(Port::Rtcp, from, &report);
+            call.sim.advance(ms(1_250));
+        }
+        assert_eq!(call.remote().and_then(|remote| remote.rtcp), Some(from));
+        assert_eq!(call.hears(NEW()), moves, "{from}");
+    }
+}
+
 #[test]
 fn a_successor_begins_with_what_was_learned_and_may_learn_anew() {
     for (policy, moves) in [(ComediaPolicy::Relearn, true), (ComediaPolicy::Lock, false)] {
@@ -615,4 +631,20 @@ fn packets_too_long_to_be_kept_are_counted() {
         .map(|packet| packet.bytes.len())
         .collect();
     assert_eq!(lens, [16 << 10, (16 << 10) + 1]);
+}
+
+#[test]
+fn goodbyes_over_and_over_move_nobody() {
+    let mut call = Call::begun(ComediaPolicy::Relearn, true);
+    let ssrc = call.track.stream().ssrc;
+    let bye = reports::bye(&[ssrc]);
+    let mut learned = 0;
+    for round in 0..100u16 {
+        let (from, to) = if round % 2 == 0 { (OLD(), NEW()) } else { (NEW(), OLD()) };
+        call.deliver(Port::Rtp, from, &bye);
+        let packet = call.packet();
+        call.deliver(Port::Rtp, to, &packet.bytes);
+        learned += call.learned().len();
+    }
+    assert!(learned <= 2, "{learned} remotes learned within no time");
 }

@@ -699,3 +699,30 @@ fn names_go_before_payload_types() {
     assert_eq!(sim.marks(consumers[0]).len(), 2);
     assert_eq!(sim.marks(consumers[1]).len(), 2);
 }
+
+#[test]
+fn a_declared_ssrc_takes_its_place_back() {
+    let mut sim = Sim::new(16);
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let mut track = sim.microphone(sender);
+    let consumer = listener(&mut sim, &track);
+    talk(&mut sim, &mut track, 10);
+    sim.advance(ms(1_500)); // muted
+    let mut other = reborn(&mut sim, &track, 0x7000);
+    talk(&mut sim, &mut other, 100);
+    sim.marks(consumer);
+    for _ in 0..1_000 {
+        talk(&mut sim, &mut track, 1);
+        let packet = other.stream().sound();
+        sim.send(other.transport(), &[packet]);
+    }
+    let received = sim.received(consumer);
+    let own = track.stream().number;
+    let n = received.iter().filter(|packet| packet.mark().stream == own).count();
+    assert!(
+        n > 900,
+        "{n} of 1,000 packets of the declared SSRC, {} in all",
+        received.len()
+    );
+}

@@ -10,6 +10,7 @@ mod extensions;
 mod filtered;
 mod gear;
 mod joins;
+mod meetings;
 mod picture_ids;
 mod restarts;
 mod starts;
