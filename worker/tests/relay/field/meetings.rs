@@ -192,7 +192,7 @@ fn picture_ids_that_go_back_without_end_harm_nobody() {
         let bytes = packet(track.stream(), id, false);
         sim.send_bytes(sender, &bytes);
         count += 1;
-        if count % 1000 == 0 {
+        if count.is_multiple_of(1_000) {
             sim.advance(ms(10));
             sim.sink = Default::default();
         }
