@@ -92,7 +92,7 @@ fn packets_are_relayed_and_counted() {
     supervisor.create_consumer(1, 1, 2, 0xbbbb);
     for seq in 0..50 {
         source.send_to(address, &rtp(0xaaaa, seq, b"some sound"));
-        let packet = listener.receive();
+        let packet = listener.receive_rtp();
         assert_eq!(
             (ssrc_of(&packet), packet[1], &packet[12..]),
             (0xbbbb, 96, &b"some sound"[..])
@@ -118,7 +118,7 @@ fn packets_are_relayed_and_counted() {
     assert_eq!(stats.unrouted, [(UnroutedReason::ForeignSource, 2)]);
     assert_eq!(supervisor.request(resume), Ok(Reply::Done));
     source.send_to(address, &rtp(0xaaaa, 52, b"heard"));
-    assert_eq!(&listener.receive()[12..], b"heard");
+    assert_eq!(&listener.receive_rtp()[12..], b"heard");
     assert_eq!(listener.try_receive(), None);
 
     let sent = transport_stats(&mut supervisor, 2);
@@ -162,7 +162,7 @@ fn several_consumers_on_one_transport_get_their_packets_together() {
     }
     let mut last = [None; 5];
     for _ in 0..100 {
-        let packet = listener.receive();
+        let packet = listener.receive_rtp();
         let stream = ssrc_of(&packet) as usize - 101;
         let seq = u16::from_be_bytes([packet[2], packet[3]]);
         let expected = last[stream].map_or(seq, |last: u16| last.wrapping_add(1));
@@ -211,7 +211,7 @@ fn a_remote_is_learned_and_then_strangers_are_turned_away() {
     supervisor.create_producer(2, 1, 8);
     supervisor.create_consumer(1, 2, 1, 9);
     source.send_to(address, &rtp(8, 1, b"echo"));
-    assert_eq!(&source.receive()[12..], b"echo");
+    assert_eq!(&source.receive_rtp()[12..], b"echo");
 }
 
 /// Reports come in between.
@@ -245,7 +245,7 @@ fn a_sender_that_starts_over_on_another_port_is_relayed_again() {
             }
         };
         old.send_to(address, &rtp(7, 1, b"old"));
-        assert_eq!(&listener.receive()[12..], b"old");
+        assert_eq!(&listener.receive_rtp()[12..], b"old");
         assert_eq!(learned(&mut supervisor), remote(old.address));
         new.send_to(address, &rtp(7, 2, b"too soon"));
         // It comes by another socket than the goodbye, which could be read first.
@@ -275,7 +275,7 @@ fn a_sender_that_starts_over_on_another_port_is_relayed_again() {
         }
         let mut left = 20;
         while left > 0 {
-            let packet = listener.receive();
+            let packet = listener.receive_rtp();
             if is_sound(&packet) {
                 assert_eq!(&packet[12..], b"on");
                 left -= 1;
@@ -285,7 +285,7 @@ fn a_sender_that_starts_over_on_another_port_is_relayed_again() {
         supervisor.create_consumer(2, 2, 1, 11);
         listener.send_to(out, &rtp(10, 1, b"back"));
         loop {
-            let packet = new.receive();
+            let packet = new.receive_rtp();
             if packet[12..] == *b"back" {
                 break;
             }
@@ -351,10 +351,10 @@ fn a_remote_can_be_changed_and_a_bad_one_changes_nothing() {
         })
     };
     source.send_to(address, &rtp(7, 1, b"one"));
-    assert_eq!(&first.receive()[12..], b"one");
+    assert_eq!(&first.receive_rtp()[12..], b"one");
     assert_eq!(set(&second.address.to_string()), Ok(Reply::Done));
     source.send_to(address, &rtp(7, 2, b"two"));
-    assert_eq!(&second.receive()[12..], b"two");
+    assert_eq!(&second.receive_rtp()[12..], b"two");
     assert!(
         matches!(set("255.255.255.255:9"), Err(WorkerError::Os { .. })),
         "the kernel refuses"
@@ -364,7 +364,7 @@ fn a_remote_can_be_changed_and_a_bad_one_changes_nothing() {
         Err(WorkerError::InvalidParameters(_) | WorkerError::Os { .. })
     ));
     source.send_to(address, &rtp(7, 3, b"three"));
-    assert_eq!(&second.receive()[12..], b"three");
+    assert_eq!(&second.receive_rtp()[12..], b"three");
     assert_eq!(first.try_receive(), None);
     let unknown = Method::SetRemote {
         transport: TransportId(99),
@@ -433,7 +433,7 @@ fn a_transport_that_cannot_be_connected_leaves_no_trace() {
     supervisor.create_producer(1, 1, 7);
     supervisor.create_consumer(1, 1, 2, 8);
     source.send_to(address, &rtp(7, 1, b"works"));
-    assert_eq!(&listener.receive()[12..], b"works");
+    assert_eq!(&listener.receive_rtp()[12..], b"works");
 }
 
 /// The supervisor keeps its descriptors of all sockets, so closing the worker's does not end the sockets; a worker that

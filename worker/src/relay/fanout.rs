@@ -164,7 +164,8 @@ impl Relay {
             let codec = self.producers[producer_key].codec(packet.payload_type);
             codec.is_some_and(|codec| codec.name.is_companion())
         };
-        let is_of_companions = workspace.train.iter().all(is_companion);
+        let was_awaited = self.producers[producer_key].streams[usize::from(encoding)].is_awaited;
+        let is_of_companions = was_awaited && workspace.train.iter().all(is_companion);
         let mut is_awaited = false;
         while let Some(key) = workspace.waiting.pop() {
             if self.begin_catch_up(now, key, encoding) {
@@ -177,7 +178,7 @@ impl Relay {
         let stream = &mut producer.streams[usize::from(encoding)];
         stream.attached = attached;
         // What goes along with a codec says nothing about who waits for it.
-        stream.is_awaited = is_awaited || stream.is_awaited && is_of_companions;
+        stream.is_awaited = is_awaited || is_of_companions;
         producer.counters.dispatched[usize::from(encoding)] += workspace.train.len() as u64;
         while let Some(key) = workspace.started.pop() {
             self.on_started(key);
@@ -314,7 +315,8 @@ fn forward(
                         held,
                         sink,
                     );
-                    overtaken = Some((stream, packet.seq + 1, before));
+                    // What may be joined anywhere is joined here.
+                    overtaken = consumer.flow.gated.then_some((stream, packet.seq + 1, before));
                     passage = Passage {
                         started: true,
                         waiting: false,

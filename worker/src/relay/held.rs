@@ -5,6 +5,8 @@
 //! changes who is sent what gives them up, so that nobody is sent what came before. Memory is bounded and reserved once for the whole relay: a restart is
 //! rare, and waits for a packet or two.
 
+use std::time::Duration;
+
 use crate::rtp::continuity::Verdict;
 use crate::rtp::packet::Header;
 use crate::rtp::seq::distance;
@@ -27,6 +29,9 @@ const HELD_GAP: i32 = 16;
 /// Their bytes.
 const BYTES_MAX: usize = 8 << 10;
 
+/// How long a packet waits that goes on with its stream by its number: a sender of slides may not send another for minutes.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
 /// What is held of all streams.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -37,6 +42,8 @@ pub(super) struct Held {
     serial: u64,
     /// What the last packet means for what is held of its stream.
     turn: Option<Turn>,
+    /// When something will have waited for long enough.
+    next: Option<Time>,
 }
 
 /// What is held of one stream.
@@ -47,6 +54,8 @@ struct Run {
     owner: Option<(ProducerKey, u8)>,
     packets: Vec<HeldPacket>,
     len: usize,
+    /// Until when it waits; `None`: for whatever comes.
+    until: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +87,13 @@ impl Held {
             bytes: vec![0; RUNS_MAX * BYTES_MAX].into_boxed_slice(),
             serial: 0,
             turn: None,
+            next: None,
         }
+    }
+
+    /// When [`Relay::release_waiting`] wants to be called.
+    pub(super) fn next_timeout(&self) -> Option<Time> {
+        self.next
     }
 
     /// The place that has been empty or full for the longest time.
@@ -153,6 +168,8 @@ impl Relay {
             self.held.serial += 1;
             let run = &mut self.held.runs[index];
             (run.serial, run.owner) = (self.held.serial, Some((route.key, route.encoding)));
+            run.until = Some(now + WAIT_MAX);
+            self.held.next.get_or_insert(now + WAIT_MAX);
         }
         if self.held.has_room(index, packet.len()) {
             self.held.push(index, route, *header, packet, is_known);
@@ -178,7 +195,7 @@ impl Relay {
         let run = &mut self.held.runs[index];
         let owner = run.owner.take();
         run.packets.clear();
-        (run.serial, run.len) = (0, 0);
+        (run.serial, run.len, run.until) = (0, 0, None);
         if let Some((key, encoding)) = owner
             && let Some(producer) = self.producers.get_mut(key)
             && let stream = &mut producer.streams[usize::from(encoding)]
@@ -230,10 +247,54 @@ impl Relay {
         }
     }
 
+    /// Lets go what has waited for long enough, if it can be told what it is.
+    pub(super) fn release_waiting(&mut self, now: Time, sink: &mut impl Sink) {
+        if self.held.next.is_none_or(|next| next > now) {
+            return;
+        }
+        self.held.next = None;
+        for index in 0..RUNS_MAX {
+            let run = &mut self.held.runs[index];
+            let (Some((key, encoding)), Some(until), Some(last)) = (run.owner, run.until, run.packets.last().copied())
+            else {
+                continue;
+            };
+            if until > now {
+                self.held.next = Some(self.held.next.map_or(until, |next| next.min(until)));
+                continue;
+            }
+            run.until = None;
+            let Some(producer) = self.producers.get_mut(key) else {
+                continue;
+            };
+            let stream = &mut producer.streams[usize::from(encoding)];
+            if stream.held.map(usize::from) != Some(index) {
+                continue;
+            }
+            if let Some(verdict) = stream.give_in(last.route.codec.clock_rate) {
+                self.play(now, verdict, last, sink);
+            }
+        }
+    }
+
     #[cold]
     fn release(&mut self, now: Time, Turn { verdict, packet }: Turn, bytes: &mut [u8], sink: &mut impl Sink) {
         // What came before all of it.
         self.fan_out(now, bytes, sink);
+        self.play(now, verdict, packet, sink);
+        let HeldPacket { route, header, .. } = packet;
+        let Some(bytes) = bytes.get_mut(packet.start..packet.start + packet.len) else {
+            return;
+        };
+        if verdict == Verdict::Displaced {
+            self.hold(now, route, &header, bytes, packet.start);
+        } else {
+            self.admit(now, route, &header, bytes, packet.start, false);
+        }
+    }
+
+    /// Takes in what is held of a stream, as the verdict says; `packet` is the last one of it, or the one that has told.
+    fn play(&mut self, now: Time, verdict: Verdict, packet: HeldPacket, sink: &mut impl Sink) {
         let HeldPacket { route, header, .. } = packet;
         let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
         let is_believed = matches!(verdict, Verdict::Restart | Verdict::Clock(_));
@@ -242,7 +303,7 @@ impl Relay {
         if let Some(index) = index {
             let place = &mut self.held.runs[index];
             run = std::mem::take(&mut place.packets);
-            (place.serial, place.owner, place.len) = (0, None, 0);
+            (place.serial, place.owner, place.len, place.until) = (0, None, 0, None);
             run.sort_unstable_by_key(|held| distance(header.seq, held.header.seq));
             // What came between has not been held: then it begins here.
             let is_far = |last: &HeldPacket| distance(last.header.seq, header.seq) > HELD_GAP;
@@ -289,14 +350,6 @@ impl Relay {
         if let Some(index) = index {
             run.clear();
             self.held.runs[index].packets = run;
-        }
-        let Some(bytes) = bytes.get_mut(packet.start..packet.start + packet.len) else {
-            return;
-        };
-        if verdict == Verdict::Displaced {
-            self.hold(now, route, &header, bytes, packet.start);
-        } else {
-            self.admit(now, route, &header, bytes, packet.start, false);
         }
     }
 }

@@ -271,6 +271,7 @@ impl Relay {
             self.reports.next_timeout(),
             self.feedback.next_timeout(),
             self.catching_up.next_timeout(),
+            self.held.next_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -292,6 +293,7 @@ impl Relay {
         }
         self.tell_levels(now);
         self.ask_for_missing(now, sink);
+        self.release_waiting(now, sink);
         self.catch_up(now, sink);
         self.send_asks(sink);
         self.send_feedback(now, sink);

@@ -349,7 +349,9 @@ impl MissingList {
         let gone = self.gaps.partition_point(|gap| gap.range().end <= seq);
         self.gaps.drain(..gone);
         if let Some(gap) = self.gaps.first_mut() {
-            gap.first = gap.first.max(seq);
+            let gone = seq.saturating_sub(gap.first);
+            gap.first += gone;
+            gap.len -= gone as u32;
         }
     }
 

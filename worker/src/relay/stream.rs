@@ -282,6 +282,11 @@ impl Stream {
         self.continuity.judge(packet, self.seq.newest_seq(), clock_rate, known)
     }
 
+    /// What is held has waited for long enough: what it is, if that can be told without more.
+    pub(super) fn give_in(&mut self, clock_rate: u32) -> Option<Verdict> {
+        self.continuity.give_in(self.seq.newest_seq()?, clock_rate)
+    }
+
     /// Where a number lies that is not judged by its timestamp: this far ahead of the newest; `None` if it is too far behind.
     pub(super) fn ahead(&self, seq: u16) -> Option<i32> {
         let ahead = distance(self.seq.newest_seq()?, seq);

@@ -258,6 +258,19 @@ impl Continuity {
         }
     }
 
+    /// What is held goes on with the stream by its number, and for long nothing has come that says otherwise: then its clock is
+    /// another one.
+    pub fn give_in(&mut self, newest_seq: u16, clock_rate: u32) -> Option<Verdict> {
+        let (timestamp, at) = self.newest?;
+        let run = self.run.filter(|run| distance(newest_seq, run.first.seq) == 1)?;
+        let newest = Sight {
+            seq: newest_seq,
+            timestamp,
+            at,
+        };
+        Some(self.believe(run, newest, i64::from(clock_rate)))
+    }
+
     /// What was held is where the stream goes on.
     fn believe(&mut self, run: Run, newest: Sight, rate: i64) -> Verdict {
         self.run = None;

@@ -165,6 +165,16 @@ impl Peer {
         self.try_receive().unwrap()
     }
 
+    /// The next packet of media, waiting for it: reports come between, once a second (RFC 5761 §4 tells them apart).
+    pub(crate) fn receive_rtp(&self) -> Vec<u8> {
+        loop {
+            let packet = self.receive();
+            if !matches!(packet[..], [_, 192..=223, ..]) {
+                return packet;
+            }
+        }
+    }
+
     /// The next packet, if one comes in so many milliseconds.
     pub(crate) fn receive_within(&self, ms: u16) -> Option<Vec<u8>> {
         let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];

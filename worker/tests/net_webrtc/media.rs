@@ -25,7 +25,7 @@ fn a_client_sends_to_a_plain_peer_and_receives_from_one() {
     for seq in 0..100_u16 {
         let payload = vec![seq as u8; usize::from(20 + seq * 11)];
         client.send_rtp(&rtp(0xaaaa, 65_500_u16.wrapping_add(seq), &payload));
-        let packet = plain.receive();
+        let packet = plain.receive_rtp();
         assert_eq!((ssrc_of(&packet), packet[1], &packet[12..]), (0xbbbb, 96, &payload[..]));
         let numbered = u16::from_be_bytes([packet[2], packet[3]]);
         assert!(last.is_none_or(|last: u16| last.wrapping_add(1) == numbered));
@@ -123,7 +123,7 @@ fn media_before_dtls_forgeries_and_replays_are_counted_and_not_relayed() {
 
     let sealed = client.seal(&rtp(0xaaaa, 3, b"heard"));
     client.send(&sealed);
-    assert_eq!(&plain.receive()[12..], b"heard");
+    assert_eq!(&plain.receive_rtp()[12..], b"heard");
     client.send(&sealed);
     await_unrouted(&mut supervisor, 2, UnroutedReason::Replayed, 1);
     let mut forged = client.seal(&rtp(0xaaaa, 4, b"forged"));
@@ -137,7 +137,7 @@ fn media_before_dtls_forgeries_and_replays_are_counted_and_not_relayed() {
     await_unrouted(&mut supervisor, 2, UnroutedReason::Malformed, 1);
     assert_eq!(plain.try_receive(), None);
     client.send_rtp(&rtp(0xaaaa, 6, b"heard too"));
-    assert_eq!(&plain.receive()[12..], b"heard too");
+    assert_eq!(&plain.receive_rtp()[12..], b"heard too");
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn ice_restarts_and_moves_and_media_goes_on() {
         while webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().remote != client.wire.address() {}
         assert_ne!(old, client.wire.address());
         client.send_rtp(&rtp(0xaaaa, round, b"from elsewhere"));
-        assert_eq!(&plain.receive()[12..], b"from elsewhere");
+        assert_eq!(&plain.receive_rtp()[12..], b"from elsewhere");
         plain.send_to(address, &rtp(0xcccc, round, b"to elsewhere"));
         assert_eq!(&client.receive_rtp()[12..], b"to elsewhere");
     }

@@ -85,14 +85,14 @@ fn media_that_comes_by_another_socket_takes_the_media_along_and_none_is_lost() {
         supervisor.create_producer(2, 1, 0xcccc);
         supervisor.create_consumer(2, 2, 2, 0xdddd);
         client.send_rtp(&rtp(0xaaaa, 1, b"media"));
-        assert_eq!(&plain.receive()[12..], b"media");
+        assert_eq!(&plain.receive_rtp()[12..], b"media");
         other.send_to(client.server(), &check(&ice_credentials(2, 0), 1));
         for seq in 2..20 {
             let sealed = client.seal(&rtp(0xaaaa, seq, b"media"));
             other.send_to(client.server(), &sealed);
         }
         for _ in 2..20 {
-            assert_eq!(&plain.receive()[12..], b"media");
+            assert_eq!(&plain.receive_rtp()[12..], b"media");
         }
         let selected = webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap();
         assert_eq!(selected.remote, other.address);
@@ -128,7 +128,7 @@ fn of_what_is_read_at_once_before_and_after_a_move_none_is_lost() {
     }
     other.write_all(&stream).unwrap();
     for _ in 1..20 {
-        assert_eq!(&plain.receive()[12..], b"media");
+        assert_eq!(&plain.receive_rtp()[12..], b"media");
     }
     let selected = webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap();
     assert_eq!(selected.remote, other.local_addr().unwrap());

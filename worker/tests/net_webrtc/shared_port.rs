@@ -216,7 +216,7 @@ fn trains_reach_a_plain_peer_and_come_from_one() {
                 plain.send_to(address, &rtp(0xcccc, seq, &[!seq as u8; 800]));
             }
             for seq in round * 10..round * 10 + 10 {
-                let packet = plain.receive();
+                let packet = plain.receive_rtp();
                 assert_eq!((ssrc_of(&packet), &packet[12..]), (0xbbbb, &[seq as u8; 800][..]));
                 let packet = client.receive_rtp();
                 assert_eq!((ssrc_of(&packet), &packet[12..]), (0xdddd, &[!seq as u8; 800][..]));

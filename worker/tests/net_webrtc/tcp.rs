@@ -56,7 +56,7 @@ fn media_goes_both_ways_in_frames() {
     for seq in 0..100_u16 {
         let payload = vec![seq as u8; usize::from(20 + seq * 11)];
         client.send_rtp(&rtp(0xaaaa, seq, &payload));
-        let packet = plain.receive();
+        let packet = plain.receive_rtp();
         assert_eq!((ssrc_of(&packet), &packet[12..]), (0xbbbb, &payload[..]));
         plain.send_to(address, &rtp(0xcccc, seq, &payload));
         let packet = client.receive_rtp();
@@ -127,7 +127,7 @@ fn a_client_moves_from_tcp_to_udp_and_back() {
         client.run_until(|client| client.nominated);
         while webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().remote != client.wire.address() {}
         client.send_rtp(&rtp(0xaaaa, round, b"from elsewhere"));
-        assert_eq!(&plain.receive()[12..], b"from elsewhere");
+        assert_eq!(&plain.receive_rtp()[12..], b"from elsewhere");
         plain.send_to(address, &rtp(0xcccc, round, b"to elsewhere"));
         assert_eq!(&client.receive_rtp()[12..], b"to elsewhere");
     }

@@ -850,3 +850,44 @@ fn packets_beyond_the_misorder_window_harm_nothing() {
         assert!(call.marks() == sent, "{name:?}");
     }
 }
+
+/// What goes on by its number does not wait for ever for the next one: a sender of slides may not send another for minutes.
+#[test]
+fn a_packet_with_another_clock_goes_out_soon_without_a_next_one() {
+    for name in [CodecName::Opus, CodecName::Vp8] {
+        let mut call = Call::new(3, name);
+        let frames = call.frames(50);
+        call.send_frames(&frames);
+        let before = call.sim.received(call.consumer);
+        let newest = before.last().expect("packets came").rtp.timestamp;
+        // Each comes a second after the one before, and each has its clock set back by a minute.
+        for round in 0..5_u32 {
+            call.sim.advance(ms(1_000));
+            call.track.stream().timestamp -= u64::from(60 * call.rate);
+            let packet = match call.is_sound() {
+                true => vec![call.track.stream().sound()],
+                false => call.track.stream().delta_frame(1),
+            };
+            call.send(&packet);
+            assert!(call.sim.received(call.consumer).is_empty());
+            assert_eq!(call.sim.dropped(call.consumer, DropReason::BadSequence), 1);
+            call.sim.advance(ms(100));
+            let received = call.sim.received(call.consumer);
+            assert_eq!(received.len(), 1, "{name:?}");
+            assert_eq!(received[0].mark(), packet[0].mark);
+            let passed = received[0].rtp.timestamp.wrapping_sub(newest) / call.rate;
+            assert!((round..=round + 3).contains(&passed), "{passed} s in round {round}");
+            assert_eq!(call.sim.dropped(call.consumer, DropReason::BadSequence), 0);
+        }
+        call.sim.check_accounts();
+        // A stray from far away waits, and is what it is.
+        let mut stray = call.frames(1).remove(0);
+        stray.truncate(1);
+        stray[0].bytes[2..4].copy_from_slice(&[0x77, 0x77]);
+        call.send(&stray);
+        call.sim.advance(ms(5_000));
+        assert!(call.sim.received(call.consumer).is_empty());
+        assert_eq!(call.sim.dropped(call.consumer, DropReason::BadSequence), 1);
+        call.sim.check_accounts();
+    }
+}
