@@ -165,15 +165,8 @@ impl Relay {
             }
             catch_up.place += 1;
             catch_up.newest = catch_up.newest.max(kept.packet.timestamp);
-            send_one(
-                consumer,
-                now,
-                kept.packet,
-                bytes,
-                kept.ordinal,
-                &mut self.workspace.held,
-                sink,
-            );
+            let packet = (kept.packet, bytes, kept.ordinal);
+            send_one(consumer, producer, now, packet, &mut self.workspace.held, sink);
         }
         consumer.catch_up = Some(catch_up);
         Outcome::Goes

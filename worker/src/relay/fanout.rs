@@ -384,18 +384,18 @@ fn send_held(
         if let Some((packet, bytes, ordinal)) = ring.find(now, seq, epoch)
             && ordinal < before
         {
-            send_one(consumer, now, packet, bytes, ordinal, buffer, sink);
+            send_one(consumer, producer, now, (packet, bytes, ordinal), buffer, sink);
         }
     }
 }
 
-/// Sends a packet that was kept. `buffer` is memory for it.
+/// Sends a packet that was kept, which had this place among those that were handed to the stream's consumers. `buffer` is
+/// memory for it.
 pub(super) fn send_one(
     consumer: &mut Consumer,
+    producer: &Producer,
     now: Time,
-    mut packet: PacketMeta,
-    bytes: &[u8],
-    ordinal: u64,
+    (mut packet, bytes, ordinal): (PacketMeta, &[u8], u64),
     buffer: &mut Vec<u8>,
     sink: &mut impl Sink,
 ) {
@@ -408,6 +408,10 @@ pub(super) fn send_one(
     let numbers = consumer.rewriter.rewrite(&packet, now);
     patch(buffer, &packet, payload_type, consumer.ssrc, numbers);
     if let Some(block) = packet.extension {
+        // Who is sent it again under its own number gets the same bytes as now, and those are the ones that are kept.
+        if consumer.repair.is_none() || consumer.rtx_ssrc.is_some() {
+            producer.stamp_send_time(now, buffer, block);
+        }
         consumer.rename_extensions(buffer, block);
     }
     consumer.on_held_packet(packet.encoding, ordinal);

@@ -3,8 +3,8 @@
 //! The same input gives the same output, byte for byte: time and the seed are arguments, and nothing depends on the order
 //! of a hash map. After its objects are created, relaying allocates nothing.
 //!
-//! A packet's way: [`receive`](self) (whose is it?) → `stream` (its place in the sequence) → `fanout` (trains, and for each
-//! consumer [`decide`](decide::decide), [`rewrite`], [`sink`]). A command's way: `command`, then `tune` (who follows
+//! A packet's way: [`receive`](self) (whose is it?) → `stream` (its place in the sequence; what has none yet waits in `held`) →
+//! `fanout` (trains, and for each consumer [`decide`](decide::decide), [`rewrite`], [`sink`]). A command's way: `command`, then `tune` (who follows
 //! which stream). What happened is read by `inspect`.
 //!
 //! Once a second each transport is told how its streams arrive and what time theirs have (`report`), and what it says of

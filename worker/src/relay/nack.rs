@@ -30,8 +30,8 @@ use super::slots::ProducerKey;
 /// Packets of one stream that are asked for at a time. When more are missing, asking for a key frame is cheaper.
 pub const MISSING_MAX: usize = 1_000;
 
-/// Gaps whose times are told apart. At 1,000 packets a second, a tenth of which are lost, and a round trip of 200 ms, there
-/// are twenty at a time.
+/// Gaps whose times are told apart: a tenth of 500 packets a second, lost over a round trip of 200 ms. Where there are more, the
+/// two that are most alike are asked for together, which costs one of them a few milliseconds; and each costs every producer memory.
 const GAPS_MAX: usize = 10;
 
 /// How far behind the newest packet another one is still asked for. (v2: 5,000, but a packet that comes more than

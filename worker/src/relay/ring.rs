@@ -1,4 +1,5 @@
-//! The last packets of one stream, for all consumers that may ask for them again: bounded in packets, bytes and age.
+//! The last packets of one stream, for all consumers that may ask for them again, or that wait for a start of which a part may
+//! come late: bounded in packets, bytes and age.
 //!
 //! Bytes lie in chunks. A packet lies in one chunk; a chunk is free again when all its packets are too old; and the chunk
 //! that was freed last is filled next. So what has been written to, and is therefore resident, stays near bitrate × age,

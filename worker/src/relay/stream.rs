@@ -72,7 +72,7 @@ pub(super) struct Stream {
     pub is_rtx_learned: bool,
     /// What of it is missing; `None` if its sender sends nothing again.
     pub missing: Option<MissingList>,
-    /// Its last packets, while a consumer may ask for them again.
+    /// Its last packets, while a consumer may ask for them again or may wait for a start.
     pub ring: Option<Box<Ring>>,
     /// Whether its sender answers key frame requests.
     pub hearing: Hearing,
