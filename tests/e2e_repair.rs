@@ -352,12 +352,12 @@ async fn sound_and_picture_stay_together() {
         stage.consume(&outbound[index], producer, wanted).await;
     }
     let [video, audio] = &inbound;
-    let sender = gstreamer(
+    let mut sender = gstreamer(
         directory,
-        "-q",
+        "-v",
         &format!(
             "rtpbin name=s
-             filesrc location=video.mkv ! matroskademux ! identity sync=true !
+             filesrc location=video.mkv ! matroskademux ! identity name=frames sync=true silent=false !
              rtpvp8pay pt={VIDEO} ssrc={} mtu=1200 picture-id-mode=15-bit ! s.send_rtp_sink_0
              filesrc location=audio.mkv ! matroskademux ! identity sync=true !
              rtpopuspay pt={AUDIO} ssrc={} ! s.send_rtp_sink_1
@@ -368,7 +368,8 @@ async fn sound_and_picture_stay_together() {
             SSRCS[0].0, SSRCS[1].0, video.rtp_port, video.rtcp_port, audio.rtp_port, audio.rtcp_port
         ),
     );
-    sender.output().await;
+    // It is not waited for to its end: with both cores busy one in five of these pipelines never ends.
+    passed(&mut sender, "frames", FRAMES).await;
     let delays = [(0, 90_000.0), (1, 48_000.0)]
         .map(|(index, rate)| delay(&inbound[index].seen(), &outbound[index].seen(), SSRCS[index], rate));
     let offset_ms = (delays[0] - delays[1]) * 1_000.0;

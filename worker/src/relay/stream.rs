@@ -25,11 +25,14 @@ use super::slots::ConsumerKey;
 use super::vp8_ids::Vp8Ids;
 use super::withheld::{ALL_SLOTS, Counts, SlotSet, Withheld};
 
-/// A sender's clock is not set by a day from one report to the next, nor are two of its streams a day apart.
+/// A sender's clock is not set forward by a day from one report to the next, nor are two of its streams a day apart.
 const ABSURD: Duration = Duration::from_secs(86_400);
 
-/// So many reports in a row that seemed absurd are not: the clock was set.
-const ABSURD_BELIEVED: u8 = 3;
+/// A report that took so much longer than the one before was overtaken on the way, or its sender's clock was set back.
+const LATE: Duration = Duration::from_secs(1);
+
+/// So many doubtful reports in a row are true: the clock was set.
+const DOUBTFUL_BELIEVED: u8 = 3;
 
 /// What a sender report says of time: the same moment on three clocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,7 +110,7 @@ pub(super) struct Stream {
     /// What the newest sender report of all has for an NTP time, which reports back name it by.
     pub reported_ntp: Option<u64>,
     /// Reports in a row whose time is a day or more away from what it should be.
-    absurd_reports: u8,
+    doubtful_reports: u8,
     /// The canonical name that its sender says of itself (RFC 3550 §6.5.1).
     pub cname: Option<Box<str>>,
     /// From here to the sender and back.
@@ -205,7 +208,7 @@ impl Stream {
             timer_queued: false,
             sender_report: None,
             reported_ntp: None,
-            absurd_reports: 0,
+            doubtful_reports: 0,
             cname: None,
             round_trip: RoundTrip::default(),
             reception: Reception::default(),
@@ -305,7 +308,7 @@ impl Stream {
         let next = self.seq.newest().map_or(0, |newest| newest + 1);
         self.clock.change(next, by);
         self.sender_report = None;
-        self.absurd_reports = 0;
+        self.doubtful_reports = 0;
     }
 
     /// Whether something has come under a number that is not newer than the newest.
@@ -342,7 +345,7 @@ impl Stream {
         self.vp8_ids = Vp8Ids::default();
         self.sender_report = None;
         self.reported_ntp = None;
-        self.absurd_reports = 0;
+        self.doubtful_reports = 0;
     }
 
     /// The producer was resumed: consumers start anew on the same clock.
@@ -531,8 +534,9 @@ impl Stream {
 
     /// Keeps a sender report, to align streams of one sender; whether it tells a time that is believed.
     ///
-    /// A sender without a wall clock says 0 (RFC 3550 §6.4.1), which is no time: its streams are placed by their arrival then. So is
-    /// a time no time that is a day away from the last, until it has been said three times: then the clock was set.
+    /// A sender without a wall clock says 0 (RFC 3550 §6.4.1), which is no time: its streams are placed by their arrival then. Nor
+    /// is it a time if it is a day ahead of the last one or comes late, until that has been said three times: then the clock was
+    /// set. One late report, believed, would put sound and picture apart by as much as it is late.
     pub(super) fn on_sender_report(&mut self, now: Time, ntp: u64, rtp: u32) -> bool {
         if self.last_packet.is_none() {
             return false;
@@ -540,20 +544,21 @@ impl Stream {
         self.reported_ntp = Some(ntp);
         if ntp == 0 {
             self.sender_report = None;
-            self.absurd_reports = 0;
+            self.doubtful_reports = 0;
             return false;
         }
-        let is_absurd = |last: TimeReport| {
-            let moved = distance_of(now, ntp).abs_diff(distance_of(last.arrived, last.ntp));
-            u128::from(moved) >= ABSURD.as_nanos()
+        let is_doubtful = |last: TimeReport| {
+            let later_by = distance_of(now, ntp) - distance_of(last.arrived, last.ntp);
+            let limit = if later_by > 0 { LATE } else { ABSURD };
+            u128::from(later_by.unsigned_abs()) >= limit.as_nanos()
         };
-        if self.sender_report.is_some_and(is_absurd) {
-            self.absurd_reports += 1;
-            if self.absurd_reports < ABSURD_BELIEVED {
+        if self.sender_report.is_some_and(is_doubtful) {
+            self.doubtful_reports += 1;
+            if self.doubtful_reports < DOUBTFUL_BELIEVED {
                 return false;
             }
         }
-        self.absurd_reports = 0;
+        self.doubtful_reports = 0;
         self.sender_report = Some(TimeReport {
             ntp,
             timestamp: self.clock.read(rtp), // a report must not move the clock

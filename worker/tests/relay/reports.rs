@@ -328,9 +328,16 @@ fn no_time_is_no_time() {
         let kept = off_arrival(3, &[at(1), at(2), absurd]);
         assert!((kept - 400 * 48).abs() < 2_000, "{absurd:x}: {kept}");
     }
+    // Nor does one that was overtaken by others, however little it is late: what was said after it counts.
+    for late in [at(1), at(2) - (1 << 31), at(2)] {
+        let kept = off_arrival(3, &[at(1), at(2), late]);
+        assert!((kept - 400 * 48).abs() < 2_000, "{late:x}: {kept}");
+    }
     // A clock that is set stays set.
     let set = off_arrival(3, &[at(1), at(2 + DAY), at(3 + DAY), at(4 + DAY)]);
     assert!((set - 400 * 48).abs() < 2_000, "{set}");
+    let set_back = off_arrival(3, &[at(11), at(2), at(3), at(4)]);
+    assert!((set_back - 400 * 48).abs() < 2_000, "{set_back}");
 }
 
 // ---- To receivers.
