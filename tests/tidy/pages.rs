@@ -80,7 +80,8 @@ pub(crate) fn decisions(files: &[File]) -> Vec<String> {
     problems
 }
 
-/// Every section of the specification that code cites (as "spec", the sign, the number) is a section of `page`.
+/// Every section that code cites (as "differences", the sign, the number) is a section of `page`. "spec" would not say
+/// of which page.
 pub(crate) fn cited_sections(file: &File, page: &File) -> Vec<String> {
     let known: Vec<String> = page
         .text
@@ -95,7 +96,10 @@ pub(crate) fn cited_sections(file: &File, page: &File) -> Vec<String> {
         .collect();
     let mut problems = Vec::new();
     for (number, line) in file.text.lines().enumerate() {
-        for (at, mark) in line.match_indices("spec §") {
+        if line.to_lowercase().contains("spec §") {
+            problems.push(format!("{}:{}: of which page?", file.path, number + 1));
+        }
+        for (at, mark) in line.match_indices("differences §") {
             let cited: String = line[at + mark.len()..]
                 .chars()
                 .take_while(|character| character.is_ascii_digit() || *character == '.')
@@ -282,8 +286,9 @@ mod tests {
     fn cited_sections_exist() {
         let page = File::sample("d.md", "## 2 All\n### 2.5 One\n### 2.7, 2.8 Two\n");
         let check = |text: &str| cited_sections(&File::sample("src/a.rs", text), &page).len();
-        assert_eq!(check("// spec §2 and (spec §2.5), spec §2.8."), 0);
-        assert_eq!(check("// spec §2.6\n// spec §12"), 2);
+        assert_eq!(check("// differences §2 and (differences §2.5), differences §2.8."), 0);
+        assert_eq!(check("// differences §2.6\n// differences §12"), 2);
+        assert_eq!(check("// spec §2\n// RFC 3550 §6"), 1);
     }
 
     #[test]
