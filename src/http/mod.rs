@@ -21,7 +21,6 @@ mod rooms;
 mod server;
 mod signalling;
 mod socket;
-mod stats;
 mod token;
 mod transports;
 mod view;
@@ -37,10 +36,6 @@ pub use peers::{PeerListing, path_segment};
 pub use server::{Health, HealthStatus, ServerStats, StatsOfWorker};
 pub use signalling::{ClientPlainRemotes, ClientTakeover, SUBPROTOCOL, SignallingOptions, signalling};
 pub use socket::{BindError, ControlSocket, default_path};
-pub use stats::{
-    ConsumerStats, ProducerStats, Residence, ResidenceBucket, RoomStats, StreamStats, TransportStats, WebRtcStats,
-    WorkerStats,
-};
 pub use token::{AccessToken, ClientsFrom, Guard, guarded};
 pub use view::{
     ConsumerView, IceRole, Introduction, Listing, PeerView, ProducerView, RoomView, StreamerView, TransportView,

@@ -18,7 +18,7 @@ use serde_json::Value;
 use weir_channel::id::RoomId;
 use weir_channel::message::{ComediaPolicy, Remote, Zoned, any_case};
 
-use super::answer::{AppData, Closed, Created, shown_dump};
+use super::answer::{AppData, Closed, Created};
 use super::app::App;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params, parse_id};
@@ -27,7 +27,7 @@ use super::openapi::{Answer, Operation, Part, Schemas};
 use super::signalling;
 use super::transports::created;
 use super::view::{PeerView, TransportView};
-use crate::{Direction, IpFamily, Peer, PeerOptions, PlainTransportOptions, Room, RtcStats};
+use crate::{Direction, IpFamily, Peer, PeerDump, PeerOptions, PlainTransportOptions, Room, RtcStats};
 
 impl PeerView {
     fn of(peer: &Peer) -> Self {
@@ -249,8 +249,8 @@ pub(super) async fn create_transport(
 }
 
 /// `GET /rooms/{id}/peers/{name}/dump`
-pub(super) async fn dump(State(app): State<Arc<App>>, path: PeerPath) -> Result<Json<Value>, ApiError> {
-    shown_dump(&app.peer(&path)?.dump().await?).map(Json)
+pub(super) async fn dump(State(app): State<Arc<App>>, path: PeerPath) -> Result<Json<PeerDump>, ApiError> {
+    Ok(Json(app.peer(&path)?.dump().await?))
 }
 
 /// Statistics in the RTC shape.

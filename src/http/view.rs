@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{ComediaPolicy, DtlsParameters, DtlsState, IceState, MediaKind, Profile, WebRtcFailure};
-
-use crate::{
-    Direction, IceCandidate, IceParameters, Mirroring, RtcTuple, RtpCapabilities, RtpParameters, TransportKind, Tuple,
+use weir_channel::message::{
+    ComediaPolicy, DtlsParameters, DtlsState, IceState, IceTuple, MediaKind, Profile, WebRtcFailure,
 };
+
+use crate::{Direction, IceCandidate, IceParameters, Mirroring, RtpCapabilities, RtpParameters, TransportKind, Tuple};
 
 /// A part of a list, in the order of ids.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -126,7 +126,7 @@ pub struct WebRtcView {
     /// How far ICE got.
     pub ice_state: IceState,
     /// Where packets go; `null`: nowhere, because the client has not been found, or is gone.
-    pub ice_selected_tuple: Option<RtcTuple>,
+    pub ice_selected_tuple: Option<IceTuple>,
     /// How far DTLS got.
     pub dtls_state: DtlsState,
     /// What failed last in ICE or DTLS; `null`: nothing has.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, TransportId, WorkerId};
-use weir_channel::message::{ConsumerStats, CreateConsumer, MediaKind, Method, Profile, Reply};
+use weir_channel::message::{CreateConsumer, MediaKind, Method, Profile};
 
 use super::error::Error;
 use super::peer::{Peer, PeerNode};
@@ -15,7 +15,7 @@ use super::periodic_stats::Reports;
 use super::producer::{Producer, ProducerNode};
 use super::room::{Room, RoomNode};
 use super::rtp_parameters::{ConsumerSeat, ConsumerSsrcs, RtpParameters};
-use super::state::{Command, State};
+use super::state::Command;
 use super::steering::{Side, Steering};
 use super::transport::{Transport, TransportNode};
 use super::{Shared, lock};
@@ -346,22 +346,11 @@ impl Consumer {
     /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`].
     pub async fn request_key_frame(&self) -> Result<(), Error> {
         let consumer = self.node.id;
-        let plan = self.plan(Method::RequestKeyFrame { consumer });
-        self.shared.call(self.worker(), plan).await.map(drop)
-    }
-
-    /// Its counters.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`].
-    pub async fn stats(&self) -> Result<ConsumerStats, Error> {
-        let consumer = self.node.id;
-        let worker = self.worker();
-        let plan = self.plan(Method::ConsumerStats { consumer });
-        match self.shared.ask(worker, plan).await? {
-            Reply::Stats(mut page) if page.consumers.len() == 1 => Ok(page.consumers.remove(0)),
-            other => Err(self.shared.unexpected(worker, "ConsumerStats", &other)),
-        }
+        let asked = self.shared.call(self.worker(), |_| {
+            self.check_known()?;
+            Ok(Some(Command::new(Method::RequestKeyFrame { consumer })))
+        });
+        asked.await.map(drop)
     }
 
     /// Closes it. Closing what is closed is fine, and does nothing.
@@ -397,16 +386,12 @@ impl Consumer {
     }
 
     /// For what only the worker can do.
-    pub(super) fn plan(&self, method: Method) -> impl FnOnce(&mut State) -> Result<Option<Command>, Error> + '_ {
-        move |_| {
-            let state = lock(&self.node.state);
-            if state.closed {
-                return Err(Error::closed(self.node.id));
-            }
-            if !state.is_known_to_worker() {
-                return Err(Error::NotEnabled { consumer: self.node.id });
-            }
-            Ok(Some(Command::new(method)))
+    pub(super) fn check_known(&self) -> Result<(), Error> {
+        let state = lock(&self.node.state);
+        match (state.closed, state.is_known_to_worker()) {
+            (true, _) => Err(Error::closed(self.node.id)),
+            (false, false) => Err(Error::NotEnabled { consumer: self.node.id }),
+            (false, true) => Ok(()),
         }
     }
 }

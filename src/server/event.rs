@@ -12,10 +12,10 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{DtlsState, IceState, MediaKind, Profile, Remote, WebRtcFailure};
+use weir_channel::message::{DtlsState, IceState, IceTuple, MediaKind, Profile, Remote, WebRtcFailure};
 
 use super::error::DeathCause;
-use super::rtc_stats::{RtcStats, RtcTuple};
+use super::rtc_stats::RtcStats;
 use super::transport::{TransportKind, Tuple};
 
 /// How many events a subscriber may lag behind before it loses the oldest of them. A worker's death can close some
@@ -130,7 +130,7 @@ pub enum EventKind {
     IceSelectedTupleChanged {
         transport: TransportId,
         room: RoomId,
-        tuple: Option<RtcTuple>,
+        tuple: Option<IceTuple>,
     },
     /// A WebRTC transport's client has proven who it is, has failed to, or has ended it.
     DtlsStateChanged {

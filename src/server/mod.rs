@@ -31,6 +31,7 @@ mod settings;
 mod shortage;
 mod sockets;
 mod state;
+mod stats;
 mod steering;
 mod supervision;
 #[cfg(test)]
@@ -63,8 +64,7 @@ pub(crate) use self::periodic_stats::{StatsStream, Subject};
 pub use self::producer::Producer;
 pub use self::room::{IpFamily, PlainTransportOptions, Room, RoomOptions};
 pub use self::rtc_stats::{
-    InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtcTuple,
-    RtpStreamRtcStats,
+    InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtpStreamRtcStats,
 };
 pub(crate) use self::rtp_capabilities::ProducerMapping;
 pub use self::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, RtpHeaderExtensionCapability};
@@ -80,7 +80,6 @@ pub(crate) use self::shortage::leave_reserve;
 pub use self::steering::Side;
 pub use self::supervision::{WorkerInfo, WorkerState};
 #[cfg(feature = "http")]
-pub(crate) use self::transport::shown_tuple;
 pub use self::transport::{
     ConsumerOptions, Direction, IceCandidate, IceCandidateType, IceParameters, IceTcpType, MirrorOptions, Mirroring,
     ProducerOptions, Transport, TransportKind, Tuple, WebRtcTransport, WebRtcTransportOptions,
@@ -528,7 +527,7 @@ impl Shared {
         if let Some(doors) = &self.doors {
             match doors.descriptors(slot.id()) {
                 Ok(descriptors) => {
-                    let method = Method::OpenDoors(doors.request(slot.id()));
+                    let method = Method::OpenSharedPort(doors.request(slot.id()));
                     let _ = link.say_with(method, self.settings.request_timeout, descriptors);
                 }
                 Err(error) => {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ProducerId, TransportId};
-use weir_channel::message::{MediaKind, Method, Profile, Remote, Reply, TransportStats, WorkerError, Zoned, any_case};
+use weir_channel::message::{MediaKind, Method, Profile, Remote, Reply, WorkerError, Zoned, any_case};
 
 use super::consumer::{Consumer, ConsumerNode};
 use super::error::Error;
@@ -29,7 +29,6 @@ use super::steering::Side;
 use super::{Shared, lock, random};
 
 #[cfg(feature = "http")]
-pub(crate) use self::ice::shown_tuple;
 pub use self::ice::{IceCandidate, IceCandidateType, IceParameters, IceTcpType};
 pub(crate) use self::mirroring::MirrorOutlet;
 pub use self::mirroring::{MirrorOptions, Mirroring};
@@ -466,19 +465,6 @@ impl Transport {
                     if is_made_up(ssrc, ssrcs, &options.rtp) && tries < SSRC_TRIES => {}
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    /// Its counters.
-    pub async fn stats(&self) -> Result<TransportStats, Error> {
-        let transport = self.node.id;
-        let reply = self.shared.ask(self.node.room.worker, |_| {
-            self.node.check_open()?;
-            Ok(Some(Command::new(Method::TransportStats { transport })))
-        });
-        match reply.await? {
-            Reply::Stats(mut page) if page.transports.len() == 1 => Ok(page.transports.remove(0)),
-            other => Err(self.shared.unexpected(self.node.room.worker, "TransportStats", &other)),
         }
     }
 

@@ -24,15 +24,15 @@ impl fmt::Display for MediaKind {
     }
 }
 
-/// One quality of a producer, or a wish for one (differences §4). Ordered from the lowest up.
+/// One quality of a producer, or a preference for one (differences §4). Ordered from the lowest up.
 ///
-/// As a quality on offer, `Default` is the only stream of a producer without simulcast. As a wish, `Default` is "the
+/// As a quality on offer, `Default` is the only stream of a producer without simulcast. As a preference, `Default` is "the
 /// highest available", and the others are caps.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// The only stream; as a wish, the highest.
+    /// The only stream; as a preference, the highest.
     #[default]
     Default,
     /// The lowest of the simulcast layers.

@@ -1,10 +1,11 @@
 //! What a WebRTC transport is made of, and what becomes of it: ICE (RFC 8445, the lite side) and DTLS (RFC 5764).
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::counts::{Counts, reasons};
 use super::{address, any_case};
 use crate::id::{RoomId, TransportId};
 
@@ -14,16 +15,16 @@ pub const LISTENERS_MAX: usize = 4;
 /// The most fingerprints of one certificate: one for each hash function.
 pub const FINGERPRINTS_MAX: usize = 5;
 
-/// The most doors of one worker: UDP and TCP, IPv4 and IPv6.
-pub const DOORS_MAX: usize = LISTENERS_MAX;
+/// The most sockets of a worker's shared port: UDP and TCP, IPv4 and IPv6.
+pub const SHARED_SOCKETS_MAX: usize = LISTENERS_MAX;
 
-/// Ports that all WebRTC transports of a worker share which have no listeners of their own.
+/// The port that all WebRTC transports of a worker share which have no listeners of their own.
 ///
-/// Descriptors come in the order of `doors`: for UDP one socket that stays unconnected, for TCP a listening one.
+/// Descriptors come in the order of `sockets`: for UDP one socket that stays unconnected, for TCP a listening one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct OpenDoors {
-    /// What each of them is, 1 to [`DOORS_MAX`], no two of them bound to the same address.
-    pub doors: Vec<IceProtocol>,
+pub struct OpenSharedPort {
+    /// What each of its sockets is, 1 to [`SHARED_SOCKETS_MAX`], no two of them bound to the same address.
+    pub sockets: Vec<IceProtocol>,
     /// Whether to ask for a connected socket ([`Notification::SocketWanted`](super::Notification::SocketWanted)) when it
     /// is known who is on a tuple. It is of use where the kernel finds connected sockets of one port by both addresses.
     pub connected: bool,
@@ -31,17 +32,17 @@ pub struct OpenDoors {
 
 /// A WebRTC transport: RTP and RTCP on one component, encrypted, to whoever proves to be the announced peer.
 ///
-/// With `listeners` it has sockets of its own; without, it is reached through the worker's doors ([`OpenDoors`]), by those
-/// who name its username fragment. Descriptors come in the order of `listeners`: for UDP two sockets bound to the same address, the *door* and the *path*
-/// (as of a plain transport: the path is connected to the selected tuple, the door sees everybody else), for TCP a
-/// listening one. The answer is [`Reply::WebRtcTransportCreated`](super::Reply::WebRtcTransportCreated).
+/// With `listeners` it has sockets of its own; without, it is reached through the worker's shared port ([`OpenSharedPort`]), by
+/// those who name its username fragment. Descriptors come in the order of `listeners`: for UDP two sockets bound to the same
+/// address, the unconnected one and the connected one (as of a plain transport: the connected one is connected to the selected
+/// tuple, the other one sees everybody else), for TCP a listening one. The answer is [`Reply::WebRtcTransportCreated`](super::Reply::WebRtcTransportCreated).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CreateWebRtcTransport {
     /// The router it belongs to.
     pub room: RoomId,
     /// Its new id.
     pub transport: TransportId,
-    /// What each of its sockets is, at most [`LISTENERS_MAX`]; none: it is reached through the worker's doors.
+    /// What each of its sockets is, at most [`LISTENERS_MAX`]; none: it is reached through the worker's shared port.
     pub listeners: Vec<IceProtocol>,
     /// What the peer's connectivity checks must be made with.
     pub ice: IceCredentials,
@@ -56,6 +57,15 @@ pub enum IceProtocol {
     Udp,
     /// Packets framed in a stream that the peer opened (RFC 4571, RFC 6544).
     Tcp,
+}
+
+impl fmt::Display for IceProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        })
+    }
 }
 
 /// The username fragment and the password of our side (RFC 8445 §5.3). Printed for debugging, they keep the password to
@@ -77,17 +87,79 @@ impl fmt::Debug for IceCredentials {
     }
 }
 
-/// A pair of addresses that packets travel between.
+/// A pair of addresses that packets travel between. In JSON it has the members that mediasoup gives it: `localIP`,
+/// `localPort`, `remoteIP`, `remotePort` and `protocol`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct IceTuple {
     /// How packets travel.
     pub protocol: IceProtocol,
-    /// Our end, as the socket is bound.
+    /// Our end: in a worker's messages as the socket is bound, for everybody else the announced address.
     #[serde(with = "address")]
     pub local: SocketAddr,
     /// The peer's end, as we see it.
     #[serde(with = "address")]
     pub remote: SocketAddr,
+}
+
+/// An [`IceTuple`] in JSON.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "IceTuple"))]
+#[serde(rename_all = "camelCase")]
+struct ShownTuple {
+    /// The address that the remote sends to: the announced one if there is one.
+    #[serde(rename = "localIP")]
+    local_ip: IpAddr,
+    /// Its port.
+    local_port: u16,
+    /// The remote's address.
+    #[serde(rename = "remoteIP")]
+    remote_ip: IpAddr,
+    /// Its port.
+    remote_port: u16,
+    /// How packets travel.
+    protocol: IceProtocol,
+}
+
+impl Serialize for IceTuple {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return Self::serialize(self, serializer);
+        }
+        let shown = ShownTuple {
+            local_ip: self.local.ip(),
+            local_port: self.local.port(),
+            remote_ip: self.remote.ip(),
+            remote_port: self.remote.port(),
+            protocol: self.protocol,
+        };
+        shown.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for IceTuple {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return Self::deserialize(deserializer);
+        }
+        let shown = ShownTuple::deserialize(deserializer)?;
+        Ok(Self {
+            protocol: shown.protocol,
+            local: (shown.local_ip, shown.local_port).into(),
+            remote: (shown.remote_ip, shown.remote_port).into(),
+        })
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for IceTuple {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        ShownTuple::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        ShownTuple::json_schema(generator)
+    }
 }
 
 /// How far ICE got (differences §9.1).
@@ -126,71 +198,46 @@ pub enum DtlsState {
     Closed,
 }
 
-/// Why WebRTC does not work, or no longer works, with a peer: DTLS first, then ICE.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum WebRtcFailureReason {
-    /// The certificate has not the announced fingerprint.
-    Fingerprint,
-    /// The peer showed no certificate.
-    NoCertificate,
-    /// The certificate is longer than is taken.
-    CertificateTooLong,
-    /// The certificate cannot be read, or its key is of a kind that is not known.
-    UnsupportedCertificate,
-    /// The peer has not proven that it has its certificate's key.
-    Signature,
-    /// No SRTP profile in common.
-    NoSrtpProfile,
-    /// No cipher suite, group or signature in common.
-    NothingInCommon,
-    /// No version in common.
-    Version,
-    /// The handshake took too long.
-    Timeout,
-    /// The peer refused, and said so.
-    Alert,
-    /// The peer broke the protocol.
-    Protocol,
-    /// The engine broke.
-    Internal,
-    /// No connectivity check has come for so long that the peer must be taken for gone (RFC 7675).
-    ConsentExpired,
-    /// The peer's last TCP connection is gone.
-    ConnectionClosed,
-    /// A check lacks what it must have (400).
-    CheckBadRequest,
-    /// A check was made with another password or user name (401).
-    CheckUnauthenticated,
-    /// A check has attributes that must be understood and are not (420).
-    CheckUnknownAttribute,
-    /// The peer believes to be controlled as well (487).
-    CheckRoleConflict,
-}
-
-impl WebRtcFailureReason {
-    /// All of them, in the order of the enum.
-    pub const ALL: [Self; 18] = [
-        Self::Fingerprint,
-        Self::NoCertificate,
-        Self::CertificateTooLong,
-        Self::UnsupportedCertificate,
-        Self::Signature,
-        Self::NoSrtpProfile,
-        Self::NothingInCommon,
-        Self::Version,
-        Self::Timeout,
-        Self::Alert,
-        Self::Protocol,
-        Self::Internal,
-        Self::ConsentExpired,
-        Self::ConnectionClosed,
-        Self::CheckBadRequest,
-        Self::CheckUnauthenticated,
-        Self::CheckUnknownAttribute,
-        Self::CheckRoleConflict,
-    ];
+reasons! {
+    /// Why WebRTC does not work, or no longer works, with a peer: DTLS first, then ICE.
+    pub enum WebRtcFailureReason {
+        /// The certificate has not the announced fingerprint.
+        Fingerprint,
+        /// The peer showed no certificate.
+        NoCertificate,
+        /// The certificate is longer than is taken.
+        CertificateTooLong,
+        /// The certificate cannot be read, or its key is of a kind that is not known.
+        UnsupportedCertificate,
+        /// The peer has not proven that it has its certificate's key.
+        Signature,
+        /// No SRTP profile in common.
+        NoSrtpProfile,
+        /// No cipher suite, group or signature in common.
+        NothingInCommon,
+        /// No version in common.
+        Version,
+        /// The handshake took too long.
+        Timeout,
+        /// The peer refused, and said so.
+        Alert,
+        /// The peer broke the protocol.
+        Protocol,
+        /// The engine broke.
+        Internal,
+        /// No connectivity check has come for so long that the peer must be taken for gone (RFC 7675).
+        ConsentExpired,
+        /// The peer's last TCP connection is gone.
+        ConnectionClosed,
+        /// A check lacks what it must have (400).
+        CheckBadRequest,
+        /// A check was made with another password or user name (401).
+        CheckUnauthenticated,
+        /// A check has attributes that must be understood and are not (420).
+        CheckUnknownAttribute,
+        /// The peer believes to be controlled as well (487).
+        CheckRoleConflict,
+    }
 }
 
 /// A failure, for programs and for people.
@@ -280,16 +327,18 @@ impl fmt::Debug for DtlsCertificate {
     }
 }
 
-/// What a worker knows of a transport's ICE and DTLS, and what strangers cost it.
+/// ICE, DTLS and SRTP of a WebRTC transport, as far as its worker knows them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct WebRtcStats {
     /// How far ICE got.
     pub ice_state: IceState,
-    /// Where packets go.
-    pub selected_tuple: Option<IceTuple>,
+    /// Where packets go; `null`: nowhere.
+    pub ice_selected_tuple: Option<IceTuple>,
     /// How far DTLS got.
     pub dtls_state: DtlsState,
-    /// How media is protected, as the IANA names it without its `SRTP_`, once agreed on.
+    /// How media is protected, as the IANA names it without its `SRTP_`; `null` until it is agreed on.
     pub srtp_profile: Option<String>,
     /// Connectivity checks that counted.
     pub checks: u64,
@@ -297,8 +346,8 @@ pub struct WebRtcStats {
     pub checks_refused: u64,
     /// DTLS datagrams that were looked at.
     pub dtls_datagrams: u64,
-    /// Packets that were to be sent and could not be sealed.
-    pub seal_failures: u64,
-    /// How often what failed, of what has.
-    pub failures: Vec<(WebRtcFailureReason, u64)>,
+    /// Packets that were to be sent and could not be encrypted.
+    pub protect_failures: u64,
+    /// What failed in ICE and DTLS, by reason; reasons that never happened are left out.
+    pub failures: Counts<WebRtcFailureReason>,
 }

@@ -15,12 +15,11 @@ use weir_channel::message::{
 use weir_worker::webrtc::dtls::{self, HashFunction};
 use weir_worker::webrtc::ice::Preferences;
 
-use super::ice::{IceCandidate, IceParameters, candidates, new_credentials, shown_tuple};
+use super::ice::{IceCandidate, IceParameters, candidates, new_credentials};
 use super::{Kind, Owner, Sockets, Transport, TransportNode, TransportState, Tuple};
 use crate::server::error::Error;
 use crate::server::peer::admit_transport;
 use crate::server::room::RoomNode;
-use crate::server::rtc_stats::RtcTuple;
 use crate::server::settings::Settings;
 use crate::server::sockets::{ListenAddress, LocalAddresses, WebRtcSockets, need_of_ways};
 use crate::server::state::{Command, Note};
@@ -180,8 +179,12 @@ impl WebRtcNode {
         known.map_or(local.ip(), |(_, announced)| *announced)
     }
 
-    pub(crate) fn shown(&self, tuple: IceTuple) -> RtcTuple {
-        shown_tuple(tuple, |local| self.announced(local))
+    /// A tuple that the worker tells of, as the client knows it: with the announced address.
+    pub(crate) fn shown(&self, tuple: IceTuple) -> IceTuple {
+        IceTuple {
+            local: SocketAddr::new(self.announced(tuple.local), tuple.local.port()),
+            ..tuple
+        }
     }
 
     /// The worker has made it. Only [`State`](crate::server::state::State) tells, under its lock; the same holds for what
@@ -310,7 +313,7 @@ impl WebRtcTransport {
     }
 
     /// Where packets go, once the client has been found, with the announced address as the local one.
-    pub fn ice_selected_tuple(&self) -> Option<RtcTuple> {
+    pub fn ice_selected_tuple(&self) -> Option<IceTuple> {
         let tuple = self.read(|state| state.selected_tuple)?;
         Some(self.webrtc.shown(tuple))
     }
@@ -390,14 +393,6 @@ impl fmt::Debug for WebRtcTransport {
 }
 
 impl Transport {
-    /// A tuple that the worker tells of, as the client knows it: with the announced address.
-    pub(crate) fn shown(&self, tuple: IceTuple) -> RtcTuple {
-        match self.node.webrtc() {
-            Some(webrtc) => webrtc.shown(tuple),
-            None => shown_tuple(tuple, |local| local.ip()),
-        }
-    }
-
     /// The same transport with what only those for WebRTC have; `None` if it is a plain one.
     pub fn webrtc(&self) -> Option<WebRtcTransport> {
         let webrtc = self.node.webrtc()?;

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use tracing::warn;
 use weir_channel::id::TransportId;
-use weir_channel::message::{IceProtocol, IceTuple, OpenDoors, Reply, WorkerError};
+use weir_channel::message::{IceProtocol, IceTuple, OpenSharedPort, Reply, WorkerError};
 
 use crate::net::poll::{Interest, Source};
 use crate::net::sockets::{IceSockets, os};
@@ -14,8 +14,12 @@ use crate::time::Time;
 use super::event_loop::EventLoop;
 
 impl EventLoop {
-    pub(super) fn open_doors(&mut self, request: &OpenDoors, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
-        self.egress.sockets.open_doors(&request.doors, descriptors)?;
+    pub(super) fn open_doors(
+        &mut self,
+        request: &OpenSharedPort,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Reply, WorkerError> {
+        self.egress.sockets.open_doors(&request.sockets, descriptors)?;
         let mut result = Ok(());
         self.egress.sockets.each_door(|number, socket| {
             let added = self.poller.add(socket, Source::Door { number }, Interest::Read);

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
-use weir_channel::message::{DOORS_MAX, Hello, Notification};
+use weir_channel::message::{Hello, Notification, SHARED_SOCKETS_MAX};
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
@@ -107,7 +107,7 @@ pub struct EventLoop {
     pub(super) window: Window,
     pub(super) counters: Counters,
     /// By door: whose packets wait for it.
-    pub(super) at_doors: [Vec<TransportIx>; DOORS_MAX],
+    pub(super) at_doors: [Vec<TransportIx>; SHARED_SOCKETS_MAX],
     /// Answer what was asked, and leave.
     pub(super) is_leaving: bool,
     log: LogQueue,

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_channel::id::TransportId;
-use weir_channel::message::{Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
+use weir_channel::message::{Counts, Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
 
 use crate::net::egress::Egress;
 use crate::net::poll::Poller;
@@ -34,7 +34,7 @@ use crate::webrtc::transport::{Event, Outlet, WebRtcTransport};
 use self::connections::Frames;
 use self::doors::{Doors, Guest};
 use self::events::{dtls_state, ice_state, ice_tuple};
-use self::failures::{Failures, Record, Refusals};
+use self::failures::{Record, Refusals};
 use self::timers::Timers;
 
 /// Packets of one batch that are opened before they are relayed.
@@ -87,7 +87,7 @@ struct Member {
     ice_news: Budget,
     /// Its ICE has changed since it was told of last.
     has_untold_news: bool,
-    failures: Failures,
+    failures: Counts<WebRtcFailureReason>,
     refusals: Refusals,
     /// It is reached through the worker's doors.
     guest: Option<Guest>,
@@ -172,20 +172,20 @@ impl WebRtc {
         let counters = member.transport.counters();
         Some(WebRtcStats {
             ice_state: ice_state(member.transport.ice_state()),
-            selected_tuple: member.transport.selected_tuple().map(ice_tuple),
+            ice_selected_tuple: member.transport.selected_tuple().map(ice_tuple),
             dtls_state: dtls_state(member.transport.dtls_state()),
             srtp_profile: member.srtp_profile.map(str::to_owned),
             checks: counters.checks,
             checks_refused: counters.refusals,
             dtls_datagrams: counters.dtls,
-            seal_failures: egress.seal_failures(transport),
-            failures: member.failures.counts(),
+            protect_failures: egress.seal_failures(transport),
+            failures: member.failures.clone(),
         })
     }
 
     /// How often what failed, of all transports since the worker started.
-    pub(super) fn failures(&self) -> Vec<(WebRtcFailureReason, u64)> {
-        self.record.failures.counts()
+    pub(super) fn failures(&self) -> Counts<WebRtcFailureReason> {
+        self.record.failures.clone()
     }
 
     /// Says goodbye to a transport's peer, and forgets the transport.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use weir_channel::id::TransportId;
 use weir_channel::message::{
-    DtlsState, IceCredentials, IceProtocol, IceState, IceTuple, Method, Notification, OpenDoors, Reply, UnroutedReason,
-    WorkerError,
+    DtlsState, IceCredentials, IceProtocol, IceState, IceTuple, Method, Notification, OpenSharedPort, Reply,
+    UnroutedReason, WorkerError,
 };
 use weir_worker::net::clock;
 
@@ -35,7 +35,7 @@ impl SharedPort {
         };
         let doors = vec![IceProtocol::Udp, IceProtocol::Tcp];
         let opened = supervisor.request_with(
-            Method::OpenDoors(OpenDoors { doors, connected }),
+            Method::OpenSharedPort(OpenSharedPort { doors, connected }),
             &[door, listener.into()],
         );
         assert_eq!(opened, Ok(Reply::Done));
@@ -177,7 +177,7 @@ fn many_clients_share_a_port() {
                 (
                     webrtc.ice_state,
                     webrtc.dtls_state,
-                    webrtc.selected_tuple.unwrap().local
+                    webrtc.ice_selected_tuple.unwrap().local
                 ),
                 (IceState::Completed, DtlsState::Connected, port.udp)
             );
@@ -259,7 +259,7 @@ fn a_client_moves_and_its_socket_with_it() {
             to[0].0.move_to(Wire::udp(), port.udp, &ice_credentials(2, 0));
             let now = to[0].0.wire.address();
             to[0].0.run_until(|client| client.nominated);
-            while webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().remote != now {}
+            while webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap().remote != now {}
             assert!(!port.connected_to().contains(&before));
             assert_heard(&mut from, 0xaaaa, next(), &mut to);
             if connected {
@@ -280,7 +280,7 @@ fn a_socket_that_comes_too_late_is_not_used() {
     client.move_to(Wire::udp(), port.udp, &ice_credentials(1, 0));
     client.run_until(|client| client.nominated);
     let now = client.wire.address();
-    while webrtc_stats(&mut supervisor, 1).selected_tuple.unwrap().remote != now {}
+    while webrtc_stats(&mut supervisor, 1).ice_selected_tuple.unwrap().remote != now {}
     let socket = port.socket(tuple);
     assert_eq!(answer_wish(&mut supervisor, 1, tuple, socket), Ok(Reply::Done));
     assert_eq!(port.connected_to(), []);
@@ -447,7 +447,7 @@ fn doors_are_opened_once_and_must_be_doors() {
     assert!(matches!(no_door, Err(WorkerError::InvalidParameters(_))), "{no_door:?}");
     let open = |supervisor: &mut Supervisor, doors: &[IceProtocol], descriptors: &[OwnedFd]| {
         let doors = doors.to_vec();
-        let method = Method::OpenDoors(OpenDoors { doors, connected: true });
+        let method = Method::OpenSharedPort(OpenSharedPort { doors, connected: true });
         supervisor.request_with(method, descriptors)
     };
     let (udp_only, tcp_only) = ([IceProtocol::Udp], [IceProtocol::Tcp]);

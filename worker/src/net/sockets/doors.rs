@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
-use weir_channel::message::{DOORS_MAX, IceProtocol, IceTuple, WorkerError};
+use weir_channel::message::{IceProtocol, IceTuple, SHARED_SOCKETS_MAX, WorkerError};
 
 use super::connections::{Connection, Someone, accept_at};
 use super::ice::{address_of, check_tcp};
@@ -256,8 +256,11 @@ impl Sockets {
         if !self.doors.is_empty() {
             return invalid("the doors are open already");
         }
-        if protocols.is_empty() || protocols.len() > DOORS_MAX {
-            return invalid(&format!("{} doors; a worker has 1 to {DOORS_MAX}", protocols.len()));
+        if protocols.is_empty() || protocols.len() > SHARED_SOCKETS_MAX {
+            return invalid(&format!(
+                "{} doors; a worker has 1 to {SHARED_SOCKETS_MAX}",
+                protocols.len()
+            ));
         }
         if protocols.len() != descriptors.len() {
             let count = |len: usize| u8::try_from(len).unwrap_or(u8::MAX);

@@ -22,7 +22,7 @@ use crate::webrtc::ice::Credentials;
 use crate::webrtc::transport::WebRtcTransport;
 
 use super::doors::Guest;
-use super::{Around, Failures, ICE_NEWS, Member, Refusals, WebRtc, not_webrtc};
+use super::{Around, Counts, ICE_NEWS, Member, Refusals, WebRtc, not_webrtc};
 
 impl EventLoop {
     pub(in crate::process) fn create_webrtc_transport(
@@ -164,7 +164,7 @@ impl WebRtc {
             listeners_rest: None,
             ice_news: ICE_NEWS,
             has_untold_news: false,
-            failures: Failures::default(),
+            failures: Counts::default(),
             refusals: Refusals::default(),
             guest,
         }));

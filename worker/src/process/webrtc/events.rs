@@ -60,7 +60,7 @@ impl WebRtc {
             self.notifications.extend(news);
         }
         for (failure, times) in member.refusals.take(now, member.transport.counters()) {
-            member.failures.count(failure.reason, times);
+            member.failures.add(failure.reason, times);
             self.record.note(now, member.id, &failure, times);
             self.notifications.push_back(failures::refused(member.id, failure));
         }
@@ -84,7 +84,7 @@ impl WebRtc {
             Event::Ice(state) => {
                 let failure = member.ice_failure();
                 if let Some(failure) = &failure {
-                    member.failures.count(failure.reason, 1);
+                    member.failures.add(failure.reason, 1);
                     self.record.note(now, id, failure, 1);
                 }
                 Notification::IceStateChanged {
@@ -111,7 +111,7 @@ impl WebRtc {
                     }
                     DtlsEvent::Failed(cause) => {
                         let cause = failures::of_dtls(cause);
-                        member.failures.count(cause.reason, 1);
+                        member.failures.add(cause.reason, 1);
                         self.record.note(now, id, &cause, 1);
                         failure = Some(cause);
                         member.forget_keys(around, transport);
