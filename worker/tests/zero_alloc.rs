@@ -142,7 +142,7 @@ impl Counted {
     }
 
     fn drain(&mut self) {
-        self.sim.relay.send_last_words(&mut self.sink);
+        self.sim.relay.send_pending_byes(&mut self.sink);
         while self.sim.relay.poll_action().is_some() {}
         while let Some(notification) = self.sim.relay.poll_notification() {
             match notification {
@@ -374,7 +374,7 @@ fn sealing_and_opening_allocate_nothing() {
         let mut train = vec![0x80; 3 * 500];
         let mut room = vec![0; outbound.sealed_train_len(train.len(), 500)];
         let mut report = vec![0x80; 28 + profile.rtcp_overhead()];
-        let (mut opened, mut refused, mut allocations) = (0, 0, 0);
+        let (mut assembled, mut refused, mut allocations) = (0, 0, 0);
         for round in 0..400_u64 {
             let before = ALLOCATIONS.get();
             for (ssrc, stream) in (0..SSRCS).zip(&streams) {
@@ -390,7 +390,7 @@ fn sealing_and_opening_allocate_nothing() {
                     assert_eq!(sealed.packets, 3);
                     for packet in room.chunks_mut(500 + profile.rtp_overhead()) {
                         match inbound.unprotect_rtp(packet) {
-                            Ok(_) => opened += 1,
+                            Ok(_) => assembled += 1,
                             Err(_) => refused += 1,
                         }
                     }
@@ -398,7 +398,9 @@ fn sealing_and_opening_allocate_nothing() {
                 report[..8].copy_from_slice(&[0x80, 200, 0, 6, 0, 0, 0, ssrc as u8]);
                 let len = outbound.protect_rtcp(&mut report, 28).unwrap();
                 assert_eq!(
-                    inbound.unprotect_rtcp(&mut report[..len]).map(|opened| opened.len),
+                    inbound
+                        .unprotect_rtcp(&mut report[..len])
+                        .map(|assembled| assembled.len),
                     Ok(28)
                 );
                 room[0] = 0x80;
@@ -408,7 +410,7 @@ fn sealing_and_opening_allocate_nothing() {
             allocations += if round == 0 { 0 } else { ALLOCATIONS.get() - before };
         }
         assert_eq!(allocations, 0, "{profile:?}");
-        assert_eq!((opened, refused), (3 * 400 * SSRCS, 3 * 400 * SSRCS));
+        assert_eq!((assembled, refused), (3 * 400 * SSRCS, 3 * 400 * SSRCS));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::sim::track::{Track, codec};
 use crate::sim::{Sim, WALL_CLOCK, for_each_seed, ms, single, wire};
 
 /// What was said on a transport since the last time, with the time of each packet.
-fn heard(sim: &mut Sim, transport: TransportId) -> Vec<(Time, Vec<Said>)> {
+fn last_report(sim: &mut Sim, transport: TransportId) -> Vec<(Time, Vec<Said>)> {
     let index = sim.index(transport);
     let packets = std::mem::take(&mut sim.sink.rtcp);
     let (ours, others): (Vec<_>, Vec<_>) = packets.into_iter().partition(|(_, other, _)| *other == index);
@@ -898,7 +898,7 @@ fn goodbyes_over_and_over_are_heard_once_a_second() {
     for together in [false, true] {
         let (mut sim, mut track, viewers) = layers(20, 3);
         let sender = track.transport();
-        let goodbye = reports::bye(&[track.layer(Profile::High).ssrc]);
+        let bye = reports::bye(&[track.layer(Profile::High).ssrc]);
         let mut changes = 0;
         for _ in 0..200 {
             let living = track.layer(Profile::Low).delta_frame(1);
@@ -928,7 +928,7 @@ fn goodbyes_over_and_over_are_heard_once_a_second() {
 fn only_the_latest_change_of_a_profile_waits_to_be_told() {
     let (mut sim, mut track, viewers) = layers(21, 3);
     let sender = track.transport();
-    let goodbye = reports::bye(&[track.layer(Profile::High).ssrc]);
+    let bye = reports::bye(&[track.layer(Profile::High).ssrc]);
     let source = sim.addresses[&sender];
     let index = sim.index(sender);
     // Nobody takes what the relay has to tell.
@@ -958,7 +958,7 @@ fn only_the_latest_change_of_a_profile_waits_to_be_told() {
     assert_eq!(told, BTreeSet::from([(viewers[1], medium), (viewers[2], medium)]));
 }
 
-// ---- Feedback.
+// ---- RtcpItem.
 
 #[test]
 fn rfc5506_feedback_stands_alone_only_for_senders_that_take_it_so() {

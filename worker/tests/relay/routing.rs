@@ -78,7 +78,7 @@ fn a_known_ssrc_needs_nothing_else() {
     let mut track = sim.camera(sender, CodecName::Vp8);
     let other = sim.track(sender, CodecName::Vp8, D, mid("other"));
     let (consumer, others) = (viewer(&mut sim, &track), viewer(&mut sim, &other));
-    // Not even a MID that is another's: the SSRC was agreed on.
+    // Not even a MID that is another's: the SSRC was declared_ssrc on.
     for extensions in [&[][..], &[(MID, "other")], &[(MID, "nobody"), (RID, "x")]] {
         let packet = with_extensions(&mut track, extensions);
         sim.send(sender, &[packet]);
@@ -248,7 +248,7 @@ fn what_is_no_media_of_the_producer_is_not_taken_for_it() {
         sim.send(sender, &[packet]);
     }
     assert_eq!(ssrcs(&mut sim, &track), [ssrc]);
-    // A payload type that was not agreed on, under the known SSRC: counted, and nothing of its numbers believed.
+    // A payload type that was not declared_ssrc on, under the known SSRC: counted, and nothing of its numbers believed.
     let mut other = track.clone();
     other.streams[0].payload_type = 127;
     other.streams[0].seq += 20_000;
@@ -268,7 +268,7 @@ fn a_sender_may_change_its_ssrc_and_the_newest_counts() {
     let mut sim = Sim::new(8);
     let room = sim.room();
     let sender = sim.transport(room);
-    // Even one that was agreed on.
+    // Even one that was declared_ssrc on.
     let mut track = sim.track(sender, CodecName::Vp8, D, |request| request.mid = Some("0".into()));
     let consumer = viewer(&mut sim, &track);
     track.announce();
@@ -347,7 +347,7 @@ fn ssrcs_and_mids_that_are_taken_are_refused() {
         request.mid = Some("0".into())
     });
     let consumer = sim.consumer_with(transport, &first, |request| request.ssrc = 0x5555);
-    let agreed = first.streams[1].ssrc;
+    let declared_ssrc = first.streams[1].ssrc;
     let producer = |request: &CreateProducer, ssrc: u32| {
         let mut request = request.clone();
         request.producer = ProducerId(999);
@@ -360,10 +360,10 @@ fn ssrcs_and_mids_that_are_taken_are_refused() {
     let in_use = |ssrc, owner: String| WorkerError::SsrcInUse { ssrc, owner, transport };
 
     // Another producer's, and a consumer's.
-    let request = Method::CreateProducer(producer(&first.request, agreed));
+    let request = Method::CreateProducer(producer(&first.request, declared_ssrc));
     assert_eq!(
         refused(&mut sim, transport, request),
-        in_use(agreed, first.id().to_string())
+        in_use(declared_ssrc, first.id().to_string())
     );
     let request = Method::CreateProducer(producer(&first.request, 0x5555));
     assert_eq!(
@@ -371,7 +371,7 @@ fn ssrcs_and_mids_that_are_taken_are_refused() {
         in_use(0x5555, consumer.to_string())
     );
     // The same for a consumer.
-    for (ssrc, owner) in [(agreed, first.id().to_string()), (0x5555, consumer.to_string())] {
+    for (ssrc, owner) in [(declared_ssrc, first.id().to_string()), (0x5555, consumer.to_string())] {
         let request = sim.consumer_request(transport, &first, |request| request.ssrc = ssrc);
         assert_eq!(
             refused(&mut sim, transport, Method::CreateConsumer(request)),
@@ -402,12 +402,12 @@ fn ssrcs_and_mids_that_are_taken_are_refused() {
 
     // All of that is free on another transport, and here when its owner is gone.
     let other = sim.transport(room);
-    let mut request = producer(&first.request, agreed);
+    let mut request = producer(&first.request, declared_ssrc);
     request.transport = other;
     request.mid = Some("0".into());
     sim.command(Method::CreateProducer(request));
     sim.command(Method::CloseProducer { producer: first.id() });
-    let mut request = producer(&first.request, agreed);
+    let mut request = producer(&first.request, declared_ssrc);
     request.producer = ProducerId(1_000);
     request.mid = Some("0".into());
     sim.command(Method::CreateProducer(request));
