@@ -149,7 +149,8 @@ pub enum EventKind {
         app_data: Value,
         cause: CloseCause,
     },
-    /// A producer exists now. The other peers' consumers of it were told by the events right before this one (spec §1.5).
+    /// A producer exists now. The other peers' consumers of it were told by the events right before this one
+    /// (differences §1.5).
     ProducerOpened {
         producer: ProducerId,
         room: RoomId,
@@ -316,7 +317,7 @@ pub struct AudioLevel {
     pub level_dbov: i8,
 }
 
-/// Who made it happen (spec §1.6, §3.4).
+/// Who made it happen (differences §1.6, §3.4).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Originator {

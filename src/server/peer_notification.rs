@@ -1,4 +1,4 @@
-//! What a peer's client is told unasked (spec §1.4), and the queue in which it waits.
+//! What a peer's client is told unasked (differences §1.4), and the queue in which it waits.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

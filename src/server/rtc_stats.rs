@@ -1,4 +1,5 @@
-//! Counters in the shape of the RTC statistics of mediasoup v2 (spec §7): one flat object for each stream and transport.
+//! Counters in the shape of the RTC statistics of mediasoup v2 (differences §7): one flat object for each stream and
+//! transport.
 //!
 //! Pure: it is given what a worker counted and what the supervisor knows beside it, and the time. Where v2 was vague or
 //! wrong, these are exact: times are wall-clock times, jitter is in the units of the RTP clock as RFC 3550 defines it (and
@@ -93,7 +94,7 @@ pub struct InboundRtpStats {
     pub transport_id: Option<TransportId>,
     /// Which of the producer's profiles it is.
     pub profile: Profile,
-    /// Whether packets have come lately (spec §2.8).
+    /// Whether packets have come lately (differences §2.8).
     pub active: bool,
     /// Key frames seen.
     pub key_frames: u64,

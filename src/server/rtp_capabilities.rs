@@ -1,5 +1,5 @@
-//! What a room relays and what a peer can receive, in the JSON shape of mediasoup (spec §5), and how a producer's
-//! parameters become those of its consumers.
+//! What a room relays and what a peer can receive, in the JSON shape of mediasoup (differences §5), and how a
+//! producer's parameters become those of its consumers.
 //!
 //! A room has one set of payload types and header extension ids. Peers say in the room's numbers what they can receive; a
 //! producer sends under numbers of its own, which a [`ProducerMapping`] translates. All of this is pure.

@@ -1,4 +1,4 @@
-//! What a producer sends and what a consumer receives, in the JSON shape of mediasoup (spec §5).
+//! What a producer sends and what a consumer receives, in the JSON shape of mediasoup (differences §5).
 //!
 //! Everything is checked here, before a worker hears of it; an error says what to change. Codecs that are not known are
 //! relayed as they are: their names and parameters stay here, and a worker hears what each is for. `rtx` repairs the codec

@@ -1,4 +1,4 @@
-//! What a server can be told before it starts (spec §6.1), and what of it can be changed later.
+//! What a server can be told before it starts (differences §6.1), and what of it can be changed later.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

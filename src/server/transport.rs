@@ -334,7 +334,7 @@ impl Transport {
         let request = rtp_parameters.create_producer(seat).map_err(Error::InvalidParameters)?;
         let consumable = match &self.node.owner {
             None => {
-                // All consumers of the producer share it (spec §5.6).
+                // All consumers of the producer share it (differences §5.6).
                 rtp_parameters.rtcp.cname.get_or_insert_with(made_up_cname);
                 None
             }

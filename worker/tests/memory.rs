@@ -21,7 +21,7 @@ use weir_channel::message::{
     Codec, CodecName, ConsumerRtx, CreateConsumer, CreateProducer, Encoding, Method, Profile, Reply,
 };
 
-use client::{Client, Origin};
+use client::{Arrived, Client};
 use loopback::Peer;
 use room::{connected_client, plain_transport, room, stats};
 use sim::Sim;
@@ -215,7 +215,7 @@ impl Call {
 
     fn hear(&mut self, ssrc: u32) -> Vec<u8> {
         self.client.receive(|arrived| match arrived {
-            Origin::Rtp(packet) if ssrc_of(packet) == ssrc => Some(packet.clone()),
+            Arrived::Rtp(packet) if ssrc_of(packet) == ssrc => Some(packet.clone()),
             _ => None,
         })
     }

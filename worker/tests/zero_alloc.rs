@@ -374,7 +374,7 @@ fn sealing_and_opening_allocate_nothing() {
         let mut train = vec![0x80; 3 * 500];
         let mut room = vec![0; outbound.sealed_train_len(train.len(), 500)];
         let mut report = vec![0x80; 28 + profile.rtcp_overhead()];
-        let (mut assembled, mut refused, mut allocations) = (0, 0, 0);
+        let (mut opened, mut refused, mut allocations) = (0, 0, 0);
         for round in 0..400_u64 {
             let before = ALLOCATIONS.get();
             for (ssrc, stream) in (0..SSRCS).zip(&streams) {
@@ -390,7 +390,7 @@ fn sealing_and_opening_allocate_nothing() {
                     assert_eq!(sealed.packets, 3);
                     for packet in room.chunks_mut(500 + profile.rtp_overhead()) {
                         match inbound.unprotect_rtp(packet) {
-                            Ok(_) => assembled += 1,
+                            Ok(_) => opened += 1,
                             Err(_) => refused += 1,
                         }
                     }
@@ -398,9 +398,7 @@ fn sealing_and_opening_allocate_nothing() {
                 report[..8].copy_from_slice(&[0x80, 200, 0, 6, 0, 0, 0, ssrc as u8]);
                 let len = outbound.protect_rtcp(&mut report, 28).unwrap();
                 assert_eq!(
-                    inbound
-                        .unprotect_rtcp(&mut report[..len])
-                        .map(|assembled| assembled.len),
+                    inbound.unprotect_rtcp(&mut report[..len]).map(|opened| opened.len),
                     Ok(28)
                 );
                 room[0] = 0x80;
@@ -410,7 +408,7 @@ fn sealing_and_opening_allocate_nothing() {
             allocations += if round == 0 { 0 } else { ALLOCATIONS.get() - before };
         }
         assert_eq!(allocations, 0, "{profile:?}");
-        assert_eq!((assembled, refused), (3 * 400 * SSRCS, 3 * 400 * SSRCS));
+        assert_eq!((opened, refused), (3 * 400 * SSRCS, 3 * 400 * SSRCS));
     }
 }
 

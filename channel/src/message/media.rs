@@ -24,7 +24,7 @@ impl fmt::Display for MediaKind {
     }
 }
 
-/// One quality of a producer, or a wish for one (spec §4). Ordered from the lowest up.
+/// One quality of a producer, or a wish for one (differences §4). Ordered from the lowest up.
 ///
 /// As a quality on offer, `Default` is the only stream of a producer without simulcast. As a wish, `Default` is "the
 /// highest available", and the others are caps.

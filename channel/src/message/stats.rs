@@ -231,7 +231,7 @@ pub struct StreamStats {
     pub codec: Option<CodecName>,
     /// Which profile it is.
     pub profile: Profile,
-    /// Whether packets have come lately (spec §2.8).
+    /// Whether packets have come lately (differences §2.8).
     pub active: bool,
     /// Packets received and valid.
     pub packets: u64,

@@ -90,7 +90,7 @@ pub struct IceTuple {
     pub remote: SocketAddr,
 }
 
-/// How far ICE got (spec §9.1).
+/// How far ICE got (differences §9.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -108,7 +108,7 @@ pub enum IceState {
     Closed,
 }
 
-/// How far DTLS got (spec §9.2).
+/// How far DTLS got (differences §9.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]

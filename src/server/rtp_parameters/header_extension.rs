@@ -73,8 +73,8 @@ pub(crate) fn check_header_extensions(extensions: &[RtpHeaderExtension]) -> Chec
     Ok(known)
 }
 
-/// The known extension with this URI. Schemes and hosts have no case, and senders differ in the rest (spec §5.7 lowers
-/// it as well).
+/// The known extension with this URI. Schemes and hosts have no case, and senders differ in the rest (differences §5.7
+/// lowers it as well).
 pub(crate) fn extension_uri(uri: &str) -> Option<ExtensionUri> {
     ExtensionUri::ALL
         .into_iter()

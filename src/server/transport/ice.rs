@@ -1,4 +1,5 @@
-//! ICE as a client is told it (spec §9.1): what its connectivity checks must be made with, and where it may send them.
+//! ICE as a client is told it (differences §9.1): what its connectivity checks must be made with, and where it may send
+//! them.
 
 use std::net::{IpAddr, SocketAddr};
 

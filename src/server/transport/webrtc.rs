@@ -1,4 +1,5 @@
-//! A WebRTC transport: the path between the server and a browser. Found by ICE, encrypted with keys from DTLS (spec §9).
+//! A WebRTC transport: the path between the server and a browser. Found by ICE, encrypted with keys from DTLS
+//! (differences §9).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -176,7 +176,7 @@ fn new_consumers_resumed_ones_and_switches_ask() {
     let room = track.request.room;
 
     let receiver = sim.transport(room);
-    let contender = sim.consumer(receiver, &track);
+    let newcomer = sim.consumer(receiver, &track);
     assert_eq!(sim.asked_ssrcs(), [high], "a new consumer");
     send_all(&mut sim, &mut track, true);
     quiet(&mut sim, &mut track);
@@ -195,7 +195,7 @@ fn new_consumers_resumed_ones_and_switches_ask() {
     send_all(&mut sim, &mut track, true);
     quiet(&mut sim, &mut track);
 
-    sim.prefer(contender, Profile::Medium);
+    sim.prefer(newcomer, Profile::Medium);
     assert_eq!(sim.asked_ssrcs(), [medium], "a switch");
     send_all(&mut sim, &mut track, true);
     quiet(&mut sim, &mut track);
@@ -418,7 +418,7 @@ fn a_stream_that_begins_otherwise_is_asked_at_once() {
     assert_eq!(sim.asked_ssrcs(), [track.stream().ssrc]);
 }
 
-/// IncomingNacks and key frames get lost like anything else. As long as somebody waits, the sender is asked again.
+/// Requests and key frames get lost like anything else. As long as somebody waits, the sender is asked again.
 #[test]
 fn a_lost_request_or_key_frame_is_asked_for_again() {
     let mut sim = Sim::new(15);
@@ -457,7 +457,7 @@ fn a_lost_request_is_repeated_though_the_sender_sends_nothing() {
     let high = track.layer(HIGH).ssrc;
     let receiver = sim.transport(track.request.room);
     let start = sim.now;
-    let contender = sim.consumer(receiver, &track);
+    let newcomer = sim.consumer(receiver, &track);
     sim.advance(ms(20_500));
     let expected = [0, 1_000, 2_000, 3_000, 4_000, 6_000, 9_000, 14_000, 19_000];
     assert_eq!(asked(&mut sim, start), expected.map(|at| (at, high)));
@@ -472,7 +472,7 @@ fn a_lost_request_is_repeated_though_the_sender_sends_nothing() {
     // One layer alone shows that it is heard; nobody waits any more.
     let frame = track.layer(HIGH).key_frame(2);
     sim.send(track.transport(), &frame);
-    assert_eq!(sim.marks(contender).len(), 2);
+    assert_eq!(sim.marks(newcomer).len(), 2);
     sim.advance(ms(20_000));
     assert_eq!(sim.asked(), []);
 }

@@ -15,7 +15,7 @@ use crate::sim::track::{Track, codec};
 use crate::sim::{Sim, WALL_CLOCK, for_each_seed, ms, single, wire};
 
 /// What was said on a transport since the last time, with the time of each packet.
-fn last_report(sim: &mut Sim, transport: TransportId) -> Vec<(Time, Vec<Said>)> {
+fn heard(sim: &mut Sim, transport: TransportId) -> Vec<(Time, Vec<Said>)> {
     let index = sim.index(transport);
     let packets = std::mem::take(&mut sim.sink.rtcp);
     let (ours, others): (Vec<_>, Vec<_>) = packets.into_iter().partition(|(_, other, _)| *other == index);
@@ -898,7 +898,7 @@ fn goodbyes_over_and_over_are_heard_once_a_second() {
     for together in [false, true] {
         let (mut sim, mut track, viewers) = layers(20, 3);
         let sender = track.transport();
-        let bye = reports::bye(&[track.layer(Profile::High).ssrc]);
+        let goodbye = reports::bye(&[track.layer(Profile::High).ssrc]);
         let mut changes = 0;
         for _ in 0..200 {
             let living = track.layer(Profile::Low).delta_frame(1);
@@ -928,7 +928,7 @@ fn goodbyes_over_and_over_are_heard_once_a_second() {
 fn only_the_latest_change_of_a_profile_waits_to_be_told() {
     let (mut sim, mut track, viewers) = layers(21, 3);
     let sender = track.transport();
-    let bye = reports::bye(&[track.layer(Profile::High).ssrc]);
+    let goodbye = reports::bye(&[track.layer(Profile::High).ssrc]);
     let source = sim.addresses[&sender];
     let index = sim.index(sender);
     // Nobody takes what the relay has to tell.
@@ -958,7 +958,7 @@ fn only_the_latest_change_of_a_profile_waits_to_be_told() {
     assert_eq!(told, BTreeSet::from([(viewers[1], medium), (viewers[2], medium)]));
 }
 
-// ---- RtcpItem.
+// ---- Feedback.
 
 #[test]
 fn rfc5506_feedback_stands_alone_only_for_senders_that_take_it_so() {
@@ -981,7 +981,8 @@ fn rfc5506_feedback_stands_alone_only_for_senders_that_take_it_so() {
 
 // ---- Retransmissions.
 
-/// Spec §13.2: v2 reports on media alone. A sender of retransmissions is told how they arrive, under their own SSRC.
+/// Differences §13.2: v2 reports on media alone. A sender of retransmissions is told how they arrive, under their own
+/// SSRC.
 #[test]
 fn retransmissions_are_reported_on_like_any_stream() {
     const RTX: u8 = 97;

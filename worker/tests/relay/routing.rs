@@ -1,4 +1,4 @@
-//! Whose packet is it? By SSRC, then MID, then RID (spec §2.5).
+//! Whose packet is it? By SSRC, then MID, then RID (differences §2.5).
 
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{
@@ -78,7 +78,7 @@ fn a_known_ssrc_needs_nothing_else() {
     let mut track = sim.camera(sender, CodecName::Vp8);
     let other = sim.track(sender, CodecName::Vp8, D, mid("other"));
     let (consumer, others) = (viewer(&mut sim, &track), viewer(&mut sim, &other));
-    // Not even a MID that is another's: the SSRC was declared_ssrc on.
+    // Not even a MID that is another's: the SSRC was agreed on.
     for extensions in [&[][..], &[(MID, "other")], &[(MID, "nobody"), (RID, "x")]] {
         let packet = with_extensions(&mut track, extensions);
         sim.send(sender, &[packet]);
@@ -239,7 +239,8 @@ fn what_is_no_media_of_the_producer_is_not_taken_for_it() {
     let media = track.layer(Profile::Low).key_frame(1);
     sim.send(sender, &media);
     let ssrc = track.streams[0].ssrc;
-    // RTX (RFC 4588): its own SSRC and payload type, the same MID, and a repaired RID; Firefox sends a RID (spec §2.6).
+    // RTX (RFC 4588): its own SSRC and payload type, the same MID, and a repaired RID; Firefox sends a RID (differences
+    // §2.6).
     for extensions in [&[(MID, "0"), (REPAIRED_RID, "l")][..], &[(MID, "0"), (RID, "l")]] {
         let mut rtx = track.clone();
         rtx.streams[0].ssrc = 0x9999;
@@ -248,7 +249,7 @@ fn what_is_no_media_of_the_producer_is_not_taken_for_it() {
         sim.send(sender, &[packet]);
     }
     assert_eq!(ssrcs(&mut sim, &track), [ssrc]);
-    // A payload type that was not declared_ssrc on, under the known SSRC: counted, and nothing of its numbers believed.
+    // A payload type that was not agreed on, under the known SSRC: counted, and nothing of its numbers believed.
     let mut other = track.clone();
     other.streams[0].payload_type = 127;
     other.streams[0].seq += 20_000;
@@ -268,7 +269,7 @@ fn a_sender_may_change_its_ssrc_and_the_newest_counts() {
     let mut sim = Sim::new(8);
     let room = sim.room();
     let sender = sim.transport(room);
-    // Even one that was declared_ssrc on.
+    // Even one that was agreed on.
     let mut track = sim.track(sender, CodecName::Vp8, D, |request| request.mid = Some("0".into()));
     let consumer = viewer(&mut sim, &track);
     track.announce();
@@ -347,7 +348,7 @@ fn ssrcs_and_mids_that_are_taken_are_refused() {
         request.mid = Some("0".into())
     });
     let consumer = sim.consumer_with(transport, &first, |request| request.ssrc = 0x5555);
-    let declared_ssrc = first.streams[1].ssrc;
+    let agreed = first.streams[1].ssrc;
     let producer = |request: &CreateProducer, ssrc: u32| {
         let mut request = request.clone();
         request.producer = ProducerId(999);
@@ -360,10 +361,10 @@ fn ssrcs_and_mids_that_are_taken_are_refused() {
     let in_use = |ssrc, owner: String| WorkerError::SsrcInUse { ssrc, owner, transport };
 
     // Another producer's, and a consumer's.
-    let request = Method::CreateProducer(producer(&first.request, declared_ssrc));
+    let request = Method::CreateProducer(producer(&first.request, agreed));
     assert_eq!(
         refused(&mut sim, transport, request),
-        in_use(declared_ssrc, first.id().to_string())
+        in_use(agreed, first.id().to_string())
     );
     let request = Method::CreateProducer(producer(&first.request, 0x5555));
     assert_eq!(
@@ -371,7 +372,7 @@ fn ssrcs_and_mids_that_are_taken_are_refused() {
         in_use(0x5555, consumer.to_string())
     );
     // The same for a consumer.
-    for (ssrc, owner) in [(declared_ssrc, first.id().to_string()), (0x5555, consumer.to_string())] {
+    for (ssrc, owner) in [(agreed, first.id().to_string()), (0x5555, consumer.to_string())] {
         let request = sim.consumer_request(transport, &first, |request| request.ssrc = ssrc);
         assert_eq!(
             refused(&mut sim, transport, Method::CreateConsumer(request)),
@@ -402,12 +403,12 @@ fn ssrcs_and_mids_that_are_taken_are_refused() {
 
     // All of that is free on another transport, and here when its owner is gone.
     let other = sim.transport(room);
-    let mut request = producer(&first.request, declared_ssrc);
+    let mut request = producer(&first.request, agreed);
     request.transport = other;
     request.mid = Some("0".into());
     sim.command(Method::CreateProducer(request));
     sim.command(Method::CloseProducer { producer: first.id() });
-    let mut request = producer(&first.request, declared_ssrc);
+    let mut request = producer(&first.request, agreed);
     request.producer = ProducerId(1_000);
     request.mid = Some("0".into());
     sim.command(Method::CreateProducer(request));

@@ -11,7 +11,7 @@ use weir_worker::relay::sink::Port;
 use weir_worker::relay::twcc::{ARRIVALS_MAX, INTERVAL, INTERVAL_MAX, LITTLE_BYTES};
 use weir_worker::time::Time;
 
-use crate::sim::feedback::{RtcpItem, feedback, number, numbered};
+use crate::sim::feedback::{Feedback, feedback, number, numbered};
 use crate::sim::random::Random;
 use crate::sim::recorder::Recorder;
 use crate::sim::repair::{RTX, repairing};
@@ -42,8 +42,8 @@ fn without_the_extension(request: &mut CreateProducer) {
         .retain(|extension| extension.uri != ExtensionUri::TransportWideCc);
 }
 
-/// RtcpItem sent since the last time, with its time.
-fn told(sim: &mut Sim, transport: TransportId) -> Vec<(Time, RtcpItem)> {
+/// Feedback sent since the last time, with its time.
+fn told(sim: &mut Sim, transport: TransportId) -> Vec<(Time, Feedback)> {
     let index = sim.index(transport);
     std::mem::take(&mut sim.sink.rtcp)
         .into_iter()
@@ -100,7 +100,7 @@ fn all_that_comes_is_reported_once_in_time_and_with_its_time() {
         let mut next = 65_000 + random.below(500) as u64; // over the wrap, soon
         let mut on_the_way: BTreeMap<(Time, u64), Vec<u8>> = BTreeMap::new();
         let mut came: BTreeMap<u64, Time> = BTreeMap::new();
-        let mut reports: Vec<(Time, RtcpItem)> = Vec::new();
+        let mut reports: Vec<(Time, Feedback)> = Vec::new();
         let end = sim.now + Duration::from_secs(8);
         let mut serial = 0;
         while sim.now < end {

@@ -5,7 +5,7 @@ use super::wire::{Form, Rtp, rtcp_packets};
 
 /// What one feedback packet says (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RtcpItem {
+pub struct Feedback {
     pub reporter: u32,
     pub media: u32,
     pub base: u16,
@@ -14,7 +14,7 @@ pub struct RtcpItem {
     pub statuses: Vec<Option<u32>>,
 }
 
-impl RtcpItem {
+impl Feedback {
     /// The numbers of those that have come.
     pub fn came(&self) -> Vec<u16> {
         (0..)
@@ -26,7 +26,7 @@ impl RtcpItem {
 }
 
 /// The feedback packets of a compound packet. Panics on what is not well formed.
-pub fn feedback(compound: &[u8]) -> Vec<RtcpItem> {
+pub fn feedback(compound: &[u8]) -> Vec<Feedback> {
     rtcp_packets(compound)
         .into_iter()
         .filter(|packet| packet[1] == 205 && packet[0] & 31 == 15)
@@ -34,7 +34,7 @@ pub fn feedback(compound: &[u8]) -> Vec<RtcpItem> {
         .collect()
 }
 
-fn read(packet: &[u8]) -> RtcpItem {
+fn read(packet: &[u8]) -> Feedback {
     let half = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
     let word = |at: usize| u32::from(half(at)) << 16 | u32::from(half(at + 2));
     assert_eq!(packet[0], 0x8f, "no padding that RFC 3550 would count");
@@ -80,7 +80,7 @@ fn read(packet: &[u8]) -> RtcpItem {
         "as many deltas as packets that came"
     );
     assert!(packet[at..].iter().all(|byte| *byte == 0), "padding is zeros");
-    RtcpItem {
+    Feedback {
         reporter: word(4),
         media: word(8),
         base: half(12),

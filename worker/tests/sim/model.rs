@@ -1,5 +1,5 @@
 //! The relay's rules once more, as simply as can be: one producer, its consumers, one packet after the other. No trains, no
-//! lists of consumers, no ledgers that are settled later.
+//! lists of followers, no ledgers that are settled later.
 //!
 //! Rules, in the order of their telling: a paused producer's packets go nowhere; a packet seen before goes nowhere; a
 //! paused consumer gets nothing. Otherwise a consumer follows what it is sent now and what it should be sent: it starts

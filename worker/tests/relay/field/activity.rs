@@ -1,5 +1,5 @@
-//! Only pictures and sound are a sign of life: padding, copies and silence are not (spec §2.8 counts bytes, whatever they
-//! are; RFC 3550 §5.1 says what padding is for: for nobody behind the next hop).
+//! Only pictures and sound are a sign of life: padding, copies and silence are not (differences §2.8 counts bytes,
+//! whatever they are; RFC 3550 §5.1 says what padding is for: for nobody behind the next hop).
 
 use std::time::Duration;
 
@@ -77,8 +77,8 @@ fn a_layer_of_padding_is_left_for_the_next_one_and_taken_by_nobody() {
     assert_eq!(sim.stats(consumer).target_profile, Some(L));
     frame(&mut sim, &mut track, L, true);
     assert_eq!(sim.changes(), [(consumer, None), (consumer, Some(L))]);
-    let contender = viewer(&mut sim, &track);
-    assert_eq!(sim.stats(contender).target_profile, Some(L));
+    let newcomer = viewer(&mut sim, &track);
+    assert_eq!(sim.stats(newcomer).target_profile, Some(L));
     // Pictures bring it back; padding does not.
     probe(&mut sim, &mut track, H);
     assert_eq!(sim.stats(consumer).target_profile, Some(L));

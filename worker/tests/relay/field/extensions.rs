@@ -40,7 +40,7 @@ fn with_csrcs(bytes: &[u8], csrcs: u32) -> Vec<u8> {
     .write()
 }
 
-/// RFC 3550 §5.3.1: such a block is one value, which a receiver reads by a meaning that it has declared_ssrc on. With its bytes wiped,
+/// RFC 3550 §5.3.1: such a block is one value, which a receiver reads by a meaning that it has agreed on. With its bytes wiped,
 /// it still says something: of ONVIF's, that the picture was taken in 1900.
 #[test]
 fn a_block_that_is_not_rfc_8285_is_not_there_at_all_behind_the_relay() {

@@ -84,7 +84,7 @@ impl Call {
         frames.iter().flatten().map(|packet| packet.mark).collect()
     }
 
-    fn release_run(&mut self, frames: usize) -> Vec<Mark> {
+    fn play(&mut self, frames: usize) -> Vec<Mark> {
         let frames = self.frames(frames);
         self.send_frames(&frames)
     }
