@@ -70,6 +70,21 @@ impl<R> Deref for Counts<R> {
     }
 }
 
+impl<'a, R> IntoIterator for &'a Counts<R> {
+    type Item = &'a (R, u64);
+    type IntoIter = std::slice::Iter<'a, (R, u64)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl<R: PartialEq> PartialEq<&[(R, u64)]> for Counts<R> {
+    fn eq(&self, other: &&[(R, u64)]) -> bool {
+        self.0 == *other
+    }
+}
+
 impl<R: PartialEq, const N: usize> PartialEq<[(R, u64); N]> for Counts<R> {
     fn eq(&self, other: &[(R, u64); N]) -> bool {
         self.0 == other
@@ -263,11 +278,11 @@ impl<'de> Deserialize<'de> for Histogram {
 pub struct Residence {
     /// The median, in microseconds.
     pub p50: u64,
-    /// All but one of a hundred packets were faster, in microseconds.
+    /// 99 % of the packets took at most this long, in microseconds.
     pub p99: u64,
-    /// All but one of a thousand packets were faster, in microseconds.
+    /// 99.9 % of the packets took at most this long, in microseconds.
     pub p999: u64,
-    /// How many packets took how long, without the buckets that are empty, the fastest first.
+    /// The histogram: buckets with at least one packet, the shortest time first.
     pub buckets: Vec<ResidenceBucket>,
 }
 
@@ -276,11 +291,11 @@ pub struct Residence {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ResidenceBucket {
-    /// They took so many nanoseconds or more.
+    /// The lower end of the bucket, in nanoseconds; packets took at least this long.
     pub from_ns: u64,
-    /// And fewer than so many.
+    /// The upper end of the bucket, in nanoseconds; packets took less than this.
     pub below_ns: u64,
-    /// So many packets.
+    /// The number of packets.
     pub count: u64,
 }
 

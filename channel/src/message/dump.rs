@@ -30,15 +30,15 @@ pub struct DumpPage {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TransportDump {
-    /// Whose.
+    /// The transport.
     pub transport: TransportId,
     /// The remote address, once known.
     pub remote: Option<Remote>,
     /// Learns its remote from packets.
     pub comedia: bool,
-    /// RTP and RTCP share one port.
+    /// Whether RTP and RTCP share one port.
     pub rtcp_mux: bool,
-    /// Where copies of its packets go.
+    /// The address to which copies of its packets go.
     #[serde(default, with = "address::optional")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<SocketAddr>"))]
     pub mirror: Option<SocketAddr>,
@@ -55,13 +55,13 @@ pub struct TransportDump {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProducerDump {
-    /// Whose.
+    /// The producer.
     pub producer: ProducerId,
     /// The transport it arrives on.
     pub transport: TransportId,
     /// Audio or video.
     pub kind: MediaKind,
-    /// Paused or not.
+    /// Whether it is paused.
     pub paused: bool,
     /// What its consumers follow that have no preference of their own.
     pub preferred_profile: Profile,
@@ -76,11 +76,11 @@ pub struct ProducerDump {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerDump {
-    /// Whose.
+    /// The consumer.
     pub consumer: ConsumerId,
-    /// What it consumes.
+    /// The producer that it consumes.
     pub producer: ProducerId,
-    /// The transport it leaves on.
+    /// The transport that it is sent on.
     pub transport: TransportId,
     /// The SSRC it is sent under.
     pub ssrc: u32,
@@ -92,9 +92,9 @@ pub struct ConsumerDump {
     pub effective_profile: Option<Profile>,
     /// What it should be sent.
     pub target_profile: Option<Profile>,
-    /// Paused by itself.
+    /// Whether the consumer itself is paused.
     pub paused: bool,
-    /// Its producer is paused.
+    /// Whether its producer is paused.
     pub source_paused: bool,
     /// Starts at the next key frame (video) or packet (audio).
     pub sync_required: bool,

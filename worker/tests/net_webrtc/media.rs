@@ -52,7 +52,7 @@ fn a_client_sends_to_a_plain_peer_and_receives_from_one() {
     assert_eq!(webrtc.srtp_profile.as_deref(), Some("AEAD_AES_256_GCM"));
     assert_eq!(webrtc.ice_selected_tuple.unwrap().remote, client.wire.address());
     assert!(webrtc.checks > 0 && webrtc.dtls_datagrams > 0);
-    assert_eq!((webrtc.checks_refused, webrtc.seal_failures), (0, 0));
+    assert_eq!((webrtc.checks_refused, webrtc.protect_failures), (0, 0));
 }
 
 #[test]

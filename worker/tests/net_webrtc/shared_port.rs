@@ -33,9 +33,9 @@ impl SharedPort {
             udp: address_of(&door),
             tcp: listener.local_addr().unwrap(),
         };
-        let doors = vec![IceProtocol::Udp, IceProtocol::Tcp];
+        let sockets = vec![IceProtocol::Udp, IceProtocol::Tcp];
         let opened = supervisor.request_with(
-            Method::OpenSharedPort(OpenSharedPort { doors, connected }),
+            Method::OpenSharedPort(OpenSharedPort { sockets, connected }),
             &[door, listener.into()],
         );
         assert_eq!(opened, Ok(Reply::Done));
@@ -126,10 +126,10 @@ fn await_ice(supervisor: &mut Supervisor, id: u64, wanted: IceState) {
 
 fn await_strangers(supervisor: &mut Supervisor, count: u64) {
     let end = clock::monotonic() + Duration::from_secs(30);
-    while supervisor.stats().strangers < count {
-        assert!(clock::monotonic() < end, "{}", supervisor.stats().strangers);
+    while supervisor.stats().unrouted < count {
+        assert!(clock::monotonic() < end, "{}", supervisor.stats().unrouted);
     }
-    assert_eq!(supervisor.stats().strangers, count);
+    assert_eq!(supervisor.stats().unrouted, count);
 }
 
 /// What one sends, all others get.
@@ -167,7 +167,7 @@ fn many_clients_share_a_port() {
         for seq in 0..100 {
             assert_heard(&mut from, 0xaaaa, seq, &mut to);
         }
-        assert_eq!(supervisor.stats().strangers, 0);
+        assert_eq!(supervisor.stats().unrouted, 0);
         assert_eq!(port.connected_to().len(), if connected { 5 } else { 0 });
         for transport in 1..8 {
             let counted = stats(&mut supervisor, transport);
@@ -222,7 +222,7 @@ fn trains_reach_a_plain_peer_and_come_from_one() {
                 assert_eq!((ssrc_of(&packet), &packet[12..]), (0xdddd, &[!seq as u8; 800][..]));
             }
         }
-        assert_eq!((client.unopened, supervisor.stats().strangers), (0, 0));
+        assert_eq!((client.unopened, supervisor.stats().unrouted), (0, 0));
     }
 }
 
@@ -267,7 +267,7 @@ fn a_client_moves_and_its_socket_with_it() {
                 assert_heard(&mut from, 0xaaaa, next(), &mut to);
             }
         }
-        assert_eq!(supervisor.stats().strangers, 0);
+        assert_eq!(supervisor.stats().unrouted, 0);
     }
 }
 
@@ -335,10 +335,10 @@ fn strangers_and_forgers_are_counted_and_get_nowhere() {
     };
     Client::new(port.udp, &nobodys, true).step();
     let end = clock::monotonic() + Duration::from_secs(30);
-    while supervisor.stats().strangers < 5 {
+    while supervisor.stats().unrouted < 5 {
         assert!(clock::monotonic() < end);
     }
-    let strangers = supervisor.stats().strangers;
+    let unrouted = supervisor.stats().unrouted;
     assert_eq!(stranger.try_receive(), None, "there is no answer for strangers");
     // The right name, and another password.
     let forged = IceCredentials {
@@ -353,15 +353,15 @@ fn strangers_and_forgers_are_counted_and_get_nowhere() {
             .iter()
             .any(|(reason, _)| *reason == UnroutedReason::BadCheck)
     });
-    assert_eq!(webrtc_stats(&mut supervisor, 1).selected_tuple, None);
+    assert_eq!(webrtc_stats(&mut supervisor, 1).ice_selected_tuple, None);
     forger.send(&rtp_packet);
-    await_strangers(&mut supervisor, strangers + 1);
+    await_strangers(&mut supervisor, unrouted + 1);
     // And the true one gets through, whose packets nobody else can send.
     client = connect(&mut supervisor, 1, client);
     supervisor.create_producer(1, 1, 0xaaaa);
     let sealed = client.seal(&rtp_packet);
     stranger.send_to(port.udp, &sealed);
-    await_strangers(&mut supervisor, strangers + 2);
+    await_strangers(&mut supervisor, unrouted + 2);
     assert_eq!(stats(&mut supervisor, 1).packets_received, 0);
     client.send(&sealed);
     while stats(&mut supervisor, 1).packets_received == 0 {}
@@ -426,18 +426,18 @@ fn names_are_one_transports_and_old_ones_are_forgotten() {
         client.move_to(Wire::udp(), port.udp, &ice_credentials(1, round));
         client.run_until(|client| client.nominated);
     }
-    assert_eq!(supervisor.stats().strangers, 0);
+    assert_eq!(supervisor.stats().unrouted, 0);
     Client::new(port.udp, &ice_credentials(1, 1), true).step();
     let end = clock::monotonic() + Duration::from_secs(30);
-    while supervisor.stats().strangers == 0 {
+    while supervisor.stats().unrouted == 0 {
         assert!(clock::monotonic() < end);
     }
     // When it is closed, its names are free, and its client is a stranger.
     supervisor.request(Method::CloseTransport { transport }).unwrap();
     create_webrtc(&mut supervisor, 1, &[], &[]).unwrap();
-    let strangers = supervisor.stats().strangers;
+    let unrouted = supervisor.stats().unrouted;
     client.send(&rtp(0xaaaa, 1, b"hello"));
-    while supervisor.stats().strangers == strangers {}
+    while supervisor.stats().unrouted == unrouted {}
 }
 
 #[test]
@@ -446,8 +446,11 @@ fn doors_are_opened_once_and_must_be_doors() {
     let no_door = create_webrtc(&mut supervisor, 1, &[], &[]);
     assert!(matches!(no_door, Err(WorkerError::InvalidParameters(_))), "{no_door:?}");
     let open = |supervisor: &mut Supervisor, doors: &[IceProtocol], descriptors: &[OwnedFd]| {
-        let doors = doors.to_vec();
-        let method = Method::OpenSharedPort(OpenSharedPort { doors, connected: true });
+        let sockets = doors.to_vec();
+        let method = Method::OpenSharedPort(OpenSharedPort {
+            sockets,
+            connected: true,
+        });
         supervisor.request_with(method, descriptors)
     };
     let (udp_only, tcp_only) = ([IceProtocol::Udp], [IceProtocol::Tcp]);
@@ -501,7 +504,7 @@ fn connections_say_whose_they_are_first() {
     for seq in 0..50 {
         assert_heard(&mut from, 0xaaaa, seq, &mut to);
     }
-    assert_eq!(supervisor.stats().strangers, 0);
+    assert_eq!(supervisor.stats().unrouted, 0);
 
     // Those who say something else, or too much, are shown the door; also those who say it slowly.
     let closed = |stream: &mut TcpStream| {
@@ -526,6 +529,6 @@ fn connections_say_whose_they_are_first() {
     supervisor.create_consumer(6, 1, 6, 0xb006);
     from.send_rtp(&rtp(0xaaaa, 50, b"hello"));
     assert_eq!(ssrc_of(&late.receive_rtp()), 0xb006);
-    assert!(supervisor.stats().strangers > 3);
+    assert!(supervisor.stats().unrouted > 3);
     drop(silent);
 }

@@ -117,7 +117,7 @@ fn heard_each_time(rounds: u64, repair: Repair, swap: bool) {
         let consumer = ConsumerId(round);
         assert_eq!(supervisor.request(Method::CloseConsumer { consumer }), Ok(Reply::Done));
     }
-    assert_eq!(webrtc_stats(&mut supervisor, 2).seal_failures, 0);
+    assert_eq!(webrtc_stats(&mut supervisor, 2).protect_failures, 0);
     assert_eq!(client.unopened, 0);
     // libsrtp and libwebrtc take it that a stream begins in its first cycle (RFC 3711 §3.3.1).
     assert!(firsts[0].1 < 0x8000 && firsts[0].1 > 0, "{}", firsts[0].1);
@@ -173,6 +173,6 @@ fn consumers_with_one_ssrc_go_on_over_the_end_of_a_cycle() {
         let consumer = ConsumerId(round);
         assert_eq!(supervisor.request(Method::CloseConsumer { consumer }), Ok(Reply::Done));
     }
-    assert_eq!(webrtc_stats(&mut supervisor, 2).seal_failures, 0);
+    assert_eq!(webrtc_stats(&mut supervisor, 2).protect_failures, 0);
     assert_eq!(client.unopened, 0);
 }

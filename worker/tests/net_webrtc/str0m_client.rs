@@ -184,7 +184,7 @@ fn two_of_them_share_a_port_and_hear_each_other() {
             let packet = other.packets.remove(0);
             assert_eq!((packet.header.ssrc, &packet.payload[..]), (theirs, &payload[..]));
         }
-        assert_eq!(supervisor.stats().strangers, 0);
+        assert_eq!(supervisor.stats().unrouted, 0);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use weir_channel::id::{ConsumerId, TransportId};
 use weir_channel::message::{
-    DropReason, IceProtocol, IceState, Method, Notification, Reply, Scope, StatsPage, WorkerError,
+    Counts, DropReason, IceProtocol, IceState, Method, Notification, Reply, Scope, StatsPage, WorkerError,
 };
 use weir_worker::net::sockets::CONNECTIONS_MAX;
 
@@ -86,11 +86,11 @@ fn media_goes_both_ways_in_frames() {
         }
     }
     plain.send_to(address, &rtp(0xcccc, 100, b"to nobody"));
-    let dropped = |supervisor: &mut Supervisor| -> Vec<(DropReason, u64)> { consumer_drops(supervisor, 2) };
+    let dropped = |supervisor: &mut Supervisor| -> Counts<DropReason> { consumer_drops(supervisor, 2) };
     while dropped(&mut supervisor) != [(DropReason::NoRemote, 1)] {}
 }
 
-fn consumer_drops(supervisor: &mut Supervisor, consumer: u64) -> Vec<(DropReason, u64)> {
+fn consumer_drops(supervisor: &mut Supervisor, consumer: u64) -> Counts<DropReason> {
     let method = Method::Stats(Scope::Consumer(ConsumerId(consumer)));
     match supervisor.request(method) {
         Ok(Reply::Stats(StatsPage { mut consumers, .. })) => consumers.remove(0).dropped,

@@ -120,7 +120,7 @@ fn a_peer_that_was_not_heard_for_long_opens_what_comes_then() {
         assert_eq!(call.client.unopened, 0, "round {round}");
     }
     assert!(call.held() > 0);
-    assert_eq!(webrtc_stats(&mut call.supervisor, 2).seal_failures, 0);
+    assert_eq!(webrtc_stats(&mut call.supervisor, 2).protect_failures, 0);
 }
 
 /// The check that a client makes of our consent to be sent to (RFC 7675 §5.1) is a sign of life like any other.

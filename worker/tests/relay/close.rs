@@ -504,7 +504,7 @@ fn frame_len(reply: Reply) -> usize {
 fn inflated(mut page: StatsPage) -> StatsPage {
     const MOST: u64 = u64::MAX;
     for transport in &mut page.transports {
-        transport.unrouted = UnroutedReason::ALL.map(|reason| (reason, MOST)).to_vec();
+        transport.unrouted = UnroutedReason::ALL.map(|reason| (reason, MOST)).into();
         for counter in [
             &mut transport.packets_received,
             &mut transport.bytes_received,
@@ -535,7 +535,7 @@ fn inflated(mut page: StatsPage) -> StatsPage {
         }
     }
     for consumer in &mut page.consumers {
-        consumer.dropped = DropReason::ALL.map(|reason| (reason, MOST)).to_vec();
+        consumer.dropped = DropReason::ALL.map(|reason| (reason, MOST)).into();
         consumer.last_seq = Some(MOST);
         for counter in [
             &mut consumer.packets_in,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use weir_channel::id::{RoomId, TransportId};
-use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Method, Remote, Reply, Scope};
+use weir_channel::message::{ComediaPolicy, Counts, CreatePlainTransport, Method, Remote, Reply, Scope};
 
 use super::*;
 use crate::boundary::poison;
@@ -68,10 +68,10 @@ fn a_parser_of_rtcp_that_panics_costs_one_packet() {
         let stats = &page.transports[0];
         (stats.rtcp_received, stats.unrouted.clone())
     };
-    assert_eq!(receive(&mut relay), (1, vec![]));
+    assert_eq!(receive(&mut relay), (1, Counts::default()));
     let poisoned = poison(Parser::Rtcp);
-    assert_eq!(receive(&mut relay), (1, vec![(UnroutedReason::Malformed, 1)]));
+    assert_eq!(receive(&mut relay), (1, Counts::from([(UnroutedReason::Malformed, 1)])));
     drop(poisoned);
     assert_eq!(boundary::panics(Parser::Rtcp), 1);
-    assert_eq!(receive(&mut relay), (2, vec![(UnroutedReason::Malformed, 1)]));
+    assert_eq!(receive(&mut relay), (2, Counts::from([(UnroutedReason::Malformed, 1)])));
 }
