@@ -6,7 +6,16 @@ const BEGIN: &str = "<!-- code map: `just code-map` writes it from the first sen
 const END: &str = "<!-- end of the code map -->\n";
 
 /// The order of a reader, who comes from the outside.
-const FOLDERS: [&str; 7] = ["src", "channel", "worker", "tests", "benches", "fuzz", "examples"];
+const FOLDERS: [&str; 8] = [
+    "src",
+    "channel",
+    "worker",
+    "recordings",
+    "tests",
+    "benches",
+    "fuzz",
+    "examples",
+];
 
 /// The map, and a complaint about every file that does not say what it is.
 pub(crate) fn draw(files: &[File]) -> (String, Vec<String>) {
