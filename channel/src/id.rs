@@ -1,8 +1,8 @@
 //! Identifiers that cross the channel.
 //!
 //! The supervisor makes all of them; a worker refuses one it already knows and one it does not know. They are unique
-//! for the life of a server and never reused (spec §1.2: v2 drew them at random without a collision check, and let
-//! clients choose some of them).
+//! for the life of a server and never reused (differences §1.2: v2 drew them at random without a collision check, and
+//! let clients choose some of them).
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -35,7 +35,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A worker process, numbered from 1 by its server. A worker that takes a dead one's place keeps its number.
+    /// A worker process, numbered from 1 in its server. A worker that replaces a dead one has the same number.
     WorkerId, u32, "worker"
 );
 id!(

@@ -1,4 +1,4 @@
-//! Who of a room is speaking: the loudest, once it has been the loudest for long enough (spec §10).
+//! Who of a room is speaking: the loudest, once it has been the loudest for long enough (differences §10).
 
 use std::collections::VecDeque;
 

@@ -53,7 +53,7 @@ struct DesiredConsumer {
     request: Option<CreateConsumer>,
 }
 
-/// What closed together, in the order in which it is told (spec §1.6): a parent before its children.
+/// What closed together, in the order in which it is told (differences §1.6): a parent before its children.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Closed(pub(crate) Vec<ClosedObject>);
 

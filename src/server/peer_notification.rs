@@ -1,4 +1,4 @@
-//! What a peer's client is told unasked (spec §1.4), and the queue in which it waits.
+//! What a peer's client is told unasked (differences §1.4), and the queue in which it waits.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -132,7 +132,7 @@ pub struct ConsumerInfo {
     pub rtp_parameters: Arc<RtpParameters>,
     /// Whether anybody holds it paused: the application, the client, or its producer.
     pub paused: bool,
-    /// The highest profile it wants.
+    /// The highest profile that it should receive.
     pub preferred_profile: Profile,
     /// The profile it is sent.
     pub effective_profile: Option<Profile>,

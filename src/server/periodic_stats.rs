@@ -20,7 +20,7 @@ use super::steering::Side;
 use super::transport::Transport;
 use super::{Shared, lock};
 
-/// Statistics are not told more often than this (spec §2.4).
+/// Statistics are not told more often than this (differences §2.4).
 pub(crate) const STATS_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Nor more seldom: who says more means never.
@@ -76,7 +76,7 @@ pub(crate) trait Subject: Clone + Send + Sync + 'static {
 
     fn is_closed(&self) -> bool;
 
-    /// Whether there is anything to tell at the moment: not while it is paused (spec §2.4, §3.3).
+    /// Whether there is anything to tell at the moment: not while it is paused (differences §2.4, §3.3).
     fn flows(&self) -> bool;
 
     fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send;

@@ -1,12 +1,12 @@
 //! How a producer or a consumer is paused and which profile it prefers: what the worker has accepted, and what is on its
 //! way to it (pure).
 //!
-//! Two sides may each hold it paused, and the worker knows only whether any does (spec §2.2). A change for which the worker
-//! has nothing to do takes effect at once; every other goes through the worker's queue, and so does, while anything is in
-//! that queue, a change that would not need to: changes take effect in the order in which they were asked for. What is
-//! asked of the worker is worked out as if all that is under way will be accepted. Should it refuse something in between,
-//! what it does and what it should do can differ when the last answer is in; then it is told once more
-//! ([`Steering::correction`]).
+//! Two sides may each hold it paused, and the worker knows only whether any does (differences §2.2). A change for which
+//! the worker has nothing to do takes effect at once; every other goes through the worker's queue, and so does, while
+//! anything is in that queue, a change that would not need to: changes take effect in the order in which they were
+//! asked for. What is asked of the worker is worked out as if all that is under way will be accepted. Should it refuse
+//! something in between, what it does and what it should do can differ when the last answer is in; then it is told once
+//! more ([`Steering::correction`]).
 
 use std::collections::VecDeque;
 

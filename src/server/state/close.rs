@@ -1,4 +1,4 @@
-//! What ends, what ends with it, and who is told, in which order (spec §1.6): a parent before its children.
+//! What ends, what ends with it, and who is told, in which order (differences §1.6): a parent before its children.
 
 use std::sync::Arc;
 

@@ -48,7 +48,7 @@ impl State {
     }
 
     /// A peer joins: it gets a consumer of everything that the others produce, and, unless it is a spy, the others' clients
-    /// hear of it (spec §1.3). No worker knows of peers, so nobody is asked.
+    /// hear of it (differences §1.3). No worker knows of peers, so nobody is asked.
     pub(crate) fn join(
         &mut self,
         room: &RoomNode,
@@ -172,7 +172,7 @@ impl State {
     }
 
     /// The other peers' consumers of a producer, and what their clients are told, come before the producer's own event
-    /// (spec §1.5).
+    /// (differences §1.5).
     pub(super) fn open_producer(&mut self, method: &Method, node: Arc<ProducerNode>) -> Result<(), Error> {
         let (room, transport) = (node.transport.room.id, node.transport.id);
         let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;

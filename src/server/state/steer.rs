@@ -1,4 +1,5 @@
-//! Pausing, resuming and preferring: what follows when it takes effect, and who is told (spec §2.2, §2.3, §3.3, §3.4).
+//! Pausing, resuming and preferring: what follows when it takes effect, and who is told (differences §2.2, §2.3, §3.3,
+//! §3.4).
 
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId};

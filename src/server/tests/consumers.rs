@@ -1,4 +1,4 @@
-//! Consumers of peers: they exist before they are enabled, and outlive their transports (spec §3.2).
+//! Consumers of peers: they exist before they are enabled, and outlive their transports (differences §3.2).
 
 use serde_json::{Value, json};
 use weir_channel::message::{Method, Profile, WorkerError};

@@ -1,4 +1,4 @@
-//! Peers: joining, producing for each other, leaving, and who hears of it in which order (spec §1.3 to §1.6).
+//! Peers: joining, producing for each other, leaving, and who hears of it in which order (differences §1.3 to §1.6).
 
 use futures::FutureExt;
 use futures::future::join_all;

@@ -1,4 +1,5 @@
-//! WebRTC transports: what clients are told of them, what they and workers tell, and what becomes of them (spec §9).
+//! WebRTC transports: what clients are told of them, what they and workers tell, and what becomes of them (differences
+//! §9).
 
 use std::net::Ipv4Addr;
 

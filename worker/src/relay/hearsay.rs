@@ -89,9 +89,9 @@ impl Relay {
 
     /// A source says that it leaves. That is its silence foretold, and means what silence means after a second: the
     /// stream is off the offer if another one of its producer still comes, and not otherwise, as then nothing better is
-    /// on offer (spec §2.8). Packets that still come bring it back, like after any silence; a producer is closed by its
-    /// owner and by nobody else. Who says goodbye over and over is heard once in a while: what follows from it costs
-    /// something for each consumer.
+    /// on offer (differences §2.8). Packets that still come bring it back, like after any silence; a producer is closed
+    /// by its owner and by nobody else. Who says goodbye over and over is heard once in a while: what follows from it
+    /// costs something for each consumer.
     fn on_bye(&mut self, now: Time, transport: TransportKey, ssrc: u32) {
         let Some((key, encoding)) = self.transports[transport].ssrcs.get(&ssrc).copied() else {
             return;

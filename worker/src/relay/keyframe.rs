@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-/// The least time between two requests to one stream (spec §2.9).
+/// The least time between two requests to one stream (differences §2.9).
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// After how many intervals a request is repeated, by how often it was already. RTCP is lost like anything else (RFC 4585 §3.5

@@ -1,5 +1,5 @@
 //! How loud producers are: the audio levels that their packets carry (RFC 6464), averaged and told twice a second to
-//! whoever asked (spec §10).
+//! whoever asked (differences §10).
 
 use std::cmp::Reverse;
 use std::time::Duration;

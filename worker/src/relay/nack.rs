@@ -1,5 +1,5 @@
 //! Packets that are missing in a received stream: noticed when later ones come, asked for until they come or are given up
-//! (spec §2.10).
+//! (differences §2.10).
 //!
 //! ```text
 //!   gap ──▶ missing ──REORDERING──▶ asked ──round trip──▶ asked again ──▶ … ──▶ given up
@@ -591,7 +591,7 @@ mod tests {
         }
     }
 
-    /// The vectors of spec §2.10.
+    /// The vectors of differences §2.10.
     #[test]
     fn gaps_over_the_wrap_and_key_frames() {
         let mut script = Script::default();

@@ -105,7 +105,7 @@ fn check_rtx_ssrcs(encodings: &[Encoding]) -> Result<(), WorkerError> {
 /// `may_be_nameless`: something else than its own names leads to the producer.
 fn check_encoding(encoding: &Encoding, simulcast: bool, may_be_nameless: bool) -> Result<(), WorkerError> {
     check_name("rid", encoding.rid.as_deref())?;
-    // Spec §4: a lone encoding has no profile; among several, each has one.
+    // Differences §4: a lone encoding has no profile; among several, each has one.
     match (simulcast, encoding.profile) {
         (true, Profile::Default) => {
             return Err(invalid(

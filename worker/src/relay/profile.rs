@@ -1,8 +1,8 @@
 //! Which profile a consumer should get. Pure: two wishes and what is on offer in, the answer out.
 //!
-//! The documented rule of v2 (spec §4), not its code (§3.6, which inverts the producer's wish): a preference is a cap.
-//! The consumer's own counts if it has one, else the producer's. Without any, the highest on offer. If everything on
-//! offer lies above the cap, the lowest.
+//! The documented rule of v2 (differences §4), not its code (§3.6, which inverts the producer's wish): a preference is
+//! a cap. The consumer's own counts if it has one, else the producer's. Without any, the highest on offer. If
+//! everything on offer lies above the cap, the lowest.
 
 use weir_channel::message::Profile;
 

@@ -213,7 +213,7 @@ impl Relay {
         handled
     }
 
-    /// Whose a packet is: by SSRC, then MID, then RID (spec §2.5), then, on a plain transport, payload type.
+    /// Whose a packet is: by SSRC, then MID, then RID (differences §2.5), then, on a plain transport, payload type.
     fn find_stream(
         &mut self,
         arrived: &Arrived,
@@ -413,9 +413,9 @@ impl Relay {
         self.find_by_names(transport, packet, header, &[ExtensionUri::RtpStreamId], |_| true)
     }
 
-    /// By MID first, then by RID (spec §2.5), which stands in one of `rid_uris`. Every producer that is `eligible` reads the
-    /// packet with its own extension ids, and two of one transport may use the same RIDs if their MIDs tell them apart.
-    /// The packet is walked once, however many there are.
+    /// By MID first, then by RID (differences §2.5), which stands in one of `rid_uris`. Every producer that is
+    /// `eligible` reads the packet with its own extension ids, and two of one transport may use the same RIDs if their
+    /// MIDs tell them apart. The packet is walked once, however many there are.
     pub(super) fn find_by_names(
         &self,
         transport: TransportKey,

@@ -34,7 +34,7 @@ use super::transmission::SentReports;
 use super::transport::Transport;
 use super::{Random, Relay};
 
-/// From one report of a transport to the next, on average (spec §3.13).
+/// From one report of a transport to the next, on average (differences §3.13).
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The least time from one part of a report to the next: 5,000 consumers are reported on within some 70 ms.

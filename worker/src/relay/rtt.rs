@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Until something is measured (spec §2.10, §3.12).
+/// Until something is measured (differences §2.10, §3.12).
 pub const DEFAULT: Duration = Duration::from_millis(100);
 
 /// A longer round trip is a mistake of the other end, or of somebody who wants us to wait.

@@ -45,7 +45,7 @@ pub(super) struct TimeReport {
     pub arrived: Time,
 }
 
-/// A stream that has sent nothing for this long is inactive, if another one of its producer still sends (spec §2.8).
+/// A stream that is silent for this long is inactive, if another one of its producer still sends (differences §2.8).
 pub(super) const INACTIVE_AFTER: Duration = Duration::from_secs(1);
 
 /// Sound that has not come for this long is over: three comfort packets of DTX could have been lost meanwhile.

@@ -15,7 +15,7 @@ use super::limits::ENCODINGS_MAX;
 use super::sink::{Sink, TransportIx};
 use super::slots::{ConsumerKey, ProducerKey, TransportKey};
 
-/// How often silent streams are looked for (spec §2.8).
+/// How often silent streams are looked for (differences §2.8).
 pub(super) const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Relay {
@@ -152,8 +152,9 @@ impl Relay {
     }
 
     /// Looks for streams that are silent while others of their producer are not. Looked at anew each time, so that it
-    /// does not matter in which order streams fall silent (v2 looked at the edges only, spec §2.8). And for producers all
-    /// of whose streams are silent: nothing better is on offer then, so their consumers stay as they are, but it is told.
+    /// does not matter in which order streams fall silent (v2 looked at the edges only, differences §2.8). And for
+    /// producers all of whose streams are silent: nothing better is on offer then, so their consumers stay as they are,
+    /// but it is told.
     pub(super) fn check_activity(&mut self, now: Time) {
         let mut silent = std::mem::take(&mut self.silent);
         for (key, producer) in &mut self.producers {

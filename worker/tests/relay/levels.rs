@@ -1,4 +1,4 @@
-//! Audio levels: who is told of, how loud, how often (spec §10, RFC 6464).
+//! Audio levels: who is told of, how loud, how often (differences §10, RFC 6464).
 
 use weir_channel::id::{ProducerId, RoomId};
 use weir_channel::message::{AUDIO_LEVELS_MAX, CodecName, Method, Notification, Profile, WorkerError};

@@ -1,5 +1,5 @@
-//! Pausing and resuming producers and consumers (spec §2.2, as a worker sees it: two booleans that any command may set
-//! to what they are already).
+//! Pausing and resuming producers and consumers (differences §2.2, as a worker sees it: two booleans that any command
+//! may set to what they are already).
 
 use proptest::prelude::*;
 use weir_channel::id::ConsumerId;

@@ -50,7 +50,8 @@ fn effective(sim: &mut Sim, consumer: ConsumerId) -> Option<Profile> {
     sim.stats(consumer).effective_profile
 }
 
-/// The documented rule (spec §4), one row for each case: on offer, the consumer's wish, the producer's, what flows.
+/// The documented rule (differences §4), one row for each case: on offer, the consumer's wish, the producer's, what
+/// flows.
 const RULE: [(&[Profile], Profile, Profile, Profile); 26] = [
     // Without simulcast every wish gets the only stream.
     (&[D], D, D, D),

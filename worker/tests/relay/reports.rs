@@ -981,7 +981,8 @@ fn rfc5506_feedback_stands_alone_only_for_senders_that_take_it_so() {
 
 // ---- Retransmissions.
 
-/// Spec §13.2: v2 reports on media alone. A sender of retransmissions is told how they arrive, under their own SSRC.
+/// Differences §13.2: v2 reports on media alone. A sender of retransmissions is told how they arrive, under their own
+/// SSRC.
 #[test]
 fn retransmissions_are_reported_on_like_any_stream() {
     const RTX: u8 = 97;

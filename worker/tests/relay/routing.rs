@@ -1,4 +1,4 @@
-//! Whose packet is it? By SSRC, then MID, then RID (spec §2.5).
+//! Whose packet is it? By SSRC, then MID, then RID (differences §2.5).
 
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{
@@ -239,7 +239,8 @@ fn what_is_no_media_of_the_producer_is_not_taken_for_it() {
     let media = track.layer(Profile::Low).key_frame(1);
     sim.send(sender, &media);
     let ssrc = track.streams[0].ssrc;
-    // RTX (RFC 4588): its own SSRC and payload type, the same MID, and a repaired RID; Firefox sends a RID (spec §2.6).
+    // RTX (RFC 4588): its own SSRC and payload type, the same MID, and a repaired RID; Firefox sends a RID (differences
+    // §2.6).
     for extensions in [&[(MID, "0"), (REPAIRED_RID, "l")][..], &[(MID, "0"), (RID, "l")]] {
         let mut rtx = track.clone();
         rtx.streams[0].ssrc = 0x9999;

@@ -1,5 +1,5 @@
-//! Only pictures and sound are a sign of life: padding, copies and silence are not (spec §2.8 counts bytes, whatever they
-//! are; RFC 3550 §5.1 says what padding is for: for nobody behind the next hop).
+//! Only pictures and sound are a sign of life: padding, copies and silence are not (differences §2.8 counts bytes,
+//! whatever they are; RFC 3550 §5.1 says what padding is for: for nobody behind the next hop).
 
 use std::time::Duration;
 
