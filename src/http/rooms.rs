@@ -8,10 +8,10 @@ use weir_channel::id::RoomId;
 use weir_channel::message::{DumpPage, StatsPage};
 
 use super::answer::{AppData, Closed, Created};
-use super::app::App;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
-use super::list::{ListQuery, unknown};
+use super::list::ListQuery;
+use super::state::App;
 use super::view::{Listing, RoomView};
 use crate::{Room, RoomOptions, RtpCapabilities};
 
@@ -26,12 +26,6 @@ impl From<&Room> for RoomView {
             consumers: room.consumers().len(),
             app_data: room.app_data().clone(),
         }
-    }
-}
-
-impl App {
-    pub(super) fn room(&self, id: RoomId) -> Result<Room, ApiError> {
-        self.server.room(id).ok_or_else(|| unknown(id))
     }
 }
 

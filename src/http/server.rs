@@ -12,11 +12,10 @@ use serde::{Deserialize, Serialize};
 use weir_channel::id::WorkerId;
 use weir_channel::message::{Coalescing, LogLevel, WorkerStats, Zoned};
 
-use super::app::App;
 use super::error::{ApiError, ErrorInfo};
 use super::extract::{Body, Id};
-use super::list::unknown;
 use super::openapi::WellOrNot;
+use super::state::{App, unknown};
 use super::view::Listing;
 use crate::{
     ConnectedSockets, Family, LogTag, PortRange, Server, ServerDump, SettingsUpdate, Shortage, WorkerInfo, WorkerState,
