@@ -297,8 +297,8 @@ pub struct WebRtcStats {
     pub checks_refused: u64,
     /// DTLS datagrams that were looked at.
     pub dtls_datagrams: u64,
-    /// Packets that were to be sent and could not be sealed.
-    pub seal_failures: u64,
+    /// Packets that were to be sent and could not be protected.
+    pub protect_failures: u64,
     /// How often what failed, of what has.
     pub failures: Vec<(WebRtcFailureReason, u64)>,
 }

@@ -307,7 +307,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                     checks: 13,
                     checks_refused: 14,
                     dtls_datagrams: 15,
-                    seal_failures: 16,
+                    protect_failures: 16,
                     failures: vec![(WebRtcFailureReason::Timeout, 17)],
                 }),
                 remotes_relearned: 13,

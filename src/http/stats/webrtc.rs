@@ -27,7 +27,7 @@ pub struct WebRtcStats {
     /// DTLS datagrams that were looked at.
     pub dtls_datagrams: u64,
     /// Packets that were to be sent and could not be encrypted.
-    pub seal_failures: u64,
+    pub protect_failures: u64,
     /// What failed in ICE and DTLS, by reason; reasons that never happened are left out.
     #[serde(default)]
     pub failures: BTreeMap<String, u64>,
@@ -45,7 +45,7 @@ impl WebRtcStats {
             checks,
             checks_refused,
             dtls_datagrams,
-            seal_failures,
+            protect_failures,
             failures,
         } = stats;
         Self {
@@ -56,7 +56,7 @@ impl WebRtcStats {
             checks,
             checks_refused,
             dtls_datagrams,
-            seal_failures,
+            protect_failures,
             failures: by_reason(&failures),
         }
     }

@@ -5,12 +5,12 @@
 //! what finds no room there is lost as `BacklogFull`. For the other errors see `transmit.rs`.
 
 mod aside;
-pub mod seal;
+pub mod protect;
 mod waiting;
 
 use weir_channel::message::DropReason;
 
-use self::seal::Seals;
+use self::protect::Protection;
 use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
 use super::gather::Gather;
@@ -52,8 +52,8 @@ pub struct Egress<B = KernelSend> {
     /// Counts turns, and wraps.
     turn: u32,
     backlog: Backlog,
-    /// Who seals, and where packets of one message are sealed to.
-    seals: Seals,
+    /// The SRTP streams, and the buffer that packets are protected in.
+    protection: Protection,
     /// Where packets of a backlog are laid end to end to be sent, at least one of any length.
     staging: Box<[u8]>,
     messages: Vec<Message>,
@@ -89,7 +89,7 @@ impl<B: SendBackend> Egress<B> {
             gather: Gather::new(),
             turn: 1,
             backlog: Backlog::new(POOL_BYTES),
-            seals: Seals::new(),
+            protection: Protection::new(),
             staging: vec![0; 2 * DATAGRAM_BYTES_MAX].into_boxed_slice(),
             messages: Vec::with_capacity(BATCH_MESSAGES_MAX),
             failed: Vec::with_capacity(BATCH_MESSAGES_MAX * TRAIN_SEGMENTS_MAX),
@@ -132,7 +132,7 @@ impl<B: SendBackend> Egress<B> {
         }
         self.blocked.retain(|&blocked| blocked != transport);
         self.mirrors.detach(transport, &mut self.backend);
-        self.seals.detach(transport);
+        self.protection.detach(transport);
         self.sockets.detach(transport);
     }
 
@@ -316,8 +316,8 @@ const NO_REMOTE: Sent = Sent {
 impl<B: SendBackend> Sink for Egress<B> {
     fn send(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
         let arrival_ns = self.arrival_of(train);
-        let sent = if self.is_sealed(transport) {
-            self.seal_and_send(transport, owner, train, segment, arrival_ns)
+        let sent = if self.is_protected(transport) {
+            self.protect_and_send(transport, owner, train, segment, arrival_ns)
         } else {
             self.send_at_once(transport, owner, train, segment, arrival_ns)
         };
@@ -331,10 +331,10 @@ impl<B: SendBackend> Sink for Egress<B> {
         let arrival_ns = self.arrival_of(train);
         let sent = match self.admit(transport) {
             None => NO_REMOTE,
-            Some(way) => match (way, self.is_sealed(transport)) {
-                (Way::Keep, true) => self.seal_and_keep(transport, owner, train, segment, arrival_ns),
+            Some(way) => match (way, self.is_protected(transport)) {
+                (Way::Keep, true) => self.protect_and_keep(transport, owner, train, segment, arrival_ns),
                 (Way::Keep, false) => self.keep(transport, owner, train, segment, arrival_ns),
-                (Way::AtOnce, true) => self.seal_and_send(transport, owner, train, segment, arrival_ns),
+                (Way::AtOnce, true) => self.protect_and_send(transport, owner, train, segment, arrival_ns),
                 (Way::AtOnce, false) => self.send_at_once(transport, owner, train, segment, arrival_ns),
             },
         };
@@ -345,8 +345,8 @@ impl<B: SendBackend> Sink for Egress<B> {
     }
 
     fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
-        let is_sent = if self.is_sealed(transport) {
-            self.seal_and_send_again(transport, packet)
+        let is_sent = if self.is_protected(transport) {
+            self.protect_and_resend(transport, packet)
         } else {
             self.send_again(transport, packet)
         };
@@ -357,8 +357,8 @@ impl<B: SendBackend> Sink for Egress<B> {
     }
 
     fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {
-        if self.is_sealed(transport) {
-            self.seal_and_send_report(transport, packet);
+        if self.is_protected(transport) {
+            self.protect_and_send_report(transport, packet);
         } else {
             self.send_report(transport, packet);
         }
@@ -374,11 +374,11 @@ enum Way {
 
 impl<B: SendBackend> Egress<B> {
     #[inline]
-    fn is_sealed(&self, transport: TransportIx) -> bool {
+    fn is_protected(&self, transport: TransportIx) -> bool {
         self.sockets
             .paths
             .get(transport.0 as usize)
-            .is_some_and(|path| path.is_sealed)
+            .is_some_and(|path| path.is_protected)
     }
 
     /// When a train had arrived, if that is measured; else 0.

@@ -149,8 +149,8 @@ pub(super) struct Path {
     shared: Option<Box<Shared>>,
     /// Whether there is a remote to send to.
     pub(super) is_connected: bool,
-    /// Whether packets are sealed on their way here.
-    pub(super) is_sealed: bool,
+    /// Whether packets are protected on their way here.
+    pub(super) is_protected: bool,
     /// Whether they leave over a connection, and not here.
     pub(super) is_stream: bool,
     /// Whether trains go out as one message.
@@ -198,7 +198,7 @@ impl Path {
             socket: None,
             shared: None,
             is_connected: false,
-            is_sealed: false,
+            is_protected: false,
             is_stream: false,
             uses_gso: may_segment(),
             refusals: 0,

@@ -37,8 +37,8 @@ use self::events::{dtls_state, ice_state, ice_tuple};
 use self::failures::{Failures, Record, Refusals};
 use self::timers::Timers;
 
-/// Packets of one batch that are opened before they are relayed.
-const OPENED_MAX: usize = 1_024;
+/// Packets of one batch that are unprotected before they are relayed.
+const UNPROTECTED_MAX: usize = 1_024;
 
 /// What a transport tells of its ICE beyond this is told later, and only how it ended: its peer decides how often that
 /// changes.
@@ -62,8 +62,8 @@ pub(super) struct WebRtc {
     budgets: Budgets,
     /// What the transport that was spoken to last has to tell.
     events: Vec<Event>,
-    /// What was opened of the batch at hand.
-    opened: Vec<Datagram>,
+    /// What was unprotected of the batch at hand.
+    unprotected: Vec<Datagram>,
     frames: Frames,
     doors: Doors,
     record: Record,
@@ -74,7 +74,7 @@ pub(super) struct WebRtc {
 struct Member {
     id: TransportId,
     transport: WebRtcTransport,
-    /// What opens its peer's packets, from when DTLS is connected until it ends.
+    /// What unprotects its peer's packets, from when DTLS is connected until it ends.
     inbound: Option<Box<Inbound>>,
     /// As the IANA names it.
     srtp_profile: Option<&'static str>,
@@ -124,7 +124,7 @@ impl WebRtc {
             settings,
             budgets: Budgets::of_a_worker(),
             events: Vec::new(),
-            opened: Vec::with_capacity(OPENED_MAX),
+            unprotected: Vec::with_capacity(UNPROTECTED_MAX),
             frames: Frames::default(),
             doors: Doors::default(),
             record: Record::default(),
@@ -178,7 +178,7 @@ impl WebRtc {
             checks: counters.checks,
             checks_refused: counters.refusals,
             dtls_datagrams: counters.dtls,
-            seal_failures: egress.seal_failures(transport),
+            protect_failures: egress.protect_failures(transport),
             failures: member.failures.counts(),
         })
     }

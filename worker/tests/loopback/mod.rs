@@ -74,8 +74,8 @@ pub(crate) fn attach<B: SendBackend>(egress: &mut Egress<B>, transport: u32, to:
     address
 }
 
-/// A WebRTC transport in `egress` that sends to `to`, sealed with a key that [`opener`] opens.
-pub(crate) fn attach_sealed<B: SendBackend>(egress: &mut Egress<B>, transport: u32, to: SocketAddr) -> SocketAddr {
+/// A WebRTC transport in `egress` that sends to `to`, protected with a key that [`receiver_context`] has too.
+pub(crate) fn attach_protected<B: SendBackend>(egress: &mut Egress<B>, transport: u32, to: SocketAddr) -> SocketAddr {
     let (door, path, local) = port();
     let sockets = IceSockets::adopt(vec![door, path], &[IceProtocol::Udp]).unwrap();
     let transport = TransportIx(transport);
@@ -86,12 +86,12 @@ pub(crate) fn attach_sealed<B: SendBackend>(egress: &mut Egress<B>, transport: u
         remote: to,
     };
     egress.select(transport, Some(tuple)).unwrap();
-    egress.start_sealing(transport, Outbound::new(&master_key()));
+    egress.start_protecting(transport, Outbound::new(&master_key()));
     egress.sockets.open(transport, true);
     local
 }
 
-pub(crate) fn opener() -> Inbound {
+pub(crate) fn receiver_context() -> Inbound {
     Inbound::new(&master_key(), 4_096)
 }
 

@@ -88,8 +88,8 @@ fn media_that_comes_by_another_socket_takes_the_media_along_and_none_is_lost() {
         assert_eq!(&plain.receive_rtp()[12..], b"media");
         other.send_to(client.server(), &check(&ice_credentials(2, 0), 1));
         for seq in 2..20 {
-            let sealed = client.seal(&rtp(0xaaaa, seq, b"media"));
-            other.send_to(client.server(), &sealed);
+            let protected = client.protect(&rtp(0xaaaa, seq, b"media"));
+            other.send_to(client.server(), &protected);
         }
         for _ in 2..20 {
             assert_eq!(&plain.receive_rtp()[12..], b"media");
@@ -124,7 +124,7 @@ fn of_what_is_read_at_once_before_and_after_a_move_none_is_lost() {
         if seq == 10 {
             stream.extend(frame(&check(&ice, 1)));
         }
-        stream.extend(frame(&client.seal(&rtp(0xaaaa, seq, b"media"))));
+        stream.extend(frame(&client.protect(&rtp(0xaaaa, seq, b"media"))));
     }
     other.write_all(&stream).unwrap();
     for _ in 1..20 {
@@ -144,7 +144,7 @@ fn what_comes_late_by_a_socket_that_is_no_longer_used_moves_nothing() {
     let (mut client, other) = client_with_two_sockets(&mut supervisor, false);
     supervisor.create_producer(1, 2, 0xaaaa);
     supervisor.create_consumer(1, 1, 1, 0xbbbb);
-    let late: Vec<_> = (1..20).map(|seq| client.seal(&rtp(0xaaaa, seq, b"late"))).collect();
+    let late: Vec<_> = (1..20).map(|seq| client.protect(&rtp(0xaaaa, seq, b"late"))).collect();
     client.send_rtp(&rtp(0xaaaa, 20, b"newest"));
     plain.receive();
     nominate(&other, client.server(), &ice_credentials(2, 0), 1);

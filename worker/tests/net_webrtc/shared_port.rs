@@ -139,7 +139,7 @@ fn assert_heard(from: &mut Client, ssrc: u32, seq: u16, to: &mut [(Client, u32)]
     for (client, theirs) in to {
         let packet = client.receive_rtp();
         assert_eq!((ssrc_of(&packet), &packet[12..]), (*theirs, &payload[..]));
-        assert_eq!(client.unopened, 0);
+        assert_eq!(client.unprotect_failures, 0);
     }
 }
 
@@ -186,8 +186,8 @@ fn many_clients_share_a_port() {
         let mut empty = vec![0x80, 201, 0, 1];
         empty.extend(7_u32.to_be_bytes());
         for (client, _) in &mut to {
-            let sealed = client.seal_rtcp(&empty);
-            client.send(&sealed);
+            let protected = client.protect_rtcp(&empty);
+            client.send(&protected);
         }
         for transport in 2..8 {
             while stats(&mut supervisor, transport).rtcp_received == 0 {}
@@ -222,7 +222,7 @@ fn trains_reach_a_plain_peer_and_come_from_one() {
                 assert_eq!((ssrc_of(&packet), &packet[12..]), (0xdddd, &[!seq as u8; 800][..]));
             }
         }
-        assert_eq!((client.unopened, supervisor.stats().strangers), (0, 0));
+        assert_eq!((client.unprotect_failures, supervisor.stats().strangers), (0, 0));
     }
 }
 
@@ -359,13 +359,13 @@ fn strangers_and_forgers_are_counted_and_get_nowhere() {
     // And the true one gets through, whose packets nobody else can send.
     client = connect(&mut supervisor, 1, client);
     supervisor.create_producer(1, 1, 0xaaaa);
-    let sealed = client.seal(&rtp_packet);
-    stranger.send_to(port.udp, &sealed);
+    let protected = client.protect(&rtp_packet);
+    stranger.send_to(port.udp, &protected);
     await_strangers(&mut supervisor, strangers + 2);
     assert_eq!(stats(&mut supervisor, 1).packets_received, 0);
-    client.send(&sealed);
+    client.send(&protected);
     while stats(&mut supervisor, 1).packets_received == 0 {}
-    client.send(&sealed);
+    client.send(&protected);
     await_unrouted(&mut supervisor, 1, UnroutedReason::Replayed, 1);
 }
 

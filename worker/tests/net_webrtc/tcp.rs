@@ -62,7 +62,7 @@ fn media_goes_both_ways_in_frames() {
         let packet = client.receive_rtp();
         assert_eq!((ssrc_of(&packet), &packet[12..]), (0xdddd, &payload[..]));
     }
-    assert_eq!(client.unopened, 0);
+    assert_eq!(client.unprotect_failures, 0);
     let counted = stats(&mut supervisor, 2);
     assert_eq!(
         (counted.packets_received, counted.packets_sent - counted.rtcp_sent),
@@ -166,7 +166,7 @@ fn who_reads_slowly_loses_whole_packets_and_costs_no_more_than_the_bound() {
             .count() as u64;
         received >= before
     });
-    assert_eq!(client.unopened, 0);
+    assert_eq!(client.unprotect_failures, 0);
     plain.send_to(address, &rtp(0xcccc, seq, b"and it goes on"));
     while client.receive_rtp()[12..] != b"and it goes on"[..] {}
 }

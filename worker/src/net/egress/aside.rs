@@ -56,9 +56,15 @@ impl<B: SendBackend> Egress<B> {
         }
     }
 
-    /// Copies what has just been received on a WebRTC transport and opened, if somebody gets copies. Whichever of its
+    /// Copies what has just been received on a WebRTC transport and unprotected, if somebody gets copies. Whichever of its
     /// addresses it came from, its source must be `peer`.
-    pub fn mirror_opened(&mut self, transport: TransportIx, peer: SocketAddr, bytes: &[u8], datagrams: &[Datagram]) {
+    pub fn mirror_unprotected(
+        &mut self,
+        transport: TransportIx,
+        peer: SocketAddr,
+        bytes: &[u8],
+        datagrams: &[Datagram],
+    ) {
         if self.mirrors.are_open() {
             let remote = Remote { rtp: peer, rtcp: None };
             let backend = &mut self.backend;

@@ -305,7 +305,7 @@ impl Sockets {
         self.reserve(transport);
         assert!(!self.contains(transport), "the relay gave out an index twice");
         self.paths[index] = Path {
-            is_sealed: true,
+            is_protected: true,
             ..Path::vacant()
         };
         self.ice[index] = Some(Box::new(sockets));

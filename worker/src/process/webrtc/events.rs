@@ -151,7 +151,7 @@ impl Member {
             Ok((inbound, outbound)) => {
                 self.inbound = Some(Box::new(inbound));
                 self.srtp_profile = Some(iana_name(keys.profile));
-                around.egress.start_sealing(transport, outbound);
+                around.egress.start_protecting(transport, outbound);
             }
             // A handshake yields keys of the lengths that its profile has.
             Err(error) => warn!(id = %self.id, %error, "keys that cannot be used"),
@@ -160,7 +160,7 @@ impl Member {
 
     fn forget_keys(&mut self, around: &mut Around<'_>, transport: TransportIx) {
         self.inbound = None;
-        around.egress.stop_sealing(transport);
+        around.egress.stop_protecting(transport);
     }
 
     /// Connects the sending path to where the peer wants it, and tells the relay whether there is a peer.
@@ -202,7 +202,7 @@ fn watch(around: &Around<'_>, transport: TransportIx, interest: Interest) {
     }
 }
 
-/// What opens and what seals with the keys of a handshake.
+/// The SRTP contexts of both directions, with the keys of a handshake.
 fn directions(keys: &SrtpKeys) -> Result<(Inbound, Outbound), KeyError> {
     let profile = match keys.profile {
         SrtpProfile::AeadAes256Gcm => Profile::AeadAes256Gcm,

@@ -1,4 +1,4 @@
-//! From a receive batch of a WebRTC transport to packets for the relay: told apart, answered, or opened in place.
+//! From a receive batch of a WebRTC transport to packets for the relay: told apart, answered, or unprotected in place.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::webrtc::ice::Tuple;
 use crate::webrtc::srtp::UnprotectError;
 use crate::webrtc::transport::{Dropped, Received as Verdict};
 
-use super::{Around, OPENED_MAX, WebRtc};
+use super::{Around, UNPROTECTED_MAX, WebRtc};
 
 impl WebRtc {
     /// Takes in what one of a transport's sockets has brought. `tuple` says what is the same for all of it.
@@ -40,7 +40,7 @@ impl WebRtc {
         bytes: &mut [u8],
         datagrams: &[Datagram],
     ) {
-        self.opened.clear();
+        self.unprotected.clear();
         for datagram in datagrams {
             let tuple = Tuple {
                 remote: datagram.source,
@@ -54,15 +54,15 @@ impl WebRtc {
                 let packet = start..range.end.min(start + segment);
                 start = packet.end;
                 self.handle_packet(now, around, transport, tuple, bytes, packet);
-                if self.opened.len() == OPENED_MAX {
-                    self.relay_opened(now, around, transport, bytes);
+                if self.unprotected.len() == UNPROTECTED_MAX {
+                    self.relay_unprotected(now, around, transport, bytes);
                 }
                 if start >= range.end {
                     break;
                 }
             }
         }
-        self.relay_opened(now, around, transport, bytes);
+        self.relay_unprotected(now, around, transport, bytes);
     }
 
     /// Takes in one datagram, or one frame of a connection, that lies in `bytes`.
@@ -85,21 +85,21 @@ impl WebRtc {
         let refused = match (kind, &mut member.inbound) {
             (Kind::Rtp | Kind::Rtcp, inbound) => match (member.transport.admit_media(&tuple), inbound) {
                 (Ok(()), Some(inbound)) => {
-                    let opened = match kind {
+                    let unprotected = match kind {
                         Kind::Rtp => inbound.unprotect_rtp(packet),
                         _ => inbound.unprotect_rtcp(packet),
                     };
-                    match opened {
-                        Ok(opened) => {
-                            self.opened.push(Datagram {
+                    match unprotected {
+                        Ok(unprotected) => {
+                            self.unprotected.push(Datagram {
                                 start: range.start as u32,
-                                len: opened.len as u32,
-                                segment: (opened.len as u32).max(1),
+                                len: unprotected.len as u32,
+                                segment: (unprotected.len as u32).max(1),
                                 // From whichever of its addresses it came, it is the peer's.
                                 source: member.peer.unwrap_or(tuple.remote),
                             });
                             let is_back = around.egress.note_heard(transport);
-                            let has_moved = opened.is_newest && member.transport.on_authentic_media(now, &tuple);
+                            let has_moved = unprotected.is_newest && member.transport.on_authentic_media(now, &tuple);
                             if is_back || has_moved {
                                 self.with(now, around, transport, |member, desk, _| {
                                     member.transport.handle_events(now, desk);
@@ -134,15 +134,15 @@ impl WebRtc {
         around.relay.count_unrouted(transport, refused, 1);
     }
 
-    fn relay_opened(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx, bytes: &mut [u8]) {
-        let Some(first) = self.opened.first() else { return };
+    fn relay_unprotected(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx, bytes: &mut [u8]) {
+        let Some(first) = self.unprotected.first() else { return };
         around
             .egress
-            .mirror_opened(transport, first.source, bytes, &self.opened);
+            .mirror_unprotected(transport, first.source, bytes, &self.unprotected);
         around
             .relay
-            .handle_datagrams(now, transport, Port::Rtp, bytes, &self.opened, around.egress);
-        self.opened.clear();
+            .handle_datagrams(now, transport, Port::Rtp, bytes, &self.unprotected, around.egress);
+        self.unprotected.clear();
     }
 }
 
