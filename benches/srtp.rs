@@ -178,10 +178,10 @@ fn sockets() -> (IceSockets, SocketAddr) {
         socket.bind(&address.into()).unwrap();
         socket
     };
-    let door = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let local = door.local_addr().unwrap().as_socket().unwrap();
-    let path = bound(local);
-    let sockets = IceSockets::adopt(vec![door.into(), path.into()], &[IceProtocol::Udp]).unwrap();
+    let unconnected = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let local = unconnected.local_addr().unwrap().as_socket().unwrap();
+    let connected = bound(local);
+    let sockets = IceSockets::adopt(vec![unconnected.into(), connected.into()], &[IceProtocol::Udp]).unwrap();
     (sockets, local)
 }
 

@@ -61,7 +61,7 @@ pub struct WorkerStats {
     pub residence_us: Option<Residence>,
     /// Packets and connections that came by a shared port (`webrtc_port`) and were for no transport.
     #[serde(default)]
-    pub strangers: u64,
+    pub unrouted: u64,
     /// What failed in ICE and DTLS of all WebRTC transports, by reason; reasons that never happened are left out.
     #[serde(default)]
     pub webrtc_failures: BTreeMap<String, u64>,
@@ -92,7 +92,7 @@ impl From<message::WorkerStats> for WorkerStats {
             cpu_ns,
             resident_bytes,
             residence,
-            strangers,
+            unrouted,
             webrtc_failures,
             contained_panics,
         } = stats;
@@ -116,7 +116,7 @@ impl From<message::WorkerStats> for WorkerStats {
             cpu_ns,
             resident_bytes,
             residence_us: residence.as_ref().and_then(Residence::of),
-            strangers,
+            unrouted,
             webrtc_failures: by_reason(&webrtc_failures),
             contained_panics,
         }
@@ -145,7 +145,7 @@ impl WorkerStats {
             (&mut self.coalesced_turns, other.coalesced_turns),
             (&mut self.cpu_ns, other.cpu_ns),
             (&mut self.resident_bytes, other.resident_bytes),
-            (&mut self.strangers, other.strangers),
+            (&mut self.unrouted, other.unrouted),
             (&mut self.contained_panics, other.contained_panics),
         ] {
             *sum = sum.saturating_add(value);

@@ -74,7 +74,7 @@ fn relaying_packets_allocates_nothing() {
         generator.send_train(source.as_fd(), &train, 1200).unwrap();
         generator.send_packet(source.as_fd(), &train[..100]).unwrap();
         generator.send_train(source.as_fd(), &train[..3000], 1200).unwrap();
-        let path = egress.sockets.get(inlet, Port::Rtp, Side::Path).unwrap();
+        let path = egress.sockets.get(inlet, Port::Rtp, Side::Connected).unwrap();
         let received = batch.receive(path, 32).unwrap();
         assert_eq!(received.datagrams.len(), 3);
         egress.begin_batch(&received);

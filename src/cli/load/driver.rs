@@ -179,7 +179,7 @@ impl State {
             let source = Ready::Socket {
                 transport: TransportIx(index as u32),
                 port: Port::Rtp,
-                side: Side::Path,
+                side: Side::Connected,
             };
             poller
                 .add(receiver.as_fd(), source, Interest::Read)

@@ -42,8 +42,8 @@ fn client_with_two_sockets(supervisor: &mut Supervisor, shared: bool) -> (Client
         create_webrtc(supervisor, 2, &[], &[]).unwrap();
         server
     } else {
-        let (door, path, server) = port();
-        create_webrtc(supervisor, 2, &[IceProtocol::Udp], &[door, path]).unwrap();
+        let (unconnected, connected, server) = port();
+        create_webrtc(supervisor, 2, &[IceProtocol::Udp], &[unconnected, connected]).unwrap();
         server
     };
     let other = Peer::new();
@@ -109,10 +109,16 @@ fn of_what_is_read_at_once_before_and_after_a_move_none_is_lost() {
     let plain = Peer::new();
     plain_transport(&mut supervisor, 1, &plain);
     let ice = ice_credentials(2, 0);
-    let ((door, path, server), listener) = (port(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let ((unconnected, connected, server), listener) = (port(), TcpListener::bind("127.0.0.1:0").unwrap());
     let mut other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let listeners = [IceProtocol::Udp, IceProtocol::Tcp];
-    create_webrtc(&mut supervisor, 2, &listeners, &[door, path, listener.into()]).unwrap();
+    create_webrtc(
+        &mut supervisor,
+        2,
+        &listeners,
+        &[unconnected, connected, listener.into()],
+    )
+    .unwrap();
     let frame = |packet: &[u8]| [&prefix(packet.len()).unwrap(), packet].concat();
     other.write_all(&frame(&check(&ice, 0))).unwrap();
     other.read_exact(&mut [0]).unwrap();

@@ -8,7 +8,7 @@ use str0m::ice::IceCreds;
 use str0m::media::{MediaKind, Mid};
 use str0m::net::{Protocol as TheirProtocol, Receive};
 use str0m::rtp::{RtpWrite, Ssrc};
-use str0m::{Candidate, Event as TheirEvent, Input, Output, Rtc};
+use str0m::{Candidate, Event as TheirEvent, Input, Rtc, TransportOutput};
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
 use weir_worker::webrtc::dtls::{
@@ -18,7 +18,7 @@ use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{self, Credentials};
 use weir_worker::webrtc::transport::{Received, WebRtcTransport};
 
-use crate::world::{CLIENT, Desk, SERVER, clock, context, tuple};
+use crate::world::{CLIENT, Outbox, SERVER, clock, context, tuple};
 
 const ONE_WAY: Duration = Duration::from_millis(10);
 
@@ -28,7 +28,7 @@ struct Session {
     client: Rtc,
     server: WebRtcTransport,
     worker: Budgets,
-    desk: Desk,
+    outbox: Outbox,
     media: Vec<Received>,
     connected: bool,
 }
@@ -56,7 +56,7 @@ impl Session {
         let digits: Vec<String> = theirs.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let fingerprint = Fingerprint::parse(HashFunction::Sha256, &digits.join(":")).unwrap();
         direct.start_dtls(client_is_active).unwrap();
-        let mut desk = Desk::default();
+        let mut outbox = Outbox::default();
         let parameters = RemoteParameters {
             role: if client_is_active {
                 RemoteRole::Client
@@ -65,7 +65,7 @@ impl Session {
             },
             fingerprints: vec![fingerprint],
         };
-        let role = server.set_remote_dtls(Time(0), &parameters, &mut desk).unwrap();
+        let role = server.set_remote_dtls(Time(0), &parameters, &mut outbox).unwrap();
         assert_eq!(role == Role::Server, client_is_active);
         Self {
             now: Time(0),
@@ -73,7 +73,7 @@ impl Session {
             client,
             server,
             worker: Budgets::of_a_worker(),
-            desk,
+            outbox,
             media: Vec::new(),
             connected: false,
         }
@@ -86,28 +86,28 @@ impl Session {
         self.client.handle_input(Input::Timeout(instant)).unwrap();
         loop {
             match self.client.poll_output().unwrap() {
-                Output::Transmit(transmit) => {
+                TransportOutput::Transmit(transmit) => {
                     assert_eq!(transmit.destination, SERVER.parse().unwrap());
                     let received = self.server.handle_datagram(
                         self.now,
                         tuple(transmit.source),
                         &transmit.contents,
                         &mut self.worker,
-                        &mut self.desk,
+                        &mut self.outbox,
                     );
                     if received != Received::Control {
                         self.media.push(received);
                     }
                 }
-                Output::Event(TheirEvent::Connected) => self.connected = true,
-                Output::Event(_) => {}
-                Output::Timeout(_) => break,
+                TransportOutput::Event(TheirEvent::Connected) => self.connected = true,
+                TransportOutput::Event(_) => {}
+                TransportOutput::Timeout(_) => break,
             }
         }
-        self.server.handle_timeout(self.now, &mut self.desk);
+        self.server.handle_timeout(self.now, &mut self.outbox);
         self.now = self.now + ONE_WAY;
         let instant = self.clock.instant(self.now);
-        for (_, datagram) in std::mem::take(&mut self.desk.sent) {
+        for (_, datagram) in std::mem::take(&mut self.outbox.sent) {
             let (source, destination) = (SERVER.parse().unwrap(), CLIENT.parse().unwrap());
             let receive = Receive::new(TheirProtocol::Udp, source, destination, &datagram).unwrap();
             self.client.handle_input(Input::Receive(instant, receive)).unwrap();
@@ -116,20 +116,20 @@ impl Session {
     }
 
     /// Keeps what the client says while it takes a datagram; whether that was all.
-    fn keep(&mut self, output: Output) -> bool {
+    fn keep(&mut self, output: TransportOutput) -> bool {
         match output {
-            Output::Timeout(_) => true,
-            Output::Event(TheirEvent::Connected) => {
+            TransportOutput::Timeout(_) => true,
+            TransportOutput::Event(TheirEvent::Connected) => {
                 self.connected = true;
                 false
             }
-            Output::Transmit(transmit) => {
+            TransportOutput::Transmit(transmit) => {
                 let from = tuple(transmit.source);
                 self.server
-                    .handle_datagram(self.now, from, &transmit.contents, &mut self.worker, &mut self.desk);
+                    .handle_datagram(self.now, from, &transmit.contents, &mut self.worker, &mut self.outbox);
                 false
             }
-            Output::Event(_) => false,
+            TransportOutput::Event(_) => false,
         }
     }
 
@@ -140,7 +140,7 @@ impl Session {
             }
             self.round();
         }
-        panic!("not connected: {:?}", self.desk.events);
+        panic!("not connected: {:?}", self.outbox.events);
     }
 }
 

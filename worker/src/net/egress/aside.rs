@@ -31,7 +31,7 @@ impl<B: SendBackend> Egress<B> {
         selected
     }
 
-    /// Sends on a connected socket from now on, in place of the door; see
+    /// Sends on a connected socket from now on, in place of the shared port; see
     /// [`Sockets::use_connected`](crate::net::sockets::Sockets::use_connected).
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl<B: SendBackend> Egress<B> {
             .sockets
             .remote(transport)
             .is_some_and(|remote| self.sockets.has_rtcp_remote(transport, remote));
-        let Some(socket) = self.sockets.rtcp_path(transport).filter(|_| is_connected) else {
+        let Some(socket) = self.sockets.rtcp_socket(transport).filter(|_| is_connected) else {
             return;
         };
         let mut result = self.backend.send_packet(socket, packet);

@@ -172,7 +172,7 @@ impl<B: SendBackend> Egress<B> {
                 let segment = segment + self.overhead(transport);
                 sent = self.send_protected(transport, owner, &room[..protected.bytes], segment, arrival_ns);
             }
-            if !progress.settle(protected, sent) {
+            if !progress.advance(protected, sent) {
                 break;
             }
         }
@@ -271,7 +271,7 @@ impl<B: SendBackend> Egress<B> {
                 );
             }
             self.protection.tell(transport, news);
-            progress.settle(protected, Sent::all(protected.packets));
+            progress.advance(protected, Sent::all(protected.packets));
         }
         self.conclude(transport, owner, progress)
     }
@@ -440,7 +440,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Takes note of what became of it; whether to go on.
-    fn settle(&mut self, protected: ProtectedTrain, sent: Sent) -> bool {
+    fn advance(&mut self, protected: ProtectedTrain, sent: Sent) -> bool {
         self.accepted += sent.accepted;
         if sent.accepted < protected.packets {
             self.reason = Some(sent.reason);
