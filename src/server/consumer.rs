@@ -24,7 +24,7 @@ use super::{Shared, lock};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct EnableOptions {
-    /// The client holds it paused. `false` leaves that as it is.
+    /// Whether it starts paused by the client. `false` leaves that as it is.
     pub paused: bool,
     /// The highest profile the client wants; `None` leaves it as it is.
     pub preferred_profile: Option<Profile>,
@@ -222,7 +222,7 @@ impl Consumer {
         self.producer()
     }
 
-    /// What it consumes.
+    /// The producer that it consumes.
     pub fn producer(&self) -> Producer {
         Producer::new(Arc::clone(&self.shared), Arc::clone(&self.node.producer))
     }
@@ -248,7 +248,7 @@ impl Consumer {
         lock(&self.node.state).steering.paused()
     }
 
-    /// Whether the application holds it paused.
+    /// Whether the application has paused it.
     pub fn locally_paused(&self) -> bool {
         lock(&self.node.state).steering.is_paused_by(Side::Local)
     }
@@ -263,7 +263,7 @@ impl Consumer {
         lock(&self.node.state).source_paused
     }
 
-    /// The highest profile it wants.
+    /// The highest profile that it should receive.
     pub fn preferred_profile(&self) -> Profile {
         lock(&self.node.state).steering.preferred_profile()
     }

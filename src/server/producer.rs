@@ -160,7 +160,7 @@ impl Producer {
         lock(&self.node.state).steering.paused()
     }
 
-    /// Whether the application holds it paused.
+    /// Whether the application has paused it.
     pub fn locally_paused(&self) -> bool {
         lock(&self.node.state).steering.is_paused_by(Side::Local)
     }
@@ -170,7 +170,7 @@ impl Producer {
         lock(&self.node.state).steering.is_paused_by(Side::Remote)
     }
 
-    /// The profile that consumers without a preference of their own follow.
+    /// The profile for consumers that have no preference of their own.
     pub fn preferred_profile(&self) -> Profile {
         lock(&self.node.state).steering.preferred_profile()
     }

@@ -41,7 +41,7 @@ pub use self::webrtc::{WebRtcTransport, WebRtcTransportOptions};
 /// rare already.
 const SSRC_TRIES: usize = 8;
 
-/// A pair of addresses, as a remote or an operator should see it.
+/// A pair of addresses, for remotes and operators.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tuple {
@@ -51,9 +51,9 @@ pub struct Tuple {
     pub bound_ip: IpAddr,
     /// The port.
     pub local_port: u16,
-    /// Where packets come from and go to, once known.
+    /// The remote address, once known.
     pub remote: Option<SocketAddr>,
-    /// The index of the interface that a link-local `bound_ip` is of (RFC 4007 §6); absent if it needs none.
+    /// The index of the interface to which a link-local `bound_ip` belongs (RFC 4007 §6); absent for other addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<u32>,
 }
@@ -65,18 +65,18 @@ impl Tuple {
     }
 }
 
-/// What a transport speaks.
+/// The kind of a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
     /// RTP and RTCP over UDP, unencrypted.
     #[default]
     Plain,
-    /// ICE, DTLS and SRTP: what browsers speak.
+    /// WebRTC as browsers use it: ICE, DTLS and SRTP.
     WebRtc,
 }
 
-/// What a client wants a transport for.
+/// The direction in which a client uses a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -86,22 +86,22 @@ pub enum Direction {
     Recv,
 }
 
-/// How a producer is made.
+/// The options of a new producer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProducerOptions {
     /// Audio or video.
     #[serde(deserialize_with = "any_case")]
     pub kind: MediaKind,
-    /// What the remote sends.
+    /// The RTP parameters that the remote sends with.
     pub rtp_parameters: RtpParameters,
     /// Start paused.
     #[serde(default)]
     pub paused: bool,
-    /// The profile that consumers without a preference of their own follow.
+    /// The profile for consumers that have no preference of their own.
     #[serde(default)]
     pub preferred_profile: Profile,
-    /// Whatever the application likes to keep with the producer.
+    /// Any data of the application, kept with the producer.
     #[serde(default)]
     pub app_data: Value,
 }
@@ -119,7 +119,7 @@ impl ProducerOptions {
     }
 }
 
-/// How a consumer is made.
+/// The options of a new consumer.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConsumerOptions {
@@ -129,7 +129,7 @@ pub struct ConsumerOptions {
     pub preferred_profile: Profile,
     /// Where the receiver differs from how the producer sends.
     pub rtp: ConsumerRtp,
-    /// Whatever the application likes to keep with the consumer.
+    /// Any data of the application, kept with the consumer.
     pub app_data: Value,
 }
 

@@ -8,7 +8,7 @@ use str0m::ice::IceCreds;
 use str0m::media::{MediaKind, Mid};
 use str0m::net::{Protocol as TheirProtocol, Receive};
 use str0m::rtp::{RtpWrite, Ssrc};
-use str0m::{Candidate, Event as TheirEvent, Input, Rtc, TransportOutput};
+use str0m::{Candidate, Event as TheirEvent, Input, Output, Rtc};
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
 use weir_worker::webrtc::dtls::{
@@ -86,7 +86,7 @@ impl Session {
         self.client.handle_input(Input::Timeout(instant)).unwrap();
         loop {
             match self.client.poll_output().unwrap() {
-                TransportOutput::Transmit(transmit) => {
+                Output::Transmit(transmit) => {
                     assert_eq!(transmit.destination, SERVER.parse().unwrap());
                     let received = self.server.handle_datagram(
                         self.now,
@@ -99,9 +99,9 @@ impl Session {
                         self.media.push(received);
                     }
                 }
-                TransportOutput::Event(TheirEvent::Connected) => self.connected = true,
-                TransportOutput::Event(_) => {}
-                TransportOutput::Timeout(_) => break,
+                Output::Event(TheirEvent::Connected) => self.connected = true,
+                Output::Event(_) => {}
+                Output::Timeout(_) => break,
             }
         }
         self.server.handle_timeout(self.now, &mut self.outbox);
@@ -116,20 +116,20 @@ impl Session {
     }
 
     /// Keeps what the client says while it takes a datagram; whether that was all.
-    fn keep(&mut self, output: TransportOutput) -> bool {
+    fn keep(&mut self, output: Output) -> bool {
         match output {
-            TransportOutput::Timeout(_) => true,
-            TransportOutput::Event(TheirEvent::Connected) => {
+            Output::Timeout(_) => true,
+            Output::Event(TheirEvent::Connected) => {
                 self.connected = true;
                 false
             }
-            TransportOutput::Transmit(transmit) => {
+            Output::Transmit(transmit) => {
                 let from = tuple(transmit.source);
                 self.server
                     .handle_datagram(self.now, from, &transmit.contents, &mut self.worker, &mut self.outbox);
                 false
             }
-            TransportOutput::Event(_) => false,
+            Output::Event(_) => false,
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dimpl::{Dtls, DtlsCertificate, SrtpProfile, TransportOutput};
+use dimpl::{Dtls, DtlsCertificate, Output, SrtpProfile};
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
 use rcgen::{CertificateParams, KeyPair};
@@ -105,12 +105,12 @@ impl DtlsPeer {
         let mut buffer = vec![0; 4_000];
         loop {
             match self.engine.poll_output(&mut buffer) {
-                TransportOutput::Packet(datagram) => sent.push(datagram.to_vec()),
-                TransportOutput::PeerCert(der) => self.remote_certificate = Some(der.to_vec()),
-                TransportOutput::Connected => self.connected = true,
-                TransportOutput::KeyingMaterial(material, profile) => self.keys = Some((profile, material.to_vec())),
-                TransportOutput::CloseNotify => self.goodbye = true,
-                TransportOutput::Timeout(at) => {
+                Output::Packet(datagram) => sent.push(datagram.to_vec()),
+                Output::PeerCert(der) => self.remote_certificate = Some(der.to_vec()),
+                Output::Connected => self.connected = true,
+                Output::KeyingMaterial(material, profile) => self.keys = Some((profile, material.to_vec())),
+                Output::CloseNotify => self.goodbye = true,
+                Output::Timeout(at) => {
                     self.timeout = Some(self.clock.time(at));
                     return;
                 }

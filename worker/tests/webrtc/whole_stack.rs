@@ -7,7 +7,7 @@ use std::time::Duration;
 use str0m::config::Fingerprint as Theirs;
 use str0m::ice::IceCreds;
 use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, Input, Rtc, TransportOutput};
+use str0m::{Candidate, Event, Input, Output, Rtc};
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
 use weir_worker::webrtc::dtls::{Clock, Fingerprint, HashFunction, RemoteParameters, RemoteRole, Settings, State};
@@ -136,7 +136,7 @@ impl Meeting {
     fn drain(&mut self) {
         loop {
             match self.theirs.poll_output().unwrap() {
-                TransportOutput::Transmit(transmit) => {
+                Output::Transmit(transmit) => {
                     let flight = Flight {
                         from: transmit.source,
                         to: transmit.destination,
@@ -144,9 +144,9 @@ impl Meeting {
                     };
                     self.network.send(self.now, flight);
                 }
-                TransportOutput::Event(Event::Connected) => self.connected = true,
-                TransportOutput::Event(_) => {}
-                TransportOutput::Timeout(at) => {
+                Output::Event(Event::Connected) => self.connected = true,
+                Output::Event(_) => {}
+                Output::Timeout(at) => {
                     self.wakes = self.clock.time(at);
                     return;
                 }
