@@ -91,7 +91,9 @@ pub enum Error {
         range: PortRange,
     },
     /// Somebody has the port that was wished for.
-    #[error("port {port} of {ip} is in use; choose another one, close what has it, or leave it out to get a free one")]
+    #[error(
+        "port {port} of {ip} is in use; choose another one, close the transport that uses it, or leave the port out to get a free one"
+    )]
     PortTaken {
         /// The local address.
         ip: IpAddr,
@@ -184,7 +186,7 @@ impl From<WorkerError> for Error {
         match error {
             // As many as it needs were sent. The kernel throws those away that find no room.
             WorkerError::Descriptors { expected, received } if received < expected => Self::Exhausted {
-                doing: format!("of {expected} sockets {received} reached the worker"),
+                doing: format!("only {received} of {expected} sockets reached the worker"),
                 shortage: Shortage::WorkerDescriptors,
             },
             error => Self::Worker(error),
@@ -234,7 +236,7 @@ fn last_words(stderr: &[String]) -> String {
     if stderr.is_empty() {
         return String::new();
     }
-    format!("; its last words: {}", stderr.join(" | "))
+    format!("; its last log lines: {}", stderr.join(" | "))
 }
 
 /// Why a worker process died.

@@ -209,7 +209,7 @@ impl FromStr for LogTag {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|tag| tag.name() == text).ok_or_else(|| {
             let names = Self::ALL.map(Self::name);
-            format!("{text:?} is no log tag; choose from {}", names.join(", "))
+            format!("{text:?} is not a log tag; choose from {}", names.join(", "))
         })
     }
 }
@@ -344,7 +344,7 @@ impl FromStr for PortRange {
         let (min, max) = text
             .split_once('-')
             .and_then(|(min, max)| Some((min.trim().parse().ok()?, max.trim().parse().ok()?)))
-            .ok_or_else(|| format!("{text:?} is no port range; write it like 10000-59999"))?;
+            .ok_or_else(|| format!("{text:?} is not a port range; write it like 10000-59999"))?;
         Self::new(min, max)
     }
 }
