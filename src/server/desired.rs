@@ -187,7 +187,7 @@ impl DesiredRoom {
             | Method::Stats(_)
             | Method::Dump(_)
             // The doors are opened again with the worker, and sockets are asked for again.
-            | Method::OpenSharedPort(_)
+            | Method::OpenSharedPorts(_)
             | Method::UseConnectedSocket { .. }
             | Method::Shutdown => {}
         }

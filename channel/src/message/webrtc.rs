@@ -15,16 +15,16 @@ pub const LISTENERS_MAX: usize = 4;
 /// The most fingerprints of one certificate: one for each hash function.
 pub const FINGERPRINTS_MAX: usize = 5;
 
-/// The most sockets of a worker's shared port: UDP and TCP, IPv4 and IPv6.
-pub const SHARED_SOCKETS_MAX: usize = LISTENERS_MAX;
+/// The most shared ports of one worker: UDP and TCP, IPv4 and IPv6.
+pub const SHARED_PORTS_MAX: usize = LISTENERS_MAX;
 
-/// The port that all WebRTC transports of a worker share which have no listeners of their own.
+/// Ports that all WebRTC transports of a worker without listeners of their own share.
 ///
-/// Descriptors come in the order of `sockets`: for UDP one socket that stays unconnected, for TCP a listening one.
+/// Descriptors come in the order of `protocols`: for UDP one socket that stays unconnected, for TCP a listening one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct OpenSharedPort {
-    /// What each of its sockets is, 1 to [`SHARED_SOCKETS_MAX`], no two of them bound to the same address.
-    pub sockets: Vec<IceProtocol>,
+pub struct OpenSharedPorts {
+    /// What each of them is, 1 to [`SHARED_PORTS_MAX`], no two of them bound to the same address.
+    pub protocols: Vec<IceProtocol>,
     /// Whether to ask for a connected socket ([`Notification::SocketWanted`](super::Notification::SocketWanted)) when it
     /// is known who is on a tuple. It is of use where the kernel finds connected sockets of one port by both addresses.
     pub connected: bool,
@@ -32,17 +32,17 @@ pub struct OpenSharedPort {
 
 /// A WebRTC transport: RTP and RTCP on one component, encrypted, to whoever proves to be the announced peer.
 ///
-/// With `listeners` it has sockets of its own; without, it is reached through the worker's shared port ([`OpenSharedPort`]), by
-/// those who name its username fragment. Descriptors come in the order of `listeners`: for UDP two sockets bound to the same
-/// address, the unconnected one and the connected one (as of a plain transport: the connected one is connected to the selected
-/// tuple, the other one sees everybody else), for TCP a listening one. The answer is [`Reply::WebRtcTransportCreated`](super::Reply::WebRtcTransportCreated).
+/// With `listeners` it has sockets of its own; without, it is reached through the worker's shared ports
+/// ([`OpenSharedPorts`]), by those who name its username fragment. Descriptors come in the order of `listeners`: for UDP an
+/// unconnected and a connected socket bound to the same address (as of a plain transport: the connected one is connected to
+/// the selected tuple, the unconnected one receives what everybody else sends), for TCP a listening one. The answer is [`Reply::WebRtcTransportCreated`](super::Reply::WebRtcTransportCreated).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CreateWebRtcTransport {
     /// The router it belongs to.
     pub room: RoomId,
     /// Its new id.
     pub transport: TransportId,
-    /// What each of its sockets is, at most [`LISTENERS_MAX`]; none: it is reached through the worker's doors.
+    /// What each of its sockets is, at most [`LISTENERS_MAX`]; none: it is reached through the worker's shared ports.
     pub listeners: Vec<IceProtocol>,
     /// What the peer's connectivity checks must be made with.
     pub ice: IceCredentials,

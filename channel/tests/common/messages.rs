@@ -11,7 +11,7 @@ use weir_channel::message::{
     CreatePlainTransport, CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters,
     DtlsRole, DtlsState, DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello,
     Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message,
-    Method, Mirror, NotRepaired, Notification, OpenSharedPort, Page, ProducerDump, ProducerStats, Profile, Remote,
+    Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats, Profile, Remote,
     Reply, Request, Response, Scope, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason,
     WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
 };
@@ -240,8 +240,8 @@ pub(crate) fn methods() -> Vec<Method> {
         Method::Dump(Scope::Producer(PRODUCER)),
         Method::Dump(Scope::Consumer(CONSUMER)),
         Method::Shutdown,
-        Method::OpenSharedPort(OpenSharedPort {
-            sockets: vec![IceProtocol::Udp, IceProtocol::Tcp],
+        Method::OpenSharedPorts(OpenSharedPorts {
+            protocols: vec![IceProtocol::Udp, IceProtocol::Tcp],
             connected: true,
         }),
         Method::UseConnectedSocket {
@@ -708,7 +708,7 @@ fn any_method() -> impl Strategy<Value = Method> {
             })
         }),
         1 => (vec(any_ice_protocol(), 0..5), flag())
-            .prop_map(|(sockets, connected)| Method::OpenSharedPort(OpenSharedPort { sockets, connected })),
+            .prop_map(|(protocols, connected)| Method::OpenSharedPorts(OpenSharedPorts { protocols, connected })),
         1 => (number(), any_tuple())
             .prop_map(|(id, tuple)| Method::UseConnectedSocket { transport: TransportId(id), tuple }),
         1 => (number(), any_ice())

@@ -40,8 +40,8 @@ impl EventLoop {
         if let Method::StartMirroring { transport, mirror } = method {
             return self.start_mirroring(*transport, *mirror, descriptors);
         }
-        if let Method::OpenSharedPort(request) = method {
-            return self.open_doors(request, descriptors);
+        if let Method::OpenSharedPorts(request) = method {
+            return self.open_shared_ports(request, descriptors);
         }
         if let Method::UseConnectedSocket { transport, tuple } = method {
             return self.use_connected_socket(*transport, *tuple, descriptors);
@@ -68,13 +68,13 @@ impl EventLoop {
             Method::UseDtlsCertificate(certificate) => self.webrtc.use_certificate(certificate),
             Method::RestartIce { transport, ice } => {
                 let whom = (self.index_of(*transport)?, *transport);
-                let (webrtc, mut around) = self.webrtc_and_around();
-                webrtc.restart_ice(now, &mut around, whom, ice)
+                let (webrtc, mut io) = self.webrtc_and_io();
+                webrtc.restart_ice(now, &mut io, whom, ice)
             }
             Method::SetDtlsParameters { transport, parameters } => {
                 let whom = (self.index_of(*transport)?, *transport);
-                let (webrtc, mut around) = self.webrtc_and_around();
-                webrtc.set_dtls_parameters(now, &mut around, whom, parameters)
+                let (webrtc, mut io) = self.webrtc_and_io();
+                webrtc.set_dtls_parameters(now, &mut io, whom, parameters)
             }
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
@@ -229,7 +229,7 @@ impl EventLoop {
                 .residence()
                 .map(|residence| residence.histogram())
                 .filter(|histogram| histogram.total() > 0),
-            unrouted: self.webrtc.strangers(),
+            unrouted: self.webrtc.unrouted(),
             webrtc_failures: self.webrtc.failures(),
             contained_panics: Parser::ALL.into_iter().map(boundary::panics).sum(),
         }

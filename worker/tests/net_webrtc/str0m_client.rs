@@ -41,8 +41,9 @@ struct Session {
 
 impl Session {
     fn new(supervisor: &mut Supervisor, transport: u64, is_active: bool) -> Self {
-        let (door, path, server) = port();
-        let fingerprints = create_webrtc(supervisor, transport, &[IceProtocol::Udp], &[door, path]).unwrap();
+        let (unconnected, connected, server) = port();
+        let fingerprints =
+            create_webrtc(supervisor, transport, &[IceProtocol::Udp], &[unconnected, connected]).unwrap();
         Self::over(supervisor, transport, server, &fingerprints, is_active)
     }
 
