@@ -33,10 +33,6 @@ check:
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
-# Writes the code map of ARCHITECTURE.md from the first sentence of each file.
-code-map:
-    CODE_MAP=write cargo test --test tidy the_code_map
-
 # Formats everything.
 fmt:
     cargo fmt --all

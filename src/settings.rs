@@ -53,11 +53,11 @@ pub struct SettingsFlags {
     #[arg(long, env = "WEIR_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroU32>,
 
-    /// How much the workers log: error, warn, info, debug, trace [default: warn]
+    /// The lowest level that workers log: error, warn, info, debug, trace [default: warn]
     #[arg(long, env = "WEIR_LOG_LEVEL", value_name = "LEVEL", value_parser = parse_level)]
     pub log_level: Option<LogLevel>,
 
-    /// What they log about below error: process, channel, net, rtp, relay [default: everything]
+    /// The parts of the workers that log below the level error: process, channel, net, rtp, relay [default: all parts]
     #[arg(long, env = "WEIR_LOG_TAGS", value_name = "TAG,…", value_delimiter = ',')]
     pub log_tags: Option<Vec<LogTag>>,
 
@@ -65,58 +65,59 @@ pub struct SettingsFlags {
     #[arg(long, env = "WEIR_RTC_IPV4", value_name = "IP")]
     pub rtc_ipv4: Option<Family<Ipv4Addr>>,
 
-    /// The local IPv6 address for media: auto, off, or an address, a link-local one as fe80::1%eth0 [default: auto]
+    /// The local IPv6 address for media: auto, off, or an address; write a link-local one with its zone, fe80::1%eth0
+    /// [default: auto]
     #[arg(long, env = "WEIR_RTC_IPV6", value_name = "IP")]
     pub rtc_ipv6: Option<Family<Zoned<Ipv6Addr>>>,
 
-    /// The IPv4 address that remotes are told, e.g. that of the NAT in front
+    /// The IPv4 address that remotes should send to, e.g. that of a NAT in front of the server [default: the local one]
     #[arg(long, env = "WEIR_RTC_ANNOUNCED_IPV4", value_name = "IP")]
     pub rtc_announced_ipv4: Option<Ipv4Addr>,
 
-    /// The IPv6 address that remotes are told
+    /// The IPv6 address that remotes should send to [default: the local one]
     #[arg(long, env = "WEIR_RTC_ANNOUNCED_IPV6", value_name = "IP")]
     pub rtc_announced_ipv6: Option<Ipv6Addr>,
 
-    /// The ports for media, UDP's and TCP's [default: 10000-59999]
+    /// The range of UDP and TCP ports for media [default: 10000-59999]
     #[arg(long, env = "WEIR_RTC_PORTS", value_name = "MIN-MAX")]
     pub rtc_ports: Option<PortRange>,
 
-    /// Whether browsers can be reached over UDP [default: true]
+    /// Serve browsers over UDP [default: true]
     #[arg(long, env = "WEIR_RTC_UDP", value_name = "BOOL")]
     pub rtc_udp: Option<bool>,
 
-    /// Whether browsers can be reached over TCP, which those need whose network lets no UDP through [default: true]
+    /// Serve browsers over TCP, for networks that block UDP [default: true]
     #[arg(long, env = "WEIR_RTC_TCP", value_name = "BOOL")]
     pub rtc_tcp: Option<bool>,
 
-    /// One port for all browsers of a worker, UDP's and TCP's; the next worker has the next one [default: ports of
-    /// --rtc-ports for each transport]
+    /// The UDP and TCP port that all browsers of the first worker share; each further worker uses the next port
+    /// [default: each transport has its own ports from --rtc-ports]
     #[arg(long, env = "WEIR_WEBRTC_PORT", value_name = "PORT")]
     pub webrtc_port: Option<u16>,
 
-    /// Whether browsers on one port get connected sockets: auto (where the kernel is good at it: from Linux 6.13 on), never
-    /// [default: auto]
+    /// When to give each browser on a shared port its own connected socket: auto (if the kernel is fast at it, Linux
+    /// 6.13 or later) or never [default: auto]
     #[arg(long, env = "WEIR_WEBRTC_CONNECTED", value_name = "WHEN")]
     pub webrtc_connected: Option<ConnectedSockets>,
 
-    /// Whether DTLS 1.3 is spoken with browsers that offer it [default: false]
+    /// Use DTLS 1.3 with browsers that offer it [default: false]
     #[arg(long, env = "WEIR_DTLS_13", value_name = "BOOL")]
     pub dtls_13: Option<bool>,
 
-    /// Whether those are let in whose certificate has a SHA-1 or SHA-224 fingerprint only [default: false]
+    /// Accept clients whose only fingerprints are SHA-1 or SHA-224 [default: false]
     #[arg(long, env = "WEIR_DTLS_WEAK_FINGERPRINTS", value_name = "BOOL")]
     pub dtls_weak_fingerprints: Option<bool>,
 
-    /// Whether the last group of pictures is kept of video senders that answer no key frame requests, so that who joins sees
-    /// something at once [default: true]
+    /// Keep the last group of pictures of senders that ignore key frame requests, so that new viewers see a picture at
+    /// once [default: true]
     #[arg(long, env = "WEIR_GOP_CACHE", value_name = "BOOL")]
     pub gop_cache: Option<bool>,
 
-    /// The certificate that browsers see, in PEM; it need not be signed by anybody [default: each worker makes its own]
+    /// The PEM file with the certificate for DTLS; it may be self-signed [default: each worker makes its own]
     #[arg(long, env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")]
     pub dtls_certificate_file: Option<PathBuf>,
 
-    /// Its private key, in PEM: ECDSA over P-256 or P-384
+    /// The PEM file with the private key of that certificate: ECDSA over P-256 or P-384, or RSA
     #[arg(long, env = "WEIR_DTLS_PRIVATE_KEY_FILE", value_name = "FILE")]
     pub dtls_private_key_file: Option<PathBuf>,
 
@@ -137,12 +138,12 @@ pub struct SettingsFlags {
     #[serde(deserialize_with = "duration")]
     pub start_timeout: Option<Duration>,
 
-    /// How often each worker is pinged [default: 1s]
+    /// The time between two pings to a worker [default: 1s]
     #[arg(long, env = "WEIR_PING_INTERVAL", value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub ping_interval: Option<Duration>,
 
-    /// A worker that does not answer a ping within this is killed and replaced [default: 5s]
+    /// How long a worker may take to answer a ping; then it is killed and replaced [default: 5s]
     #[arg(long, env = "WEIR_PING_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub ping_timeout: Option<Duration>,
@@ -152,31 +153,32 @@ pub struct SettingsFlags {
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Option<Duration>,
 
-    /// How long workers may take to end when the server closes [default: 5s]
+    /// How long workers may take to end when the server stops [default: 5s]
     #[arg(long, env = "WEIR_CLOSE_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub close_timeout: Option<Duration>,
 
-    /// How long packets may wait under load for others of their train, in microseconds; 0: not at all [default: 200]
+    /// How long a packet may wait under load, so that it is sent together with others, in microseconds; 0 sends each at
+    /// once [default: 200]
     #[arg(long, env = "WEIR_COALESCING_US_MAX", value_name = "US")]
     pub coalescing_us_max: Option<u32>,
 
-    /// Serve the control interface and clients of rooms on this TCP address too; needs a token
+    /// Also serve the control interface and clients of rooms on this TCP address; needs a token
     #[arg(long, env = "WEIR_HTTP_LISTEN", value_name = "IP:PORT")]
     pub http_listen: Option<SocketAddr>,
 
-    /// The token that operators over TCP must send; without one they are served on the control socket only. Others of
-    /// this machine see what is on a command line: better in the environment, or in a file
+    /// The token that operators must send over TCP; without it, operators can use only the control socket. Other users
+    /// of this machine can read command lines: prefer the environment or a file
     #[arg(long, env = "WEIR_HTTP_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     #[serde(deserialize_with = "parsed")]
     pub http_token: Option<AccessToken>,
 
-    /// The file that has this token
+    /// The file that contains this token
     #[arg(long, env = "WEIR_HTTP_TOKEN_FILE", value_name = "FILE")]
     pub http_token_file: Option<PathBuf>,
 
-    /// The origins whose pages may connect as clients of rooms, e.g. `https://app.example`; `*`: all [default: those of
-    /// the server itself]
+    /// The origins whose web pages may connect as clients of rooms, e.g. `https://app.example`; `*` allows all
+    /// [default: the server's own]
     #[arg(long, env = "WEIR_HTTP_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
     pub http_origins: Option<Vec<String>>,
 
@@ -185,49 +187,50 @@ pub struct SettingsFlags {
     #[serde(deserialize_with = "parsed")]
     pub client_token: Option<AccessToken>,
 
-    /// The file that has this token
+    /// The file that contains this token
     #[arg(long, env = "WEIR_CLIENT_TOKEN_FILE", value_name = "FILE")]
     pub client_token_file: Option<PathBuf>,
 
-    /// Let clients of other machines in without a token: whoever reaches the server may join its rooms
+    /// Accept clients from other machines without a token: everybody who can reach the server may join its rooms
     #[arg(long, env = "WEIR_CLIENTS_WITHOUT_TOKEN", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub clients_without_token: Option<bool>,
 
-    /// How many clients may be connected at once [default: 10000]
+    /// The maximum number of clients that are connected at the same time [default: 10000]
     #[arg(long, env = "WEIR_CLIENTS_MAX", value_name = "N")]
     pub clients_max: Option<NonZeroU32>,
 
-    /// How long a peer whose client has lost its connection stays [default: 15s]
+    /// How long a peer stays after its client has lost the connection [default: 15s]
     #[arg(long, env = "WEIR_CLIENT_GRACE", value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub client_grace: Option<Duration>,
 
-    /// How long a client may be silent, also to pings, before its connection counts as lost [default: 30s]
+    /// How long a client may send nothing, not even answers to pings, before its connection counts as lost [default:
+    /// 30s]
     #[arg(long, env = "WEIR_CLIENT_IDLE_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub client_idle_timeout: Option<Duration>,
 
-    /// How many messages of one client are read in a second, in the long run [default: 100]
+    /// How many messages per second a client may send on average; more than that wait [default: 100]
     #[arg(long, env = "WEIR_CLIENT_RATE", value_name = "N")]
     pub client_rate: Option<NonZeroU32>,
 
-    /// How many messages of one client are read at once when it has been quiet [default: 1000]
+    /// How many messages a client may send at once after it has been quiet [default: 1000]
     #[arg(long, env = "WEIR_CLIENT_BURST", value_name = "N")]
     pub client_burst: Option<NonZeroU32>,
 
-    /// The longest message of a client, in bytes, e.g. 64K [default: 64K]
+    /// The maximum size of a client's message, in bytes, e.g. 64K [default: 64K]
     #[arg(long, env = "WEIR_CLIENT_MESSAGE_SIZE", value_name = "SIZE")]
     pub client_message_size: Option<ByteSize>,
 
-    /// Where clients may have plain RTP sent: own (to the address they come from; to any, over the control socket), any,
-    /// none [default: own]
+    /// The addresses to which clients may have plain RTP sent: own (the address that the client connects from; every
+    /// address for clients on the control socket), any, or none [default: own]
     #[arg(long, env = "WEIR_CLIENT_PLAIN_REMOTES", value_name = "WHERE")]
     #[serde(deserialize_with = "parsed")]
     pub client_plain_remotes: Option<ClientPlainRemotes>,
 
-    /// Who may join under a name that has a client already, which has to go then: the same client with its token or in its
-    /// browser (own), or any that connects [default: own]
+    /// Who may join under a name that is in use, which ends the earlier connection: own (the same client, known by its
+    /// resume token or its browser's cookie) or any [default: own]
     #[arg(long, env = "WEIR_CLIENT_TAKEOVER", value_name = "WHO")]
     #[serde(deserialize_with = "parsed")]
     pub client_takeover: Option<ClientTakeover>,

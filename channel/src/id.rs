@@ -35,7 +35,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A worker process, numbered from 1 by its server. A worker that takes a dead one's place keeps its number.
+    /// A worker process, numbered from 1 in its server. A worker that replaces a dead one has the same number.
     WorkerId, u32, "worker"
 );
 id!(

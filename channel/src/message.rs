@@ -328,7 +328,7 @@ pub enum Notification {
     /// A `comedia` transport has learned its remote: from now on it hears nobody else, but for what its policy lets it learn
     /// anew ([`ComediaPolicy`]).
     RemoteLearned { transport: TransportId, remote: Remote },
-    /// How far a WebRTC transport's ICE got.
+    /// The state of a WebRTC transport's ICE.
     IceStateChanged {
         transport: TransportId,
         state: IceState,
@@ -340,7 +340,7 @@ pub enum Notification {
         transport: TransportId,
         tuple: Option<IceTuple>,
     },
-    /// How far a WebRTC transport's DTLS got.
+    /// The state of a WebRTC transport's DTLS.
     DtlsStateChanged {
         transport: TransportId,
         state: DtlsState,

@@ -41,7 +41,7 @@ pub(crate) struct CtlArgs {
     )]
     control: Option<PathBuf>,
 
-    /// Print JSON: what the server answered; of a list, one array; of events, one object a line
+    /// Print JSON: the server's answer; for a list one array, for events one object per line
     #[arg(long, global = true, help_heading = "Common options")]
     json: bool,
 
@@ -62,7 +62,7 @@ enum Command {
     Room(room::Command),
     /// List the peers of a room
     Peers(peer::List),
-    /// Let peers in, show and close them
+    /// Create, show and close peers
     #[command(subcommand)]
     Peer(peer::Command),
     /// List the transports
@@ -85,17 +85,17 @@ enum Command {
     /// Show and measure workers
     #[command(subcommand)]
     Worker(server::WorkerCommand),
-    /// Say whether the server is well; exits with 1 if not
+    /// Show whether the server is healthy; the exit code is 1 if it is not
     Health,
     /// Show the counters of all workers
     Stats,
-    /// Print all that is known of workers and rooms, as JSON
+    /// Print everything that is known about workers and rooms, as JSON
     Dump,
     /// Show what has happened
     Events(events::Events),
-    /// Show what the server was set to, or change what can be changed while it runs
+    /// Show the server's settings, or change those that can change while it runs
     Settings(server::Settings),
-    /// Show how much the server logs, or change it
+    /// Show or change what the server logs
     LogLevel(server::LogLevel),
     /// Print the completion script of a shell
     Completion {

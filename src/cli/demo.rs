@@ -35,11 +35,11 @@ const EXIT_INTERRUPTED: u8 = 130;
 /// arrives. Ends with a verdict, and with failure if the verdict is bad.
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Print JSON: one object a line for everything that happens, the verdict last
+    /// Print JSON: one object per line for everything that happens; the last one is the verdict
     #[arg(long)]
     json: bool,
 
-    /// How long it plays, about; the script is stretched to fit
+    /// About how many seconds it runs
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(8..=86_400))]
     seconds: u64,
 

@@ -33,9 +33,9 @@ use self::report::Report;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum OnePort {
-    /// Each has a socket that is connected to its client
+    /// Each client has its own connected socket
     Connected,
-    /// One socket, not connected, is everybody's
+    /// All clients share one unconnected socket
     Shared,
 }
 
@@ -48,51 +48,52 @@ const DATAGRAM_BYTES_MAX: usize = 1_472;
 /// Measures the relay: packets per second, loss, cost per packet beside the bare kernel's, and residence time.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LoadArgs {
-    /// Producers, each sending trains
+    /// The number of producers, each of which sends trains of packets
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     producers: u32,
-    /// Consumers in all, spread evenly over the producers, each on a transport of its own
+    /// The number of consumers, spread evenly over the producers, each on its own transport
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     consumers: u32,
-    /// The conference case: PEERS peers, each sending opus and video trains and receiving all the others over one transport
+    /// Measure a conference: PEERS peers, each of which sends Opus and video and receives all the others over one
+    /// transport
     #[arg(long, value_name = "PEERS", conflicts_with_all = ["producers", "consumers"],
           value_parser = clap::value_parser!(u32).range(2..=200))]
     room: Option<u32>,
-    /// Bytes of each RTP packet after the UDP header
+    /// The size of each RTP packet in bytes, without the UDP header
     #[arg(long, value_name = "BYTES", default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(40..=1_472))]
     payload: u32,
-    /// Packets per train
+    /// The number of packets in a train
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=54))]
     burst: u32,
-    /// Packets per second that all producers together send into Weir (what leaves is this times the consumers of
-    /// each); without it the maximum is looked for
+    /// The packets per second that all producers together send (the worker sends this times the consumers of each
+    /// producer); without it, the maximum is searched
     #[arg(long, value_name = "PPS")]
     rate: Option<f64>,
-    /// Share of the consumers that are paused, 0 to 1
+    /// The share of the consumers that are paused, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     paused: f64,
-    /// Seconds of alternating measurement, after the maximum is found
+    /// How many seconds to measure, after the maximum is found
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// The longest time in microseconds that packets may wait for their train, 0 to 1000
+    /// How long a packet may wait, so that it is sent together with others, in microseconds, 0 to 1000
     #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     window: u32,
-    /// Keep the last packets of each video producer, ready to be sent again to consumers that ask (NACK and RTX negotiated)
+    /// Keep the last packets of each video producer for retransmission (NACK and RTX are negotiated)
     #[arg(long)]
     nack: bool,
-    /// Encrypt both sides: all transports are WebRTC's and connect by ICE and DTLS, and media is SRTP
+    /// Encrypt both sides: all transports use WebRTC (ICE, DTLS, SRTP)
     #[arg(long, value_enum, value_name = "PROFILE")]
     srtp: Option<Protection>,
-    /// Receivers that open what they get and compare it with what was sent; the others count it
+    /// The number of receivers that decrypt what they get and compare it with what was sent; the others count packets
     #[arg(long, value_name = "RECEIVERS", default_value_t = 4, requires = "srtp")]
     verify: u32,
-    /// All transports share a port, and with `connected` each has a connected socket of it
+    /// Let all transports share one port
     #[arg(long, value_enum, value_name = "SOCKETS", requires = "srtp")]
     one_port: Option<OnePort>,
-    /// Also send pause and resume commands through the channel, as fast as it goes, at half of the maximum rate
+    /// Also send pause and resume commands as fast as possible, at half of the maximum packet rate
     #[arg(long)]
     control: bool,
-    /// Receivers that take trains whole (UDP_GRO), so that the kernel need not cut them for the loopback
+    /// Let receivers take whole trains (UDP_GRO), so that the kernel does not split them on the loopback
     #[arg(long)]
     gro_receivers: bool,
     /// Print one JSON object instead of a table

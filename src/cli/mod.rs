@@ -23,9 +23,9 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Command a running server
     Ctl(ctl::CtlArgs),
-    /// Relay recorded media through real workers; pause, resume and switch it; judge every packet
+    /// Relay recorded media through real workers, pause, resume and switch it, and check every packet
     Demo(demo::DemoArgs),
-    /// Measure the relay beside the bare kernel
+    /// Measure the relay's speed, compared with the kernel alone
     Load(load::LoadArgs),
 }
 

@@ -48,11 +48,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "PATH", env = "WEIR_CONTROL")]
     control: Option<PathBuf>,
 
-    /// How log lines look on standard error
+    /// The format of log lines on standard error
     #[arg(long, value_enum, value_name = "FORMAT", env = "WEIR_LOG_FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 
-    /// Serve a page on which people on this machine see and hear each other, at this loopback address [without one:
+    /// Serve the demo page, a video call for people on this machine, on this loopback address [without an address:
     /// 127.0.0.1:4080]
     #[arg(long, env = "WEIR_DEMO_PAGE", value_name = "IP:PORT", num_args = 0..=1, value_parser = loopback,
           default_missing_value = "127.0.0.1:4080")]

@@ -10,12 +10,12 @@ use weir_channel::message::Profile;
 use super::error::ApiError;
 use crate::Side;
 
-/// A body that says nothing.
+/// An empty body.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-/// A body that says nothing but what to tell with the event.
+/// A body with nothing but the app data for the event.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct AppData {
@@ -23,11 +23,12 @@ pub(super) struct AppData {
     pub(super) app_data: Value,
 }
 
-/// For whom something is paused or resumed, and what to tell with the event.
+/// The side that pauses or resumes, and the app data for the event.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Pause {
-    /// `local`: the application, so if nothing is said; `remote`: the peer's client, for an application that speaks with it.
+    /// `local` (the default): the application pauses or resumes. `remote`: the peer's client does, through an
+    /// application that speaks with it.
     #[serde(default)]
     pub(super) side: PausingSide,
     #[serde(default)]

@@ -103,80 +103,84 @@ pub fn openapi() -> Value {
 /// All routes.
 fn api() -> Api {
     Api::new()
-        .get("/", "Which program answers", index)
-        .get("/openapi.json", "This document", document)
-        .get("/health", "Whether the server is well", server::health)
-        .get("/stats", "The counters of all workers, and their sum", server::stats)
+        .get("/", "Show which program answers", index)
+        .get("/openapi.json", "Get this document", document)
+        .get("/health", "Get the server's health", server::health)
+        .get(
+            "/stats",
+            "Get the counters of all workers, and their sum",
+            server::stats,
+        )
         .get(
             "/dump",
-            "All that is known of workers and rooms, for people",
+            "Dump everything that is known about workers and rooms",
             server::dump,
         )
-        .get("/settings", "What the server is set to", server::settings)
+        .get("/settings", "Get the server's settings", server::settings)
         .patch(
             "/settings",
-            "Change what can be changed while it runs",
+            "Change settings that can change while the server runs",
             server::update_settings,
         )
-        .get("/workers", "The workers", server::workers)
-        .get("/workers/{id}", "A worker", server::worker)
-        .get("/workers/{id}/stats", "A worker's counters", server::worker_stats)
-        .get(
-            "/events",
-            "What happens from now on, as server-sent events",
-            events::follow,
-        )
-        .get("/events/recent", "What has happened", events::recent)
-        .get("/rooms", "The rooms", rooms::list)
-        .post("/rooms", "Make a room", rooms::create)
-        .get("/rooms/{id}", "A room", rooms::show)
+        .get("/workers", "List the workers", server::workers)
+        .get("/workers/{id}", "Show a worker", server::worker)
+        .get("/workers/{id}/stats", "Get a worker's counters", server::worker_stats)
+        .get("/events", "Follow events, as server-sent events", events::follow)
+        .get("/events/recent", "Get past events", events::recent)
+        .get("/rooms", "List the rooms", rooms::list)
+        .post("/rooms", "Create a room", rooms::create)
+        .get("/rooms/{id}", "Show a room", rooms::show)
         .delete("/rooms/{id}", "Close a room with everything in it", rooms::close)
         .get(
             "/rooms/{id}/rtp-capabilities",
-            "What a room's peers may send and receive",
+            "Get the RTP capabilities of a room",
             rooms::rtp_capabilities,
         )
         .get(
             "/rooms/{id}/stats",
-            "The counters of everything in a room",
+            "Get the counters of everything in a room",
             rooms::stats,
         )
         .get(
             "/rooms/{id}/dump",
-            "All that the worker knows of a room, for people",
+            "Dump everything that the worker knows about a room",
             rooms::dump,
         )
-        .get("/rooms/{id}/peers", "A room's peers", peers::list)
-        .post("/rooms/{id}/peers", "Let a peer in", peers::join)
+        .get("/rooms/{id}/peers", "List a room's peers", peers::list)
+        .post("/rooms/{id}/peers", "Create a peer", peers::join)
         .get(
             signalling::ROUTE,
-            "A peer; as a WebSocket: the protocol that the peer's client speaks",
+            "Show a peer; with a WebSocket upgrade, connect as the peer's client",
             peers::show,
         )
         .delete(
             "/rooms/{id}/peers/{name}",
-            "Close a peer with what is its own",
+            "Close a peer with everything that belongs to it",
             peers::close,
         )
         .put(
             "/rooms/{id}/peers/{name}/app-data",
-            "Keep something else with a peer",
+            "Replace the app data of a peer",
             peers::set_app_data,
         )
-        .get("/rooms/{id}/peers/{name}/dump", "What is a peer's own", peers::dump)
+        .get(
+            "/rooms/{id}/peers/{name}/dump",
+            "Dump everything that belongs to a peer",
+            peers::dump,
+        )
         .get(
             "/rooms/{id}/peers/{name}/notifications",
-            "What a peer's client is to be told, as server-sent events",
+            "Receive the notifications for a peer's client, as server-sent events",
             live::notifications,
         )
         .post(
             "/rooms/{id}/peers/{name}/transports",
-            "Make a transport of a peer's for plain RTP",
+            "Create a plain RTP transport for a peer",
             peers::create_transport,
         )
         .post(
             "/rooms/{id}/peers/{name}/webrtc-transports",
-            "Make a transport of a peer's for WebRTC",
+            "Create a WebRTC transport for a peer",
             webrtc::create_of_peer,
         )
         .post(
@@ -186,89 +190,93 @@ fn api() -> Api {
         )
         .get(
             "/rooms/{id}/audio-levels",
-            "How loud a room is, as server-sent events",
+            "Follow the audio levels in a room, as server-sent events",
             live::audio_levels,
         )
         .get(
             "/rooms/{id}/active-speaker",
-            "Who is speaking, as server-sent events",
+            "Follow who is speaking, as server-sent events",
             live::active_speaker,
         )
         .post(
             "/rooms/{id}/transports",
-            "Make a transport for plain RTP",
+            "Create a plain RTP transport",
             transports::create,
         )
         .post(
             "/rooms/{id}/webrtc-transports",
-            "Make a transport for WebRTC",
+            "Create a WebRTC transport",
             webrtc::create,
         )
-        .get("/transports", "The transports", transports::list)
-        .get("/transports/{id}", "A transport", transports::show)
+        .get("/transports", "List the transports", transports::list)
+        .get("/transports/{id}", "Show a transport", transports::show)
         .delete(
             "/transports/{id}",
-            "Close a transport with what is on it",
+            "Close a transport with everything on it",
             transports::close,
         )
         .put(
             "/transports/{id}/remote",
-            "Tell where the transport sends",
+            "Set the remote address of a transport",
             transports::set_remote,
         )
         .put(
             "/transports/{id}/dtls",
-            "Tell a WebRTC transport who its client is",
+            "Set the DTLS parameters of a WebRTC transport's client",
             webrtc::set_dtls,
         )
         .post(
             "/transports/{id}/ice-restart",
-            "Make new ICE parameters for a WebRTC transport",
+            "Restart ICE: create new ICE parameters for a WebRTC transport",
             webrtc::restart_ice,
         )
-        .get("/transports/{id}/stats", "A transport's counters", transports::stats)
+        .get(
+            "/transports/{id}/stats",
+            "Get a transport's counters",
+            transports::stats,
+        )
         .get(
             "/transports/{id}/dump",
-            "All that the worker knows of a transport, for people",
+            "Dump everything that the worker knows about a transport",
             transports::dump,
         )
         .get(
             "/transports/{id}/rtc-stats",
-            "A transport's statistics in the RTC shape",
+            "Get a transport's statistics in the format of mediasoup's RTC statistics",
             live::of_transport,
         )
         .get(
             "/transports/{id}/rtc-stats/stream",
-            "The same, again and again",
+            "Get these statistics repeatedly, as server-sent events",
             live::follow_transport,
         )
         .put(
             "/transports/{id}/max-bitrate",
-            "Limit what the transport's senders send",
+            "Limit the bitrate of a transport's senders",
             transports::set_max_bitrate,
         )
         .put(
             "/transports/{id}/mirroring",
-            "Copy the transport's packets elsewhere",
+            "Send copies of a transport's packets to another address",
             transports::start_mirroring,
         )
         .delete(
             "/transports/{id}/mirroring",
-            "Copy them no more",
+            "Stop sending copies of a transport's packets",
             transports::stop_mirroring,
         )
         .post(
             "/transports/{id}/producers",
-            "Make a producer on a transport",
+            "Create a producer on a transport",
             producers::create,
         )
         .post(
             "/transports/{id}/consumers",
-            "Make a consumer on a transport",
+            "Create a consumer on a transport",
             consumers::create,
         )
-        .get("/producers", "The producers", producers::list)
-        .get("/producers/{id}", "A producer", producers::show)
+        .get("/producers", "List the producers", producers::list)
+        .get("/producers/{id}", "Show a producer", producers::show)
         .delete(
             "/producers/{id}",
             "Close a producer and its consumers",
@@ -278,38 +286,38 @@ fn api() -> Api {
         .post("/producers/{id}/resume", "Relay a producer again", producers::resume)
         .put(
             "/producers/{id}/preferred-profile",
-            "Set what consumers without a preference of their own follow",
+            "Set the profile for consumers that have no preference of their own",
             producers::set_preferred_profile,
         )
-        .get("/producers/{id}/stats", "A producer's counters", producers::stats)
+        .get("/producers/{id}/stats", "Get a producer's counters", producers::stats)
         .get(
             "/producers/{id}/dump",
-            "All that the worker knows of a producer, for people",
+            "Dump everything that the worker knows about a producer",
             producers::dump,
         )
         .get(
             "/producers/{id}/rtc-stats",
-            "A producer's statistics in the RTC shape",
+            "Get a producer's statistics in the format of mediasoup's RTC statistics",
             live::of_producer,
         )
         .get(
             "/producers/{id}/rtc-stats/stream",
-            "The same, again and again",
+            "Get these statistics repeatedly, as server-sent events",
             live::follow_producer,
         )
         .put(
             "/producers/{id}/app-data",
-            "Keep something else with a producer",
+            "Replace the app data of a producer",
             producers::set_app_data,
         )
-        .get("/consumers", "The consumers", consumers::list)
-        .get("/consumers/{id}", "A consumer", consumers::show)
+        .get("/consumers", "List the consumers", consumers::list)
+        .get("/consumers/{id}", "Show a consumer", consumers::show)
         .delete("/consumers/{id}", "Close a consumer", consumers::close)
         .post("/consumers/{id}/pause", "Stop sending to a consumer", consumers::pause)
         .post("/consumers/{id}/resume", "Send to a consumer again", consumers::resume)
         .put(
             "/consumers/{id}/preferred-profile",
-            "Cap the profile a consumer is sent",
+            "Set the highest profile that a consumer receives",
             consumers::set_preferred_profile,
         )
         .post(
@@ -317,20 +325,20 @@ fn api() -> Api {
             "Ask the consumer's producer for a key frame",
             consumers::request_key_frame,
         )
-        .get("/consumers/{id}/stats", "A consumer's counters", consumers::stats)
+        .get("/consumers/{id}/stats", "Get a consumer's counters", consumers::stats)
         .get(
             "/consumers/{id}/dump",
-            "All that the worker knows of a consumer, for people",
+            "Dump everything that the worker knows about a consumer",
             consumers::dump,
         )
         .get(
             "/consumers/{id}/rtc-stats",
-            "A consumer's statistics in the RTC shape",
+            "Get a consumer's statistics in the format of mediasoup's RTC statistics",
             live::of_consumer,
         )
         .get(
             "/consumers/{id}/rtc-stats/stream",
-            "The same, again and again",
+            "Get these statistics repeatedly, as server-sent events",
             live::follow_consumer,
         )
         .post(
@@ -346,14 +354,14 @@ fn instance() -> String {
     format!("{:x}", now.as_millis())
 }
 
-/// Which program answers.
+/// The program that answers.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Index {
     /// Always `weir`.
     name: &'static str,
     /// Its version.
     version: &'static str,
-    /// Its process.
+    /// Its process id.
     pid: u32,
 }
 

@@ -118,16 +118,16 @@ pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) ->
     Ok(Json(ConsumerView::whole(&app.consumer(id)?)))
 }
 
-/// On which of the receiving peer's transports, and how it starts.
+/// The transport to send a consumer on, and how it starts.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Enable {
     /// The transport.
     transport: TransportId,
-    /// The client holds it paused.
+    /// Whether it starts paused by the client.
     #[serde(default)]
     paused: bool,
-    /// The highest profile the client wants.
+    /// The highest profile that the client wants.
     preferred_profile: Option<Profile>,
 }
 

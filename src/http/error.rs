@@ -55,10 +55,10 @@ impl fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
-/// The body of every answer that is not a success.
+/// The body of every answer that reports an error.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ErrorBody {
-    /// The one member.
+    /// The error.
     pub error: ErrorInfo,
 }
 

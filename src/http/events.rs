@@ -73,7 +73,7 @@ pub(super) struct EventQuery {
     room: Option<RoomId>,
     /// Only events of these types, separated by commas.
     kind: Option<String>,
-    /// Go on after this event; `0`: from the oldest there is.
+    /// Begin after the event with this id; `0` begins with the oldest event.
     after: Option<String>,
     limit: Option<usize>,
 }
@@ -149,26 +149,26 @@ impl Start {
     }
 }
 
-/// An event as it is told: also what the `data` of each server-sent event of `GET /events` is.
+/// An event, as it is also in the `data` of each server-sent event of `GET /events`.
 #[derive(Serialize, schemars::JsonSchema)]
 struct ToldEvent {
-    /// What to go on after.
+    /// The event's id; a client that connects again passes the last one that it has seen.
     id: String,
     #[serde(flatten)]
     event: Event,
 }
 
-/// An answer of `GET /events/recent`.
+/// The answer of `GET /events/recent`.
 #[derive(Serialize, schemars::JsonSchema)]
 pub(super) struct Recent {
     /// The events, oldest first.
     #[schemars(with = "Vec<ToldEvent>")]
     items: Vec<Value>,
-    /// So many events before or among these were forgotten; they may have been of any room and kind.
+    /// How many events before or between these are no longer kept; they may be of any room and type.
     missed: u64,
-    /// The id to go on after.
+    /// The id to pass as `after` in the next request.
     position: String,
-    /// Whether there are more already.
+    /// Whether there are more events after these.
     more: bool,
 }
 

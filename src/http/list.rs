@@ -21,7 +21,7 @@ pub(super) struct ListQuery {
     pub(super) room: Option<RoomId>,
     pub(super) transport: Option<TransportId>,
     pub(super) producer: Option<ProducerId>,
-    /// Only those of this peer of the room.
+    /// Only those of this peer.
     peer: Option<String>,
     after: Option<u64>,
     limit: Option<usize>,

@@ -157,7 +157,7 @@ struct Reader {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Every {
-    /// How often, in milliseconds: 1,000 (so if nothing is said) to 3,600,000.
+    /// The interval in milliseconds, 1,000 to 3,600,000; the default is 1,000.
     interval_ms: Option<u64>,
 }
 

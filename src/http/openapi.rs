@@ -118,7 +118,7 @@ impl Api {
                 "schemas": self.schemas.answers.take_definitions(true),
                 "responses": {
                     "Refusal": {
-                        "description": "Refused; `error.code` says why, for programs.",
+                        "description": "The request was refused; `error.code` gives the reason.",
                         "content": {"application/json": {"schema": refusal}},
                     },
                 },

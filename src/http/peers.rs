@@ -95,18 +95,18 @@ pub(super) fn peer_of(room: &Room, name: &str) -> Result<Peer, ApiError> {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PeerQuery {
-    /// Only those whose names come after this one.
+    /// Only peers whose names come after this one.
     after: Option<String>,
-    /// So many at most.
+    /// The maximum number of objects in the answer.
     limit: Option<usize>,
 }
 
-/// A part of a room's peers, in the order of their names.
+/// A part of a room's peers, ordered by name.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PeerListing {
     /// The peers.
     pub items: Vec<PeerView>,
-    /// The next part starts after this name (`?after=`); `null`: there is no more.
+    /// The name after which the next part starts (`?after=`); `null` if this is the last part.
     pub next: Option<String>,
 }
 
@@ -200,30 +200,30 @@ pub(super) async fn set_app_data(
     Ok(Json(PeerView::whole(&peer)))
 }
 
-/// [`PlainTransportOptions`], and what the peer's client wants it for.
+/// [`PlainTransportOptions`], and the direction in which the peer's client uses it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PeerTransport {
-    /// What its client wants it for; it is kept, and restricts nothing.
+    /// The direction in which its client uses it; it is only kept, and restricts nothing.
     direction: Option<Direction>,
-    /// Where to send, if known already.
+    /// The address to send to, if known already.
     remote: Option<Remote>,
-    /// Learn the remote from the first valid packet. Not together with `remote`.
+    /// Learn the remote address from the first valid packet; not together with `remote`.
     #[serde(default)]
     comedia: bool,
-    /// Whether what was learned stays for good, or may be learned anew from the same IP.
+    /// Whether a learned address may change to another port of the same IP.
     #[serde(default, deserialize_with = "any_case")]
     comedia_policy: ComediaPolicy,
-    /// RTP and RTCP share one port (RFC 5761); so if nothing is said.
+    /// Whether RTP and RTCP share one port (RFC 5761); the default is `true`.
     rtcp_mux: Option<bool>,
     /// The IP family.
     family: Option<IpFamily>,
-    /// The local address instead of the server's own.
+    /// The local address; the default is the server's own.
     #[schemars(with = "Option<String>")]
     local_ip: Option<Zoned>,
     /// The local port for RTP.
     local_port: Option<u16>,
-    /// Anything to keep with it.
+    /// Any data to keep with it.
     #[serde(default)]
     app_data: Value,
 }

@@ -23,25 +23,25 @@ use super::stats::WorkerStats;
 use super::view::Listing;
 use crate::{ConnectedSockets, Family, LogTag, PortRange, Server, SettingsUpdate, Shortage, WorkerInfo, WorkerState};
 
-/// How a server is.
+/// The health of a server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Health {
-    /// The conclusion.
+    /// The state of the server.
     pub status: HealthStatus,
-    /// Why it is not `ok`, a sentence each.
+    /// The reasons why `status` is not `ok`, one sentence each.
     pub reasons: Vec<String>,
 }
 
-/// In one word.
+/// The state of a server in one word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum HealthStatus {
-    /// All workers serve, and take what comes.
+    /// All workers run and accept new rooms and transports.
     Ok,
-    /// Some workers serve, or all but there is no room for more transports. Whoever restarts the server now ends the rooms
-    /// there are.
+    /// Some workers do not run, or the system has no capacity for more transports. The rooms that exist work; a restart
+    /// of the server would end them.
     Degraded,
-    /// Nobody serves.
+    /// No worker runs.
     Down,
 }
 
@@ -124,13 +124,13 @@ pub(super) async fn worker_stats(
 /// The counters of all workers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ServerStats {
-    /// Of all that answered together.
+    /// The sum over all workers that answered.
     pub total: WorkerStats,
-    /// Of each.
+    /// The counters of each worker.
     pub workers: Vec<StatsOfWorker>,
 }
 
-/// The counters of one worker, or why there are none.
+/// The counters of one worker, or the reason why there are none.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct StatsOfWorker {
     /// Which one.
@@ -138,7 +138,7 @@ pub struct StatsOfWorker {
     /// Its counters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stats: Option<WorkerStats>,
-    /// Why it did not tell them.
+    /// The reason why the worker did not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorInfo>,
 }
@@ -166,7 +166,7 @@ async fn stats_of(server: &Server, worker: WorkerId) -> StatsOfWorker {
     StatsOfWorker { worker, stats, error }
 }
 
-/// What the server was started with and can be seen from outside, and how much it logs now.
+/// The settings that the server was started with, and the current log level.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SettingsView {
@@ -236,7 +236,7 @@ pub(super) async fn settings(State(app): State<Arc<App>>) -> Json<SettingsView> 
     Json(SettingsView::from(&app.server))
 }
 
-/// What can be changed; what is absent stays as it is.
+/// The settings to change; absent settings stay as they are.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SettingsChange {

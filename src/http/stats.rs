@@ -16,56 +16,57 @@ use crate::{Consumer, Producer, RtcTuple, RtpParameters};
 pub use residence::{Residence, ResidenceBucket};
 pub use webrtc::WebRtcStats;
 
-/// Counters of one worker since it started, or of several together.
+/// The counters of one worker since it started, or the sum of several workers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStats {
-    /// Living rooms.
+    /// Rooms that exist now.
     pub rooms: u64,
-    /// Living transports.
+    /// Transports that exist now.
     pub transports: u64,
-    /// Living producers.
+    /// Producers that exist now.
     pub producers: u64,
-    /// Living consumers.
+    /// Consumers that exist now.
     pub consumers: u64,
     /// RTP and RTCP packets received by all transports.
     pub packets_received: u64,
-    /// Their UDP payload bytes.
+    /// The UDP payload bytes of these packets.
     pub bytes_received: u64,
     /// Packets given to the kernel.
     pub packets_sent: u64,
-    /// Their UDP payload bytes.
+    /// The UDP payload bytes of these packets.
     pub bytes_sent: u64,
     /// Packets the kernel dropped because a socket's receive buffer was full.
     pub kernel_drops: u64,
-    /// Calls into the kernel that received.
+    /// Calls into the kernel to receive packets.
     pub receive_calls: u64,
-    /// Calls into the kernel that sent.
+    /// Calls into the kernel to send packets.
     pub send_calls: u64,
-    /// Calls that waited for something to do.
+    /// Calls that waited for events (epoll).
     pub wait_calls: u64,
-    /// Trains the kernel or the device refused to segment.
+    /// Trains of packets that the kernel or the device refused to segment (GSO).
     pub gso_refusals: u64,
-    /// Log lines dropped.
+    /// Log lines that were dropped.
     pub log_lines_dropped: u64,
     /// Turns of the event loop.
     pub turns: u64,
-    /// Turns that waited in the coalescing window.
+    /// Turns of the event loop that waited for more packets (coalescing window).
     pub coalesced_turns: u64,
     /// User and system CPU time, in nanoseconds.
     pub cpu_ns: u64,
-    /// Resident memory.
+    /// Resident memory in bytes.
     pub resident_bytes: u64,
-    /// From a packet's arrival at the socket to its hand-over to the kernel; absent when it is not measured.
+    /// The residence time of packets, from arrival at the socket to the call that sends them; absent if it is not
+    /// measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub residence_us: Option<Residence>,
-    /// Packets and connections that came by a shared port (`webrtc_port`) and were for no transport.
+    /// Packets and connections on a shared port (`webrtc_port`) that belong to no transport.
     #[serde(default)]
     pub strangers: u64,
-    /// What failed in ICE and DTLS of all WebRTC transports, by reason; reasons that never happened are left out.
+    /// Failures in ICE and DTLS of all WebRTC transports, by reason. Reasons with a count of 0 are left out.
     #[serde(default)]
     pub webrtc_failures: BTreeMap<String, u64>,
-    /// Parsers of network input that have panicked. Each took one session or packet with it, and is a bug that should be reported.
+    /// Panics in parsers of network input. Each has cost one session or packet, and is a bug that should be reported.
     #[serde(default)]
     pub contained_panics: u64,
 }
@@ -164,11 +165,11 @@ impl WorkerStats {
 /// The counters of a room.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RoomStats {
-    /// Of each of its transports.
+    /// The counters of each of its transports.
     pub transports: Vec<TransportStats>,
-    /// Of each of its producers.
+    /// The counters of each of its producers.
     pub producers: Vec<ProducerStats>,
-    /// Of each of its consumers.
+    /// The counters of each of its consumers.
     pub consumers: Vec<ConsumerStats>,
 }
 
@@ -176,39 +177,40 @@ pub struct RoomStats {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TransportStats {
-    /// Whose.
+    /// The transport.
     pub transport: TransportId,
     /// The remote address, once known.
     pub remote: Option<Remote>,
     /// RTP and RTCP packets received from the remote.
     pub packets_received: u64,
-    /// Their UDP payload bytes.
+    /// The UDP payload bytes of these packets.
     pub bytes_received: u64,
     /// Packets given to the kernel.
     pub packets_sent: u64,
-    /// Their UDP payload bytes.
+    /// The UDP payload bytes of these packets.
     pub bytes_sent: u64,
     /// RTCP packets received (compound packets count once).
     pub rtcp_received: u64,
     /// RTCP packets sent.
     pub rtcp_sent: u64,
-    /// Packets received that no producer got, by reason; reasons that never happened are left out.
+    /// Packets that belong to no producer, by reason. Reasons with a count of 0 are left out.
     pub unrouted: BTreeMap<String, u64>,
     /// Packets the kernel dropped because the socket's receive buffer was full.
     pub kernel_drops: u64,
     /// Packets that wait for the socket to become writable.
     pub backlog_packets: u64,
-    /// What its senders may send in all, in bits per second; `null`: as much as they like.
+    /// The limit for its senders together, in bits per second; `null` if there is none.
     pub max_bitrate_bps: Option<u64>,
-    /// What the remote said last that it can receive (REMB), in bits per second; `null`: it has said nothing.
+    /// The bandwidth that the remote last said it can receive (REMB), in bits per second; `null` if it has said
+    /// nothing.
     pub remote_bitrate_bps: Option<u64>,
-    /// Copies of packets that were sent elsewhere.
+    /// Copies of packets that were sent to the mirror's address.
     pub packets_mirrored: u64,
     /// Copies that could not be sent.
     pub mirror_failures: u64,
-    /// Of a WebRTC transport; `null` for plain RTP.
+    /// The counters of a WebRTC transport; `null` for plain RTP.
     pub webrtc: Option<WebRtcStats>,
-    /// How often a `comedia` transport has gone over to another port of its remote's IP.
+    /// How often the remote of a `comedia` transport has changed to another port of its IP.
     #[serde(default)]
     pub remotes_relearned: u64,
 }
@@ -217,11 +219,11 @@ pub struct TransportStats {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProducerStats {
-    /// Whose.
+    /// The producer.
     pub producer: ProducerId,
-    /// Paused or not.
+    /// Whether it is paused.
     pub paused: bool,
-    /// One for each stream seen.
+    /// One object for each stream that has been seen.
     pub streams: Vec<StreamStats>,
 }
 
@@ -229,52 +231,52 @@ pub struct ProducerStats {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamStats {
-    /// Its SSRC at the moment.
+    /// The stream's current SSRC.
     pub ssrc: u32,
-    /// The codec of its last packet, e.g. `VP8`, as it was declared if it is not known.
+    /// The codec of its last packet, e.g. `VP8`; a codec that Weir does not know has its declared name.
     pub codec: Option<String>,
-    /// Which profile it is.
+    /// The stream's profile.
     pub profile: Profile,
-    /// Whether packets have come lately.
+    /// Whether packets have arrived recently.
     pub active: bool,
-    /// Packets received and valid.
+    /// Valid packets received.
     pub packets: u64,
     /// Their bytes, headers included.
     pub bytes: u64,
-    /// Bits per second over the last second.
+    /// The bitrate over the last second, in bits per second.
     pub bitrate: u64,
-    /// Expected by sequence number but never seen.
+    /// Packets that never arrived, by their sequence numbers.
     pub packets_lost: u64,
-    /// Received but not valid in sequence.
+    /// Packets whose sequence numbers were not valid.
     pub packets_discarded: u64,
-    /// Received twice.
+    /// Packets received twice.
     pub packets_duplicated: u64,
     /// Key frames seen.
     pub key_frames: u64,
-    /// Lost at first, then received after all because they were asked for.
+    /// Lost packets that arrived after they were requested again.
     pub packets_repaired: u64,
     /// Retransmissions (RFC 4588) that repaired nothing.
     pub rtx_useless: u64,
-    /// Of the packets expected between the last two reports, how many were lost, in 1/256.
+    /// The share of packets that were lost between the last two reports, in 1/256.
     pub fraction_lost: u8,
     /// Interarrival jitter (RFC 3550 §6.4.1), in units of the RTP clock.
     pub jitter: u32,
-    /// From here to the sender and back, in microseconds; `null` until it is known.
+    /// The round-trip time to the sender, in microseconds; `null` until it is measured.
     pub round_trip_us: Option<u32>,
-    /// Packets of negative acknowledgements sent.
+    /// RTCP packets with negative acknowledgements (NACK) sent.
     pub nack_count: u64,
-    /// Packets that were asked for in them, each time counted.
+    /// Packets that these NACKs requested; every request counts.
     pub packets_nacked: u64,
     /// Picture loss indications sent.
     pub pli_count: u64,
     /// Full intra requests sent.
     pub fir_count: u64,
-    /// Received while the producer was paused, and so not relayed.
+    /// Packets that were not relayed because the producer was paused.
     pub packets_paused: u64,
-    /// How often its sender went over to another SSRC.
+    /// How often the sender changed its SSRC.
     #[serde(default)]
     pub ssrc_changes: u64,
-    /// Longer than 16 KiB: relayed, but not kept, and so never sent again to a receiver that asks.
+    /// Packets longer than 16 KiB. They are relayed, but not kept for retransmission.
     #[serde(default)]
     pub packets_not_kept: u64,
 }
@@ -283,51 +285,52 @@ pub struct StreamStats {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerStats {
-    /// Whose.
+    /// The consumer.
     pub consumer: ConsumerId,
-    /// Paused by itself.
+    /// Whether the consumer itself is paused.
     pub paused: bool,
-    /// Its producer is paused.
+    /// Whether its producer is paused.
     pub source_paused: bool,
-    /// What it is sent; `null`: nothing.
+    /// The profile that it receives; `null` if none.
     pub effective_profile: Option<Profile>,
-    /// What it should be sent, and waits for a key frame of.
+    /// The profile that it will receive after the next key frame.
     pub target_profile: Option<Profile>,
-    /// Packets its producer received while the consumer existed.
+    /// Packets that its producer received while the consumer existed.
     pub packets_in: u64,
-    /// Packets given to its transport.
+    /// Packets that were handed to its transport.
     pub packets_forwarded: u64,
-    /// Their bytes, RTP headers included.
+    /// The bytes of these packets, with RTP headers.
     pub bytes_forwarded: u64,
-    /// Bits per second over the last second.
+    /// The bitrate over the last second, in bits per second.
     pub bitrate: u64,
-    /// Packets not forwarded, by reason; reasons that never happened are left out.
+    /// Packets that were not forwarded, by reason. Reasons with a count of 0 are left out.
     pub dropped: BTreeMap<String, u64>,
-    /// Switches from one profile to another (or to the first one).
+    /// How often the profile changed, with the change to the first one.
     pub switches: u64,
     /// The SSRC it is sent under.
     pub ssrc: u32,
     /// The codec of the packet sent last, e.g. `VP8`.
     pub codec: Option<String>,
-    /// Packets sent again. They are not in `packetsForwarded`.
+    /// Packets that were retransmitted. `packetsForwarded` does not count them.
     pub packets_retransmitted: u64,
-    /// Their bytes, RTP headers included.
+    /// The bytes of these packets, with RTP headers.
     pub bytes_retransmitted: u64,
-    /// Packets that the receiver asked for and did not get again, by reason; reasons that never happened are left out.
+    /// Packets that the receiver asked for again and did not get, by reason. Reasons with a count of 0 are left out.
     pub not_repaired: BTreeMap<String, u64>,
-    /// Packets of negative acknowledgements received.
+    /// RTCP packets with negative acknowledgements (NACK) received.
     pub nack_count: u64,
     /// Picture loss indications received.
     pub pli_count: u64,
     /// Full intra requests received.
     pub fir_count: u64,
-    /// Lost on the way to the receiver, as it said last (RFC 3550 §6.4.1); negative when duplicates outnumber losses.
+    /// Packets lost on the way to the receiver, from its last report (RFC 3550 §6.4.1). Negative if there were more
+    /// duplicates than losses.
     pub packets_lost: i32,
-    /// Of the packets between its last two reports, how many it lost, in 1/256.
+    /// The share of packets that the receiver lost between its last two reports, in 1/256.
     pub fraction_lost: u8,
     /// Interarrival jitter at the receiver, in units of the RTP clock.
     pub jitter: u32,
-    /// From here to the receiver and back, in microseconds; `null` until a report tells.
+    /// The round-trip time to the receiver, in microseconds; `null` until it is measured.
     pub round_trip_us: Option<u32>,
     /// The last sequence number sent, extended to 64 bits.
     pub last_seq: Option<u64>,

@@ -110,11 +110,11 @@ pub(super) async fn set_remote(
     Ok(Json(TransportView::whole(&transport)))
 }
 
-/// The most that a transport's senders may send.
+/// The bitrate limit for a transport's senders.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct MaxBitrate {
-    /// In bits per second, 10,000 at least; `null`: as much as they like.
+    /// The limit in bits per second, at least 10,000; `null` removes it.
     bitrate_bps: Option<u64>,
 }
 
@@ -150,7 +150,7 @@ pub(super) async fn stop_mirroring(
     Ok(Json(TransportView::whole(&transport)))
 }
 
-/// Which producer to stream, and where to.
+/// The producer to send, and the address to send it to.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CreateStreamer {
@@ -161,7 +161,7 @@ pub(super) struct CreateStreamer {
     remote_ip: Zoned,
     /// The port for RTP and RTCP.
     remote_port: u16,
-    /// The local address, instead of the server's own of the same family.
+    /// The local address; the default is the server's own of the same family.
     #[schemars(with = "Option<String>")]
     local_ip: Option<Zoned>,
 }

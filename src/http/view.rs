@@ -10,13 +10,13 @@ use crate::{
     Direction, IceCandidate, IceParameters, Mirroring, RtcTuple, RtpCapabilities, RtpParameters, TransportKind, Tuple,
 };
 
-/// A part of a list, in the order of ids.
+/// A part of a list, ordered by id.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(rename = "Listing{T}")]
 pub struct Listing<T> {
-    /// The things.
+    /// The objects.
     pub items: Vec<T>,
-    /// The next part starts after this id (`?after=`); `null`: there is no more.
+    /// The id after which the next part starts (`?after=`); `null` if this is the last part.
     pub next: Option<u64>,
 }
 
@@ -36,7 +36,7 @@ pub struct RoomView {
     pub producers: usize,
     /// How many consumers it has.
     pub consumers: usize,
-    /// What its creator attached.
+    /// The data that its creator attached.
     pub app_data: Value,
 }
 
@@ -48,7 +48,7 @@ pub struct PeerView {
     pub name: String,
     /// The room it is in.
     pub room: RoomId,
-    /// It receives, but the others do not hear of it and it may not send.
+    /// Whether it is a spy: it receives, it may not send, and the other peers do not know of it.
     pub spy: bool,
     /// How many transports it has.
     pub transports: usize,
@@ -59,23 +59,23 @@ pub struct PeerView {
     /// What it can receive; left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtp_capabilities: Option<RtpCapabilities>,
-    /// What is kept with it.
+    /// The app data that is kept with it.
     pub app_data: Value,
 }
 
-/// A producer on its way to an address. It ends when its transport is closed.
+/// A producer that is sent to an address, until its transport is closed.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamerView {
     /// The room it belongs to.
     pub room: RoomId,
-    /// What is sent.
+    /// The producer that is sent.
     pub producer: ProducerId,
-    /// What it is sent on.
+    /// The transport that it is sent on.
     pub transport: TransportId,
     /// The consumer that is sent.
     pub consumer: ConsumerId,
-    /// What the receiver must expect.
+    /// The RTP parameters that the receiver needs.
     pub rtp_parameters: RtpParameters,
 }
 
@@ -87,49 +87,49 @@ pub struct TransportView {
     pub id: TransportId,
     /// The room it belongs to.
     pub room: RoomId,
-    /// What it speaks.
+    /// The kind of transport.
     pub kind: TransportKind,
-    /// The addresses of RTP, and of RTCP too if it is muxed. Of a WebRTC transport those that ICE has selected; `null`: none
-    /// yet.
+    /// The addresses for RTP, and for RTCP if it shares RTP's port. For a WebRTC transport these are the addresses that
+    /// ICE has selected, `null` if there are none yet.
     pub tuple: Option<Tuple>,
-    /// The addresses of RTCP; `null` if it is muxed.
+    /// The addresses for RTCP; `null` if it shares RTP's port.
     pub rtcp_tuple: Option<Tuple>,
-    /// Learns its remote from the first valid packet.
+    /// Whether it learns the remote address from the first valid packet.
     pub comedia: bool,
-    /// If it does: whether it may learn another one; else `null`.
+    /// The policy for learning another address; `null` without `comedia`.
     #[serde(default)]
     pub comedia_policy: Option<ComediaPolicy>,
-    /// RTP and RTCP share one port.
+    /// Whether RTP and RTCP share one port.
     pub rtcp_mux: bool,
-    /// The peer whose it is; `null`: nobody's.
+    /// The peer that owns it; `null` if no peer does.
     pub peer: Option<String>,
-    /// What the peer's client wants it for.
+    /// The direction in which the peer's client uses it.
     pub direction: Option<Direction>,
-    /// The limit its senders are told, in bits per second; `null`: none.
+    /// The bitrate limit that its senders are told, in bits per second; `null` if there is none.
     pub max_bitrate_bps: Option<u64>,
-    /// Where copies of its packets go.
+    /// The address to which copies of its packets go.
     pub mirroring: Option<Mirroring>,
     /// What only a transport for WebRTC has; `null` for plain RTP.
     pub webrtc: Option<WebRtcView>,
-    /// What its creator attached.
+    /// The data that its creator attached.
     pub app_data: Value,
 }
 
-/// What only a transport for WebRTC has.
+/// The part that only a WebRTC transport has.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WebRtcView {
     /// The server's role in ICE.
     pub ice_role: IceRole,
-    /// Where the client may send.
+    /// The addresses to which the client may send.
     pub ice_candidates: Vec<IceCandidate>,
-    /// How far ICE got.
+    /// The state of ICE.
     pub ice_state: IceState,
-    /// Where packets go; `null`: nowhere, because the client has not been found, or is gone.
+    /// The addresses that are used; `null` if the client has not been found or is gone.
     pub ice_selected_tuple: Option<RtcTuple>,
-    /// How far DTLS got.
+    /// The state of DTLS.
     pub dtls_state: DtlsState,
-    /// What failed last in ICE or DTLS; `null`: nothing has.
+    /// The last failure in ICE or DTLS; `null` if there was none.
     pub failure: Option<WebRtcFailure>,
     /// What its client needs to be told, and what the client has shown; left out of lists.
     #[serde(flatten)]
@@ -140,7 +140,7 @@ pub struct WebRtcView {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IceRole {
-    /// The client decides where packets go: always so, because the server is an ICE-lite agent.
+    /// The client selects the pair of addresses. This is always so, because the server is an ICE-lite agent.
     Controlled,
 }
 
@@ -148,11 +148,11 @@ pub enum IceRole {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Introduction {
-    /// What the client's connectivity checks must be made with.
+    /// The credentials for the client's connectivity checks.
     pub ice_parameters: IceParameters,
-    /// The server's role in DTLS, `auto` until the client's is known, and what its certificate is recognised by.
+    /// The server's DTLS role (`auto` until the client's role is known) and the fingerprints of its certificate.
     pub dtls_local_parameters: DtlsParameters,
-    /// The client's certificate, in PEM; `null`: it has not proven yet to have one.
+    /// The client's certificate, in PEM; `null` until the client has proven that it has one.
     pub dtls_remote_cert: Option<String>,
 }
 
@@ -168,20 +168,20 @@ pub struct ProducerView {
     pub transport: TransportId,
     /// Audio or video.
     pub kind: MediaKind,
-    /// The peer whose it is; `null`: nobody's.
+    /// The peer that owns it; `null` if no peer does.
     pub peer: Option<String>,
-    /// Whether anybody holds it paused.
+    /// Whether any side has paused it.
     pub paused: bool,
-    /// Whether the application does.
+    /// Whether the application has paused it.
     pub locally_paused: bool,
-    /// Whether its peer's client does.
+    /// Whether its peer's client has paused it.
     pub remotely_paused: bool,
-    /// What its consumers follow that have no preference of their own.
+    /// The profile for consumers that have no preference of their own.
     pub preferred_profile: Profile,
-    /// How it is sent; left out of lists.
+    /// The RTP parameters that it is sent with; lists leave them out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtp_parameters: Option<RtpParameters>,
-    /// What its creator attached.
+    /// The data that its creator attached.
     pub app_data: Value,
 }
 
@@ -193,33 +193,33 @@ pub struct ConsumerView {
     pub id: ConsumerId,
     /// The room it belongs to.
     pub room: RoomId,
-    /// The transport it leaves on; none while a peer's consumer is not enabled.
+    /// The transport that it is sent on; `null` while a peer's consumer is not enabled.
     pub transport: Option<TransportId>,
-    /// What it consumes.
+    /// The producer that it consumes.
     pub producer: ProducerId,
     /// Audio or video.
     pub kind: MediaKind,
-    /// The peer whose producer it consumes; `null`: nobody's.
+    /// The peer that owns the producer; `null` if no peer does.
     pub peer: Option<String>,
-    /// The peer that receives it; `null`: nobody.
+    /// The peer that receives it; `null` if no peer does.
     pub receiver: Option<String>,
-    /// Whether it has a transport to be sent on.
+    /// Whether it is sent on a transport.
     pub enabled: bool,
-    /// Paused by itself.
+    /// Whether the consumer itself is paused.
     pub paused: bool,
-    /// Whether the application holds it paused.
+    /// Whether the application has paused it.
     pub locally_paused: bool,
-    /// Whether its receiver's client does.
+    /// Whether its receiver's client has paused it.
     pub remotely_paused: bool,
-    /// Its producer is paused.
+    /// Whether its producer is paused.
     pub source_paused: bool,
-    /// The highest profile it wants.
+    /// The highest profile that it should receive.
     pub preferred_profile: Profile,
-    /// What it is sent; `null`: nothing.
+    /// The profile that it receives; `null` if none.
     pub effective_profile: Option<Profile>,
-    /// How it is sent; left out of lists.
+    /// The RTP parameters that it is sent with; lists leave them out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtp_parameters: Option<RtpParameters>,
-    /// What its creator attached.
+    /// The data that its creator attached.
     pub app_data: Value,
 }

@@ -65,15 +65,15 @@ pub(super) async fn create(
     Ok(created(&transport))
 }
 
-/// [`WebRtcTransportOptions`], and what the peer's client wants it for.
+/// [`WebRtcTransportOptions`], and the direction in which the peer's client uses it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PeerWebRtcTransport {
-    /// What its client wants it for; it is kept, and restricts nothing.
+    /// The direction in which its client uses it; it is only kept, and restricts nothing.
     direction: Option<Direction>,
-    /// Whether it can be reached over UDP; so if nothing is said.
+    /// Whether clients can reach it over UDP; the default is `true`.
     udp: Option<bool>,
-    /// Whether it can be reached over TCP; so if nothing is said.
+    /// Whether clients can reach it over TCP; the default is `true`.
     tcp: Option<bool>,
     /// The client should try IPv4 first.
     #[serde(default, rename = "preferIPv4")]
@@ -87,7 +87,7 @@ pub(super) struct PeerWebRtcTransport {
     /// The client should try TCP first.
     #[serde(default)]
     prefer_tcp: bool,
-    /// Anything to keep with it.
+    /// Any data to keep with it.
     #[serde(default)]
     app_data: Value,
 }
@@ -125,7 +125,7 @@ pub(super) async fn set_dtls(
     Ok(Json(TransportView::whole(&transport)))
 }
 
-/// What a client's connectivity checks must be made with from now on.
+/// The new credentials for the client's connectivity checks.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IceRestarted {

@@ -93,11 +93,16 @@ fn cargo(arguments: &[&str], files: &[File]) -> Option<String> {
             .and_then(|at| own.get(at + 1))
     };
     let has = |path: String| files.iter().any(|file| file.path == path);
+    let package = match after("-p") {
+        Some(&"weir-worker") => "worker/",
+        Some(&"weir-channel") => "channel/",
+        _ => "",
+    };
     if let Some(name) = after("--example").filter(|name| !has(format!("examples/{name}.rs"))) {
         return Some(format!("there is no example {name}"));
     }
-    if let Some(name) =
-        after("--test").filter(|name| !has(format!("tests/{name}.rs")) && !has(format!("tests/{name}/main.rs")))
+    if let Some(name) = after("--test")
+        .filter(|name| !has(format!("{package}tests/{name}.rs")) && !has(format!("{package}tests/{name}/main.rs")))
     {
         return Some(format!("there is no test {name}"));
     }
@@ -113,7 +118,7 @@ fn cargo(arguments: &[&str], files: &[File]) -> Option<String> {
             (own.get(1) == Some(&"run") && !has(format!("fuzz/fuzz_targets/{target}.rs")))
                 .then(|| format!("there is no fuzz target {target}"))
         }
-        "run" | "test" | "bench" | "build" | "clippy" | "fmt" | "doc" | "install" | "deny" => None,
+        "run" | "test" | "bench" | "build" | "check" | "clippy" | "fmt" | "doc" | "install" | "deny" => None,
         unknown => Some(format!("cargo {unknown} is not among the commands of this repository")),
     }
 }
@@ -155,6 +160,7 @@ mod tests {
             File::sample("justfile", "test *args:\n    cargo test\n"),
             File::sample(".ci/run", "fmt() { cargo fmt; }\n"),
             File::sample("examples/one.rs", ""),
+            File::sample("worker/tests/two/main.rs", ""),
             File::sample("fuzz/fuzz_targets/one.rs", ""),
         ];
         let check = |command: &str| check(command, &files);
@@ -163,6 +169,8 @@ mod tests {
             "cargo run --release",
             "cargo test --workspace",
             "cargo run --example one",
+            "cargo check -p weir-worker",
+            "cargo test -p weir-worker --test two",
             "just test",
             ".ci/run fmt",
             "RUSTC_BOOTSTRAP=1 cargo fuzz run one -- -max_total_time=5",

@@ -1,11 +1,10 @@
-//! What the repository promises of itself, held by `cargo test`: layers, purity, `unsafe`, lengths, names, the code map,
+//! What the repository promises of itself, held by `cargo test`: layers, purity, `unsafe`, lengths, names, folders,
 //! links, commands, decisions and promises.
 //!
 //! Each rule is a function from files to complaints, tested on small bad samples beside it; here they meet the repository.
 
 mod code;
 mod commands;
-mod map;
 mod pages;
 mod source;
 
@@ -108,19 +107,13 @@ fn nothing_is_left_for_later_or_tied_to_a_place() {
     });
 }
 
-/// With `CODE_MAP=write` in the environment it writes the map instead (`just code-map`).
 #[test]
-fn the_code_map_is_the_code() {
-    let (map, mut problems) = map::draw(&repository());
-    let path = root().join("ARCHITECTURE.md");
-    let page = fs::read_to_string(&path).expect("there is an ARCHITECTURE.md");
-    if std::env::var_os("CODE_MAP").is_some_and(|wish| wish == "write") {
-        let page = map::put(&page, &map).expect("ARCHITECTURE.md has the marks of the code map");
-        fs::write(&path, page).expect("ARCHITECTURE.md can be written");
-    } else {
-        problems.extend(map::check(&page, &map));
-    }
-    assert_none(problems);
+fn the_architecture_is_short_and_knows_every_folder() {
+    let files = repository();
+    let page = page(&files, "ARCHITECTURE.md");
+    assert!(page.text.len() <= 20_000, "{} bytes, at most 20,000", page.text.len());
+    assert_none(pages::folders(page, &files));
+    assert_none(pages::glossary(page, &files));
 }
 
 #[test]

@@ -118,13 +118,69 @@ pub(crate) fn cited_sections(file: &File, page: &File) -> Vec<String> {
     problems
 }
 
+/// The folders in the first column of the page's tables are there, and every folder of code that ships is one of them.
+/// The folder of a file with the same name (`egress.rs`, `egress/`) may go without.
+pub(crate) fn folders(page: &File, files: &[File]) -> Vec<String> {
+    let rows: Vec<String> = first_cells(page)
+        .flat_map(code_spans)
+        .filter(|span| span.ends_with('/'))
+        .collect();
+    let gone = rows
+        .iter()
+        .filter(|row| !files.iter().any(|file| file.path.starts_with(row.as_str())))
+        .map(|row| format!("{}: there is no {row}", page.path));
+    let mut sources: Vec<&str> = files
+        .iter()
+        .filter(|file| file.ships())
+        .filter_map(|file| file.path.rsplit_once('/').map(|(folder, _)| folder))
+        .filter(|folder| !files.iter().any(|file| file.path == format!("{folder}.rs")))
+        .collect();
+    sources.dedup();
+    let missing = sources
+        .iter()
+        .filter(|folder| !rows.contains(&format!("{folder}/")))
+        .map(|folder| format!("{} does not say what {folder}/ is", page.path));
+    gone.chain(missing).collect()
+}
+
+/// The glossary is at most 60 lines long, in order, and what it says of where a word lives is there.
+pub(crate) fn glossary(page: &File, files: &[File]) -> Vec<String> {
+    let Some((_, glossary)) = page.text.split_once("\n## Glossary\n") else {
+        return vec![format!("{} has no glossary", page.path)];
+    };
+    let glossary = glossary.split("\n## ").next().unwrap_or_default();
+    let rows: Vec<&str> = glossary.lines().filter(|line| line.starts_with("| **")).collect();
+    let mut problems = Vec::new();
+    if rows.len() > 60 {
+        problems.push(format!("{}: a glossary of {} lines", page.path, rows.len()));
+    }
+    let words: Vec<String> = rows.iter().map(|row| row.to_lowercase()).collect();
+    if let Some(pair) = words.windows(2).find(|pair| pair[0] > pair[1]) {
+        problems.push(format!("{}: out of order: {}", page.path, pair[1]));
+    }
+    for row in rows {
+        let last = row
+            .trim_end()
+            .trim_end_matches('|')
+            .rsplit('|')
+            .next()
+            .unwrap_or_default();
+        for span in code_spans(last) {
+            if !files
+                .iter()
+                .any(|file| file.path == span || file.path.starts_with(&format!("{}/", span.trim_end_matches('/'))))
+            {
+                problems.push(format!("{}: there is no {span}: {row}", page.path));
+            }
+        }
+    }
+    problems
+}
+
 /// Every name is a code span in the first column of the page's tables, and every such code span is a name.
 pub(crate) fn listed(page: &File, names: &[&str]) -> Vec<String> {
-    let rows: Vec<String> = page
-        .text
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `"))
-        .filter_map(|row| row.split('`').next().map(String::from))
+    let rows: Vec<String> = first_cells(page)
+        .filter_map(|cell| code_spans(cell).into_iter().next())
         .collect();
     let missing = names.iter().filter(|name| !rows.iter().any(|row| row == *name));
     let gone = rows.iter().filter(|row| !names.contains(&row.as_str()));
@@ -169,6 +225,13 @@ pub(crate) fn holder(reference: &str, files: &[File]) -> Option<String> {
         return Some(format!("{path} has no fn {name}"));
     }
     None
+}
+
+/// The first cells of the page's tables, where they begin with a code span.
+fn first_cells(page: &File) -> impl Iterator<Item = &str> {
+    let rows = page.text.lines().filter_map(|line| line.strip_prefix("| "));
+    rows.filter_map(|row| row.split(" |").next())
+        .filter(|cell| cell.starts_with('`'))
 }
 
 /// The code spans of a line.
@@ -297,6 +360,42 @@ mod tests {
         assert_eq!(listed(&page, &["a", "b"]).len(), 0);
         assert_eq!(listed(&page, &["a"]).len(), 1);
         assert_eq!(listed(&page, &["a", "b", "c"]).len(), 1);
+    }
+
+    #[test]
+    fn every_folder_is_known() {
+        let files = ["src/lib.rs", "src/a/mod.rs", "src/b.rs", "src/b/c.rs", "tests/d/mod.rs"];
+        let files = files.map(|path| File::sample(path, ""));
+        let check = |text| folders(&File::sample("A.md", text), &files).len();
+        assert_eq!(check("| `src/` | all |\n| `src/a/`, `src/b/` | x |\n"), 0);
+        assert_eq!(check("| `src/` | all |\n"), 1, "a folder without a row");
+        assert_eq!(
+            check("| `src/` | all |\n| `src/a/` | |\n| `src/e/` | |\n"),
+            1,
+            "a row without a folder"
+        );
+    }
+
+    #[test]
+    fn the_glossary_is_short_and_in_order() {
+        let files = [File::sample("src/a/mod.rs", "")];
+        let check = |text: &str| glossary(&File::sample("A.md", text), &files).len();
+        let row = |word: &str, place: &str| format!("| **{word}** | x | `{place}` |\n");
+        assert_eq!(
+            check(&format!(
+                "\n## Glossary\n{}{}",
+                row("a", "src/a/"),
+                row("b", "src/a/mod.rs")
+            )),
+            0
+        );
+        assert_eq!(
+            check(&format!("\n## Glossary\n{}{}", row("b", "src/a"), row("a", "src/a"))),
+            1
+        );
+        assert_eq!(check(&format!("\n## Glossary\n{}", row("a", "src/c.rs"))), 1);
+        assert_eq!(check(&format!("\n## Glossary\n{}", row("a", "src/a").repeat(61))), 1);
+        assert_eq!(check("## Words\n"), 1);
     }
 
     #[test]

@@ -19,26 +19,26 @@ pub struct CreatePlainTransport {
     pub room: RoomId,
     /// Its new id.
     pub transport: TransportId,
-    /// Where to send, if known already.
+    /// The address to send to, if known already.
     pub remote: Option<Remote>,
     /// Learn the remote from the first valid packet. Together with `remote`: that is what was learned, by a worker before
     /// this one.
     pub comedia: bool,
-    /// RTP and RTCP share one port (RFC 5761).
+    /// Whether RTP and RTCP share one port (RFC 5761).
     pub rtcp_mux: bool,
     /// Whether what `comedia` has learned may be learned anew.
     pub comedia_policy: ComediaPolicy,
 }
 
-/// What becomes of an address that `comedia` has learned when the sender goes on from another port.
+/// What happens when a sender whose address `comedia` has learned continues from another port.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ComediaPolicy {
     /// The first address stays.
     Lock,
-    /// After five seconds without a packet from it, or after its goodbye (RFC 3550 §6.6), an SSRC that is known may come from
-    /// another port of the same IP, and that is the remote from then on.
+    /// The remote may change to another port of the same IP, when a known SSRC comes from there and the old port has
+    /// sent nothing for five seconds or has said goodbye (RFC 3550 §6.6).
     #[default]
     Relearn,
 }
@@ -48,11 +48,11 @@ pub enum ComediaPolicy {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)] // in JSON, where a typo must not pass for "no RTCP address"
 pub struct Remote {
-    /// Where RTP goes (and RTCP, if muxed).
+    /// The address for RTP (and for RTCP, if they share one port).
     #[serde(with = "address")]
     #[cfg_attr(feature = "schema", schemars(with = "SocketAddr"))]
     pub rtp: SocketAddr,
-    /// Where RTCP goes when the transport has a port of its own for it.
+    /// The address for RTCP, if it has its own port.
     #[serde(default, with = "address::optional")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<SocketAddr>"))]
     pub rtcp: Option<SocketAddr>,
@@ -102,9 +102,9 @@ pub struct CreateProducer {
 pub struct CreateConsumer {
     /// The router it belongs to.
     pub room: RoomId,
-    /// The transport it leaves on.
+    /// The transport that it is sent on.
     pub transport: TransportId,
-    /// What it consumes.
+    /// The producer that it consumes.
     pub producer: ProducerId,
     /// Its new id.
     pub consumer: ConsumerId,
@@ -142,7 +142,7 @@ pub struct ConsumerRtx {
 /// Which of a transport's packets are copied, and where to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Mirror {
-    /// Where the copies go.
+    /// The address to send copies to.
     #[serde(with = "address")]
     pub remote: SocketAddr,
     /// RTP that the transport sends.

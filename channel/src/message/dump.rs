@@ -26,15 +26,15 @@ pub struct DumpPage {
 /// What a worker knows of a transport.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct TransportDump {
-    /// Whose.
+    /// The transport.
     pub transport: TransportId,
     /// The remote address, once known.
     pub remote: Option<Remote>,
     /// Learns its remote from packets.
     pub comedia: bool,
-    /// RTP and RTCP share one port.
+    /// Whether RTP and RTCP share one port.
     pub rtcp_mux: bool,
-    /// Where copies of its packets go.
+    /// The address to which copies of its packets go.
     #[serde(default, with = "address::optional")]
     pub mirror: Option<SocketAddr>,
     /// SSRC → producer.
@@ -48,13 +48,13 @@ pub struct TransportDump {
 /// What a worker knows of a producer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ProducerDump {
-    /// Whose.
+    /// The producer.
     pub producer: ProducerId,
     /// The transport it arrives on.
     pub transport: TransportId,
     /// Audio or video.
     pub kind: MediaKind,
-    /// Paused or not.
+    /// Whether it is paused.
     pub paused: bool,
     /// Its wish for consumers that have none.
     pub preferred_profile: Profile,
@@ -67,11 +67,11 @@ pub struct ProducerDump {
 /// What a worker knows of a consumer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ConsumerDump {
-    /// Whose.
+    /// The consumer.
     pub consumer: ConsumerId,
-    /// What it consumes.
+    /// The producer that it consumes.
     pub producer: ProducerId,
-    /// The transport it leaves on.
+    /// The transport that it is sent on.
     pub transport: TransportId,
     /// The SSRC it is sent under.
     pub ssrc: u32,
@@ -83,9 +83,9 @@ pub struct ConsumerDump {
     pub effective_profile: Option<Profile>,
     /// What it should be sent.
     pub target_profile: Option<Profile>,
-    /// Paused by itself.
+    /// Whether the consumer itself is paused.
     pub paused: bool,
-    /// Its producer is paused.
+    /// Whether its producer is paused.
     pub source_paused: bool,
     /// Starts at the next key frame (video) or packet (audio).
     pub sync_required: bool,

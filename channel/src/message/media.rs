@@ -24,22 +24,22 @@ impl fmt::Display for MediaKind {
     }
 }
 
-/// One quality of a producer, or a wish for one (differences §4). Ordered from the lowest up.
+/// A quality of a producer, or a preference for one, ordered from low to high (differences §4).
 ///
-/// As a quality on offer, `Default` is the only stream of a producer without simulcast. As a wish, `Default` is "the
-/// highest available", and the others are caps.
+/// As a quality, `Default` is the only stream of a producer without simulcast. As a preference, `Default` is the
+/// highest available, and each other value is a maximum.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// The only stream; as a wish, the highest.
+    /// The only stream; as a preference, the highest quality.
     #[default]
     Default,
     /// The lowest of the simulcast layers.
     Low,
-    /// The middle one.
+    /// The middle simulcast layer.
     Medium,
-    /// The highest.
+    /// The highest simulcast layer.
     High,
 }
 

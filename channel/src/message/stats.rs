@@ -13,35 +13,35 @@ use super::webrtc::{WebRtcFailureReason, WebRtcStats};
 pub struct WorkerStats {
     /// Numbers of living objects.
     pub rooms: u64,
-    /// Living transports.
+    /// Transports that exist now.
     pub transports: u64,
-    /// Living producers.
+    /// Producers that exist now.
     pub producers: u64,
-    /// Living consumers.
+    /// Consumers that exist now.
     pub consumers: u64,
     /// RTP and RTCP packets received by all transports.
     pub packets_received: u64,
-    /// Their UDP payload bytes.
+    /// The UDP payload bytes of these packets.
     pub bytes_received: u64,
     /// Packets given to the kernel.
     pub packets_sent: u64,
-    /// Their UDP payload bytes.
+    /// The UDP payload bytes of these packets.
     pub bytes_sent: u64,
     /// Packets the kernel dropped because a socket's receive buffer was full (SO_RXQ_OVFL).
     pub kernel_drops: u64,
-    /// Calls into the kernel that received.
+    /// Calls into the kernel to receive packets.
     pub receive_calls: u64,
-    /// Calls into the kernel that sent.
+    /// Calls into the kernel to send packets.
     pub send_calls: u64,
-    /// Calls that waited for something to do.
+    /// Calls that waited for events (epoll).
     pub wait_calls: u64,
     /// Trains the kernel or the device refused to segment; sent as single packets instead.
     pub gso_refusals: u64,
-    /// Log lines dropped.
+    /// Log lines that were dropped.
     pub log_lines_dropped: u64,
     /// Turns of the event loop.
     pub turns: u64,
-    /// Turns that waited in the coalescing window.
+    /// Turns of the event loop that waited for more packets (coalescing window).
     pub coalesced_turns: u64,
     /// User and system CPU time of the worker, in nanoseconds.
     pub cpu_ns: u64,
@@ -128,17 +128,17 @@ pub struct StatsPage {
 /// Counters of one transport.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct TransportStats {
-    /// Whose.
+    /// The transport.
     pub transport: TransportId,
     /// The remote address, once known.
     pub remote: Option<Remote>,
     /// RTP and RTCP packets received from the remote.
     pub packets_received: u64,
-    /// Their UDP payload bytes.
+    /// The UDP payload bytes of these packets.
     pub bytes_received: u64,
     /// Packets given to the kernel.
     pub packets_sent: u64,
-    /// Their UDP payload bytes.
+    /// The UDP payload bytes of these packets.
     pub bytes_sent: u64,
     /// RTCP packets received (compound packets count once).
     pub rtcp_received: u64,
@@ -214,40 +214,40 @@ impl UnroutedReason {
 /// Counters of one producer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ProducerStats {
-    /// Whose.
+    /// The producer.
     pub producer: ProducerId,
-    /// Paused or not.
+    /// Whether it is paused.
     pub paused: bool,
-    /// One for each stream seen.
+    /// One object for each stream that has been seen.
     pub streams: Vec<StreamStats>,
 }
 
 /// Counters of one received stream.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct StreamStats {
-    /// Its SSRC at the moment.
+    /// The stream's current SSRC.
     pub ssrc: u32,
     /// The codec of its last packet.
     pub codec: Option<CodecName>,
-    /// Which profile it is.
+    /// The stream's profile.
     pub profile: Profile,
-    /// Whether packets have come lately (differences §2.8).
+    /// Whether packets have arrived recently.
     pub active: bool,
-    /// Packets received and valid.
+    /// Valid packets received.
     pub packets: u64,
     /// Their bytes, headers included.
     pub bytes: u64,
-    /// Bits per second over the last second.
+    /// The bitrate over the last second, in bits per second.
     pub bitrate: u64,
-    /// Expected by sequence number but never seen.
+    /// Packets that never arrived, by their sequence numbers.
     pub packets_lost: u64,
-    /// Received but not valid in sequence.
+    /// Packets whose sequence numbers were not valid.
     pub packets_discarded: u64,
-    /// Received twice.
+    /// Packets received twice.
     pub packets_duplicated: u64,
     /// Key frames seen.
     pub key_frames: u64,
-    /// Lost at first, then received after all because they were asked for.
+    /// Lost packets that arrived after they were requested again.
     pub packets_repaired: u64,
     /// Retransmissions (RFC 4588) that repaired nothing: of packets that had come already, or that make no sense.
     pub rtx_useless: u64,
@@ -257,48 +257,48 @@ pub struct StreamStats {
     pub jitter: u32,
     /// From here to the sender and back, in microseconds; `None` until it is known.
     pub round_trip_us: Option<u32>,
-    /// Packets of negative acknowledgements sent.
+    /// RTCP packets with negative acknowledgements (NACK) sent.
     pub nack_count: u64,
-    /// Packets that were asked for in them, each time counted.
+    /// Packets that these NACKs requested; every request counts.
     pub packets_nacked: u64,
     /// Picture loss indications sent.
     pub pli_count: u64,
     /// Full intra requests sent.
     pub fir_count: u64,
-    /// Received while the producer was paused, and so not relayed.
+    /// Packets that were not relayed because the producer was paused.
     pub packets_paused: u64,
     /// The payload type of its last packet, which names the codec where `codec` cannot.
     pub payload_type: Option<u8>,
-    /// How often its sender went over to another SSRC.
+    /// How often the sender changed its SSRC.
     pub ssrc_changes: u64,
-    /// Longer than 16 KiB: relayed, but not kept, and so never sent again to a receiver that asks.
+    /// Packets longer than 16 KiB. They are relayed, but not kept for retransmission.
     pub packets_not_kept: u64,
 }
 
 /// Counters of one consumer. `packets_in = packets_forwarded + Σ dropped`, at every moment.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ConsumerStats {
-    /// Whose.
+    /// The consumer.
     pub consumer: ConsumerId,
-    /// Paused by itself.
+    /// Whether the consumer itself is paused.
     pub paused: bool,
-    /// Its producer is paused.
+    /// Whether its producer is paused.
     pub source_paused: bool,
     /// What it is sent.
     pub effective_profile: Option<Profile>,
-    /// What it should be sent, and waits for a key frame of.
+    /// The profile that it will receive after the next key frame.
     pub target_profile: Option<Profile>,
-    /// Packets its producer received while the consumer existed.
+    /// Packets that its producer received while the consumer existed.
     pub packets_in: u64,
-    /// Packets given to its transport.
+    /// Packets that were handed to its transport.
     pub packets_forwarded: u64,
-    /// Their bytes, RTP headers included.
+    /// The bytes of these packets, with RTP headers.
     pub bytes_forwarded: u64,
-    /// Bits per second over the last second.
+    /// The bitrate over the last second, in bits per second.
     pub bitrate: u64,
-    /// Packets not forwarded, by reason; reasons that never happened are left out.
+    /// Packets that were not forwarded, by reason. Reasons with a count of 0 are left out.
     pub dropped: Vec<(DropReason, u64)>,
-    /// Switches from one profile to another (or to the first one).
+    /// How often the profile changed, with the change to the first one.
     pub switches: u64,
     /// The SSRC it is sent under.
     pub ssrc: u32,
@@ -306,19 +306,20 @@ pub struct ConsumerStats {
     pub codec: Option<CodecName>,
     /// Packets sent again. They are not in `packets_forwarded`.
     pub packets_retransmitted: u64,
-    /// Their bytes, RTP headers included.
+    /// The bytes of these packets, with RTP headers.
     pub bytes_retransmitted: u64,
-    /// Packets that the receiver asked for and did not get again, by reason; reasons that never happened are left out.
+    /// Packets that the receiver asked for again and did not get, by reason. Reasons with a count of 0 are left out.
     pub not_repaired: Vec<(NotRepaired, u64)>,
-    /// Packets of negative acknowledgements received.
+    /// RTCP packets with negative acknowledgements (NACK) received.
     pub nack_count: u64,
     /// Picture loss indications received.
     pub pli_count: u64,
     /// Full intra requests received.
     pub fir_count: u64,
-    /// Lost on the way to the receiver, as it said last (RFC 3550 §6.4.1); negative when duplicates outnumber losses.
+    /// Packets lost on the way to the receiver, from its last report (RFC 3550 §6.4.1). Negative if there were more
+    /// duplicates than losses.
     pub packets_lost: i32,
-    /// Of the packets between its last two reports, how many it lost, in 1/256.
+    /// The share of packets that the receiver lost between its last two reports, in 1/256.
     pub fraction_lost: u8,
     /// Interarrival jitter at the receiver, in units of the RTP clock.
     pub jitter: u32,

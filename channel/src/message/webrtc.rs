@@ -47,14 +47,14 @@ pub struct CreateWebRtcTransport {
     pub ice: IceCredentials,
 }
 
-/// How packets travel.
+/// UDP or TCP.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum IceProtocol {
     /// One packet per datagram.
     Udp,
-    /// Packets framed in a stream that the peer opened (RFC 4571, RFC 6544).
+    /// Packets in a TCP stream that the peer opened (RFC 4571, RFC 6544).
     Tcp,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Debug for IceCredentials {
 /// A pair of addresses that packets travel between.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct IceTuple {
-    /// How packets travel.
+    /// UDP or TCP.
     pub protocol: IceProtocol,
     /// Our end, as the socket is bound.
     #[serde(with = "address")]
@@ -90,25 +90,25 @@ pub struct IceTuple {
     pub remote: SocketAddr,
 }
 
-/// How far ICE got (differences §9.1).
+/// The state of ICE.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum IceState {
-    /// No check has come.
+    /// No connectivity check has arrived.
     #[default]
     New,
-    /// Checks have come, and the peer has not chosen yet.
+    /// Connectivity checks have arrived, and the peer has not nominated a pair yet.
     Connected,
-    /// The peer has chosen a tuple.
+    /// The peer has nominated a pair.
     Completed,
-    /// No check has come for so long that the peer must be taken for gone (RFC 7675), or its last TCP connection closed.
+    /// The peer counts as gone: no check has arrived for a long time (RFC 7675), or its last TCP connection is closed.
     Disconnected,
     /// The transport is closed.
     Closed,
 }
 
-/// How far DTLS got (differences §9.2).
+/// The state of DTLS.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -116,56 +116,57 @@ pub enum DtlsState {
     /// It has not started.
     #[default]
     New,
-    /// The handshake goes on.
+    /// The handshake is in progress.
     Connecting,
-    /// The peer is who the signalling says, and media may flow.
+    /// The peer has proven that it has the announced certificate; media can flow.
     Connected,
-    /// It never will: another certificate than the announced one, no protection in common, no answer.
+    /// The handshake failed, e.g. because the certificate is not the announced one, no SRTP profile is common, or the
+    /// peer does not answer.
     Failed,
-    /// Either side has ended it.
+    /// One of the two sides has closed it.
     Closed,
 }
 
-/// Why WebRTC does not work, or no longer works, with a peer: DTLS first, then ICE.
+/// Why WebRTC with a peer does not work or has stopped working: first the reasons of DTLS, then those of ICE.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum WebRtcFailureReason {
-    /// The certificate has not the announced fingerprint.
+    /// The certificate does not have the announced fingerprint.
     Fingerprint,
     /// The peer showed no certificate.
     NoCertificate,
-    /// The certificate is longer than is taken.
+    /// The certificate is too long.
     CertificateTooLong,
-    /// The certificate cannot be read, or its key is of a kind that is not known.
+    /// The certificate cannot be read, or its type of key is not supported.
     UnsupportedCertificate,
-    /// The peer has not proven that it has its certificate's key.
+    /// The peer did not prove that it has its certificate's private key.
     Signature,
-    /// No SRTP profile in common.
+    /// The two sides have no SRTP profile in common.
     NoSrtpProfile,
-    /// No cipher suite, group or signature in common.
+    /// The two sides have no cipher suite, group or signature algorithm in common.
     NothingInCommon,
-    /// No version in common.
+    /// The two sides have no DTLS version in common.
     Version,
     /// The handshake took too long.
     Timeout,
-    /// The peer refused, and said so.
+    /// The peer refused the handshake with an alert.
     Alert,
     /// The peer broke the protocol.
     Protocol,
-    /// The engine broke.
+    /// The DTLS engine failed: a bug.
     Internal,
-    /// No connectivity check has come for so long that the peer must be taken for gone (RFC 7675).
+    /// The peer counts as gone: no connectivity check has arrived for a long time (RFC 7675).
     ConsentExpired,
-    /// The peer's last TCP connection is gone.
+    /// The peer's last TCP connection is closed.
     ConnectionClosed,
-    /// A check lacks what it must have (400).
+    /// A check lacks a required attribute (400).
     CheckBadRequest,
-    /// A check was made with another password or user name (401).
+    /// A check has another password or user name (401).
     CheckUnauthenticated,
-    /// A check has attributes that must be understood and are not (420).
+    /// A check has an unknown attribute that must be understood (420).
     CheckUnknownAttribute,
-    /// The peer believes to be controlled as well (487).
+    /// The peer also takes the controlled role (487).
     CheckRoleConflict,
 }
 
@@ -197,43 +198,43 @@ impl WebRtcFailureReason {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WebRtcFailure {
-    /// Which.
+    /// The reason.
     pub reason: WebRtcFailureReason,
-    /// In a sentence, without a full stop.
+    /// A sentence without a full stop.
     pub message: String,
 }
 
-/// Who begins the handshake, as announced by the peer.
+/// The peer's part in the DTLS handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DtlsRole {
-    /// Either.
+    /// The peer takes either role.
     #[default]
     Auto,
-    /// The side that sends the first message (`setup:active`).
+    /// The peer starts the handshake (`setup:active`).
     Client,
-    /// The side that waits for it (`setup:passive`).
+    /// The peer waits for the handshake (`setup:passive`).
     Server,
 }
 
-/// A hash function that a fingerprint is made with (RFC 8122 §5), weakest first.
+/// A hash algorithm for fingerprints (RFC 8122 §5), weakest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FingerprintAlgorithm {
-    /// Announced for clients that know no other; not accepted alone.
+    /// SHA-1: announced for clients that know no other; not accepted as the only fingerprint.
     #[serde(rename = "sha-1")]
     Sha1,
-    /// Announced; not accepted alone.
+    /// SHA-224: announced; not accepted as the only fingerprint.
     #[serde(rename = "sha-224")]
     Sha224,
-    /// What everybody uses.
+    /// SHA-256, the usual one.
     #[serde(rename = "sha-256")]
     Sha256,
-    /// 384 bits.
+    /// SHA-384.
     #[serde(rename = "sha-384")]
     Sha384,
-    /// 512 bits.
+    /// SHA-512.
     #[serde(rename = "sha-512")]
     Sha512,
 }
@@ -243,14 +244,14 @@ pub enum FingerprintAlgorithm {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
-    /// What it was made with; in JSON in any case (RFC 8122 §5).
+    /// The hash algorithm; upper and lower case are the same (RFC 8122 §5).
     #[serde(deserialize_with = "any_case")]
     pub algorithm: FingerprintAlgorithm,
-    /// Pairs of hexadecimal digits with colons between them; upper case when we say it, any case when we hear it.
+    /// Pairs of hexadecimal digits, separated by colons. The server writes upper case and accepts both.
     pub value: String,
 }
 
-/// What the signalling says of the peer's DTLS.
+/// The peer's DTLS parameters, as its signalling announces them.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -283,19 +284,19 @@ impl fmt::Debug for DtlsCertificate {
 /// What a worker knows of a transport's ICE and DTLS, and what strangers cost it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct WebRtcStats {
-    /// How far ICE got.
+    /// The state of ICE.
     pub ice_state: IceState,
     /// Where packets go.
     pub selected_tuple: Option<IceTuple>,
-    /// How far DTLS got.
+    /// The state of DTLS.
     pub dtls_state: DtlsState,
     /// How media is protected, as the IANA names it without its `SRTP_`, once agreed on.
     pub srtp_profile: Option<String>,
-    /// Connectivity checks that counted.
+    /// Valid connectivity checks.
     pub checks: u64,
     /// STUN requests that were refused.
     pub checks_refused: u64,
-    /// DTLS datagrams that were looked at.
+    /// DTLS datagrams that were processed.
     pub dtls_datagrams: u64,
     /// Packets that were to be sent and could not be sealed.
     pub seal_failures: u64,

@@ -16,7 +16,7 @@ use super::units::{bitrate, bytes};
 /// `weir ctl consumers`
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only those of this room
+    /// Only those in this room
     #[arg(long, value_name = "ROOM")]
     room: Option<u64>,
     /// Only those on this transport
@@ -91,7 +91,7 @@ pub(super) enum Command {
         #[command(flatten)]
         pausing: Pausing,
     },
-    /// Set the highest profile a consumer is sent; `default` takes the limit away
+    /// Set the highest profile that a consumer receives; `default` removes the limit
     Profile {
         /// The consumer's id
         consumer: u64,
@@ -109,20 +109,20 @@ pub(super) enum Command {
         /// The consumer's id
         consumer: u64,
     },
-    /// Show statistics of a consumer in the RTC shape
+    /// Show statistics of a consumer in the format of mediasoup's RTC statistics
     RtcStats(RtcStats),
-    /// Print all that the worker knows of a consumer, as JSON
+    /// Print everything that the worker knows about a consumer, as JSON
     Dump {
         /// The consumer's id
         consumer: u64,
     },
-    /// Send a peer's consumer on one of the peer's transports
+    /// Start to send a peer's consumer, on one of the peer's transports
     Enable {
         /// The consumer's id
         consumer: u64,
         /// The transport's id
         transport: u64,
-        /// Its client holds it paused
+        /// Start paused by its client
         #[arg(long)]
         paused: bool,
     },
@@ -138,17 +138,17 @@ pub(super) enum Command {
 /// `weir ctl consumer create`
 #[derive(Debug, Args)]
 pub(super) struct Create {
-    /// The id of the transport it leaves on
+    /// The id of the transport to send it on
     transport: u64,
     /// The id of the producer to consume
     producer: u64,
-    /// The SSRC to send under [default: made up]
+    /// The SSRC to send with [default: a random one]
     #[arg(long)]
     ssrc: Option<u32>,
-    /// Consume only this codec, under another payload type: the producer's and the consumer's. Can be given often
+    /// Consume only this codec, and change its payload type: the producer's, a colon, the consumer's; can be repeated
     #[arg(long, value_name = "FROM:TO", value_parser = parse_payload_types)]
     payload_type: Vec<(u8, u8)>,
-    /// The highest profile it is sent
+    /// The highest profile that it receives
     #[arg(long, value_name = "PROFILE", value_parser = parse_profile())]
     profile: Option<String>,
     /// Start paused

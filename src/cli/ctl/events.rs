@@ -25,17 +25,17 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// `weir ctl events`
 #[derive(Debug, Args)]
 pub(super) struct Events {
-    /// Go on showing events as they happen, until the server closes
+    /// Keep showing events as they happen, until the server stops
     #[arg(long, short)]
     follow: bool,
-    /// Only those of this room
+    /// Only those in this room
     #[arg(long, value_name = "ROOM")]
     room: Option<u64>,
-    /// Only those of these types, e.g. producerPaused,producerResumed
+    /// Only events of these types, e.g. producerPaused,producerResumed
     #[arg(long, value_name = "TYPE,TYPE")]
     kind: Option<String>,
-    /// Begin after the event with this id (the `id` in --json); `0`: with the oldest there is [default: with --follow now,
-    /// else with the oldest there is]
+    /// Begin after the event with this id (the `id` in --json); `0` begins with the oldest event [default: with
+    /// --follow new events only, else the oldest]
     #[arg(long, value_name = "ID")]
     since: Option<String>,
 }

@@ -22,7 +22,7 @@ pub(super) struct Object {
 /// What to tell with an event.
 #[derive(Debug, Args)]
 pub(super) struct Told {
-    /// Anything to tell with the event, as JSON
+    /// Any JSON, which is sent with the event
     #[arg(long, value_name = "JSON", value_parser = parse_json)]
     pub(super) app_data: Option<Value>,
 }
@@ -30,7 +30,7 @@ pub(super) struct Told {
 /// What to keep with something new.
 #[derive(Debug, Args)]
 pub(super) struct Attached {
-    /// Anything to attach to it, as JSON
+    /// Any JSON, which is kept with it
     #[arg(long, value_name = "JSON", value_parser = parse_json)]
     app_data: Option<Value>,
 }
@@ -47,7 +47,8 @@ impl Attached {
 /// For whom something is paused or resumed, and what to tell with it.
 #[derive(Debug, Args)]
 pub(super) struct Pausing {
-    /// For whom: local is the application, remote the peer's client; neither resumes what the other has paused
+    /// The side that acts: local is the application, remote is the peer's client; no side can resume what the other has
+    /// paused
     #[arg(long, value_name = "SIDE", value_parser = ["local", "remote"], default_value = "local")]
     side: String,
     #[command(flatten)]

@@ -80,11 +80,11 @@ impl Which {
 pub(super) enum Command {
     /// List a room's peers
     List(List),
-    /// Let a peer in that can receive all that the room has
+    /// Create a peer that can receive everything in the room
     Create {
         #[command(flatten)]
         which: Which,
-        /// Let it receive without the others hearing of it
+        /// Let it receive without the other peers knowing of it
         #[arg(long)]
         spy: bool,
         #[command(flatten)]
@@ -92,11 +92,12 @@ pub(super) enum Command {
     },
     /// Show a peer
     Show(Which),
-    /// Make a transport of a peer's, that learns its remote address from the first packet, or for WebRTC
+    /// Create a transport for a peer: for plain RTP, which learns its remote address from the first packet, or for
+    /// WebRTC
     Transport {
         #[command(flatten)]
         which: Which,
-        /// What its client wants it for
+        /// The direction in which its client uses it
         #[arg(long, value_parser = ["send", "recv"])]
         direction: Option<String>,
         /// The local port for plain RTP, one of the server's rtc_ports [default: any that is free]
@@ -105,19 +106,19 @@ pub(super) enum Command {
         #[command(flatten)]
         ways: Ways,
     },
-    /// Attach something else to a peer
+    /// Replace the app data of a peer
     AppData {
         #[command(flatten)]
         which: Which,
-        /// What, as JSON
+        /// The new app data, as JSON
         #[arg(value_name = "JSON", value_parser = parse_json)]
         app_data: Value,
     },
-    /// Print all that is known of a peer, as JSON
+    /// Print everything that is known about a peer, as JSON
     Dump(Which),
-    /// Take what a peer's client is to be told, until the peer is closed; whoever read it before hears no more
+    /// Receive the notifications for a peer's client, until the peer closes; whoever received them before gets no more
     Notifications(Which),
-    /// Close a peer with everything that is its own
+    /// Close a peer with everything that belongs to it
     Close {
         #[command(flatten)]
         which: Which,

@@ -18,7 +18,7 @@ use super::units::{bitrate, bytes};
 /// `weir ctl producers`
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only those of this room
+    /// Only those in this room
     #[arg(long, value_name = "ROOM")]
     room: Option<u64>,
     /// Only those on this transport
@@ -82,7 +82,7 @@ pub(super) enum Command {
         #[command(flatten)]
         pausing: Pausing,
     },
-    /// Set the profile of the consumers that have no preference of their own
+    /// Set the profile for consumers that have no preference of their own
     Profile {
         /// The producer's id
         producer: u64,
@@ -95,9 +95,9 @@ pub(super) enum Command {
         /// The producer's id
         producer: u64,
     },
-    /// Show statistics of a producer in the RTC shape
+    /// Show statistics of a producer in the format of mediasoup's RTC statistics
     RtcStats(RtcStats),
-    /// Print all that the worker knows of a producer, as JSON
+    /// Print everything that the worker knows about a producer, as JSON
     Dump {
         /// The producer's id
         producer: u64,
@@ -116,16 +116,17 @@ pub(super) enum Command {
 pub(super) struct Create {
     /// The id of the transport it arrives on
     transport: u64,
-    /// The RTP parameters as JSON, or the file that has it, `-` for standard input; instead of the options below
+    /// The RTP parameters: JSON, or a file with JSON (`-`: standard input); use this instead of the options below
     #[arg(long, value_name = "JSON|FILE", conflicts_with_all = ["codec", "payload_type", "ssrc", "simulcast"])]
     rtp_parameters: Option<String>,
-    /// The codec: opus, PCMU, PCMA, G722, VP8, VP9, H264, H265, AV1, or any other as in SDP, e.g. audio/L16/44100/2
+    /// The codec: opus, PCMU, PCMA, G722, VP8, VP9, H264, H265, AV1, or any other as SDP names it, e.g.
+    /// audio/L16/44100/2
     #[arg(long, value_parser = parse_codec, value_name = "NAME|KIND/NAME/RATE", required_unless_present = "rtp_parameters")]
     codec: Option<Declared>,
-    /// The payload type [default: the static one, if the codec has one]
+    /// The payload type [default: the codec's static one, if there is one]
     #[arg(long, value_name = "NUMBER", requires = "codec")]
     payload_type: Option<u8>,
-    /// The SSRC of the only stream; on a plain transport it may be any that comes under the payload type
+    /// The SSRC of the only stream; `any`, on a plain transport, takes the first stream with the payload type
     #[arg(long, value_name = "SSRC|any", value_parser = parse_ssrc, requires = "codec", conflicts_with = "simulcast")]
     ssrc: Option<Ssrc>,
     /// The SSRCs of two or three simulcast layers, the lowest first
@@ -134,7 +135,7 @@ pub(super) struct Create {
     /// audio or video, with --rtp-parameters [default: that of the first codec]
     #[arg(long, value_parser = ["audio", "video"], requires = "rtp_parameters")]
     kind: Option<String>,
-    /// The profile of consumers that have no preference of their own
+    /// The profile for consumers that have no preference of their own
     #[arg(long, value_name = "PROFILE", value_parser = parse_profile())]
     profile: Option<String>,
     /// Start paused

@@ -56,11 +56,11 @@ pub(super) enum Command {
     List(List),
     /// Create a room
     Create {
-        /// The worker that serves it [default: the one with the least to do]
+        /// The worker that serves it [default: the one with the fewest rooms]
         #[arg(long, value_name = "ID")]
         worker: Option<u32>,
-        /// What its peers may send, as JSON or the file that has it, `-` for standard input; e.g.
-        /// [{"kind":"audio","name":"opus","clockRate":48000,"channels":2}] [default: all that Weir relays]
+        /// The codecs that its peers may send: JSON, or a file with JSON (`-`: standard input); e.g.
+        /// [{"kind":"audio","name":"opus","clockRate":48000,"channels":2}] [default: all codecs that Weir knows]
         #[arg(long, value_name = "JSON|FILE")]
         media_codecs: Option<String>,
         #[command(flatten)]
@@ -76,7 +76,7 @@ pub(super) enum Command {
         /// The room's id
         room: u64,
     },
-    /// Print all that the worker knows of a room, as JSON
+    /// Print everything that the worker knows about a room, as JSON
     Dump {
         /// The room's id
         room: u64,
@@ -92,16 +92,16 @@ pub(super) enum Command {
         room: u64,
         /// The producer's id
         producer: u64,
-        /// Where to, as IP:PORT
+        /// The address to send to, as IP:PORT
         #[arg(value_parser = parse_address)]
         remote: SocketAddr,
     },
-    /// Follow who is speaking, until the room closes
+    /// Show who is speaking, until the room closes
     Speakers {
         /// The room's id
         room: u64,
     },
-    /// Follow how loud a room is, twice a second, until it closes
+    /// Show the audio levels in a room, twice a second, until it closes
     Levels {
         /// The room's id
         room: u64,

@@ -14,7 +14,7 @@ use super::units::bitrate;
 pub(super) struct RtcStats {
     /// The id
     id: u64,
-    /// Go on showing them, every so many milliseconds (1,000 at least), until it is closed
+    /// Repeat this every so many milliseconds, at least 1000, until it closes
     #[arg(long, value_name = "MS")]
     every: Option<u64>,
 }

@@ -262,7 +262,7 @@ pub(super) struct Settings {
     /// How long packets may wait under load for others of their train, in microseconds, at most 1000; 0: not at all
     #[arg(long, value_name = "US")]
     coalescing_us_max: Option<u32>,
-    /// Whether the workers measure how long packets stay with them; costs a clock read per packet
+    /// Measure how long packets stay in the workers; this costs a clock read per packet
     #[arg(long, value_name = "BOOL")]
     measure_residence: Option<bool>,
 }
@@ -302,10 +302,10 @@ fn setting(value: &Value) -> Cell {
 /// `weir ctl log-level`
 #[derive(Debug, Args)]
 pub(super) struct LogLevel {
-    /// From now on
+    /// The new level
     #[arg(value_parser = ["error", "warn", "info", "debug", "trace"])]
     level: Option<String>,
-    /// The parts of the workers whose lines below `error` are written, e.g. relay,net; `all` for all
+    /// The parts of the workers that log below the level error, e.g. relay,net; `all`: all parts
     #[arg(long, value_name = "TAG,TAG", value_delimiter = ',')]
     tags: Vec<String>,
 }

@@ -22,7 +22,7 @@ pub(super) use webrtc::Ways;
 /// `weir ctl transports`
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only those of this room
+    /// Only those in this room
     #[arg(long, value_name = "ROOM")]
     room: Option<u64>,
 }
@@ -70,20 +70,20 @@ pub(super) enum Command {
         /// The transport's id
         transport: u64,
     },
-    /// Tell a transport its remote address, or another one
+    /// Set or change the remote address of a transport
     Remote {
         /// The transport's id
         transport: u64,
-        /// Where RTP goes, as IP:PORT (and RTCP, if muxed)
+        /// The address to send RTP to (and RTCP, if it has no port of its own), as IP:PORT
         #[arg(value_parser = parse_address)]
         rtp: SocketAddr,
-        /// Where RTCP goes, if the transport has a port of its own for it
+        /// The address to send RTCP to, if it has a port of its own
         #[arg(value_parser = parse_address)]
         rtcp: Option<SocketAddr>,
     },
-    /// Tell a WebRTC transport who its client is, by the fingerprints of the client's certificate
+    /// Set the fingerprints by which a WebRTC transport recognises its client's certificate
     Dtls(webrtc::Dtls),
-    /// Make new ICE parameters for a WebRTC transport, whose client's network has changed
+    /// Restart ICE: create new ICE parameters for a WebRTC transport, e.g. because its client's network has changed
     RestartIce {
         /// The transport's id
         transport: u64,
@@ -93,32 +93,32 @@ pub(super) enum Command {
         /// The transport's id
         transport: u64,
     },
-    /// Show statistics of a transport in the RTC shape
+    /// Show statistics of a transport in the format of mediasoup's RTC statistics
     RtcStats(RtcStats),
-    /// Print all that the worker knows of a transport, as JSON
+    /// Print everything that the worker knows about a transport, as JSON
     Dump {
         /// The transport's id
         transport: u64,
     },
-    /// Limit what the transport's senders send
+    /// Limit the bitrate of the transport's senders
     MaxBitrate {
         /// The transport's id
         transport: u64,
-        /// In bits per second, 10000 at least; without it the limit is taken away
+        /// The limit in bits per second, at least 10000; without it, the limit is removed
         bitrate: Option<u64>,
     },
-    /// Send copies of the transport's packets elsewhere
+    /// Send copies of a transport's packets to another address
     Mirror {
         /// The transport's id
         transport: u64,
-        /// Where to, as IP:PORT
+        /// The address to send to, as IP:PORT
         #[arg(value_parser = parse_address)]
         remote: SocketAddr,
-        /// The local address to send them from
+        /// The local address to send from
         #[arg(long, value_name = "IP")]
         local_ip: Option<Zoned>,
     },
-    /// End that
+    /// Stop sending copies of a transport's packets
     StopMirror {
         /// The transport's id
         transport: u64,
@@ -137,10 +137,10 @@ pub(super) enum Command {
 pub(super) struct Create {
     /// The room's id
     room: u64,
-    /// Where to send RTP, as IP:PORT; can be told later
+    /// The address to send RTP to, as IP:PORT; can be set later
     #[arg(long, value_name = "IP:PORT", value_parser = parse_address, conflicts_with = "webrtc")]
     remote: Option<SocketAddr>,
-    /// Where to send RTCP, with --separate-rtcp
+    /// The address to send RTCP to, with --separate-rtcp
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -159,7 +159,7 @@ pub(super) struct Create {
     /// Use a port of its own for RTCP
     #[arg(long, conflicts_with = "webrtc")]
     separate_rtcp: bool,
-    /// ipv4 or ipv6 [default: that of the addresses given, else IPv4 if the server has it]
+    /// ipv4 or ipv6 [default: the family of the given addresses, else IPv4 if the server has it]
     #[arg(long, value_parser = ["ipv4", "ipv6"], conflicts_with = "webrtc")]
     family: Option<String>,
     /// The local address, instead of the server's own

@@ -41,7 +41,7 @@ const PRIORITY: u32 = 110 << 24 | 0xffff << 8 | 0xff;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Protection {
-    /// AEAD_AES_256_GCM, which a server prefers
+    /// AEAD_AES_256_GCM, the one that Weir prefers
     Gcm,
     /// AES128_CM_HMAC_SHA1_80
     Cm,

@@ -9,23 +9,23 @@ use weir_channel::message::Histogram;
 pub struct Residence {
     /// The median, in microseconds.
     pub p50: u64,
-    /// All but one of a hundred packets were faster, in microseconds.
+    /// 99 % of the packets took at most this long, in microseconds.
     pub p99: u64,
-    /// All but one of a thousand packets were faster, in microseconds.
+    /// 99.9 % of the packets took at most this long, in microseconds.
     pub p999: u64,
-    /// How many packets took how long, without the buckets that are empty, the fastest first.
+    /// The histogram: buckets with at least one packet, the shortest time first.
     pub buckets: Vec<ResidenceBucket>,
 }
 
-/// Packets that took alike long. A bucket's ends are at most 1/16 apart.
+/// Packets with about the same residence time. A bucket's upper end is at most 1/16 above its lower end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResidenceBucket {
-    /// They took so many nanoseconds or more.
+    /// The lower end of the bucket, in nanoseconds; packets took at least this long.
     pub from_ns: u64,
-    /// And fewer than so many.
+    /// The upper end of the bucket, in nanoseconds; packets took less than this.
     pub below_ns: u64,
-    /// So many packets.
+    /// The number of packets.
     pub count: u64,
 }
 

@@ -8,27 +8,27 @@ use weir_channel::message::{self, DtlsState, IceState, IceTuple};
 use super::by_reason;
 use crate::RtcTuple;
 
-/// ICE, DTLS and SRTP of a transport. Packets that strangers sent are in the transport's `unrouted`.
+/// The counters of ICE, DTLS and SRTP of a transport. Packets from unknown senders are in the transport's `unrouted`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WebRtcStats {
-    /// How far ICE got.
+    /// The state of ICE.
     pub ice_state: IceState,
-    /// Where packets go; `null`: nowhere.
+    /// The addresses that are used; `null` if there are none.
     pub ice_selected_tuple: Option<RtcTuple>,
-    /// How far DTLS got.
+    /// The state of DTLS.
     pub dtls_state: DtlsState,
-    /// How media is protected, as the IANA names it without its `SRTP_`; `null` until it is agreed on.
+    /// The SRTP profile, with its IANA name without the prefix `SRTP_`; `null` until it is negotiated.
     pub srtp_profile: Option<String>,
-    /// Connectivity checks that counted.
+    /// Valid connectivity checks.
     pub checks: u64,
     /// STUN requests that were refused.
     pub checks_refused: u64,
-    /// DTLS datagrams that were looked at.
+    /// DTLS datagrams that were processed.
     pub dtls_datagrams: u64,
-    /// Packets that were to be sent and could not be encrypted.
+    /// Packets that could not be encrypted, and were not sent.
     pub seal_failures: u64,
-    /// What failed in ICE and DTLS, by reason; reasons that never happened are left out.
+    /// Failures in ICE and DTLS, by reason. Reasons with a count of 0 are left out.
     #[serde(default)]
     pub failures: BTreeMap<String, u64>,
 }

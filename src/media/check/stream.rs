@@ -199,7 +199,7 @@ impl StreamCheck {
         self.packets
     }
 
-    /// Their bytes, RTP headers included.
+    /// The bytes of these packets, with RTP headers.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -20,9 +20,9 @@ use crate::server::workers::shared::Shared;
 /// A producer and how loud it was in the last 500 ms.
 #[derive(Clone, Debug)]
 pub struct ProducerLevel {
-    /// Which one.
+    /// The producer.
     pub producer: Producer,
-    /// In dBov (RFC 6464): -127, silence, to 0, the loudest there is.
+    /// The level in dBov (RFC 6464), from -127 (silence) to 0 (the loudest possible).
     pub level_dbov: i8,
 }
 

@@ -24,7 +24,7 @@ use crate::server::workers::shared::Shared;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct EnableOptions {
-    /// The client holds it paused. `false` leaves that as it is.
+    /// Whether it starts paused by the client. `false` leaves that as it is.
     pub paused: bool,
     /// The highest profile the client wants; `None` leaves it as it is.
     pub preferred_profile: Option<Profile>,
@@ -85,7 +85,7 @@ impl Consumer {
         self.producer()
     }
 
-    /// What it consumes.
+    /// The producer that it consumes.
     pub fn producer(&self) -> Producer {
         Producer::new(Arc::clone(&self.shared), Arc::clone(&self.node.producer))
     }
@@ -111,7 +111,7 @@ impl Consumer {
         lock(&self.node.state).pause_state.paused()
     }
 
-    /// Whether the application holds it paused.
+    /// Whether the application has paused it.
     pub fn locally_paused(&self) -> bool {
         lock(&self.node.state).pause_state.is_paused_by(Side::Local)
     }
@@ -126,7 +126,7 @@ impl Consumer {
         lock(&self.node.state).source_paused
     }
 
-    /// The highest profile it wants.
+    /// The highest profile that it should receive.
     pub fn preferred_profile(&self) -> Profile {
         lock(&self.node.state).pause_state.preferred_profile()
     }

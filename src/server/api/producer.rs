@@ -81,7 +81,7 @@ impl Producer {
         lock(&self.node.state).pause_state.paused()
     }
 
-    /// Whether the application holds it paused.
+    /// Whether the application has paused it.
     pub fn locally_paused(&self) -> bool {
         lock(&self.node.state).pause_state.is_paused_by(Side::Local)
     }
@@ -91,7 +91,7 @@ impl Producer {
         lock(&self.node.state).pause_state.is_paused_by(Side::Remote)
     }
 
-    /// The profile that consumers without a preference of their own follow.
+    /// The profile for consumers that have no preference of their own.
     pub fn preferred_profile(&self) -> Profile {
         lock(&self.node.state).pause_state.preferred_profile()
     }

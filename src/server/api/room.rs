@@ -35,46 +35,46 @@ use crate::server::workers::sockets::need_of_ports;
 /// A room asks its worker for no more pages than this, some millions of entries: more would be a worker that never ends.
 const PAGES_MAX: usize = 10_000;
 
-/// How a room is made.
+/// The options of a new room.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RoomOptions {
-    /// The worker that shall serve it; `None`: the one with the fewest rooms.
+    /// The worker that serves it; the default is the one with the fewest rooms.
     pub worker: Option<WorkerId>,
-    /// The codecs that its peers may use; `None`: all that there are.
+    /// The codecs that its peers may use; the default is all.
     pub media_codecs: Option<Vec<RtpCodecCapability>>,
     /// The RTP header extensions that it announces, as URIs in JSON; `None`: those with which mediasoup's client can send
     /// from every browser, whatever it sends first ([`RtpCapabilities::BROWSER_EXTENSIONS`]).
     #[serde(with = "extension_uris")]
     #[schemars(with = "Option<Vec<String>>")]
     pub header_extensions: Option<Vec<ExtensionUri>>,
-    /// Whatever the application likes to keep with the room.
+    /// Any data of the application, kept with the room.
     pub app_data: Value,
 }
 
-/// How a plain RTP transport is made.
+/// The options of a new plain RTP transport.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PlainTransportOptions {
-    /// Where to send, if known already. Without `rtcp_mux`, an absent RTCP address is the one above RTP's
+    /// The address to send to, if known already. Without `rtcp_mux`, the default port for RTCP is the one above RTP's
     /// (RFC 3550 §11).
     pub remote: Option<Remote>,
-    /// Learn the remote from the first valid packet. Not together with `remote`.
+    /// Learn the remote address from the first valid packet; not together with `remote`.
     pub comedia: bool,
-    /// Whether what was learned stays for good, or may be learned anew from the same IP.
+    /// Whether a learned address may change to another port of the same IP.
     #[serde(deserialize_with = "any_case")]
     pub comedia_policy: ComediaPolicy,
-    /// RTP and RTCP share one port (RFC 5761).
+    /// Whether RTP and RTCP share one port (RFC 5761).
     pub rtcp_mux: bool,
-    /// The family; `None`: that of `remote` or `local_ip`, else IPv4 if the server has it.
+    /// The IP family; the default is that of `remote` or `local_ip`, else IPv4 if the server has it.
     pub family: Option<IpFamily>,
-    /// The local address instead of the server's own for that family.
+    /// The local address; the default is the server's own of that family.
     #[schemars(with = "Option<String>")]
     pub local_ip: Option<Zoned>,
-    /// The local port for RTP, one of `rtc_ports`; without `rtcp_mux` an even one, as RTCP gets the one above. `None`: any
-    /// that is free.
+    /// The local port for RTP, one of `rtc_ports`. Without `rtcp_mux` it must be even, because RTCP gets the next one.
+    /// The default is any free port.
     pub local_port: Option<u16>,
-    /// Whatever the application likes to keep with the transport.
+    /// Any data of the application, kept with the transport.
     pub app_data: Value,
 }
 

@@ -19,7 +19,7 @@ pub struct RtpStreamerOptions {
     pub remote_ip: Zoned,
     /// The port for RTP and RTCP.
     pub remote_port: u16,
-    /// The local address, instead of the server's own of the same family.
+    /// The local address; the default is the server's own of the same family.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub local_ip: Option<Zoned>,
@@ -65,7 +65,7 @@ impl RtpStreamer {
         &self.consumer
     }
 
-    /// What it is sent on.
+    /// The transport that it is sent on.
     pub fn transport(&self) -> &Transport {
         &self.transport
     }

@@ -38,22 +38,22 @@ pub use self::webrtc::{WebRtcTransport, WebRtcTransportOptions};
 /// rare already.
 const SSRC_TRIES: usize = 8;
 
-/// How a producer is made.
+/// The options of a new producer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProducerOptions {
     /// Audio or video.
     #[serde(deserialize_with = "any_case")]
     pub kind: MediaKind,
-    /// What the remote sends.
+    /// The RTP parameters that the remote sends with.
     pub rtp_parameters: RtpParameters,
     /// Start paused.
     #[serde(default)]
     pub paused: bool,
-    /// The profile that consumers without a preference of their own follow.
+    /// The profile for consumers that have no preference of their own.
     #[serde(default)]
     pub preferred_profile: Profile,
-    /// Whatever the application likes to keep with the producer.
+    /// Any data of the application, kept with the producer.
     #[serde(default)]
     pub app_data: Value,
 }
@@ -71,7 +71,7 @@ impl ProducerOptions {
     }
 }
 
-/// How a consumer is made.
+/// The options of a new consumer.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConsumerOptions {
@@ -81,7 +81,7 @@ pub struct ConsumerOptions {
     pub preferred_profile: Profile,
     /// Where the receiver differs from how the producer sends.
     pub rtp: ConsumerRtp,
-    /// Whatever the application likes to keep with the consumer.
+    /// Any data of the application, kept with the consumer.
     pub app_data: Value,
 }
 

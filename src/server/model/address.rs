@@ -17,7 +17,7 @@ pub enum IpFamily {
     Ipv6,
 }
 
-/// A pair of addresses, as a remote or an operator should see it.
+/// A pair of addresses, for remotes and operators.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tuple {
@@ -27,9 +27,9 @@ pub struct Tuple {
     pub bound_ip: IpAddr,
     /// The port.
     pub local_port: u16,
-    /// Where packets come from and go to, once known.
+    /// The remote address, once known.
     pub remote: Option<SocketAddr>,
-    /// The index of the interface that a link-local `bound_ip` is of (RFC 4007 §6); absent if it needs none.
+    /// The index of the interface to which a link-local `bound_ip` belongs (RFC 4007 §6); absent for other addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<u32>,
 }

@@ -68,7 +68,7 @@ pub enum Error {
     /// The worker did not answer in time. If it answers late, what it did is applied and told by events.
     #[error("the worker did not answer within {}", humantime::format_duration(*.after))]
     Timeout {
-        /// How long it was given.
+        /// The time that it had, in milliseconds.
         after: Duration,
     },
     /// The worker died before it answered.
@@ -76,7 +76,7 @@ pub enum Error {
     WorkerDied {
         /// Which one.
         worker: WorkerId,
-        /// Of what.
+        /// What the worker died of.
         cause: DeathCause,
     },
     /// No worker can take the room now.
@@ -237,7 +237,7 @@ fn last_words(stderr: &[String]) -> String {
     format!("; its last words: {}", stderr.join(" | "))
 }
 
-/// Of what a worker process died.
+/// Why a worker process died.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[non_exhaustive]
@@ -245,19 +245,19 @@ pub enum DeathCause {
     /// The operating system did not start it.
     #[error("it could not be started: {reason}")]
     NotStarted {
-        /// What the system said.
+        /// The system's error message.
         reason: String,
     },
     /// It did not say hello in time, and was killed.
     #[error("it did not say hello within {timeout_ms} ms and was killed")]
     NoHello {
-        /// How long it was given.
+        /// The time that it had, in milliseconds.
         timeout_ms: u64,
     },
     /// It did not answer a ping in time, and was killed.
     #[error("it did not answer a ping within {timeout_ms} ms and was killed")]
     Hung {
-        /// How long it was given.
+        /// The time that it had, in milliseconds.
         timeout_ms: u64,
     },
     /// It exited by itself.
@@ -265,7 +265,7 @@ pub enum DeathCause {
     Exited {
         /// The exit code.
         code: i32,
-        /// What the code means, from the worker's documented list.
+        /// What the exit code means.
         meaning: String,
     },
     /// A signal ended it.
@@ -273,18 +273,18 @@ pub enum DeathCause {
     Signalled {
         /// The signal's number.
         signal: i32,
-        /// Its name, e.g. `SIGKILL`.
+        /// The signal's name, e.g. `SIGKILL`.
         name: String,
         /// Whether it left a core dump.
         core_dumped: bool,
     },
-    /// It said something that no worker of this version says, and was killed.
+    /// It broke the protocol of the channel, and was killed.
     #[error("it broke the channel's protocol ({reason}) and was killed")]
     Protocol {
-        /// What.
+        /// What it said.
         reason: String,
     },
-    /// It closed its channel but went on living, and was killed.
+    /// It closed its channel without exiting, and was killed.
     #[error("it closed its channel but did not exit, and was killed")]
     ChannelClosed,
     /// The server was closed.

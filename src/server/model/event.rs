@@ -22,9 +22,9 @@ const LAG_MAX: usize = 16_384;
 /// Something that happened. Serialises to one flat object: `{"seq":7,"at":"…Z","type":"producerPaused",…}`.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 pub struct Event {
-    /// Counts the server's events from 1, without gaps.
+    /// The number of the event: the server counts its events from 1, without gaps.
     pub seq: u64,
-    /// When the server applied it. RFC 3339 in JSON.
+    /// The time at which the server applied the change, in JSON as in RFC 3339.
     #[serde(serialize_with = "rfc3339")]
     #[schemars(with = "String")]
     pub at: SystemTime,
@@ -57,10 +57,10 @@ fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Er
 )]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A worker process is ready for work.
+    /// A worker process has started and is ready.
     WorkerStarted { worker: WorkerId, pid: u32 },
-    /// A worker process is gone; its rooms were closed by the events right before this one. `restart_in_ms` is `None`
-    /// when no successor will be started, because the server closes.
+    /// A worker process has died. The events just before this one closed its rooms. `restart_in_ms` is absent if no
+    /// successor will be started, because the server closes.
     WorkerDied {
         worker: WorkerId,
         pid: Option<u32>,
@@ -73,21 +73,21 @@ pub enum EventKind {
         worker: WorkerId,
         app_data: Value,
     },
-    /// A room is closed, with everything in it (told by the events that follow).
+    /// A room is closed, with everything in it; the next events tell of that.
     RoomClosed {
         room: RoomId,
         originator: Originator,
         app_data: Value,
         cause: CloseCause,
     },
-    /// A peer is in the room. Its consumers of what the others produce already are told by the events that follow.
+    /// A peer has joined the room. The next events tell of its consumers for the producers that exist already.
     PeerJoined {
         peer: Arc<str>,
         room: RoomId,
         spy: bool,
         app_data: Arc<Value>,
     },
-    /// A peer is gone, with everything that was its own (told by the events that follow).
+    /// A peer has gone, with everything that belonged to it; the next events tell of that.
     PeerClosed {
         peer: Arc<str>,
         room: RoomId,
@@ -99,7 +99,7 @@ pub enum EventKind {
     TransportOpened {
         transport: TransportId,
         room: RoomId,
-        /// Whose it is, if it belongs to a peer.
+        /// The peer that owns it, if any.
         #[serde(skip_serializing_if = "Option::is_none")]
         peer: Option<Arc<str>>,
         kind: TransportKind,
@@ -112,40 +112,41 @@ pub enum EventKind {
         room: RoomId,
         remote: Remote,
     },
-    /// A `comedia` transport has learned its remote address: from the first valid packet, or, where its policy lets it, anew.
+    /// A `comedia` transport has learned its remote address, or a new one if its policy allows that.
     RemoteLearned {
         transport: TransportId,
         room: RoomId,
         remote: Remote,
     },
-    /// A WebRTC transport's client was found, has chosen where packets go, or is gone.
+    /// The ICE state of a WebRTC transport has changed.
     IceStateChanged {
         transport: TransportId,
         room: RoomId,
         state: IceState,
-        /// Why, when it is gone.
+        /// The reason, if the client is gone.
         #[serde(skip_serializing_if = "Option::is_none")]
         failure: Option<WebRtcFailure>,
     },
-    /// A WebRTC transport refuses somebody's connectivity checks: most likely its client's, who was told something wrong. Told every
-    /// ten seconds while it goes on.
+    /// A WebRTC transport refuses connectivity checks, most likely because its client has the wrong credentials. This
+    /// event is repeated every ten seconds while checks are refused.
     ChecksRefused {
         transport: TransportId,
         room: RoomId,
         failure: WebRtcFailure,
     },
-    /// A WebRTC transport's packets go elsewhere from now on; `null`: nowhere, until the client shows up again.
+    /// A WebRTC transport uses another pair of addresses from now on; `null` if it has none until the client comes
+    /// back.
     IceSelectedTupleChanged {
         transport: TransportId,
         room: RoomId,
         tuple: Option<RtcTuple>,
     },
-    /// A WebRTC transport's client has proven who it is, has failed to, or has ended it.
+    /// The DTLS state of a WebRTC transport has changed.
     DtlsStateChanged {
         transport: TransportId,
         room: RoomId,
         state: DtlsState,
-        /// Why, when it has failed.
+        /// The reason, if it has failed.
         #[serde(skip_serializing_if = "Option::is_none")]
         failure: Option<WebRtcFailure>,
     },
@@ -157,12 +158,11 @@ pub enum EventKind {
         app_data: Value,
         cause: CloseCause,
     },
-    /// A producer exists now. The other peers' consumers of it were told by the events right before this one
-    /// (differences §1.5).
+    /// A producer exists now. The events just before this one told of the other peers' consumers for it.
     ProducerOpened {
         producer: ProducerId,
         room: RoomId,
-        /// Whose it is, if it belongs to a peer.
+        /// The peer that owns it, if any.
         #[serde(skip_serializing_if = "Option::is_none")]
         peer: Option<Arc<str>>,
         transport: TransportId,
@@ -190,16 +190,16 @@ pub enum EventKind {
         room: RoomId,
         profile: Profile,
     },
-    /// A producer that had sent something has fallen silent on all its streams (`active` is false), or sends again. A second
-    /// without a picture is silence, or two without a sound, or twice the longest pause of late, up to five seconds. Nothing
-    /// follows from it: what it sends next is relayed as if it had never paused.
+    /// A producer has become silent on all its streams (`active` is false), or sends again. It counts as silent after
+    /// one second without video or two seconds without audio, or after twice its longest recent pause, at most five
+    /// seconds. This has no other effect: what it sends next is relayed as usual.
     ProducerActivityChanged {
         producer: ProducerId,
         room: RoomId,
         active: bool,
     },
-    /// A producer on a plain transport is sent under another SSRC from now on, which was not declared: it had none before
-    /// (`previous` is `None`), or its sender has gone over to this one.
+    /// A producer on a plain transport has another SSRC from now on, one that was not declared: either it had none
+    /// before (`previous` is absent), or its sender has changed it.
     ProducerSsrcChanged {
         producer: ProducerId,
         room: RoomId,
@@ -214,11 +214,11 @@ pub enum EventKind {
         app_data: Value,
         cause: CloseCause,
     },
-    /// A consumer exists now. A peer's has no transport until its client enables it.
+    /// A consumer exists now. A peer's consumer has no transport until its client enables it.
     ConsumerOpened {
         consumer: ConsumerId,
         room: RoomId,
-        /// Who receives it, if that is a peer.
+        /// The peer that receives it, if any.
         #[serde(skip_serializing_if = "Option::is_none")]
         peer: Option<Arc<str>>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -229,7 +229,7 @@ pub enum EventKind {
         source_paused: bool,
         app_data: Arc<Value>,
     },
-    /// A peer's consumer has been enabled: from now on it is sent on a transport.
+    /// A peer's consumer is enabled: from now on it is sent on a transport.
     ConsumerHandled {
         consumer: ConsumerId,
         room: RoomId,
@@ -237,7 +237,8 @@ pub enum EventKind {
     },
     /// A peer's consumer has lost its transport, which was closed. It can be enabled again on another one.
     ConsumerUnhandled { consumer: ConsumerId, room: RoomId },
-    /// A consumer is paused: by the application (`local`), by its client (`remote`) or because its producer is (`source`).
+    /// A consumer is paused: by the application (`local`), by its client (`remote`), or because its producer is paused
+    /// (`source`).
     ConsumerPaused {
         consumer: ConsumerId,
         room: RoomId,
@@ -257,7 +258,7 @@ pub enum EventKind {
         room: RoomId,
         profile: Profile,
     },
-    /// A consumer is sent another profile; `None`: nothing until another profile's key frame comes.
+    /// A consumer receives another profile; absent: it receives nothing until a key frame of another profile arrives.
     ConsumerEffectiveProfileChanged {
         consumer: ConsumerId,
         room: RoomId,
@@ -271,20 +272,20 @@ pub enum EventKind {
         app_data: Value,
         cause: CloseCause,
     },
-    /// A producer is streamed to an address: by this consumer, on this transport, neither of which is a peer's.
+    /// A producer is sent to an address, with this consumer and this transport, which belong to no peer.
     RtpStreamerOpened {
         transport: TransportId,
         consumer: ConsumerId,
         producer: ProducerId,
         room: RoomId,
     },
-    /// A streamer is closed, because its transport, its consumer or its producer was.
+    /// A streamer is closed, because its transport, its consumer or its producer is closed.
     RtpStreamerClosed {
         transport: TransportId,
         consumer: ConsumerId,
         room: RoomId,
     },
-    /// How loud the room was in the last 500 ms, the loudest first. Only while somebody listens
+    /// The audio levels in the room in the last 500 ms, the loudest first. Only while somebody listens
     /// ([`Room::audio_levels`](crate::Room::audio_levels)).
     AudioLevels { room: RoomId, levels: Vec<AudioLevel> },
     /// A transport's statistics, which the application has enabled
@@ -308,10 +309,10 @@ pub enum EventKind {
         room: RoomId,
         stats: Vec<RtcStats>,
     },
-    /// This subscriber was too slow and lost this many events; the next one goes on after the gap. Other subscribers
-    /// saw them. What was missed is found by listing the objects.
+    /// This subscriber was too slow and has lost this many events. List the objects to find out what changed. Other
+    /// subscribers are not affected.
     Lagged { count: u64 },
-    /// The server is closed. The last event of the stream.
+    /// The server is closed. This is the last event of the stream.
     ServerClosed,
 }
 
@@ -319,13 +320,13 @@ pub enum EventKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioLevel {
-    /// Which one.
+    /// The producer.
     pub producer: ProducerId,
-    /// In dBov (RFC 6464): -127, silence, to 0, the loudest there is.
+    /// The level in dBov (RFC 6464), from -127 (silence) to 0 (the loudest possible).
     pub level_dbov: i8,
 }
 
-/// Who made it happen (differences §1.6, §3.4).
+/// Who caused an event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Originator {
@@ -333,7 +334,7 @@ pub enum Originator {
     Local,
     /// The remote client, through its signalling.
     Remote,
-    /// The producer that a consumer consumes.
+    /// The producer of a consumer.
     Source,
 }
 
@@ -364,7 +365,7 @@ pub enum CloseCause {
     WorkerDied {
         /// Which one.
         worker: WorkerId,
-        /// Of what.
+        /// What the worker died of.
         cause: DeathCause,
     },
     /// The server was closed.

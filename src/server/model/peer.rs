@@ -20,18 +20,18 @@ use crate::server::model::room::RoomNode;
 use crate::server::model::rtp_capabilities::RtpCapabilities;
 use crate::server::model::side::Side;
 
-/// How a peer joins a room.
+/// The options of a new peer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PeerOptions {
-    /// Its name, which no other peer of the room has: 1 to 255 bytes.
+    /// Its name, 1 to 255 bytes, unique in the room.
     pub name: String,
-    /// What it can receive, in the room's payload types and header extension ids; nothing that the room has not.
+    /// What it can receive, with the room's payload types and header extension ids; a part of the room's capabilities.
     pub rtp_capabilities: RtpCapabilities,
-    /// It receives, but the others do not hear of it and it may not send.
+    /// Whether it is a spy: it receives, it may not send, and the other peers do not know of it.
     #[serde(default)]
     pub spy: bool,
-    /// Whatever the application or the client likes to keep with the peer. The other peers' clients see it.
+    /// Any data of the application or the client, kept with the peer. The other peers' clients see it.
     #[serde(default)]
     pub app_data: Value,
 }

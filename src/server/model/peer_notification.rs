@@ -131,7 +131,7 @@ pub struct ConsumerInfo {
     pub rtp_parameters: Arc<RtpParameters>,
     /// Whether anybody holds it paused: the application, the client, or its producer.
     pub paused: bool,
-    /// The highest profile it wants.
+    /// The highest profile that it should receive.
     pub preferred_profile: Profile,
     /// The profile it is sent.
     pub effective_profile: Option<Profile>,

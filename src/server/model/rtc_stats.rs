@@ -35,50 +35,49 @@ pub enum RtcStats {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RtpStreamRtcStats {
-    /// 16 lowercase letters and digits: the same for a stream as long as it exists, and no two streams of a server have the
-    /// same.
+    /// 16 lowercase letters and digits, unique in the server. A stream keeps its id as long as it exists.
     pub id: String,
     /// When the counters were read, in milliseconds since 1970-01-01T00:00:00Z.
     pub timestamp: u64,
-    /// The SSRC at the moment.
+    /// The current SSRC.
     pub ssrc: u32,
     /// Audio or video.
     pub kind: MediaKind,
-    /// The same as `kind`, under the name it had before.
+    /// The same as `kind`, under its older name.
     pub media_type: MediaKind,
     /// The codec of the last packet, e.g. `video/VP8`; before the first packet, the first codec negotiated.
     pub mime_type: String,
-    /// RTP packets, retransmissions not among them.
+    /// RTP packets, without retransmissions.
     pub packet_count: u64,
-    /// Their bytes: whole RTP packets with header and extensions.
+    /// The bytes of these packets, with RTP headers and extensions.
     pub byte_count: u64,
-    /// Bits per second, over the last second.
+    /// The bitrate over the last second, in bits per second.
     pub bitrate: u64,
-    /// Packets lost on the way: to the server as it counted itself, from the server as the receiver last reported
-    /// (RFC 3550 §6.4.1; negative when duplicates outnumber losses).
+    /// Packets lost on the way. Inbound: counted by the server. Outbound: from the receiver's last report (RFC 3550
+    /// §6.4.1), negative if there were more duplicates than losses.
     pub packets_lost: i64,
-    /// Of the packets expected between the last two reports, how many were lost, in 1/256.
+    /// The share of packets that were lost between the last two reports, in 1/256.
     pub fraction_lost: u8,
-    /// Inbound: packets that were received but not valid in sequence. Outbound: packets that should have been sent, and
-    /// which the transport did not take (`noRemote`, `backlogFull` and `sendFailed` of `dropped`).
+    /// Inbound: packets whose sequence numbers were not valid. Outbound: packets that the transport could not send
+    /// (`noRemote`, `backlogFull` and `sendFailed` in `dropped`).
     pub packets_discarded: u64,
-    /// Inbound: packets that were lost at first and came after all because they were asked for. Outbound: packets sent
-    /// again.
+    /// Inbound: lost packets that arrived after they were requested again. Outbound: packets that were retransmitted.
     pub packets_repaired: u64,
     /// Full intra requests (RFC 5104 §4.3.1): sent for inbound, received for outbound streams.
     pub fir_count: u64,
     /// Picture loss indications (RFC 4585 §6.3.1): sent for inbound, received for outbound streams.
     pub pli_count: u64,
-    /// Packets of negative acknowledgements (RFC 4585 §6.2.1): sent for inbound, received for outbound streams.
+    /// RTCP packets with negative acknowledgements (RFC 4585 §6.2.1): sent for inbound streams, received for outbound
+    /// streams.
     pub nack_count: u64,
-    /// Slice loss indications; always 0, because nobody sends them any more.
+    /// Slice loss indications; always 0, because they are obsolete.
     pub sli_count: u64,
     /// Interarrival jitter (RFC 3550 §6.4.1) in units of the RTP clock: at the server for inbound, at the receiver, as it
     /// last reported, for outbound streams.
     pub jitter: u32,
     /// The same in milliseconds.
     pub jitter_ms: f64,
-    /// From the server to the other end and back, in milliseconds; `null` until reports have told.
+    /// The round-trip time between the server and the other end, in milliseconds; `null` until it is measured.
     pub round_trip_time: Option<f64>,
 }
 
@@ -89,23 +88,23 @@ pub struct InboundRtpStats {
     /// What is told in both directions.
     #[serde(flatten)]
     pub stream: RtpStreamRtcStats,
-    /// The transport it arrives on; absent where it is told of a consumer's source.
+    /// The transport that it arrives on; absent if this object describes a consumer's source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport_id: Option<TransportId>,
-    /// Which of the producer's profiles it is.
+    /// The profile of the stream.
     pub profile: Profile,
-    /// Whether packets have come lately (differences §2.8).
+    /// Whether packets have arrived recently.
     pub active: bool,
     /// Key frames seen.
     pub key_frames: u64,
     /// Packets received twice.
     pub packets_duplicated: u64,
-    /// Packets received while the producer was paused, and so not relayed.
+    /// Packets that were not relayed because the producer was paused.
     pub packets_paused: u64,
-    /// Packets longer than 16 KiB: relayed, but not kept, and so never sent again to a receiver that asks.
+    /// Packets longer than 16 KiB. They are relayed, but not kept for retransmission.
     #[serde(default)]
     pub packets_not_kept: u64,
-    /// Packets that were asked for again, each time counted.
+    /// Packets that were requested again; every request counts.
     pub packets_nacked: u64,
     /// Retransmissions that repaired nothing.
     pub retransmissions_useless: u64,
@@ -118,24 +117,24 @@ pub struct OutboundRtpStats {
     /// What is told in both directions.
     #[serde(flatten)]
     pub stream: RtpStreamRtcStats,
-    /// The transport it leaves on.
+    /// The transport that it is sent on.
     pub transport_id: TransportId,
-    /// The `id` of the inbound stream that flows; absent while none does.
+    /// The `id` of the inbound stream that is being relayed; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbound_rtp_id: Option<String>,
-    /// The profile that flows; `null`: none.
+    /// The profile that is being sent; `null` if none.
     pub profile: Option<Profile>,
-    /// The profile that should flow, and waits for a key frame; `null`: none.
+    /// The profile that will be sent after its next key frame; `null` if none.
     pub target_profile: Option<Profile>,
-    /// Switches from one profile to another, or to the first one.
+    /// How often the profile changed, with the change to the first one.
     pub switches: u64,
-    /// Packets the producer received while the consumer existed: `packetCount` and all of `dropped` together.
+    /// Packets that the producer received while the consumer existed: the sum of `packetCount` and `dropped`.
     pub packets_in: u64,
-    /// Packets not sent, by reason; reasons that never happened are left out.
+    /// Packets that were not sent, by reason. Reasons with a count of 0 are left out.
     pub dropped: BTreeMap<DropReason, u64>,
-    /// The bytes of the packets sent again, headers included.
+    /// The bytes of retransmitted packets, with headers.
     pub bytes_retransmitted: u64,
-    /// Packets that the receiver asked for and did not get again, by reason; reasons that never happened are left out.
+    /// Packets that the receiver asked for again and did not get, by reason. Reasons with a count of 0 are left out.
     pub not_repaired: BTreeMap<NotRepaired, u64>,
 }
 
@@ -154,24 +153,24 @@ pub struct RtcTransportStats {
     /// The addresses of a plain transport, once the remote is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuple: Option<RtcTuple>,
-    /// How far a WebRTC transport's ICE got.
+    /// The state of a WebRTC transport's ICE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ice_connection_state: Option<IceState>,
     /// The addresses of a WebRTC transport, once the client is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ice_selected_tuple: Option<RtcTuple>,
-    /// How far a WebRTC transport's DTLS got.
+    /// The state of a WebRTC transport's DTLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtls_state: Option<DtlsState>,
-    /// How a WebRTC transport's media is protected, as the IANA names it without its `SRTP_`.
+    /// The SRTP profile of a WebRTC transport, with its IANA name without the prefix `SRTP_`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub srtp_profile: Option<String>,
-    /// What failed in a WebRTC transport's ICE and DTLS, by reason; reasons that never happened are left out.
+    /// Failures in a WebRTC transport's ICE and DTLS, by reason. Reasons with a count of 0 are left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failures: BTreeMap<WebRtcFailureReason, u64>,
-    /// What the remote may send.
+    /// The bandwidth that the remote may use.
     pub local_available_send_bw: LocalBandwidth,
-    /// What the remote can receive.
+    /// The bandwidth that the remote can receive.
     pub remote_available_send_bw: RemoteBandwidth,
     /// RTP and RTCP packets received from the remote.
     pub packets_received: u64,
@@ -181,24 +180,24 @@ pub struct RtcTransportStats {
     pub rtcp_received: u64,
     /// RTCP packets sent.
     pub rtcp_sent: u64,
-    /// Packets that belong to no producer, by reason; reasons that never happened are left out.
+    /// Packets that belong to no producer, by reason. Reasons with a count of 0 are left out.
     pub unrouted: BTreeMap<UnroutedReason, u64>,
     /// Packets the kernel dropped because the socket's receive buffer was full.
     pub kernel_drops: u64,
-    /// Copies of packets sent elsewhere.
+    /// Copies of packets that were sent to the mirror's address.
     pub packets_mirrored: u64,
     /// Copies that could not be sent.
     pub mirror_failures: u64,
-    /// How often a `comedia` transport has gone over to another port of its remote's IP.
+    /// How often the remote of a `comedia` transport has changed to another port of its IP.
     #[serde(default)]
     pub remotes_relearned: u64,
 }
 
-/// The addresses of a transport, under the names that mediasoup gives them.
+/// The addresses of a transport, with the names that mediasoup uses.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RtcTuple {
-    /// The address the remote sends to: the announced one if there is one.
+    /// The address to which the remote sends: the announced one if there is one.
     #[serde(rename = "localIP")]
     pub local_ip: IpAddr,
     /// Its port.
@@ -208,23 +207,23 @@ pub struct RtcTuple {
     pub remote_ip: IpAddr,
     /// Its port.
     pub remote_port: u16,
-    /// `udp`, or for WebRTC `tcp` too.
+    /// `udp`, or, for WebRTC only, `tcp`.
     pub protocol: String,
 }
 
-/// The limit that the server tells the remote (REMB).
+/// The bandwidth limit that the server sends to the remote (REMB).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalBandwidth {
-    /// Bits per second for all that the remote sends; `null`: no limit is told.
+    /// Bits per second for everything that the remote sends; `null` if there is no limit.
     pub max_bitrate: Option<u64>,
 }
 
-/// What the remote says that it can receive (REMB).
+/// The bandwidth that the remote says it can receive (REMB).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RemoteBandwidth {
-    /// Bits per second; `null`: it has not said.
+    /// Bits per second; `null` if the remote has not said.
     pub bitrate: Option<u64>,
 }
 

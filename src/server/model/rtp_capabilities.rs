@@ -28,7 +28,7 @@ pub(crate) use self::mapping::ProducerMapping;
 /// The most entries in one list of a peer's capabilities.
 const ENTRIES_MAX: usize = 128;
 
-/// What a room relays, or what a peer can receive.
+/// The RTP capabilities of a room (what it relays) or of a peer (what it can receive).
 ///
 /// ```
 /// use weir::{CodecName, RtpCapabilities, RtpCodecCapability};
@@ -44,12 +44,12 @@ const ENTRIES_MAX: usize = 128;
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpCapabilities {
-    /// The codecs; those of retransmissions (`rtx`) follow what they repair.
+    /// The codecs. A retransmission codec (`rtx`) follows the codec that it repairs.
     pub codecs: Vec<RtpCodecCapability>,
     /// The header extensions, one entry for each kind of media.
     #[serde(default)]
     pub header_extensions: Vec<RtpHeaderExtensionCapability>,
-    /// Mechanisms of forward error correction; a room has none.
+    /// Mechanisms for forward error correction; a room has none.
     #[serde(default)]
     pub fec_mechanisms: Vec<String>,
 }

@@ -31,7 +31,7 @@ pub(crate) use self::requests::{ConsumerSeat, ConsumerSsrcs, ProducerSeat};
 /// What a check says when it fails: a sentence for [`Error::InvalidParameters`](super::error::Error::InvalidParameters).
 pub(crate) type Checked<T> = Result<T, String>;
 
-/// How RTP is sent: the codecs and their payload types, the header extensions and their ids, the streams.
+/// The RTP parameters of a producer or consumer: codecs with payload types, header extensions with ids, and streams.
 ///
 /// ```
 /// use weir::{CodecName, RtpCodec, RtpEncoding, RtpParameters};
@@ -51,14 +51,14 @@ pub struct RtpParameters {
     /// The media id (RFC 8843 §15) that the packets may carry; 1 to 32 bytes. Needs the `sdes:mid` header extension.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mux_id: Option<String>,
-    /// The codecs, 1 to 16, each under its own payload type; and the `rtx` codecs that repair them, if any.
+    /// The codecs, 1 to 16, each with its own payload type, and the `rtx` codecs that repair them, if any.
     pub codecs: Vec<RtpCodec>,
-    /// The header extensions (RFC 8285), each under its own id.
+    /// The header extensions (RFC 8285), each with its own id.
     #[serde(default)]
     pub header_extensions: Vec<RtpHeaderExtension>,
     /// The streams: one, or up to three simulcast layers with distinct profiles.
     pub encodings: Vec<RtpEncoding>,
-    /// What holds for the RTCP of all streams.
+    /// The RTCP parameters of all streams.
     #[serde(default)]
     pub rtcp: RtcpParameters,
 }
@@ -81,17 +81,17 @@ impl RtpParameters {
     }
 }
 
-/// What holds for the RTCP of all streams.
+/// The RTCP parameters of all streams.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RtcpParameters {
-    /// The canonical name (RFC 3550 §6.5.1); 1 to 255 bytes. Made up if the producer does not give one; its consumers
-    /// share it.
+    /// The canonical name (RFC 3550 §6.5.1); 1 to 255 bytes. If the producer gives none, the server chooses one. All
+    /// its consumers have the same one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cname: Option<String>,
-    /// The sender takes feedback that is not in a compound packet (RFC 5506). So it is unless it says otherwise.
+    /// Whether the sender accepts feedback outside of compound packets (RFC 5506); the default is `true`.
     pub reduced_size: bool,
-    /// RTCP shares the port of RTP (RFC 5761). Informs the remote only: a transport's own option decides.
+    /// RTCP shares the port of RTP (RFC 5761). This only informs the remote; the option of the transport decides.
     pub mux: bool,
 }
 
@@ -105,21 +105,21 @@ impl Default for RtcpParameters {
     }
 }
 
-/// How a consumer's receiver wants to be sent to, where it differs from how the producer sends.
+/// The RTP parameters of a consumer's receiver, where they differ from the producer's.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConsumerRtp {
-    /// The SSRC to send under; unique on its transport. Made up if absent.
+    /// The SSRC, unique on its transport; the default is a random one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ssrc: Option<u32>,
-    /// The SSRC to send retransmissions under, if some codec has them; unique on its transport. Made up if absent.
+    /// The SSRC for retransmissions, unique on its transport; the default is a random one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtx_ssrc: Option<u32>,
-    /// The producer's payload type → the consumer's, also for `rtx`. Only the codecs listed here are consumed; empty: all,
-    /// under the producer's payload types.
+    /// A map from the producer's payload types to the consumer's, with those of `rtx`. Only these codecs are consumed;
+    /// an empty map means all codecs, with the producer's payload types.
     pub payload_types: BTreeMap<u8, u8>,
-    /// The extensions the receiver understands, under its own ids; those the producer does not send are left out.
-    /// Absent: the producer's.
+    /// The header extensions that the receiver understands, with its own ids; the default is the producer's. Extensions
+    /// that the producer does not send are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header_extensions: Option<Vec<RtpHeaderExtension>>,
 }

@@ -155,15 +155,15 @@ impl Default for LogSettings {
     }
 }
 
-/// A part of a worker that can be logged by itself.
+/// A part of a worker whose log lines can be switched on separately.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogTag {
-    /// Start, end, the event loop.
+    /// Start, end and event loop.
     Process,
     /// The channel to the supervisor.
     Channel,
-    /// Sockets: what the kernel takes and gives.
+    /// Sockets and calls into the kernel.
     Net,
     /// Packets and their parsing.
     Rtp,

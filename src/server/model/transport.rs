@@ -28,18 +28,18 @@ pub use self::ice::{IceCandidate, IceCandidateType, IceParameters, IceTcpType};
 use self::plain::PlainNode;
 pub(crate) use self::webrtc::{WebRtcNode, WebRtcState};
 
-/// What a transport speaks.
+/// The kind of a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
     /// RTP and RTCP over UDP, unencrypted.
     #[default]
     Plain,
-    /// ICE, DTLS and SRTP: what browsers speak.
+    /// WebRTC as browsers use it: ICE, DTLS and SRTP.
     WebRtc,
 }
 
-/// What a client wants a transport for.
+/// The direction in which a client uses a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -49,11 +49,11 @@ pub enum Direction {
     Recv,
 }
 
-/// Copies of a transport's packets that are on their way.
+/// The copies of a transport's packets that are being sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Mirroring {
-    /// Where they come from.
+    /// The address that they are sent from.
     pub local: SocketAddr,
     /// Where they go.
     pub remote: SocketAddr,

@@ -6,7 +6,7 @@ use weir_channel::id::WorkerId;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Candidate {
     pub(crate) worker: WorkerId,
-    /// Its rooms, and those on their way to it.
+    /// The number of its rooms, with those that are being created.
     pub(crate) rooms: usize,
 }
 

@@ -19,40 +19,40 @@ use crate::server::workers::link::Link;
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerInfo {
-    /// Its number, from 1; a successor keeps it.
+    /// Its number, from 1; a successor has the same number.
     pub id: WorkerId,
     /// Its process id, while it has a process.
     pub pid: Option<u32>,
     /// The CPU it is pinned to.
     pub cpu: Option<usize>,
-    /// What it is doing.
+    /// The state of the worker.
     pub state: WorkerState,
-    /// Its rooms, and those on their way to it.
+    /// The number of its rooms, with those that are being created.
     pub rooms: usize,
-    /// Requests it has not answered yet.
+    /// The number of requests that it has not answered yet.
     pub requests: usize,
     /// How often it was replaced.
     pub restarts: u64,
-    /// Of what the last one died.
+    /// Why the last process died.
     pub last_exit: Option<DeathCause>,
-    /// How long the last ping took to come back, in microseconds.
+    /// The round-trip time of the last ping, in microseconds.
     pub ping_rtt_us: Option<u64>,
 }
 
-/// What a worker is doing.
+/// The state of a worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(tag = "name", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum WorkerState {
-    /// Its process is being started, and has not said hello.
+    /// Its process is starting, and has not said hello yet.
     Starting,
-    /// It takes and serves rooms.
+    /// It runs.
     Running,
-    /// It died, and a successor is started after a wait.
+    /// It died; a successor will start after a delay.
     Restarting {
-        /// How long the wait is, in milliseconds, counted from the death.
+        /// The delay in milliseconds, counted from the death.
         after_ms: u64,
     },
-    /// The server is closed, and so is the worker.
+    /// It has ended, because the server is closed.
     Closed,
 }
 

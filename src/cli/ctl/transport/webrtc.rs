@@ -16,16 +16,16 @@ use crate::cli::ctl::table::{Cell, Tone};
 /// Whether a transport is to be one for WebRTC, and how its client can reach it.
 #[derive(Debug, Args)]
 pub(in crate::cli::ctl) struct Ways {
-    /// Make it for WebRTC, which browsers speak: ICE, DTLS and SRTP
+    /// Create it for WebRTC, as browsers use it: ICE, DTLS and SRTP
     #[arg(long)]
     webrtc: bool,
-    /// Not over UDP
+    /// Do not use UDP
     #[arg(long, requires = "webrtc", conflicts_with = "no_tcp")]
     no_udp: bool,
-    /// Not over TCP
+    /// Do not use TCP
     #[arg(long, requires = "webrtc")]
     no_tcp: bool,
-    /// What the client should try first
+    /// What the client should try first, best first
     #[arg(long, value_name = "WAY,…", requires = "webrtc", value_delimiter = ',', value_parser = ["ipv4", "ipv6", "udp", "tcp"])]
     prefer: Vec<String>,
 }
@@ -63,10 +63,10 @@ pub(in crate::cli::ctl) struct Dtls {
     /// A fingerprint of the client's certificate, as in its SDP: sha-256 AB:CD:…; can be repeated
     #[arg(long, num_args = 2, value_names = ["HASH", "VALUE"], required_unless_present = "parameters")]
     fingerprint: Vec<String>,
-    /// The client's role: client if it begins the handshake, server if it waits for that, or auto
+    /// The client's DTLS role: client if it starts the handshake, server if it waits, or auto
     #[arg(long, value_parser = ["auto", "client", "server"], default_value = "auto")]
     role: String,
-    /// Both as JSON, or the file that has it, `-` for standard input; e.g.
+    /// Role and fingerprints: JSON, or a file with JSON (`-`: standard input); e.g.
     /// {"role":"client","fingerprints":[{"algorithm":"sha-256","value":"AB:CD:…"}]}
     #[arg(long, value_name = "JSON|FILE", conflicts_with_all = ["fingerprint", "role"])]
     parameters: Option<String>,

@@ -17,17 +17,17 @@ use crate::server::workers::sockets::SENDER_NEED;
 /// than a wish.
 const MAX_BITRATE_BPS_MIN: u64 = 10_000;
 
-/// Which packets of a transport are copied, and where to.
+/// The packets of a transport to copy, and the address to send them to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MirrorOptions {
-    /// Where the copies go.
+    /// The address to send copies to.
     #[schemars(with = "String")]
     pub remote_ip: Zoned,
     /// Its port.
     pub remote_port: u16,
-    /// The local address to send them from, with whichever port the system has free; `None`: the transport's own address,
-    /// with a port of the server's range.
+    /// The local address to send from, with any free port; the default is the transport's own address, with a port from
+    /// the server's range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub local_ip: Option<Zoned>,

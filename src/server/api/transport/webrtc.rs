@@ -29,13 +29,13 @@ use crate::server::model::transport::{
 use crate::server::workers::shared::Shared;
 use crate::server::workers::sockets::{LocalAddresses, need_of_ways};
 
-/// How a WebRTC transport is made. What the server's settings switch off stays off.
+/// The options of a new WebRTC transport. What the server's settings switch off stays off.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct WebRtcTransportOptions {
-    /// Whether it can be reached over UDP.
+    /// Whether clients can reach it over UDP.
     pub udp: bool,
-    /// Whether it can be reached over TCP.
+    /// Whether clients can reach it over TCP.
     pub tcp: bool,
     /// The client should try IPv4 first.
     #[serde(rename = "preferIPv4")]
@@ -47,7 +47,7 @@ pub struct WebRtcTransportOptions {
     pub prefer_udp: bool,
     /// The client should try TCP first.
     pub prefer_tcp: bool,
-    /// Whatever the application likes to keep with the transport.
+    /// Any data of the application, kept with the transport.
     pub app_data: Value,
 }
 
@@ -170,17 +170,17 @@ impl WebRtcTransport {
         }
     }
 
-    /// What the client's connectivity checks must be made with.
+    /// The credentials for the client's connectivity checks.
     pub fn ice_parameters(&self) -> IceParameters {
         self.read(|state| IceParameters::of(&state.ice))
     }
 
-    /// Where the client may send.
+    /// The addresses to which the client may send.
     pub fn ice_candidates(&self) -> &[IceCandidate] {
         &self.webrtc.candidates
     }
 
-    /// How far ICE got.
+    /// The state of ICE.
     pub fn ice_state(&self) -> IceState {
         self.read(|state| state.ice_state)
     }
@@ -191,7 +191,7 @@ impl WebRtcTransport {
         Some(self.webrtc.shown(tuple))
     }
 
-    /// How far DTLS got.
+    /// The state of DTLS.
     pub fn dtls_state(&self) -> DtlsState {
         self.read(|state| state.dtls_state)
     }

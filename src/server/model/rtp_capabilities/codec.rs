@@ -170,7 +170,7 @@ fn distinctions(name: &str) -> &'static [(&'static str, u64)] {
     }
 }
 
-/// As a capability is read.
+/// A codec capability in a request.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CapabilityJson {
@@ -221,7 +221,7 @@ impl TryFrom<CapabilityJson> for RtpCodecCapability {
     }
 }
 
-/// As a capability is written.
+/// A codec capability in an answer.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct WrittenCapability<'a> {

@@ -7,18 +7,18 @@ use weir_channel::message::{ExtensionUri, MediaKind, any_case_if_any};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpHeaderExtensionCapability {
-    /// For which kind of media; `None`: for both.
+    /// The kind of media that it is for; absent: both kinds.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "any_case_if_any"
     )]
     pub kind: Option<MediaKind>,
-    /// What it means, as in `a=extmap`.
+    /// The URI that says what it means, as in `a=extmap`.
     pub uri: String,
     /// Its id in the room, 1 to 14.
     pub preferred_id: u8,
-    /// Whether its value is to be encrypted (RFC 6904); a room never wants that.
+    /// Whether its value should be encrypted (RFC 6904); always `false` in a room.
     #[serde(default)]
     pub preferred_encrypt: bool,
 }

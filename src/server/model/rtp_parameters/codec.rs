@@ -190,9 +190,9 @@ impl Subtype {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtcpFeedback {
-    /// E.g. `nack`, `ccm`, `goog-remb`, `transport-cc`.
+    /// The type, e.g. `nack`, `ccm`, `goog-remb` or `transport-cc`.
     pub r#type: String,
-    /// E.g. `pli`, `fir`.
+    /// The parameter, e.g. `pli` or `fir`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameter: Option<String>,
 }
@@ -217,7 +217,7 @@ impl RtcpFeedback {
     }
 }
 
-/// As a codec is read.
+/// A codec in a request.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CodecJson {
@@ -253,7 +253,7 @@ impl TryFrom<CodecJson> for RtpCodec {
     }
 }
 
-/// As a codec is written.
+/// A codec in an answer.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct WrittenCodec<'a> {

@@ -11,29 +11,30 @@ use super::{Checked, ProducerSeat, RtpParameters};
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpEncoding {
-    /// Its SSRC, if known in advance. A lone stream on a plain transport may do without: then it is the one under its
-    /// payload types that is nobody else's.
+    /// Its SSRC, if known in advance. A single stream on a plain transport needs none: it takes the first stream with
+    /// one of its payload types that belongs to no other producer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssrc: Option<u32>,
-    /// Its retransmissions, if they are a stream of their own (RFC 4588). Means nothing without an `rtx` codec.
+    /// The stream of its retransmissions, if they have one (RFC 4588); ignored without an `rtx` codec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtx: Option<RtxParameters>,
     /// Its RTP stream id (RFC 8852); 1 to 32 letters, digits, `-` and `_`. Needs the `sdes:rtp-stream-id` header extension.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding_id: Option<String>,
-    /// Which simulcast layer it is: `low`, `medium` or `high`. Not for a lone stream.
+    /// The simulcast layer: `low`, `medium` or `high`; absent for a single stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
-    /// The payload type of its codec, one of those listed. It is checked, but the packets' own payload types decide.
+    /// The payload type of its codec, one of those in `codecs`. It must be valid, but the payload types in the packets
+    /// decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec_payload_type: Option<u8>,
 }
 
-/// The stream of a stream's retransmissions.
+/// The stream that carries the retransmissions of another stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtxParameters {
-    /// Its SSRC, if known in advance; else it is learned from the repaired RTP stream id.
+    /// Its SSRC, if known in advance; else it is found by the repaired RTP stream id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssrc: Option<u32>,
 }

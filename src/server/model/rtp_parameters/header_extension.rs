@@ -17,11 +17,11 @@ const ID_MAX: usize = 255;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpHeaderExtension {
-    /// What it means, as in `a=extmap`.
+    /// The URI that says what it means, as in `a=extmap`.
     pub uri: String,
     /// 1..=255. Above 14, only packets in the two-byte form can carry it (RFC 8285 §4.3; `a=extmap-allow-mixed`).
     pub id: u8,
-    /// Whether its value is encrypted (RFC 6904), which is not supported: a relay could not read it.
+    /// Whether its value is encrypted (RFC 6904). Weir does not support this, because a relay could not read the value.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub encrypt: bool,
 }

@@ -12,7 +12,7 @@ use crate::server::model::address::{IpFamily, ListenAddress, family_of};
 use crate::server::model::rtc_stats::RtcTuple;
 use crate::server::model::settings::Settings;
 
-/// What a client's connectivity checks must be made with (RFC 8445 §5.3).
+/// The credentials for a client's connectivity checks (RFC 8445 §5.3).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IceParameters {
@@ -44,21 +44,21 @@ impl std::fmt::Debug for IceParameters {
     }
 }
 
-/// An address that a client may send to: a host candidate of component 1 (RFC 8445 §5.1).
+/// An address to which a client may send: a host candidate of component 1 (RFC 8445 §5.1).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IceCandidate {
     /// A number; the same for candidates of one address and protocol (RFC 8445 §5.1.1.3).
     pub foundation: String,
-    /// Higher is tried first. No two candidates of a transport have the same.
+    /// The candidate's priority: higher is tried first. Each candidate of a transport has a different one.
     pub priority: u32,
-    /// Of the address.
+    /// The address family.
     pub family: IpFamily,
     /// The announced address, if there is one for the family, else the one the socket is bound to.
     pub ip: IpAddr,
     /// The port.
     pub port: u16,
-    /// How packets travel.
+    /// UDP or TCP.
     pub protocol: IceProtocol,
     /// Always `host`.
     #[serde(rename = "type")]
@@ -68,19 +68,19 @@ pub struct IceCandidate {
     pub tcp_type: Option<IceTcpType>,
 }
 
-/// Where a candidate's address comes from.
+/// The type of a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IceCandidateType {
-    /// The server's own.
+    /// An address of the server itself.
     Host,
 }
 
-/// Who connects.
+/// Which side opens a TCP connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IceTcpType {
-    /// The client.
+    /// The client opens it.
     Passive,
 }
 
