@@ -463,7 +463,7 @@ impl EventLoop {
 
     /// Does what the relay wants done.
     pub(super) fn act(&mut self) {
-        self.relay.send_last_words(&mut self.egress);
+        self.relay.send_pending_byes(&mut self.egress);
         while let Some(action) = self.relay.poll_action() {
             match action {
                 Action::Connect { transport, remote } => {

@@ -17,9 +17,9 @@ use crate::time::Time;
 use super::Relay;
 use super::fanout::{send_one, start};
 use super::gop::Gop;
-use super::rewrite::SQUEEZE;
+use super::keys::{ConsumerKey, ProducerKey};
+use super::rewrite::SPEEDUP;
 use super::sink::Sink;
-use super::slots::{ConsumerKey, ProducerKey};
 
 /// How often those who catch up are sent something.
 const TICK: Duration = Duration::from_millis(10);
@@ -114,7 +114,7 @@ impl Relay {
             Outcome::Goes => return true,
             Outcome::IsDone => {
                 let newest = consumer.catch_up.map_or(0, |catch_up| catch_up.newest);
-                consumer.rewriter.end_squeeze(newest);
+                consumer.rewriter.end_speedup(newest);
                 if let Some(repair) = &mut consumer.repair {
                     repair.on_offsets(consumer.rewriter.offsets());
                 }
@@ -159,7 +159,7 @@ impl Relay {
                 consumer.catch_up = Some(catch_up);
                 return Outcome::IsDone;
             };
-            let due = catch_up.began + kept.at.since(catch_up.first_at) / SQUEEZE;
+            let due = catch_up.began + kept.at.since(catch_up.first_at) / SPEEDUP;
             if due > now {
                 break;
             }
@@ -177,7 +177,7 @@ impl Relay {
         let producer = &mut self.producers[key];
         let is_lone = producer.streams.len() == 1;
         let stream = &mut producer.streams[usize::from(encoding)];
-        match (&stream.gop, stream.hearing.is_deaf() && is_lone) {
+        match (&stream.gop, stream.responsiveness.is_unresponsive() && is_lone) {
             (None, true) if self.gops < self.gops_max => {
                 stream.gop = Some(Box::default());
                 self.gops += 1;

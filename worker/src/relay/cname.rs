@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::Relay;
-use super::slots::TransportKey;
+use super::keys::TransportKey;
 
 /// The longest name (RFC 3550 §6.5).
 const BYTES_MAX: usize = 255;

@@ -8,6 +8,8 @@ use weir_channel::message::{CreateConsumer, CreateProducer, MediaKind, Method, R
 use crate::time::Time;
 
 use super::consumer::Consumer;
+use super::keys::{ConsumerKey, ProducerKey, TransportKey};
+use super::layer_selection::ACTIVITY_INTERVAL;
 use super::limits::ID_MAX;
 use super::parameters::{check_consumer, check_producer, check_remote, invalid};
 use super::producer::Producer;
@@ -15,11 +17,9 @@ use super::repair::Repair;
 use super::report::TransportReports;
 use super::rewrite::Rewriter;
 use super::ring::Ring;
-use super::slots::{ConsumerKey, ProducerKey, TransportKey};
-use super::spent::SpentNumbers;
 use super::transport::{Transport, TransportCounters, TransportKind};
-use super::tune::ACTIVITY_INTERVAL;
 use super::twcc::TransportFeedback;
+use super::used_indices::UsedIndices;
 use super::{Action, Relay, Room};
 
 impl Relay {
@@ -49,7 +49,7 @@ impl Relay {
             Method::SetProducerPreferredProfile { producer, profile } => {
                 let key = self.find_producer(*producer)?;
                 self.producers[key].preferred_profile = *profile;
-                self.retarget_all(now, key);
+                self.select_layers(now, key);
             }
             Method::CloseProducer { producer } => {
                 let key = self.find_producer(*producer)?;
@@ -61,7 +61,7 @@ impl Relay {
             Method::SetConsumerPreferredProfile { consumer, profile } => {
                 let key = self.find_consumer(*consumer)?;
                 self.consumers[key].preferred_profile = *profile;
-                self.retarget(now, key);
+                self.select_layer(now, key);
             }
             Method::RequestKeyFrame { consumer } => {
                 let key = self.find_consumer(*consumer)?;
@@ -142,14 +142,14 @@ impl Relay {
             index: key.index(),
             kind,
             remote: kind.remote(),
-            heard: now,
-            said_goodbye: false,
+            last_received: now,
+            said_bye: false,
             relearned_at: None,
             ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             consumer_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
             consumer_rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
-            spent: SpentNumbers::new(hash.clone()),
+            used_indices: UsedIndices::new(hash.clone()),
             producers: Vec::new(),
             consumers: Vec::new(),
             reports: TransportReports::default(),
@@ -173,7 +173,7 @@ impl Relay {
             return Err(WorkerError::NotPlain(transport));
         };
         check_remote(remote, rtcp_mux)?;
-        let before = self.transports[key].tell_remote(now, remote);
+        let before = self.transports[key].set_remote_address(now, remote);
         if before.map(|before| before.rtp) != Some(remote.rtp) {
             self.on_remote_known(now, key);
         }
@@ -214,7 +214,7 @@ impl Relay {
             self.limits.producers_per_transport,
         )?;
         check_producer(request, transport.kind != TransportKind::WebRtc)?;
-        self.check_claim(transport_key, request)?;
+        self.check_latch(transport_key, request)?;
         let declared: Vec<u32> = request
             .encodings
             .iter()
@@ -222,7 +222,7 @@ impl Relay {
             .flatten()
             .collect();
         for ssrc in &declared {
-            if !self.is_claimed(transport_key, *ssrc) {
+            if !self.is_latched(transport_key, *ssrc) {
                 self.check_ssrc(*ssrc, transport_key)?;
             }
         }
@@ -241,7 +241,7 @@ impl Relay {
             }
         }
 
-        self.evict_claims(now, transport_key, &declared);
+        self.release_latches(now, transport_key, &declared);
         let key = self.producers.insert(Producer::new(request, transport_key));
         let transport = &mut self.transports[transport_key];
         transport.producers.push(key);
@@ -265,7 +265,7 @@ impl Relay {
         self.room_mut(request.room).producers.insert(request.producer);
         self.schedule_reports(now, transport_key);
         self.refresh_feedback(transport_key);
-        self.listen_to(key);
+        self.measure_level(key);
         Ok(())
     }
 
@@ -291,7 +291,7 @@ impl Relay {
 
     fn pause_producer(&mut self, producer: ProducerId) -> Result<(), WorkerError> {
         let key = self.find_producer(producer)?;
-        self.give_up_held(key);
+        self.discard_held(key);
         let producer = &mut self.producers[key];
         producer.paused = true;
         producer
@@ -304,7 +304,7 @@ impl Relay {
     /// Relays again: video from a key frame on, which is asked for.
     fn resume_producer(&mut self, now: Time, producer: ProducerId) -> Result<(), WorkerError> {
         let key = self.find_producer(producer)?;
-        self.give_up_held(key);
+        self.discard_held(key);
         let producer = &mut self.producers[key];
         if !std::mem::replace(&mut producer.paused, false) {
             return Ok(());
@@ -333,7 +333,7 @@ impl Relay {
         self.gops -= gops.count() as u32;
         let transport = &mut self.transports[producer.transport];
         transport.producers.retain(|other| *other != key);
-        transport.note_closed(&producer);
+        transport.remember_closed(&producer);
         transport.ssrcs.retain(|_, (owner, _)| *owner != key);
         transport.rtx_ssrcs.retain(|_, (owner, _)| *owner != key);
         if transport.kind == TransportKind::WebRtc {
@@ -368,7 +368,7 @@ impl Relay {
         let ssrcs = [Some(request.ssrc), request.rtx.as_ref().map(|rtx| rtx.ssrc)];
         for ssrc in ssrcs.into_iter().flatten() {
             self.check_ssrc(ssrc, transport_key)?;
-            self.check_spent(ssrc, transport_key)?;
+            self.check_unused_index(ssrc, transport_key)?;
         }
 
         let before_first = self.before_first(transport_key, request.ssrc);
@@ -382,7 +382,7 @@ impl Relay {
             None => 0,
         };
         let connected = self.transports[transport_key].remote.is_some();
-        self.give_up_held(producer_key);
+        self.discard_held(producer_key);
         let producer = &mut self.producers[producer_key];
         let key = self.consumers.insert_with_key(|key: ConsumerKey| {
             Consumer::new(request, key, producer_key, producer, transport_key, connected, rewriter)
@@ -392,12 +392,12 @@ impl Relay {
         producer.consumers.push(key);
         // Any of its consumers may follow any of its streams, and all may start on one train: no list may have to grow
         // while packets are relayed.
-        let followers = producer.consumers.capacity();
+        let consumers = producer.consumers.capacity();
         for stream in &mut producer.streams {
-            let missing = followers.saturating_sub(stream.attached.len());
+            let missing = consumers.saturating_sub(stream.attached.len());
             stream.attached.reserve_exact(missing);
         }
-        self.workspace.reserve(followers);
+        self.workspace.reserve(consumers);
         if request.nack {
             consumer.repair = Some(Box::new(Repair::new(request, now, before_first_rtx)));
             producer.repairing += 1;
@@ -417,7 +417,7 @@ impl Relay {
         if let Some(rtx) = &request.rtx {
             transport.consumer_rtx_ssrcs.insert(rtx.ssrc, key);
         }
-        self.regather(transport_key);
+        self.update_gathering(transport_key);
         self.consumer_of_id.insert(request.consumer, key);
         self.room_mut(request.room).consumers.insert(request.consumer);
         // All of the worker's may change what they are sent in one call.
@@ -425,18 +425,18 @@ impl Relay {
         self.changed.reserve(missing);
         self.join_clock(producer_key, &request.cname, request.cname_is_made_up);
         self.schedule_reports(now, transport_key);
-        self.retarget(now, key);
+        self.select_layer(now, key);
         Ok(Reply::ConsumerCreated { source_paused })
     }
 
     fn pause_consumer(&mut self, consumer: ConsumerId) -> Result<(), WorkerError> {
         let key = self.find_consumer(consumer)?;
-        self.give_up_held(self.consumers[key].producer);
+        self.discard_held(self.consumers[key].producer);
         let consumer = &mut self.consumers[key];
         if !consumer.paused {
-            consumer.settle(&self.producers[consumer.producer].counters);
+            consumer.update_counters(&self.producers[consumer.producer].counters);
             consumer.paused = true;
-            self.retune(key);
+            self.attach(key);
         }
         Ok(())
     }
@@ -444,13 +444,13 @@ impl Relay {
     /// Sends again: video from a key frame on, which is asked for.
     fn resume_consumer(&mut self, now: Time, consumer: ConsumerId) -> Result<(), WorkerError> {
         let key = self.find_consumer(consumer)?;
-        self.give_up_held(self.consumers[key].producer);
+        self.discard_held(self.consumers[key].producer);
         let consumer = &mut self.consumers[key];
         if consumer.paused {
-            consumer.settle(&self.producers[consumer.producer].counters);
+            consumer.update_counters(&self.producers[consumer.producer].counters);
             consumer.paused = false;
             consumer.flow.sync_required = true;
-            self.retune(key);
+            self.attach(key);
             self.request_key_frame_for(now, key);
         }
         Ok(())
@@ -458,7 +458,7 @@ impl Relay {
 
     fn close_consumer(&mut self, key: ConsumerKey) {
         self.consumers[key].paused = true;
-        self.retune(key); // leaves every stream's list
+        self.attach(key); // leaves every stream's list
         let Some(consumer) = self.consumers.remove(key) else {
             return;
         };
@@ -472,9 +472,9 @@ impl Relay {
         if is_last || producer.repairing == 0 && producer.kind == MediaKind::Audio {
             producer.streams.iter_mut().for_each(|stream| stream.ring = None);
         }
-        let followers = &mut producer.consumers;
-        followers.swap_remove(consumer.place_in_producer as usize);
-        if let Some(moved) = followers.get(consumer.place_in_producer as usize) {
+        let consumers = &mut producer.consumers;
+        consumers.swap_remove(consumer.place_in_producer as usize);
+        if let Some(moved) = consumers.get(consumer.place_in_producer as usize) {
             self.consumers[*moved].place_in_producer = consumer.place_in_producer;
         }
         let transport = &mut self.transports[consumer.transport];
@@ -483,8 +483,8 @@ impl Relay {
             transport.consumer_rtx_ssrcs.remove(&ssrc);
         }
         if transport.kind == TransportKind::WebRtc {
-            for (ssrc, last) in consumer.spent_numbers() {
-                transport.spent.leave(ssrc, last);
+            for (ssrc, last) in consumer.used_indices() {
+                transport.used_indices.leave(ssrc, last);
                 let transport = transport.index;
                 self.actions.push_back(Action::Retire { transport, ssrc });
             }
@@ -493,14 +493,14 @@ impl Relay {
         if let Some(moved) = transport.consumers.get(consumer.place_in_transport as usize) {
             self.consumers[*moved].place_in_transport = consumer.place_in_transport;
         }
-        self.regather(consumer.transport);
+        self.update_gathering(consumer.transport);
         self.consumer_of_id.remove(&consumer.id);
         self.room_mut(consumer.room).consumers.remove(&consumer.id);
     }
 
     /// A transport's packets are gathered as soon as several consumers leave on it. Only the steps from one to two and
     /// back change anything.
-    fn regather(&mut self, transport: TransportKey) {
+    fn update_gathering(&mut self, transport: TransportKey) {
         let consumers = &self.transports[transport].consumers;
         if consumers.len() == 1 {
             self.consumers[consumers[0]].gathered = false;

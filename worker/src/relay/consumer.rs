@@ -10,6 +10,7 @@ use crate::time::Time;
 
 use super::catch_up::CatchUp;
 use super::decide::Flow;
+use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::limits::ENCODINGS_MAX;
 use super::producer::{Producer, ProducerCounters};
 use super::profile::{Available, select};
@@ -18,7 +19,6 @@ use super::repair::Repair;
 use super::rewrite::Rewriter;
 use super::rtt::RoundTrip;
 use super::sink::TransportIx;
-use super::slots::{ConsumerKey, ProducerKey, TransportKey};
 use super::transmission::Transmission;
 
 /// No payload type.
@@ -67,15 +67,15 @@ pub(super) struct Consumer {
     /// What it is sent.
     pub effective: Option<u8>,
     /// What its owner was last told that it is sent.
-    pub told: Option<u8>,
+    pub last_notified: Option<u8>,
     /// It is in the relay's list of consumers whose owners are to be told.
-    pub is_to_be_told: bool,
-    /// Its place in each stream's list of followers.
+    pub is_notification_queued: bool,
+    /// Its place in each stream's list of consumers.
     pub places: [Option<u32>; ENCODINGS_MAX],
     /// How many packets had been handed to each stream's consumers when it began to follow it.
-    pub followed_from: [u64; ENCODINGS_MAX],
+    pub attached_from: [u64; ENCODINGS_MAX],
     /// And when it was made.
-    made_at: [u64; ENCODINGS_MAX],
+    created_at: [u64; ENCODINGS_MAX],
     /// Where it is in a group of pictures that it is sent after the event.
     pub catch_up: Option<CatchUp>,
     /// Its place in its producer's list.
@@ -99,7 +99,7 @@ pub(super) struct Consumer {
     /// What it takes to send packets again; `None` if the receiver does not ask for any.
     pub repair: Option<Box<Repair>>,
     packets_in: u64,
-    settled: ProducerCounters,
+    counted: ProducerCounters,
 }
 
 /// What happens to an extension on its way to a consumer.
@@ -159,11 +159,11 @@ impl Consumer {
             preferred_profile: request.preferred_profile,
             paused: request.paused,
             effective: None,
-            told: None,
-            is_to_be_told: false,
+            last_notified: None,
+            is_notification_queued: false,
             places: [None; ENCODINGS_MAX],
-            followed_from: producer.counters.dispatched,
-            made_at: producer.counters.dispatched,
+            attached_from: producer.counters.dispatched,
+            created_at: producer.counters.dispatched,
             catch_up: None,
             place_in_producer: 0,
             place_in_transport: 0,
@@ -176,7 +176,7 @@ impl Consumer {
             rtx_ssrc: request.rtx.as_ref().map(|rtx| rtx.ssrc),
             repair: None,
             packets_in: 0,
-            settled: producer.counters,
+            counted: producer.counters,
         }
     }
 
@@ -197,7 +197,7 @@ impl Consumer {
     }
 
     /// The SSRCs that it sent under, each with the last sequence number, extended.
-    pub(super) fn spent_numbers(&self) -> impl Iterator<Item = (u32, u64)> + use<> {
+    pub(super) fn used_indices(&self) -> impl Iterator<Item = (u32, u64)> + use<> {
         let media = self.rewriter.newest_seq().map(|last| (self.ssrc, last));
         let again = self.repair.as_ref().and_then(|repair| repair.last_rtx());
         [media, again].into_iter().flatten()
@@ -211,29 +211,29 @@ impl Consumer {
 
     /// Books the packets it was not shown since the last time. To be called before anything changes that says which
     /// packets it is shown: its pause, and the streams it is attached to.
-    pub(super) fn settle(&mut self, counters: &ProducerCounters) {
-        let settled = std::mem::replace(&mut self.settled, *counters);
+    pub(super) fn update_counters(&mut self, counters: &ProducerCounters) {
+        let counted = std::mem::replace(&mut self.counted, *counters);
         // What was held and is taken in after all leaves the count that it was in.
         let add = |sum: &mut u64, now: u64, before: u64| *sum = sum.wrapping_add(now.wrapping_sub(before));
-        add(&mut self.packets_in, counters.received, settled.received);
+        add(&mut self.packets_in, counters.received, counted.received);
         let dropped = &mut self.dropped;
         if self.paused {
             let paused = &mut dropped[DropReason::ConsumerPaused as usize];
-            add(paused, counters.received, settled.received);
+            add(paused, counters.received, counted.received);
             return;
         }
         for (reason, now, before) in [
-            (DropReason::ProducerPaused, counters.paused, settled.paused),
-            (DropReason::Duplicate, counters.duplicate, settled.duplicate),
-            (DropReason::BadSequence, counters.bad_sequence, settled.bad_sequence),
-            (DropReason::Padding, counters.padding, settled.padding),
+            (DropReason::ProducerPaused, counters.paused, counted.paused),
+            (DropReason::Duplicate, counters.duplicate, counted.duplicate),
+            (DropReason::BadSequence, counters.bad_sequence, counted.bad_sequence),
+            (DropReason::Padding, counters.padding, counted.padding),
         ] {
             add(&mut dropped[reason as usize], now, before);
         }
         for (encoding, place) in self.places.iter().enumerate() {
             if place.is_none() {
                 dropped[DropReason::OtherProfile as usize] +=
-                    counters.dispatched[encoding] - settled.dispatched[encoding];
+                    counters.dispatched[encoding] - counted.dispatched[encoding];
             }
         }
     }
@@ -241,9 +241,9 @@ impl Consumer {
     /// A packet goes out after all, which was withheld when it came, or came before the consumer followed its stream.
     pub(super) fn on_held_packet(&mut self, encoding: u8, ordinal: u64) {
         let encoding = usize::from(encoding);
-        let counted = if ordinal >= self.followed_from[encoding] {
+        let counted = if ordinal >= self.attached_from[encoding] {
             &[DropReason::AwaitingKeyFrame, DropReason::NoRemote][..]
-        } else if ordinal >= self.made_at[encoding] {
+        } else if ordinal >= self.created_at[encoding] {
             &[DropReason::OtherProfile, DropReason::ConsumerPaused][..]
         } else {
             &[]
@@ -261,14 +261,14 @@ impl Consumer {
         }
     }
 
-    /// Its counters; `settle` first.
+    /// Its counters; `update_counters` first.
     pub(super) fn stats(&self, now: Time, producer: &Producer) -> ConsumerStats {
         let profile = |encoding: Option<u8>| {
             encoding
                 .and_then(|encoding| producer.streams.get(usize::from(encoding)))
                 .map(|stream| stream.profile)
         };
-        let heard = self.transmission.heard();
+        let heard = self.transmission.last_report();
         ConsumerStats {
             consumer: self.id,
             paused: self.paused,

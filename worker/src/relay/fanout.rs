@@ -17,13 +17,13 @@ use crate::time::Time;
 use super::Relay;
 use super::consumer::Consumer;
 use super::decide::{Disposition, decide};
+use super::key_frame_assembly::RESERVED_SEQS;
+use super::keys::{ConsumerKey, ProducerKey};
 use super::limits::{BATCH_PACKETS_MAX, RING_CHUNK_BYTES, TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX};
-use super::opening::RESERVE;
 use super::packet::PacketMeta;
 use super::producer::Producer;
 use super::rewrite::{Numbers, StartContext};
 use super::sink::Sink;
-use super::slots::{ConsumerKey, ProducerKey};
 
 /// Memory for one batch, allocated once: 1,024 packets, a train of 64, and its 64 KiB of bytes.
 #[derive(Debug)]
@@ -183,7 +183,7 @@ impl Relay {
         while let Some(key) = workspace.started.pop() {
             self.on_started(key);
         }
-        // Requests get lost, and so do key frames: whoever still waits asks again.
+        // IncomingNacks get lost, and so do key frames: whoever still waits asks again.
         if is_awaited {
             self.repeat_key_frame_request(now, producer_key, encoding);
         }
@@ -197,7 +197,7 @@ impl Relay {
             consumer.switches += 1;
             self.on_profile_changed(key);
         }
-        self.retune(key);
+        self.attach(key);
     }
 }
 
@@ -258,7 +258,7 @@ impl Workspace {
 
 /// What a train did at one consumer.
 #[derive(Clone, Copy, Default)]
-struct Passage {
+struct Forwarded {
     /// A flow started in it.
     started: bool,
     /// Its last packets wait for a key frame.
@@ -282,7 +282,7 @@ fn forward(
     saved: &mut Vec<u8>,
     held: &mut Vec<u8>,
     sink: &mut impl Sink,
-) -> Passage {
+) -> Forwarded {
     let Train {
         bytes,
         packets,
@@ -292,7 +292,7 @@ fn forward(
     if renames {
         save_extensions(bytes, packets, saved);
     }
-    let mut passage = Passage::default();
+    let mut passage = Forwarded::default();
     let mut run = 0;
     let mut overtaken = None;
     for (index, packet) in packets.iter().enumerate() {
@@ -302,7 +302,7 @@ fn forward(
             let before = ordinal + index as u64;
             match first_of(producer, packet, now) {
                 Some(first) => {
-                    hand_over(consumer, now, bytes, &packets[run..index], sink);
+                    send_run(consumer, now, bytes, &packets[run..index], sink);
                     run = index;
                     start(consumer, producer, &first, (packet.may_be_preceded, false), now);
                     let stream = (packet.encoding, packet.epoch);
@@ -317,7 +317,7 @@ fn forward(
                     );
                     // What may be joined anywhere is joined here.
                     overtaken = consumer.flow.gated.then_some((stream, packet.seq + 1, before));
-                    passage = Passage {
+                    passage = Forwarded {
                         started: true,
                         waiting: false,
                     };
@@ -329,7 +329,7 @@ fn forward(
         if let Disposition::Drop(reason) = disposition {
             consumer.dropped[reason as usize] += 1;
             passage.waiting |= reason == DropReason::AwaitingKeyFrame && !consumer.flow.is_catching_up;
-            hand_over(consumer, now, bytes, &packets[run..index], sink);
+            send_run(consumer, now, bytes, &packets[run..index], sink);
             run = index + 1;
             continue;
         }
@@ -345,7 +345,7 @@ fn forward(
             consumer.rename_extensions(&mut bytes[packet.start as usize..], block);
         }
     }
-    hand_over(consumer, now, bytes, &packets[run..], sink);
+    send_run(consumer, now, bytes, &packets[run..], sink);
     if renames {
         restore_extensions(bytes, packets, saved);
     }
@@ -415,7 +415,7 @@ pub(super) fn send_one(
         consumer.rename_extensions(buffer, block);
     }
     consumer.on_held_packet(packet.encoding, ordinal);
-    hand_over(consumer, now, buffer, &[packet], sink);
+    send_run(consumer, now, buffer, &[packet], sink);
 }
 
 /// The packet on which a flow begins.
@@ -423,13 +423,13 @@ pub(super) fn start(
     consumer: &mut Consumer,
     producer: &Producer,
     packet: &PacketMeta,
-    (may_be_preceded, is_squeezed): (bool, bool),
+    (may_be_preceded, is_sped_up): (bool, bool),
     now: Time,
 ) {
     let stream = &producer.streams[usize::from(packet.encoding)];
     // Numbers before the first that a receiver ever gets are nobody's loss.
     let reserve = if may_be_preceded && consumer.rewriter.timeline().is_none() {
-        RESERVE
+        RESERVED_SEQS
     } else {
         0
     };
@@ -442,7 +442,7 @@ pub(super) fn start(
             .filter(|current| *current != packet.encoding)
             .and_then(|current| aligned(producer, current, packet)),
         reserve,
-        is_squeezed,
+        is_sped_up,
         is_sound: producer.kind == MediaKind::Audio,
     };
     consumer.rewriter.start(packet, now, context);
@@ -488,7 +488,7 @@ pub(super) fn patch(bytes: &mut [u8], packet: &PacketMeta, payload_type: u8, ssr
 
 /// Gives an unbroken run of patched packets to the sink.
 #[inline]
-fn hand_over(consumer: &mut Consumer, now: Time, bytes: &[u8], run: &[PacketMeta], sink: &mut impl Sink) {
+fn send_run(consumer: &mut Consumer, now: Time, bytes: &[u8], run: &[PacketMeta], sink: &mut impl Sink) {
     let (Some(first), Some(last)) = (run.first(), run.last()) else {
         return;
     };

@@ -5,11 +5,11 @@ use weir_channel::message::CreateConsumer;
 
 use super::Relay;
 use super::consumer::Consumer;
-use super::slots::ProducerKey;
+use super::keys::ProducerKey;
 use super::withheld::{ALL_SLOTS, SLOTS, SlotSet};
 
 /// The codecs of a producer that somebody lacks, one bit for each.
-pub type Lacked = u16;
+pub type UnsupportedCodecs = u16;
 
 /// The slots of one producer.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Filters {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Filter {
-    lacked: Lacked,
+    lacked: UnsupportedCodecs,
     consumers: u32,
     /// Somebody has used it.
     is_counted: bool,
@@ -38,7 +38,7 @@ struct Joined {
 impl Filters {
     /// The slot of one more consumer. When all slots are others' the consumer gets one in which less is withheld than it lacks:
     /// what it lacks and is not withheld there, it sees as gaps.
-    fn join(&mut self, lacked: Lacked) -> Joined {
+    fn join(&mut self, lacked: UnsupportedCodecs) -> Joined {
         // The first slot is for those that lack nothing, so that there is always one that fits.
         let slots = if lacked == 0 { 0..1 } else { 1..SLOTS };
         let is_same = |slot: &usize| self.slots[*slot].is_counted && self.slots[*slot].lacked == lacked;

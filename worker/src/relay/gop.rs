@@ -1,7 +1,7 @@
 //! The last group of pictures of a sender that answers no key frame requests, from its start on: most cameras, and ffmpeg. Who
 //! joins in the middle of it would otherwise see nothing until the next one.
 //!
-//! Kept only while a sender is like that ([`Hearing`]), and never more than a few megabytes, packets and seconds of a stream. A
+//! GopPacket only while a sender is like that ([`Responsiveness`]), and never more than a few megabytes, packets and seconds of a stream. A
 //! group that grows beyond is forgotten until the next start.
 
 use std::time::Duration;
@@ -29,11 +29,11 @@ const MOVED_MAX: u64 = 256;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// So many requests without an answer: it does not hear any. Fewer after an answer that may have been chance.
-const DEAF_AFTER: u8 = 2;
+const UNRESPONSIVE_AFTER: u8 = 2;
 
 /// Whether a sender answers key frame requests.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Hearing {
+pub struct Responsiveness {
     /// When it was asked, if nothing has come since.
     asked: Option<Time>,
     /// It has sent something else since, long enough after. Who sends nothing at all has not refused.
@@ -41,7 +41,7 @@ pub struct Hearing {
     unanswered: u8,
 }
 
-impl Hearing {
+impl Responsiveness {
     /// It is asked.
     pub fn on_ask(&mut self, now: Time) {
         match self.asked {
@@ -75,13 +75,13 @@ impl Hearing {
     }
 
     /// Whether it answers nothing.
-    pub fn is_deaf(&self) -> bool {
-        self.unanswered >= DEAF_AFTER
+    pub fn is_unresponsive(&self) -> bool {
+        self.unanswered >= UNRESPONSIVE_AFTER
     }
 
     fn on_unanswered(&mut self) {
         if self.went_on {
-            self.unanswered = (self.unanswered + 1).min(DEAF_AFTER + 1);
+            self.unanswered = (self.unanswered + 1).min(UNRESPONSIVE_AFTER + 1);
         }
     }
 }
@@ -90,7 +90,7 @@ impl Hearing {
 #[derive(Debug)]
 pub struct Gop {
     bytes: Vec<u8>,
-    packets: Vec<Kept>,
+    packets: Vec<GopPacket>,
     /// Counts groups, so that who is in the middle of one notices that it is gone.
     number: u32,
     /// The number that it begins with.
@@ -101,7 +101,7 @@ pub struct Gop {
 
 /// A packet of a group.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct GopPacket {
     /// Its `start` counts in the group's bytes.
     pub packet: PacketMeta,
     /// When it came.
@@ -145,7 +145,7 @@ impl Gop {
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
-        self.packets.push(Kept {
+        self.packets.push(GopPacket {
             packet: PacketMeta {
                 start: start as u32,
                 ..*packet
@@ -193,7 +193,7 @@ impl Gop {
     }
 
     /// The packet that it begins with: the one with the lowest number.
-    pub fn first(&self) -> Option<&Kept> {
+    pub fn first(&self) -> Option<&GopPacket> {
         self.packets.iter().find(|kept| kept.packet.seq == self.first)
     }
 
@@ -218,7 +218,7 @@ impl Gop {
     }
 
     /// The packet in this place, and its bytes.
-    pub fn get(&self, place: usize) -> Option<(&Kept, &[u8])> {
+    pub fn get(&self, place: usize) -> Option<(&GopPacket, &[u8])> {
         let kept = self.packets.get(place)?;
         let start = kept.packet.start as usize;
         Some((kept, self.bytes.get(start..start + kept.packet.len as usize)?))
@@ -259,59 +259,59 @@ mod tests {
 
     #[test]
     fn a_sender_that_answers_in_time_hears() {
-        let mut hearing = Hearing::default();
+        let mut responsiveness = Responsiveness::default();
         for round in 0..10 {
-            hearing.on_ask(at(round * 5_000));
-            hearing.on_ask(at(round * 5_000 + 1_000));
-            hearing.on_key_frame(at(round * 5_000 + 1_900));
-            assert!(!hearing.is_deaf());
+            responsiveness.on_ask(at(round * 5_000));
+            responsiveness.on_ask(at(round * 5_000 + 1_000));
+            responsiveness.on_key_frame(at(round * 5_000 + 1_900));
+            assert!(!responsiveness.is_unresponsive());
         }
     }
 
     /// Asks at `asked`, with pictures every 40 ms from then until `until`.
-    fn ask(hearing: &mut Hearing, asked: u64, until: u64) {
-        hearing.on_ask(at(asked));
+    fn ask(responsiveness: &mut Responsiveness, asked: u64, until: u64) {
+        responsiveness.on_ask(at(asked));
         for time in (asked..until).step_by(40) {
-            hearing.on_media(Some(at(time)));
+            responsiveness.on_media(Some(at(time)));
         }
     }
 
     #[test]
     fn two_requests_without_an_answer_are_enough_and_chance_is_not() {
-        let mut hearing = Hearing::default();
+        let mut responsiveness = Responsiveness::default();
         for second in 0..4 {
-            ask(&mut hearing, second * 1_000, second * 1_000 + 1_000);
-            assert!(!hearing.is_deaf(), "{second}");
+            ask(&mut responsiveness, second * 1_000, second * 1_000 + 1_000);
+            assert!(!responsiveness.is_unresponsive(), "{second}");
         }
-        ask(&mut hearing, 4_000, 10_000);
-        assert!(hearing.is_deaf());
+        ask(&mut responsiveness, 4_000, 10_000);
+        assert!(responsiveness.is_unresponsive());
         // It sends one in ten seconds, whatever it is asked.
-        hearing.on_key_frame(at(10_000));
+        responsiveness.on_key_frame(at(10_000));
         for round in 1..5 {
-            ask(&mut hearing, round * 10_000 + 9_000, round * 10_000 + 10_000);
-            hearing.on_key_frame(at(round * 10_000 + 10_000));
-            ask(&mut hearing, round * 10_000 + 11_000, round * 10_000 + 18_000);
-            hearing.on_key_frame(at(round * 10_000 + 18_000));
-            assert!(hearing.is_deaf(), "{round}");
+            ask(&mut responsiveness, round * 10_000 + 9_000, round * 10_000 + 10_000);
+            responsiveness.on_key_frame(at(round * 10_000 + 10_000));
+            ask(&mut responsiveness, round * 10_000 + 11_000, round * 10_000 + 18_000);
+            responsiveness.on_key_frame(at(round * 10_000 + 18_000));
+            assert!(responsiveness.is_unresponsive(), "{round}");
         }
         // Now it does.
         for round in 0..2 {
-            hearing.on_ask(at(100_000 + round * 3_000));
-            hearing.on_key_frame(at(100_100 + round * 3_000));
+            responsiveness.on_ask(at(100_000 + round * 3_000));
+            responsiveness.on_key_frame(at(100_100 + round * 3_000));
         }
-        assert!(!hearing.is_deaf());
+        assert!(!responsiveness.is_unresponsive());
     }
 
     /// A screen on which nothing moves, a tab in the background.
     #[test]
     fn who_sends_nothing_has_refused_nothing() {
-        let mut hearing = Hearing::default();
+        let mut responsiveness = Responsiveness::default();
         for second in 0..60 {
-            hearing.on_ask(at(second * 1_000));
+            responsiveness.on_ask(at(second * 1_000));
         }
-        hearing.on_media(Some(at(500)));
-        hearing.on_key_frame(at(60_000));
-        assert!(!hearing.is_deaf());
+        responsiveness.on_media(Some(at(500)));
+        responsiveness.on_key_frame(at(60_000));
+        assert!(!responsiveness.is_unresponsive());
     }
 
     #[test]

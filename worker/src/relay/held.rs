@@ -13,9 +13,9 @@ use crate::rtp::seq::distance;
 use crate::time::Time;
 
 use super::Relay;
+use super::keys::ProducerKey;
 use super::receive::Route;
 use super::sink::Sink;
-use super::slots::ProducerKey;
 
 /// Streams of which something is held at a time. Of one more, the oldest gives way.
 const RUNS_MAX: usize = 64;
@@ -34,14 +34,14 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// What is held of all streams.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldPackets {
     runs: Box<[Run]>,
     /// Of each run in turn, [`BYTES_MAX`].
     bytes: Box<[u8]>,
     /// Counts runs.
     serial: u64,
     /// What the last packet means for what is held of its stream.
-    turn: Option<Turn>,
+    turn: Option<Resolution>,
     /// When something will have waited for long enough.
     next: Option<Time>,
 }
@@ -71,12 +71,12 @@ struct HeldPacket {
 
 /// A packet by which it is known what the held ones are. It lies in the batch.
 #[derive(Clone, Copy, Debug)]
-struct Turn {
+struct Resolution {
     verdict: Verdict,
     packet: HeldPacket,
 }
 
-impl Held {
+impl HeldPackets {
     pub(super) fn new() -> Self {
         let run = || Run {
             packets: Vec::with_capacity(PACKETS_MAX),
@@ -103,7 +103,7 @@ impl Held {
     }
 
     /// Whether so long a packet more can be held in a place.
-    fn has_room(&self, index: usize, len: usize) -> bool {
+    fn has_capacity(&self, index: usize, len: usize) -> bool {
         let run = &self.runs[index];
         run.packets.len() < PACKETS_MAX && len <= BYTES_MAX - run.len
     }
@@ -126,7 +126,7 @@ impl Held {
 
 impl Relay {
     /// A packet does not simply go on with its stream.
-    pub(super) fn put_off(
+    pub(super) fn hold_or_resolve(
         &mut self,
         now: Time,
         route: Route,
@@ -139,11 +139,11 @@ impl Relay {
             Verdict::Hold => self.hold(now, route, header, packet, start),
             Verdict::Refuse => {
                 let stream = &self.producers[route.key].streams[usize::from(route.encoding)];
-                self.book(route, stream.has_come(header.seq));
+                self.count_refused(route, stream.has_come(header.seq));
             }
             // The fan-out comes first, and needs all of the batch.
             _ => {
-                self.held.turn = Some(Turn {
+                self.held.turn = Some(Resolution {
                     verdict,
                     packet: HeldPacket {
                         route,
@@ -163,7 +163,7 @@ impl Relay {
         let held = stream.held;
         let index = held.map_or_else(|| self.held.oldest(), usize::from);
         if held.is_none() {
-            self.give_up(index);
+            self.discard_run(index);
             self.producers[route.key].streams[usize::from(route.encoding)].held = Some(index as u8);
             self.held.serial += 1;
             let run = &mut self.held.runs[index];
@@ -171,27 +171,27 @@ impl Relay {
             run.until = Some(now + WAIT_MAX);
             self.held.next.get_or_insert(now + WAIT_MAX);
         }
-        if self.held.has_room(index, packet.len()) {
+        if self.held.has_capacity(index, packet.len()) {
             self.held.push(index, route, *header, packet, is_known);
-            self.book(route, is_known);
+            self.count_refused(route, is_known);
         } else if is_known {
-            self.admit(now, route, header, packet, start, true);
+            self.accept_packet(now, route, header, packet, start, true);
         } else {
-            self.book(route, false);
+            self.count_refused(route, false);
         }
     }
 
     /// A producer's packets go to others from now on: to none of them goes what came before.
-    pub(super) fn give_up_held(&mut self, key: ProducerKey) {
+    pub(super) fn discard_held(&mut self, key: ProducerKey) {
         for encoding in 0..self.producers[key].streams.len() {
             if let Some(index) = self.producers[key].streams[encoding].held {
-                self.give_up(usize::from(index));
+                self.discard_run(usize::from(index));
             }
         }
     }
 
     /// Empties a place. What was there stays counted as it is.
-    fn give_up(&mut self, index: usize) {
+    fn discard_run(&mut self, index: usize) {
         let run = &mut self.held.runs[index];
         let owner = run.owner.take();
         run.packets.clear();
@@ -207,7 +207,7 @@ impl Relay {
     }
 
     /// Counts a packet that is not taken in; `is_known`: something has come under its number.
-    fn book(&mut self, route: Route, is_known: bool) {
+    fn count_refused(&mut self, route: Route, is_known: bool) {
         let producer = &mut self.producers[route.key];
         let stream = &mut producer.streams[usize::from(route.encoding)];
         producer.counters.received += 1;
@@ -223,7 +223,7 @@ impl Relay {
     }
 
     /// It is taken in after all. Since it was counted, nobody has joined and nothing was paused.
-    fn unbook(&mut self, route: Route, is_known: bool) {
+    fn uncount_refused(&mut self, route: Route, is_known: bool) {
         let producer = &mut self.producers[route.key];
         let stream = &mut producer.streams[usize::from(route.encoding)];
         producer.counters.received -= 1;
@@ -271,17 +271,23 @@ impl Relay {
             if stream.held.map(usize::from) != Some(index) {
                 continue;
             }
-            if let Some(verdict) = stream.give_in(last.route.codec.clock_rate) {
-                self.play(now, verdict, last, sink);
+            if let Some(verdict) = stream.resolve_after_wait(last.route.codec.clock_rate) {
+                self.release_run(now, verdict, last, sink);
             }
         }
     }
 
     #[cold]
-    fn release(&mut self, now: Time, Turn { verdict, packet }: Turn, bytes: &mut [u8], sink: &mut impl Sink) {
+    fn release(
+        &mut self,
+        now: Time,
+        Resolution { verdict, packet }: Resolution,
+        bytes: &mut [u8],
+        sink: &mut impl Sink,
+    ) {
         // What came before all of it.
         self.fan_out(now, bytes, sink);
-        self.play(now, verdict, packet, sink);
+        self.release_run(now, verdict, packet, sink);
         let HeldPacket { route, header, .. } = packet;
         let Some(bytes) = bytes.get_mut(packet.start..packet.start + packet.len) else {
             return;
@@ -289,12 +295,12 @@ impl Relay {
         if verdict == Verdict::Displaced {
             self.hold(now, route, &header, bytes, packet.start);
         } else {
-            self.admit(now, route, &header, bytes, packet.start, false);
+            self.accept_packet(now, route, &header, bytes, packet.start, false);
         }
     }
 
     /// Takes in what is held of a stream, as the verdict says; `packet` is the last one of it, or the one that has told.
-    fn play(&mut self, now: Time, verdict: Verdict, packet: HeldPacket, sink: &mut impl Sink) {
+    fn release_run(&mut self, now: Time, verdict: Verdict, packet: HeldPacket, sink: &mut impl Sink) {
         let HeldPacket { route, header, .. } = packet;
         let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
         let is_believed = matches!(verdict, Verdict::Restart | Verdict::Clock(_));
@@ -341,8 +347,8 @@ impl Relay {
             });
             if is_believed || has_place {
                 let packet = &mut held_bytes[*start..*start + *len];
-                self.unbook(*route, *is_known);
-                self.admit(now, *route, header, packet, *start, !is_believed);
+                self.uncount_refused(*route, *is_known);
+                self.accept_packet(now, *route, header, packet, *start, !is_believed);
             }
         }
         self.fan_out(now, &mut held_bytes, sink);

@@ -8,8 +8,8 @@ use weir_channel::message::{
 
 use crate::time::Time;
 
+use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::limits::PAGE_ENTRIES_MAX;
-use super::slots::{ConsumerKey, ProducerKey, TransportKey};
 use super::{Relay, Room};
 
 /// Consumers listed in a producer's dump.
@@ -137,7 +137,7 @@ impl Relay {
     fn stats_of_consumer(&mut self, now: Time, key: ConsumerKey) -> ConsumerStats {
         let consumer = &mut self.consumers[key];
         let producer = &self.producers[consumer.producer];
-        consumer.settle(&producer.counters);
+        consumer.update_counters(&producer.counters);
         consumer.stats(now, producer)
     }
 

@@ -11,7 +11,7 @@ use crate::rtp::extension::{ExtensionBlock, elements};
 use crate::time::Time;
 
 use super::Relay;
-use super::slots::ProducerKey;
+use super::keys::ProducerKey;
 
 /// From one [`Notification::AudioLevels`] to the next.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -66,14 +66,14 @@ impl Relay {
         self.level_timers.extend(room.levels_due.map(|due| Reverse((due, id))));
         for producer in self.rooms[&id].producers.clone() {
             if let Ok(key) = self.find_producer(producer) {
-                self.listen_to(key);
+                self.measure_level(key);
             }
         }
         Ok(())
     }
 
     /// Begins or ends measuring a producer, as its room wants it.
-    pub(super) fn listen_to(&mut self, key: ProducerKey) {
+    pub(super) fn measure_level(&mut self, key: ProducerKey) {
         let producer = &mut self.producers[key];
         let is_wanted = self
             .rooms
@@ -89,7 +89,7 @@ impl Relay {
     }
 
     /// Tells the rooms' levels that are due, a turn's worth of them.
-    pub(super) fn tell_levels(&mut self, now: Time) {
+    pub(super) fn notify_levels(&mut self, now: Time) {
         for _ in 0..TURN_ROOMS_MAX {
             let Some(Reverse((due, id))) = self.level_timers.peek().copied() else {
                 return;
@@ -110,11 +110,11 @@ impl Relay {
             };
             room.levels_due = Some(next);
             self.level_timers.push(Reverse((next, id)));
-            self.tell_levels_of(id);
+            self.notify_levels_of(id);
         }
     }
 
-    fn tell_levels_of(&mut self, id: RoomId) {
+    fn notify_levels_of(&mut self, id: RoomId) {
         let mut levels = Vec::new();
         for producer in &self.rooms[&id].producers {
             let Some(key) = self.producer_of_id.get(producer) else {

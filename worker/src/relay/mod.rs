@@ -4,46 +4,47 @@
 //! of a hash map. After its objects are created, relaying allocates nothing.
 //!
 //! A packet's way: [`receive`](self) (whose is it?) → `stream` (its place in the sequence; what has none yet waits in `held`) →
-//! `fanout` (trains, and for each consumer [`decide`](decide::decide), [`rewrite`], [`sink`]). A command's way: `command`, then `tune` (who follows
+//! `fanout` (trains, and for each consumer [`decide`](decide::decide), [`rewrite`], [`sink`]). A command's way: `command`, then `layer_selection` (who follows
 //! which stream). What happened is read by `inspect`.
 //!
 //! Once a second each transport is told how its streams arrive and what time theirs have (`report`), and what it says of
-//! ours is kept (`hearsay`). Ten or twenty times a second its sender is told which packets have come, and when ([`twcc`]).
+//! ours is kept (`incoming_reports`). Ten or twenty times a second its sender is told which packets have come, and when ([`twcc`]).
 //!
-//! **After every call of a `handle_*` method, call [`Relay::send_last_words`], then drain [`Relay::poll_action`] and
+//! **After every call of a `handle_*` method, call [`Relay::send_pending_byes`], then drain [`Relay::poll_action`] and
 //! [`Relay::poll_notification`].**
 
 mod catch_up;
-mod claim;
 mod cname;
 mod command;
 mod consumer;
 mod fanout;
-mod hearsay;
 mod held;
+mod incoming_reports;
 mod inspect;
+mod keys;
+mod layer_selection;
 mod levels;
+mod missing_seqs;
 mod parameters;
 mod producer;
 mod receive;
 mod repair;
 mod report;
 mod rtx;
-mod slots;
-mod spent;
+mod ssrc_latch;
 mod stream;
 mod transport;
-mod tune;
+mod used_indices;
 mod vp8_ids;
 
 pub mod datagram;
 pub mod decide;
 pub mod filters;
 pub mod gop;
+pub mod key_frame_assembly;
 pub mod keyframe;
 pub mod limits;
 pub mod nack;
-pub mod opening;
 pub mod packet;
 pub mod profile;
 pub mod rate;
@@ -66,21 +67,21 @@ use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{DropReason, Notification, Remote};
 
-use crate::rtp::rtcp::Feedback;
+use crate::rtp::rtcp::RtcpItem;
 use crate::time::Time;
 
 use self::catch_up::CatchingUp;
 use self::consumer::Consumer;
 use self::fanout::Workspace;
 use self::gop::GOPS_MAX;
-use self::held::Held;
+use self::held::HeldPackets;
+use self::keys::{ConsumerKey, ProducerKey, TransportKey};
 use self::limits::Limits;
 use self::nack::Losses;
 use self::producer::Producer;
-use self::repair::Requests;
+use self::repair::IncomingNacks;
 use self::report::Reports;
 use self::sink::{ConsumerIx, Sink, TransportIx};
-use self::slots::{ConsumerKey, ProducerKey, TransportKey};
 use self::transport::Transport;
 use self::twcc::FeedbackQueue;
 
@@ -107,16 +108,16 @@ pub struct Relay {
     streams: usize,
     workspace: Workspace,
     /// Packets that go on with nothing yet.
-    held: Held,
+    held: HeldPackets,
     /// What the RTCP packet at hand says.
-    said: Vec<Feedback>,
+    said: Vec<RtcpItem>,
     timers: BinaryHeap<Reverse<(Time, ProducerKey, u8)>>,
     /// Streams to be asked for a key frame as soon as there is a sink.
     asks: Vec<(ProducerKey, u8)>,
     /// What streams miss.
     losses: Losses,
     /// What receivers miss.
-    requests: Requests,
+    requests: IncomingNacks,
     /// When to look for silent streams next; only while a producer exists.
     next_activity_check: Option<Time>,
     /// Memory for that check.
@@ -203,13 +204,13 @@ impl Relay {
             transport_of_index: Vec::new(),
             streams: 0,
             workspace: Workspace::new(),
-            held: Held::new(),
+            held: HeldPackets::new(),
             // More than a packet of 1,200 bytes can say.
             said: Vec::with_capacity(512),
             timers: BinaryHeap::new(),
             asks: Vec::new(),
             losses: Losses::default(),
-            requests: Requests::new(),
+            requests: IncomingNacks::new(),
             next_activity_check: None,
             silent: Vec::new(),
             gops: 0,
@@ -291,11 +292,11 @@ impl Relay {
         if self.next_activity_check.is_some_and(|due| due <= now) {
             self.check_activity(now);
         }
-        self.tell_levels(now);
-        self.ask_for_missing(now, sink);
+        self.notify_levels(now);
+        self.send_nacks(now, sink);
         self.release_waiting(now, sink);
         self.catch_up(now, sink);
-        self.send_asks(sink);
+        self.send_key_frame_requests(sink);
         self.send_feedback(now, sink);
         self.send_reports(now, sink);
     }

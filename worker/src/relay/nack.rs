@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use crate::rtp::nack::NackWriter;
 use crate::rtp::rtcp::reduced_size;
-use crate::rtp::seq::MAX_MISORDER;
 use crate::time::Time;
 
 use super::Relay;
+use super::keys::ProducerKey;
+use super::missing_seqs::{AGE_SEQS_MAX, MissingSeqs};
 use super::packet::PacketMeta;
 use super::sink::Sink;
-use super::slots::ProducerKey;
 
 /// Packets of one stream that are asked for at a time. When more are missing, asking for a key frame is cheaper.
 pub const MISSING_MAX: usize = 1_000;
@@ -33,10 +33,6 @@ pub const MISSING_MAX: usize = 1_000;
 /// Gaps whose times are told apart: a tenth of 500 packets a second, lost over a round trip of 200 ms. Where there are more, the
 /// two that are most alike are asked for together, which costs one of them a few milliseconds; and each costs every producer memory.
 const GAPS_MAX: usize = 10;
-
-/// How far behind the newest packet another one is still asked for. (v2: 5,000, but a packet that comes more than
-/// [`MAX_MISORDER`] late is not believed; so asking for it would be for nothing.)
-const AGE_SEQS_MAX: u64 = MAX_MISORDER as u64 - 100;
 
 /// How long a packet is only late before it is taken for lost.
 pub const REORDERING: Duration = Duration::from_millis(4);
@@ -53,14 +49,14 @@ const ASKS_MAX: u32 = 10;
 /// A packet that is missing for longer is of no use to anybody.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 
-/// Requests are due at multiples of this, so that one turn of the timer serves many streams.
+/// IncomingNacks are due at multiples of this, so that one turn of the timer serves many streams.
 const GRID_NS: u64 = 2_000_000;
 
 /// What a stream misses.
 #[derive(Debug)]
 pub struct MissingList {
     /// The numbers that are missing; all of them lie in gaps.
-    numbers: Numbers,
+    numbers: MissingSeqs,
     /// Ascending. What of a gap has come is in it still.
     gaps: Vec<Gap>,
     /// When the first of them is due; means nothing while there are none.
@@ -74,90 +70,11 @@ pub struct MissingList {
     listed: bool,
 }
 
-/// A set of numbers that are near each other.
-#[derive(Debug)]
-struct Numbers {
-    /// All of them are in here.
-    range: Range<u64>,
-    count: usize,
-    /// A ring: the bit of a number is at the number modulo the size.
-    bits: [u64; NUMBERS_WORDS],
-}
-
-/// For as many as are asked for at all.
-const NUMBERS_WORDS: usize = (AGE_SEQS_MAX as usize).div_ceil(64) + 1;
-
-impl Default for Numbers {
-    fn default() -> Self {
-        Self {
-            range: 0..0,
-            count: 0,
-            bits: [0; NUMBERS_WORDS],
-        }
-    }
-}
-
-impl Numbers {
-    /// Takes in a range above all that is here.
-    fn add(&mut self, range: Range<u64>) {
-        if self.count == 0 {
-            self.range.start = range.start;
-        }
-        self.range.end = range.end;
-        self.count += (range.end - range.start) as usize;
-        range.for_each(|seq| self.bits[Self::word(seq)] |= Self::bit(seq));
-    }
-
-    #[inline]
-    fn contains(&self, seq: u64) -> bool {
-        self.count > 0 && self.range.contains(&seq) && self.bits[Self::word(seq)] & Self::bit(seq) != 0
-    }
-
-    /// Whether it was here.
-    fn remove(&mut self, seq: u64) -> bool {
-        let is_here = self.contains(seq);
-        if is_here {
-            self.bits[Self::word(seq)] &= !Self::bit(seq);
-            self.count -= 1;
-        }
-        is_here
-    }
-
-    fn remove_below(&mut self, seq: u64) {
-        let start = self.range.start;
-        if self.count > 0 && start < seq {
-            self.remove_all(start..seq.min(self.range.end));
-            self.range.start = seq;
-        }
-    }
-
-    fn remove_from(&mut self, seq: u64) {
-        if self.count > 0 && seq < self.range.end {
-            self.remove_all(seq.max(self.range.start)..self.range.end);
-            self.range.end = seq;
-        }
-    }
-
-    fn remove_all(&mut self, range: Range<u64>) {
-        range.for_each(|seq| {
-            self.remove(seq);
-        });
-    }
-
-    const fn word(seq: u64) -> usize {
-        (seq / 64 % NUMBERS_WORDS as u64) as usize
-    }
-
-    const fn bit(seq: u64) -> u64 {
-        1 << (seq % 64)
-    }
-}
-
 /// Packets that were noticed to be missing together, or almost.
 #[derive(Clone, Copy, Debug)]
 struct Gap {
     first: u64,
-    /// Numbers; no more than are asked for at a time, and what lies between them.
+    /// MissingSeqs; no more than are asked for at a time, and what lies between them.
     len: u32,
     since: Time,
     /// When they are asked for (again).
@@ -189,7 +106,7 @@ impl Gap {
 
 /// What a packet means for what is missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Noted {
+pub enum LossChange {
     /// Nothing.
     Nothing,
     /// Packets before it are missing.
@@ -208,7 +125,7 @@ pub enum Noted {
 impl Default for MissingList {
     fn default() -> Self {
         Self {
-            numbers: Numbers::default(),
+            numbers: MissingSeqs::default(),
             gaps: Vec::with_capacity(GAPS_MAX),
             due: Time::default(),
             newest: None,
@@ -222,23 +139,23 @@ impl Default for MissingList {
 impl MissingList {
     /// Notes a packet that has come for the first time. `restarts` is the stream's count of them.
     #[inline]
-    pub fn on_packet(&mut self, now: Time, packet: &PacketMeta, is_key_frame: bool, restarts: u32) -> Noted {
+    pub fn on_packet(&mut self, now: Time, packet: &PacketMeta, is_key_frame: bool, restarts: u32) -> LossChange {
         let next = self.newest.map(|newest| newest + 1);
         if next == Some(packet.seq) && self.restarts == restarts && !is_key_frame && self.is_empty() {
             self.newest = next;
-            return Noted::Nothing;
+            return LossChange::Nothing;
         }
         self.on_other_packet(now, packet, is_key_frame, restarts)
     }
 
-    fn on_other_packet(&mut self, now: Time, packet: &PacketMeta, is_key_frame: bool, restarts: u32) -> Noted {
+    fn on_other_packet(&mut self, now: Time, packet: &PacketMeta, is_key_frame: bool, restarts: u32) -> LossChange {
         let seq = packet.seq;
         let Some(newest) = self.newest.filter(|_| self.restarts == restarts) else {
             self.forget_all();
             self.newest = Some(seq);
             self.restarts = restarts;
             self.key_frame = is_key_frame.then_some((seq, packet.timestamp));
-            return Noted::Nothing;
+            return LossChange::Nothing;
         };
         if seq <= newest {
             return self.on_late(seq);
@@ -250,17 +167,17 @@ impl MissingList {
         }
         let count = seq - newest - 1;
         if count == 0 {
-            return Noted::Nothing;
+            return LossChange::Nothing;
         }
         if self.len() as u64 + count > MISSING_MAX as u64 {
             self.forget_all();
-            return Noted::Overflow;
+            return LossChange::Overflow;
         }
         let due = on_grid(now + REORDERING);
         self.due = if self.is_empty() { due } else { self.due.min(due) };
         self.numbers.add(newest + 1..seq);
         if self.gaps.len() == GAPS_MAX {
-            self.make_room();
+            self.make_capacity();
         }
         self.gaps.push(Gap {
             first: newest + 1,
@@ -271,27 +188,27 @@ impl MissingList {
             asks: 0,
             is_merged: false,
         });
-        Noted::Gap
+        LossChange::Gap
     }
 
-    fn on_late(&mut self, seq: u64) -> Noted {
+    fn on_late(&mut self, seq: u64) -> LossChange {
         if !self.numbers.remove(seq) {
-            return Noted::Nothing;
+            return LossChange::Nothing;
         }
         let after = self.gaps.partition_point(|gap| gap.first <= seq);
         match after.checked_sub(1).and_then(|at| self.gaps.get(at)) {
-            Some(gap) => Noted::Recovered {
+            Some(gap) => LossChange::Recovered {
                 // Nobody knows when this one was.
                 asks: u32::from(gap.asks.max(if gap.is_merged { 2 } else { 0 })),
                 asked: gap.asked,
             },
-            None => Noted::Nothing,
+            None => LossChange::Nothing,
         }
     }
 
     /// Makes room for a gap: those that have closed go, or else the two next to each other that are most alike become one.
     #[cold]
-    fn make_room(&mut self) {
+    fn make_capacity(&mut self) {
         let numbers = &self.numbers;
         self.gaps.retain(|gap| gap.range().any(|seq| numbers.contains(seq)));
         if self.gaps.len() < GAPS_MAX {
@@ -337,7 +254,7 @@ impl MissingList {
     }
 
     fn forget_all(&mut self) {
-        self.numbers = Numbers::default();
+        self.numbers = MissingSeqs::default();
         self.gaps.clear();
     }
 
@@ -422,7 +339,7 @@ impl Losses {
         self.streams.reserve(streams);
     }
 
-    /// When [`Relay::ask_for_missing`] wants to be called.
+    /// When [`Relay::send_nacks`] wants to be called.
     pub(super) fn next_timeout(&self) -> Option<Time> {
         self.next
     }
@@ -432,7 +349,7 @@ impl Relay {
     /// Notes a packet, as it came or in a retransmission, in the list of what its stream misses; returns whether it came
     /// because it was asked for. Without a stream of their own, retransmissions look like late packets.
     #[inline]
-    pub(super) fn note_arrival(&mut self, now: Time, key: ProducerKey, packet: &PacketMeta, is_rtx: bool) -> bool {
+    pub(super) fn on_media_packet(&mut self, now: Time, key: ProducerKey, packet: &PacketMeta, is_rtx: bool) -> bool {
         let producer = &mut self.producers[key];
         let codec = producer.codec(packet.payload_type);
         let is_key_frame = packet.key_frame && codec.is_some_and(|codec| !codec.name.starts_anywhere());
@@ -446,10 +363,10 @@ impl Relay {
         let mut is_repair = is_rtx;
         let newest = missing.newest();
         match missing.on_packet(now, packet, is_key_frame, stream.restarts) {
-            Noted::Nothing => {}
+            LossChange::Nothing => {}
             // What was lost before a packet is taken for packets of its codec; of some codecs senders send nothing again.
-            Noted::Gap | Noted::Overflow if !sends_again => missing.forget_after(newest.unwrap_or_default()),
-            Noted::Recovered { asks, asked } => {
+            LossChange::Gap | LossChange::Overflow if !sends_again => missing.forget_after(newest.unwrap_or_default()),
+            LossChange::Recovered { asks, asked } => {
                 is_repair |= asks > 0 && !tells_rtx_apart;
                 // Of several requests nobody knows which was answered. And what was only late answers none: where that cannot
                 // be told, it is taken for late when it comes in less than half of the time that an answer takes.
@@ -458,14 +375,14 @@ impl Relay {
                     stream.round_trip.measured(way);
                 }
             }
-            Noted::Gap => {
+            LossChange::Gap => {
                 let due = missing.due;
                 if !std::mem::replace(&mut missing.listed, true) {
                     self.losses.streams.push((key, packet.encoding));
                 }
                 self.losses.next = Some(self.losses.next.map_or(due, |next| next.min(due)));
             }
-            Noted::Overflow => self.request_key_frame(now, key, packet.encoding),
+            LossChange::Overflow => self.request_key_frame(now, key, packet.encoding),
         }
         if is_repair {
             self.producers[key].streams[usize::from(packet.encoding)]
@@ -476,7 +393,7 @@ impl Relay {
     }
 
     /// Asks senders for what is missing and due.
-    pub(super) fn ask_for_missing(&mut self, now: Time, sink: &mut impl Sink) {
+    pub(super) fn send_nacks(&mut self, now: Time, sink: &mut impl Sink) {
         if self.losses.next.is_none_or(|next| next > now) {
             return;
         }
@@ -546,7 +463,7 @@ mod tests {
     }
 
     impl Script {
-        fn packet(&mut self, seq: u16, key: bool) -> Noted {
+        fn packet(&mut self, seq: u16, key: bool) -> LossChange {
             use crate::rtp::Arrival;
             self.now = self.now + Duration::from_millis(1);
             let (Arrival::First(ext) | Arrival::InOrder(ext) | Arrival::Late(ext)) = self.extender.accept(seq) else {
@@ -613,12 +530,12 @@ mod tests {
         assert_eq!(script.asked(REORDERING * 2).len(), 298);
         assert_eq!(
             script.packet(3, false),
-            Noted::Recovered {
+            LossChange::Recovered {
                 asks: 1,
                 asked: script.now - Duration::from_millis(1)
             }
         );
-        assert_eq!(script.packet(3, false), Noted::Nothing, "once");
+        assert_eq!(script.packet(3, false), LossChange::Nothing, "once");
         assert_eq!(script.list.len(), 297);
     }
 
@@ -626,13 +543,13 @@ mod tests {
     fn too_long_a_gap_needs_a_key_frame() {
         let mut script = Script::default();
         script.packets([1]);
-        assert_eq!(script.packet(3_000, false), Noted::Overflow);
+        assert_eq!(script.packet(3_000, false), LossChange::Overflow);
         assert!(script.list.is_empty());
         assert!(script.asked(RTT).is_empty());
         // In several gaps too; and it goes on from there.
         script.packets([3_002, 3_600]);
         assert_eq!(script.list.len(), 598);
-        assert_eq!(script.packet(4_004, false), Noted::Overflow);
+        assert_eq!(script.packet(4_004, false), LossChange::Overflow);
         script.packets([4_006]);
         assert_eq!(script.asked(RTT), [4_005]);
     }
@@ -642,7 +559,7 @@ mod tests {
         let mut script = Script::default();
         script.packets([1, 3]);
         assert!(script.asked(REORDERING - Duration::from_millis(1)).is_empty());
-        assert!(matches!(script.packet(2, false), Noted::Recovered { asks: 0, .. }));
+        assert!(matches!(script.packet(2, false), LossChange::Recovered { asks: 0, .. }));
         assert!(script.asked(RTT).is_empty());
     }
 
@@ -681,11 +598,11 @@ mod tests {
         list.on_packet(now, &meta(10, 0), false, 0);
         list.on_packet(now, &meta(20, 0), false, 0);
         assert_eq!(list.len(), 9);
-        assert_eq!(list.on_packet(now, &meta(21, 0), false, 1), Noted::Nothing);
+        assert_eq!(list.on_packet(now, &meta(21, 0), false, 1), LossChange::Nothing);
         assert!(list.is_empty());
         // Another SSRC may begin below.
-        assert_eq!(list.on_packet(now, &meta(5, 0), false, 2), Noted::Nothing);
-        assert_eq!(list.on_packet(now, &meta(7, 0), false, 2), Noted::Gap);
+        assert_eq!(list.on_packet(now, &meta(5, 0), false, 2), LossChange::Nothing);
+        assert_eq!(list.on_packet(now, &meta(7, 0), false, 2), LossChange::Gap);
     }
 
     #[test]
@@ -711,10 +628,10 @@ mod tests {
             // What was only late is not asked for.
             for late in [2, 300, 400].map(|late| first + late) {
                 assert!(
-                    matches!(script.packet(late, false), Noted::Recovered { asks: 0, .. }),
+                    matches!(script.packet(late, false), LossChange::Recovered { asks: 0, .. }),
                     "{late}"
                 );
-                assert_eq!(script.packet(late, false), Noted::Nothing, "{late}: once");
+                assert_eq!(script.packet(late, false), LossChange::Nothing, "{late}: once");
             }
             let expected = (first + 2..=first + 400).step_by(2);
             let expected: Vec<u16> = expected.filter(|seq| ![2, 300, 400].contains(&(seq - first))).collect();
@@ -773,14 +690,14 @@ mod tests {
                     1..=3 => {
                         let late = newest - back;
                         let noted = list.on_packet(now, &meta(late, 0), false, 0);
-                        let is_recovered = matches!(noted, Noted::Recovered { .. });
+                        let is_recovered = matches!(noted, LossChange::Recovered { .. });
                         proptest::prop_assert_eq!(is_recovered, model.remove(&late));
                     }
                     _ => {
                         model.extend(newest + 1..newest + ahead);
                         newest += ahead;
                         model = model.split_off(&newest.saturating_sub(AGE_SEQS_MAX));
-                        if list.on_packet(now, &meta(newest, 0), false, 0) == Noted::Overflow {
+                        if list.on_packet(now, &meta(newest, 0), false, 0) == LossChange::Overflow {
                             model.clear();
                         } else if what == 7 && ahead > 1 {
                             list.forget_after(newest - ahead);

@@ -6,13 +6,13 @@ use weir_channel::message::{Codec, CodecName, CreateProducer, ExtensionUri, Medi
 use crate::rtp::extension::{Element, ExtensionBlock, Values, elements, erase};
 use crate::time::Time;
 
-use super::filters::{Filters, Lacked};
+use super::filters::{Filters, UnsupportedCodecs};
+use super::keys::{ConsumerKey, TransportKey};
 use super::levels::Meter;
 use super::limits::ENCODINGS_MAX;
 use super::nack::MissingList;
 use super::profile::Available;
 use super::sender_clock::ClockKey;
-use super::slots::{ConsumerKey, TransportKey};
 use super::stream::Stream;
 use super::withheld::SlotSet;
 
@@ -39,9 +39,9 @@ pub(super) struct Producer {
     /// It sends something, on any stream.
     pub is_active: bool,
     /// What its owner was last told of that.
-    pub told_active: Option<bool>,
+    pub last_notified_active: Option<bool>,
     /// It is in the relay's list of producers whose owners are to be told.
-    pub is_to_be_told: bool,
+    pub is_notification_queued: bool,
     /// Takes feedback that is not in a compound packet (RFC 5506).
     pub reduced_size: bool,
     /// The clock that the streams of its endpoint share; known with its first consumer.
@@ -124,8 +124,8 @@ impl Producer {
             preferred_profile: request.preferred_profile,
             paused: request.paused,
             is_active: false,
-            told_active: None,
-            is_to_be_told: false,
+            last_notified_active: None,
+            is_notification_queued: false,
             reduced_size: request.reduced_size,
             clock: None,
             is_named_by_sender: false,
@@ -164,7 +164,7 @@ impl Producer {
     }
 
     /// The codecs that somebody lacks who has these payload types.
-    pub(super) fn lacked(&self, payload_types: &[(u8, u8)]) -> Lacked {
+    pub(super) fn lacked(&self, payload_types: &[(u8, u8)]) -> UnsupportedCodecs {
         let lacks = |codec: &Codec| !payload_types.iter().any(|(source, _)| *source == codec.payload_type);
         let codecs = self.codecs.iter().enumerate();
         codecs

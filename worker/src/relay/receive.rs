@@ -9,23 +9,23 @@ use crate::boundary::{self, Panicked, Parser};
 use crate::rtp::continuity::Verdict;
 use crate::rtp::extension::Values;
 use crate::rtp::packet::{Header, Kind, classify, cut_opaque_extension};
-use crate::rtp::rtcp::{self, Feedback};
+use crate::rtp::rtcp::{self, RtcpItem};
 use crate::time::Time;
 
 use super::cname::NAMES_MAX;
 use super::datagram::Datagram;
+use super::keys::{ProducerKey, TransportKey};
 use super::limits::{BATCH_PACKETS_MAX, RING_CHUNK_BYTES, TRAIN_BYTES_MAX};
 use super::producer::Producer;
 use super::sink::{Port, Sink, TransportIx};
-use super::slots::{ProducerKey, TransportKey};
 use super::stream::{Accepted, Stream};
 use super::transport::SourceCheck;
-use super::twcc::Numbered;
+use super::twcc::TransportNumbered;
 use super::{Action, Relay};
 
 /// Where a packet came in.
 #[derive(Clone, Copy)]
-pub(super) struct Arrived {
+pub(super) struct Origin {
     pub now: Time,
     pub transport: TransportKey,
     port: Port,
@@ -80,7 +80,7 @@ impl Relay {
                 self.transports[transport].count_unrouted(reason, datagram.packets());
                 continue;
             }
-            let mut arrived = Arrived {
+            let mut origin = Origin {
                 now,
                 transport,
                 port,
@@ -92,9 +92,9 @@ impl Relay {
             loop {
                 let packet = start..end.min(start + segment);
                 start = packet.end;
-                self.handle_packet(&mut arrived, bytes, packet, sink);
+                self.handle_packet(&mut origin, bytes, packet, sink);
                 self.release_held(now, bytes, sink);
-                self.answer_requests(now, sink);
+                self.answer_nacks(now, sink);
                 if self.workspace.batch.len() >= BATCH_PACKETS_MAX {
                     self.fan_out(now, bytes, sink);
                 }
@@ -104,29 +104,28 @@ impl Relay {
             }
         }
         self.fan_out(now, bytes, sink);
-        self.send_asks(sink);
+        self.send_key_frame_requests(sink);
     }
 
-    fn handle_packet(&mut self, arrived: &mut Arrived, bytes: &mut [u8], range: Range<usize>, sink: &mut impl Sink) {
-        let transport = &mut self.transports[arrived.transport];
+    fn handle_packet(&mut self, origin: &mut Origin, bytes: &mut [u8], range: Range<usize>, sink: &mut impl Sink) {
+        let transport = &mut self.transports[origin.transport];
         let Some(packet) = bytes.get_mut(range.clone()) else {
             return;
         };
         let kind = classify(packet);
-        if arrived.check == SourceCheck::Remote && kind != Kind::Other && transport.is_at(arrived.port, arrived.source)
-        {
-            transport.on_heard(arrived.now, kind == Kind::Rtp);
+        if origin.check == SourceCheck::Remote && kind != Kind::Other && transport.is_at(origin.port, origin.source) {
+            transport.on_received(origin.now, kind == Kind::Rtp);
         }
         let handled = match kind {
-            Kind::Rtp if arrived.port == Port::Rtp && arrived.check == SourceCheck::Neighbour => {
-                self.handle_moved_rtp(arrived, packet, range.start, sink)
+            Kind::Rtp if origin.port == Port::Rtp && origin.check == SourceCheck::Neighbour => {
+                self.handle_moved_rtp(origin, packet, range.start, sink)
             }
-            Kind::Rtp if arrived.port == Port::Rtp => self.handle_rtp(arrived, packet, range.start, sink),
-            Kind::Rtcp if arrived.port == Port::Rtcp || transport.kind.rtcp_mux() => self.handle_rtcp(arrived, packet),
-            _ if arrived.check == SourceCheck::Neighbour => Err(UnroutedReason::ForeignSource),
+            Kind::Rtp if origin.port == Port::Rtp => self.handle_rtp(origin, packet, range.start, sink),
+            Kind::Rtcp if origin.port == Port::Rtcp || transport.kind.rtcp_mux() => self.handle_rtcp(origin, packet),
+            _ if origin.check == SourceCheck::Neighbour => Err(UnroutedReason::ForeignSource),
             _ => Err(UnroutedReason::Malformed),
         };
-        let transport = &mut self.transports[arrived.transport];
+        let transport = &mut self.transports[origin.transport];
         match handled {
             Ok(()) => {
                 transport.counters.packets += 1;
@@ -139,19 +138,19 @@ impl Relay {
     /// Media from another port of the remote's IP: a stranger's, or the sender's that has started over there.
     fn handle_moved_rtp(
         &mut self,
-        arrived: &mut Arrived,
+        origin: &mut Origin,
         packet: &mut [u8],
         start: usize,
         sink: &mut impl Sink,
     ) -> Result<(), UnroutedReason> {
         let header = Header::parse(packet).map_err(|_| UnroutedReason::ForeignSource)?;
-        if !self.may_relearn(arrived.now, arrived.transport) || !self.vouches(arrived, packet, &header) {
+        if !self.may_relearn(origin.now, origin.transport) || !self.is_known_sender(origin, packet, &header) {
             return Err(UnroutedReason::ForeignSource);
         }
-        arrived.check = SourceCheck::Candidate;
-        let handled = self.handle_rtp(arrived, packet, start, sink);
-        if arrived.check == SourceCheck::Candidate {
-            arrived.check = SourceCheck::Neighbour; // it made no sense, and the next one must pass the same gate
+        origin.check = SourceCheck::Candidate;
+        let handled = self.handle_rtp(origin, packet, start, sink);
+        if origin.check == SourceCheck::Candidate {
+            origin.check = SourceCheck::Neighbour; // it made no sense, and the next one must pass the same gate
         }
         handled
     }
@@ -162,23 +161,23 @@ impl Relay {
         let transport = &self.transports[key];
         let is_over = |key: &ProducerKey| self.producers[*key].streams.iter().all(Stream::is_over);
         transport.kind.relearns()
-            && (transport.is_silent(now) || transport.heeds_goodbyes(now) && transport.producers.iter().all(is_over))
+            && (transport.is_silent(now) || transport.accepts_bye(now) && transport.producers.iter().all(is_over))
     }
 
     /// Whether a packet shows by its SSRC that its sender is no newcomer: one that is known here, or that would be taken for
     /// a stream's from the remote itself. In that case it is the stream's from now on.
-    fn vouches(&mut self, arrived: &Arrived, packet: &[u8], header: &Header) -> bool {
-        let transport = &self.transports[arrived.transport];
+    fn is_known_sender(&mut self, origin: &Origin, packet: &[u8], header: &Header) -> bool {
+        let transport = &self.transports[origin.transport];
         transport.ssrcs.contains_key(&header.ssrc)
             || packet.len() <= TRAIN_BYTES_MAX
                 && !transport.rtx_ssrcs.contains_key(&header.ssrc)
-                && self.learn_route(arrived, packet, header).is_ok()
+                && self.learn_route(origin, packet, header).is_ok()
     }
 
     /// Routes one RTP packet, and queues it for the fan-out. Whoever it is for: if it is the remote's, it has come.
     fn handle_rtp(
         &mut self,
-        arrived: &mut Arrived,
+        origin: &mut Origin,
         packet: &mut [u8],
         start: usize,
         sink: &mut impl Sink,
@@ -188,12 +187,12 @@ impl Relay {
         if packet.len() > TRAIN_BYTES_MAX {
             return Err(UnroutedReason::TooLong);
         }
-        let stream = self.find_stream(arrived, packet, &header);
-        let numbered = if self.transports[arrived.transport].feedback.is_listening() {
+        let stream = self.find_stream(origin, packet, &header);
+        let numbered = if self.transports[origin.transport].feedback.is_listening() {
             // To be read before the packet is changed.
             let producer = stream.ok().map(|(key, ..)| key);
-            let number = self.transport_seq(arrived.transport, producer, &header, packet);
-            number.map(|number| Numbered {
+            let number = self.transport_seq(origin.transport, producer, &header, packet);
+            number.map(|number| TransportNumbered {
                 number,
                 ssrc: header.ssrc,
                 is_media: matches!(stream, Ok((.., StreamKind::Media))),
@@ -203,12 +202,12 @@ impl Relay {
             None
         };
         let handled = match stream {
-            Ok((key, encoding, StreamKind::Media)) => self.handle_media(arrived, key, encoding, &header, packet, start),
-            Ok((key, encoding, StreamKind::Rtx)) => self.handle_rtx(arrived, key, encoding, &header, packet, start),
+            Ok((key, encoding, StreamKind::Media)) => self.handle_media(origin, key, encoding, &header, packet, start),
+            Ok((key, encoding, StreamKind::Rtx)) => self.handle_rtx(origin, key, encoding, &header, packet, start),
             Err(reason) => Err(reason),
         };
-        if let (Some(numbered), SourceCheck::Remote) = (numbered, arrived.check) {
-            self.note_numbered(arrived.now, arrived.transport, numbered, sink);
+        if let (Some(numbered), SourceCheck::Remote) = (numbered, origin.check) {
+            self.on_transport_seq(origin.now, origin.transport, numbered, sink);
         }
         handled
     }
@@ -216,23 +215,23 @@ impl Relay {
     /// Whose a packet is: by SSRC, then MID, then RID (differences §2.5), then, on a plain transport, payload type.
     fn find_stream(
         &mut self,
-        arrived: &Arrived,
+        origin: &Origin,
         packet: &[u8],
         header: &Header,
     ) -> Result<(ProducerKey, u8, StreamKind), UnroutedReason> {
-        if let Some((key, encoding)) = self.transports[arrived.transport].ssrcs.get(&header.ssrc) {
+        if let Some((key, encoding)) = self.transports[origin.transport].ssrcs.get(&header.ssrc) {
             return Ok((*key, *encoding, StreamKind::Media));
         }
-        if let Some((key, encoding)) = self.find_rtx_route(arrived.transport, packet, header) {
+        if let Some((key, encoding)) = self.find_rtx_route(origin.transport, packet, header) {
             return Ok((key, encoding, StreamKind::Rtx));
         }
-        let (key, encoding) = self.learn_route(arrived, packet, header)?;
+        let (key, encoding) = self.learn_route(origin, packet, header)?;
         Ok((key, encoding, StreamKind::Media))
     }
 
     fn handle_media(
         &mut self,
-        arrived: &mut Arrived,
+        origin: &mut Origin,
         key: ProducerKey,
         encoding: u8,
         header: &Header,
@@ -242,8 +241,8 @@ impl Relay {
         let codec = *self.producers[key]
             .codec(header.payload_type)
             .ok_or(UnroutedReason::UnknownPayloadType)?;
-        if arrived.check == SourceCheck::Candidate {
-            self.learn_remote(arrived);
+        if origin.check == SourceCheck::Candidate {
+            self.learn_remote(origin);
         }
         let route = Route {
             key,
@@ -251,13 +250,13 @@ impl Relay {
             codec,
             is_rtx: false,
         };
-        self.take_in(arrived.now, route, header, packet, start);
+        self.accept_or_hold(origin.now, route, header, packet, start);
         Ok(())
     }
 
     /// Takes in a packet whose stream is known, unless it goes on with nothing that the stream has sent: then it is held.
     /// `start` is where it lies in the batch. A retransmission is what it says that it is.
-    pub(super) fn take_in(&mut self, now: Time, route: Route, header: &Header, packet: &mut [u8], start: usize) {
+    pub(super) fn accept_or_hold(&mut self, now: Time, route: Route, header: &Header, packet: &mut [u8], start: usize) {
         let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
         let verdict = if route.is_rtx {
             Verdict::Fits
@@ -265,14 +264,14 @@ impl Relay {
             stream.judge(now, route.codec.clock_rate, header, packet)
         };
         if verdict == Verdict::Fits {
-            self.admit(now, route, header, packet, start, false);
+            self.accept_packet(now, route, header, packet, start, false);
         } else {
-            self.put_off(now, route, header, packet, start, verdict);
+            self.hold_or_resolve(now, route, header, packet, start, verdict);
         }
     }
 
     /// Gives a packet its place in its stream, and queues it for the fan-out. `is_odd`: its timestamp moves nothing.
-    pub(super) fn admit(
+    pub(super) fn accept_packet(
         &mut self,
         now: Time,
         route: Route,
@@ -312,9 +311,10 @@ impl Relay {
         );
         let came_back = !stream.available && stream.last_media == Some(now) && matches!(accepted, Accepted::Relay(_));
         // Or the beginning of one, which does not have to be asked for either.
-        let key_frame = matches!(&accepted, Accepted::Relay(meta) if meta.key_frame) || stream.opening.is_under_way();
+        let key_frame =
+            matches!(&accepted, Accepted::Relay(meta) if meta.key_frame) || stream.key_frame_assembler.is_under_way();
         let is_repair = match &accepted {
-            Accepted::Relay(meta) | Accepted::Padding(meta) => self.note_arrival(now, key, meta, is_rtx),
+            Accepted::Relay(meta) | Accepted::Padding(meta) => self.on_media_packet(now, key, meta, is_rtx),
             Accepted::Duplicate | Accepted::BadSequence => false,
         };
         let producer = &mut self.producers[key];
@@ -333,7 +333,7 @@ impl Relay {
             Accepted::Duplicate => stream.reception.on_duplicate(header.seq),
             Accepted::BadSequence => {}
         }
-        let mut hearing_changed = false;
+        let mut responsiveness_changed = false;
         if paused {
             stream.counters.paused += 1;
             producer.counters.paused += 1;
@@ -344,9 +344,9 @@ impl Relay {
                     if meta.key_frame {
                         stream.key_frames.on_key_frame();
                         // Audio has no key frames, and is never asked for one.
-                        let was_deaf = stream.hearing.is_deaf();
-                        stream.hearing.on_key_frame(now);
-                        hearing_changed = stream.hearing.is_deaf() != was_deaf;
+                        let was_unresponsive = stream.responsiveness.is_unresponsive();
+                        stream.responsiveness.on_key_frame(now);
+                        responsiveness_changed = stream.responsiveness.is_unresponsive() != was_unresponsive;
                         // A consumer may switch here, and must get what came before on the stream it leaves. Streams go
                         // out one after the other; so all that came so far goes out as it is, before this.
                         if producer.streams.len() > 1 {
@@ -371,7 +371,7 @@ impl Relay {
         if !is_active && self.producers[key].streams[usize::from(encoding)].last_media == Some(now) {
             self.on_producer_active(key);
         }
-        if hearing_changed {
+        if responsiveness_changed {
             self.refresh_gop(key, encoding);
         }
         if came_back {
@@ -383,12 +383,12 @@ impl Relay {
     /// one that its MID or RID vouches for is the stream's.
     fn learn_route(
         &mut self,
-        arrived: &Arrived,
+        origin: &Origin,
         packet: &[u8],
         header: &Header,
     ) -> Result<(ProducerKey, u8), UnroutedReason> {
-        let Some((key, encoding)) = self.find_route(arrived.transport, packet, header) else {
-            return self.claim(arrived, header);
+        let Some((key, encoding)) = self.find_route(origin.transport, packet, header) else {
+            return self.latch_ssrc(origin, header);
         };
         let producer = &mut self.producers[key];
         // Not its media: an RTX stream carries its MID too.
@@ -397,14 +397,14 @@ impl Relay {
         }
         let stream = &mut producer.streams[usize::from(encoding)];
         // A packet that the network held back must not make the stream start over twice.
-        if stream.was_carried_by(header.ssrc, arrived.now) {
+        if stream.was_carried_by(header.ssrc, origin.now) {
             return Err(UnroutedReason::UnknownStream);
         }
-        let transport = &mut self.transports[arrived.transport];
+        let transport = &mut self.transports[origin.transport];
         if let Some(old) = stream.ssrc {
             transport.ssrcs.remove(&old);
         }
-        stream.on_new_ssrc(arrived.now, header.ssrc);
+        stream.on_new_ssrc(origin.now, header.ssrc);
         transport.ssrcs.insert(header.ssrc, (key, encoding));
         Ok((key, encoding))
     }
@@ -453,16 +453,16 @@ impl Relay {
     }
 
     /// Reads what a receiver says of its consumers, and a sender of its producers (RFC 3550 §6, RFC 4585, RFC 5104).
-    fn handle_rtcp(&mut self, arrived: &mut Arrived, packet: &[u8]) -> Result<(), UnroutedReason> {
+    fn handle_rtcp(&mut self, origin: &mut Origin, packet: &[u8]) -> Result<(), UnroutedReason> {
         // Where producers are expected, RTP alone says who the remote is: a sender's RTCP may come from another port.
-        if arrived.check == SourceCheck::Candidate
-            && arrived.port == Port::Rtp
-            && !self.transports[arrived.transport].producers.is_empty()
+        if origin.check == SourceCheck::Candidate
+            && origin.port == Port::Rtp
+            && !self.transports[origin.transport].producers.is_empty()
         {
             return Err(UnroutedReason::NoRemote);
         }
-        let transport = arrived.transport;
-        let now = arrived.now;
+        let transport = origin.transport;
+        let now = origin.now;
         // First read, then heeded: what reads strangers' bytes changes nothing, and may so be stopped anywhere.
         let mut said = std::mem::take(&mut self.said);
         said.clear();
@@ -470,7 +470,7 @@ impl Relay {
         if read.is_ok() {
             let mut names = 0;
             for feedback in said.drain(..) {
-                if let Feedback::Name { ssrc, at, len } = feedback {
+                if let RtcpItem::Cname { ssrc, at, len } = feedback {
                     let at = usize::from(at);
                     names += 1;
                     if let Some(name) = packet.get(at..at + usize::from(len)).filter(|_| names <= NAMES_MAX) {
@@ -478,8 +478,8 @@ impl Relay {
                     }
                     continue;
                 }
-                if let Feedback::Bye { ssrc } = feedback {
-                    self.transports[transport].on_goodbye(arrived.check, arrived.source, ssrc);
+                if let RtcpItem::Bye { ssrc } = feedback {
+                    self.transports[transport].on_bye(origin.check, origin.source, ssrc);
                 }
                 self.on_feedback(now, transport, feedback);
             }
@@ -490,26 +490,26 @@ impl Relay {
             Ok(Err(_)) | Err(Panicked) => return Err(UnroutedReason::Malformed),
         }
         self.transports[transport].counters.rtcp += 1;
-        if arrived.check == SourceCheck::Candidate {
-            self.learn_remote(arrived);
+        if origin.check == SourceCheck::Candidate {
+            self.learn_remote(origin);
         }
         Ok(())
     }
 
-    fn on_feedback(&mut self, now: Time, transport: TransportKey, feedback: Feedback) {
+    fn on_feedback(&mut self, now: Time, transport: TransportKey, feedback: RtcpItem) {
         match feedback {
-            Feedback::Pli { media_ssrc: ssrc } | Feedback::Fir { ssrc, .. } => {
+            RtcpItem::Pli { media_ssrc: ssrc } | RtcpItem::Fir { ssrc, .. } => {
                 let Some(key) = self.transports[transport].consumer_ssrcs.get(&ssrc).copied() else {
                     return;
                 };
                 let consumer = &mut self.consumers[key];
                 match feedback {
-                    Feedback::Fir { .. } => consumer.fir_count += 1,
+                    RtcpItem::Fir { .. } => consumer.fir_count += 1,
                     _ => consumer.pli_count += 1,
                 }
                 self.request_key_frame_for(now, key);
             }
-            Feedback::Nack {
+            RtcpItem::Nack {
                 media_ssrc,
                 pid,
                 blp,
@@ -519,15 +519,15 @@ impl Relay {
         }
     }
 
-    fn learn_remote(&mut self, arrived: &mut Arrived) {
-        let transport = &mut self.transports[arrived.transport];
+    fn learn_remote(&mut self, origin: &mut Origin) {
+        let transport = &mut self.transports[origin.transport];
         let relearned = transport.counters.relearned;
-        let remote = transport.learn(arrived.port, arrived.source);
+        let remote = transport.learn(origin.port, origin.source);
         if transport.counters.relearned != relearned {
-            transport.relearned_at = Some(arrived.now);
+            transport.relearned_at = Some(origin.now);
         }
-        transport.on_heard(arrived.now, arrived.port == Port::Rtp);
-        arrived.check = SourceCheck::Remote;
+        transport.on_received(origin.now, origin.port == Port::Rtp);
+        origin.check = SourceCheck::Remote;
         self.actions.push_back(Action::Connect {
             transport: transport.index,
             remote,
@@ -536,8 +536,8 @@ impl Relay {
             transport: transport.id,
             remote,
         });
-        if arrived.port == Port::Rtp {
-            self.on_remote_known(arrived.now, arrived.transport);
+        if origin.port == Port::Rtp {
+            self.on_remote_known(origin.now, origin.transport);
         }
     }
 }

@@ -19,11 +19,11 @@ use crate::time::Time;
 use super::Relay;
 use super::consumer::rename_extensions;
 use super::fanout::patch;
+use super::keys::{ConsumerKey, TransportKey};
 use super::limits::RING_CHUNK_BYTES;
 use super::packet::PacketMeta;
 use super::rewrite::Offsets;
 use super::sink::Sink;
-use super::slots::{ConsumerKey, TransportKey};
 use super::transmission::Transmission;
 
 /// Starts and switches that are remembered. More of them within the age of a ring are not worth repairing.
@@ -43,10 +43,10 @@ const REPAIR_BURST_MIN: u64 = 64_000;
 
 /// Packets that a receiver may name in its requests, per second. Each is looked for, also if there is nothing to send; a
 /// receiver that lost 2 Mbit/s wholly, and asks five times for each packet, names a thousand.
-const NAMES_RATE: u64 = 5_000;
+const NACKED_RATE: u64 = 5_000;
 
 /// As many may be named at once.
-const NAMES_BURST: u64 = 2_000;
+const NACKED_BURST: u64 = 2_000;
 
 /// What a consumer needs to be sent packets again.
 #[derive(Debug)]
@@ -82,12 +82,12 @@ struct Segment {
 
 /// What fills the place of a packet that was taken for one to be sent until it came, and was one to be withheld: nothing but
 /// padding, so that the receiver need not take the number for a loss.
-struct Hole {
+struct PaddingPacket {
     packet: PacketMeta,
     bytes: [u8; Self::LEN],
 }
 
-impl Hole {
+impl PaddingPacket {
     const LEN: usize = FIXED_LEN + 4;
 
     /// The packet that a consumer's number and newest timestamp make of this one.
@@ -152,7 +152,7 @@ impl Repair {
             starts: 0,
             recent: vec![Recent { seq: 0, at_ms: 1 << 31 }; RECENT].into_boxed_slice(),
             names: Bucket {
-                level: NAMES_BURST,
+                level: NACKED_BURST,
                 at: now,
             },
             budget: Bucket {
@@ -268,7 +268,7 @@ impl Bucket {
 
 /// Packets that receivers ask for, from the reading of an RTCP packet to its answer.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(super) struct IncomingNacks {
     pairs: Vec<Request>,
     /// A packet on its way out.
     packet: Vec<u8>,
@@ -281,7 +281,7 @@ struct Request {
     blp: u16,
 }
 
-impl Requests {
+impl IncomingNacks {
     pub(super) fn new() -> Self {
         Self {
             pairs: Vec::with_capacity(PAIRS_MAX),
@@ -291,7 +291,7 @@ impl Requests {
 }
 
 impl Relay {
-    /// A receiver misses packets (RFC 4585 §6.2.1). They are sent by [`Relay::answer_requests`]. `first`: the pair begins a
+    /// A receiver misses packets (RFC 4585 §6.2.1). They are sent by [`Relay::answer_nacks`]. `first`: the pair begins a
     /// packet, and packets are what is counted.
     pub(super) fn on_nack(
         &mut self,
@@ -310,7 +310,8 @@ impl Relay {
             return;
         };
         let named = 1 + blp.count_ones();
-        if self.requests.pairs.len() == PAIRS_MAX || !repair.names.take(now, u64::from(named), NAMES_RATE, NAMES_BURST)
+        if self.requests.pairs.len() == PAIRS_MAX
+            || !repair.names.take(now, u64::from(named), NACKED_RATE, NACKED_BURST)
         {
             repair.refuse(NotRepaired::OverBudget, named);
             return;
@@ -324,7 +325,7 @@ impl Relay {
 
     /// Sends again what the RTCP packet that was just read asks for.
     #[inline]
-    pub(super) fn answer_requests(&mut self, now: Time, sink: &mut impl Sink) {
+    pub(super) fn answer_nacks(&mut self, now: Time, sink: &mut impl Sink) {
         if !self.requests.pairs.is_empty() {
             self.answer_all(now, sink);
         }
@@ -401,7 +402,7 @@ impl Relay {
                 if repair.rtx.is_none() && repair.recent(seq).seq == seq as u32 {
                     return Err(NotRepaired::TooSoon);
                 }
-                hole = Hole::under(
+                hole = PaddingPacket::under(
                     &consumer.transmission,
                     consumer.rewriter.newest_timestamp().0,
                     segment,

@@ -25,10 +25,10 @@ use crate::rtp::rtcp::{ReportBlock, reporter_cname};
 use crate::time::{Time, WallClock, in_65536ths};
 
 use super::consumer::Consumer;
+use super::keys::{ProducerKey, TransportKey};
 use super::producer::Producer;
 use super::sender_clock::{ClockKey, Clocks, distance_of, since_report};
 use super::sink::{Sink, TransportIx};
-use super::slots::{ProducerKey, TransportKey};
 use super::stream::TimeReport;
 use super::transmission::SentReports;
 use super::transport::Transport;
@@ -54,7 +54,7 @@ const PART_CONSUMERS_MAX: usize = 512;
 const TURN_PARTS_MAX: usize = 32;
 
 /// Goodbyes said in one turn to transports that live on, in packets; about as long.
-const TURN_GOODBYES_MAX: usize = 128;
+const TURN_BYES_MAX: usize = 128;
 
 /// A timestamp that its sender's reports put further than this from where the newest packet puts it is not believed: the
 /// sender's media clock has jumped since.
@@ -83,7 +83,7 @@ pub(super) struct Reports {
     /// Living transports with consumers that have left.
     left: VecDeque<TransportKey>,
     /// The last words of transports that are closed: where to, and whose.
-    last_words: Vec<(TransportIx, Vec<u32>)>,
+    pending_byes: Vec<(TransportIx, Vec<u32>)>,
     compound: Compound,
     packet: Box<[u8]>,
     blocks: Vec<ReportBlock>,
@@ -106,7 +106,7 @@ pub(super) struct TransportReports {
     /// Reference times sent, and received.
     pub(super) references: SentReports,
     /// As (whose, the middle 32 bits of it, when it came).
-    pub(super) heard_references: [Option<(u32, u32, Time)>; REFERENCES_MAX],
+    pub(super) received_references: [Option<(u32, u32, Time)>; REFERENCES_MAX],
     /// SSRCs of consumers that have left.
     left: Vec<u32>,
 }
@@ -120,7 +120,7 @@ impl Reports {
             due: BinaryHeap::new(),
             limited: Vec::new(),
             left: VecDeque::new(),
-            last_words: Vec::new(),
+            pending_byes: Vec::new(),
             compound: Compound::new(),
             packet: vec![0; COMPOUND_BYTES_MAX].into_boxed_slice(),
             blocks: Vec::with_capacity(ITEMS_MAX),
@@ -130,7 +130,7 @@ impl Reports {
 
     /// When there is something to do next.
     pub(super) fn next_timeout(&self) -> Option<Time> {
-        if !self.limited.is_empty() || !self.left.is_empty() || !self.last_words.is_empty() {
+        if !self.limited.is_empty() || !self.left.is_empty() || !self.pending_byes.is_empty() {
             return Some(Time::default());
         }
         self.due.peek().map(|Reverse((due, _))| *due)
@@ -162,10 +162,10 @@ impl Relay {
 
     /// Sends the last words of transports that are closed. To be called before their sockets are: after each command,
     /// before [`Relay::poll_action`].
-    pub fn send_last_words(&mut self, sink: &mut impl Sink) {
-        for (transport, ssrcs) in self.reports.last_words.drain(..) {
+    pub fn send_pending_byes(&mut self, sink: &mut impl Sink) {
+        for (transport, ssrcs) in self.reports.pending_byes.drain(..) {
             for ssrcs in ssrcs.chunks(ITEMS_MAX) {
-                let len = write_goodbye(&mut self.reports.compound, &mut self.reports.packet, self.ssrc, ssrcs);
+                let len = write_bye(&mut self.reports.compound, &mut self.reports.packet, self.ssrc, ssrcs);
                 sink.send_rtcp(transport, &self.reports.packet[..len]);
             }
         }
@@ -233,7 +233,7 @@ impl Relay {
     pub(super) fn on_transport_left(&mut self, transport: Transport) {
         let left = transport.reports.left;
         if !left.is_empty() {
-            self.reports.last_words.push((transport.index, left));
+            self.reports.pending_byes.push((transport.index, left));
         }
         if self.transports.is_empty() {
             self.reports.due.clear();
@@ -256,8 +256,8 @@ impl Relay {
 
     /// Sends the reports that are due, a turn's worth of them.
     pub(super) fn send_reports(&mut self, now: Time, sink: &mut impl Sink) {
-        self.send_last_words(sink);
-        self.send_goodbyes(sink);
+        self.send_pending_byes(sink);
+        self.send_byes(sink);
         while let Some(key) = self.reports.limited.pop() {
             if let Some(transport) = self.transports.get_mut(key)
                 && has_rtcp_remote(transport)
@@ -294,16 +294,16 @@ impl Relay {
     }
 
     /// Tells receivers of consumers that are closed, on transports that are not.
-    fn send_goodbyes(&mut self, sink: &mut impl Sink) {
+    fn send_byes(&mut self, sink: &mut impl Sink) {
         let mut packets = 0;
-        while packets < TURN_GOODBYES_MAX
+        while packets < TURN_BYES_MAX
             && let Some(key) = self.reports.left.pop_front()
         {
             let Some(transport) = self.transports.get_mut(key) else {
                 continue;
             };
             for ssrcs in transport.reports.left.chunks(ITEMS_MAX) {
-                let len = write_goodbye(&mut self.reports.compound, &mut self.reports.packet, self.ssrc, ssrcs);
+                let len = write_bye(&mut self.reports.compound, &mut self.reports.packet, self.ssrc, ssrcs);
                 transport.counters.rtcp_sent += 1;
                 sink.send_rtcp(transport.index, &self.reports.packet[..len]);
                 packets += 1;
@@ -409,7 +409,7 @@ impl Reports {
             since: 0,
         }; REFERENCES_MAX];
         let mut count = 0;
-        for heard in &mut transport.reports.heard_references {
+        for heard in &mut transport.reports.received_references {
             if let Some((ssrc, reference, at)) = heard.take() {
                 delays[count] = Delay {
                     ssrc,
@@ -560,7 +560,7 @@ fn media_time(now: Time, clocks: &Clocks, consumer: &Consumer, producer: &Produc
 }
 
 /// Writes a goodbye of at most 31 sources (RFC 3550 §6.6), and returns its length.
-fn write_goodbye(compound: &mut Compound, out: &mut [u8], reporter: u32, ssrcs: &[u32]) -> usize {
+fn write_bye(compound: &mut Compound, out: &mut [u8], reporter: u32, ssrcs: &[u32]) -> usize {
     let ssrcs = &ssrcs[..ssrcs.len().min(ITEMS_MAX)];
     let mut packet = [0; 4 + 4 * ITEMS_MAX];
     packet[..4].copy_from_slice(&[0x80 | ssrcs.len() as u8, Bye::PACKET_TYPE, 0, ssrcs.len() as u8]);

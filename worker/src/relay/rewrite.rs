@@ -27,26 +27,26 @@ pub struct Offsets {
     timestamp: u64,
     picture_id: u64,
     tl0: u64,
-    squeeze: Option<Squeeze>,
+    speedup: Option<Speedup>,
 }
 
 /// What is sent after the event is sent so many times as fast as it came.
-pub const SQUEEZE: u32 = 4;
+pub const SPEEDUP: u32 = 4;
 
 /// A stretch of the producer's timestamps whose distances become as many times smaller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Squeeze {
+struct Speedup {
     from: u64,
     until: u64,
 }
 
-impl Squeeze {
+impl Speedup {
     fn apply(self, timestamp: u64) -> u64 {
         let Some(distance) = timestamp.checked_sub(self.from) else {
             return timestamp;
         };
-        let squeezed = distance.min(self.until - self.from);
-        self.from + squeezed / u64::from(SQUEEZE) + (distance - squeezed)
+        let sped_up = distance.min(self.until - self.from);
+        self.from + sped_up / u64::from(SPEEDUP) + (distance - sped_up)
     }
 }
 
@@ -54,9 +54,9 @@ impl Offsets {
     /// What a timestamp becomes, extended.
     #[inline]
     pub fn timestamp_of(&self, timestamp: u64) -> u64 {
-        let timestamp = match self.squeeze {
+        let timestamp = match self.speedup {
             None => timestamp,
-            Some(squeeze) => squeeze.apply(timestamp),
+            Some(speedup) => speedup.apply(timestamp),
         };
         timestamp.wrapping_add(self.timestamp)
     }
@@ -122,8 +122,8 @@ pub struct StartContext {
     pub aligned: Option<u64>,
     /// Numbers that stay free for packets that may precede it; only before anything was sent.
     pub reserve: u64,
-    /// What follows came long ago, and is sent [`SQUEEZE`] times as fast, until [`Rewriter::end_squeeze`].
-    pub is_squeezed: bool,
+    /// What follows came long ago, and is sent [`SPEEDUP`] times as fast, until [`Rewriter::end_speedup`].
+    pub is_sped_up: bool,
     /// A packet lasts until the next one's timestamp, and pictures do not: what a receiver has twice of sound, it drops.
     pub is_sound: bool,
 }
@@ -136,7 +136,7 @@ const ALIGNMENT_TOLERANCE_SECS: u64 = 3;
 
 impl Rewriter {
     /// RFC 3550 §5.1: sequence numbers and timestamps begin at random values. `before_first`: the number before the first
-    /// one, with its rollovers; see `relay/spent.rs`. `slot`: what is withheld from the consumer.
+    /// one, with its rollovers; see `relay/used_indices.rs`. `slot`: what is withheld from the consumer.
     pub fn new(before_first: u64, first_timestamp: u32, slot: u8) -> Self {
         Self {
             offsets: Offsets {
@@ -172,7 +172,7 @@ impl Rewriter {
             // The same clock goes on: its distance is the true one, also over a pause.
             Some(timeline)
                 if timeline == context.timeline
-                    && !context.is_squeezed
+                    && !context.is_sped_up
                     && self.offsets.timestamp_of(packet.timestamp) > self.newest.timestamp =>
             {
                 self.offsets.timestamp_of(packet.timestamp)
@@ -180,7 +180,7 @@ impl Rewriter {
             Some(_) => self.joined_timestamp(now, context),
         };
         self.offsets.timestamp = timestamp.wrapping_sub(packet.timestamp);
-        self.offsets.squeeze = context.is_squeezed.then_some(Squeeze {
+        self.offsets.speedup = context.is_sped_up.then_some(Speedup {
             from: packet.timestamp,
             until: u64::MAX,
         });
@@ -258,9 +258,9 @@ impl Rewriter {
     }
 
     /// What comes behind this timestamp of the producer's goes at its own pace again.
-    pub fn end_squeeze(&mut self, timestamp: u64) {
-        if let Some(squeeze) = &mut self.offsets.squeeze {
-            squeeze.until = timestamp.max(squeeze.from);
+    pub fn end_speedup(&mut self, timestamp: u64) {
+        if let Some(speedup) = &mut self.offsets.speedup {
+            speedup.until = timestamp.max(speedup.from);
         }
     }
 
@@ -325,7 +325,7 @@ mod tests {
             clock_rate: 90_000,
             aligned: None,
             reserve: 0,
-            is_squeezed: false,
+            is_sped_up: false,
             is_sound: false,
         }
     }

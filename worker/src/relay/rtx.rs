@@ -10,9 +10,9 @@ use crate::rtp::packet::{Header, rewrite};
 use crate::rtp::rtx::{OSN_LEN, original_seq, restore};
 
 use super::Relay;
-use super::receive::{Arrived, Route};
+use super::keys::{ProducerKey, TransportKey};
+use super::receive::{Origin, Route};
 use super::reception::Reception;
-use super::slots::{ProducerKey, TransportKey};
 use super::transport::SourceCheck;
 
 impl Relay {
@@ -33,13 +33,13 @@ impl Relay {
         self.find_by_names(transport, packet, header, &rid_uris, |producer| {
             producer.codec_of_rtx(header.payload_type).is_some()
         })
-        .or_else(|| self.find_rtx_claimant(transport, header))
+        .or_else(|| self.find_rtx_by_payload_type(transport, header))
     }
 
     /// Takes in a retransmission. `start` is where it lies in the batch.
     pub(super) fn handle_rtx(
         &mut self,
-        arrived: &Arrived,
+        origin: &Origin,
         key: ProducerKey,
         encoding: u8,
         header: &Header,
@@ -47,7 +47,7 @@ impl Relay {
         start: usize,
     ) -> Result<(), UnroutedReason> {
         // Before any media, there is nothing to repair, and nothing that vouches for who sends it.
-        if arrived.check == SourceCheck::Candidate {
+        if origin.check == SourceCheck::Candidate {
             return Err(UnroutedReason::NoRemote);
         }
         let producer = &mut self.producers[key];
@@ -55,7 +55,7 @@ impl Relay {
             .codec_of_rtx(header.payload_type)
             .ok_or(UnroutedReason::UnknownPayloadType)?;
         let stream = &mut producer.streams[usize::from(encoding)];
-        let transport = &mut self.transports[arrived.transport];
+        let transport = &mut self.transports[origin.transport];
         if stream.rtx_ssrc != Some(header.ssrc) {
             // The newest one that its names vouch for.
             if let Some(old) = stream.rtx_ssrc.replace(header.ssrc) {
@@ -68,7 +68,7 @@ impl Relay {
         // Timestamps are those of what is sent again, so how evenly these packets come cannot be told: no clock, no jitter.
         stream
             .rtx_reception
-            .on_packet(arrived.now, 0, header.payload_type, header.seq, 0, 0);
+            .on_packet(origin.now, 0, header.payload_type, header.seq, 0, 0);
         let is_useful = original_seq(header, packet).is_some_and(|seq| stream.lacks(seq));
         let restored = match (is_useful, stream.ssrc) {
             (true, Some(ssrc)) => restore(header, packet).map(|restored| (ssrc, restored)),
@@ -88,7 +88,7 @@ impl Relay {
             codec,
             is_rtx: true,
         };
-        self.take_in(arrived.now, route, &original, packet, start + OSN_LEN);
+        self.accept_or_hold(origin.now, route, &original, packet, start + OSN_LEN);
         Ok(())
     }
 }

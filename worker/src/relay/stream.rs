@@ -5,23 +5,24 @@ use std::time::Duration;
 use weir_channel::message::{CodecName, MediaKind, Profile, StreamStats};
 
 use crate::rtp::codec::peek;
-use crate::rtp::continuity::{Continuity, Known, Sight, Verdict};
+use crate::rtp::continuity::{Continuity, Known, PacketTiming, Verdict};
 use crate::rtp::packet::Header;
-use crate::rtp::seq::{Arrival, Contents, MAX_MISORDER, MediaClock, Seen, SeqExtender, distance};
+use crate::rtp::received::{PayloadDigests, Seen};
+use crate::rtp::seq::{Arrival, MAX_MISORDER, MediaClock, SeqExtender, distance};
 use crate::time::Time;
 
-use super::claim::Claim;
-use super::gop::{Gop, Hearing};
+use super::gop::{Gop, Responsiveness};
+use super::key_frame_assembly::KeyFrameAssembler;
 use super::keyframe::KeyFramePacer;
+use super::keys::ConsumerKey;
 use super::nack::MissingList;
-use super::opening::Opening;
 use super::packet::PacketMeta;
 use super::rate::Rate;
 use super::reception::{REORDERED_START_MAX, Reception};
 use super::ring::Ring;
 use super::rtt::RoundTrip;
 use super::sender_clock::distance_of;
-use super::slots::ConsumerKey;
+use super::ssrc_latch::SsrcLatch;
 use super::vp8_ids::Vp8Ids;
 use super::withheld::{ALL_SLOTS, Counts, SlotSet, Withheld};
 
@@ -78,7 +79,7 @@ pub(super) struct Stream {
     /// Its last packets, while a consumer may ask for them again or may wait for a start.
     pub ring: Option<Box<Ring>>,
     /// Whether its sender answers key frame requests.
-    pub hearing: Hearing,
+    pub responsiveness: Responsiveness,
     /// Its last group of pictures, while its sender answers none.
     pub gop: Option<Box<Gop>>,
     /// On offer: packets with something in them have come, and lately enough.
@@ -92,7 +93,7 @@ pub(super) struct Stream {
     /// The longest pause between such pictures, or sounds, of late.
     cadence: Duration,
     /// When a goodbye has last taken it off the offer.
-    pub last_goodbye: Option<Time>,
+    pub last_bye: Option<Time>,
     /// Counts restarts and resumptions: consumers start anew when it changes.
     pub epoch: u32,
     /// The epoch in which sequence numbers have begun anew.
@@ -126,11 +127,11 @@ pub(super) struct Stream {
     /// The last packet in the batch's list, to which the next one is linked.
     pub batch_tail: Option<u32>,
     /// What vouches for its SSRC.
-    pub claim: Claim,
+    pub latch: SsrcLatch,
     pub(super) seq: SeqExtender,
     seen: Seen,
     /// What came under the numbers that were seen.
-    contents: Contents,
+    digests: PayloadDigests,
     clock: MediaClock,
     continuity: Continuity,
     /// Where packets of it are held that go on with nothing yet; see `held`.
@@ -138,7 +139,7 @@ pub(super) struct Stream {
     /// What of it is withheld from consumers, while it has any.
     pub(super) withheld: Option<Box<Withheld>>,
     /// The start that is coming together.
-    pub(super) opening: Opening,
+    pub(super) key_frame_assembler: KeyFrameAssembler,
     /// Somebody waits for a start, so that what comes is kept until it is complete.
     pub(super) is_awaited: bool,
     vp8_ids: Vp8Ids,
@@ -192,14 +193,14 @@ impl Stream {
             is_rtx_learned: false,
             missing: None,
             ring: None,
-            hearing: Hearing::default(),
+            responsiveness: Responsiveness::default(),
             gop: None,
             available: false,
             last_packet: None,
             last_media: None,
             media_timestamp: 0,
             cadence: Duration::ZERO,
-            last_goodbye: None,
+            last_bye: None,
             epoch: 0,
             numbers_since: 0,
             restarts: 0,
@@ -216,15 +217,15 @@ impl Stream {
             rtx_report: None,
             fir_seq: 0,
             batch_tail: None,
-            claim: Claim::new(ssrc),
+            latch: SsrcLatch::new(ssrc),
             seq: SeqExtender::default(),
             seen: Seen::default(),
-            contents: Contents::default(),
+            digests: PayloadDigests::default(),
             clock: MediaClock::default(),
             continuity: Continuity::default(),
             held: None,
             withheld: None,
-            opening: Opening::default(),
+            key_frame_assembler: KeyFrameAssembler::default(),
             is_awaited: false,
             vp8_ids: Vp8Ids::default(),
             first_seq: 0,
@@ -249,7 +250,7 @@ impl Stream {
         self.counters.ssrc_changes += u64::from(self.ssrc.is_some());
         self.previous_ssrc = self.ssrc.map(|previous| (previous, now));
         self.ssrc = Some(ssrc);
-        self.claim.on_new_ssrc();
+        self.latch.on_new_ssrc();
         self.seq = SeqExtender::default();
         self.seen = Seen::default();
         if let Some(withheld) = &mut self.withheld {
@@ -265,7 +266,7 @@ impl Stream {
     #[inline]
     pub(super) fn judge(&mut self, now: Time, clock_rate: u32, header: &Header, bytes: &[u8]) -> Verdict {
         let near = self.seq.nearest(header.seq);
-        let packet = Sight {
+        let packet = PacketTiming {
             seq: header.seq,
             timestamp: self.clock.shifted(near, header.timestamp),
             at: now,
@@ -276,7 +277,7 @@ impl Stream {
                 Known::Foreign
             } else if near < oldest || self.seen.is_missing(near) {
                 Known::New
-            } else if self.contents.get(near) == Contents::digest(header.timestamp, header.payload(bytes)) {
+            } else if self.digests.get(near) == PayloadDigests::digest(header.timestamp, header.payload(bytes)) {
                 Known::Same
             } else {
                 Known::Other
@@ -286,8 +287,8 @@ impl Stream {
     }
 
     /// What is held has waited for long enough: what it is, if that can be told without more.
-    pub(super) fn give_in(&mut self, clock_rate: u32) -> Option<Verdict> {
-        self.continuity.give_in(self.seq.newest_seq()?, clock_rate)
+    pub(super) fn resolve_after_wait(&mut self, clock_rate: u32) -> Option<Verdict> {
+        self.continuity.resolve_after_wait(self.seq.newest_seq()?, clock_rate)
     }
 
     /// Where a number lies that is not judged by its timestamp: this far ahead of the newest; `None` if it is too far behind.
@@ -339,7 +340,7 @@ impl Stream {
     fn on_restart(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.is_awaited = true;
-        self.opening.on_restart();
+        self.key_frame_assembler.on_restart();
         self.restarts = self.restarts.wrapping_add(1);
         self.clock.start_over();
         self.vp8_ids = Vp8Ids::default();
@@ -401,16 +402,19 @@ impl Stream {
             None => Counts::default(),
         };
         let payload = header.payload(bytes);
-        self.contents.note(seq, Contents::digest(header.timestamp, payload));
+        self.digests
+            .note(seq, PayloadDigests::digest(header.timestamp, payload));
         let timestamp = if is_odd {
-            self.clock.aside(seq, header.timestamp)
+            self.clock.extend_unmoved(seq, header.timestamp)
         } else {
             self.clock.extend(seq, header.timestamp)
         };
         let peek = peek(codec, payload);
         let is_intact = !peek.parts.is_empty() && !self.seen.is_missing(seq - 1);
-        let opened = self.opening.on_packet(codec, seq, timestamp, peek.parts, is_intact);
-        self.counters.key_frames += u64::from(opened.is_picture);
+        let assembled = self
+            .key_frame_assembler
+            .on_packet(codec, seq, timestamp, peek.parts, is_intact);
+        self.counters.key_frames += u64::from(assembled.is_picture);
         let vp8 = peek.vp8.map(|ids| self.vp8_ids.extend(seq, ids));
         let meta = PacketMeta {
             start,
@@ -420,9 +424,9 @@ impl Stream {
             encoding,
             payload_type: header.payload_type,
             // Where a stream may be joined anywhere, asking for it would only make `decide` wait.
-            key_frame: opened.first.is_some() || codec.starts_anywhere(),
-            first: opened.first.unwrap_or(seq),
-            may_be_preceded: opened.may_be_preceded,
+            key_frame: assembled.first.is_some() || codec.starts_anywhere(),
+            first: assembled.first.unwrap_or(seq),
+            may_be_preceded: assembled.may_be_preceded,
             epoch: self.epoch,
             payload_start: header.payload_start,
             payload_len: header.payload_len,
@@ -451,7 +455,7 @@ impl Stream {
             self.cadence = pause.max(self.cadence - self.cadence / 8);
             self.media_timestamp = timestamp;
         }
-        self.hearing.on_media(self.last_media);
+        self.responsiveness.on_media(self.last_media);
         self.last_media = Some(now);
     }
 

@@ -68,12 +68,12 @@ pub struct Transmission {
     /// Packets sent when the last two reports were made.
     packets_before: [u64; 2],
     reports: SentReports,
-    heard: Heard,
+    last_report: LastReport,
 }
 
 /// What the receiver has said last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Heard {
+pub struct LastReport {
     /// Lost on the way to it, since the beginning.
     pub packets_lost: i32,
     /// Of the packets between its last two reports, in 1/256.
@@ -93,7 +93,7 @@ impl Transmission {
             payload_type: u8::MAX,
             packets_before: [0; 2],
             reports: SentReports::default(),
-            heard: Heard::default(),
+            last_report: LastReport::default(),
         }
     }
 
@@ -119,7 +119,7 @@ impl Transmission {
 
     /// The receiver reports.
     pub fn on_block(&mut self, now: Time, block: &ReportBlock, round_trip: &mut RoundTrip) {
-        self.heard = Heard {
+        self.last_report = LastReport {
             packets_lost: block.packets_lost,
             fraction_lost: block.fraction_lost,
             jitter: block.jitter,
@@ -131,8 +131,8 @@ impl Transmission {
     }
 
     /// What the receiver has said last.
-    pub fn heard(&self) -> Heard {
-        self.heard
+    pub fn last_report(&self) -> LastReport {
+        self.last_report
     }
 }
 

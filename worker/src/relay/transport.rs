@@ -10,17 +10,17 @@ use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Remote, Transpo
 
 use crate::time::Time;
 
+use super::keys::{ConsumerKey, ProducerKey};
 use super::report::TransportReports;
 use super::sink::{Port, TransportIx};
-use super::slots::{ConsumerKey, ProducerKey};
-use super::spent::SpentNumbers;
 use super::twcc::TransportFeedback;
+use super::used_indices::UsedIndices;
 
 /// How long a remote must be silent before another port of its IP may take its place.
 pub(super) const RELEARN_AFTER: Duration = Duration::from_secs(5);
 
 /// So long after a change of the remote, a goodbye brings about no other one.
-const GOODBYE_AFTER: Duration = Duration::from_secs(1);
+const BYE_AFTER_RELEARN: Duration = Duration::from_secs(1);
 
 /// A path between the worker and one remote.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ pub(super) struct Transport {
     /// The other end, once known.
     pub remote: Option<Remote>,
     /// When the remote, or what told of it, was heard last.
-    pub heard: Time,
+    pub last_received: Time,
     /// The remote has said goodbye (RFC 3550 §6.6), and has sent no media since.
-    pub said_goodbye: bool,
+    pub said_bye: bool,
     /// When another port took the remote's place last.
     pub relearned_at: Option<Time>,
     /// What it speaks.
@@ -50,7 +50,7 @@ pub(super) struct Transport {
     /// Which consumer sends again under an SSRC. What receivers say of these streams means nothing for the media.
     pub consumer_rtx_ssrcs: HashMap<u32, ConsumerKey, FixedState>,
     /// How far the numbers of SSRCs are used that consumers of a WebRTC transport had.
-    pub spent: SpentNumbers,
+    pub used_indices: UsedIndices,
     /// Producers that arrive on it.
     pub producers: Vec<ProducerKey>,
     /// Consumers that leave on it.
@@ -175,29 +175,32 @@ impl Transport {
 
     /// Whether nothing has come from the remote for so long that another port of its IP may take its place.
     pub(super) fn is_silent(&self, now: Time) -> bool {
-        now.since(self.heard) >= RELEARN_AFTER
+        now.since(self.last_received) >= RELEARN_AFTER
     }
 
     /// Whether a goodbye is believed: each change of the remote is told to the supervisor, and costs something for each consumer.
-    pub(super) fn heeds_goodbyes(&self, now: Time) -> bool {
-        self.said_goodbye && self.relearned_at.is_none_or(|last| now.since(last) >= GOODBYE_AFTER)
+    pub(super) fn accepts_bye(&self, now: Time) -> bool {
+        self.said_bye
+            && self
+                .relearned_at
+                .is_none_or(|last| now.since(last) >= BYE_AFTER_RELEARN)
     }
 
     /// Something came from the remote. RTCP may follow a goodbye; media takes it back.
-    pub(super) fn on_heard(&mut self, now: Time, is_media: bool) {
-        self.heard = now;
-        self.said_goodbye &= !is_media;
+    pub(super) fn on_received(&mut self, now: Time, is_media: bool) {
+        self.last_received = now;
+        self.said_bye &= !is_media;
     }
 
     /// A source says that it leaves. That ends the wait for its successor if it comes from the remote, or from where the RTCP
     /// of the remote is supposed to come from.
-    pub(super) fn on_goodbye(&mut self, check: SourceCheck, source: SocketAddr, ssrc: u32) {
+    pub(super) fn on_bye(&mut self, check: SourceCheck, source: SocketAddr, ssrc: u32) {
         let is_remote = match check {
             SourceCheck::Remote => true,
             SourceCheck::Candidate => self.remote.and_then(|remote| remote.rtcp_or_next()) == Some(source),
             SourceCheck::Neighbour | SourceCheck::Refused(_) => false,
         };
-        self.said_goodbye |= is_remote && self.ssrcs.contains_key(&ssrc);
+        self.said_bye |= is_remote && self.ssrcs.contains_key(&ssrc);
     }
 
     /// Whether what comes from the remote shows that the remote is where its media came from. Its port for RTCP was perhaps learned
@@ -208,11 +211,11 @@ impl Transport {
     }
 
     /// The application has said where the remote is: that is not learned, and nothing else is.
-    pub(super) fn tell_remote(&mut self, now: Time, told: Remote) -> Option<Remote> {
+    pub(super) fn set_remote_address(&mut self, now: Time, told: Remote) -> Option<Remote> {
         if let TransportKind::Plain { comedia, .. } = &mut self.kind {
             *comedia = false;
         }
-        self.on_heard(now, true);
+        self.on_received(now, true);
         self.remote.replace(told)
     }
 

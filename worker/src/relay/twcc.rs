@@ -28,9 +28,9 @@ use crate::rtp::rtcp::twcc::FeedbackWriter;
 use crate::time::Time;
 
 use super::Relay;
+use super::keys::{ProducerKey, TransportKey};
 use super::report::has_rtcp_remote;
 use super::sink::Sink;
-use super::slots::{ProducerKey, TransportKey};
 use super::transport::Transport;
 
 /// How long a packet waits to be reported.
@@ -104,7 +104,7 @@ impl TransportFeedback {
 
 /// A packet that carries a transport sequence number.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Numbered {
+pub(super) struct TransportNumbered {
     pub number: u16,
     pub ssrc: u32,
     /// It is of a producer's media.
@@ -164,7 +164,13 @@ impl Relay {
     }
 
     /// Notes that a packet has come.
-    pub(super) fn note_numbered(&mut self, now: Time, key: TransportKey, packet: Numbered, sink: &mut impl Sink) {
+    pub(super) fn on_transport_seq(
+        &mut self,
+        now: Time,
+        key: TransportKey,
+        packet: TransportNumbered,
+        sink: &mut impl Sink,
+    ) {
         let transport = &mut self.transports[key];
         let Some(mut arrivals) = transport.feedback.arrivals.take() else {
             return;
@@ -334,7 +340,7 @@ impl Arrivals {
     }
 
     /// Notes a packet; whether there is something to report.
-    fn note(&mut self, now: Time, place: Place, packet: &Numbered) -> bool {
+    fn note(&mut self, now: Time, place: Place, packet: &TransportNumbered) -> bool {
         if packet.is_media || !self.ssrc_is_media {
             self.ssrc = packet.ssrc;
             self.ssrc_is_media = packet.is_media;

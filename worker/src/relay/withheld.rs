@@ -9,7 +9,7 @@
 //! A number whose packet has not come when later ones do counts as that of a packet that goes out. If it turns out to be
 //! one to withhold, its number stays a hole at the consumers.
 
-use crate::rtp::seq::Seen;
+use crate::rtp::received::Seen;
 
 /// Sets of withheld packets per producer. A consumer that would need one more sees gaps.
 pub const SLOTS: usize = 4;

@@ -43,7 +43,7 @@ const RUN_GAP: i32 = 16;
 const LOOP_GAP: i32 = 100;
 
 /// A packet that comes twice comes so soon after the newest. What comes later *looks* as if it had come before: a sixteenth
-/// of all packets does ([`super::seq::Contents`]), and files begin alike.
+/// of all packets does ([`super::received::PayloadDigests`]), and files begin alike.
 const DOUBLED_WITHIN: Duration = Duration::from_millis(200);
 
 /// A sender that has been silent for so long,
@@ -57,7 +57,7 @@ const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
 
 /// A packet as it is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Sight {
+pub struct PacketTiming {
     /// Its number.
     pub seq: u16,
     /// Its timestamp, on the clock of the stream (see [`super::seq::MediaClock::shifted`]).
@@ -113,15 +113,15 @@ pub struct Continuity {
     /// What is held.
     run: Option<Run>,
     /// The newest packet of the run before this one, and when this one was believed.
-    left: Option<(Sight, Time)>,
+    left: Option<(PacketTiming, Time)>,
 }
 
 /// Packets that do not fit, but each other.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     /// By number.
-    first: Sight,
-    newest: Sight,
+    first: PacketTiming,
+    newest: PacketTiming,
     packets: u32,
     /// Not all of them have come before.
     is_new: bool,
@@ -130,7 +130,7 @@ struct Run {
 impl Run {
     /// Whether it is all that has come before once more, but from a sender that began again: a long run, after a long silence,
     /// at the pace of its own clock. What somebody repeats comes sooner, or faster, or is less.
-    fn is_all_over(&self, before: Sight, rate: i64) -> bool {
+    fn is_all_over(&self, before: PacketTiming, rate: i64) -> bool {
         let span = i64::from(ticks_between(self.first.timestamp, self.newest.timestamp));
         self.packets >= ALL_OVER_PACKETS
             && self.first.at.since(before.at) >= ALL_OVER_AFTER
@@ -143,7 +143,7 @@ impl Continuity {
     #[inline]
     pub fn judge(
         &mut self,
-        packet: Sight,
+        packet: PacketTiming,
         newest_seq: Option<u16>,
         clock_rate: u32,
         known: impl FnOnce() -> Known,
@@ -164,7 +164,7 @@ impl Continuity {
             self.go_on(packet, back);
             return Verdict::Fits;
         }
-        let newest = Sight {
+        let newest = PacketTiming {
             seq: newest_seq,
             timestamp: newest,
             at,
@@ -173,12 +173,18 @@ impl Continuity {
     }
 
     /// The same for whatever is not simply the next one.
-    fn judge_other(&mut self, packet: Sight, newest: Sight, rate: i64, known: impl FnOnce() -> Known) -> Verdict {
+    fn judge_other(
+        &mut self,
+        packet: PacketTiming,
+        newest: PacketTiming,
+        rate: i64,
+        known: impl FnOnce() -> Known,
+    ) -> Verdict {
         let ahead = distance(newest.seq, packet.seq);
         let mut is_new = true;
         let fits = if (1..i32::from(MAX_DROPOUT)).contains(&ahead) {
             // After a silence both may be; then it goes on with what it is nearer to.
-            let away = |from: Sight| ticks_between(from.timestamp, packet.timestamp).unsigned_abs();
+            let away = |from: PacketTiming| ticks_between(from.timestamp, packet.timestamp).unsigned_abs();
             let is_nearer = |run: Run| run.is_new && away(run.newest) < away(newest);
             self.is_later(newest, packet, rate) && !(self.run.is_some_and(is_nearer) && self.is_of_run(packet, rate))
         } else if (1 - i32::from(MAX_MISORDER)..=0).contains(&ahead) {
@@ -250,7 +256,7 @@ impl Continuity {
 
     /// A packet is the newest. `back`: how far timestamps go back in order.
     #[inline]
-    fn go_on(&mut self, packet: Sight, back: i64) {
+    fn go_on(&mut self, packet: PacketTiming, back: i64) {
         self.newest = Some((packet.timestamp, packet.at));
         let behind = i64::from(ticks_between(packet.timestamp, self.highest));
         if !(0..=back).contains(&behind) {
@@ -260,10 +266,10 @@ impl Continuity {
 
     /// What is held goes on with the stream by its number, and for long nothing has come that says otherwise: then its clock is
     /// another one.
-    pub fn give_in(&mut self, newest_seq: u16, clock_rate: u32) -> Option<Verdict> {
+    pub fn resolve_after_wait(&mut self, newest_seq: u16, clock_rate: u32) -> Option<Verdict> {
         let (timestamp, at) = self.newest?;
         let run = self.run.filter(|run| distance(newest_seq, run.first.seq) == 1)?;
-        let newest = Sight {
+        let newest = PacketTiming {
             seq: newest_seq,
             timestamp,
             at,
@@ -272,7 +278,7 @@ impl Continuity {
     }
 
     /// What was held is where the stream goes on.
-    fn believe(&mut self, run: Run, newest: Sight, rate: i64) -> Verdict {
+    fn believe(&mut self, run: Run, newest: PacketTiming, rate: i64) -> Verdict {
         self.run = None;
         let ahead = distance(newest.seq, run.first.seq);
         let is_loop = (2..=LOOP_GAP).contains(&ahead)
@@ -297,7 +303,7 @@ impl Continuity {
     }
 
     /// Whether a packet of a later number has a timestamp that the stream may have come to.
-    fn is_later(&self, newest: Sight, packet: Sight, rate: i64) -> bool {
+    fn is_later(&self, newest: PacketTiming, packet: PacketTiming, rate: i64) -> bool {
         let ahead = distance(newest.seq, packet.seq);
         let elapsed = elapsed_ticks(newest.at, packet.at, rate);
         let mut latest = (rate * AHEAD_SECS).saturating_add(elapsed.max(self.paced(ahead)));
@@ -311,7 +317,7 @@ impl Continuity {
     }
 
     /// Whether a packet of an earlier number has a timestamp that the stream may have had.
-    fn is_late(&self, newest: Sight, packet: Sight, rate: i64) -> bool {
+    fn is_late(&self, newest: PacketTiming, packet: PacketTiming, rate: i64) -> bool {
         let behind = distance(packet.seq, newest.seq);
         let step = i64::from(ticks_between(newest.timestamp, packet.timestamp));
         (-rate * LATE_SECS - self.paced(behind)..=rate * BACK_SECS).contains(&step)
@@ -319,7 +325,7 @@ impl Continuity {
 
     /// Whether a packet is late as its timestamp says, but by more numbers than are believed: fast streams have thousands in a
     /// second.
-    fn is_too_late(&self, newest: Sight, packet: Sight, rate: i64) -> bool {
+    fn is_too_late(&self, newest: PacketTiming, packet: PacketTiming, rate: i64) -> bool {
         let limit = i32::from(MAX_MISORDER);
         (limit..=2 * limit).contains(&distance(packet.seq, newest.seq))
             && packet.at.since(newest.at) < DOUBLED_WITHIN
@@ -328,17 +334,17 @@ impl Continuity {
     }
 
     /// Whether a packet is the next one of a run, or one after.
-    fn is_next(&self, newest: Sight, packet: Sight, rate: i64) -> bool {
+    fn is_next(&self, newest: PacketTiming, packet: PacketTiming, rate: i64) -> bool {
         (1..=RUN_GAP).contains(&distance(newest.seq, packet.seq)) && self.is_later(newest, packet, rate)
     }
 
     /// Whether a packet is the next one of what is held, or one after.
-    fn is_of_run(&self, packet: Sight, rate: i64) -> bool {
+    fn is_of_run(&self, packet: PacketTiming, rate: i64) -> bool {
         self.run.is_some_and(|run| self.is_next(run.newest, packet, rate))
     }
 
     /// Whether a packet is of the run before this one.
-    fn is_straggler(&self, packet: Sight, rate: i64) -> bool {
+    fn is_straggler(&self, packet: PacketTiming, rate: i64) -> bool {
         self.left.is_some_and(|(newest, until)| {
             packet.at.since(until) < STRAGGLERS_FOR
                 && (0..i32::from(MAX_MISORDER)).contains(&distance(packet.seq, newest.seq))

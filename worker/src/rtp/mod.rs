@@ -15,12 +15,14 @@ pub mod continuity;
 pub mod extension;
 pub mod nack;
 pub mod packet;
+pub mod received;
 pub mod rtcp;
 pub mod rtx;
 pub mod seq;
 
 pub use codec::{Parts, Peek, peek};
-pub use continuity::{Continuity, Known, Sight, Verdict};
+pub use continuity::{Continuity, Known, PacketTiming, Verdict};
 pub use extension::{Element, ExtensionBlock, Form};
 pub use packet::{Header, Kind, Malformed, classify, rewrite};
-pub use seq::{Arrival, Seen, SeqExtender, TimestampExtender, WrapExtender};
+pub use received::Seen;
+pub use seq::{Arrival, SeqExtender, TimestampExtender, WrapExtender};

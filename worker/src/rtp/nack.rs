@@ -77,13 +77,13 @@ impl NackWriter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rtcp::{Feedback, parse};
+    use super::super::rtcp::{RtcpItem, parse};
     use super::*;
 
     fn named(packet: &[u8]) -> Vec<(u32, u16, u16)> {
         let mut pairs = Vec::new();
         parse(packet, |feedback| {
-            if let Feedback::Nack {
+            if let RtcpItem::Nack {
                 media_ssrc, pid, blp, ..
             } = feedback
             {

@@ -12,7 +12,7 @@ use super::packet::Malformed;
 
 /// One thing said in an RTCP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Feedback {
+pub enum RtcpItem {
     /// Picture loss (RFC 4585 §6.3.1): please send a key frame.
     Pli {
         /// Whose.
@@ -57,7 +57,7 @@ pub enum Feedback {
         block: ReportBlock,
     },
     /// What a receiver can take in all (REMB).
-    Bitrate {
+    Remb {
         /// In bits per second.
         bps: u64,
     },
@@ -81,7 +81,7 @@ pub enum Feedback {
         ssrc: u32,
     },
     /// What a source is called (RFC 3550 §6.5.1): where its canonical name stands in the compound packet.
-    Name {
+    Cname {
         /// The source.
         ssrc: u32,
         /// The first byte of the name.
@@ -151,7 +151,7 @@ impl ReportBlock {
 ///
 /// The lengths, versions and paddings of all packets are checked before anything is told. A packet whose body does not
 /// fit its own length ends the telling.
-pub fn parse(compound: &[u8], mut each: impl FnMut(Feedback)) -> Result<(), Malformed> {
+pub fn parse(compound: &[u8], mut each: impl FnMut(RtcpItem)) -> Result<(), Malformed> {
     if compound.is_empty() {
         return Err(Malformed::TooShort);
     }
@@ -164,7 +164,7 @@ pub fn parse(compound: &[u8], mut each: impl FnMut(Feedback)) -> Result<(), Malf
         let frame;
         let at = compound.len() - rest.len();
         (frame, rest) = Frame::split(rest)?;
-        frame.tell(at, &mut each)?;
+        frame.parse(at, &mut each)?;
     }
     Ok(())
 }
@@ -201,20 +201,20 @@ impl<'a> Frame<'a> {
     }
 
     /// `at`: where it stands in the compound packet.
-    fn tell(&self, at: usize, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+    fn parse(&self, at: usize, each: &mut impl FnMut(RtcpItem)) -> Result<(), Malformed> {
         match self.bytes[1] {
-            SenderReport::PACKET_TYPE => self.tell_sender_report(each),
-            ReceiverReport::PACKET_TYPE => self.tell_receiver_report(each),
-            Bye::PACKET_TYPE => self.tell_bye(each),
+            SenderReport::PACKET_TYPE => self.parse_sender_report(each),
+            ReceiverReport::PACKET_TYPE => self.parse_receiver_report(each),
+            Bye::PACKET_TYPE => self.parse_bye(each),
             rtcp_types::Sdes::PACKET_TYPE => {
-                self.tell_names(at, each);
+                self.parse_names(at, each);
                 Ok(())
             }
-            TransportFeedback::PACKET_TYPE => self.tell_transport_feedback(each),
-            PayloadFeedback::PACKET_TYPE => self.tell_payload_feedback(each),
-            xr::PACKET_TYPE => xr::tell(&self.bytes[..self.len], each),
+            TransportFeedback::PACKET_TYPE => self.parse_transport_feedback(each),
+            PayloadFeedback::PACKET_TYPE => self.parse_payload_feedback(each),
+            xr::PACKET_TYPE => xr::parse(&self.bytes[..self.len], each),
             _ => {
-                each(Feedback::Other);
+                each(RtcpItem::Other);
                 Ok(())
             }
         }
@@ -229,10 +229,10 @@ impl<'a> Frame<'a> {
         P::parse(self.bytes).map_err(|_| Malformed::TooShort)
     }
 
-    fn tell_sender_report(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+    fn parse_sender_report(&self, each: &mut impl FnMut(RtcpItem)) -> Result<(), Malformed> {
         let report: SenderReport = self.body(rtcp_types::ReportBlock::EXPECTED_SIZE)?;
         let ssrc = report.ssrc();
-        each(Feedback::SenderReport {
+        each(RtcpItem::SenderReport {
             ssrc,
             ntp: report.ntp_timestamp(),
             rtp: report.rtp_timestamp(),
@@ -241,15 +241,15 @@ impl<'a> Frame<'a> {
         });
         for block in report.report_blocks() {
             let block = ReportBlock::of(block);
-            each(Feedback::ReceiverReport { ssrc, block });
+            each(RtcpItem::ReceiverReport { ssrc, block });
         }
         Ok(())
     }
 
-    fn tell_receiver_report(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+    fn parse_receiver_report(&self, each: &mut impl FnMut(RtcpItem)) -> Result<(), Malformed> {
         let report: ReceiverReport = self.body(rtcp_types::ReportBlock::EXPECTED_SIZE)?;
         for block in report.report_blocks() {
-            each(Feedback::ReceiverReport {
+            each(RtcpItem::ReceiverReport {
                 ssrc: report.ssrc(),
                 block: ReportBlock::of(block),
             });
@@ -257,17 +257,17 @@ impl<'a> Frame<'a> {
         Ok(())
     }
 
-    fn tell_bye(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+    fn parse_bye(&self, each: &mut impl FnMut(RtcpItem)) -> Result<(), Malformed> {
         let bye: Bye = self.body(4)?;
         for ssrc in bye.ssrcs() {
-            each(Feedback::Bye { ssrc });
+            each(RtcpItem::Bye { ssrc });
         }
         Ok(())
     }
 
     /// Chunks, each an SSRC and items up to a zero, filled up to a word (RFC 3550 §6.5). Where they make no sense they end:
     /// what else the compound packet says does not depend on them.
-    fn tell_names(&self, at: usize, each: &mut impl FnMut(Feedback)) {
+    fn parse_names(&self, at: usize, each: &mut impl FnMut(RtcpItem)) {
         let bytes = &self.bytes[..self.len];
         let mut next = 4;
         for _ in 0..bytes[0] & 0x1f {
@@ -291,15 +291,15 @@ impl<'a> Frame<'a> {
             if let Some((at, len)) = name
                 && let Ok(at) = u16::try_from(at)
             {
-                each(Feedback::Name { ssrc, at, len });
+                each(RtcpItem::Cname { ssrc, at, len });
             }
         }
     }
 
-    fn tell_transport_feedback(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+    fn parse_transport_feedback(&self, each: &mut impl FnMut(RtcpItem)) -> Result<(), Malformed> {
         let feedback: TransportFeedback = self.body(0)?;
         if feedback.count() != rtcp_types::Nack::FCI_FORMAT {
-            each(Feedback::Other);
+            each(RtcpItem::Other);
             return Ok(());
         }
         // `rtcp_types::Nack` unfolds the bit masks, which retransmission wants whole.
@@ -307,7 +307,7 @@ impl<'a> Frame<'a> {
             return Err(Malformed::TooShort);
         };
         for (index, &[pid_high, pid_low, blp_high, blp_low]) in pairs.iter().enumerate() {
-            each(Feedback::Nack {
+            each(RtcpItem::Nack {
                 media_ssrc: feedback.media_ssrc(),
                 pid: u16::from_be_bytes([pid_high, pid_low]),
                 blp: u16::from_be_bytes([blp_high, blp_low]),
@@ -317,17 +317,17 @@ impl<'a> Frame<'a> {
         Ok(())
     }
 
-    fn tell_payload_feedback(&self, each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+    fn parse_payload_feedback(&self, each: &mut impl FnMut(RtcpItem)) -> Result<(), Malformed> {
         let feedback: PayloadFeedback = self.body(0)?;
         match feedback.count() {
-            rtcp_types::Pli::FCI_FORMAT => each(Feedback::Pli {
+            rtcp_types::Pli::FCI_FORMAT => each(RtcpItem::Pli {
                 media_ssrc: feedback.media_ssrc(),
             }),
             Fir::FCI_FORMAT => {
                 let entries = &self.bytes[PayloadFeedback::MIN_PACKET_LEN..self.len];
                 let fir = Fir::parse(entries).map_err(|_| Malformed::TooShort)?;
                 for entry in fir.entries() {
-                    each(Feedback::Fir {
+                    each(RtcpItem::Fir {
                         ssrc: entry.ssrc(),
                         seq: entry.sequence(),
                     });
@@ -335,7 +335,7 @@ impl<'a> Frame<'a> {
             }
             format => {
                 let information = &self.bytes[PayloadFeedback::MIN_PACKET_LEN..self.len];
-                each(remb::bitrate_of(format, information).map_or(Feedback::Other, |bps| Feedback::Bitrate { bps }));
+                each(remb::bitrate_of(format, information).map_or(RtcpItem::Other, |bps| RtcpItem::Remb { bps }));
             }
         }
         Ok(())

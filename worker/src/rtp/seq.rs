@@ -159,73 +159,6 @@ pub fn nearest(newest: u64, seq: u16) -> u64 {
     newest.wrapping_add_signed(i64::from(ahead))
 }
 
-/// Which of the last [`Seen::WINDOW`] extended numbers have come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    newest: u64,
-    /// A ring: the bit of a number is at the number modulo the window.
-    bits: [u64; Self::WINDOW as usize / 64],
-}
-
-impl Default for Seen {
-    fn default() -> Self {
-        Self {
-            newest: 0,
-            bits: [0; Self::WINDOW as usize / 64],
-        }
-    }
-}
-
-impl Seen {
-    /// How many numbers are remembered, the newest included. More than [`MAX_MISORDER`], so that whatever
-    /// [`SeqExtender`] accepts as late can be judged here.
-    pub const WINDOW: u64 = 2048;
-
-    /// Notes a number. `false`: it was there already, or it is too old to know.
-    #[inline]
-    pub fn insert(&mut self, ext: u64) -> bool {
-        let bit = 1 << (ext % 64);
-        let word = (ext / 64) as usize % self.bits.len();
-        if ext > self.newest {
-            if ext - self.newest > 1 {
-                self.forget_up_to(ext);
-            }
-            self.newest = ext;
-            self.bits[word] |= bit;
-            return true;
-        }
-        let known = self.newest - ext < Self::WINDOW;
-        let fresh = known && self.bits[word] & bit == 0;
-        self.bits[word] |= if known { bit } else { 0 };
-        fresh
-    }
-
-    /// Whether a number that is not newer than the newest has not come; `false` also when it is too old to know.
-    pub fn is_missing(&self, ext: u64) -> bool {
-        let word = (ext / 64) as usize % self.bits.len();
-        ext <= self.newest && self.newest - ext < Self::WINDOW && self.bits[word] & (1 << (ext % 64)) == 0
-    }
-
-    /// Clears the bits of the numbers between the newest and `ext`, which still tell of one window ago.
-    #[cold]
-    fn forget_up_to(&mut self, ext: u64) {
-        if ext - self.newest >= Self::WINDOW {
-            self.bits.fill(0);
-            return;
-        }
-        let mut number = self.newest + 1;
-        while number < ext {
-            // The rest of the number's word, or what of it lies before `ext`.
-            let offset = number % 64;
-            let count = (64 - offset).min(ext - number);
-            let mask = (u64::MAX >> (64 - count)) << offset;
-            let word = (number / 64) as usize % self.bits.len();
-            self.bits[word] &= !mask;
-            number += count;
-        }
-    }
-}
-
 /// Extends RTP timestamps to 64 bits. Any timestamp is accepted: what it means is for the caller to judge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TimestampExtender {
@@ -308,7 +241,7 @@ impl MediaClock {
 
     /// A timestamp that fits nothing, extended so that it is older than the newest: whoever keeps the newest is not moved by
     /// it, and 32 bits of it are what its sender wrote.
-    pub fn aside(&mut self, seq: u64, timestamp: u32) -> u64 {
+    pub fn extend_unmoved(&mut self, seq: u64, timestamp: u32) -> u64 {
         let shifted = self.shifted(seq, timestamp);
         let Some(newest) = self.extender.newest() else {
             return self.extender.extend(shifted);
@@ -333,54 +266,6 @@ impl MediaClock {
     pub fn start_over(&mut self) {
         self.extender = TimestampExtender::default();
         self.changed_at = 0;
-    }
-}
-
-/// What a packet was, in 4 bits each for the last [`Contents::WINDOW`] extended numbers: enough to tell a packet that comes
-/// again from another one under its number, as good as always when there are several of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contents(Box<[u8; Self::WINDOW as usize / 2]>);
-
-impl Default for Contents {
-    fn default() -> Self {
-        Self(Box::new([0; Self::WINDOW as usize / 2]))
-    }
-}
-
-impl Contents {
-    /// How many numbers are remembered.
-    pub const WINDOW: u64 = Seen::WINDOW;
-
-    /// Four bits of a packet's timestamp and payload: of its length, its end and its middle. Not of header extensions, which
-    /// change when a packet is sent again.
-    #[inline]
-    pub fn digest(timestamp: u32, payload: &[u8]) -> u8 {
-        let word = |chunk: Option<&[u8; 8]>| chunk.map(|chunk| u64::from_le_bytes(*chunk));
-        let end = word(payload.last_chunk())
-            .unwrap_or_else(|| payload.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-        let middle = word(payload.get(payload.len() / 2..).and_then(|half| half.first_chunk())).unwrap_or(0);
-        let mixed = u64::from(timestamp) << 16 ^ payload.len() as u64 ^ end ^ middle.rotate_left(29);
-        // Fibonacci hashing, twice, so that all bits reach the highest four.
-        let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as u8
-    }
-
-    /// Remembers a packet.
-    #[inline]
-    pub fn note(&mut self, ext: u64, digest: u8) {
-        let (place, bits) = Self::place(ext);
-        self.0[place] = self.0[place] & !(15 << bits) | (digest & 15) << bits;
-    }
-
-    /// What is remembered under a number of the window.
-    pub fn get(&self, ext: u64) -> u8 {
-        let (place, bits) = Self::place(ext);
-        self.0[place] >> bits & 15
-    }
-
-    #[inline]
-    fn place(ext: u64) -> (usize, u32) {
-        ((ext % Self::WINDOW / 2) as usize, (ext % 2) as u32 * 4)
     }
 }
 
@@ -552,30 +437,11 @@ mod tests {
         assert_eq!(clock.extend(11, 899), first + 1_000, "late, from before the change");
         // One that fits nothing is older than the newest, whatever it is.
         for odd in [0_u32, 1 << 31, u32::MAX] {
-            let aside = clock.aside(13, odd);
+            let aside = clock.extend_unmoved(13, odd);
             assert!(aside < first + 2_000);
             assert_eq!(aside as u32, odd.wrapping_add(1_894));
         }
         assert_eq!(clock.extend(14, 1_005), first + 3_000);
-    }
-
-    #[test]
-    fn contents_are_told_apart_by_timestamp_length_and_bytes() {
-        let mut contents = Contents::default();
-        for ext in CYCLE..CYCLE + 3_000 {
-            contents.note(ext, (ext % 15) as u8);
-        }
-        assert!((CYCLE + 952..CYCLE + 3_000).all(|ext| contents.get(ext) == (ext % 15) as u8));
-        let payload: Vec<u8> = (0..100).collect();
-        let others = (0..1_000_u32).filter(|seed| {
-            let mut other = payload.clone();
-            other[99 - *seed as usize % 8] ^= (seed / 8) as u8 | 1;
-            Contents::digest(7, &other) != Contents::digest(7, &payload)
-        });
-        assert!((900..970).contains(&others.count()), "a sixteenth looks alike");
-        let timestamps =
-            (0..1_000).filter(|seed| Contents::digest(7 + 3_000 * seed, &payload) != Contents::digest(7, &payload));
-        assert!((900..970).contains(&timestamps.count()));
     }
 
     #[test]
@@ -588,47 +454,6 @@ mod tests {
             (CYCLE + 100, 32_868, 32_868),
         ] {
             assert_eq!(nearest(newest, seq), ext, "{seq}");
-        }
-    }
-
-    #[test]
-    fn what_is_missing() {
-        let mut seen = Seen::default();
-        seen.insert(CYCLE);
-        seen.insert(CYCLE + 3);
-        let missing: Vec<_> = (CYCLE - 1..CYCLE + 6).filter(|ext| seen.is_missing(*ext)).collect();
-        assert_eq!(missing, [CYCLE - 1, CYCLE + 1, CYCLE + 2]);
-        seen.insert(CYCLE + 2_049);
-        assert!(!seen.is_missing(CYCLE + 1) && seen.is_missing(CYCLE + 2));
-    }
-
-    #[test]
-    fn each_number_is_fresh_once() {
-        let mut seen = Seen::default();
-        let rows = [
-            (CYCLE, true),
-            (CYCLE, false),
-            (CYCLE + 1, true),
-            (CYCLE - 1, true),
-            (CYCLE - 1, false),
-            (CYCLE + 2047, true),
-            // The oldest number of the window, and the first that fell out of it.
-            (CYCLE, false),
-            (CYCLE - 1, false),
-            (CYCLE + 2, true),
-            (CYCLE + 2046, true),
-            (CYCLE + 2048, true),
-            (CYCLE, false),
-            (CYCLE + 1, false),
-            (CYCLE + 3, true),
-            // Far ahead: all in between is forgotten.
-            (CYCLE + 10_000, true),
-            (CYCLE + 10_000 - 2047, true),
-            (CYCLE + 10_000 - 2048, false),
-            (CYCLE + 9_999, true),
-        ];
-        for (ext, fresh) in rows {
-            assert_eq!(seen.insert(ext), fresh, "{ext}");
         }
     }
 

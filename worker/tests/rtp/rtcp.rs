@@ -6,9 +6,9 @@ use rtcp_types::{
     Compound, Fir, Nack, Packet, PayloadFeedback, Pli, ReceiverReport, Sdes, SenderReport, TransportFeedback,
 };
 use weir_worker::rtp::Malformed;
-use weir_worker::rtp::rtcp::{FIR_LEN, Feedback, PLI_LEN, ReportBlock, parse, write_fir, write_pli};
+use weir_worker::rtp::rtcp::{FIR_LEN, PLI_LEN, ReportBlock, RtcpItem, parse, write_fir, write_pli};
 
-fn told(compound: &[u8]) -> Result<Vec<Feedback>, Malformed> {
+fn told(compound: &[u8]) -> Result<Vec<RtcpItem>, Malformed> {
     let mut told = Vec::new();
     parse(compound, |feedback| told.push(feedback))?;
     Ok(told)
@@ -19,7 +19,7 @@ const EMPTY_RR: [u8; 8] = [0x80, 201, 0, 1, 0, 0, 0, 1];
 
 #[test]
 fn rfc4585_6_3_1_pli_names_its_source_in_the_common_header() {
-    assert_eq!(told(&PLI), Ok(vec![Feedback::Pli { media_ssrc: 2 }]));
+    assert_eq!(told(&PLI), Ok(vec![RtcpItem::Pli { media_ssrc: 2 }]));
 }
 
 #[test]
@@ -32,8 +32,8 @@ fn rfc5104_4_3_1_fir_names_its_sources_in_its_entries() {
     assert_eq!(
         told(&fir),
         Ok(vec![
-            Feedback::Fir { ssrc: 7, seq: 42 },
-            Feedback::Fir { ssrc: 8, seq: 255 }
+            RtcpItem::Fir { ssrc: 7, seq: 42 },
+            RtcpItem::Fir { ssrc: 8, seq: 255 }
         ])
     );
     // It must have at least one.
@@ -55,13 +55,13 @@ fn rfc4585_6_2_1_nack_is_a_list_of_pairs() {
     assert_eq!(
         told(&nack),
         Ok(vec![
-            Feedback::Nack {
+            RtcpItem::Nack {
                 media_ssrc: 2,
                 pid: 0x1234,
                 blp: 0x8001,
                 first: true,
             },
-            Feedback::Nack {
+            RtcpItem::Nack {
                 media_ssrc: 2,
                 pid: 0xffff,
                 blp: 0,
@@ -85,14 +85,14 @@ fn rfc3550_6_4_1_sender_report_and_its_blocks() {
     assert_eq!(
         told(&report),
         Ok(vec![
-            Feedback::SenderReport {
+            RtcpItem::SenderReport {
                 ssrc: 9,
                 ntp: 0x1122_3344_5566_7788,
                 rtp: 90_000,
                 packets: 5,
                 octets: 6_000
             },
-            Feedback::ReceiverReport {
+            RtcpItem::ReceiverReport {
                 ssrc: 9,
                 block: ReportBlock {
                     ssrc: 7,
@@ -124,7 +124,7 @@ fn rfc3550_6_6_bye_names_all_that_leave() {
     let bye = [0x82, 203, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 3, b'o', b'u', b't'];
     assert_eq!(
         told(&bye),
-        Ok(vec![Feedback::Bye { ssrc: 1 }, Feedback::Bye { ssrc: 2 }])
+        Ok(vec![RtcpItem::Bye { ssrc: 1 }, RtcpItem::Bye { ssrc: 2 }])
     );
     assert_eq!(told(&[0x80, 203, 0, 0]), Ok(vec![]));
     assert_eq!(told(&[0x82, 203, 0, 1, 0, 0, 0, 1]), Err(Malformed::TooShort));
@@ -140,14 +140,14 @@ fn rfc3550_6_1_packets_of_unknown_type_are_passed_over() {
     compound.extend([0x8f, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2]);
     compound.extend([0x8f, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B']);
     compound.extend(PLI);
-    let mut expected = vec![Feedback::Other; 3];
-    expected.push(Feedback::Pli { media_ssrc: 2 });
+    let mut expected = vec![RtcpItem::Other; 3];
+    expected.push(RtcpItem::Pli { media_ssrc: 2 });
     assert_eq!(told(&compound), Ok(expected));
 }
 
 #[test]
 fn rfc3550_6_5_chunks_say_names_until_they_make_no_sense() {
-    let name = |ssrc, at, len| Feedback::Name { ssrc, at, len };
+    let name = |ssrc, at, len| RtcpItem::Cname { ssrc, at, len };
     // Two chunks: a tool and then a name of 3 bytes that fills its word with the end; an empty name, and three zeros more.
     let mut description = vec![
         0x82, 202, 0, 6, 0, 0, 0, 7, 6, 1, b't', 1, 3, b'a', b'b', b'c', 0, 0, 0, 0,
@@ -156,7 +156,7 @@ fn rfc3550_6_5_chunks_say_names_until_they_make_no_sense() {
     assert_eq!(told(&description), Ok(vec![name(7, 13, 3), name(9, 26, 0)]));
     // Behind another packet, and in front of one.
     let compound = [EMPTY_RR.as_slice(), &description, &PLI].concat();
-    let expected = vec![name(7, 21, 3), name(9, 34, 0), Feedback::Pli { media_ssrc: 2 }];
+    let expected = vec![name(7, 21, 3), name(9, 34, 0), RtcpItem::Pli { media_ssrc: 2 }];
     assert_eq!(told(&compound), Ok(expected));
     // More chunks are counted than there are; an item longer than the packet; a chunk cut off behind its SSRC.
     description[0] = 0x9f;
@@ -199,7 +199,7 @@ fn rfc3550_a_2_one_bad_frame_spoils_the_compound() {
 fn rfc3550_6_4_1_padding_stands_on_the_last_packet_and_is_not_content() {
     // What looks like a second pair is padding.
     let padded = [0xa1, 205, 0, 4, 0, 0, 0, 1, 0, 0, 0, 2, 0, 5, 0, 0, 0, 0, 0, 4];
-    let nack = Feedback::Nack {
+    let nack = RtcpItem::Nack {
         media_ssrc: 2,
         pid: 5,
         blp: 0,
@@ -209,9 +209,9 @@ fn rfc3550_6_4_1_padding_stands_on_the_last_packet_and_is_not_content() {
     let fir = [
         0xa4, 206, 0, 6, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8,
     ];
-    assert_eq!(told(&fir), Ok(vec![Feedback::Fir { ssrc: 7, seq: 42 }]));
+    assert_eq!(told(&fir), Ok(vec![RtcpItem::Fir { ssrc: 7, seq: 42 }]));
     let pli = [0xa1, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 4];
-    assert_eq!(told(&pli), Ok(vec![Feedback::Pli { media_ssrc: 2 }]));
+    assert_eq!(told(&pli), Ok(vec![RtcpItem::Pli { media_ssrc: 2 }]));
     let mut not_last = padded.to_vec();
     not_last.extend(PLI);
     assert_eq!(told(&not_last), Err(Malformed::Padding));
@@ -297,9 +297,9 @@ fn a_request_that_does_not_fit_is_not_written() {
 }
 
 /// What `rtcp-types` reads out of a compound without padding, in our words.
-fn told_by_rtcp_types(compound: &[u8]) -> Option<Vec<Feedback>> {
+fn told_by_rtcp_types(compound: &[u8]) -> Option<Vec<RtcpItem>> {
     let mut told = Vec::new();
-    let block = |ssrc, block: rtcp_types::ReportBlock| Feedback::ReceiverReport {
+    let block = |ssrc, block: rtcp_types::ReportBlock| RtcpItem::ReceiverReport {
         ssrc,
         block: ReportBlock {
             ssrc: block.ssrc(),
@@ -320,7 +320,7 @@ fn told_by_rtcp_types(compound: &[u8]) -> Option<Vec<Feedback>> {
         next += 4 * (usize::from(u16::from_be_bytes([compound[at + 2], compound[at + 3]])) + 1);
         match packet.ok()? {
             Packet::Sr(report) => {
-                told.push(Feedback::SenderReport {
+                told.push(RtcpItem::SenderReport {
                     ssrc: report.ssrc(),
                     ntp: report.ntp_timestamp(),
                     rtp: report.rtp_timestamp(),
@@ -330,11 +330,11 @@ fn told_by_rtcp_types(compound: &[u8]) -> Option<Vec<Feedback>> {
                 told.extend(report.report_blocks().map(|it| block(report.ssrc(), it)));
             }
             Packet::Rr(report) => told.extend(report.report_blocks().map(|it| block(report.ssrc(), it))),
-            Packet::Bye(bye) => told.extend(bye.ssrcs().map(|ssrc| Feedback::Bye { ssrc })),
+            Packet::Bye(bye) => told.extend(bye.ssrcs().map(|ssrc| RtcpItem::Bye { ssrc })),
             // One chunk, with nothing but the name.
             Packet::Sdes(description) => {
                 let chunk = description.chunks().next()?;
-                told.push(Feedback::Name {
+                told.push(RtcpItem::Cname {
                     ssrc: chunk.ssrc(),
                     at: at as u16 + 10,
                     len: chunk.items().next()?.value().len() as u8,
@@ -342,19 +342,19 @@ fn told_by_rtcp_types(compound: &[u8]) -> Option<Vec<Feedback>> {
             }
             Packet::PayloadFeedback(feedback) => {
                 if feedback.parse_fci::<Pli>().is_ok() {
-                    told.push(Feedback::Pli {
+                    told.push(RtcpItem::Pli {
                         media_ssrc: feedback.media_ssrc(),
                     });
                 } else if let Ok(fir) = feedback.parse_fci::<Fir>() {
-                    told.extend(fir.entries().map(|entry| Feedback::Fir {
+                    told.extend(fir.entries().map(|entry| RtcpItem::Fir {
                         ssrc: entry.ssrc(),
                         seq: entry.sequence(),
                     }));
                 } else {
-                    told.push(Feedback::Other);
+                    told.push(RtcpItem::Other);
                 }
             }
-            _ => told.push(Feedback::Other),
+            _ => told.push(RtcpItem::Other),
         }
     }
     Some(told)
@@ -444,7 +444,7 @@ proptest! {
         feedback.write_into(&mut compound).unwrap();
         let mut asked = Vec::new();
         parse(&compound, |feedback| {
-            let Feedback::Nack { media_ssrc: ssrc, pid, blp, .. } = feedback else { panic!("{feedback:?}") };
+            let RtcpItem::Nack { media_ssrc: ssrc, pid, blp, .. } = feedback else { panic!("{feedback:?}") };
             assert_eq!(ssrc, media_ssrc);
             asked.push(pid);
             asked.extend((0..16).filter(|bit| blp >> bit & 1 == 1).map(|bit| pid + bit + 1));

@@ -8,9 +8,9 @@ use weir_worker::rtp::rtcp::remb::{remb_len, write_remb};
 use weir_worker::rtp::rtcp::xr::{
     DELAYS_MAX, Delay, REFERENCE_TIME_LEN, delays_len, write_delays, write_reference_time,
 };
-use weir_worker::rtp::rtcp::{Feedback, ReportBlock, parse};
+use weir_worker::rtp::rtcp::{ReportBlock, RtcpItem, parse};
 
-fn told(compound: &[u8]) -> Result<Vec<Feedback>, Malformed> {
+fn told(compound: &[u8]) -> Result<Vec<RtcpItem>, Malformed> {
     let mut told = Vec::new();
     parse(compound, |feedback| told.push(feedback))?;
     Ok(told)
@@ -22,7 +22,7 @@ fn rfc3611_4_4_a_reference_time() {
     assert_eq!(write_reference_time(&mut out, 0x0a0b_0c0d, 0x0102_0304_0506_0708), 20);
     let expected = [0x80, 207, 0, 4, 10, 11, 12, 13, 4, 0, 0, 2, 1, 2, 3, 4, 5, 6, 7, 8];
     assert_eq!(out, expected);
-    let reference = Feedback::ReferenceTime {
+    let reference = RtcpItem::ReferenceTime {
         ssrc: 0x0a0b_0c0d,
         ntp: 0x0102_0304_0506_0708,
     };
@@ -53,7 +53,7 @@ fn rfc3611_4_5_delays_among_blocks_of_other_types() {
     let mut mixed = vec![0x80, 207, 0, 11, 0, 0, 0, 9, 1, 0, 0, 1, 0xff, 0xff, 0xff, 0xff];
     mixed.extend(&expected[8..]);
     mixed.extend([6, 0, 0, 0]);
-    let answer = |ssrc| Feedback::DelaySinceReference {
+    let answer = |ssrc| RtcpItem::DelaySinceReference {
         sender: 9,
         delay: delay(ssrc),
     };
@@ -80,21 +80,21 @@ fn remb_section_2_2_a_mantissa_of_18_bits_and_an_exponent_of_6() {
     ];
     assert_eq!(out, expected);
     // Rounded down: a limit is not exceeded.
-    assert_eq!(told(&expected), Ok(vec![Feedback::Bitrate { bps: 0x3_ffff << 3 }]));
+    assert_eq!(told(&expected), Ok(vec![RtcpItem::Remb { bps: 0x3_ffff << 3 }]));
     // More streams than there are, and more than 64 bits.
     let mut wrong = expected;
     wrong[16] = 3;
-    assert_eq!(told(&wrong), Ok(vec![Feedback::Other]));
+    assert_eq!(told(&wrong), Ok(vec![RtcpItem::Other]));
     let mut huge = expected;
     huge[17] = 63 << 2 | 3;
-    assert_eq!(told(&huge), Ok(vec![Feedback::Bitrate { bps: u64::MAX }]));
+    assert_eq!(told(&huge), Ok(vec![RtcpItem::Remb { bps: u64::MAX }]));
     let mut nothing = expected;
     nothing[17..20].copy_from_slice(&[63 << 2, 0, 0]);
-    assert_eq!(told(&nothing), Ok(vec![Feedback::Bitrate { bps: 0 }]));
+    assert_eq!(told(&nothing), Ok(vec![RtcpItem::Remb { bps: 0 }]));
     // Another application's message.
     let mut other = expected;
     other[12] = b'X';
-    assert_eq!(told(&other), Ok(vec![Feedback::Other]));
+    assert_eq!(told(&other), Ok(vec![RtcpItem::Other]));
 }
 
 fn block() -> impl Strategy<Value = ReportBlock> {
@@ -124,13 +124,13 @@ proptest! {
         let reporter = 0x4000_0001;
         names.push((reporter, b"weir".to_vec()));
         prop_assert!(compound.push_receiver_report(reporter, b"weir", &blocks));
-        expected.extend(blocks.iter().map(|block| Feedback::ReceiverReport { ssrc: reporter, block: *block }));
+        expected.extend(blocks.iter().map(|block| RtcpItem::ReceiverReport { ssrc: reporter, block: *block }));
         for ((ssrc, ntp, rtp, packets, octets), cname) in senders {
             // `rtcp-types` takes an SSRC that begins with zeros for padding of the chunk before it.
             let ssrc = ssrc | 0x8000_0000;
             let info = SenderInfo { ntp, rtp, packets, octets };
             if compound.push_sender_report(ssrc, cname.as_bytes(), &info) {
-                expected.push(Feedback::SenderReport { ssrc, ntp, rtp, packets, octets });
+                expected.push(RtcpItem::SenderReport { ssrc, ntp, rtp, packets, octets });
                 if names.last().is_none_or(|(named, _)| *named != ssrc) {
                     names.push((ssrc, cname.into_bytes()));
                 }
@@ -139,16 +139,16 @@ proptest! {
         let mut packet = [0; REFERENCE_TIME_LEN];
         write_reference_time(&mut packet, 1, reference);
         if compound.push_packet(&packet) {
-            expected.push(Feedback::ReferenceTime { ssrc: 1, ntp: reference });
+            expected.push(RtcpItem::ReferenceTime { ssrc: 1, ntp: reference });
         }
         let mut out = [0; COMPOUND_BYTES_MAX];
         let len = compound.write(&mut out);
         let (said, others): (Vec<_>, Vec<_>) =
-            told(&out[..len]).unwrap().into_iter().partition(|said| matches!(said, Feedback::Name { .. }));
+            told(&out[..len]).unwrap().into_iter().partition(|said| matches!(said, RtcpItem::Cname { .. }));
         let said: Vec<_> = said
             .into_iter()
             .filter_map(|said| match said {
-                Feedback::Name { ssrc, at, len } => {
+                RtcpItem::Cname { ssrc, at, len } => {
                     Some((ssrc, out[usize::from(at)..usize::from(at) + usize::from(len)].to_vec()))
                 }
                 _ => None,
@@ -165,7 +165,7 @@ proptest! {
     fn bitrates_are_rounded_down_by_less_than_a_part_in_131072(bps in any::<u64>(), ssrcs in prop::collection::vec(any::<u32>(), 0..30)) {
         let mut out = [0; remb_len(30)];
         let len = write_remb(&mut out, 1, bps, &ssrcs);
-        let Ok([Feedback::Bitrate { bps: read }]) = told(&out[..len]).as_deref().map(|told| <[Feedback; 1]>::try_from(told).unwrap()) else {
+        let Ok([RtcpItem::Remb { bps: read }]) = told(&out[..len]).as_deref().map(|told| <[RtcpItem; 1]>::try_from(told).unwrap()) else {
             return Err(TestCaseError::fail("no bitrate"));
         };
         prop_assert!(read <= bps && bps - read <= bps >> 17);
@@ -176,7 +176,7 @@ proptest! {
         let delays: Vec<_> = delays.into_iter().map(|(ssrc, reference, since)| Delay { ssrc, reference, since }).collect();
         let mut out = [0; delays_len(DELAYS_MAX)];
         let len = write_delays(&mut out, 3, &delays);
-        let expected = delays.into_iter().map(|delay| Feedback::DelaySinceReference { sender: 3, delay }).collect();
+        let expected = delays.into_iter().map(|delay| RtcpItem::DelaySinceReference { sender: 3, delay }).collect();
         prop_assert_eq!(told(&out[..len]), Ok(expected));
     }
 }

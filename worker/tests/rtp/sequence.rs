@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use weir_worker::rtp::seq::{Arrival, MAX_DROPOUT, MAX_MISORDER, Seen, SeqExtender, TimestampExtender, WrapExtender};
+use weir_worker::rtp::received::Seen;
+use weir_worker::rtp::seq::{Arrival, MAX_DROPOUT, MAX_MISORDER, SeqExtender, TimestampExtender, WrapExtender};
 
 const CYCLE: u64 = 1 << 16;
 

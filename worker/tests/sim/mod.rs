@@ -456,7 +456,7 @@ impl Sim {
     }
 
     fn drain(&mut self) {
-        self.relay.send_last_words(&mut self.sink);
+        self.relay.send_pending_byes(&mut self.sink);
         while let Some(action) = self.relay.poll_action() {
             if matches!(action, Action::Close { .. } | Action::Retire { .. }) {
                 self.sink.forget_owners();

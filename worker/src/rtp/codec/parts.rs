@@ -2,8 +2,6 @@
 
 use std::ops::{BitOr, BitOrAssign};
 
-use weir_channel::message::{CodecName, MediaKind};
-
 /// A set of the parts that a start is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts(u8);
@@ -26,17 +24,6 @@ impl Parts {
     /// A recovery point (a SEI message of H.264 §D.2.8 and H.265 §D.3.8): the picture that follows is no IDR or IRAP picture,
     /// but a decoder can start at it all the same. Encoders that refresh their pictures bit by bit have nothing better.
     pub const RECOVERY: Self = Self(1 << 5);
-
-    /// What a start of this codec is made of at most. `in_band`: the stream's parameter sets travel in it, rather than
-    /// in its description (RFC 6184 §8.4, RFC 7798 §7.1). Sound starts anywhere, so it needs nothing.
-    pub fn needed(codec: CodecName, in_band: bool) -> Self {
-        match codec {
-            CodecName::H264 if in_band => Self::SPS | Self::PPS | Self::PICTURE,
-            CodecName::H265 if in_band => Self::VPS | Self::SPS | Self::PPS | Self::PICTURE,
-            _ if codec.kind() == MediaKind::Audio => Self::NONE,
-            _ => Self::PICTURE,
-        }
-    }
 
     /// The parameter sets of all codecs.
     pub const SETS: Self = Self(Self::VPS.0 | Self::SPS.0 | Self::PPS.0);
@@ -128,28 +115,6 @@ mod tests {
         assert!(!both.intersects(Parts::NONE) && !both.is_empty() && Parts::NONE.is_empty());
         assert_eq!(both.without(Parts::SETS), Parts::PICTURE);
         assert_eq!(Parts::SETS, Parts::VPS | Parts::SPS | Parts::PPS);
-    }
-
-    #[test]
-    fn what_a_start_is_made_of() {
-        let rows = [
-            (CodecName::H264, true, Parts::SPS | Parts::PPS | Parts::PICTURE),
-            (CodecName::H264, false, Parts::PICTURE),
-            (
-                CodecName::H265,
-                true,
-                Parts::VPS | Parts::SPS | Parts::PPS | Parts::PICTURE,
-            ),
-            (CodecName::H265, false, Parts::PICTURE),
-            (CodecName::Vp8, true, Parts::PICTURE),
-            (CodecName::Vp9, true, Parts::PICTURE),
-            (CodecName::Av1, false, Parts::PICTURE),
-            (CodecName::Opus, true, Parts::NONE),
-            (CodecName::Pcmu, false, Parts::NONE),
-        ];
-        for (codec, in_band, expected) in rows {
-            assert_eq!(Parts::needed(codec, in_band), expected, "{codec:?}");
-        }
     }
 
     #[test]

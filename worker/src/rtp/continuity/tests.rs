@@ -33,7 +33,7 @@ impl Judged {
 
     fn see(&mut self, seq: u16, timestamp: u32, known: Known) -> Verdict {
         self.now = self.now + Duration::from_millis(20);
-        let packet = Sight {
+        let packet = PacketTiming {
             seq,
             timestamp,
             at: self.now,
@@ -219,7 +219,7 @@ fn any_numbers_and_rates_are_judged() {
             let timestamp = (random >> 16) as u32 >> (random % 32);
             let at = Time(random >> (random % 64));
             let known = [Known::New, Known::Same, Known::Other, Known::Foreign][random as usize >> 5 & 3];
-            continuity.judge(Sight { seq, timestamp, at }, newest, rate, || known);
+            continuity.judge(PacketTiming { seq, timestamp, at }, newest, rate, || known);
             newest = Some(seq.wrapping_add(random as u16 & 7));
         }
     }

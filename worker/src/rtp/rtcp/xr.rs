@@ -2,7 +2,7 @@
 //! reference time, and how long ago it came.
 
 use super::super::packet::Malformed;
-use super::{Feedback, be32, be64};
+use super::{RtcpItem, be32, be64};
 
 /// The packet type (RFC 3611 §2).
 pub(super) const PACKET_TYPE: u8 = 207;
@@ -71,7 +71,7 @@ pub fn write_delays(out: &mut [u8], sender_ssrc: u32, delays: &[Delay]) -> usize
 }
 
 /// Tells what the blocks of an extended report say; those of other types are skipped, as RFC 3611 §3 wants it.
-pub(super) fn tell(packet: &[u8], each: &mut impl FnMut(Feedback)) -> Result<(), Malformed> {
+pub(super) fn parse(packet: &[u8], each: &mut impl FnMut(RtcpItem)) -> Result<(), Malformed> {
     let Some(sender) = be32(packet, 4) else {
         return Err(Malformed::TooShort);
     };
@@ -89,12 +89,12 @@ pub(super) fn tell(packet: &[u8], each: &mut impl FnMut(Feedback)) -> Result<(),
             REFERENCE_TIME => {
                 // A longer block is of a later version of the format.
                 let ntp = be64(block, 0).ok_or(Malformed::TooShort)?;
-                each(Feedback::ReferenceTime { ssrc: sender, ntp });
+                each(RtcpItem::ReferenceTime { ssrc: sender, ntp });
             }
             DELAYS => {
                 for delay in block.as_chunks::<12>().0 {
                     let word = |at| be32(delay, at).unwrap_or_default();
-                    each(Feedback::DelaySinceReference {
+                    each(RtcpItem::DelaySinceReference {
                         sender,
                         delay: Delay {
                             ssrc: word(0),

@@ -4,13 +4,13 @@
 mod activity;
 mod addresses;
 mod cname;
-mod deaf_senders;
 mod descriptors;
+mod devices;
 mod extensions;
 mod filtered;
-mod gear;
 mod joins;
 mod meetings;
 mod picture_ids;
 mod restarts;
 mod starts;
+mod unresponsive_senders;

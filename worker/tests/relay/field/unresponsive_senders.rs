@@ -52,7 +52,7 @@ impl Camera {
     }
 
     /// Somebody joins, waits for two requests that are not answered, and has the next group kept for all who come.
-    fn prove_deaf(&mut self) -> ConsumerId {
+    fn prove_unresponsive(&mut self) -> ConsumerId {
         self.run(25);
         let first = self.join(false);
         self.run(2 * GOP - 25);
@@ -65,7 +65,7 @@ fn who_joins_in_a_group_starts_with_it_at_once_and_catches_up() {
     for codec in [CodecName::Vp8, CodecName::H264, CodecName::H265, CodecName::Av1] {
         for seconds in [1, 5, 7] {
             let mut camera = Camera::new(1, codec);
-            let first = camera.prove_deaf();
+            let first = camera.prove_unresponsive();
             camera.run(seconds * 25);
             camera.sim.received(first);
             let joined = camera.sim.now;
@@ -119,7 +119,7 @@ fn who_joins_in_a_group_starts_with_it_at_once_and_catches_up() {
 #[test]
 fn the_next_group_ends_what_is_left_of_the_old_one() {
     let mut camera = Camera::new(2, CodecName::Vp8);
-    camera.prove_deaf();
+    camera.prove_unresponsive();
     // 200 ms before the next key frame.
     camera.run(GOP - 5);
     let consumer = camera.join(false);
@@ -139,7 +139,7 @@ fn the_next_group_ends_what_is_left_of_the_old_one() {
 #[test]
 fn what_is_lost_of_a_group_is_repaired_as_it_was_sent() {
     let mut camera = Camera::new(3, CodecName::Vp8);
-    camera.prove_deaf();
+    camera.prove_unresponsive();
     camera.run(60);
     let consumer = camera.join(true);
     // In the middle of catching up, and when it has.
@@ -172,7 +172,7 @@ fn what_is_lost_of_a_group_is_repaired_as_it_was_sent() {
 #[test]
 fn pauses_closes_and_new_senders_in_the_middle_harm_nobody() {
     let mut camera = Camera::new(4, CodecName::H264);
-    camera.prove_deaf();
+    camera.prove_unresponsive();
     camera.run(100);
     let paused = camera.join(false);
     let closed = camera.join(false);
@@ -228,7 +228,7 @@ fn a_sender_that_answers_is_only_asked() {
     }
     let mut camera = Camera::new(6, CodecName::Vp8);
     camera.sim.relay.set_gops_max(0);
-    camera.prove_deaf();
+    camera.prove_unresponsive();
     camera.run(50);
     let consumer = camera.join(false);
     camera.run(50);

@@ -11,9 +11,9 @@ use crate::time::Time;
 
 use super::Relay;
 use super::keyframe::KeyFramePacer;
+use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::limits::ENCODINGS_MAX;
 use super::sink::{Sink, TransportIx};
-use super::slots::{ConsumerKey, ProducerKey, TransportKey};
 
 /// How often silent streams are looked for (differences §2.8).
 pub(super) const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
@@ -21,7 +21,7 @@ pub(super) const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
 impl Relay {
     /// Attaches a consumer to the streams it needs every packet of: the one that flows and the one that should, unless
     /// it is paused. Whatever decides that must have been changed already; the ledger is settled before the lists are.
-    pub(super) fn retune(&mut self, key: ConsumerKey) {
+    pub(super) fn attach(&mut self, key: ConsumerKey) {
         let consumer = &mut self.consumers[key];
         let producer_key = consumer.producer;
         let mut wanted = [false; ENCODINGS_MAX];
@@ -33,7 +33,7 @@ impl Relay {
         if (0..ENCODINGS_MAX).all(|encoding| wanted[encoding] == consumer.places[encoding].is_some()) {
             return;
         }
-        consumer.settle(&self.producers[producer_key].counters);
+        consumer.update_counters(&self.producers[producer_key].counters);
         for (encoding, wanted) in wanted.into_iter().enumerate() {
             let place = self.consumers[key].places[encoding];
             match (place, wanted) {
@@ -42,7 +42,7 @@ impl Relay {
                     let stream = &mut producer.streams[encoding];
                     stream.is_awaited = true;
                     let consumer = &mut self.consumers[key];
-                    consumer.followed_from[encoding] = producer.counters.dispatched[encoding];
+                    consumer.attached_from[encoding] = producer.counters.dispatched[encoding];
                     consumer.places[encoding] = Some(stream.attached.len() as u32);
                     stream.attached.push(key);
                 }
@@ -60,14 +60,14 @@ impl Relay {
     }
 
     /// Chooses again what a consumer should be sent, and asks for the key frame it needs.
-    pub(super) fn retarget(&mut self, now: Time, key: ConsumerKey) {
-        if let Some((producer, encoding)) = self.choose_target(key) {
+    pub(super) fn select_layer(&mut self, now: Time, key: ConsumerKey) {
+        if let Some((producer, encoding)) = self.select_target(key) {
             self.request_key_frame(now, producer, encoding);
         }
     }
 
     /// Chooses again what a consumer should be sent; returns the stream it needs a key frame of now.
-    fn choose_target(&mut self, key: ConsumerKey) -> Option<(ProducerKey, u8)> {
+    fn select_target(&mut self, key: ConsumerKey) -> Option<(ProducerKey, u8)> {
         let consumer = &self.consumers[key];
         let producer = &self.producers[consumer.producer];
         let target = consumer.selected(producer, producer.available());
@@ -75,7 +75,7 @@ impl Relay {
             return None;
         }
         self.consumers[key].flow.target = target;
-        self.retune(key);
+        self.attach(key);
         let consumer = &self.consumers[key];
         target
             .filter(|target| Some(*target) != consumer.flow.current && consumer.can_be_sent())
@@ -83,10 +83,10 @@ impl Relay {
     }
 
     /// All consumers of a producer choose again.
-    pub(super) fn retarget_all(&mut self, now: Time, producer: ProducerKey) {
+    pub(super) fn select_layers(&mut self, now: Time, producer: ProducerKey) {
         for index in 0..self.producers[producer].consumers.len() {
             let key = self.producers[producer].consumers[index];
-            self.retarget(now, key);
+            self.select_layer(now, key);
         }
     }
 
@@ -97,7 +97,7 @@ impl Relay {
         let mut needed = false;
         for index in 0..self.producers[producer].consumers.len() {
             let key = self.producers[producer].consumers[index];
-            needed |= self.choose_target(key).is_some();
+            needed |= self.select_target(key).is_some();
         }
         if needed && !key_frame {
             self.request_key_frame(now, producer, encoding);
@@ -116,16 +116,16 @@ impl Relay {
                 if consumer.effective.take().is_some() {
                     self.on_profile_changed(key);
                 }
-                self.retune(key);
+                self.attach(key);
             }
-            self.retarget(now, key);
+            self.select_layer(now, key);
         }
     }
 
     /// A consumer is sent another profile than before, or none: its owner is to be told.
     pub(super) fn on_profile_changed(&mut self, key: ConsumerKey) {
         let consumer = &mut self.consumers[key];
-        if !std::mem::replace(&mut consumer.is_to_be_told, true) {
+        if !std::mem::replace(&mut consumer.is_notification_queued, true) {
             self.changed.push_back(key);
         }
     }
@@ -136,9 +136,9 @@ impl Relay {
             let Some(consumer) = self.consumers.get_mut(key) else {
                 continue;
             };
-            consumer.is_to_be_told = false;
-            if consumer.told != consumer.effective {
-                consumer.told = consumer.effective;
+            consumer.is_notification_queued = false;
+            if consumer.last_notified != consumer.effective {
+                consumer.last_notified = consumer.effective;
                 let streams = &self.producers[consumer.producer].streams;
                 return Some(Notification::EffectiveProfileChanged {
                     consumer: consumer.id,
@@ -168,7 +168,7 @@ impl Relay {
             }
             if producer.is_active && producer.is_silent(now) {
                 producer.is_active = false;
-                if !std::mem::replace(&mut producer.is_to_be_told, true) {
+                if !std::mem::replace(&mut producer.is_notification_queued, true) {
                     self.stirred.push_back(key);
                 }
             }
@@ -185,7 +185,7 @@ impl Relay {
     pub(super) fn on_producer_active(&mut self, key: ProducerKey) {
         let producer = &mut self.producers[key];
         producer.is_active = true;
-        if !std::mem::replace(&mut producer.is_to_be_told, true) {
+        if !std::mem::replace(&mut producer.is_notification_queued, true) {
             self.stirred.push_back(key);
         }
     }
@@ -196,8 +196,13 @@ impl Relay {
             let Some(producer) = self.producers.get_mut(key) else {
                 continue;
             };
-            producer.is_to_be_told = false;
-            if producer.told_active.replace(producer.is_active).unwrap_or(true) != producer.is_active {
+            producer.is_notification_queued = false;
+            if producer
+                .last_notified_active
+                .replace(producer.is_active)
+                .unwrap_or(true)
+                != producer.is_active
+            {
                 return Some(Notification::ProducerActivityChanged {
                     producer: producer.id,
                     active: producer.is_active,
@@ -301,7 +306,7 @@ impl Relay {
     fn ask(&mut self, now: Time, key: ProducerKey, encoding: u8) {
         self.asks.push((key, encoding));
         let stream = &mut self.producers[key].streams[usize::from(encoding)];
-        stream.hearing.on_ask(now);
+        stream.responsiveness.on_ask(now);
         self.refresh_gop(key, encoding);
     }
 
@@ -347,7 +352,7 @@ impl Relay {
     }
 
     /// Sends the key frame requests that are due, by the means the sender understands (RFC 4585 §6.3.1, RFC 5104 §4.3.1).
-    pub(super) fn send_asks(&mut self, sink: &mut impl Sink) {
+    pub(super) fn send_key_frame_requests(&mut self, sink: &mut impl Sink) {
         while let Some((key, encoding)) = self.asks.pop() {
             let Some(producer) = self.producers.get_mut(key) else {
                 continue;

@@ -14,10 +14,10 @@ use crate::rtp::packet::Header;
 use crate::time::Time;
 
 use super::Relay;
+use super::keys::{ProducerKey, TransportKey};
 use super::parameters::invalid;
 use super::producer::Producer;
-use super::receive::Arrived;
-use super::slots::{ProducerKey, TransportKey};
+use super::receive::Origin;
 use super::stream::Stream;
 use super::transport::{Transport, TransportKind};
 
@@ -37,15 +37,15 @@ const PROBATION: Duration = Duration::from_millis(200);
 
 /// What is known of a stream's SSRC beside the SSRC itself.
 #[derive(Debug, Default)]
-pub(super) struct Claim {
+pub(super) struct SsrcLatch {
     /// What the SSRC was declared to be.
-    agreed: Option<u32>,
+    declared_ssrc: Option<u32>,
     /// The payload type alone vouches for what it is.
     is_by_payload_type: bool,
     /// Another one that would take its place, and since when.
-    newcomer: Option<(u32, Time)>,
+    contender: Option<(u32, Time)>,
     /// When its sender said goodbye.
-    goodbye: Option<Time>,
+    bye: Option<Time>,
     /// It is what it is because the one before was silent.
     is_doubtful: bool,
 }
@@ -54,7 +54,7 @@ pub(super) struct Claim {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Evidence {
     /// The sender of the old one said goodbye.
-    Goodbye,
+    Bye,
     /// The old one has been silent for long.
     Silence,
     /// The new one has been coming, and the old one not.
@@ -63,23 +63,23 @@ enum Evidence {
     Return,
 }
 
-impl Claim {
+impl SsrcLatch {
     /// Of a stream with this SSRC, if it was declared.
-    pub(super) fn new(agreed: Option<u32>) -> Self {
+    pub(super) fn new(declared_ssrc: Option<u32>) -> Self {
         Self {
-            agreed,
+            declared_ssrc,
             ..Self::default()
         }
     }
 
     /// The sender says that it leaves (RFC 3550 §6.6).
-    pub(super) fn on_goodbye(&mut self, now: Time) {
-        self.goodbye = Some(now);
+    pub(super) fn on_bye(&mut self, now: Time) {
+        self.bye = Some(now);
     }
 
     /// Another SSRC is the stream's, for a better reason than its payload type.
     pub(super) fn on_new_ssrc(&mut self) {
-        *self = Self::new(self.agreed);
+        *self = Self::new(self.declared_ssrc);
     }
 
     /// Why another SSRC may take the place of the present one, if it may. `last_packet`: of that; `last_change`: when it came.
@@ -94,18 +94,18 @@ impl Claim {
             return None;
         }
         let none_since = |moment: Time| last_packet.is_none_or(|last| last <= moment);
-        if self.goodbye.is_some_and(none_since) {
-            return Some(Evidence::Goodbye);
+        if self.bye.is_some_and(none_since) {
+            return Some(Evidence::Bye);
         }
         if last_packet.is_some_and(|last| now.since(last) >= LEFT_AFTER) {
             return Some(Evidence::Silence);
         }
-        match self.newcomer {
-            Some((newcomer, since)) if newcomer == ssrc && none_since(since) => {
+        match self.contender {
+            Some((contender, since)) if contender == ssrc && none_since(since) => {
                 (now.since(since) >= PROBATION).then_some(Evidence::Probation)
             }
             _ => {
-                self.newcomer = Some((ssrc, now));
+                self.contender = Some((ssrc, now));
                 None
             }
         }
@@ -114,30 +114,30 @@ impl Claim {
 
 impl Relay {
     /// Gives an SSRC that no name vouches for to the only stream that its payload type can mean, if there is one.
-    pub(super) fn claim(&mut self, arrived: &Arrived, header: &Header) -> Result<(ProducerKey, u8), UnroutedReason> {
-        let key = self.find_claimant(arrived.transport, header)?;
-        let (now, ssrc) = (arrived.now, header.ssrc);
+    pub(super) fn latch_ssrc(&mut self, origin: &Origin, header: &Header) -> Result<(ProducerKey, u8), UnroutedReason> {
+        let key = self.find_by_payload_type(origin.transport, header)?;
+        let (now, ssrc) = (origin.now, header.ssrc);
         let producer = &mut self.producers[key];
         let stream = &mut producer.streams[0]; // OK: a claimant has one
         let previous = stream.ssrc;
         let mut evidence = None;
-        let transport = &mut self.transports[arrived.transport];
+        let transport = &mut self.transports[origin.transport];
         if previous.is_some() {
-            // An SSRC that was agreed on is what a comedia transport recognises its first remote by.
-            let is_known_remote = transport.remote.is_some() || stream.claim.agreed.is_none();
+            // An SSRC that was declared_ssrc on is what a comedia transport recognises its first remote by.
+            let is_known_remote = transport.remote.is_some() || stream.latch.declared_ssrc.is_none();
             // A sender may not have heard yet that its producer is closed.
             let is_another = transport.closed_ssrcs.contains(&ssrc);
             let (last_packet, last_change) = (stream.last_packet, stream.last_ssrc_change());
             evidence = match stream.was_carried_by(ssrc, now) {
-                true => stream.claim.is_doubtful.then_some(Evidence::Return),
+                true => stream.latch.is_doubtful.then_some(Evidence::Return),
                 // What was declared is the stream's as soon as it comes, whoever has claimed its place meanwhile.
                 false
-                    if stream.claim.agreed == Some(ssrc)
+                    if stream.latch.declared_ssrc == Some(ssrc)
                         && last_change.is_none_or(|last| now.since(last) >= CHANGE_INTERVAL) =>
                 {
                     Some(Evidence::Return)
                 }
-                false if is_known_remote && !is_another => stream.claim.admit(now, ssrc, last_packet, last_change),
+                false if is_known_remote && !is_another => stream.latch.admit(now, ssrc, last_packet, last_change),
                 false => None,
             };
             if evidence.is_none() {
@@ -152,8 +152,8 @@ impl Relay {
             }
         }
         stream.on_new_ssrc(now, ssrc);
-        stream.claim.is_by_payload_type = stream.claim.agreed != Some(ssrc);
-        stream.claim.is_doubtful = evidence == Some(Evidence::Silence);
+        stream.latch.is_by_payload_type = stream.latch.declared_ssrc != Some(ssrc);
+        stream.latch.is_doubtful = evidence == Some(Evidence::Silence);
         transport.ssrcs.insert(ssrc, (key, 0));
         transport.closed_ssrcs.retain(|closed| *closed != ssrc);
         self.notifications.push_back(Notification::SsrcChanged {
@@ -165,23 +165,23 @@ impl Relay {
     }
 
     /// The producer that a packet of an unknown SSRC can only be meant for.
-    fn find_claimant(&self, key: TransportKey, header: &Header) -> Result<ProducerKey, UnroutedReason> {
+    fn find_by_payload_type(&self, key: TransportKey, header: &Header) -> Result<ProducerKey, UnroutedReason> {
         let transport = &self.transports[key];
         if transport.kind == TransportKind::WebRtc || self.is_our_own(key, header.ssrc) {
             return Err(UnroutedReason::UnknownStream);
         }
-        let (mut open, mut held) = (Vacancy::None, Vacancy::None);
+        let (mut open, mut held) = (Candidates::None, Candidates::None);
         let (mut is_known, mut are_any_without, mut others) = (false, false, false);
         for key in &transport.producers {
             let producer = &self.producers[*key];
-            let is_nameless = producer.is_nameless();
-            are_any_without |= is_nameless && producer.streams[0].claim.agreed.is_none();
+            let is_unnamed = producer.is_unnamed();
+            are_any_without |= is_unnamed && producer.streams[0].latch.declared_ssrc.is_none();
             let Some(codec) = producer.codec(header.payload_type) else {
                 continue;
             };
             is_known = true;
             match producer.streams[0].ssrc {
-                _ if !is_nameless => others = true,
+                _ if !is_unnamed => others = true,
                 _ if codec.name.is_companion() => {}
                 None => open.add(*key),
                 Some(_) => held.add(*key),
@@ -189,32 +189,32 @@ impl Relay {
         }
         match (open, held) {
             // One that carries extensions may be a named one's.
-            (Vacancy::One(open), _) if !others || header.extension.is_none() => Ok(open),
-            (Vacancy::None, Vacancy::One(held)) if !others => Ok(held),
+            (Candidates::One(open), _) if !others || header.extension.is_none() => Ok(open),
+            (Candidates::None, Candidates::One(held)) if !others => Ok(held),
             _ if !is_known && are_any_without => Err(UnroutedReason::UnknownPayloadType),
             _ => Err(UnroutedReason::UnknownStream),
         }
     }
 
     /// The producer whose retransmissions a payload type can only mean, of those whose SSRC is not known.
-    pub(super) fn find_rtx_claimant(&self, key: TransportKey, header: &Header) -> Option<(ProducerKey, u8)> {
+    pub(super) fn find_rtx_by_payload_type(&self, key: TransportKey, header: &Header) -> Option<(ProducerKey, u8)> {
         let transport = &self.transports[key];
         if transport.kind == TransportKind::WebRtc || self.is_our_own(key, header.ssrc) {
             return None;
         }
-        let mut found = Vacancy::None;
+        let mut found = Candidates::None;
         for key in &transport.producers {
             let producer = &self.producers[*key];
             if producer.codec_of_rtx(header.payload_type).is_some() {
-                match producer.is_nameless() && producer.streams[0].rtx_ssrc.is_none() {
+                match producer.is_unnamed() && producer.streams[0].rtx_ssrc.is_none() {
                     true => found.add(*key),
-                    false => found = Vacancy::Several,
+                    false => found = Candidates::Several,
                 }
             }
         }
         match found {
-            Vacancy::One(producer) => Some((producer, 0)),
-            Vacancy::None | Vacancy::Several => None,
+            Candidates::One(producer) => Some((producer, 0)),
+            Candidates::None | Candidates::Several => None,
         }
     }
 
@@ -227,7 +227,7 @@ impl Relay {
     }
 
     /// That a producer without an SSRC can be told from the others of its transport that have none.
-    pub(super) fn check_claim(&self, transport: TransportKey, request: &CreateProducer) -> Result<(), WorkerError> {
+    pub(super) fn check_latch(&self, transport: TransportKey, request: &CreateProducer) -> Result<(), WorkerError> {
         let is_known = |encoding: &Encoding| encoding.ssrc.is_some() || encoding.rid.is_some();
         if request.mid.is_some() || request.encodings.iter().any(is_known) {
             return Ok(());
@@ -236,7 +236,7 @@ impl Relay {
             .producers
             .iter()
             .map(|key| &self.producers[*key]);
-        for other in others.filter(|other| other.is_nameless() && other.streams[0].claim.agreed.is_none()) {
+        for other in others.filter(|other| other.is_unnamed() && other.streams[0].latch.declared_ssrc.is_none()) {
             let shared = request.codecs.iter().find(|codec| {
                 let theirs = other.codec(codec.payload_type);
                 theirs.is_some_and(|theirs| !theirs.name.is_companion() || !codec.name.is_companion())
@@ -252,20 +252,20 @@ impl Relay {
     }
 
     /// Whether an SSRC is a stream's for no better reason than its payload type.
-    pub(super) fn is_claimed(&self, transport: TransportKey, ssrc: u32) -> bool {
+    pub(super) fn is_latched(&self, transport: TransportKey, ssrc: u32) -> bool {
         let route = self.transports[transport].ssrcs.get(&ssrc);
         route.is_some_and(|(key, encoding)| {
             let stream = &self.producers[*key].streams[usize::from(*encoding)];
-            stream.claim.is_by_payload_type
+            stream.latch.is_by_payload_type
         })
     }
 
     /// Takes SSRCs, which are another producer's by what was declared, away from whoever has merely claimed them.
-    pub(super) fn evict_claims(&mut self, now: Time, transport: TransportKey, declared: &[u32]) {
+    pub(super) fn release_latches(&mut self, now: Time, transport: TransportKey, declared: &[u32]) {
         let closed = &mut self.transports[transport].closed_ssrcs;
         closed.retain(|closed| !declared.contains(closed));
         for ssrc in declared {
-            if !self.is_claimed(transport, *ssrc) {
+            if !self.is_latched(transport, *ssrc) {
                 continue;
             }
             let transport = &mut self.transports[transport];
@@ -273,24 +273,28 @@ impl Relay {
                 continue;
             };
             let stream = &mut self.producers[key].streams[usize::from(encoding)];
-            let free = |agreed: &u32| {
+            let free = |declared_ssrc: &u32| {
                 let (ours, again) = (&transport.consumer_ssrcs, &transport.consumer_rtx_ssrcs);
-                let is_taken = transport.ssrcs.contains_key(agreed) || transport.rtx_ssrcs.contains_key(agreed);
-                !declared.contains(agreed) && !is_taken && !ours.contains_key(agreed) && !again.contains_key(agreed)
+                let is_taken =
+                    transport.ssrcs.contains_key(declared_ssrc) || transport.rtx_ssrcs.contains_key(declared_ssrc);
+                !declared.contains(declared_ssrc)
+                    && !is_taken
+                    && !ours.contains_key(declared_ssrc)
+                    && !again.contains_key(declared_ssrc)
             };
-            match stream.claim.agreed.filter(free) {
-                Some(agreed) => {
-                    stream.on_new_ssrc(now, agreed);
-                    transport.ssrcs.insert(agreed, (key, encoding));
+            match stream.latch.declared_ssrc.filter(free) {
+                Some(declared_ssrc) => {
+                    stream.on_new_ssrc(now, declared_ssrc);
+                    transport.ssrcs.insert(declared_ssrc, (key, encoding));
                     self.notifications.push_back(Notification::SsrcChanged {
                         producer: self.producers[key].id,
-                        ssrc: agreed,
+                        ssrc: declared_ssrc,
                         previous: Some(*ssrc),
                     });
                 }
                 None => {
                     stream.ssrc = None;
-                    stream.claim.on_new_ssrc();
+                    stream.latch.on_new_ssrc();
                 }
             }
         }
@@ -299,7 +303,7 @@ impl Relay {
 
 impl Transport {
     /// Remembers the SSRCs of a producer that is closed.
-    pub(super) fn note_closed(&mut self, producer: &Producer) {
+    pub(super) fn remember_closed(&mut self, producer: &Producer) {
         if self.kind == TransportKind::WebRtc {
             return;
         }
@@ -313,28 +317,27 @@ impl Transport {
 impl Stream {
     /// Whether its sender said goodbye, if it ever sent anything, and nothing has come since.
     pub(super) fn is_over(&self) -> bool {
-        let goodbye = self.claim.goodbye;
-        self.last_packet
-            .is_none_or(|last| goodbye.is_some_and(|goodbye| last <= goodbye))
+        let bye = self.latch.bye;
+        self.last_packet.is_none_or(|last| bye.is_some_and(|bye| last <= bye))
     }
 }
 
 impl Producer {
     /// Known by neither MID nor RID, and with one stream only.
-    fn is_nameless(&self) -> bool {
+    fn is_unnamed(&self) -> bool {
         self.mid.is_none() && self.streams.len() == 1 && self.streams[0].rid.is_none()
     }
 }
 
 /// How many there are, as far as it matters.
 #[derive(Clone, Copy)]
-enum Vacancy {
+enum Candidates {
     None,
     One(ProducerKey),
     Several,
 }
 
-impl Vacancy {
+impl Candidates {
     fn add(&mut self, key: ProducerKey) {
         *self = match self {
             Self::None => Self::One(key),
@@ -351,7 +354,7 @@ mod tests {
     const NEW: u32 = 2;
 
     /// When, of `new`, packets of `NEW` take over, while packets of the old one come at `old`; and why.
-    fn admitted(claim: &mut Claim, new: &[u64], old: &[u64]) -> Option<(u64, Evidence)> {
+    fn admitted(latch: &mut SsrcLatch, new: &[u64], old: &[u64]) -> Option<(u64, Evidence)> {
         let last_packet = |at: u64| {
             old.iter()
                 .rev()
@@ -359,7 +362,7 @@ mod tests {
                 .map(|old| Time::from_millis(*old))
         };
         new.iter().find_map(|at| {
-            let evidence = claim.admit(Time::from_millis(*at), NEW, last_packet(*at), None)?;
+            let evidence = latch.admit(Time::from_millis(*at), NEW, last_packet(*at), None)?;
             Some((*at, evidence))
         })
     }
@@ -369,52 +372,49 @@ mod tests {
         let every_20 = |from: u64, to: u64| (from..to).step_by(20).collect::<Vec<_>>();
         let old = every_20(0, 1_000);
         assert_eq!(
-            admitted(&mut Claim::new(Some(OLD)), &[1_980], &old),
+            admitted(&mut SsrcLatch::new(Some(OLD)), &[1_980], &old),
             Some((1_980, Evidence::Silence))
         );
         assert_eq!(
-            admitted(&mut Claim::new(Some(OLD)), &every_20(1_000, 2_000), &old),
+            admitted(&mut SsrcLatch::new(Some(OLD)), &every_20(1_000, 2_000), &old),
             Some((1_200, Evidence::Probation))
         );
-        assert_eq!(admitted(&mut Claim::default(), &every_20(510, 980), &old), None);
+        assert_eq!(admitted(&mut SsrcLatch::default(), &every_20(510, 980), &old), None);
         // One that has never come may come yet.
         assert_eq!(
-            admitted(&mut Claim::new(Some(OLD)), &every_20(0, 1_000), &[]),
+            admitted(&mut SsrcLatch::new(Some(OLD)), &every_20(0, 1_000), &[]),
             Some((200, Evidence::Probation))
         );
     }
 
     #[test]
     fn a_goodbye_counts_until_something_comes() {
-        let mut claim = Claim::default();
-        claim.on_goodbye(Time::from_millis(1_000));
-        assert_eq!(
-            admitted(&mut claim, &[1_010], &[1_020]),
-            Some((1_010, Evidence::Goodbye))
-        );
-        let mut claim = Claim::default();
-        claim.on_goodbye(Time::from_millis(1_000));
-        assert_eq!(admitted(&mut claim, &[1_010], &[1_005]), None);
+        let mut latch = SsrcLatch::default();
+        latch.on_bye(Time::from_millis(1_000));
+        assert_eq!(admitted(&mut latch, &[1_010], &[1_020]), Some((1_010, Evidence::Bye)));
+        let mut latch = SsrcLatch::default();
+        latch.on_bye(Time::from_millis(1_000));
+        assert_eq!(admitted(&mut latch, &[1_010], &[1_005]), None);
     }
 
     #[test]
     fn changes_are_a_second_apart() {
-        let mut claim = Claim::default();
-        claim.on_goodbye(Time::from_millis(1_000));
+        let mut latch = SsrcLatch::default();
+        latch.on_bye(Time::from_millis(1_000));
         let changed = Some(Time::from_millis(500));
-        assert_eq!(claim.admit(Time::from_millis(1_499), NEW, None, changed), None);
-        let goodbye = Some(Evidence::Goodbye);
-        assert_eq!(claim.admit(Time::from_millis(1_500), NEW, None, changed), goodbye);
+        assert_eq!(latch.admit(Time::from_millis(1_499), NEW, None, changed), None);
+        let bye = Some(Evidence::Bye);
+        assert_eq!(latch.admit(Time::from_millis(1_500), NEW, None, changed), bye);
     }
 
     #[test]
-    fn newcomers_that_take_turns_get_nowhere() {
-        let mut claim = Claim::default();
+    fn contenders_that_take_turns_get_nowhere() {
+        let mut latch = SsrcLatch::default();
         let last = Some(Time::from_millis(0));
         for at in (10..990).step_by(10) {
-            let newcomer = NEW + (at / 10 % 2) as u32;
+            let contender = NEW + (at / 10 % 2) as u32;
             assert_eq!(
-                claim.admit(Time::from_millis(at), newcomer, last, None),
+                latch.admit(Time::from_millis(at), contender, last, None),
                 None,
                 "at {at}"
             );

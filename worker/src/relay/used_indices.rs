@@ -13,9 +13,9 @@ use weir_channel::id::TransportId;
 use weir_channel::message::WorkerError;
 
 use super::Relay;
-use super::opening::RESERVE;
+use super::key_frame_assembly::RESERVED_SEQS;
+use super::keys::TransportKey;
 use super::sink::TransportIx;
-use super::slots::TransportKey;
 use super::transport::TransportKind;
 
 /// One more than the last index (RFC 3711 §9.2: 2⁴⁸ packets under one key).
@@ -26,18 +26,18 @@ const INDICES: u64 = 1 << 48;
 const INDICES_LEFT_MIN: u64 = 1 << 32;
 
 /// Who has an SSRC that cannot be taken up again.
-const SPENT_BY: &str = "earlier consumers, which have used up its packet numbers (RFC 3711 §9.2),";
+const USED_UP_BY: &str = "earlier consumers, which have used up its packet numbers (RFC 3711 §9.2),";
 
 /// SSRCs under one key, as many as the seal keeps in mind.
 const SSRCS_MAX: usize = 1 << 16;
 
 /// Of each SSRC that somebody has sent under before: the last number that was used.
 #[derive(Debug)]
-pub(super) struct SpentNumbers {
+pub(super) struct UsedIndices {
     last: HashMap<u32, u64, FixedState>,
 }
 
-impl SpentNumbers {
+impl UsedIndices {
     pub(super) fn new(hash: FixedState) -> Self {
         Self {
             last: HashMap::with_hasher(hash),
@@ -53,7 +53,7 @@ impl SpentNumbers {
         match self.last.get(&ssrc) {
             Some(last) if *last >= INDICES - INDICES_LEFT_MIN => Err(WorkerError::SsrcInUse {
                 ssrc,
-                owner: SPENT_BY.into(),
+                owner: USED_UP_BY.into(),
                 transport,
             }),
             Some(_) => Ok(()),
@@ -81,22 +81,22 @@ impl SpentNumbers {
 /// hear a stream for the first time take it to be in its first cycle (RFC 3711 §3.3.1): if it began just before the end of
 /// the cycle and the packets up to there were lost, they would never find out.
 pub(super) const fn before_first(random: u64) -> u64 {
-    random % ((1 << 15) - 1 - RESERVE)
+    random % ((1 << 15) - 1 - RESERVED_SEQS)
 }
 
 impl Relay {
     /// That what is sent under the SSRC can be sealed.
-    pub(super) fn check_spent(&self, ssrc: u32, transport: TransportKey) -> Result<(), WorkerError> {
+    pub(super) fn check_unused_index(&self, ssrc: u32, transport: TransportKey) -> Result<(), WorkerError> {
         let transport = &self.transports[transport];
         let live = transport.consumer_ssrcs.len() + transport.consumer_rtx_ssrcs.len();
-        transport.spent.check(ssrc, live, transport.id)
+        transport.used_indices.check(ssrc, live, transport.id)
     }
 
     /// The number before the first one of a consumer's SSRC.
     pub(super) fn before_first(&mut self, transport: TransportKey, ssrc: u32) -> u64 {
         let random = self.random.next();
         match &self.transports[transport] {
-            transport if transport.kind == TransportKind::WebRtc => transport.spent.before_first(ssrc, random),
+            transport if transport.kind == TransportKind::WebRtc => transport.used_indices.before_first(ssrc, random),
             _ => before_first(random),
         }
     }
@@ -119,8 +119,8 @@ mod tests {
 
     const TRANSPORT: TransportId = TransportId(3);
 
-    fn spent() -> SpentNumbers {
-        SpentNumbers::new(FixedState::with_seed(1))
+    fn spent() -> UsedIndices {
+        UsedIndices::new(FixedState::with_seed(1))
     }
 
     /// RFC 3711 §3.3.1, appendix A: the rollover counter of a stream that was not heard before is zero.
@@ -159,7 +159,7 @@ mod tests {
             spent.leave(7, last);
             let refused = WorkerError::SsrcInUse {
                 ssrc: 7,
-                owner: SPENT_BY.to_owned(),
+                owner: USED_UP_BY.to_owned(),
                 transport: TRANSPORT,
             };
             let expected = if accepted { Ok(()) } else { Err(refused) };

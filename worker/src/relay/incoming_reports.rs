@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use crate::rtp::rtcp::Feedback;
+use crate::rtp::rtcp::RtcpItem;
 use crate::rtp::rtcp::xr::Delay;
 use crate::time::{Time, middle_of};
 
 use super::Relay;
-use super::slots::TransportKey;
+use super::keys::TransportKey;
 use super::stream::{INACTIVE_AFTER, Stream};
 
 /// A stream is taken off the offer by a goodbye at most this often. Past that its silence tells as soon.
-const GOODBYE_INTERVAL: Duration = INACTIVE_AFTER;
+const BYE_INTERVAL: Duration = INACTIVE_AFTER;
 
 impl Relay {
     /// What reports say, and whatever else is not a request for packets or pictures.
-    pub(super) fn on_report(&mut self, now: Time, key: TransportKey, feedback: Feedback) {
+    pub(super) fn on_report(&mut self, now: Time, key: TransportKey, feedback: RtcpItem) {
         match feedback {
-            Feedback::SenderReport { ssrc, ntp, rtp, .. } => self.on_sender_report(now, key, ssrc, ntp, rtp),
-            Feedback::ReceiverReport { block, .. } => {
+            RtcpItem::SenderReport { ssrc, ntp, rtp, .. } => self.on_sender_report(now, key, ssrc, ntp, rtp),
+            RtcpItem::ReceiverReport { block, .. } => {
                 // Of streams that are not ours, and of retransmissions, there is nothing to remember.
                 let consumer = self.transports[key].consumer_ssrcs.get(&block.ssrc);
                 if let Some(consumer) = consumer.and_then(|key| self.consumers.get_mut(*key))
@@ -27,9 +27,9 @@ impl Relay {
                     consumer.transmission.on_block(now, &block, &mut consumer.round_trip);
                 }
             }
-            Feedback::Bitrate { bps } => self.transports[key].reports.remote_bitrate = Some(bps),
-            Feedback::ReferenceTime { ssrc, ntp } => {
-                let heard = &mut self.transports[key].reports.heard_references;
+            RtcpItem::Remb { bps } => self.transports[key].reports.remote_bitrate = Some(bps),
+            RtcpItem::ReferenceTime { ssrc, ntp } => {
+                let heard = &mut self.transports[key].reports.received_references;
                 let same = |entry: &&mut Option<(u32, u32, Time)>| entry.is_some_and(|(other, ..)| other == ssrc);
                 let mut entry = heard.iter_mut().find(same);
                 if entry.is_none() {
@@ -39,8 +39,8 @@ impl Relay {
                     *entry = Some((ssrc, middle_of(ntp), now));
                 }
             }
-            Feedback::DelaySinceReference { sender, delay } => self.on_delay(now, key, sender, delay),
-            Feedback::Bye { ssrc } => self.on_bye(now, key, ssrc),
+            RtcpItem::DelaySinceReference { sender, delay } => self.on_delay(now, key, sender, delay),
+            RtcpItem::Bye { ssrc } => self.on_bye(now, key, ssrc),
             _ => {}
         }
     }
@@ -97,7 +97,7 @@ impl Relay {
             return;
         };
         let streams = &mut self.producers[key].streams;
-        streams[usize::from(encoding)].claim.on_goodbye(now);
+        streams[usize::from(encoding)].latch.on_bye(now);
         let stream = &streams[usize::from(encoding)];
         let lives = |stream: &Stream| {
             stream.available && stream.last_media.is_some_and(|last| now.since(last) < INACTIVE_AFTER)
@@ -106,15 +106,13 @@ impl Relay {
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != usize::from(encoding));
-        let is_heard = stream
-            .last_goodbye
-            .is_none_or(|last| now.since(last) >= GOODBYE_INTERVAL);
+        let is_heard = stream.last_bye.is_none_or(|last| now.since(last) >= BYE_INTERVAL);
         if is_heard
             && stream.ssrc == Some(ssrc)
             && stream.available
             && others.into_iter().any(|(_, stream)| lives(stream))
         {
-            streams[usize::from(encoding)].last_goodbye = Some(now);
+            streams[usize::from(encoding)].last_bye = Some(now);
             self.on_stream_unavailable(now, key, encoding);
         }
     }

@@ -15,14 +15,14 @@ use super::limits::RING_PACKETS;
 const ADJACENT: u64 = 8;
 
 /// Numbers that a consumer's first start leaves free for packets that were overtaken by it.
-pub const RESERVE: u64 = 16;
+pub const RESERVED_SEQS: u64 = 16;
 
 /// So many pictures in a row that came whole and without parameter sets: this sender does not repeat them.
 const BARE_PICTURES: u8 = 3;
 
 /// How a packet fits into a start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Opened {
+pub struct Assembled {
     /// It completes one that begins with the packet of this number.
     pub first: Option<u64>,
     /// It is the first packet of a picture that a decoder can start at.
@@ -33,7 +33,7 @@ pub struct Opened {
 
 /// The start of one stream that was seen last.
 #[derive(Debug, Default)]
-pub struct Opening {
+pub struct KeyFrameAssembler {
     candidate: Option<Candidate>,
     /// The parameter sets that the stream has shown, and not ceased to show.
     in_band: Parts,
@@ -51,21 +51,28 @@ struct Candidate {
     is_intact: bool,
 }
 
-impl Opening {
+impl KeyFrameAssembler {
     /// Takes in a packet of the stream by its extended numbers. `is_intact`: the packet before it has come.
     #[inline]
-    pub fn on_packet(&mut self, codec: CodecName, seq: u64, timestamp: u64, parts: Parts, is_intact: bool) -> Opened {
+    pub fn on_packet(
+        &mut self,
+        codec: CodecName,
+        seq: u64,
+        timestamp: u64,
+        parts: Parts,
+        is_intact: bool,
+    ) -> Assembled {
         if parts.is_empty() {
-            return Opened::default();
+            return Assembled::default();
         }
         match codec {
             CodecName::H264 | CodecName::H265 => self.on_parts(seq, timestamp, parts, is_intact),
-            _ if parts.contains(Parts::PICTURE) => Opened {
+            _ if parts.contains(Parts::PICTURE) => Assembled {
                 first: Some(seq),
                 is_picture: true,
                 may_be_preceded: false,
             },
-            _ => Opened::default(),
+            _ => Assembled::default(),
         }
     }
 
@@ -80,7 +87,7 @@ impl Opening {
         self.candidate = None;
     }
 
-    fn on_parts(&mut self, seq: u64, timestamp: u64, parts: Parts, is_intact: bool) -> Opened {
+    fn on_parts(&mut self, seq: u64, timestamp: u64, parts: Parts, is_intact: bool) -> Assembled {
         self.in_band |= parts.and(Parts::SETS);
         let joined = self
             .candidate
@@ -95,19 +102,19 @@ impl Opening {
             if is_newer && self.candidate.is_some_and(|candidate| !candidate.has_picture()) {
                 self.candidate = None;
             }
-            return Opened::default();
+            return Assembled::default();
         };
         let had_picture = candidate.has_picture();
         candidate.add(seq, timestamp, parts, is_intact);
         if !had_picture && !candidate.has_picture() && parts.intersects(Parts::OTHER) {
             self.candidate = None;
-            return Opened::default();
+            return Assembled::default();
         }
         self.candidate = Some(candidate);
         self.look(!had_picture)
     }
 
-    fn begin(&mut self, seq: u64, timestamp: u64, parts: Parts, is_intact: bool) -> Opened {
+    fn begin(&mut self, seq: u64, timestamp: u64, parts: Parts, is_intact: bool) -> Assembled {
         let is_bare = |last: &Candidate| last.has_picture() && last.is_intact && !last.is_complete;
         match self.candidate {
             Some(last) if is_bare(&last) => self.bare_pictures += 1,
@@ -132,14 +139,14 @@ impl Opening {
     }
 
     /// Whether the candidate is complete now.
-    fn look(&mut self, is_new: bool) -> Opened {
+    fn look(&mut self, is_new: bool) -> Assembled {
         let Some(candidate) = &mut self.candidate else {
-            return Opened::default();
+            return Assembled::default();
         };
         let needed = self.in_band | Parts::PICTURE;
         let completes = !candidate.is_complete && candidate.parts.contains(needed);
         candidate.is_complete |= completes;
-        Opened {
+        Assembled {
             first: completes.then_some(candidate.first),
             is_picture: is_new && candidate.has_picture(),
             may_be_preceded: completes && self.in_band.is_empty(),
@@ -194,29 +201,29 @@ mod tests {
 
     /// Which packets complete a start, and what it begins with, of (number, timestamp, parts) in the order of arrival.
     fn starts(packets: &[(u64, u64, Parts)]) -> Vec<(u64, u64)> {
-        let mut opening = Opening::default();
+        let mut assembler = KeyFrameAssembler::default();
         let mut come = std::collections::BTreeSet::new();
         let mut starts = Vec::new();
         for (seq, timestamp, parts) in packets {
             come.insert(*seq);
             let is_intact = come.contains(&(seq - 1));
-            let opened = opening.on_packet(CodecName::H264, *seq, *timestamp, *parts, is_intact);
-            starts.extend(opened.first.map(|first| (*seq, first)));
+            let assembled = assembler.on_packet(CodecName::H264, *seq, *timestamp, *parts, is_intact);
+            starts.extend(assembled.first.map(|first| (*seq, first)));
         }
         starts
     }
 
     #[test]
     fn other_codecs_start_on_their_pictures() {
-        let mut opening = Opening::default();
-        let opened = opening.on_packet(CodecName::Vp8, 5, 9, IDR, false);
+        let mut assembler = KeyFrameAssembler::default();
+        let assembled = assembler.on_packet(CodecName::Vp8, 5, 9, IDR, false);
         assert_eq!(
-            (opened.first, opened.is_picture, opened.may_be_preceded),
+            (assembled.first, assembled.is_picture, assembled.may_be_preceded),
             (Some(5), true, false)
         );
-        let middle = opening.on_packet(CodecName::Vp9, 6, 9, Parts::NONE, true);
-        assert_eq!(middle, Opened::default());
-        assert!(!opening.is_under_way());
+        let middle = assembler.on_packet(CodecName::Vp9, 6, 9, Parts::NONE, true);
+        assert_eq!(middle, Assembled::default());
+        assert!(!assembler.is_under_way());
     }
 
     #[test]
@@ -262,12 +269,12 @@ mod tests {
             [(10, 10), (20, 20)]
         );
         // They may have been overtaken, the first time.
-        let mut opening = Opening::default();
-        let opened = opening.on_packet(CodecName::H264, 10, 1, IDR, false);
-        assert!(opened.may_be_preceded);
-        opening.on_packet(CodecName::H264, 9, 1, SPS | PPS, false);
-        let opened = opening.on_packet(CodecName::H264, 20, 9, SPS | PPS | IDR, true);
-        assert_eq!((opened.first, opened.may_be_preceded), (Some(20), false));
+        let mut assembler = KeyFrameAssembler::default();
+        let assembled = assembler.on_packet(CodecName::H264, 10, 1, IDR, false);
+        assert!(assembled.may_be_preceded);
+        assembler.on_packet(CodecName::H264, 9, 1, SPS | PPS, false);
+        let assembled = assembler.on_packet(CodecName::H264, 20, 9, SPS | PPS | IDR, true);
+        assert_eq!((assembled.first, assembled.may_be_preceded), (Some(20), false));
     }
 
     #[test]
