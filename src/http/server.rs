@@ -14,11 +14,10 @@ use weir_channel::id::WorkerId;
 use weir_channel::message::{Coalescing, LogLevel, Zoned};
 
 use super::answer::shown_dump;
-use super::app::App;
 use super::error::{ApiError, ErrorInfo};
 use super::extract::{Body, Id};
-use super::list::unknown;
 use super::openapi::WellOrNot;
+use super::state::{App, unknown};
 use super::stats::WorkerStats;
 use super::view::Listing;
 use crate::{ConnectedSockets, Family, LogTag, PortRange, Server, SettingsUpdate, Shortage, WorkerInfo, WorkerState};

@@ -5,14 +5,14 @@
 //! stay, and its client may come back with a token that it was given when it joined, or join anew if it can show that it is
 //! the same. A connection that its client closes in good order is over, and so is the peer.
 
+mod claim;
+mod closing;
 mod envelope;
 mod evidence;
-mod goodbye;
-mod letter;
 mod pace;
 mod replay;
-mod seats;
 mod session;
+mod sessions;
 
 use std::convert::Infallible;
 use std::io::Read;
@@ -32,10 +32,11 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use self::evidence::BrowserSecret;
-use self::seats::Seats;
+use self::sessions::Sessions;
 use super::error::ApiError;
 use super::listen::Caller;
-use super::token::{AccessToken, host, unauthorized};
+use super::origin::is_from;
+use super::token::{AccessToken, unauthorized};
 use crate::protocol::PlainRemotes;
 use crate::{Peer, Room, RoomId, Server};
 
@@ -46,7 +47,7 @@ pub const SUBPROTOCOL: &str = "protoo";
 pub(super) const ROUTE: &str = "/rooms/{id}/peers/{name}";
 
 /// Whether a request is one for a WebSocket, or at least for something else than HTTP.
-pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
 }
 
@@ -180,7 +181,7 @@ impl Default for SignallingOptions {
 }
 
 /// Who has connected, as whom.
-struct Visitor {
+struct Client {
     room: Room,
     name: String,
     plain_remotes: PlainRemotes,
@@ -194,7 +195,7 @@ pub(super) struct Signalling {
     options: SignallingOptions,
     slots: Arc<Semaphore>,
     /// Sessions that have joined.
-    seats: Mutex<Seats>,
+    sessions: Mutex<Sessions>,
 }
 
 impl Signalling {
@@ -203,18 +204,18 @@ impl Signalling {
             server,
             slots: Arc::new(Semaphore::new(options.clients)),
             options,
-            seats: Mutex::default(),
+            sessions: Mutex::default(),
         }
     }
 
     /// Whether a client of this interface is the peer, connected or about to come back.
     pub(super) fn speaks_for(&self, peer: &Peer) -> bool {
-        let seats = self.seats();
-        seats.of_peer(peer.room().id(), peer.name()).is_some()
+        let sessions = self.sessions();
+        sessions.of_peer(peer.room().id(), peer.name()).is_some()
     }
 
-    fn seats(&self) -> std::sync::MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -263,7 +264,7 @@ pub(super) async fn connect(
     let known = BrowserSecret::of(&headers);
     let given = if known.is_none() { BrowserSecret::new() } else { None };
     let cookie = given.as_ref().and_then(|secret| secret.cookie(&headers));
-    let visitor = Visitor {
+    let client = Client {
         room,
         name,
         plain_remotes: options.plain_remotes.of(source),
@@ -275,31 +276,12 @@ pub(super) async fn connect(
         .max_message_size(options.message_bytes_max)
         .max_frame_size(options.message_bytes_max)
         .on_failed_upgrade(|error| warn!(%error, "a client's connection did not become a WebSocket"))
-        .on_upgrade(move |socket| session::serve(socket, slot, signalling, visitor))
+        .on_upgrade(move |socket| session::serve(socket, slot, signalling, client))
         .into_response();
     if let Some(cookie) = cookie {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
-}
-
-/// Whether a request comes from no page, or from one that may.
-pub(super) fn is_from(headers: &HeaderMap, origins: &[String]) -> bool {
-    let mut said = headers.get_all(header::ORIGIN).iter();
-    let Some(origin) = said.next() else {
-        return true;
-    };
-    let permitted = |own: &String| own == "*" || own.as_bytes().eq_ignore_ascii_case(origin.as_bytes());
-    said.next().is_none() && (origins.iter().any(permitted) || is_own(origin.as_bytes(), headers))
-}
-
-/// Whether the origin is that of the server itself, as the client calls it (RFC 6454 §6.1: scheme, host, port).
-fn is_own(origin: &[u8], headers: &HeaderMap) -> bool {
-    let place = origin.strip_prefix(b"http://").or(origin.strip_prefix(b"https://"));
-    let own = headers.get(header::HOST).filter(|_| host(headers).is_some());
-    place
-        .zip(own)
-        .is_some_and(|(place, own)| place.eq_ignore_ascii_case(own.as_bytes()))
 }
 
 /// A secret of 128 bits from the system's source of randomness, in hexadecimal.
@@ -312,48 +294,6 @@ fn secret() -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pages_of_other_origins_are_kept_out() {
-        let check = |origin: Option<&str>, origins: &[&str], expected: bool| {
-            let mut headers = HeaderMap::new();
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, origin.parse().unwrap());
-            }
-            let origins: Vec<String> = origins.iter().map(|origin| (*origin).to_owned()).collect();
-            assert_eq!(is_from(&headers, &origins), expected, "{origin:?} {origins:?}");
-        };
-        check(None, &[], true);
-        check(Some("https://app.example"), &[], false);
-        check(Some("https://app.example"), &["https://app.example"], true);
-        check(Some("https://app.example:8443"), &["https://app.example"], false);
-        check(Some("null"), &["https://app.example"], false);
-        check(Some("https://anything"), &["*"], true);
-    }
-
-    #[test]
-    fn pages_of_the_server_itself_are_let_in_if_its_address_is_its_own() {
-        let check = |origin: &str, host: &str, expected: bool| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ORIGIN, origin.parse().unwrap());
-            headers.insert(header::HOST, host.parse().unwrap());
-            assert_eq!(is_from(&headers, &[]), expected, "{origin} {host}");
-        };
-        check("http://localhost:8080", "localhost:8080", true);
-        check("http://127.0.0.1:8080", "127.0.0.1:8080", true);
-        check("https://[2001:db8::1]", "[2001:db8::1]", true);
-        check("http://localhost:3000", "localhost:8080", false);
-        check("http://localhost:8080", "127.0.0.1:8080", false);
-        // Whoever owns the name decides where it leads.
-        check("http://evil.example:8080", "evil.example:8080", false);
-        check("ftp://127.0.0.1", "127.0.0.1", false);
-        check("null", "null", false);
-        let mut twice = HeaderMap::new();
-        twice.insert(header::ORIGIN, "http://127.0.0.1".parse().unwrap());
-        twice.append(header::HOST, "127.0.0.1".parse().unwrap());
-        twice.append(header::HOST, "127.0.0.1".parse().unwrap());
-        assert!(!is_from(&twice, &[]));
-    }
 
     #[test]
     fn secrets_are_long_and_differ() {
