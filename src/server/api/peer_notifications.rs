@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::server::model::peer::PeerNode;
 use crate::server::model::peer_notification::PeerNotification;
 
-/// What a peer's client is told, in order; see [`Peer::notifications`](crate::Peer::notifications).
+/// The notifications for a peer's client, in order; see [`Peer::notifications`](crate::Peer::notifications).
 #[derive(Debug)]
 pub struct PeerNotifications {
     peer: Arc<PeerNode>,

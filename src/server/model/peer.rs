@@ -48,7 +48,7 @@ impl PeerOptions {
     }
 }
 
-/// Another peer, as a joining client gets to know it.
+/// Another peer, as a joining client is told of it.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerInfo {
