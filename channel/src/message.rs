@@ -297,9 +297,9 @@ pub enum WorkerError {
     },
     #[error("{0} is mirrored already; stop that first")]
     Mirrored(TransportId),
-    #[error("{0} is no WebRTC transport")]
+    #[error("{0} is not a WebRTC transport")]
     NotWebRtc(TransportId),
-    #[error("{0} is no plain RTP transport")]
+    #[error("{0} is not a plain RTP transport")]
     NotPlain(TransportId),
     #[error("{0} has its DTLS parameters already")]
     DtlsParametersSet(TransportId),
@@ -307,7 +307,7 @@ pub enum WorkerError {
     InvalidParameters(String),
     #[error("the deadline passed before the worker read the request")]
     DeadlinePassed,
-    #[error("the request needs {expected} descriptors, {received} came with it")]
+    #[error("the request needs {expected} descriptors, but came with {received}")]
     Descriptors { expected: u8, received: u8 },
     #[error("the worker is at its limit of {limit} {noun}")]
     TooMany { noun: String, limit: u32 },

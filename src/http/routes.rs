@@ -304,7 +304,7 @@ async fn document(State(app): State<Arc<App>>) -> Json<Value> {
 }
 
 async fn unknown_route(request: Request) -> ApiError {
-    let message = format!("there is nothing at {}", shown(request.uri().path()));
+    let message = format!("there is no route {}", shown(request.uri().path()));
     ApiError::new(StatusCode::NOT_FOUND, "unknownRoute", message)
 }
 

@@ -132,7 +132,7 @@ pub struct ServerStats {
 /// The counters of one worker, or the reason why there are none.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct StatsOfWorker {
-    /// Which one.
+    /// The worker.
     pub worker: WorkerId,
     /// Its counters.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -40,7 +40,7 @@ use super::token::{AccessToken, unauthorized};
 use crate::protocol::PlainRemotes;
 use crate::{Peer, Room, RoomId, Server};
 
-/// The WebSocket subprotocol: what the messages look like. Clients need not name it.
+/// The WebSocket subprotocol. Clients need not name it.
 pub const SUBPROTOCOL: &str = "protoo";
 
 /// Where clients connect.
@@ -51,47 +51,48 @@ pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
 }
 
-/// How clients are served.
+/// The options for serving clients.
 #[derive(Clone, Debug)]
 pub struct SignallingOptions {
-    /// What a client must know: `Authorization: Bearer TOKEN`, or the subprotocol `bearer.TOKEN`. `None`: nothing.
+    /// The token that a client must send, as `Authorization: Bearer TOKEN` or as the subprotocol `bearer.TOKEN`.
+    /// `None`: clients need no token.
     pub token: Option<AccessToken>,
-    /// The origins whose pages may connect, e.g. `https://app.example`; `*`: all. Besides these, pages of the server's own
-    /// origin may, if that is an address or `localhost`: a name can be made to lead here by whoever owns it. Clients that
-    /// are not browsers send no origin, and may always.
+    /// The origins whose pages may connect, e.g. `https://app.example`; `*` allows all. Pages of the server's own
+    /// origin may also connect if it is an address or `localhost`; another name is not enough, because its owner can
+    /// let it lead to this server. Clients that are not browsers send no origin, and may always connect.
     pub origins: Vec<String>,
-    /// Connections at once.
+    /// The maximum number of connections at the same time.
     pub clients: usize,
-    /// The longest message of a client, in bytes.
+    /// The maximum size of a client's message, in bytes.
     pub message_bytes_max: usize,
-    /// Messages of one client a second, in the long run. Who says more is read no faster.
+    /// How many messages per second a client may send on average; more than that wait.
     pub messages_per_second: u32,
-    /// How many messages of one client are read at once when it has been quiet.
+    /// How many messages a client may send at once after it has been quiet.
     pub messages_at_once: u32,
-    /// For which a connection may exist without having joined.
+    /// How long a connection may exist before its client joins.
     pub join: Duration,
-    /// Between pings.
+    /// The time between two pings.
     pub ping: Duration,
-    /// After which a connection that is silent, also to pings, counts as lost.
+    /// How long a client may send nothing, not even answers to pings, before its connection counts as lost.
     pub idle: Duration,
-    /// For which a client may leave what it is sent unread, before its connection counts as lost.
+    /// How long a client may leave messages unread before its connection counts as lost.
     pub stall: Duration,
-    /// For which a peer whose connection is lost stays.
+    /// How long a peer stays after its client has lost the connection.
     pub grace: Duration,
-    /// To which addresses clients may have plain RTP sent.
+    /// The addresses to which clients may have plain RTP sent.
     pub plain_remotes: ClientPlainRemotes,
-    /// Who may join under a name that has a client already, which has to go then.
+    /// Who may join under a name that is in use, which ends the earlier connection.
     pub takeover: ClientTakeover,
 }
 
-/// Who may join under a name that has a client already, connected or not: that one's session ends then.
+/// Who may join under a name that another client has, connected or not. That client's session ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ClientTakeover {
-    /// The same client: it says the session's token, or its browser has the cookie that it was given.
+    /// The same client: it sends the session's token, or its browser sends the cookie from the server.
     #[default]
     Own,
-    /// Whoever connects: as in mediasoup v2's example, the last one has the name. For applications that let nobody get to the
-    /// address of a name but its owner.
+    /// Every client: the last one has the name, as in mediasoup v2's example. This is for applications that let only
+    /// the owner of a name connect with it.
     Any,
 }
 
@@ -107,17 +108,18 @@ impl FromStr for ClientTakeover {
     }
 }
 
-/// To which addresses clients may have plain RTP sent: the server must not be a means to flood others.
+/// The addresses to which clients may have plain RTP sent. The limit exists so that nobody can use the server to flood
+/// others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ClientPlainRemotes {
-    /// To the address that their WebSocket comes from, whatever the port. To any, if it comes over the control socket: whoever
-    /// may use that may command the server. To none, if it is not known, because an application serves [`signalling`]
-    /// without axum's `ConnectInfo<SocketAddr>`.
+    /// The address that their WebSocket comes from, with any port. Clients on the control socket may use every address,
+    /// because they can command the server anyway. No address, if the client's is not known, because an application
+    /// serves [`signalling`] without axum's `ConnectInfo<SocketAddr>`.
     #[default]
     Own,
-    /// To any.
+    /// Every address.
     Any,
-    /// To none: such transports learn where they send to from what comes in.
+    /// No address: such transports learn the address from the packets that arrive.
     None,
 }
 

@@ -29,7 +29,7 @@ pub(super) enum CloseReason {
 impl CloseReason {
     fn frame(self) -> CloseFrame {
         let (code, reason) = match self {
-            Self::Malformed => (1007, "that was no message; see docs/protocol.md"),
+            Self::Malformed => (1007, "that was not a message; see docs/protocol.md"),
             Self::NotText => (1003, "messages are text"),
             Self::Left => (4000, "you have left"),
             // The code after which protoo's client does not connect again, or two pages would end each other for ever.

@@ -60,7 +60,7 @@ fn transports_show_the_workers_certificate_and_later_ones_another() {
         certificate_pem: certificate.pem(),
         private_key_pem: KeyPair::generate().unwrap().serialize_pem(),
     });
-    let refused = WorkerError::InvalidParameters("the certificate is for another private key".to_owned());
+    let refused = WorkerError::InvalidParameters("the certificate belongs to another private key".to_owned());
     assert_eq!(supervisor.request(garbage), Err(refused));
     assert_eq!(create(&mut supervisor, 4)[2].value, expected.to_string());
     connected_client(&mut supervisor, 5);
