@@ -528,7 +528,7 @@ impl Shared {
         if let Some(doors) = &self.doors {
             match doors.descriptors(slot.id()) {
                 Ok(descriptors) => {
-                    let method = Method::OpenDoors(doors.request(slot.id()));
+                    let method = Method::OpenSharedPorts(doors.request(slot.id()));
                     let _ = link.say_with(method, self.settings.request_timeout, descriptors);
                 }
                 Err(error) => {
