@@ -104,7 +104,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "PORT", conflicts_with = "webrtc")]
         port: Option<u16>,
         #[command(flatten)]
-        ways: WebRtcArgs,
+        webrtc_args: WebRtcArgs,
     },
     /// Replace the app data of a peer
     AppData {
@@ -159,14 +159,14 @@ impl Command {
                 which,
                 direction,
                 port,
-                ways,
+                webrtc_args,
             } => {
-                let mut body = ways.body().unwrap_or_else(|| json!({"comedia": true}));
+                let mut body = webrtc_args.body().unwrap_or_else(|| json!({"comedia": true}));
                 if let Some(port) = port {
                     body["localPort"] = json!(port);
                 }
                 body["direction"] = json!(direction);
-                let answer = client.post(&which.target(ways.route()), &body).await?;
+                let answer = client.post(&which.target(webrtc_args.route()), &body).await?;
                 let transport: TransportView = client.read(answer.clone())?;
                 let line = format!("{} of {} opened at {}", transport.id, which.name, local(&transport));
                 output.done(&answer, line)

@@ -169,7 +169,7 @@ pub(super) struct Create {
     #[arg(long, value_name = "PORT", conflicts_with = "webrtc")]
     port: Option<u16>,
     #[command(flatten)]
-    ways: WebRtcArgs,
+    webrtc_args: WebRtcArgs,
     #[command(flatten)]
     attached: Attached,
 }
@@ -244,12 +244,12 @@ fn pairs(transport: &TransportView) -> Vec<(&'static str, Cell)> {
 
 impl Create {
     async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
-        let mut body = match self.ways.body() {
+        let mut body = match self.webrtc_args.body() {
             Some(body) => body,
             None => self.plain(),
         };
         self.attached.add_to(&mut body);
-        let target = format!("/rooms/{}{}", self.room, self.ways.route());
+        let target = format!("/rooms/{}{}", self.room, self.webrtc_args.route());
         let answer = client.post(&target, &body).await?;
         let transport: TransportView = client.read(answer.clone())?;
         let local = local(&transport);
