@@ -23,7 +23,7 @@ use weir_worker::webrtc::dtls::{
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{Credentials, Protocol, Tuple};
 use weir_worker::webrtc::stun::{self, Class, Writer, attribute};
-use weir_worker::webrtc::transport::{Event, Outlet, WebRtcTransport};
+use weir_worker::webrtc::transport::{Event, TransportOutput, WebRtcTransport};
 
 /// Handshakes of which one figure is made; the fastest and the median of the figures are shown.
 const SAMPLE: usize = 25;
@@ -93,12 +93,12 @@ fn cpu() -> Duration {
 
 /// What the transport says, on its way to the client.
 #[derive(Default)]
-struct Desk {
+struct Outbox {
     sent: Vec<Vec<u8>>,
     is_connected: bool,
 }
 
-impl Outlet for Desk {
+impl TransportOutput for Outbox {
     fn send(&mut self, _: &Tuple, datagram: &[u8]) {
         self.sent.push(datagram.to_vec());
     }
@@ -143,7 +143,7 @@ impl World {
     /// One client, from its first check on until both sides have keys.
     fn shake_hands(&self, cost: &mut Cost) -> Result<(), Box<dyn Error>> {
         let mut worker = Budgets::of_a_worker();
-        let mut desk = Desk::default();
+        let mut outbox = Outbox::default();
         let mut now = clock::monotonic();
 
         let began = cpu();
@@ -156,7 +156,7 @@ impl World {
                 &self.certificate.certificate,
             )],
         };
-        server.set_remote_dtls(now, &parameters, &mut desk)?;
+        server.set_remote_dtls(now, &parameters, &mut outbox)?;
         cost.server += cpu() - began;
 
         let began = cpu();
@@ -186,16 +186,16 @@ impl World {
             now = clock::monotonic();
             let began = cpu();
             for datagram in to_server.drain(..) {
-                server.handle_datagram(now, self.tuple, &datagram, &mut worker, &mut desk);
+                server.handle_datagram(now, self.tuple, &datagram, &mut worker, &mut outbox);
             }
             cost.server += cpu() - began;
-            if has_keys && desk.is_connected {
+            if has_keys && outbox.is_connected {
                 return Ok(());
             }
             let began = cpu();
             client.handle_timeout(self.clock.instant(now))?;
             // The answer to the check comes first, and is none of the library's.
-            for datagram in desk.sent.drain(..).filter(|datagram| datagram[0] >= 20) {
+            for datagram in outbox.sent.drain(..).filter(|datagram| datagram[0] >= 20) {
                 client.handle_packet(&datagram)?;
             }
             loop {

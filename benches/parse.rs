@@ -12,8 +12,8 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use common::Case;
-use weir::media::rtpdump::Rtpdump;
 use weir_channel::message::CodecName;
+use weir_recordings::rtpdump::Rtpdump;
 use weir_worker::rtp::extension::{Walk, elements, rename};
 use weir_worker::rtp::rtcp::{self, PLI_LEN, write_pli};
 use weir_worker::rtp::{Header, Seen, SeqExtender, TimestampExtender, WrapExtender, classify, peek, rewrite};

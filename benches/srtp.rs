@@ -1,4 +1,4 @@
-//! What encryption costs per packet of 1,200 bytes: sealed in place, sealed on its way into another buffer, opened, and
+//! What encryption costs per packet of 1,200 bytes: protected in place, protected on its way into another buffer, unprotected, and
 //! fanned out to 500 receivers with a key each; and sent by a worker's egress, all but the kernel.
 //!
 //! `cargo bench --bench srtp`, with `-- --instructions` to count instructions as well; see `common`.
@@ -63,7 +63,7 @@ fn number(packet: &mut [u8], index: u64) {
 }
 
 /// In place, where the bytes are already the receiver's.
-fn seal(name: &'static str, profile: Profile, repeats: Repeats) -> Case {
+fn protect(name: &'static str, profile: Profile, repeats: Repeats) -> Case {
     Case::new(name, BURST, move || {
         let (mut outbound, stream) = sender(profile, 0, repeats);
         let mut room = packet();
@@ -81,12 +81,12 @@ fn seal(name: &'static str, profile: Profile, repeats: Repeats) -> Case {
     })
 }
 
-/// Opening is in place, so this includes the copy of a sealed packet.
-fn open(name: &'static str, profile: Profile) -> Case {
+/// Unprotecting is in place, so this includes the copy of a protected packet.
+fn unprotect(name: &'static str, profile: Profile) -> Case {
     Case::new(name, BURST, move || {
         let (mut outbound, stream) = sender(profile, 0, Repeats::Refused);
         let mut inbound = Inbound::new(&key(profile, 0), 4);
-        let sealed: Vec<Vec<u8>> = (0..BURST as u64)
+        let protected: Vec<Vec<u8>> = (0..BURST as u64)
             .map(|index| {
                 let mut room = packet();
                 number(&mut room, index);
@@ -95,10 +95,10 @@ fn open(name: &'static str, profile: Profile) -> Case {
                 room
             })
             .collect();
-        let mut room = sealed[0].clone();
+        let mut room = protected[0].clone();
         move || {
             inbound.forget(SSRC);
-            for packet in &sealed {
+            for packet in &protected {
                 room.copy_from_slice(packet);
                 inbound.unprotect_rtp(black_box(&mut room)).unwrap();
             }
@@ -109,10 +109,10 @@ fn open(name: &'static str, profile: Profile) -> Case {
 /// How one train becomes 500.
 #[derive(Clone, Copy)]
 enum Way {
-    /// The train is copied, then each packet of the copy sealed in place.
-    CopyThenSeal,
-    /// Each packet is sealed on its way into the receiver's buffer.
-    SealOnTheWay,
+    /// The train is copied, then each packet of the copy protected in place.
+    CopyThenProtect,
+    /// Each packet is protected on its way into the receiver's buffer.
+    ProtectOnTheWay,
 }
 
 fn fan_out(name: &'static str, profile: Profile, train: usize, way: Way) -> Case {
@@ -122,7 +122,7 @@ fn fan_out(name: &'static str, profile: Profile, train: usize, way: Way) -> Case
             .collect();
         let mut bytes = packet().repeat(train);
         let segment = PACKET + profile.rtp_overhead();
-        // One buffer for all, as the relay has: what is sealed is handed over at once.
+        // One buffer for all, as the relay has: what is protected is handed over at once.
         let mut room = vec![0; train * segment];
         let mut first = 0;
         move || {
@@ -131,16 +131,16 @@ fn fan_out(name: &'static str, profile: Profile, train: usize, way: Way) -> Case
             }
             for (outbound, stream) in &mut senders {
                 match way {
-                    Way::CopyThenSeal => {
+                    Way::CopyThenProtect => {
                         let packets = bytes.chunks(PACKET).zip(room.chunks_mut(segment));
                         for ((packet, room), index) in packets.zip(first..) {
                             room[..PACKET].copy_from_slice(packet);
                             outbound.protect_rtp(*stream, index, room, PACKET).unwrap();
                         }
                     }
-                    Way::SealOnTheWay => {
-                        let sealed = outbound.protect_train(*stream, first, &bytes, PACKET, &mut room);
-                        assert_eq!(sealed.packets, train);
+                    Way::ProtectOnTheWay => {
+                        let protected = outbound.protect_train(*stream, first, &bytes, PACKET, &mut room);
+                        assert_eq!(protected.packets, train);
                     }
                 }
                 black_box(&mut room);
@@ -178,14 +178,14 @@ fn sockets() -> (IceSockets, SocketAddr) {
         socket.bind(&address.into()).unwrap();
         socket
     };
-    let door = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let local = door.local_addr().unwrap().as_socket().unwrap();
-    let path = bound(local);
-    let sockets = IceSockets::adopt(vec![door.into(), path.into()], &[IceProtocol::Udp]).unwrap();
+    let unconnected = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let local = unconnected.local_addr().unwrap().as_socket().unwrap();
+    let connected = bound(local);
+    let sockets = IceSockets::adopt(vec![unconnected.into(), connected.into()], &[IceProtocol::Udp]).unwrap();
     (sockets, local)
 }
 
-/// As the worker sends: the stream is found, the train sealed on its way into the message, the message handed over.
+/// As the worker sends: the stream is found, the train protected on its way into the message, the message handed over.
 fn egress(name: &'static str, profile: Profile, receivers: u32, train: usize) -> Case {
     Case::new(name, receivers as usize * train, move || {
         let mut egress = Egress::with_backend(Nowhere);
@@ -199,7 +199,7 @@ fn egress(name: &'static str, profile: Profile, receivers: u32, train: usize) ->
             let index = TransportIx(transport);
             egress.sockets.attach_ice(index, sockets);
             egress.select(index, Some(tuple)).unwrap();
-            egress.start_sealing(index, Outbound::new(&key(profile, transport as usize)));
+            egress.start_protecting(index, Outbound::new(&key(profile, transport as usize)));
             egress.sockets.open(index, true);
         }
         let owner = ConsumerIx { slot: 0, generation: 0 };
@@ -232,24 +232,24 @@ fn control(name: &'static str, profile: Profile) -> Case {
 fn main() -> ExitCode {
     use Profile::{AeadAes128Gcm as Gcm128, AeadAes256Gcm as Gcm256, Aes128CmSha1_32 as Cm32, Aes128CmSha1_80 as Cm80};
     let cases = [
-        seal("seal-gcm128", Gcm128, Repeats::Refused),
-        seal("seal-gcm128-repeats", Gcm128, Repeats::Identical),
-        seal("seal-gcm256", Gcm256, Repeats::Refused),
-        seal("seal-cm-sha1-80", Cm80, Repeats::Refused),
-        seal("seal-cm-sha1-32", Cm32, Repeats::Refused),
-        open("open-gcm128", Gcm128),
-        open("open-gcm256", Gcm256),
-        open("open-cm-sha1-80", Cm80),
-        open("open-cm-sha1-32", Cm32),
-        fan_out("500-copy-then-gcm128", Gcm128, 1, Way::CopyThenSeal),
-        fan_out("500-on-the-way-gcm128", Gcm128, 1, Way::SealOnTheWay),
-        fan_out("500x8-copy-then-gcm128", Gcm128, TRAIN, Way::CopyThenSeal),
-        fan_out("500x8-on-the-way-gcm128", Gcm128, TRAIN, Way::SealOnTheWay),
-        fan_out("500-on-the-way-gcm256", Gcm256, 1, Way::SealOnTheWay),
-        fan_out("500x8-on-the-way-gcm256", Gcm256, TRAIN, Way::SealOnTheWay),
-        fan_out("500-copy-then-cm-80", Cm80, 1, Way::CopyThenSeal),
-        fan_out("500-on-the-way-cm-80", Cm80, 1, Way::SealOnTheWay),
-        fan_out("500x8-on-the-way-cm-80", Cm80, TRAIN, Way::SealOnTheWay),
+        protect("protect-gcm128", Gcm128, Repeats::Refused),
+        protect("protect-gcm128-repeats", Gcm128, Repeats::Identical),
+        protect("protect-gcm256", Gcm256, Repeats::Refused),
+        protect("protect-cm-sha1-80", Cm80, Repeats::Refused),
+        protect("protect-cm-sha1-32", Cm32, Repeats::Refused),
+        unprotect("unprotect-gcm128", Gcm128),
+        unprotect("unprotect-gcm256", Gcm256),
+        unprotect("unprotect-cm-sha1-80", Cm80),
+        unprotect("unprotect-cm-sha1-32", Cm32),
+        fan_out("500-copy-then-gcm128", Gcm128, 1, Way::CopyThenProtect),
+        fan_out("500-on-the-way-gcm128", Gcm128, 1, Way::ProtectOnTheWay),
+        fan_out("500x8-copy-then-gcm128", Gcm128, TRAIN, Way::CopyThenProtect),
+        fan_out("500x8-on-the-way-gcm128", Gcm128, TRAIN, Way::ProtectOnTheWay),
+        fan_out("500-on-the-way-gcm256", Gcm256, 1, Way::ProtectOnTheWay),
+        fan_out("500x8-on-the-way-gcm256", Gcm256, TRAIN, Way::ProtectOnTheWay),
+        fan_out("500-copy-then-cm-80", Cm80, 1, Way::CopyThenProtect),
+        fan_out("500-on-the-way-cm-80", Cm80, 1, Way::ProtectOnTheWay),
+        fan_out("500x8-on-the-way-cm-80", Cm80, TRAIN, Way::ProtectOnTheWay),
         egress("egress-100-gcm128", Gcm128, 100, 1),
         egress("egress-100x8-gcm128", Gcm128, 100, TRAIN),
         egress("egress-100x8-gcm256", Gcm256, 100, TRAIN),

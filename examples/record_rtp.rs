@@ -24,9 +24,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::net::UdpSocket;
-use weir::media::rtp::{self, Packet};
-use weir::media::rtpdump::RtpdumpWriter;
-use weir::media::vp8::{self, Descriptor};
+use weir_recordings::rtp::{self, Packet};
+use weir_recordings::rtpdump::RtpdumpWriter;
+use weir_recordings::vp8::{self, Descriptor};
 
 #[derive(Parser)]
 #[command(about = "Records RTP streams from loopback into rtpdump files")]

@@ -13,7 +13,6 @@ mod embed;
 pub mod fuzz;
 #[cfg(feature = "http")]
 pub mod http;
-pub mod media;
 pub mod protocol;
 mod server;
 #[cfg(feature = "cli")]

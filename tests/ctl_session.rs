@@ -640,7 +640,7 @@ async fn a_broken_stream_is_gone_on_with() {
             "GET /events?after=a-3 HTTP/1.1"
         ]
     );
-    outcome.failed(3, "the stream of events broke off");
+    outcome.failed(3, "the stream of events ended unexpectedly");
     assert_eq!(outcome.stdout, "{\"id\":\"a-3\",\"type\":\"x\"}\n");
 }
 

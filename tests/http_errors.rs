@@ -82,7 +82,7 @@ async fn routes_and_methods_that_do_not_exist_are_refused_in_json() {
         client
             .get(target)
             .await
-            .refuses(404, "unknownRoute", "there is nothing at");
+            .refuses(404, "unknownRoute", "there is no route");
     }
     client
         .get(&format!("/{}", "x".repeat(5_000)))

@@ -343,7 +343,7 @@ async fn every_described_route_is_served_and_no_other_method_is() {
 
 #[test]
 fn every_route_is_entered_where_it_is_described() {
-    let routes = include_str!("../src/http/app.rs");
+    let routes = include_str!("../src/http/routes.rs");
     assert!(!routes.contains(".route("), "use Api, which describes what it serves");
 }
 

@@ -243,7 +243,7 @@ async fn media_goes_from_one_browser_to_another_and_http_is_all_that_was_said() 
     let stats = client.get(&format!("{receives}/stats")).await.expect(200);
     let webrtc = &stats["webrtc"];
     assert_eq!(
-        (&webrtc["iceState"], &webrtc["dtlsState"], &webrtc["sealFailures"]),
+        (&webrtc["iceState"], &webrtc["dtlsState"], &webrtc["protectFailures"]),
         (&json!("completed"), &json!("connected"), &json!(0))
     );
     assert!(webrtc["srtpProfile"].as_str().unwrap().starts_with("AE"), "{webrtc}");

@@ -242,7 +242,7 @@ async fn a_worker_that_exits_at_once_fails_the_start_with_its_last_words() {
     let rows = [
         (
             "echo 'no memory for me' >&2; exit 70",
-            "worker 1 did not start: it exited with code 70 (it could not be set up); its last words: no memory for me",
+            "worker 1 did not start: it exited with code 70 (it could not be set up); its last log lines: no memory for me",
         ),
         (
             "exit 3",

@@ -358,7 +358,7 @@ async fn three_on_one_port(control: &Control, port: u16, connected: usize) {
     let stats = soon("statistics", control.server.worker_stats(room.worker()))
         .await
         .unwrap();
-    assert_eq!(stats.strangers, 0);
+    assert_eq!(stats.unrouted, 0);
     soon("the end of the room", room.close(Value::Null)).await.unwrap();
     sending
         .run_until("the sockets to go", |_| connected_sockets(port) == 0)

@@ -31,7 +31,7 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<CLAIM_MAX>> = bincode::c
 #[non_exhaustive]
 pub enum CodecError {
     /// The bytes end inside the message.
-    #[error("the message breaks off: its {len} bytes end too early")]
+    #[error("the message ends too early, after {len} bytes")]
     Truncated {
         /// How many bytes there were.
         len: usize,

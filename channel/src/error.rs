@@ -18,7 +18,7 @@ pub enum ChannelError {
     #[error("the peer closed the channel")]
     Closed,
     /// The peer's end closed while a frame was under way.
-    #[error("the peer closed the channel in mid-frame: {received} of {expected} bytes had come")]
+    #[error("the peer closed the channel inside a frame, after {received} of {expected} bytes")]
     ClosedInFrame {
         /// Bytes of the frame that came, its length prefix included.
         received: usize,
@@ -97,7 +97,7 @@ pub enum ChannelError {
         count: usize,
     },
     /// The peer reads nothing, and this end may lose nothing.
-    #[error("the peer has not read for so long that {queued_bytes} bytes wait, more than {max} are not kept")]
+    #[error("the peer does not read: {queued_bytes} bytes wait, and at most {max} are kept")]
     Overflow {
         /// Bytes that wait, the new frame included.
         queued_bytes: usize,

@@ -27,7 +27,7 @@ const KEPT_CAPACITY: usize = 64 << 10;
 #[non_exhaustive]
 pub enum FrameError {
     /// The body is, or claims to be, longer than [`MAX_FRAME`].
-    #[error("{len} bytes are more than a frame may have ({MAX_FRAME})")]
+    #[error("a frame of {len} bytes; at most {MAX_FRAME} are allowed")]
     TooLong {
         /// Length of the body.
         len: usize,

@@ -31,9 +31,9 @@ pub use self::stats::{
     UnroutedReason, WorkerStats,
 };
 pub use self::webrtc::{
-    CreateWebRtcTransport, DOORS_MAX, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX,
-    Fingerprint, FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, OpenDoors,
-    WebRtcFailure, WebRtcFailureReason, WebRtcStats,
+    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX, Fingerprint,
+    FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, OpenSharedPorts,
+    SHARED_PORTS_MAX, WebRtcFailure, WebRtcFailureReason, WebRtcStats,
 };
 pub use self::word::{any_case, any_case_if_any};
 
@@ -123,7 +123,7 @@ pub enum Method {
     CloseRouter { room: RoomId },
     /// Whether to send [`Notification::AudioLevels`] for a room, every 500 ms.
     SetAudioLevels { room: RoomId, enabled: bool },
-    /// Makes a plain RTP transport. Descriptors: the RTP port's two sockets ("door", then "path"; see
+    /// Makes a plain RTP transport. Descriptors: the RTP port's two sockets (the unconnected one first; see
     /// [`CreatePlainTransport`]), then, without `rtcp_mux`, the RTCP port's two.
     CreatePlainTransport(CreatePlainTransport),
     /// Gives a plain transport its remote address, or another one.
@@ -196,9 +196,9 @@ pub enum Method {
     ProducerDump { producer: ProducerId },
     /// What the worker knows of one consumer, as a page with one entry.
     ConsumerDump { consumer: ConsumerId },
-    /// Opens the ports that WebRTC transports share; once. Descriptors: see [`OpenDoors`].
-    OpenDoors(OpenDoors),
-    /// Gives a WebRTC transport at a door a socket of its own for a tuple, as asked for by
+    /// Opens the ports that WebRTC transports share; once. Descriptors: see [`OpenSharedPorts`].
+    OpenSharedPorts(OpenSharedPorts),
+    /// Gives a WebRTC transport on a shared port a socket of its own for a tuple, as asked for by
     /// [`Notification::SocketWanted`]. Nothing is done, and the socket closed, if the tuple is not the selected one any
     /// more. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote end.
     UseConnectedSocket { transport: TransportId, tuple: IceTuple },
@@ -297,9 +297,9 @@ pub enum WorkerError {
     },
     #[error("{0} is mirrored already; stop that first")]
     Mirrored(TransportId),
-    #[error("{0} is no WebRTC transport")]
+    #[error("{0} is not a WebRTC transport")]
     NotWebRtc(TransportId),
-    #[error("{0} is no plain RTP transport")]
+    #[error("{0} is not a plain RTP transport")]
     NotPlain(TransportId),
     #[error("{0} has its DTLS parameters already")]
     DtlsParametersSet(TransportId),
@@ -307,7 +307,7 @@ pub enum WorkerError {
     InvalidParameters(String),
     #[error("the deadline passed before the worker read the request")]
     DeadlinePassed,
-    #[error("the request needs {expected} descriptors, {received} came with it")]
+    #[error("the request needs {expected} descriptors, but came with {received}")]
     Descriptors { expected: u8, received: u8 },
     #[error("the worker is at its limit of {limit} {noun}")]
     TooMany { noun: String, limit: u32 },
@@ -364,7 +364,7 @@ pub enum Notification {
     Log(LogLine),
     /// This many log lines found no room in the queue since the last time.
     LogLinesDropped { count: u64 },
-    /// A WebRTC transport at a door would rather send and receive on a socket of its own that is connected to its peer. It
+    /// A WebRTC transport on a shared port would rather send and receive on a socket of its own that is connected to its peer. It
     /// may be answered by [`Method::UseConnectedSocket`], or not at all.
     SocketWanted { transport: TransportId, tuple: IceTuple },
     /// A WebRTC transport refuses somebody's connectivity checks. Told now and then while it goes on.

@@ -3,7 +3,7 @@
 //! A real worker runs on one CPU; one thread on another sends to it and receives from it. In alternating slices of the
 //! same run the worker relays, and a thread on the worker's own CPU hands the same trains to the same connected sockets by
 //! the same calls, with no relay at all. The ratio of the two costs is the relay's price. With `--srtp` all transports are
-//! WebRTC's, every client has shaken hands as a browser does, and the baseline seals the same bytes with the bare cipher.
+//! WebRTC's, every client has shaken hands as a browser does, and the baseline protects the same bytes with the bare cipher.
 
 mod bare;
 mod client;
@@ -118,10 +118,10 @@ impl LoadArgs {
                 self.consumers <= ENCRYPTED_CONSUMERS_MAX,
                 "--srtp measures at most {ENCRYPTED_CONSUMERS_MAX} consumers, each of which shakes hands"
             );
-            let sealed = self.payload as usize + protection.profile().rtp_overhead();
+            let protected = self.payload as usize + protection.profile().rtp_overhead();
             ensure!(
-                sealed <= DATAGRAM_BYTES_MAX && sealed * self.burst as usize <= TRAIN_BYTES_MAX,
-                "with what SRTP adds, a packet has {sealed} bytes, of {DATAGRAM_BYTES_MAX} at most, and a train of {} \
+                protected <= DATAGRAM_BYTES_MAX && protected * self.burst as usize <= TRAIN_BYTES_MAX,
+                "with what SRTP adds, a packet has {protected} bytes, of {DATAGRAM_BYTES_MAX} at most, and a train of {} \
                  packets no room in a message of {TRAIN_BYTES_MAX}",
                 self.burst
             );

@@ -199,7 +199,7 @@ async fn serve(
     tokio::select! {
         closed = timeout(close_timeout, closed) => match closed {
             Ok(served) => served.context("the control interface failed")?,
-            Err(_) => bail!("not closed within {}; the rest is left to the system", humantime::format_duration(close_timeout)),
+            Err(_) => bail!("not closed within {}; the system ends the rest", humantime::format_duration(close_timeout)),
         },
         name = signals.next() => {
             warn!(signal = name, "exiting at once");

@@ -10,10 +10,10 @@ use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::Profile;
 
 use super::answer::{AppData, Closed, Created, Nothing, Pause, PreferredProfile, shown_dump};
-use super::app::App;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
-use super::list::{ListQuery, unknown};
+use super::list::ListQuery;
+use super::state::App;
 use super::stats::ConsumerStats;
 use super::view::{ConsumerView, Listing};
 use crate::{Consumer, ConsumerOptions, ConsumerRtp, EnableOptions};
@@ -51,24 +51,14 @@ impl ConsumerView {
     }
 }
 
-impl App {
-    pub(super) fn consumer(&self, id: ConsumerId) -> Result<Consumer, ApiError> {
-        self.server.consumer(id).ok_or_else(|| unknown(id))
-    }
-}
-
 /// `GET /consumers`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<Listing<ConsumerView>>, ApiError> {
-    let mut consumers: Vec<Consumer> = match query.peer(&app.server)? {
+    let mut consumers: Vec<Consumer> = match query.peer(&app)? {
         Some(peer) => peer.consumers(),
-        None => query
-            .rooms(&app.server)?
-            .iter()
-            .flat_map(|room| room.consumers())
-            .collect(),
+        None => query.rooms(&app)?.iter().flat_map(|room| room.consumers()).collect(),
     };
     if let Some(transport) = query.transport {
         consumers.retain(|consumer| consumer.transport().is_some_and(|own| own.id() == transport));

@@ -23,8 +23,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::error::ApiError;
-use super::signalling::{self, Signalling, SignallingOptions, is_from};
-use super::token::is_of_this_machine;
+use super::origin::{is_from, is_of_this_machine};
+use super::signalling::{self, Signalling, SignallingOptions};
 use crate::{Room, RoomId, RoomOptions, Server};
 
 /// Rooms at once. More than anybody opens tabs for.

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use weir_channel::id::RoomId;
 
-use super::app::App;
 use super::error::ApiError;
 use super::event_log::{EventId, EventLog, LoggedEvent};
 use super::extract::Params;
 use super::openapi::Events;
+use super::state::App;
 use crate::Event;
 
 /// Events a reader takes from the log at once.

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::time::timeout;
+use weir_channel::id::RoomId;
 
 use super::error::ApiError;
 
@@ -155,7 +156,7 @@ where
 }
 
 /// Reads an id of a path.
-pub(super) fn parse_id<T: FromStr<Err: Display>>(text: &str) -> Result<T, ApiError> {
+fn parse_id<T: FromStr<Err: Display>>(text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|error| {
         let shown: String = text.chars().take(40).collect();
         ApiError::new(
@@ -164,6 +165,26 @@ pub(super) fn parse_id<T: FromStr<Err: Display>>(text: &str) -> Result<T, ApiErr
             format_args!("{shown:?} is not an id: {error}"),
         )
     })
+}
+
+/// The room and the name in the path.
+pub(super) struct PeerPath {
+    pub(super) room: RoomId,
+    pub(super) name: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PeerPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path((room, name)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
+        Ok(Self {
+            room: parse_id(&room)?,
+            name,
+        })
+    }
 }
 
 #[cfg(test)]

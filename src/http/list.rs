@@ -4,9 +4,9 @@ use serde::Deserialize;
 use weir_channel::id::{ProducerId, RoomId, TransportId};
 
 use super::error::ApiError;
-use super::peers::peer_of;
+use super::state::App;
 use super::view::Listing;
-use crate::{Error, Peer, Room, Server};
+use crate::{Peer, Room};
 
 /// The largest part of a list.
 pub const LIST_MAX: usize = 1_000;
@@ -29,33 +29,30 @@ pub(super) struct ListQuery {
 
 impl ListQuery {
     /// The rooms whose things are asked for.
-    pub(super) fn rooms(&self, server: &Server) -> Result<Vec<Room>, ApiError> {
+    pub(super) fn rooms(&self, app: &App) -> Result<Vec<Room>, ApiError> {
         let mut rooms = match self.room {
-            Some(id) => vec![server.room(id).ok_or_else(|| unknown(id))?],
-            None => server.rooms(),
+            Some(id) => vec![app.room(id)?],
+            None => app.server.rooms(),
         };
         if let Some(id) = self.transport {
-            let room = server.transport(id).ok_or_else(|| unknown(id))?.room().id();
+            let room = app.transport(id)?.room().id();
             rooms.retain(|candidate| candidate.id() == room);
         }
         if let Some(id) = self.producer {
-            let room = server.producer(id).ok_or_else(|| unknown(id))?.room().id();
+            let room = app.producer(id)?.room().id();
             rooms.retain(|candidate| candidate.id() == room);
         }
         Ok(rooms)
     }
 
     /// The peer whose things are asked for.
-    pub(super) fn peer(&self, server: &Server) -> Result<Option<Peer>, ApiError> {
+    pub(super) fn peer(&self, app: &App) -> Result<Option<Peer>, ApiError> {
         match (&self.peer, self.room) {
             (None, _) => Ok(None),
             (Some(_), None) => Err(ApiError::query(
                 "peer: names are unique in a room only; give the room too",
             )),
-            (Some(name), Some(room)) => {
-                let room = server.room(room).ok_or_else(|| unknown(room))?;
-                peer_of(&room, name).map(Some)
-            }
+            (Some(name), Some(room)) => app.peer(room, name).map(Some),
         }
     }
 
@@ -93,12 +90,6 @@ impl ListQuery {
             next,
         }
     }
-}
-
-/// 404.
-pub(super) fn unknown(object: impl ToString) -> ApiError {
-    let object = object.to_string();
-    Error::NotFound { object }.into()
 }
 
 #[cfg(test)]

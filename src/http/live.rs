@@ -16,11 +16,11 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 
-use super::app::App;
 use super::error::ApiError;
-use super::extract::{Id, Params};
+use super::extract::{Id, Params, PeerPath};
 use super::openapi::Events;
-use super::peers::{PeerPath, Stats};
+use super::peers::Stats;
+use super::state::App;
 use crate::server::{StatsStream, Subject};
 use crate::{Peer, PeerNotifications};
 
@@ -116,7 +116,7 @@ pub(super) async fn active_speaker(State(app): State<Arc<App>>, Id(room): Id<Roo
 /// numbers show a client that comes back whether one was lost with the connection.
 pub(super) async fn notifications(State(app): State<Arc<App>>, path: PeerPath) -> Result<Events, ApiError> {
     let seat = app.seat()?;
-    let peer = app.peer(&path)?;
+    let peer = app.peer(path.room, &path.name)?;
     if app.signalling.speaks_for(&peer) {
         let message = "the peer's own client has a connection to this server, and is told there";
         return Err(ApiError::new(StatusCode::CONFLICT, "conflict", message));

@@ -4,44 +4,49 @@
 //! `docs/api.md`, whose examples a test runs.
 
 mod answer;
-mod app;
 mod consumers;
 mod demo_page;
 mod error;
 mod event_log;
 mod events;
 mod extract;
+mod guard;
 mod list;
 mod listen;
 mod live;
 mod openapi;
+mod origin;
 mod peers;
 mod producers;
 mod rooms;
+mod routes;
 mod server;
 mod signalling;
 mod socket;
+mod state;
 mod stats;
 mod token;
 mod transports;
 mod view;
 mod webrtc;
 
-pub use app::{ControlOptions, LogHook, app, openapi};
 pub use demo_page::demo_page;
 pub use error::{ApiError, ErrorBody, ErrorInfo};
 pub use extract::BODY_BYTES_MAX;
+pub use guard::{ClientsFrom, Guard, guarded};
 pub use list::LIST_MAX;
 pub use listen::{Caller, Limits, Listen, serve};
 pub use peers::{PeerListing, path_segment};
+pub use routes::{app, openapi};
 pub use server::{Health, HealthStatus, ServerStats, StatsOfWorker};
 pub use signalling::{ClientPlainRemotes, ClientTakeover, SUBPROTOCOL, SignallingOptions, signalling};
 pub use socket::{BindError, ControlSocket, default_path};
+pub use state::{ControlOptions, LogHook};
 pub use stats::{
     ConsumerStats, ProducerStats, Residence, ResidenceBucket, RoomStats, StreamStats, TransportStats, WebRtcStats,
     WorkerStats,
 };
-pub use token::{AccessToken, ClientsFrom, Guard, guarded};
+pub use token::AccessToken;
 pub use view::{
     ConsumerView, IceRole, Introduction, Listing, PeerView, ProducerView, RoomView, StreamerView, TransportView,
     WebRtcView,

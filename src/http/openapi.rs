@@ -17,10 +17,12 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use weir_channel::id::RoomId;
+
 use super::answer::Created;
-use super::app::App;
 use super::error::{ApiError, ErrorBody};
-use super::extract::{Body, Id, Params};
+use super::extract::{Body, Id, Params, PeerPath};
+use super::state::App;
 
 /// Routes, and what is said of them.
 pub(super) struct Api {
@@ -300,6 +302,13 @@ impl Part for HeaderMap {}
 impl<T: JsonSchema> Part for Id<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         operation.path_parameters.push(schemas.body::<T>());
+    }
+}
+
+impl Part for PeerPath {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        <Id<RoomId> as Part>::describe(operation, schemas);
+        <Id<String> as Part>::describe(operation, schemas);
     }
 }
 

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
@@ -19,15 +18,15 @@ use weir_channel::id::RoomId;
 use weir_channel::message::{ComediaPolicy, Remote, Zoned, any_case};
 
 use super::answer::{AppData, Closed, Created, shown_dump};
-use super::app::App;
 use super::error::ApiError;
-use super::extract::{Body, Id, Params, parse_id};
-use super::list::{LIST_DEFAULT, LIST_MAX, unknown};
+use super::extract::{Body, Id, Params, PeerPath};
+use super::list::{LIST_DEFAULT, LIST_MAX};
 use super::openapi::{Answer, Operation, Part, Schemas};
 use super::signalling;
+use super::state::App;
 use super::transports::created;
 use super::view::{PeerView, TransportView};
-use crate::{Direction, IpFamily, Peer, PeerOptions, PlainTransportOptions, Room, RtcStats};
+use crate::{Direction, IpFamily, Peer, PeerOptions, PlainTransportOptions, RtcStats};
 
 impl PeerView {
     fn of(peer: &Peer) -> Self {
@@ -50,45 +49,6 @@ impl PeerView {
             ..Self::of(peer)
         }
     }
-}
-
-/// The room and the name in the path.
-pub(super) struct PeerPath {
-    pub(super) room: RoomId,
-    pub(super) name: String,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for PeerPath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Path((room, name)) = Path::<(String, String)>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
-        Ok(Self {
-            room: parse_id(&room)?,
-            name,
-        })
-    }
-}
-
-impl Part for PeerPath {
-    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        <Id<RoomId> as Part>::describe(operation, schemas);
-        <Id<String> as Part>::describe(operation, schemas);
-    }
-}
-
-impl App {
-    pub(super) fn peer(&self, path: &PeerPath) -> Result<Peer, ApiError> {
-        peer_of(&self.room(path.room)?, &path.name)
-    }
-}
-
-pub(super) fn peer_of(room: &Room, name: &str) -> Result<Peer, ApiError> {
-    let shown: String = name.chars().take(100).collect();
-    room.peer(name)
-        .ok_or_else(|| unknown(format_args!("peer {shown:?} in {}", room.id())))
 }
 
 /// `?after=alice&limit=100`
@@ -169,14 +129,16 @@ pub(super) async fn show(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<PeerOrSocket, ApiError> {
-    if signalling::is_wanted(&headers) {
+    if signalling::wants_upgrade(&headers) {
         let place = Path((path.room.0.to_string(), path.name));
         let signalling = State(Arc::clone(&app.signalling));
         return signalling::connect(signalling, place, source, headers, upgrade)
             .await
             .map(PeerOrSocket);
     }
-    Ok(PeerOrSocket(Json(PeerView::whole(&app.peer(&path)?)).into_response()))
+    Ok(PeerOrSocket(
+        Json(PeerView::whole(&app.peer(path.room, &path.name)?)).into_response(),
+    ))
 }
 
 /// `DELETE /rooms/{id}/peers/{name}`
@@ -185,7 +147,7 @@ pub(super) async fn close(
     path: PeerPath,
     Body(body): Body<AppData>,
 ) -> Result<Json<Closed<String>>, ApiError> {
-    app.peer(&path)?.close(body.app_data).await?;
+    app.peer(path.room, &path.name)?.close(body.app_data).await?;
     Ok(Json(Closed::new(path.name)))
 }
 
@@ -195,7 +157,7 @@ pub(super) async fn set_app_data(
     path: PeerPath,
     Body(body): Body<AppData>,
 ) -> Result<Json<PeerView>, ApiError> {
-    let peer = app.peer(&path)?;
+    let peer = app.peer(path.room, &path.name)?;
     peer.set_app_data(body.app_data);
     Ok(Json(PeerView::whole(&peer)))
 }
@@ -244,13 +206,16 @@ pub(super) async fn create_transport(
         local_port: body.local_port,
         app_data: body.app_data,
     };
-    let transport = app.peer(&path)?.create_plain_transport(options, body.direction).await?;
+    let transport = app
+        .peer(path.room, &path.name)?
+        .create_plain_transport(options, body.direction)
+        .await?;
     Ok(created(&transport))
 }
 
 /// `GET /rooms/{id}/peers/{name}/dump`
 pub(super) async fn dump(State(app): State<Arc<App>>, path: PeerPath) -> Result<Json<Value>, ApiError> {
-    shown_dump(&app.peer(&path)?.dump().await?).map(Json)
+    shown_dump(&app.peer(path.room, &path.name)?.dump().await?).map(Json)
 }
 
 /// Statistics in the RTC shape.

@@ -8,10 +8,10 @@ use serde_json::Value;
 use weir_channel::id::{ProducerId, TransportId};
 
 use super::answer::{AppData, Closed, Created, Pause, PreferredProfile, shown_dump};
-use super::app::App;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
-use super::list::{ListQuery, unknown};
+use super::list::ListQuery;
+use super::state::App;
 use super::stats::ProducerStats;
 use super::view::{Listing, ProducerView};
 use crate::{Producer, ProducerOptions};
@@ -44,25 +44,15 @@ impl ProducerView {
     }
 }
 
-impl App {
-    pub(super) fn producer(&self, id: ProducerId) -> Result<Producer, ApiError> {
-        self.server.producer(id).ok_or_else(|| unknown(id))
-    }
-}
-
 /// `GET /producers`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<Listing<ProducerView>>, ApiError> {
     let query = query.only(&["room", "transport", "peer"])?;
-    let mut producers: Vec<Producer> = match query.peer(&app.server)? {
+    let mut producers: Vec<Producer> = match query.peer(&app)? {
         Some(peer) => peer.producers(),
-        None => query
-            .rooms(&app.server)?
-            .iter()
-            .flat_map(|room| room.producers())
-            .collect(),
+        None => query.rooms(&app)?.iter().flat_map(|room| room.producers()).collect(),
     };
     if let Some(transport) = query.transport {
         producers.retain(|producer| producer.transport().id() == transport);

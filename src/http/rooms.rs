@@ -8,10 +8,10 @@ use serde_json::Value;
 use weir_channel::id::RoomId;
 
 use super::answer::{AppData, Closed, Created, camel_case};
-use super::app::App;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
-use super::list::{ListQuery, unknown};
+use super::list::ListQuery;
+use super::state::App;
 use super::stats::RoomStats;
 use super::view::{Listing, RoomView};
 use crate::server::shown_tuple;
@@ -28,12 +28,6 @@ impl From<&Room> for RoomView {
             consumers: room.consumers().len(),
             app_data: room.app_data().clone(),
         }
-    }
-}
-
-impl App {
-    pub(super) fn room(&self, id: RoomId) -> Result<Room, ApiError> {
-        self.server.room(id).ok_or_else(|| unknown(id))
     }
 }
 

@@ -14,11 +14,10 @@ use weir_channel::id::WorkerId;
 use weir_channel::message::{Coalescing, LogLevel, Zoned};
 
 use super::answer::shown_dump;
-use super::app::App;
 use super::error::{ApiError, ErrorInfo};
 use super::extract::{Body, Id};
-use super::list::unknown;
 use super::openapi::WellOrNot;
+use super::state::{App, unknown};
 use super::stats::WorkerStats;
 use super::view::Listing;
 use crate::{ConnectedSockets, Family, LogTag, PortRange, Server, SettingsUpdate, Shortage, WorkerInfo, WorkerState};
@@ -133,7 +132,7 @@ pub struct ServerStats {
 /// The counters of one worker, or the reason why there are none.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct StatsOfWorker {
-    /// Which one.
+    /// The worker.
     pub worker: WorkerId,
     /// Its counters.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,14 +5,14 @@
 //! stay, and its client may come back with a token that it was given when it joined, or join anew if it can show that it is
 //! the same. A connection that its client closes in good order is over, and so is the peer.
 
+mod claim;
+mod closing;
 mod envelope;
 mod evidence;
-mod goodbye;
-mod letter;
 mod pace;
 mod replay;
-mod seats;
 mod session;
+mod sessions;
 
 use std::convert::Infallible;
 use std::io::Read;
@@ -32,65 +32,67 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use self::evidence::BrowserSecret;
-use self::seats::Seats;
+use self::sessions::Sessions;
 use super::error::ApiError;
 use super::listen::Caller;
-use super::token::{AccessToken, host, unauthorized};
+use super::origin::is_from;
+use super::token::{AccessToken, unauthorized};
 use crate::protocol::PlainRemotes;
 use crate::{Peer, Room, RoomId, Server};
 
-/// The WebSocket subprotocol: what the messages look like. Clients need not name it.
+/// The WebSocket subprotocol. Clients need not name it.
 pub const SUBPROTOCOL: &str = "protoo";
 
 /// Where clients connect.
 pub(super) const ROUTE: &str = "/rooms/{id}/peers/{name}";
 
 /// Whether a request is one for a WebSocket, or at least for something else than HTTP.
-pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
 }
 
-/// How clients are served.
+/// The options for serving clients.
 #[derive(Clone, Debug)]
 pub struct SignallingOptions {
-    /// What a client must know: `Authorization: Bearer TOKEN`, or the subprotocol `bearer.TOKEN`. `None`: nothing.
+    /// The token that a client must send, as `Authorization: Bearer TOKEN` or as the subprotocol `bearer.TOKEN`.
+    /// `None`: clients need no token.
     pub token: Option<AccessToken>,
-    /// The origins whose pages may connect, e.g. `https://app.example`; `*`: all. Besides these, pages of the server's own
-    /// origin may, if that is an address or `localhost`: a name can be made to lead here by whoever owns it. Clients that
-    /// are not browsers send no origin, and may always.
+    /// The origins whose pages may connect, e.g. `https://app.example`; `*` allows all. Pages of the server's own
+    /// origin may also connect if it is an address or `localhost`; another name is not enough, because its owner can
+    /// let it lead to this server. Clients that are not browsers send no origin, and may always connect.
     pub origins: Vec<String>,
-    /// Connections at once.
+    /// The maximum number of connections at the same time.
     pub clients: usize,
-    /// The longest message of a client, in bytes.
+    /// The maximum size of a client's message, in bytes.
     pub message_bytes_max: usize,
-    /// Messages of one client a second, in the long run. Who says more is read no faster.
+    /// How many messages per second a client may send on average; more than that wait.
     pub messages_per_second: u32,
-    /// How many messages of one client are read at once when it has been quiet.
+    /// How many messages a client may send at once after it has been quiet.
     pub messages_at_once: u32,
-    /// For which a connection may exist without having joined.
+    /// How long a connection may exist before its client joins.
     pub join: Duration,
-    /// Between pings.
+    /// The time between two pings.
     pub ping: Duration,
-    /// After which a connection that is silent, also to pings, counts as lost.
+    /// How long a client may send nothing, not even answers to pings, before its connection counts as lost.
     pub idle: Duration,
-    /// For which a client may leave what it is sent unread, before its connection counts as lost.
+    /// How long a client may leave messages unread before its connection counts as lost.
     pub stall: Duration,
-    /// For which a peer whose connection is lost stays.
+    /// How long a peer stays after its client has lost the connection.
     pub grace: Duration,
-    /// To which addresses clients may have plain RTP sent.
+    /// The addresses to which clients may have plain RTP sent.
     pub plain_remotes: ClientPlainRemotes,
-    /// Who may join under a name that has a client already, which has to go then.
+    /// Who may join under a name that is in use, which ends the earlier connection.
     pub takeover: ClientTakeover,
 }
 
-/// Who may join under a name that has a client already, connected or not: that one's session ends then.
+/// Who may join under a name that another client has, connected or not. That client's session ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ClientTakeover {
-    /// The same client: it says the session's token, or its browser has the cookie that it was given.
+    /// The same client: it sends the session's token, or its browser sends the cookie from the server.
     #[default]
     Own,
-    /// Whoever connects: as in mediasoup v2's example, the last one has the name. For applications that let nobody get to the
-    /// address of a name but its owner.
+    /// Every client: the last one has the name, as in mediasoup v2's example. This is for applications that let only
+    /// the owner of a name connect with it.
     Any,
 }
 
@@ -106,17 +108,18 @@ impl FromStr for ClientTakeover {
     }
 }
 
-/// To which addresses clients may have plain RTP sent: the server must not be a means to flood others.
+/// The addresses to which clients may have plain RTP sent. The limit exists so that nobody can use the server to flood
+/// others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ClientPlainRemotes {
-    /// To the address that their WebSocket comes from, whatever the port. To any, if it comes over the control socket: whoever
-    /// may use that may command the server. To none, if it is not known, because an application serves [`signalling`]
-    /// without axum's `ConnectInfo<SocketAddr>`.
+    /// The address that their WebSocket comes from, with any port. Clients on the control socket may use every address,
+    /// because they can command the server anyway. No address, if the client's is not known, because an application
+    /// serves [`signalling`] without axum's `ConnectInfo<SocketAddr>`.
     #[default]
     Own,
-    /// To any.
+    /// Every address.
     Any,
-    /// To none: such transports learn where they send to from what comes in.
+    /// No address: such transports learn the address from the packets that arrive.
     None,
 }
 
@@ -180,7 +183,7 @@ impl Default for SignallingOptions {
 }
 
 /// Who has connected, as whom.
-struct Visitor {
+struct Client {
     room: Room,
     name: String,
     plain_remotes: PlainRemotes,
@@ -194,7 +197,7 @@ pub(super) struct Signalling {
     options: SignallingOptions,
     slots: Arc<Semaphore>,
     /// Sessions that have joined.
-    seats: Mutex<Seats>,
+    sessions: Mutex<Sessions>,
 }
 
 impl Signalling {
@@ -203,18 +206,18 @@ impl Signalling {
             server,
             slots: Arc::new(Semaphore::new(options.clients)),
             options,
-            seats: Mutex::default(),
+            sessions: Mutex::default(),
         }
     }
 
     /// Whether a client of this interface is the peer, connected or about to come back.
     pub(super) fn speaks_for(&self, peer: &Peer) -> bool {
-        let seats = self.seats();
-        seats.of_peer(peer.room().id(), peer.name()).is_some()
+        let sessions = self.sessions();
+        sessions.of_peer(peer.room().id(), peer.name()).is_some()
     }
 
-    fn seats(&self) -> std::sync::MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -263,7 +266,7 @@ pub(super) async fn connect(
     let known = BrowserSecret::of(&headers);
     let given = if known.is_none() { BrowserSecret::new() } else { None };
     let cookie = given.as_ref().and_then(|secret| secret.cookie(&headers));
-    let visitor = Visitor {
+    let client = Client {
         room,
         name,
         plain_remotes: options.plain_remotes.of(source),
@@ -275,31 +278,12 @@ pub(super) async fn connect(
         .max_message_size(options.message_bytes_max)
         .max_frame_size(options.message_bytes_max)
         .on_failed_upgrade(|error| warn!(%error, "a client's connection did not become a WebSocket"))
-        .on_upgrade(move |socket| session::serve(socket, slot, signalling, visitor))
+        .on_upgrade(move |socket| session::serve(socket, slot, signalling, client))
         .into_response();
     if let Some(cookie) = cookie {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
-}
-
-/// Whether a request comes from no page, or from one that may.
-pub(super) fn is_from(headers: &HeaderMap, origins: &[String]) -> bool {
-    let mut said = headers.get_all(header::ORIGIN).iter();
-    let Some(origin) = said.next() else {
-        return true;
-    };
-    let permitted = |own: &String| own == "*" || own.as_bytes().eq_ignore_ascii_case(origin.as_bytes());
-    said.next().is_none() && (origins.iter().any(permitted) || is_own(origin.as_bytes(), headers))
-}
-
-/// Whether the origin is that of the server itself, as the client calls it (RFC 6454 §6.1: scheme, host, port).
-fn is_own(origin: &[u8], headers: &HeaderMap) -> bool {
-    let place = origin.strip_prefix(b"http://").or(origin.strip_prefix(b"https://"));
-    let own = headers.get(header::HOST).filter(|_| host(headers).is_some());
-    place
-        .zip(own)
-        .is_some_and(|(place, own)| place.eq_ignore_ascii_case(own.as_bytes()))
 }
 
 /// A secret of 128 bits from the system's source of randomness, in hexadecimal.
@@ -312,48 +296,6 @@ fn secret() -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pages_of_other_origins_are_kept_out() {
-        let check = |origin: Option<&str>, origins: &[&str], expected: bool| {
-            let mut headers = HeaderMap::new();
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, origin.parse().unwrap());
-            }
-            let origins: Vec<String> = origins.iter().map(|origin| (*origin).to_owned()).collect();
-            assert_eq!(is_from(&headers, &origins), expected, "{origin:?} {origins:?}");
-        };
-        check(None, &[], true);
-        check(Some("https://app.example"), &[], false);
-        check(Some("https://app.example"), &["https://app.example"], true);
-        check(Some("https://app.example:8443"), &["https://app.example"], false);
-        check(Some("null"), &["https://app.example"], false);
-        check(Some("https://anything"), &["*"], true);
-    }
-
-    #[test]
-    fn pages_of_the_server_itself_are_let_in_if_its_address_is_its_own() {
-        let check = |origin: &str, host: &str, expected: bool| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ORIGIN, origin.parse().unwrap());
-            headers.insert(header::HOST, host.parse().unwrap());
-            assert_eq!(is_from(&headers, &[]), expected, "{origin} {host}");
-        };
-        check("http://localhost:8080", "localhost:8080", true);
-        check("http://127.0.0.1:8080", "127.0.0.1:8080", true);
-        check("https://[2001:db8::1]", "[2001:db8::1]", true);
-        check("http://localhost:3000", "localhost:8080", false);
-        check("http://localhost:8080", "127.0.0.1:8080", false);
-        // Whoever owns the name decides where it leads.
-        check("http://evil.example:8080", "evil.example:8080", false);
-        check("ftp://127.0.0.1", "127.0.0.1", false);
-        check("null", "null", false);
-        let mut twice = HeaderMap::new();
-        twice.insert(header::ORIGIN, "http://127.0.0.1".parse().unwrap());
-        twice.append(header::HOST, "127.0.0.1".parse().unwrap());
-        twice.append(header::HOST, "127.0.0.1".parse().unwrap());
-        assert!(!is_from(&twice, &[]));
-    }
 
     #[test]
     fn secrets_are_long_and_differ() {

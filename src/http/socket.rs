@@ -86,10 +86,10 @@ impl Drop for ControlSocket {
 /// Why a control socket could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Unix sockets have room for 107 bytes.
+    /// The path of a Unix socket has at most 107 bytes.
     #[error("{}: too long for a Unix socket (107 bytes at most)", .0.display())]
     PathTooLong(PathBuf),
-    /// Another server lives there.
+    /// Another server has this socket.
     #[error("{}: another server is running there{}; stop it or choose another --control", .path.display(), Owner(.pid))]
     InUse {
         /// The socket.
@@ -97,10 +97,10 @@ pub enum BindError {
         /// The other server, if it has said so.
         pid: Option<u32>,
     },
-    /// The path names a file, a directory or another thing that is not ours to replace.
+    /// The path names a file, a directory or something else that must not be replaced.
     #[error("{}: exists and is not a socket; remove it or choose another --control", .0.display())]
     NotASocket(PathBuf),
-    /// Somebody else has made the file first.
+    /// Another user has created the file.
     #[error("{}: belongs to user {uid}; remove it or choose another --control", .path.display())]
     Foreign {
         /// The socket or its lock file.
@@ -116,7 +116,7 @@ pub enum BindError {
     Io {
         /// What could not be done.
         action: &'static str,
-        /// To what.
+        /// The path.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -142,8 +142,8 @@ impl std::fmt::Display for Owner<'_> {
     }
 }
 
-/// Where a server listens and `weir ctl` looks when nobody says otherwise: `$XDG_RUNTIME_DIR/weir.sock`, for root
-/// without one `/run/weir.sock`, for others `/tmp/weir-<uid>.sock`.
+/// The default path of the control socket: `$XDG_RUNTIME_DIR/weir.sock`, for root without one `/run/weir.sock`, for
+/// others `/tmp/weir-<uid>.sock`.
 pub fn default_path() -> PathBuf {
     default_path_for(std::env::var_os("XDG_RUNTIME_DIR"), geteuid().as_raw())
 }

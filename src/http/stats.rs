@@ -62,7 +62,7 @@ pub struct WorkerStats {
     pub residence_us: Option<Residence>,
     /// Packets and connections on a shared port (`webrtc_port`) that belong to no transport.
     #[serde(default)]
-    pub strangers: u64,
+    pub unrouted: u64,
     /// Failures in ICE and DTLS of all WebRTC transports, by reason. Reasons with a count of 0 are left out.
     #[serde(default)]
     pub webrtc_failures: BTreeMap<String, u64>,
@@ -93,7 +93,7 @@ impl From<message::WorkerStats> for WorkerStats {
             cpu_ns,
             resident_bytes,
             residence,
-            strangers,
+            unrouted,
             webrtc_failures,
             contained_panics,
         } = stats;
@@ -117,7 +117,7 @@ impl From<message::WorkerStats> for WorkerStats {
             cpu_ns,
             resident_bytes,
             residence_us: residence.as_ref().and_then(Residence::of),
-            strangers,
+            unrouted,
             webrtc_failures: by_reason(&webrtc_failures),
             contained_panics,
         }
@@ -146,7 +146,7 @@ impl WorkerStats {
             (&mut self.coalesced_turns, other.coalesced_turns),
             (&mut self.cpu_ns, other.cpu_ns),
             (&mut self.resident_bytes, other.resident_bytes),
-            (&mut self.strangers, other.strangers),
+            (&mut self.unrouted, other.unrouted),
             (&mut self.contained_panics, other.contained_panics),
         ] {
             *sum = sum.saturating_add(value);

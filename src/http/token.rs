@@ -1,20 +1,13 @@
-//! Tokens, and the guard of an interface that strangers can reach.
+//! Secrets that open an interface.
 
 use std::fmt;
 use std::hint::black_box;
-use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{MatchedPath, Request};
-use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::signalling;
 
 /// A shorter token could be guessed. 16 letters and digits drawn at random are 95 bits.
 const LEN_MIN: usize = 16;
@@ -84,121 +77,6 @@ impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AccessToken(…)")
     }
-}
-
-/// Whom an interface that strangers can reach serves.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Guard {
-    /// What operators must know; `None`: there are none here.
-    pub operators: Option<AccessToken>,
-    /// Where clients of rooms may come from.
-    pub clients: ClientsFrom,
-}
-
-/// Where clients of rooms may come from. What they must know besides is [`SignallingOptions::token`].
-///
-/// [`SignallingOptions::token`]: super::SignallingOptions::token
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ClientsFrom {
-    /// From this machine and not through a proxy. For an address that only this machine reaches: a request must also be
-    /// meant for such an address, and have no header by which proxies say for whom they ask.
-    ThisMachine,
-    /// From anywhere.
-    Anywhere,
-}
-
-/// `app`, for those only whom the guard lets in. Clients of rooms need nothing that operators need, and the other way
-/// round; everything that is not for clients is for operators, what does not exist included.
-pub fn guarded(app: Router, guard: Guard) -> Router {
-    let guard = Arc::new(guard);
-    app.layer(middleware::from_fn(move |request: Request, next: Next| {
-        let refusal = match is_for_clients(&request) {
-            true => guard.refuses_client(request.headers()),
-            false => guard.refuses_operator(request.headers()),
-        };
-        async move {
-            match refusal {
-                None => next.run(request).await,
-                Some(refusal) => refusal,
-            }
-        }
-    }))
-}
-
-/// Whether a request is answered by [`signalling::connect`], which looks after itself, whatever it answers.
-fn is_for_clients(request: &Request) -> bool {
-    // What the router has found, not what the path looks like to somebody else.
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    request.method() == Method::GET && route == Some(signalling::ROUTE) && signalling::is_wanted(request.headers())
-}
-
-impl Guard {
-    fn refuses_operator(&self, headers: &HeaderMap) -> Option<Response> {
-        match &self.operators {
-            Some(token) if token.opens(headers) => None,
-            Some(_) => Some(unauthorized("send the server's token as `authorization: Bearer TOKEN`")),
-            None => {
-                let message =
-                    "operators are not served at this address; use the control socket, or set http_token_file";
-                Some(ApiError::new(StatusCode::FORBIDDEN, "noOperators", message).into_response())
-            }
-        }
-    }
-
-    fn refuses_client(&self, headers: &HeaderMap) -> Option<Response> {
-        let may = match self.clients {
-            ClientsFrom::Anywhere => true,
-            ClientsFrom::ThisMachine => is_of_this_machine(headers),
-        };
-        (!may).then(|| {
-            let message = "without a client token in the server's settings, clients are served only if they call this \
-                           machine by `localhost` or its loopback address, without a proxy";
-            ApiError::new(StatusCode::FORBIDDEN, "noStrangers", message).into_response()
-        })
-    }
-}
-
-/// The headers by which proxies say for whom they ask (RFC 7239, and those from before it).
-const OF_PROXIES: [&str; 6] = [
-    "forwarded",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-];
-
-/// Whether a request names this machine as only itself can, and was not passed on by a proxy. A page that has its own name
-/// resolve to a loopback address (DNS rebinding) says its own name.
-pub(super) fn is_of_this_machine(headers: &HeaderMap) -> bool {
-    let local = match host(headers) {
-        Some(Host::Localhost) => true,
-        Some(Host::Address(address)) => address.to_canonical().is_loopback(),
-        None => false,
-    };
-    local && !OF_PROXIES.iter().any(|name| headers.contains_key(*name))
-}
-
-/// A host that nobody else can have point here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Host {
-    Localhost,
-    Address(IpAddr),
-}
-
-/// For which host a request is meant, unless that is a name in the DNS.
-pub(super) fn host(headers: &HeaderMap) -> Option<Host> {
-    let mut given = headers.get_all(header::HOST).iter();
-    let (Some(value), None) = (given.next(), given.next()) else {
-        return None;
-    };
-    let authority: Authority = value.to_str().ok()?.parse().ok()?;
-    let host = authority.host();
-    if host.eq_ignore_ascii_case("localhost") {
-        return Some(Host::Localhost);
-    }
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    address.unwrap_or(host).parse().ok().map(Host::Address)
 }
 
 /// 401, with what to send.
@@ -276,49 +154,5 @@ mod tests {
         }
         assert!("x".repeat(16).parse::<AccessToken>().is_ok());
         assert!(!format!("{:?}", token()).contains(TOKEN));
-    }
-
-    #[test]
-    fn this_machine_is_known_by_what_only_it_can_be_called() {
-        let check = |host: Option<&str>, other: Option<&'static str>, expected: bool| {
-            let mut headers = HeaderMap::new();
-            if let Some(host) = host {
-                headers.insert(header::HOST, host.parse().unwrap());
-            }
-            if let Some(other) = other {
-                headers.insert(other, "anything".parse().unwrap());
-            }
-            assert_eq!(is_of_this_machine(&headers), expected, "{host:?} {other:?}");
-        };
-        for host in [
-            "localhost",
-            "LOCALHOST:8080",
-            "127.0.0.1:8080",
-            "127.8.8.8",
-            "[::1]:8080",
-            "[::ffff:127.0.0.1]",
-        ] {
-            check(Some(host), None, true);
-            check(Some(host), Some("accept"), true);
-            for proxy in OF_PROXIES {
-                check(Some(host), Some(proxy), false);
-            }
-        }
-        for host in [
-            "",
-            "evil.example:8080",
-            "localhost.evil.example",
-            "192.0.2.1",
-            "[::]",
-            "127.0.0.1.example",
-            "::1",
-        ] {
-            check(Some(host), None, false);
-        }
-        check(None, None, false);
-        let mut twice = HeaderMap::new();
-        twice.append(header::HOST, "localhost".parse().unwrap());
-        twice.append(header::HOST, "evil.example".parse().unwrap());
-        assert!(!is_of_this_machine(&twice));
     }
 }

@@ -10,10 +10,10 @@ use weir_channel::id::{ProducerId, RoomId, TransportId};
 use weir_channel::message::{Remote, Zoned};
 
 use super::answer::{AppData, Closed, Created, shown_dump};
-use super::app::App;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
-use super::list::{ListQuery, unknown};
+use super::list::ListQuery;
+use super::state::App;
 use super::stats::TransportStats;
 use super::view::{Listing, StreamerView, TransportView, WebRtcView};
 use crate::{MirrorOptions, PlainTransportOptions, RtpStreamerOptions, Transport};
@@ -52,25 +52,15 @@ impl TransportView {
     }
 }
 
-impl App {
-    pub(super) fn transport(&self, id: TransportId) -> Result<Transport, ApiError> {
-        self.server.transport(id).ok_or_else(|| unknown(id))
-    }
-}
-
 /// `GET /transports`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<Listing<TransportView>>, ApiError> {
     let query = query.only(&["room", "peer"])?;
-    let transports = match query.peer(&app.server)? {
+    let transports = match query.peer(&app)? {
         Some(peer) => peer.transports(),
-        None => query
-            .rooms(&app.server)?
-            .iter()
-            .flat_map(|room| room.transports())
-            .collect(),
+        None => query.rooms(&app)?.iter().flat_map(|room| room.transports()).collect(),
     };
     Ok(Json(query.part(transports, |transport: &Transport| transport.id().0)))
 }

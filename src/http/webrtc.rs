@@ -11,13 +11,12 @@ use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::DtlsParameters;
 
 use super::answer::{Created, Nothing};
-use super::app::App;
 use super::error::ApiError;
-use super::extract::{Body, Id};
-use super::peers::PeerPath;
+use super::extract::{Body, Id, PeerPath};
+use super::state::App;
 use super::transports::created;
 use super::view::{IceRole, Introduction, TransportView, WebRtcView};
-use crate::{Direction, Error, IceParameters, WebRtcTransport, WebRtcTransportOptions};
+use crate::{Direction, IceParameters, WebRtcTransport, WebRtcTransportOptions};
 
 impl WebRtcView {
     /// As it is shown in a list.
@@ -43,15 +42,6 @@ impl WebRtcView {
             }),
             ..Self::of(transport)
         }
-    }
-}
-
-impl App {
-    /// A transport that must be one for WebRTC to have what is asked for.
-    fn webrtc_transport(&self, id: TransportId) -> Result<WebRtcTransport, ApiError> {
-        self.transport(id)?.webrtc().ok_or_else(|| {
-            Error::InvalidParameters(format!("{id} is for plain RTP: it has neither ICE nor DTLS")).into()
-        })
     }
 }
 
@@ -108,7 +98,7 @@ pub(super) async fn create_of_peer(
         app_data: body.app_data,
     };
     let transport = app
-        .peer(&path)?
+        .peer(path.room, &path.name)?
         .create_webrtc_transport(options, body.direction)
         .await?;
     Ok(created(&transport))

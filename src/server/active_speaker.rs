@@ -70,9 +70,9 @@ impl SpeakerRule {
 /// Who is speaking.
 #[derive(Clone, Debug)]
 pub struct ActiveSpeaker {
-    /// What is heard.
+    /// The producer that is heard.
     pub producer: Producer,
-    /// Whose it is; `None`: nobody's.
+    /// The peer that owns the producer, if any.
     pub peer: Option<Peer>,
 }
 
@@ -117,8 +117,8 @@ impl ActiveSpeakerDetector {
         self.active.borrow().clone()
     }
 
-    /// Waits until somebody else is, or (`Some(None)`) nobody any more: the active one has closed or paused. Of changes
-    /// that nobody waited for, the last is told. `None`: the detector is closed.
+    /// Waits until another producer is active, or none (`Some(None)`), because the active one has closed or paused. If
+    /// there were several changes since the last call, it returns the last one. `None`: the detector is closed.
     pub async fn changed(&mut self) -> Option<Option<ActiveSpeaker>> {
         self.active.changed().await.ok()?;
         Some(self.active.borrow_and_update().clone())
@@ -129,7 +129,7 @@ impl ActiveSpeakerDetector {
         self.active.has_changed().is_err()
     }
 
-    /// Ends it. If nobody else listens to the room, its worker stops measuring.
+    /// Closes it. If nobody else listens to the room, its worker stops measuring.
     pub fn close(&self) {
         self.task.abort();
     }

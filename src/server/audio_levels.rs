@@ -59,9 +59,9 @@ pub struct ProducerLevel {
     pub level_dbov: i8,
 }
 
-/// A room's audio levels: every 500 ms those who were heard, the loudest first, at most 500. It is a [`Stream`] that ends
-/// when the room closes. Who is paused or sends no level is not in it. A reader that is more than four seconds late misses
-/// what came before.
+/// A room's audio levels: every 500 ms, the producers that were heard, the loudest first, at most 500. It is a
+/// [`Stream`] that ends when the room closes. Producers that are paused or send no level are not in it. A reader that
+/// is more than four seconds late misses earlier levels.
 ///
 /// The worker stops measuring when the last of a room's streams is dropped.
 pub struct AudioLevelsStream {

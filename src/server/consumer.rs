@@ -364,7 +364,7 @@ impl Consumer {
         }
     }
 
-    /// Closes it. Closing what is closed is fine, and does nothing.
+    /// Closes it. Has no effect if it is closed already.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
         self.close_by(Side::Local, app_data).await
     }

@@ -195,7 +195,7 @@ impl DesiredRoom {
             | Method::ProducerDump { .. }
             | Method::ConsumerDump { .. }
             // The doors are opened again with the worker, and sockets are asked for again.
-            | Method::OpenDoors(_)
+            | Method::OpenSharedPorts(_)
             | Method::UseConnectedSocket { .. }
             | Method::Shutdown => {}
         }

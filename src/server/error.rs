@@ -20,19 +20,19 @@ pub enum Error {
     /// The object, or the server, is closed.
     #[error("{object} is closed")]
     InvalidState {
-        /// Which one, e.g. `consumer 7`.
+        /// The object, e.g. `consumer 7`.
         object: String,
     },
     /// The consumer has a transport already.
     #[error("{consumer} is enabled already")]
     AlreadyEnabled {
-        /// Which one.
+        /// The consumer.
         consumer: ConsumerId,
     },
     /// The consumer has no transport, so there is nothing that the worker could say of it, or do.
     #[error("{consumer} is not enabled")]
     NotEnabled {
-        /// Which one.
+        /// The consumer.
         consumer: ConsumerId,
     },
     /// A peer of this name is in the room.
@@ -40,23 +40,23 @@ pub enum Error {
     DuplicatePeer {
         /// The name.
         name: String,
-        /// Where.
+        /// The room.
         room: RoomId,
     },
-    /// There is a limit, and it is reached.
+    /// A limit is reached.
     #[error("{owner} is at its limit of {limit} {noun}")]
     TooMany {
-        /// Whose limit, e.g. `peer "alice"`.
+        /// The owner of the limit, e.g. `peer "alice"`.
         owner: String,
-        /// Of what, in the plural.
+        /// What is limited, in the plural.
         noun: &'static str,
-        /// How many there may be.
+        /// The limit.
         limit: usize,
     },
     /// There is no such object.
     #[error("there is no {object}")]
     NotFound {
-        /// Which one, e.g. `room 3`.
+        /// The object, e.g. `room 3`.
         object: String,
     },
     /// An argument cannot be accepted; the text says what to do about it.
@@ -74,7 +74,7 @@ pub enum Error {
     /// The worker died before it answered.
     #[error("{worker} died: {cause}")]
     WorkerDied {
-        /// Which one.
+        /// The worker.
         worker: WorkerId,
         /// What the worker died of.
         cause: DeathCause,
@@ -90,8 +90,10 @@ pub enum Error {
         /// The range that was searched.
         range: PortRange,
     },
-    /// Somebody has the port that was wished for.
-    #[error("port {port} of {ip} is in use; choose another one, close what has it, or leave it out to get a free one")]
+    /// The requested port is in use.
+    #[error(
+        "port {port} of {ip} is in use; choose another one, close the transport that uses it, or leave the port out to get a free one"
+    )]
     PortTaken {
         /// The local address.
         ip: IpAddr,
@@ -103,7 +105,7 @@ pub enum Error {
     Exhausted {
         /// What was being done.
         doing: String,
-        /// Of what.
+        /// What is missing.
         shortage: Shortage,
     },
     /// The operating system refused something.
@@ -114,12 +116,12 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
-    /// The worker answered something that does not belong to the question.
+    /// The worker's answer does not fit the request.
     #[error("{worker} broke the channel's protocol: {reason}")]
     Protocol {
-        /// Which one.
+        /// The worker.
         worker: WorkerId,
-        /// How.
+        /// What it did wrong.
         reason: String,
     },
 }
@@ -184,7 +186,7 @@ impl From<WorkerError> for Error {
         match error {
             // As many as it needs were sent. The kernel throws those away that find no room.
             WorkerError::Descriptors { expected, received } if received < expected => Self::Exhausted {
-                doing: format!("of {expected} sockets {received} reached the worker"),
+                doing: format!("only {received} of {expected} sockets reached the worker"),
                 shortage: Shortage::WorkerDescriptors,
             },
             error => Self::Worker(error),
@@ -199,7 +201,7 @@ pub enum StartError {
     /// A setting cannot be used; the text names it and says what to do.
     #[error("{0}")]
     Settings(String),
-    /// The kernel, or what confines this process, refuses what no transport can do without.
+    /// The kernel, or a sandbox around this process, refuses something that every transport needs.
     #[error(
         "the kernel, or what confines this process (seccomp, a sandbox), refuses what every transport needs: {0}; \
          docs/operations.md lists the kernels that Weir runs on, and what it asks of them"
@@ -213,9 +215,9 @@ pub enum StartError {
     /// A worker did not come up.
     #[error("{worker} did not start: {cause}{}", last_words(.stderr))]
     Worker {
-        /// Which one.
+        /// The worker.
         worker: WorkerId,
-        /// Of what it died.
+        /// Why it died.
         cause: DeathCause,
         /// The last lines it wrote to its standard error.
         stderr: Vec<String>,
@@ -234,7 +236,7 @@ fn last_words(stderr: &[String]) -> String {
     if stderr.is_empty() {
         return String::new();
     }
-    format!("; its last words: {}", stderr.join(" | "))
+    format!("; its last log lines: {}", stderr.join(" | "))
 }
 
 /// Why a worker process died.

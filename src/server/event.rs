@@ -346,7 +346,7 @@ pub enum CloseCause {
     ProducerClosed,
     /// The worker that served it died.
     WorkerDied {
-        /// Which one.
+        /// The worker.
         worker: WorkerId,
         /// What the worker died of.
         cause: DeathCause,

@@ -199,7 +199,7 @@ impl Server {
         &self.shared().settings
     }
 
-    /// How much its workers log now.
+    /// What its workers log now.
     pub fn log_settings(&self) -> LogSettings {
         lock(&self.shared().live).log.clone()
     }
@@ -209,7 +209,7 @@ impl Server {
         lock(&self.shared().state).is_closed()
     }
 
-    /// How many workers it has, dead ones that will be replaced included.
+    /// The number of its workers, with dead ones that will be replaced.
     pub fn num_workers(&self) -> usize {
         self.shared().workers.count()
     }
@@ -219,14 +219,14 @@ impl Server {
         self.shared().workers.describe(&lock(&self.shared().state))
     }
 
-    /// What it could not make a transport for the lack of, as long as it lacks that.
+    /// What the system lacks for new transports, while it lacks it.
     pub fn shortage(&self) -> Option<Shortage> {
         self.shared().sockets.shortage()
     }
 
-    /// Returns when the server has shown that it is alive: its runtime has taken up a new task, and that has got at everything that
-    /// is known of rooms and workers. While it is not (something holds a lock for good, or all of the runtime's threads) this
-    /// does not return. For watchdogs; workers are watched by the server itself.
+    /// Returns when the server has shown that it is alive: its runtime has run a new task that had access to the state
+    /// of all rooms and workers. If the server hangs (something holds a lock, or all threads of the runtime), this does
+    /// not return. It is for watchdogs. The server watches its workers itself.
     pub async fn prove_alive(&self) {
         let server = self.clone();
         let look = self.shared().runtime.spawn(async move { drop(server.workers()) });
@@ -304,30 +304,30 @@ impl Server {
         Some(Room::new(Arc::clone(self.shared()), node))
     }
 
-    /// The open transport with this id, of whichever room.
+    /// The open transport with this id, in any room.
     pub fn transport(&self, id: TransportId) -> Option<Transport> {
         let node = lock(&self.shared().state).transport(id).cloned()?;
         Some(Transport::new(Arc::clone(self.shared()), node))
     }
 
-    /// The open producer with this id, of whichever room.
+    /// The open producer with this id, in any room.
     pub fn producer(&self, id: ProducerId) -> Option<Producer> {
         let node = lock(&self.shared().state).producer(id).cloned()?;
         Some(Producer::new(Arc::clone(self.shared()), node))
     }
 
-    /// The open consumer with this id, of whichever room.
+    /// The open consumer with this id, in any room.
     pub fn consumer(&self, id: ConsumerId) -> Option<Consumer> {
         let node = lock(&self.shared().state).consumer(id).cloned()?;
         Some(Consumer::new(Arc::clone(self.shared()), node))
     }
 
-    /// Everything that happens from now on.
+    /// All events from now on.
     pub fn events(&self) -> EventStream {
         lock(&self.shared().state).events.subscribe()
     }
 
-    /// Changes how much the workers log. Those that are started later get it too.
+    /// Changes what the workers log, with those that start later.
     ///
     /// # Errors
     /// The first that a worker ran into; the others have been told.
@@ -345,12 +345,12 @@ impl Server {
             .await
     }
 
-    /// How its workers trade delay for fewer calls into the kernel now.
+    /// How its workers currently trade delay for fewer calls into the kernel.
     pub fn coalescing(&self) -> Coalescing {
         lock(&self.shared().live).coalescing
     }
 
-    /// Changes how the workers trade delay for fewer calls into the kernel. Those that are started later get it too.
+    /// Changes how the workers, with those that start later, trade delay for fewer calls into the kernel.
     ///
     /// # Errors
     /// [`Error::InvalidParameters`] when the window is longer than 1,000 µs; the first that a worker ran into.
@@ -381,8 +381,8 @@ impl Server {
         }
     }
 
-    /// Closes all rooms and ends the workers: politely, then (after [`Settings::close_timeout`]) not. Returns when no
-    /// worker is left. Closing what is closed waits for the same.
+    /// Closes all rooms and ends the workers; after [`Settings::close_timeout`] it kills them. Returns when no worker
+    /// is left, also if the server was closed already.
     pub async fn close(&self) {
         self.shared().begin_close();
         self.shared().workers.ended().await;
@@ -528,7 +528,7 @@ impl Shared {
         if let Some(doors) = &self.doors {
             match doors.descriptors(slot.id()) {
                 Ok(descriptors) => {
-                    let method = Method::OpenDoors(doors.request(slot.id()));
+                    let method = Method::OpenSharedPorts(doors.request(slot.id()));
                     let _ = link.say_with(method, self.settings.request_timeout, descriptors);
                 }
                 Err(error) => {

@@ -60,8 +60,8 @@ impl PeerOptions {
     }
 }
 
-/// What joining brings: the peer, and who was there at that moment. What changes after it is told by the peer's
-/// notifications, none of them twice and none left out.
+/// The result of joining: the peer, and the other peers at that moment. The peer's notifications tell each later change
+/// exactly once.
 #[derive(Clone, Debug)]
 pub struct Joined {
     /// The new peer.
@@ -70,7 +70,7 @@ pub struct Joined {
     pub others: Vec<PeerInfo>,
 }
 
-/// Another peer, as a joining client gets to know it.
+/// Another peer, as a joining client is told of it.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerInfo {
@@ -283,7 +283,7 @@ impl Peer {
         self.node.is_closed()
     }
 
-    /// Whether it only receives, and the others do not hear of it.
+    /// Whether it is a spy: it only receives, and the other peers do not know of it.
     pub fn spy(&self) -> bool {
         self.node.spy
     }
@@ -293,7 +293,7 @@ impl Peer {
         Value::clone(&lock(&self.node.state).app_data)
     }
 
-    /// Keeps something else with it. Peers that join later see it.
+    /// Replaces its app data. Peers that join later see the new data.
     pub fn set_app_data(&self, app_data: Value) {
         lock(&self.node.state).app_data = Arc::new(app_data);
     }
@@ -329,7 +329,7 @@ impl Peer {
             .collect()
     }
 
-    /// Its open consumers, by id: what it receives, or would when its client enables them.
+    /// Its open consumers, by id, enabled or not.
     pub fn consumers(&self) -> Vec<Consumer> {
         let state = lock(&self.shared.state);
         let entry = state.peer(&self.node);
@@ -366,8 +366,8 @@ impl Peer {
         Some(Consumer::new(Arc::clone(&self.shared), node))
     }
 
-    /// Makes a transport of the peer's, for plain RTP and RTCP over UDP. `direction` is what its client wants it for; it is
-    /// kept, and restricts nothing.
+    /// Creates a transport that belongs to the peer, for plain RTP and RTCP over UDP. `direction` says how its client
+    /// uses it; it is only kept, and restricts nothing.
     ///
     /// # Errors
     /// As [`Room::create_plain_transport`], and [`Error::TooMany`].
@@ -380,8 +380,8 @@ impl Peer {
         self.room().make_plain_transport(options, owner).await
     }
 
-    /// Makes a transport of the peer's, for WebRTC. `direction` is what its client wants it for; it is kept, and restricts
-    /// nothing.
+    /// Creates a WebRTC transport that belongs to the peer. `direction` says how its client uses it; it is only kept,
+    /// and restricts nothing.
     ///
     /// # Errors
     /// As [`Room::create_webrtc_transport`], and [`Error::TooMany`].
@@ -394,14 +394,14 @@ impl Peer {
         WebRtcTransport::create(&self.shared, &self.node.room, options, owner).await
     }
 
-    /// What its client is to be told, from the first notification that no earlier reader has taken out of the queue. An
-    /// earlier reader ends: a client that comes back takes over where its lost connection stopped.
+    /// The notifications for its client, from the first one that no earlier reader has taken out of the queue. An
+    /// earlier reader ends, so a client that comes back continues where its lost connection stopped.
     pub fn notifications(&self) -> PeerNotifications {
         PeerNotifications::new(Arc::clone(&self.node))
     }
 
-    /// Whether its client was told too much that it did not read, 4,096 notifications, and now does not know what the room
-    /// looks like. Nothing more is kept for it; whoever serves the client lets it [leave](Peer::leave).
+    /// Whether more than 4,096 notifications waited for its client. Then no more are kept, the client no longer knows
+    /// the state of the room, and whoever serves it lets it [leave](Peer::leave).
     pub fn overflowed(&self) -> bool {
         self.node.outbox.overflowed()
     }
@@ -411,7 +411,7 @@ impl Peer {
         self.node.outbox.len()
     }
 
-    /// Puts a notification in line for its client, behind those that wait already.
+    /// Puts a notification for its client into the queue.
     pub fn notify(&self, notification: PeerNotification) {
         self.push_notification(&mut lock(&self.shared.state), notification);
     }
@@ -427,19 +427,18 @@ impl Peer {
         self.node.outbox.push(notification);
     }
 
-    /// Closes it with everything that is its own: the application wants it out. Closing what is closed is fine, and does
-    /// nothing.
+    /// Closes it with everything that belongs to it, for the application. Has no effect if it is closed already.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
         self.close_by(Side::Local, app_data).await
     }
 
-    /// Closes it with everything that is its own: its client has left.
+    /// Closes it with everything that belongs to it, because its client has left.
     pub async fn leave(&self, app_data: Value) -> Result<(), Error> {
         self.close_by(Side::Remote, app_data).await
     }
 
-    /// [`Peer::leave`], again and again and ever more seldom, until it is closed: for a client that is gone, so that there is
-    /// nobody to try again.
+    /// Repeats [`Peer::leave`], with growing pauses, until the peer is closed. This is for a client that is gone and
+    /// cannot try again itself.
     pub async fn leave_in_the_end(&self) {
         let mut pause = LEAVE_AGAIN_MIN;
         loop {

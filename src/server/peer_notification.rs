@@ -73,7 +73,7 @@ pub enum PeerNotification {
     },
     /// Another peer is gone, with its producers.
     PeerClosed { name: Arc<str>, app_data: Arc<Value> },
-    /// The peer has a consumer of a new producer of another peer; the client is to enable it.
+    /// The peer has a consumer for a new producer of another peer; the client should enable it.
     NewConsumer(ConsumerInfo),
     /// One of the peer's consumers is closed.
     ConsumerClosed {
@@ -104,7 +104,8 @@ pub enum PeerNotification {
         peer_name: Arc<str>,
         profile: Profile,
     },
-    /// One of the peer's consumers is sent another profile; `None`: nothing, until another profile's key frame comes.
+    /// One of the peer's consumers receives another profile; `None`: it receives nothing until a key frame of another
+    /// profile arrives.
     ConsumerEffectiveProfileChanged {
         #[serde(rename = "id")]
         consumer: ConsumerId,
@@ -120,7 +121,7 @@ pub enum PeerNotification {
     },
 }
 
-/// A consumer as its peer's client gets to know it.
+/// A consumer, as its peer's client is told of it.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerInfo {
@@ -128,17 +129,17 @@ pub struct ConsumerInfo {
     pub id: ConsumerId,
     /// Audio or video.
     pub kind: MediaKind,
-    /// What the client must expect.
+    /// The RTP parameters that the client needs.
     pub rtp_parameters: Arc<RtpParameters>,
-    /// Whether anybody holds it paused: the application, the client, or its producer.
+    /// Whether it is paused: by the application, by the client, or because its producer is paused.
     pub paused: bool,
     /// The highest profile that it should receive.
     pub preferred_profile: Profile,
-    /// The profile it is sent.
+    /// The profile that it receives.
     pub effective_profile: Option<Profile>,
     /// Its producer's at the time when the consumer was made. All consumers that were made then share it.
     pub app_data: Arc<Value>,
-    /// Whose producer it consumes.
+    /// The name of the peer whose producer it consumes.
     pub peer_name: Arc<str>,
 }
 
@@ -197,7 +198,7 @@ impl Outbox {
     }
 }
 
-/// What a peer's client is told, in order; see [`Peer::notifications`](crate::Peer::notifications).
+/// The notifications for a peer's client, in order; see [`Peer::notifications`](crate::Peer::notifications).
 #[derive(Debug)]
 pub struct PeerNotifications {
     peer: Arc<PeerNode>,

@@ -135,7 +135,7 @@ impl Producer {
         Some(Peer::new(Arc::clone(&self.shared), node))
     }
 
-    /// What the remote sends, as given when it was made (and with a `cname`, if none was given).
+    /// The RTP parameters of the remote, as given when it was made, and with a `cname` if none was given.
     pub fn rtp_parameters(&self) -> &RtpParameters {
         &self.node.rtp_parameters
     }
@@ -145,7 +145,7 @@ impl Producer {
         Value::clone(&lock(&self.node.state).app_data)
     }
 
-    /// Keeps something else with it. Consumers have a copy of what it was when they were made.
+    /// Replaces its app data. Consumers have a copy from the time when they were made.
     pub fn set_app_data(&self, app_data: Value) {
         lock(&self.node.state).app_data = Arc::new(app_data);
     }
@@ -240,7 +240,7 @@ impl Producer {
         }
     }
 
-    /// Closes it and its consumers. Closing what is closed is fine, and does nothing.
+    /// Closes it and its consumers. Has no effect if it is closed already.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
         self.close_by(Side::Local, app_data).await
     }

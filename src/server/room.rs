@@ -40,7 +40,7 @@ pub struct RoomOptions {
     pub worker: Option<WorkerId>,
     /// The codecs that its peers may use; the default is all.
     pub media_codecs: Option<Vec<RtpCodecCapability>>,
-    /// The RTP header extensions that it announces, as URIs in JSON; `None`: those with which mediasoup's client can send
+    /// The RTP header extensions that it announces, as URIs in JSON; the default are those with which mediasoup's client can send
     /// from every browser, whatever it sends first ([`RtpCapabilities::BROWSER_EXTENSIONS`]).
     #[serde(with = "extension_uris")]
     #[schemars(with = "Option<Vec<String>>")]
@@ -169,8 +169,8 @@ impl Room {
         &self.node.rtp_capabilities
     }
 
-    /// Lets a peer in. It gets a consumer of everything that the other peers produce; their clients are told that it is
-    /// there, unless it is a spy.
+    /// Creates a peer. It gets a consumer for everything that the other peers produce. The other peers' clients are
+    /// told of it, unless it is a spy.
     ///
     /// # Errors
     /// [`Error::InvalidParameters`] when the name or the capabilities are not right, [`Error::DuplicatePeer`],
@@ -179,7 +179,7 @@ impl Room {
         Ok(self.join(options)?.peer)
     }
 
-    /// As [`Room::create_peer`]; also tells who is there, for the client that joins.
+    /// Creates a peer as [`Room::create_peer`] does, and returns the other peers, too, for the client that joins.
     pub fn join(&self, options: PeerOptions) -> Result<Joined, Error> {
         let (node, others) = lock(&self.shared.state).join(&self.node, options)?;
         let peer = Peer::new(Arc::clone(&self.shared), node);
@@ -209,7 +209,7 @@ impl Room {
         state.room(self.node.id).map_or(0, |entry| entry.peers.len())
     }
 
-    /// How loud its producers are, every 500 ms, for as long as somebody keeps such a stream. The worker measures only then.
+    /// The audio levels of its producers, every 500 ms. The worker measures only while such a stream exists.
     ///
     /// # Errors
     /// [`Error::InvalidState`] when the room is closed, and what the worker answers.
@@ -225,8 +225,8 @@ impl Room {
         ActiveSpeakerDetector::create(self).await
     }
 
-    /// Streams a producer of the room to an address, with the room's payload types: a transport and a consumer that are
-    /// nobody's.
+    /// Sends a producer of the room to an address, with the room's payload types. This creates a transport and a
+    /// consumer that belong to no peer.
     ///
     /// # Errors
     /// As [`Room::create_plain_transport`] and [`Transport::consume`]; nothing of it is left then.
@@ -274,7 +274,7 @@ impl Room {
             .collect()
     }
 
-    /// Makes a transport for plain RTP and RTCP over UDP: binds its port (or two) and gives it to the worker.
+    /// Creates a transport for plain RTP and RTCP over UDP: binds its port (or two) and gives it to the worker.
     ///
     /// # Errors
     /// [`Error::InvalidParameters`] when the options contradict each other, [`Error::PortTaken`] when the wished port is in use,
@@ -342,7 +342,7 @@ impl Room {
         Ok(Transport::new(Arc::clone(&self.shared), node))
     }
 
-    /// Makes a transport for a browser, or whatever else speaks WebRTC: binds its ports and gives them to the worker.
+    /// Creates a transport for a WebRTC client, such as a browser: binds its ports and gives them to the worker.
     ///
     /// # Errors
     /// [`Error::InvalidParameters`] when neither UDP nor TCP is left, [`Error::PortsExhausted`], [`Error::Exhausted`] or [`Error::Io`] when no
@@ -374,7 +374,7 @@ impl Room {
         Err(self.endless("RoomStats"))
     }
 
-    /// Everything the worker knows of the room, for humans.
+    /// Everything that the worker knows about the room, for people.
     pub async fn dump(&self) -> Result<DumpPage, Error> {
         let mut all = DumpPage::default();
         let mut cursor = None;
@@ -397,7 +397,7 @@ impl Room {
         Err(self.endless("RoomDump"))
     }
 
-    /// Closes the room with everything in it. Closing what is closed is fine, and does nothing.
+    /// Closes the room with everything in it. Has no effect if it is closed already.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
         let room = self.node.id;
         let closed = self.shared.call(self.node.worker, |_| match self.closed() {

@@ -10,7 +10,7 @@ use super::producer::Producer;
 use super::room::{PlainTransportOptions, Room};
 use super::transport::Transport;
 
-/// Where a streamer sends.
+/// The address that a streamer sends to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RtpStreamerOptions {
@@ -60,7 +60,8 @@ impl RtpStreamer {
         }
     }
 
-    /// What is sent: with the room's payload types if the producer is a peer's, with the producer's own if it is nobody's.
+    /// The consumer that is sent. It has the room's payload types if the producer belongs to a peer, otherwise the
+    /// producer's own.
     pub fn consumer(&self) -> &Consumer {
         &self.consumer
     }
@@ -75,7 +76,7 @@ impl RtpStreamer {
         self.consumer.closed()
     }
 
-    /// Closes it, with its transport and its consumer. Closing what is closed is fine, and does nothing.
+    /// Closes it, with its transport and its consumer. Has no effect if it is closed already.
     pub async fn close(&self) -> Result<(), Error> {
         self.transport.close(Value::Null).await
     }

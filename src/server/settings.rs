@@ -24,43 +24,44 @@ use weir_channel::message::{LogLevel, Zoned};
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// How many workers to run; `None`: one per CPU this process may use (affinity mask and cgroup quota respected).
+    /// The number of workers; `None`: one for each CPU that this process may use, by its affinity mask and cgroup
+    /// quota.
     pub workers: Option<NonZeroU32>,
-    /// How much the workers log.
+    /// What the workers log.
     pub log: LogSettings,
     /// The local IPv4 address for media.
     pub rtc_ipv4: Family<Ipv4Addr>,
     /// The local IPv6 address for media.
     pub rtc_ipv6: Family<Zoned<Ipv6Addr>>,
-    /// Shown to remotes instead of the local IPv4 address, e.g. behind a NAT.
+    /// The IPv4 address that remotes should send to, instead of the local one, e.g. behind a NAT.
     pub rtc_announced_ipv4: Option<Ipv4Addr>,
-    /// Shown to remotes instead of the local IPv6 address.
+    /// The IPv6 address that remotes should send to, instead of the local one.
     pub rtc_announced_ipv6: Option<Ipv6Addr>,
-    /// The ports for media: UDP's, and TCP's of the same numbers.
+    /// The range of UDP and TCP ports for media.
     pub rtc_ports: PortRange,
-    /// Whether WebRTC transports can be reached over UDP.
+    /// Serve WebRTC clients over UDP.
     pub rtc_udp: bool,
-    /// Whether WebRTC transports can be reached over TCP too, by clients whose network lets no UDP through.
+    /// Serve WebRTC clients over TCP, for networks that block UDP.
     pub rtc_tcp: bool,
-    /// The port, UDP's and TCP's, that the first worker's WebRTC transports share; the others have those that follow. `None`:
-    /// each transport has ports of its own, from `rtc_ports`.
+    /// The UDP and TCP port that all WebRTC transports of the first worker share; each further worker uses the next
+    /// port. `None`: each transport has its own ports from `rtc_ports`.
     pub webrtc_port: Option<NonZeroU16>,
-    /// Whether transports that share a port get connected sockets.
+    /// When to give each WebRTC client on a shared port its own connected socket.
     pub webrtc_connected: ConnectedSockets,
-    /// The certificate that WebRTC clients see, in PEM; with `dtls_private_key_file`. `None`: each worker makes its own.
+    /// The PEM file with the certificate for DTLS; needs `dtls_private_key_file`. `None`: each worker makes its own.
     pub dtls_certificate_file: Option<PathBuf>,
-    /// Its private key, in PEM: ECDSA over P-256 or P-384.
+    /// The PEM file with the private key of that certificate: ECDSA over P-256 or P-384, or RSA.
     pub dtls_private_key_file: Option<PathBuf>,
-    /// Whether DTLS 1.3 is spoken with WebRTC clients that offer it; else 1.2, which all speak.
+    /// Use DTLS 1.3 with WebRTC clients that offer it. Otherwise all use 1.2.
     pub dtls_13: bool,
-    /// Whether a WebRTC client is believed that announces a SHA-1 or SHA-224 fingerprint of its certificate and no better one.
+    /// Accept WebRTC clients whose only fingerprints are SHA-1 or SHA-224.
     pub dtls_weak_fingerprints: bool,
-    /// Whether workers keep the last group of pictures of video senders that answer no key frame requests (cameras, ffmpeg), so
-    /// that who joins sees something at once: up to 64 groups in each worker, of up to 8 MiB and 20 s.
+    /// Keep the last group of pictures of video senders that ignore key frame requests (cameras, ffmpeg), so that new
+    /// viewers see a picture at once. A worker keeps up to 64 groups, each of up to 8 MiB and 20 s.
     pub gop_cache: bool,
-    /// SO_RCVBUF of each media socket, in bytes as asked of the kernel (which books twice as many).
+    /// The receive buffer of each media socket (SO_RCVBUF), in bytes. The kernel accounts for twice as many.
     pub socket_receive_buffer: u32,
-    /// SO_SNDBUF of each media socket, in bytes as asked of the kernel.
+    /// The send buffer of each media socket (SO_SNDBUF), in bytes.
     pub socket_send_buffer: u32,
     /// The worker program: `weir` or `weir-worker`. `None`: this program itself if it has called
     /// [`run_worker_if_started_as_one`](crate::run_worker_if_started_as_one), else the `weir-worker` beside it or in the
@@ -68,15 +69,16 @@ pub struct Settings {
     pub worker_binary: Option<PathBuf>,
     /// How long a worker may take from its start to its hello.
     pub start_timeout: Duration,
-    /// How often each worker is pinged.
+    /// The time between two pings to a worker.
     pub ping_interval: Duration,
-    /// A worker that does not answer a ping within this is killed and replaced.
+    /// How long a worker may take to answer a ping; then it is killed and replaced.
     pub ping_timeout: Duration,
     /// How long a worker may take to answer a request.
     pub request_timeout: Duration,
     /// How long workers may take to end when the server closes, before they are killed.
     pub close_timeout: Duration,
-    /// How long packets may wait under load for others of their train, in microseconds, at most 1,000; 0: not at all.
+    /// How long a packet may wait under load, so that it is sent together with others, in microseconds, at most 1,000;
+    /// 0 sends each at once.
     pub coalescing_us_max: u32,
 }
 
@@ -113,14 +115,14 @@ impl Default for Settings {
     }
 }
 
-/// Whether a WebRTC transport that shares its port is given a connected socket of its own, when its peer has proven who it is.
+/// When to give a WebRTC transport on a shared port its own connected socket, once its peer has proven who it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConnectedSockets {
-    /// Where the kernel finds connected sockets of one port by both addresses: from Linux 6.13 on.
+    /// If the kernel finds the connected sockets of a port by both addresses: Linux 6.13 or later.
     #[default]
     Auto,
-    /// All packets go by the shared sockets.
+    /// Never: all packets use the shared sockets.
     Never,
 }
 
@@ -136,7 +138,7 @@ impl FromStr for ConnectedSockets {
     }
 }
 
-/// How much the workers log, and about what.
+/// What the workers log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LogSettings {
@@ -209,7 +211,7 @@ impl FromStr for LogTag {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|tag| tag.name() == text).ok_or_else(|| {
             let names = Self::ALL.map(Self::name);
-            format!("{text:?} is no log tag; choose from {}", names.join(", "))
+            format!("{text:?} is not a log tag; choose from {}", names.join(", "))
         })
     }
 }
@@ -239,15 +241,15 @@ pub(crate) fn level_name(level: LogLevel) -> &'static str {
     }
 }
 
-/// Whether, and with which local address, an IP family is used for media. Written `auto`, `off`, or the address.
+/// The local address of an IP family for media, if any. Written `auto`, `off`, or an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Family<A> {
-    /// The first address of the family that is neither loopback nor link-local; off if there is none.
+    /// The first address of the family that is neither loopback nor link-local; `Off` if there is none.
     #[default]
     Auto,
-    /// Not used.
+    /// The family is not used.
     Off,
-    /// This address; not the wildcard.
+    /// This address; it must not be the wildcard.
     Address(A),
 }
 
@@ -288,7 +290,7 @@ impl<'de, A: FromStr> Deserialize<'de> for Family<A> {
     }
 }
 
-/// Ports, both ends included. Written `10000-59999`.
+/// A range of ports, with both ends. Written `10000-59999`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PortRange {
     min: u16,
@@ -296,8 +298,8 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// The ports from `min` to `max`. Below 1024 lie other people's ports, and a transport with separate RTCP needs an
-    /// even port and the one above it, so the range must hold such a pair.
+    /// The ports from `min` to `max`. Ports below 1024 are reserved. The range must contain an even port and the next
+    /// one, because a transport with separate RTCP needs such a pair.
     pub fn new(min: u16, max: u16) -> Result<Self, String> {
         if min < 1024 {
             return Err(format!("ports below 1024 are reserved; start the range above {min}"));
@@ -344,7 +346,7 @@ impl FromStr for PortRange {
         let (min, max) = text
             .split_once('-')
             .and_then(|(min, max)| Some((min.trim().parse().ok()?, max.trim().parse().ok()?)))
-            .ok_or_else(|| format!("{text:?} is no port range; write it like 10000-59999"))?;
+            .ok_or_else(|| format!("{text:?} is not a port range; write it like 10000-59999"))?;
         Self::new(min, max)
     }
 }
@@ -441,7 +443,7 @@ impl Settings {
     }
 }
 
-/// What can be changed while the server runs; `None` leaves it as it is.
+/// The settings that can change while the server runs; `None` leaves a setting as it is.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct SettingsUpdate {

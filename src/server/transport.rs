@@ -125,9 +125,9 @@ impl ProducerOptions {
 pub struct ConsumerOptions {
     /// Start paused.
     pub paused: bool,
-    /// The highest profile the consumer wants; [`Profile::Default`]: the highest there is.
+    /// The highest profile that the consumer should receive; [`Profile::Default`] sets no maximum.
     pub preferred_profile: Profile,
-    /// Where the receiver differs from how the producer sends.
+    /// The RTP parameters of the receiver, where they differ from the producer's.
     pub rtp: ConsumerRtp,
     /// Any data of the application, kept with the consumer.
     pub app_data: Value,
@@ -285,7 +285,7 @@ impl Transport {
         Some(Peer::new(Arc::clone(&self.shared), Arc::clone(peer)))
     }
 
-    /// What its peer's client wants it for, if that was said.
+    /// The direction in which its peer's client uses it, if known.
     pub fn direction(&self) -> Option<Direction> {
         self.node.owner.as_ref().and_then(|(_, direction)| *direction)
     }
@@ -305,8 +305,8 @@ impl Transport {
         self.node.transport_kind()
     }
 
-    /// Where RTP goes in and out, and RTCP too if muxed. For WebRTC what ICE has selected, and before that the first
-    /// address where the client is waited for.
+    /// The addresses for RTP, and for RTCP if it shares RTP's port. For WebRTC the pair that ICE has selected; before
+    /// that, the first local address.
     pub fn tuple(&self) -> Tuple {
         self.node.tuple()
     }
@@ -482,8 +482,8 @@ impl Transport {
         }
     }
 
-    /// Closes it with its producers (and their consumers). Consumers of peers that are sent on it lose it and can be enabled
-    /// on another one; other consumers on it are closed. Closing what is closed is fine, and does nothing.
+    /// Closes it with its producers (and their consumers). Consumers of peers that are sent on it lose it and can be
+    /// enabled on another one; other consumers on it are closed. Has no effect if it is closed already.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
         self.close_by(Side::Local, app_data).await
     }
@@ -498,7 +498,7 @@ impl Transport {
         }
     }
 
-    /// [`Transport::close`] for one of the two who may.
+    /// [`Transport::close`] for one of the two sides.
     pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let transport = self.node.id;
         let closed = self.shared.call(self.node.room.worker, |_| match self.closed() {
@@ -511,7 +511,7 @@ impl Transport {
         }
     }
 
-    /// A descriptor of the very socket that carries the transport's RTP, for measuring what the socket alone costs.
+    /// A descriptor of the socket that carries the transport's RTP, to measure what the socket alone costs.
     #[doc(hidden)]
     pub fn rtp_path(&self) -> Result<OwnedFd, Error> {
         let state = lock(&self.node.state);

@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir::media::check::{Arrival, Catalogue, Check, SentLog, StreamCheck};
-use weir::media::{Recording, Replay};
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
     Codec, CodecName, ComediaPolicy, ConsumerStats, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding,
     Method, Notification, ProducerStats, Profile, Remote, Reply,
 };
+use weir_recordings::check::{Arrival, Catalogue, Check, SentLog, StreamCheck};
+use weir_recordings::{Recording, Replay};
 use weir_worker::relay::Relay;
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::limits::Limits;

@@ -3,7 +3,7 @@
 use crate::source::File;
 
 /// Modules of the worker, and which others each may name. `rtp <- relay <- process -> net`; `net` knows of the relay only
-/// the seam between them, and of WebRTC only what seals and frames packets on their way into the kernel's buffers.
+/// the seam between them, and of WebRTC only what protects and frames packets on their way into the kernel's buffers.
 const WORKER_LAYERS: [(&str, &[&str]); 6] = [
     ("rtp", &["rtp", "time"]),
     ("webrtc", &["boundary", "webrtc", "rtp", "time"]),

@@ -52,6 +52,22 @@ pub(crate) fn named_pages(file: &File, exists: impl Fn(&str) -> bool) -> Vec<Str
     problems
 }
 
+/// Every source file that a page names in a code span is there: `relay/mod.rs` is the end of some file's path.
+pub(crate) fn named_sources(page: &File, files: &[File]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (number, line) in page.text.lines().enumerate() {
+        for span in code_spans(line) {
+            let name = span.split("::").next().unwrap_or_default();
+            let is_path = |part: char| part.is_ascii_alphanumeric() || "_-./".contains(part);
+            let ends = |file: &File| file.path == name || file.path.ends_with(&format!("/{name}"));
+            if name.len() > 3 && name.ends_with(".rs") && name.chars().all(is_path) && !files.iter().any(ends) {
+                problems.push(format!("{}:{}: there is no {name}", page.path, number + 1));
+            }
+        }
+    }
+    problems
+}
+
 /// The decisions are numbered without a gap, each says what was decided and what was not, and the index lists them all.
 pub(crate) fn decisions(files: &[File]) -> Vec<String> {
     const FOLDER: &str = "docs/decisions/";
@@ -327,6 +343,14 @@ mod tests {
         assert_eq!(check("src/a.rs", "// docs/a.md, README.md."), 0);
         assert_eq!(check("docs/b.rs", "// a.md says why"), 0);
         assert_eq!(check("src/a.rs", "// docs/b.md (see)\n// \"*.md\" and .md"), 1);
+    }
+
+    #[test]
+    fn named_sources_exist() {
+        let files = [File::sample("src/a/mod.rs", ""), File::sample("src/b.rs", "")];
+        let check = |text| named_sources(&File::sample("A.md", text), &files).len();
+        assert_eq!(check("`a/mod.rs`, `src/b.rs`, `b.rs::tests::all`, `*.rs`, `.rs`"), 0);
+        assert_eq!(check("`c.rs`\n`rc/b.rs`"), 2);
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl File {
     pub(crate) fn ships(&self) -> bool {
         let root = self.path.split('/').next().unwrap_or_default();
         self.is_rust()
-            && matches!(root, "src" | "channel" | "worker")
+            && matches!(root, "src" | "channel" | "recordings" | "worker")
             && !self.path.ends_with("/tests.rs")
             && !self.path.contains("/tests/")
             && !self.path.contains("/benches/")

@@ -120,8 +120,8 @@ pub fn codec_peeks(data: &[u8]) {
     assert_eq!((again.parts, again.vp8), (peeked.parts, Some(expected)));
 }
 
-/// Any bytes as a datagram of a peer with keys, who seals it or not, and of somebody on the way who damages it: it is
-/// opened once, as it was, and only if nobody did. The first byte chooses profile and protocol, the next two the damage.
+/// Any bytes as a datagram of a peer with keys, who protects it or not, and of somebody on the way who damages it: it is
+/// unprotected once, as it was, and only if nobody did. The first byte chooses profile and protocol, the next two the damage.
 pub fn srtp(data: &[u8]) {
     let Some((&[choice, place, damage], packet)) = data.split_first_chunk() else {
         return;
@@ -146,7 +146,7 @@ pub fn srtp(data: &[u8]) {
     let mut outbound = Outbound::new(&key);
     let mut room = packet.to_vec();
     room.resize(packet.len() + Profile::RTCP_OVERHEAD_MAX, 0);
-    let sealed = if control {
+    let protected = if control {
         outbound.protect_rtcp(&mut room, packet.len())
     } else {
         let number = |at: usize| {
@@ -159,20 +159,20 @@ pub fn srtp(data: &[u8]) {
             .add_stream(ssrc, Repeats::Refused)
             .and_then(|stream| outbound.protect_rtp(stream, u64::from(number(2)), &mut room, packet.len()))
     };
-    let Ok(len) = sealed else {
+    let Ok(len) = protected else {
         return;
     };
     room.truncate(len);
     let mut damaged = room.clone();
     damaged[usize::from(place) % len] ^= damage;
-    let opened = unprotect(&mut inbound, &mut damaged);
-    assert_eq!(opened.is_ok(), damage == 0);
+    let unprotected = unprotect(&mut inbound, &mut damaged);
+    assert_eq!(unprotected.is_ok(), damage == 0);
     if damage != 0 {
         assert!(unprotect(&mut inbound, &mut room.clone()).is_ok());
     } else {
         assert_eq!(damaged[..packet.len()], *packet);
     }
-    assert!(unprotect(&mut inbound, &mut room).is_err(), "it was opened twice");
+    assert!(unprotect(&mut inbound, &mut room).is_err(), "it was unprotected twice");
 }
 
 #[cfg(test)]
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn sealed_packets() {
+    fn protected_packets() {
         let packet = [
             0xb1, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0xbe, 0xde, 0, 1, 0x10, 1, 0, 0, 8, 9, 9, 2,
         ];

@@ -7,9 +7,9 @@
 pub mod arguments;
 pub mod coalesce;
 mod commands;
-mod doors;
 pub mod event_loop;
 mod rehearsal;
+mod shared_ports;
 mod startup;
 mod webrtc;
 

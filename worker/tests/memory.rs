@@ -137,7 +137,7 @@ fn a_video_producer_that_loses_nothing_takes_ten_kilobytes_at_most() {
 const TIMES: u64 = 5_000;
 
 /// What stays of an SSRC that was sent under, until its transport is closed: how far its packet indices are used (RFC 3711
-/// §9.1), at the relay and at the seal.
+/// §9.1), at the relay and in the sender's SRTP.
 const BYTES_OF_A_SENT_SSRC: i64 = 80;
 
 /// What stays of an SSRC that was received: the same, for what comes again (RFC 3711 §3.3.2).
@@ -202,8 +202,8 @@ impl Call {
             &heard[2..4],
             &[0, 0],
         ];
-        let sealed = self.client.seal_rtcp(&nack.concat());
-        self.client.send(&sealed);
+        let protected = self.client.protect_rtcp(&nack.concat());
+        self.client.send(&protected);
         self.hear(rtx.unwrap_or(ssrc));
         let consumer = ConsumerId(consumer);
         assert_eq!(
@@ -226,8 +226,8 @@ impl Call {
         let before = stats(&mut self.supervisor, 2).packets_received;
         self.client.send_rtp(&rtp(ssrc, 1, b"for nobody"));
         let report = [&[0x80, 201, 0, 1][..], &ssrc.to_be_bytes()].concat();
-        let sealed = self.client.seal_rtcp(&report);
-        self.client.send(&sealed);
+        let protected = self.client.protect_rtcp(&report);
+        self.client.send(&protected);
         while stats(&mut self.supervisor, 2).packets_received < before + 2 {}
         let producer = ProducerId(producer);
         assert_eq!(

@@ -84,9 +84,9 @@ fn a_train_beyond_what_one_message_can_carry_is_split() {
 
 #[test]
 fn without_a_remote_or_a_transport_nothing_is_sent() {
-    let (door, path, _) = port();
+    let (unconnected, connected, _) = port();
     let mut egress = Egress::new();
-    let sockets = TransportSockets::adopt(vec![door, path], true).unwrap();
+    let sockets = TransportSockets::adopt(vec![unconnected, connected], true).unwrap();
     egress.sockets.attach(T, sockets);
     let refused = Sent {
         accepted: 0,
@@ -105,14 +105,14 @@ fn without_a_remote_or_a_transport_nothing_is_sent() {
 #[test]
 fn while_there_is_no_remote_everybody_knocks_at_the_door() {
     for bound_to in ["127.0.0.1:0", "0.0.0.0:0"] {
-        let door = udp(bound_to);
-        let path = udp_at(address_of(&door));
-        let address = ([127, 0, 0, 1], address_of(&door).port()).into();
+        let unconnected = udp(bound_to);
+        let connected = udp_at(address_of(&unconnected));
+        let address = ([127, 0, 0, 1], address_of(&unconnected).port()).into();
         let peer = Peer::new();
         // As a worker that has died may have left it.
-        connect_to(&path, peer.address);
+        connect_to(&connected, peer.address);
         let mut sockets = Sockets::new();
-        sockets.attach(T, TransportSockets::adopt(vec![door, path], true).unwrap());
+        sockets.attach(T, TransportSockets::adopt(vec![unconnected, connected], true).unwrap());
         let mut batch = ReceiveBatch::new(64, 2048);
         for round in 0..2 {
             for _ in 0..20 {
@@ -127,7 +127,7 @@ fn while_there_is_no_remote_everybody_knocks_at_the_door() {
                     .len()
             };
             assert_eq!(
-                (count(Side::Door), count(Side::Path)),
+                (count(Side::Unconnected), count(Side::Connected)),
                 (21, 0),
                 "{bound_to}, round {round}"
             );
@@ -158,14 +158,14 @@ fn a_stranger_knocks_at_the_door_and_the_remote_takes_the_path() {
         friend.send_to(address, b"media");
         stranger.send_to(address, b"nonsense");
     }
-    assert_eq!(arrived(&egress, Side::Path), [friend.address; 3]);
-    assert_eq!(arrived(&egress, Side::Door), [stranger.address; 3]);
+    assert_eq!(arrived(&egress, Side::Connected), [friend.address; 3]);
+    assert_eq!(arrived(&egress, Side::Unconnected), [stranger.address; 3]);
     // Connected to another remote, the old one is a stranger.
     egress.sockets.connect(T, remote(next_friend.address)).unwrap();
     friend.send_to(address, b"media");
     next_friend.send_to(address, b"media");
-    assert_eq!(arrived(&egress, Side::Path), [next_friend.address]);
-    assert_eq!(arrived(&egress, Side::Door), [friend.address]);
+    assert_eq!(arrived(&egress, Side::Connected), [next_friend.address]);
+    assert_eq!(arrived(&egress, Side::Unconnected), [friend.address]);
     assert_eq!(egress.send(T, OWNER, b"answer", 6).accepted, 1);
     assert_eq!(next_friend.drain(), [b"answer".to_vec()]);
     assert!(friend.drain().is_empty());
@@ -188,20 +188,20 @@ fn a_remote_that_cannot_be_reached_leaves_the_old_one_working() {
     assert_eq!(egress.send(T, OWNER, b"still here", 10).accepted, 1);
     assert_eq!(peer.receive(), b"still here");
     peer.send_to(address, b"me too");
-    let path = egress.sockets.get(T, Port::Rtp, Side::Path).unwrap();
+    let connected = egress.sockets.get(T, Port::Rtp, Side::Connected).unwrap();
     let mut batch = ReceiveBatch::new(8, 2048);
-    assert_eq!(batch.receive(path, 64).unwrap().datagrams.len(), 1);
+    assert_eq!(batch.receive(connected, 64).unwrap().datagrams.len(), 1);
 }
 
 /// A socket bound to all addresses takes the local address of its first route; it must not keep it for the next.
 #[test]
 fn a_socket_bound_to_all_addresses_follows_its_remote_to_another_route() {
-    let door = udp("0.0.0.0:0");
-    let path = udp_at(address_of(&door));
+    let unconnected = udp("0.0.0.0:0");
+    let connected = udp_at(address_of(&unconnected));
     let mut egress = Egress::new();
     egress
         .sockets
-        .attach(T, TransportSockets::adopt(vec![door, path], true).unwrap());
+        .attach(T, TransportSockets::adopt(vec![unconnected, connected], true).unwrap());
     for local in ["127.0.0.1:0", "127.8.8.8:0", "127.0.0.1:0"] {
         let peer = Peer::at(local.parse().unwrap());
         egress.sockets.connect(T, remote(peer.address)).unwrap();
@@ -249,12 +249,12 @@ fn refused_trains_go_out_as_packets_and_after_some_no_more_are_tried() {
     attach(&mut egress, 0, peer.address);
     attach(&mut egress, 1, other.address);
     let set_no_check = |egress: &Egress, value: libc::c_int| {
-        let path = egress.sockets.get(T, Port::Rtp, Side::Path).unwrap().as_raw_fd();
+        let connected = egress.sockets.get(T, Port::Rtp, Side::Connected).unwrap().as_raw_fd();
         // SAFETY: the kernel reads an int.
         #[expect(unsafe_code, reason = "nix has no SO_NO_CHECK")]
         let result = unsafe {
             libc::setsockopt(
-                path,
+                connected,
                 libc::SOL_SOCKET,
                 libc::SO_NO_CHECK,
                 std::ptr::from_ref(&value).cast(),
@@ -464,9 +464,10 @@ fn rtcp_has_its_own_port_or_shares_the_first() {
     egress.send_rtcp(T, b"muxed report");
     assert_eq!(media.drain(), [b"muxed report".to_vec()]);
 
-    let (door, path, _) = port();
-    let (rtcp_door, rtcp_path, rtcp_address) = port();
-    let sockets = TransportSockets::adopt(vec![door, path, rtcp_door, rtcp_path], false).unwrap();
+    let (unconnected, connected, _) = port();
+    let (rtcp_unconnected, rtcp_connected, rtcp_address) = port();
+    let sockets =
+        TransportSockets::adopt(vec![unconnected, connected, rtcp_unconnected, rtcp_connected], false).unwrap();
     egress.sockets.attach(TransportIx(1), sockets);
     egress.sockets.connect(TransportIx(1), remote(media.address)).unwrap();
     // RFC 3550 §11: to the port above, as long as no other is known.
@@ -481,8 +482,15 @@ fn rtcp_has_its_own_port_or_shares_the_first() {
     assert_eq!(reports.drain(), [b"a report".to_vec()]);
     assert!(media.drain().is_empty());
     reports.send_to(rtcp_address, b"an answer");
-    let path = egress.sockets.get(TransportIx(1), Port::Rtcp, Side::Path).unwrap();
-    assert_eq!(ReceiveBatch::new(2, 2048).receive(path, 64).unwrap().datagrams.len(), 1);
+    let connected = egress.sockets.get(TransportIx(1), Port::Rtcp, Side::Connected).unwrap();
+    assert_eq!(
+        ReceiveBatch::new(2, 2048)
+            .receive(connected, 64)
+            .unwrap()
+            .datagrams
+            .len(),
+        1
+    );
     let stats = egress.sockets.stats(TransportIx(1)).unwrap();
     assert_eq!((stats.rtcp_sent, stats.packets_sent, stats.bytes_sent), (2, 2, 16));
     assert_eq!(egress.stats().packets_sent, 3);
@@ -491,10 +499,11 @@ fn rtcp_has_its_own_port_or_shares_the_first() {
 #[test]
 fn a_failed_connection_of_the_second_port_takes_the_first_back() {
     let (old, new) = (Peer::new(), Peer::new());
-    let (door, path, _) = port();
-    let (rtcp_door, rtcp_path, _) = port();
+    let (unconnected, connected, _) = port();
+    let (rtcp_unconnected, rtcp_connected, _) = port();
     let mut sockets = Sockets::new();
-    let adopted = TransportSockets::adopt(vec![door, path, rtcp_door, rtcp_path], false).unwrap();
+    let adopted =
+        TransportSockets::adopt(vec![unconnected, connected, rtcp_unconnected, rtcp_connected], false).unwrap();
     sockets.attach(T, adopted);
     sockets.connect(T, remote(old.address)).unwrap();
     let half = Remote {
@@ -512,55 +521,64 @@ fn a_failed_connection_of_the_second_port_takes_the_first_back() {
 #[test]
 fn descriptors_are_checked() {
     let adopt = |descriptors, mux| TransportSockets::adopt(descriptors, mux).map(drop);
-    let (door, path, _) = port();
+    let (unconnected, connected, _) = port();
     let expected = |expected, received| Err(WorkerError::Descriptors { expected, received });
     assert_eq!(adopt(vec![], true), expected(2, 0));
-    assert_eq!(adopt(vec![door, path], false), expected(4, 2));
+    assert_eq!(adopt(vec![unconnected, connected], false), expected(4, 2));
     let is_invalid = |result: Result<(), WorkerError>| matches!(result, Err(WorkerError::InvalidParameters(_)));
-    let (door, _, _) = port();
+    let (unconnected, _, _) = port();
     let file = std::fs::File::open("/dev/null").unwrap();
-    assert!(is_invalid(adopt(vec![door, file.into()], true)));
-    let (door, _) = std::os::unix::net::UnixDatagram::pair().unwrap();
-    let (_, path, _) = port();
-    assert!(is_invalid(adopt(vec![door.into(), path], true)));
-    let (_, path, _) = port();
+    assert!(is_invalid(adopt(vec![unconnected, file.into()], true)));
+    let (unconnected, _) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let (_, connected, _) = port();
+    assert!(is_invalid(adopt(vec![unconnected.into(), connected], true)));
+    let (_, connected, _) = port();
     let stream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    assert!(is_invalid(adopt(vec![stream.into(), path], true)));
-    let ((door, _, _), (_, path, _)) = (port(), port());
-    assert!(is_invalid(adopt(vec![door, path], true)), "two ports");
-    let (door, path, address) = port();
-    connect_to(&door, address);
-    assert!(is_invalid(adopt(vec![door, path], true)), "a door that is closed");
+    assert!(is_invalid(adopt(vec![stream.into(), connected], true)));
+    let ((unconnected, _, _), (_, connected, _)) = (port(), port());
+    assert!(is_invalid(adopt(vec![unconnected, connected], true)), "two ports");
+    let (unconnected, connected, address) = port();
+    connect_to(&unconnected, address);
+    assert!(
+        is_invalid(adopt(vec![unconnected, connected], true)),
+        "the first socket must be unconnected"
+    );
     // A path that the worker before has connected.
-    let (door, path, _) = port();
-    connect_to(&path, address);
-    assert_eq!(adopt(vec![door, path], true), Ok(()));
+    let (unconnected, connected, _) = port();
+    connect_to(&connected, address);
+    assert_eq!(adopt(vec![unconnected, connected], true), Ok(()));
 }
 
 /// A socket's count lives as long as the socket; a transport counts what was dropped in its own time.
 #[test]
 fn kernel_drops_are_counted_from_the_beginning_of_the_transport() {
-    let (door, path, address) = port();
-    let (door_again, path_again) = (door.try_clone().unwrap(), path.try_clone().unwrap());
-    for socket in [&door, &path] {
+    let (unconnected, connected, address) = port();
+    let (unconnected_again, connected_again) = (unconnected.try_clone().unwrap(), connected.try_clone().unwrap());
+    for socket in [&unconnected, &connected] {
         setsockopt(socket, sockopt::RcvBuf, &1).unwrap();
     }
     let peer = Peer::new();
     let mut sockets = Sockets::new();
     let mut batch = ReceiveBatch::new(64, 2048);
-    for (round, (door, path)) in [(door, path), (door_again, path_again)].into_iter().enumerate() {
+    for (round, (unconnected, connected)) in [(unconnected, connected), (unconnected_again, connected_again)]
+        .into_iter()
+        .enumerate()
+    {
         let transport = TransportIx(round as u32);
-        sockets.attach(transport, TransportSockets::adopt(vec![door, path], true).unwrap());
+        sockets.attach(
+            transport,
+            TransportSockets::adopt(vec![unconnected, connected], true).unwrap(),
+        );
         sockets.connect(transport, remote(peer.address)).unwrap();
         assert_eq!(sockets.stats(transport).unwrap().kernel_drops, 0);
         for number in 0..50 {
             peer.send_to(address, &packet(number, 1000));
         }
-        let path = sockets.get(transport, Port::Rtp, Side::Path).unwrap();
-        let arrived = batch.receive(path, 64).unwrap().datagrams.len() as u64;
+        let connected = sockets.get(transport, Port::Rtp, Side::Connected).unwrap();
+        let arrived = batch.receive(connected, 64).unwrap().datagrams.len() as u64;
         peer.send_to(address, b"one more");
-        let drop_count = batch.receive(path, 64).unwrap().drop_count.unwrap();
-        let (port, side) = (Port::Rtp, Side::Path);
+        let drop_count = batch.receive(connected, 64).unwrap().drop_count.unwrap();
+        let (port, side) = (Port::Rtp, Side::Connected);
         sockets.note_drop_count(Source::Socket { transport, port, side }, drop_count);
         assert_eq!(sockets.stats(transport).unwrap().kernel_drops, 50 - arrived);
         sockets.detach(transport);
@@ -577,13 +595,13 @@ fn residence_is_measured_for_every_packet_when_asked_for() {
     let relay = |egress: &mut Egress, batch: &mut ReceiveBatch| {
         source.send_to(address, b"a packet");
         source.send_to(address, b"another");
-        let door = egress
+        let unconnected = egress
             .sockets
-            .get(T, Port::Rtp, Side::Door)
+            .get(T, Port::Rtp, Side::Unconnected)
             .unwrap()
             .try_clone_to_owned()
             .unwrap();
-        let received = batch.receive(door.as_fd(), 64).unwrap();
+        let received = batch.receive(unconnected.as_fd(), 64).unwrap();
         egress.begin_batch(&received);
         for datagram in received.datagrams {
             let packet = &received.bytes[datagram.range()];
@@ -625,7 +643,7 @@ fn packets_at_a_closed_transport_are_nobodys() {
     let mut batch = ReceiveBatch::new(2, 64);
     let socket = egress
         .sockets
-        .get(T, Port::Rtp, Side::Path)
+        .get(T, Port::Rtp, Side::Connected)
         .unwrap()
         .try_clone_to_owned()
         .unwrap();

@@ -64,8 +64,8 @@ fn call(source: &Peer, listener: &Peer) -> (Supervisor, std::net::SocketAddr) {
     let mut supervisor = Supervisor::with_worker();
     assert_eq!(supervisor.request(Method::CreateRouter { room: ROOM }), Ok(Reply::Done));
     let addresses = [(1, source), (2, listener)].map(|(transport, peer)| {
-        let (door, path, local) = port();
-        let created = supervisor.create_transport(transport, Some(remote(peer.address)), &[door, path]);
+        let (unconnected, connected, local) = port();
+        let created = supervisor.create_transport(transport, Some(remote(peer.address)), &[unconnected, connected]);
         assert_eq!(created, Ok(Reply::Done));
         local
     });

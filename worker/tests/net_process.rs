@@ -18,8 +18,8 @@ use supervisor::{ROOM, Supervisor, WORKER, assert_closed, rtp, ssrc_of};
 
 /// The address of a new muxed transport that is connected to `peer`.
 fn transport_to(supervisor: &mut Supervisor, transport: u64, peer: &Peer) -> std::net::SocketAddr {
-    let (door, path, address) = port();
-    let created = supervisor.create_transport(transport, Some(remote(peer.address)), &[door, path]);
+    let (unconnected, connected, address) = port();
+    let created = supervisor.create_transport(transport, Some(remote(peer.address)), &[unconnected, connected]);
     assert_eq!(created, Ok(Reply::Done));
     address
 }
@@ -184,8 +184,11 @@ fn several_consumers_on_one_transport_get_their_packets_together() {
 fn a_remote_is_learned_and_then_strangers_are_turned_away() {
     let mut supervisor = with_room();
     let (source, stranger) = (Peer::new(), Peer::new());
-    let (door, path, address) = port();
-    assert_eq!(supervisor.create_transport(1, None, &[door, path]), Ok(Reply::Done));
+    let (unconnected, connected, address) = port();
+    assert_eq!(
+        supervisor.create_transport(1, None, &[unconnected, connected]),
+        Ok(Reply::Done)
+    );
     supervisor.create_producer(1, 1, 7);
     stranger.send_to(address, b"nonsense");
     source.send_to(address, &rtp(7, 1, b"here I am"));
@@ -233,8 +236,11 @@ fn a_sender_that_starts_over_on_another_port_is_relayed_again() {
     for says_goodbye in [true, false] {
         let mut supervisor = with_room();
         let (old, new, other, listener) = (Peer::new(), Peer::new(), Peer::new(), Peer::new());
-        let (door, path, address) = port();
-        assert_eq!(supervisor.create_transport(1, None, &[door, path]), Ok(Reply::Done));
+        let (unconnected, connected, address) = port();
+        assert_eq!(
+            supervisor.create_transport(1, None, &[unconnected, connected]),
+            Ok(Reply::Done)
+        );
         let out = transport_to(&mut supervisor, 2, &listener);
         supervisor.create_producer(1, 1, 7);
         supervisor.create_consumer(1, 1, 2, 8);
@@ -299,7 +305,7 @@ fn rtcp_goes_to_the_port_above_until_another_one_is_learned() {
     let mut supervisor = with_room();
     let [source, above] = Peer::pair();
     let elsewhere = Peer::new();
-    let ((door, path, address), (rtcp_door, rtcp_path, rtcp_address)) = (port(), port());
+    let ((unconnected, connected, address), (rtcp_unconnected, rtcp_connected, rtcp_address)) = (port(), port());
     let request = CreatePlainTransport {
         room: ROOM,
         transport: TransportId(1),
@@ -310,7 +316,7 @@ fn rtcp_goes_to_the_port_above_until_another_one_is_learned() {
     };
     let created = supervisor.request_with(
         Method::CreatePlainTransport(request),
-        &[door, path, rtcp_door, rtcp_path],
+        &[unconnected, connected, rtcp_unconnected, rtcp_connected],
     );
     assert_eq!(created, Ok(Reply::Done));
     supervisor.create_producer(1, 1, 7);
@@ -403,8 +409,8 @@ fn descriptors_of_refused_requests_are_closed() {
 #[test]
 fn a_transport_that_cannot_be_connected_leaves_no_trace() {
     let mut supervisor = with_room();
-    let (door, path, address) = port();
-    let sockets = [door, path];
+    let (unconnected, connected, address) = port();
+    let sockets = [unconnected, connected];
     let nowhere = remote("255.255.255.255:9".parse().unwrap());
     let refused = supervisor.create_transport(1, Some(nowhere), &sockets);
     assert!(
@@ -442,12 +448,12 @@ fn a_transport_that_cannot_be_connected_leaves_no_trace() {
 fn packets_for_a_closed_transport_wake_nobody() {
     let mut supervisor = with_room();
     let source = Peer::new();
-    let (door, path, address) = port();
-    let kept: Vec<OwnedFd> = [&door, &path]
+    let (unconnected, connected, address) = port();
+    let kept: Vec<OwnedFd> = [&unconnected, &connected]
         .map(|socket| socket.as_fd().try_clone_to_owned().unwrap())
         .into();
     assert_eq!(
-        supervisor.create_transport(1, Some(remote(source.address)), &[door, path]),
+        supervisor.create_transport(1, Some(remote(source.address)), &[unconnected, connected]),
         Ok(Reply::Done)
     );
     let close = Method::CloseTransport {

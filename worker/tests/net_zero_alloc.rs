@@ -15,7 +15,7 @@ use weir_worker::net::send::{KernelSend, Message, Route, SendBackend};
 use weir_worker::net::sockets::{Side, prepare};
 use weir_worker::relay::sink::{Port, Sink, TransportIx};
 
-use loopback::{OWNER, address_of, attach, attach_sealed, connect_to, udp, wait_readable};
+use loopback::{OWNER, address_of, attach, attach_protected, connect_to, udp, wait_readable};
 
 thread_local! {
     /// Allocations of this thread; the test runner's own threads do not count.
@@ -74,7 +74,7 @@ fn relaying_packets_allocates_nothing() {
         generator.send_train(source.as_fd(), &train, 1200).unwrap();
         generator.send_packet(source.as_fd(), &train[..100]).unwrap();
         generator.send_train(source.as_fd(), &train[..3000], 1200).unwrap();
-        let path = egress.sockets.get(inlet, Port::Rtp, Side::Path).unwrap();
+        let path = egress.sockets.get(inlet, Port::Rtp, Side::Connected).unwrap();
         let received = batch.receive(path, 32).unwrap();
         assert_eq!(received.datagrams.len(), 3);
         egress.begin_batch(&received);
@@ -113,7 +113,7 @@ fn relaying_packets_allocates_nothing() {
 }
 
 #[test]
-fn sealing_packets_allocates_nothing() {
+fn protecting_packets_allocates_nothing() {
     const CONSUMERS: u32 = 8;
     const SEGMENT: usize = 1_000;
     let mut egress = Egress::new();
@@ -121,7 +121,7 @@ fn sealing_packets_allocates_nothing() {
         .map(|transport| {
             let receiver = udp("127.0.0.1:0");
             prepare(receiver.as_fd()).unwrap();
-            attach_sealed(&mut egress, transport, address_of(&receiver));
+            attach_protected(&mut egress, transport, address_of(&receiver));
             receiver
         })
         .collect();
@@ -184,7 +184,7 @@ fn sealing_packets_allocates_nothing() {
     }
     assert_eq!(arrived, expected);
     for transport in (0..CONSUMERS).map(TransportIx) {
-        assert_eq!(egress.seal_failures(transport), 0);
+        assert_eq!(egress.protect_failures(transport), 0);
     }
 }
 

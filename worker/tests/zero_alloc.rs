@@ -358,10 +358,10 @@ fn a_million_packets_without_an_allocation() {
     );
 }
 
-/// With all streams known, sealing and opening allocates nothing either, whatever comes. (The allocator of the C library, by
+/// With all streams known, protecting and unprotecting allocates nothing either, whatever comes. (The allocator of the C library, by
 /// which aws-lc goes, is not counted; it is asked for memory when a key is made.)
 #[test]
-fn sealing_and_opening_allocate_nothing() {
+fn protecting_and_unprotecting_allocate_nothing() {
     use weir_worker::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile, Repeats};
 
     const SSRCS: u32 = 4;
@@ -372,9 +372,9 @@ fn sealing_and_opening_allocate_nothing() {
             .map(|ssrc| outbound.add_stream(ssrc, Repeats::Identical).unwrap())
             .collect();
         let mut train = vec![0x80; 3 * 500];
-        let mut room = vec![0; outbound.sealed_train_len(train.len(), 500)];
+        let mut room = vec![0; outbound.protected_train_len(train.len(), 500)];
         let mut report = vec![0x80; 28 + profile.rtcp_overhead()];
-        let (mut opened, mut refused, mut allocations) = (0, 0, 0);
+        let (mut unprotected, mut refused, mut allocations) = (0, 0, 0);
         for round in 0..400_u64 {
             let before = ALLOCATIONS.get();
             for (ssrc, stream) in (0..SSRCS).zip(&streams) {
@@ -386,11 +386,11 @@ fn sealing_and_opening_allocate_nothing() {
                     packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
                 }
                 for _ in 0..2 {
-                    let sealed = outbound.protect_train(*stream, first, &train, 500, &mut room);
-                    assert_eq!(sealed.packets, 3);
+                    let protected = outbound.protect_train(*stream, first, &train, 500, &mut room);
+                    assert_eq!(protected.packets, 3);
                     for packet in room.chunks_mut(500 + profile.rtp_overhead()) {
                         match inbound.unprotect_rtp(packet) {
-                            Ok(_) => opened += 1,
+                            Ok(_) => unprotected += 1,
                             Err(_) => refused += 1,
                         }
                     }
@@ -398,7 +398,9 @@ fn sealing_and_opening_allocate_nothing() {
                 report[..8].copy_from_slice(&[0x80, 200, 0, 6, 0, 0, 0, ssrc as u8]);
                 let len = outbound.protect_rtcp(&mut report, 28).unwrap();
                 assert_eq!(
-                    inbound.unprotect_rtcp(&mut report[..len]).map(|opened| opened.len),
+                    inbound
+                        .unprotect_rtcp(&mut report[..len])
+                        .map(|unprotected| unprotected.len),
                     Ok(28)
                 );
                 room[0] = 0x80;
@@ -408,7 +410,7 @@ fn sealing_and_opening_allocate_nothing() {
             allocations += if round == 0 { 0 } else { ALLOCATIONS.get() - before };
         }
         assert_eq!(allocations, 0, "{profile:?}");
-        assert_eq!((opened, refused), (3 * 400 * SSRCS, 3 * 400 * SSRCS));
+        assert_eq!((unprotected, refused), (3 * 400 * SSRCS, 3 * 400 * SSRCS));
     }
 }
 

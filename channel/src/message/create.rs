@@ -11,8 +11,8 @@ use super::media::{Codec, Encoding, HeaderExtension, MediaKind, Profile};
 
 /// A plain RTP transport: RTP and RTCP over UDP, unencrypted.
 ///
-/// Each port is two sockets bound to the same address. The *path* is connected to the remote and carries the media; the
-/// *door* stays unconnected and sees what strangers send, so that it can be counted and, with `comedia`, learned from.
+/// Each port is two sockets bound to the same address. The *connected* one is connected to the remote and carries the media.
+/// The *unconnected* one receives what others send, so that it can be counted and, with `comedia`, a remote can be learned.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CreatePlainTransport {
     /// The router it belongs to.

@@ -49,8 +49,8 @@ pub struct WorkerStats {
     pub resident_bytes: u64,
     /// Time from a packet's arrival at the socket to its hand-over to the kernel, if measured.
     pub residence: Option<Histogram>,
-    /// Packets and connections that came by a door and were for no transport.
-    pub strangers: u64,
+    /// Packets and connections that arrived at a shared port and were for no transport.
+    pub unrouted: u64,
     /// How often what failed of all WebRTC transports' ICE and DTLS, of what has.
     pub webrtc_failures: Vec<(WebRtcFailureReason, u64)>,
     /// Parsers of network input that have panicked. Each took one session or packet with it, and is a bug.

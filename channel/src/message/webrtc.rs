@@ -14,16 +14,16 @@ pub const LISTENERS_MAX: usize = 4;
 /// The most fingerprints of one certificate: one for each hash function.
 pub const FINGERPRINTS_MAX: usize = 5;
 
-/// The most doors of one worker: UDP and TCP, IPv4 and IPv6.
-pub const DOORS_MAX: usize = LISTENERS_MAX;
+/// The most shared ports of one worker: UDP and TCP, IPv4 and IPv6.
+pub const SHARED_PORTS_MAX: usize = LISTENERS_MAX;
 
-/// Ports that all WebRTC transports of a worker share which have no listeners of their own.
+/// Ports that all WebRTC transports of a worker without listeners of their own share.
 ///
-/// Descriptors come in the order of `doors`: for UDP one socket that stays unconnected, for TCP a listening one.
+/// Descriptors come in the order of `protocols`: for UDP one socket that stays unconnected, for TCP a listening one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct OpenDoors {
-    /// What each of them is, 1 to [`DOORS_MAX`], no two of them bound to the same address.
-    pub doors: Vec<IceProtocol>,
+pub struct OpenSharedPorts {
+    /// What each of them is, 1 to [`SHARED_PORTS_MAX`], no two of them bound to the same address.
+    pub protocols: Vec<IceProtocol>,
     /// Whether to ask for a connected socket ([`Notification::SocketWanted`](super::Notification::SocketWanted)) when it
     /// is known who is on a tuple. It is of use where the kernel finds connected sockets of one port by both addresses.
     pub connected: bool,
@@ -31,17 +31,17 @@ pub struct OpenDoors {
 
 /// A WebRTC transport: RTP and RTCP on one component, encrypted, to whoever proves to be the announced peer.
 ///
-/// With `listeners` it has sockets of its own; without, it is reached through the worker's doors ([`OpenDoors`]), by those
-/// who name its username fragment. Descriptors come in the order of `listeners`: for UDP two sockets bound to the same address, the *door* and the *path*
-/// (as of a plain transport: the path is connected to the selected tuple, the door sees everybody else), for TCP a
-/// listening one. The answer is [`Reply::WebRtcTransportCreated`](super::Reply::WebRtcTransportCreated).
+/// With `listeners` it has sockets of its own; without, it is reached through the worker's shared ports
+/// ([`OpenSharedPorts`]), by those who name its username fragment. Descriptors come in the order of `listeners`: for UDP an
+/// unconnected and a connected socket bound to the same address (as of a plain transport: the connected one is connected to
+/// the selected tuple, the unconnected one receives what everybody else sends), for TCP a listening one. The answer is [`Reply::WebRtcTransportCreated`](super::Reply::WebRtcTransportCreated).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CreateWebRtcTransport {
     /// The router it belongs to.
     pub room: RoomId,
     /// Its new id.
     pub transport: TransportId,
-    /// What each of its sockets is, at most [`LISTENERS_MAX`]; none: it is reached through the worker's doors.
+    /// What each of its sockets is, at most [`LISTENERS_MAX`]; none: it is reached through the worker's shared ports.
     pub listeners: Vec<IceProtocol>,
     /// What the peer's connectivity checks must be made with.
     pub ice: IceCredentials,
@@ -298,8 +298,8 @@ pub struct WebRtcStats {
     pub checks_refused: u64,
     /// DTLS datagrams that were processed.
     pub dtls_datagrams: u64,
-    /// Packets that were to be sent and could not be sealed.
-    pub seal_failures: u64,
+    /// Packets that were to be sent and could not be protected.
+    pub protect_failures: u64,
     /// How often what failed, of what has.
     pub failures: Vec<(WebRtcFailureReason, u64)>,
 }

@@ -11,8 +11,8 @@ use weir_channel::message::{
     CreatePlainTransport, CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters,
     DtlsRole, DtlsState, DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello,
     Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message,
-    Method, Mirror, NotRepaired, Notification, OpenDoors, Page, ProducerDump, ProducerStats, Profile, Remote, Reply,
-    Request, Response, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure,
+    Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats, Profile, Remote,
+    Reply, Request, Response, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure,
     WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
 };
 
@@ -228,8 +228,8 @@ pub(crate) fn methods() -> Vec<Method> {
         Method::TransportDump { transport: TRANSPORT },
         Method::ProducerDump { producer: PRODUCER },
         Method::ConsumerDump { consumer: CONSUMER },
-        Method::OpenDoors(OpenDoors {
-            doors: vec![IceProtocol::Udp, IceProtocol::Tcp],
+        Method::OpenSharedPorts(OpenSharedPorts {
+            protocols: vec![IceProtocol::Udp, IceProtocol::Tcp],
             connected: true,
         }),
         Method::UseConnectedSocket {
@@ -278,7 +278,7 @@ pub(crate) fn replies() -> Vec<Reply> {
             residence: Some(Histogram {
                 counts: vec![0, 1, 1 << 40],
             }),
-            strangers: 19,
+            unrouted: 19,
             webrtc_failures: vec![(WebRtcFailureReason::Alert, 20)],
             contained_panics: 21,
         }),
@@ -307,7 +307,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                     checks: 13,
                     checks_refused: 14,
                     dtls_datagrams: 15,
-                    seal_failures: 16,
+                    protect_failures: 16,
                     failures: vec![(WebRtcFailureReason::Timeout, 17)],
                 }),
                 remotes_relearned: 13,
@@ -697,7 +697,7 @@ fn any_method() -> impl Strategy<Value = Method> {
             })
         }),
         1 => (vec(any_ice_protocol(), 0..5), flag())
-            .prop_map(|(doors, connected)| Method::OpenDoors(OpenDoors { doors, connected })),
+            .prop_map(|(protocols, connected)| Method::OpenSharedPorts(OpenSharedPorts { protocols, connected })),
         1 => (number(), any_tuple())
             .prop_map(|(id, tuple)| Method::UseConnectedSocket { transport: TransportId(id), tuple }),
         1 => (number(), any_ice())
@@ -795,7 +795,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
             cpu_ns: n[16],
             resident_bytes: n[17],
             residence,
-            strangers: n[18],
+            unrouted: n[18],
             webrtc_failures: vec![(WebRtcFailureReason::Alert, n[0])],
             contained_panics: n[1],
         })

@@ -190,7 +190,7 @@ impl Client {
                 code: body.error.code,
                 message: body.error.message,
             },
-            Err(_) => self.unreachable(anyhow!("it answered {status}, and not as Weir does")),
+            Err(_) => self.unreachable(anyhow!("it answered {status}, but not like Weir")),
         }
     }
 
@@ -238,7 +238,7 @@ impl Client {
         let collected = timeout(self.patience, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
         match collected {
             Err(_) => Err(self.silent()),
-            Ok(Err(error)) => Err(self.unreachable(anyhow!("its answer broke off: {error}"))),
+            Ok(Err(error)) => Err(self.unreachable(anyhow!("its answer ended too early: {error}"))),
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
         }
     }

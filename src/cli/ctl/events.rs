@@ -59,7 +59,7 @@ impl Stream {
 
     async fn next(&mut self, client: &Client) -> Result<Event, Failure> {
         let next = self.next_if_any(client).await?;
-        next.ok_or_else(|| client.unreachable(anyhow!("the stream of events broke off")))
+        next.ok_or_else(|| client.unreachable(anyhow!("the stream of events ended unexpectedly")))
     }
 
     /// The next event; `None` at the stream's end.
@@ -70,7 +70,7 @@ impl Stream {
             }
             let frame = timeout(SILENCE_MAX, self.body.frame())
                 .await
-                .map_err(|_| client.unreachable(anyhow!("the stream of events fell silent")))?;
+                .map_err(|_| client.unreachable(anyhow!("the server stopped sending on the stream of events")))?;
             let frame = match frame {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Err(client.unreachable(error.into())),
@@ -98,7 +98,7 @@ pub(super) async fn follow_live(
             continue;
         };
         let told: Value = serde_json::from_str(&data)
-            .map_err(|error| client.unreachable(anyhow!("what the stream tells cannot be read: {error}")))?;
+            .map_err(|error| client.unreachable(anyhow!("the stream of events cannot be read: {error}")))?;
         match output.is_json() {
             true => output.painted(&told.to_string())?,
             false => output.line(line(&told))?,

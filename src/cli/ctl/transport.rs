@@ -194,7 +194,7 @@ impl Command {
                 let body = json!({"bitrateBps": bitrate});
                 let line = match bitrate {
                     Some(bitrate) => format!("transport {transport} asks its senders for at most {bitrate} bit/s"),
-                    None => format!("transport {transport} limits nobody"),
+                    None => format!("transport {transport} has no limit"),
                 };
                 of(transport).put(client, output, "/max-bitrate", &body, line).await
             }

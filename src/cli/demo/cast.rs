@@ -12,11 +12,11 @@ use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use weir::media::{Catalogue, Recording, Replay, SentLog, StreamCheck};
 use weir::{
     ConsumerOptions, ConsumerRtp, Event, EventKind, Family, PlainTransportOptions, Producer, ProducerOptions, Profile,
     Remote, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
 };
+use weir_recordings::{Catalogue, Recording, Replay, SentLog, StreamCheck};
 
 use super::receiver::Seat;
 use super::recordings::{self, LAYERS};

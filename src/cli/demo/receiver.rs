@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
-use weir::media::check::{Arrival, Check, StreamCheck};
-use weir::media::vp8::Resolution;
-use weir::media::{SentLog, rtp};
 use weir::{Consumer, Profile};
+use weir_recordings::check::{Arrival, Check, StreamCheck};
+use weir_recordings::vp8::Resolution;
+use weir_recordings::{SentLog, rtp};
 
 use super::story::{MomentKind, Teller, written};
 

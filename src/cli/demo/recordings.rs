@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use weir::media::Recording;
 use weir::{CodecName, Profile};
+use weir_recordings::Recording;
 
 const LOW: &[u8] = include_bytes!("../../../tests/media/low.rtpdump");
 const MEDIUM: &[u8] = include_bytes!("../../../tests/media/medium.rtpdump");

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use weir::media::{Replay, SentLog};
+use weir_recordings::{Replay, SentLog};
 
 /// How often each stream is reported on. RFC 3550 §6.2 allows more often than its five seconds for a session this small.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);

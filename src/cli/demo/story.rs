@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use weir::media::vp8::Resolution;
 use weir::{Event, Profile};
+use weir_recordings::vp8::Resolution;
 
 /// Moments that may wait to be shown. They are few; if something breaks they come in floods, and the first tell enough.
 const WAITING_MAX: usize = 1_024;

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use weir::media::check::Check;
 use weir::{ConsumerStats, DropReason, WorkerState};
+use weir_recordings::check::Check;
 
 use super::cast::{Cast, Player};
 use super::receiver::Seat;

@@ -1,7 +1,7 @@
-//! The bare seal: what the ciphers alone cost, for the baseline.
+//! The cipher baseline: what the ciphers alone cost.
 //!
 //! The same algorithms of the same crates as the worker's, reading the train and writing the message as the worker does, and
-//! nothing else: no streams, no indices, no windows. What is sealed nobody could open.
+//! nothing else: no streams, no indices, no windows. Nobody could unprotect what comes out.
 
 use anyhow::{Context as _, ensure};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -16,7 +16,7 @@ use super::client::Protection;
 const HEADER_BYTES: usize = 12;
 
 /// One receiver's key.
-pub(super) struct BareSeal {
+pub(super) struct CipherBaseline {
     cipher: Cipher,
     overhead: usize,
     /// What makes each nonce another one.
@@ -33,7 +33,7 @@ struct CounterMode {
     mac: Hmac<Sha1>,
 }
 
-impl BareSeal {
+impl CipherBaseline {
     /// With a key of its own for each `number`, so that keys are as far apart in memory as the worker's.
     pub(super) fn new(protection: Protection, number: usize) -> anyhow::Result<Self> {
         let mut key = [0x5a; 32];
@@ -61,19 +61,19 @@ impl BareSeal {
         self.overhead
     }
 
-    /// Seals packets of `segment` bytes into the start of `room`, and says how many bytes they are then.
-    pub(super) fn seal_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> anyhow::Result<usize> {
+    /// Protects packets of `segment` bytes into the start of `room`, and says how many bytes they are then.
+    pub(super) fn protect_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> anyhow::Result<usize> {
         let mut end = 0;
         for packet in train.chunks(segment) {
             let room = room.get_mut(end..end + packet.len() + self.overhead);
-            self.seal(packet, room.context("no room for a sealed train")?)?;
+            self.protect(packet, room.context("no room for a protected train")?)?;
             end += packet.len() + self.overhead;
         }
         Ok(end)
     }
 
     #[inline]
-    fn seal(&mut self, packet: &[u8], room: &mut [u8]) -> anyhow::Result<()> {
+    fn protect(&mut self, packet: &[u8], room: &mut [u8]) -> anyhow::Result<()> {
         ensure!(packet.len() >= HEADER_BYTES, "a packet without a header");
         let (header, payload) = packet.split_at(HEADER_BYTES);
         let number = self.packets;
@@ -81,11 +81,11 @@ impl BareSeal {
         match &self.cipher {
             Cipher::Gcm(key) => {
                 room[..HEADER_BYTES].copy_from_slice(header);
-                let (sealed, tag) = room[HEADER_BYTES..].split_at_mut(payload.len());
+                let (protected, tag) = room[HEADER_BYTES..].split_at_mut(payload.len());
                 let mut nonce = [0; 12];
                 nonce[4..].copy_from_slice(&number.to_be_bytes());
                 let nonce = Nonce::assume_unique_for_key(nonce);
-                key.seal_out_of_place_scatter(nonce, Aad::from(header), payload, sealed, &[], tag)
+                key.seal_out_of_place_scatter(nonce, Aad::from(header), payload, protected, &[], tag)
                     .context("AES-GCM")
             }
             Cipher::Cm(mode) => {
@@ -116,12 +116,12 @@ mod tests {
     #[test]
     fn trains_stay_trains_and_no_packet_looks_like_another() {
         for protection in [Protection::Gcm, Protection::Cm] {
-            let mut seal = BareSeal::new(protection, 1).expect("a key");
+            let mut baseline = CipherBaseline::new(protection, 1).expect("a key");
             let overhead = protection.profile().rtp_overhead();
             let train = [[0x80; 100], [0x80; 100], [0x80; 100]].concat();
             let mut room = vec![0; 3 * (100 + overhead) + 1];
             assert_eq!(
-                seal.seal_train(&train[..250], 100, &mut room).expect("room"),
+                baseline.protect_train(&train[..250], 100, &mut room).expect("room"),
                 250 + 3 * overhead
             );
             let packets: Vec<&[u8]> = room[..250 + 3 * overhead].chunks(100 + overhead).collect();
@@ -130,7 +130,7 @@ mod tests {
             }
             assert_ne!(packets[0][HEADER_BYTES..], packets[1][HEADER_BYTES..]);
             assert_ne!(packets[0][HEADER_BYTES..], train[HEADER_BYTES..100 + overhead]);
-            assert!(seal.seal_train(&train, 100, &mut room[..300]).is_err());
+            assert!(baseline.protect_train(&train, 100, &mut room[..300]).is_err());
         }
     }
 }

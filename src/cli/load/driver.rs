@@ -2,8 +2,8 @@
 //!
 //! It never sleeps while a slice runs, so that neither the worker nor the baseline pays for waking it.
 //!
-//! With encryption it seals what it sends. What some receivers get it opens and compares with what was sent; of the others it
-//! counts the packets, because opening everything would keep it from keeping up with the worker.
+//! With encryption it protects what it sends. What some receivers get it unprotects and compares with what was sent; of the others it
+//! counts the packets, because unprotecting everything would keep it from keeping up with the worker.
 
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
@@ -113,9 +113,9 @@ pub(super) struct Fixture {
 /// What the clients of WebRTC transports need beside sockets.
 #[derive(Default)]
 pub(super) struct Encryption {
-    /// What seals the packets of one client.
+    /// What protects the packets of one client.
     pub outbounds: Vec<Outbound>,
-    /// For each source, which of them seals its packets, and as which stream.
+    /// For each source, which of them protects its packets, and as which stream.
     pub streams: Vec<(usize, StreamKey)>,
     /// For each receiver, what opens its packets if that is to be done.
     pub inbounds: Vec<Option<Inbound>>,
@@ -160,7 +160,7 @@ struct State {
     ready: Vec<weir_worker::net::poll::Event>,
     batch: ReceiveBatch,
     backend: KernelSend,
-    /// Where trains are sealed.
+    /// Where trains are protected.
     room: Vec<u8>,
     checked_at: Time,
     /// Packets of all sources.
@@ -179,7 +179,7 @@ impl State {
             let source = Ready::Socket {
                 transport: TransportIx(index as u32),
                 port: Port::Rtp,
-                side: Side::Path,
+                side: Side::Connected,
             };
             poller
                 .add(receiver.as_fd(), source, Interest::Read)
@@ -295,12 +295,12 @@ impl State {
         if let Some(encryption) = &mut self.fixture.encryption {
             let (client, stream) = encryption.streams[source];
             let outbound = &mut encryption.outbounds[client];
-            let sealed = outbound.protect_train(stream, index, train, segment, &mut self.room);
-            if sealed.refused.is_some() {
+            let protected = outbound.protect_train(stream, index, train, segment, &mut self.room);
+            if protected.refused.is_some() {
                 slice.unsent += burst as u64;
                 return;
             }
-            train = &self.room[..sealed.bytes];
+            train = &self.room[..protected.bytes];
             segment += outbound.profile().rtp_overhead();
         }
         let socket = self.fixture.senders[source].as_fd();

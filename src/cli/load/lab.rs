@@ -16,7 +16,7 @@ use weir_channel::message::{Coalescing, CodecName, MediaKind};
 use weir_worker::net::sockets::prepare;
 use weir_worker::webrtc::srtp::{Inbound, Outbound, Repeats};
 
-use super::bare::BareSeal;
+use super::bare::CipherBaseline;
 use super::client::{Identity, Session};
 use super::cpu::Cpus;
 use super::driver::{Driver, Encryption, Fixture};
@@ -132,15 +132,15 @@ impl Lab {
             receivers: plan.receivers,
             encryption: self.args.srtp.map(|_| plan.encryption),
         };
-        let seal = |number| {
+        let baseline = |number| {
             self.args
                 .srtp
-                .map(|protection| BareSeal::new(protection, number))
+                .map(|protection| CipherBaseline::new(protection, number))
                 .transpose()
         };
         let paths: Vec<_> = (0..)
             .zip(plan.paths)
-            .map(|(number, path)| Ok((path, seal(number)?)))
+            .map(|(number, path)| Ok((path, baseline(number)?)))
             .collect::<anyhow::Result<_>>()?;
         self.built = Some(Built {
             driver: Driver::start(self.cpus.load, fixture)?,

@@ -1,7 +1,7 @@
 //! The baseline: the same trains handed to the same connected sockets by the same calls, with no relay.
 //!
 //! Runs on the worker's CPU while the worker is idle. What is measured is the thread's CPU time of the send calls, and with
-//! encryption of the bare seal of the same bytes, alone.
+//! encryption of the same bytes by the bare cipher, alone.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,7 +16,7 @@ use weir_worker::net::scheduling;
 use weir_worker::net::send::{KernelSend, SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
 use weir_worker::webrtc::srtp::Profile;
 
-use super::bare::BareSeal;
+use super::bare::CipherBaseline;
 use super::cpu;
 use super::traffic::{Schedule, TrainWriter};
 
@@ -50,12 +50,12 @@ pub(super) struct RawSender {
 }
 
 impl RawSender {
-    /// `paths` are the sockets, each with its seal if what leaves on it is encrypted, and `targets[source]` says which of
+    /// `paths` are the sockets, each with its cipher if what leaves on it is encrypted, and `targets[source]` says which of
     /// them each source's trains go to.
     pub(super) fn start(
         cpu: usize,
         writers: Vec<TrainWriter>,
-        paths: Vec<(OwnedFd, Option<BareSeal>)>,
+        paths: Vec<(OwnedFd, Option<CipherBaseline>)>,
         targets: Vec<Vec<usize>>,
     ) -> anyhow::Result<Self> {
         let (orders, incoming) = channel::<Order>();
@@ -94,10 +94,10 @@ impl RawSender {
 
 struct State {
     writers: Vec<TrainWriter>,
-    paths: Vec<(OwnedFd, Option<BareSeal>)>,
+    paths: Vec<(OwnedFd, Option<CipherBaseline>)>,
     targets: Vec<Vec<usize>>,
     backend: KernelSend,
-    /// Where trains are sealed.
+    /// Where trains are protected.
     room: Vec<u8>,
 }
 
@@ -127,13 +127,13 @@ impl State {
             let train = writer.next_train();
             let before = thread_cpu_ns();
             for target in &self.targets[source] {
-                let (path, seal) = &mut self.paths[*target];
+                let (path, baseline) = &mut self.paths[*target];
                 let socket = path.as_fd();
-                let (train, segment) = match seal {
+                let (train, segment) = match baseline {
                     None => (train, segment),
-                    Some(seal) => {
-                        let len = seal.seal_train(train, segment, &mut self.room)?;
-                        (&self.room[..len], segment + seal.overhead())
+                    Some(baseline) => {
+                        let len = baseline.protect_train(train, segment, &mut self.room)?;
+                        (&self.room[..len], segment + baseline.overhead())
                     }
                 };
                 let sent = if burst == 1 {

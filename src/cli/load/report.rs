@@ -173,7 +173,7 @@ impl Report {
                 format!(
                     "{:.0} ns per packet for the same sends{} without a relay",
                     self.raw_ns_per_packet,
-                    if self.srtp.is_some() { " and bare seals" } else { "" }
+                    if self.srtp.is_some() { " and bare ciphers" } else { "" }
                 ),
             ),
             (

@@ -1,6 +1,6 @@
 //! One client's session: what is said on its connection, on the next one if it loses that, and the peer it is.
 //!
-//! One task does all of it, so that messages leave in the order in which things happened: an answer before what was told
+//! One task does all of it, so that messages leave in the order in which things happened: an answer before the notifications
 //! after it. Requests run side by side and begin in the order in which they came.
 
 mod succession;
@@ -19,14 +19,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 use tracing::{debug, info};
 use weir_channel::own_time::OwnTime;
 
+use super::claim::{Claim, NameGuard, NameTaken, Resumption, SessionMessage};
+use super::closing::{CLOSE_WAIT_MAX, CloseReason, answer_close, close};
 use super::envelope::{Incoming, Outgoing};
 use super::evidence::{BrowserSecret, Evidence};
-use super::goodbye::{FAREWELL, Goodbye, answer_close, close};
-use super::letter::{Claim, ComeBack, Kept, Letter, Taken};
 use super::pace::Pace;
 use super::replay::Replay;
-use super::seats::Seat;
-use super::{Signalling, Visitor, secret};
+use super::sessions::SessionEntry;
+use super::{Client, Signalling, secret};
 use crate::protocol::{ErrorClass, PlainRemotes, ProtocolError, RoomResponse};
 use crate::{Error, Peer, PeerNotification, PeerNotifications, Room};
 
@@ -42,23 +42,23 @@ const GOING_AWAY: u16 = 1001;
 /// How a conversation on one connection ends.
 enum End {
     /// The peer, if there is one, is to go.
-    Over(Goodbye),
+    Over(CloseReason),
     /// The client has said that this is the end, and the peer is to go.
     Closed,
     /// The connection is gone; the client may come back.
     Lost(&'static str),
     /// The client has another connection.
-    ComeBack(Box<ComeBack>),
+    Resumed(Box<Resumption>),
     /// The connection belongs to a session that there was before.
-    Hand { id: u64, token: String, seq: Option<u64> },
+    HandOver { id: u64, token: String, seq: Option<u64> },
 }
 
 /// What a message of the client's came to.
 enum Answer {
     /// And the name that was kept for it, until it is seen to have a session.
-    FromRoom(u64, Result<RoomResponse, ProtocolError>, Option<Kept>),
+    FromRoom(u64, Result<RoomResponse, ProtocolError>, Option<NameGuard>),
     FromPeer(u64, Result<Value, ProtocolError>),
-    Told(Result<(), ProtocolError>),
+    ToNotification(Result<(), ProtocolError>),
 }
 
 struct Session {
@@ -74,17 +74,17 @@ struct Session {
     pace: Pace,
     sent: Replay,
     browser: Option<BrowserSecret>,
-    mailbox: mpsc::Receiver<Letter>,
+    inbox: mpsc::Receiver<SessionMessage>,
     /// For those who look for this session, by its token or by its name.
-    address: mpsc::Sender<Letter>,
+    address: mpsc::Sender<SessionMessage>,
     /// Those who wait for the end of this session. The ones who have a right to its name get it first.
-    heirs: Vec<Claim>,
+    claims: Vec<Claim>,
     /// Before this no claim without a right is looked into.
-    next_stranger: Option<Instant>,
+    next_unproven_claim: Option<Instant>,
     /// In which this connection was served: time in which the server was stopped is no silence of the client's.
     own: OwnTime,
     /// When, in that time, something last came.
-    heard: Duration,
+    last_heard: Duration,
 }
 
 struct Joined {
@@ -98,41 +98,41 @@ pub(super) async fn serve(
     mut socket: WebSocket,
     mut slot: OwnedSemaphorePermit,
     signalling: Arc<Signalling>,
-    visitor: Visitor,
+    client: Client,
 ) {
-    let mut session = Session::new(signalling, visitor);
+    let mut session = Session::new(signalling, client);
     loop {
         match session.converse(&mut socket).await {
-            End::Over(goodbye) => {
-                session.end(goodbye).await;
-                return close(socket, goodbye).await;
+            End::Over(reason) => {
+                session.end(reason).await;
+                return close(socket, reason).await;
             }
             End::Closed => {
-                session.end(Goodbye::Left).await;
+                session.end(CloseReason::Left).await;
                 return answer_close(socket).await;
             }
-            End::Hand { id, token, seq } => return session.hand_over(socket, slot, id, &token, seq).await,
+            End::HandOver { id, token, seq } => return session.hand_over(socket, slot, id, &token, seq).await,
             End::Lost(reason) => {
                 info!(room = %session.room.id(), peer = session.name, reason, "lost a client's connection");
                 drop(slot);
                 // Not awaited: the client may be back at once.
                 tokio::spawn(answer_close(socket));
-                let come_back = match session.wait().await {
-                    Ok(come_back) => come_back,
-                    Err(goodbye) => return session.end(goodbye).await,
+                let resumption = match session.wait().await {
+                    Ok(resumption) => resumption,
+                    Err(reason) => return session.end(reason).await,
                 };
-                match session.take_up(*come_back).await {
+                match session.resume(*resumption).await {
                     Some(next) => (socket, slot) = next,
-                    None => return session.end(Goodbye::MissedTooMuch).await,
+                    None => return session.end(CloseReason::MissedTooMuch).await,
                 }
             }
-            End::ComeBack(come_back) => {
+            End::Resumed(resumption) => {
                 // Not awaited: the old connection may be one of those that never answer.
-                tokio::spawn(close(socket, Goodbye::TakenOver));
+                tokio::spawn(close(socket, CloseReason::TakenOver));
                 drop(slot);
-                match session.take_up(*come_back).await {
+                match session.resume(*resumption).await {
                     Some(next) => (socket, slot) = next,
-                    None => return session.end(Goodbye::MissedTooMuch).await,
+                    None => return session.end(CloseReason::MissedTooMuch).await,
                 }
             }
         }
@@ -140,28 +140,28 @@ pub(super) async fn serve(
 }
 
 impl Session {
-    fn new(signalling: Arc<Signalling>, visitor: Visitor) -> Self {
-        let (address, mailbox) = mpsc::channel(1);
+    fn new(signalling: Arc<Signalling>, client: Client) -> Self {
+        let (address, inbox) = mpsc::channel(1);
         let options = &signalling.options;
         let pace = Pace::new(options.messages_per_second, options.messages_at_once, Instant::now());
         let own = OwnTime::in_steps(Instant::now(), options.ping);
         Self {
             signalling,
-            room: visitor.room,
-            name: visitor.name,
+            room: client.room,
+            name: client.name,
             joined: None,
-            plain_remotes: visitor.plain_remotes,
+            plain_remotes: client.plain_remotes,
             leaving: false,
             under_way: FuturesUnordered::new(),
             pace,
             sent: Replay::default(),
-            browser: visitor.browser,
-            mailbox,
+            browser: client.browser,
+            inbox,
             address,
-            heirs: Vec::new(),
-            next_stranger: None,
+            claims: Vec::new(),
+            next_unproven_claim: None,
             own,
-            heard: Duration::ZERO,
+            last_heard: Duration::ZERO,
         }
     }
 
@@ -178,32 +178,32 @@ impl Session {
         let mut pings = interval_at(Instant::now() + options.ping, options.ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.own = OwnTime::in_steps(Instant::now(), options.ping);
-        self.heard = Duration::ZERO;
+        self.last_heard = Duration::ZERO;
         loop {
             let may_read = self.under_way.len() < UNDER_WAY_MAX;
             if !may_read {
                 // Its pongs are not read, either.
-                self.heard = self.own.look(Instant::now());
+                self.last_heard = self.own.look(Instant::now());
             }
             tokio::select! {
                 biased;
-                Some(letter) = self.mailbox.recv() => match letter {
-                    Letter::ComeBack(come_back) => return Err(End::ComeBack(come_back)),
-                    Letter::Claim(claim) => self.settle(claim, socket)?,
+                Some(message) = self.inbox.recv() => match message {
+                    SessionMessage::Resume(resumption) => return Err(End::Resumed(resumption)),
+                    SessionMessage::Claim(claim) => self.on_claim(claim, socket)?,
                 },
                 _ = pings.tick() => {
                     let now = Instant::now();
                     let served = self.own.look(now);
-                    if served.saturating_sub(self.heard) > options.idle && self.pace.is_due(now) {
+                    if served.saturating_sub(self.last_heard) > options.idle && self.pace.is_due(now) {
                         // It may have come while the server did not run.
                         let Some(message) = socket.recv().now_or_never() else {
                             return Err(End::Lost("it was silent"));
                         };
-                        self.heard = served;
-                        self.hear(message)?;
+                        self.last_heard = served;
+                        self.on_message(message)?;
                     }
                     if self.joined.is_none() && served > options.join {
-                        return Err(End::Over(Goodbye::NotJoined));
+                        return Err(End::Over(CloseReason::NotJoined));
                     }
                     self.send(socket, Message::Ping(Vec::new().into())).await?;
                 }
@@ -213,11 +213,11 @@ impl Session {
                     }
                 }
                 message = receive(socket, self.pace.next()), if may_read => {
-                    self.heard = self.own.look(Instant::now());
-                    self.hear(message)?;
+                    self.last_heard = self.own.look(Instant::now());
+                    self.on_message(message)?;
                 }
-                told = told(&mut self.joined) => {
-                    let text = self.take_notification(told)?;
+                next = next_notification(&mut self.joined) => {
+                    let text = self.take_notification(next)?;
                     self.send(socket, Message::text(text)).await?;
                 }
             }
@@ -225,11 +225,11 @@ impl Session {
     }
 
     /// Takes up a message of the client's.
-    fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+    fn on_message(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
         let text = match message {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => return Ok(()),
-            Some(Ok(Message::Binary(_))) => return Err(End::Over(Goodbye::NotText)),
+            Some(Ok(Message::Binary(_))) => return Err(End::Over(CloseReason::NotText)),
             Some(Ok(Message::Close(frame))) => {
                 return Err(match frame.map(|frame| frame.code) {
                     // Done, or the page is being left (RFC 6455 §7.4.1); without a code, what `close()` of a page says.
@@ -246,13 +246,13 @@ impl Session {
         self.pace.read(Instant::now());
         let incoming = Incoming::parse(&text).map_err(|error| {
             debug!(peer = self.name, error, "a client sent what is no message");
-            End::Over(Goodbye::Malformed)
+            End::Over(CloseReason::Malformed)
         })?;
         match incoming {
             Incoming::Request { id, request } => self.begin_request(id, request),
             Incoming::Notification(notification) => self.begin_notification(notification),
             Incoming::Resume { id, token, seq } => match self.joined {
-                None if self.under_way.is_empty() => return Err(End::Hand { id, token, seq }),
+                None if self.under_way.is_empty() => return Err(End::HandOver { id, token, seq }),
                 _ => self.refuse(
                     id,
                     ProtocolError::invalid_state("this connection speaks for a peer already"),
@@ -296,7 +296,7 @@ impl Session {
                 };
                 match claimed {
                     Ok(kept) => Answer::FromRoom(id, room.receive_request(request).await, kept),
-                    Err(Taken) => {
+                    Err(NameTaken) => {
                         Answer::FromRoom(id, Err(Error::DuplicatePeer { room: room.id(), name }.into()), None)
                     }
                 }
@@ -319,7 +319,7 @@ impl Session {
         };
         self.leaving |= notification.get("method").and_then(Value::as_str) == Some("leave");
         let peer = joined.peer.clone();
-        let answer = async move { Answer::Told(peer.receive_notification(notification).await) };
+        let answer = async move { Answer::ToNotification(peer.receive_notification(notification).await) };
         self.under_way.push(Box::pin(answer));
     }
 
@@ -338,8 +338,8 @@ impl Session {
             }
             Answer::FromRoom(id, Err(error), _) => messages.push(Outgoing::response(id, Err(error))),
             Answer::FromPeer(id, result) => messages.push(Outgoing::response(id, result)),
-            Answer::Told(Ok(())) => {}
-            Answer::Told(Err(error)) => {
+            Answer::ToNotification(Ok(())) => {}
+            Answer::ToNotification(Err(error)) => {
                 debug!(peer = self.name, %error, "a client's notification came to nothing");
             }
         }
@@ -352,7 +352,7 @@ impl Session {
         let token = secret().ok();
         let notifications = peer.notifications();
         if let Some(token) = &token {
-            let seat = Seat {
+            let session = SessionEntry {
                 room: self.room.id(),
                 name: self.name.clone(),
                 address: self.address.clone(),
@@ -362,7 +362,7 @@ impl Session {
                 },
                 is_leaving: false,
             };
-            self.signalling.seats().insert(token.clone(), seat);
+            self.signalling.sessions().insert(token.clone(), session);
         }
         peer.set_plain_remotes(self.plain_remotes);
         let before = self.joined.replace(Joined {
@@ -372,7 +372,7 @@ impl Session {
         });
         // When it asked twice at once, and the first was closed before the second was answered.
         if let Some(before) = before {
-            self.signalling.seats().remove(&before.token);
+            self.signalling.sessions().remove(&before.token);
         }
         // Without a source of randomness there is no coming back.
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
@@ -386,16 +386,16 @@ impl Session {
         text
     }
 
-    fn take_notification(&mut self, told: Option<(u64, PeerNotification)>) -> Result<String, End> {
+    fn take_notification(&mut self, next: Option<(u64, PeerNotification)>) -> Result<String, End> {
         let Some(joined) = &mut self.joined else {
-            return Err(End::Over(Goodbye::NotJoined));
+            return Err(End::Over(CloseReason::NotJoined));
         };
-        let Some((number, notification)) = told else {
+        let Some((number, notification)) = next else {
             return Err(End::Over(match (joined.peer.overflowed(), joined.peer.closed()) {
-                (true, _) => Goodbye::TooSlow,
-                (false, true) if self.leaving => Goodbye::Left,
-                (false, true) => Goodbye::Closed,
-                (false, false) => Goodbye::TakenOver,
+                (true, _) => CloseReason::TooSlow,
+                (false, true) if self.leaving => CloseReason::Left,
+                (false, true) => CloseReason::Closed,
+                (false, false) => CloseReason::TakenOver,
             }));
         };
         let message = Outgoing::notification(joined.peer.client_message(&notification));
@@ -410,13 +410,13 @@ impl Session {
         loop {
             tokio::select! {
                 biased;
-                Some(letter) = self.mailbox.recv() => match letter {
-                    Letter::ComeBack(come_back) => return Err(End::ComeBack(come_back)),
-                    Letter::Claim(claim) if claim.is_proven => {
-                        self.heirs.push(claim);
-                        return Err(End::Over(Goodbye::Replaced));
+                Some(message) = self.inbox.recv() => match message {
+                    SessionMessage::Resume(resumption) => return Err(End::Resumed(resumption)),
+                    SessionMessage::Claim(claim) if claim.is_proven => {
+                        self.claims.push(claim);
+                        return Err(End::Over(CloseReason::Replaced));
                     }
-                    Letter::Claim(claim) => self.refuse_claim(claim),
+                    SessionMessage::Claim(claim) => self.refuse_claim(claim),
                 },
                 sent = &mut sending => return match sent {
                     Ok(Ok(())) => Ok(()),
@@ -428,28 +428,28 @@ impl Session {
     }
 
     /// Waits for the client to come back, as long as it may take; or why it will not. What it asked for goes on meanwhile.
-    async fn wait(&mut self) -> Result<Box<ComeBack>, Goodbye> {
+    async fn wait(&mut self) -> Result<Box<Resumption>, CloseReason> {
         if self.joined.is_none() {
-            return Err(Goodbye::Left);
+            return Err(CloseReason::Left);
         }
         let last = Instant::now() + self.signalling.options.grace;
         loop {
             tokio::select! {
                 biased;
-                Some(letter) = self.mailbox.recv() => match letter {
-                    Letter::ComeBack(come_back) => return Ok(come_back),
-                    Letter::Claim(claim) if claim.is_proven => {
-                        self.heirs.push(claim);
-                        return Err(Goodbye::Replaced);
+                Some(message) = self.inbox.recv() => match message {
+                    SessionMessage::Resume(resumption) => return Ok(resumption),
+                    SessionMessage::Claim(claim) if claim.is_proven => {
+                        self.claims.push(claim);
+                        return Err(CloseReason::Replaced);
                     }
-                    Letter::Claim(claim) => self.refuse_claim(claim),
+                    SessionMessage::Claim(claim) => self.refuse_claim(claim),
                 },
-                () = sleep_until(last) => return Err(Goodbye::Left),
+                () = sleep_until(last) => return Err(CloseReason::Left),
                 Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => {
                     // Kept, to be sent when it is back.
                     drop(self.take_answer(answer));
                     if self.joined.as_ref().is_some_and(|joined| joined.peer.closed()) {
-                        return Err(Goodbye::Closed);
+                        return Err(CloseReason::Closed);
                     }
                 }
             }
@@ -457,28 +457,28 @@ impl Session {
     }
 
     /// Goes on with a client that is back: tells it that it is, and what it missed.
-    async fn take_up(&mut self, come_back: ComeBack) -> Option<(WebSocket, OwnedSemaphorePermit)> {
-        let ComeBack {
+    async fn resume(&mut self, resumption: Resumption) -> Option<(WebSocket, OwnedSemaphorePermit)> {
+        let Resumption {
             mut socket,
             slot,
             id,
             seq,
             plain_remotes,
             browser,
-        } = come_back;
+        } = resumption;
         self.plain_remotes = plain_remotes;
         self.browser.clone_from(&browser);
         if let Some(joined) = &self.joined {
             joined.peer.set_plain_remotes(plain_remotes);
-            let mut seats = self.signalling.seats();
-            seats.edit(&joined.token, |seat| seat.evidence.browser = browser);
+            let mut sessions = self.signalling.sessions();
+            sessions.edit(&joined.token, |session| session.evidence.browser = browser);
         }
         let missed = match seq {
             Some(seq) => self.sent.after(seq),
             None => Some(Vec::new()),
         };
         let Some(missed) = missed else {
-            tokio::spawn(close(socket, Goodbye::MissedTooMuch));
+            tokio::spawn(close(socket, CloseReason::MissedTooMuch));
             return None;
         };
         info!(room = %self.room.id(), peer = self.name, missed = missed.len(), "a client is back");
@@ -502,10 +502,14 @@ impl Session {
         token: &str,
         seq: Option<u64>,
     ) {
-        let found = self.signalling.seats().of_token(token).map(|seat| seat.address.clone());
+        let found = self
+            .signalling
+            .sessions()
+            .of_token(token)
+            .map(|session| session.address.clone());
         let refused = match found {
             Some(session) => {
-                let come_back = Box::new(ComeBack {
+                let resumption = Box::new(Resumption {
                     socket,
                     slot,
                     id,
@@ -513,9 +517,9 @@ impl Session {
                     plain_remotes: self.plain_remotes,
                     browser: self.browser.clone(),
                 });
-                match session.send(Letter::ComeBack(come_back)).await {
+                match session.send(SessionMessage::Resume(resumption)).await {
                     // It has ended this moment.
-                    Err(mpsc::error::SendError(Letter::ComeBack(unsent))) => unsent.socket,
+                    Err(mpsc::error::SendError(SessionMessage::Resume(unsent))) => unsent.socket,
                     _ => return,
                 }
             }
@@ -526,11 +530,11 @@ impl Session {
                 };
                 let text = Outgoing::response(id, Err(refusal)).unnumbered();
                 // It is closed next, whether it took this or not.
-                let _ = timeout(FAREWELL, socket.send(Message::text(text))).await;
+                let _ = timeout(CLOSE_WAIT_MAX, socket.send(Message::text(text))).await;
                 socket
             }
         };
-        close(refused, Goodbye::NotJoined).await;
+        close(refused, CloseReason::NotJoined).await;
     }
 }
 
@@ -538,7 +542,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         // When the task is ended from outside. The peer ends with its room then.
         if let Some(joined) = &self.joined {
-            self.signalling.seats().remove(&joined.token);
+            self.signalling.sessions().remove(&joined.token);
         }
     }
 }
@@ -550,7 +554,7 @@ async fn receive(socket: &mut WebSocket, from: Instant) -> Option<Result<Message
 }
 
 /// The next notification; never, before there is a peer.
-async fn told(joined: &mut Option<Joined>) -> Option<(u64, PeerNotification)> {
+async fn next_notification(joined: &mut Option<Joined>) -> Option<(u64, PeerNotification)> {
     match joined {
         Some(joined) => joined.notifications.peek().await,
         None => std::future::pending().await,

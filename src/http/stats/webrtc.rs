@@ -27,7 +27,7 @@ pub struct WebRtcStats {
     /// DTLS datagrams that were processed.
     pub dtls_datagrams: u64,
     /// Packets that could not be encrypted, and were not sent.
-    pub seal_failures: u64,
+    pub protect_failures: u64,
     /// Failures in ICE and DTLS, by reason. Reasons with a count of 0 are left out.
     #[serde(default)]
     pub failures: BTreeMap<String, u64>,
@@ -45,7 +45,7 @@ impl WebRtcStats {
             checks,
             checks_refused,
             dtls_datagrams,
-            seal_failures,
+            protect_failures,
             failures,
         } = stats;
         Self {
@@ -56,7 +56,7 @@ impl WebRtcStats {
             checks,
             checks_refused,
             dtls_datagrams,
-            seal_failures,
+            protect_failures,
             failures: by_reason(&failures),
         }
     }

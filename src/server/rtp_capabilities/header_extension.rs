@@ -70,7 +70,7 @@ pub(crate) mod extension_uris {
         };
         let known = uris.iter().map(|uri| {
             extension_uri(uri)
-                .ok_or_else(|| D::Error::custom(format!("{uri:?} is no header extension that is relayed")))
+                .ok_or_else(|| D::Error::custom(format!("{uri:?} is not a header extension that Weir relays")))
         });
         known.collect::<Result<_, _>>().map(Some)
     }

@@ -212,7 +212,7 @@ impl RtpParameters {
                 .iter_mut()
                 .find(|media| media.payload_type == apt)
                 .ok_or_else(|| {
-                    format!("rtx under payloadType {own} repairs {apt}, which is no codec of media listed")
+                    format!("rtx under payloadType {own} repairs {apt}, which is not a listed media codec")
                 })?;
             if repaired.clock_rate != codec.clock_rate {
                 return Err(format!(

@@ -193,12 +193,12 @@ fn every_mistake_is_refused_with_what_to_do() {
         (
             "/codecs/2/parameters/apt",
             json!(95),
-            "repairs 95, which is no codec of media listed",
+            "repairs 95, which is not a listed media codec",
         ),
         (
             "/codecs/2/parameters/apt",
             json!(98),
-            "repairs 98, which is no codec of media listed",
+            "repairs 98, which is not a listed media codec",
         ),
         ("/codecs/2/parameters/apt", json!(-1), "needs parameters.apt"),
         ("/codecs/2/clockRate", json!(8000), "the clockRate of what it repairs"),

@@ -19,7 +19,7 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockRef, Socket};
 use weir_channel::id::WorkerId;
-use weir_channel::message::{IceProtocol, IceTuple, OpenDoors};
+use weir_channel::message::{IceProtocol, IceTuple, OpenSharedPorts};
 use weir_worker::net::optional::Optional;
 
 use super::listening::tcp_listener;
@@ -117,9 +117,9 @@ impl Doors {
     }
 
     /// What a worker is told of its doors.
-    pub(crate) fn request(&self, worker: WorkerId) -> OpenDoors {
-        OpenDoors {
-            doors: self.of(worker).iter().map(|door| door.address.protocol).collect(),
+    pub(crate) fn request(&self, worker: WorkerId) -> OpenSharedPorts {
+        OpenSharedPorts {
+            protocols: self.of(worker).iter().map(|door| door.address.protocol).collect(),
             connected: self.connected,
         }
     }

@@ -119,8 +119,8 @@ impl MirrorOutlet {
 }
 
 impl Transport {
-    /// Tells the transport's senders to send no more than this in all (REMB), in bits per second; `None`: as much as they
-    /// like, which they are told too. A sender that has not negotiated REMB is not limited.
+    /// Limits the bitrate of all senders of the transport together (REMB), in bits per second; `None` removes the
+    /// limit, and tells the senders so. A sender that has not negotiated REMB is not limited.
     ///
     /// # Errors
     /// [`Error::InvalidParameters`] when it is below 10,000, [`Error::InvalidState`] when the transport is closed.
@@ -142,8 +142,9 @@ impl Transport {
         lock(&self.node.state).max_bitrate_bps
     }
 
-    /// Sends copies of the transport's packets elsewhere too, unencrypted, until [`Transport::stop_mirroring`] or the
-    /// transport's end. What comes back from there is ignored. There is one mirror at a time.
+    /// Also sends copies of the transport's packets to another address, unencrypted, until
+    /// [`Transport::stop_mirroring`] or the end of the transport. Packets from there are ignored. There is one mirror
+    /// at a time.
     ///
     /// # Errors
     /// [`Error::InvalidParameters`] when nothing can be sent there or nothing would be copied, a conflict when there is a
@@ -179,7 +180,7 @@ impl Transport {
         started.await.map(drop)
     }
 
-    /// Ends that. Without a mirror nothing happens.
+    /// Stops sending copies. Has no effect without a mirror.
     ///
     /// # Errors
     /// [`Error::InvalidState`] when the transport is closed.
@@ -189,7 +190,7 @@ impl Transport {
         self.call(Command::new(method)).await.map(drop)
     }
 
-    /// Where copies of its packets go, if they go anywhere.
+    /// The mirror that its packets are copied to, if there is one.
     pub fn mirroring(&self) -> Option<Mirroring> {
         let state = lock(&self.node.state);
         state.mirror.as_ref().map(MirrorOutlet::mirroring)

@@ -77,12 +77,12 @@ impl TransportNode {
 }
 
 impl Transport {
-    /// Whether it was made to learn its remote from the first valid packet.
+    /// Whether it learns its remote from the first valid packet.
     pub fn comedia(&self) -> bool {
         self.comedia_policy().is_some()
     }
 
-    /// If it was made to learn its remote: whether it may learn another one.
+    /// If it learns its remote: whether it may learn another one.
     pub fn comedia_policy(&self) -> Option<ComediaPolicy> {
         self.node.plain_node()?.comedia
     }
@@ -92,14 +92,14 @@ impl Transport {
         self.node.plain_node().is_none_or(|plain| plain.rtcp_mux)
     }
 
-    /// Where RTCP goes in and out; `None` if it shares the port of RTP.
+    /// The addresses for RTCP; `None` if it shares RTP's port.
     pub fn rtcp_tuple(&self) -> Option<Tuple> {
         let plain = self.node.plain_node()?;
         let remote = lock(&self.node.state).remote;
         Some(plain.tuple_of(plain.rtcp_address?, remote.and_then(|remote| remote.rtcp)))
     }
 
-    /// Gives the transport its remote address, or another one; from then on packets from elsewhere are dropped.
+    /// Sets or changes the remote address; from then on, packets from other addresses are dropped.
     ///
     /// # Errors
     /// [`Error::InvalidParameters`] when nothing can be sent there, or when the transport is one for WebRTC, which finds its

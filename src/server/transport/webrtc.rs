@@ -94,7 +94,7 @@ impl WebRtcTransportOptions {
     }
 }
 
-/// A handle on a WebRTC transport: a [`Transport`], and what only those for browsers have.
+/// A handle on a WebRTC transport: a [`Transport`], and the part that only WebRTC transports have.
 #[derive(Clone)]
 pub struct WebRtcTransport {
     transport: Transport,
@@ -309,7 +309,7 @@ impl WebRtcTransport {
         self.read(|state| state.ice_state)
     }
 
-    /// Where packets go, once the client has been found, with the announced address as the local one.
+    /// The pair of addresses in use, once the client has been found. The local one is the announced address.
     pub fn ice_selected_tuple(&self) -> Option<RtcTuple> {
         let tuple = self.read(|state| state.selected_tuple)?;
         Some(self.webrtc.shown(tuple))
@@ -325,17 +325,19 @@ impl WebRtcTransport {
         self.read(|state| state.failure.clone())
     }
 
-    /// The server's role in DTLS, [`DtlsRole::Auto`] until the client's is known, and what its certificate is recognised by.
+    /// The server's DTLS role ([`DtlsRole::Auto`] until the client's role is known) and the fingerprints of its
+    /// certificate.
     pub fn dtls_local_parameters(&self) -> DtlsParameters {
         self.read(|state| state.dtls.clone())
     }
 
-    /// The client's certificate, in PEM, once it has proven to have it.
+    /// The client's certificate, in PEM, once the client has proven that it has it.
     pub fn dtls_remote_cert(&self) -> Option<String> {
         self.read(|state| state.remote_certificate_pem.clone())
     }
 
-    /// Says who the client is: what its certificate is recognised by, and who begins. Once; only then can media flow.
+    /// Sets the client's DTLS parameters: the fingerprints of its certificate, and its role. This is possible once, and
+    /// media can flow only after it.
     ///
     /// # Errors
     /// [`Error::InvalidParameters`] when the fingerprints are not fingerprints, or when there is none that can be trusted
@@ -352,7 +354,8 @@ impl WebRtcTransport {
         }
     }
 
-    /// Makes new credentials, for a client whose network has changed. Media goes on as before until it uses them.
+    /// Creates new credentials, for a client whose network has changed. Media continues as before until the client uses
+    /// them.
     ///
     /// # Errors
     /// [`Error::InvalidState`] when the transport is closed, and what the worker answers.
@@ -398,7 +401,7 @@ impl Transport {
         }
     }
 
-    /// The same transport with what only those for WebRTC have; `None` if it is a plain one.
+    /// This transport as a WebRTC transport; `None` if it is a plain one.
     pub fn webrtc(&self) -> Option<WebRtcTransport> {
         let webrtc = self.node.webrtc()?;
         Some(WebRtcTransport {

@@ -12,7 +12,7 @@ use crate::webrtc::entropy::SystemEntropy;
 use crate::webrtc::framing::{Deframer, FRAME_BYTES_MAX};
 use crate::webrtc::ice::{Credentials, Protocol, Tuple};
 use crate::webrtc::stun::{BINDING, Class, Key, Message, Writer, attribute};
-use crate::webrtc::transport::{Event, Outlet, Received, WebRtcTransport};
+use crate::webrtc::transport::{Event, Received, TransportOutput, WebRtcTransport};
 
 const PASSWORD: &str = "0123456789abcdef0123456789abcdef";
 
@@ -46,7 +46,7 @@ struct Outgoing {
     connected: bool,
 }
 
-impl Outlet for Outgoing {
+impl TransportOutput for Outgoing {
     fn send(&mut self, _: &Tuple, datagram: &[u8]) {
         self.bytes += datagram.len();
     }

@@ -5,12 +5,12 @@
 //! what finds no room there is lost as `BacklogFull`. For the other errors see `transmit.rs`.
 
 mod aside;
-pub mod seal;
-mod waiting;
+mod backlog;
+pub mod protect;
 
 use weir_channel::message::DropReason;
 
-use self::seal::Seals;
+use self::protect::Protection;
 use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
 use super::gather::Gather;
@@ -22,7 +22,7 @@ use super::send::{
 };
 use super::sockets::Sockets;
 pub use super::transmit::EgressStats;
-use super::transmit::Line;
+use super::transmit::Transmitter;
 use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
 
 /// Turns in a row with one train each after which a transport's trains are sent at once until a second one comes in the
@@ -52,8 +52,8 @@ pub struct Egress<B = KernelSend> {
     /// Counts turns, and wraps.
     turn: u32,
     backlog: Backlog,
-    /// Who seals, and where packets of one message are sealed to.
-    seals: Seals,
+    /// The SRTP streams, and the buffer that packets are protected in.
+    protection: Protection,
     /// Where packets of a backlog are laid end to end to be sent, at least one of any length.
     staging: Box<[u8]>,
     messages: Vec<Message>,
@@ -89,7 +89,7 @@ impl<B: SendBackend> Egress<B> {
             gather: Gather::new(),
             turn: 1,
             backlog: Backlog::new(POOL_BYTES),
-            seals: Seals::new(),
+            protection: Protection::new(),
             staging: vec![0; 2 * DATAGRAM_BYTES_MAX].into_boxed_slice(),
             messages: Vec::with_capacity(BATCH_MESSAGES_MAX),
             failed: Vec::with_capacity(BATCH_MESSAGES_MAX * TRAIN_SEGMENTS_MAX),
@@ -132,7 +132,7 @@ impl<B: SendBackend> Egress<B> {
         }
         self.blocked.retain(|&blocked| blocked != transport);
         self.mirrors.detach(transport, &mut self.backend);
-        self.seals.detach(transport);
+        self.protection.detach(transport);
         self.sockets.detach(transport);
     }
 
@@ -184,8 +184,8 @@ impl<B: SendBackend> Egress<B> {
             0
         };
         while let Some(plan) = self.gather.plan(&mut path.gathered, path.uses_gso, &mut self.messages) {
-            let settled = if path.backlog.is_empty() {
-                Line {
+            let processed = if path.backlog.is_empty() {
+                Transmitter {
                     backend: &mut self.backend,
                     path,
                     stats: &mut self.stats,
@@ -197,7 +197,7 @@ impl<B: SendBackend> Egress<B> {
                 0
             };
             let handed_over_ns = self.residence.as_ref().map_or(0, |_| clock::realtime_ns());
-            let is_complete = settled == self.messages.iter().map(Message::packets).sum::<usize>();
+            let is_complete = processed == self.messages.iter().map(Message::packets).sum::<usize>();
             if is_complete && self.failed.is_empty() && self.residence.is_none() {
                 continue;
             }
@@ -206,7 +206,7 @@ impl<B: SendBackend> Egress<B> {
             let mut index = 0;
             for (entry, packets) in self.gather.entries(plan) {
                 for packet in packets {
-                    if index >= settled {
+                    if index >= processed {
                         if !self
                             .backlog
                             .push(&mut path.backlog, packet, entry.owner, entry.arrival_ns)
@@ -251,7 +251,7 @@ impl<B: SendBackend> Egress<B> {
             segment,
         };
         let packets = whole.packets();
-        let mut settled = 0;
+        let mut processed = 0;
         let mut failures = 0;
         if path.backlog.is_empty() {
             let mut parts = parts_of(whole).peekable();
@@ -259,14 +259,14 @@ impl<B: SendBackend> Egress<B> {
                 self.messages.clear();
                 self.messages.extend(parts.by_ref().take(BATCH_MESSAGES_MAX));
                 let expected: usize = self.messages.iter().map(Message::packets).sum();
-                let more = Line {
+                let more = Transmitter {
                     backend: &mut self.backend,
                     path,
                     stats: &mut self.stats,
                     failed: &mut self.failed,
                 }
                 .transmit(train, &self.messages);
-                settled += more;
+                processed += more;
                 failures += self.failed.len();
                 if more < expected {
                     break;
@@ -274,7 +274,7 @@ impl<B: SendBackend> Egress<B> {
             }
         }
         if let Some(residence) = &mut self.residence {
-            let sent = settled - failures;
+            let sent = processed - failures;
             residence.record(arrival_ns, clock::realtime_ns(), sent);
         }
         if failures == packets {
@@ -287,8 +287,8 @@ impl<B: SendBackend> Egress<B> {
             note_lost(&mut self.lost, owner, DropReason::SendFailed, failures as u32);
         }
         let was_empty = path.backlog.is_empty();
-        let mut accepted = settled;
-        for packet in whole.singles().skip(settled) {
+        let mut accepted = processed;
+        for packet in whole.singles().skip(processed) {
             let packet = &train[packet.start..packet.start + packet.len];
             if !self.backlog.push(&mut path.backlog, packet, owner, arrival_ns) {
                 break;
@@ -316,8 +316,8 @@ const NO_REMOTE: Sent = Sent {
 impl<B: SendBackend> Sink for Egress<B> {
     fn send(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
         let arrival_ns = self.arrival_of(train);
-        let sent = if self.is_sealed(transport) {
-            self.seal_and_send(transport, owner, train, segment, arrival_ns)
+        let sent = if self.is_protected(transport) {
+            self.protect_and_send(transport, owner, train, segment, arrival_ns)
         } else {
             self.send_at_once(transport, owner, train, segment, arrival_ns)
         };
@@ -329,13 +329,13 @@ impl<B: SendBackend> Sink for Egress<B> {
 
     fn gather(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
         let arrival_ns = self.arrival_of(train);
-        let sent = match self.admit(transport) {
+        let sent = match self.dispatch_of(transport) {
             None => NO_REMOTE,
-            Some(way) => match (way, self.is_sealed(transport)) {
-                (Way::Keep, true) => self.seal_and_keep(transport, owner, train, segment, arrival_ns),
-                (Way::Keep, false) => self.keep(transport, owner, train, segment, arrival_ns),
-                (Way::AtOnce, true) => self.seal_and_send(transport, owner, train, segment, arrival_ns),
-                (Way::AtOnce, false) => self.send_at_once(transport, owner, train, segment, arrival_ns),
+            Some(dispatch) => match (dispatch, self.is_protected(transport)) {
+                (Dispatch::Gather, true) => self.protect_and_keep(transport, owner, train, segment, arrival_ns),
+                (Dispatch::Gather, false) => self.keep(transport, owner, train, segment, arrival_ns),
+                (Dispatch::SendNow, true) => self.protect_and_send(transport, owner, train, segment, arrival_ns),
+                (Dispatch::SendNow, false) => self.send_at_once(transport, owner, train, segment, arrival_ns),
             },
         };
         if self.mirrors.are_open() {
@@ -345,8 +345,8 @@ impl<B: SendBackend> Sink for Egress<B> {
     }
 
     fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
-        let is_sent = if self.is_sealed(transport) {
-            self.seal_and_send_again(transport, packet)
+        let is_sent = if self.is_protected(transport) {
+            self.protect_and_resend(transport, packet)
         } else {
             self.send_again(transport, packet)
         };
@@ -357,8 +357,8 @@ impl<B: SendBackend> Sink for Egress<B> {
     }
 
     fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {
-        if self.is_sealed(transport) {
-            self.seal_and_send_report(transport, packet);
+        if self.is_protected(transport) {
+            self.protect_and_send_report(transport, packet);
         } else {
             self.send_report(transport, packet);
         }
@@ -367,18 +367,18 @@ impl<B: SendBackend> Sink for Egress<B> {
 
 /// What becomes of a train that may wait for the end of the turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Way {
-    Keep,
-    AtOnce,
+enum Dispatch {
+    Gather,
+    SendNow,
 }
 
 impl<B: SendBackend> Egress<B> {
     #[inline]
-    fn is_sealed(&self, transport: TransportIx) -> bool {
+    fn is_protected(&self, transport: TransportIx) -> bool {
         self.sockets
             .paths
             .get(transport.0 as usize)
-            .is_some_and(|path| path.is_sealed)
+            .is_some_and(|path| path.is_protected)
     }
 
     /// When a train had arrived, if that is measured; else 0.
@@ -441,7 +441,7 @@ impl<B: SendBackend> Egress<B> {
     }
 
     /// How a train that may wait is best sent; `None`: there is no remote.
-    fn admit(&mut self, transport: TransportIx) -> Option<Way> {
+    fn dispatch_of(&mut self, transport: TransportIx) -> Option<Dispatch> {
         let path = self
             .sockets
             .paths
@@ -451,16 +451,16 @@ impl<B: SendBackend> Egress<B> {
         path.gather_turn = self.turn;
         if path.gathered.is_empty() {
             if !path.backlog.is_empty() || path.is_stream {
-                return Some(Way::AtOnce);
+                return Some(Dispatch::SendNow);
             }
             if path.lonely_turns >= LONELY_TURNS_MAX {
                 if is_first {
-                    return Some(Way::AtOnce);
+                    return Some(Dispatch::SendNow);
                 }
                 path.lonely_turns = 0;
             }
         }
-        Some(Way::Keep)
+        Some(Dispatch::Gather)
     }
 
     /// Keeps a train until the end of the turn.
@@ -518,14 +518,14 @@ impl<B: SendBackend> Egress<B> {
             len: packet.len(),
             segment: packet.len().max(1),
         };
-        let settled = Line {
+        let processed = Transmitter {
             backend: &mut self.backend,
             path,
             stats: &mut self.stats,
             failed: &mut self.failed,
         }
         .transmit(packet, &[whole]);
-        settled == 1 && self.failed.is_empty()
+        processed == 1 && self.failed.is_empty()
     }
 }
 

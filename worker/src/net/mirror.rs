@@ -13,7 +13,7 @@ use weir_channel::message::{Mirror, Remote, WorkerError};
 use super::egress::parts_of;
 use super::send::{BATCH_MESSAGES_MAX, Message, SendBackend, TRAIN_SEGMENTS_MAX};
 use super::sockets::{Path, check_udp};
-use super::transmit::{EgressStats, Line};
+use super::transmit::{EgressStats, Transmitter};
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::{Port, TransportIx};
 
@@ -287,7 +287,7 @@ impl Mirrors {
             messages.extend(run.iter().map(|(_, message)| *message));
             let entry = &mut self.mirrors[transport.0 as usize];
             let Some(open) = &mut entry.open else { continue };
-            let settled = Line {
+            let processed = Transmitter {
                 backend,
                 path: &mut open.path,
                 stats: &mut self.stats,
@@ -296,7 +296,7 @@ impl Mirrors {
             .transmit(bytes, messages);
             // The socket is full: nobody waits for it.
             let all: usize = messages.iter().map(Message::packets).sum();
-            let sent = settled - failed.len();
+            let sent = processed - failed.len();
             entry.stats.packets += sent as u64;
             entry.stats.failures += (all - sent) as u64;
         }

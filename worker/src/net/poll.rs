@@ -35,12 +35,12 @@ pub enum Source {
         side: Side,
     },
     /// A port that WebRTC transports share.
-    Door {
+    SharedPort {
         /// Which one.
         number: u8,
     },
-    /// A TCP connection that came by a door and has not said for whom.
-    Waiting {
+    /// A TCP connection to a shared port whose transport is not known yet.
+    Unassigned {
         /// Which one.
         number: u16,
     },
@@ -64,8 +64,8 @@ impl Source {
                     Port::Rtcp => 2,
                 };
                 let side = match side {
-                    Side::Door => 0,
-                    Side::Path => 1,
+                    Side::Unconnected => 0,
+                    Side::Connected => 1,
                 };
                 u64::from(transport.0) << 8 | 4 | port | side
             }
@@ -74,23 +74,23 @@ impl Source {
                 listener,
                 side,
             } => {
-                let side = u64::from(side == Side::Path);
+                let side = u64::from(side == Side::Connected);
                 u64::from(listener) << 40 | u64::from(transport.0) << 8 | 8 | side
             }
             Self::Connection { transport, number } => u64::from(number) << 40 | u64::from(transport.0) << 8 | 16,
-            Self::Door { number } => u64::from(number) << 8 | 32,
-            Self::Waiting { number } => u64::from(number) << 8 | 64,
+            Self::SharedPort { number } => u64::from(number) << 8 | 32,
+            Self::Unassigned { number } => u64::from(number) << 8 | 64,
         }
     }
 
     fn from_bits(bits: u64) -> Self {
         if bits & 64 != 0 {
-            return Self::Waiting {
+            return Self::Unassigned {
                 number: (bits >> 8) as u16,
             };
         }
         if bits & 32 != 0 {
-            return Self::Door {
+            return Self::SharedPort {
                 number: (bits >> 8) as u8,
             };
         }
@@ -104,7 +104,11 @@ impl Source {
             return Self::Listener {
                 transport: TransportIx((bits >> 8) as u32),
                 listener: (bits >> 40) as u8,
-                side: if bits & 1 == 0 { Side::Door } else { Side::Path },
+                side: if bits & 1 == 0 {
+                    Side::Unconnected
+                } else {
+                    Side::Connected
+                },
             };
         }
         if bits & 4 == 0 {
@@ -113,7 +117,11 @@ impl Source {
         Self::Socket {
             transport: TransportIx((bits >> 8) as u32),
             port: if bits & 2 == 0 { Port::Rtp } else { Port::Rtcp },
-            side: if bits & 1 == 0 { Side::Door } else { Side::Path },
+            side: if bits & 1 == 0 {
+                Side::Unconnected
+            } else {
+                Side::Connected
+            },
         }
     }
 }
@@ -284,11 +292,11 @@ mod tests {
     #[test]
     fn sources_survive_the_way_through_the_kernel() {
         let mut sources = vec![Source::Channel];
-        sources.extend([0, 3, u8::MAX].map(|number| Source::Door { number }));
-        sources.extend([0, 255, u16::MAX].map(|number| Source::Waiting { number }));
+        sources.extend([0, 3, u8::MAX].map(|number| Source::SharedPort { number }));
+        sources.extend([0, 255, u16::MAX].map(|number| Source::Unassigned { number }));
         for transport in [0, 1, 255, 256, u32::MAX].map(TransportIx) {
             for port in [Port::Rtp, Port::Rtcp] {
-                for side in [Side::Door, Side::Path] {
+                for side in [Side::Unconnected, Side::Connected] {
                     sources.push(Source::Socket { transport, port, side });
                 }
             }
@@ -297,7 +305,7 @@ mod tests {
                     transport,
                     number: listener,
                 });
-                for side in [Side::Door, Side::Path] {
+                for side in [Side::Unconnected, Side::Connected] {
                     sources.push(Source::Listener {
                         transport,
                         listener,

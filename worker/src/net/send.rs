@@ -94,7 +94,7 @@ impl fmt::Debug for Destination {
     }
 }
 
-/// The way that a message takes: a connected socket, or an unconnected one and where to.
+/// What a message is sent on: a connected socket, or an unconnected one and a destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Route<'a> {
     /// What it is sent on.
@@ -175,8 +175,8 @@ pub trait SendBackend {
 }
 
 /// Whether the error is not about this call: an earlier packet has provoked it (ICMP), and the kernel reports it in
-/// place of doing what it is asked. The next call then works, unless there really is no way to the remote, or (EMSGSIZE,
-/// which also means "a router on the way has told of a smaller MTU") the message really is too long.
+/// place of doing what it is asked. The next call then works, unless the remote really cannot be reached, or (EMSGSIZE,
+/// which also means "a router on the path has reported a smaller MTU") the message really is too long.
 pub fn is_pending_error(errno: Errno) -> bool {
     matches!(
         errno,

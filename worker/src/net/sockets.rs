@@ -1,17 +1,17 @@
 //! The sockets of transports, by the dense index that the relay gave each transport.
 //!
-//! A port is two UDP sockets bound to the same address by the supervisor: the *path* is connected to the remote and
-//! carries the media, the *door* stays unconnected and sees what strangers send. While there is no remote the path is
-//! parked: connected to its own address, from which nothing ever comes, so that all packets arrive at the door.
+//! The supervisor binds two UDP sockets to the same address for each port. The *connected* socket is connected to the remote
+//! and carries the media. The *unconnected* socket receives what anybody else sends. While there is no remote, the connected
+//! socket is parked: it is connected to its own address, from which nothing ever comes, so all packets arrive at the other.
 //!
-//! WebRTC transports have listeners of their own (`ice.rs`), or are reached through ports that all of them share (`doors.rs`).
+//! WebRTC transports have listeners of their own (`ice.rs`), or use ports that all of them share (`shared_ports.rs`).
 //!
 //! What sending needs of a transport is kept dense (`Path`, less than a cache line), apart from the rest.
 
 mod connections;
-mod doors;
 mod ice;
 mod options;
+mod shared_ports;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -22,12 +22,12 @@ use nix::sys::socket::{
 use weir_channel::message::{Remote, WorkerError};
 
 pub use self::connections::{Accepted, CONNECTIONS_MAX, Connection, Ended, WAITING_BYTES_MAX};
-pub use self::doors::{AtDoor, FirstPacket, Waiting};
-use self::doors::{Door, Shared};
 pub use self::ice::IceSockets;
 pub(crate) use self::options::may_segment;
 pub use self::options::{drop_count, prepare, stamp_arrivals};
 use self::options::{is_wildcard, reconnect, stamp_as_others};
+pub use self::shared_ports::{FirstPacket, UnassignedConnection};
+use self::shared_ports::{SharedPort, SharedRoute};
 use super::backlog::Queue;
 use super::gather::List;
 use super::poll::Source;
@@ -37,10 +37,10 @@ use crate::relay::sink::{Port, TransportIx};
 /// Which of a port's two sockets.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Side {
-    /// Unconnected: anybody's packets.
-    Door,
-    /// Connected to the remote once that is known: only its packets.
-    Path,
+    /// Receives anybody's packets.
+    Unconnected,
+    /// Connected to the remote as soon as that is known; receives only its packets.
+    Connected,
 }
 
 /// The sockets of one transport, checked and prepared, on their way into [`Sockets`].
@@ -52,16 +52,16 @@ pub struct TransportSockets {
 
 #[derive(Debug)]
 struct PortSockets {
-    door: OwnedFd,
-    path: OwnedFd,
+    unconnected: OwnedFd,
+    connected: OwnedFd,
     /// Where both are bound to.
     local: SockaddrStorage,
 }
 
 impl TransportSockets {
     /// Takes the descriptors of a new plain transport, in the order of
-    /// [`CreatePlainTransport`](weir_channel::message::CreatePlainTransport): door and path of the RTP port, then, without
-    /// `rtcp_mux`, of the RTCP port. They are closed if they are refused.
+    /// [`CreatePlainTransport`](weir_channel::message::CreatePlainTransport): the unconnected and the connected socket of the
+    /// RTP port, then, without `rtcp_mux`, those of the RTCP port. They are closed if they are refused.
     ///
     /// # Errors
     /// [`WorkerError::Descriptors`] if it is not that many, [`WorkerError::InvalidParameters`] if they are not pairs of UDP
@@ -74,7 +74,7 @@ impl TransportSockets {
         }
         let mut descriptors = descriptors.into_iter();
         let mut port = || match (descriptors.next(), descriptors.next()) {
-            (Some(door), Some(path)) => PortSockets::adopt(door, path).map(Some),
+            (Some(unconnected), Some(connected)) => PortSockets::adopt(unconnected, connected).map(Some),
             _ => Ok(None),
         };
         match (port()?, port()?) {
@@ -85,25 +85,29 @@ impl TransportSockets {
 }
 
 impl PortSockets {
-    fn adopt(door: OwnedFd, path: OwnedFd) -> Result<Self, WorkerError> {
-        for socket in [&door, &path] {
+    fn adopt(unconnected: OwnedFd, connected: OwnedFd) -> Result<Self, WorkerError> {
+        for socket in [&unconnected, &connected] {
             check_udp(socket)?;
             prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         }
-        if getpeername::<SockaddrStorage>(door.as_raw_fd()).is_ok() {
+        if getpeername::<SockaddrStorage>(unconnected.as_raw_fd()).is_ok() {
             return Err(WorkerError::InvalidParameters(
                 "the first socket of a port is connected; it must stay open to everybody".to_owned(),
             ));
         }
-        let local = local_address(&door)?;
+        let local = local_address(&unconnected)?;
         // A worker that had the socket before has left it connected.
-        reconnect(path.as_fd(), local, None).map_err(|errno| os("connect", errno))?;
-        if !is_wildcard(&local) && local_address(&path)? != local {
+        reconnect(connected.as_fd(), local, None).map_err(|errno| os("connect", errno))?;
+        if !is_wildcard(&local) && local_address(&connected)? != local {
             return Err(WorkerError::InvalidParameters(
                 "a port's two sockets are bound to different addresses".to_owned(),
             ));
         }
-        Ok(Self { door, path, local })
+        Ok(Self {
+            unconnected,
+            connected,
+            local,
+        })
     }
 }
 
@@ -143,14 +147,14 @@ fn local_address(socket: &OwnedFd) -> Result<SockaddrStorage, WorkerError> {
 /// What sending needs of a transport.
 #[derive(Debug)]
 pub(super) struct Path {
-    /// `None`: there is no transport with this index, or it sends through a door.
+    /// `None`: there is no transport with this index, or it sends through a shared port.
     pub(super) socket: Option<OwnedFd>,
-    /// The door that is sent through, and where to, as long as there is no socket for that.
-    shared: Option<Box<Shared>>,
+    /// The shared port that is sent through, and where to, as long as there is no socket for that.
+    shared: Option<Box<SharedRoute>>,
     /// Whether there is a remote to send to.
     pub(super) is_connected: bool,
-    /// Whether packets are sealed on their way here.
-    pub(super) is_sealed: bool,
+    /// Whether packets are protected on their way here.
+    pub(super) is_protected: bool,
     /// Whether they leave over a connection, and not here.
     pub(super) is_stream: bool,
     /// Whether trains go out as one message.
@@ -183,7 +187,7 @@ impl Path {
         }
     }
 
-    /// The way out.
+    /// The route that packets take out.
     #[inline]
     pub(super) fn route(&self) -> Option<Route<'_>> {
         match (&self.socket, &self.shared) {
@@ -198,7 +202,7 @@ impl Path {
             socket: None,
             shared: None,
             is_connected: false,
-            is_sealed: false,
+            is_protected: false,
             is_stream: false,
             uses_gso: may_segment(),
             refusals: 0,
@@ -216,7 +220,7 @@ impl Path {
 /// The rest of a transport.
 #[derive(Debug)]
 struct Ports {
-    door: OwnedFd,
+    unconnected: OwnedFd,
     local: SockaddrStorage,
     rtcp: Option<PortSockets>,
     remote: Option<Remote>,
@@ -230,10 +234,10 @@ struct Ports {
 /// Where a socket's count is in [`Ports::drop_counts`].
 const fn slot_of(port: Port, side: Side) -> usize {
     match (port, side) {
-        (Port::Rtp, Side::Door) => 0,
-        (Port::Rtp, Side::Path) => 1,
-        (Port::Rtcp, Side::Door) => 2,
-        (Port::Rtcp, Side::Path) => 3,
+        (Port::Rtp, Side::Unconnected) => 0,
+        (Port::Rtp, Side::Connected) => 1,
+        (Port::Rtcp, Side::Unconnected) => 2,
+        (Port::Rtcp, Side::Connected) => 3,
     }
 }
 
@@ -260,7 +264,7 @@ pub struct Sockets {
     pub(super) paths: Vec<Path>,
     ports: Vec<Option<Box<Ports>>>,
     ice: Vec<Option<Box<IceSockets>>>,
-    doors: Vec<Door>,
+    shared_ports: Vec<SharedPort>,
     kernel_drops: u64,
     stamps_arrivals: bool,
     /// Connections that have filled up.
@@ -283,9 +287,9 @@ impl Sockets {
         assert!(!self.contains(transport), "the relay gave out an index twice");
         let TransportSockets { rtp, rtcp } = sockets;
         self.paths[index] = Path::vacant();
-        self.paths[index].socket = Some(rtp.path);
+        self.paths[index].socket = Some(rtp.connected);
         self.ports[index] = Some(Box::new(Ports {
-            door: rtp.door,
+            unconnected: rtp.unconnected,
             local: rtp.local,
             rtcp,
             remote: None,
@@ -315,13 +319,13 @@ impl Sockets {
         }
     }
 
-    /// Registers a connected datagram socket of any kind as the path of a transport without a door of its own.
+    /// Registers a connected datagram socket of any kind as the only socket of a transport.
     #[cfg(test)]
-    pub(super) fn attach_unchecked(&mut self, transport: TransportIx, path: OwnedFd) {
+    pub(super) fn attach_unchecked(&mut self, transport: TransportIx, connected: OwnedFd) {
         let somewhere = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
         let rtp = PortSockets {
-            door: path.try_clone().unwrap(),
-            path,
+            unconnected: connected.try_clone().unwrap(),
+            connected,
             local: somewhere.into(),
         };
         self.attach(transport, TransportSockets { rtp, rtcp: None });
@@ -351,7 +355,7 @@ impl Sockets {
     /// Calls `visit` with each socket of a transport.
     pub fn each(&self, transport: TransportIx, mut visit: impl FnMut(Port, Side, BorrowedFd<'_>)) {
         for port in [Port::Rtp, Port::Rtcp] {
-            for side in [Side::Door, Side::Path] {
+            for side in [Side::Unconnected, Side::Connected] {
                 if let Some(socket) = self.get(transport, port, side) {
                     visit(port, side, socket);
                 }
@@ -363,20 +367,20 @@ impl Sockets {
     pub fn get(&self, transport: TransportIx, port: Port, side: Side) -> Option<BorrowedFd<'_>> {
         let ports = self.ports(transport)?;
         Some(match (port, side) {
-            (Port::Rtp, Side::Door) => ports.door.as_fd(),
-            (Port::Rtp, Side::Path) => self.paths[transport.0 as usize].socket.as_ref()?.as_fd(),
-            (Port::Rtcp, Side::Door) => ports.rtcp.as_ref()?.door.as_fd(),
-            (Port::Rtcp, Side::Path) => ports.rtcp.as_ref()?.path.as_fd(),
+            (Port::Rtp, Side::Unconnected) => ports.unconnected.as_fd(),
+            (Port::Rtp, Side::Connected) => self.paths[transport.0 as usize].socket.as_ref()?.as_fd(),
+            (Port::Rtcp, Side::Unconnected) => ports.rtcp.as_ref()?.unconnected.as_fd(),
+            (Port::Rtcp, Side::Connected) => ports.rtcp.as_ref()?.connected.as_fd(),
         })
     }
 
     /// The socket that RTCP leaves on.
-    pub(super) fn rtcp_path(&self, transport: TransportIx) -> Option<BorrowedFd<'_>> {
+    pub(super) fn rtcp_socket(&self, transport: TransportIx) -> Option<BorrowedFd<'_>> {
         let port = match self.ports(transport)?.rtcp {
             Some(_) => Port::Rtcp,
             None => Port::Rtp,
         };
-        self.get(transport, port, Side::Path)
+        self.get(transport, port, Side::Connected)
     }
 
     /// Whether RTCP has somewhere to go: the remote's own port for it, known or supposed, or with mux the one remote.
@@ -385,8 +389,8 @@ impl Sockets {
             .is_some_and(|ports| ports.rtcp.is_none() || remote.rtcp_or_next().is_some())
     }
 
-    /// Connects a transport's paths to a remote, its first or another one. When that fails, the transport is as it was:
-    /// connected to the old remote, if it had one.
+    /// Connects a transport's sockets to a remote, its first or another one. If that fails, they stay connected to the old
+    /// remote, if there was one.
     ///
     /// A port for RTCP is connected to the remote's for RTCP, if that is known, else to the one above RTP's (RFC 3550 §11).
     ///
@@ -452,16 +456,16 @@ impl Sockets {
                 result = result.and(stamp_arrivals(socket, on));
             });
         }
-        self.each_door(|_, socket| result = result.and(stamp_arrivals(socket, on)));
+        self.each_shared_port(|_, socket| result = result.and(stamp_arrivals(socket, on)));
         result
     }
 
     /// Notes the drop count of a socket, as a [`Received`](super::receive::Received) has brought it.
     pub fn note_drop_count(&mut self, source: Source, count: u32) {
         let (last, total) = match source {
-            Source::Channel | Source::Connection { .. } | Source::Waiting { .. } => return,
-            Source::Door { number } => match self.doors.get_mut(usize::from(number)) {
-                Some(door) => (&mut door.drop_count, &mut door.kernel_drops),
+            Source::Channel | Source::Connection { .. } | Source::Unassigned { .. } => return,
+            Source::SharedPort { number } => match self.shared_ports.get_mut(usize::from(number)) {
+                Some(unconnected) => (&mut unconnected.drop_count, &mut unconnected.kernel_drops),
                 None => return,
             },
             Source::Socket { transport, port, side } => {
@@ -492,8 +496,8 @@ impl Sockets {
     }
 
     /// The socket that a transport's packets leave on, and what it is watched as.
-    pub fn sending_path(&self, transport: TransportIx) -> Option<(BorrowedFd<'_>, Source)> {
-        let side = Side::Path;
+    pub fn sending_socket(&self, transport: TransportIx) -> Option<(BorrowedFd<'_>, Source)> {
+        let side = Side::Connected;
         if let Some(ice) = self.ice(transport) {
             let listener = ice.sending()?;
             let source = Source::Listener {
@@ -572,20 +576,21 @@ impl Sockets {
             ports.remote = remote;
             let path = &mut self.paths[transport.0 as usize];
             path.is_connected = remote.is_some();
-            // Another way out: it may segment where the last one did not.
+            // Another route: it may segment where the last one did not.
             path.uses_gso = may_segment();
             path.refusals = 0;
         }
     }
 
     fn connect_all(&self, transport: TransportIx, remote: Option<Remote>) -> Result<(), Errno> {
-        let (Some(ports), Some(path)) = (self.ports(transport), self.get(transport, Port::Rtp, Side::Path)) else {
+        let (Some(ports), Some(connected)) = (self.ports(transport), self.get(transport, Port::Rtp, Side::Connected))
+        else {
             return Err(Errno::EBADF);
         };
-        reconnect(path, ports.local, remote.map(|remote| remote.rtp))?;
+        reconnect(connected, ports.local, remote.map(|remote| remote.rtp))?;
         if let Some(rtcp) = &ports.rtcp {
             let to = remote.and_then(|remote| remote.rtcp_or_next());
-            reconnect(rtcp.path.as_fd(), rtcp.local, to)?;
+            reconnect(rtcp.connected.as_fd(), rtcp.local, to)?;
         }
         Ok(())
     }

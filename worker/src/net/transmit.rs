@@ -3,8 +3,8 @@
 //! ```text
 //! the socket is full       stop, and say how far it went
 //!   (EAGAIN, ENOBUFS)
-//! an earlier packet's      the kernel reports it in place of sending: the call is repeated once; if the way really is
-//!   error (ICMP)           closed, the packet has failed
+//! an earlier packet's      the kernel reports it in place of sending: the call is repeated once; if the remote really
+//!   error (ICMP)           cannot be reached, the packet has failed
 //! a train is refused       it goes out as single packets. EIO (the device cannot segment) ends trains for the transport
 //!   (EIO, EINVAL,          at once, the others (a packet is larger than the path's MTU) after some in a row, until it is
 //!   EMSGSIZE)              connected anew
@@ -39,36 +39,36 @@ pub struct EgressStats {
     pub rtcp_lost: u64,
 }
 
-/// Whether the socket, or the kernel's memory, has no room at the moment.
+/// Whether the socket's buffer, or the kernel's memory, is full at the moment.
 pub(super) fn is_full(errno: Errno) -> bool {
     matches!(errno, Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM)
 }
 
-/// One transport's way to the kernel, with what a transmission changes.
-pub(super) struct Line<'a, B> {
+/// Hands one transport's packets to the kernel, with all that a transmission changes.
+pub(super) struct Transmitter<'a, B> {
     pub(super) backend: &'a mut B,
     pub(super) path: &'a mut Path,
     pub(super) stats: &'a mut EgressStats,
     pub(super) failed: &'a mut Vec<usize>,
 }
 
-impl<B: SendBackend> Line<'_, B> {
-    /// Sends messages in their order, and says how many packets, counted from the first, are settled: sent, or listed in
-    /// `failed`. If they are fewer than all, the socket is full.
+impl<B: SendBackend> Transmitter<'_, B> {
+    /// Sends messages in their order. Returns how many packets, counted from the first, were processed: sent, or listed in
+    /// `failed`. If these are not all, the socket is full.
     pub(super) fn transmit(&mut self, bytes: &[u8], messages: &[Message]) -> usize {
         self.failed.clear();
         self.transmit_from(0, bytes, messages)
     }
 
-    /// As [`Line::transmit`], where `before` packets were settled before the first of these.
+    /// As [`Transmitter::transmit`], where `before` packets were processed before the first of these.
     fn transmit_from(&mut self, before: usize, bytes: &[u8], messages: &[Message]) -> usize {
-        let mut settled = 0;
+        let mut processed = 0;
         let mut rest = messages;
         let mut is_retry = false;
         while let Some(&message) = rest.first() {
             if message.is_train() && !self.path.uses_gso {
-                let more = self.transmit_singles(before + settled, bytes, message);
-                settled += more;
+                let more = self.transmit_singles(before + processed, bytes, message);
+                processed += more;
                 if more < message.packets() {
                     break;
                 }
@@ -81,7 +81,7 @@ impl<B: SendBackend> Line<'_, B> {
                 Ok(count) => {
                     let (sent, after) = rest.split_at(count);
                     for message in sent {
-                        settled += message.packets();
+                        processed += message.packets();
                         self.note_sent(*message);
                     }
                     rest = after;
@@ -90,8 +90,8 @@ impl<B: SendBackend> Line<'_, B> {
                 Err(errno) if is_full(errno) => break,
                 Err(errno @ (Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE)) if message.is_train() => {
                     self.note_refusal(errno);
-                    let more = self.transmit_singles(before + settled, bytes, message);
-                    settled += more;
+                    let more = self.transmit_singles(before + processed, bytes, message);
+                    processed += more;
                     if more < message.packets() {
                         break;
                     }
@@ -104,8 +104,8 @@ impl<B: SendBackend> Line<'_, B> {
                 }
                 Err(_) => {
                     for _ in 0..message.packets() {
-                        self.failed.push(before + settled);
-                        settled += 1;
+                        self.failed.push(before + processed);
+                        processed += 1;
                     }
                     self.stats.send_failures += message.packets() as u64;
                     rest = &rest[1..];
@@ -113,7 +113,7 @@ impl<B: SendBackend> Line<'_, B> {
                 }
             }
         }
-        settled
+        processed
     }
 
     fn transmit_singles(&mut self, before: usize, bytes: &[u8], train: Message) -> usize {

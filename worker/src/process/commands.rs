@@ -40,8 +40,8 @@ impl EventLoop {
         if let Method::StartMirroring { transport, mirror } = method {
             return self.start_mirroring(*transport, *mirror, descriptors);
         }
-        if let Method::OpenDoors(request) = method {
-            return self.open_doors(request, descriptors);
+        if let Method::OpenSharedPorts(request) = method {
+            return self.open_shared_ports(request, descriptors);
         }
         if let Method::UseConnectedSocket { transport, tuple } = method {
             return self.use_connected_socket(*transport, *tuple, descriptors);
@@ -68,13 +68,13 @@ impl EventLoop {
             Method::UseDtlsCertificate(certificate) => self.webrtc.use_certificate(certificate),
             Method::RestartIce { transport, ice } => {
                 let whom = (self.index_of(*transport)?, *transport);
-                let (webrtc, mut around) = self.webrtc_and_around();
-                webrtc.restart_ice(now, &mut around, whom, ice)
+                let (webrtc, mut io) = self.webrtc_and_io();
+                webrtc.restart_ice(now, &mut io, whom, ice)
             }
             Method::SetDtlsParameters { transport, parameters } => {
                 let whom = (self.index_of(*transport)?, *transport);
-                let (webrtc, mut around) = self.webrtc_and_around();
-                webrtc.set_dtls_parameters(now, &mut around, whom, parameters)
+                let (webrtc, mut io) = self.webrtc_and_io();
+                webrtc.set_dtls_parameters(now, &mut io, whom, parameters)
             }
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
@@ -231,7 +231,7 @@ impl EventLoop {
             cpu_ns: self.usage.cpu_ns(),
             resident_bytes: self.usage.resident_bytes(),
             residence: self.egress.residence().map(|residence| residence.histogram()),
-            strangers: self.webrtc.strangers(),
+            unrouted: self.webrtc.unrouted(),
             webrtc_failures: self.webrtc.failures(),
             contained_panics: Parser::ALL.into_iter().map(boundary::panics).sum(),
         }

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
-use weir_channel::message::{DOORS_MAX, Hello, Notification};
+use weir_channel::message::{Hello, Notification, SHARED_PORTS_MAX};
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
@@ -36,7 +36,7 @@ use crate::webrtc::ice::{Protocol, Tuple};
 
 use super::BUILD;
 use super::coalesce::{Turn, Window};
-use super::webrtc::{Around, WebRtc};
+use super::webrtc::{IoContext, WebRtc};
 
 /// Ready sockets that one wait reports. Their batches of at most 32 datagrams are what one turn can take in.
 const EVENTS_MAX: usize = 64;
@@ -106,8 +106,8 @@ pub struct EventLoop {
     pub(super) log_filter: LogFilterHandle,
     pub(super) window: Window,
     pub(super) counters: Counters,
-    /// By door: whose packets wait for it.
-    pub(super) at_doors: [Vec<TransportIx>; DOORS_MAX],
+    /// By shared port: the transports whose packets wait until it is writable.
+    pub(super) blocked_on_shared_port: [Vec<TransportIx>; SHARED_PORTS_MAX],
     /// Answer what was asked, and leave.
     pub(super) is_leaving: bool,
     log: LogQueue,
@@ -169,7 +169,7 @@ impl EventLoop {
             log_filter,
             window: Window::new(),
             counters: Counters::default(),
-            at_doors: Default::default(),
+            blocked_on_shared_port: Default::default(),
             is_leaving: false,
             log,
             ready: Vec::with_capacity(EVENTS_MAX),
@@ -215,8 +215,8 @@ impl EventLoop {
             self.relay.handle_timeout(now, &mut self.egress);
         }
         if self.webrtc.next_timeout().is_some_and(|due| due <= now) {
-            let (webrtc, mut around) = self.webrtc_and_around();
-            webrtc.handle_timeout(now, &mut around);
+            let (webrtc, mut io) = self.webrtc_and_io();
+            webrtc.handle_timeout(now, &mut io);
         }
         self.settle();
         self.egress.flush_mirrors();
@@ -271,13 +271,13 @@ impl EventLoop {
             match event.source {
                 Source::Channel => continue,
                 Source::Connection { transport, number } if event.is_writable => {
-                    let (webrtc, mut around) = self.webrtc_and_around();
-                    webrtc.write_connection(&mut around, transport, number);
+                    let (webrtc, mut io) = self.webrtc_and_io();
+                    webrtc.write_connection(&mut io, transport, number);
                 }
                 Source::Socket { transport, .. } | Source::Listener { transport, .. } if event.is_writable => {
                     self.handle_writable(transport);
                 }
-                Source::Door { number } if event.is_writable => self.write_by_door(number),
+                Source::SharedPort { number } if event.is_writable => self.write_by_shared_port(number),
                 _ => {}
             }
             if event.is_readable {
@@ -301,13 +301,13 @@ impl EventLoop {
         let (transport, socket) = match source {
             Source::Channel => return,
             Source::Connection { transport, number } => return self.read_connection(now, transport, number),
-            Source::Door { number } => return self.receive_at_door(now, number),
-            Source::Waiting { number } => return self.read_waiting(now, number),
+            Source::SharedPort { number } => return self.receive_at_shared_port(now, number),
+            Source::Unassigned { number } => return self.read_unassigned(now, number),
             Source::Listener {
                 transport, listener, ..
             } if sockets.is_tcp(transport, listener) => {
-                let (webrtc, mut around) = self.webrtc_and_around();
-                return webrtc.accept(now, &mut around, transport, listener);
+                let (webrtc, mut io) = self.webrtc_and_io();
+                return webrtc.accept(now, &mut io, transport, listener);
             }
             Source::Socket { transport, port, side } => (transport, sockets.get(transport, port, side)),
             Source::Listener {
@@ -336,7 +336,7 @@ impl EventLoop {
             self.counters.bytes_received += u64::from(datagram.len);
         }
         match source {
-            Source::Channel | Source::Connection { .. } | Source::Door { .. } | Source::Waiting { .. } => {}
+            Source::Channel | Source::Connection { .. } | Source::SharedPort { .. } | Source::Unassigned { .. } => {}
             Source::Socket { port, .. } => {
                 self.egress
                     .mirror_received(transport, port, received.bytes, received.datagrams);
@@ -360,16 +360,16 @@ impl EventLoop {
                     local,
                     remote: local, // each datagram has its own
                 };
-                let mut around = Around {
+                let mut io = IoContext {
                     relay: &mut self.relay,
                     egress: &mut self.egress,
                     poller: &self.poller,
                 };
-                match around.egress.sockets.is_at_doors(transport) {
+                match io.egress.sockets.uses_shared_ports(transport) {
                     true => self
                         .webrtc
-                        .handle_door_batch(now, &mut around, local, Some(transport), received),
-                    false => self.webrtc.handle_batch(now, &mut around, transport, tuple, received),
+                        .handle_shared_port_batch(now, &mut io, local, Some(transport), received),
+                    false => self.webrtc.handle_batch(now, &mut io, transport, tuple, received),
                 }
             }
         }
@@ -378,21 +378,21 @@ impl EventLoop {
 
     /// Takes what a connection has brought and relays it.
     fn read_connection(&mut self, now: Time, transport: TransportIx, number: u8) {
-        let (webrtc, mut around) = self.webrtc_and_around();
-        let (packets, bytes) = webrtc.read_connection(now, &mut around, transport, number);
+        let (webrtc, mut io) = self.webrtc_and_io();
+        let (packets, bytes) = webrtc.read_connection(now, &mut io, transport, number);
         self.counters.packets_received += packets;
         self.counters.bytes_received += bytes;
         self.act();
     }
 
-    /// The WebRTC transports, and what is around them.
-    pub(super) fn webrtc_and_around(&mut self) -> (&mut WebRtc, Around<'_>) {
-        let around = Around {
+    /// The WebRTC transports, and what they receive for and send with.
+    pub(super) fn webrtc_and_io(&mut self) -> (&mut WebRtc, IoContext<'_>) {
+        let io = IoContext {
             relay: &mut self.relay,
             egress: &mut self.egress,
             poller: &self.poller,
         };
-        (&mut self.webrtc, around)
+        (&mut self.webrtc, io)
     }
 
     /// Halves the batches when one took too long, and lets them grow again when they are quick.
@@ -412,7 +412,7 @@ impl EventLoop {
 
     /// Changes what is waited for at a transport's RTP path.
     fn watch(&self, transport: TransportIx, interest: Interest) {
-        if let Some((path, source)) = self.egress.sockets.sending_path(transport)
+        if let Some((path, source)) = self.egress.sockets.sending_socket(transport)
             && let Err(errno) = self.poller.modify(path, source, interest)
         {
             warn!(%errno, "epoll_ctl");
@@ -441,19 +441,19 @@ impl EventLoop {
     pub(super) fn settle(&mut self) {
         while let Some(transport) = self.egress.poll_blocked() {
             match self.egress.sockets.sends_through(transport) {
-                Some(door) => self.wait_at_door(door, transport),
+                Some(port) => self.wait_for_shared_port(port, transport),
                 None => self.watch(transport, Interest::ReadWrite),
             }
         }
-        WebRtc::watch_blocked(&mut self.webrtc_and_around().1);
+        WebRtc::watch_blocked(&mut self.webrtc_and_io().1);
         while let Some((transport, ssrc)) = self.egress.poll_begun() {
             if !self.relay.repeats_packets(transport, ssrc) {
                 self.egress.refuse_repeats(transport, ssrc);
             }
         }
         while let Some(transport) = self.egress.poll_unheard() {
-            let (webrtc, mut around) = self.webrtc_and_around();
-            webrtc.hold(clock::monotonic(), &mut around, transport);
+            let (webrtc, mut io) = self.webrtc_and_io();
+            webrtc.hold(clock::monotonic(), &mut io, transport);
         }
         while let Some(lost) = self.egress.poll_lost() {
             self.relay.handle_lost(lost.owner, lost.reason, lost.packets);
@@ -480,8 +480,8 @@ impl EventLoop {
 
     /// Stops watching a transport's sockets, and closes them.
     fn close(&mut self, transport: TransportIx) {
-        let (webrtc, mut around) = self.webrtc_and_around();
-        webrtc.close(clock::monotonic(), &mut around, transport);
+        let (webrtc, mut io) = self.webrtc_and_io();
+        webrtc.close(clock::monotonic(), &mut io, transport);
         // The supervisor holds the sockets too, so closing them would not take them out of the epoll.
         let remove = |socket: BorrowedFd<'_>| {
             if let Err(errno) = self.poller.remove(socket) {
@@ -542,8 +542,8 @@ impl EventLoop {
     /// Writes what is still to be said, and ends.
     fn farewell(&mut self) -> Ended {
         info!("shutting down");
-        let (webrtc, mut around) = self.webrtc_and_around();
-        webrtc.close_all(clock::monotonic(), &mut around);
+        let (webrtc, mut io) = self.webrtc_and_io();
+        webrtc.close_all(clock::monotonic(), &mut io);
         let until = clock::monotonic() + FAREWELL_TIME_MAX;
         loop {
             if let Err(ended) = self.speak() {

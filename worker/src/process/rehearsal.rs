@@ -56,7 +56,7 @@ impl From<WorkerError> for Refusal {
 const TRAIN: [u8; 16] = [0; 16];
 const SEGMENT: usize = TRAIN.len() / 2;
 
-/// Does with the sockets of two plain transports, `[door, path]` each, what a worker does with those of two that send to each other,
+/// Does with the sockets of two plain transports, `[unconnected, connected]` each, what a worker does with those of two that send to each other,
 /// and asks for what a worker asks for when it starts. To be called on a thread that ends afterwards: some of that
 /// stays with the thread. `other_end` is where the second transport's sockets are bound to. Whether packets get through is not
 /// looked at: a firewall is no reason not to start.
@@ -75,8 +75,8 @@ pub fn rehearse(one: Vec<OwnedFd>, other: Vec<OwnedFd>, other_end: SocketAddr) -
     };
     sockets.connect(near, remote)?;
     let (Some(sending), Some(receiving)) = (
-        sockets.get(near, Port::Rtp, Side::Path),
-        sockets.get(far, Port::Rtp, Side::Door),
+        sockets.get(near, Port::Rtp, Side::Connected),
+        sockets.get(far, Port::Rtp, Side::Unconnected),
     ) else {
         return Ok(()); // which cannot be: they were attached
     };

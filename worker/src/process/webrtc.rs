@@ -1,15 +1,14 @@
-//! WebRTC transports in the worker: the sans-IO ones of [`webrtc`](crate::webrtc), with the sockets, the keys and the relay
-//! around each.
+//! WebRTC transports in the worker: the sans-IO transports of [`webrtc`](crate::webrtc), joined to sockets, keys and relay.
 //!
 //! What a transport decides is carried out by [`WebRtc::settle`], which compares what is with what should be: where the
 //! sending path is connected to, whether it may be sent on, and what the relay knows of the peer.
 
 mod commands;
 mod connections;
-mod doors;
 mod events;
 mod failures;
 mod receive;
+mod shared_ports;
 mod timers;
 
 use std::collections::VecDeque;
@@ -29,23 +28,23 @@ use crate::webrtc::budget::{Budget, Budgets};
 use crate::webrtc::dtls::{self, Context};
 use crate::webrtc::ice::Tuple;
 use crate::webrtc::srtp::Inbound;
-use crate::webrtc::transport::{Event, Outlet, WebRtcTransport};
+use crate::webrtc::transport::{Event, TransportOutput, WebRtcTransport};
 
 use self::connections::Frames;
-use self::doors::{Doors, Guest};
 use self::events::{dtls_state, ice_state, ice_tuple};
 use self::failures::{Failures, Record, Refusals};
+use self::shared_ports::{Registration, SharedPorts};
 use self::timers::Timers;
 
-/// Packets of one batch that are opened before they are relayed.
-const OPENED_MAX: usize = 1_024;
+/// Packets of one batch that are unprotected before they are relayed.
+const UNPROTECTED_MAX: usize = 1_024;
 
 /// What a transport tells of its ICE beyond this is told later, and only how it ended: its peer decides how often that
 /// changes.
 const ICE_NEWS: Budget = Budget::new(10, 20);
 
-/// What is around the transports: what they receive for, send with, and are watched by.
-pub(super) struct Around<'a> {
+/// What the transports receive for, send with, and are watched by.
+pub(super) struct IoContext<'a> {
     pub(super) relay: &'a mut Relay,
     pub(super) egress: &'a mut Egress,
     pub(super) poller: &'a Poller,
@@ -54,7 +53,7 @@ pub(super) struct Around<'a> {
 /// All WebRTC transports of a worker.
 pub(super) struct WebRtc {
     /// By [`TransportIx`].
-    transports: Vec<Option<Box<Member>>>,
+    transports: Vec<Option<Box<TransportEntry>>>,
     timers: Timers,
     settings: dtls::Settings,
     /// With the certificate of the transports that come. Made with the first.
@@ -62,19 +61,19 @@ pub(super) struct WebRtc {
     budgets: Budgets,
     /// What the transport that was spoken to last has to tell.
     events: Vec<Event>,
-    /// What was opened of the batch at hand.
-    opened: Vec<Datagram>,
+    /// What was unprotected of the batch at hand.
+    unprotected: Vec<Datagram>,
     frames: Frames,
-    doors: Doors,
+    shared_ports: SharedPorts,
     record: Record,
     notifications: VecDeque<Notification>,
 }
 
 /// One of them.
-struct Member {
+struct TransportEntry {
     id: TransportId,
     transport: WebRtcTransport,
-    /// What opens its peer's packets, from when DTLS is connected until it ends.
+    /// What unprotects its peer's packets, from when DTLS is connected until it ends.
     inbound: Option<Box<Inbound>>,
     /// As the IANA names it.
     srtp_profile: Option<&'static str>,
@@ -82,25 +81,25 @@ struct Member {
     route: Option<Tuple>,
     /// Where the relay believes its peer to be.
     peer: Option<SocketAddr>,
-    /// Since when the kernel has no room for connections.
-    listeners_rest: Option<Time>,
+    /// Until when no connections are accepted, because the kernel could not take any more.
+    accept_paused_until: Option<Time>,
     ice_news: Budget,
     /// Its ICE has changed since it was told of last.
     has_untold_news: bool,
     failures: Failures,
     refusals: Refusals,
-    /// It is reached through the worker's doors.
-    guest: Option<Guest>,
+    /// Its entry at the worker's shared ports, if it is reached through these.
+    registration: Option<Registration>,
 }
 
 /// Sends at once what a transport has to say, and keeps what it has to tell.
-struct Desk<'a> {
+struct SocketOutput<'a> {
     egress: &'a mut Egress,
     transport: TransportIx,
     events: &'a mut Vec<Event>,
 }
 
-impl Outlet for Desk<'_> {
+impl TransportOutput for SocketOutput<'_> {
     fn send(&mut self, tuple: &Tuple, datagram: &[u8]) {
         // What is lost is asked for, or sent, again.
         let sent = self.egress.sockets.send_to(self.transport, ice_tuple(tuple), datagram);
@@ -124,9 +123,9 @@ impl WebRtc {
             settings,
             budgets: Budgets::of_a_worker(),
             events: Vec::new(),
-            opened: Vec::with_capacity(OPENED_MAX),
+            unprotected: Vec::with_capacity(UNPROTECTED_MAX),
             frames: Frames::default(),
-            doors: Doors::default(),
+            shared_ports: SharedPorts::default(),
             record: Record::default(),
             notifications: VecDeque::new(),
         }
@@ -139,47 +138,50 @@ impl WebRtc {
 
     /// When [`WebRtc::handle_timeout`] wants to be called.
     pub(super) fn next_timeout(&self) -> Option<Time> {
-        [self.timers.next(), self.doors.due()].into_iter().flatten().min()
+        [self.timers.next(), self.shared_ports.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Lets time pass for those transports for which it matters.
-    pub(super) fn handle_timeout(&mut self, now: Time, around: &mut Around<'_>) {
-        self.doors.handle_timeout(now, around);
+    pub(super) fn handle_timeout(&mut self, now: Time, io: &mut IoContext<'_>) {
+        self.shared_ports.handle_timeout(now, io);
         while let Some(transport) = self.timers.pop(now) {
-            self.close_idle_connections(now, around, transport);
-            self.with(now, around, transport, |member, desk, _| {
-                member.transport.handle_timeout(now, desk);
+            self.close_idle_connections(now, io, transport);
+            self.with(now, io, transport, |entry, output, _| {
+                entry.transport.handle_timeout(now, output);
             });
         }
     }
 
     /// Sends nothing more to a peer that is not heard, until it is.
-    pub(super) fn hold(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx) {
-        self.with(now, around, transport, |_, _, _| ());
+    pub(super) fn hold(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+        self.with(now, io, transport, |_, _, _| ());
     }
 
     /// Keeps no more of an SSRC that a peer sends under than its newest indices.
     pub(super) fn forget_stream(&mut self, transport: TransportIx, ssrc: u32) {
-        let member = self.transports.get_mut(transport.0 as usize).and_then(Option::as_mut);
-        if let Some(inbound) = member.and_then(|member| member.inbound.as_mut()) {
+        let entry = self.transports.get_mut(transport.0 as usize).and_then(Option::as_mut);
+        if let Some(inbound) = entry.and_then(|entry| entry.inbound.as_mut()) {
             inbound.retire(ssrc);
         }
     }
 
     /// What a transport's counters say of its ICE and DTLS; `None` if it is no WebRTC transport.
     pub(super) fn stats(&self, transport: TransportIx, egress: &Egress) -> Option<WebRtcStats> {
-        let member = self.member(transport)?;
-        let counters = member.transport.counters();
+        let entry = self.entry(transport)?;
+        let counters = entry.transport.counters();
         Some(WebRtcStats {
-            ice_state: ice_state(member.transport.ice_state()),
-            selected_tuple: member.transport.selected_tuple().map(ice_tuple),
-            dtls_state: dtls_state(member.transport.dtls_state()),
-            srtp_profile: member.srtp_profile.map(str::to_owned),
+            ice_state: ice_state(entry.transport.ice_state()),
+            selected_tuple: entry.transport.selected_tuple().map(ice_tuple),
+            dtls_state: dtls_state(entry.transport.dtls_state()),
+            srtp_profile: entry.srtp_profile.map(str::to_owned),
             checks: counters.checks,
             checks_refused: counters.refusals,
             dtls_datagrams: counters.dtls,
-            seal_failures: egress.seal_failures(transport),
-            failures: member.failures.counts(),
+            protect_failures: egress.protect_failures(transport),
+            failures: entry.failures.counts(),
         })
     }
 
@@ -189,35 +191,35 @@ impl WebRtc {
     }
 
     /// Says goodbye to a transport's peer, and forgets the transport.
-    pub(super) fn close(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx) {
-        if let Some(Some(mut member)) = self.transports.get_mut(transport.0 as usize).map(Option::take) {
+    pub(super) fn close(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+        if let Some(Some(mut entry)) = self.transports.get_mut(transport.0 as usize).map(Option::take) {
             self.timers.cancel(transport);
-            self.doors.forget(transport, &member);
+            self.shared_ports.unregister(transport, &entry);
             self.events.clear();
-            let mut desk = Desk {
-                egress: around.egress,
+            let mut output = SocketOutput {
+                egress: io.egress,
                 transport,
                 events: &mut self.events,
             };
             // Who closes it knows what becomes of it.
-            member.transport.close(now, &mut desk);
+            entry.transport.close(now, &mut output);
             self.events.clear();
         }
     }
 
     /// Says goodbye to all peers.
-    pub(super) fn close_all(&mut self, now: Time, around: &mut Around<'_>) {
+    pub(super) fn close_all(&mut self, now: Time, io: &mut IoContext<'_>) {
         for index in 0..self.transports.len() as u32 {
-            self.close(now, around, TransportIx(index));
+            self.close(now, io, TransportIx(index));
         }
     }
 
     /// Whether a transport is one of them.
     pub(super) fn contains(&self, transport: TransportIx) -> bool {
-        self.member(transport).is_some()
+        self.entry(transport).is_some()
     }
 
-    fn member(&self, transport: TransportIx) -> Option<&Member> {
+    fn entry(&self, transport: TransportIx) -> Option<&TransportEntry> {
         self.transports.get(transport.0 as usize)?.as_deref()
     }
 
@@ -225,18 +227,18 @@ impl WebRtc {
     fn with<T>(
         &mut self,
         now: Time,
-        around: &mut Around<'_>,
+        io: &mut IoContext<'_>,
         transport: TransportIx,
-        act: impl FnOnce(&mut Member, &mut Desk<'_>, &mut Budgets) -> T,
+        act: impl FnOnce(&mut TransportEntry, &mut SocketOutput<'_>, &mut Budgets) -> T,
     ) -> Option<T> {
-        let member = self.transports.get_mut(transport.0 as usize)?.as_deref_mut()?;
-        let mut desk = Desk {
-            egress: around.egress,
+        let entry = self.transports.get_mut(transport.0 as usize)?.as_deref_mut()?;
+        let mut output = SocketOutput {
+            egress: io.egress,
             transport,
             events: &mut self.events,
         };
-        let done = act(member, &mut desk, &mut self.budgets);
-        self.settle(now, around, transport);
+        let done = act(entry, &mut output, &mut self.budgets);
+        self.settle(now, io, transport);
         Some(done)
     }
 }

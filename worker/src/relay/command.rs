@@ -94,7 +94,7 @@ impl Relay {
             | Method::SetLogFilter(_)
             | Method::SetCoalescing(_)
             | Method::WorkerStats
-            | Method::OpenDoors(_)
+            | Method::OpenSharedPorts(_)
             | Method::UseConnectedSocket { .. }
             | Method::Shutdown => {
                 return Err(WorkerError::InvalidParameters("this method is not about a room".into()));

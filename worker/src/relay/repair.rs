@@ -3,7 +3,7 @@
 //! A consumer keeps no packets. It keeps its last *segments*: from each start to the next one, which stream flowed and what
 //! was added to its numbers. A number that a receiver names falls into one segment, which says which packet of which
 //! stream it was, and how it looked; the packet is in the stream's [ring](super::ring), with the time of sending that it
-//! left with. So what is sent again is byte for byte what was sent, or would have been, as it must be where it is sealed
+//! left with. So what is sent again is byte for byte what was sent, or would have been, as it must be where it is protected
 //! under the same index again (RFC 3711 §9.1). A retransmission in a stream of its own (RFC 4588) is another packet, and
 //! says when it itself was sent.
 
@@ -209,7 +209,7 @@ impl Repair {
         self.rtx.as_ref().filter(|rtx| rtx.is_begun).map(|rtx| rtx.ssrc)
     }
 
-    /// That SSRC, and the last number used under it, extended. One that could not be sent may have been sealed, too.
+    /// That SSRC, and the last number used under it, extended. One that could not be sent may have been protected, too.
     pub(super) fn last_rtx(&self) -> Option<(u32, u64)> {
         let rtx = self.rtx.as_ref()?;
         (rtx.seq != rtx.before_first).then_some((rtx.ssrc, rtx.seq))

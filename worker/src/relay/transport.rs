@@ -83,7 +83,7 @@ pub(super) enum TransportKind {
         /// RTP and RTCP share one port.
         rtcp_mux: bool,
     },
-    /// SRTP and SRTCP on one port. The shell opens and seals them, and passes on nothing that is not the peer's; the remote
+    /// SRTP and SRTCP on one port. The shell unprotects and protects them, and passes on nothing that is not the peer's; the remote
     /// is known while the peer is connected.
     WebRtc,
 }

@@ -1,8 +1,8 @@
-//! How far the packet indices of a sealed transport's SSRCs are used: who takes an SSRC up again goes on where it stopped.
+//! How far the packet indices of a protected transport's SSRCs are used: who takes an SSRC up again goes on where it stopped.
 //!
 //! A transport's key lives as long as the transport, and under one key no index of an SSRC is used twice (RFC 3711 §9.1). The
 //! index is the sequence number with the count of its rollovers (§3.3.1). The receiver keeps that count for as long as it has
-//! the key, and so does the seal; neither hears that a consumer was closed and another one made. So a consumer's numbers are
+//! the key, and so does the sender's SRTP; neither hears that a consumer was closed and another one made. So a consumer's numbers are
 //! indices: the first one of an SSRC begins in its first cycle, and the next one behind the last of its predecessor.
 //!
 //! What a closed consumer leaves behind is this number, 16 bytes, until its transport is closed.
@@ -24,7 +24,7 @@ const INDICES_LEFT_MIN: u64 = 1 << 32;
 /// Who has an SSRC that cannot be taken up again.
 const USED_UP_BY: &str = "earlier consumers, which have used up its packet numbers (RFC 3711 §9.2),";
 
-/// SSRCs under one key, as many as the seal keeps in mind.
+/// SSRCs under one key, as many as the sender's SRTP keeps in mind.
 const SSRCS_MAX: usize = 1 << 16;
 
 /// Of each SSRC that somebody has sent under before: the last number that was used.

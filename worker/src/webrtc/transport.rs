@@ -32,7 +32,7 @@ pub enum Event {
 }
 
 /// Takes what a transport has to give, in order.
-pub trait Outlet {
+pub trait TransportOutput {
     /// Sends one datagram, or one frame of a TCP connection (see [`prefix`](super::framing::prefix)).
     fn send(&mut self, tuple: &Tuple, datagram: &[u8]);
 
@@ -227,7 +227,7 @@ impl WebRtcTransport {
         tuple: Tuple,
         datagram: &[u8],
         worker: &mut Budgets,
-        outlet: &mut impl Outlet,
+        output: &mut impl TransportOutput,
     ) -> Received {
         let media = |received| match self.admit_media(&tuple) {
             Ok(()) => received,
@@ -236,8 +236,8 @@ impl WebRtcTransport {
         let received = match demux::classify(datagram) {
             Kind::Rtp => media(Received::Rtp),
             Kind::Rtcp => media(Received::Rtcp),
-            Kind::Stun => self.on_stun(now, tuple, datagram, worker, outlet),
-            Kind::Dtls => self.on_dtls(now, &tuple, datagram, worker, outlet),
+            Kind::Stun => self.on_stun(now, tuple, datagram, worker, output),
+            Kind::Dtls => self.on_dtls(now, &tuple, datagram, worker, output),
             Kind::Other => Received::Dropped(Dropped::Unrecognised),
         };
         if let Received::Dropped(dropped) = received {
@@ -252,7 +252,7 @@ impl WebRtcTransport {
         tuple: Tuple,
         datagram: &[u8],
         worker: &mut Budgets,
-        outlet: &mut impl Outlet,
+        output: &mut impl TransportOutput,
     ) -> Received {
         match self.ice.handle_stun(now, tuple, datagram, &mut self.answer) {
             Checked::Accepted => self.counters.checks += 1,
@@ -265,8 +265,8 @@ impl WebRtcTransport {
             }
             Checked::Malformed(_) | Checked::Ignored => return Received::Dropped(Dropped::Stun),
         }
-        outlet.send(&tuple, &self.answer);
-        self.on_ice_events(now, outlet);
+        output.send(&tuple, &self.answer);
+        self.on_ice_events(now, output);
         Received::Control
     }
 
@@ -276,7 +276,7 @@ impl WebRtcTransport {
         tuple: &Tuple,
         datagram: &[u8],
         worker: &mut Budgets,
-        outlet: &mut impl Outlet,
+        output: &mut impl TransportOutput,
     ) -> Received {
         if !self.ice.is_valid(tuple) {
             return Received::Dropped(Dropped::UnknownTuple);
@@ -294,21 +294,21 @@ impl WebRtcTransport {
             }
         }
         self.dtls
-            .handle_datagram(now, datagram, &mut |bytes| outlet.send(tuple, bytes));
-        self.on_handshake(now, is_handshake, outlet);
+            .handle_datagram(now, datagram, &mut |bytes| output.send(tuple, bytes));
+        self.on_handshake(now, is_handshake, output);
         Received::Control
     }
 
     /// If the handshake has ended just now, its end was the first traffic of a peer that is proven.
-    fn on_handshake(&mut self, now: Time, was_going_on: bool, outlet: &mut impl Outlet) {
+    fn on_handshake(&mut self, now: Time, was_going_on: bool, output: &mut impl TransportOutput) {
         if was_going_on
             && self.dtls.state() == dtls::State::Connected
             && let Some(from) = self.dtls_protected_from.or(self.dtls_from)
         {
             self.ice.on_traffic(now, &from);
-            self.on_ice_events(now, outlet);
+            self.on_ice_events(now, output);
         }
-        self.on_dtls_events(outlet);
+        self.on_dtls_events(output);
     }
 
     /// Notes that a packet of media from `tuple` was authentic, and the newest of its stream: the peer uses that tuple. Says
@@ -319,28 +319,28 @@ impl WebRtcTransport {
     }
 
     /// Tells what has changed.
-    pub fn handle_events(&mut self, now: Time, outlet: &mut impl Outlet) {
-        self.on_ice_events(now, outlet);
+    pub fn handle_events(&mut self, now: Time, output: &mut impl TransportOutput) {
+        self.on_ice_events(now, output);
     }
 
-    fn on_ice_events(&mut self, now: Time, outlet: &mut impl Outlet) {
+    fn on_ice_events(&mut self, now: Time, output: &mut impl TransportOutput) {
         while let Some(event) = self.ice.poll_event() {
-            outlet.on_event(match event {
+            output.on_event(match event {
                 ice::Event::Selected(tuple) => Event::SelectedTuple(tuple),
                 ice::Event::Forgotten(tuple) => Event::ForgottenTuple(tuple),
                 ice::Event::State(state) => Event::Ice(state),
             });
             if matches!(event, ice::Event::State(ice::State::Connected | ice::State::Completed)) {
                 let selected = self.ice.selected().copied();
-                self.dtls.start(now, &mut |bytes| send_to(outlet, selected, bytes));
-                self.on_dtls_events(outlet);
+                self.dtls.start(now, &mut |bytes| send_to(output, selected, bytes));
+                self.on_dtls_events(output);
             }
         }
     }
 
-    fn on_dtls_events(&mut self, outlet: &mut impl Outlet) {
+    fn on_dtls_events(&mut self, output: &mut impl TransportOutput) {
         while let Some(event) = self.dtls.poll_event() {
-            outlet.on_event(Event::Dtls(event));
+            output.on_event(Event::Dtls(event));
         }
     }
 
@@ -353,15 +353,15 @@ impl WebRtcTransport {
         &mut self,
         now: Time,
         parameters: &RemoteParameters,
-        outlet: &mut impl Outlet,
+        output: &mut impl TransportOutput,
     ) -> Result<Role, RefusedParameters> {
         let is_handshake = self.dtls.state() == dtls::State::Connecting;
         let from = self.dtls_from.filter(|tuple| self.ice.is_valid(tuple));
         let to = from.or(self.ice.selected().copied());
         let role = self
             .dtls
-            .set_remote(now, parameters, &mut |bytes| send_to(outlet, to, bytes));
-        self.on_handshake(now, is_handshake, outlet);
+            .set_remote(now, parameters, &mut |bytes| send_to(output, to, bytes));
+        self.on_handshake(now, is_handshake, output);
         role
     }
 
@@ -371,10 +371,10 @@ impl WebRtcTransport {
     }
 
     /// The tuple's TCP connection was closed, or somebody else is there now.
-    pub fn handle_connection_closed(&mut self, now: Time, tuple: &Tuple, outlet: &mut impl Outlet) {
+    pub fn handle_connection_closed(&mut self, now: Time, tuple: &Tuple, output: &mut impl TransportOutput) {
         self.ice_end = IceEnd::ConnectionClosed;
         self.ice.forget(tuple);
-        self.on_ice_events(now, outlet);
+        self.on_ice_events(now, output);
     }
 
     /// When [`WebRtcTransport::handle_timeout`] has something to do.
@@ -386,19 +386,19 @@ impl WebRtcTransport {
     }
 
     /// Forgets tuples whose consent has expired, and sends again what the handshake lacks an answer to.
-    pub fn handle_timeout(&mut self, now: Time, outlet: &mut impl Outlet) {
+    pub fn handle_timeout(&mut self, now: Time, output: &mut impl TransportOutput) {
         self.ice_end = IceEnd::ConsentExpired;
         self.ice.handle_timeout(now);
-        self.on_ice_events(now, outlet);
+        self.on_ice_events(now, output);
         if self.dtls.poll_timeout().is_some_and(|due| due <= now) {
-            self.retransmit(now, outlet);
+            self.retransmit(now, output);
         }
-        self.on_dtls_events(outlet);
+        self.on_dtls_events(output);
     }
 
     /// Sends a flight of the handshake again: where the peer's came from. If nothing has come yet, or nothing since the last
     /// time, by all tuples, for some may not lead back; the peer takes what comes twice for a retransmission.
-    fn retransmit(&mut self, now: Time, outlet: &mut impl Outlet) {
+    fn retransmit(&mut self, now: Time, output: &mut impl TransportOutput) {
         let from = self.dtls_from.filter(|tuple| self.ice.is_valid(tuple));
         // A server's flight is much longer than the check that made a tuple valid, so it goes where a cookie came from.
         let only = from.filter(|_| !self.dtls_unanswered || self.dtls.role() != Some(Role::Client));
@@ -406,27 +406,27 @@ impl WebRtcTransport {
         self.dtls.handle_timeout(now, &mut |bytes| {
             has_sent = true;
             match only {
-                Some(tuple) => outlet.send(&tuple, bytes),
-                None => ice.tuples().for_each(|tuple| outlet.send(&tuple, bytes)),
+                Some(tuple) => output.send(&tuple, bytes),
+                None => ice.tuples().for_each(|tuple| output.send(&tuple, bytes)),
             }
         });
         self.dtls_unanswered |= has_sent;
     }
 
     /// Ends it, and says goodbye to a peer that is connected.
-    pub fn close(&mut self, now: Time, outlet: &mut impl Outlet) {
+    pub fn close(&mut self, now: Time, output: &mut impl TransportOutput) {
         let selected = self.ice.selected().copied();
-        self.dtls.close(now, &mut |bytes| send_to(outlet, selected, bytes));
+        self.dtls.close(now, &mut |bytes| send_to(output, selected, bytes));
         self.ice.close();
-        self.on_ice_events(now, outlet);
-        self.on_dtls_events(outlet);
+        self.on_ice_events(now, output);
+        self.on_dtls_events(output);
     }
 }
 
 /// Without a tuple there is nobody to send to; a retransmission makes up for it.
-fn send_to(outlet: &mut impl Outlet, tuple: Option<Tuple>, datagram: &[u8]) {
+fn send_to(output: &mut impl TransportOutput, tuple: Option<Tuple>, datagram: &[u8]) {
     if let Some(tuple) = tuple {
-        outlet.send(&tuple, datagram);
+        output.send(&tuple, datagram);
     }
 }
 

@@ -60,24 +60,24 @@ pub(crate) fn remote(rtp: SocketAddr) -> Remote {
 
 /// The two sockets of one port, and its address.
 pub(crate) fn port() -> (OwnedFd, OwnedFd, SocketAddr) {
-    let door = udp("127.0.0.1:0");
-    let address = address_of(&door);
-    (door, udp_at(address), address)
+    let unconnected = udp("127.0.0.1:0");
+    let address = address_of(&unconnected);
+    (unconnected, udp_at(address), address)
 }
 
 /// A muxed transport in `egress`, connected to `to`; its local address.
 pub(crate) fn attach<B: SendBackend>(egress: &mut Egress<B>, transport: u32, to: SocketAddr) -> SocketAddr {
-    let (door, path, address) = port();
-    let sockets = TransportSockets::adopt(vec![door, path], true).unwrap();
+    let (unconnected, connected, address) = port();
+    let sockets = TransportSockets::adopt(vec![unconnected, connected], true).unwrap();
     egress.sockets.attach(TransportIx(transport), sockets);
     egress.sockets.connect(TransportIx(transport), remote(to)).unwrap();
     address
 }
 
-/// A WebRTC transport in `egress` that sends to `to`, sealed with a key that [`opener`] opens.
-pub(crate) fn attach_sealed<B: SendBackend>(egress: &mut Egress<B>, transport: u32, to: SocketAddr) -> SocketAddr {
-    let (door, path, local) = port();
-    let sockets = IceSockets::adopt(vec![door, path], &[IceProtocol::Udp]).unwrap();
+/// A WebRTC transport in `egress` that sends to `to`, protected with a key that [`receiver_context`] has too.
+pub(crate) fn attach_protected<B: SendBackend>(egress: &mut Egress<B>, transport: u32, to: SocketAddr) -> SocketAddr {
+    let (unconnected, connected, local) = port();
+    let sockets = IceSockets::adopt(vec![unconnected, connected], &[IceProtocol::Udp]).unwrap();
     let transport = TransportIx(transport);
     egress.sockets.attach_ice(transport, sockets);
     let tuple = IceTuple {
@@ -86,12 +86,12 @@ pub(crate) fn attach_sealed<B: SendBackend>(egress: &mut Egress<B>, transport: u
         remote: to,
     };
     egress.select(transport, Some(tuple)).unwrap();
-    egress.start_sealing(transport, Outbound::new(&master_key()));
+    egress.start_protecting(transport, Outbound::new(&master_key()));
     egress.sockets.open(transport, true);
     local
 }
 
-pub(crate) fn opener() -> Inbound {
+pub(crate) fn receiver_context() -> Inbound {
     Inbound::new(&master_key(), 4_096)
 }
 

@@ -29,7 +29,7 @@ use crate::loopback::Peer;
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What arrived, opened.
+/// What arrived, unprotected.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Arrived {
     Rtp(Vec<u8>),
@@ -138,8 +138,8 @@ pub(crate) struct Client {
     pub(crate) failed: bool,
     /// What arrived and was not taken yet.
     pub(crate) arrived: Vec<Arrived>,
-    /// Packets that came and could not be opened.
-    pub(crate) unopened: u64,
+    /// Packets that came and could not be unprotected.
+    pub(crate) unprotect_failures: u64,
 }
 
 struct Keys {
@@ -186,7 +186,7 @@ impl Client {
             goodbye: false,
             failed: false,
             arrived: Vec::new(),
-            unopened: 0,
+            unprotect_failures: 0,
         }
     }
 
@@ -258,14 +258,14 @@ impl Client {
                 self.ice.handle_packet(self.clock.instant(clock::monotonic()), packet);
             }
             Some(20..=63) => self.failed |= self.dtls.handle_packet(datagram).is_err(),
-            Some(128..=191) => self.open(datagram),
+            Some(128..=191) => self.unprotect(datagram),
             _ => {}
         }
     }
 
-    fn open(&mut self, packet: &[u8]) {
+    fn unprotect(&mut self, packet: &[u8]) {
         let is_rtcp = (192..=223).contains(&packet[1]);
-        let opened = match &mut self.keys {
+        let unprotected = match &mut self.keys {
             Some(keys) if is_rtcp => keys
                 .inbound
                 .decrypt_rtcp(packet)
@@ -275,13 +275,13 @@ impl Client {
                 .decrypt_rtp(packet)
                 .map(|clear| Arrived::Rtp(clear.to_vec())),
             None => {
-                self.unopened += 1;
+                self.unprotect_failures += 1;
                 return;
             }
         };
-        match opened {
+        match unprotected {
             Ok(arrived) => self.arrived.push(arrived),
-            Err(_) => self.unopened += 1,
+            Err(_) => self.unprotect_failures += 1,
         }
     }
 
@@ -325,12 +325,12 @@ impl Client {
     }
 
     /// A packet as it goes over the wire.
-    pub(crate) fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
+    pub(crate) fn protect(&mut self, packet: &[u8]) -> Vec<u8> {
         let keys = self.keys.as_mut().unwrap();
         keys.outbound.encrypt_rtp(packet).unwrap().to_vec()
     }
 
-    pub(crate) fn seal_rtcp(&mut self, packet: &[u8]) -> Vec<u8> {
+    pub(crate) fn protect_rtcp(&mut self, packet: &[u8]) -> Vec<u8> {
         let keys = self.keys.as_mut().unwrap();
         keys.outbound.encrypt_rtcp(packet).unwrap().to_vec()
     }
@@ -340,8 +340,8 @@ impl Client {
     }
 
     pub(crate) fn send_rtp(&mut self, packet: &[u8]) {
-        let sealed = self.seal(packet);
-        self.send(&sealed);
+        let protected = self.protect(packet);
+        self.send(&protected);
     }
 
     /// The next RTP packet, waiting for it.

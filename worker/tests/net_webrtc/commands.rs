@@ -22,8 +22,8 @@ use crate::room::{
 use crate::supervisor::{Supervisor, rtp};
 
 fn create(supervisor: &mut Supervisor, transport: u64) -> Vec<Fingerprint> {
-    let (door, path, _) = port();
-    create_webrtc(supervisor, transport, &[IceProtocol::Udp], &[door, path]).unwrap()
+    let (unconnected, connected, _) = port();
+    create_webrtc(supervisor, transport, &[IceProtocol::Udp], &[unconnected, connected]).unwrap()
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn transports_show_the_workers_certificate_and_later_ones_another() {
         certificate_pem: certificate.pem(),
         private_key_pem: KeyPair::generate().unwrap().serialize_pem(),
     });
-    let refused = WorkerError::InvalidParameters("the certificate is for another private key".to_owned());
+    let refused = WorkerError::InvalidParameters("the certificate belongs to another private key".to_owned());
     assert_eq!(supervisor.request(garbage), Err(refused));
     assert_eq!(create(&mut supervisor, 4)[2].value, expected.to_string());
     connected_client(&mut supervisor, 5);
@@ -131,9 +131,9 @@ fn what_makes_no_sense_is_refused() {
 }
 
 fn port_at(local: &str) -> (OwnedFd, OwnedFd, SocketAddr) {
-    let door = udp(local);
-    let address = address_of(&door);
-    (door, udp_at(address), address)
+    let unconnected = udp(local);
+    let address = address_of(&unconnected);
+    (unconnected, udp_at(address), address)
 }
 
 #[test]
@@ -141,10 +141,16 @@ fn a_client_moves_between_ipv4_and_ipv6() {
     let mut supervisor = room();
     let plain = Peer::new();
     let address = plain_transport(&mut supervisor, 1, &plain);
-    let (door, path, v4) = port_at("127.0.0.1:0");
-    let (door_6, path_6, v6) = port_at("[::1]:0");
+    let (unconnected, connected, v4) = port_at("127.0.0.1:0");
+    let (unconnected_6, connected_6, v6) = port_at("[::1]:0");
     let listeners = [IceProtocol::Udp; 2];
-    create_webrtc(&mut supervisor, 2, &listeners, &[door, path, door_6, path_6]).unwrap();
+    create_webrtc(
+        &mut supervisor,
+        2,
+        &listeners,
+        &[unconnected, connected, unconnected_6, connected_6],
+    )
+    .unwrap();
     let wire = |at: SocketAddr| Wire::Udp(Peer::at(SocketAddr::new(at.ip(), 0)));
     let client = Client::over(wire(v6), v6, &ice_credentials(2, 0), true);
     let mut client = connect(&mut supervisor, 2, client);
@@ -182,8 +188,8 @@ fn a_client_moves_between_ipv4_and_ipv6() {
 #[test]
 fn a_peer_that_cannot_make_up_its_mind_does_not_flood_the_supervisor() {
     let mut supervisor = room();
-    let (door, path, address) = port();
-    create_webrtc(&mut supervisor, 1, &[IceProtocol::Udp], &[door, path]).unwrap();
+    let (unconnected, connected, address) = port();
+    create_webrtc(&mut supervisor, 1, &[IceProtocol::Udp], &[unconnected, connected]).unwrap();
     let ice = ice_credentials(1, 0);
     let key = Key::new(&ice.password);
     let (one, other) = (Peer::new(), Peer::new());
@@ -229,8 +235,8 @@ fn a_peer_that_cannot_make_up_its_mind_does_not_flood_the_supervisor() {
 #[test]
 fn wrong_checks_are_counted_and_beyond_some_not_answered() {
     let mut supervisor = room();
-    let (door, path, address) = port();
-    create_webrtc(&mut supervisor, 1, &[IceProtocol::Udp], &[door, path]).unwrap();
+    let (unconnected, connected, address) = port();
+    create_webrtc(&mut supervisor, 1, &[IceProtocol::Udp], &[unconnected, connected]).unwrap();
     let stranger = Peer::new();
     let key = Key::new("not/the/password/of/anybody");
     for number in 0..200_u32 {

@@ -37,7 +37,7 @@ fn a_client_sends_to_a_plain_peer_and_receives_from_one() {
         let packet = client.receive_rtp();
         assert_eq!((ssrc_of(&packet), packet[1], &packet[12..]), (0xdddd, 96, &payload[..]));
     }
-    assert_eq!(client.unopened, 0);
+    assert_eq!(client.unprotect_failures, 0);
     let stats = stats(&mut supervisor, 2);
     assert_eq!(stats.unrouted, []);
     assert_eq!(
@@ -52,7 +52,7 @@ fn a_client_sends_to_a_plain_peer_and_receives_from_one() {
     assert_eq!(webrtc.srtp_profile.as_deref(), Some("AEAD_AES_256_GCM"));
     assert_eq!(webrtc.selected_tuple.unwrap().remote, client.wire.address());
     assert!(webrtc.checks > 0 && webrtc.dtls_datagrams > 0);
-    assert_eq!((webrtc.checks_refused, webrtc.seal_failures), (0, 0));
+    assert_eq!((webrtc.checks_refused, webrtc.protect_failures), (0, 0));
 }
 
 #[test]
@@ -72,11 +72,11 @@ fn two_clients_hear_each_other() {
         let packet = one.receive_rtp();
         assert_eq!((ssrc_of(&packet), &packet[12..]), (0xcccc, &[2; 160][..]));
     }
-    assert_eq!((one.unopened, other.unopened), (0, 0));
+    assert_eq!((one.unprotect_failures, other.unprotect_failures), (0, 0));
 }
 
 #[test]
-fn reports_come_sealed_and_are_read() {
+fn reports_come_protected_and_are_read() {
     let mut supervisor = room();
     let mut client = connected_client(&mut supervisor, 1);
     supervisor.create_producer(1, 1, 0xaaaa);
@@ -95,10 +95,10 @@ fn reports_come_sealed_and_are_read() {
     // The client answers with one of its own.
     let mut empty = vec![0x80, 201, 0, 1];
     empty.extend(7_u32.to_be_bytes());
-    let sealed = client.seal_rtcp(&empty);
-    client.send(&sealed);
+    let protected = client.protect_rtcp(&empty);
+    client.send(&protected);
     while stats(&mut supervisor, 1).rtcp_received == before.rtcp_received {}
-    client.send(&sealed);
+    client.send(&protected);
     await_unrouted(&mut supervisor, 1, UnroutedReason::Replayed, 1);
 }
 
@@ -115,23 +115,26 @@ fn media_before_dtls_forgeries_and_replays_are_counted_and_not_relayed() {
     // ICE alone is not enough. Without the client's parameters the handshake may end, but nobody is connected.
     client.run_until(|client| client.is_connected());
     client.send_rtp(&rtp(0xaaaa, 2, b"too early"));
-    client.send(&rtp(0xaaaa, 2, b"not even sealed"));
+    client.send(&rtp(0xaaaa, 2, b"not even protected"));
     await_unrouted(&mut supervisor, 2, UnroutedReason::NotConnected, 2);
     let parameters = client.parameters(DtlsRole::Auto);
     set_dtls_parameters(&mut supervisor, 2, parameters).unwrap();
     await_dtls(&mut supervisor, 2, DtlsState::Connected);
 
-    let sealed = client.seal(&rtp(0xaaaa, 3, b"heard"));
-    client.send(&sealed);
+    let protected = client.protect(&rtp(0xaaaa, 3, b"heard"));
+    client.send(&protected);
     assert_eq!(&plain.receive_rtp()[12..], b"heard");
-    client.send(&sealed);
+    client.send(&protected);
     await_unrouted(&mut supervisor, 2, UnroutedReason::Replayed, 1);
-    let mut forged = client.seal(&rtp(0xaaaa, 4, b"forged"));
+    let mut forged = client.protect(&rtp(0xaaaa, 4, b"forged"));
     forged[14] ^= 1;
     client.send(&forged);
     client.send(&rtp(0xaaaa, 5, b"in the clear, and long enough for a tag"));
     await_unrouted(&mut supervisor, 2, UnroutedReason::NotAuthentic, 2);
-    Peer::new().send_to(webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().local, &sealed);
+    Peer::new().send_to(
+        webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().local,
+        &protected,
+    );
     await_unrouted(&mut supervisor, 2, UnroutedReason::ForeignSource, 2);
     client.send(b"\xff neither of all that");
     await_unrouted(&mut supervisor, 2, UnroutedReason::Malformed, 1);

@@ -42,8 +42,8 @@ fn client_with_two_sockets(supervisor: &mut Supervisor, shared: bool) -> (Client
         create_webrtc(supervisor, 2, &[], &[]).unwrap();
         server
     } else {
-        let (door, path, server) = port();
-        create_webrtc(supervisor, 2, &[IceProtocol::Udp], &[door, path]).unwrap();
+        let (unconnected, connected, server) = port();
+        create_webrtc(supervisor, 2, &[IceProtocol::Udp], &[unconnected, connected]).unwrap();
         server
     };
     let other = Peer::new();
@@ -88,8 +88,8 @@ fn media_that_comes_by_another_socket_takes_the_media_along_and_none_is_lost() {
         assert_eq!(&plain.receive_rtp()[12..], b"media");
         other.send_to(client.server(), &check(&ice_credentials(2, 0), 1));
         for seq in 2..20 {
-            let sealed = client.seal(&rtp(0xaaaa, seq, b"media"));
-            other.send_to(client.server(), &sealed);
+            let protected = client.protect(&rtp(0xaaaa, seq, b"media"));
+            other.send_to(client.server(), &protected);
         }
         for _ in 2..20 {
             assert_eq!(&plain.receive_rtp()[12..], b"media");
@@ -109,10 +109,16 @@ fn of_what_is_read_at_once_before_and_after_a_move_none_is_lost() {
     let plain = Peer::new();
     plain_transport(&mut supervisor, 1, &plain);
     let ice = ice_credentials(2, 0);
-    let ((door, path, server), listener) = (port(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let ((unconnected, connected, server), listener) = (port(), TcpListener::bind("127.0.0.1:0").unwrap());
     let mut other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let listeners = [IceProtocol::Udp, IceProtocol::Tcp];
-    create_webrtc(&mut supervisor, 2, &listeners, &[door, path, listener.into()]).unwrap();
+    create_webrtc(
+        &mut supervisor,
+        2,
+        &listeners,
+        &[unconnected, connected, listener.into()],
+    )
+    .unwrap();
     let frame = |packet: &[u8]| [&prefix(packet.len()).unwrap(), packet].concat();
     other.write_all(&frame(&check(&ice, 0))).unwrap();
     other.read_exact(&mut [0]).unwrap();
@@ -124,7 +130,7 @@ fn of_what_is_read_at_once_before_and_after_a_move_none_is_lost() {
         if seq == 10 {
             stream.extend(frame(&check(&ice, 1)));
         }
-        stream.extend(frame(&client.seal(&rtp(0xaaaa, seq, b"media"))));
+        stream.extend(frame(&client.protect(&rtp(0xaaaa, seq, b"media"))));
     }
     other.write_all(&stream).unwrap();
     for _ in 1..20 {
@@ -144,7 +150,7 @@ fn what_comes_late_by_a_socket_that_is_no_longer_used_moves_nothing() {
     let (mut client, other) = client_with_two_sockets(&mut supervisor, false);
     supervisor.create_producer(1, 2, 0xaaaa);
     supervisor.create_consumer(1, 1, 1, 0xbbbb);
-    let late: Vec<_> = (1..20).map(|seq| client.seal(&rtp(0xaaaa, seq, b"late"))).collect();
+    let late: Vec<_> = (1..20).map(|seq| client.protect(&rtp(0xaaaa, seq, b"late"))).collect();
     client.send_rtp(&rtp(0xaaaa, 20, b"newest"));
     plain.receive();
     nominate(&other, client.server(), &ice_credentials(2, 0), 1);

@@ -47,8 +47,8 @@ pub(crate) fn create_webrtc(
 
 /// A WebRTC transport on one UDP port, and a client that has not begun.
 pub(crate) fn transport_for_client(supervisor: &mut Supervisor, transport: u64, is_active: bool) -> Client {
-    let (door, path, address) = port();
-    create_webrtc(supervisor, transport, &[IceProtocol::Udp], &[door, path]).unwrap();
+    let (unconnected, connected, address) = port();
+    create_webrtc(supervisor, transport, &[IceProtocol::Udp], &[unconnected, connected]).unwrap();
     Client::new(address, &ice_credentials(transport, 0), is_active)
 }
 
@@ -98,8 +98,8 @@ pub(crate) fn await_dtls(supervisor: &mut Supervisor, id: u64, wanted: DtlsState
 
 /// A plain transport that sends to `peer`; its address.
 pub(crate) fn plain_transport(supervisor: &mut Supervisor, transport: u64, peer: &Peer) -> SocketAddr {
-    let (door, path, address) = port();
-    let created = supervisor.create_transport(transport, Some(remote(peer.address)), &[door, path]);
+    let (unconnected, connected, address) = port();
+    let created = supervisor.create_transport(transport, Some(remote(peer.address)), &[unconnected, connected]);
     assert_eq!(created, Ok(Reply::Done));
     address
 }

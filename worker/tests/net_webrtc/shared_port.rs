@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use weir_channel::id::TransportId;
 use weir_channel::message::{
-    DtlsState, IceCredentials, IceProtocol, IceState, IceTuple, Method, Notification, OpenDoors, Reply, UnroutedReason,
-    WorkerError,
+    DtlsState, IceCredentials, IceProtocol, IceState, IceTuple, Method, Notification, OpenSharedPorts, Reply,
+    UnroutedReason, WorkerError,
 };
 use weir_worker::net::clock;
 
@@ -27,16 +27,16 @@ pub(crate) struct SharedPort {
 
 impl SharedPort {
     pub(crate) fn open(supervisor: &mut Supervisor, connected: bool) -> Self {
-        let door = udp("127.0.0.1:0");
+        let unconnected = udp("127.0.0.1:0");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = Self {
-            udp: address_of(&door),
+            udp: address_of(&unconnected),
             tcp: listener.local_addr().unwrap(),
         };
-        let doors = vec![IceProtocol::Udp, IceProtocol::Tcp];
+        let protocols = vec![IceProtocol::Udp, IceProtocol::Tcp];
         let opened = supervisor.request_with(
-            Method::OpenDoors(OpenDoors { doors, connected }),
-            &[door, listener.into()],
+            Method::OpenSharedPorts(OpenSharedPorts { protocols, connected }),
+            &[unconnected, listener.into()],
         );
         assert_eq!(opened, Ok(Reply::Done));
         port
@@ -124,12 +124,12 @@ fn await_ice(supervisor: &mut Supervisor, id: u64, wanted: IceState) {
     }
 }
 
-fn await_strangers(supervisor: &mut Supervisor, count: u64) {
+fn await_unrouted_of_worker(supervisor: &mut Supervisor, count: u64) {
     let end = clock::monotonic() + Duration::from_secs(30);
-    while supervisor.stats().strangers < count {
-        assert!(clock::monotonic() < end, "{}", supervisor.stats().strangers);
+    while supervisor.stats().unrouted < count {
+        assert!(clock::monotonic() < end, "{}", supervisor.stats().unrouted);
     }
-    assert_eq!(supervisor.stats().strangers, count);
+    assert_eq!(supervisor.stats().unrouted, count);
 }
 
 /// What one sends, all others get.
@@ -139,7 +139,7 @@ fn assert_heard(from: &mut Client, ssrc: u32, seq: u16, to: &mut [(Client, u32)]
     for (client, theirs) in to {
         let packet = client.receive_rtp();
         assert_eq!((ssrc_of(&packet), &packet[12..]), (*theirs, &payload[..]));
-        assert_eq!(client.unopened, 0);
+        assert_eq!(client.unprotect_failures, 0);
     }
 }
 
@@ -167,7 +167,7 @@ fn many_clients_share_a_port() {
         for seq in 0..100 {
             assert_heard(&mut from, 0xaaaa, seq, &mut to);
         }
-        assert_eq!(supervisor.stats().strangers, 0);
+        assert_eq!(supervisor.stats().unrouted, 0);
         assert_eq!(port.connected_to().len(), if connected { 5 } else { 0 });
         for transport in 1..8 {
             let counted = stats(&mut supervisor, transport);
@@ -186,8 +186,8 @@ fn many_clients_share_a_port() {
         let mut empty = vec![0x80, 201, 0, 1];
         empty.extend(7_u32.to_be_bytes());
         for (client, _) in &mut to {
-            let sealed = client.seal_rtcp(&empty);
-            client.send(&sealed);
+            let protected = client.protect_rtcp(&empty);
+            client.send(&protected);
         }
         for transport in 2..8 {
             while stats(&mut supervisor, transport).rtcp_received == 0 {}
@@ -222,7 +222,7 @@ fn trains_reach_a_plain_peer_and_come_from_one() {
                 assert_eq!((ssrc_of(&packet), &packet[12..]), (0xdddd, &[!seq as u8; 800][..]));
             }
         }
-        assert_eq!((client.unopened, supervisor.stats().strangers), (0, 0));
+        assert_eq!((client.unprotect_failures, supervisor.stats().unrouted), (0, 0));
     }
 }
 
@@ -267,7 +267,7 @@ fn a_client_moves_and_its_socket_with_it() {
                 assert_heard(&mut from, 0xaaaa, next(), &mut to);
             }
         }
-        assert_eq!(supervisor.stats().strangers, 0);
+        assert_eq!(supervisor.stats().unrouted, 0);
     }
 }
 
@@ -328,18 +328,18 @@ fn strangers_and_forgers_are_counted_and_get_nowhere() {
     for packet in [&rtp_packet[..], &dtls, &junk, b""] {
         stranger.send_to(port.udp, packet);
     }
-    await_strangers(&mut supervisor, 4);
+    await_unrouted_of_worker(&mut supervisor, 4);
     let nobodys = IceCredentials {
         username_fragment: "nobodys".to_owned(),
         ..ice_credentials(1, 0)
     };
     Client::new(port.udp, &nobodys, true).step();
     let end = clock::monotonic() + Duration::from_secs(30);
-    while supervisor.stats().strangers < 5 {
+    while supervisor.stats().unrouted < 5 {
         assert!(clock::monotonic() < end);
     }
-    let strangers = supervisor.stats().strangers;
-    assert_eq!(stranger.try_receive(), None, "there is no answer for strangers");
+    let unrouted = supervisor.stats().unrouted;
+    assert_eq!(stranger.try_receive(), None, "nobody answers a stranger");
     // The right name, and another password.
     let forged = IceCredentials {
         username_fragment: ice_credentials(1, 0).username_fragment,
@@ -355,17 +355,17 @@ fn strangers_and_forgers_are_counted_and_get_nowhere() {
     });
     assert_eq!(webrtc_stats(&mut supervisor, 1).selected_tuple, None);
     forger.send(&rtp_packet);
-    await_strangers(&mut supervisor, strangers + 1);
+    await_unrouted_of_worker(&mut supervisor, unrouted + 1);
     // And the true one gets through, whose packets nobody else can send.
     client = connect(&mut supervisor, 1, client);
     supervisor.create_producer(1, 1, 0xaaaa);
-    let sealed = client.seal(&rtp_packet);
-    stranger.send_to(port.udp, &sealed);
-    await_strangers(&mut supervisor, strangers + 2);
+    let protected = client.protect(&rtp_packet);
+    stranger.send_to(port.udp, &protected);
+    await_unrouted_of_worker(&mut supervisor, unrouted + 2);
     assert_eq!(stats(&mut supervisor, 1).packets_received, 0);
-    client.send(&sealed);
+    client.send(&protected);
     while stats(&mut supervisor, 1).packets_received == 0 {}
-    client.send(&sealed);
+    client.send(&protected);
     await_unrouted(&mut supervisor, 1, UnroutedReason::Replayed, 1);
 }
 
@@ -426,18 +426,18 @@ fn names_are_one_transports_and_old_ones_are_forgotten() {
         client.move_to(Wire::udp(), port.udp, &ice_credentials(1, round));
         client.run_until(|client| client.nominated);
     }
-    assert_eq!(supervisor.stats().strangers, 0);
+    assert_eq!(supervisor.stats().unrouted, 0);
     Client::new(port.udp, &ice_credentials(1, 1), true).step();
     let end = clock::monotonic() + Duration::from_secs(30);
-    while supervisor.stats().strangers == 0 {
+    while supervisor.stats().unrouted == 0 {
         assert!(clock::monotonic() < end);
     }
     // When it is closed, its names are free, and its client is a stranger.
     supervisor.request(Method::CloseTransport { transport }).unwrap();
     create_webrtc(&mut supervisor, 1, &[], &[]).unwrap();
-    let strangers = supervisor.stats().strangers;
+    let unrouted = supervisor.stats().unrouted;
     client.send(&rtp(0xaaaa, 1, b"hello"));
-    while supervisor.stats().strangers == strangers {}
+    while supervisor.stats().unrouted == unrouted {}
 }
 
 #[test]
@@ -445,16 +445,19 @@ fn doors_are_opened_once_and_must_be_doors() {
     let mut supervisor = room();
     let no_door = create_webrtc(&mut supervisor, 1, &[], &[]);
     assert!(matches!(no_door, Err(WorkerError::InvalidParameters(_))), "{no_door:?}");
-    let open = |supervisor: &mut Supervisor, doors: &[IceProtocol], descriptors: &[OwnedFd]| {
-        let doors = doors.to_vec();
-        let method = Method::OpenDoors(OpenDoors { doors, connected: true });
+    let open = |supervisor: &mut Supervisor, shared_ports: &[IceProtocol], descriptors: &[OwnedFd]| {
+        let protocols = shared_ports.to_vec();
+        let method = Method::OpenSharedPorts(OpenSharedPorts {
+            protocols,
+            connected: true,
+        });
         supervisor.request_with(method, descriptors)
     };
     let (udp_only, tcp_only) = ([IceProtocol::Udp], [IceProtocol::Tcp]);
-    let door = udp("127.0.0.1:0");
-    let twins = [udp_at(address_of(&door)), udp_at(address_of(&door))];
+    let unconnected = udp("127.0.0.1:0");
+    let twins = [udp_at(address_of(&unconnected)), udp_at(address_of(&unconnected))];
     let connected = udp("127.0.0.1:0");
-    connect_to(&connected, address_of(&door));
+    connect_to(&connected, address_of(&unconnected));
     let listener: OwnedFd = TcpListener::bind("127.0.0.1:0").unwrap().into();
     assert_eq!(
         open(&mut supervisor, &udp_only, &[]),
@@ -463,14 +466,14 @@ fn doors_are_opened_once_and_must_be_doors() {
             received: 0
         })
     );
-    for (doors, descriptors) in [
+    for (shared_ports, descriptors) in [
         (&[][..], &[][..]),
         (&udp_only, std::slice::from_ref(&connected)),
         (&udp_only, std::slice::from_ref(&listener)),
-        (&tcp_only, std::slice::from_ref(&door)),
+        (&tcp_only, std::slice::from_ref(&unconnected)),
         (&[IceProtocol::Udp; 2], &twins),
     ] {
-        let refused = open(&mut supervisor, doors, descriptors);
+        let refused = open(&mut supervisor, shared_ports, descriptors);
         assert!(matches!(refused, Err(WorkerError::InvalidParameters(_))), "{refused:?}");
     }
     let port = SharedPort::open(&mut supervisor, false);
@@ -501,7 +504,7 @@ fn connections_say_whose_they_are_first() {
     for seq in 0..50 {
         assert_heard(&mut from, 0xaaaa, seq, &mut to);
     }
-    assert_eq!(supervisor.stats().strangers, 0);
+    assert_eq!(supervisor.stats().unrouted, 0);
 
     // Those who say something else, or too much, are shown the door; also those who say it slowly.
     let closed = |stream: &mut TcpStream| {
@@ -519,13 +522,13 @@ fn connections_say_whose_they_are_first() {
         stream.write_all(rest).unwrap();
         closed(&mut stream);
     }
-    await_strangers(&mut supervisor, 3);
+    await_unrouted_of_worker(&mut supervisor, 3);
     // However many come and say nothing, there is a place for one who is expected.
     let silent: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(port.tcp).unwrap()).collect();
     let mut late = port.connected_over_tcp(&mut supervisor, 6);
     supervisor.create_consumer(6, 1, 6, 0xb006);
     from.send_rtp(&rtp(0xaaaa, 50, b"hello"));
     assert_eq!(ssrc_of(&late.receive_rtp()), 0xb006);
-    assert!(supervisor.stats().strangers > 3);
+    assert!(supervisor.stats().unrouted > 3);
     drop(silent);
 }

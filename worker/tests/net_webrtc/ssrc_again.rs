@@ -57,8 +57,8 @@ fn nack(client: &mut Client, media: u32, seq: u16) {
     packet.extend(media.to_be_bytes());
     packet.extend(seq.to_be_bytes());
     packet.extend([0, 0]);
-    let sealed = client.seal_rtcp(&packet);
-    client.send(&sealed);
+    let protected = client.protect_rtcp(&packet);
+    client.send(&protected);
 }
 
 fn rtp_of(client: &mut Client, ssrc: u32) -> Vec<u8> {
@@ -117,8 +117,8 @@ fn heard_each_time(rounds: u64, repair: Repair, swap: bool) {
         let consumer = ConsumerId(round);
         assert_eq!(supervisor.request(Method::CloseConsumer { consumer }), Ok(Reply::Done));
     }
-    assert_eq!(webrtc_stats(&mut supervisor, 2).seal_failures, 0);
-    assert_eq!(client.unopened, 0);
+    assert_eq!(webrtc_stats(&mut supervisor, 2).protect_failures, 0);
+    assert_eq!(client.unprotect_failures, 0);
     // libsrtp and libwebrtc take it that a stream begins in its first cycle (RFC 3711 §3.3.1).
     assert!(firsts[0].1 < 0x8000 && firsts[0].1 > 0, "{}", firsts[0].1);
 }
@@ -173,6 +173,6 @@ fn consumers_with_one_ssrc_go_on_over_the_end_of_a_cycle() {
         let consumer = ConsumerId(round);
         assert_eq!(supervisor.request(Method::CloseConsumer { consumer }), Ok(Reply::Done));
     }
-    assert_eq!(webrtc_stats(&mut supervisor, 2).seal_failures, 0);
-    assert_eq!(client.unopened, 0);
+    assert_eq!(webrtc_stats(&mut supervisor, 2).protect_failures, 0);
+    assert_eq!(client.unprotect_failures, 0);
 }

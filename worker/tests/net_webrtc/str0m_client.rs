@@ -41,8 +41,9 @@ struct Session {
 
 impl Session {
     fn new(supervisor: &mut Supervisor, transport: u64, is_active: bool) -> Self {
-        let (door, path, server) = port();
-        let fingerprints = create_webrtc(supervisor, transport, &[IceProtocol::Udp], &[door, path]).unwrap();
+        let (unconnected, connected, server) = port();
+        let fingerprints =
+            create_webrtc(supervisor, transport, &[IceProtocol::Udp], &[unconnected, connected]).unwrap();
         Self::over(supervisor, transport, server, &fingerprints, is_active)
     }
 
@@ -184,7 +185,7 @@ fn two_of_them_share_a_port_and_hear_each_other() {
             let packet = other.packets.remove(0);
             assert_eq!((packet.header.ssrc, &packet.payload[..]), (theirs, &payload[..]));
         }
-        assert_eq!(supervisor.stats().strangers, 0);
+        assert_eq!(supervisor.stats().unrouted, 0);
     }
 }
 

@@ -62,7 +62,7 @@ fn media_goes_both_ways_in_frames() {
         let packet = client.receive_rtp();
         assert_eq!((ssrc_of(&packet), &packet[12..]), (0xdddd, &payload[..]));
     }
-    assert_eq!(client.unopened, 0);
+    assert_eq!(client.unprotect_failures, 0);
     let counted = stats(&mut supervisor, 2);
     assert_eq!(
         (counted.packets_received, counted.packets_sent - counted.rtcp_sent),
@@ -103,9 +103,9 @@ fn a_client_moves_from_tcp_to_udp_and_back() {
     let mut supervisor = room();
     let plain = Peer::new();
     let address = plain_transport(&mut supervisor, 1, &plain);
-    let ((door, path, by_udp), (listener, by_tcp)) = (port(), listener());
+    let ((unconnected, connected, by_udp), (listener, by_tcp)) = (port(), listener());
     let listeners = [IceProtocol::Udp, IceProtocol::Tcp];
-    create_webrtc(&mut supervisor, 2, &listeners, &[door, path, listener]).unwrap();
+    create_webrtc(&mut supervisor, 2, &listeners, &[unconnected, connected, listener]).unwrap();
     let client = Client::over(Wire::tcp(by_tcp), by_tcp, &ice_credentials(2, 0), true);
     let mut client = connect(&mut supervisor, 2, client);
     supervisor.create_producer(1, 2, 0xaaaa);
@@ -166,7 +166,7 @@ fn who_reads_slowly_loses_whole_packets_and_costs_no_more_than_the_bound() {
             .count() as u64;
         received >= before
     });
-    assert_eq!(client.unopened, 0);
+    assert_eq!(client.unprotect_failures, 0);
     plain.send_to(address, &rtp(0xcccc, seq, b"and it goes on"));
     while client.receive_rtp()[12..] != b"and it goes on"[..] {}
 }
@@ -176,16 +176,16 @@ fn too_many_connections_and_frames_too_long_are_turned_away() {
     let mut supervisor = room();
     let mut client = connected_over_tcp(&mut supervisor, 1);
     let address = client.server();
-    let mut strangers: Vec<_> = (0..CONNECTIONS_MAX)
+    let mut silent: Vec<_> = (0..CONNECTIONS_MAX)
         .map(|_| TcpStream::connect(address).unwrap())
         .collect();
     // With the client's they are one too many; the first of them goes, and the client stays.
-    assert_closed(&mut strangers.remove(0));
-    let mut last = strangers.pop().unwrap();
+    assert_closed(&mut silent.remove(0));
+    let mut last = silent.pop().unwrap();
     last.write_all(&[0xff, 0xff, 1, 2, 3]).unwrap();
     assert_closed(&mut last);
     // Who says nothing goes after a while.
-    assert_closed(&mut strangers.pop().unwrap());
+    assert_closed(&mut silent.pop().unwrap());
     supervisor.create_producer(1, 1, 0xaaaa);
     client.send_rtp(&rtp(0xaaaa, 1, b"still here"));
     while stats(&mut supervisor, 1).packets_received == 0 {}
@@ -207,16 +207,16 @@ fn descriptors_are_what_the_listeners_say() {
     let (udp_once, tcp_once) = ([IceProtocol::Udp], [IceProtocol::Tcp]);
     assert_eq!(
         refused(&mut supervisor, &[], &[]),
-        "a WebRTC transport without listeners needs a door to be reached through"
+        "a WebRTC transport without listeners needs a shared port to be reached through"
     );
     assert!(refused(&mut supervisor, &[IceProtocol::Tcp; 5], &[]).starts_with("5 listeners"));
-    let (door, path, _) = port();
+    let (unconnected, connected, _) = port();
     assert_eq!(
-        refused(&mut supervisor, &udp_once, &[door]),
+        refused(&mut supervisor, &udp_once, &[unconnected]),
         "the request needs 2 descriptors, 1 came with it"
     );
     assert_eq!(
-        refused(&mut supervisor, &tcp_once, &[path]),
+        refused(&mut supervisor, &tcp_once, &[connected]),
         "a descriptor is not a listening TCP socket"
     );
     let (listening, _) = listener();
@@ -232,13 +232,13 @@ fn descriptors_are_what_the_listeners_say() {
         refused(&mut supervisor, &tcp_once, &[unconnected]),
         "a descriptor is not a listening TCP socket"
     );
-    let (door, path, _) = port();
-    let (again, path_again) = (door.try_clone().unwrap(), path.try_clone().unwrap());
+    let (unconnected, connected, _) = port();
+    let (again, connected_again) = (unconnected.try_clone().unwrap(), connected.try_clone().unwrap());
     assert_eq!(
         refused(
             &mut supervisor,
             &[IceProtocol::Udp; 2],
-            &[door, path, again, path_again]
+            &[unconnected, connected, again, connected_again]
         ),
         "two listeners are bound to the same address"
     );

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use weir_channel::id::ConsumerId;
 use weir_channel::message::{ConsumerStats, DropReason, Method, Reply};
-use weir_worker::net::egress::seal::UNHEARD_MAX;
+use weir_worker::net::egress::protect::UNHEARD_MAX;
 
 use crate::client::{Arrived, Client};
 use crate::loopback::Peer;
@@ -68,9 +68,9 @@ impl Call {
     /// The client says something that only it can.
     fn say(&mut self) {
         let report = [&[0x80, 201, 0, 1][..], &7_u32.to_be_bytes()].concat();
-        let sealed = self.client.seal_rtcp(&report);
+        let protected = self.client.protect_rtcp(&report);
         let before = stats(&mut self.supervisor, 2).rtcp_received;
-        self.client.send(&sealed);
+        self.client.send(&protected);
         while stats(&mut self.supervisor, 2).rtcp_received == before {}
     }
 
@@ -117,10 +117,10 @@ fn a_peer_that_was_not_heard_for_long_opens_what_comes_then() {
         call.lose_all();
         call.say();
         call.hear();
-        assert_eq!(call.client.unopened, 0, "round {round}");
+        assert_eq!(call.client.unprotect_failures, 0, "round {round}");
     }
     assert!(call.held() > 0);
-    assert_eq!(webrtc_stats(&mut call.supervisor, 2).seal_failures, 0);
+    assert_eq!(webrtc_stats(&mut call.supervisor, 2).protect_failures, 0);
 }
 
 /// The check that a client makes of our consent to be sent to (RFC 7675 §5.1) is a sign of life like any other.
@@ -135,7 +135,7 @@ fn a_check_is_enough_to_be_heard() {
     let supervisor = &mut call.supervisor;
     call.client.run_until(|_| webrtc_stats(supervisor, 2).checks > checks);
     call.hear();
-    assert_eq!(call.client.unopened, 0);
+    assert_eq!(call.client.unprotect_failures, 0);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_peer_that_says_something_now_and_then_is_sent_everything() {
         call.send_all((UNHEARD_MAX / 2) as u16);
         call.lose_all();
     }
-    assert_eq!((call.held(), call.client.unopened), (0, 0));
+    assert_eq!((call.held(), call.client.unprotect_failures), (0, 0));
     let consumer = call.consumer();
     assert_eq!(consumer.packets_forwarded, call.sent);
 }

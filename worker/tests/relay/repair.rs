@@ -513,7 +513,7 @@ fn extensions_and_padding_of_what_is_sent_again() {
         assert!(rtx || resent == train.packets, "byte for byte");
         let again = Rtp::read(&resent[0]);
         // A retransmission is another packet, which says when it was sent; padding is not media. Without RTX it is the same
-        // packet, and sealed under the same index again: not a byte may differ.
+        // packet, and protected under the same index again: not a byte may differ.
         if rtx {
             assert_eq!(again.extension(15 - ABS_SEND_TIME), Some(&wire::send_time(sim.now)[..]));
             assert_ne!(again.extension(15 - ABS_SEND_TIME), sent.extension(15 - ABS_SEND_TIME));

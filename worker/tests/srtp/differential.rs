@@ -8,7 +8,7 @@ use rtc_srtp::crypto::providers::AwsLcRsProvider;
 use rtc_srtp::protection_profile::ProtectionProfile;
 use weir_worker::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile, Repeats};
 
-use crate::packets::{SSRC, Shape, any_profile, rtcp, rtp, seal, seal_rtcp};
+use crate::packets::{SSRC, Shape, any_profile, protect, protect_rtcp, rtcp, rtp};
 
 /// One packet of a stream, and what the network does to it.
 #[derive(Clone, Debug)]
@@ -105,20 +105,20 @@ proptest! {
         let mut inbound = Inbound::new(&key, 1);
 
         let (packets, arrivals) = stream(first, &steps);
-        let mut sealed = Vec::new();
+        let mut protected = Vec::new();
         for (index, packet) in &packets {
-            let ours = seal(&mut outbound, stream_key, *index, packet);
+            let ours = protect(&mut outbound, stream_key, *index, packet);
             let theirs = their_sender.encrypt_rtp(packet).unwrap();
             prop_assert_eq!(&ours[..], &theirs[..], "index {}", index);
-            sealed.push(ours);
+            protected.push(ours);
         }
         for at in arrivals {
             let (index, packet) = &packets[at];
-            let mut ours = sealed[at].clone();
-            let opened = inbound.unprotect_rtp(&mut ours);
-            prop_assert_eq!(opened.map(|opened| (opened.ssrc, opened.index)), Ok((SSRC, *index)));
-            prop_assert_eq!(&ours[..opened.unwrap().len], &packet[..]);
-            let theirs = their_receiver.decrypt_rtp(&sealed[at]).unwrap();
+            let mut ours = protected[at].clone();
+            let unprotected = inbound.unprotect_rtp(&mut ours);
+            prop_assert_eq!(unprotected.map(|unprotected| (unprotected.ssrc, unprotected.index)), Ok((SSRC, *index)));
+            prop_assert_eq!(&ours[..unprotected.unwrap().len], &packet[..]);
+            let theirs = their_receiver.decrypt_rtp(&protected[at]).unwrap();
             prop_assert_eq!(&theirs[..], &packet[..]);
         }
     }
@@ -137,13 +137,13 @@ proptest! {
         let mut inbound = Inbound::new(&key, 20);
         for (at, (ssrc, words)) in reports.iter().enumerate() {
             let packet = rtcp(*ssrc, *words);
-            let ours = seal_rtcp(&mut outbound, &packet);
+            let ours = protect_rtcp(&mut outbound, &packet);
             prop_assert_eq!(&theirs.decrypt_rtcp(&ours).unwrap()[..], &packet[..]);
 
-            let mut sealed = theirs.encrypt_rtcp(&packet).unwrap().to_vec();
-            let opened = inbound.unprotect_rtcp(&mut sealed).unwrap();
-            prop_assert_eq!(opened.ssrc, *ssrc);
-            prop_assert_eq!(&sealed[..opened.len], &packet[..]);
+            let mut protected = theirs.encrypt_rtcp(&packet).unwrap().to_vec();
+            let unprotected = inbound.unprotect_rtcp(&mut protected).unwrap();
+            prop_assert_eq!(unprotected.ssrc, *ssrc);
+            prop_assert_eq!(&protected[..unprotected.len], &packet[..]);
             // Ours counts from zero over all SSRCs, theirs from one for each.
             prop_assert_eq!(outbound.rtcp_next(), at as u64 + 1);
         }

@@ -2,24 +2,24 @@
 
 use proptest::prelude::*;
 use weir_worker::webrtc::srtp::{
-    INDEX_MAX, Inbound, Opened, Outbound, Profile, Repeats, UnprotectError, WINDOW, WINDOWS_MAX,
+    INDEX_MAX, Inbound, Outbound, Profile, Repeats, UnprotectError, Unprotected, WINDOW, WINDOWS_MAX,
 };
 
-use crate::packets::{SSRC, Shape, any_profile, inbound, master, outbound, pair, rtcp, rtp, seal, seal_rtcp};
+use crate::packets::{SSRC, Shape, any_profile, inbound, master, outbound, pair, protect, protect_rtcp, rtcp, rtp};
 
 const CYCLE: u64 = 1 << 16;
 
-fn open(inbound: &mut Inbound, sealed: &[u8]) -> Result<Opened, UnprotectError> {
-    inbound.unprotect_rtp(&mut sealed.to_vec())
+fn unprotect(inbound: &mut Inbound, protected: &[u8]) -> Result<Unprotected, UnprotectError> {
+    inbound.unprotect_rtp(&mut protected.to_vec())
 }
 
-/// The sealed packets of these indices, all sealed by one sender.
-fn sealed(profile: Profile, indices: &[u64]) -> (Vec<Vec<u8>>, Inbound) {
+/// The protected packets of these indices, all protected by one sender.
+fn protected(profile: Profile, indices: &[u64]) -> (Vec<Vec<u8>>, Inbound) {
     let (mut outbound, stream, inbound) = pair(profile);
     let packets = indices
         .iter()
         .map(|index| {
-            seal(
+            protect(
                 &mut outbound,
                 stream,
                 *index,
@@ -38,19 +38,19 @@ fn every_flipped_bit_is_refused() {
             csrcs: 1,
             extension_words: Some(2),
         };
-        let first = seal(&mut outbound, stream, 9, &rtp(SSRC, 9, shape, b"before"));
-        open(&mut inbound, &first).unwrap();
+        let first = protect(&mut outbound, stream, 9, &rtp(SSRC, 9, shape, b"before"));
+        unprotect(&mut inbound, &first).unwrap();
         let packet = rtp(SSRC, 10, shape, b"Gallia est omnis");
-        let sealed = seal(&mut outbound, stream, 10, &packet);
-        for bit in 0..8 * sealed.len() {
-            let mut forged = sealed.clone();
+        let protected = protect(&mut outbound, stream, 10, &packet);
+        for bit in 0..8 * protected.len() {
+            let mut forged = protected.clone();
             forged[bit / 8] ^= 1 << (bit % 8);
             assert!(inbound.unprotect_rtp(&mut forged).is_err(), "{profile:?}, bit {bit}");
         }
         // And nothing of it stays behind.
-        let mut opened = sealed.clone();
-        let len = inbound.unprotect_rtp(&mut opened).unwrap().len;
-        assert_eq!(opened[..len], packet);
+        let mut unprotected = protected.clone();
+        let len = inbound.unprotect_rtp(&mut unprotected).unwrap().len;
+        assert_eq!(unprotected[..len], packet);
         assert_eq!(inbound.rtp_positions().collect::<Vec<_>>(), [(SSRC, 11)]);
     }
 }
@@ -60,31 +60,34 @@ fn every_flipped_bit_of_a_control_packet_is_refused() {
     for profile in Profile::ALL {
         let (mut outbound, mut inbound) = (outbound(profile), inbound(profile));
         let packet = rtcp(SSRC, 3);
-        let sealed = seal_rtcp(&mut outbound, &packet);
-        for bit in 0..8 * sealed.len() {
-            let mut forged = sealed.clone();
+        let protected = protect_rtcp(&mut outbound, &packet);
+        for bit in 0..8 * protected.len() {
+            let mut forged = protected.clone();
             forged[bit / 8] ^= 1 << (bit % 8);
             assert!(inbound.unprotect_rtcp(&mut forged).is_err(), "{profile:?}, bit {bit}");
         }
         assert_eq!(inbound.rtcp_positions().count(), 0);
-        let mut opened = sealed.clone();
-        let len = inbound.unprotect_rtcp(&mut opened).unwrap().len;
-        assert_eq!(opened[..len], packet);
+        let mut unprotected = protected.clone();
+        let len = inbound.unprotect_rtcp(&mut unprotected).unwrap().len;
+        assert_eq!(unprotected[..len], packet);
     }
 }
 
 #[test]
 fn what_is_cut_or_lengthened_is_refused() {
     for profile in Profile::ALL {
-        let (packets, mut inbound) = sealed(profile, &[5]);
+        let (packets, mut inbound) = protected(profile, &[5]);
         let whole = &packets[0];
         for len in 0..whole.len() {
-            assert!(open(&mut inbound, &whole[..len]).is_err(), "{profile:?}, {len} bytes");
+            assert!(
+                unprotect(&mut inbound, &whole[..len]).is_err(),
+                "{profile:?}, {len} bytes"
+            );
         }
-        assert!(open(&mut inbound, &[&whole[..], &[0]].concat()).is_err());
-        assert!(open(&mut inbound, whole).is_ok());
+        assert!(unprotect(&mut inbound, &[&whole[..], &[0]].concat()).is_err());
+        assert!(unprotect(&mut inbound, whole).is_ok());
 
-        let whole = seal_rtcp(&mut outbound(profile), &rtcp(SSRC, 1));
+        let whole = protect_rtcp(&mut outbound(profile), &rtcp(SSRC, 1));
         for len in 0..whole.len() {
             let error = inbound.unprotect_rtcp(&mut whole[..len].to_vec());
             assert!(error.is_err(), "{profile:?}, {len} bytes of SRTCP");
@@ -95,27 +98,27 @@ fn what_is_cut_or_lengthened_is_refused() {
 
 #[test]
 fn errors_say_what_was_wrong() {
-    let (packets, mut inbound) = sealed(Profile::AeadAes128Gcm, &[5, 5 + WINDOW]);
+    let (packets, mut inbound) = protected(Profile::AeadAes128Gcm, &[5, 5 + WINDOW]);
     assert_eq!(
-        open(&mut inbound, &packets[0][..27]),
+        unprotect(&mut inbound, &packets[0][..27]),
         Err(UnprotectError::TooShort { len: 27 })
     );
-    assert_eq!(open(&mut inbound, &[]), Err(UnprotectError::Malformed));
-    assert_eq!(open(&mut inbound, &[0x40; 60]), Err(UnprotectError::Malformed));
-    assert!(open(&mut inbound, &packets[0]).is_ok());
+    assert_eq!(unprotect(&mut inbound, &[]), Err(UnprotectError::Malformed));
+    assert_eq!(unprotect(&mut inbound, &[0x40; 60]), Err(UnprotectError::Malformed));
+    assert!(unprotect(&mut inbound, &packets[0]).is_ok());
     let (ssrc, index) = (SSRC, 5);
     assert_eq!(
-        open(&mut inbound, &packets[0]),
+        unprotect(&mut inbound, &packets[0]),
         Err(UnprotectError::Replayed { ssrc, index })
     );
-    assert!(open(&mut inbound, &packets[1]).is_ok());
+    assert!(unprotect(&mut inbound, &packets[1]).is_ok());
     assert_eq!(
-        open(&mut inbound, &packets[0]),
+        unprotect(&mut inbound, &packets[0]),
         Err(UnprotectError::TooOld { ssrc, index })
     );
-    let (others, _) = sealed(Profile::AeadAes256Gcm, &[6 + WINDOW]);
+    let (others, _) = protected(Profile::AeadAes256Gcm, &[6 + WINDOW]);
     assert_eq!(
-        open(&mut inbound, &others[0]),
+        unprotect(&mut inbound, &others[0]),
         Err(UnprotectError::NotAuthentic { ssrc })
     );
     assert_eq!(
@@ -129,15 +132,15 @@ fn every_packet_is_taken_once_in_any_order_within_the_window() {
     for profile in Profile::ALL {
         let newest = WINDOW + 9;
         let indices: Vec<u64> = (0..=newest).collect();
-        let (packets, mut inbound) = sealed(profile, &indices);
-        assert!(open(&mut inbound, &packets[newest as usize]).is_ok());
+        let (packets, mut inbound) = protected(profile, &indices);
+        assert!(unprotect(&mut inbound, &packets[newest as usize]).is_ok());
         for index in (0..newest).rev() {
-            let first = open(&mut inbound, &packets[index as usize]);
+            let first = unprotect(&mut inbound, &packets[index as usize]);
             assert_eq!(first.is_ok(), index > newest - WINDOW, "{profile:?}, {index}");
         }
         for packet in &packets {
             assert!(matches!(
-                open(&mut inbound, packet),
+                unprotect(&mut inbound, packet),
                 Err(UnprotectError::Replayed { .. } | UnprotectError::TooOld { .. })
             ));
         }
@@ -148,12 +151,12 @@ fn every_packet_is_taken_once_in_any_order_within_the_window() {
 fn control_packets_are_taken_once_too() {
     for profile in Profile::ALL {
         let (mut outbound, mut inbound) = (outbound(profile), inbound(profile));
-        let packets: Vec<_> = (0..200).map(|_| seal_rtcp(&mut outbound, &rtcp(SSRC, 0))).collect();
+        let packets: Vec<_> = (0..200).map(|_| protect_rtcp(&mut outbound, &rtcp(SSRC, 0))).collect();
         for at in [0, 1, 5, 3, 150, 100, 149, 23] {
             assert_eq!(
                 inbound
                     .unprotect_rtcp(&mut packets[at].clone())
-                    .map(|opened| opened.index),
+                    .map(|unprotected| unprotected.index),
                 Ok(at as u64)
             );
         }
@@ -163,7 +166,7 @@ fn control_packets_are_taken_once_too() {
         // Another sender of the same index is another matter.
         assert!(
             inbound
-                .unprotect_rtcp(&mut seal_rtcp(&mut outbound, &rtcp(SSRC + 1, 0)))
+                .unprotect_rtcp(&mut protect_rtcp(&mut outbound, &rtcp(SSRC + 1, 0)))
                 .is_ok()
         );
     }
@@ -193,11 +196,11 @@ fn the_rollover_counter_follows_over_wraps_losses_and_late_packets() {
     for profile in Profile::ALL {
         let mut by_number = order.to_vec();
         by_number.sort_unstable();
-        let (packets, mut inbound) = sealed(profile, &by_number);
+        let (packets, mut inbound) = protected(profile, &by_number);
         for index in order {
             let packet = &packets[by_number.binary_search(&index).unwrap()];
             assert_eq!(
-                open(&mut inbound, packet).map(|opened| opened.index),
+                unprotect(&mut inbound, packet).map(|unprotected| unprotected.index),
                 Ok(index),
                 "{profile:?}"
             );
@@ -209,30 +212,30 @@ fn the_rollover_counter_follows_over_wraps_losses_and_late_packets() {
 
 #[test]
 fn a_loss_of_more_than_half_a_cycle_is_not_guessed_and_does_no_harm() {
-    let (packets, mut inbound) = sealed(Profile::AeadAes128Gcm, &[40_000, 40_001, CYCLE + 7_233]);
-    assert!(open(&mut inbound, &packets[0]).is_ok());
+    let (packets, mut inbound) = protected(Profile::AeadAes128Gcm, &[40_000, 40_001, CYCLE + 7_233]);
+    assert!(unprotect(&mut inbound, &packets[0]).is_ok());
     // 32,769 ahead, over the wrap, is 32,767 behind.
     let (ssrc, index) = (SSRC, 7_233);
     assert_eq!(
-        open(&mut inbound, &packets[2]),
+        unprotect(&mut inbound, &packets[2]),
         Err(UnprotectError::TooOld { ssrc, index })
     );
-    assert!(open(&mut inbound, &packets[1]).is_ok());
+    assert!(unprotect(&mut inbound, &packets[1]).is_ok());
 }
 
 #[test]
 fn a_forgery_does_not_move_the_rollover_counter() {
-    let (packets, mut inbound) = sealed(Profile::Aes128CmSha1_32, &[65_000, 65_001]);
-    assert!(open(&mut inbound, &packets[0]).is_ok());
+    let (packets, mut inbound) = protected(Profile::Aes128CmSha1_32, &[65_000, 65_001]);
+    assert!(unprotect(&mut inbound, &packets[0]).is_ok());
     for seq in [0_u16, 100, 20_000] {
         let mut forged = packets[1].clone();
         forged[2..4].copy_from_slice(&seq.to_be_bytes());
         assert_eq!(
-            open(&mut inbound, &forged),
+            unprotect(&mut inbound, &forged),
             Err(UnprotectError::NotAuthentic { ssrc: SSRC })
         );
     }
-    assert!(open(&mut inbound, &packets[1]).is_ok());
+    assert!(unprotect(&mut inbound, &packets[1]).is_ok());
 }
 
 #[test]
@@ -242,26 +245,29 @@ fn only_authentic_packets_take_memory_and_only_up_to_the_limit() {
     let mut inbound = Inbound::new(&master(profile, 1), 3);
     let packet = |outbound: &mut Outbound, ssrc| {
         let stream = outbound.add_stream(ssrc, Repeats::Refused).unwrap();
-        seal(outbound, stream, 1, &rtp(ssrc, 1, Shape::PLAIN, b"x"))
+        protect(outbound, stream, 1, &rtp(ssrc, 1, Shape::PLAIN, b"x"))
     };
     for ssrc in 100..200 {
         let mut forged = packet(&mut outbound, ssrc);
         forged[12] ^= 1;
-        assert_eq!(open(&mut inbound, &forged), Err(UnprotectError::NotAuthentic { ssrc }));
+        assert_eq!(
+            unprotect(&mut inbound, &forged),
+            Err(UnprotectError::NotAuthentic { ssrc })
+        );
     }
     assert_eq!(inbound.rtp_positions().count(), 0);
     for ssrc in 0..3 {
-        assert!(open(&mut inbound, &packet(&mut outbound, ssrc)).is_ok());
+        assert!(unprotect(&mut inbound, &packet(&mut outbound, ssrc)).is_ok());
     }
     let fourth = packet(&mut outbound, 3);
     let refused = UnprotectError::TooManyStreams {
         ssrc: 3,
         streams_max: 3,
     };
-    assert_eq!(open(&mut inbound, &fourth), Err(refused));
+    assert_eq!(unprotect(&mut inbound, &fourth), Err(refused));
     assert_eq!(inbound.resume_rtp(3, 1), Err(refused));
     inbound.forget(1);
-    assert!(open(&mut inbound, &fourth).is_ok());
+    assert!(unprotect(&mut inbound, &fourth).is_ok());
     // Those that stayed are still known.
     let positions: Vec<_> = inbound.rtp_positions().collect();
     assert!(
@@ -275,16 +281,16 @@ fn only_authentic_packets_take_memory_and_only_up_to_the_limit() {
 fn what_a_retired_ssrc_has_sent_is_not_taken_again_and_what_it_sends_then_is() {
     for profile in Profile::ALL {
         let indices = [10, 12, 13, 30_000, 60_000, 70_000, 70_002];
-        let (packets, mut inbound) = sealed(profile, &indices);
-        let report = seal_rtcp(&mut outbound(profile), &rtcp(SSRC, 0));
+        let (packets, mut inbound) = protected(profile, &indices);
+        let report = protect_rtcp(&mut outbound(profile), &rtcp(SSRC, 0));
         for packet in &packets[..6] {
-            assert!(open(&mut inbound, packet).is_ok());
+            assert!(unprotect(&mut inbound, packet).is_ok());
             inbound.retire(SSRC);
             // Nothing more is known of it, so nothing more is forgotten.
             inbound.retire(SSRC);
             inbound.retire(SSRC + 1);
             for old in packets.iter().take_while(|old| *old != packet).chain([packet]) {
-                let refused = open(&mut inbound, old);
+                let refused = unprotect(&mut inbound, old);
                 assert!(
                     matches!(
                         refused,
@@ -298,9 +304,9 @@ fn what_a_retired_ssrc_has_sent_is_not_taken_again_and_what_it_sends_then_is() {
         }
         // A replay brings nothing back either: only what is newer does, whatever the cycle it is in.
         assert_eq!(inbound.rtp_positions().collect::<Vec<_>>(), [(SSRC, 70_001)]);
-        assert!(open(&mut inbound, &packets[6]).is_ok());
+        assert!(unprotect(&mut inbound, &packets[6]).is_ok());
         assert!(matches!(
-            open(&mut inbound, &packets[5]),
+            unprotect(&mut inbound, &packets[5]),
             Err(UnprotectError::Replayed { .. })
         ));
         assert!(inbound.unprotect_rtcp(&mut report.clone()).is_ok());
@@ -322,25 +328,25 @@ fn many_more_ssrcs_than_are_in_use_at_a_time_are_understood_and_none_can_be_play
     let packets: Vec<_> = (0..count)
         .map(|ssrc| {
             let stream = outbound.add_stream(ssrc, Repeats::Refused).unwrap();
-            [1, 2].map(|index| seal(&mut outbound, stream, index, &rtp(ssrc, index, Shape::PLAIN, b"x")))
+            [1, 2].map(|index| protect(&mut outbound, stream, index, &rtp(ssrc, index, Shape::PLAIN, b"x")))
         })
         .collect();
     for [first, _] in &packets {
-        assert!(open(&mut inbound, first).is_ok());
+        assert!(unprotect(&mut inbound, first).is_ok());
     }
     let stream = outbound.add_stream(count, Repeats::Refused).unwrap();
-    let one_more = seal(&mut outbound, stream, 1, &rtp(count, 1, Shape::PLAIN, b"x"));
+    let one_more = protect(&mut outbound, stream, 1, &rtp(count, 1, Shape::PLAIN, b"x"));
     assert!(matches!(
-        open(&mut inbound, &one_more),
+        unprotect(&mut inbound, &one_more),
         Err(UnprotectError::TooManyStreams { .. })
     ));
     for [first, second] in &packets {
         assert!(matches!(
-            open(&mut inbound, first),
+            unprotect(&mut inbound, first),
             Err(UnprotectError::Replayed { .. })
         ));
-        assert!(open(&mut inbound, second).is_ok());
-        assert!(open(&mut inbound, second).is_err());
+        assert!(unprotect(&mut inbound, second).is_ok());
+        assert!(unprotect(&mut inbound, second).is_err());
     }
     assert_eq!(inbound.rtp_positions().count(), count as usize);
 }
@@ -349,28 +355,28 @@ fn many_more_ssrcs_than_are_in_use_at_a_time_are_understood_and_none_can_be_play
 fn a_successor_takes_neither_replays_nor_another_cycle() {
     for profile in Profile::ALL {
         let indices = [5 * CYCLE + 100, 5 * CYCLE + 101, 6 * CYCLE + 5];
-        let (packets, _) = sealed(profile, &indices);
+        let (packets, _) = protected(profile, &indices);
         let mut successor = inbound(profile);
         // A stranger to the stream takes the rollover counter to be zero.
         assert_eq!(
-            open(&mut successor, &packets[0]),
+            unprotect(&mut successor, &packets[0]),
             Err(UnprotectError::NotAuthentic { ssrc: SSRC })
         );
         successor.resume_rtp(SSRC, indices[0] + 1).unwrap();
         assert!(matches!(
-            open(&mut successor, &packets[0]),
+            unprotect(&mut successor, &packets[0]),
             Err(UnprotectError::Replayed { .. })
         ));
-        assert!(open(&mut successor, &packets[1]).is_ok());
+        assert!(unprotect(&mut successor, &packets[1]).is_ok());
         // Resuming never goes back.
         successor.resume_rtp(SSRC, 3).unwrap();
         assert!(matches!(
-            open(&mut successor, &packets[1]),
+            unprotect(&mut successor, &packets[1]),
             Err(UnprotectError::Replayed { .. })
         ));
 
         let mut outbound = outbound(profile);
-        let reports: Vec<_> = (0..3).map(|_| seal_rtcp(&mut outbound, &rtcp(SSRC, 0))).collect();
+        let reports: Vec<_> = (0..3).map(|_| protect_rtcp(&mut outbound, &rtcp(SSRC, 0))).collect();
         successor.resume_rtcp(SSRC, 2).unwrap();
         assert!(successor.unprotect_rtcp(&mut reports[1].clone()).is_err());
         assert!(successor.unprotect_rtcp(&mut reports[2].clone()).is_ok());
@@ -379,14 +385,14 @@ fn a_successor_takes_neither_replays_nor_another_cycle() {
 
 #[test]
 fn a_stream_ends_with_its_last_index() {
-    let (packets, mut inbound) = sealed(Profile::AeadAes128Gcm, &[INDEX_MAX - 1, INDEX_MAX]);
+    let (packets, mut inbound) = protected(Profile::AeadAes128Gcm, &[INDEX_MAX - 1, INDEX_MAX]);
     inbound.resume_rtp(SSRC, INDEX_MAX - 1).unwrap();
-    assert!(open(&mut inbound, &packets[0]).is_ok());
-    assert!(open(&mut inbound, &packets[1]).is_ok());
+    assert!(unprotect(&mut inbound, &packets[0]).is_ok());
+    assert!(unprotect(&mut inbound, &packets[1]).is_ok());
     let mut after = packets[1].clone();
     after[2..4].copy_from_slice(&[0, 0]);
     assert_eq!(
-        open(&mut inbound, &after),
+        unprotect(&mut inbound, &after),
         Err(UnprotectError::Exhausted { ssrc: SSRC })
     );
 }
@@ -395,8 +401,8 @@ proptest! {
     /// Any bytes, as datagrams after some that are right: none panics, none is taken, and none changes anything.
     #[test]
     fn strangers_bytes_are_refused(profile in any_profile(), mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let (packets, mut inbound) = sealed(profile, &[3, 4]);
-        prop_assert!(open(&mut inbound, &packets[0]).is_ok());
+        let (packets, mut inbound) = protected(profile, &[3, 4]);
+        prop_assert!(unprotect(&mut inbound, &packets[0]).is_ok());
         prop_assert!(inbound.unprotect_rtp(&mut bytes.clone()).is_err());
         prop_assert!(inbound.unprotect_rtcp(&mut bytes.clone()).is_err());
         // With a header that is known, so that it gets as far as the cipher.
@@ -406,7 +412,7 @@ proptest! {
             }
         }
         prop_assert!(inbound.unprotect_rtp(&mut bytes.clone()).is_err());
-        prop_assert!(open(&mut inbound, &packets[1]).is_ok());
+        prop_assert!(unprotect(&mut inbound, &packets[1]).is_ok());
         prop_assert_eq!(inbound.rtp_positions().collect::<Vec<_>>(), vec![(SSRC, 5)]);
         prop_assert_eq!(inbound.rtcp_positions().count(), 0);
     }

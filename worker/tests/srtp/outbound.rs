@@ -1,4 +1,4 @@
-//! Which index is sealed and which is not: no two packets ever leave under one.
+//! Which index is protected and which is not: no two packets ever leave under one.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,15 @@ use weir_worker::webrtc::srtp::{
     IDENTICAL_WINDOW, INDEX_MAX, Outbound, Profile, ProtectError, Repeats, Spent, StreamKey, WINDOW,
 };
 
-use crate::packets::{SSRC, Shape, any_profile, inbound, master, outbound, pair, rtcp, rtp, seal, seal_rtcp};
+use crate::packets::{SSRC, Shape, any_profile, inbound, master, outbound, pair, protect, protect_rtcp, rtcp, rtp};
 
-/// Seals a packet of its own for each call with another `payload`.
-fn try_seal(outbound: &mut Outbound, stream: StreamKey, index: u64, payload: &[u8]) -> Result<Vec<u8>, ProtectError> {
+/// Protects a packet of its own for each call with another `payload`.
+fn try_protect(
+    outbound: &mut Outbound,
+    stream: StreamKey,
+    index: u64,
+    payload: &[u8],
+) -> Result<Vec<u8>, ProtectError> {
     let packet = rtp(SSRC, index, Shape::PLAIN, payload);
     let mut room = packet.clone();
     room.resize(packet.len() + Profile::RTP_OVERHEAD_MAX, 0);
@@ -20,21 +25,21 @@ fn try_seal(outbound: &mut Outbound, stream: StreamKey, index: u64, payload: &[u
 }
 
 #[test]
-fn an_index_is_sealed_once() {
+fn an_index_is_protected_once() {
     for profile in Profile::ALL {
         let (mut outbound, stream, _) = pair(profile);
         let (ssrc, newest) = (SSRC, WINDOW + 4);
-        assert!(try_seal(&mut outbound, stream, 3, b"a").is_ok());
+        assert!(try_protect(&mut outbound, stream, 3, b"a").is_ok());
         let reused = Err(ProtectError::IndexReused { ssrc, index: 3 });
         // Not even for the same bytes.
-        assert_eq!(try_seal(&mut outbound, stream, 3, b"a"), reused);
-        assert_eq!(try_seal(&mut outbound, stream, 3, b"b"), reused);
-        assert!(try_seal(&mut outbound, stream, newest, b"c").is_ok());
+        assert_eq!(try_protect(&mut outbound, stream, 3, b"a"), reused);
+        assert_eq!(try_protect(&mut outbound, stream, 3, b"b"), reused);
+        assert!(try_protect(&mut outbound, stream, newest, b"c").is_ok());
         // Late ones may go as long as the window reaches.
-        assert!(try_seal(&mut outbound, stream, newest - WINDOW + 1, b"d").is_ok());
+        assert!(try_protect(&mut outbound, stream, newest - WINDOW + 1, b"d").is_ok());
         let index = newest - WINDOW;
         assert_eq!(
-            try_seal(&mut outbound, stream, index, b"e"),
+            try_protect(&mut outbound, stream, index, b"e"),
             Err(ProtectError::IndexTooOld { ssrc, index })
         );
     }
@@ -45,8 +50,8 @@ fn a_repetition_goes_out_only_as_it_was() {
     for profile in Profile::ALL {
         let mut outbound = outbound(profile);
         let stream = outbound.add_stream(SSRC, Repeats::Identical).unwrap();
-        let first = try_seal(&mut outbound, stream, 10, b"once").unwrap();
-        assert_eq!(try_seal(&mut outbound, stream, 10, b"once"), Ok(first.clone()));
+        let first = try_protect(&mut outbound, stream, 10, b"once").unwrap();
+        assert_eq!(try_protect(&mut outbound, stream, 10, b"once"), Ok(first.clone()));
         let (ssrc, index) = (SSRC, 10);
         for other in [&b"Once"[..], b"onc", b"once more", b""] {
             // In place, and on the way to somewhere else: what must not leave is gone.
@@ -76,11 +81,11 @@ fn a_repetition_goes_out_only_as_it_was() {
             assert_eq!(error, Err(ProtectError::IndexReused { ssrc, index }));
         }
         // It still goes, until it is too long ago.
-        assert!(try_seal(&mut outbound, stream, 9 + IDENTICAL_WINDOW, b"later").is_ok());
-        assert_eq!(try_seal(&mut outbound, stream, 10, b"once"), Ok(first));
-        assert!(try_seal(&mut outbound, stream, 10 + IDENTICAL_WINDOW, b"later").is_ok());
+        assert!(try_protect(&mut outbound, stream, 9 + IDENTICAL_WINDOW, b"later").is_ok());
+        assert_eq!(try_protect(&mut outbound, stream, 10, b"once"), Ok(first));
+        assert!(try_protect(&mut outbound, stream, 10 + IDENTICAL_WINDOW, b"later").is_ok());
         assert_eq!(
-            try_seal(&mut outbound, stream, 10, b"once"),
+            try_protect(&mut outbound, stream, 10, b"once"),
             Err(ProtectError::IndexTooOld { ssrc, index })
         );
     }
@@ -91,16 +96,16 @@ fn a_late_first_time_does_not_spoil_a_repetition() {
     let mut outbound = outbound(Profile::AeadAes128Gcm);
     let stream = outbound.add_stream(SSRC, Repeats::Identical).unwrap();
     let newest = 1_500;
-    let first = try_seal(&mut outbound, stream, newest, b"new").unwrap();
+    let first = try_protect(&mut outbound, stream, newest, b"new").unwrap();
     // Both have the same place among the last 1,024.
-    assert!(try_seal(&mut outbound, stream, newest - IDENTICAL_WINDOW, b"old").is_ok());
-    assert_eq!(try_seal(&mut outbound, stream, newest, b"new"), Ok(first));
+    assert!(try_protect(&mut outbound, stream, newest - IDENTICAL_WINDOW, b"old").is_ok());
+    assert_eq!(try_protect(&mut outbound, stream, newest, b"new"), Ok(first));
 }
 
 #[test]
 fn a_stream_that_comes_back_starts_where_it_ended() {
     let (mut outbound, stream, _) = pair(Profile::AeadAes128Gcm);
-    assert!(try_seal(&mut outbound, stream, 70_000, b"a").is_ok());
+    assert!(try_protect(&mut outbound, stream, 70_000, b"a").is_ok());
     let ssrc = SSRC;
     assert_eq!(
         outbound.add_stream(SSRC, Repeats::Identical),
@@ -108,20 +113,20 @@ fn a_stream_that_comes_back_starts_where_it_ended() {
     );
     outbound.remove_stream(stream);
     assert_eq!(
-        try_seal(&mut outbound, stream, 70_001, b"b"),
+        try_protect(&mut outbound, stream, 70_001, b"b"),
         Err(ProtectError::UnknownStream)
     );
     for repeats in [Repeats::Refused, Repeats::Identical] {
         let again = outbound.add_stream(SSRC, repeats).unwrap();
         assert_ne!(again, stream);
         for index in [0, 69_999, 70_000] {
-            assert!(try_seal(&mut outbound, again, index, b"c").is_err(), "{index}");
+            assert!(try_protect(&mut outbound, again, index, b"c").is_err(), "{index}");
         }
         outbound.remove_stream(again);
     }
     let again = outbound.add_stream(SSRC, Repeats::Refused).unwrap();
-    assert!(try_seal(&mut outbound, again, 70_001, b"d").is_ok());
-    // One that never sealed leaves nothing behind.
+    assert!(try_protect(&mut outbound, again, 70_001, b"d").is_ok());
+    // One that never protected leaves nothing behind.
     let idle = outbound.add_stream(5, Repeats::Refused).unwrap();
     outbound.remove_stream(idle);
     assert_eq!(
@@ -134,24 +139,24 @@ fn a_stream_that_comes_back_starts_where_it_ended() {
 }
 
 #[test]
-fn a_successor_seals_nothing_again() {
+fn a_successor_protects_nothing_again() {
     for profile in Profile::ALL {
         let (mut first, stream, mut receiver) = pair(profile);
         for index in 0..10 {
-            let sealed = try_seal(&mut first, stream, index, b"a").unwrap();
-            receiver.unprotect_rtp(&mut sealed.clone()).unwrap();
-            let report = seal_rtcp(&mut first, &rtcp(SSRC, 0));
+            let protected = try_protect(&mut first, stream, index, b"a").unwrap();
+            receiver.unprotect_rtp(&mut protected.clone()).unwrap();
+            let report = protect_rtcp(&mut first, &rtcp(SSRC, 0));
             receiver.unprotect_rtcp(&mut report.clone()).unwrap();
         }
         let mut second = Outbound::resume(&master(profile, 1), first.rtcp_next(), first.spent());
         let stream = second.add_stream(SSRC, Repeats::Identical).unwrap();
         for index in 0..10 {
-            assert!(try_seal(&mut second, stream, index, b"a").is_err());
+            assert!(try_protect(&mut second, stream, index, b"a").is_err());
         }
         // And the receiver goes on with it.
-        let sealed = try_seal(&mut second, stream, 10, b"b").unwrap();
-        assert!(receiver.unprotect_rtp(&mut sealed.clone()).is_ok());
-        let report = seal_rtcp(&mut second, &rtcp(SSRC, 0));
+        let protected = try_protect(&mut second, stream, 10, b"b").unwrap();
+        assert!(receiver.unprotect_rtp(&mut protected.clone()).is_ok());
+        let report = protect_rtcp(&mut second, &rtcp(SSRC, 0));
         assert!(receiver.unprotect_rtcp(&mut report.clone()).is_ok());
     }
 }
@@ -159,21 +164,21 @@ fn a_successor_seals_nothing_again() {
 #[test]
 fn keys_end_with_their_last_index() {
     let (mut outbound, stream, _) = pair(Profile::AeadAes256Gcm);
-    assert!(try_seal(&mut outbound, stream, INDEX_MAX, b"last").is_ok());
+    assert!(try_protect(&mut outbound, stream, INDEX_MAX, b"last").is_ok());
     for index in [INDEX_MAX + 1, u64::MAX] {
         assert_eq!(
-            try_seal(&mut outbound, stream, index, b"beyond"),
+            try_protect(&mut outbound, stream, index, b"beyond"),
             Err(ProtectError::Exhausted { index })
         );
     }
     for profile in Profile::ALL {
         let last = (1 << 31) - 1;
         let mut outbound = Outbound::resume(&master(profile, 1), last, []);
-        let sealed = seal_rtcp(&mut outbound, &rtcp(SSRC, 0));
+        let protected = protect_rtcp(&mut outbound, &rtcp(SSRC, 0));
         assert_eq!(
             inbound(profile)
-                .unprotect_rtcp(&mut sealed.clone())
-                .map(|opened| opened.index),
+                .unprotect_rtcp(&mut protected.clone())
+                .map(|unprotected| unprotected.index),
             Ok(last)
         );
         let index = last + 1;
@@ -189,7 +194,7 @@ fn so_many_streams_and_no_more() {
     let mut outbound = outbound(Profile::AeadAes128Gcm);
     for ssrc in 0..1 << 16 {
         let stream = outbound.add_stream(ssrc, Repeats::Refused).unwrap();
-        seal(&mut outbound, stream, 0, &rtp(ssrc, 0, Shape::PLAIN, &[]));
+        protect(&mut outbound, stream, 0, &rtp(ssrc, 0, Shape::PLAIN, &[]));
         outbound.remove_stream(stream);
     }
     let (ssrc, ssrcs_max) = (1 << 16, 1 << 16);
@@ -261,7 +266,7 @@ fn what_is_no_such_packet_is_refused_and_uses_nothing_up() {
 /// Something that a sender does.
 #[derive(Clone, Debug)]
 enum Act {
-    Seal { index: u64, payload: u8, copied: bool },
+    Protect { index: u64, payload: u8, copied: bool },
     Train { first: u64, packets: u8, payload: u8 },
     Report,
     Reopen { repeats: bool },
@@ -271,7 +276,7 @@ enum Act {
 fn any_act() -> impl Strategy<Value = Act> {
     let index = || prop_oneof![0_u64..40, 2_030_u64..2_060, 65_500_u64..65_560];
     prop_oneof![
-        10 => (index(), 0_u8..3, any::<bool>()).prop_map(|(index, payload, copied)| Act::Seal { index, payload, copied }),
+        10 => (index(), 0_u8..3, any::<bool>()).prop_map(|(index, payload, copied)| Act::Protect { index, payload, copied }),
         5 => (index(), 1_u8..6, 0_u8..3).prop_map(|(first, packets, payload)| Act::Train { first, packets, payload }),
         2 => Just(Act::Report),
         1 => any::<bool>().prop_map(|repeats| Act::Reopen { repeats }),
@@ -291,16 +296,16 @@ proptest! {
         for act in acts {
             let mut leaving = Vec::new();
             match act {
-                Act::Seal { index, payload, copied } => {
+                Act::Protect { index, payload, copied } => {
                     let packet = rtp(SSRC, index, Shape::PLAIN, &[payload; 20]);
                     let mut room = packet.clone();
                     room.resize(packet.len() + 16, 0);
-                    let sealed = if copied {
+                    let protected = if copied {
                         outbound.protect_rtp_from(stream, index, &packet, &mut room)
                     } else {
                         outbound.protect_rtp(stream, index, &mut room, packet.len())
                     };
-                    if let Ok(len) = sealed {
+                    if let Ok(len) = protected {
                         leaving.push((index, room[..len].to_vec()));
                     }
                 }
@@ -309,15 +314,15 @@ proptest! {
                         .map(|index| rtp(SSRC, index, Shape::PLAIN, &[payload; 20]))
                         .collect();
                     let (train, segment) = (packets.concat(), packets[0].len());
-                    let mut room = vec![0; outbound.sealed_train_len(train.len(), segment)];
-                    let sealed = outbound.protect_train(stream, first, &train, segment, &mut room);
-                    let sealed = room[..sealed.bytes].chunks(segment + profile.rtp_overhead());
-                    leaving.extend((first..).zip(sealed.map(<[u8]>::to_vec)));
+                    let mut room = vec![0; outbound.protected_train_len(train.len(), segment)];
+                    let protected = outbound.protect_train(stream, first, &train, segment, &mut room);
+                    let protected = room[..protected.bytes].chunks(segment + profile.rtp_overhead());
+                    leaving.extend((first..).zip(protected.map(<[u8]>::to_vec)));
                 }
                 Act::Report => {
-                    let sealed = seal_rtcp(&mut outbound, &rtcp(SSRC, 1));
-                    let index = receiver.unprotect_rtcp(&mut sealed.clone()).unwrap().index;
-                    prop_assert!(reports.insert(index, sealed).is_none());
+                    let protected = protect_rtcp(&mut outbound, &rtcp(SSRC, 1));
+                    let index = receiver.unprotect_rtcp(&mut protected.clone()).unwrap().index;
+                    prop_assert!(reports.insert(index, protected).is_none());
                 }
                 Act::Reopen { repeats } => {
                     outbound.remove_stream(stream);
@@ -330,9 +335,9 @@ proptest! {
                     stream = outbound.add_stream(SSRC, Repeats::Identical).unwrap();
                 }
             }
-            for (index, sealed) in leaving {
-                let before = left.entry(index).or_insert_with(|| sealed.clone());
-                prop_assert_eq!(&*before, &sealed, "two packets under index {}", index);
+            for (index, protected) in leaving {
+                let before = left.entry(index).or_insert_with(|| protected.clone());
+                prop_assert_eq!(&*before, &protected, "two packets under index {}", index);
             }
         }
     }

@@ -85,8 +85,8 @@ pub(crate) fn pair(profile: Profile) -> (Outbound, StreamKey, Inbound) {
     (outbound, stream, inbound(profile))
 }
 
-/// The sealed form of a packet.
-pub(crate) fn seal(outbound: &mut Outbound, stream: StreamKey, index: u64, packet: &[u8]) -> Vec<u8> {
+/// The protected form of a packet.
+pub(crate) fn protect(outbound: &mut Outbound, stream: StreamKey, index: u64, packet: &[u8]) -> Vec<u8> {
     let mut room = packet.to_vec();
     room.resize(packet.len() + Profile::RTP_OVERHEAD_MAX, 0xee);
     let len = outbound.protect_rtp(stream, index, &mut room, packet.len()).unwrap();
@@ -95,7 +95,7 @@ pub(crate) fn seal(outbound: &mut Outbound, stream: StreamKey, index: u64, packe
     room
 }
 
-pub(crate) fn seal_rtcp(outbound: &mut Outbound, packet: &[u8]) -> Vec<u8> {
+pub(crate) fn protect_rtcp(outbound: &mut Outbound, packet: &[u8]) -> Vec<u8> {
     let mut room = packet.to_vec();
     room.resize(packet.len() + Profile::RTCP_OVERHEAD_MAX, 0xee);
     let len = outbound.protect_rtcp(&mut room, packet.len()).unwrap();
@@ -117,11 +117,11 @@ fn both_ends_of_a_handshake_understand_each_other_and_nobody_else() {
             let mut outbound = Outbound::new(sender);
             let stream = outbound.add_stream(SSRC, Repeats::Refused).unwrap();
             let packet = rtp(SSRC, 7, Shape::PLAIN, b"hello");
-            let sealed = seal(&mut outbound, stream, 7, &packet);
-            let mut opened = sealed.clone();
-            let len = Inbound::new(receiver, 1).unprotect_rtp(&mut opened).unwrap().len;
-            assert_eq!(opened[..len], packet);
-            assert!(Inbound::new(itself, 1).unprotect_rtp(&mut sealed.clone()).is_err());
+            let protected = protect(&mut outbound, stream, 7, &packet);
+            let mut unprotected = protected.clone();
+            let len = Inbound::new(receiver, 1).unprotect_rtp(&mut unprotected).unwrap().len;
+            assert_eq!(unprotected[..len], packet);
+            assert!(Inbound::new(itself, 1).unprotect_rtp(&mut protected.clone()).is_err());
         }
     }
 }

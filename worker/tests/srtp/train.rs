@@ -1,12 +1,12 @@
-//! Trains: sealed on their way into the consumer's buffer, they are trains again, and the packets that they were.
+//! Trains: protected on their way into the consumer's buffer, they are trains again, and the packets that they were.
 
 use proptest::prelude::*;
-use weir_worker::webrtc::srtp::{Profile, ProtectError, Repeats, SealedTrain};
+use weir_worker::webrtc::srtp::{Profile, ProtectError, ProtectedTrain, Repeats};
 
-use crate::packets::{SSRC, Shape, any_profile, inbound, outbound, pair, rtp, seal};
+use crate::packets::{SSRC, Shape, any_profile, inbound, outbound, pair, protect, rtp};
 
 proptest! {
-    /// The same bytes, whether sealed in place, one by one on the way, or as a train; and the receiver gets the packets.
+    /// The same bytes, whether protected in place, one by one on the way, or as a train; and the receiver gets the packets.
     #[test]
     fn a_train_is_its_packets(
         profile in any_profile(),
@@ -29,7 +29,7 @@ proptest! {
         let (mut one_by_one, stream, mut receiver) = pair(profile);
         let expected: Vec<Vec<u8>> = packets
             .iter()
-            .map(|(index, packet)| seal(&mut one_by_one, stream, *index, packet))
+            .map(|(index, packet)| protect(&mut one_by_one, stream, *index, packet))
             .collect();
 
         let (mut copying, stream, _) = pair(profile);
@@ -40,17 +40,17 @@ proptest! {
         }
 
         let (mut at_once, stream, _) = pair(profile);
-        let mut room = vec![0xee; at_once.sealed_train_len(train.len(), segment) + 5];
-        let sealed = at_once.protect_train(stream, first, &train, segment, &mut room);
+        let mut room = vec![0xee; at_once.protected_train_len(train.len(), segment) + 5];
+        let protected = at_once.protect_train(stream, first, &train, segment, &mut room);
         let bytes = room.len() - 5;
-        prop_assert_eq!(sealed, SealedTrain { packets: packets.len(), bytes, refused: None });
+        prop_assert_eq!(protected, ProtectedTrain { packets: packets.len(), bytes, refused: None });
         prop_assert_eq!(&room[..bytes], &expected.concat()[..]);
         prop_assert_eq!(&room[bytes..], &[0xee; 5][..]);
 
         for (packet, (index, plain)) in room[..bytes].chunks_mut(segment + profile.rtp_overhead()).zip(&packets) {
-            let opened = receiver.unprotect_rtp(packet).unwrap();
-            prop_assert_eq!(opened.index, *index);
-            prop_assert_eq!(&packet[..opened.len], &plain[..]);
+            let unprotected = receiver.unprotect_rtp(packet).unwrap();
+            prop_assert_eq!(unprotected.index, *index);
+            prop_assert_eq!(&packet[..unprotected.len], &plain[..]);
         }
     }
 
@@ -64,8 +64,8 @@ proptest! {
         room in 0_usize..400,
     ) {
         let (mut outbound, stream, _) = pair(profile);
-        let sealed = outbound.protect_train(stream, first, &train, segment, &mut vec![0; room]);
-        prop_assert!(sealed.bytes <= room);
+        let protected = outbound.protect_train(stream, first, &train, segment, &mut vec![0; room]);
+        prop_assert!(protected.bytes <= room);
     }
 }
 
@@ -78,9 +78,9 @@ fn a_train_ends_before_what_is_refused() {
             .collect();
         let (train, segment) = (packets.concat(), packets[0].len());
         let (ssrc, index) = (SSRC, 12);
-        seal(&mut sender, stream, index, &packets[2]);
-        let mut room = vec![0; sender.sealed_train_len(train.len(), segment)];
-        let two = SealedTrain {
+        protect(&mut sender, stream, index, &packets[2]);
+        let mut room = vec![0; sender.protected_train_len(train.len(), segment)];
+        let two = ProtectedTrain {
             packets: 2,
             bytes: 2 * (segment + profile.rtp_overhead()),
             refused: Some(ProtectError::IndexReused { ssrc, index }),
@@ -93,16 +93,19 @@ fn a_train_ends_before_what_is_refused() {
             assert!(receiver.unprotect_rtp(packet).is_ok());
         }
 
-        let short = sender.sealed_train_len(train.len(), segment) - 1;
+        let short = sender.protected_train_len(train.len(), segment) - 1;
         let (mut sender, stream, _) = pair(profile);
-        let sealed = sender.protect_train(stream, 10, &train, segment, &mut room[..short]);
-        assert_eq!(sealed.packets, 4);
-        assert!(matches!(sealed.refused, Some(ProtectError::NoRoom { .. })));
+        let protected = sender.protect_train(stream, 10, &train, segment, &mut room[..short]);
+        assert_eq!(protected.packets, 4);
+        assert!(matches!(protected.refused, Some(ProtectError::NoRoom { .. })));
 
         let mut other = outbound(profile);
         let foreign = other.add_stream(1, Repeats::Refused).unwrap();
         other.remove_stream(foreign);
-        let sealed = other.protect_train(foreign, 10, &train, segment, &mut room);
-        assert_eq!((sealed.packets, sealed.refused), (0, Some(ProtectError::UnknownStream)));
+        let protected = other.protect_train(foreign, 10, &train, segment, &mut room);
+        assert_eq!(
+            (protected.packets, protected.refused),
+            (0, Some(ProtectError::UnknownStream))
+        );
     }
 }

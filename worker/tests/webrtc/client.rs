@@ -18,7 +18,7 @@ use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{self, Credentials};
 use weir_worker::webrtc::transport::{Received, WebRtcTransport};
 
-use crate::world::{CLIENT, Desk, SERVER, clock, context, tuple};
+use crate::world::{CLIENT, Outbox, SERVER, clock, context, tuple};
 
 const ONE_WAY: Duration = Duration::from_millis(10);
 
@@ -28,7 +28,7 @@ struct Session {
     client: Rtc,
     server: WebRtcTransport,
     worker: Budgets,
-    desk: Desk,
+    outbox: Outbox,
     media: Vec<Received>,
     connected: bool,
 }
@@ -56,7 +56,7 @@ impl Session {
         let digits: Vec<String> = theirs.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let fingerprint = Fingerprint::parse(HashFunction::Sha256, &digits.join(":")).unwrap();
         direct.start_dtls(client_is_active).unwrap();
-        let mut desk = Desk::default();
+        let mut outbox = Outbox::default();
         let parameters = RemoteParameters {
             role: if client_is_active {
                 RemoteRole::Client
@@ -65,7 +65,7 @@ impl Session {
             },
             fingerprints: vec![fingerprint],
         };
-        let role = server.set_remote_dtls(Time(0), &parameters, &mut desk).unwrap();
+        let role = server.set_remote_dtls(Time(0), &parameters, &mut outbox).unwrap();
         assert_eq!(role == Role::Server, client_is_active);
         Self {
             now: Time(0),
@@ -73,7 +73,7 @@ impl Session {
             client,
             server,
             worker: Budgets::of_a_worker(),
-            desk,
+            outbox,
             media: Vec::new(),
             connected: false,
         }
@@ -93,7 +93,7 @@ impl Session {
                         tuple(transmit.source),
                         &transmit.contents,
                         &mut self.worker,
-                        &mut self.desk,
+                        &mut self.outbox,
                     );
                     if received != Received::Control {
                         self.media.push(received);
@@ -104,10 +104,10 @@ impl Session {
                 Output::Timeout(_) => break,
             }
         }
-        self.server.handle_timeout(self.now, &mut self.desk);
+        self.server.handle_timeout(self.now, &mut self.outbox);
         self.now = self.now + ONE_WAY;
         let instant = self.clock.instant(self.now);
-        for (_, datagram) in std::mem::take(&mut self.desk.sent) {
+        for (_, datagram) in std::mem::take(&mut self.outbox.sent) {
             let (source, destination) = (SERVER.parse().unwrap(), CLIENT.parse().unwrap());
             let receive = Receive::new(TheirProtocol::Udp, source, destination, &datagram).unwrap();
             self.client.handle_input(Input::Receive(instant, receive)).unwrap();
@@ -126,7 +126,7 @@ impl Session {
             Output::Transmit(transmit) => {
                 let from = tuple(transmit.source);
                 self.server
-                    .handle_datagram(self.now, from, &transmit.contents, &mut self.worker, &mut self.desk);
+                    .handle_datagram(self.now, from, &transmit.contents, &mut self.worker, &mut self.outbox);
                 false
             }
             Output::Event(_) => false,
@@ -140,7 +140,7 @@ impl Session {
             }
             self.round();
         }
-        panic!("not connected: {:?}", self.desk.events);
+        panic!("not connected: {:?}", self.outbox.events);
     }
 }
 

@@ -11,7 +11,7 @@ use weir_worker::webrtc::stun::{BINDING, Class, Writer, attribute};
 use weir_worker::webrtc::transport::{Dropped, Received, WebRtcTransport};
 
 use crate::network::Random;
-use crate::world::{CLIENT, Desk, Setup, World, clock, context, tuple};
+use crate::world::{CLIENT, Outbox, Setup, World, clock, context, tuple};
 
 /// A check by somebody who does not know the password.
 fn guess(number: u32) -> Vec<u8> {
@@ -30,7 +30,7 @@ fn guess(number: u32) -> Vec<u8> {
 #[test]
 fn wrong_checks_are_answered_a_few_times_a_second() {
     let mut world = World::new(Setup::default());
-    let mut desk = Desk::default();
+    let mut outbox = Outbox::default();
     let (mut asked, mut suppressed) = (0, 0);
     // 5,000 a second, for ten seconds, from everywhere.
     for number in 0..50_000_u32 {
@@ -43,15 +43,15 @@ fn wrong_checks_are_answered_a_few_times_a_second() {
         );
         let received = world
             .server
-            .handle_datagram(now, from, &bytes, &mut world.worker, &mut desk);
+            .handle_datagram(now, from, &bytes, &mut world.worker, &mut outbox);
         asked += bytes.len();
         suppressed += usize::from(received == Received::Dropped(Dropped::StunFlood));
     }
-    assert_eq!(desk.sent.len() + suppressed, 50_000);
-    assert!((100..=130).contains(&desk.sent.len()), "{}", desk.sent.len());
-    let answered: usize = desk.sent.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert_eq!(outbox.sent.len() + suppressed, 50_000);
+    assert!((100..=130).contains(&outbox.sent.len()), "{}", outbox.sent.len());
+    let answered: usize = outbox.sent.iter().map(|(_, bytes)| bytes.len()).sum();
     assert!(answered < asked);
-    assert!(desk.events.is_empty());
+    assert!(outbox.events.is_empty());
     assert_eq!(world.server.ice_state(), ice::State::New);
     assert_eq!(world.server.counters().refusals, 50_000);
 }
@@ -66,14 +66,14 @@ fn all_transports_together_are_bounded_too() {
         })
         .collect();
     let mut worker = Budgets::of_a_worker();
-    let mut desk = Desk::default();
+    let mut outbox = Outbox::default();
     for transport in &mut transports {
         for number in 0..20 {
             let from = tuple(CLIENT.parse().unwrap());
-            transport.handle_datagram(Time(0), from, &guess(number), &mut worker, &mut desk);
+            transport.handle_datagram(Time(0), from, &guess(number), &mut worker, &mut outbox);
         }
     }
-    assert_eq!(desk.sent.len(), 1_000);
+    assert_eq!(outbox.sent.len(), 1_000);
 }
 
 #[test]

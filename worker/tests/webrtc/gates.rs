@@ -181,7 +181,7 @@ proptest! {
                 world.deliver(from, &bytes);
             }
             world.now = world.now + Duration::from_millis(20);
-            world.with_server(|server, now, desk| server.handle_timeout(now, desk));
+            world.with_server(|server, now, outbox| server.handle_timeout(now, outbox));
             world.peer.tick(world.now, &mut world.network);
         }
         if let Some(established) = world.established() {

@@ -164,7 +164,7 @@ fn the_peer_says_goodbye() {
 #[test]
 fn we_say_goodbye() {
     let mut world = connected();
-    world.with_server(|server, now, desk| server.close(now, desk));
+    world.with_server(|server, now, outbox| server.close(now, outbox));
     assert_eq!(
         world.told(),
         [&Event::Ice(ice::State::Closed), &Event::Dtls(Dtls::Closed)]
@@ -174,8 +174,8 @@ fn we_say_goodbye() {
     assert_eq!((world.server.media_tuple(), world.server.poll_timeout()), (None, None));
     // Nothing follows.
     world.events.clear();
-    world.with_server(|server, now, desk| server.close(now, desk));
-    world.with_server(|server, now, desk| server.handle_timeout(now, desk));
+    world.with_server(|server, now, outbox| server.close(now, outbox));
+    world.with_server(|server, now, outbox| server.handle_timeout(now, outbox));
     world.run(Duration::from_secs(60));
     assert_eq!(world.told(), Vec::<&Event>::new());
 }
@@ -184,7 +184,7 @@ fn we_say_goodbye() {
 fn an_unfinished_transport_closes_silently() {
     let mut world = World::new(Setup::default());
     world.set_remote(RemoteRole::Client).unwrap();
-    world.with_server(|server, now, desk| server.close(now, desk));
+    world.with_server(|server, now, outbox| server.close(now, outbox));
     assert_eq!(
         world.told(),
         [&Event::Ice(ice::State::Closed), &Event::Dtls(Dtls::Closed)]

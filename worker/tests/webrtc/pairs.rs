@@ -13,7 +13,7 @@ use weir_worker::webrtc::stun::{BINDING, Class, Writer, attribute};
 use weir_worker::webrtc::transport::{Event, Received, WebRtcTransport};
 
 use crate::peer::DtlsPeer;
-use crate::world::{Desk, clock, context, tuple};
+use crate::world::{Outbox, clock, context, tuple};
 
 /// Where the client sends from, by pair.
 const PAIRS: [&str; 3] = ["198.51.100.7:4000", "203.0.113.7:4000", "192.0.2.77:4000"];
@@ -65,23 +65,23 @@ impl Client {
             fingerprints: vec![client.dtls.fingerprint()],
         };
         let now = client.now;
-        client.with_server(|server, _, desk| server.set_remote_dtls(now, &parameters, desk).unwrap());
+        client.with_server(|server, _, outbox| server.set_remote_dtls(now, &parameters, outbox).unwrap());
         client
     }
 
-    fn with_server<T>(&mut self, act: impl FnOnce(&mut WebRtcTransport, &mut Budgets, &mut Desk) -> T) -> T {
-        let mut desk = Desk::default();
-        let done = act(&mut self.server, &mut self.worker, &mut desk);
-        self.events.extend(desk.events);
+    fn with_server<T>(&mut self, act: impl FnOnce(&mut WebRtcTransport, &mut Budgets, &mut Outbox) -> T) -> T {
+        let mut outbox = Outbox::default();
+        let done = act(&mut self.server, &mut self.worker, &mut outbox);
+        self.events.extend(outbox.events);
         let number = |to: Tuple| (0..PAIRS.len()).find(|number| pair(*number) == to).unwrap();
         self.sent
-            .extend(desk.sent.into_iter().map(|(to, bytes)| (number(to), bytes)));
+            .extend(outbox.sent.into_iter().map(|(to, bytes)| (number(to), bytes)));
         done
     }
 
     fn deliver(&mut self, number: usize, bytes: &[u8]) -> Received {
         let now = self.now;
-        self.with_server(|server, worker, desk| server.handle_datagram(now, pair(number), bytes, worker, desk))
+        self.with_server(|server, worker, outbox| server.handle_datagram(now, pair(number), bytes, worker, outbox))
     }
 
     /// A nominating check in a transaction of its own.
@@ -107,7 +107,7 @@ impl Client {
         let now = self.now;
         self.server.admit_media(&pair(number)).unwrap();
         if self.server.on_authentic_media(now, &pair(number)) {
-            self.with_server(|server, _, desk| server.handle_events(now, desk));
+            self.with_server(|server, _, outbox| server.handle_events(now, outbox));
         }
     }
 
@@ -126,7 +126,7 @@ impl Client {
                 self.deliver(self.used, &bytes);
             }
         }
-        self.with_server(|server, _, desk| server.handle_timeout(now, desk));
+        self.with_server(|server, _, outbox| server.handle_timeout(now, outbox));
     }
 
     fn is_connected(&self) -> bool {
@@ -226,7 +226,7 @@ fn what_is_sent_again_goes_where_the_peers_dtls_came_from_last() {
     while client.sent.is_empty() {
         client.now = client.now + Duration::from_millis(5);
         let now = client.now;
-        client.with_server(|server, _, desk| server.handle_timeout(now, desk));
+        client.with_server(|server, _, outbox| server.handle_timeout(now, outbox));
     }
     assert!(client.dtls_sent_by().iter().all(|number| *number == 1));
     // If that is not answered either: still only there. By the others came checks, which anybody may have sent from anywhere, and a
@@ -235,7 +235,7 @@ fn what_is_sent_again_goes_where_the_peers_dtls_came_from_last() {
     while client.sent.is_empty() {
         client.now = client.now + Duration::from_millis(5);
         let now = client.now;
-        client.with_server(|server, _, desk| server.handle_timeout(now, desk));
+        client.with_server(|server, _, outbox| server.handle_timeout(now, outbox));
     }
     let mut to = client.dtls_sent_by();
     to.sort_unstable();

@@ -9,7 +9,7 @@ use weir_worker::webrtc::ice::{self, Protocol, Tuple};
 use weir_worker::webrtc::transport::Event;
 
 use crate::network::{Flight, Network, PERFECT, Random};
-use crate::world::{CLIENT, Desk, SERVER, Setup, World};
+use crate::world::{CLIENT, Outbox, SERVER, Setup, World};
 
 fn framed(stream: &mut Vec<u8>, packet: &[u8]) {
     stream.extend_from_slice(&prefix(packet.len()).unwrap());
@@ -34,7 +34,7 @@ fn a_session_over_a_connection() {
         while !(world.server.dtls_state() == State::Connected && world.peer.dtls.connected) {
             assert!(world.now < Time::from_millis(20_000), "{events:?}");
             world.now = world.now + Duration::from_millis(5);
-            let mut desk = Desk::default();
+            let mut outbox = Outbox::default();
             // A few bytes of each stream arrive.
             let cut = random.below(700) as usize;
             let arrived: Vec<u8> = to_server.drain(..cut.min(to_server.len())).collect();
@@ -42,15 +42,15 @@ fn a_session_over_a_connection() {
                 .feed(&arrived, |packet| {
                     world
                         .server
-                        .handle_datagram(world.now, tuple, packet, &mut world.worker, &mut desk);
+                        .handle_datagram(world.now, tuple, packet, &mut world.worker, &mut outbox);
                 })
                 .unwrap();
-            world.server.handle_timeout(world.now, &mut desk);
-            for (to, packet) in &desk.sent {
+            world.server.handle_timeout(world.now, &mut outbox);
+            for (to, packet) in &outbox.sent {
                 assert_eq!(*to, tuple);
                 framed(&mut to_peer, packet);
             }
-            events.extend(desk.events);
+            events.extend(outbox.events);
             let cut = random.below(700) as usize;
             let arrived: Vec<u8> = to_peer.drain(..cut.min(to_peer.len())).collect();
             let mut packets = Vec::new();
@@ -71,10 +71,10 @@ fn a_session_over_a_connection() {
         assert_eq!(world.server.media_tuple(), Some(&tuple));
 
         // The connection is all there is.
-        let mut desk = Desk::default();
-        world.server.handle_connection_closed(world.now, &tuple, &mut desk);
+        let mut outbox = Outbox::default();
+        world.server.handle_connection_closed(world.now, &tuple, &mut outbox);
         assert_eq!(
-            desk.events,
+            outbox.events,
             [Event::SelectedTuple(None), Event::Ice(ice::State::Disconnected)]
         );
     }

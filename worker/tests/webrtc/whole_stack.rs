@@ -16,7 +16,7 @@ use weir_worker::webrtc::ice::Credentials;
 use weir_worker::webrtc::transport::WebRtcTransport;
 
 use crate::network::{Flight, Network, Quality};
-use crate::world::{CLIENT, Desk, SERVER, clock, context, tuple};
+use crate::world::{CLIENT, Outbox, SERVER, clock, context, tuple};
 
 /// A fifth is lost, some comes twice, and much overtakes the rest.
 const QUALITY: Quality = Quality {
@@ -75,7 +75,7 @@ impl Meeting {
             fingerprints: vec![Fingerprint::parse(HashFunction::Sha256, &fingerprint).unwrap()],
         };
         // Nothing is sent before there is somebody to send it to.
-        ours.set_remote_dtls(Time(0), &parameters, &mut Desk::default())
+        ours.set_remote_dtls(Time(0), &parameters, &mut Outbox::default())
             .unwrap();
         Self {
             clock,
@@ -109,12 +109,12 @@ impl Meeting {
     }
 
     fn turn(&mut self) {
-        let mut desk = Desk::default();
+        let mut outbox = Outbox::default();
         while let Some(flight) = self.network.receive(self.now) {
             if flight.to == address(SERVER) {
                 let (now, from) = (self.now, tuple(flight.from));
                 self.ours
-                    .handle_datagram(now, from, &flight.bytes, &mut self.worker, &mut desk);
+                    .handle_datagram(now, from, &flight.bytes, &mut self.worker, &mut outbox);
             } else {
                 let receive = Receive::new(Protocol::Udp, flight.from, flight.to, &flight.bytes).unwrap();
                 let input = Input::Receive(self.clock.instant(self.now), receive);
@@ -122,8 +122,8 @@ impl Meeting {
                 self.drain();
             }
         }
-        self.ours.handle_timeout(self.now, &mut desk);
-        for (tuple, bytes) in desk.sent {
+        self.ours.handle_timeout(self.now, &mut outbox);
+        for (tuple, bytes) in outbox.sent {
             let (from, to) = (tuple.local, tuple.remote);
             self.network.send(self.now, Flight { from, to, bytes });
         }

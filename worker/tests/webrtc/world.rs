@@ -12,7 +12,7 @@ use weir_worker::webrtc::dtls::{
 };
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{Credentials, Protocol, Tuple};
-use weir_worker::webrtc::transport::{Event, Outlet, Received, WebRtcTransport};
+use weir_worker::webrtc::transport::{Event, Received, TransportOutput, WebRtcTransport};
 
 use crate::network::{Flight, Network, PERFECT, Quality};
 use crate::peer::{DtlsPeer, Peer, certificate};
@@ -22,12 +22,12 @@ pub(crate) const CLIENT: &str = "198.51.100.7:4000";
 
 /// What a transport gives.
 #[derive(Default)]
-pub(crate) struct Desk {
+pub(crate) struct Outbox {
     pub(crate) sent: Vec<(Tuple, Vec<u8>)>,
     pub(crate) events: Vec<Event>,
 }
 
-impl Outlet for Desk {
+impl TransportOutput for Outbox {
     fn send(&mut self, tuple: &Tuple, datagram: &[u8]) {
         self.sent.push((*tuple, datagram.to_vec()));
     }
@@ -138,31 +138,31 @@ impl World {
         fingerprints: Vec<Fingerprint>,
     ) -> Result<Role, RefusedParameters> {
         let parameters = RemoteParameters { role, fingerprints };
-        self.with_server(|server, now, desk| server.set_remote_dtls(now, &parameters, desk))
+        self.with_server(|server, now, outbox| server.set_remote_dtls(now, &parameters, outbox))
     }
 
     /// Does something to the transport, and takes what it gives.
-    pub(crate) fn with_server<T>(&mut self, act: impl FnOnce(&mut WebRtcTransport, Time, &mut Desk) -> T) -> T {
-        let mut desk = Desk::default();
-        let done = act(&mut self.server, self.now, &mut desk);
-        self.take(desk);
+    pub(crate) fn with_server<T>(&mut self, act: impl FnOnce(&mut WebRtcTransport, Time, &mut Outbox) -> T) -> T {
+        let mut outbox = Outbox::default();
+        let done = act(&mut self.server, self.now, &mut outbox);
+        self.take(outbox);
         done
     }
 
     /// Hands the transport a datagram.
     pub(crate) fn deliver(&mut self, tuple: Tuple, bytes: &[u8]) -> Received {
-        let mut desk = Desk::default();
+        let mut outbox = Outbox::default();
         let received = self
             .server
-            .handle_datagram(self.now, tuple, bytes, &mut self.worker, &mut desk);
-        self.take(desk);
+            .handle_datagram(self.now, tuple, bytes, &mut self.worker, &mut outbox);
+        self.take(outbox);
         received
     }
 
-    fn take(&mut self, desk: Desk) {
+    fn take(&mut self, outbox: Outbox) {
         self.events
-            .extend(desk.events.into_iter().map(|event| (self.now, event)));
-        for (tuple, bytes) in desk.sent {
+            .extend(outbox.events.into_iter().map(|event| (self.now, event)));
+        for (tuple, bytes) in outbox.sent {
             assert_eq!(tuple.local, SERVER.parse().unwrap());
             let flight = Flight {
                 from: tuple.local,
@@ -199,7 +199,7 @@ impl World {
                 self.peer.handle(self.now, flight, &mut self.network);
             }
         }
-        self.with_server(|server, now, desk| server.handle_timeout(now, desk));
+        self.with_server(|server, now, outbox| server.handle_timeout(now, outbox));
         self.peer.tick(self.now, &mut self.network);
         true
     }

@@ -31,7 +31,7 @@ impl<B: SendBackend> Egress<B> {
         selected
     }
 
-    /// Sends on a connected socket from now on, in place of the door; see
+    /// Sends on a connected socket from now on, in place of the shared port; see
     /// [`Sockets::use_connected`](crate::net::sockets::Sockets::use_connected).
     ///
     /// # Errors
@@ -56,9 +56,15 @@ impl<B: SendBackend> Egress<B> {
         }
     }
 
-    /// Copies what has just been received on a WebRTC transport and opened, if somebody gets copies. Whichever of its
+    /// Copies what has just been received on a WebRTC transport and unprotected, if somebody gets copies. Whichever of its
     /// addresses it came from, its source must be `peer`.
-    pub fn mirror_opened(&mut self, transport: TransportIx, peer: SocketAddr, bytes: &[u8], datagrams: &[Datagram]) {
+    pub fn mirror_unprotected(
+        &mut self,
+        transport: TransportIx,
+        peer: SocketAddr,
+        bytes: &[u8],
+        datagrams: &[Datagram],
+    ) {
         if self.mirrors.are_open() {
             let remote = Remote { rtp: peer, rtcp: None };
             let backend = &mut self.backend;
@@ -102,7 +108,7 @@ impl<B: SendBackend> Egress<B> {
             .sockets
             .remote(transport)
             .is_some_and(|remote| self.sockets.has_rtcp_remote(transport, remote));
-        let Some(socket) = self.sockets.rtcp_path(transport).filter(|_| is_connected) else {
+        let Some(socket) = self.sockets.rtcp_socket(transport).filter(|_| is_connected) else {
             return;
         };
         let mut result = self.backend.send_packet(socket, packet);

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::waiting::STALLS_MAX;
+use super::backlog::STALLS_MAX;
 use super::*;
 use crate::net::backlog::QUEUE_CHUNKS_MAX;
 use crate::net::poll::{Event, Interest, Poller, Source};
@@ -61,13 +61,13 @@ fn a_full_socket_keeps_the_order_and_every_packet_has_one_fate() {
     attach(&mut egress, T, ours);
     let poller = Poller::new(4).unwrap();
     let path = |egress: &Egress| {
-        let path = egress.sockets.get(T, Port::Rtp, Side::Path).unwrap();
+        let path = egress.sockets.get(T, Port::Rtp, Side::Connected).unwrap();
         path.try_clone_to_owned().unwrap()
     };
     let source = Source::Socket {
         transport: T,
         port: Port::Rtp,
-        side: Side::Path,
+        side: Side::Connected,
     };
     poller.add(path(&egress).as_fd(), source, Interest::ReadWrite).unwrap();
     let (mut accepted, mut dropped, mut number, mut rounds) = (Vec::new(), 0, 0, 0);

@@ -128,28 +128,22 @@ pub enum Ended {
 }
 
 impl Sockets {
-    /// Takes the next connection of a listener, also beyond [`CONNECTIONS_MAX`]: who must go then, the caller says.
+    /// Accepts the next connection of a listener, also beyond [`CONNECTIONS_MAX`]: the caller decides which one to close then.
     ///
     /// # Errors
-    /// What the kernel says if it has no room for connections itself (EMFILE, ENOBUFS …).
-    pub fn accept(&mut self, now: Time, transport: TransportIx, listener: u8) -> Result<Accepted, Errno> {
+    /// What the kernel says if it cannot take any more connections (EMFILE, ENOBUFS …).
+    pub fn accept(&mut self, now: Time, transport: TransportIx, listener: u8) -> Result<Accepted<u8>, Errno> {
         let Some(Some(ice)) = self.ice.get_mut(transport.0 as usize) else {
             return Ok(Accepted::None);
         };
         let Some((socket, local)) = ice.tcp(listener) else {
             return Ok(Accepted::None);
         };
-        Ok(match accept_at(socket)? {
-            Someone::Nobody => Accepted::None,
-            Someone::Gone => Accepted::Lost,
-            Someone::Here(socket, remote) => {
-                let number = ice.insert(Connection::new(socket, listener, local, remote, now));
-                number.map_or(Accepted::Lost, Accepted::Connection)
-            }
-        })
+        let accepted = accept_at(socket)?;
+        Ok(accepted.and_then(|(socket, remote)| ice.insert(Connection::new(socket, listener, local, remote, now))))
     }
 
-    /// Keeps a connection that came by a door, and says its number; `None`: there is no room.
+    /// Keeps a connection that was accepted at a shared port, and returns its number; `None` if there are too many.
     pub fn adopt_connection(&mut self, transport: TransportIx, connection: Connection) -> Option<u8> {
         let ice = self.ice.get_mut(transport.0 as usize)?.as_deref_mut()?;
         ice.insert(connection)
@@ -254,43 +248,46 @@ impl Sockets {
     }
 }
 
-/// Who waited at a listening socket.
-pub(super) enum Someone {
-    Nobody,
-    /// Somebody who is not there any more.
-    Gone,
-    Here(OwnedFd, SocketAddr),
-}
-
-/// Takes the next connection of a listening socket.
-pub(super) fn accept_at(listener: BorrowedFd<'_>) -> Result<Someone, Errno> {
+/// Accepts the next connection of a listening socket: its descriptor, and the address of the other end.
+pub(super) fn accept_at(listener: BorrowedFd<'_>) -> Result<Accepted<(OwnedFd, SocketAddr)>, Errno> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let accepted = match accept4(listener.as_raw_fd(), flags) {
         // SAFETY: the kernel has just made the descriptor for us, and nobody else knows of it.
         Ok(descriptor) => unsafe { OwnedFd::from_raw_fd(descriptor) },
-        Err(Errno::EAGAIN) => return Ok(Someone::Nobody),
+        Err(Errno::EAGAIN) => return Ok(Accepted::None),
         Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)) => return Err(errno),
         // The peer, or the network, has given it up meanwhile.
-        Err(_) => return Ok(Someone::Gone),
+        Err(_) => return Ok(Accepted::Lost),
     };
     let remote = getpeername::<SockaddrStorage>(accepted.as_raw_fd()).ok();
     let Some(remote) = remote.and_then(|remote| address_of(&remote).ok()) else {
-        return Ok(Someone::Gone);
+        return Ok(Accepted::Lost);
     };
     Optional::NoDelay.or_without(setsockopt(&accepted, sockopt::TcpNoDelay, &true));
     Optional::SendBuffer.or_without(setsockopt(&accepted, sockopt::SndBuf, &SEND_BUFFER_BYTES));
-    Ok(Someone::Here(accepted, unmapped(remote)))
+    Ok(Accepted::Connection((accepted, unmapped(remote))))
 }
 
-/// What a listener had to give.
+/// What an attempt to accept a connection brought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Accepted {
-    /// Nobody is waiting.
+pub enum Accepted<T> {
+    /// No connection is waiting.
     None,
-    /// Somebody was, and is not any more.
+    /// One was waiting, and is gone already, or could not be kept.
     Lost,
-    /// A connection of this number.
-    Connection(u8),
+    /// A connection.
+    Connection(T),
+}
+
+impl<T> Accepted<T> {
+    /// Makes something of the connection; it is lost if that fails.
+    pub(super) fn and_then<U>(self, keep: impl FnOnce(T) -> Option<U>) -> Accepted<U> {
+        match self {
+            Self::None => Accepted::None,
+            Self::Lost => Accepted::Lost,
+            Self::Connection(connection) => keep(connection).map_or(Accepted::Lost, Accepted::Connection),
+        }
+    }
 }
 
 /// IPv4 addresses as such.

@@ -1,8 +1,9 @@
-//! The sockets of WebRTC transports: a door and a path for each UDP listener, and a listening socket for each TCP one.
+//! The sockets of WebRTC transports: an unconnected and a connected one for each UDP listener, and a listening one for each
+//! TCP listener.
 //!
-//! The path of the listener that the peer has selected is connected to it, and is then the transport's sending path; those
-//! of the others are parked. What is said to anybody else leaves through the door that it came in by, or by the connection
-//! (see `connections.rs`).
+//! When the peer has selected a listener, that listener's connected socket is connected to the peer and sends for the
+//! transport; those of the other listeners are parked. Answers to anybody else leave through the unconnected socket that the
+//! question came in by, or over the TCP connection (see `connections.rs`).
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,7 +16,7 @@ use nix::sys::socket::{
 use weir_channel::message::{IceProtocol, IceTuple, LISTENERS_MAX, WorkerError};
 
 use super::connections::{CONNECTIONS_MAX, Connection};
-use super::doors::AtDoors;
+use super::shared_ports::OnSharedPorts;
 use super::{
     Path, PortSockets, Side, SocketStats, Sockets, drop_count, family, local_address, may_segment, os, reconnect,
     stamp_as_others,
@@ -33,7 +34,7 @@ pub struct IceSockets {
     /// The connection that is sent on.
     stream: Option<u8>,
     /// It has no listeners of its own.
-    pub(super) at_doors: Option<AtDoors>,
+    pub(super) on_shared_ports: Option<OnSharedPorts>,
     pub(super) rtcp_sent: u64,
     pub(super) truncated: u64,
     pub(super) kernel_drops: u64,
@@ -53,13 +54,13 @@ enum Kind {
 
 #[derive(Debug)]
 struct Udp {
-    door: OwnedFd,
-    /// `None` while it is the transport's sending path.
-    path: Option<OwnedFd>,
+    unconnected: OwnedFd,
+    /// `None` while it is the socket that the transport sends on.
+    connected: Option<OwnedFd>,
     bound: SockaddrStorage,
-    /// Where the path is connected to; `None`: it is parked.
+    /// Where the connected socket is connected to; `None`: it is parked.
     remote: Option<SocketAddr>,
-    /// The last count seen of the door and of the path.
+    /// The last count seen of the unconnected socket and of the connected one.
     drop_counts: [u32; 2],
 }
 
@@ -117,17 +118,17 @@ impl IceSockets {
             listeners: Vec::new(),
             connections: Vec::new(),
             stream: None,
-            at_doors: None,
+            on_shared_ports: None,
             rtcp_sent: 0,
             truncated: 0,
             kernel_drops: 0,
         }
     }
 
-    /// Those of a transport that is reached through the worker's doors.
-    pub fn at_doors() -> Self {
+    /// Those of a transport that is reached through the worker's shared ports.
+    pub fn on_shared_ports() -> Self {
         Self {
-            at_doors: Some(AtDoors::default()),
+            on_shared_ports: Some(OnSharedPorts::default()),
             ..Self::none()
         }
     }
@@ -207,8 +208,8 @@ impl IceSockets {
 
     /// The last drop count seen of a socket, and the sum of all of the transport.
     pub(super) fn drop_count_mut(&mut self, listener: u8, side: Side) -> Option<(&mut u32, &mut u64)> {
-        if let Some(at_doors) = &mut self.at_doors {
-            return Some((&mut at_doors.drop_count, &mut self.kernel_drops));
+        if let Some(on_shared_ports) = &mut self.on_shared_ports {
+            return Some((&mut on_shared_ports.drop_count, &mut self.kernel_drops));
         }
         match &mut self.listeners.get_mut(usize::from(listener))?.kind {
             Kind::Udp(udp) => Some((&mut udp.drop_counts[side_of(side)], &mut self.kernel_drops)),
@@ -216,12 +217,12 @@ impl IceSockets {
         }
     }
 
-    /// The UDP listener whose path is the sending one.
+    /// The UDP listener whose connected socket the transport sends on.
     pub(super) fn sending(&self) -> Option<u8> {
-        if let Some(at_doors) = &self.at_doors {
-            return at_doors.path.map(|path| path.door);
+        if let Some(on_shared_ports) = &self.on_shared_ports {
+            return on_shared_ports.socket.map(|socket| socket.port);
         }
-        let lent = |listener: &Listener| matches!(&listener.kind, Kind::Udp(Udp { path: None, .. }));
+        let lent = |listener: &Listener| matches!(&listener.kind, Kind::Udp(Udp { connected: None, .. }));
         self.listeners.iter().position(lent).map(|index| index as u8)
     }
 }
@@ -231,8 +232,8 @@ impl Listener {
         Ok(Self {
             local: address_of(&port.local)?,
             kind: Kind::Udp(Udp {
-                door: port.door,
-                path: Some(port.path),
+                unconnected: port.unconnected,
+                connected: Some(port.connected),
                 bound: port.local,
                 remote: None,
                 drop_counts: [0; 2],
@@ -282,11 +283,14 @@ pub(super) fn address_of(storage: &SockaddrStorage) -> Result<SocketAddr, Worker
 }
 
 /// Sends to somebody through a socket that is not connected.
-fn send_from(door: &Udp, remote: SocketAddr, packet: &[u8]) -> Result<(), Errno> {
-    let (socket, flags) = (door.door.as_raw_fd(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+fn send_from(unconnected: &Udp, remote: SocketAddr, packet: &[u8]) -> Result<(), Errno> {
+    let (socket, flags) = (
+        unconnected.unconnected.as_raw_fd(),
+        MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+    );
     match remote {
         // A socket for both protocols names IPv4 addresses in their IPv6-mapped form.
-        SocketAddr::V4(v4) if door.bound.as_sockaddr_in6().is_some() => {
+        SocketAddr::V4(v4) if unconnected.bound.as_sockaddr_in6().is_some() => {
             let mapped = std::net::SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0);
             sendto(socket, packet, &SockaddrIn6::from(mapped), flags)
         }
@@ -305,7 +309,7 @@ impl Sockets {
         self.reserve(transport);
         assert!(!self.contains(transport), "the relay gave out an index twice");
         self.paths[index] = Path {
-            is_sealed: true,
+            is_protected: true,
             ..Path::vacant()
         };
         self.ice[index] = Some(Box::new(sockets));
@@ -325,10 +329,10 @@ impl Sockets {
         }
     }
 
-    /// Calls `visit` with each socket of a WebRTC transport but those of connections; a listening one counts as a door.
+    /// Calls `visit` with each socket of a WebRTC transport but those of connections. A listening one counts as unconnected.
     pub fn each_listener(&self, transport: TransportIx, mut visit: impl FnMut(u8, Side, BorrowedFd<'_>)) {
         for listener in 0..LISTENERS_MAX as u8 {
-            for side in [Side::Door, Side::Path] {
+            for side in [Side::Unconnected, Side::Connected] {
                 if let Some(socket) = self.listener(transport, listener, side) {
                     visit(listener, side, socket);
                 }
@@ -336,29 +340,31 @@ impl Sockets {
         }
     }
 
-    /// One of a WebRTC transport's sockets; a listening one is a door without a path.
+    /// One of a WebRTC transport's sockets. A TCP listener has a listening socket only, which counts as unconnected.
     pub fn listener(&self, transport: TransportIx, listener: u8, side: Side) -> Option<BorrowedFd<'_>> {
         let ice = self.ice(transport)?;
-        if let Some(at_doors) = &ice.at_doors {
-            let path = at_doors.path.filter(|path| path.door == listener && side == Side::Path);
-            return path.and(self.paths[transport.0 as usize].socket.as_ref().map(AsFd::as_fd));
+        if let Some(on_shared_ports) = &ice.on_shared_ports {
+            let socket = on_shared_ports
+                .socket
+                .filter(|socket| socket.port == listener && side == Side::Connected);
+            return socket.and(self.paths[transport.0 as usize].socket.as_ref().map(AsFd::as_fd));
         }
         let udp = match &ice.listeners.get(usize::from(listener))?.kind {
             Kind::Udp(udp) => udp,
-            Kind::Tcp(socket) => return Some(socket.as_fd()).filter(|_| side == Side::Door),
+            Kind::Tcp(socket) => return Some(socket.as_fd()).filter(|_| side == Side::Unconnected),
         };
-        match (side, &udp.path) {
-            (Side::Door, _) => Some(udp.door.as_fd()),
-            (Side::Path, Some(path)) => Some(path.as_fd()),
-            (Side::Path, None) => Some(self.paths[transport.0 as usize].socket.as_ref()?.as_fd()),
+        match (side, &udp.connected) {
+            (Side::Unconnected, _) => Some(udp.unconnected.as_fd()),
+            (Side::Connected, Some(connected)) => Some(connected.as_fd()),
+            (Side::Connected, None) => Some(self.paths[transport.0 as usize].socket.as_ref()?.as_fd()),
         }
     }
 
     /// What a listener of a WebRTC transport is, and where it is bound to.
     pub fn listens_at(&self, transport: TransportIx, listener: u8) -> Option<(IceProtocol, SocketAddr)> {
         let ice = self.ice(transport)?;
-        if ice.at_doors.is_some() {
-            return self.door_at(listener);
+        if ice.on_shared_ports.is_some() {
+            return self.shared_port_at(listener);
         }
         let listener = ice.listeners.get(usize::from(listener))?;
         Some((listener.protocol(), listener.local))
@@ -376,8 +382,8 @@ impl Sockets {
         self.ice(transport)?.stream
     }
 
-    /// Connects the path of the UDP listener at a tuple's local end to its remote end and makes it the sending one, or takes
-    /// the connection between them; `None`, or a connection, parks the path that was. Nothing can be sent until
+    /// Sends between the two ends of a tuple from now on: on the connected socket of the UDP listener at its local end, or
+    /// over the TCP connection between them. The socket that was used before is parked. Nothing can be sent until
     /// [`Sockets::open`].
     ///
     /// # Errors
@@ -389,15 +395,15 @@ impl Sockets {
         };
         let path = &mut self.paths[transport.0 as usize];
         path.is_connected = false;
-        // Another way out: it may segment where the last one did not.
+        // Another route: it may segment where the last one did not.
         path.uses_gso = may_segment();
         path.refusals = 0;
         path.is_stream = false;
         ice.stream = None;
-        if let Some(at_doors) = &mut ice.at_doors {
-            at_doors.leave(path);
+        if let Some(on_shared_ports) = &mut ice.on_shared_ports {
+            on_shared_ports.leave(path);
             if let Some(tuple) = tuple.filter(|tuple| tuple.protocol == IceProtocol::Udp) {
-                return at_doors.enter(path, &self.doors, tuple);
+                return on_shared_ports.enter(path, &self.shared_ports, tuple);
             }
         }
         let by_udp = tuple.filter(|tuple| tuple.protocol == IceProtocol::Udp);
@@ -411,7 +417,7 @@ impl Sockets {
             udp.remote = udp
                 .remote
                 .filter(|_| reconnect(socket.as_fd(), udp.bound, None).is_err());
-            udp.path = Some(socket);
+            udp.connected = Some(socket);
         }
         let Some(IceTuple {
             protocol,
@@ -429,7 +435,7 @@ impl Sockets {
         let udp = wanted
             .and_then(|wanted| ice.udp_mut(wanted))
             .ok_or(Errno::EADDRNOTAVAIL)?;
-        if let Some(socket) = udp.path.take() {
+        if let Some(socket) = udp.connected.take() {
             path.socket = Some(socket);
         }
         let socket = path.socket.as_ref().ok_or(Errno::EBADF)?;
@@ -443,21 +449,21 @@ impl Sockets {
                 udp.remote = udp
                     .remote
                     .filter(|_| getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok());
-                udp.path = path.socket.take();
+                udp.connected = path.socket.take();
                 Err(errno)
             }
         }
     }
 
-    /// Lets a WebRTC transport send on its sending path, or keeps it from that.
+    /// Allows or forbids a WebRTC transport to send media.
     pub fn open(&mut self, transport: TransportIx, is_open: bool) {
         if let Some(path) = self.paths.get_mut(transport.0 as usize) {
             path.is_connected = is_open && (path.route().is_some() || path.is_stream);
         }
     }
 
-    /// Sends one datagram, which is neither RTP nor RTCP, between two addresses: on the path that is connected so, else
-    /// through the door, or over the connection.
+    /// Sends one datagram, which is neither RTP nor RTCP, between two addresses: on the socket that is connected so, else
+    /// through the unconnected one, or over the TCP connection.
     ///
     /// # Errors
     /// What the kernel says, [`Errno::EADDRNOTAVAIL`] if there is no such listener or connection, [`Errno::EAGAIN`] if the
@@ -476,15 +482,15 @@ impl Sockets {
             let taken = self.send_frames(transport, connection, datagram, datagram.len());
             return if taken == 1 { Ok(()) } else { Err(Errno::EAGAIN) };
         }
-        if self.is_at_doors(transport) {
-            return self.send_by_door(transport, local, remote, datagram);
+        if self.uses_shared_ports(transport) {
+            return self.send_by_shared_port(transport, local, remote, datagram);
         }
         let (listener, udp) = self
             .ice(transport)
             .and_then(|ice| ice.udp_at(local))
             .ok_or(Errno::EADDRNOTAVAIL)?;
         let path = self
-            .listener(transport, listener, Side::Path)
+            .listener(transport, listener, Side::Connected)
             .filter(|_| udp.remote == Some(remote));
         let send = || match path {
             Some(path) => {
@@ -531,7 +537,7 @@ impl Sockets {
 
 const fn side_of(side: Side) -> usize {
     match side {
-        Side::Door => 0,
-        Side::Path => 1,
+        Side::Unconnected => 0,
+        Side::Connected => 1,
     }
 }

@@ -36,7 +36,7 @@ fn learn_segmentation(socket: BorrowedFd<'_>) {
     SEGMENTS.store(asked.is_some(), Ordering::Relaxed);
 }
 
-/// Whether a way out should be tried with trains. Whether it takes them is found out with the first.
+/// Whether a route should be tried with trains. The first train shows whether it takes them.
 pub(crate) fn may_segment() -> bool {
     SEGMENTS.load(Ordering::Relaxed)
 }
@@ -76,21 +76,25 @@ pub fn drop_count(socket: BorrowedFd<'_>) -> u32 {
     Optional::DropCountNow.or_without(count).unwrap_or(0)
 }
 
-/// Connects the path of a port that is bound to `local`; without a remote, parks it.
-pub(super) fn reconnect(path: BorrowedFd<'_>, local: SockaddrStorage, remote: Option<SocketAddr>) -> Result<(), Errno> {
+/// Connects a socket that is bound to `local`; without a remote, parks it.
+pub(super) fn reconnect(
+    socket: BorrowedFd<'_>,
+    local: SockaddrStorage,
+    remote: Option<SocketAddr>,
+) -> Result<(), Errno> {
     if is_wildcard(&local) {
-        // It would keep the local address that its last connection chose, which can be wrong for the way to another
-        // remote. (For a moment strangers can reach it now. The relay looks at the source of every packet.)
-        disconnect(path)?;
+        // It would keep the local address that its last connection chose, which can be wrong for another remote. (For a
+        // moment anybody can reach it now. The relay looks at the source of every packet.)
+        disconnect(socket)?;
     }
     match remote {
-        None => socket::connect(path.as_raw_fd(), &local),
+        None => socket::connect(socket.as_raw_fd(), &local),
         // A socket for both protocols names IPv4 addresses in their IPv6-mapped form.
         Some(SocketAddr::V4(v4)) if local.as_sockaddr_in6().is_some() => {
             let mapped = std::net::SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0);
-            socket::connect(path.as_raw_fd(), &SockaddrIn6::from(mapped))
+            socket::connect(socket.as_raw_fd(), &SockaddrIn6::from(mapped))
         }
-        Some(remote) => socket::connect(path.as_raw_fd(), &SockaddrStorage::from(remote)),
+        Some(remote) => socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(remote)),
     }
 }
 

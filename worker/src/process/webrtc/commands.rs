@@ -21,8 +21,8 @@ use crate::webrtc::entropy::SystemEntropy;
 use crate::webrtc::ice::Credentials;
 use crate::webrtc::transport::WebRtcTransport;
 
-use super::doors::Guest;
-use super::{Around, Failures, ICE_NEWS, Member, Refusals, WebRtc, not_webrtc};
+use super::shared_ports::Registration;
+use super::{Failures, ICE_NEWS, IoContext, Refusals, TransportEntry, WebRtc, not_webrtc};
 
 impl EventLoop {
     pub(in crate::process) fn create_webrtc_transport(
@@ -33,13 +33,15 @@ impl EventLoop {
         descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
         let sockets = match request.listeners.is_empty() {
-            true => self.sockets_at_doors(&descriptors)?,
+            true => self.sockets_on_shared_ports(&descriptors)?,
             false => IceSockets::adopt(descriptors, &request.listeners)?,
         };
         let credentials = credentials(&request.ice)?;
-        let is_guest = request.listeners.is_empty();
-        if is_guest {
-            self.webrtc.doors.check_name(None, credentials.username_fragment())?;
+        let uses_shared_ports = request.listeners.is_empty();
+        if uses_shared_ports {
+            self.webrtc
+                .shared_ports
+                .check_ufrag(None, credentials.username_fragment())?;
         }
         let context = self.webrtc.context()?;
         self.relay.handle_command(now, method)?;
@@ -54,7 +56,8 @@ impl EventLoop {
         }
         let fingerprints = fingerprints(context.certificate());
         let transport = WebRtcTransport::new(credentials, context);
-        self.webrtc.insert(index, request.transport, transport, is_guest);
+        self.webrtc
+            .insert(index, request.transport, transport, uses_shared_ports);
         Ok(Reply::WebRtcTransportCreated { fingerprints })
     }
 
@@ -87,24 +90,25 @@ impl WebRtc {
     pub(in crate::process) fn restart_ice(
         &mut self,
         now: Time,
-        around: &mut Around<'_>,
+        io: &mut IoContext<'_>,
         (index, id): (TransportIx, TransportId),
         ice: &IceCredentials,
     ) -> Result<Reply, WorkerError> {
         let credentials = credentials(ice)?;
-        let is_guest = self.member(index).is_some_and(|member| member.guest.is_some());
-        if is_guest {
-            self.doors.check_name(Some(index), credentials.username_fragment())?;
+        let uses_shared_ports = self.entry(index).is_some_and(|entry| entry.registration.is_some());
+        if uses_shared_ports {
+            self.shared_ports
+                .check_ufrag(Some(index), credentials.username_fragment())?;
         }
-        let name = credentials.username_fragment().to_owned();
-        self.with(now, around, index, |member, _, _| {
-            member.transport.restart_ice(credentials);
+        let ufrag = credentials.username_fragment().to_owned();
+        self.with(now, io, index, |entry, _, _| {
+            entry.transport.restart_ice(credentials);
         })
         .ok_or_else(|| not_webrtc(id))?;
-        if let Some(Some(member)) = self.transports.get_mut(index.0 as usize)
-            && let Some(guest) = &mut member.guest
+        if let Some(Some(entry)) = self.transports.get_mut(index.0 as usize)
+            && let Some(registration) = &mut entry.registration
         {
-            self.doors.rename(index, guest, &name);
+            self.shared_ports.register(index, registration, &ufrag);
         }
         Ok(Reply::Done)
     }
@@ -112,14 +116,14 @@ impl WebRtc {
     pub(in crate::process) fn set_dtls_parameters(
         &mut self,
         now: Time,
-        around: &mut Around<'_>,
+        io: &mut IoContext<'_>,
         (index, id): (TransportIx, TransportId),
         parameters: &DtlsParameters,
     ) -> Result<Reply, WorkerError> {
         let parameters = remote_parameters(parameters)?;
         let role = self
-            .with(now, around, index, |member, desk, _| {
-                member.transport.set_remote_dtls(now, &parameters, desk)
+            .with(now, io, index, |entry, output, _| {
+                entry.transport.set_remote_dtls(now, &parameters, output)
             })
             .ok_or_else(|| not_webrtc(id))?;
         match role {
@@ -143,30 +147,30 @@ impl WebRtc {
         Ok(Arc::clone(self.context.insert(context(certificate, self.settings))))
     }
 
-    fn insert(&mut self, index: TransportIx, id: TransportId, transport: WebRtcTransport, is_guest: bool) {
+    fn insert(&mut self, index: TransportIx, id: TransportId, transport: WebRtcTransport, uses_shared_ports: bool) {
         let place = index.0 as usize;
         if self.transports.len() <= place {
             self.transports.resize_with(place + 1, || None);
         }
-        let guest = is_guest.then(|| {
-            let mut guest = Guest::default();
-            self.doors
-                .rename(index, &mut guest, transport.credentials().username_fragment());
-            guest
+        let registration = uses_shared_ports.then(|| {
+            let mut registration = Registration::default();
+            self.shared_ports
+                .register(index, &mut registration, transport.credentials().username_fragment());
+            registration
         });
-        self.transports[place] = Some(Box::new(Member {
+        self.transports[place] = Some(Box::new(TransportEntry {
             id,
             transport,
             inbound: None,
             srtp_profile: None,
             route: None,
             peer: None,
-            listeners_rest: None,
+            accept_paused_until: None,
             ice_news: ICE_NEWS,
             has_untold_news: false,
             failures: Failures::default(),
             refusals: Refusals::default(),
-            guest,
+            registration,
         }));
     }
 }

@@ -1,4 +1,4 @@
-//! TCP connections of WebRTC transports: who is let in, what they say, and when they are shown the door.
+//! TCP connections of WebRTC transports: accepting, reading, writing and closing them.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::webrtc::framing::{FRAME_BYTES_MAX, PREFIX_BYTES};
 use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::transport::Dropped;
 
-use super::{Around, Member, WebRtc};
+use super::{IoContext, TransportEntry, WebRtc};
 
-/// A connection without a check that counts is closed after this.
+/// A connection is closed after this time without a valid check.
 pub(super) const CHECK_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Connections that are accepted at once. Others wait for the next turn.
@@ -25,10 +25,10 @@ pub(super) const ACCEPTED_MAX: usize = 4;
 /// What is read of a connection at once: about 25 full packets, as of a socket for datagrams.
 const READ_BYTES: usize = 32 << 10;
 
-/// How long nobody is let in after the kernel had no room for connections.
-pub(super) const REST: Duration = Duration::from_secs(1);
+/// How long no connections are accepted after the kernel could not take any more.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Room for what one reading brings.
+/// Buffers for what one read brings.
 #[derive(Default)]
 pub(super) struct Frames {
     /// As read. Made with the first connection.
@@ -39,40 +39,40 @@ pub(super) struct Frames {
 }
 
 impl WebRtc {
-    /// Lets in who waits at a listener.
+    /// Accepts the connections that wait at a listener.
     pub(in crate::process) fn accept(
         &mut self,
         now: Time,
-        around: &mut Around<'_>,
+        io: &mut IoContext<'_>,
         transport: TransportIx,
         listener: u8,
     ) {
         for _ in 0..ACCEPTED_MAX {
-            match around.egress.sockets.accept(now, transport, listener) {
+            match io.egress.sockets.accept(now, transport, listener) {
                 Ok(Accepted::None) => break,
                 Ok(Accepted::Lost) => {}
                 Ok(Accepted::Connection(number)) => {
-                    self.watch_connection(around, transport, number);
-                    self.make_room(around, transport, listener);
+                    self.watch_connection(io, transport, number);
+                    self.limit_connections(io, transport, listener);
                 }
                 Err(errno) => {
-                    self.rest_listeners(now, around, transport, errno);
+                    self.pause_accepting(now, io, transport, errno);
                     break;
                 }
             }
         }
-        self.settle(now, around, transport);
+        self.settle(now, io, transport);
     }
 
-    /// If there are too many connections now, one that has not proven anything goes, the one that came first at first.
-    pub(super) fn make_room(&mut self, around: &mut Around<'_>, transport: TransportIx, listener: u8) {
-        let sockets = &mut around.egress.sockets;
+    /// If a listener has too many connections, closes the oldest one that no valid check has come by.
+    pub(super) fn limit_connections(&mut self, io: &mut IoContext<'_>, transport: TransportIx, listener: u8) {
+        let sockets = &mut io.egress.sockets;
         if sockets.connections_of(transport, listener).count() <= CONNECTIONS_MAX {
             return;
         }
         let idle = sockets
             .connections_of(transport, listener)
-            .filter(|(_, one)| self.member(transport).is_none_or(|member| !member.is_proven(one)))
+            .filter(|(_, one)| self.entry(transport).is_none_or(|entry| !entry.is_proven(one)))
             .min_by_key(|(_, one)| one.accepted_at())
             .map(|(number, _)| number);
         if let Some(number) = idle {
@@ -80,26 +80,26 @@ impl WebRtc {
         }
     }
 
-    fn watch_connection(&mut self, around: &mut Around<'_>, transport: TransportIx, number: u8) {
-        let Some(connection) = around.egress.sockets.connection(transport, number) else {
+    fn watch_connection(&mut self, io: &mut IoContext<'_>, transport: TransportIx, number: u8) {
+        let Some(connection) = io.egress.sockets.connection(transport, number) else {
             return;
         };
         let source = Source::Connection { transport, number };
-        if let Err(errno) = around.poller.add(connection.socket(), source, Interest::Read) {
+        if let Err(errno) = io.poller.add(connection.socket(), source, Interest::Read) {
             warn!(%errno, "epoll_ctl");
-            around.egress.sockets.close_connection(transport, number);
+            io.egress.sockets.close_connection(transport, number);
         }
     }
 
-    /// Takes in what a connection has brought. Says how many packets and bytes that was.
+    /// Takes what has arrived on a connection. Returns how many packets and bytes that was.
     pub(in crate::process) fn read_connection(
         &mut self,
         now: Time,
-        around: &mut Around<'_>,
+        io: &mut IoContext<'_>,
         transport: TransportIx,
         number: u8,
     ) -> (u64, u64) {
-        let Some(connection) = around.egress.sockets.connection(transport, number) else {
+        let Some(connection) = io.egress.sockets.connection(transport, number) else {
             return (0, 0);
         };
         let tuple = tuple_of(connection);
@@ -113,103 +113,100 @@ impl WebRtc {
             packets,
             places,
         } = &mut frames;
-        let result = around
-            .egress
-            .sockets
-            .read_connection(transport, number, stream, |packet| {
-                let len = packet.len() as u32;
-                places.push(Datagram {
-                    start: packets.len() as u32,
-                    len,
-                    segment: len.max(1),
-                    source: tuple.remote,
-                });
-                packets.extend_from_slice(packet);
+        let result = io.egress.sockets.read_connection(transport, number, stream, |packet| {
+            let len = packet.len() as u32;
+            places.push(Datagram {
+                start: packets.len() as u32,
+                len,
+                segment: len.max(1),
+                source: tuple.remote,
             });
-        self.handle_datagrams(now, around, transport, tuple, packets, places);
+            packets.extend_from_slice(packet);
+        });
+        self.handle_datagrams(now, io, transport, tuple, packets, places);
         let brought = (places.len() as u64, packets.len() as u64);
         self.frames = frames;
         if let Err(ended) = result {
             debug!(transport = transport.0, %tuple, ?ended, "a connection has ended");
-            // Unless what it has said just now has closed it, and somebody else has its number already.
-            let sockets = &mut around.egress.sockets;
+            // Unless what it said just now has closed it, and another connection has its number already.
+            let sockets = &mut io.egress.sockets;
             if sockets.connection(transport, number).map(tuple_of) == Some(tuple) {
                 sockets.close_connection(transport, number);
             }
-            self.with(now, around, transport, |member, desk, _| {
-                member.transport.handle_connection_closed(now, &tuple, desk);
+            self.with(now, io, transport, |entry, output, _| {
+                entry.transport.handle_connection_closed(now, &tuple, output);
             });
         }
         brought
     }
 
-    /// Writes what waits for a connection that has room again.
-    pub(in crate::process) fn write_connection(&mut self, around: &mut Around<'_>, transport: TransportIx, number: u8) {
-        if !around.egress.sockets.flush_connection(transport, number) {
-            watch(around, transport, number, Interest::Read);
+    /// Writes what waits for a connection that is writable again.
+    pub(in crate::process) fn write_connection(&mut self, io: &mut IoContext<'_>, transport: TransportIx, number: u8) {
+        if !io.egress.sockets.flush_connection(transport, number) {
+            watch(io, transport, number, Interest::Read);
         }
     }
 
-    /// Watches connections that have filled up for room to write.
-    pub(in crate::process) fn watch_blocked(around: &mut Around<'_>) {
-        while let Some((transport, number)) = around.egress.sockets.poll_blocked_connection() {
-            watch(around, transport, number, Interest::ReadWrite);
+    /// Watches connections that are full until they are writable.
+    pub(in crate::process) fn watch_blocked(io: &mut IoContext<'_>) {
+        while let Some((transport, number)) = io.egress.sockets.poll_blocked_connection() {
+            watch(io, transport, number, Interest::ReadWrite);
         }
     }
 
-    /// Closes connections that have been silent, and lets others in again, if it is time.
-    pub(super) fn close_idle_connections(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx) {
-        let Some(Some(member)) = self.transports.get_mut(transport.0 as usize) else {
+    /// Closes connections without a valid check, and accepts connections again, when it is time.
+    pub(super) fn close_idle_connections(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+        let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
-        if member.listeners_rest.is_some_and(|until| until <= now) {
-            member.listeners_rest = None;
-            watch_listeners(around, transport, Interest::Read);
+        if entry.accept_paused_until.is_some_and(|until| until <= now) {
+            entry.accept_paused_until = None;
+            watch_listeners(io, transport, Interest::Read);
         }
         loop {
-            let idle = around
+            let idle = io
                 .egress
                 .sockets
                 .connections(transport)
-                .find(|(_, one)| now >= one.accepted_at() + CHECK_TIME_MAX && !member.is_proven(one))
+                .find(|(_, one)| now >= one.accepted_at() + CHECK_TIME_MAX && !entry.is_proven(one))
                 .map(|(number, _)| number);
             match idle {
-                Some(number) => around.egress.sockets.close_connection(transport, number),
+                Some(number) => io.egress.sockets.close_connection(transport, number),
                 None => return,
             }
         }
     }
 
-    fn rest_listeners(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx, errno: Errno) {
-        if let Some(Some(member)) = self.transports.get_mut(transport.0 as usize) {
-            debug!(id = %member.id, %errno, "no room for connections");
-            member.listeners_rest = Some(now + REST);
-            // Nothing ever has room to write there.
-            watch_listeners(around, transport, Interest::Write);
+    fn pause_accepting(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx, errno: Errno) {
+        if let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) {
+            debug!(id = %entry.id, %errno, "no more connections can be accepted");
+            entry.accept_paused_until = Some(now + ACCEPT_PAUSE);
+            // A listening socket is never writable.
+            watch_listeners(io, transport, Interest::Write);
         }
     }
 }
 
-impl Member {
-    /// Whether a check that counts has come by a connection, not too long ago.
+impl TransportEntry {
+    /// Whether a valid check has come by a connection, not too long ago.
     fn is_proven(&self, connection: &Connection) -> bool {
         self.transport.admit_media(&tuple_of(connection)) != Err(Dropped::UnknownTuple)
     }
 
-    /// When a connection may have been silent for too long, or others are let in again.
-    pub(super) fn connections_due(&self, around: &Around<'_>, transport: TransportIx) -> Option<Time> {
-        let connections = around.egress.sockets.connections(transport);
+    /// When [`WebRtc::close_idle_connections`] may have something to do.
+    pub(super) fn connections_due(&self, io: &IoContext<'_>, transport: TransportIx) -> Option<Time> {
+        let connections = io.egress.sockets.connections(transport);
         let silent = connections.filter(|(_, one)| !self.is_proven(one));
         silent
             .map(|(_, one)| one.accepted_at() + CHECK_TIME_MAX)
-            .chain(self.listeners_rest)
+            .chain(self.accept_paused_until)
             .min()
     }
 }
 
 /// Closes the connection that a tuple was.
-pub(super) fn close_connection_of(around: &mut Around<'_>, transport: TransportIx, tuple: &Tuple) {
-    let sockets = &mut around.egress.sockets;
+pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx, tuple: &Tuple) {
+    let sockets = &mut io.egress.sockets;
     let number = sockets
         .connections(transport)
         .find(|(_, one)| tuple_of(one) == *tuple)
@@ -227,32 +224,29 @@ fn tuple_of(connection: &Connection) -> Tuple {
     }
 }
 
-fn watch(around: &Around<'_>, transport: TransportIx, number: u8, interest: Interest) {
-    if let Some(connection) = around.egress.sockets.connection(transport, number) {
+fn watch(io: &IoContext<'_>, transport: TransportIx, number: u8, interest: Interest) {
+    if let Some(connection) = io.egress.sockets.connection(transport, number) {
         let source = Source::Connection { transport, number };
-        if let Err(errno) = around.poller.modify(connection.socket(), source, interest) {
+        if let Err(errno) = io.poller.modify(connection.socket(), source, interest) {
             warn!(%errno, "epoll_ctl");
         }
     }
 }
 
 /// Changes what is waited for at a transport's listening sockets.
-fn watch_listeners(around: &Around<'_>, transport: TransportIx, interest: Interest) {
-    around
-        .egress
-        .sockets
-        .each_listener(transport, |listener, side, socket| {
-            let is_tcp = around.egress.sockets.is_tcp(transport, listener);
-            let source = Source::Listener {
-                transport,
-                listener,
-                side,
-            };
-            if is_tcp
-                && side == Side::Door
-                && let Err(errno) = around.poller.modify(socket, source, interest)
-            {
-                warn!(%errno, "epoll_ctl");
-            }
-        });
+fn watch_listeners(io: &IoContext<'_>, transport: TransportIx, interest: Interest) {
+    io.egress.sockets.each_listener(transport, |listener, side, socket| {
+        let is_tcp = io.egress.sockets.is_tcp(transport, listener);
+        let source = Source::Listener {
+            transport,
+            listener,
+            side,
+        };
+        if is_tcp
+            && side == Side::Unconnected
+            && let Err(errno) = io.poller.modify(socket, source, interest)
+        {
+            warn!(%errno, "epoll_ctl");
+        }
+    });
 }

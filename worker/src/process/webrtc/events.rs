@@ -15,8 +15,8 @@ use crate::webrtc::srtp::{Inbound, KeyError, MasterKey, Outbound, Profile};
 use crate::webrtc::transport::Event;
 
 use super::connections::close_connection_of;
-use super::doors::unwatch_connected;
-use super::{Around, Member, WebRtc, failures};
+use super::shared_ports::unwatch_connected;
+use super::{IoContext, TransportEntry, WebRtc, failures};
 
 /// SSRCs that one peer may use in a session: as many as it can be sent. Of those that it does not use any more, an index
 /// each is kept.
@@ -27,64 +27,64 @@ const NEWS_INTERVAL: Duration = Duration::from_millis(500);
 
 impl WebRtc {
     /// Carries out what the transport has told, and sets its timer.
-    pub(super) fn settle(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx) {
+    pub(super) fn settle(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
-            self.on_event(now, around, transport, event);
+            self.on_event(now, io, transport, event);
         }
         self.events = events;
-        let uses_connected = self.doors.uses_connected();
-        let Some(Some(member)) = self.transports.get_mut(transport.0 as usize) else {
+        let uses_connected = self.shared_ports.uses_connected();
+        let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
-        member.follow_peer(now, around, transport);
-        if let Some(tuple) = member.wanted_socket(now, around, transport, uses_connected) {
+        entry.follow_peer(now, io, transport);
+        if let Some(tuple) = entry.socket_to_request(now, io, transport, uses_connected) {
             self.notifications.push_back(Notification::SocketWanted {
-                transport: member.id,
+                transport: entry.id,
                 tuple,
             });
         }
-        if member.has_untold_news && member.ice_news.take(now) {
-            member.has_untold_news = false;
+        if entry.has_untold_news && entry.ice_news.take(now) {
+            entry.has_untold_news = false;
             let news = [
                 Notification::IceSelectedTupleChanged {
-                    transport: member.id,
-                    tuple: member.transport.selected_tuple().map(ice_tuple),
+                    transport: entry.id,
+                    tuple: entry.transport.selected_tuple().map(ice_tuple),
                 },
                 Notification::IceStateChanged {
-                    transport: member.id,
-                    state: ice_state(member.transport.ice_state()),
-                    failure: member.ice_failure(),
+                    transport: entry.id,
+                    state: ice_state(entry.transport.ice_state()),
+                    failure: entry.ice_failure(),
                 },
             ];
             self.notifications.extend(news);
         }
-        for (failure, times) in member.refusals.take(now, member.transport.counters()) {
-            member.failures.count(failure.reason, times);
-            self.record.note(now, member.id, &failure, times);
-            self.notifications.push_back(failures::refused(member.id, failure));
+        for (failure, times) in entry.refusals.take(now, entry.transport.counters()) {
+            entry.failures.count(failure.reason, times);
+            self.record.note(now, entry.id, &failure, times);
+            self.notifications.push_back(failures::refused(entry.id, failure));
         }
-        let refusals_due = member.refusals.due(member.transport.counters());
-        let news_due = member.has_untold_news.then(|| now + NEWS_INTERVAL);
-        let connections_due = member.connections_due(around, transport);
-        let due = [member.transport.poll_timeout(), news_due, refusals_due, connections_due];
+        let refusals_due = entry.refusals.due(entry.transport.counters());
+        let news_due = entry.has_untold_news.then(|| now + NEWS_INTERVAL);
+        let connections_due = entry.connections_due(io, transport);
+        let due = [entry.transport.poll_timeout(), news_due, refusals_due, connections_due];
         self.timers.set(transport, due.into_iter().flatten().min());
     }
 
-    fn on_event(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx, event: Event) {
-        let Some(Some(member)) = self.transports.get_mut(transport.0 as usize) else {
+    fn on_event(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx, event: Event) {
+        let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
-        let id = member.id;
+        let id = entry.id;
         let notification = match event {
             Event::SelectedTuple(tuple) => Notification::IceSelectedTupleChanged {
                 transport: id,
                 tuple: tuple.as_ref().map(ice_tuple),
             },
             Event::Ice(state) => {
-                let failure = member.ice_failure();
+                let failure = entry.ice_failure();
                 if let Some(failure) = &failure {
-                    member.failures.count(failure.reason, 1);
+                    entry.failures.count(failure.reason, 1);
                     self.record.note(now, id, failure, 1);
                 }
                 Notification::IceStateChanged {
@@ -94,8 +94,8 @@ impl WebRtc {
                 }
             }
             Event::ForgottenTuple(tuple) => {
-                self.doors.forget_tuple(transport, &tuple);
-                return close_connection_of(around, transport, &tuple);
+                self.shared_ports.forget_tuple(transport, &tuple);
+                return close_connection_of(io, transport, &tuple);
             }
             Event::Dtls(event) => {
                 let mut failure = None;
@@ -106,19 +106,19 @@ impl WebRtc {
                             keys,
                             remote_certificate,
                         } = *established;
-                        member.use_keys(around, transport, &keys);
+                        entry.use_keys(io, transport, &keys);
                         (DtlsState::Connected, Some(remote_certificate))
                     }
                     DtlsEvent::Failed(cause) => {
                         let cause = failures::of_dtls(cause);
-                        member.failures.count(cause.reason, 1);
+                        entry.failures.count(cause.reason, 1);
                         self.record.note(now, id, &cause, 1);
                         failure = Some(cause);
-                        member.forget_keys(around, transport);
+                        entry.forget_keys(io, transport);
                         (DtlsState::Failed, None)
                     }
                     DtlsEvent::Closed => {
-                        member.forget_keys(around, transport);
+                        entry.forget_keys(io, transport);
                         (DtlsState::Closed, None)
                     }
                 };
@@ -131,78 +131,78 @@ impl WebRtc {
                 return;
             }
         };
-        if !member.has_untold_news && member.ice_news.take(now) {
+        if !entry.has_untold_news && entry.ice_news.take(now) {
             self.notifications.push_back(notification);
         } else {
-            member.has_untold_news = true;
+            entry.has_untold_news = true;
         }
     }
 }
 
-impl Member {
+impl TransportEntry {
     /// Why ICE is disconnected, if it is.
     fn ice_failure(&self) -> Option<WebRtcFailure> {
         let is_disconnected = self.transport.ice_state() == ice::State::Disconnected;
         is_disconnected.then(|| failures::of_ice_end(self.transport.ice_end()))
     }
 
-    fn use_keys(&mut self, around: &mut Around<'_>, transport: TransportIx, keys: &SrtpKeys) {
+    fn use_keys(&mut self, io: &mut IoContext<'_>, transport: TransportIx, keys: &SrtpKeys) {
         match directions(keys) {
             Ok((inbound, outbound)) => {
                 self.inbound = Some(Box::new(inbound));
                 self.srtp_profile = Some(iana_name(keys.profile));
-                around.egress.start_sealing(transport, outbound);
+                io.egress.start_protecting(transport, outbound);
             }
             // A handshake yields keys of the lengths that its profile has.
             Err(error) => warn!(id = %self.id, %error, "keys that cannot be used"),
         }
     }
 
-    fn forget_keys(&mut self, around: &mut Around<'_>, transport: TransportIx) {
+    fn forget_keys(&mut self, io: &mut IoContext<'_>, transport: TransportIx) {
         self.inbound = None;
-        around.egress.stop_sealing(transport);
+        io.egress.stop_protecting(transport);
     }
 
     /// Connects the sending path to where the peer wants it, and tells the relay whether there is a peer.
-    fn follow_peer(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx) {
+    fn follow_peer(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
         let selected = self.transport.selected_tuple().copied();
         if self.route != selected {
             self.route = selected;
-            if self.guest.is_some() {
-                unwatch_connected(around, transport);
+            if self.registration.is_some() {
+                unwatch_connected(io, transport);
             } else {
                 // A path that is not the sending one any more has nothing to write.
-                watch(around, transport, Interest::Read);
+                watch(io, transport, Interest::Read);
             }
             let route = selected.as_ref().map(ice_tuple);
-            if let Err(errno) = around.egress.select(transport, route) {
+            if let Err(errno) = io.egress.select(transport, route) {
                 debug!(id = %self.id, ?selected, %errno, "the selected tuple cannot be connected to");
             }
-            around.egress.watch_backlog(transport);
+            io.egress.watch_backlog(transport);
         }
         let media = self.transport.media_tuple().filter(|_| self.inbound.is_some());
-        around.egress.sockets.open(transport, media.is_some());
+        io.egress.sockets.open(transport, media.is_some());
         // What a peer that is not there does not receive is not numbered, or it would not know the numbers when it is back.
         let peer = media
-            .filter(|_| !around.egress.is_unheard(transport))
+            .filter(|_| !io.egress.is_unheard(transport))
             .map(|tuple| tuple.remote);
         if self.peer != peer {
             self.peer = peer;
-            around.relay.set_peer(now, transport, peer);
+            io.relay.set_peer(now, transport, peer);
         }
     }
 }
 
 /// Changes what is waited for at a transport's sending path.
-fn watch(around: &Around<'_>, transport: TransportIx, interest: Interest) {
-    if let Some((path, source)) = around.egress.sockets.sending_path(transport)
-        && let Err(errno) = around.poller.modify(path, source, interest)
+fn watch(io: &IoContext<'_>, transport: TransportIx, interest: Interest) {
+    if let Some((path, source)) = io.egress.sockets.sending_socket(transport)
+        && let Err(errno) = io.poller.modify(path, source, interest)
     {
         warn!(%errno, "epoll_ctl");
     }
 }
 
-/// What opens and what seals with the keys of a handshake.
+/// The SRTP contexts of both directions, with the keys of a handshake.
 fn directions(keys: &SrtpKeys) -> Result<(Inbound, Outbound), KeyError> {
     let profile = match keys.profile {
         SrtpProfile::AeadAes256Gcm => Profile::AeadAes256Gcm,

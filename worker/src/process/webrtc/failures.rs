@@ -109,19 +109,19 @@ fn of_refusal(refusal: Refusal) -> WebRtcFailure {
     let (reason, message) = match refusal {
         Refusal::BadRequest => (
             WebRtcFailureReason::CheckBadRequest,
-            "connectivity checks lack what they must have (RFC 8445 §7.1)",
+            "connectivity checks lack required attributes (RFC 8445 §7.1)",
         ),
         Refusal::Unauthenticated => (
             WebRtcFailureReason::CheckUnauthenticated,
-            "connectivity checks were made with another user name or password than this transport's",
+            "connectivity checks have another user name or password than this transport",
         ),
         Refusal::UnknownAttribute => (
             WebRtcFailureReason::CheckUnknownAttribute,
-            "connectivity checks have attributes that must be understood and are not (RFC 8489 §15)",
+            "connectivity checks have unknown attributes that must be understood (RFC 8489 §15)",
         ),
         Refusal::RoleConflict => (
             WebRtcFailureReason::CheckRoleConflict,
-            "the peer believes to be controlled; this transport is ICE-lite, so the peer must be controlling (a=ice-lite)",
+            "the peer takes the controlled role; this transport is ICE-lite, so the peer must be controlling (a=ice-lite)",
         ),
     };
     failure(reason, message)

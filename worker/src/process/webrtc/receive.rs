@@ -1,4 +1,4 @@
-//! From a receive batch of a WebRTC transport to packets for the relay: told apart, answered, or opened in place.
+//! From a receive batch of a WebRTC transport to packets for the relay: told apart, answered, or unprotected in place.
 
 use std::ops::Range;
 
@@ -13,34 +13,34 @@ use crate::webrtc::ice::Tuple;
 use crate::webrtc::srtp::UnprotectError;
 use crate::webrtc::transport::{Dropped, Received as Verdict};
 
-use super::{Around, OPENED_MAX, WebRtc};
+use super::{IoContext, UNPROTECTED_MAX, WebRtc};
 
 impl WebRtc {
     /// Takes in what one of a transport's sockets has brought. `tuple` says what is the same for all of it.
     pub(in crate::process) fn handle_batch(
         &mut self,
         now: Time,
-        around: &mut Around<'_>,
+        io: &mut IoContext<'_>,
         transport: TransportIx,
         tuple: Tuple,
         received: Received<'_>,
     ) {
-        around.egress.begin_batch(&received);
-        self.handle_datagrams(now, around, transport, tuple, received.bytes, received.datagrams);
-        around.egress.end_batch();
+        io.egress.begin_batch(&received);
+        self.handle_datagrams(now, io, transport, tuple, received.bytes, received.datagrams);
+        io.egress.end_batch();
     }
 
     /// Takes in datagrams or frames that lie in `bytes`.
     pub(super) fn handle_datagrams(
         &mut self,
         now: Time,
-        around: &mut Around<'_>,
+        io: &mut IoContext<'_>,
         transport: TransportIx,
         tuple: Tuple,
         bytes: &mut [u8],
         datagrams: &[Datagram],
     ) {
-        self.opened.clear();
+        self.unprotected.clear();
         for datagram in datagrams {
             let tuple = Tuple {
                 remote: datagram.source,
@@ -53,56 +53,56 @@ impl WebRtc {
             loop {
                 let packet = start..range.end.min(start + segment);
                 start = packet.end;
-                self.handle_packet(now, around, transport, tuple, bytes, packet);
-                if self.opened.len() == OPENED_MAX {
-                    self.relay_opened(now, around, transport, bytes);
+                self.handle_packet(now, io, transport, tuple, bytes, packet);
+                if self.unprotected.len() == UNPROTECTED_MAX {
+                    self.relay_unprotected(now, io, transport, bytes);
                 }
                 if start >= range.end {
                     break;
                 }
             }
         }
-        self.relay_opened(now, around, transport, bytes);
+        self.relay_unprotected(now, io, transport, bytes);
     }
 
     /// Takes in one datagram, or one frame of a connection, that lies in `bytes`.
     fn handle_packet(
         &mut self,
         now: Time,
-        around: &mut Around<'_>,
+        io: &mut IoContext<'_>,
         transport: TransportIx,
         tuple: Tuple,
         bytes: &mut [u8],
         range: Range<usize>,
     ) {
-        let Some(Some(member)) = self.transports.get_mut(transport.0 as usize) else {
+        let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
         let Some(packet) = bytes.get_mut(range.clone()) else {
             return;
         };
         let kind = classify(packet);
-        let refused = match (kind, &mut member.inbound) {
-            (Kind::Rtp | Kind::Rtcp, inbound) => match (member.transport.admit_media(&tuple), inbound) {
+        let refused = match (kind, &mut entry.inbound) {
+            (Kind::Rtp | Kind::Rtcp, inbound) => match (entry.transport.admit_media(&tuple), inbound) {
                 (Ok(()), Some(inbound)) => {
-                    let opened = match kind {
+                    let unprotected = match kind {
                         Kind::Rtp => inbound.unprotect_rtp(packet),
                         _ => inbound.unprotect_rtcp(packet),
                     };
-                    match opened {
-                        Ok(opened) => {
-                            self.opened.push(Datagram {
+                    match unprotected {
+                        Ok(unprotected) => {
+                            self.unprotected.push(Datagram {
                                 start: range.start as u32,
-                                len: opened.len as u32,
-                                segment: (opened.len as u32).max(1),
+                                len: unprotected.len as u32,
+                                segment: (unprotected.len as u32).max(1),
                                 // From whichever of its addresses it came, it is the peer's.
-                                source: member.peer.unwrap_or(tuple.remote),
+                                source: entry.peer.unwrap_or(tuple.remote),
                             });
-                            let is_back = around.egress.note_heard(transport);
-                            let has_moved = opened.is_newest && member.transport.on_authentic_media(now, &tuple);
+                            let is_back = io.egress.note_heard(transport);
+                            let has_moved = unprotected.is_newest && entry.transport.on_authentic_media(now, &tuple);
                             if is_back || has_moved {
-                                self.with(now, around, transport, |member, desk, _| {
-                                    member.transport.handle_events(now, desk);
+                                self.with(now, io, transport, |entry, output, _| {
+                                    entry.transport.handle_events(now, output);
                                 });
                             }
                             return;
@@ -114,12 +114,12 @@ impl WebRtc {
                 (Err(dropped), _) => unrouted(dropped),
             },
             _ => {
-                let before = (member.transport.counters().refusals, member.transport.counters().checks);
-                let verdict = self.with(now, around, transport, |member, desk, budgets| {
-                    let verdict = member.transport.handle_datagram(now, tuple, packet, budgets, desk);
-                    let counters = member.transport.counters();
+                let before = (entry.transport.counters().refusals, entry.transport.counters().checks);
+                let verdict = self.with(now, io, transport, |entry, output, budgets| {
+                    let verdict = entry.transport.handle_datagram(now, tuple, packet, budgets, output);
+                    let counters = entry.transport.counters();
                     if counters.checks != before.1 {
-                        desk.egress.note_heard(transport);
+                        output.egress.note_heard(transport);
                     }
                     (verdict, counters.refusals)
                 });
@@ -131,18 +131,16 @@ impl WebRtc {
                 }
             }
         };
-        around.relay.count_unrouted(transport, refused, 1);
+        io.relay.count_unrouted(transport, refused, 1);
     }
 
-    fn relay_opened(&mut self, now: Time, around: &mut Around<'_>, transport: TransportIx, bytes: &mut [u8]) {
-        let Some(first) = self.opened.first() else { return };
-        around
-            .egress
-            .mirror_opened(transport, first.source, bytes, &self.opened);
-        around
-            .relay
-            .handle_datagrams(now, transport, Port::Rtp, bytes, &self.opened, around.egress);
-        self.opened.clear();
+    fn relay_unprotected(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx, bytes: &mut [u8]) {
+        let Some(first) = self.unprotected.first() else { return };
+        io.egress
+            .mirror_unprotected(transport, first.source, bytes, &self.unprotected);
+        io.relay
+            .handle_datagrams(now, transport, Port::Rtp, bytes, &self.unprotected, io.egress);
+        self.unprotected.clear();
     }
 }
 

@@ -24,7 +24,7 @@ use super::{PREFIX_LEN, write_prefix};
 
 const FORMAT: u8 = 15;
 
-/// Bytes of a feedback packet without the compound's prefix: with it, and sealed, it stays below any path's MTU.
+/// Bytes of a feedback packet without the compound's prefix: with it, and protected, it stays below any path's MTU.
 const BYTES_MAX: usize = 1_120;
 
 /// What stands before the chunks.

@@ -27,19 +27,19 @@ pub struct Certificate {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum InvalidCertificate {
     /// No `CERTIFICATE` in the PEM text, or not one that can be read.
-    #[error("no certificate in the PEM text that can be read")]
+    #[error("the PEM text has no readable certificate")]
     Certificate,
     /// No private key in the PEM text, or not one that can be read.
-    #[error("no private key in the PEM text that can be read")]
+    #[error("the PEM text has no readable private key")]
     PrivateKey,
     /// The key is not one of ECDSA over P-256 or P-384, nor RSA.
     #[error("the private key is neither an ECDSA key over P-256 or P-384 nor an RSA key")]
     UnsupportedKey,
     /// The certificate is for another key.
-    #[error("the certificate is for another private key")]
+    #[error("the certificate belongs to another private key")]
     KeyMismatch,
     /// The cryptographic library refused to make one.
-    #[error("no certificate could be made")]
+    #[error("the certificate could not be made")]
     Generation,
 }
 

@@ -8,10 +8,10 @@ use super::session::{CERTIFICATE_BYTES_MAX, HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIM
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
 pub enum Failure {
     /// The peer's certificate is not the announced one.
-    #[error("the peer's certificate has not the fingerprint that the signalling announced")]
+    #[error("the peer's certificate does not have the fingerprint that the signalling announced")]
     Fingerprint,
     /// The peer showed no certificate.
-    #[error("the peer showed no certificate")]
+    #[error("the peer sent no certificate")]
     NoCertificate,
     /// The peer's certificate has more than [`CERTIFICATE_BYTES_MAX`] bytes.
     #[error("the peer's certificate has more than {CERTIFICATE_BYTES_MAX} bytes")]
@@ -20,16 +20,16 @@ pub enum Failure {
     #[error("the peer's certificate cannot be read, or its key is not RSA, Ed25519 or ECDSA over P-224 to P-521")]
     UnsupportedCertificate,
     /// The peer has not the key of its certificate, or somebody changed what was said.
-    #[error("the peer has not proven that it has its certificate's key")]
+    #[error("the peer did not prove that it has its certificate's private key")]
     Signature,
     /// The peer and we have no way to protect media in common.
-    #[error("the peer offers no SRTP profile that we have")]
+    #[error("the peer offers no SRTP profile that Weir supports")]
     NoSrtpProfile,
     /// The peer and we have no cipher suite, group or signature in common.
-    #[error("the peer offers no cipher suite, group or signature that we have")]
+    #[error("the peer offers no cipher suite, group or signature algorithm that Weir supports")]
     NothingInCommon,
     /// The peer speaks none of our versions.
-    #[error("the peer does not speak DTLS 1.2")]
+    #[error("the peer does not support DTLS 1.2")]
     Version,
     /// Nothing came for [`HANDSHAKE_SILENCE_MAX`], or it took longer than [`HANDSHAKE_TIME_MAX`].
     #[error("the handshake took too long: nothing came for {} s, or {} s in all", HANDSHAKE_SILENCE_MAX.as_secs(), HANDSHAKE_TIME_MAX.as_secs())]
@@ -38,10 +38,10 @@ pub enum Failure {
     #[error("the peer refused with alert {0} ({name})", name = alert_name(*.0))]
     Alert(u8),
     /// The peer broke the protocol.
-    #[error("the peer broke the protocol")]
+    #[error("the peer violated the DTLS protocol")]
     Protocol,
     /// Our own engine broke.
-    #[error("the DTLS engine broke")]
+    #[error("the DTLS engine failed; please report this bug")]
     Internal,
 }
 

@@ -1,4 +1,4 @@
-//! Sealing and opening the bytes of one packet, given its index: AES-GCM (RFC 7714), and AES in counter mode with
+//! Protecting and unprotecting the bytes of one packet, given its index: AES-GCM (RFC 7714), and AES in counter mode with
 //! HMAC-SHA1 (RFC 3711 §4).
 //!
 //! Nothing here remembers anything: whether an index may be used is for [`Outbound`](super::Outbound) and
@@ -79,11 +79,11 @@ impl Cipher {
         }
     }
 
-    /// Seals an RTP packet: `packet` has its clear part, of `clear_len` bytes, and the room for payload and tag. The
+    /// Protects an RTP packet: `packet` has its clear part, of `clear_len` bytes, and the room for payload and tag. The
     /// payload is read from `payload` if that is given, which is then as long as the one in `packet`; else it is in its
     /// place already.
     #[inline]
-    pub(super) fn seal_rtp(
+    pub(super) fn protect_rtp(
         &self,
         ssrc: u32,
         index: u64,
@@ -93,8 +93,8 @@ impl Cipher {
     ) -> Result<Fingerprint, Failed> {
         match &self.transform {
             Transform::Gcm(key) => {
-                let (clear, sealed) = packet.split_at_mut_checked(clear_len).ok_or(Failed)?;
-                seal_gcm(key, self.gcm_nonce(ssrc, index), clear, payload, sealed)
+                let (clear, protected) = packet.split_at_mut_checked(clear_len).ok_or(Failed)?;
+                encrypt_gcm(key, self.gcm_nonce(ssrc, index), clear, payload, protected)
             }
             Transform::CounterMode(mode) => {
                 let text_end = packet.len().checked_sub(mode.rtp_tag_len).ok_or(Failed)?;
@@ -109,15 +109,21 @@ impl Cipher {
         }
     }
 
-    /// Opens an RTP packet in place, and says how long it is without its tag. What fails leaves `packet` worthless.
+    /// Unprotects an RTP packet in place, and says how long it is without its tag. What fails leaves `packet` worthless.
     #[inline]
-    pub(super) fn open_rtp(&self, ssrc: u32, index: u64, clear_len: usize, packet: &mut [u8]) -> Result<usize, Failed> {
+    pub(super) fn unprotect_rtp(
+        &self,
+        ssrc: u32,
+        index: u64,
+        clear_len: usize,
+        packet: &mut [u8],
+    ) -> Result<usize, Failed> {
         match &self.transform {
             Transform::Gcm(key) => {
-                let (clear, sealed) = packet.split_at_mut_checked(clear_len).ok_or(Failed)?;
+                let (clear, protected) = packet.split_at_mut_checked(clear_len).ok_or(Failed)?;
                 let nonce = self.gcm_nonce(ssrc, index);
                 let payload = key
-                    .open_in_place(nonce, Aad::from(&*clear), sealed)
+                    .open_in_place(nonce, Aad::from(&*clear), protected)
                     .map_err(|_| Failed)?;
                 Ok(clear_len + payload.len())
             }
@@ -135,18 +141,24 @@ impl Cipher {
         }
     }
 
-    /// Seals an RTCP packet of `len` bytes in place: `packet` goes on behind it with the room for tag and index.
-    pub(super) fn seal_rtcp(&self, ssrc: u32, index: u32, len: usize, packet: &mut [u8]) -> Result<(), Failed> {
+    /// Protects an RTCP packet of `len` bytes in place: `packet` goes on behind it with the room for tag and index.
+    pub(super) fn protect_rtcp(&self, ssrc: u32, index: u32, len: usize, packet: &mut [u8]) -> Result<(), Failed> {
         let trailer = (E_FLAG | index).to_be_bytes();
         match &self.transform {
             Transform::Gcm(key) => {
-                let (sealed, index_bytes) = packet.split_at_mut_checked(len + GCM_TAG_LEN).ok_or(Failed)?;
+                let (protected, index_bytes) = packet.split_at_mut_checked(len + GCM_TAG_LEN).ok_or(Failed)?;
                 index_bytes.copy_from_slice(&trailer);
-                let (clear, sealed) = sealed.split_at_mut_checked(RTCP_CLEAR_LEN).ok_or(Failed)?;
+                let (clear, protected) = protected.split_at_mut_checked(RTCP_CLEAR_LEN).ok_or(Failed)?;
                 let mut associated = [0; RTCP_CLEAR_LEN + RTCP_INDEX_LEN];
                 associated[..RTCP_CLEAR_LEN].copy_from_slice(clear);
                 associated[RTCP_CLEAR_LEN..].copy_from_slice(&trailer);
-                seal_gcm(key, self.gcm_nonce(ssrc, u64::from(index)), &associated, None, sealed)?;
+                encrypt_gcm(
+                    key,
+                    self.gcm_nonce(ssrc, u64::from(index)),
+                    &associated,
+                    None,
+                    protected,
+                )?;
             }
             Transform::CounterMode(mode) => {
                 let (text, tag) = packet.split_at_mut_checked(len + RTCP_INDEX_LEN).ok_or(Failed)?;
@@ -168,17 +180,17 @@ impl Cipher {
         Some(u32::from_be_bytes(*packet.get(..end)?.last_chunk()?) & !E_FLAG)
     }
 
-    /// Opens an RTCP packet in place, encrypted or, with the E flag at zero, only authenticated, and says how long it is
+    /// Unprotects an RTCP packet in place, encrypted or, with the E flag at zero, only authenticated, and says how long it is
     /// without its trailer. What fails leaves `packet` worthless.
-    pub(super) fn open_rtcp(&self, ssrc: u32, packet: &mut [u8]) -> Result<usize, Failed> {
+    pub(super) fn unprotect_rtcp(&self, ssrc: u32, packet: &mut [u8]) -> Result<usize, Failed> {
         let index = self.rtcp_index(packet).ok_or(Failed)?;
         match &self.transform {
             Transform::Gcm(key) => {
                 let nonce = self.gcm_nonce(ssrc, u64::from(index));
-                let (sealed, trailer) = packet.split_last_chunk_mut::<RTCP_INDEX_LEN>().ok_or(Failed)?;
+                let (protected, trailer) = packet.split_last_chunk_mut::<RTCP_INDEX_LEN>().ok_or(Failed)?;
                 let trailer = *trailer;
-                let len = sealed.len().checked_sub(GCM_TAG_LEN).ok_or(Failed)?;
-                let (clear, rest) = sealed.split_at_mut_checked(RTCP_CLEAR_LEN).ok_or(Failed)?;
+                let len = protected.len().checked_sub(GCM_TAG_LEN).ok_or(Failed)?;
+                let (clear, rest) = protected.split_at_mut_checked(RTCP_CLEAR_LEN).ok_or(Failed)?;
                 if is_encrypted(trailer) {
                     let mut associated = [0; RTCP_CLEAR_LEN + RTCP_INDEX_LEN];
                     associated[..RTCP_CLEAR_LEN].copy_from_slice(clear);
@@ -189,9 +201,9 @@ impl Cipher {
                 }
                 // RFC 7714 §9.3: everything is associated data, the index right behind the packet, where the tag is.
                 let mut tag = [0; GCM_TAG_LEN];
-                tag.copy_from_slice(sealed.get(len..).ok_or(Failed)?);
-                sealed[len..len + RTCP_INDEX_LEN].copy_from_slice(&trailer);
-                let associated = Aad::from(&sealed[..len + RTCP_INDEX_LEN]);
+                tag.copy_from_slice(protected.get(len..).ok_or(Failed)?);
+                protected[len..len + RTCP_INDEX_LEN].copy_from_slice(&trailer);
+                let associated = Aad::from(&protected[..len + RTCP_INDEX_LEN]);
                 key.open_in_place(nonce, associated, &mut tag).map_err(|_| Failed)?;
                 Ok(len)
             }
@@ -235,20 +247,20 @@ impl Drop for Cipher {
     }
 }
 
-/// `sealed` is the text, or room for what is read from `text`, and behind it the room for the tag.
+/// `protected` is the text, or room for what is read from `text`, and behind it the room for the tag.
 #[inline]
-fn seal_gcm(
+fn encrypt_gcm(
     key: &LessSafeKey,
     nonce: Nonce,
     associated: &[u8],
     text: Option<&[u8]>,
-    sealed: &mut [u8],
+    protected: &mut [u8],
 ) -> Result<Fingerprint, Failed> {
-    let (sealed, tag) = sealed.split_last_chunk_mut::<GCM_TAG_LEN>().ok_or(Failed)?;
+    let (protected, tag) = protected.split_last_chunk_mut::<GCM_TAG_LEN>().ok_or(Failed)?;
     let associated = Aad::from(associated);
     match text {
-        Some(text) => key.seal_out_of_place_scatter(nonce, associated, text, sealed, &[], tag),
-        None => key.seal_in_place_scatter(nonce, associated, sealed, &[], tag),
+        Some(text) => key.seal_out_of_place_scatter(nonce, associated, text, protected, &[], tag),
+        None => key.seal_in_place_scatter(nonce, associated, protected, &[], tag),
     }
     .map_err(|_| Failed)?;
     Ok(Fingerprint::of(tag))
@@ -334,41 +346,41 @@ mod tests {
         Cipher::new(profile, &keys)
     }
 
-    fn check_rtp(cipher: &Cipher, ssrc: u32, index: u64, plain: &[u8], sealed: &[u8]) {
+    fn check_rtp(cipher: &Cipher, ssrc: u32, index: u64, plain: &[u8], protected: &[u8]) {
         let mut packet = plain.to_vec();
-        packet.resize(sealed.len(), 0xee);
-        let in_place = cipher.seal_rtp(ssrc, index, 12, None, &mut packet);
-        assert_eq!(packet, sealed);
+        packet.resize(protected.len(), 0xee);
+        let in_place = cipher.protect_rtp(ssrc, index, 12, None, &mut packet);
+        assert_eq!(packet, protected);
 
-        let mut packet = vec![0xee; sealed.len()];
+        let mut packet = vec![0xee; protected.len()];
         packet[..12].copy_from_slice(&plain[..12]);
-        let copied = cipher.seal_rtp(ssrc, index, 12, Some(&plain[12..]), &mut packet);
-        assert_eq!(packet, sealed);
+        let copied = cipher.protect_rtp(ssrc, index, 12, Some(&plain[12..]), &mut packet);
+        assert_eq!(packet, protected);
         assert!(in_place.is_ok() && in_place == copied);
 
-        assert_eq!(cipher.open_rtp(ssrc, index, 12, &mut packet), Ok(plain.len()));
+        assert_eq!(cipher.unprotect_rtp(ssrc, index, 12, &mut packet), Ok(plain.len()));
         assert_eq!(&packet[..plain.len()], plain);
     }
 
-    fn check_rtcp(cipher: &Cipher, ssrc: u32, index: u32, plain: &[u8], sealed: &[u8]) {
+    fn check_rtcp(cipher: &Cipher, ssrc: u32, index: u32, plain: &[u8], protected: &[u8]) {
         let mut packet = plain.to_vec();
-        packet.resize(sealed.len(), 0xee);
-        assert_eq!(cipher.seal_rtcp(ssrc, index, plain.len(), &mut packet), Ok(()));
-        assert_eq!(packet, sealed);
-        check_rtcp_opens(cipher, ssrc, index, plain, sealed);
+        packet.resize(protected.len(), 0xee);
+        assert_eq!(cipher.protect_rtcp(ssrc, index, plain.len(), &mut packet), Ok(()));
+        assert_eq!(packet, protected);
+        check_rtcp_unprotects(cipher, ssrc, index, plain, protected);
     }
 
-    fn check_rtcp_opens(cipher: &Cipher, ssrc: u32, index: u32, plain: &[u8], sealed: &[u8]) {
-        let mut packet = sealed.to_vec();
+    fn check_rtcp_unprotects(cipher: &Cipher, ssrc: u32, index: u32, plain: &[u8], protected: &[u8]) {
+        let mut packet = protected.to_vec();
         assert_eq!(cipher.rtcp_index(&packet), Some(index));
-        assert_eq!(cipher.open_rtcp(ssrc, &mut packet), Ok(plain.len()));
+        assert_eq!(cipher.unprotect_rtcp(ssrc, &mut packet), Ok(plain.len()));
         assert_eq!(&packet[..plain.len()], plain);
     }
 
     #[test]
     fn rfc7714_16_srtp() {
         let plain = [hex(RTP_CLEAR), hex(RTP_PAYLOAD)].concat();
-        for (key, sealed) in [
+        for (key, protected) in [
             (
                 KEY_128,
                 "f24de3a3fb34de6cacba861c9d7e4bcabe633bd50d294e6f42a5f47a51c7d19b36de3adf8833\
@@ -380,8 +392,8 @@ mod tests {
                  7aa3db36dfffd6b0f9bb7878d7a76c13",
             ),
         ] {
-            let sealed = [hex(RTP_CLEAR), hex(sealed)].concat();
-            check_rtp(&gcm(key), RTP_SSRC, RTP_INDEX, &plain, &sealed);
+            let protected = [hex(RTP_CLEAR), hex(protected)].concat();
+            check_rtp(&gcm(key), RTP_SSRC, RTP_INDEX, &plain, &protected);
         }
     }
 
@@ -419,17 +431,17 @@ mod tests {
             (KEY_128, "22493f82d2bce397e9d79e3b19aa4216"),
             (KEY_256, "a866d5910f887463067ceefec45215d4"),
         ] {
-            let mut sealed = packet.clone();
-            sealed.resize(packet.len() + 16, 0);
+            let mut protected = packet.clone();
+            protected.resize(packet.len() + 16, 0);
             let all_clear = packet.len();
             assert!(
                 gcm(key)
-                    .seal_rtp(RTP_SSRC, RTP_INDEX, all_clear, None, &mut sealed)
+                    .protect_rtp(RTP_SSRC, RTP_INDEX, all_clear, None, &mut protected)
                     .is_ok()
             );
-            assert_eq!(sealed, [packet.clone(), hex(tag)].concat());
+            assert_eq!(protected, [packet.clone(), hex(tag)].concat());
             assert_eq!(
-                gcm(key).open_rtp(RTP_SSRC, RTP_INDEX, all_clear, &mut sealed),
+                gcm(key).unprotect_rtp(RTP_SSRC, RTP_INDEX, all_clear, &mut protected),
                 Ok(all_clear)
             );
         }
@@ -437,7 +449,7 @@ mod tests {
 
     #[test]
     fn rfc7714_17_srtcp() {
-        for (key, sealed) in [
+        for (key, protected) in [
             (
                 KEY_128,
                 "81c8000d4d61727363e94885dcdab67ca727d7662f6b7e997ff5c0f76c06f32dc676a5f1730d6fda4ce09b46\
@@ -449,7 +461,7 @@ mod tests {
                  c61de0476f1b6fad1d1eb30c4446839f57ff6f6cb26ac3be800005d4",
             ),
         ] {
-            check_rtcp(&gcm(key), RTCP_SSRC, RTCP_INDEX, &hex(RTCP), &hex(sealed));
+            check_rtcp(&gcm(key), RTCP_SSRC, RTCP_INDEX, &hex(RTCP), &hex(protected));
         }
     }
 
@@ -459,12 +471,12 @@ mod tests {
             (KEY_128, "841dd9683dd78ec92ae58790125f62b3"),
             (KEY_256, "91db4afbfeee5a978fab4393ed2615fe"),
         ] {
-            let sealed = [hex(RTCP), hex(tag), hex("000005d4")].concat();
-            check_rtcp_opens(&gcm(key), RTCP_SSRC, RTCP_INDEX, &hex(RTCP), &sealed);
+            let protected = [hex(RTCP), hex(tag), hex("000005d4")].concat();
+            check_rtcp_unprotects(&gcm(key), RTCP_SSRC, RTCP_INDEX, &hex(RTCP), &protected);
             // The E flag is authenticated.
-            let mut forged = sealed.clone();
-            forged[sealed.len() - 4] ^= 0x80;
-            assert_eq!(gcm(key).open_rtcp(RTCP_SSRC, &mut forged), Err(Failed));
+            let mut forged = protected.clone();
+            forged[protected.len() - 4] ^= 0x80;
+            assert_eq!(gcm(key).unprotect_rtcp(RTCP_SSRC, &mut forged), Err(Failed));
         }
     }
 
@@ -485,11 +497,11 @@ mod tests {
     fn whole_packets_under_the_keys_of_rfc3711_b_3() {
         let [rtp, rtcp] = sha1_80();
         let plain = hex("800f1234decafbadcafebabeabababababababababababababababab");
-        let sealed = hex("800f1234decafbadcafebabe4e55dc4ce79978d88ca4d215949d2402b78d6acc99ea179b8dbb");
-        check_rtp(&rtp, 0xcafe_babe, 0x1234, &plain, &sealed);
+        let protected = hex("800f1234decafbadcafebabe4e55dc4ce79978d88ca4d215949d2402b78d6acc99ea179b8dbb");
+        check_rtp(&rtp, 0xcafe_babe, 0x1234, &plain, &protected);
         let plain = hex("81c8000bcafebabeabababababababababababababababab");
-        let sealed = hex("81c8000bcafebabe7128035be487b9bdbef89041f977a5a880000001993e08cd54d6c1230798");
-        check_rtcp(&rtcp, 0xcafe_babe, 1, &plain, &sealed);
+        let protected = hex("81c8000bcafebabe7128035be487b9bdbef89041f977a5a880000001993e08cd54d6c1230798");
+        check_rtcp(&rtcp, 0xcafe_babe, 1, &plain, &protected);
     }
 
     #[test]
@@ -520,11 +532,11 @@ mod tests {
             panic!("not counter mode");
         };
         let plain = hex(RTCP);
-        let mut sealed = [plain.clone(), vec![0, 0, 5, 0xd4]].concat();
+        let mut protected = [plain.clone(), vec![0, 0, 5, 0xd4]].concat();
         let mut tag = [0; RTCP_SHA1_TAG_LEN];
-        mode.authenticate(&sealed, &[], &mut tag);
-        sealed.extend(tag);
-        check_rtcp_opens(&rtcp, RTCP_SSRC, RTCP_INDEX, &plain, &sealed);
+        mode.authenticate(&protected, &[], &mut tag);
+        protected.extend(tag);
+        check_rtcp_unprotects(&rtcp, RTCP_SSRC, RTCP_INDEX, &plain, &protected);
     }
 
     #[test]
@@ -540,8 +552,8 @@ mod tests {
         for cipher in &ciphers {
             for len in 0..24 {
                 let mut packet = vec![0x80; len];
-                assert_eq!(cipher.open_rtcp(1, &mut packet.clone()), Err(Failed));
-                assert_eq!(cipher.open_rtp(1, 1, 12, &mut packet), Err(Failed));
+                assert_eq!(cipher.unprotect_rtcp(1, &mut packet.clone()), Err(Failed));
+                assert_eq!(cipher.unprotect_rtp(1, 1, 12, &mut packet), Err(Failed));
             }
         }
     }

@@ -18,7 +18,7 @@ pub(super) enum Protocol {
     Rtcp,
 }
 
-/// The keys with which packets of one protocol and one direction are sealed. Wiped when dropped.
+/// The keys with which packets of one protocol and one direction are protected. Wiped when dropped.
 pub(super) struct SessionKeys {
     key: [u8; 32],
     key_len: usize,

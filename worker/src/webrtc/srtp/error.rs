@@ -1,10 +1,10 @@
-//! Why a packet is not sealed or opened, and why bytes are no key.
+//! Why a packet is not protected or unprotected, and why bytes are no key.
 
 use thiserror::Error;
 
 use super::Profile;
 
-/// Why [`Inbound`](super::Inbound) did not open a packet. The packet's bytes are then worthless, and nothing else has
+/// Why [`Inbound`](super::Inbound) did not unprotect a packet. The packet's bytes are then worthless, and nothing else has
 /// changed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
 pub enum UnprotectError {
@@ -17,7 +17,7 @@ pub enum UnprotectError {
     /// Not version 2, or a header that runs past the end.
     #[error("no RTP or RTCP header")]
     Malformed,
-    /// The tag does not fit: forged, damaged, or sealed with another key or another rollover counter.
+    /// The tag does not fit: forged, damaged, or protected with another key or another rollover counter.
     #[error("packet of SSRC {ssrc:#010x} is not authentic")]
     NotAuthentic {
         /// The SSRC in the packet.
@@ -55,7 +55,7 @@ pub enum UnprotectError {
     },
 }
 
-/// Why [`Outbound`](super::Outbound) did not seal a packet.
+/// Why [`Outbound`](super::Outbound) did not protect a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
 pub enum ProtectError {
     /// No stream has this key; perhaps it was removed.
@@ -75,10 +75,10 @@ pub enum ProtectError {
         /// How many are allowed.
         ssrcs_max: usize,
     },
-    /// The room behind the packet does not hold what sealing adds.
+    /// The buffer behind the packet does not hold what SRTP adds.
     #[error("{room} bytes of room, and {needed} are needed")]
     NoRoom {
-        /// What the sealed packet takes, in bytes.
+        /// What the protected packet takes, in bytes.
         needed: usize,
         /// What there is.
         room: usize,
@@ -91,7 +91,7 @@ pub enum ProtectError {
     Mismatch {
         /// The stream's SSRC.
         ssrc: u32,
-        /// The index it was to be sealed with.
+        /// The index it was to be protected with.
         index: u64,
     },
     /// The index was used before, for other bytes or in a stream that repeats nothing.

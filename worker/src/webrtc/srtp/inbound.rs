@@ -41,7 +41,7 @@ pub struct Inbound {
 
 /// A packet that is authentic, fresh and decrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Opened {
+pub struct Unprotected {
     /// The packet is the first so many of the bytes.
     pub len: usize,
     /// The SSRC in its header.
@@ -70,13 +70,13 @@ impl Inbound {
         self.profile
     }
 
-    /// Opens an SRTP packet in place. `packet` is one datagram, or one segment of a train.
+    /// Unprotects an SRTP packet in place. `packet` is one datagram, or one segment of a train.
     ///
     /// # Errors
     ///
     /// See [`UnprotectError`]. `packet` is then worthless, and nothing else has changed.
     #[inline]
-    pub fn unprotect_rtp(&mut self, packet: &mut [u8]) -> Result<Opened, UnprotectError> {
+    pub fn unprotect_rtp(&mut self, packet: &mut [u8]) -> Result<Unprotected, UnprotectError> {
         let len = packet.len();
         let clear = RtpClear::parse(packet).ok_or(UnprotectError::Malformed)?;
         let (clear_len, ssrc) = (clear.len, clear.ssrc);
@@ -86,11 +86,11 @@ impl Inbound {
         let place = self.rtp_streams.place(ssrc)?;
         let index = nearest(self.rtp_streams.next(place), clear.seq).ok_or(UnprotectError::Exhausted { ssrc })?;
         self.rtp_streams.check(place, ssrc, index)?;
-        let opened = self.rtp.open_rtp(ssrc, index, clear_len, packet);
-        let len = opened.map_err(|_| UnprotectError::NotAuthentic { ssrc })?;
+        let unprotected = self.rtp.unprotect_rtp(ssrc, index, clear_len, packet);
+        let len = unprotected.map_err(|_| UnprotectError::NotAuthentic { ssrc })?;
         let is_newest = index >= self.rtp_streams.next(place);
         self.rtp_streams.mark(place, ssrc, index);
-        Ok(Opened {
+        Ok(Unprotected {
             len,
             ssrc,
             index,
@@ -98,12 +98,12 @@ impl Inbound {
         })
     }
 
-    /// Opens an SRTCP packet in place. One that its sender did not encrypt is taken too, if it is authentic.
+    /// Unprotects an SRTCP packet in place. One that its sender did not encrypt is taken too, if it is authentic.
     ///
     /// # Errors
     ///
     /// See [`UnprotectError`]. `packet` is then worthless, and nothing else has changed.
-    pub fn unprotect_rtcp(&mut self, packet: &mut [u8]) -> Result<Opened, UnprotectError> {
+    pub fn unprotect_rtcp(&mut self, packet: &mut [u8]) -> Result<Unprotected, UnprotectError> {
         let len = packet.len();
         let ssrc = rtcp_sender(packet).ok_or(UnprotectError::Malformed)?;
         let index = self.rtcp.rtcp_index(packet).ok_or(UnprotectError::TooShort { len })?;
@@ -113,11 +113,11 @@ impl Inbound {
         let index = u64::from(index);
         let place = self.rtcp_streams.place(ssrc)?;
         self.rtcp_streams.check(place, ssrc, index)?;
-        let opened = self.rtcp.open_rtcp(ssrc, packet);
-        let len = opened.map_err(|_| UnprotectError::NotAuthentic { ssrc })?;
+        let unprotected = self.rtcp.unprotect_rtcp(ssrc, packet);
+        let len = unprotected.map_err(|_| UnprotectError::NotAuthentic { ssrc })?;
         let is_newest = index >= self.rtcp_streams.next(place);
         self.rtcp_streams.mark(place, ssrc, index);
-        Ok(Opened {
+        Ok(Unprotected {
             len,
             ssrc,
             index,

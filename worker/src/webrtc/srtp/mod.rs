@@ -11,14 +11,14 @@
 //!                         |<encrypted>|
 //! ```
 //!
-//! [`KeyingMaterial::split`] makes of the handshake's bytes a [`MasterKey`] for each direction. [`Inbound`] opens what
-//! comes from the peer, [`Outbound`] seals what goes to it; one of each per transport, with the state of all SSRCs inside.
+//! [`KeyingMaterial::split`] makes of the handshake's bytes a [`MasterKey`] for each direction. [`Inbound`] unprotects what
+//! comes from the peer, [`Outbound`] protects what goes to it; one of each per transport, with the state of all SSRCs inside.
 //! Both work in place, on the caller's bytes.
 //!
 //! # What holds
 //!
 //! - A packet is authenticated before anything is remembered of it; a forgery changes no state and takes no memory.
-//! - No packet is taken twice ([`Inbound`]), and no index is used twice for sealing ([`Outbound`]): with the same nonce
+//! - No packet is taken twice ([`Inbound`]), and no index is used twice for protecting ([`Outbound`]): with the same nonce
 //!   twice, GCM loses its authentication key and counter mode its plaintext.
 //! - Any bytes are allowed as input; none panics.
 //! - When an SSRC is known, its packets allocate nothing.
@@ -41,10 +41,10 @@ mod profile;
 mod window;
 
 pub use error::{KeyError, ProtectError, UnprotectError};
-pub use inbound::{Inbound, Opened, WINDOWS_MAX};
+pub use inbound::{Inbound, Unprotected, WINDOWS_MAX};
 pub use index::{INDEX_MAX, nearest};
 pub use keys::{EXPORTER_LABEL, KeyingMaterial, MasterKey, Role};
-pub use outbound::{IDENTICAL_WINDOW, Outbound, Repeats, SealedTrain, Spent, StreamKey};
+pub use outbound::{IDENTICAL_WINDOW, Outbound, ProtectedTrain, Repeats, Spent, StreamKey};
 pub use profile::Profile;
 pub use window::WINDOW;
 

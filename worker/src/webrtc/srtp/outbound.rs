@@ -1,24 +1,24 @@
-//! What goes to the peer: packets are sealed in place or on their way into a train, each index once.
+//! What goes to the peer: packets are protected in place or on their way into a train, each index once.
 //!
 //! # Trains
 //!
 //! A consumer's packets leave as one GSO message: packets of equal size laid end to end, of which only the last may be
-//! shorter. Sealing adds the same number of bytes to each, so a sealed train is a train again:
+//! shorter. SRTP adds the same number of bytes to each, so a protected train is a train again:
 //!
 //! ```text
 //!  train  | packet 0 ········· | packet 1 ········· | packet 2 ··· |            segment
-//!          ▼ header copied, payload sealed on its way
+//!          ▼ header copied, payload protected on its way
 //!  out    | packet 0 ········· tag | packet 1 ········· tag | packet 2 ··· tag |  segment + overhead
 //! ```
 //!
 //! [`Outbound::protect_train`] reads the train where the relay has patched it, and writes the consumer's bytes once, so
-//! copying costs nothing beside the cipher. [`Outbound::protect_rtp`] seals one packet where it lies, for what was copied
+//! copying costs nothing beside the cipher. [`Outbound::protect_rtp`] protects one packet where it lies, for what was copied
 //! already (a retransmission, a probe).
 //!
 //! # Indices
 //!
 //! The caller names the 48-bit index: rollover counter and sequence number, the extended sequence number of a stream that
-//! starts in its first cycle. To seal an index twice is to give away the key (GCM) or the plaintext (counter mode), so
+//! starts in its first cycle. To protect with an index twice is to give away the key (GCM) or the plaintext (counter mode), so
 //! each stream keeps the last [`WINDOW`](super::WINDOW) of its indices in mind and refuses what it cannot know to be
 //! fresh. [`Repeats`] says whether a packet may go out again under its own index.
 
@@ -49,7 +49,7 @@ new_key_type! {
     pub struct StreamKey;
 }
 
-/// Whether an index may be sealed again.
+/// Whether an index may be protected again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Repeats {
     /// Never. For whatever is retransmitted with RTX (RFC 4588), where a packet that goes out again has a new number.
@@ -72,8 +72,8 @@ pub struct Spent {
 
 /// What became of a train.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SealedTrain {
-    /// So many packets of the train, counted from the first, are sealed.
+pub struct ProtectedTrain {
+    /// So many packets of the train, counted from the first, are protected.
     pub packets: usize,
     /// They are the first so many bytes of the room.
     pub bytes: usize,
@@ -100,14 +100,14 @@ struct Stream {
     fingerprints: Option<Box<[Fingerprint]>>,
 }
 
-/// Leave to seal an index.
+/// Permission to protect a packet with an index.
 enum Claim {
     First,
     /// If the same comes out.
     Again(Fingerprint),
 }
 
-/// Where a packet is sealed: in its place, or from somewhere else.
+/// Where a packet is protected: in its place, or from somewhere else.
 enum Source<'a> {
     /// The first so many bytes of the room.
     Room(usize),
@@ -115,7 +115,7 @@ enum Source<'a> {
 }
 
 impl Outbound {
-    /// Starts with no stream, for a key that nothing was ever sealed with.
+    /// Starts with no stream, for a key that nothing was ever protected with.
     pub fn new(key: &MasterKey) -> Self {
         let cipher = |protocol| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol));
         Self {
@@ -128,7 +128,7 @@ impl Outbound {
         }
     }
 
-    /// Goes on for a predecessor under the same key. Everything that it may have sealed must be below what is said here:
+    /// Goes on for a predecessor under the same key. Everything that it may have protected must be below what is said here:
     /// if it was asked some time ago, add more than it can have sent since.
     pub fn resume(key: &MasterKey, rtcp_next: u64, spent: impl IntoIterator<Item = Spent>) -> Self {
         Self {
@@ -157,7 +157,7 @@ impl Outbound {
         self.rtcp_next
     }
 
-    /// Makes a stream. If its SSRC was used before under this key, only indices above the highest of then are sealed.
+    /// Makes a stream. If its SSRC was used before under this key, only indices above the highest of then are protected.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl Outbound {
         self.streams.get(key).map_or(0, |stream| stream.used.next())
     }
 
-    /// Lets a stream seal no index again from now on: [`Repeats::Refused`]. What that takes less of memory is given back.
+    /// From now on a stream protects no index again: [`Repeats::Refused`]. The memory that this saves is given back.
     pub fn refuse_repeats(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.fingerprints = None;
@@ -205,12 +205,12 @@ impl Outbound {
         }
     }
 
-    /// How long a train is when it is sealed.
-    pub fn sealed_train_len(&self, train_len: usize, segment: usize) -> usize {
+    /// How long a train is when it is protected.
+    pub fn protected_train_len(&self, train_len: usize, segment: usize) -> usize {
         train_len + train_len.div_ceil(segment.max(1)) * self.profile.rtp_overhead()
     }
 
-    /// Seals the RTP packet in the first `len` bytes of `room` in place, and says how long it is then.
+    /// Protects the RTP packet in the first `len` bytes of `room` in place, and says how long it is then.
     /// [`Profile::rtp_overhead`] bytes of room behind it are needed.
     ///
     /// # Errors
@@ -225,10 +225,10 @@ impl Outbound {
         len: usize,
     ) -> Result<usize, ProtectError> {
         let stream = self.streams.get_mut(stream).ok_or(ProtectError::UnknownStream)?;
-        stream.seal(&self.rtp, self.profile, index, Source::Room(len), room)
+        stream.protect(&self.rtp, self.profile, index, Source::Room(len), room)
     }
 
-    /// Seals the RTP packet `packet` into the start of `room`, and says how long it is there. `packet` stays as it is.
+    /// Protects the RTP packet `packet` into the start of `room`, and says how long it is there. `packet` stays as it is.
     ///
     /// # Errors
     ///
@@ -242,10 +242,10 @@ impl Outbound {
         room: &mut [u8],
     ) -> Result<usize, ProtectError> {
         let stream = self.streams.get_mut(stream).ok_or(ProtectError::UnknownStream)?;
-        stream.seal(&self.rtp, self.profile, index, Source::Packet(packet), room)
+        stream.protect(&self.rtp, self.profile, index, Source::Packet(packet), room)
     }
 
-    /// Seals a train into the start of `room`: packets of `segment` bytes laid end to end, of which only the last may be
+    /// Protects a train into the start of `room`: packets of `segment` bytes laid end to end, of which only the last may be
     /// shorter, become such packets of `segment` + [`Profile::rtp_overhead`] bytes. `first` is the index of the first;
     /// each other one has the index that is closest to that of the one before it. `train` stays as it is.
     ///
@@ -257,46 +257,46 @@ impl Outbound {
         train: &[u8],
         segment: usize,
         room: &mut [u8],
-    ) -> SealedTrain {
-        let mut sealed = SealedTrain {
+    ) -> ProtectedTrain {
+        let mut protected = ProtectedTrain {
             packets: 0,
             bytes: 0,
             refused: None,
         };
         let Some(stream) = self.streams.get_mut(stream) else {
-            sealed.refused = Some(ProtectError::UnknownStream);
-            return sealed;
+            protected.refused = Some(ProtectError::UnknownStream);
+            return protected;
         };
         let mut index = first;
         for packet in train.chunks(segment.max(1)) {
-            if sealed.packets > 0 {
+            if protected.packets > 0 {
                 let next = RtpClear::parse(packet)
                     .ok_or(ProtectError::Malformed)
                     .and_then(|clear| nearest(index + 1, clear.seq).ok_or(ProtectError::Exhausted { index }));
                 match next {
                     Ok(next) => index = next,
                     Err(error) => {
-                        sealed.refused = Some(error);
-                        return sealed;
+                        protected.refused = Some(error);
+                        return protected;
                     }
                 }
             }
-            let room = room.get_mut(sealed.bytes..).unwrap_or_default();
-            match stream.seal(&self.rtp, self.profile, index, Source::Packet(packet), room) {
+            let room = room.get_mut(protected.bytes..).unwrap_or_default();
+            match stream.protect(&self.rtp, self.profile, index, Source::Packet(packet), room) {
                 Ok(len) => {
-                    sealed.packets += 1;
-                    sealed.bytes += len;
+                    protected.packets += 1;
+                    protected.bytes += len;
                 }
                 Err(error) => {
-                    sealed.refused = Some(error);
-                    return sealed;
+                    protected.refused = Some(error);
+                    return protected;
                 }
             }
         }
-        sealed
+        protected
     }
 
-    /// Seals the RTCP packet (a compound, or reduced in size) in the first `len` bytes of `room` in place, encrypted, and
+    /// Protects the RTCP packet (a compound, or reduced in size) in the first `len` bytes of `room` in place, encrypted, and
     /// says how long it is then. [`Profile::rtcp_overhead`] bytes of room behind it are needed.
     ///
     /// # Errors
@@ -317,13 +317,13 @@ impl Outbound {
         }
         // Used from here on, also if the cipher fails half-way.
         self.rtcp_next += 1;
-        let sealed = self.rtcp.seal_rtcp(ssrc, index as u32, len, room);
-        sealed.map(|()| needed).map_err(|_| ProtectError::Cipher)
+        let protected = self.rtcp.protect_rtcp(ssrc, index as u32, len, room);
+        protected.map(|()| needed).map_err(|_| ProtectError::Cipher)
     }
 }
 
 impl Stream {
-    fn seal(
+    fn protect(
         &mut self,
         cipher: &Cipher,
         profile: Profile,
@@ -362,8 +362,8 @@ impl Stream {
                 Some(payload)
             }
         };
-        let sealed = cipher.seal_rtp(ssrc, index, clear.len, payload, room);
-        let fingerprint = sealed.map_err(|_| ProtectError::Cipher)?;
+        let protected = cipher.protect_rtp(ssrc, index, clear.len, payload, room);
+        let fingerprint = protected.map_err(|_| ProtectError::Cipher)?;
         match claim {
             Claim::First => {
                 // A late one that is too old to be repeated must not take the place of one that is not.
@@ -383,7 +383,7 @@ impl Stream {
         Ok(needed)
     }
 
-    /// Whether `index` may be sealed. From here on it is used.
+    /// Whether `index` may be protected. From here on it is used.
     #[inline]
     fn claim(&mut self, index: u64) -> Result<Claim, ProtectError> {
         let ssrc = self.ssrc;

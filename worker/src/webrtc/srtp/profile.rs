@@ -64,7 +64,7 @@ impl Profile {
         2 * (self.key_len() + self.salt_len())
     }
 
-    /// Length of the tag of an SRTP packet, in bytes, which is all that sealing adds to it.
+    /// Length of the tag of an SRTP packet, in bytes, which is all that SRTP adds to it.
     pub const fn rtp_overhead(self) -> usize {
         match self {
             Self::AeadAes128Gcm | Self::AeadAes256Gcm => 16,
@@ -73,7 +73,7 @@ impl Profile {
         }
     }
 
-    /// What sealing adds to an RTCP packet, in bytes: the tag, and the index with its E flag.
+    /// What SRTCP adds to an RTCP packet, in bytes: the tag, and the index with its E flag.
     pub const fn rtcp_overhead(self) -> usize {
         match self {
             Self::AeadAes128Gcm | Self::AeadAes256Gcm => 16 + 4,

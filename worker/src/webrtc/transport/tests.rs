@@ -12,12 +12,12 @@ use crate::webrtc::ice::Protocol;
 use crate::webrtc::stun::{BINDING, Class, Writer, attribute};
 
 #[derive(Default)]
-struct Desk {
+struct Outbox {
     sent: Vec<Vec<u8>>,
     events: Vec<Event>,
 }
 
-impl Outlet for Desk {
+impl TransportOutput for Outbox {
     fn send(&mut self, _: &Tuple, datagram: &[u8]) {
         self.sent.push(datagram.to_vec());
     }
@@ -55,25 +55,25 @@ fn parsers_that_panic_cost_a_packet_or_a_session() {
     };
     let mut transport = transport();
     let mut worker = Budgets::of_a_worker();
-    let mut desk = Desk::default();
+    let mut outbox = Outbox::default();
     let check = check(&transport);
     let poisoned = poison(Parser::Stun);
-    let received = transport.handle_datagram(Time(0), tuple, &check, &mut worker, &mut desk);
+    let received = transport.handle_datagram(Time(0), tuple, &check, &mut worker, &mut outbox);
     drop(poisoned);
     assert_eq!(received, Received::Dropped(Dropped::Stun));
     assert_eq!(transport.counters().dropped(Dropped::Stun), 1);
-    assert!(desk.sent.is_empty() && desk.events.is_empty());
+    assert!(outbox.sent.is_empty() && outbox.events.is_empty());
     // The next one is answered as if nothing had been.
-    let received = transport.handle_datagram(Time(0), tuple, &check, &mut worker, &mut desk);
+    let received = transport.handle_datagram(Time(0), tuple, &check, &mut worker, &mut outbox);
     assert_eq!(received, Received::Control);
-    assert_eq!((desk.sent.len(), transport.selected_tuple()), (1, Some(&tuple)));
+    assert_eq!((outbox.sent.len(), transport.selected_tuple()), (1, Some(&tuple)));
 
     let record = [22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let poisoned = poison(Parser::Dtls);
-    transport.handle_datagram(Time(0), tuple, &record, &mut worker, &mut desk);
+    transport.handle_datagram(Time(0), tuple, &record, &mut worker, &mut outbox);
     drop(poisoned);
     assert_eq!(
-        desk.events.last(),
+        outbox.events.last(),
         Some(&Event::Dtls(DtlsEvent::Failed(Failure::Internal)))
     );
     assert_eq!(transport.dtls_state(), dtls::State::Failed);
@@ -87,7 +87,7 @@ fn parsers_that_panic_cost_a_packet_or_a_session() {
 fn refusals_are_counted_by_their_reason() {
     let mut transport = transport();
     let good = check(&transport);
-    let mut desk = Desk::default();
+    let mut outbox = Outbox::default();
     let mut worker = Budgets::of_a_worker();
     let tuple = Tuple {
         protocol: Protocol::Udp,
@@ -103,7 +103,7 @@ fn refusals_are_counted_by_their_reason() {
     let mut bare = Vec::new();
     Writer::new(&mut bare, Class::Request, BINDING, [7; 12]).fingerprint();
     for datagram in [&good, &stranger, &stranger, &bare] {
-        transport.handle_datagram(Time(0), tuple, datagram, &mut worker, &mut desk);
+        transport.handle_datagram(Time(0), tuple, datagram, &mut worker, &mut outbox);
     }
     let refused = Refusal::ALL.map(|refusal| transport.counters().refused(refusal));
     assert_eq!(refused, [1, 2, 0, 0]);

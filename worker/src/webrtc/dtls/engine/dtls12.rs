@@ -36,7 +36,7 @@ use self::exchange::Exchange;
 use self::flight::{Flight, Item, Repeat};
 use self::message::{Kind, RANDOM_LEN};
 use self::reassembly::{Added, Message, Reassembly};
-use self::record::{Content, Opened, Record, RecordLayer};
+use self::record::{Content, Record, RecordLayer, Unprotected};
 use self::schedule::{MasterSecret, Randoms};
 use self::signature::PublicKey;
 use self::suite::Suite;
@@ -224,15 +224,15 @@ impl Dtls12 {
     }
 
     fn on_record(&mut self, record: &Record<'_>, is_repetition: &mut bool) -> Result<(), Failure> {
-        match self.records.open(record) {
-            Opened::Content(content) => self.on_content(record.content, record.epoch, &content, is_repetition),
-            Opened::Early => {
+        match self.records.unprotect(record) {
+            Unprotected::Content(content) => self.on_content(record.content, record.epoch, &content, is_repetition),
+            Unprotected::Early => {
                 if self.early.len() < EARLY_RECORDS_MAX && record.fragment.len() <= EARLY_RECORD_LEN_MAX {
                     self.early.push(record.to_bytes());
                 }
                 Ok(())
             }
-            Opened::Nothing => Ok(()),
+            Unprotected::Nothing => Ok(()),
         }
     }
 

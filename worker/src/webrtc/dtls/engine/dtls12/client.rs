@@ -111,7 +111,7 @@ impl Dtls12 {
             self.say(&mut items, Kind::CertificateVerify, signature.write_verify());
         }
         let (client, server) = self.handshake.master_secret()?.ciphers()?;
-        self.records.protect(server, client);
+        self.records.set_ciphers(server, client);
         let items = self.finish(items)?;
         self.writes_protected = true;
         self.send(items, Repeat::UntilAnswered);

@@ -113,15 +113,17 @@ impl Window {
 /// Both directions' protection. Epoch 0 is in the clear, epoch 1 is protected, and there is no other.
 #[derive(Default, Debug)]
 pub(super) struct RecordLayer {
-    opening: Option<Cipher>,
-    sealing: Option<Cipher>,
+    /// Of the peer's records.
+    read_cipher: Option<Cipher>,
+    /// Of our records.
+    write_cipher: Option<Cipher>,
     window: Window,
     /// The next of each epoch.
     sequences: [u64; 2],
 }
 
 /// What becomes of a record of the peer's.
-pub(super) enum Opened {
+pub(super) enum Unprotected {
     /// Its content.
     Content(Vec<u8>),
     /// Its key is not known yet.
@@ -131,36 +133,36 @@ pub(super) enum Opened {
 }
 
 impl RecordLayer {
-    /// What both sides protect epoch 1 with.
-    pub(super) fn protect(&mut self, opening: Cipher, sealing: Cipher) {
-        self.opening = Some(opening);
-        self.sealing = Some(sealing);
+    /// Sets the ciphers that protect the records of epoch 1.
+    pub(super) fn set_ciphers(&mut self, read: Cipher, write: Cipher) {
+        self.read_cipher = Some(read);
+        self.write_cipher = Some(write);
     }
 
     pub(super) fn is_protected(&self) -> bool {
-        self.sealing.is_some()
+        self.write_cipher.is_some()
     }
 
-    pub(super) fn open(&mut self, record: &Record<'_>) -> Opened {
-        match (record.epoch, &self.opening) {
-            (0, _) => Opened::Content(record.fragment.to_vec()),
-            (1, None) => Opened::Early,
+    pub(super) fn unprotect(&mut self, record: &Record<'_>) -> Unprotected {
+        match (record.epoch, &self.read_cipher) {
+            (0, _) => Unprotected::Content(record.fragment.to_vec()),
+            (1, None) => Unprotected::Early,
             (1, Some(cipher)) if self.window.is_fresh(record.sequence()) => {
-                match cipher.open(record.content as u8, &record.number, record.fragment) {
+                match cipher.unprotect(record.content as u8, &record.number, record.fragment) {
                     Some(content) => {
                         self.window.mark(record.sequence());
-                        Opened::Content(content)
+                        Unprotected::Content(content)
                     }
-                    None => Opened::Nothing,
+                    None => Unprotected::Nothing,
                 }
             }
-            _ => Opened::Nothing,
+            _ => Unprotected::Nothing,
         }
     }
 
     /// How many bytes a record of an epoch takes beside its content.
     pub(super) fn overhead(&self, epoch: u16) -> usize {
-        let protection = self.sealing.as_ref().filter(|_| epoch == 1);
+        let protection = self.write_cipher.as_ref().filter(|_| epoch == 1);
         HEADER_LEN + protection.map_or(0, Cipher::overhead)
     }
 
@@ -175,12 +177,12 @@ impl RecordLayer {
         out.extend_from_slice(&[content as u8, DTLS_1_2[0], DTLS_1_2[1]]);
         out.extend_from_slice(&number);
         out.extend_from_slice(&[0, 0]);
-        let written = match (epoch, &self.sealing) {
+        let written = match (epoch, &self.write_cipher) {
             (0, _) => {
                 out.extend_from_slice(fragment);
                 true
             }
-            (_, Some(cipher)) => cipher.seal(content as u8, &number, fragment, out),
+            (_, Some(cipher)) => cipher.protect(content as u8, &number, fragment, out),
             (_, None) => false,
         };
         if !written {
@@ -266,9 +268,9 @@ mod tests {
         let mut datagram = plain(Content::Handshake, &[b"finished"]);
         datagram[4] = 1;
         let record = records(&datagram).next().unwrap();
-        assert!(matches!(layer.open(&record), Opened::Early));
+        assert!(matches!(layer.unprotect(&record), Unprotected::Early));
         datagram[4] = 2;
         let record = records(&datagram).next().unwrap();
-        assert!(matches!(layer.open(&record), Opened::Nothing));
+        assert!(matches!(layer.unprotect(&record), Unprotected::Nothing));
     }
 }

@@ -124,7 +124,7 @@ impl Dtls12 {
         key.verify(&handshake.transcript, signature.scheme, signature.bytes)?;
         // What it says from now on may be protected.
         let (client, server) = handshake.master_secret()?.ciphers()?;
-        self.records.protect(client, server);
+        self.records.set_ciphers(client, server);
         Ok(())
     }
 }

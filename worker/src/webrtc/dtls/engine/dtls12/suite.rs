@@ -157,7 +157,7 @@ impl Cipher {
     }
 
     /// Appends the protected fragment. A record's number is its nonce, so no two may have the same. Says whether it did.
-    pub(super) fn seal(&self, content: u8, number: &[u8; 8], plain: &[u8], out: &mut Vec<u8>) -> bool {
+    pub(super) fn protect(&self, content: u8, number: &[u8; 8], plain: &[u8], out: &mut Vec<u8>) -> bool {
         if self.explicit_nonce {
             out.extend_from_slice(number);
         }
@@ -174,16 +174,16 @@ impl Cipher {
     }
 
     /// What was protected, if it was by the peer.
-    pub(super) fn open(&self, content: u8, number: &[u8; 8], fragment: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn unprotect(&self, content: u8, number: &[u8; 8], fragment: &[u8]) -> Option<Vec<u8>> {
         let len = fragment.len().checked_sub(self.overhead())?;
-        let (explicit, sealed) = fragment.split_at(if self.explicit_nonce { EXPLICIT_NONCE_LEN } else { 0 });
+        let (explicit, protected) = fragment.split_at(if self.explicit_nonce { EXPLICIT_NONCE_LEN } else { 0 });
         // The peer chooses its explicit nonce, which need not be the record's number (RFC 5288 §3).
         let nonce = self.nonce(explicit.try_into().as_ref().unwrap_or(number));
-        let mut opened = sealed.to_vec();
+        let mut unprotected = protected.to_vec();
         let data = Self::associated_data(content, number, len);
-        self.key.open_in_place(nonce, data, &mut opened).ok()?;
-        opened.truncate(len);
-        Some(opened)
+        self.key.open_in_place(nonce, data, &mut unprotected).ok()?;
+        unprotected.truncate(len);
+        Some(unprotected)
     }
 }
 
@@ -198,25 +198,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sealed_is_opened_and_nothing_else() {
+    fn what_is_protected_is_unprotected_and_nothing_else() {
         for suite in &SUITES {
             let block: Vec<u8> = (0..suite.key_block_len()).map(|byte| byte as u8).collect();
             let (client, server) = suite.ciphers(&block).unwrap();
             let number = [0, 1, 0, 0, 0, 0, 0, 9];
-            let mut sealed = Vec::new();
-            assert!(client.seal(22, &number, b"finished", &mut sealed));
-            assert_eq!(sealed.len(), 8 + client.overhead());
-            assert_eq!(client.open(22, &number, &sealed).as_deref(), Some(&b"finished"[..]));
-            assert_eq!(server.open(22, &number, &sealed), None);
-            assert_eq!(client.open(21, &number, &sealed), None);
-            assert_eq!(client.open(22, &[0, 1, 0, 0, 0, 0, 0, 8], &sealed), None);
-            for len in 0..sealed.len() {
-                assert_eq!(client.open(22, &number, &sealed[..len]), None);
+            let mut protected = Vec::new();
+            assert!(client.protect(22, &number, b"finished", &mut protected));
+            assert_eq!(protected.len(), 8 + client.overhead());
+            assert_eq!(
+                client.unprotect(22, &number, &protected).as_deref(),
+                Some(&b"finished"[..])
+            );
+            assert_eq!(server.unprotect(22, &number, &protected), None);
+            assert_eq!(client.unprotect(21, &number, &protected), None);
+            assert_eq!(client.unprotect(22, &[0, 1, 0, 0, 0, 0, 0, 8], &protected), None);
+            for len in 0..protected.len() {
+                assert_eq!(client.unprotect(22, &number, &protected[..len]), None);
             }
-            for at in 0..sealed.len() {
-                let mut damaged = sealed.clone();
+            for at in 0..protected.len() {
+                let mut damaged = protected.clone();
                 damaged[at] ^= 1;
-                assert_eq!(client.open(22, &number, &damaged), None);
+                assert_eq!(client.unprotect(22, &number, &damaged), None);
             }
             assert!(suite.ciphers(&block[1..]).is_none());
         }

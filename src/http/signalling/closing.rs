@@ -10,11 +10,11 @@ use tracing::{debug, info};
 use crate::Peer;
 
 /// For which a client may take to answer that a connection is closed.
-pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Why a connection is closed, as the client is told (RFC 6455 §7.4: from 4000 on a server's own).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Goodbye {
+pub(super) enum CloseReason {
     Malformed,
     NotText,
     Left,
@@ -26,10 +26,10 @@ pub(super) enum Goodbye {
     MissedTooMuch,
 }
 
-impl Goodbye {
+impl CloseReason {
     fn frame(self) -> CloseFrame {
         let (code, reason) = match self {
-            Self::Malformed => (1007, "that was no message; see docs/protocol.md"),
+            Self::Malformed => (1007, "that was not a message; see docs/protocol.md"),
             Self::NotText => (1003, "messages are text"),
             Self::Left => (4000, "you have left"),
             // The code after which protoo's client does not connect again, or two pages would end each other for ever.
@@ -52,13 +52,13 @@ impl Goodbye {
 
 /// Answers a client that has closed its connection (RFC 6455 §5.5.1): reading on sends what there is to be sent.
 pub(super) async fn answer_close(mut socket: WebSocket) {
-    let _ = timeout(FAREWELL, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+    let _ = timeout(CLOSE_WAIT_MAX, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
 }
 
-pub(super) async fn close(mut socket: WebSocket, goodbye: Goodbye) {
+pub(super) async fn close(mut socket: WebSocket, reason: CloseReason) {
     // The client may be gone, or not listen; neither is worth waiting for.
-    let _ = timeout(FAREWELL, async {
-        socket.send(Message::Close(Some(goodbye.frame()))).await?;
+    let _ = timeout(CLOSE_WAIT_MAX, async {
+        socket.send(Message::Close(Some(reason.frame()))).await?;
         while let Some(Ok(message)) = socket.recv().await {
             if matches!(message, Message::Close(_)) {
                 break;
@@ -70,7 +70,7 @@ pub(super) async fn close(mut socket: WebSocket, goodbye: Goodbye) {
 }
 
 /// Lets a peer go, in the end also if its worker refuses.
-pub(super) async fn let_go(peer: &Peer, why: Goodbye) {
+pub(super) async fn remove_peer(peer: &Peer, why: CloseReason) {
     if peer.closed() {
         return;
     }

@@ -1,9 +1,9 @@
-//! Doors: ports that all WebRTC transports share which have none of their own.
+//! Shared ports: all WebRTC transports without ports of their own use them.
 //!
-//! A door is one unconnected UDP socket, or a listening TCP one. A transport sends through it, each message with its
-//! destination, until it is given a socket of its own that is bound to the same port and connected to its peer; the kernel
-//! then gives it that peer's packets, and saves the route lookup for those that are sent. Such a socket lives as long as its
-//! tuple is the selected one.
+//! A shared port is one unconnected UDP socket, or a listening TCP one. A transport sends through it, each message with its
+//! destination, until it gets a socket of its own that is bound to the same port and connected to its peer. The kernel then
+//! delivers that peer's packets to this socket, and needs no route lookup for what is sent. Such a socket lives as long as
+//! its tuple is the selected one.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
-use weir_channel::message::{DOORS_MAX, IceProtocol, IceTuple, WorkerError};
+use weir_channel::message::{IceProtocol, IceTuple, SHARED_PORTS_MAX, WorkerError};
 
-use super::connections::{Connection, Someone, accept_at};
+use super::connections::{Accepted, Connection, accept_at};
 use super::ice::{address_of, check_tcp};
 use super::{Path, Sockets, check_udp, drop_count, local_address, os, prepare, stamp_as_others};
 use crate::net::send::{Destination, Route, is_pending_error};
@@ -24,9 +24,9 @@ use crate::webrtc::framing::PREFIX_BYTES;
 /// The longest first packet of a connection: a check is a few hundred bytes.
 const FIRST_PACKET_BYTES_MAX: usize = 1_500;
 
-/// One door.
+/// One shared port.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct SharedPort {
     local: SocketAddr,
     kind: Kind,
     /// The last count seen.
@@ -36,7 +36,7 @@ pub(super) struct Door {
 
 #[derive(Debug)]
 enum Kind {
-    /// Shared with the paths that send through it.
+    /// Shared with the transports that send through it.
     Udp {
         socket: Arc<OwnedFd>,
         is_v6: bool,
@@ -44,56 +44,56 @@ enum Kind {
     Tcp(OwnedFd),
 }
 
-/// A way out through a door.
+/// The route out through a shared port.
 #[derive(Debug)]
-pub(super) struct Shared {
-    door: Arc<OwnedFd>,
+pub(super) struct SharedRoute {
+    port: Arc<OwnedFd>,
     number: u8,
     destination: Destination,
 }
 
-impl Shared {
+impl SharedRoute {
     #[inline]
     pub(super) fn route(&self) -> Route<'_> {
         Route {
-            socket: self.door.as_fd(),
+            socket: self.port.as_fd(),
             destination: Some(&self.destination),
         }
     }
 }
 
-/// What a transport at the doors has of its own.
+/// What a transport on shared ports has of its own.
 #[derive(Debug, Default)]
-pub(super) struct AtDoors {
-    /// The connected socket that is its path at the moment.
-    pub(super) path: Option<Connected>,
+pub(super) struct OnSharedPorts {
+    /// The connected socket that it sends on at the moment.
+    pub(super) socket: Option<OwnSocket>,
     /// The last count seen of that socket.
     pub(super) drop_count: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Connected {
-    pub(super) door: u8,
+pub(super) struct OwnSocket {
+    pub(super) port: u8,
     tuple: IceTuple,
 }
 
-impl AtDoors {
-    /// Closes the connected socket, and stops sending through the door.
+impl OnSharedPorts {
+    /// Closes the connected socket, and stops sending through the shared port.
     pub(super) fn leave(&mut self, path: &mut Path) {
-        self.path = None;
+        self.socket = None;
         path.socket = None;
         path.shared = None;
     }
 
-    /// Sends through a door to a tuple's remote end from now on.
-    pub(super) fn enter(&self, path: &mut Path, doors: &[Door], tuple: IceTuple) -> Result<(), Errno> {
-        let (number, door) = udp_at(doors, tuple.local).ok_or(Errno::EADDRNOTAVAIL)?;
-        path.shared = door.shared(number, tuple.remote).map(Box::new);
+    /// Sends through a shared port to a tuple's remote end from now on.
+    pub(super) fn enter(&self, path: &mut Path, shared_ports: &[SharedPort], tuple: IceTuple) -> Result<(), Errno> {
+        let (number, port) = udp_at(shared_ports, tuple.local).ok_or(Errno::EADDRNOTAVAIL)?;
+        path.shared = port.shared(number, tuple.remote).map(Box::new);
         Ok(())
     }
 }
 
-impl Door {
+impl SharedPort {
     fn adopt(protocol: IceProtocol, socket: OwnedFd) -> Result<Self, WorkerError> {
         if protocol == IceProtocol::Tcp {
             return Ok(Self {
@@ -106,7 +106,7 @@ impl Door {
         check_udp(&socket)?;
         if getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok() {
             return Err(WorkerError::InvalidParameters(
-                "a door is connected; it must stay open to everybody".to_owned(),
+                "a shared port is connected; it must stay open to everybody".to_owned(),
             ));
         }
         prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
@@ -137,10 +137,10 @@ impl Door {
         }
     }
 
-    fn shared(&self, number: u8, remote: SocketAddr) -> Option<Shared> {
+    fn shared(&self, number: u8, remote: SocketAddr) -> Option<SharedRoute> {
         match &self.kind {
-            Kind::Udp { socket, is_v6 } => Some(Shared {
-                door: Arc::clone(socket),
+            Kind::Udp { socket, is_v6 } => Some(SharedRoute {
+                port: Arc::clone(socket),
                 number,
                 destination: Destination::new(remote, *is_v6),
             }),
@@ -149,24 +149,24 @@ impl Door {
     }
 }
 
-fn udp_at(doors: &[Door], local: SocketAddr) -> Option<(u8, &Door)> {
-    let numbered = (0..).zip(doors);
-    let mut udp = numbered.filter(|(_, door)| door.protocol() == IceProtocol::Udp);
-    udp.find(|(_, door)| door.local == local)
+fn udp_at(shared_ports: &[SharedPort], local: SocketAddr) -> Option<(u8, &SharedPort)> {
+    let numbered = (0..).zip(shared_ports);
+    let mut udp = numbered.filter(|(_, port)| port.protocol() == IceProtocol::Udp);
+    udp.find(|(_, port)| port.local == local)
 }
 
-/// A connection that came by a door and has not said for whom. It is read no further than to the end of its first packet.
+/// A connection to a shared port whose transport is not known yet. It is read up to the end of its first packet.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct UnassignedConnection {
     socket: OwnedFd,
-    door: u8,
+    port: u8,
     local: SocketAddr,
     remote: SocketAddr,
     accepted_at: Time,
     bytes: Vec<u8>,
 }
 
-/// How far the first packet of a [`Waiting`] connection got.
+/// How much of the first packet of an [`UnassignedConnection`] has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FirstPacket {
     /// Some of it is missing.
@@ -177,13 +177,13 @@ pub enum FirstPacket {
     Never,
 }
 
-impl Waiting {
-    /// Which door it came by.
-    pub fn door(&self) -> u8 {
-        self.door
+impl UnassignedConnection {
+    /// The number of the shared port that it came to.
+    pub fn port(&self) -> u8 {
+        self.port
     }
 
-    /// Where that is bound to.
+    /// The address of that port.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
@@ -240,24 +240,31 @@ impl Waiting {
     /// As a transport's connection, and its first packet.
     pub fn into_connection(mut self) -> (Connection, Vec<u8>) {
         self.bytes.drain(..PREFIX_BYTES.min(self.bytes.len()));
-        let connection = Connection::new(self.socket, self.door, self.local, self.remote, self.accepted_at);
+        let connection = Connection::new(self.socket, self.port, self.local, self.remote, self.accepted_at);
         (connection, self.bytes)
     }
 }
 
 impl Sockets {
-    /// Opens the doors of a worker, in the order of their descriptors, which are closed if they are refused.
+    /// Opens the shared ports of a worker, in the order of their descriptors, which are closed if they are refused.
     ///
     /// # Errors
     /// [`WorkerError::Descriptors`] if there are more or fewer than that, [`WorkerError::InvalidParameters`] if they are not
-    /// what `protocols` says, or the worker has doors already, [`WorkerError::Os`] if they cannot be set up.
-    pub fn open_doors(&mut self, protocols: &[IceProtocol], descriptors: Vec<OwnedFd>) -> Result<(), WorkerError> {
+    /// what `protocols` says, or the worker has shared ports already, [`WorkerError::Os`] if they cannot be set up.
+    pub fn open_shared_ports(
+        &mut self,
+        protocols: &[IceProtocol],
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), WorkerError> {
         let invalid = |reason: &str| Err(WorkerError::InvalidParameters(reason.to_owned()));
-        if !self.doors.is_empty() {
-            return invalid("the doors are open already");
+        if !self.shared_ports.is_empty() {
+            return invalid("the shared ports are open already");
         }
-        if protocols.is_empty() || protocols.len() > DOORS_MAX {
-            return invalid(&format!("{} doors; a worker has 1 to {DOORS_MAX}", protocols.len()));
+        if protocols.is_empty() || protocols.len() > SHARED_PORTS_MAX {
+            return invalid(&format!(
+                "{} shared ports; a worker has 1 to {SHARED_PORTS_MAX}",
+                protocols.len()
+            ));
         }
         if protocols.len() != descriptors.len() {
             let count = |len: usize| u8::try_from(len).unwrap_or(u8::MAX);
@@ -266,64 +273,64 @@ impl Sockets {
                 received: count(descriptors.len()),
             });
         }
-        let mut doors: Vec<Door> = Vec::with_capacity(protocols.len());
+        let mut shared_ports: Vec<SharedPort> = Vec::with_capacity(protocols.len());
         for (protocol, socket) in protocols.iter().zip(descriptors) {
-            let door = Door::adopt(*protocol, socket)?;
-            stamp_as_others(door.socket(), self.stamps_arrivals);
-            if doors
+            let port = SharedPort::adopt(*protocol, socket)?;
+            stamp_as_others(port.socket(), self.stamps_arrivals);
+            if shared_ports
                 .iter()
-                .any(|other| other.local == door.local && other.protocol() == *protocol)
+                .any(|other| other.local == port.local && other.protocol() == *protocol)
             {
-                return invalid("two doors are bound to the same address");
+                return invalid("two shared ports are bound to the same address");
             }
-            doors.push(door);
+            shared_ports.push(port);
         }
-        self.doors = doors;
+        self.shared_ports = shared_ports;
         Ok(())
     }
 
     /// Closes them again, for one who could not watch them.
-    pub fn close_doors(&mut self) {
-        self.doors.clear();
+    pub fn close_shared_ports(&mut self) {
+        self.shared_ports.clear();
     }
 
     /// Whether there are any.
-    pub fn has_doors(&self) -> bool {
-        !self.doors.is_empty()
+    pub fn has_shared_ports(&self) -> bool {
+        !self.shared_ports.is_empty()
     }
 
     /// Calls `visit` with the number and the socket of each.
-    pub fn each_door(&self, mut visit: impl FnMut(u8, BorrowedFd<'_>)) {
-        for (number, door) in (0..).zip(&self.doors) {
-            visit(number, door.socket());
+    pub fn each_shared_port(&self, mut visit: impl FnMut(u8, BorrowedFd<'_>)) {
+        for (number, port) in (0..).zip(&self.shared_ports) {
+            visit(number, port.socket());
         }
     }
 
     /// The socket of one.
-    pub fn door(&self, number: u8) -> Option<BorrowedFd<'_>> {
-        Some(self.doors.get(usize::from(number))?.socket())
+    pub fn port(&self, number: u8) -> Option<BorrowedFd<'_>> {
+        Some(self.shared_ports.get(usize::from(number))?.socket())
     }
 
     /// What one of them is, and where it is bound to.
-    pub fn door_at(&self, number: u8) -> Option<(IceProtocol, SocketAddr)> {
-        let door = self.doors.get(usize::from(number))?;
-        Some((door.protocol(), door.local))
+    pub fn shared_port_at(&self, number: u8) -> Option<(IceProtocol, SocketAddr)> {
+        let port = self.shared_ports.get(usize::from(number))?;
+        Some((port.protocol(), port.local))
     }
 
-    /// Whether a transport is reached through the doors.
-    pub fn is_at_doors(&self, transport: TransportIx) -> bool {
-        self.ice(transport).is_some_and(|ice| ice.at_doors.is_some())
+    /// Whether a transport is reached through the shared ports.
+    pub fn uses_shared_ports(&self, transport: TransportIx) -> bool {
+        self.ice(transport).is_some_and(|ice| ice.on_shared_ports.is_some())
     }
 
-    /// The door that a transport sends through, as long as it has no socket of its own for that.
+    /// The shared port that a transport sends through, as long as it has no socket of its own for that.
     pub fn sends_through(&self, transport: TransportIx) -> Option<u8> {
         let path = self.paths.get(transport.0 as usize)?;
         let shared = path.shared.as_ref().filter(|_| path.socket.is_none())?;
         Some(shared.number)
     }
 
-    /// Makes a socket that is connected to a tuple the path of a transport that sends through a door to the same tuple. The
-    /// socket is closed if it is refused.
+    /// From now on, a transport that sends through a shared port to a tuple sends on this socket, which is connected to the
+    /// same tuple. The socket is closed if it is refused.
     ///
     /// # Errors
     /// [`WorkerError::InvalidParameters`] if it is another socket, or not for this transport, [`WorkerError::Os`] if it cannot be set
@@ -347,44 +354,44 @@ impl Sockets {
         prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         stamp_as_others(socket.as_fd(), self.stamps_arrivals);
         let drops = drop_count(socket.as_fd());
-        let at_doors = self.ice.get_mut(transport.0 as usize);
-        let Some(at_doors) = at_doors.and_then(|ice| ice.as_deref_mut()?.at_doors.as_mut()) else {
+        let on_shared_ports = self.ice.get_mut(transport.0 as usize);
+        let Some(on_shared_ports) = on_shared_ports.and_then(|ice| ice.as_deref_mut()?.on_shared_ports.as_mut()) else {
             return Ok(());
         };
-        at_doors.path = Some(Connected { door: number, tuple });
-        at_doors.drop_count = drops;
+        on_shared_ports.socket = Some(OwnSocket { port: number, tuple });
+        on_shared_ports.drop_count = drops;
         self.paths[transport.0 as usize].socket = Some(socket);
         Ok(())
     }
 
-    /// Gives a connected socket up again, and sends through the door.
+    /// Closes a transport's connected socket, and sends through the shared port again.
     pub fn give_up_connected(&mut self, transport: TransportIx) {
         if let Some(Some(ice)) = self.ice.get_mut(transport.0 as usize)
-            && let Some(at_doors) = &mut ice.at_doors
+            && let Some(on_shared_ports) = &mut ice.on_shared_ports
         {
-            at_doors.path = None;
+            on_shared_ports.socket = None;
             self.paths[transport.0 as usize].socket = None;
         }
     }
 
-    /// Sends one datagram from a door to anybody, on the transport's own socket if that is connected so.
-    pub(super) fn send_by_door(
+    /// Sends one datagram from a shared port to anybody, on the transport's own socket if that is connected so.
+    pub(super) fn send_by_shared_port(
         &mut self,
         transport: TransportIx,
         local: SocketAddr,
         remote: SocketAddr,
         datagram: &[u8],
     ) -> Result<(), Errno> {
-        let at_doors = self.ice(transport).and_then(|ice| ice.at_doors.as_ref());
-        let is_own = at_doors
-            .and_then(|at_doors| at_doors.path)
-            .is_some_and(|path| (path.tuple.local, path.tuple.remote) == (local, remote));
-        let (number, door) = udp_at(&self.doors, local).ok_or(Errno::EADDRNOTAVAIL)?;
+        let on_shared_ports = self.ice(transport).and_then(|ice| ice.on_shared_ports.as_ref());
+        let is_own = on_shared_ports
+            .and_then(|on_shared_ports| on_shared_ports.socket)
+            .is_some_and(|socket| (socket.tuple.local, socket.tuple.remote) == (local, remote));
+        let (number, port) = udp_at(&self.shared_ports, local).ok_or(Errno::EADDRNOTAVAIL)?;
         let shared;
         let route = match &self.paths[transport.0 as usize].socket {
             Some(socket) if is_own => Route::from(socket.as_fd()),
             _ => {
-                shared = door.shared(number, remote).ok_or(Errno::EADDRNOTAVAIL)?;
+                shared = port.shared(number, remote).ok_or(Errno::EADDRNOTAVAIL)?;
                 shared.route()
             }
         };
@@ -394,41 +401,28 @@ impl Sockets {
         }
     }
 
-    /// Takes the next connection of a door.
+    /// Accepts the next connection at a shared port.
     ///
     /// # Errors
-    /// What the kernel says if it has no room for connections itself (EMFILE, ENOBUFS …).
-    pub fn accept_at_door(&self, now: Time, number: u8) -> Result<AtDoor, Errno> {
-        let Some(Door {
+    /// What the kernel says if it cannot take any more connections (EMFILE, ENOBUFS …).
+    pub fn accept_at_shared_port(&self, now: Time, number: u8) -> Result<Accepted<UnassignedConnection>, Errno> {
+        let Some(SharedPort {
             local,
             kind: Kind::Tcp(listener),
             ..
-        }) = self.doors.get(usize::from(number))
+        }) = self.shared_ports.get(usize::from(number))
         else {
-            return Ok(AtDoor::Nobody);
+            return Ok(Accepted::None);
         };
-        Ok(match accept_at(listener.as_fd())? {
-            Someone::Nobody => AtDoor::Nobody,
-            Someone::Gone => AtDoor::Gone,
-            Someone::Here(socket, remote) => AtDoor::Here(Waiting {
+        Ok(accept_at(listener.as_fd())?.and_then(|(socket, remote)| {
+            Some(UnassignedConnection {
                 socket,
-                door: number,
+                port: number,
                 local: *local,
                 remote,
                 accepted_at: now,
                 bytes: Vec::new(),
-            }),
-        })
+            })
+        }))
     }
-}
-
-/// Who waited at a door.
-#[derive(Debug)]
-pub enum AtDoor {
-    /// Nobody.
-    Nobody,
-    /// Somebody who is not there any more.
-    Gone,
-    /// Somebody.
-    Here(Waiting),
 }

@@ -1,98 +1,28 @@
-//! The routes, and what their handlers share.
+//! The routes of the control interface.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::{Json, Router};
-use nix::time::{ClockId, clock_gettime};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
-use tracing::warn;
 
 use super::error::ApiError;
-use super::event_log::EventLog;
 use super::openapi::Api;
-use super::signalling::{self, Signalling, SignallingOptions};
-use super::{consumers, events, live, peers, producers, rooms, server, transports, webrtc};
-use crate::{LogSettings, Server};
-
-/// What is told when the log settings change.
-pub type LogHook = Arc<dyn Fn(&LogSettings) + Send + Sync>;
-
-/// How the control interface behaves.
-#[derive(Clone)]
-pub struct ControlOptions {
-    /// Streams of events at once. Fewer than [`Limits::connections`](super::Limits::connections), so that however many
-    /// follow events, commands find a connection.
-    pub followers: usize,
-    /// How often a stream without events shows that it is alive.
-    pub heartbeat: Duration,
-    /// Is told when the log settings change, so that this process can log as much as its workers.
-    pub on_log_settings: Option<LogHook>,
-    /// How clients are served that speak the mediasoup protocol.
-    pub signalling: SignallingOptions,
-}
-
-impl Default for ControlOptions {
-    fn default() -> Self {
-        Self {
-            followers: 64,
-            heartbeat: Duration::from_secs(15),
-            on_log_settings: None,
-            signalling: SignallingOptions::default(),
-        }
-    }
-}
-
-/// What the handlers share.
-pub(super) struct App {
-    pub(super) signalling: Arc<Signalling>,
-    document: Value,
-    pub(super) server: Server,
-    pub(super) log: Arc<EventLog>,
-    pub(super) followers: Arc<Semaphore>,
-    pub(super) heartbeat: Duration,
-    pub(super) on_log_settings: Option<LogHook>,
-}
+use super::state::{App, ControlOptions};
+use super::{consumers, events, live, peers, producers, rooms, server, signalling, transports, webrtc};
+use crate::Server;
 
 /// The control interface of a server. From this call on it keeps the server's last events; streams of them end after the
 /// server is closed. Must be called within a tokio runtime.
 pub fn app(server: Server, options: ControlOptions) -> Router {
-    // The task has the stream and not the server: the server's end must not wait for the task that tells of it.
-    let mut events = server.events();
-    let log = Arc::new(EventLog::new(instance(), events.position()));
-    tokio::spawn({
-        let log = Arc::clone(&log);
-        async move {
-            while let Some(event) = events.next().await {
-                match serde_json::to_value(&*event) {
-                    // A gap in the numbers says the same, and to each reader in its place.
-                    Ok(value) if value["type"] == "lagged" => {}
-                    Ok(value) => log.record(value),
-                    Err(error) => warn!(%error, seq = event.seq, "an event cannot be shown as JSON"),
-                }
-            }
-            log.close();
-        }
-    });
     let (router, document) = api().finish();
-    let app = Arc::new(App {
-        signalling: Arc::new(Signalling::new(server.clone(), options.signalling)),
-        server,
-        document,
-        log,
-        followers: Arc::new(Semaphore::new(options.followers)),
-        heartbeat: options.heartbeat,
-        on_log_settings: options.on_log_settings,
-    });
     router
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
-        .with_state(app)
+        .with_state(Arc::new(App::new(server, options, document)))
 }
 
 /// The OpenAPI document of the interface: what `GET /openapi.json` answers.
@@ -348,12 +278,6 @@ fn api() -> Api {
         )
 }
 
-/// A word for this run of the server, which no other run has: the moment it began, in milliseconds, as hexadecimal.
-fn instance() -> String {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
-    format!("{:x}", now.as_millis())
-}
-
 /// The program that answers.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Index {
@@ -380,7 +304,7 @@ async fn document(State(app): State<Arc<App>>) -> Json<Value> {
 }
 
 async fn unknown_route(request: Request) -> ApiError {
-    let message = format!("there is nothing at {}", shown(request.uri().path()));
+    let message = format!("there is no route {}", shown(request.uri().path()));
     ApiError::new(StatusCode::NOT_FOUND, "unknownRoute", message)
 }
 

@@ -1,4 +1,4 @@
-//! The streams that one transport seals, and how far each has come: in indices, and since the peer was last heard.
+//! The streams that one transport protects, and how far each has come: in indices, and since the peer was last heard.
 //!
 //! # Peers that are not heard
 //!
@@ -15,7 +15,7 @@ use std::mem;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::webrtc::srtp::{Outbound, ProtectError, Repeats, SealedTrain, StreamKey, nearest};
+use crate::webrtc::srtp::{Outbound, ProtectError, ProtectedTrain, Repeats, StreamKey, nearest};
 
 /// Streams of one transport whose last indices are kept in mind, 300 bytes each, and 8 KiB more if they are sent to a peer
 /// without RTX: more than a peer shows at a time. The one that was silent for longest makes room; it may go on later, but
@@ -26,8 +26,8 @@ const STREAMS_MAX: usize = 2_048;
 /// is for what is under way when it is found out, and for what was lost before the peer was last heard.
 pub const UNHEARD_MAX: u64 = 1 << 14;
 
-/// What seals one transport's packets.
-pub(super) struct Seal {
+/// What protects one transport's packets.
+pub(super) struct SrtpStreams {
     pub(super) outbound: Outbound,
     streams: HashMap<u32, Stream, FixedState>,
     /// Streams that the outbound has at the moment.
@@ -52,7 +52,7 @@ struct Stream {
     used_at: u64,
 }
 
-/// What a train has shown beside being sealed.
+/// What a train has shown beside being protected.
 #[derive(Clone, Copy, Default)]
 pub(super) struct News {
     /// The first packet of a stream was in it.
@@ -61,7 +61,7 @@ pub(super) struct News {
     pub(super) unheard: bool,
 }
 
-impl Seal {
+impl SrtpStreams {
     pub(super) fn new(outbound: Outbound) -> Self {
         Self {
             outbound,
@@ -73,26 +73,26 @@ impl Seal {
         }
     }
 
-    /// Seals a train into the start of `room`, up to the first packet that is refused.
-    pub(super) fn seal_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> (SealedTrain, News) {
+    /// Protects a train into the start of `buffer`, up to the first packet that is refused.
+    pub(super) fn protect_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> (ProtectedTrain, News) {
         let mut news = News::default();
-        let sealed = self.try_seal_train(train, segment, room, &mut news);
-        let refused = SealedTrain {
+        let protected = self.try_protect_train(train, segment, room, &mut news);
+        let refused = ProtectedTrain {
             packets: 0,
             bytes: 0,
             refused: Some(ProtectError::Malformed),
         };
-        (sealed.unwrap_or(refused), news)
+        (protected.unwrap_or(refused), news)
     }
 
     #[inline]
-    fn try_seal_train(
+    fn try_protect_train(
         &mut self,
         train: &[u8],
         segment: usize,
         room: &mut [u8],
         news: &mut News,
-    ) -> Option<SealedTrain> {
+    ) -> Option<ProtectedTrain> {
         let (seq, ssrc) = numbers_of(train)?;
         self.clock += 1;
         if self.streams.get(&ssrc).is_none_or(|stream| stream.key.is_none()) {
@@ -102,9 +102,9 @@ impl Seal {
         let stream = self.streams.get_mut(&ssrc)?;
         stream.used_at = self.clock;
         let first = nearest(stream.next, seq)?;
-        let sealed = self.outbound.protect_train(stream.key?, first, train, segment, room);
-        if sealed.packets > 0 {
-            let (last_seq, _) = numbers_of(train.get((sealed.packets - 1) * segment..)?)?;
+        let protected = self.outbound.protect_train(stream.key?, first, train, segment, room);
+        if protected.packets > 0 {
+            let (last_seq, _) = numbers_of(train.get((protected.packets - 1) * segment..)?)?;
             // A train is far shorter than half a cycle.
             let last = nearest(first + 1, last_seq).unwrap_or(first);
             if stream.heard != self.heard {
@@ -118,7 +118,7 @@ impl Seal {
                 news.unheard = true;
             }
         }
-        Some(sealed)
+        Some(protected)
     }
 
     pub(super) fn retire(&mut self, ssrc: u32) {
@@ -190,80 +190,80 @@ mod tests {
     #[test]
     fn what_is_retired_leaves_its_number_behind_and_nothing_else() {
         let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
-        let mut seal = Seal::new(Outbound::new(&key));
+        let mut srtp = SrtpStreams::new(Outbound::new(&key));
         let mut room = vec![0; 200];
-        let mut sealed = |seal: &mut Seal, ssrc: u32, seq: u16| {
+        let mut protected = |srtp: &mut SrtpStreams, ssrc: u32, seq: u16| {
             let mut packet = vec![0x80, 96];
             packet.extend(seq.to_be_bytes());
             packet.extend([0; 4]);
             packet.extend(ssrc.to_be_bytes());
             packet.extend([7; 20]);
-            seal.seal_train(&packet, 200, &mut room).0.packets
+            srtp.protect_train(&packet, 200, &mut room).0.packets
         };
         for seq in 1..=3 {
             for ssrc in 0..5_000 {
-                assert_eq!(sealed(&mut seal, ssrc, seq), 1);
-                assert_eq!(seal.live, 1);
-                seal.retire(ssrc);
-                assert_eq!(seal.live, 0);
+                assert_eq!(protected(&mut srtp, ssrc, seq), 1);
+                assert_eq!(srtp.live, 1);
+                srtp.retire(ssrc);
+                assert_eq!(srtp.live, 0);
                 // Nobody sends under it, so nobody is to be forgotten again.
-                seal.retire(ssrc);
+                srtp.retire(ssrc);
             }
         }
-        assert_eq!(seal.live, 0);
-        assert!(seal.streams.is_empty() && seal.streams.capacity() < 8);
-        assert_eq!(seal.outbound.spent().count(), 5_000);
-        assert!(seal.outbound.spent().all(|spent| spent.next == 4));
+        assert_eq!(srtp.live, 0);
+        assert!(srtp.streams.is_empty() && srtp.streams.capacity() < 8);
+        assert_eq!(srtp.outbound.spent().count(), 5_000);
+        assert!(srtp.outbound.spent().all(|spent| spent.next == 4));
         assert_eq!(
-            sealed(&mut seal, 0, 3),
+            protected(&mut srtp, 0, 3),
             0,
             "with other bytes or not, nobody knows any more"
         );
-        assert_eq!(sealed(&mut seal, 0, 4), 1);
+        assert_eq!(protected(&mut srtp, 0, 4), 1);
     }
 
     /// RFC 3711 §3.3.1: a receiver that has missed 2¹⁵ packets in a row guesses the index of the next one wrong.
     #[test]
     fn a_stream_runs_no_further_ahead_of_a_peer_that_says_nothing() {
         let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
-        let mut seal = Seal::new(Outbound::new(&key));
+        let mut srtp = SrtpStreams::new(Outbound::new(&key));
         let mut room = vec![0; 200];
         let never: [u64; 0] = [];
-        let mut unheard_after = |seal: &mut Seal, ssrc: u32, first: u64, packets: u64| {
+        let mut unheard_after = |srtp: &mut SrtpStreams, ssrc: u32, first: u64, packets: u64| {
             let mut after = Vec::new();
             for index in first..first + packets {
                 let mut packet = vec![0x80, 96];
                 packet.extend((index as u16).to_be_bytes());
                 packet.extend([0; 4]);
                 packet.extend(ssrc.to_be_bytes());
-                let (sealed, news) = seal.seal_train(&packet, 200, &mut room);
+                let (protected, news) = srtp.protect_train(&packet, 200, &mut room);
                 assert_eq!(
-                    (sealed.packets, news.begun.is_some()),
-                    (1, seal.clock == 1 || index == 1)
+                    (protected.packets, news.begun.is_some()),
+                    (1, srtp.clock == 1 || index == 1)
                 );
                 after.extend(news.unheard.then_some(index + 1 - first));
             }
             after
         };
         assert_eq!(
-            unheard_after(&mut seal, 1, 1, UNHEARD_MAX + 100),
+            unheard_after(&mut srtp, 1, 1, UNHEARD_MAX + 100),
             [UNHEARD_MAX],
             "and told once"
         );
-        assert!(seal.note_heard());
-        assert!(!seal.note_heard(), "told once");
+        assert!(srtp.note_heard());
+        assert!(!srtp.note_heard(), "told once");
         let at = UNHEARD_MAX + 101;
-        assert_eq!(unheard_after(&mut seal, 1, at, UNHEARD_MAX - 1), never);
+        assert_eq!(unheard_after(&mut srtp, 1, at, UNHEARD_MAX - 1), never);
         // Each stream counts for itself.
-        assert_eq!(unheard_after(&mut seal, 2, 1, UNHEARD_MAX - 1), never);
-        assert_eq!(unheard_after(&mut seal, 2, UNHEARD_MAX, 1), [1]);
-        assert!(seal.note_heard());
+        assert_eq!(unheard_after(&mut srtp, 2, 1, UNHEARD_MAX - 1), never);
+        assert_eq!(unheard_after(&mut srtp, 2, UNHEARD_MAX, 1), [1]);
+        assert!(srtp.note_heard());
         // Over any number of wraps, as long as it is heard in between.
         let mut next = at + UNHEARD_MAX - 1;
         for _ in 0..20 {
-            assert_eq!(unheard_after(&mut seal, 1, next, 10_000), never);
+            assert_eq!(unheard_after(&mut srtp, 1, next, 10_000), never);
             next += 10_000;
-            assert!(!seal.note_heard());
+            assert!(!srtp.note_heard());
         }
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use weir_channel::message::CodecName;
 
 use super::{Arrival, Catalogue, Check, SentLog, StreamCheck};
-use crate::media::recording::Recording;
-use crate::media::replay::{Origin, Replay};
-use crate::media::rtp::{self, Packet};
-use crate::media::vp8::{self, Descriptor, Resolution};
+use crate::recording::Recording;
+use crate::replay::{Origin, Replay};
+use crate::rtp::{self, Packet};
+use crate::vp8::{self, Descriptor, Resolution};
 
 const SSRC: u32 = 0x5151_5151;
 const PAYLOAD_TYPE: u8 = 101;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weir_channel::message::CodecName;
 
-use crate::media::recording::{RecordedPacket, Recording};
-use crate::media::replay::Origin;
+use crate::recording::{RecordedPacket, Recording};
+use crate::replay::Origin;
 
 /// The packets of a source, found by the media they carry: what is left of a packet when everything is taken away that a
 /// relay rewrites.

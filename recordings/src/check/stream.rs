@@ -5,9 +5,9 @@ use std::sync::Arc;
 use weir_channel::message::{CodecName, MediaKind};
 
 use super::{Catalogue, Check, Faults, SentLog};
-use crate::media::replay::Origin;
-use crate::media::rtp::Packet;
-use crate::media::vp8::{self, Descriptor, PictureId, Resolution};
+use crate::replay::Origin;
+use crate::rtp::Packet;
+use crate::vp8::{self, Descriptor, PictureId, Resolution};
 
 /// Judges what arrives for one consumer.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
-//! Sealing on the way out: the relay's train is read where it lies, and what the kernel is handed is written once.
+//! Protecting packets on their way out: the relay's train is read where it lies, and what the kernel gets is written once.
 //!
-//! A consumer's packets go under one SSRC, so the first packet of a train says which stream it is. The 48-bit index of a
-//! packet is the one with its sequence number that is closest to the newest of the stream. What must not be sealed, because
-//! its index has gone out with other bytes or nobody knows, is lost as `SendFailed` and counted beside.
+//! A consumer's packets have one SSRC, so the first packet of a train says which stream it is. The 48-bit index of a packet
+//! is the one with its sequence number that is closest to the newest of the stream. A packet is not protected if its index
+//! has gone out with other bytes, or if nobody knows: it is lost as `SendFailed`, and counted as a failure to protect.
 
 mod streams;
 
@@ -11,7 +11,7 @@ use std::mem;
 use nix::errno::Errno;
 use weir_channel::message::DropReason;
 
-use self::streams::{News, Seal};
+use self::streams::{News, SrtpStreams};
 use super::super::clock;
 use super::super::gather::GATHER_BYTES;
 use super::super::mirror::Flow;
@@ -19,15 +19,15 @@ use super::super::send::{SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, is_pe
 use super::super::transmit::is_full;
 use super::{Egress, NO_REMOTE, note_lost};
 use crate::relay::sink::{ConsumerIx, Sent, TransportIx};
-use crate::webrtc::srtp::{Outbound, Profile, SealedTrain};
+use crate::webrtc::srtp::{Outbound, Profile, ProtectedTrain};
 
 pub use self::streams::UNHEARD_MAX;
 
-/// The longest sealed message, and the longest packet with what sealing adds to it.
+/// The longest protected message, and the longest packet with what SRTP adds to it.
 const ROOM_BYTES: usize = TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX;
 
-/// All transports' seals.
-pub(super) struct Seals {
+/// All transports' SRTP streams, and the buffer that their packets are protected in.
+pub(super) struct Protection {
     entries: Vec<Entry>,
     room: Box<[u8]>,
     /// Streams that nobody has looked at yet.
@@ -38,11 +38,11 @@ pub(super) struct Seals {
 
 #[derive(Default)]
 struct Entry {
-    seal: Option<Box<Seal>>,
+    srtp: Option<Box<SrtpStreams>>,
     failures: u64,
 }
 
-impl Seals {
+impl Protection {
     pub(super) fn new() -> Self {
         Self {
             entries: Vec::new(),
@@ -78,31 +78,31 @@ impl Seals {
     }
 }
 
-/// What is sealed of a train at a time: as many packets as one message can carry then.
+/// What is protected of a train at a time: as many packets as one message can carry then.
 fn step_of(segment: usize, overhead: usize) -> usize {
     (TRAIN_BYTES_MAX / (segment + overhead)).clamp(1, TRAIN_SEGMENTS_MAX) * segment
 }
 
 impl<B: SendBackend> Egress<B> {
-    /// Seals what leaves on a WebRTC transport from now on.
-    pub fn start_sealing(&mut self, transport: TransportIx, outbound: Outbound) {
+    /// Protects what leaves on a WebRTC transport from now on.
+    pub fn start_protecting(&mut self, transport: TransportIx, outbound: Outbound) {
         let index = transport.0 as usize;
-        if self.seals.entries.len() <= index {
-            self.seals.entries.resize_with(index + 1, Entry::default);
+        if self.protection.entries.len() <= index {
+            self.protection.entries.resize_with(index + 1, Entry::default);
         }
-        self.seals.entries[index].seal = Some(Box::new(Seal::new(outbound)));
+        self.protection.entries[index].srtp = Some(Box::new(SrtpStreams::new(outbound)));
     }
 
-    /// A stream that has begun to be sealed: say [`Egress::refuse_repeats`] of it unless its packets may have to be sent again
+    /// A stream that has begun to be protected: say [`Egress::refuse_repeats`] of it unless its packets may have to be sent again
     /// as they were. Each is named once, and again when it goes on after a long silence.
     pub fn poll_begun(&mut self) -> Option<(TransportIx, u32)> {
-        self.seals.begun.pop()
+        self.protection.begun.pop()
     }
 
     /// No packet of a WebRTC transport's SSRC is sent again as it was: what would tell that it is the same is not kept.
     pub fn refuse_repeats(&mut self, transport: TransportIx, ssrc: u32) {
-        if let Some(seal) = self.seals.get_mut(transport).and_then(|entry| entry.seal.as_mut()) {
-            seal.refuse_repeats(ssrc);
+        if let Some(srtp) = self.protection.get_mut(transport).and_then(|entry| entry.srtp.as_mut()) {
+            srtp.refuse_repeats(ssrc);
         }
     }
 
@@ -110,48 +110,48 @@ impl<B: SendBackend> Egress<B> {
     /// [unheard](Egress::poll_unheard) before.
     #[inline]
     pub fn note_heard(&mut self, transport: TransportIx) -> bool {
-        let seal = self.seals.get_mut(transport).and_then(|entry| entry.seal.as_mut());
-        seal.is_some_and(|seal| seal.note_heard())
+        let srtp = self.protection.get_mut(transport).and_then(|entry| entry.srtp.as_mut());
+        srtp.is_some_and(|srtp| srtp.note_heard())
     }
 
     /// Whether so much was sent to a WebRTC transport's peer since it was last heard that nothing more should be.
     pub fn is_unheard(&self, transport: TransportIx) -> bool {
-        let entry = self.seals.entries.get(transport.0 as usize);
-        entry.is_some_and(|entry| entry.seal.as_ref().is_some_and(|seal| seal.is_unheard))
+        let entry = self.protection.entries.get(transport.0 as usize);
+        entry.is_some_and(|entry| entry.srtp.as_ref().is_some_and(|srtp| srtp.is_unheard))
     }
 
     /// A WebRTC transport whose peer has not been heard while [`UNHEARD_MAX`] packets of one stream were sent to it. It will
     /// not be able to tell what comes if much more is numbered; named once, until [`Egress::note_heard`].
     pub fn poll_unheard(&mut self) -> Option<TransportIx> {
-        self.seals.unheard.pop()
+        self.protection.unheard.pop()
     }
 
-    /// Forgets a WebRTC transport's keys. What was sealed still leaves, and nothing else does.
-    pub fn stop_sealing(&mut self, transport: TransportIx) {
-        if let Some(entry) = self.seals.get_mut(transport) {
-            entry.seal = None;
+    /// Forgets a WebRTC transport's keys. What was protected still leaves, and nothing else does.
+    pub fn stop_protecting(&mut self, transport: TransportIx) {
+        if let Some(entry) = self.protection.get_mut(transport) {
+            entry.srtp = None;
         }
     }
 
     /// Keeps no more of a WebRTC transport's SSRC than how far its indices are used: nothing is sent under it for now. Whoever
     /// sends under it again goes on above them.
     pub fn retire(&mut self, transport: TransportIx, ssrc: u32) {
-        let seal = self.seals.get_mut(transport).and_then(|entry| entry.seal.as_mut());
-        if let Some(seal) = seal {
-            seal.retire(ssrc);
+        let srtp = self.protection.get_mut(transport).and_then(|entry| entry.srtp.as_mut());
+        if let Some(srtp) = srtp {
+            srtp.retire(ssrc);
         }
     }
 
-    /// Packets of a WebRTC transport that could not be sealed.
-    pub fn seal_failures(&self, transport: TransportIx) -> u64 {
-        self.seals
+    /// Packets of a WebRTC transport that could not be protected.
+    pub fn protect_failures(&self, transport: TransportIx) -> u64 {
+        self.protection
             .entries
             .get(transport.0 as usize)
             .map_or(0, |entry| entry.failures)
     }
 
-    /// Sends a train at once that is not sealed yet. A train of any length is sealed and sent in parts.
-    pub(super) fn seal_and_send(
+    /// Sends a train at once that is not protected yet. A train of any length is protected and sent in parts.
+    pub(super) fn protect_and_send(
         &mut self,
         transport: TransportIx,
         owner: ConsumerIx,
@@ -160,28 +160,28 @@ impl<B: SendBackend> Egress<B> {
         arrival_ns: u64,
     ) -> Sent {
         let segment = segment.min(train.len()).max(1);
-        let mut room = mem::take(&mut self.seals.room);
+        let mut room = mem::take(&mut self.protection.room);
         let mut progress = Progress::new(train, segment);
         while let Some(part) = progress.next(self.overhead(transport)) {
-            let Some(sealed) = self.seal_part(transport, part, segment, &mut room) else {
+            let Some(protected) = self.protect_part(transport, part, segment, &mut room) else {
                 progress.stop(NO_REMOTE);
                 break;
             };
-            let mut sent = Sent::all(sealed.packets);
-            if sealed.packets > 0 {
+            let mut sent = Sent::all(protected.packets);
+            if protected.packets > 0 {
                 let segment = segment + self.overhead(transport);
-                sent = self.send_sealed(transport, owner, &room[..sealed.bytes], segment, arrival_ns);
+                sent = self.send_protected(transport, owner, &room[..protected.bytes], segment, arrival_ns);
             }
-            if !progress.settle(sealed, sent) {
+            if !progress.advance(protected, sent) {
                 break;
             }
         }
-        self.seals.room = room;
+        self.protection.room = room;
         self.conclude(transport, owner, progress)
     }
 
     #[inline]
-    fn send_sealed(
+    fn send_protected(
         &mut self,
         transport: TransportIx,
         owner: ConsumerIx,
@@ -195,7 +195,7 @@ impl<B: SendBackend> Egress<B> {
         }
     }
 
-    /// Sends what is sealed over the transport's connection.
+    /// Sends what is protected over the transport's connection.
     fn send_over_stream(&mut self, transport: TransportIx, train: &[u8], segment: usize, arrival_ns: u64) -> Sent {
         let Some(number) = self.sockets.stream(transport) else {
             return NO_REMOTE;
@@ -218,8 +218,8 @@ impl<B: SendBackend> Egress<B> {
         }
     }
 
-    /// Keeps a train until the end of the turn that is not sealed yet: sealed, where it waits.
-    pub(super) fn seal_and_keep(
+    /// Keeps a train until the end of the turn that is not protected yet: protected, where it waits.
+    pub(super) fn protect_and_keep(
         &mut self,
         transport: TransportIx,
         owner: ConsumerIx,
@@ -245,72 +245,80 @@ impl<B: SendBackend> Egress<B> {
             let (
                 Some(path),
                 Some(Entry {
-                    seal: Some(seal),
+                    srtp: Some(srtp),
                     failures,
                 }),
             ) = (
                 self.sockets.paths.get_mut(transport.0 as usize),
-                self.seals.entries.get_mut(transport.0 as usize),
+                self.protection.entries.get_mut(transport.0 as usize),
             )
             else {
                 progress.stop(NO_REMOTE);
                 break;
             };
             let Some(room) = self.gather.room(len) else { break };
-            let (sealed, news) = seal.seal_train(part, segment, room);
-            *failures += u64::from(sealed.refused.is_some());
-            if sealed.packets > 0 {
-                let segment = (segment + overhead).min(sealed.bytes);
-                self.gather
-                    .commit(&mut path.gathered, transport, sealed.bytes, segment, owner, arrival_ns);
+            let (protected, news) = srtp.protect_train(part, segment, room);
+            *failures += u64::from(protected.refused.is_some());
+            if protected.packets > 0 {
+                let segment = (segment + overhead).min(protected.bytes);
+                self.gather.commit(
+                    &mut path.gathered,
+                    transport,
+                    protected.bytes,
+                    segment,
+                    owner,
+                    arrival_ns,
+                );
             }
-            self.seals.tell(transport, news);
-            progress.settle(sealed, Sent::all(sealed.packets));
+            self.protection.tell(transport, news);
+            progress.advance(protected, Sent::all(protected.packets));
         }
         self.conclude(transport, owner, progress)
     }
 
-    pub(super) fn seal_and_send_again(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
-        let mut room = mem::take(&mut self.seals.room);
-        let sealed = self.seal_part(transport, packet, packet.len().max(1), &mut room);
-        let is_sent = sealed.filter(|sealed| sealed.packets == 1).is_some_and(|sealed| {
-            let packet = &room[..sealed.bytes];
-            match self.sockets.stream(transport) {
-                Some(_) => self.send_over_stream(transport, packet, packet.len(), 0).accepted == 1,
-                None => self.send_again(transport, packet),
-            }
-        });
-        self.seals.room = room;
+    pub(super) fn protect_and_resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
+        let mut room = mem::take(&mut self.protection.room);
+        let protected = self.protect_part(transport, packet, packet.len().max(1), &mut room);
+        let is_sent = protected
+            .filter(|protected| protected.packets == 1)
+            .is_some_and(|protected| {
+                let packet = &room[..protected.bytes];
+                match self.sockets.stream(transport) {
+                    Some(_) => self.send_over_stream(transport, packet, packet.len(), 0).accepted == 1,
+                    None => self.send_again(transport, packet),
+                }
+            });
+        self.protection.room = room;
         is_sent
     }
 
-    pub(super) fn seal_and_send_report(&mut self, transport: TransportIx, packet: &[u8]) {
+    pub(super) fn protect_and_send_report(&mut self, transport: TransportIx, packet: &[u8]) {
         let path = self.sockets.paths.get(transport.0 as usize);
         if !path.is_some_and(|path| path.is_connected) {
             return;
         }
         let Some(Entry {
-            seal: Some(seal),
+            srtp: Some(srtp),
             failures,
-        }) = self.seals.entries.get_mut(transport.0 as usize)
+        }) = self.protection.entries.get_mut(transport.0 as usize)
         else {
             return;
         };
-        let room = &mut self.seals.room;
-        let sealed = match room.get_mut(..packet.len()) {
+        let room = &mut self.protection.room;
+        let protected = match room.get_mut(..packet.len()) {
             Some(place) => {
                 place.copy_from_slice(packet);
-                seal.outbound.protect_rtcp(room, packet.len()).ok()
+                srtp.outbound.protect_rtcp(room, packet.len()).ok()
             }
             None => None,
         };
-        let Some(len) = sealed else {
+        let Some(len) = protected else {
             *failures += 1;
             return;
         };
-        let room = mem::take(&mut self.seals.room);
-        let is_sent = self.send_sealed_report(transport, &room[..len]);
-        self.seals.room = room;
+        let room = mem::take(&mut self.protection.room);
+        let is_sent = self.send_protected_report(transport, &room[..len]);
+        self.protection.room = room;
         if is_sent && self.mirrors.are_open() {
             let backend = &mut self.backend;
             self.mirrors
@@ -318,7 +326,7 @@ impl<B: SendBackend> Egress<B> {
         }
     }
 
-    fn send_sealed_report(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
+    fn send_protected_report(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
         self.stats.send_calls += 1;
         let result = match self.sockets.stream(transport) {
             Some(number) => match self.sockets.send_frames(transport, number, packet, packet.len()) {
@@ -352,28 +360,28 @@ impl<B: SendBackend> Egress<B> {
         result.is_ok()
     }
 
-    /// What sealing adds to a packet of a transport.
+    /// Bytes that SRTP adds to each packet of a transport.
     fn overhead(&self, transport: TransportIx) -> usize {
-        let entry = self.seals.entries.get(transport.0 as usize);
-        let seal = entry.and_then(|entry| entry.seal.as_deref());
-        seal.map_or(Profile::RTP_OVERHEAD_MAX, |seal| seal.outbound.profile().rtp_overhead())
+        let entry = self.protection.entries.get(transport.0 as usize);
+        let srtp = entry.and_then(|entry| entry.srtp.as_deref());
+        srtp.map_or(Profile::RTP_OVERHEAD_MAX, |srtp| srtp.outbound.profile().rtp_overhead())
     }
 
     /// `None`: there is nobody to send to.
     #[inline]
-    fn seal_part(
+    fn protect_part(
         &mut self,
         transport: TransportIx,
         part: &[u8],
         segment: usize,
         room: &mut [u8],
-    ) -> Option<SealedTrain> {
+    ) -> Option<ProtectedTrain> {
         let path = self.sockets.paths.get(transport.0 as usize)?;
-        let entry = self.seals.get_mut(transport).filter(|_| path.is_connected)?;
-        let (sealed, news) = entry.seal.as_mut()?.seal_train(part, segment, room);
-        entry.failures += u64::from(sealed.refused.is_some());
-        self.seals.tell(transport, news);
-        Some(sealed)
+        let entry = self.protection.get_mut(transport).filter(|_| path.is_connected)?;
+        let (protected, news) = entry.srtp.as_mut()?.protect_train(part, segment, room);
+        entry.failures += u64::from(protected.refused.is_some());
+        self.protection.tell(transport, news);
+        Some(protected)
     }
 
     fn conclude(&mut self, transport: TransportIx, owner: ConsumerIx, progress: Progress<'_>) -> Sent {
@@ -384,7 +392,7 @@ impl<B: SendBackend> Egress<B> {
             ..
         } = progress;
         if refused > 0 {
-            tracing::debug!(transport = transport.0, refused, "packets could not be sealed");
+            tracing::debug!(transport = transport.0, refused, "packets could not be protected");
         }
         if accepted == refused {
             return Sent {
@@ -408,7 +416,7 @@ struct Progress<'a> {
     segment: usize,
     /// Packets that are sent, or refused with others behind them.
     accepted: usize,
-    /// Packets that could not be sealed.
+    /// Packets that could not be protected.
     refused: usize,
     /// Why the rest is not sent.
     reason: Option<DropReason>,
@@ -425,21 +433,21 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// What to seal next.
+    /// What to protect next.
     fn next(&self, overhead: usize) -> Option<&'a [u8]> {
         let len = step_of(self.segment, overhead).min(self.rest.len());
         (len > 0).then(|| &self.rest[..len])
     }
 
     /// Takes note of what became of it; whether to go on.
-    fn settle(&mut self, sealed: SealedTrain, sent: Sent) -> bool {
+    fn advance(&mut self, protected: ProtectedTrain, sent: Sent) -> bool {
         self.accepted += sent.accepted;
-        if sent.accepted < sealed.packets {
+        if sent.accepted < protected.packets {
             self.reason = Some(sent.reason);
             return false;
         }
-        let mut done = sealed.packets;
-        if sealed.refused.is_some() {
+        let mut done = protected.packets;
+        if protected.refused.is_some() {
             self.refused += 1;
             self.accepted += 1;
             done += 1;

@@ -6,7 +6,7 @@ use super::super::backlog::Backlog;
 use super::super::clock;
 use super::super::send::{BATCH_MESSAGES_MAX, Message, SendBackend};
 use super::super::sockets::Path;
-use super::super::transmit::Line;
+use super::super::transmit::Transmitter;
 use super::{Egress, note_lost};
 use crate::relay::sink::TransportIx;
 
@@ -25,7 +25,7 @@ impl<B: SendBackend> Egress<B> {
             // A stall may be about the length of a train; then a single packet has better prospects.
             let merge = path.uses_gso && path.stalls == 0;
             let staged = stage(&self.backlog, path, merge, &mut self.staging, &mut self.messages);
-            let settled = Line {
+            let processed = Transmitter {
                 backend: &mut self.backend,
                 path,
                 stats: &mut self.stats,
@@ -34,7 +34,7 @@ impl<B: SendBackend> Egress<B> {
             .transmit(&self.staging, &self.messages);
             let handed_over_ns = self.residence.as_ref().map_or(0, |_| clock::realtime_ns());
             let mut failed = self.failed.iter().copied().peekable();
-            for packet in 0..settled {
+            for packet in 0..processed {
                 let Some(waiting) = self.backlog.pop(&mut path.backlog) else {
                     break;
                 };
@@ -44,11 +44,11 @@ impl<B: SendBackend> Egress<B> {
                     residence.record(waiting.arrival_ns, handed_over_ns, 1);
                 }
             }
-            if settled == staged {
+            if processed == staged {
                 path.stalls = 0;
                 continue;
             }
-            if settled > 0 {
+            if processed > 0 {
                 path.stalls = 0;
             } else {
                 path.stalls += 1;

@@ -323,8 +323,8 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddrV4};
 
     use super::*;
-    use crate::media::rtp;
-    use crate::media::rtpdump::RtpdumpWriter;
+    use crate::rtp;
+    use crate::rtpdump::RtpdumpWriter;
 
     const HIGH: &[u8] = include_bytes!("../../tests/media/high.rtpdump");
 

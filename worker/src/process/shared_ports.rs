@@ -1,10 +1,10 @@
-//! The event loop at the worker's doors: ports that many WebRTC transports share (see [`net::sockets`](crate::net::sockets)).
+//! The event loop's work at shared ports, which many WebRTC transports use (see [`net::sockets`](crate::net::sockets)).
 
 use std::os::fd::OwnedFd;
 
 use tracing::warn;
 use weir_channel::id::TransportId;
-use weir_channel::message::{IceProtocol, IceTuple, OpenDoors, Reply, WorkerError};
+use weir_channel::message::{IceProtocol, IceTuple, OpenSharedPorts, Reply, WorkerError};
 
 use crate::net::poll::{Interest, Source};
 use crate::net::sockets::{IceSockets, os};
@@ -14,36 +14,40 @@ use crate::time::Time;
 use super::event_loop::EventLoop;
 
 impl EventLoop {
-    pub(super) fn open_doors(&mut self, request: &OpenDoors, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
-        self.egress.sockets.open_doors(&request.doors, descriptors)?;
+    pub(super) fn open_shared_ports(
+        &mut self,
+        request: &OpenSharedPorts,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Reply, WorkerError> {
+        self.egress.sockets.open_shared_ports(&request.protocols, descriptors)?;
         let mut result = Ok(());
-        self.egress.sockets.each_door(|number, socket| {
-            let added = self.poller.add(socket, Source::Door { number }, Interest::Read);
+        self.egress.sockets.each_shared_port(|number, socket| {
+            let added = self.poller.add(socket, Source::SharedPort { number }, Interest::Read);
             result = result.clone().and(added.map_err(|errno| os("epoll_ctl", errno)));
         });
         if result.is_err() {
-            self.egress.sockets.each_door(|_, socket| {
+            self.egress.sockets.each_shared_port(|_, socket| {
                 // Those that are not watched cannot be removed, and need not.
                 let _ = self.poller.remove(socket);
             });
-            self.egress.sockets.close_doors();
+            self.egress.sockets.close_shared_ports();
         }
         self.webrtc.use_connected_sockets(request.connected);
         result.map(|()| Reply::Done)
     }
 
     /// For a transport that has no listeners of its own.
-    pub(super) fn sockets_at_doors(&self, descriptors: &[OwnedFd]) -> Result<IceSockets, WorkerError> {
+    pub(super) fn sockets_on_shared_ports(&self, descriptors: &[OwnedFd]) -> Result<IceSockets, WorkerError> {
         if !descriptors.is_empty() {
             return Err(WorkerError::Descriptors {
                 expected: 0,
                 received: u8::try_from(descriptors.len()).unwrap_or(u8::MAX),
             });
         }
-        match self.egress.sockets.has_doors() {
-            true => Ok(IceSockets::at_doors()),
+        match self.egress.sockets.has_shared_ports() {
+            true => Ok(IceSockets::on_shared_ports()),
             false => Err(WorkerError::InvalidParameters(
-                "a WebRTC transport without listeners needs a door to be reached through".to_owned(),
+                "a WebRTC transport without listeners needs a shared port to be reached through".to_owned(),
             )),
         }
     }
@@ -64,7 +68,7 @@ impl EventLoop {
             return Ok(Reply::Done);
         }
         self.egress.use_connected(index, tuple, socket)?;
-        if let Some((path, source)) = self.egress.sockets.sending_path(index)
+        if let Some((path, source)) = self.egress.sockets.sending_socket(index)
             && let Err(errno) = self.poller.add(path, source, Interest::Read)
         {
             self.egress.sockets.give_up_connected(index);
@@ -73,16 +77,16 @@ impl EventLoop {
         Ok(Reply::Done)
     }
 
-    /// Takes one batch from a door, or lets somebody in.
-    pub(super) fn receive_at_door(&mut self, now: Time, number: u8) {
-        let Some((protocol, local)) = self.egress.sockets.door_at(number) else {
+    /// Receives one batch at a shared UDP port, or accepts connections at a shared TCP port.
+    pub(super) fn receive_at_shared_port(&mut self, now: Time, number: u8) {
+        let Some((protocol, local)) = self.egress.sockets.shared_port_at(number) else {
             return;
         };
         if protocol == IceProtocol::Tcp {
-            let (webrtc, mut around) = self.webrtc_and_around();
-            return webrtc.accept_at_door(now, &mut around, number);
+            let (webrtc, mut io) = self.webrtc_and_io();
+            return webrtc.accept_at_shared_port(now, &mut io, number);
         }
-        let Some(socket) = self.egress.sockets.door(number) else {
+        let Some(socket) = self.egress.sockets.port(number) else {
             return;
         };
         let received = match self.batch.receive(socket, self.batch_limit) {
@@ -93,47 +97,50 @@ impl EventLoop {
             }
         };
         if let Some(count) = received.drop_count {
-            self.egress.sockets.note_drop_count(Source::Door { number }, count);
+            self.egress
+                .sockets
+                .note_drop_count(Source::SharedPort { number }, count);
         }
         for datagram in received.datagrams {
             self.counters.packets_received += datagram.packets();
             self.counters.bytes_received += u64::from(datagram.len);
         }
-        self.webrtc.count_strangers(received.truncated.into());
-        let mut around = super::webrtc::Around {
+        self.webrtc.count_unrouted(received.truncated.into());
+        let mut io = super::webrtc::IoContext {
             relay: &mut self.relay,
             egress: &mut self.egress,
             poller: &self.poller,
         };
-        self.webrtc.handle_door_batch(now, &mut around, local, None, received);
+        self.webrtc
+            .handle_shared_port_batch(now, &mut io, local, None, received);
         self.act();
     }
 
-    /// Reads on in a connection that has not said for whom it is.
-    pub(super) fn read_waiting(&mut self, now: Time, number: u16) {
-        let (webrtc, mut around) = self.webrtc_and_around();
-        let (packets, bytes) = webrtc.read_waiting(now, &mut around, number);
+    /// Reads on in a connection whose transport is not known yet.
+    pub(super) fn read_unassigned(&mut self, now: Time, number: u16) {
+        let (webrtc, mut io) = self.webrtc_and_io();
+        let (packets, bytes) = webrtc.read_unassigned(now, &mut io, number);
         self.counters.packets_received += packets;
         self.counters.bytes_received += bytes;
         self.act();
     }
 
-    /// A door is full: a transport's packets wait until it is not.
-    pub(super) fn wait_at_door(&mut self, number: u8, transport: TransportIx) {
-        let Some(waiting) = self.at_doors.get_mut(usize::from(number)) else {
+    /// A shared port's socket is full: a transport's packets wait until it is writable.
+    pub(super) fn wait_for_shared_port(&mut self, number: u8, transport: TransportIx) {
+        let Some(waiting) = self.blocked_on_shared_port.get_mut(usize::from(number)) else {
             return;
         };
         if !waiting.contains(&transport) {
             waiting.push(transport);
         }
         if let [_] = waiting[..] {
-            self.watch_door(number, Interest::ReadWrite);
+            self.watch_shared_port(number, Interest::ReadWrite);
         }
     }
 
-    /// A door has room again: one transport after the other sends what waits, until it is full.
-    pub(super) fn write_by_door(&mut self, number: u8) {
-        let Some(waiting) = self.at_doors.get_mut(usize::from(number)) else {
+    /// A shared port's socket is writable again: one transport after the other sends what waits, until it is full.
+    pub(super) fn write_by_shared_port(&mut self, number: u8) {
+        let Some(waiting) = self.blocked_on_shared_port.get_mut(usize::from(number)) else {
             return;
         };
         let mut waiting = std::mem::take(waiting);
@@ -146,16 +153,16 @@ impl EventLoop {
             }
         }
         if waiting.is_empty() {
-            self.watch_door(number, Interest::Read);
+            self.watch_shared_port(number, Interest::Read);
         }
-        if let Some(place) = self.at_doors.get_mut(usize::from(number)) {
+        if let Some(place) = self.blocked_on_shared_port.get_mut(usize::from(number)) {
             *place = waiting;
         }
     }
 
-    fn watch_door(&self, number: u8, interest: Interest) {
-        if let Some(socket) = self.egress.sockets.door(number)
-            && let Err(errno) = self.poller.modify(socket, Source::Door { number }, interest)
+    fn watch_shared_port(&self, number: u8, interest: Interest) {
+        if let Some(socket) = self.egress.sockets.port(number)
+            && let Err(errno) = self.poller.modify(socket, Source::SharedPort { number }, interest)
         {
             warn!(%errno, "epoll_ctl");
         }

@@ -241,8 +241,8 @@ mod tests {
     use weir_channel::message::CodecName;
 
     use super::*;
-    use crate::media::rtp::Packet;
-    use crate::media::vp8::Descriptor;
+    use crate::rtp::Packet;
+    use crate::vp8::Descriptor;
 
     fn recording(file: &[u8], codec: CodecName, clock_rate: u32) -> Arc<Recording> {
         Arc::new(Recording::from_rtpdump(file, codec, clock_rate).unwrap())

@@ -1,0 +1,131 @@
+//! What the handlers share: the server, its last events, and who may do how much at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tracing::warn;
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
+
+use super::error::ApiError;
+use super::event_log::EventLog;
+use super::signalling::{Signalling, SignallingOptions};
+use crate::{Consumer, Error, LogSettings, Peer, Producer, Room, Server, Transport, WebRtcTransport};
+
+/// What is told when the log settings change.
+pub type LogHook = Arc<dyn Fn(&LogSettings) + Send + Sync>;
+
+/// How the control interface behaves.
+#[derive(Clone)]
+pub struct ControlOptions {
+    /// Streams of events at once. Fewer than [`Limits::connections`](super::Limits::connections), so that however many
+    /// follow events, commands find a connection.
+    pub followers: usize,
+    /// How often a stream without events shows that it is alive.
+    pub heartbeat: Duration,
+    /// Is told when the log settings change, so that this process can log as much as its workers.
+    pub on_log_settings: Option<LogHook>,
+    /// How clients are served that speak the mediasoup protocol.
+    pub signalling: SignallingOptions,
+}
+
+impl Default for ControlOptions {
+    fn default() -> Self {
+        Self {
+            followers: 64,
+            heartbeat: Duration::from_secs(15),
+            on_log_settings: None,
+            signalling: SignallingOptions::default(),
+        }
+    }
+}
+
+/// What the handlers share.
+pub(super) struct App {
+    pub(super) signalling: Arc<Signalling>,
+    /// The OpenAPI document.
+    pub(super) document: Value,
+    pub(super) server: Server,
+    pub(super) log: Arc<EventLog>,
+    pub(super) followers: Arc<Semaphore>,
+    pub(super) heartbeat: Duration,
+    pub(super) on_log_settings: Option<LogHook>,
+}
+
+impl App {
+    /// From this call on it keeps the server's last events. Must be called within a tokio runtime.
+    pub(super) fn new(server: Server, options: ControlOptions, document: Value) -> Self {
+        Self {
+            signalling: Arc::new(Signalling::new(server.clone(), options.signalling)),
+            document,
+            log: log_events(&server),
+            server,
+            followers: Arc::new(Semaphore::new(options.followers)),
+            heartbeat: options.heartbeat,
+            on_log_settings: options.on_log_settings,
+        }
+    }
+
+    pub(super) fn room(&self, id: RoomId) -> Result<Room, ApiError> {
+        self.server.room(id).ok_or_else(|| unknown(id))
+    }
+
+    pub(super) fn peer(&self, room: RoomId, name: &str) -> Result<Peer, ApiError> {
+        let shown: String = name.chars().take(100).collect();
+        let peer = self.room(room)?.peer(name);
+        peer.ok_or_else(|| unknown(format_args!("peer {shown:?} in {room}")))
+    }
+
+    pub(super) fn transport(&self, id: TransportId) -> Result<Transport, ApiError> {
+        self.server.transport(id).ok_or_else(|| unknown(id))
+    }
+
+    /// A transport that must be one for WebRTC to have what is asked for.
+    pub(super) fn webrtc_transport(&self, id: TransportId) -> Result<WebRtcTransport, ApiError> {
+        self.transport(id)?.webrtc().ok_or_else(|| {
+            Error::InvalidParameters(format!("{id} is for plain RTP: it has neither ICE nor DTLS")).into()
+        })
+    }
+
+    pub(super) fn producer(&self, id: ProducerId) -> Result<Producer, ApiError> {
+        self.server.producer(id).ok_or_else(|| unknown(id))
+    }
+
+    pub(super) fn consumer(&self, id: ConsumerId) -> Result<Consumer, ApiError> {
+        self.server.consumer(id).ok_or_else(|| unknown(id))
+    }
+}
+
+/// 404.
+pub(super) fn unknown(object: impl ToString) -> ApiError {
+    let object = object.to_string();
+    Error::NotFound { object }.into()
+}
+
+/// Keeps the server's events from now on.
+fn log_events(server: &Server) -> Arc<EventLog> {
+    // The task has the stream and not the server: the server's end must not wait for the task that tells of it.
+    let mut events = server.events();
+    let log = Arc::new(EventLog::new(instance(), events.position()));
+    let kept = Arc::clone(&log);
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            match serde_json::to_value(&*event) {
+                // A gap in the numbers says the same, and to each reader in its place.
+                Ok(value) if value["type"] == "lagged" => {}
+                Ok(value) => log.record(value),
+                Err(error) => warn!(%error, seq = event.seq, "an event cannot be shown as JSON"),
+            }
+        }
+        log.close();
+    });
+    kept
+}
+
+/// A word for this run of the server, which no other run has: the moment it began, in milliseconds, as hexadecimal.
+fn instance() -> String {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
+    format!("{:x}", now.as_millis())
+}
