@@ -6,7 +6,7 @@ use weir::ConsumerStats;
 use weir::http::ConsumerView;
 
 use super::client::{Client, Failure};
-use super::object::{Attached, Columns, Object, Pausing, Told};
+use super::object::{Attached, Columns, EventData, Object, Pausing};
 use super::output::Output;
 use super::parse_profile;
 use super::producer::{codecs, streams};
@@ -132,7 +132,7 @@ pub(super) enum Command {
         /// The consumer's id
         consumer: u64,
         #[command(flatten)]
-        told: Told,
+        event_data: EventData,
     },
 }
 
@@ -207,7 +207,7 @@ impl Command {
                     format_args!("consumer {consumer} is sent on transport {transport}"),
                 )
             }
-            Self::Close { consumer, told } => of(consumer).close(client, output, told).await,
+            Self::Close { consumer, event_data } => of(consumer).close(client, output, event_data).await,
         }
     }
 }
