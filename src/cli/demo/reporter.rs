@@ -1,4 +1,4 @@
-//! What is worth telling while the demo plays.
+//! What is reported while the demo runs.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,22 +9,22 @@ use tokio::time::Instant;
 use weir::{Event, Profile};
 use weir_recordings::vp8::Resolution;
 
-/// Moments that may wait to be shown. They are few; if something breaks they come in floods, and the first tell enough.
+/// Events that may wait to be shown. They are few; if something breaks there are very many, and the first ones are enough.
 const WAITING_MAX: usize = 1_024;
 
-/// Tells moments, each with its time. Cheap to clone.
+/// Reports events, each with its time. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Teller {
-    listener: mpsc::Sender<Moment>,
+pub(super) struct Reporter {
+    listener: mpsc::Sender<DemoEvent>,
     start: Arc<OnceLock<Instant>>,
 }
 
-impl Teller {
-    /// A teller, and where to listen.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Moment>) {
-        let (listener, moments) = mpsc::channel(WAITING_MAX);
+impl Reporter {
+    /// A reporter, and where to listen.
+    pub(super) fn new() -> (Self, mpsc::Receiver<DemoEvent>) {
+        let (listener, events) = mpsc::channel(WAITING_MAX);
         let start = Arc::default();
-        (Self { listener, start }, moments)
+        (Self { listener, start }, events)
     }
 
     /// Times count from now on.
@@ -37,40 +37,40 @@ impl Teller {
         self.start.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 
-    /// As [`Teller::elapsed`], as moments have it.
+    /// As [`Reporter::elapsed`], as events have it.
     pub(super) fn elapsed_ms(&self) -> u64 {
         self.elapsed().as_millis() as u64
     }
 
     /// Something that happens now.
-    pub(super) fn moment(&self, kind: MomentKind) -> Moment {
-        Moment {
+    pub(super) fn event(&self, kind: DemoEventKind) -> DemoEvent {
+        DemoEvent {
             at_ms: self.elapsed_ms(),
             kind,
         }
     }
 
-    /// Tells it. A listener that cannot keep up misses some; nothing waits for it.
-    pub(super) fn tell(&self, kind: MomentKind) {
-        let _ = self.listener.try_send(self.moment(kind));
+    /// Reports an event. A listener that cannot keep up misses some; nothing waits for it.
+    pub(super) fn report(&self, kind: DemoEventKind) {
+        let _ = self.listener.try_send(self.event(kind));
     }
 }
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Moment {
+pub(super) struct DemoEvent {
     /// Counted from the first packet.
     pub(super) at_ms: u64,
     /// What.
     #[serde(flatten)]
-    pub(super) kind: MomentKind,
+    pub(super) kind: DemoEventKind,
 }
 
 /// What happened.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub(super) enum MomentKind {
+pub(super) enum DemoEventKind {
     /// The script did something.
     Step { target: &'static str, text: String },
     /// A consumer's stream began, or began again after a pause.
@@ -86,7 +86,7 @@ pub(super) enum MomentKind {
         to: Profile,
         resolution: Option<String>,
     },
-    /// A consumer's stream broke a promise; told once for each promise.
+    /// A consumer's stream broke a promise; reported once for each promise.
     Fault {
         consumer: &'static str,
         check: &'static str,
@@ -96,7 +96,7 @@ pub(super) enum MomentKind {
     Server { event: Box<Event> },
 }
 
-impl MomentKind {
+impl DemoEventKind {
     /// Whom it is about.
     pub(super) fn target(&self) -> Option<&'static str> {
         match self {
@@ -143,7 +143,7 @@ impl MomentKind {
     }
 }
 
-/// A resolution for a moment.
+/// A resolution as events have it.
 pub(super) fn written(resolution: Option<Resolution>) -> Option<String> {
     resolution.map(|resolution| resolution.to_string())
 }

@@ -18,34 +18,34 @@ use weir::{
 };
 use weir_recordings::{Catalogue, Recording, Replay, SentLog, StreamCheck};
 
-use super::receiver::Seat;
+use super::receiver::Receiver;
 use super::recordings::{self, LAYERS};
+use super::reporter::{DemoEvent, DemoEventKind, Reporter};
 use super::sender::Sender;
-use super::story::{Moment, MomentKind, Teller};
 
 /// Receive buffer of each receiver's socket. On loopback nothing is lost unless a socket overflows, and a demo on a busy
 /// machine must not lose for that.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// The cast, on stage.
+/// The server, its rooms, and everything that sends and receives.
 #[derive(Debug)]
-pub(super) struct Cast {
+pub(super) struct Setup {
     server: Server,
-    /// Who produces; consumers refer to them by position.
-    pub(super) players: Vec<Player>,
-    /// Who consumes.
-    pub(super) seats: Vec<Arc<Seat>>,
-    teller: Teller,
+    /// The producers; receivers refer to them by position.
+    pub(super) sources: Vec<Source>,
+    /// The consumers.
+    pub(super) receivers: Vec<Arc<Receiver>>,
+    reporter: Reporter,
     waiting: Vec<Sender>,
-    senders: JoinSet<Result<()>>,
-    receivers: JoinSet<()>,
+    sender_tasks: JoinSet<Result<()>>,
+    receiver_tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
     worker_deaths: AtomicU64,
 }
 
-/// One who produces.
+/// A producer, and what it sends.
 #[derive(Debug)]
-pub(super) struct Player {
+pub(super) struct Source {
     pub(super) name: &'static str,
     pub(super) room: &'static str,
     pub(super) producer: Producer,
@@ -55,17 +55,17 @@ pub(super) struct Player {
     pub(super) key_frame_requests: Arc<AtomicU64>,
 }
 
-/// The parts of the play. The script acts on the first room; the second shows that it does not notice.
-pub(super) mod part {
+/// The names that the script uses. It acts on the first room; the second shows that it does not notice.
+pub(super) mod name {
     pub(in crate::cli::demo) const CAMERA: &str = "camera";
     pub(in crate::cli::demo) const ANA: &str = "ana";
     pub(in crate::cli::demo) const BEN: &str = "ben";
     pub(in crate::cli::demo) const CLEO: &str = "cleo";
 }
 
-impl Cast {
-    /// Starts the server and brings everybody on stage. Nothing is sent yet.
-    pub(super) async fn assemble(workers: Option<NonZeroU32>, teller: Teller) -> Result<Self> {
+impl Setup {
+    /// Starts the server and creates everything that takes part. Nothing is sent yet.
+    pub(super) async fn assemble(workers: Option<NonZeroU32>, reporter: Reporter) -> Result<Self> {
         let settings = Settings {
             workers,
             rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
@@ -73,21 +73,21 @@ impl Cast {
             ..Settings::default()
         };
         let server = Server::start(settings).await.context("cannot start the server")?;
-        let mut cast = Self {
+        let mut setup = Self {
             server,
-            players: Vec::new(),
-            seats: Vec::new(),
-            teller,
+            sources: Vec::new(),
+            receivers: Vec::new(),
+            reporter,
             waiting: Vec::new(),
-            senders: JoinSet::new(),
-            receivers: JoinSet::new(),
+            sender_tasks: JoinSet::new(),
+            receiver_tasks: JoinSet::new(),
             stop: watch::Sender::new(false),
             worker_deaths: AtomicU64::new(0),
         };
-        match cast.populate().await {
-            Ok(()) => Ok(cast),
+        match setup.populate().await {
+            Ok(()) => Ok(setup),
             Err(error) => {
-                cast.close().await;
+                setup.close().await;
                 Err(error)
             }
         }
@@ -95,18 +95,18 @@ impl Cast {
 
     async fn populate(&mut self) -> Result<()> {
         let stage = self.server.create_room(RoomOptions::default()).await?;
-        let camera = self.add_camera(&stage, part::CAMERA, "stage").await?;
+        let camera = self.add_camera(&stage, name::CAMERA, "stage").await?;
         let microphone = self.add_microphone(&stage, "microphone", "stage").await?;
-        self.add_seat(&stage, part::ANA, camera, Profile::Default).await?;
-        self.add_seat(&stage, part::BEN, camera, Profile::Medium).await?;
-        self.add_seat(&stage, part::CLEO, camera, Profile::High).await?;
-        self.add_seat(&stage, "dora", microphone, Profile::Default).await?;
+        self.add_receiver(&stage, name::ANA, camera, Profile::Default).await?;
+        self.add_receiver(&stage, name::BEN, camera, Profile::Medium).await?;
+        self.add_receiver(&stage, name::CLEO, camera, Profile::High).await?;
+        self.add_receiver(&stage, "dora", microphone, Profile::Default).await?;
 
         let foyer = self.server.create_room(RoomOptions::default()).await?;
         let camera = self.add_camera(&foyer, "camera 2", "foyer").await?;
         let microphone = self.add_microphone(&foyer, "microphone 2", "foyer").await?;
-        self.add_seat(&foyer, "eli", camera, Profile::Low).await?;
-        self.add_seat(&foyer, "fay", microphone, Profile::Default).await?;
+        self.add_receiver(&foyer, "eli", camera, Profile::Low).await?;
+        self.add_receiver(&foyer, "fay", microphone, Profile::Default).await?;
         Ok(())
     }
 
@@ -116,17 +116,17 @@ impl Cast {
         let encodings = std::iter::zip(&tracks, LAYERS)
             .map(|(track, profile)| RtpEncoding::layer(track.ssrc(), profile))
             .collect();
-        self.add_player(room, (name, room_name), tracks, encodings, true).await
+        self.add_source(room, (name, room_name), tracks, encodings, true).await
     }
 
     /// A microphone. Its transport is told where it sends from.
     async fn add_microphone(&mut self, room: &Room, name: &'static str, room_name: &'static str) -> Result<usize> {
         let tracks = recordings::microphone()?;
         let encodings = tracks.iter().map(|track| RtpEncoding::ssrc(track.ssrc())).collect();
-        self.add_player(room, (name, room_name), tracks, encodings, false).await
+        self.add_source(room, (name, room_name), tracks, encodings, false).await
     }
 
-    async fn add_player(
+    async fn add_source(
         &mut self,
         room: &Room,
         (name, room_name): (&'static str, &'static str),
@@ -134,7 +134,7 @@ impl Cast {
         encodings: Vec<RtpEncoding>,
         comedia: bool,
     ) -> Result<usize> {
-        let first = tracks.first().context("a player without a track")?;
+        let first = tracks.first().context("a source without a track")?;
         let (codec, payload_type) = (first.codec(), first.payload_type());
         let socket = bind().await?;
         let remote = Remote {
@@ -174,7 +174,7 @@ impl Cast {
             cname: "demo@weir",
             stop: self.stop.subscribe(),
         });
-        self.players.push(Player {
+        self.sources.push(Source {
             name,
             room: room_name,
             producer,
@@ -183,17 +183,17 @@ impl Cast {
             sent,
             key_frame_requests,
         });
-        Ok(self.players.len() - 1)
+        Ok(self.sources.len() - 1)
     }
 
-    async fn add_seat(
+    async fn add_receiver(
         &mut self,
         room: &Room,
         name: &'static str,
-        source: usize,
+        source_index: usize,
         preferred_profile: Profile,
     ) -> Result<()> {
-        let player = &self.players[source];
+        let source = &self.sources[source_index];
         let socket = bind().await?;
         SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
         let options = PlainTransportOptions {
@@ -206,13 +206,13 @@ impl Cast {
         };
         let transport = room.create_plain_transport(options).await?;
         // Every receiver wants another payload type than the producer's, so that the mapping shows.
-        let payload_types = player
+        let payload_types = source
             .producer
             .rtp_parameters()
             .codecs
             .iter()
             .map(|codec| codec.payload_type);
-        let payload_type = 100 + self.seats.len() as u8;
+        let payload_type = 100 + self.receivers.len() as u8;
         let options = ConsumerOptions {
             preferred_profile,
             rtp: ConsumerRtp {
@@ -222,33 +222,33 @@ impl Cast {
             app_data: json!({ "name": name }),
             ..ConsumerOptions::default()
         };
-        let consumer = transport.consume(&player.producer, options).await?;
+        let consumer = transport.consume(&source.producer, options).await?;
         let ssrc = consumer
             .rtp_parameters()
             .encodings
             .first()
             .and_then(|encoding| encoding.ssrc);
         let ssrc = ssrc.with_context(|| format!("{name}'s consumer has no SSRC"))?;
-        let catalogue = Arc::new(Catalogue::new(&player.tracks));
-        let seat = Arc::new(Seat::new(
+        let catalogue = Arc::new(Catalogue::new(&source.tracks));
+        let receiver = Arc::new(Receiver::new(
             name,
-            source,
+            source_index,
             consumer,
-            player.profiles.clone(),
-            Arc::clone(&player.sent),
+            source.profiles.clone(),
+            Arc::clone(&source.sent),
             StreamCheck::new(catalogue, ssrc, payload_type),
-            self.teller.clone(),
+            self.reporter.clone(),
         ));
-        self.receivers.spawn(Arc::clone(&seat).receive(socket));
-        self.seats.push(seat);
+        self.receiver_tasks.spawn(Arc::clone(&receiver).receive(socket));
+        self.receivers.push(receiver);
         Ok(())
     }
 
     /// Everybody who produces begins, at once, and the clock too.
     pub(super) fn start_senders(&mut self) {
-        self.teller.start();
+        self.reporter.start();
         for sender in self.waiting.drain(..) {
-            self.senders.spawn(sender.run());
+            self.sender_tasks.spawn(sender.run());
         }
     }
 
@@ -258,7 +258,7 @@ impl Cast {
     /// When one of them had to give up before.
     pub(super) async fn stop_senders(&mut self) -> Result<()> {
         self.stop.send_replace(true);
-        while let Some(ended) = self.senders.join_next().await {
+        while let Some(ended) = self.sender_tasks.join_next().await {
             ended.context("a sender panicked")??;
         }
         Ok(())
@@ -266,8 +266,8 @@ impl Cast {
 
     /// Ends it all. No worker is left when this returns.
     pub(super) async fn close(mut self) {
-        self.senders.shutdown().await;
-        self.receivers.shutdown().await;
+        self.sender_tasks.shutdown().await;
+        self.receiver_tasks.shutdown().await;
         self.server.close().await;
     }
 
@@ -278,21 +278,21 @@ impl Cast {
 
     /// How long it has been going.
     pub(super) fn elapsed(&self) -> Duration {
-        self.teller.elapsed()
+        self.reporter.elapsed()
     }
 
-    /// Tells a moment of the script.
-    pub(super) fn tell(&self, target: &'static str, text: impl Into<String>) {
+    /// Reports a step of the script.
+    pub(super) fn report(&self, target: &'static str, text: impl Into<String>) {
         let text = text.into();
-        self.teller.tell(MomentKind::Step { target, text });
+        self.reporter.report(DemoEventKind::Step { target, text });
     }
 
     /// The server says something.
-    pub(super) fn on_event(&self, event: &Event) -> Moment {
+    pub(super) fn on_event(&self, event: &Event) -> DemoEvent {
         if matches!(event.kind, EventKind::WorkerDied { .. }) {
             self.worker_deaths.fetch_add(1, Ordering::Relaxed);
         }
-        self.teller.moment(MomentKind::Server {
+        self.reporter.event(DemoEventKind::Server {
             event: Box::new(event.clone()),
         })
     }
@@ -302,14 +302,14 @@ impl Cast {
         self.worker_deaths.load(Ordering::Relaxed)
     }
 
-    /// The player with this name; the script names only those there are.
-    pub(super) fn player(&self, name: &str) -> Option<(usize, &Player)> {
-        self.players.iter().enumerate().find(|(_, player)| player.name == name)
+    /// The source with this name; the script names only those there are.
+    pub(super) fn source(&self, name: &str) -> Option<(usize, &Source)> {
+        self.sources.iter().enumerate().find(|(_, source)| source.name == name)
     }
 
-    /// The seat with this name.
-    pub(super) fn seat(&self, name: &str) -> Option<&Arc<Seat>> {
-        self.seats.iter().find(|seat| seat.name == name)
+    /// The receiver with this name.
+    pub(super) fn receiver(&self, name: &str) -> Option<&Arc<Receiver>> {
+        self.receivers.iter().find(|receiver| receiver.name == name)
     }
 }
 

@@ -16,10 +16,10 @@ use weir_channel::message::{Coalescing, CodecName, MediaKind};
 use weir_worker::net::sockets::prepare;
 use weir_worker::webrtc::srtp::{Inbound, Outbound, Repeats};
 
-use super::bare::CipherBaseline;
+use super::cipher_baseline::CipherBaseline;
 use super::client::{Identity, Session};
 use super::cpu::Cpus;
-use super::driver::{Driver, Encryption, Fixture};
+use super::driver::{Driver, Encryption, Endpoints};
 use super::raw::RawSender;
 use super::report::{Handshakes, Progress};
 use super::traffic::{Source, SourceKind, TrainWriter};
@@ -45,7 +45,7 @@ const STREAMS_MAX: usize = 400;
 const TOGGLED: usize = 32;
 
 /// Everything that lives as long as the test.
-pub(super) struct Lab {
+pub(super) struct Testbed {
     args: LoadArgs,
     cpus: Cpus,
     server: Server,
@@ -82,7 +82,7 @@ struct Plan {
     encryption: Encryption,
 }
 
-impl Lab {
+impl Testbed {
     pub(super) async fn start(args: &LoadArgs, cpus: Cpus) -> anyhow::Result<Self> {
         let settings = Settings {
             workers: NonZeroU32::new(1),
@@ -126,7 +126,7 @@ impl Lab {
             sinks.push(self.add_toggled(&plan).await?);
         }
         let writers = |sources: &[Source]| sources.iter().cloned().map(TrainWriter::new).collect();
-        let fixture = Fixture {
+        let endpoints = Endpoints {
             writers: writers(&plan.sources),
             senders: plan.senders,
             receivers: plan.receivers,
@@ -143,7 +143,7 @@ impl Lab {
             .map(|(number, path)| Ok((path, baseline(number)?)))
             .collect::<anyhow::Result<_>>()?;
         self.built = Some(Built {
-            driver: Driver::start(self.cpus.load, fixture)?,
+            driver: Driver::start(self.cpus.load, endpoints)?,
             raw: RawSender::start(self.cpus.worker, writers(&plan.sources), paths, plan.targets)?,
             sources: plan.sources,
             _sinks: sinks,

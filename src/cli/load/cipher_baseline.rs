@@ -61,27 +61,27 @@ impl CipherBaseline {
         self.overhead
     }
 
-    /// Protects packets of `segment` bytes into the start of `room`, and says how many bytes they are then.
-    pub(super) fn protect_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> anyhow::Result<usize> {
+    /// Protects packets of `segment` bytes into the start of `buffer`, and says how many bytes they are then.
+    pub(super) fn protect_train(&mut self, train: &[u8], segment: usize, buffer: &mut [u8]) -> anyhow::Result<usize> {
         let mut end = 0;
         for packet in train.chunks(segment) {
-            let room = room.get_mut(end..end + packet.len() + self.overhead);
-            self.protect(packet, room.context("no room for a protected train")?)?;
+            let buffer = buffer.get_mut(end..end + packet.len() + self.overhead);
+            self.protect(packet, buffer.context("the buffer is too small for a protected train")?)?;
             end += packet.len() + self.overhead;
         }
         Ok(end)
     }
 
     #[inline]
-    fn protect(&mut self, packet: &[u8], room: &mut [u8]) -> anyhow::Result<()> {
+    fn protect(&mut self, packet: &[u8], buffer: &mut [u8]) -> anyhow::Result<()> {
         ensure!(packet.len() >= HEADER_BYTES, "a packet without a header");
         let (header, payload) = packet.split_at(HEADER_BYTES);
         let number = self.packets;
         self.packets += 1;
         match &self.cipher {
             Cipher::Gcm(key) => {
-                room[..HEADER_BYTES].copy_from_slice(header);
-                let (protected, tag) = room[HEADER_BYTES..].split_at_mut(payload.len());
+                buffer[..HEADER_BYTES].copy_from_slice(header);
+                let (protected, tag) = buffer[HEADER_BYTES..].split_at_mut(payload.len());
                 let mut nonce = [0; 12];
                 nonce[4..].copy_from_slice(&number.to_be_bytes());
                 let nonce = Nonce::assume_unique_for_key(nonce);
@@ -89,7 +89,7 @@ impl CipherBaseline {
                     .context("AES-GCM")
             }
             Cipher::Cm(mode) => {
-                let (text, tag) = room.split_at_mut(packet.len());
+                let (text, tag) = buffer.split_at_mut(packet.len());
                 text.copy_from_slice(packet);
                 let mut counter = [0; 16];
                 // The last two bytes count the blocks of a packet.
@@ -119,18 +119,20 @@ mod tests {
             let mut baseline = CipherBaseline::new(protection, 1).expect("a key");
             let overhead = protection.profile().rtp_overhead();
             let train = [[0x80; 100], [0x80; 100], [0x80; 100]].concat();
-            let mut room = vec![0; 3 * (100 + overhead) + 1];
+            let mut buffer = vec![0; 3 * (100 + overhead) + 1];
             assert_eq!(
-                baseline.protect_train(&train[..250], 100, &mut room).expect("room"),
+                baseline
+                    .protect_train(&train[..250], 100, &mut buffer)
+                    .expect("it fits"),
                 250 + 3 * overhead
             );
-            let packets: Vec<&[u8]> = room[..250 + 3 * overhead].chunks(100 + overhead).collect();
+            let packets: Vec<&[u8]> = buffer[..250 + 3 * overhead].chunks(100 + overhead).collect();
             for packet in &packets {
                 assert_eq!(packet[..HEADER_BYTES], train[..HEADER_BYTES]);
             }
             assert_ne!(packets[0][HEADER_BYTES..], packets[1][HEADER_BYTES..]);
             assert_ne!(packets[0][HEADER_BYTES..], train[HEADER_BYTES..100 + overhead]);
-            assert!(baseline.protect_train(&train, 100, &mut room[..300]).is_err());
+            assert!(baseline.protect_train(&train, 100, &mut buffer[..300]).is_err());
         }
     }
 }
