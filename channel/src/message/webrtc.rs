@@ -259,7 +259,7 @@ pub struct DtlsParameters {
     /// The peer's role.
     #[serde(default)]
     pub role: DtlsRole,
-    /// Of its certificate, 1 to [`FINGERPRINTS_MAX`]; the strongest must match.
+    /// The fingerprints of its certificate, 1 to [`FINGERPRINTS_MAX`]. Those with the strongest algorithm must match.
     pub fingerprints: Vec<Fingerprint>,
 }
 

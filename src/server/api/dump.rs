@@ -26,7 +26,7 @@ pub struct ServerDump {
     pub workers: Vec<WorkerDump>,
 }
 
-/// What is known of a worker.
+/// The state of a worker process.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerDump {

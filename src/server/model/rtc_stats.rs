@@ -142,7 +142,7 @@ pub struct OutboundRtpStats {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RtcTransportStats {
-    /// Whose.
+    /// The transport.
     pub id: TransportId,
     /// When the counters were read, in milliseconds since 1970-01-01T00:00:00Z.
     pub timestamp: u64,

@@ -27,7 +27,7 @@ impl Failures {
         self.0[reason as usize] += times;
     }
 
-    /// Of what has failed at all.
+    /// The counts of all reasons that have occurred.
     pub(super) fn counts(&self) -> Vec<(WebRtcFailureReason, u64)> {
         WebRtcFailureReason::ALL
             .into_iter()
