@@ -286,7 +286,7 @@ pub struct Residence {
     pub buckets: Vec<ResidenceBucket>,
 }
 
-/// Packets that took alike long. A bucket's ends are at most 1/16 apart.
+/// Packets with about the same residence time. A bucket's upper end is at most 1/16 above its lower end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]

@@ -63,7 +63,7 @@ pub struct ProducerDump {
     pub kind: MediaKind,
     /// Whether it is paused.
     pub paused: bool,
-    /// What its consumers follow that have no preference of their own.
+    /// The profile for consumers that have no preference of their own.
     pub preferred_profile: Profile,
     /// Profiles on offer now, lowest first.
     pub available_profiles: Vec<Profile>,
@@ -86,7 +86,7 @@ pub struct ConsumerDump {
     pub ssrc: u32,
     /// The SSRC of its retransmissions.
     pub rtx_ssrc: Option<u32>,
-    /// The highest profile it wants.
+    /// The highest profile that it should receive.
     pub preferred_profile: Profile,
     /// What it is sent.
     pub effective_profile: Option<Profile>,

@@ -35,7 +35,7 @@ pub struct Counter {
 macro_rules! worker_stats {
     ($($(#[doc = $help:literal])+ $kind:ident $name:ident,)+ and
      $($(#[$other_meta:meta])+ $other:ident: $type:ty,)+) => {
-        /// Counters of one worker since it started, or of several together.
+        /// The counters of one worker since it started, or the sum of several workers.
         #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "camelCase")]

@@ -117,7 +117,7 @@ struct ShownTuple {
     remote_ip: IpAddr,
     /// Its port.
     remote_port: u16,
-    /// How packets travel.
+    /// UDP or TCP.
     protocol: IceProtocol,
 }
 
@@ -347,7 +347,7 @@ pub struct WebRtcStats {
     pub checks_refused: u64,
     /// DTLS datagrams that were processed.
     pub dtls_datagrams: u64,
-    /// Packets that were to be sent and could not be encrypted.
+    /// Packets that could not be encrypted, and were not sent.
     pub protect_failures: u64,
     /// Failures in ICE and DTLS, by reason. Reasons with a count of 0 are left out.
     pub failures: Counts<WebRtcFailureReason>,

@@ -190,7 +190,7 @@ pub struct RtcTransportStats {
     pub remotes_relearned: u64,
 }
 
-/// The limit that the server tells the remote (REMB).
+/// The bandwidth limit that the server sends to the remote (REMB).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalBandwidth {
