@@ -127,7 +127,7 @@ pub struct StatsPage {
     pub producers: Vec<ProducerStats>,
     /// Consumers of this page.
     pub consumers: Vec<ConsumerStats>,
-    /// Where the next page starts; `null` on the last one.
+    /// The start of the next page; `null` on the last one.
     pub next: Option<u64>,
 }
 

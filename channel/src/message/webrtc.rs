@@ -162,7 +162,7 @@ impl schemars::JsonSchema for IceTuple {
     }
 }
 
-/// The state of ICE (differences §9.1).
+/// The state of ICE.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]

@@ -365,7 +365,7 @@ pub enum CloseCause {
     WorkerDied {
         /// The worker.
         worker: WorkerId,
-        /// What the worker died of.
+        /// The cause of the worker's death.
         cause: DeathCause,
     },
     /// The server was closed.
