@@ -116,7 +116,7 @@ impl End {
         loop {
             match self.engine.poll() {
                 Output::Datagram(datagram) => {
-                    assert!(datagram.len() <= crate::webrtc::dtls::session::MTU_BYTES);
+                    assert!(datagram.len() <= crate::webrtc::dtls::settings::MTU_BYTES);
                     self.sent.push_back(datagram);
                 }
                 Output::Certificate(der) => {
@@ -506,7 +506,7 @@ fn keys_of_every_kind_on_either_side() {
 /// A certificate of 32 KiB is taken, one that is longer is refused with its reason, and neither harms anybody.
 #[test]
 fn long_certificates_are_taken_up_to_the_limit() {
-    use crate::webrtc::dtls::session::CERTIFICATE_BYTES_MAX;
+    use crate::webrtc::dtls::settings::CERTIFICATE_BYTES_MAX;
     use rcgen::{CertificateParams, KeyPair};
     let key = KeyPair::generate().unwrap();
     let long = |len: usize| {

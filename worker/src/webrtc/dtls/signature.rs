@@ -10,7 +10,7 @@ use p224::ecdsa::signature::hazmat::PrehashVerifier as _;
 use x509_cert::der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
 use x509_cert::der::{Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
 
-use crate::webrtc::dtls::failure::Failure;
+use super::failure::Failure;
 
 /// The kinds of keys that suites tell apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,7 +204,7 @@ fn sequence<'a>(reader: &mut SliceReader<'a>) -> Option<AnyRef<'a>> {
 }
 
 /// Our key.
-pub(in crate::webrtc::dtls) enum Signer {
+pub(super) enum Signer {
     /// Over P-256, for signatures with SHA-256.
     P256(EcdsaKeyPair),
     /// Over P-384, for signatures with SHA-384.
@@ -215,7 +215,7 @@ pub(in crate::webrtc::dtls) enum Signer {
 
 impl Signer {
     /// Reads a key in DER: PKCS #8, SEC 1 or PKCS #1. `None` if it is of another kind.
-    pub(in crate::webrtc::dtls) fn read(der: &[u8]) -> Option<Self> {
+    pub(super) fn read(der: &[u8]) -> Option<Self> {
         let ecdsa = |algorithm| {
             EcdsaKeyPair::from_pkcs8(algorithm, der)
                 .or_else(|_| EcdsaKeyPair::from_private_key_der(algorithm, der))
@@ -232,7 +232,7 @@ impl Signer {
     }
 
     /// As a certificate has it: a point, or RSA's two numbers in DER.
-    pub(in crate::webrtc::dtls) fn public_key(&self) -> &[u8] {
+    pub(super) fn public_key(&self) -> &[u8] {
         match self {
             Self::P256(key) | Self::P384(key) => key.public_key().as_ref(),
             Self::Rsa(key) => key.public_key().as_ref(),
