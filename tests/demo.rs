@@ -71,8 +71,8 @@ fn is(kind: &str) -> impl Fn(&Value) -> bool + '_ {
     move |line| line["type"] == kind
 }
 
-fn worker_pids(cast: &Value) -> Vec<Pid> {
-    let workers = cast["workers"].as_array().expect("workers");
+fn worker_pids(setup: &Value) -> Vec<Pid> {
+    let workers = setup["workers"].as_array().expect("workers");
     let pid = |worker: &Value| Pid::from_raw(worker["pid"].as_i64().expect("a pid") as i32);
     workers.iter().map(pid).collect()
 }
@@ -92,11 +92,11 @@ fn failed(verdict: &Value) -> Vec<&str> {
 #[test]
 fn it_plays_and_finds_everything_in_order() {
     let mut demo = Demo::start(&["--json", "--seconds", "8", "--workers", "2"]);
-    let cast = demo.find(|_| true).expect("it prints something");
-    assert_eq!(cast["type"], "cast");
-    assert_eq!(cast["workers"].as_array().map(Vec::len), Some(2));
+    let setup = demo.find(|_| true).expect("it prints something");
+    assert_eq!(setup["type"], "setup");
+    assert_eq!(setup["workers"].as_array().map(Vec::len), Some(2));
     let streams = |producer: &Value| producer["streams"].as_array().map_or(0, Vec::len);
-    let producers = cast["producers"].as_array().expect("producers");
+    let producers = setup["producers"].as_array().expect("producers");
     assert!(
         producers
             .iter()
@@ -106,11 +106,11 @@ fn it_plays_and_finds_everything_in_order() {
     let workers: std::collections::BTreeSet<_> = producers.iter().map(|one| one["worker"].as_u64()).collect();
     assert_eq!(workers.len(), 2, "both workers have something to do");
     assert!(
-        cast["consumers"]
+        setup["consumers"]
             .as_array()
             .is_some_and(|consumers| consumers.len() >= 4)
     );
-    let pids = worker_pids(&cast);
+    let pids = worker_pids(&setup);
 
     let (lines, status) = demo.end();
     let verdict = lines.last().expect("a verdict");
@@ -185,7 +185,7 @@ fn lines_for_people_end_with_the_verdict() {
 #[test]
 fn an_interrupt_ends_it_in_order() {
     let mut demo = Demo::start(&["--json", "--seconds", "600"]);
-    let cast = demo.find(is("cast")).expect("a cast");
+    let setup = demo.find(is("setup")).expect("a setup line");
     demo.find(|line| line["type"] == "started").expect("somebody receives");
     kill(demo.pid(), Signal::SIGINT).expect("it is there");
     let (lines, status) = demo.end();
@@ -193,15 +193,15 @@ fn an_interrupt_ends_it_in_order() {
     assert_eq!(verdict["interrupted"], true);
     assert_eq!(failed(verdict), [""; 0], "what was relayed until then was right");
     assert_eq!(status.code(), Some(130));
-    assert!(worker_pids(&cast).iter().all(is_gone), "no worker is left");
+    assert!(worker_pids(&setup).iter().all(is_gone), "no worker is left");
 }
 
 #[test]
 fn a_worker_that_dies_costs_the_verdict() {
     let mut demo = Demo::start(&["--json", "--seconds", "8", "--workers", "2"]);
-    let cast = demo.find(is("cast")).expect("a cast");
+    let setup = demo.find(is("setup")).expect("a setup line");
     demo.find(|line| line["type"] == "started").expect("somebody receives");
-    kill(worker_pids(&cast)[0], Signal::SIGKILL).expect("it is there");
+    kill(worker_pids(&setup)[0], Signal::SIGKILL).expect("it is there");
     let (lines, status) = demo.end();
     let verdict = lines.last().expect("a verdict");
     assert_eq!(

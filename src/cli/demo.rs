@@ -1,15 +1,16 @@
 //! `weir demo`: recorded media through a real server, judged as it arrives.
 //!
-//! [`cast`] starts the server and everything that takes part; a [`sender`] for each producer replays recordings at their
+//! [`setup`] starts the server and everything that takes part; a [`sender`] for each producer replays recordings at their
 //! true pace; a [`receiver`] for each consumer judges what comes; the [`script`] pauses, resumes and switches; [`view`]
-//! shows it; the [`verdict`] adds it all up. Whoever takes part tells a [`story`].
+//! shows it; the [`verdict`] adds it all up. All of them report what happens to the [`reporter`].
 
-mod cast;
+mod finding;
 mod receiver;
 mod recordings;
+mod reporter;
 mod script;
 mod sender;
-mod story;
+mod setup;
 mod verdict;
 mod view;
 
@@ -23,8 +24,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use cast::Cast;
-use story::{Moment, Teller};
+use reporter::{DemoEvent, Reporter};
+use setup::Setup;
 use verdict::Verdict;
 use view::View;
 
@@ -62,11 +63,11 @@ impl DemoArgs {
 
     #[tokio::main]
     async fn play(self) -> Result<ExitCode> {
-        let (teller, moments) = Teller::new();
-        let mut cast = Cast::assemble(self.workers, teller).await?;
-        let played = perform(&mut cast, self.json, Duration::from_secs(self.seconds), moments).await;
+        let (reporter, events) = Reporter::new();
+        let mut setup = Setup::assemble(self.workers, reporter).await?;
+        let played = perform(&mut setup, self.json, Duration::from_secs(self.seconds), events).await;
         // Whatever happened, the workers end before we do.
-        cast.close().await;
+        setup.close().await;
         let verdict = played?;
         Ok(match (verdict.interrupted, verdict.passed()) {
             (_, false) => ExitCode::FAILURE,
@@ -78,18 +79,18 @@ impl DemoArgs {
 
 /// Plays, counts up, and shows both.
 async fn perform(
-    cast: &mut Cast,
+    setup: &mut Setup,
     json: bool,
     length: Duration,
-    mut moments: mpsc::Receiver<Moment>,
+    mut events: mpsc::Receiver<DemoEvent>,
 ) -> Result<Verdict> {
-    let mut view = View::new(json, cast, length)?;
-    let outcome = show(cast, &mut view, &mut moments, length).await?;
-    let senders = cast.stop_senders().await;
-    let elapsed = cast.elapsed();
-    let verdict = Verdict::reach(cast, senders, outcome).await;
-    while let Ok(moment) = moments.try_recv() {
-        view.tell(&moment)?;
+    let mut view = View::new(json, setup, length)?;
+    let outcome = show(setup, &mut view, &mut events, length).await?;
+    let senders = setup.stop_senders().await;
+    let elapsed = setup.elapsed();
+    let verdict = Verdict::reach(setup, senders, outcome).await;
+    while let Ok(event) = events.try_recv() {
+        view.show(&event)?;
     }
     view.finish(elapsed, &verdict)?;
     Ok(verdict)
@@ -97,30 +98,30 @@ async fn perform(
 
 /// Plays the script and shows what happens, until it is over or somebody has had enough.
 async fn show(
-    cast: &mut Cast,
+    setup: &mut Setup,
     view: &mut View,
-    moments: &mut mpsc::Receiver<Moment>,
+    events: &mut mpsc::Receiver<DemoEvent>,
     length: Duration,
 ) -> Result<script::Outcome> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut events = cast.server().events();
+    let mut server_events = setup.server().events();
     let mut tick = tokio::time::interval(view.interval());
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
 
-    cast.start_senders();
-    let cast = &*cast;
-    view.open(cast)?;
-    let script = script::play(cast, length);
+    setup.start_senders();
+    let setup = &*setup;
+    view.open(setup)?;
+    let script = script::play(setup, length);
     tokio::pin!(script);
     loop {
         tokio::select! {
             outcome = &mut script => {
                 return Ok(outcome);
             }
-            Some(moment) = moments.recv() => view.tell(&moment)?,
-            Some(event) = events.next() => view.tell(&cast.on_event(&event))?,
-            _ = tick.tick() => view.refresh(cast)?,
+            Some(event) = events.recv() => view.show(&event)?,
+            Some(event) = server_events.next() => view.show(&setup.on_event(&event))?,
+            _ = tick.tick() => view.refresh(setup)?,
             () = view.stopped() => return Ok(script::Outcome::interrupted()),
             _ = interrupt.recv() => return Ok(script::Outcome::interrupted()),
             _ = terminate.recv() => return Ok(script::Outcome::interrupted()),

@@ -5,15 +5,15 @@
 //! the same calls, with no relay at all. The ratio of the two costs is the relay's price. With `--srtp` all transports are
 //! WebRTC's, every client has shaken hands as a browser does, and the baseline protects the same bytes with the bare cipher.
 
-mod bare;
+mod cipher_baseline;
 mod client;
 mod cpu;
 mod driver;
-mod lab;
 mod measure;
 mod offer;
 mod raw;
 mod report;
+mod testbed;
 mod traffic;
 
 use std::process::ExitCode;
@@ -26,8 +26,8 @@ use weir_worker::net::send::TRAIN_BYTES_MAX;
 
 use self::client::Protection;
 use self::cpu::Cpus;
-use self::lab::Lab;
 use self::report::Report;
+use self::testbed::Testbed;
 
 /// How transports share a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
@@ -167,13 +167,13 @@ impl LoadArgs {
             .build()
             .context("starting the runtime")?;
         // The server looks at this thread's affinity to find CPUs for its workers, so this thread moves away after that.
-        let mut lab = runtime.block_on(Lab::start(self, cpus))?;
+        let mut testbed = runtime.block_on(Testbed::start(self, cpus))?;
         cpu::pin(cpus.load);
         let result = runtime.block_on(async {
-            lab.populate().await?;
-            measure::run(self, &mut lab).await
+            testbed.populate().await?;
+            measure::run(self, &mut testbed).await
         });
-        runtime.block_on(lab.close());
+        runtime.block_on(testbed.close());
         let report = result?;
         if report.forwarded_packets() == 0 {
             bail!("no packet came through; run with WEIR_LOG=debug to see why");

@@ -195,7 +195,7 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     #[expect(dead_code, reason = "only what is refused matters here")]
-    struct Wish {
+    struct Sample {
         room_name: String,
         #[serde(default)]
         sizes: Vec<Size>,
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn refusals_say_where() {
         let check = |body: &str, code: &str, needles: &[&str]| {
-            let error = parse::<Wish>(body.as_bytes()).unwrap_err();
+            let error = parse::<Sample>(body.as_bytes()).unwrap_err();
             assert_eq!(
                 (error.status, error.code),
                 (StatusCode::BAD_REQUEST, code),
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn arbitrary_bytes_are_refused_without_panic() {
         proptest::proptest!(|(bytes: Vec<u8>)| {
-            let _ = parse::<Wish>(&bytes);
+            let _ = parse::<Sample>(&bytes);
         });
     }
 }

@@ -17,10 +17,14 @@ use weir_channel::message::{
     Reply, Request, Response, StatsPage, TransportDump, TransportStats, WorkerError,
 };
 
-use super::error::DeathCause;
-use super::event::CloseCause;
-use super::supervision::{End, Link, Pulse, converse};
-use super::{Family, Owner, Server, Settings, Shared, lock};
+use super::api::server::Server;
+use super::model::error::DeathCause;
+use super::model::event::CloseCause;
+use super::model::lock;
+use super::model::settings::{Family, Settings};
+use super::workers::link::{End, Link, Pulse, converse};
+use super::workers::shared::Shared;
+use super::workers::slot::WorkerState;
 
 /// A bound on waiting for what must happen, so that a fault fails a test instead of hanging it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,8 +51,7 @@ pub(crate) fn settings() -> Settings {
 pub(crate) async fn server(settings: Settings) -> (Server, Fake) {
     let shared = Shared::new(settings).unwrap();
     let fake = Fake::connect(&shared, WorkerId(1)).await;
-    let owner = Arc::new(Owner { shared });
-    (Server { owner }, fake)
+    (Server::of(shared), fake)
 }
 
 /// As [`server`], with a worker that accepts everything.
@@ -99,7 +102,7 @@ impl Fake {
             interval: shared.settings.ping_interval,
             timeout: shared.settings.ping_timeout,
         };
-        let (link, queues) = Link::new(worker, shared.settings.request_timeout, pulse);
+        let (link, queues) = Link::new(worker, shared.settings.request_timeout, pulse, shared.doors.clone());
         let slot = Arc::clone(shared.workers.slot(worker).unwrap());
         slot.set_running(Arc::clone(&link));
         let shared = Arc::clone(shared);
@@ -118,7 +121,7 @@ impl Fake {
             {
                 let mut state = lock(&shared.state);
                 link.end(&cause);
-                slot.set_dead(super::WorkerState::Restarting { after_ms: 100 }, cause.clone());
+                slot.set_dead(WorkerState::Restarting { after_ms: 100 }, cause.clone());
                 state.close_rooms_of(worker, &CloseCause::WorkerDied { worker, cause });
             }
             link.resolve_all();

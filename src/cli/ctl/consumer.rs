@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use weir::http::{ConsumerStats, ConsumerView};
 
 use super::client::{Client, Failure};
-use super::object::{Attached, Columns, Object, Pausing, Told};
+use super::object::{Attached, Columns, EventData, Object, Pausing};
 use super::output::Output;
 use super::parse_profile;
 use super::producer::{codecs, streams};
@@ -131,7 +131,7 @@ pub(super) enum Command {
         /// The consumer's id
         consumer: u64,
         #[command(flatten)]
-        told: Told,
+        event_data: EventData,
     },
 }
 
@@ -206,7 +206,7 @@ impl Command {
                     format_args!("consumer {consumer} is sent on transport {transport}"),
                 )
             }
-            Self::Close { consumer, told } => of(consumer).close(client, output, told).await,
+            Self::Close { consumer, event_data } => of(consumer).close(client, output, event_data).await,
         }
     }
 }

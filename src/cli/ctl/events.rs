@@ -97,11 +97,11 @@ pub(super) async fn follow_live(
         let Event::Message(data) = event else {
             continue;
         };
-        let told: Value = serde_json::from_str(&data)
+        let event: Value = serde_json::from_str(&data)
             .map_err(|error| client.unreachable(anyhow!("the stream of events cannot be read: {error}")))?;
         match output.is_json() {
-            true => output.painted(&told.to_string())?,
-            false => output.line(line(&told))?,
+            true => output.painted(&event.to_string())?,
+            false => output.line(line(&event))?,
         }
     }
     Ok(())
@@ -258,9 +258,9 @@ impl Sentence {
             }
         };
         let noun = words.split(' ').next().unwrap_or_default();
-        let told = ["id", "seq", "at", "type", "count", noun];
+        let shown_already = ["id", "seq", "at", "type", "count", noun];
         let members = event.as_object().into_iter().flatten();
-        let details = members.filter(|(name, value)| !told.contains(&name.as_str()) && !value.is_null());
+        let details = members.filter(|(name, value)| !shown_already.contains(&name.as_str()) && !value.is_null());
         let details: Vec<_> = details.map(|(name, value)| detail(name, value)).collect();
         Self {
             time: time(event["at"].as_str().unwrap_or_default()),

@@ -19,9 +19,9 @@ pub(super) struct Object {
     id: u64,
 }
 
-/// What to tell with an event.
+/// What an event carries of its cause.
 #[derive(Debug, Args)]
-pub(super) struct Told {
+pub(super) struct EventData {
     /// Any JSON, which is sent with the event
     #[arg(long, value_name = "JSON", value_parser = parse_json)]
     pub(super) app_data: Option<Value>,
@@ -44,7 +44,7 @@ impl Attached {
     }
 }
 
-/// For whom something is paused or resumed, and what to tell with it.
+/// For whom something is paused or resumed, and what its event carries.
 #[derive(Debug, Args)]
 pub(super) struct Pausing {
     /// The side that acts: local is the application, remote is the peer's client; no side can resume what the other has
@@ -52,7 +52,7 @@ pub(super) struct Pausing {
     #[arg(long, value_name = "SIDE", value_parser = ["local", "remote"], default_value = "local")]
     side: String,
     #[command(flatten)]
-    told: Told,
+    event_data: EventData,
 }
 
 impl fmt::Display for Object {
@@ -142,8 +142,13 @@ impl Object {
         output.done(&answer, line)
     }
 
-    pub(super) async fn close(self, client: &mut Client, output: &Output, told: Told) -> Result<(), Failure> {
-        let answer = client.close(&self.target(""), told.app_data).await?;
+    pub(super) async fn close(
+        self,
+        client: &mut Client,
+        output: &Output,
+        event_data: EventData,
+    ) -> Result<(), Failure> {
+        let answer = client.close(&self.target(""), event_data.app_data).await?;
         output.done(&answer, format_args!("{self} closed"))
     }
 }
@@ -151,7 +156,7 @@ impl Object {
 impl Pausing {
     fn body(self) -> Value {
         let mut body = json!({"side": self.side});
-        if let Some(app_data) = self.told.app_data {
+        if let Some(app_data) = self.event_data.app_data {
             body["appData"] = app_data;
         }
         body

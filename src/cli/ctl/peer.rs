@@ -8,11 +8,11 @@ use weir::http::{PeerListing, PeerView, TransportView, path_segment};
 use super::client::{Client, Failure};
 use super::events::follow_live;
 use super::input::parse_json;
-use super::object::{Attached, Told};
+use super::object::{Attached, EventData};
 use super::output::Output;
 use super::server::flat;
 use super::table::{Cell, Table};
-use super::transport::{Ways, local};
+use super::transport::{WebRtcArgs, local};
 
 /// `weir ctl peers`
 #[derive(Debug, Args)]
@@ -104,7 +104,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "PORT", conflicts_with = "webrtc")]
         port: Option<u16>,
         #[command(flatten)]
-        ways: Ways,
+        webrtc_args: WebRtcArgs,
     },
     /// Replace the app data of a peer
     AppData {
@@ -123,7 +123,7 @@ pub(super) enum Command {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        told: Told,
+        event_data: EventData,
     },
 }
 
@@ -159,14 +159,14 @@ impl Command {
                 which,
                 direction,
                 port,
-                ways,
+                webrtc_args,
             } => {
-                let mut body = ways.body().unwrap_or_else(|| json!({"comedia": true}));
+                let mut body = webrtc_args.body().unwrap_or_else(|| json!({"comedia": true}));
                 if let Some(port) = port {
                     body["localPort"] = json!(port);
                 }
                 body["direction"] = json!(direction);
-                let answer = client.post(&which.target(ways.route()), &body).await?;
+                let answer = client.post(&which.target(webrtc_args.route()), &body).await?;
                 let transport: TransportView = client.read(answer.clone())?;
                 let line = format!("{} of {} opened at {}", transport.id, which.name, local(&transport));
                 output.done(&answer, line)
@@ -182,8 +182,8 @@ impl Command {
                 follow_live(client, output, &which.target("/notifications"), notification).await
             }
             Self::Dump(which) => output.json(&client.get::<Value>(&which.target("/dump")).await?),
-            Self::Close { which, told } => {
-                let answer = client.close(&which.target(""), told.app_data).await?;
+            Self::Close { which, event_data } => {
+                let answer = client.close(&which.target(""), event_data.app_data).await?;
                 output.done(&answer, format_args!("peer {} closed", which.name))
             }
         }
@@ -204,8 +204,8 @@ fn receives(peer: &PeerView) -> Cell {
 }
 
 /// `newConsumer id=3 kind=video …`, `end reason=closed`
-fn notification(told: &Value) -> String {
-    let mut members = told.as_object().cloned().unwrap_or_default();
+fn notification(event: &Value) -> String {
+    let mut members = event.as_object().cloned().unwrap_or_default();
     let method = members.remove("method");
     let method = method.as_ref().and_then(Value::as_str).unwrap_or("end");
     // Longer than a line.

@@ -8,7 +8,7 @@ use weir_channel::message::{MediaKind, Profile};
 
 use super::client::{Client, Failure};
 use super::input::read_json;
-use super::object::{Attached, Columns, Object, Pausing, Told};
+use super::object::{Attached, Columns, EventData, Object, Pausing};
 use super::output::Output;
 use super::parse_profile;
 use super::rtc_stats::RtcStats;
@@ -107,7 +107,7 @@ pub(super) enum Command {
         /// The producer's id
         producer: u64,
         #[command(flatten)]
-        told: Told,
+        event_data: EventData,
     },
 }
 
@@ -175,7 +175,7 @@ impl Command {
             }
             Self::RtcStats(stats) => stats.run("producers", client, output).await,
             Self::Dump { producer } => of(producer).dump(client, output).await,
-            Self::Close { producer, told } => of(producer).close(client, output, told).await,
+            Self::Close { producer, event_data } => of(producer).close(client, output, event_data).await,
         }
     }
 }

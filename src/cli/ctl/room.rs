@@ -11,7 +11,7 @@ use weir_channel::message::{Zoned, parse_address};
 use super::client::{Client, Failure};
 use super::events::follow_live;
 use super::input::read_json;
-use super::object::{Attached, Columns, Object, Told};
+use super::object::{Attached, Columns, EventData, Object};
 use super::output::Output;
 use super::table::{Cell, Table};
 use super::{producer, transport};
@@ -111,7 +111,7 @@ pub(super) enum Command {
         /// The room's id
         room: u64,
         #[command(flatten)]
-        told: Told,
+        event_data: EventData,
     },
 }
 
@@ -166,7 +166,7 @@ impl Command {
                 follow_live(client, output, &format!("/rooms/{room}/active-speaker"), speaker).await
             }
             Self::Levels { room } => follow_live(client, output, &format!("/rooms/{room}/audio-levels"), levels).await,
-            Self::Close { room, told } => of(room).close(client, output, told).await,
+            Self::Close { room, event_data } => of(room).close(client, output, event_data).await,
         }
     }
 }
@@ -194,8 +194,8 @@ async fn capabilities(client: &mut Client, output: &Output, room: u64) -> Result
 }
 
 /// `alice (producer 3)`
-fn speaker(told: &Value) -> String {
-    match (told["peer"].as_str(), told["producer"].as_u64()) {
+fn speaker(event: &Value) -> String {
+    match (event["peer"].as_str(), event["producer"].as_u64()) {
         (_, None) => "nobody".to_owned(),
         (Some(peer), Some(producer)) => format!("{peer} (producer {producer})"),
         (None, Some(producer)) => format!("producer {producer}"),
@@ -203,9 +203,9 @@ fn speaker(told: &Value) -> String {
 }
 
 /// `producer 3 -30 dBov, producer 5 -62 dBov`
-fn levels(told: &Value) -> String {
-    let told = told.as_array().into_iter().flatten();
-    let levels: Vec<String> = told
+fn levels(event: &Value) -> String {
+    let levels = event.as_array().into_iter().flatten();
+    let levels: Vec<String> = levels
         .map(|level| format!("producer {} {} dBov", level["producer"], level["levelDbov"]))
         .collect();
     match levels.is_empty() {

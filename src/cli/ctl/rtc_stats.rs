@@ -67,7 +67,7 @@ impl RtcStats {
 
 /// `in 1.2 Mbit/s, 3 lost; out 1.1 Mbit/s, 0 lost`
 fn line(stats: &Value) -> String {
-    let told = stats.as_array().into_iter().flatten().map(|each| {
+    let parts = stats.as_array().into_iter().flatten().map(|each| {
         let name = match each["type"].as_str() {
             Some("inbound-rtp") => "in",
             Some("outbound-rtp") => "out",
@@ -76,7 +76,7 @@ fn line(stats: &Value) -> String {
         let rate = bitrate(each["bitrate"].as_u64().unwrap_or_default());
         format!("{name} {rate}, {} lost", each["packetsLost"])
     });
-    told.collect::<Vec<_>>().join("; ")
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -11,13 +11,13 @@ use weir::{TransportKind, Tuple};
 use weir_channel::message::{Remote, Zoned, parse_address};
 
 use super::client::{Client, Failure};
-use super::object::{Attached, Columns, Object, Told};
+use super::object::{Attached, Columns, EventData, Object};
 use super::output::Output;
 use super::rtc_stats::RtcStats;
 use super::table::{Cell, Table, Tone};
 use super::units::bytes;
 
-pub(super) use webrtc::Ways;
+pub(super) use webrtc::WebRtcArgs;
 
 /// `weir ctl transports`
 #[derive(Debug, Args)]
@@ -128,7 +128,7 @@ pub(super) enum Command {
         /// The transport's id
         transport: u64,
         #[command(flatten)]
-        told: Told,
+        event_data: EventData,
     },
 }
 
@@ -169,7 +169,7 @@ pub(super) struct Create {
     #[arg(long, value_name = "PORT", conflicts_with = "webrtc")]
     port: Option<u16>,
     #[command(flatten)]
-    ways: Ways,
+    webrtc_args: WebRtcArgs,
     #[command(flatten)]
     attached: Attached,
 }
@@ -214,7 +214,7 @@ impl Command {
                 let answer = client.close(&of(transport).target("/mirroring"), None).await?;
                 output.done(&answer, format_args!("transport {transport} is not copied"))
             }
-            Self::Close { transport, told } => of(transport).close(client, output, told).await,
+            Self::Close { transport, event_data } => of(transport).close(client, output, event_data).await,
         }
     }
 }
@@ -244,12 +244,12 @@ fn pairs(transport: &TransportView) -> Vec<(&'static str, Cell)> {
 
 impl Create {
     async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
-        let mut body = match self.ways.body() {
+        let mut body = match self.webrtc_args.body() {
             Some(body) => body,
             None => self.plain(),
         };
         self.attached.add_to(&mut body);
-        let target = format!("/rooms/{}{}", self.room, self.ways.route());
+        let target = format!("/rooms/{}{}", self.room, self.webrtc_args.route());
         let answer = client.post(&target, &body).await?;
         let transport: TransportView = client.read(answer.clone())?;
         let local = local(&transport);

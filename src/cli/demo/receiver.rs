@@ -9,22 +9,22 @@ use weir_recordings::check::{Arrival, Check, StreamCheck};
 use weir_recordings::vp8::Resolution;
 use weir_recordings::{SentLog, rtp};
 
-use super::story::{MomentKind, Teller, written};
+use super::reporter::{DemoEventKind, Reporter, written};
 
 /// The longest datagram there is.
 const DATAGRAM_LEN_MAX: usize = 65_535;
 
-/// One who consumes.
+/// A consumer, and what judges its packets.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Receiver {
     pub(super) name: &'static str,
-    /// Which producer of the cast.
+    /// Which producer of the setup.
     pub(super) source: usize,
     pub(super) consumer: Consumer,
     /// The profiles of the source's tracks.
     pub(super) profiles: Vec<Profile>,
     pub(super) sent: Arc<SentLog>,
-    pub(super) teller: Teller,
+    pub(super) reporter: Reporter,
     check: Mutex<StreamCheck>,
     progress: watch::Sender<Progress>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Progress {
     pub(super) last_packet_ms: Option<u64>,
 }
 
-impl Seat {
+impl Receiver {
     pub(super) fn new(
         name: &'static str,
         source: usize,
@@ -52,7 +52,7 @@ impl Seat {
         profiles: Vec<Profile>,
         sent: Arc<SentLog>,
         check: StreamCheck,
-        teller: Teller,
+        reporter: Reporter,
     ) -> Self {
         Self {
             name,
@@ -60,7 +60,7 @@ impl Seat {
             consumer,
             profiles,
             sent,
-            teller,
+            reporter,
             check: Mutex::new(check),
             progress: watch::Sender::new(Progress::default()),
         }
@@ -103,7 +103,7 @@ impl Seat {
             if faults_before[one as usize] == 0
                 && let Some(text) = faults.examples().first()
             {
-                self.teller.tell(MomentKind::Fault {
+                self.reporter.report(DemoEventKind::Fault {
                     consumer: self.name,
                     check: one.name(),
                     text: text.clone(),
@@ -115,12 +115,12 @@ impl Seat {
 
         let profile = |track: usize| self.profiles.get(track).copied().unwrap_or_default();
         match arrival {
-            Arrival::Started { track } => self.teller.tell(MomentKind::Started {
+            Arrival::Started { track } => self.reporter.report(DemoEventKind::Started {
                 consumer: self.name,
                 profile: profile(track),
                 resolution: written(resolution),
             }),
-            Arrival::Switched { from, to } => self.teller.tell(MomentKind::Switched {
+            Arrival::Switched { from, to } => self.reporter.report(DemoEventKind::Switched {
                 consumer: self.name,
                 from: profile(from),
                 to: profile(to),
@@ -128,7 +128,7 @@ impl Seat {
             }),
             Arrival::Continued | Arrival::Wrong => {}
         }
-        let now_ms = self.teller.elapsed_ms();
+        let now_ms = self.reporter.elapsed_ms();
         self.progress.send_modify(|progress| {
             progress.starts += u64::from(matches!(arrival, Arrival::Started { .. }));
             progress.switches += u64::from(matches!(arrival, Arrival::Switched { .. }));

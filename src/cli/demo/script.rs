@@ -12,9 +12,9 @@ use serde_json::json;
 use tokio::time::{sleep, sleep_until, timeout};
 use weir::{Producer, Profile};
 
-use super::cast::{Cast, Player, part};
-use super::receiver::{Progress, Seat};
-use super::verdict::Finding;
+use super::finding::Finding;
+use super::receiver::{Progress, Receiver};
+use super::setup::{Setup, Source, name};
 
 /// How long to wait for what must happen. Key frames come every two seconds; five times that is not patience but failure.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// When things happen, in shares of the whole length. Pausing a consumer and stepping another one's profile overlap: neither
 /// may disturb the other, and a short demo has time for both.
-mod cue {
+mod schedule {
     pub(super) const PRODUCER_PAUSE: f64 = 0.20;
     pub(super) const PRODUCER_RESUME: f64 = 0.32;
     pub(super) const CONSUMER_PAUSE: f64 = 0.45;
@@ -54,65 +54,70 @@ impl Outcome {
 }
 
 /// Plays it, from the first packet to the end of `length`.
-pub(super) async fn play(cast: &Cast, length: Duration) -> Outcome {
-    let stage = Stage {
-        cast,
+pub(super) async fn play(setup: &Setup, length: Duration) -> Outcome {
+    let script = Script {
+        setup,
         start: tokio::time::Instant::now(),
         length,
     };
-    let mut findings = vec![Finding::of("everyone-receives", stage.overture().await)];
-    findings.push(Finding::of("producer-pause", stage.pause_producer().await));
-    let (paused, stepped) = futures::join!(stage.pause_consumer(), stage.step_profile());
+    let mut findings = vec![Finding::of("everyone-receives", script.everyone_receives().await)];
+    findings.push(Finding::of("producer-pause", script.pause_producer().await));
+    let (paused, stepped) = futures::join!(script.pause_consumer(), script.step_profile());
     findings.push(Finding::of("consumer-pause", paused));
     findings.push(Finding::of("profile-steps", stepped));
-    stage.wait_for(cue::END).await;
+    script.wait_for(schedule::END).await;
     Outcome {
         findings,
         interrupted: false,
     }
 }
 
-struct Stage<'a> {
-    cast: &'a Cast,
+struct Script<'a> {
+    setup: &'a Setup,
     start: tokio::time::Instant,
     length: Duration,
 }
 
-impl Stage<'_> {
+impl Script<'_> {
     async fn wait_for(&self, share: f64) {
         sleep_until(self.start + self.length.mul_f64(share)).await;
     }
 
     /// Everyone receives, and those who want the highest profile have it.
-    async fn overture(&self) -> Result<String> {
-        for seat in &self.cast.seats {
-            let best = best_track(seat);
-            see(seat, "its stream", |progress| progress.track == Some(best)).await?;
+    async fn everyone_receives(&self) -> Result<String> {
+        for receiver in &self.setup.receivers {
+            let best = best_track(receiver);
+            see(receiver, "its stream", |progress| progress.track == Some(best)).await?;
         }
         Ok(format!(
             "all {} consumers, each the profile it wants",
-            self.cast.seats.len()
+            self.setup.receivers.len()
         ))
     }
 
     async fn pause_producer(&self) -> Result<String> {
-        let (index, player) = self.cast.player(part::CAMERA).context("there is no camera")?;
-        let viewers: Vec<&Arc<Seat>> = self.cast.seats.iter().filter(|seat| seat.source == index).collect();
-        self.wait_for(cue::PRODUCER_PAUSE).await;
+        let (index, source) = self.setup.source(name::CAMERA).context("there is no camera")?;
+        let viewers: Vec<&Arc<Receiver>> = self
+            .setup
+            .receivers
+            .iter()
+            .filter(|receiver| receiver.source == index)
+            .collect();
+        self.wait_for(schedule::PRODUCER_PAUSE).await;
 
-        player.producer.pause(json!({ "by": "demo" })).await?;
-        self.cast
-            .tell(player.name, "is paused: nothing sent from now on may arrive");
-        let pause = begin_pause(player, &viewers);
-        self.wait_for(cue::PRODUCER_RESUME).await;
-        let withheld = end_pause(player, &viewers, pause).await?;
-        let starts: Vec<u64> = viewers.iter().map(|seat| seat.progress().starts).collect();
-        player.producer.resume(json!({ "by": "demo" })).await?;
-        self.cast
-            .tell(player.name, "is resumed: pictures come from the next key frame on");
+        source.producer.pause(json!({ "by": "demo" })).await?;
+        self.setup
+            .report(source.name, "is paused: nothing sent from now on may arrive");
+        let pause = begin_pause(source, &viewers);
+        self.wait_for(schedule::PRODUCER_RESUME).await;
+        let withheld = end_pause(source, &viewers, pause).await?;
+        let starts: Vec<u64> = viewers.iter().map(|receiver| receiver.progress().starts).collect();
+        source.producer.resume(json!({ "by": "demo" })).await?;
+        self.setup
+            .report(source.name, "is resumed: pictures come from the next key frame on");
 
-        for (seat, starts) in std::iter::zip(&viewers, starts) {
-            see(seat, "its stream again", |progress| progress.starts > starts).await?;
+        for (receiver, starts) in std::iter::zip(&viewers, starts) {
+            see(receiver, "its stream again", |progress| progress.starts > starts).await?;
         }
         if withheld == 0 {
             bail!("nothing was sent during the pause, so it shows nothing");
@@ -120,57 +125,58 @@ impl Stage<'_> {
         let viewers = viewers.len();
         Ok(format!(
             "{} paused: {withheld} packets withheld from each of {viewers} consumers, who all started again",
-            player.name
+            source.name
         ))
     }
 
     async fn pause_consumer(&self) -> Result<String> {
-        let seat = self.cast.seat(part::BEN).context("there is no ben")?;
-        let player = &self.cast.players[seat.source];
-        self.wait_for(cue::CONSUMER_PAUSE).await;
+        let receiver = self.setup.receiver(name::BEN).context("there is no ben")?;
+        let source = &self.setup.sources[receiver.source];
+        self.wait_for(schedule::CONSUMER_PAUSE).await;
 
-        seat.consumer.pause(json!({ "by": "demo" })).await?;
-        self.cast
-            .tell(seat.name, "is paused: nothing sent from now on may arrive");
-        let pause = begin_pause(player, &[seat]);
-        self.wait_for(cue::CONSUMER_RESUME).await;
-        let withheld = end_pause(player, &[seat], pause).await?;
-        let starts = seat.progress().starts;
-        seat.consumer.resume(json!({ "by": "demo" })).await?;
-        self.cast
-            .tell(seat.name, "is resumed: pictures come from the next key frame on");
+        receiver.consumer.pause(json!({ "by": "demo" })).await?;
+        self.setup
+            .report(receiver.name, "is paused: nothing sent from now on may arrive");
+        let pause = begin_pause(source, &[receiver]);
+        self.wait_for(schedule::CONSUMER_RESUME).await;
+        let withheld = end_pause(source, &[receiver], pause).await?;
+        let starts = receiver.progress().starts;
+        receiver.consumer.resume(json!({ "by": "demo" })).await?;
+        self.setup
+            .report(receiver.name, "is resumed: pictures come from the next key frame on");
 
-        see(seat, "its stream again", |progress| progress.starts > starts).await?;
+        see(receiver, "its stream again", |progress| progress.starts > starts).await?;
         if withheld == 0 {
             bail!("nothing was sent during the pause, so it shows nothing");
         }
         Ok(format!(
             "{} paused: {withheld} packets of {} withheld, then it started again",
-            seat.name, player.name
+            receiver.name, source.name
         ))
     }
 
     async fn step_profile(&self) -> Result<String> {
-        let seat = self.cast.seat(part::CLEO).context("there is no cleo")?;
-        let mut sizes = vec![size(seat)?];
-        for (share, profile) in [(cue::STEP_DOWN, Profile::Low), (cue::STEP_UP, Profile::High)] {
+        let receiver = self.setup.receiver(name::CLEO).context("there is no cleo")?;
+        let mut sizes = vec![size(receiver)?];
+        for (share, profile) in [(schedule::STEP_DOWN, Profile::Low), (schedule::STEP_UP, Profile::High)] {
             self.wait_for(share).await;
-            let track = track_of(seat, profile)?;
-            let switches = seat.progress().switches;
-            seat.consumer.set_preferred_profile(profile).await?;
-            self.cast.tell(
-                seat.name,
+            let track = track_of(receiver, profile)?;
+            let switches = receiver.progress().switches;
+            receiver.consumer.set_preferred_profile(profile).await?;
+            self.setup.report(
+                receiver.name,
                 format!("prefers {profile} now: it goes over with the next key frame"),
             );
-            see(seat, "the other profile", |progress| {
+            see(receiver, "the other profile", |progress| {
                 progress.switches == switches + 1 && progress.track == Some(track)
             })
             .await?;
-            sizes.push(size(seat)?);
+            sizes.push(size(receiver)?);
             // The event is on its way; the packet was faster.
-            eventually(&format!("{} effective profile to be {profile}", seat.name), || async {
-                Ok(seat.consumer.effective_profile() == Some(profile))
-            })
+            eventually(
+                &format!("{} effective profile to be {profile}", receiver.name),
+                || async { Ok(receiver.consumer.effective_profile() == Some(profile)) },
+            )
             .await?;
         }
         let distinct = sizes.windows(2).all(|pair| pair[0] != pair[1]);
@@ -179,7 +185,7 @@ impl Stage<'_> {
         }
         Ok(format!(
             "{}: {}, each switch on a key frame",
-            seat.name,
+            receiver.name,
             sizes.join(" → ")
         ))
     }
@@ -191,9 +197,9 @@ struct PauseMark(u64);
 
 /// Tells the judges that nothing sent from now on may arrive. While all of them wait for it, so that a packet that was
 /// sent later cannot have been taken before.
-fn begin_pause(player: &Player, seats: &[&Arc<Seat>]) -> PauseMark {
-    let mut checks: Vec<_> = seats.iter().map(|seat| seat.check()).collect();
-    let mark = player.sent.mark();
+fn begin_pause(source: &Source, receivers: &[&Arc<Receiver>]) -> PauseMark {
+    let mut checks: Vec<_> = receivers.iter().map(|receiver| receiver.check()).collect();
+    let mark = source.sent.mark();
     for check in &mut checks {
         check.pause(mark);
     }
@@ -202,11 +208,11 @@ fn begin_pause(player: &Player, seats: &[&Arc<Seat>]) -> PauseMark {
 
 /// Tells the judges up to where nothing may arrive: what the worker has received while still paused. Says how many packets
 /// that are.
-async fn end_pause(player: &Player, seats: &[&Arc<Seat>], from: PauseMark) -> Result<u64> {
-    let to = player.sent.mark();
-    received(&player.producer, to).await?;
-    for seat in seats {
-        seat.check().resume(to);
+async fn end_pause(source: &Source, receivers: &[&Arc<Receiver>], from: PauseMark) -> Result<u64> {
+    let to = source.sent.mark();
+    received(&source.producer, to).await?;
+    for receiver in receivers {
+        receiver.check().resume(to);
     }
     Ok(to.saturating_sub(from.0))
 }
@@ -235,31 +241,32 @@ pub(super) async fn eventually<F: Future<Output = Result<bool>>>(what: &str, ask
 }
 
 /// Waits until a receiver sees something.
-async fn see(seat: &Seat, what: impl fmt::Display, seen: impl Fn(&Progress) -> bool) -> Result<()> {
-    let mut progress = seat.watch();
+async fn see(receiver: &Receiver, what: impl fmt::Display, seen: impl Fn(&Progress) -> bool) -> Result<()> {
+    let mut progress = receiver.watch();
     timeout(PATIENCE, progress.wait_for(|progress| seen(progress)))
         .await
-        .with_context(|| format!("{} waited {} s for {what}", seat.name, PATIENCE.as_secs()))?
+        .with_context(|| format!("{} waited {} s for {what}", receiver.name, PATIENCE.as_secs()))?
         .context("the receiver is gone")?;
     Ok(())
 }
 
-fn size(seat: &Seat) -> Result<String> {
-    let resolution = seat.progress().resolution;
-    let resolution = resolution.with_context(|| format!("{} has seen no key frame", seat.name))?;
+fn size(receiver: &Receiver) -> Result<String> {
+    let resolution = receiver.progress().resolution;
+    let resolution = resolution.with_context(|| format!("{} has seen no key frame", receiver.name))?;
     Ok(resolution.to_string())
 }
 
-fn track_of(seat: &Seat, profile: Profile) -> Result<usize> {
-    seat.profiles
+fn track_of(receiver: &Receiver, profile: Profile) -> Result<usize> {
+    receiver
+        .profiles
         .iter()
         .position(|own| *own == profile)
-        .with_context(|| format!("{} has no profile {profile}", seat.name))
+        .with_context(|| format!("{} has no profile {profile}", receiver.name))
 }
 
 /// The track a consumer is due: the highest that its preference allows.
-fn best_track(seat: &Seat) -> usize {
-    let preferred = seat.consumer.preferred_profile();
+fn best_track(receiver: &Receiver) -> usize {
+    let preferred = receiver.consumer.preferred_profile();
     let allowed = |profile: &Profile| preferred == Profile::Default || *profile <= preferred;
-    seat.profiles.iter().rposition(allowed).unwrap_or(0)
+    receiver.profiles.iter().rposition(allowed).unwrap_or(0)
 }

@@ -5,9 +5,10 @@ use serde::Serialize;
 use weir::{ConsumerStats, DropReason, WorkerState};
 use weir_recordings::check::Check;
 
-use super::cast::{Cast, Player};
-use super::receiver::Seat;
+use super::finding::Finding;
+use super::receiver::Receiver;
 use super::script::{self, Outcome};
+use super::setup::{Setup, Source};
 
 /// What the demo came to.
 #[derive(Debug, Serialize)]
@@ -17,62 +18,27 @@ pub(super) struct Verdict {
     pub(super) checks: Vec<Finding>,
 }
 
-/// One check and what came of it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Finding {
-    /// A stable name.
-    pub(super) name: &'static str,
-    /// Whether it holds.
-    pub(super) passed: bool,
-    /// What was found, in one line.
-    pub(super) detail: String,
-    /// Where it does not hold: the first few places.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) faults: Vec<String>,
-}
-
-impl Finding {
-    /// What a step or a count came to.
-    pub(super) fn of(name: &'static str, result: Result<String>) -> Self {
-        match result {
-            Ok(detail) => Self {
-                name,
-                passed: true,
-                detail,
-                faults: Vec::new(),
-            },
-            Err(error) => Self {
-                name,
-                passed: false,
-                detail: error.to_string(),
-                faults: error.chain().skip(1).map(ToString::to_string).collect(),
-            },
-        }
-    }
-}
-
 impl Verdict {
     /// Counts everything up. The senders have stopped.
-    pub(super) async fn reach(cast: &Cast, senders: Result<()>, outcome: Outcome) -> Self {
+    pub(super) async fn reach(setup: &Setup, senders: Result<()>, outcome: Outcome) -> Self {
         let mut checks = outcome.findings;
         checks.push(Finding::of(
             "received-by-workers",
-            received_by_workers(cast, senders).await,
+            received_by_workers(setup, senders).await,
         ));
-        let stats = consumer_stats(cast).await;
-        checks.push(Finding::of("every-packet-accounted", accounted(cast, &stats)));
+        let stats = consumer_stats(setup).await;
+        checks.push(Finding::of("every-packet-accounted", accounted(setup, &stats)));
         checks.push(Finding::of(
             "forwarded-is-received",
-            forwarded_is_received(cast, &stats).await,
+            forwarded_is_received(setup, &stats).await,
         ));
         checks.extend(
             Check::ALL
                 .into_iter()
-                .map(|check| judged(cast, check, outcome.interrupted)),
+                .map(|check| judged(setup, check, outcome.interrupted)),
         );
-        checks.push(Finding::of("others-undisturbed", others_undisturbed(cast)));
-        checks.push(Finding::of("workers-alive", workers_alive(cast)));
+        checks.push(Finding::of("others-undisturbed", others_undisturbed(setup)));
+        checks.push(Finding::of("workers-alive", workers_alive(setup)));
         Self {
             interrupted: outcome.interrupted,
             checks,
@@ -86,10 +52,10 @@ impl Verdict {
 }
 
 /// Adds up what all receivers found of one promise. That nothing came at all is fine only if there was no time for it.
-fn judged(cast: &Cast, check: Check, interrupted: bool) -> Finding {
+fn judged(setup: &Setup, check: Check, interrupted: bool) -> Finding {
     let (mut faults, mut count, mut packets) = (Vec::new(), 0, 0);
-    for seat in &cast.seats {
-        let judge = seat.check();
+    for receiver in &setup.receivers {
+        let judge = receiver.check();
         packets += judge.packets();
         let found = judge.faults(check);
         count += found.count();
@@ -97,7 +63,7 @@ fn judged(cast: &Cast, check: Check, interrupted: bool) -> Finding {
             found
                 .examples()
                 .iter()
-                .map(|example| format!("{}: {example}", seat.name)),
+                .map(|example| format!("{}: {example}", receiver.name)),
         );
     }
     let passed = count == 0 && (packets > 0 || interrupted);
@@ -115,41 +81,41 @@ fn judged(cast: &Cast, check: Check, interrupted: bool) -> Finding {
 }
 
 /// Sent by the senders = received by the workers, stream by stream, with nothing lost, repeated or unrouted on the way.
-async fn received_by_workers(cast: &Cast, senders: Result<()>) -> Result<String> {
+async fn received_by_workers(setup: &Setup, senders: Result<()>) -> Result<String> {
     senders.context("a sender gave up")?;
     let mut total = 0;
-    for player in &cast.players {
-        let sent = player.sent.packets();
-        let arrived = script::received(&player.producer, sent).await;
-        let stats = player.producer.stats().await?;
+    for source in &setup.sources {
+        let sent = source.sent.packets();
+        let arrived = script::received(&source.producer, sent).await;
+        let stats = source.producer.stats().await?;
         let count: u64 = stats.streams.iter().map(|stream| stream.packets).sum();
-        arrived.with_context(|| format!("{}: sent {sent}, received {count}", player.name))?;
+        arrived.with_context(|| format!("{}: sent {sent}, received {count}", source.name))?;
         let lost: u64 = stats.streams.iter().map(|stream| stream.packets_lost).sum();
         let odd: u64 = stats
             .streams
             .iter()
             .map(|stream| stream.packets_discarded + stream.packets_duplicated)
             .sum();
-        if (count, lost, odd) != (sent, 0, 0) || player.sent.failures() > 0 {
-            let refused = player.sent.failures();
+        if (count, lost, odd) != (sent, 0, 0) || source.sent.failures() > 0 {
+            let refused = source.sent.failures();
             bail!(
                 "{}: sent {sent}, refused by the kernel {refused}, received {count}, lost {lost}, odd {odd}",
-                player.name
+                source.name
             );
         }
-        check_transport(player).await?;
+        check_transport(source).await?;
         total += sent;
     }
-    Ok(format!("{total} packets of {} producers", cast.players.len()))
+    Ok(format!("{total} packets of {} producers", setup.sources.len()))
 }
 
-async fn check_transport(player: &Player) -> Result<()> {
-    let transport = player.producer.transport().stats().await?;
+async fn check_transport(source: &Source) -> Result<()> {
+    let transport = source.producer.transport().stats().await?;
     let unrouted: u64 = transport.unrouted.iter().map(|(_, count)| count).sum();
     if unrouted > 0 || transport.kernel_drops > 0 {
         bail!(
             "{}: unrouted {:?}, kernel drops {}",
-            player.name,
+            source.name,
             transport.unrouted,
             transport.kernel_drops
         );
@@ -157,22 +123,22 @@ async fn check_transport(player: &Player) -> Result<()> {
     Ok(())
 }
 
-async fn consumer_stats(cast: &Cast) -> Result<Vec<ConsumerStats>> {
-    let stats = cast.seats.iter().map(|seat| seat.consumer.stats());
+async fn consumer_stats(setup: &Setup) -> Result<Vec<ConsumerStats>> {
+    let stats = setup.receivers.iter().map(|receiver| receiver.consumer.stats());
     Ok(futures::future::try_join_all(stats).await?)
 }
 
 /// For every consumer: what its producer sent = what it was sent + what it was not, each under a reason.
-fn accounted(cast: &Cast, stats: &Result<Vec<ConsumerStats>>) -> Result<String> {
+fn accounted(setup: &Setup, stats: &Result<Vec<ConsumerStats>>) -> Result<String> {
     let stats = known(stats)?;
     let (mut received, mut forwarded, mut reasons) = (0, 0, [0; DropReason::ALL.len()]);
-    for (seat, stats) in std::iter::zip(&cast.seats, stats) {
-        let sent = seat.sent.packets();
+    for (receiver, stats) in std::iter::zip(&setup.receivers, stats) {
+        let sent = receiver.sent.packets();
         let dropped: u64 = stats.dropped.iter().map(|(_, count)| count).sum();
         if stats.packets_in != sent || stats.packets_forwarded + dropped != sent {
             bail!(
                 "{}: sent {sent}, in {}, forwarded {}, dropped {:?}",
-                seat.name,
+                receiver.name,
                 stats.packets_in,
                 stats.packets_forwarded,
                 stats.dropped
@@ -192,20 +158,20 @@ fn accounted(cast: &Cast, stats: &Result<Vec<ConsumerStats>>) -> Result<String> 
 }
 
 /// For every consumer: what the worker gave to the kernel = what the receiver took.
-async fn forwarded_is_received(cast: &Cast, stats: &Result<Vec<ConsumerStats>>) -> Result<String> {
+async fn forwarded_is_received(setup: &Setup, stats: &Result<Vec<ConsumerStats>>) -> Result<String> {
     let mut total = 0;
-    for (seat, stats) in std::iter::zip(&cast.seats, known(stats)?) {
+    for (receiver, stats) in std::iter::zip(&setup.receivers, known(stats)?) {
         let forwarded = stats.packets_forwarded;
-        let what = format!("{} to receive {forwarded} packets", seat.name);
-        let all = script::eventually(&what, || async { Ok(seat.check().packets() >= forwarded) }).await;
-        let received = seat.check().packets();
-        all.with_context(|| format!("{}: forwarded {forwarded}, received {received}", seat.name))?;
+        let what = format!("{} to receive {forwarded} packets", receiver.name);
+        let all = script::eventually(&what, || async { Ok(receiver.check().packets() >= forwarded) }).await;
+        let received = receiver.check().packets();
+        all.with_context(|| format!("{}: forwarded {forwarded}, received {received}", receiver.name))?;
         if received != forwarded {
-            bail!("{}: forwarded {forwarded}, received {received}", seat.name);
+            bail!("{}: forwarded {forwarded}, received {received}", receiver.name);
         }
         total += received;
     }
-    Ok(format!("{total} packets by {} consumers", cast.seats.len()))
+    Ok(format!("{total} packets by {} consumers", setup.receivers.len()))
 }
 
 fn known(stats: &Result<Vec<ConsumerStats>>) -> Result<&Vec<ConsumerStats>> {
@@ -213,27 +179,27 @@ fn known(stats: &Result<Vec<ConsumerStats>>) -> Result<&Vec<ConsumerStats>> {
 }
 
 /// A stream starts once, and once more after each of its own pauses; it switches only if somebody asked for it.
-fn others_undisturbed(cast: &Cast) -> Result<String> {
+fn others_undisturbed(setup: &Setup) -> Result<String> {
     let mut untouched = 0;
-    for seat in &cast.seats {
-        let pauses = seat.check().pauses().len() as u64;
-        let starts = seat.progress().starts;
+    for receiver in &setup.receivers {
+        let pauses = receiver.check().pauses().len() as u64;
+        let starts = receiver.progress().starts;
         // A pause that the end of the demo cut short has no start behind it.
         if starts > pauses + 1 {
-            bail!("{}: {starts} starts with {pauses} pauses", seat.name);
+            bail!("{}: {starts} starts with {pauses} pauses", receiver.name);
         }
         untouched += usize::from(pauses == 0);
     }
-    let foyer: Vec<&str> = cast
-        .seats
+    let foyer: Vec<&str> = setup
+        .receivers
         .iter()
-        .filter(|seat| in_foyer(cast, seat))
-        .map(|seat| seat.name)
+        .filter(|receiver| in_foyer(setup, receiver))
+        .map(|receiver| receiver.name)
         .collect();
-    if let Some(disturbed) = cast
-        .seats
+    if let Some(disturbed) = setup
+        .receivers
         .iter()
-        .find(|seat| in_foyer(cast, seat) && seat.progress().starts != 1)
+        .find(|receiver| in_foyer(setup, receiver) && receiver.progress().starts != 1)
     {
         bail!("{}: {} starts", disturbed.name, disturbed.progress().starts);
     }
@@ -243,13 +209,13 @@ fn others_undisturbed(cast: &Cast) -> Result<String> {
     ))
 }
 
-fn in_foyer(cast: &Cast, seat: &Seat) -> bool {
-    cast.players[seat.source].room != cast.players[0].room
+fn in_foyer(setup: &Setup, receiver: &Receiver) -> bool {
+    setup.sources[receiver.source].room != setup.sources[0].room
 }
 
-fn workers_alive(cast: &Cast) -> Result<String> {
-    let workers = cast.server().workers();
-    let deaths = cast.worker_deaths();
+fn workers_alive(setup: &Setup) -> Result<String> {
+    let workers = setup.server().workers();
+    let deaths = setup.worker_deaths();
     if let Some(worker) = workers
         .iter()
         .find(|worker| worker.state != WorkerState::Running || worker.restarts > 0)

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::cast::Cast;
-use super::story::Moment;
+use super::reporter::DemoEvent;
+use super::setup::Setup;
 use super::verdict::Verdict;
 
 use json::Json;
@@ -31,13 +31,13 @@ pub(super) enum View {
 
 impl View {
     /// The way that fits where the output goes.
-    pub(super) fn new(json: bool, cast: &Cast, length: Duration) -> Result<Self> {
+    pub(super) fn new(json: bool, setup: &Setup, length: Duration) -> Result<Self> {
         Ok(if json {
-            Self::Json(Json::new(cast, length))
+            Self::Json(Json::new(setup, length))
         } else if is_interactive() {
-            Self::Table(Box::new(LiveTable::new(cast, length)?))
+            Self::Table(Box::new(LiveTable::new(setup, length)?))
         } else {
-            Self::Lines(Lines::new(cast))
+            Self::Lines(Lines::new(setup))
         })
     }
 
@@ -50,31 +50,31 @@ impl View {
     }
 
     /// The first thing to show: who takes part.
-    pub(super) fn open(&mut self, cast: &Cast) -> Result<()> {
+    pub(super) fn open(&mut self, setup: &Setup) -> Result<()> {
         match self {
-            Self::Table(table) => table.open(cast),
-            Self::Lines(lines) => lines.open(cast),
-            Self::Json(json) => json.open(cast),
+            Self::Table(table) => table.open(setup),
+            Self::Lines(lines) => lines.open(setup),
+            Self::Json(json) => json.open(setup),
         }
         .context("cannot write")
     }
 
     /// Something happened.
-    pub(super) fn tell(&mut self, moment: &Moment) -> Result<()> {
+    pub(super) fn show(&mut self, event: &DemoEvent) -> Result<()> {
         match self {
-            Self::Table(table) => table.tell(moment),
-            Self::Lines(lines) => lines.tell(moment),
-            Self::Json(json) => json.tell(moment),
+            Self::Table(table) => table.show(event),
+            Self::Lines(lines) => lines.show(event),
+            Self::Json(json) => json.show(event),
         }
         .context("cannot write")
     }
 
     /// Time passed.
-    pub(super) fn refresh(&mut self, cast: &Cast) -> Result<()> {
+    pub(super) fn refresh(&mut self, setup: &Setup) -> Result<()> {
         match self {
-            Self::Table(table) => table.refresh(cast),
-            Self::Lines(lines) => lines.refresh(cast),
-            Self::Json(json) => json.refresh(cast),
+            Self::Table(table) => table.refresh(setup),
+            Self::Lines(lines) => lines.refresh(setup),
+            Self::Json(json) => json.refresh(setup),
         }
         .context("cannot write")
     }
@@ -215,7 +215,7 @@ impl Paint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::demo::verdict::Finding;
+    use crate::cli::demo::finding::Finding;
 
     fn verdict() -> Verdict {
         Verdict {

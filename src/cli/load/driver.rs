@@ -29,7 +29,7 @@ use super::cpu;
 use super::traffic::{Schedule, TrainWriter, is_ours};
 
 /// How long after a slice what was sent in it may still arrive: longer, and a backlog that grows would go unnoticed.
-const SETTLE: Duration = Duration::from_millis(30);
+const LATE_ARRIVALS: Duration = Duration::from_millis(30);
 
 /// Silence of the media after which nothing more is expected.
 const QUIET: Duration = Duration::from_millis(20);
@@ -101,7 +101,7 @@ pub(super) struct Driver {
 }
 
 /// What the thread works with.
-pub(super) struct Fixture {
+pub(super) struct Endpoints {
     pub writers: Vec<TrainWriter>,
     /// One connected socket for each source.
     pub senders: Vec<UdpSocket>,
@@ -124,10 +124,10 @@ pub(super) struct Encryption {
 }
 
 impl Driver {
-    pub(super) fn start(cpu: usize, fixture: Fixture) -> anyhow::Result<Self> {
+    pub(super) fn start(cpu: usize, endpoints: Endpoints) -> anyhow::Result<Self> {
         let (orders, incoming) = channel::<Order>();
         let (outgoing, results) = channel();
-        let mut state = State::new(fixture)?;
+        let mut state = State::new(endpoints)?;
         thread::Builder::new()
             .name("load driver".into())
             .spawn(move || {
@@ -155,13 +155,13 @@ impl Driver {
 }
 
 struct State {
-    fixture: Fixture,
+    endpoints: Endpoints,
     poller: Poller,
     ready: Vec<weir_worker::net::poll::Event>,
     batch: ReceiveBatch,
     backend: KernelSend,
     /// Where trains are protected.
-    room: Vec<u8>,
+    protected: Vec<u8>,
     checked_at: Time,
     /// Packets of all sources.
     sent_since_checks: u64,
@@ -173,9 +173,9 @@ struct State {
 }
 
 impl State {
-    fn new(fixture: Fixture) -> anyhow::Result<Self> {
+    fn new(endpoints: Endpoints) -> anyhow::Result<Self> {
         let poller = Poller::new(EVENTS)?;
-        for (index, receiver) in fixture.receivers.iter().enumerate() {
+        for (index, receiver) in endpoints.receivers.iter().enumerate() {
             let source = Ready::Socket {
                 transport: TransportIx(index as u32),
                 port: Port::Rtp,
@@ -186,12 +186,12 @@ impl State {
                 .context("watching a receiver's socket")?;
         }
         Ok(Self {
-            fixture,
+            endpoints,
             poller,
             ready: Vec::with_capacity(EVENTS),
             batch: ReceiveBatch::new(64, DATAGRAM_BYTES_MAX),
             backend: KernelSend::new(),
-            room: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
+            protected: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
             checked_at: clock::monotonic(),
             sent_since_checks: 0,
             is_relayed: false,
@@ -223,7 +223,7 @@ impl State {
         }
         let end = clock::monotonic();
         slice.elapsed_ns = end.since(start).as_nanos() as u64;
-        while clock::monotonic() < end + SETTLE {
+        while clock::monotonic() < end + LATE_ARRIVALS {
             self.receive()?;
         }
         slice.received_in_time = self.received;
@@ -248,7 +248,7 @@ impl State {
 
     fn drive(&mut self, scale: f64, duration: Duration, slice: &mut DriveSlice) -> anyhow::Result<()> {
         let sources: Vec<_> = self
-            .fixture
+            .endpoints
             .writers
             .iter()
             .map(|writer| writer.source().clone())
@@ -284,7 +284,7 @@ impl State {
     }
 
     fn send(&mut self, source: usize, slice: &mut DriveSlice) {
-        let writer = &mut self.fixture.writers[source];
+        let writer = &mut self.endpoints.writers[source];
         let (segment, burst, fan_out) = {
             let source = writer.source();
             (source.packet_bytes, source.burst, source.fan_out)
@@ -292,18 +292,18 @@ impl State {
         let index = writer.next_index();
         let mut train = writer.next_train();
         let mut segment = segment;
-        if let Some(encryption) = &mut self.fixture.encryption {
+        if let Some(encryption) = &mut self.endpoints.encryption {
             let (client, stream) = encryption.streams[source];
             let outbound = &mut encryption.outbounds[client];
-            let protected = outbound.protect_train(stream, index, train, segment, &mut self.room);
+            let protected = outbound.protect_train(stream, index, train, segment, &mut self.protected);
             if protected.refused.is_some() {
                 slice.unsent += burst as u64;
                 return;
             }
-            train = &self.room[..protected.bytes];
+            train = &self.protected[..protected.bytes];
             segment += outbound.profile().rtp_overhead();
         }
-        let socket = self.fixture.senders[source].as_fd();
+        let socket = self.endpoints.senders[source].as_fd();
         let sent = if burst == 1 {
             self.backend.send_packet(socket, train)
         } else {
@@ -325,7 +325,7 @@ impl State {
             let Ready::Socket { transport, .. } = event.source else {
                 continue;
             };
-            let socket = self.fixture.receivers[transport.0 as usize].as_fd();
+            let socket = self.endpoints.receivers[transport.0 as usize].as_fd();
             let received = self
                 .batch
                 .receive(socket, usize::MAX)
@@ -335,7 +335,7 @@ impl State {
                 .iter()
                 .map(|datagram| media_packets(received.bytes, datagram))
                 .sum::<u64>();
-            let encryption = self.fixture.encryption.as_mut().filter(|_| self.is_relayed);
+            let encryption = self.endpoints.encryption.as_mut().filter(|_| self.is_relayed);
             let inbounds = encryption.map_or(&mut [][..], |encryption| &mut encryption.inbounds);
             if let Some(Some(inbound)) = inbounds.get_mut(transport.0 as usize) {
                 for datagram in received.datagrams {
@@ -356,7 +356,7 @@ impl State {
     fn keep_consent(&mut self) -> anyhow::Result<()> {
         let now = clock::monotonic();
         let count = self
-            .fixture
+            .endpoints
             .encryption
             .as_ref()
             .map_or(0, |encryption| encryption.checks.len());
@@ -375,13 +375,13 @@ impl State {
     fn make_checks(&mut self) -> anyhow::Result<()> {
         (self.checked_at, self.sent_since_checks) = (clock::monotonic(), 0);
         let count = self
-            .fixture
+            .endpoints
             .encryption
             .as_ref()
             .map_or(0, |encryption| encryption.checks.len());
         let mut bytes = Vec::new();
         for first in (0..count).step_by(CHECKS_AT_ONCE) {
-            if let Some(encryption) = &mut self.fixture.encryption {
+            if let Some(encryption) = &mut self.endpoints.encryption {
                 for (socket, checks) in encryption.checks.iter_mut().skip(first).take(CHECKS_AT_ONCE) {
                     // One that is not taken is made up for by the next.
                     let _ = socket.send(checks.next(&mut bytes));
@@ -393,7 +393,7 @@ impl State {
     }
 
     fn drops(&self) -> u64 {
-        self.fixture
+        self.endpoints
             .receivers
             .iter()
             .map(|receiver| u64::from(drop_count(receiver.as_fd())))

@@ -10,9 +10,9 @@ use weir_channel::message::DropReason;
 
 use super::LoadArgs;
 use super::driver::{DriveSlice, Order};
-use super::lab::Lab;
 use super::raw::RawSlice;
 use super::report::{Control, Encryption, Loss, Progress, Report, ResidenceUs};
+use super::testbed::Testbed;
 
 /// A trial of a rate. Long enough that a backlog of a few percent shows.
 const TRIAL: Duration = Duration::from_millis(700);
@@ -46,19 +46,19 @@ impl RelaySlice {
 }
 
 /// Runs all measurements.
-pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report> {
-    let base: f64 = lab
+pub(super) async fn run(args: &LoadArgs, testbed: &mut Testbed) -> anyhow::Result<Report> {
+    let base: f64 = testbed
         .sources()
         .iter()
         .map(|source| source.trains_per_second * source.burst as f64)
         .sum();
     // The first trains are key frames: all consumers start here.
-    relay(lab, 1.0, SLICE).await?;
+    relay(testbed, 1.0, SLICE).await?;
 
     let (scale, max) = match args.rate {
         Some(rate) => (rate / base, None),
         None => {
-            let max = find_max(lab).await?;
+            let max = find_max(testbed).await?;
             (max.scale * SLICE_SHARE, Some(max))
         }
     };
@@ -69,11 +69,11 @@ pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report
     for pair in 0..pairs {
         // Relay first, then the baseline, and the other way round, so that a drift favours neither.
         let slice = if pair % 2 == 0 {
-            let relayed = relay(lab, scale, SLICE).await?;
-            (relayed, raw(lab, scale, SLICE)?)
+            let relayed = relay(testbed, scale, SLICE).await?;
+            (relayed, raw(testbed, scale, SLICE)?)
         } else {
-            let raw = raw(lab, scale, SLICE)?;
-            (relay(lab, scale, SLICE).await?, raw)
+            let raw = raw(testbed, scale, SLICE)?;
+            (relay(testbed, scale, SLICE).await?, raw)
         };
         slices.push(slice);
         progress.advance();
@@ -81,14 +81,14 @@ pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report
     drop(progress);
 
     let half = max.as_ref().map_or(scale, |max| max.scale * HALF);
-    let residence_us = residence(lab, half).await?;
+    let residence_us = residence(testbed, half).await?;
     let control = if args.control {
-        Some(control(lab, half).await?)
+        Some(control(testbed, half).await?)
     } else {
         None
     };
     let relayed = || slices.iter().map(|(relay, _)| relay);
-    let reasons = worker_drops(lab).await?;
+    let reasons = worker_drops(testbed).await?;
     let drive = |of: fn(&DriveSlice) -> u64| relayed().map(|slice| of(&slice.drive)).sum::<u64>();
     let (expected, received) = (drive(|slice| slice.expected), drive(|slice| slice.received));
     let elapsed_ns = drive(|slice| slice.elapsed_ns);
@@ -96,8 +96,8 @@ pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report
     let calls: u64 = relayed().map(|slice| slice.calls).sum();
     let srtp = args.srtp.map(|protection| Encryption {
         profile: protection,
-        handshakes: lab.handshakes.count,
-        worker_us_per_handshake: lab.handshakes.worker_us(),
+        handshakes: testbed.handshakes.count,
+        worker_us_per_handshake: testbed.handshakes.worker_us(),
         verified_packets: drive(|slice| slice.looked_at) - drive(|slice| slice.wrong),
         wrong_packets: drive(|slice| slice.wrong),
     });
@@ -131,7 +131,7 @@ pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report
         syscalls_per_packet: calls as f64 / packets.max(1) as f64,
         raw_errors: slices.iter().map(|(_, raw)| raw.errors).sum(),
         residence_us,
-        residence_at_pps: half * out_rate(lab),
+        residence_at_pps: half * out_rate(testbed),
         consumers: args
             .room
             .map_or(u64::from(args.consumers), |peers| u64::from(2 * peers * (peers - 1))),
@@ -144,9 +144,9 @@ pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report
         payload_bytes: args.payload,
         window_us: args.window,
         paused_share: args.paused,
-        resident_bytes_per_consumer: lab.resident_bytes_per_consumer,
-        worker_resident_bytes: lab.worker_stats().await?.resident_bytes,
-        worker_descriptors: lab.worker_descriptors(),
+        resident_bytes_per_consumer: testbed.resident_bytes_per_consumer,
+        worker_resident_bytes: testbed.worker_stats().await?.resident_bytes,
+        worker_descriptors: testbed.worker_descriptors(),
         one_port: args.one_port,
         srtp,
         forwarded: received,
@@ -155,21 +155,22 @@ pub(super) async fn run(args: &LoadArgs, lab: &mut Lab) -> anyhow::Result<Report
 }
 
 /// What leaves the worker per second at a scale of 1.
-fn out_rate(lab: &Lab) -> f64 {
-    lab.sources()
+fn out_rate(testbed: &Testbed) -> f64 {
+    testbed
+        .sources()
         .iter()
         .map(|source| source.trains_per_second * (source.burst * source.fan_out) as f64)
         .sum()
 }
 
-async fn relay(lab: &Lab, scale: f64, duration: Duration) -> anyhow::Result<RelaySlice> {
-    let driver = lab.driver()?;
+async fn relay(testbed: &Testbed, scale: f64, duration: Duration) -> anyhow::Result<RelaySlice> {
+    let driver = testbed.driver()?;
     driver.begin(Order::KeepConsent)?;
     driver.finish()?;
-    let before = lab.worker_stats().await?;
+    let before = testbed.worker_stats().await?;
     driver.begin(Order::Drive { scale, duration })?;
     let drive = driver.finish()?;
-    let after = lab.worker_stats().await?;
+    let after = testbed.worker_stats().await?;
     let calls = |stats: &WorkerStats| stats.receive_calls + stats.send_calls + stats.wait_calls;
     Ok(RelaySlice {
         drive,
@@ -180,10 +181,10 @@ async fn relay(lab: &Lab, scale: f64, duration: Duration) -> anyhow::Result<Rela
     })
 }
 
-fn raw(lab: &Lab, scale: f64, duration: Duration) -> anyhow::Result<RawSlice> {
-    let driver = lab.driver()?;
+fn raw(testbed: &Testbed, scale: f64, duration: Duration) -> anyhow::Result<RawSlice> {
+    let driver = testbed.driver()?;
     driver.begin(Order::Drain { duration })?;
-    let slice = lab.raw()?.slice(scale, duration);
+    let slice = testbed.raw()?.slice(scale, duration);
     driver.finish()?;
     slice
 }
@@ -195,20 +196,20 @@ struct Max {
 }
 
 /// Begins where the baseline says the limit is, and goes up or down in steps until the answer changes.
-async fn find_max(lab: &Lab) -> anyhow::Result<Max> {
+async fn find_max(testbed: &Testbed) -> anyhow::Result<Max> {
     let progress = Progress::new("trials", 0);
-    let estimate = raw(lab, 1.0, SLICE)?;
-    let mut scale = 1e9 / estimate.ns_per_packet().max(100.0) / out_rate(lab);
+    let estimate = raw(testbed, 1.0, SLICE)?;
+    let mut scale = 1e9 / estimate.ns_per_packet().max(100.0) / out_rate(testbed);
     let mut best: Option<Max> = None;
     let mut failed_above = false;
     for _ in 0..40 {
         progress.advance();
-        let slice = relay(lab, scale, TRIAL).await?;
+        let slice = relay(testbed, scale, TRIAL).await?;
         let forwarded_pps = slice.drive.received_in_time as f64 * 1e9 / slice.drive.elapsed_ns.max(1) as f64;
         let carried = slice.drive.loss_in_time() <= LOSS_MAX && slice.drive.unsent == 0;
         progress.say(&format!(
             "{:.0} packets/s asked, {forwarded_pps:.0} forwarded, loss {:.2} %{}",
-            scale * out_rate(lab),
+            scale * out_rate(testbed),
             slice.drive.loss_in_time() * 100.0,
             if carried { "" } else { ": too much" },
         ));
@@ -229,11 +230,11 @@ async fn find_max(lab: &Lab) -> anyhow::Result<Max> {
     best.context("no rate was carried without loss; is something else running on this machine?")
 }
 
-async fn residence(lab: &Lab, scale: f64) -> anyhow::Result<ResidenceUs> {
-    lab.measure_residence(true).await?;
-    relay(lab, scale, RESIDENCE_TIME).await?;
-    let histogram = lab.worker_stats().await?.residence;
-    lab.measure_residence(false).await?;
+async fn residence(testbed: &Testbed, scale: f64) -> anyhow::Result<ResidenceUs> {
+    testbed.measure_residence(true).await?;
+    relay(testbed, scale, RESIDENCE_TIME).await?;
+    let histogram = testbed.worker_stats().await?.residence;
+    testbed.measure_residence(false).await?;
     let quantile = |quantile: f64| {
         histogram
             .as_ref()
@@ -248,15 +249,15 @@ async fn residence(lab: &Lab, scale: f64) -> anyhow::Result<ResidenceUs> {
 }
 
 /// Pauses and resumes through the channel while the worker relays.
-async fn control(lab: &Lab, scale: f64) -> anyhow::Result<Control> {
+async fn control(testbed: &Testbed, scale: f64) -> anyhow::Result<Control> {
     let running = AtomicBool::new(true);
     let commands = AtomicU64::new(0);
-    let driver = lab.driver()?;
+    let driver = testbed.driver()?;
     driver.begin(Order::Drive {
         scale,
         duration: CONTROL_TIME,
     })?;
-    let toggles = futures::future::try_join_all(lab.toggled().iter().map(|consumer| async {
+    let toggles = futures::future::try_join_all(testbed.toggled().iter().map(|consumer| async {
         while running.load(Ordering::Relaxed) {
             consumer.resume(Value::Null).await?;
             consumer.pause(Value::Null).await?;
@@ -279,8 +280,8 @@ async fn control(lab: &Lab, scale: f64) -> anyhow::Result<Control> {
 }
 
 /// Packets that the worker did not send although somebody should have had them.
-async fn worker_drops(lab: &Lab) -> anyhow::Result<Vec<(DropReason, u64)>> {
-    let stats = lab.room().stats().await.context("asking for the room's counters")?;
+async fn worker_drops(testbed: &Testbed) -> anyhow::Result<Vec<(DropReason, u64)>> {
+    let stats = testbed.room().stats().await.context("asking for the room's counters")?;
     let mut drops: Vec<(DropReason, u64)> = Vec::new();
     for (reason, count) in stats.consumers.iter().flat_map(|consumer| &consumer.dropped) {
         match drops.iter_mut().find(|(known, _)| known == reason) {

@@ -16,7 +16,7 @@ use weir_worker::net::scheduling;
 use weir_worker::net::send::{KernelSend, SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
 use weir_worker::webrtc::srtp::Profile;
 
-use super::bare::CipherBaseline;
+use super::cipher_baseline::CipherBaseline;
 use super::cpu;
 use super::traffic::{Schedule, TrainWriter};
 
@@ -71,7 +71,7 @@ impl RawSender {
                     paths,
                     targets,
                     backend: KernelSend::new(),
-                    room: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
+                    protected: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
                 };
                 for order in incoming {
                     if outgoing.send(state.slice(order)).is_err() {
@@ -98,7 +98,7 @@ struct State {
     targets: Vec<Vec<usize>>,
     backend: KernelSend,
     /// Where trains are protected.
-    room: Vec<u8>,
+    protected: Vec<u8>,
 }
 
 impl State {
@@ -132,8 +132,8 @@ impl State {
                 let (train, segment) = match baseline {
                     None => (train, segment),
                     Some(baseline) => {
-                        let len = baseline.protect_train(train, segment, &mut self.room)?;
-                        (&self.room[..len], segment + baseline.overhead())
+                        let len = baseline.protect_train(train, segment, &mut self.protected)?;
+                        (&self.protected[..len], segment + baseline.overhead())
                     }
                 };
                 let sent = if burst == 1 {

@@ -15,8 +15,8 @@ pub(super) fn notify(state: &str) {
     }
 }
 
-fn warn_if_failed(told: io::Result<()>) {
-    if let Err(error) = told {
+fn warn_if_failed(sent: io::Result<()>) {
+    if let Err(error) = sent {
         warn!(%error, "cannot tell the service manager");
     }
 }
@@ -26,8 +26,8 @@ fn warn_if_failed(told: io::Result<()>) {
 pub(super) struct Manager {
     socket: UnixDatagram,
     address: SocketAddr,
-    /// The last word did not get there.
-    is_deaf: bool,
+    /// The last message did not get there.
+    is_failing: bool,
 }
 
 impl Manager {
@@ -47,25 +47,25 @@ impl Manager {
         Ok(Self {
             socket: UnixDatagram::unbound()?,
             address,
-            is_deaf: false,
+            is_failing: false,
         })
     }
 
-    /// Says something that the manager must not miss; waits while it has not read what it was told before.
+    /// Says something that the manager must not miss; waits while it has not read the message before.
     fn tell(&self, state: &str) -> io::Result<()> {
         self.socket.set_nonblocking(false)?;
         self.socket.send_to_addr(state.as_bytes(), &self.address).map(drop)
     }
 
-    /// Says something that will be said again. Does not wait for the manager, and complains once until it hears again.
+    /// Says something that will be said again. Does not wait for the manager, and logs only the first of several failures.
     pub(super) fn tell_soon(&mut self, state: &str) {
-        let told = self
+        let sent = self
             .socket
             .set_nonblocking(true)
             .and_then(|()| self.socket.send_to_addr(state.as_bytes(), &self.address));
-        let was_deaf = std::mem::replace(&mut self.is_deaf, told.is_err());
-        if !was_deaf {
-            warn_if_failed(told.map(drop));
+        let was_failing = std::mem::replace(&mut self.is_failing, sent.is_err());
+        if !was_failing {
+            warn_if_failed(sent.map(drop));
         }
     }
 }
@@ -113,11 +113,11 @@ mod tests {
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         let mut manager = Manager::at(path.as_os_str()).unwrap();
-        while !manager.is_deaf {
+        while !manager.is_failing {
             manager.tell_soon("WATCHDOG=1");
         }
         assert_eq!(received(&socket), b"WATCHDOG=1");
         manager.tell_soon("WATCHDOG=1");
-        assert!(!manager.is_deaf);
+        assert!(!manager.is_failing);
     }
 }

@@ -5,9 +5,6 @@
 
 use std::borrow::Cow;
 
-use super::Relay;
-use super::keys::TransportKey;
-
 /// The longest name (RFC 3550 §6.5).
 const BYTES_MAX: usize = 255;
 
@@ -15,33 +12,9 @@ const BYTES_MAX: usize = 255;
 /// each new one costs something.
 pub(super) const NAMES_MAX: usize = 31;
 
-impl Relay {
-    /// A sender says its name. Each SSRC has its own; what is said of one that sends nothing here means nothing.
-    pub(super) fn on_cname(&mut self, transport: TransportKey, ssrc: u32, name: &[u8]) {
-        let Some((key, encoding)) = self.transports[transport].ssrcs.get(&ssrc).copied() else {
-            return;
-        };
-        let producer = &mut self.producers[key];
-        let stream = &mut producer.streams[usize::from(encoding)];
-        let name = presentable(name);
-        if name.is_empty() || stream.cname.as_deref() == Some(&*name) {
-            return;
-        }
-        stream.cname = Some(name.into());
-        // Its reports are of the clock that all streams of this name share.
-        if producer.is_named_by_sender
-            && producer.clock.is_some()
-            && let Some(name) = producer.cname()
-        {
-            let clock = self.reports.clocks.join(producer.room, name);
-            self.use_clock(key, clock);
-        }
-    }
-}
-
 /// A name as it can be passed on: UTF-8 (RFC 3550 §6.5), without what would end a line or a string elsewhere, and no longer
 /// than an item.
-fn presentable(name: &[u8]) -> Cow<'_, str> {
+pub(super) fn presentable(name: &[u8]) -> Cow<'_, str> {
     let name = String::from_utf8_lossy(name);
     let is_fit = |text: &str| text.len() <= BYTES_MAX && !text.contains(char::is_control);
     if is_fit(&name) {

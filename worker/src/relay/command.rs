@@ -7,20 +7,20 @@ use weir_channel::message::{CreateConsumer, CreateProducer, MediaKind, Method, R
 
 use crate::time::Time;
 
+use super::arrivals::TransportFeedback;
 use super::consumer::Consumer;
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
-use super::layer_selection::ACTIVITY_INTERVAL;
 use super::limits::ID_MAX;
 use super::parameters::{check_consumer, check_producer, check_remote, invalid};
 use super::producer::Producer;
 use super::repair::Repair;
-use super::report::TransportReports;
 use super::rewrite::Rewriter;
 use super::ring::Ring;
+use super::room::Room;
 use super::transport::{Transport, TransportCounters, TransportKind};
-use super::twcc::TransportFeedback;
+use super::transport_reports::TransportReports;
 use super::used_indices::UsedIndices;
-use super::{Action, Relay, Room};
+use super::{Action, Relay};
 
 impl Relay {
     /// Does what the supervisor asks. The methods that are about the worker as a whole (ping, settings, its own counters,
@@ -79,7 +79,11 @@ impl Relay {
             Method::TransportDump { transport } => return self.transport_dump(*transport).map(Reply::Dump),
             Method::ProducerDump { producer } => return self.producer_dump(*producer).map(Reply::Dump),
             Method::ConsumerDump { consumer } => return self.consumer_dump(*consumer).map(Reply::Dump),
-            Method::SetMaxBitrate { transport, bitrate_bps } => self.set_max_bitrate(*transport, *bitrate_bps)?,
+            Method::SetMaxBitrate { transport, bitrate_bps } => {
+                let key = self.find_transport(*transport)?;
+                self.reports
+                    .set_max_bitrate(key, &mut self.transports[key], *bitrate_bps);
+            }
             Method::SetAudioLevels { room, enabled } => self.set_audio_levels(now, *room, *enabled)?,
             Method::Ping
             | Method::UseDtlsCertificate(_)
@@ -97,6 +101,17 @@ impl Relay {
             }
         }
         Ok(Reply::Done)
+    }
+
+    /// Begins or ends to send how loud a room's producers are.
+    fn set_audio_levels(&mut self, now: Time, id: RoomId, enabled: bool) -> Result<(), WorkerError> {
+        let room = self.rooms.get_mut(&id).ok_or(WorkerError::UnknownRoom(id))?;
+        if self.audio_levels.set(now, id, room, enabled) {
+            for key in room.producers.iter().filter_map(|id| self.producer_of_id.get(id)) {
+                self.producers[*key].measure_level(enabled);
+            }
+        }
+        Ok(())
     }
 
     fn create_room(&mut self, room: RoomId) -> Result<(), WorkerError> {
@@ -196,8 +211,8 @@ impl Relay {
         self.actions.push_back(Action::Close {
             transport: transport.index,
         });
-        self.on_feedback_left(&transport);
-        self.on_transport_left(transport);
+        self.feedback.on_transport_left(&transport);
+        self.reports.on_transport_left(transport, self.transports.is_empty());
     }
 
     fn create_producer(&mut self, now: Time, request: &CreateProducer) -> Result<(), WorkerError> {
@@ -214,7 +229,7 @@ impl Relay {
             self.limits.producers_per_transport,
         )?;
         check_producer(request, transport.kind != TransportKind::WebRtc)?;
-        self.check_latch(transport_key, request)?;
+        transport.check_latch(&self.producers, request)?;
         let declared: Vec<u32> = request
             .encodings
             .iter()
@@ -222,7 +237,7 @@ impl Relay {
             .flatten()
             .collect();
         for ssrc in &declared {
-            if !self.is_latched(transport_key, *ssrc) {
+            if !transport.is_latched(&self.producers, *ssrc) {
                 self.check_ssrc(*ssrc, transport_key)?;
             }
         }
@@ -254,29 +269,25 @@ impl Relay {
                 transport.rtx_ssrcs.insert(ssrc, (key, encoding as u8));
             }
         }
-        let missing = (self.producers.len() + 1).saturating_sub(self.stirred.len());
-        self.stirred.reserve(missing);
-        if self.next_activity_check.is_none() {
-            self.next_activity_check = Some(now + ACTIVITY_INTERVAL);
-        }
         self.streams += streams.len();
+        self.activity.on_producer(now, self.producers.len(), self.streams);
         self.reserve_for_streams(transport_key);
         self.producer_of_id.insert(request.producer, key);
         self.room_mut(request.room).producers.insert(request.producer);
-        self.schedule_reports(now, transport_key);
-        self.refresh_feedback(transport_key);
-        self.measure_level(key);
+        self.reports
+            .schedule(now, transport_key, &mut self.transports[transport_key]);
+        self.feedback
+            .refresh(&mut self.transports[transport_key], &self.producers);
+        let is_wanted = self.room_mut(request.room).levels_due.is_some();
+        self.producers[key].measure_level(is_wanted);
         Ok(())
     }
 
-    /// Makes room for what the streams can cause, so that nothing has to grow while packets are relayed.
+    /// Reserves memory for what the streams can cause, so that nothing has to grow while packets are relayed.
     fn reserve_for_streams(&mut self, transport: TransportKey) {
-        // One timer each, beside those of streams that are gone; one entry each in the other lists.
-        self.timers.reserve(self.streams);
-        self.asks.reserve(self.streams);
-        self.silent.reserve(self.streams);
+        self.key_frame_requests.reserve(self.streams);
         self.losses.reserve(self.streams);
-        // Each is known by one SSRC. A table that is at most half full makes room for a new one in place.
+        // Each is known by one SSRC. A table that is at most half full takes a new one without growing.
         let transport = &mut self.transports[transport];
         let streams: usize = transport
             .producers
@@ -327,10 +338,10 @@ impl Relay {
         let Some(producer) = self.producers.remove(key) else {
             return;
         };
-        self.leave_clock(&producer);
+        producer.leave_clock(&mut self.reports.clocks);
         self.streams -= producer.streams.len();
         let gops = producer.streams.iter().filter(|stream| stream.gop.is_some());
-        self.gops -= gops.count() as u32;
+        self.gops.kept -= gops.count() as u32;
         let transport = &mut self.transports[producer.transport];
         transport.producers.retain(|other| *other != key);
         transport.remember_closed(&producer);
@@ -345,7 +356,8 @@ impl Relay {
             self.actions
                 .extend(ssrcs.flatten().map(|ssrc| Action::Forget { transport, ssrc }));
         }
-        self.refresh_feedback(producer.transport);
+        self.feedback
+            .refresh(&mut self.transports[producer.transport], &self.producers);
         self.producer_of_id.remove(&producer.id);
         self.room_mut(producer.room).producers.remove(&producer.id);
     }
@@ -368,17 +380,21 @@ impl Relay {
         let ssrcs = [Some(request.ssrc), request.rtx.as_ref().map(|rtx| rtx.ssrc)];
         for ssrc in ssrcs.into_iter().flatten() {
             self.check_ssrc(ssrc, transport_key)?;
-            self.check_unused_index(ssrc, transport_key)?;
+            self.transports[transport_key].check_unused_index(ssrc)?;
         }
 
-        let before_first = self.before_first(transport_key, request.ssrc);
+        let random = self.random.next();
+        let before_first = self.transports[transport_key].before_first(request.ssrc, random);
         let rewriter = Rewriter::new(
             before_first,
             self.random.next() as u32,
-            self.join_slot(producer_key, request),
+            self.producers[producer_key].join_slot(request),
         );
         let before_first_rtx = match &request.rtx {
-            Some(rtx) => self.before_first(transport_key, rtx.ssrc),
+            Some(rtx) => {
+                let random = self.random.next();
+                self.transports[transport_key].before_first(rtx.ssrc, random)
+            }
             None => 0,
         };
         let connected = self.transports[transport_key].remote.is_some();
@@ -423,8 +439,9 @@ impl Relay {
         // All of the worker's may change what they are sent in one call.
         let missing = self.consumers.len().saturating_sub(self.changed.len());
         self.changed.reserve(missing);
-        self.join_clock(producer_key, &request.cname, request.cname_is_made_up);
-        self.schedule_reports(now, transport_key);
+        self.producers[producer_key].join_clock(&mut self.reports.clocks, &request.cname, request.cname_is_made_up);
+        self.reports
+            .schedule(now, transport_key, &mut self.transports[transport_key]);
         self.select_layer(now, key);
         Ok(Reply::ConsumerCreated { source_paused })
     }
@@ -462,9 +479,10 @@ impl Relay {
         let Some(consumer) = self.consumers.remove(key) else {
             return;
         };
-        self.on_consumer_left(&consumer);
-        self.leave_slot(&consumer);
+        self.reports
+            .on_consumer_left(&consumer, &mut self.transports[consumer.transport]);
         let producer = &mut self.producers[consumer.producer];
+        producer.filters.leave(consumer.rewriter.offsets().slot);
         if consumer.repair.is_some() {
             producer.repairing -= 1;
         }

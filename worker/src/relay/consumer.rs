@@ -8,8 +8,8 @@ use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, Extension
 use crate::rtp::extension::{ExtensionBlock, elements, erase, rename};
 use crate::time::Time;
 
-use super::catch_up::CatchUp;
 use super::decide::Flow;
+use super::gop::GopCursor;
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::limits::ENCODINGS_MAX;
 use super::producer::{Producer, ProducerCounters};
@@ -77,7 +77,7 @@ pub(super) struct Consumer {
     /// And when it was made.
     created_at: [u64; ENCODINGS_MAX],
     /// Where it is in a group of pictures that it is sent after the event.
-    pub catch_up: Option<CatchUp>,
+    pub catch_up: Option<GopCursor>,
     /// Its place in its producer's list.
     pub place_in_producer: u32,
     /// Its place in its transport's list.

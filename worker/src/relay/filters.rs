@@ -1,11 +1,6 @@
 //! Who of a producer's consumers lacks which of its codecs: consumers that lack the same ones share a slot, in which their
 //! packets are withheld (`withheld.rs`).
 
-use weir_channel::message::CreateConsumer;
-
-use super::Relay;
-use super::consumer::Consumer;
-use super::keys::ProducerKey;
 use super::withheld::{ALL_SLOTS, SLOTS, SlotSet};
 
 /// The codecs of a producer that somebody lacks, one bit for each.
@@ -27,18 +22,18 @@ struct Filter {
 
 /// Where a consumer has got to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Joined {
-    slot: u8,
+pub(super) struct Joined {
+    pub(super) slot: u8,
     /// Nothing was counted there yet.
-    is_new: bool,
+    pub(super) is_new: bool,
     /// It was for others, who are gone: what was counted there has another meaning from now on.
-    is_taken_over: bool,
+    pub(super) is_taken_over: bool,
 }
 
 impl Filters {
     /// The slot of one more consumer. When all slots are others' the consumer gets one in which less is withheld than it lacks:
     /// what it lacks and is not withheld there, it sees as gaps.
-    fn join(&mut self, lacked: UnsupportedCodecs) -> Joined {
+    pub(super) fn join(&mut self, lacked: UnsupportedCodecs) -> Joined {
         // The first slot is for those that lack nothing, so that there is always one that fits.
         let slots = if lacked == 0 { 0..1 } else { 1..SLOTS };
         let is_same = |slot: &usize| self.slots[*slot].is_counted && self.slots[*slot].lacked == lacked;
@@ -69,7 +64,7 @@ impl Filters {
     }
 
     /// A consumer leaves its slot, in which is counted on: who comes next may start with what was kept from before.
-    fn leave(&mut self, slot: u8) {
+    pub(super) fn leave(&mut self, slot: u8) {
         self.slots[usize::from(slot)].consumers -= 1;
     }
 
@@ -85,29 +80,6 @@ impl Filters {
             slots |= u8::from(filter.lacked & bit != 0) << slot;
         }
         slots
-    }
-}
-
-impl Relay {
-    /// What the consumer will be withheld.
-    pub(super) fn join_slot(&mut self, producer: ProducerKey, request: &CreateConsumer) -> u8 {
-        let producer = &mut self.producers[producer];
-        let joined = producer.filters.join(producer.lacked(&request.payload_types));
-        for stream in &mut producer.streams {
-            if joined.is_new {
-                stream.open_slot(joined.slot);
-            }
-            if joined.is_taken_over {
-                stream.forget_kept();
-            }
-        }
-        joined.slot
-    }
-
-    /// The consumer leaves its slot.
-    pub(super) fn leave_slot(&mut self, consumer: &Consumer) {
-        let slot = consumer.rewriter.offsets().slot;
-        self.producers[consumer.producer].filters.leave(slot);
     }
 }
 

@@ -86,6 +86,28 @@ impl Responsiveness {
     }
 }
 
+/// How many groups are kept, and how many may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GopBudget {
+    pub kept: u32,
+    pub max: u32,
+}
+
+/// Where a consumer is that is sent a group after the event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GopCursor {
+    pub encoding: u8,
+    /// Which group.
+    pub number: u32,
+    /// The next of its packets.
+    pub place: usize,
+    pub began: Time,
+    /// When the group's first packet came.
+    pub first_at: Time,
+    /// The newest timestamp sent, as the producer had it.
+    pub newest: u64,
+}
+
 /// The packets of a group, in the order of their arrival.
 #[derive(Debug)]
 pub struct Gop {

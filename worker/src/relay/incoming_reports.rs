@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::rtp::rtcp::RtcpItem;
 use crate::rtp::rtcp::xr::Delay;
-use crate::time::{Time, middle_of};
+use crate::time::Time;
 
 use super::Relay;
 use super::keys::TransportKey;
@@ -29,15 +29,7 @@ impl Relay {
             }
             RtcpItem::Remb { bps } => self.transports[key].reports.remote_bitrate = Some(bps),
             RtcpItem::ReferenceTime { ssrc, ntp } => {
-                let heard = &mut self.transports[key].reports.received_references;
-                let same = |entry: &&mut Option<(u32, u32, Time)>| entry.is_some_and(|(other, ..)| other == ssrc);
-                let mut entry = heard.iter_mut().find(same);
-                if entry.is_none() {
-                    entry = heard.iter_mut().find(|entry| entry.is_none());
-                }
-                if let Some(entry) = entry {
-                    *entry = Some((ssrc, middle_of(ntp), now));
-                }
+                self.transports[key].reports.on_reference_time(now, ssrc, ntp);
             }
             RtcpItem::DelaySinceReference { sender, delay } => self.on_delay(now, key, sender, delay),
             RtcpItem::Bye { ssrc } => self.on_bye(now, key, ssrc),

@@ -8,9 +8,10 @@ use weir_channel::message::{
 
 use crate::time::Time;
 
+use super::Relay;
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::limits::PAGE_ENTRIES_MAX;
-use super::{Relay, Room};
+use super::room::Room;
 
 /// Consumers listed in a producer's dump.
 const DUMP_CONSUMERS_MAX: usize = 1_000;

@@ -1,22 +1,15 @@
 //! Who follows which stream: targets, attachments, availability, and the key frames that starts need.
 
-use std::cmp::Reverse;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use weir_channel::message::{MediaKind, Notification, Remote, UnroutedReason};
+use weir_channel::message::{Notification, Remote, UnroutedReason};
 
-use crate::rtp::rtcp::{reduced_size, write_fir, write_pli};
 use crate::time::Time;
 
 use super::Relay;
-use super::keyframe::KeyFramePacer;
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::limits::ENCODINGS_MAX;
-use super::sink::{Sink, TransportIx};
-
-/// How often silent streams are looked for (differences §2.8).
-pub(super) const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
+use super::sink::TransportIx;
 
 impl Relay {
     /// Attaches a consumer to the streams it needs every packet of: the one that flows and the one that should, unless
@@ -151,65 +144,13 @@ impl Relay {
         None
     }
 
-    /// Looks for streams that are silent while others of their producer are not. Looked at anew each time, so that it
-    /// does not matter in which order streams fall silent (v2 looked at the edges only, differences §2.8). And for
-    /// producers all of whose streams are silent: nothing better is on offer then, so their consumers stay as they are,
-    /// but it is told.
+    /// Takes streams off the offer that are silent while others of their producer are not.
     pub(super) fn check_activity(&mut self, now: Time) {
-        let mut silent = std::mem::take(&mut self.silent);
-        for (key, producer) in &mut self.producers {
-            let streams = &producer.streams;
-            for (encoding, stream) in streams.iter().enumerate() {
-                let others = streams.iter().enumerate().filter(|(other, _)| *other != encoding);
-                let others = others.filter_map(|(_, stream)| stream.last_media).max();
-                if stream.available && stream.has_fallen_behind(others) {
-                    silent.push((key, encoding as u8));
-                }
-            }
-            if producer.is_active && producer.is_silent(now) {
-                producer.is_active = false;
-                if !std::mem::replace(&mut producer.is_notification_queued, true) {
-                    self.stirred.push_back(key);
-                }
-            }
-        }
-        for (producer, encoding) in silent.drain(..) {
+        self.activity.check(now, &mut self.producers);
+        for index in 0..self.activity.silent.len() {
+            let (producer, encoding) = self.activity.silent[index];
             self.on_stream_unavailable(now, producer, encoding);
         }
-        self.silent = silent;
-        self.next_activity_check = (!self.producers.is_empty()).then(|| now + ACTIVITY_INTERVAL);
-    }
-
-    /// A producer has begun to send, or has not sent for a while: its owner is to be told, if it is still so then.
-    #[cold]
-    pub(super) fn on_producer_active(&mut self, key: ProducerKey) {
-        let producer = &mut self.producers[key];
-        producer.is_active = true;
-        if !std::mem::replace(&mut producer.is_notification_queued, true) {
-            self.stirred.push_back(key);
-        }
-    }
-
-    /// The next producer to tell of that has begun or ceased to send. That it sends for the first time is no news.
-    pub(super) fn poll_activity_change(&mut self) -> Option<Notification> {
-        while let Some(key) = self.stirred.pop_front() {
-            let Some(producer) = self.producers.get_mut(key) else {
-                continue;
-            };
-            producer.is_notification_queued = false;
-            if producer
-                .last_notified_active
-                .replace(producer.is_active)
-                .unwrap_or(true)
-                != producer.is_active
-            {
-                return Some(Notification::ProducerActivityChanged {
-                    producer: producer.id,
-                    active: producer.is_active,
-                });
-            }
-        }
-        None
     }
 
     /// A transport knows now where to send, or has been told another place: whoever is there has seen nothing yet.
@@ -271,66 +212,20 @@ impl Relay {
     /// Asks a stream's sender for a key frame: at once, or when the last request is a second old; and again and again as
     /// long as somebody waits for one.
     pub(super) fn request_key_frame(&mut self, now: Time, key: ProducerKey, encoding: u8) {
-        self.pace_key_frame(now, key, encoding, KeyFramePacer::request);
-    }
-
-    /// Somebody still waits for a key frame of a stream: asks again if it is time.
-    pub(super) fn repeat_key_frame_request(&mut self, now: Time, key: ProducerKey, encoding: u8) {
-        self.pace_key_frame(now, key, encoding, KeyFramePacer::repeat);
-    }
-
-    fn pace_key_frame(
-        &mut self,
-        now: Time,
-        key: ProducerKey,
-        encoding: u8,
-        pace: impl Fn(&mut KeyFramePacer, Time) -> bool,
-    ) {
         let producer = &mut self.producers[key];
-        // A paused producer is asked when it is resumed; a stream that never came, when it comes.
-        if producer.kind == MediaKind::Audio || producer.paused {
-            return;
-        }
-        let stream = &mut producer.streams[usize::from(encoding)];
-        let asks = pace(&mut stream.key_frames, now);
-        if !std::mem::replace(&mut stream.timer_queued, true) {
-            self.timers
-                .push(Reverse((stream.key_frames.next_timer(now), key, encoding)));
-        }
-        if asks {
-            self.ask(now, key, encoding);
-        }
+        self.key_frame_requests
+            .request(now, (key, encoding), producer, &mut self.gops);
     }
 
-    /// Asks for a key frame as soon as there is a sink.
-    fn ask(&mut self, now: Time, key: ProducerKey, encoding: u8) {
-        self.asks.push((key, encoding));
-        let stream = &mut self.producers[key].streams[usize::from(encoding)];
-        stream.responsiveness.on_ask(now);
-        self.refresh_gop(key, encoding);
-    }
-
-    /// Asks for what was remembered, or again, and comes back in a second as long as there is a reason to: the sender may send
-    /// nothing in which somebody could be seen to wait.
-    pub(super) fn on_key_frame_timer(&mut self, now: Time, key: ProducerKey, encoding: u8) {
-        let Some(producer) = self.producers.get_mut(key) else {
-            return;
-        };
-        let stream = &mut producer.streams[usize::from(encoding)];
-        stream.timer_queued = false;
-        if producer.paused {
-            return;
-        }
-        let is_awaited = self.is_start_awaited(key, encoding);
-        let stream = &mut self.producers[key].streams[usize::from(encoding)];
-        let asks = stream.key_frames.on_timer(now, is_awaited);
-        if is_awaited || stream.key_frames.is_wanted() {
-            stream.timer_queued = true;
-            self.timers
-                .push(Reverse((stream.key_frames.next_timer(now), key, encoding)));
-        }
-        if asks {
-            self.ask(now, key, encoding);
+    /// Repeats the key frame requests that are due: those that were remembered, and those for which somebody still waits.
+    pub(super) fn repeat_key_frame_requests(&mut self, now: Time) {
+        while let Some((key, encoding)) = self.key_frame_requests.pop_due(now) {
+            if self.producers.contains_key(key) {
+                let is_awaited = self.is_start_awaited(key, encoding);
+                let producer = &mut self.producers[key];
+                self.key_frame_requests
+                    .on_timer(now, (key, encoding), producer, &mut self.gops, is_awaited);
+            }
         }
     }
 
@@ -349,36 +244,5 @@ impl Relay {
             };
             flow.gated && !flows && is_for_it && consumer.can_be_sent() && knows_codec()
         })
-    }
-
-    /// Sends the key frame requests that are due, by the means the sender understands (RFC 4585 §6.3.1, RFC 5104 §4.3.1).
-    pub(super) fn send_key_frame_requests(&mut self, sink: &mut impl Sink) {
-        while let Some((key, encoding)) = self.asks.pop() {
-            let Some(producer) = self.producers.get_mut(key) else {
-                continue;
-            };
-            let codec = *producer.first_codec();
-            let stream = &mut producer.streams[usize::from(encoding)];
-            let Some(media_ssrc) = stream.ssrc else { continue };
-            let mut packet = [0; 128];
-            let len = if codec.pli {
-                stream.counters.pli += 1;
-                write_pli(&mut packet, self.ssrc, media_ssrc)
-            } else if codec.fir {
-                stream.counters.fir += 1;
-                stream.fir_seq = stream.fir_seq.wrapping_add(1);
-                write_fir(&mut packet, self.ssrc, media_ssrc, stream.fir_seq)
-            } else {
-                continue;
-            };
-            let packet = if producer.reduced_size {
-                reduced_size(&packet[..len])
-            } else {
-                &packet[..len]
-            };
-            let transport = &mut self.transports[producer.transport];
-            transport.counters.rtcp_sent += 1;
-            sink.send_rtcp(transport.index, packet);
-        }
     }
 }

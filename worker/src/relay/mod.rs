@@ -13,30 +13,43 @@
 //! **After every call of a `handle_*` method, call [`Relay::send_pending_byes`], then drain [`Relay::poll_action`] and
 //! [`Relay::poll_notification`].**
 
+mod activity;
 mod catch_up;
 mod cname;
 mod command;
 mod consumer;
 mod fanout;
+mod forward;
 mod held;
+mod holding;
 mod incoming_reports;
 mod inspect;
+mod key_frame_requests;
 mod keys;
 mod layer_selection;
+mod level_meter;
 mod levels;
+mod losses;
 mod missing_seqs;
 mod parameters;
 mod producer;
+mod random;
 mod receive;
 mod repair;
 mod report;
+mod retransmit;
+mod room;
+mod routing;
 mod rtx;
 mod ssrc_latch;
 mod stream;
 mod transport;
+mod transport_reports;
 mod used_indices;
 mod vp8_ids;
+mod workspace;
 
+pub mod arrivals;
 pub mod datagram;
 pub mod decide;
 pub mod filters;
@@ -58,8 +71,7 @@ pub mod transmission;
 pub mod twcc;
 pub mod withheld;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -68,22 +80,27 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{DropReason, Notification, Remote};
 
 use crate::rtp::rtcp::RtcpItem;
-use crate::time::Time;
+use crate::time::{Time, WallClock};
 
+use self::activity::Activity;
 use self::catch_up::CatchingUp;
 use self::consumer::Consumer;
-use self::fanout::Workspace;
-use self::gop::GOPS_MAX;
+use self::gop::{GOPS_MAX, GopBudget};
 use self::held::HeldPackets;
+use self::key_frame_requests::KeyFrameRequests;
 use self::keys::{ConsumerKey, ProducerKey, TransportKey};
+use self::levels::AudioLevels;
 use self::limits::Limits;
-use self::nack::Losses;
+use self::losses::Losses;
 use self::producer::Producer;
-use self::repair::IncomingNacks;
+use self::random::Random;
 use self::report::Reports;
+use self::retransmit::IncomingNacks;
+use self::room::Room;
 use self::sink::{ConsumerIx, Sink, TransportIx};
 use self::transport::Transport;
 use self::twcc::FeedbackQueue;
+use self::workspace::Workspace;
 
 /// All rooms of one worker.
 #[derive(Debug)]
@@ -111,33 +128,22 @@ pub struct Relay {
     held: HeldPackets,
     /// What the RTCP packet at hand says.
     said: Vec<RtcpItem>,
-    timers: BinaryHeap<Reverse<(Time, ProducerKey, u8)>>,
-    /// Streams to be asked for a key frame as soon as there is a sink.
-    asks: Vec<(ProducerKey, u8)>,
+    key_frame_requests: KeyFrameRequests,
     /// What streams miss.
     losses: Losses,
     /// What receivers miss.
-    requests: IncomingNacks,
-    /// When to look for silent streams next; only while a producer exists.
-    next_activity_check: Option<Time>,
-    /// Memory for that check.
-    silent: Vec<(ProducerKey, u8)>,
-    /// Groups of pictures that are kept.
-    gops: u32,
-    /// How many may be.
-    gops_max: u32,
+    nacks: IncomingNacks,
+    activity: Activity,
+    gops: GopBudget,
     catching_up: CatchingUp,
     reports: Reports,
     feedback: FeedbackQueue,
-    /// When to tell how loud the producers of a room are.
-    level_timers: BinaryHeap<Reverse<(Time, RoomId)>>,
+    audio_levels: AudioLevels,
 
     actions: VecDeque<Action>,
     notifications: VecDeque<Notification>,
-    /// Consumers whose owners have yet to be told what they are sent now; each stands here once.
+    /// Consumers whose owners have yet to be notified of what they are sent now; each stands here once.
     changed: VecDeque<ConsumerKey>,
-    /// Producers whose owners have yet to be told whether they send; each stands here once.
-    stirred: VecDeque<ProducerKey>,
 }
 
 /// Something the shell has to do for the relay.
@@ -171,16 +177,6 @@ pub enum Action {
     },
 }
 
-/// What belongs to a room; ordered, so that pages of it can be read while it changes.
-#[derive(Debug, Default)]
-struct Room {
-    transports: BTreeSet<TransportId>,
-    producers: BTreeSet<ProducerId>,
-    consumers: BTreeSet<ConsumerId>,
-    /// When to tell next how loud its producers are, if anybody wants to know.
-    levels_due: Option<Time>,
-}
-
 impl Relay {
     /// An empty relay. `seed` decides every random number it will use.
     pub fn new(limits: Limits, seed: u64) -> Self {
@@ -188,7 +184,7 @@ impl Relay {
         let hash = FixedState::with_seed(random.next());
         let ssrc = random.next() as u32;
         // Its own numbers, so that the time of a report changes nothing but the times of reports.
-        let reports = Reports::new(seed ^ u64::from(ssrc) << 32);
+        let reports = Reports::new(ssrc, seed ^ u64::from(ssrc) << 32);
         Self {
             limits,
             ssrc,
@@ -207,30 +203,37 @@ impl Relay {
             held: HeldPackets::new(),
             // More than a packet of 1,200 bytes can say.
             said: Vec::with_capacity(512),
-            timers: BinaryHeap::new(),
-            asks: Vec::new(),
+            key_frame_requests: KeyFrameRequests::default(),
             losses: Losses::default(),
-            requests: IncomingNacks::new(),
-            next_activity_check: None,
-            silent: Vec::new(),
-            gops: 0,
-            gops_max: GOPS_MAX,
+            nacks: IncomingNacks::new(),
+            activity: Activity::default(),
+            gops: GopBudget { kept: 0, max: GOPS_MAX },
             catching_up: CatchingUp::default(),
             reports,
             feedback: FeedbackQueue::new(ssrc),
-            level_timers: BinaryHeap::new(),
+            audio_levels: AudioLevels::default(),
             // A batch can teach a transport two addresses.
             actions: VecDeque::with_capacity(2),
             notifications: VecDeque::with_capacity(2),
             changed: VecDeque::new(),
-            stirred: VecDeque::new(),
         }
     }
 
     /// Keeps the last group of pictures of so many senders that answer no key frame requests, at most; 0: of none. The default
     /// is [`GOPS_MAX`].
     pub fn set_gops_max(&mut self, gops_max: u32) {
-        self.gops_max = gops_max;
+        self.gops.max = gops_max;
+    }
+
+    /// What time it is. To be called now and then, so that reports follow when the wall clock is set.
+    pub fn set_wall_clock(&mut self, clock: WallClock) {
+        self.reports.wall_clock = clock;
+    }
+
+    /// Sends the BYEs of transports that are closed. To be called before their sockets are: after each command,
+    /// before [`Relay::poll_action`].
+    pub fn send_pending_byes(&mut self, sink: &mut impl Sink) {
+        self.reports.send_pending_byes(sink);
     }
 
     /// The dense index of a transport.
@@ -247,7 +250,7 @@ impl Relay {
     pub fn poll_notification(&mut self) -> Option<Notification> {
         self.poll_urgent_notification()
             .or_else(|| self.poll_profile_change())
-            .or_else(|| self.poll_activity_change())
+            .or_else(|| self.activity.poll(&mut self.producers))
     }
 
     /// The next thing to tell that must not wait here. Changes of effective profiles and of activity may: however often they
@@ -258,17 +261,11 @@ impl Relay {
 
     /// When [`Relay::handle_timeout`] wants to be called; a time that has passed means now.
     pub fn next_timeout(&self) -> Option<Time> {
-        if !self.asks.is_empty() {
-            return Some(Time::default());
-        }
-        let timer = self.timers.peek().map(|Reverse((due, ..))| *due);
-        let levels = self.level_timers.peek().map(|Reverse((due, _))| *due);
-        let losses = self.losses.next_timeout();
         [
-            timer,
-            levels,
-            losses,
-            self.next_activity_check,
+            self.key_frame_requests.next_timeout(),
+            self.audio_levels.next_timeout(),
+            self.losses.next_timeout(),
+            self.activity.next_timeout(),
             self.reports.next_timeout(),
             self.feedback.next_timeout(),
             self.catching_up.next_timeout(),
@@ -282,23 +279,38 @@ impl Relay {
     /// Does what is due: requests for missing packets, key frame requests that were held back, the check for silent
     /// streams, transport-wide feedback, reports, audio levels.
     pub fn handle_timeout(&mut self, now: Time, sink: &mut impl Sink) {
-        while let Some(Reverse((due, producer, encoding))) = self.timers.peek().copied() {
-            if due > now {
-                break;
-            }
-            self.timers.pop();
-            self.on_key_frame_timer(now, producer, encoding);
-        }
-        if self.next_activity_check.is_some_and(|due| due <= now) {
-            self.check_activity(now);
-        }
-        self.notify_levels(now);
-        self.send_nacks(now, sink);
+        self.repeat_key_frame_requests(now);
+        self.check_activity(now);
+        self.audio_levels.notify(
+            now,
+            &mut self.rooms,
+            &self.producer_of_id,
+            &mut self.producers,
+            &mut self.notifications,
+        );
+        self.losses
+            .send_nacks(now, self.ssrc, &mut self.producers, &mut self.transports, sink);
         self.release_waiting(now, sink);
-        self.catch_up(now, sink);
-        self.send_key_frame_requests(sink);
-        self.send_feedback(now, sink);
-        self.send_reports(now, sink);
+        self.catching_up.send(
+            now,
+            &mut self.consumers,
+            &self.producers,
+            &mut self.workspace.held,
+            sink,
+        );
+        while let Some(key) = self.catching_up.pop_stranded() {
+            self.request_key_frame_for(now, key);
+        }
+        self.key_frame_requests
+            .send(self.ssrc, &mut self.producers, &mut self.transports, sink);
+        self.feedback.send(now, &mut self.transports, sink);
+        self.reports.send(
+            now,
+            &mut self.transports,
+            &mut self.producers,
+            &mut self.consumers,
+            sink,
+        );
     }
 
     /// The sink had taken packets of a consumer but could not send them after all.
@@ -307,6 +319,17 @@ impl Relay {
             consumer.forwarded = consumer.forwarded.saturating_sub(u64::from(packets));
             consumer.dropped[reason as usize] += u64::from(packets);
         }
+    }
+
+    /// Whether packets that were sent under an SSRC may have to be sent again as they were: under their own numbers, because
+    /// the receiver asks for what it lacks and knows no retransmission format (RFC 4588).
+    pub fn repeats_packets(&self, transport: TransportIx, ssrc: u32) -> bool {
+        let Some(transport) = self.transport_key(transport).map(|key| &self.transports[key]) else {
+            return false;
+        };
+        let consumer = transport.consumer_ssrcs.get(&ssrc);
+        let consumer = consumer.and_then(|consumer| self.consumers.get(*consumer));
+        consumer.is_some_and(|consumer| consumer.repair.is_some() && consumer.rtx_ssrc.is_none())
     }
 
     /// How many rooms, transports, producers and consumers there are.
@@ -321,19 +344,5 @@ impl Relay {
 
     fn transport_key(&self, index: TransportIx) -> Option<TransportKey> {
         self.transport_of_index.get(index.0 as usize).copied().flatten()
-    }
-}
-
-/// SplitMix64: enough to begin sequence numbers somewhere, and nothing more is asked of it.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }

@@ -17,15 +17,10 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::rtp::nack::NackWriter;
-use crate::rtp::rtcp::reduced_size;
 use crate::time::Time;
 
-use super::Relay;
-use super::keys::ProducerKey;
 use super::missing_seqs::{AGE_SEQS_MAX, MissingSeqs};
 use super::packet::PacketMeta;
-use super::sink::Sink;
 
 /// Packets of one stream that are asked for at a time. When more are missing, asking for a key frame is cheaper.
 pub const MISSING_MAX: usize = 1_000;
@@ -60,14 +55,14 @@ pub struct MissingList {
     /// Ascending. What of a gap has come is in it still.
     gaps: Vec<Gap>,
     /// When the first of them is due; means nothing while there are none.
-    due: Time,
+    pub(super) due: Time,
     newest: Option<u64>,
     /// The stream's count of restarts that `newest` belongs to.
     restarts: u32,
     /// Sequence number and timestamp of the last key frame's first packet.
     key_frame: Option<(u64, u64)>,
     /// It is in the relay's list of streams that miss something.
-    listed: bool,
+    pub(super) listed: bool,
 }
 
 /// Packets that were noticed to be missing together, or almost.
@@ -241,12 +236,12 @@ impl MissingList {
     }
 
     /// The newest packet that came, extended.
-    fn newest(&self) -> Option<u64> {
+    pub(super) fn newest(&self) -> Option<u64> {
         self.newest
     }
 
     /// Forgets the gap that the last packet has shown; `newest` is the newest before it.
-    fn forget_after(&mut self, newest: u64) {
+    pub(super) fn forget_after(&mut self, newest: u64) {
         self.numbers.remove_from(newest + 1);
         while self.gaps.last().is_some_and(|gap| gap.first > newest) {
             self.gaps.pop();
@@ -323,129 +318,6 @@ impl MissingList {
 /// The first moment from this one on that requests are made at.
 fn on_grid(time: Time) -> Time {
     Time(time.0.next_multiple_of(GRID_NS))
-}
-
-/// The streams that miss something, and when to ask for it next.
-#[derive(Debug, Default)]
-pub(super) struct Losses {
-    streams: Vec<(ProducerKey, u8)>,
-    next: Option<Time>,
-}
-
-impl Losses {
-    /// Makes room for so many streams.
-    pub(super) fn reserve(&mut self, streams: usize) {
-        // Those that are gone leave with the next turn.
-        self.streams.reserve(streams);
-    }
-
-    /// When [`Relay::send_nacks`] wants to be called.
-    pub(super) fn next_timeout(&self) -> Option<Time> {
-        self.next
-    }
-}
-
-impl Relay {
-    /// Notes a packet, as it came or in a retransmission, in the list of what its stream misses; returns whether it came
-    /// because it was asked for. Without a stream of their own, retransmissions look like late packets.
-    #[inline]
-    pub(super) fn on_media_packet(&mut self, now: Time, key: ProducerKey, packet: &PacketMeta, is_rtx: bool) -> bool {
-        let producer = &mut self.producers[key];
-        let codec = producer.codec(packet.payload_type);
-        let is_key_frame = packet.key_frame && codec.is_some_and(|codec| !codec.name.starts_anywhere());
-        let tells_rtx_apart = codec.is_some_and(|codec| codec.rtx.is_some());
-        let sends_again = codec.is_some_and(|codec| codec.nack);
-        let stream = &mut producer.streams[usize::from(packet.encoding)];
-        let Some(missing) = &mut stream.missing else {
-            stream.counters.repaired += u64::from(is_rtx);
-            return is_rtx;
-        };
-        let mut is_repair = is_rtx;
-        let newest = missing.newest();
-        match missing.on_packet(now, packet, is_key_frame, stream.restarts) {
-            LossChange::Nothing => {}
-            // What was lost before a packet is taken for packets of its codec; of some codecs senders send nothing again.
-            LossChange::Gap | LossChange::Overflow if !sends_again => missing.forget_after(newest.unwrap_or_default()),
-            LossChange::Recovered { asks, asked } => {
-                is_repair |= asks > 0 && !tells_rtx_apart;
-                // Of several requests nobody knows which was answered. And what was only late answers none: where that cannot
-                // be told, it is taken for late when it comes in less than half of the time that an answer takes.
-                let way = now.since(asked);
-                if asks == 1 && (is_rtx || is_repair && way * 2 >= stream.round_trip.estimate()) {
-                    stream.round_trip.measured(way);
-                }
-            }
-            LossChange::Gap => {
-                let due = missing.due;
-                if !std::mem::replace(&mut missing.listed, true) {
-                    self.losses.streams.push((key, packet.encoding));
-                }
-                self.losses.next = Some(self.losses.next.map_or(due, |next| next.min(due)));
-            }
-            LossChange::Overflow => self.request_key_frame(now, key, packet.encoding),
-        }
-        if is_repair {
-            self.producers[key].streams[usize::from(packet.encoding)]
-                .counters
-                .repaired += 1;
-        }
-        is_repair
-    }
-
-    /// Asks senders for what is missing and due.
-    pub(super) fn send_nacks(&mut self, now: Time, sink: &mut impl Sink) {
-        if self.losses.next.is_none_or(|next| next > now) {
-            return;
-        }
-        let mut next: Option<Time> = None;
-        let mut index = 0;
-        while let Some((key, encoding)) = self.losses.streams.get(index).copied() {
-            match self.ask_stream(now, key, encoding, sink) {
-                Some(due) => {
-                    next = Some(next.map_or(due, |next| next.min(due)));
-                    index += 1;
-                }
-                None => {
-                    self.losses.streams.swap_remove(index);
-                }
-            }
-        }
-        self.losses.next = next;
-    }
-
-    /// Asks one sender; `None` if nothing is missing (any more).
-    fn ask_stream(&mut self, now: Time, key: ProducerKey, encoding: u8, sink: &mut impl Sink) -> Option<Time> {
-        let producer = self.producers.get_mut(key)?;
-        let transport = &mut self.transports[producer.transport];
-        let stream = &mut producer.streams[usize::from(encoding)];
-        let missing = stream.missing.as_mut()?;
-        let mut writer = NackWriter::new(self.ssrc, stream.ssrc.unwrap_or(0));
-        let mut send = |writer: &mut NackWriter| {
-            stream.counters.nacks += 1;
-            transport.counters.rtcp_sent += 1;
-            let packet = writer.packet();
-            let packet = if producer.reduced_size {
-                reduced_size(packet)
-            } else {
-                packet
-            };
-            sink.send_rtcp(transport.index, packet);
-            writer.clear();
-        };
-        let next = missing.ask(now, stream.round_trip.estimate(), |seq| {
-            stream.counters.nacked += 1;
-            let wire = stream.seq.wire(seq);
-            if !writer.push(seq, wire) {
-                send(&mut writer);
-                writer.push(seq, wire);
-            }
-        });
-        if !writer.is_empty() {
-            send(&mut writer);
-        }
-        missing.listed = next.is_some();
-        next
-    }
 }
 
 #[cfg(test)]

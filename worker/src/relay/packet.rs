@@ -1,7 +1,10 @@
 //! One received packet as the relay thinks of it: where its bytes are, and its numbers without wrap-around.
 
+use weir_channel::message::Codec;
+
 use crate::rtp::extension::ExtensionBlock;
 
+use super::keys::ProducerKey;
 use super::limits::TRAIN_BYTES_MAX;
 use super::withheld::{Counts, SLOTS};
 
@@ -91,6 +94,19 @@ impl PacketMeta {
             _ => out.extend_from_slice(packet),
         }
     }
+}
+
+/// The stream that a packet belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route {
+    /// Its producer.
+    pub key: ProducerKey,
+    /// Its encoding.
+    pub encoding: u8,
+    /// The codec of its payload type.
+    pub codec: Codec,
+    /// It came as a retransmission, and is the original again.
+    pub is_rtx: bool,
 }
 
 /// VP8 ids to be kept continuous, extended; offsets count from the payload's start.

@@ -1,18 +1,19 @@
 //! A producer as the relay sees it: how its packets are recognised, what of them is relayed, and who follows.
 
 use weir_channel::id::{ProducerId, RoomId};
-use weir_channel::message::{Codec, CodecName, CreateProducer, ExtensionUri, MediaKind, Profile};
+use weir_channel::message::{Codec, CodecName, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
 
 use crate::rtp::extension::{Element, ExtensionBlock, Values, elements, erase};
 use crate::time::Time;
 
+use super::cname::presentable;
 use super::filters::{Filters, UnsupportedCodecs};
 use super::keys::{ConsumerKey, TransportKey};
-use super::levels::Meter;
+use super::level_meter::Meter;
 use super::limits::ENCODINGS_MAX;
 use super::nack::MissingList;
 use super::profile::Available;
-use super::sender_clock::ClockKey;
+use super::sender_clock::{ClockKey, Clocks};
 use super::stream::Stream;
 use super::withheld::SlotSet;
 
@@ -143,6 +144,11 @@ impl Producer {
         }
     }
 
+    /// Known by neither MID nor RID, and with one stream only.
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.mid.is_none() && self.streams.len() == 1 && self.streams[0].rid.is_none()
+    }
+
     /// Which extension has an id, if it is one of its own.
     #[inline]
     pub(super) fn extension(&self, id: u8) -> Option<ExtensionUri> {
@@ -213,6 +219,107 @@ impl Producer {
     /// The canonical name that its sender says of itself: that of its lowest stream which has one. They are one endpoint's.
     pub(super) fn cname(&self) -> Option<&str> {
         self.streams.iter().find_map(|stream| stream.cname.as_deref())
+    }
+
+    /// The producer's endpoint is known: from now on its reports count for the clock of all that endpoint's streams.
+    /// A name that was made up gives way to the one that the sender says of itself.
+    pub(super) fn join_clock(&mut self, clocks: &mut Clocks, cname: &str, is_made_up: bool) {
+        if self.clock.is_some() {
+            return;
+        }
+        self.is_named_by_sender = is_made_up;
+        let cname = self.cname().filter(|_| is_made_up).unwrap_or(cname);
+        let clock = clocks.join(self.room, cname);
+        self.use_clock(clocks, clock);
+    }
+
+    /// The reports of the streams count for this clock from now on.
+    fn use_clock(&mut self, clocks: &mut Clocks, clock: ClockKey) {
+        if let Some(before) = self.clock.replace(clock) {
+            clocks.leave(before);
+        }
+        let Some(clock) = clocks.get_mut(self.clock) else {
+            return;
+        };
+        for report in self.streams.iter().filter_map(|stream| stream.sender_report) {
+            clock.on_report(report.arrived, report.ntp);
+        }
+    }
+
+    /// The producer is closed.
+    pub(super) fn leave_clock(&self, clocks: &mut Clocks) {
+        if let Some(clock) = self.clock {
+            clocks.leave(clock);
+        }
+    }
+
+    /// The sender says what it is called (RFC 3550 §6.5.1).
+    pub(super) fn on_cname(&mut self, encoding: u8, name: &[u8], clocks: &mut Clocks) {
+        let stream = &mut self.streams[usize::from(encoding)];
+        let name = presentable(name);
+        if name.is_empty() || stream.cname.as_deref() == Some(&*name) {
+            return;
+        }
+        stream.cname = Some(name.into());
+        // Its reports are of the clock that all streams of this name share.
+        if self.is_named_by_sender
+            && self.clock.is_some()
+            && let Some(name) = self.cname()
+        {
+            let clock = clocks.join(self.room, name);
+            self.use_clock(clocks, clock);
+        }
+    }
+
+    /// The slot of one more consumer, for what is withheld from it.
+    pub(super) fn join_slot(&mut self, request: &CreateConsumer) -> u8 {
+        let joined = self.filters.join(self.lacked(&request.payload_types));
+        for stream in &mut self.streams {
+            if joined.is_new {
+                stream.open_slot(joined.slot);
+            }
+            if joined.is_taken_over {
+                stream.forget_kept();
+            }
+        }
+        joined.slot
+    }
+
+    /// Counts a packet that is not taken in. `is_known`: another one has come under its number.
+    pub(super) fn count_refused(&mut self, encoding: u8, is_known: bool) {
+        let stream = &mut self.streams[usize::from(encoding)];
+        self.counters.received += 1;
+        stream.refuse(is_known);
+        if self.paused {
+            stream.counters.paused += 1;
+            self.counters.paused += 1;
+        } else if is_known {
+            self.counters.duplicate += 1;
+        } else {
+            self.counters.bad_sequence += 1;
+        }
+    }
+
+    /// The packet is taken in after all. Since it was counted, nobody has joined and nothing was paused.
+    pub(super) fn uncount_refused(&mut self, encoding: u8, is_known: bool) {
+        let stream = &mut self.streams[usize::from(encoding)];
+        self.counters.received -= 1;
+        stream.unrefuse(is_known);
+        if self.paused {
+            stream.counters.paused -= 1;
+            self.counters.paused -= 1;
+        } else if is_known {
+            self.counters.duplicate -= 1;
+        } else {
+            self.counters.bad_sequence -= 1;
+        }
+    }
+
+    /// Begins or ends measuring how loud it is.
+    pub(super) fn measure_level(&mut self, is_wanted: bool) {
+        let id = self.extension_id(ExtensionUri::AudioLevel);
+        let id = id.filter(|_| is_wanted && self.kind == MediaKind::Audio);
+        self.meter = Meter::new(id.unwrap_or_default());
     }
 
     /// The encoding of a profile.

@@ -1,56 +1,28 @@
 //! From a receive batch to packets of streams: who sent it, what it is, whose it is.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 
-use weir_channel::message::{Codec, ExtensionUri, Notification, UnroutedReason};
+use weir_channel::message::{Notification, UnroutedReason};
 
 use crate::boundary::{self, Panicked, Parser};
 use crate::rtp::continuity::Verdict;
-use crate::rtp::extension::Values;
 use crate::rtp::packet::{Header, Kind, classify, cut_opaque_extension};
 use crate::rtp::rtcp::{self, RtcpItem};
 use crate::time::Time;
 
+use super::arrivals::TransportNumbered;
 use super::cname::NAMES_MAX;
 use super::datagram::Datagram;
 use super::keys::{ProducerKey, TransportKey};
 use super::limits::{BATCH_PACKETS_MAX, RING_CHUNK_BYTES, TRAIN_BYTES_MAX};
-use super::producer::Producer;
+use super::losses::Noted;
+use super::packet::Route;
+use super::routing::StreamKind;
 use super::sink::{Port, Sink, TransportIx};
 use super::stream::{Accepted, Stream};
-use super::transport::SourceCheck;
-use super::twcc::TransportNumbered;
+use super::transport::{Origin, SourceCheck};
+use super::twcc::transport_seq;
 use super::{Action, Relay};
-
-/// Where a packet came in.
-#[derive(Clone, Copy)]
-pub(super) struct Origin {
-    pub now: Time,
-    pub transport: TransportKey,
-    port: Port,
-    source: SocketAddr,
-    pub check: SourceCheck,
-}
-
-/// What a packet's stream is to its producer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum StreamKind {
-    /// Its media.
-    Media,
-    /// Its media once more (RFC 4588).
-    Rtx,
-}
-
-/// Whose a packet is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Route {
-    pub key: ProducerKey,
-    pub encoding: u8,
-    pub codec: Codec,
-    /// It came as a retransmission, and is the original again.
-    pub is_rtx: bool,
-}
 
 impl Relay {
     /// Takes in one receive batch of one port and sends what follows from it. `datagrams` lie in `bytes`, which are
@@ -94,7 +66,7 @@ impl Relay {
                 start = packet.end;
                 self.handle_packet(&mut origin, bytes, packet, sink);
                 self.release_held(now, bytes, sink);
-                self.answer_nacks(now, sink);
+                self.nacks.answer(now, &mut self.consumers, &self.producers, sink);
                 if self.workspace.batch.len() >= BATCH_PACKETS_MAX {
                     self.fan_out(now, bytes, sink);
                 }
@@ -104,7 +76,8 @@ impl Relay {
             }
         }
         self.fan_out(now, bytes, sink);
-        self.send_key_frame_requests(sink);
+        self.key_frame_requests
+            .send(self.ssrc, &mut self.producers, &mut self.transports, sink);
     }
 
     fn handle_packet(&mut self, origin: &mut Origin, bytes: &mut [u8], range: Range<usize>, sink: &mut impl Sink) {
@@ -190,8 +163,11 @@ impl Relay {
         let stream = self.find_stream(origin, packet, &header);
         let numbered = if self.transports[origin.transport].feedback.is_listening() {
             // To be read before the packet is changed.
-            let producer = stream.ok().map(|(key, ..)| key);
-            let number = self.transport_seq(origin.transport, producer, &header, packet);
+            let id = match stream {
+                Ok((key, ..)) => self.producers[key].transport_cc,
+                Err(_) => self.transports[origin.transport].feedback.shared_id,
+            };
+            let number = id.and_then(|id| transport_seq(id, &header, packet));
             number.map(|number| TransportNumbered {
                 number,
                 ssrc: header.ssrc,
@@ -207,26 +183,11 @@ impl Relay {
             Err(reason) => Err(reason),
         };
         if let (Some(numbered), SourceCheck::Remote) = (numbered, origin.check) {
-            self.on_transport_seq(origin.now, origin.transport, numbered, sink);
+            let transport = &mut self.transports[origin.transport];
+            self.feedback
+                .on_packet(origin.now, origin.transport, transport, numbered, sink);
         }
         handled
-    }
-
-    /// Whose a packet is: by SSRC, then MID, then RID (differences §2.5), then, on a plain transport, payload type.
-    fn find_stream(
-        &mut self,
-        origin: &Origin,
-        packet: &[u8],
-        header: &Header,
-    ) -> Result<(ProducerKey, u8, StreamKind), UnroutedReason> {
-        if let Some((key, encoding)) = self.transports[origin.transport].ssrcs.get(&header.ssrc) {
-            return Ok((*key, *encoding, StreamKind::Media));
-        }
-        if let Some((key, encoding)) = self.find_rtx_route(origin.transport, packet, header) {
-            return Ok((key, encoding, StreamKind::Rtx));
-        }
-        let (key, encoding) = self.learn_route(origin, packet, header)?;
-        Ok((key, encoding, StreamKind::Media))
     }
 
     fn handle_media(
@@ -294,7 +255,7 @@ impl Relay {
         if let Some(block) = header.extension {
             producer.strip_extensions(now, packet, block);
         }
-        let (paused, is_active) = (producer.paused, producer.is_active);
+        let (paused, is_active, is_lone) = (producer.paused, producer.is_active, producer.streams.len() == 1);
         // What is sent again comes without the padding that it had.
         let is_padding = header.is_padding(packet) || is_rtx && header.payload_len == 0;
         let withholding = producer.withholding(header.payload_type, is_padding);
@@ -313,15 +274,18 @@ impl Relay {
         // Or the beginning of one, which does not have to be asked for either.
         let key_frame =
             matches!(&accepted, Accepted::Relay(meta) if meta.key_frame) || stream.key_frame_assembler.is_under_way();
-        let is_repair = match &accepted {
-            Accepted::Relay(meta) | Accepted::Padding(meta) => self.on_media_packet(now, key, meta, is_rtx),
-            Accepted::Duplicate | Accepted::BadSequence => false,
+        let noted = match &accepted {
+            Accepted::Relay(meta) | Accepted::Padding(meta) => self.losses.on_packet(now, key, producer, meta, is_rtx),
+            Accepted::Duplicate | Accepted::BadSequence => Noted::default(),
         };
-        let producer = &mut self.producers[key];
+        if noted.needs_key_frame {
+            self.key_frame_requests
+                .request(now, (key, encoding), producer, &mut self.gops);
+        }
         let stream = &mut producer.streams[usize::from(encoding)];
         match &accepted {
-            // Lost on the way, and that is what reports are about.
-            Accepted::Relay(_) | Accepted::Padding(_) if is_repair => {}
+            // It was lost on the path, and that is what reports are about.
+            Accepted::Relay(_) | Accepted::Padding(_) if noted.is_repair => {}
             Accepted::Relay(meta) | Accepted::Padding(meta) => stream.reception.on_packet(
                 now,
                 stream.restarts,
@@ -339,7 +303,7 @@ impl Relay {
             producer.counters.paused += 1;
         } else {
             match accepted {
-                Accepted::Relay(mut meta) => {
+                Accepted::Relay(meta) => {
                     producer.meter.on_packet(packet, header.extension);
                     if meta.key_frame {
                         stream.key_frames.on_key_frame();
@@ -349,107 +313,29 @@ impl Relay {
                         responsiveness_changed = stream.responsiveness.is_unresponsive() != was_unresponsive;
                         // A consumer may switch here, and must get what came before on the stream it leaves. Streams go
                         // out one after the other; so all that came so far goes out as it is, before this.
-                        if producer.streams.len() > 1 {
+                        if !is_lone {
                             producer.streams.iter_mut().for_each(|stream| stream.batch_tail = None);
                         }
                     }
                     let stream = &mut producer.streams[usize::from(encoding)];
-                    let index = self.workspace.batch.len() as u32;
-                    meta.next = u32::MAX;
-                    match stream.batch_tail {
-                        Some(tail) => self.workspace.batch[tail as usize].next = index,
-                        None => self.workspace.touched.push((key, encoding, index)),
-                    }
-                    stream.batch_tail = Some(index);
-                    self.workspace.batch.push(meta);
+                    self.workspace.push(key, stream, meta);
                 }
                 Accepted::Padding(_) => producer.counters.padding += 1,
                 Accepted::Duplicate => producer.counters.duplicate += 1,
                 Accepted::BadSequence => producer.counters.bad_sequence += 1,
             }
         }
-        if !is_active && self.producers[key].streams[usize::from(encoding)].last_media == Some(now) {
-            self.on_producer_active(key);
-        }
+        let stream = &mut producer.streams[usize::from(encoding)];
+        let is_media = stream.last_media == Some(now);
         if responsiveness_changed {
-            self.refresh_gop(key, encoding);
+            stream.refresh_gop(is_lone, &mut self.gops);
+        }
+        if !is_active && is_media {
+            self.activity.set(key, producer, true);
         }
         if came_back {
             self.on_stream_available(now, key, encoding, key_frame);
         }
-    }
-
-    /// Finds the producer of an SSRC that is not known yet, and remembers it. A sender may change its SSRC: the newest
-    /// one that its MID or RID vouches for is the stream's.
-    fn learn_route(
-        &mut self,
-        origin: &Origin,
-        packet: &[u8],
-        header: &Header,
-    ) -> Result<(ProducerKey, u8), UnroutedReason> {
-        let Some((key, encoding)) = self.find_route(origin.transport, packet, header) else {
-            return self.latch_ssrc(origin, header);
-        };
-        let producer = &mut self.producers[key];
-        // Not its media: an RTX stream carries its MID too.
-        if producer.codec(header.payload_type).is_none() {
-            return Err(UnroutedReason::UnknownPayloadType);
-        }
-        let stream = &mut producer.streams[usize::from(encoding)];
-        // A packet that the network held back must not make the stream start over twice.
-        if stream.was_carried_by(header.ssrc, origin.now) {
-            return Err(UnroutedReason::UnknownStream);
-        }
-        let transport = &mut self.transports[origin.transport];
-        if let Some(old) = stream.ssrc {
-            transport.ssrcs.remove(&old);
-        }
-        stream.on_new_ssrc(origin.now, header.ssrc);
-        transport.ssrcs.insert(header.ssrc, (key, encoding));
-        Ok((key, encoding))
-    }
-
-    fn find_route(&self, transport: TransportKey, packet: &[u8], header: &Header) -> Option<(ProducerKey, u8)> {
-        self.find_by_names(transport, packet, header, &[ExtensionUri::RtpStreamId], |_| true)
-    }
-
-    /// By MID first, then by RID (differences §2.5), which stands in one of `rid_uris`. Every producer that is
-    /// `eligible` reads the packet with its own extension ids, and two of one transport may use the same RIDs if their
-    /// MIDs tell them apart. The packet is walked once, however many there are.
-    pub(super) fn find_by_names(
-        &self,
-        transport: TransportKey,
-        packet: &[u8],
-        header: &Header,
-        rid_uris: &[ExtensionUri],
-        eligible: impl Fn(&Producer) -> bool,
-    ) -> Option<(ProducerKey, u8)> {
-        let values = Values::read(packet, header.extension?);
-        let (mut by_rid, mut unsure) = (None, false);
-        for key in &self.transports[transport].producers {
-            let producer = &self.producers[*key];
-            if !eligible(producer) {
-                continue;
-            }
-            let rid = rid_uris.iter().find_map(|uri| producer.extension_value(*uri, &values));
-            let encoding = rid.and_then(|rid| producer.encoding_of_rid(rid));
-            match (&producer.mid, producer.extension_value(ExtensionUri::Mid, &values)) {
-                (Some(own), Some(mid)) if own.as_bytes() == mid => {
-                    let lone = producer.streams.len() == 1 && producer.streams[0].rid.is_none();
-                    return encoding.or(lone.then_some(0)).map(|encoding| (*key, encoding));
-                }
-                // It says whose it is, and it is not this one's, whatever its RID.
-                (Some(_), Some(_)) => {}
-                _ => {
-                    if let Some(encoding) = encoding {
-                        unsure |= by_rid.is_some();
-                        by_rid = Some((*key, encoding));
-                    }
-                }
-            }
-        }
-        // Two producers would take it: neither is sure.
-        by_rid.filter(|_| !unsure)
     }
 
     /// Reads what a receiver says of its consumers, and a sender of its producers (RFC 3550 §6, RFC 4585, RFC 5104).
@@ -474,7 +360,11 @@ impl Relay {
                     let at = usize::from(at);
                     names += 1;
                     if let Some(name) = packet.get(at..at + usize::from(len)).filter(|_| names <= NAMES_MAX) {
-                        self.on_cname(transport, ssrc, name);
+                        // Each SSRC has its own. The name of one that sends nothing here means nothing.
+                        let route = self.transports[transport].ssrcs.get(&ssrc).copied();
+                        if let Some((key, encoding)) = route {
+                            self.producers[key].on_cname(encoding, name, &mut self.reports.clocks);
+                        }
                     }
                     continue;
                 }
@@ -514,7 +404,11 @@ impl Relay {
                 pid,
                 blp,
                 first,
-            } => self.on_nack(now, transport, media_ssrc, (pid, blp), first),
+            } => {
+                if let Some(key) = self.transports[transport].consumer_ssrcs.get(&media_ssrc) {
+                    self.nacks.push(now, &mut self.consumers[*key], (pid, blp), first);
+                }
+            }
             _ => self.on_report(now, transport, feedback),
         }
     }

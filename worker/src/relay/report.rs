@@ -1,5 +1,4 @@
-//! Reports: what each transport tells its remote about once a second, and what remotes report (RFC 3550 §6, RFC 3611,
-//! REMB).
+//! Reports: what each transport tells its remote about once a second (RFC 3550 §6, RFC 3611, REMB).
 //!
 //! Each transport has its own time (RFC 3550 §6.2, §6.3): a second, scaled by a random 0.5 to 1.5 so that transports do
 //! not fall into step, and half of that before the first. Whoever is due is worked off in parts, a few packets each, so that
@@ -15,24 +14,22 @@ use std::time::Duration;
 use rtcp_types::Bye;
 use rtcp_types::prelude::*;
 use slotmap::SlotMap;
-use weir_channel::id::TransportId;
-use weir_channel::message::WorkerError;
 
 use crate::rtp::rtcp::compound::{COMPOUND_BYTES_MAX, Compound, ITEMS_MAX, SenderInfo};
 use crate::rtp::rtcp::remb::{SSRCS_MAX, remb_len, write_remb};
-use crate::rtp::rtcp::xr::{self, Delay};
+use crate::rtp::rtcp::xr;
 use crate::rtp::rtcp::{ReportBlock, reporter_cname};
-use crate::time::{Time, WallClock, in_65536ths};
+use crate::time::{Time, WallClock};
 
 use super::consumer::Consumer;
-use super::keys::{ProducerKey, TransportKey};
+use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::producer::Producer;
-use super::sender_clock::{ClockKey, Clocks, distance_of, since_report};
+use super::random::Random;
+use super::sender_clock::{Clocks, distance_of, since_report};
 use super::sink::{Sink, TransportIx};
 use super::stream::TimeReport;
-use super::transmission::SentReports;
 use super::transport::Transport;
-use super::{Random, Relay};
+use super::transport_reports::REFERENCES_MAX;
 
 /// From one report of a transport to the next, on average (differences §3.13).
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -53,26 +50,20 @@ const PART_CONSUMERS_MAX: usize = 512;
 /// Parts made in one turn: at 2 µs a packet, 250 µs at most.
 const TURN_PARTS_MAX: usize = 32;
 
-/// Goodbyes said in one turn to transports that live on, in packets; about as long.
+/// BYE packets sent in one turn on transports that live on; about as long.
 const TURN_BYES_MAX: usize = 128;
 
 /// A timestamp that its sender's reports put further than this from where the newest packet puts it is not believed: the
 /// sender's media clock has jumped since.
 const MAPPING_TOLERANCE_SECS: u64 = 10;
 
-/// Reference times of receivers that wait to be answered, for each transport.
-const REFERENCES_MAX: usize = 4;
-
-/// What is sent when there is no limit any more: more than anybody sends (a terabit a second), and so that no receiver's
-/// arithmetic overflows.
-const UNLIMITED_BPS: u64 = 1 << 40;
-
-/// How often that is said, as the one packet may be lost and nothing else would tell.
-const UNLIMITED_REPEATS: u8 = 3;
-
 /// What all reports need.
 #[derive(Debug)]
 pub(super) struct Reports {
+    /// The SSRC that reports on received streams come from, and all requests.
+    ssrc: u32,
+    /// Its canonical name.
+    cname: [u8; 13],
     random: Random,
     pub(super) wall_clock: WallClock,
     pub(super) clocks: Clocks,
@@ -82,7 +73,7 @@ pub(super) struct Reports {
     limited: Vec<TransportKey>,
     /// Living transports with consumers that have left.
     left: VecDeque<TransportKey>,
-    /// The last words of transports that are closed: where to, and whose.
+    /// The BYEs of transports that are closed: where to, and whose.
     pending_byes: Vec<(TransportIx, Vec<u32>)>,
     compound: Compound,
     packet: Box<[u8]>,
@@ -90,30 +81,11 @@ pub(super) struct Reports {
     ssrcs: Vec<u32>,
 }
 
-/// What a transport's reports need.
-#[derive(Debug, Default)]
-pub(super) struct TransportReports {
-    /// It has a time in the queue.
-    is_scheduled: bool,
-    /// The report has been begun, and the consumers before this one have had their part.
-    next_consumer: Option<usize>,
-    /// What its senders may send in all.
-    pub(super) max_bitrate: Option<u64>,
-    /// How often they are still to be told that they may send what they like.
-    unlimited: u8,
-    /// What its remote said that it can receive.
-    pub(super) remote_bitrate: Option<u64>,
-    /// Reference times sent, and received.
-    pub(super) references: SentReports,
-    /// As (whose, the middle 32 bits of it, when it came).
-    pub(super) received_references: [Option<(u32, u32, Time)>; REFERENCES_MAX],
-    /// SSRCs of consumers that have left.
-    left: Vec<u32>,
-}
-
 impl Reports {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(ssrc: u32, seed: u64) -> Self {
         Self {
+            ssrc,
+            cname: reporter_cname(ssrc),
             random: Random(seed),
             wall_clock: WallClock::default(),
             clocks: Clocks::default(),
@@ -148,187 +120,136 @@ impl Reports {
             return 0;
         }
         let len = self.compound.write(&mut self.packet);
-        transport.counters.rtcp_sent += 1;
-        sink.send_rtcp(transport.index, &self.packet[..len]);
+        transport.send_rtcp(&self.packet[..len], false, sink);
         1
     }
-}
 
-impl Relay {
-    /// What time it is. To be told now and then, so that reports follow when the wall clock is set.
-    pub fn set_wall_clock(&mut self, clock: WallClock) {
-        self.reports.wall_clock = clock;
-    }
-
-    /// Sends the last words of transports that are closed. To be called before their sockets are: after each command,
-    /// before [`Relay::poll_action`].
-    pub fn send_pending_byes(&mut self, sink: &mut impl Sink) {
-        for (transport, ssrcs) in self.reports.pending_byes.drain(..) {
+    /// Sends the BYEs of transports that are closed. To be called before their sockets are.
+    pub(super) fn send_pending_byes(&mut self, sink: &mut impl Sink) {
+        for (transport, ssrcs) in std::mem::take(&mut self.pending_byes) {
             for ssrcs in ssrcs.chunks(ITEMS_MAX) {
-                let len = write_bye(&mut self.reports.compound, &mut self.reports.packet, self.ssrc, ssrcs);
-                sink.send_rtcp(transport, &self.reports.packet[..len]);
+                sink.send_rtcp(transport, self.write_bye(ssrcs));
             }
         }
     }
 
     /// A transport has a producer or a consumer, and so will have something to report.
-    pub(super) fn schedule_reports(&mut self, now: Time, key: TransportKey) {
-        let reports = &mut self.transports[key].reports;
-        if !std::mem::replace(&mut reports.is_scheduled, true) {
-            let due = now + self.reports.scaled(INTERVAL / 2);
-            self.reports.due.push(Reverse((due, key)));
-        }
-    }
-
-    /// A producer's endpoint is known: from now on its reports count for the clock of all that endpoint's streams.
-    /// A name that was made up gives way to the one that the sender says of itself.
-    pub(super) fn join_clock(&mut self, key: ProducerKey, cname: &str, is_made_up: bool) {
-        let producer = &mut self.producers[key];
-        if producer.clock.is_some() {
-            return;
-        }
-        producer.is_named_by_sender = is_made_up;
-        let cname = producer.cname().filter(|_| is_made_up).unwrap_or(cname);
-        let clock = self.reports.clocks.join(producer.room, cname);
-        self.use_clock(key, clock);
-    }
-
-    /// The reports of a producer's streams count for this clock from now on.
-    pub(super) fn use_clock(&mut self, key: ProducerKey, clock: ClockKey) {
-        let producer = &mut self.producers[key];
-        if let Some(before) = producer.clock.replace(clock) {
-            self.reports.clocks.leave(before);
-        }
-        let Some(clock) = self.reports.clocks.get_mut(producer.clock) else {
-            return;
-        };
-        for stream in &producer.streams {
-            if let Some(report) = stream.sender_report {
-                clock.on_report(report.arrived, report.ntp);
-            }
-        }
-    }
-
-    /// A producer is closed.
-    pub(super) fn leave_clock(&mut self, producer: &Producer) {
-        if let Some(clock) = producer.clock {
-            self.reports.clocks.leave(clock);
+    pub(super) fn schedule(&mut self, now: Time, key: TransportKey, transport: &mut Transport) {
+        if !std::mem::replace(&mut transport.reports.is_scheduled, true) {
+            let due = now + self.scaled(INTERVAL / 2);
+            self.due.push(Reverse((due, key)));
         }
     }
 
     /// A consumer is closed: its receiver is told that nothing more will come (RFC 3550 §6.6), if anything has.
-    pub(super) fn on_consumer_left(&mut self, consumer: &Consumer) {
-        let transport = &mut self.transports[consumer.transport];
-        if consumer.rewriter.newest_seq().is_none() || !has_rtcp_remote(transport) {
+    pub(super) fn on_consumer_left(&mut self, consumer: &Consumer, transport: &mut Transport) {
+        if consumer.rewriter.newest_seq().is_none() || !transport.has_rtcp_remote() {
             return;
         }
         if transport.reports.left.is_empty() {
-            self.reports.left.push_back(consumer.transport);
+            self.left.push_back(consumer.transport);
         }
         transport.reports.left.push(consumer.ssrc);
         transport.reports.left.extend(consumer.begun_rtx_ssrc());
     }
 
-    /// A transport is closed: what it has still to say cannot wait.
-    pub(super) fn on_transport_left(&mut self, transport: Transport) {
+    /// A transport is closed: its BYEs cannot wait. `is_last`: there is no other transport.
+    pub(super) fn on_transport_left(&mut self, transport: Transport, is_last: bool) {
         let left = transport.reports.left;
         if !left.is_empty() {
-            self.reports.pending_byes.push((transport.index, left));
+            self.pending_byes.push((transport.index, left));
         }
-        if self.transports.is_empty() {
-            self.reports.due.clear();
-            self.reports.left.clear();
+        if is_last {
+            self.due.clear();
+            self.left.clear();
         }
     }
 
     /// Limits what the senders of a transport may send in all, or ends that.
-    pub(super) fn set_max_bitrate(&mut self, id: TransportId, bitrate: Option<u64>) -> Result<(), WorkerError> {
-        let key = self.find_transport(id)?;
-        let reports = &mut self.transports[key].reports;
-        if reports.max_bitrate == bitrate {
-            return Ok(());
+    pub(super) fn set_max_bitrate(&mut self, key: TransportKey, transport: &mut Transport, bitrate: Option<u64>) {
+        if transport.reports.set_max_bitrate(bitrate) {
+            self.limited.push(key);
         }
-        reports.max_bitrate = bitrate;
-        reports.unlimited = if bitrate.is_none() { UNLIMITED_REPEATS } else { 0 };
-        self.reports.limited.push(key);
-        Ok(())
     }
 
     /// Sends the reports that are due, a turn's worth of them.
-    pub(super) fn send_reports(&mut self, now: Time, sink: &mut impl Sink) {
+    pub(super) fn send(
+        &mut self,
+        now: Time,
+        transports: &mut SlotMap<TransportKey, Transport>,
+        producers: &mut SlotMap<ProducerKey, Producer>,
+        consumers: &mut SlotMap<ConsumerKey, Consumer>,
+        sink: &mut impl Sink,
+    ) {
         self.send_pending_byes(sink);
-        self.send_byes(sink);
-        while let Some(key) = self.reports.limited.pop() {
-            if let Some(transport) = self.transports.get_mut(key)
-                && has_rtcp_remote(transport)
+        self.send_byes(transports, sink);
+        while let Some(key) = self.limited.pop() {
+            if let Some(transport) = transports.get_mut(key)
+                && transport.has_rtcp_remote()
             {
-                let cname = reporter_cname(self.ssrc);
-                self.reports
-                    .push_limit(&self.producers, transport, self.ssrc, &cname, sink);
-                self.reports.flush(transport, sink);
+                self.push_limit(producers, transport, sink);
+                self.flush(transport, sink);
             }
         }
         for _ in 0..TURN_PARTS_MAX {
-            let Some(Reverse((due, key))) = self.reports.due.peek().copied() else {
+            let Some(Reverse((due, key))) = self.due.peek().copied() else {
                 return;
             };
             if due > now {
                 return;
             }
-            self.reports.due.pop();
-            let Some(transport) = self.transports.get_mut(key) else {
+            self.due.pop();
+            let Some(transport) = transports.get_mut(key) else {
                 continue;
             };
             if transport.producers.is_empty() && transport.consumers.is_empty() {
                 transport.reports.is_scheduled = false;
                 continue;
             }
-            let is_complete = !has_rtcp_remote(transport) || self.send_part(now, key, sink);
+            let is_complete =
+                !transport.has_rtcp_remote() || self.send_part(now, transport, producers, consumers, sink);
             let next = if is_complete {
-                together(now + self.reports.scaled(INTERVAL))
+                together(now + self.scaled(INTERVAL))
             } else {
                 now + PART_INTERVAL
             };
-            self.reports.due.push(Reverse((next, key)));
+            self.due.push(Reverse((next, key)));
         }
     }
 
     /// Tells receivers of consumers that are closed, on transports that are not.
-    fn send_byes(&mut self, sink: &mut impl Sink) {
+    fn send_byes(&mut self, transports: &mut SlotMap<TransportKey, Transport>, sink: &mut impl Sink) {
         let mut packets = 0;
         while packets < TURN_BYES_MAX
-            && let Some(key) = self.reports.left.pop_front()
+            && let Some(key) = self.left.pop_front()
         {
-            let Some(transport) = self.transports.get_mut(key) else {
+            let Some(transport) = transports.get_mut(key) else {
                 continue;
             };
-            for ssrcs in transport.reports.left.chunks(ITEMS_MAX) {
-                let len = write_bye(&mut self.reports.compound, &mut self.reports.packet, self.ssrc, ssrcs);
-                transport.counters.rtcp_sent += 1;
-                sink.send_rtcp(transport.index, &self.reports.packet[..len]);
+            let mut left = std::mem::take(&mut transport.reports.left);
+            for ssrcs in left.chunks(ITEMS_MAX) {
+                transport.send_rtcp(self.write_bye(ssrcs), false, sink);
                 packets += 1;
             }
-            transport.reports.left.clear();
+            left.clear();
+            transport.reports.left = left;
         }
     }
 
     /// Sends a part of a transport's report. `true` when that was the last one.
-    fn send_part(&mut self, now: Time, key: TransportKey, sink: &mut impl Sink) -> bool {
-        let Self {
-            reports,
-            transports,
-            producers,
-            consumers,
-            ssrc,
-            ..
-        } = self;
-        let transport = &mut transports[key];
-        let cname = reporter_cname(*ssrc);
+    fn send_part(
+        &mut self,
+        now: Time,
+        transport: &mut Transport,
+        producers: &mut SlotMap<ProducerKey, Producer>,
+        consumers: &mut SlotMap<ConsumerKey, Consumer>,
+        sink: &mut impl Sink,
+    ) -> bool {
         let mut packets = 0;
         let mut at = match transport.reports.next_consumer.take() {
             Some(at) => at,
             None => {
-                packets += reports.push_reception(now, producers, transport, *ssrc, &cname, sink);
+                packets += self.push_reception(now, producers, transport, sink);
                 0
             }
         };
@@ -337,34 +258,32 @@ impl Relay {
             let consumer = &mut consumers[transport.consumers[at]];
             at += 1;
             let producer = &producers[consumer.producer];
-            let Some(info) = sender_info(now, reports, consumer, producer) else {
+            let Some(info) = self.sender_info(now, consumer, producer) else {
                 continue;
             };
             let cname = consumer.transmission.cname(producer).as_bytes();
-            if !reports.compound.push_sender_report(consumer.ssrc, cname, &info) {
-                packets += reports.flush(transport, sink);
-                reports.compound.push_sender_report(consumer.ssrc, cname, &info);
+            if !self.compound.push_sender_report(consumer.ssrc, cname, &info) {
+                packets += self.flush(transport, sink);
+                self.compound.push_sender_report(consumer.ssrc, cname, &info);
             }
             // What is sent again is the same endpoint's.
             if let Some(rtx) = consumer.begun_rtx_ssrc()
-                && !reports.compound.push_source(rtx, cname)
+                && !self.compound.push_source(rtx, cname)
             {
-                packets += reports.flush(transport, sink);
-                reports.begin(*ssrc, &reporter_cname(*ssrc));
-                reports.compound.push_source(rtx, cname);
+                packets += self.flush(transport, sink);
+                self.begin();
+                self.compound.push_source(rtx, cname);
             }
             consumer.transmission.on_report_sent(now, info.ntp);
         }
-        reports.flush(transport, sink);
+        self.flush(transport, sink);
         if at < transport.consumers.len() {
             transport.reports.next_consumer = Some(at);
             return false;
         }
         true
     }
-}
 
-impl Reports {
     /// What there is to say of streams received, and to their senders. Returns how many packets were sent; what is left is
     /// in the compound packet.
     fn push_reception(
@@ -372,8 +291,6 @@ impl Reports {
         now: Time,
         producers: &mut SlotMap<ProducerKey, Producer>,
         transport: &mut Transport,
-        ssrc: u32,
-        cname: &[u8],
         sink: &mut impl Sink,
     ) -> usize {
         let mut packets = 0;
@@ -390,52 +307,37 @@ impl Reports {
                     has_senders = true;
                     self.blocks.push(block);
                     if self.blocks.len() == ITEMS_MAX {
-                        packets += self.push_blocks(transport, ssrc, cname, sink);
+                        packets += self.push_blocks(transport, sink);
                     }
                 }
             }
         }
-        packets += self.push_blocks(transport, ssrc, cname, sink);
+        packets += self.push_blocks(transport, sink);
         if has_senders {
             let ntp = self.wall_clock.ntp(now);
             let mut packet = [0; xr::REFERENCE_TIME_LEN];
-            xr::write_reference_time(&mut packet, ssrc, ntp);
-            packets += self.push_packet(transport, ssrc, cname, &packet, sink);
+            xr::write_reference_time(&mut packet, self.ssrc, ntp);
+            packets += self.push_packet(transport, &packet, sink);
             transport.reports.references.on_sent(now, ntp);
         }
-        let mut delays = [Delay {
-            ssrc: 0,
-            reference: 0,
-            since: 0,
-        }; REFERENCES_MAX];
-        let mut count = 0;
-        for heard in &mut transport.reports.received_references {
-            if let Some((ssrc, reference, at)) = heard.take() {
-                delays[count] = Delay {
-                    ssrc,
-                    reference,
-                    since: in_65536ths(now.since(at)),
-                };
-                count += 1;
-            }
-        }
+        let (delays, count) = transport.reports.take_delays(now);
         if count > 0 {
             let mut packet = [0; xr::delays_len(REFERENCES_MAX)];
-            let len = xr::write_delays(&mut packet, ssrc, &delays[..count]);
-            packets += self.push_packet(transport, ssrc, cname, &packet[..len], sink);
+            let len = xr::write_delays(&mut packet, self.ssrc, &delays[..count]);
+            packets += self.push_packet(transport, &packet[..len], sink);
         }
-        packets + self.push_limit(producers, transport, ssrc, cname, sink)
+        packets + self.push_limit(producers, transport, sink)
     }
 
     /// Adds the blocks that were collected, as a receiver report or two.
-    fn push_blocks(&mut self, transport: &mut Transport, ssrc: u32, cname: &[u8], sink: &mut impl Sink) -> usize {
+    fn push_blocks(&mut self, transport: &mut Transport, sink: &mut impl Sink) -> usize {
         let mut packets = 0;
         let mut blocks = std::mem::take(&mut self.blocks);
         let mut rest = &blocks[..];
         while !rest.is_empty() {
-            let count = self.compound.blocks_that_fit(ssrc, cname).min(rest.len());
+            let count = self.compound.blocks_that_fit(self.ssrc, &self.cname).min(rest.len());
             let (now, later) = rest.split_at(count);
-            if count > 0 && self.compound.push_receiver_report(ssrc, cname, now) {
+            if count > 0 && self.compound.push_receiver_report(self.ssrc, &self.cname, now) {
                 rest = later;
             } else {
                 packets += self.flush(transport, sink);
@@ -447,28 +349,21 @@ impl Reports {
     }
 
     /// Adds a packet that is no report.
-    fn push_packet(
-        &mut self,
-        transport: &mut Transport,
-        ssrc: u32,
-        cname: &[u8],
-        packet: &[u8],
-        sink: &mut impl Sink,
-    ) -> usize {
+    fn push_packet(&mut self, transport: &mut Transport, packet: &[u8], sink: &mut impl Sink) -> usize {
         let mut packets = 0;
-        self.begin(ssrc, cname);
+        self.begin();
         if !self.compound.push_packet(packet) {
             packets += self.flush(transport, sink);
-            self.begin(ssrc, cname);
+            self.begin();
             self.compound.push_packet(packet);
         }
         packets
     }
 
     /// A compound packet begins with a report, if with an empty one.
-    fn begin(&mut self, ssrc: u32, cname: &[u8]) {
+    fn begin(&mut self) {
         if self.compound.is_empty() {
-            self.compound.push_receiver_report(ssrc, cname, &[]);
+            self.compound.push_receiver_report(self.ssrc, &self.cname, &[]);
         }
     }
 
@@ -477,14 +372,10 @@ impl Reports {
         &mut self,
         producers: &SlotMap<ProducerKey, Producer>,
         transport: &mut Transport,
-        ssrc: u32,
-        cname: &[u8],
         sink: &mut impl Sink,
     ) -> usize {
-        let bitrate = match transport.reports.max_bitrate {
-            Some(bitrate) => bitrate,
-            None if transport.reports.unlimited > 0 => UNLIMITED_BPS,
-            None => return 0,
+        let Some(bitrate) = transport.reports.limit_to_send() else {
+            return 0;
         };
         self.ssrcs.clear();
         for producer in transport.producers.iter().map(|key| &producers[*key]) {
@@ -492,44 +383,52 @@ impl Reports {
                 .streams
                 .iter()
                 .filter(|stream| producer.main_codec(stream.reception.payload_type()).remb);
-            let room = SSRCS_MAX - self.ssrcs.len();
-            self.ssrcs.extend(heeding.filter_map(|stream| stream.ssrc).take(room));
+            let capacity = SSRCS_MAX - self.ssrcs.len();
+            self.ssrcs
+                .extend(heeding.filter_map(|stream| stream.ssrc).take(capacity));
         }
         if self.ssrcs.is_empty() {
             return 0;
         }
-        transport.reports.unlimited = transport.reports.unlimited.saturating_sub(1);
+        transport.reports.on_limit_sent();
         let mut packet = [0; remb_len(SSRCS_MAX)];
-        let len = write_remb(&mut packet, ssrc, bitrate, &self.ssrcs);
-        self.push_packet(transport, ssrc, cname, &packet[..len], sink)
+        let len = write_remb(&mut packet, self.ssrc, bitrate, &self.ssrcs);
+        self.push_packet(transport, &packet[..len], sink)
+    }
+
+    /// What a consumer's sender report says; `None` while it sends nothing.
+    fn sender_info(&self, now: Time, consumer: &mut Consumer, producer: &Producer) -> Option<SenderInfo> {
+        let is_sender = consumer.transmission.is_sender();
+        if !is_sender || consumer.paused || producer.paused {
+            return None;
+        }
+        Some(SenderInfo {
+            ntp: self.wall_clock.ntp(now),
+            rtp: media_time(now, &self.clocks, consumer, producer)? as u32,
+            packets: consumer.transmission.packets as u32,
+            octets: consumer.transmission.octets as u32,
+        })
+    }
+
+    /// A BYE of at most 31 sources (RFC 3550 §6.6).
+    fn write_bye(&mut self, ssrcs: &[u32]) -> &[u8] {
+        let ssrcs = &ssrcs[..ssrcs.len().min(ITEMS_MAX)];
+        let mut packet = [0; 4 + 4 * ITEMS_MAX];
+        packet[..4].copy_from_slice(&[0x80 | ssrcs.len() as u8, Bye::PACKET_TYPE, 0, ssrcs.len() as u8]);
+        for (ssrc, out) in ssrcs.iter().zip(packet[4..].as_chunks_mut::<4>().0) {
+            *out = ssrc.to_be_bytes();
+        }
+        self.begin();
+        self.compound.push_packet(&packet[..4 + 4 * ssrcs.len()]);
+        let len = self.compound.write(&mut self.packet);
+        &self.packet[..len]
     }
 }
 
-/// The last moment up to this one that reports are sent at.
+/// The last time up to this one at which reports are sent.
 fn together(due: Time) -> Time {
     let step = TOGETHER.as_nanos() as u64;
     Time(due.0 / step * step)
-}
-
-/// Whether there is somebody to report to.
-pub(super) fn has_rtcp_remote(transport: &Transport) -> bool {
-    transport
-        .remote
-        .is_some_and(|remote| transport.kind.rtcp_mux() || remote.rtcp_or_next().is_some())
-}
-
-/// What a consumer's sender report says; `None` while it sends nothing.
-fn sender_info(now: Time, reports: &Reports, consumer: &mut Consumer, producer: &Producer) -> Option<SenderInfo> {
-    let is_sender = consumer.transmission.is_sender();
-    if !is_sender || consumer.paused || producer.paused {
-        return None;
-    }
-    Some(SenderInfo {
-        ntp: reports.wall_clock.ntp(now),
-        rtp: media_time(now, &reports.clocks, consumer, producer)? as u32,
-        packets: consumer.transmission.packets as u32,
-        octets: consumer.transmission.octets as u32,
-    })
 }
 
 /// The timestamp that a consumer's media has now: by the sender's reports on the stream that flows (RFC 3550 §6.4.1: NTP
@@ -557,17 +456,4 @@ fn media_time(now: Time, clocks: &Clocks, consumer: &Consumer, producer: &Produc
     let tolerance = u64::from(rate) * MAPPING_TOLERANCE_SECS;
     let is_believed = stream.restarts == restarts && by_report.abs_diff(by_arrival) <= tolerance;
     Some(if is_believed { by_report } else { by_arrival })
-}
-
-/// Writes a goodbye of at most 31 sources (RFC 3550 §6.6), and returns its length.
-fn write_bye(compound: &mut Compound, out: &mut [u8], reporter: u32, ssrcs: &[u32]) -> usize {
-    let ssrcs = &ssrcs[..ssrcs.len().min(ITEMS_MAX)];
-    let mut packet = [0; 4 + 4 * ITEMS_MAX];
-    packet[..4].copy_from_slice(&[0x80 | ssrcs.len() as u8, Bye::PACKET_TYPE, 0, ssrcs.len() as u8]);
-    for (ssrc, out) in ssrcs.iter().zip(packet[4..].as_chunks_mut::<4>().0) {
-        *out = ssrc.to_be_bytes();
-    }
-    compound.push_receiver_report(reporter, &reporter_cname(reporter), &[]);
-    compound.push_packet(&packet[..4 + 4 * ssrcs.len()]);
-    compound.write(out)
 }

@@ -4,38 +4,18 @@
 //! A retransmission that restores a packet which had not come is that packet, for everybody and in every counter. Any
 //! other is counted as useless and is nothing else: consumers never hear of it.
 
-use weir_channel::message::{ExtensionUri, UnroutedReason};
+use weir_channel::message::UnroutedReason;
 
 use crate::rtp::packet::{Header, rewrite};
 use crate::rtp::rtx::{OSN_LEN, original_seq, restore};
 
 use super::Relay;
-use super::keys::{ProducerKey, TransportKey};
-use super::receive::{Origin, Route};
+use super::keys::ProducerKey;
+use super::packet::Route;
 use super::reception::Reception;
-use super::transport::SourceCheck;
+use super::transport::{Origin, SourceCheck};
 
 impl Relay {
-    /// The stream that a packet of no media SSRC is a retransmission of: by its SSRC, else by what it says of itself. The
-    /// repaired stream's id (RFC 8852 §3.2) names it; some senders give the stream's id itself, and with a lone stream the
-    /// MID is enough, because the payload type tells a retransmission from media. On a plain transport the payload type may
-    /// tell all by itself.
-    pub(super) fn find_rtx_route(
-        &self,
-        transport: TransportKey,
-        packet: &[u8],
-        header: &Header,
-    ) -> Option<(ProducerKey, u8)> {
-        if let Some(route) = self.transports[transport].rtx_ssrcs.get(&header.ssrc) {
-            return Some(*route);
-        }
-        let rid_uris = [ExtensionUri::RepairedRtpStreamId, ExtensionUri::RtpStreamId];
-        self.find_by_names(transport, packet, header, &rid_uris, |producer| {
-            producer.codec_of_rtx(header.payload_type).is_some()
-        })
-        .or_else(|| self.find_rtx_by_payload_type(transport, header))
-    }
-
     /// Takes in a retransmission. `start` is where it lies in the batch.
     pub(super) fn handle_rtx(
         &mut self,

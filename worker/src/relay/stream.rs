@@ -11,7 +11,7 @@ use crate::rtp::received::{PayloadDigests, Seen};
 use crate::rtp::seq::{Arrival, MAX_MISORDER, MediaClock, SeqExtender, distance};
 use crate::time::Time;
 
-use super::gop::{Gop, Responsiveness};
+use super::gop::{Gop, GopBudget, Responsiveness};
 use super::key_frame_assembly::KeyFrameAssembler;
 use super::keyframe::KeyFramePacer;
 use super::keys::ConsumerKey;
@@ -459,6 +459,12 @@ impl Stream {
         self.last_media = Some(now);
     }
 
+    /// Whether its sender said goodbye, if it ever sent anything, and nothing has come since.
+    pub(super) fn is_over(&self) -> bool {
+        let bye = self.latch.bye;
+        self.last_packet.is_none_or(|last| bye.is_some_and(|bye| last <= bye))
+    }
+
     /// Whether it has shown nothing for long. Sound pauses when nobody speaks, but not for so long: with DTX, Opus sends a packet
     /// in 400 ms (RFC 7587 §3.1.3 leaves the time to the sender; this is what libopus does).
     pub(super) fn is_silent(&self, now: Time, kind: MediaKind) -> bool {
@@ -528,6 +534,22 @@ impl Stream {
     /// Consumers withhold packets in a slot from now on.
     pub(super) fn open_slot(&mut self, slot: u8) {
         self.withheld.get_or_insert_default().open(slot);
+    }
+
+    /// Keeps its last group of pictures, or ceases to, by whether its sender answers requests. `is_lone`: its producer has no
+    /// other stream.
+    pub(super) fn refresh_gop(&mut self, is_lone: bool, gops: &mut GopBudget) {
+        match (&self.gop, self.responsiveness.is_unresponsive() && is_lone) {
+            (None, true) if gops.kept < gops.max => {
+                self.gop = Some(Box::default());
+                gops.kept += 1;
+            }
+            (Some(_), false) => {
+                self.gop = None;
+                gops.kept -= 1;
+            }
+            _ => {}
+        }
     }
 
     /// What is kept of it was counted otherwise than what comes now.

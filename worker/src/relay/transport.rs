@@ -6,21 +6,26 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use weir_channel::id::{RoomId, TransportId};
-use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Remote, TransportStats, UnroutedReason};
+use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Remote, TransportStats, UnroutedReason, WorkerError};
 
+use crate::rtp::rtcp::reduced_size;
 use crate::time::Time;
 
-use super::keys::{ConsumerKey, ProducerKey};
-use super::report::TransportReports;
-use super::sink::{Port, TransportIx};
-use super::twcc::TransportFeedback;
-use super::used_indices::UsedIndices;
+use super::arrivals::TransportFeedback;
+use super::keys::{ConsumerKey, ProducerKey, TransportKey};
+use super::producer::Producer;
+use super::sink::{Port, Sink, TransportIx};
+use super::transport_reports::TransportReports;
+use super::used_indices::{UsedIndices, before_first};
 
 /// How long a remote must be silent before another port of its IP may take its place.
 pub(super) const RELEARN_AFTER: Duration = Duration::from_secs(5);
 
 /// So long after a change of the remote, a goodbye brings about no other one.
 const BYE_AFTER_RELEARN: Duration = Duration::from_secs(1);
+
+/// So many SSRCs of closed producers are remembered for each transport.
+const CLOSED_MAX: usize = 64;
 
 /// A path between the worker and one remote.
 #[derive(Debug)]
@@ -139,6 +144,16 @@ pub(super) enum SourceCheck {
     Refused(UnroutedReason),
 }
 
+/// Where a packet came from.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub now: Time,
+    pub transport: TransportKey,
+    pub port: Port,
+    pub source: SocketAddr,
+    pub check: SourceCheck,
+}
+
 impl Transport {
     /// Who a packet may be from. Without a remote, a `comedia` transport listens to anybody until somebody makes sense.
     pub(super) fn check_source(&self, port: Port, source: SocketAddr) -> SourceCheck {
@@ -238,6 +253,58 @@ impl Transport {
         remote
     }
 
+    /// Whether there is somebody to send RTCP to.
+    pub(super) fn has_rtcp_remote(&self) -> bool {
+        self.remote
+            .is_some_and(|remote| self.kind.rtcp_mux() || remote.rtcp_or_next().is_some())
+    }
+
+    /// Sends a compound packet; `reduced`: only its feedback, as the remote takes reduced-size RTCP (RFC 5506).
+    pub(super) fn send_rtcp(&mut self, compound: &[u8], reduced: bool, sink: &mut impl Sink) {
+        self.counters.rtcp_sent += 1;
+        let packet = if reduced { reduced_size(compound) } else { compound };
+        sink.send_rtcp(self.index, packet);
+    }
+
+    /// Whether an SSRC is a producer's here, for media or retransmissions.
+    pub(super) fn receives_under(&self, ssrc: u32) -> bool {
+        self.ssrcs.contains_key(&ssrc) || self.rtx_ssrcs.contains_key(&ssrc)
+    }
+
+    /// Whether we send under an SSRC here. `reporter` is the SSRC of our reports.
+    pub(super) fn sends_under(&self, ssrc: u32, reporter: u32) -> bool {
+        ssrc == reporter || self.consumer_ssrcs.contains_key(&ssrc) || self.consumer_rtx_ssrcs.contains_key(&ssrc)
+    }
+
+    /// Whether packet indices are left under the SSRC.
+    ///
+    /// # Errors
+    ///
+    /// As [`UsedIndices::check`].
+    pub(super) fn check_unused_index(&self, ssrc: u32) -> Result<(), WorkerError> {
+        let live = self.consumer_ssrcs.len() + self.consumer_rtx_ssrcs.len();
+        self.used_indices.check(ssrc, live, self.id)
+    }
+
+    /// The number before the first one of a consumer's SSRC.
+    pub(super) fn before_first(&self, ssrc: u32, random: u64) -> u64 {
+        match self.kind {
+            TransportKind::WebRtc => self.used_indices.before_first(ssrc, random),
+            TransportKind::Plain { .. } => before_first(random),
+        }
+    }
+
+    /// Remembers the SSRCs of a producer that is closed.
+    pub(super) fn remember_closed(&mut self, producer: &Producer) {
+        if self.kind == TransportKind::WebRtc {
+            return;
+        }
+        let ssrcs = producer.streams.iter().filter_map(|stream| stream.ssrc);
+        self.closed_ssrcs.extend(ssrcs);
+        let excess = self.closed_ssrcs.len().saturating_sub(CLOSED_MAX);
+        self.closed_ssrcs.drain(..excess);
+    }
+
     /// Counts packets that no producer gets.
     pub(super) fn count_unrouted(&mut self, reason: UnroutedReason, packets: u64) {
         self.counters.unrouted[reason as usize] += packets;
@@ -262,7 +329,7 @@ impl Transport {
                 .collect(),
             kernel_drops: 0,
             backlog_packets: 0,
-            max_bitrate_bps: self.reports.max_bitrate,
+            max_bitrate_bps: self.reports.max_bitrate(),
             remote_bitrate_bps: self.reports.remote_bitrate,
             packets_mirrored: 0,
             mirror_failures: 0,

@@ -12,11 +12,7 @@ use hashbrown::HashMap;
 use weir_channel::id::TransportId;
 use weir_channel::message::WorkerError;
 
-use super::Relay;
 use super::key_frame_assembly::RESERVED_SEQS;
-use super::keys::TransportKey;
-use super::sink::TransportIx;
-use super::transport::TransportKind;
 
 /// One more than the last index (RFC 3711 §9.2: 2⁴⁸ packets under one key).
 const INDICES: u64 = 1 << 48;
@@ -82,35 +78,6 @@ impl UsedIndices {
 /// the cycle and the packets up to there were lost, they would never find out.
 pub(super) const fn before_first(random: u64) -> u64 {
     random % ((1 << 15) - 1 - RESERVED_SEQS)
-}
-
-impl Relay {
-    /// That what is sent under the SSRC can be protected.
-    pub(super) fn check_unused_index(&self, ssrc: u32, transport: TransportKey) -> Result<(), WorkerError> {
-        let transport = &self.transports[transport];
-        let live = transport.consumer_ssrcs.len() + transport.consumer_rtx_ssrcs.len();
-        transport.used_indices.check(ssrc, live, transport.id)
-    }
-
-    /// The number before the first one of a consumer's SSRC.
-    pub(super) fn before_first(&mut self, transport: TransportKey, ssrc: u32) -> u64 {
-        let random = self.random.next();
-        match &self.transports[transport] {
-            transport if transport.kind == TransportKind::WebRtc => transport.used_indices.before_first(ssrc, random),
-            _ => before_first(random),
-        }
-    }
-
-    /// Whether packets that were sent under an SSRC may have to be sent again as they were: under their own numbers, because
-    /// the receiver asks for what it lacks and knows no retransmission format (RFC 4588).
-    pub fn repeats_packets(&self, transport: TransportIx, ssrc: u32) -> bool {
-        let Some(transport) = self.transport_key(transport).map(|key| &self.transports[key]) else {
-            return false;
-        };
-        let consumer = transport.consumer_ssrcs.get(&ssrc);
-        let consumer = consumer.and_then(|consumer| self.consumers.get(*consumer));
-        consumer.is_some_and(|consumer| consumer.repair.is_some() && consumer.rtx_ssrc.is_none())
-    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use weir_channel::id::TransportId;
 use weir_channel::message::{
     CodecName, CreateProducer, ExtensionUri, HeaderExtension, Method, Profile, UnroutedReason,
 };
+use weir_worker::relay::arrivals::{ARRIVALS_MAX, INTERVAL, INTERVAL_MAX, LITTLE_BYTES};
 use weir_worker::relay::sink::Port;
-use weir_worker::relay::twcc::{ARRIVALS_MAX, INTERVAL, INTERVAL_MAX, LITTLE_BYTES};
 use weir_worker::time::Time;
 
 use crate::sim::feedback::{Feedback, feedback, number, numbered};

@@ -15,7 +15,7 @@ use crate::cli::ctl::table::{Cell, Tone};
 
 /// Whether a transport is to be one for WebRTC, and how its client can reach it.
 #[derive(Debug, Args)]
-pub(in crate::cli::ctl) struct Ways {
+pub(in crate::cli::ctl) struct WebRtcArgs {
     /// Create it for WebRTC, as browsers use it: ICE, DTLS and SRTP
     #[arg(long)]
     webrtc: bool,
@@ -30,7 +30,7 @@ pub(in crate::cli::ctl) struct Ways {
     prefer: Vec<String>,
 }
 
-impl Ways {
+impl WebRtcArgs {
     /// Where such a transport is made, below its room or its peer.
     pub(in crate::cli::ctl) fn route(&self) -> &'static str {
         match self.webrtc {
@@ -42,8 +42,8 @@ impl Ways {
     /// What one for WebRTC is made from; `None`: it is to be one for plain RTP.
     pub(in crate::cli::ctl) fn body(&self) -> Option<Value> {
         let mut body = self.webrtc.then(|| json!({"udp": !self.no_udp, "tcp": !self.no_tcp}))?;
-        for way in &self.prefer {
-            let member = match way.as_str() {
+        for preferred in &self.prefer {
+            let member = match preferred.as_str() {
                 "ipv4" => "preferIPv4",
                 "ipv6" => "preferIPv6",
                 "udp" => "preferUdp",

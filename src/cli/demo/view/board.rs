@@ -6,9 +6,9 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use weir::Profile;
 
-use crate::cli::demo::cast::Cast;
-use crate::cli::demo::receiver::Seat;
-use crate::cli::demo::story::{Moment, MomentKind};
+use crate::cli::demo::receiver::Receiver;
+use crate::cli::demo::reporter::{DemoEvent, DemoEventKind};
+use crate::cli::demo::setup::Setup;
 
 /// A bitrate is the mean over this long.
 const RATE_WINDOW_MS: u64 = 1_000;
@@ -25,14 +25,14 @@ const SILENT_MS: u64 = 500;
 /// What all consumers and producers are doing.
 #[derive(Debug)]
 pub(super) struct Board {
-    pub(super) players: Vec<PlayerRow>,
-    pub(super) seats: Vec<SeatRow>,
+    pub(super) producers: Vec<ProducerRow>,
+    pub(super) consumers: Vec<ConsumerRow>,
 }
 
 /// A producer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct PlayerRow {
+pub(super) struct ProducerRow {
     pub(super) name: &'static str,
     pub(super) room: &'static str,
     /// The worker that relays it.
@@ -50,7 +50,7 @@ pub(super) struct PlayerRow {
 /// A consumer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SeatRow {
+pub(super) struct ConsumerRow {
     pub(super) name: &'static str,
     /// The producer it consumes.
     pub(super) source: &'static str,
@@ -70,7 +70,7 @@ pub(super) struct SeatRow {
     /// Whether it is video.
     #[serde(skip)]
     pub(super) video: bool,
-    /// What was last told of it, and when.
+    /// The last event of it, and when.
     #[serde(skip)]
     pub(super) last: Option<(u64, String)>,
     /// Whether it ever broke a promise.
@@ -117,64 +117,64 @@ impl Serialize for State {
 
 impl Board {
     /// Before the first packet.
-    pub(super) fn new(cast: &Cast) -> Self {
-        let players = cast
-            .players
+    pub(super) fn new(setup: &Setup) -> Self {
+        let producers = setup
+            .sources
             .iter()
-            .map(|player| PlayerRow::new(player.name, player.room, player.producer.room().worker().0));
-        let seats = cast.seats.iter().map(|seat| {
-            let source = cast.players[seat.source].name;
-            SeatRow::new(
-                seat.name,
+            .map(|source| ProducerRow::new(source.name, source.room, source.producer.room().worker().0));
+        let consumers = setup.receivers.iter().map(|receiver| {
+            let source = setup.sources[receiver.source].name;
+            ConsumerRow::new(
+                receiver.name,
                 source,
-                seat.consumer.preferred_profile(),
-                seat.profiles.len() > 1,
+                receiver.consumer.preferred_profile(),
+                receiver.profiles.len() > 1,
             )
         });
         Self {
-            players: players.collect(),
-            seats: seats.collect(),
+            producers: producers.collect(),
+            consumers: consumers.collect(),
         }
     }
 
     /// Looks at everybody.
-    pub(super) fn refresh(&mut self, cast: &Cast) {
-        let now_ms = cast.elapsed().as_millis() as u64;
-        for (row, player) in std::iter::zip(&mut self.players, &cast.players) {
-            row.paused = player.producer.paused();
-            row.packets = player.sent.packets();
-            row.key_frame_requests = player.key_frame_requests.load(std::sync::atomic::Ordering::Relaxed);
-            row.bitrate = row.meter.measure(now_ms, player.sent.bytes());
+    pub(super) fn refresh(&mut self, setup: &Setup) {
+        let now_ms = setup.elapsed().as_millis() as u64;
+        for (row, source) in std::iter::zip(&mut self.producers, &setup.sources) {
+            row.paused = source.producer.paused();
+            row.packets = source.sent.packets();
+            row.key_frame_requests = source.key_frame_requests.load(std::sync::atomic::Ordering::Relaxed);
+            row.bitrate = row.meter.measure(now_ms, source.sent.bytes());
         }
-        for (row, seat) in std::iter::zip(&mut self.seats, &cast.seats) {
-            let progress = seat.progress();
+        for (row, receiver) in std::iter::zip(&mut self.consumers, &setup.receivers) {
+            let progress = receiver.progress();
             let (packets, bytes) = {
-                let check = seat.check();
+                let check = receiver.check();
                 (check.packets(), check.bytes())
             };
-            row.state = state(seat, progress.last_packet_ms, now_ms);
-            row.preferred_profile = seat.consumer.preferred_profile();
-            row.profile = progress.track.and_then(|track| seat.profiles.get(track)).copied();
+            row.state = state(receiver, progress.last_packet_ms, now_ms);
+            row.preferred_profile = receiver.consumer.preferred_profile();
+            row.profile = progress.track.and_then(|track| receiver.profiles.get(track)).copied();
             row.resolution = progress.resolution.map(|resolution| resolution.to_string());
             row.packets = packets;
             row.measure(now_ms, bytes);
         }
     }
 
-    /// Remembers what was told last of each consumer.
-    pub(super) fn note(&mut self, moment: &Moment) {
-        let row = moment
+    /// Remembers the last event of each consumer.
+    pub(super) fn note(&mut self, event: &DemoEvent) {
+        let row = event
             .kind
             .target()
-            .and_then(|name| self.seats.iter_mut().find(|row| row.name == name));
+            .and_then(|name| self.consumers.iter_mut().find(|row| row.name == name));
         if let Some(row) = row {
-            row.faulty |= matches!(moment.kind, MomentKind::Fault { .. });
-            row.last = Some((moment.at_ms, moment.kind.brief()));
+            row.faulty |= matches!(event.kind, DemoEventKind::Fault { .. });
+            row.last = Some((event.at_ms, event.kind.brief()));
         }
     }
 }
 
-impl PlayerRow {
+impl ProducerRow {
     /// Before the first packet.
     pub(super) fn new(name: &'static str, room: &'static str, worker: u32) -> Self {
         Self {
@@ -190,7 +190,7 @@ impl PlayerRow {
     }
 }
 
-impl SeatRow {
+impl ConsumerRow {
     /// Before the first packet.
     pub(super) fn new(name: &'static str, source: &'static str, preferred_profile: Profile, video: bool) -> Self {
         Self {
@@ -220,10 +220,10 @@ impl SeatRow {
     }
 }
 
-fn state(seat: &Seat, last_packet_ms: Option<u64>, now_ms: u64) -> State {
-    if seat.consumer.paused() {
+fn state(receiver: &Receiver, last_packet_ms: Option<u64>, now_ms: u64) -> State {
+    if receiver.consumer.paused() {
         State::Paused
-    } else if seat.consumer.source_paused() {
+    } else if receiver.consumer.source_paused() {
         State::SourcePaused
     } else if last_packet_ms.is_some_and(|last| now_ms.saturating_sub(last) < SILENT_MS) {
         State::Flowing

@@ -1,6 +1,6 @@
 //! JSON: one object a line, each with a `type` and, while it plays, the time `atMs`.
 //!
-//! `cast` comes first, `sample` every second, `step`, `started`, `switched`, `fault` and `server` (an event of the
+//! `setup` comes first, `sample` every second, `step`, `started`, `switched`, `fault` and `server` (an event of the
 //! server, as `weir ctl events` gives it) as they happen, `verdict` last.
 
 use std::io::{self, Write};
@@ -9,10 +9,11 @@ use std::time::Duration;
 use serde::Serialize;
 use weir::{Profile, WorkerInfo};
 
-use super::board::{Board, PlayerRow, SeatRow};
-use crate::cli::demo::cast::Cast;
-use crate::cli::demo::story::Moment;
-use crate::cli::demo::verdict::{Finding, Verdict};
+use super::board::{Board, ConsumerRow, ProducerRow};
+use crate::cli::demo::finding::Finding;
+use crate::cli::demo::reporter::DemoEvent;
+use crate::cli::demo::setup::Setup;
+use crate::cli::demo::verdict::Verdict;
 
 /// Writes JSON to standard output.
 #[derive(Debug)]
@@ -24,16 +25,16 @@ pub(in crate::cli::demo) struct Json {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum Line<'a> {
-    Cast {
+    Setup {
         seconds: u64,
         workers: Vec<WorkerInfo>,
-        producers: Vec<CastProducer>,
-        consumers: Vec<CastConsumer>,
+        producers: Vec<SetupProducer>,
+        consumers: Vec<SetupConsumer>,
     },
     Sample {
         at_ms: u64,
-        producers: &'a [PlayerRow],
-        consumers: &'a [SeatRow],
+        producers: &'a [ProducerRow],
+        consumers: &'a [ConsumerRow],
     },
     Verdict {
         at_ms: u64,
@@ -45,18 +46,18 @@ enum Line<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct CastProducer {
+struct SetupProducer {
     name: &'static str,
     id: u64,
     room: u64,
     worker: u32,
     codec: &'static str,
-    streams: Vec<CastStream>,
+    streams: Vec<SetupStream>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct CastStream {
+struct SetupStream {
     ssrc: u32,
     profile: Profile,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,7 +66,7 @@ struct CastStream {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct CastConsumer {
+struct SetupConsumer {
     name: &'static str,
     id: u64,
     producer: u64,
@@ -73,52 +74,52 @@ struct CastConsumer {
 }
 
 impl Json {
-    pub(in crate::cli::demo) fn new(cast: &Cast, length: Duration) -> Self {
+    pub(in crate::cli::demo) fn new(setup: &Setup, length: Duration) -> Self {
         Self {
-            board: Board::new(cast),
+            board: Board::new(setup),
             length,
         }
     }
 
-    pub(super) fn open(&self, cast: &Cast) -> io::Result<()> {
-        let producers = cast.players.iter().map(|player| CastProducer {
-            name: player.name,
-            id: player.producer.id().0,
-            room: player.producer.room().id().0,
-            worker: player.producer.room().worker().0,
-            codec: player.tracks[0].codec().subtype(),
-            streams: std::iter::zip(&player.tracks, &player.profiles)
-                .map(|(track, &profile)| CastStream {
+    pub(super) fn open(&self, setup: &Setup) -> io::Result<()> {
+        let producers = setup.sources.iter().map(|source| SetupProducer {
+            name: source.name,
+            id: source.producer.id().0,
+            room: source.producer.room().id().0,
+            worker: source.producer.room().worker().0,
+            codec: source.tracks[0].codec().subtype(),
+            streams: std::iter::zip(&source.tracks, &source.profiles)
+                .map(|(track, &profile)| SetupStream {
                     ssrc: track.ssrc(),
                     profile,
                     resolution: track.resolution().map(|resolution| resolution.to_string()),
                 })
                 .collect(),
         });
-        let consumers = cast.seats.iter().map(|seat| CastConsumer {
-            name: seat.name,
-            id: seat.consumer.id().0,
-            producer: seat.consumer.producer().id().0,
-            preferred_profile: seat.consumer.preferred_profile(),
+        let consumers = setup.receivers.iter().map(|receiver| SetupConsumer {
+            name: receiver.name,
+            id: receiver.consumer.id().0,
+            producer: receiver.consumer.producer().id().0,
+            preferred_profile: receiver.consumer.preferred_profile(),
         });
-        write(&Line::Cast {
+        write(&Line::Setup {
             seconds: self.length.as_secs(),
-            workers: cast.server().workers(),
+            workers: setup.server().workers(),
             producers: producers.collect(),
             consumers: consumers.collect(),
         })
     }
 
-    pub(super) fn tell(&mut self, moment: &Moment) -> io::Result<()> {
-        write(moment)
+    pub(super) fn show(&mut self, event: &DemoEvent) -> io::Result<()> {
+        write(event)
     }
 
-    pub(super) fn refresh(&mut self, cast: &Cast) -> io::Result<()> {
-        self.board.refresh(cast);
+    pub(super) fn refresh(&mut self, setup: &Setup) -> io::Result<()> {
+        self.board.refresh(setup);
         write(&Line::Sample {
-            at_ms: cast.elapsed().as_millis() as u64,
-            producers: &self.board.players,
-            consumers: &self.board.seats,
+            at_ms: setup.elapsed().as_millis() as u64,
+            producers: &self.board.producers,
+            consumers: &self.board.consumers,
         })
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::board::{Board, State, bitrate, count, seconds};
 use super::{Paint, write_verdict};
-use crate::cli::demo::cast::Cast;
-use crate::cli::demo::story::{Moment, MomentKind};
+use crate::cli::demo::reporter::{DemoEvent, DemoEventKind};
+use crate::cli::demo::setup::Setup;
 use crate::cli::demo::verdict::Verdict;
 
 /// Refreshes between two lines that say where everybody stands.
@@ -20,69 +20,69 @@ pub(in crate::cli::demo) struct Lines {
 }
 
 impl Lines {
-    pub(in crate::cli::demo) fn new(cast: &Cast) -> Self {
+    pub(in crate::cli::demo) fn new(setup: &Setup) -> Self {
         Self {
-            board: Board::new(cast),
+            board: Board::new(setup),
             refreshes: 0,
         }
     }
 
-    pub(super) fn open(&self, cast: &Cast) -> io::Result<()> {
+    pub(super) fn open(&self, setup: &Setup) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        for worker in cast.server().workers() {
+        for worker in setup.server().workers() {
             let pid = worker.pid.map_or("none".to_owned(), |pid| pid.to_string());
             let cpu = worker.cpu.map_or("any".to_owned(), |cpu| cpu.to_string());
             writeln!(out, "{}: pid {pid}, cpu {cpu}, {} rooms", worker.id, worker.rooms)?;
         }
-        for (player, row) in std::iter::zip(&cast.players, &self.board.players) {
-            let layers = match player.tracks.len() {
+        for (source, row) in std::iter::zip(&setup.sources, &self.board.producers) {
+            let layers = match source.tracks.len() {
                 1 => String::new(),
                 layers => format!(" in {layers} sizes"),
             };
-            let (codec, room, worker) = (player.tracks[0].codec().subtype(), player.room, row.worker);
+            let (codec, room, worker) = (source.tracks[0].codec().subtype(), source.room, row.worker);
             writeln!(
                 out,
                 "{} sends {codec}{layers} into the {room} (worker {worker})",
-                player.name
+                source.name
             )?;
         }
-        for row in &self.board.seats {
-            let wish = match row.video {
+        for row in &self.board.consumers {
+            let preference = match row.video {
                 true => format!(", preferring {}", row.preferred_profile),
                 false => String::new(),
             };
-            writeln!(out, "{} consumes {}{wish}", row.name, row.source)?;
+            writeln!(out, "{} consumes {}{preference}", row.name, row.source)?;
         }
         out.flush()
     }
 
-    pub(super) fn tell(&mut self, moment: &Moment) -> io::Result<()> {
+    pub(super) fn show(&mut self, event: &DemoEvent) -> io::Result<()> {
         // What the server says shows by itself, or in the verdict.
-        if let (Some(target), false) = (moment.kind.target(), matches!(moment.kind, MomentKind::Server { .. })) {
+        if let (Some(target), false) = (event.kind.target(), matches!(event.kind, DemoEventKind::Server { .. })) {
             writeln!(
                 io::stdout(),
                 "{}  {target} {}",
-                seconds(moment.at_ms),
-                moment.kind.words()
+                seconds(event.at_ms),
+                event.kind.words()
             )?;
         }
         Ok(())
     }
 
-    pub(super) fn refresh(&mut self, cast: &Cast) -> io::Result<()> {
-        self.board.refresh(cast);
+    pub(super) fn refresh(&mut self, setup: &Setup) -> io::Result<()> {
+        self.board.refresh(setup);
         self.refreshes += 1;
         if !self.refreshes.is_multiple_of(REFRESHES_PER_LINE) {
             return Ok(());
         }
-        let stand = self.board.seats.iter().map(|row| match (row.state, row.profile) {
+        let stand = self.board.consumers.iter().map(|row| match (row.state, row.profile) {
             (State::Flowing, Some(profile)) if row.video => format!("{} {profile} {}", row.name, bitrate(row.bitrate)),
             (State::Flowing, _) => format!("{} {}", row.name, bitrate(row.bitrate)),
             (state, _) => format!("{} {state}", row.name),
         });
         let stand = stand.collect::<Vec<_>>().join(" | ");
-        let received = self.board.seats.iter().map(|row| row.packets).sum();
-        let at = seconds(cast.elapsed().as_millis() as u64);
+        let received = self.board.consumers.iter().map(|row| row.packets).sum();
+        let at = seconds(setup.elapsed().as_millis() as u64);
         writeln!(io::stdout(), "{at}  [{} packets received] {stand}", count(received))
     }
 

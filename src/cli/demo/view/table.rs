@@ -15,10 +15,10 @@ use ratatui::{DefaultTerminal, Frame, TerminalOptions, Viewport};
 use tokio::sync::Notify;
 use weir::WorkerInfo;
 
-use super::board::{Board, PlayerRow, SeatRow, State, bitrate, count, seconds};
+use super::board::{Board, ConsumerRow, ProducerRow, State, bitrate, count, seconds};
 use super::{Paint, write_verdict};
-use crate::cli::demo::cast::Cast;
-use crate::cli::demo::story::{Moment, MomentKind};
+use crate::cli::demo::reporter::{DemoEvent, DemoEventKind};
+use crate::cli::demo::setup::Setup;
 use crate::cli::demo::verdict::Verdict;
 
 /// Heights: the title, an empty line, the heads of the two tables with an empty line after the first, an empty line.
@@ -48,9 +48,9 @@ pub(in crate::cli::demo) struct LiveTable {
 }
 
 impl LiveTable {
-    pub(in crate::cli::demo) fn new(cast: &Cast, length: Duration) -> io::Result<Self> {
-        let board = Board::new(cast);
-        let height = board.players.len() + board.seats.len() + LINES_AROUND_ROWS;
+    pub(in crate::cli::demo) fn new(setup: &Setup, length: Duration) -> io::Result<Self> {
+        let board = Board::new(setup);
+        let height = board.producers.len() + board.consumers.len() + LINES_AROUND_ROWS;
         let options = TerminalOptions {
             viewport: Viewport::Inline(height as u16),
         };
@@ -65,20 +65,20 @@ impl LiveTable {
         })
     }
 
-    pub(super) fn open(&mut self, cast: &Cast) -> io::Result<()> {
-        let workers = cast.server().workers();
+    pub(super) fn open(&mut self, setup: &Setup) -> io::Result<()> {
+        let workers = setup.server().workers();
         for worker in &workers {
             let rooms = self.rooms_of(worker);
             let pid = worker.pid.map_or("?".to_owned(), |pid| pid.to_string());
             let cpu = worker.cpu.map_or("any cpu".to_owned(), |cpu| format!("cpu {cpu}"));
             self.scroll(Line::from(format!("  {}  pid {pid}  {cpu}  {rooms}", worker.id)).style(self.dim()))?;
         }
-        self.refresh(cast)
+        self.refresh(setup)
     }
 
     fn rooms_of(&self, worker: &WorkerInfo) -> String {
         let mut rooms: Vec<&str> = Vec::new();
-        for row in self.board.players.iter().filter(|row| row.worker == worker.id.0) {
+        for row in self.board.producers.iter().filter(|row| row.worker == worker.id.0) {
             if !rooms.contains(&row.room) {
                 rooms.push(row.room);
             }
@@ -89,28 +89,28 @@ impl LiveTable {
         }
     }
 
-    pub(super) fn tell(&mut self, moment: &Moment) -> io::Result<()> {
-        self.board.note(moment);
+    pub(super) fn show(&mut self, event: &DemoEvent) -> io::Result<()> {
+        self.board.note(event);
         // What the server says shows by itself, or in the verdict.
-        let (Some(target), false) = (moment.kind.target(), matches!(moment.kind, MomentKind::Server { .. })) else {
+        let (Some(target), false) = (event.kind.target(), matches!(event.kind, DemoEventKind::Server { .. })) else {
             return Ok(());
         };
-        let style = match moment.kind {
-            MomentKind::Step { .. } => self.style(Color::Yellow),
-            MomentKind::Fault { .. } => self.style(Color::Red),
+        let style = match event.kind {
+            DemoEventKind::Step { .. } => self.style(Color::Yellow),
+            DemoEventKind::Fault { .. } => self.style(Color::Red),
             _ => Style::new(),
         };
         let line = Line::from(vec![
-            Span::styled(format!("{}  ", seconds(moment.at_ms)), self.dim()),
+            Span::styled(format!("{}  ", seconds(event.at_ms)), self.dim()),
             Span::styled(format!("{target:<13}"), style.add_modifier(Modifier::BOLD)),
-            Span::styled(moment.kind.words(), style),
+            Span::styled(event.kind.words(), style),
         ]);
         self.scroll(line)
     }
 
-    pub(super) fn refresh(&mut self, cast: &Cast) -> io::Result<()> {
-        self.board.refresh(cast);
-        self.draw(cast.elapsed())
+    pub(super) fn refresh(&mut self, setup: &Setup) -> io::Result<()> {
+        self.board.refresh(setup);
+        self.draw(setup.elapsed())
     }
 
     /// Ready when a key was pressed that means "enough".
@@ -195,18 +195,18 @@ struct Picture<'a> {
 
 impl Picture<'_> {
     fn draw(&self, frame: &mut Frame<'_>) {
-        let [_, title, _, players, _, seats] = Layout::vertical([
+        let [_, title, _, producers, _, consumers] = Layout::vertical([
             Constraint::Length(1),
             Constraint::Length(1),
             Constraint::Length(1),
-            Constraint::Length(self.board.players.len() as u16 + 1),
+            Constraint::Length(self.board.producers.len() as u16 + 1),
             Constraint::Length(1),
-            Constraint::Length(self.board.seats.len() as u16 + 1),
+            Constraint::Length(self.board.consumers.len() as u16 + 1),
         ])
         .areas(frame.area());
         frame.render_widget(self.title(title.width), title);
-        frame.render_widget(self.players(), players);
-        frame.render_widget(self.seats(seats), seats);
+        frame.render_widget(self.producers(), producers);
+        frame.render_widget(self.consumers(consumers), consumers);
     }
 
     fn title(&self, width: u16) -> Line<'static> {
@@ -222,8 +222,8 @@ impl Picture<'_> {
         ])
     }
 
-    fn players(&self) -> Table<'static> {
-        let rows = self.board.players.iter().map(|row| self.player(row));
+    fn producers(&self) -> Table<'static> {
+        let rows = self.board.producers.iter().map(|row| self.producer(row));
         let widths = [
             Constraint::Length(15),
             Constraint::Length(15),
@@ -244,7 +244,7 @@ impl Picture<'_> {
             .column_spacing(1)
     }
 
-    fn player(&self, row: &PlayerRow) -> Row<'static> {
+    fn producer(&self, row: &ProducerRow) -> Row<'static> {
         let (word, color) = match row.paused {
             true => ("● paused", Color::Yellow),
             false => ("● relayed", Color::Green),
@@ -263,13 +263,13 @@ impl Picture<'_> {
         ])
     }
 
-    fn seats(&self, area: Rect) -> Table<'static> {
+    fn consumers(&self, area: Rect) -> Table<'static> {
         let history = if area.width >= WIDTH_WITH_HISTORY { 24 } else { 0 };
         let last = match area.width >= WIDTH_WITH_LAST_EVENT {
             true => Constraint::Fill(1),
             false => Constraint::Length(0),
         };
-        let rows = self.board.seats.iter().map(|row| self.seat(row, history));
+        let rows = self.board.consumers.iter().map(|row| self.consumer(row, history));
         let widths = [
             Constraint::Length(10),
             Constraint::Length(12),
@@ -293,7 +293,7 @@ impl Picture<'_> {
         Table::new(rows, widths).header(head(heads)).column_spacing(1)
     }
 
-    fn seat(&self, row: &SeatRow, history: u16) -> Row<'static> {
+    fn consumer(&self, row: &ConsumerRow, history: u16) -> Row<'static> {
         let color = match row.state {
             State::Flowing => Color::Green,
             State::Paused | State::SourcePaused => Color::Yellow,
@@ -332,7 +332,7 @@ fn head<const N: usize>(titles: [&'static str; N]) -> Row<'static> {
 }
 
 /// The history as bars, the newest to the right, each row against its own most.
-fn bars(row: &SeatRow, width: usize) -> String {
+fn bars(row: &ConsumerRow, width: usize) -> String {
     let most = row.history().max().unwrap_or(0).max(1);
     let skip = row.history().len().saturating_sub(width);
     let bar = |rate: u64| match rate {
@@ -398,32 +398,32 @@ mod tests {
     use super::*;
 
     fn board() -> Board {
-        let mut camera = PlayerRow::new("camera", "stage", 1);
+        let mut camera = ProducerRow::new("camera", "stage", 1);
         (camera.paused, camera.packets, camera.bitrate, camera.key_frame_requests) = (true, 12_345, 1_530_000, 2);
-        let mut microphone = PlayerRow::new("microphone 2", "foyer", 2);
+        let mut microphone = ProducerRow::new("microphone 2", "foyer", 2);
         (microphone.packets, microphone.bitrate) = (987, 64_200);
 
-        let mut cleo = SeatRow::new("cleo", "camera", Profile::High, true);
+        let mut cleo = ConsumerRow::new("cleo", "camera", Profile::High, true);
         for half_second in 0..10 {
             cleo.measure(half_second * 500, half_second * half_second * 10_000);
         }
         (cleo.state, cleo.packets, cleo.bitrate) = (State::Flowing, 4_321, 1_010_000);
         (cleo.profile, cleo.resolution) = (Some(Profile::High), Some("640x360".to_owned()));
         cleo.last = Some((8_300, "low → high on a key frame".to_owned()));
-        let mut ben = SeatRow::new("ben", "camera", Profile::Medium, true);
+        let mut ben = ConsumerRow::new("ben", "camera", Profile::Medium, true);
         (ben.state, ben.faulty) = (State::SourcePaused, true);
         ben.last = Some((12_000, "breaks sequence-unbroken".to_owned()));
-        let dora = SeatRow::new("dora", "microphone 2", Profile::Default, false);
+        let dora = ConsumerRow::new("dora", "microphone 2", Profile::Default, false);
         Board {
-            players: vec![camera, microphone],
-            seats: vec![cleo, ben, dora],
+            producers: vec![camera, microphone],
+            consumers: vec![cleo, ben, dora],
         }
     }
 
     /// What stands on a terminal of this width.
     fn drawn(width: u16) -> String {
         let board = board();
-        let height = (board.players.len() + board.seats.len() + LINES_AROUND_ROWS) as u16;
+        let height = (board.producers.len() + board.consumers.len() + LINES_AROUND_ROWS) as u16;
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         let picture = Picture {
             board: &board,

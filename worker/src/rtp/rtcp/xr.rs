@@ -28,7 +28,7 @@ pub const fn delays_len(count: usize) -> usize {
 }
 
 /// How long ago somebody's reference time came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Delay {
     /// Whose.
     pub ssrc: u32,

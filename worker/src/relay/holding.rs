@@ -1,0 +1,226 @@
+//! What happens to a packet that goes on with nothing that its stream has sent: it is held ([`held`](super::held)) until it is
+//! known what it is, and then relayed as if it had just come, or refused.
+
+use std::time::Duration;
+
+use crate::rtp::continuity::Verdict;
+use crate::rtp::packet::Header;
+use crate::rtp::seq::distance;
+use crate::time::Time;
+
+use super::Relay;
+use super::held::{HeldPacket, RUNS_MAX, Resolution};
+use super::keys::ProducerKey;
+use super::packet::Route;
+use super::sink::Sink;
+
+/// So many packets may be missing behind them, when it is known what they are.
+const HELD_GAP: i32 = 16;
+
+/// How long a packet waits that goes on with its stream by its number: a sender of slides may not send another for minutes.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
+impl Relay {
+    /// A packet does not simply go on with its stream.
+    pub(super) fn hold_or_resolve(
+        &mut self,
+        now: Time,
+        route: Route,
+        header: &Header,
+        packet: &mut [u8],
+        start: usize,
+        verdict: Verdict,
+    ) {
+        match verdict {
+            Verdict::Hold => self.hold(now, route, header, packet, start),
+            Verdict::Refuse => {
+                let stream = &self.producers[route.key].streams[usize::from(route.encoding)];
+                let is_known = stream.has_come(header.seq);
+                self.producers[route.key].count_refused(route.encoding, is_known);
+            }
+            // The fan-out comes first, and needs all of the batch.
+            _ => {
+                self.held.turn = Some(Resolution {
+                    verdict,
+                    packet: HeldPacket {
+                        route,
+                        header: *header,
+                        start,
+                        len: packet.len(),
+                        is_known: false,
+                    },
+                });
+            }
+        }
+    }
+
+    fn hold(&mut self, now: Time, route: Route, header: &Header, packet: &mut [u8], start: usize) {
+        let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
+        let is_known = stream.has_come(header.seq);
+        let held = stream.held;
+        let index = held.map_or_else(|| self.held.oldest(), usize::from);
+        if held.is_none() {
+            self.discard_run(index);
+            self.producers[route.key].streams[usize::from(route.encoding)].held = Some(index as u8);
+            self.held.serial += 1;
+            let run = &mut self.held.runs[index];
+            (run.serial, run.owner) = (self.held.serial, Some((route.key, route.encoding)));
+            run.until = Some(now + WAIT_MAX);
+            self.held.next.get_or_insert(now + WAIT_MAX);
+        }
+        if self.held.has_capacity(index, packet.len()) {
+            self.held.push(index, route, *header, packet, is_known);
+            self.producers[route.key].count_refused(route.encoding, is_known);
+        } else if is_known {
+            self.accept_packet(now, route, header, packet, start, true);
+        } else {
+            self.producers[route.key].count_refused(route.encoding, false);
+        }
+    }
+
+    /// A producer's packets go to others from now on: to none of them goes what came before.
+    pub(super) fn discard_held(&mut self, key: ProducerKey) {
+        for encoding in 0..self.producers[key].streams.len() {
+            if let Some(index) = self.producers[key].streams[encoding].held {
+                self.discard_run(usize::from(index));
+            }
+        }
+    }
+
+    /// Empties a place. What was there stays counted as it is.
+    fn discard_run(&mut self, index: usize) {
+        let run = &mut self.held.runs[index];
+        let owner = run.owner.take();
+        run.packets.clear();
+        (run.serial, run.len, run.until) = (0, 0, None);
+        if let Some((key, encoding)) = owner
+            && let Some(producer) = self.producers.get_mut(key)
+            && let stream = &mut producer.streams[usize::from(encoding)]
+            // Another SSRC may carry it since.
+            && stream.held == Some(index as u8)
+        {
+            stream.held = None;
+        }
+    }
+
+    /// Lets go what is held, if the last packet has told what it is, and then takes that packet in. `bytes` are those of
+    /// its batch.
+    #[inline]
+    pub(super) fn release_held(&mut self, now: Time, bytes: &mut [u8], sink: &mut impl Sink) {
+        if let Some(turn) = self.held.turn.take() {
+            self.release(now, turn, bytes, sink);
+        }
+    }
+
+    /// Lets go what has waited for long enough, if it can be told what it is.
+    pub(super) fn release_waiting(&mut self, now: Time, sink: &mut impl Sink) {
+        if self.held.next.is_none_or(|next| next > now) {
+            return;
+        }
+        self.held.next = None;
+        for index in 0..RUNS_MAX {
+            let run = &mut self.held.runs[index];
+            let (Some((key, encoding)), Some(until), Some(last)) = (run.owner, run.until, run.packets.last().copied())
+            else {
+                continue;
+            };
+            if until > now {
+                self.held.next = Some(self.held.next.map_or(until, |next| next.min(until)));
+                continue;
+            }
+            run.until = None;
+            let Some(producer) = self.producers.get_mut(key) else {
+                continue;
+            };
+            let stream = &mut producer.streams[usize::from(encoding)];
+            if stream.held.map(usize::from) != Some(index) {
+                continue;
+            }
+            if let Some(verdict) = stream.resolve_after_wait(last.route.codec.clock_rate) {
+                self.release_run(now, verdict, last, sink);
+            }
+        }
+    }
+
+    #[cold]
+    fn release(
+        &mut self,
+        now: Time,
+        Resolution { verdict, packet }: Resolution,
+        bytes: &mut [u8],
+        sink: &mut impl Sink,
+    ) {
+        // What came before all of it.
+        self.fan_out(now, bytes, sink);
+        self.release_run(now, verdict, packet, sink);
+        let HeldPacket { route, header, .. } = packet;
+        let Some(bytes) = bytes.get_mut(packet.start..packet.start + packet.len) else {
+            return;
+        };
+        if verdict == Verdict::Displaced {
+            self.hold(now, route, &header, bytes, packet.start);
+        } else {
+            self.accept_packet(now, route, &header, bytes, packet.start, false);
+        }
+    }
+
+    /// Takes in what is held of a stream, as the verdict says; `packet` is the last one of it, or the one that has told.
+    fn release_run(&mut self, now: Time, verdict: Verdict, packet: HeldPacket, sink: &mut impl Sink) {
+        let HeldPacket { route, header, .. } = packet;
+        let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
+        let is_believed = matches!(verdict, Verdict::Restart | Verdict::Clock(_));
+        let mut run = Vec::new();
+        let index = stream.held.take().map(usize::from);
+        if let Some(index) = index {
+            let place = &mut self.held.runs[index];
+            run = std::mem::take(&mut place.packets);
+            (place.serial, place.owner, place.len, place.until) = (0, None, 0, None);
+            run.sort_unstable_by_key(|held| distance(header.seq, held.header.seq));
+            // What came between has not been held: then it begins here.
+            let is_far = |last: &HeldPacket| distance(last.header.seq, header.seq) > HELD_GAP;
+            if is_believed && run.last().is_some_and(is_far) {
+                run.clear();
+            }
+        }
+        match verdict {
+            Verdict::Restart => stream.start_over(run.first().map_or(header.seq, |first| first.header.seq)),
+            Verdict::Clock(by) => stream.change_clock(by),
+            _ => {}
+        }
+        if verdict == Verdict::Restart && stream.is_rtx_learned {
+            // Its retransmissions may have another SSRC now, which nobody has declared either.
+            stream.is_rtx_learned = false;
+            if let Some(rtx) = stream.rtx_ssrc.take() {
+                let transport = self.producers[route.key].transport;
+                self.transports[transport].rtx_ssrcs.remove(&rtx);
+            }
+        }
+        let mut held_bytes = std::mem::take(&mut self.held.bytes);
+        for HeldPacket {
+            route,
+            header,
+            start,
+            len,
+            is_known,
+        } in &run
+        {
+            let stream = &self.producers[route.key].streams[usize::from(route.encoding)];
+            let has_place = stream.ahead(header.seq).is_some_and(|ahead| match verdict {
+                // It lies between the newest packet and the one that has passed it by.
+                Verdict::Passed => ahead <= 0 || distance(header.seq, packet.header.seq) > 0,
+                _ => ahead <= 1,
+            });
+            if is_believed || has_place {
+                let packet = &mut held_bytes[*start..*start + *len];
+                self.producers[route.key].uncount_refused(route.encoding, *is_known);
+                self.accept_packet(now, *route, header, packet, *start, !is_believed);
+            }
+        }
+        self.fan_out(now, &mut held_bytes, sink);
+        self.held.bytes = held_bytes;
+        if let Some(index) = index {
+            run.clear();
+            self.held.runs[index].packets = run;
+        }
+    }
+}

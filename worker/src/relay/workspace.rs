@@ -1,0 +1,113 @@
+//! Memory for one batch: its packets by stream, and the train that is being laid out.
+
+use std::ops::Range;
+
+use super::keys::{ConsumerKey, ProducerKey};
+use super::limits::{BATCH_PACKETS_MAX, RING_CHUNK_BYTES, TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX};
+use super::packet::PacketMeta;
+use super::stream::Stream;
+
+/// Memory for one batch, allocated once: 1,024 packets, a train of 64, and its 64 KiB of bytes.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    /// The packets to be relayed, linked by stream.
+    pub batch: Vec<PacketMeta>,
+    /// The streams they belong to, each with the first of its packets, in the order of those. A stream is here again
+    /// when a key frame of its producer came between.
+    pub touched: Vec<(ProducerKey, u8, u32)>,
+    pub(super) train: Vec<PacketMeta>,
+    /// Packets of a train that did not arrive as one.
+    pub(super) joined: Vec<u8>,
+    /// Header extensions, while a consumer with other ids is served.
+    pub(super) saved: Vec<u8>,
+    /// A packet that was held, on its way out.
+    pub held: Vec<u8>,
+    pub(super) started: Vec<ConsumerKey>,
+    pub(super) waiting: Vec<ConsumerKey>,
+}
+
+impl Workspace {
+    pub(super) fn new() -> Self {
+        Self {
+            batch: Vec::with_capacity(BATCH_PACKETS_MAX),
+            touched: Vec::with_capacity(BATCH_PACKETS_MAX),
+            train: Vec::with_capacity(TRAIN_PACKETS_MAX),
+            joined: Vec::with_capacity(TRAIN_BYTES_MAX),
+            saved: Vec::with_capacity(TRAIN_BYTES_MAX),
+            held: Vec::with_capacity(RING_CHUNK_BYTES),
+            started: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Reserves memory for what one train can cause.
+    pub(super) fn reserve(&mut self, consumers: usize) {
+        for list in [&mut self.started, &mut self.waiting] {
+            list.reserve(consumers.saturating_sub(list.len()));
+        }
+    }
+
+    /// Queues a packet to be relayed behind those of its stream that are queued already.
+    #[inline]
+    pub(super) fn push(&mut self, key: ProducerKey, stream: &mut Stream, packet: PacketMeta) {
+        let index = self.batch.len() as u32;
+        match stream.batch_tail.replace(index) {
+            Some(tail) => self.batch[tail as usize].next = index,
+            None => self.touched.push((key, packet.encoding, index)),
+        }
+        self.batch.push(packet);
+    }
+
+    /// Stands in while the real one is lent out; allocates nothing.
+    pub(super) fn empty() -> Self {
+        Self {
+            batch: Vec::new(),
+            touched: Vec::new(),
+            train: Vec::new(),
+            joined: Vec::new(),
+            saved: Vec::new(),
+            held: Vec::new(),
+            started: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Takes the longest train from `head` on, and returns where the rest of the stream begins.
+    pub(super) fn collect_train(&mut self, head: u32) -> Option<u32> {
+        self.train.clear();
+        let first = self.batch[head as usize];
+        let segment = first.sent_len();
+        let mut bytes = segment as usize;
+        let mut last = first;
+        self.train.push(first);
+        loop {
+            if last.next == u32::MAX {
+                return None;
+            }
+            let next = self.batch[last.next as usize];
+            let fits = self.train.len() < TRAIN_PACKETS_MAX
+                && bytes + next.sent_len() as usize <= TRAIN_BYTES_MAX
+                && last.sent_len() == segment
+                && next.sent_len() <= segment;
+            if !fits {
+                return Some(last.next);
+            }
+            bytes += next.sent_len() as usize;
+            self.train.push(next);
+            last = next;
+        }
+    }
+
+    /// Where the train lies, if its packets lie end to end already and none of them grows.
+    pub(super) fn train_range(&self) -> Option<Range<usize>> {
+        let first = self.train.first()?;
+        let mut end = first.start;
+        for packet in &self.train {
+            if packet.start != end || packet.grows() {
+                return None;
+            }
+            end += packet.len;
+        }
+        Some(first.start as usize..end as usize)
+    }
+}
