@@ -228,14 +228,14 @@ fn what_is_no_such_packet_is_refused_and_uses_nothing_up() {
             outbound.protect_rtp(stream, 5, &mut room[..needed - 1], len),
             Err(ProtectError::BufferTooSmall {
                 needed,
-                room: needed - 1
+                available: needed - 1
             })
         );
         assert_eq!(
             outbound.protect_rtp(stream, 5, &mut room, usize::MAX),
             Err(ProtectError::BufferTooSmall {
                 needed: usize::MAX,
-                room: room.len()
+                available: room.len()
             })
         );
         assert_eq!(
