@@ -82,14 +82,11 @@ const IMPURE: [&str; 22] = [
 ];
 
 /// Where `unsafe` is allowed, and what for.
-pub(crate) const UNSAFE_ALLOWED: [(&str, &str); 7] = [
+pub(crate) const UNSAFE_ALLOWED: [(&str, &str); 4] = [
     ("worker/src/net/", "the kernel's door"),
     ("channel/src/descriptors.rs", "descriptors beside a frame"),
     ("worker/tests/net_egress.rs", "a socket option that nothing safe sets"),
-    ("worker/tests/memory.rs", "an allocator that counts"),
-    ("worker/tests/net_zero_alloc.rs", "an allocator that counts"),
-    ("worker/tests/zero_alloc.rs", "an allocator that counts"),
-    ("channel/tests/memory.rs", "an allocator that counts"),
+    ("tests/allocator/mod.rs", "an allocator that counts"),
 ];
 
 /// Lines of a shipped file without its tests.
