@@ -10,7 +10,6 @@ mod control;
 mod signalling;
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -25,7 +24,7 @@ use tokio::process::{Child, Command};
 
 use browser::{Begins, Browser};
 use command::{Scratch, Serve, weir};
-use control::{Client, soon};
+use control::{Client, free_ports, soon};
 use signalling::{Caller, create_microphone, enable_consumer};
 
 /// What is refused: a system call, if these of its arguments (by number) are so.
@@ -83,7 +82,7 @@ impl Refused {
     async fn serve_on_shared_ports(self, scratch: &Scratch) -> Serve {
         for _ in 0..TRIES {
             let mut command = serve(scratch);
-            command.args(["--webrtc-port", &free_ports().to_string()]);
+            command.args(["--webrtc-port", &free_ports(2).to_string()]);
             match Serve::try_follow_start(self.spawn(command).await, &scratch.socket).await {
                 Ok(serve) => return serve,
                 Err(said) => assert!(is_taken(&said), "the server did not start: {said}"),
@@ -385,28 +384,6 @@ async fn serves_without(refused: Refused, missed: Option<&str>, ports: Ports) {
     }
 }
 
-/// Two ports in a row, for two workers, that nobody has now; below those that transports (from 10000) and the system (from 32768)
-/// draw from, so that only a server like these may take them before they are used ([`is_taken`]).
-fn free_ports() -> u16 {
-    let is_free = |port| {
-        ["127.0.0.1", "::1"]
-            .iter()
-            .all(|ip| std::net::TcpListener::bind((*ip, port)).is_ok() && udp_is_free(ip, port))
-    };
-    loop {
-        let random = RandomState::new().build_hasher().finish();
-        let first = u16::try_from(2_000 + random % 7_900).unwrap();
-        if is_free(first) && is_free(first + 1) {
-            return first;
-        }
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a probe is none of the supervisor's sockets")]
-fn udp_is_free(ip: &str, port: u16) -> bool {
-    std::net::UdpSocket::bind((ip, port)).is_ok()
-}
-
 /// Whether this is why a server did not start: its ports went to somebody else first.
 fn is_taken(said: &str) -> bool {
     said.contains("another program has it")
@@ -440,7 +417,7 @@ async fn what_cannot_be_done_without_fails_the_start_and_is_named() {
             let (output, said) = loop {
                 let mut command = serve(&scratch);
                 if let Ports::Shared = ports {
-                    command.args(["--webrtc-port", &free_ports().to_string()]);
+                    command.args(["--webrtc-port", &free_ports(2).to_string()]);
                 }
                 let output = soon("its end", refused.spawn(command).await.wait_with_output())
                     .await

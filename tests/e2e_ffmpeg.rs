@@ -12,8 +12,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use programs::{Program, assert_same, bound, free_port_pair};
-use relay::{AUDIO, Relay, Relayed, Track, VIDEO};
+use programs::{Program, assert_same, bound};
+use relay::{AUDIO, Relay, Relayed, Track, VIDEO, free_ports};
 
 /// Four seconds of test picture, with a key frame every second.
 const PICTURE: &str = "-f lavfi -i testsrc2=size=320x180:rate=30:duration=4 -pix_fmt yuv420p
@@ -68,7 +68,7 @@ async fn make(directory: &Path, track: &'static Track, encode: &str) -> Sent {
 
 /// A receiver that ends by itself when it has decoded as many frames as were sent.
 async fn receive(directory: &Path, sent: &Sent, name: &str, relayed: &mut Relayed<'_>) -> Program {
-    let (port, payload_type) = (free_port_pair(), sent.track.payload_type_out);
+    let (port, payload_type) = (free_ports(2), sent.track.payload_type_out);
     let (kind, codec, frames) = match sent.track.name {
         "video" => ("video", "VP8/90000", "-frames:v"),
         _ => ("audio", "opus/48000/2", "-frames:a"),

@@ -3,18 +3,19 @@
 //!
 //! `cargo test --test e2e_gear -- --ignored`; without ffmpeg it fails.
 
+mod loopback;
 #[path = "media/programs.rs"]
 mod programs;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::Path;
 
-use programs::{Program, assert_same, bound, free_port_pair};
+use loopback::free_ports;
+use programs::{Program, assert_same, bound};
 use weir::{
-    CodecName, ConsumerOptions, Family, MediaKind, PlainTransportOptions, ProducerOptions, Remote, RoomOptions,
-    RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
+    CodecName, ConsumerOptions, MediaKind, PlainTransportOptions, ProducerOptions, Remote, RoomOptions, RtpCodec,
+    RtpEncoding, RtpParameters, Server,
 };
 
 /// Two seconds of a tone.
@@ -55,16 +56,9 @@ async fn a_sender_of_an_unknown_codec_that_starts_again_is_heard_again() {
     let sent = checksums(&ffmpeg(directory, decode).output().await);
     assert!(sent.len() > 80, "{} frames", sent.len());
 
-    let settings = Settings {
-        workers: NonZeroU32::new(1),
-        rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
-        rtc_ipv6: Family::Off,
-        worker_binary: Some(env!("CARGO_BIN_EXE_weir").into()),
-        ..Settings::default()
-    };
-    let server = Server::start(settings).await.expect("the server starts");
+    let server = Server::start(loopback::settings(1)).await.expect("the server starts");
     let room = server.create_room(RoomOptions::default()).await.expect("a room");
-    let (sender, receiver) = (free_port_pair(), free_port_pair());
+    let (sender, receiver) = (free_ports(2), free_ports(2));
     let inward = room.create_plain_transport(plain(sender)).await.expect("a transport");
     let codec = RtpCodec {
         mime_type: "audio/mpeg4-generic".to_owned(),

@@ -11,8 +11,8 @@ mod relay;
 use std::collections::HashSet;
 use std::path::Path;
 
-use programs::{Program, assert_same, bound, free_port_pair};
-use relay::{AUDIO, Relay, Relayed, Track, VIDEO};
+use programs::{Program, assert_same, bound};
+use relay::{AUDIO, Relay, Relayed, Track, VIDEO, free_ports};
 
 /// A track as GStreamer makes, packs and shows it.
 struct Pipeline {
@@ -83,7 +83,7 @@ async fn receive(directory: &Path, sent: &Sent, relayed: &mut Relayed<'_>) -> Pr
     let Pipeline {
         track, caps, decode, ..
     } = sent.pipeline;
-    let (port, payload_type) = (free_port_pair(), track.payload_type_out);
+    let (port, payload_type) = (free_ports(2), track.payload_type_out);
     let program = gstreamer(
         directory,
         &format!(

@@ -4,24 +4,25 @@
 //! `cargo test --test e2e_join -- --ignored --nocapture` also prints how long another ffmpeg takes from joining to its first
 //! decoded picture, with and without `gop_cache`; without ffmpeg it fails.
 
+mod loopback;
 #[path = "media/programs.rs"]
 mod programs;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, iter, mem};
 
-use programs::{Program, assert_same, bound, free_port_pair};
+use loopback::free_ports;
+use programs::{Program, assert_same, bound};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use weir::{
-    CodecName, Consumer, ConsumerOptions, Family, MediaKind, PlainTransportOptions, Producer, ProducerOptions, Remote,
-    Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
+    CodecName, Consumer, ConsumerOptions, MediaKind, PlainTransportOptions, Producer, ProducerOptions, Remote, Room,
+    RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
 };
 
 /// Pictures of a group: ten seconds of them.
@@ -179,12 +180,8 @@ struct Scene {
 impl Scene {
     async fn start(directory: &Path, gop_cache: bool) -> Self {
         let settings = Settings {
-            workers: NonZeroU32::new(1),
-            rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
-            rtc_ipv6: Family::Off,
             gop_cache,
-            worker_binary: Some(env!("CARGO_BIN_EXE_weir").into()),
-            ..Settings::default()
+            ..loopback::settings(1)
         };
         let server = Server::start(settings).await.expect("the server starts");
         let room = server.create_room(RoomOptions::default()).await.expect("a room");
@@ -246,7 +243,7 @@ struct Decoder {
 
 impl Decoder {
     async fn start(directory: &Path, name: &str) -> Self {
-        let port = free_port_pair();
+        let port = free_ports(2);
         let description = format!(
             "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
              m=video {port} RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1\r\n"

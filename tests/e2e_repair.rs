@@ -3,21 +3,21 @@
 //!
 //! `cargo test --test e2e_repair -- --ignored`; without GStreamer it fails.
 
+mod loopback;
 #[path = "media/lossy.rs"]
 mod lossy;
 #[path = "media/programs.rs"]
 #[expect(dead_code, reason = "no frames are compared here")]
 mod programs;
 
-use std::net::Ipv4Addr;
-use std::num::NonZeroU32;
 use std::path::Path;
 
+use loopback::free_ports;
 use lossy::{Faults, Network, Seen};
-use programs::{Program, bound, free_port_pair};
+use programs::{Program, bound};
 use weir::{
-    CodecName, Consumer, ConsumerOptions, ConsumerRtp, Family, PlainTransportOptions, Producer, ProducerOptions,
-    Remote, Room, RoomOptions, RtcpFeedback, RtpCodec, RtpEncoding, RtpParameters, RtxParameters, Server, Settings,
+    CodecName, Consumer, ConsumerOptions, ConsumerRtp, PlainTransportOptions, Producer, ProducerOptions, Remote, Room,
+    RoomOptions, RtcpFeedback, RtpCodec, RtpEncoding, RtpParameters, RtxParameters, Server,
 };
 
 /// What the sender uses.
@@ -118,14 +118,7 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        let settings = Settings {
-            workers: NonZeroU32::new(1),
-            rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
-            rtc_ipv6: Family::Off,
-            worker_binary: Some(env!("CARGO_BIN_EXE_weir").into()),
-            ..Settings::default()
-        };
-        let server = Server::start(settings).await.expect("the server starts");
+        let server = Server::start(loopback::settings(1)).await.expect("the server starts");
         let room = server.create_room(RoomOptions::default()).await.expect("a room");
         Self { server, room }
     }
@@ -239,7 +232,7 @@ async fn passed(program: &mut Program, name: &str, count: usize) {
 
 async fn run(directory: &Path, stage: &Stage, index: usize, case: &Case) {
     let (name, ssrc, seed) = (case.name, 0x1000 + 16 * index as u32, 40 + index as u64);
-    let (sender_port, receiver_port) = (free_port_pair(), free_port_pair());
+    let (sender_port, receiver_port) = (free_ports(2), free_ports(2));
     let inbound = Network::start(sender_port, case.faults, seed).await;
     let outbound = Network::start(receiver_port, case.faults, seed + 100).await;
     let producer = stage.produce(&inbound, picture(ssrc, true)).await;
@@ -319,7 +312,7 @@ async fn sound_and_picture_stay_together() {
     let directory = directory.path();
     make(directory).await;
     let stage = Stage::set().await;
-    let ports = [free_port_pair(), free_port_pair()];
+    let ports = [free_ports(2), free_ports(2)];
     let faults = Faults {
         loss: 0.02,
         reordered: 0.05,
@@ -331,8 +324,8 @@ async fn sound_and_picture_stay_together() {
     ];
     // Nobody listens behind them; they write down what Weir sends.
     let outbound = [
-        Network::start(free_port_pair(), Faults::default(), 3).await,
-        Network::start(free_port_pair(), Faults::default(), 4).await,
+        Network::start(free_ports(2), Faults::default(), 3).await,
+        Network::start(free_ports(2), Faults::default(), 4).await,
     ];
     let mut sound = RtpParameters {
         codecs: vec![RtpCodec::new(CodecName::Opus, AUDIO)],

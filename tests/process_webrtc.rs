@@ -16,7 +16,7 @@ use weir::{
 };
 
 use browser::{Begins, Browser};
-use control::{Control, settings, soon};
+use control::{Control, free_ports, settings, soon};
 use signalling::{Caller, create_microphone, enable_consumer};
 
 const SSRC: u32 = 1_000;
@@ -274,15 +274,9 @@ async fn a_certificate_from_files_is_what_every_worker_shows() {
     control.close().await;
 }
 
-/// A port that was nobody's a moment ago.
-fn free_port() -> u16 {
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    probe.local_addr().unwrap().port()
-}
-
 /// A server with one worker, whose clients share a port.
 async fn on_one_port(connected: ConnectedSockets) -> (Control, u16) {
-    let port = free_port();
+    let port = free_ports(1);
     let settings = Settings {
         webrtc_port: std::num::NonZeroU16::new(port),
         webrtc_connected: connected,

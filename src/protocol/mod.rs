@@ -30,10 +30,18 @@ pub use self::room::RoomResponse;
 
 use std::sync::Mutex;
 
+use crate::Peer;
+
 /// What the protocol keeps with each peer, for as long as the peer lives: longer than any one connection of its client.
 #[derive(Debug, Default)]
-pub(crate) struct ClientState {
+struct ClientState {
     pub(crate) ids: Mutex<ClientIds>,
     pub(crate) plain_remotes: Mutex<PlainRemotes>,
     pub(crate) fan_out: Mutex<FanOut>,
+}
+
+impl Peer {
+    fn client_state(&self) -> &ClientState {
+        self.kept()
+    }
 }

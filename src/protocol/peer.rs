@@ -233,7 +233,7 @@ impl Peer {
             ..ProducerOptions::new(kind, rtp_parameters)
         };
         let others = self.room().peer_count().saturating_sub(1);
-        lock(&self.client().fan_out)
+        lock(&self.client_state().fan_out)
             .take(others, Instant::now())
             .map_err(|wait| {
                 ProtocolError::error(format!(
@@ -291,7 +291,7 @@ impl Peer {
     }
 
     pub(super) fn client_ids(&self) -> MutexGuard<'_, ClientIds> {
-        lock(&self.client().ids)
+        lock(&self.client_state().ids)
     }
 
     fn transport_numbered(&self, number: ClientId) -> Option<Transport> {

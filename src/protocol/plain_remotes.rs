@@ -38,11 +38,11 @@ impl Peer {
     /// Says to which addresses its client may have plain RTP sent from now on: at first to [any](PlainRemotes::Any). What the
     /// application itself sends somewhere is not limited.
     pub fn set_plain_remotes(&self, remotes: PlainRemotes) {
-        *lock(&self.client().plain_remotes) = remotes;
+        *lock(&self.client_state().plain_remotes) = remotes;
     }
 
     pub(super) fn plain_remotes(&self) -> PlainRemotes {
-        *lock(&self.client().plain_remotes)
+        *lock(&self.client_state().plain_remotes)
     }
 }
 

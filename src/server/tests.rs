@@ -17,8 +17,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::join_all;
 use serde_json::{Value, json};
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    CodecName, LogLevel, MediaKind, Method, Notification, Profile, Remote, Reply, StatsPage, WorkerError,
+    Coalescing, CodecName, LogFilter, LogLevel, MediaKind, Method, Notification, Profile, Remote, Reply, Scope,
+    StatsPage, WorkerError,
 };
 
 use super::fake::{Fake, consumer_stats, obliging_server, server, settings, soon};
@@ -142,8 +144,9 @@ async fn nothing_is_known_before_the_worker_has_accepted_it() {
     assert!(!paused, "optimistic");
     assert_eq!(
         request.unwrap().0.method,
-        Method::PauseProducer {
-            producer: scene.producer.id()
+        Method::SetProducerPaused {
+            producer: scene.producer.id(),
+            paused: true
         }
     );
 
@@ -313,7 +316,7 @@ async fn death_resolves_all_who_wait_and_closes_the_rooms_with_its_cause() {
     assert_eq!(error.code(), "invalidState");
     let error = soon(server.create_room(RoomOptions::default())).await.unwrap_err();
     assert_eq!(error.code(), "noWorker");
-    assert_eq!(server.owner.shared.sockets.ports_taken(), 0, "a port has leaked");
+    assert_eq!(server.shared().sockets.ports_taken(), 0, "a port has leaked");
 }
 
 #[tokio::test]
@@ -441,7 +444,7 @@ async fn closing_cascades_tell_each_object_once_parents_first() {
     {"appData":null,"cause":{"kind":"closed"},"originator":"local","room":1,"seq":15,"type":"roomClosed"}
     {"appData":null,"cause":{"kind":"roomClosed"},"originator":"local","room":1,"seq":16,"transport":2,"type":"transportClosed"}
     "#);
-    assert_eq!(scene.server.owner.shared.sockets.ports_taken(), 0);
+    assert_eq!(scene.server.shared().sockets.ports_taken(), 0);
 }
 
 #[tokio::test]
@@ -532,7 +535,7 @@ async fn pages_of_counters_are_joined() {
     let worker = async {
         for page in 0..3_u64 {
             let (request, _) = scene.fake.request().await.unwrap();
-            let Method::RoomStats { page: asked, .. } = &request.method else {
+            let Method::Stats(Scope::Room { page: asked, .. }) = &request.method else {
                 panic!("{request:?}");
             };
             assert_eq!(asked.cursor, (page > 0).then_some(page));
@@ -664,7 +667,7 @@ async fn a_refused_transport_gives_its_port_back() {
     let create = room.create_plain_transport(PlainTransportOptions::default());
     let (refused, ()) = soon(async { tokio::join!(create, worker) }).await;
     assert_eq!(refused.unwrap_err().code(), "tooMany");
-    assert_eq!(server.owner.shared.sockets.ports_taken(), 0);
+    assert_eq!(server.shared().sockets.ports_taken(), 0);
 }
 
 #[tokio::test]
@@ -779,7 +782,7 @@ async fn settings_are_changed_in_all_workers_and_kept_for_the_next() {
     let directives = "error,weir_worker::rtp=debug".to_owned();
     let filter = Method::SetLogFilter(LogFilter { directives });
     assert_eq!(method, filter);
-    assert_eq!(lock(&server.owner.shared.live).first_words()[0], filter);
+    assert_eq!(lock(&server.shared().live).first_words()[0], filter);
     assert_eq!(server.log_settings().tags, [LogTag::Rtp]);
 
     let coalescing = Coalescing {
@@ -794,7 +797,7 @@ async fn settings_are_changed_in_all_workers_and_kept_for_the_next() {
 async fn a_closed_server_refuses_rooms_and_its_objects_are_closed() {
     let scene = scene().await;
     let mut events = scene.server.events();
-    scene.server.owner.shared.begin_close();
+    scene.server.shared().begin_close();
     assert!(scene.server.closed() && scene.room.closed() && scene.consumer.closed());
     let told = lines(&mut events);
     assert_eq!(told.matches(r#""kind":"serverClosed""#).count(), 4, "{told}");
@@ -803,7 +806,7 @@ async fn a_closed_server_refuses_rooms_and_its_objects_are_closed() {
         .unwrap_err();
     assert_eq!(error.to_string(), "the server is closed");
     drop(scene.fake);
-    let shared: &Arc<Shared> = &scene.server.owner.shared;
+    let shared = scene.server.shared();
     assert_eq!(shared.sockets.ports_taken(), 0);
 }
 

@@ -20,17 +20,12 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
-use tokio::time::timeout;
 
-/// A failure bound for whatever a test waits for; nothing comes near it when all is well.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+#[path = "../loopback/mod.rs"]
+mod loopback;
 
-/// Waits for something that must happen.
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
-}
+#[allow(unused_imports, reason = "each test file uses its own part")]
+pub(crate) use loopback::{PATIENCE, soon};
 
 /// `weir` with these arguments, in an environment that has no settings.
 pub(crate) fn weir<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
@@ -144,7 +139,7 @@ impl Manager {
 
     /// Whether it is told anything in so much time.
     pub(crate) async fn hears_within(&self, time: Duration) -> bool {
-        timeout(time, self.socket.readable()).await.is_ok()
+        tokio::time::timeout(time, self.socket.readable()).await.is_ok()
     }
 }
 

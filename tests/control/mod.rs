@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, Request, header};
 use bytes::Bytes;
@@ -18,33 +17,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use weir::http::{ControlOptions, ControlSocket, Limits, app, serve};
-use weir::{Family, Server, Settings};
+use weir::{Server, Settings};
 
-/// A failure bound for whatever a test waits for; nothing comes near it when all is well.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+#[path = "../loopback/mod.rs"]
+mod loopback;
 
-/// Waits for something that must happen.
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
-}
-
-/// Settings for a server on loopback, with the worker that was built with this test.
-pub(crate) fn settings(workers: u32) -> Settings {
-    Settings {
-        workers: std::num::NonZeroU32::new(workers),
-        rtc_ipv4: Family::Address(std::net::Ipv4Addr::LOCALHOST),
-        rtc_ipv6: Family::Off,
-        worker_binary: Some(PathBuf::from(env!("CARGO_BIN_EXE_weir-worker"))),
-        // A busy machine is not what is tested.
-        start_timeout: PATIENCE,
-        ping_timeout: PATIENCE,
-        ..Settings::default()
-    }
-}
+#[allow(unused_imports, reason = "each test file uses its own part")]
+pub(crate) use loopback::{PATIENCE, free_ports, settings, soon};
 
 /// A server that can be controlled.
 pub(crate) struct Control {

@@ -1,6 +1,5 @@
 //! Running other people's programs in tests: starting them, waiting for them, ending them, and what they print.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -73,30 +72,6 @@ impl Program {
         );
         lines
     }
-}
-
-/// A port on loopback with a free one above it, as RTP and RTCP have them (RFC 3550 §11).
-pub(crate) fn free_port_pair() -> u16 {
-    loop {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let port = bind(any)
-            .and_then(|socket| socket.local_addr())
-            .expect("loopback has ports")
-            .port()
-            & !1;
-        let pair = [port, port.saturating_add(1)].map(|port| bind((Ipv4Addr::LOCALHOST, port).into()));
-        if port > 0 && pair.iter().all(Result::is_ok) {
-            return port;
-        }
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the sockets of other programs are none of the supervisor's"
-)]
-fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
-    UdpSocket::bind(address)
 }
 
 /// Waits until somebody receives on a UDP port.

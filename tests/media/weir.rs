@@ -1,12 +1,16 @@
 //! A server that relays a video and an audio track to receivers, for tests with real programs.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
 
 use weir::{
-    CodecName, Consumer, ConsumerOptions, ConsumerRtp, Family, PlainTransportOptions, Producer, ProducerOptions,
-    Remote, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
+    CodecName, Consumer, ConsumerOptions, ConsumerRtp, PlainTransportOptions, Producer, ProducerOptions, Remote, Room,
+    RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server,
 };
+
+#[path = "../loopback/mod.rs"]
+mod loopback;
+
+pub(crate) use loopback::free_ports;
 
 /// A track and the numbers it goes by.
 #[derive(Debug)]
@@ -57,14 +61,7 @@ pub(crate) struct Relayed<'a> {
 impl Relay {
     /// Starts it. `rtcp_mux` is for all transports.
     pub(crate) async fn start(rtcp_mux: bool) -> Self {
-        let settings = Settings {
-            workers: NonZeroU32::new(1),
-            rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
-            rtc_ipv6: Family::Off,
-            worker_binary: Some(env!("CARGO_BIN_EXE_weir").into()),
-            ..Settings::default()
-        };
-        let server = Server::start(settings).await.expect("the server starts");
+        let server = Server::start(loopback::settings(1)).await.expect("the server starts");
         let room = server.create_room(RoomOptions::default()).await.expect("a room");
         Self { server, room, rtcp_mux }
     }

@@ -3,33 +3,17 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::path::Path;
-use std::time::Duration;
 
-use weir::{Family, Settings};
+#[path = "../loopback/mod.rs"]
+mod loopback;
 
-/// A bound on waiting for what must happen, so that a fault fails a test instead of hanging it.
-const PATIENCE: Duration = Duration::from_secs(60);
+#[allow(unused_imports, reason = "each test file uses its own part")]
+pub(crate) use loopback::settings;
 
 /// Awaits what must happen.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("it happens before patience runs out")
-}
-
-/// Loopback, real workers, and patience with a busy machine.
-pub(crate) fn settings(workers: u32) -> Settings {
-    Settings {
-        workers: NonZeroU32::new(workers),
-        rtc_ipv4: Family::Address([127, 0, 0, 1].into()),
-        rtc_ipv6: Family::Off,
-        worker_binary: Some(env!("CARGO_BIN_EXE_weir-worker").into()),
-        start_timeout: PATIENCE,
-        ping_timeout: PATIENCE,
-        ..Settings::default()
-    }
+    loopback::soon("what must happen", future).await
 }
 
 /// Whether there is a process with this id, be it only a zombie.

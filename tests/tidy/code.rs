@@ -1,5 +1,7 @@
 //! Rules for code: who may know whom, what the pure core may not touch, where `unsafe` is, how long a file is.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::source::File;
 
 /// Modules of the worker, and which others each may name. `rtp <- relay <- process -> net`; `net` knows of the relay only
@@ -22,6 +24,35 @@ const WORKER_LAYERS: [(&str, &[&str]); 6] = [
     ),
     ("time", &["time"]),
     ("boundary", &["boundary"]),
+];
+
+/// Floors of the server, and which modules each may name: those of its own and of the floors below.
+const SERVER_FLOORS: [(&str, &[&str]); 3] = [
+    ("src/server/model/", &["server::model"]),
+    ("src/server/workers/", &["server::model", "server::workers", "embed"]),
+    ("src/server/api/", &["server::model", "server::workers", "server::api"]),
+];
+
+/// What stands above the server, and what stands above that again, which it may not name.
+const ABOVE: [(&str, &[&str]); 2] = [("src/protocol/", &["http", "cli", "settings"]), ("src/http/", &["cli"])];
+
+/// What the model may not name: tasks, sockets, processes, files, workers' channels. It is changed by those who have them.
+const NOT_IN_MODEL: [&str; 15] = [
+    "tokio::spawn",
+    "tokio::task",
+    "tokio::net",
+    "tokio::time",
+    "tokio::process",
+    "AbortHandle",
+    "JoinHandle",
+    "OwnedFd",
+    "BorrowedFd",
+    "UdpSocket",
+    "socket2",
+    "weir_channel::endpoint",
+    "std::fs",
+    "std::thread",
+    "std::process",
 ];
 
 /// What the relay and the views over bytes may not name: clocks, sockets, files, threads, the environment, randomness.
@@ -51,14 +82,11 @@ const IMPURE: [&str; 22] = [
 ];
 
 /// Where `unsafe` is allowed, and what for.
-pub(crate) const UNSAFE_ALLOWED: [(&str, &str); 7] = [
+pub(crate) const UNSAFE_ALLOWED: [(&str, &str); 4] = [
     ("worker/src/net/", "the kernel's door"),
     ("channel/src/descriptors.rs", "descriptors beside a frame"),
     ("worker/tests/net_egress.rs", "a socket option that nothing safe sets"),
-    ("worker/tests/memory.rs", "an allocator that counts"),
-    ("worker/tests/net_zero_alloc.rs", "an allocator that counts"),
-    ("worker/tests/zero_alloc.rs", "an allocator that counts"),
-    ("channel/tests/memory.rs", "an allocator that counts"),
+    ("tests/allocator/mod.rs", "an allocator that counts"),
 ];
 
 /// Lines of a shipped file without its tests.
@@ -117,7 +145,68 @@ pub(crate) fn layers(file: &File) -> Vec<String> {
             }
         }
     }
+    if let Some(inside) = file.path.strip_prefix("src/") {
+        let named = paths(&code, &module_of(inside));
+        let is_in = |path: &str, module: &str| path == module || path.starts_with(&format!("{module}::"));
+        if let Some((floor, allowed)) = SERVER_FLOORS.iter().find(|(floor, _)| file.path.starts_with(floor)) {
+            for (line, path) in &named {
+                if !allowed.iter().any(|allowed| is_in(path, allowed)) {
+                    problems.push(format!("{}:{line}: {floor} names {path}", file.path));
+                }
+            }
+        }
+        if let Some((folder, above)) = ABOVE.iter().find(|(folder, _)| file.path.starts_with(folder)) {
+            for (line, path) in &named {
+                if above.iter().any(|above| is_in(path, above)) {
+                    problems.push(format!("{}:{line}: {folder} names {path}", file.path));
+                }
+            }
+        }
+        if file.path.starts_with(SERVER_FLOORS[0].0) {
+            for name in NOT_IN_MODEL {
+                problems
+                    .extend(lines_naming(&code, name).map(|line| format!("{}:{line}: {name} in the model", file.path)));
+            }
+        }
+    }
     problems
+}
+
+/// The modules right below `folder` do not name each other in a circle.
+pub(crate) fn circles(files: &[File], folder: &str) -> Vec<String> {
+    let depth = folder.split('/').filter(|part| !part.is_empty()).count();
+    let inside = folder.strip_prefix("src/").unwrap_or_default().replace('/', "::");
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in files
+        .iter()
+        .filter(|file| file.ships() && file.path.starts_with(folder))
+    {
+        let module = module_of(file.path.strip_prefix("src/").unwrap_or_default());
+        let Some(own) = module.get(depth - 1) else {
+            continue; // the folder's own `mod.rs`
+        };
+        let named = paths(&file.code(), &module).into_iter().filter_map(|(_, path)| {
+            let other = path.strip_prefix(&inside)?.split("::").next()?.to_owned();
+            (other != *own).then_some(other)
+        });
+        names.entry(own.clone()).or_default().extend(named);
+    }
+    // What names nothing that is left is in no circle.
+    loop {
+        let left: BTreeSet<String> = names.keys().cloned().collect();
+        names
+            .values_mut()
+            .for_each(|named| named.retain(|name| left.contains(name)));
+        names.retain(|_, named| !named.is_empty());
+        if names.len() == left.len() {
+            break;
+        }
+    }
+    let circle = names.iter().map(|(name, named)| {
+        let named: Vec<&str> = named.iter().map(String::as_str).collect();
+        format!("{folder}{name} is in a circle, or names one: {}", named.join(", "))
+    });
+    circle.collect()
 }
 
 /// The relay and the views over bytes take time, bytes and seeds as arguments.
@@ -350,6 +439,57 @@ mod tests {
             2
         );
         assert_eq!(check("channel/src/a.rs", "use weir_channel::id; // weir_worker"), 0);
+    }
+
+    #[test]
+    fn floors_hold() {
+        let check = |path, text| complaints(layers, path, text);
+        let model = "use crate::server::model::side::Side;\nuse super::Command;";
+        assert_eq!(check("src/server/model/state/a.rs", model), 0);
+        assert_eq!(check("src/server/workers/a.rs", model), 0);
+        for (path, text) in [
+            ("src/server/model/a.rs", "use crate::server::workers::link::Link;"),
+            ("src/server/model/a.rs", "use super::super::api::peer::Peer;"),
+            ("src/server/model/a.rs", "use crate::server::{lock, random};"),
+            ("src/server/model/a.rs", "use crate::Error;"),
+            ("src/server/model/a.rs", "use tokio::task::JoinSet;"),
+            ("src/server/model/a.rs", "fn f(socket: OwnedFd) {}"),
+            ("src/server/workers/a.rs", "use crate::server::api::room::Room;"),
+            ("src/server/api/a.rs", "use crate::protocol::ErrorClass;"),
+            ("src/server/api/a.rs", "use crate::http;"),
+            ("src/protocol/a.rs", "use crate::http::view;"),
+            ("src/http/a.rs", "use crate::cli::serve;"),
+        ] {
+            assert_eq!(check(path, text), 1, "{path}: {text}");
+        }
+        assert_eq!(check("src/server/workers/a.rs", "fn f(socket: OwnedFd) {}"), 0);
+        assert_eq!(check("src/server/tests/a.rs", "use crate::protocol::ErrorClass;"), 0);
+        assert_eq!(check("src/http/a.rs", "use crate::protocol::ErrorClass;"), 0);
+    }
+
+    #[test]
+    fn circles_are_found() {
+        let folder = "src/server/model/";
+        let file = |name: &str, text: &str| File::sample(&format!("{folder}{name}.rs"), text);
+        let line = [
+            file("a", "use crate::server::model::b::B;"),
+            file(
+                "b",
+                "use super::c;\n#[cfg(test)]\nmod tests { use crate::server::model::a; }",
+            ),
+            file("c/d", "use super::C;"),
+            file("c", "use crate::server::model::lock;"),
+            file("mod", "use self::a::A;"),
+        ];
+        assert_eq!(circles(&line, folder), Vec::<String>::new());
+        let back = file("c/e", "use crate::server::model::a::A;");
+        let circle: Vec<File> = line.into_iter().chain([back]).collect();
+        assert_eq!(circles(&circle, folder).len(), 3);
+        let floors = [
+            File::sample("src/server/model/a.rs", "use crate::server::api::b;"),
+            File::sample("src/server/api/b.rs", "use crate::server::model::a;"),
+        ];
+        assert_eq!(circles(&floors, "src/server/").len(), 2);
     }
 
     #[test]

@@ -37,6 +37,10 @@ fn is_sample(file: &File) -> bool {
 #[test]
 fn dependencies_point_one_way() {
     check_each(code::layers);
+    let files = repository();
+    for folder in ["src/server/", "src/server/model/", "src/server/workers/"] {
+        assert_none(code::circles(&files, folder));
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What objects take, and that they give it back.
-#![expect(unsafe_code, reason = "a global allocator that counts")]
 #![allow(dead_code, reason = "the clients can do more than is needed here")]
 #![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
+#[path = "../../tests/allocator/mod.rs"]
+mod allocator;
 #[path = "net_webrtc/client.rs"]
 mod client;
 mod loopback;
@@ -11,68 +12,23 @@ mod room;
 mod sim;
 mod supervisor;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{
     Codec, CodecName, ConsumerRtx, CreateConsumer, CreateProducer, Encoding, Method, Profile, Reply,
 };
 
+use allocator::{BYTES, IS_OUTSIDE, OWN_BYTES};
 use client::{Arrived, Client};
 use loopback::Peer;
 use room::{connected_client, plain_transport, room, stats};
 use sim::Sim;
 use supervisor::{ROOM, Supervisor, rtp, ssrc_of};
 
-thread_local! {
-    /// This thread is none whose memory is counted.
-    static IS_OUTSIDE: Cell<bool> = const { Cell::new(false) };
-    /// What this thread has taken and not given back.
-    static OWN_BYTES: Cell<i64> = const { Cell::new(0) };
-}
-
-/// What all threads that are counted have taken and not given back.
-static BYTES: AtomicI64 = AtomicI64::new(0);
-
 /// One test at a time: the bytes are everybody's.
 static TURN: Mutex<()> = Mutex::new(());
-
-struct Counting;
-
-fn count(bytes: i64) {
-    OWN_BYTES.set(OWN_BYTES.get() + bytes);
-    if !IS_OUTSIDE.get() {
-        BYTES.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-// SAFETY: everything is the system allocator's; the counters are numbers without a destructor, so touching them allocates
-// nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as i64);
-        // SAFETY: as our caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as i64));
-        // SAFETY: as our caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size as i64 - layout.size() as i64);
-        // SAFETY: as our caller promises.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// What a producer takes that has lost nothing, in bytes, from `edit`ed requests.
 fn bytes_of_a_producer(profiles: &[Profile], codec: CodecName) -> i64 {

@@ -1,10 +1,9 @@
 //! Once set up, receiving and sending allocate nothing: not per packet, not per call, not when a socket is full.
-#![expect(unsafe_code, reason = "a global allocator that counts")]
 
+#[path = "../../tests/allocator/mod.rs"]
+mod allocator;
 mod loopback;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
@@ -15,38 +14,8 @@ use weir_worker::net::send::{KernelSend, Message, Route, SendBackend};
 use weir_worker::net::sockets::{Side, prepare};
 use weir_worker::relay::sink::{Port, Sink, TransportIx};
 
+use allocator::ALLOCATIONS;
 use loopback::{OWNER, address_of, attach, attach_protected, connect_to, udp, wait_readable};
-
-thread_local! {
-    /// Allocations of this thread; the test runner's own threads do not count.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: everything is the system allocator's; the counter is a thread-local number without a destructor, so touching it
-// allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as our caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as our caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as our caller promises.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn relaying_packets_allocates_nothing() {

@@ -3,12 +3,11 @@
 //!
 //! What is measured: this thread's allocations during the calls of `Relay::handle_datagrams`, `Relay::handle_timeout`,
 //! `Relay::poll_action` and `Relay::poll_notification`. Commands may allocate; they are not in it.
-#![expect(unsafe_code, reason = "a global allocator that counts")]
 
+#[path = "../../tests/allocator/mod.rs"]
+mod allocator;
 mod sim;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -17,43 +16,13 @@ use weir_channel::message::{CodecName, DropReason, Method, Notification, Profile
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
 
+use allocator::ALLOCATIONS;
 use sim::feedback::number;
 use sim::random::Random;
 use sim::repair::{RTX, repairing};
 use sim::track::{REPAIRED_RID, RID, TRANSPORT_CC, Track};
 use sim::wire;
 use sim::{Sim, ms};
-
-thread_local! {
-    /// Allocations of this thread; the test runner's own threads do not count.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: everything is the system allocator's; the counter is a thread-local number without a destructor, so touching it
-// allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as our caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as our caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as our caller promises.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Takes everything and keeps nothing.
 #[derive(Default)]
@@ -314,15 +283,24 @@ fn a_million_packets_without_an_allocation() {
             let producer = tracks[random.below(tracks.len())].id();
             let profile = random.pick(&[Profile::Default, Profile::Low, Profile::Medium, Profile::High]);
             let command = match random.below(6) {
-                0 => Method::PauseConsumer { consumer },
-                1 | 2 => Method::ResumeConsumer { consumer },
+                0 => Method::SetConsumerPaused { consumer, paused: true },
+                1 | 2 => Method::SetConsumerPaused {
+                    consumer,
+                    paused: false,
+                },
                 3 => Method::SetConsumerPreferredProfile { consumer, profile },
-                4 => Method::PauseProducer { producer },
-                _ => Method::ResumeProducer { producer },
+                4 => Method::SetProducerPaused { producer, paused: true },
+                _ => Method::SetProducerPaused {
+                    producer,
+                    paused: false,
+                },
             };
             counted.command(&command);
-            if matches!(command, Method::PauseProducer { .. }) && random.chance(800) {
-                counted.command(&Method::ResumeProducer { producer });
+            if matches!(command, Method::SetProducerPaused { paused: true, .. }) && random.chance(800) {
+                counted.command(&Method::SetProducerPaused {
+                    producer,
+                    paused: false,
+                });
             }
         }
         counted.advance(33);

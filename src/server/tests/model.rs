@@ -66,7 +66,7 @@ fn methods() -> BTreeMap<String, BTreeSet<String>> {
 
 /// The variants of `EventKind` as they are named in JSON.
 fn events() -> BTreeSet<String> {
-    let text = include_str!("../event.rs");
+    let text = include_str!("../model/event.rs");
     let body = text.split_once("pub enum EventKind {").unwrap().1;
     let body = body.split_once("\n}").unwrap().0;
     let variants = body.lines().filter_map(|line| {
@@ -89,7 +89,7 @@ fn names(cell: &str) -> Vec<String> {
 fn the_page_lists_what_the_objects_have() {
     let page = include_str!("../../../docs/model.md");
     let (methods, events) = (methods(), events());
-    let mut tests = [include_str!("../tests.rs"), include_str!("../active_speaker.rs")].concat();
+    let mut tests = [include_str!("../tests.rs"), include_str!("../api/active_speaker.rs")].concat();
     for directory in ["src/server/tests", "tests"] {
         for file in sources(&root().join(directory)) {
             tests += &fs::read_to_string(file).unwrap();

@@ -302,7 +302,7 @@ async fn a_peer_is_closed_when_all_of_its_transports_are() {
             "transportClosed transport=2 local (peerClosed)"
         ]
     );
-    assert_eq!(server.owner.shared.sockets.ports_taken(), 0);
+    assert_eq!(server.shared().sockets.ports_taken(), 0);
 }
 
 #[tokio::test]
@@ -507,7 +507,7 @@ async fn a_rooms_consumers_are_bounded_with_those_on_their_way() {
     let consumed = soon(join_all(consumed)).await;
     assert_eq!(consumed.iter().flatten().count(), 100);
     assert_eq!(stage.room.consumers().len(), 100_000);
-    let left = lock(&stage.server.owner.shared.state).left_in(stage.room.id());
+    let left = lock(&stage.server.shared().state).left_in(stage.room.id());
     assert_eq!(left[3], 0, "nothing is on its way");
     // Who leaves makes room.
     soon(senders[3].leave(Value::Null)).await.unwrap();
@@ -698,11 +698,11 @@ async fn a_hundred_rooms_of_fifty_leave_nothing_behind() {
             }
         }
         assert!(room.peers().is_empty() && room.consumers().is_empty(), "round {round}");
-        let left = lock(&server.owner.shared.state).left_in(room.id());
+        let left = lock(&server.shared().state).left_in(room.id());
         assert_eq!(left, [0; 4], "round {round}");
         soon(room.close(Value::Null)).await.unwrap();
-        assert_eq!(lock(&server.owner.shared.state).entries(), [0; 5]);
-        assert_eq!(server.owner.shared.sockets.ports_taken(), 0);
+        assert_eq!(lock(&server.shared().state).entries(), [0; 5]);
+        assert_eq!(server.shared().sockets.ports_taken(), 0);
     }
 }
 

@@ -110,7 +110,7 @@ async fn it_closes_with_its_consumer_and_with_its_producer() {
         "{events:?}"
     );
     assert_eq!(
-        crate::server::lock(&trio.stage.server.owner.shared.state).left_in(trio.stage.room.id())[1],
+        crate::server::lock(&trio.stage.server.shared().state).left_in(trio.stage.room.id())[1],
         0
     );
 }

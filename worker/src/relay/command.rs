@@ -41,8 +41,11 @@ impl Relay {
                 self.close_transport(key);
             }
             Method::CreateProducer(request) => self.create_producer(now, request)?,
-            Method::PauseProducer { producer } => self.pause_producer(*producer)?,
-            Method::ResumeProducer { producer } => self.resume_producer(now, *producer)?,
+            Method::SetProducerPaused { producer, paused: true } => self.pause_producer(*producer)?,
+            Method::SetProducerPaused {
+                producer,
+                paused: false,
+            } => self.resume_producer(now, *producer)?,
             Method::SetProducerPreferredProfile { producer, profile } => {
                 let key = self.find_producer(*producer)?;
                 self.producers[key].preferred_profile = *profile;
@@ -53,8 +56,11 @@ impl Relay {
                 self.close_producer(key);
             }
             Method::CreateConsumer(request) => return self.create_consumer(now, request),
-            Method::PauseConsumer { consumer } => self.pause_consumer(*consumer)?,
-            Method::ResumeConsumer { consumer } => self.resume_consumer(now, *consumer)?,
+            Method::SetConsumerPaused { consumer, paused: true } => self.pause_consumer(*consumer)?,
+            Method::SetConsumerPaused {
+                consumer,
+                paused: false,
+            } => self.resume_consumer(now, *consumer)?,
             Method::SetConsumerPreferredProfile { consumer, profile } => {
                 let key = self.find_consumer(*consumer)?;
                 self.consumers[key].preferred_profile = *profile;
@@ -68,14 +74,8 @@ impl Relay {
                 let key = self.find_consumer(*consumer)?;
                 self.close_consumer(key);
             }
-            Method::RoomStats { room, page } => return self.room_stats(now, *room, *page).map(Reply::Stats),
-            Method::TransportStats { transport } => return self.transport_stats(*transport).map(Reply::Stats),
-            Method::ProducerStats { producer } => return self.producer_stats(now, *producer).map(Reply::Stats),
-            Method::ConsumerStats { consumer } => return self.consumer_stats(now, *consumer).map(Reply::Stats),
-            Method::RoomDump { room, page } => return self.room_dump(*room, *page).map(Reply::Dump),
-            Method::TransportDump { transport } => return self.transport_dump(*transport).map(Reply::Dump),
-            Method::ProducerDump { producer } => return self.producer_dump(*producer).map(Reply::Dump),
-            Method::ConsumerDump { consumer } => return self.consumer_dump(*consumer).map(Reply::Dump),
+            Method::Stats(scope) => return self.stats(now, *scope).map(Reply::Stats),
+            Method::Dump(scope) => return self.dump(*scope).map(Reply::Dump),
             Method::SetMaxBitrate { transport, bitrate_bps } => {
                 let key = self.find_transport(*transport)?;
                 self.reports

@@ -283,11 +283,7 @@ impl Consumer {
             packets_forwarded: self.forwarded,
             bytes_forwarded: self.bytes,
             bitrate: self.rate.bitrate(now),
-            dropped: DropReason::ALL
-                .into_iter()
-                .map(|reason| (reason, self.dropped[reason as usize]))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
+            dropped: DropReason::ALL.into_iter().zip(self.dropped).collect(),
             switches: self.switches,
             last_seq: self.rewriter.newest_seq(),
             ssrc: self.ssrc,
@@ -297,7 +293,7 @@ impl Consumer {
                 .and_then(|codec| self.payload_type(codec.payload_type)),
             packets_retransmitted: self.repair.as_ref().map_or(0, |repair| repair.packets),
             bytes_retransmitted: self.repair.as_ref().map_or(0, |repair| repair.bytes),
-            not_repaired: self.repair.as_ref().map_or_else(Vec::new, |repair| repair.refusals()),
+            not_repaired: self.repair.as_ref().map(|repair| repair.refusals()).unwrap_or_default(),
             nack_count: self.nack_count,
             pli_count: self.pli_count,
             fir_count: self.fir_count,

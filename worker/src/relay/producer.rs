@@ -2,7 +2,7 @@
 
 use slotmap::SlotMap;
 use weir_channel::id::{ProducerId, RoomId};
-use weir_channel::message::{Codec, CodecName, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
+use weir_channel::message::{Codec, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
 
 use crate::rtp::extension::{Element, ExtensionBlock, Values, elements, erase};
 use crate::time::Time;
@@ -183,8 +183,8 @@ impl Producer {
     }
 
     /// The name of the codec sent under a payload type.
-    pub(super) fn codec_name(&self, payload_type: Option<u8>) -> Option<CodecName> {
-        Some(self.codec(payload_type?)?.name)
+    pub(super) fn codec_name(&self, payload_type: Option<u8>) -> Option<String> {
+        Some(self.codec(payload_type?)?.name.subtype().to_owned())
     }
 
     /// The codec whose packets are sent again under a payload type.

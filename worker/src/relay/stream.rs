@@ -516,7 +516,6 @@ impl Stream {
             packets_duplicated: counters.duplicated,
             key_frames: counters.key_frames,
             packets_paused: counters.paused,
-            codec: None,
             packets_repaired: counters.repaired,
             rtx_useless: counters.rtx_useless,
             fraction_lost: self.reception.fraction_lost(),
@@ -529,6 +528,7 @@ impl Stream {
             payload_type: self.reception.payload_type(),
             ssrc_changes: counters.ssrc_changes,
             packets_not_kept: counters.not_kept,
+            ..StreamStats::default()
         }
     }
 }

@@ -354,23 +354,13 @@ impl Transport {
             remote: self.remote,
             packets_received: counters.packets,
             bytes_received: counters.bytes,
-            packets_sent: 0,
-            bytes_sent: 0,
             rtcp_received: counters.rtcp,
             rtcp_sent: counters.rtcp_sent,
-            unrouted: UnroutedReason::ALL
-                .into_iter()
-                .map(|reason| (reason, counters.unrouted[reason as usize]))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
-            kernel_drops: 0,
-            backlog_packets: 0,
+            unrouted: UnroutedReason::ALL.into_iter().zip(counters.unrouted).collect(),
             max_bitrate_bps: self.reports.max_bitrate(),
             remote_bitrate_bps: self.reports.remote_bitrate,
-            packets_mirrored: 0,
-            mirror_failures: 0,
-            webrtc: None,
             remotes_relearned: counters.relearned,
+            ..TransportStats::default()
         }
     }
 }

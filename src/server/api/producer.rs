@@ -1,0 +1,186 @@
+//! A producer: one track that a remote sends.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+use weir_channel::id::ProducerId;
+use weir_channel::message::{MediaKind, Method, Profile};
+
+use crate::server::api::peer::Peer;
+use crate::server::api::room::Room;
+use crate::server::api::transport::Transport;
+use crate::server::model::error::Error;
+use crate::server::model::lock;
+use crate::server::model::producer::ProducerNode;
+use crate::server::model::rtp_parameters::RtpParameters;
+use crate::server::model::side::Side;
+use crate::server::model::state::Command;
+use crate::server::workers::shared::Shared;
+
+/// A handle on a producer. Cheap to clone; dropping it closes nothing.
+#[derive(Clone)]
+pub struct Producer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) node: Arc<ProducerNode>,
+}
+
+impl Producer {
+    pub(crate) fn new(shared: Arc<Shared>, node: Arc<ProducerNode>) -> Self {
+        Self { shared, node }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> ProducerId {
+        self.node.id
+    }
+
+    /// Audio or video.
+    pub fn kind(&self) -> MediaKind {
+        self.node.kind
+    }
+
+    /// The room it belongs to.
+    pub fn room(&self) -> Room {
+        Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.transport.room))
+    }
+
+    /// The transport it arrives on.
+    pub fn transport(&self) -> Transport {
+        Transport::new(Arc::clone(&self.shared), Arc::clone(&self.node.transport))
+    }
+
+    /// The peer it belongs to.
+    pub fn peer(&self) -> Option<Peer> {
+        let node = Arc::clone(self.node.peer()?);
+        Some(Peer::new(Arc::clone(&self.shared), node))
+    }
+
+    /// The RTP parameters of the remote, as given when it was made, and with a `cname` if none was given.
+    pub fn rtp_parameters(&self) -> &RtpParameters {
+        &self.node.rtp_parameters
+    }
+
+    /// What the application keeps with it.
+    pub fn app_data(&self) -> Value {
+        Value::clone(&lock(&self.node.state).app_data)
+    }
+
+    /// Replaces its app data. Consumers have a copy from the time when they were made.
+    pub fn set_app_data(&self, app_data: Value) {
+        lock(&self.node.state).app_data = Arc::new(app_data);
+    }
+
+    /// Whether it is closed.
+    pub fn closed(&self) -> bool {
+        lock(&self.node.state).closed
+    }
+
+    /// Whether anybody holds it paused, as far as the worker has confirmed.
+    pub fn paused(&self) -> bool {
+        lock(&self.node.state).pause_state.paused()
+    }
+
+    /// Whether the application has paused it.
+    pub fn locally_paused(&self) -> bool {
+        lock(&self.node.state).pause_state.is_paused_by(Side::Local)
+    }
+
+    /// Whether its client holds it paused.
+    pub fn remotely_paused(&self) -> bool {
+        lock(&self.node.state).pause_state.is_paused_by(Side::Remote)
+    }
+
+    /// The profile for consumers that have no preference of their own.
+    pub fn preferred_profile(&self) -> Profile {
+        lock(&self.node.state).pause_state.preferred_profile()
+    }
+
+    /// Stops relaying it to anyone, for the application; its packets are still received and counted. Pausing what is paused
+    /// does nothing.
+    ///
+    /// Calls take effect in the order in which they are made (first polled): after concurrent pauses and resumes the
+    /// state is that of the last one the worker accepted.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed.
+    pub async fn pause(&self, app_data: Value) -> Result<(), Error> {
+        self.pause_by(Side::Local, app_data).await
+    }
+
+    /// Takes the application's pause back; video is relayed from its next key frame, which is asked for. Resuming what is
+    /// not paused does nothing. While its client holds it paused, too, it stays so.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed.
+    pub async fn resume(&self, app_data: Value) -> Result<(), Error> {
+        self.resume_by(Side::Local, app_data).await
+    }
+
+    /// [`Producer::pause`] for one of the two who may.
+    pub async fn pause_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
+        self.set_paused(side, true, app_data).await
+    }
+
+    /// [`Producer::resume`] for one of the two who may.
+    pub async fn resume_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
+        self.set_paused(side, false, app_data).await
+    }
+
+    async fn set_paused(&self, side: Side, paused: bool, app_data: Value) -> Result<(), Error> {
+        let changed = self.shared.call(self.node.transport.room.worker, |state| {
+            state.plan_producer_pause(self.node.id, side, paused, app_data)
+        });
+        changed.await.map(drop)
+    }
+
+    /// Sets the profile that consumers without a preference of their own follow.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed.
+    pub async fn set_preferred_profile(&self, profile: Profile) -> Result<(), Error> {
+        let changed = self.shared.call(self.node.transport.room.worker, |state| {
+            state.plan_producer_preference(self.node.id, profile)
+        });
+        changed.await.map(drop)
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        match self.closed() {
+            true => Err(Error::closed(self.node.id)),
+            false => Ok(()),
+        }
+    }
+
+    /// Closes it and its consumers. Has no effect if it is closed already.
+    pub async fn close(&self, app_data: Value) -> Result<(), Error> {
+        self.close_by(Side::Local, app_data).await
+    }
+
+    /// [`Producer::close`] for one of the two who may.
+    pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
+        let producer = self.node.id;
+        let closed = self
+            .shared
+            .call(self.node.transport.room.worker, |_| match self.closed() {
+                true => Ok(None),
+                false => Ok(Some(Command::by(side, Method::CloseProducer { producer }, app_data))),
+            });
+        match closed.await {
+            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+impl From<&Producer> for ProducerId {
+    fn from(producer: &Producer) -> Self {
+        producer.id()
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.node.fmt(f)
+    }
+}

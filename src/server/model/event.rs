@@ -1,0 +1,414 @@
+//! What happens in a server, as one ordered stream.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use tokio::sync::broadcast;
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
+use weir_channel::message::{DtlsState, IceState, IceTuple, MediaKind, Profile, Remote, WebRtcFailure};
+
+use crate::server::model::address::Tuple;
+use crate::server::model::error::DeathCause;
+use crate::server::model::rtc_stats::RtcStats;
+use crate::server::model::side::Side;
+use crate::server::model::transport::TransportKind;
+
+/// How many events a subscriber may lag behind before it loses the oldest of them. A worker's death can close some
+/// thousands of objects at once; with this a subscriber that is merely busy still sees each.
+const LAG_MAX: usize = 16_384;
+
+/// Something that happened. Serialises to one flat object: `{"seq":7,"at":"…Z","type":"producerPaused",…}`.
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
+pub struct Event {
+    /// The number of the event: the server counts its events from 1, without gaps.
+    pub seq: u64,
+    /// The time at which the server applied the change, in JSON as in RFC 3339.
+    #[serde(serialize_with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub at: SystemTime,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+impl Event {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "events carry the wall clock for humans; nothing is decided by it"
+    )]
+    pub(crate) fn now(seq: u64, kind: EventKind) -> Self {
+        let at = SystemTime::now();
+        Self { seq, at, kind }
+    }
+}
+
+fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*at))
+}
+
+/// What happened. Ids name what it happened to; `room` is always given, so that streams can be filtered by room.
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[expect(
+    missing_docs,
+    reason = "fields are the ids and values that the variant's own line names"
+)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A worker process has started and is ready.
+    WorkerStarted { worker: WorkerId, pid: u32 },
+    /// A worker process has died. The events just before this one closed its rooms. `restart_in_ms` is absent if no
+    /// successor will be started, because the server closes.
+    WorkerDied {
+        worker: WorkerId,
+        pid: Option<u32>,
+        cause: DeathCause,
+        restart_in_ms: Option<u64>,
+    },
+    /// A room exists now.
+    RoomOpened {
+        room: RoomId,
+        worker: WorkerId,
+        app_data: Value,
+    },
+    /// A room is closed, with everything in it; the next events tell of that.
+    RoomClosed {
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+        cause: CloseCause,
+    },
+    /// A peer has joined the room. The next events tell of its consumers for the producers that exist already.
+    PeerJoined {
+        peer: Arc<str>,
+        room: RoomId,
+        spy: bool,
+        app_data: Arc<Value>,
+    },
+    /// A peer has gone, with everything that belonged to it; the next events tell of that.
+    PeerClosed {
+        peer: Arc<str>,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+        cause: CloseCause,
+    },
+    /// A transport exists now.
+    TransportOpened {
+        transport: TransportId,
+        room: RoomId,
+        /// The peer that owns it, if any.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<Arc<str>>,
+        kind: TransportKind,
+        tuple: Tuple,
+        app_data: Value,
+    },
+    /// A transport was given its remote address.
+    RemoteSet {
+        transport: TransportId,
+        room: RoomId,
+        remote: Remote,
+    },
+    /// A `comedia` transport has learned its remote address, or a new one if its policy allows that.
+    RemoteLearned {
+        transport: TransportId,
+        room: RoomId,
+        remote: Remote,
+    },
+    /// The ICE state of a WebRTC transport has changed.
+    IceStateChanged {
+        transport: TransportId,
+        room: RoomId,
+        state: IceState,
+        /// The reason, if the client is gone.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failure: Option<WebRtcFailure>,
+    },
+    /// A WebRTC transport refuses connectivity checks, most likely because its client has the wrong credentials. This
+    /// event is repeated every ten seconds while checks are refused.
+    ChecksRefused {
+        transport: TransportId,
+        room: RoomId,
+        failure: WebRtcFailure,
+    },
+    /// A WebRTC transport uses another pair of addresses from now on; `null` if it has none until the client comes
+    /// back.
+    IceSelectedTupleChanged {
+        transport: TransportId,
+        room: RoomId,
+        tuple: Option<IceTuple>,
+    },
+    /// The DTLS state of a WebRTC transport has changed.
+    DtlsStateChanged {
+        transport: TransportId,
+        room: RoomId,
+        state: DtlsState,
+        /// The reason, if it has failed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failure: Option<WebRtcFailure>,
+    },
+    /// A transport is closed.
+    TransportClosed {
+        transport: TransportId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+        cause: CloseCause,
+    },
+    /// A producer exists now. The events just before this one told of the other peers' consumers for it.
+    ProducerOpened {
+        producer: ProducerId,
+        room: RoomId,
+        /// The peer that owns it, if any.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<Arc<str>>,
+        transport: TransportId,
+        media: MediaKind,
+        paused: bool,
+        app_data: Arc<Value>,
+    },
+    /// A producer is paused.
+    ProducerPaused {
+        producer: ProducerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+    },
+    /// A producer is relayed again.
+    ProducerResumed {
+        producer: ProducerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+    },
+    /// A producer has another preferred profile.
+    ProducerPreferredProfileSet {
+        producer: ProducerId,
+        room: RoomId,
+        profile: Profile,
+    },
+    /// A producer has become silent on all its streams (`active` is false), or sends again. It counts as silent after
+    /// one second without video or two seconds without audio, or after twice its longest recent pause, at most five
+    /// seconds. This has no other effect: what it sends next is relayed as usual.
+    ProducerActivityChanged {
+        producer: ProducerId,
+        room: RoomId,
+        active: bool,
+    },
+    /// A producer on a plain transport has another SSRC from now on, one that was not declared: either it had none
+    /// before (`previous` is absent), or its sender has changed it.
+    ProducerSsrcChanged {
+        producer: ProducerId,
+        room: RoomId,
+        ssrc: u32,
+        previous: Option<u32>,
+    },
+    /// A producer is closed.
+    ProducerClosed {
+        producer: ProducerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+        cause: CloseCause,
+    },
+    /// A consumer exists now. A peer's consumer has no transport until its client enables it.
+    ConsumerOpened {
+        consumer: ConsumerId,
+        room: RoomId,
+        /// The peer that receives it, if any.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<Arc<str>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        transport: Option<TransportId>,
+        producer: ProducerId,
+        media: MediaKind,
+        paused: bool,
+        source_paused: bool,
+        app_data: Arc<Value>,
+    },
+    /// A peer's consumer is enabled: from now on it is sent on a transport.
+    ConsumerHandled {
+        consumer: ConsumerId,
+        room: RoomId,
+        transport: TransportId,
+    },
+    /// A peer's consumer has lost its transport, which was closed. It can be enabled again on another one.
+    ConsumerUnhandled { consumer: ConsumerId, room: RoomId },
+    /// A consumer is paused: by the application (`local`), by its client (`remote`), or because its producer is paused
+    /// (`source`).
+    ConsumerPaused {
+        consumer: ConsumerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+    },
+    /// A consumer, or its producer, is resumed. The consumer receives again when neither is paused.
+    ConsumerResumed {
+        consumer: ConsumerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+    },
+    /// A consumer has another preferred profile.
+    ConsumerPreferredProfileSet {
+        consumer: ConsumerId,
+        room: RoomId,
+        profile: Profile,
+    },
+    /// A consumer receives another profile; absent: it receives nothing until a key frame of another profile arrives.
+    ConsumerEffectiveProfileChanged {
+        consumer: ConsumerId,
+        room: RoomId,
+        profile: Option<Profile>,
+    },
+    /// A consumer is closed.
+    ConsumerClosed {
+        consumer: ConsumerId,
+        room: RoomId,
+        originator: Originator,
+        app_data: Value,
+        cause: CloseCause,
+    },
+    /// A producer is sent to an address, with this consumer and this transport, which belong to no peer.
+    RtpStreamerOpened {
+        transport: TransportId,
+        consumer: ConsumerId,
+        producer: ProducerId,
+        room: RoomId,
+    },
+    /// A streamer is closed, because its transport, its consumer or its producer is closed.
+    RtpStreamerClosed {
+        transport: TransportId,
+        consumer: ConsumerId,
+        room: RoomId,
+    },
+    /// The audio levels in the room in the last 500 ms, the loudest first. Only while somebody listens
+    /// ([`Room::audio_levels`](crate::Room::audio_levels)).
+    AudioLevels { room: RoomId, levels: Vec<AudioLevel> },
+    /// A transport's statistics, which the application has enabled
+    /// ([`Transport::enable_stats`](crate::Transport::enable_stats)).
+    TransportStats {
+        transport: TransportId,
+        room: RoomId,
+        stats: Vec<RtcStats>,
+    },
+    /// A producer's statistics, which the application has enabled
+    /// ([`Producer::enable_stats`](crate::Producer::enable_stats)).
+    ProducerStats {
+        producer: ProducerId,
+        room: RoomId,
+        stats: Vec<RtcStats>,
+    },
+    /// A consumer's statistics, which the application has enabled
+    /// ([`Consumer::enable_stats`](crate::Consumer::enable_stats)).
+    ConsumerStats {
+        consumer: ConsumerId,
+        room: RoomId,
+        stats: Vec<RtcStats>,
+    },
+    /// This subscriber was too slow and has lost this many events. List the objects to find out what changed. Other
+    /// subscribers are not affected.
+    Lagged { count: u64 },
+    /// The server is closed. This is the last event of the stream.
+    ServerClosed,
+}
+
+/// How loud a producer was in the last 500 ms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AudioLevel {
+    /// The producer.
+    pub producer: ProducerId,
+    /// The level in dBov (RFC 6464), from -127 (silence) to 0 (the loudest possible).
+    pub level_dbov: i8,
+}
+
+/// Who caused an event.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Originator {
+    /// The application, through this library or its HTTP interface; also the server itself.
+    Local,
+    /// The remote client, through its signalling.
+    Remote,
+    /// The producer of a consumer.
+    Source,
+}
+
+impl From<Side> for Originator {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Local => Self::Local,
+            Side::Remote => Self::Remote,
+        }
+    }
+}
+
+/// Why an object is closed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum CloseCause {
+    /// Its own `close` was called.
+    Closed,
+    /// Its room was closed.
+    RoomClosed,
+    /// The peer it belonged to was closed.
+    PeerClosed,
+    /// Its transport was closed.
+    TransportClosed,
+    /// The producer it consumes was closed.
+    ProducerClosed,
+    /// The worker that served it died.
+    WorkerDied {
+        /// The worker.
+        worker: WorkerId,
+        /// What the worker died of.
+        cause: DeathCause,
+    },
+    /// The server was closed.
+    ServerClosed,
+}
+
+/// Numbers the events and hands each to every subscriber. Used under the lock of the server's state, which gives the
+/// events one order that agrees with the state.
+#[derive(Debug)]
+pub(crate) struct EventBus {
+    sender: Option<broadcast::Sender<Arc<Event>>>,
+    seq: u64,
+}
+
+impl EventBus {
+    pub(crate) fn new() -> Self {
+        Self {
+            sender: Some(broadcast::Sender::new(LAG_MAX)),
+            seq: 0,
+        }
+    }
+
+    pub(crate) fn emit(&mut self, kind: EventKind) {
+        self.seq += 1;
+        if let Some(sender) = &self.sender
+            && sender.receiver_count() > 0
+        {
+            // An error says that the last subscriber has just gone.
+            let _ = sender.send(Arc::new(Event::now(self.seq, kind)));
+        }
+    }
+
+    /// What follows, if anything can, and the number of the next event.
+    pub(crate) fn subscribe(&self) -> (Option<broadcast::Receiver<Arc<Event>>>, u64) {
+        let events = self.sender.as_ref().map(broadcast::Sender::subscribe);
+        (events, self.seq + 1)
+    }
+
+    /// Emits the last event; every stream ends after it.
+    pub(crate) fn close(&mut self) {
+        if self.sender.is_some() {
+            self.emit(EventKind::ServerClosed);
+            self.sender = None;
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The two who may do something.
+
+use serde::{Deserialize, Serialize};
+
+/// On whose behalf something is done.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Side {
+    /// The application's.
+    Local,
+    /// The remote client's.
+    Remote,
+}

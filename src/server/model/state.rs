@@ -1,0 +1,318 @@
+//! The server's objects and what is known of them. One lock guards all of it.
+//!
+//! Invariant: what a worker serves changes here only when the worker has accepted a request, has told something unasked, or
+//! has died; never in the hope that it will. The link to a worker applies its answers in the order they arrive, before it
+//! resolves the caller, so a caller that gives up (or is dropped) changes nothing about what is known. What no worker
+//! knows, such as a peer and its consumers that wait to be enabled, changes at once.
+
+mod answer;
+mod close;
+mod open;
+mod outlet;
+mod steer;
+mod webrtc;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
+use weir_channel::message::{Method, Profile, Remote};
+
+use crate::server::model::audio_levels::Listeners;
+use crate::server::model::consumer::ConsumerNode;
+use crate::server::model::desired::DesiredRoom;
+use crate::server::model::event::{AudioLevel, EventBus, EventKind};
+use crate::server::model::held::Held;
+use crate::server::model::ids::Ids;
+use crate::server::model::lock;
+use crate::server::model::peer::{PeerEntry, PeerNode, Peers};
+use crate::server::model::peer_notification::PeerNotification;
+use crate::server::model::producer::ProducerNode;
+use crate::server::model::room::RoomNode;
+use crate::server::model::side::Side;
+use crate::server::model::transport::{MirrorOutlet, TransportNode};
+
+/// Everything that is known of rooms and what is in them.
+#[derive(Debug)]
+pub(crate) struct State {
+    rooms: HashMap<RoomId, RoomEntry>,
+    transports: HashMap<TransportId, Arc<TransportNode>>,
+    producers: HashMap<ProducerId, Arc<ProducerNode>>,
+    consumers: HashMap<ConsumerId, Arc<ConsumerNode>>,
+    room_counts: HashMap<WorkerId, usize>,
+    ids: Arc<Ids>,
+    /// What follows from the last change and only a worker can do. The link takes it, under the same lock.
+    follow_ups: Vec<Command>,
+    pub(crate) events: EventBus,
+    closed: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct RoomEntry {
+    pub(crate) node: Arc<RoomNode>,
+    pub(crate) desired: DesiredRoom,
+    pub(crate) peers: Peers,
+    pub(crate) listeners: Listeners,
+    /// The streamers' transports, each with its consumer.
+    streamers: BTreeMap<TransportId, ConsumerId>,
+    /// Those that peers' consumers are, or will be, sent under.
+    ssrcs: HashSet<u32>,
+    /// Peers' producers that were asked for and not answered; each will bring consumers.
+    producers_on_their_way: usize,
+    /// Consumers of nobody's that were asked for and not answered.
+    consumers_on_their_way: usize,
+}
+
+/// A request on its way to a worker, with what the supervisor needs to apply the answer.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) method: Method,
+    pub(crate) note: Note,
+}
+
+/// What belongs to a request but is not the worker's business.
+#[derive(Debug)]
+pub(crate) enum Note {
+    None,
+    /// On whose behalf, and for the event that tells of it.
+    By(Side, Value),
+    /// What will exist when the worker accepts.
+    /// A room counts as on its way to its worker until this is dropped.
+    Room(Arc<RoomNode>, Held),
+    Transport(Arc<TransportNode>),
+    Producer(Arc<ProducerNode>),
+    Consumer(Arc<ConsumerNode>),
+    /// As before, and the consumer is a streamer's.
+    Streamer(Arc<ConsumerNode>),
+    /// The consumer exists already; the worker gets to know it.
+    Enabling,
+    /// The peer is closed when all of its transports are.
+    OfClosingPeer(Arc<PeerNode>),
+    /// The mirror a transport will have.
+    Mirror(MirrorOutlet),
+    /// Nobody waits for it, so it is sent again if it came too late.
+    FollowUp,
+}
+
+impl Note {
+    fn into_side(self) -> (Side, Value) {
+        match self {
+            Self::By(side, app_data) => (side, app_data),
+            _ => (Side::Local, Value::Null),
+        }
+    }
+}
+
+impl Command {
+    pub(crate) fn new(method: Method) -> Self {
+        Self {
+            method,
+            note: Note::None,
+        }
+    }
+
+    pub(crate) fn by(side: Side, method: Method, app_data: Value) -> Self {
+        Self {
+            method,
+            note: Note::By(side, app_data),
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn new(ids: Arc<Ids>) -> Self {
+        Self {
+            rooms: HashMap::new(),
+            transports: HashMap::new(),
+            producers: HashMap::new(),
+            consumers: HashMap::new(),
+            room_counts: HashMap::new(),
+            ids,
+            follow_ups: Vec::new(),
+            events: EventBus::new(),
+            closed: false,
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(crate) fn room(&self, id: RoomId) -> Option<&RoomEntry> {
+        self.rooms.get(&id)
+    }
+
+    pub(crate) fn room_mut(&mut self, id: RoomId) -> Option<&mut RoomEntry> {
+        self.rooms.get_mut(&id)
+    }
+
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = &RoomEntry> {
+        self.rooms.values()
+    }
+
+    /// How many open rooms a worker serves.
+    pub(crate) fn rooms_of(&self, worker: WorkerId) -> usize {
+        self.room_counts.get(&worker).copied().unwrap_or(0)
+    }
+
+    /// A peer with what is its own, while it is open.
+    pub(crate) fn peer(&self, node: &PeerNode) -> Option<&PeerEntry> {
+        self.rooms.get(&node.room.id)?.peers.get(node.key)
+    }
+
+    pub(crate) fn transport(&self, id: TransportId) -> Option<&Arc<TransportNode>> {
+        self.transports.get(&id)
+    }
+
+    pub(crate) fn producer(&self, id: ProducerId) -> Option<&Arc<ProducerNode>> {
+        self.producers.get(&id)
+    }
+
+    pub(crate) fn consumer(&self, id: ConsumerId) -> Option<&Arc<ConsumerNode>> {
+        self.consumers.get(&id)
+    }
+
+    /// What the link is to send, in this order, before it unlocks the state.
+    pub(crate) fn take_follow_ups(&mut self) -> Vec<Command> {
+        std::mem::take(&mut self.follow_ups)
+    }
+
+    /// A worker is to be told something that nobody waits for.
+    pub(crate) fn follow_up(&mut self, method: Method) {
+        self.follow_ups.push(Command {
+            method,
+            note: Note::FollowUp,
+        });
+    }
+
+    /// A worker says that a transport has learned its remote. Ignored when the transport is not the worker's, or gone.
+    pub(crate) fn learn_remote(&mut self, worker: WorkerId, transport: TransportId, remote: Remote) {
+        let Some(node) = self.transports.get(&transport) else {
+            return;
+        };
+        if node.room.worker != worker {
+            return;
+        }
+        let room = node.room.id;
+        if let Some(entry) = self.rooms.get_mut(&room) {
+            entry.desired.learn_remote(transport, remote);
+        }
+        lock(&node.state).remote = Some(remote);
+        self.events.emit(EventKind::RemoteLearned {
+            transport,
+            room,
+            remote,
+        });
+    }
+
+    /// A worker says under which SSRC a producer is sent now. Ignored when the producer is not the worker's, or gone.
+    pub(crate) fn change_ssrc(&mut self, worker: WorkerId, producer: ProducerId, ssrc: u32, previous: Option<u32>) {
+        let Some(node) = self.producers.get(&producer) else {
+            return;
+        };
+        let room = &node.transport.room;
+        if room.worker != worker {
+            return;
+        }
+        self.events.emit(EventKind::ProducerSsrcChanged {
+            producer,
+            room: room.id,
+            ssrc,
+            previous,
+        });
+    }
+
+    /// A worker says what it sends a consumer now. Ignored when the consumer is not the worker's, or gone, or not enabled.
+    pub(crate) fn change_effective_profile(
+        &mut self,
+        worker: WorkerId,
+        consumer: ConsumerId,
+        profile: Option<Profile>,
+    ) {
+        let Some(node) = self.consumers.get(&consumer) else {
+            return;
+        };
+        let room = node.room.id;
+        {
+            let mut state = lock(&node.state);
+            if node.room.worker != worker || state.transport.is_none() || state.effective_profile == profile {
+                return;
+            }
+            state.effective_profile = profile;
+        }
+        if let Some((receiver, peer_name)) = node.client() {
+            receiver.outbox.push(PeerNotification::ConsumerEffectiveProfileChanged {
+                consumer,
+                peer_name,
+                profile,
+            });
+        }
+        self.events.emit(EventKind::ConsumerEffectiveProfileChanged {
+            consumer,
+            room,
+            profile,
+        });
+    }
+
+    /// A worker says whether a producer sends anything. Ignored when the producer is not the worker's, or gone.
+    pub(crate) fn change_activity(&mut self, worker: WorkerId, producer: ProducerId, active: bool) {
+        let Some(node) = self.producers.get(&producer) else {
+            return;
+        };
+        let room = &node.transport.room;
+        if room.worker == worker {
+            self.events.emit(EventKind::ProducerActivityChanged {
+                producer,
+                room: room.id,
+                active,
+            });
+        }
+    }
+
+    /// A worker says how loud a room's producers were. Ignored when the room is not the worker's, or gone, or nobody
+    /// listens; producers that are gone are left out.
+    pub(crate) fn tell_audio_levels(&mut self, worker: WorkerId, room: RoomId, levels: &[(ProducerId, i8)]) {
+        let Some(entry) = self.rooms.get(&room) else {
+            return;
+        };
+        if entry.node.worker != worker || !entry.listeners.any() {
+            return;
+        }
+        let known = levels.iter().filter_map(|(producer, level_dbov)| {
+            let node = self.producers.get(producer)?;
+            let level = AudioLevel {
+                producer: *producer,
+                level_dbov: (*level_dbov).clamp(-127, 0),
+            };
+            (node.transport.room.id == room).then(|| (Arc::clone(node), level))
+        });
+        let known: Vec<_> = known.collect();
+        let levels = known.iter().map(|(_, level)| *level).collect();
+        entry.listeners.tell(known);
+        self.events.emit(EventKind::AudioLevels { room, levels });
+    }
+}
+
+#[cfg(test)]
+impl State {
+    /// How many rooms, transports, producers and consumers it knows, and follow-ups that nobody has sent.
+    pub(crate) fn entries(&self) -> [usize; 5] {
+        [
+            self.rooms.len(),
+            self.transports.len(),
+            self.producers.len(),
+            self.consumers.len(),
+            self.follow_ups.len(),
+        ]
+    }
+
+    /// How many consumers, streamers, SSRCs and things on their way a room still counts.
+    pub(crate) fn left_in(&self, room: RoomId) -> [usize; 4] {
+        self.rooms.get(&room).map_or([0; 4], |entry| {
+            let on_their_way = entry.producers_on_their_way + entry.consumers_on_their_way;
+            let consumers = entry.desired.consumer_count();
+            [consumers, entry.streamers.len(), entry.ssrcs.len(), on_their_way]
+        })
+    }
+}

@@ -1,0 +1,340 @@
+//! What ends, what ends with it, and who is told, in which order (differences §1.6): a parent before its children.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
+use weir_channel::message::Method;
+
+use super::{RoomEntry, State};
+use crate::server::model::desired::{Closed, ClosedObject, ConsumerParent};
+use crate::server::model::event::{CloseCause, EventKind, Originator};
+use crate::server::model::lock;
+use crate::server::model::peer::PeerNode;
+use crate::server::model::peer_notification::PeerNotification;
+use crate::server::model::side::Side;
+
+/// How the first of a cascade was closed, or what its children are told.
+#[derive(Clone)]
+struct Told {
+    originator: Originator,
+    app_data: Value,
+    cause: CloseCause,
+}
+
+impl Told {
+    /// App data is for the object that was closed, not for what goes with it.
+    fn to_children(&self, cause: CloseCause) -> Self {
+        Self {
+            originator: self.originator,
+            app_data: Value::Null,
+            cause,
+        }
+    }
+}
+
+impl State {
+    /// Closes all rooms of a worker that died.
+    pub(crate) fn close_rooms_of(&mut self, worker: WorkerId, cause: &CloseCause) {
+        let mut rooms: Vec<RoomId> = self
+            .rooms
+            .values()
+            .filter(|entry| entry.node.worker == worker)
+            .map(|entry| entry.node.id)
+            .collect();
+        rooms.sort_unstable();
+        for room in rooms {
+            self.close_room(room, Value::Null, cause.clone());
+        }
+        // They were for the dead.
+        self.follow_ups.clear();
+    }
+
+    /// Closes all rooms and lets no other be made.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        let mut rooms: Vec<RoomId> = self.rooms.keys().copied().collect();
+        rooms.sort_unstable();
+        for room in rooms {
+            self.close_room(room, Value::Null, CloseCause::ServerClosed);
+        }
+        self.follow_ups.clear();
+    }
+
+    pub(super) fn close_room(&mut self, room: RoomId, app_data: Value, cause: CloseCause) {
+        let Some(mut entry) = self.rooms.remove(&room) else {
+            return;
+        };
+        entry.node.close();
+        if let Some(count) = self.room_counts.get_mut(&entry.node.worker) {
+            *count -= 1;
+        }
+        let told = Told {
+            originator: Originator::Local,
+            app_data: Value::Null,
+            cause: match &cause {
+                CloseCause::Closed => CloseCause::RoomClosed,
+                inherited => inherited.clone(),
+            },
+        };
+        self.events.emit(EventKind::RoomClosed {
+            room,
+            originator: Originator::Local,
+            app_data,
+            cause,
+        });
+        let peers: Vec<Arc<PeerNode>> = entry.peers.iter().map(|peer| Arc::clone(&peer.node)).collect();
+        for peer in peers {
+            self.close_peer_in(&mut entry, &peer, told.clone(), told.cause.clone());
+        }
+        let Closed(closed) = entry.desired.close_all();
+        for object in closed {
+            self.close_object(&mut entry, object, told.clone());
+        }
+        // The transports of streamers have gone with the room.
+        let transports = &self.transports;
+        self.follow_ups.retain(|command| match &command.method {
+            Method::CloseTransport { transport } => transports.contains_key(transport),
+            _ => true,
+        });
+    }
+
+    /// Closes a peer whose transports the worker has closed, or that had none.
+    pub(crate) fn close_peer(&mut self, peer: &Arc<PeerNode>, side: Side, app_data: Value) {
+        let Some(mut entry) = self.rooms.remove(&peer.room.id) else {
+            return;
+        };
+        let told = Told {
+            originator: side.into(),
+            app_data,
+            cause: CloseCause::Closed,
+        };
+        self.close_peer_in(&mut entry, peer, told, CloseCause::PeerClosed);
+        self.rooms.insert(entry.node.id, entry);
+    }
+
+    /// Its client hears of it first, then the others' clients, then everybody; then its producers go, each with its
+    /// consumers, then its consumers, then its transports.
+    fn close_peer_in(&mut self, entry: &mut RoomEntry, peer: &PeerNode, told: Told, cause: CloseCause) {
+        let Some(own) = entry.peers.remove(peer.key) else {
+            return;
+        };
+        if told.originator == Originator::Local {
+            peer.outbox.push(PeerNotification::Closed {
+                app_data: told.app_data.clone(),
+            });
+        }
+        peer.close();
+        if !peer.spy {
+            let app_data = Arc::new(told.app_data.clone());
+            for other in entry.peers.iter() {
+                other.node.outbox.push(PeerNotification::PeerClosed {
+                    name: Arc::clone(&peer.name),
+                    app_data: Arc::clone(&app_data),
+                });
+            }
+        }
+        let to_children = told.to_children(cause);
+        self.events.emit(EventKind::PeerClosed {
+            peer: Arc::clone(&peer.name),
+            room: peer.room.id,
+            originator: told.originator,
+            app_data: told.app_data,
+            cause: told.cause,
+        });
+        let producers = own.producers.into_iter();
+        let consumers = own.consumers.into_iter();
+        let transports = own.transports.into_iter();
+        let closes = producers
+            .map(|producer| Method::CloseProducer { producer })
+            .chain(consumers.map(|consumer| Method::CloseConsumer { consumer }))
+            .chain(transports.map(|transport| Method::CloseTransport { transport }));
+        for close in closes {
+            let Closed(closed) = entry.desired.accept(&close);
+            for object in closed {
+                let told = match object {
+                    // Somebody else's, of a producer of the peer's.
+                    ClosedObject::Consumer(_, ConsumerParent::Producer)
+                        if to_children.cause == CloseCause::PeerClosed =>
+                    {
+                        Told {
+                            originator: Originator::Local,
+                            app_data: Value::Null,
+                            cause: CloseCause::ProducerClosed,
+                        }
+                    }
+                    _ => to_children.clone(),
+                };
+                self.close_object(entry, object, told);
+            }
+        }
+    }
+
+    /// Closes what `method` closes, with its children.
+    pub(super) fn close_in(&mut self, room: RoomId, method: &Method, side: Side, app_data: Value) {
+        let Some(mut entry) = self.rooms.remove(&room) else {
+            return;
+        };
+        let first = Told {
+            originator: side.into(),
+            app_data,
+            cause: CloseCause::Closed,
+        };
+        let Closed(closed) = entry.desired.accept(method);
+        for (index, object) in closed.into_iter().enumerate() {
+            let told = match (index, object) {
+                (0, _) => first.clone(),
+                (_, ClosedObject::Consumer(_, ConsumerParent::Producer)) => by_parent(CloseCause::ProducerClosed),
+                _ => by_parent(CloseCause::TransportClosed),
+            };
+            self.close_object(&mut entry, object, told);
+        }
+        self.rooms.insert(room, entry);
+    }
+
+    /// Closes a consumer that no worker knows.
+    pub(crate) fn close_waiting_consumer(&mut self, consumer: ConsumerId, side: Side, app_data: Value) {
+        if let Some(room) = self.consumers.get(&consumer).map(|node| node.room.id) {
+            self.close_in(room, &Method::CloseConsumer { consumer }, side, app_data);
+        }
+    }
+
+    fn close_object(&mut self, entry: &mut RoomEntry, object: ClosedObject, told: Told) {
+        match object {
+            ClosedObject::Transport(transport) => self.close_transport(entry, transport, told),
+            ClosedObject::Producer(producer) => self.close_producer(entry, producer, told),
+            ClosedObject::Consumer(consumer, _) => self.close_consumer(entry, consumer, told),
+            ClosedObject::Unhandled(consumer) => self.unhandle_consumer(entry, consumer),
+        }
+    }
+
+    fn close_transport(&mut self, entry: &mut RoomEntry, transport: TransportId, told: Told) {
+        let Some(node) = self.transports.remove(&transport) else {
+            return;
+        };
+        node.close();
+        if let Some((peer, _)) = &node.owner {
+            if told.originator == Originator::Local {
+                peer.outbox.push(PeerNotification::TransportClosed {
+                    transport,
+                    app_data: told.app_data.clone(),
+                });
+            }
+            if let Some(owner) = entry.peers.get_mut(peer.key) {
+                owner.transports.remove(&transport);
+            }
+        }
+        self.events.emit(EventKind::TransportClosed {
+            transport,
+            room: entry.node.id,
+            originator: told.originator,
+            app_data: told.app_data,
+            cause: told.cause,
+        });
+        if let Some(consumer) = entry.streamers.remove(&transport) {
+            self.streamer_closed(entry, transport, consumer);
+        }
+    }
+
+    fn close_producer(&mut self, entry: &mut RoomEntry, producer: ProducerId, told: Told) {
+        let Some(node) = self.producers.remove(&producer) else {
+            return;
+        };
+        {
+            let mut state = lock(&node.state);
+            state.closed = true;
+            state.reports.end_all();
+        }
+        if let Some(peer) = node.peer() {
+            // With its transport gone, the client knows already.
+            if told.originator == Originator::Local && !node.transport.is_closed() {
+                peer.outbox.push(PeerNotification::ProducerClosed {
+                    producer,
+                    peer_name: Arc::clone(&peer.name),
+                    app_data: told.app_data.clone(),
+                });
+            }
+            if let Some(owner) = entry.peers.get_mut(peer.key) {
+                owner.producers.remove(&producer);
+            }
+        }
+        self.events.emit(EventKind::ProducerClosed {
+            producer,
+            room: entry.node.id,
+            originator: told.originator,
+            app_data: told.app_data,
+            cause: told.cause,
+        });
+    }
+
+    fn close_consumer(&mut self, entry: &mut RoomEntry, consumer: ConsumerId, told: Told) {
+        let Some(node) = self.consumers.remove(&consumer) else {
+            return;
+        };
+        let transport = {
+            let mut state = lock(&node.state);
+            state.closed = true;
+            state.reports.end_all();
+            state.transport.as_ref().map(|transport| transport.id)
+        };
+        for ssrc in node.ssrcs.iter().flat_map(|ssrcs| [ssrcs.media, ssrcs.rtx]) {
+            entry.ssrcs.remove(&ssrc);
+        }
+        if let Some((receiver, peer_name)) = node.client() {
+            // A source that is closed takes its consumers along, which its peer's client has been told.
+            if !node.producer.peer().is_some_and(|source| source.is_closed()) {
+                receiver
+                    .outbox
+                    .push(PeerNotification::ConsumerClosed { consumer, peer_name });
+            }
+            if let Some(receiver) = entry.peers.get_mut(receiver.key) {
+                receiver.consumers.remove(&consumer);
+            }
+        }
+        self.events.emit(EventKind::ConsumerClosed {
+            consumer,
+            room: entry.node.id,
+            originator: told.originator,
+            app_data: told.app_data,
+            cause: told.cause,
+        });
+        if let Some(transport) = transport
+            && entry.streamers.get(&transport) == Some(&consumer)
+        {
+            entry.streamers.remove(&transport);
+            self.streamer_closed(entry, transport, consumer);
+            self.follow_up(Method::CloseTransport { transport });
+        }
+    }
+
+    fn streamer_closed(&mut self, entry: &RoomEntry, transport: TransportId, consumer: ConsumerId) {
+        self.events.emit(EventKind::RtpStreamerClosed {
+            transport,
+            consumer,
+            room: entry.node.id,
+        });
+    }
+
+    fn unhandle_consumer(&mut self, entry: &RoomEntry, consumer: ConsumerId) {
+        let Some(node) = self.consumers.get(&consumer) else {
+            return;
+        };
+        {
+            let mut state = lock(&node.state);
+            state.transport = None;
+            state.effective_profile = None;
+        }
+        self.events.emit(EventKind::ConsumerUnhandled {
+            consumer,
+            room: entry.node.id,
+        });
+    }
+}
+
+fn by_parent(cause: CloseCause) -> Told {
+    Told {
+        originator: Originator::Local,
+        app_data: Value::Null,
+        cause,
+    }
+}

@@ -1,0 +1,499 @@
+//! The conversation with one worker process: questions go out, answers and news come in, nobody waits for ever.
+//!
+//! Invariant: answers and news are applied to the state in the order in which they arrive, and before the caller hears of
+//! them; so nobody ever sees an object that an earlier event does not know.
+//!
+//! Invariant: nobody's wait is over before what has arrived is read, and only time in which this process itself ran counts
+//! ([`OwnTime`]). A supervisor that was stopped, or had no CPU, does not blame its workers.
+
+use std::future::pending;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, WorkerReceiver};
+use weir_channel::error::ChannelError;
+use weir_channel::id::{TransportId, WorkerId};
+use weir_channel::lanes::Lane;
+use weir_channel::message::{Deadline, IceTuple, Method, Notification, Reply, Request, Response, WorkerError};
+use weir_channel::own_time::OwnTime;
+
+use crate::server::model::error::{DeathCause, Error};
+use crate::server::model::lock;
+use crate::server::model::state::{Command, State};
+use crate::server::workers::pending::Pending;
+use crate::server::workers::sockets::Doors;
+use crate::server::workers::worker_log;
+
+/// How many commands may wait for room in the channel; further callers wait for their turn. The channel's own queue
+/// behind it holds some thousands.
+const CONTROL_WAITING_MAX: usize = 1_024;
+
+/// As above, for questions about counters, whose answers are large.
+const BULK_WAITING_MAX: usize = 64;
+
+/// As above, for sockets that a worker has asked for; more it does not get, and asks again later.
+const SOCKETS_WAITING_MAX: usize = 64;
+
+/// So many messages are read at most before a verdict. As much as a socket of the largest usual size (4 MiB) holds of answers;
+/// a worker that floods its channel and answers no ping is taken for hung after them.
+const READ_BEFORE_VERDICT_MAX: usize = 1 << 16;
+
+/// The callers' side of a conversation.
+#[derive(Debug)]
+pub(crate) struct Link {
+    worker: WorkerId,
+    timeout: Duration,
+    pulse: Pulse,
+    /// The ports that WebRTC transports share, if they do.
+    doors: Option<Arc<Doors>>,
+    table: Mutex<Table>,
+    control: Queue,
+    bulk: Queue,
+    /// How many connected sockets may wait for room in the channel.
+    sockets: Arc<Semaphore>,
+    /// Something is to be answered, and nothing was before.
+    asked: Notify,
+}
+
+#[derive(Debug)]
+struct Table {
+    pending: Pending<Command, Waiter>,
+    /// What deadlines are measured with.
+    own: OwnTime,
+    ended: Option<DeathCause>,
+}
+
+type Waiter = oneshot::Sender<Result<Reply, Error>>;
+
+#[derive(Debug)]
+struct Queue {
+    room: Arc<Semaphore>,
+    sender: mpsc::UnboundedSender<Queued>,
+}
+
+/// The other ends of a link's queues.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    control: mpsc::UnboundedReceiver<Queued>,
+    bulk: mpsc::UnboundedReceiver<Queued>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+    /// Room in the queue, given back when the channel has taken the request.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// How a conversation ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The channel did.
+    Channel(ChannelError),
+    /// A ping was not answered in time.
+    Hung,
+    /// The worker said something that makes no sense.
+    Protocol(String),
+}
+
+impl Link {
+    /// A conversation in which requests are answered within `timeout`, and pings within what `pulse` says.
+    pub(crate) fn new(
+        worker: WorkerId,
+        timeout: Duration,
+        pulse: Pulse,
+        doors: Option<Arc<Doors>>,
+    ) -> (Arc<Self>, Queues) {
+        let (control, control_receiver) = Queue::new(CONTROL_WAITING_MAX);
+        let (bulk, bulk_receiver) = Queue::new(BULK_WAITING_MAX);
+        let link = Self {
+            worker,
+            timeout,
+            pulse,
+            doors,
+            table: Mutex::new(Table {
+                pending: Pending::new(),
+                own: OwnTime::new(Instant::now(), timeout.min(pulse.timeout)),
+                ended: None,
+            }),
+            control,
+            bulk,
+            sockets: Arc::new(Semaphore::new(SOCKETS_WAITING_MAX)),
+            asked: Notify::new(),
+        };
+        let queues = Queues {
+            control: control_receiver,
+            bulk: bulk_receiver,
+        };
+        (Arc::new(link), queues)
+    }
+
+    /// See [`Shared::call`](super::shared::Shared::call).
+    pub(crate) async fn call(
+        &self,
+        state: &Mutex<State>,
+        lane: Lane,
+        descriptors: Vec<OwnedFd>,
+        plan: impl FnOnce(&mut State) -> Result<Vec<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        let queue = self.queue(lane);
+        // An error means that the conversation has ended, which `enqueue` says better.
+        let room = Arc::clone(&queue.room).acquire_owned().await.ok();
+        let answer = {
+            let mut state = lock(state);
+            let planned = plan(&mut state);
+            self.follow_up(&mut state);
+            let mut commands = planned?;
+            let Some(last) = commands.pop() else {
+                return Ok(Reply::Done);
+            };
+            for command in commands {
+                // Nobody waits for these: the last one is answered last. There are as many as a peer has transports.
+                drop(self.enqueue(command, self.timeout, Vec::new(), None)?);
+            }
+            debug_assert_eq!(Lane::of_method(&last.method), lane);
+            self.enqueue(last, self.timeout, descriptors, room)?
+        };
+        answer.await.unwrap_or_else(|_| Err(self.death()))
+    }
+
+    /// Queues what follows from a change of the state, before anybody else can see the change.
+    pub(crate) fn follow_up(&self, state: &mut State) {
+        for command in state.take_follow_ups() {
+            // When the conversation has ended, what they are about is closed, or about to be.
+            let _ = self.enqueue(command, self.timeout, Vec::new(), None);
+        }
+    }
+
+    /// Queues a command of the supervisor's own, which needs no room in the queue.
+    pub(crate) fn say(
+        &self,
+        method: Method,
+        timeout: Duration,
+    ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
+        self.say_with(method, timeout, Vec::new())
+    }
+
+    /// As [`Link::say`], with descriptors.
+    pub(crate) fn say_with(
+        &self,
+        method: Method,
+        timeout: Duration,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
+        self.enqueue(Command::new(method), timeout, descriptors, None)
+    }
+
+    /// Gives the worker a connected socket for a transport that shares its port, if there is one to be had.
+    fn give_socket(&self, state: &Mutex<State>, transport: TransportId, tuple: IceTuple) {
+        let is_own = lock(state).serves_webrtc(self.worker, transport);
+        let Some(doors) = self.doors.as_ref().filter(|_| is_own) else {
+            return;
+        };
+        let Ok(room) = Arc::clone(&self.sockets).try_acquire_owned() else {
+            return;
+        };
+        if let Some(socket) = doors.connect(self.worker, tuple) {
+            let method = Method::UseConnectedSocket { transport, tuple };
+            // Nobody waits: without it the transport goes on as before.
+            let _ = self.enqueue(Command::new(method), self.timeout, vec![socket], Some(room));
+        }
+    }
+
+    fn enqueue(
+        &self,
+        command: Command,
+        timeout: Duration,
+        descriptors: Vec<OwnedFd>,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
+        let (waiter, answer) = oneshot::channel();
+        let mut table = lock(&self.table);
+        if let Some(cause) = &table.ended {
+            return Err(died(self.worker, cause));
+        }
+        let method = command.method.clone();
+        let lane = Lane::of_method(&method);
+        let now = table.own.at(Instant::now());
+        if table.pending.next_deadline().is_none() {
+            self.asked.notify_one();
+        }
+        let id = table.pending.insert(now, timeout, command, waiter);
+        let queued = Queued {
+            request: Request {
+                id,
+                deadline: Deadline::after(timeout),
+                method,
+            },
+            descriptors,
+            _room: room,
+        };
+        // It is received as long as the conversation has not ended, which `ended` says, under the same lock.
+        let _ = self.queue(lane).sender.send(queued);
+        Ok(answer)
+    }
+
+    /// How many requests the worker has not answered.
+    pub(crate) fn requests(&self) -> usize {
+        lock(&self.table).pending.len()
+    }
+
+    /// The worker is dead: no command is taken any more. Called with the state locked, so that no plan can still find an
+    /// object open and its worker gone.
+    pub(crate) fn end(&self, cause: &DeathCause) {
+        lock(&self.table).ended = Some(cause.clone());
+        self.control.room.close();
+        self.bulk.room.close();
+    }
+
+    /// Tells all who still wait that the worker is dead. Called when the state says so too, and not locked any more.
+    pub(crate) fn resolve_all(&self) {
+        let (waiters, cause) = {
+            let mut table = lock(&self.table);
+            let cause = table.ended.clone().unwrap_or(DeathCause::ServerClosed);
+            (table.pending.drain(), cause)
+        };
+        for waiter in waiters {
+            let _ = waiter.send(Err(died(self.worker, &cause)));
+        }
+    }
+
+    fn death(&self) -> Error {
+        let table = lock(&self.table);
+        died(self.worker, table.ended.as_ref().unwrap_or(&DeathCause::ServerClosed))
+    }
+
+    fn queue(&self, lane: Lane) -> &Queue {
+        match lane {
+            Lane::Control => &self.control,
+            Lane::Bulk => &self.bulk,
+        }
+    }
+
+    /// Whether somebody has waited for as long as they would, at the last look at the clock.
+    fn is_overdue(&self) -> bool {
+        let table = lock(&self.table);
+        let now = table.own.passed();
+        table.pending.next_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Tells those whose time is up.
+    fn expire(&self) {
+        let expired = {
+            let mut table = lock(&self.table);
+            let now = table.own.passed();
+            table.pending.expire(now)
+        };
+        for (waiter, after) in expired {
+            // An error says that the caller has stopped waiting.
+            let _ = waiter.send(Err(Error::Timeout { after }));
+        }
+    }
+
+    /// Applies an answer, then tells who waits for it.
+    fn apply(&self, state: &Mutex<State>, response: Response) -> Result<(), End> {
+        let answered = lock(&self.table).pending.answer(response.id);
+        let Some((command, waiter)) = answered else {
+            return Err(End::Protocol(format!(
+                "it answered {}, which nobody asked",
+                response.id
+            )));
+        };
+        let outcome = {
+            let mut state = lock(state);
+            let outcome = state.apply_answer(command, response.result);
+            self.follow_up(&mut state);
+            outcome
+        };
+        if let Some(waiter) = waiter {
+            // An error says that the caller has stopped waiting.
+            let _ = waiter.send(outcome);
+        }
+        Ok(())
+    }
+}
+
+impl Queue {
+    fn new(waiting_max: usize) -> (Self, mpsc::UnboundedReceiver<Queued>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(waiting_max));
+        (Self { room, sender }, receiver)
+    }
+}
+
+fn died(worker: WorkerId, cause: &DeathCause) -> Error {
+    match cause {
+        DeathCause::ServerClosed => Error::closed("the server"),
+        cause => Error::WorkerDied {
+            worker,
+            cause: cause.clone(),
+        },
+    }
+}
+
+/// How a worker's liveness is checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pulse {
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+}
+
+/// Holds the conversation until it ends. `on_pulse` hears how long each ping took.
+pub(crate) async fn converse(
+    link: &Link,
+    queues: Queues,
+    endpoint: SupervisorEndpoint,
+    state: &Mutex<State>,
+    on_pulse: impl Fn(Duration),
+) -> End {
+    let (sender, mut receiver) = endpoint.split();
+    let mut commands = pin!(forward(link, queues.control, sender.clone(), state));
+    let mut questions = pin!(forward(link, queues.bulk, sender, state));
+    let mut pings = pin!(ping(link, on_pulse));
+    // One task for all of it: they share the link's table and the state, and spend their time waiting.
+    loop {
+        tokio::select! {
+            end = read(link, &mut receiver, state) => return end,
+            end = &mut commands => return end,
+            end = &mut questions => return end,
+            end = &mut pings => return end,
+            () = overdue(link) => {
+                if let Err(end) = read_arrived(link, &mut receiver, state).await {
+                    return end;
+                }
+                link.expire();
+            }
+        }
+    }
+}
+
+/// Reads on and on. Cancel safe.
+async fn read(link: &Link, receiver: &mut WorkerReceiver, state: &Mutex<State>) -> End {
+    loop {
+        let heard = match receiver.next().await {
+            Ok(heard) => hear(link, heard, state),
+            Err(error) => Err(End::Channel(error)),
+        };
+        if let Err(end) = heard {
+            return end;
+        }
+    }
+}
+
+/// Reads what has arrived, until nothing is overdue any more.
+async fn read_arrived(link: &Link, receiver: &mut WorkerReceiver, state: &Mutex<State>) -> Result<(), End> {
+    for _ in 0..READ_BEFORE_VERDICT_MAX {
+        tokio::task::coop::consume_budget().await;
+        match receiver.next_arrived() {
+            Ok(Some(heard)) => hear(link, heard, state)?,
+            Ok(None) => break,
+            Err(error) => return Err(End::Channel(error)),
+        }
+        if !link.is_overdue() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn hear(link: &Link, heard: FromWorker, state: &Mutex<State>) -> Result<(), End> {
+    match heard {
+        FromWorker::Response(response) => link.apply(state, response),
+        FromWorker::Notification(notification) => {
+            notice(link, notification, state);
+            Ok(())
+        }
+    }
+}
+
+fn notice(link: &Link, notification: Notification, state: &Mutex<State>) {
+    let worker = link.worker;
+    match notification {
+        Notification::RemoteLearned { transport, remote } => lock(state).learn_remote(worker, transport, remote),
+        Notification::EffectiveProfileChanged { consumer, profile } => {
+            lock(state).change_effective_profile(worker, consumer, profile);
+        }
+        Notification::ProducerActivityChanged { producer, active } => {
+            lock(state).change_activity(worker, producer, active);
+        }
+        Notification::SsrcChanged {
+            producer,
+            ssrc,
+            previous,
+        } => lock(state).change_ssrc(worker, producer, ssrc, previous),
+        Notification::AudioLevels { room, levels } => lock(state).tell_audio_levels(worker, room, &levels),
+        Notification::IceStateChanged { .. }
+        | Notification::ChecksRefused { .. }
+        | Notification::IceSelectedTupleChanged { .. }
+        | Notification::DtlsStateChanged { .. } => lock(state).hear_of_webrtc(worker, notification),
+        Notification::SocketWanted { transport, tuple } => link.give_socket(state, transport, tuple),
+        Notification::Log(line) => worker_log::repeat(worker, &line),
+        Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
+    }
+}
+
+async fn forward(
+    link: &Link,
+    mut queue: mpsc::UnboundedReceiver<Queued>,
+    sender: RequestSender,
+    state: &Mutex<State>,
+) -> End {
+    while let Some(queued) = queue.recv().await {
+        let id = queued.request.id;
+        match sender.send(queued.request, queued.descriptors).await {
+            Ok(()) => {}
+            // Too large for a frame. The channel is fine; the caller's parameters are not.
+            Err(error @ (ChannelError::Unsendable(_) | ChannelError::Descriptors(_))) => {
+                let result = Err(WorkerError::InvalidParameters(error.to_string()));
+                if let Err(end) = link.apply(state, Response { id, result }) {
+                    return end;
+                }
+            }
+            Err(error) => return End::Channel(error),
+        }
+    }
+    // The link holds the sender, and outlives the conversation.
+    pending().await
+}
+
+async fn ping(link: &Link, on_pulse: impl Fn(Duration)) -> End {
+    loop {
+        sleep(link.pulse.interval).await;
+        let asked = Instant::now();
+        let Ok(answer) = link.say(Method::Ping, link.pulse.timeout) else {
+            return pending().await;
+        };
+        match answer.await {
+            Ok(Ok(_)) => on_pulse(asked.elapsed()),
+            // A refusal, most likely that it came late, is a sign of life all the same.
+            Ok(Err(Error::Worker(_))) => {}
+            Ok(Err(Error::Timeout { .. })) => return End::Hung,
+            // The conversation is ending otherwise.
+            Ok(Err(_)) | Err(_) => return pending().await,
+        }
+    }
+}
+
+/// Looks at the clock as long as somebody waits, and ends when somebody has waited for as long as they would.
+async fn overdue(link: &Link) {
+    loop {
+        let next_look = {
+            let mut table = lock(&link.table);
+            let now = table.own.look(Instant::now());
+            match table.pending.next_deadline() {
+                Some(deadline) if deadline <= now => return,
+                Some(deadline) => Some(table.own.step().min(deadline - now)),
+                None => None,
+            }
+        };
+        match next_look {
+            Some(wait) => sleep(wait).await,
+            None => link.asked.notified().await,
+        }
+    }
+}

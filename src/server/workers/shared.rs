@@ -1,0 +1,211 @@
+//! What the server, the handles on its objects and the tasks that watch its workers share, and how they command a worker.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+use tokio::runtime::Handle;
+use weir_channel::id::WorkerId;
+use weir_channel::lanes::Lane;
+use weir_channel::message::{Coalescing, DtlsCertificate, LogFilter, Method, Reply};
+
+use crate::server::model::error::{Error, StartError};
+use crate::server::model::ids::Ids;
+use crate::server::model::lock;
+use crate::server::model::settings::{LogSettings, Settings};
+use crate::server::model::state::{Command, State};
+use crate::server::workers::dtls_certificate;
+use crate::server::workers::link::Link;
+use crate::server::workers::slot::Slot;
+use crate::server::workers::slots::Workers;
+use crate::server::workers::sockets::{Doors, LocalAddresses, SocketMaker, raise_descriptor_limit};
+
+/// What the server, the handles on its objects and the tasks that watch its workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    /// Where it was started, and lives.
+    pub(crate) runtime: Handle,
+    pub(crate) addresses: LocalAddresses,
+    pub(crate) sockets: Arc<SocketMaker>,
+    /// The ports that WebRTC transports share, if they do.
+    pub(crate) doors: Option<Arc<Doors>>,
+    pub(crate) ids: Arc<Ids>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) workers: Workers,
+    pub(crate) live: Mutex<Live>,
+    /// Held while a change of settings is told, so that two at once reach all workers in the same order.
+    telling: tokio::sync::Mutex<()>,
+}
+
+/// Settings that change while the server runs. A worker that is started later gets them too.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) log: LogSettings,
+    pub(crate) coalescing: Coalescing,
+    dtls_certificate: Option<DtlsCertificate>,
+}
+
+impl Live {
+    pub(crate) fn log_filter(&self) -> LogFilter {
+        LogFilter {
+            directives: self.log.directives(),
+        }
+    }
+
+    pub(crate) fn first_words(&self) -> Vec<Method> {
+        let certificate = self.dtls_certificate.clone();
+        let settings = [
+            Method::SetLogFilter(self.log_filter()),
+            Method::SetCoalescing(self.coalescing),
+        ];
+        settings
+            .into_iter()
+            .chain(certificate.map(Method::UseDtlsCertificate))
+            .collect()
+    }
+}
+
+impl Shared {
+    /// A server without its workers. Must be called within a tokio runtime.
+    pub(crate) fn new(settings: Settings) -> Result<Arc<Self>, StartError> {
+        settings.check().map_err(StartError::Settings)?;
+        raise_descriptor_limit();
+        let ids = Arc::new(Ids::default());
+        let addresses = LocalAddresses::find(&settings)?;
+        let sockets = Arc::new(SocketMaker::new(&settings));
+        sockets.rehearse(addresses, settings.rtc_tcp)?;
+        let workers = Workers::new(&settings)?;
+        let doors = Doors::open(&settings, addresses, &sockets, workers.count())?.map(Arc::new);
+        let state = State::new(Arc::clone(&ids));
+        Ok(Arc::new(Self {
+            runtime: Handle::current(),
+            addresses,
+            sockets,
+            doors,
+            state: Mutex::new(state),
+            ids,
+            workers,
+            live: Mutex::new(Live {
+                log: settings.log.clone(),
+                coalescing: Coalescing {
+                    window_us_max: settings.coalescing_us_max,
+                    measure_residence: false,
+                },
+                dtls_certificate: dtls_certificate::load(&settings)?,
+            }),
+            telling: tokio::sync::Mutex::new(()),
+            settings,
+        }))
+    }
+
+    /// Commands a worker. `plan` is called with the state locked, when there is room in the worker's queue: it checks that
+    /// the command still makes sense and returns it, or `None` when there is nothing to do. Commands are queued in the
+    /// order in which their plans were called.
+    pub(crate) async fn call(
+        &self,
+        worker: WorkerId,
+        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        self.call_with_descriptors(worker, Vec::new(), plan).await
+    }
+
+    /// As [`Shared::call`], with descriptors for the worker.
+    pub(crate) async fn call_with_descriptors(
+        &self,
+        worker: WorkerId,
+        descriptors: Vec<OwnedFd>,
+        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        let slot = self.workers.slot(worker)?;
+        let plan = |state: &mut State| Ok(Vec::from_iter(plan(state)?));
+        slot.call(&self.state, Lane::Control, descriptors, plan).await
+    }
+
+    /// As [`Shared::call`], for several commands that are queued with nothing in between. What the worker answers to the
+    /// last one is returned.
+    pub(crate) async fn call_all(
+        &self,
+        worker: WorkerId,
+        plan: impl FnOnce(&mut State) -> Result<Vec<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        let slot = self.workers.slot(worker)?;
+        slot.call(&self.state, Lane::Control, Vec::new(), plan).await
+    }
+
+    /// As [`Shared::call`], for questions about counters, which commands overtake.
+    pub(crate) async fn ask(
+        &self,
+        worker: WorkerId,
+        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+    ) -> Result<Reply, Error> {
+        let slot = self.workers.slot(worker)?;
+        let plan = |state: &mut State| Ok(Vec::from_iter(plan(state)?));
+        slot.call(&self.state, Lane::Bulk, Vec::new(), plan).await
+    }
+
+    /// Sends a worker what nobody waits for.
+    pub(crate) fn send_follow_ups(&self, worker: WorkerId, state: &mut State) {
+        match self.workers.slot(worker).ok().and_then(|slot| slot.link()) {
+            Some(link) => link.follow_up(state),
+            // Its rooms are closed, or about to be.
+            None => drop(state.take_follow_ups()),
+        }
+    }
+
+    /// An answer that does not belong to the question.
+    pub(crate) fn unexpected(&self, worker: WorkerId, method: &str, reply: &Reply) -> Error {
+        Error::Protocol {
+            worker,
+            reason: format!("to {method} it answered {reply:?}"),
+        }
+    }
+
+    /// Changes a live setting and tells all running workers.
+    pub(crate) async fn tell_all(&self, change: impl FnOnce(&mut Live) -> Method) -> Result<(), Error> {
+        let _turn = self.telling.lock().await;
+        if lock(&self.state).is_closed() {
+            return Err(Error::closed("the server"));
+        }
+        let (method, running) = {
+            let mut live = lock(&self.live);
+            (change(&mut live), self.workers.running())
+        };
+        let calls = running
+            .into_iter()
+            .map(|worker| self.call(worker, |_| Ok(Some(Command::new(method.clone())))));
+        let results = futures::future::join_all(calls).await;
+        results
+            .into_iter()
+            // One that died meanwhile is told when it starts again.
+            .filter(|result| !matches!(result, Err(Error::WorkerDied { .. })))
+            .collect::<Result<Vec<Reply>, Error>>()
+            .map(drop)
+    }
+
+    /// Tells a worker that has just started what it must know, and lets it take commands. A change of the live settings
+    /// comes before this or after it, never in between.
+    pub(crate) fn introduce(&self, slot: &Slot, link: Arc<Link>) {
+        let live = lock(&self.live);
+        for method in live.first_words() {
+            // Should it fail, the end of the conversation says why.
+            let _ = link.say(method, self.settings.request_timeout);
+        }
+        if let Some(doors) = &self.doors {
+            match doors.descriptors(slot.id()) {
+                Ok(descriptors) => {
+                    let method = Method::OpenSharedPorts(doors.request(slot.id()));
+                    let _ = link.say_with(method, self.settings.request_timeout, descriptors);
+                }
+                Err(error) => {
+                    tracing::error!(worker = slot.id().0, %error, "a worker cannot be given its WebRTC port, and takes no WebRTC transports");
+                }
+            }
+        }
+        slot.set_running(link);
+    }
+
+    pub(crate) fn begin_close(&self) {
+        lock(&self.state).close();
+        self.workers.begin_close();
+    }
+}

@@ -1,0 +1,687 @@
+//! Every socket of the media plane is made here and handed to a worker; this process keeps its own descriptors of
+//! them until the transport closes, so that a worker that dies loses no port.
+//!
+//! A port is two sockets bound to the same address. The *path* is connected to the remote by the worker and carries the
+//! media. The *door* stays unconnected: the kernel gives a packet to the connected socket if its source matches, and to
+//! the door otherwise, so strangers are seen (and counted, or learned from) without a check on the media path.
+//!
+//! The door is bound first and exclusively, so that a port somebody else has is found out. SO_REUSEPORT is then on for
+//! just as long as the path needs to join it. Until the worker connects it, the path is connected to its own address,
+//! from which nothing ever comes: otherwise the kernel would let either of the two unconnected sockets have a packet,
+//! and what a stranger sent before the connect would be left in the path's queue, looking like media.
+
+mod listening;
+mod rehearsal;
+mod shared_ports;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+use weir_channel::message::Zoned;
+use weir_worker::net::optional::Optional;
+
+use crate::server::model::error::{Error, StartError};
+use crate::server::model::ids::random;
+use crate::server::model::settings::{Family, Settings};
+use crate::server::model::shortage::{Lack, Shortage, leave_reserve};
+use crate::server::workers::ports::{PortCount, PortLease, Ports};
+
+pub(crate) use self::listening::{WebRtcSockets, need_of as need_of_ways};
+pub(crate) use self::shared_ports::Doors;
+
+/// The door hears only strangers and, with `comedia`, the first packets of the remote; it needs no more than this.
+const DOOR_BUFFER_MAX: u32 = 512 << 10;
+
+/// Descriptors that a socket that only sends takes while it is made: itself, and the worker's.
+pub(crate) const SENDER_NEED: usize = 2;
+
+/// As above, of a plain transport: a door and a path for each port.
+pub(crate) fn need_of_ports(count: PortCount) -> usize {
+    match count {
+        PortCount::One => 4,
+        PortCount::Pair => 8,
+    }
+}
+
+/// The local addresses for media.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LocalAddresses {
+    pub(crate) ipv4: Option<Ipv4Addr>,
+    pub(crate) ipv6: Option<Ipv6Addr>,
+}
+
+impl LocalAddresses {
+    /// Finds the addresses that the settings leave to be found, and checks that those they name can be bound.
+    pub(crate) fn find(settings: &Settings) -> Result<Self, StartError> {
+        let ipv4 = match settings.rtc_ipv4 {
+            Family::Off => None,
+            Family::Address(ip) => {
+                check_bindable("rtc_ipv4", ip.into())?;
+                Some(ip)
+            }
+            Family::Auto => interface_addresses()?.find_map(|ip| match ip {
+                IpAddr::V4(ip) if !ip.is_link_local() => can_bind(ip.into()).then_some(ip),
+                _ => None,
+            }),
+        };
+        let ipv6 = match settings.rtc_ipv6 {
+            Family::Off => None,
+            Family::Address(zoned) => {
+                check_bindable("rtc_ipv6", zoned.into())?;
+                Some(zoned.ip)
+            }
+            Family::Auto => interface_addresses()?.find_map(|ip| match ip {
+                IpAddr::V6(ip) if !ip.is_unicast_link_local() => can_bind(ip.into()).then_some(ip),
+                _ => None,
+            }),
+        };
+        if ipv4.is_none() && ipv6.is_none() {
+            return Err(StartError::Settings(
+                "no network interface has an address for media; name one, e.g. rtc_ipv4 = \"127.0.0.1\"".to_owned(),
+            ));
+        }
+        Ok(Self { ipv4, ipv6 })
+    }
+}
+
+fn interface_addresses() -> Result<impl Iterator<Item = IpAddr>, StartError> {
+    let interfaces = getifaddrs().map_err(|error| StartError::Io {
+        doing: "listing the network interfaces".to_owned(),
+        source: error.into(),
+    })?;
+    Ok(interfaces
+        .filter(|interface| {
+            interface.flags.contains(InterfaceFlags::IFF_UP) && !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+        })
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let ipv4 = address.as_sockaddr_in().map(|address| address.ip().into());
+            ipv4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
+        }))
+}
+
+fn check_bindable(setting: &str, ip: Zoned) -> Result<(), StartError> {
+    probe(ip).map_err(|error| {
+        StartError::Settings(format!(
+            "{setting} = {ip} cannot be bound ({error}); name an address of this machine, or auto"
+        ))
+    })
+}
+
+fn can_bind(ip: IpAddr) -> bool {
+    probe(ip.into()).is_ok()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the sockets module")]
+fn probe(ip: Zoned) -> io::Result<()> {
+    UdpSocket::bind(ip.at(0)).map(drop)
+}
+
+/// Lets this process have as many open files as the system allows it: a transport takes two or four.
+pub(crate) fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files cannot be raised, so there may be fewer transports than ports");
+    }
+}
+
+/// What a transport's sockets are bound with.
+#[derive(Debug)]
+pub(crate) struct SocketMaker {
+    ports: Arc<Ports>,
+    /// TCP has the same numbers for other ports.
+    tcp_ports: Arc<Ports>,
+    /// The server's own IPv6 address, with its zone if it is a link-local one.
+    ipv6: Option<Zoned<Ipv6Addr>>,
+    receive_buffer: u32,
+    send_buffer: u32,
+    warned: AtomicBool,
+    lack: Lack,
+}
+
+/// The sockets of one transport. Dropping them closes this process's descriptors, then gives the ports back.
+#[derive(Debug)]
+pub(crate) struct TransportSockets {
+    rtp: PortSockets,
+    rtcp: Option<PortSockets>,
+    // Last, because fields are dropped in order: a port is free only when its sockets are closed.
+    _lease: PortLease,
+}
+
+#[derive(Debug)]
+struct PortSockets {
+    door: OwnedFd,
+    path: OwnedFd,
+    address: SocketAddr,
+}
+
+impl TransportSockets {
+    /// Where RTP (and RTCP, if muxed) is received.
+    pub(crate) fn rtp_address(&self) -> SocketAddr {
+        self.rtp.address
+    }
+
+    /// Where RTCP is received, if on its own port.
+    pub(crate) fn rtcp_address(&self) -> Option<SocketAddr> {
+        self.rtcp.as_ref().map(|port| port.address)
+    }
+
+    /// The descriptors in the order in which `CreatePlainTransport` wants them: RTP door and path, RTCP door and path.
+    pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let ports = [Some(&self.rtp), self.rtcp.as_ref()];
+        ports
+            .into_iter()
+            .flatten()
+            .flat_map(|port| [port.door.as_fd(), port.path.as_fd()])
+            .map(|fd: BorrowedFd<'_>| fd.try_clone_to_owned())
+            .collect()
+    }
+
+    /// A descriptor of the path that carries RTP.
+    pub(crate) fn rtp_path(&self) -> io::Result<OwnedFd> {
+        self.rtp.path.try_clone()
+    }
+}
+
+/// A socket that only sends, to one address. Dropping it closes this process's descriptor, then gives the port back.
+#[derive(Debug)]
+pub(crate) struct SenderSocket {
+    socket: OwnedFd,
+    address: SocketAddr,
+    // Last, as in `TransportSockets`. None: the port is not of the range.
+    _lease: Option<PortLease>,
+}
+
+impl SenderSocket {
+    /// Where it sends from.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A descriptor of it for a worker.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+}
+
+impl SocketMaker {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            ports: Ports::new(settings.rtc_ports),
+            tcp_ports: Ports::new(settings.rtc_ports),
+            ipv6: match settings.rtc_ipv6 {
+                Family::Address(ipv6) => Some(ipv6),
+                Family::Auto | Family::Off => None,
+            },
+            receive_buffer: settings.socket_receive_buffer,
+            send_buffer: settings.socket_send_buffer,
+            warned: AtomicBool::new(false),
+            lack: Lack::default(),
+        }
+    }
+
+    /// What could not be made for the lack of, as long as that lacks.
+    pub(crate) fn shortage(&self) -> Option<Shortage> {
+        let ip = IpAddr::from(Ipv4Addr::LOCALHOST);
+        self.lack.look(|need| {
+            let sockets: io::Result<Vec<Socket>> = (0..need).map(|_| self.socket(ip, 1)).collect();
+            sockets.map(drop)
+        })
+    }
+
+    /// How an error while making something that needs so many descriptors is told.
+    pub(crate) fn failed(&self, need: usize, doing: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let doing = doing.into();
+        move |source| {
+            if let Some(shortage) = Shortage::of(&source) {
+                self.lack.note(shortage, need);
+            }
+            Error::io(doing)(source)
+        }
+    }
+
+    /// What the last step of making something that needs so many descriptors came to.
+    pub(crate) fn made<T>(&self, need: usize, doing: &str, made: io::Result<T>) -> Result<T, Error> {
+        let made = made.map_err(self.failed(need, doing))?;
+        self.lack.made(need);
+        Ok(made)
+    }
+
+    /// Binds a free port of the range, or with [`PortCount::Pair`] two.
+    pub(crate) fn make(&self, at: impl Into<Zoned>, count: PortCount) -> Result<TransportSockets, Error> {
+        let at = at.into();
+        let ip = at.ip;
+        for lease in self.ports.search(ip, count, random()) {
+            if let Some(sockets) = self.bind(at, count, lease)? {
+                return Ok(sockets);
+            }
+        }
+        Err(Error::PortsExhausted {
+            ip,
+            range: self.ports.range(),
+        })
+    }
+
+    /// Binds this port of the range, and with [`PortCount::Pair`] the one above it.
+    pub(crate) fn make_at(&self, at: impl Into<Zoned>, port: u16, count: PortCount) -> Result<TransportSockets, Error> {
+        let at = at.into();
+        let ip = at.ip;
+        let lease = self.ports.lease(ip, port, count).map_err(Error::InvalidParameters)?;
+        let sockets = match lease {
+            Some(lease) => self.bind(at, count, lease)?,
+            None => None,
+        };
+        sockets.ok_or(Error::PortTaken { ip, port })
+    }
+
+    /// Binds what is leased; `None`: another program has it.
+    fn bind(&self, at: Zoned, count: PortCount, lease: PortLease) -> Result<Option<TransportSockets>, Error> {
+        let sockets = self.bind_port(at, lease.first()).and_then(|rtp| {
+            let rtcp = match count {
+                PortCount::One => None,
+                PortCount::Pair => Some(self.bind_port(at, lease.first() + 1)?),
+            };
+            Ok((rtp, rtcp))
+        });
+        match sockets {
+            Ok((rtp, rtcp)) => Ok(Some(TransportSockets {
+                rtp,
+                rtcp,
+                _lease: lease,
+            })),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(error) => {
+                let doing = format!("making the sockets of a transport on {at}");
+                Err(self.failed(need_of_ports(count), doing)(error))
+            }
+        }
+    }
+
+    /// A socket on a free port of the range, connected to `remote`.
+    pub(crate) fn sender(&self, at: Zoned, remote: SocketAddr) -> Result<SenderSocket, Error> {
+        let ip = at.ip;
+        for lease in self.ports.search(ip, PortCount::One, random()) {
+            match self.connect_sender(self.address(at, lease.first()), remote) {
+                Ok((socket, address)) => {
+                    return Ok(SenderSocket {
+                        socket,
+                        address,
+                        _lease: Some(lease),
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => {
+                    return Err(self
+                        .failed(SENDER_NEED, format!("making a socket on {ip} that sends to {remote}"))(
+                        error,
+                    ));
+                }
+            }
+        }
+        Err(Error::PortsExhausted {
+            ip,
+            range: self.ports.range(),
+        })
+    }
+
+    /// A socket on a port that the system chooses, connected to `remote`.
+    pub(crate) fn sender_on_any_port(&self, at: Zoned, remote: SocketAddr) -> Result<SenderSocket, Error> {
+        let ip = at.ip;
+        let made = self.connect_sender(self.address(at, 0), remote);
+        let (socket, address) =
+            made.map_err(self.failed(SENDER_NEED, format!("making a socket on {ip} that sends to {remote}")))?;
+        Ok(SenderSocket {
+            socket,
+            address,
+            _lease: None,
+        })
+    }
+
+    fn connect_sender(&self, address: SocketAddr, remote: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+        // Nobody reads what comes back; the kernel need not keep much of it (it rounds up to what it allows).
+        let socket = self.socket(address.ip(), 1)?;
+        socket.bind(&address.into())?;
+        socket.connect(&remote.into())?;
+        let local = socket.local_addr()?.as_socket();
+        let local = local.ok_or_else(|| io::Error::other("its address is of no IP family"))?;
+        Ok((socket.into(), local))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn lacks(&self) -> bool {
+        self.lack.look(|_| Err(nix::errno::Errno::EACCES.into())).is_some()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ports_taken(&self) -> u32 {
+        self.ports.taken_count() + self.tcp_ports.taken_count()
+    }
+
+    /// A port of a local address. The server's own is in the zone that the settings say, where none is said with it.
+    fn address(&self, at: impl Into<Zoned>, port: u16) -> SocketAddr {
+        let at = at.into();
+        let own = self.ipv6.map(Zoned::<IpAddr>::from);
+        own.filter(|own| own.ip == at.ip && at.zone == 0).unwrap_or(at).at(port)
+    }
+
+    fn bind_port(&self, at: impl Into<Zoned>, port: u16) -> io::Result<PortSockets> {
+        let address = self.address(at, port);
+        let ip = address.ip();
+        let door = self.socket(ip, self.receive_buffer.min(DOOR_BUFFER_MAX))?;
+        door.bind(&address.into())?;
+        let path = self.socket(ip, self.receive_buffer)?;
+        share_port(&door, true)?;
+        share_port(&path, true)?;
+        path.bind(&address.into())?;
+        share_port(&door, false)?;
+        share_port(&path, false)?;
+        path.connect(&address.into())?;
+        Ok(PortSockets {
+            door: door.into(),
+            path: path.into(),
+            address,
+        })
+    }
+
+    fn socket(&self, ip: IpAddr, receive_buffer: u32) -> io::Result<Socket> {
+        let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        leave_reserve(&socket)?;
+        if ip.is_ipv6() {
+            only_v6(&socket);
+        }
+        socket.set_nonblocking(true)?;
+        self.size_buffers(&socket, receive_buffer);
+        Ok(socket)
+    }
+
+    /// Sizes the buffers, beyond the system's limit if this process may, and looks at what the kernel gave.
+    fn size_buffers(&self, socket: &Socket, receive_buffer: u32) {
+        let (receive, send) = (receive_buffer as usize, self.send_buffer as usize);
+        if setsockopt(socket, sockopt::RcvBufForce, &receive).is_err() {
+            Optional::ReceiveBuffer.or_without(setsockopt(socket, sockopt::RcvBuf, &receive));
+        }
+        if setsockopt(socket, sockopt::SndBufForce, &send).is_err() {
+            Optional::SendBuffer.or_without(setsockopt(socket, sockopt::SndBuf, &send));
+        }
+        // The kernel books, and reports, twice of what it was asked for (socket(7)); if it does.
+        let receive_given = getsockopt(socket, sockopt::RcvBuf).map_or(receive, |bytes| bytes / 2);
+        let send_given = getsockopt(socket, sockopt::SndBuf).map_or(send, |bytes| bytes / 2);
+        if (receive_given < receive || send_given < send) && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                receive_given,
+                receive_wanted = receive,
+                send_given,
+                send_wanted = send,
+                "the kernel gives media sockets smaller buffers than set, so bursts may be lost: raise \
+                 net.core.rmem_max and net.core.wmem_max, or lower socket_receive_buffer and socket_send_buffer"
+            );
+        }
+    }
+}
+
+/// Lets other sockets join this one on its port, or no more. There are no transports without that.
+fn share_port(socket: &Socket, on: bool) -> io::Result<()> {
+    let shared = socket.set_reuse_port(on);
+    shared.map_err(|error| io::Error::new(error.kind(), format!("setsockopt(SO_REUSEPORT): {error}")))
+}
+
+/// Keeps IPv4 away from a socket for IPv6. One that is bound to an address that is not the wildcard, as all are, hears none anyway.
+fn only_v6(socket: &Socket) {
+    Optional::Ipv6Only.or_without(setsockopt(socket, sockopt::Ipv6V6Only, &true));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::server::model::settings::PortRange;
+
+    const IPS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+    fn maker(min: u16, max: u16) -> SocketMaker {
+        SocketMaker::new(&Settings {
+            workers: NonZeroU32::new(1),
+            rtc_ports: PortRange::new(min, max).unwrap(),
+            ..Settings::default()
+        })
+    }
+
+    /// Ports for these tests alone, so that no other test of this process or machine takes them.
+    fn free_pair(ip: IpAddr) -> u16 {
+        loop {
+            let first = bind(ip, 0).unwrap();
+            let port = first.local_addr().unwrap().port() & !1;
+            drop(first);
+            // Outside of the range that tests and demos draw from.
+            if (32_768..60_000).contains(&port) && bind(ip, port).is_ok() && bind(ip, port + 1).is_ok() {
+                return port;
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the stranger in these tests")]
+    fn bind(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
+        UdpSocket::bind((ip, port))
+    }
+
+    /// The senders of all packets that wait in a socket.
+    fn senders(socket: &OwnedFd) -> Vec<SocketAddr> {
+        let socket = UdpSocket::from(socket.try_clone().unwrap());
+        let mut senders = Vec::new();
+        let mut buffer = [0; 64];
+        loop {
+            match socket.recv_from(&mut buffer) {
+                Ok((_, sender)) => senders.push(sender),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    return senders;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_remotes_packets_reach_the_path_and_everybody_elses_the_door() {
+        for ip in IPS {
+            let sockets = maker(10_000, 59_999).make(ip, PortCount::One).unwrap();
+            let address = sockets.rtp_address();
+            let peers: Vec<UdpSocket> = (0..20).map(|_| bind(ip, 0).unwrap()).collect();
+            let addresses: Vec<SocketAddr> = peers.iter().map(|peer| peer.local_addr().unwrap()).collect();
+            let send = |peers: &[UdpSocket]| {
+                peers
+                    .iter()
+                    .for_each(|peer| assert!(peer.send_to(b"x", address).is_ok()))
+            };
+
+            // Loopback delivers before the send returns.
+            send(&peers);
+            assert_eq!(senders(&sockets.rtp.door), addresses, "nobody is the remote yet");
+            assert_eq!(senders(&sockets.rtp.path), []);
+
+            // What the worker does, through its own descriptor; and does again when the remote changes.
+            let path = UdpSocket::from(sockets.descriptors().unwrap().remove(1));
+            for remote in [3, 11] {
+                path.connect(addresses[remote]).unwrap();
+                send(&peers);
+                assert_eq!(senders(&sockets.rtp.path), [addresses[remote]]);
+                let strangers: Vec<SocketAddr> = (0..20)
+                    .filter(|peer| *peer != remote)
+                    .map(|peer| addresses[peer])
+                    .collect();
+                assert_eq!(senders(&sockets.rtp.door), strangers);
+            }
+            path.send(b"x").unwrap();
+            assert_eq!(
+                peers[11].recv_from(&mut [0; 4]).unwrap().1,
+                address,
+                "both have one address"
+            );
+        }
+    }
+
+    #[test]
+    fn nobody_else_can_bind_a_transports_port_while_it_is_open() {
+        for ip in IPS {
+            let port = free_pair(ip);
+            let maker = maker(port, port + 1);
+            let sockets = maker.make(ip, PortCount::Pair).unwrap();
+            assert_eq!(sockets.rtp_address().port(), port);
+            assert_eq!(sockets.rtcp_address().unwrap().port(), port + 1);
+            let wildcard: IpAddr = match ip {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            for (at, port) in [(ip, port), (ip, port + 1), (wildcard, port), (wildcard, port + 1)] {
+                for reuse in [false, true] {
+                    let domain = if at.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+                    let stranger = Socket::new(domain, Type::DGRAM, None).unwrap();
+                    stranger.set_reuse_port(reuse).unwrap();
+                    stranger.set_reuse_address(reuse).unwrap();
+                    let bound = stranger.bind(&SocketAddr::new(at, port).into());
+                    assert_eq!(
+                        bound.unwrap_err().kind(),
+                        io::ErrorKind::AddrInUse,
+                        "{at} reuse {reuse}"
+                    );
+                }
+            }
+            // The worker's descriptors keep the port, whatever happens to ours: it dies, we let go, it lives on.
+            let workers = sockets.descriptors().unwrap();
+            drop(sockets);
+            assert_eq!(maker.ports_taken(), 0);
+            assert!(matches!(
+                maker.make(ip, PortCount::One),
+                Err(Error::PortsExhausted { .. })
+            ));
+            drop(workers);
+            assert!(maker.make(ip, PortCount::Pair).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_asked_for_is_bound_or_its_owner_told_of() {
+        let ip = IPS[0];
+        let port = free_pair(ip);
+        let maker = maker(port, port + 1);
+        let sockets = maker.make_at(ip, port, PortCount::Pair).unwrap();
+        assert_eq!(
+            (sockets.rtp_address().port(), sockets.rtcp_address().unwrap().port()),
+            (port, port + 1)
+        );
+        let taken = |count| maker.make_at(ip, port, count).unwrap_err();
+        assert_eq!(taken(PortCount::One).code(), "conflict");
+        drop(sockets);
+        // Another program's, here that of RTCP.
+        let stranger = bind(ip, port + 1).unwrap();
+        let error = taken(PortCount::Pair);
+        assert_eq!(error.code(), "conflict");
+        assert!(error.to_string().contains("choose another one"), "{error}");
+        assert_eq!(maker.ports_taken(), 0);
+        drop(stranger);
+        assert!(maker.make_at(ip, port, PortCount::Pair).is_ok());
+    }
+
+    #[test]
+    fn rfc4007_6_the_servers_own_link_local_address_is_bound_in_its_zone() {
+        let settings = Settings {
+            rtc_ipv6: Family::Address("fe80::1%7".parse().unwrap()),
+            ..Settings::default()
+        };
+        settings.check().unwrap();
+        let maker = SocketMaker::new(&settings);
+        let address = |text: &str| maker.address(text.parse::<Zoned>().unwrap(), 9).to_string();
+        assert_eq!(
+            address("fe80::1"),
+            "[fe80::1%7]:9",
+            "as a transport has it that was told no address"
+        );
+        assert_eq!(address("fe80::1%3"), "[fe80::1%3]:9");
+        assert_eq!(address("2001:db8::1"), "[2001:db8::1]:9");
+        let homeless = Settings {
+            rtc_ipv6: Family::Address("fe80::1".parse().unwrap()),
+            ..Settings::default()
+        };
+        let error = homeless.check().unwrap_err();
+        assert!(error.contains("rtc_ipv6") && error.contains("fe80::1%eth0"), "{error}");
+    }
+
+    #[test]
+    fn a_port_of_somebody_else_is_passed_over_and_an_exhausted_range_is_told() {
+        let ip = IPS[0];
+        let port = free_pair(ip);
+        let maker = maker(port, port + 1);
+        let stranger = bind(ip, port).unwrap();
+        let error = maker.make(ip, PortCount::Pair).unwrap_err();
+        assert_eq!(error.code(), "portsExhausted");
+        assert!(error.to_string().contains(&format!("{port}-{}", port + 1)), "{error}");
+        let sockets = maker.make(ip, PortCount::One).unwrap();
+        assert_eq!(sockets.rtp_address().port(), port + 1);
+        drop(stranger);
+        let other = maker.make(ip, PortCount::One).unwrap();
+        assert_eq!(other.rtp_address().port(), port);
+        assert!(maker.make(ip, PortCount::One).is_err());
+    }
+
+    #[test]
+    fn sockets_are_sized_do_not_block_and_are_not_inherited() {
+        use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+        let sockets = maker(10_000, 59_999).make(IPS[0], PortCount::One).unwrap();
+        for descriptor in sockets
+            .descriptors()
+            .unwrap()
+            .iter()
+            .chain([&sockets.rtp.door, &sockets.rtp.path])
+        {
+            let flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL).unwrap());
+            assert!(flags.contains(OFlag::O_NONBLOCK));
+            let flags = FdFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFD).unwrap());
+            assert!(flags.contains(FdFlag::FD_CLOEXEC));
+        }
+        let size = |socket| getsockopt(socket, sockopt::RcvBuf).unwrap();
+        assert!(size(&sockets.rtp.path) > size(&sockets.rtp.door));
+    }
+
+    #[test]
+    fn an_address_of_nobody_leaves_no_trace() {
+        let maker = maker(10_000, 59_999);
+        let error = maker.make(Ipv4Addr::new(192, 0, 2, 1), PortCount::One).unwrap_err();
+        assert_eq!(error.code(), "io");
+        assert_eq!(maker.ports_taken(), 0);
+    }
+
+    #[test]
+    fn local_addresses_are_checked_at_the_start() {
+        let settings = |ipv4| Settings {
+            rtc_ipv4: ipv4,
+            rtc_ipv6: Family::Off,
+            ..Settings::default()
+        };
+        let found = LocalAddresses::find(&settings(Family::Address(Ipv4Addr::LOCALHOST))).unwrap();
+        assert_eq!((found.ipv4, found.ipv6), (Some(Ipv4Addr::LOCALHOST), None));
+        let error = LocalAddresses::find(&settings(Family::Address(Ipv4Addr::new(192, 0, 2, 1)))).unwrap_err();
+        assert!(
+            error.to_string().contains("rtc_ipv4 = 192.0.2.1 cannot be bound"),
+            "{error}"
+        );
+        // Whether this machine has a network or not, `auto` never means loopback.
+        if let Ok(found) = LocalAddresses::find(&settings(Family::Auto)) {
+            assert!(found.ipv4.is_some_and(|ip| !ip.is_loopback()));
+        }
+    }
+}

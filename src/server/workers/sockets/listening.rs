@@ -1,0 +1,287 @@
+//! The sockets of a WebRTC transport: for each way of reaching it, UDP or TCP over IPv4 or IPv6, a port of the range.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+use weir_channel::message::IceProtocol;
+use weir_worker::net::optional::Optional;
+
+use super::{PortSockets, SocketMaker, only_v6};
+use crate::server::model::address::ListenAddress;
+use crate::server::model::error::Error;
+use crate::server::model::ids::random;
+use crate::server::model::shortage::leave_reserve;
+use crate::server::workers::ports::{PortCount, PortLease, Ports};
+
+/// TCP connections that wait to be accepted. A transport has one peer, so this is for its retries, and for strangers.
+const BACKLOG: i32 = 128;
+
+/// The sockets of one WebRTC transport. Dropping them closes this process's descriptors, then gives the ports back.
+#[derive(Debug)]
+pub(crate) struct WebRtcSockets {
+    first: ListenAddress,
+    /// Its own; none if it shares its worker's.
+    listeners: Vec<Listener>,
+    shared: Vec<ListenAddress>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    address: ListenAddress,
+    socket: ListenSocket,
+    // Last, as in `TransportSockets`.
+    _lease: PortLease,
+}
+
+#[derive(Debug)]
+enum ListenSocket {
+    Udp(PortSockets),
+    Tcp(OwnedFd),
+}
+
+impl WebRtcSockets {
+    /// Where the first of them listens.
+    pub(crate) fn first_address(&self) -> SocketAddr {
+        self.first.address
+    }
+
+    /// Where they listen, in the order of their descriptors.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = ListenAddress> + '_ {
+        let own = self.listeners.iter().map(|listener| listener.address);
+        own.chain(self.shared.iter().copied())
+    }
+
+    /// What its own are, in the order of their descriptors.
+    pub(crate) fn own_protocols(&self) -> Vec<IceProtocol> {
+        let own = self.listeners.iter();
+        own.map(|listener| listener.address.protocol).collect()
+    }
+
+    /// None: it is reached where all of its worker's are. `None` if that is nowhere.
+    pub(crate) fn shared(addresses: Vec<ListenAddress>) -> Option<Self> {
+        Some(Self {
+            first: *addresses.first()?,
+            listeners: Vec::new(),
+            shared: addresses,
+        })
+    }
+
+    /// The descriptors in the order in which `CreateWebRtcTransport` wants them: for UDP door and path, for TCP one.
+    pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut descriptors = Vec::with_capacity(2 * self.listeners.len());
+        for listener in &self.listeners {
+            match &listener.socket {
+                ListenSocket::Udp(port) => {
+                    descriptors.push(port.door.as_fd().try_clone_to_owned()?);
+                    descriptors.push(port.path.as_fd().try_clone_to_owned()?);
+                }
+                ListenSocket::Tcp(socket) => descriptors.push(socket.try_clone()?),
+            }
+        }
+        Ok(descriptors)
+    }
+
+    /// A descriptor of the path of the first that is UDP.
+    pub(crate) fn rtp_path(&self) -> Option<io::Result<OwnedFd>> {
+        self.listeners.iter().find_map(|listener| match &listener.socket {
+            ListenSocket::Udp(port) => Some(port.path.try_clone()),
+            ListenSocket::Tcp(_) => None,
+        })
+    }
+}
+
+impl SocketMaker {
+    /// Listens in each of these ways, on a free port of the range. One that cannot be had is logged and left out, unless that is
+    /// for the lack of something: then there is no transport rather than half of one.
+    ///
+    /// # Errors
+    /// Why the last was not to be had, if none was; of what there is a lack.
+    pub(crate) fn listen(&self, wanted: &[(IceProtocol, IpAddr)]) -> Result<WebRtcSockets, Error> {
+        let mut listeners = Vec::with_capacity(wanted.len());
+        let mut failure = None;
+        for &(protocol, ip) in wanted {
+            match self.listen_on_free_port(protocol, ip, need_of(wanted)) {
+                Ok(listener) => listeners.push(listener),
+                Err(error @ Error::Exhausted { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(?protocol, %ip, %error, "a WebRTC transport does without one of its sockets");
+                    failure = Some(error);
+                }
+            }
+        }
+        match listeners.first().map(|listener| listener.address) {
+            Some(first) => Ok(WebRtcSockets {
+                first,
+                listeners,
+                shared: Vec::new(),
+            }),
+            None => Err(failure.unwrap_or_else(|| {
+                Error::InvalidParameters("a transport must be reachable in one way at least".to_owned())
+            })),
+        }
+    }
+
+    fn listen_on_free_port(&self, protocol: IceProtocol, ip: IpAddr, need: usize) -> Result<Listener, Error> {
+        let ports: &Arc<Ports> = match protocol {
+            IceProtocol::Udp => &self.ports,
+            IceProtocol::Tcp => &self.tcp_ports,
+        };
+        for lease in ports.search(ip, PortCount::One, random()) {
+            let address = self.address(ip, lease.first());
+            let socket = match protocol {
+                IceProtocol::Udp => self.bind_port(ip, lease.first()).map(ListenSocket::Udp),
+                IceProtocol::Tcp => tcp_listener(address).map(ListenSocket::Tcp),
+            };
+            match socket {
+                Ok(socket) => {
+                    return Ok(Listener {
+                        address: ListenAddress { protocol, address },
+                        socket,
+                        _lease: lease,
+                    });
+                }
+                // Another program has the port.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => {
+                    let doing = format!("making a socket of a transport on {ip}");
+                    return Err(self.failed(need, doing)(error));
+                }
+            }
+        }
+        Err(Error::PortsExhausted {
+            ip,
+            range: ports.range(),
+        })
+    }
+}
+
+/// Descriptors that a transport takes that is reached in these ways, with those for its worker.
+pub(crate) fn need_of(ways: &[(IceProtocol, IpAddr)]) -> usize {
+    let of_way = |(protocol, _): &(IceProtocol, IpAddr)| match protocol {
+        IceProtocol::Udp => 4,
+        IceProtocol::Tcp => 2,
+    };
+    ways.iter().map(of_way).sum()
+}
+
+pub(super) fn tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
+    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    leave_reserve(&socket)?;
+    if address.is_ipv6() {
+        only_v6(&socket);
+    }
+    socket.set_nonblocking(true)?;
+    // Connections of a transport that had the port before may linger (TIME_WAIT); a listener of somebody else still
+    // makes this fail.
+    Optional::ReuseAddress.or_without(setsockopt(&socket, sockopt::ReuseAddr, &true));
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::server::model::settings::{PortRange, Settings};
+
+    const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+    fn maker(range: PortRange) -> SocketMaker {
+        SocketMaker::new(&Settings {
+            rtc_ports: range,
+            ..Settings::default()
+        })
+    }
+
+    #[test]
+    fn every_way_has_its_port_and_descriptors_in_order() {
+        let maker = maker(PortRange::default());
+        let wanted = [
+            (IceProtocol::Udp, V4),
+            (IceProtocol::Udp, V6),
+            (IceProtocol::Tcp, V4),
+            (IceProtocol::Tcp, V6),
+        ];
+        let sockets = maker.listen(&wanted).unwrap();
+        let addresses: Vec<ListenAddress> = sockets.addresses().collect();
+        let ways: Vec<_> = addresses
+            .iter()
+            .map(|each| (each.protocol, each.address.ip()))
+            .collect();
+        assert_eq!(ways, wanted);
+        let descriptors = sockets.descriptors().unwrap();
+        let bound: Vec<SocketAddr> = descriptors
+            .iter()
+            .map(|fd| {
+                let socket = Socket::from(fd.try_clone().unwrap());
+                assert!(socket.nonblocking().unwrap());
+                socket.local_addr().unwrap().as_socket().unwrap()
+            })
+            .collect();
+        let [udp4, udp6, tcp4, tcp6] = [0, 1, 2, 3].map(|index| addresses[index].address);
+        assert_eq!(bound, [udp4, udp4, udp6, udp6, tcp4, tcp6]);
+        assert_eq!(maker.ports_taken(), 4);
+
+        // The listeners listen, each for its own family.
+        for (fd, address) in descriptors[4..].iter().zip([tcp4, tcp6]) {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(b"x").unwrap();
+            let (_, from) = TcpListener::from(fd.try_clone().unwrap()).accept().unwrap();
+            assert_eq!(from, client.local_addr().unwrap());
+        }
+        drop(sockets);
+        assert_eq!(maker.ports_taken(), 0);
+        assert!(
+            TcpListener::bind(tcp4).is_err(),
+            "the worker's descriptor keeps the port"
+        );
+        drop(descriptors);
+        assert!(TcpListener::bind(tcp4).is_ok());
+    }
+
+    #[test]
+    fn one_that_cannot_be_had_is_left_out_and_none_is_an_error() {
+        let nobodys: IpAddr = Ipv4Addr::new(192, 0, 2, 1).into();
+        let maker = maker(PortRange::default());
+        let sockets = maker
+            .listen(&[(IceProtocol::Udp, nobodys), (IceProtocol::Tcp, V4)])
+            .unwrap();
+        assert_eq!(sockets.addresses().count(), 1);
+        assert!(sockets.rtp_path().is_none());
+        drop(sockets);
+        let error = maker
+            .listen(&[(IceProtocol::Udp, nobodys), (IceProtocol::Tcp, nobodys)])
+            .unwrap_err();
+        assert_eq!((error.code(), maker.ports_taken()), ("io", 0));
+    }
+
+    #[test]
+    fn tcp_and_udp_have_ports_of_their_own_and_exhaustion_is_told() {
+        // Two ports, of which somebody may have one.
+        let first = TcpListener::bind((V4, 0)).unwrap();
+        let port = first.local_addr().unwrap().port() & !1;
+        let Ok(range) = PortRange::new(port, port + 1) else {
+            panic!("{port} is a port that the system gave");
+        };
+        let maker = maker(range);
+        let mut held = Vec::new();
+        let error = loop {
+            match maker.listen(&[(IceProtocol::Tcp, V4)]) {
+                Ok(sockets) => held.push(sockets),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.code(), "portsExhausted");
+        assert!(held.len() <= 1, "the listener that was there has one of the two");
+        assert!(maker.listen(&[(IceProtocol::Udp, V4)]).is_ok(), "UDP has its own");
+    }
+}

@@ -1,0 +1,283 @@
+//! Making a worker process.
+//!
+//! A worker asks the kernel to be killed when its parent dies (PR_SET_PDEATHSIG); what the kernel watches for that is the
+//! *thread* that forked, not the process. So all workers of a server are forked by one thread that lives as long as the
+//! server: a tokio thread may end at any time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, mpsc};
+use std::{env, thread};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use weir_channel::id::WorkerId;
+use weir_worker::process::{Arguments, SUBCOMMAND, WORKER_NAME};
+
+use crate::server::model::error::StartError;
+use crate::server::model::lock;
+use crate::server::model::settings::Settings;
+use crate::server::workers::worker_log;
+
+/// A longer line of a worker's standard error is cut.
+const LINE_MAX: usize = 4_096;
+
+/// So many of the last lines are kept, to say of what a worker died.
+const LAST_WORDS_MAX: usize = 20;
+
+/// What of the environment a worker gets. It needs none of it; these serve those who look for a fault.
+const ENVIRONMENT: [&str; 3] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "LLVM_PROFILE_FILE"];
+
+/// Makes worker processes, on a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Spawner {
+    orders: mpsc::Sender<Order>,
+}
+
+#[derive(Debug)]
+struct Order {
+    worker: WorkerId,
+    cpu: Option<usize>,
+    channel: OwnedFd,
+    reply: oneshot::Sender<io::Result<Child>>,
+}
+
+/// A worker process that has just been made.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Killed when dropped.
+    pub(crate) child: Child,
+    /// This end of its channel.
+    pub(crate) channel: OwnedFd,
+    pub(crate) last_words: LastWords,
+    /// The task that listens to its standard error, until that is closed.
+    pub(crate) listener: JoinHandle<()>,
+}
+
+impl Spawner {
+    /// Finds the worker program and starts the thread.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, StartError> {
+        let io_error = |doing: &str| {
+            let doing = doing.to_owned();
+            |source| StartError::Io { doing, source }
+        };
+        let program = find_program(settings)?;
+        let runtime = Handle::try_current().map_err(|_| StartError::Io {
+            doing: "starting a server outside of a tokio runtime".to_owned(),
+            source: io::ErrorKind::NotFound.into(),
+        })?;
+        let (orders, queue) = mpsc::channel();
+        let wishes = Wishes {
+            dtls_13: settings.dtls_13,
+            dtls_weak_fingerprints: settings.dtls_weak_fingerprints,
+            gop_cache: settings.gop_cache,
+        };
+        thread::Builder::new()
+            .name("weir-spawn".to_owned())
+            .spawn(move || take_orders(&program, wishes, &runtime, &queue))
+            .map_err(io_error("starting the thread that starts workers"))?;
+        Ok(Self { orders })
+    }
+
+    /// Makes a process, with one end of a new channel as its standard input.
+    pub(crate) async fn spawn(&self, worker: WorkerId, cpu: Option<usize>) -> io::Result<Process> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+        let (reply, made) = oneshot::channel();
+        let order = Order {
+            worker,
+            cpu,
+            channel: theirs,
+            reply,
+        };
+        let gone = || io::Error::other("the thread that starts workers is gone");
+        self.orders.send(order).map_err(|_| gone())?;
+        let mut child = made.await.map_err(|_| gone())??;
+        let last_words = LastWords::default();
+        let listener = tokio::spawn(listen(worker, child.stderr.take(), last_words.clone()));
+        Ok(Process {
+            child,
+            channel: ours,
+            last_words,
+            listener,
+        })
+    }
+}
+
+/// The settings that a worker is told when it starts.
+#[derive(Clone, Copy)]
+struct Wishes {
+    dtls_13: bool,
+    dtls_weak_fingerprints: bool,
+    gop_cache: bool,
+}
+
+/// The thread. It ends with the server, when nobody can order any more.
+fn take_orders(program: &Path, wishes: Wishes, runtime: &Handle, queue: &mpsc::Receiver<Order>) {
+    // tokio's children are waited for by the runtime.
+    let _context = runtime.enter();
+    while let Ok(order) = queue.recv() {
+        let child = command(program, wishes, &order)
+            .stdin(Stdio::from(order.channel))
+            .spawn();
+        // An error says that the server has closed in the meantime. Then the child is dropped, and so killed.
+        let _ = order.reply.send(child);
+    }
+}
+
+fn command(program: &Path, wishes: Wishes, order: &Order) -> Command {
+    let arguments = Arguments {
+        id: order.worker,
+        // The kernel counts CPUs in 32 bits.
+        cpu: order.cpu.and_then(|cpu| u32::try_from(cpu).ok()),
+        parent_pid: std::process::id(),
+        dtls_13: wishes.dtls_13,
+        dtls_weak_fingerprints: wishes.dtls_weak_fingerprints,
+        gop_cache: wishes.gop_cache,
+    };
+    let mut command = Command::new(program);
+    command
+        .arg0(WORKER_NAME)
+        .arg(SUBCOMMAND)
+        .args(arguments.to_args())
+        .env_clear()
+        .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, env::var_os(name)?))))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // Ctrl-C in a terminal goes to the whole foreground group, but closing in order is the supervisor's business.
+        .process_group(0)
+        .kill_on_drop(true);
+    command
+}
+
+/// The last lines a worker wrote to its standard error.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastWords(Arc<Mutex<VecDeque<String>>>);
+
+impl LastWords {
+    pub(crate) fn lines(&self) -> Vec<String> {
+        lock(&self.0).iter().cloned().collect()
+    }
+
+    fn push(&self, line: String) {
+        let mut lines = lock(&self.0);
+        if lines.len() == LAST_WORDS_MAX {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+}
+
+/// Repeats what a worker writes to its standard error, until it closes it.
+async fn listen(worker: WorkerId, stderr: Option<ChildStderr>, last_words: LastWords) {
+    let Some(stderr) = stderr else {
+        return;
+    };
+    let mut reader = BufReader::new(stderr);
+    while let Ok(Some(line)) = next_line(&mut reader).await {
+        worker_log::repeat_stderr(worker, &line);
+        last_words.push(line);
+    }
+}
+
+/// The next line, without its end, and cut after [`LINE_MAX`] bytes; `None` at the end.
+async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    let mut any = false;
+    loop {
+        let bytes = reader.fill_buf().await?;
+        if bytes.is_empty() {
+            break;
+        }
+        any = true;
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let part = &bytes[..end.unwrap_or(bytes.len())];
+        let kept = part.len().min(LINE_MAX - line.len());
+        line.extend_from_slice(&part[..kept]);
+        let consumed = end.map_or(bytes.len(), |end| end + 1);
+        reader.consume(consumed);
+        if end.is_some() {
+            break;
+        }
+    }
+    Ok(any.then(|| String::from_utf8_lossy(&line).into_owned()))
+}
+
+/// The program that workers run.
+fn find_program(settings: &Settings) -> Result<PathBuf, StartError> {
+    if let Some(path) = &settings.worker_binary {
+        // Made absolute now: the working directory may change before the next worker is started.
+        let found = path.canonicalize().ok().filter(|path| is_program(path));
+        return found.ok_or_else(|| StartError::NoWorkerBinary(format!("{} cannot be run", path.display())));
+    }
+    let own = env::current_exe().map_err(|source| StartError::Io {
+        doing: "finding this program's own file".to_owned(),
+        source,
+    })?;
+    if crate::embed::is_own_worker() {
+        // Not the path: when the file is replaced by a newer version, workers stay of the version of their supervisor.
+        return Ok(PathBuf::from("/proc/self/exe"));
+    }
+    // Cargo puts examples and tests one folder below the programs.
+    let folders = own.ancestors().skip(1).take(2);
+    folders
+        .map(|folder| folder.join("weir-worker"))
+        .find(|path| is_program(path))
+        .ok_or_else(|| {
+            StartError::NoWorkerBinary(format!(
+                "this program is not its own (weir::run_worker_if_started_as_one was not called), and there is no weir-worker beside {}",
+                own.display()
+            ))
+        })
+}
+
+fn is_program(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_cut_at_their_bound_and_the_last_needs_no_end() {
+        let long = "x".repeat(3 * LINE_MAX);
+        let text = format!("first\n\n{long}\nlast");
+        // A small buffer, so that lines come in several pieces.
+        let mut reader = BufReader::with_capacity(7, text.as_bytes());
+        let mut lines = Vec::new();
+        while let Some(line) = next_line(&mut reader).await.unwrap() {
+            lines.push(line);
+        }
+        assert_eq!(lines, ["first", "", &long[..LINE_MAX], "last"]);
+    }
+
+    #[test]
+    fn only_the_last_words_are_kept() {
+        let words = LastWords::default();
+        for number in 0..100 {
+            words.push(number.to_string());
+        }
+        let lines = words.lines();
+        assert_eq!((lines.len(), lines[0].as_str()), (LAST_WORDS_MAX, "80"));
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_run_is_refused_by_name() {
+        let settings = Settings {
+            worker_binary: Some(PathBuf::from("/nowhere/weir-worker")),
+            ..Settings::default()
+        };
+        let error = find_program(&settings).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/weir-worker cannot be run"), "{error}");
+        assert!(error.contains("--worker-binary"), "{error}");
+    }
+}
