@@ -1,4 +1,4 @@
-//! The mediasoup protocol: the requests and notifications by which a remote client steers its part of a room
+//! The mediasoup protocol: the requests and notifications by which a remote client controls its part of a room
 //! (differences §1.4).
 //!
 //! [`Room::receive_request`](crate::Room::receive_request) takes what a client says to a room,

@@ -32,11 +32,11 @@ impl Peer {
         if let Some(number) = number {
             message.insert("id".to_owned(), number.0.into());
         }
-        let introduces = matches!(
+        let is_new = matches!(
             notification,
             PeerNotification::NewPeer { .. } | PeerNotification::NewConsumer(_)
         );
-        if !introduces && message.get("appData").is_some_and(Value::is_null) {
+        if !is_new && message.get("appData").is_some_and(Value::is_null) {
             message.remove("appData");
         }
         message.insert("target".to_owned(), "peer".into());

@@ -92,9 +92,13 @@ impl Peer {
             ClientNotification::ResumeConsumer(of) => {
                 self.consumer_of(&of)?.resume_by(Side::Remote, of.app_data).await?;
             }
-            ClientNotification::SetConsumerPreferredProfile(wish) => {
-                let consumer = self.consumer_numbered(wish.id).ok_or_else(|| not_found("Consumer"))?;
-                consumer.set_preferred_profile_by(Side::Remote, wish.profile).await?;
+            ClientNotification::SetConsumerPreferredProfile(preference) => {
+                let consumer = self
+                    .consumer_numbered(preference.id)
+                    .ok_or_else(|| not_found("Consumer"))?;
+                consumer
+                    .set_preferred_profile_by(Side::Remote, preference.profile)
+                    .await?;
             }
             ClientNotification::EnableTransportStats(of) => {
                 self.transport_of(&of)?

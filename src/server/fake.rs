@@ -102,7 +102,12 @@ impl Fake {
             interval: shared.settings.ping_interval,
             timeout: shared.settings.ping_timeout,
         };
-        let (link, queues) = Link::new(worker, shared.settings.request_timeout, pulse, shared.doors.clone());
+        let (link, queues) = Link::new(
+            worker,
+            shared.settings.request_timeout,
+            pulse,
+            shared.shared_ports.clone(),
+        );
         let slot = Arc::clone(shared.workers.slot(worker).unwrap());
         slot.set_running(Arc::clone(&link));
         let shared = Arc::clone(shared);

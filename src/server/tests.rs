@@ -782,7 +782,7 @@ async fn settings_are_changed_in_all_workers_and_kept_for_the_next() {
     let directives = "error,weir_worker::rtp=debug".to_owned();
     let filter = Method::SetLogFilter(LogFilter { directives });
     assert_eq!(method, filter);
-    assert_eq!(lock(&server.shared().live).first_words()[0], filter);
+    assert_eq!(lock(&server.shared().live).startup_requests()[0], filter);
     assert_eq!(server.log_settings().tags, [LogTag::Rtp]);
 
     let coalescing = Coalescing {

@@ -196,7 +196,7 @@ impl Consumer {
         self.set_preferred_profile_by(Side::Local, profile).await
     }
 
-    /// [`Consumer::set_preferred_profile`]; a client is not told of its own wish.
+    /// [`Consumer::set_preferred_profile`]; a client is not notified of its own request.
     pub async fn set_preferred_profile_by(&self, side: Side, profile: Profile) -> Result<(), Error> {
         let changed = self.shared.call(self.worker(), |state| {
             state.plan_preference(Pausable::Consumer(self.node.id), side, profile)

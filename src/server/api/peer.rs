@@ -209,10 +209,10 @@ impl Peer {
         self.push_notification(&mut lock(&self.shared.state), notification);
     }
 
-    /// A seat for one thing whose statistics its client is told; it is free again when it is dropped.
-    pub(crate) fn report_seat(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let seat = Arc::clone(&self.node.report_seats).try_acquire_owned();
-        seat.map_err(|_| self.node.too_many("reports of statistics", REPORTS_PER_PEER_MAX))
+    /// A permit for one thing whose statistics its client is told; it is free again when it is dropped.
+    pub(crate) fn report_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let permit = Arc::clone(&self.node.report_permits).try_acquire_owned();
+        permit.map_err(|_| self.node.too_many("reports of statistics", REPORTS_PER_PEER_MAX))
     }
 
     /// As [`Peer::notify`], by who holds the lock that orders all notifications.

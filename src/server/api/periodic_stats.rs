@@ -112,13 +112,13 @@ fn enable<S: Subject>(subject: &S, side: Side, every: Duration) -> Result<(), Er
         })?),
     };
     let report = || {
-        let seat = client.map(|client| client.report_seat()).transpose()?;
+        let permit = client.map(|client| client.report_permit()).transpose()?;
         let stats = subject.clone();
         let report = async move {
-            let _seat = seat;
+            let _permit = permit;
             let mut stats = StatsStream::new(stats, every);
-            while let Some(told) = stats.next().await {
-                tell(&stats.subject, side, told);
+            while let Some(next) = stats.next().await {
+                tell(&stats.subject, side, next);
             }
         };
         let task = subject.shared().runtime.spawn(report).abort_handle();

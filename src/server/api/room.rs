@@ -232,7 +232,7 @@ impl Room {
     /// Creates a transport for plain RTP and RTCP over UDP: binds its port (or two) and gives it to the worker.
     ///
     /// # Errors
-    /// [`Error::InvalidParameters`] when the options contradict each other, [`Error::PortTaken`] when the wished port is in use,
+    /// [`Error::InvalidParameters`] when the options contradict each other, [`Error::PortTaken`] when the requested port is in use,
     /// [`Error::PortsExhausted`] when no port is free, [`Error::Exhausted`] when there are no descriptors for it, [`Error::InvalidState`] when the room is closed, and what the worker answers.
     pub async fn create_plain_transport(&self, options: PlainTransportOptions) -> Result<Transport, Error> {
         self.make_plain_transport(options, None).await

@@ -118,7 +118,7 @@ impl Server {
         }
     }
 
-    /// Makes a room. Without a wish for a worker it goes to the one with the fewest rooms (in turn, if several have as
+    /// Makes a room. Without a `worker` it goes to the one with the fewest rooms (in turn, if several have as
     /// few), and to another one if that worker dies in the meantime.
     ///
     /// # Errors

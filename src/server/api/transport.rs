@@ -24,7 +24,9 @@ use crate::server::model::ids::{made_up_cname, random};
 use crate::server::model::lock;
 use crate::server::model::producer::{Consumable, ProducerNode};
 use crate::server::model::rtp_capabilities::consumer_parameters;
-use crate::server::model::rtp_parameters::{ConsumerRtp, ConsumerSeat, ConsumerSsrcs, ProducerSeat, RtpParameters};
+use crate::server::model::rtp_parameters::{
+    ConsumerPlacement, ConsumerRtp, ConsumerSsrcs, ProducerPlacement, RtpParameters,
+};
 use crate::server::model::side::Side;
 use crate::server::model::state::{Command, OnAccept};
 use crate::server::model::transport::{Direction, TransportKind, TransportNode};
@@ -152,7 +154,7 @@ impl Transport {
     /// peer's producer, or when the peer is a spy; [`Error::InvalidState`] when the transport is closed;
     /// [`Error::TooMany`]; and what the worker answers, e.g. that an SSRC is in use on this transport.
     pub async fn produce(&self, options: ProducerOptions) -> Result<Producer, Error> {
-        let seat = ProducerSeat {
+        let placement = ProducerPlacement {
             room: self.node.room.id,
             transport: self.node.id,
             producer: self.shared.ids.producer(),
@@ -163,7 +165,9 @@ impl Transport {
         };
         let mut rtp_parameters = options.rtp_parameters;
         let cname_is_made_up = rtp_parameters.rtcp.cname.is_none();
-        let request = rtp_parameters.create_producer(seat).map_err(Error::InvalidParameters)?;
+        let request = rtp_parameters
+            .create_producer(placement)
+            .map_err(Error::InvalidParameters)?;
         let consumable = match &self.node.owner {
             None => {
                 // All consumers of the producer share it (differences §5.6).
@@ -186,7 +190,7 @@ impl Transport {
         };
         let transport = Arc::clone(&self.node);
         let node = ProducerNode::new(
-            seat,
+            placement,
             transport,
             rtp_parameters,
             cname_is_made_up,
@@ -251,7 +255,7 @@ impl Transport {
         consumable: Option<&Consumable>,
         on_accept: fn(Arc<ConsumerNode>) -> OnAccept,
     ) -> Result<Consumer, Error> {
-        let seat = ConsumerSeat {
+        let placement = ConsumerPlacement {
             room: self.node.room.id,
             transport: self.node.id,
             producer: producer.id,
@@ -268,17 +272,17 @@ impl Transport {
                 rtx: options.rtp.rtx_ssrc.unwrap_or_else(|| random() as u32),
             };
             let made = match consumable {
-                None => producer.rtp_parameters.create_consumer(seat, &options.rtp, ssrcs),
+                None => producer.rtp_parameters.create_consumer(placement, &options.rtp, ssrcs),
                 Some(consumable) => {
                     let capabilities = &self.node.room.rtp_capabilities;
                     let parameters = consumer_parameters(&consumable.parameters, capabilities).with_ssrcs(ssrcs);
-                    let request = parameters.consumer_request(seat, consumable.mapping.payload_types());
+                    let request = parameters.consumer_request(placement, consumable.mapping.payload_types());
                     request.map(|request| (request, parameters))
                 }
             };
             let (request, rtp_parameters) = made.map_err(Error::InvalidParameters)?;
             let node = ConsumerNode::on_transport(
-                seat,
+                placement,
                 Arc::clone(&self.node),
                 Arc::clone(producer),
                 rtp_parameters,

@@ -14,7 +14,7 @@ use crate::server::model::peer_notification::ConsumerInfo;
 use crate::server::model::producer::ProducerNode;
 use crate::server::model::reports::Reports;
 use crate::server::model::room::RoomNode;
-use crate::server::model::rtp_parameters::{ConsumerSeat, ConsumerSsrcs, RtpParameters};
+use crate::server::model::rtp_parameters::{ConsumerPlacement, ConsumerSsrcs, RtpParameters};
 use crate::server::model::transport::TransportNode;
 
 #[derive(Debug)]
@@ -54,14 +54,14 @@ impl ConsumerState {
 impl ConsumerNode {
     /// A consumer of nobody's, on a transport for life.
     pub(crate) fn on_transport(
-        seat: ConsumerSeat,
+        placement: ConsumerPlacement,
         transport: Arc<TransportNode>,
         producer: Arc<ProducerNode>,
         rtp_parameters: RtpParameters,
         app_data: Value,
     ) -> Arc<Self> {
         Arc::new(Self {
-            id: seat.consumer,
+            id: placement.consumer,
             room: Arc::clone(&transport.room),
             producer,
             receiver: None,
@@ -72,7 +72,7 @@ impl ConsumerNode {
                 closed: false,
                 transport: Some(transport),
                 enabling: false,
-                pause_state: PauseState::new(seat.paused, false, seat.preferred_profile),
+                pause_state: PauseState::new(placement.paused, false, placement.preferred_profile),
                 source_paused: false,
                 effective_profile: None,
                 reports: Reports::default(),
@@ -135,7 +135,7 @@ impl ConsumerNode {
 
     /// The worker's request for a peer's consumer, neither paused nor with a preference.
     pub(crate) fn request(&self, transport: TransportId) -> Result<CreateConsumer, Error> {
-        let seat = ConsumerSeat {
+        let placement = ConsumerPlacement {
             room: self.room.id,
             transport,
             producer: self.producer.id,
@@ -149,7 +149,7 @@ impl ConsumerNode {
             None => &[],
         };
         self.rtp_parameters
-            .consumer_request(seat, payload_types)
+            .consumer_request(placement, payload_types)
             .map_err(Error::InvalidParameters)
     }
 }

@@ -213,7 +213,7 @@ pub enum StartError {
     )]
     NoWorkerBinary(String),
     /// A worker did not come up.
-    #[error("{worker} did not start: {cause}{}", last_words(.stderr))]
+    #[error("{worker} did not start: {cause}{}", last_lines(.stderr))]
     Worker {
         /// The worker.
         worker: WorkerId,
@@ -232,7 +232,7 @@ pub enum StartError {
     },
 }
 
-fn last_words(stderr: &[String]) -> String {
+fn last_lines(stderr: &[String]) -> String {
     if stderr.is_empty() {
         return String::new();
     }

@@ -43,7 +43,7 @@ pub(crate) enum Change {
     Correct,
 }
 
-/// What becomes of a wish.
+/// What becomes of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Plan {
     /// It is so already.
@@ -254,23 +254,23 @@ mod tests {
 
     proptest! {
         /// Whatever is asked by whom and refused in between, in the end the worker does what the two sides want, and each
-        /// side's last accepted wish holds.
+        /// side's last accepted request holds.
         #[test]
         fn the_worker_ends_where_the_sides_want_it(steps in proptest::collection::vec(step(), 0..60)) {
             let mut pause_state = PauseState::new(false, false, Profile::Default);
             // What was sent and not answered: what the worker is to do, if it is about pausing.
             let mut sent: VecDeque<Option<bool>> = VecDeque::new();
-            let mut wishes = [false, false];
+            let mut wanted = [false, false];
             let mut waiting: VecDeque<Option<(Side, bool)>> = VecDeque::new();
             let mut worker = false;
             let all = steps.iter().cloned().chain(std::iter::repeat_n(Step::Answer { accepted: true }, 80));
             for step in all {
                 match step {
                     Step::Pause(side, paused) => match pause_state.plan_pause(side, paused, true) {
-                        Plan::Nothing => prop_assert_eq!(wishes[side as usize], paused),
+                        Plan::Nothing => prop_assert_eq!(wanted[side as usize], paused),
                         Plan::AtOnce => {
                             prop_assert!(pause_state.set_paused(side, paused));
-                            wishes[side as usize] = paused;
+                            wanted[side as usize] = paused;
                         }
                         plan => {
                             sent.push_back(ask(plan));
@@ -285,7 +285,7 @@ mod tests {
                     }
                     Step::Answer { accepted } => {
                         let Some(asked) = sent.pop_front() else { continue };
-                        let wish = waiting.pop_front().flatten();
+                        let request = waiting.pop_front().flatten();
                         let change = pause_state.end_oldest();
                         if accepted {
                             if let Some(paused) = asked {
@@ -294,14 +294,14 @@ mod tests {
                             }
                             match change {
                                 Some(Change::Pause { side, paused }) => {
-                                    prop_assert_eq!(wish, Some((side, paused)));
+                                    prop_assert_eq!(request, Some((side, paused)));
                                     pause_state.set_paused(side, paused);
-                                    wishes[side as usize] = paused;
+                                    wanted[side as usize] = paused;
                                 }
                                 Some(Change::Prefer(profile)) => {
                                     pause_state.set_preferred_profile(profile);
                                 }
-                                _ => prop_assert_eq!(wish, None),
+                                _ => prop_assert_eq!(request, None),
                             }
                         }
                         if let Some(paused) = pause_state.correction() {
@@ -312,7 +312,7 @@ mod tests {
                 }
             }
             prop_assert!(sent.is_empty());
-            prop_assert_eq!(worker, wishes[0] || wishes[1]);
+            prop_assert_eq!(worker, wanted[0] || wanted[1]);
             prop_assert_eq!(pause_state.paused(), worker);
             prop_assert_eq!(pause_state.worker_paused(), worker);
         }

@@ -76,8 +76,8 @@ pub(crate) struct PeerNode {
     pub(crate) outbox: Outbox,
     /// What a floor above keeps with it, for as long as it lives.
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
-    /// A seat for each thing whose statistics its client is told.
-    pub(crate) report_seats: Arc<Semaphore>,
+    /// A permit for each thing whose statistics its client is told.
+    pub(crate) report_permits: Arc<Semaphore>,
     pub(crate) state: Mutex<PeerState>,
 }
 
@@ -188,7 +188,7 @@ impl Peers {
             cname: made_up_cname(),
             outbox: Outbox::default(),
             kept: OnceLock::new(),
-            report_seats: Arc::new(Semaphore::new(REPORTS_PER_PEER_MAX)),
+            report_permits: Arc::new(Semaphore::new(REPORTS_PER_PEER_MAX)),
             state: Mutex::new(PeerState {
                 closed: false,
                 app_data: Arc::new(options.app_data),

@@ -10,7 +10,7 @@ use crate::server::model::pause_state::PauseState;
 use crate::server::model::peer::PeerNode;
 use crate::server::model::reports::Reports;
 use crate::server::model::rtp_capabilities::{ProducerMapping, RtpCapabilities};
-use crate::server::model::rtp_parameters::{ProducerSeat, RtpParameters};
+use crate::server::model::rtp_parameters::{ProducerPlacement, RtpParameters};
 use crate::server::model::transport::TransportNode;
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(crate) struct ProducerState {
 
 impl ProducerNode {
     pub(crate) fn new(
-        seat: ProducerSeat,
+        placement: ProducerPlacement,
         transport: Arc<TransportNode>,
         rtp_parameters: RtpParameters,
         cname_is_made_up: bool,
@@ -62,12 +62,12 @@ impl ProducerNode {
     ) -> Arc<Self> {
         // The one who says in the beginning that a peer's producer is paused is its client.
         let pause_state = match transport.owner {
-            Some(_) => PauseState::new(false, seat.paused, seat.preferred_profile),
-            None => PauseState::new(seat.paused, false, seat.preferred_profile),
+            Some(_) => PauseState::new(false, placement.paused, placement.preferred_profile),
+            None => PauseState::new(placement.paused, false, placement.preferred_profile),
         };
         Arc::new(Self {
-            id: seat.producer,
-            kind: seat.kind,
+            id: placement.producer,
+            kind: placement.kind,
             transport,
             rtp_parameters,
             cname_is_made_up,

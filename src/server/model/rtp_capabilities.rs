@@ -125,7 +125,7 @@ impl RtpCapabilities {
         codecs.any(|codec| codec.preferred_payload_type == Some(payload_type))
     }
 
-    /// What a room announces if nothing else is wished for: everything but MID, transmission offsets and video orientation.
+    /// What a room announces if the application does not say: everything but MID, transmission offsets and video orientation.
     ///
     /// Chromium numbers its header extensions by the order of its tracks, and mediasoup's client (2.x) answers with the
     /// numbers that they have when audio comes first. With video first, these three have others, and what the client says of

@@ -26,7 +26,7 @@ pub(crate) use self::codec::{
 pub use self::encoding::{RtpEncoding, RtxParameters};
 pub use self::header_extension::RtpHeaderExtension;
 pub(crate) use self::header_extension::{check_header_extensions, extension_uri};
-pub(crate) use self::requests::{ConsumerSeat, ConsumerSsrcs, ProducerSeat};
+pub(crate) use self::requests::{ConsumerPlacement, ConsumerSsrcs, ProducerPlacement};
 
 /// What a check says when it fails: a sentence for [`Error::InvalidParameters`](super::error::Error::InvalidParameters).
 pub(crate) type Checked<T> = Result<T, String>;

@@ -174,7 +174,7 @@ async fn it_loses_its_transport_and_gets_another_one() {
 }
 
 #[tokio::test]
-async fn a_wish_that_meets_a_closing_transport_takes_effect_all_the_same() {
+async fn a_request_that_meets_a_closing_transport_takes_effect_all_the_same() {
     // The worker closes the transport first and then does not know the consumer any more; the wish is about the consumer.
     let (server, mut fake) = server(settings()).await;
     let worker = tokio::spawn(async move {

@@ -25,10 +25,10 @@ use crate::server::model::error::{DeathCause, Error};
 use crate::server::model::lock;
 use crate::server::model::state::{Command, State};
 use crate::server::workers::pending::Pending;
-use crate::server::workers::sockets::Doors;
+use crate::server::workers::sockets::SharedPorts;
 use crate::server::workers::worker_log;
 
-/// How many commands may wait for room in the channel; further callers wait for their turn. The channel's own queue
+/// How many commands may wait for the channel; further callers wait for their turn. The channel's own queue
 /// behind it holds some thousands.
 const CONTROL_WAITING_MAX: usize = 1_024;
 
@@ -49,11 +49,11 @@ pub(crate) struct Link {
     timeout: Duration,
     pulse: Pulse,
     /// The ports that WebRTC transports share, if they do.
-    doors: Option<Arc<Doors>>,
+    shared_ports: Option<Arc<SharedPorts>>,
     table: Mutex<Table>,
     control: Queue,
     bulk: Queue,
-    /// How many connected sockets may wait for room in the channel.
+    /// How many connected sockets may wait for the channel.
     sockets: Arc<Semaphore>,
     /// Something is to be answered, and nothing was before.
     asked: Notify,
@@ -71,7 +71,8 @@ type Waiter = oneshot::Sender<Result<Reply, Error>>;
 
 #[derive(Debug)]
 struct Queue {
-    room: Arc<Semaphore>,
+    /// A permit for each command that may wait.
+    capacity: Arc<Semaphore>,
     sender: mpsc::UnboundedSender<Queued>,
 }
 
@@ -86,8 +87,8 @@ pub(crate) struct Queues {
 struct Queued {
     request: Request,
     descriptors: Vec<OwnedFd>,
-    /// Room in the queue, given back when the channel has taken the request.
-    _room: Option<OwnedSemaphorePermit>,
+    /// Given back when the channel has taken the request.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// How a conversation ended.
@@ -107,7 +108,7 @@ impl Link {
         worker: WorkerId,
         timeout: Duration,
         pulse: Pulse,
-        doors: Option<Arc<Doors>>,
+        shared_ports: Option<Arc<SharedPorts>>,
     ) -> (Arc<Self>, Queues) {
         let (control, control_receiver) = Queue::new(CONTROL_WAITING_MAX);
         let (bulk, bulk_receiver) = Queue::new(BULK_WAITING_MAX);
@@ -115,7 +116,7 @@ impl Link {
             worker,
             timeout,
             pulse,
-            doors,
+            shared_ports,
             table: Mutex::new(Table {
                 pending: Pending::new(),
                 own: OwnTime::new(Instant::now(), timeout.min(pulse.timeout)),
@@ -143,7 +144,7 @@ impl Link {
     ) -> Result<Reply, Error> {
         let queue = self.queue(lane);
         // An error means that the conversation has ended, which `enqueue` says better.
-        let room = Arc::clone(&queue.room).acquire_owned().await.ok();
+        let permit = Arc::clone(&queue.capacity).acquire_owned().await.ok();
         let answer = {
             let mut state = lock(state);
             let planned = plan(&mut state);
@@ -157,7 +158,7 @@ impl Link {
                 drop(self.enqueue(command, self.timeout, Vec::new(), None)?);
             }
             debug_assert_eq!(Lane::of_method(&last.method), lane);
-            self.enqueue(last, self.timeout, descriptors, room)?
+            self.enqueue(last, self.timeout, descriptors, permit)?
         };
         answer.await.unwrap_or_else(|_| Err(self.death()))
     }
@@ -170,7 +171,7 @@ impl Link {
         }
     }
 
-    /// Queues a command of the supervisor's own, which needs no room in the queue.
+    /// Queues a command of the supervisor's own, which needs no permit.
     pub(crate) fn say(
         &self,
         method: Method,
@@ -192,16 +193,16 @@ impl Link {
     /// Gives the worker a connected socket for a transport that shares its port, if there is one to be had.
     fn give_socket(&self, state: &Mutex<State>, transport: TransportId, tuple: IceTuple) {
         let is_own = lock(state).serves_webrtc(self.worker, transport);
-        let Some(doors) = self.doors.as_ref().filter(|_| is_own) else {
+        let Some(shared_ports) = self.shared_ports.as_ref().filter(|_| is_own) else {
             return;
         };
-        let Ok(room) = Arc::clone(&self.sockets).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.sockets).try_acquire_owned() else {
             return;
         };
-        if let Some(socket) = doors.connect(self.worker, tuple) {
+        if let Some(socket) = shared_ports.connect(self.worker, tuple) {
             let method = Method::UseConnectedSocket { transport, tuple };
             // Nobody waits: without it the transport goes on as before.
-            let _ = self.enqueue(Command::new(method), self.timeout, vec![socket], Some(room));
+            let _ = self.enqueue(Command::new(method), self.timeout, vec![socket], Some(permit));
         }
     }
 
@@ -210,7 +211,7 @@ impl Link {
         command: Command,
         timeout: Duration,
         descriptors: Vec<OwnedFd>,
-        room: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
         let (waiter, answer) = oneshot::channel();
         let mut table = lock(&self.table);
@@ -231,7 +232,7 @@ impl Link {
                 method,
             },
             descriptors,
-            _room: room,
+            _permit: permit,
         };
         // It is received as long as the conversation has not ended, which `ended` says, under the same lock.
         let _ = self.queue(lane).sender.send(queued);
@@ -247,8 +248,8 @@ impl Link {
     /// object open and its worker gone.
     pub(crate) fn end(&self, cause: &DeathCause) {
         lock(&self.table).ended = Some(cause.clone());
-        self.control.room.close();
-        self.bulk.room.close();
+        self.control.capacity.close();
+        self.bulk.capacity.close();
     }
 
     /// Tells all who still wait that the worker is dead. Called when the state says so too, and not locked any more.
@@ -321,8 +322,8 @@ impl Link {
 impl Queue {
     fn new(waiting_max: usize) -> (Self, mpsc::UnboundedReceiver<Queued>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(waiting_max));
-        (Self { room, sender }, receiver)
+        let capacity = Arc::new(Semaphore::new(waiting_max));
+        (Self { capacity, sender }, receiver)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which ports are taken (pure).
 //!
 //! A port is looked for from a random start, so that a port just freed is not the next one given away: late packets of
-//! its former user would reach a stranger.
+//! its former user would reach somebody else.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

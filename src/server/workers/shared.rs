@@ -17,7 +17,7 @@ use crate::server::workers::dtls_certificate;
 use crate::server::workers::link::Link;
 use crate::server::workers::slot::Slot;
 use crate::server::workers::slots::Workers;
-use crate::server::workers::sockets::{Doors, LocalAddresses, SocketMaker, raise_descriptor_limit};
+use crate::server::workers::sockets::{LocalAddresses, SharedPorts, SocketMaker, raise_descriptor_limit};
 
 /// What the server, the handles on its objects and the tasks that watch its workers share.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     pub(crate) addresses: LocalAddresses,
     pub(crate) sockets: Arc<SocketMaker>,
     /// The ports that WebRTC transports share, if they do.
-    pub(crate) doors: Option<Arc<Doors>>,
+    pub(crate) shared_ports: Option<Arc<SharedPorts>>,
     pub(crate) ids: Arc<Ids>,
     pub(crate) state: Mutex<State>,
     pub(crate) workers: Workers,
@@ -52,7 +52,7 @@ impl Live {
         }
     }
 
-    pub(crate) fn first_words(&self) -> Vec<Method> {
+    pub(crate) fn startup_requests(&self) -> Vec<Method> {
         let certificate = self.dtls_certificate.clone();
         let settings = [
             Method::SetLogFilter(self.log_filter()),
@@ -75,13 +75,13 @@ impl Shared {
         let sockets = Arc::new(SocketMaker::new(&settings));
         sockets.rehearse(addresses, settings.rtc_tcp)?;
         let workers = Workers::new(&settings)?;
-        let doors = Doors::open(&settings, addresses, &sockets, workers.count())?.map(Arc::new);
+        let shared_ports = SharedPorts::open(&settings, addresses, &sockets, workers.count())?.map(Arc::new);
         let state = State::new(Arc::clone(&ids));
         Ok(Arc::new(Self {
             runtime: Handle::current(),
             addresses,
             sockets,
-            doors,
+            shared_ports,
             state: Mutex::new(state),
             ids,
             workers,
@@ -98,7 +98,7 @@ impl Shared {
         }))
     }
 
-    /// Commands a worker. `plan` is called with the state locked, when there is room in the worker's queue: it checks that
+    /// Commands a worker. `plan` is called with the state locked, when the worker's queue has capacity: it checks that
     /// the command still makes sense and returns it, or `None` when there is nothing to do. Commands are queued in the
     /// order in which their plans were called.
     pub(crate) async fn call(
@@ -184,16 +184,16 @@ impl Shared {
 
     /// Tells a worker that has just started what it must know, and lets it take commands. A change of the live settings
     /// comes before this or after it, never in between.
-    pub(crate) fn introduce(&self, slot: &Slot, link: Arc<Link>) {
+    pub(crate) fn configure(&self, slot: &Slot, link: Arc<Link>) {
         let live = lock(&self.live);
-        for method in live.first_words() {
+        for method in live.startup_requests() {
             // Should it fail, the end of the conversation says why.
             let _ = link.say(method, self.settings.request_timeout);
         }
-        if let Some(doors) = &self.doors {
-            match doors.descriptors(slot.id()) {
+        if let Some(shared_ports) = &self.shared_ports {
+            match shared_ports.descriptors(slot.id()) {
                 Ok(descriptors) => {
-                    let method = Method::OpenSharedPorts(doors.request(slot.id()));
+                    let method = Method::OpenSharedPorts(shared_ports.request(slot.id()));
                     let _ = link.say_with(method, self.settings.request_timeout, descriptors);
                 }
                 Err(error) => {

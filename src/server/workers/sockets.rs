@@ -2,13 +2,13 @@
 //! them until the transport closes, so that a worker that dies loses no port.
 //!
 //! A port is two sockets bound to the same address. The *path* is connected to the remote by the worker and carries the
-//! media. The *door* stays unconnected: the kernel gives a packet to the connected socket if its source matches, and to
-//! the door otherwise, so strangers are seen (and counted, or learned from) without a check on the media path.
+//! media. The *unconnected socket* has no remote: the kernel gives a packet to the connected socket if its source matches, and to
+//! the unconnected socket otherwise, so packets from elsewhere are seen (and counted, or learned from) without a check on the media path.
 //!
-//! The door is bound first and exclusively, so that a port somebody else has is found out. SO_REUSEPORT is then on for
+//! The unconnected socket is bound first and exclusively, so that a port somebody else has is found out. SO_REUSEPORT is then on for
 //! just as long as the path needs to join it. Until the worker connects it, the path is connected to its own address,
 //! from which nothing ever comes: otherwise the kernel would let either of the two unconnected sockets have a packet,
-//! and what a stranger sent before the connect would be left in the path's queue, looking like media.
+//! and what somebody else sent before the connect would be left in the path's queue, looking like media.
 
 mod listening;
 mod rehearsal;
@@ -35,15 +35,15 @@ use crate::server::model::shortage::{Lack, Shortage, leave_reserve};
 use crate::server::workers::ports::{PortCount, PortLease, Ports};
 
 pub(crate) use self::listening::{WebRtcSockets, need_of as need_of_ways};
-pub(crate) use self::shared_ports::Doors;
+pub(crate) use self::shared_ports::SharedPorts;
 
-/// The door hears only strangers and, with `comedia`, the first packets of the remote; it needs no more than this.
-const DOOR_BUFFER_MAX: u32 = 512 << 10;
+/// The unconnected socket receives only packets from elsewhere and, with `comedia`, the first packets of the remote; it needs no more than this.
+const UNCONNECTED_BUFFER_MAX: u32 = 512 << 10;
 
 /// Descriptors that a socket that only sends takes while it is made: itself, and the worker's.
 pub(crate) const SENDER_NEED: usize = 2;
 
-/// As above, of a plain transport: a door and a path for each port.
+/// As above, of a plain transport: an unconnected socket and a path for each port.
 pub(crate) fn need_of_ports(count: PortCount) -> usize {
     match count {
         PortCount::One => 4,
@@ -164,7 +164,7 @@ pub(crate) struct TransportSockets {
 
 #[derive(Debug)]
 struct PortSockets {
-    door: OwnedFd,
+    unconnected: OwnedFd,
     path: OwnedFd,
     address: SocketAddr,
 }
@@ -180,13 +180,13 @@ impl TransportSockets {
         self.rtcp.as_ref().map(|port| port.address)
     }
 
-    /// The descriptors in the order in which `CreatePlainTransport` wants them: RTP door and path, RTCP door and path.
+    /// The descriptors in the order in which `CreatePlainTransport` wants them: RTP's unconnected socket and path, then RTCP's.
     pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         let ports = [Some(&self.rtp), self.rtcp.as_ref()];
         ports
             .into_iter()
             .flatten()
-            .flat_map(|port| [port.door.as_fd(), port.path.as_fd()])
+            .flat_map(|port| [port.unconnected.as_fd(), port.path.as_fd()])
             .map(|fd: BorrowedFd<'_>| fd.try_clone_to_owned())
             .collect()
     }
@@ -381,17 +381,17 @@ impl SocketMaker {
     fn bind_port(&self, at: impl Into<Zoned>, port: u16) -> io::Result<PortSockets> {
         let address = self.address(at, port);
         let ip = address.ip();
-        let door = self.socket(ip, self.receive_buffer.min(DOOR_BUFFER_MAX))?;
-        door.bind(&address.into())?;
+        let unconnected = self.socket(ip, self.receive_buffer.min(UNCONNECTED_BUFFER_MAX))?;
+        unconnected.bind(&address.into())?;
         let path = self.socket(ip, self.receive_buffer)?;
-        share_port(&door, true)?;
+        share_port(&unconnected, true)?;
         share_port(&path, true)?;
         path.bind(&address.into())?;
-        share_port(&door, false)?;
+        share_port(&unconnected, false)?;
         share_port(&path, false)?;
         path.connect(&address.into())?;
         Ok(PortSockets {
-            door: door.into(),
+            unconnected: unconnected.into(),
             path: path.into(),
             address,
         })
@@ -475,7 +475,7 @@ mod tests {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the stranger in these tests")]
+    #[expect(clippy::disallowed_methods, reason = "the other program in these tests")]
     fn bind(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
         UdpSocket::bind((ip, port))
     }
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remotes_packets_reach_the_path_and_everybody_elses_the_door() {
+    fn the_remotes_packets_reach_the_path_and_everybody_elses_the_unconnected_socket() {
         for ip in IPS {
             let sockets = maker(10_000, 59_999).make(ip, PortCount::One).unwrap();
             let address = sockets.rtp_address();
@@ -511,7 +511,7 @@ mod tests {
 
             // Loopback delivers before the send returns.
             send(&peers);
-            assert_eq!(senders(&sockets.rtp.door), addresses, "nobody is the remote yet");
+            assert_eq!(senders(&sockets.rtp.unconnected), addresses, "nobody is the remote yet");
             assert_eq!(senders(&sockets.rtp.path), []);
 
             // What the worker does, through its own descriptor; and does again when the remote changes.
@@ -520,11 +520,11 @@ mod tests {
                 path.connect(addresses[remote]).unwrap();
                 send(&peers);
                 assert_eq!(senders(&sockets.rtp.path), [addresses[remote]]);
-                let strangers: Vec<SocketAddr> = (0..20)
+                let others: Vec<SocketAddr> = (0..20)
                     .filter(|peer| *peer != remote)
                     .map(|peer| addresses[peer])
                     .collect();
-                assert_eq!(senders(&sockets.rtp.door), strangers);
+                assert_eq!(senders(&sockets.rtp.unconnected), others);
             }
             path.send(b"x").unwrap();
             assert_eq!(
@@ -550,10 +550,10 @@ mod tests {
             for (at, port) in [(ip, port), (ip, port + 1), (wildcard, port), (wildcard, port + 1)] {
                 for reuse in [false, true] {
                     let domain = if at.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-                    let stranger = Socket::new(domain, Type::DGRAM, None).unwrap();
-                    stranger.set_reuse_port(reuse).unwrap();
-                    stranger.set_reuse_address(reuse).unwrap();
-                    let bound = stranger.bind(&SocketAddr::new(at, port).into());
+                    let other = Socket::new(domain, Type::DGRAM, None).unwrap();
+                    other.set_reuse_port(reuse).unwrap();
+                    other.set_reuse_address(reuse).unwrap();
+                    let bound = other.bind(&SocketAddr::new(at, port).into());
                     assert_eq!(
                         bound.unwrap_err().kind(),
                         io::ErrorKind::AddrInUse,
@@ -588,12 +588,12 @@ mod tests {
         assert_eq!(taken(PortCount::One).code(), "conflict");
         drop(sockets);
         // Another program's, here that of RTCP.
-        let stranger = bind(ip, port + 1).unwrap();
+        let other = bind(ip, port + 1).unwrap();
         let error = taken(PortCount::Pair);
         assert_eq!(error.code(), "conflict");
         assert!(error.to_string().contains("choose another one"), "{error}");
         assert_eq!(maker.ports_taken(), 0);
-        drop(stranger);
+        drop(other);
         assert!(maker.make_at(ip, port, PortCount::Pair).is_ok());
     }
 
@@ -626,13 +626,13 @@ mod tests {
         let ip = IPS[0];
         let port = free_pair(ip);
         let maker = maker(port, port + 1);
-        let stranger = bind(ip, port).unwrap();
+        let other = bind(ip, port).unwrap();
         let error = maker.make(ip, PortCount::Pair).unwrap_err();
         assert_eq!(error.code(), "portsExhausted");
         assert!(error.to_string().contains(&format!("{port}-{}", port + 1)), "{error}");
         let sockets = maker.make(ip, PortCount::One).unwrap();
         assert_eq!(sockets.rtp_address().port(), port + 1);
-        drop(stranger);
+        drop(other);
         let other = maker.make(ip, PortCount::One).unwrap();
         assert_eq!(other.rtp_address().port(), port);
         assert!(maker.make(ip, PortCount::One).is_err());
@@ -646,7 +646,7 @@ mod tests {
             .descriptors()
             .unwrap()
             .iter()
-            .chain([&sockets.rtp.door, &sockets.rtp.path])
+            .chain([&sockets.rtp.unconnected, &sockets.rtp.path])
         {
             let flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL).unwrap());
             assert!(flags.contains(OFlag::O_NONBLOCK));
@@ -654,7 +654,7 @@ mod tests {
             assert!(flags.contains(FdFlag::FD_CLOEXEC));
         }
         let size = |socket| getsockopt(socket, sockopt::RcvBuf).unwrap();
-        assert!(size(&sockets.rtp.path) > size(&sockets.rtp.door));
+        assert!(size(&sockets.rtp.path) > size(&sockets.rtp.unconnected));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::server::workers::worker_log;
 const LINE_MAX: usize = 4_096;
 
 /// So many of the last lines are kept, to say of what a worker died.
-const LAST_WORDS_MAX: usize = 20;
+const LAST_LINES_MAX: usize = 20;
 
 /// What of the environment a worker gets. It needs none of it; these serve those who look for a fault.
 const ENVIRONMENT: [&str; 3] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "LLVM_PROFILE_FILE"];
@@ -57,7 +57,7 @@ pub(crate) struct Process {
     pub(crate) child: Child,
     /// This end of its channel.
     pub(crate) channel: OwnedFd,
-    pub(crate) last_words: LastWords,
+    pub(crate) last_lines: LastLines,
     /// The task that listens to its standard error, until that is closed.
     pub(crate) listener: JoinHandle<()>,
 }
@@ -75,14 +75,14 @@ impl Spawner {
             source: io::ErrorKind::NotFound.into(),
         })?;
         let (orders, queue) = mpsc::channel();
-        let wishes = Wishes {
+        let worker_settings = WorkerSettings {
             dtls_13: settings.dtls_13,
             dtls_weak_fingerprints: settings.dtls_weak_fingerprints,
             gop_cache: settings.gop_cache,
         };
         thread::Builder::new()
             .name("weir-spawn".to_owned())
-            .spawn(move || take_orders(&program, wishes, &runtime, &queue))
+            .spawn(move || take_orders(&program, worker_settings, &runtime, &queue))
             .map_err(io_error("starting the thread that starts workers"))?;
         Ok(Self { orders })
     }
@@ -100,12 +100,12 @@ impl Spawner {
         let gone = || io::Error::other("the thread that starts workers is gone");
         self.orders.send(order).map_err(|_| gone())?;
         let mut child = made.await.map_err(|_| gone())??;
-        let last_words = LastWords::default();
-        let listener = tokio::spawn(listen(worker, child.stderr.take(), last_words.clone()));
+        let last_lines = LastLines::default();
+        let listener = tokio::spawn(listen(worker, child.stderr.take(), last_lines.clone()));
         Ok(Process {
             child,
             channel: ours,
-            last_words,
+            last_lines,
             listener,
         })
     }
@@ -113,18 +113,18 @@ impl Spawner {
 
 /// The settings that a worker is told when it starts.
 #[derive(Clone, Copy)]
-struct Wishes {
+struct WorkerSettings {
     dtls_13: bool,
     dtls_weak_fingerprints: bool,
     gop_cache: bool,
 }
 
 /// The thread. It ends with the server, when nobody can order any more.
-fn take_orders(program: &Path, wishes: Wishes, runtime: &Handle, queue: &mpsc::Receiver<Order>) {
+fn take_orders(program: &Path, worker_settings: WorkerSettings, runtime: &Handle, queue: &mpsc::Receiver<Order>) {
     // tokio's children are waited for by the runtime.
     let _context = runtime.enter();
     while let Ok(order) = queue.recv() {
-        let child = command(program, wishes, &order)
+        let child = command(program, worker_settings, &order)
             .stdin(Stdio::from(order.channel))
             .spawn();
         // An error says that the server has closed in the meantime. Then the child is dropped, and so killed.
@@ -132,15 +132,15 @@ fn take_orders(program: &Path, wishes: Wishes, runtime: &Handle, queue: &mpsc::R
     }
 }
 
-fn command(program: &Path, wishes: Wishes, order: &Order) -> Command {
+fn command(program: &Path, worker_settings: WorkerSettings, order: &Order) -> Command {
     let arguments = Arguments {
         id: order.worker,
         // The kernel counts CPUs in 32 bits.
         cpu: order.cpu.and_then(|cpu| u32::try_from(cpu).ok()),
         parent_pid: std::process::id(),
-        dtls_13: wishes.dtls_13,
-        dtls_weak_fingerprints: wishes.dtls_weak_fingerprints,
-        gop_cache: wishes.gop_cache,
+        dtls_13: worker_settings.dtls_13,
+        dtls_weak_fingerprints: worker_settings.dtls_weak_fingerprints,
+        gop_cache: worker_settings.gop_cache,
     };
     let mut command = Command::new(program);
     command
@@ -159,16 +159,16 @@ fn command(program: &Path, wishes: Wishes, order: &Order) -> Command {
 
 /// The last lines a worker wrote to its standard error.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LastWords(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct LastLines(Arc<Mutex<VecDeque<String>>>);
 
-impl LastWords {
+impl LastLines {
     pub(crate) fn lines(&self) -> Vec<String> {
         lock(&self.0).iter().cloned().collect()
     }
 
     fn push(&self, line: String) {
         let mut lines = lock(&self.0);
-        if lines.len() == LAST_WORDS_MAX {
+        if lines.len() == LAST_LINES_MAX {
             lines.pop_front();
         }
         lines.push_back(line);
@@ -176,14 +176,14 @@ impl LastWords {
 }
 
 /// Repeats what a worker writes to its standard error, until it closes it.
-async fn listen(worker: WorkerId, stderr: Option<ChildStderr>, last_words: LastWords) {
+async fn listen(worker: WorkerId, stderr: Option<ChildStderr>, last_lines: LastLines) {
     let Some(stderr) = stderr else {
         return;
     };
     let mut reader = BufReader::new(stderr);
     while let Ok(Some(line)) = next_line(&mut reader).await {
         worker_log::repeat_stderr(worker, &line);
-        last_words.push(line);
+        last_lines.push(line);
     }
 }
 
@@ -261,13 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_words_are_kept() {
-        let words = LastWords::default();
+    fn only_the_last_lines_are_kept() {
+        let last_lines = LastLines::default();
         for number in 0..100 {
-            words.push(number.to_string());
+            last_lines.push(number.to_string());
         }
-        let lines = words.lines();
-        assert_eq!((lines.len(), lines[0].as_str()), (LAST_WORDS_MAX, "80"));
+        let lines = last_lines.lines();
+        assert_eq!((lines.len(), lines[0].as_str()), (LAST_LINES_MAX, "80"));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::server::workers::backoff::Backoff;
 use crate::server::workers::link::{self, End, Link, Pulse};
 use crate::server::workers::shared::Shared;
 use crate::server::workers::slot::{Slot, WorkerState};
-use crate::server::workers::spawn::{LastWords, Process};
+use crate::server::workers::spawn::{LastLines, Process};
 
 /// A worker whose channel has ended is given this long to exit by itself, so that its exit code can be told.
 const EXIT_GRACE: Duration = Duration::from_secs(1);
@@ -86,7 +86,7 @@ async fn watch(shared: Arc<Shared>, slot: Arc<Slot>, ready: oneshot::Sender<Resu
         if let Some(ready) = ready.take() {
             let failure = StartFailure {
                 cause: life.cause.clone(),
-                stderr: life.last_words.lines(),
+                stderr: life.last_lines.lines(),
             };
             bury(&shared, &slot, life, None);
             let _ = ready.send(Err(failure));
@@ -122,7 +122,7 @@ impl Drop for Watched<'_> {
             let life = Life {
                 pid: None,
                 cause: DeathCause::ServerClosed,
-                last_words: LastWords::default(),
+                last_lines: LastLines::default(),
                 link: Some(link),
             };
             bury(self.shared, self.slot, life, None);
@@ -142,7 +142,7 @@ impl Drop for Watched<'_> {
 struct Life {
     pid: Option<u32>,
     cause: DeathCause,
-    last_words: LastWords,
+    last_lines: LastLines,
     /// If it ever took commands.
     link: Option<Arc<Link>>,
 }
@@ -156,7 +156,7 @@ async fn live(
     let Process {
         mut child,
         channel,
-        last_words,
+        last_lines,
         mut listener,
     } = match shared.workers.spawner.spawn(slot.id(), slot.cpu()).await {
         Ok(process) => process,
@@ -166,7 +166,7 @@ async fn live(
                 cause: DeathCause::NotStarted {
                     reason: Shortage::of(&error).map_or_else(|| error.to_string(), |shortage| shortage.to_string()),
                 },
-                last_words: LastWords::default(),
+                last_lines: LastLines::default(),
                 link: None,
             };
         }
@@ -181,7 +181,7 @@ async fn live(
     Life {
         pid,
         cause,
-        last_words,
+        last_lines,
         link,
     }
 }
@@ -221,8 +221,13 @@ async fn serve(
         interval: shared.settings.ping_interval,
         timeout: shared.settings.ping_timeout,
     };
-    let (link, queues) = Link::new(slot.id(), shared.settings.request_timeout, pulse, shared.doors.clone());
-    shared.introduce(slot, Arc::clone(&link));
+    let (link, queues) = Link::new(
+        slot.id(),
+        shared.settings.request_timeout,
+        pulse,
+        shared.shared_ports.clone(),
+    );
+    shared.configure(slot, Arc::clone(&link));
     if let Some(pid) = child.id() {
         let worker = slot.id();
         lock(&shared.state)

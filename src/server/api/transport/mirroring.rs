@@ -13,8 +13,8 @@ use crate::server::model::state::{Command, OnAccept};
 use crate::server::model::transport::{MirrorOutlet, Mirroring};
 use crate::server::workers::sockets::SENDER_NEED;
 
-/// The lowest limit that senders are told. Below it there is no picture and hardly a sound, so it is a mistake more likely
-/// than a wish.
+/// The lowest limit that senders are told. Below it there is no picture and hardly a sound, so it is more likely a
+/// mistake.
 const MAX_BITRATE_BPS_MIN: u64 = 10_000;
 
 /// The packets of a transport to copy, and the address to send them to.

@@ -113,9 +113,9 @@ impl WebRtcTransport {
     ) -> Result<Self, Error> {
         room.check_open()?;
         let ways = options.ways(&shared.settings, shared.addresses)?;
-        let (sockets, need) = match &shared.doors {
+        let (sockets, need) = match &shared.shared_ports {
             // The worker has them.
-            Some(doors) => (doors.sockets(room.worker, &ways)?, 0),
+            Some(shared_ports) => (shared_ports.sockets(room.worker, &ways)?, 0),
             None => (shared.sockets.listen(&ways)?, need_of_ways(&ways)),
         };
         let doing = "duplicating the sockets of a transport";

@@ -48,7 +48,7 @@ impl RtpHeaderExtensionCapability {
     }
 }
 
-/// Header extensions that somebody wishes for, as URIs.
+/// A list of header extensions, as URIs.
 pub(crate) mod extension_uris {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -7,7 +7,7 @@ use weir_channel::message::{CodecName, ExtensionUri, MediaKind, Profile};
 
 use super::*;
 use crate::server::model::rtp_parameters::{
-    ConsumerSeat, ConsumerSsrcs, RtcpFeedback, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters,
+    ConsumerPlacement, ConsumerSsrcs, RtcpFeedback, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters,
     known_capabilities,
 };
 
@@ -76,8 +76,8 @@ fn consumed(
     consumer_parameters(&mapping.consumable(kind, producer, room), peer)
 }
 
-fn seat() -> ConsumerSeat {
-    ConsumerSeat {
+fn placement() -> ConsumerPlacement {
+    ConsumerPlacement {
         room: RoomId(1),
         transport: TransportId(2),
         producer: ProducerId(3),
@@ -297,7 +297,9 @@ fn a_camera_is_consumed_as_it_was_in_the_recording() {
             "rtcp": {"cname": "SLjtDZjyRf3DkBGd", "reducedSize": true, "mux": true}
         })
     );
-    let request = parameters.consumer_request(seat(), mapping.payload_types()).unwrap();
+    let request = parameters
+        .consumer_request(placement(), mapping.payload_types())
+        .unwrap();
     assert_eq!(request.payload_types, [(96, 101)]);
     assert_eq!(
         request.rtx.map(|rtx| (rtx.ssrc, rtx.payload_types)),
@@ -315,7 +317,7 @@ fn a_peer_without_the_codec_gets_none_and_cannot_be_sent_to() {
     assert_eq!(parameters.codecs, [], "not even the rtx of what it cannot receive");
     let parameters = parameters.with_ssrcs(ConsumerSsrcs { media: 1, rtx: 2 });
     assert_eq!(parameters.encodings, [RtpEncoding::ssrc(1)]);
-    let error = parameters.consumer_request(seat(), &[(96, 101)]).unwrap_err();
+    let error = parameters.consumer_request(placement(), &[(96, 101)]).unwrap_err();
     assert!(error.contains("no codec in common"), "{error}");
 }
 
@@ -478,7 +480,7 @@ fn a_peer_gets_those_of_a_phones_codecs_that_it_has() {
         peer.check_subset_of(&room).unwrap();
         let parameters =
             consumed(&phone, MediaKind::Audio, &room, &peer).with_ssrcs(ConsumerSsrcs { media: 1, rtx: 2 });
-        let request = parameters.consumer_request(seat(), mapping.payload_types())?;
+        let request = parameters.consumer_request(placement(), mapping.payload_types())?;
         Ok::<_, String>(request.payload_types)
     };
     assert_eq!(request(&[]).unwrap(), [(13, 13), (96, 101), (97, 102), (18, 18)]);
@@ -741,7 +743,7 @@ proptest! {
             prop_assert!(peer.header_extensions.iter().any(|own| own.uri == extension.uri && own.preferred_id == extension.id));
         }
         let parameters = parameters.with_ssrcs(ConsumerSsrcs { media: 1, rtx: 2 });
-        match parameters.consumer_request(seat(), mapping.payload_types()) {
+        match parameters.consumer_request(placement(), mapping.payload_types()) {
             Ok(request) => {
                 prop_assert!(!request.payload_types.is_empty());
                 for (_, own) in &request.payload_types {

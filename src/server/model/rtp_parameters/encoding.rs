@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use weir_channel::message::{Codec, Encoding, MediaKind, Profile};
 
-use super::{Checked, ProducerSeat, RtpParameters};
+use super::{Checked, ProducerPlacement, RtpParameters};
 
 /// One stream.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -60,12 +60,12 @@ impl RtpEncoding {
 
 impl RtpParameters {
     /// Checks the streams against each other and against the (checked) codecs.
-    pub(super) fn check_encodings(&self, seat: ProducerSeat, codecs: &[Codec]) -> Checked<Vec<Encoding>> {
+    pub(super) fn check_encodings(&self, placement: ProducerPlacement, codecs: &[Codec]) -> Checked<Vec<Encoding>> {
         let count = self.encodings.len();
         if count == 0 || count > 3 {
             return Err(format!("encodings must list 1 to 3 streams, not {count}"));
         }
-        if count > 1 && seat.kind == MediaKind::Audio {
+        if count > 1 && placement.kind == MediaKind::Audio {
             return Err("an audio producer has one encoding; simulcast is for video".to_owned());
         }
         let repaired = codecs.iter().any(|codec| codec.rtx.is_some());
@@ -102,7 +102,7 @@ impl RtpParameters {
                 }
                 let recognisable = encoding.ssrc.is_some()
                     || encoding.encoding_id.is_some()
-                    || (count == 1 && (self.mux_id.is_some() || seat.is_plain));
+                    || (count == 1 && (self.mux_id.is_some() || placement.is_plain));
                 if !recognisable {
                     return Err(
                         "an encoding needs an ssrc or an encodingId (a lone one may do with the muxId, and on a plain \

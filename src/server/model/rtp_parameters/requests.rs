@@ -16,7 +16,7 @@ const MEDIA_CODECS_MAX: usize = 16;
 
 /// Where a producer is made, and how it starts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ProducerSeat {
+pub(crate) struct ProducerPlacement {
     pub(crate) room: RoomId,
     pub(crate) transport: TransportId,
     pub(crate) producer: ProducerId,
@@ -29,7 +29,7 @@ pub(crate) struct ProducerSeat {
 
 /// Where a consumer is made, and how it starts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ConsumerSeat {
+pub(crate) struct ConsumerPlacement {
     pub(crate) room: RoomId,
     pub(crate) transport: TransportId,
     pub(crate) producer: ProducerId,
@@ -51,8 +51,8 @@ pub(crate) struct ConsumerSsrcs {
 
 impl RtpParameters {
     /// Checks the parameters and turns them into the worker's request.
-    pub(crate) fn create_producer(&self, seat: ProducerSeat) -> Checked<CreateProducer> {
-        let codecs = self.check_codecs(seat.kind)?;
+    pub(crate) fn create_producer(&self, placement: ProducerPlacement) -> Checked<CreateProducer> {
+        let codecs = self.check_codecs(placement.kind)?;
         let header_extensions = check_header_extensions(&self.header_extensions)?;
         let has = |uri| header_extensions.iter().any(|extension| extension.uri == uri);
         if let Some(mid) = &self.mux_id {
@@ -66,7 +66,7 @@ impl RtpParameters {
                 ));
             }
         }
-        let encodings = self.check_encodings(seat, &codecs)?;
+        let encodings = self.check_encodings(placement, &codecs)?;
         if encodings.iter().any(|encoding| encoding.rid.is_some()) && !has(ExtensionUri::RtpStreamId) {
             return Err(format!(
                 "encodingId needs the header extension it travels in: add {}",
@@ -79,25 +79,25 @@ impl RtpParameters {
             return Err("rtcp.cname must have 1 to 255 bytes".to_owned());
         }
         Ok(CreateProducer {
-            room: seat.room,
-            transport: seat.transport,
-            producer: seat.producer,
-            kind: seat.kind,
+            room: placement.room,
+            transport: placement.transport,
+            producer: placement.producer,
+            kind: placement.kind,
             // Without the extension the id is the browser's own affair: its packets do not carry it.
             mid: self.mux_id.clone().filter(|_| has(ExtensionUri::Mid)),
             codecs,
             encodings,
             header_extensions,
-            preferred_profile: seat.preferred_profile,
+            preferred_profile: placement.preferred_profile,
             reduced_size: self.rtcp.reduced_size,
-            paused: seat.paused,
+            paused: placement.paused,
         })
     }
 
     /// What a consumer of a producer with these (checked) parameters is sent, and the worker's request for it.
     pub(crate) fn create_consumer(
         &self,
-        seat: ConsumerSeat,
+        placement: ConsumerPlacement,
         wanted: &ConsumerRtp,
         ssrcs: ConsumerSsrcs,
     ) -> Checked<(CreateConsumer, Self)> {
@@ -114,13 +114,17 @@ impl RtpParameters {
             rtcp: self.rtcp.clone(),
         }
         .with_ssrcs(ssrcs);
-        let request = parameters.consumer_request(seat, &payload_types)?;
+        let request = parameters.consumer_request(placement, &payload_types)?;
         Ok((request, parameters))
     }
 
     /// The worker's request for a consumer that is sent these parameters. `payload_types`: (the producer's, the
     /// consumer's); those that the consumer does not have are left out.
-    pub(crate) fn consumer_request(&self, seat: ConsumerSeat, payload_types: &[(u8, u8)]) -> Checked<CreateConsumer> {
+    pub(crate) fn consumer_request(
+        &self,
+        placement: ConsumerPlacement,
+        payload_types: &[(u8, u8)],
+    ) -> Checked<CreateConsumer> {
         let media = |payload_type: u8| {
             let mut codecs = self.codecs.iter().filter(|codec| !codec.is_rtx());
             codecs.any(|codec| codec.payload_type == payload_type)
@@ -138,10 +142,10 @@ impl RtpParameters {
         });
         let repairs: Vec<(u8, u8)> = repairs.collect();
         Ok(CreateConsumer {
-            room: seat.room,
-            transport: seat.transport,
-            producer: seat.producer,
-            consumer: seat.consumer,
+            room: placement.room,
+            transport: placement.transport,
+            producer: placement.producer,
+            consumer: placement.consumer,
             ssrc: ssrc.ok_or("a consumer needs an ssrc other than 0")?,
             payload_types: media_types,
             header_extensions: check_header_extensions(&self.header_extensions)?
@@ -154,9 +158,9 @@ impl RtpParameters {
                 payload_types: repairs,
             }),
             cname: self.rtcp.cname.clone().unwrap_or_else(|| "weir".to_owned()),
-            preferred_profile: seat.preferred_profile,
-            paused: seat.paused,
-            cname_is_made_up: seat.cname_is_made_up,
+            preferred_profile: placement.preferred_profile,
+            paused: placement.paused,
+            cname_is_made_up: placement.cname_is_made_up,
         })
     }
 

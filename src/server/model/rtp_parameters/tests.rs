@@ -16,8 +16,8 @@ const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 const LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 const ORIENTATION: &str = "urn:3gpp:video-orientation";
 
-fn producer_seat(kind: MediaKind) -> ProducerSeat {
-    ProducerSeat {
+fn producer_placement(kind: MediaKind) -> ProducerPlacement {
+    ProducerPlacement {
         room: RoomId(1),
         transport: TransportId(2),
         producer: ProducerId(3),
@@ -29,7 +29,7 @@ fn producer_seat(kind: MediaKind) -> ProducerSeat {
 }
 
 fn consume(parameters: &RtpParameters, wanted: &ConsumerRtp) -> Checked<(CreateConsumer, RtpParameters)> {
-    let seat = ConsumerSeat {
+    let placement = ConsumerPlacement {
         room: RoomId(1),
         transport: TransportId(2),
         producer: ProducerId(3),
@@ -38,7 +38,7 @@ fn consume(parameters: &RtpParameters, wanted: &ConsumerRtp) -> Checked<(CreateC
         paused: false,
         cname_is_made_up: false,
     };
-    parameters.create_consumer(seat, wanted, ConsumerSsrcs { media: 77, rtx: 78 })
+    parameters.create_consumer(placement, wanted, ConsumerSsrcs { media: 77, rtx: 78 })
 }
 
 /// A good description of a simulcast camera, for tests to spoil.
@@ -71,7 +71,7 @@ fn camera() -> Value {
 
 fn produce(json: Value, kind: MediaKind) -> Checked<CreateProducer> {
     let parameters: RtpParameters = serde_json::from_value(json).map_err(|error| error.to_string())?;
-    parameters.create_producer(producer_seat(kind))
+    parameters.create_producer(producer_placement(kind))
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn audio_has_one_stream_and_its_own_channels() {
             encodings: vec![RtpEncoding::ssrc(1)],
             ..RtpParameters::default()
         };
-        let request = parameters.create_producer(producer_seat(name.kind())).unwrap();
+        let request = parameters.create_producer(producer_placement(name.kind())).unwrap();
         assert_eq!(request.codecs[0].name, name);
     }
 }
@@ -357,7 +357,7 @@ fn any_codec_can_be_declared() {
             ..RtpParameters::default()
         };
         let parameters = with(vec![declared.clone(), main]);
-        let request = parameters.create_producer(producer_seat(kind)).unwrap();
+        let request = parameters.create_producer(producer_placement(kind)).unwrap();
         let expected = Codec {
             payload_type: 33,
             name: expected,
@@ -373,7 +373,7 @@ fn any_codec_can_be_declared() {
         assert_eq!(consumed.codecs[0], declared, "{mime_type}: as it was declared");
         // By itself it is what the producer is about.
         let alone = with(vec![declared.clone()])
-            .create_producer(producer_seat(kind))
+            .create_producer(producer_placement(kind))
             .unwrap();
         assert!(!alone.codecs[0].name.is_companion(), "{mime_type}");
 
@@ -401,7 +401,7 @@ fn any_codec_can_be_declared() {
             ),
         ];
         for (codec, complaint) in refusals {
-            let error = with(vec![codec]).create_producer(producer_seat(kind)).unwrap_err();
+            let error = with(vec![codec]).create_producer(producer_placement(kind)).unwrap_err();
             assert!(error.contains(complaint), "{mime_type}: {error}");
         }
     }
@@ -411,9 +411,9 @@ fn any_codec_can_be_declared() {
 fn a_lone_stream_of_a_plain_transport_may_be_recognised_by_its_payload_types_alone() {
     let mut parameters: RtpParameters = serde_json::from_value(camera()).unwrap();
     parameters.mux_id = None;
-    let seat = ProducerSeat {
+    let placement = ProducerPlacement {
         is_plain: true,
-        ..producer_seat(MediaKind::Video)
+        ..producer_placement(MediaKind::Video)
     };
     let layers = vec![
         RtpEncoding::layer(1, Profile::Low),
@@ -424,9 +424,13 @@ fn a_lone_stream_of_a_plain_transport_may_be_recognised_by_its_payload_types_alo
     ];
     for (encodings, expected) in [(vec![RtpEncoding::default()], Some(None)), (layers, None)] {
         parameters.encodings = encodings;
-        let made = parameters.create_producer(seat).ok();
+        let made = parameters.create_producer(placement).ok();
         assert_eq!(made.map(|request| request.encodings[0].ssrc), expected);
-        assert!(parameters.create_producer(producer_seat(MediaKind::Video)).is_err());
+        assert!(
+            parameters
+                .create_producer(producer_placement(MediaKind::Video))
+                .is_err()
+        );
     }
 }
 
@@ -667,7 +671,7 @@ proptest! {
                 continue;
             };
             for kind in [MediaKind::Audio, MediaKind::Video] {
-                if let Ok(request) = parameters.create_producer(producer_seat(kind)) {
+                if let Ok(request) = parameters.create_producer(producer_placement(kind)) {
                     prop_assert!((1..=16).contains(&request.codecs.len()));
                     let _ = consume(&parameters, &ConsumerRtp::default());
                 }

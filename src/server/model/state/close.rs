@@ -1,4 +1,4 @@
-//! What ends, what ends with it, and who is told, in which order (differences §1.6): a parent before its children.
+//! What ends, what ends with it, and who is details, in which order (differences §1.6): a parent before its children.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use crate::server::model::peer::PeerNode;
 use crate::server::model::peer_notification::PeerNotification;
 use crate::server::model::side::Side;
 
-/// How the first of a cascade was closed, or what its children are told.
+/// How the first of a cascade was closed, or what its children are details.
 #[derive(Clone)]
-struct Told {
+struct CloseDetails {
     originator: Originator,
     app_data: Value,
     cause: CloseCause,
 }
 
-impl Told {
+impl CloseDetails {
     /// App data is for the object that was closed, not for what goes with it.
     fn to_children(&self, cause: CloseCause) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl State {
         if let Some(count) = self.room_counts.get_mut(&entry.node.worker) {
             *count -= 1;
         }
-        let told = Told {
+        let details = CloseDetails {
             originator: Originator::Local,
             app_data: Value::Null,
             cause: match &cause {
@@ -85,10 +85,10 @@ impl State {
         });
         let peers: Vec<Arc<PeerNode>> = entry.peers.iter().map(|peer| Arc::clone(&peer.node)).collect();
         for peer in peers {
-            self.close_peer_in(&mut entry, &peer, told.clone(), told.cause.clone());
+            self.close_peer_in(&mut entry, &peer, details.clone(), details.cause.clone());
         }
         for object in entry.desired.close(Object::Room(room)) {
-            self.remove(&mut entry, object, told.clone());
+            self.remove(&mut entry, object, details.clone());
         }
         // The transports of streamers have gone with the room.
         let transports = &self.transports;
@@ -103,29 +103,29 @@ impl State {
         let Some(mut entry) = self.rooms.remove(&peer.room.id) else {
             return;
         };
-        let told = Told {
+        let details = CloseDetails {
             originator: side.into(),
             app_data,
             cause: CloseCause::Closed,
         };
-        self.close_peer_in(&mut entry, peer, told, CloseCause::PeerClosed);
+        self.close_peer_in(&mut entry, peer, details, CloseCause::PeerClosed);
         self.rooms.insert(entry.node.id, entry);
     }
 
     /// Its client hears of it first, then the others' clients, then everybody; then its producers go, each with its
     /// consumers, then its consumers, then its transports.
-    fn close_peer_in(&mut self, entry: &mut RoomEntry, peer: &PeerNode, told: Told, cause: CloseCause) {
+    fn close_peer_in(&mut self, entry: &mut RoomEntry, peer: &PeerNode, details: CloseDetails, cause: CloseCause) {
         let Some(own) = entry.peers.remove(peer.key) else {
             return;
         };
-        if told.originator == Originator::Local {
+        if details.originator == Originator::Local {
             peer.outbox.push(PeerNotification::Closed {
-                app_data: told.app_data.clone(),
+                app_data: details.app_data.clone(),
             });
         }
         peer.close();
         if !peer.spy {
-            let app_data = Arc::new(told.app_data.clone());
+            let app_data = Arc::new(details.app_data.clone());
             for other in entry.peers.iter() {
                 other.node.outbox.push(PeerNotification::PeerClosed {
                     name: Arc::clone(&peer.name),
@@ -133,13 +133,13 @@ impl State {
                 });
             }
         }
-        let to_children = told.to_children(cause);
+        let to_children = details.to_children(cause);
         self.events.emit(EventKind::PeerClosed {
             peer: Arc::clone(&peer.name),
             room: peer.room.id,
-            originator: told.originator,
-            app_data: told.app_data,
-            cause: told.cause,
+            originator: details.originator,
+            app_data: details.app_data,
+            cause: details.cause,
         });
         let producers = own.producers.into_iter();
         let consumers = own.consumers.into_iter();
@@ -150,12 +150,12 @@ impl State {
             .chain(transports.map(Object::Transport));
         for close in closes {
             for object in entry.desired.close(close) {
-                let told = match object {
+                let details = match object {
                     // Somebody else's, of a producer of the peer's.
                     ClosedObject::Consumer(_, ConsumerParent::Producer)
                         if to_children.cause == CloseCause::PeerClosed =>
                     {
-                        Told {
+                        CloseDetails {
                             originator: Originator::Local,
                             app_data: Value::Null,
                             cause: CloseCause::ProducerClosed,
@@ -163,7 +163,7 @@ impl State {
                     }
                     _ => to_children.clone(),
                 };
-                self.remove(entry, object, told);
+                self.remove(entry, object, details);
             }
         }
     }
@@ -179,42 +179,42 @@ impl State {
         let Some(mut entry) = room.and_then(|room| self.rooms.remove(&room)) else {
             return;
         };
-        let first = Told {
+        let first = CloseDetails {
             originator: side.into(),
             app_data,
             cause: CloseCause::Closed,
         };
         let closed = entry.desired.close(object);
         for (index, object) in closed.into_iter().enumerate() {
-            let told = match (index, object) {
+            let details = match (index, object) {
                 (0, _) => first.clone(),
                 (_, ClosedObject::Consumer(_, ConsumerParent::Producer)) => by_parent(CloseCause::ProducerClosed),
                 _ => by_parent(CloseCause::TransportClosed),
             };
-            self.remove(&mut entry, object, told);
+            self.remove(&mut entry, object, details);
         }
         self.rooms.insert(entry.node.id, entry);
     }
 
-    fn remove(&mut self, entry: &mut RoomEntry, object: ClosedObject, told: Told) {
+    fn remove(&mut self, entry: &mut RoomEntry, object: ClosedObject, details: CloseDetails) {
         match object {
-            ClosedObject::Transport(transport) => self.close_transport(entry, transport, told),
-            ClosedObject::Producer(producer) => self.close_producer(entry, producer, told),
-            ClosedObject::Consumer(consumer, _) => self.close_consumer(entry, consumer, told),
+            ClosedObject::Transport(transport) => self.close_transport(entry, transport, details),
+            ClosedObject::Producer(producer) => self.close_producer(entry, producer, details),
+            ClosedObject::Consumer(consumer, _) => self.close_consumer(entry, consumer, details),
             ClosedObject::Unhandled(consumer) => self.unhandle_consumer(entry, consumer),
         }
     }
 
-    fn close_transport(&mut self, entry: &mut RoomEntry, transport: TransportId, told: Told) {
+    fn close_transport(&mut self, entry: &mut RoomEntry, transport: TransportId, details: CloseDetails) {
         let Some(node) = self.transports.remove(&transport) else {
             return;
         };
         node.close();
         if let Some((peer, _)) = &node.owner {
-            if told.originator == Originator::Local {
+            if details.originator == Originator::Local {
                 peer.outbox.push(PeerNotification::TransportClosed {
                     transport,
-                    app_data: told.app_data.clone(),
+                    app_data: details.app_data.clone(),
                 });
             }
             if let Some(owner) = entry.peers.get_mut(peer.key) {
@@ -224,16 +224,16 @@ impl State {
         self.events.emit(EventKind::TransportClosed {
             transport,
             room: entry.node.id,
-            originator: told.originator,
-            app_data: told.app_data,
-            cause: told.cause,
+            originator: details.originator,
+            app_data: details.app_data,
+            cause: details.cause,
         });
         if let Some(consumer) = entry.streamers.remove(&transport) {
             self.streamer_closed(entry, transport, consumer);
         }
     }
 
-    fn close_producer(&mut self, entry: &mut RoomEntry, producer: ProducerId, told: Told) {
+    fn close_producer(&mut self, entry: &mut RoomEntry, producer: ProducerId, details: CloseDetails) {
         let Some(node) = self.producers.remove(&producer) else {
             return;
         };
@@ -244,11 +244,11 @@ impl State {
         }
         if let Some(peer) = node.peer() {
             // With its transport gone, the client knows already.
-            if told.originator == Originator::Local && !node.transport.is_closed() {
+            if details.originator == Originator::Local && !node.transport.is_closed() {
                 peer.outbox.push(PeerNotification::ProducerClosed {
                     producer,
                     peer_name: Arc::clone(&peer.name),
-                    app_data: told.app_data.clone(),
+                    app_data: details.app_data.clone(),
                 });
             }
             if let Some(owner) = entry.peers.get_mut(peer.key) {
@@ -258,13 +258,13 @@ impl State {
         self.events.emit(EventKind::ProducerClosed {
             producer,
             room: entry.node.id,
-            originator: told.originator,
-            app_data: told.app_data,
-            cause: told.cause,
+            originator: details.originator,
+            app_data: details.app_data,
+            cause: details.cause,
         });
     }
 
-    fn close_consumer(&mut self, entry: &mut RoomEntry, consumer: ConsumerId, told: Told) {
+    fn close_consumer(&mut self, entry: &mut RoomEntry, consumer: ConsumerId, details: CloseDetails) {
         let Some(node) = self.consumers.remove(&consumer) else {
             return;
         };
@@ -278,7 +278,7 @@ impl State {
             entry.ssrcs.remove(&ssrc);
         }
         if let Some((receiver, peer_name)) = node.client() {
-            // A source that is closed takes its consumers along, which its peer's client has been told.
+            // A source that is closed takes its consumers along, which its peer's client has been details.
             if !node.producer.peer().is_some_and(|source| source.is_closed()) {
                 receiver
                     .outbox
@@ -291,9 +291,9 @@ impl State {
         self.events.emit(EventKind::ConsumerClosed {
             consumer,
             room: entry.node.id,
-            originator: told.originator,
-            app_data: told.app_data,
-            cause: told.cause,
+            originator: details.originator,
+            app_data: details.app_data,
+            cause: details.cause,
         });
         if let Some(transport) = transport
             && entry.streamers.get(&transport) == Some(&consumer)
@@ -328,8 +328,8 @@ impl State {
     }
 }
 
-fn by_parent(cause: CloseCause) -> Told {
-    Told {
+fn by_parent(cause: CloseCause) -> CloseDetails {
+    CloseDetails {
         originator: Originator::Local,
         app_data: Value::Null,
         cause,

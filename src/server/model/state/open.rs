@@ -78,7 +78,7 @@ impl State {
             .iter()
             .flat_map(|other| other.producers.iter().copied())
             .collect();
-        entry.check_room_for(producers.len() + entry.producers_on_their_way)?;
+        entry.check_capacity_for(producers.len() + entry.producers_on_their_way)?;
         let room_node = Arc::clone(&entry.node);
         let peer = entry.peers.add(&room_node, options)?;
         let app_data = Arc::clone(&lock(&peer.state).app_data);
@@ -158,7 +158,7 @@ impl State {
         let Some(entry) = self.rooms.get_mut(&peer.room.id) else {
             return Err(Error::closed(peer.room.id));
         };
-        entry.check_room_for(entry.peers.len().saturating_sub(1))?;
+        entry.check_capacity_for(entry.peers.len().saturating_sub(1))?;
         admit_producer(peer, entry.peers.get(peer.key))?;
         entry.producers_on_their_way += 1;
         Ok(())
@@ -170,7 +170,7 @@ impl State {
         let Some(entry) = self.rooms.get_mut(&transport.room.id) else {
             return Err(Error::closed(transport.room.id));
         };
-        entry.check_room_for(1)?;
+        entry.check_capacity_for(1)?;
         entry.consumers_on_their_way += 1;
         Ok(())
     }
@@ -395,7 +395,7 @@ impl State {
 impl RoomEntry {
     /// Whether so many consumers more may come, besides those that there are and those that will be when all that is under
     /// way is accepted: a producer brings one for each of the other peers.
-    fn check_room_for(&self, more: usize) -> Result<(), Error> {
+    fn check_capacity_for(&self, more: usize) -> Result<(), Error> {
         let others = self.peers.len().saturating_sub(1);
         let on_their_way = self.consumers_on_their_way + self.producers_on_their_way * others;
         if self.desired.consumer_count() + on_their_way + more > CONSUMERS_PER_ROOM_MAX {

@@ -23,7 +23,7 @@ use crate::server::model::peer::{PeerNode, PeerOptions};
 use crate::server::model::producer::ProducerNode;
 use crate::server::model::room::RoomNode;
 use crate::server::model::rtp_capabilities::RtpCapabilities;
-use crate::server::model::rtp_parameters::{ConsumerSeat, ConsumerSsrcs, ProducerSeat, RtpParameters};
+use crate::server::model::rtp_parameters::{ConsumerPlacement, ConsumerSsrcs, ProducerPlacement, RtpParameters};
 use crate::server::model::settings::Settings;
 use crate::server::model::side::Side;
 use crate::server::model::transport::{MirrorOutlet, TransportNode, WebRtcNode};
@@ -476,7 +476,7 @@ impl Known {
                 Value::Null,
             )),
             Method::CreateProducer(request) => OnAccept::Producer(ProducerNode::new(
-                ProducerSeat {
+                ProducerPlacement {
                     room: ROOM,
                     transport: request.transport,
                     producer: request.producer,
@@ -504,7 +504,7 @@ impl Known {
                     let transport = Arc::clone(&self.state.transports[&request.transport]);
                     self.state.admit_consumer(&transport).unwrap();
                     OnAccept::Consumer(ConsumerNode::on_transport(
-                        ConsumerSeat {
+                        ConsumerPlacement {
                             room: ROOM,
                             transport: request.transport,
                             producer: request.producer,

@@ -17,7 +17,7 @@ use crate::server::model::ids::random;
 use crate::server::model::shortage::leave_reserve;
 use crate::server::workers::ports::{PortCount, PortLease, Ports};
 
-/// TCP connections that wait to be accepted. A transport has one peer, so this is for its retries, and for strangers.
+/// TCP connections that wait to be accepted. A transport has one peer, so this is for its retries, and for others.
 const BACKLOG: i32 = 128;
 
 /// The sockets of one WebRTC transport. Dropping them closes this process's descriptors, then gives the ports back.
@@ -70,13 +70,13 @@ impl WebRtcSockets {
         })
     }
 
-    /// The descriptors in the order in which `CreateWebRtcTransport` wants them: for UDP door and path, for TCP one.
+    /// The descriptors in the order in which `CreateWebRtcTransport` wants them: for UDP the unconnected socket and the path, for TCP one.
     pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         let mut descriptors = Vec::with_capacity(2 * self.listeners.len());
         for listener in &self.listeners {
             match &listener.socket {
                 ListenSocket::Udp(port) => {
-                    descriptors.push(port.door.as_fd().try_clone_to_owned()?);
+                    descriptors.push(port.unconnected.as_fd().try_clone_to_owned()?);
                     descriptors.push(port.path.as_fd().try_clone_to_owned()?);
                 }
                 ListenSocket::Tcp(socket) => descriptors.push(socket.try_clone()?),

@@ -1,11 +1,11 @@
-//! Doors: one port, UDP's and TCP's, that all WebRTC transports of a worker share.
+//! Shared ports: one port, UDP's and TCP's, for all WebRTC transports of a worker.
 //!
 //! They are bound when the server starts and kept until it ends, so that a worker's successor has the same. A peer that has
-//! proven who it is gets a socket of its own: bound to the door's port too, and connected to it. From then on the kernel
-//! gives that socket what comes from there, and the door everything else.
+//! proven who it is gets a socket of its own: bound to the shared port too, and connected to it. From then on the kernel
+//! gives that socket what comes from there, and the shared socket everything else.
 //!
 //! Between its bind and its connect such a socket would be given some of everybody's packets. A filter at the group of
-//! sockets of the port keeps that from happening: it chooses the door, whoever else there is. (Connected sockets are found
+//! sockets of the port keeps that from happening: it chooses the shared socket, whoever else there is. (Connected sockets are found
 //! before a filter is asked.)
 
 use std::fs;
@@ -32,11 +32,11 @@ use crate::server::model::settings::{ConnectedSockets, Settings};
 /// packet with each of them.
 const CONNECTED_SINCE: (u32, u32) = (6, 13);
 
-/// The doors of all workers.
+/// The shared ports of all workers.
 #[derive(Debug)]
-pub(crate) struct Doors {
+pub(crate) struct SharedPorts {
     /// By worker, in the order of their descriptors.
-    workers: Vec<Vec<Door>>,
+    workers: Vec<Vec<SharedPort>>,
     maker: Arc<SocketMaker>,
     connected: bool,
     /// Held while a socket joins the others on its port.
@@ -45,13 +45,13 @@ pub(crate) struct Doors {
 }
 
 #[derive(Debug)]
-struct Door {
+struct SharedPort {
     address: ListenAddress,
     socket: OwnedFd,
 }
 
-impl Doors {
-    /// Binds the doors of all workers; `None` if the settings want none.
+impl SharedPorts {
+    /// Binds the shared ports of all workers; `None` if the settings want none.
     ///
     /// # Errors
     /// When there are not as many ports, or one of them is taken.
@@ -69,8 +69,8 @@ impl Doors {
             (IceProtocol::Tcp, settings.rtc_tcp),
         ];
         let ips = [addresses.ipv4.map(IpAddr::from), addresses.ipv6.map(IpAddr::from)];
-        let mut steered = true;
-        let mut doors = Vec::with_capacity(workers);
+        let mut filtered = true;
+        let mut shared_ports = Vec::with_capacity(workers);
         for worker in 0..workers {
             let port = usize::from(first.get()) + worker;
             let Ok(port) = u16::try_from(port) else {
@@ -79,31 +79,36 @@ impl Doors {
                     worker + 1
                 )));
             };
-            let mut doors_of_worker = Vec::new();
+            let mut ports_of_worker = Vec::new();
             for (protocol, _) in protocols.into_iter().filter(|(_, wanted)| *wanted) {
                 for ip in ips.into_iter().flatten() {
                     let address = maker.address(ip, port);
                     let bound = match protocol {
-                        IceProtocol::Udp => maker.bind_door(address, &mut steered),
+                        IceProtocol::Udp => maker.bind_shared(address, &mut filtered),
                         IceProtocol::Tcp => tcp_listener(address),
                     };
                     let socket = bound.map_err(|error| refused(protocol, address, worker + 1, error))?;
-                    doors_of_worker.push(Door {
+                    ports_of_worker.push(SharedPort {
                         address: ListenAddress { protocol, address },
                         socket,
                     });
                 }
             }
-            doors.push(doors_of_worker);
+            shared_ports.push(ports_of_worker);
         }
         let kernel = kernel_version();
         let connected = match settings.webrtc_connected {
-            ConnectedSockets::Auto => steered && kernel.is_some_and(|kernel| kernel >= CONNECTED_SINCE),
+            ConnectedSockets::Auto => filtered && kernel.is_some_and(|kernel| kernel >= CONNECTED_SINCE),
             ConnectedSockets::Never => false,
         };
-        tracing::debug!(?kernel, steered, connected, "WebRTC transports share a port per worker");
+        tracing::debug!(
+            ?kernel,
+            filtered,
+            connected,
+            "WebRTC transports share a port per worker"
+        );
         Ok(Some(Self {
-            workers: doors,
+            workers: shared_ports,
             maker: Arc::clone(maker),
             connected,
             joining: Mutex::new(()),
@@ -111,29 +116,31 @@ impl Doors {
         }))
     }
 
-    fn of(&self, worker: WorkerId) -> &[Door] {
+    fn of(&self, worker: WorkerId) -> &[SharedPort] {
         let index = (worker.0 as usize).checked_sub(1);
-        let doors = index.and_then(|index| self.workers.get(index));
-        doors.map_or(&[], Vec::as_slice)
+        let shared_ports = index.and_then(|index| self.workers.get(index));
+        shared_ports.map_or(&[], Vec::as_slice)
     }
 
-    /// What a worker is told of its doors.
+    /// The request that gives a worker its shared ports.
     pub(crate) fn request(&self, worker: WorkerId) -> OpenSharedPorts {
         OpenSharedPorts {
-            protocols: self.of(worker).iter().map(|door| door.address.protocol).collect(),
+            protocols: self.of(worker).iter().map(|shared| shared.address.protocol).collect(),
             connected: self.connected,
         }
     }
 
     /// The descriptors for that.
     pub(crate) fn descriptors(&self, worker: WorkerId) -> io::Result<Vec<OwnedFd>> {
-        let doors = self.of(worker).iter();
-        doors.map(|door| door.socket.as_fd().try_clone_to_owned()).collect()
+        let shared_ports = self.of(worker).iter();
+        shared_ports
+            .map(|shared| shared.socket.as_fd().try_clone_to_owned())
+            .collect()
     }
 
     /// Where a transport of a worker is reached, of these ways.
     pub(crate) fn sockets(&self, worker: WorkerId, ways: &[(IceProtocol, IpAddr)]) -> Result<WebRtcSockets, Error> {
-        let addresses = self.of(worker).iter().map(|door| door.address);
+        let addresses = self.of(worker).iter().map(|shared| shared.address);
         let is_wanted = |address: &ListenAddress| ways.contains(&(address.protocol, address.address.ip()));
         WebRtcSockets::shared(addresses.filter(is_wanted).collect()).ok_or_else(|| {
             Error::InvalidParameters(
@@ -142,8 +149,8 @@ impl Doors {
         })
     }
 
-    /// A socket of a door's port that is connected to a peer; `None` if there is none to be had. What a worker asks for is
-    /// checked: its own doors, and an address that somebody can have.
+    /// A socket of a shared port that is connected to a peer; `None` if there is none to be had. What a worker asks for is
+    /// checked: its own ports, and an address that somebody can have.
     pub(crate) fn connect(&self, worker: WorkerId, tuple: IceTuple) -> Option<OwnedFd> {
         let IceTuple {
             protocol,
@@ -154,14 +161,14 @@ impl Doors {
             protocol,
             address: local,
         };
-        let door = self.of(worker).iter().find(|door| door.address == address)?;
+        let shared = self.of(worker).iter().find(|shared| shared.address == address)?;
         let is_udp = protocol == IceProtocol::Udp;
         let is_somebody = remote.port() != 0 && !remote.ip().is_unspecified() && !remote.ip().is_multicast();
         if !(self.connected && is_udp && is_somebody && local.is_ipv4() == remote.is_ipv4()) {
             return None;
         }
         let _one_at_a_time = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.maker.connect_beside(&door.socket, local, remote) {
+        match self.maker.connect_beside(&shared.socket, local, remote) {
             Ok(socket) => Some(socket),
             Err(error) => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
@@ -193,47 +200,47 @@ fn refused(protocol: IceProtocol, address: SocketAddr, worker: usize, error: io:
 }
 
 impl SocketMaker {
-    /// A socket that others can join later. `steered` becomes false if the kernel would share packets out among them.
-    fn bind_door(&self, address: SocketAddr, steered: &mut bool) -> io::Result<OwnedFd> {
+    /// A socket that others can join later. `filtered` becomes false if the kernel would share packets out among them.
+    fn bind_shared(&self, address: SocketAddr, filtered: &mut bool) -> io::Result<OwnedFd> {
         // Exclusively at first, so that a port another program has is found out.
-        let door = self.socket(address.ip(), self.receive_buffer)?;
-        door.bind(&address.into())?;
-        door.set_reuse_port(true)?;
-        // A group comes into being with its second member, and stays when that has gone; the door is its first.
+        let shared = self.socket(address.ip(), self.receive_buffer)?;
+        shared.bind(&address.into())?;
+        shared.set_reuse_port(true)?;
+        // A group comes into being with its second member, and stays when that has gone; the shared socket is its first.
         let second = self.socket(address.ip(), 1)?;
         second.set_reuse_port(true)?;
         second.bind(&address.into())?;
         // Otherwise the kernel would share packets out.
-        *steered &= Optional::ReuseportFilter.or_without(steer_to_first(&door)).is_some();
-        Ok(door.into())
+        *filtered &= Optional::ReuseportFilter.or_without(choose_first(&shared)).is_some();
+        Ok(shared.into())
     }
 
-    /// A socket on a door's port, connected to `remote`.
-    fn connect_beside(&self, door: &OwnedFd, local: SocketAddr, remote: SocketAddr) -> io::Result<OwnedFd> {
-        let socket = self.join(door, local)?;
+    /// A socket on a shared port, connected to `remote`.
+    fn connect_beside(&self, shared: &OwnedFd, local: SocketAddr, remote: SocketAddr) -> io::Result<OwnedFd> {
+        let socket = self.join(shared, local)?;
         socket.connect(&remote.into())?;
-        // It has left the door's group by that, and would be the first of another one for the next socket that comes.
+        // It has left the shared socket's group by that, and would be the first of another one for the next socket that comes.
         socket.set_reuse_port(false)?;
         Ok(socket.into())
     }
 
-    /// A socket that has joined a door's group, which is steered to the door. All that are on the port must let it in for
-    /// that: the connected ones always do, and nobody can join by them; the door does so for this moment only, because
+    /// A socket that has joined a shared socket's group, whose filter chooses the shared socket. All that are on the port must let it in for
+    /// that: the connected ones always do, and nobody can join by them; the shared socket does so for this moment only, because
     /// the kernel asks nobody then whose program it is.
-    fn join(&self, door: &OwnedFd, local: SocketAddr) -> io::Result<Socket> {
+    fn join(&self, shared: &OwnedFd, local: SocketAddr) -> io::Result<Socket> {
         let socket = self.socket(local.ip(), self.receive_buffer)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        let door = SockRef::from(door);
-        door.set_reuse_address(true)?;
+        let shared = SockRef::from(shared);
+        shared.set_reuse_address(true)?;
         let bound = socket.bind(&local.into());
-        door.set_reuse_address(false)?;
+        shared.set_reuse_address(false)?;
         bound.map(|()| socket)
     }
 }
 
 /// Has the kernel give what is for none of a group's connected sockets to its first one (SO_ATTACH_REUSEPORT_CBPF).
-fn steer_to_first(door: &impl AsFd) -> nix::Result<()> {
+fn choose_first(shared: &impl AsFd) -> nix::Result<()> {
     let mut program = [libc::sock_filter {
         code: (libc::BPF_RET | libc::BPF_K) as u16,
         jt: 0,
@@ -244,7 +251,7 @@ fn steer_to_first(door: &impl AsFd) -> nix::Result<()> {
         len: 1,
         filter: program.as_mut_ptr(),
     };
-    setsockopt(door, sockopt::AttachReusePortCbpf, &program)
+    setsockopt(shared, sockopt::AttachReusePortCbpf, &program)
 }
 
 /// As `uname -r` begins, e.g. (6, 18).
@@ -271,13 +278,13 @@ mod tests {
         ipv6: Some(Ipv6Addr::LOCALHOST),
     };
 
-    fn open(port: u16, workers: usize) -> Result<Doors, StartError> {
+    fn open(port: u16, workers: usize) -> Result<SharedPorts, StartError> {
         let settings = Settings {
             webrtc_port: NonZeroU16::new(port),
             ..Settings::default()
         };
         let maker = Arc::new(SocketMaker::new(&settings));
-        Ok(Doors::open(&settings, LOOPBACK, &maker, workers)?.unwrap())
+        Ok(SharedPorts::open(&settings, LOOPBACK, &maker, workers)?.unwrap())
     }
 
     #[expect(clippy::disallowed_methods, reason = "a peer in these tests")]
@@ -287,12 +294,12 @@ mod tests {
         Ok(socket)
     }
 
-    /// Doors on ports that the system has just given somebody.
-    fn doors(workers: usize) -> (Doors, u16) {
+    /// Shared ports that the system has just given somebody.
+    fn shared_ports(workers: usize) -> (SharedPorts, u16) {
         loop {
             let port = bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            if let Ok(doors) = open(port, workers) {
-                return (doors, port);
+            if let Ok(shared_ports) = open(port, workers) {
+                return (shared_ports, port);
             }
         }
     }
@@ -306,11 +313,11 @@ mod tests {
 
     #[test]
     fn every_worker_has_its_port() {
-        let (doors, port) = doors(2);
+        let (shared_ports, port) = shared_ports(2);
         let of = |worker| {
-            let addresses = doors.of(WorkerId(worker)).iter();
+            let addresses = shared_ports.of(WorkerId(worker)).iter();
             addresses
-                .map(|door| (door.address.protocol, door.address.address))
+                .map(|shared| (shared.address.protocol, shared.address.address))
                 .collect::<Vec<_>>()
         };
         let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
@@ -324,13 +331,13 @@ mod tests {
         };
         assert_eq!((of(1), of(2)), (expected(port).to_vec(), expected(port + 1).to_vec()));
         assert_eq!((of(0), of(3)), (vec![], vec![]));
-        let only_tcp = doors.sockets(WORKER, &[(IceProtocol::Tcp, v4)]).unwrap();
+        let only_tcp = shared_ports.sockets(WORKER, &[(IceProtocol::Tcp, v4)]).unwrap();
         assert_eq!(
             only_tcp.addresses().map(|each| each.address).collect::<Vec<_>>(),
             [SocketAddr::new(v4, port)]
         );
         assert!(only_tcp.descriptors().unwrap().is_empty() && only_tcp.own_protocols().is_empty());
-        assert!(doors.sockets(WORKER, &[]).is_err());
+        assert!(shared_ports.sockets(WORKER, &[]).is_err());
     }
 
     #[test]
@@ -355,17 +362,17 @@ mod tests {
     }
 
     #[test]
-    fn a_peers_packets_reach_its_socket_and_all_others_the_door() {
+    fn a_peers_packets_reach_its_socket_and_all_others_the_shared_one() {
         for (ip, at) in [
             (IpAddr::from(Ipv4Addr::LOCALHOST), 0),
             (IpAddr::from(Ipv6Addr::LOCALHOST), 1),
         ] {
-            let (mut doors, port) = doors(1);
-            doors.connected = true;
+            let (mut shared_ports, port) = shared_ports(1);
+            shared_ports.connected = true;
             let local = SocketAddr::new(ip, port);
             let peers: Vec<UdpSocket> = (0..40).map(|_| bind((ip, 0)).unwrap()).collect();
             let addresses: Vec<SocketAddr> = peers.iter().map(|peer| peer.local_addr().unwrap()).collect();
-            let door = UdpSocket::from(doors.descriptors(WORKER).unwrap().remove(at));
+            let shared = UdpSocket::from(shared_ports.descriptors(WORKER).unwrap().remove(at));
             let tuple = |remote| IceTuple {
                 protocol: IceProtocol::Udp,
                 local,
@@ -373,19 +380,22 @@ mod tests {
             };
             let connected: Vec<UdpSocket> = addresses[..20]
                 .iter()
-                .map(|remote| UdpSocket::from(doors.connect(WORKER, tuple(*remote)).unwrap()))
+                .map(|remote| UdpSocket::from(shared_ports.connect(WORKER, tuple(*remote)).unwrap()))
                 .collect();
             // One that has been bound and not connected yet.
-            let between = doors.maker.join(&doors.of(WORKER)[at].socket, local).unwrap();
+            let between = shared_ports
+                .maker
+                .join(&shared_ports.of(WORKER)[at].socket, local)
+                .unwrap();
             // Nobody else can come between, whatever is allowed.
-            let other = doors.maker.socket(ip, 1 << 16).unwrap();
+            let other = shared_ports.maker.socket(ip, 1 << 16).unwrap();
             other.set_reuse_address(true).unwrap();
             assert_eq!(other.bind(&local.into()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
             for peer in &peers {
                 peer.send_to(b"x", local).unwrap();
             }
             assert_eq!(senders(&between.into()), []);
-            assert_eq!(senders(&door), addresses[20..]);
+            assert_eq!(senders(&shared), addresses[20..]);
             for (socket, address) in connected.iter().zip(&addresses) {
                 assert_eq!(senders(socket), [*address]);
             }
@@ -393,22 +403,25 @@ mod tests {
             for peer in &peers {
                 peer.send_to(b"x", local).unwrap();
             }
-            assert_eq!(senders(&door), addresses);
+            assert_eq!(senders(&shared), addresses);
         }
     }
 
     #[test]
     fn a_worker_gets_no_other_socket_than_its_own() {
-        let (mut doors, port) = doors(2);
-        doors.connected = true;
+        let (mut shared_ports, port) = shared_ports(2);
+        shared_ports.connected = true;
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let tuple = IceTuple {
             protocol: IceProtocol::Udp,
             local,
             remote: ([127, 0, 0, 1], 9).into(),
         };
-        assert!(doors.connect(WORKER, tuple).is_some());
-        assert!(doors.connect(WorkerId(2), tuple).is_none(), "another worker's door");
+        assert!(shared_ports.connect(WORKER, tuple).is_some());
+        assert!(
+            shared_ports.connect(WorkerId(2), tuple).is_none(),
+            "another worker's port"
+        );
         for wrong in [
             IceTuple {
                 protocol: IceProtocol::Tcp,
@@ -431,10 +444,10 @@ mod tests {
                 ..tuple
             },
         ] {
-            assert!(doors.connect(WORKER, wrong).is_none(), "{wrong:?}");
+            assert!(shared_ports.connect(WORKER, wrong).is_none(), "{wrong:?}");
         }
-        doors.connected = false;
-        assert!(doors.connect(WORKER, tuple).is_none());
+        shared_ports.connected = false;
+        assert!(shared_ports.connect(WORKER, tuple).is_none());
     }
 
     #[test]
