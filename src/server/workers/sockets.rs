@@ -2,13 +2,14 @@
 //! them until the transport closes, so that a worker that dies loses no port.
 //!
 //! A port is two sockets bound to the same address. The *path* is connected to the remote by the worker and carries the
-//! media. The *unconnected socket* has no remote: the kernel gives a packet to the connected socket if its source matches, and to
-//! the unconnected socket otherwise, so packets from elsewhere are seen (and counted, or learned from) without a check on the media path.
+//! media. The *unconnected socket* has no remote: the kernel gives a packet to the path if its source matches, and to the
+//! unconnected socket otherwise. So packets from elsewhere are seen (and counted, or learned from) without a check on the
+//! media path.
 //!
-//! The unconnected socket is bound first and exclusively, so that a port somebody else has is found out. SO_REUSEPORT is then on for
-//! just as long as the path needs to join it. Until the worker connects it, the path is connected to its own address,
-//! from which nothing ever comes: otherwise the kernel would let either of the two unconnected sockets have a packet,
-//! and what somebody else sent before the connect would be left in the path's queue, looking like media.
+//! The unconnected socket is bound first and exclusively, so that a port somebody else has is found out. SO_REUSEPORT is
+//! then on for just as long as the path needs to join it. Until the worker connects it, the path is connected to its own
+//! address, from which nothing ever comes: otherwise the kernel would let either of the two unconnected sockets have a
+//! packet, and what somebody else sent before the connect would be left in the path's queue, looking like media.
 
 mod listening;
 mod rehearsal;
@@ -37,7 +38,8 @@ use crate::server::workers::ports::{PortCount, PortLease, Ports};
 pub(crate) use self::listening::{WebRtcSockets, need_of as need_of_ways};
 pub(crate) use self::shared_ports::SharedPorts;
 
-/// The unconnected socket receives only packets from elsewhere and, with `comedia`, the first packets of the remote; it needs no more than this.
+/// The unconnected socket receives only packets from elsewhere and, with `comedia`, the first packets of the remote; it
+/// needs no more than this.
 const UNCONNECTED_BUFFER_MAX: u32 = 512 << 10;
 
 /// Descriptors that a socket that only sends takes while it is made: itself, and the worker's.
@@ -180,7 +182,8 @@ impl TransportSockets {
         self.rtcp.as_ref().map(|port| port.address)
     }
 
-    /// The descriptors in the order in which `CreatePlainTransport` wants them: RTP's unconnected socket and path, then RTCP's.
+    /// The descriptors in the order in which `CreatePlainTransport` wants them: RTP's unconnected socket and path, then
+    /// RTCP's.
     pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         let ports = [Some(&self.rtp), self.rtcp.as_ref()];
         ports

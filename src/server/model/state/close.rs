@@ -1,4 +1,4 @@
-//! What ends, what ends with it, and who is details, in which order (differences §1.6): a parent before its children.
+//! What ends, what ends with it, and who is told, in which order (differences §1.6): a parent before its children.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::server::model::peer::PeerNode;
 use crate::server::model::peer_notification::PeerNotification;
 use crate::server::model::side::Side;
 
-/// How the first of a cascade was closed, or what its children are details.
+/// What the events of a closing say, of the first object or of its children.
 #[derive(Clone)]
 struct CloseDetails {
     originator: Originator,
@@ -278,7 +278,7 @@ impl State {
             entry.ssrcs.remove(&ssrc);
         }
         if let Some((receiver, peer_name)) = node.client() {
-            // A source that is closed takes its consumers along, which its peer's client has been details.
+            // A source that is closed takes its consumers along, which its peer's client has been told.
             if !node.producer.peer().is_some_and(|source| source.is_closed()) {
                 receiver
                     .outbox

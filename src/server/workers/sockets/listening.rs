@@ -70,7 +70,8 @@ impl WebRtcSockets {
         })
     }
 
-    /// The descriptors in the order in which `CreateWebRtcTransport` wants them: for UDP the unconnected socket and the path, for TCP one.
+    /// The descriptors in the order in which `CreateWebRtcTransport` wants them: for UDP the unconnected
+    /// socket and the path, for TCP one.
     pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         let mut descriptors = Vec::with_capacity(2 * self.listeners.len());
         for listener in &self.listeners {

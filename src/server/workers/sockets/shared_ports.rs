@@ -1,12 +1,12 @@
 //! Shared ports: one port, UDP's and TCP's, for all WebRTC transports of a worker.
 //!
 //! They are bound when the server starts and kept until it ends, so that a worker's successor has the same. A peer that has
-//! proven who it is gets a socket of its own: bound to the shared port too, and connected to it. From then on the kernel
-//! gives that socket what comes from there, and the shared socket everything else.
+//! proven who it is gets a connected socket of its own, bound to the shared port too. From then on the kernel gives that
+//! socket what comes from this peer, and the shared socket everything else.
 //!
 //! Between its bind and its connect such a socket would be given some of everybody's packets. A filter at the group of
-//! sockets of the port keeps that from happening: it chooses the shared socket, whoever else there is. (Connected sockets are found
-//! before a filter is asked.)
+//! sockets of the port keeps that from happening: it chooses the shared socket, whoever else there is. (The kernel finds
+//! connected sockets before it asks a filter.)
 
 use std::fs;
 use std::io;
@@ -219,14 +219,14 @@ impl SocketMaker {
     fn connect_beside(&self, shared: &OwnedFd, local: SocketAddr, remote: SocketAddr) -> io::Result<OwnedFd> {
         let socket = self.join(shared, local)?;
         socket.connect(&remote.into())?;
-        // It has left the shared socket's group by that, and would be the first of another one for the next socket that comes.
+        // It has left the group by that, and would be the first of another one for the next socket that comes.
         socket.set_reuse_port(false)?;
         Ok(socket.into())
     }
 
-    /// A socket that has joined a shared socket's group, whose filter chooses the shared socket. All that are on the port must let it in for
-    /// that: the connected ones always do, and nobody can join by them; the shared socket does so for this moment only, because
-    /// the kernel asks nobody then whose program it is.
+    /// A socket that has joined the group of a shared port, whose filter chooses the shared socket. All sockets on the port
+    /// must permit that: the connected ones always do, and nobody can join by them. The shared socket does so for this
+    /// moment only, because the kernel does not ask then whose program it is.
     fn join(&self, shared: &OwnedFd, local: SocketAddr) -> io::Result<Socket> {
         let socket = self.socket(local.ip(), self.receive_buffer)?;
         socket.set_reuse_address(true)?;
