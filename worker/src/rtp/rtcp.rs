@@ -15,19 +15,19 @@ use super::packet::Malformed;
 pub enum RtcpItem {
     /// A picture loss indication (RFC 4585 §6.3.1): the receiver asks for a key frame.
     Pli {
-        /// The SSRC of the media that it is about.
+        /// The stream that is asked for.
         media_ssrc: u32,
     },
     /// A full intra request (RFC 5104 §4.3.1): the receiver asks for a key frame.
     Fir {
-        /// The SSRC of the media that it is about, from the entry. The media SSRC of the common header means nothing here.
+        /// The stream that is asked for. It stands in the entry; the media SSRC of the common header means nothing here.
         ssrc: u32,
         /// Counts commands; a repeated one has the same number.
         seq: u8,
     },
     /// Packets that a receiver misses (RFC 4585 §6.2.1).
     Nack {
-        /// The SSRC of the media that they are of.
+        /// The stream that packets are missing of.
         media_ssrc: u32,
         /// The first missing sequence number.
         pid: u16,
