@@ -18,7 +18,7 @@ use weir_channel::endpoint::{FromWorker, SupervisorEndpoint, WorkerEndpoint};
 use weir_channel::error::ChannelError;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    ConsumerStats, CreateConsumer, Deadline, DropReason, ExtensionUri, HeaderExtension, Hello, Message, Method,
+    ConsumerStats, Counts, CreateConsumer, Deadline, DropReason, ExtensionUri, HeaderExtension, Hello, Message, Method,
     PROTOCOL_VERSION, Profile, Reply, Request, Response, StatsPage,
 };
 
@@ -95,36 +95,24 @@ fn messages() -> Vec<(&'static str, Message)> {
     };
     let consumer = |id| ConsumerStats {
         consumer: ConsumerId(id),
-        paused: false,
-        source_paused: false,
         effective_profile: Some(Profile::High),
         target_profile: Some(Profile::High),
         packets_in: 1_234_567,
         packets_forwarded: 1_234_000,
         bytes_forwarded: 1_480_800_000,
         bitrate: 2_500_000,
-        dropped: vec![(DropReason::AwaitingKeyFrame, 67), (DropReason::OtherProfile, 500)],
+        dropped: Counts::from([(DropReason::AwaitingKeyFrame, 67), (DropReason::OtherProfile, 500)]),
         switches: 3,
         last_seq: Some(1_234_999),
         payload_type: Some(111),
-        ssrc: 0,
-        codec: None,
-        packets_retransmitted: 0,
-        bytes_retransmitted: 0,
-        not_repaired: Vec::new(),
-        nack_count: 0,
-        pli_count: 0,
-        fir_count: 0,
-        packets_lost: 0,
-        fraction_lost: 0,
-        jitter: 0,
-        round_trip_us: None,
+        ..ConsumerStats::default()
     };
     vec![
         (
             "pause consumer",
-            request(Method::PauseConsumer {
+            request(Method::SetConsumerPaused {
                 consumer: ConsumerId(4_711),
+                paused: true,
             }),
         ),
         (
@@ -195,8 +183,9 @@ fn round_trips(under_way: u64) -> Result<f64, Box<dyn Error>> {
         let (mut sent, mut answered) = (0, 0);
         while answered < REQUESTS {
             while sent < REQUESTS && sent - answered < under_way {
-                let method = Method::PauseConsumer {
+                let method = Method::SetConsumerPaused {
                     consumer: ConsumerId(sent),
+                    paused: true,
                 };
                 let deadline = Deadline::after(Duration::from_secs(20));
                 sender

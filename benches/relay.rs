@@ -14,7 +14,7 @@ use weir_channel::frame;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId};
 use weir_channel::message::{
     Codec, CodecName, ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding,
-    MediaKind, Message, Method, Page, Profile, Remote, Reply, Response,
+    MediaKind, Message, Method, Page, Profile, Remote, Reply, Response, Scope,
 };
 use weir_worker::relay::Relay;
 use weir_worker::relay::datagram::Datagram;
@@ -156,7 +156,7 @@ impl Fixture {
     fn read_stats(&mut self) {
         let mut page = Page::default();
         loop {
-            let method = Method::RoomStats { room: RoomId(1), page };
+            let method = Method::Stats(Scope::Room { room: RoomId(1), page });
             let result = self.relay.handle_command(self.now, &method);
             let Ok(Reply::Stats(stats)) = &result else {
                 unreachable!("the room exists");

@@ -26,15 +26,16 @@ pub use server::{
     LocalBandwidth, LogSettings, LogTag, MirrorOptions, Mirroring, Originator, OutboundRtpStats, Peer, PeerDump,
     PeerInfo, PeerNotification, PeerNotifications, PeerOptions, PlainTransportOptions, PortRange, Producer,
     ProducerLevel, ProducerOptions, RemoteBandwidth, Room, RoomDump, RoomOptions, RtcStats, RtcTransportStats,
-    RtcTuple, RtcpFeedback, RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability, RtpEncoding,
-    RtpHeaderExtension, RtpHeaderExtensionCapability, RtpParameters, RtpStreamRtcStats, RtpStreamer,
-    RtpStreamerOptions, RtxParameters, Server, ServerDump, Settings, SettingsUpdate, Shortage, Side, StartError,
-    Transport, TransportKind, Tuple, WebRtcTransport, WebRtcTransportOptions, WorkerDump, WorkerInfo, WorkerState,
+    RtcpFeedback, RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability, RtpEncoding, RtpHeaderExtension,
+    RtpHeaderExtensionCapability, RtpParameters, RtpStreamRtcStats, RtpStreamer, RtpStreamerOptions, RtxParameters,
+    Server, ServerDump, Settings, SettingsUpdate, Shortage, Side, StartError, Transport, TransportKind, Tuple,
+    WebRtcTransport, WebRtcTransportOptions, WorkerDump, WorkerInfo, WorkerState,
 };
 pub use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 pub use weir_channel::message::{
-    Coalescing, CodecName, ComediaPolicy, ConsumerDump, ConsumerStats, DropReason, DtlsParameters, DtlsRole, DtlsState,
-    DumpPage, ExtensionUri, Fingerprint, FingerprintAlgorithm, Histogram, IceProtocol, IceState, LogLevel, MediaKind,
-    NotRepaired, ProducerDump, ProducerStats, Profile, Remote, StatsPage, StreamStats, TransportDump, TransportStats,
-    UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats, Zoned,
+    Coalescing, CodecName, ComediaPolicy, ConsumerDump, ConsumerStats, Counter, CounterKind, Counts, DropReason,
+    DtlsParameters, DtlsRole, DtlsState, DumpPage, ExtensionUri, Fingerprint, FingerprintAlgorithm, Histogram,
+    IceProtocol, IceState, IceTuple, LogLevel, MediaKind, NotRepaired, ProducerDump, ProducerStats, Profile, Remote,
+    Residence, ResidenceBucket, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure,
+    WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats, Zoned,
 };

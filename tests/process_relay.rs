@@ -9,9 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde_json::Value;
 use tokio::net::UdpSocket;
 use weir::{
-    CodecName, Consumer, ConsumerOptions, ConsumerRtp, DropReason, EventKind, Family, MediaKind, PlainTransportOptions,
-    Producer, ProducerOptions, Remote, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
-    Transport, UnroutedReason,
+    CodecName, Consumer, ConsumerOptions, ConsumerRtp, Counts, DropReason, EventKind, Family, MediaKind,
+    PlainTransportOptions, Producer, ProducerOptions, Remote, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters,
+    Server, Settings, Transport, UnroutedReason,
 };
 
 use processes::{settings, soon};
@@ -116,7 +116,7 @@ impl Call {
     }
 
     /// Waits until the worker has dealt with this many packets for the consumer, and says why it dropped how many.
-    async fn dropped(&self, packets_in: u64) -> Vec<(DropReason, u64)> {
+    async fn dropped(&self, packets_in: u64) -> Counts<DropReason> {
         loop {
             let stats = soon(self.consumer.stats()).await.unwrap();
             assert!(stats.packets_in <= packets_in, "{stats:?}");

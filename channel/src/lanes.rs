@@ -36,15 +36,7 @@ impl Lane {
     /// The lane of a request: what is answered with counters or a dump is bulk.
     pub fn of_method(method: &Method) -> Self {
         match method {
-            Method::WorkerStats
-            | Method::RoomStats { .. }
-            | Method::TransportStats { .. }
-            | Method::ProducerStats { .. }
-            | Method::ConsumerStats { .. }
-            | Method::RoomDump { .. }
-            | Method::TransportDump { .. }
-            | Method::ProducerDump { .. }
-            | Method::ConsumerDump { .. } => Self::Bulk,
+            Method::WorkerStats | Method::Stats(_) | Method::Dump(_) => Self::Bulk,
             _ => Self::Control,
         }
     }
@@ -72,7 +64,7 @@ pub struct QueuedFrame {
     pub bytes: Vec<u8>,
     /// What travels beside it.
     pub descriptors: Vec<OwnedFd>,
-    /// A log line, which had to find room among the log lines. Has no descriptors.
+    /// A log line, which counts against the allowance for log lines. Has no descriptors.
     pub is_log: bool,
 }
 
@@ -347,7 +339,7 @@ mod tests {
     #[test]
     fn lanes_of_messages() {
         use crate::id::{RequestId, RoomId};
-        use crate::message::{DumpPage, LogLevel, LogLine, Page, StatsPage, WorkerError, WorkerStats};
+        use crate::message::{DumpPage, LogLevel, LogLine, Page, Scope, StatsPage, WorkerError, WorkerStats};
         let response = |result| {
             Message::Response(Response {
                 id: RequestId(1),
@@ -382,14 +374,9 @@ mod tests {
             (Method::CreateRouter { room }, Lane::Control),
             (Method::Shutdown, Lane::Control),
             (Method::WorkerStats, Lane::Bulk),
-            (Method::RoomStats { room, page }, Lane::Bulk),
-            (Method::RoomDump { room, page }, Lane::Bulk),
-            (
-                Method::ConsumerDump {
-                    consumer: crate::id::ConsumerId(1),
-                },
-                Lane::Bulk,
-            ),
+            (Method::Stats(Scope::Room { room, page }), Lane::Bulk),
+            (Method::Dump(Scope::Room { room, page }), Lane::Bulk),
+            (Method::Dump(Scope::Consumer(crate::id::ConsumerId(1))), Lane::Bulk),
         ] {
             assert_eq!(Lane::of_method(&method), lane, "{method:?}");
         }

@@ -6,6 +6,7 @@
 //! 2.0.1 defends against neither), and every collection is bounded by the frame limit.
 
 mod address;
+mod counts;
 mod create;
 mod dump;
 mod media;
@@ -21,14 +22,15 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
 
 pub use self::address::{Zoned, parse_address};
+pub use self::counts::{Counts, Histogram, Residence, ResidenceBucket};
 pub use self::create::{
     ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Mirror, Remote,
 };
 pub use self::dump::{ConsumerDump, DumpPage, ProducerDump, TransportDump};
 pub use self::media::{Codec, CodecName, Encoding, ExtensionUri, HeaderExtension, MediaKind, Profile};
 pub use self::stats::{
-    ConsumerStats, DropReason, Histogram, NotRepaired, ProducerStats, StatsPage, StreamStats, TransportStats,
-    UnroutedReason, WorkerStats,
+    ConsumerStats, Counter, CounterKind, DropReason, NotRepaired, ProducerStats, StatsPage, StreamStats,
+    TransportStats, UnroutedReason, WorkerStats,
 };
 pub use self::webrtc::{
     CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX, Fingerprint,
@@ -38,7 +40,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -156,20 +158,16 @@ pub enum Method {
     CloseTransport { transport: TransportId },
     /// Makes a producer on a transport.
     CreateProducer(CreateProducer),
-    /// Stops relaying a producer; its packets are still received and counted.
-    PauseProducer { producer: ProducerId },
-    /// Relays a producer again.
-    ResumeProducer { producer: ProducerId },
+    /// Stops relaying a producer, whose packets are still received and counted, or relays it again.
+    SetProducerPaused { producer: ProducerId, paused: bool },
     /// Sets the profile its consumers follow where they have no preference of their own.
     SetProducerPreferredProfile { producer: ProducerId, profile: Profile },
     /// Closes a producer and its consumers.
     CloseProducer { producer: ProducerId },
     /// Makes a consumer of a producer, sending on a transport of the same room.
     CreateConsumer(CreateConsumer),
-    /// Stops sending to a consumer.
-    PauseConsumer { consumer: ConsumerId },
-    /// Sends to a consumer again; video from its next key frame.
-    ResumeConsumer { consumer: ConsumerId },
+    /// Stops sending to a consumer, or sends to it again; video from its next key frame.
+    SetConsumerPaused { consumer: ConsumerId, paused: bool },
     /// Caps the profile a consumer gets; [`Profile::Default`] removes the cap.
     SetConsumerPreferredProfile { consumer: ConsumerId, profile: Profile },
     /// Asks the consumer's producer for a key frame.
@@ -178,30 +176,29 @@ pub enum Method {
     CloseConsumer { consumer: ConsumerId },
     /// The counters of the whole worker.
     WorkerStats,
-    /// One page of a room's counters. Pages are asked for until one comes back without `next`.
-    RoomStats { room: RoomId, page: Page },
-    /// The counters of one transport, as a page with one entry.
-    TransportStats { transport: TransportId },
-    /// The counters of one producer, as a page with one entry.
-    ProducerStats { producer: ProducerId },
-    /// The counters of one consumer, as a page with one entry.
-    ConsumerStats { consumer: ConsumerId },
-    /// One page of everything the worker knows of a room, for humans.
-    RoomDump { room: RoomId, page: Page },
+    /// The counters of what is in the scope.
+    Stats(Scope),
+    /// What the worker knows of what is in the scope, for people.
+    Dump(Scope),
     /// Answer, send what is queued, and exit with success.
     Shutdown,
-    /// What the worker knows of one transport, as a page with one entry.
-    TransportDump { transport: TransportId },
-    /// What the worker knows of one producer, as a page with one entry.
-    ProducerDump { producer: ProducerId },
-    /// What the worker knows of one consumer, as a page with one entry.
-    ConsumerDump { consumer: ConsumerId },
     /// Opens the ports that WebRTC transports share; once. Descriptors: see [`OpenSharedPorts`].
     OpenSharedPorts(OpenSharedPorts),
     /// Gives a WebRTC transport on a shared port a socket of its own for a tuple, as asked for by
     /// [`Notification::SocketWanted`]. Nothing is done, and the socket closed, if the tuple is not the selected one any
     /// more. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote end.
     UseConnectedSocket { transport: TransportId, tuple: IceTuple },
+}
+
+/// What counters or a dump are asked of. The answer is a page with one entry; of a room there can be several pages, which are
+/// asked for until one comes back without `next`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each variant says it")]
+pub enum Scope {
+    Room { room: RoomId, page: Page },
+    Transport(TransportId),
+    Producer(ProducerId),
+    Consumer(ConsumerId),
 }
 
 /// Where a paged answer starts: the cursor of the page before, or the beginning.
@@ -255,9 +252,9 @@ pub enum Reply {
     DtlsRole(DtlsRole),
     /// To [`Method::WorkerStats`].
     WorkerStats(WorkerStats),
-    /// To the other methods that ask for counters.
+    /// To [`Method::Stats`].
     Stats(StatsPage),
-    /// To [`Method::RoomDump`], and to the methods that ask for a dump of one object.
+    /// To [`Method::Dump`].
     Dump(DumpPage),
 }
 

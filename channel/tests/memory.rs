@@ -48,8 +48,8 @@ fn memory_is_bounded() {
         ("Hello::build", vec![0, 1]),
         ("LogFilter::directives", vec![1, 1, 1, 1]),
         ("CreateProducer::codecs", vec![1, 1, 1, 16, 1, 1, 1, 0, 0]),
-        ("CreateConsumer::payload_types", vec![1, 1, 1, 21, 1, 1, 1, 1, 1]),
-        ("Histogram::counts", [&[2, 1, 0, 4][..], &[0; 18], &[1]].concat()),
+        ("CreateConsumer::payload_types", vec![1, 1, 1, 20, 1, 1, 1, 1, 1]),
+        ("Histogram::counts", [&[2, 1, 0, 4][..], &[0; 20], &[1]].concat()),
         ("StatsPage::transports", stats.to_vec()),
         ("StatsPage::consumers", [&stats[..], &[0, 0]].concat()),
         (
@@ -83,7 +83,7 @@ fn memory_is_bounded() {
     for (place, prefix, element) in [
         (
             "Histogram::counts",
-            [&[2, 1, 0, 4][..], &[0; 18], &[1]].concat(),
+            [&[2, 1, 0, 4][..], &[0; 20], &[1]].concat(),
             vec![0],
         ),
         ("StatsPage::transports", stats.to_vec(), vec![0; 11]),

@@ -17,7 +17,7 @@ use weir_channel::id::{ConsumerId, RequestId, RoomId, TransportId};
 use weir_channel::lanes::{DESCRIPTOR_COST, cost_of};
 use weir_channel::message::{
     ComediaPolicy, CreatePlainTransport, LogLevel, LogLine, Method, Notification, Page, Profile, Reply, Request,
-    Response, StatsPage,
+    Response, Scope, StatsPage,
 };
 
 fn request(id: u64, method: Method) -> Request {
@@ -54,30 +54,10 @@ fn line(number: usize) -> LogLine {
 fn page(next: u64) -> Reply {
     let consumer = weir_channel::message::ConsumerStats {
         consumer: ConsumerId(u64::MAX),
-        paused: false,
-        source_paused: false,
-        effective_profile: None,
-        target_profile: None,
         packets_in: u64::MAX,
         packets_forwarded: u64::MAX,
         bytes_forwarded: u64::MAX,
-        bitrate: 0,
-        dropped: Vec::new(),
-        switches: 0,
-        last_seq: None,
-        ssrc: 0,
-        codec: None,
-        packets_retransmitted: 0,
-        bytes_retransmitted: 0,
-        not_repaired: Vec::new(),
-        nack_count: 0,
-        pli_count: 0,
-        fir_count: 0,
-        packets_lost: 0,
-        fraction_lost: 0,
-        jitter: 0,
-        round_trip_us: None,
-        payload_type: None,
+        ..Default::default()
     };
     Reply::Stats(StatsPage {
         consumers: vec![consumer; 1300],
@@ -302,10 +282,10 @@ fn events_without_end_end_the_channel() {
 fn control_overtakes_pages() {
     let runtime = runtime();
     let (mut endpoint, sender, mut receiver) = connected_worker(&runtime);
-    let stats = Method::RoomStats {
+    let stats = Method::Stats(Scope::Room {
         room: RoomId(1),
         page: Page::default(),
-    };
+    });
     runtime.block_on(async {
         for id in 1..=200 {
             sender

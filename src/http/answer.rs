@@ -4,10 +4,9 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use weir_channel::message::Profile;
 
-use super::error::ApiError;
 use crate::Side;
 
 /// An empty body.
@@ -85,60 +84,5 @@ pub(super) struct Closed<T> {
 impl<T> Closed<T> {
     pub(super) fn new(id: T) -> Self {
         Self { id, closed: true }
-    }
-}
-
-/// A dump as JSON.
-pub(super) fn shown_dump(dump: &impl Serialize) -> Result<Value, ApiError> {
-    let mut dump = serde_json::to_value(dump).map_err(ApiError::internal)?;
-    camel_case(&mut dump);
-    Ok(dump)
-}
-
-/// Renames the members of all objects in `value`, from snake_case to camelCase.
-pub(super) fn camel_case(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            let renamed = std::mem::take(members).into_iter().map(|(name, mut value)| {
-                // What applications keep with things is theirs, names included.
-                if name != "app_data" && name != "appData" {
-                    camel_case(&mut value);
-                }
-                (camel_case_name(&name), value)
-            });
-            *members = Map::from_iter(renamed);
-        }
-        Value::Array(items) => items.iter_mut().for_each(camel_case),
-        _ => {}
-    }
-}
-
-fn camel_case_name(name: &str) -> String {
-    let mut words = name.split('_');
-    let mut out = words.next().unwrap_or_default().to_owned();
-    for word in words {
-        let mut chars = word.chars();
-        out.extend(chars.next().map(|first| first.to_ascii_uppercase()));
-        out.push_str(chars.as_str());
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn members_are_renamed_wherever_they_are() {
-        let mut value = json!({"app_data": {"as_it_is": 1}});
-        camel_case(&mut value);
-        assert_eq!(value, json!({"appData": {"as_it_is": 1}}));
-        let mut value = json!({"rtcp_mux": [{"last_seq_out": 1, "plain": "left_alone"}], "": null});
-        camel_case(&mut value);
-        assert_eq!(
-            value,
-            json!({"rtcpMux": [{"lastSeqOut": 1, "plain": "left_alone"}], "": null})
-        );
     }
 }

@@ -7,14 +7,13 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
-use weir_channel::message::Profile;
+use weir_channel::message::{ConsumerDump, ConsumerStats, Profile};
 
-use super::answer::{AppData, Closed, Created, Nothing, Pause, PreferredProfile, shown_dump};
+use super::answer::{AppData, Closed, Created, Nothing, Pause, PreferredProfile};
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
 use super::list::ListQuery;
 use super::state::App;
-use super::stats::ConsumerStats;
 use super::view::{ConsumerView, Listing};
 use crate::{Consumer, ConsumerOptions, ConsumerRtp, EnableOptions};
 
@@ -185,14 +184,12 @@ pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
 ) -> Result<Json<ConsumerStats>, ApiError> {
-    let consumer = app.consumer(id)?;
-    let stats = consumer.stats().await?;
-    Ok(Json(ConsumerStats::of(stats, Some(consumer.rtp_parameters()))))
+    Ok(Json(app.consumer(id)?.stats().await?))
 }
 
 /// `GET /consumers/{id}/dump`
-pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Json<Value>, ApiError> {
-    shown_dump(&app.consumer(id)?.dump().await?).map(Json)
+pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Json<ConsumerDump>, ApiError> {
+    Ok(Json(app.consumer(id)?.dump().await?))
 }
 
 /// `DELETE /consumers/{id}`

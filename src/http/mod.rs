@@ -24,7 +24,6 @@ mod server;
 mod signalling;
 mod socket;
 mod state;
-mod stats;
 mod token;
 mod transports;
 mod view;
@@ -42,10 +41,6 @@ pub use server::{Health, HealthStatus, ServerStats, StatsOfWorker};
 pub use signalling::{ClientPlainRemotes, ClientTakeover, SUBPROTOCOL, SignallingOptions, signalling};
 pub use socket::{BindError, ControlSocket, default_path};
 pub use state::{ControlOptions, LogHook};
-pub use stats::{
-    ConsumerStats, ProducerStats, Residence, ResidenceBucket, RoomStats, StreamStats, TransportStats, WebRtcStats,
-    WorkerStats,
-};
 pub use token::AccessToken;
 pub use view::{
     ConsumerView, IceRole, Introduction, Listing, PeerView, ProducerView, RoomView, StreamerView, TransportView,

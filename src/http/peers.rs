@@ -17,7 +17,7 @@ use serde_json::Value;
 use weir_channel::id::RoomId;
 use weir_channel::message::{ComediaPolicy, Remote, Zoned, any_case};
 
-use super::answer::{AppData, Closed, Created, shown_dump};
+use super::answer::{AppData, Closed, Created};
 use super::error::ApiError;
 use super::extract::{Body, Id, Params, PeerPath};
 use super::list::{LIST_DEFAULT, LIST_MAX};
@@ -26,7 +26,7 @@ use super::signalling;
 use super::state::App;
 use super::transports::created;
 use super::view::{PeerView, TransportView};
-use crate::{Direction, IpFamily, Peer, PeerOptions, PlainTransportOptions, RtcStats};
+use crate::{Direction, IpFamily, Peer, PeerDump, PeerOptions, PlainTransportOptions, RtcStats};
 
 impl PeerView {
     fn of(peer: &Peer) -> Self {
@@ -214,8 +214,8 @@ pub(super) async fn create_transport(
 }
 
 /// `GET /rooms/{id}/peers/{name}/dump`
-pub(super) async fn dump(State(app): State<Arc<App>>, path: PeerPath) -> Result<Json<Value>, ApiError> {
-    shown_dump(&app.peer(path.room, &path.name)?.dump().await?).map(Json)
+pub(super) async fn dump(State(app): State<Arc<App>>, path: PeerPath) -> Result<Json<PeerDump>, ApiError> {
+    Ok(Json(app.peer(path.room, &path.name)?.dump().await?))
 }
 
 /// Statistics in the RTC shape.

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::Value;
 use weir_channel::id::{ProducerId, TransportId};
+use weir_channel::message::{ProducerDump, ProducerStats};
 
-use super::answer::{AppData, Closed, Created, Pause, PreferredProfile, shown_dump};
+use super::answer::{AppData, Closed, Created, Pause, PreferredProfile};
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
 use super::list::ListQuery;
 use super::state::App;
-use super::stats::ProducerStats;
 use super::view::{Listing, ProducerView};
 use crate::{Producer, ProducerOptions};
 
@@ -127,14 +126,12 @@ pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,
 ) -> Result<Json<ProducerStats>, ApiError> {
-    let producer = app.producer(id)?;
-    let stats = producer.stats().await?;
-    Ok(Json(ProducerStats::of(stats, Some(producer.rtp_parameters()))))
+    Ok(Json(app.producer(id)?.stats().await?))
 }
 
 /// `GET /producers/{id}/dump`
-pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Json<Value>, ApiError> {
-    shown_dump(&app.producer(id)?.dump().await?).map(Json)
+pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Json<ProducerDump>, ApiError> {
+    Ok(Json(app.producer(id)?.dump().await?))
 }
 
 /// `DELETE /producers/{id}`

@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::Value;
 use weir_channel::id::RoomId;
+use weir_channel::message::{DumpPage, StatsPage};
 
-use super::answer::{AppData, Closed, Created, camel_case};
+use super::answer::{AppData, Closed, Created};
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
 use super::list::ListQuery;
 use super::state::App;
-use super::stats::RoomStats;
 use super::view::{Listing, RoomView};
-use crate::server::shown_tuple;
 use crate::{Room, RoomOptions, RtpCapabilities};
 
 impl From<&Room> for RoomView {
@@ -63,27 +61,13 @@ pub(super) async fn rtp_capabilities(
 }
 
 /// `GET /rooms/{id}/stats`
-pub(super) async fn stats(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<RoomStats>, ApiError> {
-    let page = app.room(id)?.stats().await?;
-    let shown = |transport, tuple| match app.server.transport(transport) {
-        Some(transport) => transport.shown(tuple),
-        // It has closed meanwhile, and what its address was called outside is not known any more.
-        None => shown_tuple(tuple, |local| local.ip()),
-    };
-    let producer = |producer| app.server.producer(producer);
-    let consumer = |consumer| app.server.consumer(consumer);
-    Ok(Json(RoomStats::of(page, shown, producer, consumer)))
+pub(super) async fn stats(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<StatsPage>, ApiError> {
+    Ok(Json(app.room(id)?.stats().await?))
 }
 
 /// `GET /rooms/{id}/dump`
-pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<Value>, ApiError> {
-    let page = app.room(id)?.dump().await?;
-    let mut dump = serde_json::to_value(page).map_err(ApiError::internal)?;
-    camel_case(&mut dump);
-    if let Some(dump) = dump.as_object_mut() {
-        dump.remove("next");
-    }
-    Ok(Json(dump))
+pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<DumpPage>, ApiError> {
+    Ok(Json(app.room(id)?.dump().await?))
 }
 
 /// `DELETE /rooms/{id}`

@@ -9,18 +9,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use weir_channel::id::WorkerId;
-use weir_channel::message::{Coalescing, LogLevel, Zoned};
+use weir_channel::message::{Coalescing, LogLevel, WorkerStats, Zoned};
 
-use super::answer::shown_dump;
 use super::error::{ApiError, ErrorInfo};
 use super::extract::{Body, Id};
 use super::openapi::WellOrNot;
 use super::state::{App, unknown};
-use super::stats::WorkerStats;
 use super::view::Listing;
-use crate::{ConnectedSockets, Family, LogTag, PortRange, Server, SettingsUpdate, Shortage, WorkerInfo, WorkerState};
+use crate::{
+    ConnectedSockets, Family, LogTag, PortRange, Server, ServerDump, SettingsUpdate, Shortage, WorkerInfo, WorkerState,
+};
 
 /// The health of a server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -117,7 +116,7 @@ pub(super) async fn worker_stats(
     State(app): State<Arc<App>>,
     Id(id): Id<WorkerId>,
 ) -> Result<Json<WorkerStats>, ApiError> {
-    Ok(Json(app.server.worker_stats(id).await?.into()))
+    Ok(Json(app.server.worker_stats(id).await?))
 }
 
 /// The counters of all workers.
@@ -159,7 +158,7 @@ pub(super) async fn stats(State(app): State<Arc<App>>) -> Json<ServerStats> {
 
 async fn stats_of(server: &Server, worker: WorkerId) -> StatsOfWorker {
     let (stats, error) = match server.worker_stats(worker).await {
-        Ok(stats) => (Some(stats.into()), None),
+        Ok(stats) => (Some(stats), None),
         Err(error) => (None, Some(ApiError::from(error).into())),
     };
     StatsOfWorker { worker, stats, error }
@@ -226,8 +225,8 @@ impl From<&Server> for SettingsView {
 }
 
 /// `GET /dump`
-pub(super) async fn dump(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
-    shown_dump(&app.server.dump().await?).map(Json)
+pub(super) async fn dump(State(app): State<Arc<App>>) -> Result<Json<ServerDump>, ApiError> {
+    Ok(Json(app.server.dump().await?))
 }
 
 /// `GET /settings`

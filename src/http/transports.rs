@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
-use serde_json::Value;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use weir_channel::id::{ProducerId, RoomId, TransportId};
-use weir_channel::message::{Remote, Zoned};
+use weir_channel::message::{Remote, TransportDump, TransportStats, Zoned};
 
-use super::answer::{AppData, Closed, Created, shown_dump};
+use super::answer::{AppData, Closed, Created};
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
 use super::list::ListQuery;
 use super::state::App;
-use super::stats::TransportStats;
 use super::view::{Listing, StreamerView, TransportView, WebRtcView};
 use crate::{MirrorOptions, PlainTransportOptions, RtpStreamerOptions, Transport};
 
@@ -101,7 +100,7 @@ pub(super) async fn set_remote(
 }
 
 /// The bitrate limit for a transport's senders.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct MaxBitrate {
     /// The limit in bits per second, at least 10,000; `null` removes it.
@@ -141,7 +140,7 @@ pub(super) async fn stop_mirroring(
 }
 
 /// The producer to send, and the address to send it to.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CreateStreamer {
     /// The producer.
@@ -179,16 +178,27 @@ pub(super) async fn create_streamer(
     Ok(Created(format!("/transports/{}", view.transport.0), view))
 }
 
+/// All that is known of a transport.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct TransportDumpView {
+    #[serde(flatten)]
+    served: TransportDump,
+    /// What only a transport for WebRTC has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webrtc: Option<WebRtcView>,
+}
+
 /// `GET /transports/{id}/dump`
-pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<TransportId>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn dump(
+    State(app): State<Arc<App>>,
+    Id(id): Id<TransportId>,
+) -> Result<Json<TransportDumpView>, ApiError> {
     let transport = app.transport(id)?;
-    let mut dump = shown_dump(&transport.dump().await?)?;
-    // How ICE and DTLS stand is known without asking the worker.
-    if let (Some(webrtc), Some(dump)) = (transport.webrtc(), dump.as_object_mut()) {
-        let webrtc = serde_json::to_value(WebRtcView::whole(&webrtc)).map_err(ApiError::internal)?;
-        dump.insert("webrtc".to_owned(), webrtc);
-    }
-    Ok(Json(dump))
+    Ok(Json(TransportDumpView {
+        served: transport.dump().await?,
+        // How ICE and DTLS stand is known without asking the worker.
+        webrtc: transport.webrtc().as_ref().map(WebRtcView::whole),
+    }))
 }
 
 /// `GET /transports/{id}/stats`
@@ -196,9 +206,7 @@ pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
 ) -> Result<Json<TransportStats>, ApiError> {
-    let transport = app.transport(id)?;
-    let stats = transport.stats().await?;
-    Ok(Json(TransportStats::of(stats, |tuple| transport.shown(tuple))))
+    Ok(Json(app.transport(id)?.stats().await?))
 }
 
 /// `DELETE /transports/{id}`

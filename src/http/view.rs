@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{ComediaPolicy, DtlsParameters, DtlsState, IceState, MediaKind, Profile, WebRtcFailure};
-
-use crate::{
-    Direction, IceCandidate, IceParameters, Mirroring, RtcTuple, RtpCapabilities, RtpParameters, TransportKind, Tuple,
+use weir_channel::message::{
+    ComediaPolicy, DtlsParameters, DtlsState, IceState, IceTuple, MediaKind, Profile, WebRtcFailure,
 };
+
+use crate::{Direction, IceCandidate, IceParameters, Mirroring, RtpCapabilities, RtpParameters, TransportKind, Tuple};
 
 /// A part of a list, ordered by id.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -126,7 +126,7 @@ pub struct WebRtcView {
     /// The state of ICE.
     pub ice_state: IceState,
     /// The addresses that are used; `null` if the client has not been found or is gone.
-    pub ice_selected_tuple: Option<RtcTuple>,
+    pub ice_selected_tuple: Option<IceTuple>,
     /// The state of DTLS.
     pub dtls_state: DtlsState,
     /// The last failure in ICE or DTLS; `null` if there was none.

@@ -14,7 +14,7 @@ use weir_channel::endpoint::{SupervisorEndpoint, WorkerEndpoint};
 use weir_channel::id::{ConsumerId, ProducerId, TransportId, WorkerId};
 use weir_channel::message::{
     ConsumerStats, DtlsRole, DumpPage, Fingerprint, FingerprintAlgorithm, Hello, Method, Notification, ProducerStats,
-    Reply, Request, Response, StatsPage, TransportDump, TransportStats, WorkerError,
+    Reply, Request, Response, Scope, StatsPage, TransportDump, TransportStats, WorkerError,
 };
 
 use super::api::server::Server;
@@ -185,24 +185,21 @@ impl Fake {
             Method::CreateProducer(request) => {
                 self.paused.insert(request.producer, request.paused);
             }
-            Method::PauseProducer { producer } => {
-                self.paused.insert(*producer, true);
-            }
-            Method::ResumeProducer { producer } => {
-                self.paused.insert(*producer, false);
+            Method::SetProducerPaused { producer, paused } => {
+                self.paused.insert(*producer, *paused);
             }
             Method::CreateConsumer(request) => {
                 return Reply::ConsumerCreated {
                     source_paused: self.paused[&request.producer],
                 };
             }
-            Method::TransportStats { transport } => {
+            Method::Stats(Scope::Transport(transport)) => {
                 return Reply::Stats(StatsPage {
                     transports: vec![transport_stats(*transport)],
                     ..StatsPage::default()
                 });
             }
-            Method::ProducerStats { producer } => {
+            Method::Stats(Scope::Producer(producer)) => {
                 let stats = ProducerStats {
                     producer: *producer,
                     paused: self.paused[producer],
@@ -213,19 +210,19 @@ impl Fake {
                     ..StatsPage::default()
                 });
             }
-            Method::ConsumerStats { consumer } => {
+            Method::Stats(Scope::Consumer(consumer)) => {
                 return Reply::Stats(StatsPage {
                     consumers: vec![consumer_stats(*consumer)],
                     ..StatsPage::default()
                 });
             }
-            Method::TransportDump { transport } => {
+            Method::Dump(Scope::Transport(transport)) => {
                 return Reply::Dump(DumpPage {
                     transports: vec![transport_dump(*transport)],
                     ..DumpPage::default()
                 });
             }
-            Method::RoomDump { .. } => return Reply::Dump(DumpPage::default()),
+            Method::Dump(Scope::Room { .. }) => return Reply::Dump(DumpPage::default()),
             Method::CreateWebRtcTransport(_) => {
                 return Reply::WebRtcTransportCreated {
                     fingerprints: vec![fingerprint()],
@@ -274,22 +271,7 @@ fn transport_dump(transport: TransportId) -> TransportDump {
 fn transport_stats(transport: TransportId) -> TransportStats {
     TransportStats {
         transport,
-        remote: None,
-        packets_received: 0,
-        bytes_received: 0,
-        packets_sent: 0,
-        bytes_sent: 0,
-        rtcp_received: 0,
-        rtcp_sent: 0,
-        unrouted: Vec::new(),
-        kernel_drops: 0,
-        backlog_packets: 0,
-        max_bitrate_bps: None,
-        remote_bitrate_bps: None,
-        packets_mirrored: 0,
-        mirror_failures: 0,
-        webrtc: None,
-        remotes_relearned: 0,
+        ..TransportStats::default()
     }
 }
 
@@ -297,29 +279,6 @@ fn transport_stats(transport: TransportId) -> TransportStats {
 pub(crate) fn consumer_stats(consumer: ConsumerId) -> ConsumerStats {
     ConsumerStats {
         consumer,
-        paused: false,
-        source_paused: false,
-        effective_profile: None,
-        target_profile: None,
-        packets_in: 0,
-        packets_forwarded: 0,
-        bytes_forwarded: 0,
-        bitrate: 0,
-        dropped: Vec::new(),
-        switches: 0,
-        last_seq: None,
-        payload_type: None,
-        ssrc: 0,
-        codec: None,
-        packets_retransmitted: 0,
-        bytes_retransmitted: 0,
-        not_repaired: Vec::new(),
-        nack_count: 0,
-        pli_count: 0,
-        fir_count: 0,
-        packets_lost: 0,
-        fraction_lost: 0,
-        jitter: 0,
-        round_trip_us: None,
+        ..ConsumerStats::default()
     }
 }

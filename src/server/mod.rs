@@ -36,8 +36,7 @@ pub(crate) use self::model::lock;
 pub use self::model::peer::{PeerInfo, PeerOptions};
 pub use self::model::peer_notification::{ConsumerInfo, PeerNotification};
 pub use self::model::rtc_stats::{
-    InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtcTuple,
-    RtpStreamRtcStats,
+    InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtpStreamRtcStats,
 };
 pub(crate) use self::model::rtp_capabilities::ProducerMapping;
 pub use self::model::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, RtpHeaderExtensionCapability};
@@ -51,7 +50,6 @@ pub use self::model::shortage::Shortage;
 pub(crate) use self::model::shortage::leave_reserve;
 pub use self::model::side::Side;
 #[cfg(feature = "http")]
-pub(crate) use self::model::transport::shown_tuple;
 pub use self::model::transport::{
     Direction, IceCandidate, IceCandidateType, IceParameters, IceTcpType, Mirroring, TransportKind,
 };

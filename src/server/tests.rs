@@ -19,8 +19,8 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    Coalescing, CodecName, LogFilter, LogLevel, MediaKind, Method, Notification, Profile, Remote, Reply, StatsPage,
-    WorkerError,
+    Coalescing, CodecName, LogFilter, LogLevel, MediaKind, Method, Notification, Profile, Remote, Reply, Scope,
+    StatsPage, WorkerError,
 };
 
 use super::fake::{Fake, consumer_stats, obliging_server, server, settings, soon};
@@ -144,8 +144,9 @@ async fn nothing_is_known_before_the_worker_has_accepted_it() {
     assert!(!paused, "optimistic");
     assert_eq!(
         request.unwrap().0.method,
-        Method::PauseProducer {
-            producer: scene.producer.id()
+        Method::SetProducerPaused {
+            producer: scene.producer.id(),
+            paused: true
         }
     );
 
@@ -534,7 +535,7 @@ async fn pages_of_counters_are_joined() {
     let worker = async {
         for page in 0..3_u64 {
             let (request, _) = scene.fake.request().await.unwrap();
-            let Method::RoomStats { page: asked, .. } = &request.method else {
+            let Method::Stats(Scope::Room { page: asked, .. }) = &request.method else {
                 panic!("{request:?}");
             };
             assert_eq!(asked.cursor, (page > 0).then_some(page));

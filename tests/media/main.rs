@@ -11,7 +11,7 @@ use std::time::Duration;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
     Codec, CodecName, ComediaPolicy, ConsumerStats, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding,
-    Method, Notification, ProducerStats, Profile, Remote, Reply,
+    Method, Notification, ProducerStats, Profile, Remote, Reply, Scope,
 };
 use weir_recordings::check::{Arrival, Catalogue, Check, SentLog, StreamCheck};
 use weir_recordings::{Recording, Replay};
@@ -291,7 +291,7 @@ impl World {
 
     fn pause_producer(&mut self, source: usize, duration: Duration) {
         let producer = self.sources[source].producer;
-        self.command(Method::PauseProducer { producer });
+        self.command(Method::SetProducerPaused { producer, paused: true });
         let mark = self.sources[source].sent.mark();
         let theirs = |receiver: &&mut Receiver| receiver.source == source;
         self.receivers
@@ -304,16 +304,22 @@ impl World {
             .iter_mut()
             .filter(theirs)
             .for_each(|receiver| receiver.check.resume(mark));
-        self.command(Method::ResumeProducer { producer });
+        self.command(Method::SetProducerPaused {
+            producer,
+            paused: false,
+        });
     }
 
     fn pause_consumer(&mut self, receiver: usize, duration: Duration) {
         let (consumer, source) = (self.receivers[receiver].consumer, self.receivers[receiver].source);
-        self.command(Method::PauseConsumer { consumer });
+        self.command(Method::SetConsumerPaused { consumer, paused: true });
         self.receivers[receiver].check.pause(self.sources[source].sent.mark());
         self.run(duration);
         self.receivers[receiver].check.resume(self.sources[source].sent.mark());
-        self.command(Method::ResumeConsumer { consumer });
+        self.command(Method::SetConsumerPaused {
+            consumer,
+            paused: false,
+        });
     }
 
     fn prefer(&mut self, receiver: usize, profile: Profile) {
@@ -323,7 +329,7 @@ impl World {
 
     fn consumer_stats(&mut self, receiver: usize) -> ConsumerStats {
         let consumer = self.receivers[receiver].consumer;
-        match self.command(Method::ConsumerStats { consumer }) {
+        match self.command(Method::Stats(Scope::Consumer(consumer))) {
             Reply::Stats(mut page) => page.consumers.remove(0),
             other => panic!("{other:?}"),
         }
@@ -331,7 +337,7 @@ impl World {
 
     fn producer_stats(&mut self, source: usize) -> ProducerStats {
         let producer = self.sources[source].producer;
-        match self.command(Method::ProducerStats { producer }) {
+        match self.command(Method::Stats(Scope::Producer(producer))) {
             Reply::Stats(mut page) => page.producers.remove(0),
             other => panic!("{other:?}"),
         }

@@ -124,6 +124,26 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str, others: O
                     }
                 }
             }
+            "prefixItems" => {
+                let items = rule.as_array().into_iter().flatten();
+                for (index, (rule, item)) in items.zip(value.as_array().into_iter().flatten()).enumerate() {
+                    check(
+                        document,
+                        rule,
+                        item,
+                        &format!("{place}/{index}"),
+                        Others::Refused,
+                        faults,
+                    );
+                }
+            }
+            "minItems" | "maxItems" => {
+                let len = value.as_array().map_or(0, |items| items.len() as u64);
+                let limit = rule.as_u64().unwrap_or_default();
+                if keyword == "minItems" && len < limit || keyword == "maxItems" && len > limit {
+                    faults.push(format!("{place}: {len} items are beyond {keyword} {limit}"));
+                }
+            }
             "items" => {
                 for (index, item) in value.as_array().into_iter().flatten().enumerate() {
                     check(

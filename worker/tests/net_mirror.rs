@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use weir_channel::id::TransportId;
-use weir_channel::message::{Method, Mirror, Page, Reply, TransportStats, WorkerError};
+use weir_channel::message::{Method, Mirror, Page, Reply, Scope, TransportStats, WorkerError};
 use weir_worker::net::egress::Egress;
 use weir_worker::net::mirror::MirrorSocket;
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
@@ -53,7 +53,7 @@ fn stop(supervisor: &mut Supervisor, transport: u64) -> Result<Reply, WorkerErro
 
 fn stats(supervisor: &mut Supervisor, transport: u64) -> TransportStats {
     let transport = TransportId(transport);
-    match supervisor.request(Method::TransportStats { transport }) {
+    match supervisor.request(Method::Stats(Scope::Transport(transport))) {
         Ok(Reply::Stats(mut page)) => page.transports.remove(0),
         other => panic!("{other:?}"),
     }
@@ -185,10 +185,10 @@ fn a_mirror_is_started_once_and_ended_any_number_of_times() {
         Err(WorkerError::Mirrored(TransportId(1)))
     );
     let dump = |supervisor: &mut Supervisor| {
-        let method = Method::RoomDump {
+        let method = Method::Dump(Scope::Room {
             room: ROOM,
             page: Page::default(),
-        };
+        });
         match supervisor.request(method) {
             Ok(Reply::Dump(page)) => page.transports[0].mirror,
             other => panic!("{other:?}"),

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
     Coalescing, ComediaPolicy, CreatePlainTransport, Deadline, DropReason, Hello, LogFilter, LogLevel, Message, Method,
-    Notification, Page, Reply, TransportStats, UnroutedReason, WorkerError,
+    Notification, Page, Reply, Scope, TransportStats, UnroutedReason, WorkerError,
 };
 use weir_worker::exit::Exit;
 
@@ -31,9 +31,7 @@ fn with_room() -> Supervisor {
 }
 
 fn transport_stats(supervisor: &mut Supervisor, transport: u64) -> TransportStats {
-    let method = Method::TransportStats {
-        transport: TransportId(transport),
-    };
+    let method = Method::Stats(Scope::Transport(TransportId(transport)));
     match supervisor.request(method) {
         Ok(Reply::Stats(mut page)) => page.transports.remove(0),
         other => panic!("{other:?}"),
@@ -98,15 +96,17 @@ fn packets_are_relayed_and_counted() {
             (0xbbbb, 96, &b"some sound"[..])
         );
     }
-    let pause = Method::PauseConsumer {
+    let pause = Method::SetConsumerPaused {
         consumer: ConsumerId(1),
+        paused: true,
     };
     assert_eq!(supervisor.request(pause), Ok(Reply::Done));
     source.send_to(address, &rtp(0xaaaa, 50, b"unheard"));
     stranger.send_to(address, b"nonsense");
     stranger.send_to(address, &rtp(0xaaaa, 51, b"false"));
-    let resume = Method::ResumeConsumer {
+    let resume = Method::SetConsumerPaused {
         consumer: ConsumerId(1),
+        paused: false,
     };
     // Packets and requests come by different ways; the counters tell when the packets are through.
     let stats = loop {
@@ -133,10 +133,10 @@ fn packets_are_relayed_and_counted() {
     assert_eq!((stats.packets_received, stats.packets_sent), (54, 51));
     assert!(stats.receive_calls >= 51 && stats.send_calls == 51 && stats.wait_calls > 0);
     assert!(stats.cpu_ns > 0 && stats.resident_bytes > 100_000);
-    let page = Method::RoomStats {
+    let page = Method::Stats(Scope::Room {
         room: ROOM,
         page: Page::default(),
-    };
+    });
     let Ok(Reply::Stats(page)) = supervisor.request(page) else {
         panic!("no page")
     };
@@ -503,9 +503,12 @@ fn control_and_media_do_not_starve_each_other() {
         let producer = ProducerId(2);
         supervisor.ask(
             if number % 2 == 0 {
-                Method::PauseProducer { producer }
+                Method::SetProducerPaused { producer, paused: true }
             } else {
-                Method::ResumeProducer { producer }
+                Method::SetProducerPaused {
+                    producer,
+                    paused: false,
+                }
             },
             &[],
         );

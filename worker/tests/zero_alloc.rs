@@ -283,15 +283,24 @@ fn a_million_packets_without_an_allocation() {
             let producer = tracks[random.below(tracks.len())].id();
             let profile = random.pick(&[Profile::Default, Profile::Low, Profile::Medium, Profile::High]);
             let command = match random.below(6) {
-                0 => Method::PauseConsumer { consumer },
-                1 | 2 => Method::ResumeConsumer { consumer },
+                0 => Method::SetConsumerPaused { consumer, paused: true },
+                1 | 2 => Method::SetConsumerPaused {
+                    consumer,
+                    paused: false,
+                },
                 3 => Method::SetConsumerPreferredProfile { consumer, profile },
-                4 => Method::PauseProducer { producer },
-                _ => Method::ResumeProducer { producer },
+                4 => Method::SetProducerPaused { producer, paused: true },
+                _ => Method::SetProducerPaused {
+                    producer,
+                    paused: false,
+                },
             };
             counted.command(&command);
-            if matches!(command, Method::PauseProducer { .. }) && random.chance(800) {
-                counted.command(&Method::ResumeProducer { producer });
+            if matches!(command, Method::SetProducerPaused { paused: true, .. }) && random.chance(800) {
+                counted.command(&Method::SetProducerPaused {
+                    producer,
+                    paused: false,
+                });
             }
         }
         counted.advance(33);

@@ -12,6 +12,8 @@ use super::media::{MediaKind, Profile};
 
 /// A page of a dump.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct DumpPage {
     /// Transports with what is on them.
     pub transports: Vec<TransportDump>,
@@ -19,12 +21,14 @@ pub struct DumpPage {
     pub producers: Vec<ProducerDump>,
     /// Consumers with their rewriting state.
     pub consumers: Vec<ConsumerDump>,
-    /// Where the next page starts; `None` on the last one.
+    /// Where the next page starts; `null` on the last one.
     pub next: Option<u64>,
 }
 
 /// What a worker knows of a transport.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct TransportDump {
     /// The transport.
     pub transport: TransportId,
@@ -36,6 +40,7 @@ pub struct TransportDump {
     pub rtcp_mux: bool,
     /// The address to which copies of its packets go.
     #[serde(default, with = "address::optional")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<SocketAddr>"))]
     pub mirror: Option<SocketAddr>,
     /// SSRC → producer.
     pub ssrcs: Vec<(u32, ProducerId)>,
@@ -47,6 +52,8 @@ pub struct TransportDump {
 
 /// What a worker knows of a producer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct ProducerDump {
     /// The producer.
     pub producer: ProducerId,
@@ -56,7 +63,7 @@ pub struct ProducerDump {
     pub kind: MediaKind,
     /// Whether it is paused.
     pub paused: bool,
-    /// Its wish for consumers that have none.
+    /// What its consumers follow that have no preference of their own.
     pub preferred_profile: Profile,
     /// Profiles on offer now, lowest first.
     pub available_profiles: Vec<Profile>,
@@ -66,6 +73,8 @@ pub struct ProducerDump {
 
 /// What a worker knows of a consumer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct ConsumerDump {
     /// The consumer.
     pub consumer: ConsumerId,
@@ -77,7 +86,7 @@ pub struct ConsumerDump {
     pub ssrc: u32,
     /// The SSRC of its retransmissions.
     pub rtx_ssrc: Option<u32>,
-    /// Its own wish.
+    /// The highest profile it wants.
     pub preferred_profile: Profile,
     /// What it is sent.
     pub effective_profile: Option<Profile>,

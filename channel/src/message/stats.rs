@@ -4,116 +4,122 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ConsumerId, ProducerId, TransportId};
 
+use super::counts::{Counts, Histogram, Sum, reasons};
 use super::create::Remote;
-use super::media::{CodecName, Profile};
+use super::media::Profile;
 use super::webrtc::{WebRtcFailureReason, WebRtcStats};
 
-/// Counters of one worker since it started.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct WorkerStats {
-    /// Numbers of living objects.
-    pub rooms: u64,
-    /// Transports that exist now.
-    pub transports: u64,
-    /// Producers that exist now.
-    pub producers: u64,
-    /// Consumers that exist now.
-    pub consumers: u64,
-    /// RTP and RTCP packets received by all transports.
-    pub packets_received: u64,
-    /// The UDP payload bytes of these packets.
-    pub bytes_received: u64,
-    /// Packets given to the kernel.
-    pub packets_sent: u64,
-    /// The UDP payload bytes of these packets.
-    pub bytes_sent: u64,
-    /// Packets the kernel dropped because a socket's receive buffer was full (SO_RXQ_OVFL).
-    pub kernel_drops: u64,
-    /// Calls into the kernel to receive packets.
-    pub receive_calls: u64,
-    /// Calls into the kernel to send packets.
-    pub send_calls: u64,
-    /// Calls that waited for events (epoll).
-    pub wait_calls: u64,
-    /// Trains the kernel or the device refused to segment; sent as single packets instead.
-    pub gso_refusals: u64,
-    /// Log lines that were dropped.
-    pub log_lines_dropped: u64,
-    /// Turns of the event loop.
-    pub turns: u64,
-    /// Turns of the event loop that waited for more packets (coalescing window).
-    pub coalesced_turns: u64,
-    /// User and system CPU time of the worker, in nanoseconds.
-    pub cpu_ns: u64,
-    /// Resident memory, in bytes.
-    pub resident_bytes: u64,
-    /// Time from a packet's arrival at the socket to its hand-over to the kernel, if measured.
-    pub residence: Option<Histogram>,
-    /// Packets and connections that arrived at a shared port and were for no transport.
-    pub unrouted: u64,
-    /// How often what failed of all WebRTC transports' ICE and DTLS, of what has.
-    pub webrtc_failures: Vec<(WebRtcFailureReason, u64)>,
-    /// Parsers of network input that have panicked. Each took one session or packet with it, and is a bug.
-    pub contained_panics: u64,
+/// What kind of number a counter is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CounterKind {
+    /// How many there are at the moment.
+    Gauge,
+    /// How many there have been since the worker started.
+    Counter,
+    /// The same of what should not happen.
+    Fault,
 }
 
-/// A histogram with a relative error of at most 1/16: bucket `i` counts values whose index, by
-/// [`Histogram::index_of`], is `i`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Histogram {
-    /// One count per bucket; trailing empty buckets are left out.
-    pub counts: Vec<u64>,
+/// A counter of [`WorkerStats`], for those that show all of them alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counter {
+    /// Its name, with underscores.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// What kind of number it is.
+    pub kind: CounterKind,
 }
 
-impl Histogram {
-    /// Enough for any `u64`.
-    pub const BUCKETS: usize = 16 + 60 * 16;
-
-    /// Values below 16 have a bucket each; above, each power of two has 16.
-    pub fn index_of(value: u64) -> usize {
-        if value < 16 {
-            return value as usize;
+/// Declares the counters of a worker: what travels, what is shown, and what is added up, are all made from this list.
+macro_rules! worker_stats {
+    ($($(#[doc = $help:literal])+ $kind:ident $name:ident,)+ and
+     $($(#[$other_meta:meta])+ $other:ident: $type:ty,)+) => {
+        /// Counters of one worker since it started, or of several together.
+        #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[serde(rename_all = "camelCase")]
+        pub struct WorkerStats {
+            $($(#[doc = $help])+ pub $name: u64,)+
+            $($(#[$other_meta])+ pub $other: $type,)+
         }
-        let exponent = 63 - value.leading_zeros() as usize; // 4..=63
-        let fraction = ((value >> (exponent - 4)) & 15) as usize;
-        16 + (exponent - 4) * 16 + fraction
-    }
 
-    /// The smallest value of a bucket.
-    pub fn floor_of(index: usize) -> u64 {
-        if index < 16 {
-            return index as u64;
-        }
-        let exponent = (index - 16) / 16 + 4;
-        let fraction = ((index - 16) % 16) as u64;
-        (16 + fraction) << (exponent - 4)
-    }
+        impl WorkerStats {
+            /// Adds another worker's counters.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name.add_up(&other.$name);)+
+                $(self.$other.add_up(&other.$other);)+
+            }
 
-    /// How many values were counted.
-    pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
-    /// The value below which `quantile` (0.0..=1.0) of the counted values lie; `None` when nothing was counted.
-    pub fn quantile(&self, quantile: f64) -> Option<u64> {
-        let total = self.total();
-        if total == 0 {
-            return None;
-        }
-        let rank = ((quantile.clamp(0.0, 1.0) * total as f64).ceil() as u64).max(1);
-        let mut seen = 0;
-        for (index, count) in self.counts.iter().enumerate() {
-            seen += count;
-            if seen >= rank {
-                return Some(Self::floor_of(index));
+            /// The counters that are one number, each with what is to be said of it.
+            pub fn counters(&self) -> impl Iterator<Item = (Counter, u64)> {
+                [$((
+                    Counter {
+                        name: stringify!($name),
+                        help: concat!($($help),+).trim_ascii(),
+                        kind: CounterKind::$kind,
+                    },
+                    self.$name,
+                )),+].into_iter()
             }
         }
-        None
-    }
+    };
+}
+
+worker_stats! {
+    /// Rooms that exist now.
+    Gauge rooms,
+    /// Transports that exist now.
+    Gauge transports,
+    /// Producers that exist now.
+    Gauge producers,
+    /// Consumers that exist now.
+    Gauge consumers,
+    /// RTP and RTCP packets received by all transports.
+    Counter packets_received,
+    /// The UDP payload bytes of these packets.
+    Counter bytes_received,
+    /// Packets given to the kernel.
+    Counter packets_sent,
+    /// The UDP payload bytes of these packets.
+    Counter bytes_sent,
+    /// Packets the kernel dropped because a socket's receive buffer was full.
+    Fault kernel_drops,
+    /// Calls into the kernel to receive packets.
+    Counter receive_calls,
+    /// Calls into the kernel to send packets.
+    Counter send_calls,
+    /// Calls that waited for events (epoll).
+    Counter wait_calls,
+    /// Trains of packets that the kernel or the device refused to segment (GSO).
+    Counter gso_refusals,
+    /// Log lines that were dropped.
+    Fault log_lines_dropped,
+    /// Turns of the event loop.
+    Counter turns,
+    /// Turns of the event loop that waited for more packets (coalescing window).
+    Counter coalesced_turns,
+    /// User and system CPU time, in nanoseconds.
+    Counter cpu_ns,
+    /// Resident memory in bytes.
+    Gauge resident_bytes,
+    /// Packets and connections on a shared port (`webrtc_port`) that belong to no transport.
+    Counter unrouted,
+    /// Panics in parsers of network input. Each has cost one session or packet, and is a bug that should be reported.
+    Fault contained_panics,
+    and
+    /// The residence time of packets, from arrival at the socket to the call that sends them; `null` if it is not
+    /// measured.
+    #[serde(rename = "residenceUs")]
+    residence: Option<Histogram>,
+    /// Failures in ICE and DTLS of all WebRTC transports, by reason. Reasons with a count of 0 are left out.
+    webrtc_failures: Counts<WebRtcFailureReason>,
 }
 
 /// A page of counters.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct StatsPage {
     /// Transports of this page.
     pub transports: Vec<TransportStats>,
@@ -121,12 +127,14 @@ pub struct StatsPage {
     pub producers: Vec<ProducerStats>,
     /// Consumers of this page.
     pub consumers: Vec<ConsumerStats>,
-    /// Where the next page starts; `None` on the last one.
+    /// Where the next page starts; `null` on the last one.
     pub next: Option<u64>,
 }
 
 /// Counters of one transport.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct TransportStats {
     /// The transport.
     pub transport: TransportId,
@@ -144,75 +152,59 @@ pub struct TransportStats {
     pub rtcp_received: u64,
     /// RTCP packets sent.
     pub rtcp_sent: u64,
-    /// Packets received that no producer got, by reason.
-    pub unrouted: Vec<(UnroutedReason, u64)>,
+    /// Packets that belong to no producer, by reason. Reasons with a count of 0 are left out.
+    pub unrouted: Counts<UnroutedReason>,
     /// Packets the kernel dropped because the socket's receive buffer was full.
     pub kernel_drops: u64,
-    /// Packets in the queue that waits for the socket to become writable.
+    /// Packets that wait for the socket to become writable.
     pub backlog_packets: u64,
-    /// See [`Method::SetMaxBitrate`](super::Method::SetMaxBitrate).
+    /// The limit for its senders together, in bits per second; `null` if there is none.
     pub max_bitrate_bps: Option<u64>,
-    /// What the remote said last that it can receive (REMB), in bits per second.
+    /// The bandwidth that the remote last said it can receive (REMB), in bits per second; `null` if it has said
+    /// nothing.
     pub remote_bitrate_bps: Option<u64>,
-    /// Copies of packets sent elsewhere ([`Mirror`](super::Mirror)).
+    /// Copies of packets that were sent to the mirror's address.
     pub packets_mirrored: u64,
     /// Copies that could not be sent.
     pub mirror_failures: u64,
-    /// Of a WebRTC transport.
+    /// The counters of a WebRTC transport; `null` for plain RTP.
     pub webrtc: Option<WebRtcStats>,
-    /// How often a `comedia` transport has gone over to another port of its remote's IP
-    /// ([`ComediaPolicy::Relearn`](super::ComediaPolicy::Relearn)).
+    /// How often the remote of a `comedia` transport has changed to another port of its IP.
     pub remotes_relearned: u64,
 }
 
-/// Why a received packet reached no producer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum UnroutedReason {
-    /// From another address than the transport's remote.
-    ForeignSource,
-    /// The transport has no remote yet and does not learn it.
-    NoRemote,
-    /// Neither RTP nor RTCP, or not well formed.
-    Malformed,
-    /// No producer of the transport has this SSRC, MID or RID.
-    UnknownStream,
-    /// A producer was found, but its payload type is none of the producer's codecs.
-    UnknownPayloadType,
-    /// Longer than the worker relays.
-    TooLong,
-    /// Before the peer has proven who it is, or after the end.
-    NotConnected,
-    /// SRTP that was not made with the peer's keys.
-    NotAuthentic,
-    /// SRTP that has been received before, or is too old to tell.
-    Replayed,
-    /// A connectivity check that was refused or that says nothing.
-    BadCheck,
-    /// STUN or DTLS beyond what may be spent on somebody unknown.
-    Flood,
-}
-
-impl UnroutedReason {
-    /// All of them, in the order of the enum.
-    pub const ALL: [Self; 11] = [
-        Self::ForeignSource,
-        Self::NoRemote,
-        Self::Malformed,
-        Self::UnknownStream,
-        Self::UnknownPayloadType,
-        Self::TooLong,
-        Self::NotConnected,
-        Self::NotAuthentic,
-        Self::Replayed,
-        Self::BadCheck,
-        Self::Flood,
-    ];
+reasons! {
+    /// Why a received packet reached no producer.
+    pub enum UnroutedReason {
+        /// From another address than the transport's remote.
+        ForeignSource,
+        /// The transport has no remote yet and does not learn it.
+        NoRemote,
+        /// Neither RTP nor RTCP, or not well formed.
+        Malformed,
+        /// No producer of the transport has this SSRC, MID or RID.
+        UnknownStream,
+        /// A producer was found, but its payload type is none of the producer's codecs.
+        UnknownPayloadType,
+        /// Longer than the worker relays.
+        TooLong,
+        /// Before the peer has proven who it is, or after the end.
+        NotConnected,
+        /// SRTP that was not made with the peer's keys.
+        NotAuthentic,
+        /// SRTP that has been received before, or is too old to tell.
+        Replayed,
+        /// A connectivity check that was refused or that says nothing.
+        BadCheck,
+        /// STUN or DTLS beyond what may be spent on somebody unknown.
+        Flood,
+    }
 }
 
 /// Counters of one producer.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct ProducerStats {
     /// The producer.
     pub producer: ProducerId,
@@ -223,12 +215,14 @@ pub struct ProducerStats {
 }
 
 /// Counters of one received stream.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct StreamStats {
     /// The stream's current SSRC.
     pub ssrc: u32,
-    /// The codec of its last packet.
-    pub codec: Option<CodecName>,
+    /// The codec of its last packet, e.g. `VP8`; a codec that Weir does not know has its declared name.
+    pub codec: Option<String>,
     /// The stream's profile.
     pub profile: Profile,
     /// Whether packets have arrived recently.
@@ -249,13 +243,13 @@ pub struct StreamStats {
     pub key_frames: u64,
     /// Lost packets that arrived after they were requested again.
     pub packets_repaired: u64,
-    /// Retransmissions (RFC 4588) that repaired nothing: of packets that had come already, or that make no sense.
+    /// Retransmissions (RFC 4588) that repaired nothing.
     pub rtx_useless: u64,
-    /// Of the packets expected between the last two reports, how many were lost on the way, repaired or not, in 1/256.
+    /// The share of packets that were lost between the last two reports, in 1/256.
     pub fraction_lost: u8,
     /// Interarrival jitter (RFC 3550 §6.4.1), in units of the RTP clock.
     pub jitter: u32,
-    /// From here to the sender and back, in microseconds; `None` until it is known.
+    /// The round-trip time to the sender, in microseconds; `null` until it is measured.
     pub round_trip_us: Option<u32>,
     /// RTCP packets with negative acknowledgements (NACK) sent.
     pub nack_count: u64,
@@ -267,7 +261,7 @@ pub struct StreamStats {
     pub fir_count: u64,
     /// Packets that were not relayed because the producer was paused.
     pub packets_paused: u64,
-    /// The payload type of its last packet, which names the codec where `codec` cannot.
+    /// The payload type of its last packet.
     pub payload_type: Option<u8>,
     /// How often the sender changed its SSRC.
     pub ssrc_changes: u64,
@@ -275,8 +269,10 @@ pub struct StreamStats {
     pub packets_not_kept: u64,
 }
 
-/// Counters of one consumer. `packets_in = packets_forwarded + Σ dropped`, at every moment.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+/// Counters of one consumer. `packetsIn` is `packetsForwarded` and all of `dropped` together, at every moment.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct ConsumerStats {
     /// The consumer.
     pub consumer: ConsumerId,
@@ -284,7 +280,7 @@ pub struct ConsumerStats {
     pub paused: bool,
     /// Whether its producer is paused.
     pub source_paused: bool,
-    /// What it is sent.
+    /// The profile that it receives; `null` if none.
     pub effective_profile: Option<Profile>,
     /// The profile that it will receive after the next key frame.
     pub target_profile: Option<Profile>,
@@ -297,19 +293,19 @@ pub struct ConsumerStats {
     /// The bitrate over the last second, in bits per second.
     pub bitrate: u64,
     /// Packets that were not forwarded, by reason. Reasons with a count of 0 are left out.
-    pub dropped: Vec<(DropReason, u64)>,
+    pub dropped: Counts<DropReason>,
     /// How often the profile changed, with the change to the first one.
     pub switches: u64,
     /// The SSRC it is sent under.
     pub ssrc: u32,
-    /// The codec of the packet sent last.
-    pub codec: Option<CodecName>,
-    /// Packets sent again. They are not in `packets_forwarded`.
+    /// The codec of the packet sent last, e.g. `VP8`.
+    pub codec: Option<String>,
+    /// Packets that were retransmitted. `packetsForwarded` does not count them.
     pub packets_retransmitted: u64,
     /// The bytes of these packets, with RTP headers.
     pub bytes_retransmitted: u64,
     /// Packets that the receiver asked for again and did not get, by reason. Reasons with a count of 0 are left out.
-    pub not_repaired: Vec<(NotRepaired, u64)>,
+    pub not_repaired: Counts<NotRepaired>,
     /// RTCP packets with negative acknowledgements (NACK) received.
     pub nack_count: u64,
     /// Picture loss indications received.
@@ -323,90 +319,58 @@ pub struct ConsumerStats {
     pub fraction_lost: u8,
     /// Interarrival jitter at the receiver, in units of the RTP clock.
     pub jitter: u32,
-    /// From here to the receiver and back, in microseconds; `None` until a report tells.
+    /// The round-trip time to the receiver, in microseconds; `null` until it is measured.
     pub round_trip_us: Option<u32>,
-    /// The last extended sequence number sent.
+    /// The last sequence number sent, extended to 64 bits.
     pub last_seq: Option<u64>,
-    /// The consumer's own payload type of the packet sent last, which names the codec where `codec` cannot.
+    /// The consumer's own payload type of the packet sent last.
     pub payload_type: Option<u8>,
 }
 
-/// Why a packet was not forwarded to a consumer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum DropReason {
-    /// The consumer is paused.
-    ConsumerPaused,
-    /// The producer is paused.
-    ProducerPaused,
-    /// The packet belongs to another profile than the one that flows.
-    OtherProfile,
-    /// Video starts, resumes and switches on a key frame only, and none has come.
-    AwaitingKeyFrame,
-    /// Late, from before the packet on which this consumer started or switched.
-    BeforeSwitch,
-    /// Seen already.
-    Duplicate,
-    /// So far from the stream's sequence that it was not believed (RFC 3550 appendix A.1).
-    BadSequence,
-    /// The consumer has no payload type for this codec.
-    UnsupportedPayloadType,
-    /// The transport has no remote yet.
-    NoRemote,
-    /// The socket did not take it and the backlog was full.
-    BacklogFull,
-    /// The kernel refused it.
-    SendFailed,
-    /// Nothing but padding: it has served its sender, and nobody else needs it.
-    Padding,
+reasons! {
+    /// Why a packet was not forwarded to a consumer.
+    pub enum DropReason {
+        /// The consumer is paused.
+        ConsumerPaused,
+        /// The producer is paused.
+        ProducerPaused,
+        /// The packet belongs to another profile than the one that flows.
+        OtherProfile,
+        /// Video starts, resumes and switches on a key frame only, and none has come.
+        AwaitingKeyFrame,
+        /// Late, from before the packet on which this consumer started or switched.
+        BeforeSwitch,
+        /// Seen already.
+        Duplicate,
+        /// So far from the stream's sequence that it was not believed (RFC 3550 appendix A.1).
+        BadSequence,
+        /// The consumer has no payload type for this codec.
+        UnsupportedPayloadType,
+        /// The transport has no remote yet.
+        NoRemote,
+        /// The socket did not take it and the backlog was full.
+        BacklogFull,
+        /// The kernel refused it.
+        SendFailed,
+        /// Nothing but padding: it has served its sender, and nobody else needs it.
+        Padding,
+    }
 }
 
-impl DropReason {
-    /// All of them, in the order of the enum.
-    pub const ALL: [Self; 12] = [
-        Self::ConsumerPaused,
-        Self::ProducerPaused,
-        Self::OtherProfile,
-        Self::AwaitingKeyFrame,
-        Self::BeforeSwitch,
-        Self::Duplicate,
-        Self::BadSequence,
-        Self::UnsupportedPayloadType,
-        Self::NoRemote,
-        Self::BacklogFull,
-        Self::SendFailed,
-        Self::Padding,
-    ];
-}
-
-/// Why a packet that a receiver asked for was not sent again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum NotRepaired {
-    /// It was never sent to this consumer.
-    NeverSent,
-    /// It was never received either, or has not come yet.
-    NotReceived,
-    /// It is too old to be of use, or had to make room for newer ones.
-    TooOld,
-    /// It was sent again less than a round trip ago.
-    TooSoon,
-    /// Too much was sent again lately.
-    OverBudget,
-    /// The socket did not take it.
-    SendFailed,
-}
-
-impl NotRepaired {
-    /// All of them, in the order of the enum.
-    pub const ALL: [Self; 6] = [
-        Self::NeverSent,
-        Self::NotReceived,
-        Self::TooOld,
-        Self::TooSoon,
-        Self::OverBudget,
-        Self::SendFailed,
-    ];
+reasons! {
+    /// Why a packet that a receiver asked for was not sent again.
+    pub enum NotRepaired {
+        /// It was never sent to this consumer.
+        NeverSent,
+        /// It was never received either, or has not come yet.
+        NotReceived,
+        /// It is too old to be of use, or had to make room for newer ones.
+        TooOld,
+        /// It was sent again less than a round trip ago.
+        TooSoon,
+        /// Too much was sent again lately.
+        OverBudget,
+        /// The socket did not take it.
+        SendFailed,
+    }
 }

@@ -1,10 +1,11 @@
 //! What a WebRTC transport is made of, and what becomes of it: ICE (RFC 8445, the lite side) and DTLS (RFC 5764).
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::counts::{Counts, reasons};
 use super::{address, any_case};
 use crate::id::{RoomId, TransportId};
 
@@ -58,6 +59,15 @@ pub enum IceProtocol {
     Tcp,
 }
 
+impl fmt::Display for IceProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
 /// The username fragment and the password of our side (RFC 8445 §5.3). Printed for debugging, they keep the password to
 /// themselves.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,8 +87,10 @@ impl fmt::Debug for IceCredentials {
     }
 }
 
-/// A pair of addresses that packets travel between.
+/// A pair of addresses that packets travel between. In JSON it has the members that mediasoup gives it: `localIP`,
+/// `localPort`, `remoteIP`, `remotePort` and `protocol`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct IceTuple {
     /// UDP or TCP.
     pub protocol: IceProtocol,
@@ -90,7 +102,67 @@ pub struct IceTuple {
     pub remote: SocketAddr,
 }
 
-/// The state of ICE.
+/// An [`IceTuple`] in JSON.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "IceTuple"))]
+#[serde(rename_all = "camelCase")]
+struct ShownTuple {
+    /// The address that the remote sends to: the announced one if there is one.
+    #[serde(rename = "localIP")]
+    local_ip: IpAddr,
+    /// Its port.
+    local_port: u16,
+    /// The remote's address.
+    #[serde(rename = "remoteIP")]
+    remote_ip: IpAddr,
+    /// Its port.
+    remote_port: u16,
+    /// How packets travel.
+    protocol: IceProtocol,
+}
+
+impl Serialize for IceTuple {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return Self::serialize(self, serializer);
+        }
+        let shown = ShownTuple {
+            local_ip: self.local.ip(),
+            local_port: self.local.port(),
+            remote_ip: self.remote.ip(),
+            remote_port: self.remote.port(),
+            protocol: self.protocol,
+        };
+        shown.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for IceTuple {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return Self::deserialize(deserializer);
+        }
+        let shown = ShownTuple::deserialize(deserializer)?;
+        Ok(Self {
+            protocol: shown.protocol,
+            local: (shown.local_ip, shown.local_port).into(),
+            remote: (shown.remote_ip, shown.remote_port).into(),
+        })
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for IceTuple {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        ShownTuple::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        ShownTuple::json_schema(generator)
+    }
+}
+
+/// The state of ICE (differences §9.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -127,71 +199,46 @@ pub enum DtlsState {
     Closed,
 }
 
-/// Why WebRTC with a peer does not work or has stopped working: first the reasons of DTLS, then those of ICE.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum WebRtcFailureReason {
-    /// The certificate does not have the announced fingerprint.
-    Fingerprint,
-    /// The peer showed no certificate.
-    NoCertificate,
-    /// The certificate is too long.
-    CertificateTooLong,
-    /// The certificate cannot be read, or its type of key is not supported.
-    UnsupportedCertificate,
-    /// The peer did not prove that it has its certificate's private key.
-    Signature,
-    /// The two sides have no SRTP profile in common.
-    NoSrtpProfile,
-    /// The two sides have no cipher suite, group or signature algorithm in common.
-    NothingInCommon,
-    /// The two sides have no DTLS version in common.
-    Version,
-    /// The handshake took too long.
-    Timeout,
-    /// The peer refused the handshake with an alert.
-    Alert,
-    /// The peer broke the protocol.
-    Protocol,
-    /// The DTLS engine failed: a bug.
-    Internal,
-    /// The peer counts as gone: no connectivity check has arrived for a long time (RFC 7675).
-    ConsentExpired,
-    /// The peer's last TCP connection is closed.
-    ConnectionClosed,
-    /// A check lacks a required attribute (400).
-    CheckBadRequest,
-    /// A check has another password or user name (401).
-    CheckUnauthenticated,
-    /// A check has an unknown attribute that must be understood (420).
-    CheckUnknownAttribute,
-    /// The peer also takes the controlled role (487).
-    CheckRoleConflict,
-}
-
-impl WebRtcFailureReason {
-    /// All of them, in the order of the enum.
-    pub const ALL: [Self; 18] = [
-        Self::Fingerprint,
-        Self::NoCertificate,
-        Self::CertificateTooLong,
-        Self::UnsupportedCertificate,
-        Self::Signature,
-        Self::NoSrtpProfile,
-        Self::NothingInCommon,
-        Self::Version,
-        Self::Timeout,
-        Self::Alert,
-        Self::Protocol,
-        Self::Internal,
-        Self::ConsentExpired,
-        Self::ConnectionClosed,
-        Self::CheckBadRequest,
-        Self::CheckUnauthenticated,
-        Self::CheckUnknownAttribute,
-        Self::CheckRoleConflict,
-    ];
+reasons! {
+    /// Why WebRTC with a peer does not work or has stopped working: first the reasons of DTLS, then those of ICE.
+    pub enum WebRtcFailureReason {
+        /// The certificate does not have the announced fingerprint.
+        Fingerprint,
+        /// The peer showed no certificate.
+        NoCertificate,
+        /// The certificate is too long.
+        CertificateTooLong,
+        /// The certificate cannot be read, or its type of key is not supported.
+        UnsupportedCertificate,
+        /// The peer did not prove that it has its certificate's private key.
+        Signature,
+        /// The two sides have no SRTP profile in common.
+        NoSrtpProfile,
+        /// The two sides have no cipher suite, group or signature algorithm in common.
+        NothingInCommon,
+        /// The two sides have no DTLS version in common.
+        Version,
+        /// The handshake took too long.
+        Timeout,
+        /// The peer refused the handshake with an alert.
+        Alert,
+        /// The peer broke the protocol.
+        Protocol,
+        /// The DTLS engine failed: a bug.
+        Internal,
+        /// The peer counts as gone: no connectivity check has arrived for a long time (RFC 7675).
+        ConsentExpired,
+        /// The peer's last TCP connection is closed.
+        ConnectionClosed,
+        /// A check lacks a required attribute (400).
+        CheckBadRequest,
+        /// A check has another password or user name (401).
+        CheckUnauthenticated,
+        /// A check has an unknown attribute that must be understood (420).
+        CheckUnknownAttribute,
+        /// The peer also takes the controlled role (487).
+        CheckRoleConflict,
+    }
 }
 
 /// A failure, for programs and for people.
@@ -281,16 +328,18 @@ impl fmt::Debug for DtlsCertificate {
     }
 }
 
-/// What a worker knows of a transport's ICE and DTLS, and what strangers cost it.
+/// ICE, DTLS and SRTP of a WebRTC transport, as far as its worker knows them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct WebRtcStats {
     /// The state of ICE.
     pub ice_state: IceState,
-    /// Where packets go.
-    pub selected_tuple: Option<IceTuple>,
+    /// The addresses that are used; `null` if there are none.
+    pub ice_selected_tuple: Option<IceTuple>,
     /// The state of DTLS.
     pub dtls_state: DtlsState,
-    /// How media is protected, as the IANA names it without its `SRTP_`, once agreed on.
+    /// The SRTP profile, with its IANA name without the prefix `SRTP_`; `null` until it is negotiated.
     pub srtp_profile: Option<String>,
     /// Valid connectivity checks.
     pub checks: u64,
@@ -298,8 +347,8 @@ pub struct WebRtcStats {
     pub checks_refused: u64,
     /// DTLS datagrams that were processed.
     pub dtls_datagrams: u64,
-    /// Packets that were to be sent and could not be protected.
+    /// Packets that were to be sent and could not be encrypted.
     pub protect_failures: u64,
-    /// How often what failed, of what has.
-    pub failures: Vec<(WebRtcFailureReason, u64)>,
+    /// Failures in ICE and DTLS, by reason. Reasons with a count of 0 are left out.
+    pub failures: Counts<WebRtcFailureReason>,
 }

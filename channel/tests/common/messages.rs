@@ -7,13 +7,13 @@ use proptest::option;
 use proptest::prelude::*;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    Coalescing, Codec, CodecName, ComediaPolicy, ConsumerDump, ConsumerRtx, ConsumerStats, CreateConsumer,
+    Coalescing, Codec, CodecName, ComediaPolicy, ConsumerDump, ConsumerRtx, ConsumerStats, Counts, CreateConsumer,
     CreatePlainTransport, CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters,
     DtlsRole, DtlsState, DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello,
     Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message,
     Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats, Profile, Remote,
-    Reply, Request, Response, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure,
-    WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
+    Reply, Request, Response, Scope, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason,
+    WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -182,8 +182,14 @@ pub(crate) fn methods() -> Vec<Method> {
             reduced_size: true,
             paused: true,
         }),
-        Method::PauseProducer { producer: PRODUCER },
-        Method::ResumeProducer { producer: PRODUCER },
+        Method::SetProducerPaused {
+            producer: PRODUCER,
+            paused: true,
+        },
+        Method::SetProducerPaused {
+            producer: PRODUCER,
+            paused: false,
+        },
         Method::SetProducerPreferredProfile {
             producer: PRODUCER,
             profile: Profile::Low,
@@ -207,8 +213,14 @@ pub(crate) fn methods() -> Vec<Method> {
             cname: String::from("weir"),
             cname_is_made_up: false,
         }),
-        Method::PauseConsumer { consumer: CONSUMER },
-        Method::ResumeConsumer { consumer: CONSUMER },
+        Method::SetConsumerPaused {
+            consumer: CONSUMER,
+            paused: true,
+        },
+        Method::SetConsumerPaused {
+            consumer: CONSUMER,
+            paused: false,
+        },
         Method::SetConsumerPreferredProfile {
             consumer: CONSUMER,
             profile: Profile::Default,
@@ -216,18 +228,18 @@ pub(crate) fn methods() -> Vec<Method> {
         Method::RequestKeyFrame { consumer: CONSUMER },
         Method::CloseConsumer { consumer: CONSUMER },
         Method::WorkerStats,
-        Method::RoomStats { room: ROOM, page },
-        Method::TransportStats { transport: TRANSPORT },
-        Method::ProducerStats { producer: PRODUCER },
-        Method::ConsumerStats { consumer: CONSUMER },
-        Method::RoomDump {
+        Method::Stats(Scope::Room { room: ROOM, page }),
+        Method::Stats(Scope::Transport(TRANSPORT)),
+        Method::Stats(Scope::Producer(PRODUCER)),
+        Method::Stats(Scope::Consumer(CONSUMER)),
+        Method::Dump(Scope::Room {
             room: ROOM,
             page: Page { cursor: None },
-        },
+        }),
+        Method::Dump(Scope::Transport(TRANSPORT)),
+        Method::Dump(Scope::Producer(PRODUCER)),
+        Method::Dump(Scope::Consumer(CONSUMER)),
         Method::Shutdown,
-        Method::TransportDump { transport: TRANSPORT },
-        Method::ProducerDump { producer: PRODUCER },
-        Method::ConsumerDump { consumer: CONSUMER },
         Method::OpenSharedPorts(OpenSharedPorts {
             protocols: vec![IceProtocol::Udp, IceProtocol::Tcp],
             connected: true,
@@ -279,7 +291,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                 counts: vec![0, 1, 1 << 40],
             }),
             unrouted: 19,
-            webrtc_failures: vec![(WebRtcFailureReason::Alert, 20)],
+            webrtc_failures: Counts::from([(WebRtcFailureReason::Alert, 20)]),
             contained_panics: 21,
         }),
         Reply::Stats(StatsPage {
@@ -301,14 +313,14 @@ pub(crate) fn replies() -> Vec<Reply> {
                 mirror_failures: 12,
                 webrtc: Some(WebRtcStats {
                     ice_state: IceState::Completed,
-                    selected_tuple: Some(tuple()),
+                    ice_selected_tuple: Some(tuple()),
                     dtls_state: DtlsState::Connected,
                     srtp_profile: Some(String::from("AEAD_AES_128_GCM")),
                     checks: 13,
                     checks_refused: 14,
                     dtls_datagrams: 15,
                     protect_failures: 16,
-                    failures: vec![(WebRtcFailureReason::Timeout, 17)],
+                    failures: Counts::from([(WebRtcFailureReason::Timeout, 17)]),
                 }),
                 remotes_relearned: 13,
             }],
@@ -328,7 +340,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                     key_frames: 7,
                     packets_paused: 9,
                     packets_not_kept: 10,
-                    codec: Some(CodecName::Vp9),
+                    codec: Some(String::from("VP9")),
                     packets_repaired: 10,
                     rtx_useless: 11,
                     fraction_lost: 12,
@@ -355,7 +367,7 @@ pub(crate) fn replies() -> Vec<Reply> {
                 dropped: DropReason::ALL.into_iter().zip(1..).collect(),
                 switches: 5,
                 ssrc: 6,
-                codec: Some(CodecName::Opus),
+                codec: Some(String::from("opus")),
                 packets_retransmitted: 7,
                 bytes_retransmitted: 8,
                 not_repaired: NotRepaired::ALL.into_iter().zip(1..).collect(),
@@ -672,7 +684,6 @@ fn any_method() -> impl Strategy<Value = Method> {
             profile,
             rtx_ssrc: None,
         });
-    let page = || option::of(number()).prop_map(|cursor| Page { cursor });
     prop_oneof![
         2 => proptest::sample::select(vec![Method::Ping, Method::WorkerStats, Method::Shutdown]),
         1 => text().prop_map(|directives| Method::SetLogFilter(LogFilter { directives })),
@@ -726,8 +737,8 @@ fn any_method() -> impl Strategy<Value = Method> {
                     encodings, header_extensions, preferred_profile, paused, reduced_size: true, })
             }
         ),
-        1 => number().prop_map(|id| Method::PauseProducer { producer: ProducerId(id) }),
-        1 => number().prop_map(|id| Method::ResumeProducer { producer: ProducerId(id) }),
+        2 => (number(), flag())
+            .prop_map(|(id, paused)| Method::SetProducerPaused { producer: ProducerId(id), paused }),
         1 => (number(), any_profile())
             .prop_map(|(id, profile)| Method::SetProducerPreferredProfile { producer: ProducerId(id), profile }),
         1 => number().prop_map(|id| Method::CloseProducer { producer: ProducerId(id) }),
@@ -741,20 +752,24 @@ fn any_method() -> impl Strategy<Value = Method> {
                     consumer: ConsumerId(consumer), ssrc, payload_types, header_extensions, preferred_profile, paused, nack: false, rtx: None, cname: "weir".to_owned(), cname_is_made_up: paused, })
             }
         ),
-        1 => number().prop_map(|id| Method::PauseConsumer { consumer: ConsumerId(id) }),
-        1 => number().prop_map(|id| Method::ResumeConsumer { consumer: ConsumerId(id) }),
+        2 => (number(), flag())
+            .prop_map(|(id, paused)| Method::SetConsumerPaused { consumer: ConsumerId(id), paused }),
         1 => (number(), any_profile())
             .prop_map(|(id, profile)| Method::SetConsumerPreferredProfile { consumer: ConsumerId(id), profile }),
         1 => number().prop_map(|id| Method::RequestKeyFrame { consumer: ConsumerId(id) }),
         1 => number().prop_map(|id| Method::CloseConsumer { consumer: ConsumerId(id) }),
-        1 => (number(), page()).prop_map(|(id, page)| Method::RoomStats { room: RoomId(id), page }),
-        1 => number().prop_map(|id| Method::TransportStats { transport: TransportId(id) }),
-        1 => number().prop_map(|id| Method::ProducerStats { producer: ProducerId(id) }),
-        1 => number().prop_map(|id| Method::ConsumerStats { consumer: ConsumerId(id) }),
-        1 => (number(), page()).prop_map(|(id, page)| Method::RoomDump { room: RoomId(id), page }),
-        1 => number().prop_map(|id| Method::TransportDump { transport: TransportId(id) }),
-        1 => number().prop_map(|id| Method::ProducerDump { producer: ProducerId(id) }),
-        1 => number().prop_map(|id| Method::ConsumerDump { consumer: ConsumerId(id) }),
+        4 => any_scope().prop_map(Method::Stats),
+        4 => any_scope().prop_map(Method::Dump),
+    ]
+}
+
+fn any_scope() -> impl Strategy<Value = Scope> {
+    let page = option::of(number()).prop_map(|cursor| Page { cursor });
+    prop_oneof![
+        (number(), page).prop_map(|(id, page)| Scope::Room { room: RoomId(id), page }),
+        number().prop_map(|id| Scope::Transport(TransportId(id))),
+        number().prop_map(|id| Scope::Producer(ProducerId(id))),
+        number().prop_map(|id| Scope::Consumer(ConsumerId(id))),
     ]
 }
 
@@ -796,7 +811,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
             resident_bytes: n[17],
             residence,
             unrouted: n[18],
-            webrtc_failures: vec![(WebRtcFailureReason::Alert, n[0])],
+            webrtc_failures: Counts::from([(WebRtcFailureReason::Alert, n[0])]),
             contained_panics: n[1],
         })
     });
@@ -824,15 +839,11 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
                 bytes_sent: n[4],
                 rtcp_received: n[5],
                 rtcp_sent: n[6],
-                unrouted,
+                unrouted: unrouted.into_iter().collect(),
                 kernel_drops: n[7],
                 backlog_packets: n[8],
-                max_bitrate_bps: None,
-                remote_bitrate_bps: None,
-                packets_mirrored: 0,
-                mirror_failures: 0,
-                webrtc: None,
                 remotes_relearned: n[6],
+                ..TransportStats::default()
             }
         });
     let stream =
@@ -849,18 +860,7 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
             key_frames: n[6],
             packets_paused: n[8],
             packets_not_kept: n[7],
-            codec: None,
-            packets_repaired: 0,
-            rtx_useless: 0,
-            fraction_lost: 0,
-            jitter: 0,
-            round_trip_us: None,
-            nack_count: 0,
-            packets_nacked: 0,
-            pli_count: 0,
-            fir_count: 0,
-            payload_type: None,
-            ssrc_changes: 0,
+            ..StreamStats::default()
         });
     let producer = (number(), flag(), vec(stream, 0..4)).prop_map(|(id, paused, streams)| ProducerStats {
         producer: ProducerId(id),
@@ -888,22 +888,10 @@ fn any_stats_page() -> impl Strategy<Value = StatsPage> {
                 packets_forwarded: n[2],
                 bytes_forwarded: n[3],
                 bitrate: n[4],
-                dropped,
+                dropped: dropped.into_iter().collect(),
                 switches: n[5],
                 last_seq,
-                ssrc: 0,
-                codec: None,
-                packets_retransmitted: 0,
-                bytes_retransmitted: 0,
-                not_repaired: Vec::new(),
-                nack_count: 0,
-                pli_count: 0,
-                fir_count: 0,
-                packets_lost: 0,
-                fraction_lost: 0,
-                jitter: 0,
-                round_trip_us: None,
-                payload_type: None,
+                ..ConsumerStats::default()
             },
         );
     (

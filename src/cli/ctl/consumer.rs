@@ -2,7 +2,8 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
-use weir::http::{ConsumerStats, ConsumerView};
+use weir::ConsumerStats;
+use weir::http::ConsumerView;
 
 use super::client::{Client, Failure};
 use super::object::{Attached, Columns, EventData, Object, Pausing};

@@ -46,7 +46,7 @@ impl Output {
     }
 
     /// Prints names and values of one thing.
-    pub(crate) fn pairs(&self, pairs: &[(&str, Cell)]) -> Result<(), Failure> {
+    pub(crate) fn pairs<S: AsRef<str>>(&self, pairs: &[(S, Cell)]) -> Result<(), Failure> {
         Ok(write_pairs(&mut io::stdout().lock(), self.palette, pairs)?)
     }
 

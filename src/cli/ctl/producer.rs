@@ -2,7 +2,8 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use weir::http::{ProducerStats, ProducerView};
+use weir::ProducerStats;
+use weir::http::ProducerView;
 use weir::{CodecName, RtpCodec, RtpEncoding, RtpParameters};
 use weir_channel::message::{MediaKind, Profile};
 

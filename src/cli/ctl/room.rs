@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use weir::RtpCapabilities;
-use weir::http::{RoomStats, RoomView, StreamerView};
+use weir::StatsPage;
+use weir::http::{RoomView, StreamerView};
 use weir_channel::message::{Zoned, parse_address};
 
 use super::client::{Client, Failure};
@@ -219,7 +220,7 @@ async fn stats(client: &mut Client, output: &Output, room: u64) -> Result<(), Fa
     if output.is_json() {
         return output.json(&answer);
     }
-    let stats: RoomStats = client.read(answer)?;
+    let stats: StatsPage = client.read(answer)?;
     output.table(&transport::stats_table(&stats.transports), "no transports")?;
     output.line("")?;
     output.table(&producer::stats_table(&stats.producers), "no streams received")?;

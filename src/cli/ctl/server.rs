@@ -4,7 +4,8 @@ use axum::http::Method;
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use weir::http::{Health, HealthStatus, Listing, ServerStats, WorkerStats};
+use weir::http::{Health, HealthStatus, Listing, ServerStats};
+use weir::{CounterKind, Residence, WorkerStats};
 
 use super::client::{Client, Failure};
 use super::output::Output;
@@ -226,34 +227,26 @@ pub(super) async fn stats(client: &mut Client, output: &Output) -> Result<(), Fa
     Ok(())
 }
 
-fn stats_pairs(stats: &WorkerStats) -> Vec<(&'static str, Cell)> {
-    let residence = stats.residence_us.as_ref().map(|residence| {
-        let weir::http::Residence { p50, p99, p999, .. } = residence;
+fn stats_pairs(stats: &WorkerStats) -> Vec<(String, Cell)> {
+    let counters = stats.counters().map(|(counter, count)| {
+        let cell = match counter.kind {
+            CounterKind::Fault => Cell::alarming(count),
+            _ if counter.name.contains("bytes") => bytes(count).into(),
+            _ if counter.name.ends_with("_ns") => duration_ns(count).into(),
+            _ => count.into(),
+        };
+        (counter.name.replace('_', " "), cell)
+    });
+    let residence = stats.residence.as_ref().map(|residence| {
+        let Residence { p50, p99, p999, .. } = residence.residence();
         format!("{p50} µs (half), {p99} µs (99 %), {p999} µs (99.9 %)")
     });
-    vec![
-        ("rooms", stats.rooms.into()),
-        ("transports", stats.transports.into()),
-        ("producers", stats.producers.into()),
-        ("consumers", stats.consumers.into()),
-        ("packets received", stats.packets_received.into()),
-        ("bytes received", bytes(stats.bytes_received).into()),
-        ("packets sent", stats.packets_sent.into()),
-        ("bytes sent", bytes(stats.bytes_sent).into()),
-        ("kernel drops", Cell::alarming(stats.kernel_drops)),
-        ("receive calls", stats.receive_calls.into()),
-        ("send calls", stats.send_calls.into()),
-        ("wait calls", stats.wait_calls.into()),
-        ("trains refused", stats.gso_refusals.into()),
-        ("turns", stats.turns.into()),
-        ("turns coalesced", stats.coalesced_turns.into()),
-        ("WebRTC failures", Cell::reasons(&stats.webrtc_failures)),
-        ("parsers that broke", Cell::alarming(stats.contained_panics)),
-        ("log lines dropped", Cell::alarming(stats.log_lines_dropped)),
-        ("CPU time", duration_ns(stats.cpu_ns).into()),
-        ("memory", bytes(stats.resident_bytes).into()),
+    let others = [
+        ("webrtc failures", Cell::reasons(&stats.webrtc_failures)),
         ("residence", Cell::or_none(residence)),
-    ]
+    ];
+    let others = others.map(|(name, cell)| (name.to_owned(), cell));
+    counters.chain(others).collect()
 }
 
 /// `weir ctl settings`

@@ -1,11 +1,12 @@
 //! Aligned columns for people: two spaces between them, nothing else.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
+use serde::Serialize;
 use serde_json::Value;
+use weir::Counts;
 
 /// Whether to use colours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,12 +90,13 @@ impl Cell {
     }
 
     /// `otherProfile 10, duplicate 1`, the most frequent first, or `-`.
-    pub(crate) fn reasons(counts: &BTreeMap<String, u64>) -> Self {
-        let mut counts: Vec<_> = counts.iter().collect();
-        counts.sort_by_key(|(_, count)| Reverse(**count));
+    pub(crate) fn reasons<R: Copy + Serialize>(counts: &Counts<R>) -> Self {
+        let mut counts = counts.to_vec();
+        counts.sort_by_key(|(_, count)| Reverse(*count));
+        let name = |reason| serde_json::to_value(reason).unwrap_or_default();
         let shown: Vec<_> = counts
             .iter()
-            .map(|(reason, count)| format!("{reason} {count}"))
+            .map(|(reason, count)| format!("{} {count}", name(reason).as_str().unwrap_or("?")))
             .collect();
         if shown.is_empty() {
             Self::none()
@@ -227,9 +229,10 @@ fn width(text: &str) -> usize {
 }
 
 /// Names and values, one pair a line, for a single thing.
-pub(crate) fn write_pairs(out: &mut dyn Write, palette: Palette, pairs: &[(&str, Cell)]) -> io::Result<()> {
-    let widest = pairs.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
+pub(crate) fn write_pairs<S: AsRef<str>>(out: &mut dyn Write, palette: Palette, pairs: &[(S, Cell)]) -> io::Result<()> {
+    let widest = pairs.iter().map(|(name, _)| width(name.as_ref())).max().unwrap_or(0);
     for (name, cell) in pairs {
+        let name = name.as_ref();
         let padding = widest - width(name);
         let nothing = Cell::none();
         let cell = if cell.text.is_empty() { &nothing } else { cell };
@@ -242,6 +245,7 @@ pub(crate) fn write_pairs(out: &mut dyn Write, palette: Palette, pairs: &[(&str,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weir::DropReason;
 
     fn printed(table: &Table, palette: Palette) -> String {
         let mut out = Vec::new();
@@ -307,9 +311,9 @@ mod tests {
 
     #[test]
     fn reasons_come_by_frequency() {
-        let counts = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 20)]);
-        assert_eq!(Cell::reasons(&counts), "b 20, a 1".into());
-        assert_eq!(Cell::reasons(&BTreeMap::new()), Cell::none());
+        let counts = Counts::from([(DropReason::ConsumerPaused, 1), (DropReason::Padding, 20)]);
+        assert_eq!(Cell::reasons(&counts), "padding 20, consumerPaused 1".into());
+        assert_eq!(Cell::reasons(&Counts::<DropReason>::default()), Cell::none());
     }
 
     #[test]

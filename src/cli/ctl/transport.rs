@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use weir::http::{TransportStats, TransportView};
+use weir::TransportStats;
+use weir::http::TransportView;
 use weir::{TransportKind, Tuple};
 use weir_channel::message::{Remote, Zoned, parse_address};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, WorkerId};
-use weir_channel::message::{ConsumerStats, MediaKind, Method, Profile, Reply};
+use weir_channel::message::{MediaKind, Method, Profile};
 
 use crate::server::api::peer::Peer;
 use crate::server::api::producer::Producer;
@@ -17,7 +17,7 @@ use crate::server::model::error::Error;
 use crate::server::model::lock;
 use crate::server::model::rtp_parameters::RtpParameters;
 use crate::server::model::side::Side;
-use crate::server::model::state::{Command, State};
+use crate::server::model::state::Command;
 use crate::server::workers::shared::Shared;
 
 /// How a peer's consumer is enabled, as its client asks for it.
@@ -209,22 +209,11 @@ impl Consumer {
     /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`].
     pub async fn request_key_frame(&self) -> Result<(), Error> {
         let consumer = self.node.id;
-        let plan = self.plan(Method::RequestKeyFrame { consumer });
-        self.shared.call(self.worker(), plan).await.map(drop)
-    }
-
-    /// Its counters.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`].
-    pub async fn stats(&self) -> Result<ConsumerStats, Error> {
-        let consumer = self.node.id;
-        let worker = self.worker();
-        let plan = self.plan(Method::ConsumerStats { consumer });
-        match self.shared.ask(worker, plan).await? {
-            Reply::Stats(mut page) if page.consumers.len() == 1 => Ok(page.consumers.remove(0)),
-            other => Err(self.shared.unexpected(worker, "ConsumerStats", &other)),
-        }
+        let asked = self.shared.call(self.worker(), |_| {
+            self.check_known()?;
+            Ok(Some(Command::new(Method::RequestKeyFrame { consumer })))
+        });
+        asked.await.map(drop)
     }
 
     /// Closes it. Has no effect if it is closed already.
@@ -260,16 +249,12 @@ impl Consumer {
     }
 
     /// For what only the worker can do.
-    pub(super) fn plan(&self, method: Method) -> impl FnOnce(&mut State) -> Result<Option<Command>, Error> + '_ {
-        move |_| {
-            let state = lock(&self.node.state);
-            if state.closed {
-                return Err(Error::closed(self.node.id));
-            }
-            if !state.is_known_to_worker() {
-                return Err(Error::NotEnabled { consumer: self.node.id });
-            }
-            Ok(Some(Command::new(method)))
+    pub(super) fn check_known(&self) -> Result<(), Error> {
+        let state = lock(&self.node.state);
+        match (state.closed, state.is_known_to_worker()) {
+            (true, _) => Err(Error::closed(self.node.id)),
+            (false, false) => Err(Error::NotEnabled { consumer: self.node.id }),
+            (false, true) => Ok(()),
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Dumps: what workers know of their objects, in the order of the objects here. For humans; nothing is promised about their
-//! shape.
+//! Dumps: what workers know of their objects, in the order of the objects here. For people; their shape may change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,19 +6,19 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, RoomId, WorkerId};
-use weir_channel::message::{ConsumerDump, DumpPage, Method, ProducerDump, Reply, TransportDump};
+use weir_channel::message::{ConsumerDump, DumpPage, ProducerDump, Scope, TransportDump};
 
 use crate::server::api::consumer::Consumer;
 use crate::server::api::peer::Peer;
 use crate::server::api::producer::Producer;
 use crate::server::api::server::Server;
+use crate::server::api::stats::only;
 use crate::server::api::transport::Transport;
 use crate::server::model::error::Error;
-use crate::server::model::state::Command;
 use crate::server::workers::slot::WorkerInfo;
 
 /// What is known of a server.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerDump {
     /// Its workers, by id.
@@ -27,7 +26,7 @@ pub struct ServerDump {
 }
 
 /// What is known of a worker.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerDump {
     /// The process.
@@ -37,7 +36,7 @@ pub struct WorkerDump {
 }
 
 /// What is known of a room.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoomDump {
     /// Its id.
@@ -51,7 +50,7 @@ pub struct RoomDump {
 }
 
 /// What is known of a peer.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerDump {
     /// Its name.
@@ -145,15 +144,11 @@ impl Transport {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
     pub async fn dump(&self) -> Result<TransportDump, Error> {
-        let (transport, worker) = (self.id(), self.room().worker());
-        let reply = self.shared.ask(worker, |_| {
-            self.node.check_open()?;
-            Ok(Some(Command::new(Method::TransportDump { transport })))
-        });
-        match reply.await? {
-            Reply::Dump(mut page) if page.transports.len() == 1 => Ok(page.transports.remove(0)),
-            other => Err(self.shared.unexpected(worker, "TransportDump", &other)),
-        }
+        let worker = self.room().worker();
+        let page = self
+            .shared
+            .dump(worker, Scope::Transport(self.id()), || self.node.check_open());
+        only(worker, page.await?.transports)
     }
 }
 
@@ -163,15 +158,11 @@ impl Producer {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
     pub async fn dump(&self) -> Result<ProducerDump, Error> {
-        let (producer, worker) = (self.id(), self.room().worker());
-        let reply = self.shared.ask(worker, |_| match self.closed() {
-            true => Err(Error::closed(producer)),
-            false => Ok(Some(Command::new(Method::ProducerDump { producer }))),
-        });
-        match reply.await? {
-            Reply::Dump(mut page) if page.producers.len() == 1 => Ok(page.producers.remove(0)),
-            other => Err(self.shared.unexpected(worker, "ProducerDump", &other)),
-        }
+        let worker = self.room().worker();
+        let page = self
+            .shared
+            .dump(worker, Scope::Producer(self.id()), || self.check_open());
+        only(worker, page.await?.producers)
     }
 }
 
@@ -181,12 +172,11 @@ impl Consumer {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`], and what keeps the worker from answering.
     pub async fn dump(&self) -> Result<ConsumerDump, Error> {
-        let (consumer, worker) = (self.id(), self.room().worker());
-        let plan = self.plan(Method::ConsumerDump { consumer });
-        match self.shared.ask(worker, plan).await? {
-            Reply::Dump(mut page) if page.consumers.len() == 1 => Ok(page.consumers.remove(0)),
-            other => Err(self.shared.unexpected(worker, "ConsumerDump", &other)),
-        }
+        let worker = self.room().worker();
+        let page = self
+            .shared
+            .dump(worker, Scope::Consumer(self.id()), || self.check_known());
+        only(worker, page.await?.consumers)
     }
 }
 

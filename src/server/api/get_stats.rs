@@ -69,8 +69,7 @@ impl Transport {
     /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, Error> {
         let stats = self.stats().await?;
-        let shown = |tuple| self.shown(tuple);
-        Ok(vec![of_transport(&stats, &self.tuple(), shown, wall_clock_ms())])
+        Ok(vec![of_transport(&stats, &self.tuple(), wall_clock_ms())])
     }
 }
 

@@ -13,4 +13,5 @@ pub(crate) mod producer;
 pub(crate) mod room;
 pub(crate) mod rtp_streamer;
 pub(crate) mod server;
+mod stats;
 pub(crate) mod transport;

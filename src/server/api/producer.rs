@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use weir_channel::id::ProducerId;
-use weir_channel::message::{MediaKind, Method, ProducerStats, Profile, Reply};
+use weir_channel::message::{MediaKind, Method, Profile};
 
 use crate::server::api::peer::Peer;
 use crate::server::api::room::Room;
@@ -145,19 +145,10 @@ impl Producer {
         changed.await.map(drop)
     }
 
-    /// Its counters.
-    pub async fn stats(&self) -> Result<ProducerStats, Error> {
-        let producer = self.node.id;
-        let worker = self.node.transport.room.worker;
-        let reply = self.shared.ask(worker, |_| {
-            if lock(&self.node.state).closed {
-                return Err(Error::closed(producer));
-            }
-            Ok(Some(Command::new(Method::ProducerStats { producer })))
-        });
-        match reply.await? {
-            Reply::Stats(mut page) if page.producers.len() == 1 => Ok(page.producers.remove(0)),
-            other => Err(self.shared.unexpected(worker, "ProducerStats", &other)),
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        match self.closed() {
+            true => Err(Error::closed(self.node.id)),
+            false => Ok(()),
         }
     }
 

@@ -7,10 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{RoomId, WorkerId};
-use weir_channel::message::{
-    ComediaPolicy, CreatePlainTransport, DumpPage, ExtensionUri, Method, Page, Remote, Reply, StatsPage, Zoned,
-    any_case,
-};
+use weir_channel::message::{ComediaPolicy, CreatePlainTransport, ExtensionUri, Method, Remote, Zoned, any_case};
 
 use crate::server::api::active_speaker::ActiveSpeakerDetector;
 use crate::server::api::audio_levels::AudioLevelsStream;
@@ -31,9 +28,6 @@ use crate::server::model::transport::{Owner, TransportNode};
 use crate::server::workers::ports::PortCount;
 use crate::server::workers::shared::Shared;
 use crate::server::workers::sockets::need_of_ports;
-
-/// A room asks its worker for no more pages than this, some millions of entries: more would be a worker that never ends.
-const PAGES_MAX: usize = 10_000;
 
 /// The options of a new room.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -96,8 +90,8 @@ impl Default for PlainTransportOptions {
 /// A handle on a room. Cheap to clone; dropping it closes nothing.
 #[derive(Clone)]
 pub struct Room {
-    shared: Arc<Shared>,
-    node: Arc<RoomNode>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) node: Arc<RoomNode>,
 }
 
 impl Room {
@@ -313,52 +307,6 @@ impl Room {
         WebRtcTransport::create(&self.shared, &self.node, options, None).await
     }
 
-    /// The counters of everything in the room.
-    pub async fn stats(&self) -> Result<StatsPage, Error> {
-        let mut all = StatsPage::default();
-        let mut cursor = None;
-        for _ in 0..PAGES_MAX {
-            let room = self.node.id;
-            let page = Page { cursor };
-            match self.ask(Method::RoomStats { room, page }).await? {
-                Reply::Stats(page) => {
-                    all.transports.extend(page.transports);
-                    all.producers.extend(page.producers);
-                    all.consumers.extend(page.consumers);
-                    cursor = page.next;
-                }
-                other => return Err(self.shared.unexpected(self.node.worker, "RoomStats", &other)),
-            }
-            if cursor.is_none() {
-                return Ok(all);
-            }
-        }
-        Err(self.endless("RoomStats"))
-    }
-
-    /// Everything that the worker knows about the room, for people.
-    pub async fn dump(&self) -> Result<DumpPage, Error> {
-        let mut all = DumpPage::default();
-        let mut cursor = None;
-        for _ in 0..PAGES_MAX {
-            let room = self.node.id;
-            let page = Page { cursor };
-            match self.ask(Method::RoomDump { room, page }).await? {
-                Reply::Dump(page) => {
-                    all.transports.extend(page.transports);
-                    all.producers.extend(page.producers);
-                    all.consumers.extend(page.consumers);
-                    cursor = page.next;
-                }
-                other => return Err(self.shared.unexpected(self.node.worker, "RoomDump", &other)),
-            }
-            if cursor.is_none() {
-                return Ok(all);
-            }
-        }
-        Err(self.endless("RoomDump"))
-    }
-
     /// Closes the room with everything in it. Has no effect if it is closed already.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
         let room = self.node.id;
@@ -370,22 +318,6 @@ impl Room {
             // Its worker's death has closed it.
             Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
             other => other.map(drop),
-        }
-    }
-
-    async fn ask(&self, method: Method) -> Result<Reply, Error> {
-        self.shared
-            .ask(self.node.worker, |_| {
-                self.node.check_open()?;
-                Ok(Some(Command::new(method)))
-            })
-            .await
-    }
-
-    fn endless(&self, method: &str) -> Error {
-        Error::Protocol {
-            worker: self.node.worker,
-            reason: format!("its answer to {method} has more than {PAGES_MAX} pages"),
         }
     }
 

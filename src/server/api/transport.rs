@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ProducerId, TransportId};
-use weir_channel::message::{MediaKind, Method, Profile, Reply, TransportStats, WorkerError, any_case};
+use weir_channel::message::{MediaKind, Method, Profile, Reply, WorkerError, any_case};
 
 use crate::server::api::consumer::Consumer;
 use crate::server::api::peer::Peer;
@@ -298,19 +298,6 @@ impl Transport {
                     if is_made_up(ssrc, ssrcs, &options.rtp) && tries < SSRC_TRIES => {}
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    /// Its counters.
-    pub async fn stats(&self) -> Result<TransportStats, Error> {
-        let transport = self.node.id;
-        let reply = self.shared.ask(self.node.room.worker, |_| {
-            self.node.check_open()?;
-            Ok(Some(Command::new(Method::TransportStats { transport })))
-        });
-        match reply.await? {
-            Reply::Stats(mut page) if page.transports.len() == 1 => Ok(page.transports.remove(0)),
-            other => Err(self.shared.unexpected(self.node.room.worker, "TransportStats", &other)),
         }
     }
 

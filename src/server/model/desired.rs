@@ -156,13 +156,11 @@ impl DesiredRoom {
                     *known = Some(parameters.clone());
                 }
             }),
-            Method::PauseProducer { producer } => self.with_producer(*producer, |request| request.paused = true),
-            Method::ResumeProducer { producer } => self.with_producer(*producer, |request| request.paused = false),
+            Method::SetProducerPaused { producer, paused } => self.with_producer(*producer, |request| request.paused = *paused),
             Method::SetProducerPreferredProfile { producer, profile } => {
                 self.with_producer(*producer, |request| request.preferred_profile = *profile);
             }
-            Method::PauseConsumer { consumer } => self.with_consumer(*consumer, |request| request.paused = true),
-            Method::ResumeConsumer { consumer } => self.with_consumer(*consumer, |request| request.paused = false),
+            Method::SetConsumerPaused { consumer, paused } => self.with_consumer(*consumer, |request| request.paused = *paused),
             Method::SetConsumerPreferredProfile { consumer, profile } => {
                 self.with_consumer(*consumer, |request| request.preferred_profile = *profile);
             }
@@ -186,14 +184,8 @@ impl DesiredRoom {
             | Method::UseDtlsCertificate(_)
             | Method::RequestKeyFrame { .. }
             | Method::WorkerStats
-            | Method::RoomStats { .. }
-            | Method::TransportStats { .. }
-            | Method::ProducerStats { .. }
-            | Method::ConsumerStats { .. }
-            | Method::RoomDump { .. }
-            | Method::TransportDump { .. }
-            | Method::ProducerDump { .. }
-            | Method::ConsumerDump { .. }
+            | Method::Stats(_)
+            | Method::Dump(_)
             // The doors are opened again with the worker, and sockets are asked for again.
             | Method::OpenSharedPorts(_)
             | Method::UseConnectedSocket { .. }
@@ -497,13 +489,15 @@ mod tests {
                     self.audio_levels = *enabled;
                     self.exists
                 }
-                Method::PauseProducer { producer } => self.producer(*producer, |each| each.paused = true),
-                Method::ResumeProducer { producer } => self.producer(*producer, |each| each.paused = false),
+                Method::SetProducerPaused { producer, paused } => {
+                    self.producer(*producer, |each| each.paused = *paused)
+                }
                 Method::SetProducerPreferredProfile { producer, profile } => {
                     self.producer(*producer, |each| each.preferred_profile = *profile)
                 }
-                Method::PauseConsumer { consumer } => self.consumer(*consumer, |each| each.paused = true),
-                Method::ResumeConsumer { consumer } => self.consumer(*consumer, |each| each.paused = false),
+                Method::SetConsumerPaused { consumer, paused } => {
+                    self.consumer(*consumer, |each| each.paused = *paused)
+                }
                 Method::SetConsumerPreferredProfile { consumer, profile } => {
                     self.consumer(*consumer, |each| each.preferred_profile = *profile)
                 }
@@ -727,12 +721,12 @@ mod tests {
             1 => (transport(), ice()).prop_map(|(transport, ice)| Method::RestartIce { transport, ice }),
             1 => (transport(), dtls())
                 .prop_map(|(transport, parameters)| Method::SetDtlsParameters { transport, parameters }),
-            1 => producer().prop_map(|producer| Method::PauseProducer { producer }),
-            1 => producer().prop_map(|producer| Method::ResumeProducer { producer }),
+            1 => producer().prop_map(|producer| Method::SetProducerPaused { producer, paused: true }),
+            1 => producer().prop_map(|producer| Method::SetProducerPaused { producer, paused: false }),
             1 => (producer(), profile())
                 .prop_map(|(producer, profile)| Method::SetProducerPreferredProfile { producer, profile }),
-            1 => consumer().prop_map(|consumer| Method::PauseConsumer { consumer }),
-            1 => consumer().prop_map(|consumer| Method::ResumeConsumer { consumer }),
+            1 => consumer().prop_map(|consumer| Method::SetConsumerPaused { consumer, paused: true }),
+            1 => consumer().prop_map(|consumer| Method::SetConsumerPaused { consumer, paused: false }),
             1 => (consumer(), profile())
                 .prop_map(|(consumer, profile)| Method::SetConsumerPreferredProfile { consumer, profile }),
             1 => (transport(), proptest::option::of(10_000_u64..20_000))

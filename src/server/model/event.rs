@@ -7,11 +7,11 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio::sync::broadcast;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{DtlsState, IceState, MediaKind, Profile, Remote, WebRtcFailure};
+use weir_channel::message::{DtlsState, IceState, IceTuple, MediaKind, Profile, Remote, WebRtcFailure};
 
 use crate::server::model::address::Tuple;
 use crate::server::model::error::DeathCause;
-use crate::server::model::rtc_stats::{RtcStats, RtcTuple};
+use crate::server::model::rtc_stats::RtcStats;
 use crate::server::model::side::Side;
 use crate::server::model::transport::TransportKind;
 
@@ -139,7 +139,7 @@ pub enum EventKind {
     IceSelectedTupleChanged {
         transport: TransportId,
         room: RoomId,
-        tuple: Option<RtcTuple>,
+        tuple: Option<IceTuple>,
     },
     /// The DTLS state of a WebRTC transport has changed.
     DtlsStateChanged {

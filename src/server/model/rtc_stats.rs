@@ -6,14 +6,11 @@
 //! in milliseconds too), and what is not known yet is `null` instead of 0. Members that v2 did not have come after those it
 //! had, and have names that it never used.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-
 use serde::{Deserialize, Serialize};
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{
-    CodecName, ConsumerStats, DropReason, DtlsState, IceState, IceTuple, MediaKind, NotRepaired, ProducerStats,
-    Profile, StreamStats, TransportStats, UnroutedReason, WebRtcFailureReason,
+    CodecName, ConsumerStats, Counts, DropReason, DtlsState, IceProtocol, IceState, IceTuple, MediaKind, NotRepaired,
+    ProducerStats, Profile, StreamStats, TransportStats, UnroutedReason, WebRtcFailureReason,
 };
 
 use crate::server::model::address::Tuple;
@@ -131,11 +128,11 @@ pub struct OutboundRtpStats {
     /// Packets that the producer received while the consumer existed: the sum of `packetCount` and `dropped`.
     pub packets_in: u64,
     /// Packets that were not sent, by reason. Reasons with a count of 0 are left out.
-    pub dropped: BTreeMap<DropReason, u64>,
+    pub dropped: Counts<DropReason>,
     /// The bytes of retransmitted packets, with headers.
     pub bytes_retransmitted: u64,
     /// Packets that the receiver asked for again and did not get, by reason. Reasons with a count of 0 are left out.
-    pub not_repaired: BTreeMap<NotRepaired, u64>,
+    pub not_repaired: Counts<NotRepaired>,
 }
 
 /// A transport.
@@ -152,13 +149,13 @@ pub struct RtcTransportStats {
     pub bytes_sent: u64,
     /// The addresses of a plain transport, once the remote is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tuple: Option<RtcTuple>,
+    pub tuple: Option<IceTuple>,
     /// The state of a WebRTC transport's ICE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ice_connection_state: Option<IceState>,
     /// The addresses of a WebRTC transport, once the client is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ice_selected_tuple: Option<RtcTuple>,
+    pub ice_selected_tuple: Option<IceTuple>,
     /// The state of a WebRTC transport's DTLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtls_state: Option<DtlsState>,
@@ -166,8 +163,8 @@ pub struct RtcTransportStats {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub srtp_profile: Option<String>,
     /// Failures in a WebRTC transport's ICE and DTLS, by reason. Reasons with a count of 0 are left out.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub failures: BTreeMap<WebRtcFailureReason, u64>,
+    #[serde(default, skip_serializing_if = "counts_nothing")]
+    pub failures: Counts<WebRtcFailureReason>,
     /// The bandwidth that the remote may use.
     pub local_available_send_bw: LocalBandwidth,
     /// The bandwidth that the remote can receive.
@@ -181,7 +178,7 @@ pub struct RtcTransportStats {
     /// RTCP packets sent.
     pub rtcp_sent: u64,
     /// Packets that belong to no producer, by reason. Reasons with a count of 0 are left out.
-    pub unrouted: BTreeMap<UnroutedReason, u64>,
+    pub unrouted: Counts<UnroutedReason>,
     /// Packets the kernel dropped because the socket's receive buffer was full.
     pub kernel_drops: u64,
     /// Copies of packets that were sent to the mirror's address.
@@ -193,25 +190,7 @@ pub struct RtcTransportStats {
     pub remotes_relearned: u64,
 }
 
-/// The addresses of a transport, with the names that mediasoup uses.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RtcTuple {
-    /// The address to which the remote sends: the announced one if there is one.
-    #[serde(rename = "localIP")]
-    pub local_ip: IpAddr,
-    /// Its port.
-    pub local_port: u16,
-    /// The remote's address.
-    #[serde(rename = "remoteIP")]
-    pub remote_ip: IpAddr,
-    /// Its port.
-    pub remote_port: u16,
-    /// `udp`, or, for WebRTC only, `tcp`.
-    pub protocol: String,
-}
-
-/// The bandwidth limit that the server sends to the remote (REMB).
+/// The limit that the server tells the remote (REMB).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalBandwidth {
@@ -274,13 +253,8 @@ pub(crate) fn of_consumer(
     source.into_iter().chain([RtcStats::OutboundRtp(outbound)]).collect()
 }
 
-/// A transport with its RTP addresses. `shown` gives the tuple that ICE has selected its announced address.
-pub(crate) fn of_transport(
-    stats: &TransportStats,
-    tuple: &Tuple,
-    shown: impl Fn(IceTuple) -> RtcTuple,
-    timestamp_ms: u64,
-) -> RtcStats {
+/// A transport with its RTP addresses.
+pub(crate) fn of_transport(stats: &TransportStats, tuple: &Tuple, timestamp_ms: u64) -> RtcStats {
     let webrtc = stats.webrtc.as_ref();
     // The worker's word on the remote is newer than what came with the tuple.
     let remote = stats.remote.map(|remote| remote.rtp).or(tuple.remote);
@@ -290,18 +264,16 @@ pub(crate) fn of_transport(
         timestamp: timestamp_ms,
         bytes_received: stats.bytes_received,
         bytes_sent: stats.bytes_sent,
-        tuple: remote.map(|remote: SocketAddr| RtcTuple {
-            local_ip: tuple.local_ip,
-            local_port: tuple.local_port,
-            remote_ip: remote.ip(),
-            remote_port: remote.port(),
-            protocol: "udp".to_owned(),
+        tuple: remote.map(|remote| IceTuple {
+            protocol: IceProtocol::Udp,
+            local: (tuple.local_ip, tuple.local_port).into(),
+            remote,
         }),
         ice_connection_state: webrtc.map(|webrtc| webrtc.ice_state),
-        ice_selected_tuple: webrtc.and_then(|webrtc| webrtc.selected_tuple).map(shown),
+        ice_selected_tuple: webrtc.and_then(|webrtc| webrtc.ice_selected_tuple),
         dtls_state: webrtc.map(|webrtc| webrtc.dtls_state),
         srtp_profile: webrtc.and_then(|webrtc| webrtc.srtp_profile.clone()),
-        failures: webrtc.map(|webrtc| counted(&webrtc.failures)).unwrap_or_default(),
+        failures: webrtc.map(|webrtc| webrtc.failures.clone()).unwrap_or_default(),
         local_available_send_bw: LocalBandwidth {
             max_bitrate: stats.max_bitrate_bps,
         },
@@ -312,7 +284,7 @@ pub(crate) fn of_transport(
         packets_sent: stats.packets_sent,
         rtcp_received: stats.rtcp_received,
         rtcp_sent: stats.rtcp_sent,
-        unrouted: counted(&stats.unrouted),
+        unrouted: stats.unrouted.clone(),
         kernel_drops: stats.kernel_drops,
         packets_mirrored: stats.packets_mirrored,
         mirror_failures: stats.mirror_failures,
@@ -326,7 +298,12 @@ fn inbound(
     transport_id: Option<TransportId>,
     timestamp: u64,
 ) -> InboundRtpStats {
-    let codec = CodecFacts::of(stats.codec, stats.payload_type, facts.rtp_parameters, facts.kind);
+    let codec = CodecFacts::of(
+        stats.codec.as_deref(),
+        stats.payload_type,
+        facts.rtp_parameters,
+        facts.kind,
+    );
     InboundRtpStats {
         stream: RtpStreamRtcStats {
             id: producer_stream_id(facts.producer, stats.profile),
@@ -369,9 +346,8 @@ fn outbound(
     timestamp: u64,
 ) -> OutboundRtpStats {
     let kind = facts.source.kind;
-    let codec = CodecFacts::of(stats.codec, stats.payload_type, facts.rtp_parameters, kind);
+    let codec = CodecFacts::of(stats.codec.as_deref(), stats.payload_type, facts.rtp_parameters, kind);
     let refused = [DropReason::NoRemote, DropReason::BacklogFull, DropReason::SendFailed];
-    let refused = stats.dropped.iter().filter(|(reason, _)| refused.contains(reason));
     OutboundRtpStats {
         stream: RtpStreamRtcStats {
             id: consumer_stream_id(facts.consumer),
@@ -385,7 +361,7 @@ fn outbound(
             bitrate: stats.bitrate,
             packets_lost: stats.packets_lost.into(),
             fraction_lost: stats.fraction_lost,
-            packets_discarded: refused.map(|(_, count)| count).sum(),
+            packets_discarded: refused.map(|reason| stats.dropped.of(reason)).iter().sum(),
             packets_repaired: stats.packets_retransmitted,
             fir_count: stats.fir_count,
             pli_count: stats.pli_count,
@@ -401,9 +377,9 @@ fn outbound(
         target_profile: stats.target_profile,
         switches: stats.switches,
         packets_in: stats.packets_in,
-        dropped: counted(&stats.dropped),
+        dropped: stats.dropped.clone(),
         bytes_retransmitted: stats.bytes_retransmitted,
-        not_repaired: counted(&stats.not_repaired),
+        not_repaired: stats.not_repaired.clone(),
     }
 }
 
@@ -415,7 +391,7 @@ struct CodecFacts {
 
 impl CodecFacts {
     /// The codec that flows, or else the first one negotiated.
-    fn of(flowing: Option<CodecName>, payload_type: Option<u8>, parameters: &RtpParameters, kind: MediaKind) -> Self {
+    fn of(flowing: Option<&str>, payload_type: Option<u8>, parameters: &RtpParameters, kind: MediaKind) -> Self {
         let named = |codec: &RtpCodec| match Subtype::parse(&codec.mime_type) {
             Ok(Subtype::Media(name)) => Some(name),
             _ => None,
@@ -427,7 +403,7 @@ impl CodecFacts {
         let found = match flowing {
             Some(name) => media()
                 .find(|(_, codec)| Some(codec.payload_type) == payload_type)
-                .or_else(|| media().find(|(candidate, _)| *candidate == name)),
+                .or_else(|| media().find(|(candidate, _)| candidate.subtype() == name)),
             None => media()
                 .find(|(name, _)| !name.is_companion())
                 .or_else(|| media().next()),
@@ -435,7 +411,8 @@ impl CodecFacts {
         let mime_type = match (found, flowing) {
             // As it was declared, if there is nobody else who could say how it is written.
             (Some((name, codec)), _) if CodecName::OPAQUE.contains(&name) => codec.mime_type.clone(),
-            (Some((name, _)), _) | (None, Some(name)) => format!("{}/{}", name.kind(), name.subtype()),
+            (Some((name, _)), _) => format!("{}/{}", name.kind(), name.subtype()),
+            (None, Some(name)) => format!("{kind}/{name}"),
             // A consumer with nothing in common with its producer has no codec, and sends nothing.
             (None, None) => kind.to_string(),
         };
@@ -446,9 +423,8 @@ impl CodecFacts {
     }
 }
 
-/// Without reasons that never happened.
-fn counted<R: Copy + Ord>(counts: &[(R, u64)]) -> BTreeMap<R, u64> {
-    counts.iter().filter(|(_, count)| *count > 0).copied().collect()
+fn counts_nothing<R>(counts: &Counts<R>) -> bool {
+    counts.is_empty()
 }
 
 fn ticks_in_ms(ticks: u32, clock_rate: u32) -> f64 {
@@ -493,7 +469,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use serde_json::{Value, json};
-    use weir_channel::message::{IceProtocol, Remote, WebRtcStats};
+    use weir_channel::message::{Remote, WebRtcStats};
 
     use super::*;
 
@@ -523,7 +499,7 @@ mod tests {
     fn stream(profile: Profile, ssrc: u32) -> StreamStats {
         StreamStats {
             ssrc,
-            codec: Some(CodecName::Vp8),
+            codec: Some("VP8".to_owned()),
             profile,
             active: true,
             packets: 128,
@@ -560,18 +536,18 @@ mod tests {
             packets_forwarded: 130,
             bytes_forwarded: 112_588,
             bitrate: 155_456,
-            dropped: vec![
+            dropped: Counts::from([
                 (DropReason::OtherProfile, 12),
                 (DropReason::BacklogFull, 5),
                 (DropReason::SendFailed, 3),
                 (DropReason::Duplicate, 0),
-            ],
+            ]),
             switches: 1,
             ssrc: 23_229_757,
             codec: None,
             packets_retransmitted: 4,
             bytes_retransmitted: 4_000,
-            not_repaired: vec![(NotRepaired::TooOld, 2)],
+            not_repaired: Counts::from([(NotRepaired::TooOld, 2)]),
             nack_count: 3,
             pli_count: 2,
             fir_count: 1,
@@ -708,16 +684,6 @@ mod tests {
         }
     }
 
-    fn announced(tuple: IceTuple) -> RtcTuple {
-        RtcTuple {
-            local_ip: tuple.local.ip(),
-            local_port: tuple.local.port(),
-            remote_ip: tuple.remote.ip(),
-            remote_port: tuple.remote.port(),
-            protocol: "udp".to_owned(),
-        }
-    }
-
     #[test]
     fn a_transport_tells_bandwidths_and_where_it_is() {
         let stats = TransportStats {
@@ -732,7 +698,7 @@ mod tests {
             bytes_sent: 2_713,
             rtcp_received: 3,
             rtcp_sent: 4,
-            unrouted: vec![(UnroutedReason::ForeignSource, 5), (UnroutedReason::TooLong, 0)],
+            unrouted: Counts::from([(UnroutedReason::ForeignSource, 5), (UnroutedReason::TooLong, 0)]),
             kernel_drops: 6,
             backlog_packets: 7,
             max_bitrate_bps: Some(500_000),
@@ -749,7 +715,7 @@ mod tests {
             remote: None,
             zone: None,
         };
-        let value = shown(&[of_transport(&stats, &tuple, announced, 1_000)]).remove(0);
+        let value = shown(&[of_transport(&stats, &tuple, 1_000)]).remove(0);
         has_members(
             &value,
             [
@@ -782,10 +748,10 @@ mod tests {
                 webrtc: Some(webrtc.clone()),
                 ..stats.clone()
             };
-            shown(&[of_transport(&stats, &tuple, announced, 1_000)]).remove(0)
+            shown(&[of_transport(&stats, &tuple, 1_000)]).remove(0)
         };
         assert!(of(&webrtc).get("iceSelectedTuple").is_none());
-        webrtc.selected_tuple = Some(IceTuple {
+        webrtc.ice_selected_tuple = Some(IceTuple {
             protocol: IceProtocol::Udp,
             local: ([127, 0, 0, 1], 40_432).into(),
             remote: ([192, 0, 2, 2], 45_669).into(),
@@ -838,7 +804,7 @@ mod tests {
             (codec.mime_type.as_str(), ticks_in_ms(7, codec.clock_rate)),
             ("audio", 0.0)
         );
-        let codec = CodecFacts::of(Some(CodecName::Opus), Some(111), &strange, MediaKind::Audio);
+        let codec = CodecFacts::of(Some("opus"), Some(111), &strange, MediaKind::Audio);
         assert_eq!(codec.mime_type, "audio/opus");
     }
 
@@ -862,12 +828,9 @@ mod tests {
             let facts = CodecFacts::of(flowing, payload_type, &parameters, MediaKind::Audio);
             (facts.mime_type, facts.clock_rate)
         };
-        let other = Some(CodecName::OtherAudio);
+        let other = Some("other-audio");
         assert_eq!(facts(None, None), ("audio/G729".to_owned(), 8_000));
         assert_eq!(facts(other, Some(97)), ("audio/mpeg4-generic".to_owned(), 44_100));
-        assert_eq!(
-            facts(Some(CodecName::AudioCompanion), Some(13)),
-            ("audio/CN".to_owned(), 8_000)
-        );
+        assert_eq!(facts(Some("audio-companion"), Some(13)), ("audio/CN".to_owned(), 8_000));
     }
 }

@@ -69,7 +69,13 @@ async fn enabling_makes_it_known_to_the_worker_with_all_that_was_said_before() {
     assert!(trio.stage.requests().is_empty());
     soon(consumer.resume(Value::Null)).await.unwrap();
     let id = consumer.id();
-    assert_eq!(trio.stage.requests(), [Method::ResumeConsumer { consumer: id }]);
+    assert_eq!(
+        trio.stage.requests(),
+        [Method::SetConsumerPaused {
+            consumer: id,
+            paused: false
+        }]
+    );
 }
 
 #[tokio::test]
@@ -180,7 +186,7 @@ async fn a_wish_that_meets_a_closing_transport_takes_effect_all_the_same() {
                     gone = true;
                     super::stage::done()
                 }
-                Method::PauseConsumer { consumer }
+                Method::SetConsumerPaused { consumer, paused: true }
                 | Method::SetConsumerPreferredProfile { consumer, .. }
                 | Method::CloseConsumer { consumer }
                     if gone =>

@@ -11,14 +11,16 @@ use crate::server::fake::soon;
 use crate::server::{EnableOptions, Side};
 
 fn pause_producer(producer: u64) -> Method {
-    Method::PauseProducer {
+    Method::SetProducerPaused {
         producer: ProducerId(producer),
+        paused: true,
     }
 }
 
 fn resume_producer(producer: u64) -> Method {
-    Method::ResumeProducer {
+    Method::SetProducerPaused {
         producer: ProducerId(producer),
+        paused: false,
     }
 }
 
@@ -344,7 +346,12 @@ async fn whether_a_producer_sends_is_told_to_the_application() {
 #[tokio::test]
 async fn a_preference_behind_a_refused_pause_hides_nothing() {
     let trio = Trio::new().await;
-    let resumed = |request: &Method| matches!(request, Method::ResumeProducer { .. } | Method::ResumeConsumer { .. });
+    let resumed = |request: &Method| {
+        matches!(
+            request,
+            Method::SetProducerPaused { paused: false, .. } | Method::SetConsumerPaused { paused: false, .. }
+        )
+    };
     trio.stage.refuse_second(WorkerError::DeadlinePassed);
     let producer = &trio.producer;
     let (local, remote, back, preference) = soon(async {
@@ -464,8 +471,8 @@ async fn many_calls_of_both_sides_agree_with_the_worker() {
         .requests()
         .into_iter()
         .rev()
-        .find(|method| matches!(method, Method::PauseConsumer { .. } | Method::ResumeConsumer { .. }));
+        .find(|method| matches!(method, Method::SetConsumerPaused { .. }));
     let consumer = trio.of_bob.id();
-    assert_eq!(last, Some(Method::PauseConsumer { consumer }));
+    assert_eq!(last, Some(Method::SetConsumerPaused { consumer, paused: true }));
     assert!(trio.of_bob.locally_paused() && !trio.of_bob.remotely_paused());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
     Codec, CodecName, ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, DropReason,
-    Encoding, ExtensionUri, HeaderExtension, MediaKind, Method, Page, Profile, Remote, Reply,
+    Encoding, ExtensionUri, HeaderExtension, MediaKind, Method, Page, Profile, Remote, Reply, Scope,
 };
 
 use super::Operation;
@@ -345,16 +345,16 @@ impl Model {
                 let Some(consumer) = self.consumer(consumer) else {
                     return;
                 };
-                self.command(&match pause {
-                    true => Method::PauseConsumer { consumer },
-                    false => Method::ResumeConsumer { consumer },
+                self.command(&Method::SetConsumerPaused {
+                    consumer,
+                    paused: pause,
                 });
             }
             Operation::PauseProducer { producer: index, pause } => {
                 let producer = producer(index);
-                self.command(&match pause {
-                    true => Method::PauseProducer { producer },
-                    false => Method::ResumeProducer { producer },
+                self.command(&Method::SetProducerPaused {
+                    producer,
+                    paused: pause,
                 });
             }
             Operation::Prefer {
@@ -395,7 +395,7 @@ impl Model {
                 // Its consumers went with it.
                 self.consumers.retain(|(consumer, _)| {
                     relay
-                        .handle_command(now, &Method::ConsumerStats { consumer: *consumer })
+                        .handle_command(now, &Method::Stats(Scope::Consumer(*consumer)))
                         .is_ok()
                 });
             }
@@ -443,10 +443,10 @@ impl Model {
     }
 
     fn check(&mut self) {
-        let reply = self.command(&Method::RoomStats {
+        let reply = self.command(&Method::Stats(Scope::Room {
             room: ROOM,
             page: Page::default(),
-        });
+        }));
         let Reply::Stats(page) = reply else {
             panic!("statistics were asked for, not {reply:?}")
         };

@@ -199,13 +199,7 @@ impl EventLoop {
         stats.rtcp_sent = sockets.rtcp_sent;
         stats.kernel_drops = sockets.kernel_drops;
         stats.backlog_packets = sockets.backlog_packets;
-        if sockets.truncated > 0 {
-            let too_long = UnroutedReason::TooLong;
-            match stats.unrouted.iter_mut().find(|(reason, _)| *reason == too_long) {
-                Some((_, count)) => *count += sockets.truncated,
-                None => stats.unrouted.push((too_long, sockets.truncated)),
-            }
-        }
+        stats.unrouted.add(UnroutedReason::TooLong, sockets.truncated);
     }
 
     fn worker_stats(&self) -> WorkerStats {
@@ -230,7 +224,11 @@ impl EventLoop {
             coalesced_turns: self.counters.coalesced_turns,
             cpu_ns: self.usage.cpu_ns(),
             resident_bytes: self.usage.resident_bytes(),
-            residence: self.egress.residence().map(|residence| residence.histogram()),
+            residence: self
+                .egress
+                .residence()
+                .map(|residence| residence.histogram())
+                .filter(|histogram| histogram.total() > 0),
             unrouted: self.webrtc.unrouted(),
             webrtc_failures: self.webrtc.failures(),
             contained_panics: Parser::ALL.into_iter().map(boundary::panics).sum(),

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_channel::id::TransportId;
-use weir_channel::message::{Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
+use weir_channel::message::{Counts, Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
 
 use crate::net::egress::Egress;
 use crate::net::poll::Poller;
@@ -32,7 +32,7 @@ use crate::webrtc::transport::{Event, TransportOutput, WebRtcTransport};
 
 use self::connections::Frames;
 use self::events::{dtls_state, ice_state, ice_tuple};
-use self::failures::{Failures, Record, Refusals};
+use self::failures::{Record, Refusals};
 use self::shared_ports::{Registration, SharedPorts};
 use self::timers::Timers;
 
@@ -86,7 +86,7 @@ struct TransportEntry {
     ice_news: Budget,
     /// Its ICE has changed since it was told of last.
     has_untold_news: bool,
-    failures: Failures,
+    failures: Counts<WebRtcFailureReason>,
     refusals: Refusals,
     /// Its entry at the worker's shared ports, if it is reached through these.
     registration: Option<Registration>,
@@ -174,20 +174,20 @@ impl WebRtc {
         let counters = entry.transport.counters();
         Some(WebRtcStats {
             ice_state: ice_state(entry.transport.ice_state()),
-            selected_tuple: entry.transport.selected_tuple().map(ice_tuple),
+            ice_selected_tuple: entry.transport.selected_tuple().map(ice_tuple),
             dtls_state: dtls_state(entry.transport.dtls_state()),
             srtp_profile: entry.srtp_profile.map(str::to_owned),
             checks: counters.checks,
             checks_refused: counters.refusals,
             dtls_datagrams: counters.dtls,
             protect_failures: egress.protect_failures(transport),
-            failures: entry.failures.counts(),
+            failures: entry.failures.clone(),
         })
     }
 
     /// How often what failed, of all transports since the worker started.
-    pub(super) fn failures(&self) -> Vec<(WebRtcFailureReason, u64)> {
-        self.record.failures.counts()
+    pub(super) fn failures(&self) -> Counts<WebRtcFailureReason> {
+        self.record.failures.clone()
     }
 
     /// Says goodbye to a transport's peer, and forgets the transport.

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU8;
 
+use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, RoomId};
 use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, ExtensionUri, MediaKind, Profile};
 
@@ -101,6 +102,9 @@ pub(super) struct Consumer {
     packets_in: u64,
     counted: ProducerCounters,
 }
+
+/// All of a worker's.
+pub(super) type Consumers = SlotMap<ConsumerKey, Consumer>;
 
 /// What happens to an extension on its way to a consumer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -279,11 +283,7 @@ impl Consumer {
             packets_forwarded: self.forwarded,
             bytes_forwarded: self.bytes,
             bitrate: self.rate.bitrate(now),
-            dropped: DropReason::ALL
-                .into_iter()
-                .map(|reason| (reason, self.dropped[reason as usize]))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
+            dropped: DropReason::ALL.into_iter().zip(self.dropped).collect(),
             switches: self.switches,
             last_seq: self.rewriter.newest_seq(),
             ssrc: self.ssrc,
@@ -293,7 +293,7 @@ impl Consumer {
                 .and_then(|codec| self.payload_type(codec.payload_type)),
             packets_retransmitted: self.repair.as_ref().map_or(0, |repair| repair.packets),
             bytes_retransmitted: self.repair.as_ref().map_or(0, |repair| repair.bytes),
-            not_repaired: self.repair.as_ref().map_or_else(Vec::new, |repair| repair.refusals()),
+            not_repaired: self.repair.as_ref().map(|repair| repair.refusals()).unwrap_or_default(),
             nack_count: self.nack_count,
             pli_count: self.pli_count,
             fir_count: self.fir_count,

@@ -1,9 +1,9 @@
 //! Counters and dumps, in pages. A cursor is a kind and an id, so a page can follow another while objects come and go.
 
-use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
+use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{
-    ConsumerDump, ConsumerStats, DumpPage, Page, ProducerDump, ProducerStats, StatsPage, StreamStats, TransportDump,
-    TransportStats, WorkerError,
+    ConsumerDump, ConsumerStats, DumpPage, ProducerDump, ProducerStats, Scope, StatsPage, StreamStats, TransportDump,
+    WorkerError,
 };
 
 use crate::time::Time;
@@ -69,54 +69,58 @@ impl Room {
 }
 
 impl Relay {
-    pub(super) fn room_stats(&mut self, now: Time, room: RoomId, page: Page) -> Result<StatsPage, WorkerError> {
-        let members = self.rooms.get(&room).ok_or(WorkerError::UnknownRoom(room))?;
-        let mut entries = members.entries_after(page.cursor);
-        let taken: Vec<_> = entries.by_ref().take(PAGE_ENTRIES_MAX).collect();
-        let next = entries.next().and(taken.last()).map(Entry::cursor);
-        drop(entries);
-        let mut stats = StatsPage {
+    /// What a page about the scope has entries of, at most so many, and where the next page starts.
+    fn entries(&self, scope: Scope, max: usize) -> Result<(Vec<Entry>, Option<u64>), WorkerError> {
+        let only = |entry| (vec![entry], None);
+        Ok(match scope {
+            Scope::Room { room, page } => {
+                let members = self.rooms.get(&room).ok_or(WorkerError::UnknownRoom(room))?;
+                let mut entries = members.entries_after(page.cursor);
+                let taken: Vec<_> = entries.by_ref().take(max).collect();
+                let next = entries.next().and(taken.last()).map(Entry::cursor);
+                (taken, next)
+            }
+            Scope::Transport(id) => only(Entry::Transport(id)),
+            Scope::Producer(id) => only(Entry::Producer(id)),
+            Scope::Consumer(id) => only(Entry::Consumer(id)),
+        })
+    }
+
+    pub(super) fn stats(&mut self, now: Time, scope: Scope) -> Result<StatsPage, WorkerError> {
+        let (entries, next) = self.entries(scope, PAGE_ENTRIES_MAX)?;
+        let mut page = StatsPage {
             next,
             ..StatsPage::default()
         };
-        for entry in taken {
+        for entry in entries {
             match entry {
-                Entry::Transport(id) => stats.transports.push(self.transports[self.find_transport(id)?].stats()),
-                Entry::Producer(id) => stats
+                Entry::Transport(id) => page.transports.push(self.transports[self.find_transport(id)?].stats()),
+                Entry::Producer(id) => page
                     .producers
                     .push(self.stats_of_producer(now, self.find_producer(id)?)),
                 Entry::Consumer(id) => {
                     let key = self.find_consumer(id)?;
-                    stats.consumers.push(self.stats_of_consumer(now, key));
+                    page.consumers.push(self.stats_of_consumer(now, key));
                 }
             }
         }
-        Ok(stats)
+        Ok(page)
     }
 
-    pub(super) fn transport_stats(&self, id: TransportId) -> Result<StatsPage, WorkerError> {
-        let stats: TransportStats = self.transports[self.find_transport(id)?].stats();
-        Ok(StatsPage {
-            transports: vec![stats],
-            ..StatsPage::default()
-        })
-    }
-
-    pub(super) fn producer_stats(&self, now: Time, id: ProducerId) -> Result<StatsPage, WorkerError> {
-        let stats = self.stats_of_producer(now, self.find_producer(id)?);
-        Ok(StatsPage {
-            producers: vec![stats],
-            ..StatsPage::default()
-        })
-    }
-
-    pub(super) fn consumer_stats(&mut self, now: Time, id: ConsumerId) -> Result<StatsPage, WorkerError> {
-        let key = self.find_consumer(id)?;
-        let stats = self.stats_of_consumer(now, key);
-        Ok(StatsPage {
-            consumers: vec![stats],
-            ..StatsPage::default()
-        })
+    pub(super) fn dump(&self, scope: Scope) -> Result<DumpPage, WorkerError> {
+        let (entries, next) = self.entries(scope, DUMP_ENTRIES_MAX)?;
+        let mut page = DumpPage {
+            next,
+            ..DumpPage::default()
+        };
+        for entry in entries {
+            match entry {
+                Entry::Transport(id) => page.transports.push(self.dump_transport(self.find_transport(id)?)),
+                Entry::Producer(id) => page.producers.push(self.dump_producer(self.find_producer(id)?)),
+                Entry::Consumer(id) => page.consumers.push(self.dump_consumer(self.find_consumer(id)?)),
+            }
+        }
+        Ok(page)
     }
 
     fn stats_of_producer(&self, now: Time, key: ProducerKey) -> ProducerStats {
@@ -140,45 +144,6 @@ impl Relay {
         let producer = &self.producers[consumer.producer];
         consumer.update_counters(&producer.counters);
         consumer.stats(now, producer)
-    }
-
-    pub(super) fn room_dump(&self, room: RoomId, page: Page) -> Result<DumpPage, WorkerError> {
-        let members = self.rooms.get(&room).ok_or(WorkerError::UnknownRoom(room))?;
-        let mut entries = members.entries_after(page.cursor);
-        let taken: Vec<_> = entries.by_ref().take(DUMP_ENTRIES_MAX).collect();
-        let mut dump = DumpPage {
-            next: entries.next().and(taken.last()).map(Entry::cursor),
-            ..DumpPage::default()
-        };
-        for entry in taken {
-            match entry {
-                Entry::Transport(id) => dump.transports.push(self.dump_transport(self.find_transport(id)?)),
-                Entry::Producer(id) => dump.producers.push(self.dump_producer(self.find_producer(id)?)),
-                Entry::Consumer(id) => dump.consumers.push(self.dump_consumer(self.find_consumer(id)?)),
-            }
-        }
-        Ok(dump)
-    }
-
-    pub(super) fn transport_dump(&self, id: TransportId) -> Result<DumpPage, WorkerError> {
-        Ok(DumpPage {
-            transports: vec![self.dump_transport(self.find_transport(id)?)],
-            ..DumpPage::default()
-        })
-    }
-
-    pub(super) fn producer_dump(&self, id: ProducerId) -> Result<DumpPage, WorkerError> {
-        Ok(DumpPage {
-            producers: vec![self.dump_producer(self.find_producer(id)?)],
-            ..DumpPage::default()
-        })
-    }
-
-    pub(super) fn consumer_dump(&self, id: ConsumerId) -> Result<DumpPage, WorkerError> {
-        Ok(DumpPage {
-            consumers: vec![self.dump_consumer(self.find_consumer(id)?)],
-            ..DumpPage::default()
-        })
     }
 
     fn dump_transport(&self, key: TransportKey) -> TransportDump {

@@ -1,14 +1,15 @@
 //! A producer as the relay sees it: how its packets are recognised, what of them is relayed, and who follows.
 
+use slotmap::SlotMap;
 use weir_channel::id::{ProducerId, RoomId};
-use weir_channel::message::{Codec, CodecName, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
+use weir_channel::message::{Codec, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
 
 use crate::rtp::extension::{Element, ExtensionBlock, Values, elements, erase};
 use crate::time::Time;
 
 use super::cname::presentable;
 use super::filters::{Filters, UnsupportedCodecs};
-use super::keys::{ConsumerKey, TransportKey};
+use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::level_meter::Meter;
 use super::limits::ENCODINGS_MAX;
 use super::nack::MissingList;
@@ -70,6 +71,9 @@ pub(super) struct Producer {
     pub codecs: Vec<Codec>,
     codec_of: [u8; 128],
 }
+
+/// All of a worker's.
+pub(super) type Producers = SlotMap<ProducerKey, Producer>;
 
 /// What a consumer's ledger is settled from. Every packet that is routed to the producer counts once in `received`, and
 /// once in one of the others.
@@ -179,8 +183,8 @@ impl Producer {
     }
 
     /// The name of the codec sent under a payload type.
-    pub(super) fn codec_name(&self, payload_type: Option<u8>) -> Option<CodecName> {
-        Some(self.codec(payload_type?)?.name)
+    pub(super) fn codec_name(&self, payload_type: Option<u8>) -> Option<String> {
+        Some(self.codec(payload_type?)?.name.subtype().to_owned())
     }
 
     /// The codec whose packets are sent again under a payload type.
@@ -241,7 +245,7 @@ impl Producer {
         let Some(clock) = clocks.get_mut(self.clock) else {
             return;
         };
-        for report in self.streams.iter().filter_map(|stream| stream.sender_report) {
+        for report in self.streams.iter().filter_map(|stream| stream.sender_time.report) {
             clock.on_report(report.arrived, report.ntp);
         }
     }

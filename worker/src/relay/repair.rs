@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use weir_channel::message::{ConsumerRtx, CreateConsumer, NotRepaired};
+use weir_channel::message::{ConsumerRtx, Counts, CreateConsumer, NotRepaired};
 
 use crate::rtp::packet::FIXED_LEN;
 use crate::time::Time;
@@ -216,12 +216,8 @@ impl Repair {
     }
 
     /// What was not sent again, and why.
-    pub(super) fn refusals(&self) -> Vec<(NotRepaired, u64)> {
-        NotRepaired::ALL
-            .into_iter()
-            .map(|reason| (reason, self.refused[reason as usize]))
-            .filter(|(_, count)| *count > 0)
-            .collect()
+    pub(super) fn refusals(&self) -> Counts<NotRepaired> {
+        NotRepaired::ALL.into_iter().zip(self.refused).collect()
     }
 }
 

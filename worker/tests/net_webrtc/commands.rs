@@ -168,7 +168,7 @@ fn a_client_moves_between_ipv4_and_ipv6() {
         client.move_to(wire(at), at, &ice);
         client.run_until(|client| client.nominated);
         let tuple = loop {
-            let tuple = webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap();
+            let tuple = webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap();
             if tuple.remote == client.wire.address() {
                 break tuple;
             }
@@ -226,7 +226,7 @@ fn a_peer_that_cannot_make_up_its_mind_does_not_flood_the_supervisor() {
     };
     let webrtc = webrtc_stats(&mut supervisor, 1);
     assert_eq!((webrtc.checks, webrtc.ice_state), (1_002, IceState::Completed));
-    assert_eq!(webrtc.selected_tuple.unwrap().remote, other.address);
+    assert_eq!(webrtc.ice_selected_tuple.unwrap().remote, other.address);
     let took = clock::monotonic().since(began);
     let allowed = 22 + 10 * (took.as_secs() + 1);
     assert!(told <= allowed, "{told} in {took:?}");

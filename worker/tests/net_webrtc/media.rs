@@ -50,7 +50,7 @@ fn a_client_sends_to_a_plain_peer_and_receives_from_one() {
         (IceState::Completed, DtlsState::Connected)
     );
     assert_eq!(webrtc.srtp_profile.as_deref(), Some("AEAD_AES_256_GCM"));
-    assert_eq!(webrtc.selected_tuple.unwrap().remote, client.wire.address());
+    assert_eq!(webrtc.ice_selected_tuple.unwrap().remote, client.wire.address());
     assert!(webrtc.checks > 0 && webrtc.dtls_datagrams > 0);
     assert_eq!((webrtc.checks_refused, webrtc.protect_failures), (0, 0));
 }
@@ -132,7 +132,7 @@ fn media_before_dtls_forgeries_and_replays_are_counted_and_not_relayed() {
     client.send(&rtp(0xaaaa, 5, b"in the clear, and long enough for a tag"));
     await_unrouted(&mut supervisor, 2, UnroutedReason::NotAuthentic, 2);
     Peer::new().send_to(
-        webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().local,
+        webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap().local,
         &protected,
     );
     await_unrouted(&mut supervisor, 2, UnroutedReason::ForeignSource, 2);
@@ -164,7 +164,7 @@ fn ice_restarts_and_moves_and_media_goes_on() {
         client.move_to(Wire::udp(), client.server(), &ice);
         client.run_until(|client| client.nominated);
         // The worker selects the new tuple in the turn in which it answers the check that nominates.
-        while webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().remote != client.wire.address() {}
+        while webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap().remote != client.wire.address() {}
         assert_ne!(old, client.wire.address());
         client.send_rtp(&rtp(0xaaaa, round, b"from elsewhere"));
         assert_eq!(&plain.receive_rtp()[12..], b"from elsewhere");

@@ -62,10 +62,16 @@ fn a_late_nominating_check_by_another_socket_takes_no_media() {
         supervisor.create_producer(1, 1, 0xaaaa);
         supervisor.create_consumer(1, 1, 2, 0xbbbb);
         let ours = client.wire.address();
-        assert_eq!(webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().remote, ours);
+        assert_eq!(
+            webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap().remote,
+            ours
+        );
         for seq in 1..=3 {
             nominate(&other, client.server(), &ice_credentials(2, 0), seq);
-            assert_eq!(webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().remote, ours);
+            assert_eq!(
+                webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap().remote,
+                ours
+            );
             plain.send_to(address, &rtp(0xaaaa, seq as u16, b"to where it was"));
             assert_eq!(&client.receive_rtp()[12..], b"to where it was");
         }
@@ -94,7 +100,7 @@ fn media_that_comes_by_another_socket_takes_the_media_along_and_none_is_lost() {
         for _ in 2..20 {
             assert_eq!(&plain.receive_rtp()[12..], b"media");
         }
-        let selected = webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap();
+        let selected = webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap();
         assert_eq!(selected.remote, other.address);
         plain.send_to(address, &rtp(0xcccc, 1, b"to elsewhere"));
         while !matches!(other.receive()[..], [128..=191, 96..=127, ..]) {}
@@ -136,7 +142,7 @@ fn of_what_is_read_at_once_before_and_after_a_move_none_is_lost() {
     for _ in 1..20 {
         assert_eq!(&plain.receive_rtp()[12..], b"media");
     }
-    let selected = webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap();
+    let selected = webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap();
     assert_eq!(selected.remote, other.local_addr().unwrap());
     assert_eq!(stats(&mut supervisor, 2).unrouted, []);
 }
@@ -158,6 +164,6 @@ fn what_comes_late_by_a_socket_that_is_no_longer_used_moves_nothing() {
         other.send_to(client.server(), &packet);
     }
     while stats(&mut supervisor, 2).packets_received < 20 {}
-    let selected = webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap();
+    let selected = webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap();
     assert_eq!(selected.remote, client.wire.address());
 }

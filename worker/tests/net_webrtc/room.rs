@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use weir_channel::id::TransportId;
 use weir_channel::message::{
     CreateWebRtcTransport, DtlsParameters, DtlsRole, DtlsState, Fingerprint, IceCredentials, IceProtocol, Method,
-    Notification, Reply, TransportStats, UnroutedReason, WebRtcStats, WorkerError,
+    Notification, Reply, Scope, TransportStats, UnroutedReason, WebRtcStats, WorkerError,
 };
 
 use crate::client::Client;
@@ -105,9 +105,7 @@ pub(crate) fn plain_transport(supervisor: &mut Supervisor, transport: u64, peer:
 }
 
 pub(crate) fn stats(supervisor: &mut Supervisor, transport: u64) -> TransportStats {
-    let method = Method::TransportStats {
-        transport: TransportId(transport),
-    };
+    let method = Method::Stats(Scope::Transport(TransportId(transport)));
     match supervisor.request(method) {
         Ok(Reply::Stats(mut page)) => page.transports.remove(0),
         other => panic!("{other:?}"),

@@ -177,7 +177,7 @@ fn many_clients_share_a_port() {
                 (
                     webrtc.ice_state,
                     webrtc.dtls_state,
-                    webrtc.selected_tuple.unwrap().local
+                    webrtc.ice_selected_tuple.unwrap().local
                 ),
                 (IceState::Completed, DtlsState::Connected, port.udp)
             );
@@ -259,7 +259,7 @@ fn a_client_moves_and_its_socket_with_it() {
             to[0].0.move_to(Wire::udp(), port.udp, &ice_credentials(2, 0));
             let now = to[0].0.wire.address();
             to[0].0.run_until(|client| client.nominated);
-            while webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().remote != now {}
+            while webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap().remote != now {}
             assert!(!port.connected_to().contains(&before));
             assert_heard(&mut from, 0xaaaa, next(), &mut to);
             if connected {
@@ -280,7 +280,7 @@ fn a_socket_that_comes_too_late_is_not_used() {
     client.move_to(Wire::udp(), port.udp, &ice_credentials(1, 0));
     client.run_until(|client| client.nominated);
     let now = client.wire.address();
-    while webrtc_stats(&mut supervisor, 1).selected_tuple.unwrap().remote != now {}
+    while webrtc_stats(&mut supervisor, 1).ice_selected_tuple.unwrap().remote != now {}
     let socket = port.socket(tuple);
     assert_eq!(answer_wish(&mut supervisor, 1, tuple, socket), Ok(Reply::Done));
     assert_eq!(port.connected_to(), []);
@@ -353,7 +353,7 @@ fn strangers_and_forgers_are_counted_and_get_nowhere() {
             .iter()
             .any(|(reason, _)| *reason == UnroutedReason::BadCheck)
     });
-    assert_eq!(webrtc_stats(&mut supervisor, 1).selected_tuple, None);
+    assert_eq!(webrtc_stats(&mut supervisor, 1).ice_selected_tuple, None);
     forger.send(&rtp_packet);
     await_unrouted_of_worker(&mut supervisor, unrouted + 1);
     // And the true one gets through, whose packets nobody else can send.

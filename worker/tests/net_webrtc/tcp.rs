@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use weir_channel::id::{ConsumerId, TransportId};
-use weir_channel::message::{DropReason, IceProtocol, IceState, Method, Notification, Reply, StatsPage, WorkerError};
+use weir_channel::message::{
+    Counts, DropReason, IceProtocol, IceState, Method, Notification, Reply, Scope, StatsPage, WorkerError,
+};
 use weir_worker::net::sockets::CONNECTIONS_MAX;
 
 use crate::client::{Client, Wire};
@@ -68,7 +70,7 @@ fn media_goes_both_ways_in_frames() {
         (counted.packets_received, counted.packets_sent - counted.rtcp_sent),
         (100, 100)
     );
-    let tuple = counted.webrtc.unwrap().selected_tuple.unwrap();
+    let tuple = counted.webrtc.unwrap().ice_selected_tuple.unwrap();
     assert_eq!(
         (tuple.protocol, tuple.remote),
         (IceProtocol::Tcp, client.wire.address())
@@ -84,14 +86,12 @@ fn media_goes_both_ways_in_frames() {
         }
     }
     plain.send_to(address, &rtp(0xcccc, 100, b"to nobody"));
-    let dropped = |supervisor: &mut Supervisor| -> Vec<(DropReason, u64)> { consumer_drops(supervisor, 2) };
+    let dropped = |supervisor: &mut Supervisor| -> Counts<DropReason> { consumer_drops(supervisor, 2) };
     while dropped(&mut supervisor) != [(DropReason::NoRemote, 1)] {}
 }
 
-fn consumer_drops(supervisor: &mut Supervisor, consumer: u64) -> Vec<(DropReason, u64)> {
-    let method = Method::ConsumerStats {
-        consumer: ConsumerId(consumer),
-    };
+fn consumer_drops(supervisor: &mut Supervisor, consumer: u64) -> Counts<DropReason> {
+    let method = Method::Stats(Scope::Consumer(ConsumerId(consumer)));
     match supervisor.request(method) {
         Ok(Reply::Stats(StatsPage { mut consumers, .. })) => consumers.remove(0).dropped,
         other => panic!("{other:?}"),
@@ -125,7 +125,7 @@ fn a_client_moves_from_tcp_to_udp_and_back() {
             client.move_to(Wire::tcp(by_tcp), by_tcp, &ice);
         }
         client.run_until(|client| client.nominated);
-        while webrtc_stats(&mut supervisor, 2).selected_tuple.unwrap().remote != client.wire.address() {}
+        while webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap().remote != client.wire.address() {}
         client.send_rtp(&rtp(0xaaaa, round, b"from elsewhere"));
         assert_eq!(&plain.receive_rtp()[12..], b"from elsewhere");
         plain.send_to(address, &rtp(0xcccc, round, b"to elsewhere"));

@@ -5,8 +5,8 @@
 use std::net::SocketAddr;
 
 use weir_channel::id::ConsumerId;
-use weir_channel::message::{ConsumerStats, DropReason, Method, Reply};
-use weir_worker::net::egress::protect::UNHEARD_MAX;
+use weir_channel::message::{ConsumerStats, DropReason, Method, Reply, Scope};
+use weir_worker::net::egress::UNHEARD_MAX;
 
 use crate::client::{Arrived, Client};
 use crate::loopback::Peer;
@@ -87,7 +87,7 @@ impl Call {
 
     fn consumer(&mut self) -> ConsumerStats {
         let consumer = ConsumerId(1);
-        match self.supervisor.request(Method::ConsumerStats { consumer }) {
+        match self.supervisor.request(Method::Stats(Scope::Consumer(consumer))) {
             Ok(Reply::Stats(mut page)) => page.consumers.remove(0),
             other => panic!("{other:?}"),
         }

@@ -7,7 +7,7 @@ use weir_channel::frame::{self, MAX_FRAME};
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId};
 use weir_channel::message::{
     CodecName, ComediaPolicy, CreatePlainTransport, DropReason, DumpPage, Message, Method, Page, Profile, Reply,
-    Response, StatsPage, UnroutedReason, WorkerError,
+    Response, Scope, StatsPage, UnroutedReason, WorkerError,
 };
 use weir_worker::relay::Action;
 use weir_worker::relay::limits::Limits;
@@ -96,7 +96,7 @@ fn dump(sim: &mut Sim, room: RoomId) -> DumpPage {
     let mut all = DumpPage::default();
     let mut page = Page::default();
     loop {
-        let Reply::Dump(read) = sim.command(Method::RoomDump { room, page }) else {
+        let Reply::Dump(read) = sim.command(Method::Dump(Scope::Room { room, page })) else {
             panic!("no dump");
         };
         all.transports.extend(read.transports);
@@ -504,7 +504,7 @@ fn frame_len(reply: Reply) -> usize {
 fn inflated(mut page: StatsPage) -> StatsPage {
     const MOST: u64 = u64::MAX;
     for transport in &mut page.transports {
-        transport.unrouted = UnroutedReason::ALL.map(|reason| (reason, MOST)).to_vec();
+        transport.unrouted = UnroutedReason::ALL.map(|reason| (reason, MOST)).into();
         for counter in [
             &mut transport.packets_received,
             &mut transport.bytes_received,
@@ -535,7 +535,7 @@ fn inflated(mut page: StatsPage) -> StatsPage {
         }
     }
     for consumer in &mut page.consumers {
-        consumer.dropped = DropReason::ALL.map(|reason| (reason, MOST)).to_vec();
+        consumer.dropped = DropReason::ALL.map(|reason| (reason, MOST)).into();
         consumer.last_seq = Some(MOST);
         for counter in [
             &mut consumer.packets_in,
@@ -576,7 +576,7 @@ fn pages_of_a_room_that_changes() {
             let (mut pages, mut transports) = (0, 0);
             loop {
                 let (consumers, next): (Vec<_>, _) = if dumped {
-                    let Reply::Dump(read) = sim.command(Method::RoomDump { room, page }) else {
+                    let Reply::Dump(read) = sim.command(Method::Dump(Scope::Room { room, page })) else {
                         panic!("no dump");
                     };
                     transports += read.transports.len();
@@ -586,7 +586,7 @@ fn pages_of_a_room_that_changes() {
                         read.next,
                     )
                 } else {
-                    let Reply::Stats(read) = sim.command(Method::RoomStats { room, page }) else {
+                    let Reply::Stats(read) = sim.command(Method::Stats(Scope::Room { room, page })) else {
                         panic!("no statistics");
                     };
                     transports += read.transports.len();
@@ -654,7 +654,7 @@ fn pages_of_the_longest_entries_fit_a_frame() {
     let mut longest = 0;
     let mut consumers = 0;
     loop {
-        let Reply::Dump(read) = sim.command(Method::RoomDump { room, page }) else {
+        let Reply::Dump(read) = sim.command(Method::Dump(Scope::Room { room, page })) else {
             panic!("no dump");
         };
         consumers += read.consumers.len();
@@ -716,7 +716,7 @@ fn ids_that_no_cursor_can_name_are_refused() {
     // Cursors that nobody gave out lead to nothing bad.
     for cursor in [0, 1, 1 << 62, 3 << 62, u64::MAX, u64::MAX >> 1] {
         let page = Page { cursor: Some(cursor) };
-        sim.command(Method::RoomDump { room, page });
-        sim.command(Method::RoomStats { room, page });
+        sim.command(Method::Dump(Scope::Room { room, page }));
+        sim.command(Method::Stats(Scope::Room { room, page }));
     }
 }

@@ -26,10 +26,16 @@ type Paused = (bool, bool);
 fn command(place: usize, track: &Track, consumer: ConsumerId) -> Method {
     let producer = track.id();
     match place {
-        0 => Method::PauseProducer { producer },
-        1 => Method::ResumeProducer { producer },
-        2 => Method::PauseConsumer { consumer },
-        _ => Method::ResumeConsumer { consumer },
+        0 => Method::SetProducerPaused { producer, paused: true },
+        1 => Method::SetProducerPaused {
+            producer,
+            paused: false,
+        },
+        2 => Method::SetConsumerPaused { consumer, paused: true },
+        _ => Method::SetConsumerPaused {
+            consumer,
+            paused: false,
+        },
     }
 }
 
@@ -167,7 +173,10 @@ fn consumers_begin_paused_if_asked_to() {
     let frame = track.stream().key_frame(1);
     sim.send(sender, &frame);
     assert_eq!(sim.marks(consumers[0]).len(), 1);
-    let reply = sim.command(Method::PauseProducer { producer: track.id() });
+    let reply = sim.command(Method::SetProducerPaused {
+        producer: track.id(),
+        paused: true,
+    });
     assert_eq!(reply, Reply::Done);
     sim.check_accounts();
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_channel::id::ConsumerId;
 use weir_channel::message::{
-    CodecName, ConsumerRtx, ConsumerStats, DropReason, DumpPage, Method, NotRepaired, Page, Profile, Reply,
+    CodecName, ConsumerRtx, ConsumerStats, DropReason, DumpPage, Method, NotRepaired, Page, Profile, Reply, Scope,
     StreamStats, UnroutedReason, WorkerError,
 };
 use weir_worker::relay::limits::{RING_AGE, RING_PACKETS};
@@ -831,7 +831,7 @@ fn ssrcs_and_payload_types_of_retransmissions_are_nobody_elses() {
     invalid(attempt(&|again| again.payload_types = vec![(96, 99); 17], 800));
 
     let page = Page::default();
-    let Reply::Dump(DumpPage { consumers, .. }) = sim.command(Method::RoomDump { room, page }) else {
+    let Reply::Dump(DumpPage { consumers, .. }) = sim.command(Method::Dump(Scope::Room { room, page })) else {
         panic!("no dump");
     };
     assert_eq!(consumers[0].rtx_ssrc, Some(rtx.ssrc));

@@ -2,8 +2,8 @@
 
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{
-    CodecName, CreateProducer, DumpPage, ExtensionUri, HeaderExtension, Method, Page, Profile, Reply, TransportDump,
-    UnroutedReason, WorkerError,
+    CodecName, CreateProducer, DumpPage, ExtensionUri, HeaderExtension, Method, Page, Profile, Reply, Scope,
+    TransportDump, UnroutedReason, WorkerError,
 };
 
 use crate::sim::random::Random;
@@ -41,7 +41,7 @@ fn viewer(sim: &mut Sim, track: &Track) -> ConsumerId {
 fn dump(sim: &mut Sim, transport: TransportId) -> TransportDump {
     let room = sim.room_of(transport);
     let page = Page::default();
-    let Reply::Dump(DumpPage { transports, .. }) = sim.command(Method::RoomDump { room, page }) else {
+    let Reply::Dump(DumpPage { transports, .. }) = sim.command(Method::Dump(Scope::Room { room, page })) else {
         panic!("no dump");
     };
     transports

@@ -27,7 +27,8 @@ use std::time::Duration;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
     ComediaPolicy, ConsumerStats, CreateConsumer, CreatePlainTransport, DropReason, HeaderExtension, Method,
-    Notification, Page, ProducerStats, Profile, Remote, Reply, StatsPage, TransportStats, UnroutedReason, WorkerError,
+    Notification, Page, ProducerStats, Profile, Remote, Reply, Scope, StatsPage, TransportStats, UnroutedReason,
+    WorkerError,
 };
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::limits::Limits;
@@ -192,12 +193,8 @@ impl Sim {
     pub fn attempt(&mut self, method: Method) -> Result<Reply, WorkerError> {
         self.sink.now = self.now;
         let broken = match &method {
-            Method::PauseConsumer { consumer } | Method::ResumeConsumer { consumer } => {
-                Some(Break::Consumer(*consumer))
-            }
-            Method::PauseProducer { producer } | Method::ResumeProducer { producer } => {
-                Some(Break::Producer(*producer))
-            }
+            Method::SetConsumerPaused { consumer, .. } => Some(Break::Consumer(*consumer)),
+            Method::SetProducerPaused { producer, .. } => Some(Break::Producer(*producer)),
             _ => None,
         };
         self.log.breaks.extend(broken.map(|broken| (self.log.batch, broken)));
@@ -337,11 +334,14 @@ impl Sim {
     }
 
     pub fn pause(&mut self, consumer: ConsumerId) {
-        self.command(Method::PauseConsumer { consumer });
+        self.command(Method::SetConsumerPaused { consumer, paused: true });
     }
 
     pub fn resume(&mut self, consumer: ConsumerId) {
-        self.command(Method::ResumeConsumer { consumer });
+        self.command(Method::SetConsumerPaused {
+            consumer,
+            paused: false,
+        });
     }
 
     pub fn prefer(&mut self, consumer: ConsumerId, profile: Profile) {
@@ -349,11 +349,14 @@ impl Sim {
     }
 
     pub fn pause_producer(&mut self, producer: ProducerId) {
-        self.command(Method::PauseProducer { producer });
+        self.command(Method::SetProducerPaused { producer, paused: true });
     }
 
     pub fn resume_producer(&mut self, producer: ProducerId) {
-        self.command(Method::ResumeProducer { producer });
+        self.command(Method::SetProducerPaused {
+            producer,
+            paused: false,
+        });
     }
 
     // ---- Packets in.
@@ -569,19 +572,19 @@ impl Sim {
 
     #[track_caller]
     pub fn stats(&mut self, consumer: ConsumerId) -> ConsumerStats {
-        let mut page = self.stats_page(Method::ConsumerStats { consumer });
+        let mut page = self.stats_page(Method::Stats(Scope::Consumer(consumer)));
         page.consumers.pop().expect("one entry")
     }
 
     #[track_caller]
     pub fn producer_stats(&mut self, producer: ProducerId) -> ProducerStats {
-        let mut page = self.stats_page(Method::ProducerStats { producer });
+        let mut page = self.stats_page(Method::Stats(Scope::Producer(producer)));
         page.producers.pop().expect("one entry")
     }
 
     #[track_caller]
     pub fn transport_stats(&mut self, transport: TransportId) -> TransportStats {
-        let mut page = self.stats_page(Method::TransportStats { transport });
+        let mut page = self.stats_page(Method::Stats(Scope::Transport(transport)));
         page.transports.pop().expect("one entry")
     }
 
@@ -610,7 +613,7 @@ impl Sim {
         let mut all = StatsPage::default();
         let mut page = Page::default();
         loop {
-            let Reply::Stats(read) = self.command(Method::RoomStats { room, page }) else {
+            let Reply::Stats(read) = self.command(Method::Stats(Scope::Room { room, page })) else {
                 panic!("no statistics");
             };
             all.transports.extend(read.transports);
@@ -642,7 +645,7 @@ impl Sim {
     #[track_caller]
     pub fn check_accounts(&mut self) {
         for (consumer, info) in self.consumers.clone() {
-            let Ok(Reply::Stats(page)) = self.attempt(Method::ConsumerStats { consumer }) else {
+            let Ok(Reply::Stats(page)) = self.attempt(Method::Stats(Scope::Consumer(consumer))) else {
                 continue; // closed
             };
             let stats = &page.consumers[0];

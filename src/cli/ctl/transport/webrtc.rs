@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use clap::Args;
 use serde_json::{Value, json};
 use weir::http::WebRtcView;
-use weir::{DtlsRole, DtlsState, FingerprintAlgorithm, IceProtocol, IceState, RtcTuple};
+use weir::{DtlsRole, DtlsState, FingerprintAlgorithm, IceProtocol, IceState, IceTuple};
 
 use super::of;
 use crate::cli::ctl::client::{Client, Failure};
@@ -143,24 +143,19 @@ pub(super) fn pairs(webrtc: &WebRtcView) -> Vec<(&'static str, Cell)> {
 /// `10.0.0.1:4000/udp`, or before anything is selected all that there is.
 pub(super) fn local(webrtc: &WebRtcView) -> String {
     if let Some(tuple) = &webrtc.ice_selected_tuple {
-        return address(tuple.local_ip, tuple.local_port, &tuple.protocol);
+        return address(tuple.local.ip(), tuple.local.port(), tuple.protocol);
     }
-    let candidates = webrtc.ice_candidates.iter().map(|candidate| {
-        let protocol = match candidate.protocol {
-            IceProtocol::Udp => "udp",
-            IceProtocol::Tcp => "tcp",
-        };
-        address(candidate.ip, candidate.port, protocol)
-    });
+    let candidates = webrtc.ice_candidates.iter();
+    let candidates = candidates.map(|candidate| address(candidate.ip, candidate.port, candidate.protocol));
     candidates.collect::<Vec<_>>().join(", ")
 }
 
 /// Where its packets go.
-pub(super) fn remote(selected: Option<&RtcTuple>) -> Cell {
-    Cell::or_none(selected.map(|tuple| address(tuple.remote_ip, tuple.remote_port, &tuple.protocol)))
+pub(super) fn remote(selected: Option<&IceTuple>) -> Cell {
+    Cell::or_none(selected.map(|tuple| address(tuple.remote.ip(), tuple.remote.port(), tuple.protocol)))
 }
 
-fn address(ip: IpAddr, port: u16, protocol: &str) -> String {
+fn address(ip: IpAddr, port: u16, protocol: IceProtocol) -> String {
     format!("{}/{protocol}", SocketAddr::new(ip, port))
 }
 

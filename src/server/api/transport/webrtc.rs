@@ -20,11 +20,10 @@ use crate::server::model::error::Error;
 use crate::server::model::lock;
 use crate::server::model::peer::admit_transport;
 use crate::server::model::room::RoomNode;
-use crate::server::model::rtc_stats::RtcTuple;
 use crate::server::model::settings::Settings;
 use crate::server::model::state::{Command, Note};
 use crate::server::model::transport::{
-    IceCandidate, IceParameters, Owner, TransportNode, WebRtcNode, WebRtcState, new_credentials, shown_tuple,
+    IceCandidate, IceParameters, Owner, TransportNode, WebRtcNode, WebRtcState, new_credentials,
 };
 use crate::server::workers::shared::Shared;
 use crate::server::workers::sockets::{LocalAddresses, need_of_ways};
@@ -186,7 +185,7 @@ impl WebRtcTransport {
     }
 
     /// The pair of addresses in use, once the client has been found. The local one is the announced address.
-    pub fn ice_selected_tuple(&self) -> Option<RtcTuple> {
+    pub fn ice_selected_tuple(&self) -> Option<IceTuple> {
         let tuple = self.read(|state| state.selected_tuple)?;
         Some(self.webrtc.shown(tuple))
     }
@@ -269,14 +268,6 @@ impl fmt::Debug for WebRtcTransport {
 }
 
 impl Transport {
-    /// A tuple that the worker tells of, as the client knows it: with the announced address.
-    pub(crate) fn shown(&self, tuple: IceTuple) -> RtcTuple {
-        match self.node.webrtc() {
-            Some(webrtc) => webrtc.shown(tuple),
-            None => shown_tuple(tuple, |local| local.ip()),
-        }
-    }
-
     /// This transport as a WebRTC transport; `None` if it is a plain one.
     pub fn webrtc(&self) -> Option<WebRtcTransport> {
         let webrtc = self.node.webrtc()?;

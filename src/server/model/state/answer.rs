@@ -23,12 +23,12 @@ enum Steered {
 impl Steered {
     fn by(method: &Method) -> Option<Self> {
         match method {
-            Method::PauseProducer { producer }
-            | Method::ResumeProducer { producer }
-            | Method::SetProducerPreferredProfile { producer, .. } => Some(Self::Producer(*producer)),
-            Method::PauseConsumer { consumer }
-            | Method::ResumeConsumer { consumer }
-            | Method::SetConsumerPreferredProfile { consumer, .. } => Some(Self::Consumer(*consumer)),
+            Method::SetProducerPaused { producer, .. } | Method::SetProducerPreferredProfile { producer, .. } => {
+                Some(Self::Producer(*producer))
+            }
+            Method::SetConsumerPaused { consumer, .. } | Method::SetConsumerPreferredProfile { consumer, .. } => {
+                Some(Self::Consumer(*consumer))
+            }
             _ => None,
         }
     }
@@ -102,8 +102,7 @@ impl State {
             Ok(reply) => (reply, true),
             // The worker has nothing to do with it (any more), so the wish alone decides.
             Err(WorkerError::UnknownConsumer(consumer)) if self.is_waiting(consumer) => match method {
-                Method::PauseConsumer { .. }
-                | Method::ResumeConsumer { .. }
+                Method::SetConsumerPaused { .. }
                 | Method::SetConsumerPreferredProfile { .. }
                 | Method::CloseConsumer { .. } => (Reply::Done, false),
                 _ => return Err(Error::NotEnabled { consumer }),
@@ -227,20 +226,14 @@ impl State {
             Method::SetRemote { transport, remote } => self.set_remote(*transport, *remote, method),
             Method::SetMaxBitrate { .. } | Method::StopMirroring { .. } => self.change_outlet(method, None),
             Method::SetAudioLevels { room, .. } => self.accept(*room, method),
-            Method::PauseProducer { producer } => {
-                self.steer_producer(*producer, method, change, Some(true), app_data);
-            }
-            Method::ResumeProducer { producer } => {
-                self.steer_producer(*producer, method, change, Some(false), app_data);
+            Method::SetProducerPaused { producer, paused } => {
+                self.steer_producer(*producer, method, change, Some(*paused), app_data);
             }
             Method::SetProducerPreferredProfile { producer, .. } => {
                 self.steer_producer(*producer, method, change, None, app_data);
             }
-            Method::PauseConsumer { consumer } => {
-                self.steer_consumer(*consumer, method, change, by_worker.then_some(true), side, app_data);
-            }
-            Method::ResumeConsumer { consumer } => {
-                self.steer_consumer(*consumer, method, change, by_worker.then_some(false), side, app_data);
+            Method::SetConsumerPaused { consumer, paused } => {
+                self.steer_consumer(*consumer, method, change, by_worker.then_some(*paused), side, app_data);
             }
             Method::SetConsumerPreferredProfile { consumer, .. } => {
                 self.steer_consumer(*consumer, method, change, None, side, app_data);
@@ -281,10 +274,10 @@ impl State {
                 let Some(node) = self.producers.get(&producer) else {
                     return;
                 };
-                lock(&node.state).pause_state.correction().map(|paused| match paused {
-                    true => Method::PauseProducer { producer },
-                    false => Method::ResumeProducer { producer },
-                })
+                lock(&node.state)
+                    .pause_state
+                    .correction()
+                    .map(|paused| Method::SetProducerPaused { producer, paused })
             }
             (Some(Steered::Consumer(consumer)), _) => self.correction_of(consumer),
             (None, Method::CreateConsumer(request)) => self.correction_of(request.consumer),
@@ -298,9 +291,9 @@ impl State {
     fn correction_of(&self, consumer: ConsumerId) -> Option<Method> {
         let mut state = lock(&self.consumers.get(&consumer)?.state);
         state.transport.as_ref()?;
-        state.pause_state.correction().map(|paused| match paused {
-            true => Method::PauseConsumer { consumer },
-            false => Method::ResumeConsumer { consumer },
-        })
+        state
+            .pause_state
+            .correction()
+            .map(|paused| Method::SetConsumerPaused { consumer, paused })
     }
 }

@@ -33,10 +33,7 @@ impl State {
                 Ok(None)
             }
             Plan::Ask { paused } => {
-                let method = match paused {
-                    true => Method::PauseProducer { producer },
-                    false => Method::ResumeProducer { producer },
-                };
+                let method = Method::SetProducerPaused { producer, paused };
                 Ok(Some(Command::by(side, method, app_data)))
             }
         }
@@ -79,10 +76,7 @@ impl State {
                 Ok(None)
             }
             Plan::Ask { paused } => {
-                let method = match paused {
-                    true => Method::PauseConsumer { consumer },
-                    false => Method::ResumeConsumer { consumer },
-                };
+                let method = Method::SetConsumerPaused { consumer, paused };
                 Ok(Some(Command::by(side, method, app_data)))
             }
         }

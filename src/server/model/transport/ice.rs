@@ -1,15 +1,14 @@
 //! ICE as a client is told it (differences §9.1): what its connectivity checks must be made with, and where it may send
 //! them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_channel::message::{IceCredentials, IceProtocol, IceTuple};
+use weir_channel::message::{IceCredentials, IceProtocol};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{Credentials, Listener, Preferences, Protocol, host_candidates};
 
 use crate::server::model::address::{IpFamily, ListenAddress, family_of};
-use crate::server::model::rtc_stats::RtcTuple;
 use crate::server::model::settings::Settings;
 
 /// The credentials for a client's connectivity checks (RFC 8445 §5.3).
@@ -129,19 +128,4 @@ pub(super) fn candidates(
             }
         })
         .collect()
-}
-
-/// A tuple as a client or an operator should see it: with the announced address.
-pub(crate) fn shown_tuple(tuple: IceTuple, announced: impl Fn(SocketAddr) -> IpAddr) -> RtcTuple {
-    RtcTuple {
-        local_ip: announced(tuple.local),
-        local_port: tuple.local.port(),
-        remote_ip: tuple.remote.ip(),
-        remote_port: tuple.remote.port(),
-        protocol: match tuple.protocol {
-            IceProtocol::Udp => "udp",
-            IceProtocol::Tcp => "tcp",
-        }
-        .to_owned(),
-    }
 }

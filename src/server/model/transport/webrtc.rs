@@ -8,10 +8,9 @@ use weir_channel::message::{
 };
 use weir_worker::webrtc::ice::Preferences;
 
-use super::ice::{IceCandidate, candidates, shown_tuple};
+use super::ice::{IceCandidate, candidates};
 use crate::server::model::address::{ListenAddress, Tuple};
 use crate::server::model::lock;
-use crate::server::model::rtc_stats::RtcTuple;
 use crate::server::model::settings::Settings;
 
 /// What a transport has when it is one for WebRTC.
@@ -99,8 +98,12 @@ impl WebRtcNode {
         known.map_or(local.ip(), |(_, announced)| *announced)
     }
 
-    pub(crate) fn shown(&self, tuple: IceTuple) -> RtcTuple {
-        shown_tuple(tuple, |local| self.announced(local))
+    /// A tuple that the worker tells of, as the client knows it: with the announced address.
+    pub(crate) fn shown(&self, tuple: IceTuple) -> IceTuple {
+        IceTuple {
+            local: SocketAddr::new(self.announced(tuple.local), tuple.local.port()),
+            ..tuple
+        }
     }
 
     /// The worker has made it. Only [`State`](super::super::state::State) tells, under its lock; the same holds for what

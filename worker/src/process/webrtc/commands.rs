@@ -22,7 +22,7 @@ use crate::webrtc::ice::Credentials;
 use crate::webrtc::transport::WebRtcTransport;
 
 use super::shared_ports::Registration;
-use super::{Failures, ICE_NEWS, IoContext, Refusals, TransportEntry, WebRtc, not_webrtc};
+use super::{Counts, ICE_NEWS, IoContext, Refusals, TransportEntry, WebRtc, not_webrtc};
 
 impl EventLoop {
     pub(in crate::process) fn create_webrtc_transport(
@@ -168,7 +168,7 @@ impl WebRtc {
             accept_paused_until: None,
             ice_news: ICE_NEWS,
             has_untold_news: false,
-            failures: Failures::default(),
+            failures: Counts::default(),
             refusals: Refusals::default(),
             registration,
         }));

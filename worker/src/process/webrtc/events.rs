@@ -60,7 +60,7 @@ impl WebRtc {
             self.notifications.extend(news);
         }
         for (failure, times) in entry.refusals.take(now, entry.transport.counters()) {
-            entry.failures.count(failure.reason, times);
+            entry.failures.add(failure.reason, times);
             self.record.note(now, entry.id, &failure, times);
             self.notifications.push_back(failures::refused(entry.id, failure));
         }
@@ -84,7 +84,7 @@ impl WebRtc {
             Event::Ice(state) => {
                 let failure = entry.ice_failure();
                 if let Some(failure) = &failure {
-                    entry.failures.count(failure.reason, 1);
+                    entry.failures.add(failure.reason, 1);
                     self.record.note(now, id, failure, 1);
                 }
                 Notification::IceStateChanged {
@@ -111,7 +111,7 @@ impl WebRtc {
                     }
                     DtlsEvent::Failed(cause) => {
                         let cause = failures::of_dtls(cause);
-                        entry.failures.count(cause.reason, 1);
+                        entry.failures.add(cause.reason, 1);
                         self.record.note(now, id, &cause, 1);
                         failure = Some(cause);
                         entry.forget_keys(io, transport);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::info;
 use weir_channel::id::TransportId;
-use weir_channel::message::{Notification, WebRtcFailure, WebRtcFailureReason};
+use weir_channel::message::{Counts, Notification, WebRtcFailure, WebRtcFailureReason};
 
 use crate::time::Time;
 use crate::webrtc::budget::Budget;
@@ -18,35 +18,16 @@ const LINES: Budget = Budget::new(5, 20);
 /// Checks that a transport refuses are told of again after this, while it goes on.
 const REFUSALS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often what has failed.
-#[derive(Clone, Default, Debug)]
-pub(super) struct Failures([u64; WebRtcFailureReason::ALL.len()]);
-
-impl Failures {
-    pub(super) fn count(&mut self, reason: WebRtcFailureReason, times: u64) {
-        self.0[reason as usize] += times;
-    }
-
-    /// Of what has failed at all.
-    pub(super) fn counts(&self) -> Vec<(WebRtcFailureReason, u64)> {
-        WebRtcFailureReason::ALL
-            .into_iter()
-            .zip(self.0)
-            .filter(|(_, count)| *count > 0)
-            .collect()
-    }
-}
-
 /// All transports' together, and what is said of them.
 pub(super) struct Record {
-    pub(super) failures: Failures,
+    pub(super) failures: Counts<WebRtcFailureReason>,
     lines: Budget,
 }
 
 impl Default for Record {
     fn default() -> Self {
         Self {
-            failures: Failures::default(),
+            failures: Counts::default(),
             lines: LINES,
         }
     }
@@ -55,7 +36,7 @@ impl Default for Record {
 impl Record {
     /// Something has failed, so and so often since it was noted last.
     pub(super) fn note(&mut self, now: Time, transport: TransportId, failure: &WebRtcFailure, times: u64) {
-        self.failures.count(failure.reason, times);
+        self.failures.add(failure.reason, times);
         if self.lines.take(now) {
             info!(id = %transport, reason = ?failure.reason, "{}", failure.message);
         }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use weir_channel::id::{RoomId, TransportId};
-use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Method, Remote, Reply};
+use weir_channel::message::{ComediaPolicy, Counts, CreatePlainTransport, Method, Remote, Reply, Scope};
 
 use super::*;
 use crate::boundary::poison;
@@ -62,16 +62,16 @@ fn a_parser_of_rtcp_that_panics_costs_one_packet() {
             source: remote,
         };
         relay.handle_datagrams(now, index, Port::Rtp, &mut bytes, &[datagram], &mut Nowhere);
-        let Ok(Reply::Stats(page)) = relay.handle_command(now, &Method::TransportStats { transport }) else {
+        let Ok(Reply::Stats(page)) = relay.handle_command(now, &Method::Stats(Scope::Transport(transport))) else {
             panic!("no stats");
         };
         let stats = &page.transports[0];
         (stats.rtcp_received, stats.unrouted.clone())
     };
-    assert_eq!(receive(&mut relay), (1, vec![]));
+    assert_eq!(receive(&mut relay), (1, Counts::default()));
     let poisoned = poison(Parser::Rtcp);
-    assert_eq!(receive(&mut relay), (1, vec![(UnroutedReason::Malformed, 1)]));
+    assert_eq!(receive(&mut relay), (1, Counts::from([(UnroutedReason::Malformed, 1)])));
     drop(poisoned);
     assert_eq!(boundary::panics(Parser::Rtcp), 1);
-    assert_eq!(receive(&mut relay), (2, vec![(UnroutedReason::Malformed, 1)]));
+    assert_eq!(receive(&mut relay), (2, Counts::from([(UnroutedReason::Malformed, 1)])));
 }
