@@ -33,7 +33,7 @@ use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
 /// Packets that were taken by the sink and then could not be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lost {
-    /// Whose.
+    /// The consumer.
     pub owner: ConsumerIx,
     /// Why.
     pub reason: DropReason,

@@ -18,7 +18,7 @@ pub enum Source {
     Channel,
     /// One of a transport's sockets.
     Socket {
-        /// Whose.
+        /// The transport.
         transport: TransportIx,
         /// Of which port.
         port: Port,
@@ -27,7 +27,7 @@ pub enum Source {
     },
     /// One of a WebRTC transport's sockets that the supervisor has made.
     Listener {
-        /// Whose.
+        /// The transport.
         transport: TransportIx,
         /// Of which listener.
         listener: u8,
@@ -36,19 +36,19 @@ pub enum Source {
     },
     /// A port that WebRTC transports share.
     SharedPort {
-        /// Which one.
+        /// The number of the shared port.
         number: u8,
     },
     /// A TCP connection to a shared port whose transport is not known yet.
     Unassigned {
-        /// Which one.
+        /// The number of the connection.
         number: u16,
     },
     /// A TCP connection of a WebRTC transport.
     Connection {
-        /// Whose.
+        /// The transport.
         transport: TransportIx,
-        /// Which one.
+        /// The number of the connection.
         number: u8,
     },
 }

@@ -25,7 +25,7 @@ const BYTES_MAX: usize = 8 << 10;
 #[derive(Debug)]
 pub(super) struct HeldPackets {
     pub(super) runs: Box<[Run]>,
-    /// Of each run in turn, [`BYTES_MAX`].
+    /// The bytes of the runs, [`BYTES_MAX`] for each.
     pub(super) bytes: Box<[u8]>,
     /// Counts runs.
     pub(super) serial: u64,

@@ -98,7 +98,7 @@ pub struct Message<'a> {
     bytes: &'a [u8],
     /// What it is for.
     pub class: Class,
-    /// Of what; see [`BINDING`].
+    /// The method; see [`BINDING`].
     pub method: u16,
     /// What ties an answer to a request.
     pub transaction: TransactionId,
