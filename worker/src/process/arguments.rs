@@ -6,7 +6,7 @@ use weir_channel::id::WorkerId;
 
 use crate::webrtc::dtls::{self, Versions};
 
-/// What a worker is told when it starts. The channel is not among it: that is descriptor 0.
+/// The command line of a worker. It does not name the channel, which is descriptor 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arguments {
     /// Which worker it is.
