@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::log;
 use crate::net::{optional, scheduling};
 
-pub use arguments::Arguments;
+pub use arguments::{Arguments, Switches};
 pub use event_loop::EventLoop;
 pub use rehearsal::{Refusal, rehearse, rehearse_tcp};
 
@@ -71,7 +71,7 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Ok(event_loop) => event_loop,
         Err(error) => return say(Exit::Setup, &error),
     };
-    event_loop.keep_groups(arguments.gop_cache);
+    event_loop.keep_groups(arguments.switches.gop_cache);
     let ended = event_loop.run();
     match ended.exit {
         Exit::Success | Exit::ChannelLost => ended.exit,
