@@ -373,6 +373,35 @@ fn the_document_is_whole() {
     }
 }
 
+/// All descriptions in `value`, with what they are of.
+fn descriptions(value: &Value, of: &str) -> Vec<(String, String)> {
+    let inside = |name: &str, value: &Value| match value {
+        Value::String(text) if name == "description" => vec![(of.to_owned(), text.clone())],
+        value => descriptions(value, &format!("{of}/{name}")),
+    };
+    match value {
+        Value::Object(members) => members.iter().flat_map(|(name, value)| inside(name, value)).collect(),
+        Value::Array(items) => items.iter().flat_map(|value| descriptions(value, of)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A member's description says what it is: "The consumer.", not "Whose."
+#[test]
+fn descriptions_are_not_fragments() {
+    let document = weir::http::openapi();
+    let all = descriptions(&document["components"]["schemas"], "");
+    assert!(all.len() > 100);
+    for (of, text) in all {
+        let first = text.split([' ', '.']).next().unwrap();
+        assert!(
+            !["Whose", "Of", "So", "Where", "And", "They"].contains(&first),
+            "{of}: {text}"
+        );
+        assert!(text.ends_with(['.', '`']), "{of}: {text}");
+    }
+}
+
 #[test]
 fn a_wrong_answer_is_found() {
     let document = weir::http::openapi();

@@ -11,15 +11,17 @@
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::error::DecodeError;
 
-use crate::frame::MAX_FRAME;
 use crate::message::{Hello, Message, PROTOCOL_VERSION};
+
+/// The longest encoded message, in bytes. Answers that could be longer are paged.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// The most that the integers and strings of one message may claim, by their full width.
 ///
-/// Not [`MAX_FRAME`]: a small `u64` is one byte in the frame but claims its full eight, so that limit would refuse pages
+/// Not [`MESSAGE_BYTES_MAX`]: a small `u64` is one byte in the frame but claims its full eight, so that limit would refuse pages
 /// of counters that fit a frame easily. Nothing in a message is wider than eight bytes, so this never refuses an
 /// honest frame, and a length prefix that lies can claim no more than this.
-pub const CLAIM_MAX: usize = 8 * MAX_FRAME;
+pub const CLAIM_MAX: usize = 8 * MESSAGE_BYTES_MAX;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<CLAIM_MAX>> = bincode::config::standard()
     .with_little_endian()

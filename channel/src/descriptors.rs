@@ -25,7 +25,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 /// two UDP ports, and two for TCP.
 pub const MAX_DESCRIPTORS: usize = 6;
 
-/// The kernel passes at most this many at once (SCM_MAX_FD in `include/net/scm.h`). The control buffer has room for all of
+/// The kernel passes at most this many at once (SCM_MAX_FD in `include/net/scm.h`). The control buffer is large enough for all of
 /// them, so that a peer that sends too many is found out and every one of them is closed, instead of being cut off.
 const SCM_MAX_FD: usize = 253;
 

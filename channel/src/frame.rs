@@ -13,8 +13,8 @@
 use crate::codec::{self, CodecError};
 use crate::message::Message;
 
-/// The longest body, in bytes. Answers that could be longer are paged.
-pub const MAX_FRAME: usize = 1 << 20;
+/// The longest body, in bytes.
+pub const MAX_FRAME: usize = codec::MESSAGE_BYTES_MAX;
 
 /// The length prefix, in bytes.
 pub const PREFIX: usize = 4;

@@ -64,7 +64,7 @@ pub struct QueuedFrame {
     pub bytes: Vec<u8>,
     /// What travels beside it.
     pub descriptors: Vec<OwnedFd>,
-    /// A log line, which had to find room among the log lines. Has no descriptors.
+    /// A log line, which counts against the allowance for log lines. Has no descriptors.
     pub is_log: bool,
 }
 

@@ -164,7 +164,7 @@ pub(super) struct Recent {
     /// The events, oldest first.
     #[schemars(with = "Vec<ToldEvent>")]
     items: Vec<Value>,
-    /// How many events before or between these are no longer kept; they may be of any room and type.
+    /// The number of events before or between these that are no longer kept; they may be of any room and type.
     missed: u64,
     /// The id to pass as `after` in the next request.
     position: String,

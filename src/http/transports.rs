@@ -183,7 +183,7 @@ pub(super) async fn create_streamer(
 pub(super) struct TransportDumpView {
     #[serde(flatten)]
     served: TransportDump,
-    /// What only a transport for WebRTC has.
+    /// The part that only a WebRTC transport has.
     #[serde(skip_serializing_if = "Option::is_none")]
     webrtc: Option<WebRtcView>,
 }

@@ -28,13 +28,13 @@ pub struct RoomView {
     pub id: RoomId,
     /// The worker that serves it.
     pub worker: WorkerId,
-    /// How many peers it has.
+    /// The number of its peers.
     pub peers: usize,
-    /// How many transports it has.
+    /// The number of its transports.
     pub transports: usize,
-    /// How many producers it has.
+    /// The number of its producers.
     pub producers: usize,
-    /// How many consumers it has.
+    /// The number of its consumers.
     pub consumers: usize,
     /// The data that its creator attached.
     pub app_data: Value,
@@ -50,13 +50,13 @@ pub struct PeerView {
     pub room: RoomId,
     /// Whether it is a spy: it receives, it may not send, and the other peers do not know of it.
     pub spy: bool,
-    /// How many transports it has.
+    /// The number of its transports.
     pub transports: usize,
-    /// How many producers it has.
+    /// The number of its producers.
     pub producers: usize,
-    /// How many consumers it has, enabled or not.
+    /// The number of its consumers, enabled or not.
     pub consumers: usize,
-    /// What it can receive; left out of lists.
+    /// The RTP capabilities that it can receive; lists leave them out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtp_capabilities: Option<RtpCapabilities>,
     /// The app data that is kept with it.
@@ -109,7 +109,7 @@ pub struct TransportView {
     pub max_bitrate_bps: Option<u64>,
     /// The address to which copies of its packets go.
     pub mirroring: Option<Mirroring>,
-    /// What only a transport for WebRTC has; `null` for plain RTP.
+    /// The part that only a WebRTC transport has; `null` for plain RTP.
     pub webrtc: Option<WebRtcView>,
     /// The data that its creator attached.
     pub app_data: Value,

@@ -58,8 +58,8 @@ impl SupervisorEndpoint {
             socket,
             queue: Mutex::default(),
             wake: Notify::new(),
-            control_room: Semaphore::new(LANE_MAX),
-            bulk_room: Semaphore::new(LANE_MAX),
+            control_permits: Semaphore::new(LANE_MAX),
+            bulk_permits: Semaphore::new(LANE_MAX),
         });
         let sender = RequestSender {
             handle: Arc::new(SenderHandle {
@@ -138,7 +138,7 @@ impl RequestSender {
         let bytes = frame::encode(message).map_err(ChannelError::Unsendable)?;
         let lane = Lane::of(message);
         let cost = cost_of(bytes.len(), descriptors.len()) as u32; // at most LANE_MAX
-        match shared.room(lane).acquire_many(cost).await {
+        match shared.permits(lane).acquire_many(cost).await {
             Ok(permits) => permits.forget(), // the writer gives them back
             Err(_) => return Err(shared.why_closed()),
         }
@@ -293,9 +293,9 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Wakes the writer: something was queued, or the channel closed, or the last sender went.
     wake: Notify,
-    /// What may still be queued, as cost.
-    control_room: Semaphore,
-    bulk_room: Semaphore,
+    /// The cost that may still be queued, as permits.
+    control_permits: Semaphore,
+    bulk_permits: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -313,10 +313,10 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn room(&self, lane: Lane) -> &Semaphore {
+    fn permits(&self, lane: Lane) -> &Semaphore {
         match lane {
-            Lane::Control => &self.control_room,
-            Lane::Bulk => &self.bulk_room,
+            Lane::Control => &self.control_permits,
+            Lane::Bulk => &self.bulk_permits,
         }
     }
 
@@ -330,16 +330,16 @@ impl Shared {
         let error = queue.closed.get_or_insert(error).clone();
         queue.lanes.clear();
         drop(queue);
-        self.control_room.close();
-        self.bulk_room.close();
+        self.control_permits.close();
+        self.bulk_permits.close();
         self.wake.notify_one();
         error
     }
 
-    /// What is written makes room for more.
+    /// What is written lets senders queue as much again.
     fn give_back(&self, drained: Drained) {
-        self.control_room.add_permits(drained.control);
-        self.bulk_room.add_permits(drained.bulk);
+        self.control_permits.add_permits(drained.control);
+        self.bulk_permits.add_permits(drained.bulk);
     }
 
     /// Writes until nothing waits or the socket takes no more.
@@ -358,7 +358,7 @@ impl Shared {
                 Ok(None) => return Written::All,
                 Err(Errno::EWOULDBLOCK) => return Written::SocketFull,
                 Err(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM) => return Written::Retry,
-                // The worker is gone. Its last words are still to be read, and the receiver says how it ended; until then
+                // The worker is gone. What it has sent is still to be read, and the receiver says how it ended; until then
                 // requests are accepted as if the worker were slow.
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return Written::Closed,
                 Err(errno) => {
@@ -391,9 +391,9 @@ fn errno_of(error: io::Error) -> Errno {
 enum Written {
     /// Something to write.
     All,
-    /// Room in the socket.
+    /// The socket to become writable.
     SocketFull,
-    /// The kernel's mercy.
+    /// Memory in the kernel.
     Retry,
     /// Nothing.
     Closed,

@@ -13,7 +13,7 @@
 //! of the media, which are rare (profile switches, learned addresses), and they may grow to [`QUEUED_MAX`]. Beyond that the
 //! channel ends with [`ChannelError::Overflow`]; a supervisor that hangs so long has killed this worker before. Log lines
 //! have an allowance of their own ([`LOG_MAX`]); what exceeds it is dropped and counted, and the count is reported as soon as
-//! there is room.
+//! it fits.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -135,7 +135,7 @@ impl WorkerEndpoint {
         }
     }
 
-    /// Queues an event. A [`Notification::Log`] goes the way of [`WorkerEndpoint::push_log`]; the count of a
+    /// Queues an event. A [`Notification::Log`] is queued as by [`WorkerEndpoint::push_log`]; the count of a
     /// [`Notification::LogLinesDropped`], of lines dropped elsewhere in the worker, is added to the next report.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ impl WorkerEndpoint {
         }
     }
 
-    /// Queues a log line if there is room among the log lines, else counts it as dropped. Never fails.
+    /// Queues a log line if the allowance for log lines is not used up, else counts it as dropped. Never fails.
     pub fn push_log(&mut self, line: LogLine) {
         if self.ended.is_some() {
             return;
@@ -234,7 +234,7 @@ impl WorkerEndpoint {
         Ok(())
     }
 
-    /// Queues the number of dropped lines, if there is one and room for it.
+    /// Queues the number of dropped lines, if there are any and the report fits.
     fn report_dropped_log_lines(&mut self) {
         let count = self.log_lines_unreported;
         if count == 0 {
@@ -246,7 +246,7 @@ impl WorkerEndpoint {
         }
     }
 
-    /// Queues a frame among the log lines if there is room.
+    /// Queues a frame among the log lines if the allowance for them is not used up.
     fn try_push_log_frame(&mut self, frame: Vec<u8>) -> bool {
         if self.lanes.log_cost() + cost_of(frame.len(), 0) > LOG_MAX {
             return false;

@@ -271,7 +271,7 @@ impl<'de> Deserialize<'de> for Histogram {
     }
 }
 
-/// How long packets stay in the worker: from their arrival at the socket to their hand-over to the kernel.
+/// The residence time of packets in the worker, from arrival at the socket to the call that sends them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -286,7 +286,7 @@ pub struct Residence {
     pub buckets: Vec<ResidenceBucket>,
 }
 
-/// Packets that took alike long. A bucket's ends are at most 1/16 apart.
+/// Packets with about the same residence time. A bucket's upper end is at most 1/16 above its lower end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]

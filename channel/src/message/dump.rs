@@ -21,11 +21,11 @@ pub struct DumpPage {
     pub producers: Vec<ProducerDump>,
     /// Consumers with their rewriting state.
     pub consumers: Vec<ConsumerDump>,
-    /// Where the next page starts; `null` on the last one.
+    /// The start of the next page; `null` on the last one.
     pub next: Option<u64>,
 }
 
-/// What a worker knows of a transport.
+/// Everything that a worker knows about a transport.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -50,7 +50,7 @@ pub struct TransportDump {
     pub rids: Vec<(String, ProducerId)>,
 }
 
-/// What a worker knows of a producer.
+/// Everything that a worker knows about a producer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -63,7 +63,7 @@ pub struct ProducerDump {
     pub kind: MediaKind,
     /// Whether it is paused.
     pub paused: bool,
-    /// What its consumers follow that have no preference of their own.
+    /// The profile for consumers that have no preference of their own.
     pub preferred_profile: Profile,
     /// Profiles on offer now, lowest first.
     pub available_profiles: Vec<Profile>,
@@ -71,7 +71,7 @@ pub struct ProducerDump {
     pub consumers: Vec<ConsumerId>,
 }
 
-/// What a worker knows of a consumer.
+/// Everything that a worker knows about a consumer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -86,11 +86,11 @@ pub struct ConsumerDump {
     pub ssrc: u32,
     /// The SSRC of its retransmissions.
     pub rtx_ssrc: Option<u32>,
-    /// The highest profile it wants.
+    /// The highest profile that it should receive.
     pub preferred_profile: Profile,
-    /// What it is sent.
+    /// The profile that it receives.
     pub effective_profile: Option<Profile>,
-    /// What it should be sent.
+    /// The profile that it should receive.
     pub target_profile: Option<Profile>,
     /// Whether the consumer itself is paused.
     pub paused: bool,

@@ -24,7 +24,7 @@ impl fmt::Display for MediaKind {
     }
 }
 
-/// A quality of a producer, or a preference for one, ordered from low to high (differences §4).
+/// A quality of a producer, or a preference for one, ordered from low to high.
 ///
 /// As a quality, `Default` is the only stream of a producer without simulcast. As a preference, `Default` is the
 /// highest available, and each other value is a maximum.

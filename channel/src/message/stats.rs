@@ -35,7 +35,7 @@ pub struct Counter {
 macro_rules! worker_stats {
     ($($(#[doc = $help:literal])+ $kind:ident $name:ident,)+ and
      $($(#[$other_meta:meta])+ $other:ident: $type:ty,)+) => {
-        /// Counters of one worker since it started, or of several together.
+        /// The counters of one worker since it started, or the sum of several workers.
         #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "camelCase")]
@@ -127,7 +127,7 @@ pub struct StatsPage {
     pub producers: Vec<ProducerStats>,
     /// Consumers of this page.
     pub consumers: Vec<ConsumerStats>,
-    /// Where the next page starts; `null` on the last one.
+    /// The start of the next page; `null` on the last one.
     pub next: Option<u64>,
 }
 

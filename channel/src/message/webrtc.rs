@@ -117,7 +117,7 @@ struct ShownTuple {
     remote_ip: IpAddr,
     /// Its port.
     remote_port: u16,
-    /// How packets travel.
+    /// UDP or TCP.
     protocol: IceProtocol,
 }
 
@@ -162,7 +162,7 @@ impl schemars::JsonSchema for IceTuple {
     }
 }
 
-/// The state of ICE (differences §9.1).
+/// The state of ICE.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -306,7 +306,7 @@ pub struct DtlsParameters {
     /// The peer's role.
     #[serde(default)]
     pub role: DtlsRole,
-    /// Of its certificate, 1 to [`FINGERPRINTS_MAX`]; the strongest must match.
+    /// The fingerprints of its certificate, 1 to [`FINGERPRINTS_MAX`]. Those with the strongest algorithm must match.
     pub fingerprints: Vec<Fingerprint>,
 }
 
@@ -347,7 +347,7 @@ pub struct WebRtcStats {
     pub checks_refused: u64,
     /// DTLS datagrams that were processed.
     pub dtls_datagrams: u64,
-    /// Packets that were to be sent and could not be encrypted.
+    /// Packets that could not be encrypted, and were not sent.
     pub protect_failures: u64,
     /// Failures in ICE and DTLS, by reason. Reasons with a count of 0 are left out.
     pub failures: Counts<WebRtcFailureReason>,

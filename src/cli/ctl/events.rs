@@ -107,7 +107,7 @@ pub(super) async fn follow_live(
     Ok(())
 }
 
-/// An answer of `GET /events/recent`.
+/// The answer of `GET /events/recent`.
 #[derive(Debug, Deserialize)]
 struct Recent {
     items: Vec<Value>,

@@ -17,7 +17,7 @@ use crate::server::api::transport::Transport;
 use crate::server::model::error::Error;
 use crate::server::workers::slot::WorkerInfo;
 
-/// What is known of a server.
+/// Everything that is known about a server.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerDump {
@@ -25,7 +25,7 @@ pub struct ServerDump {
     pub workers: Vec<WorkerDump>,
 }
 
-/// What is known of a worker.
+/// Everything that is known about a worker and its rooms.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerDump {
@@ -35,7 +35,7 @@ pub struct WorkerDump {
     pub rooms: Vec<RoomDump>,
 }
 
-/// What is known of a room.
+/// Everything that is known about a room.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoomDump {
@@ -45,11 +45,11 @@ pub struct RoomDump {
     pub worker: WorkerId,
     /// The names of its peers, in the order in which they joined.
     pub peers: Vec<Arc<str>>,
-    /// What its worker knows of it.
+    /// The worker's part.
     pub served: DumpPage,
 }
 
-/// What is known of a peer.
+/// Everything that is known about a peer.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerDump {
@@ -57,15 +57,15 @@ pub struct PeerDump {
     pub peer_name: Arc<str>,
     /// Whether the others do not see it.
     pub spy: bool,
-    /// What the application keeps with it.
+    /// The app data that is kept with it.
     pub app_data: Value,
-    /// How many notifications wait for its client.
+    /// The number of notifications that wait for its client.
     pub notifications_waiting: usize,
-    /// What the worker knows of its transports.
+    /// The dumps of its transports.
     pub transports: Vec<TransportDump>,
-    /// What the worker knows of its producers.
+    /// The dumps of its producers.
     pub producers: Vec<ProducerDump>,
-    /// What the worker knows of its consumers.
+    /// The dumps of its consumers.
     pub consumers: Vec<ConsumerDump>,
     /// Its consumers that the worker does not know, because they are not enabled.
     pub waiting_consumers: Vec<ConsumerId>,

@@ -81,7 +81,7 @@ impl Peer {
         self.node.spy
     }
 
-    /// What the application keeps with it.
+    /// The app data that is kept with it.
     pub fn app_data(&self) -> Value {
         Value::clone(&lock(&self.node.state).app_data)
     }
@@ -199,7 +199,7 @@ impl Peer {
         self.node.outbox.overflowed()
     }
 
-    /// How many notifications wait for its client.
+    /// The number of notifications that wait for its client.
     pub fn notifications_waiting(&self) -> usize {
         self.node.outbox.len()
     }

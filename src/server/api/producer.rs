@@ -61,7 +61,7 @@ impl Producer {
         &self.node.rtp_parameters
     }
 
-    /// What the application keeps with it.
+    /// The app data that is kept with it.
     pub fn app_data(&self) -> Value {
         Value::clone(&lock(&self.node.state).app_data)
     }

@@ -158,7 +158,7 @@ impl Room {
             .collect()
     }
 
-    /// How many peers it has.
+    /// The number of its peers.
     pub(crate) fn peer_count(&self) -> usize {
         let state = lock(&self.shared.state);
         state.room(self.node.id).map_or(0, |entry| entry.peers.len())

@@ -139,7 +139,7 @@ impl Room {
         Err(endless(self.worker()))
     }
 
-    /// Everything the worker knows of the room, for humans.
+    /// Everything that the worker knows about the room, for people.
     ///
     /// # Errors
     /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.

@@ -8,7 +8,7 @@ use weir_channel::message::{IceProtocol, Remote, Zoned};
 use crate::server::model::error::Error;
 use crate::server::model::settings::needs_zone;
 
-/// Which IP family a transport uses.
+/// The IP family of a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]

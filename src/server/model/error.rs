@@ -76,7 +76,7 @@ pub enum Error {
     WorkerDied {
         /// The worker.
         worker: WorkerId,
-        /// What the worker died of.
+        /// The cause of the worker's death.
         cause: DeathCause,
     },
     /// No worker can take the room now.

@@ -316,7 +316,7 @@ pub enum EventKind {
     ServerClosed,
 }
 
-/// How loud a producer was in the last 500 ms.
+/// The audio level of a producer in the last 500 ms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioLevel {
@@ -326,7 +326,7 @@ pub struct AudioLevel {
     pub level_dbov: i8,
 }
 
-/// Who caused an event.
+/// The side that caused an event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Originator {
@@ -365,7 +365,7 @@ pub enum CloseCause {
     WorkerDied {
         /// The worker.
         worker: WorkerId,
-        /// What the worker died of.
+        /// The cause of the worker's death.
         cause: DeathCause,
     },
     /// The server was closed.

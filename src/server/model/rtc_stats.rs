@@ -139,7 +139,7 @@ pub struct OutboundRtpStats {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RtcTransportStats {
-    /// Whose.
+    /// The transport.
     pub id: TransportId,
     /// When the counters were read, in milliseconds since 1970-01-01T00:00:00Z.
     pub timestamp: u64,
@@ -190,7 +190,7 @@ pub struct RtcTransportStats {
     pub remotes_relearned: u64,
 }
 
-/// The limit that the server tells the remote (REMB).
+/// The bandwidth limit that the server sends to the remote (REMB).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalBandwidth {

@@ -54,7 +54,7 @@ pub enum Direction {
 pub struct Mirroring {
     /// The address that they are sent from.
     pub local: SocketAddr,
-    /// Where they go.
+    /// The address that they are sent to.
     pub remote: SocketAddr,
     /// RTP that the transport sends.
     pub send_rtp: bool,

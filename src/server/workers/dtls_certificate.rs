@@ -97,7 +97,7 @@ mod tests {
         let rows: [(Content<'_>, Content<'_>, &str); 6] = [
             (None, Some(key.as_bytes()), "dtls_certificate_file"),
             (Some(certificate.as_bytes()), None, "dtls_private_key_file"),
-            (Some(b"hello"), Some(key.as_bytes()), "no certificate"),
+            (Some(b"hello"), Some(key.as_bytes()), "no readable certificate"),
             (
                 Some(certificate.as_bytes()),
                 Some(&[0xff, 0xfe]),

@@ -15,7 +15,7 @@ use crate::server::model::lock;
 use crate::server::model::state::{Command, State};
 use crate::server::workers::link::Link;
 
-/// What is known of a worker.
+/// The state of a worker process.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerInfo {
@@ -31,7 +31,7 @@ pub struct WorkerInfo {
     pub rooms: usize,
     /// The number of requests that it has not answered yet.
     pub requests: usize,
-    /// How often it was replaced.
+    /// The number of times that it was replaced.
     pub restarts: u64,
     /// Why the last process died.
     pub last_exit: Option<DeathCause>,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::boundary::{self, Parser};
 use crate::time::Time;
-use crate::webrtc::dtls::session::CERTIFICATE_BYTES_MAX;
+use crate::webrtc::dtls::settings::CERTIFICATE_BYTES_MAX;
 use crate::webrtc::dtls::{
     Certificate, Clock, Context, Fingerprint, HashFunction, RemoteParameters, RemoteRole, Session, Settings, State,
 };

@@ -1,16 +1,21 @@
 //! Everything that leaves: the kernel-facing [`Sink`].
 //!
 //! The common case is one call of the back end for a packet or a train; the rest is cold. When a socket is full, the rest
-//! of the train waits in the backlog, and so does all that follows on its transport, until the socket is writable again;
-//! what finds no room there is lost as `BacklogFull`. For the other errors see `transmit.rs`.
+//! of the train waits in the backlog, and so does all that follows on its transport, until the socket is writable again.
+//! When the backlog is full, packets are lost as `BacklogFull`. For the other errors see `transmit.rs`.
 
 mod aside;
 mod backlog;
-pub mod protect;
+mod gathering;
+mod protect;
+mod protection;
+mod srtp_streams;
 
 use weir_channel::message::DropReason;
 
-use self::protect::Protection;
+use self::gathering::Dispatch;
+use self::protection::Protection;
+pub use self::srtp_streams::UNHEARD_MAX;
 use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
 use super::gather::Gather;
@@ -25,15 +30,10 @@ pub use super::transmit::EgressStats;
 use super::transmit::Transmitter;
 use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
 
-/// Turns in a row with one train each after which a transport's trains are sent at once until a second one comes in the
-/// same turn. The copy costs about 100 ns a packet (a tenth of what sending a packet of a train of 8 does) and gains
-/// nothing without a second train.
-const LONELY_TURNS_MAX: u8 = 8;
-
 /// Packets that were taken by the sink and then could not be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lost {
-    /// Whose.
+    /// The consumer.
     pub owner: ConsumerIx,
     /// Why.
     pub reason: DropReason,
@@ -101,20 +101,7 @@ impl<B: SendBackend> Egress<B> {
         }
     }
 
-    /// Sends what [`Sink::gather`] has kept. To be called at the end of each turn.
-    pub fn flush_gathered(&mut self) {
-        self.send_gathered();
-        self.turn = self.turn.wrapping_add(1);
-    }
-
-    fn send_gathered(&mut self) {
-        for at in 0..self.gather.transports().len() {
-            self.flush_transport(self.gather.transports()[at]);
-        }
-        self.gather.clear();
-    }
-
-    /// A transport whose socket has filled up: watch it for room to write, then call [`Egress::handle_writable`].
+    /// A transport whose socket is full: watch it until it is writable, then call [`Egress::handle_writable`].
     pub fn poll_blocked(&mut self) -> Option<TransportIx> {
         self.blocked.pop()
     }
@@ -124,7 +111,7 @@ impl<B: SendBackend> Egress<B> {
         self.lost.pop()
     }
 
-    /// Closes a transport's sockets; what was gathered for it is sent first, what waits for room is given up.
+    /// Closes a transport's sockets; what was gathered for it is sent first, what waits in the backlog is given up.
     pub fn detach(&mut self, transport: TransportIx) {
         self.flush_transport(transport);
         if let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) {
@@ -173,60 +160,6 @@ impl<B: SendBackend> Egress<B> {
         self.backlog.bytes_in_use()
     }
 
-    /// Sends what was gathered for one transport, and leaves its list empty.
-    fn flush_transport(&mut self, transport: TransportIx) {
-        let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) else {
-            return;
-        };
-        path.lonely_turns = if path.gathered.is_single() {
-            path.lonely_turns.saturating_add(1)
-        } else {
-            0
-        };
-        while let Some(plan) = self.gather.plan(&mut path.gathered, path.uses_gso, &mut self.messages) {
-            let processed = if path.backlog.is_empty() {
-                Transmitter {
-                    backend: &mut self.backend,
-                    path,
-                    stats: &mut self.stats,
-                    failed: &mut self.failed,
-                }
-                .transmit(self.gather.bytes(), &self.messages)
-            } else {
-                self.failed.clear();
-                0
-            };
-            let handed_over_ns = self.residence.as_ref().map_or(0, |_| clock::realtime_ns());
-            let is_complete = processed == self.messages.iter().map(Message::packets).sum::<usize>();
-            if is_complete && self.failed.is_empty() && self.residence.is_none() {
-                continue;
-            }
-            let was_empty = path.backlog.is_empty();
-            let mut failed = self.failed.iter().copied().peekable();
-            let mut index = 0;
-            for (entry, packets) in self.gather.entries(plan) {
-                for packet in packets {
-                    if index >= processed {
-                        if !self
-                            .backlog
-                            .push(&mut path.backlog, packet, entry.owner, entry.arrival_ns)
-                        {
-                            note_lost(&mut self.lost, entry.owner, DropReason::BacklogFull, 1);
-                        }
-                    } else if failed.next_if_eq(&index).is_some() {
-                        note_lost(&mut self.lost, entry.owner, DropReason::SendFailed, 1);
-                    } else if let Some(residence) = &mut self.residence {
-                        residence.record(entry.arrival_ns, handed_over_ns, 1);
-                    }
-                    index += 1;
-                }
-            }
-            if was_empty && !path.backlog.is_empty() {
-                self.blocked.push(transport);
-            }
-        }
-    }
-
     /// Sends a train that is not one packet or one message, or that the kernel has just not taken.
     #[cold]
     fn send_cold(
@@ -254,7 +187,7 @@ impl<B: SendBackend> Egress<B> {
         let mut processed = 0;
         let mut failures = 0;
         if path.backlog.is_empty() {
-            let mut parts = parts_of(whole).peekable();
+            let mut parts = whole.parts().peekable();
             while parts.peek().is_some() {
                 self.messages.clear();
                 self.messages.extend(parts.by_ref().take(BATCH_MESSAGES_MAX));
@@ -365,13 +298,6 @@ impl<B: SendBackend> Sink for Egress<B> {
     }
 }
 
-/// What becomes of a train that may wait for the end of the turn.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Dispatch {
-    Gather,
-    SendNow,
-}
-
 impl<B: SendBackend> Egress<B> {
     #[inline]
     fn is_protected(&self, transport: TransportIx) -> bool {
@@ -440,69 +366,6 @@ impl<B: SendBackend> Egress<B> {
         Sent::all(packets)
     }
 
-    /// How a train that may wait is best sent; `None`: there is no remote.
-    fn dispatch_of(&mut self, transport: TransportIx) -> Option<Dispatch> {
-        let path = self
-            .sockets
-            .paths
-            .get_mut(transport.0 as usize)
-            .filter(|path| path.is_connected)?;
-        let is_first = path.gather_turn != self.turn;
-        path.gather_turn = self.turn;
-        if path.gathered.is_empty() {
-            if !path.backlog.is_empty() || path.is_stream {
-                return Some(Dispatch::SendNow);
-            }
-            if path.lonely_turns >= LONELY_TURNS_MAX {
-                if is_first {
-                    return Some(Dispatch::SendNow);
-                }
-                path.lonely_turns = 0;
-            }
-        }
-        Some(Dispatch::Gather)
-    }
-
-    /// Keeps a train until the end of the turn.
-    fn keep(
-        &mut self,
-        transport: TransportIx,
-        owner: ConsumerIx,
-        train: &[u8],
-        segment: usize,
-        arrival_ns: u64,
-    ) -> Sent {
-        let segment = segment.min(train.len()).max(1);
-        let whole = Message {
-            start: 0,
-            len: train.len(),
-            segment,
-        };
-        for part in parts_of(whole) {
-            let bytes = &train[part.start..part.start + part.len];
-            loop {
-                let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) else {
-                    return NO_REMOTE;
-                };
-                if self
-                    .gather
-                    .push(&mut path.gathered, transport, bytes, part.segment, owner, arrival_ns)
-                {
-                    break;
-                }
-                if self.gather.is_empty() {
-                    // Longer than all of the buffer; no message can be.
-                    return Sent {
-                        accepted: part.start / segment,
-                        reason: DropReason::SendFailed,
-                    };
-                }
-                self.send_gathered();
-            }
-        }
-        Sent::all(whole.packets())
-    }
-
     fn send_again(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
         // What waits for a full socket comes first, and a second copy of something would only make it wait longer.
         let Some(path) = self
@@ -527,21 +390,6 @@ impl<B: SendBackend> Egress<B> {
         .transmit(packet, &[whole]);
         processed == 1 && self.failed.is_empty()
     }
-}
-
-/// The messages that carry a train of any length.
-pub(super) fn parts_of(train: Message) -> impl Iterator<Item = Message> {
-    let packets = (TRAIN_BYTES_MAX / train.segment).clamp(1, TRAIN_SEGMENTS_MAX);
-    let step = packets * train.segment;
-    (0..train.len.div_ceil(step).max(1)).map(move |index| {
-        let offset = index * step;
-        let len = step.min(train.len - offset);
-        Message {
-            start: train.start + offset,
-            len,
-            segment: train.segment.min(len).max(1),
-        }
-    })
 }
 
 fn note_lost(lost: &mut Vec<Lost>, owner: ConsumerIx, reason: DropReason, packets: u32) {

@@ -105,8 +105,8 @@ impl Gather {
         self.entries.is_empty()
     }
 
-    /// Appends a train, which must be one that a single message can carry. `false` if there is no room; send what waits
-    /// and come again.
+    /// Appends a train, which must be one that a single message can carry. `false` if the buffer is full: send what waits,
+    /// then call this again.
     pub fn push(
         &mut self,
         list: &mut List,
@@ -116,16 +116,16 @@ impl Gather {
         owner: ConsumerIx,
         arrival_ns: u64,
     ) -> bool {
-        let Some(room) = self.room(train.len()) else {
+        let Some(buffer) = self.reserve(train.len()) else {
             return false;
         };
-        room.copy_from_slice(train);
+        buffer.copy_from_slice(train);
         self.commit(list, transport, train.len(), segment, owner, arrival_ns);
         true
     }
 
-    /// Where a train of `len` bytes can be written, to be committed then; `None` if there is no room.
-    pub fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+    /// Where a train of `len` bytes can be written, to be committed then; `None` if the buffer is full.
+    pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
         let end = self.used + len;
         if end > GATHER_BYTES || self.entries.len() == GATHER_ENTRIES {
             return None;
@@ -133,7 +133,7 @@ impl Gather {
         Some(&mut self.bytes[self.used..end])
     }
 
-    /// Appends the train in the first `len` bytes of the [`Gather::room`] that was given last, which must be one that a
+    /// Appends the train in the first `len` bytes of what [`Gather::reserve`] gave last, which must be one that a
     /// single message can carry.
     pub fn commit(
         &mut self,

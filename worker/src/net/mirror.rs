@@ -10,7 +10,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::sys::socket::{SockaddrStorage, getpeername};
 use weir_channel::message::{Mirror, Remote, WorkerError};
 
-use super::egress::parts_of;
 use super::send::{BATCH_MESSAGES_MAX, Message, SendBackend, TRAIN_SEGMENTS_MAX};
 use super::sockets::{Path, check_udp};
 use super::transmit::{EgressStats, Transmitter};
@@ -111,7 +110,7 @@ impl Waiting {
         }
     }
 
-    /// `false`: there is no room.
+    /// `false` if the buffer is full.
     fn push(&mut self, transport: TransportIx, packets: &[u8], segment: usize) -> bool {
         let end = self.used + packets.len();
         if end > self.bytes.len() || self.copies.len() == WAITING_MAX {
@@ -211,7 +210,7 @@ impl Mirrors {
             len: packets.len(),
             segment,
         };
-        for part in parts_of(whole) {
+        for part in whole.parts() {
             let bytes = &packets[part.start..part.start + part.len];
             let pushed = |waiting: &mut Option<Waiting>| {
                 waiting

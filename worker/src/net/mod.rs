@@ -26,5 +26,6 @@ pub mod residence;
 pub mod scheduling;
 pub mod send;
 pub mod sockets;
+pub mod source;
 mod transmit;
 pub mod usage;

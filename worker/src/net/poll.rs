@@ -8,132 +8,17 @@ use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::optional::Optional;
-use super::sockets::Side;
-use crate::relay::sink::{Port, TransportIx};
 
-/// What has become ready.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Source {
-    /// The channel to the supervisor.
-    Channel,
-    /// One of a transport's sockets.
-    Socket {
-        /// Whose.
-        transport: TransportIx,
-        /// Of which port.
-        port: Port,
-        /// Which of the two.
-        side: Side,
-    },
-    /// One of a WebRTC transport's sockets that the supervisor has made.
-    Listener {
-        /// Whose.
-        transport: TransportIx,
-        /// Of which listener.
-        listener: u8,
-        /// Which of the two.
-        side: Side,
-    },
-    /// A port that WebRTC transports share.
-    SharedPort {
-        /// Which one.
-        number: u8,
-    },
-    /// A TCP connection to a shared port whose transport is not known yet.
-    Unassigned {
-        /// Which one.
-        number: u16,
-    },
-    /// A TCP connection of a WebRTC transport.
-    Connection {
-        /// Whose.
-        transport: TransportIx,
-        /// Which one.
-        number: u8,
-    },
-}
-
-impl Source {
-    /// As the 64 bits that epoll carries: the listener or connection, the transport's index, and below them the kind.
-    fn to_bits(self) -> u64 {
-        match self {
-            Self::Channel => 0,
-            Self::Socket { transport, port, side } => {
-                let port = match port {
-                    Port::Rtp => 0,
-                    Port::Rtcp => 2,
-                };
-                let side = match side {
-                    Side::Unconnected => 0,
-                    Side::Connected => 1,
-                };
-                u64::from(transport.0) << 8 | 4 | port | side
-            }
-            Self::Listener {
-                transport,
-                listener,
-                side,
-            } => {
-                let side = u64::from(side == Side::Connected);
-                u64::from(listener) << 40 | u64::from(transport.0) << 8 | 8 | side
-            }
-            Self::Connection { transport, number } => u64::from(number) << 40 | u64::from(transport.0) << 8 | 16,
-            Self::SharedPort { number } => u64::from(number) << 8 | 32,
-            Self::Unassigned { number } => u64::from(number) << 8 | 64,
-        }
-    }
-
-    fn from_bits(bits: u64) -> Self {
-        if bits & 64 != 0 {
-            return Self::Unassigned {
-                number: (bits >> 8) as u16,
-            };
-        }
-        if bits & 32 != 0 {
-            return Self::SharedPort {
-                number: (bits >> 8) as u8,
-            };
-        }
-        if bits & 16 != 0 {
-            return Self::Connection {
-                transport: TransportIx((bits >> 8) as u32),
-                number: (bits >> 40) as u8,
-            };
-        }
-        if bits & 8 != 0 {
-            return Self::Listener {
-                transport: TransportIx((bits >> 8) as u32),
-                listener: (bits >> 40) as u8,
-                side: if bits & 1 == 0 {
-                    Side::Unconnected
-                } else {
-                    Side::Connected
-                },
-            };
-        }
-        if bits & 4 == 0 {
-            return Self::Channel;
-        }
-        Self::Socket {
-            transport: TransportIx((bits >> 8) as u32),
-            port: if bits & 2 == 0 { Port::Rtp } else { Port::Rtcp },
-            side: if bits & 1 == 0 {
-                Side::Unconnected
-            } else {
-                Side::Connected
-            },
-        }
-    }
-}
+pub use super::source::Source;
 
 /// What to wait for at a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interest {
-    /// Something to read.
+    /// Readable.
     Read,
-    /// Something to read, or room to write.
+    /// Readable or writable.
     ReadWrite,
-    /// Room to write.
+    /// Writable.
     Write,
 }
 
@@ -144,7 +29,7 @@ pub struct Event {
     pub source: Source,
     /// There is something to read, or an error to be met by reading.
     pub is_readable: bool,
-    /// There is room to write.
+    /// The socket is writable.
     pub is_writable: bool,
 }
 
@@ -283,39 +168,4 @@ fn event(source: Source, interest: Interest) -> EpollEvent {
         Interest::Write => EpollFlags::EPOLLOUT,
     };
     EpollEvent::new(flags, source.to_bits())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_survive_the_way_through_the_kernel() {
-        let mut sources = vec![Source::Channel];
-        sources.extend([0, 3, u8::MAX].map(|number| Source::SharedPort { number }));
-        sources.extend([0, 255, u16::MAX].map(|number| Source::Unassigned { number }));
-        for transport in [0, 1, 255, 256, u32::MAX].map(TransportIx) {
-            for port in [Port::Rtp, Port::Rtcp] {
-                for side in [Side::Unconnected, Side::Connected] {
-                    sources.push(Source::Socket { transport, port, side });
-                }
-            }
-            for listener in [0, 3, u8::MAX] {
-                sources.push(Source::Connection {
-                    transport,
-                    number: listener,
-                });
-                for side in [Side::Unconnected, Side::Connected] {
-                    sources.push(Source::Listener {
-                        transport,
-                        listener,
-                        side,
-                    });
-                }
-            }
-        }
-        for source in sources {
-            assert_eq!(Source::from_bits(source.to_bits()), source);
-        }
-    }
 }

@@ -59,6 +59,21 @@ impl Message {
             && self.len + next.len <= TRAIN_BYTES_MAX
     }
 
+    /// The messages that carry a train of any length.
+    pub(super) fn parts(self) -> impl Iterator<Item = Self> {
+        let packets = (TRAIN_BYTES_MAX / self.segment).clamp(1, TRAIN_SEGMENTS_MAX);
+        let step = packets * self.segment;
+        (0..self.len.div_ceil(step).max(1)).map(move |index| {
+            let offset = index * step;
+            let len = step.min(self.len - offset);
+            Self {
+                start: self.start + offset,
+                len,
+                segment: self.segment.min(len).max(1),
+            }
+        })
+    }
+
     /// Its packets, one by one.
     pub fn singles(self) -> impl Iterator<Item = Self> {
         (0..self.packets()).map(move |index| {

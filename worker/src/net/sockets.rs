@@ -8,238 +8,37 @@
 //!
 //! What sending needs of a transport is kept dense (`Path`, less than a cache line), apart from the rest.
 
+mod check;
+mod connection;
 mod connections;
 mod ice;
 mod options;
+mod path;
+mod plain;
+mod shared_port;
 mod shared_ports;
+mod webrtc;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    self, AddressFamily, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, sockopt,
-};
 use weir_channel::message::{Remote, WorkerError};
 
-pub use self::connections::{Accepted, CONNECTIONS_MAX, Connection, Ended, WAITING_BYTES_MAX};
+pub(super) use self::check::check_udp;
+pub(crate) use self::check::os;
+pub use self::connection::{Accepted, CONNECTIONS_MAX, Connection, Ended, WAITING_BYTES_MAX};
 pub use self::ice::IceSockets;
 pub(crate) use self::options::may_segment;
 pub use self::options::{drop_count, prepare, stamp_arrivals};
-use self::options::{is_wildcard, reconnect, stamp_as_others};
-pub use self::shared_ports::{FirstPacket, UnassignedConnection};
-use self::shared_ports::{SharedPort, SharedRoute};
-use super::backlog::Queue;
-use super::gather::List;
-use super::poll::Source;
-use super::send::Route;
+use self::options::{reconnect, stamp_as_others};
+pub(super) use self::path::Path;
+pub use self::plain::TransportSockets;
+use self::plain::{Ports, slot_of};
+use self::shared_port::SharedPort;
+pub use self::shared_port::{FirstPacket, UnassignedConnection};
+pub use super::source::Side;
+use super::source::Source;
 use crate::relay::sink::{Port, TransportIx};
-
-/// Which of a port's two sockets.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Side {
-    /// Receives anybody's packets.
-    Unconnected,
-    /// Connected to the remote as soon as that is known; receives only its packets.
-    Connected,
-}
-
-/// The sockets of one transport, checked and prepared, on their way into [`Sockets`].
-#[derive(Debug)]
-pub struct TransportSockets {
-    rtp: PortSockets,
-    rtcp: Option<PortSockets>,
-}
-
-#[derive(Debug)]
-struct PortSockets {
-    unconnected: OwnedFd,
-    connected: OwnedFd,
-    /// Where both are bound to.
-    local: SockaddrStorage,
-}
-
-impl TransportSockets {
-    /// Takes the descriptors of a new plain transport, in the order of
-    /// [`CreatePlainTransport`](weir_channel::message::CreatePlainTransport): the unconnected and the connected socket of the
-    /// RTP port, then, without `rtcp_mux`, those of the RTCP port. They are closed if they are refused.
-    ///
-    /// # Errors
-    /// [`WorkerError::Descriptors`] if it is not that many, [`WorkerError::InvalidParameters`] if they are not pairs of UDP
-    /// sockets bound to the same address, [`WorkerError::Os`] if they cannot be set up.
-    pub fn adopt(descriptors: Vec<OwnedFd>, rtcp_mux: bool) -> Result<Self, WorkerError> {
-        let expected: u8 = if rtcp_mux { 2 } else { 4 };
-        let received = u8::try_from(descriptors.len()).unwrap_or(u8::MAX);
-        if received != expected {
-            return Err(WorkerError::Descriptors { expected, received });
-        }
-        let mut descriptors = descriptors.into_iter();
-        let mut port = || match (descriptors.next(), descriptors.next()) {
-            (Some(unconnected), Some(connected)) => PortSockets::adopt(unconnected, connected).map(Some),
-            _ => Ok(None),
-        };
-        match (port()?, port()?) {
-            (Some(rtp), rtcp) => Ok(Self { rtp, rtcp }),
-            (None, _) => Err(WorkerError::Descriptors { expected, received }),
-        }
-    }
-}
-
-impl PortSockets {
-    fn adopt(unconnected: OwnedFd, connected: OwnedFd) -> Result<Self, WorkerError> {
-        for socket in [&unconnected, &connected] {
-            check_udp(socket)?;
-            prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
-        }
-        if getpeername::<SockaddrStorage>(unconnected.as_raw_fd()).is_ok() {
-            return Err(WorkerError::InvalidParameters(
-                "the first socket of a port is connected; it must stay open to everybody".to_owned(),
-            ));
-        }
-        let local = local_address(&unconnected)?;
-        // A worker that had the socket before has left it connected.
-        reconnect(connected.as_fd(), local, None).map_err(|errno| os("connect", errno))?;
-        if !is_wildcard(&local) && local_address(&connected)? != local {
-            return Err(WorkerError::InvalidParameters(
-                "a port's two sockets are bound to different addresses".to_owned(),
-            ));
-        }
-        Ok(Self {
-            unconnected,
-            connected,
-            local,
-        })
-    }
-}
-
-/// That a descriptor is a UDP socket over IP and not something that would answer reads and writes in other ways.
-pub(super) fn check_udp(socket: &OwnedFd) -> Result<(), WorkerError> {
-    let kind = socket::getsockopt(socket, sockopt::SockType);
-    let is_ip = matches!(family(socket), Ok(AddressFamily::Inet | AddressFamily::Inet6));
-    if is_ip && kind == Ok(SockType::Datagram) {
-        Ok(())
-    } else {
-        Err(WorkerError::InvalidParameters(
-            "a descriptor is not a UDP socket".to_owned(),
-        ))
-    }
-}
-
-fn family(socket: &OwnedFd) -> Result<AddressFamily, Errno> {
-    let address = getsockname::<SockaddrStorage>(socket.as_raw_fd())?;
-    address.family().ok_or(Errno::EAFNOSUPPORT)
-}
-
-fn local_address(socket: &OwnedFd) -> Result<SockaddrStorage, WorkerError> {
-    let address = getsockname::<SockaddrStorage>(socket.as_raw_fd()).map_err(|errno| os("getsockname", errno))?;
-    let port = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-        (Some(v4), _) => v4.port(),
-        (_, Some(v6)) => v6.port(),
-        _ => 0,
-    };
-    if port == 0 {
-        return Err(WorkerError::InvalidParameters(
-            "a socket is not bound to a port".to_owned(),
-        ));
-    }
-    Ok(address)
-}
-
-/// What sending needs of a transport.
-#[derive(Debug)]
-pub(super) struct Path {
-    /// `None`: there is no transport with this index, or it sends through a shared port.
-    pub(super) socket: Option<OwnedFd>,
-    /// The shared port that is sent through, and where to, as long as there is no socket for that.
-    shared: Option<Box<SharedRoute>>,
-    /// Whether there is a remote to send to.
-    pub(super) is_connected: bool,
-    /// Whether packets are protected on their way here.
-    pub(super) is_protected: bool,
-    /// Whether they leave over a connection, and not here.
-    pub(super) is_stream: bool,
-    /// Whether trains go out as one message.
-    pub(super) uses_gso: bool,
-    /// Trains refused in a row.
-    pub(super) refusals: u8,
-    /// Times in a row that the socket was writable and yet took nothing.
-    pub(super) stalls: u8,
-    /// What waits for the end of the turn.
-    pub(super) gathered: List,
-    /// The turn in which something was last to be gathered.
-    pub(super) gather_turn: u32,
-    /// Turns in a row in which one train was gathered, and so copied for nothing.
-    pub(super) lonely_turns: u8,
-    /// What waits for the socket to become writable.
-    pub(super) backlog: Queue,
-    pub(super) packets_sent: u64,
-    pub(super) bytes_sent: u64,
-}
-
-const _: () = assert!(size_of::<Path>() <= 64);
-
-impl Path {
-    /// A socket that is connected to where it sends, and stays so.
-    pub(super) fn connected(socket: OwnedFd) -> Self {
-        Self {
-            socket: Some(socket),
-            is_connected: true,
-            ..Self::vacant()
-        }
-    }
-
-    /// The route that packets take out.
-    #[inline]
-    pub(super) fn route(&self) -> Option<Route<'_>> {
-        match (&self.socket, &self.shared) {
-            (Some(socket), _) => Some(Route::from(socket.as_fd())),
-            (None, Some(shared)) => Some(shared.route()),
-            (None, None) => None,
-        }
-    }
-
-    fn vacant() -> Self {
-        Self {
-            socket: None,
-            shared: None,
-            is_connected: false,
-            is_protected: false,
-            is_stream: false,
-            uses_gso: may_segment(),
-            refusals: 0,
-            stalls: 0,
-            gathered: List::EMPTY,
-            gather_turn: 0,
-            lonely_turns: 0,
-            backlog: Queue::new(),
-            packets_sent: 0,
-            bytes_sent: 0,
-        }
-    }
-}
-
-/// The rest of a transport.
-#[derive(Debug)]
-struct Ports {
-    unconnected: OwnedFd,
-    local: SockaddrStorage,
-    rtcp: Option<PortSockets>,
-    remote: Option<Remote>,
-    rtcp_sent: u64,
-    truncated: u64,
-    kernel_drops: u64,
-    /// The last count seen of each socket; see [`slot_of`].
-    drop_counts: [u32; 4],
-}
-
-/// Where a socket's count is in [`Ports::drop_counts`].
-const fn slot_of(port: Port, side: Side) -> usize {
-    match (port, side) {
-        (Port::Rtp, Side::Unconnected) => 0,
-        (Port::Rtp, Side::Connected) => 1,
-        (Port::Rtcp, Side::Unconnected) => 2,
-        (Port::Rtcp, Side::Connected) => 3,
-    }
-}
 
 /// Counters of one transport that only the network side knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -309,7 +108,7 @@ impl Sockets {
         }
     }
 
-    /// Makes room for an index.
+    /// Extends the tables to an index.
     fn reserve(&mut self, transport: TransportIx) {
         let index = transport.0 as usize;
         if self.paths.len() <= index {
@@ -321,9 +120,9 @@ impl Sockets {
 
     /// Registers a connected datagram socket of any kind as the only socket of a transport.
     #[cfg(test)]
-    pub(super) fn attach_unchecked(&mut self, transport: TransportIx, connected: OwnedFd) {
+    pub(super) fn attach_unchecked(&mut self, transport: TransportIx, connected: std::os::fd::OwnedFd) {
         let somewhere = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
-        let rtp = PortSockets {
+        let rtp = plain::PortSockets {
             unconnected: connected.try_clone().unwrap(),
             connected,
             local: somewhere.into(),
@@ -593,13 +392,5 @@ impl Sockets {
             reconnect(rtcp.connected.as_fd(), rtcp.local, to)?;
         }
         Ok(())
-    }
-}
-
-/// The error of a system call as the supervisor is told it.
-pub(crate) fn os(call: &str, errno: Errno) -> WorkerError {
-    WorkerError::Os {
-        call: call.to_owned(),
-        reason: errno.desc().to_owned(),
     }
 }

@@ -86,7 +86,7 @@ impl EventLoop {
             let (webrtc, mut io) = self.webrtc_and_io();
             return webrtc.accept_at_shared_port(now, &mut io, number);
         }
-        let Some(socket) = self.egress.sockets.port(number) else {
+        let Some(socket) = self.egress.sockets.shared_port(number) else {
             return;
         };
         let received = match self.batch.receive(socket, self.batch_limit) {
@@ -161,7 +161,7 @@ impl EventLoop {
     }
 
     fn watch_shared_port(&self, number: u8, interest: Interest) {
-        if let Some(socket) = self.egress.sockets.port(number)
+        if let Some(socket) = self.egress.sockets.shared_port(number)
             && let Err(errno) = self.poller.modify(socket, Source::SharedPort { number }, interest)
         {
             warn!(%errno, "epoll_ctl");

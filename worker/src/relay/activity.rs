@@ -3,13 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use slotmap::SlotMap;
 use weir_channel::message::Notification;
 
 use crate::time::Time;
 
 use super::keys::ProducerKey;
-use super::producer::Producer;
+use super::producer::{Producer, Producers};
 
 /// How often silent streams are looked for (differences §2.8).
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -43,7 +42,7 @@ impl Activity {
     /// does not matter in which order streams fall silent (v2 looked at the edges only, differences §2.8). And for producers
     /// all of whose streams are silent: nothing better is on offer then, so their consumers stay as they are, but the owner
     /// is notified.
-    pub(super) fn check(&mut self, now: Time, producers: &mut SlotMap<ProducerKey, Producer>) {
+    pub(super) fn check(&mut self, now: Time, producers: &mut Producers) {
         self.silent.clear();
         if self.next_check.is_none_or(|due| due > now) {
             return;
@@ -73,7 +72,7 @@ impl Activity {
     }
 
     /// The next producer that has begun or ceased to send. That it sends for the first time is no news.
-    pub(super) fn poll(&mut self, producers: &mut SlotMap<ProducerKey, Producer>) -> Option<Notification> {
+    pub(super) fn poll(&mut self, producers: &mut Producers) -> Option<Notification> {
         while let Some(key) = self.changed.pop_front() {
             let Some(producer) = producers.get_mut(key) else {
                 continue;

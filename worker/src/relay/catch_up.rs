@@ -12,15 +12,13 @@
 
 use std::time::Duration;
 
-use slotmap::SlotMap;
-
 use crate::time::Time;
 
-use super::consumer::Consumer;
+use super::consumer::{Consumer, Consumers};
 use super::forward::{send_one, start};
 use super::gop::{Gop, GopCursor};
-use super::keys::{ConsumerKey, ProducerKey};
-use super::producer::Producer;
+use super::keys::ConsumerKey;
+use super::producer::{Producer, Producers};
 use super::rewrite::SPEEDUP;
 use super::sink::Sink;
 
@@ -83,8 +81,8 @@ impl CatchingUp {
     pub(super) fn send(
         &mut self,
         now: Time,
-        consumers: &mut SlotMap<ConsumerKey, Consumer>,
-        producers: &SlotMap<ProducerKey, Producer>,
+        consumers: &mut Consumers,
+        producers: &Producers,
         buffer: &mut Vec<u8>,
         sink: &mut impl Sink,
     ) {

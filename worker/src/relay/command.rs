@@ -7,7 +7,6 @@ use weir_channel::message::{CreateConsumer, CreateProducer, MediaKind, Method, R
 
 use crate::time::Time;
 
-use super::arrivals::TransportFeedback;
 use super::consumer::Consumer;
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::limits::ID_MAX;
@@ -17,9 +16,7 @@ use super::repair::Repair;
 use super::rewrite::Rewriter;
 use super::ring::Ring;
 use super::room::Room;
-use super::transport::{Transport, TransportCounters, TransportKind};
-use super::transport_reports::TransportReports;
-use super::used_indices::UsedIndices;
+use super::transport::{Transport, TransportKind};
 use super::{Action, Relay};
 
 impl Relay {
@@ -150,28 +147,9 @@ impl Relay {
         }
         check_id(id, id.0)?;
         check_limit("transports", self.transports.len(), self.limits.transports)?;
-        let hash = &self.hash;
-        let key = self.transports.insert_with_key(|key: TransportKey| Transport {
-            id,
-            room,
-            index: key.index(),
-            kind,
-            remote: kind.remote(),
-            last_received: now,
-            said_bye: false,
-            relearned_at: None,
-            ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
-            rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
-            consumer_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
-            consumer_rtx_ssrcs: hashbrown::HashMap::with_hasher(hash.clone()),
-            used_indices: UsedIndices::new(hash.clone()),
-            producers: Vec::new(),
-            consumers: Vec::new(),
-            reports: TransportReports::default(),
-            feedback: TransportFeedback::default(),
-            closed_ssrcs: Vec::new(),
-            counters: TransportCounters::default(),
-        });
+        let key = self
+            .transports
+            .insert_with_key(|key| Transport::new(id, room, key.index(), kind, now, &self.hash));
         let index = key.index().0 as usize;
         if self.transport_of_index.len() <= index {
             self.transport_of_index.resize(index + 1, None);
@@ -341,7 +319,7 @@ impl Relay {
         producer.leave_clock(&mut self.reports.clocks);
         self.streams -= producer.streams.len();
         let gops = producer.streams.iter().filter(|stream| stream.gop.is_some());
-        self.gops.kept -= gops.count() as u32;
+        self.key_frame_requests.gops.kept -= gops.count() as u32;
         let transport = &mut self.transports[producer.transport];
         transport.producers.retain(|other| *other != key);
         transport.remember_closed(&producer);
@@ -550,10 +528,8 @@ impl Relay {
     }
 
     pub(super) fn find_transport(&self, id: TransportId) -> Result<TransportKey, WorkerError> {
-        self.transport_of_id
-            .get(&id)
-            .copied()
-            .ok_or(WorkerError::UnknownTransport(id))
+        let key = self.transport_of_id.get(&id).copied();
+        key.ok_or(WorkerError::UnknownTransport(id))
     }
 
     fn find_transport_in(&self, id: TransportId, room: RoomId) -> Result<TransportKey, WorkerError> {
@@ -571,17 +547,13 @@ impl Relay {
     }
 
     pub(super) fn find_producer(&self, id: ProducerId) -> Result<ProducerKey, WorkerError> {
-        self.producer_of_id
-            .get(&id)
-            .copied()
-            .ok_or(WorkerError::UnknownProducer(id))
+        let key = self.producer_of_id.get(&id).copied();
+        key.ok_or(WorkerError::UnknownProducer(id))
     }
 
     pub(super) fn find_consumer(&self, id: ConsumerId) -> Result<ConsumerKey, WorkerError> {
-        self.consumer_of_id
-            .get(&id)
-            .copied()
-            .ok_or(WorkerError::UnknownConsumer(id))
+        let key = self.consumer_of_id.get(&id).copied();
+        key.ok_or(WorkerError::UnknownConsumer(id))
     }
 
     /// The room of something that exists.

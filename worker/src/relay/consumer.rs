@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU8;
 
+use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, RoomId};
 use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, ExtensionUri, MediaKind, Profile};
 
@@ -101,6 +102,9 @@ pub(super) struct Consumer {
     packets_in: u64,
     counted: ProducerCounters,
 }
+
+/// All of a worker's.
+pub(super) type Consumers = SlotMap<ConsumerKey, Consumer>;
 
 /// What happens to an extension on its way to a consumer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -137,7 +137,7 @@ impl Relay {
         if is_awaited {
             let producer = &mut self.producers[producer_key];
             self.key_frame_requests
-                .repeat(now, (producer_key, encoding), producer, &mut self.gops);
+                .request(now, (producer_key, encoding), producer, false);
         }
     }
 

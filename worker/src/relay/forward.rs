@@ -223,8 +223,8 @@ pub(super) fn start(
 /// (RFC 3550 §6.4.1: NTP and RTP timestamp of a report are the same instant).
 fn aligned(producer: &Producer, current: u8, packet: &PacketMeta) -> Option<u64> {
     let clock_rate = i128::from(producer.first_codec().clock_rate);
-    let old = producer.streams.get(usize::from(current))?.sender_report?;
-    let new = producer.streams[usize::from(packet.encoding)].sender_report?;
+    let old = producer.streams.get(usize::from(current))?.sender_time.report?;
+    let new = producer.streams[usize::from(packet.encoding)].sender_time.report?;
     let between_reports = ((i128::from(new.ntp) - i128::from(old.ntp)) * clock_rate) >> 32;
     let since_report = i128::from(packet.timestamp) - i128::from(new.timestamp);
     u64::try_from(i128::from(old.timestamp) + between_reports + since_report).ok()

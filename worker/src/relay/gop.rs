@@ -93,6 +93,12 @@ pub(super) struct GopBudget {
     pub max: u32,
 }
 
+impl Default for GopBudget {
+    fn default() -> Self {
+        Self { kept: 0, max: GOPS_MAX }
+    }
+}
+
 /// Where a consumer is that is sent a group after the event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GopCursor {

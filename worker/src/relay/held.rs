@@ -10,7 +10,7 @@ use crate::rtp::packet::Header;
 use crate::time::Time;
 
 use super::keys::ProducerKey;
-use super::packet::Route;
+use super::packet::{Route, Rtp};
 
 /// Streams of which something is held at a time. Of one more, the oldest gives way.
 pub(super) const RUNS_MAX: usize = 64;
@@ -25,12 +25,12 @@ const BYTES_MAX: usize = 8 << 10;
 #[derive(Debug)]
 pub(super) struct HeldPackets {
     pub(super) runs: Box<[Run]>,
-    /// Of each run in turn, [`BYTES_MAX`].
+    /// The bytes of the runs, [`BYTES_MAX`] for each.
     pub(super) bytes: Box<[u8]>,
     /// Counts runs.
     pub(super) serial: u64,
     /// What the last packet means for what is held of its stream.
-    pub(super) turn: Option<Resolution>,
+    pub(super) resolution: Option<Resolution>,
     /// When something will have waited for long enough.
     pub(super) next: Option<Time>,
 }
@@ -75,7 +75,7 @@ impl HeldPackets {
             runs: (0..RUNS_MAX).map(|_| run()).collect(),
             bytes: vec![0; RUNS_MAX * BYTES_MAX].into_boxed_slice(),
             serial: 0,
-            turn: None,
+            resolution: None,
             next: None,
         }
     }
@@ -98,16 +98,16 @@ impl HeldPackets {
     }
 
     /// Keeps a packet for which there is capacity.
-    pub(super) fn push(&mut self, index: usize, route: Route, header: Header, packet: &[u8], is_known: bool) {
+    pub(super) fn push(&mut self, index: usize, route: Route, packet: &Rtp<'_>, is_known: bool) {
         let run = &mut self.runs[index];
         let start = index * BYTES_MAX + run.len;
-        self.bytes[start..start + packet.len()].copy_from_slice(packet);
-        run.len += packet.len();
+        self.bytes[start..start + packet.bytes.len()].copy_from_slice(packet.bytes);
+        run.len += packet.bytes.len();
         run.packets.push(HeldPacket {
             route,
-            header,
+            header: packet.header,
             start,
-            len: packet.len(),
+            len: packet.bytes.len(),
             is_known,
         });
     }

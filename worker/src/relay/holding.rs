@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use crate::rtp::continuity::Verdict;
-use crate::rtp::packet::Header;
 use crate::rtp::seq::distance;
 use crate::time::Time;
 
 use super::Relay;
 use super::held::{HeldPacket, RUNS_MAX, Resolution};
 use super::keys::ProducerKey;
-use super::packet::Route;
+use super::packet::{Route, Rtp};
 use super::sink::Sink;
 
 /// So many packets may be missing behind them, when it is known what they are.
@@ -22,31 +21,23 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 
 impl Relay {
     /// A packet does not simply go on with its stream.
-    pub(super) fn hold_or_resolve(
-        &mut self,
-        now: Time,
-        route: Route,
-        header: &Header,
-        packet: &mut [u8],
-        start: usize,
-        verdict: Verdict,
-    ) {
+    pub(super) fn hold_or_resolve(&mut self, now: Time, route: Route, packet: Rtp<'_>, verdict: Verdict) {
         match verdict {
-            Verdict::Hold => self.hold(now, route, header, packet, start),
+            Verdict::Hold => self.hold(now, route, packet),
             Verdict::Refuse => {
-                let stream = &self.producers[route.key].streams[usize::from(route.encoding)];
-                let is_known = stream.has_come(header.seq);
-                self.producers[route.key].count_refused(route.encoding, is_known);
+                let producer = &mut self.producers[route.key];
+                let is_known = producer.streams[usize::from(route.encoding)].has_come(packet.header.seq);
+                producer.count_refused(route.encoding, is_known);
             }
             // The fan-out comes first, and needs all of the batch.
             _ => {
-                self.held.turn = Some(Resolution {
+                self.held.resolution = Some(Resolution {
                     verdict,
                     packet: HeldPacket {
                         route,
-                        header: *header,
-                        start,
-                        len: packet.len(),
+                        header: packet.header,
+                        start: packet.start,
+                        len: packet.bytes.len(),
                         is_known: false,
                     },
                 });
@@ -54,9 +45,9 @@ impl Relay {
         }
     }
 
-    fn hold(&mut self, now: Time, route: Route, header: &Header, packet: &mut [u8], start: usize) {
+    fn hold(&mut self, now: Time, route: Route, packet: Rtp<'_>) {
         let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
-        let is_known = stream.has_come(header.seq);
+        let is_known = stream.has_come(packet.header.seq);
         let held = stream.held;
         let index = held.map_or_else(|| self.held.oldest(), usize::from);
         if held.is_none() {
@@ -68,11 +59,11 @@ impl Relay {
             run.until = Some(now + WAIT_MAX);
             self.held.next.get_or_insert(now + WAIT_MAX);
         }
-        if self.held.has_capacity(index, packet.len()) {
-            self.held.push(index, route, *header, packet, is_known);
+        if self.held.has_capacity(index, packet.bytes.len()) {
+            self.held.push(index, route, &packet, is_known);
             self.producers[route.key].count_refused(route.encoding, is_known);
         } else if is_known {
-            self.accept_packet(now, route, header, packet, start, true);
+            self.accept_packet(now, route, packet, true);
         } else {
             self.producers[route.key].count_refused(route.encoding, false);
         }
@@ -107,8 +98,8 @@ impl Relay {
     /// its batch.
     #[inline]
     pub(super) fn release_held(&mut self, now: Time, bytes: &mut [u8], sink: &mut impl Sink) {
-        if let Some(turn) = self.held.turn.take() {
-            self.release(now, turn, bytes, sink);
+        if let Some(resolution) = self.held.resolution.take() {
+            self.release(now, resolution, bytes, sink);
         }
     }
 
@@ -154,13 +145,15 @@ impl Relay {
         self.fan_out(now, bytes, sink);
         self.release_run(now, verdict, packet, sink);
         let HeldPacket { route, header, .. } = packet;
-        let Some(bytes) = bytes.get_mut(packet.start..packet.start + packet.len) else {
+        let start = packet.start;
+        let Some(bytes) = bytes.get_mut(start..start + packet.len) else {
             return;
         };
+        let packet = Rtp { header, bytes, start };
         if verdict == Verdict::Displaced {
-            self.hold(now, route, &header, bytes, packet.start);
+            self.hold(now, route, packet);
         } else {
-            self.accept_packet(now, route, &header, bytes, packet.start, false);
+            self.accept_packet(now, route, packet, false);
         }
     }
 
@@ -196,24 +189,21 @@ impl Relay {
             }
         }
         let mut held_bytes = std::mem::take(&mut self.held.bytes);
-        for HeldPacket {
-            route,
-            header,
-            start,
-            len,
-            is_known,
-        } in &run
-        {
+        for held in &run {
             let stream = &self.producers[route.key].streams[usize::from(route.encoding)];
-            let has_place = stream.ahead(header.seq).is_some_and(|ahead| match verdict {
+            let has_place = stream.ahead(held.header.seq).is_some_and(|ahead| match verdict {
                 // It lies between the newest packet and the one that has passed it by.
-                Verdict::Passed => ahead <= 0 || distance(header.seq, packet.header.seq) > 0,
+                Verdict::Passed => ahead <= 0 || distance(held.header.seq, header.seq) > 0,
                 _ => ahead <= 1,
             });
             if is_believed || has_place {
-                let packet = &mut held_bytes[*start..*start + *len];
-                self.producers[route.key].uncount_refused(route.encoding, *is_known);
-                self.accept_packet(now, *route, header, packet, *start, !is_believed);
+                let packet = Rtp {
+                    header: held.header,
+                    bytes: &mut held_bytes[held.start..held.start + held.len],
+                    start: held.start,
+                };
+                self.producers[route.key].uncount_refused(route.encoding, held.is_known);
+                self.accept_packet(now, held.route, packet, !is_believed);
             }
         }
         self.fan_out(now, &mut held_bytes, sink);

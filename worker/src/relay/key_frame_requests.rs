@@ -3,18 +3,16 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use slotmap::SlotMap;
 use weir_channel::message::MediaKind;
 
 use crate::rtp::rtcp::{write_fir, write_pli};
 use crate::time::Time;
 
 use super::gop::GopBudget;
-use super::keyframe::KeyFramePacer;
-use super::keys::{ProducerKey, TransportKey};
-use super::producer::Producer;
+use super::keys::ProducerKey;
+use super::producer::{Producer, Producers};
 use super::sink::Sink;
-use super::transport::Transport;
+use super::transport::Transports;
 
 /// A stream, by its producer and encoding.
 type StreamId = (ProducerKey, u8);
@@ -25,6 +23,8 @@ pub(super) struct KeyFrameRequests {
     timers: BinaryHeap<Reverse<(Time, ProducerKey, u8)>>,
     /// Streams to be asked as soon as there is a sink.
     due: Vec<StreamId>,
+    /// Of senders that answer no requests.
+    pub(super) gops: GopBudget,
 }
 
 impl KeyFrameRequests {
@@ -42,30 +42,15 @@ impl KeyFrameRequests {
         self.timers.peek().map(|Reverse((due, ..))| *due)
     }
 
-    /// Somebody needs a key frame who did not before.
-    pub(super) fn request(&mut self, now: Time, id: StreamId, producer: &mut Producer, gops: &mut GopBudget) {
-        self.pace(now, id, producer, gops, KeyFramePacer::request);
-    }
-
-    /// Somebody still waits for a key frame: asks again if it is time.
-    pub(super) fn repeat(&mut self, now: Time, id: StreamId, producer: &mut Producer, gops: &mut GopBudget) {
-        self.pace(now, id, producer, gops, KeyFramePacer::repeat);
-    }
-
-    fn pace(
-        &mut self,
-        now: Time,
-        id: StreamId,
-        producer: &mut Producer,
-        gops: &mut GopBudget,
-        pace: impl Fn(&mut KeyFramePacer, Time) -> bool,
-    ) {
+    /// Somebody needs a key frame: asks if it is time. `is_new`: nobody did before.
+    pub(super) fn request(&mut self, now: Time, id: StreamId, producer: &mut Producer, is_new: bool) {
         // A paused producer is asked when it is resumed; a stream that never came, when it comes.
         if producer.kind == MediaKind::Audio || producer.paused {
             return;
         }
-        let is_asked = pace(&mut producer.streams[usize::from(id.1)].key_frames, now);
-        self.queue(now, id, producer, gops, true, is_asked);
+        let pacer = &mut producer.streams[usize::from(id.1)].key_frames;
+        let is_asked = if is_new { pacer.request(now) } else { pacer.repeat(now) };
+        self.queue(now, id, producer, (true, is_asked));
     }
 
     /// The stream whose timer is due.
@@ -77,14 +62,7 @@ impl KeyFrameRequests {
 
     /// Asks for what was remembered, or again, and comes back in a second as long as there is a reason to: the sender may send
     /// nothing in which somebody could be seen to wait.
-    pub(super) fn on_timer(
-        &mut self,
-        now: Time,
-        id: StreamId,
-        producer: &mut Producer,
-        gops: &mut GopBudget,
-        is_awaited: bool,
-    ) {
+    pub(super) fn on_timer(&mut self, now: Time, id: StreamId, producer: &mut Producer, is_awaited: bool) {
         let stream = &mut producer.streams[usize::from(id.1)];
         stream.timer_queued = false;
         if producer.paused {
@@ -92,7 +70,7 @@ impl KeyFrameRequests {
         }
         let is_asked = stream.key_frames.on_timer(now, is_awaited);
         let comes_back = is_awaited || stream.key_frames.is_wanted();
-        self.queue(now, id, producer, gops, comes_back, is_asked);
+        self.queue(now, id, producer, (comes_back, is_asked));
     }
 
     /// Queues a stream's timer and a request, if there is to be one.
@@ -101,9 +79,7 @@ impl KeyFrameRequests {
         now: Time,
         (key, encoding): StreamId,
         producer: &mut Producer,
-        gops: &mut GopBudget,
-        has_timer: bool,
-        is_asked: bool,
+        (has_timer, is_asked): (bool, bool),
     ) {
         let is_lone = producer.streams.len() == 1;
         let stream = &mut producer.streams[usize::from(encoding)];
@@ -114,7 +90,7 @@ impl KeyFrameRequests {
         if is_asked {
             self.due.push((key, encoding));
             stream.responsiveness.on_ask(now);
-            stream.refresh_gop(is_lone, gops);
+            stream.refresh_gop(is_lone, &mut self.gops);
         }
     }
 
@@ -123,8 +99,8 @@ impl KeyFrameRequests {
     pub(super) fn send(
         &mut self,
         ssrc: u32,
-        producers: &mut SlotMap<ProducerKey, Producer>,
-        transports: &mut SlotMap<TransportKey, Transport>,
+        producers: &mut Producers,
+        transports: &mut Transports,
         sink: &mut impl Sink,
     ) {
         while let Some((key, encoding)) = self.due.pop() {

@@ -213,8 +213,7 @@ impl Relay {
     /// long as somebody waits for one.
     pub(super) fn request_key_frame(&mut self, now: Time, key: ProducerKey, encoding: u8) {
         let producer = &mut self.producers[key];
-        self.key_frame_requests
-            .request(now, (key, encoding), producer, &mut self.gops);
+        self.key_frame_requests.request(now, (key, encoding), producer, true);
     }
 
     /// Repeats the key frame requests that are due: those that were remembered, and those for which somebody still waits.
@@ -224,7 +223,7 @@ impl Relay {
                 let is_awaited = self.is_start_awaited(key, encoding);
                 let producer = &mut self.producers[key];
                 self.key_frame_requests
-                    .on_timer(now, (key, encoding), producer, &mut self.gops, is_awaited);
+                    .on_timer(now, (key, encoding), producer, is_awaited);
             }
         }
     }

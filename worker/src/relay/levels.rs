@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use slotmap::SlotMap;
 use weir_channel::id::{ProducerId, RoomId};
 use weir_channel::message::{AUDIO_LEVELS_MAX, Notification};
 
 use crate::time::Time;
 
 use super::keys::ProducerKey;
-use super::producer::Producer;
+use super::producer::Producers;
 use super::room::Room;
 
 /// From one [`Notification::AudioLevels`] to the next.
@@ -50,7 +49,7 @@ impl AudioLevels {
         now: Time,
         rooms: &mut HashMap<RoomId, Room, FixedState>,
         producer_of_id: &HashMap<ProducerId, ProducerKey, FixedState>,
-        producers: &mut SlotMap<ProducerKey, Producer>,
+        producers: &mut Producers,
         notifications: &mut VecDeque<Notification>,
     ) {
         for _ in 0..TURN_ROOMS_MAX {

@@ -1,16 +1,14 @@
 //! The streams that miss packets, and the negative acknowledgements to their senders (RFC 4585 §6.2.1).
 
-use slotmap::SlotMap;
-
 use crate::rtp::nack::NackWriter;
 use crate::time::Time;
 
-use super::keys::{ProducerKey, TransportKey};
+use super::keys::ProducerKey;
 use super::nack::LossChange;
 use super::packet::PacketMeta;
-use super::producer::Producer;
+use super::producer::{Producer, Producers};
 use super::sink::Sink;
-use super::transport::Transport;
+use super::transport::{Transport, Transports};
 
 /// The streams that miss something, and when to ask for it next.
 #[derive(Debug, Default)]
@@ -97,8 +95,8 @@ impl Losses {
         &mut self,
         now: Time,
         ssrc: u32,
-        producers: &mut SlotMap<ProducerKey, Producer>,
-        transports: &mut SlotMap<TransportKey, Transport>,
+        producers: &mut Producers,
+        transports: &mut Transports,
         sink: &mut impl Sink,
     ) {
         if self.next.is_none_or(|next| next > now) {

@@ -41,6 +41,7 @@ mod retransmit;
 mod room;
 mod routing;
 mod rtx;
+mod sender_time;
 mod ssrc_latch;
 mod stream;
 mod transport;
@@ -84,21 +85,20 @@ use crate::time::{Time, WallClock};
 
 use self::activity::Activity;
 use self::catch_up::CatchingUp;
-use self::consumer::Consumer;
-use self::gop::{GOPS_MAX, GopBudget};
+use self::consumer::Consumers;
 use self::held::HeldPackets;
 use self::key_frame_requests::KeyFrameRequests;
 use self::keys::{ConsumerKey, ProducerKey, TransportKey};
 use self::levels::AudioLevels;
 use self::limits::Limits;
 use self::losses::Losses;
-use self::producer::Producer;
+use self::producer::Producers;
 use self::random::Random;
 use self::report::Reports;
 use self::retransmit::IncomingNacks;
 use self::room::Room;
 use self::sink::{ConsumerIx, Sink, TransportIx};
-use self::transport::Transport;
+use self::transport::Transports;
 use self::twcc::FeedbackQueue;
 use self::workspace::Workspace;
 
@@ -112,9 +112,9 @@ pub struct Relay {
     hash: FixedState,
 
     rooms: HashMap<RoomId, Room, FixedState>,
-    transports: SlotMap<TransportKey, Transport>,
-    producers: SlotMap<ProducerKey, Producer>,
-    consumers: SlotMap<ConsumerKey, Consumer>,
+    transports: Transports,
+    producers: Producers,
+    consumers: Consumers,
     transport_of_id: HashMap<TransportId, TransportKey, FixedState>,
     producer_of_id: HashMap<ProducerId, ProducerKey, FixedState>,
     consumer_of_id: HashMap<ConsumerId, ConsumerKey, FixedState>,
@@ -134,7 +134,6 @@ pub struct Relay {
     /// What receivers miss.
     nacks: IncomingNacks,
     activity: Activity,
-    gops: GopBudget,
     catching_up: CatchingUp,
     reports: Reports,
     feedback: FeedbackQueue,
@@ -207,7 +206,6 @@ impl Relay {
             losses: Losses::default(),
             nacks: IncomingNacks::new(),
             activity: Activity::default(),
-            gops: GopBudget { kept: 0, max: GOPS_MAX },
             catching_up: CatchingUp::default(),
             reports,
             feedback: FeedbackQueue::new(ssrc),
@@ -220,9 +218,9 @@ impl Relay {
     }
 
     /// Keeps the last group of pictures of so many senders that answer no key frame requests, at most; 0: of none. The default
-    /// is [`GOPS_MAX`].
+    /// is [`GOPS_MAX`](gop::GOPS_MAX).
     pub fn set_gops_max(&mut self, gops_max: u32) {
-        self.gops.max = gops_max;
+        self.key_frame_requests.gops.max = gops_max;
     }
 
     /// What time it is. To be called now and then, so that reports follow when the wall clock is set.

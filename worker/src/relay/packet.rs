@@ -3,6 +3,7 @@
 use weir_channel::message::Codec;
 
 use crate::rtp::extension::ExtensionBlock;
+use crate::rtp::packet::{Header, Malformed};
 
 use super::keys::ProducerKey;
 use super::limits::TRAIN_BYTES_MAX;
@@ -93,6 +94,24 @@ impl PacketMeta {
             }
             _ => out.extend_from_slice(packet),
         }
+    }
+}
+
+/// A received RTP packet, where it lies in its batch.
+#[derive(Debug)]
+pub(super) struct Rtp<'a> {
+    pub header: Header,
+    pub bytes: &'a mut [u8],
+    /// Where it begins in the batch.
+    pub start: usize,
+}
+
+impl<'a> Rtp<'a> {
+    /// Reads the header of a packet that begins at `start` in its batch.
+    #[inline]
+    pub(super) fn parse(bytes: &'a mut [u8], start: usize) -> Result<Self, Malformed> {
+        let header = Header::parse(bytes)?;
+        Ok(Self { header, bytes, start })
     }
 }
 

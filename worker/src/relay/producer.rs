@@ -1,5 +1,6 @@
 //! A producer as the relay sees it: how its packets are recognised, what of them is relayed, and who follows.
 
+use slotmap::SlotMap;
 use weir_channel::id::{ProducerId, RoomId};
 use weir_channel::message::{Codec, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
 
@@ -8,7 +9,7 @@ use crate::time::Time;
 
 use super::cname::presentable;
 use super::filters::{Filters, UnsupportedCodecs};
-use super::keys::{ConsumerKey, TransportKey};
+use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::level_meter::Meter;
 use super::limits::ENCODINGS_MAX;
 use super::nack::MissingList;
@@ -70,6 +71,9 @@ pub(super) struct Producer {
     pub codecs: Vec<Codec>,
     codec_of: [u8; 128],
 }
+
+/// All of a worker's.
+pub(super) type Producers = SlotMap<ProducerKey, Producer>;
 
 /// What a consumer's ledger is settled from. Every packet that is routed to the producer counts once in `received`, and
 /// once in one of the others.
@@ -241,7 +245,7 @@ impl Producer {
         let Some(clock) = clocks.get_mut(self.clock) else {
             return;
         };
-        for report in self.streams.iter().filter_map(|stream| stream.sender_report) {
+        for report in self.streams.iter().filter_map(|stream| stream.sender_time.report) {
             clock.on_report(report.arrived, report.ntp);
         }
     }

@@ -6,7 +6,7 @@ use weir_channel::message::{Notification, UnroutedReason};
 
 use crate::boundary::{self, Panicked, Parser};
 use crate::rtp::continuity::Verdict;
-use crate::rtp::packet::{Header, Kind, classify, cut_opaque_extension};
+use crate::rtp::packet::{Kind, classify, cut_opaque_extension};
 use crate::rtp::rtcp::{self, RtcpItem};
 use crate::time::Time;
 
@@ -16,13 +16,16 @@ use super::datagram::Datagram;
 use super::keys::{ProducerKey, TransportKey};
 use super::limits::{BATCH_PACKETS_MAX, RING_CHUNK_BYTES, TRAIN_BYTES_MAX};
 use super::losses::Noted;
-use super::packet::Route;
+use super::packet::{Route, Rtp};
 use super::routing::StreamKind;
 use super::sink::{Port, Sink, TransportIx};
 use super::stream::{Accepted, Stream};
 use super::transport::{Origin, SourceCheck};
 use super::twcc::transport_seq;
 use super::{Action, Relay};
+
+/// Whether a packet was for somebody, or why not.
+pub(super) type Routed = Result<(), UnroutedReason>;
 
 impl Relay {
     /// Takes in one receive batch of one port and sends what follows from it. `datagrams` lie in `bytes`, which are
@@ -90,10 +93,15 @@ impl Relay {
             transport.on_received(origin.now, kind == Kind::Rtp);
         }
         let handled = match kind {
-            Kind::Rtp if origin.port == Port::Rtp && origin.check == SourceCheck::Neighbour => {
-                self.handle_moved_rtp(origin, packet, range.start, sink)
+            Kind::Rtp if origin.port == Port::Rtp => {
+                let is_moved = origin.check == SourceCheck::Neighbour;
+                match Rtp::parse(packet, range.start) {
+                    Ok(packet) if is_moved => self.handle_moved_rtp(origin, packet, sink),
+                    Ok(packet) => self.handle_rtp(origin, packet, sink),
+                    Err(_) if is_moved => Err(UnroutedReason::ForeignSource),
+                    Err(_) => Err(UnroutedReason::Malformed),
+                }
             }
-            Kind::Rtp if origin.port == Port::Rtp => self.handle_rtp(origin, packet, range.start, sink),
             Kind::Rtcp if origin.port == Port::Rtcp || transport.kind.rtcp_mux() => self.handle_rtcp(origin, packet),
             _ if origin.check == SourceCheck::Neighbour => Err(UnroutedReason::ForeignSource),
             _ => Err(UnroutedReason::Malformed),
@@ -109,19 +117,12 @@ impl Relay {
     }
 
     /// Media from another port of the remote's IP: a stranger's, or the sender's that has started over there.
-    fn handle_moved_rtp(
-        &mut self,
-        origin: &mut Origin,
-        packet: &mut [u8],
-        start: usize,
-        sink: &mut impl Sink,
-    ) -> Result<(), UnroutedReason> {
-        let header = Header::parse(packet).map_err(|_| UnroutedReason::ForeignSource)?;
-        if !self.may_relearn(origin.now, origin.transport) || !self.is_known_sender(origin, packet, &header) {
+    fn handle_moved_rtp(&mut self, origin: &mut Origin, packet: Rtp<'_>, sink: &mut impl Sink) -> Routed {
+        if !self.may_relearn(origin.now, origin.transport) || !self.is_known_sender(origin, &packet) {
             return Err(UnroutedReason::ForeignSource);
         }
         origin.check = SourceCheck::Candidate;
-        let handled = self.handle_rtp(origin, packet, start, sink);
+        let handled = self.handle_rtp(origin, packet, sink);
         if origin.check == SourceCheck::Candidate {
             origin.check = SourceCheck::Neighbour; // it made no sense, and the next one must pass the same gate
         }
@@ -139,47 +140,40 @@ impl Relay {
 
     /// Whether a packet shows by its SSRC that its sender is no newcomer: one that is known here, or that would be taken for
     /// a stream's from the remote itself. In that case it is the stream's from now on.
-    fn is_known_sender(&mut self, origin: &Origin, packet: &[u8], header: &Header) -> bool {
+    fn is_known_sender(&mut self, origin: &Origin, packet: &Rtp<'_>) -> bool {
         let transport = &self.transports[origin.transport];
-        transport.ssrcs.contains_key(&header.ssrc)
-            || packet.len() <= TRAIN_BYTES_MAX
-                && !transport.rtx_ssrcs.contains_key(&header.ssrc)
-                && self.learn_route(origin, packet, header).is_ok()
+        transport.ssrcs.contains_key(&packet.header.ssrc)
+            || packet.bytes.len() <= TRAIN_BYTES_MAX
+                && !transport.rtx_ssrcs.contains_key(&packet.header.ssrc)
+                && self.learn_route(origin, packet).is_ok()
     }
 
     /// Routes one RTP packet, and queues it for the fan-out. Whoever it is for: if it is the remote's, it has come.
-    fn handle_rtp(
-        &mut self,
-        origin: &mut Origin,
-        packet: &mut [u8],
-        start: usize,
-        sink: &mut impl Sink,
-    ) -> Result<(), UnroutedReason> {
-        let header = Header::parse(packet).map_err(|_| UnroutedReason::Malformed)?;
+    fn handle_rtp(&mut self, origin: &mut Origin, packet: Rtp<'_>, sink: &mut impl Sink) -> Routed {
         // IPv6 carries a little more than IPv4, over which a consumer may have to be reached.
-        if packet.len() > TRAIN_BYTES_MAX {
+        if packet.bytes.len() > TRAIN_BYTES_MAX {
             return Err(UnroutedReason::TooLong);
         }
-        let stream = self.find_stream(origin, packet, &header);
+        let stream = self.find_stream(origin, &packet);
         let numbered = if self.transports[origin.transport].feedback.is_listening() {
             // To be read before the packet is changed.
             let id = match stream {
                 Ok((key, ..)) => self.producers[key].transport_cc,
                 Err(_) => self.transports[origin.transport].feedback.shared_id,
             };
-            let number = id.and_then(|id| transport_seq(id, &header, packet));
+            let number = id.and_then(|id| transport_seq(id, &packet.header, packet.bytes));
             number.map(|number| TransportNumbered {
                 number,
-                ssrc: header.ssrc,
+                ssrc: packet.header.ssrc,
                 is_media: matches!(stream, Ok((.., StreamKind::Media))),
-                len: packet.len(),
+                len: packet.bytes.len(),
             })
         } else {
             None
         };
         let handled = match stream {
-            Ok((key, encoding, StreamKind::Media)) => self.handle_media(origin, key, encoding, &header, packet, start),
-            Ok((key, encoding, StreamKind::Rtx)) => self.handle_rtx(origin, key, encoding, &header, packet, start),
+            Ok((key, encoding, StreamKind::Media)) => self.handle_media(origin, key, encoding, packet),
+            Ok((key, encoding, StreamKind::Rtx)) => self.handle_rtx(origin, key, encoding, packet),
             Err(reason) => Err(reason),
         };
         if let (Some(numbered), SourceCheck::Remote) = (numbered, origin.check) {
@@ -190,18 +184,9 @@ impl Relay {
         handled
     }
 
-    fn handle_media(
-        &mut self,
-        origin: &mut Origin,
-        key: ProducerKey,
-        encoding: u8,
-        header: &Header,
-        packet: &mut [u8],
-        start: usize,
-    ) -> Result<(), UnroutedReason> {
-        let codec = *self.producers[key]
-            .codec(header.payload_type)
-            .ok_or(UnroutedReason::UnknownPayloadType)?;
+    fn handle_media(&mut self, origin: &mut Origin, key: ProducerKey, encoding: u8, packet: Rtp<'_>) -> Routed {
+        let codec = self.producers[key].codec(packet.header.payload_type);
+        let codec = *codec.ok_or(UnroutedReason::UnknownPayloadType)?;
         if origin.check == SourceCheck::Candidate {
             self.learn_remote(origin);
         }
@@ -211,36 +196,28 @@ impl Relay {
             codec,
             is_rtx: false,
         };
-        self.accept_or_hold(origin.now, route, header, packet, start);
+        self.accept_or_hold(origin.now, route, packet);
         Ok(())
     }
 
     /// Takes in a packet whose stream is known, unless it goes on with nothing that the stream has sent: then it is held.
-    /// `start` is where it lies in the batch. A retransmission is what it says that it is.
-    pub(super) fn accept_or_hold(&mut self, now: Time, route: Route, header: &Header, packet: &mut [u8], start: usize) {
+    /// A retransmission is what it says that it is.
+    pub(super) fn accept_or_hold(&mut self, now: Time, route: Route, packet: Rtp<'_>) {
         let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];
         let verdict = if route.is_rtx {
             Verdict::Fits
         } else {
-            stream.judge(now, route.codec.clock_rate, header, packet)
+            stream.judge(now, route.codec.clock_rate, &packet.header, packet.bytes)
         };
         if verdict == Verdict::Fits {
-            self.accept_packet(now, route, header, packet, start, false);
+            self.accept_packet(now, route, packet, false);
         } else {
-            self.hold_or_resolve(now, route, header, packet, start, verdict);
+            self.hold_or_resolve(now, route, packet, verdict);
         }
     }
 
     /// Gives a packet its place in its stream, and queues it for the fan-out. `is_odd`: its timestamp moves nothing.
-    pub(super) fn accept_packet(
-        &mut self,
-        now: Time,
-        route: Route,
-        header: &Header,
-        packet: &mut [u8],
-        start: usize,
-        is_odd: bool,
-    ) {
+    pub(super) fn accept_packet(&mut self, now: Time, route: Route, packet: Rtp<'_>, is_odd: bool) {
         let Route {
             key,
             encoding,
@@ -250,8 +227,8 @@ impl Relay {
         let producer = &mut self.producers[key];
         producer.counters.received += 1;
         // One opaque value, which nobody has declared: it goes whole, for what is left of it would be read as something else.
-        let (cut, header) = &cut_opaque_extension(packet, header);
-        let (packet, start) = (&mut packet[*cut..], start + cut);
+        let (cut, header) = &cut_opaque_extension(packet.bytes, &packet.header);
+        let (packet, start) = (&mut packet.bytes[*cut..], packet.start + cut);
         if let Some(block) = header.extension {
             producer.strip_extensions(now, packet, block);
         }
@@ -279,8 +256,7 @@ impl Relay {
             Accepted::Duplicate | Accepted::BadSequence => Noted::default(),
         };
         if noted.needs_key_frame {
-            self.key_frame_requests
-                .request(now, (key, encoding), producer, &mut self.gops);
+            self.key_frame_requests.request(now, (key, encoding), producer, true);
         }
         let stream = &mut producer.streams[usize::from(encoding)];
         match &accepted {
@@ -328,7 +304,7 @@ impl Relay {
         let stream = &mut producer.streams[usize::from(encoding)];
         let is_media = stream.last_media == Some(now);
         if responsiveness_changed {
-            stream.refresh_gop(is_lone, &mut self.gops);
+            stream.refresh_gop(is_lone, &mut self.key_frame_requests.gops);
         }
         if !is_active && is_media {
             self.activity.set(key, producer, true);
@@ -339,7 +315,7 @@ impl Relay {
     }
 
     /// Reads what a receiver says of its consumers, and a sender of its producers (RFC 3550 §6, RFC 4585, RFC 5104).
-    fn handle_rtcp(&mut self, origin: &mut Origin, packet: &[u8]) -> Result<(), UnroutedReason> {
+    fn handle_rtcp(&mut self, origin: &mut Origin, packet: &[u8]) -> Routed {
         // Where producers are expected, RTP alone says who the remote is: a sender's RTCP may come from another port.
         if origin.check == SourceCheck::Candidate
             && origin.port == Port::Rtp

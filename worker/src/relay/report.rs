@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use rtcp_types::Bye;
 use rtcp_types::prelude::*;
-use slotmap::SlotMap;
 
 use crate::rtp::rtcp::compound::{COMPOUND_BYTES_MAX, Compound, ITEMS_MAX, SenderInfo};
 use crate::rtp::rtcp::remb::{SSRCS_MAX, remb_len, write_remb};
@@ -21,14 +20,14 @@ use crate::rtp::rtcp::xr;
 use crate::rtp::rtcp::{ReportBlock, reporter_cname};
 use crate::time::{Time, WallClock};
 
-use super::consumer::Consumer;
-use super::keys::{ConsumerKey, ProducerKey, TransportKey};
-use super::producer::Producer;
+use super::consumer::{Consumer, Consumers};
+use super::keys::TransportKey;
+use super::producer::{Producer, Producers};
 use super::random::Random;
 use super::sender_clock::{Clocks, distance_of, since_report};
+use super::sender_time::TimeReport;
 use super::sink::{Sink, TransportIx};
-use super::stream::TimeReport;
-use super::transport::Transport;
+use super::transport::{Transport, Transports};
 use super::transport_reports::REFERENCES_MAX;
 
 /// From one report of a transport to the next, on average (differences §3.13).
@@ -176,9 +175,9 @@ impl Reports {
     pub(super) fn send(
         &mut self,
         now: Time,
-        transports: &mut SlotMap<TransportKey, Transport>,
-        producers: &mut SlotMap<ProducerKey, Producer>,
-        consumers: &mut SlotMap<ConsumerKey, Consumer>,
+        transports: &mut Transports,
+        producers: &mut Producers,
+        consumers: &mut Consumers,
         sink: &mut impl Sink,
     ) {
         self.send_pending_byes(sink);
@@ -218,7 +217,7 @@ impl Reports {
     }
 
     /// Tells receivers of consumers that are closed, on transports that are not.
-    fn send_byes(&mut self, transports: &mut SlotMap<TransportKey, Transport>, sink: &mut impl Sink) {
+    fn send_byes(&mut self, transports: &mut Transports, sink: &mut impl Sink) {
         let mut packets = 0;
         while packets < TURN_BYES_MAX
             && let Some(key) = self.left.pop_front()
@@ -241,8 +240,8 @@ impl Reports {
         &mut self,
         now: Time,
         transport: &mut Transport,
-        producers: &mut SlotMap<ProducerKey, Producer>,
-        consumers: &mut SlotMap<ConsumerKey, Consumer>,
+        producers: &mut Producers,
+        consumers: &mut Consumers,
         sink: &mut impl Sink,
     ) -> bool {
         let mut packets = 0;
@@ -289,7 +288,7 @@ impl Reports {
     fn push_reception(
         &mut self,
         now: Time,
-        producers: &mut SlotMap<ProducerKey, Producer>,
+        producers: &mut Producers,
         transport: &mut Transport,
         sink: &mut impl Sink,
     ) -> usize {
@@ -298,7 +297,7 @@ impl Reports {
         self.blocks.clear();
         for index in 0..transport.producers.len() {
             for stream in &mut producers[transport.producers[index]].streams {
-                let report = stream.reported_ntp;
+                let report = stream.sender_time.newest_ntp;
                 let media = stream.ssrc.and_then(|media| stream.reception.block(now, media, report));
                 let rtx = stream
                     .rtx_ssrc
@@ -368,12 +367,7 @@ impl Reports {
     }
 
     /// Adds the limit of what a transport's senders may send, if there is one, or has been until a moment ago.
-    fn push_limit(
-        &mut self,
-        producers: &SlotMap<ProducerKey, Producer>,
-        transport: &mut Transport,
-        sink: &mut impl Sink,
-    ) -> usize {
+    fn push_limit(&mut self, producers: &Producers, transport: &mut Transport, sink: &mut impl Sink) -> usize {
         let Some(bitrate) = transport.reports.limit_to_send() else {
             return 0;
         };
@@ -445,7 +439,7 @@ fn media_time(now: Time, clocks: &Clocks, consumer: &Consumer, producer: &Produc
         ntp,
         timestamp,
         arrived,
-    }) = stream.sender_report
+    }) = stream.sender_time.report
     else {
         return Some(by_arrival);
     };

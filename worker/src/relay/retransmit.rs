@@ -1,7 +1,6 @@
 //! Negative acknowledgements of receivers (RFC 4585 §6.2.1), from the reading of an RTCP packet to the packets that are sent
 //! again: as they were, or in a stream of retransmissions (RFC 4588).
 
-use slotmap::SlotMap;
 use weir_channel::message::NotRepaired;
 
 use crate::rtp::packet::rewrite;
@@ -9,11 +8,11 @@ use crate::rtp::rtx::{OSN_LEN, wrap};
 use crate::rtp::seq::nearest;
 use crate::time::Time;
 
-use super::consumer::{Consumer, rename_extensions};
+use super::consumer::{Consumer, Consumers, rename_extensions};
 use super::forward::patch;
-use super::keys::{ConsumerKey, ProducerKey};
+use super::keys::ConsumerKey;
 use super::limits::RING_CHUNK_BYTES;
-use super::producer::Producer;
+use super::producer::{Producer, Producers};
 use super::repair::{NACKED_BURST, NACKED_RATE, PaddingPacket, REPAIR_BURST_MIN, REPAIR_RATE_MIN, Recent, millis};
 use super::sink::Sink;
 
@@ -64,13 +63,7 @@ impl IncomingNacks {
 
     /// Sends again what the RTCP packet that was just read asks for.
     #[inline]
-    pub(super) fn answer(
-        &mut self,
-        now: Time,
-        consumers: &mut SlotMap<ConsumerKey, Consumer>,
-        producers: &SlotMap<ProducerKey, Producer>,
-        sink: &mut impl Sink,
-    ) {
+    pub(super) fn answer(&mut self, now: Time, consumers: &mut Consumers, producers: &Producers, sink: &mut impl Sink) {
         for request in self.pairs.drain(..) {
             let consumer = &mut consumers[request.consumer];
             let producer = &producers[consumer.producer];

@@ -7,7 +7,6 @@
 //! codec (telephone events, forward error correction) never make a stream: they come under the SSRC of what they go along
 //! with (RFC 4733 §2.1), or under one of their own that carries no media.
 
-use slotmap::SlotMap;
 use weir_channel::message::{CreateProducer, Encoding, ExtensionUri, Notification, UnroutedReason, WorkerError};
 
 use crate::rtp::extension::Values;
@@ -16,8 +15,9 @@ use crate::time::Time;
 
 use super::Relay;
 use super::keys::{ProducerKey, TransportKey};
+use super::packet::Rtp;
 use super::parameters::invalid;
-use super::producer::Producer;
+use super::producer::{Producer, Producers};
 use super::ssrc_latch::{CHANGE_INTERVAL, Evidence};
 use super::transport::{Origin, Transport, TransportKind};
 
@@ -35,18 +35,16 @@ impl Relay {
     pub(super) fn find_stream(
         &mut self,
         origin: &Origin,
-        packet: &[u8],
-        header: &Header,
+        packet: &Rtp<'_>,
     ) -> Result<(ProducerKey, u8, StreamKind), UnroutedReason> {
-        if let Some((key, encoding)) = self.transports[origin.transport].ssrcs.get(&header.ssrc) {
+        let transport = &self.transports[origin.transport];
+        if let Some((key, encoding)) = transport.ssrcs.get(&packet.header.ssrc) {
             return Ok((*key, *encoding, StreamKind::Media));
         }
-        if let Some((key, encoding)) =
-            self.transports[origin.transport].find_rtx_route(&self.producers, self.ssrc, packet, header)
-        {
+        if let Some((key, encoding)) = transport.find_rtx_route(&self.producers, self.ssrc, packet) {
             return Ok((key, encoding, StreamKind::Rtx));
         }
-        let (key, encoding) = self.learn_route(origin, packet, header)?;
+        let (key, encoding) = self.learn_route(origin, packet)?;
         Ok((key, encoding, StreamKind::Media))
     }
 
@@ -55,16 +53,12 @@ impl Relay {
     pub(super) fn learn_route(
         &mut self,
         origin: &Origin,
-        packet: &[u8],
-        header: &Header,
+        packet: &Rtp<'_>,
     ) -> Result<(ProducerKey, u8), UnroutedReason> {
-        let Some((key, encoding)) = self.transports[origin.transport].find_by_names(
-            &self.producers,
-            packet,
-            header,
-            &[ExtensionUri::RtpStreamId],
-            |_| true,
-        ) else {
+        let header = &packet.header;
+        let transport = &self.transports[origin.transport];
+        let named = transport.find_by_names(&self.producers, packet, &[ExtensionUri::RtpStreamId], |_| true);
+        let Some((key, encoding)) = named else {
             return self.latch_ssrc(origin, header);
         };
         let producer = &mut self.producers[key];
@@ -91,19 +85,19 @@ impl Relay {
         let key = self.transports[origin.transport].find_by_payload_type(&self.producers, self.ssrc, header)?;
         let (now, ssrc) = (origin.now, header.ssrc);
         let producer = &mut self.producers[key];
-        let stream = &mut producer.streams[0]; // OK: a claimant has one
+        let stream = &mut producer.streams[0]; // OK: a producer that is found by payload type has one
         let previous = stream.ssrc;
         let mut evidence = None;
         let transport = &mut self.transports[origin.transport];
         if previous.is_some() {
-            // An SSRC that was declared_ssrc on is what a comedia transport recognises its first remote by.
+            // A declared SSRC is what a comedia transport recognises its first remote by.
             let is_known_remote = transport.remote.is_some() || stream.latch.declared_ssrc.is_none();
             // A sender may not have heard yet that its producer is closed.
             let is_another = transport.closed_ssrcs.contains(&ssrc);
             let (last_packet, last_change) = (stream.last_packet, stream.last_ssrc_change());
             evidence = match stream.was_carried_by(ssrc, now) {
                 true => stream.latch.is_doubtful.then_some(Evidence::Return),
-                // What was declared is the stream's as soon as it comes, whoever has claimed its place meanwhile.
+                // What was declared is the stream's as soon as it comes, whoever has latched its place meanwhile.
                 false
                     if stream.latch.declared_ssrc == Some(ssrc)
                         && last_change.is_none_or(|last| now.since(last) >= CHANGE_INTERVAL) =>
@@ -137,7 +131,7 @@ impl Relay {
         Ok((key, 0))
     }
 
-    /// Takes SSRCs, which are another producer's by what was declared, away from whoever has merely claimed them.
+    /// Takes SSRCs, which are another producer's by what was declared, away from streams that have merely latched them.
     pub(super) fn release_latches(&mut self, now: Time, transport: TransportKey, declared: &[u32]) {
         let closed = &mut self.transports[transport].closed_ssrcs;
         closed.retain(|closed| !declared.contains(closed));
@@ -178,13 +172,12 @@ impl Transport {
     /// MIDs tell them apart. The packet is walked once, however many there are.
     fn find_by_names(
         &self,
-        producers: &SlotMap<ProducerKey, Producer>,
-        packet: &[u8],
-        header: &Header,
+        producers: &Producers,
+        packet: &Rtp<'_>,
         rid_uris: &[ExtensionUri],
         eligible: impl Fn(&Producer) -> bool,
     ) -> Option<(ProducerKey, u8)> {
-        let values = Values::read(packet, header.extension?);
+        let values = Values::read(packet.bytes, packet.header.extension?);
         let (mut by_rid, mut unsure) = (None, false);
         for key in &self.producers {
             let producer = &producers[*key];
@@ -216,27 +209,21 @@ impl Transport {
     /// repaired stream's id (RFC 8852 §3.2) names it; some senders give the stream's id itself, and with a lone stream the
     /// MID is enough, because the payload type tells a retransmission from media. On a plain transport the payload type may
     /// tell all by itself.
-    fn find_rtx_route(
-        &self,
-        producers: &SlotMap<ProducerKey, Producer>,
-        reporter: u32,
-        packet: &[u8],
-        header: &Header,
-    ) -> Option<(ProducerKey, u8)> {
-        if let Some(route) = self.rtx_ssrcs.get(&header.ssrc) {
+    fn find_rtx_route(&self, producers: &Producers, reporter: u32, packet: &Rtp<'_>) -> Option<(ProducerKey, u8)> {
+        if let Some(route) = self.rtx_ssrcs.get(&packet.header.ssrc) {
             return Some(*route);
         }
         let rid_uris = [ExtensionUri::RepairedRtpStreamId, ExtensionUri::RtpStreamId];
-        self.find_by_names(producers, packet, header, &rid_uris, |producer| {
-            producer.codec_of_rtx(header.payload_type).is_some()
+        self.find_by_names(producers, packet, &rid_uris, |producer| {
+            producer.codec_of_rtx(packet.header.payload_type).is_some()
         })
-        .or_else(|| self.find_rtx_by_payload_type(producers, reporter, header))
+        .or_else(|| self.find_rtx_by_payload_type(producers, reporter, &packet.header))
     }
 
     /// The producer that a packet of an unknown SSRC can only be meant for.
     fn find_by_payload_type(
         &self,
-        producers: &SlotMap<ProducerKey, Producer>,
+        producers: &Producers,
         reporter: u32,
         header: &Header,
     ) -> Result<ProducerKey, UnroutedReason> {
@@ -272,7 +259,7 @@ impl Transport {
     /// The producer whose retransmissions a payload type can only mean, of those whose SSRC is not known.
     fn find_rtx_by_payload_type(
         &self,
-        producers: &SlotMap<ProducerKey, Producer>,
+        producers: &Producers,
         reporter: u32,
         header: &Header,
     ) -> Option<(ProducerKey, u8)> {
@@ -296,11 +283,7 @@ impl Transport {
     }
 
     /// That a producer without an SSRC can be told apart from the others of its transport that have none.
-    pub(super) fn check_latch(
-        &self,
-        producers: &SlotMap<ProducerKey, Producer>,
-        request: &CreateProducer,
-    ) -> Result<(), WorkerError> {
+    pub(super) fn check_latch(&self, producers: &Producers, request: &CreateProducer) -> Result<(), WorkerError> {
         let is_known = |encoding: &Encoding| encoding.ssrc.is_some() || encoding.rid.is_some();
         if request.mid.is_some() || request.encodings.iter().any(is_known) {
             return Ok(());
@@ -322,7 +305,7 @@ impl Transport {
     }
 
     /// Whether an SSRC is a stream's for no better reason than its payload type.
-    pub(super) fn is_latched(&self, producers: &SlotMap<ProducerKey, Producer>, ssrc: u32) -> bool {
+    pub(super) fn is_latched(&self, producers: &Producers, ssrc: u32) -> bool {
         let route = self.ssrcs.get(&ssrc);
         route.is_some_and(|(key, encoding)| {
             let stream = &producers[*key].streams[usize::from(*encoding)];

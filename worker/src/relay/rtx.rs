@@ -6,34 +6,27 @@
 
 use weir_channel::message::UnroutedReason;
 
-use crate::rtp::packet::{Header, rewrite};
+use crate::rtp::packet::rewrite;
 use crate::rtp::rtx::{OSN_LEN, original_seq, restore};
 
 use super::Relay;
 use super::keys::ProducerKey;
-use super::packet::Route;
+use super::packet::{Route, Rtp};
+use super::receive::Routed;
 use super::reception::Reception;
 use super::transport::{Origin, SourceCheck};
 
 impl Relay {
-    /// Takes in a retransmission. `start` is where it lies in the batch.
-    pub(super) fn handle_rtx(
-        &mut self,
-        origin: &Origin,
-        key: ProducerKey,
-        encoding: u8,
-        header: &Header,
-        packet: &mut [u8],
-        start: usize,
-    ) -> Result<(), UnroutedReason> {
+    /// Takes in a retransmission.
+    pub(super) fn handle_rtx(&mut self, origin: &Origin, key: ProducerKey, encoding: u8, packet: Rtp<'_>) -> Routed {
         // Before any media, there is nothing to repair, and nothing that vouches for who sends it.
         if origin.check == SourceCheck::Candidate {
             return Err(UnroutedReason::NoRemote);
         }
+        let Rtp { header, bytes, start } = packet;
         let producer = &mut self.producers[key];
-        let codec = *producer
-            .codec_of_rtx(header.payload_type)
-            .ok_or(UnroutedReason::UnknownPayloadType)?;
+        let codec = producer.codec_of_rtx(header.payload_type);
+        let codec = *codec.ok_or(UnroutedReason::UnknownPayloadType)?;
         let stream = &mut producer.streams[usize::from(encoding)];
         let transport = &mut self.transports[origin.transport];
         if stream.rtx_ssrc != Some(header.ssrc) {
@@ -49,9 +42,9 @@ impl Relay {
         stream
             .rtx_reception
             .on_packet(origin.now, 0, header.payload_type, header.seq, 0, 0);
-        let is_useful = original_seq(header, packet).is_some_and(|seq| stream.lacks(seq));
+        let is_useful = original_seq(&header, bytes).is_some_and(|seq| stream.lacks(seq));
         let restored = match (is_useful, stream.ssrc) {
-            (true, Some(ssrc)) => restore(header, packet).map(|restored| (ssrc, restored)),
+            (true, Some(ssrc)) => restore(&header, bytes).map(|restored| (ssrc, restored)),
             _ => None,
         };
         let Some((ssrc, (len, mut original))) = restored else {
@@ -60,15 +53,20 @@ impl Relay {
         };
         original.payload_type = codec.payload_type;
         original.ssrc = ssrc;
-        let packet = &mut packet[OSN_LEN..OSN_LEN + len];
-        rewrite(packet, original.payload_type, original.seq, original.timestamp, ssrc);
+        let bytes = &mut bytes[OSN_LEN..OSN_LEN + len];
+        rewrite(bytes, original.payload_type, original.seq, original.timestamp, ssrc);
         let route = Route {
             key,
             encoding,
             codec,
             is_rtx: true,
         };
-        self.accept_or_hold(origin.now, route, &original, packet, start + OSN_LEN);
+        let packet = Rtp {
+            header: original,
+            bytes,
+            start: start + OSN_LEN,
+        };
+        self.accept_or_hold(origin.now, route, packet);
         Ok(())
     }
 }

@@ -21,30 +21,10 @@ use super::rate::Rate;
 use super::reception::{REORDERED_START_MAX, Reception};
 use super::ring::Ring;
 use super::rtt::RoundTrip;
-use super::sender_clock::distance_of;
+use super::sender_time::SenderTime;
 use super::ssrc_latch::SsrcLatch;
 use super::vp8_ids::Vp8Ids;
 use super::withheld::{ALL_SLOTS, Counts, SlotSet, Withheld};
-
-/// A sender's clock is not set forward by a day from one report to the next, nor are two of its streams a day apart.
-const ABSURD: Duration = Duration::from_secs(86_400);
-
-/// A report that took so much longer than the one before was overtaken on the way, or its sender's clock was set back.
-const LATE: Duration = Duration::from_secs(1);
-
-/// So many doubtful reports in a row are true: the clock was set.
-const DOUBTFUL_BELIEVED: u8 = 3;
-
-/// What a sender report says of time: the same moment on three clocks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct TimeReport {
-    /// The sender's: NTP time in 32.32 seconds.
-    pub ntp: u64,
-    /// The media's: the extended RTP timestamp.
-    pub timestamp: u64,
-    /// Ours, but for the way here.
-    pub arrived: Time,
-}
 
 /// A stream that is silent for this long is inactive, if another one of its producer still sends (differences §2.8).
 pub(super) const INACTIVE_AFTER: Duration = Duration::from_secs(1);
@@ -60,7 +40,7 @@ const INACTIVE_AFTER_MAX: Duration = Duration::from_secs(5);
 const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
 
 /// A stream of a producer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Stream {
     /// Which profile it is.
     pub profile: Profile,
@@ -106,12 +86,8 @@ pub(super) struct Stream {
     pub key_frames: KeyFramePacer,
     /// A timer for `key_frames` is queued.
     pub timer_queued: bool,
-    /// The newest sender report that tells a time; `None` also if the newest of all tells none.
-    pub sender_report: Option<TimeReport>,
-    /// What the newest sender report of all has for an NTP time, which reports back name it by.
-    pub reported_ntp: Option<u64>,
-    /// Reports in a row whose time is a day or more away from what it should be.
-    doubtful_reports: u8,
+    /// What time its sender says it is.
+    pub sender_time: SenderTime,
     /// The canonical name that its sender says of itself (RFC 3550 §6.5.1).
     pub cname: Option<Box<str>>,
     /// From here to the sender and back.
@@ -188,48 +164,8 @@ impl Stream {
             profile,
             rid,
             ssrc,
-            previous_ssrc: None,
-            rtx_ssrc: None,
-            is_rtx_learned: false,
-            missing: None,
-            ring: None,
-            responsiveness: Responsiveness::default(),
-            gop: None,
-            available: false,
-            last_packet: None,
-            last_media: None,
-            media_timestamp: 0,
-            cadence: Duration::ZERO,
-            last_bye: None,
-            epoch: 0,
-            numbers_since: 0,
-            restarts: 0,
-            attached: Vec::new(),
-            key_frames: KeyFramePacer::default(),
-            timer_queued: false,
-            sender_report: None,
-            reported_ntp: None,
-            doubtful_reports: 0,
-            cname: None,
-            round_trip: RoundTrip::default(),
-            reception: Reception::default(),
-            rtx_reception: Reception::default(),
-            rtx_report: None,
-            fir_seq: 0,
-            batch_tail: None,
             latch: SsrcLatch::new(ssrc),
-            seq: SeqExtender::default(),
-            seen: Seen::default(),
-            digests: PayloadDigests::default(),
-            clock: MediaClock::default(),
-            continuity: Continuity::default(),
-            held: None,
-            withheld: None,
-            key_frame_assembler: KeyFrameAssembler::default(),
-            is_awaited: false,
-            vp8_ids: Vp8Ids::default(),
-            first_seq: 0,
-            counters: StreamCounters::default(),
+            ..Self::default()
         }
     }
 
@@ -308,8 +244,7 @@ impl Stream {
     pub(super) fn change_clock(&mut self, by: u32) {
         let next = self.seq.newest().map_or(0, |newest| newest + 1);
         self.clock.change(next, by);
-        self.sender_report = None;
-        self.doubtful_reports = 0;
+        self.sender_time.forget();
     }
 
     /// Whether something has come under a number that is not newer than the newest.
@@ -344,9 +279,7 @@ impl Stream {
         self.restarts = self.restarts.wrapping_add(1);
         self.clock.start_over();
         self.vp8_ids = Vp8Ids::default();
-        self.sender_report = None;
-        self.reported_ntp = None;
-        self.doubtful_reports = 0;
+        self.sender_time = SenderTime::default();
     }
 
     /// The producer was resumed: consumers start anew on the same clock.
@@ -559,38 +492,9 @@ impl Stream {
     }
 
     /// Keeps a sender report, to align streams of one sender; whether it tells a time that is believed.
-    ///
-    /// A sender without a wall clock says 0 (RFC 3550 §6.4.1), which is no time: its streams are placed by their arrival then. Nor
-    /// is it a time if it is a day ahead of the last one or comes late, until that has been said three times: then the clock was
-    /// set. One late report, believed, would put sound and picture apart by as much as it is late.
     pub(super) fn on_sender_report(&mut self, now: Time, ntp: u64, rtp: u32) -> bool {
-        if self.last_packet.is_none() {
-            return false;
-        }
-        self.reported_ntp = Some(ntp);
-        if ntp == 0 {
-            self.sender_report = None;
-            self.doubtful_reports = 0;
-            return false;
-        }
-        let is_doubtful = |last: TimeReport| {
-            let later_by = distance_of(now, ntp) - distance_of(last.arrived, last.ntp);
-            let limit = if later_by > 0 { LATE } else { ABSURD };
-            u128::from(later_by.unsigned_abs()) >= limit.as_nanos()
-        };
-        if self.sender_report.is_some_and(is_doubtful) {
-            self.doubtful_reports += 1;
-            if self.doubtful_reports < DOUBTFUL_BELIEVED {
-                return false;
-            }
-        }
-        self.doubtful_reports = 0;
-        self.sender_report = Some(TimeReport {
-            ntp,
-            timestamp: self.clock.read(rtp), // a report must not move the clock
-            arrived: now,
-        });
-        true
+        let timestamp = self.clock.read(rtp); // a report must not move the clock
+        self.last_packet.is_some() && self.sender_time.on_report(now, ntp, timestamp)
     }
 
     fn expected_now(&self) -> u64 {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use slotmap::SlotMap;
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Remote, TransportStats, UnroutedReason, WorkerError};
 
@@ -68,6 +69,9 @@ pub(super) struct Transport {
     pub closed_ssrcs: Vec<u32>,
     pub(super) counters: TransportCounters,
 }
+
+/// All of a worker's.
+pub(super) type Transports = SlotMap<TransportKey, Transport>;
 
 /// What a transport speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,6 +159,38 @@ pub(super) struct Origin {
 }
 
 impl Transport {
+    /// A transport that nothing has come on yet.
+    pub(super) fn new(
+        id: TransportId,
+        room: RoomId,
+        index: TransportIx,
+        kind: TransportKind,
+        now: Time,
+        hash: &FixedState,
+    ) -> Self {
+        Self {
+            id,
+            room,
+            index,
+            remote: kind.remote(),
+            last_received: now,
+            said_bye: false,
+            relearned_at: None,
+            kind,
+            ssrcs: HashMap::with_hasher(hash.clone()),
+            rtx_ssrcs: HashMap::with_hasher(hash.clone()),
+            consumer_ssrcs: HashMap::with_hasher(hash.clone()),
+            consumer_rtx_ssrcs: HashMap::with_hasher(hash.clone()),
+            used_indices: UsedIndices::new(hash.clone()),
+            producers: Vec::new(),
+            consumers: Vec::new(),
+            reports: TransportReports::default(),
+            feedback: TransportFeedback::default(),
+            closed_ssrcs: Vec::new(),
+            counters: TransportCounters::default(),
+        }
+    }
+
     /// Who a packet may be from. Without a remote, a `comedia` transport listens to anybody until somebody makes sense.
     pub(super) fn check_source(&self, port: Port, source: SocketAddr) -> SourceCheck {
         if self.kind == TransportKind::WebRtc {

@@ -18,7 +18,6 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use slotmap::SlotMap;
 use weir_channel::message::ExtensionUri;
 
 use crate::rtp::extension::elements;
@@ -27,10 +26,10 @@ use crate::rtp::rtcp::twcc::FeedbackWriter;
 use crate::time::Time;
 
 use super::arrivals::{Arrivals, INTERVAL, TransportNumbered, on_grid};
-use super::keys::{ProducerKey, TransportKey};
-use super::producer::Producer;
+use super::keys::TransportKey;
+use super::producer::Producers;
 use super::sink::Sink;
-use super::transport::Transport;
+use super::transport::{Transport, Transports};
 
 /// Transports that are told in one turn: at 2 µs a packet, some 250 µs.
 const TURN_TRANSPORTS_MAX: usize = 128;
@@ -61,7 +60,7 @@ impl FeedbackQueue {
 
 impl FeedbackQueue {
     /// A transport has another producer, or one less: what its packets' extensions mean has changed.
-    pub(super) fn refresh(&mut self, transport: &mut Transport, producers: &SlotMap<ProducerKey, Producer>) {
+    pub(super) fn refresh(&mut self, transport: &mut Transport, producers: &Producers) {
         let producers = || transport.producers.iter().map(|key| &producers[*key]);
         let mut ids = producers().filter_map(|producer| producer.transport_cc);
         let first = ids.next();
@@ -117,7 +116,7 @@ impl FeedbackQueue {
     }
 
     /// Sends the feedback that is due, a turn's worth of it.
-    pub(super) fn send(&mut self, now: Time, transports: &mut SlotMap<TransportKey, Transport>, sink: &mut impl Sink) {
+    pub(super) fn send(&mut self, now: Time, transports: &mut Transports, sink: &mut impl Sink) {
         for _ in 0..TURN_TRANSPORTS_MAX {
             let first = self.due.peek().copied();
             let Some(Reverse((_, key))) = first.filter(|Reverse((due, _))| *due <= now) else {

@@ -15,19 +15,19 @@ use super::packet::Malformed;
 pub enum RtcpItem {
     /// Picture loss (RFC 4585 §6.3.1): please send a key frame.
     Pli {
-        /// Whose.
+        /// The stream that is asked for.
         media_ssrc: u32,
     },
     /// Full intra request (RFC 5104 §4.3.1): please send a key frame.
     Fir {
-        /// Whose. It stands in the entry; the media SSRC of the common header means nothing here.
+        /// The stream that is asked for. It stands in the entry; the media SSRC of the common header means nothing here.
         ssrc: u32,
         /// Counts commands; a repeated one has the same number.
         seq: u8,
     },
     /// Packets that are missing (RFC 4585 §6.2.1).
     Nack {
-        /// Whose.
+        /// The stream that packets are missing of.
         media_ssrc: u32,
         /// The first missing sequence number.
         pid: u16,

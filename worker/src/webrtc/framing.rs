@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// The longest packet that a connection may carry, in bytes. Nothing that belongs on a WebRTC transport is longer than an
-/// Ethernet frame; the room above that is for senders with larger ones.
+/// Ethernet frame; the margin above that is for senders with larger ones.
 pub const FRAME_BYTES_MAX: usize = 4_096;
 
 /// The length before each packet, in bytes.

@@ -98,7 +98,7 @@ pub struct Message<'a> {
     bytes: &'a [u8],
     /// What it is for.
     pub class: Class,
-    /// Of what; see [`BINDING`].
+    /// The method; see [`BINDING`].
     pub method: u16,
     /// What ties an answer to a request.
     pub transaction: TransactionId,
@@ -310,8 +310,8 @@ impl<'a> Writer<'a> {
 
     /// An attribute of at most 65,535 bytes less what stands before it; longer values are cut.
     pub fn attribute(self, kind: u16, value: &[u8]) -> Self {
-        let room = usize::from(u16::MAX - 3).saturating_sub(self.bytes.len() + 4);
-        let value = &value[..value.len().min(room)];
+        let capacity = usize::from(u16::MAX - 3).saturating_sub(self.bytes.len() + 4);
+        let value = &value[..value.len().min(capacity)];
         self.bytes.extend_from_slice(&kind.to_be_bytes());
         self.bytes.extend_from_slice(&(value.len() as u16).to_be_bytes());
         self.bytes.extend_from_slice(value);

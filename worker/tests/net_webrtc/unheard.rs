@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use weir_channel::id::ConsumerId;
 use weir_channel::message::{ConsumerStats, DropReason, Method, Reply, Scope};
-use weir_worker::net::egress::protect::UNHEARD_MAX;
+use weir_worker::net::egress::UNHEARD_MAX;
 
 use crate::client::{Arrived, Client};
 use crate::loopback::Peer;

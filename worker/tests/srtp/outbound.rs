@@ -226,16 +226,16 @@ fn what_is_no_such_packet_is_refused_and_uses_nothing_up() {
         assert_eq!(outbound.protect_rtp(stranger, 5, &mut room, len), mismatch);
         assert_eq!(
             outbound.protect_rtp(stream, 5, &mut room[..needed - 1], len),
-            Err(ProtectError::NoRoom {
+            Err(ProtectError::BufferTooSmall {
                 needed,
-                room: needed - 1
+                available: needed - 1
             })
         );
         assert_eq!(
             outbound.protect_rtp(stream, 5, &mut room, usize::MAX),
-            Err(ProtectError::NoRoom {
+            Err(ProtectError::BufferTooSmall {
                 needed: usize::MAX,
-                room: room.len()
+                available: room.len()
             })
         );
         assert_eq!(
@@ -252,11 +252,11 @@ fn what_is_no_such_packet_is_refused_and_uses_nothing_up() {
         assert_eq!(outbound.protect_rtcp(&mut report, 7), Err(ProtectError::Malformed));
         assert!(matches!(
             outbound.protect_rtcp(&mut report, len + 1),
-            Err(ProtectError::NoRoom { .. })
+            Err(ProtectError::BufferTooSmall { .. })
         ));
         assert!(matches!(
             outbound.protect_rtcp(&mut report, usize::MAX),
-            Err(ProtectError::NoRoom { .. })
+            Err(ProtectError::BufferTooSmall { .. })
         ));
         assert_eq!(outbound.rtcp_next(), 0);
         assert_eq!(outbound.protect_rtcp(&mut report, len), Ok(room));

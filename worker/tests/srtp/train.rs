@@ -97,7 +97,7 @@ fn a_train_ends_before_what_is_refused() {
         let (mut sender, stream, _) = pair(profile);
         let protected = sender.protect_train(stream, 10, &train, segment, &mut room[..short]);
         assert_eq!(protected.packets, 4);
-        assert!(matches!(protected.refused, Some(ProtectError::NoRoom { .. })));
+        assert!(matches!(protected.refused, Some(ProtectError::BufferTooSmall { .. })));
 
         let mut other = outbound(profile);
         let foreign = other.add_stream(1, Repeats::Refused).unwrap();

@@ -55,7 +55,7 @@ pub(super) struct ConsumerRow {
     /// The producer it consumes.
     pub(super) source: &'static str,
     pub(super) state: State,
-    /// The highest profile it wants.
+    /// The highest profile that it should receive.
     pub(super) preferred_profile: Profile,
     /// What the receiver sees flowing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ pub(super) enum State {
     Flowing,
     /// It is paused by itself.
     Paused,
-    /// Its producer is paused.
+    /// Whether its producer is paused.
     SourcePaused,
     /// Packets could come, but none do: it waits for a key frame, or has just begun.
     Waiting,

@@ -75,7 +75,7 @@ pub enum IceCandidateType {
     Host,
 }
 
-/// Which side opens a TCP connection.
+/// The side that opens a TCP connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IceTcpType {

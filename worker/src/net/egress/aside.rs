@@ -7,8 +7,8 @@ use nix::errno::Errno;
 use weir_channel::message::{DropReason, IceProtocol, IceTuple, Remote, WorkerError};
 
 use super::super::mirror::Flow;
-use super::super::send::{SendBackend, is_pending_error};
-use super::super::transmit::is_full;
+use super::super::send::{Route, SendBackend, is_pending_error};
+use super::super::transmit::{EgressStats, is_full};
 use super::{Egress, note_lost};
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::{Port, TransportIx};
@@ -111,28 +111,48 @@ impl<B: SendBackend> Egress<B> {
         let Some(socket) = self.sockets.rtcp_socket(transport).filter(|_| is_connected) else {
             return;
         };
-        let mut result = self.backend.send_packet(socket, packet);
-        self.stats.send_calls += 1;
-        if let Err(errno) = result
-            && is_pending_error(errno)
-        {
-            self.stats.pending_errors += 1;
-            self.stats.send_calls += 1;
-            result = self.backend.send_packet(socket, packet);
-        }
+        let result = send_with_retry(&mut self.backend, &mut self.stats, Route::from(socket), packet);
+        self.on_report_sent(transport, result, packet.len(), packet);
+    }
+
+    /// Counts a report of `len` bytes that was sent, or not, and copies it for mirrors in the clear.
+    pub(super) fn on_report_sent(
+        &mut self,
+        transport: TransportIx,
+        result: Result<(), Errno>,
+        len: usize,
+        clear: &[u8],
+    ) {
         match result {
             Ok(()) => {
                 self.stats.packets_sent += 1;
-                self.stats.bytes_sent += packet.len() as u64;
-                self.sockets.note_rtcp_sent(transport, packet.len());
+                self.stats.bytes_sent += len as u64;
+                self.sockets.note_rtcp_sent(transport, len);
                 if self.mirrors.are_open() {
-                    let backend = &mut self.backend;
                     self.mirrors
-                        .copy(transport, Flow::SendRtcp, packet, packet.len(), backend);
+                        .copy(transport, Flow::SendRtcp, clear, clear.len(), &mut self.backend);
                 }
             }
             Err(errno) if is_full(errno) => self.stats.rtcp_lost += 1,
             Err(_) => self.stats.send_failures += 1,
         }
+    }
+}
+
+/// Sends one packet, and once more if the kernel has reported an earlier packet's error in place of sending it.
+pub(super) fn send_with_retry(
+    backend: &mut impl SendBackend,
+    stats: &mut EgressStats,
+    route: Route<'_>,
+    packet: &[u8],
+) -> Result<(), Errno> {
+    stats.send_calls += 1;
+    match backend.send_packet(route, packet) {
+        Err(errno) if is_pending_error(errno) => {
+            stats.pending_errors += 1;
+            stats.send_calls += 1;
+            backend.send_packet(route, packet)
+        }
+        result => result,
     }
 }

@@ -1,4 +1,4 @@
-//! What waits for a full socket, when that has room again.
+//! What waited for a full socket, when that is writable again.
 
 use weir_channel::message::DropReason;
 
@@ -66,7 +66,7 @@ impl<B: SendBackend> Egress<B> {
     }
 }
 
-/// Lays as much of a backlog as there is room for end to end, and says how many packets that is.
+/// Lays as many packets of a backlog as fit end to end, and returns how many these are.
 fn stage(backlog: &Backlog, path: &Path, merge: bool, staging: &mut [u8], messages: &mut Vec<Message>) -> usize {
     messages.clear();
     let mut end = 0;

@@ -4,84 +4,20 @@
 //! is the one with its sequence number that is closest to the newest of the stream. A packet is not protected if its index
 //! has gone out with other bytes, or if nobody knows: it is lost as `SendFailed`, and counted as a failure to protect.
 
-mod streams;
-
 use std::mem;
 
 use nix::errno::Errno;
 use weir_channel::message::DropReason;
 
-use self::streams::{News, SrtpStreams};
 use super::super::clock;
 use super::super::gather::GATHER_BYTES;
-use super::super::mirror::Flow;
-use super::super::send::{SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, is_pending_error};
-use super::super::transmit::is_full;
+use super::super::send::SendBackend;
+use super::aside::send_with_retry;
+use super::protection::{Entry, Progress};
+use super::srtp_streams::SrtpStreams;
 use super::{Egress, NO_REMOTE, note_lost};
 use crate::relay::sink::{ConsumerIx, Sent, TransportIx};
 use crate::webrtc::srtp::{Outbound, Profile, ProtectedTrain};
-
-pub use self::streams::UNHEARD_MAX;
-
-/// The longest protected message, and the longest packet with what SRTP adds to it.
-const ROOM_BYTES: usize = TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX;
-
-/// All transports' SRTP streams, and the buffer that their packets are protected in.
-pub(super) struct Protection {
-    entries: Vec<Entry>,
-    room: Box<[u8]>,
-    /// Streams that nobody has looked at yet.
-    begun: Vec<(TransportIx, u32)>,
-    /// Transports whose peer has become unheard.
-    unheard: Vec<TransportIx>,
-}
-
-#[derive(Default)]
-struct Entry {
-    srtp: Option<Box<SrtpStreams>>,
-    failures: u64,
-}
-
-impl Protection {
-    pub(super) fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-            room: vec![0; ROOM_BYTES].into_boxed_slice(),
-            begun: Vec::with_capacity(1024),
-            unheard: Vec::with_capacity(1024),
-        }
-    }
-
-    #[inline]
-    fn tell(&mut self, transport: TransportIx, news: News) {
-        if news.begun.is_some() || news.unheard {
-            self.tell_cold(transport, news);
-        }
-    }
-
-    #[cold]
-    fn tell_cold(&mut self, transport: TransportIx, news: News) {
-        self.begun.extend(news.begun.map(|ssrc| (transport, ssrc)));
-        self.unheard.extend(news.unheard.then_some(transport));
-    }
-
-    pub(super) fn detach(&mut self, transport: TransportIx) {
-        if let Some(entry) = self.entries.get_mut(transport.0 as usize) {
-            *entry = Entry::default();
-        }
-        self.begun.retain(|(begun, _)| *begun != transport);
-        self.unheard.retain(|unheard| *unheard != transport);
-    }
-
-    fn get_mut(&mut self, transport: TransportIx) -> Option<&mut Entry> {
-        self.entries.get_mut(transport.0 as usize)
-    }
-}
-
-/// What is protected of a train at a time: as many packets as one message can carry then.
-fn step_of(segment: usize, overhead: usize) -> usize {
-    (TRAIN_BYTES_MAX / (segment + overhead)).clamp(1, TRAIN_SEGMENTS_MAX) * segment
-}
 
 impl<B: SendBackend> Egress<B> {
     /// Protects what leaves on a WebRTC transport from now on.
@@ -101,7 +37,7 @@ impl<B: SendBackend> Egress<B> {
 
     /// No packet of a WebRTC transport's SSRC is sent again as it was: what would tell that it is the same is not kept.
     pub fn refuse_repeats(&mut self, transport: TransportIx, ssrc: u32) {
-        if let Some(srtp) = self.protection.get_mut(transport).and_then(|entry| entry.srtp.as_mut()) {
+        if let Some(srtp) = self.protection.streams_mut(transport) {
             srtp.refuse_repeats(ssrc);
         }
     }
@@ -110,14 +46,14 @@ impl<B: SendBackend> Egress<B> {
     /// [unheard](Egress::poll_unheard) before.
     #[inline]
     pub fn note_heard(&mut self, transport: TransportIx) -> bool {
-        let srtp = self.protection.get_mut(transport).and_then(|entry| entry.srtp.as_mut());
-        srtp.is_some_and(|srtp| srtp.note_heard())
+        self.protection
+            .streams_mut(transport)
+            .is_some_and(SrtpStreams::note_heard)
     }
 
     /// Whether so much was sent to a WebRTC transport's peer since it was last heard that nothing more should be.
     pub fn is_unheard(&self, transport: TransportIx) -> bool {
-        let entry = self.protection.entries.get(transport.0 as usize);
-        entry.is_some_and(|entry| entry.srtp.as_ref().is_some_and(|srtp| srtp.is_unheard))
+        self.protection.streams(transport).is_some_and(|srtp| srtp.is_unheard)
     }
 
     /// A WebRTC transport whose peer has not been heard while [`UNHEARD_MAX`] packets of one stream were sent to it. It will
@@ -136,8 +72,7 @@ impl<B: SendBackend> Egress<B> {
     /// Keeps no more of a WebRTC transport's SSRC than how far its indices are used: nothing is sent under it for now. Whoever
     /// sends under it again goes on above them.
     pub fn retire(&mut self, transport: TransportIx, ssrc: u32) {
-        let srtp = self.protection.get_mut(transport).and_then(|entry| entry.srtp.as_mut());
-        if let Some(srtp) = srtp {
+        if let Some(srtp) = self.protection.streams_mut(transport) {
             srtp.retire(ssrc);
         }
     }
@@ -160,23 +95,23 @@ impl<B: SendBackend> Egress<B> {
         arrival_ns: u64,
     ) -> Sent {
         let segment = segment.min(train.len()).max(1);
-        let mut room = mem::take(&mut self.protection.room);
+        let mut buffer = mem::take(&mut self.protection.buffer);
         let mut progress = Progress::new(train, segment);
         while let Some(part) = progress.next(self.overhead(transport)) {
-            let Some(protected) = self.protect_part(transport, part, segment, &mut room) else {
+            let Some(protected) = self.protect_part(transport, part, segment, &mut buffer) else {
                 progress.stop(NO_REMOTE);
                 break;
             };
             let mut sent = Sent::all(protected.packets);
             if protected.packets > 0 {
                 let segment = segment + self.overhead(transport);
-                sent = self.send_protected(transport, owner, &room[..protected.bytes], segment, arrival_ns);
+                sent = self.send_protected(transport, owner, &buffer[..protected.bytes], segment, arrival_ns);
             }
             if !progress.advance(protected, sent) {
                 break;
             }
         }
-        self.protection.room = room;
+        self.protection.buffer = buffer;
         self.conclude(transport, owner, progress)
     }
 
@@ -232,7 +167,7 @@ impl<B: SendBackend> Egress<B> {
         let mut progress = Progress::new(train, segment);
         while let Some(part) = progress.next(overhead) {
             let len = part.len() + part.len().div_ceil(segment) * overhead;
-            if self.gather.room(len).is_none() {
+            if self.gather.reserve(len).is_none() {
                 if len > GATHER_BYTES {
                     progress.stop(Sent {
                         accepted: 0,
@@ -256,8 +191,8 @@ impl<B: SendBackend> Egress<B> {
                 progress.stop(NO_REMOTE);
                 break;
             };
-            let Some(room) = self.gather.room(len) else { break };
-            let (protected, news) = srtp.protect_train(part, segment, room);
+            let Some(buffer) = self.gather.reserve(len) else { break };
+            let (protected, news) = srtp.protect_train(part, segment, buffer);
             *failures += u64::from(protected.refused.is_some());
             if protected.packets > 0 {
                 let segment = (segment + overhead).min(protected.bytes);
@@ -270,25 +205,25 @@ impl<B: SendBackend> Egress<B> {
                     arrival_ns,
                 );
             }
-            self.protection.tell(transport, news);
+            self.protection.record(transport, news);
             progress.advance(protected, Sent::all(protected.packets));
         }
         self.conclude(transport, owner, progress)
     }
 
     pub(super) fn protect_and_resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
-        let mut room = mem::take(&mut self.protection.room);
-        let protected = self.protect_part(transport, packet, packet.len().max(1), &mut room);
+        let mut buffer = mem::take(&mut self.protection.buffer);
+        let protected = self.protect_part(transport, packet, packet.len().max(1), &mut buffer);
         let is_sent = protected
             .filter(|protected| protected.packets == 1)
             .is_some_and(|protected| {
-                let packet = &room[..protected.bytes];
+                let packet = &buffer[..protected.bytes];
                 match self.sockets.stream(transport) {
                     Some(_) => self.send_over_stream(transport, packet, packet.len(), 0).accepted == 1,
                     None => self.send_again(transport, packet),
                 }
             });
-        self.protection.room = room;
+        self.protection.buffer = buffer;
         is_sent
     }
 
@@ -304,11 +239,11 @@ impl<B: SendBackend> Egress<B> {
         else {
             return;
         };
-        let room = &mut self.protection.room;
-        let protected = match room.get_mut(..packet.len()) {
+        let buffer = &mut self.protection.buffer;
+        let protected = match buffer.get_mut(..packet.len()) {
             Some(place) => {
                 place.copy_from_slice(packet);
-                srtp.outbound.protect_rtcp(room, packet.len()).ok()
+                srtp.outbound.protect_rtcp(buffer, packet.len()).ok()
             }
             None => None,
         };
@@ -316,55 +251,28 @@ impl<B: SendBackend> Egress<B> {
             *failures += 1;
             return;
         };
-        let room = mem::take(&mut self.protection.room);
-        let is_sent = self.send_protected_report(transport, &room[..len]);
-        self.protection.room = room;
-        if is_sent && self.mirrors.are_open() {
-            let backend = &mut self.backend;
-            self.mirrors
-                .copy(transport, Flow::SendRtcp, packet, packet.len(), backend);
-        }
-    }
-
-    fn send_protected_report(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
-        self.stats.send_calls += 1;
+        let protected = &self.protection.buffer[..len];
         let result = match self.sockets.stream(transport) {
-            Some(number) => match self.sockets.send_frames(transport, number, packet, packet.len()) {
-                1 => Ok(()),
-                _ => Err(Errno::EAGAIN),
-            },
-            None => {
-                let path = &self.sockets.paths[transport.0 as usize];
-                let Some(route) = path.route() else {
-                    return false;
-                };
-                match self.backend.send_packet(route, packet) {
-                    Err(errno) if is_pending_error(errno) => {
-                        self.stats.pending_errors += 1;
-                        self.stats.send_calls += 1;
-                        self.backend.send_packet(route, packet)
-                    }
-                    result => result,
+            Some(number) => {
+                self.stats.send_calls += 1;
+                match self.sockets.send_frames(transport, number, protected, len) {
+                    1 => Ok(()),
+                    _ => Err(Errno::EAGAIN),
                 }
             }
+            None => match self.sockets.paths[transport.0 as usize].route() {
+                Some(route) => send_with_retry(&mut self.backend, &mut self.stats, route, protected),
+                None => return,
+            },
         };
-        match result {
-            Ok(()) => {
-                self.stats.packets_sent += 1;
-                self.stats.bytes_sent += packet.len() as u64;
-                self.sockets.note_rtcp_sent(transport, packet.len());
-            }
-            Err(errno) if is_full(errno) => self.stats.rtcp_lost += 1,
-            Err(_) => self.stats.send_failures += 1,
-        }
-        result.is_ok()
+        self.on_report_sent(transport, result, len, packet);
     }
 
     /// Bytes that SRTP adds to each packet of a transport.
     fn overhead(&self, transport: TransportIx) -> usize {
-        let entry = self.protection.entries.get(transport.0 as usize);
-        let srtp = entry.and_then(|entry| entry.srtp.as_deref());
-        srtp.map_or(Profile::RTP_OVERHEAD_MAX, |srtp| srtp.outbound.profile().rtp_overhead())
+        self.protection
+            .streams(transport)
+            .map_or(Profile::RTP_OVERHEAD_MAX, |srtp| srtp.outbound.profile().rtp_overhead())
     }
 
     /// `None`: there is nobody to send to.
@@ -374,13 +282,13 @@ impl<B: SendBackend> Egress<B> {
         transport: TransportIx,
         part: &[u8],
         segment: usize,
-        room: &mut [u8],
+        buffer: &mut [u8],
     ) -> Option<ProtectedTrain> {
         let path = self.sockets.paths.get(transport.0 as usize)?;
         let entry = self.protection.get_mut(transport).filter(|_| path.is_connected)?;
-        let (protected, news) = entry.srtp.as_mut()?.protect_train(part, segment, room);
+        let (protected, news) = entry.srtp.as_mut()?.protect_train(part, segment, buffer);
         entry.failures += u64::from(protected.refused.is_some());
-        self.protection.tell(transport, news);
+        self.protection.record(transport, news);
         Some(protected)
     }
 
@@ -407,56 +315,5 @@ impl<B: SendBackend> Egress<B> {
             accepted,
             reason: reason.unwrap_or(DropReason::SendFailed),
         }
-    }
-}
-
-/// How far a train has come.
-struct Progress<'a> {
-    rest: &'a [u8],
-    segment: usize,
-    /// Packets that are sent, or refused with others behind them.
-    accepted: usize,
-    /// Packets that could not be protected.
-    refused: usize,
-    /// Why the rest is not sent.
-    reason: Option<DropReason>,
-}
-
-impl<'a> Progress<'a> {
-    fn new(train: &'a [u8], segment: usize) -> Self {
-        Self {
-            rest: train,
-            segment,
-            accepted: 0,
-            refused: 0,
-            reason: None,
-        }
-    }
-
-    /// What to protect next.
-    fn next(&self, overhead: usize) -> Option<&'a [u8]> {
-        let len = step_of(self.segment, overhead).min(self.rest.len());
-        (len > 0).then(|| &self.rest[..len])
-    }
-
-    /// Takes note of what became of it; whether to go on.
-    fn advance(&mut self, protected: ProtectedTrain, sent: Sent) -> bool {
-        self.accepted += sent.accepted;
-        if sent.accepted < protected.packets {
-            self.reason = Some(sent.reason);
-            return false;
-        }
-        let mut done = protected.packets;
-        if protected.refused.is_some() {
-            self.refused += 1;
-            self.accepted += 1;
-            done += 1;
-        }
-        self.rest = self.rest.get(done * self.segment..).unwrap_or_default();
-        true
-    }
-
-    fn stop(&mut self, sent: Sent) {
-        self.reason = Some(sent.reason);
     }
 }

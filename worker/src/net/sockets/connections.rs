@@ -1,131 +1,16 @@
-//! TCP connections of WebRTC transports: who has come by a listening socket, what is still missing of a frame, and what the
-//! connection has not taken yet.
-//!
-//! A connection is a stream, so a packet is written wholly or not at all: what the kernel does not take of the last one waits
-//! here, and packets that find too much waiting are dropped. Memory of one connection: an incomplete frame each way, and
-//! [`WAITING_BYTES_MAX`].
+//! TCP connections of WebRTC transports in the table of all sockets: accepted, found, read, written and closed.
 
 use std::io::IoSliceMut;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, SockFlag, SockaddrStorage, accept4, getpeername, recvmsg, send, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recvmsg};
 
 use super::Sockets;
-use super::ice::address_of;
-use crate::net::optional::Optional;
+use super::connection::{Accepted, Connection, Ended, accept_at};
 use crate::net::send::Message;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
-use crate::webrtc::framing::{Deframer, Oversize, prefix};
-
-/// Connections that one listener should have at a time. A browser opens one for each pair of candidates and network.
-pub const CONNECTIONS_MAX: usize = 10;
-
-/// What may wait for a connection, in bytes: as much as waits for a full socket of UDP.
-pub const WAITING_BYTES_MAX: usize = 256 << 10;
-
-/// What the kernel keeps of what was written, beside it. Media that is older than that is of no use.
-const SEND_BUFFER_BYTES: usize = 256 << 10;
-
-/// One of a transport's connections.
-#[derive(Debug)]
-pub struct Connection {
-    socket: OwnedFd,
-    listener: u8,
-    /// Where the listener is bound to.
-    local: SocketAddr,
-    remote: SocketAddr,
-    accepted_at: Time,
-    deframer: Deframer,
-    /// Framed, from `written` on.
-    waiting: Vec<u8>,
-    written: usize,
-    /// Writing has failed; reading will tell why.
-    is_broken: bool,
-}
-
-impl Connection {
-    pub(super) fn new(socket: OwnedFd, listener: u8, local: SocketAddr, remote: SocketAddr, accepted_at: Time) -> Self {
-        Self {
-            socket,
-            listener,
-            local,
-            remote,
-            accepted_at,
-            deframer: Deframer::new(),
-            waiting: Vec::new(),
-            written: 0,
-            is_broken: false,
-        }
-    }
-
-    /// Where the listener that it came by is bound to.
-    pub fn local(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// The other end.
-    pub fn remote(&self) -> SocketAddr {
-        self.remote
-    }
-
-    /// When it was accepted.
-    pub fn accepted_at(&self) -> Time {
-        self.accepted_at
-    }
-
-    /// Its descriptor, to be watched.
-    pub fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-
-    /// Appends a packet to what waits; `false` if there is no room, or nobody to read it.
-    fn push(&mut self, packet: &[u8]) -> bool {
-        let Some(prefix) = prefix(packet.len()).filter(|_| !self.is_broken) else {
-            return false;
-        };
-        if self.waiting.len() - self.written + prefix.len() + packet.len() > WAITING_BYTES_MAX {
-            return false;
-        }
-        self.waiting.extend_from_slice(&prefix);
-        self.waiting.extend_from_slice(packet);
-        true
-    }
-
-    /// Writes what waits, as far as it goes; whether something still waits.
-    fn flush(&mut self) -> bool {
-        while self.written < self.waiting.len() && !self.is_broken {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.socket.as_raw_fd(), &self.waiting[self.written..], flags) {
-                Ok(written) => self.written += written,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => break,
-                Err(_) => self.is_broken = true,
-            }
-        }
-        if self.written == self.waiting.len() || self.is_broken {
-            self.waiting.clear();
-            self.written = 0;
-        } else if self.written >= WAITING_BYTES_MAX / 2 {
-            self.waiting.drain(..self.written);
-            self.written = 0;
-        }
-        !self.waiting.is_empty()
-    }
-}
-
-/// Why a connection cannot be read any more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
-    /// The peer has closed it.
-    Closed,
-    /// It says more than a frame may.
-    Oversize(Oversize),
-    /// What the kernel says.
-    Failed(Errno),
-}
 
 impl Sockets {
     /// Accepts the next connection of a listener, also beyond [`CONNECTIONS_MAX`]: the caller decides which one to close then.
@@ -246,51 +131,4 @@ impl Sockets {
     pub fn poll_blocked_connection(&mut self) -> Option<(TransportIx, u8)> {
         self.blocked.pop()
     }
-}
-
-/// Accepts the next connection of a listening socket: its descriptor, and the address of the other end.
-pub(super) fn accept_at(listener: BorrowedFd<'_>) -> Result<Accepted<(OwnedFd, SocketAddr)>, Errno> {
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let accepted = match accept4(listener.as_raw_fd(), flags) {
-        // SAFETY: the kernel has just made the descriptor for us, and nobody else knows of it.
-        Ok(descriptor) => unsafe { OwnedFd::from_raw_fd(descriptor) },
-        Err(Errno::EAGAIN) => return Ok(Accepted::None),
-        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)) => return Err(errno),
-        // The peer, or the network, has given it up meanwhile.
-        Err(_) => return Ok(Accepted::Lost),
-    };
-    let remote = getpeername::<SockaddrStorage>(accepted.as_raw_fd()).ok();
-    let Some(remote) = remote.and_then(|remote| address_of(&remote).ok()) else {
-        return Ok(Accepted::Lost);
-    };
-    Optional::NoDelay.or_without(setsockopt(&accepted, sockopt::TcpNoDelay, &true));
-    Optional::SendBuffer.or_without(setsockopt(&accepted, sockopt::SndBuf, &SEND_BUFFER_BYTES));
-    Ok(Accepted::Connection((accepted, unmapped(remote))))
-}
-
-/// What an attempt to accept a connection brought.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Accepted<T> {
-    /// No connection is waiting.
-    None,
-    /// One was waiting, and is gone already, or could not be kept.
-    Lost,
-    /// A connection.
-    Connection(T),
-}
-
-impl<T> Accepted<T> {
-    /// Makes something of the connection; it is lost if that fails.
-    pub(super) fn and_then<U>(self, keep: impl FnOnce(T) -> Option<U>) -> Accepted<U> {
-        match self {
-            Self::None => Accepted::None,
-            Self::Lost => Accepted::Lost,
-            Self::Connection(connection) => keep(connection).map_or(Accepted::Lost, Accepted::Connection),
-        }
-    }
-}
-
-/// IPv4 addresses as such.
-fn unmapped(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,6 +1,6 @@
 //! H.264 (RFC 6184): which parts of a start a packet brings.
 
-use super::parts::{Parts, has_recovery_point};
+use super::parts::{Parts, has_recovery_point, parts_of_units};
 
 const IDR: u8 = 5;
 const SEI: u8 = 6;
@@ -38,21 +38,12 @@ pub fn parts(payload: &[u8]) -> Parts {
     }
 }
 
-/// RFC 6184 §5.7: each unit of an aggregation packet has its size (16 bits, of the unit alone) in front, and `between` bytes
-/// between the two. What is cut off brings nothing.
-fn in_aggregate(mut units: &[u8], between: usize) -> Parts {
-    let mut parts = Parts::NONE;
-    while let [high, low, rest @ ..] = units {
-        let size = usize::from(u16::from_be_bytes([*high, *low]));
-        let Some((unit, next)) = rest.get(between..).and_then(|rest| rest.split_at_checked(size)) else {
-            break;
-        };
-        if let [header, body @ ..] = unit {
-            parts |= part(header & 0x1f, body);
-        }
-        units = next;
-    }
-    parts
+/// The parts of an aggregation packet's units. RFC 6184 §5.7: a unit is its header and what follows.
+fn in_aggregate(units: &[u8], between: usize) -> Parts {
+    parts_of_units(units, between, |unit| match unit {
+        [header, body @ ..] => part(header & 0x1f, body),
+        [] => Parts::NONE,
+    })
 }
 
 /// What a NAL unit of this type is, with this after its header.

@@ -2,7 +2,7 @@
 //!
 //! Streams with decoding order numbers (`sprop-max-don-diff` above 0) and PACI packets are not looked into.
 
-use super::parts::{Parts, has_recovery_point};
+use super::parts::{Parts, has_recovery_point, parts_of_units};
 
 /// Slices of pictures that a decoder cannot start at, and what is reserved for more of them.
 const NON_IRAP: std::ops::RangeInclusive<u8> = 0..=15;
@@ -22,7 +22,11 @@ pub fn parts(payload: &[u8]) -> Parts {
         return Parts::NONE;
     };
     match kind_of(first) {
-        AGGREGATION => in_aggregate(rest),
+        // RFC 7798 §4.4.2.
+        AGGREGATION => parts_of_units(rest, 0, |unit| match unit {
+            [first, _, body @ ..] => part(kind_of(*first), body),
+            _ => Parts::NONE,
+        }),
         // RFC 7798 §4.4.3: the FU header is |S|E| type |.
         FRAGMENTATION => match rest {
             [header, body @ ..] if header & 0x80 != 0 => part(header & 0x3f, body),
@@ -35,21 +39,6 @@ pub fn parts(payload: &[u8]) -> Parts {
 /// RFC 7798 §1.1.4: the NAL unit header is |F| type (6) | layer id (6) | temporal id (3)|.
 fn kind_of(first: u8) -> u8 {
     first >> 1 & 0x3f
-}
-
-/// RFC 7798 §4.4.2: each unit of an aggregation packet has its size (16 bits) in front. What is cut off brings nothing.
-fn in_aggregate(mut units: &[u8]) -> Parts {
-    let mut parts = Parts::NONE;
-    while let [high, low, rest @ ..] = units {
-        let Some((unit, next)) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low]))) else {
-            break;
-        };
-        if let [first, _, body @ ..] = unit {
-            parts |= part(kind_of(*first), body);
-        }
-        units = next;
-    }
-    parts
 }
 
 /// What a NAL unit of this type is, with this after its header.

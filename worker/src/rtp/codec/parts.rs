@@ -94,6 +94,21 @@ pub(super) fn has_recovery_point(mut messages: &[u8]) -> bool {
     false
 }
 
+/// The parts of the units of an aggregation packet, each as `part` says. In front of each unit is its size (16 bits, of the
+/// unit alone), and `between` bytes between the two. A unit that is cut off brings nothing.
+pub(super) fn parts_of_units(mut units: &[u8], between: usize, part: impl Fn(&[u8]) -> Parts) -> Parts {
+    let mut parts = Parts::NONE;
+    while let [high, low, rest @ ..] = units {
+        let size = usize::from(u16::from_be_bytes([*high, *low]));
+        let Some((unit, next)) = rest.get(between..).and_then(|rest| rest.split_at_checked(size)) else {
+            break;
+        };
+        parts |= part(unit);
+        units = next;
+    }
+    parts
+}
+
 /// A number that goes on as long as its bytes are 255, and what follows it.
 fn ff_coded(bytes: &[u8]) -> (u32, &[u8]) {
     let ones = bytes.iter().take_while(|byte| **byte == 0xff).count();

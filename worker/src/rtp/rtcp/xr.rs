@@ -30,7 +30,7 @@ pub const fn delays_len(count: usize) -> usize {
 /// How long ago somebody's reference time came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Delay {
-    /// Whose.
+    /// The SSRC that it is about.
     pub ssrc: u32,
     /// The middle 32 bits of its NTP time.
     pub reference: u32,

@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use crate::webrtc::entropy::Entropy;
 
-use super::engine::Signer;
 use super::fingerprint::{Fingerprint, HashFunction};
+use super::signature::Signer;
 
 /// A certificate and its private key. Printed for debugging, it keeps the key to itself.
 #[derive(Clone)]

@@ -6,20 +6,14 @@
 
 mod dimpl;
 mod dtls12;
+pub(super) mod factory;
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::time::Time;
 
-use super::Role;
-use super::certificate::Certificate;
-use super::clock::Clock;
 use super::failure::Failure;
 use super::keys::SrtpKeys;
-use super::session::{Settings, Versions};
-
-pub(super) use self::dtls12::Signer;
 
 /// What an engine has to give.
 #[derive(Debug)]
@@ -60,37 +54,4 @@ pub(super) trait Engine: fmt::Debug {
 
     /// Says goodbye.
     fn close(&mut self) -> Result<(), Failure>;
-}
-
-/// What the engines of a worker share.
-pub(super) struct Factory {
-    dtls12: Arc<dtls12::Shared>,
-    /// `None` if DTLS 1.3 is not spoken: it is not asked for, or our key is one that the library has no use for.
-    dimpl: Option<dimpl::Shared>,
-}
-
-impl Factory {
-    pub(super) fn new(certificate: &Certificate, clock: Clock, settings: Settings) -> Self {
-        let dimpl = match settings.versions {
-            Versions::Dtls12 => None,
-            Versions::Dtls12And13 => dimpl::Shared::new(certificate, clock, settings),
-        };
-        Self {
-            dtls12: Arc::new(dtls12::Shared::new(certificate, settings, dimpl.is_some())),
-            dimpl,
-        }
-    }
-
-    /// An engine for one session. A client that may speak DTLS 1.3 says so before it knows what its server speaks.
-    pub(super) fn engine(&self, now: Time, role: Role) -> Result<Box<dyn Engine>, Failure> {
-        match (&self.dimpl, role) {
-            (Some(dimpl), Role::Client) => Ok(dimpl.client(now)),
-            _ => Ok(self.dtls12.engine(now, role)),
-        }
-    }
-
-    /// An engine for a client whose hello was [`Output::Newer`].
-    pub(super) fn newer(&self, now: Time) -> Result<Box<dyn Engine>, Failure> {
-        Ok(self.dimpl.as_ref().ok_or(Failure::Internal)?.server(now))
-    }
 }

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::session::{CERTIFICATE_BYTES_MAX, HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX};
+use super::settings::{CERTIFICATE_BYTES_MAX, HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX};
 
 /// Why a session failed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]

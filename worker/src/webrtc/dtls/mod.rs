@@ -11,13 +11,16 @@ pub mod failure;
 pub mod fingerprint;
 pub mod keys;
 pub mod session;
+pub mod settings;
+mod signature;
 
 pub use certificate::{Certificate, InvalidCertificate};
 pub use clock::Clock;
 pub use failure::Failure;
 pub use fingerprint::{Fingerprint, HashFunction};
 pub use keys::{MasterKey, SrtpKeys, SrtpProfile};
-pub use session::{Context, RefusedParameters, RemoteParameters, RemoteRole, Session, Settings, State, Versions};
+pub use session::{Context, RefusedParameters, RemoteParameters, RemoteRole, Session, State};
+pub use settings::{Settings, Versions};
 
 /// Who begins.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -292,12 +292,12 @@ impl Agent {
         }
     }
 
-    /// Notes a check on `tuple`, and says what it shows. If there is no room, the tuple that was checked longest ago makes
-    /// some.
+    /// Notes a check on `tuple`, and returns what it shows. If there are too many tuples, the
+    /// one that was checked longest ago is forgotten.
     fn remember(&mut self, now: Time, tuple: Tuple, generation: u32, message: &Message<'_>) -> Option<Sign> {
         let at = self.paths.iter().position(|path| path.tuple == tuple);
         let at = at.unwrap_or_else(|| {
-            self.make_room();
+            self.evict_oldest();
             self.paths.push(Path {
                 tuple,
                 generation,
@@ -342,7 +342,7 @@ impl Agent {
         sign
     }
 
-    fn make_room(&mut self) {
+    fn evict_oldest(&mut self) {
         if self.paths.len() < TUPLES_MAX {
             return;
         }

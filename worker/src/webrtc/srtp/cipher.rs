@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 use super::Profile;
 use super::counter::Counter;
 use super::derivation::SessionKeys;
+use super::error::Failed;
 use super::header::RTCP_CLEAR_LEN;
 use super::keys::SALT_LEN_MAX;
 
@@ -26,10 +27,6 @@ const RTCP_INDEX_LEN: usize = 4;
 
 /// In front of the SRTCP index: the packet is encrypted.
 const E_FLAG: u32 = 1 << 31;
-
-/// The cipher refused, or the tag does not fit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Failed;
 
 /// What came out, in short: the first 8 bytes of the packet's whole tag, also where fewer of them are sent. Equal only if
 /// everything in the packet is, except with a probability of about 2⁻⁵⁸, which nobody without the key can better.
@@ -79,7 +76,7 @@ impl Cipher {
         }
     }
 
-    /// Protects an RTP packet: `packet` has its clear part, of `clear_len` bytes, and the room for payload and tag. The
+    /// Protects an RTP packet: `packet` has its clear part, of `clear_len` bytes, and behind it space for payload and tag. The
     /// payload is read from `payload` if that is given, which is then as long as the one in `packet`; else it is in its
     /// place already.
     #[inline]
@@ -141,7 +138,7 @@ impl Cipher {
         }
     }
 
-    /// Protects an RTCP packet of `len` bytes in place: `packet` goes on behind it with the room for tag and index.
+    /// Protects an RTCP packet of `len` bytes in place: behind it `packet` has space for tag and index.
     pub(super) fn protect_rtcp(&self, ssrc: u32, index: u32, len: usize, packet: &mut [u8]) -> Result<(), Failed> {
         let trailer = (E_FLAG | index).to_be_bytes();
         match &self.transform {
@@ -247,7 +244,7 @@ impl Drop for Cipher {
     }
 }
 
-/// `protected` is the text, or room for what is read from `text`, and behind it the room for the tag.
+/// `protected` is the text, or the space for what is read from `text`, and behind it the space for the tag.
 #[inline]
 fn encrypt_gcm(
     key: &LessSafeKey,
@@ -277,7 +274,7 @@ impl CounterMode {
         self.aes.crypt(*counter, text)
     }
 
-    /// Writes as much of the tag as there is room for.
+    /// Writes as much of the tag as fits.
     #[inline]
     fn authenticate(&self, text: &[u8], rollover: &[u8], tag: &mut [u8]) -> Fingerprint {
         let mut mac = self.mac.clone();

@@ -3,7 +3,7 @@
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
 
-use super::cipher::Failed;
+use super::error::Failed;
 
 /// A key of 16 or 32 bytes. aws-lc-rs wipes it when it is dropped.
 pub(super) struct Counter(EncryptingKey);

@@ -76,12 +76,12 @@ pub enum ProtectError {
         ssrcs_max: usize,
     },
     /// The buffer behind the packet does not hold what SRTP adds.
-    #[error("{room} bytes of room, and {needed} are needed")]
-    NoRoom {
+    #[error("the buffer has {available} bytes, and {needed} are needed")]
+    BufferTooSmall {
         /// What the protected packet takes, in bytes.
         needed: usize,
         /// What there is.
-        room: usize,
+        available: usize,
     },
     /// Not version 2, or a header that runs past the end.
     #[error("no RTP or RTCP header")]
@@ -135,3 +135,7 @@ pub enum KeyError {
         actual: usize,
     },
 }
+
+/// The cipher refused, or the tag does not fit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Failed;

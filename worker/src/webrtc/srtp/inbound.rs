@@ -25,7 +25,7 @@ pub const WINDOWS_MAX: usize = 2_048;
 ///
 /// # What is forgotten
 ///
-/// An SSRC that is [retired](Inbound::retire), or that was silent for longest when another one needs the room, leaves its
+/// An SSRC that is [retired](Inbound::retire), or that was silent for longest when another one takes its place, leaves its
 /// newest index behind and nothing else. Everything up to there counts as received: who recorded such a stream cannot play
 /// it again (RFC 3711 §3.3.2), and its sender may go on at any time, only that what was late is lost. That index, some 20
 /// bytes, is kept for as long as the key, because a recorded packet stays authentic that long: were it forgotten, old media
@@ -283,12 +283,12 @@ impl<const WORDS: usize> Streams<WORDS> {
     fn retire(&mut self, ssrc: u32) {
         if let Some(at) = self.ssrcs.iter().position(|known| *known == ssrc) {
             self.retire_at(at);
-            // What is left of hundreds is no reason to keep their room.
+            // What is left of hundreds is no reason to keep their memory.
             if self.ssrcs.len() < self.ssrcs.capacity() / 4 {
-                let room = 2 * self.ssrcs.len();
-                self.ssrcs.shrink_to(room);
-                self.windows.shrink_to(room);
-                self.used_at.shrink_to(room);
+                let capacity = 2 * self.ssrcs.len();
+                self.ssrcs.shrink_to(capacity);
+                self.windows.shrink_to(capacity);
+                self.used_at.shrink_to(capacity);
             }
         }
     }

@@ -75,7 +75,7 @@ pub struct Spent {
 pub struct ProtectedTrain {
     /// So many packets of the train, counted from the first, are protected.
     pub packets: usize,
-    /// They are the first so many bytes of the room.
+    /// They are the first so many bytes of the buffer.
     pub bytes: usize,
     /// Why the packet after them was not; `None` if it was the last.
     pub refused: Option<ProtectError>,
@@ -109,8 +109,8 @@ enum Claim {
 
 /// Where a packet is protected: in its place, or from somewhere else.
 enum Source<'a> {
-    /// The first so many bytes of the room.
-    Room(usize),
+    /// The first so many bytes of the buffer.
+    InPlace(usize),
     Packet(&'a [u8]),
 }
 
@@ -210,42 +210,42 @@ impl Outbound {
         train_len + train_len.div_ceil(segment.max(1)) * self.profile.rtp_overhead()
     }
 
-    /// Protects the RTP packet in the first `len` bytes of `room` in place, and says how long it is then.
-    /// [`Profile::rtp_overhead`] bytes of room behind it are needed.
+    /// Protects the RTP packet in the first `len` bytes of `buffer` in place, and says how long it is then.
+    /// [`Profile::rtp_overhead`] bytes behind it are needed.
     ///
     /// # Errors
     ///
-    /// See [`ProtectError`]. `room` is as it was, unless the index was used before for another packet or the cipher failed.
+    /// See [`ProtectError`]. `buffer` is as it was, unless the index was used before for another packet or the cipher failed.
     #[inline]
     pub fn protect_rtp(
         &mut self,
         stream: StreamKey,
         index: u64,
-        room: &mut [u8],
+        buffer: &mut [u8],
         len: usize,
     ) -> Result<usize, ProtectError> {
         let stream = self.streams.get_mut(stream).ok_or(ProtectError::UnknownStream)?;
-        stream.protect(&self.rtp, self.profile, index, Source::Room(len), room)
+        stream.protect(&self.rtp, self.profile, index, Source::InPlace(len), buffer)
     }
 
-    /// Protects the RTP packet `packet` into the start of `room`, and says how long it is there. `packet` stays as it is.
+    /// Protects the RTP packet `packet` into the start of `buffer`, and says how long it is there. `packet` stays as it is.
     ///
     /// # Errors
     ///
-    /// See [`ProtectError`]. What is in `room` is then worthless.
+    /// See [`ProtectError`]. What is in `buffer` is then worthless.
     #[inline]
     pub fn protect_rtp_from(
         &mut self,
         stream: StreamKey,
         index: u64,
         packet: &[u8],
-        room: &mut [u8],
+        buffer: &mut [u8],
     ) -> Result<usize, ProtectError> {
         let stream = self.streams.get_mut(stream).ok_or(ProtectError::UnknownStream)?;
-        stream.protect(&self.rtp, self.profile, index, Source::Packet(packet), room)
+        stream.protect(&self.rtp, self.profile, index, Source::Packet(packet), buffer)
     }
 
-    /// Protects a train into the start of `room`: packets of `segment` bytes laid end to end, of which only the last may be
+    /// Protects a train into the start of `buffer`: packets of `segment` bytes laid end to end, of which only the last may be
     /// shorter, become such packets of `segment` + [`Profile::rtp_overhead`] bytes. `first` is the index of the first;
     /// each other one has the index that is closest to that of the one before it. `train` stays as it is.
     ///
@@ -256,7 +256,7 @@ impl Outbound {
         first: u64,
         train: &[u8],
         segment: usize,
-        room: &mut [u8],
+        buffer: &mut [u8],
     ) -> ProtectedTrain {
         let mut protected = ProtectedTrain {
             packets: 0,
@@ -281,8 +281,8 @@ impl Outbound {
                     }
                 }
             }
-            let room = room.get_mut(protected.bytes..).unwrap_or_default();
-            match stream.protect(&self.rtp, self.profile, index, Source::Packet(packet), room) {
+            let buffer = buffer.get_mut(protected.bytes..).unwrap_or_default();
+            match stream.protect(&self.rtp, self.profile, index, Source::Packet(packet), buffer) {
                 Ok(len) => {
                     protected.packets += 1;
                     protected.bytes += len;
@@ -296,20 +296,19 @@ impl Outbound {
         protected
     }
 
-    /// Protects the RTCP packet (a compound, or reduced in size) in the first `len` bytes of `room` in place, encrypted, and
-    /// says how long it is then. [`Profile::rtcp_overhead`] bytes of room behind it are needed.
+    /// Protects the RTCP packet (a compound, or reduced in size) in the first `len` bytes of `buffer` in place, encrypted, and
+    /// says how long it is then. [`Profile::rtcp_overhead`] bytes behind it are needed.
     ///
     /// # Errors
     ///
-    /// See [`ProtectError`]. `room` is as it was, unless the cipher failed.
-    pub fn protect_rtcp(&mut self, room: &mut [u8], len: usize) -> Result<usize, ProtectError> {
+    /// See [`ProtectError`]. `buffer` is as it was, unless the cipher failed.
+    pub fn protect_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, ProtectError> {
         let needed = len.saturating_add(self.profile.rtcp_overhead());
-        let available = room.len();
-        let room = room.get_mut(..needed).ok_or(ProtectError::NoRoom {
-            needed,
-            room: available,
-        })?;
-        let ssrc = rtcp_sender(&room[..len]).ok_or(ProtectError::Malformed)?;
+        let available = buffer.len();
+        let buffer = buffer
+            .get_mut(..needed)
+            .ok_or(ProtectError::BufferTooSmall { needed, available })?;
+        let ssrc = rtcp_sender(&buffer[..len]).ok_or(ProtectError::Malformed)?;
         debug_assert!(len >= RTCP_CLEAR_LEN, "it has a sender");
         let index = self.rtcp_next;
         if index > RTCP_INDEX_MAX {
@@ -317,7 +316,7 @@ impl Outbound {
         }
         // Used from here on, also if the cipher fails half-way.
         self.rtcp_next += 1;
-        let protected = self.rtcp.protect_rtcp(ssrc, index as u32, len, room);
+        let protected = self.rtcp.protect_rtcp(ssrc, index as u32, len, buffer);
         protected.map(|()| needed).map_err(|_| ProtectError::Cipher)
     }
 }
@@ -329,20 +328,19 @@ impl Stream {
         profile: Profile,
         index: u64,
         source: Source<'_>,
-        room: &mut [u8],
+        buffer: &mut [u8],
     ) -> Result<usize, ProtectError> {
-        let available = room.len();
+        let available = buffer.len();
         let len = match source {
-            Source::Room(len) => len,
+            Source::InPlace(len) => len,
             Source::Packet(packet) => packet.len(),
         };
         let needed = len.saturating_add(profile.rtp_overhead());
-        let room = room.get_mut(..needed).ok_or(ProtectError::NoRoom {
-            needed,
-            room: available,
-        })?;
+        let buffer = buffer
+            .get_mut(..needed)
+            .ok_or(ProtectError::BufferTooSmall { needed, available })?;
         let clear = match source {
-            Source::Room(len) => RtpClear::parse(&room[..len]),
+            Source::InPlace(len) => RtpClear::parse(&buffer[..len]),
             Source::Packet(packet) => RtpClear::parse(packet),
         };
         let clear = clear.ok_or(ProtectError::Malformed)?;
@@ -355,14 +353,14 @@ impl Stream {
         }
         let claim = self.claim(index)?;
         let payload = match source {
-            Source::Room(_) => None,
+            Source::InPlace(_) => None,
             Source::Packet(packet) => {
                 let (header, payload) = packet.split_at(clear.len);
-                room[..clear.len].copy_from_slice(header);
+                buffer[..clear.len].copy_from_slice(header);
                 Some(payload)
             }
         };
-        let protected = cipher.protect_rtp(ssrc, index, clear.len, payload, room);
+        let protected = cipher.protect_rtp(ssrc, index, clear.len, payload, buffer);
         let fingerprint = protected.map_err(|_| ProtectError::Cipher)?;
         match claim {
             Claim::First => {
@@ -376,7 +374,7 @@ impl Stream {
             Claim::Again(before) if before == fingerprint => {}
             Claim::Again(_) => {
                 // Together with what went out before it would give the key away.
-                room.fill(0);
+                buffer.fill(0);
                 return Err(ProtectError::IndexReused { ssrc, index });
             }
         }

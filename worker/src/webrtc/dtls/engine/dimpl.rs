@@ -10,7 +10,7 @@ use crate::webrtc::dtls::certificate::Certificate;
 use crate::webrtc::dtls::clock::Clock;
 use crate::webrtc::dtls::failure::Failure;
 use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
-use crate::webrtc::dtls::session::{HANDSHAKE_SILENCE_MAX, MTU_BYTES, RETRANSMISSION_TIME, Settings};
+use crate::webrtc::dtls::settings::{HANDSHAKE_SILENCE_MAX, MTU_BYTES, RETRANSMISSION_TIME, Settings};
 
 use super::{Engine, Output};
 

@@ -15,7 +15,6 @@ mod reassembly;
 mod record;
 mod schedule;
 mod server;
-mod signature;
 mod suite;
 mod wire;
 
@@ -29,7 +28,8 @@ use crate::webrtc::dtls::Role;
 use crate::webrtc::dtls::certificate::Certificate;
 use crate::webrtc::dtls::failure::Failure;
 use crate::webrtc::dtls::keys::SrtpProfile;
-use crate::webrtc::dtls::session::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, Settings};
+use crate::webrtc::dtls::settings::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, Settings};
+use crate::webrtc::dtls::signature::{PublicKey, Signer};
 use crate::webrtc::entropy::{Entropy as _, SystemEntropy};
 
 use self::exchange::Exchange;
@@ -38,10 +38,7 @@ use self::message::{Kind, RANDOM_LEN};
 use self::reassembly::{Added, Message, Reassembly};
 use self::record::{Content, Record, RecordLayer, Unprotected};
 use self::schedule::{MasterSecret, Randoms};
-use self::signature::PublicKey;
 use self::suite::Suite;
-
-pub(in crate::webrtc::dtls) use self::signature::Signer;
 
 use super::{Engine, Output};
 

@@ -1,8 +1,11 @@
 //! What a session believes, and what it does not.
 
+use std::time::Duration;
+
 use super::*;
 use crate::webrtc::dtls::HashFunction;
 use crate::webrtc::dtls::keys::{MasterKey, SrtpProfile};
+use crate::webrtc::dtls::settings::MTU_BYTES;
 use crate::webrtc::entropy::SeededEntropy;
 
 fn session() -> Session {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::webrtc::dtls::engine::dtls12::exchange::Group;
 use crate::webrtc::dtls::engine::dtls12::message::{ClientHello, ServerHello, ServerKeyExchange, Signature};
-use crate::webrtc::dtls::engine::dtls12::record::DTLS_1_2;
+use crate::webrtc::dtls::engine::dtls12::wire::DTLS_1_2;
 
 impl Dtls12 {
     /// Offers all that we have, with the cookie that the server asks for.

@@ -7,7 +7,7 @@ use crate::time::Time;
 use super::message::{Kind, put_fragment};
 use super::reassembly;
 use super::record::{Content, RecordLayer};
-use crate::webrtc::dtls::session::{MTU_BYTES, RETRANSMISSION_TIME};
+use crate::webrtc::dtls::settings::{MTU_BYTES, RETRANSMISSION_TIME};
 
 /// The longest time between two transmissions: somebody waits for sound and picture, and a flight is two datagrams.
 const RETRANSMISSION_TIME_MAX: Duration = Duration::from_millis(3_200);

@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use super::exchange::Group;
-use super::record::DTLS_1_2;
-use super::signature::Scheme;
 use super::suite::{SUITES, Suite};
-use super::wire::{Reader, put_numbers, put_vector};
+use super::wire::{DTLS_1_2, Reader, put_numbers, put_vector};
 use crate::webrtc::dtls::failure::Failure;
 use crate::webrtc::dtls::keys::SrtpProfile;
-use crate::webrtc::dtls::session::CERTIFICATE_BYTES_MAX;
+use crate::webrtc::dtls::settings::CERTIFICATE_BYTES_MAX;
+use crate::webrtc::dtls::signature::Scheme;
 
 /// The longest chain of certificates: one of the longest that is taken, with the lengths around it.
 pub(super) const CERTIFICATES_LEN_MAX: usize = CERTIFICATE_BYTES_MAX + 64;

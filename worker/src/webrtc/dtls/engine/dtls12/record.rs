@@ -1,15 +1,13 @@
 //! The record layer (RFC 6347 §4.1): records of a datagram, their protection, and which of them have been seen.
 
 use super::suite::Cipher;
+use super::wire::DTLS_1_2;
 
 /// Of a record's header, in bytes.
 pub(super) const HEADER_LEN: usize = 13;
 
 /// The most bytes of a record's fragment: 2^14 of content, and what protection may add (RFC 5246 §6.2.3).
 const FRAGMENT_LEN_MAX: usize = (1 << 14) + 2_048;
-
-/// DTLS 1.2 on the wire.
-pub(super) const DTLS_1_2: [u8; 2] = [0xfe, 0xfd];
 
 /// What is in a record (RFC 5246 §6.2.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@ use super::*;
 use crate::webrtc::dtls::engine::dimpl;
 use crate::webrtc::dtls::engine::dtls12::exchange::Group;
 use crate::webrtc::dtls::engine::dtls12::message::{ClientHello, ServerHello, ServerKeyExchange, Signature};
-use crate::webrtc::dtls::engine::dtls12::record::DTLS_1_2;
+use crate::webrtc::dtls::engine::dtls12::wire::DTLS_1_2;
 
 /// The end of the random of a server that speaks DTLS 1.3 and was offered 1.2 (RFC 8446 §4.1.3).
 const DOWNGRADED: [u8; 8] = *b"DOWNGRD\x01";

@@ -5,8 +5,8 @@ use std::fmt;
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{digest, tls_prf};
 
-use super::record::DTLS_1_2;
-use super::signature::KeyKind;
+use super::wire::DTLS_1_2;
+use crate::webrtc::dtls::signature::KeyKind;
 
 /// How records are protected, how keys are derived, and by what kind of key the server proves itself.
 #[derive(Debug)]

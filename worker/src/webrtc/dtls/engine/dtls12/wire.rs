@@ -2,6 +2,9 @@
 
 use crate::webrtc::dtls::failure::Failure;
 
+/// DTLS 1.2 on the wire.
+pub(super) const DTLS_1_2: [u8; 2] = [0xfe, 0xfd];
+
 /// Reads from the front of a slice. What is not there is [`Failure::Protocol`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a>(&'a [u8]);

@@ -6,8 +6,8 @@
 //! seen (RFC 3711 §3.3.1). If 2¹⁵ packets of a stream in a row do not arrive, it guesses wrong from then on, and for good.
 //! Nobody is told what arrives, but whether the peer is there can be seen: it says something every few seconds, if only a
 //! check of its consent (RFC 7675 §5.1). So each stream counts what it has sent since the peer was last heard. When that is
-//! [`UNHEARD_MAX`] packets, [`poll_unheard`](super::super::Egress::poll_unheard) names the transport: nothing more should be
-//! numbered for it until [`note_heard`](super::super::Egress::note_heard). A count and not a time, because it is the count
+//! [`UNHEARD_MAX`] packets, [`poll_unheard`](super::Egress::poll_unheard) names the transport: nothing more should be
+//! numbered for it until [`note_heard`](super::Egress::note_heard). A count and not a time, because it is the count
 //! that must not be exceeded: at the rates of speech it takes minutes, and then the peer's consent has long ended.
 
 use std::mem;
@@ -18,7 +18,7 @@ use hashbrown::HashMap;
 use crate::webrtc::srtp::{Outbound, ProtectError, ProtectedTrain, Repeats, StreamKey, nearest};
 
 /// Streams of one transport whose last indices are kept in mind, 300 bytes each, and 8 KiB more if they are sent to a peer
-/// without RTX: more than a peer shows at a time. The one that was silent for longest makes room; it may go on later, but
+/// without RTX: more than a peer shows at a time. The one that was silent for longest makes buffer; it may go on later, but
 /// repeat nothing.
 const STREAMS_MAX: usize = 2_048;
 
@@ -26,7 +26,7 @@ const STREAMS_MAX: usize = 2_048;
 /// is for what is under way when it is found out, and for what was lost before the peer was last heard.
 pub const UNHEARD_MAX: u64 = 1 << 14;
 
-/// What protects one transport's packets.
+/// The SRTP streams of one transport, with the context that protects their packets.
 pub(super) struct SrtpStreams {
     pub(super) outbound: Outbound,
     streams: HashMap<u32, Stream, FixedState>,
@@ -52,10 +52,10 @@ struct Stream {
     used_at: u64,
 }
 
-/// What a train has shown beside being protected.
+/// What happened to the streams while a train was protected.
 #[derive(Clone, Copy, Default)]
-pub(super) struct News {
-    /// The first packet of a stream was in it.
+pub(super) struct StreamEvents {
+    /// The stream that began with a packet of the train.
     pub(super) begun: Option<u32>,
     /// The peer has become unheard.
     pub(super) unheard: bool,
@@ -74,15 +74,20 @@ impl SrtpStreams {
     }
 
     /// Protects a train into the start of `buffer`, up to the first packet that is refused.
-    pub(super) fn protect_train(&mut self, train: &[u8], segment: usize, room: &mut [u8]) -> (ProtectedTrain, News) {
-        let mut news = News::default();
-        let protected = self.try_protect_train(train, segment, room, &mut news);
+    pub(super) fn protect_train(
+        &mut self,
+        train: &[u8],
+        segment: usize,
+        buffer: &mut [u8],
+    ) -> (ProtectedTrain, StreamEvents) {
+        let mut events = StreamEvents::default();
+        let protected = self.try_protect_train(train, segment, buffer, &mut events);
         let refused = ProtectedTrain {
             packets: 0,
             bytes: 0,
             refused: Some(ProtectError::Malformed),
         };
-        (protected.unwrap_or(refused), news)
+        (protected.unwrap_or(refused), events)
     }
 
     #[inline]
@@ -90,19 +95,19 @@ impl SrtpStreams {
         &mut self,
         train: &[u8],
         segment: usize,
-        room: &mut [u8],
-        news: &mut News,
+        buffer: &mut [u8],
+        events: &mut StreamEvents,
     ) -> Option<ProtectedTrain> {
         let (seq, ssrc) = numbers_of(train)?;
         self.clock += 1;
         if self.streams.get(&ssrc).is_none_or(|stream| stream.key.is_none()) {
             self.add_stream(ssrc)?;
-            news.begun = Some(ssrc);
+            events.begun = Some(ssrc);
         }
         let stream = self.streams.get_mut(&ssrc)?;
         stream.used_at = self.clock;
         let first = nearest(stream.next, seq)?;
-        let protected = self.outbound.protect_train(stream.key?, first, train, segment, room);
+        let protected = self.outbound.protect_train(stream.key?, first, train, segment, buffer);
         if protected.packets > 0 {
             let (last_seq, _) = numbers_of(train.get((protected.packets - 1) * segment..)?)?;
             // A train is far shorter than half a cycle.
@@ -115,7 +120,7 @@ impl SrtpStreams {
             stream.next = stream.next.max(first.max(last) + 1);
             if !self.is_unheard && stream.next - stream.next_when_heard.min(stream.next) >= UNHEARD_MAX {
                 self.is_unheard = true;
-                news.unheard = true;
+                events.unheard = true;
             }
         }
         Some(protected)
@@ -191,14 +196,14 @@ mod tests {
     fn what_is_retired_leaves_its_number_behind_and_nothing_else() {
         let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
         let mut srtp = SrtpStreams::new(Outbound::new(&key));
-        let mut room = vec![0; 200];
+        let mut buffer = vec![0; 200];
         let mut protected = |srtp: &mut SrtpStreams, ssrc: u32, seq: u16| {
             let mut packet = vec![0x80, 96];
             packet.extend(seq.to_be_bytes());
             packet.extend([0; 4]);
             packet.extend(ssrc.to_be_bytes());
             packet.extend([7; 20]);
-            srtp.protect_train(&packet, 200, &mut room).0.packets
+            srtp.protect_train(&packet, 200, &mut buffer).0.packets
         };
         for seq in 1..=3 {
             for ssrc in 0..5_000 {
@@ -227,7 +232,7 @@ mod tests {
     fn a_stream_runs_no_further_ahead_of_a_peer_that_says_nothing() {
         let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
         let mut srtp = SrtpStreams::new(Outbound::new(&key));
-        let mut room = vec![0; 200];
+        let mut buffer = vec![0; 200];
         let never: [u64; 0] = [];
         let mut unheard_after = |srtp: &mut SrtpStreams, ssrc: u32, first: u64, packets: u64| {
             let mut after = Vec::new();
@@ -236,12 +241,12 @@ mod tests {
                 packet.extend((index as u16).to_be_bytes());
                 packet.extend([0; 4]);
                 packet.extend(ssrc.to_be_bytes());
-                let (protected, news) = srtp.protect_train(&packet, 200, &mut room);
+                let (protected, events) = srtp.protect_train(&packet, 200, &mut buffer);
                 assert_eq!(
-                    (protected.packets, news.begun.is_some()),
+                    (protected.packets, events.begun.is_some()),
                     (1, srtp.clock == 1 || index == 1)
                 );
-                after.extend(news.unheard.then_some(index + 1 - first));
+                after.extend(events.unheard.then_some(index + 1 - first));
             }
             after
         };

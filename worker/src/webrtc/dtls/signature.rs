@@ -10,7 +10,7 @@ use p224::ecdsa::signature::hazmat::PrehashVerifier as _;
 use x509_cert::der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
 use x509_cert::der::{Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
 
-use crate::webrtc::dtls::failure::Failure;
+use super::failure::Failure;
 
 /// The kinds of keys that suites tell apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,7 +204,7 @@ fn sequence<'a>(reader: &mut SliceReader<'a>) -> Option<AnyRef<'a>> {
 }
 
 /// Our key.
-pub(in crate::webrtc::dtls) enum Signer {
+pub(super) enum Signer {
     /// Over P-256, for signatures with SHA-256.
     P256(EcdsaKeyPair),
     /// Over P-384, for signatures with SHA-384.
@@ -215,7 +215,7 @@ pub(in crate::webrtc::dtls) enum Signer {
 
 impl Signer {
     /// Reads a key in DER: PKCS #8, SEC 1 or PKCS #1. `None` if it is of another kind.
-    pub(in crate::webrtc::dtls) fn read(der: &[u8]) -> Option<Self> {
+    pub(super) fn read(der: &[u8]) -> Option<Self> {
         let ecdsa = |algorithm| {
             EcdsaKeyPair::from_pkcs8(algorithm, der)
                 .or_else(|_| EcdsaKeyPair::from_private_key_der(algorithm, der))
@@ -232,7 +232,7 @@ impl Signer {
     }
 
     /// As a certificate has it: a point, or RSA's two numbers in DER.
-    pub(in crate::webrtc::dtls) fn public_key(&self) -> &[u8] {
+    pub(super) fn public_key(&self) -> &[u8] {
         match self {
             Self::P256(key) | Self::P384(key) => key.public_key().as_ref(),
             Self::Rsa(key) => key.public_key().as_ref(),
@@ -293,9 +293,56 @@ impl fmt::Debug for Signer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256};
+
+    fn hex(text: &str) -> Vec<u8> {
+        (0..text.len() / 2)
+            .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+            .collect()
+    }
+
+    /// A certificate with a key over P-224, and signatures of "message" with it, with the schemes' numbers. Made by OpenSSL 3.
+    pub(in crate::webrtc::dtls) fn p224() -> (Vec<u8>, Vec<(u16, Vec<u8>)>) {
+        let certificate = concat!(
+            "308201603082010ea00302010202146f385188c1b94b8e47e13e3493a06639ff3614d8300a06082a8648ce3d040302300f31",
+            "0d300b06035504030c0477656972301e170d3236313132393136313930315a170d3336313132363136313930315a300f310d",
+            "300b06035504030c0477656972304e301006072a8648ce3d020106052b81040021033a000405795270931aad404d77712464",
+            "b1008a46093b0b6388aceb0b5f84bd453a2eda6b8ee5cc32cb2af6259bddf7032018c3287183b1eda71c5ca3533051301d06",
+            "03551d0e04160414defd6dc436df56a6a78b7234c0825407b39d1e5f301f0603551d23041830168014defd6dc436df56a6a7",
+            "8b7234c0825407b39d1e5f300f0603551d130101ff040530030101ff300a06082a8648ce3d040302034000303d021d00f8d3",
+            "fc3920b1266c6c0e108ae082c5795bf71c29a2aaa48c461f8995021c776a48fcb5e0d583b12b1ab10bbef74a1a16492836ea",
+            "dbb843a51d75",
+        );
+        let signatures = [
+            (
+                0x0403,
+                concat!(
+                    "303d021c0572731212b51a3fdac18ff7310d50f011896e439d638a2fa60d74a8021d008b65208e67a95e7a9e31",
+                    "79e49b1df6743e5a8909f7678933560bf193"
+                ),
+            ),
+            (
+                0x0503,
+                concat!(
+                    "303d021c206c7cee18e760e54f1c7c889df950ae5526d68457116b82beab3c31021d009a459f9d5b4cda7c1f23",
+                    "05d77d801097d75b53af67b9f5336e1309c6"
+                ),
+            ),
+            (
+                0x0603,
+                concat!(
+                    "303d021d00b1d9038e6cb003773c6befc832f07982717b078a3da1d4cc8fbe48a9021c5571422175fed47ba966",
+                    "e10e602a0602e13975a1dd212871e3cd57ed"
+                ),
+            ),
+        ];
+        let signatures = signatures
+            .into_iter()
+            .map(|(scheme, signature)| (scheme, hex(signature)));
+        (hex(certificate), signatures.collect())
+    }
 
     #[test]
     fn what_we_sign_is_ours() {
@@ -338,7 +385,7 @@ mod tests {
     /// Made with OpenSSL: `ecparam -name secp224r1`, a certificate with it, and `dgst -sign` of "message".
     #[test]
     fn the_key_of_gnutls_is_taken() {
-        let (certificate, signatures) = super::super::tests::p224();
+        let (certificate, signatures) = p224();
         let key = PublicKey::of_certificate(&certificate).unwrap();
         assert_eq!((key.key, key.kind()), (KeyType::P224, KeyKind::Ec));
         for (scheme, signature) in signatures {

@@ -1,0 +1,252 @@
+//! WebRTC transports in the table of all sockets: which of its sockets a transport sends on, and what it is asked to send.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{self, MsgFlags, SockaddrStorage, getpeername};
+use weir_channel::message::{IceProtocol, IceTuple, LISTENERS_MAX};
+
+use super::ice::{IceSockets, Kind, send_from, side_of};
+use super::options::{drop_count, may_segment, reconnect, stamp_as_others};
+use super::path::Path;
+use super::{SocketStats, Sockets};
+use crate::net::send::is_pending_error;
+use crate::net::source::{Side, Source};
+use crate::relay::sink::TransportIx;
+
+impl Sockets {
+    /// Registers the sockets of a new WebRTC transport. It cannot send before [`Sockets::select`] and [`Sockets::open`].
+    ///
+    /// # Panics
+    /// If the index is taken.
+    pub fn attach_ice(&mut self, transport: TransportIx, sockets: IceSockets) {
+        let index = transport.0 as usize;
+        self.reserve(transport);
+        assert!(!self.contains(transport), "the relay gave out an index twice");
+        self.paths[index] = Path {
+            is_protected: true,
+            ..Path::vacant()
+        };
+        self.ice[index] = Some(Box::new(sockets));
+        let mut drop_counts = [[0; 2]; LISTENERS_MAX];
+        let stamps_arrivals = self.stamps_arrivals;
+        self.each_listener(transport, |listener, side, socket| {
+            // What was dropped before, when another worker had the socket, is not this transport's.
+            drop_counts[usize::from(listener)][side_of(side)] = drop_count(socket);
+            stamp_as_others(socket, stamps_arrivals); // which a listening socket takes too
+        });
+        if let Some(ice) = &mut self.ice[index] {
+            for (listener, counts) in drop_counts.into_iter().enumerate() {
+                if let Some(udp) = ice.udp_mut(listener as u8) {
+                    udp.drop_counts = counts;
+                }
+            }
+        }
+    }
+
+    /// Calls `visit` with each socket of a WebRTC transport but those of connections. A listening one counts as unconnected.
+    pub fn each_listener(&self, transport: TransportIx, mut visit: impl FnMut(u8, Side, BorrowedFd<'_>)) {
+        for listener in 0..LISTENERS_MAX as u8 {
+            for side in [Side::Unconnected, Side::Connected] {
+                if let Some(socket) = self.listener(transport, listener, side) {
+                    visit(listener, side, socket);
+                }
+            }
+        }
+    }
+
+    /// One of a WebRTC transport's sockets. A TCP listener has a listening socket only, which counts as unconnected.
+    pub fn listener(&self, transport: TransportIx, listener: u8, side: Side) -> Option<BorrowedFd<'_>> {
+        let ice = self.ice(transport)?;
+        if let Some(on_shared_ports) = &ice.on_shared_ports {
+            let socket = on_shared_ports
+                .socket
+                .filter(|socket| socket.port == listener && side == Side::Connected);
+            return socket.and(self.paths[transport.0 as usize].socket.as_ref().map(AsFd::as_fd));
+        }
+        let udp = match &ice.listeners.get(usize::from(listener))?.kind {
+            Kind::Udp(udp) => udp,
+            Kind::Tcp(socket) => return Some(socket.as_fd()).filter(|_| side == Side::Unconnected),
+        };
+        match (side, &udp.connected) {
+            (Side::Unconnected, _) => Some(udp.unconnected.as_fd()),
+            (Side::Connected, Some(connected)) => Some(connected.as_fd()),
+            (Side::Connected, None) => Some(self.paths[transport.0 as usize].socket.as_ref()?.as_fd()),
+        }
+    }
+
+    /// What a listener of a WebRTC transport is, and where it is bound to.
+    pub fn listens_at(&self, transport: TransportIx, listener: u8) -> Option<(IceProtocol, SocketAddr)> {
+        let ice = self.ice(transport)?;
+        if ice.on_shared_ports.is_some() {
+            return self.shared_port_at(listener);
+        }
+        let listener = ice.listeners.get(usize::from(listener))?;
+        Some((listener.protocol(), listener.local))
+    }
+
+    /// Whether a listener of a WebRTC transport takes connections.
+    pub fn is_tcp(&self, transport: TransportIx, listener: u8) -> bool {
+        self.listens_at(transport, listener)
+            .is_some_and(|(protocol, _)| protocol == IceProtocol::Tcp)
+    }
+
+    /// The connection that a WebRTC transport sends on.
+    #[inline]
+    pub(in crate::net) fn stream(&self, transport: TransportIx) -> Option<u8> {
+        self.ice(transport)?.stream
+    }
+
+    /// Sends between the two ends of a tuple from now on: on the connected socket of the UDP listener at its local end, or
+    /// over the TCP connection between them. The socket that was used before is parked. Nothing can be sent until
+    /// [`Sockets::open`].
+    ///
+    /// # Errors
+    /// What the kernel says, e.g. that there is no route, or [`Errno::EADDRNOTAVAIL`] if there is no such listener or
+    /// connection. Nothing is sent then.
+    pub fn select(&mut self, transport: TransportIx, tuple: Option<IceTuple>) -> Result<(), Errno> {
+        let Some(Some(ice)) = self.ice.get_mut(transport.0 as usize) else {
+            return Err(Errno::EBADF);
+        };
+        let path = &mut self.paths[transport.0 as usize];
+        path.is_connected = false;
+        // Another route: it may segment where the last one did not.
+        path.uses_gso = may_segment();
+        path.refusals = 0;
+        path.is_stream = false;
+        ice.stream = None;
+        if let Some(on_shared_ports) = &mut ice.on_shared_ports {
+            on_shared_ports.leave(path);
+            if let Some(tuple) = tuple.filter(|tuple| tuple.protocol == IceProtocol::Udp) {
+                return on_shared_ports.enter(path, &self.shared_ports, tuple);
+            }
+        }
+        let by_udp = tuple.filter(|tuple| tuple.protocol == IceProtocol::Udp);
+        let wanted = by_udp.and_then(|tuple| ice.udp_at(tuple.local)).map(|(index, _)| index);
+        let sending = ice.sending();
+        if let Some(sending) = sending.filter(|sending| Some(*sending) != wanted)
+            && let Some(udp) = ice.udp_mut(sending)
+            && let Some(socket) = path.socket.take()
+        {
+            // If it cannot be parked it goes on receiving from where it did, which everybody who reads it checks.
+            udp.remote = udp
+                .remote
+                .filter(|_| reconnect(socket.as_fd(), udp.bound, None).is_err());
+            udp.connected = Some(socket);
+        }
+        let Some(IceTuple {
+            protocol,
+            local,
+            remote,
+        }) = tuple
+        else {
+            return Ok(());
+        };
+        if protocol == IceProtocol::Tcp {
+            ice.stream = ice.connection_between(local, remote);
+            path.is_stream = ice.stream.is_some();
+            return ice.stream.map(drop).ok_or(Errno::EADDRNOTAVAIL);
+        }
+        let udp = wanted
+            .and_then(|wanted| ice.udp_mut(wanted))
+            .ok_or(Errno::EADDRNOTAVAIL)?;
+        if let Some(socket) = udp.connected.take() {
+            path.socket = Some(socket);
+        }
+        let socket = path.socket.as_ref().ok_or(Errno::EBADF)?;
+        match reconnect(socket.as_fd(), udp.bound, Some(remote)) {
+            Ok(()) => {
+                udp.remote = Some(remote);
+                Ok(())
+            }
+            Err(errno) => {
+                // It is left unconnected, or connected to where it was.
+                udp.remote = udp
+                    .remote
+                    .filter(|_| getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok());
+                udp.connected = path.socket.take();
+                Err(errno)
+            }
+        }
+    }
+
+    /// Allows or forbids a WebRTC transport to send media.
+    pub fn open(&mut self, transport: TransportIx, is_open: bool) {
+        if let Some(path) = self.paths.get_mut(transport.0 as usize) {
+            path.is_connected = is_open && (path.route().is_some() || path.is_stream);
+        }
+    }
+
+    /// Sends one datagram, which is neither RTP nor RTCP, between two addresses: on the socket that is connected so, else
+    /// through the unconnected one, or over the TCP connection.
+    ///
+    /// # Errors
+    /// What the kernel says, [`Errno::EADDRNOTAVAIL`] if there is no such listener or connection, [`Errno::EAGAIN`] if the
+    /// connection is full.
+    pub fn send_to(&mut self, transport: TransportIx, tuple: IceTuple, datagram: &[u8]) -> Result<(), Errno> {
+        let IceTuple {
+            protocol,
+            local,
+            remote,
+        } = tuple;
+        if protocol == IceProtocol::Tcp {
+            let connection = self
+                .ice(transport)
+                .and_then(|ice| ice.connection_between(local, remote));
+            let connection = connection.ok_or(Errno::EADDRNOTAVAIL)?;
+            let taken = self.send_frames(transport, connection, datagram, datagram.len());
+            return if taken == 1 { Ok(()) } else { Err(Errno::EAGAIN) };
+        }
+        if self.uses_shared_ports(transport) {
+            return self.send_by_shared_port(transport, local, remote, datagram);
+        }
+        let (listener, udp) = self
+            .ice(transport)
+            .and_then(|ice| ice.udp_at(local))
+            .ok_or(Errno::EADDRNOTAVAIL)?;
+        let path = self
+            .listener(transport, listener, Side::Connected)
+            .filter(|_| udp.remote == Some(remote));
+        let send = || match path {
+            Some(path) => {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                socket::send(path.as_raw_fd(), datagram, flags).map(drop)
+            }
+            None => send_from(udp, remote, datagram),
+        };
+        match send() {
+            Err(errno) if is_pending_error(errno) => send(),
+            result => result,
+        }
+    }
+
+    pub(super) fn ice_stats(&mut self, transport: TransportIx) -> Option<SocketStats> {
+        let mut counts = [[None; 2]; LISTENERS_MAX];
+        self.each_listener(transport, |listener, side, socket| {
+            let source = Source::Listener {
+                transport,
+                listener,
+                side,
+            };
+            counts[usize::from(listener)][side_of(side)] = Some((source, drop_count(socket)));
+        });
+        for (source, count) in counts.into_iter().flatten().flatten() {
+            self.note_drop_count(source, count);
+        }
+        let ice = self.ice(transport)?;
+        let path = &self.paths[transport.0 as usize];
+        Some(SocketStats {
+            packets_sent: path.packets_sent,
+            bytes_sent: path.bytes_sent,
+            rtcp_sent: ice.rtcp_sent,
+            kernel_drops: ice.kernel_drops,
+            truncated: ice.truncated,
+            backlog_packets: u64::from(path.backlog.packets()),
+        })
+    }
+
+    pub(super) fn ice(&self, transport: TransportIx) -> Option<&IceSockets> {
+        self.ice.get(transport.0 as usize)?.as_deref()
+    }
+}
