@@ -7,6 +7,7 @@ mod code;
 mod commands;
 mod pages;
 mod source;
+mod words;
 
 use std::fs;
 
@@ -82,6 +83,11 @@ fn a_file_is_one_noun() {
         assert!(exists(path), "{path} is gone, take it off the list of long files");
         assert!(!reason.is_empty(), "{path} is long without a reason");
     }
+}
+
+#[test]
+fn one_word_for_one_thing() {
+    check_each(words::given_up);
 }
 
 #[test]

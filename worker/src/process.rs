@@ -5,10 +5,11 @@
 //! file and no socket.
 
 pub mod arguments;
+mod channel;
 pub mod coalesce;
 mod commands;
 pub mod event_loop;
-mod rehearsal;
+mod probe;
 mod shared_ports;
 mod startup;
 mod webrtc;
@@ -23,7 +24,7 @@ use crate::net::{optional, scheduling};
 
 pub use arguments::{Arguments, Switches};
 pub use event_loop::EventLoop;
-pub use rehearsal::{Refusal, rehearse, rehearse_tcp};
+pub use probe::{Refusal, probe, probe_tcp};
 
 /// The version that a worker gives in its Hello.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -43,44 +44,44 @@ pub const WORKER_NAME: &str = "weir-worker";
 pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
     let arguments = match Arguments::parse(args) {
         Ok(arguments) => arguments,
-        Err(error) => return say(Exit::BadArguments, &error),
+        Err(error) => return report_exit(Exit::BadArguments, &error),
     };
     startup::exit_on_panic();
-    optional::leave_telling_to_the_supervisor();
+    optional::leave_warnings_to_supervisor();
     let channel = match startup::take_channel() {
         Ok(channel) => channel,
-        Err(error) => return say(Exit::NoChannel, &error),
+        Err(error) => return report_exit(Exit::NoChannel, &error),
     };
     if let Err(error) = startup::close_inherited(channel.as_fd()) {
-        return say(Exit::Setup, &format_args!("/proc/self/fd: {error}"));
+        return report_exit(Exit::Setup, &format_args!("/proc/self/fd: {error}"));
     }
-    match startup::settle_in(&arguments) {
+    match startup::set_up_process(&arguments) {
         Ok(()) => {}
         Err(startup::Refused::ParentGone) => return Exit::ParentGone,
-        Err(refused) => return say(Exit::Setup, &refused),
+        Err(refused) => return report_exit(Exit::Setup, &refused),
     }
     let (subscriber, queue, filter) = log::subscriber();
     if let Err(error) = tracing::subscriber::set_global_default(subscriber) {
-        return say(Exit::Setup, &error);
+        return report_exit(Exit::Setup, &error);
     }
     match scheduling::prefer_latency() {
         Ok(granted) => tracing::debug!(nice = ?granted.nice, "scheduled in short slices"),
-        Err(error) => startup::miss_short_slices(&error),
+        Err(error) => startup::report_no_short_slices(&error),
     }
     let mut event_loop = match EventLoop::new(channel, arguments.id, arguments.dtls(), queue, filter) {
         Ok(event_loop) => event_loop,
-        Err(error) => return say(Exit::Setup, &error),
+        Err(error) => return report_exit(Exit::Setup, &error),
     };
-    event_loop.keep_groups(arguments.switches.gop_cache);
+    event_loop.set_gop_cache(arguments.switches.gop_cache);
     let ended = event_loop.run();
     match ended.exit {
         Exit::Success | Exit::ChannelLost => ended.exit,
-        exit => say(exit, &ended.reason),
+        exit => report_exit(exit, &ended.reason),
     }
 }
 
 /// Says on standard error, which the supervisor reads, why the worker ends.
-fn say(exit: Exit, reason: &dyn std::fmt::Display) -> Exit {
+fn report_exit(exit: Exit, reason: &dyn std::fmt::Display) -> Exit {
     // Nobody may be listening any more.
     let _ = writeln!(io::stderr(), "weir-worker: {exit}: {reason}");
     exit

@@ -550,7 +550,7 @@ fn the_log_goes_through_the_channel_and_its_filter_can_be_set() {
         panic!("no log line")
     };
     assert_eq!((line.level, line.text.as_str()), (LogLevel::Info, "shutting down"));
-    assert_eq!(line.target, "weir_worker::process::event_loop");
+    assert_eq!(line.target, "weir_worker::process::channel");
     assert_eq!(supervisor.outlive().exit, Exit::Success);
 }
 

@@ -13,11 +13,12 @@ use crate::server::api::producer::Producer;
 use crate::server::api::room::Room;
 use crate::server::api::transport::Transport;
 use crate::server::model::consumer::ConsumerNode;
+use crate::server::model::desired::Object;
 use crate::server::model::error::Error;
 use crate::server::model::lock;
 use crate::server::model::rtp_parameters::RtpParameters;
 use crate::server::model::side::Side;
-use crate::server::model::state::Command;
+use crate::server::model::state::{Command, Pausable};
 use crate::server::workers::shared::Shared;
 
 /// How a peer's consumer is enabled, as its client asks for it.
@@ -182,7 +183,7 @@ impl Consumer {
 
     async fn set_paused(&self, side: Side, paused: bool, app_data: Value) -> Result<(), Error> {
         let changed = self.shared.call(self.worker(), |state| {
-            state.plan_consumer_pause(self.node.id, side, paused, app_data)
+            state.plan_pause(Pausable::Consumer(self.node.id), side, paused, app_data)
         });
         changed.await.map(drop)
     }
@@ -198,7 +199,7 @@ impl Consumer {
     /// [`Consumer::set_preferred_profile`]; a client is not told of its own wish.
     pub async fn set_preferred_profile_by(&self, side: Side, profile: Profile) -> Result<(), Error> {
         let changed = self.shared.call(self.worker(), |state| {
-            state.plan_consumer_preference(self.node.id, side, profile)
+            state.plan_preference(Pausable::Consumer(self.node.id), side, profile)
         });
         changed.await.map(drop)
     }
@@ -233,7 +234,7 @@ impl Consumer {
                 own.is_known_to_worker()
             };
             if !known {
-                state.close_waiting_consumer(consumer, side, app_data);
+                state.close_object(Object::Consumer(consumer), side, app_data);
                 return Ok(None);
             }
             Ok(Some(Command::by(side, Method::CloseConsumer { consumer }, app_data)))

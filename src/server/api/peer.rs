@@ -24,7 +24,7 @@ use crate::server::model::peer::{Closing, PeerInfo, PeerNode};
 use crate::server::model::peer_notification::PeerNotification;
 use crate::server::model::rtp_capabilities::RtpCapabilities;
 use crate::server::model::side::Side;
-use crate::server::model::state::{Command, Note, State};
+use crate::server::model::state::{Command, OnAccept, State};
 use crate::server::model::transport::Direction;
 use crate::server::workers::shared::Shared;
 
@@ -283,7 +283,7 @@ impl Peer {
                 .into_iter()
                 .map(|transport| Command {
                     method: close(transport),
-                    note: Note::OfClosingPeer(Arc::clone(node)),
+                    on_accept: OnAccept::ClosePeer(Arc::clone(node)),
                 })
                 .collect())
         });

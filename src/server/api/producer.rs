@@ -15,7 +15,7 @@ use crate::server::model::lock;
 use crate::server::model::producer::ProducerNode;
 use crate::server::model::rtp_parameters::RtpParameters;
 use crate::server::model::side::Side;
-use crate::server::model::state::Command;
+use crate::server::model::state::{Command, Pausable};
 use crate::server::workers::shared::Shared;
 
 /// A handle on a producer. Cheap to clone; dropping it closes nothing.
@@ -129,7 +129,7 @@ impl Producer {
 
     async fn set_paused(&self, side: Side, paused: bool, app_data: Value) -> Result<(), Error> {
         let changed = self.shared.call(self.node.transport.room.worker, |state| {
-            state.plan_producer_pause(self.node.id, side, paused, app_data)
+            state.plan_pause(Pausable::Producer(self.node.id), side, paused, app_data)
         });
         changed.await.map(drop)
     }
@@ -140,7 +140,7 @@ impl Producer {
     /// [`Error::InvalidState`] when it is closed.
     pub async fn set_preferred_profile(&self, profile: Profile) -> Result<(), Error> {
         let changed = self.shared.call(self.node.transport.room.worker, |state| {
-            state.plan_producer_preference(self.node.id, profile)
+            state.plan_preference(Pausable::Producer(self.node.id), Side::Local, profile)
         });
         changed.await.map(drop)
     }

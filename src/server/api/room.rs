@@ -23,7 +23,7 @@ use crate::server::model::peer::{PeerOptions, admit_transport};
 use crate::server::model::room::RoomNode;
 use crate::server::model::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, extension_uris};
 use crate::server::model::side::Side;
-use crate::server::model::state::{Command, Note};
+use crate::server::model::state::{Command, OnAccept};
 use crate::server::model::transport::{Owner, TransportNode};
 use crate::server::workers::ports::PortCount;
 use crate::server::workers::shared::Shared;
@@ -199,7 +199,7 @@ impl Room {
         let Some(entry) = state.room(self.node.id) else {
             return Vec::new();
         };
-        let nodes = entry.desired.transports().filter_map(|id| state.transport(id));
+        let nodes = entry.desired.transports();
         nodes
             .map(|node| Transport::new(Arc::clone(&self.shared), Arc::clone(node)))
             .collect()
@@ -211,7 +211,7 @@ impl Room {
         let Some(entry) = state.room(self.node.id) else {
             return Vec::new();
         };
-        let nodes = entry.desired.producers().filter_map(|id| state.producer(id));
+        let nodes = entry.desired.producers();
         nodes
             .map(|node| Producer::new(Arc::clone(&self.shared), Arc::clone(node)))
             .collect()
@@ -223,7 +223,7 @@ impl Room {
         let Some(entry) = state.room(self.node.id) else {
             return Vec::new();
         };
-        let nodes = entry.desired.consumers().filter_map(|id| state.consumer(id));
+        let nodes = entry.desired.consumers();
         nodes
             .map(|node| Consumer::new(Arc::clone(&self.shared), Arc::clone(node)))
             .collect()
@@ -284,7 +284,7 @@ impl Room {
         );
         let command = Command {
             method: Method::CreatePlainTransport(request),
-            note: Note::Transport(Arc::clone(&node)),
+            on_accept: OnAccept::Transport(Arc::clone(&node)),
         };
         self.shared
             .call_with_descriptors(self.node.worker, descriptors, |state| {

@@ -17,7 +17,7 @@ use crate::server::model::room::RoomNode;
 use crate::server::model::rtp_capabilities::RtpCapabilities;
 use crate::server::model::settings::{LogSettings, Settings, SettingsUpdate};
 use crate::server::model::shortage::Shortage;
-use crate::server::model::state::{Command, Note};
+use crate::server::model::state::{Command, OnAccept};
 use crate::server::workers::shared::Shared;
 use crate::server::workers::slot::WorkerInfo;
 use crate::server::workers::watch;
@@ -153,7 +153,7 @@ impl Server {
             let node = RoomNode::new(id, worker, capabilities.clone(), options.app_data.clone());
             let command = Command {
                 method: Method::CreateRouter { room: id },
-                note: Note::Room(Arc::clone(&node), Box::new(placed)),
+                on_accept: OnAccept::Room(Arc::clone(&node), Box::new(placed)),
             };
             let created = shared.call(worker, |state| match state.is_closed() {
                 true => Err(Error::closed("the server")),

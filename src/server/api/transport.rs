@@ -26,7 +26,7 @@ use crate::server::model::producer::{Consumable, ProducerNode};
 use crate::server::model::rtp_capabilities::consumer_parameters;
 use crate::server::model::rtp_parameters::{ConsumerRtp, ConsumerSeat, ConsumerSsrcs, ProducerSeat, RtpParameters};
 use crate::server::model::side::Side;
-use crate::server::model::state::{Command, Note};
+use crate::server::model::state::{Command, OnAccept};
 use crate::server::model::transport::{Direction, TransportKind, TransportNode};
 use crate::server::workers::shared::Shared;
 use crate::server::workers::sockets::{TransportSockets, WebRtcSockets};
@@ -195,7 +195,7 @@ impl Transport {
         );
         let command = Command {
             method: Method::CreateProducer(request),
-            note: Note::Producer(Arc::clone(&node)),
+            on_accept: OnAccept::Producer(Arc::clone(&node)),
         };
         self.shared
             .call(self.node.room.worker, |state| {
@@ -226,7 +226,7 @@ impl Transport {
                 producer.id, producer.transport.room.id, self.node.id, self.node.room.id
             )));
         }
-        self.make_consumer(&producer, options, None, Note::Consumer).await
+        self.make_consumer(&producer, options, None, OnAccept::Consumer).await
     }
 
     /// A streamer's consumer: with the room's payload types, if the producer has such.
@@ -240,7 +240,7 @@ impl Transport {
             )));
         }
         let consumable = producer.consumable.as_ref();
-        self.make_consumer(&producer, ConsumerOptions::default(), consumable, Note::Streamer)
+        self.make_consumer(&producer, ConsumerOptions::default(), consumable, OnAccept::Streamer)
             .await
     }
 
@@ -249,7 +249,7 @@ impl Transport {
         producer: &Arc<ProducerNode>,
         options: ConsumerOptions,
         consumable: Option<&Consumable>,
-        note: fn(Arc<ConsumerNode>) -> Note,
+        on_accept: fn(Arc<ConsumerNode>) -> OnAccept,
     ) -> Result<Consumer, Error> {
         let seat = ConsumerSeat {
             room: self.node.room.id,
@@ -286,7 +286,7 @@ impl Transport {
             );
             let command = Command {
                 method: Method::CreateConsumer(request),
-                note: note(Arc::clone(&node)),
+                on_accept: on_accept(Arc::clone(&node)),
             };
             let made = self.shared.call(self.node.room.worker, |state| {
                 state.admit_consumer(&self.node)?;

@@ -134,7 +134,7 @@ impl PauseState {
     }
 
     /// Takes the oldest change under way: the worker has answered it.
-    pub(crate) fn settle(&mut self) -> Option<Change> {
+    pub(crate) fn end_oldest(&mut self) -> Option<Change> {
         self.under_way.pop_front()
     }
 
@@ -214,7 +214,7 @@ mod tests {
             Plan::Ask { paused: true }
         );
         for _ in 0..2 {
-            let Some(Change::Pause { side, paused }) = pause_state.settle() else {
+            let Some(Change::Pause { side, paused }) = pause_state.end_oldest() else {
                 panic!("a pause is under way");
             };
             pause_state.set_worker_paused(true);
@@ -286,7 +286,7 @@ mod tests {
                     Step::Answer { accepted } => {
                         let Some(asked) = sent.pop_front() else { continue };
                         let wish = waiting.pop_front().flatten();
-                        let change = pause_state.settle();
+                        let change = pause_state.end_oldest();
                         if accepted {
                             if let Some(paused) = asked {
                                 worker = paused;

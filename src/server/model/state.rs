@@ -7,31 +7,32 @@
 
 mod answer;
 mod close;
+mod notification;
 mod open;
-mod outlet;
-mod steer;
-mod webrtc;
+mod pausing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
-use weir_channel::message::{Method, Profile, Remote};
+use weir_channel::message::Method;
 
 use crate::server::model::audio_levels::Listeners;
 use crate::server::model::consumer::ConsumerNode;
 use crate::server::model::desired::DesiredRoom;
-use crate::server::model::event::{AudioLevel, EventBus, EventKind};
+use crate::server::model::event::EventBus;
 use crate::server::model::held::Held;
 use crate::server::model::ids::Ids;
-use crate::server::model::lock;
 use crate::server::model::peer::{PeerEntry, PeerNode, Peers};
-use crate::server::model::peer_notification::PeerNotification;
 use crate::server::model::producer::ProducerNode;
 use crate::server::model::room::RoomNode;
 use crate::server::model::side::Side;
 use crate::server::model::transport::{MirrorOutlet, TransportNode};
+
+pub(crate) use self::pausing::Pausable;
 
 /// Everything that is known of rooms and what is in them.
 #[derive(Debug)]
@@ -68,12 +69,12 @@ pub(crate) struct RoomEntry {
 #[derive(Debug)]
 pub(crate) struct Command {
     pub(crate) method: Method,
-    pub(crate) note: Note,
+    pub(crate) on_accept: OnAccept,
 }
 
 /// What belongs to a request but is not the worker's business.
 #[derive(Debug)]
-pub(crate) enum Note {
+pub(crate) enum OnAccept {
     None,
     /// On whose behalf, and for the event that tells of it.
     By(Side, Value),
@@ -86,20 +87,27 @@ pub(crate) enum Note {
     /// As before, and the consumer is a streamer's.
     Streamer(Arc<ConsumerNode>),
     /// The consumer exists already; the worker gets to know it.
-    Enabling,
+    Enable(Arc<ConsumerNode>),
     /// The peer is closed when all of its transports are.
-    OfClosingPeer(Arc<PeerNode>),
+    ClosePeer(Arc<PeerNode>),
     /// The mirror a transport will have.
     Mirror(MirrorOutlet),
     /// Nobody waits for it, so it is sent again if it came too late.
     FollowUp,
 }
 
-impl Note {
+impl OnAccept {
     fn into_side(self) -> (Side, Value) {
         match self {
             Self::By(side, app_data) => (side, app_data),
             _ => (Side::Local, Value::Null),
+        }
+    }
+
+    fn into_mirror(self) -> Option<MirrorOutlet> {
+        match self {
+            Self::Mirror(outlet) => Some(outlet),
+            _ => None,
         }
     }
 }
@@ -108,14 +116,14 @@ impl Command {
     pub(crate) fn new(method: Method) -> Self {
         Self {
             method,
-            note: Note::None,
+            on_accept: OnAccept::None,
         }
     }
 
     pub(crate) fn by(side: Side, method: Method, app_data: Value) -> Self {
         Self {
             method,
-            note: Note::By(side, app_data),
+            on_accept: OnAccept::By(side, app_data),
         }
     }
 }
@@ -173,6 +181,22 @@ impl State {
         self.consumers.get(&id)
     }
 
+    /// The requests that make a room again in a fresh worker.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "proven now, used when rooms are rebuilt in a fresh worker")
+    )]
+    pub(crate) fn replay(&self, room: RoomId) -> impl Iterator<Item = Method> + '_ {
+        self.rooms.get(&room).into_iter().flat_map(move |entry| {
+            let created = [Method::CreateRouter { room }].into_iter();
+            let levels = entry
+                .listeners
+                .any()
+                .then_some(Method::SetAudioLevels { room, enabled: true });
+            created.chain(entry.desired.replay()).chain(levels)
+        })
+    }
+
     /// What the link is to send, in this order, before it unlocks the state.
     pub(crate) fn take_follow_ups(&mut self) -> Vec<Command> {
         std::mem::take(&mut self.follow_ups)
@@ -182,115 +206,8 @@ impl State {
     pub(crate) fn follow_up(&mut self, method: Method) {
         self.follow_ups.push(Command {
             method,
-            note: Note::FollowUp,
+            on_accept: OnAccept::FollowUp,
         });
-    }
-
-    /// A worker says that a transport has learned its remote. Ignored when the transport is not the worker's, or gone.
-    pub(crate) fn learn_remote(&mut self, worker: WorkerId, transport: TransportId, remote: Remote) {
-        let Some(node) = self.transports.get(&transport) else {
-            return;
-        };
-        if node.room.worker != worker {
-            return;
-        }
-        let room = node.room.id;
-        if let Some(entry) = self.rooms.get_mut(&room) {
-            entry.desired.learn_remote(transport, remote);
-        }
-        lock(&node.state).remote = Some(remote);
-        self.events.emit(EventKind::RemoteLearned {
-            transport,
-            room,
-            remote,
-        });
-    }
-
-    /// A worker says under which SSRC a producer is sent now. Ignored when the producer is not the worker's, or gone.
-    pub(crate) fn change_ssrc(&mut self, worker: WorkerId, producer: ProducerId, ssrc: u32, previous: Option<u32>) {
-        let Some(node) = self.producers.get(&producer) else {
-            return;
-        };
-        let room = &node.transport.room;
-        if room.worker != worker {
-            return;
-        }
-        self.events.emit(EventKind::ProducerSsrcChanged {
-            producer,
-            room: room.id,
-            ssrc,
-            previous,
-        });
-    }
-
-    /// A worker says what it sends a consumer now. Ignored when the consumer is not the worker's, or gone, or not enabled.
-    pub(crate) fn change_effective_profile(
-        &mut self,
-        worker: WorkerId,
-        consumer: ConsumerId,
-        profile: Option<Profile>,
-    ) {
-        let Some(node) = self.consumers.get(&consumer) else {
-            return;
-        };
-        let room = node.room.id;
-        {
-            let mut state = lock(&node.state);
-            if node.room.worker != worker || state.transport.is_none() || state.effective_profile == profile {
-                return;
-            }
-            state.effective_profile = profile;
-        }
-        if let Some((receiver, peer_name)) = node.client() {
-            receiver.outbox.push(PeerNotification::ConsumerEffectiveProfileChanged {
-                consumer,
-                peer_name,
-                profile,
-            });
-        }
-        self.events.emit(EventKind::ConsumerEffectiveProfileChanged {
-            consumer,
-            room,
-            profile,
-        });
-    }
-
-    /// A worker says whether a producer sends anything. Ignored when the producer is not the worker's, or gone.
-    pub(crate) fn change_activity(&mut self, worker: WorkerId, producer: ProducerId, active: bool) {
-        let Some(node) = self.producers.get(&producer) else {
-            return;
-        };
-        let room = &node.transport.room;
-        if room.worker == worker {
-            self.events.emit(EventKind::ProducerActivityChanged {
-                producer,
-                room: room.id,
-                active,
-            });
-        }
-    }
-
-    /// A worker says how loud a room's producers were. Ignored when the room is not the worker's, or gone, or nobody
-    /// listens; producers that are gone are left out.
-    pub(crate) fn tell_audio_levels(&mut self, worker: WorkerId, room: RoomId, levels: &[(ProducerId, i8)]) {
-        let Some(entry) = self.rooms.get(&room) else {
-            return;
-        };
-        if entry.node.worker != worker || !entry.listeners.any() {
-            return;
-        }
-        let known = levels.iter().filter_map(|(producer, level_dbov)| {
-            let node = self.producers.get(producer)?;
-            let level = AudioLevel {
-                producer: *producer,
-                level_dbov: (*level_dbov).clamp(-127, 0),
-            };
-            (node.transport.room.id == room).then(|| (Arc::clone(node), level))
-        });
-        let known: Vec<_> = known.collect();
-        let levels = known.iter().map(|(_, level)| *level).collect();
-        entry.listeners.tell(known);
-        self.events.emit(EventKind::AudioLevels { room, levels });
     }
 }
 

@@ -66,17 +66,25 @@ pub struct Mirroring {
     pub recv_rtcp: bool,
 }
 
-impl Mirroring {
-    pub(crate) fn new(local: SocketAddr, mirror: Mirror) -> Self {
+/// A mirror that a worker has accepted, with its socket: while it is kept, nobody else gets the port.
+#[derive(Debug)]
+pub(crate) struct MirrorOutlet {
+    pub(crate) local: SocketAddr,
+    pub(crate) mirror: Mirror,
+    pub(crate) _socket: Held,
+}
+
+impl MirrorOutlet {
+    pub(crate) fn mirroring(&self) -> Mirroring {
         let Mirror {
             remote,
             send_rtp,
             send_rtcp,
             recv_rtp,
             recv_rtcp,
-        } = mirror;
-        Self {
-            local,
+        } = self.mirror;
+        Mirroring {
+            local: self.local,
             remote,
             send_rtp,
             send_rtcp,
@@ -84,13 +92,6 @@ impl Mirroring {
             recv_rtcp,
         }
     }
-}
-
-/// A mirror that a worker has accepted, with its socket: while it is kept, nobody else gets the port.
-#[derive(Debug)]
-pub(crate) struct MirrorOutlet {
-    pub(crate) mirroring: Mirroring,
-    pub(crate) _socket: Held,
 }
 
 pub(crate) type Owner = (Arc<PeerNode>, Option<Direction>);
@@ -117,6 +118,8 @@ pub(crate) struct TransportState {
     // None once closed: then the ports are free.
     pub(crate) sockets: Option<Held>,
     pub(crate) remote: Option<Remote>,
+    /// The application has set the remote: none is learned any more.
+    pub(crate) remote_was_set: bool,
     pub(crate) max_bitrate_bps: Option<u64>,
     pub(crate) mirror: Option<MirrorOutlet>,
     reports: Reports,
@@ -127,6 +130,7 @@ impl TransportState {
         Self {
             sockets: Some(sockets),
             remote,
+            remote_was_set: false,
             max_bitrate_bps: None,
             mirror: None,
             reports: Reports::default(),
@@ -258,14 +262,8 @@ impl TransportNode {
         })
     }
 
-    /// A worker has accepted a limit. Only [`State`](super::state::State) tells, under its lock; the same holds
-    /// for what follows.
-    pub(crate) fn limited(&self, bitrate_bps: Option<u64>) {
-        lock(&self.state).max_bitrate_bps = bitrate_bps;
-    }
-
-    /// A worker has started or stopped mirroring.
-    pub(crate) fn mirrored(&self, outlet: Option<MirrorOutlet>) {
+    /// A worker has started or stopped mirroring. Only [`State`](super::state::State) does this, under its lock.
+    pub(crate) fn set_mirror(&self, outlet: Option<MirrorOutlet>) {
         let former = std::mem::replace(&mut lock(&self.state).mirror, outlet);
         drop(former);
     }

@@ -309,7 +309,7 @@ async fn states_and_tuples_are_told_once_each() {
 
     // Another worker's word does not count.
     let strange = ice(IceState::Completed);
-    lock(&stage.server.shared().state).hear_of_webrtc(WorkerId(2), strange);
+    lock(&stage.server.shared().state).apply_notification(WorkerId(2), strange);
     assert_eq!(transport.ice_state(), IceState::Disconnected);
 
     // Closing says so itself, and by one event.

@@ -414,26 +414,10 @@ fn hear(link: &Link, heard: FromWorker, state: &Mutex<State>) -> Result<(), End>
 fn notice(link: &Link, notification: Notification, state: &Mutex<State>) {
     let worker = link.worker;
     match notification {
-        Notification::RemoteLearned { transport, remote } => lock(state).learn_remote(worker, transport, remote),
-        Notification::EffectiveProfileChanged { consumer, profile } => {
-            lock(state).change_effective_profile(worker, consumer, profile);
-        }
-        Notification::ProducerActivityChanged { producer, active } => {
-            lock(state).change_activity(worker, producer, active);
-        }
-        Notification::SsrcChanged {
-            producer,
-            ssrc,
-            previous,
-        } => lock(state).change_ssrc(worker, producer, ssrc, previous),
-        Notification::AudioLevels { room, levels } => lock(state).tell_audio_levels(worker, room, &levels),
-        Notification::IceStateChanged { .. }
-        | Notification::ChecksRefused { .. }
-        | Notification::IceSelectedTupleChanged { .. }
-        | Notification::DtlsStateChanged { .. } => lock(state).hear_of_webrtc(worker, notification),
         Notification::SocketWanted { transport, tuple } => link.give_socket(state, transport, tuple),
         Notification::Log(line) => worker_log::repeat(worker, &line),
         Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
+        notification => lock(state).apply_notification(worker, notification),
     }
 }
 

@@ -1,12 +1,12 @@
-//! What of the kernel Weir does without where it is refused: by an old kernel, by another one that stands in for Linux, by a
-//! sandbox. Each is missed once, in one line of the log, and nothing else comes of it.
+//! Features of the kernel that Weir can do without, if they are refused: by an old kernel, by one that emulates Linux, by a
+//! sandbox. A refused feature is logged once, and has no other effect.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use tracing::{debug, warn};
 
-/// Something that makes Weir better and that it does not need.
+/// A feature that improves Weir and that it does not need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 #[expect(
@@ -34,10 +34,10 @@ pub enum Optional {
     OpenFiles,
 }
 
-/// Those that were missed, a bit each.
+/// The features that were refused, one bit each.
 static MISSED: AtomicU32 = AtomicU32::new(0);
 
-/// This is a worker, whose supervisor has missed the same.
+/// This process is a worker, whose supervisor has warned of the same refusals.
 static IS_WORKER: AtomicBool = AtomicBool::new(false);
 
 impl Optional {
@@ -89,18 +89,18 @@ impl Optional {
         }
     }
 
-    /// What came of asking for it, or `None` without it. The first refusal in this process is told.
+    /// Returns what the kernel granted, or `None`. Logs the first refusal in this process.
     pub fn or_without<T>(self, asked: Result<T, Errno>) -> Option<T> {
         match asked {
             Ok(granted) => Some(granted),
             Err(errno) => {
-                self.miss(errno);
+                self.log_refusal(errno);
                 None
             }
         }
     }
 
-    fn miss(self, errno: Errno) {
+    fn log_refusal(self, errno: Errno) {
         let bit = 1 << self as u32;
         if MISSED.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
             return;
@@ -114,8 +114,8 @@ impl Optional {
     }
 }
 
-/// Says that this process is a worker. What it has to do without its supervisor has to do without, too, and has told.
-pub fn leave_telling_to_the_supervisor() {
+/// Marks this process as a worker: its supervisor misses the same features, and has warned of them.
+pub fn leave_warnings_to_supervisor() {
     IS_WORKER.store(true, Ordering::Relaxed);
 }
 

@@ -32,7 +32,7 @@ switches! {
     gop_cache: "--gop-cache",
 }
 
-/// What a worker is told when it starts. The channel is not among it: that is descriptor 0.
+/// The command line of a worker. It does not name the channel, which is descriptor 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arguments {
     /// Which worker it is.

@@ -26,7 +26,7 @@ impl EventLoop {
             self.handle_method(now, &request.method, descriptors)
         };
         // What the relay wants done belongs to this request: the next one may reuse an index that this one has freed.
-        self.act();
+        self.handle_actions();
         Response { id: request.id, result }
     }
 

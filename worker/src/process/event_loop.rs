@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
-use weir_channel::message::{Hello, Notification, SHARED_PORTS_MAX};
+use weir_channel::message::{Hello, SHARED_PORTS_MAX};
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
@@ -49,21 +49,11 @@ const MEDIA_TURN_MAX: Duration = Duration::from_micros(500);
 /// takes half a second; in 20 ms a sixteenth of a second of audio is not even late.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
 
-/// Requests that are always served in a turn: at 3 µs each, 100 µs.
-const REQUESTS_MIN: u64 = 32;
-
-/// Requests that are served for each millisecond since the last time: twice the 20,000 a second that must be possible,
-/// at 3 µs each an eighth of the worker's time.
-const REQUESTS_PER_MS: u64 = 40;
-
 /// How often the wall clock is read again, so that reports follow when it is set or slewed.
 const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Warnings about the same kind of trouble are this far apart.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-
-/// How long the last answers may take to be written.
-const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How the loop ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,7 +65,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    fn new(exit: Exit, reason: impl ToString) -> Self {
+    pub(super) fn new(exit: Exit, reason: impl ToString) -> Self {
         Self {
             exit,
             reason: reason.to_string(),
@@ -110,12 +100,12 @@ pub struct EventLoop {
     pub(super) blocked_on_shared_port: [Vec<TransportIx>; SHARED_PORTS_MAX],
     /// Answer what was asked, and leave.
     pub(super) is_leaving: bool,
-    log: LogQueue,
+    pub(super) log: LogQueue,
     /// What is ready; before `next_ready` it is served.
     ready: Vec<Event>,
     next_ready: usize,
-    channel_interest: Interest,
-    requests_served: Time,
+    pub(super) channel_interest: Interest,
+    pub(super) requests_served: Time,
     /// Datagrams that a batch may bring.
     pub(super) batch_limit: usize,
     next_warning: Time,
@@ -135,7 +125,7 @@ pub(super) struct Counters {
 
 impl EventLoop {
     /// Whether the last group of pictures is kept of senders that answer no key frame requests.
-    pub fn keep_groups(&mut self, wanted: bool) {
+    pub fn set_gop_cache(&mut self, wanted: bool) {
         self.relay.set_gops_max(if wanted { GOPS_MAX } else { 0 });
     }
 
@@ -186,12 +176,12 @@ impl EventLoop {
     pub fn run(&mut self) -> Ended {
         info!(build = BUILD, "started");
         let mut turn_began = clock::monotonic();
-        let mut result = self.speak();
+        let mut result = self.send_notifications();
         while result.is_ok() && !self.is_leaving {
             result = self.turn(&mut turn_began);
         }
         match result {
-            Ok(()) => self.farewell(),
+            Ok(()) => self.finish(),
             Err(ended) => ended,
         }
     }
@@ -218,9 +208,9 @@ impl EventLoop {
             let (webrtc, mut io) = self.webrtc_and_io();
             webrtc.handle_timeout(now, &mut io);
         }
-        self.settle();
+        self.handle_outputs();
         self.egress.flush_mirrors();
-        self.speak()?;
+        self.send_notifications()?;
         let ended = clock::monotonic();
         self.window.on_turn(Turn {
             waited: woke.since(*began),
@@ -291,7 +281,7 @@ impl EventLoop {
             }
         }
         self.egress.flush_gathered();
-        self.settle();
+        self.handle_outputs();
         now
     }
 
@@ -373,7 +363,7 @@ impl EventLoop {
                 }
             }
         }
-        self.act();
+        self.handle_actions();
     }
 
     /// Takes what a connection has brought and relays it.
@@ -382,7 +372,7 @@ impl EventLoop {
         let (packets, bytes) = webrtc.read_connection(now, &mut io, transport, number);
         self.counters.packets_received += packets;
         self.counters.bytes_received += bytes;
-        self.act();
+        self.handle_actions();
     }
 
     /// The WebRTC transports, and what they receive for and send with.
@@ -419,26 +409,8 @@ impl EventLoop {
         }
     }
 
-    /// Serves as many requests as it is time for.
-    fn serve_channel(&mut self, now: Time) -> Result<(), Ended> {
-        let elapsed_us = now.since(self.requests_served).as_micros() as u64;
-        let allowed = REQUESTS_MIN + elapsed_us.saturating_mul(REQUESTS_PER_MS) / 1_000;
-        self.requests_served = now;
-        for _ in 0..allowed.min(REQUESTS_PER_MS * 100) {
-            let Some((request, descriptors)) = self.endpoint.poll_request()? else {
-                break;
-            };
-            let response = self.handle_request(now, request, descriptors);
-            self.endpoint.push_response(response)?;
-            if self.is_leaving {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Carries out what the relay, the sink and the log have left to be done.
-    pub(super) fn settle(&mut self) {
+    /// Handles what the egress and the relay report.
+    pub(super) fn handle_outputs(&mut self) {
         while let Some(transport) = self.egress.poll_blocked() {
             match self.egress.sockets.sends_through(transport) {
                 Some(port) => self.wait_for_shared_port(port, transport),
@@ -453,16 +425,16 @@ impl EventLoop {
         }
         while let Some(transport) = self.egress.poll_unheard() {
             let (webrtc, mut io) = self.webrtc_and_io();
-            webrtc.hold(clock::monotonic(), &mut io, transport);
+            webrtc.on_unheard(clock::monotonic(), &mut io, transport);
         }
         while let Some(lost) = self.egress.poll_lost() {
             self.relay.handle_lost(lost.owner, lost.reason, lost.packets);
         }
-        self.act();
+        self.handle_actions();
     }
 
-    /// Does what the relay wants done.
-    pub(super) fn act(&mut self) {
+    /// Carries out the actions of the relay.
+    pub(super) fn handle_actions(&mut self) {
         self.relay.send_pending_byes(&mut self.egress);
         while let Some(action) = self.relay.poll_action() {
             match action {
@@ -493,69 +465,6 @@ impl EventLoop {
             .sockets
             .each_listener(transport, |_, _, socket| remove(socket));
         self.egress.detach(transport);
-    }
-
-    /// Tells the supervisor what has happened, and writes what waits for it.
-    fn speak(&mut self) -> Result<(), Ended> {
-        loop {
-            if self.endpoint.is_congested() {
-                self.endpoint.flush()?;
-            }
-            // Changes of profiles wait in the relay, where only the latest of each consumer counts.
-            let notification = if self.endpoint.is_congested() {
-                self.relay.poll_urgent_notification()
-            } else {
-                self.relay.poll_notification()
-            };
-            let Some(notification) = notification else { break };
-            self.endpoint.push_notification(notification)?;
-        }
-        while let Some(notification) = self.webrtc.poll_notification() {
-            self.endpoint.push_notification(notification)?;
-        }
-        while let Some(line) = self.log.pop() {
-            self.endpoint.push_log(line);
-        }
-        let count = self.log.take_dropped();
-        if count > 0 {
-            self.counters.log_lines_dropped += count;
-            self.endpoint
-                .push_notification(Notification::LogLinesDropped { count })?;
-        }
-        if self.endpoint.wants_write() {
-            self.endpoint.flush()?;
-        }
-        let interest = match (self.endpoint.wants_read(), self.endpoint.wants_write()) {
-            (true, false) => Interest::Read,
-            (true, true) => Interest::ReadWrite,
-            (false, _) => Interest::Write,
-        };
-        if interest != self.channel_interest {
-            self.poller
-                .modify(self.endpoint.as_fd(), Source::Channel, interest)
-                .map_err(|errno| Ended::new(Exit::EventLoop, format!("epoll_ctl: {errno}")))?;
-            self.channel_interest = interest;
-        }
-        Ok(())
-    }
-
-    /// Writes what is still to be said, and ends.
-    fn farewell(&mut self) -> Ended {
-        info!("shutting down");
-        let (webrtc, mut io) = self.webrtc_and_io();
-        webrtc.close_all(clock::monotonic(), &mut io);
-        let until = clock::monotonic() + FAREWELL_TIME_MAX;
-        loop {
-            if let Err(ended) = self.speak() {
-                return ended;
-            }
-            let left = until.since(clock::monotonic());
-            if !self.endpoint.wants_write() || left.is_zero() {
-                return Ended::new(Exit::Success, "asked to shut down");
-            }
-            let mut channel = [PollFd::new(self.endpoint.as_fd(), PollFlags::POLLOUT)];
-            let _ = ppoll(&mut channel, Some(TimeSpec::from_duration(left)), None);
-        }
     }
 
     pub(super) fn warn(&mut self, now: Time, call: &str, errno: Errno) {

@@ -113,7 +113,7 @@ impl EventLoop {
         };
         self.webrtc
             .handle_shared_port_batch(now, &mut io, local, None, received);
-        self.act();
+        self.handle_actions();
     }
 
     /// Reads on in a connection whose transport is not known yet.
@@ -122,7 +122,7 @@ impl EventLoop {
         let (packets, bytes) = webrtc.read_unassigned(now, &mut io, number);
         self.counters.packets_received += packets;
         self.counters.bytes_received += bytes;
-        self.act();
+        self.handle_actions();
     }
 
     /// A shared port's socket is full: a transport's packets wait until it is writable.

@@ -1,4 +1,4 @@
-//! What a worker does before its event loop: checks its parent, takes the channel, settles on its CPU.
+//! What a worker does before its event loop: checks its parent, takes the channel, moves to its CPU.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::File;
@@ -74,7 +74,7 @@ pub(super) fn close_inherited(channel: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Ties the worker to its supervisor, gives up privileges, and makes the process fit for its work.
-pub(super) fn settle_in(arguments: &Arguments) -> Result<(), Refused> {
+pub(super) fn set_up_process(arguments: &Arguments) -> Result<(), Refused> {
     let failed = |call| move |errno| Refused::Os { call, errno };
     // First the signal, then the check: if the supervisor dies before the first, the second sees it.
     // (Without the signal it is the end of the channel that ends the worker.)
@@ -87,7 +87,7 @@ pub(super) fn settle_in(arguments: &Arguments) -> Result<(), Refused> {
     let mut ignored = SigSet::empty();
     ignored.extend([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     ignored.thread_block().map_err(failed("sigprocmask"))?;
-    make_itself_at_home(arguments.cpu).map_err(failed("sched_setaffinity"))?;
+    set_up_thread(arguments.cpu).map_err(failed("sched_setaffinity"))?;
     // Two descriptors for each transport.
     let raised =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
@@ -95,12 +95,12 @@ pub(super) fn settle_in(arguments: &Arguments) -> Result<(), Refused> {
     Ok(())
 }
 
-/// What is asked of the kernel for the thread that it is called by, and can be done without.
+/// Asks the kernel for what is good for the calling thread and can be done without.
 ///
 /// # Errors
 ///
 /// If there is no such CPU: that is no refusal, but a mistake of whoever has chosen it.
-pub(super) fn make_itself_at_home(cpu: Option<u32>) -> Result<(), Errno> {
+pub(super) fn set_up_thread(cpu: Option<u32>) -> Result<(), Errno> {
     Optional::NoNewPrivileges.or_without(prctl::set_no_new_privs());
     Optional::TimerSlack.or_without(prctl::set_timerslack(TIMER_SLACK_NS));
     if let Some(cpu) = cpu {
@@ -116,16 +116,16 @@ pub(super) fn make_itself_at_home(cpu: Option<u32>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The scheduler gives no short slices.
-pub(super) fn miss_short_slices(error: &io::Error) {
+/// Logs that the scheduler grants no short slices.
+pub(super) fn report_no_short_slices(error: &io::Error) {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
     Optional::ShortSlices.or_without::<()>(Err(errno));
 }
 
-/// Panics that are told when a boundary contains them; of more, which somebody may cause at will, a few.
-const CONTAINED_TOLD_MAX: u64 = 16;
+/// Panics contained by a boundary that are all reported. Of further ones, which a peer may cause at will, a few are.
+const CONTAINED_REPORTS_MAX: u64 = 16;
 
-/// Makes a panic end the process with [`Exit::Panic`] after it was told on standard error, which the supervisor reads; unless it is
+/// Makes a panic end the process with [`Exit::Panic`] after it was reported on standard error, which the supervisor reads; unless it is
 /// one of a parser's that is [contained](boundary).
 pub(super) fn exit_on_panic() {
     static CONTAINED: AtomicU64 = AtomicU64::new(0);
@@ -133,7 +133,7 @@ pub(super) fn exit_on_panic() {
         let mut stderr = io::stderr();
         if boundary::is_contained() {
             let before = CONTAINED.fetch_add(1, Ordering::Relaxed);
-            if before < CONTAINED_TOLD_MAX || before.is_power_of_two() {
+            if before < CONTAINED_REPORTS_MAX || before.is_power_of_two() {
                 let _ = writeln!(
                     stderr,
                     "weir-worker: a parser has panicked, and nobody but its peer is harmed: {panic}"

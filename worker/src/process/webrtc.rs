@@ -5,9 +5,12 @@
 
 mod commands;
 mod connections;
+mod convert;
 mod events;
 mod failures;
+mod limits;
 mod receive;
+mod shared_port_input;
 mod shared_ports;
 mod timers;
 
@@ -19,7 +22,7 @@ use weir_channel::id::TransportId;
 use weir_channel::message::{Counts, Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
 
 use crate::net::egress::Egress;
-use crate::net::poll::Poller;
+use crate::net::poll::{Interest, Poller};
 use crate::relay::Relay;
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
@@ -30,24 +33,33 @@ use crate::webrtc::ice::Tuple;
 use crate::webrtc::srtp::Inbound;
 use crate::webrtc::transport::{Event, TransportOutput, WebRtcTransport};
 
-use self::connections::Frames;
-use self::events::{dtls_state, ice_state, ice_tuple};
-use self::failures::{Record, Refusals};
+use self::convert::{dtls_state, ice_state, ice_tuple};
+use self::failures::{FailureLog, Refusals};
 use self::shared_ports::{Registration, SharedPorts};
 use self::timers::Timers;
 
 /// Packets of one batch that are unprotected before they are relayed.
 const UNPROTECTED_MAX: usize = 1_024;
 
-/// What a transport tells of its ICE beyond this is told later, and only how it ended: its peer decides how often that
-/// changes.
-const ICE_NEWS: Budget = Budget::new(10, 20);
+/// The rate at which the supervisor is notified of a transport's ICE. Beyond it only the latest state is sent, later: the
+/// peer decides how often that changes.
+const ICE_NOTIFICATIONS: Budget = Budget::new(10, 20);
 
 /// What the transports receive for, send with, and are watched by.
 pub(super) struct IoContext<'a> {
     pub(super) relay: &'a mut Relay,
     pub(super) egress: &'a mut Egress,
     pub(super) poller: &'a Poller,
+}
+
+/// Buffers for what one read brings.
+#[derive(Default)]
+struct Frames {
+    /// As read. Made with the first connection.
+    stream: Vec<u8>,
+    /// The packets in it, and the one that was begun before.
+    packets: Vec<u8>,
+    places: Vec<Datagram>,
 }
 
 /// All WebRTC transports of a worker.
@@ -65,7 +77,7 @@ pub(super) struct WebRtc {
     unprotected: Vec<Datagram>,
     frames: Frames,
     shared_ports: SharedPorts,
-    record: Record,
+    failure_log: FailureLog,
     notifications: VecDeque<Notification>,
 }
 
@@ -83,9 +95,9 @@ struct TransportEntry {
     peer: Option<SocketAddr>,
     /// Until when no connections are accepted, because the kernel could not take any more.
     accept_paused_until: Option<Time>,
-    ice_news: Budget,
-    /// Its ICE has changed since it was told of last.
-    has_untold_news: bool,
+    ice_budget: Budget,
+    /// Its ICE has changed since the supervisor was notified last.
+    has_unreported_ice: bool,
     failures: Counts<WebRtcFailureReason>,
     refusals: Refusals,
     /// Its entry at the worker's shared ports, if it is reached through these.
@@ -126,7 +138,7 @@ impl WebRtc {
             unprotected: Vec::with_capacity(UNPROTECTED_MAX),
             frames: Frames::default(),
             shared_ports: SharedPorts::default(),
-            record: Record::default(),
+            failure_log: FailureLog::default(),
             notifications: VecDeque::new(),
         }
     }
@@ -146,7 +158,9 @@ impl WebRtc {
 
     /// Lets time pass for those transports for which it matters.
     pub(super) fn handle_timeout(&mut self, now: Time, io: &mut IoContext<'_>) {
-        self.shared_ports.handle_timeout(now, io);
+        if self.shared_ports.handle_timeout(now) {
+            shared_port_input::watch_shared_ports(io, Interest::Read);
+        }
         while let Some(transport) = self.timers.pop(now) {
             self.close_idle_connections(now, io, transport);
             self.with(now, io, transport, |entry, output, _| {
@@ -156,7 +170,7 @@ impl WebRtc {
     }
 
     /// Sends nothing more to a peer that is not heard, until it is.
-    pub(super) fn hold(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    pub(super) fn on_unheard(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
         self.with(now, io, transport, |_, _, _| ());
     }
 
@@ -187,14 +201,17 @@ impl WebRtc {
 
     /// How often what failed, of all transports since the worker started.
     pub(super) fn failures(&self) -> Counts<WebRtcFailureReason> {
-        self.record.failures.clone()
+        self.failure_log.failures.clone()
     }
 
     /// Says goodbye to a transport's peer, and forgets the transport.
     pub(super) fn close(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
         if let Some(Some(mut entry)) = self.transports.get_mut(transport.0 as usize).map(Option::take) {
             self.timers.cancel(transport);
-            self.shared_ports.unregister(transport, &entry);
+            if let Some(registration) = &entry.registration {
+                self.shared_ports
+                    .unregister(transport, registration, entry.transport.tuples());
+            }
             self.events.clear();
             let mut output = SocketOutput {
                 egress: io.egress,
@@ -238,7 +255,7 @@ impl WebRtc {
             events: &mut self.events,
         };
         let done = act(entry, &mut output, &mut self.budgets);
-        self.settle(now, io, transport);
+        self.handle_events(now, io, transport);
         Some(done)
     }
 }

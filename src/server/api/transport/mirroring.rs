@@ -9,7 +9,7 @@ use super::Transport;
 use crate::server::model::address::{check_local, check_sendable};
 use crate::server::model::error::Error;
 use crate::server::model::lock;
-use crate::server::model::state::{Command, Note};
+use crate::server::model::state::{Command, OnAccept};
 use crate::server::model::transport::{MirrorOutlet, Mirroring};
 use crate::server::workers::sockets::SENDER_NEED;
 
@@ -125,8 +125,9 @@ impl Transport {
         let transport = self.node.id;
         let command = Command {
             method: Method::StartMirroring { transport, mirror },
-            note: Note::Mirror(MirrorOutlet {
-                mirroring: Mirroring::new(socket.address(), mirror),
+            on_accept: OnAccept::Mirror(MirrorOutlet {
+                local: socket.address(),
+                mirror,
                 _socket: Box::new(socket),
             }),
         };
@@ -152,7 +153,7 @@ impl Transport {
     /// The mirror that its packets are copied to, if there is one.
     pub fn mirroring(&self) -> Option<Mirroring> {
         let state = lock(&self.node.state);
-        state.mirror.as_ref().map(|outlet| outlet.mirroring)
+        state.mirror.as_ref().map(MirrorOutlet::mirroring)
     }
 }
 

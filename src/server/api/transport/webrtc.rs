@@ -21,7 +21,7 @@ use crate::server::model::lock;
 use crate::server::model::peer::admit_transport;
 use crate::server::model::room::RoomNode;
 use crate::server::model::settings::Settings;
-use crate::server::model::state::{Command, Note};
+use crate::server::model::state::{Command, OnAccept};
 use crate::server::model::transport::{
     IceCandidate, IceParameters, Owner, TransportNode, WebRtcNode, WebRtcState, new_credentials,
 };
@@ -146,7 +146,7 @@ impl WebRtcTransport {
         );
         let command = Command {
             method: Method::CreateWebRtcTransport(request),
-            note: Note::Transport(Arc::clone(&node)),
+            on_accept: OnAccept::Transport(Arc::clone(&node)),
         };
         let created = shared.call_with_descriptors(room.worker, descriptors, |state| {
             room.check_open()?;

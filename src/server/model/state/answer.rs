@@ -3,32 +3,82 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
-use weir_channel::message::{Method, Remote, Reply, WorkerError};
+use weir_channel::id::{ConsumerId, TransportId};
+use weir_channel::message::{
+    CreateConsumer, CreateProducer, DtlsParameters, IceCredentials, Method, Remote, Reply, WorkerError,
+};
 
-use super::{Command, Note, State};
+use super::pausing::Pausable;
+use super::{Command, OnAccept, State};
+use crate::server::model::desired::Object;
 use crate::server::model::error::Error;
-use crate::server::model::event::{CloseCause, EventKind};
+use crate::server::model::event::EventKind;
 use crate::server::model::lock;
-use crate::server::model::pause_state::Change;
+use crate::server::model::pause_state::{Change, PauseState};
 use crate::server::model::peer::PeerNode;
+use crate::server::model::transport::TransportNode;
 
-/// What a request steers that the worker knows already. Whatever is settled by an answer may need to be corrected after it.
+/// What a request changes of what is known when a worker accepts it.
 #[derive(Clone, Copy)]
-enum Steered {
-    Producer(ProducerId),
-    Consumer(ConsumerId),
+enum Effect<'a> {
+    Nothing,
+    /// The room or transport that came with it exists.
+    Open,
+    OpenProducer(&'a CreateProducer),
+    OpenConsumer(&'a CreateConsumer),
+    Close(Object),
+    Pause(Pausable, bool),
+    Prefer(Pausable),
+    SetRemote(TransportId, Remote),
+    SetMaxBitrate(TransportId, Option<u64>),
+    /// The mirror comes with it, if there is one from now on.
+    Mirror(TransportId),
+    RestartIce(TransportId, &'a IceCredentials),
+    SetDtlsParameters(TransportId, &'a DtlsParameters),
 }
 
-impl Steered {
-    fn by(method: &Method) -> Option<Self> {
+impl<'a> Effect<'a> {
+    /// The table of methods: all that follows from an answer is decided by what stands here.
+    fn of(method: &'a Method) -> Self {
         match method {
-            Method::SetProducerPaused { producer, .. } | Method::SetProducerPreferredProfile { producer, .. } => {
-                Some(Self::Producer(*producer))
+            Method::CreateRouter { .. } | Method::CreatePlainTransport(_) | Method::CreateWebRtcTransport(_) => {
+                Self::Open
             }
-            Method::SetConsumerPaused { consumer, .. } | Method::SetConsumerPreferredProfile { consumer, .. } => {
-                Some(Self::Consumer(*consumer))
-            }
+            Method::CreateProducer(request) => Self::OpenProducer(request),
+            Method::CreateConsumer(request) => Self::OpenConsumer(request),
+            Method::CloseRouter { room } => Self::Close(Object::Room(*room)),
+            Method::CloseTransport { transport } => Self::Close(Object::Transport(*transport)),
+            Method::CloseProducer { producer } => Self::Close(Object::Producer(*producer)),
+            Method::CloseConsumer { consumer } => Self::Close(Object::Consumer(*consumer)),
+            Method::SetProducerPaused { producer, paused } => Self::Pause(Pausable::Producer(*producer), *paused),
+            Method::SetConsumerPaused { consumer, paused } => Self::Pause(Pausable::Consumer(*consumer), *paused),
+            Method::SetProducerPreferredProfile { producer, .. } => Self::Prefer(Pausable::Producer(*producer)),
+            Method::SetConsumerPreferredProfile { consumer, .. } => Self::Prefer(Pausable::Consumer(*consumer)),
+            Method::SetRemote { transport, remote } => Self::SetRemote(*transport, *remote),
+            Method::SetMaxBitrate { transport, bitrate_bps } => Self::SetMaxBitrate(*transport, *bitrate_bps),
+            Method::StartMirroring { transport, .. } | Method::StopMirroring { transport } => Self::Mirror(*transport),
+            Method::RestartIce { transport, ice } => Self::RestartIce(*transport, ice),
+            Method::SetDtlsParameters { transport, parameters } => Self::SetDtlsParameters(*transport, parameters),
+            Method::Ping
+            | Method::SetLogFilter(_)
+            | Method::SetCoalescing(_)
+            | Method::UseDtlsCertificate(_)
+            | Method::OpenSharedPorts(_)
+            | Method::UseConnectedSocket { .. }
+            | Method::SetAudioLevels { .. }
+            | Method::RequestKeyFrame { .. }
+            | Method::WorkerStats
+            | Method::Stats(_)
+            | Method::Dump(_)
+            | Method::Shutdown => Self::Nothing,
+        }
+    }
+
+    /// Whose pauses and preferences it is about, if the worker knows that, or will.
+    fn pausable(self) -> Option<Pausable> {
+        match self {
+            Self::Pause(pausable, _) | Self::Prefer(pausable) => Some(pausable),
+            Self::OpenConsumer(request) => Some(Pausable::Consumer(request.consumer)),
             _ => None,
         }
     }
@@ -41,97 +91,116 @@ impl State {
         command: Command,
         result: Result<Reply, WorkerError>,
     ) -> Result<Reply, Error> {
-        let Command { method, note } = command;
-        let change = self.settle(&method, &note);
+        let Command { method, on_accept } = command;
+        let effect = Effect::of(&method);
+        let change = self.end_under_way(effect, &on_accept);
         // A worker that refuses for another reason than that it is busy would refuse again.
         let busy = matches!(result, Ok(_) | Err(WorkerError::DeadlinePassed));
         let refused_again = change == Some(Change::Correct) && !busy;
-        let outcome = self.take_up(&method, note, change, result);
+        let outcome = match result {
+            Err(WorkerError::DeadlinePassed) if matches!(on_accept, OnAccept::FollowUp) && change.is_none() => {
+                self.follow_up(method);
+                return Err(WorkerError::DeadlinePassed.into());
+            }
+            result => self.apply(&method, effect, on_accept, change, result),
+        };
         if !refused_again {
-            self.correct(&method);
+            self.correct(effect);
         }
         outcome
     }
 
     /// The request is no longer under way.
-    fn settle(&mut self, method: &Method, note: &Note) -> Option<Change> {
-        match Steered::by(method) {
-            Some(Steered::Producer(producer)) => {
-                return lock(&self.producers.get(&producer)?.state).pause_state.settle();
-            }
-            Some(Steered::Consumer(consumer)) => {
-                return lock(&self.consumers.get(&consumer)?.state).pause_state.settle();
-            }
-            None => {}
-        }
-        match (method, note) {
-            (Method::CreateConsumer(request), Note::Enabling) => {
-                let mut state = lock(&self.consumers.get(&request.consumer)?.state);
-                state.enabling = false;
-                state.pause_state.settle()
-            }
-            (_, Note::Transport(node)) => {
+    fn end_under_way(&mut self, effect: Effect<'_>, on_accept: &OnAccept) -> Option<Change> {
+        match on_accept {
+            OnAccept::Transport(node) => {
                 let (peer, _) = node.owner.as_ref()?;
                 lock(&peer.state).transports_on_their_way.remove(&node.id);
-                None
             }
-            (_, Note::Producer(node)) => {
+            OnAccept::Producer(node) => {
                 lock(&node.peer()?.state).producers_on_their_way -= 1;
                 self.rooms.get_mut(&node.transport.room.id)?.producers_on_their_way -= 1;
-                None
             }
-            (_, Note::Consumer(node) | Note::Streamer(node)) => {
+            OnAccept::Consumer(node) | OnAccept::Streamer(node) => {
                 self.rooms.get_mut(&node.room.id)?.consumers_on_their_way -= 1;
-                None
             }
-            _ => None,
+            OnAccept::Enable(node) => lock(&node.state).enabling = false,
+            _ => {}
         }
+        self.with_pause_state(effect.pausable()?, PauseState::end_oldest)?
     }
 
-    fn take_up(
+    fn apply(
         &mut self,
         method: &Method,
-        note: Note,
+        effect: Effect<'_>,
+        on_accept: OnAccept,
         change: Option<Change>,
         result: Result<Reply, WorkerError>,
     ) -> Result<Reply, Error> {
-        if let (Note::OfClosingPeer(peer), Method::CloseTransport { transport }) = (&note, method) {
-            return self.close_of_closing_peer(peer, *transport, result);
+        if let (OnAccept::ClosePeer(peer), Effect::Close(Object::Transport(transport))) = (&on_accept, effect) {
+            return self.close_of_closing_peer(peer, transport, result);
         }
         let (reply, by_worker) = match result {
             Ok(reply) => (reply, true),
-            // The worker has nothing to do with it (any more), so the wish alone decides.
-            Err(WorkerError::UnknownConsumer(consumer)) if self.is_waiting(consumer) => match method {
-                Method::SetConsumerPaused { .. }
-                | Method::SetConsumerPreferredProfile { .. }
-                | Method::CloseConsumer { .. } => (Reply::Done, false),
+            // The worker has nothing to do with it (any more), so what is asked takes effect here.
+            Err(WorkerError::UnknownConsumer(consumer)) if self.is_waiting(consumer) => match effect {
+                Effect::Pause(..) | Effect::Prefer(_) | Effect::Close(_) => (Reply::Done, false),
                 _ => return Err(Error::NotEnabled { consumer }),
             },
-            Err(WorkerError::DeadlinePassed) if matches!(note, Note::FollowUp) && change.is_none() => {
-                self.follow_up(method.clone());
-                return Err(WorkerError::DeadlinePassed.into());
-            }
-            Err(error) => return self.explain(method, error),
+            Err(error) => return self.explain(effect, error),
         };
-        match note {
-            Note::Room(node, _placed) => self.open_room(node)?,
-            Note::Transport(node) => {
+        match (effect, on_accept) {
+            (Effect::Open, OnAccept::Room(node, _placed)) => self.open_room(node)?,
+            (Effect::Open, OnAccept::Transport(node)) => {
                 if let (Some(webrtc), Reply::WebRtcTransportCreated { fingerprints }) = (node.webrtc(), &reply) {
                     webrtc.opened(fingerprints.clone());
                 }
                 self.open_transport(method, node)?;
             }
-            Note::Producer(node) => self.open_producer(method, node)?,
-            Note::Consumer(node) => self.open_consumer(method, node, &reply)?,
-            Note::Streamer(node) => self.open_streamer(method, node, &reply)?,
-            Note::Enabling => self.enable_consumer(method, change, &reply)?,
-            Note::Mirror(outlet) => self.change_outlet(method, Some(outlet)),
-            note => {
-                self.change(method, change, note, by_worker);
-                self.change_webrtc(method, &reply);
+            (Effect::OpenProducer(request), OnAccept::Producer(node)) => self.open_producer(request, node)?,
+            (Effect::OpenConsumer(request), OnAccept::Consumer(node)) => self.open_consumer(request, node, &reply)?,
+            (Effect::OpenConsumer(request), OnAccept::Streamer(node)) => self.open_streamer(request, node, &reply)?,
+            (Effect::OpenConsumer(request), OnAccept::Enable(node)) => {
+                self.enable_consumer(request, &node, change, &reply)?;
             }
+            (Effect::Close(object), on_accept) => {
+                let (side, app_data) = on_accept.into_side();
+                self.close_object(object, side, app_data);
+            }
+            (Effect::Pause(pausable, paused), on_accept) => {
+                self.change_pausable(pausable, change, on_accept);
+                if by_worker {
+                    self.set_worker_paused(pausable, paused);
+                }
+            }
+            (Effect::Prefer(pausable), on_accept) => self.change_pausable(pausable, change, on_accept),
+            (Effect::SetRemote(transport, remote), _) => self.set_remote(transport, remote),
+            (Effect::SetMaxBitrate(transport, bitrate_bps), _) => {
+                self.with_transport(transport, |node| lock(&node.state).max_bitrate_bps = bitrate_bps);
+            }
+            (Effect::Mirror(transport), on_accept) => {
+                self.with_transport(transport, |node| node.set_mirror(on_accept.into_mirror()))
+            }
+            (Effect::RestartIce(transport, ice), _) => self.with_transport(transport, |node| {
+                if let Some(webrtc) = node.webrtc() {
+                    webrtc.restarted(ice.clone());
+                }
+            }),
+            (Effect::SetDtlsParameters(transport, parameters), _) => self.with_transport(transport, |node| {
+                if let (Some(webrtc), Reply::DtlsRole(role)) = (node.webrtc(), &reply) {
+                    webrtc.client_known(parameters.clone(), *role);
+                }
+            }),
+            (Effect::Nothing | Effect::Open | Effect::OpenProducer(_) | Effect::OpenConsumer(_), _) => {}
         }
         Ok(reply)
+    }
+
+    fn with_transport(&self, transport: TransportId, change: impl FnOnce(&TransportNode)) {
+        if let Some(node) = self.transports.get(&transport) {
+            change(node);
+        }
     }
 
     /// Whether no worker knows the consumer: it is not enabled.
@@ -142,7 +211,7 @@ impl State {
 
     /// A refusal because of an object that has been closed in the meantime is not the worker's fault: closing it again
     /// is fine, everything else finds it closed.
-    fn explain(&self, method: &Method, error: WorkerError) -> Result<Reply, Error> {
+    fn explain(&self, effect: Effect<'_>, error: WorkerError) -> Result<Reply, Error> {
         let (object, known) = match &error {
             WorkerError::UnknownRoom(id) => (id.to_string(), self.rooms.contains_key(id)),
             WorkerError::UnknownTransport(id) => (id.to_string(), self.transports.contains_key(id)),
@@ -150,14 +219,9 @@ impl State {
             WorkerError::UnknownConsumer(id) => (id.to_string(), self.consumers.contains_key(id)),
             _ => return Err(error.into()),
         };
-        if known {
-            return Err(error.into());
-        }
-        match method {
-            Method::CloseRouter { .. }
-            | Method::CloseTransport { .. }
-            | Method::CloseProducer { .. }
-            | Method::CloseConsumer { .. } => Ok(Reply::Done),
+        match effect {
+            _ if known => Err(error.into()),
+            Effect::Close(_) => Ok(Reply::Done),
             _ => Err(Error::closed(object)),
         }
     }
@@ -197,103 +261,42 @@ impl State {
             return outcome;
         }
         for transport in closing.closed {
-            let method = Method::CloseTransport { transport };
-            self.close_in(peer.room.id, &method, closing.side, Value::Null);
+            self.close_object(Object::Transport(transport), closing.side, Value::Null);
         }
         // Whichever was refused, the caller hears of it.
         outcome.and(Err(WorkerError::DeadlinePassed.into()))
     }
 
-    fn change(&mut self, method: &Method, change: Option<Change>, note: Note, by_worker: bool) {
-        let (side, app_data) = note.into_side();
-        match method {
-            Method::CloseRouter { room } => self.close_room(*room, app_data, CloseCause::Closed),
-            Method::CloseTransport { transport } => {
-                if let Some(room) = self.transports.get(transport).map(|node| node.room.id) {
-                    self.close_in(room, method, side, app_data);
-                }
-            }
-            Method::CloseProducer { producer } => {
-                if let Some(room) = self.producers.get(producer).map(|node| node.transport.room.id) {
-                    self.close_in(room, method, side, app_data);
-                }
-            }
-            Method::CloseConsumer { consumer } => {
-                if let Some(room) = self.consumers.get(consumer).map(|node| node.room.id) {
-                    self.close_in(room, method, side, app_data);
-                }
-            }
-            Method::SetRemote { transport, remote } => self.set_remote(*transport, *remote, method),
-            Method::SetMaxBitrate { .. } | Method::StopMirroring { .. } => self.change_outlet(method, None),
-            Method::SetAudioLevels { room, .. } => self.accept(*room, method),
-            Method::SetProducerPaused { producer, paused } => {
-                self.steer_producer(*producer, method, change, Some(*paused), app_data);
-            }
-            Method::SetProducerPreferredProfile { producer, .. } => {
-                self.steer_producer(*producer, method, change, None, app_data);
-            }
-            Method::SetConsumerPaused { consumer, paused } => {
-                self.steer_consumer(*consumer, method, change, by_worker.then_some(*paused), side, app_data);
-            }
-            Method::SetConsumerPreferredProfile { consumer, .. } => {
-                self.steer_consumer(*consumer, method, change, None, side, app_data);
-            }
-            // Creations come with their node, and the rest changes nothing that is known here.
-            _ => {}
-        }
-    }
-
-    /// Keeps a request for a successor of the worker.
-    pub(super) fn accept(&mut self, room: RoomId, method: &Method) {
-        if let Some(entry) = self.rooms.get_mut(&room) {
-            entry.desired.accept(method);
-        }
-    }
-
-    fn set_remote(&mut self, transport: TransportId, remote: Remote, method: &Method) {
+    fn set_remote(&mut self, transport: TransportId, remote: Remote) {
         let Some(node) = self.transports.get(&transport) else {
             return;
         };
-        let room = node.room.id;
-        if let Some(entry) = self.rooms.get_mut(&room) {
-            entry.desired.accept(method);
-        }
-        if lock(&node.state).remote.replace(remote) != Some(remote) {
+        let former = {
+            let mut state = lock(&node.state);
+            state.remote_was_set = true;
+            state.remote.replace(remote)
+        };
+        if former != Some(remote) {
             self.events.emit(EventKind::RemoteSet {
                 transport,
-                room,
+                room: node.room.id,
                 remote,
             });
         }
     }
 
-    /// Tells the worker once more what a producer or consumer should do, when all answers about it are in and it does not.
-    fn correct(&mut self, method: &Method) {
-        let follow_up = match (Steered::by(method), method) {
-            (Some(Steered::Producer(producer)), _) => {
-                let Some(node) = self.producers.get(&producer) else {
-                    return;
-                };
-                lock(&node.state)
-                    .pause_state
-                    .correction()
-                    .map(|paused| Method::SetProducerPaused { producer, paused })
-            }
-            (Some(Steered::Consumer(consumer)), _) => self.correction_of(consumer),
-            (None, Method::CreateConsumer(request)) => self.correction_of(request.consumer),
-            (None, _) => None,
+    /// Asks the worker once more for what a producer or consumer should do, when all answers about it are in and it does
+    /// something else.
+    fn correct(&mut self, effect: Effect<'_>) {
+        let Some(pausable) = effect.pausable() else {
+            return;
         };
-        if let Some(method) = follow_up {
-            self.follow_up(method);
+        if matches!(pausable, Pausable::Consumer(consumer) if self.is_waiting(consumer)) {
+            return;
         }
-    }
-
-    fn correction_of(&self, consumer: ConsumerId) -> Option<Method> {
-        let mut state = lock(&self.consumers.get(&consumer)?.state);
-        state.transport.as_ref()?;
-        state
-            .pause_state
-            .correction()
-            .map(|paused| Method::SetConsumerPaused { consumer, paused })
+        let correction = self.with_pause_state(pausable, PauseState::correction);
+        if let Some(paused) = correction.flatten() {
+            self.follow_up(pausable.pause(paused));
+        }
     }
 }

@@ -7,7 +7,7 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::Method;
 
 use super::{RoomEntry, State};
-use crate::server::model::desired::{Closed, ClosedObject, ConsumerParent};
+use crate::server::model::desired::{ClosedObject, ConsumerParent, Object};
 use crate::server::model::event::{CloseCause, EventKind, Originator};
 use crate::server::model::lock;
 use crate::server::model::peer::PeerNode;
@@ -61,7 +61,7 @@ impl State {
         self.follow_ups.clear();
     }
 
-    pub(super) fn close_room(&mut self, room: RoomId, app_data: Value, cause: CloseCause) {
+    fn close_room(&mut self, room: RoomId, app_data: Value, cause: CloseCause) {
         let Some(mut entry) = self.rooms.remove(&room) else {
             return;
         };
@@ -87,9 +87,8 @@ impl State {
         for peer in peers {
             self.close_peer_in(&mut entry, &peer, told.clone(), told.cause.clone());
         }
-        let Closed(closed) = entry.desired.close_all();
-        for object in closed {
-            self.close_object(&mut entry, object, told.clone());
+        for object in entry.desired.close(Object::Room(room)) {
+            self.remove(&mut entry, object, told.clone());
         }
         // The transports of streamers have gone with the room.
         let transports = &self.transports;
@@ -146,12 +145,11 @@ impl State {
         let consumers = own.consumers.into_iter();
         let transports = own.transports.into_iter();
         let closes = producers
-            .map(|producer| Method::CloseProducer { producer })
-            .chain(consumers.map(|consumer| Method::CloseConsumer { consumer }))
-            .chain(transports.map(|transport| Method::CloseTransport { transport }));
+            .map(Object::Producer)
+            .chain(consumers.map(Object::Consumer))
+            .chain(transports.map(Object::Transport));
         for close in closes {
-            let Closed(closed) = entry.desired.accept(&close);
-            for object in closed {
+            for object in entry.desired.close(close) {
                 let told = match object {
                     // Somebody else's, of a producer of the peer's.
                     ClosedObject::Consumer(_, ConsumerParent::Producer)
@@ -165,14 +163,20 @@ impl State {
                     }
                     _ => to_children.clone(),
                 };
-                self.close_object(entry, object, told);
+                self.remove(entry, object, told);
             }
         }
     }
 
-    /// Closes what `method` closes, with its children.
-    pub(super) fn close_in(&mut self, room: RoomId, method: &Method, side: Side, app_data: Value) {
-        let Some(mut entry) = self.rooms.remove(&room) else {
+    /// Closes something with its children.
+    pub(crate) fn close_object(&mut self, object: Object, side: Side, app_data: Value) {
+        let room = match object {
+            Object::Room(room) => return self.close_room(room, app_data, CloseCause::Closed),
+            Object::Transport(transport) => self.transports.get(&transport).map(|node| node.room.id),
+            Object::Producer(producer) => self.producers.get(&producer).map(|node| node.transport.room.id),
+            Object::Consumer(consumer) => self.consumers.get(&consumer).map(|node| node.room.id),
+        };
+        let Some(mut entry) = room.and_then(|room| self.rooms.remove(&room)) else {
             return;
         };
         let first = Told {
@@ -180,26 +184,19 @@ impl State {
             app_data,
             cause: CloseCause::Closed,
         };
-        let Closed(closed) = entry.desired.accept(method);
+        let closed = entry.desired.close(object);
         for (index, object) in closed.into_iter().enumerate() {
             let told = match (index, object) {
                 (0, _) => first.clone(),
                 (_, ClosedObject::Consumer(_, ConsumerParent::Producer)) => by_parent(CloseCause::ProducerClosed),
                 _ => by_parent(CloseCause::TransportClosed),
             };
-            self.close_object(&mut entry, object, told);
+            self.remove(&mut entry, object, told);
         }
-        self.rooms.insert(room, entry);
+        self.rooms.insert(entry.node.id, entry);
     }
 
-    /// Closes a consumer that no worker knows.
-    pub(crate) fn close_waiting_consumer(&mut self, consumer: ConsumerId, side: Side, app_data: Value) {
-        if let Some(room) = self.consumers.get(&consumer).map(|node| node.room.id) {
-            self.close_in(room, &Method::CloseConsumer { consumer }, side, app_data);
-        }
-    }
-
-    fn close_object(&mut self, entry: &mut RoomEntry, object: ClosedObject, told: Told) {
+    fn remove(&mut self, entry: &mut RoomEntry, object: ClosedObject, told: Told) {
         match object {
             ClosedObject::Transport(transport) => self.close_transport(entry, transport, told),
             ClosedObject::Producer(producer) => self.close_producer(entry, producer, told),

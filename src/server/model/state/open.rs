@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use weir_channel::id::ConsumerId;
-use weir_channel::message::{Method, Profile, Reply};
+use weir_channel::message::{CreateConsumer, CreateProducer, Method, Profile, Reply};
 
-use super::{Command, Note, RoomEntry, State};
+use super::pausing::Pausable;
+use super::{Command, OnAccept, RoomEntry, State};
 use crate::server::model::consumer::ConsumerNode;
 use crate::server::model::desired::DesiredRoom;
 use crate::server::model::error::Error;
@@ -36,7 +38,7 @@ impl State {
         });
         *self.room_counts.entry(node.worker).or_default() += 1;
         let entry = RoomEntry {
-            desired: DesiredRoom::new(node.id),
+            desired: DesiredRoom::default(),
             peers: Peers::default(),
             listeners: Default::default(),
             streamers: Default::default(),
@@ -134,7 +136,7 @@ impl State {
             let owner = owner.ok_or_else(|| Error::closed(peer.describe()))?;
             owner.transports.insert(node.id);
         }
-        entry.desired.accept(method);
+        entry.desired.add_transport(method, &node);
         self.events.emit(EventKind::TransportOpened {
             transport: node.id,
             room,
@@ -175,13 +177,13 @@ impl State {
 
     /// The other peers' consumers of a producer, and what their clients are told, come before the producer's own event
     /// (differences §1.5).
-    pub(super) fn open_producer(&mut self, method: &Method, node: Arc<ProducerNode>) -> Result<(), Error> {
+    pub(super) fn open_producer(&mut self, request: &CreateProducer, node: Arc<ProducerNode>) -> Result<(), Error> {
         let (room, transport) = (node.transport.room.id, node.transport.id);
         let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;
         if !self.transports.contains_key(&transport) {
             return Err(Error::closed(transport));
         }
-        entry.desired.accept(method);
+        entry.desired.add_producer(request, &node);
         let mut others = Vec::new();
         if let Some(peer) = node.peer() {
             let others_of = entry.peers.iter().filter(|other| other.node.key != peer.key);
@@ -234,7 +236,7 @@ impl State {
             source_paused,
             app_data.clone(),
         );
-        entry.desired.add_waiting_consumer(id, producer.id);
+        entry.desired.add_waiting_consumer(&node);
         if let Some(receiver) = entry.peers.get_mut(receiver.key) {
             receiver.consumers.insert(id);
         }
@@ -255,15 +257,12 @@ impl State {
 
     pub(super) fn open_consumer(
         &mut self,
-        method: &Method,
+        request: &CreateConsumer,
         node: Arc<ConsumerNode>,
         reply: &Reply,
     ) -> Result<(), Error> {
         let (room, producer) = (node.room.id, node.producer.id);
-        let transport = match method {
-            Method::CreateConsumer(request) => request.transport,
-            _ => return Ok(()),
-        };
+        let transport = request.transport;
         let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;
         if !self.transports.contains_key(&transport) {
             return Err(Error::closed(transport));
@@ -271,7 +270,7 @@ impl State {
         if !self.producers.contains_key(&producer) {
             return Err(Error::closed(producer));
         }
-        entry.desired.accept(method);
+        entry.desired.add_consumer(request, &node);
         let (paused, source_paused) = {
             let mut state = lock(&node.state);
             // Answers come in order, so the worker's word and our own knowledge of the producer agree; its word counts.
@@ -295,15 +294,12 @@ impl State {
 
     pub(super) fn open_streamer(
         &mut self,
-        method: &Method,
+        request: &CreateConsumer,
         node: Arc<ConsumerNode>,
         reply: &Reply,
     ) -> Result<(), Error> {
-        let Method::CreateConsumer(request) = method else {
-            return Ok(());
-        };
         let (room, transport, consumer, producer) = (node.room.id, request.transport, node.id, node.producer.id);
-        self.open_consumer(method, node, reply)?;
+        self.open_consumer(request, node, reply)?;
         if let Some(entry) = self.rooms.get_mut(&room) {
             entry.streamers.insert(transport, consumer);
         }
@@ -319,23 +315,21 @@ impl State {
     /// The worker knows a peer's consumer now.
     pub(super) fn enable_consumer(
         &mut self,
-        method: &Method,
+        request: &CreateConsumer,
+        node: &Arc<ConsumerNode>,
         change: Option<Change>,
         reply: &Reply,
     ) -> Result<(), Error> {
-        let Method::CreateConsumer(request) = method else {
-            return Ok(());
-        };
         let consumer = request.consumer;
-        let Some(node) = self.consumers.get(&consumer).cloned() else {
+        if !self.consumers.contains_key(&consumer) {
             // Closed while it was on its way; the worker is to forget it.
             self.follow_up(Method::CloseConsumer { consumer });
             return Err(Error::closed(consumer));
-        };
+        }
         let transport = self.transports.get(&request.transport).cloned();
         let transport = transport.ok_or_else(|| Error::closed(request.transport))?;
         if let Some(entry) = self.rooms.get_mut(&node.room.id) {
-            entry.desired.accept(method);
+            entry.desired.add_consumer(request, node);
         }
         if let Some(Change::Enable {
             paused,
@@ -343,10 +337,10 @@ impl State {
         }) = change
         {
             if paused {
-                self.consumer_paused(consumer, Side::Remote, true, serde_json::Value::Null);
+                self.set_paused(Pausable::Consumer(consumer), Side::Remote, true, Value::Null);
             }
             if let Some(profile) = preferred_profile {
-                self.consumer_prefers(consumer, Side::Remote, profile);
+                self.set_preferred_profile(Pausable::Consumer(consumer), Side::Remote, profile);
             }
         }
         {
@@ -393,7 +387,7 @@ impl State {
         state.enabling = true;
         Ok(Some(Command {
             method: Method::CreateConsumer(request),
-            note: Note::Enabling,
+            on_accept: OnAccept::Enable(Arc::clone(node)),
         }))
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct WebRtcState {
     pub(crate) ice_state: IceState,
     pub(crate) selected_tuple: Option<IceTuple>,
     pub(crate) dtls: DtlsParameters,
+    /// What the application has said of the client.
+    pub(crate) remote_dtls: Option<DtlsParameters>,
     pub(crate) dtls_state: DtlsState,
     pub(crate) remote_certificate_pem: Option<String>,
     pub(crate) failure: Option<WebRtcFailure>,
@@ -64,6 +66,7 @@ impl WebRtcNode {
                     role: DtlsRole::Auto,
                     fingerprints: Vec::new(),
                 },
+                remote_dtls: None,
                 dtls_state: DtlsState::New,
                 remote_certificate_pem: None,
                 failure: None,
@@ -116,8 +119,10 @@ impl WebRtcNode {
         lock(&self.state).ice = ice;
     }
 
-    pub(crate) fn dtls_role_decided(&self, role: DtlsRole) {
-        lock(&self.state).dtls.role = role;
+    pub(crate) fn client_known(&self, client: DtlsParameters, role: DtlsRole) {
+        let mut state = lock(&self.state);
+        state.remote_dtls = Some(client);
+        state.dtls.role = role;
     }
 
     /// Returns whether that is news, as do the next two.

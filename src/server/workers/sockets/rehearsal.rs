@@ -42,7 +42,7 @@ impl SocketMaker {
         // What a worker asks for at its start stays with the thread that asks for it.
         let rehearsing = thread::Builder::new()
             .name("weir-rehearsal".to_owned())
-            .spawn(move || process::rehearse(near, far, far_end));
+            .spawn(move || process::probe(near, far, far_end));
         let rehearsed = rehearsing.map_err(|source| StartError::Io {
             doing: "starting the thread that tries out the sockets".to_owned(),
             source,
@@ -64,7 +64,7 @@ impl SocketMaker {
         if let Some((_sockets, descriptors)) = unless_no_port(made)? {
             descriptors
                 .iter()
-                .for_each(|listener: &OwnedFd| process::rehearse_tcp(listener));
+                .for_each(|listener: &OwnedFd| process::probe_tcp(listener));
         }
         Ok(())
     }

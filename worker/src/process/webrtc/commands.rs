@@ -22,7 +22,7 @@ use crate::webrtc::ice::Credentials;
 use crate::webrtc::transport::WebRtcTransport;
 
 use super::shared_ports::Registration;
-use super::{Counts, ICE_NEWS, IoContext, Refusals, TransportEntry, WebRtc, not_webrtc};
+use super::{Counts, ICE_NOTIFICATIONS, IoContext, Refusals, TransportEntry, WebRtc, not_webrtc};
 
 impl EventLoop {
     pub(in crate::process) fn create_webrtc_transport(
@@ -166,8 +166,8 @@ impl WebRtc {
             route: None,
             peer: None,
             accept_paused_until: None,
-            ice_news: ICE_NEWS,
-            has_untold_news: false,
+            ice_budget: ICE_NOTIFICATIONS,
+            has_unreported_ice: false,
             failures: Counts::default(),
             refusals: Refusals::default(),
             registration,

@@ -1,7 +1,5 @@
 //! TCP connections of WebRTC transports: accepting, reading, writing and closing them.
 
-use std::time::Duration;
-
 use nix::errno::Errno;
 use tracing::{debug, warn};
 
@@ -14,29 +12,11 @@ use crate::webrtc::framing::{FRAME_BYTES_MAX, PREFIX_BYTES};
 use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::transport::Dropped;
 
-use super::{IoContext, TransportEntry, WebRtc};
-
-/// A connection is closed after this time without a valid check.
-pub(super) const CHECK_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// Connections that are accepted at once. Others wait for the next turn.
-pub(super) const ACCEPTED_MAX: usize = 4;
+use super::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX};
+use super::{Frames, IoContext, TransportEntry, WebRtc};
 
 /// What is read of a connection at once: about 25 full packets, as of a socket for datagrams.
 const READ_BYTES: usize = 32 << 10;
-
-/// How long no connections are accepted after the kernel could not take any more.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Buffers for what one read brings.
-#[derive(Default)]
-pub(super) struct Frames {
-    /// As read. Made with the first connection.
-    stream: Vec<u8>,
-    /// The packets in it, and the one that was begun before.
-    packets: Vec<u8>,
-    places: Vec<Datagram>,
-}
 
 impl WebRtc {
     /// Accepts the connections that wait at a listener.
@@ -61,7 +41,7 @@ impl WebRtc {
                 }
             }
         }
-        self.settle(now, io, transport);
+        self.handle_events(now, io, transport);
     }
 
     /// If a listener has too many connections, closes the oldest one that no valid check has come by.

@@ -1,39 +1,40 @@
-//! What comes of what a transport tells: keys, a path, a peer for the relay, and news for the supervisor.
+//! What follows from a transport's events: keys, a route, a peer for the relay, and notifications for the supervisor.
 
 use std::time::Duration;
 
 use tracing::{debug, warn};
-use weir_channel::message::{DtlsState, IceProtocol, IceState, IceTuple, Notification, WebRtcFailure};
+use weir_channel::message::{DtlsState, Notification, WebRtcFailure};
 
 use crate::net::poll::Interest;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::dtls::session::{Established, Event as DtlsEvent};
 use crate::webrtc::dtls::{self, SrtpKeys, SrtpProfile};
-use crate::webrtc::ice::{self, Protocol, Tuple};
+use crate::webrtc::ice;
 use crate::webrtc::srtp::{Inbound, KeyError, MasterKey, Outbound, Profile};
 use crate::webrtc::transport::Event;
 
 use super::connections::close_connection_of;
-use super::shared_ports::unwatch_connected;
+use super::convert::{iana_name, ice_state, ice_tuple};
+use super::shared_port_input::unwatch_connected;
 use super::{IoContext, TransportEntry, WebRtc, failures};
 
 /// SSRCs that one peer may use in a session: as many as it can be sent. Of those that it does not use any more, an index
 /// each is kept.
 const PEER_SSRCS_MAX: usize = 1 << 16;
 
-/// What was too much to be told is told after this.
-const NEWS_INTERVAL: Duration = Duration::from_millis(500);
+/// A notification that was over the rate is sent after this time.
+const ICE_NOTIFICATION_INTERVAL: Duration = Duration::from_millis(500);
 
 impl WebRtc {
-    /// Carries out what the transport has told, and sets its timer.
-    pub(super) fn settle(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    /// Handles the events of a transport, and sets its timer.
+    pub(super) fn handle_events(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             self.on_event(now, io, transport, event);
         }
         self.events = events;
-        let uses_connected = self.shared_ports.uses_connected();
+        let uses_connected = self.shared_ports.uses_connected;
         let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
@@ -44,9 +45,9 @@ impl WebRtc {
                 tuple,
             });
         }
-        if entry.has_untold_news && entry.ice_news.take(now) {
-            entry.has_untold_news = false;
-            let news = [
+        if entry.has_unreported_ice && entry.ice_budget.take(now) {
+            entry.has_unreported_ice = false;
+            let notifications = [
                 Notification::IceSelectedTupleChanged {
                     transport: entry.id,
                     tuple: entry.transport.selected_tuple().map(ice_tuple),
@@ -57,17 +58,17 @@ impl WebRtc {
                     failure: entry.ice_failure(),
                 },
             ];
-            self.notifications.extend(news);
+            self.notifications.extend(notifications);
         }
         for (failure, times) in entry.refusals.take(now, entry.transport.counters()) {
             entry.failures.add(failure.reason, times);
-            self.record.note(now, entry.id, &failure, times);
+            self.failure_log.record(now, entry.id, &failure, times);
             self.notifications.push_back(failures::refused(entry.id, failure));
         }
         let refusals_due = entry.refusals.due(entry.transport.counters());
-        let news_due = entry.has_untold_news.then(|| now + NEWS_INTERVAL);
+        let ice_due = entry.has_unreported_ice.then(|| now + ICE_NOTIFICATION_INTERVAL);
         let connections_due = entry.connections_due(io, transport);
-        let due = [entry.transport.poll_timeout(), news_due, refusals_due, connections_due];
+        let due = [entry.transport.poll_timeout(), ice_due, refusals_due, connections_due];
         self.timers.set(transport, due.into_iter().flatten().min());
     }
 
@@ -85,7 +86,7 @@ impl WebRtc {
                 let failure = entry.ice_failure();
                 if let Some(failure) = &failure {
                     entry.failures.add(failure.reason, 1);
-                    self.record.note(now, id, failure, 1);
+                    self.failure_log.record(now, id, failure, 1);
                 }
                 Notification::IceStateChanged {
                     transport: id,
@@ -112,7 +113,7 @@ impl WebRtc {
                     DtlsEvent::Failed(cause) => {
                         let cause = failures::of_dtls(cause);
                         entry.failures.add(cause.reason, 1);
-                        self.record.note(now, id, &cause, 1);
+                        self.failure_log.record(now, id, &cause, 1);
                         failure = Some(cause);
                         entry.forget_keys(io, transport);
                         (DtlsState::Failed, None)
@@ -131,10 +132,10 @@ impl WebRtc {
                 return;
             }
         };
-        if !entry.has_untold_news && entry.ice_news.take(now) {
+        if !entry.has_unreported_ice && entry.ice_budget.take(now) {
             self.notifications.push_back(notification);
         } else {
-            entry.has_untold_news = true;
+            entry.has_unreported_ice = true;
         }
     }
 }
@@ -213,40 +214,4 @@ fn directions(keys: &SrtpKeys) -> Result<(Inbound, Outbound), KeyError> {
     let master = |key: &dtls::MasterKey| MasterKey::new(profile, key.key(), key.salt());
     let inbound = Inbound::new(&master(keys.inbound())?, PEER_SSRCS_MAX);
     Ok((inbound, Outbound::new(&master(keys.outbound())?)))
-}
-
-/// As the registry of DTLS-SRTP profiles has it, without what all names there begin with.
-fn iana_name(profile: SrtpProfile) -> &'static str {
-    profile.name().trim_start_matches("SRTP_")
-}
-
-pub(super) fn ice_tuple(tuple: &Tuple) -> IceTuple {
-    IceTuple {
-        protocol: match tuple.protocol {
-            Protocol::Udp => IceProtocol::Udp,
-            Protocol::Tcp => IceProtocol::Tcp,
-        },
-        local: tuple.local,
-        remote: tuple.remote,
-    }
-}
-
-pub(super) fn ice_state(state: ice::State) -> IceState {
-    match state {
-        ice::State::New => IceState::New,
-        ice::State::Connected => IceState::Connected,
-        ice::State::Completed => IceState::Completed,
-        ice::State::Disconnected => IceState::Disconnected,
-        ice::State::Closed => IceState::Closed,
-    }
-}
-
-pub(super) fn dtls_state(state: dtls::State) -> DtlsState {
-    match state {
-        dtls::State::New => DtlsState::New,
-        dtls::State::Connecting => DtlsState::Connecting,
-        dtls::State::Connected => DtlsState::Connected,
-        dtls::State::Failed => DtlsState::Failed,
-        dtls::State::Closed => DtlsState::Closed,
-    }
 }

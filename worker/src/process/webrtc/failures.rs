@@ -1,4 +1,4 @@
-//! What fails in ICE and DTLS: counted by reason, told to the supervisor, and written to the log now and then.
+//! Failures of ICE and DTLS: counted by reason, reported to the supervisor, and logged up to a rate.
 
 use std::time::Duration;
 
@@ -12,72 +12,74 @@ use crate::webrtc::dtls::failure::Failure;
 use crate::webrtc::ice::Refusal;
 use crate::webrtc::transport::{Counters, IceEnd};
 
-/// Lines a second that the log gets: a server that everybody fails at says so and stays readable.
-const LINES: Budget = Budget::new(5, 20);
+/// The rate of log lines: if every client fails, the log says so and stays readable.
+const LOG_LINES: Budget = Budget::new(5, 20);
 
-/// Checks that a transport refuses are told of again after this, while it goes on.
+/// While a transport goes on refusing checks, the supervisor is notified again after this time.
 const REFUSALS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// All transports' together, and what is said of them.
-pub(super) struct Record {
+/// The failures of all transports, counted and logged.
+pub(super) struct FailureLog {
     pub(super) failures: Counts<WebRtcFailureReason>,
-    lines: Budget,
+    log_budget: Budget,
 }
 
-impl Default for Record {
+impl Default for FailureLog {
     fn default() -> Self {
         Self {
             failures: Counts::default(),
-            lines: LINES,
+            log_budget: LOG_LINES,
         }
     }
 }
 
-impl Record {
-    /// Something has failed, so and so often since it was noted last.
-    pub(super) fn note(&mut self, now: Time, transport: TransportId, failure: &WebRtcFailure, times: u64) {
+impl FailureLog {
+    /// Counts a failure that occurred `times` times, and logs it if the rate allows.
+    pub(super) fn record(&mut self, now: Time, transport: TransportId, failure: &WebRtcFailure, times: u64) {
         self.failures.add(failure.reason, times);
-        if self.lines.take(now) {
+        if self.log_budget.take(now) {
             info!(id = %transport, reason = ?failure.reason, "{}", failure.message);
         }
     }
 }
 
-/// What a transport's refusals come to.
+/// Which refused checks of a transport the supervisor has been notified of.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// Of these it was told of already.
-    told: [u64; Refusal::ALL.len()],
-    told_at: Option<Time>,
+    /// The counts of the last notification.
+    last_notified: [u64; Refusal::ALL.len()],
+    last_notified_at: Option<Time>,
 }
 
 impl Refusals {
-    /// When there may be more to tell.
+    /// When to notify again, if there is anything new.
     pub(super) fn due(&self, counters: &Counters) -> Option<Time> {
-        let untold = Refusal::ALL
+        let has_more = Refusal::ALL
             .iter()
-            .any(|refusal| counters.refused(*refusal) != self.told[*refusal as usize]);
-        let told_at = self.told_at.filter(|_| untold)?;
-        Some(told_at + REFUSALS_INTERVAL)
+            .any(|refusal| counters.refused(*refusal) != self.last_notified[*refusal as usize]);
+        let last_notified_at = self.last_notified_at.filter(|_| has_more)?;
+        Some(last_notified_at + REFUSALS_INTERVAL)
     }
 
-    /// What is to be told now: each reason that is new, and how often it came.
+    /// What to notify of now: each reason whose count has grown, and by how much.
     pub(super) fn take(&mut self, now: Time, counters: &Counters) -> Vec<(WebRtcFailure, u64)> {
-        if counters.refusals == self.told.iter().sum::<u64>()
-            || self.told_at.is_some_and(|told_at| now < told_at + REFUSALS_INTERVAL)
+        if counters.refusals == self.last_notified.iter().sum::<u64>()
+            || self
+                .last_notified_at
+                .is_some_and(|last_notified_at| now < last_notified_at + REFUSALS_INTERVAL)
         {
             return Vec::new();
         }
-        self.told_at = Some(now);
-        let mut news = Vec::new();
+        self.last_notified_at = Some(now);
+        let mut changes = Vec::new();
         for refusal in Refusal::ALL {
-            let (count, told) = (counters.refused(refusal), &mut self.told[refusal as usize]);
-            if count > *told {
-                news.push((of_refusal(refusal), count - *told));
-                *told = count;
+            let (count, last) = (counters.refused(refusal), &mut self.last_notified[refusal as usize]);
+            if count > *last {
+                changes.push((of_refusal(refusal), count - *last));
+                *last = count;
             }
         }
-        news
+        changes
     }
 }
 

@@ -1,4 +1,4 @@
-//! From a receive batch of a WebRTC transport to packets for the relay: told apart, answered, or unprotected in place.
+//! From a receive batch of a WebRTC transport to packets for the relay: classified, answered, or unprotected in place.
 
 use std::ops::Range;
 
@@ -125,7 +125,7 @@ impl WebRtc {
                 });
                 match verdict {
                     Some((Verdict::Dropped(dropped), _)) => unrouted(dropped),
-                    // It was refused, and told so.
+                    // It was refused, and answered so.
                     Some((_, refusals)) if refusals != before.0 => UnroutedReason::BadCheck,
                     _ => return,
                 }

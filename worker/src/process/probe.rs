@@ -1,5 +1,5 @@
-//! Trying out, before there is a worker, what a worker asks of the kernel: by the supervisor, whose sandbox its workers inherit. So
-//! what cannot be done without fails the server's start, and not each transport later; and what can is missed once.
+//! Tests what a worker needs of the kernel before there is a worker. The supervisor does this, because its workers inherit its
+//! sandbox. So a refusal that matters fails the server's start and not each transport later, and any other is logged once.
 
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -63,8 +63,8 @@ const SEGMENT: usize = TRAIN.len() / 2;
 ///
 /// # Errors
 /// The first thing that is refused and cannot be done without.
-pub fn rehearse(one: Vec<OwnedFd>, other: Vec<OwnedFd>, other_end: SocketAddr) -> Result<(), Refusal> {
-    ask_for_a_start();
+pub fn probe(one: Vec<OwnedFd>, other: Vec<OwnedFd>, other_end: SocketAddr) -> Result<(), Refusal> {
+    probe_process();
     let (near, far) = (TransportIx(0), TransportIx(1));
     let mut sockets = Sockets::new();
     sockets.attach(near, TransportSockets::adopt(one, true)?);
@@ -126,21 +126,21 @@ fn receive(socket: BorrowedFd<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What a worker asks for when it starts, and can do without.
-fn ask_for_a_start() {
+/// Tests what a worker asks for when it starts and can do without.
+fn probe_process() {
     // None: the thread must not bring its process down when it ends. That a signal can be chosen is what matters.
     Optional::DeathSignal.or_without(prctl::set_pdeathsig(None));
     let cpu = sched_getaffinity(Pid::from_raw(0))
         .ok()
         .and_then(|set| (0..CpuSet::count()).find(|cpu| set.is_set(*cpu) == Ok(true)));
     // The CPU is one of those that this process may use.
-    let _ = startup::make_itself_at_home(cpu.and_then(|cpu| u32::try_from(cpu).ok()));
+    let _ = startup::set_up_thread(cpu.and_then(|cpu| u32::try_from(cpu).ok()));
     if let Err(error) = scheduling::prefer_latency() {
-        startup::miss_short_slices(&error);
+        startup::report_no_short_slices(&error);
     }
 }
 
 /// Asks at a listening TCP socket for what a worker asks for at the connections that it accepts, and can do without.
-pub fn rehearse_tcp(listener: &OwnedFd) {
+pub fn probe_tcp(listener: &OwnedFd) {
     Optional::NoDelay.or_without(setsockopt(listener, sockopt::TcpNoDelay, &true));
 }

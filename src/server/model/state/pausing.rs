@@ -1,138 +1,138 @@
-//! Pausing, resuming and preferring: what follows when it takes effect, and who is told (differences §2.2, §2.3, §3.3,
-//! §3.4).
+//! Pausing, resuming and preferring: what follows when it takes effect, and who is told (differences §2.2, §2.3, §3.3, §3.4).
 
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId};
 use weir_channel::message::{Method, Profile};
 
-use super::{Command, State};
+use super::{Command, OnAccept, State};
 use crate::server::model::error::Error;
 use crate::server::model::event::{EventKind, Originator};
 use crate::server::model::lock;
-use crate::server::model::pause_state::{Change, Plan};
+use crate::server::model::pause_state::{Change, PauseState, Plan};
 use crate::server::model::peer_notification::PeerNotification;
 use crate::server::model::side::Side;
 
+/// What can be paused, and has a preferred profile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pausable {
+    Producer(ProducerId),
+    Consumer(ConsumerId),
+}
+
+impl Pausable {
+    /// The request to pause it, or to resume it.
+    pub(super) fn pause(self, paused: bool) -> Method {
+        match self {
+            Self::Producer(producer) => Method::SetProducerPaused { producer, paused },
+            Self::Consumer(consumer) => Method::SetConsumerPaused { consumer, paused },
+        }
+    }
+
+    fn prefer(self, profile: Profile) -> Method {
+        match self {
+            Self::Producer(producer) => Method::SetProducerPreferredProfile { producer, profile },
+            Self::Consumer(consumer) => Method::SetConsumerPreferredProfile { consumer, profile },
+        }
+    }
+
+    fn closed(self) -> Error {
+        match self {
+            Self::Producer(producer) => Error::closed(producer),
+            Self::Consumer(consumer) => Error::closed(consumer),
+        }
+    }
+}
+
 impl State {
-    /// The request for a producer to be paused or not, unless there is nothing to ask the worker for.
-    pub(crate) fn plan_producer_pause(
+    /// Calls `change` with who holds it paused, while it is open.
+    pub(super) fn with_pause_state<T>(&self, of: Pausable, change: impl FnOnce(&mut PauseState) -> T) -> Option<T> {
+        match of {
+            Pausable::Producer(producer) => Some(change(&mut lock(&self.producers.get(&producer)?.state).pause_state)),
+            Pausable::Consumer(consumer) => Some(change(&mut lock(&self.consumers.get(&consumer)?.state).pause_state)),
+        }
+    }
+
+    /// Whether the worker knows it, or will when all that is under way is accepted.
+    fn is_known_to_worker(&self, of: Pausable) -> bool {
+        match of {
+            Pausable::Producer(_) => true,
+            Pausable::Consumer(consumer) => {
+                let node = self.consumers.get(&consumer);
+                node.is_some_and(|node| lock(&node.state).is_known_to_worker())
+            }
+        }
+    }
+
+    /// The request to pause or to resume, unless there is nothing to ask the worker for. What the worker does not know
+    /// changes at once.
+    pub(crate) fn plan_pause(
         &mut self,
-        producer: ProducerId,
+        of: Pausable,
         side: Side,
         paused: bool,
         app_data: Value,
     ) -> Result<Option<Command>, Error> {
-        let Some(node) = self.producers.get(&producer) else {
-            return Err(Error::closed(producer));
-        };
-        let plan = lock(&node.state).pause_state.plan_pause(side, paused, true);
-        match plan {
+        let known = self.is_known_to_worker(of);
+        let plan = self.with_pause_state(of, |pause_state| pause_state.plan_pause(side, paused, known));
+        match plan.ok_or_else(|| of.closed())? {
             Plan::Nothing => Ok(None),
             Plan::AtOnce => {
-                self.producer_paused(producer, side, paused, app_data);
+                self.set_paused(of, side, paused, app_data);
                 Ok(None)
             }
-            Plan::Ask { paused } => {
-                let method = Method::SetProducerPaused { producer, paused };
-                Ok(Some(Command::by(side, method, app_data)))
-            }
+            Plan::Ask { paused } => Ok(Some(Command::by(side, of.pause(paused), app_data))),
         }
     }
 
     /// As above, for a preferred profile.
-    pub(crate) fn plan_producer_preference(
+    pub(crate) fn plan_preference(
         &mut self,
-        producer: ProducerId,
-        profile: Profile,
-    ) -> Result<Option<Command>, Error> {
-        let Some(node) = self.producers.get(&producer) else {
-            return Err(Error::closed(producer));
-        };
-        let plan = lock(&node.state).pause_state.plan_preference(profile, true);
-        let method = Method::SetProducerPreferredProfile { producer, profile };
-        Ok((plan != Plan::Nothing).then(|| Command::new(method)))
-    }
-
-    /// As for a producer. A consumer that the worker does not know changes at once.
-    pub(crate) fn plan_consumer_pause(
-        &mut self,
-        consumer: ConsumerId,
-        side: Side,
-        paused: bool,
-        app_data: Value,
-    ) -> Result<Option<Command>, Error> {
-        let Some(node) = self.consumers.get(&consumer) else {
-            return Err(Error::closed(consumer));
-        };
-        let plan = {
-            let mut state = lock(&node.state);
-            let known = state.is_known_to_worker();
-            state.pause_state.plan_pause(side, paused, known)
-        };
-        match plan {
-            Plan::Nothing => Ok(None),
-            Plan::AtOnce => {
-                self.consumer_paused(consumer, side, paused, app_data);
-                Ok(None)
-            }
-            Plan::Ask { paused } => {
-                let method = Method::SetConsumerPaused { consumer, paused };
-                Ok(Some(Command::by(side, method, app_data)))
-            }
-        }
-    }
-
-    /// As above, for a preferred profile.
-    pub(crate) fn plan_consumer_preference(
-        &mut self,
-        consumer: ConsumerId,
+        of: Pausable,
         side: Side,
         profile: Profile,
     ) -> Result<Option<Command>, Error> {
-        let Some(node) = self.consumers.get(&consumer) else {
-            return Err(Error::closed(consumer));
-        };
-        let plan = {
-            let mut state = lock(&node.state);
-            let known = state.is_known_to_worker();
-            state.pause_state.plan_preference(profile, known)
-        };
-        match plan {
+        let known = self.is_known_to_worker(of);
+        let plan = self.with_pause_state(of, |pause_state| pause_state.plan_preference(profile, known));
+        match plan.ok_or_else(|| of.closed())? {
             Plan::Nothing => Ok(None),
             Plan::AtOnce => {
-                self.consumer_prefers(consumer, side, profile);
+                self.set_preferred_profile(of, side, profile);
                 Ok(None)
             }
-            Plan::Ask { .. } => {
-                let method = Method::SetConsumerPreferredProfile { consumer, profile };
-                Ok(Some(Command::by(side, method, Value::Null)))
-            }
+            Plan::Ask { .. } => Ok(Some(Command::by(side, of.prefer(profile), Value::Null))),
         }
     }
 
-    /// The worker has accepted a change of a producer. `stopped`: whether it relays it from here on, if that was asked.
-    pub(super) fn steer_producer(
-        &mut self,
-        producer: ProducerId,
-        method: &Method,
-        change: Option<Change>,
-        stopped: Option<bool>,
-        app_data: Value,
-    ) {
-        let Some(node) = self.producers.get(&producer) else {
-            return;
-        };
-        let room = node.transport.room.id;
-        if let Some(entry) = self.rooms.get_mut(&room) {
-            entry.desired.accept(method);
-        }
+    /// A change that was under way takes effect.
+    pub(super) fn change_pausable(&mut self, of: Pausable, change: Option<Change>, on_accept: OnAccept) {
+        let (side, app_data) = on_accept.into_side();
         match change {
-            Some(Change::Pause { side, paused }) => self.producer_paused(producer, side, paused, app_data),
-            Some(Change::Prefer(profile)) => self.producer_prefers(producer, profile),
+            Some(Change::Pause { side, paused }) => self.set_paused(of, side, paused, app_data),
+            Some(Change::Prefer(profile)) => self.set_preferred_profile(of, side, profile),
             Some(Change::Enable { .. } | Change::Correct) | None => {}
         }
-        if let Some(stopped) = stopped {
-            self.source_paused(producer, stopped);
+    }
+
+    /// A side pauses or resumes.
+    pub(super) fn set_paused(&mut self, of: Pausable, side: Side, paused: bool, app_data: Value) {
+        match of {
+            Pausable::Producer(producer) => self.producer_paused(producer, side, paused, app_data),
+            Pausable::Consumer(consumer) => self.consumer_paused(consumer, side, paused, app_data),
+        }
+    }
+
+    pub(super) fn set_preferred_profile(&mut self, of: Pausable, side: Side, profile: Profile) {
+        match of {
+            Pausable::Producer(producer) => self.producer_prefers(producer, profile),
+            Pausable::Consumer(consumer) => self.consumer_prefers(consumer, side, profile),
+        }
+    }
+
+    /// The worker relays it, or does not any more.
+    pub(super) fn set_worker_paused(&mut self, of: Pausable, paused: bool) {
+        self.with_pause_state(of, |pause_state| pause_state.set_worker_paused(paused));
+        if let Pausable::Producer(producer) = of {
+            self.source_paused(producer, paused);
         }
     }
 
@@ -178,12 +178,11 @@ impl State {
         });
     }
 
-    /// The worker relays a producer, or does not any more; its consumers are told if that is new.
+    /// Tells the consumers of a producer, if that is new.
     fn source_paused(&mut self, producer: ProducerId, paused: bool) {
         let Some(node) = self.producers.get(&producer) else {
             return;
         };
-        lock(&node.state).pause_state.set_worker_paused(paused);
         let Some(entry) = self.rooms.get(&node.transport.room.id) else {
             return;
         };
@@ -237,35 +236,8 @@ impl State {
         }
     }
 
-    /// A change of a consumer takes effect. `stopped`: what the worker does from here on, if it knows the consumer.
-    pub(super) fn steer_consumer(
-        &mut self,
-        consumer: ConsumerId,
-        method: &Method,
-        change: Option<Change>,
-        stopped: Option<bool>,
-        side: Side,
-        app_data: Value,
-    ) {
-        let Some(node) = self.consumers.get(&consumer) else {
-            return;
-        };
-        if let Some(stopped) = stopped {
-            lock(&node.state).pause_state.set_worker_paused(stopped);
-        }
-        let room = node.room.id;
-        if let Some(entry) = self.rooms.get_mut(&room) {
-            entry.desired.accept(method);
-        }
-        match change {
-            Some(Change::Pause { side, paused }) => self.consumer_paused(consumer, side, paused, app_data),
-            Some(Change::Prefer(profile)) => self.consumer_prefers(consumer, side, profile),
-            Some(Change::Enable { .. } | Change::Correct) | None => {}
-        }
-    }
-
     /// A side holds a consumer paused, or does not any more.
-    pub(super) fn consumer_paused(&mut self, consumer: ConsumerId, side: Side, paused: bool, app_data: Value) {
+    fn consumer_paused(&mut self, consumer: ConsumerId, side: Side, paused: bool, app_data: Value) {
         let Some(node) = self.consumers.get(&consumer) else {
             return;
         };
@@ -288,7 +260,7 @@ impl State {
             .emit(consumer_paused_event(consumer, room, paused, side.into(), app_data));
     }
 
-    pub(super) fn consumer_prefers(&mut self, consumer: ConsumerId, side: Side, profile: Profile) {
+    fn consumer_prefers(&mut self, consumer: ConsumerId, side: Side, profile: Profile) {
         let Some(node) = self.consumers.get(&consumer) else {
             return;
         };

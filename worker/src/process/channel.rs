@@ -1,0 +1,109 @@
+//! The event loop's end of the channel: requests in, responses and notifications out.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use tracing::info;
+use weir_channel::message::Notification;
+
+use crate::exit::Exit;
+use crate::net::clock;
+use crate::net::poll::{Interest, Source};
+use crate::time::Time;
+
+use super::event_loop::{Ended, EventLoop};
+
+/// Requests that are always served in a turn: at 3 µs each, 100 µs.
+const REQUESTS_MIN: u64 = 32;
+
+/// Requests that are served for each millisecond since the last time: twice the 20,000 a second that must be possible,
+/// at 3 µs each an eighth of the worker's time.
+const REQUESTS_PER_MS: u64 = 40;
+
+/// How long the last answers may take to be written.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(1);
+
+impl EventLoop {
+    /// Serves as many requests as it is time for.
+    pub(super) fn serve_channel(&mut self, now: Time) -> Result<(), Ended> {
+        let elapsed_us = now.since(self.requests_served).as_micros() as u64;
+        let allowed = REQUESTS_MIN + elapsed_us.saturating_mul(REQUESTS_PER_MS) / 1_000;
+        self.requests_served = now;
+        for _ in 0..allowed.min(REQUESTS_PER_MS * 100) {
+            let Some((request, descriptors)) = self.endpoint.poll_request()? else {
+                break;
+            };
+            let response = self.handle_request(now, request, descriptors);
+            self.endpoint.push_response(response)?;
+            if self.is_leaving {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the supervisor what has happened, and writes what waits for it.
+    pub(super) fn send_notifications(&mut self) -> Result<(), Ended> {
+        loop {
+            if self.endpoint.is_congested() {
+                self.endpoint.flush()?;
+            }
+            // Changes of profiles wait in the relay, where only the latest of each consumer counts.
+            let notification = if self.endpoint.is_congested() {
+                self.relay.poll_urgent_notification()
+            } else {
+                self.relay.poll_notification()
+            };
+            let Some(notification) = notification else { break };
+            self.endpoint.push_notification(notification)?;
+        }
+        while let Some(notification) = self.webrtc.poll_notification() {
+            self.endpoint.push_notification(notification)?;
+        }
+        while let Some(line) = self.log.pop() {
+            self.endpoint.push_log(line);
+        }
+        let count = self.log.take_dropped();
+        if count > 0 {
+            self.counters.log_lines_dropped += count;
+            self.endpoint
+                .push_notification(Notification::LogLinesDropped { count })?;
+        }
+        if self.endpoint.wants_write() {
+            self.endpoint.flush()?;
+        }
+        let interest = match (self.endpoint.wants_read(), self.endpoint.wants_write()) {
+            (true, false) => Interest::Read,
+            (true, true) => Interest::ReadWrite,
+            (false, _) => Interest::Write,
+        };
+        if interest != self.channel_interest {
+            self.poller
+                .modify(self.endpoint.as_fd(), Source::Channel, interest)
+                .map_err(|errno| Ended::new(Exit::EventLoop, format!("epoll_ctl: {errno}")))?;
+            self.channel_interest = interest;
+        }
+        Ok(())
+    }
+
+    /// Writes what is still to be said, and ends.
+    pub(super) fn finish(&mut self) -> Ended {
+        info!("shutting down");
+        let (webrtc, mut io) = self.webrtc_and_io();
+        webrtc.close_all(clock::monotonic(), &mut io);
+        let until = clock::monotonic() + FINISH_TIME_MAX;
+        loop {
+            if let Err(ended) = self.send_notifications() {
+                return ended;
+            }
+            let left = until.since(clock::monotonic());
+            if !self.endpoint.wants_write() || left.is_zero() {
+                return Ended::new(Exit::Success, "asked to shut down");
+            }
+            let mut channel = [PollFd::new(self.endpoint.as_fd(), PollFlags::POLLOUT)];
+            let _ = ppoll(&mut channel, Some(TimeSpec::from_duration(left)), None);
+        }
+    }
+}
