@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir_channel::id::WorkerId;
-use weir_worker::process::{Arguments, SUBCOMMAND, WORKER_NAME};
+use weir_worker::process::{Arguments, SUBCOMMAND, Switches, WORKER_NAME};
 
 use crate::server::model::error::StartError;
 use crate::server::model::lock;
