@@ -90,7 +90,7 @@ async fn perform(
     let elapsed = setup.elapsed();
     let verdict = Verdict::reach(setup, senders, outcome).await;
     while let Ok(event) = events.try_recv() {
-        view.show(&event)?;
+        view.show(&event, elapsed)?;
     }
     view.finish(elapsed, &verdict)?;
     Ok(verdict)
@@ -119,8 +119,8 @@ async fn show(
             outcome = &mut script => {
                 return Ok(outcome);
             }
-            Some(event) = events.recv() => view.show(&event)?,
-            Some(event) = server_events.next() => view.show(&setup.on_event(&event))?,
+            Some(event) = events.recv() => view.show(&event, setup.elapsed())?,
+            Some(event) = server_events.next() => view.show(&setup.on_event(&event), setup.elapsed())?,
             _ = tick.tick() => view.refresh(setup)?,
             () = view.stopped() => return Ok(script::Outcome::interrupted()),
             _ = interrupt.recv() => return Ok(script::Outcome::interrupted()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event as SseEvent, KeepAlive};
 use axum::response::{IntoResponse, Sse};
 use futures::Stream;
@@ -227,12 +227,9 @@ pub(super) async fn follow(
         Some(text) => Start::new(&app.log, text, now)?,
         None => Start::at(now),
     };
-    let seat = Arc::clone(&app.followers).try_acquire_owned().map_err(|_| {
-        let message = "too many clients follow events already";
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooManyStreams", message)
-    })?;
+    let permit = app.follower_permit()?;
     let heartbeat = KeepAlive::new().interval(app.heartbeat).text("heartbeat");
-    let events = events(app, filter, start, seat);
+    let events = events(app, filter, start, permit);
     Ok(Events(Sse::new(events).keep_alive(heartbeat).into_response()))
 }
 
@@ -241,7 +238,7 @@ fn events(
     app: Arc<App>,
     filter: Filter,
     start: Start,
-    seat: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<SseEvent, Infallible>> {
     let opening = if start.restarted {
         note("restarted", &json!({"type": "restarted"}))
@@ -257,7 +254,7 @@ fn events(
         ready: Vec::new(),
         app,
         filter,
-        _seat: seat,
+        _permit: permit,
     };
     futures::stream::unfold((Some(opening), reader), |(opening, mut reader)| async move {
         let event = match opening {
@@ -280,7 +277,7 @@ struct Reader {
     after: u64,
     /// What comes next, the last first.
     ready: Vec<SseEvent>,
-    _seat: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Reader {

@@ -31,29 +31,22 @@ const INTERVAL_MS_MIN: u64 = 1_000;
 const INTERVAL_MS_MAX: u64 = 3_600_000;
 
 impl App {
-    fn seat(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        Arc::clone(&self.followers).try_acquire_owned().map_err(|_| {
-            let message = "too many clients follow events already";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooManyStreams", message)
-        })
-    }
-
     /// Answers with a stream that goes on until `next` has nothing more.
-    fn stream<S, F>(&self, seat: OwnedSemaphorePermit, source: S, next: fn(S) -> F) -> Events
+    fn stream<S, F>(&self, permit: OwnedSemaphorePermit, source: S, next: fn(S) -> F) -> Events
     where
         S: Send + 'static,
         F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
     {
         let heartbeat = KeepAlive::new().interval(self.heartbeat).text("heartbeat");
         let opening = SseEvent::default().comment("following");
-        let events = events(opening, (source, seat), next);
+        let events = events(opening, (source, permit), next);
         Events(Sse::new(events).keep_alive(heartbeat).into_response())
     }
 }
 
 fn events<S, F>(
     opening: SseEvent,
-    (source, seat): (S, OwnedSemaphorePermit),
+    (source, permit): (S, OwnedSemaphorePermit),
     next: fn(S) -> F,
 ) -> impl Stream<Item = Result<SseEvent, Infallible>>
 where
@@ -61,13 +54,13 @@ where
     F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
 {
     futures::stream::unfold(
-        (Some(opening), source, seat),
-        move |(opening, source, seat)| async move {
+        (Some(opening), source, permit),
+        move |(opening, source, permit)| async move {
             match opening {
-                Some(opening) => Some((Ok(opening), (None, source, seat))),
+                Some(opening) => Some((Ok(opening), (None, source, permit))),
                 None => {
                     let (event, source) = next(source).await?;
-                    Some((Ok(event), (None, source, seat)))
+                    Some((Ok(event), (None, source, permit)))
                 }
             }
         },
@@ -81,32 +74,32 @@ fn event(name: &str, data: &impl Serialize) -> Option<SseEvent> {
 
 /// `GET /rooms/{id}/audio-levels`
 pub(super) async fn audio_levels(State(app): State<Arc<App>>, Id(room): Id<RoomId>) -> Result<Events, ApiError> {
-    let seat = app.seat()?;
+    let permit = app.follower_permit()?;
     let levels = app.room(room)?.audio_levels().await?;
-    Ok(app.stream(seat, levels, |mut levels| async move {
-        let told = levels.next().await?;
-        let told: Vec<_> = told
+    Ok(app.stream(permit, levels, |mut levels| async move {
+        let shown = levels.next().await?;
+        let shown: Vec<_> = shown
             .iter()
             .map(|level| json!({"producer": level.producer.id(), "levelDbov": level.level_dbov}))
             .collect();
-        Some((event("audioLevels", &told)?, levels))
+        Some((event("audioLevels", &shown)?, levels))
     }))
 }
 
 /// `GET /rooms/{id}/active-speaker`
 pub(super) async fn active_speaker(State(app): State<Arc<App>>, Id(room): Id<RoomId>) -> Result<Events, ApiError> {
-    let seat = app.seat()?;
+    let permit = app.follower_permit()?;
     let detector = app.room(room)?.create_active_speaker_detector().await?;
-    Ok(app.stream(seat, detector, |mut detector| async move {
+    Ok(app.stream(permit, detector, |mut detector| async move {
         let active = detector.changed().await?;
-        let told = match &active {
+        let shown = match &active {
             Some(speaker) => json!({
                 "producer": speaker.producer.id(),
                 "peer": speaker.peer.as_ref().map(|peer| peer.name()),
             }),
             None => json!({"producer": null, "peer": null}),
         };
-        Some((event("activeSpeakerChange", &told)?, detector))
+        Some((event("activeSpeakerChange", &shown)?, detector))
     }))
 }
 
@@ -115,7 +108,7 @@ pub(super) async fn active_speaker(State(app): State<Arc<App>>, Id(room): Id<Roo
 /// A notification leaves the peer's queue when the next one is asked for, that is, when the connection has taken it; the
 /// numbers show a client that comes back whether one was lost with the connection.
 pub(super) async fn notifications(State(app): State<Arc<App>>, path: PeerPath) -> Result<Events, ApiError> {
-    let seat = app.seat()?;
+    let permit = app.follower_permit()?;
     let peer = app.peer(path.room, &path.name)?;
     if app.signalling.speaks_for(&peer) {
         let message = "the peer's own client has a connection to this server, and is told there";
@@ -124,11 +117,11 @@ pub(super) async fn notifications(State(app): State<Arc<App>>, path: PeerPath) -
     let reader = Some(Reader {
         notifications: peer.notifications(),
         peer,
-        told: None,
+        last_notified: None,
     });
-    Ok(app.stream(seat, reader, |reader| async move {
+    Ok(app.stream(permit, reader, |reader| async move {
         let mut reader = reader?;
-        if let Some(number) = reader.told.take() {
+        if let Some(number) = reader.last_notified.take() {
             reader.notifications.advance(number);
         }
         let Some((number, notification)) = reader.notifications.peek().await else {
@@ -139,9 +132,9 @@ pub(super) async fn notifications(State(app): State<Arc<App>>, path: PeerPath) -
             };
             return Some((event("end", &json!({"reason": reason}))?, None));
         };
-        reader.told = Some(number);
-        let told = event("notification", &notification)?.id(number.to_string());
-        Some((told, Some(reader)))
+        reader.last_notified = Some(number);
+        let shown = event("notification", &notification)?.id(number.to_string());
+        Some((shown, Some(reader)))
     }))
 }
 
@@ -150,7 +143,7 @@ struct Reader {
     peer: Peer,
     notifications: PeerNotifications,
     /// The number of what the connection was given last.
-    told: Option<u64>,
+    last_notified: Option<u64>,
 }
 
 /// `?intervalMs=2000`
@@ -169,11 +162,11 @@ impl Every {
 }
 
 fn periodic<S: Subject>(app: &App, subject: S, every: &Every) -> Result<Events, ApiError> {
-    let seat = app.seat()?;
+    let permit = app.follower_permit()?;
     let stats = StatsStream::new(subject, every.interval());
-    Ok(app.stream(seat, stats, |mut stats| async move {
-        let told = stats.next().await?;
-        Some((event("stats", &told)?, stats))
+    Ok(app.stream(permit, stats, |mut stats| async move {
+        let shown = stats.next().await?;
+        Some((event("stats", &shown)?, stats))
     }))
 }
 

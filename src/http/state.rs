@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 
@@ -66,6 +67,14 @@ impl App {
             heartbeat: options.heartbeat,
             on_log_settings: options.on_log_settings,
         }
+    }
+
+    /// The right to follow events, of which there are so many.
+    pub(super) fn follower_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.followers).try_acquire_owned().map_err(|_| {
+            let message = "too many clients follow events already";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooManyStreams", message)
+        })
     }
 
     pub(super) fn room(&self, id: RoomId) -> Result<Room, ApiError> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::reload;
 use weir_channel::log::TEXT_MAX;
@@ -62,7 +62,7 @@ impl LogQueue {
 }
 
 /// Changes what is logged, at run time.
-pub struct LogFilterHandle(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send>);
+pub struct LogFilterHandle(Box<dyn Fn(Targets) -> Result<(), reload::Error> + Send>);
 
 impl LogFilterHandle {
     /// Takes `directives`, such as `warn,weir_worker::relay=debug`, from now on.
@@ -76,12 +76,12 @@ impl LogFilterHandle {
                 directives.len()
             ));
         }
-        let filter = EnvFilter::builder()
-            .with_default_directive(DEFAULT_LEVEL.into())
-            // Patterns would be matched against what the network makes us log.
-            .with_regex(false)
-            .parse(directives)
-            .map_err(|error| format!("log directives {directives:?}: {error}"))?;
+        let filter = match directives {
+            "" => Targets::new().with_default(DEFAULT_LEVEL),
+            _ => directives
+                .parse()
+                .map_err(|error| format!("log directives {directives:?}: {error}"))?,
+        };
         (self.0)(filter).map_err(|error| format!("the log filter cannot be changed: {error}"))
     }
 }
@@ -95,7 +95,7 @@ impl fmt::Debug for LogFilterHandle {
 /// A subscriber that logs warnings and errors into the queue until told otherwise.
 pub fn subscriber() -> (impl Subscriber + Send + Sync + 'static, LogQueue, LogFilterHandle) {
     let queue = LogQueue::default();
-    let filter = EnvFilter::default().add_directive(DEFAULT_LEVEL.into());
+    let filter = Targets::new().with_default(DEFAULT_LEVEL);
     let (filter, handle) = reload::Layer::new(filter);
     let layer = QueueLayer(queue.clone());
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);

@@ -62,7 +62,7 @@ pub(super) async fn play(setup: &Setup, length: Duration) -> Outcome {
     };
     let mut findings = vec![Finding::of("everyone-receives", script.everyone_receives().await)];
     findings.push(Finding::of("producer-pause", script.pause_producer().await));
-    let (paused, stepped) = futures::join!(script.pause_consumer(), script.step_profile());
+    let (paused, stepped) = tokio::join!(script.pause_consumer(), script.step_profile());
     findings.push(Finding::of("consumer-pause", paused));
     findings.push(Finding::of("profile-steps", stepped));
     script.wait_for(schedule::END).await;

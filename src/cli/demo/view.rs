@@ -2,6 +2,7 @@
 
 mod board;
 mod json;
+mod keyboard;
 mod lines;
 mod table;
 
@@ -60,9 +61,9 @@ impl View {
     }
 
     /// Something happened.
-    pub(super) fn show(&mut self, event: &DemoEvent) -> Result<()> {
+    pub(super) fn show(&mut self, event: &DemoEvent, elapsed: Duration) -> Result<()> {
         match self {
-            Self::Table(table) => table.show(event),
+            Self::Table(table) => table.show(event, elapsed),
             Self::Lines(lines) => lines.show(event),
             Self::Json(json) => json.show(event),
         }

@@ -3,10 +3,12 @@
 use std::io::{IsTerminal, stderr};
 
 use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+use tracing_subscriber::{Layer, Registry, fmt};
 use weir::{LogLevel, LogSettings};
 
 /// How a log line looks.
@@ -20,7 +22,7 @@ pub(super) enum LogFormat {
 
 /// Changes how much is logged.
 #[derive(Clone, Debug)]
-pub(super) struct LogLevelHandle(Option<Handle<EnvFilter, Registry>>);
+pub(super) struct LogLevelHandle(Option<Handle<Targets, Registry>>);
 
 impl LogLevelHandle {
     /// From now on as `settings` say.
@@ -45,21 +47,22 @@ pub(super) fn init(format: LogFormat, settings: &LogSettings) -> LogLevelHandle 
 }
 
 /// This process logs at the workers' level. What the workers let through is not filtered again.
-fn filter(settings: &LogSettings) -> EnvFilter {
+fn filter(settings: &LogSettings) -> Targets {
     let level = match settings.level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Libraries have less to say that an operator wants to hear.
-    let others = if settings.level == LogLevel::Error {
-        "error"
-    } else {
-        "warn"
-    };
-    EnvFilter::new(format!("{others},weir={level},weir_channel={level},weir::worker=trace"))
+    Targets::new()
+        // Libraries have less to say that an operator wants to hear.
+        .with_default(level.min(LevelFilter::WARN))
+        .with_targets([
+            ("weir", level),
+            ("weir_channel", level),
+            ("weir::worker", LevelFilter::TRACE),
+        ])
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl Consumer {
             };
         };
         let producer = self.producer();
-        let (stats, source) = futures::join!(self.stats(), producer.stats());
+        let (stats, source) = tokio::join!(self.stats(), producer.stats());
         let stats = stats?;
         // The producer can close between the two answers; then this consumer does too, which is for the caller to find out.
         let source = source.ok();

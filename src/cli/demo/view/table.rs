@@ -1,37 +1,25 @@
-//! A live table: what happens scrolls by above, where everybody stands is redrawn below.
+//! A live table: what happens scrolls by above, and the state of everything is redrawn below.
 
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use ratatui::layout::{Constraint, Layout, Position, Rect};
-use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::{Line, Span};
-use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
-use ratatui::{DefaultTerminal, Frame, TerminalOptions, Viewport};
-use tokio::sync::Notify;
 use weir::WorkerInfo;
 
 use super::board::{Board, ConsumerRow, ProducerRow, State, bitrate, count, seconds};
+use super::keyboard::Keyboard;
 use super::{Paint, write_verdict};
 use crate::cli::demo::reporter::{DemoEvent, DemoEventKind};
 use crate::cli::demo::setup::Setup;
 use crate::cli::demo::verdict::Verdict;
 
-/// Heights: the title, an empty line, the heads of the two tables with an empty line after the first, an empty line.
-const LINES_AROUND_ROWS: usize = 6;
-
-/// How long the thread that reads keys may take to notice that it is over.
-const KEY_WAIT: Duration = Duration::from_millis(100);
+/// What a terminal that does not tell its size is taken to have.
+const COLUMNS: usize = 80;
 
 /// A terminal narrower than this has no room for the history of the bitrate.
-const WIDTH_WITH_HISTORY: u16 = 132;
+const WIDTH_WITH_HISTORY: usize = 132;
 
 /// A terminal narrower than this has no room for what happened last, which it has seen scroll by.
-const WIDTH_WITH_LAST_EVENT: u16 = 96;
+const WIDTH_WITH_LAST_EVENT: usize = 96;
 
 /// Bars of the history, from nothing to the most.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -42,36 +30,29 @@ pub(in crate::cli::demo) struct LiveTable {
     board: Board,
     length: Duration,
     paint: Paint,
-    terminal: DefaultTerminal,
-    keys: Keys,
-    restored: bool,
+    keyboard: Keyboard,
+    /// The lines of the last drawing. The cursor is below them.
+    drawn: usize,
 }
 
 impl LiveTable {
     pub(in crate::cli::demo) fn new(setup: &Setup, length: Duration) -> io::Result<Self> {
-        let board = Board::new(setup);
-        let height = board.producers.len() + board.consumers.len() + LINES_AROUND_ROWS;
-        let options = TerminalOptions {
-            viewport: Viewport::Inline(height as u16),
-        };
-        let terminal = ratatui::try_init_with_options(options)?;
         Ok(Self {
-            board,
+            board: Board::new(setup),
             length,
             paint: Paint::of_terminal(),
-            terminal,
-            keys: Keys::listen(),
-            restored: false,
+            keyboard: Keyboard::listen()?,
+            drawn: 0,
         })
     }
 
     pub(super) fn open(&mut self, setup: &Setup) -> io::Result<()> {
-        let workers = setup.server().workers();
-        for worker in &workers {
+        for worker in &setup.server().workers() {
             let rooms = self.rooms_of(worker);
             let pid = worker.pid.map_or("?".to_owned(), |pid| pid.to_string());
             let cpu = worker.cpu.map_or("any cpu".to_owned(), |cpu| format!("cpu {cpu}"));
-            self.scroll(Line::from(format!("  {}  pid {pid}  {cpu}  {rooms}", worker.id)).style(self.dim()))?;
+            let text = format!("  {}  pid {pid}  {cpu}  {rooms}", worker.id);
+            self.draw(Some(&[Span(DIM, text)]), Duration::ZERO)?;
         }
         self.refresh(setup)
     }
@@ -89,100 +70,116 @@ impl LiveTable {
         }
     }
 
-    pub(super) fn show(&mut self, event: &DemoEvent) -> io::Result<()> {
+    pub(super) fn show(&mut self, event: &DemoEvent, elapsed: Duration) -> io::Result<()> {
         self.board.note(event);
         // What the server says shows by itself, or in the verdict.
         let (Some(target), false) = (event.kind.target(), matches!(event.kind, DemoEventKind::Server { .. })) else {
             return Ok(());
         };
-        let style = match event.kind {
-            DemoEventKind::Step { .. } => self.style(Color::Yellow),
-            DemoEventKind::Fault { .. } => self.style(Color::Red),
-            _ => Style::new(),
+        let (style, bold) = match event.kind {
+            DemoEventKind::Step { .. } => (YELLOW, "1;33"),
+            DemoEventKind::Fault { .. } => (RED, "1;31"),
+            _ => (PLAIN, BOLD),
         };
-        let line = Line::from(vec![
-            Span::styled(format!("{}  ", seconds(event.at_ms)), self.dim()),
-            Span::styled(format!("{target:<13}"), style.add_modifier(Modifier::BOLD)),
-            Span::styled(event.kind.words(), style),
-        ]);
-        self.scroll(line)
+        let line = [
+            Span(DIM, format!("{}  ", seconds(event.at_ms))),
+            Span(bold, format!("{target:<13}")),
+            Span(style, event.kind.words()),
+        ];
+        self.draw(Some(&line), elapsed)
     }
 
     pub(super) fn refresh(&mut self, setup: &Setup) -> io::Result<()> {
         self.board.refresh(setup);
-        self.draw(setup.elapsed())
+        self.draw(None, setup.elapsed())
     }
 
     /// Ready when a key was pressed that means "enough".
     pub(super) async fn stopped(&self) {
-        self.keys.enough.notified().await;
+        self.keyboard.enough().await;
     }
 
     pub(super) fn finish(mut self, elapsed: Duration, verdict: &Verdict) -> io::Result<()> {
-        self.draw(elapsed)?;
-        self.restore()?;
-        // A terminal that does not tell its size gets what all of them had once.
-        let columns = crossterm::terminal::size().map_or(80, |(columns, _)| columns.into());
-        write_verdict(&mut io::stdout().lock(), elapsed, verdict, self.paint, columns)
+        self.draw(None, elapsed)?;
+        write_verdict(&mut io::stdout().lock(), elapsed, verdict, self.paint, columns())
     }
 
-    /// Gives the terminal back, with the cursor below what was drawn.
-    fn restore(&mut self) -> io::Result<()> {
-        if std::mem::replace(&mut self.restored, true) {
-            return Ok(());
+    /// Draws the tables over the last ones, below a line that stays.
+    fn draw(&mut self, above: Option<&[Span]>, elapsed: Duration) -> io::Result<()> {
+        let columns = columns();
+        let picture = Picture {
+            board: &self.board,
+            elapsed,
+            length: self.length,
+            columns,
+        };
+        // All at once, so that nobody sees half of it. Up to where the last drawing began; each line to its end.
+        let mut out = match self.drawn {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\r"),
+        };
+        let lines = picture.lines();
+        for line in above.into_iter().chain(lines.iter().map(Vec::as_slice)) {
+            write_line(&mut out, line, columns, self.paint);
+            out.push_str("\x1b[K\n");
         }
-        self.keys.stop();
-        let area = self.terminal.get_frame().area();
-        self.terminal.set_cursor_position(Position {
-            x: 0,
-            y: area.bottom().saturating_sub(1),
-        })?;
-        self.terminal.show_cursor()?;
-        ratatui::try_restore()?;
-        writeln!(io::stdout())
-    }
-
-    /// Puts a line above the tables.
-    fn scroll(&mut self, line: Line<'_>) -> io::Result<()> {
-        self.terminal
-            .insert_before(1, |buffer| Paragraph::new(line).render(buffer.area, buffer))
-    }
-
-    fn draw(&mut self, elapsed: Duration) -> io::Result<()> {
-        let (board, length, paint) = (&self.board, self.length, self.paint);
-        self.terminal.draw(|frame| {
-            Picture {
-                board,
-                elapsed,
-                length,
-                paint,
-            }
-            .draw(frame);
-        })?;
-        Ok(())
-    }
-
-    fn style(&self, color: Color) -> Style {
-        coloured(self.paint, color)
-    }
-
-    fn dim(&self) -> Style {
-        Style::new().add_modifier(Modifier::DIM)
+        self.drawn = lines.len();
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(out.as_bytes())?;
+        stdout.flush()
     }
 }
 
-impl Drop for LiveTable {
-    fn drop(&mut self) {
-        // On the way out of an error; whoever reports it needs the terminal as it was.
-        let _ = self.restore();
+fn columns() -> usize {
+    terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| width.0.into())
+}
+
+/// How text looks: the parameters of a terminal's SGR sequence (ECMA-48 §8.3.117).
+type Style = &'static str;
+
+const PLAIN: Style = "";
+const BOLD: Style = "1";
+const DIM: Style = "2";
+const RED: Style = "31";
+const GREEN: Style = "32";
+const YELLOW: Style = "33";
+const CYAN: Style = "36";
+
+/// A piece of a line.
+#[derive(Debug)]
+struct Span(Style, String);
+
+/// Writes as much of a line as the terminal has columns for. Everything that is drawn here is one column wide.
+fn write_line(out: &mut String, line: &[Span], columns: usize, paint: Paint) {
+    let mut left = columns;
+    for Span(style, text) in line {
+        let shown: String = text.chars().take(left).collect();
+        left -= shown.chars().count();
+        // Who wants no colours has bold and dim text all the same.
+        let style = match paint {
+            Paint::None => style.split(';').find(|part| part.len() == 1).unwrap_or(PLAIN),
+            Paint::Colours => style,
+        };
+        match style {
+            PLAIN => out.push_str(&shown),
+            style => out.push_str(&format!("\x1b[{style}m{shown}\x1b[0m")),
+        }
     }
 }
 
-fn coloured(paint: Paint, color: Color) -> Style {
-    match paint {
-        Paint::Colours => Style::new().fg(color),
-        Paint::None => Style::new(),
-    }
+/// A line of a table: cells of these widths with a blank between them. What is longer is cut off.
+fn row<const N: usize>(widths: [usize; N], cells: [Span; N]) -> Vec<Span> {
+    let cells = widths.into_iter().zip(cells);
+    let padded = cells.map(|(width, Span(style, text))| Span(style, format!("{text:<width$.width$} ")));
+    padded.collect()
+}
+
+fn head<const N: usize>(widths: [usize; N], titles: [&str; N]) -> Vec<Span> {
+    row(widths, titles.map(|title| Span(DIM, title.to_owned())))
+}
+
+fn plain(text: impl Into<String>) -> Span {
+    Span(PLAIN, text.into())
 }
 
 /// One drawing of everything.
@@ -190,97 +187,25 @@ struct Picture<'a> {
     board: &'a Board,
     elapsed: Duration,
     length: Duration,
-    paint: Paint,
+    columns: usize,
 }
 
 impl Picture<'_> {
-    fn draw(&self, frame: &mut Frame<'_>) {
-        let [_, title, _, producers, _, consumers] = Layout::vertical([
-            Constraint::Length(1),
-            Constraint::Length(1),
-            Constraint::Length(1),
-            Constraint::Length(self.board.producers.len() as u16 + 1),
-            Constraint::Length(1),
-            Constraint::Length(self.board.consumers.len() as u16 + 1),
-        ])
-        .areas(frame.area());
-        frame.render_widget(self.title(title.width), title);
-        frame.render_widget(self.producers(), producers);
-        frame.render_widget(self.consumers(consumers), consumers);
-    }
-
-    fn title(&self, width: u16) -> Line<'static> {
-        let (elapsed, length) = (self.elapsed.as_secs_f64(), self.length.as_secs_f64());
-        let bar_len = usize::from(width).saturating_sub(48).min(60);
-        let done = ((elapsed / length).min(1.0) * bar_len as f64) as usize;
-        Line::from(vec![
-            Span::styled("  weir demo  ", Style::new().add_modifier(Modifier::BOLD)),
-            Span::styled("━".repeat(done), coloured(self.paint, Color::Cyan)),
-            Span::styled("─".repeat(bar_len - done), dim()),
-            Span::raw(format!("  {elapsed:4.1} of {length:.0} s")),
-            Span::styled("   q ends it", dim()),
-        ])
-    }
-
-    fn producers(&self) -> Table<'static> {
-        let rows = self.board.producers.iter().map(|row| self.producer(row));
-        let widths = [
-            Constraint::Length(15),
-            Constraint::Length(15),
-            Constraint::Length(10),
-            Constraint::Length(8),
-            Constraint::Length(11),
-            Constraint::Fill(1),
-        ];
-        Table::new(rows, widths)
-            .header(head([
-                "  PRODUCER",
-                "IN",
-                "STATE",
-                " PACKETS",
-                "    BITRATE",
-                "KEY FRAMES",
-            ]))
-            .column_spacing(1)
-    }
-
-    fn producer(&self, row: &ProducerRow) -> Row<'static> {
-        let (word, color) = match row.paused {
-            true => ("● paused", Color::Yellow),
-            false => ("● relayed", Color::Green),
+    fn lines(&self) -> Vec<Vec<Span>> {
+        let mut lines = vec![Vec::new(), self.title(), Vec::new()];
+        let widths = [15, 15, 10, 8, 11, 14];
+        let titles = ["  PRODUCER", "IN", "STATE", " PACKETS", "    BITRATE", "KEY FRAMES"];
+        lines.push(head(widths, titles));
+        lines.extend(self.board.producers.iter().map(|each| row(widths, producer(each))));
+        lines.push(Vec::new());
+        let history = if self.columns >= WIDTH_WITH_HISTORY { 24 } else { 0 };
+        let last = if self.columns >= WIDTH_WITH_LAST_EVENT {
+            self.columns
+        } else {
+            0
         };
-        let asked = match row.key_frame_requests {
-            0 => "-".to_owned(),
-            times => format!("{times} requested"),
-        };
-        Row::new([
-            Cell::from(format!("  {}", row.name)),
-            Cell::from(format!("{}, worker {}", row.room, row.worker)),
-            Cell::from(Span::styled(word, coloured(self.paint, color))),
-            Cell::from(format!("{:>8}", count(row.packets))),
-            Cell::from(format!("{:>11}", bitrate(row.bitrate))),
-            Cell::from(asked),
-        ])
-    }
-
-    fn consumers(&self, area: Rect) -> Table<'static> {
-        let history = if area.width >= WIDTH_WITH_HISTORY { 24 } else { 0 };
-        let last = match area.width >= WIDTH_WITH_LAST_EVENT {
-            true => Constraint::Fill(1),
-            false => Constraint::Length(0),
-        };
-        let rows = self.board.consumers.iter().map(|row| self.consumer(row, history));
-        let widths = [
-            Constraint::Length(10),
-            Constraint::Length(12),
-            Constraint::Length(15),
-            Constraint::Length(8),
-            Constraint::Length(11),
-            Constraint::Length(history),
-            Constraint::Length(14),
-            last,
-        ];
-        let heads = [
+        let widths = [10, 12, 15, 8, 11, history, 14, last];
+        let titles = [
             "  CONSUMER",
             "OF",
             "STATE",
@@ -290,45 +215,71 @@ impl Picture<'_> {
             "PROFILE",
             "LAST EVENT",
         ];
-        Table::new(rows, widths).header(head(heads)).column_spacing(1)
+        lines.push(head(widths, titles));
+        lines.extend(
+            self.board
+                .consumers
+                .iter()
+                .map(|each| row(widths, consumer(each, history))),
+        );
+        lines
     }
 
-    fn consumer(&self, row: &ConsumerRow, history: u16) -> Row<'static> {
-        let color = match row.state {
-            State::Flowing => Color::Green,
-            State::Paused | State::SourcePaused => Color::Yellow,
-            State::Waiting => Color::Cyan,
-        };
-        let profile = match (row.profile, &row.resolution) {
-            (Some(profile), Some(resolution)) if row.video => format!("{profile} {resolution}"),
-            _ => "-".to_owned(),
-        };
-        let last = row.last.as_ref();
-        let last = last.map_or(String::new(), |(at_ms, words)| format!("{} {words}", seconds(*at_ms)));
-        let last_style = if row.faulty {
-            coloured(self.paint, Color::Red)
-        } else {
-            dim()
-        };
-        Row::new([
-            Cell::from(format!("  {}", row.name)),
-            Cell::from(row.source),
-            Cell::from(Span::styled(format!("● {}", row.state), coloured(self.paint, color))),
-            Cell::from(format!("{:>8}", count(row.packets))),
-            Cell::from(format!("{:>11}", bitrate(row.bitrate))),
-            Cell::from(Span::styled(bars(row, history.into()), coloured(self.paint, color))),
-            Cell::from(profile),
-            Cell::from(Span::styled(last, last_style)),
-        ])
+    fn title(&self) -> Vec<Span> {
+        let (elapsed, length) = (self.elapsed.as_secs_f64(), self.length.as_secs_f64());
+        let bar_len = self.columns.saturating_sub(48).min(60);
+        let done = ((elapsed / length).min(1.0) * bar_len as f64) as usize;
+        vec![
+            Span(BOLD, "  weir demo  ".to_owned()),
+            Span(CYAN, "━".repeat(done)),
+            Span(DIM, "─".repeat(bar_len - done)),
+            plain(format!("  {elapsed:4.1} of {length:.0} s")),
+            Span(DIM, "   q ends it".to_owned()),
+        ]
     }
 }
 
-fn dim() -> Style {
-    Style::new().add_modifier(Modifier::DIM)
+fn producer(row: &ProducerRow) -> [Span; 6] {
+    let (word, color) = match row.paused {
+        true => ("● paused", YELLOW),
+        false => ("● relayed", GREEN),
+    };
+    let asked = match row.key_frame_requests {
+        0 => "-".to_owned(),
+        times => format!("{times} requested"),
+    };
+    [
+        plain(format!("  {}", row.name)),
+        plain(format!("{}, worker {}", row.room, row.worker)),
+        Span(color, word.to_owned()),
+        plain(format!("{:>8}", count(row.packets))),
+        plain(format!("{:>11}", bitrate(row.bitrate))),
+        plain(asked),
+    ]
 }
 
-fn head<const N: usize>(titles: [&'static str; N]) -> Row<'static> {
-    Row::new(titles).style(dim())
+fn consumer(row: &ConsumerRow, history: usize) -> [Span; 8] {
+    let color = match row.state {
+        State::Flowing => GREEN,
+        State::Paused | State::SourcePaused => YELLOW,
+        State::Waiting => CYAN,
+    };
+    let profile = match (row.profile, &row.resolution) {
+        (Some(profile), Some(resolution)) if row.video => format!("{profile} {resolution}"),
+        _ => "-".to_owned(),
+    };
+    let last = row.last.as_ref();
+    let last = last.map_or(String::new(), |(at_ms, words)| format!("{} {words}", seconds(*at_ms)));
+    [
+        plain(format!("  {}", row.name)),
+        plain(row.source),
+        Span(color, format!("● {}", row.state)),
+        plain(format!("{:>8}", count(row.packets))),
+        plain(format!("{:>11}", bitrate(row.bitrate))),
+        Span(color, bars(row, history)),
+        plain(profile),
+        Span(if row.faulty { RED } else { DIM }, last),
+    ]
 }
 
 /// The history as bars, the newest to the right, each row against its own most.
@@ -343,56 +294,8 @@ fn bars(row: &ConsumerRow, width: usize) -> String {
     format!("{bars:>width$}")
 }
 
-/// Reads keys. A terminal in raw mode makes no signals of them.
-#[derive(Debug)]
-struct Keys {
-    enough: Arc<Notify>,
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Keys {
-    fn listen() -> Self {
-        let (enough, over) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
-        let (pressed, ended) = (Arc::clone(&enough), Arc::clone(&over));
-        let thread = std::thread::spawn(move || {
-            while !ended.load(Ordering::Relaxed) {
-                // A terminal that cannot be read has nobody at it.
-                match event::poll(KEY_WAIT).and_then(|ready| ready.then(event::read).transpose()) {
-                    Ok(Some(event)) if means_enough(&event) => pressed.notify_one(),
-                    Ok(_) => {}
-                    Err(_) => return,
-                }
-            }
-        });
-        Self {
-            enough,
-            over,
-            thread: Some(thread),
-        }
-    }
-
-    fn stop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // It does nothing that could panic.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn means_enough(event: &Event) -> bool {
-    let Event::Key(key) = event else { return false };
-    let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-    key.kind == KeyEventKind::Press && (control_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fmt::Write;
-
-    use ratatui::Terminal;
-    use ratatui::backend::TestBackend;
     use weir::Profile;
 
     use super::*;
@@ -420,51 +323,54 @@ mod tests {
         }
     }
 
-    /// What stands on a terminal of this width.
-    fn drawn(width: u16) -> String {
-        let board = board();
-        let height = (board.producers.len() + board.consumers.len() + LINES_AROUND_ROWS) as u16;
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    /// The lines on a terminal of this width.
+    fn drawn(width: usize, paint: Paint) -> String {
         let picture = Picture {
-            board: &board,
+            board: &board(),
             elapsed: Duration::from_millis(12_300),
             length: Duration::from_secs(20),
-            paint: Paint::Colours,
+            columns: width,
         };
-        terminal.draw(|frame| picture.draw(frame)).unwrap();
-        let buffer = terminal.backend().buffer();
         let mut text = String::new();
-        for line in buffer.content().chunks(width.into()) {
-            let line: String = line.iter().map(ratatui::buffer::Cell::symbol).collect();
-            writeln!(text, "{}", line.trim_end()).unwrap();
+        for line in picture.lines() {
+            write_line(&mut text, &line, width, paint);
+            text.push('\n');
         }
         text
     }
 
+    /// As somebody sees it who sees no colours.
+    fn seen(width: usize) -> String {
+        let text = drawn(width, Paint::Colours);
+        let mut parts = text.split("\x1b[");
+        let mut seen = parts.next().unwrap().to_owned();
+        parts.for_each(|part| seen.push_str(part.split_once('m').unwrap().1));
+        seen.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+
     #[test]
     fn a_wide_terminal_shows_everything() {
-        insta::assert_snapshot!(drawn(140));
+        insta::assert_snapshot!(seen(140));
     }
 
     #[test]
     fn a_narrow_terminal_shows_what_fits() {
-        insta::assert_snapshot!(drawn(80));
+        insta::assert_snapshot!(seen(80));
     }
 
     #[test]
-    fn every_size_can_be_drawn() {
-        for width in 1..60 {
-            drawn(width);
+    fn no_line_is_longer_than_the_terminal_is_wide() {
+        for width in 0..160 {
+            assert!(seen(width).lines().all(|line| line.chars().count() <= width), "{width}");
         }
     }
 
     #[test]
-    fn keys_that_mean_enough() {
-        let key = |code, modifiers| Event::Key(event::KeyEvent::new(code, modifiers));
-        assert!(means_enough(&key(KeyCode::Char('c'), KeyModifiers::CONTROL)));
-        assert!(means_enough(&key(KeyCode::Char('q'), KeyModifiers::NONE)));
-        assert!(means_enough(&key(KeyCode::Esc, KeyModifiers::NONE)));
-        assert!(!means_enough(&key(KeyCode::Char('c'), KeyModifiers::NONE)));
-        assert!(!means_enough(&Event::Resize(80, 25)));
+    fn who_wants_no_colours_gets_none() {
+        let drawn = drawn(140, Paint::None);
+        for color in [RED, GREEN, YELLOW, CYAN] {
+            assert!(!drawn.contains(&format!("{color}m")), "{color}");
+        }
+        assert!(drawn.contains("\x1b[1m") && drawn.contains("\x1b[2m"));
     }
 }
