@@ -35,7 +35,7 @@ switches! {
 /// The command line of a worker. It does not name the channel, which is descriptor 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arguments {
-    /// Which worker it is.
+    /// The worker's id.
     pub id: WorkerId,
     /// The CPU it runs on; `None`: wherever the scheduler likes.
     pub cpu: Option<u32>,
@@ -48,7 +48,7 @@ pub struct Arguments {
 /// What is wrong with a command line.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ArgumentError {
-    /// No such option.
+    /// There is no such option.
     #[error("unknown argument {0:?}; a worker is started by its supervisor")]
     Unknown(String),
     /// An option came twice.
@@ -60,11 +60,11 @@ pub enum ArgumentError {
     /// An option's value is not of its kind.
     #[error("{option} {value:?} is not {expected}")]
     BadValue {
-        /// Which option.
+        /// The option.
         option: &'static str,
-        /// Its value.
+        /// The value that was given.
         value: String,
-        /// What it should be.
+        /// What the value should be.
         expected: &'static str,
     },
     /// An option is missing.
