@@ -14,7 +14,7 @@ use tokio::process::Command;
 use weir::http::{ControlOptions, Limits};
 
 /// Members whose values differ from run to run; only their types are compared.
-const VOLATILE: [&str; 24] = [
+const VOLATILE: [&str; 29] = [
     "at",
     "bitrate",
     "cname",
@@ -39,6 +39,11 @@ const VOLATILE: [&str; 24] = [
     "worker",
     "coalescedTurns",
     "gsoRefusals",
+    "closeTimeout",
+    "pingTimeout",
+    "requestTimeout",
+    "startTimeout",
+    "workerBinary",
 ];
 
 /// A command and the answer it gets, as the page has them.

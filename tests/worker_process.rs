@@ -13,7 +13,7 @@ use weir_channel::frame::{self, Decoder};
 use weir_channel::id::{RequestId, WorkerId};
 use weir_channel::message::{Deadline, Hello, Message, Method, Reply, Request, Response};
 use weir_worker::exit::Exit;
-use weir_worker::process::Arguments;
+use weir_worker::process::{Arguments, Switches};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -22,9 +22,10 @@ fn arguments() -> Arguments {
         id: WorkerId(3),
         cpu: None,
         parent_pid: std::process::id(),
-        dtls_13: false,
-        dtls_weak_fingerprints: false,
-        gop_cache: true,
+        switches: Switches {
+            gop_cache: true,
+            ..Switches::default()
+        },
     }
 }
 

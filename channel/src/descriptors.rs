@@ -36,7 +36,7 @@ const CONTROL_WORDS: usize = {
     bytes.div_ceil(size_of::<u64>())
 };
 
-/// What one read brought.
+/// The result of one read.
 #[derive(Debug)]
 pub struct Received {
     /// This many bytes; zero means that the peer has closed its end.
@@ -142,7 +142,7 @@ pub enum DescriptorError {
     /// More than [`MAX_DESCRIPTORS`] with one frame.
     #[error("{count} file descriptors came with one frame; at most {MAX_DESCRIPTORS} are allowed")]
     TooMany {
-        /// How many came.
+        /// The number of descriptors that came.
         count: usize,
     },
     /// They came with bytes among which no frame starts.

@@ -31,9 +31,9 @@ pub enum ChannelError {
     /// The peer sent a frame that is too long.
     #[error("refused the frame at byte {offset} of the stream: {error}")]
     Frame {
-        /// Where in the stream.
+        /// The offset in the stream.
         offset: u64,
-        /// What is wrong.
+        /// The error.
         error: FrameError,
     },
     /// The peer sent a frame that is not a message.
@@ -41,7 +41,7 @@ pub enum ChannelError {
     Codec {
         /// Where in the stream the frame starts.
         offset: u64,
-        /// What is wrong.
+        /// The error.
         error: CodecError,
     },
     /// The two ends speak different versions.
@@ -62,7 +62,7 @@ pub enum ChannelError {
     /// The peer belongs to another channel.
     #[error("this is the channel of {expected}, the peer says {got}")]
     WrongWorker {
-        /// Whose channel this is.
+        /// The worker that the channel belongs to.
         expected: WorkerId,
         /// Who the peer says it is, or whom it takes us for.
         got: WorkerId,
@@ -93,7 +93,7 @@ pub enum ChannelError {
     /// Descriptors travel from the supervisor to the worker only.
     #[error("the worker sent {count} file descriptors; a worker never does")]
     DescriptorsFromWorker {
-        /// How many.
+        /// The number of descriptors.
         count: usize,
     },
     /// The peer reads nothing, and this end may lose nothing.
@@ -110,9 +110,9 @@ pub enum ChannelError {
     /// The system refused a call.
     #[error("{call}: {errno}")]
     Os {
-        /// Which call.
+        /// The system call.
         call: &'static str,
-        /// What it said.
+        /// The error that it returned.
         errno: Errno,
     },
 }

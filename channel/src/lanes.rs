@@ -13,7 +13,7 @@ use crate::message::{Message, Method, Notification, Reply, Response};
 /// Which of the two queues a message waits in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Lane {
-    /// Goes first.
+    /// Frames of this lane go first.
     Control,
     /// Goes when no control frame waits.
     Bulk,

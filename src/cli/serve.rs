@@ -87,7 +87,7 @@ impl ServeArgs {
                 return ExitCode::from(USAGE);
             }
         };
-        let log = log::init(self.log_format, &settings.log);
+        let log = log::init(self.log_format, &settings.log());
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         for warning in unknown_variables(weir, names) {
             warn!("{warning}");

@@ -1,8 +1,6 @@
 //! `/health`, `/stats`, `/settings`, `/workers`
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::Json;
@@ -10,16 +8,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use weir_channel::id::WorkerId;
-use weir_channel::message::{Coalescing, LogLevel, WorkerStats, Zoned};
+use weir_channel::message::{Coalescing, LogLevel, WorkerStats};
 
 use super::error::{ApiError, ErrorInfo};
 use super::extract::{Body, Id};
 use super::openapi::WellOrNot;
 use super::state::{App, unknown};
 use super::view::Listing;
-use crate::{
-    ConnectedSockets, Family, LogTag, PortRange, Server, ServerDump, SettingsUpdate, Shortage, WorkerInfo, WorkerState,
-};
+use crate::{LogTag, Server, ServerDump, Settings, SettingsUpdate, Shortage, WorkerInfo, WorkerState};
 
 /// The health of a server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -164,61 +160,28 @@ async fn stats_of(server: &Server, worker: WorkerId) -> StatsOfWorker {
     StatsOfWorker { worker, stats, error }
 }
 
-/// The settings that the server was started with, and the current log level.
-#[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
+/// The settings that the server was started with, and the current values of those that can change.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SettingsView {
-    log_level: LogLevel,
-    log_tags: Vec<LogTag>,
-    workers: usize,
-    #[schemars(with = "String")]
-    rtc_ipv4: Family<Ipv4Addr>,
-    #[schemars(with = "String")]
-    rtc_ipv6: Family<Zoned<Ipv6Addr>>,
-    rtc_announced_ipv4: Option<Ipv4Addr>,
-    rtc_announced_ipv6: Option<Ipv6Addr>,
-    #[schemars(with = "String")]
-    rtc_ports: PortRange,
-    rtc_udp: bool,
-    rtc_tcp: bool,
-    webrtc_port: Option<NonZeroU16>,
-    #[schemars(with = "String")]
-    webrtc_connected: ConnectedSockets,
-    dtls_13: bool,
-    dtls_weak_fingerprints: bool,
-    gop_cache: bool,
-    dtls_certificate_file: Option<PathBuf>,
-    socket_receive_buffer: u32,
-    socket_send_buffer: u32,
-    coalescing_us_max: u32,
+    #[serde(flatten)]
+    settings: Settings,
+    /// Whether workers measure the residence time of packets.
     measure_residence: bool,
 }
 
 impl From<&Server> for SettingsView {
     fn from(server: &Server) -> Self {
-        let settings = server.settings();
         let log = server.log_settings();
         let coalescing = server.coalescing();
         Self {
-            log_level: log.level,
-            log_tags: log.tags,
-            workers: server.workers().len(),
-            rtc_ipv4: settings.rtc_ipv4,
-            rtc_ipv6: settings.rtc_ipv6,
-            rtc_announced_ipv4: settings.rtc_announced_ipv4,
-            rtc_announced_ipv6: settings.rtc_announced_ipv6,
-            rtc_ports: settings.rtc_ports,
-            rtc_udp: settings.rtc_udp,
-            rtc_tcp: settings.rtc_tcp,
-            webrtc_port: settings.webrtc_port,
-            webrtc_connected: settings.webrtc_connected,
-            dtls_13: settings.dtls_13,
-            dtls_weak_fingerprints: settings.dtls_weak_fingerprints,
-            gop_cache: settings.gop_cache,
-            dtls_certificate_file: settings.dtls_certificate_file.clone(),
-            socket_receive_buffer: settings.socket_receive_buffer,
-            socket_send_buffer: settings.socket_send_buffer,
-            coalescing_us_max: coalescing.window_us_max,
+            settings: Settings {
+                log_level: log.level,
+                log_tags: log.tags,
+                workers: u32::try_from(server.num_workers()).ok().and_then(NonZeroU32::new),
+                coalescing_us_max: coalescing.window_us_max,
+                ..server.settings().clone()
+            },
             measure_residence: coalescing.measure_residence,
         }
     }

@@ -44,6 +44,8 @@ pub use self::model::rtp_parameters::{
     ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, RtxParameters,
 };
 pub(crate) use self::model::rtp_parameters::{known_capabilities, known_parameters};
+#[cfg(feature = "cli")]
+pub(crate) use self::model::settings::server_settings;
 pub use self::model::settings::{ConnectedSockets, Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
 pub use self::model::shortage::Shortage;
 #[cfg(feature = "http")]

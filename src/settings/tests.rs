@@ -86,11 +86,11 @@ fn a_file_and_the_command_line_say_the_same_things() {
     let off = flags("--webrtc-port 0").settings().unwrap();
     assert_eq!(off.webrtc_port, None, "a port for each transport");
     assert_eq!(
-        settings.dtls_private_key_file.unwrap().to_str(),
+        settings.dtls_private_key_file.as_ref().unwrap().to_str(),
         Some("/etc/weir/key.pem")
     );
     assert_eq!(
-        settings.log.directives(),
+        settings.log().directives(),
         "error,weir_worker::rtp=debug,weir_worker::net=debug"
     );
     assert_eq!(SettingsFlags::default().overlaid_with(file.clone()), file);

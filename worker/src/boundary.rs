@@ -1,7 +1,7 @@
 //! Where a panic ends: what parses the network for one session or one packet takes no more than that with it.
 //!
-//! Behind each of the [`Parser`]s is code that reads strangers' bytes and may, by a mistake that nobody has found yet, panic.
-//! Whoever calls it does so by [`contain`], throws away what was being worked on, and goes on. What happened is counted, and told on
+//! Behind each of the [`Parser`]s is code that parses bytes from the network and may panic, by a mistake that nobody has found yet.
+//! Its caller calls it through [`contain`], drops what was being worked on, and goes on. The panic is counted, and printed on
 //! standard error by the process's panic hook. A panic elsewhere ends the process, as a bug of ours should.
 
 use std::cell::Cell;
@@ -25,7 +25,7 @@ impl Parser {
     pub const ALL: [Self; 3] = [Self::Dtls, Self::Stun, Self::Rtcp];
 }
 
-/// A parser has panicked, and what it was given came to nothing.
+/// A parser has panicked. What it was given is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("a parser has panicked")]
 pub struct Panicked;
@@ -38,7 +38,7 @@ thread_local! {
     static POISONED: Cell<Option<Parser>> = const { Cell::new(None) };
 }
 
-/// Runs what parses, and comes back whatever it does. The caller no longer uses what was being changed when it panicked.
+/// Runs a parser, and returns also if it panics. The caller no longer uses what was being changed when it panicked.
 ///
 /// # Errors
 ///

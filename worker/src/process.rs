@@ -22,7 +22,7 @@ use crate::exit::Exit;
 use crate::log;
 use crate::net::{optional, scheduling};
 
-pub use arguments::Arguments;
+pub use arguments::{Arguments, Switches};
 pub use event_loop::EventLoop;
 pub use probe::{Refusal, probe, probe_tcp};
 
@@ -72,7 +72,7 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Ok(event_loop) => event_loop,
         Err(error) => return report_exit(Exit::Setup, &error),
     };
-    event_loop.set_gop_cache(arguments.gop_cache);
+    event_loop.set_gop_cache(arguments.switches.gop_cache);
     let ended = event_loop.run();
     match ended.exit {
         Exit::Success | Exit::ChannelLost => ended.exit,

@@ -3,12 +3,12 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A moment, in nanoseconds of the machine's monotonic clock (in tests: of a virtual one).
+/// A point in time, in nanoseconds of the machine's monotonic clock (in tests: of a virtual one).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Time(pub u64);
 
 impl Time {
-    /// The moment this many milliseconds after the clock's zero.
+    /// The time this many milliseconds after the clock's zero.
     pub const fn from_millis(ms: u64) -> Self {
         Self(ms * 1_000_000)
     }
@@ -19,7 +19,7 @@ impl Time {
     }
 }
 
-/// What time it is for the rest of the world: where the wall clock stands at a moment of ours.
+/// The wall clock, by what it read at one time of ours.
 ///
 /// NTP times are 32.32 fixed point seconds since 1900, as RTCP carries them (RFC 3550 §4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,7 +32,7 @@ pub struct WallClock {
 const NTP_SECONDS_OF_1970: u64 = 2_208_988_800;
 
 impl WallClock {
-    /// The wall clock reads `unix_ns`, nanoseconds since 1970, at the moment `at`.
+    /// The wall clock reads `unix_ns`, nanoseconds since 1970, at the time `at`.
     pub const fn new(at: Time, unix_ns: u64) -> Self {
         let seconds = (unix_ns / 1_000_000_000 + NTP_SECONDS_OF_1970) << 32; // eras of 136 years begin at 0 again
         let fraction = ((unix_ns % 1_000_000_000) << 32) / 1_000_000_000;
@@ -42,10 +42,10 @@ impl WallClock {
         }
     }
 
-    /// The NTP time of a moment, before or after the one at which the clock was read.
-    pub const fn ntp(self, moment: Time) -> u64 {
-        let after = ntp_of_ns(moment.0.saturating_sub(self.at.0));
-        let before = ntp_of_ns(self.at.0.saturating_sub(moment.0));
+    /// The NTP time at a time of ours, before or after the one at which the clock was read.
+    pub const fn ntp(self, time: Time) -> u64 {
+        let after = ntp_of_ns(time.0.saturating_sub(self.at.0));
+        let before = ntp_of_ns(self.at.0.saturating_sub(time.0));
         self.ntp.wrapping_add(after).wrapping_sub(before)
     }
 }

@@ -101,7 +101,7 @@ fn without_a_remote_or_a_transport_nothing_is_sent() {
     assert_eq!(egress.stats(), Default::default());
 }
 
-/// Both sockets of a port could take any packet; parked, the path leaves all of them to the door.
+/// Both sockets of a port could take any packet. While the connected one is parked, all of them reach the unconnected one.
 #[test]
 fn while_there_is_no_remote_everybody_knocks_at_the_door() {
     for bound_to in ["127.0.0.1:0", "0.0.0.0:0"] {
@@ -138,7 +138,7 @@ fn while_there_is_no_remote_everybody_knocks_at_the_door() {
     }
 }
 
-/// The remote's packets arrive on the path, everybody else's on the door.
+/// The remote's packets arrive at the connected socket, everybody else's at the unconnected one.
 #[test]
 fn a_stranger_knocks_at_the_door_and_the_remote_takes_the_path() {
     let (friend, stranger, next_friend) = (Peer::new(), Peer::new(), Peer::new());

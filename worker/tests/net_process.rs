@@ -229,8 +229,8 @@ fn goodbye(ssrc: u32) -> Vec<u8> {
     packet
 }
 
-/// The path is connected to the old port, so what comes from the new one arrives at the door: it is heard there, and the path
-/// goes over.
+/// The socket is connected to the old port, so packets from the new one arrive at the unconnected socket. The connected one is
+/// then connected to the new port.
 #[test]
 fn a_sender_that_starts_over_on_another_port_is_relayed_again() {
     for says_goodbye in [true, false] {

@@ -79,7 +79,7 @@ impl SupervisorEndpoint {
         tokio::spawn(write_until_closed(shared));
         let worker = match within_own_time(timeout, receiver.hello()).await {
             Some(hello) => hello?,
-            // What has come by now may not have been told to this task yet.
+            // The Hello may have arrived by now, although the runtime has not woken this task.
             None => match receiver.arrived()? {
                 Some(Message::Hello(hello)) => hello,
                 Some(other) => return Err(receiver.end(ChannelError::HelloExpected { got: kind_of(&other) })),
@@ -159,12 +159,12 @@ impl RequestSender {
     }
 }
 
-/// What a worker says.
+/// What a worker sends.
 #[derive(Clone, PartialEq, Debug)]
 pub enum FromWorker {
     /// The answer to a request.
     Response(Response),
-    /// Something unasked.
+    /// A notification, which answers no request.
     Notification(Notification),
 }
 

@@ -186,7 +186,7 @@ impl WorkerEndpoint {
             match write_batch(self.socket.as_fd(), &mut self.lanes) {
                 Ok(Some(_)) => self.report_dropped_log_lines(),
                 Ok(None) => break true,
-                // Without memory, too, the loop comes back: it has been told to wait for the socket.
+                // If memory is short, the loop comes back too, because it waits for the socket to become writable.
                 Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => break false,
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(self.end(ChannelError::Closed)),
                 Err(errno) => return Err(self.end(ChannelError::Os { call: "sendmsg", errno })),

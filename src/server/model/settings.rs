@@ -9,110 +9,291 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weir_channel::message::{LogLevel, Zoned};
+use weir_worker::process::Switches;
 
-/// How a server runs. Start from [`Settings::default`] and change what matters:
-///
-/// ```
-/// use weir::{Family, Settings};
-///
-/// let settings = Settings {
-///     rtc_ipv4: Family::Address("127.0.0.1".parse()?),
-///     rtc_ipv6: Family::Off,
-///     ..Settings::default()
-/// };
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// The number of workers; `None`: one for each CPU that this process may use, by its affinity mask and cgroup
-    /// quota.
-    pub workers: Option<NonZeroU32>,
-    /// What the workers log.
-    pub log: LogSettings,
-    /// The local IPv4 address for media.
-    pub rtc_ipv4: Family<Ipv4Addr>,
-    /// The local IPv6 address for media.
-    pub rtc_ipv6: Family<Zoned<Ipv6Addr>>,
-    /// The IPv4 address that remotes should send to, instead of the local one, e.g. behind a NAT.
-    pub rtc_announced_ipv4: Option<Ipv4Addr>,
-    /// The IPv6 address that remotes should send to, instead of the local one.
-    pub rtc_announced_ipv6: Option<Ipv6Addr>,
-    /// The range of UDP and TCP ports for media.
-    pub rtc_ports: PortRange,
-    /// Serve WebRTC clients over UDP.
-    pub rtc_udp: bool,
-    /// Serve WebRTC clients over TCP, for networks that block UDP.
-    pub rtc_tcp: bool,
-    /// The UDP and TCP port that all WebRTC transports of the first worker share; each further worker uses the next
-    /// port. `None`: each transport has its own ports from `rtc_ports`.
-    pub webrtc_port: Option<NonZeroU16>,
-    /// When to give each WebRTC client on a shared port its own connected socket.
-    pub webrtc_connected: ConnectedSockets,
-    /// The PEM file with the certificate for DTLS; needs `dtls_private_key_file`. `None`: each worker makes its own.
-    pub dtls_certificate_file: Option<PathBuf>,
-    /// The PEM file with the private key of that certificate: ECDSA over P-256 or P-384, or RSA.
-    pub dtls_private_key_file: Option<PathBuf>,
-    /// Use DTLS 1.3 with WebRTC clients that offer it. Otherwise all use 1.2.
-    pub dtls_13: bool,
-    /// Accept WebRTC clients whose only fingerprints are SHA-1 or SHA-224.
-    pub dtls_weak_fingerprints: bool,
-    /// Keep the last group of pictures of video senders that ignore key frame requests (cameras, ffmpeg), so that new
-    /// viewers see a picture at once. A worker keeps up to 64 groups, each of up to 8 MiB and 20 s.
-    pub gop_cache: bool,
-    /// The receive buffer of each media socket (SO_RCVBUF), in bytes. The kernel accounts for twice as many.
-    pub socket_receive_buffer: u32,
-    /// The send buffer of each media socket (SO_SNDBUF), in bytes.
-    pub socket_send_buffer: u32,
-    /// The worker program: `weir` or `weir-worker`. `None`: this program itself if it has called
-    /// [`run_worker_if_started_as_one`](crate::run_worker_if_started_as_one), else the `weir-worker` beside it or in the
-    /// folders above (as cargo lays out tests).
-    pub worker_binary: Option<PathBuf>,
-    /// How long a worker may take from its start to its hello.
-    pub start_timeout: Duration,
-    /// The time between two pings to a worker.
-    pub ping_interval: Duration,
-    /// How long a worker may take to answer a ping; then it is killed and replaced.
-    pub ping_timeout: Duration,
-    /// How long a worker may take to answer a request.
-    pub request_timeout: Duration,
-    /// How long workers may take to end when the server closes, before they are killed.
-    pub close_timeout: Duration,
-    /// How long a packet may wait under load, so that it is sent together with others, in microseconds, at most 1,000;
-    /// 0 sends each at once.
-    pub coalescing_us_max: u32,
+/// The settings of a server, each declared once: its documentation, its name, its type and its default; then in brackets the
+/// help of its option, the option's attributes, and the type that is read from the command line, the environment or a file,
+/// if need be with what makes the setting of it. `$then` makes something of the list.
+macro_rules! server_settings {
+    ($then:ident $($with:tt)*) => {
+        $then! {
+            $($with)*
+            /// The number of workers; `None`: one for each CPU that this process may use, by its affinity mask and cgroup
+            /// quota.
+            workers: Option<NonZeroU32> = None;
+            [
+                /// How many workers to run [default: one for each CPU this process may use]
+                #[arg(long, env = "WEIR_WORKERS", value_name = "N")]
+                NonZeroU32
+            ]
+
+            /// Workers write no log lines below this level.
+            log_level: LogLevel = LogSettings::default().level;
+            [
+                /// The lowest level that workers log: error, warn, info, debug, trace [default: warn]
+                #[arg(long, env = "WEIR_LOG_LEVEL", value_name = "LEVEL", value_parser = parse_level)]
+                LogLevel
+            ]
+
+            /// The parts of a worker that log below the level `error`; empty: all parts.
+            log_tags: Vec<LogTag> = LogSettings::default().tags;
+            [
+                /// The parts of the workers that log below the level error: process, channel, net, rtp, relay [default: all parts]
+                #[arg(long, env = "WEIR_LOG_TAGS", value_name = "TAG,…", value_delimiter = ',')]
+                Vec<LogTag>
+            ]
+
+            /// The local IPv4 address for media.
+            #[schemars(with = "String")]
+            rtc_ipv4: Family<Ipv4Addr> = Family::Auto;
+            [
+                /// The local IPv4 address for media: auto, off, or an address [default: auto]
+                #[arg(long, env = "WEIR_RTC_IPV4", value_name = "IP")]
+                Family<Ipv4Addr>
+            ]
+
+            /// The local IPv6 address for media.
+            #[schemars(with = "String")]
+            rtc_ipv6: Family<Zoned<Ipv6Addr>> = Family::Auto;
+            [
+                /// The local IPv6 address for media: auto, off, or an address; write a link-local one with its zone, fe80::1%eth0
+                /// [default: auto]
+                #[arg(long, env = "WEIR_RTC_IPV6", value_name = "IP")]
+                Family<Zoned<Ipv6Addr>>
+            ]
+
+            /// The IPv4 address that remotes should send to, instead of the local one, e.g. behind a NAT.
+            rtc_announced_ipv4: Option<Ipv4Addr> = None;
+            [
+                /// The IPv4 address that remotes should send to, e.g. that of a NAT in front of the server [default: the local one]
+                #[arg(long, env = "WEIR_RTC_ANNOUNCED_IPV4", value_name = "IP")]
+                Ipv4Addr
+            ]
+
+            /// The IPv6 address that remotes should send to, instead of the local one.
+            rtc_announced_ipv6: Option<Ipv6Addr> = None;
+            [
+                /// The IPv6 address that remotes should send to [default: the local one]
+                #[arg(long, env = "WEIR_RTC_ANNOUNCED_IPV6", value_name = "IP")]
+                Ipv6Addr
+            ]
+
+            /// The range of UDP and TCP ports for media.
+            #[schemars(with = "String")]
+            rtc_ports: PortRange = PortRange::default();
+            [
+                /// The range of UDP and TCP ports for media [default: 10000-59999]
+                #[arg(long, env = "WEIR_RTC_PORTS", value_name = "MIN-MAX")]
+                PortRange
+            ]
+
+            /// Serve WebRTC clients over UDP.
+            rtc_udp: bool = true;
+            [
+                /// Serve browsers over UDP [default: true]
+                #[arg(long, env = "WEIR_RTC_UDP", value_name = "BOOL")]
+                bool
+            ]
+
+            /// Serve WebRTC clients over TCP, for networks that block UDP.
+            rtc_tcp: bool = true;
+            [
+                /// Serve browsers over TCP, for networks that block UDP [default: true]
+                #[arg(long, env = "WEIR_RTC_TCP", value_name = "BOOL")]
+                bool
+            ]
+
+            /// The UDP and TCP port that all WebRTC transports of the first worker share; each further worker uses the next
+            /// port. `None`: each transport has its own ports from `rtc_ports`.
+            webrtc_port: Option<NonZeroU16> = None;
+            [
+                /// The UDP and TCP port that all browsers of the first worker share; each further worker uses the next port
+                /// [default: each transport has its own ports from --rtc-ports]
+                #[arg(long, env = "WEIR_WEBRTC_PORT", value_name = "PORT")]
+                u16 => NonZeroU16::new
+            ]
+
+            /// When to give each WebRTC client on a shared port its own connected socket.
+            #[schemars(with = "String")]
+            webrtc_connected: ConnectedSockets = ConnectedSockets::Auto;
+            [
+                /// When to give each browser on a shared port its own connected socket: auto (if the kernel is fast at it, Linux
+                /// 6.13 or later) or never [default: auto]
+                #[arg(long, env = "WEIR_WEBRTC_CONNECTED", value_name = "WHEN")]
+                ConnectedSockets
+            ]
+
+            /// Use DTLS 1.3 with WebRTC clients that offer it. Otherwise all use 1.2.
+            dtls_13: bool = false;
+            [
+                /// Use DTLS 1.3 with browsers that offer it [default: false]
+                #[arg(long, env = "WEIR_DTLS_13", value_name = "BOOL")]
+                bool
+            ]
+
+            /// Accept WebRTC clients whose only fingerprints are SHA-1 or SHA-224.
+            dtls_weak_fingerprints: bool = false;
+            [
+                /// Accept clients whose only fingerprints are SHA-1 or SHA-224 [default: false]
+                #[arg(long, env = "WEIR_DTLS_WEAK_FINGERPRINTS", value_name = "BOOL")]
+                bool
+            ]
+
+            /// Keep the last group of pictures of video senders that ignore key frame requests (cameras, ffmpeg), so that new
+            /// viewers see a picture at once. A worker keeps up to 64 groups, each of up to 8 MiB and 20 s.
+            gop_cache: bool = true;
+            [
+                /// Keep the last group of pictures of senders that ignore key frame requests, so that new viewers see a picture at
+                /// once [default: true]
+                #[arg(long, env = "WEIR_GOP_CACHE", value_name = "BOOL")]
+                bool
+            ]
+
+            /// The PEM file with the certificate for DTLS; needs `dtls_private_key_file`. `None`: each worker makes its own.
+            dtls_certificate_file: Option<PathBuf> = None;
+            [
+                /// The PEM file with the certificate for DTLS; it may be self-signed [default: each worker makes its own]
+                #[arg(long, env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")]
+                PathBuf
+            ]
+
+            /// The PEM file with the private key of that certificate: ECDSA over P-256 or P-384, or RSA.
+            #[serde(skip)]
+            dtls_private_key_file: Option<PathBuf> = None;
+            [
+                /// The PEM file with the private key of that certificate: ECDSA over P-256 or P-384, or RSA
+                #[arg(long, env = "WEIR_DTLS_PRIVATE_KEY_FILE", value_name = "FILE")]
+                PathBuf
+            ]
+
+            /// The receive buffer of each media socket (SO_RCVBUF), in bytes. The kernel accounts for twice as many.
+            // One second of 32 Mbit/s; the kernel books twice as many, and skbs cost more than their payload.
+            socket_receive_buffer: u32 = 4 << 20;
+            [
+                /// The receive buffer of each media socket, in bytes, e.g. 4M [default: 4M]
+                #[arg(long, env = "WEIR_SOCKET_RECEIVE_BUFFER", value_name = "SIZE")]
+                ByteSize
+            ]
+
+            /// The send buffer of each media socket (SO_SNDBUF), in bytes.
+            socket_send_buffer: u32 = 4 << 20;
+            [
+                /// The send buffer of each media socket, in bytes, e.g. 4M [default: 4M]
+                #[arg(long, env = "WEIR_SOCKET_SEND_BUFFER", value_name = "SIZE")]
+                ByteSize
+            ]
+
+            /// The worker program: `weir` or `weir-worker`. `None`: this program itself if it has called
+            /// [`run_worker_if_started_as_one`](crate::run_worker_if_started_as_one), else the `weir-worker` beside it or in the
+            /// folders above (as cargo lays out tests).
+            worker_binary: Option<PathBuf> = None;
+            [
+                /// The worker program [default: this program]
+                #[arg(long, env = "WEIR_WORKER_BINARY", value_name = "FILE")]
+                PathBuf
+            ]
+
+            /// How long a worker may take from its start to its hello.
+            #[serde(serialize_with = "as_text")]
+            #[schemars(with = "String")]
+            start_timeout: Duration = Duration::from_secs(10);
+            [
+                /// How long a worker may take to start [default: 10s]
+                #[arg(long, env = "WEIR_START_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+                #[serde(deserialize_with = "duration")]
+                Duration
+            ]
+
+            /// The time between two pings to a worker.
+            #[serde(serialize_with = "as_text")]
+            #[schemars(with = "String")]
+            ping_interval: Duration = Duration::from_secs(1);
+            [
+                /// The time between two pings to a worker [default: 1s]
+                #[arg(long, env = "WEIR_PING_INTERVAL", value_name = "TIME", value_parser = humantime::parse_duration)]
+                #[serde(deserialize_with = "duration")]
+                Duration
+            ]
+
+            /// How long a worker may take to answer a ping; then it is killed and replaced.
+            #[serde(serialize_with = "as_text")]
+            #[schemars(with = "String")]
+            ping_timeout: Duration = Duration::from_secs(5);
+            [
+                /// How long a worker may take to answer a ping; then it is killed and replaced [default: 5s]
+                #[arg(long, env = "WEIR_PING_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+                #[serde(deserialize_with = "duration")]
+                Duration
+            ]
+
+            /// How long a worker may take to answer a request.
+            #[serde(serialize_with = "as_text")]
+            #[schemars(with = "String")]
+            request_timeout: Duration = Duration::from_secs(20);
+            [
+                /// How long a worker may take to answer a request [default: 20s]
+                #[arg(long, env = "WEIR_REQUEST_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+                #[serde(deserialize_with = "duration")]
+                Duration
+            ]
+
+            /// How long workers may take to end when the server closes, before they are killed.
+            #[serde(serialize_with = "as_text")]
+            #[schemars(with = "String")]
+            close_timeout: Duration = Duration::from_secs(5);
+            [
+                /// How long workers may take to end when the server stops [default: 5s]
+                #[arg(long, env = "WEIR_CLOSE_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+                #[serde(deserialize_with = "duration")]
+                Duration
+            ]
+
+            /// How long a packet may wait under load, so that it is sent together with others, in microseconds, at most 1,000;
+            /// 0 sends each at once.
+            coalescing_us_max: u32 = 200;
+            [
+                /// How long a packet may wait under load, so that it is sent together with others, in microseconds; 0 sends each at
+                /// once [default: 200]
+                #[arg(long, env = "WEIR_COALESCING_US_MAX", value_name = "US")]
+                u32
+            ]
+        }
+    };
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            workers: None,
-            log: LogSettings::default(),
-            rtc_ipv4: Family::Auto,
-            rtc_ipv6: Family::Auto,
-            rtc_announced_ipv4: None,
-            rtc_announced_ipv6: None,
-            rtc_ports: PortRange::default(),
-            rtc_udp: true,
-            rtc_tcp: true,
-            webrtc_port: None,
-            webrtc_connected: ConnectedSockets::Auto,
-            dtls_13: false,
-            dtls_weak_fingerprints: false,
-            gop_cache: true,
-            dtls_certificate_file: None,
-            dtls_private_key_file: None,
-            // One second of 32 Mbit/s; the kernel books twice as many, and skbs cost more than their payload.
-            socket_receive_buffer: 4 << 20,
-            socket_send_buffer: 4 << 20,
-            worker_binary: None,
-            start_timeout: Duration::from_secs(10),
-            ping_interval: Duration::from_secs(1),
-            ping_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(20),
-            close_timeout: Duration::from_secs(5),
-            coalescing_us_max: 200,
+#[cfg(feature = "cli")]
+pub(crate) use server_settings;
+
+macro_rules! declare_settings {
+    ($($(#[$meta:meta])* $name:ident: $type:ty = $default:expr; [$($flag:tt)*])+) => {
+        /// How a server runs. Start from [`Settings::default`] and change what matters:
+        ///
+        /// ```
+        /// use weir::{Family, Settings};
+        ///
+        /// let settings = Settings {
+        ///     rtc_ipv4: Family::Address("127.0.0.1".parse()?),
+        ///     rtc_ipv6: Family::Off,
+        ///     ..Settings::default()
+        /// };
+        /// # Ok::<(), std::net::AddrParseError>(())
+        /// ```
+        #[derive(Clone, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
+        #[serde(rename_all = "camelCase")]
+        pub struct Settings { $($(#[$meta])* pub $name: $type,)+ }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
         }
-    }
+    };
+}
+
+server_settings!(declare_settings);
+
+fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
 }
 
 /// When to give a WebRTC transport on a shared port its own connected socket, once its peer has proven who it is.
@@ -432,6 +613,23 @@ impl Settings {
             return Err(format!("workers is at most 1024, not {workers}"));
         }
         Ok(())
+    }
+
+    /// How much the workers log, and about what.
+    pub fn log(&self) -> LogSettings {
+        LogSettings {
+            level: self.log_level,
+            tags: self.log_tags.clone(),
+        }
+    }
+
+    /// What a worker is told when it starts.
+    pub(crate) fn switches(&self) -> Switches {
+        Switches {
+            dtls_13: self.dtls_13,
+            dtls_weak_fingerprints: self.dtls_weak_fingerprints,
+            gop_cache: self.gop_cache,
+        }
     }
 
     /// What remotes are told instead of a local address.

@@ -86,7 +86,7 @@ impl Shared {
             ids,
             workers,
             live: Mutex::new(Live {
-                log: settings.log.clone(),
+                log: settings.log(),
                 coalescing: Coalescing {
                     window_us_max: settings.coalescing_us_max,
                     measure_residence: false,

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir_channel::id::WorkerId;
-use weir_worker::process::{Arguments, SUBCOMMAND, WORKER_NAME};
+use weir_worker::process::{Arguments, SUBCOMMAND, Switches, WORKER_NAME};
 
 use crate::server::model::error::StartError;
 use crate::server::model::lock;
@@ -75,14 +75,10 @@ impl Spawner {
             source: io::ErrorKind::NotFound.into(),
         })?;
         let (orders, queue) = mpsc::channel();
-        let wishes = Wishes {
-            dtls_13: settings.dtls_13,
-            dtls_weak_fingerprints: settings.dtls_weak_fingerprints,
-            gop_cache: settings.gop_cache,
-        };
+        let switches = settings.switches();
         thread::Builder::new()
             .name("weir-spawn".to_owned())
-            .spawn(move || take_orders(&program, wishes, &runtime, &queue))
+            .spawn(move || take_orders(&program, switches, &runtime, &queue))
             .map_err(io_error("starting the thread that starts workers"))?;
         Ok(Self { orders })
     }
@@ -111,20 +107,12 @@ impl Spawner {
     }
 }
 
-/// The settings that a worker is told when it starts.
-#[derive(Clone, Copy)]
-struct Wishes {
-    dtls_13: bool,
-    dtls_weak_fingerprints: bool,
-    gop_cache: bool,
-}
-
 /// The thread. It ends with the server, when nobody can order any more.
-fn take_orders(program: &Path, wishes: Wishes, runtime: &Handle, queue: &mpsc::Receiver<Order>) {
+fn take_orders(program: &Path, switches: Switches, runtime: &Handle, queue: &mpsc::Receiver<Order>) {
     // tokio's children are waited for by the runtime.
     let _context = runtime.enter();
     while let Ok(order) = queue.recv() {
-        let child = command(program, wishes, &order)
+        let child = command(program, switches, &order)
             .stdin(Stdio::from(order.channel))
             .spawn();
         // An error says that the server has closed in the meantime. Then the child is dropped, and so killed.
@@ -132,15 +120,13 @@ fn take_orders(program: &Path, wishes: Wishes, runtime: &Handle, queue: &mpsc::R
     }
 }
 
-fn command(program: &Path, wishes: Wishes, order: &Order) -> Command {
+fn command(program: &Path, switches: Switches, order: &Order) -> Command {
     let arguments = Arguments {
         id: order.worker,
         // The kernel counts CPUs in 32 bits.
         cpu: order.cpu.and_then(|cpu| u32::try_from(cpu).ok()),
         parent_pid: std::process::id(),
-        dtls_13: wishes.dtls_13,
-        dtls_weak_fingerprints: wishes.dtls_weak_fingerprints,
-        gop_cache: wishes.gop_cache,
+        switches,
     };
     let mut command = Command::new(program);
     command

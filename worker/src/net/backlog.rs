@@ -57,7 +57,7 @@ impl Default for Queue {
 /// What is known of a packet that waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Waiting {
-    /// Who is told if it is lost.
+    /// The consumer that the packet is counted for if it is lost.
     pub owner: ConsumerIx,
     /// When it had arrived, on the realtime clock in nanoseconds; 0 if that is not measured.
     pub arrival_ns: u64,

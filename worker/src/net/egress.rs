@@ -35,9 +35,9 @@ use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
 pub struct Lost {
     /// The consumer.
     pub owner: ConsumerIx,
-    /// Why.
+    /// Why they were lost.
     pub reason: DropReason,
-    /// How many.
+    /// The number of packets.
     pub packets: u32,
 }
 
@@ -45,7 +45,7 @@ pub struct Lost {
 pub struct Egress<B = KernelSend> {
     /// The transports' sockets.
     pub sockets: Sockets,
-    /// Who gets copies of what comes and goes.
+    /// The mirrors, which get copies of what is received and sent.
     pub mirrors: Mirrors,
     backend: B,
     gather: Gather,

@@ -48,7 +48,7 @@ impl List {
 /// A train that waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Whose packets they are.
+    /// The consumer that the packets belong to.
     pub owner: ConsumerIx,
     /// When they had arrived, on the realtime clock in nanoseconds; 0 if that is not measured.
     pub arrival_ns: u64,

@@ -61,9 +61,9 @@ impl MirrorSocket {
 /// What has become of a transport's copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MirrorStats {
-    /// Given to the kernel.
+    /// Packets given to the kernel.
     pub packets: u64,
-    /// Not taken by it.
+    /// Packets that the kernel did not take.
     pub failures: u64,
 }
 
@@ -167,7 +167,7 @@ impl Mirrors {
             .map_or_else(MirrorStats::default, |entry| entry.stats)
     }
 
-    /// Whether there are any.
+    /// Whether any transport is mirrored.
     pub(super) fn are_open(&self) -> bool {
         self.open > 0
     }

@@ -41,7 +41,7 @@ static MISSED: AtomicU32 = AtomicU32::new(0);
 static IS_WORKER: AtomicBool = AtomicBool::new(false);
 
 impl Optional {
-    /// As the kernel calls it.
+    /// The kernel's name of the feature.
     pub const fn name(self) -> &'static str {
         match self {
             Self::UdpGro => "UDP_GRO",

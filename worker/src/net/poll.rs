@@ -25,7 +25,7 @@ pub enum Interest {
 /// Something that is ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
-    /// What.
+    /// What has become ready.
     pub source: Source,
     /// There is something to read, or an error to be met by reading.
     pub is_readable: bool,

@@ -20,18 +20,18 @@ pub enum Source {
     Socket {
         /// The transport.
         transport: TransportIx,
-        /// Of which port.
+        /// The port.
         port: Port,
-        /// Which of the two.
+        /// Which of the port's two sockets.
         side: Side,
     },
     /// One of a WebRTC transport's sockets that the supervisor has made.
     Listener {
         /// The transport.
         transport: TransportIx,
-        /// Of which listener.
+        /// The listener.
         listener: u8,
-        /// Which of the two.
+        /// Which of the port's two sockets.
         side: Side,
     },
     /// A port that WebRTC transports share.

@@ -1,32 +1,54 @@
 //! The command line of a worker: written by the supervisor, read by the worker, both with this type.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use weir_channel::id::WorkerId;
 
 use crate::webrtc::dtls::{self, Versions};
 
+/// Declares the settings of the server that a worker obeys from its start: each an option that is `yes` or `no`.
+macro_rules! switches {
+    ($($(#[$doc:meta])+ $name:ident: $option:literal,)+) => {
+        /// Settings of the server that a worker obeys from its start.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct Switches { $($(#[$doc])+ pub $name: bool,)+ }
+
+        impl Switches {
+            /// Each with its option.
+            fn options(&mut self) -> [(&'static str, &mut bool); [$($option),+].len()] {
+                [$(($option, &mut self.$name)),+]
+            }
+        }
+    };
+}
+
+switches! {
+    /// Whether DTLS 1.3 is spoken with those who offer it.
+    dtls_13: "--dtls-13",
+    /// Whether a peer is believed that has a SHA-1 or SHA-224 fingerprint only.
+    dtls_weak_fingerprints: "--dtls-weak-fingerprints",
+    /// Whether the last group of pictures is kept of senders that answer no key frame requests.
+    gop_cache: "--gop-cache",
+}
+
 /// The command line of a worker. It does not name the channel, which is descriptor 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arguments {
-    /// Which worker it is.
+    /// The worker's id.
     pub id: WorkerId,
     /// The CPU it runs on; `None`: wherever the scheduler likes.
     pub cpu: Option<u32>,
     /// The process id of the supervisor. A worker whose parent is another process has lost it already.
     pub parent_pid: u32,
-    /// Whether DTLS 1.3 is spoken with those who offer it.
-    pub dtls_13: bool,
-    /// Whether a peer is believed that has a SHA-1 or SHA-224 fingerprint only.
-    pub dtls_weak_fingerprints: bool,
-    /// Whether the last group of pictures is kept of senders that answer no key frame requests.
-    pub gop_cache: bool,
+    /// Settings of the server.
+    pub switches: Switches,
 }
 
 /// What is wrong with a command line.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ArgumentError {
-    /// No such option.
+    /// There is no such option.
     #[error("unknown argument {0:?}; a worker is started by its supervisor")]
     Unknown(String),
     /// An option came twice.
@@ -38,11 +60,11 @@ pub enum ArgumentError {
     /// An option's value is not of its kind.
     #[error("{option} {value:?} is not {expected}")]
     BadValue {
-        /// Which option.
+        /// The option.
         option: &'static str,
-        /// Its value.
+        /// The value that was given.
         value: String,
-        /// What it should be.
+        /// What the value should be.
         expected: &'static str,
     },
     /// An option is missing.
@@ -54,12 +76,12 @@ impl Arguments {
     /// How its WebRTC transports speak DTLS.
     pub(super) fn dtls(&self) -> dtls::Settings {
         dtls::Settings {
-            versions: if self.dtls_13 {
+            versions: if self.switches.dtls_13 {
                 Versions::Dtls12And13
             } else {
                 Versions::Dtls12
             },
-            weak_fingerprints: self.dtls_weak_fingerprints,
+            weak_fingerprints: self.switches.dtls_weak_fingerprints,
             ..dtls::Settings::default()
         }
     }
@@ -67,21 +89,18 @@ impl Arguments {
     /// As a command line, without the program.
     pub fn to_args(&self) -> Vec<OsString> {
         let cpu = self.cpu.map_or_else(|| "none".to_owned(), |cpu| cpu.to_string());
-        let id = self.id.0.to_string();
-        let parent_pid = self.parent_pid.to_string();
-        let yes_or_no = |yes| if yes { "yes" } else { "no" };
-        [
-            ["--id", &id],
-            ["--cpu", &cpu],
-            ["--parent-pid", &parent_pid],
-            ["--dtls-13", yes_or_no(self.dtls_13)],
-            ["--dtls-weak-fingerprints", yes_or_no(self.dtls_weak_fingerprints)],
-            ["--gop-cache", yes_or_no(self.gop_cache)],
-        ]
-        .concat()
-        .into_iter()
-        .map(OsString::from)
-        .collect()
+        let mut options = vec![
+            ("--id", self.id.0.to_string()),
+            ("--cpu", cpu),
+            ("--parent-pid", self.parent_pid.to_string()),
+        ];
+        let mut switches = self.switches;
+        let said = |is_on: bool| if is_on { "yes" } else { "no" }.to_owned();
+        options.extend(switches.options().map(|(option, is_on)| (option, said(*is_on))));
+        options
+            .into_iter()
+            .flat_map(|(option, value)| [option.into(), value.into()])
+            .collect()
     }
 
     /// Reads a command line, without the program.
@@ -89,38 +108,39 @@ impl Arguments {
     /// # Errors
     /// [`ArgumentError`], which names the argument.
     pub fn parse<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self, ArgumentError> {
-        let (mut id, mut cpu, mut parent_pid) = (None, None, None);
-        let (mut dtls_13, mut dtls_weak_fingerprints, mut gop_cache) = (None, None, None);
+        let mut switches = Switches::default();
+        let known: Vec<_> = switches.options().map(|(option, _)| option).into();
+        let known = [&["--id", "--cpu", "--parent-pid"][..], &known].concat();
+        let mut given = BTreeMap::new();
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let option = arg.as_ref().to_string_lossy();
-            let (option, slot) = match option.as_ref() {
-                "--id" => ("--id", &mut id),
-                "--cpu" => ("--cpu", &mut cpu),
-                "--parent-pid" => ("--parent-pid", &mut parent_pid),
-                "--dtls-13" => ("--dtls-13", &mut dtls_13),
-                "--dtls-weak-fingerprints" => ("--dtls-weak-fingerprints", &mut dtls_weak_fingerprints),
-                "--gop-cache" => ("--gop-cache", &mut gop_cache),
-                other => return Err(ArgumentError::Unknown(other.to_owned())),
-            };
+            let option = *known
+                .iter()
+                .find(|known| **known == option)
+                .ok_or_else(|| ArgumentError::Unknown(option.into_owned()))?;
             let value = args.next().ok_or(ArgumentError::NoValue(option))?;
-            let value = value.as_ref().to_string_lossy().into_owned();
-            if slot.replace(value).is_some() {
+            if given
+                .insert(option, value.as_ref().to_string_lossy().into_owned())
+                .is_some()
+            {
                 return Err(ArgumentError::Repeated(option));
             }
         }
-        let cpu = cpu.ok_or(ArgumentError::Missing("--cpu"))?;
-        Ok(Self {
-            id: WorkerId(number("--id", id)?),
+        let cpu = given.remove("--cpu").ok_or(ArgumentError::Missing("--cpu"))?;
+        let arguments = Self {
+            id: WorkerId(number("--id", given.remove("--id"))?),
             cpu: match cpu.as_str() {
                 "none" => None,
                 _ => Some(number("--cpu", Some(cpu))?),
             },
-            parent_pid: number("--parent-pid", parent_pid)?,
-            dtls_13: is_yes("--dtls-13", dtls_13)?,
-            dtls_weak_fingerprints: is_yes("--dtls-weak-fingerprints", dtls_weak_fingerprints)?,
-            gop_cache: is_yes("--gop-cache", gop_cache)?,
-        })
+            parent_pid: number("--parent-pid", given.remove("--parent-pid"))?,
+            switches,
+        };
+        for (option, is_on) in switches.options() {
+            *is_on = is_yes(option, given.remove(option))?;
+        }
+        Ok(Self { switches, ..arguments })
     }
 }
 
@@ -157,9 +177,11 @@ mod tests {
                 id: WorkerId(7),
                 cpu,
                 parent_pid: 4_194_304,
-                dtls_13: cpu.is_some(),
-                dtls_weak_fingerprints: cpu.is_none(),
-                gop_cache: cpu == Some(0),
+                switches: Switches {
+                    dtls_13: cpu.is_some(),
+                    dtls_weak_fingerprints: cpu.is_none(),
+                    gop_cache: cpu == Some(0),
+                },
             };
             assert_eq!(Arguments::parse(arguments.to_args()), Ok(arguments));
         }

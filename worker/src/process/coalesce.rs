@@ -45,14 +45,14 @@ pub struct Turn {
     pub waited: Duration,
     /// How long it worked.
     pub worked: Duration,
-    /// Calls that received.
+    /// The number of calls that received packets.
     pub receive_calls: u64,
     /// Packets that they brought.
     pub packets: u64,
 }
 
 impl Window {
-    /// Off.
+    /// A window that is switched off.
     pub const fn new() -> Self {
         Self {
             max: Duration::ZERO,

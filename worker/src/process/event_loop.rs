@@ -58,9 +58,9 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// How the loop ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ended {
-    /// As an exit code.
+    /// The exit code.
     pub exit: Exit,
-    /// In words.
+    /// The reason in words.
     pub reason: String,
 }
 

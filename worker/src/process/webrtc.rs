@@ -1,6 +1,6 @@
 //! WebRTC transports in the worker: the sans-IO transports of [`webrtc`](crate::webrtc), joined to sockets, keys and relay.
 //!
-//! What a transport decides is carried out by [`WebRtc::settle`], which compares what is with what should be: where the
+//! [`WebRtc::handle_events`] carries out what a transport decides. It compares the present state with the wanted one: where the
 //! sending path is connected to, whether it may be sent on, and what the relay knows of the peer.
 
 mod commands;
@@ -71,9 +71,9 @@ pub(super) struct WebRtc {
     /// With the certificate of the transports that come. Made with the first.
     context: Option<Arc<Context>>,
     budgets: Budgets,
-    /// What the transport that was spoken to last has to tell.
+    /// The events of the transport that was called last.
     events: Vec<Event>,
-    /// What was unprotected of the batch at hand.
+    /// The packets of the present batch that are unprotected.
     unprotected: Vec<Datagram>,
     frames: Frames,
     shared_ports: SharedPorts,
@@ -81,15 +81,15 @@ pub(super) struct WebRtc {
     notifications: VecDeque<Notification>,
 }
 
-/// One of them.
+/// One WebRTC transport, with what the worker keeps for it.
 struct TransportEntry {
     id: TransportId,
     transport: WebRtcTransport,
-    /// What unprotects its peer's packets, from when DTLS is connected until it ends.
+    /// The SRTP context that unprotects the peer's packets, while DTLS is connected.
     inbound: Option<Box<Inbound>>,
-    /// As the IANA names it.
+    /// The IANA's name of the SRTP profile.
     srtp_profile: Option<&'static str>,
-    /// Where its sending path is connected to.
+    /// The tuple that it sends on.
     route: Option<Tuple>,
     /// Where the relay believes its peer to be.
     peer: Option<SocketAddr>,
@@ -104,7 +104,7 @@ struct TransportEntry {
     registration: Option<Registration>,
 }
 
-/// Sends at once what a transport has to say, and keeps what it has to tell.
+/// Sends a transport's datagrams at once, and keeps its events.
 struct SocketOutput<'a> {
     egress: &'a mut Egress,
     transport: TransportIx,
@@ -126,7 +126,7 @@ impl TransportOutput for SocketOutput<'_> {
 }
 
 impl WebRtc {
-    /// None yet.
+    /// No transports yet.
     pub(super) fn new(settings: dtls::Settings) -> Self {
         Self {
             transports: Vec::new(),
@@ -143,7 +143,7 @@ impl WebRtc {
         }
     }
 
-    /// The next thing to tell the supervisor.
+    /// The next notification for the supervisor.
     pub(super) fn poll_notification(&mut self) -> Option<Notification> {
         self.notifications.pop_front()
     }
@@ -204,7 +204,7 @@ impl WebRtc {
         self.failure_log.failures.clone()
     }
 
-    /// Says goodbye to a transport's peer, and forgets the transport.
+    /// Closes DTLS with a transport's peer, and forgets the transport.
     pub(super) fn close(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
         if let Some(Some(mut entry)) = self.transports.get_mut(transport.0 as usize).map(Option::take) {
             self.timers.cancel(transport);
@@ -224,7 +224,7 @@ impl WebRtc {
         }
     }
 
-    /// Says goodbye to all peers.
+    /// Closes DTLS with all peers.
     pub(super) fn close_all(&mut self, now: Time, io: &mut IoContext<'_>) {
         for index in 0..self.transports.len() as u32 {
             self.close(now, io, TransportIx(index));
@@ -240,7 +240,7 @@ impl WebRtc {
         self.transports.get(transport.0 as usize)?.as_deref()
     }
 
-    /// Does something to a transport, and carries out what comes of it. `None` if there is no such transport.
+    /// Calls `act` with a transport, and handles the events that follow. `None` if there is no such transport.
     fn with<T>(
         &mut self,
         now: Time,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::rtp::bit_ring::BitRing;
 use crate::rtp::rtcp::twcc::FeedbackWriter;
 use crate::time::Time;
 
@@ -72,14 +73,14 @@ pub(super) struct Arrivals {
     /// By number modulo their count.
     ticks: [u32; ARRIVALS_MAX],
     /// Likewise, a bit each: it has come.
-    came: [u64; ARRIVALS_MAX / 64],
+    came: BitRing<{ ARRIVALS_MAX / 64 }>,
     /// The newest number, extended; 0 before the first packet. The low 16 bits are always those of the packet.
     newest: u64,
     /// The next report begins with this one: behind the last one's end, or with what came late.
     from: u64,
     /// Packets that have come and were not reported.
     pub(super) waiting: u32,
-    /// Their bytes.
+    /// The bytes of those packets.
     waiting_bytes: u32,
     /// When the first of them came, and what the newest number was then.
     pub(super) first_at: Time,
@@ -98,7 +99,7 @@ impl Default for Arrivals {
     fn default() -> Self {
         Self {
             ticks: [0; ARRIVALS_MAX],
-            came: [0; ARRIVALS_MAX / 64],
+            came: BitRing::default(),
             newest: 0,
             from: 0,
             waiting: 0,
@@ -123,7 +124,7 @@ pub(super) enum Place {
     Behind(u64),
     /// Far behind: the sender has begun anew, with this number and the one before it, which came then.
     Restart(u64, Option<(u64, Time)>),
-    /// Far behind, and nothing else tells of that yet.
+    /// Far behind, and no other packet confirms it yet.
     Doubtful,
 }
 
@@ -178,12 +179,12 @@ impl Arrivals {
                 self.move_to(number);
                 number
             }
-            Place::Behind(number) if !self.came(number) => {
+            Place::Behind(number) if !self.came.contains(number) => {
                 self.from = self.from.min(number);
                 number
             }
             Place::Restart(number, before) => {
-                self.came.fill(0);
+                self.came = BitRing::default();
                 let (first, at) = before.unwrap_or((number, now));
                 (self.newest, self.from) = (first, first);
                 self.set(first, at);
@@ -205,25 +206,14 @@ impl Arrivals {
 
     /// Goes on to a newer number, and forgets what is further back than what is remembered.
     fn move_to(&mut self, number: u64) {
-        if number - self.newest >= ARRIVALS_MAX as u64 {
-            self.came.fill(0);
-        } else {
-            for passed in self.newest + 1..=number {
-                self.came[word(passed)] &= !bit(passed);
-            }
-        }
+        self.came.remove_range(self.newest + 1..number + 1);
         self.newest = number;
         self.from = self.from.max(number + 1 - ARRIVALS_MAX as u64);
     }
 
     fn set(&mut self, number: u64, at: Time) {
-        self.came[word(number)] |= bit(number);
+        self.came.insert(number);
         self.ticks[number as usize % ARRIVALS_MAX] = ticks(at);
-    }
-
-    /// Whether a number that is remembered has come.
-    fn came(&self, number: u64) -> bool {
-        self.came[word(number)] & bit(number) != 0
     }
 
     /// When to report.
@@ -238,7 +228,10 @@ impl Arrivals {
         while number <= self.newest {
             writer.begin(number as u16);
             while number <= self.newest {
-                let arrival = self.came(number).then(|| self.ticks[number as usize % ARRIVALS_MAX]);
+                let arrival = self
+                    .came
+                    .contains(number)
+                    .then(|| self.ticks[number as usize % ARRIVALS_MAX]);
                 if !writer.push(arrival) {
                     break;
                 }
@@ -257,12 +250,4 @@ impl Arrivals {
         self.from = self.newest + 1;
         self.waiting = 0;
     }
-}
-
-fn word(number: u64) -> usize {
-    number as usize % ARRIVALS_MAX / 64
-}
-
-fn bit(number: u64) -> u64 {
-    1 << (number % 64)
 }

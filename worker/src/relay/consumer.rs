@@ -42,7 +42,7 @@ pub(super) struct Consumer {
     pub gathered: bool,
     /// Packets given to the transport.
     pub forwarded: u64,
-    /// Their bytes.
+    /// Bytes given to the transport.
     pub bytes: u64,
     /// Bits per second.
     pub rate: Rate,
@@ -61,15 +61,15 @@ pub(super) struct Consumer {
     pub transport: TransportKey,
     /// What it consumes.
     pub producer: ProducerKey,
-    /// Its own wish.
+    /// The profile that it prefers.
     pub preferred_profile: Profile,
     /// Paused by itself.
     pub paused: bool,
     /// What it is sent.
     pub effective: Option<u8>,
-    /// What its owner was last told that it is sent.
+    /// The encoding that its owner was last notified of.
     pub last_notified: Option<u8>,
-    /// It is in the relay's list of consumers whose owners are to be told.
+    /// It is in the relay's list of consumers whose owners are to be notified.
     pub is_notification_queued: bool,
     /// Its place in each stream's list of consumers.
     pub places: [Option<u32>; ENCODINGS_MAX],
@@ -106,7 +106,7 @@ pub(super) struct Consumer {
 /// All of a worker's.
 pub(super) type Consumers = SlotMap<ConsumerKey, Consumer>;
 
-/// What happens to an extension on its way to a consumer.
+/// What happens to an extension before its packet goes to a consumer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ExtensionFate {
     /// Its id with the producer.

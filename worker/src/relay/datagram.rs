@@ -12,7 +12,7 @@ pub struct Datagram {
     pub len: u32,
     /// The size of each packet in it; only the last may be shorter. Equal to `len` for a single packet.
     pub segment: u32,
-    /// Who sent it.
+    /// The address that sent it.
     pub source: SocketAddr,
 }
 

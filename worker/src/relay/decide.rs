@@ -25,21 +25,21 @@ pub struct Flow {
     pub first_seq: u64,
     /// What has this timestamp, and a number not lower than `early_seq`, belongs to the start all the same: it was overtaken.
     pub first_timestamp: u64,
-    /// See there.
+    /// The lowest number of a packet that belongs to the start by its timestamp.
     pub early_seq: u64,
-    /// It is sent what came before from a group of pictures that is kept, and then what comes now.
+    /// It is sent a kept group of pictures first, and then what comes now.
     pub is_catching_up: bool,
-    /// Start again before anything more is forwarded.
+    /// The flow has to start again before anything more is forwarded.
     pub sync_required: bool,
-    /// Starts happen on key frames only.
-    pub gated: bool,
+    /// The flow starts on key frames only.
+    pub needs_key_frame: bool,
     /// The transport knows where to send.
     pub connected: bool,
 }
 
 impl Flow {
     /// Nothing flows yet.
-    pub fn new(gated: bool, connected: bool) -> Self {
+    pub fn new(needs_key_frame: bool, connected: bool) -> Self {
         Self {
             current: None,
             target: None,
@@ -49,7 +49,7 @@ impl Flow {
             early_seq: u64::MAX,
             is_catching_up: false,
             sync_required: true,
-            gated,
+            needs_key_frame,
             connected,
         }
     }
@@ -94,7 +94,7 @@ pub fn decide(packet: &PacketMeta, flow: &Flow, payload_type: Option<u8>) -> Dis
     if encoding != flow.target && encoding != flow.current {
         return Disposition::Drop(DropReason::OtherProfile);
     }
-    if packet.key_frame || !flow.gated {
+    if packet.key_frame || !flow.needs_key_frame {
         Disposition::Start
     } else {
         Disposition::Drop(DropReason::AwaitingKeyFrame)
@@ -141,7 +141,7 @@ mod tests {
             early_seq: u64::MAX,
             is_catching_up: false,
             sync_required,
-            gated: true,
+            needs_key_frame: true,
             connected: true,
         };
         let rows = [
@@ -191,7 +191,7 @@ mod tests {
             // Audio starts with any packet.
             (
                 Flow {
-                    gated: false,
+                    needs_key_frame: false,
                     ..flow(None, Some(0), true)
                 },
                 packet(0, 1, DELTA),

@@ -133,7 +133,7 @@ impl Relay {
         while let Some(key) = workspace.started.pop() {
             self.on_started(key);
         }
-        // IncomingNacks get lost, and so do key frames: whoever still waits asks again.
+        // Requests get lost, and so do key frames: who still waits asks again.
         if is_awaited {
             let producer = &mut self.producers[producer_key];
             self.key_frame_requests

@@ -14,7 +14,7 @@ pub struct Filters {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Filter {
-    lacked: UnsupportedCodecs,
+    unsupported: UnsupportedCodecs,
     consumers: u32,
     /// Somebody has used it.
     is_counted: bool,
@@ -33,14 +33,14 @@ pub(super) struct Joined {
 impl Filters {
     /// The slot of one more consumer. When all slots are others' the consumer gets one in which less is withheld than it lacks:
     /// what it lacks and is not withheld there, it sees as gaps.
-    pub(super) fn join(&mut self, lacked: UnsupportedCodecs) -> Joined {
+    pub(super) fn join(&mut self, unsupported: UnsupportedCodecs) -> Joined {
         // The first slot is for those that lack nothing, so that there is always one that fits.
-        let slots = if lacked == 0 { 0..1 } else { 1..SLOTS };
-        let is_same = |slot: &usize| self.slots[*slot].is_counted && self.slots[*slot].lacked == lacked;
+        let slots = if unsupported == 0 { 0..1 } else { 1..SLOTS };
+        let is_same = |slot: &usize| self.slots[*slot].is_counted && self.slots[*slot].unsupported == unsupported;
         let is_new = |slot: &usize| !self.slots[*slot].is_counted;
         let is_left = |slot: &usize| self.slots[*slot].consumers == 0;
-        let fits = |slot: &usize| self.slots[*slot].lacked & !lacked == 0 && self.slots[*slot].is_counted;
-        let most = |slot: &usize| self.slots[*slot].lacked.count_ones();
+        let fits = |slot: &usize| self.slots[*slot].unsupported & !unsupported == 0 && self.slots[*slot].is_counted;
+        let most = |slot: &usize| self.slots[*slot].unsupported.count_ones();
         let slot = slots
             .clone()
             .find(is_same)
@@ -53,10 +53,10 @@ impl Filters {
         let joined = Joined {
             slot: slot as u8,
             is_new: !filter.is_counted,
-            is_taken_over: filter.is_counted && is_left && slot != 0 && filter.lacked != lacked,
+            is_taken_over: filter.is_counted && is_left && slot != 0 && filter.unsupported != unsupported,
         };
         if joined.is_new || joined.is_taken_over {
-            filter.lacked = if slot == 0 { 0 } else { lacked };
+            filter.unsupported = if slot == 0 { 0 } else { unsupported };
         }
         filter.is_counted = true;
         filter.consumers += 1;
@@ -77,7 +77,7 @@ impl Filters {
         let bit = 1 << (codec & 0x0f);
         let mut slots = 0;
         for (slot, filter) in self.slots.iter().enumerate() {
-            slots |= u8::from(filter.lacked & bit != 0) << slot;
+            slots |= u8::from(filter.unsupported & bit != 0) << slot;
         }
         slots
     }
@@ -121,8 +121,8 @@ mod tests {
     #[test]
     fn when_slots_run_out_a_slot_is_shared_in_which_nothing_is_withheld_that_somebody_wants() {
         let mut filters = Filters::default();
-        for lacked in [0b0001, 0b0010, 0b0110] {
-            assert!(filters.join(lacked).is_new);
+        for unsupported in [0b0001, 0b0010, 0b0110] {
+            assert!(filters.join(unsupported).is_new);
         }
         assert_eq!(
             filters.join(0b1110),

@@ -76,7 +76,10 @@ pub(super) fn forward(
                         sink,
                     );
                     // What may be joined anywhere is joined here.
-                    overtaken = consumer.flow.gated.then_some((stream, packet.seq + 1, before));
+                    overtaken = consumer
+                        .flow
+                        .needs_key_frame
+                        .then_some((stream, packet.seq + 1, before));
                     passage = Forwarded {
                         started: true,
                         waiting: false,

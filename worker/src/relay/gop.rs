@@ -103,7 +103,7 @@ impl Default for GopBudget {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GopCursor {
     pub encoding: u8,
-    /// Which group.
+    /// The number of the group.
     pub number: u32,
     /// The next of its packets.
     pub place: usize,
@@ -139,7 +139,7 @@ pub struct GopPacket {
 }
 
 impl Default for Gop {
-    /// Nothing, with all the room that it will ever have. Memory that was never written to costs nothing.
+    /// An empty group, with all the memory that it will ever have. Memory that was never written to costs nothing.
     fn default() -> Self {
         Self {
             bytes: Vec::with_capacity(GOP_BYTES),

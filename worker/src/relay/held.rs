@@ -12,7 +12,7 @@ use crate::time::Time;
 use super::keys::ProducerKey;
 use super::packet::{Route, Rtp};
 
-/// Streams of which something is held at a time. Of one more, the oldest gives way.
+/// Streams of which something is held at a time. One more takes the place of the oldest.
 pub(super) const RUNS_MAX: usize = 64;
 
 /// Packets held of one stream.

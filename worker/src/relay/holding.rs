@@ -94,7 +94,7 @@ impl Relay {
         }
     }
 
-    /// Lets go what is held, if the last packet has told what it is, and then takes that packet in. `bytes` are those of
+    /// Releases what is held, if the last packet has shown what it is, and then accepts that packet. `bytes` are those of
     /// its batch.
     #[inline]
     pub(super) fn release_held(&mut self, now: Time, bytes: &mut [u8], sink: &mut impl Sink) {
@@ -103,7 +103,7 @@ impl Relay {
         }
     }
 
-    /// Lets go what has waited for long enough, if it can be told what it is.
+    /// Releases what has waited for long enough, if it is known what it is.
     pub(super) fn release_waiting(&mut self, now: Time, sink: &mut impl Sink) {
         if self.held.next.is_none_or(|next| next > now) {
             return;
@@ -157,7 +157,7 @@ impl Relay {
         }
     }
 
-    /// Takes in what is held of a stream, as the verdict says; `packet` is the last one of it, or the one that has told.
+    /// Accepts what is held of a stream, as the verdict says. `packet` is the last one of it, or the one that has shown it.
     fn release_run(&mut self, now: Time, verdict: Verdict, packet: HeldPacket, sink: &mut impl Sink) {
         let HeldPacket { route, header, .. } = packet;
         let stream = &mut self.producers[route.key].streams[usize::from(route.encoding)];

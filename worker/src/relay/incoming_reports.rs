@@ -10,7 +10,7 @@ use super::Relay;
 use super::keys::TransportKey;
 use super::stream::{INACTIVE_AFTER, Stream};
 
-/// A stream is taken off the offer by a goodbye at most this often. Past that its silence tells as soon.
+/// A BYE makes a stream unavailable at most this often. More would change nothing: its silence does so as soon.
 const BYE_INTERVAL: Duration = INACTIVE_AFTER;
 
 impl Relay {
@@ -82,7 +82,7 @@ impl Relay {
     /// A source says that it leaves. That is its silence foretold, and means what silence means after a second: the
     /// stream is off the offer if another one of its producer still comes, and not otherwise, as then nothing better is
     /// on offer (differences §2.8). Packets that still come bring it back, like after any silence; a producer is closed
-    /// by its owner and by nobody else. Who says goodbye over and over is heard once in a while: what follows from it
+    /// by its owner and by nobody else. Of a source that says BYE over and over, one BYE an interval counts: what follows from it
     /// costs something for each consumer.
     fn on_bye(&mut self, now: Time, transport: TransportKey, ssrc: u32) {
         let Some((key, encoding)) = self.transports[transport].ssrcs.get(&ssrc).copied() else {

@@ -9,7 +9,7 @@ use crate::time::Time;
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// After how many intervals a request is repeated, by how often it was already. RTCP is lost like anything else (RFC 4585 §3.5
-/// leaves repetition to whoever asks); but a sender that has not answered five has probably chosen not to.
+/// leaves repetition to the one that asks); but a sender that has not answered five has probably chosen not to.
 const REPEATED_AFTER: [u32; 7] = [1, 1, 1, 1, 2, 3, 5];
 
 /// The requests of one stream.

@@ -1,4 +1,4 @@
-//! Where the relay's objects live: generational slots, so that a stale index finds nothing instead of a stranger.
+//! Where the relay's objects live: generational slots, so that a stale index finds nothing, and never another object.
 
 use slotmap::{Key, KeyData, new_key_type};
 

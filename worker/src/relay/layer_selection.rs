@@ -13,7 +13,7 @@ use super::sink::TransportIx;
 
 impl Relay {
     /// Attaches a consumer to the streams it needs every packet of: the one that flows and the one that should, unless
-    /// it is paused. Whatever decides that must have been changed already; the ledger is settled before the lists are.
+    /// it is paused. What decides that must have been changed already. The counters are updated before the lists change.
     pub(super) fn attach(&mut self, key: ConsumerKey) {
         let consumer = &mut self.consumers[key];
         let producer_key = consumer.producer;
@@ -115,7 +115,7 @@ impl Relay {
         }
     }
 
-    /// A consumer is sent another profile than before, or none: its owner is to be told.
+    /// A consumer is sent another profile than before, or none: its owner is to be notified.
     pub(super) fn on_profile_changed(&mut self, key: ConsumerKey) {
         let consumer = &mut self.consumers[key];
         if !std::mem::replace(&mut consumer.is_notification_queued, true) {
@@ -123,7 +123,7 @@ impl Relay {
         }
     }
 
-    /// The next change of an effective profile to tell. What has changed back since is no change.
+    /// The next notification of a changed effective profile. What has changed back since is no change.
     pub(super) fn poll_profile_change(&mut self) -> Option<Notification> {
         while let Some(key) = self.changed.pop_front() {
             let Some(consumer) = self.consumers.get_mut(key) else {
@@ -153,7 +153,7 @@ impl Relay {
         }
     }
 
-    /// A transport knows now where to send, or has been told another place: whoever is there has seen nothing yet.
+    /// A transport knows now where to send, or was given another remote. Who is there has seen nothing yet.
     pub(super) fn on_remote_known(&mut self, now: Time, transport: TransportKey) {
         for index in 0..self.transports[transport].consumers.len() {
             let key = self.transports[transport].consumers[index];
@@ -241,7 +241,7 @@ impl Relay {
                 let mut codecs = producer.codecs.iter();
                 codecs.any(|codec| consumer.payload_type(codec.payload_type).is_some())
             };
-            flow.gated && !flows && is_for_it && consumer.can_be_sent() && knows_codec()
+            flow.needs_key_frame && !flows && is_for_it && consumer.can_be_sent() && knows_codec()
         })
     }
 }

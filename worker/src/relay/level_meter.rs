@@ -7,7 +7,7 @@ use crate::rtp::extension::{ExtensionBlock, elements};
 pub(super) struct Meter {
     /// The extension's id with this producer; 0: nobody wants to know.
     id: u8,
-    /// Of −dBov.
+    /// The sum of the levels, in −dBov.
     sum: u32,
     count: u32,
 }

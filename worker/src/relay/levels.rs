@@ -1,4 +1,4 @@
-//! How loud the producers of a room are: their average levels, sent twice a second to whoever asked (differences §10).
+//! How loud the producers of a room are: their average levels, sent twice a second while an application wants them (differences §10).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::rtp::bit_ring::BitRing;
 use crate::rtp::seq::MAX_MISORDER;
 
 /// How far behind the newest packet another one is still asked for. (v2: 5,000, but a packet that comes more than
@@ -9,27 +10,16 @@ use crate::rtp::seq::MAX_MISORDER;
 pub(super) const AGE_SEQS_MAX: u64 = MAX_MISORDER as u64 - 100;
 
 /// A set of sequence numbers that are near each other.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct MissingSeqs {
     /// All of them are in here.
     range: Range<u64>,
     pub(super) count: usize,
-    /// A ring: the bit of a number is at the number modulo the size.
-    bits: [u64; WORDS],
+    bits: BitRing<WORDS>,
 }
 
 /// For as many as are asked for at all.
 const WORDS: usize = (AGE_SEQS_MAX as usize).div_ceil(64) + 1;
-
-impl Default for MissingSeqs {
-    fn default() -> Self {
-        Self {
-            range: 0..0,
-            count: 0,
-            bits: [0; WORDS],
-        }
-    }
-}
 
 impl MissingSeqs {
     /// Takes in a range above all that is here.
@@ -39,19 +29,19 @@ impl MissingSeqs {
         }
         self.range.end = range.end;
         self.count += (range.end - range.start) as usize;
-        range.for_each(|seq| self.bits[Self::word(seq)] |= Self::bit(seq));
+        range.for_each(|seq| self.bits.insert(seq));
     }
 
     #[inline]
     pub(super) fn contains(&self, seq: u64) -> bool {
-        self.count > 0 && self.range.contains(&seq) && self.bits[Self::word(seq)] & Self::bit(seq) != 0
+        self.count > 0 && self.range.contains(&seq) && self.bits.contains(seq)
     }
 
     /// Whether it was here.
     pub(super) fn remove(&mut self, seq: u64) -> bool {
         let is_here = self.contains(seq);
         if is_here {
-            self.bits[Self::word(seq)] &= !Self::bit(seq);
+            self.bits.remove(seq);
             self.count -= 1;
         }
         is_here
@@ -76,13 +66,5 @@ impl MissingSeqs {
         range.for_each(|seq| {
             self.remove(seq);
         });
-    }
-
-    const fn word(seq: u64) -> usize {
-        (seq / 64 % WORDS as u64) as usize
-    }
-
-    const fn bit(seq: u64) -> u64 {
-        1 << (seq % 64)
     }
 }

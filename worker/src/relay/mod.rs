@@ -3,12 +3,13 @@
 //! The same input gives the same output, byte for byte: time and the seed are arguments, and nothing depends on the order
 //! of a hash map. After its objects are created, relaying allocates nothing.
 //!
-//! A packet's way: [`receive`](self) (whose is it?) → `stream` (its place in the sequence; what has none yet waits in `held`) →
-//! `fanout` (trains, and for each consumer [`decide`](decide::decide), [`rewrite`], [`sink`]). A command's way: `command`, then `layer_selection` (who follows
+//! A packet's path: [`receive`](self) (whose is it?) → `stream` (its place in the sequence; what has none yet waits in `held`) →
+//! `fanout` (trains, and for each consumer [`decide`](decide::decide), [`rewrite`], [`sink`]). A command's path: `command`, then `layer_selection` (who follows
 //! which stream). What happened is read by `inspect`.
 //!
-//! Once a second each transport is told how its streams arrive and what time theirs have (`report`), and what it says of
-//! ours is kept (`incoming_reports`). Ten or twenty times a second its sender is told which packets have come, and when ([`twcc`]).
+//! Once a second each transport is sent reports on the streams that arrive on it and on those that leave on it (`report`), and
+//! what it reports itself is kept (`incoming_reports`). Ten or twenty times a second its sender is sent transport-wide feedback:
+//! which packets have come, and when ([`twcc`]).
 //!
 //! **After every call of a `handle_*` method, call [`Relay::send_pending_byes`], then drain [`Relay::poll_action`] and
 //! [`Relay::poll_notification`].**
@@ -150,14 +151,14 @@ pub struct Relay {
 pub enum Action {
     /// Connect the transport's path to the remote that its packets came from.
     Connect {
-        /// Which transport.
+        /// The transport.
         transport: TransportIx,
-        /// Its remote.
+        /// The remote.
         remote: Remote,
     },
     /// Close the transport's sockets.
     Close {
-        /// Which transport. The index is free for another one from now on.
+        /// The transport. Its index is free for another one from now on.
         transport: TransportIx,
     },
     /// Keep no more of an SSRC that was sent under than how far its packet indices are used.
@@ -244,14 +245,14 @@ impl Relay {
         self.actions.pop_front()
     }
 
-    /// The next thing to tell the supervisor.
+    /// The next notification of the supervisor.
     pub fn poll_notification(&mut self) -> Option<Notification> {
         self.poll_urgent_notification()
             .or_else(|| self.poll_profile_change())
             .or_else(|| self.activity.poll(&mut self.producers))
     }
 
-    /// The next thing to tell that must not wait here. Changes of effective profiles and of activity may: however often they
+    /// The next notification that must not wait here. Changes of effective profiles and of activity may: however often they
     /// change, only the latest counts, so there is never more than one for each consumer or producer.
     pub fn poll_urgent_notification(&mut self) -> Option<Notification> {
         self.notifications.pop_front()

@@ -11,7 +11,7 @@
 //!
 //! What is missing is a bit each, and what was noticed together is asked for together: so the times are kept of gaps, not of
 //! packets, and a list has the same small size whatever is lost (nothing is allocated while packets are relayed, and most
-//! streams never lose anything). When there are more gaps than it has room for, two that were noticed at almost the same
+//! streams never lose anything). When there are more gaps than it has capacity for, two that were noticed at almost the same
 //! time become one.
 
 use std::ops::Range;
@@ -25,7 +25,7 @@ use super::packet::PacketMeta;
 /// Packets of one stream that are asked for at a time. When more are missing, asking for a key frame is cheaper.
 pub const MISSING_MAX: usize = 1_000;
 
-/// Gaps whose times are told apart: a tenth of 500 packets a second, lost over a round trip of 200 ms. Where there are more, the
+/// Gaps that have times of their own: a tenth of 500 packets a second, lost over a round trip of 200 ms. Where there are more, the
 /// two that are most alike are asked for together, which costs one of them a few milliseconds; and each costs every producer memory.
 const GAPS_MAX: usize = 10;
 
@@ -44,7 +44,7 @@ const ASKS_MAX: u32 = 10;
 /// A packet that is missing for longer is of no use to anybody.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 
-/// IncomingNacks are due at multiples of this, so that one turn of the timer serves many streams.
+/// Requests are due at multiples of this, so that one turn of the timer serves many streams.
 const GRID_NS: u64 = 2_000_000;
 
 /// What a stream misses.
@@ -201,7 +201,7 @@ impl MissingList {
         }
     }
 
-    /// Makes room for a gap: those that have closed go, or else the two next to each other that are most alike become one.
+    /// Frees the place of a gap: those that have closed go, or else the two next to each other that are most alike become one.
     #[cold]
     fn make_capacity(&mut self) {
         let numbers = &self.numbers;
@@ -315,7 +315,7 @@ impl MissingList {
     }
 }
 
-/// The first moment from this one on that requests are made at.
+/// The first time from this one on at which requests are made.
 fn on_grid(time: Time) -> Time {
     Time(time.0.next_multiple_of(GRID_NS))
 }
@@ -522,7 +522,7 @@ mod tests {
         let mut script = Script::default();
         let mut noticed = std::collections::BTreeMap::new();
         for step in 0..2_000_u16 {
-            // Every third one is missing, far more at a time than there is room for.
+            // Every third one is missing, far more at a time than there is capacity for.
             script.packet(3 * step + 1, false);
             noticed.extend((3 * step.saturating_sub(1) + 2..3 * step + 1).map(|seq| (seq, script.now)));
             let now = script.now;

@@ -53,7 +53,7 @@ impl PacketMeta {
         self.seq.wrapping_sub(self.withheld[usize::from(slot) % SLOTS])
     }
 
-    /// Whether its picture id is to get a second byte on the way out. A sender that writes 7 bits may widen at any time, and a
+    /// Whether its picture id gets a second byte when it is sent. A sender that writes 7 bits may widen at any time, and a
     /// receiver that counts modulo 128 until then sees a jump; so consumers get 15 bits from the beginning (RFC 7741 §4.2 lets the
     /// sender choose). A packet as long as a packet can be stays as it is.
     #[inline]
@@ -62,7 +62,7 @@ impl PacketMeta {
         is_narrow && (self.len as usize) < TRAIN_BYTES_MAX
     }
 
-    /// How long it is on the way out.
+    /// How long it is when it is sent.
     #[inline]
     pub fn sent_len(&self) -> u32 {
         self.len + u32::from(self.grows())

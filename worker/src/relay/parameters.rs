@@ -45,10 +45,8 @@ pub(super) fn check_producer(request: &CreateProducer, is_plain: bool) -> Result
         if codec.clock_rate == 0 {
             return Err(invalid(format!("{} has a clock rate of 0", codec.name.subtype())));
         }
-        if request.codecs[..index]
-            .iter()
-            .any(|other| other.payload_type == codec.payload_type)
-        {
+        let mut before = request.codecs[..index].iter();
+        if before.any(|other| other.payload_type == codec.payload_type) {
             return Err(invalid(format!("payload type {} is listed twice", codec.payload_type)));
         }
         if let Some(rtx) = codec.rtx {
@@ -132,10 +130,8 @@ pub(super) fn check_consumer(request: &CreateConsumer) -> Result<(), WorkerError
     for (index, (source, own)) in request.payload_types.iter().enumerate() {
         check_payload_type(*source)?;
         check_payload_type(*own)?;
-        if request.payload_types[..index]
-            .iter()
-            .any(|other| other.0 == *source || other.1 == *own)
-        {
+        let mut before = request.payload_types[..index].iter();
+        if before.any(|other| other.0 == *source || other.1 == *own) {
             return Err(invalid(format!("payload type {source} or {own} is listed twice")));
         }
     }
@@ -191,16 +187,10 @@ fn check_extensions(extensions: &[HeaderExtension]) -> Result<(), WorkerError> {
         if extension.id == 0 {
             return Err(invalid("header extension id 0 is not in 1..=255 (RFC 8285 §4.3)"));
         }
-        let listed = &extensions[..index];
-        if listed
-            .iter()
-            .any(|other| other.id == extension.id || other.uri == extension.uri)
-        {
-            return Err(invalid(format!(
-                "header extension {} ({}) is listed twice",
-                extension.id,
-                extension.uri.uri()
-            )));
+        let mut before = extensions[..index].iter();
+        if before.any(|other| other.id == extension.id || other.uri == extension.uri) {
+            let (id, uri) = (extension.id, extension.uri.uri());
+            return Err(invalid(format!("header extension {id} ({uri}) is listed twice")));
         }
     }
     Ok(())

@@ -34,15 +34,15 @@ pub(super) struct Producer {
     pub kind: MediaKind,
     /// The media id it may be recognised by.
     pub mid: Option<String>,
-    /// Its wish for consumers that have none.
+    /// The profile that it prefers for consumers that prefer none.
     pub preferred_profile: Profile,
     /// Received and counted, not relayed.
     pub paused: bool,
     /// It sends something, on any stream.
     pub is_active: bool,
-    /// What its owner was last told of that.
+    /// What its owner was last notified of.
     pub last_notified_active: Option<bool>,
-    /// It is in the relay's list of producers whose owners are to be told.
+    /// It is in the relay's list of producers whose owners are to be notified.
     pub is_notification_queued: bool,
     /// Takes feedback that is not in a compound packet (RFC 5506).
     pub reduced_size: bool,
@@ -75,7 +75,7 @@ pub(super) struct Producer {
 /// All of a worker's.
 pub(super) type Producers = SlotMap<ProducerKey, Producer>;
 
-/// What a consumer's ledger is settled from. Every packet that is routed to the producer counts once in `received`, and
+/// What a consumer's counters are updated from. Every packet that is routed to the producer counts once in `received`, and
 /// once in one of the others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct ProducerCounters {
@@ -174,12 +174,12 @@ impl Producer {
     }
 
     /// The codecs that somebody lacks who has these payload types.
-    pub(super) fn lacked(&self, payload_types: &[(u8, u8)]) -> UnsupportedCodecs {
+    pub(super) fn unsupported_codecs(&self, payload_types: &[(u8, u8)]) -> UnsupportedCodecs {
         let lacks = |codec: &Codec| !payload_types.iter().any(|(source, _)| *source == codec.payload_type);
         let codecs = self.codecs.iter().enumerate();
         codecs
             .filter(|(_, codec)| lacks(codec))
-            .fold(0, |lacked, (index, _)| lacked | 1 << index)
+            .fold(0, |unsupported, (index, _)| unsupported | 1 << index)
     }
 
     /// The name of the codec sent under a payload type.
@@ -226,7 +226,7 @@ impl Producer {
     }
 
     /// The producer's endpoint is known: from now on its reports count for the clock of all that endpoint's streams.
-    /// A name that was made up gives way to the one that the sender says of itself.
+    /// The sender's own name replaces one that was made up.
     pub(super) fn join_clock(&mut self, clocks: &mut Clocks, cname: &str, is_made_up: bool) {
         if self.clock.is_some() {
             return;
@@ -277,7 +277,7 @@ impl Producer {
 
     /// The slot of one more consumer, for what is withheld from it.
     pub(super) fn join_slot(&mut self, request: &CreateConsumer) -> u8 {
-        let joined = self.filters.join(self.lacked(&request.payload_types));
+        let joined = self.filters.join(self.unsupported_codecs(&request.payload_types));
         for stream in &mut self.streams {
             if joined.is_new {
                 stream.open_slot(joined.slot);

@@ -1,6 +1,6 @@
-//! Which profile a consumer should get. Pure: two wishes and what is on offer in, the answer out.
+//! Which profile a consumer should get. Pure: two preferences and the available profiles in, the answer out.
 //!
-//! The documented rule of v2 (differences §4), not its code (§3.6, which inverts the producer's wish): a preference is
+//! The documented rule of v2 (differences §4), not its code (§3.6, which inverts the producer's preference): a preference is
 //! a cap. The consumer's own counts if it has one, else the producer's. Without any, the highest on offer. If
 //! everything on offer lies above the cap, the lowest.
 
@@ -11,7 +11,7 @@ use weir_channel::message::Profile;
 pub struct Available(u8);
 
 impl Available {
-    /// Nothing on offer.
+    /// No profile.
     pub const NONE: Self = Self(0);
 
     /// With `profile` as well.
@@ -26,7 +26,7 @@ impl Available {
         Self(self.0 & !(1 << profile as u8))
     }
 
-    /// Whether `profile` is on offer.
+    /// Whether `profile` is available.
     pub const fn contains(self, profile: Profile) -> bool {
         self.0 & (1 << profile as u8) != 0
     }
@@ -39,7 +39,7 @@ impl Available {
     }
 }
 
-/// What a consumer should be sent; `None` when nothing is on offer.
+/// What a consumer should be sent; `None` when no profile is available.
 pub fn select(available: Available, own: Profile, source: Profile) -> Option<Profile> {
     let cap = match (own, source) {
         (Profile::Default, Profile::Default) => Profile::High,
@@ -76,24 +76,24 @@ mod tests {
         // Nothing on offer.
         check(&[], D, D, None);
         check(&[], H, L, None);
-        // Without simulcast every wish gets the only stream.
+        // Without simulcast every preference gets the only stream.
         check(&[D], D, D, Some(D));
         check(&[D], L, D, Some(D));
         check(&[D], H, L, Some(D));
-        // No wish: the highest.
+        // No preference: the highest.
         check(&[L, M, H], D, D, Some(H));
         check(&[L, M], D, D, Some(M));
         check(&[L], D, D, Some(L));
-        // The own wish is a cap.
+        // The own preference is a cap.
         check(&[L, M, H], L, D, Some(L));
         check(&[L, M, H], M, D, Some(M));
         check(&[L, M, H], H, D, Some(H));
         check(&[L, H], M, D, Some(L));
-        // The producer's wish counts where the consumer has none.
+        // The producer's preference counts where the consumer has none.
         check(&[L, M, H], D, L, Some(L));
         check(&[L, M, H], D, M, Some(M));
         check(&[L, H], D, M, Some(L));
-        // The own wish wins over the producer's, both ways.
+        // The own preference wins over the producer's, both ways.
         check(&[L, M, H], H, L, Some(H));
         check(&[L, M, H], L, H, Some(L));
         check(&[L, M, H], M, L, Some(M));

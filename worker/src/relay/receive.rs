@@ -116,7 +116,7 @@ impl Relay {
         }
     }
 
-    /// Media from another port of the remote's IP: a stranger's, or the sender's that has started over there.
+    /// Media from another port of the remote's IP: from somebody else, or from the sender, which has started over there.
     fn handle_moved_rtp(&mut self, origin: &mut Origin, packet: Rtp<'_>, sink: &mut impl Sink) -> Routed {
         if !self.may_relearn(origin.now, origin.transport) || !self.is_known_sender(origin, &packet) {
             return Err(UnroutedReason::ForeignSource);
@@ -129,7 +129,7 @@ impl Relay {
         handled
     }
 
-    /// Whether the remote has left its port: it is silent, or has said goodbye for all that it sent. Two that send at the same
+    /// Whether the remote has left its port: it is silent, or has sent a BYE for each of its sources. Two that send at the same
     /// time so never take the place from each other.
     fn may_relearn(&self, now: Time, key: TransportKey) -> bool {
         let transport = &self.transports[key];
@@ -148,7 +148,8 @@ impl Relay {
                 && self.learn_route(origin, packet).is_ok()
     }
 
-    /// Routes one RTP packet, and queues it for the fan-out. Whoever it is for: if it is the remote's, it has come.
+    /// Routes one RTP packet, and queues it for the fan-out. A packet of the remote counts for transport-wide feedback, whether it
+    /// is for somebody or not.
     fn handle_rtp(&mut self, origin: &mut Origin, packet: Rtp<'_>, sink: &mut impl Sink) -> Routed {
         // IPv6 carries a little more than IPv4, over which a consumer may have to be reached.
         if packet.bytes.len() > TRAIN_BYTES_MAX {
@@ -325,7 +326,7 @@ impl Relay {
         }
         let transport = origin.transport;
         let now = origin.now;
-        // First read, then heeded: what reads strangers' bytes changes nothing, and may so be stopped anywhere.
+        // First parsed, then handled: what parses bytes from the network changes nothing, so it may stop anywhere.
         let mut said = std::mem::take(&mut self.said);
         said.clear();
         let read = boundary::contain(Parser::Rtcp, || rtcp::parse(packet, |feedback| said.push(feedback)));

@@ -17,9 +17,9 @@ const GAP_MAX: Duration = Duration::from_secs(3_600);
 /// How far before its first packet a stream may have begun.
 pub const REORDERED_START_MAX: u32 = 64;
 
-/// Of one SSRC, from its first packet or its last restart on.
+/// How one SSRC is received, from its first packet or its last restart on.
 ///
-/// It tells of the way, so a packet that was lost and then sent again is none of its packets: it stays lost.
+/// It describes the path, so a packet that was lost and then sent again is not counted: it stays lost.
 #[derive(Clone, Debug, Default)]
 pub struct Reception {
     /// The stream's count of restarts when this began; `None` before the first packet.
@@ -221,7 +221,7 @@ mod tests {
         // Every second packet is late by 5 ms: each differs from the one before by 450 ticks.
         let jitter = received(0..500, |seq| Some(u64::from(seq % 2) * 5)).jitter();
         assert!((445..=450).contains(&jitter), "{jitter}");
-        // By hand: 0 + 450 − 0 = 450; 450 + 450 − 28 = 872. A sixteenth of that is told.
+        // By hand: 0 + 450 − 0 = 450; 450 + 450 − 28 = 872. A sixteenth of that is reported.
         assert_eq!(received(0..3, |seq| Some(u64::from(seq % 2) * 5)).jitter(), 872 / 16);
     }
 

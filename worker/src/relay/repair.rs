@@ -54,7 +54,7 @@ pub(super) struct Repair {
     pub(super) rtx: Option<Rtx>,
     /// Packets sent again.
     pub packets: u64,
-    /// Their bytes.
+    /// Bytes sent again.
     pub bytes: u64,
     refused: [u64; NotRepaired::ALL.len()],
 }

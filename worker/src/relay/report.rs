@@ -1,7 +1,7 @@
-//! Reports: what each transport tells its remote about once a second (RFC 3550 §6, RFC 3611, REMB).
+//! Reports that each transport sends its remote about once a second (RFC 3550 §6, RFC 3611, REMB).
 //!
 //! Each transport has its own time (RFC 3550 §6.2, §6.3): a second, scaled by a random 0.5 to 1.5 so that transports do
-//! not fall into step, and half of that before the first. Whoever is due is worked off in parts, a few packets each, so that
+//! not fall into step, and half of that before the first. Reports that are due are sent in parts of a few packets, so that
 //! neither thousands of transports nor thousands of consumers on one make a turn long.
 //!
 //! What is about streams received, and every request for feedback, is said by one SSRC, the worker's own; sender reports
@@ -140,7 +140,7 @@ impl Reports {
         }
     }
 
-    /// A consumer is closed: its receiver is told that nothing more will come (RFC 3550 §6.6), if anything has.
+    /// A consumer is closed: its receiver is to be sent a BYE (RFC 3550 §6.6), if it was sent anything.
     pub(super) fn on_consumer_left(&mut self, consumer: &Consumer, transport: &mut Transport) {
         if consumer.rewriter.newest_seq().is_none() || !transport.has_rtcp_remote() {
             return;
@@ -216,7 +216,7 @@ impl Reports {
         }
     }
 
-    /// Tells receivers of consumers that are closed, on transports that are not.
+    /// Sends the BYEs of consumers that are closed, on transports that are not.
     fn send_byes(&mut self, transports: &mut Transports, sink: &mut impl Sink) {
         let mut packets = 0;
         while packets < TURN_BYES_MAX
@@ -366,7 +366,7 @@ impl Reports {
         }
     }
 
-    /// Adds the limit of what a transport's senders may send, if there is one, or has been until a moment ago.
+    /// Adds the limit of what a transport's senders may send, if there is one, or if its end is still to be sent.
     fn push_limit(&mut self, producers: &Producers, transport: &mut Transport, sink: &mut impl Sink) -> usize {
         let Some(bitrate) = transport.reports.limit_to_send() else {
             return 0;

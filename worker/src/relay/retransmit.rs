@@ -23,7 +23,7 @@ const PAIRS_MAX: usize = 128;
 #[derive(Debug)]
 pub(super) struct IncomingNacks {
     pairs: Vec<Request>,
-    /// A packet on its way out.
+    /// The packet that is being sent again.
     packet: Vec<u8>,
 }
 

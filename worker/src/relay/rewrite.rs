@@ -118,7 +118,7 @@ pub struct StartContext {
     pub timeline: (u8, u32),
     /// RTP clock in Hz.
     pub clock_rate: u32,
-    /// The packet's capture time on the timeline that flowed until now, when sender reports tell it.
+    /// The packet's capture time on the timeline that flowed until now, by the sender reports; `None` if they do not say.
     pub aligned: Option<u64>,
     /// Numbers that stay free for packets that may precede it; only before anything was sent.
     pub reserve: u64,
@@ -206,7 +206,7 @@ impl Rewriter {
             .map_or(by_arrival, |aligned| aligned.max(self.newest.timestamp + held))
     }
 
-    /// How much sound the newest packet holds, as far as those before it tell: senders that fill packets up have one frame
+    /// How much sound the newest packet holds, as far as those before it show: senders that fill packets up have one frame
     /// more in some. What is longer than a second was a pause.
     fn held_ticks(&self, clock_rate: u32) -> u64 {
         let steps = self.newest.steps.into_iter().filter(|step| *step <= clock_rate);

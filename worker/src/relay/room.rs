@@ -12,6 +12,6 @@ pub(super) struct Room {
     pub(super) transports: BTreeSet<TransportId>,
     pub(super) producers: BTreeSet<ProducerId>,
     pub(super) consumers: BTreeSet<ConsumerId>,
-    /// When to tell next how loud its producers are, if anybody wants to know.
+    /// When its audio levels are due next, if anybody wants them.
     pub(super) levels_due: Option<Time>,
 }

@@ -92,12 +92,12 @@ impl Relay {
         if previous.is_some() {
             // A declared SSRC is what a comedia transport recognises its first remote by.
             let is_known_remote = transport.remote.is_some() || stream.latch.declared_ssrc.is_none();
-            // A sender may not have heard yet that its producer is closed.
+            // A sender may not know yet that its producer is closed.
             let is_another = transport.closed_ssrcs.contains(&ssrc);
             let (last_packet, last_change) = (stream.last_packet, stream.last_ssrc_change());
             evidence = match stream.was_carried_by(ssrc, now) {
                 true => stream.latch.is_doubtful.then_some(Evidence::Return),
-                // What was declared is the stream's as soon as it comes, whoever has latched its place meanwhile.
+                // What was declared is the stream's as soon as it comes, whichever SSRC has latched its place meanwhile.
                 false
                     if stream.latch.declared_ssrc == Some(ssrc)
                         && last_change.is_none_or(|last| now.since(last) >= CHANGE_INTERVAL) =>
@@ -207,8 +207,8 @@ impl Transport {
 
     /// The stream that a packet of no media SSRC is a retransmission of: by its SSRC, else by what it says of itself. The
     /// repaired stream's id (RFC 8852 §3.2) names it; some senders give the stream's id itself, and with a lone stream the
-    /// MID is enough, because the payload type tells a retransmission from media. On a plain transport the payload type may
-    /// tell all by itself.
+    /// MID is enough, because the payload type distinguishes a retransmission from media. On a plain transport the payload type
+    /// alone may be enough.
     fn find_rtx_route(&self, producers: &Producers, reporter: u32, packet: &Rtp<'_>) -> Option<(ProducerKey, u8)> {
         if let Some(route) = self.rtx_ssrcs.get(&packet.header.ssrc) {
             return Some(*route);
@@ -282,7 +282,7 @@ impl Transport {
         }
     }
 
-    /// That a producer without an SSRC can be told apart from the others of its transport that have none.
+    /// Checks that a producer without an SSRC is distinguishable from the others of its transport that have none.
     pub(super) fn check_latch(&self, producers: &Producers, request: &CreateProducer) -> Result<(), WorkerError> {
         let is_known = |encoding: &Encoding| encoding.ssrc.is_some() || encoding.rid.is_some();
         if request.mid.is_some() || request.encodings.iter().any(is_known) {

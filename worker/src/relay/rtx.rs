@@ -38,7 +38,7 @@ impl Relay {
             stream.is_rtx_learned = true;
             (stream.rtx_reception, stream.rtx_report) = (Reception::default(), None);
         }
-        // Timestamps are those of what is sent again, so how evenly these packets come cannot be told: no clock, no jitter.
+        // Timestamps are those of what is sent again, so they do not show how evenly these packets come: no clock, no jitter.
         stream
             .rtx_reception
             .on_packet(origin.now, 0, header.payload_type, header.seq, 0, 0);

@@ -1,7 +1,7 @@
 //! Where a sender's clock stands on ours, so that what it sends together stays together.
 //!
 //! A receiver plays audio and video of one sender in sync by their sender reports: each says which RTP timestamp belongs
-//! to which NTP time, on a clock that all streams of the sender share. The relay tells receivers its own wall clock's time
+//! to which NTP time, on a clock that all streams of the sender share. The relay sends receivers its own wall clock's time
 //! in place of the sender's, so it must know the distance between the two clocks. What it can measure is when a report
 //! arrives, which is later than it was sent by whatever the network takes; and if each stream were placed by its own
 //! reports, the jitter between an audio report and a video report would become an offset between sound and picture.
@@ -31,7 +31,7 @@ const SLEW_PPM: i64 = 500;
 /// less than a millisecond in that time.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Reports so far from the others tell of another clock, or of one that was set.
+/// Reports so far from the others are from another clock, or from one that was set.
 const STEP_NS: i64 = 1_000_000_000;
 
 /// So many late reports in a row are not late: the sender's clock was set back.
@@ -118,7 +118,7 @@ impl SenderClock {
     }
 
     /// The distance to place a stream with whose own latest report says `own`: the shared one, unless the stream's clock
-    /// is another one (some senders give each stream its own), or was set a moment ago.
+    /// is another one (some senders give each stream its own), or was set just now.
     pub fn distance_for(&self, own: i64) -> i64 {
         self.anchor
             .map(|anchor| anchor.distance)
@@ -189,7 +189,7 @@ mod tests {
 
     const SECOND_NS: i64 = 1_000_000_000;
 
-    /// The sender's NTP time at a moment of ours, for a clock that runs `ahead_ms` before ours.
+    /// The sender's NTP time at a time of ours, for a clock that runs `ahead_ms` before ours.
     fn ntp(sent_ms: u64, ahead_ms: u64) -> u64 {
         let ms = sent_ms + ahead_ms;
         ntp_of(ms * 1_000_000)

@@ -9,7 +9,7 @@ use super::sender_clock::distance_of;
 /// A sender's clock is not set forward by a day from one report to the next, nor are two of its streams a day apart.
 const ABSURD: Duration = Duration::from_secs(86_400);
 
-/// A report that took so much longer than the one before was overtaken on the way, or its sender's clock was set back.
+/// A report that took so much longer than the one before was overtaken, or its sender's clock was set back.
 const LATE: Duration = Duration::from_secs(1);
 
 /// So many doubtful reports in a row are true: the clock was set.
@@ -29,7 +29,7 @@ pub(super) struct TimeReport {
 /// What the sender reports of one stream say of time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SenderTime {
-    /// The newest report that tells a time; `None` also if the newest of all tells none.
+    /// The newest report that has a time; `None` also if the newest of all has none.
     pub report: Option<TimeReport>,
     /// What the newest report of all has for an NTP time, which reports back name it by.
     pub newest_ntp: Option<u64>,
@@ -38,11 +38,10 @@ pub(super) struct SenderTime {
 }
 
 impl SenderTime {
-    /// Takes in a report; whether it tells a time that is believed. `timestamp` is its RTP timestamp, extended.
+    /// Takes in a report. Returns whether its time is believed. `timestamp` is its RTP timestamp, extended.
     ///
     /// A sender without a wall clock says 0 (RFC 3550 §6.4.1), which is no time: its streams are placed by their arrival then. Nor
-    /// is it a time if it is a day ahead of the last one or comes late, until that has been said three times: then the clock was
-    /// set. One late report, believed, would put sound and picture apart by as much as it is late.
+    /// is it a time if it is a day ahead of the last one or comes late, until three reports in a row say so: then the clock was set. One late report, believed, would put sound and picture apart by as much as it is late.
     pub(super) fn on_report(&mut self, now: Time, ntp: u64, timestamp: u64) -> bool {
         self.newest_ntp = Some(ntp);
         if ntp == 0 {

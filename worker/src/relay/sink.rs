@@ -9,7 +9,7 @@ use weir_channel::message::DropReason;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TransportIx(pub u32);
 
-/// The dense index of a consumer in its worker, with the generation that tells it from its predecessors.
+/// The dense index of a consumer in its worker, with the generation that distinguishes it from its predecessors.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConsumerIx {
     /// The slot.

@@ -24,7 +24,7 @@ pub(super) struct SsrcLatch {
     pub(super) is_by_payload_type: bool,
     /// Another one that would take its place, and since when.
     pub(super) contender: Option<(u32, Time)>,
-    /// When its sender said goodbye.
+    /// When its sender sent a BYE.
     pub(super) bye: Option<Time>,
     /// It is what it is because the one before was silent.
     pub(super) is_doubtful: bool,
@@ -33,7 +33,7 @@ pub(super) struct SsrcLatch {
 /// Why one SSRC may take the place of another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Evidence {
-    /// The sender of the old one said goodbye.
+    /// The sender of the old one sent a BYE.
     Bye,
     /// The old one has been silent for long.
     Silence,

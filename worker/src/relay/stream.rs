@@ -62,7 +62,7 @@ pub(super) struct Stream {
     pub responsiveness: Responsiveness,
     /// Its last group of pictures, while its sender answers none.
     pub gop: Option<Box<Gop>>,
-    /// On offer: packets with something in them have come, and lately enough.
+    /// It can be selected: packets with something in them have come, and lately enough.
     pub available: bool,
     /// When the last packet came.
     pub last_packet: Option<Time>,
@@ -72,7 +72,7 @@ pub(super) struct Stream {
     media_timestamp: u64,
     /// The longest pause between such pictures, or sounds, of late.
     cadence: Duration,
-    /// When a goodbye has last taken it off the offer.
+    /// When a BYE last made it unavailable.
     pub last_bye: Option<Time>,
     /// Counts restarts and resumptions: consumers start anew when it changes.
     pub epoch: u32,
@@ -92,7 +92,7 @@ pub(super) struct Stream {
     pub cname: Option<Box<str>>,
     /// From here to the sender and back.
     pub round_trip: RoundTrip,
-    /// What its sender is told of how it arrives.
+    /// How it arrives: what its sender is sent reports of.
     pub reception: Reception,
     /// The same for its retransmissions, which have an SSRC of their own.
     pub rtx_reception: Reception,
@@ -169,7 +169,7 @@ impl Stream {
         }
     }
 
-    /// Whether this SSRC carried the stream until a moment ago.
+    /// Whether this SSRC carried the stream until just now.
     pub(super) fn was_carried_by(&self, ssrc: u32, now: Time) -> bool {
         self.previous_ssrc
             .is_some_and(|(previous, until)| previous == ssrc && now.since(until) < STRAGGLERS_FOR)
@@ -222,7 +222,7 @@ impl Stream {
         self.continuity.judge(packet, self.seq.newest_seq(), clock_rate, known)
     }
 
-    /// What is held has waited for long enough: what it is, if that can be told without more.
+    /// What is held has waited for long enough. Returns what it is, if that is known without more.
     pub(super) fn resolve_after_wait(&mut self, clock_rate: u32) -> Option<Verdict> {
         self.continuity.resolve_after_wait(self.seq.newest_seq()?, clock_rate)
     }
@@ -379,7 +379,7 @@ impl Stream {
     }
 
     /// A packet has come that is newer than all before, and has something in it: what sends nothing but padding shows nobody
-    /// anything, and what comes late tells of earlier.
+    /// anything, and what comes late belongs to an earlier time.
     #[inline]
     fn on_media(&mut self, now: Time, timestamp: u64) {
         // The longest pause of late, forgotten by an eighth with each picture, in however many packets it comes.
@@ -392,7 +392,7 @@ impl Stream {
         self.last_media = Some(now);
     }
 
-    /// Whether its sender said goodbye, if it ever sent anything, and nothing has come since.
+    /// Whether it has sent nothing since a BYE of its sender, or nothing at all.
     pub(super) fn is_over(&self) -> bool {
         let bye = self.latch.bye;
         self.last_packet.is_none_or(|last| bye.is_some_and(|bye| last <= bye))
@@ -491,7 +491,7 @@ impl Stream {
         self.gop = self.gop.take().map(|_| Box::default());
     }
 
-    /// Keeps a sender report, to align streams of one sender; whether it tells a time that is believed.
+    /// Keeps a sender report, to align streams of one sender; returns whether its time is believed.
     pub(super) fn on_sender_report(&mut self, now: Time, ntp: u64, rtp: u32) -> bool {
         let timestamp = self.clock.read(rtp); // a report must not move the clock
         self.last_packet.is_some() && self.sender_time.on_report(now, ntp, timestamp)

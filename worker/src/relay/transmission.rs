@@ -6,7 +6,7 @@ use crate::time::Time;
 use super::producer::Producer;
 use super::rtt::{RoundTrip, SentReports};
 
-/// Of one consumer.
+/// How one consumer's stream is sent, and how it arrives.
 #[derive(Debug)]
 pub struct Transmission {
     /// The canonical name of the endpoint whose media it is, as it was given or made up.
@@ -29,7 +29,7 @@ pub struct Transmission {
 /// What the receiver has said last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LastReport {
-    /// Lost on the way to it, since the beginning.
+    /// Packets lost on the path to it, since the beginning.
     pub packets_lost: i32,
     /// Of the packets between its last two reports, in 1/256.
     pub fraction_lost: u8,
@@ -59,7 +59,7 @@ impl Transmission {
         said.unwrap_or(&self.cname)
     }
 
-    /// Whether it is a sender at the moment, who reports as one: it has sent something since the report before the last
+    /// Whether it is a sender now, and so sends sender reports: it has sent something since the report before the last
     /// one (RFC 3550 §6.4). Begins the next interval.
     pub fn is_sender(&mut self) -> bool {
         let [before, last] = self.packets_before;

@@ -22,7 +22,7 @@ use super::used_indices::{UsedIndices, before_first};
 /// How long a remote must be silent before another port of its IP may take its place.
 pub(super) const RELEARN_AFTER: Duration = Duration::from_secs(5);
 
-/// So long after a change of the remote, a goodbye brings about no other one.
+/// For so long after a change of the remote, a BYE does not lead to another change.
 const BYE_AFTER_RELEARN: Duration = Duration::from_secs(1);
 
 /// So many SSRCs of closed producers are remembered for each transport.
@@ -39,9 +39,9 @@ pub(super) struct Transport {
     pub index: TransportIx,
     /// The other end, once known.
     pub remote: Option<Remote>,
-    /// When the remote, or what told of it, was heard last.
+    /// When something last came from the remote, or when the remote was set.
     pub last_received: Time,
-    /// The remote has said goodbye (RFC 3550 §6.6), and has sent no media since.
+    /// The remote has sent a BYE (RFC 3550 §6.6), and no media since.
     pub said_bye: bool,
     /// When another port took the remote's place last.
     pub relearned_at: Option<Time>,
@@ -63,9 +63,9 @@ pub(super) struct Transport {
     pub consumers: Vec<ConsumerKey>,
     /// What its reports need.
     pub reports: TransportReports,
-    /// What its sender is told of all that arrives.
+    /// What transport-wide feedback needs.
     pub feedback: TransportFeedback,
-    /// SSRCs of producers that were closed, the latest last: whoever goes on sending under one means nobody else.
+    /// SSRCs of producers that were closed, the latest last. Who goes on sending under one of them means no other producer.
     pub closed_ssrcs: Vec<u32>,
     pub(super) counters: TransportCounters,
 }
@@ -141,7 +141,7 @@ pub(super) enum SourceCheck {
     Remote,
     /// Might become the remote, if the packet is valid.
     Candidate,
-    /// Another port of a sender's IP: its RTCP is heard, as many senders report from another port than they send from, and
+    /// Another port of a sender's IP: its RTCP is accepted, as many senders report from another port than they send from, and
     /// after a silence it may become the remote ([`Relay::may_relearn`](super::Relay)).
     Neighbour,
     /// To be dropped.
@@ -218,7 +218,7 @@ impl Transport {
             Some(expected) if expected.port() == source.port() && is_same_host(expected, source) => SourceCheck::Remote,
             // Its RTCP port is learned too, but only from the host that RTP was learned from.
             None if comedia && is_near => SourceCheck::Candidate,
-            // A receiver's address is given to it, so that it is heard from there alone.
+            // A receiver's address is given to it, so that packets are accepted from there alone.
             _ if is_near && (comedia || !self.producers.is_empty()) => SourceCheck::Neighbour,
             _ => SourceCheck::Refused(UnroutedReason::ForeignSource),
         }
@@ -229,7 +229,7 @@ impl Transport {
         now.since(self.last_received) >= RELEARN_AFTER
     }
 
-    /// Whether a goodbye is believed: each change of the remote is told to the supervisor, and costs something for each consumer.
+    /// Whether a BYE is believed: each change of the remote costs a notification, and something for each consumer.
     pub(super) fn accepts_bye(&self, now: Time) -> bool {
         self.said_bye
             && self
@@ -237,7 +237,7 @@ impl Transport {
                 .is_none_or(|last| now.since(last) >= BYE_AFTER_RELEARN)
     }
 
-    /// Something came from the remote. RTCP may follow a goodbye; media takes it back.
+    /// Something came from the remote. RTCP may follow a BYE; media takes it back.
     pub(super) fn on_received(&mut self, now: Time, is_media: bool) {
         self.last_received = now;
         self.said_bye &= !is_media;
@@ -262,12 +262,12 @@ impl Transport {
     }
 
     /// The application has said where the remote is: that is not learned, and nothing else is.
-    pub(super) fn set_remote_address(&mut self, now: Time, told: Remote) -> Option<Remote> {
+    pub(super) fn set_remote_address(&mut self, now: Time, remote: Remote) -> Option<Remote> {
         if let TransportKind::Plain { comedia, .. } = &mut self.kind {
             *comedia = false;
         }
         self.on_received(now, true);
-        self.remote.replace(told)
+        self.remote.replace(remote)
     }
 
     /// Locks on to the source of a valid packet. Where a new sender's RTCP comes from is to be learned anew, too.

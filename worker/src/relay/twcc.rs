@@ -1,14 +1,14 @@
-//! Transport-wide feedback: a transport's sender is told which of its packets have come, and when, so that it can find out
-//! how much the way to us carries (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+//! Transport-wide feedback: a transport's sender learns which of its packets have come, and when, so that it can find out
+//! how much the path to us carries (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 //!
 //! All packets of a transport share one space of numbers, which they carry in a header extension; having the extension
 //! listed is all the negotiation there is. Every packet that the remote sent counts, also what nobody gets: retransmissions
-//! that come too late, padding that only probes the way, and streams that no producer has, which are read with the
+//! that come too late, padding that only probes the path, and streams that no producer has, which are read with the
 //! extension's id if the transport's producers agree on one.
 //!
 //! **When**: a packet waits for 50 ms at most to be reported, and feedback then covers all that has come; but as long as
 //! what waits is so little that the feedback would be more than a twentieth of it, for 100 ms. (libwebrtc's receiver spends
-//! the same share, at 50 to 250 ms.) Moments lie on a grid of 10 ms, as reports do, so that transports share turns. When the numbers have
+//! the same share, at 50 to 250 ms.) Feedback is sent on a grid of 10 ms, as reports do, so that transports share turns. When the numbers have
 //! moved on by half of those that are remembered, what waits is reported at once.
 //!
 //! **How exact**: a packet's arrival is the time that the relay is given with it, which is one for a whole receive batch:
@@ -31,7 +31,7 @@ use super::producer::Producers;
 use super::sink::Sink;
 use super::transport::{Transport, Transports};
 
-/// Transports that are told in one turn: at 2 µs a packet, some 250 µs.
+/// Transports that feedback is sent to in one turn: at 2 µs a packet, some 250 µs.
 const TURN_TRANSPORTS_MAX: usize = 128;
 
 /// What the feedback of all transports needs.
@@ -39,7 +39,7 @@ const TURN_TRANSPORTS_MAX: usize = 128;
 pub(super) struct FeedbackQueue {
     /// When transports are due; those that are gone are passed over.
     due: BinaryHeap<Reverse<(Time, TransportKey)>>,
-    /// Transports that have been told to listen.
+    /// Transports that collect arrivals.
     listening: usize,
     writer: FeedbackWriter,
 }
@@ -149,7 +149,7 @@ pub(super) fn transport_seq(id: u8, header: &Header, packet: &[u8]) -> Option<u1
     Some(u16::from_be_bytes(number))
 }
 
-/// Tells a transport's sender what has come.
+/// Sends a transport's sender what has come.
 fn report(writer: &mut FeedbackWriter, transport: &mut Transport, arrivals: &mut Arrivals, sink: &mut impl Sink) {
     if transport.has_rtcp_remote() {
         let reduced_size = transport.feedback.reduced_size;

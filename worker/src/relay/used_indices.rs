@@ -40,7 +40,7 @@ impl UsedIndices {
         }
     }
 
-    /// Whether an SSRC can be sent under, beside `live` ones that are at the moment.
+    /// Whether an SSRC can be sent under, beside `live` ones that are in use now.
     ///
     /// # Errors
     ///
@@ -61,7 +61,7 @@ impl UsedIndices {
         }
     }
 
-    /// The number before the first one of whoever takes the SSRC up. It stays in mind: they may send nothing.
+    /// The number before the first one of the next consumer with this SSRC. It is kept: that consumer may send nothing.
     pub(super) fn before_first(&self, ssrc: u32, random: u64) -> u64 {
         self.last.get(&ssrc).copied().unwrap_or_else(|| before_first(random))
     }
@@ -90,7 +90,7 @@ mod tests {
         UsedIndices::new(FixedState::with_seed(1))
     }
 
-    /// RFC 3711 §3.3.1, appendix A: the rollover counter of a stream that was not heard before is zero.
+    /// RFC 3711 §3.3.1, appendix A: the rollover counter of a stream that was not received before is zero.
     #[test]
     fn a_stream_begins_in_the_first_half_of_its_first_cycle() {
         for random in (0..1 << 20).chain([u64::MAX, u64::MAX - 1]) {

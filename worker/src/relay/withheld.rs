@@ -1,14 +1,15 @@
 //! What of a stream is withheld by policy, and how it is folded out of the numbers that consumers see: a packet that a
-//! receiver is not meant to have leaves no gap that it would take for a loss; a packet that was lost on the way in does.
+//! receiver is not meant to have leaves no gap that it would take for a loss; a packet that was lost before it came here does.
 //!
 //! Consumers that are withheld the same packets share a *slot* of their producer. For each slot in use a stream counts what
 //! it has withheld, and each packet carries how many withheld ones precede it ([`Counts`]). A consumer's number of a packet is
 //! then `number − count[slot] + offset`: one addition more, no list for any consumer. What was withheld is remembered for one
-//! window, for packets that come late, and for the way back from a consumer's number to a packet.
+//! window, for packets that come late, and to find the packet of a consumer's number.
 //!
 //! A number whose packet has not come when later ones do counts as that of a packet that goes out. If it turns out to be
 //! one to withhold, its number stays a hole at the consumers.
 
+use crate::rtp::bit_ring::BitRing;
 use crate::rtp::received::Seen;
 
 /// Sets of withheld packets per producer. A consumer that would need one more sees gaps.
@@ -39,20 +40,11 @@ pub struct Withheld {
 }
 
 /// Which of the last numbers are withheld. What is newer than `newest` is not.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Window {
     /// The newest one withheld; 0 before the first.
     newest: u64,
-    bits: [u64; Self::WORDS],
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self {
-            newest: 0,
-            bits: [0; Self::WORDS],
-        }
-    }
+    numbers: BitRing<{ Window::NUMBERS as usize / 64 }>,
 }
 
 impl Withheld {
@@ -133,19 +125,11 @@ impl Withheld {
 impl Window {
     /// As many numbers as [`Seen`] judges: no packet that is let in is older.
     const NUMBERS: u64 = Seen::WINDOW;
-    const WORDS: usize = Self::NUMBERS as usize / 64;
 
     fn insert(&mut self, seq: u64) {
-        let from = self.newest + 1;
-        if seq - self.newest >= Self::NUMBERS {
-            self.bits.fill(0);
-        } else {
-            // These still tell of one window ago. The number of words is bounded, that of numbers is no more than a window.
-            for number in from..seq {
-                self.bits[word(number)] &= !bit(number);
-            }
-        }
-        self.bits[word(seq)] |= bit(seq);
+        // These are still from one window ago.
+        self.numbers.remove_range(self.newest + 1..seq);
+        self.numbers.insert(seq);
         self.newest = seq;
     }
 
@@ -158,7 +142,7 @@ impl Window {
             // To the end of the word, or to the newest.
             let len = (64 - from % 64).min(self.newest + 1 - from);
             let mask = (u64::MAX >> (64 - len)) << (from % 64);
-            count += u64::from((self.bits[word(from)] & mask).count_ones());
+            count += u64::from((self.numbers.word(from) & mask).count_ones());
             from += len;
         }
         count
@@ -178,12 +162,12 @@ impl Window {
             let start = start.max(oldest);
             let len = end - start;
             let mask = (u64::MAX >> (64 - len)) << (start % 64);
-            let given = !self.bits[word(start)] & mask;
+            let given = !self.numbers.word(start) & mask;
             let count = u64::from(given.count_ones());
             if count >= wanted {
                 return (start..end)
                     .rev()
-                    .filter(|number| given & bit(*number) != 0)
+                    .filter(|number| given & 1 << (*number % 64) != 0)
                     .nth(wanted as usize - 1)
                     .unwrap_or(start);
             }
@@ -193,14 +177,6 @@ impl Window {
         // Older than anything that is kept.
         end.saturating_sub(wanted)
     }
-}
-
-fn word(seq: u64) -> usize {
-    (seq / 64) as usize % Window::WORDS
-}
-
-fn bit(seq: u64) -> u64 {
-    1 << (seq % 64)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub(super) struct Workspace {
     pub(super) joined: Vec<u8>,
     /// Header extensions, while a consumer with other ids is served.
     pub(super) saved: Vec<u8>,
-    /// A packet that was held, on its way out.
+    /// A packet that was kept, while it is sent.
     pub held: Vec<u8>,
     pub(super) started: Vec<ConsumerKey>,
     pub(super) waiting: Vec<ConsumerKey>,

@@ -1,5 +1,5 @@
 //! Whether a packet goes on with what its stream has sent, or begins something new: judged by number, timestamp and arrival
-//! together, since none of them tells by itself.
+//! together, since none of them is enough by itself.
 //!
 //! RFC 3550 appendix A.1 goes by numbers alone: far away twice in a row is a restart. Real senders start over with numbers
 //! *near* the old ones, so that the new run looks late, doubled, or ahead by a loss. What gives it away is its clock, which
@@ -26,7 +26,7 @@ use super::seq::{MAX_DROPOUT, MAX_MISORDER, distance, later, ticks_between};
 /// A random one is so near in 3 of 100 cases.
 const LEAP: i64 = 1 << 27;
 
-/// How much faster than time a clock may go after a loss, in seconds: bursts, and what was queued on the way.
+/// How much faster than time a clock may go after a loss, in seconds: bursts, and what was queued on the path.
 const AHEAD_SECS: i64 = 5;
 
 /// How far timestamps go back in order, in seconds: pictures are sent in the order of decoding, sixteen before their turn at
@@ -55,10 +55,10 @@ const ALL_OVER_PACKETS: u32 = 32;
 /// Packets of a run may still come so long after the next one began.
 const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
 
-/// A packet as it is judged.
+/// What of a packet shows whether it continues its stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PacketTiming {
-    /// Its number.
+    /// Its sequence number.
     pub seq: u16,
     /// Its timestamp, on the clock of the stream (see [`super::seq::MediaClock::shifted`]).
     pub timestamp: u32,
@@ -84,11 +84,11 @@ pub enum Known {
 pub enum Verdict {
     /// It goes on with it, or is late, or came before. What its number says holds.
     Fits,
-    /// It does not, and what it is will be known with the next ones.
+    /// It does not fit, and the next packets will show what it is.
     Hold,
     /// It fits, and what was held was an accident: the stream has gone on. The held packets come first.
     Passed,
-    /// It does not fit, nor does it what was held, which nobody has borne out. Hold it in their stead.
+    /// It fits neither the stream nor what is held, which no packet has confirmed. Hold it instead.
     Displaced,
     /// The sender has started over with what was held, the first of it by its number; this packet goes on with it.
     Restart,
@@ -99,7 +99,7 @@ pub enum Verdict {
     Refuse,
 }
 
-/// The judge of one stream.
+/// The state from which the packets of one stream are judged.
 #[derive(Clone, Debug, Default)]
 pub struct Continuity {
     /// Timestamp and arrival of the newest packet that fits.
@@ -113,7 +113,7 @@ pub struct Continuity {
     /// What is held.
     run: Option<Run>,
     /// The newest packet of the run before this one, and when this one was believed.
-    left: Option<(PacketTiming, Time)>,
+    previous_run: Option<(PacketTiming, Time)>,
 }
 
 /// Packets that do not fit, but each other.
@@ -251,7 +251,7 @@ impl Continuity {
             self.run = Some(run);
             return Verdict::Hold;
         }
-        self.believe(run, newest, rate)
+        self.accept_run(run, newest, rate)
     }
 
     /// A packet is the newest. `back`: how far timestamps go back in order.
@@ -274,11 +274,11 @@ impl Continuity {
             timestamp,
             at,
         };
-        Some(self.believe(run, newest, i64::from(clock_rate)))
+        Some(self.accept_run(run, newest, i64::from(clock_rate)))
     }
 
     /// What was held is where the stream goes on.
-    fn believe(&mut self, run: Run, newest: PacketTiming, rate: i64) -> Verdict {
+    fn accept_run(&mut self, run: Run, newest: PacketTiming, rate: i64) -> Verdict {
         self.run = None;
         let ahead = distance(newest.seq, run.first.seq);
         let is_loop = (2..=LOOP_GAP).contains(&ahead)
@@ -287,7 +287,7 @@ impl Continuity {
             self.begun = run.first.timestamp;
             self.highest = run.newest.timestamp;
             self.newest = Some((run.newest.timestamp, run.newest.at));
-            self.left = Some((newest, run.newest.at));
+            self.previous_run = Some((newest, run.newest.at));
             return Verdict::Restart;
         }
         // By the time that went by, as there is nothing else; and time never stands still. Behind all that came: what is shown
@@ -298,7 +298,7 @@ impl Continuity {
         self.begun = goes_on_at;
         self.highest = later(run.newest.timestamp, by);
         self.newest = Some((self.highest, run.newest.at));
-        self.left = None;
+        self.previous_run = None;
         Verdict::Clock(by)
     }
 
@@ -345,7 +345,7 @@ impl Continuity {
 
     /// Whether a packet is of the run before this one.
     fn is_straggler(&self, packet: PacketTiming, rate: i64) -> bool {
-        self.left.is_some_and(|(newest, until)| {
+        self.previous_run.is_some_and(|(newest, until)| {
             packet.at.since(until) < STRAGGLERS_FOR
                 && (0..i32::from(MAX_MISORDER)).contains(&distance(packet.seq, newest.seq))
                 && self.is_late(newest, packet, rate)

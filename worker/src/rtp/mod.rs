@@ -5,11 +5,12 @@
 //! sockets, clocks, logging, policy.
 //!
 //! [`packet`] says what a datagram is and where its parts lie, and rewrites the fixed header in place; [`extension`]
-//! walks RFC 8285 header extensions; [`seq`] is the only place with wrap-around arithmetic; [`continuity`] tells a sender that starts over from packets that are
-//! late, lost or doubled; [`codec`] peeks at payloads
+//! walks RFC 8285 header extensions; [`seq`] is the only place with wrap-around arithmetic; [`continuity`] distinguishes a sender that starts over from packets that are
+//! late, lost or duplicated; [`codec`] peeks at payloads
 //! for key frames; [`rtcp`] reads compound packets and writes key frame requests, [`nack`] asks for packets again, and
 //! [`rtx`] is how they come again.
 
+pub mod bit_ring;
 pub mod codec;
 pub mod continuity;
 pub mod extension;

@@ -203,7 +203,7 @@ pub enum Kind {
     Other,
 }
 
-/// Tells RTP from RTCP and from anything else by the first two bytes. RFC 7983 §7: RTP and RTCP begin with 128..=191
+/// Whether a datagram is RTP, RTCP or something else, by its first two bytes. RFC 7983 §7: RTP and RTCP begin with 128..=191
 /// (version 2); RFC 5761 §4: the second byte of RTCP is 192..=223, and RTP avoids payload types that look like it.
 #[inline]
 pub fn classify(bytes: &[u8]) -> Kind {

@@ -1,20 +1,12 @@
 //! What has come of a stream lately: which numbers, and a digest of what came under each of them.
 
+use super::bit_ring::BitRing;
+
 /// Which of the last [`Seen::WINDOW`] extended numbers have come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     newest: u64,
-    /// A ring: the bit of a number is at the number modulo the window.
-    bits: [u64; Self::WINDOW as usize / 64],
-}
-
-impl Default for Seen {
-    fn default() -> Self {
-        Self {
-            newest: 0,
-            bits: [0; Self::WINDOW as usize / 64],
-        }
-    }
+    numbers: BitRing<{ Seen::WINDOW as usize / 64 }>,
 }
 
 impl Seen {
@@ -25,49 +17,29 @@ impl Seen {
     /// Notes a number. `false`: it was there already, or it is too old to know.
     #[inline]
     pub fn insert(&mut self, ext: u64) -> bool {
-        let bit = 1 << (ext % 64);
-        let word = (ext / 64) as usize % self.bits.len();
         if ext > self.newest {
             if ext - self.newest > 1 {
-                self.forget_up_to(ext);
+                self.numbers.remove_range(self.newest + 1..ext);
             }
             self.newest = ext;
-            self.bits[word] |= bit;
+            self.numbers.insert(ext);
             return true;
         }
-        let known = self.newest - ext < Self::WINDOW;
-        let fresh = known && self.bits[word] & bit == 0;
-        self.bits[word] |= if known { bit } else { 0 };
+        let fresh = self.is_missing(ext);
+        if fresh {
+            self.numbers.insert(ext);
+        }
         fresh
     }
 
     /// Whether a number that is not newer than the newest has not come; `false` also when it is too old to know.
+    #[inline]
     pub fn is_missing(&self, ext: u64) -> bool {
-        let word = (ext / 64) as usize % self.bits.len();
-        ext <= self.newest && self.newest - ext < Self::WINDOW && self.bits[word] & (1 << (ext % 64)) == 0
-    }
-
-    /// Clears the bits of the numbers between the newest and `ext`, which still tell of one window ago.
-    #[cold]
-    fn forget_up_to(&mut self, ext: u64) {
-        if ext - self.newest >= Self::WINDOW {
-            self.bits.fill(0);
-            return;
-        }
-        let mut number = self.newest + 1;
-        while number < ext {
-            // The rest of the number's word, or what of it lies before `ext`.
-            let offset = number % 64;
-            let count = (64 - offset).min(ext - number);
-            let mask = (u64::MAX >> (64 - count)) << offset;
-            let word = (number / 64) as usize % self.bits.len();
-            self.bits[word] &= !mask;
-            number += count;
-        }
+        ext <= self.newest && self.newest - ext < Self::WINDOW && !self.numbers.contains(ext)
     }
 }
 
-/// What a packet was, in 4 bits each for the last [`PayloadDigests::WINDOW`] extended numbers: enough to tell a packet that comes
+/// What a packet was, in 4 bits each for the last [`PayloadDigests::WINDOW`] extended numbers: enough to distinguish a packet that comes
 /// again from another one under its number, as good as always when there are several of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PayloadDigests(Box<[u8; Self::WINDOW as usize / 2]>);

@@ -10,22 +10,22 @@ use rtcp_types::{Bye, Fir, PayloadFeedback, ReceiverReport, SenderReport, Transp
 
 use super::packet::Malformed;
 
-/// One thing said in an RTCP packet.
+/// One item of an RTCP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RtcpItem {
-    /// Picture loss (RFC 4585 §6.3.1): please send a key frame.
+    /// A picture loss indication (RFC 4585 §6.3.1): the receiver asks for a key frame.
     Pli {
         /// The stream that is asked for.
         media_ssrc: u32,
     },
-    /// Full intra request (RFC 5104 §4.3.1): please send a key frame.
+    /// A full intra request (RFC 5104 §4.3.1): the receiver asks for a key frame.
     Fir {
         /// The stream that is asked for. It stands in the entry; the media SSRC of the common header means nothing here.
         ssrc: u32,
         /// Counts commands; a repeated one has the same number.
         seq: u8,
     },
-    /// Packets that are missing (RFC 4585 §6.2.1).
+    /// Packets that a receiver misses (RFC 4585 §6.2.1).
     Nack {
         /// The stream that packets are missing of.
         media_ssrc: u32,
@@ -33,7 +33,7 @@ pub enum RtcpItem {
         pid: u16,
         /// Bit `i`: `pid + i + 1` is missing too.
         blp: u16,
-        /// It is the first pair of its packet.
+        /// Whether this is the first pair of its packet.
         first: bool,
     },
     /// The sender's part of a sender report (RFC 3550 §6.4.1).
@@ -42,7 +42,7 @@ pub enum RtcpItem {
         ssrc: u32,
         /// Wall clock in 32.32 fixed point seconds since 1900.
         ntp: u64,
-        /// The same moment on the media clock.
+        /// The same instant on the media clock.
         rtp: u32,
         /// Packets sent.
         packets: u32,
@@ -53,34 +53,34 @@ pub enum RtcpItem {
     ReceiverReport {
         /// The reporting receiver.
         ssrc: u32,
-        /// What it says.
+        /// The report block.
         block: ReportBlock,
     },
-    /// What a receiver can take in all (REMB).
+    /// The bitrate that a receiver can take in all (REMB).
     Remb {
-        /// In bits per second.
+        /// The bitrate in bits per second.
         bps: u64,
     },
-    /// The wall clock of somebody who wants to know how far away we are (RFC 3611 §4.4).
+    /// A receiver's reference time, with which it measures the round trip (RFC 3611 §4.4).
     ReferenceTime {
-        /// Who.
+        /// The SSRC of the receiver.
         ssrc: u32,
-        /// In 32.32 fixed point seconds since 1900.
+        /// Its wall clock in 32.32 fixed point seconds since 1900.
         ntp: u64,
     },
-    /// The answer to such a one (RFC 3611 §4.5).
+    /// The answer to a reference time (RFC 3611 §4.5).
     DelaySinceReference {
-        /// Who answers.
+        /// The SSRC that answers.
         sender: u32,
-        /// Whose reference time, and how long ago it came.
+        /// The reference time that is answered, and how long ago it came.
         delay: xr::Delay,
     },
     /// A source leaves (RFC 3550 §6.6).
     Bye {
-        /// Which.
+        /// The source.
         ssrc: u32,
     },
-    /// What a source is called (RFC 3550 §6.5.1): where its canonical name stands in the compound packet.
+    /// A source's canonical name (RFC 3550 §6.5.1), by its place in the compound packet.
     Cname {
         /// The source.
         ssrc: u32,
@@ -93,7 +93,7 @@ pub enum RtcpItem {
     Other,
 }
 
-/// What a receiver says of one source (RFC 3550 §6.4.1).
+/// A report block: how a receiver gets one source (RFC 3550 §6.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReportBlock {
     /// The source.
@@ -102,13 +102,13 @@ pub struct ReportBlock {
     pub fraction_lost: u8,
     /// Packets lost since the beginning; negative when duplicates outnumber losses. 24 bits travel.
     pub packets_lost: i32,
-    /// The highest sequence number received; the cycles in the upper 16 bits.
+    /// The highest sequence number received, with the count of its cycles in the upper 16 bits.
     pub highest_seq: u32,
     /// Interarrival jitter, in timestamp units.
     pub jitter: u32,
     /// The middle 32 bits of the NTP time of the last sender report; 0: none yet.
     pub last_sender_report: u32,
-    /// Since its arrival, in 1/65536 seconds.
+    /// The time since that report arrived, in 1/65536 seconds.
     pub delay_since_last_sender_report: u32,
 }
 
@@ -145,12 +145,12 @@ impl ReportBlock {
     }
 }
 
-/// Tells `each` what a compound packet says, in its order. Reduced-size packets (RFC 5506) are compound packets too.
+/// Calls `each` with the items of a compound packet, in their order. Reduced-size packets (RFC 5506) are compound packets too.
 ///
 /// # Errors
 ///
-/// The lengths, versions and paddings of all packets are checked before anything is told. A packet whose body does not
-/// fit its own length ends the telling.
+/// The lengths, versions and paddings of all packets are checked before `each` is called. A packet whose body does not
+/// fit its own length ends the reading.
 pub fn parse(compound: &[u8], mut each: impl FnMut(RtcpItem)) -> Result<(), Malformed> {
     if compound.is_empty() {
         return Err(Malformed::TooShort);
@@ -397,7 +397,7 @@ pub fn reduced_size(compound: &[u8]) -> &[u8] {
     compound.get(PREFIX_LEN..).unwrap_or_default()
 }
 
-/// The canonical name of an SSRC that has no media: whoever only reports has no streams that a name could tie together,
+/// The canonical name of an SSRC that has no media: one that only reports has no streams that a name could tie together,
 /// so the SSRC itself is enough.
 pub fn reporter_cname(ssrc: u32) -> [u8; 13] {
     let mut cname = *b"weir-00000000";

@@ -34,7 +34,7 @@ pub fn restore(header: &Header, packet: &mut [u8]) -> Option<(usize, Header)> {
     ))
 }
 
-/// The other way: `buffer` holds the original from its byte [`OSN_LEN`] on, and becomes a retransmission from its first.
+/// The reverse: `buffer` holds the original from its byte [`OSN_LEN`] on, and becomes a retransmission from its first.
 /// Header fields other than the original sequence number stay as they are, except that padding goes. Returns the
 /// retransmission's length; `None` if what is there is no packet.
 pub fn wrap(buffer: &mut [u8], payload_start: usize, original_seq: u16) -> Option<usize> {

@@ -84,7 +84,7 @@ impl SeqExtender {
         Arrival::Restarted(self.newest)
     }
 
-    /// Where a number lies that something else than its packet tells of, such as the original sequence number of a
+    /// Where a number lies that comes from something else than its packet, such as the original sequence number of a
     /// retransmission (RFC 4588 §4): not newer than the newest, and not further back than [`SeqExtender::accept`] believes
     /// a late packet to be. Nothing moves.
     pub fn place(&self, seq: u16) -> Option<u64> {
@@ -239,7 +239,7 @@ impl MediaClock {
         self.extender.extend(shifted)
     }
 
-    /// A timestamp that fits nothing, extended so that it is older than the newest: whoever keeps the newest is not moved by
+    /// A timestamp that fits nothing, extended so that it is older than the newest: the newest one is not moved by
     /// it, and 32 bits of it are what its sender wrote.
     pub fn extend_unmoved(&mut self, seq: u64, timestamp: u32) -> u64 {
         let shifted = self.shifted(seq, timestamp);
@@ -249,7 +249,7 @@ impl MediaClock {
         newest.wrapping_sub(u64::from((newest as u32).wrapping_sub(shifted)))
     }
 
-    /// A timestamp that something else than a packet tells of. Nothing moves.
+    /// A timestamp that comes from something else than a packet, extended. Nothing moves.
     pub fn read(&self, timestamp: u32) -> u64 {
         let shifted = timestamp.wrapping_add(self.shift);
         self.extender.clone().extend(shifted)

@@ -1,4 +1,4 @@
-//! How much work strangers may cause in a second: a token bucket over the time that is handed in.
+//! Limits the work that anybody may cause in a second: a token bucket over the time that is handed in.
 
 use crate::time::Time;
 

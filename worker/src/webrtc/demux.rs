@@ -1,4 +1,4 @@
-//! What a datagram on a WebRTC transport is, told by its first bytes (RFC 7983 §7).
+//! Classifies the datagrams of a WebRTC transport by their first bytes (RFC 7983 §7).
 
 use crate::rtp;
 

@@ -58,14 +58,14 @@ pub mod attribute {
     pub const NOMINATION: u16 = 0xc001;
 }
 
-/// What a message is for.
+/// The class of a message (RFC 8489 §5).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Class {
-    /// It wants an answer.
+    /// A request, which expects a response.
     Request,
-    /// It wants none.
+    /// An indication, which expects no response.
     Indication,
-    /// An answer: done.
+    /// A success response.
     Success,
     /// An answer: not done, and why.
     Error,
@@ -96,7 +96,7 @@ pub enum Malformed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Message<'a> {
     bytes: &'a [u8],
-    /// What it is for.
+    /// The class.
     pub class: Class,
     /// The method; see [`BINDING`].
     pub method: u16,

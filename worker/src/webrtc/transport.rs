@@ -1,4 +1,4 @@
-//! One peer's transport: what it sends is told apart, what must be answered is answered, and media gets through when the
+//! One peer's transport: it classifies what the peer sends, answers what must be answered, and lets media through once the
 //! peer has proven who it is.
 //!
 //! Three gates stand before media, one behind the other. A tuple is valid after a check that was made with our password;
@@ -25,18 +25,18 @@ pub enum Event {
     SelectedTuple(Option<Tuple>),
     /// Nothing that arrives there counts any more. A TCP connection should be closed.
     ForgottenTuple(Tuple),
-    /// The ICE state is another.
+    /// The ICE state has changed.
     Ice(ice::State),
     /// The DTLS session went on. Keys come with [`dtls::session::Event::Connected`], once.
     Dtls(dtls::session::Event),
 }
 
-/// Takes what a transport has to give, in order.
+/// Takes a transport's output, in order.
 pub trait TransportOutput {
     /// Sends one datagram, or one frame of a TCP connection (see [`prefix`](super::framing::prefix)).
     fn send(&mut self, tuple: &Tuple, datagram: &[u8]);
 
-    /// Something changed.
+    /// Takes an event.
     fn on_event(&mut self, event: Event);
 }
 
@@ -49,20 +49,20 @@ pub enum Received {
     Rtcp,
     /// STUN or DTLS; it has been dealt with.
     Control,
-    /// It came to nothing.
+    /// It was dropped.
     Dropped(Dropped),
 }
 
-/// Why a datagram came to nothing.
+/// Why a datagram was dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Dropped {
     /// Neither STUN, DTLS, RTP nor RTCP.
     Unrecognised,
-    /// STUN that is none, or that asks for nothing.
+    /// STUN that is malformed, or that needs no answer.
     Stun,
-    /// A STUN request that was refused, and one too many to be told so.
+    /// A STUN request that was refused without an answer, because there were too many.
     StunFlood,
-    /// DTLS or media from where no check came from.
+    /// DTLS or media from a tuple without a valid check.
     UnknownTuple,
     /// DTLS beyond what a handshake needs.
     DtlsFlood,
@@ -85,23 +85,23 @@ impl Dropped {
 /// What arrived on a transport, in datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
-    /// Checks that counted.
+    /// Valid connectivity checks.
     pub checks: u64,
-    /// STUN requests that were refused, told so or not.
+    /// STUN requests that were refused, answered or not.
     pub refusals: u64,
-    /// Of DTLS that was looked at.
+    /// Datagrams with DTLS that were processed.
     pub dtls: u64,
     dropped: [u64; Dropped::ALL.len()],
     refused: [u64; Refusal::ALL.len()],
 }
 
 impl Counters {
-    /// STUN requests that were refused for this reason, told so or not.
+    /// STUN requests that were refused for this reason, answered or not.
     pub fn refused(&self, refusal: Refusal) -> u64 {
         self.refused[refusal as usize]
     }
 
-    /// Datagrams that came to nothing for this reason.
+    /// Datagrams that were dropped for this reason.
     pub fn dropped(&self, reason: Dropped) -> u64 {
         self.dropped[reason as usize]
     }
@@ -160,12 +160,12 @@ impl WebRtcTransport {
         self.ice.credentials()
     }
 
-    /// How far ICE got.
+    /// The state of ICE.
     pub fn ice_state(&self) -> ice::State {
         self.ice.state()
     }
 
-    /// How far DTLS got.
+    /// The state of DTLS.
     pub fn dtls_state(&self) -> dtls::State {
         self.dtls.state()
     }
@@ -180,7 +180,7 @@ impl WebRtcTransport {
         self.dtls.context().certificate()
     }
 
-    /// What arrived.
+    /// The counters of what arrived.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -318,7 +318,7 @@ impl WebRtcTransport {
         self.ice.on_traffic(now, tuple)
     }
 
-    /// Tells what has changed.
+    /// Outputs the events of what has changed.
     pub fn handle_events(&mut self, now: Time, output: &mut impl TransportOutput) {
         self.on_ice_events(now, output);
     }
@@ -413,7 +413,7 @@ impl WebRtcTransport {
         self.dtls_unanswered |= has_sent;
     }
 
-    /// Ends it, and says goodbye to a peer that is connected.
+    /// Closes the transport, and sends a close alert to a peer that is connected.
     pub fn close(&mut self, now: Time, output: &mut impl TransportOutput) {
         let selected = self.ice.selected().copied();
         self.dtls.close(now, &mut |bytes| send_to(output, selected, bytes));

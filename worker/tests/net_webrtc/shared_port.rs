@@ -19,7 +19,7 @@ use crate::room::{
 };
 use crate::supervisor::{Supervisor, rtp, ssrc_of};
 
-/// The doors of a worker.
+/// The shared ports of a worker.
 pub(crate) struct SharedPort {
     pub(crate) udp: SocketAddr,
     pub(crate) tcp: SocketAddr,
@@ -42,7 +42,7 @@ impl SharedPort {
         port
     }
 
-    /// A transport at the doors, and a client that has not begun.
+    /// A transport on the shared ports, and a client that has not begun.
     fn client(&self, supervisor: &mut Supervisor, transport: u64) -> Client {
         create_webrtc(supervisor, transport, &[], &[]).unwrap();
         Client::new(self.udp, &ice_credentials(transport, 0), true)
@@ -155,7 +155,7 @@ fn many_clients_share_a_port() {
         supervisor.create_producer(1, 1, 0xaaaa);
         let mut to = Vec::new();
         for transport in 2..8_u64 {
-            // The last stay with the door, as when there are no descriptors left.
+            // The last stay with the shared port, as when there are no descriptors left.
             let client = port.connected_client(&mut supervisor, transport);
             if connected && transport < 6 {
                 assert_eq!(port.give_socket(&mut supervisor, transport), client.wire.address());
@@ -441,7 +441,7 @@ fn names_are_one_transports_and_old_ones_are_forgotten() {
 }
 
 #[test]
-fn doors_are_opened_once_and_must_be_doors() {
+fn shared_ports_are_opened_once_and_must_be_what_they_are_said_to_be() {
     let mut supervisor = room();
     let no_door = create_webrtc(&mut supervisor, 1, &[], &[]);
     assert!(matches!(no_door, Err(WorkerError::InvalidParameters(_))), "{no_door:?}");
@@ -506,7 +506,7 @@ fn connections_say_whose_they_are_first() {
     }
     assert_eq!(supervisor.stats().unrouted, 0);
 
-    // Those who say something else, or too much, are shown the door; also those who say it slowly.
+    // Connections that send something else, or too much, are closed; also those that send it slowly.
     let closed = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let read = stream.read(&mut [0; 100]);

@@ -213,7 +213,7 @@ fn descriptors_are_what_the_listeners_say() {
     let (unconnected, connected, _) = port();
     assert_eq!(
         refused(&mut supervisor, &udp_once, &[unconnected]),
-        "the request needs 2 descriptors, 1 came with it"
+        "the request needs 2 descriptors, but came with 1"
     );
     assert_eq!(
         refused(&mut supervisor, &tcp_once, &[connected]),

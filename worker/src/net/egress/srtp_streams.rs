@@ -4,8 +4,8 @@
 //!
 //! A packet carries 16 of the 48 bits of its index, and the receiver takes the index that is closest to the newest it has
 //! seen (RFC 3711 §3.3.1). If 2¹⁵ packets of a stream in a row do not arrive, it guesses wrong from then on, and for good.
-//! Nobody is told what arrives, but whether the peer is there can be seen: it says something every few seconds, if only a
-//! check of its consent (RFC 7675 §5.1). So each stream counts what it has sent since the peer was last heard. When that is
+//! The sender does not learn what arrives, but it sees whether the peer is there: the peer sends something every few seconds,
+//! if only a check of its consent (RFC 7675 §5.1). So each stream counts what it has sent since the peer was last heard. When that is
 //! [`UNHEARD_MAX`] packets, [`poll_unheard`](super::Egress::poll_unheard) names the transport: nothing more should be
 //! numbered for it until [`note_heard`](super::Egress::note_heard). A count and not a time, because it is the count
 //! that must not be exceeded: at the rates of speech it takes minutes, and then the peer's consent has long ended.
@@ -253,10 +253,10 @@ mod tests {
         assert_eq!(
             unheard_after(&mut srtp, 1, 1, UNHEARD_MAX + 100),
             [UNHEARD_MAX],
-            "and told once"
+            "and reported once"
         );
         assert!(srtp.note_heard());
-        assert!(!srtp.note_heard(), "told once");
+        assert!(!srtp.note_heard(), "reported once");
         let at = UNHEARD_MAX + 101;
         assert_eq!(unheard_after(&mut srtp, 1, at, UNHEARD_MAX - 1), never);
         // Each stream counts for itself.

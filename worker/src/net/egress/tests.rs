@@ -1,5 +1,5 @@
 //! Full sockets and refusals. UDP sockets on loopback are never full (the kernel takes a packet off the sender's account at
-//! once), so real fullness comes from Unix datagram sockets, and the rarer errors from a back end that is told what to say.
+//! once), so real fullness comes from Unix datagram sockets, and the rarer errors from a back end with scripted answers.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -99,7 +99,7 @@ fn a_full_socket_keeps_the_order_and_every_packet_has_one_fate() {
         number += count;
         rounds += 1;
     }
-    assert_eq!(egress.poll_blocked(), Some(T), "told once");
+    assert_eq!(egress.poll_blocked(), Some(T), "reported once");
     assert_eq!(egress.poll_blocked(), None);
     assert_eq!(
         egress.sockets.stats(T).unwrap().backlog_packets,
@@ -199,7 +199,7 @@ enum Say {
     Err(Errno),
 }
 
-/// A back end that says what it is told, and then yes to everything; it writes down what it has taken.
+/// A back end that gives scripted answers, then accepts everything, and records what it has accepted.
 #[derive(Default)]
 struct Script {
     says: VecDeque<Say>,
@@ -348,7 +348,7 @@ fn packets_that_cannot_be_sent_are_lost_alone() {
     assert_eq!(egress.backend.taken, [(packet(1, 50), 50), (packet(3, 50), 50)]);
     assert_eq!(egress.stats().packets_sent, 2);
 
-    // Among gathered packets of several owners the right one is told.
+    // Among gathered packets of several owners the loss is counted for the right one.
     let mut egress = scripted([Say::Only(1), Say::Err(Errno::EPERM), Say::Err(Errno::EAGAIN)]);
     for (slot, len) in [(1, 50), (2, 60), (3, 70), (4, 80)] {
         egress.gather(T, owner(slot), &packet(slot as usize, len), len);

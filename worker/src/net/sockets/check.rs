@@ -67,7 +67,7 @@ pub(super) fn address_of(storage: &SockaddrStorage) -> Result<SocketAddr, Worker
     }
 }
 
-/// The error of a system call as the supervisor is told it.
+/// The error of a system call, as it is reported to the supervisor.
 pub(crate) fn os(call: &str, errno: Errno) -> WorkerError {
     WorkerError::Os {
         call: call.to_owned(),

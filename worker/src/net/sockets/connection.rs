@@ -62,12 +62,12 @@ impl Connection {
         self.local
     }
 
-    /// The other end.
+    /// The address of the other end.
     pub fn remote(&self) -> SocketAddr {
         self.remote
     }
 
-    /// When it was accepted.
+    /// The time at which it was accepted.
     pub fn accepted_at(&self) -> Time {
         self.accepted_at
     }
@@ -119,7 +119,7 @@ pub enum Ended {
     Closed,
     /// It says more than a frame may.
     Oversize(Oversize),
-    /// What the kernel says.
+    /// Reading has failed.
     Failed(Errno),
 }
 

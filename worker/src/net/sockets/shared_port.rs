@@ -151,9 +151,9 @@ pub struct UnassignedConnection {
 /// How much of the first packet of an [`UnassignedConnection`] has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FirstPacket {
-    /// Some of it is missing.
+    /// A part of the packet is missing.
     Incomplete,
-    /// It is there.
+    /// The packet is complete.
     Complete,
     /// It never will be: the peer has closed the connection, or says more than a check does.
     Never,
@@ -170,12 +170,12 @@ impl UnassignedConnection {
         self.local
     }
 
-    /// The other end.
+    /// The address of the other end.
     pub fn remote(&self) -> SocketAddr {
         self.remote
     }
 
-    /// When it was accepted.
+    /// The time at which it was accepted.
     pub fn accepted_at(&self) -> Time {
         self.accepted_at
     }

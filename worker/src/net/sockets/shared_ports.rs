@@ -60,12 +60,12 @@ impl Sockets {
         Ok(())
     }
 
-    /// Closes them again, for one who could not watch them.
+    /// Closes the shared ports, because they could not be watched.
     pub fn close_shared_ports(&mut self) {
         self.shared_ports.clear();
     }
 
-    /// Whether there are any.
+    /// Whether the worker has shared ports.
     pub fn has_shared_ports(&self) -> bool {
         !self.shared_ports.is_empty()
     }
@@ -77,12 +77,12 @@ impl Sockets {
         }
     }
 
-    /// The socket of one.
+    /// The socket of a shared port.
     pub fn shared_port(&self, number: u8) -> Option<BorrowedFd<'_>> {
         Some(self.shared_ports.get(usize::from(number))?.socket())
     }
 
-    /// What one of them is, and where it is bound to.
+    /// The protocol and the address of a shared port.
     pub fn shared_port_at(&self, number: u8) -> Option<(IceProtocol, SocketAddr)> {
         let port = self.shared_ports.get(usize::from(number))?;
         Some((port.protocol(), port.local))

@@ -35,7 +35,7 @@ impl WebRtc {
         self.shared_ports.unrouted
     }
 
-    /// Counts more of them.
+    /// Counts packets and connections that were for no transport.
     pub(in crate::process) fn count_unrouted(&mut self, more: u64) {
         self.shared_ports.unrouted += more;
     }

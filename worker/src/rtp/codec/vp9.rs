@@ -126,7 +126,7 @@ impl Frame {
         } else if header & not_key != 0 {
             Self::Other
         } else {
-            // Its sync code would tell it from chance, but then the descriptor says the same.
+            // Its sync code would distinguish it from chance, but then the descriptor says the same.
             Self::Key
         }
     }

@@ -5,7 +5,7 @@ use rtcp_types::{ReceiverReport, Sdes, SdesItem, SenderReport};
 
 use super::ReportBlock;
 
-/// The longest compound packet that is written: what passes every path that media passes, with room for encryption and
+/// The longest compound packet that is written: what passes every path that media passes, with space for encryption and
 /// tunnels.
 pub const COMPOUND_BYTES_MAX: usize = 1_200;
 
@@ -22,7 +22,7 @@ const HEADER_LEN: usize = 4;
 pub struct SenderInfo {
     /// Wall clock in 32.32 fixed point seconds since 1900.
     pub ntp: u64,
-    /// The same moment on the media clock.
+    /// The same instant on the media clock.
     pub rtp: u32,
     /// Packets sent.
     pub packets: u32,
@@ -56,7 +56,7 @@ impl Part {
         }
     }
 
-    /// The caller has made sure that there is room.
+    /// The caller has made sure that they fit.
     fn push(&mut self, bytes: &[u8]) {
         let end = self.len + bytes.len();
         self.bytes[self.len..end].copy_from_slice(bytes);
@@ -91,7 +91,7 @@ impl Compound {
         self.reports.len == 0
     }
 
-    /// Adds a sender report without report blocks, and the sender's name. `false`: there is no room, and nothing has
+    /// Adds a sender report without report blocks, and the sender's name. `false`: it does not fit, and nothing has
     /// changed.
     pub fn push_sender_report(&mut self, ssrc: u32, cname: &[u8], info: &SenderInfo) -> bool {
         if !self.push_name(ssrc, cname, SENDER_REPORT_LEN) {
@@ -108,15 +108,15 @@ impl Compound {
         true
     }
 
-    /// Adds the name of a source that does not report itself. A report must have been added before. `false`: there is no
-    /// room, and nothing has changed.
+    /// Adds the name of a source that does not report itself. A report must have been added before. `false`: it does not
+    /// fit, and nothing has changed.
     pub fn push_source(&mut self, ssrc: u32, cname: &[u8]) -> bool {
         debug_assert!(!self.is_empty(), "RFC 3550 §6.1: a report comes first");
         self.push_name(ssrc, cname, 0)
     }
 
     /// Adds a receiver report with at most [`ITEMS_MAX`] blocks (more are left out), and the receiver's name. `false`:
-    /// there is no room, and nothing has changed.
+    /// it does not fit, and nothing has changed.
     pub fn push_receiver_report(&mut self, ssrc: u32, cname: &[u8], blocks: &[ReportBlock]) -> bool {
         let blocks = &blocks[..blocks.len().min(ITEMS_MAX)];
         if !self.push_name(ssrc, cname, RECEIVER_REPORT_LEN + BLOCK_LEN * blocks.len()) {
@@ -132,13 +132,13 @@ impl Compound {
         true
     }
 
-    /// How many blocks a receiver report of this receiver can have in what room there is.
+    /// How many blocks a receiver report of this receiver can have in the space that is left.
     pub fn blocks_that_fit(&self, ssrc: u32, cname: &[u8]) -> usize {
         let taken = self.len_with(ssrc, cname) + RECEIVER_REPORT_LEN;
         (COMPOUND_BYTES_MAX.saturating_sub(taken) / BLOCK_LEN).min(ITEMS_MAX)
     }
 
-    /// Adds a whole packet of another kind. A report must have been added before. `false`: there is no room, and nothing
+    /// Adds a whole packet of another kind. A report must have been added before. `false`: it does not fit, and nothing
     /// has changed.
     pub fn push_packet(&mut self, packet: &[u8]) -> bool {
         debug_assert!(!self.is_empty(), "RFC 3550 §6.1: a report comes first");
@@ -190,7 +190,7 @@ impl Compound {
         self.len() + chunk + header
     }
 
-    /// Adds a chunk with a CNAME (RFC 3550 §6.5.1), if there is room for it and `more` bytes.
+    /// Adds a chunk with a CNAME (RFC 3550 §6.5.1), if it and `more` bytes fit.
     fn push_name(&mut self, ssrc: u32, cname: &[u8], more: usize) -> bool {
         if self.len_with(ssrc, cname) + more > COMPOUND_BYTES_MAX {
             return false;

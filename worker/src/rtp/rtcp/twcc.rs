@@ -15,7 +15,7 @@
 //! A status has two bits: 0 has not come, 1 has come, and the delta has one byte; 2 has come, and the delta has two bytes
 //! and a sign. A chunk is a run of up to 8,191 equal statuses, or a vector of 14 statuses of one bit (0 and 1), or of 7 of
 //! two bits. The first delta counts from the reference time, which is in units of 64 ms; each other one from the packet
-//! before it that has come. As all are differences of moments in the same unit, nothing is rounded twice.
+//! before it that has come. As all are differences of times in the same unit, nothing is rounded twice.
 
 use rtcp_types::TransportFeedback;
 use rtcp_types::prelude::*;

@@ -1,4 +1,4 @@
-//! Extended reports (RFC 3611), as much of them as measures the way to a sender that receives nothing: a receiver's
+//! Extended reports (RFC 3611), as much of them as measures the round trip to a sender that receives nothing: a receiver's
 //! reference time, and how long ago it came.
 
 use super::super::packet::Malformed;
@@ -34,7 +34,7 @@ pub struct Delay {
     pub ssrc: u32,
     /// The middle 32 bits of its NTP time.
     pub reference: u32,
-    /// In 1/65536 seconds.
+    /// The time since, in 1/65536 seconds.
     pub since: u32,
 }
 
@@ -70,7 +70,7 @@ pub fn write_delays(out: &mut [u8], sender_ssrc: u32, delays: &[Delay]) -> usize
     len
 }
 
-/// Tells what the blocks of an extended report say; those of other types are skipped, as RFC 3611 §3 wants it.
+/// Reads the blocks of an extended report. Blocks of other types are skipped (RFC 3611 §3).
 pub(super) fn parse(packet: &[u8], each: &mut impl FnMut(RtcpItem)) -> Result<(), Malformed> {
     let Some(sender) = be32(packet, 4) else {
         return Err(Malformed::TooShort);

@@ -1,4 +1,4 @@
-//! Why DTLS sessions fail, in words and as the alerts that their peers are told.
+//! Why DTLS sessions fail, in words and as the alerts that their peers get.
 
 use thiserror::Error;
 
@@ -22,7 +22,7 @@ pub enum Failure {
     /// The peer has not the key of its certificate, or somebody changed what was said.
     #[error("the peer did not prove that it has its certificate's private key")]
     Signature,
-    /// The peer and we have no way to protect media in common.
+    /// The peer and we have no SRTP profile in common.
     #[error("the peer offers no SRTP profile that Weir supports")]
     NoSrtpProfile,
     /// The peer and we have no cipher suite, group or signature in common.
@@ -40,13 +40,13 @@ pub enum Failure {
     /// The peer broke the protocol.
     #[error("the peer violated the DTLS protocol")]
     Protocol,
-    /// Our own engine broke.
+    /// Our own engine has failed.
     #[error("the DTLS engine failed; please report this bug")]
     Internal,
 }
 
 impl Failure {
-    /// What the peer is told (RFC 5246 §7.2.2); `None` if it knows, or cannot be reached.
+    /// The alert that the peer gets (RFC 5246 §7.2.2); `None` if it knows of the failure, or cannot be reached.
     pub(super) fn alert(self) -> Option<u8> {
         Some(match self {
             Self::Fingerprint | Self::CertificateTooLong => 42,

@@ -82,7 +82,7 @@ pub struct Fingerprint {
 pub struct InvalidFingerprint;
 
 impl Fingerprint {
-    /// Of a certificate in DER.
+    /// The fingerprint of a certificate in DER.
     pub fn of(function: HashFunction, certificate: &[u8]) -> Self {
         let hash = digest::digest(function.algorithm(), certificate);
         let mut bytes = [0; 64];
@@ -112,7 +112,7 @@ impl Fingerprint {
         Ok(Self { function, bytes })
     }
 
-    /// How it was made.
+    /// The hash function.
     pub fn function(&self) -> HashFunction {
         self.function
     }
@@ -166,7 +166,7 @@ impl Expected {
     ///
     /// # Errors
     ///
-    /// If nothing is left.
+    /// No usable fingerprint is left.
     pub fn new(announced: &[Fingerprint], weak_allowed: bool) -> Result<Self, Unusable> {
         if announced.is_empty() || announced.len() > FINGERPRINTS_MAX {
             return Err(Unusable::Count);

@@ -122,13 +122,13 @@ impl fmt::Debug for MasterKey {
 /// The keys of both directions. They exist only for a peer whose certificate has the announced fingerprint.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SrtpKeys {
-    /// What they are for.
+    /// The protection profile.
     pub profile: SrtpProfile,
     /// What the DTLS client sends with.
     pub client: MasterKey,
     /// What the DTLS server sends with.
     pub server: MasterKey,
-    /// Which of them we are.
+    /// Our DTLS role.
     pub local: Role,
 }
 
@@ -149,7 +149,7 @@ impl SrtpKeys {
         })
     }
 
-    /// What we send with.
+    /// The master key for what we send.
     pub fn outbound(&self) -> &MasterKey {
         match self.local {
             Role::Client => &self.client,
@@ -157,7 +157,7 @@ impl SrtpKeys {
         }
     }
 
-    /// What the peer sends with.
+    /// The master key for what the peer sends.
     pub fn inbound(&self) -> &MasterKey {
         match self.local {
             Role::Client => &self.server,

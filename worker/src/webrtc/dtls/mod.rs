@@ -22,7 +22,7 @@ pub use keys::{MasterKey, SrtpKeys, SrtpProfile};
 pub use session::{Context, RefusedParameters, RemoteParameters, RemoteRole, Session, State};
 pub use settings::{Settings, Versions};
 
-/// Who begins.
+/// The role in the DTLS handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
     /// The side that sends the first message (`setup:active`).

@@ -27,10 +27,10 @@ use super::fingerprint::{Expected, Fingerprint, Unusable};
 use super::keys::SrtpKeys;
 use super::settings::{CERTIFICATE_BYTES_MAX, Settings};
 
-/// How far it got.
+/// The state of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum State {
-    /// It has not started.
+    /// The handshake has not started.
     New,
     /// The handshake goes on, or has ended and the peer's fingerprint is not known yet.
     Connecting,
@@ -38,29 +38,29 @@ pub enum State {
     Connected,
     /// It cannot become, or is no longer, connected.
     Failed,
-    /// One side said goodbye.
+    /// One side has closed the session.
     Closed,
 }
 
 /// What a connected session gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Established {
-    /// For SRTP and SRTCP.
+    /// The keys for SRTP and SRTCP.
     pub keys: SrtpKeys,
     /// The peer's certificate in PEM.
     pub remote_certificate: String,
 }
 
-/// What changed.
+/// A change of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// It started.
+    /// The handshake has started.
     Connecting,
     /// The peer is who the signalling says.
     Connected(Box<Established>),
-    /// It failed.
+    /// The session has failed.
     Failed(Failure),
-    /// One side said goodbye.
+    /// One side has closed the session.
     Closed,
 }
 
@@ -79,9 +79,9 @@ pub enum RemoteRole {
 /// What the signalling says of the peer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RemoteParameters {
-    /// Who begins.
+    /// The peer's role.
     pub role: RemoteRole,
-    /// Of its certificate.
+    /// The fingerprints of its certificate.
     pub fingerprints: Vec<Fingerprint>,
 }
 
@@ -177,7 +177,7 @@ impl Session {
         }
     }
 
-    /// How far it got.
+    /// The state of the session.
     #[inline]
     pub fn state(&self) -> State {
         self.state
@@ -188,7 +188,7 @@ impl Session {
         self.role
     }
 
-    /// What all sessions share.
+    /// The context that all sessions share.
     pub fn context(&self) -> &Context {
         &self.context
     }

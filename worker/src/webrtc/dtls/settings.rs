@@ -1,4 +1,4 @@
-//! What can be chosen of a DTLS session, and the limits that cannot.
+//! The settings of DTLS sessions, and their fixed limits.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub enum Versions {
     Dtls12And13,
 }
 
-/// What can be chosen.
+/// The settings of DTLS sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// Which protocol versions are spoken.

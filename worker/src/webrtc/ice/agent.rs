@@ -1,4 +1,4 @@
-//! A lite agent: which of its peer's tuples have proven themselves, and which of them is used.
+//! An ICE-lite agent (RFC 8445 §2.5): it knows which of its peer's tuples are valid, and which of them is selected.
 //!
 //! ```text
 //!              a check                      a check that nominates
@@ -30,7 +30,7 @@ pub const CONSENT: Duration = Duration::from_secs(30);
 /// Tuples that are remembered. A peer has a few networks with two address families each, and nothing to gain from more.
 pub const TUPLES_MAX: usize = 8;
 
-/// How far it got.
+/// The state of an agent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum State {
     /// No check has arrived yet.
@@ -45,12 +45,12 @@ pub enum State {
     Closed,
 }
 
-/// What changed. A change of the tuple is told before the change of state that it causes.
+/// What changed. A change of the tuple is reported before the change of state that it causes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     /// What is sent goes there from now on; `None`: nothing may be sent.
     Selected(Option<Tuple>),
-    /// The state is another.
+    /// The state has changed.
     State(State),
     /// Nothing that arrives there counts any more; a TCP connection should be closed.
     Forgotten(Tuple),
@@ -78,7 +78,7 @@ impl Refusal {
         Self::RoleConflict,
     ];
 
-    /// ERROR-CODE.
+    /// The value of ERROR-CODE (RFC 8489 §14.8).
     pub const fn code(self) -> u16 {
         match self {
             Self::BadRequest => 400,
@@ -127,7 +127,7 @@ struct Path {
     shown_at: Option<Time>,
 }
 
-/// A lite agent.
+/// An ICE-lite agent (RFC 8445 §2.5).
 ///
 /// Invariant: the selected tuple is one of the paths; it exists exactly when the state is connected or completed.
 #[derive(Debug)]
@@ -160,18 +160,18 @@ impl Agent {
         }
     }
 
-    /// How far it got.
+    /// The state of the agent.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// Where to send.
+    /// The selected tuple.
     #[inline]
     pub fn selected(&self) -> Option<&Tuple> {
         self.choice.selected()
     }
 
-    /// What the peer must know.
+    /// Our credentials, which the peer must know.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
     }
@@ -273,7 +273,7 @@ impl Agent {
         }
     }
 
-    /// A check that counts.
+    /// Handles a valid check.
     fn on_check(&mut self, now: Time, tuple: Tuple, generation: u32, message: &Message<'_>) {
         let restarted = generation == self.generation && self.previous.take().is_some();
         if restarted {
@@ -487,7 +487,7 @@ impl Agent {
         self.events.pop_front()
     }
 
-    /// Ends it. Nothing is answered any more, and nothing told but this.
+    /// Closes the agent. It answers nothing any more, and reports nothing but this.
     pub fn close(&mut self) {
         self.paths.clear();
         self.previous = None;

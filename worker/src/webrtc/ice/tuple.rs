@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-/// How packets travel.
+/// The transport protocol.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Protocol {
     /// One packet per datagram.
@@ -24,7 +24,7 @@ impl fmt::Display for Protocol {
 /// A path: what identifies a connected socket, or a TCP connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Tuple {
-    /// How packets travel.
+    /// The transport protocol.
     pub protocol: Protocol,
     /// Our end, as the socket is bound.
     pub local: SocketAddr,

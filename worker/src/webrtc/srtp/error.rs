@@ -23,7 +23,7 @@ pub enum UnprotectError {
         /// The SSRC in the packet.
         ssrc: u32,
     },
-    /// Taken before.
+    /// The packet was taken before.
     #[error("packet {index} of SSRC {ssrc:#010x} was received before")]
     Replayed {
         /// The SSRC in the packet.
@@ -50,7 +50,7 @@ pub enum UnprotectError {
     TooManyStreams {
         /// The SSRC in the packet.
         ssrc: u32,
-        /// How many are allowed.
+        /// The most SSRCs that are allowed.
         streams_max: usize,
     },
 }
@@ -72,7 +72,7 @@ pub enum ProtectError {
     TooManyStreams {
         /// The SSRC.
         ssrc: u32,
-        /// How many are allowed.
+        /// The most SSRCs that are allowed.
         ssrcs_max: usize,
     },
     /// The buffer behind the packet does not hold what SRTP adds.
@@ -80,7 +80,7 @@ pub enum ProtectError {
     BufferTooSmall {
         /// What the protected packet takes, in bytes.
         needed: usize,
-        /// What there is.
+        /// The bytes that the buffer has.
         available: usize,
     },
     /// Not version 2, or a header that runs past the end.
@@ -129,9 +129,9 @@ pub enum KeyError {
     Length {
         /// The profile.
         profile: Profile,
-        /// How many it wants.
+        /// The bytes that the profile needs.
         expected: usize,
-        /// How many there were.
+        /// The bytes that were given.
         actual: usize,
     },
 }

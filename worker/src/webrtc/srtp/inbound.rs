@@ -65,7 +65,7 @@ impl Inbound {
         }
     }
 
-    /// What the keys are for.
+    /// The protection profile.
     pub fn profile(&self) -> Profile {
         self.profile
     }

@@ -57,7 +57,7 @@ impl MasterKey {
         Ok(master)
     }
 
-    /// What it is a key for.
+    /// The protection profile.
     pub fn profile(&self) -> Profile {
         self.profile
     }
@@ -98,9 +98,9 @@ impl fmt::Debug for MasterKey {
 /// The master keys of both directions.
 #[derive(Debug)]
 pub struct KeyingMaterial {
-    /// For what we send.
+    /// The key for what we send.
     pub outbound: MasterKey,
-    /// For what the peer sends.
+    /// The key for what the peer sends.
     pub inbound: MasterKey,
 }
 

@@ -70,12 +70,12 @@ pub struct Spent {
     pub next: u64,
 }
 
-/// What became of a train.
+/// The result of protecting a train.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProtectedTrain {
-    /// So many packets of the train, counted from the first, are protected.
+    /// The number of packets, counted from the first, that are protected.
     pub packets: usize,
-    /// They are the first so many bytes of the buffer.
+    /// The bytes at the start of the buffer that they take.
     pub bytes: usize,
     /// Why the packet after them was not; `None` if it was the last.
     pub refused: Option<ProtectError>,
@@ -138,7 +138,7 @@ impl Outbound {
         }
     }
 
-    /// What the keys are for.
+    /// The protection profile.
     pub fn profile(&self) -> Profile {
         self.profile
     }
