@@ -4,6 +4,7 @@
 
 mod command;
 mod control;
+mod loopback;
 
 use command::{Scratch, Serve, in_shell};
 use control::{Client, soon};

@@ -7,6 +7,7 @@
 mod browser;
 mod command;
 mod control;
+mod loopback;
 mod signalling;
 
 use std::collections::BTreeMap;

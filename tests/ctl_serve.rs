@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod command;
+mod loopback;
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;

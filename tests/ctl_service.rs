@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod command;
+mod loopback;
 
 use std::process::Command;
 use std::sync::Arc;

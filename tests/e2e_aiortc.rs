@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod control;
+mod loopback;
 
 use std::path::Path;
 use std::process::Stdio;

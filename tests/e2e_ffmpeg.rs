@@ -3,6 +3,8 @@
 //!
 //! `cargo test --test e2e_ffmpeg -- --ignored`; without ffmpeg it fails.
 
+mod loopback;
+
 #[path = "media/programs.rs"]
 mod programs;
 #[path = "media/weir.rs"]

@@ -3,6 +3,8 @@
 //!
 //! `cargo test --test e2e_gstreamer -- --ignored`; without GStreamer it fails.
 
+mod loopback;
+
 #[path = "media/programs.rs"]
 mod programs;
 #[path = "media/weir.rs"]

@@ -9,6 +9,7 @@
 #[path = "dtls/certificates.rs"]
 mod certificates;
 mod control;
+mod loopback;
 mod peers;
 
 use std::ffi::OsStr;

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod command;
+mod loopback;
 
 use std::path::Path;
 use std::process::Stdio;

@@ -4,6 +4,7 @@
 
 mod command;
 mod control;
+mod loopback;
 mod signalling;
 
 use command::{Scratch, outcome};

@@ -1,6 +1,7 @@
 //! Refusals: each class with its status, its code and a message that helps, and nothing that makes the server fall over.
 
 mod control;
+mod loopback;
 
 use control::{Control, camera, settings, soon};
 use nix::sys::signal::{Signal, kill};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod control;
+mod loopback;
 
 use control::{Client, Control, settings, soon};
 use http_body_util::BodyExt;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod control;
+mod loopback;
 mod signalling;
 
 use axum::http::Response;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod control;
+mod loopback;
 
 use control::{Control, camera};
 use serde_json::{Value, json};

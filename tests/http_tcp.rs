@@ -5,6 +5,7 @@
 
 mod command;
 mod control;
+mod loopback;
 mod signalling;
 
 use command::{Outcome, Scratch, outcome};

@@ -5,6 +5,7 @@
 
 mod browser;
 mod control;
+mod loopback;
 
 use browser::{Begins, Browser};
 use control::{Client, Control, settings, soon};

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod loopback;
 mod processes;
 
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,6 @@
 //! Descriptors of the supervisor, counted: a program of its own, so that no other test opens any meanwhile.
 
+mod loopback;
 mod processes;
 
 use nix::sys::signal::{Signal, kill};

@@ -1,6 +1,7 @@
 //! Meetings come and go and leave nothing behind: no object, no descriptor, no memory. A program of its own, so that no
 //! other test opens descriptors meanwhile.
 
+mod loopback;
 mod meeting;
 mod processes;
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod control;
+mod loopback;
 mod signalling;
 
 use std::time::Duration;

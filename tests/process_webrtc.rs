@@ -5,6 +5,7 @@
 
 mod browser;
 mod control;
+mod loopback;
 mod signalling;
 
 use rcgen::{CertificateParams, KeyPair};

@@ -33,6 +33,7 @@ pub use self::model::error::{DeathCause, Error, StartError};
 pub use self::model::event::{AudioLevel, CloseCause, Event, EventKind, Originator};
 pub(crate) use self::model::ids::random;
 pub(crate) use self::model::lock;
+pub use self::model::log_settings::{LogSettings, LogTag};
 pub use self::model::peer::{PeerInfo, PeerOptions};
 pub use self::model::peer_notification::{ConsumerInfo, PeerNotification};
 pub use self::model::rtc_stats::{
@@ -46,7 +47,7 @@ pub use self::model::rtp_parameters::{
 pub(crate) use self::model::rtp_parameters::{known_capabilities, known_parameters};
 #[cfg(feature = "cli")]
 pub(crate) use self::model::settings::server_settings;
-pub use self::model::settings::{ConnectedSockets, Family, LogSettings, LogTag, PortRange, Settings, SettingsUpdate};
+pub use self::model::settings::{ConnectedSockets, Family, PortRange, Settings, SettingsUpdate};
 pub use self::model::shortage::Shortage;
 #[cfg(feature = "http")]
 pub(crate) use self::model::shortage::leave_reserve;

@@ -21,11 +21,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-#[path = "../loopback/mod.rs"]
-mod loopback;
-
 #[allow(unused_imports, reason = "each test file uses its own part")]
-pub(crate) use loopback::{PATIENCE, soon};
+pub(crate) use crate::loopback::{PATIENCE, soon};
 
 /// `weir` with these arguments, in an environment that has no settings.
 pub(crate) fn weir<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {

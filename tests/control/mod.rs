@@ -20,11 +20,8 @@ use tokio::task::JoinHandle;
 use weir::http::{ControlOptions, ControlSocket, Limits, app, serve};
 use weir::{Server, Settings};
 
-#[path = "../loopback/mod.rs"]
-mod loopback;
-
 #[allow(unused_imports, reason = "each test file uses its own part")]
-pub(crate) use loopback::{PATIENCE, free_ports, settings, soon};
+pub(crate) use crate::loopback::{PATIENCE, free_ports, settings, soon};
 
 /// A server that can be controlled.
 pub(crate) struct Control {

@@ -7,10 +7,7 @@ use weir::{
     RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server,
 };
 
-#[path = "../loopback/mod.rs"]
-mod loopback;
-
-pub(crate) use loopback::free_ports;
+pub(crate) use crate::loopback::free_ports;
 
 /// A track and the numbers it goes by.
 #[derive(Debug)]
@@ -61,7 +58,9 @@ pub(crate) struct Relayed<'a> {
 impl Relay {
     /// Starts it. `rtcp_mux` is for all transports.
     pub(crate) async fn start(rtcp_mux: bool) -> Self {
-        let server = Server::start(loopback::settings(1)).await.expect("the server starts");
+        let server = Server::start(crate::loopback::settings(1))
+            .await
+            .expect("the server starts");
         let room = server.create_room(RoomOptions::default()).await.expect("a room");
         Self { server, room, rtcp_mux }
     }

@@ -5,15 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-#[path = "../loopback/mod.rs"]
-mod loopback;
-
 #[allow(unused_imports, reason = "each test file uses its own part")]
-pub(crate) use loopback::settings;
+pub(crate) use crate::loopback::settings;
 
 /// Awaits what must happen.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    loopback::soon("what must happen", future).await
+    crate::loopback::soon("what must happen", future).await
 }
 
 /// Whether there is a process with this id, be it only a zombie.

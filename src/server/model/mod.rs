@@ -11,6 +11,7 @@ pub(crate) mod held;
 pub(crate) mod ids;
 pub(crate) mod limits;
 mod lock;
+pub(crate) mod log_settings;
 pub(crate) mod pause_state;
 pub(crate) mod peer;
 pub(crate) mod peer_notification;

@@ -11,7 +11,8 @@ use weir_channel::message::{Coalescing, DtlsCertificate, LogFilter, Method, Repl
 use crate::server::model::error::{Error, StartError};
 use crate::server::model::ids::Ids;
 use crate::server::model::lock;
-use crate::server::model::settings::{LogSettings, Settings};
+use crate::server::model::log_settings::LogSettings;
+use crate::server::model::settings::Settings;
 use crate::server::model::state::{Command, State};
 use crate::server::workers::dtls_certificate;
 use crate::server::workers::link::Link;
