@@ -46,10 +46,14 @@ async fn two_hundred_deaths_leak_no_descriptor_and_no_process() {
         });
         let now = settled.await;
         // In the first round the runtime opens what it keeps.
-        match baseline {
-            None if round == 0 => {}
-            None => baseline = Some(now.len()),
-            Some(count) => assert_eq!(now.len(), count, "round {round}: {now:?}"),
-        }
+        // What another thread had not let go of yet when it was first counted is gone later; it never becomes more.
+        baseline = match baseline {
+            None if round == 0 => None,
+            None => Some(now.len()),
+            Some(count) => {
+                assert!(now.len() <= count, "round {round}, after {count}: {now:?}");
+                Some(now.len())
+            }
+        };
     }
 }

@@ -52,7 +52,6 @@ pub use self::model::shortage::Shortage;
 #[cfg(feature = "http")]
 pub(crate) use self::model::shortage::leave_reserve;
 pub use self::model::side::Side;
-#[cfg(feature = "http")]
 pub use self::model::transport::{
     Direction, IceCandidate, IceCandidateType, IceParameters, IceTcpType, Mirroring, TransportKind,
 };

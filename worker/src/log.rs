@@ -78,6 +78,9 @@ impl LogFilterHandle {
         }
         let filter = match directives {
             "" => Targets::new().with_default(DEFAULT_LEVEL),
+            _ if directives.split(',').any(|directive| directive.trim().is_empty()) => {
+                return Err(format!("log directives {directives:?}: one is empty"));
+            }
             _ => directives
                 .parse()
                 .map_err(|error| format!("log directives {directives:?}: {error}"))?,

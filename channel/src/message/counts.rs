@@ -185,7 +185,10 @@ impl Histogram {
 
     /// How many values were counted.
     pub fn total(&self) -> u64 {
-        self.counts.iter().fold(0, |total, count| total.saturating_add(*count))
+        self.counts
+            .iter()
+            .take(Self::BUCKETS)
+            .fold(0, |total, count| total.saturating_add(*count))
     }
 
     /// The value below which `quantile` (0.0..=1.0) of the counted values lie; `None` when nothing was counted.
@@ -196,7 +199,7 @@ impl Histogram {
         }
         let rank = ((quantile.clamp(0.0, 1.0) * total as f64).ceil() as u64).clamp(1, total);
         let mut seen: u64 = 0;
-        for (index, count) in self.counts.iter().enumerate() {
+        for (index, count) in self.counts.iter().take(Self::BUCKETS).enumerate() {
             seen = seen.saturating_add(*count);
             if seen >= rank {
                 return Some(Self::floor_of(index));
@@ -266,7 +269,11 @@ impl<'de> Deserialize<'de> for Histogram {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.is_human_readable() {
             true => Residence::deserialize(deserializer).map(Self::from),
-            false => Vec::deserialize(deserializer).map(|counts| Self { counts }),
+            // A worker that has gone wrong may say more buckets than there are.
+            false => Vec::deserialize(deserializer).map(|mut counts| {
+                counts.truncate(Self::BUCKETS);
+                Self { counts }
+            }),
         }
     }
 }
@@ -414,8 +421,15 @@ mod tests {
         counts[7] = u64::MAX;
         counts[8] = u64::MAX;
         counts[Histogram::BUCKETS + 99] = 1;
+        let wrong = Histogram { counts };
         let mut sum = Histogram::default();
-        sum.add(&Histogram { counts });
-        assert_eq!((sum.total(), sum.residence().buckets.len()), (u64::MAX, 2));
+        sum.add(&wrong);
+        for histogram in [sum, wrong] {
+            assert_eq!((histogram.total(), histogram.residence().buckets.len()), (u64::MAX, 2));
+        }
+        let beyond = Histogram {
+            counts: [vec![0; Histogram::BUCKETS + 99], vec![1]].concat(),
+        };
+        assert_eq!((beyond.total(), beyond.residence().p50), (0, 0));
     }
 }

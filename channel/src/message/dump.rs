@@ -21,7 +21,7 @@ pub struct DumpPage {
     pub producers: Vec<ProducerDump>,
     /// Consumers with their rewriting state.
     pub consumers: Vec<ConsumerDump>,
-    /// The start of the next page; `null` on the last one.
+    /// The start of the next page; `null` on the last one, and always over HTTP, which has no pages.
     pub next: Option<u64>,
 }
 

@@ -127,7 +127,7 @@ pub struct StatsPage {
     pub producers: Vec<ProducerStats>,
     /// Consumers of this page.
     pub consumers: Vec<ConsumerStats>,
-    /// The start of the next page; `null` on the last one.
+    /// The start of the next page; `null` on the last one, and always over HTTP, which has no pages.
     pub next: Option<u64>,
 }
 
@@ -372,5 +372,88 @@ reasons! {
         OverBudget,
         /// The socket did not take it.
         SendFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn residence(counts: &[(u64, u64)]) -> Histogram {
+        let mut histogram = Histogram::default();
+        for (value, count) in counts {
+            let index = Histogram::index_of(*value);
+            histogram.counts.resize(histogram.counts.len().max(index + 1), 0);
+            histogram.counts[index] += count;
+        }
+        histogram
+    }
+
+    #[test]
+    fn sums_are_of_all_packets() {
+        let stats = |residence| WorkerStats {
+            packets_sent: 5,
+            webrtc_failures: Counts::from([(WebRtcFailureReason::CertificateTooLong, 1)]),
+            residence,
+            ..WorkerStats::default()
+        };
+        let (fast, slow) = (residence(&[(64_000, 60)]), residence(&[(64_000, 30), (1_024_000, 10)]));
+        let mut sum = WorkerStats::default();
+        for residence in [None, Some(fast.clone()), Some(slow), None] {
+            sum.add(&stats(residence));
+        }
+        assert_eq!(sum.packets_sent, 20);
+        assert_eq!(sum.webrtc_failures.of(WebRtcFailureReason::CertificateTooLong), 4);
+        assert_eq!(sum.residence, Some(residence(&[(64_000, 90), (1_024_000, 10)])));
+        assert_ne!(sum.residence, Some(fast));
+    }
+
+    #[test]
+    fn every_reason_has_a_name() {
+        fn names<R: Copy + Ord + Serialize>(all: &[R]) -> usize {
+            let counts: Counts<R> = all.iter().map(|reason| (*reason, 1)).collect();
+            let json = serde_json::to_value(counts).expect("it can be written");
+            json.as_object().expect("an object").len()
+        }
+        assert_eq!(names(&DropReason::ALL), DropReason::ALL.len());
+        assert_eq!(names(&UnroutedReason::ALL), UnroutedReason::ALL.len());
+        assert_eq!(names(&NotRepaired::ALL), NotRepaired::ALL.len());
+    }
+
+    #[test]
+    fn each_counter_has_a_name_a_help_and_its_number() {
+        let stats = WorkerStats {
+            rooms: 3,
+            kernel_drops: 7,
+            ..WorkerStats::default()
+        };
+        let counters: Vec<_> = stats.counters().collect();
+        let of = |name| {
+            counters
+                .iter()
+                .find(|(counter, _)| counter.name == name)
+                .map(|(counter, count)| (counter.kind, *count))
+        };
+        assert_eq!(of("rooms"), Some((CounterKind::Gauge, 3)));
+        assert_eq!(of("kernel_drops"), Some((CounterKind::Fault, 7)));
+        assert!(
+            counters
+                .iter()
+                .all(|(counter, _)| counter.help.ends_with(['.', '`', ')'])),
+            "{counters:?}"
+        );
+    }
+
+    #[test]
+    fn counts_are_the_same_after_json_and_back() {
+        let stats = WorkerStats {
+            webrtc_failures: Counts::from([(WebRtcFailureReason::CertificateTooLong, 2)]),
+            ..WorkerStats::default()
+        };
+        let json = serde_json::to_value(&stats).expect("it can be written");
+        assert_eq!(json["webrtcFailures"], serde_json::json!({ "certificateTooLong": 2 }));
+        let counts: Counts<WebRtcFailureReason> =
+            serde_json::from_value(json["webrtcFailures"].clone()).expect("it can be read");
+        assert_eq!(counts, stats.webrtc_failures);
     }
 }

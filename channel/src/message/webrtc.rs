@@ -94,7 +94,7 @@ impl fmt::Debug for IceCredentials {
 pub struct IceTuple {
     /// UDP or TCP.
     pub protocol: IceProtocol,
-    /// Our end, as the socket is bound.
+    /// Our end: as the socket is bound, and in what the supervisor shows, the announced address.
     #[serde(with = "address")]
     pub local: SocketAddr,
     /// The peer's end, as we see it.

@@ -235,7 +235,7 @@ fn stats_pairs(stats: &WorkerStats) -> Vec<(String, Cell)> {
             _ if counter.name.ends_with("_ns") => duration_ns(count).into(),
             _ => count.into(),
         };
-        (counter.name.replace('_', " "), cell)
+        (counter.name.trim_end_matches("_ns").replace('_', " "), cell)
     });
     let residence = stats.residence.as_ref().map(|residence| {
         let Residence { p50, p99, p999, .. } = residence.residence();

@@ -76,7 +76,7 @@ fn endless(worker: WorkerId) -> Error {
 }
 
 /// Gives local addresses the names that remotes know them by, and codecs the names that they were declared by. What has
-/// been closed meanwhile stays as the worker knows it.
+/// been closed meanwhile stays as the worker knows it; only a codec that nobody knows is left out.
 fn complete(state: &State, page: &mut StatsPage) {
     for stats in &mut page.transports {
         if let Some(webrtc) = &mut stats.webrtc
@@ -87,6 +87,9 @@ fn complete(state: &State, page: &mut StatsPage) {
         }
     }
     for stats in &mut page.producers {
+        for stream in &mut stats.streams {
+            stream.codec.take_if(|name| !is_known(name));
+        }
         if let Some(node) = state.producer(stats.producer) {
             for stream in &mut stats.streams {
                 name_codec(&mut stream.codec, stream.payload_type, &node.rtp_parameters);
@@ -94,10 +97,15 @@ fn complete(state: &State, page: &mut StatsPage) {
         }
     }
     for stats in &mut page.consumers {
+        stats.codec.take_if(|name| !is_known(name));
         if let Some(node) = state.consumer(stats.consumer) {
             name_codec(&mut stats.codec, stats.payload_type, &node.rtp_parameters);
         }
     }
+}
+
+fn is_known(codec: &str) -> bool {
+    CodecName::ALL.iter().any(|known| known.subtype() == codec)
 }
 
 /// A codec that the worker does not know is called what it was declared as.

@@ -68,7 +68,7 @@ pub enum Error {
     /// The worker did not answer in time. If it answers late, what it did is applied and told by events.
     #[error("the worker did not answer within {}", humantime::format_duration(*.after))]
     Timeout {
-        /// The time that it had, in milliseconds.
+        /// The time that it had.
         after: Duration,
     },
     /// The worker died before it answered.
@@ -92,7 +92,7 @@ pub enum Error {
     },
     /// The requested port is in use.
     #[error(
-        "port {port} of {ip} is in use; choose another one, close the transport that uses it, or leave the port out to get a free one"
+        "port {port} of {ip} is in use; choose another one, close whatever uses it, or leave the port out to get a free one"
     )]
     PortTaken {
         /// The local address.
@@ -253,13 +253,13 @@ pub enum DeathCause {
     /// It did not say hello in time, and was killed.
     #[error("it did not say hello within {timeout_ms} ms and was killed")]
     NoHello {
-        /// The time that it had, in milliseconds.
+        /// The time that it had.
         timeout_ms: u64,
     },
     /// It did not answer a ping in time, and was killed.
     #[error("it did not answer a ping within {timeout_ms} ms and was killed")]
     Hung {
-        /// The time that it had, in milliseconds.
+        /// The time that it had.
         timeout_ms: u64,
     },
     /// It exited by itself.

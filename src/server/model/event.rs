@@ -59,7 +59,7 @@ fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Er
 pub enum EventKind {
     /// A worker process has started and is ready.
     WorkerStarted { worker: WorkerId, pid: u32 },
-    /// A worker process has died. The events just before this one closed its rooms. `restart_in_ms` is absent if no
+    /// A worker process has died. The events just before this one closed its rooms. `restart_in_ms` is `null` if no
     /// successor will be started, because the server closes.
     WorkerDied {
         worker: WorkerId,
@@ -199,7 +199,7 @@ pub enum EventKind {
         active: bool,
     },
     /// A producer on a plain transport has another SSRC from now on, one that was not declared: either it had none
-    /// before (`previous` is absent), or its sender has changed it.
+    /// before (`previous` is `null`), or its sender has changed it.
     ProducerSsrcChanged {
         producer: ProducerId,
         room: RoomId,
@@ -258,7 +258,7 @@ pub enum EventKind {
         room: RoomId,
         profile: Profile,
     },
-    /// A consumer receives another profile; absent: it receives nothing until a key frame of another profile arrives.
+    /// A consumer receives another profile; `null`: it receives nothing until a key frame of another profile arrives.
     ConsumerEffectiveProfileChanged {
         consumer: ConsumerId,
         room: RoomId,

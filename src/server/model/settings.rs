@@ -20,7 +20,7 @@ macro_rules! server_settings {
     ($then:ident $($with:tt)*) => {
         $then! {
             $($with)*
-            /// The number of workers; `None`: one for each CPU that this process may use, by its affinity mask and cgroup
+            /// The number of workers; if not set, one for each CPU that this process may use, by its affinity mask and cgroup
             /// quota.
             workers: Option<NonZeroU32> = None;
             [
@@ -106,7 +106,7 @@ macro_rules! server_settings {
             ]
 
             /// The UDP and TCP port that all WebRTC transports of the first worker share; each further worker uses the next
-            /// port. `None`: each transport has its own ports from `rtc_ports`.
+            /// port. If not set, each transport has its own ports from `rtc_ports`.
             webrtc_port: Option<NonZeroU16> = None;
             [
                 /// The UDP and TCP port that all browsers of the first worker share; each further worker uses the next port
@@ -151,7 +151,7 @@ macro_rules! server_settings {
                 bool
             ]
 
-            /// The PEM file with the certificate for DTLS; needs `dtls_private_key_file`. `None`: each worker makes its own.
+            /// The PEM file with the certificate for DTLS; needs `dtls_private_key_file`. If not set, each worker makes its own.
             dtls_certificate_file: Option<PathBuf> = None;
             [
                 /// The PEM file with the certificate for DTLS; it may be self-signed [default: each worker makes its own]
@@ -185,9 +185,8 @@ macro_rules! server_settings {
                 ByteSize
             ]
 
-            /// The worker program: `weir` or `weir-worker`. `None`: this program itself if it has called
-            /// [`run_worker_if_started_as_one`](crate::run_worker_if_started_as_one), else the `weir-worker` beside it or in the
-            /// folders above (as cargo lays out tests).
+            /// The worker program: `weir` or `weir-worker`. If not set, this program itself if it can be a worker, else
+            /// the `weir-worker` beside it or in the folders above (as cargo lays out tests).
             worker_binary: Option<PathBuf> = None;
             [
                 /// The worker program [default: this program]
@@ -280,6 +279,9 @@ macro_rules! declare_settings {
         /// };
         /// # Ok::<(), std::net::AddrParseError>(())
         /// ```
+        ///
+        /// A program can be its own worker if it calls
+        /// [`run_worker_if_started_as_one`](crate::run_worker_if_started_as_one) at its start.
         #[derive(Clone, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
         #[serde(rename_all = "camelCase")]
         pub struct Settings { $($(#[$meta])* pub $name: $type,)+ }

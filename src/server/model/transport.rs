@@ -22,7 +22,6 @@ use crate::server::model::room::RoomNode;
 use crate::server::model::settings::Settings;
 
 pub(crate) use self::ice::new_credentials;
-#[cfg(feature = "http")]
 pub use self::ice::{IceCandidate, IceCandidateType, IceParameters, IceTcpType};
 use self::plain::PlainNode;
 pub(crate) use self::webrtc::{WebRtcNode, WebRtcState};

@@ -72,7 +72,6 @@ impl CatchingUp {
             newest: first.packet.timestamp,
         });
         self.consumers.push(consumer.key);
-        self.stranded.reserve(self.consumers.len());
         self.next.get_or_insert(now);
         true
     }

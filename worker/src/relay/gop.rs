@@ -1,7 +1,7 @@
 //! The last group of pictures of a sender that answers no key frame requests, from its start on: most cameras, and ffmpeg. Who
 //! joins in the middle of it would otherwise see nothing until the next one.
 //!
-//! GopPacket only while a sender is like that ([`Responsiveness`]), and never more than a few megabytes, packets and seconds of a stream. A
+//! They are kept only while a sender is like that ([`Responsiveness`]), and never more than a few megabytes, packets and seconds of a stream. A
 //! group that grows beyond is forgotten until the next start.
 
 use std::time::Duration;

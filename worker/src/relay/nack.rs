@@ -69,7 +69,7 @@ pub struct MissingList {
 #[derive(Clone, Copy, Debug)]
 struct Gap {
     first: u64,
-    /// MissingSeqs; no more than are asked for at a time, and what lies between them.
+    /// Sequence numbers; no more than are asked for at a time, and what lies between them.
     len: u32,
     since: Time,
     /// When they are asked for (again).

@@ -64,6 +64,12 @@ impl IncomingNacks {
     /// Sends again what the RTCP packet that was just read asks for.
     #[inline]
     pub(super) fn answer(&mut self, now: Time, consumers: &mut Consumers, producers: &Producers, sink: &mut impl Sink) {
+        if !self.pairs.is_empty() {
+            self.answer_all(now, consumers, producers, sink);
+        }
+    }
+
+    fn answer_all(&mut self, now: Time, consumers: &mut Consumers, producers: &Producers, sink: &mut impl Sink) {
         for request in self.pairs.drain(..) {
             let consumer = &mut consumers[request.consumer];
             let producer = &producers[consumer.producer];

@@ -14,6 +14,7 @@ use crate::cli::demo::verdict::Verdict;
 
 /// What a terminal that does not tell its size is taken to have.
 const COLUMNS: usize = 80;
+const ROWS: usize = 24;
 
 /// A terminal narrower than this has no room for the history of the bitrate.
 const WIDTH_WITH_HISTORY: usize = 132;
@@ -101,28 +102,24 @@ impl LiveTable {
 
     pub(super) fn finish(mut self, elapsed: Duration, verdict: &Verdict) -> io::Result<()> {
         self.draw(None, elapsed)?;
-        write_verdict(&mut io::stdout().lock(), elapsed, verdict, self.paint, columns())
+        write_verdict(&mut io::stdout().lock(), elapsed, verdict, self.paint, size().0)
     }
 
     /// Draws the tables over the last ones, below a line that stays.
     fn draw(&mut self, above: Option<&[Span]>, elapsed: Duration) -> io::Result<()> {
-        let columns = columns();
+        let (columns, rows) = size();
         let picture = Picture {
             board: &self.board,
             elapsed,
             length: self.length,
             columns,
         };
-        // All at once, so that nobody sees half of it. Up to where the last drawing began; each line to its end.
-        let mut out = match self.drawn {
-            0 => String::new(),
-            lines => format!("\x1b[{lines}A\r"),
-        };
-        let lines = picture.lines();
-        for line in above.into_iter().chain(lines.iter().map(Vec::as_slice)) {
-            write_line(&mut out, line, columns, self.paint);
-            out.push_str("\x1b[K\n");
-        }
+        let mut lines = picture.lines();
+        // The cursor moves up to the first row at most: a line that has left the terminal cannot be drawn again.
+        lines.truncate(rows.saturating_sub(1));
+        // All at once, so that nobody sees half of it.
+        let mut out = String::new();
+        redraw(&mut out, self.drawn, above, &lines, (columns, self.paint));
         self.drawn = lines.len();
         let mut stdout = io::stdout().lock();
         stdout.write_all(out.as_bytes())?;
@@ -130,8 +127,31 @@ impl LiveTable {
     }
 }
 
-fn columns() -> usize {
-    terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| width.0.into())
+/// Columns and rows of the terminal.
+fn size() -> (usize, usize) {
+    terminal_size::terminal_size().map_or((COLUMNS, ROWS), |(width, height)| (width.0.into(), height.0.into()))
+}
+
+/// Draws lines over the last ones, of which there were `drawn`, below a line that stays. The cursor is below them then.
+fn redraw(
+    out: &mut String,
+    drawn: usize,
+    above: Option<&[Span]>,
+    lines: &[Vec<Span>],
+    (columns, paint): (usize, Paint),
+) {
+    if drawn > 0 {
+        out.push_str(&format!("\x1b[{drawn}A\r"));
+    }
+    for line in above.into_iter().chain(lines.iter().map(Vec::as_slice)) {
+        // The line is cleared first: the cursor stays on the last column of a full one.
+        out.push_str("\x1b[2K");
+        write_line(out, line, columns, paint);
+        out.push('\n');
+    }
+    if lines.len() < drawn {
+        out.push_str("\x1b[J");
+    }
 }
 
 /// How text looks: the parameters of a terminal's SGR sequence (ECMA-48 §8.3.117).
@@ -321,6 +341,22 @@ mod tests {
             producers: vec![camera, microphone],
             consumers: vec![cleo, ben, dora],
         }
+    }
+
+    #[test]
+    fn lines_are_drawn_over_the_last_ones_below_what_stays() {
+        let line = |text: &str| vec![plain(text.to_owned())];
+        let mut out = String::new();
+        let style = (3, Paint::None);
+        redraw(&mut out, 0, None, &[line("one"), line("two")], style);
+        assert_eq!(out, "\x1b[2Kone\n\x1b[2Ktwo\n");
+        out.clear();
+        redraw(&mut out, 2, Some(&line("stays")), &[line("one"), line("two")], style);
+        assert_eq!(out, "\x1b[2A\r\x1b[2Ksta\n\x1b[2Kone\n\x1b[2Ktwo\n");
+        // The terminal was made smaller.
+        out.clear();
+        redraw(&mut out, 2, None, &[line("one")], style);
+        assert_eq!(out, "\x1b[2A\r\x1b[2Kone\n\x1b[J");
     }
 
     /// The lines on a terminal of this width.

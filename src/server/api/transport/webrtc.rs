@@ -200,7 +200,7 @@ impl WebRtcTransport {
         self.read(|state| state.failure.clone())
     }
 
-    /// The server's DTLS role ([`DtlsRole::Auto`] until the client's role is known) and the fingerprints of its
+    /// The server's DTLS role ([`DtlsRole::Auto`](weir_channel::message::DtlsRole::Auto) until the client's role is known) and the fingerprints of its
     /// certificate.
     pub fn dtls_local_parameters(&self) -> DtlsParameters {
         self.read(|state| state.dtls.clone())

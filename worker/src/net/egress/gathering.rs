@@ -21,7 +21,7 @@ pub(super) enum Dispatch {
 }
 
 impl<B: SendBackend> Egress<B> {
-    /// Sends what [`Sink::gather`] has kept. To be called at the end of each turn.
+    /// Sends what [`Sink::gather`](crate::relay::sink::Sink::gather) has kept. To be called at the end of each turn.
     pub fn flush_gathered(&mut self) {
         self.send_gathered();
         self.turn = self.turn.wrapping_add(1);

@@ -56,7 +56,7 @@ impl<B: SendBackend> Egress<B> {
         self.protection.streams(transport).is_some_and(|srtp| srtp.is_unheard)
     }
 
-    /// A WebRTC transport whose peer has not been heard while [`UNHEARD_MAX`] packets of one stream were sent to it. It will
+    /// A WebRTC transport whose peer has not been heard while [`UNHEARD_MAX`](super::UNHEARD_MAX) packets of one stream were sent to it. It will
     /// not be able to tell what comes if much more is numbered; named once, until [`Egress::note_heard`].
     pub fn poll_unheard(&mut self) -> Option<TransportIx> {
         self.protection.unheard.pop()

@@ -18,7 +18,7 @@ use hashbrown::HashMap;
 use crate::webrtc::srtp::{Outbound, ProtectError, ProtectedTrain, Repeats, StreamKey, nearest};
 
 /// Streams of one transport whose last indices are kept in mind, 300 bytes each, and 8 KiB more if they are sent to a peer
-/// without RTX: more than a peer shows at a time. The one that was silent for longest makes buffer; it may go on later, but
+/// without RTX: more than a peer shows at a time. The one that was silent for longest gives way; it may go on later, but
 /// repeat nothing.
 const STREAMS_MAX: usize = 2_048;
 

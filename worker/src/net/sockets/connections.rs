@@ -13,7 +13,7 @@ use crate::relay::sink::TransportIx;
 use crate::time::Time;
 
 impl Sockets {
-    /// Accepts the next connection of a listener, also beyond [`CONNECTIONS_MAX`]: the caller decides which one to close then.
+    /// Accepts the next connection of a listener, also beyond [`CONNECTIONS_MAX`](super::CONNECTIONS_MAX): the caller decides which one to close then.
     ///
     /// # Errors
     /// What the kernel says if it cannot take any more connections (EMFILE, ENOBUFS …).

@@ -10,7 +10,7 @@ use super::options::{is_wildcard, prepare, reconnect};
 use crate::net::source::Side;
 use crate::relay::sink::Port;
 
-/// The sockets of one transport, checked and prepared, on their way into [`Sockets`].
+/// The sockets of one transport, checked and prepared, on their way into [`Sockets`](super::Sockets).
 #[derive(Debug)]
 pub struct TransportSockets {
     pub(super) rtp: PortSockets,
