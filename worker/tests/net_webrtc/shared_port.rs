@@ -76,8 +76,20 @@ impl SharedPort {
         tuple.remote
     }
 
-    /// Where sockets of the port are connected to, as the kernel has it.
+    /// Where sockets of the port are connected to, as the kernel has it. It does not write its table at once: a row may be passed
+    /// over while a socket closes, so the table is read until it is the same twice.
     fn connected_to(&self) -> Vec<SocketAddr> {
+        let mut before = self.read_connected_to();
+        loop {
+            let now = self.read_connected_to();
+            if now == before {
+                return now;
+            }
+            before = now;
+        }
+    }
+
+    fn read_connected_to(&self) -> Vec<SocketAddr> {
         let address = |text: &str| {
             let (ip, port) = text.split_once(':')?;
             let ip = u32::from_str_radix(ip, 16).ok()?.to_ne_bytes();
