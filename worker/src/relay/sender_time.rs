@@ -41,7 +41,8 @@ impl SenderTime {
     /// Takes in a report. Returns whether its time is believed. `timestamp` is its RTP timestamp, extended.
     ///
     /// A sender without a wall clock says 0 (RFC 3550 §6.4.1), which is no time: its streams are placed by their arrival then. Nor
-    /// is it a time if it is a day ahead of the last one or comes late, until three reports in a row say so: then the clock was set. One late report, believed, would put sound and picture apart by as much as it is late.
+    /// is it a time if it is a day ahead of the last one or comes late, until three reports in a row say so: then the clock was
+    /// set. One late report, believed, would put sound and picture apart by as much as it is late.
     pub(super) fn on_report(&mut self, now: Time, ntp: u64, timestamp: u64) -> bool {
         self.newest_ntp = Some(ntp);
         if ntp == 0 {
