@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use weir_channel::message::{LogLevel, Zoned};
+use weir_channel::message::{LogLevel, SandboxMode, Zoned};
 use weir_worker::process::Switches;
 
 use super::log_settings::{LogSettings, LogTag};
@@ -192,6 +192,25 @@ macro_rules! server_settings {
                 /// The worker program [default: this program]
                 #[arg(long, env = "WEIR_WORKER_BINARY", value_name = "FILE")]
                 PathBuf
+            ]
+
+            /// How much of the sandbox around each worker must hold.
+            #[schemars(with = "String")]
+            sandbox: SandboxMode = SandboxMode::Auto;
+            [
+                /// How much of the sandbox around each worker must hold: require (all; otherwise do not start), auto (what this
+                /// system can do), off [default: auto]
+                #[arg(long, env = "WEIR_SANDBOX", value_name = "MODE")]
+                SandboxMode
+            ]
+
+            /// The user that workers run as, by name or as `UID:GID`. If not set, `nobody` if the server runs as root, else the
+            /// server's own.
+            sandbox_user: Option<String> = None;
+            [
+                /// The user that workers run as: a name, or UID:GID [default: nobody if the server is started as root]
+                #[arg(long, env = "WEIR_SANDBOX_USER", value_name = "USER")]
+                String
             ]
 
             /// How long a worker may take from its start to its hello.
