@@ -13,6 +13,8 @@ pub mod limits;
 pub mod seccomp;
 pub mod system_calls;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+
 use nix::errno::Errno;
 use nix::sys::prctl;
 use weir_channel::message::{Sandbox, SandboxLack, SandboxLayer, SandboxMode};
@@ -33,6 +35,7 @@ impl Confinement {
     ///
     /// The kernel forgets the signal that a process gets when its parent dies (PR_SET_PDEATHSIG) when its user changes.
     pub fn give_up_privileges(&mut self, user: Option<User>) {
+        load_names();
         // While it has the capability for that.
         let bounded = identity::empty_bounding_set();
         if let Some(user) = user {
@@ -81,6 +84,15 @@ pub fn check(sandbox: &Sandbox, mode: SandboxMode) -> Result<(), Incomplete> {
         .map(|lack| format!("{} ({})", lack.layer, lack.reason))
         .collect();
     Err(Incomplete(lacks.join(", ")))
+}
+
+/// Lets backtraces name functions, if the environment wants backtraces at all. The names are in the program's file, which can be read only
+/// now; the standard library keeps what it has read for its first backtrace.
+fn load_names() {
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        let _ = backtrace.to_string();
+    }
 }
 
 /// Says which call was refused, and how.

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir_channel::id::WorkerId;
+use weir_channel::message::SandboxMode;
 use weir_worker::process::{Arguments, SUBCOMMAND, WORKER_NAME};
 
 use crate::server::model::error::StartError;
@@ -74,6 +75,9 @@ impl Spawner {
             doing: "starting a server outside of a tokio runtime".to_owned(),
             source: io::ErrorKind::NotFound.into(),
         })?;
+        if settings.sandbox == SandboxMode::Off {
+            tracing::info!("sandbox: off"); // what workers say otherwise
+        }
         let (orders, queue) = mpsc::channel();
         let common = Arguments {
             id: WorkerId(0), // each has its own, and its CPU

@@ -149,16 +149,8 @@ const CONTAINED_REPORTS_MAX: u64 = 16;
 
 /// Makes a panic end the process with [`Exit::Panic`] after it was reported on standard error, which the supervisor reads; unless it is
 /// one of a parser's that is [contained](boundary).
-///
-/// To be called before the process is confined.
 pub fn exit_on_panic() {
     static CONTAINED: AtomicU64 = AtomicU64::new(0);
-    let backtrace = Backtrace::capture();
-    if backtrace.status() == BacktraceStatus::Captured {
-        // The names of functions are in the program's file. The standard library keeps what it has read for this first one; a
-        // confined process opens no file for a second.
-        let _ = backtrace.to_string();
-    }
     std::panic::set_hook(Box::new(|panic| {
         let mut stderr = io::stderr();
         if boundary::is_contained() {
