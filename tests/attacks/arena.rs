@@ -1,10 +1,11 @@
 //! Where an attack takes place: a server as it is run, those who have nothing to do with the attack, and what all of them felt.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -30,6 +31,16 @@ pub(crate) const INNOCENT: u32 = 0x1000;
 
 /// What operators must know over TCP.
 pub(crate) const TOKEN: &str = "the-operators-own-token-0123456789";
+
+/// So many servers have been started.
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// An address of this machine that no other server has, so that an attack on all of its ports meets nobody else.
+fn own_address() -> Ipv4Addr {
+    let number = std::process::id() << 8 | STARTED.fetch_add(1, Ordering::Relaxed) & 0xff;
+    let [_, high, middle, low] = number.to_be_bytes();
+    Ipv4Addr::new(127, 1 + high % 254, middle, 1 + low % 254)
+}
 
 /// What kind of server it is to be.
 #[derive(Clone, Copy, Default)]
@@ -106,7 +117,11 @@ impl Figures {
 
     /// In a few words.
     pub(crate) fn brief(&self) -> String {
-        let notes: Vec<String> = self.notes.iter().map(|(note, value)| format!("{note} {value}")).collect();
+        let notes: Vec<String> = self
+            .notes
+            .iter()
+            .map(|(note, value)| format!("{note} {value}"))
+            .collect();
         format!(
             "supervisor {} MB, p99 {:.2} -> {:.2} ms, {}",
             self.peak.supervisor >> 20,
@@ -126,7 +141,10 @@ impl Arena {
     pub(crate) async fn open_at(scale: Scale, site: Site) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (socket, log) = (dir.path().join("weir.sock"), dir.path().join("log"));
-        let mut child = command(dir.path(), site).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        let mut child = command(dir.path(), site)
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(line) = soon("the server", lines.next_line()).await.unwrap() else {
             panic!("the server did not start: {}", std::fs::read_to_string(&log).unwrap());
@@ -190,6 +208,16 @@ impl Arena {
         let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
     }
 
+    /// Waits for something that must happen.
+    pub(crate) async fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        soon(what, async {
+            while !is_so() {
+                self.pass(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
     /// How much the server has logged, in bytes.
     pub(crate) fn logged(&self) -> u64 {
         std::fs::metadata(&self.log).unwrap().len()
@@ -225,11 +253,18 @@ impl Arena {
         let end = self.numbers();
         // What is under way arrives, and memory that is not needed any more goes back.
         self.pass(Duration::from_millis(self.scale.of(300, 3_000) as u64)).await;
-        assert!(self.child.try_wait().unwrap().is_none(), "the server is alive: {}", self.log());
+        assert!(
+            self.child.try_wait().unwrap().is_none(),
+            "the server is alive: {}",
+            self.log()
+        );
         let (supervisor_cpu, workers_cpu) = work.since(&self.begun.work);
         let felt = |innocent: &Innocent, index: usize| {
             let (baseline, attack) = (self.begun.baseline[index], self.begun.attack[index]);
-            [innocent.log.felt(baseline, attack), innocent.log.felt(attack, end[index])]
+            [
+                innocent.log.felt(baseline, attack),
+                innocent.log.felt(attack, end[index]),
+            ]
         };
         let figures = Figures {
             before: self.begun.memory,
@@ -268,7 +303,16 @@ impl Arena {
 fn command(dir: &Path, site: Site) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
     let workers = if site.hostile.is_some() { "2" } else { "1" };
-    command.args(["serve", "--workers", workers, "--rtc-ipv4", "127.0.0.1", "--rtc-ipv6", "off"]);
+    let address = own_address().to_string();
+    command.args([
+        "serve",
+        "--workers",
+        workers,
+        "--rtc-ipv4",
+        &address,
+        "--rtc-ipv6",
+        "off",
+    ]);
     // A busy machine is no fault of a worker's.
     command.args(["--start-timeout", "60s", "--ping-timeout", "60s"]);
     command.arg("--control").arg(dir.join("weir.sock"));

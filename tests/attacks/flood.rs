@@ -94,6 +94,16 @@ pub(crate) struct Came {
     pub(crate) bytes: u64,
 }
 
+impl std::ops::AddAssign for Came {
+    fn add_assign(&mut self, other: Self) {
+        self.media += other.media;
+        self.rtcp += other.rtcp;
+        self.stun += other.stun;
+        self.dtls += other.dtls;
+        self.bytes += other.bytes;
+    }
+}
+
 /// Takes everything that has come to a socket.
 pub(crate) fn take(socket: &UdpSocket) -> Came {
     socket.set_nonblocking(true).unwrap();

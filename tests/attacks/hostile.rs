@@ -57,7 +57,12 @@ deeds! {
 pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     let deed = arguments.next().unwrap();
     let deed = *Deed::ALL.iter().find(|known| known.name() == deed).unwrap();
-    let id = arguments.skip_while(|argument| argument != "--id").nth(1).unwrap().parse().unwrap();
+    let id = arguments
+        .skip_while(|argument| argument != "--id")
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
     let channel = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     fcntl(&channel, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     Worker::new(deed, WorkerId(id), channel).run();
@@ -91,7 +96,11 @@ impl Worker {
             let floods = self.begun && matches!(self.deed, Deed::Log | Deed::Stderr | Deed::Events);
             let mut events = PollFlags::POLLIN;
             events.set(PollFlags::POLLOUT, self.endpoint.wants_write());
-            let wait = if floods && !self.endpoint.wants_write() { PollTimeout::ZERO } else { PollTimeout::from(100_u8) };
+            let wait = if floods && !self.endpoint.wants_write() {
+                PollTimeout::ZERO
+            } else {
+                PollTimeout::from(100_u8)
+            };
             let _ = poll(&mut [PollFd::new(self.endpoint.as_fd(), events)], wait);
             loop {
                 match self.endpoint.poll_request() {
@@ -158,7 +167,11 @@ impl Worker {
                     ..TransportStats::default()
                 };
                 Reply::Stats(StatsPage {
-                    transports: if more { (0..2_000).map(|one| stats(next * 2_000 + one)).collect() } else { Vec::new() },
+                    transports: if more {
+                        (0..2_000).map(|one| stats(next * 2_000 + one)).collect()
+                    } else {
+                        Vec::new()
+                    },
                     next: more.then_some(next),
                     ..StatsPage::default()
                 })
@@ -176,7 +189,10 @@ impl Worker {
         };
         match self.deed {
             Deed::Certificate => {
-                let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", "A".repeat(900_000));
+                let pem = format!(
+                    "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+                    "A".repeat(900_000)
+                );
                 self.say(Notification::DtlsStateChanged {
                     transport,
                     state: DtlsState::Connected,
@@ -204,7 +220,10 @@ impl Worker {
                         remote_certificate_pem: None,
                         failure: None,
                     });
-                    self.say(Notification::ProducerActivityChanged { producer, active: false });
+                    self.say(Notification::ProducerActivityChanged {
+                        producer,
+                        active: false,
+                    });
                     self.say(Notification::SsrcChanged {
                         producer,
                         ssrc: 1,
@@ -238,7 +257,11 @@ impl Worker {
                     let Some(transport) = self.transport else {
                         return true;
                     };
-                    let state = if self.said % 2 == 0 { IceState::Connected } else { IceState::Disconnected };
+                    let state = if self.said.is_multiple_of(2) {
+                        IceState::Connected
+                    } else {
+                        IceState::Disconnected
+                    };
                     self.say(Notification::IceStateChanged {
                         transport,
                         state,

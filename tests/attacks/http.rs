@@ -1,11 +1,14 @@
 //! The control interface: those who have no token, and those whose requests are none.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::Scale;
@@ -48,29 +51,55 @@ async fn operator_is_served(to: SocketAddr) -> bool {
     timeout(PATIENCE, call).await.is_ok_and(|served| served.is_some())
 }
 
-/// Opens connections that say one thing and then almost nothing, while an operator tries to get in.
+/// Holds a connection that says one thing and then almost nothing, and another one when that is closed.
+async fn hold(to: SocketAddr, says: &'static str, opened: Arc<AtomicU64>) {
+    loop {
+        let Ok(mut stream) = connect("127.0.0.2", to).await else {
+            continue;
+        };
+        opened.fetch_add(1, Ordering::Relaxed);
+        if stream.write_all(says.as_bytes()).await.is_err() {
+            continue;
+        }
+        let mut answer = [0; 1_000];
+        loop {
+            match timeout(Duration::from_secs(1), stream.read(&mut answer)).await {
+                // Time for another byte.
+                Err(_) if stream.write_all(b"x").await.is_ok() => {}
+                Ok(Ok(len)) if len > 0 => {}
+                _ => break,
+            }
+        }
+        // Attackers have to keep some time, too.
+        let _ = timeout(Duration::from_millis(50), std::future::pending::<()>()).await;
+    }
+}
+
+/// Holds hundreds of slow connections while an operator tries to get in.
 async fn slowly(scale: Scale, says: &'static str) -> Figures {
     let arena = Arena::open_at(scale, TCP).await;
     let to = arena.tcp.unwrap();
-    let mut slow = Vec::new();
+    let opened = Arc::new(AtomicU64::new(0));
+    let mut slow = JoinSet::new();
     for _ in 0..600 {
-        // Beyond what the server takes they wait in the kernel's queue, or are hung up on.
-        if let Ok(Ok(mut stream)) = timeout(Duration::from_millis(100), connect("127.0.0.2", to)).await {
-            let _ = stream.write_all(says.as_bytes()).await;
-            slow.push(stream);
-        }
+        slow.spawn(hold(to, says, Arc::clone(&opened)));
     }
+    // As many as a server takes at once.
+    arena
+        .until("connections", || opened.load(Ordering::Relaxed) > 300)
+        .await;
     let mut served = 0;
     let tries = scale.of(3, 30);
     for _ in 0..tries {
-        for stream in &mut slow {
-            let _ = stream.try_write(b"x");
-        }
         served += usize::from(operator_is_served(to).await);
         arena.pass(Duration::from_millis(100)).await;
     }
+    slow.shutdown().await;
     assert_eq!(served, tries, "of the operator's calls");
-    arena.close().await.with("connections", slow.len()).with("operator served", served)
+    let figures = arena.close().await;
+    figures
+        .with("connections", opened.load(Ordering::Relaxed))
+        .with("operator served", served)
 }
 
 pub(crate) async fn heads_that_do_not_end(scale: Scale) -> Figures {
@@ -106,7 +135,11 @@ pub(crate) async fn guessing_tokens(scale: Scale) -> Figures {
             match timeout(Duration::from_secs(1), call).await {
                 Ok(Ok(len)) if len >= 12 => {
                     let status = &answer[9..12];
-                    assert!(status == b"401" || status == b"429", "{}", String::from_utf8_lossy(&answer[..len]));
+                    assert!(
+                        status == b"401" || status == b"429",
+                        "{}",
+                        String::from_utf8_lossy(&answer[..len])
+                    );
                     refused += 1;
                 }
                 _ => break,
@@ -119,7 +152,11 @@ pub(crate) async fn guessing_tokens(scale: Scale) -> Figures {
     assert!(!log.contains("guess-number"), "what was guessed is not");
     let logged = arena.logged() - logged;
     assert!(logged <= 256 * 1024, "{logged} bytes of log");
-    arena.close().await.with("guesses", guesses).with("bytes logged", logged)
+    arena
+        .close()
+        .await
+        .with("guesses", guesses)
+        .with("bytes logged", logged)
 }
 
 /// What the server says to these bytes until it hangs up or has nothing more to say for a while.
@@ -148,7 +185,8 @@ async fn rooms(arena: &Arena) -> usize {
 pub(crate) async fn two_lengths_at_once(scale: Scale) -> Figures {
     let arena = Arena::open(scale).await;
     let before = rooms(&arena).await;
-    let smuggled = "POST /rooms HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    let smuggled =
+        "POST /rooms HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
     let heads = [
         // RFC 9112 §6.3: a message with both is an attempt at smuggling.
         "content-length: 5\r\ntransfer-encoding: chunked",
@@ -167,7 +205,11 @@ pub(crate) async fn two_lengths_at_once(scale: Scale) -> Figures {
         );
         let said = answer_to(&arena, request.as_bytes()).await;
         assert!(said.is_empty() || said.starts_with("HTTP/1.1 400 "), "{head}: {said}");
-        assert_eq!(said.matches("HTTP/1.1 ").count(), usize::from(!said.is_empty()), "{head}: {said}");
+        assert_eq!(
+            said.matches("HTTP/1.1 ").count(),
+            usize::from(!said.is_empty()),
+            "{head}: {said}"
+        );
         refused += 1;
     }
     assert_eq!(rooms(&arena).await, before, "nothing was smuggled in");
@@ -229,7 +271,11 @@ pub(crate) async fn followers_that_never_read(scale: Scale) -> Figures {
     let mut followers = Vec::new();
     for number in 0..scale.of(50, 200) {
         let mut stream = UnixStream::connect(&arena.socket).await.unwrap();
-        let target = if number % 2 == 0 { "/events".to_owned() } else { format!("/rooms/{}/audio-levels", arena.room) };
+        let target = if number % 2 == 0 {
+            "/events".to_owned()
+        } else {
+            format!("/rooms/{}/audio-levels", arena.room)
+        };
         let request = format!("GET {target} HTTP/1.1\r\nhost: weir\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         followers.push(stream);
@@ -241,7 +287,11 @@ pub(crate) async fn followers_that_never_read(scale: Scale) -> Figures {
         let room = client.post("/rooms", json!({"appData": app_data})).await.expect(201);
         client.delete(&format!("/rooms/{}", room["id"])).await.expect(200);
     }
-    arena.close().await.with("followers", followers.len()).with("rooms opened and closed", events)
+    arena
+        .close()
+        .await
+        .with("followers", followers.len())
+        .with("rooms opened and closed", events)
 }
 
 pub(crate) async fn cursors_that_make_no_sense(scale: Scale) -> Figures {
@@ -265,7 +315,11 @@ pub(crate) async fn cursors_that_make_no_sense(scale: Scale) -> Figures {
         "ffffffffffffffffffffffffffffffff-5",
         &"9".repeat(8_000),
     ] {
-        for query in [format!("after={after}"), format!("after={after}&limit=0"), format!("after={after}&limit=-1")] {
+        for query in [
+            format!("after={after}"),
+            format!("after={after}&limit=0"),
+            format!("after={after}&limit=-1"),
+        ] {
             let answer = client.get(&format!("/events/recent?{query}")).await;
             assert!(answer.status < 500, "{query}: {}", answer.text);
             asked += 1;
@@ -300,18 +354,30 @@ pub(crate) async fn paths_that_are_not_what_they_seem(scale: Scale) -> Figures {
         "*".to_owned(),
     ] {
         for (method, upgrade) in [("GET", false), ("GET", true), ("DELETE", true), ("POST", false)] {
-            let upgrade = if upgrade { "connection: upgrade\r\nupgrade: websocket\r\n" } else { "" };
+            let upgrade = if upgrade {
+                "connection: upgrade\r\nupgrade: websocket\r\n"
+            } else {
+                ""
+            };
             let mut stream = connect("127.0.0.2", to).await.unwrap();
             let request = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{upgrade}\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = vec![0; 1_000];
             let len = timeout(ANSWER, stream.read(&mut answer)).await.unwrap().unwrap_or(0);
             let said = String::from_utf8_lossy(&answer[..len]);
-            assert!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{method} {path}: {said}");
+            assert!(
+                said.is_empty() || said.starts_with("HTTP/1.1 4"),
+                "{method} {path}: {said}"
+            );
             asked += 1;
         }
     }
-    arena.client().await.get(&format!("/rooms/{}", arena.room)).await.expect(200);
+    arena
+        .client()
+        .await
+        .get(&format!("/rooms/{}", arena.room))
+        .await
+        .expect(200);
     arena.close().await.with("requests", asked)
 }
 

@@ -11,8 +11,9 @@ use crate::arena::{Arena, Figures, Site, number};
 use crate::browser::{Begins, Browser};
 use crate::call::{Browsers, THEIRS, WebRtc};
 use crate::control::Client;
-use crate::flood::{Random, flood, send, take};
+use crate::flood::{Came, Random, flood, send, take};
 use crate::innocents::udp;
+use crate::meters::now;
 
 /// Media to an address that has answered no check of the server's.
 const UNPROVEN_MAX: u64 = 10;
@@ -56,16 +57,16 @@ async fn unrouted(client: &mut Client, transport: u64, reason: &str) -> u64 {
 
 /// Sends media of a call, and returns how much of it the receiver gets.
 async fn speak(arena: &Arena, call: &mut Browsers, ssrc: u32, seqs: std::ops::Range<u64>) -> usize {
+    let expected = (seqs.end - seqs.start) as usize;
     for seq in seqs {
         call.sending.send(ssrc, THEIRS, seq, &[0; 100]);
         call.sending.run_until("what is in line", |_| true).await;
         arena.pass(Duration::from_millis(2)).await;
     }
-    let mut looks = 0;
+    let end = now() + Duration::from_secs(5);
     call.receiving
-        .run_until("what has come", |_| {
-            looks += 1;
-            looks > 400
+        .run_until("what has come", |receiving| {
+            receiving.packets.len() >= expected || now() >= end
         })
         .await;
     call.receiving.packets.drain(..).count()
@@ -82,17 +83,21 @@ pub(crate) async fn amplifying_to_a_victim(scale: Scale) -> Figures {
         send(&victim, &check(receives.ufrag(), receives.password(), transaction), to);
     }
     let packets = scale.of(200, 2_000) as u64;
+    let mut got = Came::default();
     for seq in 0..packets {
         call.sending.send(0x6000, THEIRS, 10_000 + seq, &[0; 100]);
         call.sending.run_until("what is in line", |_| true).await;
         arena.pass(Duration::from_millis(2)).await;
+        got += take(&victim);
     }
-    let got = take(&victim);
     assert!(got.media <= UNPROVEN_MAX, "the victim got {got:?}");
     // Answers to five checks, and checks of the server's own.
     assert!(got.bytes <= 16 * 1024, "the victim got {got:?}");
     let figures = arena.close().await;
-    figures.with("packets of media sent", packets).with("to the victim", got.media).with("bytes to the victim", got.bytes)
+    figures
+        .with("packets of media sent", packets)
+        .with("to the victim", got.media)
+        .with("bytes to the victim", got.bytes)
 }
 
 pub(crate) async fn a_flood_of_valid_checks(scale: Scale) -> Figures {
@@ -105,12 +110,20 @@ pub(crate) async fn a_flood_of_valid_checks(scale: Scale) -> Figures {
     let sockets: Vec<_> = (0..8).map(|_| udp("127.0.0.2:0")).collect();
     let to = transport.address("udp");
     let sent = flood(scale, move |turn| {
-        send(&sockets[turn as usize % sockets.len()], &checks[turn as usize % checks.len()], to);
+        send(
+            &sockets[turn as usize % sockets.len()],
+            &checks[turn as usize % checks.len()],
+            to,
+        );
     })
     .await;
     let dropped = unrouted(&mut client, transport.id, "flood").await;
     assert!(dropped > 0, "nothing was too much");
-    arena.close().await.with("checks", sent).with("counted as flood", dropped)
+    arena
+        .close()
+        .await
+        .with("checks", sent)
+        .with("counted as flood", dropped)
 }
 
 pub(crate) async fn enormous_checks(scale: Scale) -> Figures {
@@ -136,7 +149,11 @@ pub(crate) async fn enormous_checks(scale: Scale) -> Figures {
     .await;
     let answers = take(&stranger).stun;
     assert_eq!(answers, 0, "no check is as long as that");
-    arena.close().await.with("checks", sent.min(most)).with("answers", answers)
+    arena
+        .close()
+        .await
+        .with("checks", sent.min(most))
+        .with("answers", answers)
 }
 
 pub(crate) async fn wrong_passwords(scale: Scale) -> Figures {
@@ -153,7 +170,10 @@ pub(crate) async fn wrong_passwords(scale: Scale) -> Figures {
     let stranger = udp("127.0.0.2:0");
     let of_flood = stranger.try_clone().unwrap();
     let to = transport.address("udp");
-    let sent = flood(scale, move |turn| send(&of_flood, &guesses[turn as usize % guesses.len()], to)).await;
+    let sent = flood(scale, move |turn| {
+        send(&of_flood, &guesses[turn as usize % guesses.len()], to)
+    })
+    .await;
     arena.pass(Duration::from_millis(100)).await;
     let answers = take(&stranger).stun;
     // A few are answered, for those who mistake their password.
@@ -178,9 +198,15 @@ pub(crate) async fn replayed_checks(scale: Scale) -> Figures {
     let heard = speak(&arena, &mut call, 0x6000, 10_000..10_000 + packets as u64).await;
     let stolen = take(&thief);
     assert!(stolen.media <= UNPROVEN_MAX, "{stolen:?}");
-    assert!(heard + UNPROVEN_MAX as usize >= packets, "{heard} of {packets} were heard");
+    assert!(
+        heard + UNPROVEN_MAX as usize >= packets,
+        "{heard} of {packets} were heard"
+    );
     let figures = arena.close().await;
-    figures.with("checks", checks.len()).with("packets stolen", stolen.media).with("packets heard", heard as u64)
+    figures
+        .with("checks", checks.len())
+        .with("packets stolen", stolen.media)
+        .with("packets heard", heard as u64)
 }
 
 pub(crate) async fn garbage_as_dtls(scale: Scale) -> Figures {
@@ -193,7 +219,9 @@ pub(crate) async fn garbage_as_dtls(scale: Scale) -> Figures {
     transport.introduce(&mut client, &mut browser).await;
     let is_dtls = |bytes: &Vec<u8>| (20..64).contains(&bytes[0]);
     browser
-        .run_until("a hello", |browser| browser.recorded.as_ref().unwrap().iter().any(is_dtls))
+        .run_until("a hello", |browser| {
+            browser.recorded.as_ref().unwrap().iter().any(is_dtls)
+        })
         .await;
     let hello = browser.recorded.take().unwrap().into_iter().find(is_dtls).unwrap();
     let mut random = Random::new(2);
@@ -222,7 +250,10 @@ pub(crate) async fn garbage_as_dtls(scale: Scale) -> Figures {
         refused += unrouted(&mut client, transport.id, reason).await;
     }
     assert!(refused > 0);
-    let workers = client.get(&format!("/workers/{}/stats", arena.worker)).await.expect(200);
+    let workers = client
+        .get(&format!("/workers/{}/stats", arena.worker))
+        .await
+        .expect(200);
     assert_eq!(number(&workers["containedPanics"]), 0);
     arena.close().await.with("datagrams", sent).with("refused", refused)
 }

@@ -83,7 +83,9 @@ async fn crowd_out(scale: Scale, shared_port: Option<u16>) -> Figures {
     arena.pass(Duration::from_millis(300)).await;
     let tries = scale.of(8, 60);
     let answered = tokio::task::spawn_blocking(move || {
-        let answered = (0..tries).filter(|number| is_answered(&transport, *number as u64)).count();
+        let answered = (0..tries)
+            .filter(|number| is_answered(&transport, *number as u64))
+            .count();
         drop(guard);
         answered
     })
@@ -92,7 +94,9 @@ async fn crowd_out(scale: Scale, shared_port: Option<u16>) -> Figures {
     crowd.await.unwrap();
     assert_eq!(answered, tries, "honest clients were answered");
     let figures = arena.close().await;
-    figures.with("connections", opened.load(Ordering::Relaxed)).with("honest clients answered", answered as u64)
+    figures
+        .with("connections", opened.load(Ordering::Relaxed))
+        .with("honest clients answered", answered as u64)
 }
 
 pub(crate) async fn crowding_out_a_port(scale: Scale) -> Figures {
@@ -119,7 +123,11 @@ pub(crate) async fn garbage_as_frames(scale: Scale) -> Figures {
             stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
             connections += 1;
             // Some have shown the password first.
-            let mut all = if random.below(2) == 0 { valid.clone() } else { Vec::new() };
+            let mut all = if random.below(2) == 0 {
+                valid.clone()
+            } else {
+                Vec::new()
+            };
             for _ in 0..random.below(50) {
                 let len = random.below(300) as usize;
                 let said = [0, 1, len, len, len, 65_535][random.below(6) as usize];
@@ -135,8 +143,19 @@ pub(crate) async fn garbage_as_frames(scale: Scale) -> Figures {
     })
     .await
     .unwrap();
-    assert!(tokio::task::spawn_blocking(move || is_answered(&transport, 9)).await.unwrap());
-    let workers = client.get(&format!("/workers/{}/stats", arena.worker)).await.expect(200);
+    assert!(
+        tokio::task::spawn_blocking(move || is_answered(&transport, 9))
+            .await
+            .unwrap()
+    );
+    let workers = client
+        .get(&format!("/workers/{}/stats", arena.worker))
+        .await
+        .expect(200);
     assert_eq!(number(&workers["containedPanics"]), 0);
-    arena.close().await.with("connections", connections).with("bytes", bytes)
+    arena
+        .close()
+        .await
+        .with("connections", connections)
+        .with("bytes", bytes)
 }

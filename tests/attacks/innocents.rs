@@ -71,7 +71,10 @@ impl Log {
         delays.sort_unstable();
         let at = |share: f64| {
             let index = (delays.len() as f64 * share) as usize;
-            delays.get(index.min(delays.len().saturating_sub(1))).copied().unwrap_or_default()
+            delays
+                .get(index.min(delays.len().saturating_sub(1)))
+                .copied()
+                .unwrap_or_default()
         };
         Felt {
             sent: to - from,
@@ -83,6 +86,9 @@ impl Log {
     }
 }
 
+/// What one of its threads does until it is told to stop.
+type Part = Box<dyn FnOnce(&Log, &AtomicBool) + Send>;
+
 /// Runs until it is dropped.
 pub(crate) struct Innocent {
     pub(crate) log: Arc<Log>,
@@ -91,7 +97,7 @@ pub(crate) struct Innocent {
 }
 
 impl Innocent {
-    fn new(parts: Vec<Box<dyn FnOnce(&Log, &AtomicBool) + Send>>) -> Self {
+    fn new(parts: Vec<Part>) -> Self {
         let (log, stop) = (Arc::new(Log::default()), Arc::new(AtomicBool::new(false)));
         let threads = parts.into_iter().map(|part| {
             let (log, stop) = (Arc::clone(&log), Arc::clone(&stop));
@@ -133,7 +139,10 @@ impl Innocent {
     /// RTP from one browser to another.
     pub(crate) fn browsers(mut sending: Browser, mut receiving: Browser, ssrc: u32, payload_type: u8) -> Self {
         let both = move |log: &Log, stop: &AtomicBool| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let mut next = now();
                 while !stop.load(Ordering::Relaxed) {
@@ -160,7 +169,10 @@ impl Innocent {
     /// Somebody who asks the server how it is, each time on a new connection.
     pub(crate) fn operator(socket: PathBuf) -> Self {
         let ask = move |log: &Log, stop: &AtomicBool| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let mut interval = tokio::time::interval(OPERATOR_INTERVAL);
                 interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

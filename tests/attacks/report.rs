@@ -29,7 +29,11 @@ pub(crate) fn table(rows: &[(&Attack, Figures)]) -> String {
             |[before, during]| format!("{}, {} ({})", during.lost, ms(during.p99), ms(before.p99)),
         );
         let [calm, during] = &figures.plain;
-        let notes: Vec<String> = figures.notes.iter().map(|(note, value)| format!("{note}: {value}")).collect();
+        let notes: Vec<String> = figures
+            .notes
+            .iter()
+            .map(|(note, value)| format!("{note}: {value}"))
+            .collect();
         table += &format!(
             "| {} | {} / {} / {} | {} / {} / {} | {:.0} / {:.0} | {}, {}, {} ({}, {}) | {browsers} | {} | {} |\n",
             attack.what,

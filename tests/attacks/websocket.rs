@@ -54,7 +54,10 @@ pub(crate) async fn peers_that_never_read(scale: Scale) -> Figures {
             refused += 1;
             continue;
         };
-        let query = peer.request(json!({"method": "queryRoom", "target": "room"})).await.unwrap();
+        let query = peer
+            .request(json!({"method": "queryRoom", "target": "room"}))
+            .await
+            .unwrap();
         let join = json!({
             "method": "join", "target": "room", "peerName": name, "rtpCapabilities": query["rtpCapabilities"],
             "spy": false, "appData": app_data
@@ -76,8 +79,18 @@ pub(crate) async fn peers_that_never_read(scale: Scale) -> Figures {
         arena.pass(Duration::from_millis(100)).await;
         after = arena.memory();
     }
-    assert!(after <= before + LEFT_MAX, "{} MB are left of {} MB", after >> 20, during >> 20);
-    arena.close().await.with("peers", joined).with("refused", refused).with("MB left", after.saturating_sub(before) >> 20)
+    assert!(
+        after <= before + LEFT_MAX,
+        "{} MB are left of {} MB",
+        after >> 20,
+        during >> 20
+    );
+    arena
+        .close()
+        .await
+        .with("peers", joined)
+        .with("refused", refused)
+        .with("MB left", after.saturating_sub(before) >> 20)
 }
 
 /// A WebSocket on which anything can be said.
@@ -124,7 +137,10 @@ pub(crate) async fn frames_that_are_no_frames(scale: Scale) -> Figures {
     let kinds = [
         ("a length that nobody has", huge),
         ("fragments without end", endless),
-        ("fragments of nothing", [frame(0x01, b""), frame(0x00, b"").repeat(50_000)].concat()),
+        (
+            "fragments of nothing",
+            [frame(0x01, b""), frame(0x00, b"").repeat(50_000)].concat(),
+        ),
         ("a message that is too large", frame(0x81, &vec![b'x'; 1 << 20])),
         ("no mask", vec![0x81, 5, b'h', b'e', b'l', b'l', b'o']),
         ("a reserved opcode", frame(0x83, b"x")),
