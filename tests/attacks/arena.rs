@@ -176,7 +176,7 @@ impl Arena {
             sends,
             receives,
             sender,
-            plain: Innocent::plain(microphone, sends, INNOCENT, speaker),
+            plain: Innocent::plain(scale, microphone, sends, INNOCENT, speaker),
             browsers,
             operator: Innocent::operator(socket.clone()),
             meter: Meter::start(supervisor),
