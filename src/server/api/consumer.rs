@@ -1,13 +1,11 @@
 //! A consumer: one producer as one remote receives it.
 
-use std::fmt;
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, WorkerId};
 use weir_channel::message::{MediaKind, Method, Profile};
 
+use crate::server::api::handle::handle;
 use crate::server::api::peer::Peer;
 use crate::server::api::producer::Producer;
 use crate::server::api::room::Room;
@@ -19,7 +17,6 @@ use crate::server::model::lock;
 use crate::server::model::rtp_parameters::RtpParameters;
 use crate::server::model::side::Side;
 use crate::server::model::state::{Command, Pausable};
-use crate::server::workers::shared::Shared;
 
 /// How a peer's consumer is enabled, as its client asks for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -31,18 +28,12 @@ pub struct EnableOptions {
     pub preferred_profile: Option<Profile>,
 }
 
-/// A handle on a consumer. Cheap to clone; dropping it closes nothing.
-#[derive(Clone)]
-pub struct Consumer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) node: Arc<ConsumerNode>,
+handle! {
+    /// A handle on a consumer. Cheap to clone; dropping it closes nothing.
+    pub struct Consumer(ConsumerNode);
 }
 
 impl Consumer {
-    pub(crate) fn new(shared: Arc<Shared>, node: Arc<ConsumerNode>) -> Self {
-        Self { shared, node }
-    }
-
     /// Its id.
     pub fn id(&self) -> ConsumerId {
         self.node.id
@@ -55,13 +46,13 @@ impl Consumer {
 
     /// The room it belongs to.
     pub fn room(&self) -> Room {
-        Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.room))
+        Room::new(&self.shared, &self.node.room)
     }
 
     /// The transport it leaves on; `None` while it is not enabled.
     pub fn transport(&self) -> Option<Transport> {
         let node = lock(&self.node.state).transport.clone()?;
-        Some(Transport::new(Arc::clone(&self.shared), node))
+        Some(Transport::new(&self.shared, &node))
     }
 
     /// Whether it is sent on a transport. A consumer that belongs to no peer always is, until it closes.
@@ -77,8 +68,7 @@ impl Consumer {
 
     /// The peer it belongs to: who receives it.
     pub fn receiver(&self) -> Option<Peer> {
-        let node = Arc::clone(self.node.receiver.as_ref()?);
-        Some(Peer::new(Arc::clone(&self.shared), node))
+        Some(Peer::new(&self.shared, self.node.receiver.as_ref()?))
     }
 
     /// What it consumes: the same as [`Consumer::producer`].
@@ -88,7 +78,7 @@ impl Consumer {
 
     /// The producer that it consumes.
     pub fn producer(&self) -> Producer {
-        Producer::new(Arc::clone(&self.shared), Arc::clone(&self.node.producer))
+        Producer::new(&self.shared, &self.node.producer)
     }
 
     /// What its receiver must expect: the payload types, the header extension ids, the one SSRC, the CNAME.
@@ -257,11 +247,5 @@ impl Consumer {
             (false, false) => Err(Error::NotEnabled { consumer: self.node.id }),
             (false, true) => Ok(()),
         }
-    }
-}
-
-impl fmt::Debug for Consumer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.node.fmt(f)
     }
 }

@@ -210,9 +210,9 @@ macro_rules! reports {
     };
 }
 
-reports!(Producer, ProducerStats, "while it is not paused, until");
-reports!(Consumer, ConsumerStats, "while it is enabled and neither it nor its producer is paused, until");
-reports!(Transport, TransportStats, "until");
+reports! { Producer, ProducerStats, "while it is not paused, until" }
+reports! { Consumer, ConsumerStats, "while it is enabled and neither it nor its producer is paused, until" }
+reports! { Transport, TransportStats, "until" }
 
 impl Subject for Producer {
     fn flows(&self) -> bool {

@@ -1,12 +1,12 @@
 //! A producer: one track that a remote sends.
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
 use weir_channel::id::ProducerId;
 use weir_channel::message::{MediaKind, Method, Profile};
 
+use crate::server::api::handle::handle;
 use crate::server::api::peer::Peer;
 use crate::server::api::room::Room;
 use crate::server::api::transport::Transport;
@@ -16,20 +16,13 @@ use crate::server::model::producer::ProducerNode;
 use crate::server::model::rtp_parameters::RtpParameters;
 use crate::server::model::side::Side;
 use crate::server::model::state::{Command, Pausable};
-use crate::server::workers::shared::Shared;
 
-/// A handle on a producer. Cheap to clone; dropping it closes nothing.
-#[derive(Clone)]
-pub struct Producer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) node: Arc<ProducerNode>,
+handle! {
+    /// A handle on a producer. Cheap to clone; dropping it closes nothing.
+    pub struct Producer(ProducerNode);
 }
 
 impl Producer {
-    pub(crate) fn new(shared: Arc<Shared>, node: Arc<ProducerNode>) -> Self {
-        Self { shared, node }
-    }
-
     /// Its id.
     pub fn id(&self) -> ProducerId {
         self.node.id
@@ -42,18 +35,17 @@ impl Producer {
 
     /// The room it belongs to.
     pub fn room(&self) -> Room {
-        Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.transport.room))
+        Room::new(&self.shared, &self.node.transport.room)
     }
 
     /// The transport it arrives on.
     pub fn transport(&self) -> Transport {
-        Transport::new(Arc::clone(&self.shared), Arc::clone(&self.node.transport))
+        Transport::new(&self.shared, &self.node.transport)
     }
 
     /// The peer it belongs to.
     pub fn peer(&self) -> Option<Peer> {
-        let node = Arc::clone(self.node.peer()?);
-        Some(Peer::new(Arc::clone(&self.shared), node))
+        Some(Peer::new(&self.shared, self.node.peer()?))
     }
 
     /// The RTP parameters of the remote, as given when it was made, and with a `cname` if none was given.
@@ -176,11 +168,5 @@ impl Producer {
 impl From<&Producer> for ProducerId {
     fn from(producer: &Producer) -> Self {
         producer.id()
-    }
-}
-
-impl fmt::Debug for Producer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.node.fmt(f)
     }
 }

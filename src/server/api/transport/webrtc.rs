@@ -157,7 +157,7 @@ impl WebRtcTransport {
         });
         let reply = created.await?;
         let transport = Self {
-            transport: Transport::new(Arc::clone(shared), node),
+            transport: Transport::new(shared, &node),
             webrtc,
         };
         match reply {
