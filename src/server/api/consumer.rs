@@ -16,7 +16,7 @@ use crate::server::model::error::Error;
 use crate::server::model::lock;
 use crate::server::model::rtp_parameters::RtpParameters;
 use crate::server::model::side::Side;
-use crate::server::model::state::{Command, Pausable};
+use crate::server::model::state::{Command, Pausable, State};
 
 /// How a peer's consumer is enabled, as its client asks for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -215,24 +215,14 @@ impl Consumer {
     /// [`Consumer::close`] for one of the two who may.
     pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let consumer = self.node.id;
-        let closed = self.shared.call(self.worker(), |state| {
-            let known = {
-                let own = lock(&self.node.state);
-                if own.closed {
-                    return Ok(None);
-                }
-                own.is_known_to_worker()
-            };
-            if !known {
-                state.close_object(Object::Consumer(consumer), side, app_data);
-                return Ok(None);
+        let plan = |state: &mut State| {
+            if lock(&self.node.state).is_known_to_worker() {
+                return vec![Command::by(side, Method::CloseConsumer { consumer }, app_data)];
             }
-            Ok(Some(Command::by(side, Method::CloseConsumer { consumer }, app_data)))
-        });
-        match closed.await {
-            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
-            other => other.map(drop),
-        }
+            state.close_object(Object::Consumer(consumer), side, app_data);
+            Vec::new()
+        };
+        self.shared.close(self.worker(), || self.closed(), plan).await
     }
 
     fn worker(&self) -> WorkerId {

@@ -228,11 +228,8 @@ impl Peer {
     /// What the worker answers; then it is still there, without those of its transports that are closed.
     pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let node = &self.node;
-        let closed = self.shared.call_all(node.room.worker, |state| {
+        let plan = |state: &mut State| {
             let mut peer = lock(&node.state);
-            if peer.closed {
-                return Ok(Vec::new());
-            }
             let entry = state.peer(node);
             let open = entry.into_iter().flat_map(|entry| &entry.transports).copied();
             let transports: Vec<TransportId> = open.chain(peer.transports_on_their_way.iter().copied()).collect();
@@ -240,12 +237,12 @@ impl Peer {
             if peer.closing.is_some() {
                 // Its answer comes behind those that will have closed the peer.
                 let last = transports.last().copied();
-                return Ok(last.map(|last| Command::new(close(last))).into_iter().collect());
+                return last.map(|last| Command::new(close(last))).into_iter().collect();
             }
             if transports.is_empty() {
                 drop(peer);
                 state.close_peer(node, side, app_data);
-                return Ok(Vec::new());
+                return Vec::new();
             }
             peer.closing = Some(Closing {
                 side,
@@ -254,17 +251,12 @@ impl Peer {
                 closed: Vec::new(),
                 refused: false,
             });
-            Ok(transports
-                .into_iter()
-                .map(|transport| Command {
-                    method: close(transport),
-                    on_accept: OnAccept::ClosePeer(Arc::clone(node)),
-                })
-                .collect())
-        });
-        match closed.await {
-            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
-            other => other.map(drop),
-        }
+            let command = |transport| Command {
+                method: close(transport),
+                on_accept: OnAccept::ClosePeer(Arc::clone(node)),
+            };
+            transports.into_iter().map(command).collect()
+        };
+        self.shared.close(node.room.worker, || self.closed(), plan).await
     }
 }

@@ -152,16 +152,9 @@ impl Producer {
     /// [`Producer::close`] for one of the two who may.
     pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let producer = self.node.id;
-        let closed = self
-            .shared
-            .call(self.node.transport.room.worker, |_| match self.closed() {
-                true => Ok(None),
-                false => Ok(Some(Command::by(side, Method::CloseProducer { producer }, app_data))),
-            });
-        match closed.await {
-            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
-            other => other.map(drop),
-        }
+        let worker = self.node.transport.room.worker;
+        let plan = |_: &mut _| vec![Command::by(side, Method::CloseProducer { producer }, app_data)];
+        self.shared.close(worker, || self.closed(), plan).await
     }
 }
 

@@ -289,15 +289,8 @@ impl Room {
     /// Closes the room with everything in it. Has no effect if it is closed already.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
         let room = self.node.id;
-        let closed = self.shared.call(self.node.worker, |_| match self.closed() {
-            true => Ok(None),
-            false => Ok(Some(Command::by(Side::Local, Method::CloseRouter { room }, app_data))),
-        });
-        match closed.await {
-            // Its worker's death has closed it.
-            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
-            other => other.map(drop),
-        }
+        let plan = |_: &mut _| vec![Command::by(Side::Local, Method::CloseRouter { room }, app_data)];
+        self.shared.close(self.node.worker, || self.closed(), plan).await
     }
 
     fn local_ip(&self, options: &PlainTransportOptions) -> Result<Zoned, Error> {

@@ -317,14 +317,8 @@ impl Transport {
     /// [`Transport::close`] for one of the two sides.
     pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let transport = self.node.id;
-        let closed = self.shared.call(self.node.room.worker, |_| match self.closed() {
-            true => Ok(None),
-            false => Ok(Some(Command::by(side, Method::CloseTransport { transport }, app_data))),
-        });
-        match closed.await {
-            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
-            other => other.map(drop),
-        }
+        let plan = |_: &mut _| vec![Command::by(side, Method::CloseTransport { transport }, app_data)];
+        self.shared.close(self.node.room.worker, || self.closed(), plan).await
     }
 
     /// A descriptor of the socket that carries the transport's RTP, to measure what the socket alone costs.

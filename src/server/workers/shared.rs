@@ -122,15 +122,20 @@ impl Shared {
         slot.call(&self.state, Lane::Control, descriptors, plan).await
     }
 
-    /// As [`Shared::call`], for several commands that are queued with nothing in between. What the worker answers to the
-    /// last one is returned.
-    pub(crate) async fn call_all(
+    /// Has a worker close something that is not closed yet, by commands that are queued with nothing in between.
+    pub(crate) async fn close(
         &self,
         worker: WorkerId,
-        plan: impl FnOnce(&mut State) -> Result<Vec<Command>, Error>,
-    ) -> Result<Reply, Error> {
+        closed: impl Fn() -> bool,
+        plan: impl FnOnce(&mut State) -> Vec<Command>,
+    ) -> Result<(), Error> {
         let slot = self.workers.slot(worker)?;
-        slot.call(&self.state, Lane::Control, Vec::new(), plan).await
+        let plan = |state: &mut State| Ok(if closed() { Vec::new() } else { plan(state) });
+        match slot.call(&self.state, Lane::Control, Vec::new(), plan).await {
+            // Its worker's death has closed it.
+            Err(Error::WorkerDied { .. }) if closed() => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// As [`Shared::call`], for questions about counters, which commands overtake.
