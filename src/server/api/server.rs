@@ -251,11 +251,8 @@ impl Server {
 
     /// The counters of one worker.
     pub async fn worker_stats(&self, worker: WorkerId) -> Result<WorkerStats, Error> {
-        let reply = self
-            .shared()
-            .ask(worker, |_| Ok(Some(Command::new(Method::WorkerStats))))
-            .await?;
-        match reply {
+        let asked = self.shared().ask(worker, Method::WorkerStats, || Ok(()));
+        match asked.await? {
             Reply::WorkerStats(stats) => Ok(stats),
             other => Err(self.shared().unexpected(worker, "WorkerStats", &other)),
         }

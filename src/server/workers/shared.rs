@@ -142,10 +142,11 @@ impl Shared {
     pub(crate) async fn ask(
         &self,
         worker: WorkerId,
-        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+        question: Method,
+        check: impl FnOnce() -> Result<(), Error>,
     ) -> Result<Reply, Error> {
         let slot = self.workers.slot(worker)?;
-        let plan = |state: &mut State| Ok(Vec::from_iter(plan(state)?));
+        let plan = |_: &mut State| check().map(|()| vec![Command::new(question)]);
         slot.call(&self.state, Lane::Bulk, Vec::new(), plan).await
     }
 
