@@ -19,7 +19,7 @@ use crate::server::api::transport::{Transport, WebRtcTransport, WebRtcTransportO
 use crate::server::model::address::{IpFamily, check_local, complete_remote, family_of};
 use crate::server::model::error::Error;
 use crate::server::model::lock;
-use crate::server::model::peer::{PeerOptions, admit_transport};
+use crate::server::model::peer::PeerOptions;
 use crate::server::model::room::RoomNode;
 use crate::server::model::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, extension_uris};
 use crate::server::model::side::Side;
@@ -267,10 +267,7 @@ impl Room {
         };
         self.shared
             .call_with_descriptors(self.node.worker, descriptors, |state| {
-                self.node.check_open()?;
-                if let Some((peer, _)) = &node.owner {
-                    admit_transport(peer, state.peer(peer), node.id)?;
-                }
+                state.admit_transport(&node)?;
                 Ok(Some(command))
             })
             .await?;

@@ -18,7 +18,6 @@ use weir_worker::webrtc::ice::Preferences;
 use super::Transport;
 use crate::server::model::error::Error;
 use crate::server::model::lock;
-use crate::server::model::peer::admit_transport;
 use crate::server::model::room::RoomNode;
 use crate::server::model::settings::Settings;
 use crate::server::model::state::{Command, OnAccept};
@@ -149,10 +148,7 @@ impl WebRtcTransport {
             on_accept: OnAccept::Transport(Arc::clone(&node)),
         };
         let created = shared.call_with_descriptors(room.worker, descriptors, |state| {
-            room.check_open()?;
-            if let Some((peer, _)) = &node.owner {
-                admit_transport(peer, state.peer(peer), node.id)?;
-            }
+            state.admit_transport(&node)?;
             Ok(Some(command))
         });
         let reply = created.await?;
