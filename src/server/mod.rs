@@ -49,10 +49,10 @@ pub(crate) use self::model::rtp_parameters::{known_capabilities, known_parameter
 pub(crate) use self::model::settings::server_settings;
 pub use self::model::settings::{ConnectedSockets, Family, PortRange, Settings, SettingsUpdate};
 pub use self::model::shortage::Shortage;
-#[cfg(feature = "http")]
-pub(crate) use self::model::shortage::leave_reserve;
 pub use self::model::side::Side;
 pub use self::model::transport::{
     Direction, IceCandidate, IceCandidateType, IceParameters, IceTcpType, Mirroring, TransportKind,
 };
+#[cfg(feature = "http")]
+pub(crate) use self::workers::descriptors::leave_reserve;
 pub use self::workers::slot::{WorkerInfo, WorkerState};

@@ -14,11 +14,12 @@ use crate::server::model::lock;
 use crate::server::model::log_settings::LogSettings;
 use crate::server::model::settings::Settings;
 use crate::server::model::state::{Command, State};
+use crate::server::workers::descriptors::raise_descriptor_limit;
 use crate::server::workers::dtls_certificate;
 use crate::server::workers::link::Link;
 use crate::server::workers::slot::Slot;
 use crate::server::workers::slots::Workers;
-use crate::server::workers::sockets::{LocalAddresses, SharedPorts, SocketMaker, raise_descriptor_limit};
+use crate::server::workers::sockets::{LocalAddresses, SharedPorts, SocketMaker};
 
 /// What the server, the handles on its objects and the tasks that watch its workers share.
 #[derive(Debug)]

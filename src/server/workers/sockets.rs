@@ -23,7 +23,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use weir_channel::message::Zoned;
@@ -32,7 +31,8 @@ use weir_worker::net::optional::Optional;
 use crate::server::model::error::{Error, StartError};
 use crate::server::model::ids::random;
 use crate::server::model::settings::{Family, Settings};
-use crate::server::model::shortage::{Lack, Shortage, leave_reserve};
+use crate::server::model::shortage::{Lack, Shortage};
+use crate::server::workers::descriptors::leave_reserve;
 use crate::server::workers::ports::{PortCount, PortLease, Ports};
 
 pub(crate) use self::listening::{WebRtcSockets, need_of as need_of_ways};
@@ -125,20 +125,6 @@ fn can_bind(ip: IpAddr) -> bool {
 #[expect(clippy::disallowed_methods, reason = "this is the sockets module")]
 fn probe(ip: Zoned) -> io::Result<()> {
     UdpSocket::bind(ip.at(0)).map(drop)
-}
-
-/// Lets this process have as many open files as the system allows it: a transport takes two or four.
-pub(crate) fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-        } else {
-            Ok(())
-        }
-    });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files cannot be raised, so there may be fewer transports than ports");
-    }
 }
 
 /// What a transport's sockets are bound with.

@@ -14,7 +14,7 @@ use super::{PortSockets, SocketMaker, only_v6};
 use crate::server::model::address::ListenAddress;
 use crate::server::model::error::Error;
 use crate::server::model::ids::random;
-use crate::server::model::shortage::leave_reserve;
+use crate::server::workers::descriptors::leave_reserve;
 use crate::server::workers::ports::{PortCount, PortLease, Ports};
 
 /// TCP connections that wait to be accepted. A transport has one peer, so this is for its retries, and for others.
