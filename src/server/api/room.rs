@@ -306,13 +306,8 @@ impl Room {
             check_local(local)?;
             return Ok(local);
         }
-        let local = self.shared.addresses;
-        let (ipv4, ipv6) = (local.ipv4.map(IpAddr::from), local.ipv6.map(IpAddr::from));
-        let found = match family {
-            Some(IpFamily::Ipv4) => ipv4,
-            Some(IpFamily::Ipv6) => ipv6,
-            None => ipv4.or(ipv6),
-        };
+        let fits = |ip: &IpAddr| family.is_none_or(|family| family == family_of(*ip));
+        let found = self.shared.addresses.ips().find(fits);
         match (found, family) {
             (Some(ip), _) => Ok(ip.into()),
             (None, Some(IpFamily::Ipv6)) => {

@@ -79,11 +79,10 @@ impl WebRtcTransportOptions {
             (IceProtocol::Udp, self.udp && settings.rtc_udp),
             (IceProtocol::Tcp, self.tcp && settings.rtc_tcp),
         ];
-        let ips = [local.ipv4.map(IpAddr::from), local.ipv6.map(IpAddr::from)];
         let ways: Vec<_> = protocols
             .into_iter()
             .filter_map(|(protocol, wanted)| wanted.then_some(protocol))
-            .flat_map(|protocol| ips.into_iter().flatten().map(move |ip| (protocol, ip)))
+            .flat_map(|protocol| local.ips().map(move |ip| (protocol, ip)))
             .collect();
         match ways.is_empty() {
             true => Err(Error::InvalidParameters(

@@ -6,15 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Protocol, Type};
 use weir_channel::message::IceProtocol;
 use weir_worker::net::optional::Optional;
 
-use super::{PortSockets, SocketMaker, only_v6};
+use super::{PortSockets, SocketMaker, bind_first, new_socket};
 use crate::server::model::address::ListenAddress;
 use crate::server::model::error::Error;
 use crate::server::model::ids::random;
-use crate::server::workers::descriptors::leave_reserve;
 use crate::server::workers::ports::{PortCount, PortLease, Ports};
 
 /// TCP connections that wait to be accepted. A transport has one peer, so this is for its retries, and for others.
@@ -131,31 +130,19 @@ impl SocketMaker {
             IceProtocol::Udp => &self.ports,
             IceProtocol::Tcp => &self.tcp_ports,
         };
-        for lease in ports.search(ip, PortCount::One, random()) {
+        let leases = ports.search(ip, PortCount::One, random());
+        let failed = self.failed(need, format!("making a socket of a transport on {ip}"));
+        bind_first(leases, ports.exhausted(ip), failed, |lease| {
             let address = self.address(ip, lease.first());
             let socket = match protocol {
-                IceProtocol::Udp => self.bind_port(ip, lease.first()).map(ListenSocket::Udp),
-                IceProtocol::Tcp => tcp_listener(address).map(ListenSocket::Tcp),
+                IceProtocol::Udp => ListenSocket::Udp(self.bind_port(ip, lease.first())?),
+                IceProtocol::Tcp => ListenSocket::Tcp(tcp_listener(address)?),
             };
-            match socket {
-                Ok(socket) => {
-                    return Ok(Listener {
-                        address: ListenAddress { protocol, address },
-                        socket,
-                        _lease: lease,
-                    });
-                }
-                // Another program has the port.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) => {
-                    let doing = format!("making a socket of a transport on {ip}");
-                    return Err(self.failed(need, doing)(error));
-                }
-            }
-        }
-        Err(Error::PortsExhausted {
-            ip,
-            range: ports.range(),
+            Ok(Listener {
+                address: ListenAddress { protocol, address },
+                socket,
+                _lease: lease,
+            })
         })
     }
 }
@@ -170,13 +157,7 @@ pub(crate) fn need_of(ways: &[(IceProtocol, IpAddr)]) -> usize {
 }
 
 pub(super) fn tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
-    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    leave_reserve(&socket)?;
-    if address.is_ipv6() {
-        only_v6(&socket);
-    }
-    socket.set_nonblocking(true)?;
+    let socket = new_socket(address.ip(), Type::STREAM, Protocol::TCP)?;
     // Connections of a transport that had the port before may linger (TIME_WAIT); a listener of somebody else still
     // makes this fail.
     Optional::ReuseAddress.or_without(setsockopt(&socket, sockopt::ReuseAddr, &true));
@@ -189,6 +170,8 @@ pub(super) fn tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
 mod tests {
     use std::io::Write;
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+
+    use socket2::Socket;
 
     use super::*;
     use crate::server::model::settings::{PortRange, Settings};
