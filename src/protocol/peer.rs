@@ -13,7 +13,7 @@ use super::message::{
     ClientNotification, CreateProducer, CreateTransport, EnableConsumer, OfThing, PeerRequest, PlainRtpParameters,
     TransportOptions,
 };
-use crate::server::{ProducerMapping, STATS_INTERVAL_MAX, STATS_INTERVAL_MIN, known_parameters, lock};
+use crate::server::{Consumable, STATS_INTERVAL_MAX, STATS_INTERVAL_MIN, known_parameters, lock};
 use crate::{
     Consumer, ConsumerId, EnableOptions, Error, IpFamily, MediaKind, Peer, PlainTransportOptions, Producer,
     ProducerOptions, Remote, RtpParameters, Side, Transport, WebRtcTransportOptions, Zoned,
@@ -212,7 +212,7 @@ impl Peer {
         let wrong = |what: String| ProtocolError::error(format!("wrong RTP parameters: Error: {what}"));
         let rtp_parameters: RtpParameters = serde_path_to_error::deserialize(known_parameters(request.rtp_parameters))
             .map_err(|error| wrong(format!("{}: {}", error.path(), error.inner())))?;
-        ProducerMapping::derive(&rtp_parameters, self.room().rtp_capabilities()).map_err(wrong)?;
+        let consumable = Consumable::derive(kind, &rtp_parameters, self.room().rtp_capabilities()).map_err(wrong)?;
         let transport = self.transport_named(&request.transport_id)?;
         let number = self
             .client_ids()
@@ -239,7 +239,7 @@ impl Peer {
                     wait.as_millis()
                 ))
             })?;
-        let producer = transport.produce(options).await?;
+        let producer = transport.make_producer(options, Some(consumable)).await?;
         self.client_ids().producers.made(reserved.number, producer.id());
         Ok(Value::Null)
     }

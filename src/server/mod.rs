@@ -36,10 +36,10 @@ pub(crate) use self::model::lock;
 pub use self::model::log_settings::{LogSettings, LogTag};
 pub use self::model::peer::{PeerInfo, PeerOptions};
 pub use self::model::peer_notification::{ConsumerInfo, PeerNotification};
+pub(crate) use self::model::producer::Consumable;
 pub use self::model::rtc_stats::{
     InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtpStreamRtcStats,
 };
-pub(crate) use self::model::rtp_capabilities::ProducerMapping;
 pub use self::model::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, RtpHeaderExtensionCapability};
 pub use self::model::rtp_parameters::{
     ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, RtxParameters,

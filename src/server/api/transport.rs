@@ -147,6 +147,15 @@ impl Transport {
     /// peer's producer, or when the peer is a spy; [`Error::InvalidState`] when the transport is closed;
     /// [`Error::TooMany`]; and what the worker answers, e.g. that an SSRC is in use on this transport.
     pub async fn produce(&self, options: ProducerOptions) -> Result<Producer, Error> {
+        self.make_producer(options, None).await
+    }
+
+    /// As [`Transport::produce`], for who has found out already what is consumable of a peer's producer.
+    pub(crate) async fn make_producer(
+        &self,
+        options: ProducerOptions,
+        consumable: Option<Consumable>,
+    ) -> Result<Producer, Error> {
         let placement = ProducerPlacement {
             room: self.node.room.id,
             transport: self.node.id,
@@ -176,8 +185,11 @@ impl Transport {
                 let cname = &mut rtp_parameters.rtcp.cname;
                 cname.get_or_insert_with(|| peer.cname.clone());
                 let capabilities = &self.node.room.rtp_capabilities;
-                let consumable = Consumable::derive(options.kind, &rtp_parameters, capabilities)
+                let derive = || Consumable::derive(options.kind, &rtp_parameters, capabilities);
+                let mut consumable = consumable
+                    .map_or_else(derive, Ok)
                     .map_err(|reason| Error::InvalidParameters(format!("wrong RTP parameters: {reason}")))?;
+                consumable.parameters.rtcp = rtp_parameters.rtcp.clone();
                 Some(consumable)
             }
         };
