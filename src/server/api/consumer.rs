@@ -102,16 +102,6 @@ impl Consumer {
         lock(&self.node.state).pause_state.paused()
     }
 
-    /// Whether the application has paused it.
-    pub fn locally_paused(&self) -> bool {
-        lock(&self.node.state).pause_state.is_paused_by(Side::Local)
-    }
-
-    /// Whether its client holds it paused.
-    pub fn remotely_paused(&self) -> bool {
-        lock(&self.node.state).pause_state.is_paused_by(Side::Remote)
-    }
-
     /// Whether its producer is paused.
     pub fn source_paused(&self) -> bool {
         lock(&self.node.state).source_paused
@@ -141,41 +131,6 @@ impl Consumer {
             state.plan_enabling(self.node.id, transport.node(), paused, preferred_profile)
         });
         enabled.await.map(drop)
-    }
-
-    /// Stops sending to it, for the application. Pausing what is paused does nothing. Calls take effect in the order in
-    /// which they are made.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub async fn pause(&self, app_data: Value) -> Result<(), Error> {
-        self.pause_by(Side::Local, app_data).await
-    }
-
-    /// Takes the application's pause back; video goes on from the next key frame, which is asked for. Resuming what is not
-    /// paused does nothing. While its client holds it paused, too, it stays so.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub async fn resume(&self, app_data: Value) -> Result<(), Error> {
-        self.resume_by(Side::Local, app_data).await
-    }
-
-    /// [`Consumer::pause`] for one of the two who may.
-    pub async fn pause_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
-        self.set_paused(side, true, app_data).await
-    }
-
-    /// [`Consumer::resume`] for one of the two who may.
-    pub async fn resume_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
-        self.set_paused(side, false, app_data).await
-    }
-
-    async fn set_paused(&self, side: Side, paused: bool, app_data: Value) -> Result<(), Error> {
-        let changed = self.shared.call(self.worker(), |state| {
-            state.plan_pause(Pausable::Consumer(self.node.id), side, paused, app_data)
-        });
-        changed.await.map(drop)
     }
 
     /// Caps the profile it gets; [`Profile::Default`] removes the cap. Its client is told.
@@ -225,7 +180,7 @@ impl Consumer {
         self.shared.close(self.worker(), || self.closed(), plan).await
     }
 
-    fn worker(&self) -> WorkerId {
+    pub(super) fn worker(&self) -> WorkerId {
         self.node.room.worker
     }
 

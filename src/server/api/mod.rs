@@ -7,6 +7,7 @@ pub(crate) mod dump;
 pub(crate) mod event_stream;
 mod get_stats;
 mod handle;
+mod pausing;
 pub(crate) mod peer;
 pub(crate) mod peer_notifications;
 pub(crate) mod periodic_stats;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use weir_channel::id::ProducerId;
+use weir_channel::id::{ProducerId, WorkerId};
 use weir_channel::message::{MediaKind, Method, Profile};
 
 use crate::server::api::handle::handle;
@@ -73,57 +73,9 @@ impl Producer {
         lock(&self.node.state).pause_state.paused()
     }
 
-    /// Whether the application has paused it.
-    pub fn locally_paused(&self) -> bool {
-        lock(&self.node.state).pause_state.is_paused_by(Side::Local)
-    }
-
-    /// Whether its client holds it paused.
-    pub fn remotely_paused(&self) -> bool {
-        lock(&self.node.state).pause_state.is_paused_by(Side::Remote)
-    }
-
     /// The profile for consumers that have no preference of their own.
     pub fn preferred_profile(&self) -> Profile {
         lock(&self.node.state).pause_state.preferred_profile()
-    }
-
-    /// Stops relaying it to anyone, for the application; its packets are still received and counted. Pausing what is paused
-    /// does nothing.
-    ///
-    /// Calls take effect in the order in which they are made (first polled): after concurrent pauses and resumes the
-    /// state is that of the last one the worker accepted.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub async fn pause(&self, app_data: Value) -> Result<(), Error> {
-        self.pause_by(Side::Local, app_data).await
-    }
-
-    /// Takes the application's pause back; video is relayed from its next key frame, which is asked for. Resuming what is
-    /// not paused does nothing. While its client holds it paused, too, it stays so.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub async fn resume(&self, app_data: Value) -> Result<(), Error> {
-        self.resume_by(Side::Local, app_data).await
-    }
-
-    /// [`Producer::pause`] for one of the two who may.
-    pub async fn pause_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
-        self.set_paused(side, true, app_data).await
-    }
-
-    /// [`Producer::resume`] for one of the two who may.
-    pub async fn resume_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
-        self.set_paused(side, false, app_data).await
-    }
-
-    async fn set_paused(&self, side: Side, paused: bool, app_data: Value) -> Result<(), Error> {
-        let changed = self.shared.call(self.node.transport.room.worker, |state| {
-            state.plan_pause(Pausable::Producer(self.node.id), side, paused, app_data)
-        });
-        changed.await.map(drop)
     }
 
     /// Sets the profile that consumers without a preference of their own follow.
@@ -131,10 +83,14 @@ impl Producer {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed.
     pub async fn set_preferred_profile(&self, profile: Profile) -> Result<(), Error> {
-        let changed = self.shared.call(self.node.transport.room.worker, |state| {
+        let changed = self.shared.call(self.worker(), |state| {
             state.plan_preference(Pausable::Producer(self.node.id), Side::Local, profile)
         });
         changed.await.map(drop)
+    }
+
+    pub(super) fn worker(&self) -> WorkerId {
+        self.node.transport.room.worker
     }
 
     pub(super) fn check_open(&self) -> Result<(), Error> {
@@ -152,9 +108,8 @@ impl Producer {
     /// [`Producer::close`] for one of the two who may.
     pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let producer = self.node.id;
-        let worker = self.node.transport.room.worker;
         let plan = |_: &mut _| vec![Command::by(side, Method::CloseProducer { producer }, app_data)];
-        self.shared.close(worker, || self.closed(), plan).await
+        self.shared.close(self.worker(), || self.closed(), plan).await
     }
 }
 
