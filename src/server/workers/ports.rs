@@ -44,7 +44,7 @@ impl Ports {
         })
     }
 
-    /// How it is told that an address has no free port left.
+    /// The error when an address has no free port left.
     pub(crate) fn exhausted(&self, ip: IpAddr) -> Error {
         let range = self.range;
         Error::PortsExhausted { ip, range }

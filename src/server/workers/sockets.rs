@@ -35,7 +35,7 @@ use crate::server::model::shortage::{Lack, Shortage};
 use crate::server::workers::descriptors::leave_reserve;
 use crate::server::workers::ports::{PortCount, PortLease, Ports};
 
-pub(crate) use self::listening::{WebRtcSockets, need_of as need_of_ways};
+pub(crate) use self::listening::{WebRtcSockets, need_of as need_of_endpoints};
 pub(crate) use self::shared_ports::SharedPorts;
 
 /// The unconnected socket receives only packets from elsewhere and, with `comedia`, the first packets of the remote; it

@@ -1,4 +1,4 @@
-//! The sockets of a WebRTC transport: for each way of reaching it, UDP or TCP over IPv4 or IPv6, a port of the range.
+//! The sockets of a WebRTC transport: for each of its endpoints, UDP or TCP over IPv4 or IPv6, a port of the range.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -95,7 +95,7 @@ impl WebRtcSockets {
 }
 
 impl SocketMaker {
-    /// Listens in each of these ways, on a free port of the range. One that cannot be had is logged and left out, unless that is
+    /// Listens at each of these endpoints, on a free port of the range. One that cannot be had is logged and left out, unless that is
     /// for the lack of something: then there is no transport rather than half of one.
     ///
     /// # Errors
@@ -119,9 +119,8 @@ impl SocketMaker {
                 listeners,
                 shared: Vec::new(),
             }),
-            None => Err(failure.unwrap_or_else(|| {
-                Error::InvalidParameters("a transport must be reachable in one way at least".to_owned())
-            })),
+            None => Err(failure
+                .unwrap_or_else(|| Error::InvalidParameters("a transport must have one endpoint at least".to_owned()))),
         }
     }
 
@@ -147,13 +146,13 @@ impl SocketMaker {
     }
 }
 
-/// Descriptors that a transport takes that is reached in these ways, with those for its worker.
-pub(crate) fn need_of(ways: &[(IceProtocol, IpAddr)]) -> usize {
-    let of_way = |(protocol, _): &(IceProtocol, IpAddr)| match protocol {
+/// Descriptors that a transport with these endpoints takes, with those for its worker.
+pub(crate) fn need_of(endpoints: &[(IceProtocol, IpAddr)]) -> usize {
+    let of_one = |(protocol, _): &(IceProtocol, IpAddr)| match protocol {
         IceProtocol::Udp => 4,
         IceProtocol::Tcp => 2,
     };
-    ways.iter().map(of_way).sum()
+    endpoints.iter().map(of_one).sum()
 }
 
 pub(super) fn tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_has_its_port_and_descriptors_in_order() {
+    fn every_endpoint_has_its_port_and_descriptors_in_order() {
         let maker = maker(PortRange::default());
         let wanted = [
             (IceProtocol::Udp, V4),
@@ -197,11 +196,11 @@ mod tests {
         ];
         let sockets = maker.listen(&wanted).unwrap();
         let addresses: Vec<ListenAddress> = sockets.addresses().collect();
-        let ways: Vec<_> = addresses
+        let endpoints: Vec<_> = addresses
             .iter()
             .map(|each| (each.protocol, each.address.ip()))
             .collect();
-        assert_eq!(ways, wanted);
+        assert_eq!(endpoints, wanted);
         let descriptors = sockets.descriptors().unwrap();
         let bound: Vec<SocketAddr> = descriptors
             .iter()

@@ -1,5 +1,5 @@
 //! Making and using the sockets of transports once before the server is ready: what the kernel, or what confines this process,
-//! refuses and Weir cannot do without is told then, instead of with each transport.
+//! refuses and Weir cannot do without is an error then, instead of with each transport.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;

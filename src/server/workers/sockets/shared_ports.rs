@@ -138,13 +138,14 @@ impl SharedPorts {
             .collect()
     }
 
-    /// Where a transport of a worker is reached, of these ways.
-    pub(crate) fn sockets(&self, worker: WorkerId, ways: &[(IceProtocol, IpAddr)]) -> Result<WebRtcSockets, Error> {
+    /// Where a transport of a worker is reached, of the wanted endpoints.
+    pub(crate) fn sockets(&self, worker: WorkerId, wanted: &[(IceProtocol, IpAddr)]) -> Result<WebRtcSockets, Error> {
         let addresses = self.of(worker).iter().map(|shared| shared.address);
-        let is_wanted = |address: &ListenAddress| ways.contains(&(address.protocol, address.address.ip()));
+        let is_wanted = |address: &ListenAddress| wanted.contains(&(address.protocol, address.address.ip()));
         WebRtcSockets::shared(addresses.filter(is_wanted).collect()).ok_or_else(|| {
             Error::InvalidParameters(
-                "the worker has no port for the ways that are left to reach the transport".to_owned(),
+                "the worker has no port for the protocols and addresses that are left to reach the transport"
+                    .to_owned(),
             )
         })
     }
@@ -174,8 +175,7 @@ impl SharedPorts {
                 if !self.warned.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         %local, %remote, %error,
-                        "a WebRTC transport goes on without a socket and a receive buffer of its own; further ones are not \
-                         told"
+                        "a WebRTC transport goes on without a socket and a receive buffer of its own; said once"
                     );
                 }
                 None
