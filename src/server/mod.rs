@@ -16,6 +16,8 @@ pub use self::api::audio_levels::{AudioLevelsStream, ProducerLevel};
 pub use self::api::consumer::{Consumer, EnableOptions};
 pub use self::api::dump::{PeerDump, RoomDump, ServerDump, WorkerDump};
 pub use self::api::event_stream::EventStream;
+#[cfg(feature = "http")]
+pub(crate) use self::api::get_stats::wall_clock_ms;
 pub use self::api::peer::{Joined, Peer};
 pub use self::api::peer_notifications::PeerNotifications;
 pub(crate) use self::api::periodic_stats::{STATS_INTERVAL_MAX, STATS_INTERVAL_MIN};

@@ -5,7 +5,7 @@ pub(crate) mod audio_levels;
 pub(crate) mod consumer;
 pub(crate) mod dump;
 pub(crate) mod event_stream;
-mod get_stats;
+pub(crate) mod get_stats;
 mod handle;
 mod pausing;
 pub(crate) mod peer;
