@@ -64,14 +64,12 @@ macro_rules! pausable {
     };
 }
 
-pausable! {
-    Producer,
+pausable! { Producer,
     "Stops relaying it to anyone, for the application; its packets are still received and counted.",
     "Takes the application's pause back; video is relayed from its next key frame, which is asked for."
 }
 
-pausable! {
-    Consumer,
+pausable! { Consumer,
     "Stops sending to it, for the application.",
     "Takes the application's pause back; video goes on from the next key frame, which is asked for."
 }
