@@ -45,7 +45,10 @@ fn methods() -> BTreeMap<String, BTreeSet<String>> {
         for line in text.lines() {
             if let Some(name) = line.strip_prefix("impl ").and_then(|rest| rest.strip_suffix(" {")) {
                 of = Some(name.to_owned());
-            } else if let Some(name) = line.strip_prefix("macro_rules! ").and_then(|rest| rest.strip_suffix(" {")) {
+            } else if let Some(name) = line
+                .strip_prefix("macro_rules! ")
+                .and_then(|rest| rest.strip_suffix(" {"))
+            {
                 of = Some(format!("{name}!"));
             } else if let Some((name, arguments)) = line.split_once("! { ")
                 && let Some(given) = methods.get(&format!("{name}!")).cloned()
