@@ -331,16 +331,5 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     humantime::parse_duration(&text).map(Some).map_err(complain)
 }
 
-fn parse_level(text: &str) -> Result<LogLevel, String> {
-    match text {
-        "error" => Ok(LogLevel::Error),
-        "warn" => Ok(LogLevel::Warn),
-        "info" => Ok(LogLevel::Info),
-        "debug" => Ok(LogLevel::Debug),
-        "trace" => Ok(LogLevel::Trace),
-        _ => Err("choose from error, warn, info, debug, trace".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests;

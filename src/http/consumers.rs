@@ -142,7 +142,7 @@ pub(super) async fn pause(
     Body(body): Body<Pause>,
 ) -> Result<Json<ConsumerView>, ApiError> {
     let consumer = app.consumer(id)?;
-    consumer.pause_by(body.side.into(), body.app_data).await?;
+    consumer.pause_by(body.side, body.app_data).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
@@ -153,7 +153,7 @@ pub(super) async fn resume(
     Body(body): Body<Pause>,
 ) -> Result<Json<ConsumerView>, ApiError> {
     let consumer = app.consumer(id)?;
-    consumer.resume_by(body.side.into(), body.app_data).await?;
+    consumer.resume_by(body.side, body.app_data).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 

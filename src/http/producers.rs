@@ -84,7 +84,7 @@ pub(super) async fn pause(
     Body(body): Body<Pause>,
 ) -> Result<Json<ProducerView>, ApiError> {
     let producer = app.producer(id)?;
-    producer.pause_by(body.side.into(), body.app_data).await?;
+    producer.pause_by(body.side, body.app_data).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 
@@ -95,7 +95,7 @@ pub(super) async fn resume(
     Body(body): Body<Pause>,
 ) -> Result<Json<ProducerView>, ApiError> {
     let producer = app.producer(id)?;
-    producer.resume_by(body.side.into(), body.app_data).await?;
+    producer.resume_by(body.side, body.app_data).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 

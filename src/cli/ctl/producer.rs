@@ -303,9 +303,8 @@ fn parse_codec(text: &str) -> Result<Declared, String> {
     let (Some(kind), Some(name), Some(rate)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(known());
     };
-    let kinds = [MediaKind::Audio, MediaKind::Video];
-    let (Some(kind), Ok(clock_rate), channels, None) = (
-        kinds.into_iter().find(|own| own.to_string() == kind),
+    let (Ok(kind), Ok(clock_rate), channels, None) = (
+        kind.parse::<MediaKind>(),
         rate.parse(),
         parts.next().map(str::parse),
         parts.next(),

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use weir::TransportStats;
 use weir::http::TransportView;
-use weir::{TransportKind, Tuple};
+use weir::Tuple;
 use weir_channel::message::{Remote, Zoned, parse_address};
 
 use super::client::{Client, Failure};
@@ -48,7 +48,7 @@ impl List {
             [
                 transport.id.0.into(),
                 transport.room.0.into(),
-                kind(transport).into(),
+                transport.kind.into(),
                 local(transport).into(),
                 remote(transport),
                 webrtc::ice(transport.webrtc.as_ref().map(|webrtc| webrtc.ice_state)),
@@ -233,7 +233,7 @@ fn pairs(transport: &TransportView) -> Vec<(&'static str, Cell)> {
     let mut pairs = vec![
         ("transport", transport.id.0.into()),
         ("room", transport.room.0.into()),
-        ("kind", kind(transport).into()),
+        ("kind", transport.kind.into()),
         ("local", local(transport).into()),
         ("remote", remote(transport)),
         ("rtcp", rtcp.into()),
@@ -291,13 +291,6 @@ fn address(address: &Remote) -> String {
         None => address.rtp.to_string(),
         Some(rtcp) if rtcp.ip() == address.rtp.ip() => format!("{}+{}", address.rtp, rtcp.port()),
         Some(rtcp) => format!("{}+{rtcp}", address.rtp),
-    }
-}
-
-fn kind(transport: &TransportView) -> &'static str {
-    match transport.kind {
-        TransportKind::Plain => "plain",
-        TransportKind::WebRtc => "webrtc",
     }
 }
 

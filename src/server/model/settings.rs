@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weir_channel::message::{LogLevel, Zoned};
+use weir_channel::words;
 use weir_worker::process::Switches;
 
 use super::log_settings::{LogSettings, LogTag};
@@ -33,7 +34,7 @@ macro_rules! server_settings {
             log_level: LogLevel = LogSettings::default().level;
             [
                 /// The lowest level that workers log: error, warn, info, debug, trace [default: warn]
-                #[arg(long, env = "WEIR_LOG_LEVEL", value_name = "LEVEL", value_parser = parse_level)]
+                #[arg(long, env = "WEIR_LOG_LEVEL", value_name = "LEVEL")]
                 LogLevel
             ]
 
@@ -311,17 +312,7 @@ pub enum ConnectedSockets {
     Never,
 }
 
-impl FromStr for ConnectedSockets {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "never" => Ok(Self::Never),
-            _ => Err(format!("{text:?} is neither auto nor never")),
-        }
-    }
-}
+words!(ConnectedSockets { Auto = "auto", Never = "never" });
 
 /// The local address of an IP family for media, if any. Written `auto`, `off`, or an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use clap::Args;
 use serde_json::{Value, json};
 use weir::http::WebRtcView;
-use weir::{DtlsRole, DtlsState, FingerprintAlgorithm, IceProtocol, IceState, IceTuple};
+use weir::{DtlsState, FingerprintAlgorithm, IceProtocol, IceState, IceTuple};
 
 use super::of;
 use crate::cli::ctl::client::{Client, Failure};
@@ -113,11 +113,6 @@ pub(super) fn pairs(webrtc: &WebRtcView) -> Vec<(&'static str, Cell)> {
     }
     if let Some(introduction) = &webrtc.introduction {
         let own = &introduction.dtls_local_parameters;
-        let role = match own.role {
-            DtlsRole::Auto => "auto",
-            DtlsRole::Client => "client",
-            DtlsRole::Server => "server",
-        };
         let sha256 = own
             .fingerprints
             .iter()
@@ -132,7 +127,7 @@ pub(super) fn pairs(webrtc: &WebRtcView) -> Vec<(&'static str, Cell)> {
                 (&introduction.ice_parameters.username_fragment).into(),
             ),
             ("password", (&introduction.ice_parameters.password).into()),
-            ("dtls role", role.into()),
+            ("dtls role", own.role.into()),
             ("sha-256", Cell::or_none(sha256.map(|fingerprint| &fingerprint.value))),
             ("client", client),
         ]);
