@@ -72,6 +72,9 @@ mod tests {
         let refusal = |word: &str| word.parse::<IceProtocol>().unwrap_err();
         assert_eq!(refusal("sctp"), "choose from udp, tcp");
         assert_eq!(refusal(""), "choose from udp, tcp");
-        assert!("Error".parse::<LogLevel>().is_err(), "as in JSON, unless the field says otherwise");
+        assert!(
+            "Error".parse::<LogLevel>().is_err(),
+            "as in JSON, unless the field says otherwise"
+        );
     }
 }

@@ -6,7 +6,7 @@ use weir::ConsumerStats;
 use weir::http::ConsumerView;
 
 use super::client::{Client, Failure};
-use super::object::{Attached, Columns, EventData, Object, Pausing};
+use super::object::{Attached, EventData, Object, Pausing, print_list};
 use super::output::Output;
 use super::parse_profile;
 use super::producer::{codecs, streams};
@@ -36,31 +36,17 @@ impl List {
             ("producer", self.producer),
         ];
         let consumers = client.list("/consumers", &filters).await?;
-        let columns = Columns {
-            titles: [
-                ">CONSUMER",
-                ">ROOM",
-                ">TRANSPORT",
-                ">PRODUCER",
-                "KIND",
-                "STATE",
-                "PREFERRED",
-                "EFFECTIVE",
-                "APP DATA",
-            ],
-            none: "no consumers",
-        };
-        columns.print(client, output, consumers, |consumer: &ConsumerView| {
+        print_list(client, output, consumers, "no consumers", |consumer: &ConsumerView| {
             [
-                consumer.id.0.into(),
-                consumer.room.0.into(),
-                Cell::or_none(consumer.transport.map(|transport| transport.0)),
-                consumer.producer.0.into(),
-                consumer.kind.into(),
-                state(consumer.paused, consumer.source_paused),
-                consumer.preferred_profile.into(),
-                Cell::or_none(consumer.effective_profile),
-                Cell::app_data(&consumer.app_data),
+                (">CONSUMER", consumer.id.0.into()),
+                (">ROOM", consumer.room.0.into()),
+                (">TRANSPORT", Cell::or_none(consumer.transport.map(|id| id.0))),
+                (">PRODUCER", consumer.producer.0.into()),
+                ("KIND", consumer.kind.into()),
+                ("STATE", state(consumer.paused, consumer.source_paused)),
+                ("PREFERRED", consumer.preferred_profile.into()),
+                ("EFFECTIVE", Cell::or_none(consumer.effective_profile)),
+                ("APP DATA", Cell::app_data(&consumer.app_data)),
             ]
         })
     }
@@ -169,10 +155,7 @@ impl Command {
                     [
                         ("consumer", consumer.id.0.into()),
                         ("room", consumer.room.0.into()),
-                        (
-                            "transport",
-                            Cell::or_none(consumer.transport.map(|transport| transport.0)),
-                        ),
+                        ("transport", Cell::or_none(consumer.transport.map(|id| id.0))),
                         ("producer", consumer.producer.0.into()),
                         ("kind", consumer.kind.into()),
                         ("state", state(consumer.paused, consumer.source_paused)),
@@ -263,32 +246,20 @@ fn state(paused: bool, source_paused: bool) -> Cell {
 }
 
 pub(super) fn stats_table(stats: &[ConsumerStats]) -> Table {
-    let mut table = Table::new([
-        ">CONSUMER",
-        "STATE",
-        "EFFECTIVE",
-        "TARGET",
-        ">PACKETS IN",
-        ">FORWARDED",
-        ">BYTES",
-        ">BITRATE",
-        ">SWITCHES",
-        ">ASKED FOR",
-        "DROPPED",
-    ]);
+    let mut table = Table::default();
     for stats in stats {
         table.row([
-            stats.consumer.0.into(),
-            state(stats.paused, stats.source_paused),
-            Cell::or_none(stats.effective_profile),
-            Cell::or_none(stats.target_profile),
-            stats.packets_in.into(),
-            stats.packets_forwarded.into(),
-            bytes(stats.bytes_forwarded).into(),
-            bitrate(stats.bitrate).into(),
-            stats.switches.into(),
-            (stats.pli_count + stats.fir_count).into(),
-            Cell::reasons(&stats.dropped),
+            (">CONSUMER", stats.consumer.0.into()),
+            ("STATE", state(stats.paused, stats.source_paused)),
+            ("EFFECTIVE", Cell::or_none(stats.effective_profile)),
+            ("TARGET", Cell::or_none(stats.target_profile)),
+            (">PACKETS IN", stats.packets_in.into()),
+            (">FORWARDED", stats.packets_forwarded.into()),
+            (">BYTES", bytes(stats.bytes_forwarded).into()),
+            (">BITRATE", bitrate(stats.bitrate).into()),
+            (">SWITCHES", stats.switches.into()),
+            (">ASKED FOR", (stats.pli_count + stats.fir_count).into()),
+            ("DROPPED", Cell::reasons(&stats.dropped)),
         ]);
     }
     table

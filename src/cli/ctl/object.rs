@@ -163,30 +163,20 @@ impl Pausing {
     }
 }
 
-/// A list that is printed as a table.
-pub(super) struct Columns<'a, const N: usize> {
-    /// Their titles; `>` before one: numbers.
-    pub(super) titles: [&'a str; N],
-    /// What to say of an empty list.
-    pub(super) none: &'a str,
-}
-
-impl<const N: usize> Columns<'_, N> {
-    /// Prints a list, a row for each thing in it.
-    pub(super) fn print<V: DeserializeOwned>(
-        &self,
-        client: &Client,
-        output: &Output,
-        items: Vec<Value>,
-        row: impl Fn(&V) -> [Cell; N],
-    ) -> Result<(), Failure> {
-        if output.is_json() {
-            return output.json(&items);
-        }
-        let mut table = Table::new(self.titles);
-        for item in items {
-            table.row(row(&client.read(item)?));
-        }
-        output.table(&table, self.none)
+/// Prints a list as a table, a row for each thing in it, or `none`.
+pub(super) fn print_list<V: DeserializeOwned, const N: usize>(
+    client: &Client,
+    output: &Output,
+    items: Vec<Value>,
+    none: &str,
+    row: impl Fn(&V) -> [(&'static str, Cell); N],
+) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.json(&items);
     }
+    let mut table = Table::default();
+    for item in items {
+        table.row(row(&client.read(item)?));
+    }
+    output.table(&table, none)
 }

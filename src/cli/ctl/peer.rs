@@ -36,24 +36,16 @@ impl List {
         if output.is_json() {
             return output.json(&peers);
         }
-        let mut table = Table::new([
-            "PEER",
-            ">ROOM",
-            "ROLE",
-            ">TRANSPORTS",
-            ">PRODUCERS",
-            ">CONSUMERS",
-            "APP DATA",
-        ]);
+        let mut table = Table::default();
         for peer in peers {
             table.row([
-                (&peer.name).into(),
-                peer.room.0.into(),
-                role(&peer).into(),
-                peer.transports.into(),
-                peer.producers.into(),
-                peer.consumers.into(),
-                Cell::app_data(&peer.app_data),
+                ("PEER", (&peer.name).into()),
+                (">ROOM", peer.room.0.into()),
+                ("ROLE", role(&peer).into()),
+                (">TRANSPORTS", peer.transports.into()),
+                (">PRODUCERS", peer.producers.into()),
+                (">CONSUMERS", peer.consumers.into()),
+                ("APP DATA", Cell::app_data(&peer.app_data)),
             ]);
         }
         output.table(&table, "no peers")

@@ -9,7 +9,7 @@ use weir_channel::message::{MediaKind, Profile};
 
 use super::client::{Client, Failure};
 use super::input::read_json;
-use super::object::{Attached, Columns, EventData, Object, Pausing};
+use super::object::{Attached, EventData, Object, Pausing, print_list};
 use super::output::Output;
 use super::parse_profile;
 use super::rtc_stats::RtcStats;
@@ -31,27 +31,15 @@ impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let filters = [("room", self.room), ("transport", self.transport)];
         let producers = client.list("/producers", &filters).await?;
-        let columns = Columns {
-            titles: [
-                ">PRODUCER",
-                ">ROOM",
-                ">TRANSPORT",
-                "KIND",
-                "STATE",
-                "PREFERRED",
-                "APP DATA",
-            ],
-            none: "no producers",
-        };
-        columns.print(client, output, producers, |producer: &ProducerView| {
+        print_list(client, output, producers, "no producers", |producer: &ProducerView| {
             [
-                producer.id.0.into(),
-                producer.room.0.into(),
-                producer.transport.0.into(),
-                producer.kind.into(),
-                state(producer.paused),
-                producer.preferred_profile.into(),
-                Cell::app_data(&producer.app_data),
+                (">PRODUCER", producer.id.0.into()),
+                (">ROOM", producer.room.0.into()),
+                (">TRANSPORT", producer.transport.0.into()),
+                ("KIND", producer.kind.into()),
+                ("STATE", state(producer.paused)),
+                ("PREFERRED", producer.preferred_profile.into()),
+                ("APP DATA", Cell::app_data(&producer.app_data)),
             ]
         })
     }
@@ -364,41 +352,27 @@ pub(super) fn streams(parameters: Option<&RtpParameters>) -> Cell {
 }
 
 pub(super) fn stats_table(stats: &[ProducerStats]) -> Table {
-    let mut table = Table::new([
-        ">PRODUCER",
-        "STATE",
-        ">SSRC",
-        "PROFILE",
-        "STREAM",
-        ">PACKETS",
-        ">BYTES",
-        ">BITRATE",
-        ">LOST",
-        ">DUPLICATED",
-        ">DISCARDED",
-        ">KEY FRAMES",
-        ">ASKED FOR",
-    ]);
+    let mut table = Table::default();
     for producer in stats {
         for stream in &producer.streams {
+            let activity = match stream.active {
+                true => Cell::new("active", Tone::Good),
+                false => Cell::new("silent", Tone::Faint),
+            };
             table.row([
-                producer.producer.0.into(),
-                state(producer.paused),
-                stream.ssrc.into(),
-                stream.profile.into(),
-                if stream.active {
-                    Cell::new("active", Tone::Good)
-                } else {
-                    Cell::new("silent", Tone::Faint)
-                },
-                stream.packets.into(),
-                bytes(stream.bytes).into(),
-                bitrate(stream.bitrate).into(),
-                Cell::alarming(stream.packets_lost),
-                stream.packets_duplicated.into(),
-                stream.packets_discarded.into(),
-                stream.key_frames.into(),
-                (stream.pli_count + stream.fir_count).into(),
+                (">PRODUCER", producer.producer.0.into()),
+                ("STATE", state(producer.paused)),
+                (">SSRC", stream.ssrc.into()),
+                ("PROFILE", stream.profile.into()),
+                ("STREAM", activity),
+                (">PACKETS", stream.packets.into()),
+                (">BYTES", bytes(stream.bytes).into()),
+                (">BITRATE", bitrate(stream.bitrate).into()),
+                (">LOST", Cell::alarming(stream.packets_lost)),
+                (">DUPLICATED", stream.packets_duplicated.into()),
+                (">DISCARDED", stream.packets_discarded.into()),
+                (">KEY FRAMES", stream.key_frames.into()),
+                (">ASKED FOR", (stream.pli_count + stream.fir_count).into()),
             ]);
         }
     }

@@ -12,7 +12,7 @@ use weir_channel::message::{Zoned, parse_address};
 use super::client::{Client, Failure};
 use super::events::follow_live;
 use super::input::read_json;
-use super::object::{Attached, Columns, EventData, Object};
+use super::object::{Attached, EventData, Object, print_list};
 use super::output::Output;
 use super::table::{Cell, Table};
 use super::{producer, transport};
@@ -24,27 +24,15 @@ pub(super) struct List {}
 impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let rooms = client.list("/rooms", &[]).await?;
-        let columns = Columns {
-            titles: [
-                ">ROOM",
-                ">WORKER",
-                ">PEERS",
-                ">TRANSPORTS",
-                ">PRODUCERS",
-                ">CONSUMERS",
-                "APP DATA",
-            ],
-            none: "no rooms",
-        };
-        columns.print(client, output, rooms, |room: &RoomView| {
+        print_list(client, output, rooms, "no rooms", |room: &RoomView| {
             [
-                room.id.0.into(),
-                room.worker.0.into(),
-                room.peers.into(),
-                room.transports.into(),
-                room.producers.into(),
-                room.consumers.into(),
-                Cell::app_data(&room.app_data),
+                (">ROOM", room.id.0.into()),
+                (">WORKER", room.worker.0.into()),
+                (">PEERS", room.peers.into()),
+                (">TRANSPORTS", room.transports.into()),
+                (">PRODUCERS", room.producers.into()),
+                (">CONSUMERS", room.consumers.into()),
+                ("APP DATA", Cell::app_data(&room.app_data)),
             ]
         })
     }
@@ -182,13 +170,13 @@ async fn capabilities(client: &mut Client, output: &Output, room: u64) -> Result
         return output.json(&answer);
     }
     let capabilities: RtpCapabilities = client.read(answer)?;
-    let mut table = Table::new(["KIND", "CODEC", ">PAYLOAD TYPE", ">CLOCK RATE"]);
+    let mut table = Table::default();
     for codec in &capabilities.codecs {
         table.row([
-            codec.kind.into(),
-            (&codec.name).into(),
-            Cell::or_none(codec.preferred_payload_type),
-            codec.clock_rate.into(),
+            ("KIND", codec.kind.into()),
+            ("CODEC", (&codec.name).into()),
+            (">PAYLOAD TYPE", Cell::or_none(codec.preferred_payload_type)),
+            (">CLOCK RATE", codec.clock_rate.into()),
         ]);
     }
     output.table(&table, "no codecs")

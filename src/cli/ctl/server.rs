@@ -8,6 +8,7 @@ use weir::http::{Health, HealthStatus, Listing, ServerStats};
 use weir::{CounterKind, Residence, WorkerStats};
 
 use super::client::{Client, Failure};
+use super::object::print_list;
 use super::output::Output;
 use super::table::{Cell, Table, Tone};
 use super::units::{bytes, duration_ns};
@@ -73,33 +74,18 @@ pub(super) fn flat(value: &Value) -> String {
 /// `weir ctl workers`
 pub(super) async fn workers(client: &mut Client, output: &Output) -> Result<(), Failure> {
     let workers: Listing<Value> = client.get("/workers").await?;
-    if output.is_json() {
-        return output.json(&workers.items);
-    }
-    let mut table = Table::new([
-        ">WORKER",
-        "STATE",
-        ">PROCESS",
-        ">CPU",
-        ">ROOMS",
-        ">RESTARTS",
-        ">PING",
-        "LAST EXIT",
-    ]);
-    for worker in workers.items {
-        let worker: Worker = client.read(worker)?;
-        table.row([
-            worker.id.into(),
-            worker.state(),
-            Cell::or_none(worker.pid),
-            Cell::or_none(worker.cpu),
-            worker.rooms.into(),
-            Cell::alarming(worker.restarts),
-            worker.ping(),
-            worker.last_exit(),
-        ]);
-    }
-    output.table(&table, "no workers")
+    print_list(client, output, workers.items, "no workers", |worker: &Worker| {
+        [
+            (">WORKER", worker.id.into()),
+            ("STATE", worker.state()),
+            (">PROCESS", Cell::or_none(worker.pid)),
+            (">CPU", Cell::or_none(worker.cpu)),
+            (">ROOMS", worker.rooms.into()),
+            (">RESTARTS", Cell::alarming(worker.restarts)),
+            (">PING", worker.ping()),
+            ("LAST EXIT", worker.last_exit()),
+        ]
+    })
 }
 
 /// `weir ctl worker …`
@@ -182,32 +168,20 @@ pub(super) async fn stats(client: &mut Client, output: &Output) -> Result<(), Fa
         return output.json(&answer);
     }
     let stats: ServerStats = client.read(answer)?;
-    let mut table = Table::new([
-        "WORKER",
-        ">ROOMS",
-        ">TRANSPORTS",
-        ">PRODUCERS",
-        ">CONSUMERS",
-        ">RECEIVED",
-        ">SENT",
-        ">BYTES SENT",
-        ">KERNEL DROPS",
-        ">CPU TIME",
-        ">MEMORY",
-    ]);
+    let mut table = Table::default();
     let mut row = |name: Cell, stats: &WorkerStats| {
         table.row([
-            name,
-            stats.rooms.into(),
-            stats.transports.into(),
-            stats.producers.into(),
-            stats.consumers.into(),
-            stats.packets_received.into(),
-            stats.packets_sent.into(),
-            bytes(stats.bytes_sent).into(),
-            Cell::alarming(stats.kernel_drops),
-            duration_ns(stats.cpu_ns).into(),
-            bytes(stats.resident_bytes).into(),
+            ("WORKER", name),
+            (">ROOMS", stats.rooms.into()),
+            (">TRANSPORTS", stats.transports.into()),
+            (">PRODUCERS", stats.producers.into()),
+            (">CONSUMERS", stats.consumers.into()),
+            (">RECEIVED", stats.packets_received.into()),
+            (">SENT", stats.packets_sent.into()),
+            (">BYTES SENT", bytes(stats.bytes_sent).into()),
+            (">KERNEL DROPS", Cell::alarming(stats.kernel_drops)),
+            (">CPU TIME", duration_ns(stats.cpu_ns).into()),
+            (">MEMORY", bytes(stats.resident_bytes).into()),
         ]);
     };
     for worker in &stats.workers {

@@ -152,29 +152,23 @@ enum Side {
 }
 
 /// Rows under titles.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
-    columns: Vec<(String, Side)>,
+    columns: Vec<(&'static str, Side)>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    /// An empty table. A title that begins with `>` makes a column of numbers, aligned to the right.
-    pub(crate) fn new<const N: usize>(titles: [&str; N]) -> Self {
+    /// Adds a row, of which each cell is beside the title of its column. A title that begins with `>` makes a column of
+    /// numbers, aligned to the right.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [(&'static str, Cell); N]) {
+        let (titles, cells): (Vec<_>, _) = cells.into_iter().unzip();
         let columns = titles.into_iter().map(|title| match title.strip_prefix('>') {
-            Some(title) => (title.to_owned(), Side::Right),
-            None => (title.to_owned(), Side::Left),
+            Some(title) => (title, Side::Right),
+            None => (title, Side::Left),
         });
-        Self {
-            columns: columns.collect(),
-            rows: Vec::new(),
-        }
-    }
-
-    /// Adds a row.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
-        debug_assert_eq!(N, self.columns.len(), "a cell for each column");
-        self.rows.push(cells.into());
+        self.columns = columns.collect();
+        self.rows.push(cells);
     }
 
     /// Whether there is no row.
@@ -255,10 +249,19 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_no_line_ends_in_blanks() {
-        let mut table = Table::new([">ID", "STATE", ">BITRATE", "NAME"]);
-        table.row([7.into(), "paused".into(), "0".into(), "".into()]);
-        table.row([1234.into(), "on".into(), "1.2 Mbit/s".into(), "Zoë".into()]);
-        table.row([5.into(), "".into(), Cell::none(), "x".into()]);
+        let mut table = Table::default();
+        for (id, state, bitrate, name) in [
+            (7, "paused", "0".into(), ""),
+            (1234, "on", "1.2 Mbit/s".into(), "Zoë"),
+            (5, "", Cell::none(), "x"),
+        ] {
+            table.row([
+                (">ID", id.into()),
+                ("STATE", state.into()),
+                (">BITRATE", bitrate),
+                ("NAME", name.into()),
+            ]);
+        }
         let expected = [
             "  ID  STATE      BITRATE  NAME\n",
             "   7  paused           0\n",
@@ -270,8 +273,8 @@ mod tests {
 
     #[test]
     fn colours_change_nothing_but_colours() {
-        let mut table = Table::new(["A", ">B"]);
-        table.row([Cell::new("bad", Tone::Bad), 10.into()]);
+        let mut table = Table::default();
+        table.row([("A", Cell::new("bad", Tone::Bad)), (">B", 10.into())]);
         let coloured = printed(&table, Palette::Colour);
         assert!(coloured.contains("\x1b[31mbad\x1b[0m"), "{coloured:?}");
         let mut stripped = coloured;
@@ -301,8 +304,8 @@ mod tests {
 
     #[test]
     fn control_characters_are_shown() {
-        let mut table = Table::new(["NAME"]);
-        table.row(["a\x1b[2Jb\nc".into()]);
+        let mut table = Table::default();
+        table.row([("NAME", "a\x1b[2Jb\nc".into())]);
         assert_eq!(
             printed(&table, Palette::Colour),
             "\x1b[1mNAME\x1b[0m\na\\u{1b}[2Jb\\nc\n"

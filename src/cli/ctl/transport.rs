@@ -6,13 +6,12 @@ use std::net::SocketAddr;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use weir::TransportStats;
 use weir::http::TransportView;
-use weir::Tuple;
+use weir::{TransportStats, Tuple};
 use weir_channel::message::{Remote, Zoned, parse_address};
 
 use super::client::{Client, Failure};
-use super::object::{Attached, Columns, EventData, Object};
+use super::object::{Attached, EventData, Object, print_list};
 use super::output::Output;
 use super::rtc_stats::RtcStats;
 use super::table::{Cell, Table, Tone};
@@ -31,31 +30,20 @@ pub(super) struct List {
 impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let transports = client.list("/transports", &[("room", self.room)]).await?;
-        let columns = Columns {
-            titles: [
-                ">TRANSPORT",
-                ">ROOM",
-                "KIND",
-                "LOCAL",
-                "REMOTE",
-                "ICE",
-                "DTLS",
-                "APP DATA",
-            ],
-            none: "no transports",
-        };
-        columns.print(client, output, transports, |transport: &TransportView| {
+        let row = |transport: &TransportView| {
+            let webrtc = transport.webrtc.as_ref();
             [
-                transport.id.0.into(),
-                transport.room.0.into(),
-                transport.kind.into(),
-                local(transport).into(),
-                remote(transport),
-                webrtc::ice(transport.webrtc.as_ref().map(|webrtc| webrtc.ice_state)),
-                webrtc::dtls(transport.webrtc.as_ref().map(|webrtc| webrtc.dtls_state)),
-                Cell::app_data(&transport.app_data),
+                (">TRANSPORT", transport.id.0.into()),
+                (">ROOM", transport.room.0.into()),
+                ("KIND", transport.kind.into()),
+                ("LOCAL", local(transport).into()),
+                ("REMOTE", remote(transport)),
+                ("ICE", webrtc::ice(webrtc.map(|webrtc| webrtc.ice_state))),
+                ("DTLS", webrtc::dtls(webrtc.map(|webrtc| webrtc.dtls_state))),
+                ("APP DATA", Cell::app_data(&transport.app_data)),
             ]
-        })
+        };
+        print_list(client, output, transports, "no transports", row)
     }
 }
 
@@ -328,42 +316,29 @@ fn remote(transport: &TransportView) -> Cell {
 }
 
 pub(super) fn stats_table(stats: &[TransportStats]) -> Table {
-    let mut table = Table::new([
-        ">TRANSPORT",
-        "REMOTE",
-        ">RECEIVED",
-        ">BYTES",
-        ">SENT",
-        ">BYTES",
-        ">RTCP IN",
-        ">RTCP OUT",
-        ">KERNEL DROPS",
-        ">BACKLOG",
-        "ICE",
-        "DTLS",
-        "SRTP",
-        "UNROUTED",
-    ]);
+    let mut table = Table::default();
     for stats in stats {
         let webrtc = stats.webrtc.as_ref();
+        let remote = match webrtc {
+            Some(webrtc) => webrtc::remote(webrtc.ice_selected_tuple.as_ref()),
+            None => Cell::or_none(stats.remote.as_ref().map(address)),
+        };
+        let srtp_profile = webrtc.and_then(|webrtc| webrtc.srtp_profile.as_ref());
         table.row([
-            stats.transport.0.into(),
-            match webrtc {
-                Some(webrtc) => webrtc::remote(webrtc.ice_selected_tuple.as_ref()),
-                None => Cell::or_none(stats.remote.as_ref().map(address)),
-            },
-            stats.packets_received.into(),
-            bytes(stats.bytes_received).into(),
-            stats.packets_sent.into(),
-            bytes(stats.bytes_sent).into(),
-            stats.rtcp_received.into(),
-            stats.rtcp_sent.into(),
-            Cell::alarming(stats.kernel_drops),
-            stats.backlog_packets.into(),
-            webrtc::ice(webrtc.map(|webrtc| webrtc.ice_state)),
-            webrtc::dtls(webrtc.map(|webrtc| webrtc.dtls_state)),
-            Cell::or_none(webrtc.and_then(|webrtc| webrtc.srtp_profile.as_ref())),
-            Cell::reasons(&stats.unrouted),
+            (">TRANSPORT", stats.transport.0.into()),
+            ("REMOTE", remote),
+            (">RECEIVED", stats.packets_received.into()),
+            (">BYTES", bytes(stats.bytes_received).into()),
+            (">SENT", stats.packets_sent.into()),
+            (">BYTES", bytes(stats.bytes_sent).into()),
+            (">RTCP IN", stats.rtcp_received.into()),
+            (">RTCP OUT", stats.rtcp_sent.into()),
+            (">KERNEL DROPS", Cell::alarming(stats.kernel_drops)),
+            (">BACKLOG", stats.backlog_packets.into()),
+            ("ICE", webrtc::ice(webrtc.map(|webrtc| webrtc.ice_state))),
+            ("DTLS", webrtc::dtls(webrtc.map(|webrtc| webrtc.dtls_state))),
+            ("SRTP", Cell::or_none(srtp_profile)),
+            ("UNROUTED", Cell::reasons(&stats.unrouted)),
         ]);
     }
     table
