@@ -240,11 +240,6 @@ impl ExtensionUri {
         }
     }
 
-    /// The extension with this URI.
-    pub fn from_uri(uri: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|extension| extension.uri() == uri)
-    }
-
     /// Whether its value means anything beyond the hop it arrived on.
     pub fn is_relayed(self) -> bool {
         !matches!(

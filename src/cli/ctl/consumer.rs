@@ -52,6 +52,13 @@ impl List {
     }
 }
 
+/// A consumer, by its id.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Which {
+    /// The consumer's id
+    consumer: u64,
+}
+
 /// `weir ctl consumer …`
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -60,53 +67,41 @@ pub(super) enum Command {
     /// Create a consumer on a transport
     Create(Create),
     /// Show a consumer
-    Show {
-        /// The consumer's id
-        consumer: u64,
-    },
+    Show(Which),
     /// Stop sending to a consumer
     Pause {
-        /// The consumer's id
-        consumer: u64,
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         pausing: Pausing,
     },
     /// Send to a consumer again
     Resume {
-        /// The consumer's id
-        consumer: u64,
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         pausing: Pausing,
     },
     /// Set the highest profile that a consumer receives; `default` removes the limit
     Profile {
-        /// The consumer's id
-        consumer: u64,
+        #[command(flatten)]
+        which: Which,
         /// default, low, medium or high
         #[arg(value_parser = parse_profile())]
         profile: String,
     },
     /// Ask the consumer's producer for a key frame
-    Keyframe {
-        /// The consumer's id
-        consumer: u64,
-    },
+    Keyframe(Which),
     /// Show the counters of a consumer
-    Stats {
-        /// The consumer's id
-        consumer: u64,
-    },
+    Stats(Which),
     /// Show statistics of a consumer in the format of mediasoup's RTC statistics
     RtcStats(RtcStats),
     /// Print everything that the worker knows about a consumer, as JSON
-    Dump {
-        /// The consumer's id
-        consumer: u64,
-    },
+    Dump(Which),
     /// Start to send a peer's consumer, on one of the peer's transports
     Enable {
-        /// The consumer's id
-        consumer: u64,
+        #[command(flatten)]
+        which: Which,
         /// The transport's id
         transport: u64,
         /// Start paused by its client
@@ -115,8 +110,8 @@ pub(super) enum Command {
     },
     /// Close a consumer
     Close {
-        /// The consumer's id
-        consumer: u64,
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         event_data: EventData,
     },
@@ -150,7 +145,7 @@ impl Command {
         match self {
             Self::List(list) => list.run(client, output).await,
             Self::Create(create) => create.run(client, output).await,
-            Self::Show { consumer } => {
+            Self::Show(which) => {
                 let pairs = |consumer: &ConsumerView| {
                     [
                         ("consumer", consumer.id.0.into()),
@@ -166,37 +161,34 @@ impl Command {
                         ("app data", Cell::app_data(&consumer.app_data)),
                     ]
                 };
-                of(consumer).show(client, output, pairs).await
+                of(which).show(client, output, pairs).await
             }
-            Self::Pause { consumer, pausing } => of(consumer).pause(client, output, pausing).await,
-            Self::Resume { consumer, pausing } => of(consumer).resume(client, output, pausing).await,
-            Self::Profile { consumer, profile } => of(consumer).prefer(client, output, &profile).await,
-            Self::Keyframe { consumer } => {
-                let answer = client.post(&of(consumer).target("/key-frame"), &json!({})).await?;
-                output.done(&answer, format_args!("key frame requested for {}", of(consumer)))
+            Self::Pause { which, pausing } => of(which).pause(client, output, pausing).await,
+            Self::Resume { which, pausing } => of(which).resume(client, output, pausing).await,
+            Self::Profile { which, profile } => of(which).prefer(client, output, &profile).await,
+            Self::Keyframe(which) => {
+                let answer = client.post(&of(which).target("/key-frame"), &json!({})).await?;
+                output.done(&answer, format_args!("key frame requested for {}", of(which)))
             }
-            Self::Stats { consumer } => of(consumer).stats(client, output, stats_table, "no counters").await,
+            Self::Stats(which) => of(which).stats(client, output, stats_table, "no counters").await,
             Self::RtcStats(stats) => stats.run("consumers", client, output).await,
-            Self::Dump { consumer } => of(consumer).dump(client, output).await,
+            Self::Dump(which) => of(which).dump(client, output).await,
             Self::Enable {
-                consumer,
+                which,
                 transport,
                 paused,
             } => {
                 let body = json!({"transport": transport, "paused": paused});
-                let answer = client.post(&of(consumer).target("/enable"), &body).await?;
-                output.done(
-                    &answer,
-                    format_args!("consumer {consumer} is sent on transport {transport}"),
-                )
+                let answer = client.post(&of(which).target("/enable"), &body).await?;
+                output.done(&answer, format_args!("{} is sent on transport {transport}", of(which)))
             }
-            Self::Close { consumer, event_data } => of(consumer).close(client, output, event_data).await,
+            Self::Close { which, event_data } => of(which).close(client, output, event_data).await,
         }
     }
 }
 
-fn of(consumer: u64) -> Object {
-    Object::new("consumer", consumer)
+fn of(which: Which) -> Object {
+    Object::new("consumer", which.consumer)
 }
 
 impl Create {

@@ -79,11 +79,8 @@ impl Object {
         output: &Output,
         pairs: impl FnOnce(&V) -> P,
     ) -> Result<(), Failure> {
-        let answer: Value = client.get(&self.target("")).await?;
-        if output.is_json() {
-            return output.json(&answer);
-        }
-        output.pairs(pairs(&client.read(answer)?).as_ref())
+        let print = |shown: V| output.pairs(pairs(&shown).as_ref());
+        client.show(output, &self.target(""), print).await
     }
 
     /// Prints its counters, or `none`.
@@ -94,11 +91,8 @@ impl Object {
         table: fn(&[S]) -> Table,
         none: &str,
     ) -> Result<(), Failure> {
-        let answer: Value = client.get(&self.target("/stats")).await?;
-        if output.is_json() {
-            return output.json(&answer);
-        }
-        output.table(&table(&[client.read(answer)?]), none)
+        let print = |stats: S| output.table(&table(&[stats]), none);
+        client.show(output, &self.target("/stats"), print).await
     }
 
     /// Prints all that the worker knows of it.

@@ -131,21 +131,19 @@ impl Command {
                 output.done(&answer, format_args!("peer {} is in room {}", which.name, which.room))
             }
             Self::Show(which) => {
-                let answer: Value = client.get(&which.target("")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                let peer: PeerView = client.read(answer)?;
-                output.pairs(&[
-                    ("peer", (&peer.name).into()),
-                    ("room", peer.room.0.into()),
-                    ("role", role(&peer).into()),
-                    ("transports", peer.transports.into()),
-                    ("producers", peer.producers.into()),
-                    ("consumers", peer.consumers.into()),
-                    ("receives", receives(&peer)),
-                    ("app data", Cell::app_data(&peer.app_data)),
-                ])
+                let print = |peer: PeerView| {
+                    output.pairs(&[
+                        ("peer", (&peer.name).into()),
+                        ("room", peer.room.0.into()),
+                        ("role", role(&peer).into()),
+                        ("transports", peer.transports.into()),
+                        ("producers", peer.producers.into()),
+                        ("consumers", peer.consumers.into()),
+                        ("receives", receives(&peer)),
+                        ("app data", Cell::app_data(&peer.app_data)),
+                    ])
+                };
+                client.show(output, &which.target(""), print).await
             }
             Self::Transport {
                 which,

@@ -45,6 +45,13 @@ impl List {
     }
 }
 
+/// A producer, by its id.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Which {
+    /// The producer's id
+    producer: u64,
+}
+
 /// `weir ctl producer …`
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -53,48 +60,39 @@ pub(super) enum Command {
     /// Create a producer on a transport
     Create(Box<Create>),
     /// Show a producer
-    Show {
-        /// The producer's id
-        producer: u64,
-    },
+    Show(Which),
     /// Stop relaying a producer
     Pause {
-        /// The producer's id
-        producer: u64,
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         pausing: Pausing,
     },
     /// Relay a producer again
     Resume {
-        /// The producer's id
-        producer: u64,
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         pausing: Pausing,
     },
     /// Set the profile for consumers that have no preference of their own
     Profile {
-        /// The producer's id
-        producer: u64,
+        #[command(flatten)]
+        which: Which,
         /// default, low, medium or high
         #[arg(value_parser = parse_profile())]
         profile: String,
     },
     /// Show the counters of a producer
-    Stats {
-        /// The producer's id
-        producer: u64,
-    },
+    Stats(Which),
     /// Show statistics of a producer in the format of mediasoup's RTC statistics
     RtcStats(RtcStats),
     /// Print everything that the worker knows about a producer, as JSON
-    Dump {
-        /// The producer's id
-        producer: u64,
-    },
+    Dump(Which),
     /// Close a producer and its consumers
     Close {
-        /// The producer's id
-        producer: u64,
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         event_data: EventData,
     },
@@ -139,7 +137,7 @@ impl Command {
         match self {
             Self::List(list) => list.run(client, output).await,
             Self::Create(create) => create.run(client, output).await,
-            Self::Show { producer } => {
+            Self::Show(which) => {
                 let pairs = |producer: &ProducerView| {
                     [
                         ("producer", producer.id.0.into()),
@@ -153,24 +151,24 @@ impl Command {
                         ("app data", Cell::app_data(&producer.app_data)),
                     ]
                 };
-                of(producer).show(client, output, pairs).await
+                of(which).show(client, output, pairs).await
             }
-            Self::Pause { producer, pausing } => of(producer).pause(client, output, pausing).await,
-            Self::Resume { producer, pausing } => of(producer).resume(client, output, pausing).await,
-            Self::Profile { producer, profile } => of(producer).prefer(client, output, &profile).await,
-            Self::Stats { producer } => {
+            Self::Pause { which, pausing } => of(which).pause(client, output, pausing).await,
+            Self::Resume { which, pausing } => of(which).resume(client, output, pausing).await,
+            Self::Profile { which, profile } => of(which).prefer(client, output, &profile).await,
+            Self::Stats(which) => {
                 let none = "no streams received";
-                of(producer).stats(client, output, stats_table, none).await
+                of(which).stats(client, output, stats_table, none).await
             }
             Self::RtcStats(stats) => stats.run("producers", client, output).await,
-            Self::Dump { producer } => of(producer).dump(client, output).await,
-            Self::Close { producer, event_data } => of(producer).close(client, output, event_data).await,
+            Self::Dump(which) => of(which).dump(client, output).await,
+            Self::Close { which, event_data } => of(which).close(client, output, event_data).await,
         }
     }
 }
 
-fn of(producer: u64) -> Object {
-    Object::new("producer", producer)
+fn of(which: Which) -> Object {
+    Object::new("producer", which.producer)
 }
 
 impl Create {

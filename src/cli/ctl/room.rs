@@ -15,7 +15,7 @@ use super::input::read_json;
 use super::object::{Attached, EventData, Object, print_list};
 use super::output::Output;
 use super::table::{Cell, Table};
-use super::{producer, transport};
+use super::{consumer, producer, transport};
 
 /// `weir ctl rooms`
 #[derive(Debug, Args)]
@@ -38,6 +38,13 @@ impl List {
     }
 }
 
+/// A room, by its id.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Which {
+    /// The room's id
+    room: u64,
+}
+
 /// `weir ctl room …`
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -56,29 +63,17 @@ pub(super) enum Command {
         attached: Attached,
     },
     /// Show a room
-    Show {
-        /// The room's id
-        room: u64,
-    },
+    Show(Which),
     /// Show the counters of everything in a room
-    Stats {
-        /// The room's id
-        room: u64,
-    },
+    Stats(Which),
     /// Print everything that the worker knows about a room, as JSON
-    Dump {
-        /// The room's id
-        room: u64,
-    },
+    Dump(Which),
     /// Show what a room's peers may send and receive
-    Capabilities {
-        /// The room's id
-        room: u64,
-    },
+    Capabilities(Which),
     /// Stream a producer to an address
     Stream {
-        /// The room's id
-        room: u64,
+        #[command(flatten)]
+        which: Which,
         /// The producer's id
         producer: u64,
         /// The address to send to, as IP:PORT
@@ -86,19 +81,13 @@ pub(super) enum Command {
         remote: SocketAddr,
     },
     /// Show who is speaking, until the room closes
-    Speakers {
-        /// The room's id
-        room: u64,
-    },
+    Speakers(Which),
     /// Show the audio levels in a room, twice a second, until it closes
-    Levels {
-        /// The room's id
-        room: u64,
-    },
+    Levels(Which),
     /// Close a room with everything in it
     Close {
-        /// The room's id
-        room: u64,
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         event_data: EventData,
     },
@@ -125,7 +114,7 @@ impl Command {
                 let room: RoomView = client.read(answer.clone())?;
                 output.done(&answer, format_args!("{} opened on {}", room.id, room.worker))
             }
-            Self::Show { room } => {
+            Self::Show(which) => {
                 let pairs = |room: &RoomView| {
                     [
                         ("room", room.id.0.into()),
@@ -137,49 +126,49 @@ impl Command {
                         ("app data", Cell::app_data(&room.app_data)),
                     ]
                 };
-                of(room).show(client, output, pairs).await
+                of(which).show(client, output, pairs).await
             }
-            Self::Stats { room } => stats(client, output, room).await,
-            Self::Dump { room } => of(room).dump(client, output).await,
-            Self::Capabilities { room } => capabilities(client, output, room).await,
-            Self::Stream { room, producer, remote } => {
+            Self::Stats(which) => stats(client, output, which).await,
+            Self::Dump(which) => of(which).dump(client, output).await,
+            Self::Capabilities(which) => capabilities(client, output, which).await,
+            Self::Stream {
+                which,
+                producer,
+                remote,
+            } => {
                 let body = json!({"producer": producer, "remoteIp": Zoned::from(remote), "remotePort": remote.port()});
-                let answer = client.post(&format!("/rooms/{room}/rtp-streamers"), &body).await?;
+                let answer = client.post(&of(which).target("/rtp-streamers"), &body).await?;
                 let streamer: StreamerView = client.read(answer.clone())?;
                 output.done(
                     &answer,
                     format_args!("producer {producer} goes to {remote} on {}", streamer.transport),
                 )
             }
-            Self::Speakers { room } => {
-                follow_live(client, output, &format!("/rooms/{room}/active-speaker"), speaker).await
-            }
-            Self::Levels { room } => follow_live(client, output, &format!("/rooms/{room}/audio-levels"), levels).await,
-            Self::Close { room, event_data } => of(room).close(client, output, event_data).await,
+            Self::Speakers(which) => follow_live(client, output, &of(which).target("/active-speaker"), speaker).await,
+            Self::Levels(which) => follow_live(client, output, &of(which).target("/audio-levels"), levels).await,
+            Self::Close { which, event_data } => of(which).close(client, output, event_data).await,
         }
     }
 }
 
-fn of(room: u64) -> Object {
-    Object::new("room", room)
+fn of(which: Which) -> Object {
+    Object::new("room", which.room)
 }
 
-async fn capabilities(client: &mut Client, output: &Output, room: u64) -> Result<(), Failure> {
-    let answer: Value = client.get(&format!("/rooms/{room}/rtp-capabilities")).await?;
-    if output.is_json() {
-        return output.json(&answer);
-    }
-    let capabilities: RtpCapabilities = client.read(answer)?;
-    let mut table = Table::default();
-    for codec in &capabilities.codecs {
-        table.row([
-            ("KIND", codec.kind.into()),
-            ("CODEC", (&codec.name).into()),
-            (">PAYLOAD TYPE", Cell::or_none(codec.preferred_payload_type)),
-            (">CLOCK RATE", codec.clock_rate.into()),
-        ]);
-    }
-    output.table(&table, "no codecs")
+async fn capabilities(client: &mut Client, output: &Output, which: Which) -> Result<(), Failure> {
+    let table = |capabilities: RtpCapabilities| {
+        let mut table = Table::default();
+        for codec in &capabilities.codecs {
+            table.row([
+                ("KIND", codec.kind.into()),
+                ("CODEC", (&codec.name).into()),
+                (">PAYLOAD TYPE", Cell::or_none(codec.preferred_payload_type)),
+                (">CLOCK RATE", codec.clock_rate.into()),
+            ]);
+        }
+        output.table(&table, "no codecs")
+    };
+    client.show(output, &of(which).target("/rtp-capabilities"), table).await
 }
 
 /// `alice (producer 3)`
@@ -203,15 +192,13 @@ fn levels(event: &Value) -> String {
     }
 }
 
-async fn stats(client: &mut Client, output: &Output, room: u64) -> Result<(), Failure> {
-    let answer: Value = client.get(&format!("/rooms/{room}/stats")).await?;
-    if output.is_json() {
-        return output.json(&answer);
-    }
-    let stats: StatsPage = client.read(answer)?;
-    output.table(&transport::stats_table(&stats.transports), "no transports")?;
-    output.line("")?;
-    output.table(&producer::stats_table(&stats.producers), "no streams received")?;
-    output.line("")?;
-    output.table(&super::consumer::stats_table(&stats.consumers), "no consumers")
+async fn stats(client: &mut Client, output: &Output, which: Which) -> Result<(), Failure> {
+    let tables = |stats: StatsPage| {
+        output.table(&transport::stats_table(&stats.transports), "no transports")?;
+        output.line("")?;
+        output.table(&producer::stats_table(&stats.producers), "no streams received")?;
+        output.line("")?;
+        output.table(&consumer::stats_table(&stats.consumers), "no consumers")
+    };
+    client.show(output, &of(which).target("/stats"), tables).await
 }

@@ -110,29 +110,24 @@ impl WorkerCommand {
         match self {
             Self::List => workers(client, output).await,
             Self::Show { worker } => {
-                let answer: Value = client.get(&format!("/workers/{worker}")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                let worker: Worker = client.read(answer)?;
-                output.pairs(&[
-                    ("worker", worker.id.into()),
-                    ("state", worker.state()),
-                    ("process", Cell::or_none(worker.pid)),
-                    ("cpu", Cell::or_none(worker.cpu)),
-                    ("rooms", worker.rooms.into()),
-                    ("requests waiting", worker.requests.into()),
-                    ("restarts", Cell::alarming(worker.restarts)),
-                    ("ping", worker.ping()),
-                    ("last exit", worker.last_exit()),
-                ])
+                let print = |worker: Worker| {
+                    output.pairs(&[
+                        ("worker", worker.id.into()),
+                        ("state", worker.state()),
+                        ("process", Cell::or_none(worker.pid)),
+                        ("cpu", Cell::or_none(worker.cpu)),
+                        ("rooms", worker.rooms.into()),
+                        ("requests waiting", worker.requests.into()),
+                        ("restarts", Cell::alarming(worker.restarts)),
+                        ("ping", worker.ping()),
+                        ("last exit", worker.last_exit()),
+                    ])
+                };
+                client.show(output, &format!("/workers/{worker}"), print).await
             }
             Self::Stats { worker } => {
-                let answer: Value = client.get(&format!("/workers/{worker}/stats")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                output.pairs(&stats_pairs(&client.read(answer)?))
+                let print = |stats: WorkerStats| output.pairs(&stats_pairs(&stats));
+                client.show(output, &format!("/workers/{worker}/stats"), print).await
             }
         }
     }
@@ -163,11 +158,10 @@ pub(super) async fn health(client: &mut Client, output: &Output) -> Result<(), F
 
 /// `weir ctl stats`
 pub(super) async fn stats(client: &mut Client, output: &Output) -> Result<(), Failure> {
-    let answer: Value = client.get("/stats").await?;
-    if output.is_json() {
-        return output.json(&answer);
-    }
-    let stats: ServerStats = client.read(answer)?;
+    client.show(output, "/stats", |stats| print_stats(output, &stats)).await
+}
+
+fn print_stats(output: &Output, stats: &ServerStats) -> Result<(), Failure> {
     let mut table = Table::default();
     let mut row = |name: Cell, stats: &WorkerStats| {
         table.row([
@@ -243,11 +237,7 @@ impl Settings {
         if let Some(measure) = self.measure_residence {
             change["measureResidence"] = measure.into();
         }
-        let answer = if change == json!({}) {
-            client.get("/settings").await?
-        } else {
-            client.send(Method::PATCH, "/settings", Some(&change)).await?
-        };
+        let answer = settings(client, &change).await?;
         if output.is_json() {
             return output.json(&answer);
         }
@@ -255,6 +245,14 @@ impl Settings {
         let pairs: Vec<_> = members.map(|(name, value)| (name.as_str(), setting(value))).collect();
         output.pairs(&pairs)
     }
+}
+
+/// The settings of the server, after this change if it is one.
+async fn settings(client: &mut Client, change: &Value) -> Result<Value, Failure> {
+    if *change == json!({}) {
+        return client.get("/settings").await;
+    }
+    client.send(Method::PATCH, "/settings", Some(change)).await
 }
 
 fn setting(value: &Value) -> Cell {
@@ -279,20 +277,16 @@ pub(super) struct LogLevel {
 
 impl LogLevel {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
-        let mut update = json!({});
+        let mut change = json!({});
         if let Some(level) = self.level {
-            update["logLevel"] = level.into();
+            change["logLevel"] = level.into();
         }
         match self.tags.as_slice() {
             [] => {}
-            [all] if all == "all" => update["logTags"] = json!([]),
-            tags => update["logTags"] = json!(tags),
+            [all] if all == "all" => change["logTags"] = json!([]),
+            tags => change["logTags"] = json!(tags),
         }
-        let answer = if update == json!({}) {
-            client.get("/settings").await?
-        } else {
-            client.send(Method::PATCH, "/settings", Some(&update)).await?
-        };
+        let answer = settings(client, &change).await?;
         let level = answer["logLevel"].as_str().unwrap_or("unknown");
         let tags = answer["logTags"].as_array().map_or(&[][..], Vec::as_slice);
         let tags: Vec<_> = tags.iter().filter_map(Value::as_str).collect();

@@ -47,6 +47,13 @@ impl List {
     }
 }
 
+/// A transport, by its id.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Which {
+    /// The transport's id
+    transport: u64,
+}
+
 /// `weir ctl transport …`
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -55,14 +62,11 @@ pub(super) enum Command {
     /// Create a transport for plain RTP, or for WebRTC
     Create(Create),
     /// Show a transport
-    Show {
-        /// The transport's id
-        transport: u64,
-    },
+    Show(Which),
     /// Set or change the remote address of a transport
     Remote {
-        /// The transport's id
-        transport: u64,
+        #[command(flatten)]
+        which: Which,
         /// The address to send RTP to (and RTCP, if it has no port of its own), as IP:PORT
         #[arg(value_parser = parse_address)]
         rtp: SocketAddr,
@@ -73,33 +77,24 @@ pub(super) enum Command {
     /// Set the fingerprints by which a WebRTC transport recognises its client's certificate
     Dtls(webrtc::Dtls),
     /// Restart ICE: create new ICE parameters for a WebRTC transport, e.g. because its client's network has changed
-    RestartIce {
-        /// The transport's id
-        transport: u64,
-    },
+    RestartIce(Which),
     /// Show the counters of a transport
-    Stats {
-        /// The transport's id
-        transport: u64,
-    },
+    Stats(Which),
     /// Show statistics of a transport in the format of mediasoup's RTC statistics
     RtcStats(RtcStats),
     /// Print everything that the worker knows about a transport, as JSON
-    Dump {
-        /// The transport's id
-        transport: u64,
-    },
+    Dump(Which),
     /// Limit the bitrate of the transport's senders
     MaxBitrate {
-        /// The transport's id
-        transport: u64,
+        #[command(flatten)]
+        which: Which,
         /// The limit in bits per second, at least 10000; without it, the limit is removed
         bitrate: Option<u64>,
     },
     /// Send copies of a transport's packets to another address
     Mirror {
-        /// The transport's id
-        transport: u64,
+        #[command(flatten)]
+        which: Which,
         /// The address to send to, as IP:PORT
         #[arg(value_parser = parse_address)]
         remote: SocketAddr,
@@ -108,14 +103,11 @@ pub(super) enum Command {
         local_ip: Option<Zoned>,
     },
     /// Stop sending copies of a transport's packets
-    StopMirror {
-        /// The transport's id
-        transport: u64,
-    },
+    StopMirror(Which),
     /// Close a transport with its producers and consumers
     Close {
-        /// The transport's id
-        transport: u64,
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         event_data: EventData,
     },
@@ -168,27 +160,27 @@ impl Command {
         match self {
             Self::List(list) => list.run(client, output).await,
             Self::Create(create) => create.run(client, output).await,
-            Self::Show { transport } => of(transport).show(client, output, pairs).await,
-            Self::Remote { transport, rtp, rtcp } => {
+            Self::Show(which) => of(which).show(client, output, pairs).await,
+            Self::Remote { which, rtp, rtcp } => {
                 let remote = Remote { rtp, rtcp };
-                let line = format!("transport {transport} sends to {}", address(&remote));
-                of(transport).put(client, output, "/remote", &json!(remote), line).await
+                let line = format!("{} sends to {}", of(which), address(&remote));
+                of(which).put(client, output, "/remote", &json!(remote), line).await
             }
             Self::Dtls(dtls) => dtls.run(client, output).await,
-            Self::RestartIce { transport } => webrtc::restart_ice(transport, client, output).await,
-            Self::Stats { transport } => of(transport).stats(client, output, stats_table, "no counters").await,
+            Self::RestartIce(which) => webrtc::restart_ice(which, client, output).await,
+            Self::Stats(which) => of(which).stats(client, output, stats_table, "no counters").await,
             Self::RtcStats(stats) => stats.run("transports", client, output).await,
-            Self::Dump { transport } => of(transport).dump(client, output).await,
-            Self::MaxBitrate { transport, bitrate } => {
+            Self::Dump(which) => of(which).dump(client, output).await,
+            Self::MaxBitrate { which, bitrate } => {
                 let body = json!({"bitrateBps": bitrate});
                 let line = match bitrate {
-                    Some(bitrate) => format!("transport {transport} asks its senders for at most {bitrate} bit/s"),
-                    None => format!("transport {transport} has no limit"),
+                    Some(bitrate) => format!("{} asks its senders for at most {bitrate} bit/s", of(which)),
+                    None => format!("{} has no limit", of(which)),
                 };
-                of(transport).put(client, output, "/max-bitrate", &body, line).await
+                of(which).put(client, output, "/max-bitrate", &body, line).await
             }
             Self::Mirror {
-                transport,
+                which,
                 remote,
                 local_ip,
             } => {
@@ -196,20 +188,20 @@ impl Command {
                 if let Some(local_ip) = local_ip {
                     body["localIp"] = json!(local_ip);
                 }
-                let line = format!("copies of transport {transport} go to {remote}");
-                of(transport).put(client, output, "/mirroring", &body, line).await
+                let line = format!("copies of {} go to {remote}", of(which));
+                of(which).put(client, output, "/mirroring", &body, line).await
             }
-            Self::StopMirror { transport } => {
-                let answer = client.close(&of(transport).target("/mirroring"), None).await?;
-                output.done(&answer, format_args!("transport {transport} is not copied"))
+            Self::StopMirror(which) => {
+                let answer = client.close(&of(which).target("/mirroring"), None).await?;
+                output.done(&answer, format_args!("{} is not copied", of(which)))
             }
-            Self::Close { transport, event_data } => of(transport).close(client, output, event_data).await,
+            Self::Close { which, event_data } => of(which).close(client, output, event_data).await,
         }
     }
 }
 
-fn of(transport: u64) -> Object {
-    Object::new("transport", transport)
+fn of(which: Which) -> Object {
+    Object::new("transport", which.transport)
 }
 
 /// A transport by itself.

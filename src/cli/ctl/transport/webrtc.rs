@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use weir::http::WebRtcView;
 use weir::{DtlsState, FingerprintAlgorithm, IceProtocol, IceState, IceTuple};
 
-use super::of;
+use super::{Which, of};
 use crate::cli::ctl::client::{Client, Failure};
 use crate::cli::ctl::input::read_json;
 use crate::cli::ctl::output::Output;
@@ -58,8 +58,8 @@ impl WebRtcArgs {
 /// `weir ctl transport dtls`
 #[derive(Debug, Args)]
 pub(in crate::cli::ctl) struct Dtls {
-    /// The transport's id
-    transport: u64,
+    #[command(flatten)]
+    which: Which,
     /// A fingerprint of the client's certificate, as in its SDP: sha-256 AB:CD:…; can be repeated
     #[arg(long, num_args = 2, value_names = ["HASH", "VALUE"], required_unless_present = "parameters")]
     fingerprint: Vec<String>,
@@ -84,18 +84,19 @@ impl Dtls {
                 json!({"role": self.role, "fingerprints": fingerprints})
             }
         };
-        let line = format!("transport {} knows its client", self.transport);
-        of(self.transport).put(client, output, "/dtls", &body, line).await
+        let line = format!("{} knows its client", of(self.which));
+        of(self.which).put(client, output, "/dtls", &body, line).await
     }
 }
 
 /// `weir ctl transport restart-ice`
-pub(super) async fn restart_ice(transport: u64, client: &mut Client, output: &Output) -> Result<(), Failure> {
-    let answer = client.post(&of(transport).target("/ice-restart"), &json!({})).await?;
+pub(super) async fn restart_ice(which: Which, client: &mut Client, output: &Output) -> Result<(), Failure> {
+    let answer = client.post(&of(which).target("/ice-restart"), &json!({})).await?;
     let parameters = &answer["iceParameters"];
     let word = |name: &str| parameters[name].as_str().unwrap_or_default().to_owned();
     let line = format!(
-        "transport {transport} has the username fragment {} and the password {} now",
+        "{} has the username fragment {} and the password {} now",
+        of(which),
         word("usernameFragment"),
         word("password")
     );
