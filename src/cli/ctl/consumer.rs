@@ -11,8 +11,9 @@ use super::output::Output;
 use super::parse_profile;
 use super::producer::{codecs, streams};
 use super::rtc_stats::RtcStats;
-use super::table::{Cell, Table, Tone};
+use super::table::{Cell, Table};
 use super::units::{bitrate, bytes};
+use crate::cli::palette::Tone;
 
 /// `weir ctl consumers`
 #[derive(Debug, Args)]

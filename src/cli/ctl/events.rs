@@ -15,7 +15,8 @@ use weir::http::path_segment;
 use super::client::{Client, Failure};
 use super::output::Output;
 use super::server::flat;
-use super::table::{Tone, visible};
+use super::table::visible;
+use crate::cli::palette::Tone;
 use sse::{Decoder, Event};
 
 mod sse;

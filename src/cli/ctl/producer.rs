@@ -13,8 +13,9 @@ use super::object::{Attached, EventData, Object, Pausing, print_list};
 use super::output::Output;
 use super::parse_profile;
 use super::rtc_stats::RtcStats;
-use super::table::{Cell, Table, Tone};
+use super::table::{Cell, Table};
 use super::units::{bitrate, bytes};
+use crate::cli::palette::Tone;
 
 /// `weir ctl producers`
 #[derive(Debug, Args)]

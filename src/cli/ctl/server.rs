@@ -10,8 +10,9 @@ use weir::{CounterKind, Residence, WorkerStats};
 use super::client::{Client, Failure};
 use super::object::print_list;
 use super::output::Output;
-use super::table::{Cell, Table, Tone};
+use super::table::{Cell, Table};
 use super::units::{bytes, duration_ns};
+use crate::cli::palette::Tone;
 
 /// A worker, as far as it is shown.
 #[derive(Debug, Deserialize)]

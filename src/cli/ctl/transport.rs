@@ -14,8 +14,9 @@ use super::client::{Client, Failure};
 use super::object::{Attached, EventData, Object, print_list};
 use super::output::Output;
 use super::rtc_stats::RtcStats;
-use super::table::{Cell, Table, Tone};
+use super::table::{Cell, Table};
 use super::units::bytes;
+use crate::cli::palette::Tone;
 
 pub(super) use webrtc::WebRtcArgs;
 

@@ -11,7 +11,8 @@ use super::{Which, of};
 use crate::cli::ctl::client::{Client, Failure};
 use crate::cli::ctl::input::read_json;
 use crate::cli::ctl::output::Output;
-use crate::cli::ctl::table::{Cell, Tone};
+use crate::cli::ctl::table::Cell;
+use crate::cli::palette::Tone;
 
 /// Whether a transport is to be one for WebRTC, and how its client can reach it.
 #[derive(Debug, Args)]
