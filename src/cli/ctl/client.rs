@@ -20,8 +20,6 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use weir::http::{ErrorBody, LIST_MAX, Listing};
 
-use super::output::Output;
-
 /// Largest answer that is read. The largest the server gives, a page of a dump, stays under a tenth of it.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -104,20 +102,6 @@ impl Client {
     pub(crate) async fn get<T: DeserializeOwned>(&mut self, target: &str) -> Result<T, Failure> {
         let answer = self.ask(Method::GET, target, None).await?;
         self.read(answer)
-    }
-
-    /// `GET`s a value and prints it: as JSON if that is asked for, else as `print` does.
-    pub(crate) async fn show<T: DeserializeOwned>(
-        &mut self,
-        output: &Output,
-        target: &str,
-        print: impl FnOnce(T) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let answer: Value = self.get(target).await?;
-        match output.is_json() {
-            true => output.json(&answer),
-            false => print(self.read(answer)?),
-        }
     }
 
     /// Sends a command, with a body if there is one.

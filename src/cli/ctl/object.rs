@@ -80,7 +80,7 @@ impl Object {
         pairs: impl FnOnce(&V) -> P,
     ) -> Result<(), Failure> {
         let print = |shown: V| output.pairs(pairs(&shown).as_ref());
-        client.show(output, &self.target(""), print).await
+        print_one(client, output, &self.target(""), print).await
     }
 
     /// Prints its counters, or `none`.
@@ -92,7 +92,7 @@ impl Object {
         none: &str,
     ) -> Result<(), Failure> {
         let print = |stats: S| output.table(&table(&[stats]), none);
-        client.show(output, &self.target("/stats"), print).await
+        print_one(client, output, &self.target("/stats"), print).await
     }
 
     /// Prints all that the worker knows of it.
@@ -154,6 +154,20 @@ impl Pausing {
             body["appData"] = app_data;
         }
         body
+    }
+}
+
+/// Prints what is at a target: as JSON if that is asked for, else as `print` does.
+pub(super) async fn print_one<V: DeserializeOwned>(
+    client: &mut Client,
+    output: &Output,
+    target: &str,
+    print: impl FnOnce(V) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let answer: Value = client.get(target).await?;
+    match output.is_json() {
+        true => output.json(&answer),
+        false => print(client.read(answer)?),
     }
 }
 

@@ -8,7 +8,7 @@ use weir::http::{PeerListing, PeerView, TransportView, path_segment};
 use super::client::{Client, Failure};
 use super::events::follow_live;
 use super::input::parse_json;
-use super::object::{Attached, EventData};
+use super::object::{Attached, EventData, print_one};
 use super::output::Output;
 use super::server::flat;
 use super::table::{Cell, Table};
@@ -143,7 +143,7 @@ impl Command {
                         ("app data", Cell::app_data(&peer.app_data)),
                     ])
                 };
-                client.show(output, &which.target(""), print).await
+                print_one(client, output, &which.target(""), print).await
             }
             Self::Transport {
                 which,

@@ -12,7 +12,7 @@ use weir_channel::message::{Zoned, parse_address};
 use super::client::{Client, Failure};
 use super::events::follow_live;
 use super::input::read_json;
-use super::object::{Attached, EventData, Object, print_list};
+use super::object::{Attached, EventData, Object, print_list, print_one};
 use super::output::Output;
 use super::table::{Cell, Table};
 use super::{consumer, producer, transport};
@@ -168,7 +168,7 @@ async fn capabilities(client: &mut Client, output: &Output, which: Which) -> Res
         }
         output.table(&table, "no codecs")
     };
-    client.show(output, &of(which).target("/rtp-capabilities"), table).await
+    print_one(client, output, &of(which).target("/rtp-capabilities"), table).await
 }
 
 /// `alice (producer 3)`
@@ -200,5 +200,5 @@ async fn stats(client: &mut Client, output: &Output, which: Which) -> Result<(),
         output.line("")?;
         output.table(&consumer::stats_table(&stats.consumers), "no consumers")
     };
-    client.show(output, &of(which).target("/stats"), tables).await
+    print_one(client, output, &of(which).target("/stats"), tables).await
 }

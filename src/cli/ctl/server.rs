@@ -8,7 +8,7 @@ use weir::http::{Health, HealthStatus, Listing, ServerStats};
 use weir::{CounterKind, Residence, WorkerStats};
 
 use super::client::{Client, Failure};
-use super::object::print_list;
+use super::object::{print_list, print_one};
 use super::output::Output;
 use super::table::{Cell, Table};
 use super::units::{bytes, duration_ns};
@@ -124,11 +124,11 @@ impl WorkerCommand {
                         ("last exit", worker.last_exit()),
                     ])
                 };
-                client.show(output, &format!("/workers/{worker}"), print).await
+                print_one(client, output, &format!("/workers/{worker}"), print).await
             }
             Self::Stats { worker } => {
                 let print = |stats: WorkerStats| output.pairs(&stats_pairs(&stats));
-                client.show(output, &format!("/workers/{worker}/stats"), print).await
+                print_one(client, output, &format!("/workers/{worker}/stats"), print).await
             }
         }
     }
@@ -159,7 +159,7 @@ pub(super) async fn health(client: &mut Client, output: &Output) -> Result<(), F
 
 /// `weir ctl stats`
 pub(super) async fn stats(client: &mut Client, output: &Output) -> Result<(), Failure> {
-    client.show(output, "/stats", |stats| print_stats(output, &stats)).await
+    print_one(client, output, "/stats", |stats| print_stats(output, &stats)).await
 }
 
 fn print_stats(output: &Output, stats: &ServerStats) -> Result<(), Failure> {
