@@ -23,100 +23,102 @@ macro_rules! server_settings {
         $then! {
             $($with)*
             /// How many workers to run [default: one for each CPU that this process may use, by its affinity mask and cgroup
-            /// quota]
+            /// quota].
             workers: Option<NonZeroU32> = None;
             [#[arg(env = "WEIR_WORKERS", value_name = "N")] NonZeroU32]
 
-            /// The lowest level that workers log: error, warn, info, debug, trace [default: warn]
+            /// The lowest level that workers log: error, warn, info, debug, trace [default: warn].
             log_level: LogLevel = LogSettings::default().level;
             [#[arg(env = "WEIR_LOG_LEVEL", value_name = "LEVEL")] LogLevel]
 
-            /// The parts of the workers that log below the level error: process, channel, net, rtp, relay; if none is named, all
-            /// [default: all parts]
+            /// The parts of the workers that log below the level error: process, channel, net, rtp, relay [default: none named,
+            /// which means all].
             log_tags: Vec<LogTag> = LogSettings::default().tags;
             [#[arg(env = "WEIR_LOG_TAGS", value_name = "TAG,…", value_delimiter = ',')] Vec<LogTag>]
 
-            /// The local IPv4 address for media: auto, off, or an address [default: auto]
+            /// The local IPv4 address for media: auto, off, or an address [default: auto].
             rtc_ipv4: Family<Ipv4Addr> = Family::Auto;
             { #[schemars(with = "String")] }
             [#[arg(env = "WEIR_RTC_IPV4", value_name = "IP")] Family<Ipv4Addr>]
 
             /// The local IPv6 address for media: auto, off, or an address; write a link-local one with its zone, fe80::1%eth0
-            /// [default: auto]
+            /// [default: auto].
             rtc_ipv6: Family<Zoned<Ipv6Addr>> = Family::Auto;
             { #[schemars(with = "String")] }
             [#[arg(env = "WEIR_RTC_IPV6", value_name = "IP")] Family<Zoned<Ipv6Addr>>]
 
-            /// The IPv4 address that remotes should send to, e.g. that of a NAT in front of the server [default: the local one]
+            /// The IPv4 address that remotes should send to, e.g. that of a NAT in front of the server [default: the local
+            /// one].
             rtc_announced_ipv4: Option<Ipv4Addr> = None;
             [#[arg(env = "WEIR_RTC_ANNOUNCED_IPV4", value_name = "IP")] Ipv4Addr]
 
-            /// The IPv6 address that remotes should send to [default: the local one]
+            /// The IPv6 address that remotes should send to [default: the local one].
             rtc_announced_ipv6: Option<Ipv6Addr> = None;
             [#[arg(env = "WEIR_RTC_ANNOUNCED_IPV6", value_name = "IP")] Ipv6Addr]
 
-            /// The range of UDP and TCP ports for media [default: 10000-59999]
+            /// The range of UDP and TCP ports for media [default: 10000-59999].
             rtc_ports: PortRange = PortRange::default();
             { #[schemars(with = "String")] }
             [#[arg(env = "WEIR_RTC_PORTS", value_name = "MIN-MAX")] PortRange]
 
-            /// Serve WebRTC clients over UDP [default: true]
+            /// Serve WebRTC clients over UDP [default: true].
             rtc_udp: bool = true;
             [#[arg(env = "WEIR_RTC_UDP", value_name = "BOOL")] bool]
 
-            /// Serve WebRTC clients over TCP, for networks that block UDP [default: true]
+            /// Serve WebRTC clients over TCP, for networks that block UDP [default: true].
             rtc_tcp: bool = true;
             [#[arg(env = "WEIR_RTC_TCP", value_name = "BOOL")] bool]
 
             /// The UDP and TCP port that all WebRTC clients of the first worker share; each further worker uses the next port
-            /// [default: each WebRTC transport has its own ports from `rtc_ports`]
+            /// [default: each WebRTC transport has its own ports from `rtc_ports`].
             webrtc_port: Option<NonZeroU16> = None;
             [#[arg(env = "WEIR_WEBRTC_PORT", value_name = "PORT")] u16 => NonZeroU16::new]
 
             /// When to give each WebRTC client on a shared port its own connected socket: auto (if the kernel is fast at it,
-            /// Linux 6.13 or later) or never [default: auto]
+            /// Linux 6.13 or later) or never [default: auto].
             webrtc_connected: ConnectedSockets = ConnectedSockets::Auto;
             { #[schemars(with = "String")] }
             [#[arg(env = "WEIR_WEBRTC_CONNECTED", value_name = "WHEN")] ConnectedSockets]
 
-            /// Use DTLS 1.3 with WebRTC clients that offer it, and not 1.2 with all [default: false]
+            /// Use DTLS 1.3 with WebRTC clients that offer it, instead of DTLS 1.2 with all [default: false].
             dtls_13: bool = false;
             [#[arg(env = "WEIR_DTLS_13", value_name = "BOOL")] bool]
 
-            /// Accept WebRTC clients whose only fingerprints are SHA-1 or SHA-224 [default: false]
+            /// Accept WebRTC clients whose only fingerprints are SHA-1 or SHA-224 [default: false].
             dtls_weak_fingerprints: bool = false;
             [#[arg(env = "WEIR_DTLS_WEAK_FINGERPRINTS", value_name = "BOOL")] bool]
 
             /// Keep the last group of pictures of video senders that ignore key frame requests (cameras, ffmpeg), so that new
-            /// viewers see a picture at once. A worker keeps up to 64 groups, each of up to 8 MiB and 20 s [default: true]
+            /// viewers see a picture at once. A worker keeps up to 64 groups, each of up to 8 MiB and 20 s [default: true].
             gop_cache: bool = true;
             [#[arg(env = "WEIR_GOP_CACHE", value_name = "BOOL")] bool]
 
-            /// The PEM file with the certificate for DTLS, which may be self-signed; needs `dtls_private_key_file` [default: each
-            /// worker makes its own]
+            /// The PEM file with the certificate for DTLS, which may be self-signed; needs `dtls_private_key_file` [default:
+            /// each worker makes its own].
             dtls_certificate_file: Option<PathBuf> = None;
             [#[arg(env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")] PathBuf]
 
-            /// The PEM file with the private key of that certificate: ECDSA over P-256 or P-384, or RSA
+            /// The PEM file with the private key of that certificate: ECDSA over P-256 or P-384, or RSA.
             dtls_private_key_file: Option<PathBuf> = None;
             { #[serde(skip)] }
             [#[arg(env = "WEIR_DTLS_PRIVATE_KEY_FILE", value_name = "FILE")] PathBuf]
 
-            /// The receive buffer of each media socket (SO_RCVBUF), in bytes; the kernel accounts for twice as many [default: 4M]
+            /// The receive buffer of each media socket (SO_RCVBUF), in bytes; the kernel accounts for twice as many [default:
+            /// 4M].
             // One second of 32 Mbit/s; the kernel books twice as many, and skbs cost more than their payload.
             socket_receive_buffer: u32 = 4 << 20;
             [#[arg(env = "WEIR_SOCKET_RECEIVE_BUFFER", value_name = "SIZE")] ByteSize]
 
-            /// The send buffer of each media socket (SO_SNDBUF), in bytes [default: 4M]
+            /// The send buffer of each media socket (SO_SNDBUF), in bytes [default: 4M].
             socket_send_buffer: u32 = 4 << 20;
             [#[arg(env = "WEIR_SOCKET_SEND_BUFFER", value_name = "SIZE")] ByteSize]
 
             /// The worker program, `weir` or `weir-worker` [default: this program if it can be a worker, else the `weir-worker`
-            /// beside it or in the folders above]
+            /// beside it or in the folders above].
             worker_binary: Option<PathBuf> = None;
             [#[arg(env = "WEIR_WORKER_BINARY", value_name = "FILE")] PathBuf]
 
-            /// How long a worker may take to start [default: 10s]
+            /// How long a worker may take to start [default: 10s].
             start_timeout: Duration = Duration::from_secs(10);
             { #[serde(serialize_with = "as_text")] #[schemars(with = "String")] }
             [
@@ -125,7 +127,7 @@ macro_rules! server_settings {
                 Duration
             ]
 
-            /// The time between two pings to a worker [default: 1s]
+            /// The time between two pings to a worker [default: 1s].
             ping_interval: Duration = Duration::from_secs(1);
             { #[serde(serialize_with = "as_text")] #[schemars(with = "String")] }
             [
@@ -134,7 +136,7 @@ macro_rules! server_settings {
                 Duration
             ]
 
-            /// How long a worker may take to answer a ping; then it is killed and replaced [default: 5s]
+            /// How long a worker may take to answer a ping; then it is killed and replaced [default: 5s].
             ping_timeout: Duration = Duration::from_secs(5);
             { #[serde(serialize_with = "as_text")] #[schemars(with = "String")] }
             [
@@ -143,7 +145,7 @@ macro_rules! server_settings {
                 Duration
             ]
 
-            /// How long a worker may take to answer a request [default: 20s]
+            /// How long a worker may take to answer a request [default: 20s].
             request_timeout: Duration = Duration::from_secs(20);
             { #[serde(serialize_with = "as_text")] #[schemars(with = "String")] }
             [
@@ -152,7 +154,7 @@ macro_rules! server_settings {
                 Duration
             ]
 
-            /// How long workers may take to end when the server stops, before they are killed [default: 5s]
+            /// How long workers may take to end when the server stops, before they are killed [default: 5s].
             close_timeout: Duration = Duration::from_secs(5);
             { #[serde(serialize_with = "as_text")] #[schemars(with = "String")] }
             [
@@ -162,7 +164,7 @@ macro_rules! server_settings {
             ]
 
             /// How long a packet may wait under load, so that it is sent together with others, in microseconds, at most 1000;
-            /// 0 sends each at once [default: 200]
+            /// 0 sends each at once [default: 200].
             coalescing_us_max: u32 = 200;
             [#[arg(env = "WEIR_COALESCING_US_MAX", value_name = "US")] u32]
         }
