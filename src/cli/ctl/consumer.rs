@@ -6,7 +6,7 @@ use weir::ConsumerStats;
 use weir::http::ConsumerView;
 
 use super::client::{Client, Failure};
-use super::object::{Attached, EventData, Object, Pausing, print_list};
+use super::object::{Attached, Closing, Object, Pausing, print_list};
 use super::output::Output;
 use super::parse_profile;
 use super::producer::{codecs, streams};
@@ -70,19 +70,9 @@ pub(super) enum Command {
     /// Show a consumer
     Show(Which),
     /// Stop sending to a consumer
-    Pause {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        pausing: Pausing,
-    },
+    Pause(Pausing<Which>),
     /// Send to a consumer again
-    Resume {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        pausing: Pausing,
-    },
+    Resume(Pausing<Which>),
     /// Set the highest profile that a consumer receives; `default` removes the limit
     Profile {
         #[command(flatten)]
@@ -110,12 +100,7 @@ pub(super) enum Command {
         paused: bool,
     },
     /// Close a consumer
-    Close {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        event_data: EventData,
-    },
+    Close(Closing<Which>),
 }
 
 /// `weir ctl consumer create`
@@ -164,8 +149,8 @@ impl Command {
                 };
                 of(which).show(client, output, pairs).await
             }
-            Self::Pause { which, pausing } => of(which).pause(client, output, pausing).await,
-            Self::Resume { which, pausing } => of(which).resume(client, output, pausing).await,
+            Self::Pause(pausing) => of(pausing.which).pause(client, output, &pausing.body()).await,
+            Self::Resume(pausing) => of(pausing.which).resume(client, output, &pausing.body()).await,
             Self::Profile { which, profile } => of(which).prefer(client, output, &profile).await,
             Self::Keyframe(which) => {
                 let answer = client.post(&of(which).target("/key-frame"), &json!({})).await?;
@@ -183,7 +168,7 @@ impl Command {
                 let answer = client.post(&of(which).target("/enable"), &body).await?;
                 output.done(&answer, format_args!("{} is sent on transport {transport}", of(which)))
             }
-            Self::Close { which, event_data } => of(which).close(client, output, event_data).await,
+            Self::Close(Closing { which, app_data }) => of(which).close(client, output, app_data).await,
         }
     }
 }

@@ -19,9 +19,11 @@ pub(super) struct Object {
     id: u64,
 }
 
-/// What an event carries of its cause.
+/// Which one to close, and what its event carries.
 #[derive(Debug, Args)]
-pub(super) struct EventData {
+pub(super) struct Closing<Which: Args> {
+    #[command(flatten)]
+    pub(super) which: Which,
     /// Any JSON, which is sent with the event
     #[arg(long, value_name = "JSON", value_parser = parse_json)]
     pub(super) app_data: Option<Value>,
@@ -44,15 +46,18 @@ impl Attached {
     }
 }
 
-/// For whom something is paused or resumed, and what its event carries.
+/// Which one to pause or resume, for whom, and what its event carries.
 #[derive(Debug, Args)]
-pub(super) struct Pausing {
+pub(super) struct Pausing<Which: Args> {
+    #[command(flatten)]
+    pub(super) which: Which,
     /// The side that acts: local is the application, remote is the peer's client; no side can resume what the other has
     /// paused
     #[arg(long, value_name = "SIDE", value_parser = ["local", "remote"], default_value = "local")]
     side: String,
-    #[command(flatten)]
-    event_data: EventData,
+    /// Any JSON, which is sent with the event
+    #[arg(long, value_name = "JSON", value_parser = parse_json)]
+    app_data: Option<Value>,
 }
 
 impl fmt::Display for Object {
@@ -100,13 +105,13 @@ impl Object {
         output.json(&client.get::<Value>(&self.target("/dump")).await?)
     }
 
-    pub(super) async fn pause(self, client: &mut Client, output: &Output, pausing: Pausing) -> Result<(), Failure> {
-        let answer = client.post(&self.target("/pause"), &pausing.body()).await?;
+    pub(super) async fn pause(self, client: &mut Client, output: &Output, body: &Value) -> Result<(), Failure> {
+        let answer = client.post(&self.target("/pause"), body).await?;
         output.done(&answer, format_args!("{self} paused"))
     }
 
-    pub(super) async fn resume(self, client: &mut Client, output: &Output, pausing: Pausing) -> Result<(), Failure> {
-        let answer = client.post(&self.target("/resume"), &pausing.body()).await?;
+    pub(super) async fn resume(self, client: &mut Client, output: &Output, body: &Value) -> Result<(), Failure> {
+        let answer = client.post(&self.target("/resume"), body).await?;
         let still = ["locallyPaused", "remotelyPaused", "sourcePaused"].map(|name| answer[name] == true);
         let still = match still {
             [true, ..] => "; the application still holds it paused",
@@ -140,17 +145,18 @@ impl Object {
         self,
         client: &mut Client,
         output: &Output,
-        event_data: EventData,
+        app_data: Option<Value>,
     ) -> Result<(), Failure> {
-        let answer = client.close(&self.target(""), event_data.app_data).await?;
+        let answer = client.close(&self.target(""), app_data).await?;
         output.done(&answer, format_args!("{self} closed"))
     }
 }
 
-impl Pausing {
-    fn body(self) -> Value {
+impl<Which: Args> Pausing<Which> {
+    /// What the server is sent.
+    pub(super) fn body(self) -> Value {
         let mut body = json!({"side": self.side});
-        if let Some(app_data) = self.event_data.app_data {
+        if let Some(app_data) = self.app_data {
             body["appData"] = app_data;
         }
         body

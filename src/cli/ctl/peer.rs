@@ -8,7 +8,7 @@ use weir::http::{PeerListing, PeerView, TransportView, path_segment};
 use super::client::{Client, Failure};
 use super::events::follow_live;
 use super::input::parse_json;
-use super::object::{Attached, EventData, print_one};
+use super::object::{Attached, Closing, print_one};
 use super::output::Output;
 use super::server::flat;
 use super::table::{Cell, Table};
@@ -111,12 +111,7 @@ pub(super) enum Command {
     /// Receive the notifications for a peer's client, until the peer closes; whoever received them before gets no more
     Notifications(Which),
     /// Close a peer with everything that belongs to it
-    Close {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        event_data: EventData,
-    },
+    Close(Closing<Which>),
 }
 
 impl Command {
@@ -172,8 +167,8 @@ impl Command {
                 follow_live(client, output, &which.target("/notifications"), notification).await
             }
             Self::Dump(which) => output.json(&client.get::<Value>(&which.target("/dump")).await?),
-            Self::Close { which, event_data } => {
-                let answer = client.close(&which.target(""), event_data.app_data).await?;
+            Self::Close(Closing { which, app_data }) => {
+                let answer = client.close(&which.target(""), app_data).await?;
                 output.done(&answer, format_args!("peer {} closed", which.name))
             }
         }

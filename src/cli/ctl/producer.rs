@@ -9,7 +9,7 @@ use weir_channel::message::{MediaKind, Profile};
 
 use super::client::{Client, Failure};
 use super::input::read_json;
-use super::object::{Attached, EventData, Object, Pausing, print_list};
+use super::object::{Attached, Closing, Object, Pausing, print_list};
 use super::output::Output;
 use super::parse_profile;
 use super::rtc_stats::RtcStats;
@@ -63,19 +63,9 @@ pub(super) enum Command {
     /// Show a producer
     Show(Which),
     /// Stop relaying a producer
-    Pause {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        pausing: Pausing,
-    },
+    Pause(Pausing<Which>),
     /// Relay a producer again
-    Resume {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        pausing: Pausing,
-    },
+    Resume(Pausing<Which>),
     /// Set the profile for consumers that have no preference of their own
     Profile {
         #[command(flatten)]
@@ -91,12 +81,7 @@ pub(super) enum Command {
     /// Print everything that the worker knows about a producer, as JSON
     Dump(Which),
     /// Close a producer and its consumers
-    Close {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        event_data: EventData,
-    },
+    Close(Closing<Which>),
 }
 
 /// `weir ctl producer create`
@@ -154,8 +139,8 @@ impl Command {
                 };
                 of(which).show(client, output, pairs).await
             }
-            Self::Pause { which, pausing } => of(which).pause(client, output, pausing).await,
-            Self::Resume { which, pausing } => of(which).resume(client, output, pausing).await,
+            Self::Pause(pausing) => of(pausing.which).pause(client, output, &pausing.body()).await,
+            Self::Resume(pausing) => of(pausing.which).resume(client, output, &pausing.body()).await,
             Self::Profile { which, profile } => of(which).prefer(client, output, &profile).await,
             Self::Stats(which) => {
                 let none = "no streams received";
@@ -163,7 +148,7 @@ impl Command {
             }
             Self::RtcStats(stats) => stats.run("producers", client, output).await,
             Self::Dump(which) => of(which).dump(client, output).await,
-            Self::Close { which, event_data } => of(which).close(client, output, event_data).await,
+            Self::Close(Closing { which, app_data }) => of(which).close(client, output, app_data).await,
         }
     }
 }

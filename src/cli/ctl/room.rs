@@ -12,7 +12,7 @@ use weir_channel::message::{Zoned, parse_address};
 use super::client::{Client, Failure};
 use super::events::follow_live;
 use super::input::read_json;
-use super::object::{Attached, EventData, Object, print_list, print_one};
+use super::object::{Attached, Closing, Object, print_list, print_one};
 use super::output::Output;
 use super::table::{Cell, Table};
 use super::{consumer, producer, transport};
@@ -85,12 +85,7 @@ pub(super) enum Command {
     /// Show the audio levels in a room, twice a second, until it closes
     Levels(Which),
     /// Close a room with everything in it
-    Close {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        event_data: EventData,
-    },
+    Close(Closing<Which>),
 }
 
 impl Command {
@@ -146,7 +141,7 @@ impl Command {
             }
             Self::Speakers(which) => follow_live(client, output, &of(which).target("/active-speaker"), speaker).await,
             Self::Levels(which) => follow_live(client, output, &of(which).target("/audio-levels"), levels).await,
-            Self::Close { which, event_data } => of(which).close(client, output, event_data).await,
+            Self::Close(Closing { which, app_data }) => of(which).close(client, output, app_data).await,
         }
     }
 }

@@ -11,7 +11,7 @@ use weir::{TransportStats, Tuple};
 use weir_channel::message::{Remote, Zoned, parse_address};
 
 use super::client::{Client, Failure};
-use super::object::{Attached, EventData, Object, print_list};
+use super::object::{Attached, Closing, Object, print_list};
 use super::output::Output;
 use super::rtc_stats::RtcStats;
 use super::table::{Cell, Table};
@@ -106,12 +106,7 @@ pub(super) enum Command {
     /// Stop sending copies of a transport's packets
     StopMirror(Which),
     /// Close a transport with its producers and consumers
-    Close {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        event_data: EventData,
-    },
+    Close(Closing<Which>),
 }
 
 /// `weir ctl transport create`
@@ -196,7 +191,7 @@ impl Command {
                 let answer = client.close(&of(which).target("/mirroring"), None).await?;
                 output.done(&answer, format_args!("{} is not copied", of(which)))
             }
-            Self::Close { which, event_data } => of(which).close(client, output, event_data).await,
+            Self::Close(Closing { which, app_data }) => of(which).close(client, output, app_data).await,
         }
     }
 }
