@@ -42,47 +42,8 @@ impl Api {
         }
     }
 
-    pub(super) fn get<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<App>> + Described<D>,
-        T: 'static,
-    {
-        self.enter(MethodFilter::GET, "get", path, summary, handler)
-    }
-
-    pub(super) fn post<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<App>> + Described<D>,
-        T: 'static,
-    {
-        self.enter(MethodFilter::POST, "post", path, summary, handler)
-    }
-
-    pub(super) fn put<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<App>> + Described<D>,
-        T: 'static,
-    {
-        self.enter(MethodFilter::PUT, "put", path, summary, handler)
-    }
-
-    pub(super) fn patch<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<App>> + Described<D>,
-        T: 'static,
-    {
-        self.enter(MethodFilter::PATCH, "patch", path, summary, handler)
-    }
-
-    pub(super) fn delete<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<App>> + Described<D>,
-        T: 'static,
-    {
-        self.enter(MethodFilter::DELETE, "delete", path, summary, handler)
-    }
-
-    fn enter<H, T, D>(
+    /// Adds a route. `method` is the word for what `filter` lets through.
+    pub(super) fn enter<H, T, D>(
         mut self,
         filter: MethodFilter,
         method: &str,
@@ -94,10 +55,11 @@ impl Api {
         H: Handler<T, Arc<App>> + Described<D>,
         T: 'static,
     {
+        let method = method.to_lowercase();
         let mut operation = Operation::default();
         H::describe(&mut operation, &mut self.schemas);
-        let described = operation.describe(method, path, summary);
-        self.paths.entry(path).or_default().insert(method.to_owned(), described);
+        let described = operation.describe(&method, path, summary);
+        self.paths.entry(path).or_default().insert(method, described);
         self.router = self.router.route(path, on(filter, handler));
         self
     }
