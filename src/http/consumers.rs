@@ -50,7 +50,6 @@ impl ConsumerView {
     }
 }
 
-/// `GET /consumers`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
@@ -83,7 +82,6 @@ pub(super) struct CreateConsumer {
     app_data: Value,
 }
 
-/// `POST /transports/{id}/consumers`
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Id(transport): Id<TransportId>,
@@ -102,7 +100,6 @@ pub(super) async fn create(
     ))
 }
 
-/// `GET /consumers/{id}`
 pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Json<ConsumerView>, ApiError> {
     Ok(Json(ConsumerView::whole(&app.consumer(id)?)))
 }
@@ -120,7 +117,6 @@ pub(super) struct Enable {
     preferred_profile: Option<Profile>,
 }
 
-/// `POST /consumers/{id}/enable`
 pub(super) async fn enable(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
@@ -135,7 +131,6 @@ pub(super) async fn enable(
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-/// `POST /consumers/{id}/pause`
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
@@ -146,7 +141,6 @@ pub(super) async fn pause(
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-/// `POST /consumers/{id}/resume`
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
@@ -157,7 +151,6 @@ pub(super) async fn resume(
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-/// `PUT /consumers/{id}/preferred-profile`
 pub(super) async fn set_preferred_profile(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
@@ -168,7 +161,6 @@ pub(super) async fn set_preferred_profile(
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-/// `POST /consumers/{id}/key-frame`
 pub(super) async fn request_key_frame(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
@@ -179,7 +171,6 @@ pub(super) async fn request_key_frame(
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-/// `GET /consumers/{id}/stats`
 pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
@@ -187,12 +178,10 @@ pub(super) async fn stats(
     Ok(Json(app.consumer(id)?.stats().await?))
 }
 
-/// `GET /consumers/{id}/dump`
 pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Json<ConsumerDump>, ApiError> {
     Ok(Json(app.consumer(id)?.dump().await?))
 }
 
-/// `DELETE /consumers/{id}`
 pub(super) async fn close(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,

@@ -172,7 +172,6 @@ pub(super) struct Recent {
     more: bool,
 }
 
-/// `GET /events/recent`
 pub(super) async fn recent(
     State(app): State<Arc<App>>,
     Params(query): Params<EventQuery>,
@@ -209,7 +208,6 @@ pub(super) async fn recent(
     }))
 }
 
-/// `GET /events`
 pub(super) async fn follow(
     State(app): State<Arc<App>>,
     headers: HeaderMap,

@@ -72,7 +72,6 @@ fn event(name: &str, data: &impl Serialize) -> Option<SseEvent> {
     Some(SseEvent::default().event(name).data(data))
 }
 
-/// `GET /rooms/{id}/audio-levels`
 pub(super) async fn audio_levels(State(app): State<Arc<App>>, Id(room): Id<RoomId>) -> Result<Events, ApiError> {
     let permit = app.follower_permit()?;
     let levels = app.room(room)?.audio_levels().await?;
@@ -86,7 +85,6 @@ pub(super) async fn audio_levels(State(app): State<Arc<App>>, Id(room): Id<RoomI
     }))
 }
 
-/// `GET /rooms/{id}/active-speaker`
 pub(super) async fn active_speaker(State(app): State<Arc<App>>, Id(room): Id<RoomId>) -> Result<Events, ApiError> {
     let permit = app.follower_permit()?;
     let detector = app.room(room)?.create_active_speaker_detector().await?;
@@ -103,8 +101,6 @@ pub(super) async fn active_speaker(State(app): State<Arc<App>>, Id(room): Id<Roo
     }))
 }
 
-/// `GET /rooms/{id}/peers/{name}/notifications`
-///
 /// A notification leaves the peer's queue when the next one is asked for, that is, when the connection has taken it; the
 /// numbers show a client that comes back whether one was lost with the connection.
 pub(super) async fn notifications(State(app): State<Arc<App>>, path: PeerPath) -> Result<Events, ApiError> {
@@ -170,12 +166,10 @@ fn periodic<S: Subject>(app: &App, subject: S, every: &Every) -> Result<Events, 
     }))
 }
 
-/// `GET /producers/{id}/rtc-stats`
 pub(super) async fn of_producer(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Stats, ApiError> {
     Ok(axum::Json(app.producer(id)?.get_stats().await?))
 }
 
-/// `GET /producers/{id}/rtc-stats/stream`
 pub(super) async fn follow_producer(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,
@@ -184,12 +178,10 @@ pub(super) async fn follow_producer(
     periodic(&app, app.producer(id)?, &every)
 }
 
-/// `GET /consumers/{id}/rtc-stats`
 pub(super) async fn of_consumer(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Stats, ApiError> {
     Ok(axum::Json(app.consumer(id)?.get_stats().await?))
 }
 
-/// `GET /consumers/{id}/rtc-stats/stream`
 pub(super) async fn follow_consumer(
     State(app): State<Arc<App>>,
     Id(id): Id<ConsumerId>,
@@ -198,12 +190,10 @@ pub(super) async fn follow_consumer(
     periodic(&app, app.consumer(id)?, &every)
 }
 
-/// `GET /transports/{id}/rtc-stats`
 pub(super) async fn of_transport(State(app): State<Arc<App>>, Id(id): Id<TransportId>) -> Result<Stats, ApiError> {
     Ok(axum::Json(app.transport(id)?.get_stats().await?))
 }
 
-/// `GET /transports/{id}/rtc-stats/stream`
 pub(super) async fn follow_transport(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,

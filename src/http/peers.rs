@@ -70,7 +70,6 @@ pub struct PeerListing {
     pub next: Option<String>,
 }
 
-/// `GET /rooms/{id}/peers`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Id(room): Id<RoomId>,
@@ -88,7 +87,6 @@ pub(super) async fn list(
     Ok(Json(PeerListing { items, next }))
 }
 
-/// `POST /rooms/{id}/peers`
 pub(super) async fn join(
     State(app): State<Arc<App>>,
     Id(room): Id<RoomId>,
@@ -121,7 +119,6 @@ impl Answer for PeerOrSocket {
     }
 }
 
-/// `GET /rooms/{id}/peers/{name}`
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     path: PeerPath,
@@ -141,7 +138,6 @@ pub(super) async fn show(
     ))
 }
 
-/// `DELETE /rooms/{id}/peers/{name}`
 pub(super) async fn close(
     State(app): State<Arc<App>>,
     path: PeerPath,
@@ -151,7 +147,6 @@ pub(super) async fn close(
     Ok(Json(Closed::new(path.name)))
 }
 
-/// `PUT /rooms/{id}/peers/{name}/app-data`
 pub(super) async fn set_app_data(
     State(app): State<Arc<App>>,
     path: PeerPath,
@@ -190,7 +185,6 @@ pub(super) struct PeerTransport {
     app_data: Value,
 }
 
-/// `POST /rooms/{id}/peers/{name}/transports`
 pub(super) async fn create_transport(
     State(app): State<Arc<App>>,
     path: PeerPath,
@@ -213,7 +207,6 @@ pub(super) async fn create_transport(
     Ok(created(&transport))
 }
 
-/// `GET /rooms/{id}/peers/{name}/dump`
 pub(super) async fn dump(State(app): State<Arc<App>>, path: PeerPath) -> Result<Json<PeerDump>, ApiError> {
     Ok(Json(app.peer(path.room, &path.name)?.dump().await?))
 }

@@ -43,7 +43,6 @@ impl ProducerView {
     }
 }
 
-/// `GET /producers`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
@@ -59,7 +58,6 @@ pub(super) async fn list(
     Ok(Json(query.part(producers, |producer| producer.id().0)))
 }
 
-/// `POST /transports/{id}/producers`
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Id(transport): Id<TransportId>,
@@ -72,12 +70,10 @@ pub(super) async fn create(
     ))
 }
 
-/// `GET /producers/{id}`
 pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Json<ProducerView>, ApiError> {
     Ok(Json(ProducerView::whole(&app.producer(id)?)))
 }
 
-/// `POST /producers/{id}/pause`
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,
@@ -88,7 +84,6 @@ pub(super) async fn pause(
     Ok(Json(ProducerView::from(&producer)))
 }
 
-/// `POST /producers/{id}/resume`
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,
@@ -99,7 +94,6 @@ pub(super) async fn resume(
     Ok(Json(ProducerView::from(&producer)))
 }
 
-/// `PUT /producers/{id}/preferred-profile`
 pub(super) async fn set_preferred_profile(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,
@@ -110,7 +104,6 @@ pub(super) async fn set_preferred_profile(
     Ok(Json(ProducerView::from(&producer)))
 }
 
-/// `PUT /producers/{id}/app-data`
 pub(super) async fn set_app_data(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,
@@ -121,7 +114,6 @@ pub(super) async fn set_app_data(
     Ok(Json(ProducerView::from(&producer)))
 }
 
-/// `GET /producers/{id}/stats`
 pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,
@@ -129,12 +121,10 @@ pub(super) async fn stats(
     Ok(Json(app.producer(id)?.stats().await?))
 }
 
-/// `GET /producers/{id}/dump`
 pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Json<ProducerDump>, ApiError> {
     Ok(Json(app.producer(id)?.dump().await?))
 }
 
-/// `DELETE /producers/{id}`
 pub(super) async fn close(
     State(app): State<Arc<App>>,
     Id(id): Id<ProducerId>,

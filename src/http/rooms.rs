@@ -29,7 +29,6 @@ impl From<&Room> for RoomView {
     }
 }
 
-/// `GET /rooms`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
@@ -38,7 +37,6 @@ pub(super) async fn list(
     Ok(Json(query.part(app.server.rooms(), |room| room.id().0)))
 }
 
-/// `POST /rooms`
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Body(options): Body<RoomOptions>,
@@ -47,12 +45,10 @@ pub(super) async fn create(
     Ok(Created(format!("/rooms/{}", room.id().0), RoomView::from(&room)))
 }
 
-/// `GET /rooms/{id}`
 pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<RoomView>, ApiError> {
     Ok(Json(RoomView::from(&app.room(id)?)))
 }
 
-/// `GET /rooms/{id}/rtp-capabilities`
 pub(super) async fn rtp_capabilities(
     State(app): State<Arc<App>>,
     Id(id): Id<RoomId>,
@@ -60,17 +56,14 @@ pub(super) async fn rtp_capabilities(
     Ok(Json(app.room(id)?.rtp_capabilities().clone()))
 }
 
-/// `GET /rooms/{id}/stats`
 pub(super) async fn stats(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<StatsPage>, ApiError> {
     Ok(Json(app.room(id)?.stats().await?))
 }
 
-/// `GET /rooms/{id}/dump`
 pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<DumpPage>, ApiError> {
     Ok(Json(app.room(id)?.dump().await?))
 }
 
-/// `DELETE /rooms/{id}`
 pub(super) async fn close(
     State(app): State<Arc<App>>,
     Id(id): Id<RoomId>,

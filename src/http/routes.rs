@@ -152,7 +152,6 @@ struct Index {
     pid: u32,
 }
 
-/// `GET /`
 async fn index() -> Json<Index> {
     Json(Index {
         name: "weir",
@@ -161,7 +160,6 @@ async fn index() -> Json<Index> {
     })
 }
 
-/// `GET /openapi.json`
 async fn document(State(app): State<Arc<App>>) -> Json<Value> {
     Json(app.document.clone())
 }

@@ -79,7 +79,6 @@ fn reason(worker: &WorkerInfo) -> Option<String> {
     })
 }
 
-/// `GET /health`
 pub(super) async fn health(State(app): State<Arc<App>>) -> WellOrNot<Health> {
     let health = Health::of(&app.server.workers(), app.server.closed(), app.server.shortage());
     let status = match health.status {
@@ -89,7 +88,6 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> WellOrNot<Health> {
     WellOrNot(status, health)
 }
 
-/// `GET /workers`
 pub(super) async fn workers(State(app): State<Arc<App>>) -> Json<Listing<WorkerInfo>> {
     // At most 1,024; no parts are needed.
     Json(Listing {
@@ -98,7 +96,6 @@ pub(super) async fn workers(State(app): State<Arc<App>>) -> Json<Listing<WorkerI
     })
 }
 
-/// `GET /workers/{id}`
 pub(super) async fn worker(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) -> Result<Json<WorkerInfo>, ApiError> {
     let mut workers = app.server.workers().into_iter();
     workers
@@ -107,7 +104,6 @@ pub(super) async fn worker(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) ->
         .ok_or_else(|| unknown(id))
 }
 
-/// `GET /workers/{id}/stats`
 pub(super) async fn worker_stats(
     State(app): State<Arc<App>>,
     Id(id): Id<WorkerId>,
@@ -137,7 +133,6 @@ pub struct StatsOfWorker {
     pub error: Option<ErrorInfo>,
 }
 
-/// `GET /stats`
 pub(super) async fn stats(State(app): State<Arc<App>>) -> Json<ServerStats> {
     let asked = app
         .server
@@ -187,12 +182,10 @@ impl From<&Server> for SettingsView {
     }
 }
 
-/// `GET /dump`
 pub(super) async fn dump(State(app): State<Arc<App>>) -> Result<Json<ServerDump>, ApiError> {
     Ok(Json(app.server.dump().await?))
 }
 
-/// `GET /settings`
 pub(super) async fn settings(State(app): State<Arc<App>>) -> Json<SettingsView> {
     Json(SettingsView::from(&app.server))
 }
@@ -207,7 +200,6 @@ pub(super) struct SettingsChange {
     measure_residence: Option<bool>,
 }
 
-/// `PATCH /settings`
 pub(super) async fn update_settings(
     State(app): State<Arc<App>>,
     Body(change): Body<SettingsChange>,

@@ -51,7 +51,6 @@ impl TransportView {
     }
 }
 
-/// `GET /transports`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
@@ -70,7 +69,6 @@ pub(super) fn created(transport: &Transport) -> Created<TransportView> {
     Created(place, TransportView::whole(transport))
 }
 
-/// `POST /rooms/{id}/transports`
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Id(room): Id<RoomId>,
@@ -80,7 +78,6 @@ pub(super) async fn create(
     Ok(created(&transport))
 }
 
-/// `GET /transports/{id}`
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
@@ -88,7 +85,6 @@ pub(super) async fn show(
     Ok(Json(TransportView::whole(&app.transport(id)?)))
 }
 
-/// `PUT /transports/{id}/remote`
 pub(super) async fn set_remote(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
@@ -107,7 +103,6 @@ pub(super) struct MaxBitrate {
     bitrate_bps: Option<u64>,
 }
 
-/// `PUT /transports/{id}/max-bitrate`
 pub(super) async fn set_max_bitrate(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
@@ -118,7 +113,6 @@ pub(super) async fn set_max_bitrate(
     Ok(Json(TransportView::whole(&transport)))
 }
 
-/// `PUT /transports/{id}/mirroring`
 pub(super) async fn start_mirroring(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
@@ -129,7 +123,6 @@ pub(super) async fn start_mirroring(
     Ok(Json(TransportView::whole(&transport)))
 }
 
-/// `DELETE /transports/{id}/mirroring`
 pub(super) async fn stop_mirroring(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
@@ -155,7 +148,6 @@ pub(super) struct CreateStreamer {
     local_ip: Option<Zoned>,
 }
 
-/// `POST /rooms/{id}/rtp-streamers`
 pub(super) async fn create_streamer(
     State(app): State<Arc<App>>,
     Id(room): Id<RoomId>,
@@ -188,7 +180,6 @@ pub(super) struct TransportDumpView {
     webrtc: Option<WebRtcView>,
 }
 
-/// `GET /transports/{id}/dump`
 pub(super) async fn dump(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
@@ -201,7 +192,6 @@ pub(super) async fn dump(
     }))
 }
 
-/// `GET /transports/{id}/stats`
 pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
@@ -209,7 +199,6 @@ pub(super) async fn stats(
     Ok(Json(app.transport(id)?.stats().await?))
 }
 
-/// `DELETE /transports/{id}`
 pub(super) async fn close(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,

@@ -45,7 +45,6 @@ impl WebRtcView {
     }
 }
 
-/// `POST /rooms/{id}/webrtc-transports`
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Id(room): Id<RoomId>,
@@ -82,7 +81,6 @@ pub(super) struct PeerWebRtcTransport {
     app_data: Value,
 }
 
-/// `POST /rooms/{id}/peers/{name}/webrtc-transports`
 pub(super) async fn create_of_peer(
     State(app): State<Arc<App>>,
     path: PeerPath,
@@ -104,7 +102,6 @@ pub(super) async fn create_of_peer(
     Ok(created(&transport))
 }
 
-/// `PUT /transports/{id}/dtls`
 pub(super) async fn set_dtls(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
@@ -122,7 +119,6 @@ pub(super) struct IceRestarted {
     ice_parameters: IceParameters,
 }
 
-/// `POST /transports/{id}/ice-restart`
 pub(super) async fn restart_ice(
     State(app): State<Arc<App>>,
     Id(id): Id<TransportId>,
