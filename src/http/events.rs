@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use weir_channel::id::RoomId;
 
+use super::answer::Reply;
 use super::error::ApiError;
 use super::event_log::{EventId, EventLog, LoggedEvent};
 use super::extract::Params;
@@ -172,10 +173,7 @@ pub(super) struct Recent {
     more: bool,
 }
 
-pub(super) async fn recent(
-    State(app): State<Arc<App>>,
-    Params(query): Params<EventQuery>,
-) -> Result<Json<Recent>, ApiError> {
+pub(super) async fn recent(State(app): State<Arc<App>>, Params(query): Params<EventQuery>) -> Reply<Recent> {
     let filter = Filter::new(&query)?;
     let limit = query.limit.unwrap_or(RECENT_MAX).clamp(1, RECENT_MAX);
     let now = app.server.events().position();

@@ -4,9 +4,11 @@ use serde::Deserialize;
 use weir_channel::id::{ProducerId, RoomId, TransportId};
 
 use super::error::ApiError;
+use super::extract::{Id, PeerPath};
+use super::named::Named;
 use super::state::App;
 use super::view::Listing;
-use crate::{Peer, Room};
+use crate::{Peer, Producer, Room, Transport};
 
 /// The largest part of a list.
 pub const LIST_MAX: usize = 1_000;
@@ -31,15 +33,15 @@ impl ListQuery {
     /// The rooms whose things are asked for.
     pub(super) fn rooms(&self, app: &App) -> Result<Vec<Room>, ApiError> {
         let mut rooms = match self.room {
-            Some(id) => vec![app.room(id)?],
+            Some(id) => vec![Room::find(app, Id(id))?],
             None => app.server.rooms(),
         };
         if let Some(id) = self.transport {
-            let room = app.transport(id)?.room().id();
+            let room = Transport::find(app, Id(id))?.room().id();
             rooms.retain(|candidate| candidate.id() == room);
         }
         if let Some(id) = self.producer {
-            let room = app.producer(id)?.room().id();
+            let room = Producer::find(app, Id(id))?.room().id();
             rooms.retain(|candidate| candidate.id() == room);
         }
         Ok(rooms)
@@ -52,7 +54,10 @@ impl ListQuery {
             (Some(_), None) => Err(ApiError::query(
                 "peer: names are unique in a room only; give the room too",
             )),
-            (Some(name), Some(room)) => app.peer(room, name).map(Some),
+            (Some(name), Some(room)) => {
+                let name = name.clone();
+                Peer::find(app, PeerPath { room, name }).map(Some)
+            }
         }
     }
 

@@ -22,6 +22,7 @@ use weir_channel::id::RoomId;
 use super::answer::Created;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{Body, Id, Params, PeerPath};
+use super::named::{Named, Of};
 use super::state::App;
 
 /// Routes, and what is said of them.
@@ -141,6 +142,11 @@ impl Operation {
         let description = status.canonical_reason().unwrap_or_default();
         let response = json!({"description": description, "content": {content_type: {"schema": schema}}});
         self.responses.insert(status.as_str().to_owned(), response);
+    }
+
+    fn can_be_refused(&mut self) {
+        let refusal = json!({"$ref": "#/components/responses/Refusal"});
+        self.responses.insert("default".to_owned(), refusal);
     }
 
     fn describe(self, method: &str, path: &str, summary: &str) -> Value {
@@ -274,6 +280,13 @@ impl Part for PeerPath {
     }
 }
 
+impl<T: Named<Path: Part>> Part for Of<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        T::Path::describe(operation, schemas);
+        operation.can_be_refused();
+    }
+}
+
 impl<T: JsonSchema> Part for Body<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         operation.body = Some(schemas.body::<T>());
@@ -311,8 +324,7 @@ impl<T: JsonSchema> Answer for Created<T> {
 impl<A: Answer> Answer for Result<A, ApiError> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         A::describe(operation, schemas);
-        let refusal = json!({"$ref": "#/components/responses/Refusal"});
-        operation.responses.insert("default".to_owned(), refusal);
+        operation.can_be_refused();
     }
 }
 

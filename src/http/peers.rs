@@ -14,19 +14,19 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use weir_channel::id::RoomId;
 use weir_channel::message::{ComediaPolicy, Remote, Zoned, any_case};
 
-use super::answer::{AppData, Closed, Created};
+use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
-use super::extract::{Body, Id, Params, PeerPath};
+use super::extract::{Body, Params, PeerPath};
 use super::list::{LIST_DEFAULT, LIST_MAX};
+use super::named::{Named, Of};
 use super::openapi::{Answer, Operation, Part, Schemas};
 use super::signalling;
 use super::state::App;
 use super::transports::created;
 use super::view::{PeerView, TransportView};
-use crate::{Direction, IpFamily, Peer, PeerDump, PeerOptions, PlainTransportOptions, RtcStats};
+use crate::{Direction, IpFamily, Peer, PeerDump, PeerOptions, PlainTransportOptions, Room};
 
 impl PeerView {
     fn of(peer: &Peer) -> Self {
@@ -70,12 +70,8 @@ pub struct PeerListing {
     pub next: Option<String>,
 }
 
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    Id(room): Id<RoomId>,
-    Params(query): Params<PeerQuery>,
-) -> Result<Json<PeerListing>, ApiError> {
-    let peers = app.room(room)?.peers();
+pub(super) async fn list(Of(room): Of<Room>, Params(query): Params<PeerQuery>) -> Reply<PeerListing> {
+    let peers = room.peers();
     let limit = query.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX);
     let after = |peer: &&Peer| query.after.as_deref().is_none_or(|after| peer.name() > after);
     let sorted: BTreeMap<&str, &Peer> = peers.iter().filter(after).map(|peer| (peer.name(), peer)).collect();
@@ -87,13 +83,9 @@ pub(super) async fn list(
     Ok(Json(PeerListing { items, next }))
 }
 
-pub(super) async fn join(
-    State(app): State<Arc<App>>,
-    Id(room): Id<RoomId>,
-    Body(options): Body<PeerOptions>,
-) -> Result<Created<PeerView>, ApiError> {
-    let peer = app.room(room)?.create_peer(options)?;
-    let place = format!("/rooms/{}/peers/{}", room.0, path_segment(peer.name()));
+pub(super) async fn join(Of(room): Of<Room>, Body(options): Body<PeerOptions>) -> Result<Created<PeerView>, ApiError> {
+    let peer = room.create_peer(options)?;
+    let place = format!("/rooms/{}/peers/{}", room.id().0, path_segment(peer.name()));
     Ok(Created(place, PeerView::whole(&peer)))
 }
 
@@ -133,28 +125,18 @@ pub(super) async fn show(
             .await
             .map(PeerOrSocket);
     }
-    Ok(PeerOrSocket(
-        Json(PeerView::whole(&app.peer(path.room, &path.name)?)).into_response(),
-    ))
+    let peer = Peer::find(&app, path)?;
+    Ok(PeerOrSocket(Json(PeerView::whole(&peer)).into_response()))
 }
 
-pub(super) async fn close(
-    State(app): State<Arc<App>>,
-    path: PeerPath,
-    Body(body): Body<AppData>,
-) -> Result<Json<Closed<String>>, ApiError> {
-    app.peer(path.room, &path.name)?.close(body.app_data).await?;
-    Ok(Json(Closed::new(path.name)))
+pub(super) async fn close(Of(peer): Of<Peer>, Body(body): Body<AppData>) -> Reply<Closed<String>> {
+    peer.close(body.app_data).await?;
+    Ok(Json(Closed::new(peer.name().to_owned())))
 }
 
-pub(super) async fn set_app_data(
-    State(app): State<Arc<App>>,
-    path: PeerPath,
-    Body(body): Body<AppData>,
-) -> Result<Json<PeerView>, ApiError> {
-    let peer = app.peer(path.room, &path.name)?;
+pub(super) async fn set_app_data(Of(peer): Of<Peer>, Body(body): Body<AppData>) -> Json<PeerView> {
     peer.set_app_data(body.app_data);
-    Ok(Json(PeerView::whole(&peer)))
+    Json(PeerView::whole(&peer))
 }
 
 /// [`PlainTransportOptions`], and the direction in which the peer's client uses it.
@@ -186,8 +168,7 @@ pub(super) struct PeerTransport {
 }
 
 pub(super) async fn create_transport(
-    State(app): State<Arc<App>>,
-    path: PeerPath,
+    Of(peer): Of<Peer>,
     Body(body): Body<PeerTransport>,
 ) -> Result<Created<TransportView>, ApiError> {
     let options = PlainTransportOptions {
@@ -200,19 +181,13 @@ pub(super) async fn create_transport(
         local_port: body.local_port,
         app_data: body.app_data,
     };
-    let transport = app
-        .peer(path.room, &path.name)?
-        .create_plain_transport(options, body.direction)
-        .await?;
+    let transport = peer.create_plain_transport(options, body.direction).await?;
     Ok(created(&transport))
 }
 
-pub(super) async fn dump(State(app): State<Arc<App>>, path: PeerPath) -> Result<Json<PeerDump>, ApiError> {
-    Ok(Json(app.peer(path.room, &path.name)?.dump().await?))
+pub(super) async fn dump(Of(peer): Of<Peer>) -> Reply<PeerDump> {
+    Ok(Json(peer.dump().await?))
 }
-
-/// Statistics in the RTC shape.
-pub(super) type Stats = Json<Vec<RtcStats>>;
 
 /// What is encoded: everything but what needs it nowhere in a URI (RFC 3986 §2.3).
 const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::openapi::Api;
 use super::state::{App, ControlOptions};
 use super::{consumers, events, live, peers, producers, rooms, server, signalling, transports, webrtc};
-use crate::Server;
+use crate::{Consumer, Producer, Server, Transport};
 
 /// The control interface of a server. From this call on it keeps the server's last events; streams of them end after the
 /// server is closed. Must be called within a tokio runtime.
@@ -93,9 +93,9 @@ fn api() -> Api {
         GET    "/transports/{id}/stats"         => transports::stats, "Get a transport's counters";
         GET    "/transports/{id}/dump"          => transports::dump,
             "Dump everything that the worker knows about a transport";
-        GET    "/transports/{id}/rtc-stats"     => live::of_transport,
+        GET    "/transports/{id}/rtc-stats"     => live::rtc_stats::<Transport>,
             "Get a transport's statistics in the format of mediasoup's RTC statistics";
-        GET    "/transports/{id}/rtc-stats/stream" => live::follow_transport,
+        GET    "/transports/{id}/rtc-stats/stream" => live::follow_rtc_stats::<Transport>,
             "Get these statistics repeatedly, as server-sent events";
         PUT    "/transports/{id}/max-bitrate"   => transports::set_max_bitrate,
             "Limit the bitrate of a transport's senders";
@@ -115,9 +115,9 @@ fn api() -> Api {
         GET    "/producers/{id}/stats"          => producers::stats, "Get a producer's counters";
         GET    "/producers/{id}/dump"           => producers::dump,
             "Dump everything that the worker knows about a producer";
-        GET    "/producers/{id}/rtc-stats"      => live::of_producer,
+        GET    "/producers/{id}/rtc-stats"      => live::rtc_stats::<Producer>,
             "Get a producer's statistics in the format of mediasoup's RTC statistics";
-        GET    "/producers/{id}/rtc-stats/stream" => live::follow_producer,
+        GET    "/producers/{id}/rtc-stats/stream" => live::follow_rtc_stats::<Producer>,
             "Get these statistics repeatedly, as server-sent events";
         PUT    "/producers/{id}/app-data"       => producers::set_app_data, "Replace the app data of a producer";
         GET    "/consumers"                     => consumers::list, "List the consumers";
@@ -132,9 +132,9 @@ fn api() -> Api {
         GET    "/consumers/{id}/stats"          => consumers::stats, "Get a consumer's counters";
         GET    "/consumers/{id}/dump"           => consumers::dump,
             "Dump everything that the worker knows about a consumer";
-        GET    "/consumers/{id}/rtc-stats"      => live::of_consumer,
+        GET    "/consumers/{id}/rtc-stats"      => live::rtc_stats::<Consumer>,
             "Get a consumer's statistics in the format of mediasoup's RTC statistics";
-        GET    "/consumers/{id}/rtc-stats/stream" => live::follow_consumer,
+        GET    "/consumers/{id}/rtc-stats/stream" => live::follow_rtc_stats::<Consumer>,
             "Get these statistics repeatedly, as server-sent events";
         POST   "/consumers/{id}/enable"         => consumers::enable,
             "Send a peer's consumer on one of the peer's transports";

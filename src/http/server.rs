@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use weir_channel::id::WorkerId;
 use weir_channel::message::{Coalescing, LogLevel, WorkerStats};
 
+use super::answer::Reply;
 use super::error::{ApiError, ErrorInfo};
 use super::extract::{Body, Id};
 use super::openapi::WellOrNot;
@@ -96,7 +97,7 @@ pub(super) async fn workers(State(app): State<Arc<App>>) -> Json<Listing<WorkerI
     })
 }
 
-pub(super) async fn worker(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) -> Result<Json<WorkerInfo>, ApiError> {
+pub(super) async fn worker(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) -> Reply<WorkerInfo> {
     let mut workers = app.server.workers().into_iter();
     workers
         .find(|worker| worker.id == id)
@@ -104,10 +105,7 @@ pub(super) async fn worker(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) ->
         .ok_or_else(|| unknown(id))
 }
 
-pub(super) async fn worker_stats(
-    State(app): State<Arc<App>>,
-    Id(id): Id<WorkerId>,
-) -> Result<Json<WorkerStats>, ApiError> {
+pub(super) async fn worker_stats(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) -> Reply<WorkerStats> {
     Ok(Json(app.server.worker_stats(id).await?))
 }
 
@@ -182,7 +180,7 @@ impl From<&Server> for SettingsView {
     }
 }
 
-pub(super) async fn dump(State(app): State<Arc<App>>) -> Result<Json<ServerDump>, ApiError> {
+pub(super) async fn dump(State(app): State<Arc<App>>) -> Reply<ServerDump> {
     Ok(Json(app.server.dump().await?))
 }
 
@@ -203,7 +201,7 @@ pub(super) struct SettingsChange {
 pub(super) async fn update_settings(
     State(app): State<Arc<App>>,
     Body(change): Body<SettingsChange>,
-) -> Result<Json<SettingsView>, ApiError> {
+) -> Reply<SettingsView> {
     // First, because it can be refused; then nothing has changed.
     if change.coalescing_us_max.is_some() || change.measure_residence.is_some() {
         let now = app.server.coalescing();

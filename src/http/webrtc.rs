@@ -1,22 +1,18 @@
 //! Transports for WebRTC: what they are made with, what their clients are told, and what they must be told of their clients.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::DtlsParameters;
 
-use super::answer::{Created, Nothing};
+use super::answer::{Created, Nothing, Reply};
 use super::error::ApiError;
-use super::extract::{Body, Id, PeerPath};
-use super::state::App;
+use super::extract::Body;
+use super::named::Of;
 use super::transports::created;
 use super::view::{IceRole, Introduction, TransportView, WebRtcView};
-use crate::{Direction, IceParameters, WebRtcTransport, WebRtcTransportOptions};
+use crate::{Direction, IceParameters, Peer, Room, WebRtcTransport, WebRtcTransportOptions};
 
 impl WebRtcView {
     /// As it is shown in a list.
@@ -46,11 +42,10 @@ impl WebRtcView {
 }
 
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
-    Id(room): Id<RoomId>,
+    Of(room): Of<Room>,
     Body(options): Body<WebRtcTransportOptions>,
 ) -> Result<Created<TransportView>, ApiError> {
-    let transport = app.room(room)?.create_webrtc_transport(options).await?;
+    let transport = room.create_webrtc_transport(options).await?;
     Ok(created(&transport))
 }
 
@@ -82,8 +77,7 @@ pub(super) struct PeerWebRtcTransport {
 }
 
 pub(super) async fn create_of_peer(
-    State(app): State<Arc<App>>,
-    path: PeerPath,
+    Of(peer): Of<Peer>,
     Body(body): Body<PeerWebRtcTransport>,
 ) -> Result<Created<TransportView>, ApiError> {
     let options = WebRtcTransportOptions {
@@ -95,19 +89,14 @@ pub(super) async fn create_of_peer(
         prefer_tcp: body.prefer_tcp,
         app_data: body.app_data,
     };
-    let transport = app
-        .peer(path.room, &path.name)?
-        .create_webrtc_transport(options, body.direction)
-        .await?;
+    let transport = peer.create_webrtc_transport(options, body.direction).await?;
     Ok(created(&transport))
 }
 
 pub(super) async fn set_dtls(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
+    Of(transport): Of<WebRtcTransport>,
     Body(parameters): Body<DtlsParameters>,
-) -> Result<Json<TransportView>, ApiError> {
-    let transport = app.webrtc_transport(id)?;
+) -> Reply<TransportView> {
     transport.set_remote_dtls_parameters(parameters).await?;
     Ok(Json(TransportView::whole(&transport)))
 }
@@ -120,10 +109,9 @@ pub(super) struct IceRestarted {
 }
 
 pub(super) async fn restart_ice(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
+    Of(transport): Of<WebRtcTransport>,
     Body(Nothing {}): Body<Nothing>,
-) -> Result<Json<IceRestarted>, ApiError> {
-    let ice_parameters = app.webrtc_transport(id)?.restart_ice().await?;
+) -> Reply<IceRestarted> {
+    let ice_parameters = transport.restart_ice().await?;
     Ok(Json(IceRestarted { ice_parameters }))
 }
