@@ -14,7 +14,7 @@ use crate::{Peer, Producer, Room, Transport};
 pub const LIST_MAX: usize = 1_000;
 
 /// The size of a part when none is asked for.
-pub(super) const LIST_DEFAULT: usize = 100;
+const LIST_DEFAULT: usize = 100;
 
 /// `?room=1&after=7&limit=100`
 #[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
@@ -78,23 +78,30 @@ impl ListQuery {
     }
 
     /// The part of `all` that is asked for. `id` tells a thing's id.
-    pub(super) fn part<T, V: for<'a> From<&'a T>>(&self, mut all: Vec<T>, id: impl Fn(&T) -> u64) -> Listing<V> {
-        let limit = self.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX);
-        if let Some(after) = self.after {
-            all.retain(|thing| id(thing) > after);
-        }
-        all.sort_unstable_by_key(&id);
-        let next = if all.len() > limit {
-            Some(id(&all[limit - 1]))
-        } else {
-            None
-        };
-        all.truncate(limit);
+    pub(super) fn part<T, V: for<'a> From<&'a T>>(&self, all: Vec<T>, id: impl Fn(&T) -> u64) -> Listing<V> {
+        let (part, next) = part(all, id, self.after, self.limit);
         Listing {
-            items: all.iter().map(V::from).collect(),
+            items: part.iter().map(V::from).collect(),
             next,
         }
     }
+}
+
+/// Of `all`, ordered by `key`, at most `limit` after the key `after`; and the last key, if there are more after that.
+pub(super) fn part<T, K: Ord>(
+    mut all: Vec<T>,
+    key: impl Fn(&T) -> K,
+    after: Option<K>,
+    limit: Option<usize>,
+) -> (Vec<T>, Option<K>) {
+    let limit = limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX);
+    if let Some(after) = after {
+        all.retain(|thing| key(thing) > after);
+    }
+    all.sort_by_cached_key(&key);
+    let next = (all.len() > limit).then(|| key(&all[limit - 1]));
+    all.truncate(limit);
+    (all, next)
 }
 
 #[cfg(test)]
@@ -110,7 +117,7 @@ mod tests {
         }
     }
 
-    fn part(query: &ListQuery, all: Vec<u64>) -> Listing<Shown> {
+    fn shown(query: &ListQuery, all: Vec<u64>) -> Listing<Shown> {
         query.part(all, |id| *id)
     }
 
@@ -127,7 +134,7 @@ mod tests {
         for limit in [1, 3, 10, 11] {
             let (mut after, mut seen) = (None, Vec::new());
             loop {
-                let part = part(&query(after, Some(limit)), (1..=10).rev().collect());
+                let part = shown(&query(after, Some(limit)), (1..=10).rev().collect());
                 assert!(part.items.len() <= limit);
                 seen.extend(part.items);
                 after = part.next;
@@ -142,9 +149,9 @@ mod tests {
     #[test]
     fn no_part_is_larger_than_the_largest_nor_empty_without_end() {
         let all = || (1..=5_000_u64).collect::<Vec<_>>();
-        assert_eq!(part(&query(None, Some(usize::MAX)), all()).items.len(), LIST_MAX);
-        assert_eq!(part(&query(None, None), all()).items.len(), LIST_DEFAULT);
-        assert_eq!(part(&query(None, Some(0)), all()).items.len(), 1);
-        assert_eq!(part(&query(Some(u64::MAX), None), all()).next, None);
+        assert_eq!(shown(&query(None, Some(usize::MAX)), all()).items.len(), LIST_MAX);
+        assert_eq!(shown(&query(None, None), all()).items.len(), LIST_DEFAULT);
+        assert_eq!(shown(&query(None, Some(0)), all()).items.len(), 1);
+        assert_eq!(shown(&query(Some(u64::MAX), None), all()).next, None);
     }
 }

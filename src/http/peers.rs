@@ -1,6 +1,5 @@
 //! `/rooms/{id}/peers`
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use weir_channel::message::{ComediaPolicy, Remote, Zoned, any_case};
 use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
 use super::extract::{Body, Params, PeerPath};
-use super::list::{LIST_DEFAULT, LIST_MAX};
+use super::list::part;
 use super::named::{Named, Of};
 use super::openapi::{Answer, Operation, Part, Schemas};
 use super::signalling;
@@ -70,17 +69,11 @@ pub struct PeerListing {
     pub next: Option<String>,
 }
 
-pub(super) async fn list(Of(room): Of<Room>, Params(query): Params<PeerQuery>) -> Reply<PeerListing> {
-    let peers = room.peers();
-    let limit = query.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX);
-    let after = |peer: &&Peer| query.after.as_deref().is_none_or(|after| peer.name() > after);
-    let sorted: BTreeMap<&str, &Peer> = peers.iter().filter(after).map(|peer| (peer.name(), peer)).collect();
-    let items: Vec<PeerView> = sorted.values().take(limit).map(|peer| PeerView::of(peer)).collect();
-    let next = items
-        .last()
-        .filter(|_| sorted.len() > limit)
-        .map(|last| last.name.clone());
-    Ok(Json(PeerListing { items, next }))
+pub(super) async fn list(Of(room): Of<Room>, Params(query): Params<PeerQuery>) -> Json<PeerListing> {
+    let name = |peer: &Peer| peer.name().to_owned();
+    let (peers, next) = part(room.peers(), name, query.after, query.limit);
+    let items = peers.iter().map(PeerView::of).collect();
+    Json(PeerListing { items, next })
 }
 
 pub(super) async fn join(Of(room): Of<Room>, Body(options): Body<PeerOptions>) -> Result<Created<PeerView>, ApiError> {
