@@ -1,17 +1,13 @@
 //! `GET /events`: what happens, as server-sent events; `GET /events/recent`: what has happened, as JSON.
 
-use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::sse::{Event as SseEvent, KeepAlive};
-use axum::response::{IntoResponse, Sse};
-use futures::Stream;
+use axum::response::sse::Event as SseEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 use weir_channel::id::RoomId;
 
 use super::answer::Reply;
@@ -189,18 +185,6 @@ pub(super) async fn follow(
         None => Start::at(now),
     };
     let permit = app.follower_permit()?;
-    let heartbeat = KeepAlive::new().interval(app.heartbeat).text("heartbeat");
-    let events = events(app, filter, start, permit);
-    Ok(Events(Sse::new(events).keep_alive(heartbeat).into_response()))
-}
-
-/// The events a reader gets, one by one, for as long as the server lives.
-fn events(
-    app: Arc<App>,
-    filter: Filter,
-    start: Start,
-    permit: OwnedSemaphorePermit,
-) -> impl Stream<Item = Result<SseEvent, Infallible>> {
     let opening = if start.restarted {
         note("restarted", &json!({"type": "restarted"}))
     } else {
@@ -213,17 +197,13 @@ fn events(
         end: app.log.watch(),
         after: start.after,
         ready: Vec::new(),
-        app,
+        log: Arc::clone(&app.log),
         filter,
-        _permit: permit,
     };
-    futures::stream::unfold((Some(opening), reader), |(opening, mut reader)| async move {
-        let event = match opening {
-            Some(opening) => opening,
-            None => reader.next().await?,
-        };
-        Some((Ok(event), (None, reader)))
-    })
+    Ok(app.stream_from(opening, permit, reader, |mut reader| async move {
+        let event = reader.next().await?;
+        Some((event, reader))
+    }))
 }
 
 /// An event that is not the server's but this reader's own; it has no id, so that the client's position stays.
@@ -232,13 +212,12 @@ fn note(name: &str, data: &Value) -> SseEvent {
 }
 
 struct Reader {
-    app: Arc<App>,
+    log: Arc<EventLog>,
     filter: Filter,
     end: tokio::sync::watch::Receiver<super::event_log::End>,
     after: u64,
     /// What comes next, the last first.
     ready: Vec<SseEvent>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Reader {
@@ -248,12 +227,12 @@ impl Reader {
                 return Some(event);
             }
             let end = *self.end.borrow_and_update();
-            let read = self.app.log.read(self.after, BATCH);
+            let read = self.log.read(self.after, BATCH);
             if let Some(last) = read.events.last() {
                 self.after = last.seq;
                 let admitted = read.events.iter().rev().filter(|event| self.filter.admits(event));
                 self.ready.extend(admitted.map(|event| {
-                    let id = self.app.log.id(event.seq).to_string();
+                    let id = self.log.id(event.seq).to_string();
                     SseEvent::default().id(id).event(&event.kind).data(&event.json)
                 }));
                 if read.missed > 0 {

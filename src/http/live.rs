@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive};
 use axum::response::{IntoResponse, Sse};
-use futures::Stream;
+use futures::{StreamExt, stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -38,34 +38,29 @@ impl App {
         S: Send + 'static,
         F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
     {
+        self.stream_from(SseEvent::default().comment("following"), permit, source, next)
+    }
+
+    /// The same, with another beginning.
+    pub(super) fn stream_from<S, F>(
+        &self,
+        opening: SseEvent,
+        permit: OwnedSemaphorePermit,
+        source: S,
+        next: fn(S) -> F,
+    ) -> Events
+    where
+        S: Send + 'static,
+        F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
+    {
+        let rest = stream::unfold((source, permit), move |(source, permit)| async move {
+            let (event, source) = next(source).await?;
+            Some((event, (source, permit)))
+        });
+        let events = stream::iter([opening]).chain(rest).map(Ok::<_, Infallible>);
         let heartbeat = KeepAlive::new().interval(self.heartbeat).text("heartbeat");
-        let opening = SseEvent::default().comment("following");
-        let events = events(opening, (source, permit), next);
         Events(Sse::new(events).keep_alive(heartbeat).into_response())
     }
-}
-
-fn events<S, F>(
-    opening: SseEvent,
-    (source, permit): (S, OwnedSemaphorePermit),
-    next: fn(S) -> F,
-) -> impl Stream<Item = Result<SseEvent, Infallible>>
-where
-    S: Send + 'static,
-    F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
-{
-    futures::stream::unfold(
-        (Some(opening), source, permit),
-        move |(opening, source, permit)| async move {
-            match opening {
-                Some(opening) => Some((Ok(opening), (None, source, permit))),
-                None => {
-                    let (event, source) = next(source).await?;
-                    Some((Ok(event), (None, source, permit)))
-                }
-            }
-        },
-    )
 }
 
 fn event(name: &str, data: &impl Serialize) -> Option<SseEvent> {
