@@ -14,7 +14,7 @@ use super::event_log::EventLog;
 use super::signalling::{Signalling, SignallingOptions};
 use crate::{Error, LogSettings, Server};
 
-/// What is told when the log settings change.
+/// Called when the log settings change.
 pub type LogHook = Arc<dyn Fn(&LogSettings) + Send + Sync>;
 
 /// How the control interface behaves.
@@ -25,7 +25,7 @@ pub struct ControlOptions {
     pub followers: usize,
     /// How often a stream without events shows that it is alive.
     pub heartbeat: Duration,
-    /// Is told when the log settings change, so that this process can log as much as its workers.
+    /// Called when the log settings change, so that this process can log as much as its workers.
     pub on_log_settings: Option<LogHook>,
     /// How clients are served that speak the mediasoup protocol.
     pub signalling: SignallingOptions,
