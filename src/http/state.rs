@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
@@ -12,6 +11,7 @@ use tracing::warn;
 use super::error::ApiError;
 use super::event_log::EventLog;
 use super::signalling::{Signalling, SignallingOptions};
+use crate::server::wall_clock_ms;
 use crate::{Error, LogSettings, Server};
 
 /// Called when the log settings change.
@@ -105,6 +105,5 @@ fn log_events(server: &Server) -> Arc<EventLog> {
 
 /// A word for this run of the server, which no other run has: the moment it began, in milliseconds, as hexadecimal.
 fn instance() -> String {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
-    format!("{:x}", now.as_millis())
+    format!("{:x}", wall_clock_ms())
 }
