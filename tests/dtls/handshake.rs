@@ -8,9 +8,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::session::{Established, Event};
-use weir_worker::webrtc::dtls::{
-    Clock, Context, HashFunction, RemoteParameters, RemoteRole, Role, Session, SrtpKeys, SrtpProfile,
-};
+use weir_worker::webrtc::dtls::{Clock, Context, HashFunction, RemoteParameters, RemoteRole, Role, Session};
+use weir_worker::webrtc::srtp::{KeyingMaterial, Profile};
 
 use super::certificates::Shown;
 use super::network::{Network, Way};
@@ -210,15 +209,14 @@ fn agree(case: &Case, context: &Context, ours: &Established, theirs: &Said) -> R
     let keys = &ours.keys;
     // OpenSSL has a name of its own for the usual profile, without HMAC.
     let profile = match theirs.profile.as_str() {
-        "SRTP_AES128_CM_SHA1_80" | "SRTP_AES128_CM_HMAC_SHA1_80" => SrtpProfile::Aes128CmSha1_80,
-        "SRTP_AEAD_AES_128_GCM" => SrtpProfile::AeadAes128Gcm,
+        "SRTP_AES128_CM_SHA1_80" | "SRTP_AES128_CM_HMAC_SHA1_80" => Profile::Aes128CmSha1_80,
+        "SRTP_AEAD_AES_128_GCM" => Profile::AeadAes128Gcm,
         other => return Err(format!("the peer has chosen {other}")),
     };
     let exported: Option<Vec<u8>> = theirs.exported.as_bytes().chunks(2).map(byte).collect();
-    let len = 2 * (profile.key_len() + profile.salt_len());
     let exported = exported
         .as_ref()
-        .and_then(|material| SrtpKeys::from_exported(profile, material.get(..len)?, case.role));
+        .and_then(|material| KeyingMaterial::split(profile, material.get(..profile.keying_material_len())?, case.role));
     if exported.as_ref() != Some(keys) {
         return Err(format!("the ends have other keys: {keys:?}, {theirs:?}"));
     }

@@ -129,7 +129,7 @@ pub fn srtp(data: &[u8]) {
     let profile = Profile::ALL[usize::from(choice) % Profile::ALL.len()];
     let control = choice & 0x10 != 0;
     let (key, salt) = ([7; 32], [9; 14]);
-    let Ok(key) = MasterKey::new(profile, &key[..profile.key_len()], &salt[..profile.salt_len()]) else {
+    let Some(key) = MasterKey::new(profile, &key[..profile.key_len()], &salt[..profile.salt_len()]) else {
         return;
     };
     let mut inbound = Inbound::new(&key, 2);

@@ -8,8 +8,9 @@ use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::failure::Failure;
 use weir_worker::webrtc::dtls::session::{Established, Event as Dtls};
 use weir_worker::webrtc::dtls::settings::{CERTIFICATE_BYTES_MAX, Versions};
-use weir_worker::webrtc::dtls::{Fingerprint, HashFunction, RemoteRole, Role, Settings, SrtpProfile, State};
+use weir_worker::webrtc::dtls::{Fingerprint, HashFunction, RemoteRole, Role, Settings, State};
 use weir_worker::webrtc::ice;
+use weir_worker::webrtc::srtp::{KeyingMaterial, Profile};
 use weir_worker::webrtc::transport::Event;
 
 use crate::network::Quality;
@@ -26,19 +27,12 @@ fn agree(world: &World, local: Role) -> Established {
     let established = world.established().unwrap().clone();
     let (profile, material) = world.peer.dtls.keys.as_ref().unwrap();
     let expected = match profile {
-        Theirs::AEAD_AES_256_GCM => SrtpProfile::AeadAes256Gcm,
-        Theirs::AEAD_AES_128_GCM => SrtpProfile::AeadAes128Gcm,
-        _ => SrtpProfile::Aes128CmSha1_80,
+        Theirs::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
+        Theirs::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
+        _ => Profile::Aes128CmSha1_80,
     };
-    let keys = &established.keys;
-    assert_eq!((keys.profile, keys.local), (expected, local));
-    let ours = [
-        keys.client.key(),
-        keys.server.key(),
-        keys.client.salt(),
-        keys.server.salt(),
-    ];
-    assert_eq!(ours.concat(), *material);
+    let theirs = KeyingMaterial::split(expected, material, local);
+    assert_eq!(Some(&established.keys), theirs.as_ref());
     let theirs = pem::parse(&established.remote_certificate).unwrap();
     assert_eq!(theirs.contents(), world.peer.dtls.certificate);
     let seen = world.peer.dtls.remote_certificate.as_deref();
@@ -72,8 +66,8 @@ fn every_combination_of_roles_and_orders() {
             let established = agree(&world, local);
             assert_eq!(world.server.dtls_role(), Some(local));
             assert_eq!(
-                established.keys.profile,
-                SrtpProfile::AeadAes256Gcm,
+                established.keys.inbound.profile(),
+                Profile::AeadAes256Gcm,
                 "the library's first choice"
             );
             assert_eq!(world.server.media_tuple(), Some(&tuple(CLIENT.parse().unwrap())));

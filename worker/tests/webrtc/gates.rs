@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use weir_worker::webrtc::dtls::{RemoteRole, Role, State};
 use weir_worker::webrtc::ice;
+use weir_worker::webrtc::srtp::KeyingMaterial;
 use weir_worker::webrtc::transport::{Dropped, Received};
 
 use crate::network::{Flight, Random};
@@ -186,9 +187,9 @@ proptest! {
         }
         if let Some(established) = world.established() {
             if let Some((_, material)) = &world.peer.dtls.keys {
-                let keys = &established.keys;
-                let ours = [keys.client.key(), keys.server.key(), keys.client.salt(), keys.server.salt()].concat();
-                prop_assert_eq!(&ours, material);
+                let profile = established.keys.inbound.profile();
+                let theirs = KeyingMaterial::split(profile, material, world.server.dtls_role().unwrap());
+                prop_assert_eq!(Some(&established.keys), theirs.as_ref());
             }
             let certificate = pem::parse(&established.remote_certificate).unwrap();
             prop_assert_eq!(certificate.contents(), &world.peer.dtls.certificate[..]);

@@ -2,13 +2,8 @@
 
 use weir_channel::message::{DtlsState, IceProtocol, IceState, IceTuple};
 
-use crate::webrtc::dtls::{self, SrtpProfile};
+use crate::webrtc::dtls;
 use crate::webrtc::ice::{self, Protocol, Tuple};
-
-/// As the registry of DTLS-SRTP profiles has it, without what all names there begin with.
-pub(super) fn iana_name(profile: SrtpProfile) -> &'static str {
-    profile.name().trim_start_matches("SRTP_")
-}
 
 pub(super) fn ice_tuple(tuple: &Tuple) -> IceTuple {
     IceTuple {

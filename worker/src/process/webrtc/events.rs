@@ -9,13 +9,12 @@ use crate::net::poll::Interest;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::dtls::session::{Established, Event as DtlsEvent};
-use crate::webrtc::dtls::{self, SrtpKeys, SrtpProfile};
 use crate::webrtc::ice;
-use crate::webrtc::srtp::{Inbound, KeyError, MasterKey, Outbound, Profile};
+use crate::webrtc::srtp::{Inbound, KeyingMaterial, Outbound};
 use crate::webrtc::transport::Event;
 
 use super::connections::close_connection_of;
-use super::convert::{iana_name, ice_state, ice_tuple};
+use super::convert::{ice_state, ice_tuple};
 use super::shared_port_input::unwatch_connected;
 use super::{IoContext, TransportEntry, WebRtc, failures};
 
@@ -147,16 +146,10 @@ impl TransportEntry {
         is_disconnected.then(|| failures::of_ice_end(self.transport.ice_end()))
     }
 
-    fn use_keys(&mut self, io: &mut IoContext<'_>, transport: TransportIx, keys: &SrtpKeys) {
-        match directions(keys) {
-            Ok((inbound, outbound)) => {
-                self.inbound = Some(Box::new(inbound));
-                self.srtp_profile = Some(iana_name(keys.profile));
-                io.egress.start_protecting(transport, outbound);
-            }
-            // A handshake yields keys of the lengths that its profile has.
-            Err(error) => warn!(id = %self.id, %error, "keys that cannot be used"),
-        }
+    fn use_keys(&mut self, io: &mut IoContext<'_>, transport: TransportIx, keys: &KeyingMaterial) {
+        self.inbound = Some(Box::new(Inbound::new(&keys.inbound, PEER_SSRCS_MAX)));
+        self.srtp_profile = Some(keys.inbound.profile().name());
+        io.egress.start_protecting(transport, Outbound::new(&keys.outbound));
     }
 
     fn forget_keys(&mut self, io: &mut IoContext<'_>, transport: TransportIx) {
@@ -201,17 +194,4 @@ fn watch(io: &IoContext<'_>, transport: TransportIx, interest: Interest) {
     {
         warn!(%errno, "epoll_ctl");
     }
-}
-
-/// The SRTP contexts of both directions, with the keys of a handshake.
-fn directions(keys: &SrtpKeys) -> Result<(Inbound, Outbound), KeyError> {
-    let profile = match keys.profile {
-        SrtpProfile::AeadAes256Gcm => Profile::AeadAes256Gcm,
-        SrtpProfile::AeadAes128Gcm => Profile::AeadAes128Gcm,
-        SrtpProfile::Aes128CmSha1_80 => Profile::Aes128CmSha1_80,
-        SrtpProfile::Aes128CmSha1_32 => Profile::Aes128CmSha1_32,
-    };
-    let master = |key: &dtls::MasterKey| MasterKey::new(profile, key.key(), key.salt());
-    let inbound = Inbound::new(&master(keys.inbound())?, PEER_SSRCS_MAX);
-    Ok((inbound, Outbound::new(&master(keys.outbound())?)))
 }

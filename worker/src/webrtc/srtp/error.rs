@@ -1,8 +1,6 @@
-//! Why a packet is not protected or unprotected, and why bytes are no key.
+//! Why a packet is not protected or unprotected.
 
 use thiserror::Error;
-
-use super::Profile;
 
 /// Why [`Inbound`](super::Inbound) did not unprotect a packet. The packet's bytes are then worthless, and nothing else has
 /// changed.
@@ -119,21 +117,6 @@ pub enum ProtectError {
     /// The cipher refused. It does so only for lengths that no packet has.
     #[error("the cipher refused")]
     Cipher,
-}
-
-/// Why bytes are not the keys that they should be.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
-pub enum KeyError {
-    /// Not as many bytes as the profile wants.
-    #[error("{profile:?} wants {expected} bytes, not {actual}")]
-    Length {
-        /// The profile.
-        profile: Profile,
-        /// The bytes that the profile needs.
-        expected: usize,
-        /// The bytes that were given.
-        actual: usize,
-    },
 }
 
 /// The cipher refused, or the tag does not fit.

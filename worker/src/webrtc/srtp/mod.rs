@@ -40,7 +40,7 @@ mod outbound;
 mod profile;
 mod window;
 
-pub use error::{KeyError, ProtectError, UnprotectError};
+pub use error::{ProtectError, UnprotectError};
 pub use inbound::{Inbound, Unprotected, WINDOWS_MAX};
 pub use index::{INDEX_MAX, nearest};
 pub use keys::{EXPORTER_LABEL, KeyingMaterial, MasterKey, Role};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::webrtc::dtls::HashFunction;
-use crate::webrtc::dtls::keys::{MasterKey, SrtpProfile};
 use crate::webrtc::dtls::settings::MTU_BYTES;
 use crate::webrtc::entropy::SeededEntropy;
+use crate::webrtc::srtp::{MasterKey, Profile};
 
 fn session() -> Session {
     let now = Duration::from_secs(1_795_000_000);
@@ -18,13 +18,11 @@ fn session() -> Session {
     )))
 }
 
-fn keys() -> SrtpKeys {
-    let key = MasterKey::new(SrtpProfile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
-    SrtpKeys {
-        profile: SrtpProfile::AeadAes128Gcm,
-        client: key.clone(),
-        server: key,
-        local: Role::Server,
+fn keys() -> KeyingMaterial {
+    let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
+    KeyingMaterial {
+        outbound: key.clone(),
+        inbound: key,
     }
 }
 
