@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::session::{Established, Event};
-use weir_worker::webrtc::dtls::{Clock, Context, HashFunction, RemoteParameters, RemoteRole, Role, Session};
+use weir_worker::webrtc::dtls::{Clock, Context, FingerprintAlgorithm, RemoteParameters, DtlsRole, Role, Session};
 use weir_worker::webrtc::srtp::{KeyingMaterial, Profile};
 
 use super::certificates::Shown;
@@ -137,8 +137,8 @@ pub(crate) async fn shake_hands(
     };
     let parameters = RemoteParameters {
         role: match case.role {
-            Role::Client => RemoteRole::Server,
-            Role::Server => RemoteRole::Client,
+            Role::Client => DtlsRole::Server,
+            Role::Server => DtlsRole::Client,
         },
         fingerprints: vec![case.shown.fingerprint()],
     };
@@ -201,7 +201,7 @@ fn agree(case: &Case, context: &Context, ours: &Established, theirs: &Said) -> R
         return Err("we report another certificate than the peer has".to_owned());
     }
     let fingerprints = context.certificate().fingerprints();
-    let sha256 = fingerprints.iter().find(|each| each.function() == HashFunction::Sha256);
+    let sha256 = fingerprints.iter().find(|each| each.algorithm() == FingerprintAlgorithm::Sha256);
     let sha256 = sha256.map(|each| each.to_string().replace(':', "").to_lowercase());
     if sha256.as_deref() != Some(&theirs.fingerprint) {
         return Err(format!("the peer has seen another certificate than ours: {theirs:?}"));

@@ -10,7 +10,7 @@ use weir_channel::message::{
     IceState, Method, Notification, Reply, UnroutedReason, WebRtcFailureReason, WorkerError,
 };
 use weir_worker::net::clock;
-use weir_worker::webrtc::dtls::{self, HashFunction};
+use weir_worker::webrtc::dtls;
 use weir_worker::webrtc::stun::{BINDING, Class, Key, Writer, attribute};
 
 use crate::client::{Client, Wire};
@@ -54,7 +54,7 @@ fn transports_show_the_workers_certificate_and_later_ones_another() {
         private_key_pem: key.serialize_pem(),
     });
     assert_eq!(supervisor.request(given), Ok(Reply::Done));
-    let expected = dtls::Fingerprint::of(HashFunction::Sha256, certificate.der());
+    let expected = dtls::Fingerprint::of(FingerprintAlgorithm::Sha256, certificate.der());
     assert_eq!(create(&mut supervisor, 3)[2].value, expected.to_string());
     let garbage = Method::UseDtlsCertificate(DtlsCertificate {
         certificate_pem: certificate.pem(),

@@ -8,7 +8,7 @@ use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::failure::Failure;
 use weir_worker::webrtc::dtls::session::{Established, Event as Dtls};
 use weir_worker::webrtc::dtls::settings::{CERTIFICATE_BYTES_MAX, Versions};
-use weir_worker::webrtc::dtls::{Fingerprint, HashFunction, RemoteRole, Role, Settings, State};
+use weir_worker::webrtc::dtls::{Fingerprint, FingerprintAlgorithm, DtlsRole, Role, Settings, State};
 use weir_worker::webrtc::ice;
 use weir_worker::webrtc::srtp::{KeyingMaterial, Profile};
 use weir_worker::webrtc::transport::Event;
@@ -44,9 +44,9 @@ fn agree(world: &World, local: Role) -> Established {
 fn every_combination_of_roles_and_orders() {
     // What the signalling says the peer is, what it is, and what we become.
     let rows = [
-        (RemoteRole::Client, Role::Client, Role::Server),
-        (RemoteRole::Auto, Role::Client, Role::Server),
-        (RemoteRole::Server, Role::Server, Role::Client),
+        (DtlsRole::Client, Role::Client, Role::Server),
+        (DtlsRole::Auto, Role::Client, Role::Server),
+        (DtlsRole::Server, Role::Server, Role::Client),
     ];
     for (told, is, local) in rows {
         // The signalling may come before ICE, between ICE and DTLS, or when the handshake is over.
@@ -78,7 +78,7 @@ fn every_combination_of_roles_and_orders() {
 #[test]
 fn events_come_in_the_order_in_which_things_happen() {
     let mut world = World::new(Setup::default());
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     assert!(world.run_until(LIMIT, both_connected));
     let told = world.told();
     let connected = told.len() - 1;
@@ -122,9 +122,9 @@ fn bad_networks_only_take_longer() {
     for quality in qualities {
         for seed in 0..8 {
             let (told, is, local) = if seed % 2 == 0 {
-                (RemoteRole::Client, Role::Client, Role::Server)
+                (DtlsRole::Client, Role::Client, Role::Server)
             } else {
-                (RemoteRole::Server, Role::Server, Role::Client)
+                (DtlsRole::Server, Role::Server, Role::Client)
             };
             let mut world = World::new(Setup {
                 seed,
@@ -150,8 +150,8 @@ fn newer_versions_and_no_cookies() {
         for cookies in [true, false] {
             for peer_auto in [true, false] {
                 for (told, is, local) in [
-                    (RemoteRole::Client, Role::Client, Role::Server),
-                    (RemoteRole::Server, Role::Server, Role::Client),
+                    (DtlsRole::Client, Role::Client, Role::Server),
+                    (DtlsRole::Server, Role::Server, Role::Client),
                 ] {
                     let mut world = World::new(Setup {
                         settings: Settings {
@@ -189,7 +189,7 @@ fn a_handshake_takes_few_round_trips() {
                 },
                 ..Setup::default()
             });
-            world.set_remote(RemoteRole::Client).unwrap();
+            world.set_remote(DtlsRole::Client).unwrap();
             assert!(world.run_until(LIMIT, both_connected));
             let (at, _) = world.events.last().unwrap();
             *at
@@ -204,14 +204,14 @@ fn a_handshake_takes_few_round_trips() {
 
 #[test]
 fn another_certificate_gets_no_keys() {
-    for (told, is) in [(RemoteRole::Client, Role::Client), (RemoteRole::Server, Role::Server)] {
+    for (told, is) in [(DtlsRole::Client, Role::Client), (DtlsRole::Server, Role::Server)] {
         for after_ms in [0, 5_000] {
             let mut world = World::new(Setup {
                 peer_role: is,
                 ..Setup::default()
             });
             world.run(Duration::from_millis(after_ms));
-            let other = Fingerprint::of(HashFunction::Sha256, b"another certificate");
+            let other = Fingerprint::of(FingerprintAlgorithm::Sha256, b"another certificate");
             world.set_remote_with(told, vec![other]).unwrap();
             world.run(LIMIT);
             assert_eq!(world.server.dtls_state(), State::Failed);
@@ -236,11 +236,11 @@ fn the_right_fingerprint_among_others() {
     let mut world = World::new(Setup::default());
     let certificate = world.peer.dtls.certificate.clone();
     let fingerprints = vec![
-        Fingerprint::of(HashFunction::Sha1, b"anything"),
-        Fingerprint::of(HashFunction::Sha256, b"an older certificate"),
-        Fingerprint::of(HashFunction::Sha256, &certificate),
+        Fingerprint::of(FingerprintAlgorithm::Sha1, b"anything"),
+        Fingerprint::of(FingerprintAlgorithm::Sha256, b"an older certificate"),
+        Fingerprint::of(FingerprintAlgorithm::Sha256, &certificate),
     ];
-    world.set_remote_with(RemoteRole::Client, fingerprints).unwrap();
+    world.set_remote_with(DtlsRole::Client, fingerprints).unwrap();
     assert!(world.run_until(LIMIT, both_connected));
     agree(&world, Role::Server);
 }
@@ -256,8 +256,8 @@ fn weak_fingerprints_only_where_allowed() {
             ..Setup::default()
         });
         let certificate = world.peer.dtls.certificate.clone();
-        let weak = vec![Fingerprint::of(HashFunction::Sha1, &certificate)];
-        let set = world.set_remote_with(RemoteRole::Client, weak);
+        let weak = vec![Fingerprint::of(FingerprintAlgorithm::Sha1, &certificate)];
+        let set = world.set_remote_with(DtlsRole::Client, weak);
         assert_eq!(set.is_ok(), weak_fingerprints);
         assert_eq!(world.run_until(LIMIT, both_connected), weak_fingerprints);
         assert_eq!(world.established().is_some(), weak_fingerprints);
@@ -269,7 +269,7 @@ fn weak_fingerprints_only_where_allowed() {
 #[test]
 fn certificates_of_any_length_end_well_or_with_a_reason() {
     let before = boundary::panics(Parser::Dtls);
-    let rows = [(RemoteRole::Client, Role::Client), (RemoteRole::Server, Role::Server)];
+    let rows = [(DtlsRole::Client, Role::Client), (DtlsRole::Server, Role::Server)];
     for versions in [Versions::Dtls12, Versions::Dtls12And13] {
         for (told, is) in rows {
             for (names, fits) in [

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
-use weir_worker::webrtc::dtls::{RemoteRole, Settings, State};
+use weir_worker::webrtc::dtls::{DtlsRole, Settings, State};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{self, Credentials};
 use weir_worker::webrtc::stun::{BINDING, Class, Writer, attribute};
@@ -80,7 +80,7 @@ fn all_transports_together_are_bounded_too() {
 fn a_flood_of_handshakes_is_bounded_and_leaves_room_for_one() {
     let mut world = World::new(Setup::default());
     world.network.filter = |flight| flight.bytes[0] >= 20;
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     world.run(Duration::from_secs(1));
     assert_eq!(world.server.ice_state(), ice::State::Completed);
     let ours = tuple(CLIENT.parse().unwrap());

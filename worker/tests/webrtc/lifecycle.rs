@@ -5,7 +5,7 @@ use std::time::Duration;
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::failure::Failure;
 use weir_worker::webrtc::dtls::session::Event as Dtls;
-use weir_worker::webrtc::dtls::{RefusedParameters, RemoteRole, Role, State};
+use weir_worker::webrtc::dtls::{RefusedParameters, DtlsRole, Role, State};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{self, Credentials};
 use weir_worker::webrtc::transport::{Dropped, Event, Received};
@@ -15,7 +15,7 @@ use crate::world::{CLIENT, Setup, World, tuple};
 
 fn connected() -> World {
     let mut world = World::new(Setup::default());
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     assert!(world.run_until(Duration::from_secs(9), |world| {
         world.server.dtls_state() == State::Connected && world.peer.dtls.connected
     }));
@@ -106,7 +106,7 @@ fn a_handshake_without_answers_fails_after_thirty_seconds() {
         ..Setup::default()
     });
     world.network.filter = |flight: &Flight| flight.bytes[0] >= 20;
-    world.set_remote(RemoteRole::Server).unwrap();
+    world.set_remote(DtlsRole::Server).unwrap();
     world.run(Duration::from_secs(29));
     assert_eq!(world.server.dtls_state(), State::Connecting);
     world.run(Duration::from_secs(3));
@@ -116,7 +116,7 @@ fn a_handshake_without_answers_fails_after_thirty_seconds() {
     // As the server we count from the first message.
     let mut world = World::new(Setup::default());
     world.network.filter = |flight: &Flight| flight.bytes[0] >= 20 && flight.to == CLIENT.parse().unwrap();
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     world.run(Duration::from_secs(29));
     assert_eq!(world.server.dtls_state(), State::Connecting);
     world.run(Duration::from_secs(3));
@@ -126,7 +126,7 @@ fn a_handshake_without_answers_fails_after_thirty_seconds() {
         world.told()
     );
     assert_eq!(world.server.ice_state(), ice::State::Completed);
-    assert_eq!(world.set_remote(RemoteRole::Client), Err(RefusedParameters::Ended));
+    assert_eq!(world.set_remote(DtlsRole::Client), Err(RefusedParameters::Ended));
 }
 
 #[test]
@@ -135,10 +135,10 @@ fn a_peer_that_never_begins_is_waited_for() {
         peer_role: Role::Server,
         ..Setup::default()
     });
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     world.run(Duration::from_secs(120));
     assert_eq!(world.server.dtls_state(), State::Connecting);
-    assert_eq!(world.set_remote(RemoteRole::Server), Err(RefusedParameters::AlreadySet));
+    assert_eq!(world.set_remote(DtlsRole::Server), Err(RefusedParameters::AlreadySet));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn we_say_goodbye() {
 #[test]
 fn an_unfinished_transport_closes_silently() {
     let mut world = World::new(Setup::default());
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     world.with_server(|server, now, outbox| server.close(now, outbox));
     assert_eq!(
         world.told(),

@@ -3,18 +3,16 @@
 use std::time::Duration;
 
 use tracing::{debug, warn};
-use weir_channel::message::{DtlsState, Notification, WebRtcFailure};
+use weir_channel::message::{DtlsState, IceState, Notification, WebRtcFailure};
 
 use crate::net::poll::Interest;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::dtls::session::{Established, Event as DtlsEvent};
-use crate::webrtc::ice;
 use crate::webrtc::srtp::{Inbound, KeyingMaterial, Outbound};
 use crate::webrtc::transport::Event;
 
 use super::connections::close_connection_of;
-use super::convert::{ice_state, ice_tuple};
 use super::shared_port_input::unwatch_connected;
 use super::{IoContext, TransportEntry, WebRtc, failures};
 
@@ -49,11 +47,11 @@ impl WebRtc {
             let notifications = [
                 Notification::IceSelectedTupleChanged {
                     transport: entry.id,
-                    tuple: entry.transport.selected_tuple().map(ice_tuple),
+                    tuple: entry.transport.selected_tuple().copied(),
                 },
                 Notification::IceStateChanged {
                     transport: entry.id,
-                    state: ice_state(entry.transport.ice_state()),
+                    state: entry.transport.ice_state(),
                     failure: entry.ice_failure(),
                 },
             ];
@@ -79,7 +77,7 @@ impl WebRtc {
         let notification = match event {
             Event::SelectedTuple(tuple) => Notification::IceSelectedTupleChanged {
                 transport: id,
-                tuple: tuple.as_ref().map(ice_tuple),
+                tuple,
             },
             Event::Ice(state) => {
                 let failure = entry.ice_failure();
@@ -89,7 +87,7 @@ impl WebRtc {
                 }
                 Notification::IceStateChanged {
                     transport: id,
-                    state: ice_state(state),
+                    state,
                     failure,
                 }
             }
@@ -142,7 +140,7 @@ impl WebRtc {
 impl TransportEntry {
     /// Why ICE is disconnected, if it is.
     fn ice_failure(&self) -> Option<WebRtcFailure> {
-        let is_disconnected = self.transport.ice_state() == ice::State::Disconnected;
+        let is_disconnected = self.transport.ice_state() == IceState::Disconnected;
         is_disconnected.then(|| failures::of_ice_end(self.transport.ice_end()))
     }
 
@@ -168,8 +166,7 @@ impl TransportEntry {
                 // A path that is not the sending one any more has nothing to write.
                 watch(io, transport, Interest::Read);
             }
-            let route = selected.as_ref().map(ice_tuple);
-            if let Err(errno) = io.egress.select(transport, route) {
+            if let Err(errno) = io.egress.select(transport, selected) {
                 debug!(id = %self.id, ?selected, %errno, "the selected tuple cannot be connected to");
             }
             io.egress.watch_backlog(transport);

@@ -14,10 +14,8 @@ use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::demux::{Kind, classify};
-use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::transport::Dropped;
 
-use super::convert::ice_tuple;
 use super::limits::{ACCEPT_PAUSE, ACCEPTED_MAX};
 use super::{IoContext, TransportEntry, WebRtc};
 
@@ -43,7 +41,7 @@ impl WebRtc {
     /// Whether a transport on shared ports still sends to this tuple.
     pub(in crate::process) fn wants_socket(&self, transport: TransportIx, tuple: IceTuple) -> bool {
         self.entry(transport)
-            .is_some_and(|entry| entry.registration.is_some() && entry.route.as_ref().map(ice_tuple) == Some(tuple))
+            .is_some_and(|entry| entry.registration.is_some() && entry.route == Some(tuple))
     }
 
     /// Takes what arrived at a shared port, or at the socket on that port that is connected to the peer of `owner`.
@@ -57,8 +55,8 @@ impl WebRtc {
     ) {
         io.egress.begin_batch(&received);
         let Received { bytes, datagrams, .. } = received;
-        let tuple = |remote| Tuple {
-            protocol: Protocol::Udp,
+        let tuple = |remote| IceTuple {
+            protocol: IceProtocol::Udp,
             local,
             remote,
         };
@@ -99,7 +97,7 @@ impl WebRtc {
     }
 
     /// Takes a STUN packet. It is for the transport that it names, even if its tuple was another transport's before.
-    fn handle_check(&mut self, now: Time, io: &mut IoContext<'_>, tuple: Tuple, bytes: &mut [u8], packet: Datagram) {
+    fn handle_check(&mut self, now: Time, io: &mut IoContext<'_>, tuple: IceTuple, bytes: &mut [u8], packet: Datagram) {
         let Some(transport) = self.shared_ports.transport_of_check(&tuple, &bytes[packet.range()]) else {
             self.shared_ports.unrouted += 1;
             return;
@@ -168,8 +166,8 @@ impl WebRtc {
             }
             FirstPacket::Never => None,
             FirstPacket::Complete => {
-                let tuple = Tuple {
-                    protocol: Protocol::Tcp,
+                let tuple = IceTuple {
+                    protocol: IceProtocol::Tcp,
                     local: unassigned.local(),
                     remote: unassigned.remote(),
                 };
@@ -230,7 +228,7 @@ impl TransportEntry {
         let tuple = *self
             .transport
             .media_tuple()
-            .filter(|tuple| tuple.protocol == Protocol::Udp)?;
+            .filter(|tuple| tuple.protocol == IceProtocol::Udp)?;
         io.egress.sockets.sends_through(transport)?;
         let is_due = registration
             .requested
@@ -239,7 +237,7 @@ impl TransportEntry {
             return None;
         }
         registration.requested = Some((tuple, now));
-        Some(ice_tuple(&tuple))
+        Some(tuple)
     }
 }
 

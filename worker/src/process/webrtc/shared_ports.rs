@@ -7,7 +7,7 @@
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use weir_channel::message::WorkerError;
+use weir_channel::message::{IceTuple, WorkerError};
 
 use crate::boundary::{self, Parser};
 use crate::net::sockets::UnassignedConnection;
@@ -15,7 +15,6 @@ use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::budget::Budget;
-use crate::webrtc::ice::Tuple;
 use crate::webrtc::stun;
 
 use super::limits::CHECK_TIME_MAX;
@@ -31,7 +30,7 @@ const SOCKET_REQUESTS: Budget = Budget::new(1, 4);
 pub(super) struct SharedPorts {
     /// By username fragment, the current one and the one before an ICE restart.
     pub(super) ufrags: HashMap<Box<[u8]>, TransportIx, RandomState>,
-    pub(super) tuples: HashMap<Tuple, TransportIx, RandomState>,
+    pub(super) tuples: HashMap<IceTuple, TransportIx, RandomState>,
     pub(super) unassigned: Vec<Option<Box<UnassignedConnection>>>,
     /// When the oldest of them has waited for too long.
     unassigned_due: Option<Time>,
@@ -51,7 +50,7 @@ pub(super) struct Registration {
     /// The username fragments under which it is known.
     ufrags: Vec<Box<[u8]>>,
     /// The connected socket that it requested last, and when.
-    pub(super) requested: Option<(Tuple, Time)>,
+    pub(super) requested: Option<(IceTuple, Time)>,
     pub(super) request_budget: Budget,
 }
 
@@ -92,7 +91,7 @@ impl SharedPorts {
         &mut self,
         transport: TransportIx,
         registration: &Registration,
-        tuples: impl Iterator<Item = Tuple>,
+        tuples: impl Iterator<Item = IceTuple>,
     ) {
         for ufrag in &registration.ufrags {
             self.ufrags.remove(ufrag);
@@ -103,7 +102,7 @@ impl SharedPorts {
     }
 
     /// Forgets a tuple that its transport has forgotten.
-    pub(super) fn forget_tuple(&mut self, transport: TransportIx, tuple: &Tuple) {
+    pub(super) fn forget_tuple(&mut self, transport: TransportIx, tuple: &IceTuple) {
         if self.tuples.get(tuple) == Some(&transport) {
             self.tuples.remove(tuple);
         }
@@ -136,7 +135,7 @@ impl SharedPorts {
     }
 
     /// The transport that a STUN packet is for.
-    pub(super) fn transport_of_check(&self, tuple: &Tuple, packet: &[u8]) -> Option<TransportIx> {
+    pub(super) fn transport_of_check(&self, tuple: &IceTuple, packet: &[u8]) -> Option<TransportIx> {
         // Anybody's bytes: if the parser panics on them, they are for no transport.
         match boundary::contain(Parser::Stun, || stun::username_of(packet)).unwrap_or(None) {
             Some(username) => {

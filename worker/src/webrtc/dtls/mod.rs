@@ -16,8 +16,9 @@ mod signature;
 pub use certificate::{Certificate, InvalidCertificate};
 pub use clock::Clock;
 pub use failure::Failure;
-pub use fingerprint::{Fingerprint, HashFunction};
-pub use session::{Context, RefusedParameters, RemoteParameters, RemoteRole, Session, State};
+pub use fingerprint::Fingerprint;
+pub use session::{Context, RefusedParameters, RemoteParameters, Session};
 pub use settings::{Settings, Versions};
 
 pub use super::srtp::Role;
+pub use weir_channel::message::{DtlsRole, DtlsState as State, FingerprintAlgorithm};

@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
+use weir_channel::message::{DtlsRole, DtlsState as State};
 
 use crate::boundary::{self, Panicked, Parser};
 use crate::time::Time;
@@ -25,21 +26,6 @@ use super::engine::{Engine, Output, dimpl, dtls12};
 use super::failure::Failure;
 use super::fingerprint::{Expected, Fingerprint, Unusable};
 use super::settings::{CERTIFICATE_BYTES_MAX, Settings, Versions};
-
-/// The state of a session.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum State {
-    /// The handshake has not started.
-    New,
-    /// The handshake goes on, or has ended and the peer's fingerprint is not known yet.
-    Connecting,
-    /// The peer is who the signalling says, and media may flow.
-    Connected,
-    /// It cannot become, or is no longer, connected.
-    Failed,
-    /// One side has closed the session.
-    Closed,
-}
 
 /// What a connected session gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,23 +49,11 @@ pub enum Event {
     Closed,
 }
 
-/// The role that the signalling gives the peer.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub enum RemoteRole {
-    /// Either (`setup:actpass`): then we are the server, and choose how media is protected.
-    #[default]
-    Auto,
-    /// It begins (`setup:active`).
-    Client,
-    /// It waits (`setup:passive`).
-    Server,
-}
-
 /// What the signalling says of the peer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RemoteParameters {
-    /// The peer's role.
-    pub role: RemoteRole,
+    /// The peer's role. If it may be either, we are the server, and choose how media is protected.
+    pub role: DtlsRole,
     /// The fingerprints of its certificate.
     pub fingerprints: Vec<Fingerprint>,
 }
@@ -249,8 +223,8 @@ impl Session {
         let weak_allowed = self.context.settings.weak_fingerprints;
         self.expected = Some(Expected::new(&parameters.fingerprints, weak_allowed)?);
         let role = match parameters.role {
-            RemoteRole::Server => Role::Client,
-            RemoteRole::Client | RemoteRole::Auto => Role::Server,
+            DtlsRole::Server => Role::Client,
+            DtlsRole::Client | DtlsRole::Auto => Role::Server,
         };
         self.role = Some(role);
         if self.engine.is_some() {

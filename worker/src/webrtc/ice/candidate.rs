@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::tuple::Protocol;
+use super::Protocol;
 
 /// A socket that waits for a transport's peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
