@@ -48,7 +48,7 @@ fn every_combination_of_roles_and_orders() {
         (DtlsRole::Auto, Role::Client, Role::Server),
         (DtlsRole::Server, Role::Server, Role::Client),
     ];
-    for (told, is, local) in rows {
+    for (announced, is, local) in rows {
         // The signalling may come before ICE, between ICE and DTLS, or when the handshake is over.
         for after_ms in [0, 25, 5_000] {
             let mut world = World::new(Setup {
@@ -57,11 +57,11 @@ fn every_combination_of_roles_and_orders() {
             });
             world.run(Duration::from_millis(after_ms));
             assert_eq!(world.established(), None);
-            assert_eq!(world.set_remote(told), Ok(local));
+            assert_eq!(world.set_remote(announced), Ok(local));
             assert!(
                 world.run_until(LIMIT, both_connected),
-                "{told:?} after {after_ms} ms: {:?}",
-                world.told()
+                "{announced:?} after {after_ms} ms: {:?}",
+                world.reported()
             );
             let established = agree(&world, local);
             assert_eq!(world.server.dtls_role(), Some(local));
@@ -80,10 +80,10 @@ fn events_come_in_the_order_in_which_things_happen() {
     let mut world = World::new(Setup::default());
     world.set_remote(DtlsRole::Client).unwrap();
     assert!(world.run_until(LIMIT, both_connected));
-    let told = world.told();
-    let connected = told.len() - 1;
-    assert_eq!(told[0], &Event::SelectedTuple(Some(tuple(CLIENT.parse().unwrap()))));
-    let ice: Vec<_> = told
+    let reported = world.reported();
+    let connected = reported.len() - 1;
+    assert_eq!(reported[0], &Event::SelectedTuple(Some(tuple(CLIENT.parse().unwrap()))));
+    let ice: Vec<_> = reported
         .iter()
         .filter_map(|event| match event {
             Event::Ice(state) => Some(*state),
@@ -94,10 +94,10 @@ fn events_come_in_the_order_in_which_things_happen() {
         ice == [ice::State::Connected, ice::State::Completed] || ice == [ice::State::Completed],
         "{ice:?}"
     );
-    let dtls: Vec<_> = told.iter().filter(|event| matches!(event, Event::Dtls(_))).collect();
+    let dtls: Vec<_> = reported.iter().filter(|event| matches!(event, Event::Dtls(_))).collect();
     assert_eq!(dtls.len(), 2);
     assert_eq!(*dtls[0], &Event::Dtls(Dtls::Connecting));
-    assert!(matches!(told[connected], Event::Dtls(Dtls::Connected(_))));
+    assert!(matches!(reported[connected], Event::Dtls(Dtls::Connected(_))));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn bad_networks_only_take_longer() {
     ];
     for quality in qualities {
         for seed in 0..8 {
-            let (told, is, local) = if seed % 2 == 0 {
+            let (announced, is, local) = if seed % 2 == 0 {
                 (DtlsRole::Client, Role::Client, Role::Server)
             } else {
                 (DtlsRole::Server, Role::Server, Role::Client)
@@ -132,11 +132,11 @@ fn bad_networks_only_take_longer() {
                 peer_role: is,
                 ..Setup::default()
             });
-            world.set_remote(told).unwrap();
+            world.set_remote(announced).unwrap();
             assert!(
                 world.run_until(LIMIT, both_connected),
                 "seed {seed}, {quality:?}: {:?}, {:?}",
-                world.told(),
+                world.reported(),
                 world.peer.dtls.error
             );
             agree(&world, local);
@@ -149,7 +149,7 @@ fn newer_versions_and_no_cookies() {
     for versions in [Versions::Dtls12, Versions::Dtls12And13] {
         for cookies in [true, false] {
             for peer_auto in [true, false] {
-                for (told, is, local) in [
+                for (announced, is, local) in [
                     (DtlsRole::Client, Role::Client, Role::Server),
                     (DtlsRole::Server, Role::Server, Role::Client),
                 ] {
@@ -163,11 +163,11 @@ fn newer_versions_and_no_cookies() {
                         peer_auto,
                         ..Setup::default()
                     });
-                    world.set_remote(told).unwrap();
+                    world.set_remote(announced).unwrap();
                     assert!(
                         world.run_until(LIMIT, both_connected),
-                        "{versions:?}, {cookies}, {peer_auto}, {told:?}: {:?}, {:?}",
-                        world.told(),
+                        "{versions:?}, {cookies}, {peer_auto}, {announced:?}: {:?}, {:?}",
+                        world.reported(),
                         world.peer.dtls.error
                     );
                     agree(&world, local);
@@ -204,7 +204,7 @@ fn a_handshake_takes_few_round_trips() {
 
 #[test]
 fn another_certificate_gets_no_keys() {
-    for (told, is) in [(DtlsRole::Client, Role::Client), (DtlsRole::Server, Role::Server)] {
+    for (announced, is) in [(DtlsRole::Client, Role::Client), (DtlsRole::Server, Role::Server)] {
         for after_ms in [0, 5_000] {
             let mut world = World::new(Setup {
                 peer_role: is,
@@ -212,20 +212,20 @@ fn another_certificate_gets_no_keys() {
             });
             world.run(Duration::from_millis(after_ms));
             let other = Fingerprint::of(FingerprintAlgorithm::Sha256, b"another certificate");
-            world.set_remote_with(told, vec![other]).unwrap();
+            world.set_remote_with(announced, vec![other]).unwrap();
             world.run(LIMIT);
             assert_eq!(world.server.dtls_state(), State::Failed);
             assert_eq!(world.established(), None);
             assert_eq!(world.server.media_tuple(), None);
             let failed = world
-                .told()
+                .reported()
                 .iter()
                 .filter(|event| matches!(event, Event::Dtls(Dtls::Failed(_))))
                 .count();
             assert_eq!(failed, 1);
             // It learns of it, and does not wait for its own timeout.
             let peer = &world.peer.dtls;
-            assert!(peer.error.is_some() || peer.goodbye, "{told:?} after {after_ms} ms");
+            assert!(peer.error.is_some() || peer.goodbye, "{announced:?} after {after_ms} ms");
             assert!(!matches!(peer.error, Some(dimpl::Error::Timeout(_))));
         }
     }
@@ -271,7 +271,7 @@ fn certificates_of_any_length_end_well_or_with_a_reason() {
     let before = boundary::panics(Parser::Dtls);
     let rows = [(DtlsRole::Client, Role::Client), (DtlsRole::Server, Role::Server)];
     for versions in [Versions::Dtls12, Versions::Dtls12And13] {
-        for (told, is) in rows {
+        for (announced, is) in rows {
             for (names, fits) in [
                 (0, true),
                 (45, true),
@@ -297,14 +297,14 @@ fn certificates_of_any_length_end_well_or_with_a_reason() {
                 });
                 let bytes = world.peer.dtls.certificate.len();
                 assert_eq!(bytes <= CERTIFICATE_BYTES_MAX, fits, "{names} names are {bytes} bytes");
-                world.set_remote(told).unwrap();
+                world.set_remote(announced).unwrap();
                 let ended = |world: &World| both_connected(world) || world.server.dtls_state() == State::Failed;
                 assert!(
                     world.run_until(LIMIT, ended),
                     "{versions:?}, {is:?}, {bytes} bytes: {:?}",
-                    world.told()
+                    world.reported()
                 );
-                let told = world.told();
+                let reported = world.reported();
                 if fits {
                     assert_eq!(
                         world.server.dtls_state(),
@@ -313,7 +313,7 @@ fn certificates_of_any_length_end_well_or_with_a_reason() {
                     );
                 } else {
                     let failed = Event::Dtls(Dtls::Failed(Failure::CertificateTooLong));
-                    assert_eq!(told.last(), Some(&&failed), "{versions:?}, {is:?}, {bytes} bytes");
+                    assert_eq!(reported.last(), Some(&&failed), "{versions:?}, {is:?}, {bytes} bytes");
                 }
             }
         }

@@ -36,9 +36,6 @@ fn media_waits_for_every_gate() {
     assert_eq!(world.deliver(ours, &RTCP), Received::Rtcp);
     assert_eq!(world.deliver(stranger, &RTP), dropped(Dropped::UnknownTuple));
     assert_eq!(world.deliver(ours, &[200; 20]), dropped(Dropped::Unrecognised));
-    assert_eq!(world.server.counters().dropped(Dropped::UnknownTuple), 3);
-    assert_eq!(world.server.counters().dropped(Dropped::NotConnected), 2);
-    assert_eq!(world.server.counters().dropped(Dropped::Unrecognised), 1);
 }
 
 #[test]

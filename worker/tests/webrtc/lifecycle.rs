@@ -30,7 +30,7 @@ fn a_peer_that_goes_on_checking_stays() {
     assert_eq!(world.server.ice_state(), ice::State::Completed);
     assert!(world.server.media_tuple().is_some());
     let changes: Vec<_> = world
-        .told()
+        .reported()
         .into_iter()
         .filter(|event| **event != Event::Ice(ice::State::Completed))
         .cloned()
@@ -48,7 +48,7 @@ fn a_silent_peer_is_sent_nothing_after_its_consent_expired() {
     let ours = tuple(CLIENT.parse().unwrap());
     assert_eq!(
         world
-            .told()
+            .reported()
             .into_iter()
             .filter(|event| **event != Event::Ice(ice::State::Completed))
             .collect::<Vec<_>>(),
@@ -95,7 +95,7 @@ fn a_restart_moves_media_when_the_peer_has_checked_the_new_path() {
     world.run(Duration::from_secs(40));
     assert_eq!(world.server.admit_media(&old), Err(Dropped::UnknownTuple));
     assert_eq!(world.server.media_tuple(), Some(&new));
-    assert!(world.told().contains(&&Event::ForgottenTuple(old)));
+    assert!(world.reported().contains(&&Event::ForgottenTuple(old)));
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_handshake_without_answers_fails_after_thirty_seconds() {
     assert_eq!(world.server.dtls_state(), State::Connecting);
     world.run(Duration::from_secs(3));
     assert_eq!(world.server.dtls_state(), State::Failed);
-    assert!(world.told().contains(&&Event::Dtls(Dtls::Failed(Failure::Timeout))));
+    assert!(world.reported().contains(&&Event::Dtls(Dtls::Failed(Failure::Timeout))));
 
     // As the server we count from the first message.
     let mut world = World::new(Setup::default());
@@ -121,9 +121,9 @@ fn a_handshake_without_answers_fails_after_thirty_seconds() {
     assert_eq!(world.server.dtls_state(), State::Connecting);
     world.run(Duration::from_secs(3));
     assert!(
-        world.told().contains(&&Event::Dtls(Dtls::Failed(Failure::Timeout))),
+        world.reported().contains(&&Event::Dtls(Dtls::Failed(Failure::Timeout))),
         "{:?}",
-        world.told()
+        world.reported()
     );
     assert_eq!(world.server.ice_state(), ice::State::Completed);
     assert_eq!(world.set_remote(DtlsRole::Client), Err(RefusedParameters::Ended));
@@ -151,8 +151,8 @@ fn the_peer_says_goodbye() {
         world.run_until(Duration::from_secs(1), |world| world.server.dtls_state()
             == State::Closed)
     );
-    let told = world.told();
-    assert_eq!(told.last(), Some(&&Event::Dtls(Dtls::Closed)));
+    let reported = world.reported();
+    assert_eq!(reported.last(), Some(&&Event::Dtls(Dtls::Closed)));
     assert_eq!(world.server.media_tuple(), None);
     let received = world.deliver(
         tuple(CLIENT.parse().unwrap()),
@@ -166,7 +166,7 @@ fn we_say_goodbye() {
     let mut world = connected();
     world.with_server(|server, now, outbox| server.close(now, outbox));
     assert_eq!(
-        world.told(),
+        world.reported(),
         [&Event::Ice(ice::State::Closed), &Event::Dtls(Dtls::Closed)]
     );
     world.run(Duration::from_secs(1));
@@ -177,7 +177,7 @@ fn we_say_goodbye() {
     world.with_server(|server, now, outbox| server.close(now, outbox));
     world.with_server(|server, now, outbox| server.handle_timeout(now, outbox));
     world.run(Duration::from_secs(60));
-    assert_eq!(world.told(), Vec::<&Event>::new());
+    assert_eq!(world.reported(), Vec::<&Event>::new());
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn an_unfinished_transport_closes_silently() {
     world.set_remote(DtlsRole::Client).unwrap();
     world.with_server(|server, now, outbox| server.close(now, outbox));
     assert_eq!(
-        world.told(),
+        world.reported(),
         [&Event::Ice(ice::State::Closed), &Event::Dtls(Dtls::Closed)]
     );
     while let Some(flight) = world.network.receive(Time(u64::MAX)) {

@@ -70,7 +70,7 @@ pub(crate) struct World {
     pub(crate) worker: Budgets,
     pub(crate) peer: Peer,
     pub(crate) network: Network,
-    /// Everything that the transport told.
+    /// Everything that the transport reported.
     pub(crate) events: Vec<(Time, Event)>,
     /// What became of the datagrams that the transport received and that were not its own affair.
     pub(crate) received: Vec<Received>,
@@ -228,7 +228,7 @@ impl World {
     }
 
     /// Events without their times.
-    pub(crate) fn told(&self) -> Vec<&Event> {
+    pub(crate) fn reported(&self) -> Vec<&Event> {
         self.events.iter().map(|(_, event)| event).collect()
     }
 }

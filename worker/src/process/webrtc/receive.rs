@@ -155,9 +155,9 @@ fn unrouted(dropped: Dropped) -> UnroutedReason {
 
 fn reason_of(error: UnprotectError) -> UnroutedReason {
     match error {
-        UnprotectError::TooShort { .. } | UnprotectError::Malformed => UnroutedReason::Malformed,
-        UnprotectError::NotAuthentic { .. } | UnprotectError::Exhausted { .. } => UnroutedReason::NotAuthentic,
-        UnprotectError::Replayed { .. } | UnprotectError::TooOld { .. } => UnroutedReason::Replayed,
-        UnprotectError::TooManyStreams { .. } => UnroutedReason::UnknownStream,
+        UnprotectError::TooShort | UnprotectError::Malformed => UnroutedReason::Malformed,
+        UnprotectError::NotAuthentic | UnprotectError::Exhausted => UnroutedReason::NotAuthentic,
+        UnprotectError::Replayed | UnprotectError::TooOld => UnroutedReason::Replayed,
+        UnprotectError::TooManyStreams => UnroutedReason::UnknownStream,
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! [`KeyingMaterial::split`] makes of the handshake's bytes a [`MasterKey`] for each direction. [`Inbound`] unprotects what
 //! comes from the peer, [`Outbound`] protects what goes to it; one of each per transport, with the state of all SSRCs inside.
-//! Both work in place, on the caller's bytes.
+//! Both work on the caller's bytes.
 //!
 //! # What holds
 //!
@@ -47,6 +47,7 @@ pub use keys::{EXPORTER_LABEL, KeyingMaterial, MasterKey, Role};
 pub use outbound::{IDENTICAL_WINDOW, Outbound, ProtectedTrain, Repeats, Spent, StreamKey};
 pub use profile::Profile;
 pub use window::WINDOW;
+pub(in crate::webrtc) use window::{Verdict, Window};
 
 /// Bytes from their digits.
 #[cfg(test)]
