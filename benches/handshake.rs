@@ -18,7 +18,7 @@ use rcgen::{CertificateParams, KeyPair};
 use weir_worker::net::clock;
 use weir_worker::webrtc::budget::Budgets;
 use weir_worker::webrtc::dtls::{
-    self, Certificate, Clock, Context, FingerprintAlgorithm, RemoteParameters, DtlsRole, Settings,
+    self, Certificate, Clock, Context, DtlsRole, FingerprintAlgorithm, RemoteParameters, Settings,
 };
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{Credentials, Protocol, Tuple};

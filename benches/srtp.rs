@@ -92,7 +92,12 @@ fn unprotect(name: &'static str, profile: Profile) -> Case {
             .map(|index| {
                 let mut room = vec![0; PACKET + profile.rtp_overhead()];
                 number(&mut packet, index);
-                assert_eq!(outbound.protect_train(stream, index, &packet, PACKET, &mut room).packets, 1);
+                assert_eq!(
+                    outbound
+                        .protect_train(stream, index, &packet, PACKET, &mut room)
+                        .packets,
+                    1
+                );
                 room
             })
             .collect();

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::session::{Established, Event};
-use weir_worker::webrtc::dtls::{Clock, Context, FingerprintAlgorithm, RemoteParameters, DtlsRole, Role, Session};
+use weir_worker::webrtc::dtls::{Clock, Context, DtlsRole, FingerprintAlgorithm, RemoteParameters, Role, Session};
 use weir_worker::webrtc::srtp::{KeyingMaterial, Profile};
 
 use super::certificates::Shown;
@@ -201,7 +201,9 @@ fn agree(case: &Case, context: &Context, ours: &Established, theirs: &Said) -> R
         return Err("we report another certificate than the peer has".to_owned());
     }
     let fingerprints = context.certificate().fingerprints();
-    let sha256 = fingerprints.iter().find(|each| each.algorithm() == FingerprintAlgorithm::Sha256);
+    let sha256 = fingerprints
+        .iter()
+        .find(|each| each.algorithm() == FingerprintAlgorithm::Sha256);
     let sha256 = sha256.map(|each| each.to_string().replace(':', "").to_lowercase());
     if sha256.as_deref() != Some(&theirs.fingerprint) {
         return Err(format!("the peer has seen another certificate than ours: {theirs:?}"));

@@ -8,7 +8,8 @@ use crate::boundary::{self, Parser};
 use crate::time::Time;
 use crate::webrtc::dtls::settings::CERTIFICATE_BYTES_MAX;
 use crate::webrtc::dtls::{
-    Certificate, Clock, Context, Fingerprint, FingerprintAlgorithm, RemoteParameters, DtlsRole, Session, Settings, State,
+    Certificate, Clock, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Session, Settings,
+    State,
 };
 use crate::webrtc::entropy::SystemEntropy;
 

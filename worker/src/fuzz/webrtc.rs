@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::time::Time;
 use crate::webrtc::budget::Budgets;
 use crate::webrtc::dtls::{
-    Certificate, Clock, Context, Fingerprint, FingerprintAlgorithm, RemoteParameters, DtlsRole, Settings, State,
+    Certificate, Clock, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Settings, State,
 };
 use crate::webrtc::entropy::SystemEntropy;
 use crate::webrtc::framing::{Deframer, FRAME_BYTES_MAX};

@@ -106,20 +106,11 @@ fn errors_say_what_was_wrong() {
     assert_eq!(unprotect(&mut inbound, &[]), Err(UnprotectError::Malformed));
     assert_eq!(unprotect(&mut inbound, &[0x40; 60]), Err(UnprotectError::Malformed));
     assert!(unprotect(&mut inbound, &packets[0]).is_ok());
-    assert_eq!(
-        unprotect(&mut inbound, &packets[0]),
-        Err(UnprotectError::Replayed)
-    );
+    assert_eq!(unprotect(&mut inbound, &packets[0]), Err(UnprotectError::Replayed));
     assert!(unprotect(&mut inbound, &packets[1]).is_ok());
-    assert_eq!(
-        unprotect(&mut inbound, &packets[0]),
-        Err(UnprotectError::TooOld)
-    );
+    assert_eq!(unprotect(&mut inbound, &packets[0]), Err(UnprotectError::TooOld));
     let (others, _) = protected(Profile::AeadAes256Gcm, &[6 + WINDOW]);
-    assert_eq!(
-        unprotect(&mut inbound, &others[0]),
-        Err(UnprotectError::NotAuthentic)
-    );
+    assert_eq!(unprotect(&mut inbound, &others[0]), Err(UnprotectError::NotAuthentic));
     assert_eq!(
         inbound.unprotect_rtcp(&mut [0x80, 200, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0]),
         Err(UnprotectError::TooShort)
@@ -214,10 +205,7 @@ fn a_loss_of_more_than_half_a_cycle_is_not_guessed_and_does_no_harm() {
     let (packets, mut inbound) = protected(Profile::AeadAes128Gcm, &[40_000, 40_001, CYCLE + 7_233]);
     assert!(unprotect(&mut inbound, &packets[0]).is_ok());
     // 32,769 ahead, over the wrap, is 32,767 behind.
-    assert_eq!(
-        unprotect(&mut inbound, &packets[2]),
-        Err(UnprotectError::TooOld)
-    );
+    assert_eq!(unprotect(&mut inbound, &packets[2]), Err(UnprotectError::TooOld));
     assert!(unprotect(&mut inbound, &packets[1]).is_ok());
 }
 
@@ -228,10 +216,7 @@ fn a_forgery_does_not_move_the_rollover_counter() {
     for seq in [0_u16, 100, 20_000] {
         let mut forged = packets[1].clone();
         forged[2..4].copy_from_slice(&seq.to_be_bytes());
-        assert_eq!(
-            unprotect(&mut inbound, &forged),
-            Err(UnprotectError::NotAuthentic)
-        );
+        assert_eq!(unprotect(&mut inbound, &forged), Err(UnprotectError::NotAuthentic));
     }
     assert!(unprotect(&mut inbound, &packets[1]).is_ok());
 }
@@ -248,10 +233,7 @@ fn only_authentic_packets_take_memory_and_only_up_to_the_limit() {
     for ssrc in 100..200 {
         let mut forged = packet(&mut outbound, ssrc);
         forged[12] ^= 1;
-        assert_eq!(
-            unprotect(&mut inbound, &forged),
-            Err(UnprotectError::NotAuthentic)
-        );
+        assert_eq!(unprotect(&mut inbound, &forged), Err(UnprotectError::NotAuthentic));
     }
     assert_eq!(inbound.rtp_positions().count(), 0);
     for ssrc in 0..3 {
@@ -289,9 +271,7 @@ fn what_a_retired_ssrc_has_sent_is_not_taken_again_and_what_it_sends_then_is() {
                 assert!(
                     matches!(
                         refused,
-                        Err(UnprotectError::Replayed
-                            | UnprotectError::TooOld
-                            | UnprotectError::NotAuthentic)
+                        Err(UnprotectError::Replayed | UnprotectError::TooOld | UnprotectError::NotAuthentic)
                     ),
                     "{profile:?}: {refused:?}"
                 );
@@ -336,10 +316,7 @@ fn many_more_ssrcs_than_are_in_use_at_a_time_are_understood_and_none_can_be_play
         Err(UnprotectError::TooManyStreams)
     ));
     for [first, second] in &packets {
-        assert!(matches!(
-            unprotect(&mut inbound, first),
-            Err(UnprotectError::Replayed)
-        ));
+        assert!(matches!(unprotect(&mut inbound, first), Err(UnprotectError::Replayed)));
         assert!(unprotect(&mut inbound, second).is_ok());
         assert!(unprotect(&mut inbound, second).is_err());
     }
@@ -386,10 +363,7 @@ fn a_stream_ends_with_its_last_index() {
     assert!(unprotect(&mut inbound, &packets[1]).is_ok());
     let mut after = packets[1].clone();
     after[2..4].copy_from_slice(&[0, 0]);
-    assert_eq!(
-        unprotect(&mut inbound, &after),
-        Err(UnprotectError::Exhausted)
-    );
+    assert_eq!(unprotect(&mut inbound, &after), Err(UnprotectError::Exhausted));
 }
 
 proptest! {

@@ -172,10 +172,7 @@ fn keys_end_with_their_last_index() {
                 .map(|unprotected| unprotected.index),
             Ok(last)
         );
-        assert_eq!(
-            outbound.protect_rtcp(&mut [0x80; 64], 28),
-            Err(ProtectError::Exhausted)
-        );
+        assert_eq!(outbound.protect_rtcp(&mut [0x80; 64], 28), Err(ProtectError::Exhausted));
     }
 }
 
@@ -224,7 +221,10 @@ fn what_is_no_such_packet_is_refused_and_uses_nothing_up() {
         report.resize(room, 0);
         assert_eq!(outbound.protect_rtcp(&mut report, 7), Err(ProtectError::Malformed));
         for len in [len + 1, usize::MAX] {
-            assert_eq!(outbound.protect_rtcp(&mut report, len), Err(ProtectError::BufferTooSmall));
+            assert_eq!(
+                outbound.protect_rtcp(&mut report, len),
+                Err(ProtectError::BufferTooSmall)
+            );
         }
         assert_eq!(outbound.rtcp_next(), 0);
         assert_eq!(outbound.protect_rtcp(&mut report, len), Ok(room));

@@ -88,7 +88,10 @@ fn a_train_ends_before_what_is_refused() {
         let short = room.len() - 1;
         let (mut sender, stream, _) = pair(profile);
         let protected = sender.protect_train(stream, 10, &train, segment, &mut room[..short]);
-        assert_eq!((protected.packets, protected.refused), (4, Some(ProtectError::BufferTooSmall)));
+        assert_eq!(
+            (protected.packets, protected.refused),
+            (4, Some(ProtectError::BufferTooSmall))
+        );
 
         let mut other = outbound(profile);
         let foreign = other.add_stream(1, Repeats::Refused).unwrap();

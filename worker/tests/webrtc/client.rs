@@ -12,7 +12,7 @@ use str0m::{Candidate, Event as TheirEvent, Input, Output, Rtc};
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
 use weir_worker::webrtc::dtls::{
-    Clock, Fingerprint, FingerprintAlgorithm, RemoteParameters, DtlsRole, Role, Settings, State,
+    Clock, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Role, Settings, State,
 };
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{self, Credentials};

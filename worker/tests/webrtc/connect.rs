@@ -8,7 +8,7 @@ use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::failure::Failure;
 use weir_worker::webrtc::dtls::session::{Established, Event as Dtls};
 use weir_worker::webrtc::dtls::settings::{CERTIFICATE_BYTES_MAX, Versions};
-use weir_worker::webrtc::dtls::{Fingerprint, FingerprintAlgorithm, DtlsRole, Role, Settings, State};
+use weir_worker::webrtc::dtls::{DtlsRole, Fingerprint, FingerprintAlgorithm, Role, Settings, State};
 use weir_worker::webrtc::ice;
 use weir_worker::webrtc::srtp::{KeyingMaterial, Profile};
 use weir_worker::webrtc::transport::Event;
@@ -94,7 +94,10 @@ fn events_come_in_the_order_in_which_things_happen() {
         ice == [ice::State::Connected, ice::State::Completed] || ice == [ice::State::Completed],
         "{ice:?}"
     );
-    let dtls: Vec<_> = reported.iter().filter(|event| matches!(event, Event::Dtls(_))).collect();
+    let dtls: Vec<_> = reported
+        .iter()
+        .filter(|event| matches!(event, Event::Dtls(_)))
+        .collect();
     assert_eq!(dtls.len(), 2);
     assert_eq!(*dtls[0], &Event::Dtls(Dtls::Connecting));
     assert!(matches!(reported[connected], Event::Dtls(Dtls::Connected(_))));
@@ -225,7 +228,10 @@ fn another_certificate_gets_no_keys() {
             assert_eq!(failed, 1);
             // It learns of it, and does not wait for its own timeout.
             let peer = &world.peer.dtls;
-            assert!(peer.error.is_some() || peer.goodbye, "{announced:?} after {after_ms} ms");
+            assert!(
+                peer.error.is_some() || peer.goodbye,
+                "{announced:?} after {after_ms} ms"
+            );
             assert!(!matches!(peer.error, Some(dimpl::Error::Timeout(_))));
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::failure::Failure;
 use weir_worker::webrtc::dtls::session::Event as Dtls;
-use weir_worker::webrtc::dtls::{RefusedParameters, DtlsRole, Role, State};
+use weir_worker::webrtc::dtls::{DtlsRole, RefusedParameters, Role, State};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{self, Credentials};
 use weir_worker::webrtc::transport::{Dropped, Event, Received};

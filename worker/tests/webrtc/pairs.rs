@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
-use weir_worker::webrtc::dtls::{RemoteParameters, DtlsRole, Role, Settings, State};
+use weir_worker::webrtc::dtls::{DtlsRole, RemoteParameters, Role, Settings, State};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{Credentials, Tuple};
 use weir_worker::webrtc::stun::{BINDING, Class, Writer, attribute};

@@ -10,7 +10,9 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
-use weir_worker::webrtc::dtls::{Clock, Fingerprint, FingerprintAlgorithm, RemoteParameters, DtlsRole, Settings, State};
+use weir_worker::webrtc::dtls::{
+    Clock, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Settings, State,
+};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::Credentials;
 use weir_worker::webrtc::transport::WebRtcTransport;

@@ -8,7 +8,7 @@ use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
 use weir_worker::webrtc::dtls::session::{self, Established};
 use weir_worker::webrtc::dtls::{
-    Certificate, Clock, Context, Fingerprint, RefusedParameters, RemoteParameters, DtlsRole, Role, Settings,
+    Certificate, Clock, Context, DtlsRole, Fingerprint, RefusedParameters, RemoteParameters, Role, Settings,
 };
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{Credentials, Protocol, Tuple};

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::message::{
-    CreateWebRtcTransport, DtlsParameters, DtlsState, FINGERPRINTS_MAX, Fingerprint, IceProtocol,
-    IceState, IceTuple, Method, Reply, WebRtcFailure,
+    CreateWebRtcTransport, DtlsParameters, DtlsState, FINGERPRINTS_MAX, Fingerprint, IceProtocol, IceState, IceTuple,
+    Method, Reply, WebRtcFailure,
 };
 use weir_worker::webrtc::dtls;
 use weir_worker::webrtc::ice::Preferences;

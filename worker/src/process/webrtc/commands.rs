@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use weir_channel::id::TransportId;
 use weir_channel::message::{
-    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, IceCredentials, Method, Reply, WorkerError,
+    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, IceCredentials, Method, Reply,
+    WorkerError,
 };
 
 use crate::net::clock;

@@ -75,10 +75,7 @@ impl WebRtc {
         };
         let id = entry.id;
         let notification = match event {
-            Event::SelectedTuple(tuple) => Notification::IceSelectedTupleChanged {
-                transport: id,
-                tuple,
-            },
+            Event::SelectedTuple(tuple) => Notification::IceSelectedTupleChanged { transport: id, tuple },
             Event::Ice(state) => {
                 let failure = entry.ice_failure();
                 if let Some(failure) = &failure {

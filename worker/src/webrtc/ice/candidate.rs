@@ -185,7 +185,11 @@ mod tests {
             let first = candidates.iter().max_by_key(|candidate| candidate.priority).unwrap();
             let tcp_first = preferences.tcp && !preferences.udp;
             assert_eq!(first.protocol == Protocol::Tcp, tcp_first, "{preferences:?}");
-            assert_eq!(first.ip.is_ipv6(), preferences.ipv6 && !preferences.ipv4, "{preferences:?}");
+            assert_eq!(
+                first.ip.is_ipv6(),
+                preferences.ipv6 && !preferences.ipv4,
+                "{preferences:?}"
+            );
         }
     }
 

@@ -127,10 +127,7 @@ fn parameters_are_taken_once_and_only_if_they_are_good() {
         Err(RefusedParameters::Fingerprints(Unusable::Weak))
     );
     assert_eq!(set(DtlsRole::Server, good.clone()), Ok(Role::Client));
-    assert_eq!(
-        set(DtlsRole::Server, good.clone()),
-        Err(RefusedParameters::AlreadySet)
-    );
+    assert_eq!(set(DtlsRole::Server, good.clone()), Err(RefusedParameters::AlreadySet));
     session.close(Time(0), &mut |_| {});
     let parameters = RemoteParameters {
         role: DtlsRole::Auto,
