@@ -8,13 +8,12 @@ mod aside;
 mod backlog;
 mod gathering;
 mod protect;
-mod protection;
 mod srtp_streams;
 
 use weir_channel::message::DropReason;
 
 use self::gathering::Dispatch;
-use self::protection::Protection;
+use self::protect::Protection;
 pub use self::srtp_streams::UNHEARD_MAX;
 use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;

@@ -10,12 +10,10 @@
 
 mod check;
 mod connection;
-mod connections;
 mod ice;
 mod options;
 mod path;
 mod plain;
-mod shared_port;
 mod shared_ports;
 mod webrtc;
 
@@ -34,8 +32,8 @@ use self::options::{reconnect, stamp_as_others};
 pub(super) use self::path::Path;
 pub use self::plain::TransportSockets;
 use self::plain::{Ports, slot_of};
-use self::shared_port::SharedPort;
-pub use self::shared_port::{FirstPacket, UnassignedConnection};
+use self::shared_ports::SharedPort;
+pub use self::shared_ports::{FirstPacket, UnassignedConnection};
 pub use super::source::Side;
 use super::source::Source;
 use crate::relay::sink::{Port, TransportIx};

@@ -15,9 +15,8 @@ use super::producer::Producer;
 use super::repair::Repair;
 use super::rewrite::Rewriter;
 use super::ring::Ring;
-use super::room::Room;
 use super::transport::{Transport, TransportKind};
-use super::{Action, Relay};
+use super::{Action, Relay, Room};
 
 impl Relay {
     /// Does what the supervisor asks. The methods that are about the worker as a whole (ping, settings, its own counters,

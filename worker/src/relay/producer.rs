@@ -10,7 +10,7 @@ use crate::time::Time;
 use super::cname::presentable;
 use super::filters::{Filters, UnsupportedCodecs};
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
-use super::level_meter::Meter;
+use super::levels::Meter;
 use super::limits::ENCODINGS_MAX;
 use super::nack::MissingList;
 use super::profile::Available;

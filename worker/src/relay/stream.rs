@@ -21,7 +21,7 @@ use super::rate::Rate;
 use super::reception::{REORDERED_START_MAX, Reception};
 use super::ring::Ring;
 use super::rtt::RoundTrip;
-use super::sender_time::SenderTime;
+use super::sender_clock::SenderTime;
 use super::ssrc_latch::SsrcLatch;
 use super::vp8_ids::Vp8Ids;
 use super::withheld::{ALL_SLOTS, Counts, SlotSet, Withheld};

@@ -3,7 +3,7 @@
 //!
 //! When the peer has selected a listener, that listener's connected socket is connected to the peer and sends for the
 //! transport; those of the other listeners are parked. Answers to anybody else leave through the unconnected socket that the
-//! question came in by, or over the TCP connection (see `connections.rs`).
+//! question came in by, or over the TCP connection (see `connection.rs`).
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use weir_channel::message::{IceProtocol, LISTENERS_MAX, WorkerError};
 use super::check::{address_of, check_tcp};
 use super::connection::{CONNECTIONS_MAX, Connection};
 use super::plain::PortSockets;
-use super::shared_port::OnSharedPorts;
+use super::shared_ports::OnSharedPorts;
 use crate::net::source::Side;
 
 /// The sockets of one WebRTC transport.
