@@ -79,11 +79,6 @@ impl Deadline {
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         Self(monotonic_ns().saturating_add(timeout_ns))
     }
-
-    /// Whether the moment has passed.
-    pub fn has_passed(self) -> bool {
-        monotonic_ns() >= self.0
-    }
 }
 
 /// CLOCK_MONOTONIC in nanoseconds. The worker's batches read the same clock, so one number serves both.

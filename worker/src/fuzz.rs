@@ -113,7 +113,7 @@ pub fn codec_peeks(data: &[u8]) {
         expected.picture_id = Some(PictureId { value, ..id });
     }
     if let Some(tl0) = ids.tl0_pic_idx {
-        vp8::write_tl0_pic_idx(&mut written[usize::from(tl0.offset)..], 0xa5);
+        written[usize::from(tl0.offset)] = 0xa5;
         expected.tl0_pic_idx = Some(Tl0 { value: 0xa5, ..tl0 });
     }
     let again = peek(codec, &written);

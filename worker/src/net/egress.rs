@@ -154,11 +154,6 @@ impl<B: SendBackend> Egress<B> {
         self.stats
     }
 
-    /// Bytes of the backlog pool that are taken.
-    pub fn backlog_bytes(&self) -> usize {
-        self.backlog.bytes_in_use()
-    }
-
     /// Sends a train that is not one packet or one message, or that the kernel has just not taken.
     #[cold]
     fn send_cold(
