@@ -39,16 +39,11 @@ impl EventLoop {
     /// For a transport that has no listeners of its own.
     pub(super) fn sockets_on_shared_ports(&self, descriptors: &[OwnedFd]) -> Result<IceSockets, WorkerError> {
         if !descriptors.is_empty() {
-            return Err(WorkerError::Descriptors {
-                expected: 0,
-                received: u8::try_from(descriptors.len()).unwrap_or(u8::MAX),
-            });
+            return Err(WorkerError::descriptors(0, descriptors.len()));
         }
         match self.egress.sockets.has_shared_ports() {
             true => Ok(IceSockets::on_shared_ports()),
-            false => Err(WorkerError::InvalidParameters(
-                "a WebRTC transport without listeners needs a shared port to be reached through".to_owned(),
-            )),
+            false => Err(WorkerError::invalid("a WebRTC transport without listeners needs a shared port to be reached through")),
         }
     }
 
@@ -59,10 +54,8 @@ impl EventLoop {
         tuple: IceTuple,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
-        let received = u8::try_from(descriptors.len()).unwrap_or(u8::MAX);
-        let (Some(socket), 1) = (descriptors.into_iter().next(), received) else {
-            return Err(WorkerError::Descriptors { expected: 1, received });
-        };
+        let [socket] = <[OwnedFd; 1]>::try_from(descriptors)
+            .map_err(|descriptors| WorkerError::descriptors(1, descriptors.len()))?;
         let index = self.index_of(transport)?;
         if !self.webrtc.wants_socket(index, tuple) {
             return Ok(Reply::Done);

@@ -93,7 +93,7 @@ impl Relay {
             | Method::OpenSharedPorts(_)
             | Method::UseConnectedSocket { .. }
             | Method::Shutdown => {
-                return Err(WorkerError::InvalidParameters("this method is not about a room".into()));
+                return Err(invalid("this method is not about a room"));
             }
         }
         Ok(Reply::Done)

@@ -66,7 +66,7 @@ impl IceSockets {
     /// listeners say, or two of them are bound to the same address, [`WorkerError::Os`] if they cannot be set up.
     pub fn adopt(descriptors: Vec<OwnedFd>, listeners: &[IceProtocol]) -> Result<Self, WorkerError> {
         if listeners.is_empty() || listeners.len() > LISTENERS_MAX {
-            return Err(WorkerError::InvalidParameters(format!(
+            return Err(WorkerError::invalid(format!(
                 "{} listeners; a WebRTC transport has 1 to {LISTENERS_MAX}",
                 listeners.len()
             )));
@@ -75,17 +75,13 @@ impl IceSockets {
             IceProtocol::Udp => 2,
             IceProtocol::Tcp => 1,
         };
-        let expected: u8 = listeners.iter().map(needed).sum();
-        let received = u8::try_from(descriptors.len()).unwrap_or(u8::MAX);
-        if received != expected {
-            return Err(WorkerError::Descriptors { expected, received });
+        let expected: usize = listeners.iter().map(needed).sum();
+        let wrong_number = WorkerError::descriptors(expected, descriptors.len());
+        if descriptors.len() != expected {
+            return Err(wrong_number);
         }
         let mut descriptors = descriptors.into_iter();
-        let mut next = || {
-            descriptors
-                .next()
-                .ok_or(WorkerError::Descriptors { expected, received })
-        };
+        let mut next = || descriptors.next().ok_or_else(|| wrong_number.clone());
         let mut adopted: Vec<Listener> = Vec::with_capacity(listeners.len());
         for protocol in listeners {
             let listener = match protocol {
@@ -94,9 +90,7 @@ impl IceSockets {
             };
             let is_same = |other: &&Listener| other.local == listener.local && other.protocol() == *protocol;
             if adopted.iter().any(|other| is_same(&other)) {
-                return Err(WorkerError::InvalidParameters(
-                    "two listeners are bound to the same address".to_owned(),
-                ));
+                return Err(WorkerError::invalid("two listeners are bound to the same address"));
             }
             adopted.push(listener);
         }

@@ -89,9 +89,7 @@ impl SharedPort {
         }
         check_udp(&socket)?;
         if getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok() {
-            return Err(WorkerError::InvalidParameters(
-                "a shared port is connected; it must stay open to everybody".to_owned(),
-            ));
+            return Err(WorkerError::invalid("a shared port is connected; it must stay open to everybody"));
         }
         prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         let bound = local_address(&socket)?;
@@ -150,22 +148,17 @@ impl Sockets {
         protocols: &[IceProtocol],
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), WorkerError> {
-        let invalid = |reason: &str| Err(WorkerError::InvalidParameters(reason.to_owned()));
         if !self.shared_ports.is_empty() {
-            return invalid("the shared ports are open already");
+            return Err(WorkerError::invalid("the shared ports are open already"));
         }
         if protocols.is_empty() || protocols.len() > SHARED_PORTS_MAX {
-            return invalid(&format!(
+            return Err(WorkerError::invalid(format!(
                 "{} shared ports; a worker has 1 to {SHARED_PORTS_MAX}",
                 protocols.len()
-            ));
+            )));
         }
         if protocols.len() != descriptors.len() {
-            let count = |len: usize| u8::try_from(len).unwrap_or(u8::MAX);
-            return Err(WorkerError::Descriptors {
-                expected: count(protocols.len()),
-                received: count(descriptors.len()),
-            });
+            return Err(WorkerError::descriptors(protocols.len(), descriptors.len()));
         }
         let mut shared_ports: Vec<SharedPort> = Vec::with_capacity(protocols.len());
         for (protocol, socket) in protocols.iter().zip(descriptors) {
@@ -175,7 +168,7 @@ impl Sockets {
                 .iter()
                 .any(|other| other.local == port.local && other.protocol() == *protocol)
             {
-                return invalid("two shared ports are bound to the same address");
+                return Err(WorkerError::invalid("two shared ports are bound to the same address"));
             }
             shared_ports.push(port);
         }
@@ -241,9 +234,7 @@ impl Sockets {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let number = self.sends_through(transport);
         let (Some(number), true) = (number, (local, remote) == (tuple.local, tuple.remote)) else {
-            return Err(WorkerError::InvalidParameters(
-                "a socket that is not connected to where its transport sends".to_owned(),
-            ));
+            return Err(WorkerError::invalid("a socket that is not connected to where its transport sends"));
         };
         prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         stamp_as_others(socket.as_fd(), self.stamps_arrivals);
