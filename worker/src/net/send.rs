@@ -127,9 +127,7 @@ impl Route<'_> {
             Some(destination) => (ptr::from_ref(&destination.name).cast_mut().cast(), destination.len),
         }
     }
-}
 
-impl Route<'_> {
     /// Sends one packet.
     pub(super) fn send(&self, packet: &[u8]) -> Result<(), Errno> {
         let (name, name_len) = self.name();
@@ -147,6 +145,14 @@ impl Route<'_> {
             }
         })
         .map(drop)
+    }
+
+    /// Sends one packet, also if the kernel has an [error of an earlier one](is_pending_error) to report first.
+    pub(super) fn send_despite_pending(&self, packet: &[u8]) -> Result<(), Errno> {
+        match self.send(packet) {
+            Err(errno) if is_pending_error(errno) => self.send(packet),
+            result => result,
+        }
     }
 }
 

@@ -61,7 +61,12 @@ impl Connection {
         }
     }
 
-    /// Where the listener that it came by is bound to.
+    /// The number of the listener, or of the shared port, that it came by.
+    pub fn listener(&self) -> u8 {
+        self.listener
+    }
+
+    /// Where that is bound to.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
@@ -291,6 +296,6 @@ impl<T> Accepted<T> {
 }
 
 /// IPv4 addresses as such.
-fn unmapped(address: SocketAddr) -> SocketAddr {
+pub(super) fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -6,12 +6,12 @@
 //! question came in by, or over the TCP connection (see `connection.rs`).
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, SockaddrIn6, SockaddrStorage, sendto};
+use nix::sys::socket::SockaddrStorage;
 use weir_channel::message::{IceProtocol, LISTENERS_MAX, WorkerError};
 
+use super::SocketCounters;
 use super::check::{address_of, check_tcp};
 use super::connection::{CONNECTIONS_MAX, Connection};
 use super::plain::PortSockets;
@@ -28,9 +28,7 @@ pub struct IceSockets {
     pub(super) stream: Option<u8>,
     /// It has no listeners of its own.
     pub(super) on_shared_ports: Option<OnSharedPorts>,
-    pub(super) rtcp_sent: u64,
-    pub(super) truncated: u64,
-    pub(super) kernel_drops: u64,
+    pub(super) counters: SocketCounters,
 }
 
 #[derive(Debug)]
@@ -106,9 +104,7 @@ impl IceSockets {
             connections: Vec::new(),
             stream: None,
             on_shared_ports: None,
-            rtcp_sent: 0,
-            truncated: 0,
-            kernel_drops: 0,
+            counters: SocketCounters::default(),
         }
     }
 
@@ -196,10 +192,10 @@ impl IceSockets {
     /// The last drop count seen of a socket, and the sum of all of the transport.
     pub(super) fn drop_count_mut(&mut self, listener: u8, side: Side) -> Option<(&mut u32, &mut u64)> {
         if let Some(on_shared_ports) = &mut self.on_shared_ports {
-            return Some((&mut on_shared_ports.drop_count, &mut self.kernel_drops));
+            return Some((&mut on_shared_ports.drop_count, &mut self.counters.kernel_drops));
         }
         match &mut self.listeners.get_mut(usize::from(listener))?.kind {
-            Kind::Udp(udp) => Some((&mut udp.drop_counts[side_of(side)], &mut self.kernel_drops)),
+            Kind::Udp(udp) => Some((&mut udp.drop_counts[side_of(side)], &mut self.counters.kernel_drops)),
             Kind::Tcp(_) => None,
         }
     }
@@ -241,23 +237,6 @@ impl Listener {
             Kind::Tcp(_) => IceProtocol::Tcp,
         }
     }
-}
-
-/// Sends to somebody through a socket that is not connected.
-pub(super) fn send_from(unconnected: &Udp, remote: SocketAddr, packet: &[u8]) -> Result<(), Errno> {
-    let (socket, flags) = (
-        unconnected.unconnected.as_raw_fd(),
-        MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-    );
-    match remote {
-        // A socket for both protocols names IPv4 addresses in their IPv6-mapped form.
-        SocketAddr::V4(v4) if unconnected.bound.as_sockaddr_in6().is_some() => {
-            let mapped = std::net::SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0);
-            sendto(socket, packet, &SockaddrIn6::from(mapped), flags)
-        }
-        remote => sendto(socket, packet, &SockaddrStorage::from(remote), flags),
-    }
-    .map(drop)
 }
 
 pub(super) const fn side_of(side: Side) -> usize {

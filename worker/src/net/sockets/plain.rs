@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::sys::socket::{SockaddrStorage, getpeername};
 use weir_channel::message::{Remote, WorkerError};
 
+use super::SocketCounters;
 use super::check::{check_udp, local_address, os};
 use super::options::{is_wildcard, prepare, reconnect};
 use crate::net::source::Side;
@@ -80,9 +81,7 @@ pub(super) struct Ports {
     pub(super) local: SockaddrStorage,
     pub(super) rtcp: Option<PortSockets>,
     pub(super) remote: Option<Remote>,
-    pub(super) rtcp_sent: u64,
-    pub(super) truncated: u64,
-    pub(super) kernel_drops: u64,
+    pub(super) counters: SocketCounters,
     /// The last count seen of each socket; see [`slot_of`].
     pub(super) drop_counts: [u32; 4],
 }

@@ -15,10 +15,10 @@ use weir_channel::message::{IceProtocol, IceTuple, SHARED_PORTS_MAX, WorkerError
 
 use super::Sockets;
 use super::check::{address_of, check_tcp, check_udp, local_address, os};
-use super::connection::{Accepted, Connection, accept_at};
+use super::connection::{Accepted, Connection, accept_at, unmapped};
 use super::options::{drop_count, prepare, stamp_as_others};
 use super::path::{Path, SharedRoute};
-use crate::net::send::{Destination, Route, is_pending_error};
+use crate::net::send::{Destination, Route};
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::framing::PREFIX_BYTES;
@@ -230,8 +230,7 @@ impl Sockets {
     ) -> Result<(), WorkerError> {
         check_udp(&socket)?;
         let remote = getpeername::<SockaddrStorage>(socket.as_raw_fd()).map_err(|errno| os("getpeername", errno))?;
-        let (local, remote) = (address_of(&local_address(&socket)?)?, address_of(&remote)?);
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let (local, remote) = (address_of(&local_address(&socket)?)?, unmapped(address_of(&remote)?));
         let number = self.sends_through(transport);
         let (Some(number), true) = (number, (local, remote) == (tuple.local, tuple.remote)) else {
             return Err(WorkerError::invalid("a socket that is not connected to where its transport sends"));
@@ -280,10 +279,7 @@ impl Sockets {
                 shared.route()
             }
         };
-        match route.send(datagram) {
-            Err(errno) if is_pending_error(errno) => route.send(datagram),
-            result => result,
-        }
+        route.send_despite_pending(datagram)
     }
 
     /// Accepts the next connection at a shared port.
@@ -300,14 +296,9 @@ impl Sockets {
             return Ok(Accepted::None);
         };
         Ok(accept_at(listener.as_fd())?.and_then(|(socket, remote)| {
-            Some(UnassignedConnection {
-                socket,
-                port: number,
-                local: *local,
-                remote,
-                accepted_at: now,
-                bytes: Vec::new(),
-            })
+            let connection = Connection::new(socket, number, *local, remote, now);
+            let bytes = Vec::new();
+            Some(UnassignedConnection { connection, bytes })
         }))
     }
 }
@@ -315,11 +306,8 @@ impl Sockets {
 /// A connection to a shared port whose transport is not known yet. It is read up to the end of its first packet.
 #[derive(Debug)]
 pub struct UnassignedConnection {
-    socket: OwnedFd,
-    port: u8,
-    local: SocketAddr,
-    remote: SocketAddr,
-    accepted_at: Time,
+    connection: Connection,
+    /// What was read, from the prefix of the first packet on.
     bytes: Vec<u8>,
 }
 
@@ -335,29 +323,9 @@ pub enum FirstPacket {
 }
 
 impl UnassignedConnection {
-    /// The number of the shared port that it came to.
-    pub fn port(&self) -> u8 {
-        self.port
-    }
-
-    /// The address of that port.
-    pub fn local(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// The address of the other end.
-    pub fn remote(&self) -> SocketAddr {
-        self.remote
-    }
-
-    /// The time at which it was accepted.
-    pub fn accepted_at(&self) -> Time {
-        self.accepted_at
-    }
-
-    /// Its descriptor, to be watched.
-    pub fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    /// As a transport's connection, which it is not yet; the shared port is its listener.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// The first packet, when it is complete.
@@ -383,7 +351,7 @@ impl UnassignedConnection {
                 return FirstPacket::Complete;
             }
             self.bytes.resize(wanted, 0);
-            let read = recv(self.socket.as_raw_fd(), &mut self.bytes[held..], MsgFlags::MSG_DONTWAIT);
+            let read = recv(self.connection.socket().as_raw_fd(), &mut self.bytes[held..], MsgFlags::MSG_DONTWAIT);
             self.bytes.truncate(held + read.unwrap_or(0));
             match read {
                 Ok(0) => return FirstPacket::Never,
@@ -397,7 +365,6 @@ impl UnassignedConnection {
     /// As a transport's connection, and its first packet.
     pub fn into_connection(mut self) -> (Connection, Vec<u8>) {
         self.bytes.drain(..PREFIX_BYTES.min(self.bytes.len()));
-        let connection = Connection::new(self.socket, self.port, self.local, self.remote, self.accepted_at);
-        (connection, self.bytes)
+        (self.connection, self.bytes)
     }
 }

@@ -206,7 +206,7 @@ pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx
     }
 }
 
-fn tuple_of(connection: &Connection) -> Tuple {
+pub(super) fn tuple_of(connection: &Connection) -> Tuple {
     Tuple {
         protocol: Protocol::Tcp,
         local: connection.local(),
