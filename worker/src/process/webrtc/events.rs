@@ -173,7 +173,7 @@ impl TransportEntry {
                 unwatch_connected(io, transport);
             } else {
                 // A path that is not the sending one any more has nothing to write.
-                watch(io, transport, Interest::Read);
+                io.watch(transport, Interest::Read);
             }
             let route = selected.as_ref().map(ice_tuple);
             if let Err(errno) = io.egress.select(transport, route) {
@@ -191,15 +191,6 @@ impl TransportEntry {
             self.peer = peer;
             io.relay.set_peer(now, transport, peer);
         }
-    }
-}
-
-/// Changes what is waited for at a transport's sending path.
-fn watch(io: &IoContext<'_>, transport: TransportIx, interest: Interest) {
-    if let Some((path, source)) = io.egress.sockets.sending_socket(transport)
-        && let Err(errno) = io.poller.modify(path, source, interest)
-    {
-        warn!(%errno, "epoll_ctl");
     }
 }
 

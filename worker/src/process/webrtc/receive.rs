@@ -1,5 +1,6 @@
 //! From a receive batch of a WebRTC transport to packets for the relay: classified, answered, or unprotected in place.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use weir_channel::message::UnroutedReason;
@@ -9,22 +10,27 @@ use crate::relay::datagram::Datagram;
 use crate::relay::sink::{Port, TransportIx};
 use crate::time::Time;
 use crate::webrtc::demux::{Kind, classify};
-use crate::webrtc::ice::Tuple;
+use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::srtp::UnprotectError;
 use crate::webrtc::transport::{Dropped, Received as Verdict};
 
 use super::{IoContext, UNPROTECTED_MAX, WebRtc};
 
 impl WebRtc {
-    /// Takes in what one of a transport's sockets has brought. `tuple` says what is the same for all of it.
+    /// Takes in what one of a transport's sockets, which is bound to `local`, has brought.
     pub(in crate::process) fn handle_batch(
         &mut self,
         now: Time,
         io: &mut IoContext<'_>,
         transport: TransportIx,
-        tuple: Tuple,
+        local: SocketAddr,
         received: Received<'_>,
     ) {
+        let tuple = Tuple {
+            protocol: Protocol::Udp,
+            local,
+            remote: local, // each datagram has its own
+        };
         io.egress.begin_batch(&received);
         self.handle_datagrams(now, io, transport, tuple, received.bytes, received.datagrams);
         io.egress.end_batch();

@@ -414,11 +414,8 @@ pub(super) fn unwatch_connected(io: &IoContext<'_>, transport: TransportIx) {
 pub(super) fn watch_shared_ports(io: &IoContext<'_>, interest: Interest) {
     let sockets = &io.egress.sockets;
     sockets.each_shared_port(|number, socket| {
-        let is_tcp = sockets
-            .shared_port_at(number)
-            .is_some_and(|(protocol, _)| protocol == IceProtocol::Tcp);
-        if is_tcp && let Err(errno) = io.poller.modify(socket, Source::SharedPort { number }, interest) {
-            warn!(%errno, "epoll_ctl");
+        if matches!(sockets.shared_port_at(number), Some((IceProtocol::Tcp, _))) {
+            io.poller.rewatch(socket, Source::SharedPort { number }, interest);
         }
     });
 }
