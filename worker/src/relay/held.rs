@@ -132,7 +132,7 @@ impl Relay {
             Verdict::Refuse => {
                 let producer = &mut self.producers[route.key];
                 let is_known = producer.streams[usize::from(route.encoding)].has_come(packet.header.seq);
-                producer.count_refused(route.encoding, is_known);
+                producer.count_refused(route.encoding, is_known, 1);
             }
             // The fan-out comes first, and needs all of the batch.
             _ => {
@@ -166,11 +166,11 @@ impl Relay {
         }
         if self.held.has_capacity(index, packet.bytes.len()) {
             self.held.push(index, route, &packet, is_known);
-            self.producers[route.key].count_refused(route.encoding, is_known);
+            self.producers[route.key].count_refused(route.encoding, is_known, 1);
         } else if is_known {
             self.accept_packet(now, route, packet, true);
         } else {
-            self.producers[route.key].count_refused(route.encoding, false);
+            self.producers[route.key].count_refused(route.encoding, false, 1);
         }
     }
 
@@ -307,7 +307,7 @@ impl Relay {
                     bytes: &mut held_bytes[held.start..held.start + held.len],
                     start: held.start,
                 };
-                self.producers[route.key].uncount_refused(route.encoding, held.is_known);
+                self.producers[route.key].count_refused(route.encoding, held.is_known, -1);
                 self.accept_packet(now, held.route, packet, !is_believed);
             }
         }

@@ -252,26 +252,6 @@ impl Stream {
         self.seq.place(seq).is_some_and(|seq| !self.seen.is_missing(seq))
     }
 
-    /// A packet is not taken in.
-    pub(super) fn refuse(&mut self, is_known: bool) {
-        if is_known {
-            self.counters.packets += 1;
-            self.counters.duplicated += 1;
-        } else {
-            self.counters.discarded += 1;
-        }
-    }
-
-    /// It is, after all.
-    pub(super) fn unrefuse(&mut self, is_known: bool) {
-        if is_known {
-            self.counters.packets -= 1;
-            self.counters.duplicated -= 1;
-        } else {
-            self.counters.discarded -= 1;
-        }
-    }
-
     fn on_restart(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.is_awaited = true;
