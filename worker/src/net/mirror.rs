@@ -200,12 +200,7 @@ impl Mirrors {
         if packets.is_empty() || !self.get(transport).is_some_and(|open| open.wants(flow)) {
             return;
         }
-        let whole = Message {
-            start: 0,
-            len: packets.len(),
-            segment,
-        };
-        for part in whole.parts() {
+        for part in Message::whole(packets.len(), segment).parts() {
             let bytes = &packets[part.start..part.start + part.len];
             let pushed = |waiting: &mut Option<Waiting>| {
                 waiting

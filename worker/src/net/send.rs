@@ -33,6 +33,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// All of a buffer of `len` bytes: packets of `segment` bytes, at least 1, laid end to end.
+    pub const fn whole(len: usize, segment: usize) -> Self {
+        Self { start: 0, len, segment }
+    }
+
     /// How many packets it holds, at least one.
     pub const fn packets(&self) -> usize {
         if self.is_train() {

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use weir_channel::message::DropReason;
 
 use super::super::clock;
-use super::super::gather::GATHER_BYTES;
+use super::super::gather::{GATHER_BYTES, Train};
 use super::super::send::{SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
 use super::aside::send_with_retry;
 use super::srtp_streams::{SrtpStreams, StreamEvents};
@@ -150,17 +150,10 @@ impl<B: SendBackend> Egress<B> {
     }
 
     /// Sends a train at once that is not protected yet. A train of any length is protected and sent in parts.
-    pub(super) fn protect_and_send(
-        &mut self,
-        transport: TransportIx,
-        owner: ConsumerIx,
-        train: &[u8],
-        segment: usize,
-        arrival_ns: u64,
-    ) -> Sent {
-        let segment = segment.min(train.len()).max(1);
+    pub(super) fn protect_and_send(&mut self, train: Train<'_>) -> Sent {
+        let Train { transport, segment, .. } = train;
         let mut buffer = mem::take(&mut self.protection.buffer);
-        let mut progress = Progress::new(train, segment);
+        let mut progress = Progress::new(train);
         while let Some(part) = progress.next(self.overhead(transport)) {
             let Some(protected) = self.protect_part(transport, part, segment, &mut buffer) else {
                 progress.stop(NO_REMOTE);
@@ -168,29 +161,27 @@ impl<B: SendBackend> Egress<B> {
             };
             let mut sent = Sent::all(protected.packets);
             if protected.packets > 0 {
-                let segment = segment + self.overhead(transport);
-                sent = self.send_protected(transport, owner, &buffer[..protected.bytes], segment, arrival_ns);
+                sent = self.send_protected(Train {
+                    bytes: &buffer[..protected.bytes],
+                    segment: (segment + self.overhead(transport)).min(protected.bytes),
+                    ..train
+                });
             }
             if !progress.advance(protected, sent) {
                 break;
             }
         }
         self.protection.buffer = buffer;
-        self.conclude(transport, owner, progress)
+        self.conclude(transport, train.owner, progress)
     }
 
     #[inline]
-    fn send_protected(
-        &mut self,
-        transport: TransportIx,
-        owner: ConsumerIx,
-        train: &[u8],
-        segment: usize,
-        arrival_ns: u64,
-    ) -> Sent {
-        match self.sockets.paths.get(transport.0 as usize) {
-            Some(path) if path.is_stream => self.send_over_stream(transport, train, segment, arrival_ns),
-            _ => self.send_at_once(transport, owner, train, segment, arrival_ns),
+    fn send_protected(&mut self, train: Train<'_>) -> Sent {
+        match self.sockets.paths.get(train.transport.0 as usize) {
+            Some(path) if path.is_stream => {
+                self.send_over_stream(train.transport, train.bytes, train.segment, train.arrival_ns)
+            }
+            _ => self.send_at_once(train),
         }
     }
 
@@ -218,17 +209,10 @@ impl<B: SendBackend> Egress<B> {
     }
 
     /// Keeps a train until the end of the turn that is not protected yet: protected, where it waits.
-    pub(super) fn protect_and_keep(
-        &mut self,
-        transport: TransportIx,
-        owner: ConsumerIx,
-        train: &[u8],
-        segment: usize,
-        arrival_ns: u64,
-    ) -> Sent {
-        let segment = segment.min(train.len()).max(1);
+    pub(super) fn protect_and_keep(&mut self, train: Train<'_>) -> Sent {
+        let Train { transport, segment, .. } = train;
         let overhead = self.overhead(transport);
-        let mut progress = Progress::new(train, segment);
+        let mut progress = Progress::new(train);
         while let Some(part) = progress.next(overhead) {
             let len = part.len() + part.len().div_ceil(segment) * overhead;
             if self.gather.reserve(len).is_none() {
@@ -260,19 +244,13 @@ impl<B: SendBackend> Egress<B> {
             *failures += u64::from(protected.refused.is_some());
             if protected.packets > 0 {
                 let segment = (segment + overhead).min(protected.bytes);
-                self.gather.commit(
-                    &mut path.gathered,
-                    transport,
-                    protected.bytes,
-                    segment,
-                    owner,
-                    arrival_ns,
-                );
+                self.gather
+                    .commit(&mut path.gathered, protected.bytes, Train { segment, ..train });
             }
             self.protection.record(transport, news);
             progress.advance(protected, Sent::all(protected.packets));
         }
-        self.conclude(transport, owner, progress)
+        self.conclude(transport, train.owner, progress)
     }
 
     pub(super) fn protect_and_resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
@@ -400,10 +378,10 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    fn new(train: &'a [u8], segment: usize) -> Self {
+    fn new(train: Train<'a>) -> Self {
         Self {
-            rest: train,
-            segment,
+            rest: train.bytes,
+            segment: train.segment,
             accepted: 0,
             refused: 0,
             reason: None,

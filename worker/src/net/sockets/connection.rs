@@ -216,12 +216,7 @@ impl Sockets {
             return 0;
         };
         let was_empty = connection.waiting.is_empty();
-        let whole = Message {
-            start: 0,
-            len: packets.len(),
-            segment: segment.max(1),
-        };
-        let taken = whole
+        let taken = Message::whole(packets.len(), segment.max(1))
             .singles()
             .take_while(|one| connection.push(&packets[one.start..one.start + one.len]))
             .count();
