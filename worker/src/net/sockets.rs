@@ -275,7 +275,10 @@ impl Sockets {
                 let Some(Some(ports)) = self.ports.get_mut(transport.0 as usize) else {
                     return;
                 };
-                (&mut ports.drop_counts[slot_of(port, side)], &mut ports.counters.kernel_drops)
+                (
+                    &mut ports.drop_counts[slot_of(port, side)],
+                    &mut ports.counters.kernel_drops,
+                )
             }
             Source::Listener {
                 transport,

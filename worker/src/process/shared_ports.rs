@@ -41,7 +41,9 @@ impl EventLoop {
         }
         match self.egress.sockets.has_shared_ports() {
             true => Ok(IceSockets::on_shared_ports()),
-            false => Err(WorkerError::invalid("a WebRTC transport without listeners needs a shared port to be reached through")),
+            false => Err(WorkerError::invalid(
+                "a WebRTC transport without listeners needs a shared port to be reached through",
+            )),
         }
     }
 

@@ -612,6 +612,10 @@ mod tests {
                 },
             });
         }
+        operations.push(Operation::PreferProducer {
+            producer: 0,
+            profile: 1,
+        });
         operations.push(Operation::ReplaceProducer { producer: 0 });
         operations.push(Operation::CloseConsumer { consumer: 0 });
         let resent = relay_ops(&operations);

@@ -52,7 +52,10 @@ impl TransportOutput for Outgoing {
     }
 
     fn on_event(&mut self, event: Event) {
-        self.connected |= matches!(event, Event::Dtls(weir_worker::webrtc::dtls::session::Event::Connected(_)));
+        self.connected |= matches!(
+            event,
+            Event::Dtls(weir_worker::webrtc::dtls::session::Event::Connected(_))
+        );
     }
 }
 

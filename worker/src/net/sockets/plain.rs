@@ -58,13 +58,17 @@ impl PortSockets {
             prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         }
         if getpeername::<SockaddrStorage>(unconnected.as_raw_fd()).is_ok() {
-            return Err(WorkerError::invalid("the first socket of a port is connected; it must stay open to everybody"));
+            return Err(WorkerError::invalid(
+                "the first socket of a port is connected; it must stay open to everybody",
+            ));
         }
         let local = local_address(&unconnected)?;
         // A worker that had the socket before has left it connected.
         reconnect(connected.as_fd(), local, None).map_err(|errno| os("connect", errno))?;
         if !is_wildcard(&local) && local_address(&connected)? != local {
-            return Err(WorkerError::invalid("a port's two sockets are bound to different addresses"));
+            return Err(WorkerError::invalid(
+                "a port's two sockets are bound to different addresses",
+            ));
         }
         Ok(Self {
             unconnected,

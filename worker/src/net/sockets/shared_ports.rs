@@ -89,7 +89,9 @@ impl SharedPort {
         }
         check_udp(&socket)?;
         if getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok() {
-            return Err(WorkerError::invalid("a shared port is connected; it must stay open to everybody"));
+            return Err(WorkerError::invalid(
+                "a shared port is connected; it must stay open to everybody",
+            ));
         }
         prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         let bound = local_address(&socket)?;
@@ -233,7 +235,9 @@ impl Sockets {
         let (local, remote) = (address_of(&local_address(&socket)?)?, unmapped(address_of(&remote)?));
         let number = self.sends_through(transport);
         let (Some(number), true) = (number, (local, remote) == (tuple.local, tuple.remote)) else {
-            return Err(WorkerError::invalid("a socket that is not connected to where its transport sends"));
+            return Err(WorkerError::invalid(
+                "a socket that is not connected to where its transport sends",
+            ));
         };
         prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         stamp_as_others(socket.as_fd(), self.stamps_arrivals);
@@ -351,7 +355,11 @@ impl UnassignedConnection {
                 return FirstPacket::Complete;
             }
             self.bytes.resize(wanted, 0);
-            let read = recv(self.connection.socket().as_raw_fd(), &mut self.bytes[held..], MsgFlags::MSG_DONTWAIT);
+            let read = recv(
+                self.connection.socket().as_raw_fd(),
+                &mut self.bytes[held..],
+                MsgFlags::MSG_DONTWAIT,
+            );
             self.bytes.truncate(held + read.unwrap_or(0));
             match read {
                 Ok(0) => return FirstPacket::Never,

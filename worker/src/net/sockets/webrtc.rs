@@ -7,10 +7,10 @@ use nix::errno::Errno;
 use nix::sys::socket::{SockaddrStorage, getpeername};
 use weir_channel::message::{IceProtocol, IceTuple, LISTENERS_MAX};
 
+use super::Sockets;
 use super::ice::{IceSockets, Kind, side_of};
 use super::options::{drop_count, may_segment, reconnect, stamp_as_others};
 use super::path::Path;
-use super::Sockets;
 use crate::net::send::{Destination, Route};
 use crate::net::source::Side;
 use crate::relay::sink::TransportIx;
