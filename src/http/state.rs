@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
@@ -13,6 +12,7 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use super::error::ApiError;
 use super::event_log::EventLog;
 use super::signalling::{Signalling, SignallingOptions};
+use crate::server::wall_clock_ms;
 use crate::{Consumer, Error, LogSettings, Peer, Producer, Room, Server, Transport, WebRtcTransport};
 
 /// What is told when the log settings change.
@@ -135,6 +135,5 @@ fn log_events(server: &Server) -> Arc<EventLog> {
 
 /// A word for this run of the server, which no other run has: the moment it began, in milliseconds, as hexadecimal.
 fn instance() -> String {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
-    format!("{:x}", now.as_millis())
+    format!("{:x}", wall_clock_ms())
 }
