@@ -20,6 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
+use crate::words;
 
 pub use self::address::{Zoned, parse_address};
 pub use self::counts::{Counts, Histogram, Residence, ResidenceBucket};
@@ -414,3 +415,5 @@ pub enum LogLevel {
     Debug,
     Trace,
 }
+
+words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });

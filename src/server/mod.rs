@@ -31,6 +31,7 @@ pub use self::api::transport::{
     ConsumerOptions, MirrorOptions, ProducerOptions, Transport, WebRtcTransport, WebRtcTransportOptions,
 };
 pub use self::model::address::{IpFamily, Tuple};
+pub(crate) use self::model::client_json::{known_capabilities, known_parameters};
 pub use self::model::error::{DeathCause, Error, StartError};
 pub use self::model::event::{AudioLevel, CloseCause, Event, EventKind, Originator};
 pub(crate) use self::model::ids::random;
@@ -46,7 +47,6 @@ pub use self::model::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, Rtp
 pub use self::model::rtp_parameters::{
     ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, RtxParameters,
 };
-pub(crate) use self::model::rtp_parameters::{known_capabilities, known_parameters};
 #[cfg(feature = "cli")]
 pub(crate) use self::model::settings::server_settings;
 pub use self::model::settings::{ConnectedSockets, Family, PortRange, Settings, SettingsUpdate};

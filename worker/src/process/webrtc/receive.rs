@@ -3,14 +3,13 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use weir_channel::message::UnroutedReason;
+use weir_channel::message::{IceProtocol, IceTuple, UnroutedReason};
 
 use crate::net::receive::Received;
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::{Port, TransportIx};
 use crate::time::Time;
 use crate::webrtc::demux::{Kind, classify};
-use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::srtp::UnprotectError;
 use crate::webrtc::transport::{Dropped, Received as Verdict};
 
@@ -26,8 +25,8 @@ impl WebRtc {
         local: SocketAddr,
         received: Received<'_>,
     ) {
-        let tuple = Tuple {
-            protocol: Protocol::Udp,
+        let tuple = IceTuple {
+            protocol: IceProtocol::Udp,
             local,
             remote: local, // each datagram has its own
         };
@@ -42,13 +41,13 @@ impl WebRtc {
         now: Time,
         io: &mut IoContext<'_>,
         transport: TransportIx,
-        tuple: Tuple,
+        tuple: IceTuple,
         bytes: &mut [u8],
         datagrams: &[Datagram],
     ) {
         self.unprotected.clear();
         for datagram in datagrams {
-            let tuple = Tuple {
+            let tuple = IceTuple {
                 remote: datagram.source,
                 ..tuple
             };
@@ -77,7 +76,7 @@ impl WebRtc {
         now: Time,
         io: &mut IoContext<'_>,
         transport: TransportIx,
-        tuple: Tuple,
+        tuple: IceTuple,
         bytes: &mut [u8],
         range: Range<usize>,
     ) {
@@ -162,9 +161,9 @@ fn unrouted(dropped: Dropped) -> UnroutedReason {
 
 fn reason_of(error: UnprotectError) -> UnroutedReason {
     match error {
-        UnprotectError::TooShort { .. } | UnprotectError::Malformed => UnroutedReason::Malformed,
-        UnprotectError::NotAuthentic { .. } | UnprotectError::Exhausted { .. } => UnroutedReason::NotAuthentic,
-        UnprotectError::Replayed { .. } | UnprotectError::TooOld { .. } => UnroutedReason::Replayed,
-        UnprotectError::TooManyStreams { .. } => UnroutedReason::UnknownStream,
+        UnprotectError::TooShort | UnprotectError::Malformed => UnroutedReason::Malformed,
+        UnprotectError::NotAuthentic | UnprotectError::Exhausted => UnroutedReason::NotAuthentic,
+        UnprotectError::Replayed | UnprotectError::TooOld => UnroutedReason::Replayed,
+        UnprotectError::TooManyStreams => UnroutedReason::UnknownStream,
     }
 }
