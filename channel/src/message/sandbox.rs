@@ -1,9 +1,10 @@
 //! How a worker is confined: what its server wants, and what the worker reports.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::words;
 
 /// How much of a worker's sandbox must hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -18,27 +19,7 @@ pub enum SandboxMode {
     Off,
 }
 
-impl SandboxMode {
-    /// As it is written in settings.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Require => "require",
-            Self::Auto => "auto",
-            Self::Off => "off",
-        }
-    }
-}
-
-impl FromStr for SandboxMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Require, Self::Auto, Self::Off]
-            .into_iter()
-            .find(|mode| mode.name() == text)
-            .ok_or_else(|| format!("{text:?} is neither require, auto nor off"))
-    }
-}
+words!(SandboxMode { Require = "require", Auto = "auto", Off = "off" });
 
 /// A layer of a worker's sandbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -169,13 +150,5 @@ mod tests {
             "seccomp, no capabilities; not: landlock (ENOSYS), own user (EPERM)"
         );
         assert_eq!(Sandbox::default().to_string(), "none");
-    }
-
-    #[test]
-    fn a_mode_is_read_as_it_is_written() {
-        for mode in [SandboxMode::Require, SandboxMode::Auto, SandboxMode::Off] {
-            assert_eq!(mode.name().parse(), Ok(mode));
-        }
-        assert!("yes".parse::<SandboxMode>().is_err());
     }
 }

@@ -100,7 +100,7 @@ impl Arguments {
             ("--id", self.id.0.to_string()),
             ("--cpu", cpu),
             ("--parent-pid", self.parent_pid.to_string()),
-            ("--sandbox", self.sandbox.name().to_owned()),
+            ("--sandbox", self.sandbox.to_string()),
             (
                 "--user",
                 self.user.map_or_else(|| "same".to_owned(), |user| user.to_string()),

@@ -5,12 +5,9 @@
 
 mod commands;
 mod connections;
-mod convert;
 mod events;
 mod failures;
-mod limits;
 mod receive;
-mod shared_port_input;
 mod shared_ports;
 mod timers;
 
@@ -19,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_channel::id::TransportId;
-use weir_channel::message::{Counts, Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
+use weir_channel::message::{Counts, IceTuple, Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
 
 use crate::net::egress::Egress;
 use crate::net::poll::{Interest, Poller};
@@ -29,11 +26,9 @@ use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::budget::{Budget, Budgets};
 use crate::webrtc::dtls::{self, Context};
-use crate::webrtc::ice::Tuple;
 use crate::webrtc::srtp::Inbound;
 use crate::webrtc::transport::{Event, TransportOutput, WebRtcTransport};
 
-use self::convert::{dtls_state, ice_state, ice_tuple};
 use self::failures::{FailureLog, Refusals};
 use self::shared_ports::{Registration, SharedPorts};
 use self::timers::Timers;
@@ -50,6 +45,15 @@ pub(super) struct IoContext<'a> {
     pub(super) relay: &'a mut Relay,
     pub(super) egress: &'a mut Egress,
     pub(super) poller: &'a Poller,
+}
+
+impl IoContext<'_> {
+    /// Changes what is waited for at a transport's sending path.
+    pub(super) fn watch(&self, transport: TransportIx, interest: Interest) {
+        if let Some((path, source)) = self.egress.sockets.sending_socket(transport) {
+            self.poller.rewatch(path, source, interest);
+        }
+    }
 }
 
 /// Buffers for what one read brings.
@@ -90,7 +94,7 @@ struct TransportEntry {
     /// The IANA's name of the SRTP profile.
     srtp_profile: Option<&'static str>,
     /// The tuple that it sends on.
-    route: Option<Tuple>,
+    route: Option<IceTuple>,
     /// Where the relay believes its peer to be.
     peer: Option<SocketAddr>,
     /// Until when no connections are accepted, because the kernel could not take any more.
@@ -112,9 +116,9 @@ struct SocketOutput<'a> {
 }
 
 impl TransportOutput for SocketOutput<'_> {
-    fn send(&mut self, tuple: &Tuple, datagram: &[u8]) {
+    fn send(&mut self, tuple: &IceTuple, datagram: &[u8]) {
         // What is lost is asked for, or sent, again.
-        let sent = self.egress.sockets.send_to(self.transport, ice_tuple(tuple), datagram);
+        let sent = self.egress.sockets.send_to(self.transport, *tuple, datagram);
         if let Err(errno) = sent {
             tracing::debug!(transport = self.transport.0, %tuple, %errno, "an answer could not be sent");
         }
@@ -159,7 +163,7 @@ impl WebRtc {
     /// Lets time pass for those transports for which it matters.
     pub(super) fn handle_timeout(&mut self, now: Time, io: &mut IoContext<'_>) {
         if self.shared_ports.handle_timeout(now) {
-            shared_port_input::watch_shared_ports(io, Interest::Read);
+            shared_ports::watch_shared_ports(io, Interest::Read);
         }
         while let Some(transport) = self.timers.pop(now) {
             self.close_idle_connections(now, io, transport);
@@ -187,9 +191,9 @@ impl WebRtc {
         let entry = self.entry(transport)?;
         let counters = entry.transport.counters();
         Some(WebRtcStats {
-            ice_state: ice_state(entry.transport.ice_state()),
-            ice_selected_tuple: entry.transport.selected_tuple().map(ice_tuple),
-            dtls_state: dtls_state(entry.transport.dtls_state()),
+            ice_state: entry.transport.ice_state(),
+            ice_selected_tuple: entry.transport.selected_tuple().copied(),
+            dtls_state: entry.transport.dtls_state(),
             srtp_profile: entry.srtp_profile.map(str::to_owned),
             checks: counters.checks,
             checks_refused: counters.refusals,

@@ -1,7 +1,10 @@
 //! TCP connections of WebRTC transports: accepting, reading, writing and closing them.
 
+use std::time::Duration;
+
 use nix::errno::Errno;
 use tracing::{debug, warn};
+use weir_channel::message::{IceProtocol, IceTuple};
 
 use crate::net::poll::{Interest, Source};
 use crate::net::sockets::{Accepted, CONNECTIONS_MAX, Connection, Side};
@@ -9,11 +12,18 @@ use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::framing::{FRAME_BYTES_MAX, PREFIX_BYTES};
-use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::transport::Dropped;
 
-use super::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX};
 use super::{Frames, IoContext, TransportEntry, WebRtc};
+
+/// A connection is closed after this time without a valid check.
+pub(super) const CHECK_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Connections that are accepted at once, at a listener or a shared port. Others wait for the next turn.
+pub(super) const ACCEPTED_MAX: usize = 4;
+
+/// How long no connections are accepted after the kernel could not take any more.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is read of a connection at once: about 25 full packets, as of a socket for datagrams.
 const READ_BYTES: usize = 32 << 10;
@@ -185,7 +195,7 @@ impl TransportEntry {
 }
 
 /// Closes the connection that a tuple was.
-pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx, tuple: &Tuple) {
+pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx, tuple: &IceTuple) {
     let sockets = &mut io.egress.sockets;
     let number = sockets
         .connections(transport)
@@ -196,9 +206,9 @@ pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx
     }
 }
 
-fn tuple_of(connection: &Connection) -> Tuple {
-    Tuple {
-        protocol: Protocol::Tcp,
+pub(super) fn tuple_of(connection: &Connection) -> IceTuple {
+    IceTuple {
+        protocol: IceProtocol::Tcp,
         local: connection.local(),
         remote: connection.remote(),
     }
@@ -207,9 +217,7 @@ fn tuple_of(connection: &Connection) -> Tuple {
 fn watch(io: &IoContext<'_>, transport: TransportIx, number: u8, interest: Interest) {
     if let Some(connection) = io.egress.sockets.connection(transport, number) {
         let source = Source::Connection { transport, number };
-        if let Err(errno) = io.poller.modify(connection.socket(), source, interest) {
-            warn!(%errno, "epoll_ctl");
-        }
+        io.poller.rewatch(connection.socket(), source, interest);
     }
 }
 
@@ -222,11 +230,8 @@ fn watch_listeners(io: &IoContext<'_>, transport: TransportIx, interest: Interes
             listener,
             side,
         };
-        if is_tcp
-            && side == Side::Unconnected
-            && let Err(errno) = io.poller.modify(socket, source, interest)
-        {
-            warn!(%errno, "epoll_ctl");
+        if is_tcp && side == Side::Unconnected {
+            io.poller.rewatch(socket, source, interest);
         }
     });
 }
