@@ -20,3 +20,4 @@ pub mod lanes;
 pub mod log;
 pub mod message;
 pub mod own_time;
+pub mod text;

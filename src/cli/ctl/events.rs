@@ -10,11 +10,12 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
+use weir_channel::text::{visible, visible_json};
 
 use super::client::{Client, Failure};
 use super::output::Output;
 use super::server::flat;
-use super::table::{Tone, visible};
+use super::table::Tone;
 use sse::{Decoder, Event};
 
 mod sse;
@@ -210,7 +211,7 @@ fn escaped(text: &str) -> String {
 
 fn print(output: &Output, event: &Value) -> Result<(), Failure> {
     if output.is_json() {
-        return output.painted(&event.to_string());
+        return output.painted(&visible_json(&event.to_string()));
     }
     let Sentence {
         time,
@@ -265,8 +266,8 @@ impl Sentence {
         Self {
             time: time(event["at"].as_str().unwrap_or_default()),
             tone: tone(kind, &words),
-            details: visible(&details.join(" ")),
-            words: visible(&words),
+            details: visible(&details.join(" ")).into_owned(),
+            words: visible(&words).into_owned(),
         }
     }
 }

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::client::Failure;
-use super::table::{Cell, Palette, Table, visible, write_pairs};
+use super::table::{Cell, Palette, Table, write_pairs};
+use weir_channel::text::{visible, visible_json};
 
 /// Standard output, as text for people or as JSON.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Output {
     /// Prints JSON, indented.
     pub(crate) fn json(&self, value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
-        self.painted(&text)
+        self.painted(&visible_json(&text))
     }
 
     /// Prints what a command did: its answer as JSON, or a line.
@@ -95,11 +96,8 @@ impl Output {
         let _ = match (self.json, failure) {
             (_, Failure::Unhealthy) => Ok(()),
             (true, Failure::Refused { code, message }) => {
-                writeln!(
-                    err,
-                    "{}",
-                    serde_json::json!({"error": {"code": code, "message": message}})
-                )
+                let error = serde_json::json!({"error": {"code": code, "message": message}});
+                writeln!(err, "{}", visible_json(&error.to_string()))
             }
             _ => writeln!(err, "weir: {}", visible(&failure.to_string())),
         };
