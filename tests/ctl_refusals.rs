@@ -506,7 +506,10 @@ fn allow_only(calls: &BTreeSet<String>) -> BpfProgram {
         let filter = json!({"all": {
             "mismatch_action": {"errno": Errno::EPERM as i32}, "match_action": "allow", "filter": calls
         }});
-        seccompiler::compile_from_json(filter.to_string().as_bytes(), std::env::consts::ARCH.try_into().unwrap())
+        seccompiler::compile_from_json(
+            filter.to_string().as_bytes(),
+            std::env::consts::ARCH.try_into().unwrap(),
+        )
     };
     // The sets have calls of all architectures.
     let known: Vec<&String> = calls.iter().filter(|name| compiled(&[name]).is_ok()).collect();
@@ -538,7 +541,13 @@ async fn media_flows_under_the_system_calls_of_the_service() {
 fn the_service_is_rated_safe() {
     let output = std::process::Command::new("systemd-analyze")
         // Of 100; the network that it is there for counts about 10.
-        .args(["security", "--offline=true", "--no-pager", "--threshold=15", "weir.service"])
+        .args([
+            "security",
+            "--offline=true",
+            "--no-pager",
+            "--threshold=15",
+            "weir.service",
+        ])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy"))
         .output()
         .expect("systemd-analyze runs");
