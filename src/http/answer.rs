@@ -7,7 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::message::Profile;
 
+use super::error::ApiError;
 use crate::Side;
+
+/// 200 with JSON, or a refusal.
+pub(super) type Reply<T> = Result<Json<T>, ApiError>;
 
 /// An empty body.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]

@@ -18,7 +18,7 @@ use std::convert::Infallible;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
@@ -38,6 +38,7 @@ use super::listen::Caller;
 use super::origin::is_from;
 use super::token::{AccessToken, unauthorized};
 use crate::protocol::PlainRemotes;
+use crate::server::lock;
 use crate::{Peer, Room, RoomId, Server};
 
 /// The WebSocket subprotocol. Clients need not name it.
@@ -216,8 +217,8 @@ impl Signalling {
         sessions.of_peer(peer.room().id(), peer.name()).is_some()
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        lock(&self.sessions)
     }
 }
 

@@ -109,6 +109,16 @@ impl ConsumerNode {
         })
     }
 
+    /// Calls `change` with what reports on it, unless it is closed.
+    pub(crate) fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
+        let mut state = lock(&self.state);
+        match state.closed {
+            true => return Err(Error::closed(self.id)),
+            false => change(&mut state.reports),
+        }
+        Ok(())
+    }
+
     /// Whose client is told about it, and the name of the peer it receives from.
     pub(crate) fn client(&self) -> Option<(&PeerNode, Arc<str>)> {
         let source = self.producer.peer()?;

@@ -6,6 +6,8 @@ use serde_json::Value;
 use weir_channel::id::ProducerId;
 use weir_channel::message::MediaKind;
 
+use crate::server::model::error::Error;
+use crate::server::model::lock;
 use crate::server::model::pause_state::PauseState;
 use crate::server::model::peer::PeerNode;
 use crate::server::model::reports::Reports;
@@ -79,6 +81,16 @@ impl ProducerNode {
                 reports: Reports::default(),
             }),
         })
+    }
+
+    /// Calls `change` with what reports on it, unless it is closed.
+    pub(crate) fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
+        let mut state = lock(&self.state);
+        match state.closed {
+            true => return Err(Error::closed(self.id)),
+            false => change(&mut state.reports),
+        }
+        Ok(())
     }
 
     /// Whose it is.

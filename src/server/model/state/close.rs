@@ -23,6 +23,24 @@ struct CloseDetails {
 }
 
 impl CloseDetails {
+    /// Of what a side closes.
+    fn by(side: Side, app_data: Value) -> Self {
+        Self {
+            originator: side.into(),
+            app_data,
+            cause: CloseCause::Closed,
+        }
+    }
+
+    /// Of what goes with something else.
+    fn by_parent(cause: CloseCause) -> Self {
+        Self {
+            originator: Originator::Local,
+            app_data: Value::Null,
+            cause,
+        }
+    }
+
     /// App data is for the object that was closed, not for what goes with it.
     fn to_children(&self, cause: CloseCause) -> Self {
         Self {
@@ -69,14 +87,10 @@ impl State {
         if let Some(count) = self.room_counts.get_mut(&entry.node.worker) {
             *count -= 1;
         }
-        let details = CloseDetails {
-            originator: Originator::Local,
-            app_data: Value::Null,
-            cause: match &cause {
-                CloseCause::Closed => CloseCause::RoomClosed,
-                inherited => inherited.clone(),
-            },
-        };
+        let details = CloseDetails::by_parent(match &cause {
+            CloseCause::Closed => CloseCause::RoomClosed,
+            inherited => inherited.clone(),
+        });
         self.events.emit(EventKind::RoomClosed {
             room,
             originator: Originator::Local,
@@ -103,11 +117,7 @@ impl State {
         let Some(mut entry) = self.rooms.remove(&peer.room.id) else {
             return;
         };
-        let details = CloseDetails {
-            originator: side.into(),
-            app_data,
-            cause: CloseCause::Closed,
-        };
+        let details = CloseDetails::by(side, app_data);
         self.close_peer_in(&mut entry, peer, details, CloseCause::PeerClosed);
         self.rooms.insert(entry.node.id, entry);
     }
@@ -155,11 +165,7 @@ impl State {
                     ClosedObject::Consumer(_, ConsumerParent::Producer)
                         if to_children.cause == CloseCause::PeerClosed =>
                     {
-                        CloseDetails {
-                            originator: Originator::Local,
-                            app_data: Value::Null,
-                            cause: CloseCause::ProducerClosed,
-                        }
+                        CloseDetails::by_parent(CloseCause::ProducerClosed)
                     }
                     _ => to_children.clone(),
                 };
@@ -179,17 +185,15 @@ impl State {
         let Some(mut entry) = room.and_then(|room| self.rooms.remove(&room)) else {
             return;
         };
-        let first = CloseDetails {
-            originator: side.into(),
-            app_data,
-            cause: CloseCause::Closed,
-        };
+        let first = CloseDetails::by(side, app_data);
         let closed = entry.desired.close(object);
         for (index, object) in closed.into_iter().enumerate() {
             let details = match (index, object) {
                 (0, _) => first.clone(),
-                (_, ClosedObject::Consumer(_, ConsumerParent::Producer)) => by_parent(CloseCause::ProducerClosed),
-                _ => by_parent(CloseCause::TransportClosed),
+                (_, ClosedObject::Consumer(_, ConsumerParent::Producer)) => {
+                    CloseDetails::by_parent(CloseCause::ProducerClosed)
+                }
+                _ => CloseDetails::by_parent(CloseCause::TransportClosed),
             };
             self.remove(&mut entry, object, details);
         }
@@ -325,13 +329,5 @@ impl State {
             consumer,
             room: entry.node.id,
         });
-    }
-}
-
-fn by_parent(cause: CloseCause) -> CloseDetails {
-    CloseDetails {
-        originator: Originator::Local,
-        app_data: Value::Null,
-        cause,
     }
 }

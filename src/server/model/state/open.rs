@@ -16,7 +16,7 @@ use crate::server::model::ids::random;
 use crate::server::model::limits::{CONSUMERS_PER_ROOM_MAX, PEERS_MAX};
 use crate::server::model::lock;
 use crate::server::model::pause_state::Change;
-use crate::server::model::peer::{PeerInfo, PeerNode, PeerOptions, Peers, admit_producer};
+use crate::server::model::peer::{PeerInfo, PeerNode, PeerOptions, Peers, admit_producer, admit_transport};
 use crate::server::model::peer_notification::PeerNotification;
 use crate::server::model::producer::ProducerNode;
 use crate::server::model::room::RoomNode;
@@ -147,6 +147,15 @@ impl State {
         });
         self.transports.insert(node.id, node);
         Ok(())
+    }
+
+    /// Whether a transport may be made; a peer's is counted as on its way.
+    pub(crate) fn admit_transport(&self, transport: &TransportNode) -> Result<(), Error> {
+        transport.room.check_open()?;
+        match &transport.owner {
+            Some((peer, _)) => admit_transport(peer, self.peer(peer), transport.id),
+            None => Ok(()),
+        }
     }
 
     /// Whether a producer may be made on a transport; a peer's is counted as on its way.
