@@ -20,6 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
+use crate::words;
 
 pub use self::address::{Zoned, parse_address};
 pub use self::counts::{Counts, Histogram, Residence, ResidenceBucket};
@@ -78,11 +79,6 @@ impl Deadline {
     pub fn after(timeout: Duration) -> Self {
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         Self(monotonic_ns().saturating_add(timeout_ns))
-    }
-
-    /// Whether the moment has passed.
-    pub fn has_passed(self) -> bool {
-        monotonic_ns() >= self.0
     }
 }
 
@@ -403,3 +399,5 @@ pub enum LogLevel {
     Debug,
     Trace,
 }
+
+words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });

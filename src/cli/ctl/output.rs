@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::client::Failure;
-use super::table::{Cell, Palette, Table, write_pairs};
+use super::table::{Cell, Table, write_pairs};
+use crate::cli::palette::Palette;
 use weir_channel::text::{visible, visible_json};
 
 /// Standard output, as text for people or as JSON.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::TransportId;
 use weir_channel::message::{CreatePlainTransport, Mirror, Remote, Zoned};
+use weir_channel::words;
 
 use crate::server::model::address::Tuple;
 use crate::server::model::error::Error;
@@ -36,6 +37,8 @@ pub enum TransportKind {
     /// WebRTC as browsers use it: ICE, DTLS and SRTP.
     WebRtc,
 }
+
+words!(TransportKind { Plain = "plain", WebRtc = "webrtc" });
 
 /// The direction in which a client uses a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
