@@ -129,7 +129,7 @@ pub fn srtp(data: &[u8]) {
     let profile = Profile::ALL[usize::from(choice) % Profile::ALL.len()];
     let control = choice & 0x10 != 0;
     let (key, salt) = ([7; 32], [9; 14]);
-    let Ok(key) = MasterKey::new(profile, &key[..profile.key_len()], &salt[..profile.salt_len()]) else {
+    let Some(key) = MasterKey::new(profile, &key[..profile.key_len()], &salt[..profile.salt_len()]) else {
         return;
     };
     let mut inbound = Inbound::new(&key, 2);
@@ -147,7 +147,7 @@ pub fn srtp(data: &[u8]) {
     let mut room = packet.to_vec();
     room.resize(packet.len() + Profile::RTCP_OVERHEAD_MAX, 0);
     let protected = if control {
-        outbound.protect_rtcp(&mut room, packet.len())
+        outbound.protect_rtcp(&mut room, packet.len()).ok()
     } else {
         let number = |at: usize| {
             packet
@@ -155,11 +155,13 @@ pub fn srtp(data: &[u8]) {
                 .map_or(0, |number| u16::from_be_bytes([number[0], number[1]]))
         };
         let ssrc = u32::from(number(8)) << 16 | u32::from(number(10));
-        outbound
-            .add_stream(ssrc, Repeats::Refused)
-            .and_then(|stream| outbound.protect_rtp(stream, u64::from(number(2)), &mut room, packet.len()))
+        let Ok(stream) = outbound.add_stream(ssrc, Repeats::Refused) else {
+            return;
+        };
+        let protected = outbound.protect_train(stream, u64::from(number(2)), packet, packet.len(), &mut room);
+        (protected.packets == 1).then_some(protected.bytes)
     };
-    let Ok(len) = protected else {
+    let Some(len) = protected else {
         return;
     };
     room.truncate(len);

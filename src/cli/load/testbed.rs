@@ -464,7 +464,8 @@ impl Encryption {
     fn sends(&mut self, ssrcs: &[u32], session: &Session) -> anyhow::Result<()> {
         let mut outbound = Outbound::new(&session.keys.outbound);
         for ssrc in ssrcs {
-            let stream = outbound.add_stream(*ssrc, Repeats::Refused)?;
+            let stream = outbound.add_stream(*ssrc, Repeats::Refused);
+            let stream = stream.map_err(|refused| anyhow::anyhow!("SSRC {ssrc} is refused: {refused:?}"))?;
             self.streams.push((self.outbounds.len(), stream));
         }
         self.outbounds.push(outbound);

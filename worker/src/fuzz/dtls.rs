@@ -8,7 +8,8 @@ use crate::boundary::{self, Parser};
 use crate::time::Time;
 use crate::webrtc::dtls::settings::CERTIFICATE_BYTES_MAX;
 use crate::webrtc::dtls::{
-    Certificate, Clock, Context, Fingerprint, HashFunction, RemoteParameters, RemoteRole, Session, Settings, State,
+    Certificate, Clock, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Session, Settings,
+    State,
 };
 use crate::webrtc::entropy::SystemEntropy;
 
@@ -92,7 +93,7 @@ fn end(certificate: &Certificate, script: &mut Script<'_>) -> End {
         }
     };
     let shown = certificate.clone().showing(der);
-    let fingerprint = Fingerprint::of(HashFunction::Sha256, shown.der());
+    let fingerprint = Fingerprint::of(FingerprintAlgorithm::Sha256, shown.der());
     let clock = Clock::new(Instant::now(), Time(0));
     let settings = Settings {
         cookies: script.byte() & 1 == 0,
@@ -149,7 +150,7 @@ pub fn dtls_handshake(data: &[u8]) {
     let before = boundary::panics(Parser::Dtls);
     let mut now = Time(0);
     let fingerprints = [ends[1].fingerprint, ends[0].fingerprint];
-    let roles = [RemoteRole::Server, RemoteRole::Client];
+    let roles = [DtlsRole::Server, DtlsRole::Client];
     for ((end, fingerprint), role) in ends.iter_mut().zip(fingerprints).zip(roles) {
         let parameters = RemoteParameters {
             role,

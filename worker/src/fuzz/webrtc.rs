@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::time::Time;
 use crate::webrtc::budget::Budgets;
 use crate::webrtc::dtls::{
-    Certificate, Clock, Context, Fingerprint, HashFunction, RemoteParameters, RemoteRole, Settings, State,
+    Certificate, Clock, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Settings, State,
 };
 use crate::webrtc::entropy::SystemEntropy;
 use crate::webrtc::framing::{Deframer, FRAME_BYTES_MAX};
@@ -94,12 +94,12 @@ pub fn webrtc_transport(data: &[u8]) {
     let mut worker = Budgets::of_a_worker();
     let mut outgoing = Outgoing::default();
     let role = match data.first() {
-        Some(byte) if byte & 1 == 1 => RemoteRole::Server,
-        _ => RemoteRole::Client,
+        Some(byte) if byte & 1 == 1 => DtlsRole::Server,
+        _ => DtlsRole::Client,
     };
     let parameters = RemoteParameters {
         role,
-        fingerprints: vec![Fingerprint::of(HashFunction::Sha256, b"nobody's")],
+        fingerprints: vec![Fingerprint::of(FingerprintAlgorithm::Sha256, b"nobody's")],
     };
     let mut now = Time(0);
     assert!(transport.set_remote_dtls(now, &parameters, &mut outgoing).is_ok());
@@ -125,7 +125,7 @@ pub fn webrtc_transport(data: &[u8]) {
     }
     assert!(!outgoing.connected && transport.dtls_state() != State::Connected);
     assert_eq!(transport.media_tuple(), None);
-    if role == RemoteRole::Client {
+    if role == DtlsRole::Client {
         assert!(
             outgoing.bytes - begun <= 3 * asked + 2_048,
             "{} for {asked}",

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::message::{
-    CreateWebRtcTransport, DtlsParameters, DtlsState, FINGERPRINTS_MAX, Fingerprint, FingerprintAlgorithm, IceProtocol,
-    IceState, IceTuple, Method, Reply, WebRtcFailure,
+    CreateWebRtcTransport, DtlsParameters, DtlsState, FINGERPRINTS_MAX, Fingerprint, IceProtocol, IceState, IceTuple,
+    Method, Reply, WebRtcFailure,
 };
-use weir_worker::webrtc::dtls::{self, HashFunction};
+use weir_worker::webrtc::dtls;
 use weir_worker::webrtc::ice::Preferences;
 
 use super::Transport;
@@ -281,15 +281,8 @@ fn check_remote(parameters: &DtlsParameters, weak_allowed: bool) -> Result<(), S
     }
     let mut trusted = weak_allowed;
     for Fingerprint { algorithm, value } in &parameters.fingerprints {
-        let function = match algorithm {
-            FingerprintAlgorithm::Sha1 => HashFunction::Sha1,
-            FingerprintAlgorithm::Sha224 => HashFunction::Sha224,
-            FingerprintAlgorithm::Sha256 => HashFunction::Sha256,
-            FingerprintAlgorithm::Sha384 => HashFunction::Sha384,
-            FingerprintAlgorithm::Sha512 => HashFunction::Sha512,
-        };
-        dtls::Fingerprint::parse(function, value).map_err(|error| format!("{}: {error}", function.name()))?;
-        trusted |= function.is_strong();
+        dtls::Fingerprint::parse(*algorithm, value).map_err(|error| format!("{algorithm}: {error}"))?;
+        trusted |= algorithm.is_strong();
     }
     match trusted {
         true => Ok(()),

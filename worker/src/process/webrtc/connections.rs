@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use tracing::{debug, warn};
+use weir_channel::message::{IceProtocol, IceTuple};
 
 use crate::net::poll::{Interest, Source};
 use crate::net::sockets::{Accepted, CONNECTIONS_MAX, Connection, Side};
@@ -11,7 +12,6 @@ use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::framing::{FRAME_BYTES_MAX, PREFIX_BYTES};
-use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::transport::Dropped;
 
 use super::{Frames, IoContext, TransportEntry, WebRtc};
@@ -195,7 +195,7 @@ impl TransportEntry {
 }
 
 /// Closes the connection that a tuple was.
-pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx, tuple: &Tuple) {
+pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx, tuple: &IceTuple) {
     let sockets = &mut io.egress.sockets;
     let number = sockets
         .connections(transport)
@@ -206,9 +206,9 @@ pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx
     }
 }
 
-fn tuple_of(connection: &Connection) -> Tuple {
-    Tuple {
-        protocol: Protocol::Tcp,
+fn tuple_of(connection: &Connection) -> IceTuple {
+    IceTuple {
+        protocol: IceProtocol::Tcp,
         local: connection.local(),
         remote: connection.remote(),
     }

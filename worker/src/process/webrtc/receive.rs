@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use weir_channel::message::UnroutedReason;
+use weir_channel::message::{IceTuple, UnroutedReason};
 
 use crate::net::receive::Received;
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::{Port, TransportIx};
 use crate::time::Time;
 use crate::webrtc::demux::{Kind, classify};
-use crate::webrtc::ice::Tuple;
 use crate::webrtc::srtp::UnprotectError;
 use crate::webrtc::transport::{Dropped, Received as Verdict};
 
@@ -22,7 +21,7 @@ impl WebRtc {
         now: Time,
         io: &mut IoContext<'_>,
         transport: TransportIx,
-        tuple: Tuple,
+        tuple: IceTuple,
         received: Received<'_>,
     ) {
         io.egress.begin_batch(&received);
@@ -36,13 +35,13 @@ impl WebRtc {
         now: Time,
         io: &mut IoContext<'_>,
         transport: TransportIx,
-        tuple: Tuple,
+        tuple: IceTuple,
         bytes: &mut [u8],
         datagrams: &[Datagram],
     ) {
         self.unprotected.clear();
         for datagram in datagrams {
-            let tuple = Tuple {
+            let tuple = IceTuple {
                 remote: datagram.source,
                 ..tuple
             };
@@ -71,7 +70,7 @@ impl WebRtc {
         now: Time,
         io: &mut IoContext<'_>,
         transport: TransportIx,
-        tuple: Tuple,
+        tuple: IceTuple,
         bytes: &mut [u8],
         range: Range<usize>,
     ) {
@@ -156,9 +155,9 @@ fn unrouted(dropped: Dropped) -> UnroutedReason {
 
 fn reason_of(error: UnprotectError) -> UnroutedReason {
     match error {
-        UnprotectError::TooShort { .. } | UnprotectError::Malformed => UnroutedReason::Malformed,
-        UnprotectError::NotAuthentic { .. } | UnprotectError::Exhausted { .. } => UnroutedReason::NotAuthentic,
-        UnprotectError::Replayed { .. } | UnprotectError::TooOld { .. } => UnroutedReason::Replayed,
-        UnprotectError::TooManyStreams { .. } => UnroutedReason::UnknownStream,
+        UnprotectError::TooShort | UnprotectError::Malformed => UnroutedReason::Malformed,
+        UnprotectError::NotAuthentic | UnprotectError::Exhausted => UnroutedReason::NotAuthentic,
+        UnprotectError::Replayed | UnprotectError::TooOld => UnroutedReason::Replayed,
+        UnprotectError::TooManyStreams => UnroutedReason::UnknownStream,
     }
 }

@@ -24,12 +24,10 @@ use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::budget::Budget;
 use crate::webrtc::demux::{Kind, classify};
-use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::stun;
 use crate::webrtc::transport::Dropped;
 
 use super::connections::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX};
-use super::convert::ice_tuple;
 use super::{IoContext, TransportEntry, WebRtc};
 
 /// The most connections of a worker whose transport is not known yet. One more replaces the oldest.
@@ -46,7 +44,7 @@ const SOCKET_REQUEST_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct SharedPorts {
     /// By username fragment, the current one and the one before an ICE restart.
     ufrags: HashMap<Box<[u8]>, TransportIx, RandomState>,
-    tuples: HashMap<Tuple, TransportIx, RandomState>,
+    tuples: HashMap<IceTuple, TransportIx, RandomState>,
     unassigned: Vec<Option<Box<UnassignedConnection>>>,
     /// When the oldest of them has waited for too long.
     unassigned_due: Option<Time>,
@@ -66,7 +64,7 @@ pub(super) struct Registration {
     /// The username fragments under which it is known.
     ufrags: Vec<Box<[u8]>>,
     /// The connected socket that it requested last, and when.
-    requested: Option<(Tuple, Time)>,
+    requested: Option<(IceTuple, Time)>,
     request_budget: Budget,
 }
 
@@ -107,7 +105,7 @@ impl SharedPorts {
         &mut self,
         transport: TransportIx,
         registration: &Registration,
-        tuples: impl Iterator<Item = Tuple>,
+        tuples: impl Iterator<Item = IceTuple>,
     ) {
         for ufrag in &registration.ufrags {
             self.ufrags.remove(ufrag);
@@ -118,7 +116,7 @@ impl SharedPorts {
     }
 
     /// Forgets a tuple that its transport has forgotten.
-    pub(super) fn forget_tuple(&mut self, transport: TransportIx, tuple: &Tuple) {
+    pub(super) fn forget_tuple(&mut self, transport: TransportIx, tuple: &IceTuple) {
         if self.tuples.get(tuple) == Some(&transport) {
             self.tuples.remove(tuple);
         }
@@ -151,7 +149,7 @@ impl SharedPorts {
     }
 
     /// The transport that a STUN packet is for.
-    fn transport_of_check(&self, tuple: &Tuple, packet: &[u8]) -> Option<TransportIx> {
+    fn transport_of_check(&self, tuple: &IceTuple, packet: &[u8]) -> Option<TransportIx> {
         // Anybody's bytes: if the parser panics on them, they are for no transport.
         match boundary::contain(Parser::Stun, || stun::username_of(packet)).unwrap_or(None) {
             Some(username) => {
@@ -201,7 +199,7 @@ impl WebRtc {
     /// Whether a transport on shared ports still sends to this tuple.
     pub(in crate::process) fn wants_socket(&self, transport: TransportIx, tuple: IceTuple) -> bool {
         self.entry(transport)
-            .is_some_and(|entry| entry.registration.is_some() && entry.route.as_ref().map(ice_tuple) == Some(tuple))
+            .is_some_and(|entry| entry.registration.is_some() && entry.route == Some(tuple))
     }
 
     /// Takes what arrived at a shared port, or at the socket on that port that is connected to the peer of `owner`.
@@ -215,8 +213,8 @@ impl WebRtc {
     ) {
         io.egress.begin_batch(&received);
         let Received { bytes, datagrams, .. } = received;
-        let tuple = |remote| Tuple {
-            protocol: Protocol::Udp,
+        let tuple = |remote| IceTuple {
+            protocol: IceProtocol::Udp,
             local,
             remote,
         };
@@ -257,7 +255,7 @@ impl WebRtc {
     }
 
     /// Takes a STUN packet. It is for the transport that it names, even if its tuple was another transport's before.
-    fn handle_check(&mut self, now: Time, io: &mut IoContext<'_>, tuple: Tuple, bytes: &mut [u8], packet: Datagram) {
+    fn handle_check(&mut self, now: Time, io: &mut IoContext<'_>, tuple: IceTuple, bytes: &mut [u8], packet: Datagram) {
         let Some(transport) = self.shared_ports.transport_of_check(&tuple, &bytes[packet.range()]) else {
             self.shared_ports.unrouted += 1;
             return;
@@ -326,8 +324,8 @@ impl WebRtc {
             }
             FirstPacket::Never => None,
             FirstPacket::Complete => {
-                let tuple = Tuple {
-                    protocol: Protocol::Tcp,
+                let tuple = IceTuple {
+                    protocol: IceProtocol::Tcp,
                     local: unassigned.local(),
                     remote: unassigned.remote(),
                 };
@@ -388,7 +386,7 @@ impl TransportEntry {
         let tuple = *self
             .transport
             .media_tuple()
-            .filter(|tuple| tuple.protocol == Protocol::Udp)?;
+            .filter(|tuple| tuple.protocol == IceProtocol::Udp)?;
         io.egress.sockets.sends_through(transport)?;
         let is_due = registration
             .requested
@@ -397,7 +395,7 @@ impl TransportEntry {
             return None;
         }
         registration.requested = Some((tuple, now));
-        Some(ice_tuple(&tuple))
+        Some(tuple)
     }
 }
 
