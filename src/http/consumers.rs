@@ -132,12 +132,12 @@ pub(super) async fn enable(
 }
 
 pub(super) async fn pause(Of(consumer): Of<Consumer>, Body(body): Body<Pause>) -> Reply<ConsumerView> {
-    consumer.pause_by(body.side.into(), body.app_data).await?;
+    consumer.pause_by(body.side, body.app_data).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
 pub(super) async fn resume(Of(consumer): Of<Consumer>, Body(body): Body<Pause>) -> Reply<ConsumerView> {
-    consumer.resume_by(body.side.into(), body.app_data).await?;
+    consumer.resume_by(body.side, body.app_data).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 

@@ -75,12 +75,12 @@ pub(super) async fn show(Of(producer): Of<Producer>) -> Json<ProducerView> {
 }
 
 pub(super) async fn pause(Of(producer): Of<Producer>, Body(body): Body<Pause>) -> Reply<ProducerView> {
-    producer.pause_by(body.side.into(), body.app_data).await?;
+    producer.pause_by(body.side, body.app_data).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 
 pub(super) async fn resume(Of(producer): Of<Producer>, Body(body): Body<Pause>) -> Reply<ProducerView> {
-    producer.resume_by(body.side.into(), body.app_data).await?;
+    producer.resume_by(body.side, body.app_data).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 

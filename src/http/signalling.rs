@@ -17,7 +17,6 @@ mod sessions;
 use std::convert::Infallible;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ use axum::routing::get;
 use axum::{Router, extract};
 use tokio::sync::Semaphore;
 use tracing::warn;
+use weir_channel::words;
 
 use self::evidence::BrowserSecret;
 use self::sessions::Sessions;
@@ -97,17 +97,7 @@ pub enum ClientTakeover {
     Any,
 }
 
-impl FromStr for ClientTakeover {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "own" => Ok(Self::Own),
-            "any" => Ok(Self::Any),
-            _ => Err("choose from own, any".to_owned()),
-        }
-    }
-}
+words!(ClientTakeover { Own = "own", Any = "any" });
 
 /// The addresses to which clients may have plain RTP sent. The limit exists so that nobody can use the server to flood
 /// others.
@@ -124,25 +114,14 @@ pub enum ClientPlainRemotes {
     None,
 }
 
+words!(ClientPlainRemotes { Own = "own", Any = "any", None = "none" });
+
 impl ClientPlainRemotes {
     fn of(self, source: Source) -> PlainRemotes {
         match (self, source.0) {
             (Self::Any, _) | (Self::Own, Some(Caller::Process(_))) => PlainRemotes::Any,
             (Self::Own, Some(Caller::Remote(address))) => PlainRemotes::Only(address.ip().to_canonical()),
             (Self::Own, None) | (Self::None, _) => PlainRemotes::None,
-        }
-    }
-}
-
-impl FromStr for ClientPlainRemotes {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "own" => Ok(Self::Own),
-            "any" => Ok(Self::Any),
-            "none" => Ok(Self::None),
-            _ => Err("choose from own, any, none".to_owned()),
         }
     }
 }

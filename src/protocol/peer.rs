@@ -197,15 +197,12 @@ impl Peer {
     }
 
     async fn create_producer(&self, request: CreateProducer) -> Result<Value, ProtocolError> {
-        let kind = match request.kind.as_str() {
-            // As in MIME types (RFC 6838 §4.2).
-            Some(audio) if audio.eq_ignore_ascii_case("audio") => MediaKind::Audio,
-            Some(video) if video.eq_ignore_ascii_case("video") => MediaKind::Video,
-            other => {
-                let shown: String = other.unwrap_or("undefined").chars().take(32).collect();
-                return Err(ProtocolError::type_error(format!("unsupported kind: {shown}")));
-            }
-        };
+        let kind = request.kind.as_str().unwrap_or("undefined");
+        // In any case, as in MIME types (RFC 6838 §4.2).
+        let kind = kind.to_ascii_lowercase().parse::<MediaKind>().map_err(|_| {
+            let shown: String = kind.chars().take(32).collect();
+            ProtocolError::type_error(format!("unsupported kind: {shown}"))
+        })?;
         if self.spy() {
             return Err(ProtocolError::error("spy peers cannot create producers"));
         }

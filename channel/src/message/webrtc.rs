@@ -60,14 +60,7 @@ pub enum IceProtocol {
     Tcp,
 }
 
-impl fmt::Display for IceProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        })
-    }
-}
+words!(IceProtocol { Udp = "udp", Tcp = "tcp" });
 
 /// The username fragment and the password of our side (RFC 8445 §5.3). Printed for debugging, they keep the password to
 /// themselves.
@@ -271,6 +264,8 @@ pub enum DtlsRole {
     /// The peer waits for the handshake (`setup:passive`).
     Server,
 }
+
+words!(DtlsRole { Auto = "auto", Client = "client", Server = "server" });
 
 /// A hash algorithm for fingerprints (RFC 8122 §5), weakest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

@@ -59,3 +59,22 @@ pub fn any_case_if_any<'de, D: Deserializer<'de>, T: DeserializeOwned>(reader: D
     };
     word.map(read).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::message::{IceProtocol, LogLevel, Profile};
+
+    #[test]
+    fn a_word_that_is_none_is_told_all_of_them() {
+        for profile in [Profile::Default, Profile::Low, Profile::Medium, Profile::High] {
+            assert_eq!(profile.to_string().parse(), Ok(profile));
+        }
+        let refusal = |word: &str| word.parse::<IceProtocol>().unwrap_err();
+        assert_eq!(refusal("sctp"), "choose from udp, tcp");
+        assert_eq!(refusal(""), "choose from udp, tcp");
+        assert!(
+            "Error".parse::<LogLevel>().is_err(),
+            "as in JSON, unless the field says otherwise"
+        );
+    }
+}
