@@ -308,6 +308,22 @@ pub enum WorkerError {
     Os { call: String, reason: String },
 }
 
+impl WorkerError {
+    /// What a request says cannot be; the sentence says why.
+    pub fn invalid(sentence: impl Into<String>) -> Self {
+        Self::InvalidParameters(sentence.into())
+    }
+
+    /// A request came with more or fewer descriptors than it needs.
+    pub fn descriptors(expected: usize, received: usize) -> Self {
+        let count = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
+        Self::Descriptors {
+            expected: count(expected),
+            received: count(received),
+        }
+    }
+}
+
 /// The most producers that one [`Notification::AudioLevels`] names.
 pub const AUDIO_LEVELS_MAX: usize = 500;
 

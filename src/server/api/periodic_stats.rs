@@ -47,7 +47,7 @@ pub(crate) trait Reported: Clone + Send + Sync + 'static {
     fn shared(&self) -> &Shared;
 
     /// Calls `change` with what reports on it, unless it is closed.
-    fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error>;
+    fn with_reports(&self, change: impl FnOnce(&mut Reports) -> Result<(), Error>) -> Result<(), Error>;
 
     fn is_closed(&self) -> bool;
 
@@ -127,9 +127,7 @@ fn enable<S: Subject>(subject: &S, side: Side, every: Duration) -> Result<(), Er
         let task = subject.shared().runtime.spawn(report).abort_handle();
         Ok(Box::new(Report(task)) as Held)
     };
-    let mut begun = Ok(());
-    subject.with_reports(|reports| begun = reports.begin(side, report))?;
-    begun
+    subject.with_reports(|reports| reports.begin(side, report))
 }
 
 /// Under the lock that orders all events and notifications, so that there are no reports on what is closed.
@@ -159,8 +157,11 @@ macro_rules! reports {
                 &self.shared
             }
 
-            fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
-                self.node.with_reports(change)
+            fn with_reports(&self, change: impl FnOnce(&mut Reports) -> Result<(), Error>) -> Result<(), Error> {
+                match &mut lock(&self.node.state).reports {
+                    Some(reports) => change(reports),
+                    None => Err(Error::closed(self.id())),
+                }
             }
 
             fn is_closed(&self) -> bool {
@@ -204,7 +205,10 @@ macro_rules! reports {
             /// # Errors
             /// As [`Self::disable_stats`].
             pub fn disable_stats_by(&self, side: Side) -> Result<(), Error> {
-                self.with_reports(|reports| reports.end(side))
+                self.with_reports(|reports| {
+                    reports.end(side);
+                    Ok(())
+                })
             }
         }
     };

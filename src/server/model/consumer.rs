@@ -41,7 +41,8 @@ pub(crate) struct ConsumerState {
     pub(crate) pause_state: PauseState,
     pub(crate) source_paused: bool,
     pub(crate) effective_profile: Option<Profile>,
-    pub(crate) reports: Reports,
+    /// Until it is closed.
+    pub(crate) reports: Option<Reports>,
 }
 
 impl ConsumerState {
@@ -75,7 +76,7 @@ impl ConsumerNode {
                 pause_state: PauseState::new(placement.paused, false, placement.preferred_profile),
                 source_paused: false,
                 effective_profile: None,
-                reports: Reports::default(),
+                reports: Some(Reports::default()),
             }),
         })
     }
@@ -104,19 +105,9 @@ impl ConsumerNode {
                 pause_state: PauseState::new(false, false, Profile::Default),
                 source_paused,
                 effective_profile: None,
-                reports: Reports::default(),
+                reports: Some(Reports::default()),
             }),
         })
-    }
-
-    /// Calls `change` with what reports on it, unless it is closed.
-    pub(crate) fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
-        let mut state = lock(&self.state);
-        match state.closed {
-            true => return Err(Error::closed(self.id)),
-            false => change(&mut state.reports),
-        }
-        Ok(())
     }
 
     /// Whose client is told about it, and the name of the peer it receives from.

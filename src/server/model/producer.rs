@@ -6,8 +6,6 @@ use serde_json::Value;
 use weir_channel::id::ProducerId;
 use weir_channel::message::MediaKind;
 
-use crate::server::model::error::Error;
-use crate::server::model::lock;
 use crate::server::model::pause_state::PauseState;
 use crate::server::model::peer::PeerNode;
 use crate::server::model::reports::Reports;
@@ -50,7 +48,8 @@ pub(crate) struct ProducerState {
     /// Its consumers share it.
     pub(crate) app_data: Arc<Value>,
     pub(crate) pause_state: PauseState,
-    pub(crate) reports: Reports,
+    /// Until it is closed.
+    pub(crate) reports: Option<Reports>,
 }
 
 impl ProducerNode {
@@ -78,19 +77,9 @@ impl ProducerNode {
                 closed: false,
                 app_data: Arc::new(app_data),
                 pause_state,
-                reports: Reports::default(),
+                reports: Some(Reports::default()),
             }),
         })
-    }
-
-    /// Calls `change` with what reports on it, unless it is closed.
-    pub(crate) fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
-        let mut state = lock(&self.state);
-        match state.closed {
-            true => return Err(Error::closed(self.id)),
-            false => change(&mut state.reports),
-        }
-        Ok(())
     }
 
     /// Whose it is.

@@ -47,6 +47,15 @@ pub(super) struct IoContext<'a> {
     pub(super) poller: &'a Poller,
 }
 
+impl IoContext<'_> {
+    /// Changes what is waited for at a transport's sending path.
+    pub(super) fn watch(&self, transport: TransportIx, interest: Interest) {
+        if let Some((path, source)) = self.egress.sockets.sending_socket(transport) {
+            self.poller.rewatch(path, source, interest);
+        }
+    }
+}
+
 /// Buffers for what one read brings.
 #[derive(Default)]
 struct Frames {

@@ -12,6 +12,7 @@ use crate::server::model::event::{CloseCause, EventKind, Originator};
 use crate::server::model::lock;
 use crate::server::model::peer::PeerNode;
 use crate::server::model::peer_notification::PeerNotification;
+use crate::server::model::room::RoomNode;
 use crate::server::model::side::Side;
 
 /// What the events of a closing say, of the first object or of its children.
@@ -54,28 +55,23 @@ impl CloseDetails {
 impl State {
     /// Closes all rooms of a worker that died.
     pub(crate) fn close_rooms_of(&mut self, worker: WorkerId, cause: &CloseCause) {
-        let mut rooms: Vec<RoomId> = self
-            .rooms
-            .values()
-            .filter(|entry| entry.node.worker == worker)
-            .map(|entry| entry.node.id)
-            .collect();
-        rooms.sort_unstable();
-        for room in rooms {
-            self.close_room(room, Value::Null, cause.clone());
-        }
-        // They were for the dead.
-        self.follow_ups.clear();
+        self.close_rooms(|room| room.worker == worker, cause);
     }
 
     /// Closes all rooms and lets no other be made.
     pub(crate) fn close(&mut self) {
         self.closed = true;
-        let mut rooms: Vec<RoomId> = self.rooms.keys().copied().collect();
+        self.close_rooms(|_| true, &CloseCause::ServerClosed);
+    }
+
+    fn close_rooms(&mut self, of: impl Fn(&RoomNode) -> bool, cause: &CloseCause) {
+        let rooms = self.rooms.values().map(|entry| &entry.node);
+        let mut rooms: Vec<RoomId> = rooms.filter(|room| of(room)).map(|room| room.id).collect();
         rooms.sort_unstable();
         for room in rooms {
-            self.close_room(room, Value::Null, CloseCause::ServerClosed);
+            self.close_room(room, Value::Null, cause.clone());
         }
+        // They were for workers that are dead, or about to be.
         self.follow_ups.clear();
     }
 
@@ -244,7 +240,7 @@ impl State {
         {
             let mut state = lock(&node.state);
             state.closed = true;
-            state.reports.end_all();
+            state.reports = None;
         }
         if let Some(peer) = node.peer() {
             // With its transport gone, the client knows already.
@@ -275,7 +271,7 @@ impl State {
         let transport = {
             let mut state = lock(&node.state);
             state.closed = true;
-            state.reports.end_all();
+            state.reports = None;
             state.transport.as_ref().map(|transport| transport.id)
         };
         for ssrc in node.ssrcs.iter().flat_map(|ssrcs| [ssrcs.media, ssrcs.rtx]) {

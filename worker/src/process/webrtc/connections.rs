@@ -206,7 +206,7 @@ pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx
     }
 }
 
-fn tuple_of(connection: &Connection) -> IceTuple {
+pub(super) fn tuple_of(connection: &Connection) -> IceTuple {
     IceTuple {
         protocol: IceProtocol::Tcp,
         local: connection.local(),
@@ -217,9 +217,7 @@ fn tuple_of(connection: &Connection) -> IceTuple {
 fn watch(io: &IoContext<'_>, transport: TransportIx, number: u8, interest: Interest) {
     if let Some(connection) = io.egress.sockets.connection(transport, number) {
         let source = Source::Connection { transport, number };
-        if let Err(errno) = io.poller.modify(connection.socket(), source, interest) {
-            warn!(%errno, "epoll_ctl");
-        }
+        io.poller.rewatch(connection.socket(), source, interest);
     }
 }
 
@@ -232,11 +230,8 @@ fn watch_listeners(io: &IoContext<'_>, transport: TransportIx, interest: Interes
             listener,
             side,
         };
-        if is_tcp
-            && side == Side::Unconnected
-            && let Err(errno) = io.poller.modify(socket, source, interest)
-        {
-            warn!(%errno, "epoll_ctl");
+        if is_tcp && side == Side::Unconnected {
+            io.poller.rewatch(socket, source, interest);
         }
     });
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::debug;
 use weir_channel::message::{DtlsState, IceState, Notification, WebRtcFailure};
 
 use crate::net::poll::Interest;
@@ -161,7 +161,7 @@ impl TransportEntry {
                 unwatch_connected(io, transport);
             } else {
                 // A path that is not the sending one any more has nothing to write.
-                watch(io, transport, Interest::Read);
+                io.watch(transport, Interest::Read);
             }
             if let Err(errno) = io.egress.select(transport, selected) {
                 debug!(id = %self.id, ?selected, %errno, "the selected tuple cannot be connected to");
@@ -178,14 +178,5 @@ impl TransportEntry {
             self.peer = peer;
             io.relay.set_peer(now, transport, peer);
         }
-    }
-}
-
-/// Changes what is waited for at a transport's sending path.
-fn watch(io: &IoContext<'_>, transport: TransportIx, interest: Interest) {
-    if let Some((path, source)) = io.egress.sockets.sending_socket(transport)
-        && let Err(errno) = io.poller.modify(path, source, interest)
-    {
-        warn!(%errno, "epoll_ctl");
     }
 }

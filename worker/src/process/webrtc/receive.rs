@@ -1,8 +1,9 @@
 //! From a receive batch of a WebRTC transport to packets for the relay: classified, answered, or unprotected in place.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 
-use weir_channel::message::{IceTuple, UnroutedReason};
+use weir_channel::message::{IceProtocol, IceTuple, UnroutedReason};
 
 use crate::net::receive::Received;
 use crate::relay::datagram::Datagram;
@@ -15,15 +16,20 @@ use crate::webrtc::transport::{Dropped, Received as Verdict};
 use super::{IoContext, UNPROTECTED_MAX, WebRtc};
 
 impl WebRtc {
-    /// Takes in what one of a transport's sockets has brought. `tuple` says what is the same for all of it.
+    /// Takes in what one of a transport's sockets, which is bound to `local`, has brought.
     pub(in crate::process) fn handle_batch(
         &mut self,
         now: Time,
         io: &mut IoContext<'_>,
         transport: TransportIx,
-        tuple: IceTuple,
+        local: SocketAddr,
         received: Received<'_>,
     ) {
+        let tuple = IceTuple {
+            protocol: IceProtocol::Udp,
+            local,
+            remote: local, // each datagram has its own
+        };
         io.egress.begin_batch(&received);
         self.handle_datagrams(now, io, transport, tuple, received.bytes, received.datagrams);
         io.egress.end_batch();

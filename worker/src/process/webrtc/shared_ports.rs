@@ -27,7 +27,7 @@ use crate::webrtc::demux::{Kind, classify};
 use crate::webrtc::stun;
 use crate::webrtc::transport::Dropped;
 
-use super::connections::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX};
+use super::connections::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX, tuple_of};
 use super::{IoContext, TransportEntry, WebRtc};
 
 /// The most connections of a worker whose transport is not known yet. One more replaces the oldest.
@@ -136,13 +136,14 @@ impl SharedPorts {
             for place in &mut self.unassigned {
                 if place
                     .as_ref()
-                    .is_some_and(|one| now >= one.accepted_at() + CHECK_TIME_MAX)
+                    .is_some_and(|one| now >= one.connection().accepted_at() + CHECK_TIME_MAX)
                 {
                     *place = None;
                     self.unrouted += 1;
                 }
             }
-            let first = self.unassigned.iter().flatten().map(|one| one.accepted_at()).min();
+            let waiting = self.unassigned.iter().flatten();
+            let first = waiting.map(|one| one.connection().accepted_at()).min();
             self.unassigned_due = first.map(|accepted_at| accepted_at + CHECK_TIME_MAX);
         }
         self.accept_paused_until.take_if(|until| *until <= now).is_some()
@@ -164,7 +165,7 @@ impl SharedPorts {
     /// Keeps a connection until its transport is known, and returns its number.
     fn keep_unassigned(&mut self, connection: UnassignedConnection) -> u16 {
         self.unassigned_due
-            .get_or_insert(connection.accepted_at() + CHECK_TIME_MAX);
+            .get_or_insert(connection.connection().accepted_at() + CHECK_TIME_MAX);
         let vacant = self.unassigned.iter().position(Option::is_none);
         let place = vacant.unwrap_or_else(|| {
             if self.unassigned.len() < UNASSIGNED_MAX {
@@ -172,7 +173,10 @@ impl SharedPorts {
                 return self.unassigned.len() - 1;
             }
             self.unrouted += 1;
-            let accepted_at = |place: &usize| self.unassigned[*place].as_ref().map(|one| one.accepted_at());
+            let accepted_at = |place: &usize| {
+                let one = self.unassigned[*place].as_ref();
+                one.map(|one| one.connection().accepted_at())
+            };
             (0..UNASSIGNED_MAX).min_by_key(accepted_at).unwrap_or(0)
         });
         self.unassigned[place] = Some(Box::new(connection));
@@ -299,11 +303,11 @@ impl WebRtc {
     }
 
     fn watch_unassigned(&mut self, io: &IoContext<'_>, number: u16) {
-        let Some(Some(connection)) = self.shared_ports.unassigned.get(usize::from(number)) else {
+        let Some(Some(unassigned)) = self.shared_ports.unassigned.get(usize::from(number)) else {
             return;
         };
         let source = Source::Unassigned { number };
-        if let Err(errno) = io.poller.add(connection.socket(), source, Interest::Read) {
+        if let Err(errno) = io.poller.add(unassigned.connection().socket(), source, Interest::Read) {
             warn!(%errno, "epoll_ctl");
             self.shared_ports.unassigned[usize::from(number)] = None;
         }
@@ -324,11 +328,7 @@ impl WebRtc {
             }
             FirstPacket::Never => None,
             FirstPacket::Complete => {
-                let tuple = IceTuple {
-                    protocol: IceProtocol::Tcp,
-                    local: unassigned.local(),
-                    remote: unassigned.remote(),
-                };
+                let tuple = tuple_of(unassigned.connection());
                 let packet = unassigned.packet_mut();
                 let is_check = classify(packet) == Kind::Stun;
                 self.shared_ports
@@ -341,7 +341,7 @@ impl WebRtc {
             self.shared_ports.unrouted += 1;
             return (0, 0);
         };
-        let port = unassigned.port();
+        let port = unassigned.connection().listener();
         let (connection, mut packet) = unassigned.into_connection();
         let sockets = &mut io.egress.sockets;
         let Some(number) = sockets.adopt_connection(transport, connection) else {
@@ -412,11 +412,8 @@ pub(super) fn unwatch_connected(io: &IoContext<'_>, transport: TransportIx) {
 pub(super) fn watch_shared_ports(io: &IoContext<'_>, interest: Interest) {
     let sockets = &io.egress.sockets;
     sockets.each_shared_port(|number, socket| {
-        let is_tcp = sockets
-            .shared_port_at(number)
-            .is_some_and(|(protocol, _)| protocol == IceProtocol::Tcp);
-        if is_tcp && let Err(errno) = io.poller.modify(socket, Source::SharedPort { number }, interest) {
-            warn!(%errno, "epoll_ctl");
+        if matches!(sockets.shared_port_at(number), Some((IceProtocol::Tcp, _))) {
+            io.poller.rewatch(socket, Source::SharedPort { number }, interest);
         }
     });
 }

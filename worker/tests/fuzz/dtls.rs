@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::boundary::{self, Parser};
-use crate::time::Time;
-use crate::webrtc::dtls::settings::CERTIFICATE_BYTES_MAX;
-use crate::webrtc::dtls::{
+use weir_worker::boundary::{self, Parser};
+use weir_worker::time::Time;
+use weir_worker::webrtc::dtls::settings::CERTIFICATE_BYTES_MAX;
+use weir_worker::webrtc::dtls::{
     Certificate, Clock, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Session, Settings,
     State,
 };
-use crate::webrtc::entropy::SystemEntropy;
+use weir_worker::webrtc::entropy::SystemEntropy;
 
 /// What a wire does next, and to what, as many times as the bytes say.
 struct Script<'a>(&'a [u8]);
@@ -143,7 +143,7 @@ fn recut(datagram: &[u8], limit: usize) -> Vec<Vec<u8>> {
 
 /// Any bytes as what a wire does to a handshake between two ends with certificates of any kind: nothing panics, nothing grows without
 /// bound, nobody is believed who has not the key of the certificate it shows, and whom nothing was done to, connects.
-pub fn dtls_handshake(data: &[u8]) {
+pub(crate) fn dtls_handshake(data: &[u8]) {
     let mut script = Script(data);
     let [client, server, _] = certificates();
     let mut ends = [end(client, &mut script), end(server, &mut script)];

@@ -3,21 +3,21 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::time::Time;
-use crate::webrtc::budget::Budgets;
-use crate::webrtc::dtls::{
+use weir_worker::time::Time;
+use weir_worker::webrtc::budget::Budgets;
+use weir_worker::webrtc::dtls::{
     Certificate, Clock, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Settings, State,
 };
-use crate::webrtc::entropy::SystemEntropy;
-use crate::webrtc::framing::{Deframer, FRAME_BYTES_MAX};
-use crate::webrtc::ice::{Credentials, Protocol, Tuple};
-use crate::webrtc::stun::{BINDING, Class, Key, Message, Writer, attribute};
-use crate::webrtc::transport::{Event, Received, TransportOutput, WebRtcTransport};
+use weir_worker::webrtc::entropy::SystemEntropy;
+use weir_worker::webrtc::framing::{Deframer, FRAME_BYTES_MAX};
+use weir_worker::webrtc::ice::{Credentials, Protocol, Tuple};
+use weir_worker::webrtc::stun::{BINDING, Class, Key, Message, Writer, attribute};
+use weir_worker::webrtc::transport::{Event, Received, TransportOutput, WebRtcTransport};
 
 const PASSWORD: &str = "0123456789abcdef0123456789abcdef";
 
 /// Any bytes as a STUN message: what is read can be written again, and nobody has guessed the password.
-pub fn stun(data: &[u8]) {
+pub(crate) fn stun(data: &[u8]) {
     let Ok(message) = Message::parse(data) else {
         return;
     };
@@ -52,7 +52,10 @@ impl TransportOutput for Outgoing {
     }
 
     fn on_event(&mut self, event: Event) {
-        self.connected |= matches!(event, Event::Dtls(crate::webrtc::dtls::session::Event::Connected(_)));
+        self.connected |= matches!(
+            event,
+            Event::Dtls(weir_worker::webrtc::dtls::session::Event::Connected(_))
+        );
     }
 }
 
@@ -75,7 +78,7 @@ fn context() -> Arc<Context> {
 
 /// Any bytes as the frames of a TCP connection whose peer has passed its checks: STUN, DTLS and media of any form. There
 /// are no keys, and no more is answered than was asked for.
-pub fn webrtc_transport(data: &[u8]) {
+pub(crate) fn webrtc_transport(data: &[u8]) {
     let Ok(credentials) = Credentials::restore("fragment", PASSWORD) else {
         return;
     };
