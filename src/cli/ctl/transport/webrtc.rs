@@ -27,7 +27,7 @@ pub(in crate::cli::ctl) struct WebRtcArgs {
     #[arg(long, requires = "webrtc")]
     no_tcp: bool,
     /// What the client should try first, best first
-    #[arg(long, value_name = "WAY,…", requires = "webrtc", value_delimiter = ',', value_parser = ["ipv4", "ipv6", "udp", "tcp"])]
+    #[arg(long, value_name = "FAMILY|PROTOCOL,…", requires = "webrtc", value_delimiter = ',', value_parser = ["ipv4", "ipv6", "udp", "tcp"])]
     prefer: Vec<String>,
 }
 
