@@ -8,9 +8,7 @@ mod connections;
 mod convert;
 mod events;
 mod failures;
-mod limits;
 mod receive;
-mod shared_port_input;
 mod shared_ports;
 mod timers;
 
@@ -159,7 +157,7 @@ impl WebRtc {
     /// Lets time pass for those transports for which it matters.
     pub(super) fn handle_timeout(&mut self, now: Time, io: &mut IoContext<'_>) {
         if self.shared_ports.handle_timeout(now) {
-            shared_port_input::watch_shared_ports(io, Interest::Read);
+            shared_ports::watch_shared_ports(io, Interest::Read);
         }
         while let Some(transport) = self.timers.pop(now) {
             self.close_idle_connections(now, io, transport);

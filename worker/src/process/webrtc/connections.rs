@@ -1,5 +1,7 @@
 //! TCP connections of WebRTC transports: accepting, reading, writing and closing them.
 
+use std::time::Duration;
+
 use nix::errno::Errno;
 use tracing::{debug, warn};
 
@@ -12,8 +14,16 @@ use crate::webrtc::framing::{FRAME_BYTES_MAX, PREFIX_BYTES};
 use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::transport::Dropped;
 
-use super::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX};
 use super::{Frames, IoContext, TransportEntry, WebRtc};
+
+/// A connection is closed after this time without a valid check.
+pub(super) const CHECK_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Connections that are accepted at once, at a listener or a shared port. Others wait for the next turn.
+pub(super) const ACCEPTED_MAX: usize = 4;
+
+/// How long no connections are accepted after the kernel could not take any more.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is read of a connection at once: about 25 full packets, as of a socket for datagrams.
 const READ_BYTES: usize = 32 << 10;

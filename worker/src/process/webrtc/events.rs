@@ -16,7 +16,7 @@ use crate::webrtc::transport::Event;
 
 use super::connections::close_connection_of;
 use super::convert::{iana_name, ice_state, ice_tuple};
-use super::shared_port_input::unwatch_connected;
+use super::shared_ports::unwatch_connected;
 use super::{IoContext, TransportEntry, WebRtc, failures};
 
 /// SSRCs that one peer may use in a session: as many as it can be sent. Of those that it does not use any more, an index
