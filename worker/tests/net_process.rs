@@ -313,6 +313,7 @@ fn rtcp_goes_to_the_port_above_until_another_one_is_learned() {
         comedia: true,
         rtcp_mux: false,
         comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
     };
     let created = supervisor.request_with(
         Method::CreatePlainTransport(request),
@@ -426,6 +427,7 @@ fn a_transport_that_cannot_be_connected_leaves_no_trace() {
         comedia: true,
         rtcp_mux: true,
         comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
     };
     let refused = supervisor.request_with(Method::CreatePlainTransport(elsewhere), &sockets);
     assert_eq!(refused, Err(WorkerError::UnknownRoom(RoomId(77))));

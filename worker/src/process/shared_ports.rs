@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use tracing::warn;
 use weir_channel::id::TransportId;
-use weir_channel::message::{IceProtocol, IceTuple, OpenSharedPorts, Reply, WorkerError};
+use weir_channel::message::{IceProtocol, IceTuple, OpenSharedPorts, Reply, UnroutedReason, WorkerError};
 
 use crate::net::poll::{Interest, Source};
 use crate::net::sockets::{IceSockets, os};
@@ -105,7 +105,8 @@ impl EventLoop {
             self.counters.packets_received += datagram.packets();
             self.counters.bytes_received += u64::from(datagram.len);
         }
-        self.webrtc.count_unrouted(received.truncated.into());
+        let truncated = received.truncated.into();
+        self.webrtc.count_unrouted(UnroutedReason::TooLong, truncated);
         let mut io = super::webrtc::IoContext {
             relay: &mut self.relay,
             egress: &mut self.egress,

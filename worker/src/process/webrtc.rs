@@ -7,6 +7,7 @@ mod commands;
 mod connections;
 mod convert;
 mod events;
+mod eviction;
 mod failures;
 mod receive;
 mod shared_ports;

@@ -32,6 +32,7 @@ mod level_meter;
 mod levels;
 mod losses;
 mod missing_seqs;
+mod newcomers;
 mod parameters;
 mod producer;
 mod random;

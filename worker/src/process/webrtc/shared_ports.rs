@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use nix::errno::Errno;
 use tracing::{debug, warn};
-use weir_channel::message::{IceProtocol, IceTuple, WorkerError};
+use weir_channel::message::{Counts, IceProtocol, IceTuple, UnroutedReason, WorkerError};
 
 use crate::boundary::{self, Parser};
 use crate::net::poll::{Interest, Source};
@@ -30,6 +30,7 @@ use crate::webrtc::transport::Dropped;
 
 use super::connections::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX};
 use super::convert::ice_tuple;
+use super::eviction::to_evict;
 use super::{IoContext, TransportEntry, WebRtc};
 
 /// The most connections of a worker whose transport is not known yet. One more replaces the oldest.
@@ -54,7 +55,7 @@ pub(super) struct SharedPorts {
     accept_paused_until: Option<Time>,
     /// Whether transports request connected sockets.
     pub(super) uses_connected: bool,
-    unrouted: u64,
+    unrouted: Counts<UnroutedReason>,
     /// What is left of a batch after its checks, with the transport of each datagram.
     rest: Vec<(TransportIx, Datagram)>,
     group: Vec<Datagram>,
@@ -141,7 +142,7 @@ impl SharedPorts {
                     .is_some_and(|one| now >= one.accepted_at() + CHECK_TIME_MAX)
                 {
                     *place = None;
-                    self.unrouted += 1;
+                    self.unrouted.add(UnroutedReason::ConnectionSilent, 1);
                 }
             }
             let first = self.unassigned.iter().flatten().map(|one| one.accepted_at()).min();
@@ -173,9 +174,9 @@ impl SharedPorts {
                 self.unassigned.push(None);
                 return self.unassigned.len() - 1;
             }
-            self.unrouted += 1;
-            let accepted_at = |place: &usize| self.unassigned[*place].as_ref().map(|one| one.accepted_at());
-            (0..UNASSIGNED_MAX).min_by_key(accepted_at).unwrap_or(0)
+            self.unrouted.add(UnroutedReason::ConnectionEvicted, 1);
+            let all = self.unassigned.iter().flatten().enumerate();
+            to_evict(all.map(|(place, one)| (place, one.remote().ip(), one.accepted_at()))).unwrap_or(0)
         });
         self.unassigned[place] = Some(Box::new(connection));
         place as u16
@@ -189,13 +190,13 @@ impl WebRtc {
     }
 
     /// Packets and connections that were for no transport.
-    pub(in crate::process) fn unrouted(&self) -> u64 {
-        self.shared_ports.unrouted
+    pub(in crate::process) fn unrouted(&self) -> &Counts<UnroutedReason> {
+        &self.shared_ports.unrouted
     }
 
-    /// Counts packets and connections that were for no transport.
-    pub(in crate::process) fn count_unrouted(&mut self, more: u64) {
-        self.shared_ports.unrouted += more;
+    /// Counts packets that were for no transport.
+    pub(in crate::process) fn count_unrouted(&mut self, reason: UnroutedReason, more: u64) {
+        self.shared_ports.unrouted.add(reason, more);
     }
 
     /// Whether a transport on shared ports still sends to this tuple.
@@ -234,7 +235,10 @@ impl WebRtc {
             let whose = owner.or_else(|| self.shared_ports.tuples.get(&tuple(datagram.source)).copied());
             let others = packets_of(datagram).filter(|packet| !is_check(bytes, packet));
             match whose {
-                None => self.shared_ports.unrouted += others.count() as u64,
+                None => {
+                    let others = others.count() as u64;
+                    self.shared_ports.unrouted.add(UnroutedReason::ForeignSource, others);
+                }
                 Some(transport) if has_checks => rest.extend(others.map(|packet| (transport, packet))),
                 Some(transport) => rest.push((transport, *datagram)),
             }
@@ -258,9 +262,11 @@ impl WebRtc {
 
     /// Takes a STUN packet. It is for the transport that it names, even if its tuple was another transport's before.
     fn handle_check(&mut self, now: Time, io: &mut IoContext<'_>, tuple: Tuple, bytes: &mut [u8], packet: Datagram) {
+        if packet.len as usize > stun::MESSAGE_BYTES_MAX {
+            return self.count_unrouted(UnroutedReason::TooLong, 1);
+        }
         let Some(transport) = self.shared_ports.transport_of_check(&tuple, &bytes[packet.range()]) else {
-            self.shared_ports.unrouted += 1;
-            return;
+            return self.count_unrouted(UnroutedReason::BadCheck, 1);
         };
         self.handle_datagrams(now, io, transport, tuple, bytes, &[packet]);
         let is_valid = self
@@ -324,7 +330,10 @@ impl WebRtc {
                 *place = Some(unassigned);
                 return (0, 0);
             }
-            FirstPacket::Never => None,
+            FirstPacket::Never => {
+                self.count_unrouted(UnroutedReason::ConnectionSilent, 1);
+                return (0, 0);
+            }
             FirstPacket::Complete => {
                 let tuple = Tuple {
                     protocol: Protocol::Tcp,
@@ -340,21 +349,22 @@ impl WebRtc {
             }
         };
         let Some((transport, tuple)) = whose else {
-            self.shared_ports.unrouted += 1;
+            self.count_unrouted(UnroutedReason::BadCheck, 1);
             return (0, 0);
         };
         let port = unassigned.port();
         let (connection, mut packet) = unassigned.into_connection();
         let sockets = &mut io.egress.sockets;
         let Some(number) = sockets.adopt_connection(transport, connection) else {
-            self.shared_ports.unrouted += 1;
+            self.count_unrouted(UnroutedReason::ConnectionEvicted, 1);
             return (0, 0);
         };
         let source = Source::Connection { transport, number };
         let watched = sockets
             .connection(transport, number)
             .map_or(Err(Errno::EBADF), |connection| {
-                io.poller.modify(connection.socket(), source, Interest::Read)
+                io.poller.remove(connection.socket())?;
+                io.poller.add(connection.socket(), source, Interest::Read)
             });
         if let Err(errno) = watched {
             warn!(%errno, "epoll_ctl");
