@@ -309,7 +309,11 @@ impl Relay {
                 read.map_err(|_| UnroutedReason::Malformed)
             });
         if read.is_ok() && origin.check == SourceCheck::Candidate && !self.shows_the_remote(origin, &said) {
-            read = Err(UnroutedReason::Unproven);
+            match origin.port {
+                Port::Rtp => read = Err(UnroutedReason::Unproven),
+                // It comes from the remote's IP, so it is heard, and nothing is learned.
+                Port::Rtcp => origin.check = SourceCheck::Neighbour,
+            }
         }
         if read.is_ok() {
             let mut names = 0;
@@ -353,7 +357,9 @@ impl Relay {
                     transport.has_consumer(*ssrc)
                 }
                 RtcpItem::Fir { ssrc, .. } => transport.has_consumer(*ssrc),
-                RtcpItem::SenderReport { ssrc, .. } | RtcpItem::Cname { ssrc, .. } => transport.receives_under(*ssrc),
+                RtcpItem::SenderReport { ssrc, .. } | RtcpItem::Cname { ssrc, .. } | RtcpItem::Bye { ssrc } => {
+                    transport.receives_under(*ssrc)
+                }
                 _ => false,
             })
     }
