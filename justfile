@@ -27,6 +27,10 @@ test *args:
 e2e:
     cargo test --workspace --tests -- --ignored
 
+# Attacks in their long form, with figures: `just attacks ice --json FILE` runs those with "ice" in their names.
+attacks *args:
+    cargo test --release --test attacks -- --long {{args}}
+
 # What a change must pass before review.
 check:
     cargo fmt --all --check

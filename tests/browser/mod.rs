@@ -39,6 +39,8 @@ pub(crate) struct Browser {
     pub(crate) refused: Option<String>,
     /// What arrived and was not taken yet.
     pub(crate) packets: Vec<RtpPacket>,
+    /// What it has sent, as it was on the wire, if that is to be kept.
+    pub(crate) recorded: Option<Vec<Vec<u8>>>,
 }
 
 impl Browser {
@@ -61,7 +63,13 @@ impl Browser {
             connected: false,
             refused: None,
             packets: Vec::new(),
+            recorded: None,
         }
+    }
+
+    /// Sends bytes as they are, from its own address.
+    pub(crate) async fn say(&self, to: SocketAddr, bytes: &[u8]) {
+        self.socket.send_to(bytes, to).await.unwrap();
     }
 
     /// What it says of its DTLS.
@@ -173,6 +181,9 @@ impl Browser {
                         .send_to(&datagram.contents, datagram.destination)
                         .await
                         .unwrap();
+                    if let Some(recorded) = &mut self.recorded {
+                        recorded.push(datagram.contents.to_vec());
+                    }
                 }
                 Output::Event(Event::Connected) => self.connected = true,
                 Output::Event(Event::RtpPacket(packet)) => self.packets.push(packet),

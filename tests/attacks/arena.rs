@@ -1,0 +1,358 @@
+//! Where an attack takes place: a server as it is run, those who have nothing to do with the attack, and what all of them felt.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::Scale;
+use crate::call::{self, Browsers, THEIRS};
+use crate::control::{Client, soon};
+use crate::hostile;
+use crate::innocents::{Felt, Innocent, udp};
+use crate::meters::{Memory, Meter, Work, children};
+
+/// What the supervisor may have in memory under any attack.
+const SUPERVISOR_MAX: u64 = 200 << 20;
+
+/// A delay of the innocent call below this is as good as any other: it is the noise of an ordinary machine.
+const NOISE: Duration = Duration::from_millis(2);
+
+/// The SSRC of the innocent plain call; that of the browsers is the one after the next.
+pub(crate) const INNOCENT: u32 = 0x1000;
+
+/// What operators must know over TCP.
+pub(crate) const TOKEN: &str = "the-operators-own-token-0123456789";
+
+/// So many servers have been started.
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// An address of this machine that no other server has, so that an attack on all of its ports meets nobody else.
+fn own_address() -> Ipv4Addr {
+    let number = std::process::id() << 8 | STARTED.fetch_add(1, Ordering::Relaxed) & 0xff;
+    let [_, high, middle, low] = number.to_be_bytes();
+    Ipv4Addr::new(127, 1 + high % 254, middle, 1 + low % 254)
+}
+
+/// What kind of server it is to be.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Site {
+    /// Two browsers call each other beside the plain call.
+    pub(crate) browsers: bool,
+    /// It also serves TCP.
+    pub(crate) tcp: bool,
+    /// The first of two workers has been taken over, and does this.
+    pub(crate) hostile: Option<hostile::Deed>,
+    /// Further options.
+    pub(crate) options: &'static [&'static str],
+    /// WebRTC transports share this port.
+    pub(crate) shared_port: Option<u16>,
+}
+
+/// A server under attack.
+pub(crate) struct Arena {
+    pub(crate) scale: Scale,
+    pub(crate) socket: PathBuf,
+    /// Where TCP is served.
+    pub(crate) tcp: Option<SocketAddr>,
+    /// The worker that serves the innocent, and under attacks from outside everybody.
+    pub(crate) worker: u32,
+    /// The innocent's room, and who speaks there.
+    pub(crate) room: u64,
+    pub(crate) producer: u64,
+    /// Of the plain call: where its sender and its receiver are served.
+    pub(crate) sends: SocketAddr,
+    pub(crate) receives: SocketAddr,
+    /// The transport of its sender.
+    pub(crate) sender: u64,
+    plain: Innocent,
+    browsers: Option<Innocent>,
+    operator: Innocent,
+    meter: Meter,
+    child: Child,
+    log: PathBuf,
+    /// Its workers as they were when the attack began.
+    workers: Vec<u32>,
+    begun: Begun,
+    _dir: TempDir,
+}
+
+/// What was so when the attack began.
+#[derive(Default)]
+struct Begun {
+    memory: Memory,
+    work: Work,
+    baseline: [u64; 3],
+    attack: [u64; 3],
+}
+
+/// What an attack cost, and what the innocent felt.
+pub(crate) struct Figures {
+    pub(crate) before: Memory,
+    pub(crate) peak: Memory,
+    pub(crate) after: Memory,
+    /// Percent of one CPU.
+    pub(crate) supervisor_cpu: f64,
+    pub(crate) workers_cpu: f64,
+    pub(crate) plain: [Felt; 2],
+    pub(crate) browsers: Option<[Felt; 2]>,
+    pub(crate) operator: [Felt; 2],
+    /// What only this attack has, e.g. how many packets it sent.
+    pub(crate) notes: Vec<(&'static str, u64)>,
+}
+
+impl Figures {
+    pub(crate) fn with(mut self, note: &'static str, value: impl TryInto<u64>) -> Self {
+        self.notes.push((note, value.try_into().unwrap_or(u64::MAX)));
+        self
+    }
+
+    /// In a few words.
+    pub(crate) fn brief(&self) -> String {
+        let notes: Vec<String> = self
+            .notes
+            .iter()
+            .map(|(note, value)| format!("{note} {value}"))
+            .collect();
+        format!(
+            "supervisor {} MB, p99 {:.2} -> {:.2} ms, {}",
+            self.peak.supervisor >> 20,
+            self.plain[0].p99.as_secs_f64() * 1e3,
+            self.plain[1].p99.as_secs_f64() * 1e3,
+            notes.join(", ")
+        )
+    }
+}
+
+impl Arena {
+    /// Starts a server with one worker, and lets the innocent be undisturbed for a while.
+    pub(crate) async fn open(scale: Scale) -> Self {
+        Self::open_at(scale, Site::default()).await
+    }
+
+    pub(crate) async fn open_at(scale: Scale, site: Site) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, log) = (dir.path().join("weir.sock"), dir.path().join("log"));
+        let mut child = command(dir.path(), site)
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let Some(line) = soon("the server", lines.next_line()).await.unwrap() else {
+            panic!("the server did not start: {}", std::fs::read_to_string(&log).unwrap());
+        };
+        let tcp = site.tcp.then(|| line.rsplit(" and ").next().unwrap().parse().unwrap());
+        let worker = if site.hostile.is_some() { 2 } else { 1 };
+        let mut client = Client::connect(&socket).await;
+        let room = call::room(&mut client, worker).await;
+        let (microphone, speaker) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+        let remote = |socket: &std::net::UdpSocket| json!({"remote": {"rtp": socket.local_addr().unwrap()}});
+        let (sender, sends) = call::plain(&mut client, room, remote(&microphone)).await;
+        let (receiver, receives) = call::plain(&mut client, room, remote(&speaker)).await;
+        let producer = call::produce(&mut client, sender, call::microphone(INNOCENT)).await;
+        call::consume(&mut client, receiver, producer, INNOCENT + 1).await;
+        let browsers = match site.browsers {
+            false => None,
+            true => {
+                let Browsers { sending, receiving, .. } = Browsers::connect(&mut client, room, INNOCENT + 2).await;
+                Some(Innocent::browsers(sending, receiving, INNOCENT + 2, THEIRS))
+            }
+        };
+        let supervisor = child.id().unwrap();
+        let mut arena = Self {
+            scale,
+            tcp,
+            worker,
+            room,
+            producer,
+            sends,
+            receives,
+            sender,
+            plain: Innocent::plain(scale, microphone, sends, INNOCENT, speaker),
+            browsers,
+            operator: Innocent::operator(socket.clone()),
+            meter: Meter::start(supervisor),
+            workers: children(supervisor),
+            child,
+            socket,
+            log,
+            begun: Begun::default(),
+            _dir: dir,
+        };
+        // The first packets and answers find everything cold.
+        arena.pass(Duration::from_millis(100)).await;
+        arena.begun.baseline = arena.numbers();
+        arena.pass(Duration::from_millis(scale.of(300, 5_000) as u64)).await;
+        arena.meter.reset();
+        arena.begun.memory = Memory::of(supervisor);
+        arena.begun.work = Work::of(supervisor);
+        arena.begun.attack = arena.numbers();
+        arena
+    }
+
+    /// A connection of the operator's, who sets up what the attack needs and looks at what came of it.
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(&self.socket).await
+    }
+
+    /// Lets time pass: what is measured is what happens in it.
+    pub(crate) async fn pass(&self, time: Duration) {
+        let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
+    }
+
+    /// Waits for something that must happen.
+    pub(crate) async fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        soon(what, async {
+            while !is_so() {
+                self.pass(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
+    /// How much the server has logged, in bytes.
+    pub(crate) fn logged(&self) -> u64 {
+        std::fs::metadata(&self.log).unwrap().len()
+    }
+
+    /// What the server has logged.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// The supervisor's process id.
+    pub(crate) fn supervisor(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// The innocent's next numbers: plain, browsers, operator.
+    fn numbers(&self) -> [u64; 3] {
+        let browsers = self.browsers.as_ref().map_or(0, |browsers| browsers.log.next());
+        [self.plain.log.next(), browsers, self.operator.log.next()]
+    }
+
+    /// The attack is over: looks at what came of it. No worker may have died of it.
+    pub(crate) async fn close(self) -> Figures {
+        let workers = children(self.child.id().unwrap());
+        assert_eq!(workers, self.workers, "no worker has died");
+        self.close_with_replaced_workers().await
+    }
+
+    /// The same where a worker has been replaced.
+    pub(crate) async fn close_with_replaced_workers(mut self) -> Figures {
+        let supervisor = self.child.id().unwrap();
+        let work = Work::of(supervisor);
+        let end = self.numbers();
+        // What is under way arrives, and memory that is not needed any more goes back.
+        self.pass(Duration::from_millis(self.scale.of(300, 3_000) as u64)).await;
+        assert!(
+            self.child.try_wait().unwrap().is_none(),
+            "the server is alive: {}",
+            self.log()
+        );
+        let (supervisor_cpu, workers_cpu) = work.since(&self.begun.work);
+        let felt = |innocent: &Innocent, index: usize| {
+            let (baseline, attack) = (self.begun.baseline[index], self.begun.attack[index]);
+            [
+                innocent.log.felt(baseline, attack),
+                innocent.log.felt(attack, end[index]),
+            ]
+        };
+        let figures = Figures {
+            before: self.begun.memory,
+            peak: self.meter.peak(),
+            after: Memory::of(supervisor),
+            supervisor_cpu,
+            workers_cpu,
+            plain: felt(&self.plain, 0),
+            browsers: self.browsers.as_ref().map(|browsers| felt(browsers, 1)),
+            operator: felt(&self.operator, 2),
+            notes: Vec::new(),
+        };
+        self.judge(&figures);
+        figures
+    }
+
+    /// What must hold under every attack.
+    fn judge(&self, figures: &Figures) {
+        let [before, during] = &figures.plain;
+        assert!(during.sent > 0, "the innocent have called");
+        assert_eq!((before.lost, during.lost), (0, 0), "of the innocent call's packets");
+        if let Some([before, during]) = &figures.browsers {
+            assert_eq!((before.lost, during.lost), (0, 0), "of the innocent browsers' packets");
+        }
+        assert_eq!(figures.operator[1].lost, 0, "answers to the operator");
+        let peak = figures.peak.supervisor;
+        assert!(peak <= SUPERVISOR_MAX, "the supervisor had {} MB", peak >> 20);
+        if self.scale == Scale::Long {
+            let most = 2 * before.p99.max(NOISE);
+            assert!(during.p99 <= most, "p99 was {:?}, before {:?}", during.p99, before.p99);
+        }
+    }
+}
+
+/// `weir serve` at a site.
+fn command(dir: &Path, site: Site) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let workers = if site.hostile.is_some() { "2" } else { "1" };
+    let address = own_address().to_string();
+    command.args([
+        "serve",
+        "--workers",
+        workers,
+        "--rtc-ipv4",
+        &address,
+        "--rtc-ipv6",
+        "off",
+    ]);
+    // A busy machine is no fault of a worker's.
+    command.args(["--start-timeout", "60s", "--ping-timeout", "60s"]);
+    command.arg("--control").arg(dir.join("weir.sock"));
+    if site.tcp {
+        command.args(["--http-listen", "127.0.0.1:0", "--http-token", TOKEN]);
+    }
+    if let Some(port) = site.shared_port {
+        command.args(["--webrtc-port", &port.to_string()]);
+    }
+    match site.hostile {
+        Some(deed) => command.arg("--worker-binary").arg(worker_program(dir, deed)),
+        None => command.args(["--worker-binary", env!("CARGO_BIN_EXE_weir-worker")]),
+    };
+    command
+        .args(site.options)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// A program that is this one for the first worker, and the real worker for all others.
+fn worker_program(dir: &Path, deed: hostile::Deed) -> PathBuf {
+    let path = dir.join("worker");
+    let hostile = std::env::current_exe().unwrap();
+    let text = format!(
+        "#!/bin/sh\ncase \"$* \" in *'--id 1 '*) exec '{}' {} {} \"$@\";; esac\nexec '{}' \"$@\"\n",
+        hostile.display(),
+        hostile::PROGRAM,
+        deed.name(),
+        env!("CARGO_BIN_EXE_weir-worker"),
+    );
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
+/// A member of an answer that must be a number.
+#[track_caller]
+pub(crate) fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+}

@@ -1,0 +1,169 @@
+//! Clients of rooms: those who say nothing, those who never read, and those whose frames are none (RFC 6455).
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::Scale;
+use crate::arena::{Arena, Figures};
+use crate::call;
+use crate::flood::{Random, time};
+use crate::meters::{Memory, now};
+use crate::signalling::Caller;
+
+/// What an idle connection may cost the server: its buffers, and the task that serves it.
+const IDLE_MAX: u64 = 32 * 1024;
+
+/// What may be left in memory of those who are gone.
+const LEFT_MAX: u64 = 64 << 20;
+
+impl Arena {
+    fn memory(&self) -> u64 {
+        Memory::of(self.supervisor()).supervisor
+    }
+}
+
+pub(crate) async fn idle_connections(scale: Scale) -> Figures {
+    let arena = Arena::open(scale).await;
+    let count = scale.of(300, 3_000);
+    let before = arena.memory();
+    let mut idle = Vec::new();
+    for number in 0..count {
+        idle.push(Caller::connect(&arena.socket, arena.room, &format!("idle {number}").replace(' ', "-")).await);
+    }
+    arena.pass(Duration::from_millis(200)).await;
+    let each = arena.memory().saturating_sub(before) / count as u64;
+    assert!(each <= IDLE_MAX, "{each} bytes for each connection");
+    arena.close().await.with("connections", count).with("bytes each", each)
+}
+
+pub(crate) async fn peers_that_never_read(scale: Scale) -> Figures {
+    let arena = Arena::open(scale).await;
+    let mut client = arena.client().await;
+    let room = call::room(&mut client, arena.worker).await;
+    let before = arena.memory();
+    let app_data = json!("x".repeat(8_000));
+    let mut peers = Vec::new();
+    let (mut refused, began) = (0_u64, now());
+    for number in 0..scale.of(120, 700) {
+        let name = format!("peer-{number}");
+        let Ok(mut peer) = Caller::try_connect(&arena.socket, room, &name, &[]).await else {
+            refused += 1;
+            continue;
+        };
+        let query = peer
+            .request(json!({"method": "queryRoom", "target": "room"}))
+            .await
+            .unwrap();
+        let join = json!({
+            "method": "join", "target": "room", "peerName": name, "rtpCapabilities": query["rtpCapabilities"],
+            "spy": false, "appData": app_data
+        });
+        // A room that is full of data takes no more of it.
+        refused += u64::from(peer.request(join).await.is_err());
+        peers.push(peer);
+        if now() - began > 6 * time(scale) {
+            break;
+        }
+    }
+    let (joined, during) = (peers.len(), arena.memory());
+    drop(peers);
+    client.delete(&format!("/rooms/{room}")).await.expect(200);
+    // What they had goes back in the time that memory may take to go back.
+    let began = now();
+    let mut after = arena.memory();
+    while after > before + LEFT_MAX && now() - began < Duration::from_secs(15) {
+        arena.pass(Duration::from_millis(100)).await;
+        after = arena.memory();
+    }
+    assert!(
+        after <= before + LEFT_MAX,
+        "{} MB are left of {} MB",
+        after >> 20,
+        during >> 20
+    );
+    arena
+        .close()
+        .await
+        .with("peers", joined)
+        .with("refused", refused)
+        .with("MB left", after.saturating_sub(before) >> 20)
+}
+
+/// A WebSocket on which anything can be said.
+async fn raw(arena: &Arena, name: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(&arena.socket).await.unwrap();
+    let request = format!(
+        "GET /rooms/{}/peers/{name} HTTP/1.1\r\nhost: weir\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        arena.room
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+/// A masked frame (RFC 6455 §5.2), with a mask of zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ ..126 => frame.push(0x80 | len as u8),
+        len @ ..65_536 => {
+            frame.push(0x80 | 126);
+            frame.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(0x80 | 127);
+            frame.extend((len as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+pub(crate) async fn frames_that_are_no_frames(scale: Scale) -> Figures {
+    let arena = Arena::open(scale).await;
+    let mut random = Random::new(7);
+    let huge = [&[0x81, 0xff][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat();
+    let endless = [frame(0x01, &[b'x'; 1_000]), frame(0x00, &[b'x'; 1_000]).repeat(1_000)].concat();
+    let kinds = [
+        ("a length that nobody has", huge),
+        ("fragments without end", endless),
+        (
+            "fragments of nothing",
+            [frame(0x01, b""), frame(0x00, b"").repeat(50_000)].concat(),
+        ),
+        ("a message that is too large", frame(0x81, &vec![b'x'; 1 << 20])),
+        ("no mask", vec![0x81, 5, b'h', b'e', b'l', b'l', b'o']),
+        ("a reserved opcode", frame(0x83, b"x")),
+        ("reserved bits", frame(0xf1, b"x")),
+        ("a fragmented ping", frame(0x09, b"x")),
+        ("a ping that is too long", frame(0x89, &[0; 126])),
+        ("no UTF-8", frame(0x81, &[0xff; 100])),
+        ("nested too deeply", frame(0x81, "[".repeat(60_000).as_bytes())),
+        ("pings without end", frame(0x89, &[0; 125]).repeat(2_000)),
+        ("noise", random.bytes(5_000)),
+    ];
+    let mut said = 0;
+    for round in 0..scale.of(1, 20) {
+        for (number, (what, bytes)) in kinds.iter().enumerate() {
+            let mut stream = raw(&arena, &format!("mallory-{round}-{number}")).await;
+            // The server may hang up in the middle, or wait until somebody reads.
+            let _ = timeout(Duration::from_millis(300), stream.write_all(bytes)).await;
+            let mut answer = vec![0; 65_536];
+            let _ = timeout(Duration::from_millis(50), stream.read(&mut answer)).await;
+            arena.client().await.get("/health").await.expect(200);
+            assert!(arena.memory() < 200 << 20, "{what}");
+            said += 1;
+        }
+    }
+    arena.close().await.with("connections", said)
+}
