@@ -18,7 +18,7 @@ use rcgen::{CertificateParams, KeyPair};
 use weir_worker::net::clock;
 use weir_worker::webrtc::budget::Budgets;
 use weir_worker::webrtc::dtls::{
-    self, Certificate, Clock, Context, HashFunction, RemoteParameters, RemoteRole, Settings,
+    self, Certificate, Clock, Context, DtlsRole, FingerprintAlgorithm, RemoteParameters, Settings,
 };
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{Credentials, Protocol, Tuple};
@@ -150,9 +150,9 @@ impl World {
         let credentials = Credentials::generate(&mut SystemEntropy::new());
         let mut server = WebRtcTransport::new(credentials, Arc::clone(&self.context));
         let parameters = RemoteParameters {
-            role: RemoteRole::Client,
+            role: DtlsRole::Client,
             fingerprints: vec![dtls::Fingerprint::of(
-                HashFunction::Sha256,
+                FingerprintAlgorithm::Sha256,
                 &self.certificate.certificate,
             )],
         };

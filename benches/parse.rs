@@ -16,7 +16,7 @@ use weir_channel::message::CodecName;
 use weir_recordings::rtpdump::Rtpdump;
 use weir_worker::rtp::extension::{Walk, elements, rename};
 use weir_worker::rtp::rtcp::{self, PLI_LEN, write_pli};
-use weir_worker::rtp::{Header, Seen, SeqExtender, TimestampExtender, WrapExtender, classify, peek, rewrite};
+use weir_worker::rtp::{Header, Seen, SeqExtender, TimestampExtender, classify, peek, rewrite};
 
 /// Packets per pass: as many as a worker takes in at once, so that they are as warm as there.
 const PACKETS: usize = 64;
@@ -169,15 +169,6 @@ fn numbers() -> Vec<Case> {
                 for _ in 0..PACKETS {
                     ts = ts.wrapping_add(3_000);
                     black_box(timestamps.extend(black_box(ts)));
-                }
-            }
-        }),
-        Case::new("picture_id", PACKETS, || {
-            let (mut ids, mut id) = (WrapExtender::<15>::default(), 0u16);
-            move || {
-                for _ in 0..PACKETS {
-                    id = id.wrapping_add(1);
-                    black_box(ids.extend(black_box(id)));
                 }
             }
         }),

@@ -10,6 +10,7 @@
 mod embed;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../tests/fuzz/protocol.rs"]
 pub mod fuzz;
 #[cfg(feature = "http")]
 pub mod http;

@@ -42,8 +42,8 @@ const SIMILARITY_MIN: f64 = 0.75;
 macro_rules! declare_flags {
     (
         { $($(#[$access:meta])* $other:ident: $other_type:ty,)+ }
-        $($(#[$meta:meta])* $name:ident: $type:ty = $default:expr;
-          [$(#[$flag:meta])* $given:ty $(=> $convert:path)?])+
+        $($(#[doc = $doc:tt])+ $name:ident: $type:ty = $default:expr; $({ $($shown:tt)+ })?
+          [$(#[$flag:meta])+ $given:ty $(=> $convert:path)?])+
     ) => {
         /// The settings that were given, and by that differ from [`Settings::default`]. Part of the command line of every
         /// subcommand that runs a server.
@@ -56,7 +56,7 @@ macro_rules! declare_flags {
             #[serde(skip)]
             pub config: Option<PathBuf>,
 
-            $($(#[$flag])* pub $name: Option<$given>,)+
+            $($(#[doc = $doc])+ #[arg(long)] $(#[$flag])+ pub $name: Option<$given>,)+
             $($(#[$access])* pub $other: Option<$other_type>,)+
         }
 
@@ -329,17 +329,6 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     let text = String::deserialize(deserializer)?;
     let complain = |error| serde::de::Error::custom(format!("{text:?} is not a time like 500ms or 5s: {error}"));
     humantime::parse_duration(&text).map(Some).map_err(complain)
-}
-
-fn parse_level(text: &str) -> Result<LogLevel, String> {
-    match text {
-        "error" => Ok(LogLevel::Error),
-        "warn" => Ok(LogLevel::Warn),
-        "info" => Ok(LogLevel::Info),
-        "debug" => Ok(LogLevel::Debug),
-        "trace" => Ok(LogLevel::Trace),
-        _ => Err("choose from error, warn, info, debug, trace".to_owned()),
-    }
 }
 
 #[cfg(test)]

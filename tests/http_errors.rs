@@ -65,6 +65,11 @@ async fn what_does_not_exist_is_refused_by_name() {
         .post("/transports/99/consumers", json!({"producer": 1}))
         .await
         .refuses(404, "notFound", "transport 99");
+    // Whatever the body says.
+    client
+        .say("PUT", "/transports/99/remote", &[JSON], "{")
+        .await
+        .refuses(404, "notFound", "transport 99");
     let room = client.room().await;
     let transport = client.transport(room).await;
     let consumer = json!({"producer": 99});
@@ -137,6 +142,7 @@ async fn bodies_are_refused_with_the_place_of_the_fault() {
     let mut client = control.client().await;
     let room = client.room().await;
     let transport = client.transport(room).await;
+    client.camera(transport).await;
     let transports = format!("/rooms/{room}/transports");
     let producers = format!("/transports/{transport}/producers");
     let consumers = format!("/transports/{transport}/consumers");

@@ -13,8 +13,6 @@ pub mod descriptors;
 pub mod endpoint;
 pub mod error;
 pub mod frame;
-#[doc(hidden)]
-pub mod fuzz;
 pub mod id;
 pub mod lanes;
 pub mod log;

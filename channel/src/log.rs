@@ -17,13 +17,14 @@ pub fn bounded(mut line: LogLine) -> LogLine {
     line
 }
 
-/// Cuts `text` to `max` bytes, between two characters.
+/// Cuts `text` to `max` bytes, between two characters; nor does it take more memory than that.
 fn cut(text: &mut String, max: usize) {
     let mut len = max.min(text.len());
     while !text.is_char_boundary(len) {
         len -= 1; // zero is a boundary
     }
     text.truncate(len);
+    text.shrink_to(max);
 }
 
 /// The line as it may be shown: a worker parses the network, so its texts are cut to their limits, and control characters, which

@@ -20,6 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
+use crate::words;
 
 pub use self::address::{Zoned, parse_address};
 pub use self::counts::{Counts, Histogram, Residence, ResidenceBucket};
@@ -78,11 +79,6 @@ impl Deadline {
     pub fn after(timeout: Duration) -> Self {
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         Self(monotonic_ns().saturating_add(timeout_ns))
-    }
-
-    /// Whether the moment has passed.
-    pub fn has_passed(self) -> bool {
-        monotonic_ns() >= self.0
     }
 }
 
@@ -312,6 +308,22 @@ pub enum WorkerError {
     Os { call: String, reason: String },
 }
 
+impl WorkerError {
+    /// What a request says cannot be; the sentence says why.
+    pub fn invalid(sentence: impl Into<String>) -> Self {
+        Self::InvalidParameters(sentence.into())
+    }
+
+    /// A request came with more or fewer descriptors than it needs.
+    pub fn descriptors(expected: usize, received: usize) -> Self {
+        let count = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
+        Self::Descriptors {
+            expected: count(expected),
+            received: count(received),
+        }
+    }
+}
+
 /// The most producers that one [`Notification::AudioLevels`] names.
 pub const AUDIO_LEVELS_MAX: usize = 500;
 
@@ -403,3 +415,5 @@ pub enum LogLevel {
     Debug,
     Trace,
 }
+
+words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });

@@ -89,6 +89,11 @@ fn memory_is_bounded() {
         ("StatsPage::transports", stats.to_vec(), vec![0; 11]),
         ("StatsPage::producers", [&stats[..], &[0]].concat(), vec![0; 3]),
         ("StatsPage::consumers", [&stats[..], &[0, 0]].concat(), vec![0; 13]),
+        (
+            "TransportStats::unrouted",
+            [&stats[..], &[1, 1, 0, 0, 0, 0, 0, 0, 0]].concat(),
+            vec![0; 2],
+        ),
         ("DumpPage::transports", dump.to_vec(), vec![0; 7]),
         ("DumpPage::producers", [&dump[..], &[0]].concat(), vec![0; 7]),
         ("DumpPage::consumers", [&dump[..], &[0, 0]].concat(), vec![0; 10]),

@@ -2,4 +2,7 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_channel::fuzz::message(data));
+#[path = "../../channel/tests/fuzz.rs"]
+mod channel;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| channel::message(data));

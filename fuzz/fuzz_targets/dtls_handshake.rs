@@ -2,4 +2,7 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_worker::fuzz::dtls_handshake(data));
+#[path = "../../worker/tests/fuzz/dtls.rs"]
+mod dtls;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| dtls::dtls_handshake(data));

@@ -2,4 +2,9 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|operations: Vec<weir_worker::fuzz::Operation>| weir_worker::fuzz::relay_ops(&operations));
+#[path = "../../worker/tests/fuzz/relay.rs"]
+mod relay;
+
+libfuzzer_sys::fuzz_target!(|operations: Vec<relay::Operation>| {
+    relay::relay_ops(&operations);
+});

@@ -2,4 +2,7 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_worker::fuzz::rtp_packet(data));
+#[path = "../../worker/tests/fuzz/rtp.rs"]
+mod rtp;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rtp::rtp_packet(data));

@@ -2,4 +2,7 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_worker::fuzz::srtp(data));
+#[path = "../../worker/tests/fuzz/srtp.rs"]
+mod srtp;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| srtp::srtp(data));

@@ -2,4 +2,7 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_worker::fuzz::stun(data));
+#[path = "../../worker/tests/fuzz/webrtc.rs"]
+mod webrtc;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| webrtc::stun(data));

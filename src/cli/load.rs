@@ -14,6 +14,7 @@ mod offer;
 mod raw;
 mod report;
 mod testbed;
+mod thread;
 mod traffic;
 
 use std::process::ExitCode;
@@ -155,7 +156,6 @@ impl LoadArgs {
 
     fn measure(&self) -> anyhow::Result<Report> {
         self.check()?;
-        cpu::raise_descriptor_limit();
         let cpus = Cpus::choose().context("reading which CPUs this process may use")?;
         if cpus.shared {
             report::warn("only one CPU may be used: worker, sender and receivers share it, and the figures suffer");

@@ -3,6 +3,7 @@
 mod ctl;
 mod demo;
 mod load;
+mod palette;
 mod serve;
 
 use std::process::ExitCode;

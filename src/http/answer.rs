@@ -7,7 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::message::Profile;
 
+use super::error::ApiError;
 use crate::Side;
+
+/// 200 with JSON, or a refusal.
+pub(super) type Reply<T> = Result<Json<T>, ApiError>;
 
 /// An empty body.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -27,29 +31,11 @@ pub(super) struct AppData {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Pause {
     /// `local` (the default): the application pauses or resumes. `remote`: the peer's client does, through an
-    /// application that speaks with it.
+    /// application that speaks with it. What one side has paused the other cannot resume.
     #[serde(default)]
-    pub(super) side: PausingSide,
+    pub(super) side: Side,
     #[serde(default)]
     pub(super) app_data: Value,
-}
-
-/// One of the two who may pause: what one has paused the other cannot resume.
-#[derive(Clone, Copy, Debug, Default, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum PausingSide {
-    #[default]
-    Local,
-    Remote,
-}
-
-impl From<PausingSide> for Side {
-    fn from(side: PausingSide) -> Self {
-        match side {
-            PausingSide::Local => Self::Local,
-            PausingSide::Remote => Self::Remote,
-        }
-    }
 }
 
 /// `{"profile":"low"}`

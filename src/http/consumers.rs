@@ -9,13 +9,14 @@ use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{ConsumerDump, ConsumerStats, Profile};
 
-use super::answer::{AppData, Closed, Created, Nothing, Pause, PreferredProfile};
+use super::answer::{AppData, Closed, Created, Nothing, Pause, PreferredProfile, Reply};
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
 use super::list::ListQuery;
+use super::named::{Named, Of};
 use super::state::App;
 use super::view::{ConsumerView, Listing};
-use crate::{Consumer, ConsumerOptions, ConsumerRtp, EnableOptions};
+use crate::{Consumer, ConsumerOptions, ConsumerRtp, EnableOptions, Transport};
 
 impl From<&Consumer> for ConsumerView {
     fn from(consumer: &Consumer) -> Self {
@@ -50,11 +51,10 @@ impl ConsumerView {
     }
 }
 
-/// `GET /consumers`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
-) -> Result<Json<Listing<ConsumerView>>, ApiError> {
+) -> Reply<Listing<ConsumerView>> {
     let mut consumers: Vec<Consumer> = match query.peer(&app)? {
         Some(peer) => peer.consumers(),
         None => query.rooms(&app)?.iter().flat_map(|room| room.consumers()).collect(),
@@ -83,10 +83,8 @@ pub(super) struct CreateConsumer {
     app_data: Value,
 }
 
-/// `POST /transports/{id}/consumers`
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
-    Id(transport): Id<TransportId>,
+    Of(transport): Of<Transport>,
     Body(body): Body<CreateConsumer>,
 ) -> Result<Created<ConsumerView>, ApiError> {
     let options = ConsumerOptions {
@@ -95,16 +93,15 @@ pub(super) async fn create(
         rtp: body.rtp,
         app_data: body.app_data,
     };
-    let consumer = app.transport(transport)?.consume(body.producer, options).await?;
+    let consumer = transport.consume(body.producer, options).await?;
     Ok(Created(
         format!("/consumers/{}", consumer.id().0),
         ConsumerView::whole(&consumer),
     ))
 }
 
-/// `GET /consumers/{id}`
-pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Json<ConsumerView>, ApiError> {
-    Ok(Json(ConsumerView::whole(&app.consumer(id)?)))
+pub(super) async fn show(Of(consumer): Of<Consumer>) -> Json<ConsumerView> {
+    Json(ConsumerView::whole(&consumer))
 }
 
 /// The transport to send a consumer on, and how it starts.
@@ -120,84 +117,55 @@ pub(super) struct Enable {
     preferred_profile: Option<Profile>,
 }
 
-/// `POST /consumers/{id}/enable`
 pub(super) async fn enable(
     State(app): State<Arc<App>>,
-    Id(id): Id<ConsumerId>,
+    Of(consumer): Of<Consumer>,
     Body(body): Body<Enable>,
-) -> Result<Json<ConsumerView>, ApiError> {
-    let consumer = app.consumer(id)?;
+) -> Reply<ConsumerView> {
+    let transport = Transport::find(&app, Id(body.transport))?;
     let options = EnableOptions {
         paused: body.paused,
         preferred_profile: body.preferred_profile,
     };
-    consumer.enable(&app.transport(body.transport)?, options).await?;
+    consumer.enable(&transport, options).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-/// `POST /consumers/{id}/pause`
-pub(super) async fn pause(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ConsumerId>,
-    Body(body): Body<Pause>,
-) -> Result<Json<ConsumerView>, ApiError> {
-    let consumer = app.consumer(id)?;
-    consumer.pause_by(body.side.into(), body.app_data).await?;
+pub(super) async fn pause(Of(consumer): Of<Consumer>, Body(body): Body<Pause>) -> Reply<ConsumerView> {
+    consumer.pause_by(body.side, body.app_data).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-/// `POST /consumers/{id}/resume`
-pub(super) async fn resume(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ConsumerId>,
-    Body(body): Body<Pause>,
-) -> Result<Json<ConsumerView>, ApiError> {
-    let consumer = app.consumer(id)?;
-    consumer.resume_by(body.side.into(), body.app_data).await?;
+pub(super) async fn resume(Of(consumer): Of<Consumer>, Body(body): Body<Pause>) -> Reply<ConsumerView> {
+    consumer.resume_by(body.side, body.app_data).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-/// `PUT /consumers/{id}/preferred-profile`
 pub(super) async fn set_preferred_profile(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ConsumerId>,
+    Of(consumer): Of<Consumer>,
     Body(PreferredProfile { profile }): Body<PreferredProfile>,
-) -> Result<Json<ConsumerView>, ApiError> {
-    let consumer = app.consumer(id)?;
+) -> Reply<ConsumerView> {
     consumer.set_preferred_profile(profile).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-/// `POST /consumers/{id}/key-frame`
 pub(super) async fn request_key_frame(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ConsumerId>,
+    Of(consumer): Of<Consumer>,
     Body(Nothing {}): Body<Nothing>,
-) -> Result<Json<ConsumerView>, ApiError> {
-    let consumer = app.consumer(id)?;
+) -> Reply<ConsumerView> {
     consumer.request_key_frame().await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-/// `GET /consumers/{id}/stats`
-pub(super) async fn stats(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ConsumerId>,
-) -> Result<Json<ConsumerStats>, ApiError> {
-    Ok(Json(app.consumer(id)?.stats().await?))
+pub(super) async fn stats(Of(consumer): Of<Consumer>) -> Reply<ConsumerStats> {
+    Ok(Json(consumer.stats().await?))
 }
 
-/// `GET /consumers/{id}/dump`
-pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Json<ConsumerDump>, ApiError> {
-    Ok(Json(app.consumer(id)?.dump().await?))
+pub(super) async fn dump(Of(consumer): Of<Consumer>) -> Reply<ConsumerDump> {
+    Ok(Json(consumer.dump().await?))
 }
 
-/// `DELETE /consumers/{id}`
-pub(super) async fn close(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ConsumerId>,
-    Body(body): Body<AppData>,
-) -> Result<Json<Closed<ConsumerId>>, ApiError> {
-    app.consumer(id)?.close(body.app_data).await?;
-    Ok(Json(Closed::new(id)))
+pub(super) async fn close(Of(consumer): Of<Consumer>, Body(body): Body<AppData>) -> Reply<Closed<ConsumerId>> {
+    consumer.close(body.app_data).await?;
+    Ok(Json(Closed::new(consumer.id())))
 }

@@ -4,11 +4,13 @@
 //! nobody up: the log goes on, and what it forgets before the reader came is told as a number ([`Read::missed`]).
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tokio::sync::watch;
 use weir_channel::id::RoomId;
+
+use crate::server::lock;
 
 /// Events kept. A worker's death can close some thousands of objects at once.
 const EVENTS_MAX: usize = 16_384;
@@ -147,7 +149,7 @@ impl EventLog {
 
     fn push(&self, event: LoggedEvent) {
         let seq = event.seq;
-        let mut kept = self.kept();
+        let mut kept = lock(&self.kept);
         kept.bytes += event.json.len();
         kept.events.push_back(Arc::new(event));
         while kept.events.len() > EVENTS_MAX || (kept.bytes > BYTES_MAX && kept.events.len() > 1) {
@@ -191,7 +193,7 @@ impl EventLog {
 
     /// Up to `max` events after number `after`, without a gap among them.
     pub(super) fn read(&self, after: u64, max: usize) -> Read {
-        let kept = self.kept();
+        let kept = lock(&self.kept);
         let after = after.max(kept.origin);
         // Numbers grow along the queue.
         let start = kept.events.partition_point(|event| event.seq <= after);
@@ -207,11 +209,6 @@ impl EventLog {
             read.events.push(Arc::clone(event));
         }
         read
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        // Nothing in here panics half-way through a change.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

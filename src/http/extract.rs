@@ -52,10 +52,7 @@ async fn read(body: axum::body::Body) -> Result<Bytes, ApiError> {
         })?;
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let message = format!("the body is larger than {} KiB", BODY_BYTES_MAX / 1024);
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "bodyTooLarge", message))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => Err(ApiError::invalid(format_args!(
             "the body did not arrive whole: {error}"
         ))),

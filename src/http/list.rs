@@ -4,15 +4,17 @@ use serde::Deserialize;
 use weir_channel::id::{ProducerId, RoomId, TransportId};
 
 use super::error::ApiError;
+use super::extract::{Id, PeerPath};
+use super::named::Named;
 use super::state::App;
 use super::view::Listing;
-use crate::{Peer, Room};
+use crate::{Peer, Producer, Room, Transport};
 
 /// The largest part of a list.
 pub const LIST_MAX: usize = 1_000;
 
 /// The size of a part when none is asked for.
-pub(super) const LIST_DEFAULT: usize = 100;
+const LIST_DEFAULT: usize = 100;
 
 /// `?room=1&after=7&limit=100`
 #[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
@@ -31,15 +33,15 @@ impl ListQuery {
     /// The rooms whose things are asked for.
     pub(super) fn rooms(&self, app: &App) -> Result<Vec<Room>, ApiError> {
         let mut rooms = match self.room {
-            Some(id) => vec![app.room(id)?],
+            Some(id) => vec![Room::find(app, Id(id))?],
             None => app.server.rooms(),
         };
         if let Some(id) = self.transport {
-            let room = app.transport(id)?.room().id();
+            let room = Transport::find(app, Id(id))?.room().id();
             rooms.retain(|candidate| candidate.id() == room);
         }
         if let Some(id) = self.producer {
-            let room = app.producer(id)?.room().id();
+            let room = Producer::find(app, Id(id))?.room().id();
             rooms.retain(|candidate| candidate.id() == room);
         }
         Ok(rooms)
@@ -52,7 +54,10 @@ impl ListQuery {
             (Some(_), None) => Err(ApiError::query(
                 "peer: names are unique in a room only; give the room too",
             )),
-            (Some(name), Some(room)) => app.peer(room, name).map(Some),
+            (Some(name), Some(room)) => {
+                let name = name.clone();
+                Peer::find(app, PeerPath { room, name }).map(Some)
+            }
         }
     }
 
@@ -73,23 +78,30 @@ impl ListQuery {
     }
 
     /// The part of `all` that is asked for. `id` tells a thing's id.
-    pub(super) fn part<T, V: for<'a> From<&'a T>>(&self, mut all: Vec<T>, id: impl Fn(&T) -> u64) -> Listing<V> {
-        let limit = self.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX);
-        if let Some(after) = self.after {
-            all.retain(|thing| id(thing) > after);
-        }
-        all.sort_unstable_by_key(&id);
-        let next = if all.len() > limit {
-            Some(id(&all[limit - 1]))
-        } else {
-            None
-        };
-        all.truncate(limit);
+    pub(super) fn part<T, V: for<'a> From<&'a T>>(&self, all: Vec<T>, id: impl Fn(&T) -> u64) -> Listing<V> {
+        let (part, next) = part(all, id, self.after, self.limit);
         Listing {
-            items: all.iter().map(V::from).collect(),
+            items: part.iter().map(V::from).collect(),
             next,
         }
     }
+}
+
+/// Of `all`, ordered by `key`, at most `limit` after the key `after`; and the last key, if there are more after that.
+pub(super) fn part<T, K: Ord>(
+    mut all: Vec<T>,
+    key: impl Fn(&T) -> K,
+    after: Option<K>,
+    limit: Option<usize>,
+) -> (Vec<T>, Option<K>) {
+    let limit = limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX);
+    if let Some(after) = after {
+        all.retain(|thing| key(thing) > after);
+    }
+    all.sort_by_cached_key(&key);
+    let next = (all.len() > limit).then(|| key(&all[limit - 1]));
+    all.truncate(limit);
+    (all, next)
 }
 
 #[cfg(test)]
@@ -105,7 +117,7 @@ mod tests {
         }
     }
 
-    fn part(query: &ListQuery, all: Vec<u64>) -> Listing<Shown> {
+    fn shown(query: &ListQuery, all: Vec<u64>) -> Listing<Shown> {
         query.part(all, |id| *id)
     }
 
@@ -122,7 +134,7 @@ mod tests {
         for limit in [1, 3, 10, 11] {
             let (mut after, mut seen) = (None, Vec::new());
             loop {
-                let part = part(&query(after, Some(limit)), (1..=10).rev().collect());
+                let part = shown(&query(after, Some(limit)), (1..=10).rev().collect());
                 assert!(part.items.len() <= limit);
                 seen.extend(part.items);
                 after = part.next;
@@ -137,9 +149,9 @@ mod tests {
     #[test]
     fn no_part_is_larger_than_the_largest_nor_empty_without_end() {
         let all = || (1..=5_000_u64).collect::<Vec<_>>();
-        assert_eq!(part(&query(None, Some(usize::MAX)), all()).items.len(), LIST_MAX);
-        assert_eq!(part(&query(None, None), all()).items.len(), LIST_DEFAULT);
-        assert_eq!(part(&query(None, Some(0)), all()).items.len(), 1);
-        assert_eq!(part(&query(Some(u64::MAX), None), all()).next, None);
+        assert_eq!(shown(&query(None, Some(usize::MAX)), all()).items.len(), LIST_MAX);
+        assert_eq!(shown(&query(None, None), all()).items.len(), LIST_DEFAULT);
+        assert_eq!(shown(&query(None, Some(0)), all()).items.len(), 1);
+        assert_eq!(shown(&query(Some(u64::MAX), None), all()).next, None);
     }
 }

@@ -5,24 +5,25 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive};
 use axum::response::{IntoResponse, Sse};
-use futures::Stream;
+use futures::{StreamExt, stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
-use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 
+use super::answer::Reply;
 use super::error::ApiError;
-use super::extract::{Id, Params, PeerPath};
+use super::extract::Params;
+use super::named::{Named, Of};
 use super::openapi::Events;
-use super::peers::Stats;
 use super::state::App;
 use crate::server::{StatsStream, Subject};
-use crate::{Peer, PeerNotifications};
+use crate::{Peer, PeerNotifications, Room, RtcStats};
 
 /// Statistics are not told more often than this.
 const INTERVAL_MS_MIN: u64 = 1_000;
@@ -37,34 +38,29 @@ impl App {
         S: Send + 'static,
         F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
     {
+        self.stream_from(SseEvent::default().comment("following"), permit, source, next)
+    }
+
+    /// The same, with another beginning.
+    pub(super) fn stream_from<S, F>(
+        &self,
+        opening: SseEvent,
+        permit: OwnedSemaphorePermit,
+        source: S,
+        next: fn(S) -> F,
+    ) -> Events
+    where
+        S: Send + 'static,
+        F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
+    {
+        let rest = stream::unfold((source, permit), move |(source, permit)| async move {
+            let (event, source) = next(source).await?;
+            Some((event, (source, permit)))
+        });
+        let events = stream::iter([opening]).chain(rest).map(Ok::<_, Infallible>);
         let heartbeat = KeepAlive::new().interval(self.heartbeat).text("heartbeat");
-        let opening = SseEvent::default().comment("following");
-        let events = events(opening, (source, permit), next);
         Events(Sse::new(events).keep_alive(heartbeat).into_response())
     }
-}
-
-fn events<S, F>(
-    opening: SseEvent,
-    (source, permit): (S, OwnedSemaphorePermit),
-    next: fn(S) -> F,
-) -> impl Stream<Item = Result<SseEvent, Infallible>>
-where
-    S: Send + 'static,
-    F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
-{
-    futures::stream::unfold(
-        (Some(opening), source, permit),
-        move |(opening, source, permit)| async move {
-            match opening {
-                Some(opening) => Some((Ok(opening), (None, source, permit))),
-                None => {
-                    let (event, source) = next(source).await?;
-                    Some((Ok(event), (None, source, permit)))
-                }
-            }
-        },
-    )
 }
 
 fn event(name: &str, data: &impl Serialize) -> Option<SseEvent> {
@@ -72,10 +68,9 @@ fn event(name: &str, data: &impl Serialize) -> Option<SseEvent> {
     Some(SseEvent::default().event(name).data(data))
 }
 
-/// `GET /rooms/{id}/audio-levels`
-pub(super) async fn audio_levels(State(app): State<Arc<App>>, Id(room): Id<RoomId>) -> Result<Events, ApiError> {
+pub(super) async fn audio_levels(State(app): State<Arc<App>>, Of(room): Of<Room>) -> Result<Events, ApiError> {
     let permit = app.follower_permit()?;
-    let levels = app.room(room)?.audio_levels().await?;
+    let levels = room.audio_levels().await?;
     Ok(app.stream(permit, levels, |mut levels| async move {
         let shown = levels.next().await?;
         let shown: Vec<_> = shown
@@ -86,10 +81,9 @@ pub(super) async fn audio_levels(State(app): State<Arc<App>>, Id(room): Id<RoomI
     }))
 }
 
-/// `GET /rooms/{id}/active-speaker`
-pub(super) async fn active_speaker(State(app): State<Arc<App>>, Id(room): Id<RoomId>) -> Result<Events, ApiError> {
+pub(super) async fn active_speaker(State(app): State<Arc<App>>, Of(room): Of<Room>) -> Result<Events, ApiError> {
     let permit = app.follower_permit()?;
-    let detector = app.room(room)?.create_active_speaker_detector().await?;
+    let detector = room.create_active_speaker_detector().await?;
     Ok(app.stream(permit, detector, |mut detector| async move {
         let active = detector.changed().await?;
         let shown = match &active {
@@ -103,13 +97,10 @@ pub(super) async fn active_speaker(State(app): State<Arc<App>>, Id(room): Id<Roo
     }))
 }
 
-/// `GET /rooms/{id}/peers/{name}/notifications`
-///
 /// A notification leaves the peer's queue when the next one is asked for, that is, when the connection has taken it; the
 /// numbers show a client that comes back whether one was lost with the connection.
-pub(super) async fn notifications(State(app): State<Arc<App>>, path: PeerPath) -> Result<Events, ApiError> {
+pub(super) async fn notifications(State(app): State<Arc<App>>, Of(peer): Of<Peer>) -> Result<Events, ApiError> {
     let permit = app.follower_permit()?;
-    let peer = app.peer(path.room, &path.name)?;
     if app.signalling.speaks_for(&peer) {
         let message = "the peer's own client has a connection to this server, and is told there";
         return Err(ApiError::new(StatusCode::CONFLICT, "conflict", message));
@@ -161,53 +152,19 @@ impl Every {
     }
 }
 
-fn periodic<S: Subject>(app: &App, subject: S, every: &Every) -> Result<Events, ApiError> {
+pub(super) async fn rtc_stats<S: Named + Subject>(Of(subject): Of<S>) -> Reply<Vec<RtcStats>> {
+    Ok(Json(subject.rtc_stats().await?))
+}
+
+pub(super) async fn follow_rtc_stats<S: Named + Subject>(
+    State(app): State<Arc<App>>,
+    Of(subject): Of<S>,
+    Params(every): Params<Every>,
+) -> Result<Events, ApiError> {
     let permit = app.follower_permit()?;
     let stats = StatsStream::new(subject, every.interval());
     Ok(app.stream(permit, stats, |mut stats| async move {
         let shown = stats.next().await?;
         Some((event("stats", &shown)?, stats))
     }))
-}
-
-/// `GET /producers/{id}/rtc-stats`
-pub(super) async fn of_producer(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Stats, ApiError> {
-    Ok(axum::Json(app.producer(id)?.get_stats().await?))
-}
-
-/// `GET /producers/{id}/rtc-stats/stream`
-pub(super) async fn follow_producer(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ProducerId>,
-    Params(every): Params<Every>,
-) -> Result<Events, ApiError> {
-    periodic(&app, app.producer(id)?, &every)
-}
-
-/// `GET /consumers/{id}/rtc-stats`
-pub(super) async fn of_consumer(State(app): State<Arc<App>>, Id(id): Id<ConsumerId>) -> Result<Stats, ApiError> {
-    Ok(axum::Json(app.consumer(id)?.get_stats().await?))
-}
-
-/// `GET /consumers/{id}/rtc-stats/stream`
-pub(super) async fn follow_consumer(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ConsumerId>,
-    Params(every): Params<Every>,
-) -> Result<Events, ApiError> {
-    periodic(&app, app.consumer(id)?, &every)
-}
-
-/// `GET /transports/{id}/rtc-stats`
-pub(super) async fn of_transport(State(app): State<Arc<App>>, Id(id): Id<TransportId>) -> Result<Stats, ApiError> {
-    Ok(axum::Json(app.transport(id)?.get_stats().await?))
-}
-
-/// `GET /transports/{id}/rtc-stats/stream`
-pub(super) async fn follow_transport(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
-    Params(every): Params<Every>,
-) -> Result<Events, ApiError> {
-    periodic(&app, app.transport(id)?, &every)
 }

@@ -14,6 +14,7 @@ mod guard;
 mod list;
 mod listen;
 mod live;
+mod named;
 mod openapi;
 mod origin;
 mod peers;

@@ -22,6 +22,7 @@ use weir_channel::id::RoomId;
 use super::answer::Created;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{Body, Id, Params, PeerPath};
+use super::named::{Named, Of};
 use super::state::App;
 
 /// Routes, and what is said of them.
@@ -42,47 +43,8 @@ impl Api {
         }
     }
 
-    pub(super) fn get<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<App>> + Described<D>,
-        T: 'static,
-    {
-        self.enter(MethodFilter::GET, "get", path, summary, handler)
-    }
-
-    pub(super) fn post<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<App>> + Described<D>,
-        T: 'static,
-    {
-        self.enter(MethodFilter::POST, "post", path, summary, handler)
-    }
-
-    pub(super) fn put<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<App>> + Described<D>,
-        T: 'static,
-    {
-        self.enter(MethodFilter::PUT, "put", path, summary, handler)
-    }
-
-    pub(super) fn patch<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<App>> + Described<D>,
-        T: 'static,
-    {
-        self.enter(MethodFilter::PATCH, "patch", path, summary, handler)
-    }
-
-    pub(super) fn delete<H, T, D>(self, path: &'static str, summary: &str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<App>> + Described<D>,
-        T: 'static,
-    {
-        self.enter(MethodFilter::DELETE, "delete", path, summary, handler)
-    }
-
-    fn enter<H, T, D>(
+    /// Adds a route. `method` is the word for what `filter` lets through.
+    pub(super) fn enter<H, T, D>(
         mut self,
         filter: MethodFilter,
         method: &str,
@@ -94,10 +56,11 @@ impl Api {
         H: Handler<T, Arc<App>> + Described<D>,
         T: 'static,
     {
+        let method = method.to_lowercase();
         let mut operation = Operation::default();
         H::describe(&mut operation, &mut self.schemas);
-        let described = operation.describe(method, path, summary);
-        self.paths.entry(path).or_default().insert(method.to_owned(), described);
+        let described = operation.describe(&method, path, summary);
+        self.paths.entry(path).or_default().insert(method, described);
         self.router = self.router.route(path, on(filter, handler));
         self
     }
@@ -179,6 +142,11 @@ impl Operation {
         let description = status.canonical_reason().unwrap_or_default();
         let response = json!({"description": description, "content": {content_type: {"schema": schema}}});
         self.responses.insert(status.as_str().to_owned(), response);
+    }
+
+    fn can_be_refused(&mut self) {
+        let refusal = json!({"$ref": "#/components/responses/Refusal"});
+        self.responses.insert("default".to_owned(), refusal);
     }
 
     fn describe(self, method: &str, path: &str, summary: &str) -> Value {
@@ -312,6 +280,13 @@ impl Part for PeerPath {
     }
 }
 
+impl<T: Named<Path: Part>> Part for Of<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        T::Path::describe(operation, schemas);
+        operation.can_be_refused();
+    }
+}
+
 impl<T: JsonSchema> Part for Body<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         operation.body = Some(schemas.body::<T>());
@@ -349,8 +324,7 @@ impl<T: JsonSchema> Answer for Created<T> {
 impl<A: Answer> Answer for Result<A, ApiError> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         A::describe(operation, schemas);
-        let refusal = json!({"$ref": "#/components/responses/Refusal"});
-        operation.responses.insert("default".to_owned(), refusal);
+        operation.can_be_refused();
     }
 }
 

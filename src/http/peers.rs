@@ -1,6 +1,5 @@
 //! `/rooms/{id}/peers`
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,19 +14,19 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use weir_channel::id::RoomId;
 use weir_channel::message::{ComediaPolicy, Remote, Zoned, any_case};
 
-use super::answer::{AppData, Closed, Created};
+use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
-use super::extract::{Body, Id, Params, PeerPath};
-use super::list::{LIST_DEFAULT, LIST_MAX};
+use super::extract::{Body, Params, PeerPath};
+use super::list::part;
+use super::named::{Named, Of};
 use super::openapi::{Answer, Operation, Part, Schemas};
 use super::signalling;
 use super::state::App;
 use super::transports::created;
 use super::view::{PeerView, TransportView};
-use crate::{Direction, IpFamily, Peer, PeerDump, PeerOptions, PlainTransportOptions, RtcStats};
+use crate::{Direction, IpFamily, Peer, PeerDump, PeerOptions, PlainTransportOptions, Room};
 
 impl PeerView {
     fn of(peer: &Peer) -> Self {
@@ -71,32 +70,16 @@ pub struct PeerListing {
     pub next: Option<String>,
 }
 
-/// `GET /rooms/{id}/peers`
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    Id(room): Id<RoomId>,
-    Params(query): Params<PeerQuery>,
-) -> Result<Json<PeerListing>, ApiError> {
-    let peers = app.room(room)?.peers();
-    let limit = query.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX);
-    let after = |peer: &&Peer| query.after.as_deref().is_none_or(|after| peer.name() > after);
-    let sorted: BTreeMap<&str, &Peer> = peers.iter().filter(after).map(|peer| (peer.name(), peer)).collect();
-    let items: Vec<PeerView> = sorted.values().take(limit).map(|peer| PeerView::of(peer)).collect();
-    let next = items
-        .last()
-        .filter(|_| sorted.len() > limit)
-        .map(|last| last.name.clone());
-    Ok(Json(PeerListing { items, next }))
+pub(super) async fn list(Of(room): Of<Room>, Params(query): Params<PeerQuery>) -> Json<PeerListing> {
+    let name = |peer: &Peer| peer.name().to_owned();
+    let (peers, next) = part(room.peers(), name, query.after, query.limit);
+    let items = peers.iter().map(PeerView::of).collect();
+    Json(PeerListing { items, next })
 }
 
-/// `POST /rooms/{id}/peers`
-pub(super) async fn join(
-    State(app): State<Arc<App>>,
-    Id(room): Id<RoomId>,
-    Body(options): Body<PeerOptions>,
-) -> Result<Created<PeerView>, ApiError> {
-    let peer = app.room(room)?.create_peer(options)?;
-    let place = format!("/rooms/{}/peers/{}", room.0, path_segment(peer.name()));
+pub(super) async fn join(Of(room): Of<Room>, Body(options): Body<PeerOptions>) -> Result<Created<PeerView>, ApiError> {
+    let peer = room.create_peer(options)?;
+    let place = format!("/rooms/{}/peers/{}", room.id().0, path_segment(peer.name()));
     Ok(Created(place, PeerView::whole(&peer)))
 }
 
@@ -122,7 +105,6 @@ impl Answer for PeerOrSocket {
     }
 }
 
-/// `GET /rooms/{id}/peers/{name}`
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     path: PeerPath,
@@ -137,30 +119,18 @@ pub(super) async fn show(
             .await
             .map(PeerOrSocket);
     }
-    Ok(PeerOrSocket(
-        Json(PeerView::whole(&app.peer(path.room, &path.name)?)).into_response(),
-    ))
+    let peer = Peer::find(&app, path)?;
+    Ok(PeerOrSocket(Json(PeerView::whole(&peer)).into_response()))
 }
 
-/// `DELETE /rooms/{id}/peers/{name}`
-pub(super) async fn close(
-    State(app): State<Arc<App>>,
-    path: PeerPath,
-    Body(body): Body<AppData>,
-) -> Result<Json<Closed<String>>, ApiError> {
-    app.peer(path.room, &path.name)?.close(body.app_data).await?;
-    Ok(Json(Closed::new(path.name)))
+pub(super) async fn close(Of(peer): Of<Peer>, Body(body): Body<AppData>) -> Reply<Closed<String>> {
+    peer.close(body.app_data).await?;
+    Ok(Json(Closed::new(peer.name().to_owned())))
 }
 
-/// `PUT /rooms/{id}/peers/{name}/app-data`
-pub(super) async fn set_app_data(
-    State(app): State<Arc<App>>,
-    path: PeerPath,
-    Body(body): Body<AppData>,
-) -> Result<Json<PeerView>, ApiError> {
-    let peer = app.peer(path.room, &path.name)?;
+pub(super) async fn set_app_data(Of(peer): Of<Peer>, Body(body): Body<AppData>) -> Json<PeerView> {
     peer.set_app_data(body.app_data);
-    Ok(Json(PeerView::whole(&peer)))
+    Json(PeerView::whole(&peer))
 }
 
 /// [`PlainTransportOptions`], and the direction in which the peer's client uses it.
@@ -193,10 +163,8 @@ pub(super) struct PeerTransport {
     app_data: Value,
 }
 
-/// `POST /rooms/{id}/peers/{name}/transports`
 pub(super) async fn create_transport(
-    State(app): State<Arc<App>>,
-    path: PeerPath,
+    Of(peer): Of<Peer>,
     Body(body): Body<PeerTransport>,
 ) -> Result<Created<TransportView>, ApiError> {
     let options = PlainTransportOptions {
@@ -210,20 +178,13 @@ pub(super) async fn create_transport(
         local_port: body.local_port,
         app_data: body.app_data,
     };
-    let transport = app
-        .peer(path.room, &path.name)?
-        .create_plain_transport(options, body.direction)
-        .await?;
+    let transport = peer.create_plain_transport(options, body.direction).await?;
     Ok(created(&transport))
 }
 
-/// `GET /rooms/{id}/peers/{name}/dump`
-pub(super) async fn dump(State(app): State<Arc<App>>, path: PeerPath) -> Result<Json<PeerDump>, ApiError> {
-    Ok(Json(app.peer(path.room, &path.name)?.dump().await?))
+pub(super) async fn dump(Of(peer): Of<Peer>) -> Reply<PeerDump> {
+    Ok(Json(peer.dump().await?))
 }
-
-/// Statistics in the RTC shape.
-pub(super) type Stats = Json<Vec<RtcStats>>;
 
 /// What is encoded: everything but what needs it nowhere in a URI (RFC 3986 §2.3).
 const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

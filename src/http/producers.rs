@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use weir_channel::id::{ProducerId, TransportId};
+use weir_channel::id::ProducerId;
 use weir_channel::message::{ProducerDump, ProducerStats};
 
-use super::answer::{AppData, Closed, Created, Pause, PreferredProfile};
+use super::answer::{AppData, Closed, Created, Pause, PreferredProfile, Reply};
 use super::error::ApiError;
-use super::extract::{Body, Id, Params};
+use super::extract::{Body, Params};
 use super::list::ListQuery;
+use super::named::Of;
 use super::state::App;
 use super::view::{Listing, ProducerView};
-use crate::{Producer, ProducerOptions};
+use crate::{Producer, ProducerOptions, Transport};
 
 impl From<&Producer> for ProducerView {
     fn from(producer: &Producer) -> Self {
@@ -43,11 +44,10 @@ impl ProducerView {
     }
 }
 
-/// `GET /producers`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
-) -> Result<Json<Listing<ProducerView>>, ApiError> {
+) -> Reply<Listing<ProducerView>> {
     let query = query.only(&["room", "transport", "peer"])?;
     let mut producers: Vec<Producer> = match query.peer(&app)? {
         Some(peer) => peer.producers(),
@@ -59,87 +59,53 @@ pub(super) async fn list(
     Ok(Json(query.part(producers, |producer| producer.id().0)))
 }
 
-/// `POST /transports/{id}/producers`
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
-    Id(transport): Id<TransportId>,
+    Of(transport): Of<Transport>,
     Body(options): Body<ProducerOptions>,
 ) -> Result<Created<ProducerView>, ApiError> {
-    let producer = app.transport(transport)?.produce(options).await?;
+    let producer = transport.produce(options).await?;
     Ok(Created(
         format!("/producers/{}", producer.id().0),
         ProducerView::whole(&producer),
     ))
 }
 
-/// `GET /producers/{id}`
-pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Json<ProducerView>, ApiError> {
-    Ok(Json(ProducerView::whole(&app.producer(id)?)))
+pub(super) async fn show(Of(producer): Of<Producer>) -> Json<ProducerView> {
+    Json(ProducerView::whole(&producer))
 }
 
-/// `POST /producers/{id}/pause`
-pub(super) async fn pause(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ProducerId>,
-    Body(body): Body<Pause>,
-) -> Result<Json<ProducerView>, ApiError> {
-    let producer = app.producer(id)?;
-    producer.pause_by(body.side.into(), body.app_data).await?;
+pub(super) async fn pause(Of(producer): Of<Producer>, Body(body): Body<Pause>) -> Reply<ProducerView> {
+    producer.pause_by(body.side, body.app_data).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 
-/// `POST /producers/{id}/resume`
-pub(super) async fn resume(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ProducerId>,
-    Body(body): Body<Pause>,
-) -> Result<Json<ProducerView>, ApiError> {
-    let producer = app.producer(id)?;
-    producer.resume_by(body.side.into(), body.app_data).await?;
+pub(super) async fn resume(Of(producer): Of<Producer>, Body(body): Body<Pause>) -> Reply<ProducerView> {
+    producer.resume_by(body.side, body.app_data).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 
-/// `PUT /producers/{id}/preferred-profile`
 pub(super) async fn set_preferred_profile(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ProducerId>,
+    Of(producer): Of<Producer>,
     Body(PreferredProfile { profile }): Body<PreferredProfile>,
-) -> Result<Json<ProducerView>, ApiError> {
-    let producer = app.producer(id)?;
+) -> Reply<ProducerView> {
     producer.set_preferred_profile(profile).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 
-/// `PUT /producers/{id}/app-data`
-pub(super) async fn set_app_data(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ProducerId>,
-    Body(body): Body<AppData>,
-) -> Result<Json<ProducerView>, ApiError> {
-    let producer = app.producer(id)?;
+pub(super) async fn set_app_data(Of(producer): Of<Producer>, Body(body): Body<AppData>) -> Json<ProducerView> {
     producer.set_app_data(body.app_data);
-    Ok(Json(ProducerView::from(&producer)))
+    Json(ProducerView::from(&producer))
 }
 
-/// `GET /producers/{id}/stats`
-pub(super) async fn stats(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ProducerId>,
-) -> Result<Json<ProducerStats>, ApiError> {
-    Ok(Json(app.producer(id)?.stats().await?))
+pub(super) async fn stats(Of(producer): Of<Producer>) -> Reply<ProducerStats> {
+    Ok(Json(producer.stats().await?))
 }
 
-/// `GET /producers/{id}/dump`
-pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<ProducerId>) -> Result<Json<ProducerDump>, ApiError> {
-    Ok(Json(app.producer(id)?.dump().await?))
+pub(super) async fn dump(Of(producer): Of<Producer>) -> Reply<ProducerDump> {
+    Ok(Json(producer.dump().await?))
 }
 
-/// `DELETE /producers/{id}`
-pub(super) async fn close(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ProducerId>,
-    Body(body): Body<AppData>,
-) -> Result<Json<Closed<ProducerId>>, ApiError> {
-    app.producer(id)?.close(body.app_data).await?;
-    Ok(Json(Closed::new(id)))
+pub(super) async fn close(Of(producer): Of<Producer>, Body(body): Body<AppData>) -> Reply<Closed<ProducerId>> {
+    producer.close(body.app_data).await?;
+    Ok(Json(Closed::new(producer.id())))
 }

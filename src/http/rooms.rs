@@ -7,10 +7,11 @@ use axum::extract::State;
 use weir_channel::id::RoomId;
 use weir_channel::message::{DumpPage, StatsPage};
 
-use super::answer::{AppData, Closed, Created};
+use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
-use super::extract::{Body, Id, Params};
+use super::extract::{Body, Params};
 use super::list::ListQuery;
+use super::named::Of;
 use super::state::App;
 use super::view::{Listing, RoomView};
 use crate::{Room, RoomOptions, RtpCapabilities};
@@ -29,16 +30,11 @@ impl From<&Room> for RoomView {
     }
 }
 
-/// `GET /rooms`
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    Params(query): Params<ListQuery>,
-) -> Result<Json<Listing<RoomView>>, ApiError> {
+pub(super) async fn list(State(app): State<Arc<App>>, Params(query): Params<ListQuery>) -> Reply<Listing<RoomView>> {
     let query = query.only(&[])?;
     Ok(Json(query.part(app.server.rooms(), |room| room.id().0)))
 }
 
-/// `POST /rooms`
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Body(options): Body<RoomOptions>,
@@ -47,35 +43,23 @@ pub(super) async fn create(
     Ok(Created(format!("/rooms/{}", room.id().0), RoomView::from(&room)))
 }
 
-/// `GET /rooms/{id}`
-pub(super) async fn show(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<RoomView>, ApiError> {
-    Ok(Json(RoomView::from(&app.room(id)?)))
+pub(super) async fn show(Of(room): Of<Room>) -> Json<RoomView> {
+    Json(RoomView::from(&room))
 }
 
-/// `GET /rooms/{id}/rtp-capabilities`
-pub(super) async fn rtp_capabilities(
-    State(app): State<Arc<App>>,
-    Id(id): Id<RoomId>,
-) -> Result<Json<RtpCapabilities>, ApiError> {
-    Ok(Json(app.room(id)?.rtp_capabilities().clone()))
+pub(super) async fn rtp_capabilities(Of(room): Of<Room>) -> Json<RtpCapabilities> {
+    Json(room.rtp_capabilities().clone())
 }
 
-/// `GET /rooms/{id}/stats`
-pub(super) async fn stats(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<StatsPage>, ApiError> {
-    Ok(Json(app.room(id)?.stats().await?))
+pub(super) async fn stats(Of(room): Of<Room>) -> Reply<StatsPage> {
+    Ok(Json(room.stats().await?))
 }
 
-/// `GET /rooms/{id}/dump`
-pub(super) async fn dump(State(app): State<Arc<App>>, Id(id): Id<RoomId>) -> Result<Json<DumpPage>, ApiError> {
-    Ok(Json(app.room(id)?.dump().await?))
+pub(super) async fn dump(Of(room): Of<Room>) -> Reply<DumpPage> {
+    Ok(Json(room.dump().await?))
 }
 
-/// `DELETE /rooms/{id}`
-pub(super) async fn close(
-    State(app): State<Arc<App>>,
-    Id(id): Id<RoomId>,
-    Body(body): Body<AppData>,
-) -> Result<Json<Closed<RoomId>>, ApiError> {
-    app.room(id)?.close(body.app_data).await?;
-    Ok(Json(Closed::new(id)))
+pub(super) async fn close(Of(room): Of<Room>, Body(body): Body<AppData>) -> Reply<Closed<RoomId>> {
+    room.close(body.app_data).await?;
+    Ok(Json(Closed::new(room.id())))
 }

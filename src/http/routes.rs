@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::routing::MethodFilter;
 use axum::{Json, Router};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use super::error::ApiError;
 use super::openapi::Api;
 use super::state::{App, ControlOptions};
 use super::{consumers, events, live, peers, producers, rooms, server, signalling, transports, webrtc};
-use crate::Server;
+use crate::{Consumer, Producer, Server, Transport};
 
 /// The control interface of a server. From this call on it keeps the server's last events; streams of them end after the
 /// server is closed. Must be called within a tokio runtime.
@@ -30,252 +31,114 @@ pub fn openapi() -> Value {
     api().finish().1
 }
 
+/// Enters the routes of a table, one in each row: its method, its path, its handler, and what it does.
+macro_rules! routes {
+    ($($method:ident $path:expr => $handler:path, $summary:literal;)+) => {
+        Api::new()$(.enter(MethodFilter::$method, stringify!($method), $path, $summary, $handler))+
+    };
+}
+
 /// All routes.
 fn api() -> Api {
-    Api::new()
-        .get("/", "Show which program answers", index)
-        .get("/openapi.json", "Get this document", document)
-        .get("/health", "Get the server's health", server::health)
-        .get(
-            "/stats",
-            "Get the counters of all workers, and their sum",
-            server::stats,
-        )
-        .get(
-            "/dump",
-            "Dump everything that is known about workers and rooms",
-            server::dump,
-        )
-        .get("/settings", "Get the server's settings", server::settings)
-        .patch(
-            "/settings",
-            "Change settings that can change while the server runs",
-            server::update_settings,
-        )
-        .get("/workers", "List the workers", server::workers)
-        .get("/workers/{id}", "Show a worker", server::worker)
-        .get("/workers/{id}/stats", "Get a worker's counters", server::worker_stats)
-        .get("/events", "Follow events, as server-sent events", events::follow)
-        .get("/events/recent", "Get past events", events::recent)
-        .get("/rooms", "List the rooms", rooms::list)
-        .post("/rooms", "Create a room", rooms::create)
-        .get("/rooms/{id}", "Show a room", rooms::show)
-        .delete("/rooms/{id}", "Close a room with everything in it", rooms::close)
-        .get(
-            "/rooms/{id}/rtp-capabilities",
-            "Get the RTP capabilities of a room",
-            rooms::rtp_capabilities,
-        )
-        .get(
-            "/rooms/{id}/stats",
-            "Get the counters of everything in a room",
-            rooms::stats,
-        )
-        .get(
-            "/rooms/{id}/dump",
-            "Dump everything that the worker knows about a room",
-            rooms::dump,
-        )
-        .get("/rooms/{id}/peers", "List a room's peers", peers::list)
-        .post("/rooms/{id}/peers", "Create a peer", peers::join)
-        .get(
-            signalling::ROUTE,
-            "Show a peer; with a WebSocket upgrade, connect as the peer's client",
-            peers::show,
-        )
-        .delete(
-            "/rooms/{id}/peers/{name}",
-            "Close a peer with everything that belongs to it",
-            peers::close,
-        )
-        .put(
-            "/rooms/{id}/peers/{name}/app-data",
-            "Replace the app data of a peer",
-            peers::set_app_data,
-        )
-        .get(
-            "/rooms/{id}/peers/{name}/dump",
-            "Dump everything that belongs to a peer",
-            peers::dump,
-        )
-        .get(
-            "/rooms/{id}/peers/{name}/notifications",
-            "Receive the notifications for a peer's client, as server-sent events",
-            live::notifications,
-        )
-        .post(
-            "/rooms/{id}/peers/{name}/transports",
-            "Create a plain RTP transport for a peer",
-            peers::create_transport,
-        )
-        .post(
-            "/rooms/{id}/peers/{name}/webrtc-transports",
-            "Create a WebRTC transport for a peer",
-            webrtc::create_of_peer,
-        )
-        .post(
-            "/rooms/{id}/rtp-streamers",
-            "Stream a producer to an address",
-            transports::create_streamer,
-        )
-        .get(
-            "/rooms/{id}/audio-levels",
-            "Follow the audio levels in a room, as server-sent events",
-            live::audio_levels,
-        )
-        .get(
-            "/rooms/{id}/active-speaker",
-            "Follow who is speaking, as server-sent events",
-            live::active_speaker,
-        )
-        .post(
-            "/rooms/{id}/transports",
-            "Create a plain RTP transport",
-            transports::create,
-        )
-        .post(
-            "/rooms/{id}/webrtc-transports",
-            "Create a WebRTC transport",
-            webrtc::create,
-        )
-        .get("/transports", "List the transports", transports::list)
-        .get("/transports/{id}", "Show a transport", transports::show)
-        .delete(
-            "/transports/{id}",
-            "Close a transport with everything on it",
-            transports::close,
-        )
-        .put(
-            "/transports/{id}/remote",
-            "Set the remote address of a transport",
-            transports::set_remote,
-        )
-        .put(
-            "/transports/{id}/dtls",
-            "Set the DTLS parameters of a WebRTC transport's client",
-            webrtc::set_dtls,
-        )
-        .post(
-            "/transports/{id}/ice-restart",
-            "Restart ICE: create new ICE parameters for a WebRTC transport",
-            webrtc::restart_ice,
-        )
-        .get(
-            "/transports/{id}/stats",
-            "Get a transport's counters",
-            transports::stats,
-        )
-        .get(
-            "/transports/{id}/dump",
-            "Dump everything that the worker knows about a transport",
-            transports::dump,
-        )
-        .get(
-            "/transports/{id}/rtc-stats",
-            "Get a transport's statistics in the format of mediasoup's RTC statistics",
-            live::of_transport,
-        )
-        .get(
-            "/transports/{id}/rtc-stats/stream",
-            "Get these statistics repeatedly, as server-sent events",
-            live::follow_transport,
-        )
-        .put(
-            "/transports/{id}/max-bitrate",
-            "Limit the bitrate of a transport's senders",
-            transports::set_max_bitrate,
-        )
-        .put(
-            "/transports/{id}/mirroring",
-            "Send copies of a transport's packets to another address",
-            transports::start_mirroring,
-        )
-        .delete(
-            "/transports/{id}/mirroring",
-            "Stop sending copies of a transport's packets",
-            transports::stop_mirroring,
-        )
-        .post(
-            "/transports/{id}/producers",
-            "Create a producer on a transport",
-            producers::create,
-        )
-        .post(
-            "/transports/{id}/consumers",
-            "Create a consumer on a transport",
-            consumers::create,
-        )
-        .get("/producers", "List the producers", producers::list)
-        .get("/producers/{id}", "Show a producer", producers::show)
-        .delete(
-            "/producers/{id}",
-            "Close a producer and its consumers",
-            producers::close,
-        )
-        .post("/producers/{id}/pause", "Stop relaying a producer", producers::pause)
-        .post("/producers/{id}/resume", "Relay a producer again", producers::resume)
-        .put(
-            "/producers/{id}/preferred-profile",
-            "Set the profile for consumers that have no preference of their own",
-            producers::set_preferred_profile,
-        )
-        .get("/producers/{id}/stats", "Get a producer's counters", producers::stats)
-        .get(
-            "/producers/{id}/dump",
-            "Dump everything that the worker knows about a producer",
-            producers::dump,
-        )
-        .get(
-            "/producers/{id}/rtc-stats",
-            "Get a producer's statistics in the format of mediasoup's RTC statistics",
-            live::of_producer,
-        )
-        .get(
-            "/producers/{id}/rtc-stats/stream",
-            "Get these statistics repeatedly, as server-sent events",
-            live::follow_producer,
-        )
-        .put(
-            "/producers/{id}/app-data",
-            "Replace the app data of a producer",
-            producers::set_app_data,
-        )
-        .get("/consumers", "List the consumers", consumers::list)
-        .get("/consumers/{id}", "Show a consumer", consumers::show)
-        .delete("/consumers/{id}", "Close a consumer", consumers::close)
-        .post("/consumers/{id}/pause", "Stop sending to a consumer", consumers::pause)
-        .post("/consumers/{id}/resume", "Send to a consumer again", consumers::resume)
-        .put(
-            "/consumers/{id}/preferred-profile",
-            "Set the highest profile that a consumer receives",
-            consumers::set_preferred_profile,
-        )
-        .post(
-            "/consumers/{id}/key-frame",
-            "Ask the consumer's producer for a key frame",
-            consumers::request_key_frame,
-        )
-        .get("/consumers/{id}/stats", "Get a consumer's counters", consumers::stats)
-        .get(
-            "/consumers/{id}/dump",
-            "Dump everything that the worker knows about a consumer",
-            consumers::dump,
-        )
-        .get(
-            "/consumers/{id}/rtc-stats",
-            "Get a consumer's statistics in the format of mediasoup's RTC statistics",
-            live::of_consumer,
-        )
-        .get(
-            "/consumers/{id}/rtc-stats/stream",
-            "Get these statistics repeatedly, as server-sent events",
-            live::follow_consumer,
-        )
-        .post(
-            "/consumers/{id}/enable",
-            "Send a peer's consumer on one of the peer's transports",
-            consumers::enable,
-        )
+    routes! {
+        GET    "/"                              => index, "Show which program answers";
+        GET    "/openapi.json"                  => document, "Get this document";
+        GET    "/health"                        => server::health, "Get the server's health";
+        GET    "/stats"                         => server::stats, "Get the counters of all workers, and their sum";
+        GET    "/dump"                          => server::dump,
+            "Dump everything that is known about workers and rooms";
+        GET    "/settings"                      => server::settings, "Get the server's settings";
+        PATCH  "/settings"                      => server::update_settings,
+            "Change settings that can change while the server runs";
+        GET    "/workers"                       => server::workers, "List the workers";
+        GET    "/workers/{id}"                  => server::worker, "Show a worker";
+        GET    "/workers/{id}/stats"            => server::worker_stats, "Get a worker's counters";
+        GET    "/events"                        => events::follow, "Follow events, as server-sent events";
+        GET    "/events/recent"                 => events::recent, "Get past events";
+        GET    "/rooms"                         => rooms::list, "List the rooms";
+        POST   "/rooms"                         => rooms::create, "Create a room";
+        GET    "/rooms/{id}"                    => rooms::show, "Show a room";
+        DELETE "/rooms/{id}"                    => rooms::close, "Close a room with everything in it";
+        GET    "/rooms/{id}/rtp-capabilities"   => rooms::rtp_capabilities, "Get the RTP capabilities of a room";
+        GET    "/rooms/{id}/stats"              => rooms::stats, "Get the counters of everything in a room";
+        GET    "/rooms/{id}/dump"               => rooms::dump, "Dump everything that the worker knows about a room";
+        GET    "/rooms/{id}/peers"              => peers::list, "List a room's peers";
+        POST   "/rooms/{id}/peers"              => peers::join, "Create a peer";
+        GET    signalling::ROUTE                => peers::show,
+            "Show a peer; with a WebSocket upgrade, connect as the peer's client";
+        DELETE "/rooms/{id}/peers/{name}"       => peers::close, "Close a peer with everything that belongs to it";
+        PUT    "/rooms/{id}/peers/{name}/app-data" => peers::set_app_data, "Replace the app data of a peer";
+        GET    "/rooms/{id}/peers/{name}/dump"  => peers::dump, "Dump everything that belongs to a peer";
+        GET    "/rooms/{id}/peers/{name}/notifications" => live::notifications,
+            "Receive the notifications for a peer's client, as server-sent events";
+        POST   "/rooms/{id}/peers/{name}/transports" => peers::create_transport,
+            "Create a plain RTP transport for a peer";
+        POST   "/rooms/{id}/peers/{name}/webrtc-transports" => webrtc::create_of_peer,
+            "Create a WebRTC transport for a peer";
+        POST   "/rooms/{id}/rtp-streamers"      => transports::create_streamer, "Stream a producer to an address";
+        GET    "/rooms/{id}/audio-levels"       => live::audio_levels,
+            "Follow the audio levels in a room, as server-sent events";
+        GET    "/rooms/{id}/active-speaker"     => live::active_speaker,
+            "Follow who is speaking, as server-sent events";
+        POST   "/rooms/{id}/transports"         => transports::create, "Create a plain RTP transport";
+        POST   "/rooms/{id}/webrtc-transports"  => webrtc::create, "Create a WebRTC transport";
+        GET    "/transports"                    => transports::list, "List the transports";
+        GET    "/transports/{id}"               => transports::show, "Show a transport";
+        DELETE "/transports/{id}"               => transports::close, "Close a transport with everything on it";
+        PUT    "/transports/{id}/remote"        => transports::set_remote, "Set the remote address of a transport";
+        PUT    "/transports/{id}/dtls"          => webrtc::set_dtls,
+            "Set the DTLS parameters of a WebRTC transport's client";
+        POST   "/transports/{id}/ice-restart"   => webrtc::restart_ice,
+            "Restart ICE: create new ICE parameters for a WebRTC transport";
+        GET    "/transports/{id}/stats"         => transports::stats, "Get a transport's counters";
+        GET    "/transports/{id}/dump"          => transports::dump,
+            "Dump everything that the worker knows about a transport";
+        GET    "/transports/{id}/rtc-stats"     => live::rtc_stats::<Transport>,
+            "Get a transport's statistics in the format of mediasoup's RTC statistics";
+        GET    "/transports/{id}/rtc-stats/stream" => live::follow_rtc_stats::<Transport>,
+            "Get these statistics repeatedly, as server-sent events";
+        PUT    "/transports/{id}/max-bitrate"   => transports::set_max_bitrate,
+            "Limit the bitrate of a transport's senders";
+        PUT    "/transports/{id}/mirroring"     => transports::start_mirroring,
+            "Send copies of a transport's packets to another address";
+        DELETE "/transports/{id}/mirroring"     => transports::stop_mirroring,
+            "Stop sending copies of a transport's packets";
+        POST   "/transports/{id}/producers"     => producers::create, "Create a producer on a transport";
+        POST   "/transports/{id}/consumers"     => consumers::create, "Create a consumer on a transport";
+        GET    "/producers"                     => producers::list, "List the producers";
+        GET    "/producers/{id}"                => producers::show, "Show a producer";
+        DELETE "/producers/{id}"                => producers::close, "Close a producer and its consumers";
+        POST   "/producers/{id}/pause"          => producers::pause, "Stop relaying a producer";
+        POST   "/producers/{id}/resume"         => producers::resume, "Relay a producer again";
+        PUT    "/producers/{id}/preferred-profile" => producers::set_preferred_profile,
+            "Set the profile for consumers that have no preference of their own";
+        GET    "/producers/{id}/stats"          => producers::stats, "Get a producer's counters";
+        GET    "/producers/{id}/dump"           => producers::dump,
+            "Dump everything that the worker knows about a producer";
+        GET    "/producers/{id}/rtc-stats"      => live::rtc_stats::<Producer>,
+            "Get a producer's statistics in the format of mediasoup's RTC statistics";
+        GET    "/producers/{id}/rtc-stats/stream" => live::follow_rtc_stats::<Producer>,
+            "Get these statistics repeatedly, as server-sent events";
+        PUT    "/producers/{id}/app-data"       => producers::set_app_data, "Replace the app data of a producer";
+        GET    "/consumers"                     => consumers::list, "List the consumers";
+        GET    "/consumers/{id}"                => consumers::show, "Show a consumer";
+        DELETE "/consumers/{id}"                => consumers::close, "Close a consumer";
+        POST   "/consumers/{id}/pause"          => consumers::pause, "Stop sending to a consumer";
+        POST   "/consumers/{id}/resume"         => consumers::resume, "Send to a consumer again";
+        PUT    "/consumers/{id}/preferred-profile" => consumers::set_preferred_profile,
+            "Set the highest profile that a consumer receives";
+        POST   "/consumers/{id}/key-frame"      => consumers::request_key_frame,
+            "Ask the consumer's producer for a key frame";
+        GET    "/consumers/{id}/stats"          => consumers::stats, "Get a consumer's counters";
+        GET    "/consumers/{id}/dump"           => consumers::dump,
+            "Dump everything that the worker knows about a consumer";
+        GET    "/consumers/{id}/rtc-stats"      => live::rtc_stats::<Consumer>,
+            "Get a consumer's statistics in the format of mediasoup's RTC statistics";
+        GET    "/consumers/{id}/rtc-stats/stream" => live::follow_rtc_stats::<Consumer>,
+            "Get these statistics repeatedly, as server-sent events";
+        POST   "/consumers/{id}/enable"         => consumers::enable,
+            "Send a peer's consumer on one of the peer's transports";
+    }
 }
 
 /// The program that answers.
@@ -289,7 +152,6 @@ struct Index {
     pid: u32,
 }
 
-/// `GET /`
 async fn index() -> Json<Index> {
     Json(Index {
         name: "weir",
@@ -298,7 +160,6 @@ async fn index() -> Json<Index> {
     })
 }
 
-/// `GET /openapi.json`
 async fn document(State(app): State<Arc<App>>) -> Json<Value> {
     Json(app.document.clone())
 }

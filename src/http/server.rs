@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use weir_channel::id::WorkerId;
 use weir_channel::message::{Coalescing, LogLevel, WorkerStats};
 
+use super::answer::Reply;
 use super::error::{ApiError, ErrorInfo};
 use super::extract::{Body, Id};
 use super::openapi::WellOrNot;
@@ -79,7 +80,6 @@ fn reason(worker: &WorkerInfo) -> Option<String> {
     })
 }
 
-/// `GET /health`
 pub(super) async fn health(State(app): State<Arc<App>>) -> WellOrNot<Health> {
     let health = Health::of(&app.server.workers(), app.server.closed(), app.server.shortage());
     let status = match health.status {
@@ -89,7 +89,6 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> WellOrNot<Health> {
     WellOrNot(status, health)
 }
 
-/// `GET /workers`
 pub(super) async fn workers(State(app): State<Arc<App>>) -> Json<Listing<WorkerInfo>> {
     // At most 1,024; no parts are needed.
     Json(Listing {
@@ -98,8 +97,7 @@ pub(super) async fn workers(State(app): State<Arc<App>>) -> Json<Listing<WorkerI
     })
 }
 
-/// `GET /workers/{id}`
-pub(super) async fn worker(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) -> Result<Json<WorkerInfo>, ApiError> {
+pub(super) async fn worker(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) -> Reply<WorkerInfo> {
     let mut workers = app.server.workers().into_iter();
     workers
         .find(|worker| worker.id == id)
@@ -107,11 +105,7 @@ pub(super) async fn worker(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) ->
         .ok_or_else(|| unknown(id))
 }
 
-/// `GET /workers/{id}/stats`
-pub(super) async fn worker_stats(
-    State(app): State<Arc<App>>,
-    Id(id): Id<WorkerId>,
-) -> Result<Json<WorkerStats>, ApiError> {
+pub(super) async fn worker_stats(State(app): State<Arc<App>>, Id(id): Id<WorkerId>) -> Reply<WorkerStats> {
     Ok(Json(app.server.worker_stats(id).await?))
 }
 
@@ -137,7 +131,6 @@ pub struct StatsOfWorker {
     pub error: Option<ErrorInfo>,
 }
 
-/// `GET /stats`
 pub(super) async fn stats(State(app): State<Arc<App>>) -> Json<ServerStats> {
     let asked = app
         .server
@@ -187,12 +180,10 @@ impl From<&Server> for SettingsView {
     }
 }
 
-/// `GET /dump`
-pub(super) async fn dump(State(app): State<Arc<App>>) -> Result<Json<ServerDump>, ApiError> {
+pub(super) async fn dump(State(app): State<Arc<App>>) -> Reply<ServerDump> {
     Ok(Json(app.server.dump().await?))
 }
 
-/// `GET /settings`
 pub(super) async fn settings(State(app): State<Arc<App>>) -> Json<SettingsView> {
     Json(SettingsView::from(&app.server))
 }
@@ -207,11 +198,10 @@ pub(super) struct SettingsChange {
     measure_residence: Option<bool>,
 }
 
-/// `PATCH /settings`
 pub(super) async fn update_settings(
     State(app): State<Arc<App>>,
     Body(change): Body<SettingsChange>,
-) -> Result<Json<SettingsView>, ApiError> {
+) -> Reply<SettingsView> {
     // First, because it can be refused; then nothing has changed.
     if change.coalescing_us_max.is_some() || change.measure_residence.is_some() {
         let now = app.server.coalescing();

@@ -17,8 +17,7 @@ mod sessions;
 use std::convert::Infallible;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
@@ -30,6 +29,7 @@ use axum::routing::get;
 use axum::{Router, extract};
 use tokio::sync::Semaphore;
 use tracing::warn;
+use weir_channel::words;
 
 use self::evidence::BrowserSecret;
 use self::sessions::Sessions;
@@ -38,6 +38,7 @@ use super::listen::Caller;
 use super::origin::is_from;
 use super::token::{AccessToken, unauthorized};
 use crate::protocol::PlainRemotes;
+use crate::server::lock;
 use crate::{Peer, Room, RoomId, Server};
 
 /// The WebSocket subprotocol. Clients need not name it.
@@ -96,17 +97,7 @@ pub enum ClientTakeover {
     Any,
 }
 
-impl FromStr for ClientTakeover {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "own" => Ok(Self::Own),
-            "any" => Ok(Self::Any),
-            _ => Err("choose from own, any".to_owned()),
-        }
-    }
-}
+words!(ClientTakeover { Own = "own", Any = "any" });
 
 /// The addresses to which clients may have plain RTP sent. The limit exists so that nobody can use the server to flood
 /// others.
@@ -124,6 +115,8 @@ pub enum ClientPlainRemotes {
     None,
 }
 
+words!(ClientPlainRemotes { Own = "own", Any = "any", None = "none" });
+
 impl ClientPlainRemotes {
     fn of(self, source: Source) -> PlainRemotes {
         match (self, source.0) {
@@ -131,19 +124,6 @@ impl ClientPlainRemotes {
             (Self::Own, Some(Caller::Remote(address))) => PlainRemotes::Only(address.ip().to_canonical()),
             (Self::Own, None) => PlainRemotes::Unknown,
             (Self::None, _) => PlainRemotes::None,
-        }
-    }
-}
-
-impl FromStr for ClientPlainRemotes {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "own" => Ok(Self::Own),
-            "any" => Ok(Self::Any),
-            "none" => Ok(Self::None),
-            _ => Err("choose from own, any, none".to_owned()),
         }
     }
 }
@@ -218,8 +198,8 @@ impl Signalling {
         sessions.of_peer(peer.room().id(), peer.name()).is_some()
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        lock(&self.sessions)
     }
 }
 

@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
-use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 
 use super::error::ApiError;
 use super::event_log::EventLog;
 use super::signalling::{Signalling, SignallingOptions};
-use crate::{Consumer, Error, LogSettings, Peer, Producer, Room, Server, Transport, WebRtcTransport};
+use crate::server::wall_clock_ms;
+use crate::{Error, LogSettings, Server};
 
-/// What is told when the log settings change.
+/// Called when the log settings change.
 pub type LogHook = Arc<dyn Fn(&LogSettings) + Send + Sync>;
 
 /// How the control interface behaves.
@@ -26,7 +25,7 @@ pub struct ControlOptions {
     pub followers: usize,
     /// How often a stream without events shows that it is alive.
     pub heartbeat: Duration,
-    /// Is told when the log settings change, so that this process can log as much as its workers.
+    /// Called when the log settings change, so that this process can log as much as its workers.
     pub on_log_settings: Option<LogHook>,
     /// How clients are served that speak the mediasoup protocol.
     pub signalling: SignallingOptions,
@@ -76,35 +75,6 @@ impl App {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooManyStreams", message)
         })
     }
-
-    pub(super) fn room(&self, id: RoomId) -> Result<Room, ApiError> {
-        self.server.room(id).ok_or_else(|| unknown(id))
-    }
-
-    pub(super) fn peer(&self, room: RoomId, name: &str) -> Result<Peer, ApiError> {
-        let shown: String = name.chars().take(100).collect();
-        let peer = self.room(room)?.peer(name);
-        peer.ok_or_else(|| unknown(format_args!("peer {shown:?} in {room}")))
-    }
-
-    pub(super) fn transport(&self, id: TransportId) -> Result<Transport, ApiError> {
-        self.server.transport(id).ok_or_else(|| unknown(id))
-    }
-
-    /// A transport that must be one for WebRTC to have what is asked for.
-    pub(super) fn webrtc_transport(&self, id: TransportId) -> Result<WebRtcTransport, ApiError> {
-        self.transport(id)?.webrtc().ok_or_else(|| {
-            Error::InvalidParameters(format!("{id} is for plain RTP: it has neither ICE nor DTLS")).into()
-        })
-    }
-
-    pub(super) fn producer(&self, id: ProducerId) -> Result<Producer, ApiError> {
-        self.server.producer(id).ok_or_else(|| unknown(id))
-    }
-
-    pub(super) fn consumer(&self, id: ConsumerId) -> Result<Consumer, ApiError> {
-        self.server.consumer(id).ok_or_else(|| unknown(id))
-    }
 }
 
 /// 404.
@@ -135,6 +105,5 @@ fn log_events(server: &Server) -> Arc<EventLog> {
 
 /// A word for this run of the server, which no other run has: the moment it began, in milliseconds, as hexadecimal.
 fn instance() -> String {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
-    format!("{:x}", now.as_millis())
+    format!("{:x}", wall_clock_ms())
 }

@@ -6,16 +6,17 @@ use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use weir_channel::id::{ProducerId, RoomId, TransportId};
+use weir_channel::id::{ProducerId, TransportId};
 use weir_channel::message::{Remote, TransportDump, TransportStats, Zoned};
 
-use super::answer::{AppData, Closed, Created};
+use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
 use super::list::ListQuery;
+use super::named::{Named, Of};
 use super::state::App;
 use super::view::{Listing, StreamerView, TransportView, WebRtcView};
-use crate::{MirrorOptions, PlainTransportOptions, RtpStreamerOptions, Transport};
+use crate::{MirrorOptions, PlainTransportOptions, Producer, Room, RtpStreamerOptions, Transport};
 
 impl From<&Transport> for TransportView {
     fn from(transport: &Transport) -> Self {
@@ -51,11 +52,10 @@ impl TransportView {
     }
 }
 
-/// `GET /transports`
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ListQuery>,
-) -> Result<Json<Listing<TransportView>>, ApiError> {
+) -> Reply<Listing<TransportView>> {
     let query = query.only(&["room", "peer"])?;
     let transports = match query.peer(&app)? {
         Some(peer) => peer.transports(),
@@ -70,31 +70,19 @@ pub(super) fn created(transport: &Transport) -> Created<TransportView> {
     Created(place, TransportView::whole(transport))
 }
 
-/// `POST /rooms/{id}/transports`
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
-    Id(room): Id<RoomId>,
+    Of(room): Of<Room>,
     Body(options): Body<PlainTransportOptions>,
 ) -> Result<Created<TransportView>, ApiError> {
-    let transport = app.room(room)?.create_plain_transport(options).await?;
+    let transport = room.create_plain_transport(options).await?;
     Ok(created(&transport))
 }
 
-/// `GET /transports/{id}`
-pub(super) async fn show(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
-) -> Result<Json<TransportView>, ApiError> {
-    Ok(Json(TransportView::whole(&app.transport(id)?)))
+pub(super) async fn show(Of(transport): Of<Transport>) -> Json<TransportView> {
+    Json(TransportView::whole(&transport))
 }
 
-/// `PUT /transports/{id}/remote`
-pub(super) async fn set_remote(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
-    Body(remote): Body<Remote>,
-) -> Result<Json<TransportView>, ApiError> {
-    let transport = app.transport(id)?;
+pub(super) async fn set_remote(Of(transport): Of<Transport>, Body(remote): Body<Remote>) -> Reply<TransportView> {
     transport.set_remote(remote).await?;
     Ok(Json(TransportView::whole(&transport)))
 }
@@ -107,34 +95,23 @@ pub(super) struct MaxBitrate {
     bitrate_bps: Option<u64>,
 }
 
-/// `PUT /transports/{id}/max-bitrate`
 pub(super) async fn set_max_bitrate(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
+    Of(transport): Of<Transport>,
     Body(MaxBitrate { bitrate_bps }): Body<MaxBitrate>,
-) -> Result<Json<TransportView>, ApiError> {
-    let transport = app.transport(id)?;
+) -> Reply<TransportView> {
     transport.set_max_bitrate(bitrate_bps).await?;
     Ok(Json(TransportView::whole(&transport)))
 }
 
-/// `PUT /transports/{id}/mirroring`
 pub(super) async fn start_mirroring(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
+    Of(transport): Of<Transport>,
     Body(options): Body<MirrorOptions>,
-) -> Result<Json<TransportView>, ApiError> {
-    let transport = app.transport(id)?;
+) -> Reply<TransportView> {
     transport.start_mirroring(options).await?;
     Ok(Json(TransportView::whole(&transport)))
 }
 
-/// `DELETE /transports/{id}/mirroring`
-pub(super) async fn stop_mirroring(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
-) -> Result<Json<TransportView>, ApiError> {
-    let transport = app.transport(id)?;
+pub(super) async fn stop_mirroring(Of(transport): Of<Transport>) -> Reply<TransportView> {
     transport.stop_mirroring().await?;
     Ok(Json(TransportView::whole(&transport)))
 }
@@ -155,19 +132,18 @@ pub(super) struct CreateStreamer {
     local_ip: Option<Zoned>,
 }
 
-/// `POST /rooms/{id}/rtp-streamers`
 pub(super) async fn create_streamer(
     State(app): State<Arc<App>>,
-    Id(room): Id<RoomId>,
+    Of(room): Of<Room>,
     Body(body): Body<CreateStreamer>,
 ) -> Result<Created<StreamerView>, ApiError> {
-    let room = app.room(room)?;
     let options = RtpStreamerOptions {
         remote_ip: body.remote_ip,
         remote_port: body.remote_port,
         local_ip: body.local_ip,
     };
-    let streamer = room.create_rtp_streamer(&app.producer(body.producer)?, options).await?;
+    let producer = Producer::find(&app, Id(body.producer))?;
+    let streamer = room.create_rtp_streamer(&producer, options).await?;
     let view = StreamerView {
         room: room.id(),
         producer: body.producer,
@@ -188,12 +164,7 @@ pub(super) struct TransportDumpView {
     webrtc: Option<WebRtcView>,
 }
 
-/// `GET /transports/{id}/dump`
-pub(super) async fn dump(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
-) -> Result<Json<TransportDumpView>, ApiError> {
-    let transport = app.transport(id)?;
+pub(super) async fn dump(Of(transport): Of<Transport>) -> Reply<TransportDumpView> {
     Ok(Json(TransportDumpView {
         served: transport.dump().await?,
         // How ICE and DTLS stand is known without asking the worker.
@@ -201,20 +172,11 @@ pub(super) async fn dump(
     }))
 }
 
-/// `GET /transports/{id}/stats`
-pub(super) async fn stats(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
-) -> Result<Json<TransportStats>, ApiError> {
-    Ok(Json(app.transport(id)?.stats().await?))
+pub(super) async fn stats(Of(transport): Of<Transport>) -> Reply<TransportStats> {
+    Ok(Json(transport.stats().await?))
 }
 
-/// `DELETE /transports/{id}`
-pub(super) async fn close(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
-    Body(body): Body<AppData>,
-) -> Result<Json<Closed<TransportId>>, ApiError> {
-    app.transport(id)?.close(body.app_data).await?;
-    Ok(Json(Closed::new(id)))
+pub(super) async fn close(Of(transport): Of<Transport>, Body(body): Body<AppData>) -> Reply<Closed<TransportId>> {
+    transport.close(body.app_data).await?;
+    Ok(Json(Closed::new(transport.id())))
 }

@@ -1,22 +1,18 @@
 //! Transports for WebRTC: what they are made with, what their clients are told, and what they must be told of their clients.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::DtlsParameters;
 
-use super::answer::{Created, Nothing};
+use super::answer::{Created, Nothing, Reply};
 use super::error::ApiError;
-use super::extract::{Body, Id, PeerPath};
-use super::state::App;
+use super::extract::Body;
+use super::named::Of;
 use super::transports::created;
 use super::view::{IceRole, Introduction, TransportView, WebRtcView};
-use crate::{Direction, IceParameters, WebRtcTransport, WebRtcTransportOptions};
+use crate::{Direction, IceParameters, Peer, Room, WebRtcTransport, WebRtcTransportOptions};
 
 impl WebRtcView {
     /// As it is shown in a list.
@@ -45,13 +41,11 @@ impl WebRtcView {
     }
 }
 
-/// `POST /rooms/{id}/webrtc-transports`
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
-    Id(room): Id<RoomId>,
+    Of(room): Of<Room>,
     Body(options): Body<WebRtcTransportOptions>,
 ) -> Result<Created<TransportView>, ApiError> {
-    let transport = app.room(room)?.create_webrtc_transport(options).await?;
+    let transport = room.create_webrtc_transport(options).await?;
     Ok(created(&transport))
 }
 
@@ -82,10 +76,8 @@ pub(super) struct PeerWebRtcTransport {
     app_data: Value,
 }
 
-/// `POST /rooms/{id}/peers/{name}/webrtc-transports`
 pub(super) async fn create_of_peer(
-    State(app): State<Arc<App>>,
-    path: PeerPath,
+    Of(peer): Of<Peer>,
     Body(body): Body<PeerWebRtcTransport>,
 ) -> Result<Created<TransportView>, ApiError> {
     let options = WebRtcTransportOptions {
@@ -97,20 +89,14 @@ pub(super) async fn create_of_peer(
         prefer_tcp: body.prefer_tcp,
         app_data: body.app_data,
     };
-    let transport = app
-        .peer(path.room, &path.name)?
-        .create_webrtc_transport(options, body.direction)
-        .await?;
+    let transport = peer.create_webrtc_transport(options, body.direction).await?;
     Ok(created(&transport))
 }
 
-/// `PUT /transports/{id}/dtls`
 pub(super) async fn set_dtls(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
+    Of(transport): Of<WebRtcTransport>,
     Body(parameters): Body<DtlsParameters>,
-) -> Result<Json<TransportView>, ApiError> {
-    let transport = app.webrtc_transport(id)?;
+) -> Reply<TransportView> {
     transport.set_remote_dtls_parameters(parameters).await?;
     Ok(Json(TransportView::whole(&transport)))
 }
@@ -122,12 +108,10 @@ pub(super) struct IceRestarted {
     ice_parameters: IceParameters,
 }
 
-/// `POST /transports/{id}/ice-restart`
 pub(super) async fn restart_ice(
-    State(app): State<Arc<App>>,
-    Id(id): Id<TransportId>,
+    Of(transport): Of<WebRtcTransport>,
     Body(Nothing {}): Body<Nothing>,
-) -> Result<Json<IceRestarted>, ApiError> {
-    let ice_parameters = app.webrtc_transport(id)?.restart_ice().await?;
+) -> Reply<IceRestarted> {
+    let ice_parameters = transport.restart_ice().await?;
     Ok(Json(IceRestarted { ice_parameters }))
 }

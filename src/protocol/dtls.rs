@@ -1,7 +1,7 @@
 //! What clients say of their DTLS: `dtlsParameters` of `createTransport` and `updateTransport`.
 
 use serde_json::Value;
-use weir_channel::message::{DtlsParameters, DtlsRole, FINGERPRINTS_MAX, Fingerprint, FingerprintAlgorithm};
+use weir_channel::message::{DtlsParameters, DtlsRole, FINGERPRINTS_MAX, Fingerprint};
 
 use super::ProtocolError;
 
@@ -45,7 +45,8 @@ pub(super) fn parse(parameters: &Value) -> Result<DtlsParameters, ProtocolError>
         if value.len() > VALUE_BYTES_MAX {
             return wrong("dtlsParameters.fingerprints: the value is longer than any fingerprint");
         }
-        if let Some(algorithm) = algorithm_named(algorithm) {
+        // The names of RFC 8122 §5 have no case.
+        if let Ok(algorithm) = algorithm.to_ascii_lowercase().parse() {
             let value = value.to_owned();
             fingerprints.push(Fingerprint { algorithm, value });
         }
@@ -60,22 +61,10 @@ pub(super) fn parse(parameters: &Value) -> Result<DtlsParameters, ProtocolError>
     }
 }
 
-/// The names of RFC 8122 §5, in upper or lower case.
-fn algorithm_named(name: &str) -> Option<FingerprintAlgorithm> {
-    let known = [
-        ("sha-1", FingerprintAlgorithm::Sha1),
-        ("sha-224", FingerprintAlgorithm::Sha224),
-        ("sha-256", FingerprintAlgorithm::Sha256),
-        ("sha-384", FingerprintAlgorithm::Sha384),
-        ("sha-512", FingerprintAlgorithm::Sha512),
-    ];
-    let mut named = known.into_iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
-    named.next().map(|(_, algorithm)| algorithm)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use weir_channel::message::FingerprintAlgorithm;
 
     use super::*;
     use crate::protocol::ErrorClass;

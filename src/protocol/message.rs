@@ -13,11 +13,64 @@ use super::ProtocolError;
 use super::client_ids::ClientId;
 use crate::Direction;
 
-/// What a client asks of a room.
-#[derive(Debug)]
-pub(super) enum RoomRequest {
-    QueryRoom,
-    Join(Join),
+/// Declares messages of clients by their methods: an enum of what they say, and how to read one.
+macro_rules! messages {
+    ($(#[$meta:meta])+ $messages:ident: $envelope:ident { $($method:literal => $message:ident $(($shape:ty))?,)+ }) => {
+        $(#[$meta])+
+        #[derive(Debug)]
+        pub(super) enum $messages {
+            $($message $(($shape))?,)+
+        }
+
+        impl $messages {
+            pub(super) fn parse(message: Value) -> Result<Self, ProtocolError> {
+                let (method, message) = Envelope::$envelope.open(message)?;
+                match method.as_str() {
+                    $($method => Ok(Self::$message $((read::<$shape>(message)?))?),)+
+                    _ => Err(Envelope::$envelope.unknown(&method)),
+                }
+            }
+        }
+    };
+}
+
+messages! {
+    /// What a client asks of a room.
+    RoomRequest: Request {
+        "queryRoom" => QueryRoom,
+        "join" => Join(Join),
+    }
+}
+
+messages! {
+    /// What a client asks of its peer.
+    PeerRequest: Request {
+        "createTransport" => CreateTransport(CreateTransport),
+        "restartTransport" => RestartTransport(WithId),
+        "createProducer" => CreateProducer(CreateProducer),
+        "enableConsumer" => EnableConsumer(EnableConsumer),
+    }
+}
+
+messages! {
+    /// What a client tells its peer.
+    ClientNotification: Notification {
+        "leave" => Leave(Leave),
+        "updateTransport" => UpdateTransport(UpdateTransport),
+        "closeTransport" => CloseTransport(OfThing),
+        "enableTransportStats" => EnableTransportStats(OfThing),
+        "disableTransportStats" => DisableTransportStats(OfThing),
+        "pauseProducer" => PauseProducer(OfThing),
+        "resumeProducer" => ResumeProducer(OfThing),
+        "closeProducer" => CloseProducer(OfThing),
+        "enableProducerStats" => EnableProducerStats(OfThing),
+        "disableProducerStats" => DisableProducerStats(OfThing),
+        "pauseConsumer" => PauseConsumer(OfThing),
+        "resumeConsumer" => ResumeConsumer(OfThing),
+        "setConsumerPreferredProfile" => SetConsumerPreferredProfile(SetPreferredProfile),
+        "enableConsumerStats" => EnableConsumerStats(OfThing),
+        "disableConsumerStats" => DisableConsumerStats(OfThing),
+    }
 }
 
 /// To become a peer.
@@ -32,15 +85,6 @@ pub(super) struct Join {
     pub(super) spy: bool,
     #[serde(default, deserialize_with = "app_data")]
     pub(super) app_data: Value,
-}
-
-/// What a client asks of its peer.
-#[derive(Debug)]
-pub(super) enum PeerRequest {
-    CreateTransport(CreateTransport),
-    RestartTransport(WithId),
-    CreateProducer(CreateProducer),
-    EnableConsumer(EnableConsumer),
 }
 
 /// To have a transport.
@@ -119,26 +163,6 @@ pub(super) struct EnableConsumer {
     pub(super) preferred_profile: Option<Profile>,
 }
 
-/// What a client tells its peer.
-#[derive(Debug)]
-pub(super) enum ClientNotification {
-    Leave(Leave),
-    UpdateTransport(UpdateTransport),
-    CloseTransport(OfThing),
-    EnableTransportStats(OfThing),
-    DisableTransportStats(OfThing),
-    PauseProducer(OfThing),
-    ResumeProducer(OfThing),
-    CloseProducer(OfThing),
-    EnableProducerStats(OfThing),
-    DisableProducerStats(OfThing),
-    PauseConsumer(OfThing),
-    ResumeConsumer(OfThing),
-    SetConsumerPreferredProfile(SetPreferredProfile),
-    EnableConsumerStats(OfThing),
-    DisableConsumerStats(OfThing),
-}
-
 /// That it is gone.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -174,54 +198,6 @@ pub(super) struct SetPreferredProfile {
     pub(super) profile: Profile,
 }
 
-impl RoomRequest {
-    pub(super) fn parse(request: Value) -> Result<Self, ProtocolError> {
-        let (method, message) = Envelope::Request.open(request)?;
-        match method.as_str() {
-            "queryRoom" => Ok(Self::QueryRoom),
-            "join" => read(message).map(Self::Join),
-            _ => Err(unknown_method("request", &method)),
-        }
-    }
-}
-
-impl PeerRequest {
-    pub(super) fn parse(request: Value) -> Result<Self, ProtocolError> {
-        let (method, message) = Envelope::Request.open(request)?;
-        match method.as_str() {
-            "createTransport" => read(message).map(Self::CreateTransport),
-            "restartTransport" => read(message).map(Self::RestartTransport),
-            "createProducer" => read(message).map(Self::CreateProducer),
-            "enableConsumer" => read(message).map(Self::EnableConsumer),
-            _ => Err(unknown_method("request", &method)),
-        }
-    }
-}
-
-impl ClientNotification {
-    pub(super) fn parse(notification: Value) -> Result<Self, ProtocolError> {
-        let (method, message) = Envelope::Notification.open(notification)?;
-        match method.as_str() {
-            "leave" => read(message).map(Self::Leave),
-            "updateTransport" => read(message).map(Self::UpdateTransport),
-            "closeTransport" => read(message).map(Self::CloseTransport),
-            "enableTransportStats" => read(message).map(Self::EnableTransportStats),
-            "disableTransportStats" => read(message).map(Self::DisableTransportStats),
-            "pauseProducer" => read(message).map(Self::PauseProducer),
-            "resumeProducer" => read(message).map(Self::ResumeProducer),
-            "closeProducer" => read(message).map(Self::CloseProducer),
-            "enableProducerStats" => read(message).map(Self::EnableProducerStats),
-            "disableProducerStats" => read(message).map(Self::DisableProducerStats),
-            "pauseConsumer" => read(message).map(Self::PauseConsumer),
-            "resumeConsumer" => read(message).map(Self::ResumeConsumer),
-            "setConsumerPreferredProfile" => read(message).map(Self::SetConsumerPreferredProfile),
-            "enableConsumerStats" => read(message).map(Self::EnableConsumerStats),
-            "disableConsumerStats" => read(message).map(Self::DisableConsumerStats),
-            _ => Err(unknown_method("notification", &method)),
-        }
-    }
-}
-
 /// Which of the two a message should be.
 #[derive(Clone, Copy)]
 enum Envelope {
@@ -252,15 +228,15 @@ impl Envelope {
             _ => Err(ProtocolError::type_error(format!("wrong/missing {noun} method"))),
         }
     }
+
+    fn unknown(self, method: &str) -> ProtocolError {
+        let shown: String = method.chars().take(SHOWN_CHARS_MAX).collect();
+        ProtocolError::error(format!("unknown {} method \"{shown}\"", self.noun()))
+    }
 }
 
 /// Names are shown only as far as it takes to recognise them.
 const SHOWN_CHARS_MAX: usize = 64;
-
-fn unknown_method(noun: &str, method: &str) -> ProtocolError {
-    let shown: String = method.chars().take(SHOWN_CHARS_MAX).collect();
-    ProtocolError::error(format!("unknown {noun} method \"{shown}\""))
-}
 
 fn read<T: DeserializeOwned>(message: Map<String, Value>) -> Result<T, ProtocolError> {
     serde_path_to_error::deserialize(Value::Object(message)).map_err(|error| {

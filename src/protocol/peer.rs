@@ -13,7 +13,7 @@ use super::message::{
     ClientNotification, CreateProducer, CreateTransport, EnableConsumer, OfThing, PeerRequest, PlainRtpParameters,
     TransportOptions,
 };
-use crate::server::{ProducerMapping, STATS_INTERVAL_MAX, STATS_INTERVAL_MIN, known_parameters, lock};
+use crate::server::{Consumable, STATS_INTERVAL_MAX, STATS_INTERVAL_MIN, known_parameters, lock};
 use crate::{
     Consumer, ConsumerId, EnableOptions, Error, IpFamily, MediaKind, Peer, PlainTransportOptions, Producer,
     ProducerOptions, Remote, RtpParameters, Side, Transport, WebRtcTransportOptions, Zoned,
@@ -31,10 +31,8 @@ impl Peer {
         match PeerRequest::parse(request)? {
             PeerRequest::CreateTransport(request) => self.create_transport(request).await,
             PeerRequest::RestartTransport(request) => {
-                let transport = self
-                    .transport_numbered(request.id)
-                    .ok_or_else(|| not_found("Transport"))?;
-                let webrtc = transport
+                let webrtc = self
+                    .transport_of(request.id)?
                     .webrtc()
                     .ok_or_else(|| ProtocolError::error("a plain RTP transport has no ICE to restart"))?;
                 Ok(json!({ "iceParameters": webrtc.restart_ice().await? }))
@@ -53,9 +51,7 @@ impl Peer {
         match ClientNotification::parse(notification)? {
             ClientNotification::Leave(leave) => self.leave(leave.app_data).await?,
             ClientNotification::UpdateTransport(update) => {
-                let transport = self
-                    .transport_numbered(update.id)
-                    .ok_or_else(|| not_found("Transport"))?;
+                let transport = self.transport_of(update.id)?;
                 match transport.webrtc() {
                     Some(webrtc) => {
                         let said = update.dtls_parameters.as_ref().unwrap_or(&Value::Null);
@@ -72,52 +68,52 @@ impl Peer {
                 }
             }
             ClientNotification::CloseTransport(of) => {
-                self.transport_of(&of)?.close_by(Side::Remote, of.app_data).await?;
+                self.transport_of(of.id)?.close_by(Side::Remote, of.app_data).await?;
             }
             ClientNotification::PauseProducer(of) => {
-                self.producer_of(&of)?.pause_by(Side::Remote, of.app_data).await?;
+                self.producer_of(of.id)?.pause_by(Side::Remote, of.app_data).await?;
             }
             ClientNotification::ResumeProducer(of) => {
-                self.producer_of(&of)?.resume_by(Side::Remote, of.app_data).await?;
+                self.producer_of(of.id)?.resume_by(Side::Remote, of.app_data).await?;
             }
             // Closed already, perhaps, while the client said so.
             ClientNotification::CloseProducer(of) => {
-                if let Ok(producer) = self.producer_of(&of) {
+                if let Ok(producer) = self.producer_of(of.id) {
                     producer.close_by(Side::Remote, of.app_data).await?;
                 }
             }
             ClientNotification::PauseConsumer(of) => {
-                self.consumer_of(&of)?.pause_by(Side::Remote, of.app_data).await?;
+                self.consumer_of(of.id)?.pause_by(Side::Remote, of.app_data).await?;
             }
             ClientNotification::ResumeConsumer(of) => {
-                self.consumer_of(&of)?.resume_by(Side::Remote, of.app_data).await?;
+                self.consumer_of(of.id)?.resume_by(Side::Remote, of.app_data).await?;
             }
             ClientNotification::SetConsumerPreferredProfile(preference) => {
-                let consumer = self
-                    .consumer_numbered(preference.id)
-                    .ok_or_else(|| not_found("Consumer"))?;
+                let consumer = self.consumer_of(preference.id)?;
                 consumer
                     .set_preferred_profile_by(Side::Remote, preference.profile)
                     .await?;
             }
             ClientNotification::EnableTransportStats(of) => {
-                self.transport_of(&of)?
+                self.transport_of(of.id)?
                     .enable_stats_by(Side::Remote, interval_of(&of))?;
             }
             ClientNotification::EnableProducerStats(of) => {
-                self.producer_of(&of)?.enable_stats_by(Side::Remote, interval_of(&of))?;
+                self.producer_of(of.id)?
+                    .enable_stats_by(Side::Remote, interval_of(&of))?;
             }
             ClientNotification::EnableConsumerStats(of) => {
-                self.consumer_of(&of)?.enable_stats_by(Side::Remote, interval_of(&of))?;
+                self.consumer_of(of.id)?
+                    .enable_stats_by(Side::Remote, interval_of(&of))?;
             }
             ClientNotification::DisableTransportStats(of) => {
-                self.transport_of(&of)?.disable_stats_by(Side::Remote)?;
+                self.transport_of(of.id)?.disable_stats_by(Side::Remote)?;
             }
             ClientNotification::DisableProducerStats(of) => {
-                self.producer_of(&of)?.disable_stats_by(Side::Remote)?;
+                self.producer_of(of.id)?.disable_stats_by(Side::Remote)?;
             }
             ClientNotification::DisableConsumerStats(of) => {
-                self.consumer_of(&of)?.disable_stats_by(Side::Remote)?;
+                self.consumer_of(of.id)?.disable_stats_by(Side::Remote)?;
             }
         }
         Ok(())
@@ -205,25 +201,20 @@ impl Peer {
     }
 
     async fn create_producer(&self, request: CreateProducer) -> Result<Value, ProtocolError> {
-        let kind = match request.kind.as_str() {
-            // As in MIME types (RFC 6838 §4.2).
-            Some(audio) if audio.eq_ignore_ascii_case("audio") => MediaKind::Audio,
-            Some(video) if video.eq_ignore_ascii_case("video") => MediaKind::Video,
-            other => {
-                let shown: String = other.unwrap_or("undefined").chars().take(32).collect();
-                return Err(ProtocolError::type_error(format!("unsupported kind: {shown}")));
-            }
-        };
+        let kind = request.kind.as_str().unwrap_or("undefined");
+        // In any case, as in MIME types (RFC 6838 §4.2).
+        let kind = kind.to_ascii_lowercase().parse::<MediaKind>().map_err(|_| {
+            let shown: String = kind.chars().take(32).collect();
+            ProtocolError::type_error(format!("unsupported kind: {shown}"))
+        })?;
         if self.spy() {
             return Err(ProtocolError::error("spy peers cannot create producers"));
         }
         let wrong = |what: String| ProtocolError::error(format!("wrong RTP parameters: Error: {what}"));
         let rtp_parameters: RtpParameters = serde_path_to_error::deserialize(known_parameters(request.rtp_parameters))
             .map_err(|error| wrong(format!("{}: {}", error.path(), error.inner())))?;
-        ProducerMapping::derive(&rtp_parameters, self.room().rtp_capabilities()).map_err(wrong)?;
-        let transport = client_id(&request.transport_id)
-            .and_then(|number| self.transport_numbered(number))
-            .ok_or_else(|| ProtocolError::type_error("Transport not found"))?;
+        let consumable = Consumable::derive(kind, &rtp_parameters, self.room().rtp_capabilities()).map_err(wrong)?;
+        let transport = self.transport_named(&request.transport_id)?;
         let number = self
             .client_ids()
             .producers
@@ -249,18 +240,14 @@ impl Peer {
                     wait.as_millis()
                 ))
             })?;
-        let producer = transport.produce(options).await?;
+        let producer = transport.make_producer(options, Some(consumable)).await?;
         self.client_ids().producers.made(reserved.number, producer.id());
         Ok(Value::Null)
     }
 
     async fn enable_consumer(&self, request: EnableConsumer) -> Result<Value, ProtocolError> {
-        let consumer = self
-            .consumer_numbered(request.id)
-            .ok_or_else(|| not_found("Consumer"))?;
-        let transport = client_id(&request.transport_id)
-            .and_then(|number| self.transport_numbered(number))
-            .ok_or_else(|| ProtocolError::type_error("Transport not found"))?;
+        let consumer = self.consumer_of(request.id)?;
+        let transport = self.transport_named(&request.transport_id)?;
         let options = EnableOptions {
             paused: request.paused,
             preferred_profile: request.preferred_profile,
@@ -307,26 +294,27 @@ impl Peer {
         self.transport(id)
     }
 
-    fn producer_numbered(&self, number: ClientId) -> Option<Producer> {
-        let id = self.client_ids().producers.thing(number)?;
-        self.producer(id)
+    fn transport_of(&self, number: ClientId) -> Result<Transport, ProtocolError> {
+        self.transport_numbered(number).ok_or_else(|| not_found("Transport"))
+    }
+
+    /// The transport on which something is to be made or enabled.
+    fn transport_named(&self, number: &Value) -> Result<Transport, ProtocolError> {
+        let transport = number
+            .as_i64()
+            .and_then(|number| self.transport_numbered(ClientId(number)));
+        transport.ok_or_else(|| ProtocolError::type_error("Transport not found"))
+    }
+
+    fn producer_of(&self, number: ClientId) -> Result<Producer, ProtocolError> {
+        let id = self.client_ids().producers.thing(number);
+        id.and_then(|id| self.producer(id)).ok_or_else(|| not_found("Producer"))
     }
 
     /// Consumers have the server's numbers.
-    fn consumer_numbered(&self, number: ClientId) -> Option<Consumer> {
-        self.consumer(ConsumerId(u64::try_from(number.0).ok()?))
-    }
-
-    fn transport_of(&self, of: &OfThing) -> Result<Transport, ProtocolError> {
-        self.transport_numbered(of.id).ok_or_else(|| not_found("Transport"))
-    }
-
-    fn producer_of(&self, of: &OfThing) -> Result<Producer, ProtocolError> {
-        self.producer_numbered(of.id).ok_or_else(|| not_found("Producer"))
-    }
-
-    fn consumer_of(&self, of: &OfThing) -> Result<Consumer, ProtocolError> {
-        self.consumer_numbered(of.id).ok_or_else(|| not_found("Consumer"))
+    fn consumer_of(&self, number: ClientId) -> Result<Consumer, ProtocolError> {
+        let id = u64::try_from(number.0).ok().map(ConsumerId);
+        id.and_then(|id| self.consumer(id)).ok_or_else(|| not_found("Consumer"))
     }
 }
 
@@ -354,10 +342,6 @@ fn interval_of(of: &OfThing) -> Duration {
 
 fn not_found(noun: &str) -> ProtocolError {
     ProtocolError::error(format!("{noun} not found"))
-}
-
-fn client_id(value: &Value) -> Option<ClientId> {
-    value.as_i64().map(ClientId)
 }
 
 /// A remote's family is the transport's.

@@ -16,6 +16,8 @@ pub use self::api::audio_levels::{AudioLevelsStream, ProducerLevel};
 pub use self::api::consumer::{Consumer, EnableOptions};
 pub use self::api::dump::{PeerDump, RoomDump, ServerDump, WorkerDump};
 pub use self::api::event_stream::EventStream;
+#[cfg(feature = "http")]
+pub(crate) use self::api::get_stats::wall_clock_ms;
 pub use self::api::peer::{Joined, Peer};
 pub use self::api::peer_notifications::PeerNotifications;
 pub(crate) use self::api::periodic_stats::{STATS_INTERVAL_MAX, STATS_INTERVAL_MIN};
@@ -29,6 +31,7 @@ pub use self::api::transport::{
     ConsumerOptions, MirrorOptions, ProducerOptions, Transport, WebRtcTransport, WebRtcTransportOptions,
 };
 pub use self::model::address::{IpFamily, Tuple};
+pub(crate) use self::model::client_json::{known_capabilities, known_parameters};
 pub use self::model::error::{DeathCause, Error, StartError};
 pub use self::model::event::{AudioLevel, CloseCause, Event, EventKind, Originator};
 pub(crate) use self::model::ids::random;
@@ -36,23 +39,22 @@ pub(crate) use self::model::lock;
 pub use self::model::log_settings::{LogSettings, LogTag};
 pub use self::model::peer::{PeerInfo, PeerOptions};
 pub use self::model::peer_notification::{ConsumerInfo, PeerNotification};
+pub(crate) use self::model::producer::Consumable;
 pub use self::model::rtc_stats::{
     InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtpStreamRtcStats,
 };
-pub(crate) use self::model::rtp_capabilities::ProducerMapping;
 pub use self::model::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, RtpHeaderExtensionCapability};
 pub use self::model::rtp_parameters::{
     ConsumerRtp, RtcpFeedback, RtcpParameters, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters, RtxParameters,
 };
-pub(crate) use self::model::rtp_parameters::{known_capabilities, known_parameters};
 #[cfg(feature = "cli")]
 pub(crate) use self::model::settings::server_settings;
 pub use self::model::settings::{ConnectedSockets, Family, PortRange, Settings, SettingsUpdate};
 pub use self::model::shortage::Shortage;
-#[cfg(feature = "http")]
-pub(crate) use self::model::shortage::leave_reserve;
 pub use self::model::side::Side;
 pub use self::model::transport::{
     Direction, IceCandidate, IceCandidateType, IceParameters, IceTcpType, Mirroring, TransportKind,
 };
+#[cfg(feature = "http")]
+pub(crate) use self::workers::descriptors::leave_reserve;
 pub use self::workers::slot::{WorkerInfo, WorkerState};

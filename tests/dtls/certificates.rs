@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use tempfile::TempDir;
-use weir_worker::webrtc::dtls::{Fingerprint, HashFunction, certificate};
+use weir_worker::webrtc::dtls::{Fingerprint, FingerprintAlgorithm, certificate};
 
 /// A certificate that a peer shows, and where it lies for programs.
 pub(crate) struct Shown {
@@ -20,7 +20,7 @@ pub(crate) struct Shown {
 
 impl Shown {
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(HashFunction::Sha256, &self.der)
+        Fingerprint::of(FingerprintAlgorithm::Sha256, &self.der)
     }
 
     pub(crate) fn pem(&self) -> String {

@@ -8,9 +8,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::session::{Established, Event};
-use weir_worker::webrtc::dtls::{
-    Clock, Context, HashFunction, RemoteParameters, RemoteRole, Role, Session, SrtpKeys, SrtpProfile,
-};
+use weir_worker::webrtc::dtls::{Clock, Context, DtlsRole, FingerprintAlgorithm, RemoteParameters, Role, Session};
+use weir_worker::webrtc::srtp::{KeyingMaterial, Profile};
 
 use super::certificates::Shown;
 use super::network::{Network, Way};
@@ -138,8 +137,8 @@ pub(crate) async fn shake_hands(
     };
     let parameters = RemoteParameters {
         role: match case.role {
-            Role::Client => RemoteRole::Server,
-            Role::Server => RemoteRole::Client,
+            Role::Client => DtlsRole::Server,
+            Role::Server => DtlsRole::Client,
         },
         fingerprints: vec![case.shown.fingerprint()],
     };
@@ -202,7 +201,9 @@ fn agree(case: &Case, context: &Context, ours: &Established, theirs: &Said) -> R
         return Err("we report another certificate than the peer has".to_owned());
     }
     let fingerprints = context.certificate().fingerprints();
-    let sha256 = fingerprints.iter().find(|each| each.function() == HashFunction::Sha256);
+    let sha256 = fingerprints
+        .iter()
+        .find(|each| each.algorithm() == FingerprintAlgorithm::Sha256);
     let sha256 = sha256.map(|each| each.to_string().replace(':', "").to_lowercase());
     if sha256.as_deref() != Some(&theirs.fingerprint) {
         return Err(format!("the peer has seen another certificate than ours: {theirs:?}"));
@@ -210,15 +211,14 @@ fn agree(case: &Case, context: &Context, ours: &Established, theirs: &Said) -> R
     let keys = &ours.keys;
     // OpenSSL has a name of its own for the usual profile, without HMAC.
     let profile = match theirs.profile.as_str() {
-        "SRTP_AES128_CM_SHA1_80" | "SRTP_AES128_CM_HMAC_SHA1_80" => SrtpProfile::Aes128CmSha1_80,
-        "SRTP_AEAD_AES_128_GCM" => SrtpProfile::AeadAes128Gcm,
+        "SRTP_AES128_CM_SHA1_80" | "SRTP_AES128_CM_HMAC_SHA1_80" => Profile::Aes128CmSha1_80,
+        "SRTP_AEAD_AES_128_GCM" => Profile::AeadAes128Gcm,
         other => return Err(format!("the peer has chosen {other}")),
     };
     let exported: Option<Vec<u8>> = theirs.exported.as_bytes().chunks(2).map(byte).collect();
-    let len = 2 * (profile.key_len() + profile.salt_len());
     let exported = exported
         .as_ref()
-        .and_then(|material| SrtpKeys::from_exported(profile, material.get(..len)?, case.role));
+        .and_then(|material| KeyingMaterial::split(profile, material.get(..profile.keying_material_len())?, case.role));
     if exported.as_ref() != Some(keys) {
         return Err(format!("the ends have other keys: {keys:?}, {theirs:?}"));
     }

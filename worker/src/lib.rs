@@ -6,8 +6,6 @@
 
 pub mod boundary;
 pub mod exit;
-#[doc(hidden)]
-pub mod fuzz;
 pub mod log;
 pub mod net;
 pub mod process;

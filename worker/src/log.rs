@@ -12,7 +12,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::reload;
-use weir_channel::log::TEXT_MAX;
+use weir_channel::log::bounded;
 use weir_channel::message::{LogLevel, LogLine};
 
 /// Lines that may wait for the end of the turn; the channel keeps about as many.
@@ -49,7 +49,7 @@ impl LogQueue {
     fn push(&self, line: LogLine) {
         let mut lines = self.lines();
         if lines.waiting.len() < LINES_MAX {
-            lines.waiting.push_back(line);
+            lines.waiting.push_back(bounded(line));
         } else {
             lines.dropped += 1;
         }
@@ -128,7 +128,7 @@ impl<S: Subscriber> Layer<S> for QueueLayer {
     }
 }
 
-/// The message of an event and then its fields, as far as they fit.
+/// The message of an event and then its fields.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -136,46 +136,30 @@ struct Text {
 }
 
 impl Text {
-    fn finish(mut self) -> String {
+    fn finish(self) -> String {
         // A message without fields, or fields without a message, need no space between them.
         if self.message.is_empty() {
             self.fields.trim_start().to_owned()
         } else {
-            let _ = Bounded(&mut self.message).write_str(&self.fields);
-            self.message
+            self.message + &self.fields
         }
     }
 }
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // An error means that the text is full.
-        let _ = if field.name() == "message" {
-            write!(Bounded(&mut self.message), "{value:?}")
-        } else {
-            write!(Bounded(&mut self.fields), " {}={value:?}", field.name())
+        // A string takes all.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
         };
-    }
-}
-
-/// A string that takes no more than the channel carries, however much is written to it.
-struct Bounded<'a>(&'a mut String);
-
-impl Write for Bounded<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = TEXT_MAX.saturating_sub(self.0.len());
-        let mut fits = room.min(text.len());
-        while !text.is_char_boundary(fits) {
-            fits -= 1; // zero is a boundary
-        }
-        self.0.push_str(&text[..fits]);
-        if fits < text.len() { Err(fmt::Error) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tracing::{debug, error, info, warn};
+    use weir_channel::log::TEXT_MAX;
 
     use super::*;
 

@@ -350,7 +350,7 @@ fn protecting_and_unprotecting_allocate_nothing() {
             .map(|ssrc| outbound.add_stream(ssrc, Repeats::Identical).unwrap())
             .collect();
         let mut train = vec![0x80; 3 * 500];
-        let mut room = vec![0; outbound.protected_train_len(train.len(), 500)];
+        let mut room = vec![0; 3 * (500 + profile.rtp_overhead())];
         let mut report = vec![0x80; 28 + profile.rtcp_overhead()];
         let (mut unprotected, mut refused, mut allocations) = (0, 0, 0);
         for round in 0..400_u64 {

@@ -3,11 +3,9 @@
 //! Between the processes they are lists of numbers. In JSON, where people read them, counts are an object with a member for
 //! each reason, and a histogram is quantiles and buckets.
 
-use std::fmt;
-use std::marker::PhantomData;
+use std::collections::BTreeMap;
 use std::ops::Deref;
 
-use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Declares an enum of things that are counted apart, and lists them.
@@ -119,35 +117,9 @@ impl<R: Serialize> Serialize for Counts<R> {
 impl<'de, R: Copy + Ord + Deserialize<'de>> Deserialize<'de> for Counts<R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.is_human_readable() {
-            true => deserializer.deserialize_map(CountsVisitor(PhantomData)),
-            false => deserializer.deserialize_seq(CountsVisitor(PhantomData)),
+            true => BTreeMap::<R, u64>::deserialize(deserializer).map(Self::from_iter),
+            false => Vec::<(R, u64)>::deserialize(deserializer).map(Self::from_iter),
         }
-    }
-}
-
-struct CountsVisitor<R>(PhantomData<R>);
-
-impl<'de, R: Copy + Ord + Deserialize<'de>> Visitor<'de> for CountsVisitor<R> {
-    type Value = Counts<R>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("counts by reason")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut counts = Counts::default();
-        while let Some((reason, count)) = map.next_entry()? {
-            counts.add(reason, count);
-        }
-        Ok(counts)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut counts = Counts::default();
-        while let Some((reason, count)) = seq.next_element()? {
-            counts.add(reason, count);
-        }
-        Ok(counts)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The words of media: kinds, profiles, codecs, streams, header extensions.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
+
+use crate::words;
 
 /// Audio or video.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -15,14 +15,7 @@ pub enum MediaKind {
     Video,
 }
 
-impl fmt::Display for MediaKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Audio => "audio",
-            Self::Video => "video",
-        })
-    }
-}
+words!(MediaKind { Audio = "audio", Video = "video" });
 
 /// A quality of a producer, or a preference for one, ordered from low to high.
 ///
@@ -43,16 +36,7 @@ pub enum Profile {
     High,
 }
 
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Default => "default",
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-        })
-    }
-}
+words!(Profile { Default = "default", Low = "low", Medium = "medium", High = "high" });
 
 /// The codecs as a worker tells them apart. The first nine it knows by their payload formats; their names are the media
 /// subtypes of those. All others it relays as opaque packets, and of them it need only know what each is for: their names
@@ -254,11 +238,6 @@ impl ExtensionUri {
                 "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
             }
         }
-    }
-
-    /// The extension with this URI.
-    pub fn from_uri(uri: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|extension| extension.uri() == uri)
     }
 
     /// Whether its value means anything beyond the hop it arrived on.

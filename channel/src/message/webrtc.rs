@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::counts::{Counts, reasons};
 use super::{address, any_case};
 use crate::id::{RoomId, TransportId};
+use crate::words;
 
 /// The most sockets that one WebRTC transport listens on: UDP and TCP, IPv4 and IPv6.
 pub const LISTENERS_MAX: usize = 4;
@@ -59,14 +60,7 @@ pub enum IceProtocol {
     Tcp,
 }
 
-impl fmt::Display for IceProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        })
-    }
-}
+words!(IceProtocol { Udp = "udp", Tcp = "tcp" });
 
 /// The username fragment and the password of our side (RFC 8445 §5.3). Printed for debugging, they keep the password to
 /// themselves.
@@ -89,7 +83,7 @@ impl fmt::Debug for IceCredentials {
 
 /// A pair of addresses that packets travel between. In JSON it has the members that mediasoup gives it: `localIP`,
 /// `localPort`, `remoteIP`, `remotePort` and `protocol`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct IceTuple {
     /// UDP or TCP.
@@ -100,6 +94,12 @@ pub struct IceTuple {
     /// The peer's end, as we see it.
     #[serde(with = "address")]
     pub remote: SocketAddr,
+}
+
+impl fmt::Display for IceTuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} <-> {}", self.protocol, self.local, self.remote)
+    }
 }
 
 /// An [`IceTuple`] in JSON.
@@ -265,6 +265,8 @@ pub enum DtlsRole {
     Server,
 }
 
+words!(DtlsRole { Auto = "auto", Client = "client", Server = "server" });
+
 /// A hash algorithm for fingerprints (RFC 8122 §5), weakest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -284,6 +286,24 @@ pub enum FingerprintAlgorithm {
     /// SHA-512.
     #[serde(rename = "sha-512")]
     Sha512,
+}
+
+words!(FingerprintAlgorithm {
+    Sha1 = "sha-1",
+    Sha224 = "sha-224",
+    Sha256 = "sha-256",
+    Sha384 = "sha-384",
+    Sha512 = "sha-512",
+});
+
+impl FingerprintAlgorithm {
+    /// All of them, weakest first, which is the order in which clients know them.
+    pub const ALL: [Self; FINGERPRINTS_MAX] = [Self::Sha1, Self::Sha224, Self::Sha256, Self::Sha384, Self::Sha512];
+
+    /// Whether a certificate may be recognised by it alone.
+    pub const fn is_strong(self) -> bool {
+        matches!(self, Self::Sha256 | Self::Sha384 | Self::Sha512)
+    }
 }
 
 /// The hash of a certificate.

@@ -1,7 +1,32 @@
-//! Words that have no case where people and clients write them.
+//! Words that stand for the variants of an enum, where people and clients write them.
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer};
+
+/// Writes and reads an enum by its words. Who reads another word is told all of them.
+#[macro_export]
+macro_rules! words {
+    ($name:ty { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $word,)+
+                })
+            }
+        }
+
+        impl ::std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(format!("choose from {}", [$($word),+].join(", "))),
+                }
+            }
+        }
+    };
+}
 
 /// Reads a word of an enum whose words are in lower case, whatever its case where it was written: in JSON and the like. In the
 /// bytes between processes it is what the enum is there.
@@ -33,4 +58,23 @@ pub fn any_case_if_any<'de, D: Deserializer<'de>, T: DeserializeOwned>(reader: D
         T::deserialize(IntoDeserializer::<D::Error>::into_deserializer(word))
     };
     word.map(read).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::message::{IceProtocol, LogLevel, Profile};
+
+    #[test]
+    fn a_word_that_is_none_is_told_all_of_them() {
+        for profile in [Profile::Default, Profile::Low, Profile::Medium, Profile::High] {
+            assert_eq!(profile.to_string().parse(), Ok(profile));
+        }
+        let refusal = |word: &str| word.parse::<IceProtocol>().unwrap_err();
+        assert_eq!(refusal("sctp"), "choose from udp, tcp");
+        assert_eq!(refusal(""), "choose from udp, tcp");
+        assert!(
+            "Error".parse::<LogLevel>().is_err(),
+            "as in JSON, unless the field says otherwise"
+        );
+    }
 }

@@ -6,13 +6,14 @@ use weir::ConsumerStats;
 use weir::http::ConsumerView;
 
 use super::client::{Client, Failure};
-use super::object::{Attached, Columns, EventData, Object, Pausing};
+use super::object::{Attached, Closing, Object, Pausing, print_list};
 use super::output::Output;
 use super::parse_profile;
 use super::producer::{codecs, streams};
 use super::rtc_stats::RtcStats;
-use super::table::{Cell, Table, Tone};
+use super::table::{Cell, Table};
 use super::units::{bitrate, bytes};
+use crate::cli::palette::Tone;
 
 /// `weir ctl consumers`
 #[derive(Debug, Args)]
@@ -36,34 +37,27 @@ impl List {
             ("producer", self.producer),
         ];
         let consumers = client.list("/consumers", &filters).await?;
-        let columns = Columns {
-            titles: [
-                ">CONSUMER",
-                ">ROOM",
-                ">TRANSPORT",
-                ">PRODUCER",
-                "KIND",
-                "STATE",
-                "PREFERRED",
-                "EFFECTIVE",
-                "APP DATA",
-            ],
-            none: "no consumers",
-        };
-        columns.print(client, output, consumers, |consumer: &ConsumerView| {
+        print_list(client, output, consumers, "no consumers", |consumer: &ConsumerView| {
             [
-                consumer.id.0.into(),
-                consumer.room.0.into(),
-                Cell::or_none(consumer.transport.map(|transport| transport.0)),
-                consumer.producer.0.into(),
-                consumer.kind.into(),
-                state(consumer.paused, consumer.source_paused),
-                consumer.preferred_profile.into(),
-                Cell::or_none(consumer.effective_profile),
-                Cell::app_data(&consumer.app_data),
+                (">CONSUMER", consumer.id.0.into()),
+                (">ROOM", consumer.room.0.into()),
+                (">TRANSPORT", Cell::or_none(consumer.transport.map(|id| id.0))),
+                (">PRODUCER", consumer.producer.0.into()),
+                ("KIND", consumer.kind.into()),
+                ("STATE", state(consumer.paused, consumer.source_paused)),
+                ("PREFERRED", consumer.preferred_profile.into()),
+                ("EFFECTIVE", Cell::or_none(consumer.effective_profile)),
+                ("APP DATA", Cell::app_data(&consumer.app_data)),
             ]
         })
     }
+}
+
+/// A consumer, by its id.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Which {
+    /// The consumer's id
+    consumer: u64,
 }
 
 /// `weir ctl consumer …`
@@ -74,53 +68,31 @@ pub(super) enum Command {
     /// Create a consumer on a transport
     Create(Create),
     /// Show a consumer
-    Show {
-        /// The consumer's id
-        consumer: u64,
-    },
+    Show(Which),
     /// Stop sending to a consumer
-    Pause {
-        /// The consumer's id
-        consumer: u64,
-        #[command(flatten)]
-        pausing: Pausing,
-    },
+    Pause(Pausing<Which>),
     /// Send to a consumer again
-    Resume {
-        /// The consumer's id
-        consumer: u64,
-        #[command(flatten)]
-        pausing: Pausing,
-    },
+    Resume(Pausing<Which>),
     /// Set the highest profile that a consumer receives; `default` removes the limit
     Profile {
-        /// The consumer's id
-        consumer: u64,
+        #[command(flatten)]
+        which: Which,
         /// default, low, medium or high
         #[arg(value_parser = parse_profile())]
         profile: String,
     },
     /// Ask the consumer's producer for a key frame
-    Keyframe {
-        /// The consumer's id
-        consumer: u64,
-    },
+    Keyframe(Which),
     /// Show the counters of a consumer
-    Stats {
-        /// The consumer's id
-        consumer: u64,
-    },
+    Stats(Which),
     /// Show statistics of a consumer in the format of mediasoup's RTC statistics
     RtcStats(RtcStats),
     /// Print everything that the worker knows about a consumer, as JSON
-    Dump {
-        /// The consumer's id
-        consumer: u64,
-    },
+    Dump(Which),
     /// Start to send a peer's consumer, on one of the peer's transports
     Enable {
-        /// The consumer's id
-        consumer: u64,
+        #[command(flatten)]
+        which: Which,
         /// The transport's id
         transport: u64,
         /// Start paused by its client
@@ -128,12 +100,7 @@ pub(super) enum Command {
         paused: bool,
     },
     /// Close a consumer
-    Close {
-        /// The consumer's id
-        consumer: u64,
-        #[command(flatten)]
-        event_data: EventData,
-    },
+    Close(Closing<Which>),
 }
 
 /// `weir ctl consumer create`
@@ -164,15 +131,12 @@ impl Command {
         match self {
             Self::List(list) => list.run(client, output).await,
             Self::Create(create) => create.run(client, output).await,
-            Self::Show { consumer } => {
+            Self::Show(which) => {
                 let pairs = |consumer: &ConsumerView| {
                     [
                         ("consumer", consumer.id.0.into()),
                         ("room", consumer.room.0.into()),
-                        (
-                            "transport",
-                            Cell::or_none(consumer.transport.map(|transport| transport.0)),
-                        ),
+                        ("transport", Cell::or_none(consumer.transport.map(|id| id.0))),
                         ("producer", consumer.producer.0.into()),
                         ("kind", consumer.kind.into()),
                         ("state", state(consumer.paused, consumer.source_paused)),
@@ -183,37 +147,34 @@ impl Command {
                         ("app data", Cell::app_data(&consumer.app_data)),
                     ]
                 };
-                of(consumer).show(client, output, pairs).await
+                of(which).show(client, output, pairs).await
             }
-            Self::Pause { consumer, pausing } => of(consumer).pause(client, output, pausing).await,
-            Self::Resume { consumer, pausing } => of(consumer).resume(client, output, pausing).await,
-            Self::Profile { consumer, profile } => of(consumer).prefer(client, output, &profile).await,
-            Self::Keyframe { consumer } => {
-                let answer = client.post(&of(consumer).target("/key-frame"), &json!({})).await?;
-                output.done(&answer, format_args!("key frame requested for {}", of(consumer)))
+            Self::Pause(pausing) => of(pausing.which).pause(client, output, &pausing.body()).await,
+            Self::Resume(pausing) => of(pausing.which).resume(client, output, &pausing.body()).await,
+            Self::Profile { which, profile } => of(which).prefer(client, output, &profile).await,
+            Self::Keyframe(which) => {
+                let answer = client.post(&of(which).target("/key-frame"), &json!({})).await?;
+                output.done(&answer, format_args!("key frame requested for {}", of(which)))
             }
-            Self::Stats { consumer } => of(consumer).stats(client, output, stats_table, "no counters").await,
+            Self::Stats(which) => of(which).stats(client, output, stats_table, "no counters").await,
             Self::RtcStats(stats) => stats.run("consumers", client, output).await,
-            Self::Dump { consumer } => of(consumer).dump(client, output).await,
+            Self::Dump(which) => of(which).dump(client, output).await,
             Self::Enable {
-                consumer,
+                which,
                 transport,
                 paused,
             } => {
                 let body = json!({"transport": transport, "paused": paused});
-                let answer = client.post(&of(consumer).target("/enable"), &body).await?;
-                output.done(
-                    &answer,
-                    format_args!("consumer {consumer} is sent on transport {transport}"),
-                )
+                let answer = client.post(&of(which).target("/enable"), &body).await?;
+                output.done(&answer, format_args!("{} is sent on transport {transport}", of(which)))
             }
-            Self::Close { consumer, event_data } => of(consumer).close(client, output, event_data).await,
+            Self::Close(Closing { which, app_data }) => of(which).close(client, output, app_data).await,
         }
     }
 }
 
-fn of(consumer: u64) -> Object {
-    Object::new("consumer", consumer)
+fn of(which: Which) -> Object {
+    Object::new("consumer", which.consumer)
 }
 
 impl Create {
@@ -263,32 +224,20 @@ fn state(paused: bool, source_paused: bool) -> Cell {
 }
 
 pub(super) fn stats_table(stats: &[ConsumerStats]) -> Table {
-    let mut table = Table::new([
-        ">CONSUMER",
-        "STATE",
-        "EFFECTIVE",
-        "TARGET",
-        ">PACKETS IN",
-        ">FORWARDED",
-        ">BYTES",
-        ">BITRATE",
-        ">SWITCHES",
-        ">ASKED FOR",
-        "DROPPED",
-    ]);
+    let mut table = Table::default();
     for stats in stats {
         table.row([
-            stats.consumer.0.into(),
-            state(stats.paused, stats.source_paused),
-            Cell::or_none(stats.effective_profile),
-            Cell::or_none(stats.target_profile),
-            stats.packets_in.into(),
-            stats.packets_forwarded.into(),
-            bytes(stats.bytes_forwarded).into(),
-            bitrate(stats.bitrate).into(),
-            stats.switches.into(),
-            (stats.pli_count + stats.fir_count).into(),
-            Cell::reasons(&stats.dropped),
+            (">CONSUMER", stats.consumer.0.into()),
+            ("STATE", state(stats.paused, stats.source_paused)),
+            ("EFFECTIVE", Cell::or_none(stats.effective_profile)),
+            ("TARGET", Cell::or_none(stats.target_profile)),
+            (">PACKETS IN", stats.packets_in.into()),
+            (">FORWARDED", stats.packets_forwarded.into()),
+            (">BYTES", bytes(stats.bytes_forwarded).into()),
+            (">BITRATE", bitrate(stats.bitrate).into()),
+            (">SWITCHES", stats.switches.into()),
+            (">ASKED FOR", (stats.pli_count + stats.fir_count).into()),
+            ("DROPPED", Cell::reasons(&stats.dropped)),
         ]);
     }
     table

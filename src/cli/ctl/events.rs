@@ -10,11 +10,13 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
+use weir::http::path_segment;
 
 use super::client::{Client, Failure};
 use super::output::Output;
 use super::server::flat;
-use super::table::{Tone, visible};
+use super::table::visible;
+use crate::cli::palette::Tone;
 use sse::{Decoder, Event};
 
 mod sse;
@@ -186,7 +188,7 @@ impl Events {
         ];
         let given = parameters
             .iter()
-            .filter_map(|(name, value)| Some(format!("{name}={}", escaped((*value)?))));
+            .filter_map(|(name, value)| Some(format!("{name}={}", path_segment((*value)?))));
         let query: Vec<String> = given.collect();
         if query.is_empty() {
             path.to_owned()
@@ -194,18 +196,6 @@ impl Events {
             format!("{path}?{}", query.join("&"))
         }
     }
-}
-
-/// RFC 3986 §2.1, for what is not unreserved; commas may stay as they are in a query.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b',' => out.push(char::from(byte)),
-            _ => out += &format!("%{byte:02X}"),
-        }
-    }
-    out
 }
 
 fn print(output: &Output, event: &Value) -> Result<(), Failure> {
@@ -367,7 +357,7 @@ mod tests {
         };
         assert_eq!(
             events.target("/events", Some("x-1")),
-            "/events?room=1&kind=a,b%26c&after=x-1"
+            "/events?room=1&kind=a%2Cb%26c&after=x-1"
         );
     }
 }

@@ -19,9 +19,11 @@ pub(super) struct Object {
     id: u64,
 }
 
-/// What an event carries of its cause.
+/// Which one to close, and what its event carries.
 #[derive(Debug, Args)]
-pub(super) struct EventData {
+pub(super) struct Closing<Which: Args> {
+    #[command(flatten)]
+    pub(super) which: Which,
     /// Any JSON, which is sent with the event
     #[arg(long, value_name = "JSON", value_parser = parse_json)]
     pub(super) app_data: Option<Value>,
@@ -44,15 +46,18 @@ impl Attached {
     }
 }
 
-/// For whom something is paused or resumed, and what its event carries.
+/// Which one to pause or resume, for whom, and what its event carries.
 #[derive(Debug, Args)]
-pub(super) struct Pausing {
+pub(super) struct Pausing<Which: Args> {
+    #[command(flatten)]
+    pub(super) which: Which,
     /// The side that acts: local is the application, remote is the peer's client; no side can resume what the other has
     /// paused
     #[arg(long, value_name = "SIDE", value_parser = ["local", "remote"], default_value = "local")]
     side: String,
-    #[command(flatten)]
-    event_data: EventData,
+    /// Any JSON, which is sent with the event
+    #[arg(long, value_name = "JSON", value_parser = parse_json)]
+    app_data: Option<Value>,
 }
 
 impl fmt::Display for Object {
@@ -79,11 +84,8 @@ impl Object {
         output: &Output,
         pairs: impl FnOnce(&V) -> P,
     ) -> Result<(), Failure> {
-        let answer: Value = client.get(&self.target("")).await?;
-        if output.is_json() {
-            return output.json(&answer);
-        }
-        output.pairs(pairs(&client.read(answer)?).as_ref())
+        let print = |shown: V| output.pairs(pairs(&shown).as_ref());
+        print_one(client, output, &self.target(""), print).await
     }
 
     /// Prints its counters, or `none`.
@@ -94,11 +96,8 @@ impl Object {
         table: fn(&[S]) -> Table,
         none: &str,
     ) -> Result<(), Failure> {
-        let answer: Value = client.get(&self.target("/stats")).await?;
-        if output.is_json() {
-            return output.json(&answer);
-        }
-        output.table(&table(&[client.read(answer)?]), none)
+        let print = |stats: S| output.table(&table(&[stats]), none);
+        print_one(client, output, &self.target("/stats"), print).await
     }
 
     /// Prints all that the worker knows of it.
@@ -106,13 +105,13 @@ impl Object {
         output.json(&client.get::<Value>(&self.target("/dump")).await?)
     }
 
-    pub(super) async fn pause(self, client: &mut Client, output: &Output, pausing: Pausing) -> Result<(), Failure> {
-        let answer = client.post(&self.target("/pause"), &pausing.body()).await?;
+    pub(super) async fn pause(self, client: &mut Client, output: &Output, body: &Value) -> Result<(), Failure> {
+        let answer = client.post(&self.target("/pause"), body).await?;
         output.done(&answer, format_args!("{self} paused"))
     }
 
-    pub(super) async fn resume(self, client: &mut Client, output: &Output, pausing: Pausing) -> Result<(), Failure> {
-        let answer = client.post(&self.target("/resume"), &pausing.body()).await?;
+    pub(super) async fn resume(self, client: &mut Client, output: &Output, body: &Value) -> Result<(), Failure> {
+        let answer = client.post(&self.target("/resume"), body).await?;
         let still = ["locallyPaused", "remotelyPaused", "sourcePaused"].map(|name| answer[name] == true);
         let still = match still {
             [true, ..] => "; the application still holds it paused",
@@ -146,47 +145,52 @@ impl Object {
         self,
         client: &mut Client,
         output: &Output,
-        event_data: EventData,
+        app_data: Option<Value>,
     ) -> Result<(), Failure> {
-        let answer = client.close(&self.target(""), event_data.app_data).await?;
+        let answer = client.close(&self.target(""), app_data).await?;
         output.done(&answer, format_args!("{self} closed"))
     }
 }
 
-impl Pausing {
-    fn body(self) -> Value {
+impl<Which: Args> Pausing<Which> {
+    /// What the server is sent.
+    pub(super) fn body(self) -> Value {
         let mut body = json!({"side": self.side});
-        if let Some(app_data) = self.event_data.app_data {
+        if let Some(app_data) = self.app_data {
             body["appData"] = app_data;
         }
         body
     }
 }
 
-/// A list that is printed as a table.
-pub(super) struct Columns<'a, const N: usize> {
-    /// Their titles; `>` before one: numbers.
-    pub(super) titles: [&'a str; N],
-    /// What to say of an empty list.
-    pub(super) none: &'a str,
+/// Prints what is at a target: as JSON if that is asked for, else as `print` does.
+pub(super) async fn print_one<V: DeserializeOwned>(
+    client: &mut Client,
+    output: &Output,
+    target: &str,
+    print: impl FnOnce(V) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let answer: Value = client.get(target).await?;
+    match output.is_json() {
+        true => output.json(&answer),
+        false => print(client.read(answer)?),
+    }
 }
 
-impl<const N: usize> Columns<'_, N> {
-    /// Prints a list, a row for each thing in it.
-    pub(super) fn print<V: DeserializeOwned>(
-        &self,
-        client: &Client,
-        output: &Output,
-        items: Vec<Value>,
-        row: impl Fn(&V) -> [Cell; N],
-    ) -> Result<(), Failure> {
-        if output.is_json() {
-            return output.json(&items);
-        }
-        let mut table = Table::new(self.titles);
-        for item in items {
-            table.row(row(&client.read(item)?));
-        }
-        output.table(&table, self.none)
+/// Prints a list as a table, a row for each thing in it, or `none`.
+pub(super) fn print_list<V: DeserializeOwned, const N: usize>(
+    client: &Client,
+    output: &Output,
+    items: Vec<Value>,
+    none: &str,
+    row: impl Fn(&V) -> [(&'static str, Cell); N],
+) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.json(&items);
     }
+    let mut table = Table::default();
+    for item in items {
+        table.row(row(&client.read(item)?));
+    }
+    output.table(&table, none)
 }

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::client::Failure;
-use super::table::{Cell, Palette, Table, visible, write_pairs};
+use super::table::{Cell, Table, visible, write_pairs};
+use crate::cli::palette::Palette;
 
 /// Standard output, as text for people or as JSON.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use weir::http::{PeerListing, PeerView, TransportView, path_segment};
 use super::client::{Client, Failure};
 use super::events::follow_live;
 use super::input::parse_json;
-use super::object::{Attached, EventData};
+use super::object::{Attached, Closing, print_one};
 use super::output::Output;
 use super::server::flat;
 use super::table::{Cell, Table};
@@ -36,24 +36,16 @@ impl List {
         if output.is_json() {
             return output.json(&peers);
         }
-        let mut table = Table::new([
-            "PEER",
-            ">ROOM",
-            "ROLE",
-            ">TRANSPORTS",
-            ">PRODUCERS",
-            ">CONSUMERS",
-            "APP DATA",
-        ]);
+        let mut table = Table::default();
         for peer in peers {
             table.row([
-                (&peer.name).into(),
-                peer.room.0.into(),
-                role(&peer).into(),
-                peer.transports.into(),
-                peer.producers.into(),
-                peer.consumers.into(),
-                Cell::app_data(&peer.app_data),
+                ("PEER", (&peer.name).into()),
+                (">ROOM", peer.room.0.into()),
+                ("ROLE", role(&peer).into()),
+                (">TRANSPORTS", peer.transports.into()),
+                (">PRODUCERS", peer.producers.into()),
+                (">CONSUMERS", peer.consumers.into()),
+                ("APP DATA", Cell::app_data(&peer.app_data)),
             ]);
         }
         output.table(&table, "no peers")
@@ -119,12 +111,7 @@ pub(super) enum Command {
     /// Receive the notifications for a peer's client, until the peer closes; whoever received them before gets no more
     Notifications(Which),
     /// Close a peer with everything that belongs to it
-    Close {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        event_data: EventData,
-    },
+    Close(Closing<Which>),
 }
 
 impl Command {
@@ -139,21 +126,19 @@ impl Command {
                 output.done(&answer, format_args!("peer {} is in room {}", which.name, which.room))
             }
             Self::Show(which) => {
-                let answer: Value = client.get(&which.target("")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                let peer: PeerView = client.read(answer)?;
-                output.pairs(&[
-                    ("peer", (&peer.name).into()),
-                    ("room", peer.room.0.into()),
-                    ("role", role(&peer).into()),
-                    ("transports", peer.transports.into()),
-                    ("producers", peer.producers.into()),
-                    ("consumers", peer.consumers.into()),
-                    ("receives", receives(&peer)),
-                    ("app data", Cell::app_data(&peer.app_data)),
-                ])
+                let print = |peer: PeerView| {
+                    output.pairs(&[
+                        ("peer", (&peer.name).into()),
+                        ("room", peer.room.0.into()),
+                        ("role", role(&peer).into()),
+                        ("transports", peer.transports.into()),
+                        ("producers", peer.producers.into()),
+                        ("consumers", peer.consumers.into()),
+                        ("receives", receives(&peer)),
+                        ("app data", Cell::app_data(&peer.app_data)),
+                    ])
+                };
+                print_one(client, output, &which.target(""), print).await
             }
             Self::Transport {
                 which,
@@ -182,8 +167,8 @@ impl Command {
                 follow_live(client, output, &which.target("/notifications"), notification).await
             }
             Self::Dump(which) => output.json(&client.get::<Value>(&which.target("/dump")).await?),
-            Self::Close { which, event_data } => {
-                let answer = client.close(&which.target(""), event_data.app_data).await?;
+            Self::Close(Closing { which, app_data }) => {
+                let answer = client.close(&which.target(""), app_data).await?;
                 output.done(&answer, format_args!("peer {} closed", which.name))
             }
         }

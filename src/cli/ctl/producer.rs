@@ -9,12 +9,13 @@ use weir_channel::message::{MediaKind, Profile};
 
 use super::client::{Client, Failure};
 use super::input::read_json;
-use super::object::{Attached, Columns, EventData, Object, Pausing};
+use super::object::{Attached, Closing, Object, Pausing, print_list};
 use super::output::Output;
 use super::parse_profile;
 use super::rtc_stats::RtcStats;
-use super::table::{Cell, Table, Tone};
+use super::table::{Cell, Table};
 use super::units::{bitrate, bytes};
+use crate::cli::palette::Tone;
 
 /// `weir ctl producers`
 #[derive(Debug, Args)]
@@ -31,30 +32,25 @@ impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let filters = [("room", self.room), ("transport", self.transport)];
         let producers = client.list("/producers", &filters).await?;
-        let columns = Columns {
-            titles: [
-                ">PRODUCER",
-                ">ROOM",
-                ">TRANSPORT",
-                "KIND",
-                "STATE",
-                "PREFERRED",
-                "APP DATA",
-            ],
-            none: "no producers",
-        };
-        columns.print(client, output, producers, |producer: &ProducerView| {
+        print_list(client, output, producers, "no producers", |producer: &ProducerView| {
             [
-                producer.id.0.into(),
-                producer.room.0.into(),
-                producer.transport.0.into(),
-                producer.kind.into(),
-                state(producer.paused),
-                producer.preferred_profile.into(),
-                Cell::app_data(&producer.app_data),
+                (">PRODUCER", producer.id.0.into()),
+                (">ROOM", producer.room.0.into()),
+                (">TRANSPORT", producer.transport.0.into()),
+                ("KIND", producer.kind.into()),
+                ("STATE", state(producer.paused)),
+                ("PREFERRED", producer.preferred_profile.into()),
+                ("APP DATA", Cell::app_data(&producer.app_data)),
             ]
         })
     }
+}
+
+/// A producer, by its id.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Which {
+    /// The producer's id
+    producer: u64,
 }
 
 /// `weir ctl producer …`
@@ -65,51 +61,27 @@ pub(super) enum Command {
     /// Create a producer on a transport
     Create(Box<Create>),
     /// Show a producer
-    Show {
-        /// The producer's id
-        producer: u64,
-    },
+    Show(Which),
     /// Stop relaying a producer
-    Pause {
-        /// The producer's id
-        producer: u64,
-        #[command(flatten)]
-        pausing: Pausing,
-    },
+    Pause(Pausing<Which>),
     /// Relay a producer again
-    Resume {
-        /// The producer's id
-        producer: u64,
-        #[command(flatten)]
-        pausing: Pausing,
-    },
+    Resume(Pausing<Which>),
     /// Set the profile for consumers that have no preference of their own
     Profile {
-        /// The producer's id
-        producer: u64,
+        #[command(flatten)]
+        which: Which,
         /// default, low, medium or high
         #[arg(value_parser = parse_profile())]
         profile: String,
     },
     /// Show the counters of a producer
-    Stats {
-        /// The producer's id
-        producer: u64,
-    },
+    Stats(Which),
     /// Show statistics of a producer in the format of mediasoup's RTC statistics
     RtcStats(RtcStats),
     /// Print everything that the worker knows about a producer, as JSON
-    Dump {
-        /// The producer's id
-        producer: u64,
-    },
+    Dump(Which),
     /// Close a producer and its consumers
-    Close {
-        /// The producer's id
-        producer: u64,
-        #[command(flatten)]
-        event_data: EventData,
-    },
+    Close(Closing<Which>),
 }
 
 /// `weir ctl producer create`
@@ -151,7 +123,7 @@ impl Command {
         match self {
             Self::List(list) => list.run(client, output).await,
             Self::Create(create) => create.run(client, output).await,
-            Self::Show { producer } => {
+            Self::Show(which) => {
                 let pairs = |producer: &ProducerView| {
                     [
                         ("producer", producer.id.0.into()),
@@ -165,24 +137,24 @@ impl Command {
                         ("app data", Cell::app_data(&producer.app_data)),
                     ]
                 };
-                of(producer).show(client, output, pairs).await
+                of(which).show(client, output, pairs).await
             }
-            Self::Pause { producer, pausing } => of(producer).pause(client, output, pausing).await,
-            Self::Resume { producer, pausing } => of(producer).resume(client, output, pausing).await,
-            Self::Profile { producer, profile } => of(producer).prefer(client, output, &profile).await,
-            Self::Stats { producer } => {
+            Self::Pause(pausing) => of(pausing.which).pause(client, output, &pausing.body()).await,
+            Self::Resume(pausing) => of(pausing.which).resume(client, output, &pausing.body()).await,
+            Self::Profile { which, profile } => of(which).prefer(client, output, &profile).await,
+            Self::Stats(which) => {
                 let none = "no streams received";
-                of(producer).stats(client, output, stats_table, none).await
+                of(which).stats(client, output, stats_table, none).await
             }
             Self::RtcStats(stats) => stats.run("producers", client, output).await,
-            Self::Dump { producer } => of(producer).dump(client, output).await,
-            Self::Close { producer, event_data } => of(producer).close(client, output, event_data).await,
+            Self::Dump(which) => of(which).dump(client, output).await,
+            Self::Close(Closing { which, app_data }) => of(which).close(client, output, app_data).await,
         }
     }
 }
 
-fn of(producer: u64) -> Object {
-    Object::new("producer", producer)
+fn of(which: Which) -> Object {
+    Object::new("producer", which.producer)
 }
 
 impl Create {
@@ -303,9 +275,8 @@ fn parse_codec(text: &str) -> Result<Declared, String> {
     let (Some(kind), Some(name), Some(rate)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(known());
     };
-    let kinds = [MediaKind::Audio, MediaKind::Video];
-    let (Some(kind), Ok(clock_rate), channels, None) = (
-        kinds.into_iter().find(|own| own.to_string() == kind),
+    let (Ok(kind), Ok(clock_rate), channels, None) = (
+        kind.parse::<MediaKind>(),
         rate.parse(),
         parts.next().map(str::parse),
         parts.next(),
@@ -365,41 +336,27 @@ pub(super) fn streams(parameters: Option<&RtpParameters>) -> Cell {
 }
 
 pub(super) fn stats_table(stats: &[ProducerStats]) -> Table {
-    let mut table = Table::new([
-        ">PRODUCER",
-        "STATE",
-        ">SSRC",
-        "PROFILE",
-        "STREAM",
-        ">PACKETS",
-        ">BYTES",
-        ">BITRATE",
-        ">LOST",
-        ">DUPLICATED",
-        ">DISCARDED",
-        ">KEY FRAMES",
-        ">ASKED FOR",
-    ]);
+    let mut table = Table::default();
     for producer in stats {
         for stream in &producer.streams {
+            let activity = match stream.active {
+                true => Cell::new("active", Tone::Good),
+                false => Cell::new("silent", Tone::Faint),
+            };
             table.row([
-                producer.producer.0.into(),
-                state(producer.paused),
-                stream.ssrc.into(),
-                stream.profile.into(),
-                if stream.active {
-                    Cell::new("active", Tone::Good)
-                } else {
-                    Cell::new("silent", Tone::Faint)
-                },
-                stream.packets.into(),
-                bytes(stream.bytes).into(),
-                bitrate(stream.bitrate).into(),
-                Cell::alarming(stream.packets_lost),
-                stream.packets_duplicated.into(),
-                stream.packets_discarded.into(),
-                stream.key_frames.into(),
-                (stream.pli_count + stream.fir_count).into(),
+                (">PRODUCER", producer.producer.0.into()),
+                ("STATE", state(producer.paused)),
+                (">SSRC", stream.ssrc.into()),
+                ("PROFILE", stream.profile.into()),
+                ("STREAM", activity),
+                (">PACKETS", stream.packets.into()),
+                (">BYTES", bytes(stream.bytes).into()),
+                (">BITRATE", bitrate(stream.bitrate).into()),
+                (">LOST", Cell::alarming(stream.packets_lost)),
+                (">DUPLICATED", stream.packets_duplicated.into()),
+                (">DISCARDED", stream.packets_discarded.into()),
+                (">KEY FRAMES", stream.key_frames.into()),
+                (">ASKED FOR", (stream.pli_count + stream.fir_count).into()),
             ]);
         }
     }

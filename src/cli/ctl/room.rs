@@ -12,10 +12,10 @@ use weir_channel::message::{Zoned, parse_address};
 use super::client::{Client, Failure};
 use super::events::follow_live;
 use super::input::read_json;
-use super::object::{Attached, Columns, EventData, Object};
+use super::object::{Attached, Closing, Object, print_list, print_one};
 use super::output::Output;
 use super::table::{Cell, Table};
-use super::{producer, transport};
+use super::{consumer, producer, transport};
 
 /// `weir ctl rooms`
 #[derive(Debug, Args)]
@@ -24,30 +24,25 @@ pub(super) struct List {}
 impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let rooms = client.list("/rooms", &[]).await?;
-        let columns = Columns {
-            titles: [
-                ">ROOM",
-                ">WORKER",
-                ">PEERS",
-                ">TRANSPORTS",
-                ">PRODUCERS",
-                ">CONSUMERS",
-                "APP DATA",
-            ],
-            none: "no rooms",
-        };
-        columns.print(client, output, rooms, |room: &RoomView| {
+        print_list(client, output, rooms, "no rooms", |room: &RoomView| {
             [
-                room.id.0.into(),
-                room.worker.0.into(),
-                room.peers.into(),
-                room.transports.into(),
-                room.producers.into(),
-                room.consumers.into(),
-                Cell::app_data(&room.app_data),
+                (">ROOM", room.id.0.into()),
+                (">WORKER", room.worker.0.into()),
+                (">PEERS", room.peers.into()),
+                (">TRANSPORTS", room.transports.into()),
+                (">PRODUCERS", room.producers.into()),
+                (">CONSUMERS", room.consumers.into()),
+                ("APP DATA", Cell::app_data(&room.app_data)),
             ]
         })
     }
+}
+
+/// A room, by its id.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Which {
+    /// The room's id
+    room: u64,
 }
 
 /// `weir ctl room …`
@@ -68,29 +63,17 @@ pub(super) enum Command {
         attached: Attached,
     },
     /// Show a room
-    Show {
-        /// The room's id
-        room: u64,
-    },
+    Show(Which),
     /// Show the counters of everything in a room
-    Stats {
-        /// The room's id
-        room: u64,
-    },
+    Stats(Which),
     /// Print everything that the worker knows about a room, as JSON
-    Dump {
-        /// The room's id
-        room: u64,
-    },
+    Dump(Which),
     /// Show what a room's peers may send and receive
-    Capabilities {
-        /// The room's id
-        room: u64,
-    },
+    Capabilities(Which),
     /// Stream a producer to an address
     Stream {
-        /// The room's id
-        room: u64,
+        #[command(flatten)]
+        which: Which,
         /// The producer's id
         producer: u64,
         /// The address to send to, as IP:PORT
@@ -98,22 +81,11 @@ pub(super) enum Command {
         remote: SocketAddr,
     },
     /// Show who is speaking, until the room closes
-    Speakers {
-        /// The room's id
-        room: u64,
-    },
+    Speakers(Which),
     /// Show the audio levels in a room, twice a second, until it closes
-    Levels {
-        /// The room's id
-        room: u64,
-    },
+    Levels(Which),
     /// Close a room with everything in it
-    Close {
-        /// The room's id
-        room: u64,
-        #[command(flatten)]
-        event_data: EventData,
-    },
+    Close(Closing<Which>),
 }
 
 impl Command {
@@ -137,7 +109,7 @@ impl Command {
                 let room: RoomView = client.read(answer.clone())?;
                 output.done(&answer, format_args!("{} opened on {}", room.id, room.worker))
             }
-            Self::Show { room } => {
+            Self::Show(which) => {
                 let pairs = |room: &RoomView| {
                     [
                         ("room", room.id.0.into()),
@@ -149,49 +121,49 @@ impl Command {
                         ("app data", Cell::app_data(&room.app_data)),
                     ]
                 };
-                of(room).show(client, output, pairs).await
+                of(which).show(client, output, pairs).await
             }
-            Self::Stats { room } => stats(client, output, room).await,
-            Self::Dump { room } => of(room).dump(client, output).await,
-            Self::Capabilities { room } => capabilities(client, output, room).await,
-            Self::Stream { room, producer, remote } => {
+            Self::Stats(which) => stats(client, output, which).await,
+            Self::Dump(which) => of(which).dump(client, output).await,
+            Self::Capabilities(which) => capabilities(client, output, which).await,
+            Self::Stream {
+                which,
+                producer,
+                remote,
+            } => {
                 let body = json!({"producer": producer, "remoteIp": Zoned::from(remote), "remotePort": remote.port()});
-                let answer = client.post(&format!("/rooms/{room}/rtp-streamers"), &body).await?;
+                let answer = client.post(&of(which).target("/rtp-streamers"), &body).await?;
                 let streamer: StreamerView = client.read(answer.clone())?;
                 output.done(
                     &answer,
                     format_args!("producer {producer} goes to {remote} on {}", streamer.transport),
                 )
             }
-            Self::Speakers { room } => {
-                follow_live(client, output, &format!("/rooms/{room}/active-speaker"), speaker).await
-            }
-            Self::Levels { room } => follow_live(client, output, &format!("/rooms/{room}/audio-levels"), levels).await,
-            Self::Close { room, event_data } => of(room).close(client, output, event_data).await,
+            Self::Speakers(which) => follow_live(client, output, &of(which).target("/active-speaker"), speaker).await,
+            Self::Levels(which) => follow_live(client, output, &of(which).target("/audio-levels"), levels).await,
+            Self::Close(Closing { which, app_data }) => of(which).close(client, output, app_data).await,
         }
     }
 }
 
-fn of(room: u64) -> Object {
-    Object::new("room", room)
+fn of(which: Which) -> Object {
+    Object::new("room", which.room)
 }
 
-async fn capabilities(client: &mut Client, output: &Output, room: u64) -> Result<(), Failure> {
-    let answer: Value = client.get(&format!("/rooms/{room}/rtp-capabilities")).await?;
-    if output.is_json() {
-        return output.json(&answer);
-    }
-    let capabilities: RtpCapabilities = client.read(answer)?;
-    let mut table = Table::new(["KIND", "CODEC", ">PAYLOAD TYPE", ">CLOCK RATE"]);
-    for codec in &capabilities.codecs {
-        table.row([
-            codec.kind.into(),
-            (&codec.name).into(),
-            Cell::or_none(codec.preferred_payload_type),
-            codec.clock_rate.into(),
-        ]);
-    }
-    output.table(&table, "no codecs")
+async fn capabilities(client: &mut Client, output: &Output, which: Which) -> Result<(), Failure> {
+    let table = |capabilities: RtpCapabilities| {
+        let mut table = Table::default();
+        for codec in &capabilities.codecs {
+            table.row([
+                ("KIND", codec.kind.into()),
+                ("CODEC", (&codec.name).into()),
+                (">PAYLOAD TYPE", Cell::or_none(codec.preferred_payload_type)),
+                (">CLOCK RATE", codec.clock_rate.into()),
+            ]);
+        }
+        output.table(&table, "no codecs")
+    };
+    print_one(client, output, &of(which).target("/rtp-capabilities"), table).await
 }
 
 /// `alice (producer 3)`
@@ -215,15 +187,13 @@ fn levels(event: &Value) -> String {
     }
 }
 
-async fn stats(client: &mut Client, output: &Output, room: u64) -> Result<(), Failure> {
-    let answer: Value = client.get(&format!("/rooms/{room}/stats")).await?;
-    if output.is_json() {
-        return output.json(&answer);
-    }
-    let stats: StatsPage = client.read(answer)?;
-    output.table(&transport::stats_table(&stats.transports), "no transports")?;
-    output.line("")?;
-    output.table(&producer::stats_table(&stats.producers), "no streams received")?;
-    output.line("")?;
-    output.table(&super::consumer::stats_table(&stats.consumers), "no consumers")
+async fn stats(client: &mut Client, output: &Output, which: Which) -> Result<(), Failure> {
+    let tables = |stats: StatsPage| {
+        output.table(&transport::stats_table(&stats.transports), "no transports")?;
+        output.line("")?;
+        output.table(&producer::stats_table(&stats.producers), "no streams received")?;
+        output.line("")?;
+        output.table(&consumer::stats_table(&stats.consumers), "no consumers")
+    };
+    print_one(client, output, &of(which).target("/stats"), tables).await
 }

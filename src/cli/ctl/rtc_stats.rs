@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use super::client::{Client, Failure};
 use super::events::follow_live;
+use super::object::print_list;
 use super::output::Output;
-use super::table::{Cell, Table};
+use super::table::Cell;
 use super::units::bitrate;
 
 /// `weir ctl … rtc-stats`
@@ -27,20 +28,7 @@ impl RtcStats {
             return follow_live(client, output, &format!("{target}/stream?intervalMs={ms}"), line).await;
         }
         let stats: Vec<Value> = client.get(&target).await?;
-        if output.is_json() {
-            return output.json(&stats);
-        }
-        let mut table = Table::new([
-            "ID",
-            "TYPE",
-            ">PACKETS",
-            ">BITRATE",
-            ">LOST",
-            ">REPAIRED",
-            ">JITTER MS",
-            ">RTT MS",
-        ]);
-        for each in &stats {
+        print_list(client, output, stats, "nothing flows", |each: &Value| {
             let member = |name: &str| match &each[name] {
                 Value::Null => Cell::none(),
                 Value::String(text) => text.into(),
@@ -50,18 +38,17 @@ impl RtcStats {
                 Some(count) => count.into(),
                 None => format!("{} in, {} out", each["packetsReceived"], each["packetsSent"]).into(),
             };
-            table.row([
-                member("id"),
-                member("type"),
-                packets,
-                Cell::or_none(each["bitrate"].as_u64().map(bitrate)),
-                member("packetsLost"),
-                member("packetsRepaired"),
-                member("jitterMs"),
-                member("roundTripTime"),
-            ]);
-        }
-        output.table(&table, "nothing flows")
+            [
+                ("ID", member("id")),
+                ("TYPE", member("type")),
+                (">PACKETS", packets),
+                (">BITRATE", Cell::or_none(each["bitrate"].as_u64().map(bitrate))),
+                (">LOST", member("packetsLost")),
+                (">REPAIRED", member("packetsRepaired")),
+                (">JITTER MS", member("jitterMs")),
+                (">RTT MS", member("roundTripTime")),
+            ]
+        })
     }
 }
 

@@ -8,9 +8,11 @@ use weir::http::{Health, HealthStatus, Listing, ServerStats};
 use weir::{CounterKind, Residence, WorkerStats};
 
 use super::client::{Client, Failure};
+use super::object::{print_list, print_one};
 use super::output::Output;
-use super::table::{Cell, Table, Tone};
+use super::table::{Cell, Table};
 use super::units::{bytes, duration_ns};
+use crate::cli::palette::Tone;
 
 /// A worker, as far as it is shown.
 #[derive(Debug, Deserialize)]
@@ -73,33 +75,18 @@ pub(super) fn flat(value: &Value) -> String {
 /// `weir ctl workers`
 pub(super) async fn workers(client: &mut Client, output: &Output) -> Result<(), Failure> {
     let workers: Listing<Value> = client.get("/workers").await?;
-    if output.is_json() {
-        return output.json(&workers.items);
-    }
-    let mut table = Table::new([
-        ">WORKER",
-        "STATE",
-        ">PROCESS",
-        ">CPU",
-        ">ROOMS",
-        ">RESTARTS",
-        ">PING",
-        "LAST EXIT",
-    ]);
-    for worker in workers.items {
-        let worker: Worker = client.read(worker)?;
-        table.row([
-            worker.id.into(),
-            worker.state(),
-            Cell::or_none(worker.pid),
-            Cell::or_none(worker.cpu),
-            worker.rooms.into(),
-            Cell::alarming(worker.restarts),
-            worker.ping(),
-            worker.last_exit(),
-        ]);
-    }
-    output.table(&table, "no workers")
+    print_list(client, output, workers.items, "no workers", |worker: &Worker| {
+        [
+            (">WORKER", worker.id.into()),
+            ("STATE", worker.state()),
+            (">PROCESS", Cell::or_none(worker.pid)),
+            (">CPU", Cell::or_none(worker.cpu)),
+            (">ROOMS", worker.rooms.into()),
+            (">RESTARTS", Cell::alarming(worker.restarts)),
+            (">PING", worker.ping()),
+            ("LAST EXIT", worker.last_exit()),
+        ]
+    })
 }
 
 /// `weir ctl worker …`
@@ -124,29 +111,24 @@ impl WorkerCommand {
         match self {
             Self::List => workers(client, output).await,
             Self::Show { worker } => {
-                let answer: Value = client.get(&format!("/workers/{worker}")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                let worker: Worker = client.read(answer)?;
-                output.pairs(&[
-                    ("worker", worker.id.into()),
-                    ("state", worker.state()),
-                    ("process", Cell::or_none(worker.pid)),
-                    ("cpu", Cell::or_none(worker.cpu)),
-                    ("rooms", worker.rooms.into()),
-                    ("requests waiting", worker.requests.into()),
-                    ("restarts", Cell::alarming(worker.restarts)),
-                    ("ping", worker.ping()),
-                    ("last exit", worker.last_exit()),
-                ])
+                let print = |worker: Worker| {
+                    output.pairs(&[
+                        ("worker", worker.id.into()),
+                        ("state", worker.state()),
+                        ("process", Cell::or_none(worker.pid)),
+                        ("cpu", Cell::or_none(worker.cpu)),
+                        ("rooms", worker.rooms.into()),
+                        ("requests waiting", worker.requests.into()),
+                        ("restarts", Cell::alarming(worker.restarts)),
+                        ("ping", worker.ping()),
+                        ("last exit", worker.last_exit()),
+                    ])
+                };
+                print_one(client, output, &format!("/workers/{worker}"), print).await
             }
             Self::Stats { worker } => {
-                let answer: Value = client.get(&format!("/workers/{worker}/stats")).await?;
-                if output.is_json() {
-                    return output.json(&answer);
-                }
-                output.pairs(&stats_pairs(&client.read(answer)?))
+                let print = |stats: WorkerStats| output.pairs(&stats_pairs(&stats));
+                print_one(client, output, &format!("/workers/{worker}/stats"), print).await
             }
         }
     }
@@ -177,37 +159,24 @@ pub(super) async fn health(client: &mut Client, output: &Output) -> Result<(), F
 
 /// `weir ctl stats`
 pub(super) async fn stats(client: &mut Client, output: &Output) -> Result<(), Failure> {
-    let answer: Value = client.get("/stats").await?;
-    if output.is_json() {
-        return output.json(&answer);
-    }
-    let stats: ServerStats = client.read(answer)?;
-    let mut table = Table::new([
-        "WORKER",
-        ">ROOMS",
-        ">TRANSPORTS",
-        ">PRODUCERS",
-        ">CONSUMERS",
-        ">RECEIVED",
-        ">SENT",
-        ">BYTES SENT",
-        ">KERNEL DROPS",
-        ">CPU TIME",
-        ">MEMORY",
-    ]);
+    print_one(client, output, "/stats", |stats| print_stats(output, &stats)).await
+}
+
+fn print_stats(output: &Output, stats: &ServerStats) -> Result<(), Failure> {
+    let mut table = Table::default();
     let mut row = |name: Cell, stats: &WorkerStats| {
         table.row([
-            name,
-            stats.rooms.into(),
-            stats.transports.into(),
-            stats.producers.into(),
-            stats.consumers.into(),
-            stats.packets_received.into(),
-            stats.packets_sent.into(),
-            bytes(stats.bytes_sent).into(),
-            Cell::alarming(stats.kernel_drops),
-            duration_ns(stats.cpu_ns).into(),
-            bytes(stats.resident_bytes).into(),
+            ("WORKER", name),
+            (">ROOMS", stats.rooms.into()),
+            (">TRANSPORTS", stats.transports.into()),
+            (">PRODUCERS", stats.producers.into()),
+            (">CONSUMERS", stats.consumers.into()),
+            (">RECEIVED", stats.packets_received.into()),
+            (">SENT", stats.packets_sent.into()),
+            (">BYTES SENT", bytes(stats.bytes_sent).into()),
+            (">KERNEL DROPS", Cell::alarming(stats.kernel_drops)),
+            (">CPU TIME", duration_ns(stats.cpu_ns).into()),
+            (">MEMORY", bytes(stats.resident_bytes).into()),
         ]);
     };
     for worker in &stats.workers {
@@ -270,11 +239,7 @@ impl Settings {
         if let Some(measure) = self.measure_residence {
             change["measureResidence"] = measure.into();
         }
-        let answer = if change == json!({}) {
-            client.get("/settings").await?
-        } else {
-            client.send(Method::PATCH, "/settings", Some(&change)).await?
-        };
+        let answer = settings(client, &change).await?;
         if output.is_json() {
             return output.json(&answer);
         }
@@ -282,6 +247,14 @@ impl Settings {
         let pairs: Vec<_> = members.map(|(name, value)| (name.as_str(), setting(value))).collect();
         output.pairs(&pairs)
     }
+}
+
+/// The settings of the server, after this change if it is one.
+async fn settings(client: &mut Client, change: &Value) -> Result<Value, Failure> {
+    if *change == json!({}) {
+        return client.get("/settings").await;
+    }
+    client.send(Method::PATCH, "/settings", Some(change)).await
 }
 
 fn setting(value: &Value) -> Cell {
@@ -306,20 +279,16 @@ pub(super) struct LogLevel {
 
 impl LogLevel {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
-        let mut update = json!({});
+        let mut change = json!({});
         if let Some(level) = self.level {
-            update["logLevel"] = level.into();
+            change["logLevel"] = level.into();
         }
         match self.tags.as_slice() {
             [] => {}
-            [all] if all == "all" => update["logTags"] = json!([]),
-            tags => update["logTags"] = json!(tags),
+            [all] if all == "all" => change["logTags"] = json!([]),
+            tags => change["logTags"] = json!(tags),
         }
-        let answer = if update == json!({}) {
-            client.get("/settings").await?
-        } else {
-            client.send(Method::PATCH, "/settings", Some(&update)).await?
-        };
+        let answer = settings(client, &change).await?;
         let level = answer["logLevel"].as_str().unwrap_or("unknown");
         let tags = answer["logTags"].as_array().map_or(&[][..], Vec::as_slice);
         let tags: Vec<_> = tags.iter().filter_map(Value::as_str).collect();

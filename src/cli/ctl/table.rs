@@ -1,67 +1,13 @@
 //! Aligned columns for people: two spaces between them, nothing else.
 
 use std::cmp::Reverse;
-use std::ffi::OsString;
 use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::Value;
 use weir::Counts;
 
-/// Whether to use colours.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Palette {
-    /// Escape sequences for a terminal.
-    Colour,
-    /// Text alone.
-    Plain,
-}
-
-impl Palette {
-    /// What standard output can show.
-    pub(crate) fn of_stdout() -> Self {
-        let terminal = io::IsTerminal::is_terminal(&io::stdout());
-        Self::choose(terminal, |name| std::env::var_os(name))
-    }
-
-    /// Colours on a terminal, unless `NO_COLOR` is set and not empty (no-color.org) or the terminal is dumb.
-    fn choose(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let no_color = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = variable("TERM").is_some_and(|term| term == "dumb");
-        if terminal && !no_color && !dumb {
-            Self::Colour
-        } else {
-            Self::Plain
-        }
-    }
-
-    /// `text` in `tone`.
-    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
-        let sgr = match tone {
-            Tone::Normal => None,
-            Tone::Title => Some("1"),
-            Tone::Faint => Some("2"),
-            Tone::Good => Some("32"),
-            Tone::Warning => Some("33"),
-            Tone::Bad => Some("31"),
-        };
-        match (self, sgr) {
-            (Self::Colour, Some(sgr)) => format!("\x1b[{sgr}m{text}\x1b[0m"),
-            _ => text.to_owned(),
-        }
-    }
-}
-
-/// What a text means; the palette decides how that looks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Tone {
-    Normal,
-    Title,
-    Faint,
-    Good,
-    Warning,
-    Bad,
-}
+use crate::cli::palette::{Palette, Tone};
 
 /// One entry of a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -152,29 +98,23 @@ enum Side {
 }
 
 /// Rows under titles.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
-    columns: Vec<(String, Side)>,
+    columns: Vec<(&'static str, Side)>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    /// An empty table. A title that begins with `>` makes a column of numbers, aligned to the right.
-    pub(crate) fn new<const N: usize>(titles: [&str; N]) -> Self {
+    /// Adds a row, of which each cell is beside the title of its column. A title that begins with `>` makes a column of
+    /// numbers, aligned to the right.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [(&'static str, Cell); N]) {
+        let (titles, cells): (Vec<_>, _) = cells.into_iter().unzip();
         let columns = titles.into_iter().map(|title| match title.strip_prefix('>') {
-            Some(title) => (title.to_owned(), Side::Right),
-            None => (title.to_owned(), Side::Left),
+            Some(title) => (title, Side::Right),
+            None => (title, Side::Left),
         });
-        Self {
-            columns: columns.collect(),
-            rows: Vec::new(),
-        }
-    }
-
-    /// Adds a row.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
-        debug_assert_eq!(N, self.columns.len(), "a cell for each column");
-        self.rows.push(cells.into());
+        self.columns = columns.collect();
+        self.rows.push(cells);
     }
 
     /// Whether there is no row.
@@ -255,10 +195,19 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_no_line_ends_in_blanks() {
-        let mut table = Table::new([">ID", "STATE", ">BITRATE", "NAME"]);
-        table.row([7.into(), "paused".into(), "0".into(), "".into()]);
-        table.row([1234.into(), "on".into(), "1.2 Mbit/s".into(), "Zoë".into()]);
-        table.row([5.into(), "".into(), Cell::none(), "x".into()]);
+        let mut table = Table::default();
+        for (id, state, bitrate, name) in [
+            (7, "paused", "0".into(), ""),
+            (1234, "on", "1.2 Mbit/s".into(), "Zoë"),
+            (5, "", Cell::none(), "x"),
+        ] {
+            table.row([
+                (">ID", id.into()),
+                ("STATE", state.into()),
+                (">BITRATE", bitrate),
+                ("NAME", name.into()),
+            ]);
+        }
         let expected = [
             "  ID  STATE      BITRATE  NAME\n",
             "   7  paused           0\n",
@@ -270,8 +219,8 @@ mod tests {
 
     #[test]
     fn colours_change_nothing_but_colours() {
-        let mut table = Table::new(["A", ">B"]);
-        table.row([Cell::new("bad", Tone::Bad), 10.into()]);
+        let mut table = Table::default();
+        table.row([("A", Cell::new("bad", Tone::Bad)), (">B", 10.into())]);
         let coloured = printed(&table, Palette::Colour);
         assert!(coloured.contains("\x1b[31mbad\x1b[0m"), "{coloured:?}");
         let mut stripped = coloured;
@@ -282,27 +231,9 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_for_terminals_that_want_them() {
-        let check = |terminal, no_color: Option<&str>, term: Option<&str>, expected| {
-            let palette = Palette::choose(terminal, |name| match name {
-                "NO_COLOR" => no_color.map(OsString::from),
-                "TERM" => term.map(OsString::from),
-                _ => None,
-            });
-            assert_eq!(palette, expected, "{terminal} {no_color:?} {term:?}");
-        };
-        check(true, None, Some("xterm"), Palette::Colour);
-        check(true, None, None, Palette::Colour);
-        check(true, Some(""), Some("xterm"), Palette::Colour);
-        check(true, Some("1"), Some("xterm"), Palette::Plain);
-        check(true, None, Some("dumb"), Palette::Plain);
-        check(false, None, Some("xterm"), Palette::Plain);
-    }
-
-    #[test]
     fn control_characters_are_shown() {
-        let mut table = Table::new(["NAME"]);
-        table.row(["a\x1b[2Jb\nc".into()]);
+        let mut table = Table::default();
+        table.row([("NAME", "a\x1b[2Jb\nc".into())]);
         assert_eq!(
             printed(&table, Palette::Colour),
             "\x1b[1mNAME\x1b[0m\na\\u{1b}[2Jb\\nc\n"

@@ -6,17 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use weir::TransportStats;
 use weir::http::TransportView;
-use weir::{TransportKind, Tuple};
+use weir::{TransportStats, Tuple};
 use weir_channel::message::{Remote, Zoned, parse_address};
 
 use super::client::{Client, Failure};
-use super::object::{Attached, Columns, EventData, Object};
+use super::object::{Attached, Closing, Object, print_list};
 use super::output::Output;
 use super::rtc_stats::RtcStats;
-use super::table::{Cell, Table, Tone};
+use super::table::{Cell, Table};
 use super::units::bytes;
+use crate::cli::palette::Tone;
 
 pub(super) use webrtc::WebRtcArgs;
 
@@ -31,32 +31,28 @@ pub(super) struct List {
 impl List {
     pub(super) async fn run(self, client: &mut Client, output: &Output) -> Result<(), Failure> {
         let transports = client.list("/transports", &[("room", self.room)]).await?;
-        let columns = Columns {
-            titles: [
-                ">TRANSPORT",
-                ">ROOM",
-                "KIND",
-                "LOCAL",
-                "REMOTE",
-                "ICE",
-                "DTLS",
-                "APP DATA",
-            ],
-            none: "no transports",
-        };
-        columns.print(client, output, transports, |transport: &TransportView| {
+        let row = |transport: &TransportView| {
+            let webrtc = transport.webrtc.as_ref();
             [
-                transport.id.0.into(),
-                transport.room.0.into(),
-                kind(transport).into(),
-                local(transport).into(),
-                remote(transport),
-                webrtc::ice(transport.webrtc.as_ref().map(|webrtc| webrtc.ice_state)),
-                webrtc::dtls(transport.webrtc.as_ref().map(|webrtc| webrtc.dtls_state)),
-                Cell::app_data(&transport.app_data),
+                (">TRANSPORT", transport.id.0.into()),
+                (">ROOM", transport.room.0.into()),
+                ("KIND", transport.kind.into()),
+                ("LOCAL", local(transport).into()),
+                ("REMOTE", remote(transport)),
+                ("ICE", webrtc::ice(webrtc.map(|webrtc| webrtc.ice_state))),
+                ("DTLS", webrtc::dtls(webrtc.map(|webrtc| webrtc.dtls_state))),
+                ("APP DATA", Cell::app_data(&transport.app_data)),
             ]
-        })
+        };
+        print_list(client, output, transports, "no transports", row)
     }
+}
+
+/// A transport, by its id.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Which {
+    /// The transport's id
+    transport: u64,
 }
 
 /// `weir ctl transport …`
@@ -67,14 +63,11 @@ pub(super) enum Command {
     /// Create a transport for plain RTP, or for WebRTC
     Create(Create),
     /// Show a transport
-    Show {
-        /// The transport's id
-        transport: u64,
-    },
+    Show(Which),
     /// Set or change the remote address of a transport
     Remote {
-        /// The transport's id
-        transport: u64,
+        #[command(flatten)]
+        which: Which,
         /// The address to send RTP to (and RTCP, if it has no port of its own), as IP:PORT
         #[arg(value_parser = parse_address)]
         rtp: SocketAddr,
@@ -85,33 +78,24 @@ pub(super) enum Command {
     /// Set the fingerprints by which a WebRTC transport recognises its client's certificate
     Dtls(webrtc::Dtls),
     /// Restart ICE: create new ICE parameters for a WebRTC transport, e.g. because its client's network has changed
-    RestartIce {
-        /// The transport's id
-        transport: u64,
-    },
+    RestartIce(Which),
     /// Show the counters of a transport
-    Stats {
-        /// The transport's id
-        transport: u64,
-    },
+    Stats(Which),
     /// Show statistics of a transport in the format of mediasoup's RTC statistics
     RtcStats(RtcStats),
     /// Print everything that the worker knows about a transport, as JSON
-    Dump {
-        /// The transport's id
-        transport: u64,
-    },
+    Dump(Which),
     /// Limit the bitrate of the transport's senders
     MaxBitrate {
-        /// The transport's id
-        transport: u64,
+        #[command(flatten)]
+        which: Which,
         /// The limit in bits per second, at least 10000; without it, the limit is removed
         bitrate: Option<u64>,
     },
     /// Send copies of a transport's packets to another address
     Mirror {
-        /// The transport's id
-        transport: u64,
+        #[command(flatten)]
+        which: Which,
         /// The address to send to, as IP:PORT
         #[arg(value_parser = parse_address)]
         remote: SocketAddr,
@@ -120,17 +104,9 @@ pub(super) enum Command {
         local_ip: Option<Zoned>,
     },
     /// Stop sending copies of a transport's packets
-    StopMirror {
-        /// The transport's id
-        transport: u64,
-    },
+    StopMirror(Which),
     /// Close a transport with its producers and consumers
-    Close {
-        /// The transport's id
-        transport: u64,
-        #[command(flatten)]
-        event_data: EventData,
-    },
+    Close(Closing<Which>),
 }
 
 /// `weir ctl transport create`
@@ -183,27 +159,27 @@ impl Command {
         match self {
             Self::List(list) => list.run(client, output).await,
             Self::Create(create) => create.run(client, output).await,
-            Self::Show { transport } => of(transport).show(client, output, pairs).await,
-            Self::Remote { transport, rtp, rtcp } => {
+            Self::Show(which) => of(which).show(client, output, pairs).await,
+            Self::Remote { which, rtp, rtcp } => {
                 let remote = Remote { rtp, rtcp };
-                let line = format!("transport {transport} sends to {}", address(&remote));
-                of(transport).put(client, output, "/remote", &json!(remote), line).await
+                let line = format!("{} sends to {}", of(which), address(&remote));
+                of(which).put(client, output, "/remote", &json!(remote), line).await
             }
             Self::Dtls(dtls) => dtls.run(client, output).await,
-            Self::RestartIce { transport } => webrtc::restart_ice(transport, client, output).await,
-            Self::Stats { transport } => of(transport).stats(client, output, stats_table, "no counters").await,
+            Self::RestartIce(which) => webrtc::restart_ice(which, client, output).await,
+            Self::Stats(which) => of(which).stats(client, output, stats_table, "no counters").await,
             Self::RtcStats(stats) => stats.run("transports", client, output).await,
-            Self::Dump { transport } => of(transport).dump(client, output).await,
-            Self::MaxBitrate { transport, bitrate } => {
+            Self::Dump(which) => of(which).dump(client, output).await,
+            Self::MaxBitrate { which, bitrate } => {
                 let body = json!({"bitrateBps": bitrate});
                 let line = match bitrate {
-                    Some(bitrate) => format!("transport {transport} asks its senders for at most {bitrate} bit/s"),
-                    None => format!("transport {transport} has no limit"),
+                    Some(bitrate) => format!("{} asks its senders for at most {bitrate} bit/s", of(which)),
+                    None => format!("{} has no limit", of(which)),
                 };
-                of(transport).put(client, output, "/max-bitrate", &body, line).await
+                of(which).put(client, output, "/max-bitrate", &body, line).await
             }
             Self::Mirror {
-                transport,
+                which,
                 remote,
                 local_ip,
             } => {
@@ -211,20 +187,20 @@ impl Command {
                 if let Some(local_ip) = local_ip {
                     body["localIp"] = json!(local_ip);
                 }
-                let line = format!("copies of transport {transport} go to {remote}");
-                of(transport).put(client, output, "/mirroring", &body, line).await
+                let line = format!("copies of {} go to {remote}", of(which));
+                of(which).put(client, output, "/mirroring", &body, line).await
             }
-            Self::StopMirror { transport } => {
-                let answer = client.close(&of(transport).target("/mirroring"), None).await?;
-                output.done(&answer, format_args!("transport {transport} is not copied"))
+            Self::StopMirror(which) => {
+                let answer = client.close(&of(which).target("/mirroring"), None).await?;
+                output.done(&answer, format_args!("{} is not copied", of(which)))
             }
-            Self::Close { transport, event_data } => of(transport).close(client, output, event_data).await,
+            Self::Close(Closing { which, app_data }) => of(which).close(client, output, app_data).await,
         }
     }
 }
 
-fn of(transport: u64) -> Object {
-    Object::new("transport", transport)
+fn of(which: Which) -> Object {
+    Object::new("transport", which.transport)
 }
 
 /// A transport by itself.
@@ -236,7 +212,7 @@ fn pairs(transport: &TransportView) -> Vec<(&'static str, Cell)> {
     let mut pairs = vec![
         ("transport", transport.id.0.into()),
         ("room", transport.room.0.into()),
-        ("kind", kind(transport).into()),
+        ("kind", transport.kind.into()),
         ("local", local(transport).into()),
         ("remote", remote(transport)),
         ("rtcp", rtcp.into()),
@@ -300,13 +276,6 @@ fn address(address: &Remote) -> String {
     }
 }
 
-fn kind(transport: &TransportView) -> &'static str {
-    match transport.kind {
-        TransportKind::Plain => "plain",
-        TransportKind::WebRtc => "webrtc",
-    }
-}
-
 /// Where it is to be reached: in WebRTC, where ICE may choose, everywhere where it may be.
 pub(super) fn local(transport: &TransportView) -> String {
     let port = |tuple: &Tuple| {
@@ -341,42 +310,29 @@ fn remote(transport: &TransportView) -> Cell {
 }
 
 pub(super) fn stats_table(stats: &[TransportStats]) -> Table {
-    let mut table = Table::new([
-        ">TRANSPORT",
-        "REMOTE",
-        ">RECEIVED",
-        ">BYTES",
-        ">SENT",
-        ">BYTES",
-        ">RTCP IN",
-        ">RTCP OUT",
-        ">KERNEL DROPS",
-        ">BACKLOG",
-        "ICE",
-        "DTLS",
-        "SRTP",
-        "UNROUTED",
-    ]);
+    let mut table = Table::default();
     for stats in stats {
         let webrtc = stats.webrtc.as_ref();
+        let remote = match webrtc {
+            Some(webrtc) => webrtc::remote(webrtc.ice_selected_tuple.as_ref()),
+            None => Cell::or_none(stats.remote.as_ref().map(address)),
+        };
+        let srtp_profile = webrtc.and_then(|webrtc| webrtc.srtp_profile.as_ref());
         table.row([
-            stats.transport.0.into(),
-            match webrtc {
-                Some(webrtc) => webrtc::remote(webrtc.ice_selected_tuple.as_ref()),
-                None => Cell::or_none(stats.remote.as_ref().map(address)),
-            },
-            stats.packets_received.into(),
-            bytes(stats.bytes_received).into(),
-            stats.packets_sent.into(),
-            bytes(stats.bytes_sent).into(),
-            stats.rtcp_received.into(),
-            stats.rtcp_sent.into(),
-            Cell::alarming(stats.kernel_drops),
-            stats.backlog_packets.into(),
-            webrtc::ice(webrtc.map(|webrtc| webrtc.ice_state)),
-            webrtc::dtls(webrtc.map(|webrtc| webrtc.dtls_state)),
-            Cell::or_none(webrtc.and_then(|webrtc| webrtc.srtp_profile.as_ref())),
-            Cell::reasons(&stats.unrouted),
+            (">TRANSPORT", stats.transport.0.into()),
+            ("REMOTE", remote),
+            (">RECEIVED", stats.packets_received.into()),
+            (">BYTES", bytes(stats.bytes_received).into()),
+            (">SENT", stats.packets_sent.into()),
+            (">BYTES", bytes(stats.bytes_sent).into()),
+            (">RTCP IN", stats.rtcp_received.into()),
+            (">RTCP OUT", stats.rtcp_sent.into()),
+            (">KERNEL DROPS", Cell::alarming(stats.kernel_drops)),
+            (">BACKLOG", stats.backlog_packets.into()),
+            ("ICE", webrtc::ice(webrtc.map(|webrtc| webrtc.ice_state))),
+            ("DTLS", webrtc::dtls(webrtc.map(|webrtc| webrtc.dtls_state))),
+            ("SRTP", Cell::or_none(srtp_profile)),
+            ("UNROUTED", Cell::reasons(&stats.unrouted)),
         ]);
     }
     table

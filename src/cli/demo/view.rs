@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use super::reporter::DemoEvent;
 use super::setup::Setup;
 use super::verdict::Verdict;
+use crate::cli::palette::{Palette, Tone};
 
 use json::Json;
 use lines::Lines;
@@ -116,20 +117,20 @@ fn write_verdict(
     out: &mut impl Write,
     elapsed: Duration,
     verdict: &Verdict,
-    paint: Paint,
+    palette: Palette,
     columns: usize,
 ) -> io::Result<()> {
     let passed = verdict.checks.iter().filter(|finding| finding.passed).count();
     let (total, seconds) = (verdict.checks.len(), elapsed.as_secs_f64());
     let (word, style) = match (verdict.passed(), verdict.interrupted) {
         (false, _) => ("FAILED", Tone::Bad),
-        (true, true) => ("interrupted, all well until then", Tone::Plain),
+        (true, true) => ("interrupted, all well until then", Tone::Normal),
         (true, false) => ("passed", Tone::Good),
     };
     writeln!(
         out,
         "\nVerdict after {seconds:.1} s: {}, {passed} of {total} checks hold\n",
-        paint.on(style, word)
+        palette.paint(style, word)
     )?;
     let width = verdict
         .checks
@@ -144,13 +145,13 @@ fn write_verdict(
             true => ("✓", Tone::Good),
             false => ("✗", Tone::Bad),
         };
-        write!(out, "  {} {:width$}", paint.on(tone, mark), finding.name)?;
-        let details = std::iter::once((Tone::Plain, &finding.detail));
+        write!(out, "  {} {:width$}", palette.paint(tone, mark), finding.name)?;
+        let details = std::iter::once((Tone::Normal, &finding.detail));
         let faults = finding.faults.iter().map(|fault| (Tone::Bad, fault));
         let mut gap = 2;
         for (tone, text) in details.chain(faults) {
             for line in wrapped(text, columns.saturating_sub(indent)) {
-                writeln!(out, "{:gap$}{}", "", paint.on(tone, &line))?;
+                writeln!(out, "{:gap$}{}", "", palette.paint(tone, &line))?;
                 gap = indent;
             }
         }
@@ -179,40 +180,6 @@ fn wrapped(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// What a word means to the reader.
-#[derive(Clone, Copy)]
-enum Tone {
-    Good,
-    Bad,
-    Plain,
-}
-
-/// Whether words have colours.
-#[derive(Clone, Copy, Debug)]
-enum Paint {
-    Colours,
-    None,
-}
-
-impl Paint {
-    /// Colours, unless the user wants none (<https://no-color.org>).
-    fn of_terminal() -> Self {
-        match std::env::var_os("NO_COLOR") {
-            Some(value) if !value.is_empty() => Self::None,
-            _ => Self::Colours,
-        }
-    }
-
-    fn on(self, tone: Tone, text: &str) -> String {
-        let code = match (self, tone) {
-            (Self::None, _) | (_, Tone::Plain) => return text.to_owned(),
-            (Self::Colours, Tone::Good) => 32,
-            (Self::Colours, Tone::Bad) => 31,
-        };
-        format!("\x1b[1;{code}m{text}\x1b[0m")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,16 +205,16 @@ mod tests {
         }
     }
 
-    fn written(verdict: &Verdict, paint: Paint, columns: usize) -> String {
+    fn written(verdict: &Verdict, palette: Palette, columns: usize) -> String {
         let mut out = Vec::new();
-        write_verdict(&mut out, Duration::from_millis(12_340), verdict, paint, columns).unwrap();
+        write_verdict(&mut out, Duration::from_millis(12_340), verdict, palette, columns).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn the_verdict_fits_its_columns() {
-        insta::assert_snapshot!(written(&verdict(), Paint::None, 48));
-        let widest = written(&verdict(), Paint::None, usize::MAX);
+        insta::assert_snapshot!(written(&verdict(), Palette::Plain, 48));
+        let widest = written(&verdict(), Palette::Plain, usize::MAX);
         assert!(
             widest
                 .lines()
@@ -258,8 +225,8 @@ mod tests {
 
     #[test]
     fn colours_only_where_there_are_some() {
-        assert!(!written(&verdict(), Paint::None, 80).contains('\x1b'));
-        assert!(written(&verdict(), Paint::Colours, 80).contains("\x1b[1;31mFAILED\x1b[0m"));
+        assert!(!written(&verdict(), Palette::Plain, 80).contains('\x1b'));
+        assert!(written(&verdict(), Palette::Colour, 80).contains("\x1b[31mFAILED\x1b[0m"));
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Identity {
 
     /// What the signalling says of a client.
     pub(super) fn parameters(&self) -> DtlsParameters {
-        let fingerprint = dtls::Fingerprint::of(dtls::HashFunction::Sha256, &self.certificate.certificate);
+        let fingerprint = dtls::Fingerprint::of(FingerprintAlgorithm::Sha256, &self.certificate.certificate);
         DtlsParameters {
             role: DtlsRole::Client,
             fingerprints: vec![Fingerprint {
@@ -153,7 +153,7 @@ impl Identity {
             .fingerprints
             .iter()
             .filter(|fingerprint| fingerprint.algorithm == FingerprintAlgorithm::Sha256)
-            .filter_map(|fingerprint| dtls::Fingerprint::parse(dtls::HashFunction::Sha256, &fingerprint.value).ok())
+            .filter_map(|fingerprint| dtls::Fingerprint::parse(FingerprintAlgorithm::Sha256, &fingerprint.value).ok())
             .collect();
         let keys = self.shake_hands(&wire, &expected).await?;
         Ok(Session { keys, checks })

@@ -7,15 +7,12 @@
 
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use weir_worker::net::clock;
 use weir_worker::net::poll::{Interest, Poller, Source as Ready};
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
-use weir_worker::net::scheduling;
 use weir_worker::net::send::{KernelSend, SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
 use weir_worker::net::sockets::{Side, drop_count};
 use weir_worker::relay::datagram::Datagram;
@@ -25,7 +22,7 @@ use weir_worker::time::Time;
 use weir_worker::webrtc::srtp::{Inbound, Outbound, Profile, StreamKey};
 
 use super::client::Checks;
-use super::cpu;
+use super::thread::MeasuringThread;
 use super::traffic::{Schedule, TrainWriter, is_ours};
 
 /// How long after a slice what was sent in it may still arrive: longer, and a backlog that grows would go unnoticed.
@@ -94,11 +91,7 @@ impl DriveSlice {
 }
 
 /// The thread.
-#[derive(Debug)]
-pub(super) struct Driver {
-    orders: Sender<Order>,
-    results: Receiver<anyhow::Result<DriveSlice>>,
-}
+pub(super) type Driver = MeasuringThread<Order, DriveSlice>;
 
 /// What the thread works with.
 pub(super) struct Endpoints {
@@ -123,35 +116,9 @@ pub(super) struct Encryption {
     pub checks: Vec<(UdpSocket, Checks)>,
 }
 
-impl Driver {
-    pub(super) fn start(cpu: usize, endpoints: Endpoints) -> anyhow::Result<Self> {
-        let (orders, incoming) = channel::<Order>();
-        let (outgoing, results) = channel();
-        let mut state = State::new(endpoints)?;
-        thread::Builder::new()
-            .name("load driver".into())
-            .spawn(move || {
-                cpu::pin(cpu);
-                // Where that is forbidden the figures suffer, nothing else.
-                let _ = scheduling::prefer_latency();
-                for order in incoming {
-                    if outgoing.send(state.slice(order)).is_err() {
-                        break;
-                    }
-                }
-            })
-            .context("starting the driver's thread")?;
-        Ok(Self { orders, results })
-    }
-
-    /// Starts a slice; [`Driver::finish`] waits for its end.
-    pub(super) fn begin(&self, order: Order) -> anyhow::Result<()> {
-        self.orders.send(order).context("the driver's thread is gone")
-    }
-
-    pub(super) fn finish(&self) -> anyhow::Result<DriveSlice> {
-        self.results.recv().context("the driver's thread is gone")?
-    }
+pub(super) fn start(cpu: usize, endpoints: Endpoints) -> anyhow::Result<Driver> {
+    let mut state = State::new(endpoints)?;
+    Driver::start("load driver", cpu, move |order| state.slice(order))
 }
 
 struct State {
@@ -354,13 +321,7 @@ impl State {
 
     /// Makes a check for each client, if the last are some time ago, and waits for the answers.
     fn keep_consent(&mut self) -> anyhow::Result<()> {
-        let now = clock::monotonic();
-        let count = self
-            .endpoints
-            .encryption
-            .as_ref()
-            .map_or(0, |encryption| encryption.checks.len());
-        if count == 0 || now.since(self.checked_at) < CHECKS_INTERVAL {
+        if self.clients() == 0 || clock::monotonic().since(self.checked_at) < CHECKS_INTERVAL {
             return Ok(());
         }
         self.make_checks()?;
@@ -374,13 +335,8 @@ impl State {
 
     fn make_checks(&mut self) -> anyhow::Result<()> {
         (self.checked_at, self.sent_since_checks) = (clock::monotonic(), 0);
-        let count = self
-            .endpoints
-            .encryption
-            .as_ref()
-            .map_or(0, |encryption| encryption.checks.len());
         let mut bytes = Vec::new();
-        for first in (0..count).step_by(CHECKS_AT_ONCE) {
+        for first in (0..self.clients()).step_by(CHECKS_AT_ONCE) {
             if let Some(encryption) = &mut self.endpoints.encryption {
                 for (socket, checks) in encryption.checks.iter_mut().skip(first).take(CHECKS_AT_ONCE) {
                     // One that is not taken is made up for by the next.
@@ -390,6 +346,12 @@ impl State {
             self.receive()?;
         }
         Ok(())
+    }
+
+    /// Those who keep consent.
+    fn clients(&self) -> usize {
+        let encryption = self.endpoints.encryption.as_ref();
+        encryption.map_or(0, |encryption| encryption.checks.len())
     }
 
     fn drops(&self) -> u64 {

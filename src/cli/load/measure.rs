@@ -10,7 +10,7 @@ use weir_channel::message::DropReason;
 
 use super::LoadArgs;
 use super::driver::{DriveSlice, Order};
-use super::raw::RawSlice;
+use super::raw::{self, RawSlice};
 use super::report::{Control, Encryption, Loss, Progress, Report, ResidenceUs};
 use super::testbed::Testbed;
 
@@ -88,6 +88,10 @@ pub(super) async fn run(args: &LoadArgs, testbed: &mut Testbed) -> anyhow::Resul
         None
     };
     let relayed = || slices.iter().map(|(relay, _)| relay);
+    let ratios = slices
+        .iter()
+        .map(|(relay, raw)| relay.ns_per_packet() / raw.ns_per_packet());
+    let ratios: Vec<f64> = ratios.collect();
     let reasons = worker_drops(testbed).await?;
     let drive = |of: fn(&DriveSlice) -> u64| relayed().map(|slice| of(&slice.drive)).sum::<u64>();
     let (expected, received) = (drive(|slice| slice.expected), drive(|slice| slice.received));
@@ -115,19 +119,9 @@ pub(super) async fn run(args: &LoadArgs, testbed: &mut Testbed) -> anyhow::Resul
         },
         worker_ns_per_packet: median(relayed().map(RelaySlice::ns_per_packet)),
         raw_ns_per_packet: median(slices.iter().map(|(_, raw)| raw.ns_per_packet())),
-        ratio: median(
-            slices
-                .iter()
-                .map(|(relay, raw)| relay.ns_per_packet() / raw.ns_per_packet()),
-        ),
-        ratio_min: slices
-            .iter()
-            .map(|(relay, raw)| relay.ns_per_packet() / raw.ns_per_packet())
-            .fold(f64::MAX, f64::min),
-        ratio_max: slices
-            .iter()
-            .map(|(relay, raw)| relay.ns_per_packet() / raw.ns_per_packet())
-            .fold(0.0, f64::max),
+        ratio_min: ratios.iter().copied().fold(f64::MAX, f64::min),
+        ratio_max: ratios.iter().copied().fold(0.0, f64::max),
+        ratio: median(ratios.into_iter()),
         syscalls_per_packet: calls as f64 / packets.max(1) as f64,
         raw_errors: slices.iter().map(|(_, raw)| raw.errors).sum(),
         residence_us,
@@ -165,11 +159,9 @@ fn out_rate(testbed: &Testbed) -> f64 {
 
 async fn relay(testbed: &Testbed, scale: f64, duration: Duration) -> anyhow::Result<RelaySlice> {
     let driver = testbed.driver()?;
-    driver.begin(Order::KeepConsent)?;
-    driver.finish()?;
+    driver.slice(Order::KeepConsent)?;
     let before = testbed.worker_stats().await?;
-    driver.begin(Order::Drive { scale, duration })?;
-    let drive = driver.finish()?;
+    let drive = driver.slice(Order::Drive { scale, duration })?;
     let after = testbed.worker_stats().await?;
     let calls = |stats: &WorkerStats| stats.receive_calls + stats.send_calls + stats.wait_calls;
     Ok(RelaySlice {
@@ -184,7 +176,7 @@ async fn relay(testbed: &Testbed, scale: f64, duration: Duration) -> anyhow::Res
 fn raw(testbed: &Testbed, scale: f64, duration: Duration) -> anyhow::Result<RawSlice> {
     let driver = testbed.driver()?;
     driver.begin(Order::Drain { duration })?;
-    let slice = testbed.raw()?.slice(scale, duration);
+    let slice = testbed.raw()?.slice(raw::Order { scale, duration });
     driver.finish()?;
     slice
 }

@@ -4,27 +4,24 @@
 //! encryption of the same bytes by the bare cipher, alone.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use nix::time::{ClockId, clock_gettime};
 use weir_worker::net::clock;
 use weir_worker::net::poll::Poller;
-use weir_worker::net::scheduling;
 use weir_worker::net::send::{KernelSend, SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
 use weir_worker::webrtc::srtp::Profile;
 
 use super::cipher_baseline::CipherBaseline;
-use super::cpu;
+use super::thread::MeasuringThread;
 use super::traffic::{Schedule, TrainWriter};
 
 /// One slice: how fast and how long.
 #[derive(Clone, Copy, Debug)]
-struct Order {
-    scale: f64,
-    duration: Duration,
+pub(super) struct Order {
+    /// The sources' rates are multiplied by this.
+    pub scale: f64,
+    pub duration: Duration,
 }
 
 /// What a slice cost.
@@ -43,53 +40,24 @@ impl RawSlice {
 }
 
 /// The thread that sends the baseline.
-#[derive(Debug)]
-pub(super) struct RawSender {
-    orders: Sender<Order>,
-    results: Receiver<anyhow::Result<RawSlice>>,
-}
+pub(super) type RawSender = MeasuringThread<Order, RawSlice>;
 
-impl RawSender {
-    /// `paths` are the sockets, each with its cipher if what leaves on it is encrypted, and `targets[source]` says which of
-    /// them each source's trains go to.
-    pub(super) fn start(
-        cpu: usize,
-        writers: Vec<TrainWriter>,
-        paths: Vec<(OwnedFd, Option<CipherBaseline>)>,
-        targets: Vec<Vec<usize>>,
-    ) -> anyhow::Result<Self> {
-        let (orders, incoming) = channel::<Order>();
-        let (outgoing, results) = channel();
-        thread::Builder::new()
-            .name("raw baseline".into())
-            .spawn(move || {
-                cpu::pin(cpu);
-                // As the worker's.
-                let _ = scheduling::prefer_latency();
-                let mut state = State {
-                    writers,
-                    paths,
-                    targets,
-                    backend: KernelSend::new(),
-                    protected: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
-                };
-                for order in incoming {
-                    if outgoing.send(state.slice(order)).is_err() {
-                        break;
-                    }
-                }
-            })
-            .context("starting the thread of the baseline")?;
-        Ok(Self { orders, results })
-    }
-
-    /// Sends for a while, at the sources' rates times `scale`.
-    pub(super) fn slice(&self, scale: f64, duration: Duration) -> anyhow::Result<RawSlice> {
-        self.orders
-            .send(Order { scale, duration })
-            .context("the thread of the baseline is gone")?;
-        self.results.recv().context("the thread of the baseline is gone")?
-    }
+/// `paths` are the sockets, each with its cipher if what leaves on it is encrypted, and `targets[source]` says which of
+/// them each source's trains go to.
+pub(super) fn start(
+    cpu: usize,
+    writers: Vec<TrainWriter>,
+    paths: Vec<(OwnedFd, Option<CipherBaseline>)>,
+    targets: Vec<Vec<usize>>,
+) -> anyhow::Result<RawSender> {
+    let mut state = State {
+        writers,
+        paths,
+        targets,
+        backend: KernelSend::new(),
+        protected: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
+    };
+    RawSender::start("raw baseline", cpu, move |order| state.slice(order))
 }
 
 struct State {

@@ -19,8 +19,8 @@ use weir_worker::webrtc::srtp::{Inbound, Outbound, Repeats};
 use super::cipher_baseline::CipherBaseline;
 use super::client::{Identity, Session};
 use super::cpu::Cpus;
-use super::driver::{Driver, Encryption, Endpoints};
-use super::raw::RawSender;
+use super::driver::{self, Driver, Encryption, Endpoints};
+use super::raw::{self, RawSender};
 use super::report::{Handshakes, Progress};
 use super::traffic::{Source, SourceKind, TrainWriter};
 use super::{LoadArgs, OnePort};
@@ -143,8 +143,8 @@ impl Testbed {
             .map(|(number, path)| Ok((path, baseline(number)?)))
             .collect::<anyhow::Result<_>>()?;
         self.built = Some(Built {
-            driver: Driver::start(self.cpus.load, endpoints)?,
-            raw: RawSender::start(self.cpus.worker, writers(&plan.sources), paths, plan.targets)?,
+            driver: driver::start(self.cpus.load, endpoints)?,
+            raw: raw::start(self.cpus.worker, writers(&plan.sources), paths, plan.targets)?,
             sources: plan.sources,
             _sinks: sinks,
         });
@@ -464,7 +464,8 @@ impl Encryption {
     fn sends(&mut self, ssrcs: &[u32], session: &Session) -> anyhow::Result<()> {
         let mut outbound = Outbound::new(&session.keys.outbound);
         for ssrc in ssrcs {
-            let stream = outbound.add_stream(*ssrc, Repeats::Refused)?;
+            let stream = outbound.add_stream(*ssrc, Repeats::Refused);
+            let stream = stream.map_err(|refused| anyhow::anyhow!("SSRC {ssrc} is refused: {refused:?}"))?;
             self.streams.push((self.outbounds.len(), stream));
         }
         self.outbounds.push(outbound);

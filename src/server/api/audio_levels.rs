@@ -85,7 +85,7 @@ impl Stream for AudioLevelsStream {
                 Some(Ok(levels)) => {
                     let shared = &self.listener.shared;
                     let levels = levels.iter().map(|(node, level)| ProducerLevel {
-                        producer: Producer::new(Arc::clone(shared), Arc::clone(node)),
+                        producer: Producer::new(shared, node),
                         level_dbov: level.level_dbov,
                     });
                     return Poll::Ready(Some(levels.collect()));

@@ -1,13 +1,11 @@
 //! A consumer: one producer as one remote receives it.
 
-use std::fmt;
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, WorkerId};
 use weir_channel::message::{MediaKind, Method, Profile};
 
+use crate::server::api::handle::handle;
 use crate::server::api::peer::Peer;
 use crate::server::api::producer::Producer;
 use crate::server::api::room::Room;
@@ -18,8 +16,7 @@ use crate::server::model::error::Error;
 use crate::server::model::lock;
 use crate::server::model::rtp_parameters::RtpParameters;
 use crate::server::model::side::Side;
-use crate::server::model::state::{Command, Pausable};
-use crate::server::workers::shared::Shared;
+use crate::server::model::state::{Command, Pausable, State};
 
 /// How a peer's consumer is enabled, as its client asks for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -31,18 +28,12 @@ pub struct EnableOptions {
     pub preferred_profile: Option<Profile>,
 }
 
-/// A handle on a consumer. Cheap to clone; dropping it closes nothing.
-#[derive(Clone)]
-pub struct Consumer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) node: Arc<ConsumerNode>,
+handle! {
+    /// A handle on a consumer. Cheap to clone; dropping it closes nothing.
+    pub struct Consumer(ConsumerNode);
 }
 
 impl Consumer {
-    pub(crate) fn new(shared: Arc<Shared>, node: Arc<ConsumerNode>) -> Self {
-        Self { shared, node }
-    }
-
     /// Its id.
     pub fn id(&self) -> ConsumerId {
         self.node.id
@@ -55,13 +46,13 @@ impl Consumer {
 
     /// The room it belongs to.
     pub fn room(&self) -> Room {
-        Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.room))
+        Room::new(&self.shared, &self.node.room)
     }
 
     /// The transport it leaves on; `None` while it is not enabled.
     pub fn transport(&self) -> Option<Transport> {
         let node = lock(&self.node.state).transport.clone()?;
-        Some(Transport::new(Arc::clone(&self.shared), node))
+        Some(Transport::new(&self.shared, &node))
     }
 
     /// Whether it is sent on a transport. A consumer that belongs to no peer always is, until it closes.
@@ -77,8 +68,7 @@ impl Consumer {
 
     /// The peer it belongs to: who receives it.
     pub fn receiver(&self) -> Option<Peer> {
-        let node = Arc::clone(self.node.receiver.as_ref()?);
-        Some(Peer::new(Arc::clone(&self.shared), node))
+        Some(Peer::new(&self.shared, self.node.receiver.as_ref()?))
     }
 
     /// What it consumes: the same as [`Consumer::producer`].
@@ -88,7 +78,7 @@ impl Consumer {
 
     /// The producer that it consumes.
     pub fn producer(&self) -> Producer {
-        Producer::new(Arc::clone(&self.shared), Arc::clone(&self.node.producer))
+        Producer::new(&self.shared, &self.node.producer)
     }
 
     /// What its receiver must expect: the payload types, the header extension ids, the one SSRC, the CNAME.
@@ -110,16 +100,6 @@ impl Consumer {
     /// does and its [source is not paused](Consumer::source_paused).
     pub fn paused(&self) -> bool {
         lock(&self.node.state).pause_state.paused()
-    }
-
-    /// Whether the application has paused it.
-    pub fn locally_paused(&self) -> bool {
-        lock(&self.node.state).pause_state.is_paused_by(Side::Local)
-    }
-
-    /// Whether its client holds it paused.
-    pub fn remotely_paused(&self) -> bool {
-        lock(&self.node.state).pause_state.is_paused_by(Side::Remote)
     }
 
     /// Whether its producer is paused.
@@ -151,41 +131,6 @@ impl Consumer {
             state.plan_enabling(self.node.id, transport.node(), paused, preferred_profile)
         });
         enabled.await.map(drop)
-    }
-
-    /// Stops sending to it, for the application. Pausing what is paused does nothing. Calls take effect in the order in
-    /// which they are made.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub async fn pause(&self, app_data: Value) -> Result<(), Error> {
-        self.pause_by(Side::Local, app_data).await
-    }
-
-    /// Takes the application's pause back; video goes on from the next key frame, which is asked for. Resuming what is not
-    /// paused does nothing. While its client holds it paused, too, it stays so.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub async fn resume(&self, app_data: Value) -> Result<(), Error> {
-        self.resume_by(Side::Local, app_data).await
-    }
-
-    /// [`Consumer::pause`] for one of the two who may.
-    pub async fn pause_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
-        self.set_paused(side, true, app_data).await
-    }
-
-    /// [`Consumer::resume`] for one of the two who may.
-    pub async fn resume_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
-        self.set_paused(side, false, app_data).await
-    }
-
-    async fn set_paused(&self, side: Side, paused: bool, app_data: Value) -> Result<(), Error> {
-        let changed = self.shared.call(self.worker(), |state| {
-            state.plan_pause(Pausable::Consumer(self.node.id), side, paused, app_data)
-        });
-        changed.await.map(drop)
     }
 
     /// Caps the profile it gets; [`Profile::Default`] removes the cap. Its client is told.
@@ -225,27 +170,17 @@ impl Consumer {
     /// [`Consumer::close`] for one of the two who may.
     pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let consumer = self.node.id;
-        let closed = self.shared.call(self.worker(), |state| {
-            let known = {
-                let own = lock(&self.node.state);
-                if own.closed {
-                    return Ok(None);
-                }
-                own.is_known_to_worker()
-            };
-            if !known {
-                state.close_object(Object::Consumer(consumer), side, app_data);
-                return Ok(None);
+        let plan = |state: &mut State| {
+            if lock(&self.node.state).is_known_to_worker() {
+                return vec![Command::by(side, Method::CloseConsumer { consumer }, app_data)];
             }
-            Ok(Some(Command::by(side, Method::CloseConsumer { consumer }, app_data)))
-        });
-        match closed.await {
-            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
-            other => other.map(drop),
-        }
+            state.close_object(Object::Consumer(consumer), side, app_data);
+            Vec::new()
+        };
+        self.shared.close(self.worker(), || self.closed(), plan).await
     }
 
-    fn worker(&self) -> WorkerId {
+    pub(super) fn worker(&self) -> WorkerId {
         self.node.room.worker
     }
 
@@ -257,11 +192,5 @@ impl Consumer {
             (false, false) => Err(Error::NotEnabled { consumer: self.node.id }),
             (false, true) => Ok(()),
         }
-    }
-}
-
-impl fmt::Debug for Consumer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.node.fmt(f)
     }
 }

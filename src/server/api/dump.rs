@@ -6,13 +6,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, RoomId, WorkerId};
-use weir_channel::message::{ConsumerDump, DumpPage, ProducerDump, Scope, TransportDump};
+use weir_channel::message::{ConsumerDump, DumpPage, ProducerDump, TransportDump};
 
 use crate::server::api::consumer::Consumer;
 use crate::server::api::peer::Peer;
 use crate::server::api::producer::Producer;
 use crate::server::api::server::Server;
-use crate::server::api::stats::only;
 use crate::server::api::transport::Transport;
 use crate::server::model::error::Error;
 use crate::server::workers::slot::WorkerInfo;
@@ -135,48 +134,6 @@ impl Peer {
             consumers: kept(served.consumers, |each| consumers.contains(&each.consumer)),
             waiting_consumers: waiting.into_iter().collect(),
         })
-    }
-}
-
-impl Transport {
-    /// What the worker knows of it.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
-    pub async fn dump(&self) -> Result<TransportDump, Error> {
-        let worker = self.room().worker();
-        let page = self
-            .shared
-            .dump(worker, Scope::Transport(self.id()), || self.node.check_open());
-        only(worker, page.await?.transports)
-    }
-}
-
-impl Producer {
-    /// What the worker knows of it.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
-    pub async fn dump(&self) -> Result<ProducerDump, Error> {
-        let worker = self.room().worker();
-        let page = self
-            .shared
-            .dump(worker, Scope::Producer(self.id()), || self.check_open());
-        only(worker, page.await?.producers)
-    }
-}
-
-impl Consumer {
-    /// What the worker knows of it.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`], and what keeps the worker from answering.
-    pub async fn dump(&self) -> Result<ConsumerDump, Error> {
-        let worker = self.room().worker();
-        let page = self
-            .shared
-            .dump(worker, Scope::Consumer(self.id()), || self.check_known());
-        only(worker, page.await?.consumers)
     }
 }
 

@@ -73,8 +73,8 @@ impl Transport {
     }
 }
 
-/// Milliseconds since 1970; v2 told those of a clock that began with the process.
-fn wall_clock_ms() -> u64 {
+/// Milliseconds since 1970; those of v2 were of a clock that began with the process.
+pub(crate) fn wall_clock_ms() -> u64 {
     // The call cannot fail for this clock on Linux.
     let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)

@@ -1,7 +1,6 @@
 //! A peer: somebody in a room, who sends and receives.
 
 use std::any::Any;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::Method;
 
 use crate::server::api::consumer::Consumer;
+use crate::server::api::handle::handle;
 use crate::server::api::peer_notifications::PeerNotifications;
 use crate::server::api::producer::Producer;
 use crate::server::api::room::{PlainTransportOptions, Room};
@@ -26,7 +26,6 @@ use crate::server::model::rtp_capabilities::RtpCapabilities;
 use crate::server::model::side::Side;
 use crate::server::model::state::{Command, OnAccept, State};
 use crate::server::model::transport::Direction;
-use crate::server::workers::shared::Shared;
 
 /// Between the first two attempts to close a peer whose client is gone. A worker that refused was busy.
 const LEAVE_AGAIN_MIN: Duration = Duration::from_millis(500);
@@ -44,18 +43,12 @@ pub struct Joined {
     pub others: Vec<PeerInfo>,
 }
 
-/// A handle on a peer. Cheap to clone; dropping it closes nothing.
-#[derive(Clone)]
-pub struct Peer {
-    shared: Arc<Shared>,
-    node: Arc<PeerNode>,
+handle! {
+    /// A handle on a peer. Cheap to clone; dropping it closes nothing.
+    pub struct Peer(PeerNode);
 }
 
 impl Peer {
-    pub(crate) fn new(shared: Arc<Shared>, node: Arc<PeerNode>) -> Self {
-        Self { shared, node }
-    }
-
     /// What a floor above keeps with it.
     pub(crate) fn kept<T: Any + Default + Send + Sync>(&self) -> &T {
         self.node.kept()
@@ -68,7 +61,7 @@ impl Peer {
 
     /// The room it is in.
     pub fn room(&self) -> Room {
-        Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.room))
+        Room::new(&self.shared, &self.node.room)
     }
 
     /// Whether it is closed: by itself, with its room, or because its worker died.
@@ -99,64 +92,46 @@ impl Peer {
     /// Its open transports, by id.
     pub fn transports(&self) -> Vec<Transport> {
         let state = lock(&self.shared.state);
-        let entry = state.peer(&self.node);
-        let nodes = entry
-            .into_iter()
-            .flat_map(|entry| &entry.transports)
-            .filter_map(|id| state.transport(*id));
-        nodes
-            .map(|node| Transport::new(Arc::clone(&self.shared), Arc::clone(node)))
-            .collect()
+        let own = state.peer(&self.node).into_iter().flat_map(|entry| &entry.transports);
+        let nodes = own.filter_map(|id| state.transport(*id));
+        nodes.map(|node| Transport::new(&self.shared, node)).collect()
     }
 
     /// Its open producers, by id.
     pub fn producers(&self) -> Vec<Producer> {
         let state = lock(&self.shared.state);
-        let entry = state.peer(&self.node);
-        let nodes = entry
-            .into_iter()
-            .flat_map(|entry| &entry.producers)
-            .filter_map(|id| state.producer(*id));
-        nodes
-            .map(|node| Producer::new(Arc::clone(&self.shared), Arc::clone(node)))
-            .collect()
+        let own = state.peer(&self.node).into_iter().flat_map(|entry| &entry.producers);
+        let nodes = own.filter_map(|id| state.producer(*id));
+        nodes.map(|node| Producer::new(&self.shared, node)).collect()
     }
 
     /// Its open consumers, by id, enabled or not.
     pub fn consumers(&self) -> Vec<Consumer> {
         let state = lock(&self.shared.state);
-        let entry = state.peer(&self.node);
-        let nodes = entry
-            .into_iter()
-            .flat_map(|entry| &entry.consumers)
-            .filter_map(|id| state.consumer(*id));
-        nodes
-            .map(|node| Consumer::new(Arc::clone(&self.shared), Arc::clone(node)))
-            .collect()
+        let own = state.peer(&self.node).into_iter().flat_map(|entry| &entry.consumers);
+        let nodes = own.filter_map(|id| state.consumer(*id));
+        nodes.map(|node| Consumer::new(&self.shared, node)).collect()
     }
 
     /// Its open transport with this id.
     pub fn transport(&self, id: TransportId) -> Option<Transport> {
         let state = lock(&self.shared.state);
         let known = state.peer(&self.node)?.transports.contains(&id);
-        let node = Arc::clone(state.transport(id).filter(|_| known)?);
-        Some(Transport::new(Arc::clone(&self.shared), node))
+        Some(Transport::new(&self.shared, state.transport(id).filter(|_| known)?))
     }
 
     /// Its open producer with this id.
     pub fn producer(&self, id: ProducerId) -> Option<Producer> {
         let state = lock(&self.shared.state);
         let known = state.peer(&self.node)?.producers.contains(&id);
-        let node = Arc::clone(state.producer(id).filter(|_| known)?);
-        Some(Producer::new(Arc::clone(&self.shared), node))
+        Some(Producer::new(&self.shared, state.producer(id).filter(|_| known)?))
     }
 
     /// Its open consumer with this id.
     pub fn consumer(&self, id: ConsumerId) -> Option<Consumer> {
         let state = lock(&self.shared.state);
         let known = state.peer(&self.node)?.consumers.contains(&id);
-        let node = Arc::clone(state.consumer(id).filter(|_| known)?);
-        Some(Consumer::new(Arc::clone(&self.shared), node))
+        Some(Consumer::new(&self.shared, state.consumer(id).filter(|_| known)?))
     }
 
     /// Creates a transport that belongs to the peer, for plain RTP and RTCP over UDP. `direction` says how its client
@@ -253,11 +228,8 @@ impl Peer {
     /// What the worker answers; then it is still there, without those of its transports that are closed.
     pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let node = &self.node;
-        let closed = self.shared.call_all(node.room.worker, |state| {
+        let plan = |state: &mut State| {
             let mut peer = lock(&node.state);
-            if peer.closed {
-                return Ok(Vec::new());
-            }
             let entry = state.peer(node);
             let open = entry.into_iter().flat_map(|entry| &entry.transports).copied();
             let transports: Vec<TransportId> = open.chain(peer.transports_on_their_way.iter().copied()).collect();
@@ -265,12 +237,12 @@ impl Peer {
             if peer.closing.is_some() {
                 // Its answer comes behind those that will have closed the peer.
                 let last = transports.last().copied();
-                return Ok(last.map(|last| Command::new(close(last))).into_iter().collect());
+                return last.map(|last| Command::new(close(last))).into_iter().collect();
             }
             if transports.is_empty() {
                 drop(peer);
                 state.close_peer(node, side, app_data);
-                return Ok(Vec::new());
+                return Vec::new();
             }
             peer.closing = Some(Closing {
                 side,
@@ -279,26 +251,12 @@ impl Peer {
                 closed: Vec::new(),
                 refused: false,
             });
-            Ok(transports
-                .into_iter()
-                .map(|transport| Command {
-                    method: close(transport),
-                    on_accept: OnAccept::ClosePeer(Arc::clone(node)),
-                })
-                .collect())
-        });
-        match closed.await {
-            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
-            other => other.map(drop),
-        }
-    }
-}
-
-impl fmt::Debug for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer")
-            .field("name", &self.node.name)
-            .field("room", &self.node.room.id)
-            .finish_non_exhaustive()
+            let command = |transport| Command {
+                method: close(transport),
+                on_accept: OnAccept::ClosePeer(Arc::clone(node)),
+            };
+            transports.into_iter().map(command).collect()
+        };
+        self.shared.close(node.room.worker, || self.closed(), plan).await
     }
 }

@@ -1,6 +1,6 @@
 //! Reports of statistics every so often, for whoever asked: the application by events, a client by notifications.
 //!
-//! Each of the two asks for itself and is told itself. Reports belong to the thing they are about and end with it, at once:
+//! Each of the two asks for itself, and gets what it asked for. Reports belong to the thing they are about and end with it, at once:
 //! no timer outlives a closed transport, producer or consumer.
 
 use std::time::Duration;
@@ -23,13 +23,13 @@ use crate::server::model::rtc_stats::RtcStats;
 use crate::server::model::side::Side;
 use crate::server::workers::shared::Shared;
 
-/// Statistics are not told more often than this (differences §2.4).
+/// Statistics are not reported more often than this (differences §2.4).
 pub(crate) const STATS_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Nor more seldom: who says more means never.
 pub(crate) const STATS_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 
-/// A client for which this many notifications wait is told no statistics: it is away, or too slow, and must not be given up
+/// A client for which this many notifications wait gets no statistics: it is away, or too slow, and must not be given up
 /// for numbers that nobody needs any more.
 const WAITING_MAX: usize = 1_024;
 
@@ -42,21 +42,24 @@ impl Drop for Report {
     }
 }
 
-/// What has statistics.
-pub(crate) trait Subject: Clone + Send + Sync + 'static {
+/// A handle on something that has statistics: what `reports!` makes the same for all of them.
+pub(crate) trait Reported: Clone + Send + Sync + 'static {
     fn shared(&self) -> &Shared;
 
     /// Calls `change` with what reports on it, unless it is closed.
-    fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error>;
+    fn with_reports(&self, change: impl FnOnce(&mut Reports) -> Result<(), Error>) -> Result<(), Error>;
 
     fn is_closed(&self) -> bool;
 
-    /// Whether there is anything to tell at the moment: not while it is paused (differences §2.4, §3.3).
+    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send;
+}
+
+/// What each of them has of its own.
+pub(crate) trait Subject: Reported {
+    /// Whether there is anything to report at the moment: not while it is paused (differences §2.4, §3.3).
     fn flows(&self) -> bool;
 
-    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send;
-
-    /// Whose client asks.
+    /// Whose client may ask for reports.
     fn client(&self) -> Option<Peer>;
 
     fn event(&self, stats: Vec<RtcStats>) -> EventKind;
@@ -101,14 +104,14 @@ impl<S: Subject> StatsStream<S> {
 fn enable<S: Subject>(subject: &S, side: Side, every: Duration) -> Result<(), Error> {
     if every < STATS_INTERVAL_MIN {
         return Err(Error::InvalidParameters(format!(
-            "statistics are told at most once a second, not every {} ms",
+            "statistics are reported at most once a second, not every {} ms",
             every.as_millis()
         )));
     }
     let client = match side {
         Side::Local => None,
         Side::Remote => Some(subject.client().ok_or_else(|| {
-            Error::InvalidParameters("there is no client to tell: this belongs to no peer".to_owned())
+            Error::InvalidParameters("there is no client to report to: this belongs to no peer".to_owned())
         })?),
     };
     let report = || {
@@ -118,23 +121,17 @@ fn enable<S: Subject>(subject: &S, side: Side, every: Duration) -> Result<(), Er
             let _permit = permit;
             let mut stats = StatsStream::new(stats, every);
             while let Some(next) = stats.next().await {
-                tell(&stats.subject, side, next);
+                deliver(&stats.subject, side, next);
             }
         };
         let task = subject.shared().runtime.spawn(report).abort_handle();
         Ok(Box::new(Report(task)) as Held)
     };
-    let mut begun = Ok(());
-    subject.with_reports(|reports| begun = reports.begin(side, report))?;
-    begun
+    subject.with_reports(|reports| reports.begin(side, report))
 }
 
-fn disable(subject: &impl Subject, side: Side) -> Result<(), Error> {
-    subject.with_reports(|reports| reports.end(side))
-}
-
-/// Under the lock that orders all events and notifications, so that nothing is told of what is closed.
-fn tell(subject: &impl Subject, side: Side, stats: Vec<RtcStats>) {
+/// Under the lock that orders all events and notifications, so that there are no reports on what is closed.
+fn deliver(subject: &impl Subject, side: Side, stats: Vec<RtcStats>) {
     let mut state = lock(&subject.shared().state);
     if subject.is_closed() {
         return;
@@ -152,30 +149,78 @@ fn tell(subject: &impl Subject, side: Side, stats: Vec<RtcStats>) {
     }
 }
 
-impl Subject for Producer {
-    fn shared(&self) -> &Shared {
-        &self.shared
-    }
+/// Gives a handle the methods by which reports on it begin and end.
+macro_rules! reports {
+    ($subject:ident, $event:ident, $period:literal) => {
+        impl Reported for $subject {
+            fn shared(&self) -> &Shared {
+                &self.shared
+            }
 
-    fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
-        let mut state = lock(&self.node.state);
-        match state.closed {
-            true => return Err(Error::closed(self.id())),
-            false => change(&mut state.reports),
+            fn with_reports(&self, change: impl FnOnce(&mut Reports) -> Result<(), Error>) -> Result<(), Error> {
+                match &mut lock(&self.node.state).reports {
+                    Some(reports) => change(reports),
+                    None => Err(Error::closed(self.id())),
+                }
+            }
+
+            fn is_closed(&self) -> bool {
+                self.closed()
+            }
+
+            fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
+                self.get_stats()
+            }
         }
-        Ok(())
-    }
 
-    fn is_closed(&self) -> bool {
-        self.closed()
-    }
+        impl $subject {
+            #[doc = concat!("Reports its statistics to the application by [`EventKind::", stringify!($event), "`]: at once")]
+            #[doc = concat!("and then every `interval`, ", $period, " that is disabled or it closes. Does nothing if that")]
+            /// is enabled already; an interval of more than a day is one of a day.
+            ///
+            /// # Errors
+            /// [`Error::InvalidParameters`] when the interval is less than a second, [`Error::InvalidState`] when it is closed.
+            pub fn enable_stats(&self, interval: Duration) -> Result<(), Error> {
+                self.enable_stats_by(Side::Local, interval)
+            }
 
+            #[doc = concat!("[`Self::enable_stats`]; for its client, which gets [`PeerNotification::", stringify!($event), "`].")]
+            ///
+            /// # Errors
+            /// As [`Self::enable_stats`]; also [`Error::InvalidParameters`] when it has no client, [`Error::TooMany`].
+            pub fn enable_stats_by(&self, side: Side, interval: Duration) -> Result<(), Error> {
+                enable(self, side, interval)
+            }
+
+            /// Ends what [`Self::enable_stats`] began. Disabling what is not enabled does nothing.
+            ///
+            /// # Errors
+            /// [`Error::InvalidState`] when it is closed.
+            pub fn disable_stats(&self) -> Result<(), Error> {
+                self.disable_stats_by(Side::Local)
+            }
+
+            /// Ends what [`Self::enable_stats_by`] began.
+            ///
+            /// # Errors
+            /// As [`Self::disable_stats`].
+            pub fn disable_stats_by(&self, side: Side) -> Result<(), Error> {
+                self.with_reports(|reports| {
+                    reports.end(side);
+                    Ok(())
+                })
+            }
+        }
+    };
+}
+
+reports! { Producer, ProducerStats, "while it is not paused, until" }
+reports! { Consumer, ConsumerStats, "while it is enabled and neither it nor its producer is paused, until" }
+reports! { Transport, TransportStats, "until" }
+
+impl Subject for Producer {
     fn flows(&self) -> bool {
         !self.paused()
-    }
-
-    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
-        self.get_stats()
     }
 
     fn client(&self) -> Option<Peer> {
@@ -199,29 +244,8 @@ impl Subject for Producer {
 }
 
 impl Subject for Consumer {
-    fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
-    fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
-        let mut state = lock(&self.node.state);
-        match state.closed {
-            true => return Err(Error::closed(self.id())),
-            false => change(&mut state.reports),
-        }
-        Ok(())
-    }
-
-    fn is_closed(&self) -> bool {
-        self.closed()
-    }
-
     fn flows(&self) -> bool {
         self.enabled() && !self.paused() && !self.source_paused()
-    }
-
-    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
-        self.get_stats()
     }
 
     fn client(&self) -> Option<Peer> {
@@ -246,24 +270,8 @@ impl Subject for Consumer {
 }
 
 impl Subject for Transport {
-    fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
-    fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
-        self.node.with_reports(change)
-    }
-
-    fn is_closed(&self) -> bool {
-        self.closed()
-    }
-
     fn flows(&self) -> bool {
         true
-    }
-
-    fn rtc_stats(&self) -> impl Future<Output = Result<Vec<RtcStats>, Error>> + Send {
-        self.get_stats()
     }
 
     fn client(&self) -> Option<Peer> {
@@ -283,113 +291,5 @@ impl Subject for Transport {
             transport: self.id(),
             stats,
         }
-    }
-}
-
-impl Producer {
-    /// Tells the application of its statistics by [`EventKind::ProducerStats`]: at once and then every `interval`, while it
-    /// is not paused, until that is disabled or it closes. Does nothing if that is enabled already; an interval of more than
-    /// a day is one of a day.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameters`] when the interval is less than a second, [`Error::InvalidState`] when it is closed.
-    pub fn enable_stats(&self, interval: Duration) -> Result<(), Error> {
-        self.enable_stats_by(Side::Local, interval)
-    }
-
-    /// [`Producer::enable_stats`]; its client is told by notifications ([`PeerNotification::ProducerStats`]), if that asks.
-    ///
-    /// # Errors
-    /// As [`Producer::enable_stats`]; also [`Error::InvalidParameters`] when it has no client, [`Error::TooMany`].
-    pub fn enable_stats_by(&self, side: Side, interval: Duration) -> Result<(), Error> {
-        enable(self, side, interval)
-    }
-
-    /// Ends what [`Producer::enable_stats`] began. Disabling what is not enabled does nothing.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub fn disable_stats(&self) -> Result<(), Error> {
-        self.disable_stats_by(Side::Local)
-    }
-
-    /// [`Producer::disable_stats`] for one of the two who may.
-    ///
-    /// # Errors
-    /// As [`Producer::disable_stats`].
-    pub fn disable_stats_by(&self, side: Side) -> Result<(), Error> {
-        disable(self, side)
-    }
-}
-
-impl Consumer {
-    /// Tells the application of its statistics by [`EventKind::ConsumerStats`]: at once and then every `interval`, while it
-    /// is enabled and neither it nor its producer is paused, until that is disabled or it closes. Does nothing if that is
-    /// enabled already; an interval of more than a day is one of a day.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameters`] when the interval is less than a second, [`Error::InvalidState`] when it is closed.
-    pub fn enable_stats(&self, interval: Duration) -> Result<(), Error> {
-        self.enable_stats_by(Side::Local, interval)
-    }
-
-    /// [`Consumer::enable_stats`]; its client is told by notifications ([`PeerNotification::ConsumerStats`]), if that asks.
-    ///
-    /// # Errors
-    /// As [`Consumer::enable_stats`]; also [`Error::InvalidParameters`] when it has no client, [`Error::TooMany`].
-    pub fn enable_stats_by(&self, side: Side, interval: Duration) -> Result<(), Error> {
-        enable(self, side, interval)
-    }
-
-    /// Ends what [`Consumer::enable_stats`] began. Disabling what is not enabled does nothing.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub fn disable_stats(&self) -> Result<(), Error> {
-        self.disable_stats_by(Side::Local)
-    }
-
-    /// [`Consumer::disable_stats`] for one of the two who may.
-    ///
-    /// # Errors
-    /// As [`Consumer::disable_stats`].
-    pub fn disable_stats_by(&self, side: Side) -> Result<(), Error> {
-        disable(self, side)
-    }
-}
-
-impl Transport {
-    /// Tells the application of its statistics by [`EventKind::TransportStats`]: at once and then every `interval`, until
-    /// that is disabled or it closes. Does nothing if that is enabled already; an interval of more than a day is one of a
-    /// day.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameters`] when the interval is less than a second, [`Error::InvalidState`] when it is closed.
-    pub fn enable_stats(&self, interval: Duration) -> Result<(), Error> {
-        self.enable_stats_by(Side::Local, interval)
-    }
-
-    /// [`Transport::enable_stats`]; its client is told by notifications ([`PeerNotification::TransportStats`]), if that asks.
-    ///
-    /// # Errors
-    /// As [`Transport::enable_stats`]; also [`Error::InvalidParameters`] when it has no client, [`Error::TooMany`].
-    pub fn enable_stats_by(&self, side: Side, interval: Duration) -> Result<(), Error> {
-        enable(self, side, interval)
-    }
-
-    /// Ends what [`Transport::enable_stats`] began. Disabling what is not enabled does nothing.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub fn disable_stats(&self) -> Result<(), Error> {
-        self.disable_stats_by(Side::Local)
-    }
-
-    /// [`Transport::disable_stats`] for one of the two who may.
-    ///
-    /// # Errors
-    /// As [`Transport::disable_stats`].
-    pub fn disable_stats_by(&self, side: Side) -> Result<(), Error> {
-        disable(self, side)
     }
 }

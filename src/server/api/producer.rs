@@ -1,12 +1,12 @@
 //! A producer: one track that a remote sends.
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
-use weir_channel::id::ProducerId;
+use weir_channel::id::{ProducerId, WorkerId};
 use weir_channel::message::{MediaKind, Method, Profile};
 
+use crate::server::api::handle::handle;
 use crate::server::api::peer::Peer;
 use crate::server::api::room::Room;
 use crate::server::api::transport::Transport;
@@ -16,20 +16,13 @@ use crate::server::model::producer::ProducerNode;
 use crate::server::model::rtp_parameters::RtpParameters;
 use crate::server::model::side::Side;
 use crate::server::model::state::{Command, Pausable};
-use crate::server::workers::shared::Shared;
 
-/// A handle on a producer. Cheap to clone; dropping it closes nothing.
-#[derive(Clone)]
-pub struct Producer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) node: Arc<ProducerNode>,
+handle! {
+    /// A handle on a producer. Cheap to clone; dropping it closes nothing.
+    pub struct Producer(ProducerNode);
 }
 
 impl Producer {
-    pub(crate) fn new(shared: Arc<Shared>, node: Arc<ProducerNode>) -> Self {
-        Self { shared, node }
-    }
-
     /// Its id.
     pub fn id(&self) -> ProducerId {
         self.node.id
@@ -42,18 +35,17 @@ impl Producer {
 
     /// The room it belongs to.
     pub fn room(&self) -> Room {
-        Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.transport.room))
+        Room::new(&self.shared, &self.node.transport.room)
     }
 
     /// The transport it arrives on.
     pub fn transport(&self) -> Transport {
-        Transport::new(Arc::clone(&self.shared), Arc::clone(&self.node.transport))
+        Transport::new(&self.shared, &self.node.transport)
     }
 
     /// The peer it belongs to.
     pub fn peer(&self) -> Option<Peer> {
-        let node = Arc::clone(self.node.peer()?);
-        Some(Peer::new(Arc::clone(&self.shared), node))
+        Some(Peer::new(&self.shared, self.node.peer()?))
     }
 
     /// The RTP parameters of the remote, as given when it was made, and with a `cname` if none was given.
@@ -81,57 +73,9 @@ impl Producer {
         lock(&self.node.state).pause_state.paused()
     }
 
-    /// Whether the application has paused it.
-    pub fn locally_paused(&self) -> bool {
-        lock(&self.node.state).pause_state.is_paused_by(Side::Local)
-    }
-
-    /// Whether its client holds it paused.
-    pub fn remotely_paused(&self) -> bool {
-        lock(&self.node.state).pause_state.is_paused_by(Side::Remote)
-    }
-
     /// The profile for consumers that have no preference of their own.
     pub fn preferred_profile(&self) -> Profile {
         lock(&self.node.state).pause_state.preferred_profile()
-    }
-
-    /// Stops relaying it to anyone, for the application; its packets are still received and counted. Pausing what is paused
-    /// does nothing.
-    ///
-    /// Calls take effect in the order in which they are made (first polled): after concurrent pauses and resumes the
-    /// state is that of the last one the worker accepted.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub async fn pause(&self, app_data: Value) -> Result<(), Error> {
-        self.pause_by(Side::Local, app_data).await
-    }
-
-    /// Takes the application's pause back; video is relayed from its next key frame, which is asked for. Resuming what is
-    /// not paused does nothing. While its client holds it paused, too, it stays so.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed.
-    pub async fn resume(&self, app_data: Value) -> Result<(), Error> {
-        self.resume_by(Side::Local, app_data).await
-    }
-
-    /// [`Producer::pause`] for one of the two who may.
-    pub async fn pause_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
-        self.set_paused(side, true, app_data).await
-    }
-
-    /// [`Producer::resume`] for one of the two who may.
-    pub async fn resume_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
-        self.set_paused(side, false, app_data).await
-    }
-
-    async fn set_paused(&self, side: Side, paused: bool, app_data: Value) -> Result<(), Error> {
-        let changed = self.shared.call(self.node.transport.room.worker, |state| {
-            state.plan_pause(Pausable::Producer(self.node.id), side, paused, app_data)
-        });
-        changed.await.map(drop)
     }
 
     /// Sets the profile that consumers without a preference of their own follow.
@@ -139,10 +83,14 @@ impl Producer {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed.
     pub async fn set_preferred_profile(&self, profile: Profile) -> Result<(), Error> {
-        let changed = self.shared.call(self.node.transport.room.worker, |state| {
+        let changed = self.shared.call(self.worker(), |state| {
             state.plan_preference(Pausable::Producer(self.node.id), Side::Local, profile)
         });
         changed.await.map(drop)
+    }
+
+    pub(super) fn worker(&self) -> WorkerId {
+        self.node.transport.room.worker
     }
 
     pub(super) fn check_open(&self) -> Result<(), Error> {
@@ -160,27 +108,13 @@ impl Producer {
     /// [`Producer::close`] for one of the two who may.
     pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let producer = self.node.id;
-        let closed = self
-            .shared
-            .call(self.node.transport.room.worker, |_| match self.closed() {
-                true => Ok(None),
-                false => Ok(Some(Command::by(side, Method::CloseProducer { producer }, app_data))),
-            });
-        match closed.await {
-            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
-            other => other.map(drop),
-        }
+        let plan = |_: &mut _| vec![Command::by(side, Method::CloseProducer { producer }, app_data)];
+        self.shared.close(self.worker(), || self.closed(), plan).await
     }
 }
 
 impl From<&Producer> for ProducerId {
     fn from(producer: &Producer) -> Self {
         producer.id()
-    }
-}
-
-impl fmt::Debug for Producer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.node.fmt(f)
     }
 }

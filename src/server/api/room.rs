@@ -1,6 +1,5 @@
 //! A room: where producers and consumers meet. It lives in one worker, for life.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use weir_channel::message::{ComediaPolicy, CreatePlainTransport, ExtensionUri, M
 use crate::server::api::active_speaker::ActiveSpeakerDetector;
 use crate::server::api::audio_levels::AudioLevelsStream;
 use crate::server::api::consumer::Consumer;
+use crate::server::api::handle::handle;
 use crate::server::api::peer::{Joined, Peer};
 use crate::server::api::producer::Producer;
 use crate::server::api::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
@@ -19,14 +19,13 @@ use crate::server::api::transport::{Transport, WebRtcTransport, WebRtcTransportO
 use crate::server::model::address::{IpFamily, check_local, complete_remote, family_of};
 use crate::server::model::error::Error;
 use crate::server::model::lock;
-use crate::server::model::peer::{PeerOptions, admit_transport};
+use crate::server::model::peer::PeerOptions;
 use crate::server::model::room::RoomNode;
 use crate::server::model::rtp_capabilities::{RtpCapabilities, RtpCodecCapability, extension_uris};
 use crate::server::model::side::Side;
 use crate::server::model::state::{Command, OnAccept};
 use crate::server::model::transport::{Owner, TransportNode};
 use crate::server::workers::ports::PortCount;
-use crate::server::workers::shared::Shared;
 use crate::server::workers::sockets::need_of_ports;
 
 /// The options of a new room.
@@ -90,18 +89,12 @@ impl Default for PlainTransportOptions {
     }
 }
 
-/// A handle on a room. Cheap to clone; dropping it closes nothing.
-#[derive(Clone)]
-pub struct Room {
-    pub(super) shared: Arc<Shared>,
-    pub(super) node: Arc<RoomNode>,
+handle! {
+    /// A handle on a room. Cheap to clone; dropping it closes nothing.
+    pub struct Room(RoomNode);
 }
 
 impl Room {
-    pub(crate) fn new(shared: Arc<Shared>, node: Arc<RoomNode>) -> Self {
-        Self { shared, node }
-    }
-
     /// Its id.
     pub fn id(&self) -> RoomId {
         self.node.id
@@ -140,25 +133,23 @@ impl Room {
     /// Creates a peer as [`Room::create_peer`] does, and returns the other peers, too, for the client that joins.
     pub fn join(&self, options: PeerOptions) -> Result<Joined, Error> {
         let (node, others) = lock(&self.shared.state).join(&self.node, options)?;
-        let peer = Peer::new(Arc::clone(&self.shared), node);
+        let peer = Peer::new(&self.shared, &node);
         Ok(Joined { peer, others })
     }
 
     /// Its peer of this name.
     pub fn peer(&self, name: &str) -> Option<Peer> {
         let state = lock(&self.shared.state);
-        let node = Arc::clone(&state.room(self.node.id)?.peers.named(name)?.node);
-        Some(Peer::new(Arc::clone(&self.shared), node))
+        let entry = state.room(self.node.id)?.peers.named(name)?;
+        Some(Peer::new(&self.shared, &entry.node))
     }
 
     /// Its peers, in the order in which they joined.
     pub fn peers(&self) -> Vec<Peer> {
         let state = lock(&self.shared.state);
-        let entry = state.room(self.node.id);
-        let peers = entry.into_iter().flat_map(|entry| entry.peers.iter());
-        peers
-            .map(|peer| Peer::new(Arc::clone(&self.shared), Arc::clone(&peer.node)))
-            .collect()
+        let entry = state.room(self.node.id).into_iter();
+        let peers = entry.flat_map(|entry| entry.peers.iter());
+        peers.map(|peer| Peer::new(&self.shared, &peer.node)).collect()
     }
 
     /// The number of its peers.
@@ -199,37 +190,25 @@ impl Room {
     /// Its open transports, by id.
     pub fn transports(&self) -> Vec<Transport> {
         let state = lock(&self.shared.state);
-        let Some(entry) = state.room(self.node.id) else {
-            return Vec::new();
-        };
-        let nodes = entry.desired.transports();
-        nodes
-            .map(|node| Transport::new(Arc::clone(&self.shared), Arc::clone(node)))
-            .collect()
+        let entry = state.room(self.node.id).into_iter();
+        let nodes = entry.flat_map(|entry| entry.desired.transports());
+        nodes.map(|node| Transport::new(&self.shared, node)).collect()
     }
 
     /// Its open producers, by id.
     pub fn producers(&self) -> Vec<Producer> {
         let state = lock(&self.shared.state);
-        let Some(entry) = state.room(self.node.id) else {
-            return Vec::new();
-        };
-        let nodes = entry.desired.producers();
-        nodes
-            .map(|node| Producer::new(Arc::clone(&self.shared), Arc::clone(node)))
-            .collect()
+        let entry = state.room(self.node.id).into_iter();
+        let nodes = entry.flat_map(|entry| entry.desired.producers());
+        nodes.map(|node| Producer::new(&self.shared, node)).collect()
     }
 
     /// Its open consumers, by id.
     pub fn consumers(&self) -> Vec<Consumer> {
         let state = lock(&self.shared.state);
-        let Some(entry) = state.room(self.node.id) else {
-            return Vec::new();
-        };
-        let nodes = entry.desired.consumers();
-        nodes
-            .map(|node| Consumer::new(Arc::clone(&self.shared), Arc::clone(node)))
-            .collect()
+        let entry = state.room(self.node.id).into_iter();
+        let nodes = entry.flat_map(|entry| entry.desired.consumers());
+        nodes.map(|node| Consumer::new(&self.shared, node)).collect()
     }
 
     /// Creates a transport for plain RTP and RTCP over UDP: binds its port (or two) and gives it to the worker.
@@ -297,14 +276,11 @@ impl Room {
         };
         self.shared
             .call_with_descriptors(self.node.worker, descriptors, |state| {
-                self.node.check_open()?;
-                if let Some((peer, _)) = &node.owner {
-                    admit_transport(peer, state.peer(peer), node.id)?;
-                }
+                state.admit_transport(&node)?;
                 Ok(Some(command))
             })
             .await?;
-        Ok(Transport::new(Arc::clone(&self.shared), node))
+        Ok(Transport::new(&self.shared, &node))
     }
 
     /// Creates a transport for a WebRTC client, such as a browser: binds its ports and gives them to the worker.
@@ -319,15 +295,8 @@ impl Room {
     /// Closes the room with everything in it. Has no effect if it is closed already.
     pub async fn close(&self, app_data: Value) -> Result<(), Error> {
         let room = self.node.id;
-        let closed = self.shared.call(self.node.worker, |_| match self.closed() {
-            true => Ok(None),
-            false => Ok(Some(Command::by(Side::Local, Method::CloseRouter { room }, app_data))),
-        });
-        match closed.await {
-            // Its worker's death has closed it.
-            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
-            other => other.map(drop),
-        }
+        let plan = |_: &mut _| vec![Command::by(Side::Local, Method::CloseRouter { room }, app_data)];
+        self.shared.close(self.node.worker, || self.closed(), plan).await
     }
 
     fn local_ip(&self, options: &PlainTransportOptions) -> Result<Zoned, Error> {
@@ -346,13 +315,8 @@ impl Room {
             check_local(local)?;
             return Ok(local);
         }
-        let local = self.shared.addresses;
-        let (ipv4, ipv6) = (local.ipv4.map(IpAddr::from), local.ipv6.map(IpAddr::from));
-        let found = match family {
-            Some(IpFamily::Ipv4) => ipv4,
-            Some(IpFamily::Ipv6) => ipv6,
-            None => ipv4.or(ipv6),
-        };
+        let fits = |ip: &IpAddr| family.is_none_or(|family| family == family_of(*ip));
+        let found = self.shared.addresses.ips().find(fits);
         match (found, family) {
             (Some(ip), _) => Ok(ip.into()),
             (None, Some(IpFamily::Ipv6)) => {
@@ -360,11 +324,5 @@ impl Room {
             }
             (None, _) => contradiction("the server has no IPv4 for media; set rtc_ipv4, or use IPv6"),
         }
-    }
-}
-
-impl fmt::Debug for Room {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.node.fmt(f)
     }
 }

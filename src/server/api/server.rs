@@ -161,7 +161,7 @@ impl Server {
                 false => Ok(Some(command)),
             });
             match created.await {
-                Ok(_) => return Ok(Room::new(Arc::clone(shared), node)),
+                Ok(_) => return Ok(Room::new(shared, &node)),
                 Err(Error::WorkerDied { .. }) if options.worker.is_none() && tries > 0 => {}
                 Err(error) => return Err(error),
             }
@@ -171,10 +171,8 @@ impl Server {
     /// Its open rooms, by id.
     pub fn rooms(&self) -> Vec<Room> {
         let state = lock(&self.shared().state);
-        let mut rooms: Vec<Room> = state
-            .rooms()
-            .map(|entry| Room::new(Arc::clone(self.shared()), Arc::clone(&entry.node)))
-            .collect();
+        let rooms = state.rooms().map(|entry| Room::new(self.shared(), &entry.node));
+        let mut rooms: Vec<Room> = rooms.collect();
         drop(state);
         rooms.sort_unstable_by_key(Room::id);
         rooms
@@ -183,26 +181,25 @@ impl Server {
     /// The open room with this id.
     pub fn room(&self, id: RoomId) -> Option<Room> {
         let state = lock(&self.shared().state);
-        let node = Arc::clone(&state.room(id)?.node);
-        Some(Room::new(Arc::clone(self.shared()), node))
+        Some(Room::new(self.shared(), &state.room(id)?.node))
     }
 
     /// The open transport with this id, in any room.
     pub fn transport(&self, id: TransportId) -> Option<Transport> {
-        let node = lock(&self.shared().state).transport(id).cloned()?;
-        Some(Transport::new(Arc::clone(self.shared()), node))
+        let state = lock(&self.shared().state);
+        Some(Transport::new(self.shared(), state.transport(id)?))
     }
 
     /// The open producer with this id, in any room.
     pub fn producer(&self, id: ProducerId) -> Option<Producer> {
-        let node = lock(&self.shared().state).producer(id).cloned()?;
-        Some(Producer::new(Arc::clone(self.shared()), node))
+        let state = lock(&self.shared().state);
+        Some(Producer::new(self.shared(), state.producer(id)?))
     }
 
     /// The open consumer with this id, in any room.
     pub fn consumer(&self, id: ConsumerId) -> Option<Consumer> {
-        let node = lock(&self.shared().state).consumer(id).cloned()?;
-        Some(Consumer::new(Arc::clone(self.shared()), node))
+        let state = lock(&self.shared().state);
+        Some(Consumer::new(self.shared(), state.consumer(id)?))
     }
 
     /// All events from now on.
@@ -254,11 +251,8 @@ impl Server {
 
     /// The counters of one worker.
     pub async fn worker_stats(&self, worker: WorkerId) -> Result<WorkerStats, Error> {
-        let reply = self
-            .shared()
-            .ask(worker, |_| Ok(Some(Command::new(Method::WorkerStats))))
-            .await?;
-        match reply {
+        let asked = self.shared().ask(worker, Method::WorkerStats, || Ok(()));
+        match asked.await? {
             Reply::WorkerStats(stats) => Ok(stats),
             other => Err(self.shared().unexpected(worker, "WorkerStats", &other)),
         }

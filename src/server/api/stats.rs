@@ -1,8 +1,9 @@
-//! Counters: what workers have counted, with what only the supervisor knows of it.
+//! Counters and dumps: what workers have counted, with what only the supervisor knows of it, and what they know.
 
 use weir_channel::id::WorkerId;
 use weir_channel::message::{
-    CodecName, ConsumerStats, DumpPage, Method, Page, ProducerStats, Reply, Scope, StatsPage, TransportStats,
+    CodecName, ConsumerDump, ConsumerStats, DumpPage, Method, Page, ProducerDump, ProducerStats, Reply, Scope,
+    StatsPage, TransportDump, TransportStats,
 };
 
 use crate::server::api::consumer::Consumer;
@@ -12,7 +13,7 @@ use crate::server::api::transport::Transport;
 use crate::server::model::error::Error;
 use crate::server::model::lock;
 use crate::server::model::rtp_parameters::RtpParameters;
-use crate::server::model::state::{Command, State};
+use crate::server::model::state::State;
 use crate::server::workers::shared::Shared;
 
 /// A room asks its worker for no more pages than this, some millions of entries: more would be a worker that never ends.
@@ -26,11 +27,7 @@ impl Shared {
         scope: Scope,
         check: impl FnOnce() -> Result<(), Error>,
     ) -> Result<StatsPage, Error> {
-        let method = Method::Stats(scope);
-        match self
-            .ask(worker, |_| check().map(|()| Some(Command::new(method))))
-            .await?
-        {
+        match self.ask(worker, Method::Stats(scope), check).await? {
             Reply::Stats(mut page) => {
                 complete(&lock(&self.state), &mut page);
                 Ok(page)
@@ -40,17 +37,13 @@ impl Shared {
     }
 
     /// A page of a dump.
-    pub(super) async fn dump(
+    async fn dump(
         &self,
         worker: WorkerId,
         scope: Scope,
         check: impl FnOnce() -> Result<(), Error>,
     ) -> Result<DumpPage, Error> {
-        let method = Method::Dump(scope);
-        match self
-            .ask(worker, |_| check().map(|()| Some(Command::new(method))))
-            .await?
-        {
+        match self.ask(worker, Method::Dump(scope), check).await? {
             Reply::Dump(page) => Ok(page),
             other => Err(self.unexpected(worker, "Dump", &other)),
         }
@@ -58,20 +51,13 @@ impl Shared {
 }
 
 /// The entry of a page about one thing.
-pub(super) fn only<T>(worker: WorkerId, mut entries: Vec<T>) -> Result<T, Error> {
+fn only<T>(worker: WorkerId, mut entries: Vec<T>) -> Result<T, Error> {
     match entries.len() {
         1 => Ok(entries.remove(0)),
         several => Err(Error::Protocol {
             worker,
             reason: format!("asked about one thing, it answered about {several}"),
         }),
-    }
-}
-
-fn endless(worker: WorkerId) -> Error {
-    Error::Protocol {
-        worker,
-        reason: format!("it answered about a room with more than {PAGES_MAX} pages"),
     }
 }
 
@@ -122,20 +108,15 @@ fn name_codec(codec: &mut Option<String>, payload_type: Option<u8>, parameters: 
     }
 }
 
-impl Room {
-    /// The counters of everything in the room.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
-    pub async fn stats(&self) -> Result<StatsPage, Error> {
-        let mut all = StatsPage::default();
+/// Asks for page after page about a room, and returns them as one.
+macro_rules! all_pages {
+    ($room:ident, $ask:ident, $page:ident) => {{
+        let mut all = $page::default();
         for _ in 0..PAGES_MAX {
             let page = Page { cursor: all.next };
-            let scope = Scope::Room { room: self.id(), page };
-            let page = self
-                .shared
-                .stats(self.worker(), scope, || self.node.check_open())
-                .await?;
+            let scope = Scope::Room { room: $room.id(), page };
+            let page = $room.shared.$ask($room.worker(), scope, || $room.node.check_open());
+            let page = page.await?;
             all.transports.extend(page.transports);
             all.producers.extend(page.producers);
             all.consumers.extend(page.consumers);
@@ -144,7 +125,20 @@ impl Room {
                 return Ok(all);
             }
         }
-        Err(endless(self.worker()))
+        Err(Error::Protocol {
+            worker: $room.worker(),
+            reason: format!("it answered about a room with more than {PAGES_MAX} pages"),
+        })
+    }};
+}
+
+impl Room {
+    /// The counters of everything in the room.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
+    pub async fn stats(&self) -> Result<StatsPage, Error> {
+        all_pages!(self, stats, StatsPage)
     }
 
     /// Everything that the worker knows about the room, for people.
@@ -152,67 +146,41 @@ impl Room {
     /// # Errors
     /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
     pub async fn dump(&self) -> Result<DumpPage, Error> {
-        let mut all = DumpPage::default();
-        for _ in 0..PAGES_MAX {
-            let page = Page { cursor: all.next };
-            let scope = Scope::Room { room: self.id(), page };
-            let page = self
-                .shared
-                .dump(self.worker(), scope, || self.node.check_open())
-                .await?;
-            all.transports.extend(page.transports);
-            all.producers.extend(page.producers);
-            all.consumers.extend(page.consumers);
-            all.next = page.next;
-            if all.next.is_none() {
-                return Ok(all);
+        all_pages!(self, dump, DumpPage)
+    }
+}
+
+/// Gives a handle its counters and its dump: the one entry of a page that is about it alone.
+macro_rules! inspected {
+    ($handle:ident, self.$($check:ident).+(), $entries:ident: $stats:ident, $dump:ident) => {
+        impl $handle {
+            /// Its counters.
+            ///
+            /// # Errors
+            /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`] when it is a consumer that no worker knows,
+            /// and what keeps the worker from answering.
+            pub async fn stats(&self) -> Result<$stats, Error> {
+                let worker = self.room().worker();
+                let page = self.shared.stats(worker, Scope::$handle(self.id()), || self.$($check).+());
+                only(worker, page.await?.$entries)
+            }
+
+            /// What the worker knows of it, for people.
+            ///
+            /// # Errors
+            /// As for its counters.
+            pub async fn dump(&self) -> Result<$dump, Error> {
+                let worker = self.room().worker();
+                let page = self.shared.dump(worker, Scope::$handle(self.id()), || self.$($check).+());
+                only(worker, page.await?.$entries)
             }
         }
-        Err(endless(self.worker()))
-    }
+    };
 }
 
-impl Transport {
-    /// Its counters.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
-    pub async fn stats(&self) -> Result<TransportStats, Error> {
-        let worker = self.room().worker();
-        let page = self
-            .shared
-            .stats(worker, Scope::Transport(self.id()), || self.node.check_open());
-        only(worker, page.await?.transports)
-    }
-}
-
-impl Producer {
-    /// Its counters.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed, and what keeps the worker from answering.
-    pub async fn stats(&self) -> Result<ProducerStats, Error> {
-        let worker = self.room().worker();
-        let page = self
-            .shared
-            .stats(worker, Scope::Producer(self.id()), || self.check_open());
-        only(worker, page.await?.producers)
-    }
-}
-
-impl Consumer {
-    /// Its counters.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`], and what keeps the worker from answering.
-    pub async fn stats(&self) -> Result<ConsumerStats, Error> {
-        let worker = self.room().worker();
-        let page = self
-            .shared
-            .stats(worker, Scope::Consumer(self.id()), || self.check_known());
-        only(worker, page.await?.consumers)
-    }
-}
+inspected! { Transport, self.node.check_open(), transports: TransportStats, TransportDump }
+inspected! { Producer, self.check_open(), producers: ProducerStats, ProducerDump }
+inspected! { Consumer, self.check_known(), consumers: ConsumerStats, ConsumerDump }
 
 #[cfg(test)]
 mod tests {

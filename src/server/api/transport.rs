@@ -4,7 +4,6 @@ mod mirroring;
 mod plain;
 mod webrtc;
 
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use weir_channel::id::{ProducerId, TransportId};
 use weir_channel::message::{MediaKind, Method, Profile, Reply, WorkerError, any_case};
 
 use crate::server::api::consumer::Consumer;
+use crate::server::api::handle::handle;
 use crate::server::api::peer::Peer;
 use crate::server::api::producer::Producer;
 use crate::server::api::room::Room;
@@ -30,7 +30,6 @@ use crate::server::model::rtp_parameters::{
 use crate::server::model::side::Side;
 use crate::server::model::state::{Command, OnAccept};
 use crate::server::model::transport::{Direction, TransportKind, TransportNode};
-use crate::server::workers::shared::Shared;
 use crate::server::workers::sockets::{TransportSockets, WebRtcSockets};
 
 pub use self::mirroring::MirrorOptions;
@@ -87,18 +86,12 @@ pub struct ConsumerOptions {
     pub app_data: Value,
 }
 
-/// A handle on a transport. Cheap to clone; dropping it closes nothing.
-#[derive(Clone)]
-pub struct Transport {
-    pub(super) shared: Arc<Shared>,
-    pub(super) node: Arc<TransportNode>,
+handle! {
+    /// A handle on a transport. Cheap to clone; dropping it closes nothing.
+    pub struct Transport(TransportNode);
 }
 
 impl Transport {
-    pub(crate) fn new(shared: Arc<Shared>, node: Arc<TransportNode>) -> Self {
-        Self { shared, node }
-    }
-
     /// Its id.
     pub fn id(&self) -> TransportId {
         self.node.id
@@ -106,7 +99,7 @@ impl Transport {
 
     /// The room it belongs to.
     pub fn room(&self) -> Room {
-        Room::new(Arc::clone(&self.shared), Arc::clone(&self.node.room))
+        Room::new(&self.shared, &self.node.room)
     }
 
     pub(crate) fn node(&self) -> &TransportNode {
@@ -116,7 +109,7 @@ impl Transport {
     /// The peer it belongs to.
     pub fn peer(&self) -> Option<Peer> {
         let (peer, _) = self.node.owner.as_ref()?;
-        Some(Peer::new(Arc::clone(&self.shared), Arc::clone(peer)))
+        Some(Peer::new(&self.shared, peer))
     }
 
     /// The direction in which its peer's client uses it, if known.
@@ -154,6 +147,15 @@ impl Transport {
     /// peer's producer, or when the peer is a spy; [`Error::InvalidState`] when the transport is closed;
     /// [`Error::TooMany`]; and what the worker answers, e.g. that an SSRC is in use on this transport.
     pub async fn produce(&self, options: ProducerOptions) -> Result<Producer, Error> {
+        self.make_producer(options, None).await
+    }
+
+    /// As [`Transport::produce`], for who has found out already what is consumable of a peer's producer.
+    pub(crate) async fn make_producer(
+        &self,
+        options: ProducerOptions,
+        consumable: Option<Consumable>,
+    ) -> Result<Producer, Error> {
         let placement = ProducerPlacement {
             room: self.node.room.id,
             transport: self.node.id,
@@ -183,8 +185,11 @@ impl Transport {
                 let cname = &mut rtp_parameters.rtcp.cname;
                 cname.get_or_insert_with(|| peer.cname.clone());
                 let capabilities = &self.node.room.rtp_capabilities;
-                let consumable = Consumable::derive(options.kind, &rtp_parameters, capabilities)
+                let derive = || Consumable::derive(options.kind, &rtp_parameters, capabilities);
+                let mut consumable = consumable
+                    .map_or_else(derive, Ok)
                     .map_err(|reason| Error::InvalidParameters(format!("wrong RTP parameters: {reason}")))?;
+                consumable.parameters.rtcp = rtp_parameters.rtcp.clone();
                 Some(consumable)
             }
         };
@@ -207,7 +212,7 @@ impl Transport {
                 Ok(Some(command))
             })
             .await?;
-        Ok(Producer::new(Arc::clone(&self.shared), node))
+        Ok(Producer::new(&self.shared, &node))
     }
 
     /// Makes a consumer: a producer of the same room, as the remote of this transport receives it. It belongs to no peer,
@@ -297,7 +302,7 @@ impl Transport {
                 Ok(Some(command))
             });
             match made.await {
-                Ok(_) => return Ok(Consumer::new(Arc::clone(&self.shared), node)),
+                Ok(_) => return Ok(Consumer::new(&self.shared, &node)),
                 Err(Error::Worker(WorkerError::SsrcInUse { ssrc, .. }))
                     if is_made_up(ssrc, ssrcs, &options.rtp) && tries < SSRC_TRIES => {}
                 Err(error) => return Err(error),
@@ -324,14 +329,8 @@ impl Transport {
     /// [`Transport::close`] for one of the two sides.
     pub async fn close_by(&self, side: Side, app_data: Value) -> Result<(), Error> {
         let transport = self.node.id;
-        let closed = self.shared.call(self.node.room.worker, |_| match self.closed() {
-            true => Ok(None),
-            false => Ok(Some(Command::by(side, Method::CloseTransport { transport }, app_data))),
-        });
-        match closed.await {
-            Err(Error::WorkerDied { .. }) if self.closed() => Ok(()),
-            other => other.map(drop),
-        }
+        let plan = |_: &mut _| vec![Command::by(side, Method::CloseTransport { transport }, app_data)];
+        self.shared.close(self.node.room.worker, || self.closed(), plan).await
     }
 
     /// A descriptor of the socket that carries the transport's RTP, to measure what the socket alone costs.
@@ -358,10 +357,4 @@ impl Transport {
 /// Whether an SSRC was drawn, and so another one can be.
 fn is_made_up(ssrc: u32, drawn: ConsumerSsrcs, wanted: &ConsumerRtp) -> bool {
     (wanted.ssrc.is_none() && ssrc == drawn.media) || (wanted.rtx_ssrc.is_none() && ssrc == drawn.rtx)
-}
-
-impl fmt::Debug for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.node.fmt(f)
-    }
 }

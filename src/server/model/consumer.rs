@@ -41,7 +41,8 @@ pub(crate) struct ConsumerState {
     pub(crate) pause_state: PauseState,
     pub(crate) source_paused: bool,
     pub(crate) effective_profile: Option<Profile>,
-    pub(crate) reports: Reports,
+    /// Until it is closed.
+    pub(crate) reports: Option<Reports>,
 }
 
 impl ConsumerState {
@@ -75,7 +76,7 @@ impl ConsumerNode {
                 pause_state: PauseState::new(placement.paused, false, placement.preferred_profile),
                 source_paused: false,
                 effective_profile: None,
-                reports: Reports::default(),
+                reports: Some(Reports::default()),
             }),
         })
     }
@@ -104,7 +105,7 @@ impl ConsumerNode {
                 pause_state: PauseState::new(false, false, Profile::Default),
                 source_paused,
                 effective_profile: None,
-                reports: Reports::default(),
+                reports: Some(Reports::default()),
             }),
         })
     }

@@ -232,6 +232,16 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    pub(crate) fn io<E: Into<io::Error>>(doing: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let doing = doing.into();
+        |error| Self::Io {
+            doing,
+            source: error.into(),
+        }
+    }
+}
+
 fn last_lines(stderr: &[String]) -> String {
     if stderr.is_empty() {
         return String::new();

@@ -1,10 +1,8 @@
 //! What the workers log: from which level on, and which of their parts.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 use weir_channel::message::LogLevel;
+use weir_channel::words;
 
 /// What the workers log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -41,21 +39,9 @@ pub enum LogTag {
     Relay,
 }
 
+words!(LogTag { Process = "process", Channel = "channel", Net = "net", Rtp = "rtp", Relay = "relay" });
+
 impl LogTag {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Process, Self::Channel, Self::Net, Self::Rtp, Self::Relay];
-
-    /// The word for it in settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Process => "process",
-            Self::Channel => "channel",
-            Self::Net => "net",
-            Self::Rtp => "rtp",
-            Self::Relay => "relay",
-        }
-    }
-
     fn target(self) -> &'static str {
         match self {
             Self::Process => "weir_worker::process",
@@ -67,44 +53,16 @@ impl LogTag {
     }
 }
 
-impl fmt::Display for LogTag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for LogTag {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|tag| tag.name() == text).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name);
-            format!("{text:?} is not a log tag; choose from {}", names.join(", "))
-        })
-    }
-}
-
 impl LogSettings {
     /// As a `tracing_subscriber` filter.
     pub(crate) fn directives(&self) -> String {
-        let level = level_name(self.level);
         if self.tags.is_empty() {
-            return level.to_owned();
+            return self.level.to_string();
         }
-        let mut directives = level_name(LogLevel::Error).to_owned();
+        let mut directives = LogLevel::Error.to_string();
         for tag in &self.tags {
-            directives += &format!(",{}={level}", tag.target());
+            directives += &format!(",{}={}", tag.target(), self.level);
         }
         directives
-    }
-}
-
-fn level_name(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
     }
 }

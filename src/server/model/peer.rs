@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use serde::{Deserialize, Serialize};
@@ -64,7 +65,6 @@ pub struct PeerInfo {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct PeerKey(u64);
 
-#[derive(Debug)]
 pub(crate) struct PeerNode {
     pub(crate) key: PeerKey,
     pub(crate) name: Arc<str>,
@@ -143,6 +143,15 @@ impl PeerNode {
             noun,
             limit,
         }
+    }
+}
+
+impl fmt::Debug for PeerNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("name", &self.name)
+            .field("room", &self.room.id)
+            .finish_non_exhaustive()
     }
 }
 

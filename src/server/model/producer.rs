@@ -48,7 +48,8 @@ pub(crate) struct ProducerState {
     /// Its consumers share it.
     pub(crate) app_data: Arc<Value>,
     pub(crate) pause_state: PauseState,
-    pub(crate) reports: Reports,
+    /// Until it is closed.
+    pub(crate) reports: Option<Reports>,
 }
 
 impl ProducerNode {
@@ -76,7 +77,7 @@ impl ProducerNode {
                 closed: false,
                 app_data: Arc::new(app_data),
                 pause_state,
-                reports: Reports::default(),
+                reports: Some(Reports::default()),
             }),
         })
     }

@@ -1,10 +1,10 @@
-//! Who is told of the statistics of a transport, producer or consumer every so often.
+//! Who gets the statistics of a transport, producer or consumer every so often.
 
 use crate::server::model::error::Error;
 use crate::server::model::held::Held;
 use crate::server::model::side::Side;
 
-/// Who is told of a thing's statistics. Kept with the thing, under its lock.
+/// Who gets a thing's statistics. Kept with the thing, under its lock, and dropped when it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     application: Option<Held>,
@@ -19,7 +19,7 @@ impl Reports {
         }
     }
 
-    /// Does nothing if that side is told already.
+    /// Does nothing if that side gets them already.
     pub(crate) fn begin(&mut self, side: Side, report: impl FnOnce() -> Result<Held, Error>) -> Result<(), Error> {
         let running = self.of(side);
         if running.is_none() {
@@ -30,11 +30,5 @@ impl Reports {
 
     pub(crate) fn end(&mut self, side: Side) {
         *self.of(side) = None;
-    }
-
-    /// The thing is closed.
-    pub(crate) fn end_all(&mut self) {
-        self.end(Side::Local);
-        self.end(Side::Remote);
     }
 }

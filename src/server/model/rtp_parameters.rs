@@ -5,7 +5,6 @@
 //! it names. Unknown header extensions are fine: senders offer many, and those the worker does not
 //! know are simply not relayed.
 
-mod client_json;
 mod codec;
 mod encoding;
 mod header_extension;
@@ -17,7 +16,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::client_json::{known_capabilities, known_parameters};
 pub use self::codec::{RtcpFeedback, RtpCodec};
 pub(crate) use self::codec::{
     Subtype, check_feedback, check_format_parameters, check_opaque, check_payload_type, check_text, clock_rate,

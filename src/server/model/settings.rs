@@ -9,255 +9,164 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weir_channel::message::{LogLevel, Zoned};
+use weir_channel::words;
 use weir_worker::process::Switches;
 
 use super::log_settings::{LogSettings, LogTag};
 
-/// The settings of a server, each declared once: its documentation, its name, its type and its default; then in brackets the
-/// help of its option, the option's attributes, and the type that is read from the command line, the environment or a file,
-/// if need be with what makes the setting of it. `$then` makes something of the list.
+/// The settings of a server, each declared once: its documentation, which is also its option's help, its name, its type and
+/// its default; in braces the attributes with which it is shown in JSON; in brackets those of its option, and the type that is
+/// read from the command line, the environment or a file, if need be with what makes the setting of it. `$then` makes something
+/// of the list.
 macro_rules! server_settings {
     ($then:ident $($with:tt)*) => {
         $then! {
             $($with)*
-            /// The number of workers; if not set, one for each CPU that this process may use, by its affinity mask and cgroup
-            /// quota.
+            /// How many workers to run [default: one for each CPU that this process may use, by its affinity mask and cgroup
+            /// quota].
             workers: Option<NonZeroU32> = None;
-            [
-                /// How many workers to run [default: one for each CPU this process may use]
-                #[arg(long, env = "WEIR_WORKERS", value_name = "N")]
-                NonZeroU32
-            ]
+            [#[arg(env = "WEIR_WORKERS", value_name = "N")] NonZeroU32]
 
-            /// Workers write no log lines below this level.
+            /// The lowest level that workers log: error, warn, info, debug, trace [default: warn].
             log_level: LogLevel = LogSettings::default().level;
-            [
-                /// The lowest level that workers log: error, warn, info, debug, trace [default: warn]
-                #[arg(long, env = "WEIR_LOG_LEVEL", value_name = "LEVEL", value_parser = parse_level)]
-                LogLevel
-            ]
+            [#[arg(env = "WEIR_LOG_LEVEL", value_name = "LEVEL")] LogLevel]
 
-            /// The parts of a worker that log below the level `error`; empty: all parts.
+            /// The parts of the workers that log below the level error: process, channel, net, rtp, relay [default: none named,
+            /// which means all].
             log_tags: Vec<LogTag> = LogSettings::default().tags;
-            [
-                /// The parts of the workers that log below the level error: process, channel, net, rtp, relay [default: all parts]
-                #[arg(long, env = "WEIR_LOG_TAGS", value_name = "TAG,…", value_delimiter = ',')]
-                Vec<LogTag>
-            ]
+            [#[arg(env = "WEIR_LOG_TAGS", value_name = "TAG,…", value_delimiter = ',')] Vec<LogTag>]
 
-            /// The local IPv4 address for media.
-            #[schemars(with = "String")]
+            /// The local IPv4 address for media: auto, off, or an address [default: auto].
             rtc_ipv4: Family<Ipv4Addr> = Family::Auto;
-            [
-                /// The local IPv4 address for media: auto, off, or an address [default: auto]
-                #[arg(long, env = "WEIR_RTC_IPV4", value_name = "IP")]
-                Family<Ipv4Addr>
-            ]
+            { #[schemars(with = "String")] }
+            [#[arg(env = "WEIR_RTC_IPV4", value_name = "IP")] Family<Ipv4Addr>]
 
-            /// The local IPv6 address for media.
-            #[schemars(with = "String")]
+            /// The local IPv6 address for media: auto, off, or an address; write a link-local one with its zone, fe80::1%eth0
+            /// [default: auto].
             rtc_ipv6: Family<Zoned<Ipv6Addr>> = Family::Auto;
-            [
-                /// The local IPv6 address for media: auto, off, or an address; write a link-local one with its zone, fe80::1%eth0
-                /// [default: auto]
-                #[arg(long, env = "WEIR_RTC_IPV6", value_name = "IP")]
-                Family<Zoned<Ipv6Addr>>
-            ]
+            { #[schemars(with = "String")] }
+            [#[arg(env = "WEIR_RTC_IPV6", value_name = "IP")] Family<Zoned<Ipv6Addr>>]
 
-            /// The IPv4 address that remotes should send to, instead of the local one, e.g. behind a NAT.
+            /// The IPv4 address that remotes should send to, e.g. that of a NAT in front of the server [default: the local
+            /// one].
             rtc_announced_ipv4: Option<Ipv4Addr> = None;
-            [
-                /// The IPv4 address that remotes should send to, e.g. that of a NAT in front of the server [default: the local one]
-                #[arg(long, env = "WEIR_RTC_ANNOUNCED_IPV4", value_name = "IP")]
-                Ipv4Addr
-            ]
+            [#[arg(env = "WEIR_RTC_ANNOUNCED_IPV4", value_name = "IP")] Ipv4Addr]
 
-            /// The IPv6 address that remotes should send to, instead of the local one.
+            /// The IPv6 address that remotes should send to [default: the local one].
             rtc_announced_ipv6: Option<Ipv6Addr> = None;
-            [
-                /// The IPv6 address that remotes should send to [default: the local one]
-                #[arg(long, env = "WEIR_RTC_ANNOUNCED_IPV6", value_name = "IP")]
-                Ipv6Addr
-            ]
+            [#[arg(env = "WEIR_RTC_ANNOUNCED_IPV6", value_name = "IP")] Ipv6Addr]
 
-            /// The range of UDP and TCP ports for media.
-            #[schemars(with = "String")]
+            /// The range of UDP and TCP ports for media [default: 10000-59999].
             rtc_ports: PortRange = PortRange::default();
-            [
-                /// The range of UDP and TCP ports for media [default: 10000-59999]
-                #[arg(long, env = "WEIR_RTC_PORTS", value_name = "MIN-MAX")]
-                PortRange
-            ]
+            { #[schemars(with = "String")] }
+            [#[arg(env = "WEIR_RTC_PORTS", value_name = "MIN-MAX")] PortRange]
 
-            /// Serve WebRTC clients over UDP.
+            /// Serve WebRTC clients over UDP [default: true].
             rtc_udp: bool = true;
-            [
-                /// Serve browsers over UDP [default: true]
-                #[arg(long, env = "WEIR_RTC_UDP", value_name = "BOOL")]
-                bool
-            ]
+            [#[arg(env = "WEIR_RTC_UDP", value_name = "BOOL")] bool]
 
-            /// Serve WebRTC clients over TCP, for networks that block UDP.
+            /// Serve WebRTC clients over TCP, for networks that block UDP [default: true].
             rtc_tcp: bool = true;
-            [
-                /// Serve browsers over TCP, for networks that block UDP [default: true]
-                #[arg(long, env = "WEIR_RTC_TCP", value_name = "BOOL")]
-                bool
-            ]
+            [#[arg(env = "WEIR_RTC_TCP", value_name = "BOOL")] bool]
 
-            /// The UDP and TCP port that all WebRTC transports of the first worker share; each further worker uses the next
-            /// port. If not set, each transport has its own ports from `rtc_ports`.
+            /// The UDP and TCP port that all WebRTC clients of the first worker share; each further worker uses the next port
+            /// [default: each WebRTC transport has its own ports from `rtc_ports`].
             webrtc_port: Option<NonZeroU16> = None;
-            [
-                /// The UDP and TCP port that all browsers of the first worker share; each further worker uses the next port
-                /// [default: each transport has its own ports from --rtc-ports]
-                #[arg(long, env = "WEIR_WEBRTC_PORT", value_name = "PORT")]
-                u16 => NonZeroU16::new
-            ]
+            [#[arg(env = "WEIR_WEBRTC_PORT", value_name = "PORT")] u16 => NonZeroU16::new]
 
-            /// When to give each WebRTC client on a shared port its own connected socket.
-            #[schemars(with = "String")]
+            /// When to give each WebRTC client on a shared port its own connected socket: auto (if the kernel is fast at it,
+            /// Linux 6.13 or later) or never [default: auto].
             webrtc_connected: ConnectedSockets = ConnectedSockets::Auto;
-            [
-                /// When to give each browser on a shared port its own connected socket: auto (if the kernel is fast at it, Linux
-                /// 6.13 or later) or never [default: auto]
-                #[arg(long, env = "WEIR_WEBRTC_CONNECTED", value_name = "WHEN")]
-                ConnectedSockets
-            ]
+            { #[schemars(with = "String")] }
+            [#[arg(env = "WEIR_WEBRTC_CONNECTED", value_name = "WHEN")] ConnectedSockets]
 
-            /// Use DTLS 1.3 with WebRTC clients that offer it. Otherwise all use 1.2.
+            /// Use DTLS 1.3 with WebRTC clients that offer it, instead of DTLS 1.2 with all [default: false].
             dtls_13: bool = false;
-            [
-                /// Use DTLS 1.3 with browsers that offer it [default: false]
-                #[arg(long, env = "WEIR_DTLS_13", value_name = "BOOL")]
-                bool
-            ]
+            [#[arg(env = "WEIR_DTLS_13", value_name = "BOOL")] bool]
 
-            /// Accept WebRTC clients whose only fingerprints are SHA-1 or SHA-224.
+            /// Accept WebRTC clients whose only fingerprints are SHA-1 or SHA-224 [default: false].
             dtls_weak_fingerprints: bool = false;
-            [
-                /// Accept clients whose only fingerprints are SHA-1 or SHA-224 [default: false]
-                #[arg(long, env = "WEIR_DTLS_WEAK_FINGERPRINTS", value_name = "BOOL")]
-                bool
-            ]
+            [#[arg(env = "WEIR_DTLS_WEAK_FINGERPRINTS", value_name = "BOOL")] bool]
 
             /// Keep the last group of pictures of video senders that ignore key frame requests (cameras, ffmpeg), so that new
-            /// viewers see a picture at once. A worker keeps up to 64 groups, each of up to 8 MiB and 20 s.
+            /// viewers see a picture at once. A worker keeps up to 64 groups, each of up to 8 MiB and 20 s [default: true].
             gop_cache: bool = true;
-            [
-                /// Keep the last group of pictures of senders that ignore key frame requests, so that new viewers see a picture at
-                /// once [default: true]
-                #[arg(long, env = "WEIR_GOP_CACHE", value_name = "BOOL")]
-                bool
-            ]
+            [#[arg(env = "WEIR_GOP_CACHE", value_name = "BOOL")] bool]
 
-            /// The PEM file with the certificate for DTLS; needs `dtls_private_key_file`. If not set, each worker makes its own.
+            /// The PEM file with the certificate for DTLS, which may be self-signed; needs `dtls_private_key_file` [default:
+            /// each worker makes its own].
             dtls_certificate_file: Option<PathBuf> = None;
-            [
-                /// The PEM file with the certificate for DTLS; it may be self-signed [default: each worker makes its own]
-                #[arg(long, env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")]
-                PathBuf
-            ]
+            [#[arg(env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")] PathBuf]
 
             /// The PEM file with the private key of that certificate: ECDSA over P-256 or P-384, or RSA.
-            #[serde(skip)]
             dtls_private_key_file: Option<PathBuf> = None;
-            [
-                /// The PEM file with the private key of that certificate: ECDSA over P-256 or P-384, or RSA
-                #[arg(long, env = "WEIR_DTLS_PRIVATE_KEY_FILE", value_name = "FILE")]
-                PathBuf
-            ]
+            { #[serde(skip)] }
+            [#[arg(env = "WEIR_DTLS_PRIVATE_KEY_FILE", value_name = "FILE")] PathBuf]
 
-            /// The receive buffer of each media socket (SO_RCVBUF), in bytes. The kernel accounts for twice as many.
+            /// The receive buffer of each media socket (SO_RCVBUF), in bytes; the kernel accounts for twice as many [default:
+            /// 4M].
             // One second of 32 Mbit/s; the kernel books twice as many, and skbs cost more than their payload.
             socket_receive_buffer: u32 = 4 << 20;
-            [
-                /// The receive buffer of each media socket, in bytes, e.g. 4M [default: 4M]
-                #[arg(long, env = "WEIR_SOCKET_RECEIVE_BUFFER", value_name = "SIZE")]
-                ByteSize
-            ]
+            [#[arg(env = "WEIR_SOCKET_RECEIVE_BUFFER", value_name = "SIZE")] ByteSize]
 
-            /// The send buffer of each media socket (SO_SNDBUF), in bytes.
+            /// The send buffer of each media socket (SO_SNDBUF), in bytes [default: 4M].
             socket_send_buffer: u32 = 4 << 20;
-            [
-                /// The send buffer of each media socket, in bytes, e.g. 4M [default: 4M]
-                #[arg(long, env = "WEIR_SOCKET_SEND_BUFFER", value_name = "SIZE")]
-                ByteSize
-            ]
+            [#[arg(env = "WEIR_SOCKET_SEND_BUFFER", value_name = "SIZE")] ByteSize]
 
-            /// The worker program: `weir` or `weir-worker`. If not set, this program itself if it can be a worker, else
-            /// the `weir-worker` beside it or in the folders above (as cargo lays out tests).
+            /// The worker program, `weir` or `weir-worker` [default: this program if it can be a worker, else the `weir-worker`
+            /// beside it or in the folders above].
             worker_binary: Option<PathBuf> = None;
-            [
-                /// The worker program [default: this program]
-                #[arg(long, env = "WEIR_WORKER_BINARY", value_name = "FILE")]
-                PathBuf
-            ]
+            [#[arg(env = "WEIR_WORKER_BINARY", value_name = "FILE")] PathBuf]
 
-            /// How long a worker may take from its start to its hello.
-            #[serde(serialize_with = "as_text")]
-            #[schemars(with = "String")]
+            /// How long a worker may take to start [default: 10s].
             start_timeout: Duration = Duration::from_secs(10);
+            { #[serde(serialize_with = "as_text")] #[schemars(with = "String")] }
             [
-                /// How long a worker may take to start [default: 10s]
-                #[arg(long, env = "WEIR_START_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+                #[arg(env = "WEIR_START_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
                 #[serde(deserialize_with = "duration")]
                 Duration
             ]
 
-            /// The time between two pings to a worker.
-            #[serde(serialize_with = "as_text")]
-            #[schemars(with = "String")]
+            /// The time between two pings to a worker [default: 1s].
             ping_interval: Duration = Duration::from_secs(1);
+            { #[serde(serialize_with = "as_text")] #[schemars(with = "String")] }
             [
-                /// The time between two pings to a worker [default: 1s]
-                #[arg(long, env = "WEIR_PING_INTERVAL", value_name = "TIME", value_parser = humantime::parse_duration)]
+                #[arg(env = "WEIR_PING_INTERVAL", value_name = "TIME", value_parser = humantime::parse_duration)]
                 #[serde(deserialize_with = "duration")]
                 Duration
             ]
 
-            /// How long a worker may take to answer a ping; then it is killed and replaced.
-            #[serde(serialize_with = "as_text")]
-            #[schemars(with = "String")]
+            /// How long a worker may take to answer a ping; then it is killed and replaced [default: 5s].
             ping_timeout: Duration = Duration::from_secs(5);
+            { #[serde(serialize_with = "as_text")] #[schemars(with = "String")] }
             [
-                /// How long a worker may take to answer a ping; then it is killed and replaced [default: 5s]
-                #[arg(long, env = "WEIR_PING_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+                #[arg(env = "WEIR_PING_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
                 #[serde(deserialize_with = "duration")]
                 Duration
             ]
 
-            /// How long a worker may take to answer a request.
-            #[serde(serialize_with = "as_text")]
-            #[schemars(with = "String")]
+            /// How long a worker may take to answer a request [default: 20s].
             request_timeout: Duration = Duration::from_secs(20);
+            { #[serde(serialize_with = "as_text")] #[schemars(with = "String")] }
             [
-                /// How long a worker may take to answer a request [default: 20s]
-                #[arg(long, env = "WEIR_REQUEST_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+                #[arg(env = "WEIR_REQUEST_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
                 #[serde(deserialize_with = "duration")]
                 Duration
             ]
 
-            /// How long workers may take to end when the server closes, before they are killed.
-            #[serde(serialize_with = "as_text")]
-            #[schemars(with = "String")]
+            /// How long workers may take to end when the server stops, before they are killed [default: 5s].
             close_timeout: Duration = Duration::from_secs(5);
+            { #[serde(serialize_with = "as_text")] #[schemars(with = "String")] }
             [
-                /// How long workers may take to end when the server stops [default: 5s]
-                #[arg(long, env = "WEIR_CLOSE_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+                #[arg(env = "WEIR_CLOSE_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
                 #[serde(deserialize_with = "duration")]
                 Duration
             ]
 
-            /// How long a packet may wait under load, so that it is sent together with others, in microseconds, at most 1,000;
-            /// 0 sends each at once.
+            /// How long a packet may wait under load, so that it is sent together with others, in microseconds, at most 1000;
+            /// 0 sends each at once [default: 200].
             coalescing_us_max: u32 = 200;
-            [
-                /// How long a packet may wait under load, so that it is sent together with others, in microseconds; 0 sends each at
-                /// once [default: 200]
-                #[arg(long, env = "WEIR_COALESCING_US_MAX", value_name = "US")]
-                u32
-            ]
+            [#[arg(env = "WEIR_COALESCING_US_MAX", value_name = "US")] u32]
         }
     };
 }
@@ -266,7 +175,9 @@ macro_rules! server_settings {
 pub(crate) use server_settings;
 
 macro_rules! declare_settings {
-    ($($(#[$meta:meta])* $name:ident: $type:ty = $default:expr; [$($flag:tt)*])+) => {
+    (
+        $($(#[doc = $doc:tt])+ $name:ident: $type:ty = $default:expr; $({ $($shown:tt)+ })? [$($flag:tt)+])+
+    ) => {
         /// How a server runs. Start from [`Settings::default`] and change what matters:
         ///
         /// ```
@@ -284,7 +195,7 @@ macro_rules! declare_settings {
         /// [`run_worker_if_started_as_one`](crate::run_worker_if_started_as_one) at its start.
         #[derive(Clone, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
         #[serde(rename_all = "camelCase")]
-        pub struct Settings { $($(#[$meta])* pub $name: $type,)+ }
+        pub struct Settings { $($(#[doc = $doc])+ $($($shown)+)? pub $name: $type,)+ }
 
         impl Default for Settings {
             fn default() -> Self {
@@ -311,17 +222,7 @@ pub enum ConnectedSockets {
     Never,
 }
 
-impl FromStr for ConnectedSockets {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "never" => Ok(Self::Never),
-            _ => Err(format!("{text:?} is neither auto nor never")),
-        }
-    }
-}
+words!(ConnectedSockets { Auto = "auto", Never = "never" });
 
 /// The local address of an IP family for media, if any. Written `auto`, `off`, or an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

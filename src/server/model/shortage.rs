@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 
 use nix::errno::Errno;
@@ -72,26 +71,8 @@ impl fmt::Display for Shortage {
 }
 
 /// How many descriptors this process may have now; somebody may change that while it runs (prlimit(1)).
-fn descriptor_limit() -> u64 {
+pub(crate) fn descriptor_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
-}
-
-/// So many descriptors are kept free of media and of clients from the network. A new worker takes ten for a moment, whoever
-/// commands the server one, and transports that are made at the same time as this one a few each.
-const RESERVE: u64 = 64;
-
-/// Refuses a descriptor that has just been made, as the kernel would if the limit were lower, if it is one of those that are kept.
-///
-/// # Errors
-/// EMFILE.
-pub(crate) fn leave_reserve(descriptor: &impl AsRawFd) -> io::Result<()> {
-    let limit = descriptor_limit();
-    let usable = limit - RESERVE.min(limit / 4);
-    // The kernel gives the lowest number that is free (POSIX, 2.14), so as many as this one's number are in use.
-    match u64::try_from(descriptor.as_raw_fd()) {
-        Ok(number) if number < usable => Ok(()),
-        _ => Err(Errno::EMFILE.into()),
-    }
 }
 
 /// What is lacking, between the first that could not be made for it and the first look, or thing made, that shows that there is
@@ -204,24 +185,5 @@ mod tests {
         // And may begin anew.
         lack.note(Shortage::Memory, 2);
         assert_eq!(lack.look(|_| Err(error(Errno::ENOBUFS))), Some(Shortage::Memory));
-    }
-
-    #[test]
-    fn the_last_descriptors_are_kept() {
-        struct Number(i32);
-        impl AsRawFd for Number {
-            fn as_raw_fd(&self) -> i32 {
-                self.0
-            }
-        }
-        let limit = i32::try_from(descriptor_limit()).unwrap_or(i32::MAX);
-        assert!(leave_reserve(&Number(3)).is_ok());
-        for number in [limit, limit - 1, -1] {
-            assert_eq!(
-                leave_reserve(&Number(number)).unwrap_err().raw_os_error(),
-                Some(24),
-                "{number}"
-            );
-        }
     }
 }

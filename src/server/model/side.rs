@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// On whose behalf something is done.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Side {
     /// The application's.
+    #[default]
     Local,
     /// The remote client's.
     Remote,

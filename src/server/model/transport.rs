@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::TransportId;
 use weir_channel::message::{CreatePlainTransport, Mirror, Remote, Zoned};
+use weir_channel::words;
 
 use crate::server::model::address::Tuple;
 use crate::server::model::error::Error;
@@ -36,6 +37,8 @@ pub enum TransportKind {
     /// WebRTC as browsers use it: ICE, DTLS and SRTP.
     WebRtc,
 }
+
+words!(TransportKind { Plain = "plain", WebRtc = "webrtc" });
 
 /// The direction in which a client uses a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -121,7 +124,8 @@ pub(crate) struct TransportState {
     pub(crate) remote_was_set: bool,
     pub(crate) max_bitrate_bps: Option<u64>,
     pub(crate) mirror: Option<MirrorOutlet>,
-    reports: Reports,
+    /// Until it is closed.
+    pub(crate) reports: Option<Reports>,
 }
 
 impl TransportState {
@@ -132,7 +136,7 @@ impl TransportState {
             remote_was_set: false,
             max_bitrate_bps: None,
             mirror: None,
-            reports: Reports::default(),
+            reports: Some(Reports::default()),
         }
     }
 }
@@ -208,7 +212,7 @@ impl TransportNode {
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         let (sockets, mirror) = (state.sockets.take(), state.mirror.take());
-        state.reports.end_all();
+        state.reports = None;
         drop(state);
         drop((sockets, mirror));
         if let Some(webrtc) = self.webrtc() {
@@ -218,16 +222,6 @@ impl TransportNode {
 
     pub(crate) fn is_closed(&self) -> bool {
         lock(&self.state).sockets.is_none()
-    }
-
-    /// Calls `change` with what reports on it, unless it is closed.
-    pub(crate) fn with_reports(&self, change: impl FnOnce(&mut Reports)) -> Result<(), Error> {
-        let mut state = lock(&self.state);
-        match state.sockets {
-            None => return Err(Error::closed(self.id)),
-            Some(_) => change(&mut state.reports),
-        }
-        Ok(())
     }
 
     /// Whether it, and the peer it belongs to, take calls.

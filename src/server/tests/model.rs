@@ -34,7 +34,8 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The public methods of each type, as they are formatted: `impl` at the margin, a method four spaces in.
+/// The public methods of each type, as they are formatted: `impl` at the margin, a method four spaces in. Those that a macro
+/// gives to several types are twelve spaces in, and it is called as `name! { Type,`.
 fn methods() -> BTreeMap<String, BTreeSet<String>> {
     let mut methods: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let files = ["src/server", "src/protocol"].map(|directory| sources(&root().join(directory)));
@@ -44,11 +45,21 @@ fn methods() -> BTreeMap<String, BTreeSet<String>> {
         for line in text.lines() {
             if let Some(name) = line.strip_prefix("impl ").and_then(|rest| rest.strip_suffix(" {")) {
                 of = Some(name.to_owned());
+            } else if let Some(name) = line
+                .strip_prefix("macro_rules! ")
+                .and_then(|rest| rest.strip_suffix(" {"))
+            {
+                of = Some(format!("{name}!"));
+            } else if let Some((name, arguments)) = line.split_once("! { ")
+                && let Some(given) = methods.get(&format!("{name}!")).cloned()
+                && let Some((to, _)) = arguments.split_once(',')
+            {
+                methods.entry(to.to_owned()).or_default().extend(given);
             } else if line == "}" {
                 of = None;
             }
             hidden |= line.contains("#[doc(hidden)]");
-            let public = line.strip_prefix("    pub ");
+            let public = line.strip_prefix("            pub ").or(line.strip_prefix("    pub "));
             let method = public.and_then(|rest| rest.strip_prefix("async ").unwrap_or(rest).strip_prefix("fn "));
             if let (Some(of), Some(method)) = (&of, method) {
                 let name: String = method

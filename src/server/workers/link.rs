@@ -91,6 +91,9 @@ struct Queued {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+/// What the worker will have answered.
+type Answer = oneshot::Receiver<Result<Reply, Error>>;
+
 /// How a conversation ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -172,11 +175,7 @@ impl Link {
     }
 
     /// Queues a command of the supervisor's own, which needs no permit.
-    pub(crate) fn say(
-        &self,
-        method: Method,
-        timeout: Duration,
-    ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
+    pub(crate) fn say(&self, method: Method, timeout: Duration) -> Result<Answer, Error> {
         self.say_with(method, timeout, Vec::new())
     }
 
@@ -186,7 +185,7 @@ impl Link {
         method: Method,
         timeout: Duration,
         descriptors: Vec<OwnedFd>,
-    ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
+    ) -> Result<Answer, Error> {
         self.enqueue(Command::new(method), timeout, descriptors, None)
     }
 
@@ -212,7 +211,7 @@ impl Link {
         timeout: Duration,
         descriptors: Vec<OwnedFd>,
         permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
+    ) -> Result<Answer, Error> {
         let (waiter, answer) = oneshot::channel();
         let mut table = lock(&self.table);
         if let Some(cause) = &table.ended {

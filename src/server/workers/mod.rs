@@ -14,6 +14,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod cpus;
+pub(crate) mod descriptors;
 pub(crate) mod dtls_certificate;
 pub(crate) mod link;
 pub(crate) mod pending;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
+use crate::server::model::error::Error;
 use crate::server::model::lock;
 use crate::server::model::settings::PortRange;
 
@@ -43,8 +44,10 @@ impl Ports {
         })
     }
 
-    pub(crate) fn range(&self) -> PortRange {
-        self.range
+    /// The error when an address has no free port left.
+    pub(crate) fn exhausted(&self, ip: IpAddr) -> Error {
+        let range = self.range;
+        Error::PortsExhausted { ip, range }
     }
 
     /// Leases, one after the other, every free port (or pair) once, from a random start. Each is taken while the caller

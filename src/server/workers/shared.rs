@@ -14,11 +14,12 @@ use crate::server::model::lock;
 use crate::server::model::log_settings::LogSettings;
 use crate::server::model::settings::Settings;
 use crate::server::model::state::{Command, State};
+use crate::server::workers::descriptors::raise_descriptor_limit;
 use crate::server::workers::dtls_certificate;
 use crate::server::workers::link::Link;
 use crate::server::workers::slot::Slot;
 use crate::server::workers::slots::Workers;
-use crate::server::workers::sockets::{LocalAddresses, SharedPorts, SocketMaker, raise_descriptor_limit};
+use crate::server::workers::sockets::{LocalAddresses, SharedPorts, SocketMaker};
 
 /// What the server, the handles on its objects and the tasks that watch its workers share.
 #[derive(Debug)]
@@ -122,25 +123,31 @@ impl Shared {
         slot.call(&self.state, Lane::Control, descriptors, plan).await
     }
 
-    /// As [`Shared::call`], for several commands that are queued with nothing in between. What the worker answers to the
-    /// last one is returned.
-    pub(crate) async fn call_all(
+    /// Has a worker close something that is not closed yet, by commands that are queued with nothing in between.
+    pub(crate) async fn close(
         &self,
         worker: WorkerId,
-        plan: impl FnOnce(&mut State) -> Result<Vec<Command>, Error>,
-    ) -> Result<Reply, Error> {
+        closed: impl Fn() -> bool,
+        plan: impl FnOnce(&mut State) -> Vec<Command>,
+    ) -> Result<(), Error> {
         let slot = self.workers.slot(worker)?;
-        slot.call(&self.state, Lane::Control, Vec::new(), plan).await
+        let plan = |state: &mut State| Ok(if closed() { Vec::new() } else { plan(state) });
+        match slot.call(&self.state, Lane::Control, Vec::new(), plan).await {
+            // Its worker's death has closed it.
+            Err(Error::WorkerDied { .. }) if closed() => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// As [`Shared::call`], for questions about counters, which commands overtake.
     pub(crate) async fn ask(
         &self,
         worker: WorkerId,
-        plan: impl FnOnce(&mut State) -> Result<Option<Command>, Error>,
+        question: Method,
+        check: impl FnOnce() -> Result<(), Error>,
     ) -> Result<Reply, Error> {
         let slot = self.workers.slot(worker)?;
-        let plan = |state: &mut State| Ok(Vec::from_iter(plan(state)?));
+        let plan = |_: &mut State| check().map(|()| vec![Command::new(question)]);
         slot.call(&self.state, Lane::Bulk, Vec::new(), plan).await
     }
 

@@ -29,11 +29,7 @@ pub(crate) struct Workers {
 impl Workers {
     /// The slots, on the CPUs this process may use, and all that is needed to fill them. Starts no worker yet.
     pub(crate) fn new(settings: &Settings) -> Result<Self, StartError> {
-        let io = |doing: &str| {
-            let doing = doing.to_owned();
-            |source| StartError::Io { doing, source }
-        };
-        let cpus = cpus::usable().map_err(io("finding the CPUs this process may use"))?;
+        let cpus = cpus::usable().map_err(StartError::io("finding the CPUs this process may use"))?;
         let count = settings
             .workers
             .map_or(cpus::count(&cpus), |workers| workers.get() as usize);

@@ -23,7 +23,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use weir_channel::message::Zoned;
@@ -32,10 +31,11 @@ use weir_worker::net::optional::Optional;
 use crate::server::model::error::{Error, StartError};
 use crate::server::model::ids::random;
 use crate::server::model::settings::{Family, Settings};
-use crate::server::model::shortage::{Lack, Shortage, leave_reserve};
+use crate::server::model::shortage::{Lack, Shortage};
+use crate::server::workers::descriptors::leave_reserve;
 use crate::server::workers::ports::{PortCount, PortLease, Ports};
 
-pub(crate) use self::listening::{WebRtcSockets, need_of as need_of_ways};
+pub(crate) use self::listening::{WebRtcSockets, need_of as need_of_endpoints};
 pub(crate) use self::shared_ports::SharedPorts;
 
 /// The unconnected socket receives only packets from elsewhere and, with `comedia`, the first packets of the remote; it
@@ -92,13 +92,16 @@ impl LocalAddresses {
         }
         Ok(Self { ipv4, ipv6 })
     }
+
+    /// All of them, IPv4 first.
+    pub(crate) fn ips(self) -> impl Iterator<Item = IpAddr> + Clone {
+        let ipv4 = self.ipv4.map(IpAddr::from).into_iter();
+        ipv4.chain(self.ipv6.map(IpAddr::from))
+    }
 }
 
 fn interface_addresses() -> Result<impl Iterator<Item = IpAddr>, StartError> {
-    let interfaces = getifaddrs().map_err(|error| StartError::Io {
-        doing: "listing the network interfaces".to_owned(),
-        source: error.into(),
-    })?;
+    let interfaces = getifaddrs().map_err(StartError::io("listing the network interfaces"))?;
     Ok(interfaces
         .filter(|interface| {
             interface.flags.contains(InterfaceFlags::IFF_UP) && !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK)
@@ -125,20 +128,6 @@ fn can_bind(ip: IpAddr) -> bool {
 #[expect(clippy::disallowed_methods, reason = "this is the sockets module")]
 fn probe(ip: Zoned) -> io::Result<()> {
     UdpSocket::bind(ip.at(0)).map(drop)
-}
-
-/// Lets this process have as many open files as the system allows it: a transport takes two or four.
-pub(crate) fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-        } else {
-            Ok(())
-        }
-    });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files cannot be raised, so there may be fewer transports than ports");
-    }
 }
 
 /// What a transport's sockets are bound with.
@@ -267,101 +256,77 @@ impl SocketMaker {
     /// Binds a free port of the range, or with [`PortCount::Pair`] two.
     pub(crate) fn make(&self, at: impl Into<Zoned>, count: PortCount) -> Result<TransportSockets, Error> {
         let at = at.into();
-        let ip = at.ip;
-        for lease in self.ports.search(ip, count, random()) {
-            if let Some(sockets) = self.bind(at, count, lease)? {
-                return Ok(sockets);
-            }
-        }
-        Err(Error::PortsExhausted {
-            ip,
-            range: self.ports.range(),
-        })
+        let leases = self.ports.search(at.ip, count, random());
+        self.bind(at, count, leases, self.ports.exhausted(at.ip))
     }
 
     /// Binds this port of the range, and with [`PortCount::Pair`] the one above it.
     pub(crate) fn make_at(&self, at: impl Into<Zoned>, port: u16, count: PortCount) -> Result<TransportSockets, Error> {
         let at = at.into();
-        let ip = at.ip;
-        let lease = self.ports.lease(ip, port, count).map_err(Error::InvalidParameters)?;
-        let sockets = match lease {
-            Some(lease) => self.bind(at, count, lease)?,
-            None => None,
-        };
-        sockets.ok_or(Error::PortTaken { ip, port })
+        let lease = self.ports.lease(at.ip, port, count).map_err(Error::InvalidParameters)?;
+        self.bind(at, count, lease, Error::PortTaken { ip: at.ip, port })
     }
 
-    /// Binds what is leased; `None`: another program has it.
-    fn bind(&self, at: Zoned, count: PortCount, lease: PortLease) -> Result<Option<TransportSockets>, Error> {
-        let sockets = self.bind_port(at, lease.first()).and_then(|rtp| {
+    fn bind(
+        &self,
+        at: Zoned,
+        count: PortCount,
+        leases: impl IntoIterator<Item = PortLease>,
+        none: Error,
+    ) -> Result<TransportSockets, Error> {
+        let failed = self.failed(
+            need_of_ports(count),
+            format!("making the sockets of a transport on {at}"),
+        );
+        bind_first(leases, none, failed, |lease| {
+            let rtp = self.bind_port(at, lease.first())?;
             let rtcp = match count {
                 PortCount::One => None,
                 PortCount::Pair => Some(self.bind_port(at, lease.first() + 1)?),
             };
-            Ok((rtp, rtcp))
-        });
-        match sockets {
-            Ok((rtp, rtcp)) => Ok(Some(TransportSockets {
+            Ok(TransportSockets {
                 rtp,
                 rtcp,
                 _lease: lease,
-            })),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
-            Err(error) => {
-                let doing = format!("making the sockets of a transport on {at}");
-                Err(self.failed(need_of_ports(count), doing)(error))
-            }
-        }
+            })
+        })
     }
 
     /// A socket on a free port of the range, connected to `remote`.
     pub(crate) fn sender(&self, at: Zoned, remote: SocketAddr) -> Result<SenderSocket, Error> {
-        let ip = at.ip;
-        for lease in self.ports.search(ip, PortCount::One, random()) {
-            match self.connect_sender(self.address(at, lease.first()), remote) {
-                Ok((socket, address)) => {
-                    return Ok(SenderSocket {
-                        socket,
-                        address,
-                        _lease: Some(lease),
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) => {
-                    return Err(self
-                        .failed(SENDER_NEED, format!("making a socket on {ip} that sends to {remote}"))(
-                        error,
-                    ));
-                }
-            }
-        }
-        Err(Error::PortsExhausted {
-            ip,
-            range: self.ports.range(),
+        let leases = self.ports.search(at.ip, PortCount::One, random());
+        let none = self.ports.exhausted(at.ip);
+        bind_first(leases, none, self.sender_failed(at.ip, remote), |lease| {
+            self.connect_sender(self.address(at, lease.first()), remote, Some(lease))
         })
     }
 
     /// A socket on a port that the system chooses, connected to `remote`.
     pub(crate) fn sender_on_any_port(&self, at: Zoned, remote: SocketAddr) -> Result<SenderSocket, Error> {
-        let ip = at.ip;
-        let made = self.connect_sender(self.address(at, 0), remote);
-        let (socket, address) =
-            made.map_err(self.failed(SENDER_NEED, format!("making a socket on {ip} that sends to {remote}")))?;
-        Ok(SenderSocket {
-            socket,
-            address,
-            _lease: None,
-        })
+        let made = self.connect_sender(self.address(at, 0), remote, None);
+        made.map_err(self.sender_failed(at.ip, remote))
     }
 
-    fn connect_sender(&self, address: SocketAddr, remote: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+    fn sender_failed(&self, ip: IpAddr, remote: SocketAddr) -> impl FnOnce(io::Error) -> Error {
+        self.failed(SENDER_NEED, format!("making a socket on {ip} that sends to {remote}"))
+    }
+
+    fn connect_sender(
+        &self,
+        address: SocketAddr,
+        remote: SocketAddr,
+        lease: Option<PortLease>,
+    ) -> io::Result<SenderSocket> {
         // Nobody reads what comes back; the kernel need not keep much of it (it rounds up to what it allows).
         let socket = self.socket(address.ip(), 1)?;
         socket.bind(&address.into())?;
         socket.connect(&remote.into())?;
         let local = socket.local_addr()?.as_socket();
-        let local = local.ok_or_else(|| io::Error::other("its address is of no IP family"))?;
-        Ok((socket.into(), local))
+        Ok(SenderSocket {
+            address: local.ok_or_else(|| io::Error::other("its address is of no IP family"))?,
+            socket: socket.into(),
+            _lease: lease,
+        })
     }
 
     #[cfg(test)]
@@ -401,13 +366,7 @@ impl SocketMaker {
     }
 
     fn socket(&self, ip: IpAddr, receive_buffer: u32) -> io::Result<Socket> {
-        let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-        leave_reserve(&socket)?;
-        if ip.is_ipv6() {
-            only_v6(&socket);
-        }
-        socket.set_nonblocking(true)?;
+        let socket = new_socket(ip, Type::DGRAM, Protocol::UDP)?;
         self.size_buffers(&socket, receive_buffer);
         Ok(socket)
     }
@@ -443,9 +402,34 @@ fn share_port(socket: &Socket, on: bool) -> io::Result<()> {
     shared.map_err(|error| io::Error::new(error.kind(), format!("setsockopt(SO_REUSEPORT): {error}")))
 }
 
-/// Keeps IPv4 away from a socket for IPv6. One that is bound to an address that is not the wildcard, as all are, hears none anyway.
-fn only_v6(socket: &Socket) {
-    Optional::Ipv6Only.or_without(setsockopt(socket, sockopt::Ipv6V6Only, &true));
+/// Binds at the first of some leases whose port no other program has; `none` is the error if there is none.
+fn bind_first<T>(
+    leases: impl IntoIterator<Item = PortLease>,
+    none: Error,
+    failed: impl FnOnce(io::Error) -> Error,
+    bind: impl Fn(PortLease) -> io::Result<T>,
+) -> Result<T, Error> {
+    for lease in leases {
+        match bind(lease) {
+            Ok(bound) => return Ok(bound),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Err(none)
+}
+
+/// A socket that does not block, unless its descriptor is one of those that are kept.
+fn new_socket(ip: IpAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, kind, Some(protocol))?;
+    leave_reserve(&socket)?;
+    if ip.is_ipv6() {
+        // One that is bound to an address that is not the wildcard, as all are, hears no IPv4 anyway.
+        Optional::Ipv6Only.or_without(setsockopt(&socket, sockopt::Ipv6V6Only, &true));
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 #[cfg(test)]

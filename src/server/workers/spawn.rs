@@ -65,21 +65,15 @@ pub(crate) struct Process {
 impl Spawner {
     /// Finds the worker program and starts the thread.
     pub(crate) fn new(settings: &Settings) -> Result<Self, StartError> {
-        let io_error = |doing: &str| {
-            let doing = doing.to_owned();
-            |source| StartError::Io { doing, source }
-        };
         let program = find_program(settings)?;
-        let runtime = Handle::try_current().map_err(|_| StartError::Io {
-            doing: "starting a server outside of a tokio runtime".to_owned(),
-            source: io::ErrorKind::NotFound.into(),
-        })?;
+        let no_runtime = |_| StartError::io("starting a server outside of a tokio runtime")(io::ErrorKind::NotFound);
+        let runtime = Handle::try_current().map_err(no_runtime)?;
         let (orders, queue) = mpsc::channel();
         let switches = settings.switches();
         thread::Builder::new()
             .name("weir-spawn".to_owned())
             .spawn(move || take_orders(&program, switches, &runtime, &queue))
-            .map_err(io_error("starting the thread that starts workers"))?;
+            .map_err(StartError::io("starting the thread that starts workers"))?;
         Ok(Self { orders })
     }
 
@@ -203,10 +197,7 @@ fn find_program(settings: &Settings) -> Result<PathBuf, StartError> {
         let found = path.canonicalize().ok().filter(|path| is_program(path));
         return found.ok_or_else(|| StartError::NoWorkerBinary(format!("{} cannot be run", path.display())));
     }
-    let own = env::current_exe().map_err(|source| StartError::Io {
-        doing: "finding this program's own file".to_owned(),
-        source,
-    })?;
+    let own = env::current_exe().map_err(StartError::io("finding this program's own file"))?;
     if crate::embed::is_own_worker() {
         // Not the path: when the file is replaced by a newer version, workers stay of the version of their supervisor.
         return Ok(PathBuf::from("/proc/self/exe"));

@@ -8,17 +8,16 @@ mod aside;
 mod backlog;
 mod gathering;
 mod protect;
-mod protection;
 mod srtp_streams;
 
 use weir_channel::message::DropReason;
 
 use self::gathering::Dispatch;
-use self::protection::Protection;
+use self::protect::Protection;
 pub use self::srtp_streams::UNHEARD_MAX;
 use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
-use super::gather::Gather;
+use super::gather::{Gather, Train};
 use super::mirror::Mirrors;
 use super::receive::{DATAGRAM_BYTES_MAX, Received};
 use super::residence::{Arrivals, Residence};
@@ -155,21 +154,16 @@ impl<B: SendBackend> Egress<B> {
         self.stats
     }
 
-    /// Bytes of the backlog pool that are taken.
-    pub fn backlog_bytes(&self) -> usize {
-        self.backlog.bytes_in_use()
-    }
-
     /// Sends a train that is not one packet or one message, or that the kernel has just not taken.
     #[cold]
-    fn send_cold(
-        &mut self,
-        transport: TransportIx,
-        owner: ConsumerIx,
-        train: &[u8],
-        segment: usize,
-        arrival_ns: u64,
-    ) -> Sent {
+    fn send_cold(&mut self, train: Train<'_>) -> Sent {
+        let Train {
+            transport,
+            owner,
+            bytes,
+            segment,
+            arrival_ns,
+        } = train;
         let Some(path) = self
             .sockets
             .paths
@@ -178,11 +172,7 @@ impl<B: SendBackend> Egress<B> {
         else {
             return NO_REMOTE;
         };
-        let whole = Message {
-            start: 0,
-            len: train.len(),
-            segment,
-        };
+        let whole = Message::whole(bytes.len(), segment);
         let packets = whole.packets();
         let mut processed = 0;
         let mut failures = 0;
@@ -198,7 +188,7 @@ impl<B: SendBackend> Egress<B> {
                     stats: &mut self.stats,
                     failed: &mut self.failed,
                 }
-                .transmit(train, &self.messages);
+                .transmit(bytes, &self.messages);
                 processed += more;
                 failures += self.failed.len();
                 if more < expected {
@@ -222,7 +212,7 @@ impl<B: SendBackend> Egress<B> {
         let was_empty = path.backlog.is_empty();
         let mut accepted = processed;
         for packet in whole.singles().skip(processed) {
-            let packet = &train[packet.start..packet.start + packet.len];
+            let packet = &bytes[packet.start..packet.start + packet.len];
             if !self.backlog.push(&mut path.backlog, packet, owner, arrival_ns) {
                 break;
             }
@@ -248,31 +238,31 @@ const NO_REMOTE: Sent = Sent {
 
 impl<B: SendBackend> Sink for Egress<B> {
     fn send(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
-        let arrival_ns = self.arrival_of(train);
+        let train = self.train(transport, owner, train, segment);
         let sent = if self.is_protected(transport) {
-            self.protect_and_send(transport, owner, train, segment, arrival_ns)
+            self.protect_and_send(train)
         } else {
-            self.send_at_once(transport, owner, train, segment, arrival_ns)
+            self.send_at_once(train)
         };
         if self.mirrors.are_open() {
-            self.mirror_sent(transport, train, segment, sent.accepted);
+            self.mirror_sent(transport, train.bytes, train.segment, sent.accepted);
         }
         sent
     }
 
     fn gather(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
-        let arrival_ns = self.arrival_of(train);
+        let train = self.train(transport, owner, train, segment);
         let sent = match self.dispatch_of(transport) {
             None => NO_REMOTE,
             Some(dispatch) => match (dispatch, self.is_protected(transport)) {
-                (Dispatch::Gather, true) => self.protect_and_keep(transport, owner, train, segment, arrival_ns),
-                (Dispatch::Gather, false) => self.keep(transport, owner, train, segment, arrival_ns),
-                (Dispatch::SendNow, true) => self.protect_and_send(transport, owner, train, segment, arrival_ns),
-                (Dispatch::SendNow, false) => self.send_at_once(transport, owner, train, segment, arrival_ns),
+                (Dispatch::Gather, true) => self.protect_and_keep(train),
+                (Dispatch::Gather, false) => self.keep(train),
+                (Dispatch::SendNow, true) => self.protect_and_send(train),
+                (Dispatch::SendNow, false) => self.send_at_once(train),
             },
         };
         if self.mirrors.are_open() {
-            self.mirror_sent(transport, train, segment, sent.accepted);
+            self.mirror_sent(transport, train.bytes, train.segment, sent.accepted);
         }
         sent
     }
@@ -307,61 +297,59 @@ impl<B: SendBackend> Egress<B> {
             .is_some_and(|path| path.is_protected)
     }
 
-    /// When a train had arrived, if that is measured; else 0.
     #[inline]
-    fn arrival_of(&self, train: &[u8]) -> u64 {
-        self.residence.as_ref().map_or(0, |_| self.arrivals.of(train))
+    fn train<'a>(&self, transport: TransportIx, owner: ConsumerIx, bytes: &'a [u8], segment: usize) -> Train<'a> {
+        Train {
+            transport,
+            owner,
+            bytes,
+            segment: segment.min(bytes.len()).max(1),
+            arrival_ns: self.residence.as_ref().map_or(0, |_| self.arrivals.of(bytes)),
+        }
     }
 
     #[inline]
-    fn send_at_once(
-        &mut self,
-        transport: TransportIx,
-        owner: ConsumerIx,
-        train: &[u8],
-        segment: usize,
-        arrival_ns: u64,
-    ) -> Sent {
-        let segment = segment.min(train.len()).max(1);
-        let Some(path) = self.sockets.paths.get_mut(transport.0 as usize) else {
+    fn send_at_once(&mut self, train: Train<'_>) -> Sent {
+        let Train { bytes, segment, .. } = train;
+        let Some(path) = self.sockets.paths.get_mut(train.transport.0 as usize) else {
             return NO_REMOTE;
         };
         if !path.is_connected {
             return NO_REMOTE;
         }
         if !path.gathered.is_empty() {
-            return self.keep(transport, owner, train, segment, arrival_ns);
+            return self.keep(train);
         }
         if !path.backlog.is_empty() {
-            return self.send_cold(transport, owner, train, segment, arrival_ns);
+            return self.send_cold(train);
         }
         let Some(route) = path.route() else {
             return NO_REMOTE;
         };
-        let packets = train.len().div_ceil(segment).max(1);
+        let packets = bytes.len().div_ceil(segment).max(1);
         let result = if packets == 1 {
-            self.backend.send_packet(route, train)
-        } else if path.uses_gso && packets <= TRAIN_SEGMENTS_MAX && train.len() <= TRAIN_BYTES_MAX {
-            self.backend.send_train(route, train, segment)
+            self.backend.send_packet(route, bytes)
+        } else if path.uses_gso && packets <= TRAIN_SEGMENTS_MAX && bytes.len() <= TRAIN_BYTES_MAX {
+            self.backend.send_train(route, bytes, segment)
         } else {
-            return self.send_cold(transport, owner, train, segment, arrival_ns);
+            return self.send_cold(train);
         };
         self.stats.send_calls += 1;
         if let Err(errno) = result {
             if is_pending_error(errno) {
                 self.stats.pending_errors += 1;
             }
-            return self.send_cold(transport, owner, train, segment, arrival_ns);
+            return self.send_cold(train);
         }
         if packets > 1 {
             path.refusals = 0;
         }
         path.packets_sent += packets as u64;
-        path.bytes_sent += train.len() as u64;
+        path.bytes_sent += bytes.len() as u64;
         self.stats.packets_sent += packets as u64;
-        self.stats.bytes_sent += train.len() as u64;
+        self.stats.bytes_sent += bytes.len() as u64;
         if let Some(residence) = &mut self.residence {
-            residence.record(arrival_ns, clock::realtime_ns(), packets);
+            residence.record(train.arrival_ns, clock::realtime_ns(), packets);
         }
         Sent::all(packets)
     }
@@ -376,11 +364,7 @@ impl<B: SendBackend> Egress<B> {
         else {
             return false;
         };
-        let whole = Message {
-            start: 0,
-            len: packet.len(),
-            segment: packet.len().max(1),
-        };
+        let whole = Message::whole(packet.len(), packet.len().max(1));
         let processed = Transmitter {
             backend: &mut self.backend,
             path,

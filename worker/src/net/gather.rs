@@ -20,6 +20,21 @@ const SCRATCH_BYTES: usize = 4 * TRAIN_BYTES_MAX;
 
 const NONE: u32 = u32::MAX;
 
+/// Packets of one consumer on their way out, laid end to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Train<'a> {
+    /// The transport that they leave on.
+    pub transport: TransportIx,
+    /// The consumer that they belong to.
+    pub owner: ConsumerIx,
+    /// The packets.
+    pub bytes: &'a [u8],
+    /// Bytes of each packet but the last, which may be shorter: at least 1, and not more than there are.
+    pub segment: usize,
+    /// When they had arrived, on the realtime clock in nanoseconds; 0 if that is not measured.
+    pub arrival_ns: u64,
+}
+
 /// One transport's chain in a [`Gather`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct List {
@@ -107,20 +122,12 @@ impl Gather {
 
     /// Appends a train, which must be one that a single message can carry. `false` if the buffer is full: send what waits,
     /// then call this again.
-    pub fn push(
-        &mut self,
-        list: &mut List,
-        transport: TransportIx,
-        train: &[u8],
-        segment: usize,
-        owner: ConsumerIx,
-        arrival_ns: u64,
-    ) -> bool {
-        let Some(buffer) = self.reserve(train.len()) else {
+    pub fn push(&mut self, list: &mut List, train: Train<'_>) -> bool {
+        let Some(buffer) = self.reserve(train.bytes.len()) else {
             return false;
         };
-        buffer.copy_from_slice(train);
-        self.commit(list, transport, train.len(), segment, owner, arrival_ns);
+        buffer.copy_from_slice(train.bytes);
+        self.commit(list, train.bytes.len(), train);
         true
     }
 
@@ -133,31 +140,23 @@ impl Gather {
         Some(&mut self.bytes[self.used..end])
     }
 
-    /// Appends the train in the first `len` bytes of what [`Gather::reserve`] gave last, which must be one that a
-    /// single message can carry.
-    pub fn commit(
-        &mut self,
-        list: &mut List,
-        transport: TransportIx,
-        len: usize,
-        segment: usize,
-        owner: ConsumerIx,
-        arrival_ns: u64,
-    ) {
-        debug_assert!(len <= TRAIN_BYTES_MAX && len.div_ceil(segment) <= TRAIN_SEGMENTS_MAX);
+    /// Appends a train whose bytes are the first `len` of what [`Gather::reserve`] gave last, in place of its own. It must be one
+    /// that a single message can carry.
+    pub fn commit(&mut self, list: &mut List, len: usize, train: Train<'_>) {
+        debug_assert!(len <= TRAIN_BYTES_MAX && len.div_ceil(train.segment) <= TRAIN_SEGMENTS_MAX);
         let index = self.entries.len() as u32;
         self.entries.push(Entry {
-            owner,
-            arrival_ns,
+            owner: train.owner,
+            arrival_ns: train.arrival_ns,
             start: self.used as u32,
             len: len as u32,
-            segment: segment as u32,
+            segment: train.segment as u32,
             next: NONE,
         });
         self.used += len;
         if list.is_empty() {
             list.first = index;
-            self.transports.push(transport);
+            self.transports.push(train.transport);
         } else {
             self.entries[list.last as usize].next = index;
         }

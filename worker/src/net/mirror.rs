@@ -43,16 +43,11 @@ impl MirrorSocket {
     /// # Errors
     /// [`WorkerError::Descriptors`] if it is not one, [`WorkerError::InvalidParameters`] if it is not a connected UDP socket.
     pub fn adopt(descriptors: Vec<OwnedFd>) -> Result<Self, WorkerError> {
-        let received = u8::try_from(descriptors.len()).unwrap_or(u8::MAX);
-        let mut descriptors = descriptors.into_iter();
-        let (Some(socket), None) = (descriptors.next(), descriptors.next()) else {
-            return Err(WorkerError::Descriptors { expected: 1, received });
-        };
+        let [socket] = <[OwnedFd; 1]>::try_from(descriptors)
+            .map_err(|descriptors| WorkerError::descriptors(1, descriptors.len()))?;
         check_udp(&socket)?;
         if getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_err() {
-            return Err(WorkerError::InvalidParameters(
-                "the socket of a mirror is not connected".to_owned(),
-            ));
+            return Err(WorkerError::invalid("the socket of a mirror is not connected"));
         }
         Ok(Self(socket))
     }
@@ -205,12 +200,7 @@ impl Mirrors {
         if packets.is_empty() || !self.get(transport).is_some_and(|open| open.wants(flow)) {
             return;
         }
-        let whole = Message {
-            start: 0,
-            len: packets.len(),
-            segment,
-        };
-        for part in whole.parts() {
+        for part in Message::whole(packets.len(), segment).parts() {
             let bytes = &packets[part.start..part.start + part.len];
             let pushed = |waiting: &mut Option<Waiting>| {
                 waiting

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use tracing::warn;
 
 use super::optional::Optional;
 
@@ -81,6 +82,13 @@ impl Poller {
     /// What epoll_ctl says.
     pub fn modify(&self, descriptor: BorrowedFd<'_>, source: Source, interest: Interest) -> Result<(), Errno> {
         self.epoll_of(source).modify(descriptor, &mut event(source, interest))
+    }
+
+    /// Waits for something else at a descriptor that is watched. If the kernel refuses, that is logged, and it is watched as before.
+    pub fn rewatch(&self, descriptor: BorrowedFd<'_>, source: Source, interest: Interest) {
+        if let Err(errno) = self.modify(descriptor, source, interest) {
+            warn!(%errno, "epoll_ctl");
+        }
     }
 
     /// Stops watching a descriptor. Closing it is not enough while another process holds the same socket.

@@ -33,6 +33,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// All of a buffer of `len` bytes: packets of `segment` bytes, at least 1, laid end to end.
+    pub const fn whole(len: usize, segment: usize) -> Self {
+        Self { start: 0, len, segment }
+    }
+
     /// How many packets it holds, at least one.
     pub const fn packets(&self) -> usize {
         if self.is_train() {
@@ -127,9 +132,7 @@ impl Route<'_> {
             Some(destination) => (ptr::from_ref(&destination.name).cast_mut().cast(), destination.len),
         }
     }
-}
 
-impl Route<'_> {
     /// Sends one packet.
     pub(super) fn send(&self, packet: &[u8]) -> Result<(), Errno> {
         let (name, name_len) = self.name();
@@ -147,6 +150,14 @@ impl Route<'_> {
             }
         })
         .map(drop)
+    }
+
+    /// Sends one packet, also if the kernel has an [error of an earlier one](is_pending_error) to report first.
+    pub(super) fn send_despite_pending(&self, packet: &[u8]) -> Result<(), Errno> {
+        match self.send(packet) {
+            Err(errno) if is_pending_error(errno) => self.send(packet),
+            result => result,
+        }
     }
 }
 

@@ -10,12 +10,10 @@
 
 mod check;
 mod connection;
-mod connections;
 mod ice;
 mod options;
 mod path;
 mod plain;
-mod shared_port;
 mod shared_ports;
 mod webrtc;
 
@@ -34,8 +32,8 @@ use self::options::{reconnect, stamp_as_others};
 pub(super) use self::path::Path;
 pub use self::plain::TransportSockets;
 use self::plain::{Ports, slot_of};
-use self::shared_port::SharedPort;
-pub use self::shared_port::{FirstPacket, UnassignedConnection};
+use self::shared_ports::SharedPort;
+pub use self::shared_ports::{FirstPacket, UnassignedConnection};
 pub use super::source::Side;
 use super::source::Source;
 use crate::relay::sink::{Port, TransportIx};
@@ -55,6 +53,14 @@ pub struct SocketStats {
     pub truncated: u64,
     /// Packets that wait for the socket to become writable.
     pub backlog_packets: u64,
+}
+
+/// What a transport counts of itself: the part of [`SocketStats`] that is not about its path.
+#[derive(Clone, Copy, Debug, Default)]
+struct SocketCounters {
+    rtcp_sent: u64,
+    truncated: u64,
+    kernel_drops: u64,
 }
 
 /// All transports' sockets.
@@ -92,9 +98,7 @@ impl Sockets {
             local: rtp.local,
             rtcp,
             remote: None,
-            rtcp_sent: 0,
-            truncated: 0,
-            kernel_drops: 0,
+            counters: SocketCounters::default(),
             drop_counts: [0; 4],
         }));
         let mut drop_counts = [0; 4];
@@ -271,7 +275,10 @@ impl Sockets {
                 let Some(Some(ports)) = self.ports.get_mut(transport.0 as usize) else {
                     return;
                 };
-                (&mut ports.drop_counts[slot_of(port, side)], &mut ports.kernel_drops)
+                (
+                    &mut ports.drop_counts[slot_of(port, side)],
+                    &mut ports.counters.kernel_drops,
+                )
             }
             Source::Listener {
                 transport,
@@ -313,18 +320,14 @@ impl Sockets {
 
     /// Counts datagrams that did not fit.
     pub fn note_truncated(&mut self, transport: TransportIx, datagrams: u32) {
-        if let Some(ports) = self.ports_mut(transport) {
-            ports.truncated += u64::from(datagrams);
-        } else if let Some(Some(ice)) = self.ice.get_mut(transport.0 as usize) {
-            ice.truncated += u64::from(datagrams);
+        if let Some(counters) = self.counters_mut(transport) {
+            counters.truncated += u64::from(datagrams);
         }
     }
 
     pub(super) fn note_rtcp_sent(&mut self, transport: TransportIx, len: usize) {
-        if let Some(ports) = self.ports_mut(transport) {
-            ports.rtcp_sent += 1;
-        } else if let Some(Some(ice)) = self.ice.get_mut(transport.0 as usize) {
-            ice.rtcp_sent += 1;
+        if let Some(counters) = self.counters_mut(transport) {
+            counters.rtcp_sent += 1;
         }
         if let Some(path) = self.paths.get_mut(transport.0 as usize) {
             path.packets_sent += 1;
@@ -334,25 +337,30 @@ impl Sockets {
 
     /// The counters of a transport, after asking the kernel for drops that no packet has reported yet.
     pub fn stats(&mut self, transport: TransportIx) -> Option<SocketStats> {
-        if self.ice(transport).is_some() {
-            return self.ice_stats(transport);
-        }
-        let mut counts = [None; 4];
+        let mut counts = Vec::new();
         self.each(transport, |port, side, socket| {
             let source = Source::Socket { transport, port, side };
-            counts[slot_of(port, side)] = Some((source, drop_count(socket)));
+            counts.push((source, drop_count(socket)));
         });
-        for (source, count) in counts.into_iter().flatten() {
+        self.each_listener(transport, |listener, side, socket| {
+            let source = Source::Listener {
+                transport,
+                listener,
+                side,
+            };
+            counts.push((source, drop_count(socket)));
+        });
+        for (source, count) in counts {
             self.note_drop_count(source, count);
         }
-        let ports = self.ports(transport)?;
+        let counters = *self.counters_mut(transport)?;
         let path = &self.paths[transport.0 as usize];
         Some(SocketStats {
             packets_sent: path.packets_sent,
             bytes_sent: path.bytes_sent,
-            rtcp_sent: ports.rtcp_sent,
-            kernel_drops: ports.kernel_drops,
-            truncated: ports.truncated,
+            rtcp_sent: counters.rtcp_sent,
+            kernel_drops: counters.kernel_drops,
+            truncated: counters.truncated,
             backlog_packets: u64::from(path.backlog.packets()),
         })
     }
@@ -368,6 +376,13 @@ impl Sockets {
 
     fn ports_mut(&mut self, transport: TransportIx) -> Option<&mut Ports> {
         self.ports.get_mut(transport.0 as usize)?.as_deref_mut()
+    }
+
+    fn counters_mut(&mut self, transport: TransportIx) -> Option<&mut SocketCounters> {
+        let index = transport.0 as usize;
+        let (ports, ice) = (self.ports.get_mut(index)?, self.ice.get_mut(index)?);
+        let plain = ports.as_mut().map(|ports| &mut ports.counters);
+        plain.or_else(|| ice.as_mut().map(|ice| &mut ice.counters))
     }
 
     fn set_remote(&mut self, transport: TransportIx, remote: Option<Remote>) {

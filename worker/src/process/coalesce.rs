@@ -68,7 +68,7 @@ impl Window {
     /// [`WorkerError::InvalidParameters`] above [`WINDOW_US_MAX`].
     pub fn set_max(&mut self, window_us_max: u32) -> Result<(), WorkerError> {
         if window_us_max > WINDOW_US_MAX {
-            return Err(WorkerError::InvalidParameters(format!(
+            return Err(WorkerError::invalid(format!(
                 "a coalescing window of {window_us_max} µs; at most {WINDOW_US_MAX} are allowed"
             )));
         }

@@ -47,10 +47,7 @@ impl EventLoop {
             return self.use_connected_socket(*transport, *tuple, descriptors);
         }
         if !descriptors.is_empty() {
-            return Err(WorkerError::Descriptors {
-                expected: 0,
-                received: u8::try_from(descriptors.len()).unwrap_or(u8::MAX),
-            });
+            return Err(WorkerError::descriptors(0, descriptors.len()));
         }
         match method {
             Method::Ping => Ok(Reply::Done),

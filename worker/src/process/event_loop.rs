@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
-use weir_channel::message::{Hello, SHARED_PORTS_MAX};
+use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, UnroutedReason};
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
@@ -33,7 +33,6 @@ use crate::relay::sink::TransportIx;
 use crate::relay::{Action, Relay};
 use crate::time::Time;
 use crate::webrtc::dtls;
-use crate::webrtc::ice::{Protocol, Tuple};
 
 use super::BUILD;
 use super::coalesce::{Turn, Window};
@@ -327,30 +326,43 @@ impl EventLoop {
         after
     }
 
-    /// Takes one batch from a socket and relays it.
+    /// Takes one batch from a socket and relays it, or accepts the connections that wait at it.
     fn receive(&mut self, now: Time, source: Source) {
         let sockets = &self.egress.sockets;
-        let (transport, socket) = match source {
+        let (owner, socket) = match source {
             Source::Channel | Source::Open => return,
-            Source::Connection { transport, number } => return self.read_connection(now, transport, number),
-            Source::SharedPort { number } => return self.receive_at_shared_port(now, number),
-            Source::Unassigned { number } => return self.read_unassigned(now, number),
+            Source::Connection { transport, number } => {
+                let (webrtc, mut io) = self.webrtc_and_io();
+                let brought = webrtc.read_connection(now, &mut io, transport, number);
+                return self.note_brought(brought);
+            }
+            Source::Unassigned { number } => {
+                let (webrtc, mut io) = self.webrtc_and_io();
+                let brought = webrtc.read_unassigned(now, &mut io, number);
+                return self.note_brought(brought);
+            }
             Source::Listener {
                 transport, listener, ..
             } if sockets.is_tcp(transport, listener) => {
                 let (webrtc, mut io) = self.webrtc_and_io();
                 return webrtc.accept(now, &mut io, transport, listener);
             }
-            Source::Socket { transport, port, side } => (transport, sockets.get(transport, port, side)),
+            Source::SharedPort { number } if matches!(sockets.shared_port_at(number), Some((IceProtocol::Tcp, _))) => {
+                let (webrtc, mut io) = self.webrtc_and_io();
+                return webrtc.accept_at_shared_port(now, &mut io, number);
+            }
+            Source::Socket { transport, port, side } => (Some(transport), sockets.get(transport, port, side)),
             Source::Listener {
                 transport,
                 listener,
                 side,
-            } => (transport, sockets.listener(transport, listener, side)),
+            } => (Some(transport), sockets.listener(transport, listener, side)),
+            Source::SharedPort { number } => (None, sockets.shared_port(number)),
         };
         // A transport may be closed since its socket was reported.
         let Some(socket) = socket else { return };
-        let limit = match source.is_open() {
+        // What comes to a shared port is more than strangers and beginnings.
+        let limit = match owner.is_some() && source.is_open() {
             true => self.batch_limit.min(OPEN_BATCH_MAX),
             false => self.batch_limit,
         };
@@ -361,65 +373,59 @@ impl EventLoop {
                 return;
             }
         };
+        let sockets = &mut self.egress.sockets;
         if let Some(count) = received.drop_count {
-            self.egress.sockets.note_drop_count(source, count);
+            sockets.note_drop_count(source, count);
         }
-        if received.truncated > 0 {
-            self.egress.sockets.note_truncated(transport, received.truncated);
+        match owner {
+            _ if received.truncated == 0 => {}
+            Some(transport) => sockets.note_truncated(transport, received.truncated),
+            None => self
+                .webrtc
+                .count_unrouted(UnroutedReason::TooLong, received.truncated.into()),
         }
         for datagram in received.datagrams {
             self.counters.packets_received += datagram.packets();
             self.counters.bytes_received += u64::from(datagram.len);
         }
-        match source {
-            Source::Channel
-            | Source::Open
-            | Source::Connection { .. }
-            | Source::SharedPort { .. }
-            | Source::Unassigned { .. } => {}
-            Source::Socket { port, .. } => {
-                self.egress
-                    .mirror_received(transport, port, received.bytes, received.datagrams);
-                self.egress.begin_batch(&received);
-                self.relay.handle_datagrams(
-                    now,
-                    transport,
-                    port,
-                    received.bytes,
-                    received.datagrams,
-                    &mut self.egress,
-                );
-                self.egress.end_batch();
-            }
-            Source::Listener { listener, .. } => {
-                let Some((_, local)) = self.egress.sockets.listens_at(transport, listener) else {
-                    return;
-                };
-                let tuple = Tuple {
-                    protocol: Protocol::Udp,
-                    local,
-                    remote: local, // each datagram has its own
-                };
-                let mut io = IoContext {
-                    relay: &mut self.relay,
-                    egress: &mut self.egress,
-                    poller: &self.poller,
-                };
-                match io.egress.sockets.uses_shared_ports(transport) {
-                    true => self
-                        .webrtc
-                        .handle_shared_port_batch(now, &mut io, local, Some(transport), received),
-                    false => self.webrtc.handle_batch(now, &mut io, transport, tuple, received),
-                }
+        let bound = match source {
+            Source::Listener {
+                transport, listener, ..
+            } => sockets.listens_at(transport, listener),
+            Source::SharedPort { number } => sockets.shared_port_at(number),
+            _ => None,
+        };
+        if let Source::Socket { transport, port, .. } = source {
+            self.egress
+                .mirror_received(transport, port, received.bytes, received.datagrams);
+            self.egress.begin_batch(&received);
+            self.relay.handle_datagrams(
+                now,
+                transport,
+                port,
+                received.bytes,
+                received.datagrams,
+                &mut self.egress,
+            );
+            self.egress.end_batch();
+        } else if let Some((_, local)) = bound {
+            let mut io = IoContext {
+                relay: &mut self.relay,
+                egress: &mut self.egress,
+                poller: &self.poller,
+            };
+            match owner.filter(|owner| !io.egress.sockets.uses_shared_ports(*owner)) {
+                Some(transport) => self.webrtc.handle_batch(now, &mut io, transport, local, received),
+                None => self
+                    .webrtc
+                    .handle_shared_port_batch(now, &mut io, local, owner, received),
             }
         }
         self.handle_actions();
     }
 
-    /// Takes what a connection has brought and relays it.
-    fn read_connection(&mut self, now: Time, transport: TransportIx, number: u8) {
-        let (webrtc, mut io) = self.webrtc_and_io();
-        let (packets, bytes) = webrtc.read_connection(now, &mut io, transport, number);
+    /// Counts the packets and bytes that a connection has brought, and carries out what follows.
+    fn note_brought(&mut self, (packets, bytes): (u64, u64)) {
         self.counters.packets_received += packets;
         self.counters.bytes_received += bytes;
         self.handle_actions();
@@ -446,16 +452,7 @@ impl EventLoop {
 
     fn handle_writable(&mut self, transport: TransportIx) {
         if !self.egress.handle_writable(transport) {
-            self.watch(transport, Interest::Read);
-        }
-    }
-
-    /// Changes what is waited for at a transport's RTP path.
-    fn watch(&self, transport: TransportIx, interest: Interest) {
-        if let Some((path, source)) = self.egress.sockets.sending_socket(transport)
-            && let Err(errno) = self.poller.modify(path, source, interest)
-        {
-            warn!(%errno, "epoll_ctl");
+            self.webrtc_and_io().1.watch(transport, Interest::Read);
         }
     }
 
@@ -464,7 +461,7 @@ impl EventLoop {
         while let Some(transport) = self.egress.poll_blocked() {
             match self.egress.sockets.sends_through(transport) {
                 Some(port) => self.wait_for_shared_port(port, transport),
-                None => self.watch(transport, Interest::ReadWrite),
+                None => self.webrtc_and_io().1.watch(transport, Interest::ReadWrite),
             }
         }
         WebRtc::watch_blocked(&mut self.webrtc_and_io().1);

@@ -96,12 +96,7 @@ fn send(socket: BorrowedFd<'_>) -> Result<(), Refusal> {
     {
         return Err(Refusal::of("sendmmsg")(errno));
     }
-    let whole = Message {
-        start: 0,
-        len: TRAIN.len(),
-        segment: SEGMENT,
-    };
-    let singles: Vec<Message> = whole.singles().collect();
+    let singles: Vec<Message> = Message::whole(TRAIN.len(), SEGMENT).singles().collect();
     let _ = backend.send_batch(socket, &TRAIN, &singles);
     if may_segment() {
         // If it is refused, so it is by each way out, which then does without.

@@ -5,7 +5,6 @@
 
 mod commands;
 mod connections;
-mod convert;
 mod events;
 mod eviction;
 mod failures;
@@ -18,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_channel::id::TransportId;
-use weir_channel::message::{Counts, Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
+use weir_channel::message::{Counts, IceTuple, Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
 
 use crate::net::egress::Egress;
 use crate::net::poll::{Interest, Poller};
@@ -28,11 +27,9 @@ use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::budget::{Budget, Budgets};
 use crate::webrtc::dtls::{self, Context};
-use crate::webrtc::ice::Tuple;
 use crate::webrtc::srtp::Inbound;
 use crate::webrtc::transport::{Event, TransportOutput, WebRtcTransport};
 
-use self::convert::{dtls_state, ice_state, ice_tuple};
 use self::failures::{FailureLog, Refusals};
 use self::shared_ports::{Registration, SharedPorts};
 use self::timers::Timers;
@@ -49,6 +46,15 @@ pub(super) struct IoContext<'a> {
     pub(super) relay: &'a mut Relay,
     pub(super) egress: &'a mut Egress,
     pub(super) poller: &'a Poller,
+}
+
+impl IoContext<'_> {
+    /// Changes what is waited for at a transport's sending path.
+    pub(super) fn watch(&self, transport: TransportIx, interest: Interest) {
+        if let Some((path, source)) = self.egress.sockets.sending_socket(transport) {
+            self.poller.rewatch(path, source, interest);
+        }
+    }
 }
 
 /// Buffers for what one read brings.
@@ -89,7 +95,7 @@ struct TransportEntry {
     /// The IANA's name of the SRTP profile.
     srtp_profile: Option<&'static str>,
     /// The tuple that it sends on.
-    route: Option<Tuple>,
+    route: Option<IceTuple>,
     /// Where the relay believes its peer to be.
     peer: Option<SocketAddr>,
     /// Until when no connections are accepted, because the kernel could not take any more.
@@ -111,9 +117,9 @@ struct SocketOutput<'a> {
 }
 
 impl TransportOutput for SocketOutput<'_> {
-    fn send(&mut self, tuple: &Tuple, datagram: &[u8]) {
+    fn send(&mut self, tuple: &IceTuple, datagram: &[u8]) {
         // What is lost is asked for, or sent, again.
-        let sent = self.egress.sockets.send_to(self.transport, ice_tuple(tuple), datagram);
+        let sent = self.egress.sockets.send_to(self.transport, *tuple, datagram);
         if let Err(errno) = sent {
             tracing::debug!(transport = self.transport.0, %tuple, %errno, "an answer could not be sent");
         }
@@ -186,9 +192,9 @@ impl WebRtc {
         let entry = self.entry(transport)?;
         let counters = entry.transport.counters();
         Some(WebRtcStats {
-            ice_state: ice_state(entry.transport.ice_state()),
-            ice_selected_tuple: entry.transport.selected_tuple().map(ice_tuple),
-            dtls_state: dtls_state(entry.transport.dtls_state()),
+            ice_state: entry.transport.ice_state(),
+            ice_selected_tuple: entry.transport.selected_tuple().copied(),
+            dtls_state: entry.transport.dtls_state(),
             srtp_profile: entry.srtp_profile.map(str::to_owned),
             checks: counters.checks,
             checks_refused: counters.refusals,

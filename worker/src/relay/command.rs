@@ -15,9 +15,8 @@ use super::producer::Producer;
 use super::repair::Repair;
 use super::rewrite::Rewriter;
 use super::ring::Ring;
-use super::room::Room;
 use super::transport::{Transport, TransportKind};
-use super::{Action, Relay};
+use super::{Action, Relay, Room};
 
 impl Relay {
     /// Does what the supervisor asks. The methods that are about the worker as a whole (ping, settings, its own counters,
@@ -94,7 +93,7 @@ impl Relay {
             | Method::OpenSharedPorts(_)
             | Method::UseConnectedSocket { .. }
             | Method::Shutdown => {
-                return Err(WorkerError::InvalidParameters("this method is not about a room".into()));
+                return Err(invalid("this method is not about a room"));
             }
         }
         Ok(Reply::Done)

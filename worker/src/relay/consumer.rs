@@ -6,7 +6,7 @@ use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, RoomId};
 use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, ExtensionUri, MediaKind, Profile};
 
-use crate::rtp::extension::{ExtensionBlock, elements, erase, rename};
+use crate::rtp::extension::{ExtensionBlock, Walk, erase, rename};
 use crate::time::Time;
 
 use super::decide::Flow;
@@ -308,8 +308,8 @@ impl Consumer {
 /// Gives the extensions of one packet the ids of the receiver that has these names for them. An id that the packet's form
 /// cannot carry (RFC 8285 §4.2: above 14 in the one-byte form) would need a longer packet: that extension is erased.
 pub(super) fn rename_extensions(fates: &[ExtensionFate], bytes: &mut [u8], block: ExtensionBlock) {
-    let mut rest = block;
-    while let Some(element) = elements(bytes, rest).next() {
+    let mut walk = Walk::through(block);
+    while let Some(element) = walk.next(bytes) {
         // A handful at most: each extension that is relayed stands there once.
         let fate = fates.iter().find(|fate| fate.source == element.id);
         match fate.and_then(|fate| fate.own) {
@@ -317,12 +317,6 @@ pub(super) fn rename_extensions(fates: &[ExtensionFate], bytes: &mut [u8], block
             Some(own) => rename(bytes, block.form, element, own.get()),
             None => erase(bytes, element),
         }
-        let end = element.value + u16::from(element.len);
-        rest = ExtensionBlock {
-            start: end,
-            len: (block.start + block.len).saturating_sub(end),
-            form: block.form,
-        };
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-use super::packet::PacketMeta;
+use super::packet::{Kept, PacketMeta};
 
 /// Packets of one group.
 pub const GOP_PACKETS: usize = 8_192;
@@ -118,24 +118,13 @@ pub(super) struct GopCursor {
 #[derive(Debug)]
 pub struct Gop {
     bytes: Vec<u8>,
-    packets: Vec<GopPacket>,
+    packets: Vec<Kept>,
     /// Counts groups, so that who is in the middle of one notices that it is gone.
     number: u32,
     /// The number that it begins with.
     first: u64,
     /// It begins with a start, and lacks nothing that has come since.
     is_whole: bool,
-}
-
-/// A packet of a group.
-#[derive(Clone, Copy, Debug)]
-pub struct GopPacket {
-    /// Its `start` counts in the group's bytes.
-    pub packet: PacketMeta,
-    /// When it came.
-    pub at: Time,
-    /// Which one it was of all that were handed to the stream's consumers.
-    pub ordinal: u64,
 }
 
 impl Default for Gop {
@@ -173,7 +162,7 @@ impl Gop {
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
-        self.packets.push(GopPacket {
+        self.packets.push(Kept {
             packet: PacketMeta {
                 start: start as u32,
                 ..*packet
@@ -221,7 +210,7 @@ impl Gop {
     }
 
     /// The packet that it begins with: the one with the lowest number.
-    pub fn first(&self) -> Option<&GopPacket> {
+    pub fn first(&self) -> Option<&Kept> {
         self.packets.iter().find(|kept| kept.packet.seq == self.first)
     }
 
@@ -246,7 +235,7 @@ impl Gop {
     }
 
     /// The packet in this place, and its bytes.
-    pub fn get(&self, place: usize) -> Option<(&GopPacket, &[u8])> {
+    pub fn get(&self, place: usize) -> Option<(&Kept, &[u8])> {
         let kept = self.packets.get(place)?;
         let start = kept.packet.start as usize;
         Some((kept, self.bytes.get(start..start + kept.packet.len as usize)?))

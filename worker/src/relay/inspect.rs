@@ -8,10 +8,9 @@ use weir_channel::message::{
 
 use crate::time::Time;
 
-use super::Relay;
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::limits::PAGE_ENTRIES_MAX;
-use super::room::Room;
+use super::{Relay, Room};
 
 /// Consumers listed in a producer's dump.
 const DUMP_CONSUMERS_MAX: usize = 1_000;

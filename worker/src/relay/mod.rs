@@ -22,28 +22,22 @@ mod consumer;
 mod fanout;
 mod forward;
 mod held;
-mod holding;
 mod incoming_reports;
 mod inspect;
 mod key_frame_requests;
 mod keys;
 mod layer_selection;
-mod level_meter;
 mod levels;
 mod losses;
-mod missing_seqs;
 mod newcomers;
 mod parameters;
 mod producer;
-mod random;
 mod receive;
 mod repair;
 mod report;
 mod retransmit;
-mod room;
 mod routing;
 mod rtx;
-mod sender_time;
 mod ssrc_latch;
 mod stream;
 mod transport;
@@ -74,7 +68,7 @@ pub mod transmission;
 pub mod twcc;
 pub mod withheld;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -95,10 +89,8 @@ use self::levels::AudioLevels;
 use self::limits::Limits;
 use self::losses::Losses;
 use self::producer::Producers;
-use self::random::Random;
 use self::report::Reports;
 use self::retransmit::IncomingNacks;
-use self::room::Room;
 use self::sink::{ConsumerIx, Sink, TransportIx};
 use self::transport::Transports;
 use self::twcc::FeedbackQueue;
@@ -145,6 +137,16 @@ pub struct Relay {
     notifications: VecDeque<Notification>,
     /// Consumers whose owners have yet to be notified of what they are sent now; each stands here once.
     changed: VecDeque<ConsumerKey>,
+}
+
+/// What belongs to a room, as the relay sees it; ordered, so that pages of it can be read while it changes.
+#[derive(Debug, Default)]
+struct Room {
+    transports: BTreeSet<TransportId>,
+    producers: BTreeSet<ProducerId>,
+    consumers: BTreeSet<ConsumerId>,
+    /// When its audio levels are due next, if anybody wants them.
+    levels_due: Option<Time>,
 }
 
 /// Something the shell has to do for the relay.
@@ -344,5 +346,20 @@ impl Relay {
 
     fn transport_key(&self, index: TransportIx) -> Option<TransportKey> {
         self.transport_of_index.get(index.0 as usize).copied().flatten()
+    }
+}
+
+/// Numbers that look random, from a seed. SplitMix64: enough to begin sequence numbers somewhere, and nothing more is asked of it.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    /// The next number.
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 }

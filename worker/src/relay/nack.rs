@@ -17,13 +17,21 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::rtp::bit_ring::BitRing;
+use crate::rtp::seq::MAX_MISORDER;
 use crate::time::Time;
 
-use super::missing_seqs::{AGE_SEQS_MAX, MissingSeqs};
 use super::packet::PacketMeta;
 
 /// Packets of one stream that are asked for at a time. When more are missing, asking for a key frame is cheaper.
 pub const MISSING_MAX: usize = 1_000;
+
+/// How far behind the newest packet another one is still asked for. (v2: 5,000, but a packet that comes more than
+/// [`MAX_MISORDER`] late is not believed; so asking for it would be for nothing.)
+const AGE_SEQS_MAX: u64 = MAX_MISORDER as u64 - 100;
+
+/// Words of bits for as many sequence numbers as are asked for at all.
+const WORDS: usize = (AGE_SEQS_MAX as usize).div_ceil(64) + 1;
 
 /// Gaps that have times of their own: a tenth of 500 packets a second, lost over a round trip of 200 ms. Where there are more, the
 /// two that are most alike are asked for together, which costs one of them a few milliseconds; and each costs every producer memory.
@@ -318,6 +326,63 @@ impl MissingList {
 /// The first time from this one on at which requests are made.
 fn on_grid(time: Time) -> Time {
     Time(time.0.next_multiple_of(GRID_NS))
+}
+
+/// A set of sequence numbers that are near each other: a bit each, so that it has the same small size whatever is lost.
+#[derive(Debug, Default)]
+struct MissingSeqs {
+    /// All of them are in here.
+    range: Range<u64>,
+    count: usize,
+    bits: BitRing<WORDS>,
+}
+
+impl MissingSeqs {
+    /// Takes in a range above all that is here.
+    fn add(&mut self, range: Range<u64>) {
+        if self.count == 0 {
+            self.range.start = range.start;
+        }
+        self.range.end = range.end;
+        self.count += (range.end - range.start) as usize;
+        range.for_each(|seq| self.bits.insert(seq));
+    }
+
+    #[inline]
+    fn contains(&self, seq: u64) -> bool {
+        self.count > 0 && self.range.contains(&seq) && self.bits.contains(seq)
+    }
+
+    /// Whether it was here.
+    fn remove(&mut self, seq: u64) -> bool {
+        let is_here = self.contains(seq);
+        if is_here {
+            self.bits.remove(seq);
+            self.count -= 1;
+        }
+        is_here
+    }
+
+    fn remove_below(&mut self, seq: u64) {
+        let start = self.range.start;
+        if self.count > 0 && start < seq {
+            self.remove_all(start..seq.min(self.range.end));
+            self.range.start = seq;
+        }
+    }
+
+    fn remove_from(&mut self, seq: u64) {
+        if self.count > 0 && seq < self.range.end {
+            self.remove_all(seq.max(self.range.start)..self.range.end);
+            self.range.end = seq;
+        }
+    }
+
+    fn remove_all(&mut self, range: Range<u64>) {
+        range.for_each(|seq| {
+            self.remove(seq);
+        });
+    }
 }
 
 #[cfg(test)]

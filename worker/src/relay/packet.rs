@@ -4,6 +4,7 @@ use weir_channel::message::Codec;
 
 use crate::rtp::extension::ExtensionBlock;
 use crate::rtp::packet::{Header, Malformed};
+use crate::time::Time;
 
 use super::keys::ProducerKey;
 use super::limits::TRAIN_BYTES_MAX;
@@ -95,6 +96,17 @@ impl PacketMeta {
             _ => out.extend_from_slice(packet),
         }
     }
+}
+
+/// A packet that is kept, to be sent later, or again.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// As it was when it came; its `start` counts in the bytes that are kept.
+    pub packet: PacketMeta,
+    /// When it came.
+    pub at: Time,
+    /// Which one it was of all that were handed to the stream's consumers.
+    pub ordinal: u64,
 }
 
 /// A received RTP packet, where it lies in its batch.

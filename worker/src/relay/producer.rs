@@ -4,13 +4,13 @@ use slotmap::SlotMap;
 use weir_channel::id::{ProducerId, RoomId};
 use weir_channel::message::{Codec, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
 
-use crate::rtp::extension::{Element, ExtensionBlock, Values, elements, erase};
+use crate::rtp::extension::{Element, ExtensionBlock, Values, Walk, elements, erase};
 use crate::time::Time;
 
 use super::cname::presentable;
 use super::filters::{Filters, UnsupportedCodecs};
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
-use super::level_meter::Meter;
+use super::levels::Meter;
 use super::limits::ENCODINGS_MAX;
 use super::nack::MissingList;
 use super::profile::Available;
@@ -289,33 +289,25 @@ impl Producer {
         joined.slot
     }
 
-    /// Counts a packet that is not taken in. `is_known`: another one has come under its number.
-    pub(super) fn count_refused(&mut self, encoding: u8, is_known: bool) {
-        let stream = &mut self.streams[usize::from(encoding)];
-        self.counters.received += 1;
-        stream.refuse(is_known);
-        if self.paused {
-            stream.counters.paused += 1;
-            self.counters.paused += 1;
-        } else if is_known {
-            self.counters.duplicate += 1;
+    /// Counts a packet that is not taken in, `by` 1. With `by` -1 that is taken back: the packet is taken in after all, and since
+    /// it was counted, nobody has joined and nothing was paused. `is_known`: another one has come under its number.
+    pub(super) fn count_refused(&mut self, encoding: u8, is_known: bool, by: i64) {
+        let stream = &mut self.streams[usize::from(encoding)].counters;
+        let add = |count: &mut u64| *count = count.wrapping_add_signed(by);
+        add(&mut self.counters.received);
+        if is_known {
+            add(&mut stream.packets);
+            add(&mut stream.duplicated);
         } else {
-            self.counters.bad_sequence += 1;
+            add(&mut stream.discarded);
         }
-    }
-
-    /// The packet is taken in after all. Since it was counted, nobody has joined and nothing was paused.
-    pub(super) fn uncount_refused(&mut self, encoding: u8, is_known: bool) {
-        let stream = &mut self.streams[usize::from(encoding)];
-        self.counters.received -= 1;
-        stream.unrefuse(is_known);
         if self.paused {
-            stream.counters.paused -= 1;
-            self.counters.paused -= 1;
+            add(&mut stream.paused);
+            add(&mut self.counters.paused);
         } else if is_known {
-            self.counters.duplicate -= 1;
+            add(&mut self.counters.duplicate);
         } else {
-            self.counters.bad_sequence -= 1;
+            add(&mut self.counters.bad_sequence);
         }
     }
 
@@ -354,21 +346,20 @@ impl Producer {
     /// not declare. RFC 8285 §4.1.2: an erased element is padding. The time of sending becomes `now`.
     #[inline]
     pub(super) fn strip_extensions(&self, now: Time, bytes: &mut [u8], block: ExtensionBlock) {
-        // Each walk begins where the last one stopped, so that a packet full of elements costs one walk.
-        let end = block.start + block.len;
-        let mut rest = block;
-        while let Some(element) = elements(bytes, rest).next() {
+        let mut walk = Walk::through(block);
+        let mut done = block.start;
+        while let Some(element) = walk.next(bytes) {
             let uri = self.extension(element.id);
             if !uri.is_some_and(ExtensionUri::is_relayed) {
                 erase(bytes, element);
             } else if uri == Some(ExtensionUri::AbsSendTime) {
                 write_send_time(now, bytes, element);
             }
-            rest.start = element.value + u16::from(element.len);
-            rest.len = end.saturating_sub(rest.start);
+            done = element.value + u16::from(element.len);
         }
         // What no walk can read (behind id 15, or cut off) is no element that the producer declared.
-        if let Some(rest) = bytes.get_mut(usize::from(rest.start)..usize::from(end)) {
+        let end = block.start + block.len;
+        if let Some(rest) = bytes.get_mut(usize::from(done)..usize::from(end)) {
             rest.fill(0);
         }
     }

@@ -20,12 +20,11 @@ use crate::rtp::rtcp::xr;
 use crate::rtp::rtcp::{ReportBlock, reporter_cname};
 use crate::time::{Time, WallClock};
 
+use super::Random;
 use super::consumer::{Consumer, Consumers};
 use super::keys::TransportKey;
 use super::producer::{Producer, Producers};
-use super::random::Random;
-use super::sender_clock::{Clocks, distance_of, since_report};
-use super::sender_time::TimeReport;
+use super::sender_clock::{Clocks, TimeReport, distance_of, since_report};
 use super::sink::{Sink, TransportIx};
 use super::transport::{Transport, Transports};
 use super::transport_reports::REFERENCES_MAX;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use crate::time::Time;
 
 use super::limits::{RING_AGE, RING_BYTES, RING_CHUNK_BYTES, RING_PACKETS};
-use super::packet::PacketMeta;
+use super::packet::{Kept, PacketMeta};
 
 const CHUNKS: usize = RING_BYTES / RING_CHUNK_BYTES;
 
@@ -20,7 +20,7 @@ pub struct Ring {
     /// `CHUNKS` chunks, zeroed by the allocator: pages that were never written to cost nothing.
     bytes: Box<[u8]>,
     /// In the order of arrival.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Kept>,
     /// The first entry's number, counted from the first packet ever kept; wraps.
     first: u32,
     /// By sequence number modulo their count: the number of its entry. One that is not there any more, or is another
@@ -33,15 +33,6 @@ pub struct Ring {
     chunk: u8,
     /// Bytes of `chunk` that are taken.
     filled: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// As it was when it came; `start` counts from the ring's first byte.
-    packet: PacketMeta,
-    at: Time,
-    /// Which one it was of all that were handed to the stream's consumers.
-    ordinal: u64,
 }
 
 impl Default for Ring {
@@ -91,7 +82,7 @@ impl Ring {
         self.packets[chunk] += 1;
         let number = self.first.wrapping_add(self.entries.len() as u32);
         self.places[place(packet.seq)] = number;
-        self.entries.push_back(Entry {
+        self.entries.push_back(Kept {
             packet: PacketMeta {
                 start: start as u32,
                 ..*packet
@@ -136,7 +127,7 @@ impl Ring {
     }
 }
 
-fn is_old(entry: &Entry, now: Time) -> bool {
+fn is_old(entry: &Kept, now: Time) -> bool {
     now.since(entry.at) > RING_AGE
 }
 

@@ -21,7 +21,7 @@ use super::rate::Rate;
 use super::reception::{REORDERED_START_MAX, Reception};
 use super::ring::Ring;
 use super::rtt::RoundTrip;
-use super::sender_time::SenderTime;
+use super::sender_clock::SenderTime;
 use super::ssrc_latch::SsrcLatch;
 use super::vp8_ids::Vp8Ids;
 use super::withheld::{ALL_SLOTS, Counts, SlotSet, Withheld};
@@ -250,26 +250,6 @@ impl Stream {
     /// Whether something has come under a number that is not newer than the newest.
     pub(super) fn has_come(&self, seq: u16) -> bool {
         self.seq.place(seq).is_some_and(|seq| !self.seen.is_missing(seq))
-    }
-
-    /// A packet is not taken in.
-    pub(super) fn refuse(&mut self, is_known: bool) {
-        if is_known {
-            self.counters.packets += 1;
-            self.counters.duplicated += 1;
-        } else {
-            self.counters.discarded += 1;
-        }
-    }
-
-    /// It is, after all.
-    pub(super) fn unrefuse(&mut self, is_known: bool) {
-        if is_known {
-            self.counters.packets -= 1;
-            self.counters.duplicated -= 1;
-        } else {
-            self.counters.discarded -= 1;
-        }
     }
 
     fn on_restart(&mut self) {

@@ -13,6 +13,11 @@ impl<const WORDS: usize> Default for BitRing<WORDS> {
 }
 
 impl<const WORDS: usize> BitRing<WORDS> {
+    /// The numbers of a whole turn.
+    pub const fn full() -> Self {
+        Self([u64::MAX; WORDS])
+    }
+
     /// Whether a number is in the set.
     #[inline]
     pub fn contains(&self, number: u64) -> bool {

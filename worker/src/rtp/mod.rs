@@ -26,4 +26,4 @@ pub use continuity::{Continuity, Known, PacketTiming, Verdict};
 pub use extension::{Element, ExtensionBlock, Form};
 pub use packet::{Header, Kind, Malformed, classify, rewrite};
 pub use received::Seen;
-pub use seq::{Arrival, SeqExtender, TimestampExtender, WrapExtender};
+pub use seq::{Arrival, SeqExtender, TimestampExtender};

@@ -269,37 +269,6 @@ impl MediaClock {
     }
 }
 
-/// Extends a counter of `BITS` bits (2 to 16) to 64: VP8's picture ids (15 or 7 bits) and TL0PICIDX (8 bits).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WrapExtender<const BITS: u32> {
-    /// The newest extended value; 0 before the first.
-    newest: u64,
-}
-
-impl<const BITS: u32> WrapExtender<BITS> {
-    /// The value, of which the low `BITS` bits count, at its shortest distance from the newest, which it becomes if it
-    /// is newer.
-    #[inline]
-    pub fn extend(&mut self, value: u16) -> u64 {
-        if self.newest == 0 {
-            self.newest = (1 << BITS) + u64::from(value) % (1 << BITS);
-            return self.newest;
-        }
-        let ahead = ahead::<BITS>(value, self.newest as u16);
-        let ext = self.newest.wrapping_add_signed(i64::from(ahead));
-        if ahead > 0 {
-            self.newest = ext;
-        }
-        ext
-    }
-
-    /// The newest extended value; `None` before the first.
-    #[inline]
-    pub fn newest(&self) -> Option<u64> {
-        (self.newest != 0).then_some(self.newest)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::Arrival::{Bad, First, InOrder, Late, Restarted};
@@ -488,35 +457,18 @@ mod tests {
 
     #[test]
     fn counters_wrap_at_their_own_width() {
-        let mut wide = WrapExtender::<15>::default();
-        let rows = [
-            (32_767, 65_535),
-            (0, 65_536),
-            (32_766, 65_534),
-            (0x8001, 65_537),
-            (16_385, 49_153),
-        ];
-        for (value, ext) in rows {
-            assert_eq!(wide.extend(value), ext, "{value}");
-        }
-        let mut narrow = WrapExtender::<7>::default();
-        let rows = [(127, 255), (0, 256), (126, 254), (63, 319), (127, 255), (63, 319)];
-        for (value, ext) in rows {
-            assert_eq!(narrow.extend(value), ext, "{value}");
-        }
         assert_eq!(
             (ahead::<7>(1, 127), ahead::<7>(127, 1), ahead::<7>(64, 0)),
             (2, -2, -64)
         );
+        let wide = [(0, 32_767), (0x8001, 0), (16_385, 1), (32_766, 0)].map(|(value, of)| ahead::<15>(value, of));
+        assert_eq!(wide, [1, 1, -16_384, -2]);
+        let full = [(0, 65_535), (65_535, 0), (32_768, 0)].map(|(value, of)| ahead::<16>(value, of));
+        assert_eq!(full, [1, -1, -32_768]);
         assert_eq!(
             (beyond::<7>(1, 127), beyond::<7>(127, 1), beyond::<8>(5, 5)),
             (2, 126, 0)
         );
-        assert_eq!((ahead::<16>(0, 65_535), beyond::<15>(0, 32_767)), (1, 1));
-        let mut full = WrapExtender::<16>::default();
-        let rows = [(65_535, 131_071), (0, 131_072), (65_535, 131_071), (32_768, 98_304)];
-        for (value, ext) in rows {
-            assert_eq!(full.extend(value), ext, "{value}");
-        }
+        assert_eq!(beyond::<15>(0, 32_767), 1);
     }
 }

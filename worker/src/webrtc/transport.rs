@@ -76,20 +76,6 @@ pub enum Dropped {
     NotConnected,
 }
 
-impl Dropped {
-    /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 8] = [
-        Self::Unrecognised,
-        Self::Stun,
-        Self::StunTooLong,
-        Self::StunReplayed,
-        Self::StunFlood,
-        Self::UnknownTuple,
-        Self::DtlsFlood,
-        Self::NotConnected,
-    ];
-}
-
 /// What arrived on a transport, in datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
@@ -99,7 +85,6 @@ pub struct Counters {
     pub refusals: u64,
     /// Datagrams with DTLS that were processed.
     pub dtls: u64,
-    dropped: [u64; Dropped::ALL.len()],
     refused: [u64; Refusal::ALL.len()],
 }
 
@@ -107,11 +92,6 @@ impl Counters {
     /// STUN requests that were refused for this reason, answered or not.
     pub fn refused(&self, refusal: Refusal) -> u64 {
         self.refused[refusal as usize]
-    }
-
-    /// Datagrams that were dropped for this reason.
-    pub fn dropped(&self, reason: Dropped) -> u64 {
-        self.dropped[reason as usize]
     }
 }
 
@@ -263,17 +243,13 @@ impl WebRtcTransport {
             Ok(()) => received,
             Err(dropped) => Received::Dropped(dropped),
         };
-        let received = match demux::classify(datagram) {
+        match demux::classify(datagram) {
             Kind::Rtp => media(Received::Rtp),
             Kind::Rtcp => media(Received::Rtcp),
             Kind::Stun => self.on_stun(now, tuple, datagram, worker, output),
             Kind::Dtls => self.on_dtls(now, &tuple, datagram, worker, output),
             Kind::Other => Received::Dropped(Dropped::Unrecognised),
-        };
-        if let Received::Dropped(dropped) = received {
-            self.counters.dropped[dropped as usize] += 1;
         }
-        received
     }
 
     fn on_stun(

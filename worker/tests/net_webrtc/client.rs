@@ -21,7 +21,7 @@ use weir_channel::message::{DtlsParameters, DtlsRole, Fingerprint, FingerprintAl
 use weir_worker::net::clock;
 use weir_worker::net::receive::DATAGRAM_BYTES_MAX;
 use weir_worker::time::Time;
-use weir_worker::webrtc::dtls::{self, Clock, HashFunction};
+use weir_worker::webrtc::dtls::{self, Clock};
 use weir_worker::webrtc::framing::{Deframer, prefix};
 use weir_worker::webrtc::stun::{Class, Message, Writer};
 
@@ -206,7 +206,7 @@ impl Client {
 
     /// What the signalling says of this client.
     pub(crate) fn parameters(&self, role: DtlsRole) -> DtlsParameters {
-        let fingerprint = dtls::Fingerprint::of(HashFunction::Sha256, &self.certificate);
+        let fingerprint = dtls::Fingerprint::of(FingerprintAlgorithm::Sha256, &self.certificate);
         DtlsParameters {
             role,
             fingerprints: vec![Fingerprint {

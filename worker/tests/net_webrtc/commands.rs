@@ -1,4 +1,4 @@
-//! What the supervisor asks of WebRTC transports, and what it is told.
+//! What the supervisor asks of WebRTC transports, and what it is notified of.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -10,7 +10,7 @@ use weir_channel::message::{
     IceState, Method, Notification, Reply, UnroutedReason, WebRtcFailureReason, WorkerError,
 };
 use weir_worker::net::clock;
-use weir_worker::webrtc::dtls::{self, HashFunction};
+use weir_worker::webrtc::dtls;
 use weir_worker::webrtc::stun::{BINDING, Class, Key, Writer, attribute};
 
 use crate::client::{Client, Wire};
@@ -54,7 +54,7 @@ fn transports_show_the_workers_certificate_and_later_ones_another() {
         private_key_pem: key.serialize_pem(),
     });
     assert_eq!(supervisor.request(given), Ok(Reply::Done));
-    let expected = dtls::Fingerprint::of(HashFunction::Sha256, certificate.der());
+    let expected = dtls::Fingerprint::of(FingerprintAlgorithm::Sha256, certificate.der());
     assert_eq!(create(&mut supervisor, 3)[2].value, expected.to_string());
     let garbage = Method::UseDtlsCertificate(DtlsCertificate {
         certificate_pem: certificate.pem(),
@@ -212,24 +212,24 @@ fn a_peer_that_cannot_make_up_its_mind_does_not_flood_the_supervisor() {
         from.send_to(address, &check);
         from.receive();
     }
-    // The last thing that is told is so.
-    let told = loop {
+    // The last thing that is reported is so.
+    let reported = loop {
         assert_eq!(supervisor.request(Method::Ping), Ok(Reply::Done));
-        let told = supervisor.notifications.iter().filter_map(|one| match one {
+        let reported = supervisor.notifications.iter().filter_map(|one| match one {
             Notification::IceSelectedTupleChanged { tuple, .. } => tuple.map(|tuple| tuple.remote),
             _ => None,
         });
-        if told.clone().next_back() == Some(other.address) {
-            break told.count() as u64;
+        if reported.clone().next_back() == Some(other.address) {
+            break reported.count() as u64;
         }
-        assert!(clock::monotonic().since(began).as_secs() < 30, "it is not told");
+        assert!(clock::monotonic().since(began).as_secs() < 30, "it is not reported");
     };
     let webrtc = webrtc_stats(&mut supervisor, 1);
     assert_eq!((webrtc.checks, webrtc.ice_state), (302, IceState::Completed));
     assert_eq!(webrtc.ice_selected_tuple.unwrap().remote, other.address);
     let took = clock::monotonic().since(began);
     let allowed = 22 + 10 * (took.as_secs() + 1);
-    assert!(told <= allowed, "{told} in {took:?}");
+    assert!(reported <= allowed, "{reported} in {took:?}");
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn wrong_checks_are_counted_and_beyond_some_not_answered() {
     assert_eq!(webrtc.ice_state, IceState::New);
     // Told once, not two hundred times, and counted: at once the first, and the others when ten seconds have passed.
     let Notification::ChecksRefused { transport, failure } = supervisor.notification() else {
-        panic!("something else was told");
+        panic!("something else was reported");
     };
     assert_eq!(
         (transport, failure.reason),

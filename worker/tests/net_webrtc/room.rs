@@ -79,7 +79,7 @@ pub(crate) fn connect(supervisor: &mut Supervisor, transport: u64, mut client: C
     client
 }
 
-/// Waits until the worker has told of a state; whatever it told before, and what came with it.
+/// Waits until the worker has reported a state; whatever it reported before, and what came with it.
 pub(crate) fn await_dtls(supervisor: &mut Supervisor, id: u64, wanted: DtlsState) -> Option<String> {
     loop {
         if let Notification::DtlsStateChanged {

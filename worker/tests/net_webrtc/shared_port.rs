@@ -69,9 +69,9 @@ impl SharedPort {
 
     /// Waits until a transport asks for a socket, and gives it one.
     pub(crate) fn give_socket(&self, supervisor: &mut Supervisor, transport: u64) -> SocketAddr {
-        let tuple = await_wish(supervisor, transport);
+        let tuple = await_request(supervisor, transport);
         let socket = self.socket(tuple);
-        assert_eq!(answer_wish(supervisor, transport, tuple, socket), Ok(Reply::Done));
+        assert_eq!(answer_request(supervisor, transport, tuple, socket), Ok(Reply::Done));
         assert!(self.connected_to().contains(&tuple.remote));
         tuple.remote
     }
@@ -106,7 +106,7 @@ impl SharedPort {
     }
 }
 
-fn await_wish(supervisor: &mut Supervisor, id: u64) -> IceTuple {
+fn await_request(supervisor: &mut Supervisor, id: u64) -> IceTuple {
     loop {
         if let Notification::SocketWanted { transport, tuple } = supervisor.notification()
             && transport == TransportId(id)
@@ -116,7 +116,7 @@ fn await_wish(supervisor: &mut Supervisor, id: u64) -> IceTuple {
     }
 }
 
-fn answer_wish(
+fn answer_request(
     supervisor: &mut Supervisor,
     transport: u64,
     tuple: IceTuple,
@@ -288,34 +288,34 @@ fn a_socket_that_comes_too_late_is_not_used() {
     let mut supervisor = room();
     let port = SharedPort::open(&mut supervisor, true);
     let mut client = port.connected_client(&mut supervisor, 1);
-    let tuple = await_wish(&mut supervisor, 1);
+    let tuple = await_request(&mut supervisor, 1);
     client.move_to(Wire::udp(), port.udp, &ice_credentials(1, 0));
     client.run_until(|client| client.nominated);
     let now = client.wire.address();
     while webrtc_stats(&mut supervisor, 1).ice_selected_tuple.unwrap().remote != now {}
     let socket = port.socket(tuple);
-    assert_eq!(answer_wish(&mut supervisor, 1, tuple, socket), Ok(Reply::Done));
+    assert_eq!(answer_request(&mut supervisor, 1, tuple, socket), Ok(Reply::Done));
     assert_eq!(port.connected_to(), []);
     // It wants another one, and no other socket than that.
-    let tuple = await_wish(&mut supervisor, 1);
+    let tuple = await_request(&mut supervisor, 1);
     assert_eq!(tuple.remote, now);
     let elsewhere = udp("127.0.0.1:0");
     connect_to(&elsewhere, tuple.remote);
     assert!(matches!(
-        answer_wish(&mut supervisor, 1, tuple, elsewhere),
+        answer_request(&mut supervisor, 1, tuple, elsewhere),
         Err(WorkerError::InvalidParameters(_))
     ));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     assert!(matches!(
-        answer_wish(&mut supervisor, 1, tuple, listener.into()),
+        answer_request(&mut supervisor, 1, tuple, listener.into()),
         Err(WorkerError::InvalidParameters(_))
     ));
     let socket = port.socket(tuple);
-    assert_eq!(answer_wish(&mut supervisor, 1, tuple, socket), Ok(Reply::Done));
+    assert_eq!(answer_request(&mut supervisor, 1, tuple, socket), Ok(Reply::Done));
     assert_eq!(port.connected_to(), [now]);
     // A second one is refused, and the transport's end is the socket's.
     let socket = port.socket(tuple);
-    assert!(answer_wish(&mut supervisor, 1, tuple, socket).is_err());
+    assert!(answer_request(&mut supervisor, 1, tuple, socket).is_err());
     let transport = TransportId(1);
     assert_eq!(
         supervisor.request(Method::CloseTransport { transport }),
@@ -324,7 +324,7 @@ fn a_socket_that_comes_too_late_is_not_used() {
     assert_eq!(port.connected_to(), []);
     let socket = port.socket(tuple);
     assert_eq!(
-        answer_wish(&mut supervisor, 1, tuple, socket),
+        answer_request(&mut supervisor, 1, tuple, socket),
         Err(WorkerError::UnknownTransport(transport))
     );
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use weir_channel::message::CodecName;
 use weir_worker::rtp::codec::{Peek, peek, vp8};
-use weir_worker::rtp::{Arrival, Header, SeqExtender, TimestampExtender, WrapExtender};
+use weir_worker::rtp::seq::beyond;
+use weir_worker::rtp::{Arrival, Header, SeqExtender, TimestampExtender};
 
 const VIDEO: [CodecName; 5] = [
     CodecName::Vp8,
@@ -161,7 +162,6 @@ fn key_frames_of_recordings() {
 fn counters_of_recordings_grow_across_their_wraps() {
     for dump in [LOW, MEDIUM, HIGH] {
         let (mut seqs, mut timestamps) = (SeqExtender::default(), TimestampExtender::default());
-        let (mut picture_ids, mut tl0) = (WrapExtender::<15>::default(), WrapExtender::<8>::default());
         let mut first = None;
         let packets = frames(CodecName::Vp8, dump)
             .into_iter()
@@ -172,18 +172,14 @@ fn counters_of_recordings_grow_across_their_wraps() {
                 panic!("frame {frame}");
             };
             let ids = peek.vp8.unwrap();
-            let now = [
-                seq,
-                timestamps.extend(header.timestamp),
-                picture_ids.extend(ids.picture_id.unwrap().value),
-                tl0.extend(u16::from(ids.tl0_pic_idx.unwrap().value)),
-            ];
-            let first = first.get_or_insert(now);
+            let (picture_id, tl0) = (ids.picture_id.unwrap().value, ids.tl0_pic_idx.unwrap().value);
+            let timestamp = timestamps.extend(header.timestamp);
+            let first = first.get_or_insert((seq, timestamp, picture_id, tl0));
             // 30 frames a second; every other frame is of the second temporal layer, which TL0PICIDX does not count.
-            assert_eq!(now[0] - first[0], count as u64);
-            assert_eq!(now[1] - first[1], 3_000 * frame);
-            assert_eq!(now[2] - first[2], frame);
-            assert_eq!(now[3] - first[3], frame / 2);
+            assert_eq!(seq - first.0, count as u64);
+            assert_eq!(timestamp - first.1, 3_000 * frame);
+            assert_eq!(u64::from(beyond::<15>(picture_id, first.2)), frame % (1 << 15));
+            assert_eq!(u64::from(beyond::<8>(tl0.into(), first.3.into())), frame / 2 % (1 << 8));
         }
     }
 }
@@ -253,7 +249,7 @@ proptest! {
             changed.extend(usize::from(id.offset)..usize::from(id.offset) + 1 + usize::from(id.wide));
         }
         if let (Some(index), Some(vp8)) = (ids.tl0_pic_idx, &mut expected.vp8) {
-            vp8::write_tl0_pic_idx(&mut after[usize::from(index.offset)..], tl0);
+            after[usize::from(index.offset)] = tl0;
             vp8.tl0_pic_idx = Some(vp8::Tl0 { value: tl0, ..index });
             changed.push(usize::from(index.offset));
         }

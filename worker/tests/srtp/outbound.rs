@@ -7,7 +7,9 @@ use weir_worker::webrtc::srtp::{
     IDENTICAL_WINDOW, INDEX_MAX, Outbound, Profile, ProtectError, Repeats, Spent, StreamKey, WINDOW,
 };
 
-use crate::packets::{SSRC, Shape, any_profile, inbound, master, outbound, pair, protect, protect_rtcp, rtcp, rtp};
+use crate::packets::{
+    self, SSRC, Shape, any_profile, inbound, master, outbound, pair, protect, protect_rtcp, room_for, rtcp, rtp,
+};
 
 /// Protects a packet of its own for each call with another `payload`.
 fn try_protect(
@@ -16,31 +18,25 @@ fn try_protect(
     index: u64,
     payload: &[u8],
 ) -> Result<Vec<u8>, ProtectError> {
-    let packet = rtp(SSRC, index, Shape::PLAIN, payload);
-    let mut room = packet.clone();
-    room.resize(packet.len() + Profile::RTP_OVERHEAD_MAX, 0);
-    let len = outbound.protect_rtp(stream, index, &mut room, packet.len())?;
-    room.truncate(len);
-    Ok(room)
+    packets::try_protect(outbound, stream, index, &rtp(SSRC, index, Shape::PLAIN, payload))
 }
 
 #[test]
 fn an_index_is_protected_once() {
     for profile in Profile::ALL {
         let (mut outbound, stream, _) = pair(profile);
-        let (ssrc, newest) = (SSRC, WINDOW + 4);
+        let newest = WINDOW + 4;
         assert!(try_protect(&mut outbound, stream, 3, b"a").is_ok());
-        let reused = Err(ProtectError::IndexReused { ssrc, index: 3 });
+        let reused = Err(ProtectError::IndexReused);
         // Not even for the same bytes.
         assert_eq!(try_protect(&mut outbound, stream, 3, b"a"), reused);
         assert_eq!(try_protect(&mut outbound, stream, 3, b"b"), reused);
         assert!(try_protect(&mut outbound, stream, newest, b"c").is_ok());
         // Late ones may go as long as the window reaches.
         assert!(try_protect(&mut outbound, stream, newest - WINDOW + 1, b"d").is_ok());
-        let index = newest - WINDOW;
         assert_eq!(
-            try_protect(&mut outbound, stream, index, b"e"),
-            Err(ProtectError::IndexTooOld { ssrc, index })
+            try_protect(&mut outbound, stream, newest - WINDOW, b"e"),
+            Err(ProtectError::IndexTooOld)
         );
     }
 }
@@ -52,33 +48,29 @@ fn a_repetition_goes_out_only_as_it_was() {
         let stream = outbound.add_stream(SSRC, Repeats::Identical).unwrap();
         let first = try_protect(&mut outbound, stream, 10, b"once").unwrap();
         assert_eq!(try_protect(&mut outbound, stream, 10, b"once"), Ok(first.clone()));
-        let (ssrc, index) = (SSRC, 10);
         for other in [&b"Once"[..], b"onc", b"once more", b""] {
-            // In place, and on the way to somewhere else: what must not leave is gone.
-            let packet = rtp(SSRC, index, Shape::PLAIN, other);
+            let packet = rtp(SSRC, 10, Shape::PLAIN, other);
             let mut room = [0xee; 64];
-            room[..packet.len()].copy_from_slice(&packet);
-            let error = ProtectError::IndexReused { ssrc, index };
-            assert_eq!(outbound.protect_rtp(stream, index, &mut room, packet.len()), Err(error));
-            assert_eq!(room[..packet.len()], vec![0; packet.len()]);
-            let mut room = [0xee; 64];
-            assert_eq!(outbound.protect_rtp_from(stream, index, &packet, &mut room), Err(error));
-            assert_eq!(room[..packet.len()], vec![0; packet.len()]);
+            let protected = outbound.protect_train(stream, 10, &packet, packet.len(), &mut room);
+            assert_eq!(protected.refused, Some(ProtectError::IndexReused));
+            // What must not leave is gone.
+            let len = packet.len() + profile.rtp_overhead();
+            assert_eq!(room[..len], vec![0; len]);
         }
         // A header is part of it: an extension, the marker, the timestamp.
         let shape = Shape {
             csrcs: 0,
             extension_words: Some(1),
         };
-        let mut packets = vec![rtp(SSRC, 10, shape, b"once"); 1];
+        let mut others = vec![rtp(SSRC, 10, shape, b"once"); 1];
         for at in [1, 5] {
             let mut packet = rtp(SSRC, 10, Shape::PLAIN, b"once");
             packet[at] ^= 0x80;
-            packets.push(packet);
+            others.push(packet);
         }
-        for packet in packets {
-            let error = outbound.protect_rtp_from(stream, 10, &packet, &mut [0; 64]);
-            assert_eq!(error, Err(ProtectError::IndexReused { ssrc, index }));
+        for packet in others {
+            let refused = packets::try_protect(&mut outbound, stream, 10, &packet);
+            assert_eq!(refused, Err(ProtectError::IndexReused));
         }
         // It still goes, until it is too long ago.
         assert!(try_protect(&mut outbound, stream, 9 + IDENTICAL_WINDOW, b"later").is_ok());
@@ -86,7 +78,7 @@ fn a_repetition_goes_out_only_as_it_was() {
         assert!(try_protect(&mut outbound, stream, 10 + IDENTICAL_WINDOW, b"later").is_ok());
         assert_eq!(
             try_protect(&mut outbound, stream, 10, b"once"),
-            Err(ProtectError::IndexTooOld { ssrc, index })
+            Err(ProtectError::IndexTooOld)
         );
     }
 }
@@ -106,10 +98,9 @@ fn a_late_first_time_does_not_spoil_a_repetition() {
 fn a_stream_that_comes_back_starts_where_it_ended() {
     let (mut outbound, stream, _) = pair(Profile::AeadAes128Gcm);
     assert!(try_protect(&mut outbound, stream, 70_000, b"a").is_ok());
-    let ssrc = SSRC;
     assert_eq!(
         outbound.add_stream(SSRC, Repeats::Identical),
-        Err(ProtectError::DuplicateStream { ssrc })
+        Err(ProtectError::DuplicateStream)
     );
     outbound.remove_stream(stream);
     assert_eq!(
@@ -168,7 +159,7 @@ fn keys_end_with_their_last_index() {
     for index in [INDEX_MAX + 1, u64::MAX] {
         assert_eq!(
             try_protect(&mut outbound, stream, index, b"beyond"),
-            Err(ProtectError::Exhausted { index })
+            Err(ProtectError::Exhausted)
         );
     }
     for profile in Profile::ALL {
@@ -181,11 +172,7 @@ fn keys_end_with_their_last_index() {
                 .map(|unprotected| unprotected.index),
             Ok(last)
         );
-        let index = last + 1;
-        assert_eq!(
-            outbound.protect_rtcp(&mut [0x80; 64], 28),
-            Err(ProtectError::Exhausted { index })
-        );
+        assert_eq!(outbound.protect_rtcp(&mut [0x80; 64], 28), Err(ProtectError::Exhausted));
     }
 }
 
@@ -197,10 +184,9 @@ fn so_many_streams_and_no_more() {
         protect(&mut outbound, stream, 0, &rtp(ssrc, 0, Shape::PLAIN, &[]));
         outbound.remove_stream(stream);
     }
-    let (ssrc, ssrcs_max) = (1 << 16, 1 << 16);
     assert_eq!(
-        outbound.add_stream(ssrc, Repeats::Refused),
-        Err(ProtectError::TooManyStreams { ssrc, ssrcs_max })
+        outbound.add_stream(1 << 16, Repeats::Refused),
+        Err(ProtectError::TooManyStreams)
     );
     // Those that are known may come back.
     assert!(outbound.add_stream(7, Repeats::Refused).is_ok());
@@ -212,52 +198,34 @@ fn what_is_no_such_packet_is_refused_and_uses_nothing_up() {
         let (mut outbound, stream, mut receiver) = pair(profile);
         let packet = rtp(SSRC, 5, Shape::PLAIN, b"payload");
         let (len, needed) = (packet.len(), packet.len() + profile.rtp_overhead());
-        let mut room = [packet.clone(), vec![0; 16]].concat();
-        let untouched = room.clone();
-        let (ssrc, index) = (SSRC, 6);
-        let mismatch = Err(ProtectError::Mismatch { ssrc, index });
-        assert_eq!(outbound.protect_rtp(stream, 6, &mut room, len), mismatch);
-        let index = 5 + (1 << 15);
-        let mismatch = Err(ProtectError::Mismatch { ssrc, index });
-        assert_eq!(outbound.protect_rtp(stream, index, &mut room, len), mismatch);
-        let stranger = outbound.add_stream(SSRC + 1, Repeats::Refused).unwrap();
-        let (ssrc, index) = (SSRC + 1, 5);
-        let mismatch = Err(ProtectError::Mismatch { ssrc, index });
-        assert_eq!(outbound.protect_rtp(stranger, 5, &mut room, len), mismatch);
-        assert_eq!(
-            outbound.protect_rtp(stream, 5, &mut room[..needed - 1], len),
-            Err(ProtectError::BufferTooSmall {
-                needed,
-                available: needed - 1
-            })
-        );
-        assert_eq!(
-            outbound.protect_rtp(stream, 5, &mut room, usize::MAX),
-            Err(ProtectError::BufferTooSmall {
-                needed: usize::MAX,
-                available: room.len()
-            })
-        );
-        assert_eq!(
-            outbound.protect_rtp(stream, 5, &mut room, 11),
-            Err(ProtectError::Malformed)
-        );
-        assert_eq!(room, untouched);
-        assert_eq!(outbound.protect_rtp(stream, 5, &mut room, len), Ok(needed));
-        assert!(receiver.unprotect_rtp(&mut room[..needed]).is_ok());
+        let foreign = outbound.add_stream(SSRC + 1, Repeats::Refused).unwrap();
+        let rows = [
+            (stream, 6, len, needed, ProtectError::Mismatch),
+            (stream, 5 + (1 << 15), len, needed, ProtectError::Mismatch),
+            (foreign, 5, len, needed, ProtectError::Mismatch),
+            (stream, 5, len, needed - 1, ProtectError::BufferTooSmall),
+            (stream, 5, len, 0, ProtectError::BufferTooSmall),
+            (stream, 5, 11, needed, ProtectError::Malformed),
+        ];
+        let mut room = vec![0xee; needed];
+        for (stream, index, len, available, refused) in rows {
+            let protected = outbound.protect_train(stream, index, &packet[..len], len, &mut room[..available]);
+            assert_eq!((protected.bytes, protected.refused), (0, Some(refused)));
+            assert_eq!(room, vec![0xee; needed]);
+        }
+        let protected = protect(&mut outbound, stream, 5, &packet);
+        assert!(receiver.unprotect_rtp(&mut protected.clone()).is_ok());
 
         let mut report = rtcp(SSRC, 0);
         let (len, room) = (report.len(), report.len() + profile.rtcp_overhead());
         report.resize(room, 0);
         assert_eq!(outbound.protect_rtcp(&mut report, 7), Err(ProtectError::Malformed));
-        assert!(matches!(
-            outbound.protect_rtcp(&mut report, len + 1),
-            Err(ProtectError::BufferTooSmall { .. })
-        ));
-        assert!(matches!(
-            outbound.protect_rtcp(&mut report, usize::MAX),
-            Err(ProtectError::BufferTooSmall { .. })
-        ));
+        for len in [len + 1, usize::MAX] {
+            assert_eq!(
+                outbound.protect_rtcp(&mut report, len),
+                Err(ProtectError::BufferTooSmall)
+            );
+        }
         assert_eq!(outbound.rtcp_next(), 0);
         assert_eq!(outbound.protect_rtcp(&mut report, len), Ok(room));
     }
@@ -266,7 +234,7 @@ fn what_is_no_such_packet_is_refused_and_uses_nothing_up() {
 /// Something that a sender does.
 #[derive(Clone, Debug)]
 enum Act {
-    Protect { index: u64, payload: u8, copied: bool },
+    Protect { index: u64, payload: u8 },
     Train { first: u64, packets: u8, payload: u8 },
     Report,
     Reopen { repeats: bool },
@@ -276,7 +244,7 @@ enum Act {
 fn any_act() -> impl Strategy<Value = Act> {
     let index = || prop_oneof![0_u64..40, 2_030_u64..2_060, 65_500_u64..65_560];
     prop_oneof![
-        10 => (index(), 0_u8..3, any::<bool>()).prop_map(|(index, payload, copied)| Act::Protect { index, payload, copied }),
+        10 => (index(), 0_u8..3).prop_map(|(index, payload)| Act::Protect { index, payload }),
         5 => (index(), 1_u8..6, 0_u8..3).prop_map(|(first, packets, payload)| Act::Train { first, packets, payload }),
         2 => Just(Act::Report),
         1 => any::<bool>().prop_map(|repeats| Act::Reopen { repeats }),
@@ -296,17 +264,9 @@ proptest! {
         for act in acts {
             let mut leaving = Vec::new();
             match act {
-                Act::Protect { index, payload, copied } => {
-                    let packet = rtp(SSRC, index, Shape::PLAIN, &[payload; 20]);
-                    let mut room = packet.clone();
-                    room.resize(packet.len() + 16, 0);
-                    let protected = if copied {
-                        outbound.protect_rtp_from(stream, index, &packet, &mut room)
-                    } else {
-                        outbound.protect_rtp(stream, index, &mut room, packet.len())
-                    };
-                    if let Ok(len) = protected {
-                        leaving.push((index, room[..len].to_vec()));
+                Act::Protect { index, payload } => {
+                    if let Ok(protected) = try_protect(&mut outbound, stream, index, &[payload; 20]) {
+                        leaving.push((index, protected));
                     }
                 }
                 Act::Train { first, packets, payload } => {
@@ -314,7 +274,7 @@ proptest! {
                         .map(|index| rtp(SSRC, index, Shape::PLAIN, &[payload; 20]))
                         .collect();
                     let (train, segment) = (packets.concat(), packets[0].len());
-                    let mut room = vec![0; outbound.protected_train_len(train.len(), segment)];
+                    let mut room = room_for(&train, segment, profile);
                     let protected = outbound.protect_train(stream, first, &train, segment, &mut room);
                     let protected = room[..protected.bytes].chunks(segment + profile.rtp_overhead());
                     leaving.extend((first..).zip(protected.map(<[u8]>::to_vec)));

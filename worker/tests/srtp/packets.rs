@@ -1,7 +1,9 @@
 //! Plain packets of all shapes, and a pair of contexts that share a key.
 
 use proptest::prelude::*;
-use weir_worker::webrtc::srtp::{Inbound, KeyingMaterial, MasterKey, Outbound, Profile, Repeats, Role, StreamKey};
+use weir_worker::webrtc::srtp::{
+    Inbound, KeyingMaterial, MasterKey, Outbound, Profile, ProtectError, Repeats, Role, StreamKey,
+};
 
 pub(crate) const SSRC: u32 = 0x0a0b_0c0d;
 
@@ -85,14 +87,29 @@ pub(crate) fn pair(profile: Profile) -> (Outbound, StreamKey, Inbound) {
     (outbound, stream, inbound(profile))
 }
 
+/// The protected form of a packet, or why there is none.
+pub(crate) fn try_protect(
+    outbound: &mut Outbound,
+    stream: StreamKey,
+    index: u64,
+    packet: &[u8],
+) -> Result<Vec<u8>, ProtectError> {
+    let mut room = vec![0xee; packet.len() + Profile::RTP_OVERHEAD_MAX];
+    let protected = outbound.protect_train(stream, index, packet, packet.len(), &mut room);
+    room.truncate(protected.bytes);
+    protected.refused.map_or(Ok(room), Err)
+}
+
 /// The protected form of a packet.
 pub(crate) fn protect(outbound: &mut Outbound, stream: StreamKey, index: u64, packet: &[u8]) -> Vec<u8> {
-    let mut room = packet.to_vec();
-    room.resize(packet.len() + Profile::RTP_OVERHEAD_MAX, 0xee);
-    let len = outbound.protect_rtp(stream, index, &mut room, packet.len()).unwrap();
-    assert_eq!(len, packet.len() + outbound.profile().rtp_overhead());
-    room.truncate(len);
-    room
+    let protected = try_protect(outbound, stream, index, packet).unwrap();
+    assert_eq!(protected.len(), packet.len() + outbound.profile().rtp_overhead());
+    protected
+}
+
+/// Space for the protected form of a train.
+pub(crate) fn room_for(train: &[u8], segment: usize, profile: Profile) -> Vec<u8> {
+    vec![0xee; train.len() + train.chunks(segment).count() * profile.rtp_overhead()]
 }
 
 pub(crate) fn protect_rtcp(outbound: &mut Outbound, packet: &[u8]) -> Vec<u8> {

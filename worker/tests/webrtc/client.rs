@@ -12,7 +12,7 @@ use str0m::{Candidate, Event as TheirEvent, Input, Output, Rtc};
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
 use weir_worker::webrtc::dtls::{
-    Clock, Fingerprint, HashFunction, RemoteParameters, RemoteRole, Role, Settings, State,
+    Clock, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Role, Settings, State,
 };
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{self, Credentials};
@@ -54,14 +54,14 @@ impl Session {
         let theirs = direct.local_dtls_fingerprint();
         assert_eq!(theirs.hash_func, "sha-256");
         let digits: Vec<String> = theirs.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let fingerprint = Fingerprint::parse(HashFunction::Sha256, &digits.join(":")).unwrap();
+        let fingerprint = Fingerprint::parse(FingerprintAlgorithm::Sha256, &digits.join(":")).unwrap();
         direct.start_dtls(client_is_active).unwrap();
         let mut outbox = Outbox::default();
         let parameters = RemoteParameters {
             role: if client_is_active {
-                RemoteRole::Client
+                DtlsRole::Client
             } else {
-                RemoteRole::Server
+                DtlsRole::Server
             },
             fingerprints: vec![fingerprint],
         };

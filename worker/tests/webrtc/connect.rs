@@ -8,8 +8,9 @@ use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::failure::Failure;
 use weir_worker::webrtc::dtls::session::{Established, Event as Dtls};
 use weir_worker::webrtc::dtls::settings::{CERTIFICATE_BYTES_MAX, Versions};
-use weir_worker::webrtc::dtls::{Fingerprint, HashFunction, RemoteRole, Role, Settings, SrtpProfile, State};
+use weir_worker::webrtc::dtls::{DtlsRole, Fingerprint, FingerprintAlgorithm, Role, Settings, State};
 use weir_worker::webrtc::ice;
+use weir_worker::webrtc::srtp::{KeyingMaterial, Profile};
 use weir_worker::webrtc::transport::Event;
 
 use crate::network::Quality;
@@ -26,19 +27,12 @@ fn agree(world: &World, local: Role) -> Established {
     let established = world.established().unwrap().clone();
     let (profile, material) = world.peer.dtls.keys.as_ref().unwrap();
     let expected = match profile {
-        Theirs::AEAD_AES_256_GCM => SrtpProfile::AeadAes256Gcm,
-        Theirs::AEAD_AES_128_GCM => SrtpProfile::AeadAes128Gcm,
-        _ => SrtpProfile::Aes128CmSha1_80,
+        Theirs::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
+        Theirs::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
+        _ => Profile::Aes128CmSha1_80,
     };
-    let keys = &established.keys;
-    assert_eq!((keys.profile, keys.local), (expected, local));
-    let ours = [
-        keys.client.key(),
-        keys.server.key(),
-        keys.client.salt(),
-        keys.server.salt(),
-    ];
-    assert_eq!(ours.concat(), *material);
+    let theirs = KeyingMaterial::split(expected, material, local);
+    assert_eq!(Some(&established.keys), theirs.as_ref());
     let theirs = pem::parse(&established.remote_certificate).unwrap();
     assert_eq!(theirs.contents(), world.peer.dtls.certificate);
     let seen = world.peer.dtls.remote_certificate.as_deref();
@@ -50,11 +44,11 @@ fn agree(world: &World, local: Role) -> Established {
 fn every_combination_of_roles_and_orders() {
     // What the signalling says the peer is, what it is, and what we become.
     let rows = [
-        (RemoteRole::Client, Role::Client, Role::Server),
-        (RemoteRole::Auto, Role::Client, Role::Server),
-        (RemoteRole::Server, Role::Server, Role::Client),
+        (DtlsRole::Client, Role::Client, Role::Server),
+        (DtlsRole::Auto, Role::Client, Role::Server),
+        (DtlsRole::Server, Role::Server, Role::Client),
     ];
-    for (told, is, local) in rows {
+    for (announced, is, local) in rows {
         // The signalling may come before ICE, between ICE and DTLS, or when the handshake is over.
         for after_ms in [0, 25, 5_000] {
             let mut world = World::new(Setup {
@@ -63,17 +57,17 @@ fn every_combination_of_roles_and_orders() {
             });
             world.run(Duration::from_millis(after_ms));
             assert_eq!(world.established(), None);
-            assert_eq!(world.set_remote(told), Ok(local));
+            assert_eq!(world.set_remote(announced), Ok(local));
             assert!(
                 world.run_until(LIMIT, both_connected),
-                "{told:?} after {after_ms} ms: {:?}",
-                world.told()
+                "{announced:?} after {after_ms} ms: {:?}",
+                world.reported()
             );
             let established = agree(&world, local);
             assert_eq!(world.server.dtls_role(), Some(local));
             assert_eq!(
-                established.keys.profile,
-                SrtpProfile::AeadAes256Gcm,
+                established.keys.inbound.profile(),
+                Profile::AeadAes256Gcm,
                 "the library's first choice"
             );
             assert_eq!(world.server.media_tuple(), Some(&tuple(CLIENT.parse().unwrap())));
@@ -84,12 +78,12 @@ fn every_combination_of_roles_and_orders() {
 #[test]
 fn events_come_in_the_order_in_which_things_happen() {
     let mut world = World::new(Setup::default());
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     assert!(world.run_until(LIMIT, both_connected));
-    let told = world.told();
-    let connected = told.len() - 1;
-    assert_eq!(told[0], &Event::SelectedTuple(Some(tuple(CLIENT.parse().unwrap()))));
-    let ice: Vec<_> = told
+    let reported = world.reported();
+    let connected = reported.len() - 1;
+    assert_eq!(reported[0], &Event::SelectedTuple(Some(tuple(CLIENT.parse().unwrap()))));
+    let ice: Vec<_> = reported
         .iter()
         .filter_map(|event| match event {
             Event::Ice(state) => Some(*state),
@@ -100,10 +94,13 @@ fn events_come_in_the_order_in_which_things_happen() {
         ice == [ice::State::Connected, ice::State::Completed] || ice == [ice::State::Completed],
         "{ice:?}"
     );
-    let dtls: Vec<_> = told.iter().filter(|event| matches!(event, Event::Dtls(_))).collect();
+    let dtls: Vec<_> = reported
+        .iter()
+        .filter(|event| matches!(event, Event::Dtls(_)))
+        .collect();
     assert_eq!(dtls.len(), 2);
     assert_eq!(*dtls[0], &Event::Dtls(Dtls::Connecting));
-    assert!(matches!(told[connected], Event::Dtls(Dtls::Connected(_))));
+    assert!(matches!(reported[connected], Event::Dtls(Dtls::Connected(_))));
 }
 
 #[test]
@@ -127,10 +124,10 @@ fn bad_networks_only_take_longer() {
     ];
     for quality in qualities {
         for seed in 0..8 {
-            let (told, is, local) = if seed % 2 == 0 {
-                (RemoteRole::Client, Role::Client, Role::Server)
+            let (announced, is, local) = if seed % 2 == 0 {
+                (DtlsRole::Client, Role::Client, Role::Server)
             } else {
-                (RemoteRole::Server, Role::Server, Role::Client)
+                (DtlsRole::Server, Role::Server, Role::Client)
             };
             let mut world = World::new(Setup {
                 seed,
@@ -138,11 +135,11 @@ fn bad_networks_only_take_longer() {
                 peer_role: is,
                 ..Setup::default()
             });
-            world.set_remote(told).unwrap();
+            world.set_remote(announced).unwrap();
             assert!(
                 world.run_until(LIMIT, both_connected),
                 "seed {seed}, {quality:?}: {:?}, {:?}",
-                world.told(),
+                world.reported(),
                 world.peer.dtls.error
             );
             agree(&world, local);
@@ -155,9 +152,9 @@ fn newer_versions_and_no_cookies() {
     for versions in [Versions::Dtls12, Versions::Dtls12And13] {
         for cookies in [true, false] {
             for peer_auto in [true, false] {
-                for (told, is, local) in [
-                    (RemoteRole::Client, Role::Client, Role::Server),
-                    (RemoteRole::Server, Role::Server, Role::Client),
+                for (announced, is, local) in [
+                    (DtlsRole::Client, Role::Client, Role::Server),
+                    (DtlsRole::Server, Role::Server, Role::Client),
                 ] {
                     let mut world = World::new(Setup {
                         settings: Settings {
@@ -169,11 +166,11 @@ fn newer_versions_and_no_cookies() {
                         peer_auto,
                         ..Setup::default()
                     });
-                    world.set_remote(told).unwrap();
+                    world.set_remote(announced).unwrap();
                     assert!(
                         world.run_until(LIMIT, both_connected),
-                        "{versions:?}, {cookies}, {peer_auto}, {told:?}: {:?}, {:?}",
-                        world.told(),
+                        "{versions:?}, {cookies}, {peer_auto}, {announced:?}: {:?}, {:?}",
+                        world.reported(),
                         world.peer.dtls.error
                     );
                     agree(&world, local);
@@ -195,7 +192,7 @@ fn a_handshake_takes_few_round_trips() {
                 },
                 ..Setup::default()
             });
-            world.set_remote(RemoteRole::Client).unwrap();
+            world.set_remote(DtlsRole::Client).unwrap();
             assert!(world.run_until(LIMIT, both_connected));
             let (at, _) = world.events.last().unwrap();
             *at
@@ -210,28 +207,31 @@ fn a_handshake_takes_few_round_trips() {
 
 #[test]
 fn another_certificate_gets_no_keys() {
-    for (told, is) in [(RemoteRole::Client, Role::Client), (RemoteRole::Server, Role::Server)] {
+    for (announced, is) in [(DtlsRole::Client, Role::Client), (DtlsRole::Server, Role::Server)] {
         for after_ms in [0, 5_000] {
             let mut world = World::new(Setup {
                 peer_role: is,
                 ..Setup::default()
             });
             world.run(Duration::from_millis(after_ms));
-            let other = Fingerprint::of(HashFunction::Sha256, b"another certificate");
-            world.set_remote_with(told, vec![other]).unwrap();
+            let other = Fingerprint::of(FingerprintAlgorithm::Sha256, b"another certificate");
+            world.set_remote_with(announced, vec![other]).unwrap();
             world.run(LIMIT);
             assert_eq!(world.server.dtls_state(), State::Failed);
             assert_eq!(world.established(), None);
             assert_eq!(world.server.media_tuple(), None);
             let failed = world
-                .told()
+                .reported()
                 .iter()
                 .filter(|event| matches!(event, Event::Dtls(Dtls::Failed(_))))
                 .count();
             assert_eq!(failed, 1);
             // It learns of it, and does not wait for its own timeout.
             let peer = &world.peer.dtls;
-            assert!(peer.error.is_some() || peer.goodbye, "{told:?} after {after_ms} ms");
+            assert!(
+                peer.error.is_some() || peer.goodbye,
+                "{announced:?} after {after_ms} ms"
+            );
             assert!(!matches!(peer.error, Some(dimpl::Error::Timeout(_))));
         }
     }
@@ -242,11 +242,11 @@ fn the_right_fingerprint_among_others() {
     let mut world = World::new(Setup::default());
     let certificate = world.peer.dtls.certificate.clone();
     let fingerprints = vec![
-        Fingerprint::of(HashFunction::Sha1, b"anything"),
-        Fingerprint::of(HashFunction::Sha256, b"an older certificate"),
-        Fingerprint::of(HashFunction::Sha256, &certificate),
+        Fingerprint::of(FingerprintAlgorithm::Sha1, b"anything"),
+        Fingerprint::of(FingerprintAlgorithm::Sha256, b"an older certificate"),
+        Fingerprint::of(FingerprintAlgorithm::Sha256, &certificate),
     ];
-    world.set_remote_with(RemoteRole::Client, fingerprints).unwrap();
+    world.set_remote_with(DtlsRole::Client, fingerprints).unwrap();
     assert!(world.run_until(LIMIT, both_connected));
     agree(&world, Role::Server);
 }
@@ -262,8 +262,8 @@ fn weak_fingerprints_only_where_allowed() {
             ..Setup::default()
         });
         let certificate = world.peer.dtls.certificate.clone();
-        let weak = vec![Fingerprint::of(HashFunction::Sha1, &certificate)];
-        let set = world.set_remote_with(RemoteRole::Client, weak);
+        let weak = vec![Fingerprint::of(FingerprintAlgorithm::Sha1, &certificate)];
+        let set = world.set_remote_with(DtlsRole::Client, weak);
         assert_eq!(set.is_ok(), weak_fingerprints);
         assert_eq!(world.run_until(LIMIT, both_connected), weak_fingerprints);
         assert_eq!(world.established().is_some(), weak_fingerprints);
@@ -275,9 +275,9 @@ fn weak_fingerprints_only_where_allowed() {
 #[test]
 fn certificates_of_any_length_end_well_or_with_a_reason() {
     let before = boundary::panics(Parser::Dtls);
-    let rows = [(RemoteRole::Client, Role::Client), (RemoteRole::Server, Role::Server)];
+    let rows = [(DtlsRole::Client, Role::Client), (DtlsRole::Server, Role::Server)];
     for versions in [Versions::Dtls12, Versions::Dtls12And13] {
-        for (told, is) in rows {
+        for (announced, is) in rows {
             for (names, fits) in [
                 (0, true),
                 (45, true),
@@ -303,14 +303,14 @@ fn certificates_of_any_length_end_well_or_with_a_reason() {
                 });
                 let bytes = world.peer.dtls.certificate.len();
                 assert_eq!(bytes <= CERTIFICATE_BYTES_MAX, fits, "{names} names are {bytes} bytes");
-                world.set_remote(told).unwrap();
+                world.set_remote(announced).unwrap();
                 let ended = |world: &World| both_connected(world) || world.server.dtls_state() == State::Failed;
                 assert!(
                     world.run_until(LIMIT, ended),
                     "{versions:?}, {is:?}, {bytes} bytes: {:?}",
-                    world.told()
+                    world.reported()
                 );
-                let told = world.told();
+                let reported = world.reported();
                 if fits {
                     assert_eq!(
                         world.server.dtls_state(),
@@ -319,7 +319,7 @@ fn certificates_of_any_length_end_well_or_with_a_reason() {
                     );
                 } else {
                     let failed = Event::Dtls(Dtls::Failed(Failure::CertificateTooLong));
-                    assert_eq!(told.last(), Some(&&failed), "{versions:?}, {is:?}, {bytes} bytes");
+                    assert_eq!(reported.last(), Some(&&failed), "{versions:?}, {is:?}, {bytes} bytes");
                 }
             }
         }

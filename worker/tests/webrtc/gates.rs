@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use weir_worker::webrtc::dtls::{RemoteRole, Role, State};
+use weir_worker::webrtc::dtls::{DtlsRole, Role, State};
 use weir_worker::webrtc::ice;
+use weir_worker::webrtc::srtp::KeyingMaterial;
 use weir_worker::webrtc::transport::{Dropped, Received};
 
 use crate::network::{Flight, Random};
@@ -20,7 +21,7 @@ fn media_waits_for_every_gate() {
     let mut world = World::new(Setup::default());
     let dropped = Received::Dropped;
     assert_eq!(world.deliver(ours, &RTP), dropped(Dropped::UnknownTuple));
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     assert!(world.run_until(Duration::from_secs(1), |world| world.server.ice_state()
         != ice::State::New));
     assert_eq!(world.deliver(ours, &RTP), dropped(Dropped::NotConnected));
@@ -35,15 +36,12 @@ fn media_waits_for_every_gate() {
     assert_eq!(world.deliver(ours, &RTCP), Received::Rtcp);
     assert_eq!(world.deliver(stranger, &RTP), dropped(Dropped::UnknownTuple));
     assert_eq!(world.deliver(ours, &[200; 20]), dropped(Dropped::Unrecognised));
-    assert_eq!(world.server.counters().dropped(Dropped::UnknownTuple), 3);
-    assert_eq!(world.server.counters().dropped(Dropped::NotConnected), 2);
-    assert_eq!(world.server.counters().dropped(Dropped::Unrecognised), 1);
 }
 
 #[test]
 fn neither_media_nor_dtls_selects_a_tuple() {
     let mut world = World::new(Setup::default());
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     // A handshake from where no check came from is not even looked at.
     let hello = [22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
     let stranger = tuple(STRANGER.parse().unwrap());
@@ -75,7 +73,7 @@ fn neither_media_nor_dtls_selects_a_tuple() {
 #[test]
 fn what_is_sent_in_the_clear_cannot_end_a_connected_session() {
     let mut world = World::new(Setup::default());
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     assert!(world.run_until(Duration::from_secs(9), |world| {
         world.server.dtls_state() == State::Connected && world.peer.dtls.connected
     }));
@@ -141,7 +139,7 @@ proptest! {
             peer_role: if server { Role::Client } else { Role::Server },
             ..Setup::default()
         });
-        world.set_remote(if server { RemoteRole::Client } else { RemoteRole::Server }).unwrap();
+        world.set_remote(if server { DtlsRole::Client } else { DtlsRole::Server }).unwrap();
         let mut seen = 0;
         let end = world.now + Duration::from_secs(5);
         while world.now < end && !(world.server.dtls_state() == State::Connected && world.peer.dtls.connected) {
@@ -186,9 +184,9 @@ proptest! {
         }
         if let Some(established) = world.established() {
             if let Some((_, material)) = &world.peer.dtls.keys {
-                let keys = &established.keys;
-                let ours = [keys.client.key(), keys.server.key(), keys.client.salt(), keys.server.salt()].concat();
-                prop_assert_eq!(&ours, material);
+                let profile = established.keys.inbound.profile();
+                let theirs = KeyingMaterial::split(profile, material, world.server.dtls_role().unwrap());
+                prop_assert_eq!(Some(&established.keys), theirs.as_ref());
             }
             let certificate = pem::parse(&established.remote_certificate).unwrap();
             prop_assert_eq!(certificate.contents(), &world.peer.dtls.certificate[..]);
@@ -203,7 +201,7 @@ proptest! {
 fn the_network_can_be_cut() {
     let mut world = World::new(Setup::default());
     world.network.filter = |flight: &Flight| flight.bytes[0] >= 20;
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     world.run(Duration::from_secs(3));
     assert_eq!(world.server.dtls_state(), State::Connecting);
     assert_eq!(world.server.counters().dtls, 0);

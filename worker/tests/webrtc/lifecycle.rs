@@ -5,7 +5,7 @@ use std::time::Duration;
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::failure::Failure;
 use weir_worker::webrtc::dtls::session::Event as Dtls;
-use weir_worker::webrtc::dtls::{RefusedParameters, RemoteRole, Role, State};
+use weir_worker::webrtc::dtls::{DtlsRole, RefusedParameters, Role, State};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{self, Credentials};
 use weir_worker::webrtc::transport::{Dropped, Event, Received};
@@ -15,7 +15,7 @@ use crate::world::{CLIENT, Setup, World, tuple};
 
 fn connected() -> World {
     let mut world = World::new(Setup::default());
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     assert!(world.run_until(Duration::from_secs(9), |world| {
         world.server.dtls_state() == State::Connected && world.peer.dtls.connected
     }));
@@ -30,7 +30,7 @@ fn a_peer_that_goes_on_checking_stays() {
     assert_eq!(world.server.ice_state(), ice::State::Completed);
     assert!(world.server.media_tuple().is_some());
     let changes: Vec<_> = world
-        .told()
+        .reported()
         .into_iter()
         .filter(|event| **event != Event::Ice(ice::State::Completed))
         .cloned()
@@ -48,7 +48,7 @@ fn a_silent_peer_is_sent_nothing_after_its_consent_expired() {
     let ours = tuple(CLIENT.parse().unwrap());
     assert_eq!(
         world
-            .told()
+            .reported()
             .into_iter()
             .filter(|event| **event != Event::Ice(ice::State::Completed))
             .collect::<Vec<_>>(),
@@ -95,7 +95,7 @@ fn a_restart_moves_media_when_the_peer_has_checked_the_new_path() {
     world.run(Duration::from_secs(40));
     assert_eq!(world.server.admit_media(&old), Err(Dropped::UnknownTuple));
     assert_eq!(world.server.media_tuple(), Some(&new));
-    assert!(world.told().contains(&&Event::ForgottenTuple(old)));
+    assert!(world.reported().contains(&&Event::ForgottenTuple(old)));
 }
 
 #[test]
@@ -106,27 +106,27 @@ fn a_handshake_without_answers_fails_after_thirty_seconds() {
         ..Setup::default()
     });
     world.network.filter = |flight: &Flight| flight.bytes[0] >= 20;
-    world.set_remote(RemoteRole::Server).unwrap();
+    world.set_remote(DtlsRole::Server).unwrap();
     world.run(Duration::from_secs(29));
     assert_eq!(world.server.dtls_state(), State::Connecting);
     world.run(Duration::from_secs(3));
     assert_eq!(world.server.dtls_state(), State::Failed);
-    assert!(world.told().contains(&&Event::Dtls(Dtls::Failed(Failure::Timeout))));
+    assert!(world.reported().contains(&&Event::Dtls(Dtls::Failed(Failure::Timeout))));
 
     // As the server we count from the first message.
     let mut world = World::new(Setup::default());
     world.network.filter = |flight: &Flight| flight.bytes[0] >= 20 && flight.to == CLIENT.parse().unwrap();
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     world.run(Duration::from_secs(29));
     assert_eq!(world.server.dtls_state(), State::Connecting);
     world.run(Duration::from_secs(3));
     assert!(
-        world.told().contains(&&Event::Dtls(Dtls::Failed(Failure::Timeout))),
+        world.reported().contains(&&Event::Dtls(Dtls::Failed(Failure::Timeout))),
         "{:?}",
-        world.told()
+        world.reported()
     );
     assert_eq!(world.server.ice_state(), ice::State::Completed);
-    assert_eq!(world.set_remote(RemoteRole::Client), Err(RefusedParameters::Ended));
+    assert_eq!(world.set_remote(DtlsRole::Client), Err(RefusedParameters::Ended));
 }
 
 #[test]
@@ -135,10 +135,10 @@ fn a_peer_that_never_begins_is_waited_for() {
         peer_role: Role::Server,
         ..Setup::default()
     });
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     world.run(Duration::from_secs(120));
     assert_eq!(world.server.dtls_state(), State::Connecting);
-    assert_eq!(world.set_remote(RemoteRole::Server), Err(RefusedParameters::AlreadySet));
+    assert_eq!(world.set_remote(DtlsRole::Server), Err(RefusedParameters::AlreadySet));
 }
 
 #[test]
@@ -151,8 +151,8 @@ fn the_peer_says_goodbye() {
         world.run_until(Duration::from_secs(1), |world| world.server.dtls_state()
             == State::Closed)
     );
-    let told = world.told();
-    assert_eq!(told.last(), Some(&&Event::Dtls(Dtls::Closed)));
+    let reported = world.reported();
+    assert_eq!(reported.last(), Some(&&Event::Dtls(Dtls::Closed)));
     assert_eq!(world.server.media_tuple(), None);
     let received = world.deliver(
         tuple(CLIENT.parse().unwrap()),
@@ -166,7 +166,7 @@ fn we_say_goodbye() {
     let mut world = connected();
     world.with_server(|server, now, outbox| server.close(now, outbox));
     assert_eq!(
-        world.told(),
+        world.reported(),
         [&Event::Ice(ice::State::Closed), &Event::Dtls(Dtls::Closed)]
     );
     world.run(Duration::from_secs(1));
@@ -177,16 +177,16 @@ fn we_say_goodbye() {
     world.with_server(|server, now, outbox| server.close(now, outbox));
     world.with_server(|server, now, outbox| server.handle_timeout(now, outbox));
     world.run(Duration::from_secs(60));
-    assert_eq!(world.told(), Vec::<&Event>::new());
+    assert_eq!(world.reported(), Vec::<&Event>::new());
 }
 
 #[test]
 fn an_unfinished_transport_closes_silently() {
     let mut world = World::new(Setup::default());
-    world.set_remote(RemoteRole::Client).unwrap();
+    world.set_remote(DtlsRole::Client).unwrap();
     world.with_server(|server, now, outbox| server.close(now, outbox));
     assert_eq!(
-        world.told(),
+        world.reported(),
         [&Event::Ice(ice::State::Closed), &Event::Dtls(Dtls::Closed)]
     );
     while let Some(flight) = world.network.receive(Time(u64::MAX)) {

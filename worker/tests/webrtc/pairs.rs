@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
-use weir_worker::webrtc::dtls::{RemoteParameters, RemoteRole, Role, Settings, State};
+use weir_worker::webrtc::dtls::{DtlsRole, RemoteParameters, Role, Settings, State};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{Credentials, Tuple};
 use weir_worker::webrtc::stun::{BINDING, Class, Writer, attribute};
@@ -59,8 +59,8 @@ impl Client {
         };
         let parameters = RemoteParameters {
             role: match role {
-                Role::Client => RemoteRole::Client,
-                Role::Server => RemoteRole::Server,
+                Role::Client => DtlsRole::Client,
+                Role::Server => DtlsRole::Server,
             },
             fingerprints: vec![client.dtls.fingerprint()],
         };

@@ -9,7 +9,7 @@ use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
 use rcgen::{CertificateParams, KeyPair};
 use weir_worker::time::Time;
-use weir_worker::webrtc::dtls::{Clock, Fingerprint, HashFunction, Role};
+use weir_worker::webrtc::dtls::{Clock, Fingerprint, FingerprintAlgorithm, Role};
 use weir_worker::webrtc::ice::Credentials;
 use weir_worker::webrtc::stun::{Class, Message, Writer};
 
@@ -80,7 +80,7 @@ impl DtlsPeer {
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(HashFunction::Sha256, &self.certificate)
+        Fingerprint::of(FingerprintAlgorithm::Sha256, &self.certificate)
     }
 
     /// One datagram, or just time that has passed; and what is sent because of it.

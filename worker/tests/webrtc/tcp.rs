@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir_worker::time::Time;
-use weir_worker::webrtc::dtls::{RemoteRole, State};
+use weir_worker::webrtc::dtls::{DtlsRole, State};
 use weir_worker::webrtc::framing::{Deframer, prefix};
 use weir_worker::webrtc::ice::{self, Protocol, Tuple};
 use weir_worker::webrtc::transport::Event;
@@ -20,7 +20,7 @@ fn framed(stream: &mut Vec<u8>, packet: &[u8]) {
 fn a_session_over_a_connection() {
     for seed in 0..6 {
         let mut world = World::new(Setup::default());
-        world.set_remote(RemoteRole::Client).unwrap();
+        world.set_remote(DtlsRole::Client).unwrap();
         let tuple = Tuple {
             protocol: Protocol::Tcp,
             local: SERVER.parse().unwrap(),

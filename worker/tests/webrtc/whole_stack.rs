@@ -10,7 +10,9 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
-use weir_worker::webrtc::dtls::{Clock, Fingerprint, HashFunction, RemoteParameters, RemoteRole, Settings, State};
+use weir_worker::webrtc::dtls::{
+    Clock, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Settings, State,
+};
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::Credentials;
 use weir_worker::webrtc::transport::WebRtcTransport;
@@ -46,7 +48,7 @@ fn address(of: &str) -> SocketAddr {
 }
 
 impl Meeting {
-    fn new(seed: u64, is: RemoteRole) -> Self {
+    fn new(seed: u64, is: DtlsRole) -> Self {
         let clock = clock();
         let credentials = Credentials::generate(&mut SystemEntropy::new());
         let mut ours = WebRtcTransport::new(credentials, context(clock, Settings::default()));
@@ -61,7 +63,7 @@ impl Meeting {
         });
         direct.set_remote_fingerprint(Theirs {
             hash_func: "sha-256".to_owned(),
-            bytes: pairs(&Fingerprint::of(HashFunction::Sha256, ours.certificate().der())),
+            bytes: pairs(&Fingerprint::of(FingerprintAlgorithm::Sha256, ours.certificate().der())),
         });
         let digits = direct
             .local_dtls_fingerprint()
@@ -69,10 +71,10 @@ impl Meeting {
             .iter()
             .map(|byte| format!("{byte:02x}"));
         let fingerprint = digits.collect::<Vec<_>>().join(":");
-        direct.start_dtls(is == RemoteRole::Client).unwrap();
+        direct.start_dtls(is == DtlsRole::Client).unwrap();
         let parameters = RemoteParameters {
             role: is,
-            fingerprints: vec![Fingerprint::parse(HashFunction::Sha256, &fingerprint).unwrap()],
+            fingerprints: vec![Fingerprint::parse(FingerprintAlgorithm::Sha256, &fingerprint).unwrap()],
         };
         // Nothing is sent before there is somebody to send it to.
         ours.set_remote_dtls(Time(0), &parameters, &mut Outbox::default())
@@ -165,7 +167,7 @@ fn pairs(fingerprint: &Fingerprint) -> Vec<u8> {
 /// RFC 6347 §4.2.4: what is lost is sent again, by whoever waits.
 #[test]
 fn str0m_shakes_hands_a_hundred_times_of_a_hundred_where_a_fifth_is_lost() {
-    for is in [RemoteRole::Client, RemoteRole::Server] {
+    for is in [DtlsRole::Client, DtlsRole::Server] {
         let failed: Vec<u64> = (0..HANDSHAKES).filter(|seed| !Meeting::new(*seed, is).run()).collect();
         assert!(failed.is_empty(), "str0m as the {is:?}: these failed: {failed:?}");
     }

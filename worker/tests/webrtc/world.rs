@@ -8,7 +8,7 @@ use weir_worker::time::Time;
 use weir_worker::webrtc::budget::Budgets;
 use weir_worker::webrtc::dtls::session::{self, Established};
 use weir_worker::webrtc::dtls::{
-    Certificate, Clock, Context, Fingerprint, RefusedParameters, RemoteParameters, RemoteRole, Role, Settings,
+    Certificate, Clock, Context, DtlsRole, Fingerprint, RefusedParameters, RemoteParameters, Role, Settings,
 };
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::ice::{Credentials, Protocol, Tuple};
@@ -70,7 +70,7 @@ pub(crate) struct World {
     pub(crate) worker: Budgets,
     pub(crate) peer: Peer,
     pub(crate) network: Network,
-    /// Everything that the transport told.
+    /// Everything that the transport reported.
     pub(crate) events: Vec<(Time, Event)>,
     /// What became of the datagrams that the transport received and that were not its own affair.
     pub(crate) received: Vec<Received>,
@@ -127,14 +127,14 @@ impl World {
     }
 
     /// Tells the transport what the signalling says.
-    pub(crate) fn set_remote(&mut self, role: RemoteRole) -> Result<Role, RefusedParameters> {
+    pub(crate) fn set_remote(&mut self, role: DtlsRole) -> Result<Role, RefusedParameters> {
         let fingerprints = vec![self.peer.dtls.fingerprint()];
         self.set_remote_with(role, fingerprints)
     }
 
     pub(crate) fn set_remote_with(
         &mut self,
-        role: RemoteRole,
+        role: DtlsRole,
         fingerprints: Vec<Fingerprint>,
     ) -> Result<Role, RefusedParameters> {
         let parameters = RemoteParameters { role, fingerprints };
@@ -228,7 +228,7 @@ impl World {
     }
 
     /// Events without their times.
-    pub(crate) fn told(&self) -> Vec<&Event> {
+    pub(crate) fn reported(&self) -> Vec<&Event> {
         self.events.iter().map(|(_, event)| event).collect()
     }
 }

@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use clap::Args;
 use serde_json::{Value, json};
 use weir::http::WebRtcView;
-use weir::{DtlsRole, DtlsState, FingerprintAlgorithm, IceProtocol, IceState, IceTuple};
+use weir::{DtlsState, FingerprintAlgorithm, IceProtocol, IceState, IceTuple};
 
-use super::of;
+use super::{Which, of};
 use crate::cli::ctl::client::{Client, Failure};
 use crate::cli::ctl::input::read_json;
 use crate::cli::ctl::output::Output;
-use crate::cli::ctl::table::{Cell, Tone};
+use crate::cli::ctl::table::Cell;
+use crate::cli::palette::Tone;
 
 /// Whether a transport is to be one for WebRTC, and how its client can reach it.
 #[derive(Debug, Args)]
@@ -58,8 +59,8 @@ impl WebRtcArgs {
 /// `weir ctl transport dtls`
 #[derive(Debug, Args)]
 pub(in crate::cli::ctl) struct Dtls {
-    /// The transport's id
-    transport: u64,
+    #[command(flatten)]
+    which: Which,
     /// A fingerprint of the client's certificate, as in its SDP: sha-256 AB:CD:…; can be repeated
     #[arg(long, num_args = 2, value_names = ["HASH", "VALUE"], required_unless_present = "parameters")]
     fingerprint: Vec<String>,
@@ -84,18 +85,19 @@ impl Dtls {
                 json!({"role": self.role, "fingerprints": fingerprints})
             }
         };
-        let line = format!("transport {} knows its client", self.transport);
-        of(self.transport).put(client, output, "/dtls", &body, line).await
+        let line = format!("{} knows its client", of(self.which));
+        of(self.which).put(client, output, "/dtls", &body, line).await
     }
 }
 
 /// `weir ctl transport restart-ice`
-pub(super) async fn restart_ice(transport: u64, client: &mut Client, output: &Output) -> Result<(), Failure> {
-    let answer = client.post(&of(transport).target("/ice-restart"), &json!({})).await?;
+pub(super) async fn restart_ice(which: Which, client: &mut Client, output: &Output) -> Result<(), Failure> {
+    let answer = client.post(&of(which).target("/ice-restart"), &json!({})).await?;
     let parameters = &answer["iceParameters"];
     let word = |name: &str| parameters[name].as_str().unwrap_or_default().to_owned();
     let line = format!(
-        "transport {transport} has the username fragment {} and the password {} now",
+        "{} has the username fragment {} and the password {} now",
+        of(which),
         word("usernameFragment"),
         word("password")
     );
@@ -113,11 +115,6 @@ pub(super) fn pairs(webrtc: &WebRtcView) -> Vec<(&'static str, Cell)> {
     }
     if let Some(introduction) = &webrtc.introduction {
         let own = &introduction.dtls_local_parameters;
-        let role = match own.role {
-            DtlsRole::Auto => "auto",
-            DtlsRole::Client => "client",
-            DtlsRole::Server => "server",
-        };
         let sha256 = own
             .fingerprints
             .iter()
@@ -132,7 +129,7 @@ pub(super) fn pairs(webrtc: &WebRtcView) -> Vec<(&'static str, Cell)> {
                 (&introduction.ice_parameters.username_fragment).into(),
             ),
             ("password", (&introduction.ice_parameters.password).into()),
-            ("dtls role", role.into()),
+            ("dtls role", own.role.into()),
             ("sha-256", Cell::or_none(sha256.map(|fingerprint| &fingerprint.value))),
             ("client", client),
         ]);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use weir::Profile;
 
 use crate::cli::demo::receiver::Receiver;
@@ -81,7 +81,8 @@ pub(super) struct ConsumerRow {
 }
 
 /// What a consumer is doing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) enum State {
     /// Packets come.
     Flowing,
@@ -99,17 +100,6 @@ impl fmt::Display for State {
             Self::Flowing => "flowing",
             Self::Paused => "paused",
             Self::SourcePaused => "source paused",
-            Self::Waiting => "waiting",
-        })
-    }
-}
-
-impl Serialize for State {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self {
-            Self::SourcePaused => "sourcePaused",
-            Self::Flowing => "flowing",
-            Self::Paused => "paused",
             Self::Waiting => "waiting",
         })
     }

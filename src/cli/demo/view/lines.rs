@@ -4,10 +4,11 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::board::{Board, State, bitrate, count, seconds};
-use super::{Paint, write_verdict};
+use super::write_verdict;
 use crate::cli::demo::reporter::{DemoEvent, DemoEventKind};
 use crate::cli::demo::setup::Setup;
 use crate::cli::demo::verdict::Verdict;
+use crate::cli::palette::Palette;
 
 /// Refreshes between two lines that say where everybody stands.
 const REFRESHES_PER_LINE: u32 = 4;
@@ -87,6 +88,6 @@ impl Lines {
     }
 
     pub(super) fn finish(self, elapsed: Duration, verdict: &Verdict) -> io::Result<()> {
-        write_verdict(&mut io::stdout().lock(), elapsed, verdict, Paint::None, usize::MAX)
+        write_verdict(&mut io::stdout().lock(), elapsed, verdict, Palette::Plain, usize::MAX)
     }
 }

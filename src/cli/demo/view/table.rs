@@ -7,10 +7,11 @@ use weir::WorkerInfo;
 
 use super::board::{Board, ConsumerRow, ProducerRow, State, bitrate, count, seconds};
 use super::keyboard::Keyboard;
-use super::{Paint, write_verdict};
+use super::write_verdict;
 use crate::cli::demo::reporter::{DemoEvent, DemoEventKind};
 use crate::cli::demo::setup::Setup;
 use crate::cli::demo::verdict::Verdict;
+use crate::cli::palette::Palette;
 
 /// What a terminal that does not tell its size is taken to have.
 const COLUMNS: usize = 80;
@@ -30,7 +31,7 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 pub(in crate::cli::demo) struct LiveTable {
     board: Board,
     length: Duration,
-    paint: Paint,
+    palette: Palette,
     keyboard: Keyboard,
     /// The lines of the last drawing. The cursor is below them.
     drawn: usize,
@@ -41,7 +42,7 @@ impl LiveTable {
         Ok(Self {
             board: Board::new(setup),
             length,
-            paint: Paint::of_terminal(),
+            palette: Palette::of_stdout(),
             keyboard: Keyboard::listen()?,
             drawn: 0,
         })
@@ -102,7 +103,7 @@ impl LiveTable {
 
     pub(super) fn finish(mut self, elapsed: Duration, verdict: &Verdict) -> io::Result<()> {
         self.draw(None, elapsed)?;
-        write_verdict(&mut io::stdout().lock(), elapsed, verdict, self.paint, size().0)
+        write_verdict(&mut io::stdout().lock(), elapsed, verdict, self.palette, size().0)
     }
 
     /// Draws the tables over the last ones, below a line that stays.
@@ -119,7 +120,7 @@ impl LiveTable {
         lines.truncate(rows.saturating_sub(1));
         // All at once, so that nobody sees half of it.
         let mut out = String::new();
-        redraw(&mut out, self.drawn, above, &lines, (columns, self.paint));
+        redraw(&mut out, self.drawn, above, &lines, (columns, self.palette));
         self.drawn = lines.len();
         let mut stdout = io::stdout().lock();
         stdout.write_all(out.as_bytes())?;
@@ -138,7 +139,7 @@ fn redraw(
     drawn: usize,
     above: Option<&[Span]>,
     lines: &[Vec<Span>],
-    (columns, paint): (usize, Paint),
+    (columns, palette): (usize, Palette),
 ) {
     if drawn > 0 {
         out.push_str(&format!("\x1b[{drawn}A\r"));
@@ -146,7 +147,7 @@ fn redraw(
     for line in above.into_iter().chain(lines.iter().map(Vec::as_slice)) {
         // The line is cleared first: the cursor stays on the last column of a full one.
         out.push_str("\x1b[2K");
-        write_line(out, line, columns, paint);
+        write_line(out, line, columns, palette);
         out.push('\n');
     }
     if lines.len() < drawn {
@@ -170,15 +171,15 @@ const CYAN: Style = "36";
 struct Span(Style, String);
 
 /// Writes as much of a line as the terminal has columns for. Everything that is drawn here is one column wide.
-fn write_line(out: &mut String, line: &[Span], columns: usize, paint: Paint) {
+fn write_line(out: &mut String, line: &[Span], columns: usize, palette: Palette) {
     let mut left = columns;
     for Span(style, text) in line {
         let shown: String = text.chars().take(left).collect();
         left -= shown.chars().count();
         // Who wants no colours has bold and dim text all the same.
-        let style = match paint {
-            Paint::None => style.split(';').find(|part| part.len() == 1).unwrap_or(PLAIN),
-            Paint::Colours => style,
+        let style = match palette {
+            Palette::Plain => style.split(';').find(|part| part.len() == 1).unwrap_or(PLAIN),
+            Palette::Colour => style,
         };
         match style {
             PLAIN => out.push_str(&shown),
@@ -347,7 +348,7 @@ mod tests {
     fn lines_are_drawn_over_the_last_ones_below_what_stays() {
         let line = |text: &str| vec![plain(text.to_owned())];
         let mut out = String::new();
-        let style = (3, Paint::None);
+        let style = (3, Palette::Plain);
         redraw(&mut out, 0, None, &[line("one"), line("two")], style);
         assert_eq!(out, "\x1b[2Kone\n\x1b[2Ktwo\n");
         out.clear();
@@ -360,7 +361,7 @@ mod tests {
     }
 
     /// The lines on a terminal of this width.
-    fn drawn(width: usize, paint: Paint) -> String {
+    fn drawn(width: usize, palette: Palette) -> String {
         let picture = Picture {
             board: &board(),
             elapsed: Duration::from_millis(12_300),
@@ -369,7 +370,7 @@ mod tests {
         };
         let mut text = String::new();
         for line in picture.lines() {
-            write_line(&mut text, &line, width, paint);
+            write_line(&mut text, &line, width, palette);
             text.push('\n');
         }
         text
@@ -377,7 +378,7 @@ mod tests {
 
     /// As somebody sees it who sees no colours.
     fn seen(width: usize) -> String {
-        let text = drawn(width, Paint::Colours);
+        let text = drawn(width, Palette::Colour);
         let mut parts = text.split("\x1b[");
         let mut seen = parts.next().unwrap().to_owned();
         parts.for_each(|part| seen.push_str(part.split_once('m').unwrap().1));
@@ -403,7 +404,7 @@ mod tests {
 
     #[test]
     fn who_wants_no_colours_gets_none() {
-        let drawn = drawn(140, Paint::None);
+        let drawn = drawn(140, Palette::Plain);
         for color in [RED, GREEN, YELLOW, CYAN] {
             assert!(!drawn.contains(&format!("{color}m")), "{color}");
         }

@@ -9,16 +9,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::message::{
-    CreateWebRtcTransport, DtlsParameters, DtlsState, FINGERPRINTS_MAX, Fingerprint, FingerprintAlgorithm, IceProtocol,
-    IceState, IceTuple, Method, Reply, WebRtcFailure,
+    CreateWebRtcTransport, DtlsParameters, DtlsState, FINGERPRINTS_MAX, Fingerprint, IceProtocol, IceState, IceTuple,
+    Method, Reply, WebRtcFailure,
 };
-use weir_worker::webrtc::dtls::{self, HashFunction};
+use weir_worker::webrtc::dtls;
 use weir_worker::webrtc::ice::Preferences;
 
 use super::Transport;
 use crate::server::model::error::Error;
 use crate::server::model::lock;
-use crate::server::model::peer::admit_transport;
 use crate::server::model::room::RoomNode;
 use crate::server::model::settings::Settings;
 use crate::server::model::state::{Command, OnAccept};
@@ -26,7 +25,7 @@ use crate::server::model::transport::{
     IceCandidate, IceParameters, Owner, TransportNode, WebRtcNode, WebRtcState, new_credentials,
 };
 use crate::server::workers::shared::Shared;
-use crate::server::workers::sockets::{LocalAddresses, need_of_ways};
+use crate::server::workers::sockets::{LocalAddresses, need_of_endpoints};
 
 /// The options of a new WebRTC transport. What the server's settings switch off stays off.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -75,23 +74,22 @@ impl WebRtcTransportOptions {
     }
 
     /// How the transport is to be reached: UDP before TCP, IPv4 before IPv6, as mediasoup lists them.
-    fn ways(&self, settings: &Settings, local: LocalAddresses) -> Result<Vec<(IceProtocol, IpAddr)>, Error> {
+    fn endpoints(&self, settings: &Settings, local: LocalAddresses) -> Result<Vec<(IceProtocol, IpAddr)>, Error> {
         let protocols = [
             (IceProtocol::Udp, self.udp && settings.rtc_udp),
             (IceProtocol::Tcp, self.tcp && settings.rtc_tcp),
         ];
-        let ips = [local.ipv4.map(IpAddr::from), local.ipv6.map(IpAddr::from)];
-        let ways: Vec<_> = protocols
+        let endpoints: Vec<_> = protocols
             .into_iter()
             .filter_map(|(protocol, wanted)| wanted.then_some(protocol))
-            .flat_map(|protocol| ips.into_iter().flatten().map(move |ip| (protocol, ip)))
+            .flat_map(|protocol| local.ips().map(move |ip| (protocol, ip)))
             .collect();
-        match ways.is_empty() {
+        match endpoints.is_empty() {
             true => Err(Error::InvalidParameters(
                 "neither UDP nor TCP is left to reach the transport; allow one that the server has (rtc_udp, rtc_tcp)"
                     .to_owned(),
             )),
-            false => Ok(ways),
+            false => Ok(endpoints),
         }
     }
 }
@@ -112,11 +110,11 @@ impl WebRtcTransport {
         owner: Option<Owner>,
     ) -> Result<Self, Error> {
         room.check_open()?;
-        let ways = options.ways(&shared.settings, shared.addresses)?;
+        let endpoints = options.endpoints(&shared.settings, shared.addresses)?;
         let (sockets, need) = match &shared.shared_ports {
             // The worker has them.
-            Some(shared_ports) => (shared_ports.sockets(room.worker, &ways)?, 0),
-            None => (shared.sockets.listen(&ways)?, need_of_ways(&ways)),
+            Some(shared_ports) => (shared_ports.sockets(room.worker, &endpoints)?, 0),
+            None => (shared.sockets.listen(&endpoints)?, need_of_endpoints(&endpoints)),
         };
         let doing = "duplicating the sockets of a transport";
         let descriptors = shared.sockets.made(need, doing, sockets.descriptors())?;
@@ -149,15 +147,12 @@ impl WebRtcTransport {
             on_accept: OnAccept::Transport(Arc::clone(&node)),
         };
         let created = shared.call_with_descriptors(room.worker, descriptors, |state| {
-            room.check_open()?;
-            if let Some((peer, _)) = &node.owner {
-                admit_transport(peer, state.peer(peer), node.id)?;
-            }
+            state.admit_transport(&node)?;
             Ok(Some(command))
         });
         let reply = created.await?;
         let transport = Self {
-            transport: Transport::new(Arc::clone(shared), node),
+            transport: Transport::new(shared, &node),
             webrtc,
         };
         match reply {
@@ -286,15 +281,8 @@ fn check_remote(parameters: &DtlsParameters, weak_allowed: bool) -> Result<(), S
     }
     let mut trusted = weak_allowed;
     for Fingerprint { algorithm, value } in &parameters.fingerprints {
-        let function = match algorithm {
-            FingerprintAlgorithm::Sha1 => HashFunction::Sha1,
-            FingerprintAlgorithm::Sha224 => HashFunction::Sha224,
-            FingerprintAlgorithm::Sha256 => HashFunction::Sha256,
-            FingerprintAlgorithm::Sha384 => HashFunction::Sha384,
-            FingerprintAlgorithm::Sha512 => HashFunction::Sha512,
-        };
-        dtls::Fingerprint::parse(function, value).map_err(|error| format!("{}: {error}", function.name()))?;
-        trusted |= function.is_strong();
+        dtls::Fingerprint::parse(*algorithm, value).map_err(|error| format!("{algorithm}: {error}"))?;
+        trusted |= algorithm.is_strong();
     }
     match trusted {
         true => Ok(()),

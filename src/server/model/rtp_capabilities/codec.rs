@@ -194,10 +194,8 @@ impl TryFrom<CapabilityJson> for RtpCodecCapability {
         let (kind, name) = match (&json.mime_type, json.kind, json.name) {
             (Some(mime_type), kind, name) => {
                 let (own_kind, own_name) = split_mime_type(mime_type)?;
-                let own_kind = [MediaKind::Audio, MediaKind::Video]
-                    .into_iter()
-                    .find(|kind| kind.to_string().eq_ignore_ascii_case(own_kind))
-                    .ok_or_else(|| format!("mimeType {mime_type:?} is neither audio nor video"))?;
+                let own_kind = own_kind.to_ascii_lowercase().parse::<MediaKind>();
+                let own_kind = own_kind.map_err(|_| format!("mimeType {mime_type:?} is neither audio nor video"))?;
                 if kind.is_some_and(|kind| kind != own_kind) {
                     return Err(format!("kind contradicts mimeType {mime_type:?}"));
                 }

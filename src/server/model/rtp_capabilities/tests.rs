@@ -6,9 +6,9 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{CodecName, ExtensionUri, MediaKind, Profile};
 
 use super::*;
+use crate::server::model::client_json::known_capabilities;
 use crate::server::model::rtp_parameters::{
     ConsumerPlacement, ConsumerSsrcs, RtcpFeedback, RtpCodec, RtpEncoding, RtpHeaderExtension, RtpParameters,
-    known_capabilities,
 };
 
 fn media_codecs(json: Value) -> Vec<RtpCodecCapability> {

@@ -79,8 +79,7 @@ impl RtpCodec {
     /// The payload type that it has by convention (RFC 3551 §6), if it has one.
     pub fn conventional_payload_type(&self) -> Option<u8> {
         let (kind, subtype) = split_mime_type(&self.mime_type).ok()?;
-        let mut kinds = [MediaKind::Audio, MediaKind::Video].into_iter();
-        let kind = kinds.find(|own| own.to_string().eq_ignore_ascii_case(kind))?;
+        let kind = kind.to_ascii_lowercase().parse().ok()?;
         conventional_payload_type(kind, subtype, self.clock_rate, self.channels.unwrap_or(1))
     }
 
@@ -163,8 +162,7 @@ impl Subtype {
     /// What a MIME type says, if it is something that is relayed.
     pub(crate) fn parse(mime_type: &str) -> Checked<Self> {
         let (kind, subtype) = split_mime_type(mime_type)?;
-        let mut kinds = [MediaKind::Audio, MediaKind::Video].into_iter();
-        let Some(kind) = kinds.find(|own| own.to_string().eq_ignore_ascii_case(kind)) else {
+        let Ok(kind) = kind.to_ascii_lowercase().parse::<MediaKind>() else {
             return Err(format!(
                 "{mime_type:?} is neither audio nor video, and so is not relayed"
             ));

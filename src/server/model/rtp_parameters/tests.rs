@@ -10,6 +10,7 @@ use weir_channel::message::{
 };
 
 use super::*;
+use crate::server::model::client_json::known_parameters;
 
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
@@ -572,6 +573,7 @@ fn of_what_a_client_says_the_unknown_is_left_out_and_nothing_else() {
         let mut parameters = camera();
         parameters["codecs"][0]["name"] = json!("VP8");
         parameters["codecs"][0]["parameters"] = json!({"anything": {"is": "kept"}});
+        parameters["codecs"][0]["channels"] = json!(1);
         parameters["headerExtensions"][0]["encrypt"] = json!(false);
         parameters
     };

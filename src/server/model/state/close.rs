@@ -12,6 +12,7 @@ use crate::server::model::event::{CloseCause, EventKind, Originator};
 use crate::server::model::lock;
 use crate::server::model::peer::PeerNode;
 use crate::server::model::peer_notification::PeerNotification;
+use crate::server::model::room::RoomNode;
 use crate::server::model::side::Side;
 
 /// What the events of a closing say, of the first object or of its children.
@@ -23,6 +24,24 @@ struct CloseDetails {
 }
 
 impl CloseDetails {
+    /// Of what a side closes.
+    fn by(side: Side, app_data: Value) -> Self {
+        Self {
+            originator: side.into(),
+            app_data,
+            cause: CloseCause::Closed,
+        }
+    }
+
+    /// Of what goes with something else.
+    fn by_parent(cause: CloseCause) -> Self {
+        Self {
+            originator: Originator::Local,
+            app_data: Value::Null,
+            cause,
+        }
+    }
+
     /// App data is for the object that was closed, not for what goes with it.
     fn to_children(&self, cause: CloseCause) -> Self {
         Self {
@@ -36,28 +55,23 @@ impl CloseDetails {
 impl State {
     /// Closes all rooms of a worker that died.
     pub(crate) fn close_rooms_of(&mut self, worker: WorkerId, cause: &CloseCause) {
-        let mut rooms: Vec<RoomId> = self
-            .rooms
-            .values()
-            .filter(|entry| entry.node.worker == worker)
-            .map(|entry| entry.node.id)
-            .collect();
-        rooms.sort_unstable();
-        for room in rooms {
-            self.close_room(room, Value::Null, cause.clone());
-        }
-        // They were for the dead.
-        self.follow_ups.clear();
+        self.close_rooms(|room| room.worker == worker, cause);
     }
 
     /// Closes all rooms and lets no other be made.
     pub(crate) fn close(&mut self) {
         self.closed = true;
-        let mut rooms: Vec<RoomId> = self.rooms.keys().copied().collect();
+        self.close_rooms(|_| true, &CloseCause::ServerClosed);
+    }
+
+    fn close_rooms(&mut self, of: impl Fn(&RoomNode) -> bool, cause: &CloseCause) {
+        let rooms = self.rooms.values().map(|entry| &entry.node);
+        let mut rooms: Vec<RoomId> = rooms.filter(|room| of(room)).map(|room| room.id).collect();
         rooms.sort_unstable();
         for room in rooms {
-            self.close_room(room, Value::Null, CloseCause::ServerClosed);
+            self.close_room(room, Value::Null, cause.clone());
         }
+        // They were for workers that are dead, or about to be.
         self.follow_ups.clear();
     }
 
@@ -69,14 +83,10 @@ impl State {
         if let Some(count) = self.room_counts.get_mut(&entry.node.worker) {
             *count -= 1;
         }
-        let details = CloseDetails {
-            originator: Originator::Local,
-            app_data: Value::Null,
-            cause: match &cause {
-                CloseCause::Closed => CloseCause::RoomClosed,
-                inherited => inherited.clone(),
-            },
-        };
+        let details = CloseDetails::by_parent(match &cause {
+            CloseCause::Closed => CloseCause::RoomClosed,
+            inherited => inherited.clone(),
+        });
         self.events.emit(EventKind::RoomClosed {
             room,
             originator: Originator::Local,
@@ -103,11 +113,7 @@ impl State {
         let Some(mut entry) = self.rooms.remove(&peer.room.id) else {
             return;
         };
-        let details = CloseDetails {
-            originator: side.into(),
-            app_data,
-            cause: CloseCause::Closed,
-        };
+        let details = CloseDetails::by(side, app_data);
         self.close_peer_in(&mut entry, peer, details, CloseCause::PeerClosed);
         self.rooms.insert(entry.node.id, entry);
     }
@@ -155,11 +161,7 @@ impl State {
                     ClosedObject::Consumer(_, ConsumerParent::Producer)
                         if to_children.cause == CloseCause::PeerClosed =>
                     {
-                        CloseDetails {
-                            originator: Originator::Local,
-                            app_data: Value::Null,
-                            cause: CloseCause::ProducerClosed,
-                        }
+                        CloseDetails::by_parent(CloseCause::ProducerClosed)
                     }
                     _ => to_children.clone(),
                 };
@@ -179,17 +181,15 @@ impl State {
         let Some(mut entry) = room.and_then(|room| self.rooms.remove(&room)) else {
             return;
         };
-        let first = CloseDetails {
-            originator: side.into(),
-            app_data,
-            cause: CloseCause::Closed,
-        };
+        let first = CloseDetails::by(side, app_data);
         let closed = entry.desired.close(object);
         for (index, object) in closed.into_iter().enumerate() {
             let details = match (index, object) {
                 (0, _) => first.clone(),
-                (_, ClosedObject::Consumer(_, ConsumerParent::Producer)) => by_parent(CloseCause::ProducerClosed),
-                _ => by_parent(CloseCause::TransportClosed),
+                (_, ClosedObject::Consumer(_, ConsumerParent::Producer)) => {
+                    CloseDetails::by_parent(CloseCause::ProducerClosed)
+                }
+                _ => CloseDetails::by_parent(CloseCause::TransportClosed),
             };
             self.remove(&mut entry, object, details);
         }
@@ -240,7 +240,7 @@ impl State {
         {
             let mut state = lock(&node.state);
             state.closed = true;
-            state.reports.end_all();
+            state.reports = None;
         }
         if let Some(peer) = node.peer() {
             // With its transport gone, the client knows already.
@@ -271,7 +271,7 @@ impl State {
         let transport = {
             let mut state = lock(&node.state);
             state.closed = true;
-            state.reports.end_all();
+            state.reports = None;
             state.transport.as_ref().map(|transport| transport.id)
         };
         for ssrc in node.ssrcs.iter().flat_map(|ssrcs| [ssrcs.media, ssrcs.rtx]) {
@@ -325,13 +325,5 @@ impl State {
             consumer,
             room: entry.node.id,
         });
-    }
-}
-
-fn by_parent(cause: CloseCause) -> CloseDetails {
-    CloseDetails {
-        originator: Originator::Local,
-        app_data: Value::Null,
-        cause,
     }
 }

@@ -9,6 +9,7 @@ use super::State;
 use crate::server::model::event::{AudioLevel, EventKind};
 use crate::server::model::lock;
 use crate::server::model::peer_notification::PeerNotification;
+use crate::server::model::producer::ProducerNode;
 use crate::server::model::transport::TransportNode;
 
 /// The longest message of a failure, in bytes. A worker is not trusted with more.
@@ -62,36 +63,27 @@ impl State {
 
     /// A worker says that a transport has learned its remote. Ignored when the transport is not the worker's, or gone.
     fn learn_remote(&mut self, worker: WorkerId, transport: TransportId, remote: Remote) {
-        let Some(node) = self.transports.get(&transport) else {
+        let Some(node) = self.transport_of(worker, transport) else {
             return;
         };
-        if node.room.worker != worker {
-            return;
-        }
-        let room = node.room.id;
         lock(&node.state).remote = Some(remote);
         self.events.emit(EventKind::RemoteLearned {
             transport,
-            room,
+            room: node.room.id,
             remote,
         });
     }
 
     /// A worker says under which SSRC a producer is sent now. Ignored when the producer is not the worker's, or gone.
     fn change_ssrc(&mut self, worker: WorkerId, producer: ProducerId, ssrc: u32, previous: Option<u32>) {
-        let Some(node) = self.producers.get(&producer) else {
-            return;
-        };
-        let room = &node.transport.room;
-        if room.worker != worker {
-            return;
+        if let Some(node) = self.producer_of(worker, producer) {
+            self.events.emit(EventKind::ProducerSsrcChanged {
+                producer,
+                room: node.transport.room.id,
+                ssrc,
+                previous,
+            });
         }
-        self.events.emit(EventKind::ProducerSsrcChanged {
-            producer,
-            room: room.id,
-            ssrc,
-            previous,
-        });
     }
 
     /// A worker says what it sends a consumer now. Ignored when the consumer is not the worker's, or gone, or not enabled.
@@ -123,14 +115,10 @@ impl State {
 
     /// A worker says whether a producer sends anything. Ignored when the producer is not the worker's, or gone.
     fn change_activity(&mut self, worker: WorkerId, producer: ProducerId, active: bool) {
-        let Some(node) = self.producers.get(&producer) else {
-            return;
-        };
-        let room = &node.transport.room;
-        if room.worker == worker {
+        if let Some(node) = self.producer_of(worker, producer) {
             self.events.emit(EventKind::ProducerActivityChanged {
                 producer,
-                room: room.id,
+                room: node.transport.room.id,
                 active,
             });
         }
@@ -244,5 +232,10 @@ impl State {
     fn transport_of(&self, worker: WorkerId, transport: TransportId) -> Option<Arc<TransportNode>> {
         let node = self.transports.get(&transport)?;
         (node.room.worker == worker).then(|| Arc::clone(node))
+    }
+
+    fn producer_of(&self, worker: WorkerId, producer: ProducerId) -> Option<Arc<ProducerNode>> {
+        let node = self.producers.get(&producer)?;
+        (node.transport.room.worker == worker).then(|| Arc::clone(node))
     }
 }

@@ -16,7 +16,7 @@ use crate::server::model::ids::random;
 use crate::server::model::limits::{CONSUMERS_PER_ROOM_MAX, PEERS_MAX};
 use crate::server::model::lock;
 use crate::server::model::pause_state::Change;
-use crate::server::model::peer::{PeerInfo, PeerNode, PeerOptions, Peers, admit_producer};
+use crate::server::model::peer::{PeerInfo, PeerNode, PeerOptions, Peers, admit_producer, admit_transport};
 use crate::server::model::peer_notification::PeerNotification;
 use crate::server::model::producer::ProducerNode;
 use crate::server::model::room::RoomNode;
@@ -58,9 +58,7 @@ impl State {
         room: &RoomNode,
         options: PeerOptions,
     ) -> Result<(Arc<PeerNode>, Vec<PeerInfo>), Error> {
-        let Some(entry) = self.rooms.get_mut(&room.id) else {
-            return Err(Error::closed(room.id));
-        };
+        let entry = self.rooms.get_mut(&room.id).ok_or_else(|| Error::closed(room.id))?;
         let too_many = |noun, limit| Error::TooMany {
             owner: room.id.to_string(),
             noun,
@@ -93,9 +91,7 @@ impl State {
                 self.add_consumer(&producer, &peer);
             }
         }
-        let Some(entry) = self.rooms.get(&room.id) else {
-            return Err(Error::closed(room.id));
-        };
+        let entry = self.rooms.get(&room.id).ok_or_else(|| Error::closed(room.id))?;
         let others = entry.peers.iter().filter(|other| other.node.key != peer.key);
         if !peer.spy {
             for other in others.clone() {
@@ -149,15 +145,23 @@ impl State {
         Ok(())
     }
 
+    /// Whether a transport may be made; a peer's is counted as on its way.
+    pub(crate) fn admit_transport(&self, transport: &TransportNode) -> Result<(), Error> {
+        transport.room.check_open()?;
+        match &transport.owner {
+            Some((peer, _)) => admit_transport(peer, self.peer(peer), transport.id),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a producer may be made on a transport; a peer's is counted as on its way.
     pub(crate) fn admit_producer(&mut self, transport: &TransportNode) -> Result<(), Error> {
         transport.check_open()?;
         let Some((peer, _)) = &transport.owner else {
             return Ok(());
         };
-        let Some(entry) = self.rooms.get_mut(&peer.room.id) else {
-            return Err(Error::closed(peer.room.id));
-        };
+        let room = peer.room.id;
+        let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;
         entry.check_capacity_for(entry.peers.len().saturating_sub(1))?;
         admit_producer(peer, entry.peers.get(peer.key))?;
         entry.producers_on_their_way += 1;
@@ -167,9 +171,8 @@ impl State {
     /// Whether a consumer of nobody's may be made on a transport; it is counted as on its way.
     pub(crate) fn admit_consumer(&mut self, transport: &TransportNode) -> Result<(), Error> {
         transport.check_open()?;
-        let Some(entry) = self.rooms.get_mut(&transport.room.id) else {
-            return Err(Error::closed(transport.room.id));
-        };
+        let room = transport.room.id;
+        let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;
         entry.check_capacity_for(1)?;
         entry.consumers_on_their_way += 1;
         Ok(())
@@ -365,9 +368,7 @@ impl State {
         paused: bool,
         preferred_profile: Option<Profile>,
     ) -> Result<Option<Command>, Error> {
-        let Some(node) = self.consumers.get(&consumer) else {
-            return Err(Error::closed(consumer));
-        };
+        let node = self.consumers.get(&consumer).ok_or_else(|| Error::closed(consumer))?;
         transport.check_open()?;
         let own = node.receiver.as_ref().map(|receiver| (receiver.key, receiver.room.id));
         let theirs = transport.owner.as_ref().map(|(peer, _)| (peer.key, peer.room.id));

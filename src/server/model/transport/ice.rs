@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use weir_channel::message::{IceCredentials, IceProtocol};
 use weir_worker::webrtc::entropy::SystemEntropy;
-use weir_worker::webrtc::ice::{Credentials, Listener, Preferences, Protocol, host_candidates};
+use weir_worker::webrtc::ice::{Credentials, Listener, Preferences, host_candidates};
 
 use crate::server::model::address::{IpFamily, ListenAddress, family_of};
 use crate::server::model::settings::Settings;
@@ -100,10 +100,7 @@ pub(super) fn candidates(
 ) -> Vec<IceCandidate> {
     let listeners: Vec<Listener> = addresses
         .map(|ListenAddress { protocol, address }| Listener {
-            protocol: match protocol {
-                IceProtocol::Udp => Protocol::Udp,
-                IceProtocol::Tcp => Protocol::Tcp,
-            },
+            protocol,
             ip: address.ip(),
             port: address.port(),
             announced_ip: Some(settings.announced(address.ip())),
@@ -112,19 +109,16 @@ pub(super) fn candidates(
     host_candidates(&listeners, preferences)
         .into_iter()
         .map(|candidate| {
-            let (protocol, tcp_type) = match candidate.protocol {
-                Protocol::Udp => (IceProtocol::Udp, None),
-                Protocol::Tcp => (IceProtocol::Tcp, Some(IceTcpType::Passive)),
-            };
+            let is_tcp = candidate.protocol == IceProtocol::Tcp;
             IceCandidate {
                 foundation: candidate.foundation.to_string(),
                 priority: candidate.priority,
                 family: family_of(candidate.ip),
                 ip: candidate.ip,
                 port: candidate.port,
-                protocol,
+                protocol: candidate.protocol,
                 kind: IceCandidateType::Host,
-                tcp_type,
+                tcp_type: is_tcp.then_some(IceTcpType::Passive),
             }
         })
         .collect()

@@ -1,4 +1,4 @@
-//! The sockets of a WebRTC transport: for each way of reaching it, UDP or TCP over IPv4 or IPv6, a port of the range.
+//! The sockets of a WebRTC transport: for each of its endpoints, UDP or TCP over IPv4 or IPv6, a port of the range.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -6,15 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Protocol, Type};
 use weir_channel::message::IceProtocol;
 use weir_worker::net::optional::Optional;
 
-use super::{PortSockets, SocketMaker, only_v6};
+use super::{PortSockets, SocketMaker, bind_first, new_socket};
 use crate::server::model::address::ListenAddress;
 use crate::server::model::error::Error;
 use crate::server::model::ids::random;
-use crate::server::model::shortage::leave_reserve;
 use crate::server::workers::ports::{PortCount, PortLease, Ports};
 
 /// TCP connections that wait to be accepted. A transport has one peer, so this is for its retries, and for others.
@@ -96,7 +95,7 @@ impl WebRtcSockets {
 }
 
 impl SocketMaker {
-    /// Listens in each of these ways, on a free port of the range. One that cannot be had is logged and left out, unless that is
+    /// Listens at each of these endpoints, on a free port of the range. One that cannot be had is logged and left out, unless that is
     /// for the lack of something: then there is no transport rather than half of one.
     ///
     /// # Errors
@@ -120,9 +119,8 @@ impl SocketMaker {
                 listeners,
                 shared: Vec::new(),
             }),
-            None => Err(failure.unwrap_or_else(|| {
-                Error::InvalidParameters("a transport must be reachable in one way at least".to_owned())
-            })),
+            None => Err(failure
+                .unwrap_or_else(|| Error::InvalidParameters("a transport must have one endpoint at least".to_owned()))),
         }
     }
 
@@ -131,52 +129,34 @@ impl SocketMaker {
             IceProtocol::Udp => &self.ports,
             IceProtocol::Tcp => &self.tcp_ports,
         };
-        for lease in ports.search(ip, PortCount::One, random()) {
+        let leases = ports.search(ip, PortCount::One, random());
+        let failed = self.failed(need, format!("making a socket of a transport on {ip}"));
+        bind_first(leases, ports.exhausted(ip), failed, |lease| {
             let address = self.address(ip, lease.first());
             let socket = match protocol {
-                IceProtocol::Udp => self.bind_port(ip, lease.first()).map(ListenSocket::Udp),
-                IceProtocol::Tcp => tcp_listener(address).map(ListenSocket::Tcp),
+                IceProtocol::Udp => ListenSocket::Udp(self.bind_port(ip, lease.first())?),
+                IceProtocol::Tcp => ListenSocket::Tcp(tcp_listener(address)?),
             };
-            match socket {
-                Ok(socket) => {
-                    return Ok(Listener {
-                        address: ListenAddress { protocol, address },
-                        socket,
-                        _lease: lease,
-                    });
-                }
-                // Another program has the port.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) => {
-                    let doing = format!("making a socket of a transport on {ip}");
-                    return Err(self.failed(need, doing)(error));
-                }
-            }
-        }
-        Err(Error::PortsExhausted {
-            ip,
-            range: ports.range(),
+            Ok(Listener {
+                address: ListenAddress { protocol, address },
+                socket,
+                _lease: lease,
+            })
         })
     }
 }
 
-/// Descriptors that a transport takes that is reached in these ways, with those for its worker.
-pub(crate) fn need_of(ways: &[(IceProtocol, IpAddr)]) -> usize {
-    let of_way = |(protocol, _): &(IceProtocol, IpAddr)| match protocol {
+/// Descriptors that a transport with these endpoints takes, with those for its worker.
+pub(crate) fn need_of(endpoints: &[(IceProtocol, IpAddr)]) -> usize {
+    let of_one = |(protocol, _): &(IceProtocol, IpAddr)| match protocol {
         IceProtocol::Udp => 4,
         IceProtocol::Tcp => 2,
     };
-    ways.iter().map(of_way).sum()
+    endpoints.iter().map(of_one).sum()
 }
 
 pub(super) fn tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
-    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    leave_reserve(&socket)?;
-    if address.is_ipv6() {
-        only_v6(&socket);
-    }
-    socket.set_nonblocking(true)?;
+    let socket = new_socket(address.ip(), Type::STREAM, Protocol::TCP)?;
     // Connections of a transport that had the port before may linger (TIME_WAIT); a listener of somebody else still
     // makes this fail.
     Optional::ReuseAddress.or_without(setsockopt(&socket, sockopt::ReuseAddr, &true));
@@ -189,6 +169,8 @@ pub(super) fn tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
 mod tests {
     use std::io::Write;
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+
+    use socket2::Socket;
 
     use super::*;
     use crate::server::model::settings::{PortRange, Settings};
@@ -204,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_has_its_port_and_descriptors_in_order() {
+    fn every_endpoint_has_its_port_and_descriptors_in_order() {
         let maker = maker(PortRange::default());
         let wanted = [
             (IceProtocol::Udp, V4),
@@ -214,11 +196,11 @@ mod tests {
         ];
         let sockets = maker.listen(&wanted).unwrap();
         let addresses: Vec<ListenAddress> = sockets.addresses().collect();
-        let ways: Vec<_> = addresses
+        let endpoints: Vec<_> = addresses
             .iter()
             .map(|each| (each.protocol, each.address.ip()))
             .collect();
-        assert_eq!(ways, wanted);
+        assert_eq!(endpoints, wanted);
         let descriptors = sockets.descriptors().unwrap();
         let bound: Vec<SocketAddr> = descriptors
             .iter()

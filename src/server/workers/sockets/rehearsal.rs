@@ -1,5 +1,5 @@
 //! Making and using the sockets of transports once before the server is ready: what the kernel, or what confines this process,
-//! refuses and Weir cannot do without is told then, instead of with each transport.
+//! refuses and Weir cannot do without is an error then, instead of with each transport.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -19,8 +19,7 @@ impl SocketMaker {
     /// # Errors
     /// [`StartError::Kernel`], [`StartError::Io`] if there is no thread for it.
     pub(crate) fn rehearse(&self, addresses: LocalAddresses, tcp: bool) -> Result<(), StartError> {
-        let ips = [addresses.ipv4.map(IpAddr::from), addresses.ipv6.map(IpAddr::from)];
-        ips.into_iter().flatten().try_for_each(|ip| {
+        addresses.ips().try_for_each(|ip| {
             self.rehearse_udp(ip)?;
             if tcp { self.rehearse_tcp(ip) } else { Ok(()) }
         })
@@ -43,10 +42,7 @@ impl SocketMaker {
         let rehearsing = thread::Builder::new()
             .name("weir-rehearsal".to_owned())
             .spawn(move || process::probe(near, far, far_end));
-        let rehearsed = rehearsing.map_err(|source| StartError::Io {
-            doing: "starting the thread that tries out the sockets".to_owned(),
-            source,
-        })?;
+        let rehearsed = rehearsing.map_err(StartError::io("starting the thread that tries out the sockets"))?;
         match rehearsed.join() {
             Ok(Ok(())) => Ok(()),
             Ok(Err(refusal)) => Err(StartError::Kernel(refusal.to_string())),

@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -26,6 +26,7 @@ use super::listening::tcp_listener;
 use super::{LocalAddresses, SocketMaker, WebRtcSockets};
 use crate::server::model::address::ListenAddress;
 use crate::server::model::error::{Error, StartError};
+use crate::server::model::lock;
 use crate::server::model::settings::{ConnectedSockets, Settings};
 
 /// The first kernel that finds connected UDP sockets of one port by a hash of both addresses. One before it would compare a
@@ -68,7 +69,6 @@ impl SharedPorts {
             (IceProtocol::Udp, settings.rtc_udp),
             (IceProtocol::Tcp, settings.rtc_tcp),
         ];
-        let ips = [addresses.ipv4.map(IpAddr::from), addresses.ipv6.map(IpAddr::from)];
         let mut filtered = true;
         let mut shared_ports = Vec::with_capacity(workers);
         for worker in 0..workers {
@@ -81,7 +81,7 @@ impl SharedPorts {
             };
             let mut ports_of_worker = Vec::new();
             for (protocol, _) in protocols.into_iter().filter(|(_, wanted)| *wanted) {
-                for ip in ips.into_iter().flatten() {
+                for ip in addresses.ips() {
                     let address = maker.address(ip, port);
                     let bound = match protocol {
                         IceProtocol::Udp => maker.bind_shared(address, &mut filtered),
@@ -138,13 +138,14 @@ impl SharedPorts {
             .collect()
     }
 
-    /// Where a transport of a worker is reached, of these ways.
-    pub(crate) fn sockets(&self, worker: WorkerId, ways: &[(IceProtocol, IpAddr)]) -> Result<WebRtcSockets, Error> {
+    /// Where a transport of a worker is reached, of the wanted endpoints.
+    pub(crate) fn sockets(&self, worker: WorkerId, wanted: &[(IceProtocol, IpAddr)]) -> Result<WebRtcSockets, Error> {
         let addresses = self.of(worker).iter().map(|shared| shared.address);
-        let is_wanted = |address: &ListenAddress| ways.contains(&(address.protocol, address.address.ip()));
+        let is_wanted = |address: &ListenAddress| wanted.contains(&(address.protocol, address.address.ip()));
         WebRtcSockets::shared(addresses.filter(is_wanted).collect()).ok_or_else(|| {
             Error::InvalidParameters(
-                "the worker has no port for the ways that are left to reach the transport".to_owned(),
+                "the worker has no port for the protocols and addresses that are left to reach the transport"
+                    .to_owned(),
             )
         })
     }
@@ -167,15 +168,14 @@ impl SharedPorts {
         if !(self.connected && is_udp && is_somebody && local.is_ipv4() == remote.is_ipv4()) {
             return None;
         }
-        let _one_at_a_time = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.joining);
         match self.maker.connect_beside(&shared.socket, local, remote) {
             Ok(socket) => Some(socket),
             Err(error) => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         %local, %remote, %error,
-                        "a WebRTC transport goes on without a socket and a receive buffer of its own; further ones are not \
-                         told"
+                        "a WebRTC transport goes on without a socket and a receive buffer of its own; said once"
                     );
                 }
                 None

@@ -10,14 +10,78 @@ use nix::errno::Errno;
 use weir_channel::message::DropReason;
 
 use super::super::clock;
-use super::super::gather::GATHER_BYTES;
-use super::super::send::SendBackend;
+use super::super::gather::{GATHER_BYTES, Train};
+use super::super::send::{SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
 use super::aside::send_with_retry;
-use super::protection::{Entry, Progress};
-use super::srtp_streams::SrtpStreams;
+use super::srtp_streams::{SrtpStreams, StreamEvents};
 use super::{Egress, NO_REMOTE, note_lost};
 use crate::relay::sink::{ConsumerIx, Sent, TransportIx};
 use crate::webrtc::srtp::{Outbound, Profile, ProtectedTrain};
+
+/// The longest protected message, and the longest packet with what SRTP adds to it.
+const BUFFER_BYTES: usize = TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX;
+
+/// All transports' SRTP streams, and the buffer that their packets are protected in.
+pub(super) struct Protection {
+    entries: Vec<Entry>,
+    buffer: Box<[u8]>,
+    /// Streams that nobody has looked at yet.
+    begun: Vec<(TransportIx, u32)>,
+    /// Transports whose peer has become unheard.
+    unheard: Vec<TransportIx>,
+}
+
+#[derive(Default)]
+struct Entry {
+    srtp: Option<Box<SrtpStreams>>,
+    failures: u64,
+}
+
+impl Protection {
+    pub(super) fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            begun: Vec::with_capacity(1024),
+            unheard: Vec::with_capacity(1024),
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, transport: TransportIx, events: StreamEvents) {
+        if events.begun.is_some() || events.unheard {
+            self.record_cold(transport, events);
+        }
+    }
+
+    #[cold]
+    fn record_cold(&mut self, transport: TransportIx, events: StreamEvents) {
+        self.begun.extend(events.begun.map(|ssrc| (transport, ssrc)));
+        self.unheard.extend(events.unheard.then_some(transport));
+    }
+
+    pub(super) fn detach(&mut self, transport: TransportIx) {
+        if let Some(entry) = self.entries.get_mut(transport.0 as usize) {
+            *entry = Entry::default();
+        }
+        self.begun.retain(|(begun, _)| *begun != transport);
+        self.unheard.retain(|unheard| *unheard != transport);
+    }
+
+    #[inline]
+    fn streams(&self, transport: TransportIx) -> Option<&SrtpStreams> {
+        self.entries.get(transport.0 as usize)?.srtp.as_deref()
+    }
+
+    #[inline]
+    fn streams_mut(&mut self, transport: TransportIx) -> Option<&mut SrtpStreams> {
+        self.get_mut(transport)?.srtp.as_deref_mut()
+    }
+
+    fn get_mut(&mut self, transport: TransportIx) -> Option<&mut Entry> {
+        self.entries.get_mut(transport.0 as usize)
+    }
+}
 
 impl<B: SendBackend> Egress<B> {
     /// Protects what leaves on a WebRTC transport from now on.
@@ -86,17 +150,10 @@ impl<B: SendBackend> Egress<B> {
     }
 
     /// Sends a train at once that is not protected yet. A train of any length is protected and sent in parts.
-    pub(super) fn protect_and_send(
-        &mut self,
-        transport: TransportIx,
-        owner: ConsumerIx,
-        train: &[u8],
-        segment: usize,
-        arrival_ns: u64,
-    ) -> Sent {
-        let segment = segment.min(train.len()).max(1);
+    pub(super) fn protect_and_send(&mut self, train: Train<'_>) -> Sent {
+        let Train { transport, segment, .. } = train;
         let mut buffer = mem::take(&mut self.protection.buffer);
-        let mut progress = Progress::new(train, segment);
+        let mut progress = Progress::new(train);
         while let Some(part) = progress.next(self.overhead(transport)) {
             let Some(protected) = self.protect_part(transport, part, segment, &mut buffer) else {
                 progress.stop(NO_REMOTE);
@@ -104,29 +161,27 @@ impl<B: SendBackend> Egress<B> {
             };
             let mut sent = Sent::all(protected.packets);
             if protected.packets > 0 {
-                let segment = segment + self.overhead(transport);
-                sent = self.send_protected(transport, owner, &buffer[..protected.bytes], segment, arrival_ns);
+                sent = self.send_protected(Train {
+                    bytes: &buffer[..protected.bytes],
+                    segment: (segment + self.overhead(transport)).min(protected.bytes),
+                    ..train
+                });
             }
             if !progress.advance(protected, sent) {
                 break;
             }
         }
         self.protection.buffer = buffer;
-        self.conclude(transport, owner, progress)
+        self.conclude(transport, train.owner, progress)
     }
 
     #[inline]
-    fn send_protected(
-        &mut self,
-        transport: TransportIx,
-        owner: ConsumerIx,
-        train: &[u8],
-        segment: usize,
-        arrival_ns: u64,
-    ) -> Sent {
-        match self.sockets.paths.get(transport.0 as usize) {
-            Some(path) if path.is_stream => self.send_over_stream(transport, train, segment, arrival_ns),
-            _ => self.send_at_once(transport, owner, train, segment, arrival_ns),
+    fn send_protected(&mut self, train: Train<'_>) -> Sent {
+        match self.sockets.paths.get(train.transport.0 as usize) {
+            Some(path) if path.is_stream => {
+                self.send_over_stream(train.transport, train.bytes, train.segment, train.arrival_ns)
+            }
+            _ => self.send_at_once(train),
         }
     }
 
@@ -154,17 +209,10 @@ impl<B: SendBackend> Egress<B> {
     }
 
     /// Keeps a train until the end of the turn that is not protected yet: protected, where it waits.
-    pub(super) fn protect_and_keep(
-        &mut self,
-        transport: TransportIx,
-        owner: ConsumerIx,
-        train: &[u8],
-        segment: usize,
-        arrival_ns: u64,
-    ) -> Sent {
-        let segment = segment.min(train.len()).max(1);
+    pub(super) fn protect_and_keep(&mut self, train: Train<'_>) -> Sent {
+        let Train { transport, segment, .. } = train;
         let overhead = self.overhead(transport);
-        let mut progress = Progress::new(train, segment);
+        let mut progress = Progress::new(train);
         while let Some(part) = progress.next(overhead) {
             let len = part.len() + part.len().div_ceil(segment) * overhead;
             if self.gather.reserve(len).is_none() {
@@ -196,19 +244,13 @@ impl<B: SendBackend> Egress<B> {
             *failures += u64::from(protected.refused.is_some());
             if protected.packets > 0 {
                 let segment = (segment + overhead).min(protected.bytes);
-                self.gather.commit(
-                    &mut path.gathered,
-                    transport,
-                    protected.bytes,
-                    segment,
-                    owner,
-                    arrival_ns,
-                );
+                self.gather
+                    .commit(&mut path.gathered, protected.bytes, Train { segment, ..train });
             }
             self.protection.record(transport, news);
             progress.advance(protected, Sent::all(protected.packets));
         }
-        self.conclude(transport, owner, progress)
+        self.conclude(transport, train.owner, progress)
     }
 
     pub(super) fn protect_and_resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
@@ -315,5 +357,61 @@ impl<B: SendBackend> Egress<B> {
             accepted,
             reason: reason.unwrap_or(DropReason::SendFailed),
         }
+    }
+}
+
+/// What is protected of a train at a time: as many packets as one message can carry then.
+fn step_of(segment: usize, overhead: usize) -> usize {
+    (TRAIN_BYTES_MAX / (segment + overhead)).clamp(1, TRAIN_SEGMENTS_MAX) * segment
+}
+
+/// How far a train has come.
+struct Progress<'a> {
+    rest: &'a [u8],
+    segment: usize,
+    /// Packets that are sent, or refused with others behind them.
+    accepted: usize,
+    /// Packets that could not be protected.
+    refused: usize,
+    /// Why the rest is not sent.
+    reason: Option<DropReason>,
+}
+
+impl<'a> Progress<'a> {
+    fn new(train: Train<'a>) -> Self {
+        Self {
+            rest: train.bytes,
+            segment: train.segment,
+            accepted: 0,
+            refused: 0,
+            reason: None,
+        }
+    }
+
+    /// What to protect next.
+    fn next(&self, overhead: usize) -> Option<&'a [u8]> {
+        let len = step_of(self.segment, overhead).min(self.rest.len());
+        (len > 0).then(|| &self.rest[..len])
+    }
+
+    /// Takes note of what became of it; whether to go on.
+    fn advance(&mut self, protected: ProtectedTrain, sent: Sent) -> bool {
+        self.accepted += sent.accepted;
+        if sent.accepted < protected.packets {
+            self.reason = Some(sent.reason);
+            return false;
+        }
+        let mut done = protected.packets;
+        if protected.refused.is_some() {
+            self.refused += 1;
+            self.accepted += 1;
+            done += 1;
+        }
+        self.rest = self.rest.get(done * self.segment..).unwrap_or_default();
+        true
+    }
+
+    fn stop(&mut self, sent: Sent) {
+        self.reason = Some(sent.reason);
     }
 }

@@ -133,7 +133,7 @@ fn a_full_socket_keeps_the_order_and_every_packet_has_one_fate() {
     read_all(&mut arrived);
     assert!(arrived == accepted, "{} of {} arrived", arrived.len(), accepted.len());
     assert_eq!(egress.stats().packets_sent, accepted.len() as u64);
-    assert_eq!(egress.backlog_bytes(), 0);
+    assert_eq!(egress.backlog.bytes_in_use(), 0);
     // And then packets leave at once again.
     assert_eq!(egress.send(T, owner(1), &packet(1, 1000), 1000), Sent::all(1));
     assert_eq!(read(&theirs), Some(packet(1, 1000)));
@@ -167,7 +167,7 @@ fn one_full_socket_does_not_hold_up_another() {
     let waiting = egress.sockets.stats(T).unwrap().backlog_packets;
     assert_eq!(waiting, u64::from(QUEUE_CHUNKS_MAX));
     egress.detach(T);
-    assert_eq!(egress.backlog_bytes(), 0);
+    assert_eq!(egress.backlog.bytes_in_use(), 0);
     assert_eq!(egress.poll_blocked(), None);
 }
 

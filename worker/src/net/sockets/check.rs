@@ -15,9 +15,7 @@ pub(in crate::net) fn check_udp(socket: &OwnedFd) -> Result<(), WorkerError> {
     if is_ip && kind == Ok(SockType::Datagram) {
         Ok(())
     } else {
-        Err(WorkerError::InvalidParameters(
-            "a descriptor is not a UDP socket".to_owned(),
-        ))
+        Err(WorkerError::invalid("a descriptor is not a UDP socket"))
     }
 }
 
@@ -34,9 +32,7 @@ pub(super) fn local_address(socket: &OwnedFd) -> Result<SockaddrStorage, WorkerE
         _ => 0,
     };
     if port == 0 {
-        return Err(WorkerError::InvalidParameters(
-            "a socket is not bound to a port".to_owned(),
-        ));
+        return Err(WorkerError::invalid("a socket is not bound to a port"));
     }
     Ok(address)
 }
@@ -47,9 +43,7 @@ pub(super) fn check_tcp(socket: &OwnedFd) -> Result<SocketAddr, WorkerError> {
     let is_listening = socket::getsockopt(socket, sockopt::SockType) == Ok(SockType::Stream)
         && socket::getsockopt(socket, sockopt::AcceptConn) == Ok(true);
     if !is_ip || !is_listening {
-        return Err(WorkerError::InvalidParameters(
-            "a descriptor is not a listening TCP socket".to_owned(),
-        ));
+        return Err(WorkerError::invalid("a descriptor is not a listening TCP socket"));
     }
     let local = address_of(&local_address(socket)?)?;
     let failed = |errno| os("fcntl", errno);
@@ -63,7 +57,7 @@ pub(super) fn address_of(storage: &SockaddrStorage) -> Result<SocketAddr, Worker
     match (storage.as_sockaddr_in(), storage.as_sockaddr_in6()) {
         (Some(v4), _) => Ok(SocketAddr::from((v4.ip(), v4.port()))),
         (_, Some(v6)) => Ok(std::net::SocketAddrV6::new(v6.ip(), v6.port(), 0, v6.scope_id()).into()),
-        _ => Err(WorkerError::InvalidParameters("a socket is not bound".to_owned())),
+        _ => Err(WorkerError::invalid("a socket is not bound")),
     }
 }
 

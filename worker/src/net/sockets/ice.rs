@@ -3,19 +3,19 @@
 //!
 //! When the peer has selected a listener, that listener's connected socket is connected to the peer and sends for the
 //! transport; those of the other listeners are parked. Answers to anybody else leave through the unconnected socket that the
-//! question came in by, or over the TCP connection (see `connections.rs`).
+//! question came in by, or over the TCP connection (see `connection.rs`).
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, SockaddrIn6, SockaddrStorage, sendto};
+use nix::sys::socket::SockaddrStorage;
 use weir_channel::message::{IceProtocol, LISTENERS_MAX, WorkerError};
 
+use super::SocketCounters;
 use super::check::{address_of, check_tcp};
 use super::connection::{CONNECTIONS_MAX, Connection};
 use super::plain::PortSockets;
-use super::shared_port::OnSharedPorts;
+use super::shared_ports::OnSharedPorts;
 use crate::net::source::Side;
 
 /// The sockets of one WebRTC transport.
@@ -28,9 +28,7 @@ pub struct IceSockets {
     pub(super) stream: Option<u8>,
     /// It has no listeners of its own.
     pub(super) on_shared_ports: Option<OnSharedPorts>,
-    pub(super) rtcp_sent: u64,
-    pub(super) truncated: u64,
-    pub(super) kernel_drops: u64,
+    pub(super) counters: SocketCounters,
 }
 
 #[derive(Debug)]
@@ -66,7 +64,7 @@ impl IceSockets {
     /// listeners say, or two of them are bound to the same address, [`WorkerError::Os`] if they cannot be set up.
     pub fn adopt(descriptors: Vec<OwnedFd>, listeners: &[IceProtocol]) -> Result<Self, WorkerError> {
         if listeners.is_empty() || listeners.len() > LISTENERS_MAX {
-            return Err(WorkerError::InvalidParameters(format!(
+            return Err(WorkerError::invalid(format!(
                 "{} listeners; a WebRTC transport has 1 to {LISTENERS_MAX}",
                 listeners.len()
             )));
@@ -75,17 +73,13 @@ impl IceSockets {
             IceProtocol::Udp => 2,
             IceProtocol::Tcp => 1,
         };
-        let expected: u8 = listeners.iter().map(needed).sum();
-        let received = u8::try_from(descriptors.len()).unwrap_or(u8::MAX);
-        if received != expected {
-            return Err(WorkerError::Descriptors { expected, received });
+        let expected: usize = listeners.iter().map(needed).sum();
+        let wrong_number = WorkerError::descriptors(expected, descriptors.len());
+        if descriptors.len() != expected {
+            return Err(wrong_number);
         }
         let mut descriptors = descriptors.into_iter();
-        let mut next = || {
-            descriptors
-                .next()
-                .ok_or(WorkerError::Descriptors { expected, received })
-        };
+        let mut next = || descriptors.next().ok_or_else(|| wrong_number.clone());
         let mut adopted: Vec<Listener> = Vec::with_capacity(listeners.len());
         for protocol in listeners {
             let listener = match protocol {
@@ -94,9 +88,7 @@ impl IceSockets {
             };
             let is_same = |other: &&Listener| other.local == listener.local && other.protocol() == *protocol;
             if adopted.iter().any(|other| is_same(&other)) {
-                return Err(WorkerError::InvalidParameters(
-                    "two listeners are bound to the same address".to_owned(),
-                ));
+                return Err(WorkerError::invalid("two listeners are bound to the same address"));
             }
             adopted.push(listener);
         }
@@ -112,9 +104,7 @@ impl IceSockets {
             connections: Vec::new(),
             stream: None,
             on_shared_ports: None,
-            rtcp_sent: 0,
-            truncated: 0,
-            kernel_drops: 0,
+            counters: SocketCounters::default(),
         }
     }
 
@@ -202,10 +192,10 @@ impl IceSockets {
     /// The last drop count seen of a socket, and the sum of all of the transport.
     pub(super) fn drop_count_mut(&mut self, listener: u8, side: Side) -> Option<(&mut u32, &mut u64)> {
         if let Some(on_shared_ports) = &mut self.on_shared_ports {
-            return Some((&mut on_shared_ports.drop_count, &mut self.kernel_drops));
+            return Some((&mut on_shared_ports.drop_count, &mut self.counters.kernel_drops));
         }
         match &mut self.listeners.get_mut(usize::from(listener))?.kind {
-            Kind::Udp(udp) => Some((&mut udp.drop_counts[side_of(side)], &mut self.kernel_drops)),
+            Kind::Udp(udp) => Some((&mut udp.drop_counts[side_of(side)], &mut self.counters.kernel_drops)),
             Kind::Tcp(_) => None,
         }
     }
@@ -247,23 +237,6 @@ impl Listener {
             Kind::Tcp(_) => IceProtocol::Tcp,
         }
     }
-}
-
-/// Sends to somebody through a socket that is not connected.
-pub(super) fn send_from(unconnected: &Udp, remote: SocketAddr, packet: &[u8]) -> Result<(), Errno> {
-    let (socket, flags) = (
-        unconnected.unconnected.as_raw_fd(),
-        MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-    );
-    match remote {
-        // A socket for both protocols names IPv4 addresses in their IPv6-mapped form.
-        SocketAddr::V4(v4) if unconnected.bound.as_sockaddr_in6().is_some() => {
-            let mapped = std::net::SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0);
-            sendto(socket, packet, &SockaddrIn6::from(mapped), flags)
-        }
-        remote => sendto(socket, packet, &SockaddrStorage::from(remote), flags),
-    }
-    .map(drop)
 }
 
 pub(super) const fn side_of(side: Side) -> usize {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::sys::socket::{SockaddrStorage, getpeername};
 use weir_channel::message::{Remote, WorkerError};
 
+use super::SocketCounters;
 use super::check::{check_udp, local_address, os};
 use super::options::{is_wildcard, prepare, reconnect};
 use crate::net::source::Side;
@@ -34,10 +35,9 @@ impl TransportSockets {
     /// [`WorkerError::Descriptors`] if it is not that many, [`WorkerError::InvalidParameters`] if they are not pairs of UDP
     /// sockets bound to the same address, [`WorkerError::Os`] if they cannot be set up.
     pub fn adopt(descriptors: Vec<OwnedFd>, rtcp_mux: bool) -> Result<Self, WorkerError> {
-        let expected: u8 = if rtcp_mux { 2 } else { 4 };
-        let received = u8::try_from(descriptors.len()).unwrap_or(u8::MAX);
+        let (expected, received) = (if rtcp_mux { 2 } else { 4 }, descriptors.len());
         if received != expected {
-            return Err(WorkerError::Descriptors { expected, received });
+            return Err(WorkerError::descriptors(expected, received));
         }
         let mut descriptors = descriptors.into_iter();
         let mut port = || match (descriptors.next(), descriptors.next()) {
@@ -46,7 +46,7 @@ impl TransportSockets {
         };
         match (port()?, port()?) {
             (Some(rtp), rtcp) => Ok(Self { rtp, rtcp }),
-            (None, _) => Err(WorkerError::Descriptors { expected, received }),
+            (None, _) => Err(WorkerError::descriptors(expected, received)),
         }
     }
 }
@@ -58,16 +58,16 @@ impl PortSockets {
             prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         }
         if getpeername::<SockaddrStorage>(unconnected.as_raw_fd()).is_ok() {
-            return Err(WorkerError::InvalidParameters(
-                "the first socket of a port is connected; it must stay open to everybody".to_owned(),
+            return Err(WorkerError::invalid(
+                "the first socket of a port is connected; it must stay open to everybody",
             ));
         }
         let local = local_address(&unconnected)?;
         // A worker that had the socket before has left it connected.
         reconnect(connected.as_fd(), local, None).map_err(|errno| os("connect", errno))?;
         if !is_wildcard(&local) && local_address(&connected)? != local {
-            return Err(WorkerError::InvalidParameters(
-                "a port's two sockets are bound to different addresses".to_owned(),
+            return Err(WorkerError::invalid(
+                "a port's two sockets are bound to different addresses",
             ));
         }
         Ok(Self {
@@ -85,9 +85,7 @@ pub(super) struct Ports {
     pub(super) local: SockaddrStorage,
     pub(super) rtcp: Option<PortSockets>,
     pub(super) remote: Option<Remote>,
-    pub(super) rtcp_sent: u64,
-    pub(super) truncated: u64,
-    pub(super) kernel_drops: u64,
+    pub(super) counters: SocketCounters,
     /// The last count seen of each socket; see [`slot_of`].
     pub(super) drop_counts: [u32; 4],
 }

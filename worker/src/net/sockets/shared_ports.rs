@@ -1,20 +1,143 @@
-//! Shared ports in the table of all sockets: opened, sent through, accepted at, and replaced by connected sockets.
+//! Shared ports: all WebRTC transports without ports of their own use them.
+//!
+//! A shared port is one unconnected UDP socket, or a listening TCP one. A transport sends through it, each message with its
+//! destination, until it gets a socket of its own that is bound to the same port and connected to its peer. The kernel then
+//! delivers that peer's packets to this socket, and needs no route lookup for what is sent. Such a socket lives as long as
+//! its tuple is the selected one.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{SockaddrStorage, getpeername};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
 use weir_channel::message::{IceProtocol, IceTuple, SHARED_PORTS_MAX, WorkerError};
 
 use super::Sockets;
-use super::check::{address_of, check_udp, local_address, os};
-use super::connection::{Accepted, accept_at};
+use super::check::{address_of, check_tcp, check_udp, local_address, os};
+use super::connection::{Accepted, Connection, accept_at, unmapped};
 use super::options::{drop_count, prepare, stamp_as_others};
-use super::shared_port::{Kind, OwnSocket, SharedPort, UnassignedConnection, udp_at};
-use crate::net::send::{Route, is_pending_error};
+use super::path::{Path, SharedRoute};
+use crate::net::send::{Destination, Route};
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
+use crate::webrtc::framing::PREFIX_BYTES;
+
+/// The longest first packet of a connection: a check is a few hundred bytes.
+const FIRST_PACKET_BYTES_MAX: usize = 1_500;
+
+/// One shared port.
+#[derive(Debug)]
+pub(super) struct SharedPort {
+    local: SocketAddr,
+    kind: Kind,
+    /// The last count seen.
+    pub(super) drop_count: u32,
+    pub(super) kernel_drops: u64,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Shared with the transports that send through it.
+    Udp {
+        socket: Arc<OwnedFd>,
+        is_v6: bool,
+    },
+    Tcp(OwnedFd),
+}
+
+/// What a transport on shared ports has of its own.
+#[derive(Debug, Default)]
+pub(super) struct OnSharedPorts {
+    /// The connected socket that it sends on at the moment.
+    pub(super) socket: Option<OwnSocket>,
+    /// The last count seen of that socket.
+    pub(super) drop_count: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnSocket {
+    pub(super) port: u8,
+    tuple: IceTuple,
+}
+
+impl OnSharedPorts {
+    /// Closes the connected socket, and stops sending through the shared port.
+    pub(super) fn leave(&mut self, path: &mut Path) {
+        self.socket = None;
+        path.socket = None;
+        path.shared = None;
+    }
+
+    /// Sends through a shared port to a tuple's remote end from now on.
+    pub(super) fn enter(&self, path: &mut Path, shared_ports: &[SharedPort], tuple: IceTuple) -> Result<(), Errno> {
+        let (number, port) = udp_at(shared_ports, tuple.local).ok_or(Errno::EADDRNOTAVAIL)?;
+        path.shared = port.shared(number, tuple.remote).map(Box::new);
+        Ok(())
+    }
+}
+
+impl SharedPort {
+    fn adopt(protocol: IceProtocol, socket: OwnedFd) -> Result<Self, WorkerError> {
+        if protocol == IceProtocol::Tcp {
+            return Ok(Self {
+                local: check_tcp(&socket)?,
+                kind: Kind::Tcp(socket),
+                drop_count: 0,
+                kernel_drops: 0,
+            });
+        }
+        check_udp(&socket)?;
+        if getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok() {
+            return Err(WorkerError::invalid(
+                "a shared port is connected; it must stay open to everybody",
+            ));
+        }
+        prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
+        let bound = local_address(&socket)?;
+        Ok(Self {
+            local: address_of(&bound)?,
+            // What was dropped before, when another worker had the socket, is not this worker's.
+            drop_count: drop_count(socket.as_fd()),
+            kind: Kind::Udp {
+                socket: Arc::new(socket),
+                is_v6: bound.as_sockaddr_in6().is_some(),
+            },
+            kernel_drops: 0,
+        })
+    }
+
+    fn protocol(&self) -> IceProtocol {
+        match self.kind {
+            Kind::Udp { .. } => IceProtocol::Udp,
+            Kind::Tcp(_) => IceProtocol::Tcp,
+        }
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Udp { socket, .. } => socket.as_fd(),
+            Kind::Tcp(socket) => socket.as_fd(),
+        }
+    }
+
+    fn shared(&self, number: u8, remote: SocketAddr) -> Option<SharedRoute> {
+        match &self.kind {
+            Kind::Udp { socket, is_v6 } => Some(SharedRoute {
+                port: Arc::clone(socket),
+                number,
+                destination: Destination::new(remote, *is_v6),
+            }),
+            Kind::Tcp(_) => None,
+        }
+    }
+}
+
+fn udp_at(shared_ports: &[SharedPort], local: SocketAddr) -> Option<(u8, &SharedPort)> {
+    let numbered = (0..).zip(shared_ports);
+    let mut udp = numbered.filter(|(_, port)| port.protocol() == IceProtocol::Udp);
+    udp.find(|(_, port)| port.local == local)
+}
 
 impl Sockets {
     /// Opens the shared ports of a worker, in the order of their descriptors, which are closed if they are refused.
@@ -27,22 +150,17 @@ impl Sockets {
         protocols: &[IceProtocol],
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), WorkerError> {
-        let invalid = |reason: &str| Err(WorkerError::InvalidParameters(reason.to_owned()));
         if !self.shared_ports.is_empty() {
-            return invalid("the shared ports are open already");
+            return Err(WorkerError::invalid("the shared ports are open already"));
         }
         if protocols.is_empty() || protocols.len() > SHARED_PORTS_MAX {
-            return invalid(&format!(
+            return Err(WorkerError::invalid(format!(
                 "{} shared ports; a worker has 1 to {SHARED_PORTS_MAX}",
                 protocols.len()
-            ));
+            )));
         }
         if protocols.len() != descriptors.len() {
-            let count = |len: usize| u8::try_from(len).unwrap_or(u8::MAX);
-            return Err(WorkerError::Descriptors {
-                expected: count(protocols.len()),
-                received: count(descriptors.len()),
-            });
+            return Err(WorkerError::descriptors(protocols.len(), descriptors.len()));
         }
         let mut shared_ports: Vec<SharedPort> = Vec::with_capacity(protocols.len());
         for (protocol, socket) in protocols.iter().zip(descriptors) {
@@ -52,7 +170,7 @@ impl Sockets {
                 .iter()
                 .any(|other| other.local == port.local && other.protocol() == *protocol)
             {
-                return invalid("two shared ports are bound to the same address");
+                return Err(WorkerError::invalid("two shared ports are bound to the same address"));
             }
             shared_ports.push(port);
         }
@@ -114,12 +232,11 @@ impl Sockets {
     ) -> Result<(), WorkerError> {
         check_udp(&socket)?;
         let remote = getpeername::<SockaddrStorage>(socket.as_raw_fd()).map_err(|errno| os("getpeername", errno))?;
-        let (local, remote) = (address_of(&local_address(&socket)?)?, address_of(&remote)?);
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let (local, remote) = (address_of(&local_address(&socket)?)?, unmapped(address_of(&remote)?));
         let number = self.sends_through(transport);
         let (Some(number), true) = (number, (local, remote) == (tuple.local, tuple.remote)) else {
-            return Err(WorkerError::InvalidParameters(
-                "a socket that is not connected to where its transport sends".to_owned(),
+            return Err(WorkerError::invalid(
+                "a socket that is not connected to where its transport sends",
             ));
         };
         prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
@@ -166,10 +283,7 @@ impl Sockets {
                 shared.route()
             }
         };
-        match route.send(datagram) {
-            Err(errno) if is_pending_error(errno) => route.send(datagram),
-            result => result,
-        }
+        route.send_despite_pending(datagram)
     }
 
     /// Accepts the next connection at a shared port.
@@ -186,14 +300,79 @@ impl Sockets {
             return Ok(Accepted::None);
         };
         Ok(accept_at(listener.as_fd())?.and_then(|(socket, remote)| {
-            Some(UnassignedConnection {
-                socket,
-                port: number,
-                local: *local,
-                remote,
-                accepted_at: now,
-                bytes: Vec::new(),
-            })
+            let connection = Connection::new(socket, number, *local, remote, now);
+            let bytes = Vec::new();
+            Some(UnassignedConnection { connection, bytes })
         }))
+    }
+}
+
+/// A connection to a shared port whose transport is not known yet. It is read up to the end of its first packet.
+#[derive(Debug)]
+pub struct UnassignedConnection {
+    connection: Connection,
+    /// What was read, from the prefix of the first packet on.
+    bytes: Vec<u8>,
+}
+
+/// How much of the first packet of an [`UnassignedConnection`] has arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FirstPacket {
+    /// A part of the packet is missing.
+    Incomplete,
+    /// The packet is complete.
+    Complete,
+    /// It never will be: the peer has closed the connection, or says more than a check does.
+    Never,
+}
+
+impl UnassignedConnection {
+    /// As a transport's connection, which it is not yet; the shared port is its listener.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The first packet, when it is complete.
+    pub fn packet_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(PREFIX_BYTES..).unwrap_or_default()
+    }
+
+    /// Reads what has come, up to the end of the first packet.
+    pub fn read(&mut self) -> FirstPacket {
+        loop {
+            let held = self.bytes.len();
+            let wanted = match self.bytes.first_chunk::<PREFIX_BYTES>() {
+                None => PREFIX_BYTES,
+                Some(prefix) => {
+                    let len = usize::from(u16::from_be_bytes(*prefix));
+                    if len == 0 || len > FIRST_PACKET_BYTES_MAX {
+                        return FirstPacket::Never;
+                    }
+                    PREFIX_BYTES + len
+                }
+            };
+            if held == wanted {
+                return FirstPacket::Complete;
+            }
+            self.bytes.resize(wanted, 0);
+            let read = recv(
+                self.connection.socket().as_raw_fd(),
+                &mut self.bytes[held..],
+                MsgFlags::MSG_DONTWAIT,
+            );
+            self.bytes.truncate(held + read.unwrap_or(0));
+            match read {
+                Ok(0) => return FirstPacket::Never,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return FirstPacket::Incomplete,
+                Err(_) => return FirstPacket::Never,
+            }
+        }
+    }
+
+    /// As a transport's connection, and its first packet.
+    pub fn into_connection(mut self) -> (Connection, Vec<u8>) {
+        self.bytes.drain(..PREFIX_BYTES.min(self.bytes.len()));
+        (self.connection, self.bytes)
     }
 }

@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, MsgFlags, SockaddrStorage, getpeername};
+use nix::sys::socket::{SockaddrStorage, getpeername};
 use weir_channel::message::{IceProtocol, IceTuple, LISTENERS_MAX};
 
-use super::ice::{IceSockets, Kind, send_from, side_of};
+use super::Sockets;
+use super::ice::{IceSockets, Kind, side_of};
 use super::options::{drop_count, may_segment, reconnect, stamp_as_others};
 use super::path::Path;
-use super::{SocketStats, Sockets};
-use crate::net::send::is_pending_error;
-use crate::net::source::{Side, Source};
+use crate::net::send::{Destination, Route};
+use crate::net::source::Side;
 use crate::relay::sink::TransportIx;
 
 impl Sockets {
@@ -205,45 +205,21 @@ impl Sockets {
             .ice(transport)
             .and_then(|ice| ice.udp_at(local))
             .ok_or(Errno::EADDRNOTAVAIL)?;
-        let path = self
+        let connected = self
             .listener(transport, listener, Side::Connected)
             .filter(|_| udp.remote == Some(remote));
-        let send = || match path {
-            Some(path) => {
-                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                socket::send(path.as_raw_fd(), datagram, flags).map(drop)
+        let destination;
+        let route = match connected {
+            Some(socket) => Route::from(socket),
+            None => {
+                destination = Destination::new(remote, udp.bound.as_sockaddr_in6().is_some());
+                Route {
+                    socket: udp.unconnected.as_fd(),
+                    destination: Some(&destination),
+                }
             }
-            None => send_from(udp, remote, datagram),
         };
-        match send() {
-            Err(errno) if is_pending_error(errno) => send(),
-            result => result,
-        }
-    }
-
-    pub(super) fn ice_stats(&mut self, transport: TransportIx) -> Option<SocketStats> {
-        let mut counts = [[None; 2]; LISTENERS_MAX];
-        self.each_listener(transport, |listener, side, socket| {
-            let source = Source::Listener {
-                transport,
-                listener,
-                side,
-            };
-            counts[usize::from(listener)][side_of(side)] = Some((source, drop_count(socket)));
-        });
-        for (source, count) in counts.into_iter().flatten().flatten() {
-            self.note_drop_count(source, count);
-        }
-        let ice = self.ice(transport)?;
-        let path = &self.paths[transport.0 as usize];
-        Some(SocketStats {
-            packets_sent: path.packets_sent,
-            bytes_sent: path.bytes_sent,
-            rtcp_sent: ice.rtcp_sent,
-            kernel_drops: ice.kernel_drops,
-            truncated: ice.truncated,
-            backlog_packets: u64::from(path.backlog.packets()),
-        })
+        route.send_despite_pending(datagram)
     }
 
     pub(super) fn ice(&self, transport: TransportIx) -> Option<&IceSockets> {

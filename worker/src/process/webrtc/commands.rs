@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use weir_channel::id::TransportId;
 use weir_channel::message::{
-    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, FINGERPRINTS_MAX, Fingerprint,
-    FingerprintAlgorithm, IceCredentials, Method, Reply, WorkerError,
+    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, IceCredentials, Method, Reply,
+    WorkerError,
 };
 
 use crate::net::clock;
@@ -16,7 +16,7 @@ use crate::net::sockets::{IceSockets, os};
 use crate::process::event_loop::EventLoop;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
-use crate::webrtc::dtls::{self, Certificate, Clock, Context, HashFunction, RemoteParameters, RemoteRole, Role};
+use crate::webrtc::dtls::{self, Certificate, Clock, Context, RemoteParameters, Role};
 use crate::webrtc::entropy::SystemEntropy;
 use crate::webrtc::ice::Credentials;
 use crate::webrtc::transport::WebRtcTransport;
@@ -186,49 +186,22 @@ fn credentials(ice: &IceCredentials) -> Result<Credentials, WorkerError> {
 }
 
 fn remote_parameters(parameters: &DtlsParameters) -> Result<RemoteParameters, WorkerError> {
-    let count = parameters.fingerprints.len();
-    if count == 0 || count > FINGERPRINTS_MAX {
-        return Err(WorkerError::InvalidParameters(format!(
-            "{count} fingerprints; 1 to {FINGERPRINTS_MAX} are allowed"
-        )));
-    }
     let parse = |fingerprint: &Fingerprint| {
-        dtls::Fingerprint::parse(hash_function(fingerprint.algorithm), &fingerprint.value)
+        dtls::Fingerprint::parse(fingerprint.algorithm, &fingerprint.value)
             .map_err(|error| WorkerError::InvalidParameters(error.to_string()))
     };
     Ok(RemoteParameters {
-        role: match parameters.role {
-            DtlsRole::Auto => RemoteRole::Auto,
-            DtlsRole::Client => RemoteRole::Client,
-            DtlsRole::Server => RemoteRole::Server,
-        },
+        role: parameters.role,
         fingerprints: parameters.fingerprints.iter().map(parse).collect::<Result<_, _>>()?,
     })
 }
 
-fn hash_function(algorithm: FingerprintAlgorithm) -> HashFunction {
-    match algorithm {
-        FingerprintAlgorithm::Sha1 => HashFunction::Sha1,
-        FingerprintAlgorithm::Sha224 => HashFunction::Sha224,
-        FingerprintAlgorithm::Sha256 => HashFunction::Sha256,
-        FingerprintAlgorithm::Sha384 => HashFunction::Sha384,
-        FingerprintAlgorithm::Sha512 => HashFunction::Sha512,
-    }
-}
-
 fn fingerprints(certificate: &Certificate) -> Vec<Fingerprint> {
-    let name = |function| match function {
-        HashFunction::Sha1 => FingerprintAlgorithm::Sha1,
-        HashFunction::Sha224 => FingerprintAlgorithm::Sha224,
-        HashFunction::Sha256 => FingerprintAlgorithm::Sha256,
-        HashFunction::Sha384 => FingerprintAlgorithm::Sha384,
-        HashFunction::Sha512 => FingerprintAlgorithm::Sha512,
-    };
     certificate
         .fingerprints()
         .iter()
         .map(|fingerprint| Fingerprint {
-            algorithm: name(fingerprint.function()),
+            algorithm: fingerprint.algorithm(),
             value: fingerprint.to_string(),
         })
         .collect()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use tracing::{debug, warn};
-use weir_channel::message::UnroutedReason;
+use weir_channel::message::{IceProtocol, IceTuple, UnroutedReason};
 
 use crate::net::poll::{Interest, Source};
 use crate::net::sockets::{Accepted, CONNECTIONS_MAX, Connection, Side};
@@ -12,7 +12,6 @@ use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::framing::{FRAME_BYTES_MAX, PREFIX_BYTES};
-use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::transport::Dropped;
 
 use super::eviction::to_evict;
@@ -201,7 +200,7 @@ impl TransportEntry {
 }
 
 /// Closes the connection that a tuple was.
-pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx, tuple: &Tuple) {
+pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx, tuple: &IceTuple) {
     let sockets = &mut io.egress.sockets;
     let number = sockets
         .connections(transport)
@@ -212,9 +211,9 @@ pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx
     }
 }
 
-fn tuple_of(connection: &Connection) -> Tuple {
-    Tuple {
-        protocol: Protocol::Tcp,
+pub(super) fn tuple_of(connection: &Connection) -> IceTuple {
+    IceTuple {
+        protocol: IceProtocol::Tcp,
         local: connection.local(),
         remote: connection.remote(),
     }
@@ -223,9 +222,7 @@ fn tuple_of(connection: &Connection) -> Tuple {
 fn watch(io: &IoContext<'_>, transport: TransportIx, number: u8, interest: Interest) {
     if let Some(connection) = io.egress.sockets.connection(transport, number) {
         let source = Source::Connection { transport, number };
-        if let Err(errno) = io.poller.modify(connection.socket(), source, interest) {
-            warn!(%errno, "epoll_ctl");
-        }
+        io.poller.rewatch(connection.socket(), source, interest);
     }
 }
 
@@ -238,11 +235,8 @@ fn watch_listeners(io: &IoContext<'_>, transport: TransportIx, interest: Interes
             listener,
             side,
         };
-        if is_tcp
-            && side == Side::Unconnected
-            && let Err(errno) = io.poller.modify(socket, source, interest)
-        {
-            warn!(%errno, "epoll_ctl");
+        if is_tcp && side == Side::Unconnected {
+            io.poller.rewatch(socket, source, interest);
         }
     });
 }

@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use tracing::{debug, warn};
-use weir_channel::message::{DtlsState, Notification, WebRtcFailure};
+use tracing::debug;
+use weir_channel::message::{DtlsState, IceState, Notification, WebRtcFailure};
 
 use crate::net::poll::Interest;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::dtls::session::{Established, Event as DtlsEvent};
-use crate::webrtc::dtls::{self, SrtpKeys, SrtpProfile};
-use crate::webrtc::ice;
-use crate::webrtc::srtp::{Inbound, KeyError, MasterKey, Outbound, Profile};
+use crate::webrtc::srtp::{Inbound, KeyingMaterial, Outbound};
 use crate::webrtc::transport::Event;
 
 use super::connections::close_connection_of;
-use super::convert::{iana_name, ice_state, ice_tuple};
 use super::shared_ports::unwatch_connected;
 use super::{IoContext, TransportEntry, WebRtc, failures};
 
@@ -50,11 +47,11 @@ impl WebRtc {
             let notifications = [
                 Notification::IceSelectedTupleChanged {
                     transport: entry.id,
-                    tuple: entry.transport.selected_tuple().map(ice_tuple),
+                    tuple: entry.transport.selected_tuple().copied(),
                 },
                 Notification::IceStateChanged {
                     transport: entry.id,
-                    state: ice_state(entry.transport.ice_state()),
+                    state: entry.transport.ice_state(),
                     failure: entry.ice_failure(),
                 },
             ];
@@ -78,10 +75,7 @@ impl WebRtc {
         };
         let id = entry.id;
         let notification = match event {
-            Event::SelectedTuple(tuple) => Notification::IceSelectedTupleChanged {
-                transport: id,
-                tuple: tuple.as_ref().map(ice_tuple),
-            },
+            Event::SelectedTuple(tuple) => Notification::IceSelectedTupleChanged { transport: id, tuple },
             Event::Ice(state) => {
                 let failure = entry.ice_failure();
                 if let Some(failure) = &failure {
@@ -90,7 +84,7 @@ impl WebRtc {
                 }
                 Notification::IceStateChanged {
                     transport: id,
-                    state: ice_state(state),
+                    state,
                     failure,
                 }
             }
@@ -143,20 +137,14 @@ impl WebRtc {
 impl TransportEntry {
     /// Why ICE is disconnected, if it is.
     fn ice_failure(&self) -> Option<WebRtcFailure> {
-        let is_disconnected = self.transport.ice_state() == ice::State::Disconnected;
+        let is_disconnected = self.transport.ice_state() == IceState::Disconnected;
         is_disconnected.then(|| failures::of_ice_end(self.transport.ice_end()))
     }
 
-    fn use_keys(&mut self, io: &mut IoContext<'_>, transport: TransportIx, keys: &SrtpKeys) {
-        match directions(keys) {
-            Ok((inbound, outbound)) => {
-                self.inbound = Some(Box::new(inbound));
-                self.srtp_profile = Some(iana_name(keys.profile));
-                io.egress.start_protecting(transport, outbound);
-            }
-            // A handshake yields keys of the lengths that its profile has.
-            Err(error) => warn!(id = %self.id, %error, "keys that cannot be used"),
-        }
+    fn use_keys(&mut self, io: &mut IoContext<'_>, transport: TransportIx, keys: &KeyingMaterial) {
+        self.inbound = Some(Box::new(Inbound::new(&keys.inbound, PEER_SSRCS_MAX)));
+        self.srtp_profile = Some(keys.inbound.profile().name());
+        io.egress.start_protecting(transport, Outbound::new(&keys.outbound));
     }
 
     fn forget_keys(&mut self, io: &mut IoContext<'_>, transport: TransportIx) {
@@ -173,10 +161,9 @@ impl TransportEntry {
                 unwatch_connected(io, transport);
             } else {
                 // A path that is not the sending one any more has nothing to write.
-                watch(io, transport, Interest::Read);
+                io.watch(transport, Interest::Read);
             }
-            let route = selected.as_ref().map(ice_tuple);
-            if let Err(errno) = io.egress.select(transport, route) {
+            if let Err(errno) = io.egress.select(transport, selected) {
                 debug!(id = %self.id, ?selected, %errno, "the selected tuple cannot be connected to");
             }
             io.egress.watch_backlog(transport);
@@ -192,26 +179,4 @@ impl TransportEntry {
             io.relay.set_peer(now, transport, peer);
         }
     }
-}
-
-/// Changes what is waited for at a transport's sending path.
-fn watch(io: &IoContext<'_>, transport: TransportIx, interest: Interest) {
-    if let Some((path, source)) = io.egress.sockets.sending_socket(transport)
-        && let Err(errno) = io.poller.modify(path, source, interest)
-    {
-        warn!(%errno, "epoll_ctl");
-    }
-}
-
-/// The SRTP contexts of both directions, with the keys of a handshake.
-fn directions(keys: &SrtpKeys) -> Result<(Inbound, Outbound), KeyError> {
-    let profile = match keys.profile {
-        SrtpProfile::AeadAes256Gcm => Profile::AeadAes256Gcm,
-        SrtpProfile::AeadAes128Gcm => Profile::AeadAes128Gcm,
-        SrtpProfile::Aes128CmSha1_80 => Profile::Aes128CmSha1_80,
-        SrtpProfile::Aes128CmSha1_32 => Profile::Aes128CmSha1_32,
-    };
-    let master = |key: &dtls::MasterKey| MasterKey::new(profile, key.key(), key.salt());
-    let inbound = Inbound::new(&master(keys.inbound())?, PEER_SSRCS_MAX);
-    Ok((inbound, Outbound::new(&master(keys.outbound())?)))
 }

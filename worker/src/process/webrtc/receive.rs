@@ -1,30 +1,35 @@
 //! From a receive batch of a WebRTC transport to packets for the relay: classified, answered, or unprotected in place.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 
-use weir_channel::message::UnroutedReason;
+use weir_channel::message::{IceProtocol, IceTuple, UnroutedReason};
 
 use crate::net::receive::Received;
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::{Port, TransportIx};
 use crate::time::Time;
 use crate::webrtc::demux::{Kind, classify};
-use crate::webrtc::ice::Tuple;
 use crate::webrtc::srtp::UnprotectError;
 use crate::webrtc::transport::{Dropped, Received as Verdict};
 
 use super::{IoContext, UNPROTECTED_MAX, WebRtc};
 
 impl WebRtc {
-    /// Takes in what one of a transport's sockets has brought. `tuple` says what is the same for all of it.
+    /// Takes in what one of a transport's sockets, which is bound to `local`, has brought.
     pub(in crate::process) fn handle_batch(
         &mut self,
         now: Time,
         io: &mut IoContext<'_>,
         transport: TransportIx,
-        tuple: Tuple,
+        local: SocketAddr,
         received: Received<'_>,
     ) {
+        let tuple = IceTuple {
+            protocol: IceProtocol::Udp,
+            local,
+            remote: local, // each datagram has its own
+        };
         io.egress.begin_batch(&received);
         self.handle_datagrams(now, io, transport, tuple, received.bytes, received.datagrams);
         io.egress.end_batch();
@@ -36,13 +41,13 @@ impl WebRtc {
         now: Time,
         io: &mut IoContext<'_>,
         transport: TransportIx,
-        tuple: Tuple,
+        tuple: IceTuple,
         bytes: &mut [u8],
         datagrams: &[Datagram],
     ) {
         self.unprotected.clear();
         for datagram in datagrams {
-            let tuple = Tuple {
+            let tuple = IceTuple {
                 remote: datagram.source,
                 ..tuple
             };
@@ -71,7 +76,7 @@ impl WebRtc {
         now: Time,
         io: &mut IoContext<'_>,
         transport: TransportIx,
-        tuple: Tuple,
+        tuple: IceTuple,
         bytes: &mut [u8],
         range: Range<usize>,
     ) {
@@ -158,9 +163,9 @@ fn unrouted(dropped: Dropped) -> UnroutedReason {
 
 fn reason_of(error: UnprotectError) -> UnroutedReason {
     match error {
-        UnprotectError::TooShort { .. } | UnprotectError::Malformed => UnroutedReason::Malformed,
-        UnprotectError::NotAuthentic { .. } | UnprotectError::Exhausted { .. } => UnroutedReason::NotAuthentic,
-        UnprotectError::Replayed { .. } | UnprotectError::TooOld { .. } => UnroutedReason::Replayed,
-        UnprotectError::TooManyStreams { .. } => UnroutedReason::UnknownStream,
+        UnprotectError::TooShort | UnprotectError::Malformed => UnroutedReason::Malformed,
+        UnprotectError::NotAuthentic | UnprotectError::Exhausted => UnroutedReason::NotAuthentic,
+        UnprotectError::Replayed | UnprotectError::TooOld => UnroutedReason::Replayed,
+        UnprotectError::TooManyStreams => UnroutedReason::UnknownStream,
     }
 }

@@ -24,12 +24,10 @@ use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::budget::Budget;
 use crate::webrtc::demux::{Kind, classify};
-use crate::webrtc::ice::{Protocol, Tuple};
 use crate::webrtc::stun;
 use crate::webrtc::transport::Dropped;
 
-use super::connections::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX};
-use super::convert::ice_tuple;
+use super::connections::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX, tuple_of};
 use super::eviction::to_evict;
 use super::{IoContext, TransportEntry, WebRtc};
 
@@ -47,7 +45,7 @@ const SOCKET_REQUEST_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct SharedPorts {
     /// By username fragment, the current one and the one before an ICE restart.
     ufrags: HashMap<Box<[u8]>, TransportIx, RandomState>,
-    tuples: HashMap<Tuple, TransportIx, RandomState>,
+    tuples: HashMap<IceTuple, TransportIx, RandomState>,
     unassigned: Vec<Option<Box<UnassignedConnection>>>,
     /// When the oldest of them has waited for too long.
     unassigned_due: Option<Time>,
@@ -67,7 +65,7 @@ pub(super) struct Registration {
     /// The username fragments under which it is known.
     ufrags: Vec<Box<[u8]>>,
     /// The connected socket that it requested last, and when.
-    requested: Option<(Tuple, Time)>,
+    requested: Option<(IceTuple, Time)>,
     request_budget: Budget,
 }
 
@@ -108,7 +106,7 @@ impl SharedPorts {
         &mut self,
         transport: TransportIx,
         registration: &Registration,
-        tuples: impl Iterator<Item = Tuple>,
+        tuples: impl Iterator<Item = IceTuple>,
     ) {
         for ufrag in &registration.ufrags {
             self.ufrags.remove(ufrag);
@@ -119,7 +117,7 @@ impl SharedPorts {
     }
 
     /// Forgets a tuple that its transport has forgotten.
-    pub(super) fn forget_tuple(&mut self, transport: TransportIx, tuple: &Tuple) {
+    pub(super) fn forget_tuple(&mut self, transport: TransportIx, tuple: &IceTuple) {
         if self.tuples.get(tuple) == Some(&transport) {
             self.tuples.remove(tuple);
         }
@@ -139,20 +137,21 @@ impl SharedPorts {
             for place in &mut self.unassigned {
                 if place
                     .as_ref()
-                    .is_some_and(|one| now >= one.accepted_at() + CHECK_TIME_MAX)
+                    .is_some_and(|one| now >= one.connection().accepted_at() + CHECK_TIME_MAX)
                 {
                     *place = None;
                     self.unrouted.add(UnroutedReason::ConnectionSilent, 1);
                 }
             }
-            let first = self.unassigned.iter().flatten().map(|one| one.accepted_at()).min();
+            let waiting = self.unassigned.iter().flatten();
+            let first = waiting.map(|one| one.connection().accepted_at()).min();
             self.unassigned_due = first.map(|accepted_at| accepted_at + CHECK_TIME_MAX);
         }
         self.accept_paused_until.take_if(|until| *until <= now).is_some()
     }
 
     /// The transport that a STUN packet is for.
-    fn transport_of_check(&self, tuple: &Tuple, packet: &[u8]) -> Option<TransportIx> {
+    fn transport_of_check(&self, tuple: &IceTuple, packet: &[u8]) -> Option<TransportIx> {
         // Anybody's bytes: if the parser panics on them, they are for no transport.
         match boundary::contain(Parser::Stun, || stun::username_of(packet)).unwrap_or(None) {
             Some(username) => {
@@ -167,7 +166,7 @@ impl SharedPorts {
     /// Keeps a connection until its transport is known, and returns its number.
     fn keep_unassigned(&mut self, connection: UnassignedConnection) -> u16 {
         self.unassigned_due
-            .get_or_insert(connection.accepted_at() + CHECK_TIME_MAX);
+            .get_or_insert(connection.connection().accepted_at() + CHECK_TIME_MAX);
         let vacant = self.unassigned.iter().position(Option::is_none);
         let place = vacant.unwrap_or_else(|| {
             if self.unassigned.len() < UNASSIGNED_MAX {
@@ -175,7 +174,7 @@ impl SharedPorts {
                 return self.unassigned.len() - 1;
             }
             self.unrouted.add(UnroutedReason::ConnectionEvicted, 1);
-            let all = self.unassigned.iter().flatten().enumerate();
+            let all = self.unassigned.iter().flatten().map(|one| one.connection()).enumerate();
             to_evict(all.map(|(place, one)| (place, one.remote().ip(), one.accepted_at()))).unwrap_or(0)
         });
         self.unassigned[place] = Some(Box::new(connection));
@@ -202,7 +201,7 @@ impl WebRtc {
     /// Whether a transport on shared ports still sends to this tuple.
     pub(in crate::process) fn wants_socket(&self, transport: TransportIx, tuple: IceTuple) -> bool {
         self.entry(transport)
-            .is_some_and(|entry| entry.registration.is_some() && entry.route.as_ref().map(ice_tuple) == Some(tuple))
+            .is_some_and(|entry| entry.registration.is_some() && entry.route == Some(tuple))
     }
 
     /// Takes what arrived at a shared port, or at the socket on that port that is connected to the peer of `owner`.
@@ -216,8 +215,8 @@ impl WebRtc {
     ) {
         io.egress.begin_batch(&received);
         let Received { bytes, datagrams, .. } = received;
-        let tuple = |remote| Tuple {
-            protocol: Protocol::Udp,
+        let tuple = |remote| IceTuple {
+            protocol: IceProtocol::Udp,
             local,
             remote,
         };
@@ -261,7 +260,7 @@ impl WebRtc {
     }
 
     /// Takes a STUN packet. It is for the transport that it names, even if its tuple was another transport's before.
-    fn handle_check(&mut self, now: Time, io: &mut IoContext<'_>, tuple: Tuple, bytes: &mut [u8], packet: Datagram) {
+    fn handle_check(&mut self, now: Time, io: &mut IoContext<'_>, tuple: IceTuple, bytes: &mut [u8], packet: Datagram) {
         if packet.len as usize > stun::MESSAGE_BYTES_MAX {
             return self.count_unrouted(UnroutedReason::TooLong, 1);
         }
@@ -307,11 +306,11 @@ impl WebRtc {
     }
 
     fn watch_unassigned(&mut self, io: &IoContext<'_>, number: u16) {
-        let Some(Some(connection)) = self.shared_ports.unassigned.get(usize::from(number)) else {
+        let Some(Some(unassigned)) = self.shared_ports.unassigned.get(usize::from(number)) else {
             return;
         };
         let source = Source::Unassigned { number };
-        if let Err(errno) = io.poller.add(connection.socket(), source, Interest::Read) {
+        if let Err(errno) = io.poller.add(unassigned.connection().socket(), source, Interest::Read) {
             warn!(%errno, "epoll_ctl");
             self.shared_ports.unassigned[usize::from(number)] = None;
         }
@@ -335,11 +334,7 @@ impl WebRtc {
                 return (0, 0);
             }
             FirstPacket::Complete => {
-                let tuple = Tuple {
-                    protocol: Protocol::Tcp,
-                    local: unassigned.local(),
-                    remote: unassigned.remote(),
-                };
+                let tuple = tuple_of(unassigned.connection());
                 let packet = unassigned.packet_mut();
                 let is_check = classify(packet) == Kind::Stun;
                 self.shared_ports
@@ -352,7 +347,7 @@ impl WebRtc {
             self.count_unrouted(UnroutedReason::BadCheck, 1);
             return (0, 0);
         };
-        let port = unassigned.port();
+        let port = unassigned.connection().listener();
         let (connection, mut packet) = unassigned.into_connection();
         let sockets = &mut io.egress.sockets;
         let Some(number) = sockets.adopt_connection(transport, connection) else {
@@ -398,7 +393,7 @@ impl TransportEntry {
         let tuple = *self
             .transport
             .media_tuple()
-            .filter(|tuple| tuple.protocol == Protocol::Udp)?;
+            .filter(|tuple| tuple.protocol == IceProtocol::Udp)?;
         io.egress.sockets.sends_through(transport)?;
         let is_due = registration
             .requested
@@ -407,7 +402,7 @@ impl TransportEntry {
             return None;
         }
         registration.requested = Some((tuple, now));
-        Some(ice_tuple(&tuple))
+        Some(tuple)
     }
 }
 
@@ -424,11 +419,8 @@ pub(super) fn unwatch_connected(io: &IoContext<'_>, transport: TransportIx) {
 pub(super) fn watch_shared_ports(io: &IoContext<'_>, interest: Interest) {
     let sockets = &io.egress.sockets;
     sockets.each_shared_port(|number, socket| {
-        let is_tcp = sockets
-            .shared_port_at(number)
-            .is_some_and(|(protocol, _)| protocol == IceProtocol::Tcp);
-        if is_tcp && let Err(errno) = io.poller.modify(socket, Source::SharedPort { number }, interest) {
-            warn!(%errno, "epoll_ctl");
+        if matches!(sockets.shared_port_at(number), Some((IceProtocol::Tcp, _))) {
+            io.poller.rewatch(socket, Source::SharedPort { number }, interest);
         }
     });
 }

@@ -106,14 +106,6 @@ fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
     Some((usize::try_from(number).unwrap_or(usize::MAX), rest))
 }
 
-/// Whether a dependency descriptor (the header extension of appendix A) brings a template structure, as the first packet
-/// of a key frame does. For payloads that cannot be looked into.
-#[inline]
-pub fn brings_structure(descriptor: &[u8]) -> bool {
-    // |start of frame|end of frame| template id (6)| frame number (16)| then, optionally, |structure present|...
-    matches!(descriptor, [first, _, _, flags, ..] if first & flags & 0x80 != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,20 +173,5 @@ mod tests {
         assert!(starts_key_frame(&payload));
         payload.splice(1..1, [0x01, 0x28]);
         assert!(!starts_key_frame(&payload));
-    }
-
-    #[test]
-    fn descriptors_with_a_structure() {
-        let rows: &[(&[u8], bool)] = &[
-            (&[0x80, 0, 1, 0x80], true),
-            (&[0xc0, 0, 1, 0xc0, 0x12], true),
-            (&[0x80, 0, 1, 0x40], false),
-            (&[0x00, 0, 1, 0x80], false),
-            (&[0x80, 0, 1], false),
-            (&[], false),
-        ];
-        for (descriptor, expected) in rows {
-            assert_eq!(brings_structure(descriptor), *expected, "{descriptor:02x?}");
-        }
     }
 }

@@ -114,15 +114,6 @@ pub fn write_picture_id(at: &mut [u8], wide: bool, value: u16) {
     }
 }
 
-/// Writes a TL0PICIDX over the one that lies at the start of `at`.
-#[inline]
-pub fn write_tl0_pic_idx(at: &mut [u8], value: u8) {
-    match at {
-        [byte, ..] => *byte = value,
-        [] => debug_assert!(false, "the index was read from here"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,8 +198,7 @@ mod tests {
     fn written_ids_are_read_back() {
         let mut payload = [0x90, 0xe0, 0x91, 0x22, 9, 0x40, 0x10, 0xee];
         write_picture_id(&mut payload[2..], true, 0x7654);
-        write_tl0_pic_idx(&mut payload[4..], 0xab);
-        assert_eq!(payload, [0x90, 0xe0, 0xf6, 0x54, 0xab, 0x40, 0x10, 0xee]);
+        assert_eq!(payload, [0x90, 0xe0, 0xf6, 0x54, 9, 0x40, 0x10, 0xee]);
         let mut payload = [0x90, 0x80, 0x11, 0x10];
         // The upper bits have no place and must not become an M bit.
         write_picture_id(&mut payload[2..], false, 0x7fff);

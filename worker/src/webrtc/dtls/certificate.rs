@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SerialNumber};
 use thiserror::Error;
+use weir_channel::message::FingerprintAlgorithm;
 use x509_cert::der::Decode as _;
 use zeroize::Zeroizing;
 
 use crate::webrtc::entropy::Entropy;
 
-use super::fingerprint::{Fingerprint, HashFunction};
+use super::fingerprint::Fingerprint;
 use super::signature::Signer;
 
 /// A certificate and its private key. Printed for debugging, it keeps the key to itself.
@@ -102,7 +103,7 @@ impl Certificate {
     }
 
     fn new(der: Vec<u8>, private_key: Vec<u8>, signer: Signer) -> Self {
-        let fingerprints = HashFunction::ALL.map(|function| Fingerprint::of(function, &der));
+        let fingerprints = FingerprintAlgorithm::ALL.map(|algorithm| Fingerprint::of(algorithm, &der));
         Self {
             der,
             private_key: Zeroizing::new(private_key),
@@ -116,7 +117,7 @@ impl Certificate {
     #[must_use]
     pub fn showing(self, der: Vec<u8>) -> Self {
         Self {
-            fingerprints: HashFunction::ALL.map(|function| Fingerprint::of(function, &der)),
+            fingerprints: FingerprintAlgorithm::ALL.map(|algorithm| Fingerprint::of(algorithm, &der)),
             der,
             ..self
         }
@@ -191,8 +192,8 @@ mod tests {
         assert_eq!(validity.not_before.to_unix_duration(), NOW - VALID_BEFORE);
         assert_eq!(validity.not_after.to_unix_duration(), NOW + VALID_AFTER);
         assert_eq!(tbs.issuer(), tbs.subject());
-        let functions: Vec<_> = certificate.fingerprints().iter().map(Fingerprint::function).collect();
-        assert_eq!(functions, HashFunction::ALL);
+        let algorithms: Vec<_> = certificate.fingerprints().iter().map(Fingerprint::algorithm).collect();
+        assert_eq!(algorithms, FingerprintAlgorithm::ALL);
         assert!(
             certificate
                 .fingerprints()

@@ -4,16 +4,15 @@
 //! each of them. What is believed of the peer is the session's business alone; an engine only shows the peer's certificate,
 //! before anything that answers it.
 
-mod dimpl;
-mod dtls12;
-pub(super) mod factory;
+pub(super) mod dimpl;
+pub(super) mod dtls12;
 
 use std::fmt;
 
 use crate::time::Time;
+use crate::webrtc::srtp::KeyingMaterial;
 
 use super::failure::Failure;
-use super::keys::SrtpKeys;
 
 /// What an engine has to give.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub(super) enum Output {
     /// The handshake has ended well.
     Finished,
     /// What it yielded for SRTP; `None` if it was a profile that we do not have.
-    Keys(Option<SrtpKeys>),
+    Keys(Option<KeyingMaterial>),
     /// The peer said goodbye.
     Goodbye,
     /// The peer's hello, as a datagram: it speaks a version that another engine speaks. This one is done.

@@ -1,78 +1,25 @@
 //! Fingerprints of certificates (RFC 8122 §5): what the signalling says the peer's certificate will be.
 
 use std::fmt;
-use std::str::FromStr;
 
 use aws_lc_rs::digest;
 use thiserror::Error;
+use weir_channel::message::{FINGERPRINTS_MAX, FingerprintAlgorithm};
 
-/// The hash functions that a fingerprint may be made with, weakest first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum HashFunction {
-    /// 160 bits; broken. Announced for clients that know no other, and not trusted alone.
-    Sha1,
-    /// 224 bits. Announced, and not trusted alone.
-    Sha224,
-    /// 256 bits; what everybody uses.
-    Sha256,
-    /// 384 bits.
-    Sha384,
-    /// 512 bits.
-    Sha512,
-}
-
-impl HashFunction {
-    /// All of them, weakest first, which is the order in which clients know them.
-    pub const ALL: [Self; 5] = [Self::Sha1, Self::Sha224, Self::Sha256, Self::Sha384, Self::Sha512];
-
-    /// The name that signalling uses.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sha1 => "sha-1",
-            Self::Sha224 => "sha-224",
-            Self::Sha256 => "sha-256",
-            Self::Sha384 => "sha-384",
-            Self::Sha512 => "sha-512",
-        }
-    }
-
-    /// Whether a certificate may be recognised by it alone.
-    pub const fn is_strong(self) -> bool {
-        matches!(self, Self::Sha256 | Self::Sha384 | Self::Sha512)
-    }
-
-    const fn algorithm(self) -> &'static digest::Algorithm {
-        match self {
-            Self::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha224 => &digest::SHA224,
-            Self::Sha256 => &digest::SHA256,
-            Self::Sha384 => &digest::SHA384,
-            Self::Sha512 => &digest::SHA512,
-        }
-    }
-}
-
-/// Not the name of a hash function that is known here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("unsupported fingerprint algorithm")]
-pub struct UnknownHashFunction;
-
-impl FromStr for HashFunction {
-    type Err = UnknownHashFunction;
-
-    /// The names of RFC 8122 §5, in upper or lower case.
-    fn from_str(name: &str) -> Result<Self, UnknownHashFunction> {
-        Self::ALL
-            .into_iter()
-            .find(|function| function.name().eq_ignore_ascii_case(name))
-            .ok_or(UnknownHashFunction)
+const fn digest_of(algorithm: FingerprintAlgorithm) -> &'static digest::Algorithm {
+    match algorithm {
+        FingerprintAlgorithm::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
+        FingerprintAlgorithm::Sha224 => &digest::SHA224,
+        FingerprintAlgorithm::Sha256 => &digest::SHA256,
+        FingerprintAlgorithm::Sha384 => &digest::SHA384,
+        FingerprintAlgorithm::Sha512 => &digest::SHA512,
     }
 }
 
 /// The hash of a certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
-    function: HashFunction,
+    algorithm: FingerprintAlgorithm,
     bytes: [u8; 64],
 }
 
@@ -83,11 +30,11 @@ pub struct InvalidFingerprint;
 
 impl Fingerprint {
     /// The fingerprint of a certificate in DER.
-    pub fn of(function: HashFunction, certificate: &[u8]) -> Self {
-        let hash = digest::digest(function.algorithm(), certificate);
+    pub fn of(algorithm: FingerprintAlgorithm, certificate: &[u8]) -> Self {
+        let hash = digest::digest(digest_of(algorithm), certificate);
         let mut bytes = [0; 64];
         bytes[..hash.as_ref().len()].copy_from_slice(hash.as_ref());
-        Self { function, bytes }
+        Self { algorithm, bytes }
     }
 
     /// Reads `AB:CD:…`, in upper or lower case.
@@ -95,9 +42,9 @@ impl Fingerprint {
     /// # Errors
     ///
     /// If the form or the length is wrong.
-    pub fn parse(function: HashFunction, value: &str) -> Result<Self, InvalidFingerprint> {
+    pub fn parse(algorithm: FingerprintAlgorithm, value: &str) -> Result<Self, InvalidFingerprint> {
         let mut bytes = [0; 64];
-        let len = function.algorithm().output_len;
+        let len = digest_of(algorithm).output_len;
         let mut pairs = value.split(':');
         for byte in &mut bytes[..len] {
             let pair = pairs.next().ok_or(InvalidFingerprint)?;
@@ -109,24 +56,24 @@ impl Fingerprint {
         if pairs.next().is_some() {
             return Err(InvalidFingerprint);
         }
-        Ok(Self { function, bytes })
+        Ok(Self { algorithm, bytes })
     }
 
-    /// The hash function.
-    pub fn function(&self) -> HashFunction {
-        self.function
+    /// The hash algorithm.
+    pub fn algorithm(&self) -> FingerprintAlgorithm {
+        self.algorithm
     }
 
     /// Whether a certificate in DER has it.
     pub fn matches(&self, certificate: &[u8]) -> bool {
-        *self == Self::of(self.function, certificate)
+        *self == Self::of(self.algorithm, certificate)
     }
 }
 
 impl fmt::Display for Fingerprint {
     /// As signalling has it: upper case, with colons.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, byte) in self.bytes[..self.function.algorithm().output_len].iter().enumerate() {
+        for (at, byte) in self.bytes[..digest_of(self.algorithm).output_len].iter().enumerate() {
             let colon = if at == 0 { "" } else { ":" };
             write!(formatter, "{colon}{byte:02X}")?;
         }
@@ -136,12 +83,9 @@ impl fmt::Display for Fingerprint {
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {self}", self.function.name())
+        write!(formatter, "{} {self}", self.algorithm)
     }
 }
-
-/// Fingerprints that a peer may announce.
-pub const FINGERPRINTS_MAX: usize = 16;
 
 /// What a peer announced, reduced to what its certificate must match: one of the fingerprints that were made with the
 /// strongest of the hash functions it used (RFC 8122 §5).
@@ -173,13 +117,13 @@ impl Expected {
         }
         let strongest = announced
             .iter()
-            .map(Fingerprint::function)
-            .filter(|function| weak_allowed || function.is_strong())
+            .map(Fingerprint::algorithm)
+            .filter(|algorithm| weak_allowed || algorithm.is_strong())
             .max()
             .ok_or(Unusable::Weak)?;
         let fingerprints = announced
             .iter()
-            .filter(|fingerprint| fingerprint.function == strongest)
+            .filter(|fingerprint| fingerprint.algorithm == strongest)
             .copied()
             .collect();
         Ok(Self { fingerprints })
@@ -214,26 +158,26 @@ mod tests {
             ),
         ];
         for (name, value) in rows {
-            let function: HashFunction = name.parse().unwrap();
-            assert_eq!(Fingerprint::of(function, ABC).to_string(), value);
-            assert_eq!(name.to_uppercase().parse(), Ok(function));
+            let algorithm: FingerprintAlgorithm = name.parse().unwrap();
+            assert_eq!(Fingerprint::of(algorithm, ABC).to_string(), value);
             for written in [value.to_owned(), value.to_lowercase()] {
-                let fingerprint = Fingerprint::parse(function, &written).unwrap();
+                let fingerprint = Fingerprint::parse(algorithm, &written).unwrap();
                 assert!(fingerprint.matches(ABC) && !fingerprint.matches(b"abd"));
             }
         }
-        for function in HashFunction::ALL {
-            let value = Fingerprint::of(function, ABC).to_string();
-            assert_eq!(value.len(), 3 * function.algorithm().output_len - 1);
-            assert!(Fingerprint::parse(function, &value).unwrap().matches(ABC));
+        for algorithm in FingerprintAlgorithm::ALL {
+            let value = Fingerprint::of(algorithm, ABC).to_string();
+            assert_eq!(value.len(), 3 * digest_of(algorithm).output_len - 1);
+            assert!(Fingerprint::parse(algorithm, &value).unwrap().matches(ABC));
         }
-        assert_eq!("sha-999".parse::<HashFunction>(), Err(UnknownHashFunction));
-        assert_eq!("sha256".parse::<HashFunction>(), Err(UnknownHashFunction));
+        for unknown in ["sha-999", "sha256"] {
+            assert!(unknown.parse::<FingerprintAlgorithm>().is_err());
+        }
     }
 
     #[test]
     fn other_forms_are_refused() {
-        let good = Fingerprint::of(HashFunction::Sha256, ABC).to_string();
+        let good = Fingerprint::of(FingerprintAlgorithm::Sha256, ABC).to_string();
         for bad in [
             String::new(),
             "AA".into(),
@@ -248,16 +192,16 @@ mod tests {
             good.replacen("BA", " B", 1),
             good.replacen("BA", "GA", 1),
         ] {
-            let parsed = Fingerprint::parse(HashFunction::Sha256, &bad);
+            let parsed = Fingerprint::parse(FingerprintAlgorithm::Sha256, &bad);
             assert_eq!(parsed, Err(InvalidFingerprint), "{bad}");
         }
-        assert!(Fingerprint::parse(HashFunction::Sha1, &good).is_err());
+        assert!(Fingerprint::parse(FingerprintAlgorithm::Sha1, &good).is_err());
     }
 
     #[test]
     fn the_strongest_decides() {
-        let of = |function, message: &[u8]| Fingerprint::of(function, message);
-        use HashFunction::{Sha1, Sha224, Sha256, Sha512};
+        let of = |algorithm, message: &[u8]| Fingerprint::of(algorithm, message);
+        use FingerprintAlgorithm::{Sha1, Sha224, Sha256, Sha512};
         let right =
             |announced: &[Fingerprint], weak| Expected::new(announced, weak).map(|expected| expected.matches(ABC));
         assert_eq!(right(&[of(Sha256, ABC)], false), Ok(true));

@@ -13,40 +13,25 @@ use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
+use weir_channel::message::{DtlsRole, DtlsState as State};
 
 use crate::boundary::{self, Panicked, Parser};
 use crate::time::Time;
+use crate::webrtc::srtp::KeyingMaterial;
 
 use super::Role;
 use super::certificate::{self, Certificate};
 use super::clock::Clock;
-use super::engine::factory::Factory;
-use super::engine::{Engine, Output};
+use super::engine::{Engine, Output, dimpl, dtls12};
 use super::failure::Failure;
 use super::fingerprint::{Expected, Fingerprint, Unusable};
-use super::keys::SrtpKeys;
-use super::settings::{CERTIFICATE_BYTES_MAX, Settings};
-
-/// The state of a session.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum State {
-    /// The handshake has not started.
-    New,
-    /// The handshake goes on, or has ended and the peer's fingerprint is not known yet.
-    Connecting,
-    /// The peer is who the signalling says, and media may flow.
-    Connected,
-    /// It cannot become, or is no longer, connected.
-    Failed,
-    /// One side has closed the session.
-    Closed,
-}
+use super::settings::{CERTIFICATE_BYTES_MAX, Settings, Versions};
 
 /// What a connected session gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Established {
     /// The keys for SRTP and SRTCP.
-    pub keys: SrtpKeys,
+    pub keys: KeyingMaterial,
     /// The peer's certificate in PEM.
     pub remote_certificate: String,
 }
@@ -64,23 +49,11 @@ pub enum Event {
     Closed,
 }
 
-/// The role that the signalling gives the peer.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub enum RemoteRole {
-    /// Either (`setup:actpass`): then we are the server, and choose how media is protected.
-    #[default]
-    Auto,
-    /// It begins (`setup:active`).
-    Client,
-    /// It waits (`setup:passive`).
-    Server,
-}
-
 /// What the signalling says of the peer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RemoteParameters {
-    /// The peer's role.
-    pub role: RemoteRole,
+    /// The peer's role. If it may be either, we are the server, and choose how media is protected.
+    pub role: DtlsRole,
     /// The fingerprints of its certificate.
     pub fingerprints: Vec<Fingerprint>,
 }
@@ -101,7 +74,9 @@ pub enum RefusedParameters {
 
 /// What all sessions of a worker share.
 pub struct Context {
-    factory: Factory,
+    dtls12: Arc<dtls12::Shared>,
+    /// `None` if DTLS 1.3 is not spoken: it is not asked for, or our key is one that the library has no use for.
+    dimpl: Option<dimpl::Shared>,
     certificate: Certificate,
     settings: Settings,
 }
@@ -109,8 +84,13 @@ pub struct Context {
 impl Context {
     /// For sessions with this certificate.
     pub fn new(certificate: Certificate, clock: Clock, settings: Settings) -> Self {
+        let dimpl = match settings.versions {
+            Versions::Dtls12 => None,
+            Versions::Dtls12And13 => dimpl::Shared::new(&certificate, clock, settings),
+        };
         Self {
-            factory: Factory::new(&certificate, clock, settings),
+            dtls12: Arc::new(dtls12::Shared::new(&certificate, settings, dimpl.is_some())),
+            dimpl,
             certificate,
             settings,
         }
@@ -121,8 +101,17 @@ impl Context {
         &self.certificate
     }
 
-    fn engine(&self, now: Time, role: Role) -> Result<Box<dyn Engine>, Failure> {
-        self.factory.engine(now, role)
+    /// An engine for one session. A client that may speak DTLS 1.3 says so before it knows what its server speaks.
+    fn engine(&self, now: Time, role: Role) -> Box<dyn Engine> {
+        match (&self.dimpl, role) {
+            (Some(dimpl), Role::Client) => dimpl.client(now),
+            _ => self.dtls12.engine(now, role),
+        }
+    }
+
+    /// An engine for a client whose hello was [`Output::Newer`].
+    fn newer_engine(&self, now: Time) -> Result<Box<dyn Engine>, Failure> {
+        Ok(self.dimpl.as_ref().ok_or(Failure::Internal)?.server(now))
     }
 }
 
@@ -154,7 +143,7 @@ pub struct Session {
     /// The peer's certificate in DER.
     peer: Option<Vec<u8>>,
     /// Of a handshake that has ended while the peer's fingerprint is not known yet.
-    keys: Option<SrtpKeys>,
+    keys: Option<KeyingMaterial>,
     finished: bool,
     timeout: Option<Time>,
     events: VecDeque<Event>,
@@ -205,7 +194,7 @@ impl Session {
     fn start_engine(&mut self, now: Time, send: Wire<'_>) {
         let role = self.role.unwrap_or(Role::Server);
         self.drop_engine();
-        match contain(|| self.context.engine(now, role)) {
+        match contain(|| Ok(self.context.engine(now, role))) {
             Ok(engine) => {
                 self.engine = Some(engine);
                 self.handle_time(now, send);
@@ -234,8 +223,8 @@ impl Session {
         let weak_allowed = self.context.settings.weak_fingerprints;
         self.expected = Some(Expected::new(&parameters.fingerprints, weak_allowed)?);
         let role = match parameters.role {
-            RemoteRole::Server => Role::Client,
-            RemoteRole::Client | RemoteRole::Auto => Role::Server,
+            DtlsRole::Server => Role::Client,
+            DtlsRole::Client | DtlsRole::Auto => Role::Server,
         };
         self.role = Some(role);
         if self.engine.is_some() {
@@ -327,7 +316,7 @@ impl Session {
                 Output::Goodbye => goodbye = true,
                 Output::Newer(hello) => {
                     self.drop_engine();
-                    match contain(|| self.context.factory.newer(now)) {
+                    match contain(|| self.context.newer_engine(now)) {
                         Ok(newer) => self.engine = Some(newer),
                         Err(failure) => return self.fail(failure, send),
                     }

@@ -27,28 +27,13 @@ use super::credentials::Credentials;
 use super::path::{Path, WayBack};
 use super::return_check::ReturnCheck;
 use super::transactions::Transactions;
-use super::tuple::Tuple;
+use super::{State, Tuple};
 
 /// How long a tuple stays valid after a check (RFC 7675 §5.1). Browsers check every few seconds.
 pub const CONSENT: Duration = Duration::from_secs(30);
 
 /// Tuples that are remembered. A peer has a few networks with two address families each, and nothing to gain from more.
 pub const TUPLES_MAX: usize = 8;
-
-/// The state of an agent.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum State {
-    /// No check has arrived yet.
-    New,
-    /// A tuple is selected, and not yet nominated.
-    Connected,
-    /// The peer nominated the tuple that is selected.
-    Completed,
-    /// There is no tuple any more; a check revives it.
-    Disconnected,
-    /// Closed for good.
-    Closed,
-}
 
 /// What changed. A change of the tuple is reported before the change of state that it causes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

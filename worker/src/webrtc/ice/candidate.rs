@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::tuple::Protocol;
+use super::Protocol;
 
 /// A socket that waits for a transport's peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,8 +127,8 @@ mod tests {
         ]
     }
 
-    /// What the application can wish for.
-    fn wishes() -> impl Iterator<Item = Preferences> {
+    /// What the application can prefer.
+    fn any_preferences() -> impl Iterator<Item = Preferences> {
         (0..16_u8).map(|bits| Preferences {
             ipv4: bits & 1 != 0,
             ipv6: bits & 2 != 0,
@@ -173,19 +173,23 @@ mod tests {
         }
     }
 
-    /// RFC 8445 §5.1.2.1: the candidates of a component have priorities of their own; without a wish UDP goes before TCP.
+    /// RFC 8445 §5.1.2.1: the candidates of a component have priorities of their own; without a preference UDP goes before TCP.
     #[test]
-    fn every_candidate_has_a_priority_of_its_own_and_wishes_decide() {
-        for wish in wishes() {
-            let candidates = host_candidates(&all(), wish);
+    fn every_candidate_has_a_priority_of_its_own_and_preferences_decide() {
+        for preferences in any_preferences() {
+            let candidates = host_candidates(&all(), preferences);
             let mut priorities: Vec<u32> = candidates.iter().map(|candidate| candidate.priority).collect();
             priorities.sort_unstable();
             priorities.dedup();
-            assert_eq!(priorities.len(), 4, "{wish:?}");
+            assert_eq!(priorities.len(), 4, "{preferences:?}");
             let first = candidates.iter().max_by_key(|candidate| candidate.priority).unwrap();
-            let tcp_first = wish.tcp && !wish.udp;
-            assert_eq!(first.protocol == Protocol::Tcp, tcp_first, "{wish:?}");
-            assert_eq!(first.ip.is_ipv6(), wish.ipv6 && !wish.ipv4, "{wish:?}");
+            let tcp_first = preferences.tcp && !preferences.udp;
+            assert_eq!(first.protocol == Protocol::Tcp, tcp_first, "{preferences:?}");
+            assert_eq!(
+                first.ip.is_ipv6(),
+                preferences.ipv6 && !preferences.ipv4,
+                "{preferences:?}"
+            );
         }
     }
 

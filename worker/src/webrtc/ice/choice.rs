@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-use super::tuple::Tuple;
+use super::Tuple;
 
 /// For so long one kind of sign must come by another path, and nothing by the used one, before it moves. Paths differ in delay
 /// by less.

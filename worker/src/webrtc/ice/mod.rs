@@ -12,9 +12,9 @@ pub mod credentials;
 mod path;
 mod return_check;
 mod transactions;
-pub mod tuple;
 
-pub use agent::{Agent, Checked, Event, Refusal, State, TUPLES_MAX};
+pub use agent::{Agent, Checked, Event, Refusal, TUPLES_MAX};
 pub use candidate::{Candidate, Listener, Preferences, host_candidates};
 pub use credentials::{Credentials, InvalidCredentials};
-pub use tuple::{Protocol, Tuple};
+
+pub use weir_channel::message::{IceProtocol as Protocol, IceState as State, IceTuple as Tuple};

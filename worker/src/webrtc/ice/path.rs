@@ -4,7 +4,7 @@ use crate::time::Time;
 use crate::webrtc::stun::TransactionId;
 
 use super::return_check::ReturnCheck;
-use super::tuple::{Protocol, Tuple};
+use super::{Protocol, Tuple};
 
 /// A tuple from which a check came.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::cipher::Cipher;
 use super::derivation::{Protocol, SessionKeys};
-use super::header::{RtpClear, rtcp_sender};
+use super::header::{RTCP_CLEAR_LEN, RtpClear, rtcp_sender};
 use super::index::nearest;
 use super::window::{Verdict, WINDOW, Window};
 use super::{MasterKey, Profile, UnprotectError};
@@ -65,11 +65,6 @@ impl Inbound {
         }
     }
 
-    /// The protection profile.
-    pub fn profile(&self) -> Profile {
-        self.profile
-    }
-
     /// Unprotects an SRTP packet in place. `packet` is one datagram, or one segment of a train.
     ///
     /// # Errors
@@ -77,24 +72,21 @@ impl Inbound {
     /// See [`UnprotectError`]. `packet` is then worthless, and nothing else has changed.
     #[inline]
     pub fn unprotect_rtp(&mut self, packet: &mut [u8]) -> Result<Unprotected, UnprotectError> {
-        let len = packet.len();
         let clear = RtpClear::parse(packet).ok_or(UnprotectError::Malformed)?;
-        let (clear_len, ssrc) = (clear.len, clear.ssrc);
-        if len < clear_len + self.profile.rtp_overhead() {
-            return Err(UnprotectError::TooShort { len });
+        let ssrc = clear.ssrc;
+        if packet.len() < clear.len + self.profile.rtp_overhead() {
+            return Err(UnprotectError::TooShort);
         }
         let place = self.rtp_streams.place(ssrc)?;
-        let index = nearest(self.rtp_streams.next(place), clear.seq).ok_or(UnprotectError::Exhausted { ssrc })?;
-        self.rtp_streams.check(place, ssrc, index)?;
-        let unprotected = self.rtp.unprotect_rtp(ssrc, index, clear_len, packet);
-        let len = unprotected.map_err(|_| UnprotectError::NotAuthentic { ssrc })?;
-        let is_newest = index >= self.rtp_streams.next(place);
-        self.rtp_streams.mark(place, ssrc, index);
+        let index = nearest(self.rtp_streams.next(place), clear.seq).ok_or(UnprotectError::Exhausted)?;
+        self.rtp_streams.check(place, index)?;
+        let unprotected = self.rtp.unprotect_rtp(ssrc, index, clear.len, packet);
+        let len = unprotected.map_err(|_| UnprotectError::NotAuthentic)?;
         Ok(Unprotected {
             len,
             ssrc,
             index,
-            is_newest,
+            is_newest: self.rtp_streams.mark(place, ssrc, index),
         })
     }
 
@@ -104,24 +96,20 @@ impl Inbound {
     ///
     /// See [`UnprotectError`]. `packet` is then worthless, and nothing else has changed.
     pub fn unprotect_rtcp(&mut self, packet: &mut [u8]) -> Result<Unprotected, UnprotectError> {
-        let len = packet.len();
         let ssrc = rtcp_sender(packet).ok_or(UnprotectError::Malformed)?;
-        let index = self.rtcp.rtcp_index(packet).ok_or(UnprotectError::TooShort { len })?;
-        if len < super::header::RTCP_CLEAR_LEN + self.profile.rtcp_overhead() {
-            return Err(UnprotectError::TooShort { len });
+        if packet.len() < RTCP_CLEAR_LEN + self.profile.rtcp_overhead() {
+            return Err(UnprotectError::TooShort);
         }
-        let index = u64::from(index);
+        let index = u64::from(self.rtcp.rtcp_index(packet).ok_or(UnprotectError::TooShort)?);
         let place = self.rtcp_streams.place(ssrc)?;
-        self.rtcp_streams.check(place, ssrc, index)?;
+        self.rtcp_streams.check(place, index)?;
         let unprotected = self.rtcp.unprotect_rtcp(ssrc, packet);
-        let len = unprotected.map_err(|_| UnprotectError::NotAuthentic { ssrc })?;
-        let is_newest = index >= self.rtcp_streams.next(place);
-        self.rtcp_streams.mark(place, ssrc, index);
+        let len = unprotected.map_err(|_| UnprotectError::NotAuthentic)?;
         Ok(Unprotected {
             len,
             ssrc,
             index,
-            is_newest,
+            is_newest: self.rtcp_streams.mark(place, ssrc, index),
         })
     }
 
@@ -130,16 +118,6 @@ impl Inbound {
     pub fn retire(&mut self, ssrc: u32) {
         self.rtp_streams.retire(ssrc);
         self.rtcp_streams.retire(ssrc);
-    }
-
-    /// Forgets an SSRC wholly, as if no packet of it had come.
-    ///
-    /// Who recorded its packets can then play them again, once, from the first cycle of its sequence numbers; so forget
-    /// only what the relay would not take anyway, or [retire](Inbound::retire) it instead. A sender that goes on after it is
-    /// forgotten is not understood once its numbers have wrapped.
-    pub fn forget(&mut self, ssrc: u32) {
-        self.rtp_streams.forget(ssrc);
-        self.rtcp_streams.forget(ssrc);
     }
 
     /// For a successor: each SSRC with one more than its newest SRTP index.
@@ -219,10 +197,7 @@ impl<const WORDS: usize> Streams<WORDS> {
         match self.retired.get(&ssrc) {
             Some(next) => Ok(Place::New(*next)),
             None if self.ssrcs.len() + self.retired.len() < self.max => Ok(Place::New(0)),
-            None => Err(UnprotectError::TooManyStreams {
-                ssrc,
-                streams_max: self.max,
-            }),
+            None => Err(UnprotectError::TooManyStreams),
         }
     }
 
@@ -235,7 +210,7 @@ impl<const WORDS: usize> Streams<WORDS> {
     }
 
     #[inline]
-    fn check(&self, place: Place, ssrc: u32, index: u64) -> Result<(), UnprotectError> {
+    fn check(&self, place: Place, index: u64) -> Result<(), UnprotectError> {
         let verdict = match place {
             Place::At(at) => self.windows[at].verdict(index),
             Place::New(next) if index >= next => Verdict::Fresh,
@@ -244,13 +219,15 @@ impl<const WORDS: usize> Streams<WORDS> {
         };
         match verdict {
             Verdict::Fresh => Ok(()),
-            Verdict::Used => Err(UnprotectError::Replayed { ssrc, index }),
-            Verdict::TooOld => Err(UnprotectError::TooOld { ssrc, index }),
+            Verdict::Used => Err(UnprotectError::Replayed),
+            Verdict::TooOld => Err(UnprotectError::TooOld),
         }
     }
 
+    /// Notes that a packet was taken. Says whether no higher index of its SSRC has come yet.
     #[inline]
-    fn mark(&mut self, place: Place, ssrc: u32, index: u64) {
+    fn mark(&mut self, place: Place, ssrc: u32, index: u64) -> bool {
+        let is_newest = index >= self.next(place);
         self.clock += 1;
         match place {
             Place::At(at) => {
@@ -258,11 +235,12 @@ impl<const WORDS: usize> Streams<WORDS> {
                 self.used_at[at] = self.clock;
             }
             Place::New(next) => {
-                let mut window = window_from(next);
+                let mut window = Window::all_below(next);
                 window.mark(index);
                 self.insert(ssrc, window);
             }
         }
+        is_newest
     }
 
     #[cold]
@@ -294,20 +272,9 @@ impl<const WORDS: usize> Streams<WORDS> {
     }
 
     fn retire_at(&mut self, at: usize) {
-        let (ssrc, next) = self.remove_at(at);
-        self.retired.insert(ssrc, next);
-    }
-
-    fn forget(&mut self, ssrc: u32) {
-        self.retired.remove(&ssrc);
-        if let Some(at) = self.ssrcs.iter().position(|known| *known == ssrc) {
-            self.remove_at(at);
-        }
-    }
-
-    fn remove_at(&mut self, at: usize) -> (u32, u64) {
         self.used_at.swap_remove(at);
-        (self.ssrcs.swap_remove(at), self.windows.swap_remove(at).next())
+        let next = self.windows.swap_remove(at).next();
+        self.retired.insert(self.ssrcs.swap_remove(at), next);
     }
 
     fn positions(&self) -> impl Iterator<Item = (u32, u64)> {
@@ -323,14 +290,5 @@ impl<const WORDS: usize> Streams<WORDS> {
             }
         }
         Ok(())
-    }
-}
-
-/// The window of an SSRC whose indices below `next` count as received.
-fn window_from<const WORDS: usize>(next: u64) -> Window<WORDS> {
-    if next == 0 {
-        Window::new()
-    } else {
-        Window::all_below(next)
     }
 }

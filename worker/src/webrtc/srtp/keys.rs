@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::{KeyError, Profile};
+use super::Profile;
 
 /// The label to export keying material with; there is no context.
 pub const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
@@ -15,16 +15,17 @@ const KEY_LEN_MAX: usize = 32;
 /// Longest master salt, in bytes. RFC 3711 §4.3.1: key derivation uses as many, and pads shorter ones with zeros.
 pub(super) const SALT_LEN_MAX: usize = 14;
 
-/// Which end of the DTLS handshake we were.
+/// Our role in the DTLS handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
-    /// We sent the first flight (`setup:active`).
+    /// The side that sends the first message (`setup:active`).
     Client,
-    /// We answered (`setup:passive`).
+    /// The side that waits for it (`setup:passive`), and that chooses how media is protected.
     Server,
 }
 
 /// Master key and master salt of one direction. Wiped when dropped, and never shown.
+#[derive(Clone, PartialEq, Eq)]
 pub struct MasterKey {
     profile: Profile,
     key: [u8; KEY_LEN_MAX],
@@ -32,20 +33,10 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
-    /// A key of the profile's length and a salt of the profile's length.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyError::Length`] if one of them has another length.
-    pub fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Result<Self, KeyError> {
-        for (expected, actual) in [(profile.key_len(), key.len()), (profile.salt_len(), salt.len())] {
-            if expected != actual {
-                return Err(KeyError::Length {
-                    profile,
-                    expected,
-                    actual,
-                });
-            }
+    /// A key and a salt; `None` if their lengths are not the profile's.
+    pub fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Option<Self> {
+        if key.len() != profile.key_len() || salt.len() != profile.salt_len() {
+            return None;
         }
         let mut master = Self {
             profile,
@@ -54,7 +45,7 @@ impl MasterKey {
         };
         master.key[..key.len()].copy_from_slice(key);
         master.salt[..salt.len()].copy_from_slice(salt);
-        Ok(master)
+        Some(master)
     }
 
     /// The protection profile.
@@ -96,7 +87,7 @@ impl fmt::Debug for MasterKey {
 }
 
 /// The master keys of both directions.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyingMaterial {
     /// The key for what we send.
     pub outbound: MasterKey,
@@ -105,26 +96,19 @@ pub struct KeyingMaterial {
 }
 
 impl KeyingMaterial {
-    /// Cuts what DTLS exported under [`EXPORTER_LABEL`]: client's key, server's key, client's salt, server's salt.
+    /// Cuts what DTLS exported under [`EXPORTER_LABEL`]: client's key, server's key, client's salt, server's salt. `None` if
+    /// there are not [`Profile::keying_material_len`] bytes.
     ///
     /// The caller's bytes stay the caller's to wipe.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyError::Length`] if there are not [`Profile::keying_material_len`] bytes.
-    pub fn split(profile: Profile, exported: &[u8], role: Role) -> Result<Self, KeyError> {
+    pub fn split(profile: Profile, exported: &[u8], role: Role) -> Option<Self> {
         let (key_len, salt_len) = (profile.key_len(), profile.salt_len());
         if exported.len() != profile.keying_material_len() {
-            return Err(KeyError::Length {
-                profile,
-                expected: profile.keying_material_len(),
-                actual: exported.len(),
-            });
+            return None;
         }
         let (keys, salts) = exported.split_at(2 * key_len);
         let client = MasterKey::new(profile, &keys[..key_len], &salts[..salt_len])?;
         let server = MasterKey::new(profile, &keys[key_len..], &salts[salt_len..])?;
-        Ok(match role {
+        Some(match role {
             Role::Client => Self {
                 outbound: client,
                 inbound: server,
@@ -175,21 +159,12 @@ mod tests {
         for profile in Profile::ALL {
             let right = profile.keying_material_len();
             for actual in [0, 1, right - 1, right + 1] {
-                let error = KeyingMaterial::split(profile, &vec![1; actual], Role::Client).unwrap_err();
-                let expected = right;
-                assert_eq!(
-                    error,
-                    KeyError::Length {
-                        profile,
-                        expected,
-                        actual
-                    }
-                );
+                assert_eq!(KeyingMaterial::split(profile, &vec![1; actual], Role::Client), None);
             }
             let (key, salt) = (vec![1; profile.key_len()], vec![1; profile.salt_len()]);
-            assert!(MasterKey::new(profile, &key[1..], &salt).is_err());
-            assert!(MasterKey::new(profile, &key, &salt[1..]).is_err());
-            assert!(MasterKey::new(profile, &salt, &key).is_err());
+            assert_eq!(MasterKey::new(profile, &key[1..], &salt), None);
+            assert_eq!(MasterKey::new(profile, &key, &salt[1..]), None);
+            assert_eq!(MasterKey::new(profile, &salt, &key), None);
         }
     }
 

@@ -13,7 +13,7 @@
 //!
 //! [`KeyingMaterial::split`] makes of the handshake's bytes a [`MasterKey`] for each direction. [`Inbound`] unprotects what
 //! comes from the peer, [`Outbound`] protects what goes to it; one of each per transport, with the state of all SSRCs inside.
-//! Both work in place, on the caller's bytes.
+//! Both work on the caller's bytes.
 //!
 //! # What holds
 //!
@@ -40,13 +40,14 @@ mod outbound;
 mod profile;
 mod window;
 
-pub use error::{KeyError, ProtectError, UnprotectError};
+pub use error::{ProtectError, UnprotectError};
 pub use inbound::{Inbound, Unprotected, WINDOWS_MAX};
 pub use index::{INDEX_MAX, nearest};
 pub use keys::{EXPORTER_LABEL, KeyingMaterial, MasterKey, Role};
 pub use outbound::{IDENTICAL_WINDOW, Outbound, ProtectedTrain, Repeats, Spent, StreamKey};
 pub use profile::Profile;
 pub use window::WINDOW;
+pub(in crate::webrtc) use window::{Verdict, Window};
 
 /// Bytes from their digits.
 #[cfg(test)]

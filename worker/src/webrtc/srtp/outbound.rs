@@ -1,4 +1,4 @@
-//! What goes to the peer: packets are protected in place or on their way into a train, each index once.
+//! What goes to the peer: packets are protected on their way into its buffer, each index once.
 //!
 //! # Trains
 //!
@@ -12,8 +12,7 @@
 //! ```
 //!
 //! [`Outbound::protect_train`] reads the train where the relay has patched it, and writes the consumer's bytes once, so
-//! copying costs nothing beside the cipher. [`Outbound::protect_rtp`] protects one packet where it lies, for what was copied
-//! already (a retransmission, a probe).
+//! copying costs nothing beside the cipher. A single packet is a train of one.
 //!
 //! # Indices
 //!
@@ -107,13 +106,6 @@ enum Claim {
     Again(Fingerprint),
 }
 
-/// Where a packet is protected: in its place, or from somewhere else.
-enum Source<'a> {
-    /// The first so many bytes of the buffer.
-    InPlace(usize),
-    Packet(&'a [u8]),
-}
-
 impl Outbound {
     /// Starts with no stream, for a key that nothing was ever protected with.
     pub fn new(key: &MasterKey) -> Self {
@@ -165,18 +157,15 @@ impl Outbound {
     /// were used.
     pub fn add_stream(&mut self, ssrc: u32, repeats: Repeats) -> Result<StreamKey, ProtectError> {
         if self.streams.values().any(|stream| stream.ssrc == ssrc) {
-            return Err(ProtectError::DuplicateStream { ssrc });
+            return Err(ProtectError::DuplicateStream);
         }
         let retired = self.retired.remove(&ssrc);
         if retired.is_none() && self.streams.len() + self.retired.len() >= SSRCS_MAX {
-            return Err(ProtectError::TooManyStreams {
-                ssrc,
-                ssrcs_max: SSRCS_MAX,
-            });
+            return Err(ProtectError::TooManyStreams);
         }
         Ok(self.streams.insert(Stream {
             ssrc,
-            used: retired.map_or(Window::new(), Window::all_below),
+            used: Window::all_below(retired.unwrap_or(0)),
             fingerprints: match repeats {
                 Repeats::Refused => None,
                 Repeats::Identical => Some(vec![Fingerprint::default(); IDENTICAL_WINDOW as usize].into()),
@@ -205,46 +194,6 @@ impl Outbound {
         }
     }
 
-    /// How long a train is when it is protected.
-    pub fn protected_train_len(&self, train_len: usize, segment: usize) -> usize {
-        train_len + train_len.div_ceil(segment.max(1)) * self.profile.rtp_overhead()
-    }
-
-    /// Protects the RTP packet in the first `len` bytes of `buffer` in place, and says how long it is then.
-    /// [`Profile::rtp_overhead`] bytes behind it are needed.
-    ///
-    /// # Errors
-    ///
-    /// See [`ProtectError`]. `buffer` is as it was, unless the index was used before for another packet or the cipher failed.
-    #[inline]
-    pub fn protect_rtp(
-        &mut self,
-        stream: StreamKey,
-        index: u64,
-        buffer: &mut [u8],
-        len: usize,
-    ) -> Result<usize, ProtectError> {
-        let stream = self.streams.get_mut(stream).ok_or(ProtectError::UnknownStream)?;
-        stream.protect(&self.rtp, self.profile, index, Source::InPlace(len), buffer)
-    }
-
-    /// Protects the RTP packet `packet` into the start of `buffer`, and says how long it is there. `packet` stays as it is.
-    ///
-    /// # Errors
-    ///
-    /// See [`ProtectError`]. What is in `buffer` is then worthless.
-    #[inline]
-    pub fn protect_rtp_from(
-        &mut self,
-        stream: StreamKey,
-        index: u64,
-        packet: &[u8],
-        buffer: &mut [u8],
-    ) -> Result<usize, ProtectError> {
-        let stream = self.streams.get_mut(stream).ok_or(ProtectError::UnknownStream)?;
-        stream.protect(&self.rtp, self.profile, index, Source::Packet(packet), buffer)
-    }
-
     /// Protects a train into the start of `buffer`: packets of `segment` bytes laid end to end, of which only the last may be
     /// shorter, become such packets of `segment` + [`Profile::rtp_overhead`] bytes. `first` is the index of the first;
     /// each other one has the index that is closest to that of the one before it. `train` stays as it is.
@@ -270,26 +219,23 @@ impl Outbound {
         let mut index = first;
         for packet in train.chunks(segment.max(1)) {
             if protected.packets > 0 {
-                let next = RtpClear::parse(packet)
-                    .ok_or(ProtectError::Malformed)
-                    .and_then(|clear| nearest(index + 1, clear.seq).ok_or(ProtectError::Exhausted { index }));
-                match next {
+                match index_after(index, packet) {
                     Ok(next) => index = next,
                     Err(error) => {
                         protected.refused = Some(error);
-                        return protected;
+                        break;
                     }
                 }
             }
             let buffer = buffer.get_mut(protected.bytes..).unwrap_or_default();
-            match stream.protect(&self.rtp, self.profile, index, Source::Packet(packet), buffer) {
+            match stream.protect(&self.rtp, self.profile, index, packet, buffer) {
                 Ok(len) => {
                     protected.packets += 1;
                     protected.bytes += len;
                 }
                 Err(error) => {
                     protected.refused = Some(error);
-                    return protected;
+                    break;
                 }
             }
         }
@@ -304,15 +250,12 @@ impl Outbound {
     /// See [`ProtectError`]. `buffer` is as it was, unless the cipher failed.
     pub fn protect_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, ProtectError> {
         let needed = len.saturating_add(self.profile.rtcp_overhead());
-        let available = buffer.len();
-        let buffer = buffer
-            .get_mut(..needed)
-            .ok_or(ProtectError::BufferTooSmall { needed, available })?;
+        let buffer = buffer.get_mut(..needed).ok_or(ProtectError::BufferTooSmall)?;
         let ssrc = rtcp_sender(&buffer[..len]).ok_or(ProtectError::Malformed)?;
         debug_assert!(len >= RTCP_CLEAR_LEN, "it has a sender");
         let index = self.rtcp_next;
         if index > RTCP_INDEX_MAX {
-            return Err(ProtectError::Exhausted { index });
+            return Err(ProtectError::Exhausted);
         }
         // Used from here on, also if the cipher fails half-way.
         self.rtcp_next += 1;
@@ -327,40 +270,22 @@ impl Stream {
         cipher: &Cipher,
         profile: Profile,
         index: u64,
-        source: Source<'_>,
+        packet: &[u8],
         buffer: &mut [u8],
     ) -> Result<usize, ProtectError> {
-        let available = buffer.len();
-        let len = match source {
-            Source::InPlace(len) => len,
-            Source::Packet(packet) => packet.len(),
-        };
-        let needed = len.saturating_add(profile.rtp_overhead());
-        let buffer = buffer
-            .get_mut(..needed)
-            .ok_or(ProtectError::BufferTooSmall { needed, available })?;
-        let clear = match source {
-            Source::InPlace(len) => RtpClear::parse(&buffer[..len]),
-            Source::Packet(packet) => RtpClear::parse(packet),
-        };
-        let clear = clear.ok_or(ProtectError::Malformed)?;
+        let len = packet.len() + profile.rtp_overhead();
+        let buffer = buffer.get_mut(..len).ok_or(ProtectError::BufferTooSmall)?;
+        let clear = RtpClear::parse(packet).ok_or(ProtectError::Malformed)?;
         if index > INDEX_MAX {
-            return Err(ProtectError::Exhausted { index });
+            return Err(ProtectError::Exhausted);
         }
-        let ssrc = self.ssrc;
-        if clear.ssrc != ssrc || clear.seq != index as u16 {
-            return Err(ProtectError::Mismatch { ssrc, index });
+        if clear.ssrc != self.ssrc || clear.seq != index as u16 {
+            return Err(ProtectError::Mismatch);
         }
         let claim = self.claim(index)?;
-        let payload = match source {
-            Source::InPlace(_) => None,
-            Source::Packet(packet) => {
-                let (header, payload) = packet.split_at(clear.len);
-                buffer[..clear.len].copy_from_slice(header);
-                Some(payload)
-            }
-        };
-        let protected = cipher.protect_rtp(ssrc, index, clear.len, payload, buffer);
+        let (header, payload) = packet.split_at(clear.len);
+        buffer[..clear.len].copy_from_slice(header);
+        let protected = cipher.protect_rtp(self.ssrc, index, clear.len, payload, buffer);
         let fingerprint = protected.map_err(|_| ProtectError::Cipher)?;
         match claim {
             Claim::First => {
@@ -375,31 +300,35 @@ impl Stream {
             Claim::Again(_) => {
                 // Together with what went out before it would give the key away.
                 buffer.fill(0);
-                return Err(ProtectError::IndexReused { ssrc, index });
+                return Err(ProtectError::IndexReused);
             }
         }
-        Ok(needed)
+        Ok(len)
     }
 
     /// Whether `index` may be protected. From here on it is used.
     #[inline]
     fn claim(&mut self, index: u64) -> Result<Claim, ProtectError> {
-        let ssrc = self.ssrc;
         match self.used.verdict(index) {
             Verdict::Fresh => {
                 self.used.mark(index);
                 Ok(Claim::First)
             }
-            Verdict::TooOld => Err(ProtectError::IndexTooOld { ssrc, index }),
+            Verdict::TooOld => Err(ProtectError::IndexTooOld),
             Verdict::Used => match &self.fingerprints {
-                None => Err(ProtectError::IndexReused { ssrc, index }),
-                Some(_) if self.used.next() - index > IDENTICAL_WINDOW => {
-                    Err(ProtectError::IndexTooOld { ssrc, index })
-                }
+                None => Err(ProtectError::IndexReused),
+                Some(_) if self.used.next() - index > IDENTICAL_WINDOW => Err(ProtectError::IndexTooOld),
                 Some(fingerprints) => Ok(Claim::Again(fingerprints[ring(index)])),
             },
         }
     }
+}
+
+/// The index of a packet, behind one with `index` in a train.
+#[inline]
+fn index_after(index: u64, packet: &[u8]) -> Result<u64, ProtectError> {
+    let clear = RtpClear::parse(packet).ok_or(ProtectError::Malformed)?;
+    nearest(index + 1, clear.seq).ok_or(ProtectError::Exhausted)
 }
 
 /// Where the fingerprint of an index is.

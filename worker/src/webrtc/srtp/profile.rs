@@ -1,26 +1,30 @@
 //! The protection profiles that DTLS negotiates (RFC 5764 §4.1.2, RFC 7714 §14.2).
 
-/// A cipher, its key lengths and its tag lengths. In the order in which a server of ours prefers them.
+/// A cipher, its key lengths and its tag lengths.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Profile {
-    /// `SRTP_AEAD_AES_128_GCM`. The cheapest by far where the CPU has AES instructions.
+    /// `SRTP_AEAD_AES_128_GCM`.
     AeadAes128Gcm,
     /// `SRTP_AEAD_AES_256_GCM`.
     AeadAes256Gcm,
     /// `SRTP_AES128_CM_HMAC_SHA1_80`. The one that every WebRTC endpoint has (RFC 8827 §6.5).
     Aes128CmSha1_80,
-    /// `SRTP_AES128_CM_HMAC_SHA1_32`. Its SRTP tags have 32 bits; those of SRTCP have 80 all the same.
+    /// `SRTP_AES128_CM_HMAC_SHA1_32`. Its SRTP tags have 32 bits; those of SRTCP have 80 all the same. Never negotiated by a
+    /// handshake here; for keys that come by other ways.
     Aes128CmSha1_32,
 }
 
 impl Profile {
-    /// All of them, the preferred one first.
+    /// All of them.
     pub const ALL: [Self; 4] = [
         Self::AeadAes128Gcm,
         Self::AeadAes256Gcm,
         Self::Aes128CmSha1_80,
         Self::Aes128CmSha1_32,
     ];
+
+    /// What a handshake may choose, the one we like best first: AES-GCM costs a quarter of AES-CM with SHA-1.
+    pub const NEGOTIATED: [Self; 3] = [Self::AeadAes256Gcm, Self::AeadAes128Gcm, Self::Aes128CmSha1_80];
 
     /// The most bytes that any profile adds to an RTP packet.
     pub const RTP_OVERHEAD_MAX: usize = 16;
@@ -38,9 +42,19 @@ impl Profile {
         }
     }
 
-    /// The profile with that number in DTLS's `use_srtp` extension.
+    /// The profile with that number in DTLS's `use_srtp` extension, if a handshake may choose it.
     pub fn from_id(id: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|profile| profile.id() == id)
+        Self::NEGOTIATED.into_iter().find(|profile| profile.id() == id)
+    }
+
+    /// The name in the registry of DTLS-SRTP profiles, without the `SRTP_` that all names there begin with.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AeadAes128Gcm => "AEAD_AES_128_GCM",
+            Self::AeadAes256Gcm => "AEAD_AES_256_GCM",
+            Self::Aes128CmSha1_80 => "AES128_CM_HMAC_SHA1_80",
+            Self::Aes128CmSha1_32 => "AES128_CM_HMAC_SHA1_32",
+        }
     }
 
     /// Length of the master key, in bytes; that of the session keys for encryption is the same.
@@ -102,13 +116,15 @@ mod tests {
         ];
         for (profile, id, key, salt, rtp, rtcp, material) in rows {
             assert_eq!(profile.id(), id);
-            assert_eq!(Profile::from_id(id), Some(profile));
             assert_eq!((profile.key_len(), profile.salt_len()), (key, salt));
             assert_eq!((profile.rtp_overhead(), profile.rtcp_overhead()), (rtp, rtcp));
             assert_eq!(profile.keying_material_len(), material);
             assert!(rtp <= Profile::RTP_OVERHEAD_MAX && rtcp <= Profile::RTCP_OVERHEAD_MAX);
         }
-        for unknown in [0, 3, 5, 6, 9, u16::MAX] {
+        for profile in Profile::NEGOTIATED {
+            assert_eq!(Profile::from_id(profile.id()), Some(profile));
+        }
+        for unknown in [0, 2, 3, 5, 6, 9, u16::MAX] {
             assert_eq!(Profile::from_id(unknown), None);
         }
     }

@@ -1,4 +1,7 @@
-//! Which of the last indices of a stream were used (RFC 3711 §3.3.2).
+//! Which of the last indices of a stream were used (RFC 3711 §3.3.2), or which of the last records of a connection came (RFC
+//! 6347 §4.1.2.6).
+
+use crate::rtp::bit_ring::BitRing;
 
 /// How many indices of an SRTP stream are kept in mind. As many as the relay does, which believes numbers that are up to
 /// 1,500 behind; RFC 3711 §3.3.2 asks for 64 at least.
@@ -6,7 +9,7 @@ pub const WINDOW: u64 = 2048;
 
 /// What a [`Window`] says of an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Verdict {
+pub(in crate::webrtc) enum Verdict {
     /// Not used yet.
     Fresh,
     /// Used.
@@ -16,31 +19,22 @@ pub(super) enum Verdict {
 }
 
 /// The last `64 * WORDS` indices. Asking and noting are apart, because between them a packet proves that it is authentic.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Window<const WORDS: usize> {
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(in crate::webrtc) struct Window<const WORDS: usize> {
     /// One more than the newest; 0 before the first.
     next: u64,
-    /// A ring: the bit of an index is at the index modulo the size.
-    used: [u64; WORDS],
+    used: BitRing<WORDS>,
 }
 
 impl<const WORDS: usize> Window<WORDS> {
     /// How many indices it tells of.
     pub(super) const SIZE: u64 = 64 * WORDS as u64;
 
-    /// None is used.
-    pub(super) const fn new() -> Self {
-        Self {
-            next: 0,
-            used: [0; WORDS],
-        }
-    }
-
     /// All below `next` are used.
     pub(super) const fn all_below(next: u64) -> Self {
         Self {
             next,
-            used: [u64::MAX; WORDS],
+            used: BitRing::full(),
         }
     }
 
@@ -51,54 +45,31 @@ impl<const WORDS: usize> Window<WORDS> {
     }
 
     #[inline]
-    pub(super) fn verdict(&self, index: u64) -> Verdict {
+    pub(in crate::webrtc) fn verdict(&self, index: u64) -> Verdict {
         if index >= self.next {
             Verdict::Fresh
         } else if self.next - index > Self::SIZE {
             Verdict::TooOld
-        } else if self.used[Self::word(index)] & Self::bit(index) == 0 {
-            Verdict::Fresh
-        } else {
+        } else if self.used.contains(index) {
             Verdict::Used
+        } else {
+            Verdict::Fresh
         }
     }
 
     /// Notes that `index` is used. Below the window it changes nothing.
     #[inline]
-    pub(super) fn mark(&mut self, index: u64) {
+    pub(in crate::webrtc) fn mark(&mut self, index: u64) {
         if index >= self.next {
             if index > self.next {
-                self.forget_up_to(index);
+                // The bits of what is skipped still tell of one window ago.
+                self.used.remove_range(self.next..index);
             }
             self.next = index + 1;
         } else if self.next - index > Self::SIZE {
             return;
         }
-        self.used[Self::word(index)] |= Self::bit(index);
-    }
-
-    /// Clears the bits of what is skipped, which still tell of one window ago.
-    #[cold]
-    fn forget_up_to(&mut self, index: u64) {
-        if index - self.next >= Self::SIZE {
-            self.used.fill(0);
-            return;
-        }
-        let mut skipped = self.next;
-        while skipped < index {
-            // The rest of its word, or what of it lies before `index`.
-            let count = (64 - skipped % 64).min(index - skipped);
-            self.used[Self::word(skipped)] &= !((u64::MAX >> (64 - count)) << (skipped % 64));
-            skipped += count;
-        }
-    }
-
-    const fn word(index: u64) -> usize {
-        (index / 64 % WORDS as u64) as usize
-    }
-
-    const fn bit(index: u64) -> u64 {
-        1 << (index % 64)
+        self.used.insert(index);
     }
 }
 
@@ -112,7 +83,7 @@ mod tests {
 
     #[test]
     fn edges_of_the_window() {
-        let mut window = Window::<2>::new();
+        let mut window = Window::<2>::default();
         assert_eq!(window.next(), 0);
         assert_eq!(window.verdict(0), Verdict::Fresh);
         window.mark(0);
@@ -147,7 +118,7 @@ mod tests {
         /// Against a set that forgets nothing.
         #[test]
         fn any_order(steps in prop::collection::vec((0_u64..400, any::<bool>()), 1..400)) {
-            let mut window = Window::<3>::new();
+            let mut window = Window::<3>::default();
             let mut used = BTreeSet::new();
             let mut base = 0;
             for (step, jump) in steps {

@@ -61,7 +61,6 @@ fn parsers_that_panic_cost_a_packet_or_a_session() {
     let received = transport.handle_datagram(Time(0), tuple, &check, &mut worker, &mut outbox);
     drop(poisoned);
     assert_eq!(received, Received::Dropped(Dropped::Stun));
-    assert_eq!(transport.counters().dropped(Dropped::Stun), 1);
     assert!(outbox.sent.is_empty() && outbox.events.is_empty());
     // The next one is answered as if nothing had been.
     let received = transport.handle_datagram(Time(0), tuple, &check, &mut worker, &mut outbox);

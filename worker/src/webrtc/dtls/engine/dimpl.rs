@@ -9,8 +9,8 @@ use crate::webrtc::dtls::Role;
 use crate::webrtc::dtls::certificate::Certificate;
 use crate::webrtc::dtls::clock::Clock;
 use crate::webrtc::dtls::failure::Failure;
-use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
 use crate::webrtc::dtls::settings::{HANDSHAKE_SILENCE_MAX, MTU_BYTES, RETRANSMISSION_TIME, Settings};
+use crate::webrtc::srtp::{KeyingMaterial, Profile};
 
 use super::{Engine, Output};
 
@@ -38,7 +38,7 @@ pub(in crate::webrtc::dtls) struct Shared {
 
 impl Shared {
     /// `None` if the library does not sign with our key, which is RSA then.
-    pub(super) fn new(certificate: &Certificate, clock: Clock, settings: Settings) -> Option<Self> {
+    pub(in crate::webrtc::dtls) fn new(certificate: &Certificate, clock: Clock, settings: Settings) -> Option<Self> {
         let provider = dimpl::crypto::aws_lc_rs::default_provider();
         provider.key_provider.load_private_key(certificate.private_key()).ok()?;
         #[expect(
@@ -65,7 +65,7 @@ impl Shared {
     }
 
     /// A client that offers both versions.
-    pub(super) fn client(&self, now: Time) -> Box<dyn Engine> {
+    pub(in crate::webrtc::dtls) fn client(&self, now: Time) -> Box<dyn Engine> {
         let now = self.clock.instant(now);
         let mut engine = Dtls::new_auto(Arc::clone(&self.config), self.certificate.clone(), now);
         engine.set_active(true);
@@ -73,7 +73,7 @@ impl Shared {
     }
 
     /// A server of the newer one.
-    pub(super) fn server(&self, now: Time) -> Box<dyn Engine> {
+    pub(in crate::webrtc::dtls) fn server(&self, now: Time) -> Box<dyn Engine> {
         let now = self.clock.instant(now);
         let mut engine = Dtls::new_13(Arc::clone(&self.config), self.certificate.clone(), now);
         engine.set_active(false);
@@ -126,7 +126,7 @@ impl Engine for Dimpl {
                 } else {
                     Role::Server
                 };
-                Output::Keys(profile_of(profile).and_then(|profile| SrtpKeys::from_exported(profile, &material, local)))
+                Output::Keys(profile_of(profile).and_then(|profile| KeyingMaterial::split(profile, &material, local)))
             }
             dimpl::Output::CloseNotify => Output::Goodbye,
             dimpl::Output::Timeout(at) => {
@@ -166,11 +166,11 @@ fn failure(error: Error) -> Failure {
 }
 
 /// Our name of a profile; `None` for one that the library may learn some day.
-fn profile_of(profile: dimpl::SrtpProfile) -> Option<SrtpProfile> {
+fn profile_of(profile: dimpl::SrtpProfile) -> Option<Profile> {
     match profile {
-        dimpl::SrtpProfile::AEAD_AES_256_GCM => Some(SrtpProfile::AeadAes256Gcm),
-        dimpl::SrtpProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AeadAes128Gcm),
-        dimpl::SrtpProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmSha1_80),
+        dimpl::SrtpProfile::AEAD_AES_256_GCM => Some(Profile::AeadAes256Gcm),
+        dimpl::SrtpProfile::AEAD_AES_128_GCM => Some(Profile::AeadAes128Gcm),
+        dimpl::SrtpProfile::AES128_CM_SHA1_80 => Some(Profile::Aes128CmSha1_80),
         _ => None,
     }
 }

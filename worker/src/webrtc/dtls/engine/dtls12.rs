@@ -27,10 +27,10 @@ use crate::time::Time;
 use crate::webrtc::dtls::Role;
 use crate::webrtc::dtls::certificate::Certificate;
 use crate::webrtc::dtls::failure::Failure;
-use crate::webrtc::dtls::keys::SrtpProfile;
 use crate::webrtc::dtls::settings::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, Settings};
 use crate::webrtc::dtls::signature::{PublicKey, Signer};
 use crate::webrtc::entropy::{Entropy as _, SystemEntropy};
+use crate::webrtc::srtp::Profile;
 
 use self::exchange::Exchange;
 use self::flight::{Flight, Item, Repeat};
@@ -63,7 +63,7 @@ pub(in crate::webrtc::dtls) struct Shared {
 
 impl Shared {
     /// `passes_on_1_3`: clients that speak DTLS 1.3 are for somebody else.
-    pub(super) fn new(certificate: &Certificate, settings: Settings, passes_on_1_3: bool) -> Self {
+    pub(in crate::webrtc::dtls) fn new(certificate: &Certificate, settings: Settings, passes_on_1_3: bool) -> Self {
         Self {
             certificate: certificate.der().to_vec(),
             signer: certificate.signer(),
@@ -72,7 +72,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn engine(self: &Arc<Self>, now: Time, role: Role) -> Box<dyn Engine> {
+    pub(in crate::webrtc::dtls) fn engine(self: &Arc<Self>, now: Time, role: Role) -> Box<dyn Engine> {
         Box::new(Dtls12::new(Arc::clone(self), now, role))
     }
 }
@@ -105,7 +105,7 @@ struct Handshake {
     transcript: Vec<u8>,
     randoms: Randoms,
     suite: &'static Suite,
-    srtp_profile: Option<SrtpProfile>,
+    srtp_profile: Option<Profile>,
     extended_master_secret: bool,
     exchange: Option<Exchange>,
     /// The server's half of it, until the client's is made.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::webrtc::dtls::HashFunction;
-use crate::webrtc::dtls::keys::{MasterKey, SrtpProfile};
+use crate::webrtc::dtls::FingerprintAlgorithm;
 use crate::webrtc::dtls::settings::MTU_BYTES;
 use crate::webrtc::entropy::SeededEntropy;
+use crate::webrtc::srtp::{MasterKey, Profile};
 
 fn session() -> Session {
     let now = Duration::from_secs(1_795_000_000);
@@ -18,18 +18,16 @@ fn session() -> Session {
     )))
 }
 
-fn keys() -> SrtpKeys {
-    let key = MasterKey::new(SrtpProfile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
-    SrtpKeys {
-        profile: SrtpProfile::AeadAes128Gcm,
-        client: key.clone(),
-        server: key,
-        local: Role::Server,
+fn keys() -> KeyingMaterial {
+    let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
+    KeyingMaterial {
+        outbound: key.clone(),
+        inbound: key,
     }
 }
 
 fn of(message: &[u8]) -> Expected {
-    Expected::new(&[Fingerprint::of(HashFunction::Sha256, message)], false).unwrap()
+    Expected::new(&[Fingerprint::of(FingerprintAlgorithm::Sha256, message)], false).unwrap()
 }
 
 fn events(session: &mut Session) -> Vec<Event> {
@@ -118,24 +116,21 @@ fn parameters_are_taken_once_and_only_if_they_are_good() {
     let mut set = |role, fingerprints: Vec<Fingerprint>| {
         session.set_remote(Time(0), &RemoteParameters { role, fingerprints }, &mut |_| {})
     };
-    let good = vec![Fingerprint::of(HashFunction::Sha512, b"peer")];
+    let good = vec![Fingerprint::of(FingerprintAlgorithm::Sha512, b"peer")];
     assert_eq!(
-        set(RemoteRole::Auto, vec![]),
+        set(DtlsRole::Auto, vec![]),
         Err(RefusedParameters::Fingerprints(Unusable::Count))
     );
-    let weak = vec![Fingerprint::of(HashFunction::Sha1, b"peer")];
+    let weak = vec![Fingerprint::of(FingerprintAlgorithm::Sha1, b"peer")];
     assert_eq!(
-        set(RemoteRole::Auto, weak),
+        set(DtlsRole::Auto, weak),
         Err(RefusedParameters::Fingerprints(Unusable::Weak))
     );
-    assert_eq!(set(RemoteRole::Server, good.clone()), Ok(Role::Client));
-    assert_eq!(
-        set(RemoteRole::Server, good.clone()),
-        Err(RefusedParameters::AlreadySet)
-    );
+    assert_eq!(set(DtlsRole::Server, good.clone()), Ok(Role::Client));
+    assert_eq!(set(DtlsRole::Server, good.clone()), Err(RefusedParameters::AlreadySet));
     session.close(Time(0), &mut |_| {});
     let parameters = RemoteParameters {
-        role: RemoteRole::Auto,
+        role: DtlsRole::Auto,
         fingerprints: good,
     };
     let set = session.set_remote(Time(0), &parameters, &mut |_| {});
@@ -146,12 +141,12 @@ fn parameters_are_taken_once_and_only_if_they_are_good() {
 #[test]
 fn the_client_begins_and_the_server_waits() {
     for (role, begins) in [
-        (RemoteRole::Server, true),
-        (RemoteRole::Client, false),
-        (RemoteRole::Auto, false),
+        (DtlsRole::Server, true),
+        (DtlsRole::Client, false),
+        (DtlsRole::Auto, false),
     ] {
         let mut session = session();
-        let fingerprints = vec![Fingerprint::of(HashFunction::Sha256, b"peer")];
+        let fingerprints = vec![Fingerprint::of(FingerprintAlgorithm::Sha256, b"peer")];
         session
             .set_remote(Time(0), &RemoteParameters { role, fingerprints }, &mut |_| {
                 panic!("not before ICE");
@@ -229,8 +224,8 @@ fn an_engine_that_panics_fails_its_session_alone() {
     let hello = {
         let mut client = session();
         let parameters = RemoteParameters {
-            role: RemoteRole::Server,
-            fingerprints: vec![Fingerprint::of(HashFunction::Sha256, b"peer")],
+            role: DtlsRole::Server,
+            fingerprints: vec![Fingerprint::of(FingerprintAlgorithm::Sha256, b"peer")],
         };
         client.set_remote(Time(0), &parameters, &mut |_| {}).unwrap();
         let mut sent = Vec::new();

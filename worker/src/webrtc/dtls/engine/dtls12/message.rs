@@ -6,9 +6,9 @@ use super::exchange::Group;
 use super::suite::{SUITES, Suite};
 use super::wire::{DTLS_1_2, Reader, put_numbers, put_vector};
 use crate::webrtc::dtls::failure::Failure;
-use crate::webrtc::dtls::keys::SrtpProfile;
 use crate::webrtc::dtls::settings::CERTIFICATE_BYTES_MAX;
 use crate::webrtc::dtls::signature::Scheme;
+use crate::webrtc::srtp::Profile;
 
 /// The longest chain of certificates: one of the longest that is taken, with the lengths around it.
 pub(super) const CERTIFICATES_LEN_MAX: usize = CERTIFICATE_BYTES_MAX + 64;
@@ -89,7 +89,7 @@ fn put_extension(out: &mut Vec<u8>, id: u16, write: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Appends `use_srtp` without a key identifier (RFC 5764 §4.1.1).
-fn put_use_srtp(out: &mut Vec<u8>, profiles: &[SrtpProfile]) {
+fn put_use_srtp(out: &mut Vec<u8>, profiles: &[Profile]) {
     put_extension(out, extension::USE_SRTP, |out| {
         put_vector(out, 2, |out| {
             put_numbers(out, profiles.iter().map(|profile| profile.id()))
@@ -99,13 +99,13 @@ fn put_use_srtp(out: &mut Vec<u8>, profiles: &[SrtpProfile]) {
 }
 
 /// The profiles of a `use_srtp` that we know, in its order, and its key identifier.
-fn read_use_srtp(body: &[u8]) -> Result<(Vec<SrtpProfile>, &[u8]), Failure> {
+fn read_use_srtp(body: &[u8]) -> Result<(Vec<Profile>, &[u8]), Failure> {
     let mut reader = Reader::new(body);
     let profiles = reader.numbers()?;
     let key_identifier = reader.vector(1)?;
     reader.end()?;
     Ok((
-        profiles.into_iter().filter_map(SrtpProfile::of_id).collect(),
+        profiles.into_iter().filter_map(Profile::from_id).collect(),
         key_identifier,
     ))
 }
@@ -136,7 +136,7 @@ pub(super) struct ClientHello {
     /// As the IANA numbers them; `None` if it does not say.
     pub(super) groups: Option<Vec<u16>>,
     pub(super) signatures: Vec<u16>,
-    pub(super) srtp_profiles: Vec<SrtpProfile>,
+    pub(super) srtp_profiles: Vec<Profile>,
     pub(super) extended_master_secret: bool,
     pub(super) renegotiation_info: bool,
     pub(super) point_formats: bool,
@@ -198,7 +198,7 @@ impl ClientHello {
                 put_vector(out, 1, |out| out.push(0))
             });
             put_extension(out, extension::SIGNATURE_ALGORITHMS, put_signatures);
-            put_use_srtp(out, &SrtpProfile::NEGOTIATED);
+            put_use_srtp(out, &Profile::NEGOTIATED);
         });
         out
     }
@@ -217,7 +217,7 @@ pub(super) struct ServerHello {
     pub(super) version: [u8; 2],
     pub(super) random: [u8; RANDOM_LEN],
     pub(super) suite: u16,
-    pub(super) srtp_profile: Option<SrtpProfile>,
+    pub(super) srtp_profile: Option<Profile>,
     pub(super) extended_master_secret: bool,
 }
 
@@ -455,7 +455,7 @@ mod tests {
             hello.signatures,
             Scheme::ALL.iter().map(|scheme| scheme.id).collect::<Vec<_>>()
         );
-        assert_eq!(hello.srtp_profiles, SrtpProfile::NEGOTIATED);
+        assert_eq!(hello.srtp_profiles, Profile::NEGOTIATED);
         assert!(hello.extended_master_secret && hello.renegotiation_info && hello.point_formats);
         assert!(!hello.speaks_1_3);
     }
@@ -475,7 +475,7 @@ mod tests {
             version: DTLS_1_2,
             random: [9; 32],
             suite: 0xc02b,
-            srtp_profile: Some(SrtpProfile::AeadAes128Gcm),
+            srtp_profile: Some(Profile::AeadAes128Gcm),
             extended_master_secret: true,
         };
         let hello = chosen.write(&ClientHello::read(&hello).unwrap());
@@ -495,17 +495,14 @@ mod tests {
         let mut hello = vec![0xfe, 0xfd];
         hello.extend_from_slice(&[0; 32]);
         hello.extend_from_slice(&[0, 0xc0, 0x2b, 0]);
-        let with = |profiles: &[SrtpProfile]| {
+        let with = |profiles: &[Profile]| {
             let mut hello = hello.clone();
             put_vector(&mut hello, 2, |out| put_use_srtp(out, profiles));
             ServerHello::read(&hello).map(|hello| hello.srtp_profile)
         };
-        assert_eq!(
-            with(&[SrtpProfile::Aes128CmSha1_80]),
-            Ok(Some(SrtpProfile::Aes128CmSha1_80))
-        );
+        assert_eq!(with(&[Profile::Aes128CmSha1_80]), Ok(Some(Profile::Aes128CmSha1_80)));
         assert_eq!(with(&[]), Err(Failure::NoSrtpProfile));
-        assert_eq!(with(&SrtpProfile::NEGOTIATED), Err(Failure::NoSrtpProfile));
+        assert_eq!(with(&Profile::NEGOTIATED), Err(Failure::NoSrtpProfile));
         assert_eq!(ServerHello::read(&hello).map(|hello| hello.srtp_profile), Ok(None));
     }
 

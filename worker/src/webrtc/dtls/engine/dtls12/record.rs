@@ -2,6 +2,7 @@
 
 use super::suite::Cipher;
 use super::wire::DTLS_1_2;
+use crate::webrtc::srtp::{Verdict, Window};
 
 /// Of a record's header, in bytes.
 pub(super) const HEADER_LEN: usize = 13;
@@ -80,34 +81,6 @@ pub(super) fn records(mut datagram: &[u8]) -> impl Iterator<Item = Record<'_>> {
     })
 }
 
-/// Which of the last 64 sequence numbers have been seen (RFC 6347 §4.1.2.6).
-#[derive(Clone, Copy, Default, Debug)]
-struct Window {
-    newest: u64,
-    /// Bit n is of the number n below the newest.
-    seen: u64,
-}
-
-impl Window {
-    fn is_fresh(&self, sequence: u64) -> bool {
-        match self.newest.checked_sub(sequence) {
-            None => true,
-            Some(behind @ 0..64) => self.seen & 1 << behind == 0,
-            Some(_) => false,
-        }
-    }
-
-    fn mark(&mut self, sequence: u64) {
-        match sequence.checked_sub(self.newest) {
-            Some(ahead) => {
-                self.seen = if ahead < 64 { self.seen << ahead } else { 0 } | 1;
-                self.newest = sequence;
-            }
-            None => self.seen |= 1_u64.checked_shl((self.newest - sequence) as u32).unwrap_or(0),
-        }
-    }
-}
-
 /// Both directions' protection. Epoch 0 is in the clear, epoch 1 is protected, and there is no other.
 #[derive(Default, Debug)]
 pub(super) struct RecordLayer {
@@ -115,7 +88,8 @@ pub(super) struct RecordLayer {
     read_cipher: Option<Cipher>,
     /// Of our records.
     write_cipher: Option<Cipher>,
-    window: Window,
+    /// Which of the last 64 sequence numbers have been seen (RFC 6347 §4.1.2.6).
+    window: Window<1>,
     /// The next of each epoch.
     sequences: [u64; 2],
 }
@@ -145,7 +119,7 @@ impl RecordLayer {
         match (record.epoch, &self.read_cipher) {
             (0, _) => Unprotected::Content(record.fragment.to_vec()),
             (1, None) => Unprotected::Early,
-            (1, Some(cipher)) if self.window.is_fresh(record.sequence()) => {
+            (1, Some(cipher)) if self.window.verdict(record.sequence()) == Verdict::Fresh => {
                 match cipher.unprotect(record.content as u8, &record.number, record.fragment) {
                     Some(content) => {
                         self.window.mark(record.sequence());
@@ -235,7 +209,8 @@ mod tests {
 
     #[test]
     fn each_number_counts_once() {
-        let mut window = Window::default();
+        let mut window = Window::<1>::default();
+        let is_fresh = |window: &Window<1>, sequence| window.verdict(sequence) == Verdict::Fresh;
         for (sequence, fresh) in [
             (5, true),
             (5, false),
@@ -247,13 +222,13 @@ mod tests {
             (37, true),
             (37, false),
         ] {
-            assert_eq!(window.is_fresh(sequence), fresh, "{sequence}");
+            assert_eq!(is_fresh(&window, sequence), fresh, "{sequence}");
             if fresh {
                 window.mark(sequence);
             }
         }
         window.mark(1 << 47);
-        assert!(window.is_fresh((1 << 47) - 1) && !window.is_fresh(1 << 47) && !window.is_fresh(100));
+        assert!(is_fresh(&window, (1 << 47) - 1) && !is_fresh(&window, 1 << 47) && !is_fresh(&window, 100));
     }
 
     #[test]

@@ -10,13 +10,10 @@ use super::message::{RANDOM_LEN, VERIFY_DATA_LEN};
 use super::suite::{Cipher, Suite};
 use crate::webrtc::dtls::Role;
 use crate::webrtc::dtls::failure::Failure;
-use crate::webrtc::dtls::keys::{SrtpKeys, SrtpProfile};
+use crate::webrtc::srtp::{EXPORTER_LABEL, KeyingMaterial, Profile};
 
 /// Of a master secret, in bytes.
 const MASTER_SECRET_LEN: usize = 48;
-
-/// RFC 5764 §4.2.
-const SRTP_LABEL: &[u8] = b"EXTRACTOR-dtls_srtp";
 
 /// The randoms of both hellos.
 #[derive(Clone, Copy, Debug)]
@@ -82,10 +79,10 @@ impl MasterSecret {
     }
 
     /// The keys of a profile.
-    pub(super) fn srtp_keys(&self, profile: SrtpProfile, local: Role) -> Result<SrtpKeys, Failure> {
-        let len = 2 * (profile.key_len() + profile.salt_len());
-        let material = self.derive(SRTP_LABEL, &[&self.randoms.client, &self.randoms.server], len)?;
-        SrtpKeys::from_exported(profile, &material, local).ok_or(Failure::Internal)
+    pub(super) fn srtp_keys(&self, profile: Profile, local: Role) -> Result<KeyingMaterial, Failure> {
+        let seed: [&[u8]; 2] = [&self.randoms.client, &self.randoms.server];
+        let material = self.derive(EXPORTER_LABEL.as_bytes(), &seed, profile.keying_material_len())?;
+        KeyingMaterial::split(profile, &material, local).ok_or(Failure::Internal)
     }
 }
 

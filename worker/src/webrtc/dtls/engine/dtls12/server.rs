@@ -47,7 +47,7 @@ impl Dtls12 {
         let (Some(suite), Some(group), Some(scheme)) = (suite, group, scheme) else {
             return Err(Failure::NothingInCommon);
         };
-        let profile = SrtpProfile::NEGOTIATED
+        let profile = Profile::NEGOTIATED
             .into_iter()
             .find(|profile| offer.srtp_profiles.contains(profile))
             .ok_or(Failure::NoSrtpProfile)?;

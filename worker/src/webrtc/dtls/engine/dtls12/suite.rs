@@ -24,58 +24,22 @@ pub(super) struct Suite {
 /// All of them, the one we like best first. RFC 8827 §6.5 wants the first; the others are those of RFC 8422 and RFC 7905 that RFC
 /// 7525 recommends.
 pub(super) static SUITES: [Suite; 6] = [
-    Suite::new(
-        0xc02b,
-        KeyKind::Ec,
-        &aead::AES_128_GCM,
-        &digest::SHA256,
-        &tls_prf::P_SHA256,
-    ),
-    Suite::new(
-        0xc02c,
-        KeyKind::Ec,
-        &aead::AES_256_GCM,
-        &digest::SHA384,
-        &tls_prf::P_SHA384,
-    ),
-    Suite::new(
-        0xcca9,
-        KeyKind::Ec,
-        &aead::CHACHA20_POLY1305,
-        &digest::SHA256,
-        &tls_prf::P_SHA256,
-    ),
-    Suite::new(
-        0xc02f,
-        KeyKind::Rsa,
-        &aead::AES_128_GCM,
-        &digest::SHA256,
-        &tls_prf::P_SHA256,
-    ),
-    Suite::new(
-        0xc030,
-        KeyKind::Rsa,
-        &aead::AES_256_GCM,
-        &digest::SHA384,
-        &tls_prf::P_SHA384,
-    ),
-    Suite::new(
-        0xcca8,
-        KeyKind::Rsa,
-        &aead::CHACHA20_POLY1305,
-        &digest::SHA256,
-        &tls_prf::P_SHA256,
-    ),
+    Suite::new(0xc02b, KeyKind::Ec, &aead::AES_128_GCM, SHA256),
+    Suite::new(0xc02c, KeyKind::Ec, &aead::AES_256_GCM, SHA384),
+    Suite::new(0xcca9, KeyKind::Ec, &aead::CHACHA20_POLY1305, SHA256),
+    Suite::new(0xc02f, KeyKind::Rsa, &aead::AES_128_GCM, SHA256),
+    Suite::new(0xc030, KeyKind::Rsa, &aead::AES_256_GCM, SHA384),
+    Suite::new(0xcca8, KeyKind::Rsa, &aead::CHACHA20_POLY1305, SHA256),
 ];
 
+/// A hash function, and the pseudorandom function that is made of it (RFC 5246 §5).
+type Hash = (&'static digest::Algorithm, &'static tls_prf::Algorithm);
+
+const SHA256: Hash = (&digest::SHA256, &tls_prf::P_SHA256);
+const SHA384: Hash = (&digest::SHA384, &tls_prf::P_SHA384);
+
 impl Suite {
-    const fn new(
-        id: u16,
-        key: KeyKind,
-        aead: &'static aead::Algorithm,
-        hash: &'static digest::Algorithm,
-        prf: &'static tls_prf::Algorithm,
-    ) -> Self {
+    const fn new(id: u16, key: KeyKind, aead: &'static aead::Algorithm, (hash, prf): Hash) -> Self {
         Self {
             id,
             key,

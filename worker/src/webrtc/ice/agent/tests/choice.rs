@@ -133,12 +133,12 @@ fn a_pair_that_was_nominated_and_does_not_lead_back_is_left_again() {
     let mut agent = using_the_last_of(&[1]);
     check(&mut agent, at(1_000), 2, NOMINATING);
     // The peer's check was not answered, so it stays where it was, and sends the check again.
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for now in (1_000..1_500).step_by(20) {
-        told.extend(traffic(&mut agent, at(now), 1));
-        told.extend(check(&mut agent, at(now), 2, NOMINATING));
+        reported.extend(traffic(&mut agent, at(now), 1));
+        reported.extend(check(&mut agent, at(now), 2, NOMINATING));
     }
-    assert_eq!(told, selected(1));
+    assert_eq!(reported, selected(1));
 }
 
 #[test]

@@ -1,12 +1,18 @@
-//! Bodies of the fuzz targets. They live here so that they keep compiling, and so that ordinary tests run them too.
+//! The bodies of the channel's fuzz targets. They are here so that they keep compiling, and so that ordinary tests run them too;
+//! `fuzz/fuzz_targets` takes this file by its path.
 
-use crate::codec;
-use crate::frame::{self, Decoder, MAX_FRAME};
+#[cfg(test)]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "common/messages.rs"]
+mod messages;
+
+use weir_channel::codec;
+use weir_channel::frame::{self, Decoder, MAX_FRAME};
 
 /// Any bytes, cut anywhere: the decoder finds the same frames as when it gets them in one piece.
 ///
 /// The first byte decides how the rest is cut.
-pub fn decoder(data: &[u8]) {
+pub(crate) fn decoder(data: &[u8]) {
     let Some((&cut, stream)) = data.split_first() else {
         return;
     };
@@ -48,7 +54,7 @@ pub fn decoder(data: &[u8]) {
 }
 
 /// Any bytes: they are a message, or an error. What is a message stays the same message when it is encoded and decoded.
-pub fn message(data: &[u8]) {
+pub(crate) fn message(data: &[u8]) {
     let _ = codec::decode_first(data);
     let Ok(message) = codec::decode(data) else { return };
     let mut encoded = Vec::new();
@@ -59,6 +65,8 @@ pub fn message(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -87,6 +95,28 @@ mod tests {
             b"\x03\x02\x00\xfd\xff\xff\xff\xff\xff\xff\xff\xff",
         ] {
             message(data);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn garbage_never_panics(data in prop::collection::vec(any::<u8>(), 0..300)) {
+            decoder(&data);
+        }
+
+        #[test]
+        fn flipped_bytes_never_panic(
+            original in messages::any_message(),
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut bytes = Vec::new();
+            codec::encode(&original, &mut bytes).expect("every message can be encoded");
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            message(&bytes);
         }
     }
 }

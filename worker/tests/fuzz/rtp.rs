@@ -1,21 +1,12 @@
-//! Bodies of the fuzz targets. They live here so that they keep compiling, and so that ordinary tests run them too.
-
-mod dtls;
-mod relay_model;
-mod webrtc;
+//! RTP and RTCP packets, and the payloads of all codecs.
 
 use weir_channel::message::CodecName;
-
-use crate::rtp::codec::vp8::{self, PictureId, Tl0};
-use crate::rtp::extension::{Walk, elements, erase, rename};
-use crate::rtp::{Header, Kind, Parts, classify, peek, rewrite, rtcp};
-use crate::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile, Repeats};
-
-pub use dtls::dtls_handshake;
-pub use webrtc::{stun, webrtc_transport};
+use weir_worker::rtp::codec::vp8::{self, PictureId, Tl0};
+use weir_worker::rtp::extension::{Walk, elements, erase, rename};
+use weir_worker::rtp::{Header, Kind, Parts, classify, peek, rewrite, rtcp};
 
 /// Any bytes as an RTP packet: all offsets lie within it, and rewriting changes what it should.
-pub fn rtp_packet(data: &[u8]) {
+pub(crate) fn rtp_packet(data: &[u8]) {
     let kind = classify(data);
     let Ok(header) = Header::parse(data) else {
         return;
@@ -72,7 +63,7 @@ pub fn rtp_packet(data: &[u8]) {
 }
 
 /// Any bytes as an RTCP compound packet: it says no more than fits into it.
-pub fn rtcp(data: &[u8]) {
+pub(crate) fn rtcp(data: &[u8]) {
     let mut told = 0;
     // Whether it is well formed does not matter.
     let _ = rtcp::parse(data, |_| told += 1);
@@ -81,7 +72,7 @@ pub fn rtcp(data: &[u8]) {
 }
 
 /// Any bytes as a payload, of the codec that the first byte chooses: VP8's ids lie within it and can be written.
-pub fn codec_peeks(data: &[u8]) {
+pub(crate) fn codec_peeks(data: &[u8]) {
     const CODECS: [CodecName; 11] = [
         CodecName::Vp8,
         CodecName::Vp9,
@@ -113,66 +104,11 @@ pub fn codec_peeks(data: &[u8]) {
         expected.picture_id = Some(PictureId { value, ..id });
     }
     if let Some(tl0) = ids.tl0_pic_idx {
-        vp8::write_tl0_pic_idx(&mut written[usize::from(tl0.offset)..], 0xa5);
+        written[usize::from(tl0.offset)] = 0xa5;
         expected.tl0_pic_idx = Some(Tl0 { value: 0xa5, ..tl0 });
     }
     let again = peek(codec, &written);
     assert_eq!((again.parts, again.vp8), (peeked.parts, Some(expected)));
-}
-
-/// Any bytes as a datagram of a peer with keys, who protects it or not, and of somebody on the way who damages it: it is
-/// unprotected once, as it was, and only if nobody did. The first byte chooses profile and protocol, the next two the damage.
-pub fn srtp(data: &[u8]) {
-    let Some((&[choice, place, damage], packet)) = data.split_first_chunk() else {
-        return;
-    };
-    let profile = Profile::ALL[usize::from(choice) % Profile::ALL.len()];
-    let control = choice & 0x10 != 0;
-    let (key, salt) = ([7; 32], [9; 14]);
-    let Ok(key) = MasterKey::new(profile, &key[..profile.key_len()], &salt[..profile.salt_len()]) else {
-        return;
-    };
-    let mut inbound = Inbound::new(&key, 2);
-    let unprotect = |inbound: &mut Inbound, packet: &mut [u8]| {
-        if control {
-            inbound.unprotect_rtcp(packet)
-        } else {
-            inbound.unprotect_rtp(packet)
-        }
-    };
-    // As it is. Nobody can guess a tag.
-    assert!(unprotect(&mut inbound, &mut packet.to_vec()).is_err());
-
-    let mut outbound = Outbound::new(&key);
-    let mut room = packet.to_vec();
-    room.resize(packet.len() + Profile::RTCP_OVERHEAD_MAX, 0);
-    let protected = if control {
-        outbound.protect_rtcp(&mut room, packet.len())
-    } else {
-        let number = |at: usize| {
-            packet
-                .get(at..at + 2)
-                .map_or(0, |number| u16::from_be_bytes([number[0], number[1]]))
-        };
-        let ssrc = u32::from(number(8)) << 16 | u32::from(number(10));
-        outbound
-            .add_stream(ssrc, Repeats::Refused)
-            .and_then(|stream| outbound.protect_rtp(stream, u64::from(number(2)), &mut room, packet.len()))
-    };
-    let Ok(len) = protected else {
-        return;
-    };
-    room.truncate(len);
-    let mut damaged = room.clone();
-    damaged[usize::from(place) % len] ^= damage;
-    let unprotected = unprotect(&mut inbound, &mut damaged);
-    assert_eq!(unprotected.is_ok(), damage == 0);
-    if damage != 0 {
-        assert!(unprotect(&mut inbound, &mut room.clone()).is_ok());
-    } else {
-        assert_eq!(damaged[..packet.len()], *packet);
-    }
-    assert!(unprotect(&mut inbound, &mut room).is_err(), "it was unprotected twice");
 }
 
 #[cfg(test)]
@@ -221,22 +157,6 @@ mod tests {
     }
 
     #[test]
-    fn protected_packets() {
-        let packet = [
-            0xb1, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0xbe, 0xde, 0, 1, 0x10, 1, 0, 0, 8, 9, 9, 2,
-        ];
-        for choice in (0..4).chain(16..20) {
-            for damage in [0, 1, 0x80] {
-                for len in 0..=packet.len() {
-                    let place = len as u8 * 2;
-                    srtp(&[&[choice, place, damage], &packet[..len]].concat());
-                }
-            }
-        }
-        srtp(&[1, 2]);
-    }
-
-    #[test]
     fn payloads() {
         for codec in 0..9 {
             let payload = [codec, 0x90, 0xf0, 0x91, 0x22, 9, 0x40, 0x10, 0x65, 0x88];
@@ -245,59 +165,4 @@ mod tests {
             }
         }
     }
-}
-
-/// One step of [`relay_ops`]. Numbers are taken modulo what exists, so that most steps mean something.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
-pub enum Operation {
-    /// A frame of a producer's stream: that many packets of one size, the first of a key frame or not.
-    Frame {
-        stream: u8,
-        packets: u8,
-        bytes: u8,
-        key_frame: bool,
-        seq_step: u16,
-    },
-    /// A packet that was not made by a sender of ours, from the remote or from a stranger.
-    Noise {
-        transport: u8,
-        first: [u8; 16],
-        foreign: bool,
-    },
-    /// A picture loss indication for a consumer.
-    Pli { consumer: u8 },
-    /// Time goes by, in milliseconds.
-    Wait { ms: u16 },
-    /// A consumer is made.
-    Consume {
-        transport: u8,
-        producer: u8,
-        profile: u8,
-        paused: bool,
-    },
-    /// Pauses or resumes a consumer.
-    PauseConsumer { consumer: u8, pause: bool },
-    /// Pauses or resumes a producer.
-    PauseProducer { producer: u8, pause: bool },
-    /// A consumer prefers a profile.
-    Prefer { consumer: u8, profile: u8 },
-    /// A producer prefers a profile.
-    PreferProducer { producer: u8, profile: u8 },
-    /// Closes a consumer.
-    CloseConsumer { consumer: u8 },
-    /// Closes a producer and makes it anew.
-    ReplaceProducer { producer: u8 },
-    /// A negative acknowledgement for a consumer: so far back from the last packet it was sent.
-    Nack { consumer: u8, back: u16, blp: u16 },
-    /// A retransmission of a stream's packet, so far back from its last one.
-    Rtx { stream: u8, back: u16, bytes: u8 },
-    /// The sink takes no more than so many packets of each train.
-    Jam { packets: u8 },
-}
-
-/// A list of operations on a relay with two producers. After each, every consumer's counters add up to what its producer
-/// got, and nothing was sent twice under one sequence number.
-pub fn relay_ops(operations: &[Operation]) {
-    drop(relay_model::Model::run(operations));
 }

@@ -1,5 +1,5 @@
-//! The body of the protocol's fuzz target: hostile clients say things to a room. It lives here so that ordinary tests run it
-//! too; it is compiled for them and for cargo-fuzz only, because it needs a worker that accepts everything.
+//! The body of the protocol's fuzz target: hostile clients say things to a room. The library takes it in when it is tested or
+//! fuzzed, and only then, because it needs a worker that accepts everything.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a fuzzed relay is held to.
+//! Operations on a relay, and what it is held to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,15 +9,13 @@ use weir_channel::message::{
     Codec, CodecName, ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, DropReason,
     Encoding, ExtensionUri, HeaderExtension, MediaKind, Method, Page, Profile, Remote, Reply, Scope,
 };
-
-use super::Operation;
-use crate::relay::Relay;
-use crate::relay::datagram::Datagram;
-use crate::relay::limits::Limits;
-use crate::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
-use crate::rtp::Header;
-use crate::rtp::extension::elements;
-use crate::time::Time;
+use weir_worker::relay::Relay;
+use weir_worker::relay::datagram::Datagram;
+use weir_worker::relay::limits::Limits;
+use weir_worker::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
+use weir_worker::rtp::Header;
+use weir_worker::rtp::extension::elements;
+use weir_worker::time::Time;
 
 const ROOM: RoomId = RoomId(1);
 /// Producers live on the first two, consumers on all of them.
@@ -38,6 +36,61 @@ const RTX: u32 = 1 << 30;
 const COMPANION: u8 = 101;
 /// The id of the extension with the transport sequence number.
 const TRANSPORT_CC: u8 = 4;
+
+/// One step of [`relay_ops`]. Numbers are taken modulo what exists, so that most steps mean something.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
+pub(crate) enum Operation {
+    /// A frame of a producer's stream: that many packets of one size, the first of a key frame or not.
+    Frame {
+        stream: u8,
+        packets: u8,
+        bytes: u8,
+        key_frame: bool,
+        seq_step: u16,
+    },
+    /// A packet that was not made by a sender of ours, from the remote or from a stranger.
+    Noise {
+        transport: u8,
+        first: [u8; 16],
+        foreign: bool,
+    },
+    /// A picture loss indication for a consumer.
+    Pli { consumer: u8 },
+    /// Time goes by, in milliseconds.
+    Wait { ms: u16 },
+    /// A consumer is made.
+    Consume {
+        transport: u8,
+        producer: u8,
+        profile: u8,
+        paused: bool,
+    },
+    /// Pauses or resumes a consumer.
+    PauseConsumer { consumer: u8, pause: bool },
+    /// Pauses or resumes a producer.
+    PauseProducer { producer: u8, pause: bool },
+    /// A consumer prefers a profile.
+    Prefer { consumer: u8, profile: u8 },
+    /// A producer prefers a profile.
+    PreferProducer { producer: u8, profile: u8 },
+    /// Closes a consumer.
+    CloseConsumer { consumer: u8 },
+    /// Closes a producer and makes it anew.
+    ReplaceProducer { producer: u8 },
+    /// A negative acknowledgement for a consumer: so far back from the last packet it was sent.
+    Nack { consumer: u8, back: u16, blp: u16 },
+    /// A retransmission of a stream's packet, so far back from its last one.
+    Rtx { stream: u8, back: u16, bytes: u8 },
+    /// The sink takes no more than so many packets of each train.
+    Jam { packets: u8 },
+}
+
+/// A list of operations on a relay with two producers. After each, every consumer's counters add up to what its producer
+/// got, and nothing was sent twice under one sequence number. Returns how many packets were sent again.
+pub(crate) fn relay_ops(operations: &[Operation]) -> u64 {
+    Model::run(operations).sink.resent.values().sum()
+}
 
 /// Keeps what a checker needs of what was sent.
 #[derive(Debug, Default)]
@@ -88,7 +141,7 @@ impl Sink for CheckingSink {
     }
 
     fn send_rtcp(&mut self, _: TransportIx, packet: &[u8]) {
-        crate::rtp::rtcp::parse(packet, |_| {}).expect("what the relay sends is RTCP");
+        weir_worker::rtp::rtcp::parse(packet, |_| {}).expect("what the relay sends is RTCP");
     }
 
     fn resend(&mut self, _: TransportIx, packet: &[u8]) -> bool {
@@ -104,7 +157,7 @@ impl Sink for CheckingSink {
     }
 }
 
-pub(super) struct Model {
+struct Model {
     relay: Relay,
     sink: CheckingSink,
     now: Time,
@@ -116,7 +169,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn run(operations: &[Operation]) -> Self {
+    fn run(operations: &[Operation]) -> Self {
         let mut model = Self::new();
         for operation in operations.iter().take(500) {
             model.step(*operation);
@@ -272,7 +325,7 @@ impl Model {
                 }
                 let (_, ssrc) = self.consumers[usize::from(consumer) % self.consumers.len()];
                 let mut packet = [0; 128];
-                let len = crate::rtp::rtcp::write_pli(&mut packet, 1, ssrc);
+                let len = weir_worker::rtp::rtcp::write_pli(&mut packet, 1, ssrc);
                 for transport in 0..TRANSPORTS {
                     self.receive(transport, &mut packet[..len].to_vec(), len, remote(transport));
                 }
@@ -560,10 +613,13 @@ mod tests {
                 },
             });
         }
+        operations.push(Operation::PreferProducer {
+            producer: 0,
+            profile: 1,
+        });
         operations.push(Operation::ReplaceProducer { producer: 0 });
         operations.push(Operation::CloseConsumer { consumer: 0 });
-        let model = Model::run(&operations);
-        let resent: u64 = model.sink.resent.values().sum();
+        let resent = relay_ops(&operations);
         assert!(resent > 100, "{resent}");
     }
 }

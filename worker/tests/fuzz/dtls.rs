@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::boundary::{self, Parser};
-use crate::time::Time;
-use crate::webrtc::dtls::settings::CERTIFICATE_BYTES_MAX;
-use crate::webrtc::dtls::{
-    Certificate, Clock, Context, Fingerprint, HashFunction, RemoteParameters, RemoteRole, Session, Settings, State,
+use weir_worker::boundary::{self, Parser};
+use weir_worker::time::Time;
+use weir_worker::webrtc::dtls::settings::CERTIFICATE_BYTES_MAX;
+use weir_worker::webrtc::dtls::{
+    Certificate, Clock, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Session, Settings,
+    State,
 };
-use crate::webrtc::entropy::SystemEntropy;
+use weir_worker::webrtc::entropy::SystemEntropy;
 
 /// What a wire does next, and to what, as many times as the bytes say.
 struct Script<'a>(&'a [u8]);
@@ -92,7 +93,7 @@ fn end(certificate: &Certificate, script: &mut Script<'_>) -> End {
         }
     };
     let shown = certificate.clone().showing(der);
-    let fingerprint = Fingerprint::of(HashFunction::Sha256, shown.der());
+    let fingerprint = Fingerprint::of(FingerprintAlgorithm::Sha256, shown.der());
     let clock = Clock::new(Instant::now(), Time(0));
     let settings = Settings {
         cookies: script.byte() & 1 == 0,
@@ -142,14 +143,14 @@ fn recut(datagram: &[u8], limit: usize) -> Vec<Vec<u8>> {
 
 /// Any bytes as what a wire does to a handshake between two ends with certificates of any kind: nothing panics, nothing grows without
 /// bound, nobody is believed who has not the key of the certificate it shows, and whom nothing was done to, connects.
-pub fn dtls_handshake(data: &[u8]) {
+pub(crate) fn dtls_handshake(data: &[u8]) {
     let mut script = Script(data);
     let [client, server, _] = certificates();
     let mut ends = [end(client, &mut script), end(server, &mut script)];
     let before = boundary::panics(Parser::Dtls);
     let mut now = Time(0);
     let fingerprints = [ends[1].fingerprint, ends[0].fingerprint];
-    let roles = [RemoteRole::Server, RemoteRole::Client];
+    let roles = [DtlsRole::Server, DtlsRole::Client];
     for ((end, fingerprint), role) in ends.iter_mut().zip(fingerprints).zip(roles) {
         let parameters = RemoteParameters {
             role,

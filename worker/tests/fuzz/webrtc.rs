@@ -3,21 +3,21 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::time::Time;
-use crate::webrtc::budget::Budgets;
-use crate::webrtc::dtls::{
-    Certificate, Clock, Context, Fingerprint, HashFunction, RemoteParameters, RemoteRole, Settings, State,
+use weir_worker::time::Time;
+use weir_worker::webrtc::budget::Budgets;
+use weir_worker::webrtc::dtls::{
+    Certificate, Clock, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Settings, State,
 };
-use crate::webrtc::entropy::SystemEntropy;
-use crate::webrtc::framing::{Deframer, FRAME_BYTES_MAX};
-use crate::webrtc::ice::{Credentials, Protocol, Tuple};
-use crate::webrtc::stun::{BINDING, Class, Key, MESSAGE_BYTES_MAX, Message, Writer, attribute};
-use crate::webrtc::transport::{Event, Received, TransportOutput, WebRtcTransport};
+use weir_worker::webrtc::entropy::SystemEntropy;
+use weir_worker::webrtc::framing::{Deframer, FRAME_BYTES_MAX};
+use weir_worker::webrtc::ice::{Credentials, Protocol, Tuple};
+use weir_worker::webrtc::stun::{BINDING, Class, Key, MESSAGE_BYTES_MAX, Message, Writer, attribute};
+use weir_worker::webrtc::transport::{Event, Received, TransportOutput, WebRtcTransport};
 
 const PASSWORD: &str = "0123456789abcdef0123456789abcdef";
 
 /// Any bytes as a STUN message: what is read can be written again, and nobody has guessed the password.
-pub fn stun(data: &[u8]) {
+pub(crate) fn stun(data: &[u8]) {
     let Ok(message) = Message::parse(data) else {
         return;
     };
@@ -55,7 +55,10 @@ impl TransportOutput for Outgoing {
     }
 
     fn on_event(&mut self, event: Event) {
-        self.connected |= matches!(event, Event::Dtls(crate::webrtc::dtls::session::Event::Connected(_)));
+        self.connected |= matches!(
+            event,
+            Event::Dtls(weir_worker::webrtc::dtls::session::Event::Connected(_))
+        );
     }
 }
 
@@ -78,7 +81,7 @@ fn context() -> Arc<Context> {
 
 /// Any bytes as the frames of a TCP connection whose peer has passed its checks: STUN, DTLS and media of any form. There
 /// are no keys, and no more is answered than was asked for.
-pub fn webrtc_transport(data: &[u8]) {
+pub(crate) fn webrtc_transport(data: &[u8]) {
     let Ok(credentials) = Credentials::restore("fragment", PASSWORD) else {
         return;
     };
@@ -97,12 +100,12 @@ pub fn webrtc_transport(data: &[u8]) {
     let mut worker = Budgets::of_a_worker();
     let mut outgoing = Outgoing::default();
     let role = match data.first() {
-        Some(byte) if byte & 1 == 1 => RemoteRole::Server,
-        _ => RemoteRole::Client,
+        Some(byte) if byte & 1 == 1 => DtlsRole::Server,
+        _ => DtlsRole::Client,
     };
     let parameters = RemoteParameters {
         role,
-        fingerprints: vec![Fingerprint::of(HashFunction::Sha256, b"nobody's")],
+        fingerprints: vec![Fingerprint::of(FingerprintAlgorithm::Sha256, b"nobody's")],
     };
     let mut now = Time(0);
     assert!(transport.set_remote_dtls(now, &parameters, &mut outgoing).is_ok());
@@ -128,7 +131,7 @@ pub fn webrtc_transport(data: &[u8]) {
     }
     assert!(!outgoing.connected && transport.dtls_state() != State::Connected);
     assert_eq!(transport.media_tuple(), None);
-    if role == RemoteRole::Client {
+    if role == DtlsRole::Client {
         assert!(
             outgoing.bytes - begun <= 3 * asked + 2_048,
             "{} for {asked}",

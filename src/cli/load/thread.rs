@@ -1,0 +1,56 @@
+//! A thread that measures.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use anyhow::Context as _;
+use weir_worker::net::scheduling;
+
+use super::cpu;
+
+/// A thread on one CPU, which carries out one order after the other and gives back what each has brought.
+#[derive(Debug)]
+pub(super) struct MeasuringThread<Order, Slice> {
+    orders: Sender<Order>,
+    slices: Receiver<anyhow::Result<Slice>>,
+}
+
+impl<Order: Send + 'static, Slice: Send + 'static> MeasuringThread<Order, Slice> {
+    pub(super) fn start(
+        name: &str,
+        cpu: usize,
+        mut carry_out: impl FnMut(Order) -> anyhow::Result<Slice> + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let (orders, incoming) = channel();
+        let (outgoing, slices) = channel();
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                cpu::pin(cpu);
+                // As the worker's. Where that is forbidden the figures suffer, nothing else.
+                let _ = scheduling::prefer_latency();
+                for order in incoming {
+                    if outgoing.send(carry_out(order)).is_err() {
+                        break;
+                    }
+                }
+            })
+            .with_context(|| format!("starting the thread `{name}`"))?;
+        Ok(Self { orders, slices })
+    }
+
+    /// Starts a slice; [`MeasuringThread::finish`] waits for its end.
+    pub(super) fn begin(&self, order: Order) -> anyhow::Result<()> {
+        self.orders.send(order).ok().context("a measuring thread is gone")
+    }
+
+    pub(super) fn finish(&self) -> anyhow::Result<Slice> {
+        self.slices.recv().context("a measuring thread is gone")?
+    }
+
+    /// A whole slice.
+    pub(super) fn slice(&self, order: Order) -> anyhow::Result<Slice> {
+        self.begin(order)?;
+        self.finish()
+    }
+}
