@@ -327,7 +327,7 @@ fn rtcp_goes_to_the_port_above_until_another_one_is_learned() {
     // A report on what came, within a second and a half.
     let report = above.receive();
     assert_eq!(report[1], 201);
-    elsewhere.send_to(rtcp_address, &goodbye(99));
+    elsewhere.send_to(rtcp_address, &goodbye(7));
     loop {
         let remote = transport_stats(&mut supervisor, 1).remote.unwrap();
         if remote.rtcp.is_some() {
