@@ -25,7 +25,6 @@ use crate::webrtc::stun::{self, Class, Malformed, Message, Writer};
 use super::choice::{Choice, Sign};
 use super::credentials::Credentials;
 use super::path::{Path, WayBack};
-use super::return_check::ReturnCheck;
 use super::transactions::Transactions;
 use super::{State, Tuple};
 
@@ -372,18 +371,16 @@ impl Agent {
     /// Media may be sent from now on, so the peer is asked whether it receives what is sent by its paths.
     pub fn begin_asking(&mut self, now: Time) {
         self.asks = true;
-        if let Some(tuple) = self.selected().copied() {
-            self.ask(now, &tuple);
+        for path in &mut self.paths {
+            path.ask(now, &mut self.entropy);
         }
     }
 
     /// Sends the peer a check by a path, unless that is under way or needed no more.
     fn ask(&mut self, now: Time, tuple: &Tuple) {
         let path = self.paths.iter_mut().find(|path| path.tuple == *tuple);
-        if let Some(path) = path.filter(|_| self.asks)
-            && matches!(path.way_back, WayBack::Unknown)
-        {
-            path.way_back = WayBack::Asked(ReturnCheck::new(now, &mut self.entropy));
+        if let Some(path) = path.filter(|_| self.asks) {
+            path.ask(now, &mut self.entropy);
         }
     }
 

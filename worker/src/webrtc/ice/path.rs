@@ -1,6 +1,7 @@
 //! What is known of a tuple from which a check came.
 
 use crate::time::Time;
+use crate::webrtc::entropy::Entropy;
 use crate::webrtc::stun::TransactionId;
 
 use super::return_check::ReturnCheck;
@@ -64,6 +65,13 @@ impl Path {
             self.nominated = false;
             self.nomination = None;
             self.shown_at = None;
+        }
+    }
+
+    /// Sends the peer a check by it, unless that is under way or needed no more.
+    pub(super) fn ask(&mut self, now: Time, entropy: &mut impl Entropy) {
+        if matches!(self.way_back, WayBack::Unknown) {
+            self.way_back = WayBack::Asked(ReturnCheck::new(now, entropy));
         }
     }
 
