@@ -19,10 +19,10 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use weir::{RoomOptions, UnroutedReason};
 use weir::http::{
     ClientPlainRemotes, ClientsFrom, ControlOptions, Guard, Limits, SignallingOptions, app, guarded, serve,
 };
+use weir::{RoomOptions, UnroutedReason};
 
 const TOKEN: &str = "0123456789abcdefghijklmnop";
 const CLIENT_TOKEN: &str = "for-pages-and-apps-only";
@@ -140,7 +140,14 @@ async fn where_a_client_is_is_learned_at_its_own_address_only() {
     let stranger = UdpSocket::bind("127.0.0.2:0").await.unwrap();
     stranger.send_to(&report, ("127.0.0.1", port)).await.unwrap();
     soon("the stranger's packet", async {
-        while transport.stats().await.unwrap().unrouted.of(UnroutedReason::ForeignSource) == 0 {}
+        while transport
+            .stats()
+            .await
+            .unwrap()
+            .unrouted
+            .of(UnroutedReason::ForeignSource)
+            == 0
+        {}
     })
     .await;
     assert_eq!(transport.tuple().remote, None);

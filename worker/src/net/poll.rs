@@ -236,7 +236,11 @@ mod tests {
         let mut pairs = Vec::new();
         for index in 0..40 {
             let (ours, theirs) = UnixDatagram::pair().unwrap();
-            let side = if index == 30 { Side::Connected } else { Side::Unconnected };
+            let side = if index == 30 {
+                Side::Connected
+            } else {
+                Side::Unconnected
+            };
             let source = Source::Socket {
                 transport: TransportIx(index),
                 port: Port::Rtp,
@@ -248,7 +252,10 @@ mod tests {
         }
         let mut ready = Vec::new();
         poller.wait(None, &mut ready).unwrap();
-        assert_eq!(ready.iter().map(|event| event.source).collect::<Vec<_>>(), [pairs[30].2]);
+        assert_eq!(
+            ready.iter().map(|event| event.source).collect::<Vec<_>>(),
+            [pairs[30].2]
+        );
         assert!(poller.is_open_ready());
         // All of them have their turn.
         let mut seen = std::collections::HashSet::new();

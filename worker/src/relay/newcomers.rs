@@ -105,7 +105,13 @@ impl Relay {
         if is_moved && !self.may_relearn(origin.now, origin.transport) {
             return Err(UnroutedReason::ForeignSource);
         }
-        let reason = |reason| if is_moved { UnroutedReason::ForeignSource } else { reason };
+        let reason = |reason| {
+            if is_moved {
+                UnroutedReason::ForeignSource
+            } else {
+                reason
+            }
+        };
         let mut held = None;
         {
             let packet = bytes.get_mut(range.clone()).unwrap_or_default();
@@ -155,7 +161,10 @@ impl Relay {
             let range = start..end;
             start = end;
             let len = range.len() as u64;
-            let Some(Ok(packet)) = bytes.get_mut(range.clone()).map(|packet| Rtp::parse(packet, range.start)) else {
+            let Some(Ok(packet)) = bytes
+                .get_mut(range.clone())
+                .map(|packet| Rtp::parse(packet, range.start))
+            else {
                 continue;
             };
             if self.handle_rtp(origin, packet, sink).is_ok() {
@@ -188,17 +197,28 @@ mod tests {
     /// How many packets were held when these, as (port, SSRC, number), had shown a stream.
     fn held_after(packets: &[(u16, u32, u16)]) -> Option<usize> {
         let mut newcomers = Newcomers::default();
-        let mut shown = packets.iter().filter_map(|(port, ssrc, seq)| {
-            newcomers.on_packet(source(*port), &header(*ssrc, *seq), b"packet")
-        });
+        let mut shown = packets
+            .iter()
+            .filter_map(|(port, ssrc, seq)| newcomers.on_packet(source(*port), &header(*ssrc, *seq), b"packet"));
         shown.next().map(|held| held.ends.len())
     }
 
     #[test]
     fn a_stream_is_consecutive_packets_of_one_ssrc_from_one_address() {
-        assert_eq!(held_after(&[(1, 7, 65_534), (1, 7, 65_535), (1, 7, 0), (1, 7, 1)]), Some(3));
+        assert_eq!(
+            held_after(&[(1, 7, 65_534), (1, 7, 65_535), (1, 7, 0), (1, 7, 1)]),
+            Some(3)
+        );
         // Two that send at once.
-        let both = [(1, 7, 1), (2, 8, 1), (1, 7, 2), (2, 8, 2), (1, 7, 3), (2, 8, 3), (1, 7, 4)];
+        let both = [
+            (1, 7, 1),
+            (2, 8, 1),
+            (1, 7, 2),
+            (2, 8, 2),
+            (1, 7, 3),
+            (2, 8, 3),
+            (1, 7, 4),
+        ];
         assert_eq!(held_after(&both), Some(3));
         for none in [
             [(1, 7, 1), (1, 7, 2), (1, 7, 3), (1, 7, 5)],

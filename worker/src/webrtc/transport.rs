@@ -17,8 +17,8 @@ use crate::time::Time;
 use super::budget::{Budget, Budgets};
 use super::demux::{self, Kind};
 use super::dtls::{self, RefusedParameters, RemoteParameters, Role};
-use super::stun::Malformed;
 use super::ice::{self, Agent, Checked, Credentials, Refusal, Tuple};
+use super::stun::Malformed;
 
 /// What changed on a transport.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -453,12 +453,7 @@ impl WebRtcTransport {
 }
 
 /// Without a tuple there is nobody to send to; a retransmission makes up for it.
-fn send_to(
-    output: &mut impl TransportOutput,
-    tuple: Option<Tuple>,
-    route: &mut HandshakeRoute,
-    datagram: &[u8],
-) {
+fn send_to(output: &mut impl TransportOutput, tuple: Option<Tuple>, route: &mut HandshakeRoute, datagram: &[u8]) {
     if let Some(tuple) = tuple {
         route.add(&tuple);
         output.send(&tuple, datagram);

@@ -306,7 +306,7 @@ fn receiver(sim: &mut Sim, comedia_from: Option<&str>) -> (TransportId, u32) {
     let track = sim.camera(sender, CodecName::Vp8);
     let receiver = sim.transport_with(room, address(1, 5_000), |request| {
         request.comedia = true;
-        request.comedia_from = comedia_from.map(|ip| ip.parse().unwrap());
+        request.comedia_from = comedia_from.map(|ip| ip.parse().expect("an IP"));
     });
     let consumer = sim.consumer(receiver, &track);
     sim.told();
@@ -382,13 +382,25 @@ fn a_receiver_whose_ip_is_expected_is_learned_there_only() {
         let mut sim = Sim::new(10);
         let (transport, ours) = receiver(&mut sim, Some(from));
         for report in [wire::receiver_report(1), report_about(ours), wire::pli(1, ours)] {
-            send_from(&mut sim, transport, Port::Rtp, bad.parse().unwrap(), &report);
+            send_from(
+                &mut sim,
+                transport,
+                Port::Rtp,
+                bad.parse().expect("an address"),
+                &report,
+            );
         }
         knows_nothing(&mut sim, transport);
         assert_eq!(sim.unrouted(transport, UnroutedReason::ForeignSource), 3);
-        send_from(&mut sim, transport, Port::Rtp, good.parse().unwrap(), b"hello");
+        send_from(
+            &mut sim,
+            transport,
+            Port::Rtp,
+            good.parse().expect("an address"),
+            b"hello",
+        );
         knows_nothing(&mut sim, transport);
-        let source = good.parse().unwrap();
+        let source = good.parse().expect("an address");
         send_from(&mut sim, transport, Port::Rtp, source, &wire::receiver_report(1));
         let remote = Some(Remote {
             rtp: source,
@@ -405,7 +417,7 @@ fn a_sender_whose_ip_is_expected_is_learned_there_only() {
     let room = sim.room();
     let transport = sim.transport_with(room, address(1, 5_000), |request| {
         request.comedia = true;
-        request.comedia_from = Some("10.0.0.1".parse().unwrap());
+        request.comedia_from = Some("10.0.0.1".parse().expect("an IP"));
     });
     let mut track = sim.camera(transport, CodecName::Vp8);
     let frame = track.stream().key_frame(4);
@@ -464,7 +476,13 @@ fn a_name_alone_teaches_nothing() {
         for round in 0..70 {
             stranger.stream().seq += 7;
             let packet = stranger.stream().delta_frame(1);
-            send_from(&mut sim, transport, Port::Rtp, address(66, 6_000 + round % 20), &packet[0].bytes);
+            send_from(
+                &mut sim,
+                transport,
+                Port::Rtp,
+                address(66, 6_000 + round % 20),
+                &packet[0].bytes,
+            );
         }
         knows_nothing(&mut sim, transport);
         assert_eq!(sim.unrouted(transport, UnroutedReason::Unproven), 70, "{known:?}");
@@ -479,7 +497,11 @@ fn a_name_alone_teaches_nothing() {
             send_from(&mut sim, transport, Port::Rtp, address(1, 5_000), &packet.bytes);
         }
         let rtp = address(1, 5_000);
-        assert_eq!(sim.transport_stats(transport).remote, Some(Remote { rtp, rtcp: None }), "{known:?}");
+        assert_eq!(
+            sim.transport_stats(transport).remote,
+            Some(Remote { rtp, rtcp: None }),
+            "{known:?}"
+        );
         let expected: Vec<_> = frame.iter().map(|packet| packet.mark).collect();
         assert_eq!(sim.marks(consumer), expected, "{known:?}");
         assert_eq!(sim.unrouted(transport, UnroutedReason::Unproven), 70, "{known:?}");
@@ -495,7 +517,13 @@ fn a_stream_is_shown_by_one_address_and_in_one_train_too() {
     let frame = track.stream().key_frame(8);
     // Two that share the numbers of a stream show none.
     for (index, packet) in frame.iter().enumerate() {
-        send_from(&mut sim, transport, Port::Rtp, address(1, 5_000 + index as u16 % 2), &packet.bytes);
+        send_from(
+            &mut sim,
+            transport,
+            Port::Rtp,
+            address(1, 5_000 + index as u16 % 2),
+            &packet.bytes,
+        );
     }
     knows_nothing(&mut sim, transport);
     let frame = track.stream().key_frame(8);

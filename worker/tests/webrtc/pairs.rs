@@ -368,7 +368,10 @@ fn nothing_but_answers_and_a_few_requests_goes_where_nobody_answers() {
         assert_eq!(client.server.media_tuple(), Some(&pair(0)));
     }
     // Five seconds: four series of four requests of 28 bytes.
-    assert!(answers < asked && requests <= 4 * 4 * 28, "{answers} and {requests} for {asked}");
+    assert!(
+        answers < asked && requests <= 4 * 4 * 28,
+        "{answers} and {requests} for {asked}"
+    );
 }
 
 /// The end of a handshake says that all of it was received, and not by whom.

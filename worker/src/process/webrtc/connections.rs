@@ -67,8 +67,7 @@ impl WebRtc {
             .map(|(number, one)| (number, one.remote().ip(), one.accepted_at()));
         if let Some(number) = to_evict(unproven) {
             sockets.close_connection(transport, number);
-            io.relay
-                .count_unrouted(transport, UnroutedReason::ConnectionEvicted, 1);
+            io.relay.count_unrouted(transport, UnroutedReason::ConnectionEvicted, 1);
         }
     }
 

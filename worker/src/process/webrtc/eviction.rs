@@ -42,7 +42,8 @@ mod tests {
 
     #[test]
     fn the_oldest_of_the_network_that_has_most_makes_room() {
-        let rows: [(&[(&str, u64)], Option<usize>); 6] = [
+        type Row<'a> = (&'a [(&'a str, u64)], Option<usize>);
+        let rows: [Row<'_>; 6] = [
             (&[], None),
             (&[("192.0.2.1", 5)], Some(0)),
             // An honest one that has waited for longer.
@@ -50,7 +51,10 @@ mod tests {
             // One of each: the oldest.
             (&[("192.0.2.1", 3), ("192.0.2.2", 1), ("192.0.2.3", 2)], Some(1)),
             // Addresses are cheap where there are many.
-            (&[("2001:db8:1::1", 1), ("2001:db8:2::1", 2), ("2001:db8:2::2", 3)], Some(1)),
+            (
+                &[("2001:db8:1::1", 1), ("2001:db8:2::1", 2), ("2001:db8:2::2", 3)],
+                Some(1),
+            ),
             (&[("192.0.2.1", 1), ("::ffff:192.0.2.9", 2), ("192.0.2.9", 3)], Some(1)),
         ];
         for (connections, expected) in rows {

@@ -348,8 +348,8 @@ impl Agent {
                     .is_some_and(|check| check.is_answered_by(&message.transaction))
         });
         let is_whole = || !message.has_fingerprint() || message.is_intact();
-        let Some(path) = asked
-            .filter(|_| message.method == stun::BINDING && boundary::contain(Parser::Stun, is_whole) == Ok(true))
+        let Some(path) =
+            asked.filter(|_| message.method == stun::BINDING && boundary::contain(Parser::Stun, is_whole) == Ok(true))
         else {
             return Checked::Ignored;
         };
@@ -610,13 +610,16 @@ impl Agent {
         if self.choice.selected().is_none() || self.path(self.choice.selected()).is_some() {
             return;
         }
-        let best = self
-            .paths
-            .iter()
-            .max_by_key(|path| {
-                let is_proven = path.is_proven();
-                (path.generation, is_proven, path.nominated, path.shown_at, path.checked_at)
-            });
+        let best = self.paths.iter().max_by_key(|path| {
+            let is_proven = path.is_proven();
+            (
+                path.generation,
+                is_proven,
+                path.nominated,
+                path.shown_at,
+                path.checked_at,
+            )
+        });
         match best.map(|path| (path.tuple, path.shown_at.unwrap_or(path.checked_at))) {
             Some((tuple, shown_at)) => {
                 self.pending = None;

@@ -111,7 +111,10 @@ fn what_is_not_a_message() {
     assert_eq!(with(&|bytes| bytes.push(0)), Err(Malformed::Length));
     assert_eq!(with(&|bytes| bytes[23] = 0xff), Err(Malformed::Attribute));
     assert_eq!(with(&|bytes| bytes[43] = 3), Err(Malformed::Attribute)); // a priority of three bytes
-    assert_eq!(with(&|bytes| bytes.resize(MESSAGE_BYTES_MAX + 1, 0)), Err(Malformed::TooLong));
+    assert_eq!(
+        with(&|bytes| bytes.resize(MESSAGE_BYTES_MAX + 1, 0)),
+        Err(Malformed::TooLong)
+    );
     let more = |bytes: &mut Vec<u8>| {
         bytes.extend_from_slice(&[0x80, 0x22, 0, 0]);
         bytes[3] += 4;

@@ -34,7 +34,15 @@ fn a_peer_that_moves_is_asked_at_once_and_followed_when_it_answers() {
     assert_eq!(events(&mut agent), [Event::Selected(Some(tuple(2)))]);
     assert_eq!(agent.proven(), Some(&tuple(2)));
     // And back, where it is known to receive.
-    check(&mut agent, at(3_000), 1, Check { transaction: 1, ..NOMINATING });
+    check(
+        &mut agent,
+        at(3_000),
+        1,
+        Check {
+            transaction: 1,
+            ..NOMINATING
+        },
+    );
     agent.on_traffic(at(3_001), &tuple(1));
     assert_eq!(agent.proven(), Some(&tuple(1)));
     assert_eq!(asks(&mut agent, at(3_001)), []);
@@ -61,10 +69,26 @@ fn who_does_not_answer_gets_no_media_and_few_requests() {
         agent.handle_timeout(now);
         if ms % 10 == 0 {
             let transaction = 1 + (ms / 10 % 200) as u8;
-            check(&mut agent, now, 2, Check { transaction, ..NOMINATING });
+            check(
+                &mut agent,
+                now,
+                2,
+                Check {
+                    transaction,
+                    ..NOMINATING
+                },
+            );
         }
         if ms % 500 == 0 {
-            check(&mut agent, now, 1, Check { transaction: 7, ..PLAIN });
+            check(
+                &mut agent,
+                now,
+                1,
+                Check {
+                    transaction: 7,
+                    ..PLAIN
+                },
+            );
         }
         sent += asks(&mut agent, now).len();
         assert_ne!(agent.proven(), Some(&tuple(2)));
@@ -81,7 +105,11 @@ fn lost_requests_are_sent_again_and_a_late_answer_counts() {
     let mut asked = Vec::new();
     for ms in 1_000..1_800 {
         agent.handle_timeout(at(ms));
-        asked.extend(asks(&mut agent, at(ms)).into_iter().map(|(_, transaction)| (ms, transaction)));
+        asked.extend(
+            asks(&mut agent, at(ms))
+                .into_iter()
+                .map(|(_, transaction)| (ms, transaction)),
+        );
     }
     let times: Vec<u64> = asked.iter().map(|(ms, _)| *ms).collect();
     assert_eq!(times, [1_000, 1_100, 1_300, 1_700]);
@@ -119,10 +147,19 @@ fn what_is_no_answer_proves_nothing() {
         assert_eq!(handle(&mut agent, at(1_050), number, &bytes), Checked::Ignored);
         assert_eq!(agent.proven(), Some(&tuple(1)));
     }
-    assert_eq!(handle(&mut agent, at(1_060), 2, &answer_to(transaction)), Checked::Answered);
+    assert_eq!(
+        handle(&mut agent, at(1_060), 2, &answer_to(transaction)),
+        Checked::Answered
+    );
     // Nor is an answer an answer twice, or one to what nobody has asked.
-    assert_eq!(handle(&mut agent, at(1_070), 2, &answer_to(transaction)), Checked::Ignored);
-    assert_eq!(handle(&mut agent, at(1_070), 1, &answer_to(transaction)), Checked::Ignored);
+    assert_eq!(
+        handle(&mut agent, at(1_070), 2, &answer_to(transaction)),
+        Checked::Ignored
+    );
+    assert_eq!(
+        handle(&mut agent, at(1_070), 1, &answer_to(transaction)),
+        Checked::Ignored
+    );
 }
 
 /// RFC 8489 §9.1.5: STUN has no protection against replay. Who answers for the address that he writes there gets nothing either.
@@ -142,7 +179,11 @@ fn a_check_that_is_replayed_from_elsewhere_moves_nothing() {
             assert_eq!(handle(&mut agent, at(1_001), number, &bytes), Checked::Replayed);
             assert!(!agent.is_valid(&tuple(number)));
         }
-        assert_eq!(handle(&mut agent, at(1_100), 1, &bytes), Checked::Accepted, "sent again");
+        assert_eq!(
+            handle(&mut agent, at(1_100), 1, &bytes),
+            Checked::Accepted,
+            "sent again"
+        );
     }
     assert_eq!(asks(&mut agent, at(1_100)), []);
     assert_eq!((agent.selected(), agent.paths.len()), (Some(&tuple(1)), 1));
@@ -183,7 +224,15 @@ fn what_the_handshake_has_proven_stays_proven() {
     let mut agent = connected();
     agent.handle_timeout(at(40_000));
     assert_eq!(agent.state(), State::Disconnected);
-    check(&mut agent, at(50_000), 1, Check { transaction: 9, ..NOMINATING });
+    check(
+        &mut agent,
+        at(50_000),
+        1,
+        Check {
+            transaction: 9,
+            ..NOMINATING
+        },
+    );
     assert_eq!(agent.proven(), Some(&tuple(1)));
 }
 
@@ -227,7 +276,14 @@ fn who_knows_the_name_only_keeps_no_peer_out() {
         looked_at += usize::from(handle(&mut agent, now, number, &forged) != Checked::Flood);
     }
     assert!(looked_at <= 151, "{looked_at}");
-    let bytes = request_by(1, &ours, Check { transaction: 5, ..PLAIN });
+    let bytes = request_by(
+        1,
+        &ours,
+        Check {
+            transaction: 5,
+            ..PLAIN
+        },
+    );
     assert_eq!(handle(&mut agent, at(6_000), 1, &bytes), Checked::Accepted);
 }
 
@@ -247,5 +303,8 @@ fn who_does_not_know_the_name_costs_no_look_at_the_rest() {
     }
     assert_eq!(answers, 20, "as many as may be answered");
     let long = vec![0; stun::MESSAGE_BYTES_MAX + 1];
-    assert_eq!(handle(&mut agent, at(0), 1, &long), Checked::Malformed(Malformed::TooLong));
+    assert_eq!(
+        handle(&mut agent, at(0), 1, &long),
+        Checked::Malformed(Malformed::TooLong)
+    );
 }
