@@ -10,7 +10,7 @@ mod control;
 mod loopback;
 mod signalling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -65,15 +65,8 @@ impl Refused {
     }
 
     /// Starts a program to which this is refused, and to its children.
-    async fn spawn(self, mut command: Command) -> Child {
-        let runtime = tokio::runtime::Handle::current();
-        // A filter is a thread's, and its children's.
-        let thread = std::thread::spawn(move || {
-            apply_filter(&self.filter()).unwrap();
-            let _context = runtime.enter();
-            command.spawn().unwrap()
-        });
-        tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap()
+    async fn spawn(self, command: Command) -> Child {
+        spawn_under(vec![self.filter()], command).await
     }
 
     async fn serve(self, scratch: &Scratch, command: Command) -> Serve {
@@ -91,6 +84,20 @@ impl Refused {
         }
         panic!("somebody was faster {TRIES} times");
     }
+}
+
+/// Starts a program under these filters, and its children.
+async fn spawn_under(filters: Vec<BpfProgram>, mut command: Command) -> Child {
+    let runtime = tokio::runtime::Handle::current();
+    // A filter is a thread's, and its children's.
+    let thread = std::thread::spawn(move || {
+        for filter in &filters {
+            apply_filter(filter).unwrap();
+        }
+        let _context = runtime.enter();
+        command.spawn().unwrap()
+    });
+    tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap()
 }
 
 const SETSOCKOPT: libc::c_long = libc::SYS_setsockopt;
@@ -452,4 +459,97 @@ async fn measuring_without_time_stamps_is_refused_and_costs_no_transport() {
     client.transport(room).await;
     everybody_hears(&scratch.socket).await;
     serve.stop().await;
+}
+
+/// What `deploy/weir.service` lets the service call. As systemd does, later lines add to what earlier ones left.
+fn system_calls_of_the_service() -> BTreeSet<String> {
+    let unit = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/weir.service")).unwrap();
+    let lines = unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter="));
+    let mut allowed = BTreeSet::from(["execve", "exit", "exit_group", "rt_sigreturn"].map(str::to_owned));
+    for line in lines {
+        let (names, is_refused) = match line.strip_prefix('~') {
+            Some(names) => (names, true),
+            None => (line, false),
+        };
+        for name in names.split_whitespace().flat_map(calls_of_set) {
+            match is_refused {
+                true => allowed.remove(&name),
+                false => allowed.insert(name),
+            };
+        }
+    }
+    allowed
+}
+
+/// The system calls of a set of systemd's (`@…`), or the one that is named.
+fn calls_of_set(name: &str) -> Vec<String> {
+    if !name.starts_with('@') {
+        return vec![name.to_owned()];
+    }
+    let output = std::process::Command::new("systemd-analyze")
+        .args(["syscall-filter", "--no-pager", name])
+        .output()
+        .expect("systemd-analyze runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let members = text.lines().skip(1).map(str::trim);
+    members
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .flat_map(calls_of_set)
+        .collect()
+}
+
+/// All but these are refused, with the service's `SystemCallErrorNumber`.
+fn allow_only(calls: &BTreeSet<String>) -> BpfProgram {
+    let compiled = |names: &[&String]| {
+        let calls: Vec<Value> = names.iter().map(|name| json!({"syscall": name})).collect();
+        let filter = json!({"all": {
+            "mismatch_action": {"errno": Errno::EPERM as i32}, "match_action": "allow", "filter": calls
+        }});
+        seccompiler::compile_from_json(
+            filter.to_string().as_bytes(),
+            std::env::consts::ARCH.try_into().unwrap(),
+        )
+    };
+    // The sets have calls of all architectures.
+    let known: Vec<&String> = calls.iter().filter(|name| compiled(&[name]).is_ok()).collect();
+    assert!(known.len() > 200, "{known:?}");
+    compiled(&known).unwrap().remove("all").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs systemd-analyze"]
+async fn media_flows_under_the_system_calls_of_the_service() {
+    let filter = allow_only(&system_calls_of_the_service());
+    for sockets in [Ports::Own, Ports::Shared] {
+        let scratch = Scratch::new();
+        let mut command = serve(&scratch);
+        if let Ports::Shared = sockets {
+            command.args(["--webrtc-port", &free_ports(2).to_string()]);
+        }
+        let serve = Serve::follow_start(spawn_under(vec![filter.clone()], command).await, &scratch.socket).await;
+        everybody_hears(&scratch.socket).await;
+        serve.signal(nix::sys::signal::Signal::SIGTERM);
+        let (status, said) = serve.end().await;
+        assert!(status.success(), "{status}: {said}");
+        assert!(!said.contains(" refuses "), "{said}");
+    }
+}
+
+#[test]
+#[ignore = "needs systemd-analyze"]
+fn the_service_is_rated_safe() {
+    let output = std::process::Command::new("systemd-analyze")
+        // Of 100; the network that it is there for counts about 10.
+        .args([
+            "security",
+            "--offline=true",
+            "--no-pager",
+            "--threshold=15",
+            "weir.service",
+        ])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy"))
+        .output()
+        .expect("systemd-analyze runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -18,3 +18,4 @@ pub mod lanes;
 pub mod log;
 pub mod message;
 pub mod own_time;
+pub mod text;

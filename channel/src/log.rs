@@ -3,6 +3,7 @@
 //! [`crate::endpoint::WorkerEndpoint::push_log`] cuts them, [`crate::endpoint::WorkerReceiver::next`] checks them again.
 
 use crate::message::LogLine;
+use crate::text::visible;
 
 /// The longest text of a line, in bytes.
 pub const TEXT_MAX: usize = 4096;
@@ -27,31 +28,15 @@ fn cut(text: &mut String, max: usize) {
     text.shrink_to(max);
 }
 
-/// The line as it may be shown: a worker parses the network, so its texts are cut to their limits, and control characters, which
-/// could forge lines or drive a terminal, are escaped.
+/// The line as it may be shown: a worker parses the network, so its texts are cut to their limits, and characters that could
+/// forge lines or drive a terminal are escaped.
 pub fn printable(line: LogLine) -> LogLine {
     let line = bounded(line);
     LogLine {
         level: line.level,
-        target: escaped(line.target),
-        text: escaped(line.text),
+        target: visible(&line.target).into_owned(),
+        text: visible(&line.text).into_owned(),
     }
-}
-
-/// The text with its control characters escaped.
-fn escaped(text: String) -> String {
-    if !text.chars().any(char::is_control) {
-        return text;
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        if character.is_control() {
-            escaped.extend(character.escape_default());
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use zeroize::Zeroizing;
 
 use super::error::ApiError;
 
@@ -15,9 +16,10 @@ const LEN_MIN: usize = 16;
 /// Longer than anybody needs, and short enough for a request head.
 const LEN_MAX: usize = 1_024;
 
-/// A secret that opens the interface: 16 to 1,024 visible ASCII characters. Its `Debug` does not show it.
+/// A secret that opens the interface: 16 to 1,024 visible ASCII characters. Its `Debug` does not show it, and its memory is wiped
+/// when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct AccessToken(String);
+pub struct AccessToken(Zeroizing<String>);
 
 impl AccessToken {
     /// Whether somebody knows it. How long the answer takes tells nothing about where the two differ, only whether their
@@ -69,7 +71,7 @@ impl FromStr for AccessToken {
                 text.len()
             ));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(Zeroizing::new(text.to_owned())))
     }
 }
 

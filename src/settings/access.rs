@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::{SettingsError, SettingsFlags};
 use crate::http::{AccessToken, ClientsFrom, Guard, SignallingOptions};
 
@@ -158,6 +160,6 @@ fn token(name: &str, itself: Option<&AccessToken>, file: Option<&Path>) -> Resul
 /// The token in a file, which may end its line.
 fn token_in(path: &Path) -> Result<AccessToken, SettingsError> {
     let named = |error: &dyn fmt::Display| SettingsError(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| named(&error))?);
     text.trim_end().parse().map_err(|error: String| named(&error))
 }

@@ -98,9 +98,9 @@ fn a_file_and_the_command_line_say_the_same_things() {
 }
 
 #[test]
-fn the_help_tells_the_true_defaults() {
+fn the_help_names_the_true_defaults() {
     let command = SettingsFlags::augment_args(Command::new("weir"));
-    let mut told = Vec::new();
+    let mut named = Vec::new();
     for arg in command.get_arguments() {
         let help = arg.get_help().unwrap().to_string();
         let Some((_, default)) = help.strip_suffix(']').and_then(|help| help.split_once("[default: ")) else {
@@ -108,11 +108,11 @@ fn the_help_tells_the_true_defaults() {
         };
         // Those in several words describe what cannot be written.
         if !default.contains(' ') {
-            told.push(format!("--{}={default}", arg.get_long().unwrap()));
+            named.push(format!("--{}={default}", arg.get_long().unwrap()));
         }
     }
-    assert!(told.len() > 20, "{told:?}");
-    assert_eq!(flags(&told.join(" ")).settings(), Ok(Settings::default()));
+    assert!(named.len() > 20, "{named:?}");
+    assert_eq!(flags(&named.join(" ")).settings(), Ok(Settings::default()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer};
 
-/// Writes and reads an enum by its words. Who reads another word is told all of them.
+/// Writes and reads an enum by its words. The refusal of another word names them all.
 #[macro_export]
 macro_rules! words {
     ($name:ty { $($variant:ident = $word:literal),+ $(,)? }) => {
@@ -65,7 +65,7 @@ mod tests {
     use crate::message::{IceProtocol, LogLevel, Profile};
 
     #[test]
-    fn a_word_that_is_none_is_told_all_of_them() {
+    fn the_refusal_of_a_word_names_all_that_there_are() {
         for profile in [Profile::Default, Profile::Low, Profile::Medium, Profile::High] {
             assert_eq!(profile.to_string().parse(), Ok(profile));
         }

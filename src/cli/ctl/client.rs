@@ -114,7 +114,7 @@ impl Client {
         self.ask(Method::POST, target, Some(body)).await
     }
 
-    /// Closes something, with what to tell along with the event.
+    /// Closes something, with the app data for its event.
     pub(crate) async fn close(&mut self, target: &str, app_data: Option<Value>) -> Result<Value, Failure> {
         let body = app_data.map(|app_data| json!({"appData": app_data}));
         self.ask(Method::DELETE, target, body.as_ref()).await
@@ -265,7 +265,7 @@ impl Client {
             ));
         }
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with its sender; what goes wrong with it, the request that waits for it is told.
+        // It ends with its sender; the request that waits for it gets its errors.
         tokio::spawn(connection);
         Ok(sender)
     }

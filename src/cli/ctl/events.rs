@@ -11,11 +11,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 use weir::http::path_segment;
+use weir_channel::text::{visible, visible_json};
 
 use super::client::{Client, Failure};
 use super::output::Output;
 use super::server::flat;
-use super::table::visible;
 use crate::cli::palette::Tone;
 use sse::{Decoder, Event};
 
@@ -200,7 +200,7 @@ impl Events {
 
 fn print(output: &Output, event: &Value) -> Result<(), Failure> {
     if output.is_json() {
-        return output.painted(&event.to_string());
+        return output.painted(&visible_json(&event.to_string()));
     }
     let Sentence {
         time,
@@ -255,8 +255,8 @@ impl Sentence {
         Self {
             time: time(event["at"].as_str().unwrap_or_default()),
             tone: tone(kind, &words),
-            details: visible(&details.join(" ")),
-            words: visible(&words),
+            details: visible(&details.join(" ")).into_owned(),
+            words: visible(&words).into_owned(),
         }
     }
 }

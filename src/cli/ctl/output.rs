@@ -6,8 +6,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::client::Failure;
-use super::table::{Cell, Table, visible, write_pairs};
+use super::table::{Cell, Table, write_pairs};
 use crate::cli::palette::Palette;
+use weir_channel::text::{visible, visible_json};
 
 /// Standard output, as text for people or as JSON.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ impl Output {
     /// Prints JSON, indented.
     pub(crate) fn json(&self, value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
-        self.painted(&text)
+        self.painted(&visible_json(&text))
     }
 
     /// Prints what a command did: its answer as JSON, or a line.
@@ -96,11 +97,8 @@ impl Output {
         let _ = match (self.json, failure) {
             (_, Failure::Unhealthy) => Ok(()),
             (true, Failure::Refused { code, message }) => {
-                writeln!(
-                    err,
-                    "{}",
-                    serde_json::json!({"error": {"code": code, "message": message}})
-                )
+                let error = serde_json::json!({"error": {"code": code, "message": message}});
+                writeln!(err, "{}", visible_json(&error.to_string()))
             }
             _ => writeln!(err, "weir: {}", visible(&failure.to_string())),
         };

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::Value;
 use weir::Counts;
+use weir_channel::text::visible;
 
 use crate::cli::palette::{Palette, Tone};
 
@@ -20,7 +21,7 @@ impl Cell {
     /// A text in a tone. Control characters are shown, not obeyed: names come from elsewhere.
     pub(crate) fn new(text: impl std::fmt::Display, tone: Tone) -> Self {
         Self {
-            text: visible(&text.to_string()),
+            text: visible(&text.to_string()).into_owned(),
             tone,
         }
     }
@@ -75,19 +76,6 @@ impl<T: std::fmt::Display> From<T> for Cell {
     fn from(text: T) -> Self {
         Self::new(text, Tone::Normal)
     }
-}
-
-/// `text` with its control characters escaped, so that no name can move the cursor.
-pub(crate) fn visible(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 /// Which side of its column a text keeps to.

@@ -119,7 +119,7 @@ impl Setup {
         self.add_source(room, (name, room_name), tracks, encodings, true).await
     }
 
-    /// A microphone. Its transport is told where it sends from.
+    /// A microphone. Its transport is made with the address that it sends from.
     async fn add_microphone(&mut self, room: &Room, name: &'static str, room_name: &'static str) -> Result<usize> {
         let tracks = recordings::microphone()?;
         let encodings = tracks.iter().map(|track| RtpEncoding::ssrc(track.ssrc())).collect();

@@ -27,7 +27,7 @@ use super::pace::Pace;
 use super::replay::Replay;
 use super::sessions::SessionEntry;
 use super::{Client, Signalling, secret};
-use crate::protocol::{ErrorClass, PlainRemotes, ProtocolError, RoomResponse};
+use crate::protocol::{PlainRemotes, ProtocolError, RoomResponse};
 use crate::{Error, Peer, PeerNotification, PeerNotifications, Room};
 
 /// Requests and notifications of one client that may be under way; while there are as many, no more are read.
@@ -102,7 +102,7 @@ pub(super) async fn serve(
 ) {
     let mut session = Session::new(signalling, client);
     loop {
-        match session.converse(&mut socket).await {
+        let resumption = match session.converse(&mut socket).await {
             End::Over(reason) => {
                 session.end(reason).await;
                 return close(socket, reason).await;
@@ -117,24 +117,21 @@ pub(super) async fn serve(
                 drop(slot);
                 // Not awaited: the client may be back at once.
                 tokio::spawn(answer_close(socket));
-                let resumption = match session.wait().await {
+                match session.wait().await {
                     Ok(resumption) => resumption,
                     Err(reason) => return session.end(reason).await,
-                };
-                match session.resume(*resumption).await {
-                    Some(next) => (socket, slot) = next,
-                    None => return session.end(CloseReason::MissedTooMuch).await,
                 }
             }
             End::Resumed(resumption) => {
                 // Not awaited: the old connection may be one of those that never answer.
                 tokio::spawn(close(socket, CloseReason::TakenOver));
                 drop(slot);
-                match session.resume(*resumption).await {
-                    Some(next) => (socket, slot) = next,
-                    None => return session.end(CloseReason::MissedTooMuch).await,
-                }
+                resumption
             }
+        };
+        match session.resume(*resumption).await {
+            Some(next) => (socket, slot) = next,
+            None => return session.end(CloseReason::MissedTooMuch).await,
         }
     }
 }
@@ -524,10 +521,7 @@ impl Session {
                 }
             }
             None => {
-                let refusal = ProtocolError {
-                    class: ErrorClass::InvalidStateError,
-                    message: "there is no such session; join anew".to_owned(),
-                };
+                let refusal = ProtocolError::invalid_state("there is no such session; join anew");
                 let text = Outgoing::response(id, Err(refusal)).unnumbered();
                 // It is closed next, whether it took this or not.
                 let _ = timeout(CLOSE_WAIT_MAX, socket.send(Message::text(text))).await;

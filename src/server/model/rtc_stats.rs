@@ -28,7 +28,7 @@ pub enum RtcStats {
     Transport(RtcTransportStats),
 }
 
-/// What is told of streams in both directions.
+/// The statistics that streams of both directions have.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RtpStreamRtcStats {
@@ -82,7 +82,7 @@ pub struct RtpStreamRtcStats {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InboundRtpStats {
-    /// What is told in both directions.
+    /// The statistics that both directions have.
     #[serde(flatten)]
     pub stream: RtpStreamRtcStats,
     /// The transport that it arrives on; absent if this object describes a consumer's source.
@@ -111,7 +111,7 @@ pub struct InboundRtpStats {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutboundRtpStats {
-    /// What is told in both directions.
+    /// The statistics that both directions have.
     #[serde(flatten)]
     pub stream: RtpStreamRtcStats,
     /// The transport that it is sent on.

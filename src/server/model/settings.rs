@@ -1,4 +1,4 @@
-//! What a server can be told before it starts (differences §6.1), and what of it can be changed later.
+//! The settings of a server (differences §6.1), and those of them that can be changed while it runs.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -425,7 +425,7 @@ impl Settings {
         }
     }
 
-    /// What a worker is told when it starts.
+    /// What a worker starts with.
     pub(crate) fn switches(&self) -> Switches {
         Switches {
             dtls_13: self.dtls_13,
@@ -434,7 +434,7 @@ impl Settings {
         }
     }
 
-    /// What remotes are told instead of a local address.
+    /// The address that remotes should send to, instead of a local one.
     pub(crate) fn announced(&self, local: IpAddr) -> IpAddr {
         match local {
             IpAddr::V4(ip) => self.rtc_announced_ipv4.unwrap_or(ip).into(),

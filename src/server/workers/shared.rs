@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) workers: Workers,
     pub(crate) live: Mutex<Live>,
-    /// Held while a change of settings is told, so that two at once reach all workers in the same order.
+    /// Held while workers are told a change of settings, so that two at once reach all workers in the same order.
     telling: tokio::sync::Mutex<()>,
 }
 

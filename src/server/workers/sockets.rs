@@ -235,7 +235,7 @@ impl SocketMaker {
         })
     }
 
-    /// How an error while making something that needs so many descriptors is told.
+    /// The error when something that needs so many descriptors cannot be made; notes what is lacking.
     pub(crate) fn failed(&self, need: usize, doing: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let doing = doing.into();
         move |source| {

@@ -26,7 +26,7 @@ use crate::server::workers::shared::Shared;
 use crate::server::workers::slot::{Slot, WorkerState};
 use crate::server::workers::spawn::{LastLines, Process};
 
-/// A worker whose channel has ended is given this long to exit by itself, so that its exit code can be told.
+/// A worker whose channel has ended is given this long to exit by itself, so that its exit code is known.
 const EXIT_GRACE: Duration = Duration::from_secs(1);
 
 /// Why the first process of a slot did not come up.

@@ -10,6 +10,7 @@ pub mod dtls;
 pub mod entropy;
 pub mod framing;
 pub mod ice;
+mod residue;
 pub mod srtp;
 pub mod stun;
 pub mod transport;

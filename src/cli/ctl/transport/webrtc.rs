@@ -27,7 +27,7 @@ pub(in crate::cli::ctl) struct WebRtcArgs {
     #[arg(long, requires = "webrtc")]
     no_tcp: bool,
     /// What the client should try first, best first
-    #[arg(long, value_name = "WAY,…", requires = "webrtc", value_delimiter = ',', value_parser = ["ipv4", "ipv6", "udp", "tcp"])]
+    #[arg(long, value_name = "FAMILY|PROTOCOL,…", requires = "webrtc", value_delimiter = ',', value_parser = ["ipv4", "ipv6", "udp", "tcp"])]
     prefer: Vec<String>,
 }
 
@@ -128,7 +128,7 @@ pub(super) fn pairs(webrtc: &WebRtcView) -> Vec<(&'static str, Cell)> {
                 "username fragment",
                 (&introduction.ice_parameters.username_fragment).into(),
             ),
-            ("password", (&introduction.ice_parameters.password).into()),
+            ("password", Cell::new("not shown; --json has it", Tone::Faint)),
             ("dtls role", own.role.into()),
             ("sha-256", Cell::or_none(sha256.map(|fingerprint| &fingerprint.value))),
             ("client", client),

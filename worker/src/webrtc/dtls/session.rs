@@ -17,6 +17,7 @@ use weir_channel::message::{DtlsRole, DtlsState as State};
 
 use crate::boundary::{self, Panicked, Parser};
 use crate::time::Time;
+use crate::webrtc::residue::wipe_stack;
 use crate::webrtc::srtp::KeyingMaterial;
 
 use super::Role;
@@ -356,6 +357,7 @@ impl Session {
             return self.fail(Failure::Fingerprint, send);
         }
         if let Some(keys) = self.keys.take() {
+            wipe_stack();
             let remote_certificate = certificate::to_pem(peer);
             self.state = State::Connected;
             self.events.push_back(Event::Connected(Box::new(Established {

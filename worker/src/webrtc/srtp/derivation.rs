@@ -18,14 +18,15 @@ pub(super) enum Protocol {
     Rtcp,
 }
 
-/// The keys with which packets of one protocol and one direction are protected. Wiped when dropped.
+/// The keys with which packets of one protocol and one direction are protected. Wiped when dropped; on the heap as master keys
+/// are.
 pub(super) struct SessionKeys {
-    key: [u8; 32],
+    key: Box<[u8; 32]>,
     key_len: usize,
     /// Meaningless for the GCM profiles, which need none.
-    auth: [u8; AUTH_KEY_LEN],
+    auth: Box<[u8; AUTH_KEY_LEN]>,
     /// Padded with zeros at its end.
-    salt: [u8; SALT_LEN_MAX],
+    salt: Box<[u8; SALT_LEN_MAX]>,
 }
 
 impl SessionKeys {
@@ -39,7 +40,7 @@ impl SessionKeys {
         let mut keys = Self::empty(profile.key_len());
         fill(master, first, &mut keys.key[..profile.key_len()]);
         if !profile.is_aead() {
-            fill(master, first + 1, &mut keys.auth);
+            fill(master, first + 1, &mut *keys.auth);
         }
         fill(master, first + 2, &mut keys.salt[..profile.salt_len()]);
         keys
@@ -47,10 +48,10 @@ impl SessionKeys {
 
     fn empty(key_len: usize) -> Self {
         Self {
-            key: [0; 32],
+            key: Box::new([0; 32]),
             key_len,
-            auth: [0; AUTH_KEY_LEN],
-            salt: [0; SALT_LEN_MAX],
+            auth: Box::new([0; AUTH_KEY_LEN]),
+            salt: Box::new([0; SALT_LEN_MAX]),
         }
     }
 
@@ -156,6 +157,6 @@ mod tests {
         let mut keys = SessionKeys::derive(&b_3(Profile::Aes128CmSha1_80), Protocol::Rtp);
         keys.zeroize();
         assert_eq!(keys.key(), [0; 16]);
-        assert_eq!((keys.auth, keys.salt), ([0; AUTH_KEY_LEN], [0; SALT_LEN_MAX]));
+        assert_eq!((*keys.auth, *keys.salt), ([0; AUTH_KEY_LEN], [0; SALT_LEN_MAX]));
     }
 }

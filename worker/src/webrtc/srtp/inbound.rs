@@ -8,6 +8,7 @@ use super::header::{RTCP_CLEAR_LEN, RtpClear, rtcp_sender};
 use super::index::nearest;
 use super::window::{Verdict, WINDOW, Window};
 use super::{MasterKey, Profile, UnprotectError};
+use crate::webrtc::residue::without_residue;
 
 const RTP_WORDS: usize = WINDOW as usize / 64;
 
@@ -55,7 +56,7 @@ pub struct Unprotected {
 impl Inbound {
     /// Starts with no SSRC known. At most `streams_max` will be, for SRTP and for SRTCP each, retired ones included.
     pub fn new(key: &MasterKey, streams_max: usize) -> Self {
-        let cipher = |protocol| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol));
+        let cipher = |protocol| without_residue(|| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol)));
         Self {
             profile: key.profile(),
             rtp: cipher(Protocol::Rtp),

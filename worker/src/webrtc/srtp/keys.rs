@@ -24,12 +24,13 @@ pub enum Role {
     Server,
 }
 
-/// Master key and master salt of one direction. Wiped when dropped, and never shown.
+/// Master key and master salt of one direction. Wiped when dropped, and never shown. On the heap, so that there is one copy of them
+/// however often they are moved.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MasterKey {
     profile: Profile,
-    key: [u8; KEY_LEN_MAX],
-    salt: [u8; SALT_LEN_MAX],
+    key: Box<[u8; KEY_LEN_MAX]>,
+    salt: Box<[u8; SALT_LEN_MAX]>,
 }
 
 impl MasterKey {
@@ -40,8 +41,8 @@ impl MasterKey {
         }
         let mut master = Self {
             profile,
-            key: [0; KEY_LEN_MAX],
-            salt: [0; SALT_LEN_MAX],
+            key: Box::new([0; KEY_LEN_MAX]),
+            salt: Box::new([0; SALT_LEN_MAX]),
         };
         master.key[..key.len()].copy_from_slice(key);
         master.salt[..salt.len()].copy_from_slice(salt);
@@ -174,6 +175,6 @@ mod tests {
         let shown = format!("{master:?}");
         assert_eq!(shown, "MasterKey { profile: AeadAes256Gcm, .. }");
         master.zeroize();
-        assert_eq!((master.key, master.salt), ([0; KEY_LEN_MAX], [0; SALT_LEN_MAX]));
+        assert_eq!((*master.key, *master.salt), ([0; KEY_LEN_MAX], [0; SALT_LEN_MAX]));
     }
 }

@@ -38,6 +38,8 @@ mod index;
 mod keys;
 mod outbound;
 mod profile;
+#[cfg(test)]
+mod residue_tests;
 mod window;
 
 pub use error::{ProtectError, UnprotectError};

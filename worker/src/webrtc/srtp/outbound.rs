@@ -31,6 +31,7 @@ use super::header::{RTCP_CLEAR_LEN, RtpClear, rtcp_sender};
 use super::index::nearest;
 use super::window::{Verdict, WINDOW, Window};
 use super::{INDEX_MAX, MasterKey, Profile, ProtectError};
+use crate::webrtc::residue::without_residue;
 
 /// How far back a stream with [`Repeats::Identical`] can repeat, in indices. It takes 8 bytes for each.
 pub const IDENTICAL_WINDOW: u64 = 1024;
@@ -109,7 +110,7 @@ enum Claim {
 impl Outbound {
     /// Starts with no stream, for a key that nothing was ever protected with.
     pub fn new(key: &MasterKey) -> Self {
-        let cipher = |protocol| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol));
+        let cipher = |protocol| without_residue(|| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol)));
         Self {
             profile: key.profile(),
             rtp: cipher(Protocol::Rtp),
