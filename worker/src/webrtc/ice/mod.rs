@@ -7,14 +7,16 @@
 
 pub mod agent;
 pub mod candidate;
+pub mod check;
 pub mod choice;
 pub mod credentials;
 mod path;
 mod return_check;
 mod transactions;
 
-pub use agent::{Agent, Checked, Event, Refusal, TUPLES_MAX};
+pub use agent::{Agent, Event, TUPLES_MAX};
 pub use candidate::{Candidate, Listener, Preferences, host_candidates};
+pub use check::{Checked, Refusal};
 pub use credentials::{Credentials, InvalidCredentials};
 
 pub use weir_channel::message::{IceProtocol as Protocol, IceState as State, IceTuple as Tuple};
