@@ -160,7 +160,6 @@ const AWAITED: &[&str] = &[
     "http::two_lengths_at_once",
     "websocket::idle_connections",
     "websocket::peers_that_never_read",
-    "websocket::names_that_write_on_terminals",
     "worker::counters_without_end",
     "worker::a_log_without_end",
     "worker::an_error_output_without_end",

@@ -82,6 +82,7 @@ async fn talk(scale: Scale, deed: Deed) -> Figures {
     );
     let log = arena.log();
     assert!(!log.contains(TERMINAL), "what a worker says drives no terminal");
+    assert!(log.contains("dropped"), "how much is not told is told");
     let figures = arena.close_with_replaced_workers().await;
     figures.with("bytes logged", logged)
 }
