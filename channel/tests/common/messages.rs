@@ -12,8 +12,8 @@ use weir_channel::message::{
     DtlsRole, DtlsState, DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello,
     Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message,
     Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats, Profile, Remote,
-    Reply, Request, Response, Scope, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason,
-    WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
+    Reply, Request, Response, Sandbox, SandboxLack, SandboxLayer, Scope, StatsPage, StreamStats, TransportDump,
+    TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -537,7 +537,21 @@ pub(crate) fn notifications() -> Vec<Notification> {
             ssrc: 0xffff_fffe,
             previous: Some(1),
         },
+        Notification::Sandboxed(sandbox()),
     ]
+}
+
+/// With every layer.
+fn sandbox() -> Sandbox {
+    Sandbox {
+        holds: SandboxLayer::ALL.to_vec(),
+        lacks: vec![SandboxLack {
+            layer: SandboxLayer::Landlock,
+            reason: "ENOSYS".to_owned(),
+        }],
+        user: Some(65_534),
+        landlock_abi: Some(7),
+    }
 }
 
 /// One message of each kind, with every variant of every enum.
@@ -1089,5 +1103,18 @@ fn any_notification() -> impl Strategy<Value = Notification> {
                 previous,
             }
         }),
+        any_sandbox().prop_map(Notification::Sandboxed),
     ]
+}
+
+fn any_sandbox() -> impl Strategy<Value = Sandbox> {
+    let layer = || proptest::sample::select(SandboxLayer::ALL.to_vec());
+    let lack = (layer(), text()).prop_map(|(layer, reason)| SandboxLack { layer, reason });
+    let numbers = (option::of(any::<u32>()), option::of(any::<u8>()));
+    (vec(layer(), 0..8), vec(lack, 0..8), numbers).prop_map(|(holds, lacks, (user, landlock_abi))| Sandbox {
+        holds,
+        lacks,
+        user,
+        landlock_abi,
+    })
 }

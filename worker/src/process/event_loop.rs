@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
-use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, UnroutedReason};
+use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, Sandbox, UnroutedReason};
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
@@ -116,6 +116,8 @@ pub struct EventLoop {
     next_open: usize,
     pub(super) channel_interest: Interest,
     pub(super) requests_served: Time,
+    /// What confines the process, until the supervisor is told.
+    pub(super) sandbox: Option<Sandbox>,
     /// Datagrams that a batch may bring.
     pub(super) batch_limit: usize,
     next_warning: Time,
@@ -137,6 +139,18 @@ impl EventLoop {
     /// Whether the last group of pictures is kept of senders that answer no key frame requests.
     pub fn set_gop_cache(&mut self, wanted: bool) {
         self.relay.set_gops_max(if wanted { GOPS_MAX } else { 0 });
+    }
+
+    /// Makes what WebRTC transports share, instead of with the first of them. Libraries then have what they fetch from the system with
+    /// their first use, which a confined process cannot.
+    pub fn prepare_webrtc(&mut self) {
+        // Without a certificate there are no WebRTC transports, which each is told.
+        let _ = self.webrtc.context();
+    }
+
+    /// Tells the supervisor what confines this process.
+    pub fn set_sandbox(&mut self, sandbox: Sandbox) {
+        self.sandbox = Some(sandbox);
     }
 
     /// A worker without rooms on its end of a channel. It says hello in its first turn.
@@ -178,6 +192,7 @@ impl EventLoop {
             next_open: 0,
             channel_interest: Interest::Read,
             requests_served: clock::monotonic(),
+            sandbox: None,
             batch_limit: SLOTS,
             next_warning: Time::default(),
             next_wall_clock: Time::default(),
