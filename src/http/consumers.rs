@@ -13,7 +13,7 @@ use super::answer::{AppData, Closed, Created, Nothing, Pause, PreferredProfile, 
 use super::error::ApiError;
 use super::extract::{Id, Params};
 use super::list::ListQuery;
-use super::named::{Of, OfWith};
+use super::named::{Named, Of, OfWith};
 use super::state::App;
 use super::view::{ConsumerView, Listing};
 use crate::{Consumer, ConsumerOptions, ConsumerRtp, EnableOptions, Transport};

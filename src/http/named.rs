@@ -15,7 +15,7 @@ use crate::{Consumer, Error, Peer, Producer, Room, Transport, WebRtcTransport};
 /// What a path can name.
 pub(super) trait Named: Sized {
     /// What the path says of it.
-    type Path: FromRequestParts<Arc<App>, Rejection = ApiError>;
+    type Path: FromRequestParts<Arc<App>, Rejection = ApiError> + Send;
 
     fn find(app: &App, path: Self::Path) -> Result<Self, ApiError>;
 }

@@ -20,7 +20,7 @@ use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
 use super::extract::{Params, PeerPath};
 use super::list::part;
-use super::named::{Of, OfWith};
+use super::named::{Named, Of, OfWith};
 use super::openapi::{Answer, Operation, Part, Schemas};
 use super::signalling;
 use super::state::App;

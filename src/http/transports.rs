@@ -13,7 +13,7 @@ use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
 use super::extract::{Id, Params};
 use super::list::ListQuery;
-use super::named::{Of, OfWith};
+use super::named::{Named, Of, OfWith};
 use super::state::App;
 use super::view::{Listing, StreamerView, TransportView, WebRtcView};
 use crate::{MirrorOptions, PlainTransportOptions, Producer, Room, RtpStreamerOptions, Transport};
