@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weir_channel::message::{LogLevel, SandboxMode, Zoned};
 use weir_channel::words;
-use weir_worker::process::Switches;
+use weir_worker::switches::Switches;
 
 use super::log_settings::{LogSettings, LogTag};
 
