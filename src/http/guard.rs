@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
+use super::guesses::Guesses;
+use super::listen::Caller;
 use super::origin::is_of_this_machine;
 use super::signalling;
+use super::strangers::Place;
 use super::token::{AccessToken, unauthorized};
 
 /// Whom an interface serves that others than the server's owner can reach.
@@ -37,11 +40,12 @@ pub enum ClientsFrom {
 /// `app`, for those only whom the guard lets in. Clients of rooms need nothing that operators need, and the other way
 /// round; everything that is not for clients is for operators, what does not exist included.
 pub fn guarded(app: Router, guard: Guard) -> Router {
-    let guard = Arc::new(guard);
+    let guard = Arc::new((guard, Guesses::default()));
     app.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let (guard, guesses) = &*guard;
         let refusal = match is_for_clients(&request) {
             true => guard.refuses_client(request.headers()),
-            false => guard.refuses_operator(request.headers()),
+            false => guard.refuses_operator(&request, guesses),
         };
         async move {
             match refusal {
@@ -60,10 +64,22 @@ fn is_for_clients(request: &Request) -> bool {
 }
 
 impl Guard {
-    fn refuses_operator(&self, headers: &HeaderMap) -> Option<Response> {
+    fn refuses_operator(&self, request: &Request, guesses: &Guesses) -> Option<Response> {
         match &self.operators {
-            Some(token) if token.opens(headers) => None,
-            Some(_) => Some(unauthorized("send the server's token as `authorization: Bearer TOKEN`")),
+            Some(token) if token.opens(request.headers()) => {
+                if let Some(place) = request.extensions().get::<Arc<Place>>() {
+                    place.prove();
+                }
+                None
+            }
+            Some(_) => {
+                let mut refusal = unauthorized("send the server's token as `authorization: Bearer TOKEN`");
+                if request.headers().contains_key(header::AUTHORIZATION) {
+                    let caller = request.extensions().get::<Caller>().copied();
+                    refusal.extensions_mut().insert(guesses.count(caller, "operators"));
+                }
+                Some(refusal)
+            }
             None => {
                 let message =
                     "operators are not served at this address; use the control socket, or set http_token_file";
