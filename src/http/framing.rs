@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 
@@ -61,20 +62,28 @@ impl Framing {
     ///
     /// Bodies have lines, too, and the next request may have come already. So a client that sends one with `chunked` and does
     /// not wait for the answer may be refused without need; it has to send it again. What must be refused is.
-    pub(super) fn refuses(&self, headers: &HeaderMap) -> Option<ApiError> {
+    pub(super) fn refuses(&self, headers: &HeaderMap) -> Option<Response> {
+        let mut refusal = self.fault(headers)?.into_response();
+        // What follows on the connection may be a part of this one.
+        let close = HeaderValue::from_static("close");
+        refusal.headers_mut().insert(header::CONNECTION, close);
+        Some(refusal)
+    }
+
+    fn fault(&self, headers: &HeaderMap) -> Option<ApiError> {
         let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
         let Some(coding) = codings.next() else {
             let shown = headers.get_all(header::CONTENT_LENGTH).iter().count() as u64;
             self.shown.fetch_add(shown, Ordering::Relaxed);
             return None;
         };
-        if self.seen.load(Ordering::Relaxed) > self.shown.load(Ordering::Relaxed) {
-            let message = "a request has either Content-Length or Transfer-Encoding (RFC 9112 §6.3)";
-            return Some(ApiError::new(StatusCode::BAD_REQUEST, "ambiguousLength", message));
-        }
         if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
             let message = "the only transfer coding that is understood is `chunked`, once (RFC 9112 §6.1)";
             return Some(ApiError::new(StatusCode::NOT_IMPLEMENTED, "unknownCoding", message));
+        }
+        if self.seen.load(Ordering::Relaxed) > self.shown.load(Ordering::Relaxed) {
+            let message = "a request has either Content-Length or Transfer-Encoding (RFC 9112 §6.3)";
+            return Some(ApiError::new(StatusCode::BAD_REQUEST, "ambiguousLength", message));
         }
         None
     }
@@ -91,9 +100,15 @@ mod tests {
             parts.iter().for_each(|part| lines.look(part));
             lines.seen.load(Ordering::Relaxed)
         };
-        assert_eq!(count(&[b"POST / HTTP/1.1\r\nContent-Length: 5\r\ncontent-length:5\r\n"]), 2);
+        assert_eq!(
+            count(&[b"POST / HTTP/1.1\r\nContent-Length: 5\r\ncontent-length:5\r\n"]),
+            2
+        );
         assert_eq!(count(&[b"\r\n\ncont", b"ent-len", b"gth: 5\n\n\nCONTENT-LENGTH:"]), 2);
-        assert_eq!(count(&[b"content-length: 5\r\nx-content-length: 5\r\ncontent-lengths: 5\r\n"]), 0);
+        assert_eq!(
+            count(&[b"content-length: 5\r\nx-content-length: 5\r\ncontent-lengths: 5\r\n"]),
+            0
+        );
     }
 
     #[test]
@@ -103,12 +118,15 @@ mod tests {
         let headers = |name: header::HeaderName, value: &str| HeaderMap::from_iter([(name, value.parse().unwrap())]);
         let chunked = headers(header::TRANSFER_ENCODING, "chunked");
         let length = headers(header::CONTENT_LENGTH, "5");
-        let refused = |headers| framing.refuses(headers).map(|error| error.code);
+        let refused = |headers: &HeaderMap| framing.fault(headers).map(|error| error.code);
         assert_eq!(refused(&chunked), None);
         lines.look(b"GET\r\nContent-Length: 5\r\n\r\n");
         assert_eq!(refused(&length), None);
         assert_eq!(refused(&chunked), None);
-        assert_eq!(refused(&headers(header::TRANSFER_ENCODING, "gzip, chunked")), Some("unknownCoding"));
+        assert_eq!(
+            refused(&headers(header::TRANSFER_ENCODING, "gzip, chunked")),
+            Some("unknownCoding")
+        );
         lines.look(b"GET\r\nContent-Length: 5\r\n\r\nPOST\r\ncontent-length: 3\r\n\r\n");
         assert_eq!(refused(&length), None);
         assert_eq!(refused(&chunked), Some("ambiguousLength"));

@@ -100,3 +100,55 @@ impl Guard {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::guesses::AnswerAfter;
+    use super::*;
+    use axum::body::Body;
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
+    use std::time::Duration;
+
+    const TOKEN: &str = "a-token-of-some-length";
+
+    #[tokio::test]
+    async fn wrong_tokens_are_refused_ever_more_slowly_and_right_ones_are_not() {
+        let guard = Guard {
+            operators: Some(TOKEN.parse().unwrap()),
+            clients: ClientsFrom::Anywhere,
+        };
+        let app = TowerToHyperService::new(guarded(Router::new(), guard));
+        let answer = async |address: &str, token: Option<&str>| {
+            let mut request = Request::new(Body::empty());
+            request
+                .extensions_mut()
+                .insert(Caller::Remote(address.parse().unwrap()));
+            if let Some(token) = token {
+                let value = format!("Bearer {token}").parse().unwrap();
+                request.headers_mut().insert(header::AUTHORIZATION, value);
+            }
+            let mut response = app.call(request).await.unwrap();
+            let delay = response.extensions_mut().remove().map(|AnswerAfter(delay)| delay);
+            (response.status().as_u16(), delay)
+        };
+        let mut last = Duration::ZERO;
+        for number in 0..20 {
+            let (status, delay) = answer("192.0.2.1:5", Some("a-token-that-is-wrong")).await;
+            let delay = delay.unwrap();
+            assert!(
+                status == 401 && delay >= last && delay <= Duration::from_secs(5),
+                "{number}: {delay:?}"
+            );
+            last = delay;
+        }
+        assert_eq!(last, Duration::from_secs(5));
+        // 404: there is nothing here, but it was let in.
+        assert_eq!(answer("192.0.2.1:6", Some(TOKEN)).await, (404, None));
+        assert_eq!(answer("192.0.2.1:6", None).await, (401, None), "no token is no guess");
+        assert_eq!(
+            answer("192.0.2.2:5", Some("a-token-that-is-wrong")).await,
+            (401, Some(Duration::ZERO))
+        );
+    }
+}

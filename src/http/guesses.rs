@@ -103,7 +103,9 @@ impl Table {
 fn delay(count: u32) -> Duration {
     match count.saturating_sub(FREE) {
         0 => Duration::ZERO,
-        beyond => DELAY_MIN.saturating_mul(1_u32.checked_shl(beyond - 1).unwrap_or(u32::MAX)).min(DELAY_MAX),
+        beyond => DELAY_MIN
+            .saturating_mul(1_u32.checked_shl(beyond - 1).unwrap_or(u32::MAX))
+            .min(DELAY_MAX),
     }
 }
 
@@ -138,7 +140,10 @@ mod tests {
     #[test]
     fn one_line_a_second_says_how_many_there_were() {
         let (mut table, now) = (Table::default(), Instant::now());
-        assert_eq!((table.line(now), table.line(now), table.line(now)), (Some(0), None, None));
+        assert_eq!(
+            (table.line(now), table.line(now), table.line(now)),
+            (Some(0), None, None)
+        );
         assert_eq!(table.line(now + LOG_INTERVAL), Some(2));
         assert_eq!(table.line(now + 3 * LOG_INTERVAL), Some(0));
     }

@@ -247,7 +247,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let place = Arc::clone(&of_requests);
         let task = tokio::spawn(async move {
             let answer = match refusal {
-                Some(refusal) => Ok(refusal.into_response()),
+                Some(refusal) => Ok(refusal),
                 None => answer.await,
             };
             drop(place);

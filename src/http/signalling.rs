@@ -39,7 +39,7 @@ use super::listen::Caller;
 use super::origin::is_from;
 use super::token::{AccessToken, has_token, unauthorized};
 use crate::protocol::PlainRemotes;
-use crate::server::lock;
+use crate::server::{ClientMemory, lock};
 use crate::{Peer, Room, RoomId, Server};
 
 /// The WebSocket subprotocol. Clients need not name it.
@@ -184,11 +184,13 @@ pub(super) struct Signalling {
     /// Sessions that have joined.
     sessions: Mutex<Sessions>,
     guesses: Guesses,
+    client_memory: Arc<ClientMemory>,
 }
 
 impl Signalling {
     pub(super) fn new(server: Server, options: SignallingOptions) -> Self {
         Self {
+            client_memory: server.client_memory(),
             server,
             slots: Arc::new(Semaphore::new(options.clients)),
             options,
