@@ -37,6 +37,6 @@ pub use weir_channel::message::{
     Coalescing, CodecName, ComediaPolicy, ConsumerDump, ConsumerStats, Counter, CounterKind, Counts, DropReason,
     DtlsParameters, DtlsRole, DtlsState, DumpPage, ExtensionUri, Fingerprint, FingerprintAlgorithm, Histogram,
     IceProtocol, IceState, IceTuple, LogLevel, MediaKind, NotRepaired, ProducerDump, ProducerStats, Profile, Remote,
-    Residence, ResidenceBucket, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure,
-    WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats, Zoned,
+    Residence, ResidenceBucket, Sandbox, SandboxLack, SandboxLayer, SandboxMode, StatsPage, StreamStats, TransportDump,
+    TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats, Zoned,
 };

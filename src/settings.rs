@@ -28,7 +28,7 @@ use std::time::Duration;
 use clap::{Args, Command};
 use serde::{Deserialize, Deserializer};
 use toml::de::DeTable;
-use weir_channel::message::{LogLevel, Zoned};
+use weir_channel::message::{LogLevel, SandboxMode, Zoned};
 
 use crate::http::{AccessToken, ClientPlainRemotes, ClientTakeover};
 use crate::server::{ConnectedSockets, Family, LogTag, PortRange, Settings, server_settings};

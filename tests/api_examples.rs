@@ -15,7 +15,7 @@ use tokio::process::Command;
 use weir::http::{ControlOptions, Limits};
 
 /// Members whose values differ from run to run; only their types are compared.
-const VOLATILE: [&str; 29] = [
+const VOLATILE: [&str; 30] = [
     "at",
     "bitrate",
     "cname",
@@ -30,6 +30,7 @@ const VOLATILE: [&str; 29] = [
     "receiveCalls",
     "requests",
     "residentBytes",
+    "sandbox",
     "sendCalls",
     "seq",
     "timestamp",

@@ -445,6 +445,102 @@ async fn what_cannot_be_done_without_fails_the_start_and_is_named() {
     }
 }
 
+/// What the sandbox around workers needs, and the layers that are missing without it.
+fn of_sandbox() -> Vec<(Refused, &'static [&'static str])> {
+    let all = |call, errno| refused(call, &[], errno);
+    let mut rows: Vec<(Refused, &[&str])> = vec![
+        (all(libc::SYS_seccomp, Errno::ENOSYS), &["seccomp"]),
+        (all(libc::SYS_landlock_create_ruleset, Errno::EOPNOTSUPP), &["landlock"]),
+        (all(libc::SYS_capset, Errno::EPERM), &["no capabilities"]),
+    ];
+    if nix::unistd::geteuid().is_root() {
+        rows.push((all(libc::SYS_setresuid, Errno::EPERM), &["own user"]));
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_of_the_sandbox_that_is_missing_is_told_once_and_media_flows() {
+    for (refused, missing) in of_sandbox() {
+        let scratch = Scratch::new();
+        let serve = refused.serve(&scratch, serve(&scratch)).await;
+        everybody_hears(&scratch.socket).await;
+        let shown = serve.ask("worker show 1").await;
+        assert_eq!(
+            shown["sandbox"]["lacks"].as_array().unwrap().len(),
+            missing.len(),
+            "{shown}"
+        );
+        serve.signal(nix::sys::signal::Signal::SIGTERM);
+        let (status, said) = serve.end().await;
+        assert!(status.success(), "{status}: {said}");
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("sandbox: ")).collect();
+        let [line] = lines[..] else {
+            panic!("{missing:?} are told once, not {} times: {said}", lines.len());
+        };
+        let (holds, lacks) = line.split_once("; not: ").unwrap();
+        for name in missing {
+            assert!(lacks.contains(name) && !holds.contains(name), "{name}: {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_layer_of_the_sandbox_that_is_required_and_missing_fails_the_start() {
+    for (refused, missing) in of_sandbox() {
+        let scratch = Scratch::new();
+        let mut command = serve(&scratch);
+        command.args(["--sandbox", "require"]);
+        let child = refused.spawn(command).await;
+        let output = soon("its end", child.wait_with_output()).await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{missing:?}: {said}");
+        assert!(said.contains("--sandbox require"), "{said}");
+        missing
+            .iter()
+            .for_each(|name| assert!(said.contains(name), "{name}: {said}"));
+        assert_eq!(scratch.files(), [] as [&str; 0]);
+    }
+}
+
+// Where all of it can be had, it can be required.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn media_flows_through_the_whole_sandbox_and_through_none() {
+    for mode in ["require", "off"] {
+        let scratch = Scratch::new();
+        let mut command = serve(&scratch);
+        command.args(["--sandbox", mode, "--log-level", "info"]);
+        let serve = Serve::start(command, &scratch.socket).await;
+        let shown = serve.ask("worker show 1").await;
+        assert_eq!(shown["sandbox"].is_null(), mode == "off", "{shown}");
+        // The other commands of a running worker: what it logs, and what it counts.
+        serve.say("log-level debug").await;
+        serve.say("settings --measure-residence true").await;
+        let stats = serve.ask("worker stats 1").await;
+        assert!(stats["residentBytes"].as_u64().unwrap() > 1 << 20, "{stats}");
+        everybody_hears(&scratch.socket).await;
+        serve.signal(nix::sys::signal::Signal::SIGTERM);
+        let (status, said) = serve.end().await;
+        assert!(status.success(), "{status}: {said}");
+        let told = said.lines().filter(|line| line.contains("sandbox: ")).count();
+        assert_eq!(told, 1, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_of_workers_that_does_not_exist_fails_the_start() {
+    let scratch = Scratch::new();
+    let mut command = serve(&scratch);
+    command.args(["--sandbox-user", "nobody at all"]);
+    let output = soon("its end", command.output()).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("sandbox_user \"nobody at all\": there is no such user"),
+        "{said}"
+    );
+}
+
 // Residence cannot be measured without time stamps: who asks is told, and nothing else suffers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn measuring_without_time_stamps_is_refused_and_costs_no_transport() {

@@ -185,6 +185,20 @@ async fn a_stopped_worker_is_noticed_killed_and_replaced() {
     assert!(!is_alive(successor));
 }
 
+// What the kernel does to a worker that makes a system call which its sandbox forbids.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forbidden_system_call_is_told_as_such_and_the_worker_replaced() {
+    let server = Server::start(settings(1)).await.unwrap();
+    let mut events = server.events();
+    signal(pid_of(&server, WorkerId(1)), Signal::SIGSYS);
+    let (worker, cause) = death(&mut events).await;
+    assert_eq!(worker, WorkerId(1));
+    assert_eq!(cause.to_string(), "it was killed by SIGSYS, a forbidden system call");
+    start(&mut events).await;
+    room_on(&server, WorkerId(1)).await;
+    server.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rooms_go_to_other_workers_while_one_is_away() {
     let server = Server::start(settings(2)).await.unwrap();

@@ -4,24 +4,37 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use nix::unistd::geteuid;
 use weir_channel::codec;
 use weir_channel::frame::{self, Decoder};
 use weir_channel::id::{RequestId, WorkerId};
-use weir_channel::message::{Deadline, Hello, Message, Method, Reply, Request, Response};
+use weir_channel::message::{
+    Deadline, Hello, Message, Method, Notification, Reply, Request, Response, Sandbox, SandboxMode,
+};
 use weir_worker::exit::Exit;
 use weir_worker::process::{Arguments, Switches};
+use weir_worker::sandbox::User;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whom a worker of root's becomes.
+const NOBODY: User = User {
+    uid: 65_534,
+    gid: 65_534,
+};
 
 fn arguments() -> Arguments {
     Arguments {
         id: WorkerId(3),
         cpu: None,
         parent_pid: std::process::id(),
+        sandbox: SandboxMode::Auto,
+        user: None,
         switches: Switches {
             gop_cache: true,
             ..Switches::default()
@@ -100,30 +113,81 @@ fn it_does_not_run_without_a_channel_or_without_its_parent() {
     assert!(stderr.contains("sched_setaffinity"), "{stderr}");
 }
 
+/// The sandbox as it is reported, which is the first thing after the Hello.
+fn sandbox_of(channel: &mut UnixStream) -> Sandbox {
+    match receive(channel) {
+        Message::Notification(Notification::Sandboxed(sandbox)) => sandbox,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn it_settles_in_answers_and_leaves() {
     // A CPU that this process may use; which one is the machine's affair.
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let allowed = field(&status, "Cpus_allowed_list:");
     let cpu: u32 = allowed.split(['-', ',']).next().unwrap().parse().unwrap();
-    let pinned = Arguments {
-        cpu: Some(cpu),
-        ..arguments()
-    };
-    let (child, mut channel) = worker(&pinned);
-    let Message::Hello(hello) = receive(&mut channel) else {
-        panic!("not a Hello")
-    };
-    assert_eq!((hello.worker, hello.pid), (WorkerId(3), child.id()));
-    let proc = |file: &str| format!("/proc/{}/{file}", child.id());
-    let status = fs::read_to_string(proc("status")).unwrap();
-    assert_eq!(field(&status, "Cpus_allowed_list:"), cpu.to_string());
-    assert_eq!(field(&status, "NoNewPrivs:"), "1");
-    assert_eq!(field(&status, "Threads:"), "1");
-    let limits = fs::read_to_string(proc("limits")).unwrap();
-    let files: Vec<_> = field(&limits, "Max open files").split_whitespace().collect();
-    assert_eq!(files[0], files[1], "soft and hard limit");
-    let mut open: Vec<_> = fs::read_dir(proc("fd"))
+    for mode in [SandboxMode::Off, SandboxMode::Auto, SandboxMode::Require] {
+        let pinned = Arguments {
+            cpu: Some(cpu),
+            sandbox: mode,
+            user: geteuid().is_root().then_some(NOBODY),
+            ..arguments()
+        };
+        let (child, mut channel) = worker(&pinned);
+        let Message::Hello(hello) = receive(&mut channel) else {
+            panic!("not a Hello")
+        };
+        assert_eq!((hello.worker, hello.pid), (WorkerId(3), child.id()));
+        let proc = |file: &str| format!("/proc/{}/{file}", child.id());
+        let status = fs::read_to_string(proc("status")).unwrap();
+        assert_eq!(field(&status, "Cpus_allowed_list:"), cpu.to_string());
+        assert_eq!(field(&status, "NoNewPrivs:"), "1");
+        assert_eq!(field(&status, "Threads:"), "1");
+        if mode == SandboxMode::Off {
+            assert_eq!(field(&status, "Seccomp:"), "0");
+        } else {
+            let sandbox = sandbox_of(&mut channel);
+            assert_eq!(sandbox.lacks, [], "this kernel has all of it");
+            assert_eq!(field(&status, "Seccomp:"), "2");
+            assert_eq!(field(&status, "CapPrm:"), "0000000000000000");
+            // The files of a process that is not dumpable are root's.
+            assert_eq!(fs::metadata(proc("status")).unwrap().uid(), 0);
+            if geteuid().is_root() {
+                assert_eq!(sandbox.user, Some(NOBODY.uid));
+                assert_eq!(field(&status, "Uid:"), ["65534"; 4].join("\t"));
+                assert_eq!(field(&status, "Groups:"), "");
+            }
+        }
+        // What belongs to a process that is not dumpable is for root to see.
+        if mode == SandboxMode::Off || geteuid().is_root() {
+            let limits = fs::read_to_string(proc("limits")).unwrap();
+            let files: Vec<_> = field(&limits, "Max open files").split_whitespace().collect();
+            assert_eq!(files[0], files[1], "soft and hard limit");
+            // Standard input is nothing now; the channel, the epoll and its memory counter are all that it has opened.
+            let expected = ["/dev/null", &proc("statm"), "anon_inode", "pipe", "pipe", "socket"];
+            assert_eq!(open_files(&proc("fd")), expected);
+        }
+
+        send(&mut channel, &Message::Hello(Hello::new("test", WorkerId(3))));
+        for (id, method) in [Method::Ping, Method::Shutdown].into_iter().enumerate() {
+            let id = RequestId(id as u64);
+            let deadline = Deadline::after(PATIENCE);
+            send(&mut channel, &Message::Request(Request { id, deadline, method }));
+            let response = Response {
+                id,
+                result: Ok(Reply::Done),
+            };
+            assert_eq!(receive(&mut channel), Message::Response(response));
+        }
+        let expected = (Some(Exit::Success), String::new());
+        assert_eq!(exit_of(&child.wait_with_output().unwrap()), expected);
+    }
+}
+
+/// What the descriptors of a process are, without their numbers.
+fn open_files(folder: &str) -> Vec<String> {
+    let mut open: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| {
             fs::read_link(entry.unwrap().path())
@@ -134,23 +198,7 @@ fn it_settles_in_answers_and_leaves() {
         .map(|target| target.split([':', '[']).next().unwrap().to_owned())
         .collect();
     open.sort();
-    let statm = proc("statm");
-    // Standard input is nothing now; the channel, the epoll and its memory counter are all that it has opened.
-    assert_eq!(open, ["/dev/null", &statm, "anon_inode", "pipe", "pipe", "socket"]);
-
-    send(&mut channel, &Message::Hello(Hello::new("test", WorkerId(3))));
-    for (id, method) in [Method::Ping, Method::Shutdown].into_iter().enumerate() {
-        let id = RequestId(id as u64);
-        let deadline = Deadline::after(PATIENCE);
-        send(&mut channel, &Message::Request(Request { id, deadline, method }));
-        let response = Response {
-            id,
-            result: Ok(Reply::Done),
-        };
-        assert_eq!(receive(&mut channel), Message::Response(response));
-    }
-    let expected = (Some(Exit::Success), String::new());
-    assert_eq!(exit_of(&child.wait_with_output().unwrap()), expected);
+    open
 }
 
 #[test]
@@ -179,6 +227,7 @@ fn a_signal_meant_for_the_supervisor_does_not_end_it() {
 
     let (mut child, mut channel) = worker(&arguments());
     receive(&mut channel);
+    sandbox_of(&mut channel);
     send(&mut channel, &Message::Hello(Hello::new("test", WorkerId(3))));
     let pid = Pid::from_raw(child.id() as i32);
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {

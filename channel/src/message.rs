@@ -10,6 +10,7 @@ mod counts;
 mod create;
 mod dump;
 mod media;
+mod sandbox;
 mod stats;
 mod webrtc;
 mod word;
@@ -29,6 +30,7 @@ pub use self::create::{
 };
 pub use self::dump::{ConsumerDump, DumpPage, ProducerDump, TransportDump};
 pub use self::media::{Codec, CodecName, Encoding, ExtensionUri, HeaderExtension, MediaKind, Profile};
+pub use self::sandbox::{Sandbox, SandboxLack, SandboxLayer, SandboxMode};
 pub use self::stats::{
     ConsumerStats, Counter, CounterKind, DropReason, NotRepaired, ProducerStats, StatsPage, StreamStats,
     TransportStats, UnroutedReason, WorkerStats,
@@ -41,7 +43,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -390,6 +392,8 @@ pub enum Notification {
         ssrc: u32,
         previous: Option<u32>,
     },
+    /// What confines the worker; once, before anything else, unless its server wants no sandbox.
+    Sandboxed(Sandbox),
 }
 
 /// A line of a worker's log.

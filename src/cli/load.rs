@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use weir::SandboxMode;
 
 use weir_worker::net::send::TRAIN_BYTES_MAX;
 
@@ -91,6 +92,9 @@ pub(super) struct LoadArgs {
     /// Let all transports share one port
     #[arg(long, value_enum, value_name = "SOCKETS", requires = "srtp")]
     one_port: Option<OnePort>,
+    /// How much of the sandbox around the worker must hold: require, auto or off
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    sandbox: SandboxMode,
     /// Also send pause and resume commands as fast as possible, at half of the maximum packet rate
     #[arg(long)]
     control: bool,

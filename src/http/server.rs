@@ -242,6 +242,7 @@ mod tests {
             restarts: 0,
             last_exit: None,
             ping_rtt_us: None,
+            sandbox: None,
         }
     }
 

@@ -38,6 +38,8 @@ const EVERYTHING: &str = r#"
     socket_receive_buffer = 65536
     socket_send_buffer = "64K"
     worker_binary = "/usr/libexec/weir-worker"
+    sandbox = "require"
+    sandbox_user = "1000:1000"
     start_timeout = "1s"
     ping_interval = "2s"
     ping_timeout = "3s"
@@ -65,7 +67,7 @@ const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rt
     --rtc-ipv6 off --rtc-announced-ipv4 192.0.2.1 --rtc-announced-ipv6 2001:db8::1 --rtc-ports 20000-20099 --rtc-udp true --rtc-tcp false --webrtc-port 8443 --webrtc-connected never \
     --dtls-13 true --dtls-weak-fingerprints true --gop-cache false --dtls-certificate-file /etc/weir/certificate.pem --dtls-private-key-file /etc/weir/key.pem \
     --socket-receive-buffer 65536 --socket-send-buffer 64K --worker-binary /usr/libexec/weir-worker \
-    --start-timeout 1s --ping-interval 2s --ping-timeout 3s --request-timeout 4s --close-timeout 5s \
+    --sandbox require --sandbox-user 1000:1000 --start-timeout 1s --ping-interval 2s --ping-timeout 3s --request-timeout 4s --close-timeout 5s \
     --coalescing-us-max 7 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
     --http-token-file /etc/weir/token --http-origins https://app.example,* \
     --client-token fedcba9876543210 --client-token-file /etc/weir/client-token --clients-without-token --clients-max 6 \

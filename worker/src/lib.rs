@@ -2,7 +2,7 @@
 //!
 //! [`rtp`] gives bytes their names, [`relay`] decides what goes where and rewrites it, [`net`] talks to the kernel, and
 //! [`process`] is the loop around them. Dependencies point one way: `rtp <- relay <- process -> net`. [`webrtc`], beside the
-//! relay, is what browsers need on top.
+//! relay, is what browsers need on top. [`sandbox`] is around all of it.
 
 pub mod boundary;
 pub mod exit;
@@ -11,5 +11,6 @@ pub mod net;
 pub mod process;
 pub mod relay;
 pub mod rtp;
+pub mod sandbox;
 pub mod time;
 pub mod webrtc;

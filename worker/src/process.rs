@@ -2,7 +2,7 @@
 //!
 //! `weir worker` and `weir-worker` both call [`main`]. What a worker gets from its supervisor is its command line
 //! ([`Arguments`]), the channel as descriptor 0, and later the sockets of transports over the channel. It opens no other
-//! file and no socket.
+//! file and no socket, and cannot: it runs in a [sandbox](crate::sandbox).
 
 pub mod arguments;
 mod channel;
@@ -18,6 +18,8 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
+use weir_channel::message::SandboxMode;
+
 use crate::exit::Exit;
 use crate::log;
 use crate::net::{optional, scheduling};
@@ -25,6 +27,7 @@ use crate::net::{optional, scheduling};
 pub use arguments::{Arguments, Switches};
 pub use event_loop::EventLoop;
 pub use probe::{Refusal, probe, probe_tcp};
+pub use startup::exit_on_panic;
 
 /// The version that a worker gives in its Hello.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -46,7 +49,7 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Ok(arguments) => arguments,
         Err(error) => return report_exit(Exit::BadArguments, &error),
     };
-    startup::exit_on_panic();
+    exit_on_panic();
     optional::leave_warnings_to_supervisor();
     let channel = match startup::take_channel() {
         Ok(channel) => channel,
@@ -73,6 +76,14 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Err(error) => return report_exit(Exit::Setup, &error),
     };
     event_loop.set_gop_cache(arguments.switches.gop_cache);
+    if arguments.sandbox != SandboxMode::Off {
+        event_loop.prepare_webrtc();
+        match startup::confine(&arguments) {
+            Ok(sandbox) => event_loop.set_sandbox(sandbox),
+            Err(startup::Refused::ParentGone) => return Exit::ParentGone,
+            Err(refused) => return report_exit(Exit::Setup, &refused),
+        }
+    }
     let ended = event_loop.run();
     match ended.exit {
         Exit::Success | Exit::ChannelLost => ended.exit,

@@ -12,8 +12,8 @@ use weir_channel::message::{
     DtlsRole, DtlsState, DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello,
     Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message,
     Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats, Profile, Remote,
-    Reply, Request, Response, Scope, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason,
-    WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
+    Reply, Request, Response, Sandbox, SandboxLack, SandboxLayer, Scope, StatsPage, StreamStats, TransportDump,
+    TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -106,6 +106,7 @@ pub(crate) fn methods() -> Vec<Method> {
             comedia: false,
             rtcp_mux: true,
             comedia_policy: ComediaPolicy::default(),
+            comedia_from: None,
         }),
         Method::SetRemote {
             transport: TRANSPORT,
@@ -292,6 +293,7 @@ pub(crate) fn replies() -> Vec<Reply> {
             }),
             unrouted: 19,
             webrtc_failures: Counts::from([(WebRtcFailureReason::Alert, 20)]),
+            unrouted_reasons: Counts::from([(UnroutedReason::ConnectionEvicted, 21)]),
             contained_panics: 21,
         }),
         Reply::Stats(StatsPage {
@@ -535,7 +537,21 @@ pub(crate) fn notifications() -> Vec<Notification> {
             ssrc: 0xffff_fffe,
             previous: Some(1),
         },
+        Notification::Sandboxed(sandbox()),
     ]
+}
+
+/// With every layer.
+fn sandbox() -> Sandbox {
+    Sandbox {
+        holds: SandboxLayer::ALL.to_vec(),
+        lacks: vec![SandboxLack {
+            layer: SandboxLayer::Landlock,
+            reason: "ENOSYS".to_owned(),
+        }],
+        user: Some(65_534),
+        landlock_abi: Some(7),
+    }
 }
 
 /// One message of each kind, with every variant of every enum.
@@ -694,9 +710,11 @@ fn any_method() -> impl Strategy<Value = Method> {
         1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
         2 => (number(), number(), option::of(any_remote()), flag(), flag(), flag()).prop_map(
             |(room, transport, remote, comedia, rtcp_mux, locks)| {
+                let comedia_from = remote.filter(|_| locks).map(|remote| remote.rtp.ip());
                 let comedia_policy = if locks { ComediaPolicy::Lock } else { ComediaPolicy::Relearn };
                 Method::CreatePlainTransport(CreatePlainTransport {
                     room: RoomId(room), transport: TransportId(transport), remote, comedia, rtcp_mux, comedia_policy,
+                    comedia_from,
                 })
             }
         ),
@@ -812,6 +830,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
             residence,
             unrouted: n[18],
             webrtc_failures: Counts::from([(WebRtcFailureReason::Alert, n[0])]),
+            unrouted_reasons: Counts::from([(UnroutedReason::Unproven, n[0])]),
             contained_panics: n[1],
         })
     });
@@ -1084,5 +1103,18 @@ fn any_notification() -> impl Strategy<Value = Notification> {
                 previous,
             }
         }),
+        any_sandbox().prop_map(Notification::Sandboxed),
     ]
+}
+
+fn any_sandbox() -> impl Strategy<Value = Sandbox> {
+    let layer = || proptest::sample::select(SandboxLayer::ALL.to_vec());
+    let lack = (layer(), text()).prop_map(|(layer, reason)| SandboxLack { layer, reason });
+    let numbers = (option::of(any::<u32>()), option::of(any::<u8>()));
+    (vec(layer(), 0..8), vec(lack, 0..8), numbers).prop_map(|(holds, lacks, (user, landlock_abi))| Sandbox {
+        holds,
+        lacks,
+        user,
+        landlock_abi,
+    })
 }

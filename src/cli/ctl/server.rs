@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use weir::http::{Health, HealthStatus, Listing, ServerStats};
-use weir::{CounterKind, Residence, WorkerStats};
+use weir::{CounterKind, Residence, Sandbox, WorkerStats};
 
 use super::client::{Client, Failure};
 use super::object::{print_list, print_one};
@@ -27,6 +27,7 @@ struct Worker {
     restarts: u64,
     last_exit: Option<Value>,
     ping_rtt_us: Option<u64>,
+    sandbox: Option<Sandbox>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,6 +123,7 @@ impl WorkerCommand {
                         ("restarts", Cell::alarming(worker.restarts)),
                         ("ping", worker.ping()),
                         ("last exit", worker.last_exit()),
+                        ("sandbox", Cell::or_none(worker.sandbox)),
                     ])
                 };
                 print_one(client, output, &format!("/workers/{worker}"), print).await
@@ -212,6 +214,7 @@ fn stats_pairs(stats: &WorkerStats) -> Vec<(String, Cell)> {
     });
     let others = [
         ("webrtc failures", Cell::reasons(&stats.webrtc_failures)),
+        ("unrouted reasons", Cell::reasons(&stats.unrouted_reasons)),
         ("residence", Cell::or_none(residence)),
     ];
     let others = others.map(|(name, cell)| (name.to_owned(), cell));

@@ -89,6 +89,7 @@ impl Testbed {
             rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
             rtc_ipv6: Family::Off,
             coalescing_us_max: args.window,
+            sandbox: args.sandbox,
             webrtc_port: args.one_port.map(|_| free_port()).transpose()?,
             webrtc_connected: match args.one_port {
                 Some(OnePort::Shared) => ConnectedSockets::Never,

@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde::Serialize;
 use weir_channel::id::{ConsumerId, RoomId, WorkerId};
 use weir_channel::message::WorkerError;
@@ -281,7 +282,7 @@ pub enum DeathCause {
         meaning: String,
     },
     /// A signal ended it.
-    #[error("it was killed by {name}{}", if *.core_dumped { " (core dumped)" } else { "" })]
+    #[error("it was killed by {name}{}{}", forbidden(*.signal), if *.core_dumped { " (core dumped)" } else { "" })]
     Signalled {
         /// The signal's number.
         signal: i32,
@@ -302,4 +303,12 @@ pub enum DeathCause {
     /// The server was closed.
     #[error("the server was closed")]
     ServerClosed,
+}
+
+/// What a signal says of a worker.
+fn forbidden(signal: i32) -> &'static str {
+    match Signal::try_from(signal) {
+        Ok(Signal::SIGSYS) => ", a forbidden system call",
+        _ => "",
+    }
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use weir_channel::message::{LogLevel, Zoned};
+use weir_channel::message::{LogLevel, SandboxMode, Zoned};
 use weir_channel::words;
 use weir_worker::process::Switches;
 
@@ -117,6 +117,17 @@ macro_rules! server_settings {
             /// beside it or in the folders above].
             worker_binary: Option<PathBuf> = None;
             [#[arg(env = "WEIR_WORKER_BINARY", value_name = "FILE")] PathBuf]
+
+            /// How much of the sandbox around each worker must hold: require (all of it, or the server does not start), auto (as
+            /// much as this system can do), or off [default: auto].
+            sandbox: SandboxMode = SandboxMode::Auto;
+            { #[schemars(with = "String")] }
+            [#[arg(env = "WEIR_SANDBOX", value_name = "MODE")] SandboxMode]
+
+            /// The user that workers run as: a name, or UID:GID [default: nobody if the server is started as root, else the
+            /// server's own].
+            sandbox_user: Option<String> = None;
+            [#[arg(env = "WEIR_SANDBOX_USER", value_name = "USER")] String]
 
             /// How long a worker may take to start [default: 10s].
             start_timeout: Duration = Duration::from_secs(10);

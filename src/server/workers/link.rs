@@ -9,7 +9,7 @@
 use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -18,7 +18,7 @@ use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, Work
 use weir_channel::error::ChannelError;
 use weir_channel::id::{TransportId, WorkerId};
 use weir_channel::lanes::Lane;
-use weir_channel::message::{Deadline, IceTuple, Method, Notification, Reply, Request, Response, WorkerError};
+use weir_channel::message::{Deadline, IceTuple, Method, Notification, Reply, Request, Response, Sandbox, WorkerError};
 use weir_channel::own_time::OwnTime;
 
 use crate::server::model::error::{DeathCause, Error};
@@ -55,6 +55,7 @@ pub(crate) struct Link {
     bulk: Queue,
     /// How many connected sockets may wait for the channel.
     sockets: Arc<Semaphore>,
+    sandbox: OnceLock<Sandbox>,
     /// Something is to be answered, and nothing was before.
     asked: Notify,
 }
@@ -128,6 +129,7 @@ impl Link {
             control,
             bulk,
             sockets: Arc::new(Semaphore::new(SOCKETS_WAITING_MAX)),
+            sandbox: OnceLock::new(),
             asked: Notify::new(),
         };
         let queues = Queues {
@@ -135,6 +137,11 @@ impl Link {
             bulk: bulk_receiver,
         };
         (Arc::new(link), queues)
+    }
+
+    /// What confines the worker, as it has said.
+    pub(crate) fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandbox.get()
     }
 
     /// See [`Shared::call`](super::shared::Shared::call).
@@ -417,6 +424,12 @@ fn notice(link: &Link, notification: Notification, state: &Mutex<State>) {
         Notification::SocketWanted { transport, tuple } => link.give_socket(state, transport, tuple),
         Notification::Log(line) => worker_log::repeat(worker, &line),
         Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
+        // Said once, at the start, by a worker that has read nothing yet. What it says later is worth nothing.
+        Notification::Sandboxed(sandbox) => {
+            if link.sandbox.set(sandbox).is_ok() {
+                link.sandbox().into_iter().for_each(worker_log::report_sandbox);
+            }
+        }
         notification => lock(state).apply_notification(worker, notification),
     }
 }

@@ -27,3 +27,4 @@ pub(crate) mod sockets;
 pub(crate) mod spawn;
 pub(crate) mod watch;
 pub(crate) mod worker_log;
+pub(crate) mod worker_user;

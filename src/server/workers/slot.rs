@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use weir_channel::id::WorkerId;
 use weir_channel::lanes::Lane;
-use weir_channel::message::Reply;
+use weir_channel::message::{Reply, Sandbox};
 
 use crate::server::model::error::{DeathCause, Error};
 use crate::server::model::lock;
@@ -37,6 +37,8 @@ pub struct WorkerInfo {
     pub last_exit: Option<DeathCause>,
     /// The round-trip time of the last ping, in microseconds.
     pub ping_rtt_us: Option<u64>,
+    /// What confines its process; `null` if the settings want no sandbox, and while it has no process.
+    pub sandbox: Option<Sandbox>,
 }
 
 /// The state of a worker.
@@ -130,6 +132,7 @@ impl Slot {
             ping_rtt_us: status
                 .ping_rtt
                 .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            sandbox: status.link.as_ref().and_then(|link| link.sandbox().cloned()),
         }
     }
 

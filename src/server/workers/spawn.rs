@@ -20,12 +20,13 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir_channel::id::WorkerId;
-use weir_worker::process::{Arguments, SUBCOMMAND, Switches, WORKER_NAME};
+use weir_channel::message::SandboxMode;
+use weir_worker::process::{Arguments, SUBCOMMAND, WORKER_NAME};
 
 use crate::server::model::error::StartError;
 use crate::server::model::lock;
 use crate::server::model::settings::Settings;
-use crate::server::workers::worker_log;
+use crate::server::workers::{worker_log, worker_user};
 
 /// A longer line of a worker's standard error is cut.
 const LINE_MAX: usize = 4_096;
@@ -68,11 +69,21 @@ impl Spawner {
         let program = find_program(settings)?;
         let no_runtime = |_| StartError::io("starting a server outside of a tokio runtime")(io::ErrorKind::NotFound);
         let runtime = Handle::try_current().map_err(no_runtime)?;
+        if settings.sandbox == SandboxMode::Off {
+            tracing::info!("sandbox: off"); // what workers say otherwise
+        }
         let (orders, queue) = mpsc::channel();
-        let switches = settings.switches();
+        let common = Arguments {
+            id: WorkerId(0), // each has its own, and its CPU
+            cpu: None,
+            parent_pid: std::process::id(),
+            sandbox: settings.sandbox,
+            user: worker_user::find(settings)?,
+            switches: settings.switches(),
+        };
         thread::Builder::new()
             .name("weir-spawn".to_owned())
-            .spawn(move || take_orders(&program, switches, &runtime, &queue))
+            .spawn(move || take_orders(&program, common, &runtime, &queue))
             .map_err(StartError::io("starting the thread that starts workers"))?;
         Ok(Self { orders })
     }
@@ -102,11 +113,11 @@ impl Spawner {
 }
 
 /// The thread. It ends with the server, when nobody can order any more.
-fn take_orders(program: &Path, switches: Switches, runtime: &Handle, queue: &mpsc::Receiver<Order>) {
+fn take_orders(program: &Path, common: Arguments, runtime: &Handle, queue: &mpsc::Receiver<Order>) {
     // tokio's children are waited for by the runtime.
     let _context = runtime.enter();
     while let Ok(order) = queue.recv() {
-        let child = command(program, switches, &order)
+        let child = command(program, common, &order)
             .stdin(Stdio::from(order.channel))
             .spawn();
         // An error says that the server has closed in the meantime. Then the child is dropped, and so killed.
@@ -114,13 +125,12 @@ fn take_orders(program: &Path, switches: Switches, runtime: &Handle, queue: &mps
     }
 }
 
-fn command(program: &Path, switches: Switches, order: &Order) -> Command {
+fn command(program: &Path, common: Arguments, order: &Order) -> Command {
     let arguments = Arguments {
         id: order.worker,
         // The kernel counts CPUs in 32 bits.
         cpu: order.cpu.and_then(|cpu| u32::try_from(cpu).ok()),
-        parent_pid: std::process::id(),
-        switches,
+        ..common
     };
     let mut command = Command::new(program);
     command

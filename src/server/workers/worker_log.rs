@@ -1,9 +1,13 @@
 //! What workers log, in the supervisor's own tracing: with the worker's id and the module as fields, under the target
 //! `weir::worker`, at the level the worker gave it.
 
+use std::sync::Mutex;
+
 use tracing::{Level, event};
 use weir_channel::id::WorkerId;
-use weir_channel::message::{LogLevel, LogLine};
+use weir_channel::message::{LogLevel, LogLine, Sandbox};
+
+use crate::server::model::lock;
 
 /// A target of its own, so that a filter can let workers say more (or less) than the supervisor.
 const TARGET: &str = "weir::worker";
@@ -33,4 +37,21 @@ pub(crate) fn report_dropped(worker: WorkerId, count: u64) {
 /// Repeats a line that a worker wrote to its standard error: a panic, or something from before its channel was up.
 pub(crate) fn repeat_stderr(worker: WorkerId, line: &str) {
     event!(target: TARGET, Level::ERROR, worker = worker.0, module = "stderr", "{line}");
+}
+
+/// What was said of workers' sandboxes last.
+static SANDBOX: Mutex<Option<Sandbox>> = Mutex::new(None);
+
+/// Says what confines a worker, unless that was said of the one before.
+pub(crate) fn report_sandbox(sandbox: &Sandbox) {
+    let mut last = lock(&SANDBOX);
+    if last.as_ref() == Some(sandbox) {
+        return;
+    }
+    *last = Some(sandbox.clone());
+    if sandbox.lacks.is_empty() {
+        tracing::info!("sandbox: {sandbox}");
+    } else {
+        tracing::warn!("sandbox: {sandbox}");
+    }
 }

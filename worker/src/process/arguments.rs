@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::str::FromStr;
 
 use weir_channel::id::WorkerId;
+use weir_channel::message::SandboxMode;
 
+use crate::sandbox::User;
 use crate::webrtc::dtls::{self, Versions};
 
 /// Declares the settings of the server that a worker obeys from its start: each an option that is `yes` or `no`.
@@ -41,6 +44,10 @@ pub struct Arguments {
     pub cpu: Option<u32>,
     /// The process id of the supervisor. A worker whose parent is another process has lost it already.
     pub parent_pid: u32,
+    /// How much of its sandbox must hold.
+    pub sandbox: SandboxMode,
+    /// The user and the group that it changes to; `None`: none.
+    pub user: Option<User>,
     /// Settings of the server.
     pub switches: Switches,
 }
@@ -93,6 +100,11 @@ impl Arguments {
             ("--id", self.id.0.to_string()),
             ("--cpu", cpu),
             ("--parent-pid", self.parent_pid.to_string()),
+            ("--sandbox", self.sandbox.to_string()),
+            (
+                "--user",
+                self.user.map_or_else(|| "same".to_owned(), |user| user.to_string()),
+            ),
         ];
         let mut switches = self.switches;
         let said = |is_on: bool| if is_on { "yes" } else { "no" }.to_owned();
@@ -110,7 +122,7 @@ impl Arguments {
     pub fn parse<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self, ArgumentError> {
         let mut switches = Switches::default();
         let known: Vec<_> = switches.options().map(|(option, _)| option).into();
-        let known = [&["--id", "--cpu", "--parent-pid"][..], &known].concat();
+        let known = [&["--id", "--cpu", "--parent-pid", "--sandbox", "--user"][..], &known].concat();
         let mut given = BTreeMap::new();
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
@@ -135,6 +147,11 @@ impl Arguments {
                 _ => Some(number("--cpu", Some(cpu))?),
             },
             parent_pid: number("--parent-pid", given.remove("--parent-pid"))?,
+            sandbox: parsed("--sandbox", given.remove("--sandbox"), "require, auto or off")?,
+            user: match given.remove("--user") {
+                Some(same) if same == "same" => None,
+                user => Some(parsed("--user", user, "same or UID:GID")?),
+            },
             switches,
         };
         for (option, is_on) in switches.options() {
@@ -158,11 +175,16 @@ fn is_yes(option: &'static str, value: Option<String>) -> Result<bool, ArgumentE
 }
 
 fn number(option: &'static str, value: Option<String>) -> Result<u32, ArgumentError> {
+    let expected = if option == "--cpu" { "a CPU or none" } else { "a number" };
+    parsed(option, value, expected)
+}
+
+fn parsed<T: FromStr>(option: &'static str, value: Option<String>, expected: &'static str) -> Result<T, ArgumentError> {
     let value = value.ok_or(ArgumentError::Missing(option))?;
     value.parse().map_err(|_| ArgumentError::BadValue {
         option,
         value,
-        expected: if option == "--cpu" { "a CPU or none" } else { "a number" },
+        expected,
     })
 }
 
@@ -177,6 +199,15 @@ mod tests {
                 id: WorkerId(7),
                 cpu,
                 parent_pid: 4_194_304,
+                sandbox: if cpu.is_some() {
+                    SandboxMode::Require
+                } else {
+                    SandboxMode::Off
+                },
+                user: cpu.map(|_| User {
+                    uid: 65_534,
+                    gid: 65_533,
+                }),
                 switches: Switches {
                     dtls_13: cpu.is_some(),
                     dtls_weak_fingerprints: cpu.is_none(),
@@ -218,7 +249,15 @@ mod tests {
             message("--parent-pid \"-1\" is not a number")
         );
         assert_eq!(
-            error("--id 1 --cpu 1 --parent-pid 1 --dtls-13 maybe"),
+            error("--id 1 --cpu 1 --parent-pid 1 --sandbox yes --user same"),
+            message("--sandbox \"yes\" is not require, auto or off")
+        );
+        assert_eq!(
+            error("--id 1 --cpu 1 --parent-pid 1 --sandbox auto --user root"),
+            message("--user \"root\" is not same or UID:GID")
+        );
+        assert_eq!(
+            error("--id 1 --cpu 1 --parent-pid 1 --sandbox auto --user same --dtls-13 maybe"),
             message("--dtls-13 \"maybe\" is not yes or no")
         );
     }

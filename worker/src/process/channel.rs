@@ -46,6 +46,9 @@ impl EventLoop {
 
     /// Tells the supervisor what has happened, and writes what waits for it.
     pub(super) fn send_notifications(&mut self) -> Result<(), Ended> {
+        if let Some(sandbox) = self.sandbox.take() {
+            self.endpoint.push_notification(Notification::Sandboxed(sandbox))?;
+        }
         loop {
             if self.endpoint.is_congested() {
                 self.endpoint.flush()?;

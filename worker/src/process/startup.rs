@@ -1,4 +1,4 @@
-//! What a worker does before its event loop: checks its parent, takes the channel, moves to its CPU.
+//! What a worker does before its event loop: checks its parent, takes the channel, moves to its CPU, confines itself.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::File;
@@ -14,10 +14,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 use nix::unistd::{Pid, close, dup2_stdin, getppid};
+use weir_channel::message::Sandbox;
 
 use crate::boundary;
 use crate::exit::Exit;
 use crate::net::optional::Optional;
+use crate::sandbox::{self, Confinement};
 
 use super::arguments::Arguments;
 
@@ -33,6 +35,9 @@ pub(super) enum Refused {
     /// A system call failed.
     #[error("{call}: {errno}")]
     Os { call: &'static str, errno: Errno },
+    /// The settings want more of the sandbox than there is.
+    #[error(transparent)]
+    Unconfined(#[from] sandbox::Incomplete),
 }
 
 /// Why descriptor 0 is not the channel.
@@ -76,12 +81,7 @@ pub(super) fn close_inherited(channel: BorrowedFd<'_>) -> io::Result<()> {
 /// Ties the worker to its supervisor, gives up privileges, and makes the process fit for its work.
 pub(super) fn set_up_process(arguments: &Arguments) -> Result<(), Refused> {
     let failed = |call| move |errno| Refused::Os { call, errno };
-    // First the signal, then the check: if the supervisor dies before the first, the second sees it.
-    // (Without the signal it is the end of the channel that ends the worker.)
-    Optional::DeathSignal.or_without(prctl::set_pdeathsig(Signal::SIGKILL));
-    if i32::try_from(arguments.parent_pid).map(Pid::from_raw) != Ok(getppid()) {
-        return Err(Refused::ParentGone);
-    }
+    tie_to_parent(arguments)?;
     // A terminal's Ctrl-C and a service's SIGTERM reach all processes of a group at once. The supervisor closes its rooms
     // in order and then ends its workers; until then they go on.
     let mut ignored = SigSet::empty();
@@ -93,6 +93,28 @@ pub(super) fn set_up_process(arguments: &Arguments) -> Result<(), Refused> {
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     Optional::OpenFiles.or_without(raised);
     Ok(())
+}
+
+/// Ends the worker when its supervisor ends.
+fn tie_to_parent(arguments: &Arguments) -> Result<(), Refused> {
+    // First the signal, then the check: if the supervisor dies before the first, the second sees it.
+    // (Without the signal it is the end of the channel that ends the worker.)
+    Optional::DeathSignal.or_without(prctl::set_pdeathsig(Signal::SIGKILL));
+    if i32::try_from(arguments.parent_pid).map(Pid::from_raw) == Ok(getppid()) {
+        Ok(())
+    } else {
+        Err(Refused::ParentGone)
+    }
+}
+
+/// Puts the process into its sandbox. To be called when it has everything that it opens itself.
+pub(super) fn confine(arguments: &Arguments) -> Result<Sandbox, Refused> {
+    let mut confinement = Confinement::default();
+    confinement.give_up_privileges(arguments.user);
+    tie_to_parent(arguments)?;
+    let sandbox = confinement.close();
+    sandbox::check(&sandbox, arguments.sandbox)?;
+    Ok(sandbox)
 }
 
 /// Asks the kernel for what is good for the calling thread and can be done without.
@@ -127,7 +149,7 @@ const CONTAINED_REPORTS_MAX: u64 = 16;
 
 /// Makes a panic end the process with [`Exit::Panic`] after it was reported on standard error, which the supervisor reads; unless it is
 /// one of a parser's that is [contained](boundary).
-pub(super) fn exit_on_panic() {
+pub fn exit_on_panic() {
     static CONTAINED: AtomicU64 = AtomicU64::new(0);
     std::panic::set_hook(Box::new(|panic| {
         let mut stderr = io::stderr();

@@ -6,6 +6,7 @@
 mod commands;
 mod connections;
 mod events;
+mod eviction;
 mod failures;
 mod receive;
 mod shared_ports;
@@ -72,7 +73,7 @@ pub(super) struct WebRtc {
     transports: Vec<Option<Box<TransportEntry>>>,
     timers: Timers,
     settings: dtls::Settings,
-    /// With the certificate of the transports that come. Made with the first.
+    /// With the certificate of the transports that come. Made at the start, or with the first.
     context: Option<Arc<Context>>,
     budgets: Budgets,
     /// The events of the transport that was called last.

@@ -57,7 +57,10 @@ impl State {
                 failure,
             } => self.change_dtls_state(worker, transport, state, remote_certificate_pem, failure),
             // These are the link's own.
-            Notification::SocketWanted { .. } | Notification::Log(_) | Notification::LogLinesDropped { .. } => {}
+            Notification::SocketWanted { .. }
+            | Notification::Log(_)
+            | Notification::LogLinesDropped { .. }
+            | Notification::Sandboxed(_) => {}
         }
     }
 

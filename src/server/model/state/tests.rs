@@ -293,6 +293,7 @@ fn method() -> impl Strategy<Value = Method> {
                 remote,
                 rtcp_mux: true,
                 comedia_policy: ComediaPolicy::default(),
+                comedia_from: None,
             })
         });
     let create_webrtc = (transport(), ice()).prop_map(|(transport, ice)| {
@@ -622,6 +623,7 @@ fn a_learned_remote_is_not_learned_again() {
         comedia: true,
         rtcp_mux: true,
         comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
     });
     known.ask(&create, &mut worker);
     let remote = Remote {

@@ -135,7 +135,7 @@ impl WebRtc {
     }
 
     /// What the transports that come share.
-    fn context(&mut self) -> Result<Arc<Context>, WorkerError> {
+    pub(in crate::process) fn context(&mut self) -> Result<Arc<Context>, WorkerError> {
         if let Some(context) = &self.context {
             return Ok(Arc::clone(context));
         }
