@@ -72,6 +72,7 @@ impl Fixture {
                 comedia: false,
                 rtcp_mux: true,
                 comedia_policy: ComediaPolicy::default(),
+                comedia_from: None,
             })
         };
         let profiles = if layers == 1 {

@@ -15,14 +15,14 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use signalling::{Caller, Refusal, create_transport};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use weir::RoomOptions;
 use weir::http::{
     ClientPlainRemotes, ClientsFrom, ControlOptions, Guard, Limits, SignallingOptions, app, guarded, serve,
 };
+use weir::{RoomOptions, UnroutedReason};
 
 const TOKEN: &str = "0123456789abcdefghijklmnop";
 const CLIENT_TOKEN: &str = "for-pages-and-apps-only";
@@ -117,6 +117,49 @@ async fn without_the_token_there_is_nothing_and_with_it_everything() {
         .await
         .refuses(404, "unknownRoute", "/nothing");
 
+    tcp.close().await;
+}
+
+/// Who may have media sent to itself only is not led elsewhere by somebody else's packet: a transport that learns where its client is
+/// learns it at the client's IP.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_client_is_is_learned_at_its_own_address_only() {
+    let guard = Guard {
+        operators: None,
+        clients: ClientsFrom::ThisMachine,
+    };
+    let tcp = Tcp::start(guard, SignallingOptions::default()).await;
+    let room = tcp.room().await;
+    let mut alice = Caller::try_connect_tcp(&tcp.address, room, "alice", &[]).await.unwrap();
+    alice.join("alice", Value::Null).await;
+    let answer = alice.request(create_transport(1, "recv")).await.unwrap();
+    let port = answer["plainRtpParameters"]["port"].as_u64().unwrap() as u16;
+    let room = tcp.control.server.room(weir::RoomId(room)).unwrap();
+    let transport = room.peer("alice").unwrap().transports().remove(0);
+    let report = [0x80, 201, 0, 1, 0, 0, 0, 1]; // from a receiver that has received nothing yet
+    let stranger = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    stranger.send_to(&report, ("127.0.0.1", port)).await.unwrap();
+    soon("the stranger's packet", async {
+        while transport
+            .stats()
+            .await
+            .unwrap()
+            .unrouted
+            .of(UnroutedReason::ForeignSource)
+            == 0
+        {}
+    })
+    .await;
+    assert_eq!(transport.tuple().remote, None);
+    let own = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    own.send_to(&report, ("127.0.0.1", port)).await.unwrap();
+    let remote = own.local_addr().ok();
+    soon("her own packet", async {
+        while transport.tuple().remote != remote {
+            transport.stats().await.unwrap();
+        }
+    })
+    .await;
     tcp.close().await;
 }
 

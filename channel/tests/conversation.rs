@@ -48,6 +48,7 @@ async fn a_request_is_answered_and_its_descriptors_arrive() {
         comedia: true,
         rtcp_mux: true,
         comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
     });
     let (read, write) = pipe();
     let numbers = [read.as_raw_fd(), write.as_raw_fd()];

@@ -64,6 +64,7 @@ fn requests_wait_for_the_kernel() {
             comedia: true,
             rtcp_mux: false,
             comedia_policy: ComediaPolicy::default(),
+            comedia_from: None,
         }),
     };
     runtime.block_on(async {

@@ -506,5 +506,6 @@ fn create_plain_transport() -> Method {
         comedia: true,
         rtcp_mux: false,
         comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
     })
 }

@@ -23,7 +23,7 @@ enum Command {
     /// Run a server until a signal ends it
     Serve(Box<serve::ServeArgs>),
     /// Command a running server
-    Ctl(ctl::CtlArgs),
+    Ctl(Box<ctl::CtlArgs>),
     /// Relay recorded media through real workers, pause, resume and switch it, and check every packet
     Demo(demo::DemoArgs),
     /// Measure the relay's speed, compared with the kernel alone

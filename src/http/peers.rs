@@ -1,6 +1,7 @@
 //! `/rooms/{id}/peers`
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -146,6 +147,8 @@ pub(super) struct PeerTransport {
     /// Whether a learned address may change to another port of the same IP.
     #[serde(default, deserialize_with = "any_case")]
     comedia_policy: ComediaPolicy,
+    /// The only IP address at which the remote is learned; only with `comedia`. The default is any.
+    comedia_from: Option<IpAddr>,
     /// Whether RTP and RTCP share one port (RFC 5761); the default is `true`.
     rtcp_mux: Option<bool>,
     /// The IP family.
@@ -168,6 +171,7 @@ pub(super) async fn create_transport(
         remote: body.remote,
         comedia: body.comedia,
         comedia_policy: body.comedia_policy,
+        comedia_from: body.comedia_from,
         rtcp_mux: body.rtcp_mux.unwrap_or(true),
         family: body.family,
         local_ip: body.local_ip,

@@ -103,9 +103,10 @@ words!(ClientTakeover { Own = "own", Any = "any" });
 /// others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ClientPlainRemotes {
-    /// The address that their WebSocket comes from, with any port. Clients on the control socket may use every address,
-    /// because they can command the server anyway. No address, if the client's is not known, because an application
-    /// serves [`signalling`] without axum's `ConnectInfo<SocketAddr>`.
+    /// The address that their WebSocket comes from, with any port; transports that learn their client's address learn it there only.
+    /// Clients on the control socket may use every address, because they can command the server anyway. No address, and no such
+    /// transports, if the client's is not known, because an application serves [`signalling`] without axum's
+    /// `ConnectInfo<SocketAddr>`.
     #[default]
     Own,
     /// Every address.
@@ -121,7 +122,8 @@ impl ClientPlainRemotes {
         match (self, source.0) {
             (Self::Any, _) | (Self::Own, Some(Caller::Process(_))) => PlainRemotes::Any,
             (Self::Own, Some(Caller::Remote(address))) => PlainRemotes::Only(address.ip().to_canonical()),
-            (Self::Own, None) | (Self::None, _) => PlainRemotes::None,
+            (Self::Own, None) => PlainRemotes::Unknown,
+            (Self::None, _) => PlainRemotes::None,
         }
     }
 }

@@ -156,6 +156,10 @@ impl Peer {
             remote,
             // As v2, which takes packets from anywhere; but it is the first sender's for good.
             comedia: remote.is_none(),
+            comedia_from: match remote {
+                Some(_) => None,
+                None => self.plain_remotes().learned_from()?,
+            },
             family: family_of(&request.options, remote.is_none()),
             app_data: request.app_data.clone(),
             ..PlainTransportOptions::default()

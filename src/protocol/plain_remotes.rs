@@ -1,4 +1,4 @@
-//! To which addresses a client may have plain RTP sent.
+//! To which addresses a client may have plain RTP sent, and where its address is learned.
 
 use std::net::IpAddr;
 
@@ -17,6 +17,8 @@ pub enum PlainRemotes {
     Only(IpAddr),
     /// To none; a transport learns its remote from what comes in.
     None,
+    /// To its own address alone, and nobody knows which that is. So nothing is sent, and no address is learned.
+    Unknown,
 }
 
 impl PlainRemotes {
@@ -27,8 +29,20 @@ impl PlainRemotes {
             Self::Only(own) => Err(ProtocolError::type_error(format!(
                 "plainRtpParameters.ip must be {own}, where this client is, or be left out"
             ))),
-            Self::None => Err(ProtocolError::type_error(
+            Self::None | Self::Unknown => Err(ProtocolError::type_error(
                 "plainRtpParameters must have no ip and port: clients of this server cannot say where media is sent to",
+            )),
+        }
+    }
+
+    /// The only IP at which the address of its transports may be learned; `None`: anywhere. Who may have media sent to itself alone
+    /// must not have somebody else's packet lead it elsewhere.
+    pub(super) fn learned_from(self) -> Result<Option<IpAddr>, ProtocolError> {
+        match self {
+            Self::Any | Self::None => Ok(None),
+            Self::Only(own) => Ok(Some(own.to_canonical())),
+            Self::Unknown => Err(ProtocolError::type_error(
+                "there can be no transport for plain RTP: where this client is, is not known",
             )),
         }
     }
@@ -64,5 +78,16 @@ mod tests {
         check(own("::ffff:192.0.2.1"), "192.0.2.1", true);
         check(own("192.0.2.1"), "192.0.2.2", false);
         check(own("2001:db8::1"), "2001:db8::2", false);
+        check(PlainRemotes::Unknown, "192.0.2.1", false);
+    }
+
+    #[test]
+    fn who_may_be_sent_to_at_one_address_is_learned_there_only() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mapped = PlainRemotes::Only(ip("::ffff:192.0.2.1"));
+        assert_eq!(mapped.learned_from().unwrap(), Some(ip("192.0.2.1")));
+        assert_eq!(PlainRemotes::Any.learned_from().unwrap(), None);
+        assert_eq!(PlainRemotes::None.learned_from().unwrap(), None);
+        assert!(PlainRemotes::Unknown.learned_from().is_err());
     }
 }

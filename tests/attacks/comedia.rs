@@ -149,7 +149,7 @@ pub(crate) async fn guessing_mids(scale: Scale) -> Figures {
 pub(crate) async fn reflecting_to_a_third_party(scale: Scale) -> Figures {
     let site = Site {
         tcp: true,
-        ..Site::default()
+        ..Site::PLAIN
     };
     let arena = Arena::open_at(scale, site).await;
     let mut client = arena.client().await;
@@ -214,9 +214,8 @@ pub(crate) async fn reflecting_to_a_third_party(scale: Scale) -> Figures {
 
 pub(crate) async fn garbage_beside_a_call(scale: Scale) -> Figures {
     let arena = Arena::open(scale).await;
-    let mut client = arena.client().await;
     let target = format!("/transports/{}/stats", arena.sender);
-    let before = client.get(&target).await.expect(200);
+    let before = arena.get(&target).await;
     let (sends, receives) = (arena.sends, arena.receives);
     let mut random = Random::new(1);
     let stranger = udp("127.0.0.2:0");
@@ -228,7 +227,7 @@ pub(crate) async fn garbage_beside_a_call(scale: Scale) -> Figures {
         send(&stranger, &kinds[turn as usize % kinds.len()], to);
     })
     .await;
-    let after = client.get(&target).await.expect(200);
+    let after = arena.get(&target).await;
     let foreign = number(&after["unrouted"]["foreignSource"]);
     assert!(foreign > 0, "{after}");
     assert!(number(&after["packetsReceived"]) > number(&before["packetsReceived"]));

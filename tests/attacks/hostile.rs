@@ -251,7 +251,7 @@ impl Worker {
                 Deed::Log => self.endpoint.push_log(LogLine {
                     level: LogLevel::Error,
                     target: "weir_worker".to_owned(),
-                    text: format!("{} {}", self.said, "x".repeat(2_000)),
+                    text: format!("{} \r\u{202e}\u{1b}[2J {}", self.said, "x".repeat(2_000)),
                 }),
                 Deed::Events => {
                     let Some(transport) = self.transport else {
@@ -269,7 +269,7 @@ impl Worker {
                     });
                 }
                 Deed::Stderr => {
-                    let line = format!("{} {}\n", self.said, "x".repeat(2_000));
+                    let line = format!("{} \r\u{202e}\u{1b}[2J {}\n", self.said, "x".repeat(2_000));
                     if std::io::stderr().write_all(line.as_bytes()).is_err() {
                         return false;
                     }

@@ -7,10 +7,9 @@ use serde_json::json;
 use weir_worker::webrtc::stun::{BINDING, Class, Key, Writer, attribute};
 
 use crate::Scale;
-use crate::arena::{Arena, Figures, Site, number};
+use crate::arena::{Arena, Figures, Site};
 use crate::browser::{Begins, Browser};
 use crate::call::{Browsers, THEIRS, WebRtc};
-use crate::control::Client;
 use crate::flood::{Came, Random, flood, send, take};
 use crate::innocents::udp;
 use crate::meters::now;
@@ -20,10 +19,7 @@ const UNPROVEN_MAX: u64 = 10;
 
 const BROWSERS: Site = Site {
     browsers: true,
-    tcp: false,
-    hostile: None,
-    options: &[],
-    shared_port: None,
+    ..Site::PLAIN
 };
 
 /// A nominating check by somebody who has these credentials.
@@ -50,8 +46,8 @@ fn padded_check(ufrag: &str, password: &str, transaction: u64, padding: usize) -
 }
 
 /// How many packets of a transport were dropped for this reason.
-async fn unrouted(client: &mut Client, transport: u64, reason: &str) -> u64 {
-    let stats = client.get(&format!("/transports/{transport}/stats")).await.expect(200);
+async fn unrouted(arena: &Arena, transport: u64, reason: &str) -> u64 {
+    let stats = arena.get(&format!("/transports/{transport}/stats")).await;
     stats["unrouted"][reason].as_u64().unwrap_or(0)
 }
 
@@ -117,7 +113,7 @@ pub(crate) async fn a_flood_of_valid_checks(scale: Scale) -> Figures {
         );
     })
     .await;
-    let dropped = unrouted(&mut client, transport.id, "flood").await;
+    let dropped = unrouted(&arena, transport.id, "flood").await;
     assert!(dropped > 0, "nothing was too much");
     arena
         .close()
@@ -178,7 +174,7 @@ pub(crate) async fn wrong_passwords(scale: Scale) -> Figures {
     let answers = take(&stranger).stun;
     // A few are answered, for those who mistake their password.
     assert!(answers <= 200, "{answers} answers");
-    let shown = client.get(&format!("/transports/{}", transport.id)).await.expect(200);
+    let shown = arena.get(&format!("/transports/{}", transport.id)).await;
     assert_eq!(shown["webrtc"]["iceState"], "new");
     arena.close().await.with("guesses", sent).with("answers", answers)
 }
@@ -247,13 +243,8 @@ pub(crate) async fn garbage_as_dtls(scale: Scale) -> Figures {
     .await;
     let mut refused = 0;
     for reason in ["flood", "notConnected", "malformed"] {
-        refused += unrouted(&mut client, transport.id, reason).await;
+        refused += unrouted(&arena, transport.id, reason).await;
     }
     assert!(refused > 0);
-    let workers = client
-        .get(&format!("/workers/{}/stats", arena.worker))
-        .await
-        .expect(200);
-    assert_eq!(number(&workers["containedPanics"]), 0);
     arena.close().await.with("datagrams", sent).with("refused", refused)
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 use crate::Scale;
-use crate::arena::{Arena, Figures, Site, number};
+use crate::arena::{Arena, Figures, Site};
 use crate::call::WebRtc;
 use crate::flood::{Random, Stop, time};
 use crate::ice::check;
@@ -57,7 +57,7 @@ fn is_answered(transport: &WebRtc, number: u64) -> bool {
 async fn crowd_out(scale: Scale, shared_port: Option<u16>) -> Figures {
     let site = Site {
         shared_port,
-        ..Site::default()
+        ..Site::PLAIN
     };
     let arena = Arena::open_at(scale, site).await;
     let mut client = arena.client().await;
@@ -148,11 +148,6 @@ pub(crate) async fn garbage_as_frames(scale: Scale) -> Figures {
             .await
             .unwrap()
     );
-    let workers = client
-        .get(&format!("/workers/{}/stats", arena.worker))
-        .await
-        .expect(200);
-    assert_eq!(number(&workers["containedPanics"]), 0);
     arena
         .close()
         .await

@@ -29,7 +29,7 @@ async fn hear(call: &mut Browsers, seen: &mut BTreeSet<u64>, spoken: u64, time: 
 pub(crate) async fn forging_and_replaying(scale: Scale) -> Figures {
     let site = Site {
         browsers: true,
-        ..Site::default()
+        ..Site::PLAIN
     };
     let arena = Arena::open_at(scale, site).await;
     let mut client = arena.client().await;
@@ -64,10 +64,7 @@ pub(crate) async fn forging_and_replaying(scale: Scale) -> Figures {
     // What else has come by now would be too much.
     hear(&mut call, &mut seen, spoken + 1, Duration::from_millis(200)).await;
     assert_eq!(seen.len() as u64, spoken, "all that was said was heard, once");
-    let stats = client
-        .get(&format!("/transports/{}/stats", call.sends.id))
-        .await
-        .expect(200);
+    let stats = arena.get(&format!("/transports/{}/stats", call.sends.id)).await;
     let unrouted = &stats["unrouted"];
     let (replayed, forged) = (number(&unrouted["replayed"]), number(&unrouted["notAuthentic"]));
     let figures = arena.close().await;

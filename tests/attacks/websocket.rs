@@ -8,11 +8,13 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::Scale;
-use crate::arena::{Arena, Figures};
+use crate::arena::{Arena, Figures, Site};
 use crate::call;
+use crate::control::soon;
 use crate::flood::{Random, time};
 use crate::meters::{Memory, now};
-use crate::signalling::Caller;
+use crate::signalling::{Caller, join_request};
+use crate::worker::TERMINAL;
 
 /// What an idle connection may cost the server: its buffers, and the task that serves it.
 const IDLE_MAX: u64 = 32 * 1024;
@@ -91,6 +93,51 @@ pub(crate) async fn peers_that_never_read(scale: Scale) -> Figures {
         .with("peers", joined)
         .with("refused", refused)
         .with("MB left", after.saturating_sub(before) >> 20)
+}
+
+pub(crate) async fn names_that_write_on_terminals(scale: Scale) -> Figures {
+    let site = Site {
+        debug: true,
+        ..Site::PLAIN
+    };
+    let arena = Arena::open_at(scale, site).await;
+    let name: String = [&TERMINAL[..], &['x']].concat().into_iter().collect();
+    // As it stands in a path.
+    let escaped: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let mut tried = 0;
+    let mut peers = Vec::new();
+    if let Ok(mut peer) = Caller::try_connect(&arena.socket, arena.room, &escaped, &[]).await {
+        let app_data = json!({"of": name, "file": format!("{name}\n{name}")});
+        // Whether such names are refused is another matter.
+        let _ = peer.request(join_request(&name, app_data)).await;
+        let _ = peer.request(json!({"method": name, "target": "room"})).await;
+        let _ = peer.ask(&name, json!(name)).await;
+        peer.say(format!("{{\"{name}\"")).await;
+        peers.push(peer);
+        tried += 4;
+    }
+    let mut client = arena.client().await;
+    client.say("POST", &format!("/{escaped}"), &[], name.clone()).await;
+    for ctl in [&["peers", "1"][..], &["events"], &["peer", "show", "1", &name]] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_weir"));
+        command
+            .args(["ctl", "--control"])
+            .arg(&arena.socket)
+            .args(ctl)
+            .env_clear();
+        let output = soon("weir ctl", command.output()).await.unwrap();
+        for said in [output.stdout, output.stderr] {
+            let said = String::from_utf8(said).unwrap();
+            assert!(!said.contains(TERMINAL), "weir ctl {}: {said:?}", ctl.join(" "));
+        }
+        tried += 1;
+    }
+    drop(peers);
+    arena.pass(Duration::from_millis(200)).await;
+    let log = arena.log();
+    let line = log.lines().find(|line| line.contains(TERMINAL));
+    assert_eq!(line, None, "{line:?}");
+    arena.close().await.with("ways", tried)
 }
 
 /// A WebSocket on which anything can be said.

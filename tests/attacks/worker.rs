@@ -17,6 +17,9 @@ use crate::meters::now;
 const LOG_PER_SECOND: f64 = 256.0 * 1024.0;
 const LOG_AT_ONCE: f64 = 1024.0 * 1024.0;
 
+/// What a line of a log must not have: the beginning of the line anew, text that reads backwards, commands of terminals.
+pub(crate) const TERMINAL: [char; 3] = ['\r', '\u{202e}', '\u{1b}'];
+
 /// A worker is replaced in this time after it has gone too far.
 const REPLACED_AFTER: Duration = Duration::from_secs(10);
 
@@ -24,7 +27,7 @@ async fn open(scale: Scale, deed: Deed, options: &'static [&'static str]) -> (Ar
     let site = Site {
         hostile: Some(deed),
         options,
-        ..Site::default()
+        ..Site::PLAIN
     };
     let arena = Arena::open_at(scale, site).await;
     let mut client = arena.client().await;
@@ -37,10 +40,10 @@ async fn open(scale: Scale, deed: Deed, options: &'static [&'static str]) -> (Ar
 }
 
 /// Why the first worker was replaced, if it is within a while.
-async fn replaced(arena: &Arena, client: &mut Client) -> Option<String> {
+async fn replaced(arena: &Arena) -> Option<String> {
     let began = now();
     while now() - began < REPLACED_AFTER {
-        let events = client.get("/events/recent?kind=workerDied").await.expect(200);
+        let events = arena.get("/events/recent?kind=workerDied").await;
         if let Some(event) = events["items"]
             .as_array()
             .unwrap()
@@ -59,7 +62,7 @@ pub(crate) async fn counters_without_end(scale: Scale) -> Figures {
     call::plain(&mut client, room, json!({})).await;
     let answer = client.get(&format!("/rooms/{room}/stats")).await;
     assert_ne!(answer.status, 200, "{} bytes", answer.text.len());
-    let reason = replaced(&arena, &mut client).await;
+    let reason = replaced(&arena).await;
     assert!(reason.is_some(), "the worker goes on");
     arena.close_with_replaced_workers().await
 }
@@ -77,6 +80,9 @@ async fn talk(scale: Scale, deed: Deed) -> Figures {
         logged as f64 <= LOG_AT_ONCE + LOG_PER_SECOND * passed,
         "{logged} bytes in {passed} s"
     );
+    let log = arena.log();
+    assert!(!log.contains(TERMINAL), "what a worker says drives no terminal");
+    assert!(log.contains("dropped"), "how much is not told is told");
     let figures = arena.close_with_replaced_workers().await;
     figures.with("bytes logged", logged)
 }
@@ -96,17 +102,14 @@ pub(crate) async fn events_without_end(scale: Scale) -> Figures {
     client.post(&target, json!({})).await;
     arena.pass(time(scale)).await;
     // What happens to others keeps its place in the log.
-    let events = client
-        .get(&format!("/events/recent?room={}", arena.room))
-        .await
-        .expect(200);
+    let events = arena.get(&format!("/events/recent?room={}", arena.room)).await;
     let events = events["items"].as_array().unwrap();
     assert!(
         events.iter().any(|event| event["type"] == "roomOpened"),
         "{} events",
         events.len()
     );
-    let all = client.get("/events/recent?limit=1").await.expect(200);
+    let all = arena.get("/events/recent?limit=1").await;
     let position = all["position"]
         .as_str()
         .unwrap()
@@ -138,10 +141,7 @@ pub(crate) async fn things_of_others(scale: Scale) -> Figures {
     call::plain(&mut client, room, json!({})).await;
     arena.pass(Duration::from_millis(300)).await;
     assert_eq!(client.get(&target).await.expect(200), before);
-    let events = client
-        .get(&format!("/events/recent?room={}", arena.room))
-        .await
-        .expect(200);
+    let events = arena.get(&format!("/events/recent?room={}", arena.room)).await;
     let forged = [
         "remoteLearned",
         "iceStateChanged",

@@ -132,6 +132,7 @@ impl World {
             comedia: false,
             rtcp_mux: true,
             comedia_policy: ComediaPolicy::default(),
+            comedia_from: None,
         }));
         (transport, self.relay.transport_index(transport).unwrap())
     }

@@ -313,6 +313,7 @@ fn rtcp_goes_to_the_port_above_until_another_one_is_learned() {
         comedia: true,
         rtcp_mux: false,
         comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
     };
     let created = supervisor.request_with(
         Method::CreatePlainTransport(request),
@@ -326,7 +327,7 @@ fn rtcp_goes_to_the_port_above_until_another_one_is_learned() {
     // A report on what came, within a second and a half.
     let report = above.receive();
     assert_eq!(report[1], 201);
-    elsewhere.send_to(rtcp_address, &goodbye(99));
+    elsewhere.send_to(rtcp_address, &goodbye(7));
     loop {
         let remote = transport_stats(&mut supervisor, 1).remote.unwrap();
         if remote.rtcp.is_some() {
@@ -426,6 +427,7 @@ fn a_transport_that_cannot_be_connected_leaves_no_trace() {
         comedia: true,
         rtcp_mux: true,
         comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
     };
     let refused = supervisor.request_with(Method::CreatePlainTransport(elsewhere), &sockets);
     assert_eq!(refused, Err(WorkerError::UnknownRoom(RoomId(77))));

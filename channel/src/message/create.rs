@@ -1,6 +1,6 @@
 //! What transports, producers and consumers are made of.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,8 @@ pub struct CreatePlainTransport {
     pub rtcp_mux: bool,
     /// Whether what `comedia` has learned may be learned anew.
     pub comedia_policy: ComediaPolicy,
+    /// The only IP that `comedia` learns a remote at; the default is any.
+    pub comedia_from: Option<IpAddr>,
 }
 
 /// What happens when a sender whose address `comedia` has learned continues from another port.

@@ -114,6 +114,8 @@ worker_stats! {
     residence: Option<Histogram>,
     /// Failures in ICE and DTLS of all WebRTC transports, by reason. Reasons with a count of 0 are left out.
     webrtc_failures: Counts<WebRtcFailureReason>,
+    /// What `unrouted` counts, by reason. Reasons with a count of 0 are left out.
+    unrouted_reasons: Counts<UnroutedReason>,
 }
 
 /// A page of counters.
@@ -152,7 +154,8 @@ pub struct TransportStats {
     pub rtcp_received: u64,
     /// RTCP packets sent.
     pub rtcp_sent: u64,
-    /// Packets that belong to no producer, by reason. Reasons with a count of 0 are left out.
+    /// Packets that belong to no producer, and connections that belong to no client, by reason. Reasons with a count of 0 are
+    /// left out.
     pub unrouted: Counts<UnroutedReason>,
     /// Packets the kernel dropped because the socket's receive buffer was full.
     pub kernel_drops: u64,
@@ -186,18 +189,25 @@ reasons! {
         UnknownStream,
         /// A producer was found, but its payload type is none of the producer's codecs.
         UnknownPayloadType,
-        /// Longer than the worker relays.
+        /// Longer than the worker relays, or than a connectivity check can be.
         TooLong,
         /// Before the peer has proven who it is, or after the end.
         NotConnected,
         /// SRTP that was not made with the peer's keys.
         NotAuthentic,
-        /// SRTP that has been received before, or is too old to tell.
+        /// SRTP that has been received before, or is too old to tell; or a connectivity check that came from another address before.
         Replayed,
         /// A connectivity check that was refused or that says nothing.
         BadCheck,
-        /// STUN or DTLS beyond what may be spent on somebody unknown.
+        /// STUN or DTLS beyond what may be spent on them.
         Flood,
+        /// From where `comedia` may learn a remote, and before the sender has shown enough for that. Packets that are relayed once
+        /// it has are not counted here any more.
+        Unproven,
+        /// A TCP connection without a valid connectivity check that was closed to make room for another one.
+        ConnectionEvicted,
+        /// A TCP connection by which no valid connectivity check came in time.
+        ConnectionSilent,
     }
 }
 

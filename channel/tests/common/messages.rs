@@ -106,6 +106,7 @@ pub(crate) fn methods() -> Vec<Method> {
             comedia: false,
             rtcp_mux: true,
             comedia_policy: ComediaPolicy::default(),
+            comedia_from: None,
         }),
         Method::SetRemote {
             transport: TRANSPORT,
@@ -292,6 +293,7 @@ pub(crate) fn replies() -> Vec<Reply> {
             }),
             unrouted: 19,
             webrtc_failures: Counts::from([(WebRtcFailureReason::Alert, 20)]),
+            unrouted_reasons: Counts::from([(UnroutedReason::ConnectionEvicted, 21)]),
             contained_panics: 21,
         }),
         Reply::Stats(StatsPage {
@@ -708,9 +710,11 @@ fn any_method() -> impl Strategy<Value = Method> {
         1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
         2 => (number(), number(), option::of(any_remote()), flag(), flag(), flag()).prop_map(
             |(room, transport, remote, comedia, rtcp_mux, locks)| {
+                let comedia_from = remote.filter(|_| locks).map(|remote| remote.rtp.ip());
                 let comedia_policy = if locks { ComediaPolicy::Lock } else { ComediaPolicy::Relearn };
                 Method::CreatePlainTransport(CreatePlainTransport {
                     room: RoomId(room), transport: TransportId(transport), remote, comedia, rtcp_mux, comedia_policy,
+                    comedia_from,
                 })
             }
         ),
@@ -826,6 +830,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
             residence,
             unrouted: n[18],
             webrtc_failures: Counts::from([(WebRtcFailureReason::Alert, n[0])]),
+            unrouted_reasons: Counts::from([(UnroutedReason::Unproven, n[0])]),
             contained_panics: n[1],
         })
     });

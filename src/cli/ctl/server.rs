@@ -218,6 +218,7 @@ fn stats_pairs(stats: &WorkerStats) -> Vec<(String, Cell)> {
     });
     let others = [
         ("webrtc failures", Cell::reasons(&stats.webrtc_failures)),
+        ("unrouted reasons", Cell::reasons(&stats.unrouted_reasons)),
         ("residence", Cell::or_none(residence)),
     ];
     let others = others.map(|(name, cell)| (name.to_owned(), cell));

@@ -2,7 +2,7 @@
 
 mod webrtc;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -133,6 +133,9 @@ pub(super) struct Create {
     /// [default: relearn]
     #[arg(long, value_name = "POLICY", value_parser = ["lock", "relearn"], requires = "comedia")]
     comedia_policy: Option<String>,
+    /// With --comedia: learn the remote address only at this IP [default: any]
+    #[arg(long, value_name = "IP", requires = "comedia")]
+    comedia_from: Option<IpAddr>,
     /// Use a port of its own for RTCP
     #[arg(long, conflicts_with = "webrtc")]
     separate_rtcp: bool,
@@ -256,6 +259,9 @@ impl Create {
         }
         if let Some(policy) = &self.comedia_policy {
             body["comediaPolicy"] = json!(policy);
+        }
+        if let Some(ip) = self.comedia_from {
+            body["comediaFrom"] = json!(ip);
         }
         body
     }

@@ -57,6 +57,8 @@ pub struct PlainTransportOptions {
     /// Whether a learned address may change to another port of the same IP.
     #[serde(deserialize_with = "any_case")]
     pub comedia_policy: ComediaPolicy,
+    /// The only IP address at which the remote is learned, e.g. that of the client; only with `comedia`. The default is any.
+    pub comedia_from: Option<IpAddr>,
     /// Whether RTP and RTCP share one port (RFC 5761).
     pub rtcp_mux: bool,
     /// The IP family; the default is that of `remote` or `local_ip`, else IPv4 if the server has it.
@@ -77,6 +79,7 @@ impl Default for PlainTransportOptions {
             remote: None,
             comedia: false,
             comedia_policy: ComediaPolicy::default(),
+            comedia_from: None,
             rtcp_mux: true,
             family: None,
             local_ip: None,
@@ -233,6 +236,11 @@ impl Room {
                 "with comedia the remote is learned; leave out one of comedia and remote".to_owned(),
             ));
         }
+        if options.comedia_from.is_some() && !options.comedia {
+            return Err(Error::InvalidParameters(
+                "comediaFrom says where comedia may learn the remote; leave it out, or set comedia".to_owned(),
+            ));
+        }
         let count = match options.rtcp_mux {
             true => PortCount::One,
             false => PortCount::Pair,
@@ -251,6 +259,7 @@ impl Room {
             comedia: options.comedia,
             rtcp_mux: options.rtcp_mux,
             comedia_policy: options.comedia_policy,
+            comedia_from: options.comedia_from.map(|ip| ip.to_canonical()),
         };
         let node = TransportNode::plain(
             &self.shared.settings,

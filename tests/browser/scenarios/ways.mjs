@@ -2,7 +2,7 @@
 // nominates such a pair too, for the server is ICE-lite (RFC 8445 §8.1.1). In a network namespace, whose filter is ours alone.
 
 import { filter } from '../filter.mjs';
-import { check } from '../stage.mjs';
+import { check, until } from '../stage.mjs';
 import { MEDIA_PORTS } from '../server.mjs';
 
 /** Both, so that each sends and receives on such a network. */
@@ -49,4 +49,27 @@ export async function waysOfWhichIpv4DoesNotLeadBack(play) {
 export async function waysOfWhichIpv6DoesNotLeadBack(play) {
   close(TCP, `meta nfproto ipv6 udp sport ${MEDIA_PORTS}`);
   await meet(play, 'IPv4', ({ localIP }) => localIP.includes('.'));
+}
+
+/**
+ * A network that goes away while people talk: each goes on by another one. The server sends there only when the browser has answered a
+ * check of the server's, which has no credentials (RFC 8489 §9.1.3).
+ */
+export async function waysThatEndWhilePeopleTalk({ stage, control, room, step }) {
+  close(TCP);
+  const [ben, ana] = await Promise.all(['Ben', 'Ana'].map((name) => stage.enter(name)));
+  const seeEachOther = async (when) => {
+    await Promise.all([ana.perceives('Ben', 'video', 20), ben.perceives('Ana', 'video', 20)]);
+    step(`${when}: both see each other`);
+  };
+  await seeEachOther('before');
+  const isIpv6 = ({ localIP }) => localIP.includes(':');
+  const tuples = async () => (await control.transports(room)).map(({ webrtc }) => webrtc.iceSelectedTuple);
+  const before = await tuples();
+  const was = isIpv6(before[0]);
+  check(before.length === 4 && before.every((tuple) => isIpv6(tuple) === was), `two families: ${JSON.stringify(before)}`);
+  const family = was ? 'ipv6' : 'ipv4';
+  close(TCP, `meta nfproto ${family} udp sport ${MEDIA_PORTS}`, `meta nfproto ${family} udp dport ${MEDIA_PORTS}`);
+  await until('all to go on by the other family', async () => (await tuples()).every((tuple) => isIpv6(tuple) !== was));
+  await seeEachOther(`after ${family} has gone`);
 }

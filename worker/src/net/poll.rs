@@ -1,6 +1,6 @@
 //! Waiting for sockets, with microseconds.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -34,10 +34,14 @@ pub struct Event {
     pub is_writable: bool,
 }
 
-/// An epoll, level triggered: what is left unread is reported again.
+/// Two epolls, level triggered: what is left unread is reported again. Sockets at which anybody is heard have one of their own,
+/// so that however many of them are ready, the others come first.
 #[derive(Debug)]
 pub struct Poller {
     epoll: Epoll,
+    /// It is watched by the first one.
+    open: Epoll,
+    is_open_ready: bool,
     events: Vec<libc::epoll_event>,
     calls: u64,
     /// epoll_pwait2 takes nanoseconds, but is missing before Linux 5.11 and in some sandboxes.
@@ -45,14 +49,19 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// An epoll that reports at most `events` at once. Those left out come first the next time.
+    /// Each of the two reports at most `events` at once. Those left out come first the next time.
     ///
     /// # Errors
-    /// What epoll_create1 says.
+    /// What epoll_create1 and epoll_ctl say.
     pub fn new(events: usize) -> Result<Self, Errno> {
         let vacant = libc::epoll_event { events: 0, u64: 0 };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let open = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&open.0, event(Source::Open, Interest::Read))?;
         Ok(Self {
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            epoll,
+            open,
+            is_open_ready: false,
             events: vec![vacant; events.max(1)],
             calls: 0,
             has_pwait2: true,
@@ -64,7 +73,7 @@ impl Poller {
     /// # Errors
     /// What epoll_ctl says.
     pub fn add(&self, descriptor: BorrowedFd<'_>, source: Source, interest: Interest) -> Result<(), Errno> {
-        self.epoll.add(descriptor, event(source, interest))
+        self.epoll_of(source).add(descriptor, event(source, interest))
     }
 
     /// Waits for something else at a descriptor that is watched.
@@ -72,7 +81,7 @@ impl Poller {
     /// # Errors
     /// What epoll_ctl says.
     pub fn modify(&self, descriptor: BorrowedFd<'_>, source: Source, interest: Interest) -> Result<(), Errno> {
-        self.epoll.modify(descriptor, &mut event(source, interest))
+        self.epoll_of(source).modify(descriptor, &mut event(source, interest))
     }
 
     /// Waits for something else at a descriptor that is watched. If the kernel refuses, that is logged, and it is watched as before.
@@ -87,17 +96,50 @@ impl Poller {
     /// # Errors
     /// What epoll_ctl says.
     pub fn remove(&self, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
-        self.epoll.delete(descriptor)
+        match self.epoll.delete(descriptor) {
+            Err(Errno::ENOENT) => self.open.delete(descriptor),
+            result => result,
+        }
+    }
+
+    fn epoll_of(&self, source: Source) -> &Epoll {
+        match source.is_open() {
+            true => &self.open,
+            false => &self.epoll,
+        }
     }
 
     /// Waits until something is ready, at most `timeout` (`None`: for ever), and writes what it is to `ready`, in place of
-    /// what was there. An interrupted wait is a short one.
+    /// what was there, except for what anybody is heard at: then [`Poller::is_open_ready`]. An interrupted wait is a short one.
     ///
     /// # Errors
     /// What the kernel says of the epoll itself.
     pub fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Event>) -> Result<(), Errno> {
+        let result = self.wait_at(self.epoll.0.as_raw_fd(), timeout, ready);
+        let before = ready.len();
+        ready.retain(|event| event.source != Source::Open);
+        self.is_open_ready |= ready.len() != before;
+        result
+    }
+
+    /// Whether [`Poller::poll_open`] has something to report.
+    pub fn is_open_ready(&self) -> bool {
+        self.is_open_ready
+    }
+
+    /// Writes what is ready of that at which anybody is heard to `ready`, in place of what was there.
+    ///
+    /// # Errors
+    /// As [`Poller::wait`].
+    pub fn poll_open(&mut self, ready: &mut Vec<Event>) -> Result<(), Errno> {
+        self.wait_at(self.open.0.as_raw_fd(), Some(Duration::ZERO), ready)?;
+        self.is_open_ready = !ready.is_empty();
+        Ok(())
+    }
+
+    fn wait_at(&mut self, epoll: RawFd, timeout: Option<Duration>, ready: &mut Vec<Event>) -> Result<(), Errno> {
         ready.clear();
-        let count = match self.wait_once(timeout) {
+        let count = match self.wait_once(epoll, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(errno),
@@ -118,10 +160,10 @@ impl Poller {
         self.calls
     }
 
-    fn wait_once(&mut self, timeout: Option<Duration>) -> Result<usize, Errno> {
+    fn wait_once(&mut self, epoll: RawFd, timeout: Option<Duration>) -> Result<usize, Errno> {
         self.calls += 1;
         if self.has_pwait2 {
-            match self.pwait2(timeout) {
+            match self.pwait2(epoll, timeout) {
                 result @ (Ok(_) | Err(Errno::EINTR | Errno::EBADF)) => return result,
                 // An old kernel says ENOSYS, a sandbox whatever it likes; if it is something else, epoll_wait says it again.
                 Err(errno) => {
@@ -137,7 +179,7 @@ impl Poller {
         // SAFETY: the kernel writes at most as many events as the array has.
         let count = unsafe {
             libc::epoll_wait(
-                self.epoll.0.as_raw_fd(),
+                epoll,
                 self.events.as_mut_ptr(),
                 self.events.len() as libc::c_int,
                 timeout_ms,
@@ -146,7 +188,7 @@ impl Poller {
         Errno::result(count).map(|count| (count as usize).min(self.events.len()))
     }
 
-    fn pwait2(&mut self, timeout: Option<Duration>) -> Result<usize, Errno> {
+    fn pwait2(&mut self, epoll: RawFd, timeout: Option<Duration>) -> Result<usize, Errno> {
         let timeout = timeout.map(|timeout| libc::timespec {
             tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
@@ -157,7 +199,7 @@ impl Poller {
         let count = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
-                self.epoll.0.as_raw_fd(),
+                epoll,
                 self.events.as_mut_ptr(),
                 self.events.len() as libc::c_int,
                 timeout_pointer,
@@ -176,4 +218,59 @@ fn event(source: Source, interest: Interest) -> EpollEvent {
         Interest::Write => EpollFlags::EPOLLOUT,
     };
     EpollEvent::new(flags, source.to_bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::super::source::Side;
+    use super::*;
+    use crate::relay::sink::{Port, TransportIx};
+
+    /// However many sockets strangers send to: who is known is not behind them.
+    #[test]
+    fn what_anybody_is_heard_at_is_reported_apart() {
+        let mut poller = Poller::new(4).unwrap();
+        let mut pairs = Vec::new();
+        for index in 0..40 {
+            let (ours, theirs) = UnixDatagram::pair().unwrap();
+            let side = if index == 30 {
+                Side::Connected
+            } else {
+                Side::Unconnected
+            };
+            let source = Source::Socket {
+                transport: TransportIx(index),
+                port: Port::Rtp,
+                side,
+            };
+            poller.add(ours.as_fd(), source, Interest::Read).unwrap();
+            theirs.send(b"something").unwrap();
+            pairs.push((ours, theirs, source));
+        }
+        let mut ready = Vec::new();
+        poller.wait(None, &mut ready).unwrap();
+        assert_eq!(
+            ready.iter().map(|event| event.source).collect::<Vec<_>>(),
+            [pairs[30].2]
+        );
+        assert!(poller.is_open_ready());
+        // All of them have their turn.
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..10 {
+            poller.poll_open(&mut ready).unwrap();
+            assert_eq!(ready.len(), 4);
+            seen.extend(ready.iter().map(|event| event.source));
+        }
+        assert_eq!(seen.len(), 39);
+        for (ours, _, _) in &pairs {
+            poller.remove(ours.as_fd()).unwrap();
+        }
+        poller.poll_open(&mut ready).unwrap();
+        assert!(ready.is_empty() && !poller.is_open_ready());
+        poller.wait(Some(Duration::ZERO), &mut ready).unwrap();
+        assert!(ready.is_empty() && !poller.is_open_ready());
+    }
 }

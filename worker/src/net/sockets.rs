@@ -266,7 +266,7 @@ impl Sockets {
     /// Notes the drop count of a socket, as a [`Received`](super::receive::Received) has brought it.
     pub fn note_drop_count(&mut self, source: Source, count: u32) {
         let (last, total) = match source {
-            Source::Channel | Source::Connection { .. } | Source::Unassigned { .. } => return,
+            Source::Channel | Source::Open | Source::Connection { .. } | Source::Unassigned { .. } => return,
             Source::SharedPort { number } => match self.shared_ports.get_mut(usize::from(number)) {
                 Some(unconnected) => (&mut unconnected.drop_count, &mut unconnected.kernel_drops),
                 None => return,

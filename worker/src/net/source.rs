@@ -51,9 +51,20 @@ pub enum Source {
         /// The number of the connection.
         number: u8,
     },
+    /// One of those at which anybody is heard ([`Source::is_open`]).
+    Open,
 }
 
 impl Source {
+    /// Whether anybody is heard there, and not only a remote that is known.
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::Socket { side, .. } | Self::Listener { side, .. } => matches!(side, Side::Unconnected),
+            Self::SharedPort { .. } | Self::Unassigned { .. } => true,
+            Self::Channel | Self::Connection { .. } | Self::Open => false,
+        }
+    }
+
     /// As the 64 bits that epoll carries: the listener or connection, the transport's index, and below them the kind.
     pub(super) fn to_bits(self) -> u64 {
         match self {
@@ -80,10 +91,14 @@ impl Source {
             Self::Connection { transport, number } => u64::from(number) << 40 | u64::from(transport.0) << 8 | 16,
             Self::SharedPort { number } => u64::from(number) << 8 | 32,
             Self::Unassigned { number } => u64::from(number) << 8 | 64,
+            Self::Open => 128,
         }
     }
 
     pub(super) fn from_bits(bits: u64) -> Self {
+        if bits & 128 != 0 {
+            return Self::Open;
+        }
         if bits & 64 != 0 {
             return Self::Unassigned {
                 number: (bits >> 8) as u16,
@@ -132,7 +147,7 @@ mod tests {
 
     #[test]
     fn sources_survive_the_way_through_the_kernel() {
-        let mut sources = vec![Source::Channel];
+        let mut sources = vec![Source::Channel, Source::Open];
         sources.extend([0, 3, u8::MAX].map(|number| Source::SharedPort { number }));
         sources.extend([0, 255, u16::MAX].map(|number| Source::Unassigned { number }));
         for transport in [0, 1, 255, 256, u32::MAX].map(TransportIx) {

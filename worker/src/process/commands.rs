@@ -226,7 +226,8 @@ impl EventLoop {
                 .residence()
                 .map(|residence| residence.histogram())
                 .filter(|histogram| histogram.total() > 0),
-            unrouted: self.webrtc.unrouted(),
+            unrouted: self.webrtc.unrouted().total(),
+            unrouted_reasons: self.webrtc.unrouted().clone(),
             webrtc_failures: self.webrtc.failures(),
             contained_panics: Parser::ALL.into_iter().map(boundary::panics).sum(),
         }

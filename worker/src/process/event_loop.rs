@@ -3,7 +3,8 @@
 //! Every part of a turn is bounded, so that neither media nor control can starve the other:
 //!
 //! * Sockets are read one batch each, and only until `MEDIA_TURN_MAX` has passed; those that were ready and not read come
-//!   first in the next turn. The size of a batch adapts so that relaying one rarely takes longer than `BATCH_TIME_MAX`.
+//!   first in the next turn. After them come the sockets at which anybody is heard, which have `OPEN_TURN_MAX`, and smaller batches:
+//!   garbage has no more than its share. What of it is not read in time the kernel drops and counts. The size of a batch adapts so that relaying one rarely takes longer than `BATCH_TIME_MAX`.
 //! * Requests are served as many as `REQUESTS_PER_MS` allows for the time since they were served last, but at least
 //!   `REQUESTS_MIN`.
 
@@ -17,7 +18,7 @@ use tracing::{debug, info, warn};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
-use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, Sandbox};
+use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, Sandbox, UnroutedReason};
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
@@ -43,6 +44,13 @@ const EVENTS_MAX: usize = 64;
 /// After so much time of relaying, sockets that are ready wait for the next turn, and the channel is served. The cost of
 /// a turn beside relaying (a wait, the channel) is about 2 µs, so 500 µs spread it thin.
 const MEDIA_TURN_MAX: Duration = Duration::from_micros(500);
+
+/// So much time of a turn is for sockets at which anybody is heard; at least one is read. A fifth of what a busy turn takes, and more than
+/// what those who come need.
+const OPEN_TURN_MAX: Duration = Duration::from_micros(125);
+
+/// Datagrams of one batch from such a socket of a single transport. The longest ones take 80 µs.
+const OPEN_BATCH_MAX: usize = 8;
 
 /// One batch should not take longer than this to relay, whatever the fan-out. A batch of 32 trains to 5,000 consumers
 /// takes half a second; in 20 ms a sixteenth of a second of audio is not even late.
@@ -103,6 +111,9 @@ pub struct EventLoop {
     /// What is ready; before `next_ready` it is served.
     ready: Vec<Event>,
     next_ready: usize,
+    /// Likewise, of the sockets at which anybody is heard.
+    open: Vec<Event>,
+    next_open: usize,
     pub(super) channel_interest: Interest,
     pub(super) requests_served: Time,
     /// What confines the process, until the supervisor is told.
@@ -177,6 +188,8 @@ impl EventLoop {
             log,
             ready: Vec::with_capacity(EVENTS_MAX),
             next_ready: 0,
+            open: Vec::with_capacity(EVENTS_MAX),
+            next_open: 0,
             channel_interest: Interest::Read,
             requests_served: clock::monotonic(),
             sandbox: None,
@@ -239,7 +252,7 @@ impl EventLoop {
     /// Waits for something to do, and then perhaps for more of it. Returns whether the channel has something.
     fn wait(&mut self, now: Time) -> Result<bool, Ended> {
         self.next_ready = 0;
-        let timeout = if self.endpoint.has_buffered_input() {
+        let timeout = if self.endpoint.has_buffered_input() || self.next_open < self.open.len() {
             Some(Duration::ZERO)
         } else {
             let due = [self.relay.next_timeout(), self.webrtc.next_timeout()];
@@ -250,7 +263,7 @@ impl EventLoop {
             .map_err(|errno| Ended::new(Exit::EventLoop, format!("epoll_wait: {errno}")))?;
         let is_channel_ready = self.ready.iter().any(|event| event.source == Source::Channel);
         if !is_channel_ready
-            && !self.ready.is_empty()
+            && (!self.ready.is_empty() || self.poller.is_open_ready())
             && let Some(window) = self.window.wait()
         {
             return Ok(self.wait_for_more(window));
@@ -272,38 +285,67 @@ impl EventLoop {
         let mut now = began;
         while let Some(event) = self.ready.get(self.next_ready).copied() {
             self.next_ready += 1;
-            match event.source {
-                Source::Channel => continue,
-                Source::Connection { transport, number } if event.is_writable => {
-                    let (webrtc, mut io) = self.webrtc_and_io();
-                    webrtc.write_connection(&mut io, transport, number);
-                }
-                Source::Socket { transport, .. } | Source::Listener { transport, .. } if event.is_writable => {
-                    self.handle_writable(transport);
-                }
-                Source::SharedPort { number } if event.is_writable => self.write_by_shared_port(number),
-                _ => {}
-            }
-            if event.is_readable {
-                self.receive(now, event.source);
-                let after = clock::monotonic();
-                self.adapt_batch(after.since(now));
-                now = after;
-            }
+            now = self.serve_socket(now, event);
             if now.since(began) > MEDIA_TURN_MAX {
                 break;
             }
         }
+        now = self.serve_open_sockets(now);
         self.egress.flush_gathered();
         self.handle_outputs();
         now
+    }
+
+    /// As [`EventLoop::serve_sockets`], for the sockets at which anybody is heard.
+    fn serve_open_sockets(&mut self, began: Time) -> Time {
+        if self.next_open >= self.open.len() {
+            if !self.poller.is_open_ready() {
+                return began;
+            }
+            self.next_open = 0;
+            if let Err(errno) = self.poller.poll_open(&mut self.open) {
+                self.warn(began, "epoll_wait", errno);
+            }
+        }
+        let mut now = began;
+        while let Some(event) = self.open.get(self.next_open).copied() {
+            self.next_open += 1;
+            now = self.serve_socket(now, event);
+            if now.since(began) > OPEN_TURN_MAX {
+                break;
+            }
+        }
+        now
+    }
+
+    /// Writes to a socket what waits for it, and reads one batch. Returns what time it is then.
+    fn serve_socket(&mut self, now: Time, event: Event) -> Time {
+        match event.source {
+            Source::Channel | Source::Open => return now,
+            Source::Connection { transport, number } if event.is_writable => {
+                let (webrtc, mut io) = self.webrtc_and_io();
+                webrtc.write_connection(&mut io, transport, number);
+            }
+            Source::Socket { transport, .. } | Source::Listener { transport, .. } if event.is_writable => {
+                self.handle_writable(transport);
+            }
+            Source::SharedPort { number } if event.is_writable => self.write_by_shared_port(number),
+            _ => {}
+        }
+        if !event.is_readable {
+            return now;
+        }
+        self.receive(now, event.source);
+        let after = clock::monotonic();
+        self.adapt_batch(after.since(now));
+        after
     }
 
     /// Takes one batch from a socket and relays it, or accepts the connections that wait at it.
     fn receive(&mut self, now: Time, source: Source) {
         let sockets = &self.egress.sockets;
         let (owner, socket) = match source {
-            Source::Channel => return,
+            Source::Channel | Source::Open => return,
             Source::Connection { transport, number } => {
                 let (webrtc, mut io) = self.webrtc_and_io();
                 let brought = webrtc.read_connection(now, &mut io, transport, number);
@@ -334,7 +376,12 @@ impl EventLoop {
         };
         // A transport may be closed since its socket was reported.
         let Some(socket) = socket else { return };
-        let received = match self.batch.receive(socket, self.batch_limit) {
+        // What comes to a shared port is more than strangers and beginnings.
+        let limit = match owner.is_some() && source.is_open() {
+            true => self.batch_limit.min(OPEN_BATCH_MAX),
+            false => self.batch_limit,
+        };
+        let received = match self.batch.receive(socket, limit) {
             Ok(received) => received,
             Err(errno) => {
                 self.warn(now, "recvmmsg", errno);
@@ -348,7 +395,9 @@ impl EventLoop {
         match owner {
             _ if received.truncated == 0 => {}
             Some(transport) => sockets.note_truncated(transport, received.truncated),
-            None => self.webrtc.count_unrouted(received.truncated.into()),
+            None => self
+                .webrtc
+                .count_unrouted(UnroutedReason::TooLong, received.truncated.into()),
         }
         for datagram in received.datagrams {
             self.counters.packets_received += datagram.packets();

@@ -6,6 +6,7 @@
 mod commands;
 mod connections;
 mod events;
+mod eviction;
 mod failures;
 mod receive;
 mod shared_ports;

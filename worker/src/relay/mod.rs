@@ -29,6 +29,7 @@ mod keys;
 mod layer_selection;
 mod levels;
 mod losses;
+mod newcomers;
 mod parameters;
 mod producer;
 mod receive;

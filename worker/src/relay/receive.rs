@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use weir_channel::message::{Notification, UnroutedReason};
 
-use crate::boundary::{self, Panicked, Parser};
+use crate::boundary::{self, Parser};
 use crate::rtp::continuity::Verdict;
 use crate::rtp::packet::{Kind, classify, cut_opaque_extension};
 use crate::rtp::rtcp::{self, RtcpItem};
@@ -93,15 +93,13 @@ impl Relay {
             transport.on_received(origin.now, kind == Kind::Rtp);
         }
         let handled = match kind {
-            Kind::Rtp if origin.port == Port::Rtp => {
-                let is_moved = origin.check == SourceCheck::Neighbour;
+            Kind::Rtp if origin.port == Port::Rtp && origin.check == SourceCheck::Remote => {
                 match Rtp::parse(packet, range.start) {
-                    Ok(packet) if is_moved => self.handle_moved_rtp(origin, packet, sink),
                     Ok(packet) => self.handle_rtp(origin, packet, sink),
-                    Err(_) if is_moved => Err(UnroutedReason::ForeignSource),
                     Err(_) => Err(UnroutedReason::Malformed),
                 }
             }
+            Kind::Rtp if origin.port == Port::Rtp => self.handle_newcomer(origin, bytes, range.clone(), sink),
             Kind::Rtcp if origin.port == Port::Rtcp || transport.kind.rtcp_mux() => self.handle_rtcp(origin, packet),
             _ if origin.check == SourceCheck::Neighbour => Err(UnroutedReason::ForeignSource),
             _ => Err(UnroutedReason::Malformed),
@@ -116,41 +114,18 @@ impl Relay {
         }
     }
 
-    /// Media from another port of the remote's IP: from somebody else, or from the sender, which has started over there.
-    fn handle_moved_rtp(&mut self, origin: &mut Origin, packet: Rtp<'_>, sink: &mut impl Sink) -> Routed {
-        if !self.may_relearn(origin.now, origin.transport) || !self.is_known_sender(origin, &packet) {
-            return Err(UnroutedReason::ForeignSource);
-        }
-        origin.check = SourceCheck::Candidate;
-        let handled = self.handle_rtp(origin, packet, sink);
-        if origin.check == SourceCheck::Candidate {
-            origin.check = SourceCheck::Neighbour; // it made no sense, and the next one must pass the same gate
-        }
-        handled
-    }
-
     /// Whether the remote has left its port: it is silent, or has sent a BYE for each of its sources. Two that send at the same
     /// time so never take the place from each other.
-    fn may_relearn(&self, now: Time, key: TransportKey) -> bool {
+    pub(super) fn may_relearn(&self, now: Time, key: TransportKey) -> bool {
         let transport = &self.transports[key];
         let is_over = |key: &ProducerKey| self.producers[*key].streams.iter().all(Stream::is_over);
         transport.kind.relearns()
             && (transport.is_silent(now) || transport.accepts_bye(now) && transport.producers.iter().all(is_over))
     }
 
-    /// Whether a packet shows by its SSRC that its sender is no newcomer: one that is known here, or that would be taken for
-    /// a stream's from the remote itself. In that case it is the stream's from now on.
-    fn is_known_sender(&mut self, origin: &Origin, packet: &Rtp<'_>) -> bool {
-        let transport = &self.transports[origin.transport];
-        transport.ssrcs.contains_key(&packet.header.ssrc)
-            || packet.bytes.len() <= TRAIN_BYTES_MAX
-                && !transport.rtx_ssrcs.contains_key(&packet.header.ssrc)
-                && self.learn_route(origin, packet).is_ok()
-    }
-
     /// Routes one RTP packet, and queues it for the fan-out. A packet of the remote counts for transport-wide feedback, whether it
     /// is for somebody or not.
-    fn handle_rtp(&mut self, origin: &mut Origin, packet: Rtp<'_>, sink: &mut impl Sink) -> Routed {
+    pub(super) fn handle_rtp(&mut self, origin: &mut Origin, packet: Rtp<'_>, sink: &mut impl Sink) -> Routed {
         // IPv6 carries a little more than IPv4, over which a consumer may have to be reached.
         if packet.bytes.len() > TRAIN_BYTES_MAX {
             return Err(UnroutedReason::TooLong);
@@ -329,7 +304,17 @@ impl Relay {
         // First parsed, then handled: what parses bytes from the network changes nothing, so it may stop anywhere.
         let mut said = std::mem::take(&mut self.said);
         said.clear();
-        let read = boundary::contain(Parser::Rtcp, || rtcp::parse(packet, |feedback| said.push(feedback)));
+        let mut read = boundary::contain(Parser::Rtcp, || rtcp::parse(packet, |feedback| said.push(feedback)))
+            .map_or(Err(UnroutedReason::Malformed), |read| {
+                read.map_err(|_| UnroutedReason::Malformed)
+            });
+        if read.is_ok() && origin.check == SourceCheck::Candidate && !self.shows_the_remote(origin, &said) {
+            match origin.port {
+                Port::Rtp => read = Err(UnroutedReason::Unproven),
+                // It comes from the remote's IP, so it is heard, and nothing is learned.
+                Port::Rtcp => origin.check = SourceCheck::Neighbour,
+            }
+        }
         if read.is_ok() {
             let mut names = 0;
             for feedback in said.drain(..) {
@@ -352,15 +337,31 @@ impl Relay {
             }
         }
         self.said = said;
-        match read {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(Panicked) => return Err(UnroutedReason::Malformed),
-        }
+        read?;
         self.transports[transport].counters.rtcp += 1;
         if origin.check == SourceCheck::Candidate {
             self.learn_remote(origin);
         }
         Ok(())
+    }
+
+    /// Whether what RTCP says shows that it comes from the remote: it names an SSRC that only we and the remote know, or it comes
+    /// from where the receiver is supposed to be, and there is nobody but that.
+    fn shows_the_remote(&self, origin: &Origin, said: &[RtcpItem]) -> bool {
+        let transport = &self.transports[origin.transport];
+        let is_expected = transport.kind.comedia_from().is_some() && transport.producers.is_empty();
+        is_expected
+            || said.iter().any(|item| match item {
+                RtcpItem::ReceiverReport { block, .. } => transport.has_consumer(block.ssrc),
+                RtcpItem::Pli { media_ssrc: ssrc } | RtcpItem::Nack { media_ssrc: ssrc, .. } => {
+                    transport.has_consumer(*ssrc)
+                }
+                RtcpItem::Fir { ssrc, .. } => transport.has_consumer(*ssrc),
+                RtcpItem::SenderReport { ssrc, .. } | RtcpItem::Cname { ssrc, .. } | RtcpItem::Bye { ssrc } => {
+                    transport.receives_under(*ssrc)
+                }
+                _ => false,
+            })
     }
 
     fn on_feedback(&mut self, now: Time, transport: TransportKey, feedback: RtcpItem) {
@@ -394,6 +395,7 @@ impl Relay {
         let transport = &mut self.transports[origin.transport];
         let relearned = transport.counters.relearned;
         let remote = transport.learn(origin.port, origin.source);
+        transport.newcomers = None;
         if transport.counters.relearned != relearned {
             transport.relearned_at = Some(origin.now);
         }

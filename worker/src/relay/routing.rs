@@ -80,6 +80,33 @@ impl Relay {
         Ok((key, encoding))
     }
 
+    /// Whether a packet of an SSRC that is not known would be a stream's if its sender were the remote.
+    pub(super) fn check_newcomer(&self, origin: &Origin, packet: &Rtp<'_>) -> Result<(), UnroutedReason> {
+        let header = &packet.header;
+        let transport = &self.transports[origin.transport];
+        let named = transport.find_by_names(&self.producers, packet, &[ExtensionUri::RtpStreamId], |_| true);
+        let (key, encoding) = match named {
+            Some(named) => named,
+            None => {
+                let key = transport.find_by_payload_type(&self.producers, self.ssrc, header)?;
+                let stream = &self.producers[key].streams[0]; // OK: a producer that is found by payload type has one
+                // A declared SSRC is what the first remote is recognised by.
+                if transport.remote.is_none() && stream.ssrc.is_some() && stream.latch.declared_ssrc.is_some() {
+                    return Err(UnroutedReason::UnknownStream);
+                }
+                (key, 0)
+            }
+        };
+        let producer = &self.producers[key];
+        if producer.codec(header.payload_type).is_none() {
+            return Err(UnroutedReason::UnknownPayloadType);
+        }
+        match producer.streams[usize::from(encoding)].was_carried_by(header.ssrc, origin.now) && named.is_some() {
+            true => Err(UnroutedReason::UnknownStream),
+            false => Ok(()),
+        }
+    }
+
     /// Gives an SSRC that no name vouches for to the only stream that its payload type can mean, if there is one.
     fn latch_ssrc(&mut self, origin: &Origin, header: &Header) -> Result<(ProducerKey, u8), UnroutedReason> {
         let key = self.transports[origin.transport].find_by_payload_type(&self.producers, self.ssrc, header)?;

@@ -1,6 +1,6 @@
 //! A transport as the relay sees it: whose packets arrive on it, whose leave on it, and where the other end is.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
@@ -14,6 +14,7 @@ use crate::time::Time;
 
 use super::arrivals::TransportFeedback;
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
+use super::newcomers::Newcomers;
 use super::producer::Producer;
 use super::sink::{Port, Sink, TransportIx};
 use super::transport_reports::TransportReports;
@@ -67,6 +68,8 @@ pub(super) struct Transport {
     pub feedback: TransportFeedback,
     /// SSRCs of producers that were closed, the latest last. Who goes on sending under one of them means no other producer.
     pub closed_ssrcs: Vec<u32>,
+    /// Who may become the remote.
+    pub newcomers: Option<Newcomers>,
     pub(super) counters: TransportCounters,
 }
 
@@ -84,6 +87,8 @@ pub(super) enum TransportKind {
         comedia: bool,
         /// Whether it may be learned anew.
         policy: ComediaPolicy,
+        /// The only IP that it may be learned at.
+        comedia_from: Option<IpAddr>,
         /// RTP and RTCP share one port.
         rtcp_mux: bool,
     },
@@ -98,6 +103,7 @@ impl TransportKind {
             remote: request.remote,
             comedia: request.comedia,
             policy: request.comedia_policy,
+            comedia_from: request.comedia_from.map(|ip| ip.to_canonical()),
             rtcp_mux: request.rtcp_mux,
         }
     }
@@ -111,6 +117,14 @@ impl TransportKind {
 
     pub(super) fn comedia(self) -> bool {
         matches!(self, Self::Plain { comedia: true, .. })
+    }
+
+    /// The only IP that a remote may be learned at.
+    pub(super) fn comedia_from(self) -> Option<IpAddr> {
+        match self {
+            Self::Plain { comedia_from, .. } => comedia_from,
+            Self::WebRtc => None,
+        }
     }
 
     /// Whether another port of the remote's IP may take its place.
@@ -187,6 +201,7 @@ impl Transport {
             reports: TransportReports::default(),
             feedback: TransportFeedback::default(),
             closed_ssrcs: Vec::new(),
+            newcomers: None,
             counters: TransportCounters::default(),
         }
     }
@@ -201,8 +216,10 @@ impl Transport {
         }
         let comedia = self.kind.comedia();
         let Some(remote) = self.remote else {
+            let is_expected = |from: IpAddr| from == source.ip().to_canonical();
             return match port {
-                Port::Rtp if comedia => SourceCheck::Candidate,
+                Port::Rtp if comedia && self.kind.comedia_from().is_none_or(is_expected) => SourceCheck::Candidate,
+                Port::Rtp if comedia => SourceCheck::Refused(UnroutedReason::ForeignSource),
                 Port::Rtp | Port::Rtcp => SourceCheck::Refused(UnroutedReason::NoRemote),
             };
         };
@@ -307,9 +324,14 @@ impl Transport {
         self.ssrcs.contains_key(&ssrc) || self.rtx_ssrcs.contains_key(&ssrc)
     }
 
+    /// Whether a consumer sends or sends again under an SSRC here.
+    pub(super) fn has_consumer(&self, ssrc: u32) -> bool {
+        self.consumer_ssrcs.contains_key(&ssrc) || self.consumer_rtx_ssrcs.contains_key(&ssrc)
+    }
+
     /// Whether we send under an SSRC here. `reporter` is the SSRC of our reports.
     pub(super) fn sends_under(&self, ssrc: u32, reporter: u32) -> bool {
-        ssrc == reporter || self.consumer_ssrcs.contains_key(&ssrc) || self.consumer_rtx_ssrcs.contains_key(&ssrc)
+        ssrc == reporter || self.has_consumer(ssrc)
     }
 
     /// Whether packet indices are left under the SSRC.

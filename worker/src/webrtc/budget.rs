@@ -43,7 +43,7 @@ impl Budget {
     }
 }
 
-/// What one transport, or all transports of a worker together, may spend on those who have not proven who they are.
+/// What all transports of a worker together may spend on those who have not proven who they are.
 #[derive(Clone, Copy, Debug)]
 pub struct Budgets {
     /// Error responses to STUN requests.
@@ -53,16 +53,7 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// For one transport. A handshake takes a peer about 8 datagrams, and as many for each retransmitted flight; a
-    /// client that mistakes its role or its password asks a few times a second.
-    pub const fn of_a_transport() -> Self {
-        Self {
-            stun_errors: Budget::new(10, 20),
-            handshake_datagrams: Budget::new(50, 100),
-        }
-    }
-
-    /// For all transports of a worker. A handshake costs it some 0.2 ms, spread over about 8 datagrams, so 16,000 a second
+    /// A handshake costs a worker some 0.2 ms, spread over about 8 datagrams, so 16,000 a second
     /// are 2,000 handshakes and less than half of its time; a burst is 25 ms of it. An error response costs 2 µs.
     pub const fn of_a_worker() -> Self {
         Self {

@@ -21,11 +21,15 @@ use thiserror::Error;
 /// The header, in bytes.
 pub const HEADER_LEN: usize = 20;
 
+/// The longest message that is read. A check is a few hundred bytes, and has to fit one packet on every path (RFC 8489 §6.1).
+pub const MESSAGE_BYTES_MAX: usize = 1_500;
+
 /// The Binding method, the only one of ICE.
 pub const BINDING: u16 = 0x001;
 
 const COOKIE: u32 = 0x2112_a442;
 const INTEGRITY_LEN: usize = 20;
+const FINGERPRINT_LEN: usize = 4;
 
 /// Unknown attributes that an error response names. More than one is rare, and the answer must stay short.
 const UNKNOWN_MAX: usize = 4;
@@ -89,9 +93,13 @@ pub enum Malformed {
     /// The fingerprint is wrong, or something follows it.
     #[error("a wrong fingerprint")]
     Fingerprint,
+    /// Longer than [`MESSAGE_BYTES_MAX`].
+    #[error("longer than any message")]
+    TooLong,
 }
 
-/// A message whose form is right. Of attributes that occur twice the first counts; what follows the message integrity,
+/// A message whose form is right. Whether its bytes are, [`Message::is_intact`] and [`Message::is_authentic`] say: both read all of it, so
+/// they come after everything that costs less. Of attributes that occur twice the first counts; what follows the message integrity,
 /// other than the fingerprint, does not count at all (RFC 8489 §14.5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Message<'a> {
@@ -114,8 +122,8 @@ pub struct Message<'a> {
     pub controlling: bool,
     /// How recent the nomination is.
     pub nomination: Option<u32>,
-    /// FINGERPRINT is there (and right).
-    pub fingerprint: bool,
+    /// Where FINGERPRINT begins.
+    fingerprint: Option<usize>,
     /// Where MESSAGE-INTEGRITY begins.
     integrity: Option<usize>,
     unknown: [u16; UNKNOWN_MAX],
@@ -123,12 +131,15 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a datagram. The integrity is not checked; see [`Message::is_authentic`].
+    /// Reads a datagram. Neither the fingerprint nor the integrity is checked.
     ///
     /// # Errors
     ///
     /// The first reason found; see [`Malformed`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(Malformed::TooLong);
+        }
         let Some((header, mut rest)) = bytes.split_first_chunk::<HEADER_LEN>() else {
             return Err(Malformed::Header);
         };
@@ -160,13 +171,13 @@ impl<'a> Message<'a> {
             controlled: false,
             controlling: false,
             nomination: None,
-            fingerprint: false,
+            fingerprint: None,
             integrity: None,
             unknown: [0; UNKNOWN_MAX],
             unknown_len: 0,
         };
         while let Some((head, after)) = rest.split_first_chunk::<4>() {
-            if message.fingerprint {
+            if message.fingerprint.is_some() {
                 return Err(Malformed::Fingerprint);
             }
             let at = bytes.len() - rest.len();
@@ -184,11 +195,10 @@ impl<'a> Message<'a> {
     /// Takes one attribute, which begins at `at`.
     fn take(&mut self, kind: u16, value: &'a [u8], at: usize) -> Result<(), Malformed> {
         if kind == attribute::FINGERPRINT {
-            let expected = crc32(&self.bytes[..at]) ^ FINGERPRINT_XOR;
-            if value != expected.to_be_bytes() {
+            if value.len() != FINGERPRINT_LEN {
                 return Err(Malformed::Fingerprint);
             }
-            self.fingerprint = true;
+            self.fingerprint = Some(at);
             return Ok(());
         }
         if self.integrity.is_some() {
@@ -223,6 +233,19 @@ impl<'a> Message<'a> {
     /// Whether MESSAGE-INTEGRITY is there.
     pub fn has_integrity(&self) -> bool {
         self.integrity.is_some()
+    }
+
+    /// Whether FINGERPRINT is there.
+    pub fn has_fingerprint(&self) -> bool {
+        self.fingerprint.is_some()
+    }
+
+    /// Whether FINGERPRINT is there and right.
+    pub fn is_intact(&self) -> bool {
+        self.fingerprint.is_some_and(|at| {
+            let expected = crc32(&self.bytes[..at]) ^ FINGERPRINT_XOR;
+            self.bytes[at + 4..at + 4 + FINGERPRINT_LEN] == expected.to_be_bytes()
+        })
     }
 
     /// Attributes that must be understood and are not; the first of them, if they are many.

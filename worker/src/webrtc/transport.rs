@@ -4,7 +4,8 @@
 //! Three gates stand before media, one behind the other. A tuple is valid after a check that was made with our password;
 //! only then are its DTLS datagrams looked at. The handshake has ended with the certificate that the signalling
 //! announced; only then are there keys, and only then is media from a valid tuple passed on. And media is sent to the
-//! selected tuple, which nothing but checks and authentic traffic selects ([`choice`](super::ice::choice)).
+//! selected tuple, which nothing but checks and authentic traffic selects ([`choice`](super::ice::choice)), once it is proven that
+//! what is sent there reaches the peer: by the handshake, if all of ours went there, or by an answer to a check of ours.
 //!
 //! DTLS is answered where it came from. A handshake in the clear proves nothing, so it moves no media; but who sends it from a
 //! valid tuple waits there for the answer, and the tuple that was checked first may not even lead back.
@@ -13,10 +14,11 @@ use std::sync::Arc;
 
 use crate::time::Time;
 
-use super::budget::Budgets;
+use super::budget::{Budget, Budgets};
 use super::demux::{self, Kind};
 use super::dtls::{self, RefusedParameters, RemoteParameters, Role};
 use super::ice::{self, Agent, Checked, Credentials, Refusal, Tuple};
+use super::stun::Malformed;
 
 /// What changed on a transport.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,7 +62,11 @@ pub enum Dropped {
     Unrecognised,
     /// STUN that is malformed, or that needs no answer.
     Stun,
-    /// A STUN request that was refused without an answer, because there were too many.
+    /// STUN that is longer than any message.
+    StunTooLong,
+    /// A check that came by another tuple before.
+    StunReplayed,
+    /// A STUN request that was not looked at, or refused without an answer, because there were too many.
     StunFlood,
     /// DTLS or media from a tuple without a valid check.
     UnknownTuple,
@@ -100,11 +106,33 @@ pub struct WebRtcTransport {
     dtls_protected_from: Option<Tuple>,
     /// What was sent since has not been answered in time.
     dtls_unanswered: bool,
-    budgets: Budgets,
+    handshake_route: HandshakeRoute,
+    handshake_datagrams: Budget,
     counters: Counters,
     /// Where answers are written.
     answer: Vec<u8>,
     ice_end: IceEnd,
+}
+
+/// DTLS datagrams of one transport's handshakes: a handshake takes a peer about 8, and as many for each retransmitted flight.
+const HANDSHAKE_DATAGRAMS: Budget = Budget::new(50, 100);
+
+/// Where our part of the handshake went. Who completes it has received it, and if all of it went to one tuple, then there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum HandshakeRoute {
+    None,
+    One(Tuple),
+    Several,
+}
+
+impl HandshakeRoute {
+    fn add(&mut self, tuple: &Tuple) {
+        *self = match *self {
+            Self::None => Self::One(*tuple),
+            Self::One(before) if before == *tuple => *self,
+            Self::One(_) | Self::Several => Self::Several,
+        };
+    }
 }
 
 /// Why there is no tuple any more.
@@ -125,7 +153,8 @@ impl WebRtcTransport {
             dtls_from: None,
             dtls_protected_from: None,
             dtls_unanswered: false,
-            budgets: Budgets::of_a_transport(),
+            handshake_route: HandshakeRoute::None,
+            handshake_datagrams: HANDSHAKE_DATAGRAMS,
             counters: Counters::default(),
             answer: Vec::new(),
             ice_end: IceEnd::ConsentExpired,
@@ -178,10 +207,9 @@ impl WebRtcTransport {
     }
 
     /// Where media is sent; `None` as long as it may not be.
-    #[inline]
     pub fn media_tuple(&self) -> Option<&Tuple> {
         match self.dtls.state() {
-            dtls::State::Connected => self.ice.selected(),
+            dtls::State::Connected => self.ice.proven(),
             _ => None,
         }
     }
@@ -237,13 +265,19 @@ impl WebRtcTransport {
             Checked::Refused(refusal) => {
                 self.counters.refusals += 1;
                 self.counters.refused[refusal as usize] += 1;
-                if !(self.budgets.stun_errors.take(now) && worker.stun_errors.take(now)) {
+                if self.answer.is_empty() || !worker.stun_errors.take(now) {
                     return Received::Dropped(Dropped::StunFlood);
                 }
             }
+            Checked::Answered => {}
+            Checked::Flood => return Received::Dropped(Dropped::StunFlood),
+            Checked::Replayed => return Received::Dropped(Dropped::StunReplayed),
+            Checked::Malformed(Malformed::TooLong) => return Received::Dropped(Dropped::StunTooLong),
             Checked::Malformed(_) | Checked::Ignored => return Received::Dropped(Dropped::Stun),
         }
-        output.send(&tuple, &self.answer);
+        if !self.answer.is_empty() {
+            output.send(&tuple, &self.answer);
+        }
         self.on_ice_events(now, output);
         Received::Control
     }
@@ -260,7 +294,7 @@ impl WebRtcTransport {
             return Received::Dropped(Dropped::UnknownTuple);
         }
         let is_handshake = self.dtls.state() == dtls::State::Connecting;
-        if !self.budgets.handshake_datagrams.take(now) || is_handshake && !worker.handshake_datagrams.take(now) {
+        if !self.handshake_datagrams.take(now) || is_handshake && !worker.handshake_datagrams.take(now) {
             return Received::Dropped(Dropped::DtlsFlood);
         }
         self.counters.dtls += 1;
@@ -271,8 +305,11 @@ impl WebRtcTransport {
                 self.dtls_protected_from = Some(*tuple);
             }
         }
-        self.dtls
-            .handle_datagram(now, datagram, &mut |bytes| output.send(tuple, bytes));
+        let route = &mut self.handshake_route;
+        self.dtls.handle_datagram(now, datagram, &mut |bytes| {
+            route.add(tuple);
+            output.send(tuple, bytes);
+        });
         self.on_handshake(now, is_handshake, output);
         Received::Control
     }
@@ -283,7 +320,11 @@ impl WebRtcTransport {
             && self.dtls.state() == dtls::State::Connected
             && let Some(from) = self.dtls_protected_from.or(self.dtls_from)
         {
+            if let HandshakeRoute::One(tuple) = self.handshake_route {
+                self.ice.prove(&tuple);
+            }
             self.ice.on_traffic(now, &from);
+            self.ice.begin_asking(now);
             self.on_ice_events(now, output);
         }
         self.on_dtls_events(output);
@@ -310,9 +351,14 @@ impl WebRtcTransport {
             });
             if matches!(event, ice::Event::State(ice::State::Connected | ice::State::Completed)) {
                 let selected = self.ice.selected().copied();
-                self.dtls.start(now, &mut |bytes| send_to(output, selected, bytes));
+                let route = &mut self.handshake_route;
+                self.dtls
+                    .start(now, &mut |bytes| send_to(output, selected, route, bytes));
                 self.on_dtls_events(output);
             }
+        }
+        while let Some(tuple) = self.ice.poll_check(now, &mut self.answer) {
+            output.send(&tuple, &self.answer);
         }
     }
 
@@ -336,9 +382,10 @@ impl WebRtcTransport {
         let is_handshake = self.dtls.state() == dtls::State::Connecting;
         let from = self.dtls_from.filter(|tuple| self.ice.is_valid(tuple));
         let to = from.or(self.ice.selected().copied());
+        let route = &mut self.handshake_route;
         let role = self
             .dtls
-            .set_remote(now, parameters, &mut |bytes| send_to(output, to, bytes));
+            .set_remote(now, parameters, &mut |bytes| send_to(output, to, route, bytes));
         self.on_handshake(now, is_handshake, output);
         role
     }
@@ -351,7 +398,7 @@ impl WebRtcTransport {
     /// The tuple's TCP connection was closed, or somebody else is there now.
     pub fn handle_connection_closed(&mut self, now: Time, tuple: &Tuple, output: &mut impl TransportOutput) {
         self.ice_end = IceEnd::ConnectionClosed;
-        self.ice.forget(tuple);
+        self.ice.forget(now, tuple);
         self.on_ice_events(now, output);
     }
 
@@ -363,7 +410,7 @@ impl WebRtcTransport {
             .min()
     }
 
-    /// Forgets tuples whose consent has expired, and sends again what the handshake lacks an answer to.
+    /// Forgets tuples whose consent has expired, and sends again what lacks an answer.
     pub fn handle_timeout(&mut self, now: Time, output: &mut impl TransportOutput) {
         self.ice_end = IceEnd::ConsentExpired;
         self.ice.handle_timeout(now);
@@ -380,12 +427,14 @@ impl WebRtcTransport {
         let from = self.dtls_from.filter(|tuple| self.ice.is_valid(tuple));
         // A server's flight is much longer than the check that made a tuple valid, so it goes where a cookie came from.
         let only = from.filter(|_| !self.dtls_unanswered || self.dtls.role() != Some(Role::Client));
-        let (ice, mut has_sent) = (&self.ice, false);
+        let (ice, route, mut has_sent) = (&self.ice, &mut self.handshake_route, false);
         self.dtls.handle_timeout(now, &mut |bytes| {
             has_sent = true;
             match only {
-                Some(tuple) => output.send(&tuple, bytes),
-                None => ice.tuples().for_each(|tuple| output.send(&tuple, bytes)),
+                Some(tuple) => send_to(output, Some(tuple), route, bytes),
+                None => ice
+                    .tuples()
+                    .for_each(|tuple| send_to(output, Some(tuple), route, bytes)),
             }
         });
         self.dtls_unanswered |= has_sent;
@@ -394,7 +443,9 @@ impl WebRtcTransport {
     /// Closes the transport, and sends a close alert to a peer that is connected.
     pub fn close(&mut self, now: Time, output: &mut impl TransportOutput) {
         let selected = self.ice.selected().copied();
-        self.dtls.close(now, &mut |bytes| send_to(output, selected, bytes));
+        let route = &mut self.handshake_route;
+        self.dtls
+            .close(now, &mut |bytes| send_to(output, selected, route, bytes));
         self.ice.close();
         self.on_ice_events(now, output);
         self.on_dtls_events(output);
@@ -402,8 +453,9 @@ impl WebRtcTransport {
 }
 
 /// Without a tuple there is nobody to send to; a retransmission makes up for it.
-fn send_to(output: &mut impl TransportOutput, tuple: Option<Tuple>, datagram: &[u8]) {
+fn send_to(output: &mut impl TransportOutput, tuple: Option<Tuple>, route: &mut HandshakeRoute, datagram: &[u8]) {
     if let Some(tuple) = tuple {
+        route.add(&tuple);
         output.send(&tuple, datagram);
     }
 }

@@ -202,6 +202,7 @@ impl Model {
                 comedia: false,
                 rtcp_mux: true,
                 comedia_policy: ComediaPolicy::default(),
+                comedia_from: None,
             }));
         }
         for producer in 0..PRODUCERS {

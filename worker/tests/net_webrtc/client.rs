@@ -23,6 +23,7 @@ use weir_worker::net::receive::DATAGRAM_BYTES_MAX;
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::{self, Clock};
 use weir_worker::webrtc::framing::{Deframer, prefix};
+use weir_worker::webrtc::stun::{Class, Message, Writer};
 
 use crate::loopback::Peer;
 
@@ -120,6 +121,19 @@ impl Wire {
         }
         packets
     }
+}
+
+/// What browsers answer to a binding request without credentials (RFC 8489 §9.1.3). The agent here answers it with nothing.
+pub(crate) fn answer_to_check(datagram: &[u8]) -> Option<Vec<u8>> {
+    let message = Message::parse(datagram).ok()?;
+    let is_unauthenticated = message.class == Class::Request && message.username.is_none();
+    is_unauthenticated.then(|| {
+        let mut answer = Vec::new();
+        Writer::new(&mut answer, Class::Error, message.method, message.transaction)
+            .error_code(400, "Bad Request")
+            .fingerprint();
+        answer
+    })
 }
 
 pub(crate) struct Client {
@@ -249,6 +263,9 @@ impl Client {
     fn handle(&mut self, source: SocketAddr, datagram: &[u8]) {
         match datagram.first() {
             Some(0..=3) => {
+                if let Some(answer) = answer_to_check(datagram) {
+                    return self.wire.send(source, &answer);
+                }
                 let packet = StunPacket {
                     proto: Protocol::Udp,
                     source,

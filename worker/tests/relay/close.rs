@@ -397,6 +397,7 @@ fn ids_of_the_living_are_refused() {
                 comedia: false,
                 rtcp_mux: true,
                 comedia_policy: ComediaPolicy::default(),
+                comedia_from: None,
             }),
             WorkerError::DuplicateTransport(transport),
         ),
@@ -482,6 +483,7 @@ fn limits_are_kept_and_named() {
         comedia: false,
         rtcp_mux: true,
         comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
     };
     assert_eq!(
         sim.attempt(Method::CreatePlainTransport(request)),
@@ -691,6 +693,7 @@ fn ids_that_no_cursor_can_name_are_refused() {
             comedia: false,
             rtcp_mux: true,
             comedia_policy: ComediaPolicy::default(),
+            comedia_from: None,
         }));
     }
     for attempt in attempts {
@@ -709,6 +712,7 @@ fn ids_that_no_cursor_can_name_are_refused() {
             comedia: false,
             rtcp_mux: true,
             comedia_policy: ComediaPolicy::default(),
+            comedia_from: None,
         }));
     }
     let dump = dump(&mut sim, room);

@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use weir_channel::id::TransportId;
-use weir_channel::message::{CodecName, Method, Notification, Remote, UnroutedReason, WorkerError};
+use weir_channel::id::{ConsumerId, TransportId};
+use weir_channel::message::{CodecName, Method, Notification, Profile, Remote, UnroutedReason, WorkerError};
 use weir_worker::relay::Action;
 use weir_worker::relay::sink::Port;
 
@@ -27,6 +27,14 @@ fn comedia(sim: &mut Sim, rtcp_mux: bool) -> (TransportId, Track) {
 
 fn send_from(sim: &mut Sim, transport: TransportId, port: Port, source: SocketAddr, bytes: &[u8]) {
     sim.deliver(transport, port, &[single(source, bytes)]);
+}
+
+/// A receiver report with one report block (RFC 3550 §6.4.2).
+fn report_about(ssrc: u32) -> Vec<u8> {
+    let mut report = vec![0x81, 201, 0, 7, 0, 0, 0, 1];
+    report.extend(ssrc.to_be_bytes());
+    report.extend([0; 20]);
+    report
 }
 
 /// Nothing has been learned.
@@ -176,6 +184,7 @@ fn a_receiver_teaches_with_rtcp_and_its_consumers_begin() {
     sim.told();
     sim.asked();
     let source = address(1, 5_000);
+    let ours = sim.consumers[&consumer].request.ssrc;
     // RTP means nothing where nothing is expected.
     send_from(&mut sim, receiver, Port::Rtp, address(9, 9), &frame[0].bytes);
     send_from(
@@ -186,7 +195,7 @@ fn a_receiver_teaches_with_rtcp_and_its_consumers_begin() {
         &[0x80, 201, 0, 4, 0, 0, 0, 1],
     );
     knows_nothing(&mut sim, receiver);
-    send_from(&mut sim, receiver, Port::Rtp, source, &wire::receiver_report(1));
+    send_from(&mut sim, receiver, Port::Rtp, source, &report_about(ours));
     learned(
         &mut sim,
         receiver,
@@ -288,4 +297,239 @@ fn a_comedia_transport_can_be_told_after_all() {
         "there was nothing to learn"
     );
     sim.advance(ms(1_000));
+}
+
+/// A receiver's transport, its consumer's SSRC, and the sender's camera.
+fn receiver(sim: &mut Sim, comedia_from: Option<&str>) -> (TransportId, u32) {
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let track = sim.camera(sender, CodecName::Vp8);
+    let receiver = sim.transport_with(room, address(1, 5_000), |request| {
+        request.comedia = true;
+        request.comedia_from = comedia_from.map(|ip| ip.parse().expect("an IP"));
+    });
+    let consumer = sim.consumer(receiver, &track);
+    sim.told();
+    sim.asked();
+    sim.wanted();
+    (receiver, sim.consumers[&consumer].request.ssrc)
+}
+
+/// Eight bytes from anywhere had the media sent there. RFC 3550 §6.4.2, RFC 4585 §6, RFC 5104 §4.3.1: who receives a stream names it.
+#[test]
+fn rtcp_that_names_no_stream_of_ours_teaches_nothing() {
+    let mut sim = Sim::new(8);
+    let (transport, ours) = receiver(&mut sim, None);
+    let stranger = address(66, 6_666);
+    let wrong = ours ^ 1;
+    let attempts: [&[u8]; 10] = [
+        &wire::receiver_report(1),
+        &wire::receiver_report(ours),
+        &report_about(wrong),
+        &wire::pli(ours, wrong),
+        &wire::fir(ours, &[(wrong, 1)]),
+        &wire::nack(ours, wrong, &[1, 2]),
+        &wire::sender_report(ours, 1, 2),
+        // A goodbye and a name; anybody can say them.
+        &[0x81, 203, 0, 1, 0, 0, 0, 1],
+        &[0x81, 202, 0, 2, 0, 0, 0, 1, 1, 1, b'x', 0],
+        &[0x80, 204, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0],
+    ];
+    for (count, attempt) in (1..).zip(attempts) {
+        send_from(&mut sim, transport, Port::Rtp, stranger, attempt);
+        assert_eq!(sim.unrouted(transport, UnroutedReason::Unproven), count);
+        knows_nothing(&mut sim, transport);
+    }
+    // What names it and is not well-formed.
+    let broken = &report_about(ours)[..31];
+    send_from(&mut sim, transport, Port::Rtp, stranger, broken);
+    assert_eq!(sim.unrouted(transport, UnroutedReason::Malformed), 1);
+    knows_nothing(&mut sim, transport);
+}
+
+#[test]
+fn rtcp_that_names_a_consumer_teaches() {
+    type Say = fn(u32) -> Vec<u8>;
+    let rows: [Say; 5] = [
+        report_about,
+        |ours| wire::pli(1, ours),
+        |ours| wire::fir(1, &[(7, 1), (ours, 1)]),
+        |ours| wire::nack(1, ours, &[1, 2]),
+        |ours| [wire::receiver_report(1), wire::pli(1, ours)].concat(),
+    ];
+    for say in rows {
+        let mut sim = Sim::new(9);
+        let (transport, ours) = receiver(&mut sim, None);
+        let source = address(1, 5_000);
+        send_from(&mut sim, transport, Port::Rtp, source, &say(ours));
+        let remote = Some(Remote {
+            rtp: source,
+            rtcp: None,
+        });
+        assert_eq!(sim.transport_stats(transport).remote, remote);
+    }
+}
+
+/// A receiver that has received nothing yet has no SSRC to name. Who knows where it is says so when it makes the transport.
+#[test]
+fn a_receiver_whose_ip_is_expected_is_learned_there_only() {
+    for (from, good, bad) in [
+        ("10.0.0.1", "10.0.0.1:5000", "10.0.0.2:5000"),
+        ("::ffff:10.0.0.1", "10.0.0.1:5000", "10.0.0.2:5000"),
+        ("10.0.0.1", "[::ffff:10.0.0.1]:5000", "[::ffff:10.0.0.2]:5000"),
+        ("2001:db8::1", "[2001:db8::1]:5000", "[2001:db8::2]:5000"),
+    ] {
+        let mut sim = Sim::new(10);
+        let (transport, ours) = receiver(&mut sim, Some(from));
+        for report in [wire::receiver_report(1), report_about(ours), wire::pli(1, ours)] {
+            send_from(
+                &mut sim,
+                transport,
+                Port::Rtp,
+                bad.parse().expect("an address"),
+                &report,
+            );
+        }
+        knows_nothing(&mut sim, transport);
+        assert_eq!(sim.unrouted(transport, UnroutedReason::ForeignSource), 3);
+        send_from(
+            &mut sim,
+            transport,
+            Port::Rtp,
+            good.parse().expect("an address"),
+            b"hello",
+        );
+        knows_nothing(&mut sim, transport);
+        let source = good.parse().expect("an address");
+        send_from(&mut sim, transport, Port::Rtp, source, &wire::receiver_report(1));
+        let remote = Some(Remote {
+            rtp: source,
+            rtcp: None,
+        });
+        assert_eq!(sim.transport_stats(transport).remote, remote, "{from} {good}");
+    }
+}
+
+/// The same for a sender, whose SSRC may be known to others, and also when it starts over.
+#[test]
+fn a_sender_whose_ip_is_expected_is_learned_there_only() {
+    let mut sim = Sim::new(11);
+    let room = sim.room();
+    let transport = sim.transport_with(room, address(1, 5_000), |request| {
+        request.comedia = true;
+        request.comedia_from = Some("10.0.0.1".parse().expect("an IP"));
+    });
+    let mut track = sim.camera(transport, CodecName::Vp8);
+    let frame = track.stream().key_frame(4);
+    send_from(&mut sim, transport, Port::Rtp, address(2, 5_000), &frame[0].bytes);
+    knows_nothing(&mut sim, transport);
+    for port in [5_000, 5_001] {
+        sim.advance(ms(6_000));
+        let packet = track.stream().key_frame(1);
+        send_from(&mut sim, transport, Port::Rtp, address(2, port), &packet[0].bytes);
+        let packet = track.stream().key_frame(1);
+        send_from(&mut sim, transport, Port::Rtp, address(1, port), &packet[0].bytes);
+        let rtp = address(1, port);
+        assert_eq!(sim.transport_stats(transport).remote, Some(Remote { rtp, rtcp: None }));
+    }
+}
+
+/// What a producer's packets are known by beside their SSRC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Known {
+    Mid,
+    Rid,
+    PayloadType,
+}
+
+/// A comedia transport with a producer that has declared no SSRC, a listener, and a stranger who has guessed what it is known by.
+fn undeclared(sim: &mut Sim, known: Known) -> (TransportId, Track, ConsumerId, Track) {
+    let room = sim.room();
+    let transport = sim.transport_with(room, address(1, 5_000), |request| request.comedia = true);
+    let mut track = sim.track(transport, CodecName::Vp8, &[Profile::Default], |request| {
+        request.encodings[0].ssrc = None;
+        match known {
+            Known::Mid => request.mid = Some("0".into()),
+            Known::Rid => request.encodings[0].rid = Some("a".into()),
+            Known::PayloadType => {}
+        }
+    });
+    if known != Known::PayloadType {
+        track.announce();
+    }
+    let listener = sim.transport(room);
+    let consumer = sim.consumer(listener, &track);
+    sim.told();
+    sim.wanted();
+    let mut stranger = track.clone();
+    stranger.stream().ssrc ^= 0x5555;
+    (transport, track, consumer, stranger)
+}
+
+/// RFC 8852 §3, RFC 8843 §15: such names are a character or two; 70 guesses took a producer's place.
+#[test]
+fn a_name_alone_teaches_nothing() {
+    for known in [Known::Mid, Known::Rid, Known::PayloadType] {
+        let mut sim = Sim::new(12);
+        let (transport, mut track, consumer, mut stranger) = undeclared(&mut sim, known);
+        // From everywhere, in no order that a sender has.
+        for round in 0..70 {
+            stranger.stream().seq += 7;
+            let packet = stranger.stream().delta_frame(1);
+            send_from(
+                &mut sim,
+                transport,
+                Port::Rtp,
+                address(66, 6_000 + round % 20),
+                &packet[0].bytes,
+            );
+        }
+        knows_nothing(&mut sim, transport);
+        assert_eq!(sim.unrouted(transport, UnroutedReason::Unproven), 70, "{known:?}");
+        assert_eq!(sim.marks(consumer), []);
+        // The sender shows a stream, and not one packet of it is lost.
+        let frame = track.stream().key_frame(6);
+        for packet in &frame[..3] {
+            send_from(&mut sim, transport, Port::Rtp, address(1, 5_000), &packet.bytes);
+            knows_nothing(&mut sim, transport);
+        }
+        for packet in &frame[3..] {
+            send_from(&mut sim, transport, Port::Rtp, address(1, 5_000), &packet.bytes);
+        }
+        let rtp = address(1, 5_000);
+        assert_eq!(
+            sim.transport_stats(transport).remote,
+            Some(Remote { rtp, rtcp: None }),
+            "{known:?}"
+        );
+        let expected: Vec<_> = frame.iter().map(|packet| packet.mark).collect();
+        assert_eq!(sim.marks(consumer), expected, "{known:?}");
+        assert_eq!(sim.unrouted(transport, UnroutedReason::Unproven), 70, "{known:?}");
+        assert_eq!(sim.transport_stats(transport).packets_received, 6);
+        sim.check_accounts();
+    }
+}
+
+#[test]
+fn a_stream_is_shown_by_one_address_and_in_one_train_too() {
+    let mut sim = Sim::new(13);
+    let (transport, mut track, consumer, _) = undeclared(&mut sim, Known::PayloadType);
+    let frame = track.stream().key_frame(8);
+    // Two that share the numbers of a stream show none.
+    for (index, packet) in frame.iter().enumerate() {
+        send_from(
+            &mut sim,
+            transport,
+            Port::Rtp,
+            address(1, 5_000 + index as u16 % 2),
+            &packet.bytes,
+        );
+    }
+    knows_nothing(&mut sim, transport);
+    let frame = track.stream().key_frame(8);
+    sim.deliver(transport, Port::Rtp, &[train(address(1, 5_000), &frame)]);
+    let expected: Vec<_> = frame.iter().map(|packet| packet.mark).collect();
+    assert_eq!(sim.marks(consumer), expected);
+    assert_eq!(sim.unrouted(transport, UnroutedReason::Unproven), 8);
+    sim.check_accounts();
 }

@@ -211,6 +211,7 @@ fn refused(number: c_long, errno: i64, condition: &[i64]) {
     );
 }
 
+#[expect(clippy::disallowed_methods, reason = "sockets that the process had before")]
 fn landlock() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();

@@ -248,6 +248,7 @@ impl Sim {
             comedia: false,
             rtcp_mux: true,
             comedia_policy: ComediaPolicy::default(),
+            comedia_from: None,
         };
         edit(&mut request);
         self.command(Method::CreatePlainTransport(request));

@@ -186,6 +186,7 @@ impl Supervisor {
             comedia: remote.is_none(),
             rtcp_mux: true,
             comedia_policy: ComediaPolicy::default(),
+            comedia_from: None,
         };
         self.request_with(Method::CreatePlainTransport(request), sockets)
     }

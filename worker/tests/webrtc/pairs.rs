@@ -12,7 +12,7 @@ use weir_worker::webrtc::ice::{Credentials, Tuple};
 use weir_worker::webrtc::stun::{BINDING, Class, Writer, attribute};
 use weir_worker::webrtc::transport::{Event, Received, WebRtcTransport};
 
-use crate::peer::DtlsPeer;
+use crate::peer::{DtlsPeer, answer_to_check};
 use crate::world::{Outbox, clock, context, tuple};
 
 /// Where the client sends from, by pair.
@@ -84,8 +84,8 @@ impl Client {
         self.with_server(|server, worker, outbox| server.handle_datagram(now, pair(number), bytes, worker, outbox))
     }
 
-    /// A nominating check in a transaction of its own.
-    fn nominate(&mut self, number: usize) {
+    /// A nominating check in a transaction of its own, and how long it is.
+    fn nominate(&mut self, number: usize) -> usize {
         self.transaction += 1;
         let mut transaction = [0; 12];
         transaction[..4].copy_from_slice(&self.transaction.to_be_bytes());
@@ -100,6 +100,19 @@ impl Client {
             .integrity(credentials.key())
             .fingerprint();
         assert_eq!(self.deliver(number, &check), Received::Control);
+        check.len()
+    }
+
+    /// Answers the server's checks that have arrived, as browsers do.
+    fn answer_checks(&mut self) {
+        for (number, bytes) in self.sent.clone() {
+            if self.leads_back[number]
+                && let Some(answer) = answer_to_check(&bytes)
+            {
+                self.deliver(number, &answer);
+            }
+        }
+        self.sent.clear();
     }
 
     /// A packet of media, opened and found to be the newest of its stream, came by a pair.
@@ -117,7 +130,12 @@ impl Client {
         let now = self.now;
         let mut arrived = vec![None];
         for (number, bytes) in std::mem::take(&mut self.sent) {
-            if self.leads_back[number] && bytes[0] >= 20 {
+            if !self.leads_back[number] {
+                continue;
+            }
+            if let Some(answer) = answer_to_check(&bytes) {
+                self.deliver(number, &answer);
+            } else if bytes[0] >= 20 {
                 arrived.push(Some(bytes));
             }
         }
@@ -164,6 +182,8 @@ fn a_client_whose_other_pairs_do_not_lead_back_connects_in_either_role() {
                     client.nominate(number);
                 }
                 assert!(client.connects_within(PATIENCE), "{role:?} {order:?} {used}");
+                // Where our part of the handshake went by several, a check of ours has to be answered.
+                client.step();
                 assert_eq!(client.server.media_tuple(), Some(&pair(used)));
                 // The checks of the others are sent again, and change nothing.
                 client.events.clear();
@@ -269,13 +289,15 @@ fn what_is_in_the_clear_moves_no_media() {
 }
 
 #[test]
-fn a_client_that_moves_is_followed_with_its_first_check() {
+fn a_client_that_moves_is_followed_when_it_has_answered_once() {
     let mut client = Client::new(Role::Client, [true, true, true], 0);
     client.nominate(0);
     assert!(client.connects_within(PATIENCE));
     client.media(0);
     // Its network is gone, and it has another one.
     client.nominate(1);
+    assert_eq!(client.server.media_tuple(), Some(&pair(0)));
+    client.answer_checks();
     assert_eq!(client.server.media_tuple(), Some(&pair(1)));
     client.media(1);
     // A check that was on its way for long is answered, and no more than that.
@@ -302,4 +324,75 @@ fn when_the_pair_in_use_stops_leading_back_the_client_moves_and_is_followed() {
     client.now = client.now + Duration::from_millis(100);
     client.media(1);
     assert_eq!(client.server.media_tuple(), Some(&pair(1)));
+}
+
+/// From Wi-Fi to LTE: the client's check arrives by a path that nobody has used, and its media follows a round trip later.
+#[test]
+fn a_migration_takes_one_round_trip() {
+    for one_way_ms in [1, 5, 20, 40] {
+        let mut client = Client::new(Role::Client, [true; PAIRS.len()], 0);
+        client.nominate(0);
+        assert!(client.connects_within(PATIENCE));
+        client.media(0);
+        client.sent.clear();
+        client.nominate(1);
+        client.now = client.now + Duration::from_millis(2 * one_way_ms);
+        assert_eq!(client.server.media_tuple(), Some(&pair(0)));
+        client.answer_checks();
+        assert_eq!(client.server.media_tuple(), Some(&pair(1)));
+    }
+}
+
+/// A client that writes somebody else's address into its checks: 100 bytes had an hour of media sent there.
+#[test]
+fn nothing_but_answers_and_a_few_requests_goes_where_nobody_answers() {
+    let mut client = Client::new(Role::Client, [true, false, false], 0);
+    client.nominate(0);
+    assert!(client.connects_within(PATIENCE));
+    client.media(0);
+    client.sent.clear();
+    let (mut asked, mut answers, mut requests) = (0, 0, 0);
+    for round in 0..1_000 {
+        if round % 2 == 0 {
+            asked += client.nominate(1);
+        }
+        client.media(1);
+        client.step();
+        for (number, bytes) in std::mem::take(&mut client.sent) {
+            if number == 1 {
+                answers += bytes.len() * usize::from(bytes[0] == 1);
+                requests += bytes.len() * usize::from(bytes[0] == 0);
+            }
+            assert!(bytes[0] < 2, "nothing but STUN");
+        }
+        assert_eq!(client.server.media_tuple(), Some(&pair(0)));
+    }
+    // Five seconds: four series of four requests of 28 bytes.
+    assert!(
+        answers < asked && requests <= 4 * 4 * 28,
+        "{answers} and {requests} for {asked}"
+    );
+}
+
+/// The end of a handshake says that all of it was received, and not by whom.
+#[test]
+fn a_handshake_that_went_by_two_paths_proves_neither() {
+    for leads_back in [true, false] {
+        let mut client = Client::new(Role::Client, [true, leads_back, true], 0);
+        client.nominate(0);
+        client.nominate(1);
+        while client.sent.iter().all(|(_, bytes)| bytes.len() < 200) {
+            client.step();
+        }
+        // It has the server's flight, and sends its own from elsewhere.
+        client.used = 1;
+        client.step();
+        while client.server.dtls_state() != State::Connected {
+            client.step();
+        }
+        assert_eq!(client.server.selected_tuple(), Some(&pair(1)));
+        assert_eq!(client.server.media_tuple(), None);
+        client.answer_checks();
+        assert_eq!(client.server.media_tuple().is_some(), leads_back);
+    }
 }

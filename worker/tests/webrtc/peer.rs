@@ -11,6 +11,7 @@ use rcgen::{CertificateParams, KeyPair};
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::{Clock, Fingerprint, FingerprintAlgorithm, Role};
 use weir_worker::webrtc::ice::Credentials;
+use weir_worker::webrtc::stun::{Class, Message, Writer};
 
 use crate::network::{Flight, Network};
 
@@ -133,6 +134,19 @@ impl DtlsPeer {
     }
 }
 
+/// What browsers answer to a binding request without credentials (RFC 8489 §9.1.3). The agent here answers it with nothing.
+pub(crate) fn answer_to_check(datagram: &[u8]) -> Option<Vec<u8>> {
+    let message = Message::parse(datagram).ok()?;
+    let is_unauthenticated = message.class == Class::Request && message.username.is_none();
+    is_unauthenticated.then(|| {
+        let mut answer = Vec::new();
+        Writer::new(&mut answer, Class::Error, message.method, message.transaction)
+            .error_code(400, "Bad Request")
+            .fingerprint();
+        answer
+    })
+}
+
 /// A client: what a browser is below its media.
 pub(crate) struct Peer {
     pub(crate) ice: IceAgent,
@@ -185,6 +199,11 @@ impl Peer {
     pub(crate) fn handle(&mut self, now: Time, flight: Flight, network: &mut Network) {
         match flight.bytes.first() {
             Some(0..=3) => {
+                if let Some(bytes) = answer_to_check(&flight.bytes) {
+                    let (from, to) = (flight.to, flight.from);
+                    network.send(now, Flight { from, to, bytes });
+                    return self.tick(now, network);
+                }
                 let message = StunMessage::parse(&flight.bytes).unwrap();
                 self.ice.handle_packet(
                     self.clock.instant(now),

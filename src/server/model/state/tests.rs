@@ -293,6 +293,7 @@ fn method() -> impl Strategy<Value = Method> {
                 remote,
                 rtcp_mux: true,
                 comedia_policy: ComediaPolicy::default(),
+                comedia_from: None,
             })
         });
     let create_webrtc = (transport(), ice()).prop_map(|(transport, ice)| {
@@ -546,6 +547,7 @@ impl Known {
             Arc::new(Value::Null),
         );
         self.state.room_mut(ROOM).unwrap().desired.add_waiting_consumer(&node);
+        self.state.served_mut(node.room.worker).streams += 1;
         self.state.consumers.insert(consumer, node);
     }
 
@@ -622,6 +624,7 @@ fn a_learned_remote_is_not_learned_again() {
         comedia: true,
         rtcp_mux: true,
         comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
     });
     known.ask(&create, &mut worker);
     let remote = Remote {

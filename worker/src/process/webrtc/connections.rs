@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use tracing::{debug, warn};
-use weir_channel::message::{IceProtocol, IceTuple};
+use weir_channel::message::{IceProtocol, IceTuple, UnroutedReason};
 
 use crate::net::poll::{Interest, Source};
 use crate::net::sockets::{Accepted, CONNECTIONS_MAX, Connection, Side};
@@ -14,6 +14,7 @@ use crate::time::Time;
 use crate::webrtc::framing::{FRAME_BYTES_MAX, PREFIX_BYTES};
 use crate::webrtc::transport::Dropped;
 
+use super::eviction::to_evict;
 use super::{Frames, IoContext, TransportEntry, WebRtc};
 
 /// A connection is closed after this time without a valid check.
@@ -54,19 +55,19 @@ impl WebRtc {
         self.handle_events(now, io, transport);
     }
 
-    /// If a listener has too many connections, closes the oldest one that no valid check has come by.
+    /// If a listener has too many connections, closes one that no valid check has come by (see [`eviction`](super::eviction)).
     pub(super) fn limit_connections(&mut self, io: &mut IoContext<'_>, transport: TransportIx, listener: u8) {
         let sockets = &mut io.egress.sockets;
         if sockets.connections_of(transport, listener).count() <= CONNECTIONS_MAX {
             return;
         }
-        let idle = sockets
+        let unproven = sockets
             .connections_of(transport, listener)
             .filter(|(_, one)| self.entry(transport).is_none_or(|entry| !entry.is_proven(one)))
-            .min_by_key(|(_, one)| one.accepted_at())
-            .map(|(number, _)| number);
-        if let Some(number) = idle {
+            .map(|(number, one)| (number, one.remote().ip(), one.accepted_at()));
+        if let Some(number) = to_evict(unproven) {
             sockets.close_connection(transport, number);
+            io.relay.count_unrouted(transport, UnroutedReason::ConnectionEvicted, 1);
         }
     }
 
@@ -161,7 +162,10 @@ impl WebRtc {
                 .find(|(_, one)| now >= one.accepted_at() + CHECK_TIME_MAX && !entry.is_proven(one))
                 .map(|(number, _)| number);
             match idle {
-                Some(number) => io.egress.sockets.close_connection(transport, number),
+                Some(number) => {
+                    io.egress.sockets.close_connection(transport, number);
+                    io.relay.count_unrouted(transport, UnroutedReason::ConnectionSilent, 1);
+                }
                 None => return,
             }
         }

@@ -153,6 +153,8 @@ fn unrouted(dropped: Dropped) -> UnroutedReason {
     match dropped {
         Dropped::Unrecognised => UnroutedReason::Malformed,
         Dropped::Stun => UnroutedReason::BadCheck,
+        Dropped::StunTooLong => UnroutedReason::TooLong,
+        Dropped::StunReplayed => UnroutedReason::Replayed,
         Dropped::StunFlood | Dropped::DtlsFlood => UnroutedReason::Flood,
         Dropped::UnknownTuple => UnroutedReason::ForeignSource,
         Dropped::NotConnected => UnroutedReason::NotConnected,

@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use nix::errno::Errno;
 use tracing::{debug, warn};
-use weir_channel::message::{IceProtocol, IceTuple, WorkerError};
+use weir_channel::message::{Counts, IceProtocol, IceTuple, UnroutedReason, WorkerError};
 
 use crate::boundary::{self, Parser};
 use crate::net::poll::{Interest, Source};
@@ -28,6 +28,7 @@ use crate::webrtc::stun;
 use crate::webrtc::transport::Dropped;
 
 use super::connections::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX, tuple_of};
+use super::eviction::to_evict;
 use super::{IoContext, TransportEntry, WebRtc};
 
 /// The most connections of a worker whose transport is not known yet. One more replaces the oldest.
@@ -52,7 +53,7 @@ pub(super) struct SharedPorts {
     accept_paused_until: Option<Time>,
     /// Whether transports request connected sockets.
     pub(super) uses_connected: bool,
-    unrouted: u64,
+    unrouted: Counts<UnroutedReason>,
     /// What is left of a batch after its checks, with the transport of each datagram.
     rest: Vec<(TransportIx, Datagram)>,
     group: Vec<Datagram>,
@@ -139,7 +140,7 @@ impl SharedPorts {
                     .is_some_and(|one| now >= one.connection().accepted_at() + CHECK_TIME_MAX)
                 {
                     *place = None;
-                    self.unrouted += 1;
+                    self.unrouted.add(UnroutedReason::ConnectionSilent, 1);
                 }
             }
             let waiting = self.unassigned.iter().flatten();
@@ -172,12 +173,9 @@ impl SharedPorts {
                 self.unassigned.push(None);
                 return self.unassigned.len() - 1;
             }
-            self.unrouted += 1;
-            let accepted_at = |place: &usize| {
-                let one = self.unassigned[*place].as_ref();
-                one.map(|one| one.connection().accepted_at())
-            };
-            (0..UNASSIGNED_MAX).min_by_key(accepted_at).unwrap_or(0)
+            self.unrouted.add(UnroutedReason::ConnectionEvicted, 1);
+            let all = self.unassigned.iter().flatten().map(|one| one.connection()).enumerate();
+            to_evict(all.map(|(place, one)| (place, one.remote().ip(), one.accepted_at()))).unwrap_or(0)
         });
         self.unassigned[place] = Some(Box::new(connection));
         place as u16
@@ -191,13 +189,13 @@ impl WebRtc {
     }
 
     /// Packets and connections that were for no transport.
-    pub(in crate::process) fn unrouted(&self) -> u64 {
-        self.shared_ports.unrouted
+    pub(in crate::process) fn unrouted(&self) -> &Counts<UnroutedReason> {
+        &self.shared_ports.unrouted
     }
 
-    /// Counts packets and connections that were for no transport.
-    pub(in crate::process) fn count_unrouted(&mut self, more: u64) {
-        self.shared_ports.unrouted += more;
+    /// Counts packets that were for no transport.
+    pub(in crate::process) fn count_unrouted(&mut self, reason: UnroutedReason, more: u64) {
+        self.shared_ports.unrouted.add(reason, more);
     }
 
     /// Whether a transport on shared ports still sends to this tuple.
@@ -236,7 +234,10 @@ impl WebRtc {
             let whose = owner.or_else(|| self.shared_ports.tuples.get(&tuple(datagram.source)).copied());
             let others = packets_of(datagram).filter(|packet| !is_check(bytes, packet));
             match whose {
-                None => self.shared_ports.unrouted += others.count() as u64,
+                None => {
+                    let others = others.count() as u64;
+                    self.shared_ports.unrouted.add(UnroutedReason::ForeignSource, others);
+                }
                 Some(transport) if has_checks => rest.extend(others.map(|packet| (transport, packet))),
                 Some(transport) => rest.push((transport, *datagram)),
             }
@@ -260,9 +261,11 @@ impl WebRtc {
 
     /// Takes a STUN packet. It is for the transport that it names, even if its tuple was another transport's before.
     fn handle_check(&mut self, now: Time, io: &mut IoContext<'_>, tuple: IceTuple, bytes: &mut [u8], packet: Datagram) {
+        if packet.len as usize > stun::MESSAGE_BYTES_MAX {
+            return self.count_unrouted(UnroutedReason::TooLong, 1);
+        }
         let Some(transport) = self.shared_ports.transport_of_check(&tuple, &bytes[packet.range()]) else {
-            self.shared_ports.unrouted += 1;
-            return;
+            return self.count_unrouted(UnroutedReason::BadCheck, 1);
         };
         self.handle_datagrams(now, io, transport, tuple, bytes, &[packet]);
         let is_valid = self
@@ -326,7 +329,10 @@ impl WebRtc {
                 *place = Some(unassigned);
                 return (0, 0);
             }
-            FirstPacket::Never => None,
+            FirstPacket::Never => {
+                self.count_unrouted(UnroutedReason::ConnectionSilent, 1);
+                return (0, 0);
+            }
             FirstPacket::Complete => {
                 let tuple = tuple_of(unassigned.connection());
                 let packet = unassigned.packet_mut();
@@ -338,21 +344,22 @@ impl WebRtc {
             }
         };
         let Some((transport, tuple)) = whose else {
-            self.shared_ports.unrouted += 1;
+            self.count_unrouted(UnroutedReason::BadCheck, 1);
             return (0, 0);
         };
         let port = unassigned.connection().listener();
         let (connection, mut packet) = unassigned.into_connection();
         let sockets = &mut io.egress.sockets;
         let Some(number) = sockets.adopt_connection(transport, connection) else {
-            self.shared_ports.unrouted += 1;
+            self.count_unrouted(UnroutedReason::ConnectionEvicted, 1);
             return (0, 0);
         };
         let source = Source::Connection { transport, number };
         let watched = sockets
             .connection(transport, number)
             .map_or(Err(Errno::EBADF), |connection| {
-                io.poller.modify(connection.socket(), source, Interest::Read)
+                io.poller.remove(connection.socket())?;
+                io.poller.add(connection.socket(), source, Interest::Read)
             });
         if let Err(errno) = watched {
             warn!(%errno, "epoll_ctl");

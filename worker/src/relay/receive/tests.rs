@@ -46,6 +46,7 @@ fn a_parser_of_rtcp_that_panics_costs_one_packet() {
         comedia: false,
         rtcp_mux: true,
         comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
     };
     relay
         .handle_command(now, &Method::CreatePlainTransport(request))

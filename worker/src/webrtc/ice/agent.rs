@@ -11,17 +11,22 @@
 //! A first check may nominate too, and then leads to completed at once. After a restart the first check with the new
 //! credentials counts like a first check; until then everything stays as it was.
 //!
-//! Which of several nominated paths is used, what arrives by them decides: see [`choice`](super::choice).
+//! Which of several nominated paths is used, what arrives by them decides: see [`choice`](super::choice). One that is proven is left for
+//! another only when that is proven too: see [`return_check`](super::return_check).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::boundary::{self, Panicked, Parser};
 use crate::time::Time;
-use crate::webrtc::stun::{self, Class, Malformed, Message, TransactionId, Writer};
+use crate::webrtc::entropy::SystemEntropy;
+use crate::webrtc::stun::{self, Class, Malformed, Message, Writer};
 
+use super::check::{CheckBudgets, Checked, Refusal};
 use super::choice::{Choice, Sign};
 use super::credentials::Credentials;
+use super::path::{Path, WayBack};
+use super::transactions::Transactions;
 use super::{State, Tuple};
 
 /// How long a tuple stays valid after a check (RFC 7675 §5.1). Browsers check every few seconds.
@@ -41,77 +46,6 @@ pub enum Event {
     Forgotten(Tuple),
 }
 
-/// Why a request was answered with an error (RFC 8445 §7.3, RFC 8489 §9.1.3).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Refusal {
-    /// 400: another method, or something that a check must have is missing.
-    BadRequest,
-    /// 401: for another transport, or made with another password.
-    Unauthenticated,
-    /// 420: it has attributes that must be understood and are not.
-    UnknownAttribute,
-    /// 487: the peer believes to be controlled as well. We are lite, so it is the one to change.
-    RoleConflict,
-}
-
-impl Refusal {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [
-        Self::BadRequest,
-        Self::Unauthenticated,
-        Self::UnknownAttribute,
-        Self::RoleConflict,
-    ];
-
-    /// The value of ERROR-CODE (RFC 8489 §14.8).
-    pub const fn code(self) -> u16 {
-        match self {
-            Self::BadRequest => 400,
-            Self::Unauthenticated => 401,
-            Self::UnknownAttribute => 420,
-            Self::RoleConflict => 487,
-        }
-    }
-
-    const fn reason(self) -> &'static str {
-        match self {
-            Self::BadRequest => "Bad Request",
-            Self::Unauthenticated => "Unauthenticated",
-            Self::UnknownAttribute => "Unknown Attribute",
-            Self::RoleConflict => "Role Conflict",
-        }
-    }
-}
-
-/// What became of a STUN datagram.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Checked {
-    /// A check by somebody who knows the password. The answer must be sent.
-    Accepted,
-    /// A request that is refused. The answer may be sent.
-    Refused(Refusal),
-    /// Not a message; there is no answer.
-    Malformed(Malformed),
-    /// An indication, an answer to a question that was not asked, or anything after the end; there is no answer.
-    Ignored,
-}
-
-/// A tuple from which a check came.
-#[derive(Clone, Copy, Debug)]
-struct Path {
-    tuple: Tuple,
-    /// Of which credentials the last check was.
-    generation: u32,
-    nominated: bool,
-    /// The number of the nomination, if the peer numbers them.
-    nomination: Option<u32>,
-    checked_at: Time,
-    /// Of the last check.
-    transaction: TransactionId,
-    /// When it last showed that the peer uses it.
-    shown_at: Option<Time>,
-}
-
 /// An ICE-lite agent (RFC 8445 §2.5).
 ///
 /// Invariant: the selected tuple is one of the paths; it exists exactly when the state is connected or completed.
@@ -127,6 +61,16 @@ pub struct Agent {
     choice: Choice,
     /// The most recent nomination, where the peer numbers them.
     nomination: Option<u32>,
+    /// The path that should be used as soon as it is proven; the selected one, which is proven, is used until then.
+    pending: Option<Tuple>,
+    /// The tuple that the handshake has proven, which it stays when it is forgotten and comes back.
+    proven_by_handshake: Option<Tuple>,
+    /// Media may be sent, so paths are to be proven.
+    asks: bool,
+    paths_made: u32,
+    transactions: Transactions,
+    budgets: CheckBudgets,
+    entropy: SystemEntropy,
     events: VecDeque<Event>,
 }
 
@@ -141,6 +85,13 @@ impl Agent {
             paths: Vec::with_capacity(TUPLES_MAX),
             choice: Choice::default(),
             nomination: None,
+            pending: None,
+            proven_by_handshake: None,
+            asks: false,
+            paths_made: 0,
+            transactions: Transactions::default(),
+            budgets: CheckBudgets::new(),
+            entropy: SystemEntropy::new(),
             events: VecDeque::new(),
         }
     }
@@ -154,6 +105,15 @@ impl Agent {
     #[inline]
     pub fn selected(&self) -> Option<&Tuple> {
         self.choice.selected()
+    }
+
+    /// The selected tuple, if what is sent there reaches the peer.
+    pub fn proven(&self) -> Option<&Tuple> {
+        self.selected().filter(|tuple| self.is_proven(tuple))
+    }
+
+    fn is_proven(&self, tuple: &Tuple) -> bool {
+        self.path(Some(tuple)).is_some_and(Path::is_proven)
     }
 
     /// Our credentials, which the peer must know.
@@ -172,9 +132,10 @@ impl Agent {
         self.selected() == Some(tuple) || self.paths.iter().any(|path| path.tuple == *tuple)
     }
 
-    /// Takes one STUN datagram, and leaves the answer in `answer`, if there is one. Then [`Agent::poll_event`] until it
-    /// has nothing more.
+    /// Takes one STUN datagram, and leaves the answer in `answer`, which is empty if there is none. Then [`Agent::poll_event`] and
+    /// [`Agent::poll_check`] until they have nothing more.
     pub fn handle_stun(&mut self, now: Time, tuple: Tuple, datagram: &[u8], answer: &mut Vec<u8>) -> Checked {
+        answer.clear();
         if self.state == State::Closed {
             return Checked::Ignored;
         }
@@ -184,37 +145,68 @@ impl Agent {
             Ok(Err(malformed)) => return Checked::Malformed(malformed),
             Err(Panicked) => return Checked::Ignored,
         };
-        if message.class != Class::Request {
-            return Checked::Ignored;
+        match message.class {
+            Class::Request => self.handle_request(now, tuple, &message, answer),
+            Class::Error => self.handle_answer(now, tuple, &message),
+            Class::Indication | Class::Success => Checked::Ignored,
         }
-        let generation = match boundary::contain(Parser::Stun, || self.judge(&message)) {
-            Ok(Ok(generation)) => generation,
-            Err(Panicked) => return Checked::Ignored,
-            Ok(Err((refusal, authentic))) => {
-                self.write_refusal(&message, refusal, authentic, answer);
-                return Checked::Refused(refusal);
-            }
-        };
-        Writer::new(answer, Class::Success, message.method, message.transaction)
-            .xor_mapped_address(tuple.remote)
-            .integrity(self.credentials_of(generation).key())
-            .fingerprint();
-        self.on_check(now, tuple, generation, &message);
-        Checked::Accepted
     }
 
-    /// Of which credentials a request is, if it is a check that counts; else what is wrong with it, and of which
-    /// credentials it is all the same.
-    fn judge(&self, message: &Message<'_>) -> Result<u32, (Refusal, Option<u32>)> {
+    /// Takes a request. What costs little is looked at first: the form, the user name, and only then what reads all of it.
+    fn handle_request(&mut self, now: Time, tuple: Tuple, message: &Message<'_>, answer: &mut Vec<u8>) -> Checked {
         let (true, true, stun::BINDING, Some(username), Some(_)) = (
-            message.fingerprint,
+            message.has_fingerprint(),
             message.has_integrity(),
             message.method,
             message.username,
             message.priority,
         ) else {
-            return Err((Refusal::BadRequest, None));
+            return self.refuse(now, message, Refusal::BadRequest, None, answer);
         };
+        if !self.are_named_by(username) {
+            return self.refuse(now, message, Refusal::Unauthenticated, None, answer);
+        }
+        let known = self.path(Some(&tuple)).map(|path| path.serial);
+        let budget = match known {
+            Some(_) => &mut self.budgets.of_valid,
+            None => &mut self.budgets.of_new,
+        };
+        if !budget.take(now) {
+            return Checked::Flood;
+        }
+        match boundary::contain(Parser::Stun, || message.is_intact()) {
+            Ok(true) => {}
+            Ok(false) => return Checked::Malformed(Malformed::Fingerprint),
+            Err(Panicked) => return Checked::Ignored,
+        }
+        let generation = match boundary::contain(Parser::Stun, || self.judge(message, username)) {
+            Ok(Ok(generation)) => generation,
+            Ok(Err((refusal, authentic))) => return self.refuse(now, message, refusal, authentic, answer),
+            Err(Panicked) => return Checked::Ignored,
+        };
+        if self.transactions.is_replayed(&message.transaction, known) {
+            return Checked::Replayed;
+        }
+        Writer::new(answer, Class::Success, message.method, message.transaction)
+            .xor_mapped_address(tuple.remote)
+            .integrity(self.credentials_of(generation).key())
+            .fingerprint();
+        self.on_check(now, tuple, generation, message);
+        Checked::Accepted
+    }
+
+    /// Whether a user name is for us, with the current credentials or those before them.
+    fn are_named_by(&self, username: &[u8]) -> bool {
+        self.credentials.are_named_by(username)
+            || self
+                .previous
+                .as_ref()
+                .is_some_and(|previous| previous.are_named_by(username))
+    }
+
+    /// Of which credentials a request is, if it is a check that counts; else what is wrong with it, and of which
+    /// credentials it is all the same.
+    fn judge(&self, message: &Message<'_>, username: &[u8]) -> Result<u32, (Refusal, Option<u32>)> {
         // The key is used only for those who know the name that belongs to it.
         let is_authentic =
             |credentials: &Credentials| credentials.are_named_by(username) && message.is_authentic(credentials.key());
@@ -237,8 +229,23 @@ impl Agent {
         }
     }
 
-    /// An error response; to a peer that has proven itself, an authenticated one (RFC 8489 §9.1.4).
-    fn write_refusal(&self, message: &Message<'_>, refusal: Refusal, authentic: Option<u32>, answer: &mut Vec<u8>) {
+    /// Writes an error response, if the budget allows; to a peer that has proven itself, an authenticated one (RFC 8489 §9.1.4).
+    fn refuse(
+        &mut self,
+        now: Time,
+        message: &Message<'_>,
+        refusal: Refusal,
+        authentic: Option<u32>,
+        answer: &mut Vec<u8>,
+    ) -> Checked {
+        if !self.budgets.refusals.take(now) {
+            return Checked::Refused(refusal);
+        }
+        match boundary::contain(Parser::Stun, || !message.has_fingerprint() || message.is_intact()) {
+            Ok(true) => {}
+            Ok(false) => return Checked::Malformed(Malformed::Fingerprint),
+            Err(Panicked) => return Checked::Ignored,
+        }
         let mut writer = Writer::new(answer, Class::Error, message.method, message.transaction)
             .error_code(refusal.code(), refusal.reason());
         if refusal == Refusal::UnknownAttribute {
@@ -248,6 +255,62 @@ impl Agent {
             writer = writer.integrity(self.credentials_of(generation).key());
         }
         writer.fingerprint();
+        Checked::Refused(refusal)
+    }
+
+    /// Takes an answer to a check of ours: what is sent by that path reaches the peer.
+    fn handle_answer(&mut self, now: Time, tuple: Tuple, message: &Message<'_>) -> Checked {
+        let asked = self.paths.iter_mut().find(|path| {
+            path.tuple == tuple
+                && path
+                    .return_check()
+                    .is_some_and(|check| check.is_answered_by(&message.transaction))
+        });
+        let is_whole = || !message.has_fingerprint() || message.is_intact();
+        let Some(path) =
+            asked.filter(|_| message.method == stun::BINDING && boundary::contain(Parser::Stun, is_whole) == Ok(true))
+        else {
+            return Checked::Ignored;
+        };
+        path.way_back = WayBack::Proven;
+        if self.pending == Some(tuple) {
+            self.use_path(now, tuple);
+        }
+        Checked::Answered
+    }
+
+    /// The handshake has shown that what is sent by this path reaches the peer.
+    pub fn prove(&mut self, tuple: &Tuple) {
+        self.proven_by_handshake = Some(*tuple);
+        if let Some(path) = self.paths.iter_mut().find(|path| path.tuple == *tuple) {
+            path.way_back = WayBack::Proven;
+        }
+    }
+
+    /// Media may be sent from now on, so the peer is asked whether it receives what is sent by its paths.
+    pub fn begin_asking(&mut self, now: Time) {
+        self.asks = true;
+        for path in &mut self.paths {
+            path.ask(now, &mut self.entropy);
+        }
+    }
+
+    /// Sends the peer a check by a path, unless that is under way or needed no more.
+    fn ask(&mut self, now: Time, tuple: &Tuple) {
+        let path = self.paths.iter_mut().find(|path| path.tuple == *tuple);
+        if let Some(path) = path.filter(|_| self.asks) {
+            path.ask(now, &mut self.entropy);
+        }
+    }
+
+    /// Writes a check of ours that is due, and says where to send it.
+    pub fn poll_check(&mut self, now: Time, request: &mut Vec<u8>) -> Option<Tuple> {
+        self.paths.iter_mut().find_map(|path| {
+            let WayBack::Asked(check) = &mut path.way_back else {
+                return None;
+            };
+            check.write_request(now, request).then_some(path.tuple)
+        })
     }
 
     /// The current credentials, or those before them.
@@ -271,10 +334,11 @@ impl Agent {
         let sign = self.remember(now, tuple, generation, message);
         let wins = sign.is_some_and(|sign| self.choice.is_won_by(now, tuple, sign, false));
         if first || wins {
-            self.use_path(now, tuple);
+            self.move_to(now, tuple);
         } else if self.choice.selected() == Some(&tuple) {
             self.enter_state_of(tuple);
         }
+        self.ask(now, &tuple);
     }
 
     /// Notes a check on `tuple`, and returns what it shows. If there are too many tuples, the
@@ -283,24 +347,17 @@ impl Agent {
         let at = self.paths.iter().position(|path| path.tuple == tuple);
         let at = at.unwrap_or_else(|| {
             self.evict_oldest();
-            self.paths.push(Path {
-                tuple,
-                generation,
-                nominated: false,
-                nomination: None,
-                checked_at: now,
-                transaction: TransactionId::default(),
-                shown_at: None,
-            });
+            let mut path = Path::new(now, tuple, self.paths_made, generation);
+            if self.proven_by_handshake == Some(tuple) {
+                path.way_back = WayBack::Proven;
+            }
+            self.paths_made = self.paths_made.wrapping_add(1);
+            self.paths.push(path);
             self.paths.len() - 1
         });
         let path = &mut self.paths[at];
-        if path.generation != generation {
-            path.generation = generation;
-            path.nominated = false;
-            path.nomination = None;
-            path.shown_at = None;
-        }
+        self.transactions.remember(message.transaction, path.serial);
+        path.begin_generation(generation);
         let is_retransmission = path.transaction == message.transaction;
         path.transaction = message.transaction;
         if !is_retransmission {
@@ -333,9 +390,10 @@ impl Agent {
         }
         let oldest = (0..self.paths.len())
             .filter(|at| !self.choice.needs(&self.paths[*at].tuple))
-            .min_by_key(|at| self.paths[*at].checked_at);
+            .min_by_key(|at| (self.paths[*at].is_proven(), self.paths[*at].checked_at));
         if let Some(oldest) = oldest {
             let path = self.paths.remove(oldest);
+            self.pending.take_if(|pending| *pending == path.tuple);
             self.events.push_back(Event::Forgotten(path.tuple));
         }
     }
@@ -358,10 +416,13 @@ impl Agent {
             return false;
         };
         path.shown_at = path.shown_at.max(Some(now));
+        if self.pending == Some(*tuple) && path.return_check().is_some() {
+            return false; // its answer decides
+        }
         let ranks_lower = ranks_high && !path.nominated;
         let wins = self.choice.is_won_by(now, *tuple, Sign::Traffic, ranks_lower);
         if wins {
-            self.use_path(now, *tuple);
+            self.move_to(now, *tuple);
             self.choice.confirm(now, tuple);
         }
         wins
@@ -371,7 +432,19 @@ impl Agent {
         self.paths.iter().find(|path| Some(&path.tuple) == tuple)
     }
 
+    /// Uses a path, or, if another one is proven and it is not, as soon as it is. So the peer waits for a round trip, and who has
+    /// only written its address into a check gets nothing.
+    fn move_to(&mut self, now: Time, tuple: Tuple) {
+        if self.proven().is_some() && !self.is_proven(&tuple) {
+            self.pending = Some(tuple);
+            self.ask(now, &tuple);
+        } else {
+            self.use_path(now, tuple);
+        }
+    }
+
     fn use_path(&mut self, now: Time, tuple: Tuple) {
+        self.pending = None;
         self.select(Some(tuple), now);
         self.enter_state_of(tuple);
     }
@@ -417,16 +490,23 @@ impl Agent {
     }
 
     /// The tuple is no more: its TCP connection was closed.
-    pub fn forget(&mut self, tuple: &Tuple) {
+    pub fn forget(&mut self, now: Time, tuple: &Tuple) {
         let before = self.paths.len();
         self.paths.retain(|path| path.tuple != *tuple);
         if self.paths.len() != before {
-            self.on_paths_gone();
+            self.on_paths_gone(now);
         }
     }
 
-    /// Forgets tuples whose consent has expired. Then [`Agent::poll_event`].
+    /// Forgets tuples whose consent has expired, and checks of ours that nobody has answered. Then [`Agent::poll_event`] and
+    /// [`Agent::poll_check`].
     pub fn handle_timeout(&mut self, now: Time) {
+        for path in &mut self.paths {
+            if path.return_check().is_some_and(|check| check.is_over(now)) {
+                path.way_back = WayBack::Unknown;
+                self.pending.take_if(|pending| *pending == path.tuple);
+            }
+        }
         let before = self.paths.len();
         let events = &mut self.events;
         self.paths.retain(|path| {
@@ -437,23 +517,34 @@ impl Agent {
             valid
         });
         if self.paths.len() != before {
-            self.on_paths_gone();
+            self.on_paths_gone(now);
         }
     }
 
     /// If the selected tuple is among those that are gone: the best of the others, or none. All of them have been checked.
-    fn on_paths_gone(&mut self) {
+    fn on_paths_gone(&mut self, now: Time) {
+        if self.path(self.pending.as_ref()).is_none() {
+            self.pending = None;
+        }
         if self.choice.selected().is_none() || self.path(self.choice.selected()).is_some() {
             return;
         }
-        let best = self
-            .paths
-            .iter()
-            .max_by_key(|path| (path.generation, path.nominated, path.shown_at, path.checked_at));
+        let best = self.paths.iter().max_by_key(|path| {
+            let is_proven = path.is_proven();
+            (
+                path.generation,
+                is_proven,
+                path.nominated,
+                path.shown_at,
+                path.checked_at,
+            )
+        });
         match best.map(|path| (path.tuple, path.shown_at.unwrap_or(path.checked_at))) {
             Some((tuple, shown_at)) => {
+                self.pending = None;
                 self.select(Some(tuple), shown_at);
                 self.enter_state_of(tuple);
+                self.ask(now, &tuple);
             }
             None => {
                 self.select(None, Time::default());
@@ -464,7 +555,11 @@ impl Agent {
 
     /// When [`Agent::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.paths.iter().map(|path| path.checked_at + CONSENT).min()
+        let dues = self.paths.iter().map(|path| {
+            let consent = path.checked_at + CONSENT;
+            path.return_check().map_or(consent, |check| consent.min(check.due()))
+        });
+        dues.min()
     }
 
     /// What changed, in the order in which it did.
@@ -475,6 +570,7 @@ impl Agent {
     /// Closes the agent. It answers nothing any more, and reports nothing but this.
     pub fn close(&mut self) {
         self.paths.clear();
+        self.pending = None;
         self.previous = None;
         self.events.clear();
         self.choice = Choice::default();

@@ -90,7 +90,7 @@ fn handshake() -> [KeyingMaterial; 2] {
     let mut ends = [DtlsRole::Server, DtlsRole::Client].map(|role| {
         let remote = RemoteParameters {
             role,
-            fingerprints: vec![fingerprint.clone()],
+            fingerprints: vec![fingerprint],
         };
         (session(&certificate), remote)
     });

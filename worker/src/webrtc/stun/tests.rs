@@ -42,7 +42,7 @@ fn the_request_of_rfc_5769() {
     assert_eq!(message.transaction, TRANSACTION);
     assert_eq!(message.username, Some(&b"evtj:h6vY"[..]));
     assert_eq!(message.priority, Some(0x6e00_01ff));
-    assert!(message.controlled && !message.controlling && !message.use_candidate && message.fingerprint);
+    assert!(message.controlled && !message.controlling && !message.use_candidate && message.is_intact());
     assert!(message.unknown().is_empty());
     assert!(message.is_authentic(&Key::new(PASSWORD)));
     assert!(!message.is_authentic(&Key::new("VOkJxbRl1RmTxUk/WvJxBT")));
@@ -57,7 +57,7 @@ fn the_responses_of_rfc_5769() {
         let bytes = unhex(vector);
         let message = Message::parse(&bytes).unwrap();
         assert_eq!((message.class, message.method), (Class::Success, BINDING));
-        assert!(message.fingerprint && message.is_authentic(&Key::new(PASSWORD)));
+        assert!(message.is_intact() && message.is_authentic(&Key::new(PASSWORD)));
 
         // The vector pads "test vector" with a space, and padding is part of what is authenticated, so an answer of our
         // own is compared without that attribute.
@@ -81,9 +81,19 @@ fn every_flipped_bit_is_noticed() {
     for bit in 0..bytes.len() * 8 {
         let mut changed = bytes.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        let accepted = Message::parse(&changed).is_ok_and(|message| message.fingerprint && message.is_authentic(&key));
+        let accepted = Message::parse(&changed).is_ok_and(|message| message.is_intact() && message.is_authentic(&key));
         assert!(!accepted, "bit {bit}");
     }
+}
+
+/// What reads all of a message comes last, so that a wrong fingerprint does not keep it from being read.
+#[test]
+fn a_wrong_fingerprint_is_found_when_it_is_asked_for() {
+    let mut bytes = unhex(REQUEST);
+    bytes[107] ^= 1;
+    let message = Message::parse(&bytes).unwrap();
+    assert!(message.has_fingerprint() && !message.is_intact());
+    assert_eq!(message.username, Some(&b"evtj:h6vY"[..]));
 }
 
 #[test]
@@ -101,7 +111,10 @@ fn what_is_not_a_message() {
     assert_eq!(with(&|bytes| bytes.push(0)), Err(Malformed::Length));
     assert_eq!(with(&|bytes| bytes[23] = 0xff), Err(Malformed::Attribute));
     assert_eq!(with(&|bytes| bytes[43] = 3), Err(Malformed::Attribute)); // a priority of three bytes
-    assert_eq!(with(&|bytes| bytes[107] ^= 1), Err(Malformed::Fingerprint));
+    assert_eq!(
+        with(&|bytes| bytes.resize(MESSAGE_BYTES_MAX + 1, 0)),
+        Err(Malformed::TooLong)
+    );
     let more = |bytes: &mut Vec<u8>| {
         bytes.extend_from_slice(&[0x80, 0x22, 0, 0]);
         bytes[3] += 4;
@@ -121,7 +134,7 @@ fn what_follows_the_integrity_does_not_count() {
         .attribute(0x7777, &[1])
         .fingerprint();
     let message = Message::parse(bytes).unwrap();
-    assert!(message.is_authentic(&key) && message.fingerprint);
+    assert!(message.is_authentic(&key) && message.is_intact());
     assert!(!message.use_candidate && message.priority.is_none() && message.unknown().is_empty());
 }
 
@@ -164,7 +177,7 @@ proptest! {
             writer = writer.attribute(if kind % 2 == 0 { *chosen } else { *kind }, value);
         }
         if let Ok(message) = Message::parse(writer.fingerprint()) {
-            prop_assert!(message.fingerprint);
+            prop_assert!(message.is_intact());
             prop_assert!(!message.is_authentic(&Key::new("x")));
         }
     }
@@ -199,6 +212,6 @@ proptest! {
         prop_assert_eq!(message.username, Some(&b"abcd:efgh"[..]));
         prop_assert_eq!(message.priority, Some(priority));
         prop_assert_eq!(&message.transaction[..], &transaction.to_be_bytes()[4..]);
-        prop_assert!(message.fingerprint && message.is_authentic(&Key::new(&password)));
+        prop_assert!(message.is_intact() && message.is_authentic(&Key::new(&password)));
     }
 }

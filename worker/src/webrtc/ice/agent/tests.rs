@@ -7,6 +7,7 @@ use crate::webrtc::stun::{BINDING, TransactionId, attribute};
 use proptest::prelude::*;
 
 mod choice;
+mod way_back;
 
 /// A peer's tuple, by the last digit of its address.
 fn tuple(number: u8) -> Tuple {
@@ -50,8 +51,14 @@ const NOMINATING: Check = Check {
 };
 
 fn request(credentials: &Credentials, check: Check) -> Vec<u8> {
+    request_by(0, credentials, check)
+}
+
+/// Each path has transactions of its own (RFC 8445 §7.2.4).
+fn request_by(number: u8, credentials: &Credentials, check: Check) -> Vec<u8> {
     let mut transaction: TransactionId = *b"transaction!";
     transaction[0] ^= check.transaction;
+    transaction[1] ^= number;
     let mut bytes = Vec::new();
     let username = format!("{}:theirs", credentials.username_fragment());
     let mut writer = Writer::new(&mut bytes, Class::Request, BINDING, transaction)
@@ -82,7 +89,7 @@ fn events(agent: &mut Agent) -> Vec<Event> {
 }
 
 fn check(agent: &mut Agent, now: Time, number: u8, check: Check) -> Vec<Event> {
-    let bytes = request(&agent.credentials().clone(), check);
+    let bytes = request_by(number, &agent.credentials().clone(), check);
     let mut answer = Vec::new();
     assert_eq!(
         agent.handle_stun(now, tuple(number), &bytes, &mut answer),
@@ -90,6 +97,28 @@ fn check(agent: &mut Agent, now: Time, number: u8, check: Check) -> Vec<Event> {
     );
     holds(agent);
     events(agent)
+}
+
+/// The checks of ours that are due: where to, and in which transaction.
+fn asks(agent: &mut Agent, now: Time) -> Vec<(Tuple, TransactionId)> {
+    let mut request = Vec::new();
+    let mut asks = Vec::new();
+    while let Some(to) = agent.poll_check(now, &mut request) {
+        let message = Message::parse(&request).unwrap();
+        assert_eq!((message.class, message.method), (Class::Request, BINDING));
+        assert!(message.is_intact() && message.username.is_none());
+        asks.push((to, message.transaction));
+    }
+    asks
+}
+
+/// What an ICE agent answers to a request without credentials (RFC 8489 §9.1.3).
+fn answer_to(transaction: TransactionId) -> Vec<u8> {
+    let mut answer = Vec::new();
+    Writer::new(&mut answer, Class::Error, BINDING, transaction)
+        .error_code(400, "Bad Request")
+        .fingerprint();
+    answer
 }
 
 /// The invariants of an agent.
@@ -115,7 +144,7 @@ fn the_answer_says_where_the_check_came_from() {
     let message = Message::parse(&answer).unwrap();
     assert_eq!((message.class, message.method), (Class::Success, BINDING));
     assert_eq!(&message.transaction, b"transaction!");
-    assert!(message.fingerprint && message.is_authentic(ours.key()));
+    assert!(message.is_intact() && message.is_authentic(ours.key()));
     let mut expected = Vec::new();
     Writer::new(&mut expected, Class::Success, BINDING, *b"transaction!")
         .xor_mapped_address(tuple(1).remote)
@@ -317,8 +346,12 @@ fn consent_expires() {
     assert!(!agent.is_valid(&tuple(1)));
     assert_eq!(agent.poll_timeout(), None);
     // A check revives it.
+    let another = Check {
+        transaction: 1,
+        ..PLAIN
+    };
     assert_eq!(
-        check(&mut agent, at(60_000), 1, PLAIN),
+        check(&mut agent, at(60_000), 1, another),
         [Event::Selected(Some(tuple(1))), Event::State(State::Connected)]
     );
 }
@@ -338,11 +371,11 @@ fn what_is_still_checked_takes_over() {
             Event::State(State::Connected)
         ]
     );
-    agent.forget(&tuple(3));
+    agent.forget(at(60_000), &tuple(3));
     assert_eq!(events(&mut agent), [Event::Selected(Some(tuple(2)))]);
-    agent.forget(&tuple(9));
+    agent.forget(at(60_000), &tuple(9));
     assert_eq!(events(&mut agent), []);
-    agent.forget(&tuple(2));
+    agent.forget(at(60_000), &tuple(2));
     assert_eq!(
         events(&mut agent),
         [Event::Selected(None), Event::State(State::Disconnected)]
@@ -424,7 +457,7 @@ fn nothing_follows_the_end() {
     );
     agent.restart(credentials(2));
     agent.handle_timeout(at(100_000));
-    agent.forget(&tuple(1));
+    agent.forget(at(60_000), &tuple(1));
     agent.close();
     assert!(answer.is_empty());
     assert_eq!((events(&mut agent), agent.poll_timeout()), (vec![], None));
@@ -458,6 +491,12 @@ enum Happening {
     Forget {
         number: u8,
     },
+    /// The handshake ends by a tuple.
+    Prove {
+        number: u8,
+    },
+    /// The peer answers what it has been asked.
+    Answer,
     Restart,
 }
 
@@ -474,6 +513,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         ),
         2 => (0_u64..20_000).prop_map(|ms| Happening::Pass { ms }),
         1 => (0_u8..12).prop_map(|number| Happening::Forget { number }),
+        1 => (0_u8..12).prop_map(|number| Happening::Prove { number }),
+        2 => Just(Happening::Answer),
         1 => Just(Happening::Restart),
     ]
 }
@@ -487,7 +528,7 @@ proptest! {
         let mut agent = Agent::new(old.clone());
         let mut now = at(0);
         let (mut state, mut selected) = (State::New, None);
-        let mut answer = Vec::new();
+        let (mut answer, mut asked) = (Vec::new(), Vec::new());
         for happening in history {
             let valid: Vec<u8> = (0..12).filter(|number| agent.is_valid(&tuple(*number))).collect();
             let mut checked = None;
@@ -504,20 +545,31 @@ proptest! {
                 }
                 Happening::Traffic { number } => {
                     let moved = agent.on_traffic(now, &tuple(number));
-                    prop_assert!(!moved || agent.selected() == Some(&tuple(number)));
-                    prop_assert!(moved == (selected != agent.selected().copied()));
+                    let is_selected = agent.selected() == Some(&tuple(number));
+                    prop_assert!(!moved || is_selected || agent.pending == Some(tuple(number)));
+                    prop_assert!(moved || selected == agent.selected().copied());
                 }
                 Happening::Pass { ms } => {
                     now = now + Duration::from_millis(ms);
                     agent.handle_timeout(now);
                 }
-                Happening::Forget { number } => agent.forget(&tuple(number)),
+                Happening::Forget { number } => agent.forget(now, &tuple(number)),
+                Happening::Prove { number } => {
+                    agent.prove(&tuple(number));
+                    agent.begin_asking(now);
+                }
+                Happening::Answer => {
+                    for (to, transaction) in std::mem::take(&mut asked) {
+                        agent.handle_stun(now, to, &answer_to(transaction), &mut answer);
+                    }
+                }
                 Happening::Restart => {
                     seed += 1;
                     old = agent.credentials().clone();
                     agent.restart(credentials(seed));
                 }
             }
+            asked.extend(asks(&mut agent, now));
             for event in events(&mut agent) {
                 match event {
                     Event::State(next) => {
@@ -526,6 +578,9 @@ proptest! {
                     }
                     Event::Selected(next) => {
                         prop_assert_ne!(selected, next);
+                        // From a path that is proven, as long as there is one, only to another that is.
+                        let is_left = selected.is_some_and(|left| agent.is_proven(&left));
+                        prop_assert!(!is_left || next.is_some_and(|next| agent.is_proven(&next)));
                         selected = next;
                     }
                     Event::Forgotten(_) => {}

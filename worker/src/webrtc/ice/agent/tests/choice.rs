@@ -210,7 +210,7 @@ fn when_the_pair_in_use_dies_the_one_that_was_used_last_takes_over() {
     traffic(&mut agent, at(10), 1);
     check(&mut agent, at(50), 2, PLAIN);
     check(&mut agent, at(60), 4, PLAIN);
-    agent.forget(&tuple(3));
+    agent.forget(at(60_000), &tuple(3));
     assert_eq!(events(&mut agent), selected(1));
 }
 
