@@ -160,6 +160,12 @@ const AWAITED: &[&str] = &[
     "http::two_lengths_at_once",
     "websocket::idle_connections",
     "websocket::peers_that_never_read",
+    "worker::counters_without_end",
+    "worker::a_log_without_end",
+    "worker::an_error_output_without_end",
+    "worker::events_without_end",
+    "worker::a_huge_certificate",
+    "worker::answering_pings_only",
 ];
 
 /// How many run beside each other in the short form, which measures nothing that they could disturb.
