@@ -145,3 +145,87 @@ async fn who_hangs_up_early_leaves_nothing_half_done() {
     assert_eq!(rooms, [opened]);
     control.close().await;
 }
+
+#[tokio::test]
+async fn requests_whose_end_is_not_clear_are_refused() {
+    let control = start(Limits::default()).await;
+    // RFC 9112 §6.1, §6.3, §7.1: each of them could end elsewhere for a server in front of this one.
+    let rows = [
+        (
+            "content-length: 2\r\ntransfer-encoding: chunked",
+            "2\r\n{}\r\n0\r\n\r\n",
+            "400",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nContent-Length: 2",
+            "2\r\n{}\r\n0\r\n\r\n",
+            "400",
+        ),
+        ("content-length: 2\r\ncontent-length: 3", "{} ", "400"),
+        ("content-length: 2, 2", "{}", "400"),
+        ("content-length: +2", "{}", "400"),
+        ("content-length: 0x2", "{}", "400"),
+        ("content-length : 2", "{}", "400"),
+        ("content-length: 18446744073709551616", "{}", "400"),
+        ("transfer-encoding: chunked, identity", "2\r\n{}\r\n0\r\n\r\n", "400"),
+        ("transfer-encoding: xchunked", "2\r\n{}\r\n0\r\n\r\n", "400"),
+        ("transfer-encoding: gzip, chunked", "2\r\n{}\r\n0\r\n\r\n", "501"),
+        (
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "2\r\n{}\r\n0\r\n\r\n",
+            "501",
+        ),
+        ("transfer-encoding: chunked", "-2\r\n{}\r\n0\r\n\r\n", "400"),
+        ("transfer-encoding: chunked", "0x2\r\n{}\r\n0\r\n\r\n", "400"),
+        (
+            "transfer-encoding: chunked",
+            "10000000000000002\r\n{}\r\n0\r\n\r\n",
+            "400",
+        ),
+        ("transfer-encoding: chunked", "2\r\n{}x\r\n0\r\n\r\n", "400"),
+    ];
+    let smuggled = "POST /rooms HTTP/1.1\r\nhost: weir\r\ncontent-length: 0\r\n\r\n";
+    let get = "GET /health HTTP/1.1\r\nhost: weir\r\n\r\n";
+    for (head, body, status) in rows {
+        for (before, answers) in [("", 1), (get, 2)] {
+            let request = format!(
+                "{before}POST /rooms HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\n{head}\r\n\r\n{body}"
+            );
+            let mut stream = control.raw().await;
+            // The server may hang up before all is written.
+            let _ = stream.write_all(format!("{request}{smuggled}").as_bytes()).await;
+            let said = until_hung_up(&mut stream).await;
+            let said: Vec<&str> = said
+                .matches("HTTP/1.1 ")
+                .zip(said.split("HTTP/1.1 ").skip(1))
+                .map(|said| said.1)
+                .collect();
+            assert_eq!(said.len(), answers, "{head:?} {body:?}: {said:?}");
+            assert!(said[answers - 1].starts_with(status), "{head:?} {body:?}: {said:?}");
+        }
+    }
+    assert!(
+        control.server.rooms().is_empty(),
+        "nothing was made, and nothing smuggled in"
+    );
+    // What is clear is taken, the one kind after the other.
+    let mut stream = control.raw().await;
+    let head = "POST /rooms HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\n";
+    for framed in [
+        "content-length: 2\r\n\r\n{}",
+        "transfer-encoding: chunked\r\n\r\n2;x=y\r\n{}\r\n0\r\n\r\n",
+        "content-length: 2\r\n\r\n{}",
+        "Transfer-Encoding: Chunked\r\nconnection: close\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
+    ] {
+        let rooms = control.server.rooms().len();
+        stream.write_all(format!("{head}{framed}").as_bytes()).await.unwrap();
+        soon("the room", async {
+            while control.server.rooms().len() == rooms {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    assert_eq!(until_hung_up(&mut stream).await.matches("HTTP/1.1 201 ").count(), 4);
+    control.close().await;
+}

@@ -14,8 +14,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use signalling::{Caller, Refusal, create_transport};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -41,6 +41,10 @@ struct Tcp {
 
 impl Tcp {
     async fn start(guard: Guard, signalling: SignallingOptions) -> Self {
+        Self::start_with(guard, signalling, Limits::default()).await
+    }
+
+    async fn start_with(guard: Guard, signalling: SignallingOptions, limits: Limits) -> Self {
         let control = Control::start_with(settings(1), Limits::default(), ControlOptions::default()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -50,7 +54,7 @@ impl Tcp {
         };
         let app = guarded(app(control.server.clone(), options), guard);
         let (close, closing) = watch::channel(false);
-        let serving = tokio::spawn(serve(listener, app, Limits::default(), closing));
+        let serving = tokio::spawn(serve(listener, app, limits, closing));
         Self {
             control,
             address,
@@ -117,6 +121,63 @@ async fn without_the_token_there_is_nothing_and_with_it_everything() {
         .await
         .refuses(404, "unknownRoute", "/nothing");
 
+    tcp.close().await;
+}
+
+/// A connection from one of this machine's addresses.
+async fn connect_from(source: &str, to: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    soon("a connection", socket.connect(to.parse().unwrap())).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_strangers_displace_each_other_and_nobody_else() {
+    let guard = Guard {
+        operators: Some(TOKEN.parse().unwrap()),
+        clients: ClientsFrom::Anywhere,
+    };
+    let limits = Limits {
+        connections: 2,
+        strangers: 12,
+        strangers_per_network: 8,
+        ..Limits::default()
+    };
+    let tcp = Tcp::start_with(guard, SignallingOptions::default(), limits).await;
+    let room = tcp.room().await;
+    let bearer = bearer(TOKEN);
+    let token = [("authorization", bearer.as_str())];
+    let mut operator = client(&tcp.address).await;
+    operator.say("GET", "/health", &token, "").await.expect(200);
+    let mut alice = Caller::try_connect_tcp(&tcp.address, room, "alice", &[]).await.unwrap();
+    let mut slow = Vec::new();
+    for source in ["127.0.0.2", "127.0.0.3"] {
+        for _ in 0..100 {
+            let mut stream = connect_from(source, &tcp.address).await;
+            let said = match slow.len() % 3 {
+                0 => "",
+                1 => "GET /health HTTP/1.1\r\nhost: weir\r\nx-never-",
+                _ => "POST /rooms HTTP/1.1\r\nhost: weir\r\nauthorization: Bearer guess\r\ncontent-length: 9\r\n\r\n{",
+            };
+            // It may be displaced already.
+            let _ = stream.write_all(said.as_bytes()).await;
+            slow.push(stream);
+        }
+    }
+    // Those who are there stay, and those who come are let in.
+    operator.say("GET", "/health", &token, "").await.expect(200);
+    alice.join("alice", Value::Null).await;
+    let mut other = client(&tcp.address).await;
+    other.say("GET", "/health", &token, "").await.expect(200);
+    let mut third = client(&tcp.address).await;
+    third.say("GET", "/health", &token, "").await.expect(200);
+    let mut bob = Caller::try_connect_tcp(&tcp.address, room, "bob", &[]).await.unwrap();
+    bob.join("bob", Value::Null).await;
+    tcp.control.client().await.get("/health").await.expect(200);
+    // The oldest ones were closed, and the newest were not.
+    for mut stream in slow.drain(..50) {
+        let _ = soon("the end of a slow connection", stream.read_to_end(&mut Vec::new())).await;
+    }
     tcp.close().await;
 }
 

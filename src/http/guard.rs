@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
+use super::guesses::Guesses;
+use super::listen::Caller;
 use super::origin::is_of_this_machine;
 use super::signalling;
+use super::strangers::Place;
 use super::token::{AccessToken, unauthorized};
 
 /// Whom an interface serves that others than the server's owner can reach.
@@ -37,11 +40,12 @@ pub enum ClientsFrom {
 /// `app`, for those only whom the guard lets in. Clients of rooms need nothing that operators need, and the other way
 /// round; everything that is not for clients is for operators, what does not exist included.
 pub fn guarded(app: Router, guard: Guard) -> Router {
-    let guard = Arc::new(guard);
+    let guard = Arc::new((guard, Guesses::default()));
     app.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let (guard, guesses) = &*guard;
         let refusal = match is_for_clients(&request) {
             true => guard.refuses_client(request.headers()),
-            false => guard.refuses_operator(request.headers()),
+            false => guard.refuses_operator(&request, guesses),
         };
         async move {
             match refusal {
@@ -60,10 +64,22 @@ fn is_for_clients(request: &Request) -> bool {
 }
 
 impl Guard {
-    fn refuses_operator(&self, headers: &HeaderMap) -> Option<Response> {
+    fn refuses_operator(&self, request: &Request, guesses: &Guesses) -> Option<Response> {
         match &self.operators {
-            Some(token) if token.opens(headers) => None,
-            Some(_) => Some(unauthorized("send the server's token as `authorization: Bearer TOKEN`")),
+            Some(token) if token.opens(request.headers()) => {
+                if let Some(place) = request.extensions().get::<Arc<Place>>() {
+                    place.prove();
+                }
+                None
+            }
+            Some(_) => {
+                let mut refusal = unauthorized("send the server's token as `authorization: Bearer TOKEN`");
+                if request.headers().contains_key(header::AUTHORIZATION) {
+                    let caller = request.extensions().get::<Caller>().copied();
+                    refusal.extensions_mut().insert(guesses.count(caller, "operators"));
+                }
+                Some(refusal)
+            }
             None => {
                 let message =
                     "operators are not served at this address; use the control socket, or set http_token_file";
@@ -82,5 +98,57 @@ impl Guard {
                            machine by `localhost` or its loopback address, without a proxy";
             ApiError::new(StatusCode::FORBIDDEN, "noStrangers", message).into_response()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::guesses::AnswerAfter;
+    use super::*;
+    use axum::body::Body;
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
+    use std::time::Duration;
+
+    const TOKEN: &str = "a-token-of-some-length";
+
+    #[tokio::test]
+    async fn wrong_tokens_are_refused_ever_more_slowly_and_right_ones_are_not() {
+        let guard = Guard {
+            operators: Some(TOKEN.parse().unwrap()),
+            clients: ClientsFrom::Anywhere,
+        };
+        let app = TowerToHyperService::new(guarded(Router::new(), guard));
+        let answer = async |address: &str, token: Option<&str>| {
+            let mut request = Request::new(Body::empty());
+            request
+                .extensions_mut()
+                .insert(Caller::Remote(address.parse().unwrap()));
+            if let Some(token) = token {
+                let value = format!("Bearer {token}").parse().unwrap();
+                request.headers_mut().insert(header::AUTHORIZATION, value);
+            }
+            let mut response = app.call(request).await.unwrap();
+            let delay = response.extensions_mut().remove().map(|AnswerAfter(delay)| delay);
+            (response.status().as_u16(), delay)
+        };
+        let mut last = Duration::ZERO;
+        for number in 0..20 {
+            let (status, delay) = answer("192.0.2.1:5", Some("a-token-that-is-wrong")).await;
+            let delay = delay.unwrap();
+            assert!(
+                status == 401 && delay >= last && delay <= Duration::from_secs(5),
+                "{number}: {delay:?}"
+            );
+            last = delay;
+        }
+        assert_eq!(last, Duration::from_secs(5));
+        // 404: there is nothing here, but it was let in.
+        assert_eq!(answer("192.0.2.1:6", Some(TOKEN)).await, (404, None));
+        assert_eq!(answer("192.0.2.1:6", None).await, (401, None), "no token is no guess");
+        assert_eq!(
+            answer("192.0.2.2:5", Some("a-token-that-is-wrong")).await,
+            (401, Some(Duration::ZERO))
+        );
     }
 }

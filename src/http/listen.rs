@@ -22,21 +22,32 @@ use hyper_util::service::TowerToHyperService;
 use nix::unistd::geteuid;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::error::ApiError;
+use super::framing::LengthLines;
+use super::guesses::AnswerAfter;
+use super::strangers::{Place, Places};
 use crate::server::leave_reserve;
 
 /// How much of the server clients can hold on to.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more wait in the kernel's queue.
+    /// Connections at once of callers who may command the server: on the control socket, where more wait in the kernel's
+    /// queue, and over TCP with the token.
     pub connections: usize,
-    /// From the connection's start, or the answer before, to the end of a request's head.
+    /// Connections over TCP at once that have not sent the token, each until it becomes a WebSocket. For one more, the oldest one of
+    /// the network that has most of them is closed. A network: an IPv4 address, or the first 64 bits of an IPv6 address.
+    pub strangers: usize,
+    /// Those of one network.
+    pub strangers_per_network: usize,
+    /// From the connection's start, or the answer before, to the end of a request's head, on the control socket.
     pub head: Duration,
+    /// The same over TCP.
+    pub head_remote: Duration,
     /// For which a client may leave an answer unread.
     pub stall: Duration,
     /// For which connections may go on after the server began to close.
@@ -48,7 +59,12 @@ impl Default for Limits {
         Self {
             // An operator, a few scripts and a dashboard need ten; a descriptor and a few KiB each.
             connections: 256,
+            // Who connects is one for two round trips. 500 of them at a time are thousands a second behind one address; at up
+            // to 30 KiB each all of them hold 30 MiB.
+            strangers: 1_024,
+            strangers_per_network: 512,
             head: Duration::from_secs(10),
+            head_remote: Duration::from_secs(5),
             stall: Duration::from_secs(30),
             close: Duration::from_secs(5),
         }
@@ -136,7 +152,7 @@ impl Listen for TcpListener {
 /// Serves `app` until `closing` becomes true (or its sender is gone), then lets requests that are under way finish, for
 /// at most [`Limits::close`].
 pub async fn serve<L: Listen>(listener: L, app: Router, limits: Limits, mut closing: watch::Receiver<bool>) {
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(&limits);
     let mut connections = JoinSet::new();
     let mut close = pin!(closed(closing.clone()));
     let mut is_refusing = false;
@@ -145,15 +161,15 @@ pub async fn serve<L: Listen>(listener: L, app: Router, limits: Limits, mut clos
         while let Some(ended) = connections.try_join_next() {
             report(ended);
         }
-        let (slot, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = &mut close => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok(stream) => {
+            Ok(accepted) => {
                 is_refusing = false;
-                if let Some(caller) = L::caller(&stream) {
-                    connections.spawn(connection(stream, caller, slot, app.clone(), limits, closing.clone()));
+                if let Some((stream, caller, place)) = accepted {
+                    connections.spawn(connection(stream, caller, place, app.clone(), limits, closing.clone()));
                 }
             }
             Err(error) => {
@@ -177,14 +193,15 @@ pub async fn serve<L: Listen>(listener: L, app: Router, limits: Limits, mut clos
     }
 }
 
-/// Waits for a free slot first: who finds none stays in the kernel's queue.
-async fn accept<L: Listen>(
-    listener: &L,
-    slots: &Arc<Semaphore>,
-) -> (Option<OwnedSemaphorePermit>, io::Result<L::Stream>) {
-    // The semaphore is never closed, so there always is a permit in the end.
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
-    (slot, listener.accept().await)
+/// The next connection with a place to be served in; `None`: somebody's who may not speak. Who finds no place keeps the others in the
+/// kernel's queue.
+async fn accept<L: Listen>(listener: &L, places: &Places) -> io::Result<Option<(L::Stream, Caller, Arc<Place>)>> {
+    let stream = listener.accept().await?;
+    let Some(caller) = L::caller(&stream) else {
+        return Ok(None);
+    };
+    let place = places.take(caller).await;
+    Ok(place.map(|place| (stream, caller, place)))
 }
 
 /// Ends when the server closes.
@@ -210,36 +227,46 @@ fn permits(uid: u32, own: u32) -> bool {
 async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     caller: Caller,
-    slot: Option<OwnedSemaphorePermit>,
+    place: Arc<Place>,
     app: Router,
     limits: Limits,
     closing: watch::Receiver<bool>,
 ) {
-    let slot = Arc::new(slot);
+    let stream = Impatient::new(stream, limits.stall);
+    let framing = Arc::new(stream.lengths.checker());
     let app = TowerToHyperService::new(app);
+    let of_requests = Arc::clone(&place);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(Arc::clone(&of_requests));
         // In a task of its own, a command that is under way goes on to its end when the client hangs up, and a panic
-        // costs one answer. The task keeps the connection's slot, so that clients that hang up early gain nothing.
+        // costs one answer. The task keeps the connection's place, so that clients that hang up early gain nothing.
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let refusal = framing.refuses(request.headers());
         let answer = app.call(request);
-        let slot = Arc::clone(&slot);
+        let place = Arc::clone(&of_requests);
         let task = tokio::spawn(async move {
-            let answer = answer.await;
-            drop(slot);
+            let answer = match refusal {
+                Some(refusal) => Ok(refusal),
+                None => answer.await,
+            };
+            drop(place);
             answer
         });
         async move {
-            let response = match task.await {
+            let mut response = match task.await {
                 Ok(Ok(response)) => response,
                 Err(error) => {
                     error!(%error, "a control request was not answered");
                     ApiError::internal("the server failed to answer; see its log").into_response()
                 }
             };
+            if let Some(AnswerAfter(delay)) = response.extensions_mut().remove() {
+                sleep(delay).await;
+            }
             let status = response.status().as_u16();
-            // Who changed what is worth knowing later; who looked at what is not.
-            if method.is_safe() {
+            // Who changed what is worth knowing later; who looked at what is not, and strangers must not fill the log.
+            if method.is_safe() || matches!(status, 401 | 403) {
                 debug!(%method, path, status, %caller, "control request");
             } else {
                 info!(%method, path, status, %caller, "control request");
@@ -247,18 +274,22 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             Ok::<Response, Infallible>(response)
         }
     });
-    let io = TokioIo::new(Impatient::new(stream, limits.stall));
+    let head = match caller {
+        Caller::Process(_) => limits.head,
+        Caller::Remote(_) => limits.head_remote,
+    };
     let mut connection = pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.head)
+            .header_read_timeout(head)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(io, service)
+            .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );
     let mut close = pin!(closed(closing));
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = place.evicted() => return debug!(%caller, "closed a connection whose place another one needs"),
         () = &mut close => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -275,6 +306,8 @@ struct Impatient<S> {
     patience: Duration,
     /// Runs while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// What is read passes by here.
+    lengths: LengthLines,
 }
 
 impl<S> Impatient<S> {
@@ -283,6 +316,7 @@ impl<S> Impatient<S> {
             stream,
             patience,
             deadline: None,
+            lengths: LengthLines::default(),
         }
     }
 
@@ -302,7 +336,10 @@ impl<S> Impatient<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.lengths.look(&buf.filled()[before..]);
+        polled
     }
 }
 

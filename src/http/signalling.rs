@@ -34,15 +34,20 @@ use weir_channel::words;
 use self::evidence::BrowserSecret;
 use self::sessions::Sessions;
 use super::error::ApiError;
+use super::guesses::Guesses;
 use super::listen::Caller;
 use super::origin::is_from;
-use super::token::{AccessToken, unauthorized};
+use super::token::{AccessToken, has_token, unauthorized};
 use crate::protocol::PlainRemotes;
-use crate::server::lock;
+use crate::server::{ClientMemory, lock};
 use crate::{Peer, Room, RoomId, Server};
 
 /// The WebSocket subprotocol. Clients need not name it.
 pub const SUBPROTOCOL: &str = "protoo";
+
+/// How much of what a client sends is read at once; tungstenite's own default is 128 KiB, which each connection would keep. A
+/// larger message has a buffer of its size, for as long as it arrives.
+const READ_BYTES: usize = 4 * 1024;
 
 /// Where clients connect.
 pub(super) const ROUTE: &str = "/rooms/{id}/peers/{name}";
@@ -180,15 +185,19 @@ pub(super) struct Signalling {
     slots: Arc<Semaphore>,
     /// Sessions that have joined.
     sessions: Mutex<Sessions>,
+    guesses: Guesses,
+    client_memory: Arc<ClientMemory>,
 }
 
 impl Signalling {
     pub(super) fn new(server: Server, options: SignallingOptions) -> Self {
         Self {
+            client_memory: server.client_memory(),
             server,
             slots: Arc::new(Semaphore::new(options.clients)),
             options,
             sessions: Mutex::default(),
+            guesses: Guesses::default(),
         }
     }
 
@@ -225,7 +234,12 @@ pub(super) async fn connect(
         && !token.opens_socket(&headers)
     {
         let message = "send the clients' token as `authorization: Bearer TOKEN` or as subprotocol `bearer.TOKEN`";
-        return Ok(unauthorized(message));
+        let mut refusal = unauthorized(message);
+        if has_token(&headers) {
+            let answer_after = signalling.guesses.count(source.0, "clients");
+            refusal.extensions_mut().insert(answer_after);
+        }
+        return Ok(refusal);
     }
     let no_room = || {
         ApiError::new(
@@ -257,6 +271,9 @@ pub(super) async fn connect(
     let signalling = Arc::clone(&signalling);
     let mut response = upgrade
         .protocols([SUBPROTOCOL])
+        .read_buffer_size(READ_BYTES)
+        // Messages are sent one by one.
+        .write_buffer_size(0)
         .max_message_size(options.message_bytes_max)
         .max_frame_size(options.message_bytes_max)
         .on_failed_upgrade(|error| warn!(%error, "a client's connection did not become a WebSocket"))

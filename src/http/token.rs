@@ -81,6 +81,13 @@ impl fmt::Debug for AccessToken {
     }
 }
 
+/// Whether a request carries a token at all, the right one or another.
+pub(super) fn has_token(headers: &HeaderMap) -> bool {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offers = offers.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    headers.contains_key(header::AUTHORIZATION) || offers.any(|offer| offer.trim_ascii().starts_with(b"bearer."))
+}
+
 /// 401, with what to send.
 pub(super) fn unauthorized(message: &str) -> Response {
     let mut response = ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response();

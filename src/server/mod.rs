@@ -32,6 +32,8 @@ pub use self::api::transport::{
 };
 pub use self::model::address::{IpFamily, Tuple};
 pub(crate) use self::model::client_json::{known_capabilities, known_parameters};
+#[cfg(feature = "http")]
+pub(crate) use self::model::client_memory::{ClientMemory, Share};
 pub use self::model::error::{DeathCause, Error, StartError};
 pub use self::model::event::{AudioLevel, CloseCause, Event, EventKind, Originator};
 pub(crate) use self::model::ids::random;

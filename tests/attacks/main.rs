@@ -144,16 +144,6 @@ const ATTACKS: &[Attack] = attacks! {
 
 /// Attacks that something is still to be done about: they run only if `--awaited` asks for them.
 const AWAITED: &[&str] = &[
-    "comedia::reports_that_name_nobody",
-    "comedia::spraying_ports",
-    "comedia::guessing_mids",
-    "comedia::reflecting_to_a_third_party",
-    "ice::amplifying_to_a_victim",
-    "ice::a_flood_of_valid_checks",
-    "ice::enormous_checks",
-    "ice::replayed_checks",
-    "ice_tcp::crowding_out_a_port",
-    "ice_tcp::crowding_out_a_shared_port",
     "http::heads_that_do_not_end",
     "http::bodies_that_do_not_end",
     "http::guessing_tokens",

@@ -28,11 +28,25 @@ impl Replay {
         self.last += 1;
         self.bytes += message.len();
         self.messages.push_back(message);
-        while self.messages.len() > MESSAGES_MAX || self.bytes > BYTES_MAX {
-            match self.messages.pop_front() {
-                Some(oldest) => self.bytes -= oldest.len(),
-                None => break,
-            }
+        if self.messages.len() > MESSAGES_MAX
+            && let Some(oldest) = self.messages.pop_front()
+        {
+            self.bytes -= oldest.len();
+        }
+        self.shrink(BYTES_MAX);
+    }
+
+    /// The bytes of what is kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets the oldest messages, until no more bytes than these are left.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        while self.bytes > bytes
+            && let Some(oldest) = self.messages.pop_front()
+        {
+            self.bytes -= oldest.len();
         }
     }
 

@@ -15,7 +15,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tracing::{debug, info};
 use weir_channel::own_time::OwnTime;
 
@@ -28,6 +28,7 @@ use super::replay::Replay;
 use super::sessions::SessionEntry;
 use super::{Client, Signalling, secret};
 use crate::protocol::{PlainRemotes, ProtocolError, RoomResponse};
+use crate::server::Share;
 use crate::{Error, Peer, PeerNotification, PeerNotifications, Room};
 
 /// Requests and notifications of one client that may be under way; while there are as many, no more are read.
@@ -38,6 +39,9 @@ const NORMAL: u16 = 1000;
 
 /// RFC 6455 §7.4.1: the browser leaves the page.
 const GOING_AWAY: u16 = 1001;
+
+/// How often a client that is not there, or does not read, is held to its share of what waits for all clients.
+const HOLD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a conversation on one connection ends.
 enum End {
@@ -73,6 +77,8 @@ struct Session {
     under_way: FuturesUnordered<BoxFuture<'static, Answer>>,
     pace: Pace,
     sent: Replay,
+    /// Of what waits for all clients: what is kept of the messages sent, and the message that is being sent.
+    share: Share,
     browser: Option<BrowserSecret>,
     inbox: mpsc::Receiver<SessionMessage>,
     /// For those who look for this session, by its token or by its name.
@@ -142,6 +148,7 @@ impl Session {
         let options = &signalling.options;
         let pace = Pace::new(options.messages_per_second, options.messages_at_once, Instant::now());
         let own = OwnTime::in_steps(Instant::now(), options.ping);
+        let share = signalling.client_memory.share();
         Self {
             signalling,
             room: client.room,
@@ -152,6 +159,7 @@ impl Session {
             under_way: FuturesUnordered::new(),
             pace,
             sent: Replay::default(),
+            share,
             browser: client.browser,
             inbox,
             address,
@@ -380,7 +388,17 @@ impl Session {
     fn number(&mut self, message: Outgoing) -> String {
         let text = message.numbered(self.sent.next());
         self.sent.push(text.clone());
+        self.hold(0);
         text
+    }
+
+    /// Counts what this session holds, with so many bytes that are being sent, and forgets kept messages that are beyond its
+    /// share. Returns whether what is being sent is within it.
+    fn hold(&mut self, sending: usize) -> bool {
+        let allowed = self.share.allowed();
+        self.sent.shrink(allowed.saturating_sub(sending));
+        self.share.hold(self.sent.bytes() + sending);
+        sending <= allowed
     }
 
     fn take_notification(&mut self, next: Option<(u64, PeerNotification)>) -> Result<String, End> {
@@ -403,7 +421,16 @@ impl Session {
 
     /// Sends, unless the client does not take it, or is back on another connection meanwhile.
     async fn send(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), End> {
+        let bytes = message_bytes(&message);
+        self.hold(bytes);
+        let sent = self.send_held(socket, message, bytes).await;
+        self.hold(0);
+        sent
+    }
+
+    async fn send_held(&mut self, socket: &mut WebSocket, message: Message, bytes: usize) -> Result<(), End> {
         let mut sending = pin!(timeout(self.signalling.options.stall, socket.send(message)));
+        let mut tick = pin!(sleep(HOLD_INTERVAL));
         loop {
             tokio::select! {
                 biased;
@@ -420,6 +447,12 @@ impl Session {
                     Ok(Err(_)) => Err(End::Lost("it broke")),
                     Err(_) => Err(End::Lost("it took nothing for too long")),
                 },
+                () = &mut tick => {
+                    if !self.hold(bytes) {
+                        return Err(End::Over(CloseReason::TooSlow));
+                    }
+                    tick.as_mut().reset(Instant::now() + HOLD_INTERVAL);
+                }
             }
         }
     }
@@ -442,6 +475,9 @@ impl Session {
                     SessionMessage::Claim(claim) => self.refuse_claim(claim),
                 },
                 () = sleep_until(last) => return Err(CloseReason::Left),
+                () = sleep(HOLD_INTERVAL) => {
+                    self.hold(0);
+                }
                 Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => {
                     // Kept, to be sent when it is back.
                     drop(self.take_answer(answer));
@@ -538,6 +574,14 @@ impl Drop for Session {
         if let Some(joined) = &self.joined {
             self.signalling.sessions().remove(&joined.token);
         }
+    }
+}
+
+/// What a message takes until it is sent.
+fn message_bytes(message: &Message) -> usize {
+    match message {
+        Message::Text(text) => text.len(),
+        _ => 0,
     }
 }
 

@@ -168,7 +168,7 @@ impl Peer {
         PeerNotifications::new(Arc::clone(&self.node))
     }
 
-    /// Whether more than 4,096 notifications waited for its client. Then no more are kept, the client no longer knows
+    /// Whether more than 4,096 notifications, or too many bytes of them, waited for its client. Then no more are kept, the client no longer knows
     /// the state of the room, and whoever serves it lets it [leave](Peer::leave).
     pub fn overflowed(&self) -> bool {
         self.node.outbox.overflowed()

@@ -11,6 +11,8 @@ use crate::server::api::event_stream::EventStream;
 use crate::server::api::producer::Producer;
 use crate::server::api::room::{Room, RoomOptions};
 use crate::server::api::transport::Transport;
+#[cfg(feature = "http")]
+use crate::server::model::client_memory::ClientMemory;
 use crate::server::model::error::{Error, StartError};
 use crate::server::model::lock;
 use crate::server::model::log_settings::LogSettings;
@@ -166,6 +168,12 @@ impl Server {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// What waits for all clients together.
+    #[cfg(feature = "http")]
+    pub(crate) fn client_memory(&self) -> Arc<ClientMemory> {
+        Arc::clone(&lock(&self.shared().state).client_memory)
     }
 
     /// Its open rooms, by id.

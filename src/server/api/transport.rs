@@ -208,7 +208,7 @@ impl Transport {
         };
         self.shared
             .call(self.node.room.worker, |state| {
-                state.admit_producer(&self.node)?;
+                state.admit_producer(&self.node, &lock(&node.state).app_data)?;
                 Ok(Some(command))
             })
             .await?;

@@ -23,3 +23,13 @@ pub(crate) const REPORTS_PER_PEER_MAX: usize = 256;
 /// Notifications that wait for a peer's client before it is given up. A client that joins the largest room that
 /// [`CONSUMERS_PER_ROOM_MAX`] allows hears of each peer's two producers one by one and still fits in.
 pub(crate) const NOTIFICATIONS_MAX: usize = 4_096;
+
+/// Bytes of the notifications that wait for a peer's client before it is given up: 1 KiB for each of [`NOTIFICATIONS_MAX`].
+pub(crate) const NOTIFICATION_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of the app data of a room's peers and of their producers, as they are in memory. Everybody who joins is sent all of it.
+pub(crate) const APP_DATA_BYTES_PER_ROOM_MAX: usize = 1024 * 1024;
+
+/// Bytes that wait for all clients of a server together, from which on each may have an equal share of it and no more: 6 KiB for
+/// each of 10,000 clients.
+pub(crate) const CLIENT_MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -4,6 +4,7 @@
 pub(crate) mod address;
 pub(crate) mod audio_levels;
 pub(crate) mod client_json;
+pub(crate) mod client_memory;
 pub(crate) mod consumer;
 pub(crate) mod desired;
 pub(crate) mod error;

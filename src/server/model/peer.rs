@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 
+use crate::server::model::client_memory::ClientMemory;
 use crate::server::model::error::Error;
 use crate::server::model::ids::made_up_cname;
 use crate::server::model::limits::{
@@ -174,7 +175,12 @@ pub(crate) struct PeerEntry {
 
 impl Peers {
     /// Takes up a new peer, if its name is good and free.
-    pub(crate) fn add(&mut self, room: &Arc<RoomNode>, options: PeerOptions) -> Result<Arc<PeerNode>, Error> {
+    pub(crate) fn add(
+        &mut self,
+        room: &Arc<RoomNode>,
+        options: PeerOptions,
+        client_memory: &Arc<ClientMemory>,
+    ) -> Result<Arc<PeerNode>, Error> {
         if options.name.is_empty() || options.name.len() > PEER_NAME_BYTES_MAX {
             return Err(Error::InvalidParameters(format!(
                 "a peer's name has 1 to {PEER_NAME_BYTES_MAX} bytes, not {}",
@@ -195,7 +201,7 @@ impl Peers {
             rtp_capabilities: options.rtp_capabilities,
             spy: options.spy,
             cname: made_up_cname(),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(client_memory),
             kept: OnceLock::new(),
             report_permits: Arc::new(Semaphore::new(REPORTS_PER_PEER_MAX)),
             state: Mutex::new(PeerState {

@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{MediaKind, Profile};
 
-use crate::server::model::limits::NOTIFICATIONS_MAX;
+use crate::server::model::client_memory::{ClientMemory, Share, bytes_of};
+use crate::server::model::limits::{NOTIFICATION_BYTES_MAX, NOTIFICATIONS_MAX};
 use crate::server::model::lock;
 use crate::server::model::rtp_parameters::RtpParameters;
 
@@ -145,17 +146,20 @@ pub struct ConsumerInfo {
 /// What waits for a peer's client.
 ///
 /// It outlives the client's connection: what was not handed over is there for the client when it is back. A client that
-/// stays away, or reads too slowly, for more than [`NOTIFICATIONS_MAX`] notifications is given up: the queue is emptied and
-/// takes no more, for with a gap in it the client's picture of the room would be wrong.
-#[derive(Debug, Default)]
+/// stays away, or reads too slowly, for more than [`NOTIFICATIONS_MAX`] notifications, [`NOTIFICATION_BYTES_MAX`] or its share of
+/// what waits for all clients, is given up: the queue is emptied and takes no more, for with a gap in it the client's picture of
+/// the room would be wrong.
+#[derive(Debug)]
 pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
-    queue: VecDeque<PeerNotification>,
+    /// Each with its bytes.
+    queue: VecDeque<(usize, PeerNotification)>,
+    share: Share,
     /// How many have been taken out, ever: the number of the first one in the queue.
     taken: u64,
     /// The latest reader; earlier ones have ended.
@@ -164,7 +168,54 @@ struct Waiting {
     ended: bool,
 }
 
+impl PeerNotification {
+    /// About how much memory it takes. What many notifications share is not counted.
+    fn bytes(&self) -> usize {
+        let own = match self {
+            Self::Closed { app_data }
+            | Self::TransportClosed { app_data, .. }
+            | Self::ProducerPaused { app_data, .. }
+            | Self::ProducerResumed { app_data, .. }
+            | Self::ProducerClosed { app_data, .. }
+            | Self::ConsumerPaused { app_data, .. }
+            | Self::ConsumerResumed { app_data, .. } => bytes_of(app_data),
+            Self::TransportStats { stats, .. }
+            | Self::ProducerStats { stats, .. }
+            | Self::ConsumerStats { stats, .. } => bytes_of(stats),
+            // When the consumer is closed, they are nobody else's any more.
+            Self::NewConsumer(_) => CONSUMER_PARAMETERS_BYTES,
+            Self::NewPeer { .. }
+            | Self::PeerClosed { .. }
+            | Self::ConsumerClosed { .. }
+            | Self::ConsumerPreferredProfileSet { .. }
+            | Self::ConsumerEffectiveProfileChanged { .. } => 0,
+        };
+        size_of::<Self>() + own
+    }
+}
+
+/// For so many notifications an empty queue keeps its memory.
+const QUEUE_KEPT: usize = 16;
+
+/// About how much memory a consumer's RTP parameters take.
+const CONSUMER_PARAMETERS_BYTES: usize = 768;
+
 impl Outbox {
+    pub(crate) fn new(client_memory: &Arc<ClientMemory>) -> Self {
+        let waiting = Waiting {
+            queue: VecDeque::new(),
+            share: client_memory.share(),
+            taken: 0,
+            reader: 0,
+            overflowed: false,
+            ended: false,
+        };
+        Self {
+            waiting: Mutex::new(waiting),
+            changed: Notify::new(),
+        }
+    }
+
     /// Called under the lock of the server's state, which orders notifications and events alike.
     pub(crate) fn push(&self, notification: PeerNotification) {
         {
@@ -172,11 +223,16 @@ impl Outbox {
             if waiting.ended || waiting.overflowed {
                 return;
             }
-            if waiting.queue.len() >= NOTIFICATIONS_MAX {
+            let bytes = notification.bytes();
+            let all = waiting.share.held() + bytes;
+            if waiting.queue.len() >= NOTIFICATIONS_MAX || all > NOTIFICATION_BYTES_MAX || all > waiting.share.allowed()
+            {
                 waiting.overflowed = true;
                 waiting.queue = VecDeque::new();
+                waiting.share.hold(0);
             } else {
-                waiting.queue.push_back(notification);
+                waiting.queue.push_back((bytes, notification));
+                waiting.share.hold(all);
             }
         }
         self.changed.notify_waiters();
@@ -219,7 +275,7 @@ impl Outbox {
                 if waiting.reader != reader || waiting.overflowed {
                     return None;
                 }
-                if let Some(notification) = waiting.queue.front() {
+                if let Some((_, notification)) = waiting.queue.front() {
                     return Some((waiting.taken, notification.clone()));
                 }
                 if waiting.ended {
@@ -233,8 +289,69 @@ impl Outbox {
     /// Takes out those up to this number, unless there is another reader.
     pub(crate) fn advance(&self, reader: u64, number: u64) {
         let mut waiting = lock(&self.waiting);
-        while waiting.reader == reader && waiting.taken <= number && waiting.queue.pop_front().is_some() {
+        while waiting.reader == reader
+            && waiting.taken <= number
+            && let Some((bytes, _)) = waiting.queue.pop_front()
+        {
             waiting.taken += 1;
+            let left = waiting.share.held() - bytes;
+            waiting.share.hold(left);
         }
+        // What a slow moment has made it grow to is not kept.
+        if waiting.queue.is_empty() && waiting.queue.capacity() > QUEUE_KEPT {
+            waiting.queue = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::model::limits::CLIENT_MEMORY_BYTES_MAX;
+
+    fn stats(bytes: usize) -> PeerNotification {
+        PeerNotification::TransportStats {
+            transport: TransportId(1),
+            stats: "x".repeat(bytes).into(),
+        }
+    }
+
+    #[test]
+    fn bytes_that_nobody_reads_are_bounded_like_their_number() {
+        let client_memory = Arc::new(ClientMemory::default());
+        let outbox = Outbox::new(&client_memory);
+        let mut pushed = 0;
+        while !outbox.overflowed() {
+            outbox.push(stats(64 * 1024));
+            pushed += 1;
+            assert!(pushed <= NOTIFICATION_BYTES_MAX / (64 * 1024), "it is given up in time");
+        }
+        assert_eq!(
+            (outbox.len(), lock(&outbox.waiting).share.held()),
+            (0, 0),
+            "nothing is kept"
+        );
+    }
+
+    #[test]
+    fn what_waits_for_all_is_bounded_and_those_who_read_go_on() {
+        let client_memory = Arc::new(ClientMemory::default());
+        let reader = Outbox::new(&client_memory);
+        let number = reader.add_reader();
+        let others: Vec<Outbox> = (0..200).map(|_| Outbox::new(&client_memory)).collect();
+        let held = |outbox: &Outbox| lock(&outbox.waiting).share.held();
+        for round in 0..100 {
+            for outbox in &others {
+                outbox.push(stats(32 * 1024));
+            }
+            reader.push(stats(8 * 1024));
+            reader.advance(number, round);
+            let all: usize = others.iter().map(held).sum();
+            assert!(all <= 2 * CLIENT_MEMORY_BYTES_MAX, "{all} bytes wait");
+        }
+        let given_up = others.iter().filter(|outbox| outbox.overflowed()).count();
+        assert!(given_up >= 150 && !reader.overflowed(), "{given_up} are given up");
+        drop(others);
+        assert_eq!((reader.len(), held(&reader)), (0, 0));
     }
 }

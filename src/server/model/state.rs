@@ -22,6 +22,7 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::Method;
 
 use crate::server::model::audio_levels::Listeners;
+use crate::server::model::client_memory::ClientMemory;
 use crate::server::model::consumer::ConsumerNode;
 use crate::server::model::desired::DesiredRoom;
 use crate::server::model::event::EventBus;
@@ -48,6 +49,7 @@ pub(crate) struct State {
     /// What follows from the last change and only a worker can do. The link takes it, under the same lock.
     follow_ups: Vec<Command>,
     pub(crate) events: EventBus,
+    pub(crate) client_memory: Arc<ClientMemory>,
     closed: bool,
 }
 
@@ -150,6 +152,7 @@ impl State {
             ids,
             follow_ups: Vec::new(),
             events: EventBus::new(),
+            client_memory: Arc::default(),
             closed: false,
         }
     }

@@ -619,6 +619,36 @@ async fn a_client_that_comes_back_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn the_app_data_of_a_room_is_bounded() {
+    let stage = Stage::new().await;
+    let join = |number: usize| {
+        stage.room.create_peer(PeerOptions {
+            app_data: "x".repeat(8_000).into(),
+            ..stage.options(&format!("peer-{number}"))
+        })
+    };
+    let peers: Vec<_> = (0..1_000).map_while(|number| join(number).ok()).collect();
+    assert_eq!(peers.len(), 1024 * 1024 / 8_032);
+    let refused = join(1_000).unwrap_err().to_string();
+    assert!(
+        refused.contains("at its limit of 1048576 bytes of app data"),
+        "{refused}"
+    );
+    let sending = transport(&peers[0], Direction::Send).await;
+    let camera = ProducerOptions {
+        app_data: "x".repeat(8_000).into(),
+        ..video(1)
+    };
+    let refused = soon(sending.produce(camera.clone())).await.unwrap_err().to_string();
+    assert!(refused.contains("bytes of app data"), "{refused}");
+    // What is gone makes room.
+    soon(peers[1].leave(Value::Null)).await.unwrap();
+    soon(sending.produce(camera)).await.unwrap();
+    assert!(join(1_000).is_err());
+    stage.join("modest");
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_is_given_up_and_disturbs_nobody() {
     let trio = Trio::new().await;
     for _ in 0..2_048 {

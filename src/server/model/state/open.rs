@@ -1,19 +1,21 @@
 //! What begins to exist, and who is told.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
-use weir_channel::id::ConsumerId;
+use weir_channel::id::{ConsumerId, ProducerId};
 use weir_channel::message::{CreateConsumer, CreateProducer, Method, Profile, Reply};
 
 use super::pausing::Pausable;
 use super::{Command, OnAccept, RoomEntry, State};
+use crate::server::model::client_memory::bytes_of;
 use crate::server::model::consumer::ConsumerNode;
 use crate::server::model::desired::DesiredRoom;
 use crate::server::model::error::Error;
 use crate::server::model::event::EventKind;
 use crate::server::model::ids::random;
-use crate::server::model::limits::{CONSUMERS_PER_ROOM_MAX, PEERS_MAX};
+use crate::server::model::limits::{APP_DATA_BYTES_PER_ROOM_MAX, CONSUMERS_PER_ROOM_MAX, PEERS_MAX};
 use crate::server::model::lock;
 use crate::server::model::pause_state::Change;
 use crate::server::model::peer::{PeerInfo, PeerNode, PeerOptions, Peers, admit_producer, admit_transport};
@@ -78,7 +80,8 @@ impl State {
             .collect();
         entry.check_capacity_for(producers.len() + entry.producers_on_their_way)?;
         let room_node = Arc::clone(&entry.node);
-        let peer = entry.peers.add(&room_node, options)?;
+        entry.check_app_data(&self.producers, &options.app_data)?;
+        let peer = entry.peers.add(&room_node, options, &self.client_memory)?;
         let app_data = Arc::clone(&lock(&peer.state).app_data);
         self.events.emit(EventKind::PeerJoined {
             peer: Arc::clone(&peer.name),
@@ -156,7 +159,7 @@ impl State {
     }
 
     /// Whether a producer may be made on a transport; a peer's is counted as on its way.
-    pub(crate) fn admit_producer(&mut self, transport: &TransportNode) -> Result<(), Error> {
+    pub(crate) fn admit_producer(&mut self, transport: &TransportNode, app_data: &Value) -> Result<(), Error> {
         transport.check_open()?;
         let Some((peer, _)) = &transport.owner else {
             return Ok(());
@@ -164,6 +167,7 @@ impl State {
         let room = peer.room.id;
         let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;
         entry.check_capacity_for(entry.peers.len().saturating_sub(1))?;
+        entry.check_app_data(&self.producers, app_data)?;
         admit_producer(peer, entry.peers.get(peer.key))?;
         entry.producers_on_their_way += 1;
         Ok(())
@@ -408,6 +412,22 @@ impl RoomEntry {
                 owner: self.node.id.to_string(),
                 noun: "consumers",
                 limit: CONSUMERS_PER_ROOM_MAX,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether so much more app data may come, which everybody who joins is sent.
+    fn check_app_data(&self, producers: &HashMap<ProducerId, Arc<ProducerNode>>, more: &Value) -> Result<(), Error> {
+        let of_peers = self.peers.iter().map(|peer| bytes_of(&lock(&peer.node.state).app_data));
+        let of_producers = self.peers.iter().flat_map(|peer| &peer.producers);
+        let of_producers = of_producers.filter_map(|id| producers.get(id));
+        let of_producers = of_producers.map(|producer| bytes_of(&lock(&producer.state).app_data));
+        if of_peers.sum::<usize>() + of_producers.sum::<usize>() + bytes_of(more) > APP_DATA_BYTES_PER_ROOM_MAX {
+            return Err(Error::TooMany {
+                owner: self.node.id.to_string(),
+                noun: "bytes of app data",
+                limit: APP_DATA_BYTES_PER_ROOM_MAX,
             });
         }
         Ok(())

@@ -391,7 +391,11 @@ impl Known {
         };
         state.apply_answer(command, Ok(Reply::Done)).unwrap();
         let peers = &mut state.room_mut(ROOM).unwrap().peers;
-        let peer = peers.add(&room, PeerOptions::new("ann", RtpCapabilities::default()));
+        let peer = peers.add(
+            &room,
+            PeerOptions::new("ann", RtpCapabilities::default()),
+            &Arc::default(),
+        );
         let events = state.events.subscribe().0.unwrap();
         Self {
             peer: peer.unwrap(),
