@@ -5,17 +5,19 @@ use std::fs::{File, read_to_string};
 use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::session::Event;
 use weir_worker::webrtc::dtls::{
-    Certificate, Clock, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Session, Settings,
+    Certificate, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Session, Settings,
 };
 use weir_worker::webrtc::entropy::SystemEntropy;
 use weir_worker::webrtc::srtp::{Inbound, KeyingMaterial, MasterKey, Outbound};
+
+use crate::world::clock;
 
 /// A key that is looked for, written otherwise, so that it is not what is found.
 struct Wanted(Vec<u8>);
@@ -80,8 +82,7 @@ impl Wanted {
 }
 
 fn session(certificate: &Certificate) -> Session {
-    let clock = Clock::new(Instant::now(), Time(0));
-    let context = Context::new(certificate.clone(), clock, Settings::default());
+    let context = Context::new(certificate.clone(), clock(), Settings::default());
     Session::new(Arc::new(context))
 }
 
