@@ -105,6 +105,7 @@ pub(crate) const SLEEPS_ALLOWED: [(&str, &str); 4] = [
     ),
     ("channel/tests/faults.rs", "time is virtual where it does"),
     ("src/server/tests/verdicts.rs", "time is virtual"),
+    ("src/server/tests/bounds.rs", "time is virtual"),
     (
         "tests/ctl_service.rs",
         "that a server is stopped for seconds is the thing itself",
