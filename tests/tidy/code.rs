@@ -98,7 +98,7 @@ const LINES_MAX: usize = 600;
 pub(crate) const LONG_FILES: [(&str, usize, &str); 0] = [];
 
 /// Tests that look again and again, with a bound, because what they wait for cannot be waited on.
-pub(crate) const SLEEPS_ALLOWED: [(&str, &str); 4] = [
+pub(crate) const SLEEPS_ALLOWED: [(&str, &str); 5] = [
     (
         "tests/media/programs.rs",
         "only a table of the kernel says that another program has its port",
