@@ -96,7 +96,7 @@ fn people_in_firefox_meet_those_in_chromium() {
 #[ignore = "needs Chromium, Firefox, Node.js and nft"]
 fn people_in_both_meet_where_some_ways_do_not_lead_back() {
     program("nft");
-    play(elsewhere(), &["--media6", ELSEWHERE_6], 3);
+    play(elsewhere(), &["--media6", ELSEWHERE_6], 4);
 }
 
 /// Likewise one after the other: they share the filter, and count what it drops.
