@@ -174,12 +174,12 @@ impl Room {
 
 /// Gives a handle its counters and its dump: the one entry of a page that is about it alone.
 macro_rules! inspected {
-    ($handle:ident, self.$($check:ident).+(), $entries:ident: $stats:ident, $dump:ident) => {
+    ($handle:ident, self.$($check:ident).+(), $refusal:literal, $entries:ident: $stats:ident, $dump:ident) => {
         impl $handle {
             /// Its counters.
             ///
             /// # Errors
-            /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`] when it is a consumer that no worker knows,
+            #[doc = $refusal]
             /// and what keeps the worker from answering.
             pub async fn stats(&self) -> Result<$stats, Error> {
                 let worker = self.room().worker();
@@ -200,9 +200,13 @@ macro_rules! inspected {
     };
 }
 
-inspected! { Transport, self.node.check_open(), transports: TransportStats, TransportDump }
-inspected! { Producer, self.check_open(), producers: ProducerStats, ProducerDump }
-inspected! { Consumer, self.check_known(), consumers: ConsumerStats, ConsumerDump }
+inspected! { Transport, self.node.check_open(), "[`Error::InvalidState`] when it is closed,", transports: TransportStats, TransportDump }
+inspected! { Producer, self.check_open(), "[`Error::InvalidState`] when it is closed,", producers: ProducerStats, ProducerDump }
+inspected! {
+    Consumer, self.check_known(),
+    "[`Error::InvalidState`] when it is closed, [`Error::NotEnabled`] when no worker knows it,",
+    consumers: ConsumerStats, ConsumerDump
+}
 
 #[cfg(test)]
 mod tests {
