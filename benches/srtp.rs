@@ -30,8 +30,9 @@ const PACKET: usize = 1_200;
 /// Packets per pass, and of a key frame.
 const BURST: usize = 64;
 
-/// Packets that are unprotected per pass: so many that the keys, which each pass begins with anew, cost little of it.
-const UNPROTECTED: usize = 1_024;
+/// Packets that are unprotected per pass: so many that the keys and the windows, which each pass begins with anew, cost little of it,
+/// and so few that they stay in the second cache.
+const UNPROTECTED: usize = 256;
 
 /// Packets of a train.
 const TRAIN: usize = 8;

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir::Settings;
 use weir::http::{BODY_BYTES_MAX, ControlOptions, Limits};
 
@@ -65,11 +66,6 @@ async fn what_does_not_exist_is_refused_by_name() {
         .post("/transports/99/consumers", json!({"producer": 1}))
         .await
         .refuses(404, "notFound", "transport 99");
-    // Whatever the body says.
-    client
-        .say("PUT", "/transports/99/remote", &[JSON], "{")
-        .await
-        .refuses(404, "notFound", "transport 99");
     let room = client.room().await;
     let transport = client.transport(room).await;
     let consumer = json!({"producer": 99});
@@ -77,6 +73,36 @@ async fn what_does_not_exist_is_refused_by_name() {
         .post(&format!("/transports/{transport}/consumers"), consumer)
         .await
         .refuses(404, "notFound", "producer 99");
+    control.close().await;
+}
+
+#[tokio::test]
+async fn a_body_is_read_before_its_object_is_looked_for() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let long = format!("{}{{}}", " ".repeat(200_000));
+    let refused = client.say("POST", "/rooms/99/transports", &[JSON], long).await;
+    refused.refuses(404, "notFound", "room 99");
+    // The connection goes on.
+    let room = client.room().await;
+
+    // What is closed while a body is on its way is not closed again.
+    let mut slow = control.raw().await;
+    let head = format!(
+        "DELETE /rooms/{room} HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\
+         expect: 100-continue\r\nconnection: close\r\n\r\n"
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut proceed = [0; 25];
+    soon("the request for the body", slow.read_exact(&mut proceed))
+        .await
+        .unwrap();
+    assert_eq!(&proceed, b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.delete(&format!("/rooms/{room}")).await.expect(200);
+    slow.write_all(b"{}").await.unwrap();
+    let mut answer = String::new();
+    soon("the answer", slow.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     control.close().await;
 }
 

@@ -17,8 +17,9 @@ use weir_channel::message::{
     Deadline, Hello, Message, Method, Notification, Reply, Request, Response, Sandbox, SandboxMode,
 };
 use weir_worker::exit::Exit;
-use weir_worker::process::{Arguments, Switches};
+use weir_worker::process::Arguments;
 use weir_worker::sandbox::User;
+use weir_worker::switches::Switches;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -22,6 +22,7 @@ use crate::error::{ChannelError, kind_of};
 use crate::frame::Decoder;
 use crate::lanes::{Drained, Lanes};
 use crate::message::{Hello, Message, PROTOCOL_VERSION};
+use crate::text::cut;
 
 pub use self::supervisor::{FromWorker, LANE_MAX, RequestSender, SupervisorEndpoint, WorkerReceiver};
 pub use self::worker::{LOG_MAX, QUEUED_MAX, WorkerEndpoint};
@@ -31,6 +32,9 @@ mod worker;
 
 /// How much one read takes: some three thousand pause commands, or a third of what the socket holds by default.
 const CHUNK: usize = 64 << 10;
+
+/// The longest name of a peer's build that is kept, in bytes.
+const BUILD_MAX: usize = 64;
 
 /// Reads messages off the socket, and checks that the first one is the right Hello.
 #[derive(Debug)]
@@ -99,14 +103,15 @@ impl Inbound {
             None => codec::decode_first(frame.body),
             Some(_) => codec::decode(frame.body),
         };
-        let message = decoded.map_err(|error| ChannelError::Codec {
+        let mut message = decoded.map_err(|error| ChannelError::Codec {
             offset: frame.start,
             error,
         })?;
         if self.peer.is_none() {
-            let Message::Hello(theirs) = &message else {
+            let Message::Hello(theirs) = &mut message else {
                 return Err(ChannelError::HelloExpected { got: kind_of(&message) });
             };
+            cut(&mut theirs.build, BUILD_MAX);
             check_hello(&self.ours, theirs)?;
             self.peer = Some(theirs.clone());
         }

@@ -3,7 +3,7 @@
 //! [`crate::endpoint::WorkerEndpoint::push_log`] cuts them, [`crate::endpoint::WorkerReceiver::next`] checks them again.
 
 use crate::message::LogLine;
-use crate::text::visible;
+use crate::text::{cut, visible};
 
 /// The longest text of a line, in bytes.
 pub const TEXT_MAX: usize = 4096;
@@ -16,16 +16,6 @@ pub fn bounded(mut line: LogLine) -> LogLine {
     cut(&mut line.text, TEXT_MAX);
     cut(&mut line.target, TARGET_MAX);
     line
-}
-
-/// Cuts `text` to `max` bytes, between two characters; nor does it take more memory than that.
-fn cut(text: &mut String, max: usize) {
-    let mut len = max.min(text.len());
-    while !text.is_char_boundary(len) {
-        len -= 1; // zero is a boundary
-    }
-    text.truncate(len);
-    text.shrink_to(max);
 }
 
 /// The line as it may be shown: a worker parses the network, so its texts are cut to their limits, and characters that could

@@ -3,6 +3,16 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+/// Cuts `text` to `max` bytes, between two characters; nor does it take more memory than that.
+pub fn cut(text: &mut String, max: usize) {
+    let mut len = max.min(text.len());
+    while !text.is_char_boundary(len) {
+        len -= 1; // zero is a boundary
+    }
+    text.truncate(len);
+    text.shrink_to(max);
+}
+
 /// Whether a character changes how other text is shown instead of being shown itself: control characters (which end lines and
 /// drive terminals), and the invisible ones that reorder or separate text (Unicode's bidirectional controls, separators and
 /// tags). Joiners stay: words of several scripts need them.

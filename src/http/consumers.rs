@@ -11,9 +11,9 @@ use weir_channel::message::{ConsumerDump, ConsumerStats, Profile};
 
 use super::answer::{AppData, Closed, Created, Nothing, Pause, PreferredProfile, Reply};
 use super::error::ApiError;
-use super::extract::{Body, Id, Params};
+use super::extract::{Id, Params};
 use super::list::ListQuery;
-use super::named::{Named, Of};
+use super::named::{Named, Of, OfWith};
 use super::state::App;
 use super::view::{ConsumerView, Listing};
 use crate::{Consumer, ConsumerOptions, ConsumerRtp, EnableOptions, Transport};
@@ -84,8 +84,7 @@ pub(super) struct CreateConsumer {
 }
 
 pub(super) async fn create(
-    Of(transport): Of<Transport>,
-    Body(body): Body<CreateConsumer>,
+    OfWith(transport, body): OfWith<Transport, CreateConsumer>,
 ) -> Result<Created<ConsumerView>, ApiError> {
     let options = ConsumerOptions {
         paused: body.paused,
@@ -119,8 +118,7 @@ pub(super) struct Enable {
 
 pub(super) async fn enable(
     State(app): State<Arc<App>>,
-    Of(consumer): Of<Consumer>,
-    Body(body): Body<Enable>,
+    OfWith(consumer, body): OfWith<Consumer, Enable>,
 ) -> Reply<ConsumerView> {
     let transport = Transport::find(&app, Id(body.transport))?;
     let options = EnableOptions {
@@ -131,28 +129,24 @@ pub(super) async fn enable(
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-pub(super) async fn pause(Of(consumer): Of<Consumer>, Body(body): Body<Pause>) -> Reply<ConsumerView> {
+pub(super) async fn pause(OfWith(consumer, body): OfWith<Consumer, Pause>) -> Reply<ConsumerView> {
     consumer.pause_by(body.side, body.app_data).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-pub(super) async fn resume(Of(consumer): Of<Consumer>, Body(body): Body<Pause>) -> Reply<ConsumerView> {
+pub(super) async fn resume(OfWith(consumer, body): OfWith<Consumer, Pause>) -> Reply<ConsumerView> {
     consumer.resume_by(body.side, body.app_data).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
 pub(super) async fn set_preferred_profile(
-    Of(consumer): Of<Consumer>,
-    Body(PreferredProfile { profile }): Body<PreferredProfile>,
+    OfWith(consumer, PreferredProfile { profile }): OfWith<Consumer, PreferredProfile>,
 ) -> Reply<ConsumerView> {
     consumer.set_preferred_profile(profile).await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
 
-pub(super) async fn request_key_frame(
-    Of(consumer): Of<Consumer>,
-    Body(Nothing {}): Body<Nothing>,
-) -> Reply<ConsumerView> {
+pub(super) async fn request_key_frame(OfWith(consumer, Nothing {}): OfWith<Consumer, Nothing>) -> Reply<ConsumerView> {
     consumer.request_key_frame().await?;
     Ok(Json(ConsumerView::from(&consumer)))
 }
@@ -165,7 +159,7 @@ pub(super) async fn dump(Of(consumer): Of<Consumer>) -> Reply<ConsumerDump> {
     Ok(Json(consumer.dump().await?))
 }
 
-pub(super) async fn close(Of(consumer): Of<Consumer>, Body(body): Body<AppData>) -> Reply<Closed<ConsumerId>> {
+pub(super) async fn close(OfWith(consumer, body): OfWith<Consumer, AppData>) -> Reply<Closed<ConsumerId>> {
     consumer.close(body.app_data).await?;
     Ok(Json(Closed::new(consumer.id())))
 }

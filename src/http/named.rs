@@ -2,24 +2,25 @@
 
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 
 use super::error::ApiError;
-use super::extract::{Id, PeerPath};
+use super::extract::{Body, Id, PeerPath};
 use super::state::{App, unknown};
 use crate::{Consumer, Error, Peer, Producer, Room, Transport, WebRtcTransport};
 
 /// What a path can name.
 pub(super) trait Named: Sized {
     /// What the path says of it.
-    type Path: FromRequestParts<Arc<App>, Rejection = ApiError>;
+    type Path: FromRequestParts<Arc<App>, Rejection = ApiError> + Send;
 
     fn find(app: &App, path: Self::Path) -> Result<Self, ApiError>;
 }
 
-/// The object that the path names; 404 if there is none.
+/// The object that the path names; 404 if there is none. For requests without a body.
 pub(super) struct Of<T>(pub(super) T);
 
 impl<T: Named> FromRequestParts<Arc<App>> for Of<T> {
@@ -28,6 +29,21 @@ impl<T: Named> FromRequestParts<Arc<App>> for Of<T> {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let path = T::Path::from_request_parts(parts, app).await?;
         T::find(app, path).map(Self)
+    }
+}
+
+/// The object that the path names, and the JSON body. The body is read first: who sends one is answered after it is sent, and an
+/// object that was closed meanwhile is not there any more.
+pub(super) struct OfWith<T, B>(pub(super) T, pub(super) B);
+
+impl<T: Named, B: DeserializeOwned> FromRequest<Arc<App>> for OfWith<T, B> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let path = T::Path::from_request_parts(&mut parts, app).await?;
+        let Body(body) = Body::from_request(Request::from_parts(parts, body), app).await?;
+        T::find(app, path).map(|object| Self(object, body))
     }
 }
 

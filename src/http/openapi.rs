@@ -22,7 +22,7 @@ use weir_channel::id::RoomId;
 use super::answer::Created;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{Body, Id, Params, PeerPath};
-use super::named::{Named, Of};
+use super::named::{Named, Of, OfWith};
 use super::state::App;
 
 /// Routes, and what is said of them.
@@ -284,6 +284,13 @@ impl<T: Named<Path: Part>> Part for Of<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         T::Path::describe(operation, schemas);
         operation.can_be_refused();
+    }
+}
+
+impl<T: Named<Path: Part>, B: JsonSchema> Part for OfWith<T, B> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        Of::<T>::describe(operation, schemas);
+        Body::<B>::describe(operation, schemas);
     }
 }
 

@@ -18,9 +18,9 @@ use weir_channel::message::{ComediaPolicy, Remote, Zoned, any_case};
 
 use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
-use super::extract::{Body, Params, PeerPath};
+use super::extract::{Params, PeerPath};
 use super::list::part;
-use super::named::{Named, Of};
+use super::named::{Named, Of, OfWith};
 use super::openapi::{Answer, Operation, Part, Schemas};
 use super::signalling;
 use super::state::App;
@@ -77,7 +77,7 @@ pub(super) async fn list(Of(room): Of<Room>, Params(query): Params<PeerQuery>) -
     Json(PeerListing { items, next })
 }
 
-pub(super) async fn join(Of(room): Of<Room>, Body(options): Body<PeerOptions>) -> Result<Created<PeerView>, ApiError> {
+pub(super) async fn join(OfWith(room, options): OfWith<Room, PeerOptions>) -> Result<Created<PeerView>, ApiError> {
     let peer = room.create_peer(options)?;
     let place = format!("/rooms/{}/peers/{}", room.id().0, path_segment(peer.name()));
     Ok(Created(place, PeerView::whole(&peer)))
@@ -123,12 +123,12 @@ pub(super) async fn show(
     Ok(PeerOrSocket(Json(PeerView::whole(&peer)).into_response()))
 }
 
-pub(super) async fn close(Of(peer): Of<Peer>, Body(body): Body<AppData>) -> Reply<Closed<String>> {
+pub(super) async fn close(OfWith(peer, body): OfWith<Peer, AppData>) -> Reply<Closed<String>> {
     peer.close(body.app_data).await?;
     Ok(Json(Closed::new(peer.name().to_owned())))
 }
 
-pub(super) async fn set_app_data(Of(peer): Of<Peer>, Body(body): Body<AppData>) -> Json<PeerView> {
+pub(super) async fn set_app_data(OfWith(peer, body): OfWith<Peer, AppData>) -> Json<PeerView> {
     peer.set_app_data(body.app_data);
     Json(PeerView::whole(&peer))
 }
@@ -164,8 +164,7 @@ pub(super) struct PeerTransport {
 }
 
 pub(super) async fn create_transport(
-    Of(peer): Of<Peer>,
-    Body(body): Body<PeerTransport>,
+    OfWith(peer, body): OfWith<Peer, PeerTransport>,
 ) -> Result<Created<TransportView>, ApiError> {
     let options = PlainTransportOptions {
         remote: body.remote,

@@ -9,9 +9,9 @@ use weir_channel::message::{ProducerDump, ProducerStats};
 
 use super::answer::{AppData, Closed, Created, Pause, PreferredProfile, Reply};
 use super::error::ApiError;
-use super::extract::{Body, Params};
+use super::extract::Params;
 use super::list::ListQuery;
-use super::named::Of;
+use super::named::{Of, OfWith};
 use super::state::App;
 use super::view::{Listing, ProducerView};
 use crate::{Producer, ProducerOptions, Transport};
@@ -60,8 +60,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn create(
-    Of(transport): Of<Transport>,
-    Body(options): Body<ProducerOptions>,
+    OfWith(transport, options): OfWith<Transport, ProducerOptions>,
 ) -> Result<Created<ProducerView>, ApiError> {
     let producer = transport.produce(options).await?;
     Ok(Created(
@@ -74,25 +73,24 @@ pub(super) async fn show(Of(producer): Of<Producer>) -> Json<ProducerView> {
     Json(ProducerView::whole(&producer))
 }
 
-pub(super) async fn pause(Of(producer): Of<Producer>, Body(body): Body<Pause>) -> Reply<ProducerView> {
+pub(super) async fn pause(OfWith(producer, body): OfWith<Producer, Pause>) -> Reply<ProducerView> {
     producer.pause_by(body.side, body.app_data).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 
-pub(super) async fn resume(Of(producer): Of<Producer>, Body(body): Body<Pause>) -> Reply<ProducerView> {
+pub(super) async fn resume(OfWith(producer, body): OfWith<Producer, Pause>) -> Reply<ProducerView> {
     producer.resume_by(body.side, body.app_data).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 
 pub(super) async fn set_preferred_profile(
-    Of(producer): Of<Producer>,
-    Body(PreferredProfile { profile }): Body<PreferredProfile>,
+    OfWith(producer, PreferredProfile { profile }): OfWith<Producer, PreferredProfile>,
 ) -> Reply<ProducerView> {
     producer.set_preferred_profile(profile).await?;
     Ok(Json(ProducerView::from(&producer)))
 }
 
-pub(super) async fn set_app_data(Of(producer): Of<Producer>, Body(body): Body<AppData>) -> Json<ProducerView> {
+pub(super) async fn set_app_data(OfWith(producer, body): OfWith<Producer, AppData>) -> Json<ProducerView> {
     producer.set_app_data(body.app_data);
     Json(ProducerView::from(&producer))
 }
@@ -105,7 +103,7 @@ pub(super) async fn dump(Of(producer): Of<Producer>) -> Reply<ProducerDump> {
     Ok(Json(producer.dump().await?))
 }
 
-pub(super) async fn close(Of(producer): Of<Producer>, Body(body): Body<AppData>) -> Reply<Closed<ProducerId>> {
+pub(super) async fn close(OfWith(producer, body): OfWith<Producer, AppData>) -> Reply<Closed<ProducerId>> {
     producer.close(body.app_data).await?;
     Ok(Json(Closed::new(producer.id())))
 }

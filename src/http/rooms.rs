@@ -11,7 +11,7 @@ use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
 use super::extract::{Body, Params};
 use super::list::ListQuery;
-use super::named::Of;
+use super::named::{Of, OfWith};
 use super::state::App;
 use super::view::{Listing, RoomView};
 use crate::{Room, RoomOptions, RtpCapabilities};
@@ -59,7 +59,7 @@ pub(super) async fn dump(Of(room): Of<Room>) -> Reply<DumpPage> {
     Ok(Json(room.dump().await?))
 }
 
-pub(super) async fn close(Of(room): Of<Room>, Body(body): Body<AppData>) -> Reply<Closed<RoomId>> {
+pub(super) async fn close(OfWith(room, body): OfWith<Room, AppData>) -> Reply<Closed<RoomId>> {
     room.close(body.app_data).await?;
     Ok(Json(Closed::new(room.id())))
 }

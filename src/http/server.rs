@@ -33,7 +33,7 @@ pub struct Health {
 pub enum HealthStatus {
     /// All workers run and accept new rooms and transports.
     Ok,
-    /// Some workers do not run, or the system has no capacity for more transports. The rooms that exist work; a restart
+    /// Some workers do not run or do not answer, or the system has no capacity for more transports. The rooms that exist work; a restart
     /// of the server would end them.
     Degraded,
     /// No worker runs.
@@ -54,7 +54,7 @@ impl Health {
             .count();
         let status = match running {
             0 => HealthStatus::Down,
-            _ if running == workers.len() && shortage.is_none() => HealthStatus::Ok,
+            _ if workers.iter().all(is_well) && shortage.is_none() => HealthStatus::Ok,
             _ => HealthStatus::Degraded,
         };
         let mut reasons: Vec<String> = workers.iter().filter_map(reason).collect();
@@ -66,10 +66,20 @@ impl Health {
     }
 }
 
+fn is_well(worker: &WorkerInfo) -> bool {
+    worker.state == WorkerState::Running && worker.timeouts == 0
+}
+
 /// What is wrong with a worker, if anything is.
 fn reason(worker: &WorkerInfo) -> Option<String> {
     let doing = match worker.state {
-        WorkerState::Running => return None,
+        WorkerState::Running if is_well(worker) => return None,
+        WorkerState::Running => {
+            return Some(format!(
+                "{} answers pings, but not the last {} of its requests",
+                worker.id, worker.timeouts
+            ));
+        }
         WorkerState::Starting => "is starting",
         WorkerState::Restarting { .. } => "waits to be restarted",
         WorkerState::Closed => "is closed",
@@ -239,6 +249,7 @@ mod tests {
             state,
             rooms: 0,
             requests: 0,
+            timeouts: 0,
             restarts: 0,
             last_exit: None,
             ping_rtt_us: None,
@@ -279,6 +290,12 @@ mod tests {
             &["worker 1 is starting"],
         );
         check(&[], false, HealthStatus::Down, &["there is no worker"]);
+        let late = WorkerInfo {
+            timeouts: 2,
+            ..worker(2, WorkerState::Running)
+        };
+        let because = "worker 2 answers pings, but not the last 2 of its requests";
+        check(&[running.clone(), late], false, HealthStatus::Degraded, &[because]);
         let short = Health::of(std::slice::from_ref(&running), false, Some(Shortage::Memory));
         assert_eq!(
             (short.status, short.reasons),

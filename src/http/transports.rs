@@ -11,9 +11,9 @@ use weir_channel::message::{Remote, TransportDump, TransportStats, Zoned};
 
 use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
-use super::extract::{Body, Id, Params};
+use super::extract::{Id, Params};
 use super::list::ListQuery;
-use super::named::{Named, Of};
+use super::named::{Named, Of, OfWith};
 use super::state::App;
 use super::view::{Listing, StreamerView, TransportView, WebRtcView};
 use crate::{MirrorOptions, PlainTransportOptions, Producer, Room, RtpStreamerOptions, Transport};
@@ -71,8 +71,7 @@ pub(super) fn created(transport: &Transport) -> Created<TransportView> {
 }
 
 pub(super) async fn create(
-    Of(room): Of<Room>,
-    Body(options): Body<PlainTransportOptions>,
+    OfWith(room, options): OfWith<Room, PlainTransportOptions>,
 ) -> Result<Created<TransportView>, ApiError> {
     let transport = room.create_plain_transport(options).await?;
     Ok(created(&transport))
@@ -82,7 +81,7 @@ pub(super) async fn show(Of(transport): Of<Transport>) -> Json<TransportView> {
     Json(TransportView::whole(&transport))
 }
 
-pub(super) async fn set_remote(Of(transport): Of<Transport>, Body(remote): Body<Remote>) -> Reply<TransportView> {
+pub(super) async fn set_remote(OfWith(transport, remote): OfWith<Transport, Remote>) -> Reply<TransportView> {
     transport.set_remote(remote).await?;
     Ok(Json(TransportView::whole(&transport)))
 }
@@ -96,16 +95,14 @@ pub(super) struct MaxBitrate {
 }
 
 pub(super) async fn set_max_bitrate(
-    Of(transport): Of<Transport>,
-    Body(MaxBitrate { bitrate_bps }): Body<MaxBitrate>,
+    OfWith(transport, MaxBitrate { bitrate_bps }): OfWith<Transport, MaxBitrate>,
 ) -> Reply<TransportView> {
     transport.set_max_bitrate(bitrate_bps).await?;
     Ok(Json(TransportView::whole(&transport)))
 }
 
 pub(super) async fn start_mirroring(
-    Of(transport): Of<Transport>,
-    Body(options): Body<MirrorOptions>,
+    OfWith(transport, options): OfWith<Transport, MirrorOptions>,
 ) -> Reply<TransportView> {
     transport.start_mirroring(options).await?;
     Ok(Json(TransportView::whole(&transport)))
@@ -134,8 +131,7 @@ pub(super) struct CreateStreamer {
 
 pub(super) async fn create_streamer(
     State(app): State<Arc<App>>,
-    Of(room): Of<Room>,
-    Body(body): Body<CreateStreamer>,
+    OfWith(room, body): OfWith<Room, CreateStreamer>,
 ) -> Result<Created<StreamerView>, ApiError> {
     let options = RtpStreamerOptions {
         remote_ip: body.remote_ip,
@@ -176,7 +172,7 @@ pub(super) async fn stats(Of(transport): Of<Transport>) -> Reply<TransportStats>
     Ok(Json(transport.stats().await?))
 }
 
-pub(super) async fn close(Of(transport): Of<Transport>, Body(body): Body<AppData>) -> Reply<Closed<TransportId>> {
+pub(super) async fn close(OfWith(transport, body): OfWith<Transport, AppData>) -> Reply<Closed<TransportId>> {
     transport.close(body.app_data).await?;
     Ok(Json(Closed::new(transport.id())))
 }

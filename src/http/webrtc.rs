@@ -8,8 +8,7 @@ use weir_channel::message::DtlsParameters;
 
 use super::answer::{Created, Nothing, Reply};
 use super::error::ApiError;
-use super::extract::Body;
-use super::named::Of;
+use super::named::OfWith;
 use super::transports::created;
 use super::view::{IceRole, Introduction, TransportView, WebRtcView};
 use crate::{Direction, IceParameters, Peer, Room, WebRtcTransport, WebRtcTransportOptions};
@@ -42,8 +41,7 @@ impl WebRtcView {
 }
 
 pub(super) async fn create(
-    Of(room): Of<Room>,
-    Body(options): Body<WebRtcTransportOptions>,
+    OfWith(room, options): OfWith<Room, WebRtcTransportOptions>,
 ) -> Result<Created<TransportView>, ApiError> {
     let transport = room.create_webrtc_transport(options).await?;
     Ok(created(&transport))
@@ -77,8 +75,7 @@ pub(super) struct PeerWebRtcTransport {
 }
 
 pub(super) async fn create_of_peer(
-    Of(peer): Of<Peer>,
-    Body(body): Body<PeerWebRtcTransport>,
+    OfWith(peer, body): OfWith<Peer, PeerWebRtcTransport>,
 ) -> Result<Created<TransportView>, ApiError> {
     let options = WebRtcTransportOptions {
         udp: body.udp.unwrap_or(true),
@@ -94,8 +91,7 @@ pub(super) async fn create_of_peer(
 }
 
 pub(super) async fn set_dtls(
-    Of(transport): Of<WebRtcTransport>,
-    Body(parameters): Body<DtlsParameters>,
+    OfWith(transport, parameters): OfWith<WebRtcTransport, DtlsParameters>,
 ) -> Reply<TransportView> {
     transport.set_remote_dtls_parameters(parameters).await?;
     Ok(Json(TransportView::whole(&transport)))
@@ -109,8 +105,7 @@ pub(super) struct IceRestarted {
 }
 
 pub(super) async fn restart_ice(
-    Of(transport): Of<WebRtcTransport>,
-    Body(Nothing {}): Body<Nothing>,
+    OfWith(transport, Nothing {}): OfWith<WebRtcTransport, Nothing>,
 ) -> Reply<IceRestarted> {
     let ice_parameters = transport.restart_ice().await?;
     Ok(Json(IceRestarted { ice_parameters }))

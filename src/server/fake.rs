@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use weir_channel::endpoint::{SupervisorEndpoint, WorkerEndpoint};
+use weir_channel::error::ChannelError;
 use weir_channel::id::{ConsumerId, ProducerId, TransportId, WorkerId};
 use weir_channel::message::{
     ConsumerStats, DtlsRole, DumpPage, Fingerprint, FingerprintAlgorithm, Hello, Method, Notification, ProducerStats,
@@ -122,6 +123,7 @@ impl Fake {
                     timeout_ms: shared.settings.ping_timeout.as_millis() as u64,
                 },
                 End::Protocol(reason) => DeathCause::Protocol { reason },
+                End::Misbehaved(reason) => DeathCause::Misbehaved { reason },
             };
             {
                 let mut state = lock(&shared.state);
@@ -174,8 +176,21 @@ impl Fake {
     }
 
     pub(crate) async fn notify(&mut self, notification: Notification) {
-        self.endpoint.push_notification(notification).unwrap();
-        self.flush().await;
+        self.try_notify(notification).await.unwrap();
+    }
+
+    /// An error says that nobody listens any more.
+    pub(crate) async fn try_notify(&mut self, notification: Notification) -> Result<(), ChannelError> {
+        self.endpoint.push_notification(notification)?;
+        while !self.endpoint.flush()? {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// The second worker of a server whose first is a fake.
+    pub(crate) async fn beside(server: &Server) -> Self {
+        Self::connect(server.shared(), WorkerId(2)).await
     }
 
     async fn flush(&mut self) {
@@ -273,7 +288,7 @@ fn transport_dump(transport: TransportId) -> TransportDump {
 }
 
 /// Counters of a transport to which nothing has come.
-fn transport_stats(transport: TransportId) -> TransportStats {
+pub(crate) fn transport_stats(transport: TransportId) -> TransportStats {
     TransportStats {
         transport,
         ..TransportStats::default()

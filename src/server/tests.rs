@@ -1,6 +1,7 @@
 //! What the library promises, against a worker that does what the test says.
 
 mod audio_levels;
+mod bounds;
 mod consumers;
 mod model;
 mod pausing;
@@ -23,7 +24,7 @@ use weir_channel::message::{
     StatsPage, WorkerError,
 };
 
-use super::fake::{Fake, consumer_stats, obliging_server, server, settings, soon};
+use super::fake::{Fake, consumer_stats, obliging_server, server, settings, soon, transport_stats};
 use super::*;
 
 /// A server with one room, one transport, one video producer and one consumer of it.
@@ -539,17 +540,26 @@ async fn pages_of_counters_are_joined() {
                 panic!("{request:?}");
             };
             assert_eq!(asked.cursor, (page > 0).then_some(page));
-            let stats = StatsPage {
-                consumers: vec![consumer_stats(ConsumerId(page))],
+            let mut stats = StatsPage {
                 next: (page < 2).then_some(page + 1),
                 ..StatsPage::default()
             };
+            match page {
+                0 => stats.transports = vec![transport_stats(scene.transport.id())],
+                1 => stats.consumers = vec![consumer_stats(scene.consumer.id())],
+                // It has been closed already, and the worker does not know yet.
+                _ => stats.consumers = vec![consumer_stats(ConsumerId(99))],
+            }
             scene.fake.answer(&request, Ok(Reply::Stats(stats))).await;
         }
     };
     let (stats, ()) = soon(async { tokio::join!(scene.room.stats(), worker) }).await;
-    let ids: Vec<u64> = stats.unwrap().consumers.iter().map(|stats| stats.consumer.0).collect();
-    assert_eq!(ids, [0, 1, 2]);
+    let stats = stats.unwrap();
+    assert_eq!(
+        (stats.transports.len(), stats.consumers.len(), stats.next),
+        (1, 1, None)
+    );
+    assert_eq!(stats.consumers[0].consumer, scene.consumer.id());
 }
 
 #[tokio::test]

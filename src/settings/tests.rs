@@ -114,7 +114,11 @@ fn the_help_names_the_true_defaults() {
         }
     }
     assert!(named.len() > 20, "{named:?}");
-    assert_eq!(flags(&named.join(" ")).settings(), Ok(Settings::default()));
+    let named = flags(&named.join(" "));
+    assert_eq!(named.settings(), Ok(Settings::default()));
+    // What is not for the server but for its interfaces.
+    let access = |flags: SettingsFlags| format!("{:?}", flags.access().unwrap());
+    assert_eq!(access(named), access(SettingsFlags::default()));
 }
 
 #[test]

@@ -6,10 +6,10 @@ use crate::source::File;
 
 /// Modules of the worker, and which others each may name. `rtp <- relay <- process -> net`; `net` knows of the relay only
 /// the seam between them, and of WebRTC only what protects and frames packets on their way into the kernel's buffers.
-const WORKER_LAYERS: [(&str, &[&str]); 7] = [
+const WORKER_LAYERS: [(&str, &[&str]); 8] = [
     ("rtp", &["rtp", "time"]),
     ("webrtc", &["boundary", "webrtc", "rtp", "time"]),
-    ("relay", &["boundary", "relay", "rtp", "time"]),
+    ("relay", &["boundary", "relay", "rtp", "switches", "time"]),
     (
         "net",
         &[
@@ -23,6 +23,7 @@ const WORKER_LAYERS: [(&str, &[&str]); 7] = [
         ],
     ),
     ("sandbox", &["sandbox"]),
+    ("switches", &["switches"]),
     ("time", &["time"]),
     ("boundary", &["boundary"]),
 ];

@@ -12,5 +12,6 @@ pub mod process;
 pub mod relay;
 pub mod rtp;
 pub mod sandbox;
+pub mod switches;
 pub mod time;
 pub mod webrtc;

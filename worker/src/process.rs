@@ -24,7 +24,7 @@ use crate::exit::Exit;
 use crate::log;
 use crate::net::{optional, scheduling};
 
-pub use arguments::{Arguments, Switches};
+pub use arguments::Arguments;
 pub use event_loop::EventLoop;
 pub use probe::{Refusal, probe, probe_tcp};
 pub use startup::exit_on_panic;
@@ -75,7 +75,7 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Ok(event_loop) => event_loop,
         Err(error) => return report_exit(Exit::Setup, &error),
     };
-    event_loop.set_gop_cache(arguments.switches.gop_cache);
+    event_loop.obey(arguments.switches);
     if arguments.sandbox != SandboxMode::Off {
         event_loop.prepare_webrtc();
         match startup::confine(&arguments) {

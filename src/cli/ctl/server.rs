@@ -24,6 +24,7 @@ struct Worker {
     state: State,
     rooms: usize,
     requests: usize,
+    timeouts: u32,
     restarts: u64,
     last_exit: Option<Value>,
     ping_rtt_us: Option<u64>,
@@ -40,6 +41,9 @@ struct State {
 impl Worker {
     fn state(&self) -> Cell {
         match (self.state.name.as_str(), self.state.after_ms) {
+            ("running", _) if self.timeouts > 0 => {
+                Cell::new(format_args!("running, {} timeouts", self.timeouts), Tone::Warning)
+            }
             ("running", _) => Cell::new("running", Tone::Good),
             (name, Some(after)) => Cell::new(format_args!("{name} after {after} ms"), Tone::Bad),
             (name, None) => Cell::new(name, Tone::Warning),

@@ -101,7 +101,12 @@ impl Table {
             Some(title) => (title, Side::Right),
             None => (title, Side::Left),
         });
-        self.columns = columns.collect();
+        let columns: Vec<_> = columns.collect();
+        debug_assert!(
+            self.is_empty() || self.columns == columns,
+            "rows of one table have the same titles"
+        );
+        self.columns = columns;
         self.rows.push(cells);
     }
 

@@ -11,13 +11,14 @@ use super::cpu;
 /// A thread on one CPU, which carries out one order after the other and gives back what each has brought.
 #[derive(Debug)]
 pub(super) struct MeasuringThread<Order, Slice> {
+    name: &'static str,
     orders: Sender<Order>,
     slices: Receiver<anyhow::Result<Slice>>,
 }
 
 impl<Order: Send + 'static, Slice: Send + 'static> MeasuringThread<Order, Slice> {
     pub(super) fn start(
-        name: &str,
+        name: &'static str,
         cpu: usize,
         mut carry_out: impl FnMut(Order) -> anyhow::Result<Slice> + Send + 'static,
     ) -> anyhow::Result<Self> {
@@ -36,21 +37,25 @@ impl<Order: Send + 'static, Slice: Send + 'static> MeasuringThread<Order, Slice>
                 }
             })
             .with_context(|| format!("starting the thread `{name}`"))?;
-        Ok(Self { orders, slices })
+        Ok(Self { name, orders, slices })
     }
 
     /// Starts a slice; [`MeasuringThread::finish`] waits for its end.
     pub(super) fn begin(&self, order: Order) -> anyhow::Result<()> {
-        self.orders.send(order).ok().context("a measuring thread is gone")
+        self.orders.send(order).ok().with_context(|| self.is_gone())
     }
 
     pub(super) fn finish(&self) -> anyhow::Result<Slice> {
-        self.slices.recv().context("a measuring thread is gone")?
+        self.slices.recv().with_context(|| self.is_gone())?
     }
 
     /// A whole slice.
     pub(super) fn slice(&self, order: Order) -> anyhow::Result<Slice> {
         self.begin(order)?;
         self.finish()
+    }
+
+    fn is_gone(&self) -> String {
+        format!("the thread `{}` is gone", self.name)
     }
 }

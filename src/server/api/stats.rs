@@ -16,9 +16,6 @@ use crate::server::model::rtp_parameters::RtpParameters;
 use crate::server::model::state::State;
 use crate::server::workers::shared::Shared;
 
-/// A room asks its worker for no more pages than this, some millions of entries: more would be a worker that never ends.
-const PAGES_MAX: usize = 10_000;
-
 impl Shared {
     /// A page of counters.
     async fn stats(
@@ -108,15 +105,28 @@ fn name_codec(codec: &mut Option<String>, payload_type: Option<u8>, parameters: 
     }
 }
 
-/// Asks for page after page about a room, and returns them as one.
+/// Asks for page after page about a room, and returns them as one. Each page was checked by itself when it came
+/// ([`State::check_reply`]); here the pages are: that they go on where the last one ended, and that they end.
 macro_rules! all_pages {
     ($room:ident, $ask:ident, $page:ident) => {{
         let mut all = $page::default();
-        for _ in 0..PAGES_MAX {
+        let link = $room.shared.workers.slot($room.worker())?.link();
+        let mut pages_max = 0;
+        for asked in 0_usize.. {
+            pages_max = pages_max.max(lock(&$room.shared.state).pages_max($room.id()));
+            if asked > pages_max {
+                break;
+            }
             let page = Page { cursor: all.next };
             let scope = Scope::Room { room: $room.id(), page };
             let page = $room.shared.$ask($room.worker(), scope, || $room.node.check_open());
             let page = page.await?;
+            if !goes_on(&all.transports, &page.transports, |each| each.transport)
+                || !goes_on(&all.producers, &page.producers, |each| each.producer)
+                || !goes_on(&all.consumers, &page.consumers, |each| each.consumer)
+            {
+                break;
+            }
             all.transports.extend(page.transports);
             all.producers.extend(page.producers);
             all.consumers.extend(page.consumers);
@@ -125,11 +135,23 @@ macro_rules! all_pages {
                 return Ok(all);
             }
         }
-        Err(Error::Protocol {
-            worker: $room.worker(),
-            reason: format!("it answered about a room with more than {PAGES_MAX} pages"),
-        })
+        let reason = format!(
+            "it answered about {} with pages that repeat each other, or do not end",
+            $room.id()
+        );
+        if let Some(link) = link {
+            link.condemn(reason.clone());
+        }
+        let worker = $room.worker();
+        Err(Error::Protocol { worker, reason })
     }};
+}
+
+/// Whether the ids of a page are above those of the pages before.
+fn goes_on<T, I: Ord>(before: &[T], page: &[T], id: impl Fn(&T) -> I) -> bool {
+    before
+        .last()
+        .is_none_or(|last| page.first().is_none_or(|first| id(last) < id(first)))
 }
 
 impl Room {
@@ -152,12 +174,12 @@ impl Room {
 
 /// Gives a handle its counters and its dump: the one entry of a page that is about it alone.
 macro_rules! inspected {
-    ($handle:ident, self.$($check:ident).+(), $entries:ident: $stats:ident, $dump:ident) => {
+    ($handle:ident, self.$($check:ident).+(), $refusal:literal, $entries:ident: $stats:ident, $dump:ident) => {
         impl $handle {
             /// Its counters.
             ///
             /// # Errors
-            /// [`Error::InvalidState`] when it is closed, [`Error::NotEnabled`] when it is a consumer that no worker knows,
+            #[doc = $refusal]
             /// and what keeps the worker from answering.
             pub async fn stats(&self) -> Result<$stats, Error> {
                 let worker = self.room().worker();
@@ -178,9 +200,13 @@ macro_rules! inspected {
     };
 }
 
-inspected! { Transport, self.node.check_open(), transports: TransportStats, TransportDump }
-inspected! { Producer, self.check_open(), producers: ProducerStats, ProducerDump }
-inspected! { Consumer, self.check_known(), consumers: ConsumerStats, ConsumerDump }
+inspected! { Transport, self.node.check_open(), "[`Error::InvalidState`] when it is closed,", transports: TransportStats, TransportDump }
+inspected! { Producer, self.check_open(), "[`Error::InvalidState`] when it is closed,", producers: ProducerStats, ProducerDump }
+inspected! {
+    Consumer, self.check_known(),
+    "[`Error::InvalidState`] when it is closed, [`Error::NotEnabled`] when no worker knows it,",
+    consumers: ConsumerStats, ConsumerDump
+}
 
 #[cfg(test)]
 mod tests {

@@ -129,6 +129,11 @@ impl DesiredRoom {
         }
     }
 
+    /// How many things there are, waiting consumers included.
+    pub(crate) fn len(&self) -> usize {
+        self.transports.len() + self.producers.len() + self.consumers.len()
+    }
+
     /// How many consumers there are, waiting ones included.
     pub(crate) fn consumer_count(&self) -> usize {
         self.consumers.len()

@@ -297,6 +297,12 @@ pub enum DeathCause {
         /// What it said.
         reason: String,
     },
+    /// It said more than it may, or what cannot be true, or let requests time out, and was killed.
+    #[error("it misbehaved ({reason}) and was killed")]
+    Misbehaved {
+        /// What it did, in a sentence.
+        reason: String,
+    },
     /// It closed its channel without exiting, and was killed.
     #[error("it closed its channel but did not exit, and was killed")]
     ChannelClosed,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weir_channel::message::{LogLevel, SandboxMode, Zoned};
 use weir_channel::words;
-use weir_worker::process::Switches;
+use weir_worker::switches::Switches;
 
 use super::log_settings::{LogSettings, LogTag};
 
@@ -70,7 +70,7 @@ macro_rules! server_settings {
             [#[arg(env = "WEIR_RTC_TCP", value_name = "BOOL")] bool]
 
             /// The UDP and TCP port that all WebRTC clients of the first worker share; each further worker uses the next port
-            /// [default: each WebRTC transport has its own ports from `rtc_ports`].
+            /// [default: each WebRTC transport has its own ports of the range for media].
             webrtc_port: Option<NonZeroU16> = None;
             [#[arg(env = "WEIR_WEBRTC_PORT", value_name = "PORT")] u16 => NonZeroU16::new]
 
@@ -93,8 +93,8 @@ macro_rules! server_settings {
             gop_cache: bool = true;
             [#[arg(env = "WEIR_GOP_CACHE", value_name = "BOOL")] bool]
 
-            /// The PEM file with the certificate for DTLS, which may be self-signed; needs `dtls_private_key_file` [default:
-            /// each worker makes its own].
+            /// The PEM file with the certificate for DTLS, which may be self-signed; needs the file of its private key, too
+            /// [default: each worker makes its own].
             dtls_certificate_file: Option<PathBuf> = None;
             [#[arg(env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")] PathBuf]
 

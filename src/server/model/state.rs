@@ -7,6 +7,7 @@
 
 mod answer;
 mod close;
+mod credible;
 mod notification;
 mod open;
 mod pausing;
@@ -33,6 +34,7 @@ use crate::server::model::room::RoomNode;
 use crate::server::model::side::Side;
 use crate::server::model::transport::{MirrorOutlet, TransportNode};
 
+pub(crate) use self::credible::bounded_refusal;
 pub(crate) use self::pausing::Pausable;
 
 /// Everything that is known of rooms and what is in them.
@@ -42,13 +44,22 @@ pub(crate) struct State {
     transports: HashMap<TransportId, Arc<TransportNode>>,
     producers: HashMap<ProducerId, Arc<ProducerNode>>,
     consumers: HashMap<ConsumerId, Arc<ConsumerNode>>,
-    room_counts: HashMap<WorkerId, usize>,
+    served: HashMap<WorkerId, Served>,
     ids: Arc<Ids>,
     /// What follows from the last change and only a worker can do. The link takes it, under the same lock.
     follow_ups: Vec<Command>,
     pub(crate) events: EventBus,
     pub(crate) client_memory: Arc<ClientMemory>,
     closed: bool,
+}
+
+/// How much a worker serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Served {
+    pub(crate) rooms: usize,
+    pub(crate) transports: usize,
+    /// Producers, and consumers, also those that wait to be enabled.
+    pub(crate) streams: usize,
 }
 
 #[derive(Debug)]
@@ -137,7 +148,7 @@ impl State {
             transports: HashMap::new(),
             producers: HashMap::new(),
             consumers: HashMap::new(),
-            room_counts: HashMap::new(),
+            served: HashMap::new(),
             ids,
             follow_ups: Vec::new(),
             events: EventBus::new(),
@@ -164,7 +175,16 @@ impl State {
 
     /// How many open rooms a worker serves.
     pub(crate) fn rooms_of(&self, worker: WorkerId) -> usize {
-        self.room_counts.get(&worker).copied().unwrap_or(0)
+        self.served(worker).rooms
+    }
+
+    /// How much a worker serves.
+    pub(crate) fn served(&self, worker: WorkerId) -> Served {
+        self.served.get(&worker).copied().unwrap_or_default()
+    }
+
+    fn served_mut(&mut self, worker: WorkerId) -> &mut Served {
+        self.served.entry(worker).or_default()
     }
 
     /// A peer with what is its own, while it is open.

@@ -3,27 +3,33 @@
 //! Invariant: answers and news are applied to the state in the order in which they arrive, and before the caller hears of
 //! them; so nobody ever sees an object that an earlier event does not know.
 //!
+//! Invariant: nothing of what a worker says is believed, kept or repeated before it is checked: whether it may say so much
+//! ([`allowance`](super::allowance)), and whether it can be true ([`State::check_notification`], [`State::check_reply`]).
+//!
 //! Invariant: nobody's wait is over before what has arrived is read, and only time in which this process itself ran counts
 //! ([`OwnTime`]). A supervisor that was stopped, or had no CPU, does not blame its workers.
 
 use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, WorkerReceiver};
 use weir_channel::error::ChannelError;
-use weir_channel::id::{TransportId, WorkerId};
+use weir_channel::id::{RoomId, TransportId, WorkerId};
 use weir_channel::lanes::Lane;
 use weir_channel::message::{Deadline, IceTuple, Method, Notification, Reply, Request, Response, Sandbox, WorkerError};
 use weir_channel::own_time::OwnTime;
 
 use crate::server::model::error::{DeathCause, Error};
 use crate::server::model::lock;
-use crate::server::model::state::{Command, State};
+use crate::server::model::state::{Command, State, bounded_refusal};
+use crate::server::workers::allowance::{
+    self, Allowance, LINE_COST, LOG, LOG_THROWN_AWAY, NOTIFICATIONS_THROWN_AWAY, Verdict,
+};
 use crate::server::workers::pending::Pending;
 use crate::server::workers::sockets::SharedPorts;
 use crate::server::workers::worker_log;
@@ -42,6 +48,15 @@ const SOCKETS_WAITING_MAX: usize = 64;
 /// a worker that floods its channel and answers no ping is taken for hung after them.
 const READ_BEFORE_VERDICT_MAX: usize = 1 << 16;
 
+/// A worker that lets so many requests in a row time out, and accepts none in between, is replaced...
+const TIMEOUTS_MAX: u32 = 3;
+
+/// ... when that has gone on for so long, after the first of them, in time in which this process itself ran.
+const TIMEOUTS_TIME_MIN: Duration = Duration::from_secs(10);
+
+/// The room that a worker is asked to open and close when it is to show whether it works again. No other has this id.
+const PROBE: RoomId = RoomId(0);
+
 /// The callers' side of a conversation.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -58,11 +73,29 @@ pub(crate) struct Link {
     sandbox: OnceLock<Sandbox>,
     /// Something is to be answered, and nothing was before.
     asked: Notify,
+    allowances: Mutex<Allowances>,
+    /// A request has timed out.
+    late: Notify,
+    /// Something is wrong with what it has answered, which only who asked could see.
+    condemned: Notify,
+}
+
+/// What the worker may still say.
+#[derive(Debug)]
+struct Allowances {
+    notifications: Allowance,
+    log: Allowance,
+    /// When this process was last seen to run.
+    seen_at: Instant,
 }
 
 #[derive(Debug)]
 struct Table {
     pending: Pending<Command, Waiter>,
+    /// How many requests in a row have timed out, and when the first of them did.
+    timeouts: u32,
+    timeouts_since: Duration,
+    condemned: Option<String>,
     /// What deadlines are measured with.
     own: OwnTime,
     ended: Option<DeathCause>,
@@ -104,6 +137,8 @@ pub(crate) enum End {
     Hung,
     /// The worker said something that makes no sense.
     Protocol(String),
+    /// The worker did what no worker does that is what it should be.
+    Misbehaved(String),
 }
 
 impl Link {
@@ -123,6 +158,9 @@ impl Link {
             shared_ports,
             table: Mutex::new(Table {
                 pending: Pending::new(),
+                timeouts: 0,
+                timeouts_since: Duration::ZERO,
+                condemned: None,
                 own: OwnTime::new(Instant::now(), timeout.min(pulse.timeout)),
                 ended: None,
             }),
@@ -131,6 +169,16 @@ impl Link {
             sockets: Arc::new(Semaphore::new(SOCKETS_WAITING_MAX)),
             sandbox: OnceLock::new(),
             asked: Notify::new(),
+            allowances: Mutex::new(Allowances {
+                notifications: Allowance::new(
+                    allowance::notifications(Default::default()),
+                    Some(NOTIFICATIONS_THROWN_AWAY),
+                ),
+                log: Allowance::new(LOG, Some(LOG_THROWN_AWAY)),
+                seen_at: Instant::now(),
+            }),
+            late: Notify::new(),
+            condemned: Notify::new(),
         };
         let queues = Queues {
             control: control_receiver,
@@ -250,6 +298,17 @@ impl Link {
         lock(&self.table).pending.len()
     }
 
+    /// How many requests in a row it has not answered in time.
+    pub(crate) fn timeouts(&self) -> u32 {
+        lock(&self.table).timeouts
+    }
+
+    /// The worker has done what no worker does that is what it should be, and is to be replaced.
+    pub(crate) fn condemn(&self, reason: String) {
+        lock(&self.table).condemned.get_or_insert(reason);
+        self.condemned.notify_one();
+    }
+
     /// The worker is dead: no command is taken any more. Called with the state locked, so that no plan can still find an
     /// object open and its worker gone.
     pub(crate) fn end(&self, cause: &DeathCause) {
@@ -289,17 +348,23 @@ impl Link {
         table.pending.next_deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Tells those whose time is up.
-    fn expire(&self) {
-        let expired = {
+    /// Tells those whose time is up. A worker that has let too many wait is to be replaced.
+    fn expire(&self) -> Result<(), End> {
+        let (expired, outcome) = {
             let mut table = lock(&self.table);
             let now = table.own.passed();
-            table.pending.expire(now)
+            let expired = table.pending.expire(now);
+            let outcome = table.count_timeouts(now, expired.len());
+            (expired, outcome)
         };
+        if !expired.is_empty() {
+            self.late.notify_one();
+        }
         for (waiter, after) in expired {
             // An error says that the caller has stopped waiting.
             let _ = waiter.send(Err(Error::Timeout { after }));
         }
+        outcome
     }
 
     /// Applies an answer, then tells who waits for it.
@@ -311,17 +376,131 @@ impl Link {
                 response.id
             )));
         };
+        let mut result = response.result.map_err(bounded_refusal);
+        if result.is_ok() && command.method != Method::Ping {
+            lock(&self.table).timeouts = 0;
+        }
         let outcome = {
             let mut state = lock(state);
-            let outcome = state.apply_answer(command, response.result);
-            self.follow_up(&mut state);
-            outcome
+            let credible = match &mut result {
+                Ok(reply) => state.check_reply(&command.method, reply),
+                Err(_) => Ok(()),
+            };
+            credible.map(|()| {
+                let outcome = state.apply_answer(command, result);
+                self.follow_up(&mut state);
+                outcome
+            })
+        };
+        let (outcome, end) = match outcome {
+            Ok(outcome) => (outcome, Ok(())),
+            Err(reason) => {
+                let worker = self.worker;
+                let told = reason.clone();
+                (
+                    Err(Error::Protocol { worker, reason: told }),
+                    Err(End::Misbehaved(reason)),
+                )
+            }
         };
         if let Some(waiter) = waiter {
             // An error says that the caller has stopped waiting.
             let _ = waiter.send(outcome);
         }
+        end
+    }
+
+    /// Hears something unasked, if it may be said.
+    fn hear(&self, state: &Mutex<State>, notification: Notification) -> Result<(), End> {
+        let now = Instant::now();
+        let outcome = {
+            let mut allowances = self.allowances(now);
+            match &notification {
+                Notification::Log(line) => {
+                    let bytes = line.text.len() + line.target.len();
+                    let verdict = allowances.log.judge(now, LINE_COST + bytes as u64, || LOG);
+                    (verdict, "log lines")
+                }
+                Notification::LogLinesDropped { .. } => (allowances.log.judge(now, LINE_COST, || LOG), "log lines"),
+                _ => {
+                    let due = || allowance::notifications(lock(state).served(self.worker));
+                    (allowances.notifications.judge(now, 1, due), "notifications")
+                }
+            }
+        };
+        match outcome {
+            (Verdict::Hear, _) => self.notice(state, notification),
+            (Verdict::ThrowAway, _) => {
+                self.report_thrown_away(now);
+                Ok(())
+            }
+            (Verdict::Enough, what) => Err(End::Misbehaved(format!("it sent {what} without end"))),
+        }
+    }
+
+    fn notice(&self, state: &Mutex<State>, notification: Notification) -> Result<(), End> {
+        let worker = self.worker;
+        lock(state)
+            .check_notification(worker, &notification)
+            .map_err(End::Misbehaved)?;
+        match notification {
+            Notification::SocketWanted { transport, tuple } => self.give_socket(state, transport, tuple),
+            Notification::Log(line) => worker_log::repeat(worker, &line),
+            Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
+            // Said once, at the start, by a worker that has read nothing yet. What it says later is worth nothing.
+            Notification::Sandboxed(sandbox) => {
+                if self.sandbox.set(sandbox).is_ok() {
+                    self.sandbox().into_iter().for_each(worker_log::report_sandbox);
+                }
+            }
+            notification => lock(state).apply_notification(worker, notification),
+        }
         Ok(())
+    }
+
+    fn allowances(&self, now: Instant) -> MutexGuard<'_, Allowances> {
+        let mut allowances = lock(&self.allowances);
+        let gap = now.saturating_duration_since(allowances.seen_at);
+        allowances.seen_at = now;
+        // Pings would have come by otherwise.
+        if gap > self.pulse.interval + self.pulse.timeout {
+            allowances.notifications.excuse(now, gap);
+        }
+        allowances
+    }
+
+    /// Says how much of what the worker said was thrown away, when it is time to.
+    fn report_thrown_away(&self, now: Instant) {
+        let mut allowances = self.allowances(now);
+        if let Some(count) = allowances.log.report(now) {
+            worker_log::report_dropped(self.worker, count);
+        }
+        if let Some(count) = allowances.notifications.report(now) {
+            worker_log::report_notifications_dropped(self.worker, count);
+        }
+    }
+}
+
+impl Table {
+    /// Counts requests that nobody has answered in time. A worker that was asked often and for long enough, and has done
+    /// nothing, is to be replaced, although it answers pings.
+    fn count_timeouts(&mut self, now: Duration, expired: usize) -> Result<(), End> {
+        if expired == 0 {
+            return Ok(());
+        }
+        if self.timeouts == 0 {
+            self.timeouts_since = now;
+        }
+        self.timeouts = self.timeouts.saturating_add(u32::try_from(expired).unwrap_or(u32::MAX));
+        let passed = now.saturating_sub(self.timeouts_since);
+        if self.timeouts < TIMEOUTS_MAX || passed < TIMEOUTS_TIME_MIN {
+            return Ok(());
+        }
+        Err(End::Misbehaved(format!(
+            "it answers pings, but has let {} requests in a row time out in {} s",
+            self.timeouts,
+            passed.as_secs()
+        )))
     }
 }
 
@@ -362,6 +541,7 @@ pub(crate) async fn converse(
     let mut commands = pin!(forward(link, queues.control, sender.clone(), state));
     let mut questions = pin!(forward(link, queues.bulk, sender, state));
     let mut pings = pin!(ping(link, on_pulse));
+    let mut probes = pin!(probe(link));
     // One task for all of it: they share the link's table and the state, and spend their time waiting.
     loop {
         tokio::select! {
@@ -369,11 +549,15 @@ pub(crate) async fn converse(
             end = &mut commands => return end,
             end = &mut questions => return end,
             end = &mut pings => return end,
+            end = &mut probes => return end,
+            end = condemned(link) => return end,
             () = overdue(link) => {
                 if let Err(end) = read_arrived(link, &mut receiver, state).await {
                     return end;
                 }
-                link.expire();
+                if let Err(end) = link.expire() {
+                    return end;
+                }
             }
         }
     }
@@ -411,26 +595,7 @@ async fn read_arrived(link: &Link, receiver: &mut WorkerReceiver, state: &Mutex<
 fn hear(link: &Link, heard: FromWorker, state: &Mutex<State>) -> Result<(), End> {
     match heard {
         FromWorker::Response(response) => link.apply(state, response),
-        FromWorker::Notification(notification) => {
-            notice(link, notification, state);
-            Ok(())
-        }
-    }
-}
-
-fn notice(link: &Link, notification: Notification, state: &Mutex<State>) {
-    let worker = link.worker;
-    match notification {
-        Notification::SocketWanted { transport, tuple } => link.give_socket(state, transport, tuple),
-        Notification::Log(line) => worker_log::repeat(worker, &line),
-        Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
-        // Said once, at the start, by a worker that has read nothing yet. What it says later is worth nothing.
-        Notification::Sandboxed(sandbox) => {
-            if link.sandbox.set(sandbox).is_ok() {
-                link.sandbox().into_iter().for_each(worker_log::report_sandbox);
-            }
-        }
-        notification => lock(state).apply_notification(worker, notification),
+        FromWorker::Notification(notification) => link.hear(state, notification),
     }
 }
 
@@ -461,6 +626,7 @@ async fn forward(
 async fn ping(link: &Link, on_pulse: impl Fn(Duration)) -> End {
     loop {
         sleep(link.pulse.interval).await;
+        link.report_thrown_away(Instant::now());
         let asked = Instant::now();
         let Ok(answer) = link.say(Method::Ping, link.pulse.timeout) else {
             return pending().await;
@@ -473,6 +639,39 @@ async fn ping(link: &Link, on_pulse: impl Fn(Duration)) -> End {
             // The conversation is ending otherwise.
             Ok(Err(_)) | Err(_) => return pending().await,
         }
+    }
+}
+
+/// Asks a worker that has let a request time out for some work, again and again, until it accepts something: nobody else
+/// may ask it, because it gets no new rooms meanwhile.
+async fn probe(link: &Link) -> End {
+    let timeout = link.timeout.min(link.pulse.timeout);
+    loop {
+        link.late.notified().await;
+        while link.timeouts() > 0 {
+            let asked = [
+                link.say(Method::CreateRouter { room: PROBE }, timeout),
+                link.say(Method::CloseRouter { room: PROBE }, timeout),
+            ];
+            for answer in asked {
+                match answer {
+                    Ok(answer) => drop(answer.await),
+                    // The conversation is ending otherwise.
+                    Err(_) => return pending().await,
+                }
+            }
+            sleep(link.pulse.interval).await;
+        }
+    }
+}
+
+/// Ends when who asked the worker has found it out.
+async fn condemned(link: &Link) -> End {
+    loop {
+        if let Some(reason) = lock(&link.table).condemned.clone() {
+            return End::Misbehaved(reason);
+        }
+        link.condemned.notified().await;
     }
 }
 

@@ -4,7 +4,7 @@
 //!            spawn, Hello                  the server closes
 //!  Starting ─────────────► Running ────────────────────────► Closed
 //!     ▲                       │ exits, is killed, hangs,        ▲
-//!     │ after the back-off    ▼ breaks the protocol             │ the server closes
+//!     │ after the back-off    ▼ breaks the protocol, misbehaves │ the server closes
 //!     └─────────────────── Restarting ──────────────────────────┘
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! keeps a process in it, [`spawn`] makes the process, [`link`] is the conversation with it. A first process that does not
 //! come up fails the server's start; every later one is replaced.
 
+pub(crate) mod allowance;
 pub(crate) mod backoff;
 pub(crate) mod cpus;
 pub(crate) mod descriptors;

@@ -6,17 +6,22 @@ use weir_channel::id::WorkerId;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Candidate {
     pub(crate) worker: WorkerId,
+    /// It has not answered the last request in time.
+    pub(crate) is_late: bool,
     /// The number of its rooms, with those that are being created.
     pub(crate) rooms: usize,
 }
 
-/// The worker with the fewest rooms. Among several with as few it is the next one after `last` (by id, wrapping around),
+/// The worker with the fewest rooms, of those that are not late if there are any. Among several with as few it is the next one after `last` (by id, wrapping around),
 /// so that short-lived rooms, which leave all workers empty, still go around.
 pub(crate) fn choose(candidates: impl IntoIterator<Item = Candidate>, last: Option<WorkerId>) -> Option<WorkerId> {
     let after_last = |worker: WorkerId| last.is_some_and(|last| worker > last);
     candidates
         .into_iter()
-        .min_by_key(|candidate| (candidate.rooms, !after_last(candidate.worker), candidate.worker))
+        .min_by_key(|candidate| {
+            let Candidate { worker, is_late, rooms } = *candidate;
+            (is_late, rooms, !after_last(worker), worker)
+        })
         .map(|candidate| candidate.worker)
 }
 
@@ -27,6 +32,7 @@ mod tests {
     fn check(rooms: &[(u32, usize)], last: Option<u32>, expected: Option<u32>) {
         let candidates = rooms.iter().map(|&(worker, rooms)| Candidate {
             worker: WorkerId(worker),
+            is_late: false,
             rooms,
         });
         let chosen = choose(candidates, last.map(WorkerId));
@@ -46,12 +52,26 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_is_late_gets_rooms_only_if_all_are() {
+        let candidate = |worker, is_late, rooms| Candidate {
+            worker: WorkerId(worker),
+            is_late,
+            rooms,
+        };
+        let (one, two) = (candidate(1, true, 0), candidate(2, false, 9));
+        assert_eq!(choose([one, two], None), Some(WorkerId(2)));
+        let two = candidate(2, true, 9);
+        assert_eq!(choose([one, two], None), Some(WorkerId(1)));
+    }
+
+    #[test]
     fn rooms_spread_evenly() {
         let mut rooms = [0_usize; 4];
         let mut last = None;
         for _ in 0..1_000 {
             let candidates = (1..=4).map(|worker| Candidate {
                 worker: WorkerId(worker),
+                is_late: false,
                 rooms: rooms[worker as usize - 1],
             });
             last = choose(candidates, last);

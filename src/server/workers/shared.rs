@@ -67,6 +67,19 @@ impl Live {
     }
 }
 
+/// The name of an answer, which may be long.
+fn name_of(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Done => "Done",
+        Reply::ConsumerCreated { .. } => "ConsumerCreated",
+        Reply::WebRtcTransportCreated { .. } => "WebRtcTransportCreated",
+        Reply::DtlsRole(_) => "DtlsRole",
+        Reply::WorkerStats(_) => "WorkerStats",
+        Reply::Stats(_) => "Stats",
+        Reply::Dump(_) => "Dump",
+    }
+}
+
 impl Shared {
     /// A server without its workers. Must be called within a tokio runtime.
     pub(crate) fn new(settings: Settings) -> Result<Arc<Self>, StartError> {
@@ -164,7 +177,7 @@ impl Shared {
     pub(crate) fn unexpected(&self, worker: WorkerId, method: &str, reply: &Reply) -> Error {
         Error::Protocol {
             worker,
-            reason: format!("to {method} it answered {reply:?}"),
+            reason: format!("to {method} it answered {}", name_of(reply)),
         }
     }
 

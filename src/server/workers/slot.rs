@@ -31,6 +31,9 @@ pub struct WorkerInfo {
     pub rooms: usize,
     /// The number of requests that it has not answered yet.
     pub requests: usize,
+    /// The number of requests in a row that it has not answered in time; 0 again as soon as it accepts one. While there are
+    /// any, it gets no new rooms if another worker can take them.
+    pub timeouts: u32,
     /// The number of times that it was replaced.
     pub restarts: u64,
     /// Why the last process died.
@@ -114,6 +117,11 @@ impl Slot {
         lock(&self.status).link.is_some()
     }
 
+    /// Whether it has not answered the last request in time.
+    pub(crate) fn is_late(&self) -> bool {
+        self.link().is_some_and(|link| link.timeouts() > 0)
+    }
+
     pub(crate) fn rooms_on_their_way(&self) -> usize {
         self.rooms_on_their_way.load(Ordering::Relaxed)
     }
@@ -127,6 +135,7 @@ impl Slot {
             state: status.state,
             rooms: rooms + self.rooms_on_their_way(),
             requests: status.link.as_ref().map_or(0, |link| link.requests()),
+            timeouts: status.link.as_ref().map_or(0, |link| link.timeouts()),
             restarts: status.restarts,
             last_exit: status.last_exit.clone(),
             ping_rtt_us: status

@@ -85,6 +85,7 @@ impl Workers {
             .filter(|slot| slot.is_running())
             .map(|slot| Candidate {
                 worker: slot.id(),
+                is_late: slot.is_late(),
                 rooms: state.rooms_of(slot.id()) + slot.rooms_on_their_way(),
             });
         let chosen = placement::choose(candidates, *last).ok_or_else(|| {

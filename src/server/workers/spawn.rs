@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 use std::{env, thread};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -19,17 +20,27 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 use weir_channel::id::WorkerId;
 use weir_channel::message::SandboxMode;
+use weir_channel::text::visible;
 use weir_worker::process::{Arguments, SUBCOMMAND, WORKER_NAME};
 
 use crate::server::model::error::StartError;
 use crate::server::model::lock;
 use crate::server::model::settings::Settings;
+use crate::server::workers::allowance::{Allowance, LINE_COST, LOG, Verdict};
 use crate::server::workers::{worker_log, worker_user};
 
 /// A longer line of a worker's standard error is cut.
 const LINE_MAX: usize = 4_096;
+
+/// After this many bytes a line is taken for ended, so that one without an end is counted too.
+const LINE_READ_MAX: usize = 64 << 10;
+
+/// Of a worker that writes too much, a line is read this often and thrown away: it does not block at once, and costs
+/// nothing.
+const FLOOD_PAUSE: Duration = Duration::from_millis(1);
 
 /// So many of the last lines are kept, to say of what a worker died.
 const LAST_LINES_MAX: usize = 20;
@@ -171,33 +182,43 @@ async fn listen(worker: WorkerId, stderr: Option<ChildStderr>, last_lines: LastL
         return;
     };
     let mut reader = BufReader::new(stderr);
+    let mut allowance = Allowance::new(LOG, None);
     while let Ok(Some(line)) = next_line(&mut reader).await {
-        worker_log::repeat_stderr(worker, &line);
-        last_lines.push(line);
+        let now = Instant::now();
+        match allowance.judge(now, LINE_COST + line.len() as u64, || LOG) {
+            Verdict::Hear => {
+                worker_log::repeat_stderr(worker, &line);
+                last_lines.push(line);
+            }
+            Verdict::ThrowAway | Verdict::Enough => sleep(FLOOD_PAUSE).await,
+        }
+        if let Some(count) = allowance.report(now) {
+            worker_log::report_stderr_dropped(worker, count);
+        }
     }
 }
 
 /// The next line, without its end, and cut after [`LINE_MAX`] bytes; `None` at the end.
 async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<String>> {
     let mut line = Vec::new();
-    let mut any = false;
+    let mut read = 0;
     loop {
         let bytes = reader.fill_buf().await?;
         if bytes.is_empty() {
             break;
         }
-        any = true;
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let part = &bytes[..end.unwrap_or(bytes.len())];
         let kept = part.len().min(LINE_MAX - line.len());
         line.extend_from_slice(&part[..kept]);
         let consumed = end.map_or(bytes.len(), |end| end + 1);
         reader.consume(consumed);
-        if end.is_some() {
+        read += consumed;
+        if end.is_some() || read >= LINE_READ_MAX {
             break;
         }
     }
-    Ok(any.then(|| String::from_utf8_lossy(&line).into_owned()))
+    Ok((read > 0).then(|| visible(&String::from_utf8_lossy(&line)).into_owned()))
 }
 
 /// The program that workers run.

@@ -264,6 +264,7 @@ async fn serve(
             timeout_ms: millis(pulse.timeout),
         }),
         End::Protocol(reason) => Some(DeathCause::Protocol { reason }),
+        End::Misbehaved(reason) => Some(DeathCause::Misbehaved { reason }),
     };
     (end(child, cause).await, Some(Arc::clone(&link)))
 }

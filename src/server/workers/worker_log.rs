@@ -34,9 +34,19 @@ pub(crate) fn report_dropped(worker: WorkerId, count: u64) {
     event!(target: TARGET, Level::WARN, worker = worker.0, count, "log lines were dropped");
 }
 
+/// Says that a worker has sent more notifications than are due to it, and that some were not heard.
+pub(crate) fn report_notifications_dropped(worker: WorkerId, count: u64) {
+    event!(target: TARGET, Level::WARN, worker = worker.0, count, "notifications were dropped, because there were too many");
+}
+
 /// Repeats a line that a worker wrote to its standard error: a panic, or something from before its channel was up.
 pub(crate) fn repeat_stderr(worker: WorkerId, line: &str) {
     event!(target: TARGET, Level::ERROR, worker = worker.0, module = "stderr", "{line}");
+}
+
+/// Says that a worker had more to write to its standard error.
+pub(crate) fn report_stderr_dropped(worker: WorkerId, count: u64) {
+    event!(target: TARGET, Level::WARN, worker = worker.0, module = "stderr", count, "lines were dropped");
 }
 
 /// What was said of workers' sandboxes last.

@@ -27,10 +27,10 @@ use crate::net::egress::Egress;
 use crate::net::poll::{Event, Interest, Poller, Source};
 use crate::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch, SLOTS};
 use crate::net::usage::Usage;
-use crate::relay::gop::GOPS_MAX;
 use crate::relay::limits::Limits;
 use crate::relay::sink::TransportIx;
 use crate::relay::{Action, Relay};
+use crate::switches::Switches;
 use crate::time::Time;
 use crate::webrtc::dtls;
 
@@ -136,9 +136,9 @@ pub(super) struct Counters {
 }
 
 impl EventLoop {
-    /// Whether the last group of pictures is kept of senders that answer no key frame requests.
-    pub fn set_gop_cache(&mut self, wanted: bool) {
-        self.relay.set_gops_max(if wanted { GOPS_MAX } else { 0 });
+    /// Hands on what the server's settings say.
+    pub fn obey(&mut self, switches: Switches) {
+        self.relay.obey(switches);
     }
 
     /// Makes what WebRTC transports share, instead of with the first of them. Libraries then have what they fetch from the system with

@@ -77,6 +77,7 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{DropReason, Notification, Remote};
 
 use crate::rtp::rtcp::RtcpItem;
+use crate::switches::Switches;
 use crate::time::{Time, WallClock};
 
 use self::activity::Activity;
@@ -219,6 +220,11 @@ impl Relay {
             notifications: VecDeque::with_capacity(2),
             changed: VecDeque::new(),
         }
+    }
+
+    /// Does what the server's settings say.
+    pub fn obey(&mut self, switches: Switches) {
+        self.set_gops_max(if switches.gop_cache { gop::GOPS_MAX } else { 0 });
     }
 
     /// Keeps the last group of pictures of so many senders that answer no key frame requests, at most; 0: of none. The default

@@ -293,7 +293,10 @@ impl Producer {
     /// it was counted, nobody has joined and nothing was paused. `is_known`: another one has come under its number.
     pub(super) fn count_refused(&mut self, encoding: u8, is_known: bool, by: i64) {
         let stream = &mut self.streams[usize::from(encoding)].counters;
-        let add = |count: &mut u64| *count = count.wrapping_add_signed(by);
+        let add = |count: &mut u64| {
+            debug_assert!(by > 0 || *count > 0, "what is taken back was counted");
+            *count = count.wrapping_add_signed(by);
+        };
         add(&mut self.counters.received);
         if is_known {
             add(&mut stream.packets);

@@ -13,6 +13,7 @@ mod lifecycle;
 mod network;
 mod pairs;
 mod peer;
+mod residue;
 mod tcp;
 mod whole_stack;
 mod world;

@@ -80,9 +80,7 @@ impl State {
             return;
         };
         entry.node.close();
-        if let Some(count) = self.room_counts.get_mut(&entry.node.worker) {
-            *count -= 1;
-        }
+        self.served_mut(entry.node.worker).rooms -= 1;
         let details = CloseDetails::by_parent(match &cause {
             CloseCause::Closed => CloseCause::RoomClosed,
             inherited => inherited.clone(),
@@ -209,6 +207,7 @@ impl State {
         let Some(node) = self.transports.remove(&transport) else {
             return;
         };
+        self.served_mut(entry.node.worker).transports -= 1;
         node.close();
         if let Some((peer, _)) = &node.owner {
             if details.originator == Originator::Local {
@@ -237,6 +236,7 @@ impl State {
         let Some(node) = self.producers.remove(&producer) else {
             return;
         };
+        self.served_mut(entry.node.worker).streams -= 1;
         {
             let mut state = lock(&node.state);
             state.closed = true;
@@ -268,6 +268,7 @@ impl State {
         let Some(node) = self.consumers.remove(&consumer) else {
             return;
         };
+        self.served_mut(entry.node.worker).streams -= 1;
         let transport = {
             let mut state = lock(&node.state);
             state.closed = true;

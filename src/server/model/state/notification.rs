@@ -4,23 +4,18 @@ use std::sync::Arc;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{DtlsState, IceState, IceTuple, Notification, Profile, Remote, WebRtcFailure};
+use weir_channel::text::cut;
 
 use super::State;
+use super::credible::REASON_BYTES_MAX;
 use crate::server::model::event::{AudioLevel, EventKind};
 use crate::server::model::lock;
 use crate::server::model::peer_notification::PeerNotification;
 use crate::server::model::producer::ProducerNode;
 use crate::server::model::transport::TransportNode;
 
-/// The longest message of a failure, in bytes. A worker is not trusted with more.
-const MESSAGE_BYTES_MAX: usize = 256;
-
 fn bounded(mut failure: WebRtcFailure) -> WebRtcFailure {
-    let mut end = failure.message.len().min(MESSAGE_BYTES_MAX);
-    while !failure.message.is_char_boundary(end) {
-        end -= 1;
-    }
-    failure.message.truncate(end);
+    cut(&mut failure.message, REASON_BYTES_MAX);
     failure
 }
 

@@ -38,7 +38,7 @@ impl State {
             worker: node.worker,
             app_data: node.app_data.clone(),
         });
-        *self.room_counts.entry(node.worker).or_default() += 1;
+        self.served_mut(node.worker).rooms += 1;
         let entry = RoomEntry {
             desired: DesiredRoom::default(),
             peers: Peers::default(),
@@ -144,6 +144,7 @@ impl State {
             tuple: node.tuple(),
             app_data: node.app_data.clone(),
         });
+        self.served_mut(node.room.worker).transports += 1;
         self.transports.insert(node.id, node);
         Ok(())
     }
@@ -199,6 +200,7 @@ impl State {
                 owner.producers.insert(node.id);
             }
         }
+        self.served_mut(node.transport.room.worker).streams += 1;
         self.producers.insert(node.id, Arc::clone(&node));
         for other in others {
             if let Some(consumer) = self.add_consumer(&node, &other) {
@@ -247,6 +249,7 @@ impl State {
         if let Some(receiver) = entry.peers.get_mut(receiver.key) {
             receiver.consumers.insert(id);
         }
+        self.served_mut(receiver.room.worker).streams += 1;
         self.consumers.insert(id, Arc::clone(&node));
         self.events.emit(EventKind::ConsumerOpened {
             consumer: id,
@@ -295,6 +298,7 @@ impl State {
             source_paused,
             app_data: node.app_data.clone(),
         });
+        self.served_mut(node.room.worker).streams += 1;
         self.consumers.insert(node.id, node);
         Ok(())
     }

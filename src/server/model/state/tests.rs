@@ -551,6 +551,7 @@ impl Known {
             Arc::new(Value::Null),
         );
         self.state.room_mut(ROOM).unwrap().desired.add_waiting_consumer(&node);
+        self.state.served_mut(node.room.worker).streams += 1;
         self.state.consumers.insert(consumer, node);
     }
 

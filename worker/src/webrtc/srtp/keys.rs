@@ -54,12 +54,13 @@ impl MasterKey {
         self.profile
     }
 
-    pub(super) fn key(&self) -> &[u8] {
+    /// The key. Whoever copies it wipes the copy.
+    pub fn key(&self) -> &[u8] {
         &self.key[..self.profile.key_len()]
     }
 
     /// The salt, padded with zeros at its end.
-    pub(super) fn salt(&self) -> &[u8; SALT_LEN_MAX] {
+    pub fn salt(&self) -> &[u8; SALT_LEN_MAX] {
         &self.salt
     }
 }

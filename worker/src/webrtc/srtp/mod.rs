@@ -38,8 +38,6 @@ mod index;
 mod keys;
 mod outbound;
 mod profile;
-#[cfg(test)]
-mod residue_tests;
 mod window;
 
 pub use error::{ProtectError, UnprotectError};
