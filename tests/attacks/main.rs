@@ -144,11 +144,6 @@ const ATTACKS: &[Attack] = attacks! {
 
 /// Attacks that something is still to be done about: they run only if `--awaited` asks for them.
 const AWAITED: &[&str] = &[
-    "http::heads_that_do_not_end",
-    "http::bodies_that_do_not_end",
-    "http::guessing_tokens",
-    "http::two_lengths_at_once",
-    "websocket::idle_connections",
     "websocket::peers_that_never_read",
     "worker::counters_without_end",
     "worker::a_log_without_end",

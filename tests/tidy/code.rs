@@ -99,13 +99,14 @@ const LINES_MAX: usize = 600;
 pub(crate) const LONG_FILES: [(&str, usize, &str); 0] = [];
 
 /// Tests that look again and again, with a bound, because what they wait for cannot be waited on.
-pub(crate) const SLEEPS_ALLOWED: [(&str, &str); 4] = [
+pub(crate) const SLEEPS_ALLOWED: [(&str, &str); 5] = [
     (
         "tests/media/programs.rs",
         "only a table of the kernel says that another program has its port",
     ),
     ("channel/tests/faults.rs", "time is virtual where it does"),
     ("src/server/tests/verdicts.rs", "time is virtual"),
+    ("src/server/tests/bounds.rs", "time is virtual"),
     (
         "tests/ctl_service.rs",
         "that a server is stopped for seconds is the thing itself",

@@ -12,27 +12,29 @@
 use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, WorkerReceiver};
 use weir_channel::error::ChannelError;
-use weir_channel::id::{RoomId, TransportId, WorkerId};
+use weir_channel::id::{TransportId, WorkerId};
 use weir_channel::lanes::Lane;
-use weir_channel::message::{Deadline, IceTuple, Method, Notification, Reply, Request, Response, Sandbox, WorkerError};
+use weir_channel::message::{Deadline, IceTuple, Method, Reply, Request, Response, Sandbox, WorkerError};
 use weir_channel::own_time::OwnTime;
 
 use crate::server::model::error::{DeathCause, Error};
 use crate::server::model::lock;
 use crate::server::model::state::{Command, State, bounded_refusal};
-use crate::server::workers::allowance::{
-    self, Allowance, LINE_COST, LOG, LOG_THROWN_AWAY, NOTIFICATIONS_THROWN_AWAY, Verdict,
-};
 use crate::server::workers::pending::Pending;
 use crate::server::workers::sockets::SharedPorts;
-use crate::server::workers::worker_log;
+
+use self::hearing::Allowances;
+use self::timeouts::probe;
+
+mod hearing;
+mod timeouts;
 
 /// How many commands may wait for the channel; further callers wait for their turn. The channel's own queue
 /// behind it holds some thousands.
@@ -47,15 +49,6 @@ const SOCKETS_WAITING_MAX: usize = 64;
 /// So many messages are read at most before a verdict. As much as a socket of the largest usual size (4 MiB) holds of answers;
 /// a worker that floods its channel and answers no ping is taken for hung after them.
 const READ_BEFORE_VERDICT_MAX: usize = 1 << 16;
-
-/// A worker that lets so many requests in a row time out, and accepts none in between, is replaced...
-const TIMEOUTS_MAX: u32 = 3;
-
-/// ... when that has gone on for so long, after the first of them, in time in which this process itself ran.
-const TIMEOUTS_TIME_MIN: Duration = Duration::from_secs(10);
-
-/// The room that a worker is asked to open and close when it is to show whether it works again. No other has this id.
-const PROBE: RoomId = RoomId(0);
 
 /// The callers' side of a conversation.
 #[derive(Debug)]
@@ -78,15 +71,6 @@ pub(crate) struct Link {
     late: Notify,
     /// Something is wrong with what it has answered, which only who asked could see.
     condemned: Notify,
-}
-
-/// What the worker may still say.
-#[derive(Debug)]
-struct Allowances {
-    notifications: Allowance,
-    log: Allowance,
-    /// When this process was last seen to run.
-    seen_at: Instant,
 }
 
 #[derive(Debug)]
@@ -169,14 +153,7 @@ impl Link {
             sockets: Arc::new(Semaphore::new(SOCKETS_WAITING_MAX)),
             sandbox: OnceLock::new(),
             asked: Notify::new(),
-            allowances: Mutex::new(Allowances {
-                notifications: Allowance::new(
-                    allowance::notifications(Default::default()),
-                    Some(NOTIFICATIONS_THROWN_AWAY),
-                ),
-                log: Allowance::new(LOG, Some(LOG_THROWN_AWAY)),
-                seen_at: Instant::now(),
-            }),
+            allowances: Mutex::new(Allowances::new(Instant::now())),
             late: Notify::new(),
             condemned: Notify::new(),
         };
@@ -409,99 +386,6 @@ impl Link {
         }
         end
     }
-
-    /// Hears something unasked, if it may be said.
-    fn hear(&self, state: &Mutex<State>, notification: Notification) -> Result<(), End> {
-        let now = Instant::now();
-        let outcome = {
-            let mut allowances = self.allowances(now);
-            match &notification {
-                Notification::Log(line) => {
-                    let bytes = line.text.len() + line.target.len();
-                    let verdict = allowances.log.judge(now, LINE_COST + bytes as u64, || LOG);
-                    (verdict, "log lines")
-                }
-                Notification::LogLinesDropped { .. } => (allowances.log.judge(now, LINE_COST, || LOG), "log lines"),
-                _ => {
-                    let due = || allowance::notifications(lock(state).served(self.worker));
-                    (allowances.notifications.judge(now, 1, due), "notifications")
-                }
-            }
-        };
-        match outcome {
-            (Verdict::Hear, _) => self.notice(state, notification),
-            (Verdict::ThrowAway, _) => {
-                self.report_thrown_away(now);
-                Ok(())
-            }
-            (Verdict::Enough, what) => Err(End::Misbehaved(format!("it sent {what} without end"))),
-        }
-    }
-
-    fn notice(&self, state: &Mutex<State>, notification: Notification) -> Result<(), End> {
-        let worker = self.worker;
-        lock(state)
-            .check_notification(worker, &notification)
-            .map_err(End::Misbehaved)?;
-        match notification {
-            Notification::SocketWanted { transport, tuple } => self.give_socket(state, transport, tuple),
-            Notification::Log(line) => worker_log::repeat(worker, &line),
-            Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
-            // Said once, at the start, by a worker that has read nothing yet. What it says later is worth nothing.
-            Notification::Sandboxed(sandbox) => {
-                if self.sandbox.set(sandbox).is_ok() {
-                    self.sandbox().into_iter().for_each(worker_log::report_sandbox);
-                }
-            }
-            notification => lock(state).apply_notification(worker, notification),
-        }
-        Ok(())
-    }
-
-    fn allowances(&self, now: Instant) -> MutexGuard<'_, Allowances> {
-        let mut allowances = lock(&self.allowances);
-        let gap = now.saturating_duration_since(allowances.seen_at);
-        allowances.seen_at = now;
-        // Pings would have come by otherwise.
-        if gap > self.pulse.interval + self.pulse.timeout {
-            allowances.notifications.excuse(now, gap);
-        }
-        allowances
-    }
-
-    /// Says how much of what the worker said was thrown away, when it is time to.
-    fn report_thrown_away(&self, now: Instant) {
-        let mut allowances = self.allowances(now);
-        if let Some(count) = allowances.log.report(now) {
-            worker_log::report_dropped(self.worker, count);
-        }
-        if let Some(count) = allowances.notifications.report(now) {
-            worker_log::report_notifications_dropped(self.worker, count);
-        }
-    }
-}
-
-impl Table {
-    /// Counts requests that nobody has answered in time. A worker that was asked often and for long enough, and has done
-    /// nothing, is to be replaced, although it answers pings.
-    fn count_timeouts(&mut self, now: Duration, expired: usize) -> Result<(), End> {
-        if expired == 0 {
-            return Ok(());
-        }
-        if self.timeouts == 0 {
-            self.timeouts_since = now;
-        }
-        self.timeouts = self.timeouts.saturating_add(u32::try_from(expired).unwrap_or(u32::MAX));
-        let passed = now.saturating_sub(self.timeouts_since);
-        if self.timeouts < TIMEOUTS_MAX || passed < TIMEOUTS_TIME_MIN {
-            return Ok(());
-        }
-        Err(End::Misbehaved(format!(
-            "it answers pings, but has let {} requests in a row time out in {} s",
-            self.timeouts,
-            passed.as_secs()
-        )))
-    }
 }
 
 impl Queue {
@@ -638,29 +522,6 @@ async fn ping(link: &Link, on_pulse: impl Fn(Duration)) -> End {
             Ok(Err(Error::Timeout { .. })) => return End::Hung,
             // The conversation is ending otherwise.
             Ok(Err(_)) | Err(_) => return pending().await,
-        }
-    }
-}
-
-/// Asks a worker that has let a request time out for some work, again and again, until it accepts something: nobody else
-/// may ask it, because it gets no new rooms meanwhile.
-async fn probe(link: &Link) -> End {
-    let timeout = link.timeout.min(link.pulse.timeout);
-    loop {
-        link.late.notified().await;
-        while link.timeouts() > 0 {
-            let asked = [
-                link.say(Method::CreateRouter { room: PROBE }, timeout),
-                link.say(Method::CloseRouter { room: PROBE }, timeout),
-            ];
-            for answer in asked {
-                match answer {
-                    Ok(answer) => drop(answer.await),
-                    // The conversation is ending otherwise.
-                    Err(_) => return pending().await,
-                }
-            }
-            sleep(link.pulse.interval).await;
         }
     }
 }
