@@ -145,12 +145,6 @@ const ATTACKS: &[Attack] = attacks! {
 /// Attacks that something is still to be done about: they run only if `--awaited` asks for them.
 const AWAITED: &[&str] = &[
     "websocket::peers_that_never_read",
-    "worker::counters_without_end",
-    "worker::a_log_without_end",
-    "worker::an_error_output_without_end",
-    "worker::events_without_end",
-    "worker::a_huge_certificate",
-    "worker::answering_pings_only",
 ];
 
 /// How many run beside each other in the short form, which measures nothing that they could disturb.
