@@ -115,7 +115,7 @@ fn the_help_names_the_true_defaults() {
     }
     assert!(named.len() > 20, "{named:?}");
     let named = flags(&named.join(" "));
-    assert_eq!(named.settings(), Ok(Settings::default()));
+    assert_eq!(named.clone().settings(), Ok(Settings::default()));
     // What is not for the server but for its interfaces.
     let access = |flags: SettingsFlags| format!("{:?}", flags.access().unwrap());
     assert_eq!(access(named), access(SettingsFlags::default()));

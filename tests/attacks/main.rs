@@ -143,9 +143,7 @@ const ATTACKS: &[Attack] = attacks! {
 };
 
 /// Attacks that something is still to be done about: they run only if `--awaited` asks for them.
-const AWAITED: &[&str] = &[
-    "websocket::peers_that_never_read",
-];
+const AWAITED: &[&str] = &["websocket::peers_that_never_read"];
 
 /// How many run beside each other in the short form, which measures nothing that they could disturb.
 const AT_ONCE: usize = 3;

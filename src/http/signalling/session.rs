@@ -478,13 +478,12 @@ impl Session {
                 () = sleep(HOLD_INTERVAL) => {
                     self.hold(0);
                 }
-                Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => {
-                    // Kept, to be sent when it is back.
-                    drop(self.take_answer(answer));
-                    if self.joined.as_ref().is_some_and(|joined| joined.peer.closed()) {
-                        return Err(CloseReason::Closed);
-                    }
-                }
+                // Kept, to be sent when it is back.
+                Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => drop(self.take_answer(answer)),
+            }
+            // What was kept for a peer that is gone is of no use to anybody.
+            if self.joined.as_ref().is_some_and(|joined| joined.peer.closed()) {
+                return Err(CloseReason::Closed);
             }
         }
     }
