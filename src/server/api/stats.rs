@@ -202,8 +202,7 @@ macro_rules! inspected {
 
 inspected! { Transport, self.node.check_open(), "[`Error::InvalidState`] when it is closed,", transports: TransportStats, TransportDump }
 inspected! { Producer, self.check_open(), "[`Error::InvalidState`] when it is closed,", producers: ProducerStats, ProducerDump }
-inspected! {
-    Consumer, self.check_known(),
+inspected! { Consumer, self.check_known(),
     "[`Error::InvalidState`] when it is closed, [`Error::NotEnabled`] when no worker knows it,",
     consumers: ConsumerStats, ConsumerDump
 }

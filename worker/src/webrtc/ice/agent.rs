@@ -12,7 +12,7 @@
 //! credentials counts like a first check; until then everything stays as it was.
 //!
 //! Which of several nominated paths is used, what arrives by them decides: see [`choice`](super::choice). One that is proven is left for
-//! another only when that is proven too: see [`return_check`](super::return_check).
+//! another only when that is proven too: see `return_check`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
