@@ -9,6 +9,7 @@ mod claim;
 mod closing;
 mod envelope;
 mod evidence;
+mod held;
 mod pace;
 mod replay;
 mod session;
@@ -187,12 +188,15 @@ pub(super) struct Signalling {
     sessions: Mutex<Sessions>,
     guesses: Guesses,
     client_memory: Arc<ClientMemory>,
+    /// Of messages that clients have been sent, which are forgotten before anybody suffers.
+    kept_messages: Arc<ClientMemory>,
 }
 
 impl Signalling {
     pub(super) fn new(server: Server, options: SignallingOptions) -> Self {
         Self {
             client_memory: server.client_memory(),
+            kept_messages: Arc::default(),
             server,
             slots: Arc::new(Semaphore::new(options.clients)),
             options,

@@ -56,7 +56,7 @@ impl Confinement {
         self.put_on(SandboxLayer::NoNewPrivileges, bound);
         let denied = access::deny_all();
         self.0.landlock_abi = denied.as_ref().ok().copied();
-        self.put_on(SandboxLayer::Landlock, denied.map(drop));
+        self.put_on(SandboxLayer::Landlock, denied.and_then(access::check_version));
         // Last: afterwards nothing of the above is possible.
         self.put_on(SandboxLayer::Seccomp, seccomp::allow_only_listed());
         self.0

@@ -23,12 +23,12 @@ use super::claim::{Claim, NameGuard, NameTaken, Resumption, SessionMessage};
 use super::closing::{CLOSE_WAIT_MAX, CloseReason, answer_close, close};
 use super::envelope::{Incoming, Outgoing};
 use super::evidence::{BrowserSecret, Evidence};
+use super::held::Held;
 use super::pace::Pace;
 use super::replay::Replay;
 use super::sessions::SessionEntry;
 use super::{Client, Signalling, secret};
 use crate::protocol::{PlainRemotes, ProtocolError, RoomResponse};
-use crate::server::Share;
 use crate::{Error, Peer, PeerNotification, PeerNotifications, Room};
 
 /// Requests and notifications of one client that may be under way; while there are as many, no more are read.
@@ -77,8 +77,7 @@ struct Session {
     under_way: FuturesUnordered<BoxFuture<'static, Answer>>,
     pace: Pace,
     sent: Replay,
-    /// Of what waits for all clients: what is kept of the messages sent, and the message that is being sent.
-    share: Share,
+    held: Held,
     browser: Option<BrowserSecret>,
     inbox: mpsc::Receiver<SessionMessage>,
     /// For those who look for this session, by its token or by its name.
@@ -148,7 +147,7 @@ impl Session {
         let options = &signalling.options;
         let pace = Pace::new(options.messages_per_second, options.messages_at_once, Instant::now());
         let own = OwnTime::in_steps(Instant::now(), options.ping);
-        let share = signalling.client_memory.share();
+        let held = Held::new(&signalling);
         Self {
             signalling,
             room: client.room,
@@ -159,7 +158,7 @@ impl Session {
             under_way: FuturesUnordered::new(),
             pace,
             sent: Replay::default(),
-            share,
+            held,
             browser: client.browser,
             inbox,
             address,
@@ -392,13 +391,9 @@ impl Session {
         text
     }
 
-    /// Counts what this session holds, with so many bytes that are being sent, and forgets kept messages that are beyond its
-    /// share. Returns whether what is being sent is within it.
+    /// Counts what this session holds, and whether what is being sent is within its share.
     fn hold(&mut self, sending: usize) -> bool {
-        let allowed = self.share.allowed();
-        self.sent.shrink(allowed.saturating_sub(sending));
-        self.share.hold(self.sent.bytes() + sending);
-        sending <= allowed
+        self.held.count(&mut self.sent, sending)
     }
 
     fn take_notification(&mut self, next: Option<(u64, PeerNotification)>) -> Result<String, End> {
@@ -477,13 +472,18 @@ impl Session {
                 () = sleep_until(last) => return Err(CloseReason::Left),
                 () = sleep(HOLD_INTERVAL) => {
                     self.hold(0);
+                    // There is nothing to come back to. (A peer that was closed alone is to hear of that.)
+                    if self.joined.as_ref().is_some_and(|joined| joined.peer.room().closed()) {
+                        return Err(CloseReason::Closed);
+                    }
                 }
-                // Kept, to be sent when it is back.
-                Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => drop(self.take_answer(answer)),
-            }
-            // What was kept for a peer that is gone is of no use to anybody.
-            if self.joined.as_ref().is_some_and(|joined| joined.peer.closed()) {
-                return Err(CloseReason::Closed);
+                Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => {
+                    // Kept, to be sent when it is back.
+                    drop(self.take_answer(answer));
+                    if self.joined.as_ref().is_some_and(|joined| joined.peer.closed()) {
+                        return Err(CloseReason::Closed);
+                    }
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What waits in memory for all clients of a server together: notifications that they have not been sent, messages on their way to
-//! them, and messages that are kept in case their connections break.
+//! What waits in memory for all clients of a server together: notifications that they have not been sent, and messages on their way
+//! to them. Apart from that, messages that are kept in case their connections break.
 //!
 //! As long as there is room, each client may hold what its own limits allow. When all of it is used up, no client may hold more
 //! than an equal share. So clients that do not read are given up in favour of those that do.
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::server::model::limits::CLIENT_MEMORY_BYTES_MAX;
 
 /// A client that reads has as much waiting now and then, when many things happen in its room at once.
-const SHARE_MIN: usize = 16 * 1024;
+const SHARE_MIN: usize = 64 * 1024;
 
 /// What all clients hold.
 #[derive(Debug, Default)]

@@ -35,18 +35,18 @@ pub(crate) const LOG_THROWN_AWAY: Rate = Rate {
 
 /// Notifications that are read and thrown away, before the worker is replaced.
 pub(crate) const NOTIFICATIONS_THROWN_AWAY: Rate = Rate {
-    at_once: 5_000,
+    at_once: 50_000,
     per_second: 100,
 };
 
 /// How many notifications are due to a worker that serves so much. The worker itself tells of no transport more than some
-/// 20 times a second (its ICE state and its selected pair, 10 times each), of no room or producer more than twice, and of
-/// no consumer more than once for each key frame.
+/// 20 times a second (its ICE state and its selected pair, 10 times each), and of no room more than twice. A consumer's
+/// profile, and what is told of a producer, can change as often as clients ask: 100 times a second, 1,000 times at once.
 pub(crate) fn notifications(served: Served) -> Rate {
-    let (transports, others) = (served.transports as u64, (served.rooms + served.streams) as u64);
+    let [transports, rooms, streams] = [served.transports, served.rooms, served.streams].map(|count| count as u64);
     Rate {
-        at_once: 1_000 + 100 * transports + 20 * others,
-        per_second: 100 + 40 * transports + 5 * others,
+        at_once: 1_000 + 100 * transports + 20 * (rooms + streams),
+        per_second: 100 + 40 * transports + 5 * rooms + 110 * streams,
     }
 }
 

@@ -22,17 +22,18 @@ use super::transport::{Origin, SourceCheck};
 /// Packets that show a stream.
 pub(super) const PACKETS_MIN: usize = 4;
 
-/// Addresses of which packets are held. One more takes the place of the one that has sent nothing for the longest time.
-const NEWCOMERS_MAX: usize = 4;
+/// Streams of which packets are held. One more takes the place of a stream of the address with the most, of the one that has brought nothing
+/// for the longest time.
+const NEWCOMERS_MAX: usize = 8;
 
 /// Bytes that are held of each. What does not fit is lost; it shows a stream all the same.
 const BYTES_MAX: usize = 1_500 * (PACKETS_MIN - 1);
 
-/// Addresses from which something has come that may be a stream, the last heard last.
+/// What may be streams, the last heard last.
 #[derive(Debug, Default)]
 pub(super) struct Newcomers(Vec<Newcomer>);
 
-/// An address from which something has come that may be a stream.
+/// Packets of one SSRC from one address, which may be a stream.
 #[derive(Debug)]
 struct Newcomer {
     source: SocketAddr,
@@ -53,12 +54,13 @@ pub(super) struct HeldRun {
 }
 
 impl Newcomers {
-    /// Takes a packet. When it is the one that shows a stream: the held ones that came before it.
+    /// Takes a packet. When it is the one that shows a stream: the held ones that came before it, and those of other streams from
+    /// the same address.
     fn on_packet(&mut self, source: SocketAddr, header: &Header, packet: &[u8]) -> Option<HeldRun> {
         let (ssrc, payload_type) = (header.ssrc, header.payload_type);
-        let known = self.0.iter().position(|one| one.source == source);
+        let known = self.0.iter().position(|one| (one.source, one.ssrc) == (source, ssrc));
         if known.is_none() && self.0.len() == NEWCOMERS_MAX {
-            self.0.remove(0);
+            self.0.remove(self.least());
         }
         let known = known.map(|index| self.0.remove(index));
         let goes_on = |one: &Newcomer| (one.ssrc, one.payload_type, one.next) == (ssrc, payload_type, header.seq);
@@ -73,11 +75,22 @@ impl Newcomers {
         newcomer.packets += 1;
         newcomer.next = header.seq.wrapping_add(1);
         if newcomer.packets == PACKETS_MIN {
-            return Some(newcomer.held);
+            let mut held = newcomer.held;
+            for other in self.0.iter().filter(|other| other.source == source) {
+                held.append(&other.held);
+            }
+            return Some(held);
         }
         newcomer.held.push(packet);
         self.0.push(newcomer);
         None
+    }
+
+    /// The oldest stream of the address that has the most.
+    fn least(&self) -> usize {
+        let of_address = |one: &Newcomer| self.0.iter().filter(|other| other.source == one.source).count();
+        let most = self.0.iter().map(of_address).max();
+        self.0.iter().position(|one| Some(of_address(one)) == most).unwrap_or(0)
     }
 }
 
@@ -87,6 +100,12 @@ impl HeldRun {
             self.bytes.extend_from_slice(packet);
             self.ends.push(self.bytes.len());
         }
+    }
+
+    fn append(&mut self, other: &Self) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|end| start + end));
     }
 }
 
@@ -220,6 +239,22 @@ mod tests {
             (1, 7, 4),
         ];
         assert_eq!(held_after(&both), Some(3));
+        // Sound and picture by one address, and what was held of the one when the other is known.
+        let interleaved = [
+            (1, 7, 1),
+            (1, 8, 1),
+            (1, 7, 2),
+            (1, 8, 2),
+            (1, 7, 3),
+            (1, 8, 3),
+            (1, 7, 4),
+        ];
+        assert_eq!(held_after(&interleaved), Some(6));
+        // Somebody who makes up streams displaces himself.
+        let mut crowd: Vec<(u16, u32, u16)> = vec![(1, 7, 1), (1, 7, 2)];
+        crowd.extend((100..200).map(|ssrc| (2, ssrc, 1)));
+        crowd.extend([(1, 7, 3), (1, 7, 4)]);
+        assert_eq!(held_after(&crowd), Some(3));
         for none in [
             [(1, 7, 1), (1, 7, 2), (1, 7, 3), (1, 7, 5)],
             [(1, 7, 1), (1, 7, 2), (1, 7, 3), (1, 8, 4)],

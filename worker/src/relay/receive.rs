@@ -27,6 +27,10 @@ use super::{Action, Relay};
 /// Whether a packet was for somebody, or why not.
 pub(super) type Routed = Result<(), UnroutedReason>;
 
+/// SSRCs in the RTCP of somebody unknown that may show that it is the remote. A report of a receiver names its own and those of the first
+/// streams that it gets from us.
+const SSRCS_LOOKED_AT: usize = 8;
+
 impl Relay {
     /// Takes in one receive batch of one port and sends what follows from it. `datagrams` lie in `bytes`, which are
     /// overwritten.
@@ -351,17 +355,22 @@ impl Relay {
         let transport = &self.transports[origin.transport];
         let is_expected = transport.kind.comedia_from().is_some() && transport.producers.is_empty();
         is_expected
-            || said.iter().any(|item| match item {
-                RtcpItem::ReceiverReport { block, .. } => transport.has_consumer(block.ssrc),
-                RtcpItem::Pli { media_ssrc: ssrc } | RtcpItem::Nack { media_ssrc: ssrc, .. } => {
-                    transport.has_consumer(*ssrc)
-                }
-                RtcpItem::Fir { ssrc, .. } => transport.has_consumer(*ssrc),
-                RtcpItem::SenderReport { ssrc, .. } | RtcpItem::Cname { ssrc, .. } | RtcpItem::Bye { ssrc } => {
-                    transport.receives_under(*ssrc)
-                }
-                _ => false,
-            })
+            || said
+                .iter()
+                .filter_map(|item| match item {
+                    RtcpItem::ReceiverReport { block, .. } => Some(transport.has_consumer(block.ssrc)),
+                    RtcpItem::Pli { media_ssrc: ssrc } | RtcpItem::Nack { media_ssrc: ssrc, .. } => {
+                        Some(transport.has_consumer(*ssrc))
+                    }
+                    RtcpItem::Fir { ssrc, .. } => Some(transport.has_consumer(*ssrc)),
+                    RtcpItem::SenderReport { ssrc, .. } | RtcpItem::Cname { ssrc, .. } | RtcpItem::Bye { ssrc } => {
+                        Some(transport.receives_under(*ssrc))
+                    }
+                    _ => None,
+                })
+                // A datagram has space for thousands of guesses.
+                .take(SSRCS_LOOKED_AT)
+                .any(|is_ours| is_ours)
     }
 
     fn on_feedback(&mut self, now: Time, transport: TransportKey, feedback: RtcpItem) {

@@ -208,11 +208,9 @@ impl Transport {
 
     /// Who a packet may be from. Without a remote, a `comedia` transport listens to anybody until somebody makes sense.
     pub(super) fn check_source(&self, port: Port, source: SocketAddr) -> SourceCheck {
+        // What the shell hands on is authentic, also from a path that is not proven yet: then only nothing is sent there.
         if self.kind == TransportKind::WebRtc {
-            return match self.remote {
-                Some(_) => SourceCheck::Remote,
-                None => SourceCheck::Refused(UnroutedReason::NotConnected),
-            };
+            return SourceCheck::Remote;
         }
         let comedia = self.kind.comedia();
         let Some(remote) = self.remote else {

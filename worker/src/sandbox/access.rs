@@ -25,6 +25,19 @@ pub fn deny_all() -> Result<u8, String> {
     }
 }
 
+/// Whether a version of the interface denies all that is to be denied. What an older one denies stays denied.
+///
+/// # Errors
+/// What it leaves open, in words.
+pub fn check_version(version: u8) -> Result<(), String> {
+    match version >= ABI::V4 as u8 {
+        true => Ok(()),
+        false => Err(format!(
+            "version {version} denies files, but not TCP, which it does from Linux 6.7 on"
+        )),
+    }
+}
+
 fn restrict() -> Result<landlock::RestrictionStatus, RulesetError> {
     Ruleset::default()
         .handle_access(AccessFs::from_all(KNOWN))?
@@ -32,4 +45,17 @@ fn restrict() -> Result<landlock::RestrictionStatus, RulesetError> {
         .scope(Scope::from_all(KNOWN))?
         .create()?
         .restrict_self()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_tcp_open_is_no_whole_layer() {
+        assert_eq!(
+            [1, 3, 4, 7].map(|version| check_version(version).is_ok()),
+            [false, false, true, true]
+        );
+    }
 }

@@ -370,6 +370,23 @@ fn rtcp_that_names_a_consumer_teaches() {
     }
 }
 
+/// A datagram of RTCP has space for thousands of guesses; the first few count.
+#[test]
+fn guesses_at_wholesale_teach_nothing() {
+    let mut sim = Sim::new(9);
+    let (transport, ours) = receiver(&mut sim, None);
+    let mut guesses: Vec<(u32, u8)> = (0..100).map(|ssrc| (ssrc, 1)).collect();
+    guesses.push((ours, 1));
+    send_from(
+        &mut sim,
+        transport,
+        Port::Rtp,
+        address(66, 6_666),
+        &wire::fir(1, &guesses),
+    );
+    assert_eq!(sim.transport_stats(transport).remote, None);
+}
+
 /// A receiver that has received nothing yet has no SSRC to name. Who knows where it is says so when it makes the transport.
 #[test]
 fn a_receiver_whose_ip_is_expected_is_learned_there_only() {
