@@ -249,6 +249,13 @@ impl Arena {
     /// The same where a worker has been replaced.
     pub(crate) async fn close_with_replaced_workers(mut self) -> Figures {
         let supervisor = self.child.id().unwrap();
+        // An attack may be over before the innocent have said a word beside it.
+        for _ in 0..100 {
+            if self.numbers()[0] > self.begun.attack[0] + 1 {
+                break;
+            }
+            self.pass(Duration::from_millis(50)).await;
+        }
         let work = Work::of(supervisor);
         let end = self.numbers();
         // What is under way arrives, and memory that is not needed any more goes back.
