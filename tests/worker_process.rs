@@ -165,8 +165,17 @@ fn it_settles_in_answers_and_leaves() {
             let limits = fs::read_to_string(proc("limits")).unwrap();
             let files: Vec<_> = field(&limits, "Max open files").split_whitespace().collect();
             assert_eq!(files[0], files[1], "soft and hard limit");
-            // Standard input is nothing now; the channel, the epoll and its memory counter are all that it has opened.
-            let expected = ["/dev/null", &proc("statm"), "anon_inode", "pipe", "pipe", "socket"];
+            // Standard input is nothing now; the channel, two epolls (for those it knows and for all others) and its memory counter are all that
+            // it has opened.
+            let expected = [
+                "/dev/null",
+                &proc("statm"),
+                "anon_inode",
+                "anon_inode",
+                "pipe",
+                "pipe",
+                "socket",
+            ];
             assert_eq!(open_files(&proc("fd")), expected);
         }
 
