@@ -6,8 +6,8 @@ use weir_channel::message::{DtlsRole, DtlsState, IceState, Method, Reply, Unrout
 use crate::client::{Arrived, Wire};
 use crate::loopback::Peer;
 use crate::room::{
-    await_dtls, await_unrouted, connected_client, ice_credentials, plain_transport, room, set_dtls_parameters, stats,
-    transport_for_client, webrtc_stats,
+    await_dtls, await_unrouted, connected_client, has_moved, ice_credentials, plain_transport, room,
+    set_dtls_parameters, stats, transport_for_client, webrtc_stats,
 };
 use crate::supervisor::{rtp, ssrc_of};
 
@@ -162,7 +162,7 @@ fn ice_restarts_and_moves_and_media_goes_on() {
         assert_eq!(supervisor.request(restart), Ok(Reply::Done));
         let old = client.wire.address();
         client.move_to(Wire::udp(), client.server(), &ice);
-        client.run_until(|client| client.nominated);
+        client.run_until(|client| client.nominated && has_moved(&mut supervisor, 2, client));
         // The worker selects the new tuple in the turn in which it answers the check that nominates.
         while webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap().remote != client.wire.address() {}
         assert_ne!(old, client.wire.address());

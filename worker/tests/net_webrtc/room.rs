@@ -104,6 +104,12 @@ pub(crate) fn plain_transport(supervisor: &mut Supervisor, transport: u64, peer:
     address
 }
 
+/// Whether the worker sends media to where a client is now. Before, the client has to answer a check of the worker's.
+pub(crate) fn has_moved(supervisor: &mut Supervisor, transport: u64, client: &Client) -> bool {
+    let remote = stats(supervisor, transport).remote;
+    remote.is_some_and(|remote| remote.rtp == client.wire.address())
+}
+
 pub(crate) fn stats(supervisor: &mut Supervisor, transport: u64) -> TransportStats {
     let method = Method::Stats(Scope::Transport(TransportId(transport)));
     match supervisor.request(method) {

@@ -13,7 +13,7 @@ use weir_worker::net::sockets::CONNECTIONS_MAX;
 
 use crate::client::{Client, Wire};
 use crate::loopback::{Peer, port, udp};
-use crate::room::{connect, create_webrtc, ice_credentials, plain_transport, room, stats, webrtc_stats};
+use crate::room::{connect, create_webrtc, has_moved, ice_credentials, plain_transport, room, stats, webrtc_stats};
 use crate::supervisor::{Supervisor, rtp, ssrc_of};
 
 fn listener() -> (OwnedFd, SocketAddr) {
@@ -124,7 +124,7 @@ fn a_client_moves_from_tcp_to_udp_and_back() {
         } else {
             client.move_to(Wire::tcp(by_tcp), by_tcp, &ice);
         }
-        client.run_until(|client| client.nominated);
+        client.run_until(|client| client.nominated && has_moved(&mut supervisor, 2, client));
         while webrtc_stats(&mut supervisor, 2).ice_selected_tuple.unwrap().remote != client.wire.address() {}
         client.send_rtp(&rtp(0xaaaa, round, b"from elsewhere"));
         assert_eq!(&plain.receive_rtp()[12..], b"from elsewhere");
