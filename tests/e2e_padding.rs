@@ -7,6 +7,7 @@ mod loopback;
 
 #[path = "media/programs.rs"]
 mod programs;
+#[expect(dead_code, reason = "the tracks of others")]
 #[path = "media/weir.rs"]
 mod relay;
 

@@ -282,11 +282,11 @@ fn reports_count_payloads_without_padding() {
     let expected: usize = lens.iter().map(|(len, padding)| len - 12 - usize::from(*padding)).sum();
     let rtcp = std::mem::take(&mut sim.sink.rtcp);
     let reports = rtcp.iter().flat_map(|(_, _, packet)| said(packet));
-    let octets = reports.filter_map(|said| match said {
+    let mut octets = reports.filter_map(|said| match said {
         Said::SenderReport { packets, octets, .. } => Some((packets, octets)),
         _ => None,
     });
-    assert_eq!(octets.last(), Some((4, expected as u32)));
+    assert_eq!(octets.next_back(), Some((4, expected as u32)));
     // What was handed to the network is counted as it was.
     assert_eq!(sim.stats(viewer).bytes_forwarded, 4 * 703);
 }
