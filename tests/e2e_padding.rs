@@ -199,9 +199,11 @@ async fn decoded(
     picture.consume(port).await;
 
     let (socket, (port, _)) = (socket(), picture.ports());
+    // No faster than receivers read.
+    let mut pace = tokio::time::interval(Duration::from_millis(15));
     for frame in frames {
+        pace.tick().await;
         frame.iter().for_each(|packet| send_from(&socket, port, packet));
-        tokio::time::sleep(Duration::from_millis(15)).await;
     }
     let decoded = [checksums(of_ffmpeg, 5).await, checksums(of_gstreamer, 1).await];
     picture.assert_all_forwarded().await;

@@ -150,6 +150,29 @@ fn what_is_a_little_shorter_is_padded_to_the_longest_of_its_train() {
 }
 
 #[test]
+fn frames_of_browsers_leave_as_one_train_each() {
+    let mut sim = Sim::new(8);
+    let (mut track, _) = camera_and_viewer(&mut sim, CodecName::Vp8);
+    let table = include_str!("../../../tests/browser/frame-sizes.tsv");
+    let rows = table.lines().filter(|line| !line.starts_with('#')).skip(1);
+    let mut frames = 0;
+    for row in rows {
+        let sizes = row.rsplit('\t').next().expect("a row has columns").split(' ');
+        let lens: Vec<_> = sizes.map(|size| (size.parse().expect("a size"), 0)).collect();
+        let frame = frame_of(&mut track, &lens);
+        sim.send(track.transport(), &frame);
+        assert_eq!(sim.trains().len(), 1, "{row}");
+        frames += 1;
+    }
+    assert!(frames > 10);
+    let padded = sim.sink.padded;
+    assert!(
+        padded.packets > 0 && padded.packets == padded.bytes,
+        "by a byte each: {padded:?}"
+    );
+}
+
+#[test]
 fn what_arrives_as_trains_and_alone_leaves_as_one() {
     let mut sim = Sim::new(2);
     let (mut track, viewer) = camera_and_viewer(&mut sim, CodecName::Vp8);
