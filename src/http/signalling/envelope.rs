@@ -89,8 +89,8 @@ pub(super) struct Outgoing {
 enum Data {
     None,
     Value(Value),
-    /// An object, and its app data.
-    WithAppData(Map<String, Value>, Arc<Value>),
+    /// An object, and its member `appData`.
+    Object(Map<String, Value>, Arc<Value>),
     /// The others in the room.
     Others(Vec<PeerInfo>),
 }
@@ -132,7 +132,7 @@ impl Outgoing {
         let data = match (peer.client_message(&notification), app_data) {
             (Value::Object(mut message), Some(app_data)) => {
                 message.remove("appData");
-                Data::WithAppData(message, app_data)
+                Data::Object(message, app_data)
             }
             (message, _) => Data::Value(message),
         };
@@ -160,7 +160,7 @@ impl Outgoing {
         match self.data {
             Data::None => {}
             Data::Value(data) => _ = writer.raw(",\"data\":").value(&data),
-            Data::WithAppData(members, app_data) => _ = writer.raw(",\"data\":").object(&members, APP_DATA, &app_data),
+            Data::Object(members, app_data) => _ = writer.raw(",\"data\":").object(&members, APP_DATA, &app_data),
             Data::Others(others) => write_others(writer.raw(",\"data\":"), &others),
         }
         writer.raw("}");
