@@ -32,7 +32,7 @@ pub(crate) const TCP: Site = Site {
 };
 
 /// A connection from one of this machine's addresses.
-async fn connect(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) async fn connect(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = match to {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
