@@ -69,7 +69,7 @@ fn play(mut command: Command, options: &[&str], scenarios_min: u64) {
 #[test]
 #[ignore = "needs Chromium and Node.js"]
 fn people_in_chromium_meet_on_the_demo_page() {
-    play(Command::new("env"), &["--at-once", "2"], 33);
+    play(Command::new("env"), &["--at-once", "2"], 34);
 }
 
 /// In a network namespace that has nothing but loopback and one more address of each family, which lead nowhere else.
@@ -88,7 +88,7 @@ fn elsewhere() -> Command {
 #[test]
 #[ignore = "needs Chromium, Firefox and Node.js"]
 fn people_in_firefox_meet_those_in_chromium() {
-    play(elsewhere(), &["--at-once", "2"], 3);
+    play(elsewhere(), &["--at-once", "2"], 4);
 }
 
 /// The filter of the network is changed from scenario to scenario, so they are played one after the other.

@@ -16,7 +16,9 @@ fn report(arguments: &[&str]) -> Value {
     let output = load(arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    serde_json::from_slice(&output.stdout).expect("one JSON object")
+    let output = String::from_utf8(output.stdout).expect("text");
+    let last = output.lines().last().expect("a line");
+    serde_json::from_str(last).expect("one JSON object on the last line")
 }
 
 /// The keys that other programs read, with figures that make sense together.
@@ -25,19 +27,27 @@ fn check(report: &Value) {
         "forwarded_pps",
         "worker_ns_per_packet",
         "raw_ns_per_packet",
+        "raw_shared_ns_per_packet",
         "ratio",
         "syscalls_per_packet",
+        "packets_per_turn",
+        "wakeups_per_s",
+        "measured_at_pps",
+        "measured_at_rate",
+        "delay_packets",
     ] {
         assert!(
             report[key].as_f64().is_some_and(|value| value > 0.0),
             "{key} in {report}"
         );
     }
-    for key in ["p50", "p99", "p999"] {
-        assert!(
-            report["residence_us"][key].as_f64().is_some_and(|value| value > 0.0),
-            "{key} in {report}"
-        );
+    for times in ["residence_us", "delay_us"] {
+        for key in ["p50", "p99", "p999"] {
+            assert!(
+                report[times][key].as_f64().is_some_and(|value| value > 0.0),
+                "{times}.{key} in {report}"
+            );
+        }
     }
     assert!(report["lost_packets"].is_u64(), "{report}");
     assert!(report["raw_errors"] == 0, "{report}");
@@ -76,26 +86,72 @@ fn producers_and_consumers() {
     );
 }
 
+/// At the rates of real senders, which any machine carries for so few.
 #[test]
-fn a_conference() {
+fn rooms() {
+    for uneven in [false, true] {
+        let mut arguments = vec!["--json", "--rooms", "2", "--peers", "3", "--seconds", "1"];
+        arguments.extend(uneven.then_some("--uneven"));
+        let report = report(&arguments);
+        check(&report);
+        assert_eq!((&report["rooms"], &report["peers"]), (&2.into(), &3.into()), "{report}");
+        assert_eq!(report["uneven"], uneven, "{report}");
+        assert_eq!(
+            report["consumers"],
+            2 * 3 * 2 * 2,
+            "each of three peers receives two tracks of the two others"
+        );
+        // Six peers with 50 packets of sound, and 30 frames of 3 to 4 packets.
+        let rate = report["measured_at_rate"].as_f64();
+        assert!(rate.is_some_and(|rate| (700.0..1_100.0).contains(&rate)), "{report}");
+        assert_eq!(report["delay_packets"], report["received_packets"], "{report}");
+    }
+}
+
+#[test]
+fn frames_whose_packets_differ_by_a_byte() {
     let report = report(&[
         "--json",
-        "--room",
+        "--uneven",
+        "--consumers",
         "3",
         "--burst",
-        "3",
+        "4",
+        "--payload",
+        "300",
         "--rate",
         "1000",
         "--seconds",
         "1",
+        "--window",
+        "50",
     ]);
     check(&report);
-    assert_eq!(report["room"], 3);
-    assert_eq!(
-        report["consumers"],
-        3 * 2 * 2,
-        "each of three peers receives two tracks of the two others"
-    );
+    assert_eq!(report["uneven"], true);
+    assert_eq!(report["window_us"], 50);
+}
+
+#[test]
+fn a_share_of_the_maximum() {
+    let report = report(&[
+        "--json",
+        "--peers",
+        "3",
+        "--no-sound",
+        "--payload",
+        "300",
+        "--bitrate",
+        "200",
+        "--load",
+        "0.3",
+        "--seconds",
+        "1",
+    ]);
+    check(&report);
+    assert_eq!(report["load"], 0.3);
+    assert_eq!(report["producers"], 3, "{report}");
+    let rates = ["measured_at_pps", "forwarded_pps"].map(|key| report[key].as_f64());
+    assert!(rates[0] < rates[1], "{report}");
 }
 
 /// What the clients of WebRTC transports got, with a rate that any machine carries.
@@ -142,27 +198,35 @@ fn encrypted_packets_arrive_and_are_what_was_sent() {
 }
 
 #[test]
-fn an_encrypted_conference() {
-    let report = report(&[
-        "--json",
-        "--srtp",
-        "gcm",
-        "--room",
-        "3",
-        "--verify",
-        "3",
-        "--burst",
-        "3",
-        "--rate",
-        "1000",
-        "--seconds",
-        "1",
-    ]);
-    check_encrypted(&report, "gcm", 3);
-    assert_eq!(
-        report["srtp"]["verified_packets"], report["received_packets"],
-        "{report}"
-    );
+fn encrypted_rooms() {
+    for (uneven, one_port) in [
+        (None, None),
+        (Some("--uneven"), Some("connected")),
+        (Some("--uneven"), Some("shared")),
+    ] {
+        let mut arguments = vec![
+            "--json",
+            "--srtp",
+            "gcm",
+            "--rooms",
+            "2",
+            "--peers",
+            "2",
+            "--verify",
+            "4",
+            "--seconds",
+            "1",
+        ];
+        arguments.extend(uneven);
+        arguments.extend(one_port.into_iter().flat_map(|sockets| ["--one-port", sockets]));
+        let report = report(&arguments);
+        check_encrypted(&report, "gcm", 4);
+        assert_eq!(
+            report["srtp"]["verified_packets"], report["received_packets"],
+            "{report}"
+        );
+        assert_eq!(report["delay_packets"], report["received_packets"], "{report}");
+    }
 }
 
 #[test]
@@ -172,7 +236,14 @@ fn options_out_of_range_are_refused_with_a_reason() {
         (["--paused", "1.5"], "a share from 0 to 1"),
         (["--seconds", "0"], "1 to 3600"),
         (["--rate", "NaN"], "packets per second"),
-        (["--window", "2000"], "0..=1000"),
+        (["--window", "2000"], "microseconds in 0..=1000"),
+        (["--window", "soon"], "`auto`"),
+        (["--window", "auto"], "give it in microseconds"),
+        (["--load", "1.5"], "a share of the maximum"),
+        (["--load", "NaN"], "a share of the maximum"),
+        (["--rooms", "0"], "1..=1000"),
+        (["--peers", "1"], "2..=200"),
+        (["--bitrate", "10"], "50..=20000"),
         (["--srtp", "des"], "possible values: gcm, cm"),
         (["--verify", "2"], "--srtp <PROFILE>"),
     ] {
@@ -182,10 +253,22 @@ fn options_out_of_range_are_refused_with_a_reason() {
         assert!(errors.contains(expected), "{arguments:?}: {errors}");
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
+    for (arguments, expected) in [
+        (&["--no-sound"][..], "add --rooms or --peers"),
+        (&["--rooms", "2", "--burst", "8"], "cannot be used with"),
+        (&["--peers", "2", "--consumers", "8"], "cannot be used with"),
+        (&["--load", "0.5", "--rate", "8"], "cannot be used with"),
+        (&["--rooms", "1000", "--peers", "3"], "2000 are the most; give fewer"),
+        (&["--rooms", "10", "--peers", "200"], "80000 are the most; give fewer"),
+    ] {
+        let output = load(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(errors.contains(expected), "{arguments:?}: {errors}");
+    }
     for (option, value, expected) in [
         ("--consumers", "2001", "at most 2000 consumers"),
         ("--payload", "1460", "of 1472 at most"),
-        ("--burst", "54", "no room in a message of 65507"),
     ] {
         let output = load(&["--srtp", "gcm", option, value]);
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
-use weir_worker::net::send::{KernelSend, Message, SendBackend};
+use weir_worker::net::send::{Destination, KernelSend, Message, SendBackend};
 use weir_worker::net::sockets::{self, drop_count, prepare};
 
 use loopback::{Peer, address_of, connect_to, link, packet, packets_at, train, udp};
@@ -104,6 +104,33 @@ fn a_batch_of_packets_and_trains_goes_out_in_one_call_and_in_order() {
     let mut batch = ReceiveBatch::new(8, DATAGRAM_BYTES_MAX);
     let expected = [&packets[..], &packets[..4]].concat();
     assert_eq!(packets_at(&mut batch, &receiver), expected);
+}
+
+#[test]
+fn one_unconnected_socket_sends_to_many_in_one_call() {
+    let sender = udp("127.0.0.1:0");
+    let receivers = [udp("127.0.0.1:0"), udp("127.0.0.1:0"), udp("127.0.0.1:0")];
+    for receiver in &receivers {
+        prepare(receiver.as_fd()).unwrap();
+    }
+    let packets: Vec<_> = [700, 700, 90].iter().map(|&len| packet(len, len)).collect();
+    let message = |start, len, segment| Message { start, len, segment };
+    let messages: Vec<_> = [message(0, 1490, 700), message(0, 700, 700), message(1400, 90, 90)]
+        .into_iter()
+        .zip(
+            receivers
+                .iter()
+                .map(|receiver| Destination::new(address_of(receiver), false)),
+        )
+        .collect();
+    let mut send = KernelSend::new();
+    let sent = send.send_scattered(sender.as_fd(), &train(&packets), &messages);
+    assert_eq!(sent, Ok(3));
+    let mut batch = ReceiveBatch::new(8, DATAGRAM_BYTES_MAX);
+    let [first, second, third] = &receivers;
+    assert_eq!(packets_at(&mut batch, first), packets);
+    assert_eq!(packets_at(&mut batch, second), packets[..1]);
+    assert_eq!(packets_at(&mut batch, third), packets[2..]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use aws_lc_rs::cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipher
 use aws_lc_rs::iv::FixedLength;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
+use weir_worker::net::send::Message;
 
 use super::client::Protection;
 
@@ -59,6 +60,11 @@ impl CipherBaseline {
     /// What is added to each packet.
     pub(super) fn overhead(&self) -> usize {
         self.overhead
+    }
+
+    /// The bytes that a message needs when it is protected.
+    pub(super) fn room(&self, message: &Message) -> usize {
+        message.len + message.packets() * self.overhead
     }
 
     /// Protects packets of `segment` bytes into the start of `buffer`, and says how many bytes they are then.

@@ -2,28 +2,33 @@
 //!
 //! It never sleeps while a slice runs, so that neither the worker nor the baseline pays for waking it.
 //!
+//! Every packet says when it left, so whoever receives it knows how long it took.
+//!
 //! With encryption it protects what it sends. What some receivers get it unprotects and compares with what was sent; of the others it
 //! counts the packets, because unprotecting everything would keep it from keeping up with the worker.
 
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use weir_channel::message::Histogram;
 use weir_worker::net::clock;
 use weir_worker::net::poll::{Interest, Poller, Source as Ready};
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
-use weir_worker::net::send::{KernelSend, SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
+use weir_worker::net::residence::Residence;
+use weir_worker::net::send::{BATCH_MESSAGES_MAX, KernelSend, Message, SendBackend};
 use weir_worker::net::sockets::{Side, drop_count};
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::sink::{Port, TransportIx};
 use weir_worker::rtp::packet::{Kind, classify};
 use weir_worker::time::Time;
-use weir_worker::webrtc::srtp::{Inbound, Outbound, Profile, StreamKey};
+use weir_worker::webrtc::srtp::{Inbound, Outbound, StreamKey};
 
 use super::client::Checks;
 use super::thread::MeasuringThread;
-use super::traffic::{Schedule, TrainWriter, is_ours};
+use super::traffic::{Frame, FrameWriter, Schedule, is_ours, stamp_of};
 
 /// How long after a slice what was sent in it may still arrive: longer, and a backlog that grows would go unnoticed.
 const LATE_ARRIVALS: Duration = Duration::from_millis(30);
@@ -36,6 +41,9 @@ const QUIET_MISSING: Duration = Duration::from_millis(500);
 
 /// Events looked at between two looks at the schedule.
 const EVENTS: usize = 64;
+
+/// Behind schedule, so many packets are sent between two looks at the receivers.
+const PACKETS_BETWEEN_LOOKS: u64 = 32;
 
 /// A turn of the driver that took longer was not its own doing: something else had its CPU.
 const STALL_NS: u64 = 500_000;
@@ -62,7 +70,7 @@ pub(super) enum Order {
 }
 
 /// What a slice brought.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct DriveSlice {
     /// Packets sent to the worker.
     pub sent: u64,
@@ -82,11 +90,22 @@ pub(super) struct DriveSlice {
     pub wrong: u64,
     /// How long packets were sent for.
     pub elapsed_ns: u64,
+    /// How long it took until the last one had come back.
+    pub answered_ns: u64,
+    /// How far behind its plan the sender was at the end.
+    pub lag_ns: u64,
+    /// How long packets took from the sender to those receivers that can read when they left, in nanoseconds.
+    pub delays: Histogram,
 }
 
 impl DriveSlice {
     pub(super) fn loss_in_time(&self) -> f64 {
         1.0 - self.received_in_time as f64 / self.expected.max(1) as f64
+    }
+
+    /// The share of what was planned that the sender itself could not send.
+    pub(super) fn shortfall(&self) -> f64 {
+        self.lag_ns as f64 / self.elapsed_ns.max(1) as f64
     }
 }
 
@@ -95,11 +114,11 @@ pub(super) type Driver = MeasuringThread<Order, DriveSlice>;
 
 /// What the thread works with.
 pub(super) struct Endpoints {
-    pub writers: Vec<TrainWriter>,
-    /// One connected socket for each source.
-    pub senders: Vec<UdpSocket>,
+    pub writers: Vec<FrameWriter>,
+    /// For each source the connected socket that it sends on.
+    pub senders: Vec<Arc<UdpSocket>>,
     /// All receivers whose packets count.
-    pub receivers: Vec<OwnedFd>,
+    pub receivers: Vec<Arc<UdpSocket>>,
     pub encryption: Option<Encryption>,
 }
 
@@ -113,7 +132,7 @@ pub(super) struct Encryption {
     /// For each receiver, what opens its packets if that is to be done.
     pub inbounds: Vec<Option<Inbound>>,
     /// For each client, what keeps consent.
-    pub checks: Vec<(UdpSocket, Checks)>,
+    pub checks: Vec<(Arc<UdpSocket>, Checks)>,
 }
 
 pub(super) fn start(cpu: usize, endpoints: Endpoints) -> anyhow::Result<Driver> {
@@ -127,16 +146,57 @@ struct State {
     ready: Vec<weir_worker::net::poll::Event>,
     batch: ReceiveBatch,
     backend: KernelSend,
-    /// Where trains are protected.
-    protected: Vec<u8>,
+    sealed: Sealed,
     checked_at: Time,
     /// Packets of all sources.
     sent_since_checks: u64,
     /// What arrives is the worker's, and can be opened.
     is_relayed: bool,
     received: u64,
+    /// When the last packet came.
+    answered_at: Time,
     looked_at: u64,
     wrong: u64,
+    delays: Residence,
+}
+
+/// A frame as it leaves an encrypting client.
+#[derive(Default)]
+struct Sealed {
+    bytes: Vec<u8>,
+    messages: Vec<Message>,
+}
+
+impl Sealed {
+    /// Protects a frame whose first packet has this index; `false` if a packet is refused.
+    fn protect(&mut self, outbound: &mut Outbound, stream: StreamKey, mut index: u64, frame: &Frame<'_>) -> bool {
+        let overhead = outbound.profile().rtp_overhead();
+        let room: usize = frame
+            .messages
+            .iter()
+            .map(|message| message.len + message.packets() * overhead)
+            .sum();
+        if self.bytes.len() < room {
+            self.bytes.resize(room, 0);
+        }
+        self.messages.clear();
+        let mut start = 0;
+        for message in frame.messages {
+            let train = &frame.bytes[message.start..message.start + message.len];
+            let protected = outbound.protect_train(stream, index, train, message.segment, &mut self.bytes[start..]);
+            if protected.refused.is_some() {
+                return false;
+            }
+            self.messages.push(Message {
+                start,
+                len: protected.bytes,
+                segment: message.segment + overhead,
+            });
+            start += protected.bytes;
+            index += message.packets() as u64;
+        }
+        true
+    }
 }
 
 impl State {
@@ -158,13 +218,15 @@ impl State {
             ready: Vec::with_capacity(EVENTS),
             batch: ReceiveBatch::new(64, DATAGRAM_BYTES_MAX),
             backend: KernelSend::new(),
-            protected: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
+            sealed: Sealed::default(),
             checked_at: clock::monotonic(),
             sent_since_checks: 0,
             is_relayed: false,
             received: 0,
+            answered_at: Time::default(),
             looked_at: 0,
             wrong: 0,
+            delays: Residence::new(),
         })
     }
 
@@ -176,6 +238,7 @@ impl State {
         }
         let drops_before = self.drops();
         (self.received, self.looked_at, self.wrong) = (0, 0, 0);
+        self.delays = Residence::new();
         self.is_relayed = matches!(order, Order::Drive { .. });
         let start = clock::monotonic();
         match order {
@@ -207,26 +270,25 @@ impl State {
                 last = clock::monotonic();
             }
         }
+        slice.answered_ns = slice.elapsed_ns.max(self.answered_at.since(start).as_nanos() as u64);
         slice.received = self.received;
         (slice.looked_at, slice.wrong) = (self.looked_at, self.wrong);
+        slice.delays = self.delays.histogram();
         slice.dropped_at_receivers = self.drops() - drops_before;
         Ok(slice)
     }
 
     fn drive(&mut self, scale: f64, duration: Duration, slice: &mut DriveSlice) -> anyhow::Result<()> {
-        let sources: Vec<_> = self
-            .endpoints
-            .writers
-            .iter()
-            .map(|writer| writer.source().clone())
-            .collect();
-        let mut schedule = Schedule::new(&sources, scale);
+        let sources = self.endpoints.writers.len() as u64;
+        let mut schedule = Schedule::new(self.endpoints.writers.iter().map(FrameWriter::source), scale);
         let start = clock::monotonic();
         let end_ns = duration.as_nanos() as u64;
         let mut last_ns = 0;
+        let mut next_look = 0;
         loop {
             let now_ns = clock::monotonic().since(start).as_nanos() as u64;
             if now_ns >= end_ns {
+                slice.lag_ns = schedule.lag_ns(now_ns);
                 return Ok(());
             }
             if now_ns - last_ns > STALL_NS {
@@ -237,51 +299,39 @@ impl State {
                 let before = slice.sent;
                 self.send(source, slice);
                 self.sent_since_checks += slice.sent - before;
-                if self.sent_since_checks >= CHECKS_PACKETS * sources.len() as u64 {
+                if self.sent_since_checks >= CHECKS_PACKETS * sources {
                     self.make_checks()?;
                 }
-            } else {
-                self.receive()?;
+                if slice.sent < next_look {
+                    continue;
+                }
             }
-            // Behind schedule: look at the receivers all the same, now and then.
-            if slice.sent.is_multiple_of(64) {
-                self.receive()?;
-            }
+            self.receive()?;
+            next_look = slice.sent + PACKETS_BETWEEN_LOOKS;
         }
     }
 
     fn send(&mut self, source: usize, slice: &mut DriveSlice) {
         let writer = &mut self.endpoints.writers[source];
-        let (segment, burst, fan_out) = {
-            let source = writer.source();
-            (source.packet_bytes, source.burst, source.fan_out)
-        };
+        let fan_out = writer.source().fan_out as u64;
         let index = writer.next_index();
-        let mut train = writer.next_train();
-        let mut segment = segment;
+        let frame = writer.next_frame(clock::monotonic().0);
+        let (mut bytes, mut messages) = (frame.bytes, frame.messages);
         if let Some(encryption) = &mut self.endpoints.encryption {
             let (client, stream) = encryption.streams[source];
-            let outbound = &mut encryption.outbounds[client];
-            let protected = outbound.protect_train(stream, index, train, segment, &mut self.protected);
-            if protected.refused.is_some() {
-                slice.unsent += burst as u64;
+            if !self
+                .sealed
+                .protect(&mut encryption.outbounds[client], stream, index, &frame)
+            {
+                slice.unsent += frame.packets as u64;
                 return;
             }
-            train = &self.protected[..protected.bytes];
-            segment += outbound.profile().rtp_overhead();
+            (bytes, messages) = (&self.sealed.bytes, &self.sealed.messages);
         }
-        let socket = self.endpoints.senders[source].as_fd();
-        let sent = if burst == 1 {
-            self.backend.send_packet(socket, train)
-        } else {
-            self.backend.send_train(socket, train, segment)
-        };
-        if sent.is_ok() {
-            slice.sent += burst as u64;
-            slice.expected += (burst * fan_out) as u64;
-        } else {
-            slice.unsent += burst as u64;
-        }
+        let sent = send_all(&mut self.backend, &self.endpoints.senders[source], bytes, messages);
+        slice.sent += sent;
+        slice.expected += sent * fan_out;
+        slice.unsent += frame.packets as u64 - sent;
     }
 
     /// Takes what has come to some of the receivers; says how many packets of media were in it.
@@ -297,25 +347,38 @@ impl State {
                 .batch
                 .receive(socket, usize::MAX)
                 .context("reading a receiver's socket")?;
-            packets += received
-                .datagrams
-                .iter()
-                .map(|datagram| media_packets(received.bytes, datagram))
-                .sum::<u64>();
-            let encryption = self.endpoints.encryption.as_mut().filter(|_| self.is_relayed);
-            let inbounds = encryption.map_or(&mut [][..], |encryption| &mut encryption.inbounds);
-            if let Some(Some(inbound)) = inbounds.get_mut(transport.0 as usize) {
-                for datagram in received.datagrams {
-                    for packet in received.bytes[datagram.range()].chunks_mut(datagram.segment.max(1) as usize) {
-                        if classify(packet) == Kind::Rtp {
+            let now_ns = clock::monotonic().0;
+            let mut reader = match &mut self.endpoints.encryption {
+                _ if !self.is_relayed => Reader::Counts,
+                None => Reader::Reads,
+                Some(encryption) => match encryption.inbounds.get_mut(transport.0 as usize) {
+                    Some(Some(inbound)) => Reader::Opens(inbound),
+                    _ => Reader::Counts,
+                },
+            };
+            for datagram in received.datagrams {
+                for packet in rtp_packets(received.bytes, datagram) {
+                    packets += 1;
+                    let stamp = match &mut reader {
+                        Reader::Counts => continue,
+                        Reader::Reads => stamp_of(packet),
+                        Reader::Opens(inbound) => {
                             self.looked_at += 1;
-                            self.wrong += u64::from(!is_what_was_sent(inbound, packet));
+                            let stamp = open(inbound, packet);
+                            self.wrong += u64::from(stamp.is_none());
+                            stamp
                         }
+                    };
+                    if let Some(stamp) = stamp {
+                        self.delays.record(stamp, now_ns, 1);
                     }
                 }
             }
         }
         self.received += packets;
+        if packets > 0 {
+            self.answered_at = clock::monotonic();
+        }
         Ok(packets)
     }
 
@@ -363,21 +426,44 @@ impl State {
     }
 }
 
-/// Whether a packet can be opened and carries what the producers send.
-fn is_what_was_sent(inbound: &mut Inbound, packet: &mut [u8]) -> bool {
-    match inbound.unprotect_rtp(packet) {
-        Ok(opened) => is_ours(&packet[..opened.len]),
-        Err(_) => false,
+/// Hands all messages to the kernel, in as few calls as can be, and says how many packets it took.
+fn send_all(backend: &mut KernelSend, socket: &UdpSocket, bytes: &[u8], messages: &[Message]) -> u64 {
+    let mut sent = 0;
+    for messages in messages.chunks(BATCH_MESSAGES_MAX) {
+        let taken = match messages {
+            [message] if message.is_train() => {
+                let train = &bytes[message.start..message.start + message.len];
+                backend.send_train(socket.as_fd(), train, message.segment).map(|()| 1)
+            }
+            messages => backend.send_batch(socket.as_fd(), bytes, messages),
+        };
+        let taken = &messages[..taken.unwrap_or(0)];
+        sent += taken.iter().map(|message| message.packets() as u64).sum::<u64>();
     }
+    sent
+}
+
+/// What a receiver does with a packet.
+enum Reader<'a> {
+    Counts,
+    /// It is not encrypted.
+    Reads,
+    Opens(&'a mut Inbound),
+}
+
+/// When a packet was sent, if it can be opened and carries what the producers send.
+fn open(inbound: &mut Inbound, packet: &mut [u8]) -> Option<u64> {
+    let opened = inbound.unprotect_rtp(packet).ok()?;
+    let packet = packet.get(..opened.len)?;
+    is_ours(packet).then(|| stamp_of(packet)).flatten()
 }
 
 /// The RTP packets of a datagram or a train. A thousand receivers get a thousand sender reports each second, which are
 /// nothing that was lost or is waited for.
-fn media_packets(bytes: &[u8], datagram: &Datagram) -> u64 {
+fn rtp_packets<'a>(bytes: &'a mut [u8], datagram: &Datagram) -> impl Iterator<Item = &'a mut [u8]> {
     bytes[datagram.range()]
-        .chunks(datagram.segment.max(1) as usize)
+        .chunks_mut(datagram.segment.max(1) as usize)
         .filter(|packet| classify(packet) == Kind::Rtp)
-        .count() as u64
 }
 
 #[cfg(test)]
@@ -394,12 +480,13 @@ mod tests {
             segment,
             source: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
         };
-        let media = [128, 96, 0, 1, 128, 96, 0, 2, 128, 96];
-        assert_eq!(media_packets(&media, &train(&media, 4)), 3);
-        let report = [128, 200, 0, 6];
-        assert_eq!(media_packets(&report, &train(&report, 4)), 0);
+        let count = |bytes: &mut [u8]| {
+            let train = train(bytes, 4);
+            rtp_packets(bytes, &train).count()
+        };
+        assert_eq!(count(&mut [128, 96, 0, 1, 128, 96, 0, 2, 128, 96]), 3);
+        assert_eq!(count(&mut [128, 200, 0, 6]), 0);
         // The kernel joins a shorter last packet to a train, whatever it is.
-        let joined = [128, 96, 0, 1, 128, 96, 0, 2, 128, 200];
-        assert_eq!(media_packets(&joined, &train(&joined, 4)), 2);
+        assert_eq!(count(&mut [128, 96, 0, 1, 128, 96, 0, 2, 128, 200]), 2);
     }
 }

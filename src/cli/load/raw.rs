@@ -1,24 +1,43 @@
-//! The baseline: the same trains handed to the same connected sockets by the same calls, with no relay.
+//! The baselines: the same frames handed to the kernel by bare send calls, with no relay.
+//!
+//! There are two, as there are two ways to send to many: through a connected socket for each receiver, which are the worker's own
+//! where that can be, or through one unconnected socket for all of them. The cheaper one is what the relay is compared with.
+//! Frames are grown to equal packets, so that each is one message: cheaper the kernel does not have it.
 //!
 //! Runs on the worker's CPU while the worker is idle. What is measured is the thread's CPU time of the send calls, and with
 //! encryption of the same bytes by the bare cipher, alone.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
 use weir_worker::net::clock;
 use weir_worker::net::poll::Poller;
-use weir_worker::net::send::{KernelSend, SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
-use weir_worker::webrtc::srtp::Profile;
+use weir_worker::net::send::{BATCH_MESSAGES_MAX, Destination, KernelSend, Message, SendBackend};
 
 use super::cipher_baseline::CipherBaseline;
 use super::thread::MeasuringThread;
-use super::traffic::{Schedule, TrainWriter};
+use super::traffic::{Frame, FrameWriter, Schedule};
 
-/// One slice: how fast and how long.
+/// Encrypted bytes that are gathered before they are sent through the one socket, if messages are not too many before that.
+const GATHERED_BYTES_MAX: usize = 1 << 18;
+
+/// What the baseline sends through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Through {
+    /// A connected socket for each receiver.
+    Connected,
+    /// One unconnected socket.
+    Shared,
+}
+
+/// One slice: how fast, how long, and through what.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Order {
+    pub through: Through,
     /// The sources' rates are multiplied by this.
     pub scale: f64,
     pub duration: Duration,
@@ -28,7 +47,6 @@ pub(super) struct Order {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RawSlice {
     pub packets: u64,
-    pub calls: u64,
     pub errors: u64,
     pub cpu_ns: u64,
 }
@@ -39,47 +57,69 @@ impl RawSlice {
     }
 }
 
-/// The thread that sends the baseline.
+/// The thread that sends the baselines.
 pub(super) type RawSender = MeasuringThread<Order, RawSlice>;
 
-/// `paths` are the sockets, each with its cipher if what leaves on it is encrypted, and `targets[source]` says which of
-/// them each source's trains go to.
+/// A way to one receiver.
+pub(super) struct Path {
+    pub connected: OwnedFd,
+    /// Where the unconnected socket sends to instead.
+    pub remote: SocketAddr,
+    pub cipher: Option<CipherBaseline>,
+}
+
+/// `targets[source]` says which of the paths each source's frames go to.
 pub(super) fn start(
     cpu: usize,
-    writers: Vec<TrainWriter>,
-    paths: Vec<(OwnedFd, Option<CipherBaseline>)>,
+    writers: Vec<FrameWriter>,
+    paths: Vec<Path>,
+    shared: UdpSocket,
     targets: Vec<Vec<usize>>,
 ) -> anyhow::Result<RawSender> {
+    let destinations = paths.iter().map(|path| Destination::new(path.remote, false)).collect();
     let mut state = State {
         writers,
-        paths,
+        sender: Sender {
+            paths,
+            destinations,
+            shared,
+            backend: KernelSend::new(),
+            protected: Vec::new(),
+            gathered: Vec::with_capacity(BATCH_MESSAGES_MAX),
+        },
         targets,
-        backend: KernelSend::new(),
-        protected: vec![0; TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX],
     };
     RawSender::start("raw baseline", cpu, move |order| state.slice(order))
 }
 
 struct State {
-    writers: Vec<TrainWriter>,
-    paths: Vec<(OwnedFd, Option<CipherBaseline>)>,
+    writers: Vec<FrameWriter>,
+    sender: Sender,
     targets: Vec<Vec<usize>>,
+}
+
+struct Sender {
+    paths: Vec<Path>,
+    destinations: Vec<Destination>,
+    shared: UdpSocket,
     backend: KernelSend,
     /// Where trains are protected.
     protected: Vec<u8>,
+    /// What waits to be sent through the one socket.
+    gathered: Vec<(Message, Destination)>,
 }
 
 impl State {
     fn slice(&mut self, order: Order) -> anyhow::Result<RawSlice> {
-        let sources: Vec<_> = self.writers.iter().map(|writer| writer.source().clone()).collect();
-        let mut schedule = Schedule::new(&sources, order.scale);
+        let mut schedule = Schedule::new(self.writers.iter().map(FrameWriter::source), order.scale);
         let mut sleeper = Poller::new(1)?;
         let mut ready = Vec::new();
         let mut slice = RawSlice::default();
         let start = clock::monotonic();
         let end_ns = order.duration.as_nanos() as u64;
         loop {
-            let now_ns = clock::monotonic().since(start).as_nanos() as u64;
+            let now = clock::monotonic();
+            let now_ns = now.since(start).as_nanos() as u64;
             if now_ns >= end_ns {
                 return Ok(slice);
             }
@@ -89,33 +129,101 @@ impl State {
                 sleeper.wait(Some(Duration::from_nanos(wait_ns)), &mut ready)?;
                 continue;
             };
-            let writer = &mut self.writers[source];
-            let segment = writer.source().packet_bytes;
-            let burst = writer.source().burst;
-            let train = writer.next_train();
+            let frame = self.writers[source].next_frame(now.0);
+            let targets = &self.targets[source];
             let before = thread_cpu_ns();
-            for target in &self.targets[source] {
-                let (path, baseline) = &mut self.paths[*target];
-                let socket = path.as_fd();
-                let (train, segment) = match baseline {
-                    None => (train, segment),
-                    Some(baseline) => {
-                        let len = baseline.protect_train(train, segment, &mut self.protected)?;
-                        (&self.protected[..len], segment + baseline.overhead())
+            slice.errors += match order.through {
+                Through::Connected => self.sender.send_connected(&frame, targets)?,
+                Through::Shared => self.sender.send_shared(&frame, targets)?,
+            };
+            slice.cpu_ns += thread_cpu_ns() - before;
+            slice.packets += (targets.len() * frame.packets) as u64;
+        }
+    }
+}
+
+impl Sender {
+    /// Says how many messages the kernel refused.
+    fn send_connected(&mut self, frame: &Frame<'_>, targets: &[usize]) -> anyhow::Result<u64> {
+        let mut errors = 0;
+        for target in targets {
+            let path = &mut self.paths[*target];
+            for message in frame.messages {
+                let train = &frame.bytes[message.start..message.start + message.len];
+                let (train, segment) = match &mut path.cipher {
+                    None => (train, message.segment),
+                    Some(cipher) => {
+                        reserve(&mut self.protected, cipher.room(message));
+                        let len = cipher.protect_train(train, message.segment, &mut self.protected)?;
+                        (&self.protected[..len], message.segment + cipher.overhead())
                     }
                 };
-                let sent = if burst == 1 {
-                    self.backend.send_packet(socket, train)
-                } else {
-                    self.backend.send_train(socket, train, segment)
+                let socket = path.connected.as_fd();
+                let sent = match train.len() > segment {
+                    false => self.backend.send_packet(socket, train),
+                    true => self.backend.send_train(socket, train, segment),
                 };
-                slice.errors += u64::from(sent.is_err());
+                errors += u64::from(sent.is_err());
             }
-            slice.cpu_ns += thread_cpu_ns() - before;
-            let calls = self.targets[source].len() as u64;
-            slice.calls += calls;
-            slice.packets += calls * burst as u64;
         }
+        Ok(errors)
+    }
+
+    /// Likewise.
+    fn send_shared(&mut self, frame: &Frame<'_>, targets: &[usize]) -> anyhow::Result<u64> {
+        let mut errors = 0;
+        let mut end = 0;
+        for target in targets {
+            let destination = self.destinations[*target];
+            for message in frame.messages {
+                let is_full = self.gathered.len() == BATCH_MESSAGES_MAX || end > GATHERED_BYTES_MAX;
+                if is_full {
+                    errors += self.flush(frame);
+                    end = 0;
+                }
+                let message = match &mut self.paths[*target].cipher {
+                    None => *message,
+                    Some(cipher) => {
+                        let train = &frame.bytes[message.start..message.start + message.len];
+                        reserve(&mut self.protected, end + cipher.room(message));
+                        let len = cipher.protect_train(train, message.segment, &mut self.protected[end..])?;
+                        end += len;
+                        Message {
+                            start: end - len,
+                            len,
+                            segment: message.segment + cipher.overhead(),
+                        }
+                    }
+                };
+                self.gathered.push((message, destination));
+            }
+        }
+        Ok(errors + self.flush(frame))
+    }
+
+    /// Sends what was gathered, and says how many messages the kernel refused.
+    fn flush(&mut self, frame: &Frame<'_>) -> u64 {
+        let is_encrypted = self.paths.first().is_some_and(|path| path.cipher.is_some());
+        let bytes = if is_encrypted { &self.protected } else { frame.bytes };
+        let (mut errors, mut first) = (0, 0);
+        while let rest @ [_, ..] = &self.gathered[first..] {
+            match self.backend.send_scattered(self.shared.as_fd(), bytes, rest) {
+                Ok(sent) => first += sent.max(1),
+                // The first one was not taken: the others may be.
+                Err(_) => {
+                    errors += 1;
+                    first += 1;
+                }
+            }
+        }
+        self.gathered.clear();
+        errors
+    }
+}
+
+fn reserve(buffer: &mut Vec<u8>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
     }
 }
 

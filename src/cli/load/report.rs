@@ -4,10 +4,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
-use weir_channel::message::DropReason;
+use weir_channel::message::{DropReason, Histogram};
 
 use super::OnePort;
 use super::client::Protection;
+use super::window::Window;
 
 /// The results.
 #[derive(Clone, Debug, Serialize)]
@@ -18,28 +19,60 @@ pub(super) struct Report {
     pub lost_packets: u64,
     /// Worker CPU per packet sent.
     pub worker_ns_per_packet: f64,
-    /// CPU per packet of the same send calls without a relay, and with encryption of the bare cipher.
+    /// The share of one CPU that the worker took.
+    pub worker_cpu_share: f64,
+    /// CPU per packet of the same send calls without a relay, and with encryption of the bare cipher, through connected sockets.
     pub raw_ns_per_packet: f64,
-    /// Median over pairs of slices of one to the other.
+    /// The same through one unconnected socket for all receivers.
+    pub raw_shared_ns_per_packet: f64,
+    /// Median over the rounds of the worker's to the cheaper of these two.
     pub ratio: f64,
     pub ratio_min: f64,
     pub ratio_max: f64,
     /// Calls into the kernel (receive, send, wait) per packet sent.
     pub syscalls_per_packet: f64,
+    /// Packets that the worker received in one turn of its event loop.
+    pub packets_per_turn: f64,
+    /// How often in a second the worker slept and was woken.
+    pub wakeups_per_s: f64,
+    /// From the sender's call to the receiver's, as stamped in the payload.
+    pub delay_us: Quantiles,
+    /// Packets that this was read from; with encryption those of receivers that decrypt.
+    #[serde(rename = "delay_packets")]
+    pub delays: u64,
+    /// The share of what was planned that the sender here could not send.
+    pub sender_shortfall: f64,
+    /// The sender here, not the worker, limits what is forwarded.
+    #[serde(rename = "sender_is_the_limit")]
+    pub is_sender_the_limit: bool,
     /// From a packet's arrival at the socket to its hand-over to the kernel, at `residence_at_pps`.
-    pub residence_us: ResidenceUs,
+    pub residence_us: Quantiles,
     pub consumers: u64,
-    pub burst: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// Packets of a frame were only nearly equal.
+    pub uneven: bool,
+    pub seed: u64,
+    /// The share of the maximum that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<f64>,
     /// Packets were kept to be sent again.
     pub nack: bool,
     pub producers: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub room: Option<u32>,
+    pub rooms: Option<usize>,
+    /// Of each room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bitrate_kbps: Option<u32>,
     pub payload_bytes: u32,
-    pub window_us: u32,
+    pub window_us: Window,
     pub paused_share: f64,
     /// The rate of the alternating slices.
     pub measured_at_pps: f64,
+    /// What the producers sent for that in a second; `--rate` with this number measures at the same rate again.
+    pub measured_at_rate: f64,
     pub residence_at_pps: f64,
     pub loss: Loss,
     /// Send calls of the baseline that failed.
@@ -74,11 +107,34 @@ pub(super) struct Loss {
     pub at_receivers: u64,
 }
 
+/// Of times, in microseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct ResidenceUs {
+pub(super) struct Quantiles {
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,
+}
+
+impl Quantiles {
+    /// Of a histogram of nanoseconds.
+    pub(super) fn of(histogram: &Histogram) -> Self {
+        let us = |quantile| histogram.quantile(quantile).map_or(0.0, |ns| ns as f64 / 1_000.0);
+        Self {
+            p50: us(0.5),
+            p99: us(0.99),
+            p999: us(0.999),
+        }
+    }
+}
+
+impl std::fmt::Display for Quantiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "p50 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs",
+            self.p50, self.p99, self.p999
+        )
+    }
 }
 
 /// What clients that connect cost the worker.
@@ -139,59 +195,91 @@ impl Report {
         let _ = written;
     }
 
-    fn table(&self) -> String {
-        let what = match self.room {
-            Some(peers) => format!("{peers} peers, {} consumers", self.consumers),
-            None => format!("{} producers, {} consumers", self.producers, self.consumers),
-        };
-        let mut rows = vec![
-            (
-                "load",
-                format!(
-                    "{what}, trains of {} × {} bytes{}",
-                    self.burst,
-                    self.payload_bytes,
-                    match (self.nack, self.one_port) {
-                        (true, _) => ", kept to be sent again",
-                        (false, Some(OnePort::Connected)) => ", one port, connected sockets",
-                        (false, Some(OnePort::Shared)) => ", one port, one socket",
-                        (false, None) => "",
-                    }
-                ),
+    /// What was sent to whom.
+    fn what(&self) -> String {
+        let frames = match (self.burst, self.uneven) {
+            (Some(packets), false) => format!("trains of {packets} × {} bytes", self.payload_bytes),
+            (Some(packets), true) => format!("frames of {packets} packets of about {} bytes", self.payload_bytes),
+            (None, is_uneven) => format!(
+                "video of {} kbit/s in {} packets of at most {} bytes",
+                self.bitrate_kbps.unwrap_or_default(),
+                if is_uneven { "nearly equal" } else { "equal" },
+                self.payload_bytes
             ),
+        };
+        let mut what = match (self.rooms, self.peers) {
+            (Some(rooms), Some(peers)) => {
+                format!("{rooms} rooms of {peers} peers, {} consumers, {frames}", self.consumers)
+            }
+            _ => format!("{} producers, {} consumers, {frames}", self.producers, self.consumers),
+        };
+        if self.nack {
+            what += ", kept to be sent again";
+        }
+        what += match self.one_port {
+            Some(OnePort::Connected) => ", one port, connected sockets",
+            Some(OnePort::Shared) => ", one port, one socket",
+            None => "",
+        };
+        what
+    }
+
+    fn table(&self) -> String {
+        let mut rows = vec![
+            ("load", self.what()),
             ("forwarded", format!("{:.0} packets/s", self.forwarded_pps)),
             ("lost", format!("{} packets{}", self.lost_packets, self.loss)),
             (
                 "worker CPU",
                 format!(
-                    "{:.0} ns per packet at {:.0} packets/s",
-                    self.worker_ns_per_packet, self.measured_at_pps
+                    "{:.0} ns per packet at {:.0} packets/s, {:.0} % of a CPU",
+                    self.worker_ns_per_packet,
+                    self.measured_at_pps,
+                    self.worker_cpu_share * 100.0
                 ),
             ),
             (
                 "bare kernel",
                 format!(
-                    "{:.0} ns per packet for the same sends{} without a relay",
+                    "{:.0} ns per packet for the same sends{} without a relay; {:.0} ns through one unconnected socket",
                     self.raw_ns_per_packet,
-                    if self.srtp.is_some() { " and bare ciphers" } else { "" }
+                    if self.srtp.is_some() { " and bare ciphers" } else { "" },
+                    self.raw_shared_ns_per_packet
                 ),
             ),
             (
                 "ratio",
                 format!(
-                    "{:.3} (slices from {:.3} to {:.3})",
+                    "{:.3} to the cheaper of these (rounds from {:.3} to {:.3})",
                     self.ratio, self.ratio_min, self.ratio_max
                 ),
             ),
             ("syscalls", format!("{:.4} per packet", self.syscalls_per_packet)),
             (
-                "residence",
+                "turns",
                 format!(
-                    "p50 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs at {:.0} packets/s",
-                    self.residence_us.p50, self.residence_us.p99, self.residence_us.p999, self.residence_at_pps
+                    "{:.1} packets each, {:.0} wake-ups/s",
+                    self.packets_per_turn, self.wakeups_per_s
                 ),
             ),
+            (
+                "delay",
+                format!("{} from sender to receiver ({} packets)", self.delay_us, self.delays),
+            ),
+            (
+                "residence",
+                format!("{} at {:.0} packets/s", self.residence_us, self.residence_at_pps),
+            ),
         ];
+        if self.is_sender_the_limit {
+            rows.push((
+                "limit",
+                format!(
+                    "the sender here, not the worker: it sent {:.1} % less than planned",
+                    self.sender_shortfall * 100.0
+                ),
+            ));
+        }
         if let Some(srtp) = self.srtp {
             rows.push((
                 "handshakes",

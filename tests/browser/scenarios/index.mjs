@@ -12,7 +12,8 @@ import * as mixed from './mixed.mjs';
 import * as page from './page.mjs';
 import * as reloading from './reloading.mjs';
 import * as closing from './closing.mjs';
+import * as frames from './frames.mjs';
 
-const all = [media, pausing, membership, switching, connection, firefox, ways, losses, mixed, page, reloading, closing];
+const all = [media, pausing, membership, switching, connection, firefox, ways, losses, mixed, page, reloading, frames, closing];
 
 export const scenarios = all.flatMap((part) => Object.values(part));

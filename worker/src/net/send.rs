@@ -320,35 +320,74 @@ impl SendBackend for KernelSend {
     ) -> Result<usize, Errno> {
         let route = route.into();
         let count = messages.len().min(self.headers.len());
-        for (message, ((header, iovec), control)) in messages.iter().zip(
-            self.headers
-                .iter_mut()
-                .zip(self.iovecs.iter_mut())
-                .zip(self.controls.iter_mut()),
-        ) {
-            *iovec = iovec_of(&bytes[message.start..message.start + message.len]);
-            header.msg_len = 0;
-            let header = &mut header.msg_hdr;
-            (header.msg_name, header.msg_namelen) = route.name();
-            header.msg_iov = iovec;
-            header.msg_iovlen = 1;
-            header.msg_flags = 0;
-            if message.segment < message.len {
-                control.segment = u16::try_from(message.segment).map_err(|_| Errno::EMSGSIZE)?;
-                header.msg_control = ptr::from_mut(control).cast();
-                header.msg_controllen = size_of::<SegmentControl>() as _;
-            } else {
-                header.msg_control = ptr::null_mut();
-                header.msg_controllen = 0;
-            }
+        for (place, message) in messages[..count].iter().enumerate() {
+            self.arm(place, bytes, message, route.name())?;
         }
+        self.send_armed(route.socket, count)
+    }
+}
+
+impl KernelSend {
+    /// Sends several messages, at most [`BATCH_MESSAGES_MAX`], through one unconnected socket, each to a destination of its own,
+    /// and says how many the kernel took, counted from the first.
+    ///
+    /// # Errors
+    /// Why the kernel did not take the first one.
+    pub fn send_scattered(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        bytes: &[u8],
+        messages: &[(Message, Destination)],
+    ) -> Result<usize, Errno> {
+        let count = messages.len().min(self.headers.len());
+        for (place, (message, destination)) in messages[..count].iter().enumerate() {
+            let route = Route {
+                socket,
+                destination: Some(destination),
+            };
+            self.arm(place, bytes, message, route.name())?;
+        }
+        self.send_armed(socket, count)
+    }
+
+    /// Points a header at a message in `bytes`, and at its destination.
+    fn arm(
+        &mut self,
+        place: usize,
+        bytes: &[u8],
+        message: &Message,
+        name: (*mut libc::c_void, libc::socklen_t),
+    ) -> Result<(), Errno> {
+        let iovec = &mut self.iovecs[place];
+        *iovec = iovec_of(&bytes[message.start..message.start + message.len]);
+        let header = &mut self.headers[place];
+        header.msg_len = 0;
+        let header = &mut header.msg_hdr;
+        (header.msg_name, header.msg_namelen) = name;
+        header.msg_iov = iovec;
+        header.msg_iovlen = 1;
+        header.msg_flags = 0;
+        if message.segment < message.len {
+            let control = &mut self.controls[place];
+            control.segment = u16::try_from(message.segment).map_err(|_| Errno::EMSGSIZE)?;
+            header.msg_control = ptr::from_mut(control).cast();
+            header.msg_controllen = size_of::<SegmentControl>() as _;
+        } else {
+            header.msg_control = ptr::null_mut();
+            header.msg_controllen = 0;
+        }
+        Ok(())
+    }
+
+    /// Hands the first `count` headers to the kernel. What they point at must still be borrowed.
+    fn send_armed(&mut self, socket: BorrowedFd<'_>, count: usize) -> Result<usize, Errno> {
         let headers = self.headers.as_mut_ptr();
         retry_interrupted(|| {
-            // SAFETY: the first `count` headers were written just above and point at what is borrowed for the call and
-            // at arrays of this back end; sendmmsg writes nothing but the headers' `msg_len`.
+            // SAFETY: both callers have just written the first `count` headers, which point at what they borrow and at arrays of
+            // this back end; sendmmsg writes nothing but the headers' `msg_len`.
             let sent = unsafe {
                 libc::sendmmsg(
-                    route.socket.as_raw_fd(),
+                    socket.as_raw_fd(),
                     headers,
                     count as libc::c_uint,
                     libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,

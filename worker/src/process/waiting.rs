@@ -267,7 +267,7 @@ mod tests {
             assert_eq!(with.coalesced > 0, is_open, "{rate} packets a second");
             if is_open {
                 assert!(
-                    with.wakes * 5 < without.wakes,
+                    with.wakes * 4 < without.wakes,
                     "{rate}: {} of {}",
                     with.wakes,
                     without.wakes
