@@ -16,6 +16,8 @@ use crate::server::model::client_memory::ClientMemory;
 use crate::server::model::error::{Error, StartError};
 use crate::server::model::lock;
 use crate::server::model::log_settings::LogSettings;
+#[cfg(feature = "http")]
+use crate::server::model::record::Record;
 use crate::server::model::room::RoomNode;
 use crate::server::model::rtp_capabilities::RtpCapabilities;
 use crate::server::model::settings::{Settings, SettingsUpdate};
@@ -215,6 +217,13 @@ impl Server {
         EventStream::new(lock(&self.shared().state).events.subscribe())
     }
 
+    /// Has all events from now on recorded, as long as the record exists. It is made with the number of the last event that is
+    /// not in it.
+    #[cfg(feature = "http")]
+    pub(crate) fn record_events<R: Record + 'static>(&self, make: impl FnOnce(u64) -> Arc<R>) -> Arc<R> {
+        lock(&self.shared().state).events.record(make)
+    }
+
     /// Changes what the workers log, with those that start later.
     ///
     /// # Errors
@@ -233,21 +242,23 @@ impl Server {
             .await
     }
 
-    /// How its workers currently trade delay for fewer calls into the kernel.
+    /// How its workers currently trade delay for CPU time, and CPU time for delay.
     pub fn coalescing(&self) -> Coalescing {
         lock(&self.shared().live).coalescing
     }
 
-    /// Changes how the workers, with those that start later, trade delay for fewer calls into the kernel.
+    /// Changes how the workers, with those that start later, trade delay for CPU time, and CPU time for delay.
     ///
     /// # Errors
-    /// [`Error::InvalidParameters`] when the window is longer than 1,000 µs; the first that a worker ran into.
+    /// [`Error::InvalidParameters`] when a time is longer than 1,000 µs; the first that a worker ran into.
     pub async fn set_coalescing(&self, coalescing: Coalescing) -> Result<(), Error> {
-        if coalescing.window_us_max > 1_000 {
-            return Err(Error::InvalidParameters(format!(
-                "the coalescing window is at most 1000 µs, not {}",
-                coalescing.window_us_max
-            )));
+        for (name, us) in [
+            ("the coalescing window", coalescing.window_us_max),
+            ("the time to spin", coalescing.spin_us_max),
+        ] {
+            if us > 1_000 {
+                return Err(Error::InvalidParameters(format!("{name} is at most 1000 µs, not {us}")));
+            }
         }
         self.shared()
             .tell_all(|live| {

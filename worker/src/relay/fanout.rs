@@ -136,7 +136,7 @@ impl Relay {
         stream.is_awaited = is_awaited || is_of_companions;
         producer.counters.dispatched[usize::from(encoding)] += workspace.train.len() as u64;
         while let Some(key) = workspace.started.pop() {
-            self.on_started(key);
+            self.on_started(now, key);
         }
         // Requests get lost, and so do key frames: who still waits asks again.
         if is_awaited {
@@ -147,12 +147,12 @@ impl Relay {
     }
 
     /// A consumer has begun to get another encoding, or the same one again.
-    fn on_started(&mut self, key: ConsumerKey) {
+    fn on_started(&mut self, now: Time, key: ConsumerKey) {
         let consumer = &mut self.consumers[key];
         if consumer.effective != consumer.flow.current {
             consumer.effective = consumer.flow.current;
             consumer.switches += 1;
-            self.on_profile_changed(key);
+            self.profile_changes.on_change(now, key, &mut self.consumers);
         }
         self.attach(key);
     }

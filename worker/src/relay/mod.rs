@@ -32,6 +32,7 @@ mod losses;
 mod newcomers;
 mod parameters;
 mod producer;
+mod profile_changes;
 mod receive;
 mod repair;
 mod report;
@@ -90,6 +91,7 @@ use self::levels::AudioLevels;
 use self::limits::Limits;
 use self::losses::Losses;
 use self::producer::Producers;
+use self::profile_changes::ProfileChanges;
 use self::report::Reports;
 use self::retransmit::IncomingNacks;
 use self::sink::{ConsumerIx, Sink, TransportIx};
@@ -138,8 +140,7 @@ pub struct Relay {
 
     actions: VecDeque<Action>,
     notifications: VecDeque<Notification>,
-    /// Consumers whose owners have yet to be notified of what they are sent now; each stands here once.
-    changed: VecDeque<ConsumerKey>,
+    profile_changes: ProfileChanges,
 }
 
 /// What belongs to a room, as the relay sees it; ordered, so that pages of it can be read while it changes.
@@ -221,7 +222,7 @@ impl Relay {
             // A batch can teach a transport two addresses.
             actions: VecDeque::with_capacity(2),
             notifications: VecDeque::with_capacity(2),
-            changed: VecDeque::new(),
+            profile_changes: ProfileChanges::default(),
         }
     }
 
@@ -267,7 +268,7 @@ impl Relay {
     /// The next notification of the supervisor.
     pub fn poll_notification(&mut self) -> Option<Notification> {
         self.poll_urgent_notification()
-            .or_else(|| self.poll_profile_change())
+            .or_else(|| self.profile_changes.poll(&mut self.consumers, &self.producers))
             .or_else(|| self.activity.poll(&mut self.producers))
     }
 
@@ -288,6 +289,7 @@ impl Relay {
             self.feedback.next_timeout(),
             self.catching_up.next_timeout(),
             self.held.next_timeout(),
+            self.profile_changes.next_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -295,10 +297,11 @@ impl Relay {
     }
 
     /// Does what is due: requests for missing packets, key frame requests that were held back, the check for silent
-    /// streams, transport-wide feedback, reports, audio levels.
+    /// streams, changes of profiles that were held back, transport-wide feedback, reports, audio levels.
     pub fn handle_timeout(&mut self, now: Time, sink: &mut impl Sink) {
         self.repeat_key_frame_requests(now);
         self.check_activity(now);
+        self.profile_changes.check(now, &mut self.consumers);
         self.audio_levels.notify(
             now,
             &mut self.rooms,
