@@ -107,6 +107,8 @@ pub struct Relay {
     /// The SSRC that key frame requests come from.
     ssrc: u32,
     hash: FixedState,
+    /// Packets of a train that are a little shorter than the longest one are padded.
+    equalizes_packets: bool,
 
     rooms: HashMap<RoomId, Room, FixedState>,
     transports: Transports,
@@ -195,6 +197,7 @@ impl Relay {
             ssrc,
             random,
             hash: hash.clone(),
+            equalizes_packets: true,
             rooms: HashMap::with_hasher(hash.clone()),
             transports: SlotMap::with_key(),
             producers: SlotMap::with_key(),
@@ -226,6 +229,13 @@ impl Relay {
     /// Does what the server's settings say.
     pub fn obey(&mut self, switches: Switches) {
         self.set_gops_max(if switches.gop_cache { gop::GOPS_MAX } else { 0 });
+        self.equalize_packets(switches.equalize_packets);
+    }
+
+    /// Whether packets of video that are up to [`TRAIN_PADDING_MAX`](limits::TRAIN_PADDING_MAX) bytes shorter than others of their
+    /// train are padded to their size (RFC 3550 §5.1), so that the kernel takes the train as one message. By default they are.
+    pub fn equalize_packets(&mut self, on: bool) {
+        self.equalizes_packets = on;
     }
 
     /// Keeps the last group of pictures of so many senders that answer no key frame requests, at most; 0: of none. The default
