@@ -138,6 +138,8 @@ pub struct Relay {
     feedback: FeedbackQueue,
     audio_levels: AudioLevels,
 
+    /// Packets that were for somebody.
+    accepted: u64,
     actions: VecDeque<Action>,
     notifications: VecDeque<Notification>,
     profile_changes: ProfileChanges,
@@ -220,6 +222,7 @@ impl Relay {
             feedback: FeedbackQueue::new(ssrc),
             audio_levels: AudioLevels::default(),
             // A batch can teach a transport two addresses.
+            accepted: 0,
             actions: VecDeque::with_capacity(2),
             notifications: VecDeque::with_capacity(2),
             profile_changes: ProfileChanges::default(),
@@ -276,6 +279,11 @@ impl Relay {
     /// change, only the latest counts, so there is never more than one for each consumer or producer.
     pub fn poll_urgent_notification(&mut self) -> Option<Notification> {
         self.notifications.pop_front()
+    }
+
+    /// The number of packets so far that were for somebody.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
     }
 
     /// When [`Relay::handle_timeout`] wants to be called; a time that has passed means now.

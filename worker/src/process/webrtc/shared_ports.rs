@@ -354,11 +354,11 @@ impl WebRtc {
             self.count_unrouted(UnroutedReason::ConnectionEvicted, 1);
             return (0, 0);
         };
-        let source = Source::Connection { transport, number };
         let watched = sockets
             .connection(transport, number)
             .map_or(Err(Errno::EBADF), |connection| {
                 io.poller.remove(connection.socket())?;
+                let source = connection.source(transport, number);
                 io.poller.add(connection.socket(), source, Interest::Read)
             });
         if let Err(errno) = watched {
@@ -374,6 +374,7 @@ impl WebRtc {
             source: tuple.remote,
         };
         self.handle_datagrams(now, io, transport, tuple, &mut packet, &[first]);
+        self.trust_connection(io, transport, tuple, number);
         self.limit_connections(io, transport, port);
         self.handle_events(now, io, transport);
         (1, u64::from(len))
