@@ -508,6 +508,10 @@ impl EventLoop {
                 }
                 Action::Close { transport } => self.close(transport),
                 Action::Retire { transport, ssrc } => self.egress.retire(transport, ssrc),
+                Action::Echoed { transport } => {
+                    let (webrtc, mut io) = self.webrtc_and_io();
+                    webrtc.on_echo(clock::monotonic(), &mut io, transport);
+                }
                 Action::Forget { transport, ssrc } => self.webrtc.forget_stream(transport, ssrc),
             }
         }

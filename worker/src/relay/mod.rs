@@ -19,6 +19,7 @@ mod catch_up;
 mod cname;
 mod command;
 mod consumer;
+mod echo;
 mod fanout;
 mod forward;
 mod held;
@@ -183,6 +184,11 @@ pub enum Action {
         transport: TransportIx,
         /// The SSRC.
         ssrc: u32,
+    },
+    /// What was asked with [`Relay::write_echo_request`] has been received, by whoever is at the address to which that was sent.
+    Echoed {
+        /// The transport.
+        transport: TransportIx,
     },
 }
 

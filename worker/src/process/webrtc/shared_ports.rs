@@ -267,6 +267,16 @@ impl WebRtc {
         let Some(transport) = self.shared_ports.transport_of_check(&tuple, &bytes[packet.range()]) else {
             return self.count_unrouted(UnroutedReason::BadCheck, 1);
         };
+        // Who can write another client's address into its checks does not so take it away.
+        let owner = self
+            .shared_ports
+            .tuples
+            .get(&tuple)
+            .filter(|owner| **owner != transport);
+        let owner = owner.and_then(|owner| self.entry(*owner));
+        if owner.is_some_and(|owner| owner.transport.keeps_tuple(now, &tuple)) {
+            return self.count_unrouted(UnroutedReason::ForeignSource, 1);
+        }
         self.handle_datagrams(now, io, transport, tuple, bytes, &[packet]);
         let is_valid = self
             .entry(transport)
