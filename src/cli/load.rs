@@ -21,6 +21,7 @@ mod random;
 mod raw;
 mod report;
 mod rooms;
+mod search;
 mod testbed;
 mod thread;
 mod traffic;
