@@ -383,6 +383,56 @@ async fn clients_have_a_token_of_their_own() {
     tcp.close().await;
 }
 
+/// A server on TCP that everybody may use who wants to join a room, with so many connections.
+async fn with_places(clients: usize) -> (Tcp, u64) {
+    let guard = Guard {
+        operators: None,
+        clients: ClientsFrom::Anywhere,
+    };
+    let options = SignallingOptions {
+        clients,
+        ..SignallingOptions::default()
+    };
+    let tcp = Tcp::start(guard, options).await;
+    let room = tcp.room().await;
+    (tcp, room)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_join_gives_way_to_others_of_its_network() {
+    // Two of eight may be one network's.
+    let (tcp, room) = with_places(8).await;
+    let connect = async |name| Caller::try_connect_tcp(&tcp.address, room, name, &[]).await.unwrap();
+    let mut alice = connect("alice").await;
+    alice.join("alice", Value::Null).await;
+    let (mut oldest, mut bob) = (connect("oldest").await, connect("bob").await);
+    let _newest = connect("newest").await;
+    assert_eq!(oldest.end().await, Some(4006));
+    // Who has joined does not.
+    bob.join("bob", Value::Null).await;
+    let _another = connect("another").await;
+    for one in [&mut alice, &mut bob] {
+        let query = json!({"method": "queryRoom", "target": "room"});
+        assert!(one.request(query).await.is_ok());
+    }
+    tcp.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_place_is_for_who_comes_rather_than_for_who_does_not_join() {
+    let (tcp, room) = with_places(2).await;
+    let connect = async |name| Caller::try_connect_tcp(&tcp.address, room, name, &[]).await;
+    let mut alice = connect("alice").await.unwrap();
+    alice.join("alice", Value::Null).await;
+    let mut idle = connect("idle").await.unwrap();
+    let mut bob = connect("bob").await.unwrap();
+    assert_eq!(idle.end().await, Some(4006));
+    bob.join("bob", Value::Null).await;
+    let refused = connect("carol").await.err().map(|refused| refused.status);
+    assert_eq!(refused, Some(503), "both have joined");
+    tcp.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_clients_token_this_machine_is_served_and_nobody_else() {
     let guard = Guard {

@@ -56,6 +56,20 @@ async fn each_worker_is_pinned_to_its_own_cpu_of_those_allowed() {
     soon(server.close()).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_memory_runs_out_a_worker_goes_before_its_supervisor() {
+    let score = |pid: u32| -> i32 {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let own = score(std::process::id());
+    let server = Server::start(settings(2)).await.unwrap();
+    for worker in server.workers() {
+        assert_eq!(score(worker.pid.unwrap()), (own + 300).min(1_000));
+    }
+    soon(server.close()).await;
+}
+
 /// The CPUs of a process, from a line like `Cpus_allowed_list: 0-1,3`.
 fn cpus_allowed(status: &str) -> Vec<usize> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));

@@ -296,6 +296,30 @@ async fn a_client_that_reads_nothing_is_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_is_let_go_with_its_room() {
+    let (control, room) = serve(SignallingOptions {
+        // It alone would do nothing for as long as this test lasts.
+        stall: Duration::from_secs(3_600),
+        ..SignallingOptions::default()
+    })
+    .await;
+    let mut deaf = caller(&control, &room, "deaf").await;
+    deaf.join("deaf", Value::Null).await;
+    let peer = room.peer("deaf").unwrap();
+    // More than its socket and the server's take.
+    while peer.notifications_waiting() < 100 {
+        peer.notify(weir::PeerNotification::PeerClosed {
+            name: "nobody".into(),
+            app_data: json!("x".repeat(10_000)).into(),
+        });
+        tokio::task::yield_now().await;
+    }
+    soon("the end of the room", room.close(Value::Null)).await.unwrap();
+    deaf.until_hung_up().await;
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_message_ends_the_connection_and_what_is_wrong_does_not() {
     let (control, room) = serve(SignallingOptions {
         message_bytes_max: 2_000,

@@ -43,7 +43,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -213,11 +213,13 @@ pub struct LogFilter {
     pub directives: String,
 }
 
-/// How long packets may wait for others of their train under load.
+/// How workers trade delay for CPU time, and CPU time for delay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Coalescing {
-    /// The longest wait in microseconds, at most 1,000; 0 switches coalescing off.
+    /// How long packets may wait for others under load, in microseconds, at most 1,000; 0 switches coalescing off.
     pub window_us_max: u32,
+    /// How long to look for packets before going to sleep, in microseconds, at most 1,000; 0 sleeps at once.
+    pub spin_us_max: u32,
     /// Whether to stamp arrivals and keep the residence-time histogram. Costs a clock read per packet sent.
     pub measure_residence: bool,
 }

@@ -116,6 +116,9 @@ pub(super) struct LoadArgs {
     /// How long a packet may wait, so that it is sent together with others: microseconds, 0 to 1000, or auto
     #[arg(long, value_name = "US", default_value = "0")]
     window: Window,
+    /// How long the worker looks for packets before it sleeps, in microseconds, 0 to 1000
+    #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    spin: u32,
     /// Keep the last packets of each video producer for retransmission (NACK and RTX are negotiated)
     #[arg(long)]
     nack: bool,

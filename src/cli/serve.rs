@@ -1,6 +1,7 @@
 //! `weir serve`: the server, controlled through its control socket, until a signal ends it.
 
 mod log;
+mod memory;
 mod ready;
 mod signals;
 mod watchdog;
@@ -180,9 +181,11 @@ async fn serve(
         .collect();
     announce(&server, &socket, tcp_address, demo_address);
     let mut sign_of_life = pin!(show_life(server.clone(), all_serving));
+    let mut memory = pin!(memory::give_back());
 
     let name = tokio::select! {
         name = signals.next() => name,
+        never = &mut memory => match never {},
         never = &mut sign_of_life => match never {},
     };
     info!(signal = name, "closing");

@@ -8,8 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -183,7 +181,7 @@ async fn connect(
     Path((room, name)): Path<(String, String)>,
     source: signalling::Source,
     headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: signalling::MaybeUpgrade,
 ) -> Result<Response, ApiError> {
     let known = match room.parse() {
         Ok(id) => rooms.has(RoomId(id)).await,

@@ -60,8 +60,10 @@ pub(super) struct Framing {
 impl Framing {
     /// Looks at the next request; `Some`: why its end is not clear.
     ///
-    /// Bodies have lines, too, and the next request may have come already. So a client that sends one with `chunked` and does
-    /// not wait for the answer may be refused without need; it has to send it again. What must be refused is.
+    /// A line counts wherever it is: in the body or the trailer of this request or of any earlier one of the connection, too, and in
+    /// a request that has come before this one is looked at. From then on requests with `chunked` are refused without need. That
+    /// closes the connection, and the client has to send it again on another one. What must be refused always is, because each
+    /// line that a request shows has been counted.
     pub(super) fn refuses(&self, headers: &HeaderMap) -> Option<Response> {
         let mut refusal = self.fault(headers)?.into_response();
         // What follows on the connection may be a part of this one.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::crowd::Network;
 use super::listen::Caller;
-use super::strangers::Network;
+use super::seldom::Seldom;
 use crate::server::lock;
 
 /// Anybody may mistype a token so many times.
@@ -26,18 +27,16 @@ const MEMORY: Duration = Duration::from_secs(600);
 /// Networks that are remembered; beyond that the one that has been quiet for longest is forgotten.
 const NETWORKS_MAX: usize = 4_096;
 
-/// Between two lines in the log.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The wrong tokens of the last minutes, by where they came from.
 #[derive(Debug, Default)]
-pub(super) struct Guesses(Mutex<Table>);
+pub(super) struct Guesses {
+    table: Mutex<Table>,
+    logged: Seldom,
+}
 
 #[derive(Debug, Default)]
 struct Table {
     networks: HashMap<Network, Guessed>,
-    next_line: Option<Instant>,
-    since_last_line: u64,
 }
 
 #[derive(Debug)]
@@ -60,9 +59,8 @@ impl Guesses {
             Some(Caller::Process(_)) | None => return AnswerAfter(Duration::ZERO),
         };
         let now = Instant::now();
-        let mut table = lock(&self.0);
-        let count = table.count(network, now);
-        if let Some(others) = table.line(now)
+        let count = lock(&self.table).count(network, now);
+        if let Some(others) = self.logged.line(now)
             && let Some(caller) = caller
         {
             warn!(address = %caller, wrong_tokens = count, not_logged = others, "refused a wrong token of {whose}");
@@ -87,16 +85,6 @@ impl Table {
         guessed.last = now;
         guessed.count = guessed.count.saturating_add(1);
         guessed.count
-    }
-
-    /// If a line may be logged now: how many were not since the last one.
-    fn line(&mut self, now: Instant) -> Option<u64> {
-        if self.next_line.is_some_and(|next| now < next) {
-            self.since_last_line += 1;
-            return None;
-        }
-        self.next_line = Some(now + LOG_INTERVAL);
-        Some(std::mem::take(&mut self.since_last_line))
     }
 }
 
@@ -135,16 +123,5 @@ mod tests {
             table.count(network(number), now + 3 * MEMORY);
         }
         assert_eq!(table.networks.len(), NETWORKS_MAX);
-    }
-
-    #[test]
-    fn one_line_a_second_says_how_many_there_were() {
-        let (mut table, now) = (Table::default(), Instant::now());
-        assert_eq!(
-            (table.line(now), table.line(now), table.line(now)),
-            (Some(0), None, None)
-        );
-        assert_eq!(table.line(now + LOG_INTERVAL), Some(2));
-        assert_eq!(table.line(now + 3 * LOG_INTERVAL), Some(0));
     }
 }

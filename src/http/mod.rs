@@ -5,6 +5,7 @@
 
 mod answer;
 mod consumers;
+mod crowd;
 mod demo_page;
 mod error;
 mod event_log;
@@ -23,6 +24,7 @@ mod peers;
 mod producers;
 mod rooms;
 mod routes;
+mod seldom;
 mod server;
 mod signalling;
 mod socket;

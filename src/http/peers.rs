@@ -5,8 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
@@ -83,10 +81,7 @@ pub(super) async fn join(OfWith(room, options): OfWith<Room, PeerOptions>) -> Re
     Ok(Created(place, PeerView::whole(&peer)))
 }
 
-/// A WebSocket, if one is asked for.
-type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
-
-impl Part for Upgrade {}
+impl Part for signalling::MaybeUpgrade {}
 
 impl Part for signalling::Source {}
 
@@ -110,7 +105,7 @@ pub(super) async fn show(
     path: PeerPath,
     source: signalling::Source,
     headers: HeaderMap,
-    upgrade: Upgrade,
+    upgrade: signalling::MaybeUpgrade,
 ) -> Result<PeerOrSocket, ApiError> {
     if signalling::wants_upgrade(&headers) {
         let place = Path((path.room.0.to_string(), path.name));

@@ -183,6 +183,7 @@ impl From<&Server> for SettingsView {
                 log_tags: log.tags,
                 workers: u32::try_from(server.num_workers()).ok().and_then(NonZeroU32::new),
                 coalescing_us_max: coalescing.window_us_max,
+                spin_us_max: coalescing.spin_us_max,
                 ..server.settings().clone()
             },
             measure_residence: coalescing.measure_residence,
@@ -205,6 +206,7 @@ pub(super) struct SettingsChange {
     log_level: Option<LogLevel>,
     log_tags: Option<Vec<LogTag>>,
     coalescing_us_max: Option<u32>,
+    spin_us_max: Option<u32>,
     measure_residence: Option<bool>,
 }
 
@@ -213,10 +215,15 @@ pub(super) async fn update_settings(
     Body(change): Body<SettingsChange>,
 ) -> Reply<SettingsView> {
     // First, because it can be refused; then nothing has changed.
-    if change.coalescing_us_max.is_some() || change.measure_residence.is_some() {
+    if [change.coalescing_us_max, change.spin_us_max]
+        .iter()
+        .any(Option::is_some)
+        || change.measure_residence.is_some()
+    {
         let now = app.server.coalescing();
         let coalescing = Coalescing {
             window_us_max: change.coalescing_us_max.unwrap_or(now.window_us_max),
+            spin_us_max: change.spin_us_max.unwrap_or(now.spin_us_max),
             measure_residence: change.measure_residence.unwrap_or(now.measure_residence),
         };
         app.server.set_coalescing(coalescing).await?;

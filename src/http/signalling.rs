@@ -14,30 +14,36 @@ mod pace;
 mod replay;
 mod session;
 mod sessions;
+mod text;
+mod websocket;
 
 use std::convert::Infallible;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use axum::extract::ws::WebSocketUpgrade;
+use axum::Router;
 use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use axum::{Router, extract};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 use weir_channel::words;
 
 use self::evidence::BrowserSecret;
 use self::sessions::Sessions;
+use self::text::SharedTexts;
+pub(super) use self::websocket::MaybeUpgrade;
+use super::crowd::{Crowd, Network, Standing};
 use super::error::ApiError;
 use super::guesses::Guesses;
 use super::listen::Caller;
 use super::origin::is_from;
+use super::seldom::Seldom;
 use super::token::{AccessToken, has_token, unauthorized};
 use crate::protocol::PlainRemotes;
 use crate::server::{ClientMemory, lock};
@@ -46,9 +52,12 @@ use crate::{Peer, Room, RoomId, Server};
 /// The WebSocket subprotocol. Clients need not name it.
 pub const SUBPROTOCOL: &str = "protoo";
 
-/// How much of what a client sends is read at once; tungstenite's own default is 128 KiB, which each connection would keep. A
-/// larger message has a buffer of its size, for as long as it arrives.
-const READ_BYTES: usize = 4 * 1024;
+/// A network may have this part of all connections without having joined on them. Behind a proxy all clients are of one network,
+/// and each needs its place for two round trips.
+const UNJOINED_OF_NETWORK: usize = 4;
+
+/// For which somebody who connects waits until another connection has given way.
+const PLACE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Where clients connect.
 pub(super) const ROUTE: &str = "/rooms/{id}/peers/{name}";
@@ -177,6 +186,8 @@ struct Client {
     plain_remotes: PlainRemotes,
     /// What its browser keeps, or was just given to keep.
     browser: Option<BrowserSecret>,
+    /// Its part in the crowd of those who have not joined; `None`: it gives way to nobody.
+    unjoined: Option<Standing>,
 }
 
 /// What connections share.
@@ -184,21 +195,30 @@ pub(super) struct Signalling {
     server: Server,
     options: SignallingOptions,
     slots: Arc<Semaphore>,
+    /// Connections on which nobody has joined yet.
+    unjoined: Arc<Crowd>,
+    crowded: Seldom,
     /// Sessions that have joined.
     sessions: Mutex<Sessions>,
     guesses: Guesses,
     client_memory: Arc<ClientMemory>,
     /// Of messages that clients have been sent, which are forgotten before anybody suffers.
     kept_messages: Arc<ClientMemory>,
+    /// What several of those messages have in common.
+    shared: SharedTexts,
 }
 
 impl Signalling {
     pub(super) fn new(server: Server, options: SignallingOptions) -> Self {
+        let kept_messages = Arc::default();
         Self {
             client_memory: server.client_memory(),
-            kept_messages: Arc::default(),
+            shared: SharedTexts::new(&kept_messages),
+            kept_messages,
             server,
             slots: Arc::new(Semaphore::new(options.clients)),
+            unjoined: Crowd::new(options.clients, options.clients.div_ceil(UNJOINED_OF_NETWORK)),
+            crowded: Seldom::default(),
             options,
             sessions: Mutex::default(),
             guesses: Guesses::default(),
@@ -209,6 +229,40 @@ impl Signalling {
     pub(super) fn speaks_for(&self, peer: &Peer) -> bool {
         let sessions = self.sessions();
         sessions.of_peer(peer.room().id(), peer.name()).is_some()
+    }
+
+    /// A place for one more connection. If there is none, one on which nobody has joined gives way.
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        let slots = Arc::clone(&self.slots);
+        if let Ok(slot) = slots.try_acquire_owned() {
+            return Some(slot);
+        }
+        if !self.unjoined.evict_one() {
+            return None;
+        }
+        let slots = Arc::clone(&self.slots);
+        timeout(PLACE_WAIT_MAX, slots.acquire_owned()).await.ok()?.ok()
+    }
+
+    /// Takes up a connection on which nobody has joined yet. Processes on the control socket may command the server anyway.
+    fn enter(&self, source: Source) -> Option<Standing> {
+        let network = match source.0 {
+            Some(Caller::Process(_)) => return None,
+            Some(Caller::Remote(address)) => Network::of(address.ip()),
+            // As behind a proxy: one for all.
+            None => Network::of(Ipv4Addr::UNSPECIFIED.into()),
+        };
+        Some(self.unjoined.enter(network))
+    }
+
+    /// A connection has had to give way.
+    fn log_crowd(&self) {
+        if let Some(others) = self.crowded.line(Instant::now()) {
+            warn!(
+                not_logged = others,
+                "closed a connection on which nobody had joined, because others need the place"
+            );
+        }
     }
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
@@ -227,7 +281,7 @@ pub(super) async fn connect(
     Path((room, name)): Path<(String, String)>,
     source: Source,
     headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, extract::ws::rejection::WebSocketUpgradeRejection>,
+    upgrade: MaybeUpgrade,
 ) -> Result<Response, ApiError> {
     let options = &signalling.options;
     if !is_from(&headers, &options.origins) {
@@ -254,12 +308,8 @@ pub(super) async fn connect(
     };
     let id: u64 = room.parse().map_err(|_| no_room())?;
     let room = signalling.server.room(RoomId(id)).ok_or_else(no_room)?;
-    let upgrade = upgrade.map_err(|rejection| {
-        let mut error = ApiError::invalid(rejection.body_text());
-        error.status = rejection.status();
-        error
-    })?;
-    let slot = Arc::clone(&signalling.slots).try_acquire_owned().map_err(|_| {
+    let upgrade = upgrade?;
+    let slot = signalling.slot().await.ok_or_else(|| {
         let message = format!("{} clients are connected, which is the limit", options.clients);
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "tooMany", message)
     })?;
@@ -271,18 +321,11 @@ pub(super) async fn connect(
         name,
         plain_remotes: options.plain_remotes.of(source),
         browser: known.or(given),
+        unjoined: signalling.enter(source),
     };
-    let signalling = Arc::clone(&signalling);
-    let mut response = upgrade
-        .protocols([SUBPROTOCOL])
-        .read_buffer_size(READ_BYTES)
-        // Messages are sent one by one.
-        .write_buffer_size(0)
-        .max_message_size(options.message_bytes_max)
-        .max_frame_size(options.message_bytes_max)
-        .on_failed_upgrade(|error| warn!(%error, "a client's connection did not become a WebSocket"))
-        .on_upgrade(move |socket| session::serve(socket, slot, signalling, client))
-        .into_response();
+    let message_bytes_max = options.message_bytes_max;
+    let serve = move |socket| session::serve(socket, slot, signalling, client);
+    let mut response = upgrade.accept(message_bytes_max, serve);
     if let Some(cookie) = cookie {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

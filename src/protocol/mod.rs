@@ -25,7 +25,11 @@ mod tests;
 pub(crate) use self::client_ids::ClientIds;
 pub use self::error::{ErrorClass, ProtocolError};
 pub(crate) use self::fan_out::FanOut;
+#[cfg(feature = "http")]
+pub(crate) use self::outgoing::consumer_json;
 pub use self::plain_remotes::PlainRemotes;
+#[cfg(feature = "http")]
+pub(crate) use self::room::RoomAnswer;
 pub use self::room::RoomResponse;
 
 use std::sync::Mutex;

@@ -59,6 +59,6 @@ fn rename_transport(ids: &mut ClientIds, stats: &mut Value) {
 }
 
 /// A consumer as its client gets to know it when it joins. Whose it is, is said outside.
-pub(super) fn consumer_json(consumer: &ConsumerInfo) -> Value {
+pub(crate) fn consumer_json(consumer: &ConsumerInfo) -> Value {
     serde_json::to_value(consumer).unwrap_or_default()
 }

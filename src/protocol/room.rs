@@ -6,7 +6,7 @@ use super::ProtocolError;
 use super::message::{Join, RoomRequest};
 use super::outgoing::consumer_json;
 use crate::server::known_capabilities;
-use crate::{Peer, PeerOptions, Room, RtpCapabilities};
+use crate::{Peer, PeerInfo, PeerOptions, Room, RtpCapabilities};
 
 /// The answer to a request to a room.
 #[derive(Clone, Debug)]
@@ -17,28 +17,59 @@ pub struct RoomResponse {
     pub joined: Option<Peer>,
 }
 
+/// The same before it is JSON: what many clients are told is in it once for all of them.
+pub(crate) enum RoomAnswer {
+    /// This is all.
+    Told(Value),
+    /// The client has become this peer, and is told of the others.
+    Joined(Peer, Vec<PeerInfo>),
+}
+
+impl From<RoomAnswer> for RoomResponse {
+    fn from(answer: RoomAnswer) -> Self {
+        match answer {
+            RoomAnswer::Told(body) => Self { body, joined: None },
+            RoomAnswer::Joined(peer, others) => {
+                let others = others.iter().map(|other| {
+                    json!({
+                        "name": other.name,
+                        "appData": other.app_data,
+                        "consumers": other.consumers.iter().map(consumer_json).collect::<Vec<_>>(),
+                    })
+                });
+                Self {
+                    body: json!({ "peers": others.collect::<Vec<_>>() }),
+                    joined: Some(peer),
+                }
+            }
+        }
+    }
+}
+
 impl Room {
     /// Answers a client's request to the room: `queryRoom` or `join`.
     ///
     /// # Errors
     /// What the client is to be told instead.
     pub async fn receive_request(&self, request: Value) -> Result<RoomResponse, ProtocolError> {
+        self.answer_request(request).await.map(RoomResponse::from)
+    }
+
+    /// The same, with an answer that is not written yet.
+    pub(crate) async fn answer_request(&self, request: Value) -> Result<RoomAnswer, ProtocolError> {
         if self.closed() {
             return Err(ProtocolError::invalid_state("Room closed"));
         }
         match RoomRequest::parse(request)? {
-            RoomRequest::QueryRoom => {
-                let body = json!({
-                    "rtpCapabilities": self.rtp_capabilities(),
-                    "mandatoryCodecPayloadTypes": [],
-                });
-                Ok(RoomResponse { body, joined: None })
-            }
+            RoomRequest::QueryRoom => Ok(RoomAnswer::Told(json!({
+                "rtpCapabilities": self.rtp_capabilities(),
+                "mandatoryCodecPayloadTypes": [],
+            }))),
             RoomRequest::Join(join) => self.join_client(join),
         }
     }
 
-    fn join_client(&self, join: Join) -> Result<RoomResponse, ProtocolError> {
+    fn join_client(&self, join: Join) -> Result<RoomAnswer, ProtocolError> {
         let Value::String(name) = join.peer_name else {
             return Err(ProtocolError::type_error("peerName must be a string"));
         };
@@ -59,16 +90,6 @@ impl Room {
             spy: join.spy,
             app_data: join.app_data,
         })?;
-        let others = joined.others.iter().map(|other| {
-            json!({
-                "name": other.name,
-                "appData": other.app_data,
-                "consumers": other.consumers.iter().map(consumer_json).collect::<Vec<_>>(),
-            })
-        });
-        Ok(RoomResponse {
-            body: json!({ "peers": others.collect::<Vec<_>>() }),
-            joined: Some(joined.peer),
-        })
+        Ok(RoomAnswer::Joined(joined.peer, joined.others))
     }
 }

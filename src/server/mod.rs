@@ -33,7 +33,7 @@ pub use self::api::transport::{
 pub use self::model::address::{IpFamily, Tuple};
 pub(crate) use self::model::client_json::{known_capabilities, known_parameters};
 #[cfg(feature = "http")]
-pub(crate) use self::model::client_memory::{ClientMemory, Share};
+pub(crate) use self::model::client_memory::{ClientMemory, HeldInCommon, Share};
 pub use self::model::error::{DeathCause, Error, StartError};
 pub use self::model::event::{AudioLevel, CloseCause, Event, EventKind, Originator};
 pub(crate) use self::model::ids::random;

@@ -797,6 +797,7 @@ async fn settings_are_changed_in_all_workers_and_kept_for_the_next() {
 
     let coalescing = Coalescing {
         window_us_max: 1_001,
+        spin_us_max: 0,
         measure_residence: true,
     };
     let error = soon(server.set_coalescing(coalescing)).await.unwrap_err();

@@ -46,6 +46,7 @@ const EVERYTHING: &str = r#"
     request_timeout = "4s"
     close_timeout = "5s"
     coalescing_us_max = 7
+    spin_us_max = 8
     http_listen = "127.0.0.1:8080"
     http_token = "0123456789abcdef"
     http_token_file = "/etc/weir/token"
@@ -68,7 +69,7 @@ const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rt
     --dtls-13 true --dtls-weak-fingerprints true --gop-cache false --dtls-certificate-file /etc/weir/certificate.pem --dtls-private-key-file /etc/weir/key.pem \
     --socket-receive-buffer 65536 --socket-send-buffer 64K --worker-binary /usr/libexec/weir-worker \
     --sandbox require --sandbox-user 1000:1000 --start-timeout 1s --ping-interval 2s --ping-timeout 3s --request-timeout 4s --close-timeout 5s \
-    --coalescing-us-max 7 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
+    --coalescing-us-max 7 --spin-us-max 8 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
     --http-token-file /etc/weir/token --http-origins https://app.example,* \
     --client-token fedcba9876543210 --client-token-file /etc/weir/client-token --clients-without-token --clients-max 6 \
     --client-grace 7s --client-idle-timeout 8s --client-rate 9 --client-burst 10 --client-message-size 11K --client-plain-remotes none --client-takeover any";
@@ -173,6 +174,7 @@ fn settings_that_make_no_sense_together_are_refused() {
         ("--rtc-ipv4 off --rtc-ipv6 off", "both off"),
         ("--rtc-ipv4 0.0.0.0", "not the wildcard"),
         ("--coalescing-us-max 1001", "at most 1000"),
+        ("--spin-us-max 1001", "at most 1000"),
         ("--ping-timeout 0s", "ping_timeout is too short"),
         ("--workers 1025", "at most 1024"),
     ];

@@ -29,7 +29,7 @@ const TCP: Site = Site {
 };
 
 /// A connection from one of this machine's addresses.
-async fn connect(source: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) async fn connect(source: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(source.parse().unwrap(), 0))?;
     timeout(PATIENCE, socket.connect(to)).await?

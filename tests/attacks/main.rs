@@ -131,6 +131,8 @@ const ATTACKS: &[Attack] = attacks! {
     http::rooms_without_end: "rooms and transports up to the limits",
     websocket::idle_connections: "connections that say nothing",
     websocket::peers_that_never_read: "peers with large appData that never read what they are told",
+    websocket::answers_that_nobody_reads: "peers that ask on and on and never read an answer",
+    websocket::connections_that_do_not_join: "connections with the clients' token on which nobody joins, as many as there are places",
     websocket::names_that_write_on_terminals: "names and appData with what drives terminals, in logs and in weir ctl",
     websocket::frames_that_are_no_frames: "huge, endless, unmasked and reserved frames, and pings without end",
     worker::counters_without_end: "a worker that always has one more page of counters",
@@ -143,7 +145,7 @@ const ATTACKS: &[Attack] = attacks! {
 };
 
 /// Attacks that something is still to be done about: they run only if `--awaited` asks for them.
-const AWAITED: &[&str] = &["websocket::peers_that_never_read"];
+const AWAITED: &[&str] = &[];
 
 /// How many run beside each other in the short form, which measures nothing that they could disturb.
 const AT_ONCE: usize = 3;

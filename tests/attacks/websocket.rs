@@ -1,10 +1,14 @@
 //! Clients of rooms: those who say nothing, those who never read, and those whose frames are none (RFC 6455).
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::Scale;
@@ -12,19 +16,44 @@ use crate::arena::{Arena, Figures, Site};
 use crate::call;
 use crate::control::soon;
 use crate::flood::{Random, time};
+use crate::http::connect;
 use crate::meters::{Memory, now};
 use crate::signalling::{Caller, join_request};
 use crate::worker::TERMINAL;
 
 /// What an idle connection may cost the server: its buffers, and the task that serves it.
-const IDLE_MAX: u64 = 32 * 1024;
+const IDLE_MAX: u64 = 16 * 1024;
+
+/// What 120 peers with large app data may cost, of whom each is told of all the others and keeps that in case its connection breaks.
+const APP_DATA_MAX: u64 = 40 << 20;
 
 /// What may be left in memory of those who are gone.
-const LEFT_MAX: u64 = 64 << 20;
+const LEFT_MAX: u64 = 16 << 20;
+
+/// What clients must know over TCP.
+const CLIENT_TOKEN: &str = "the-token-of-all-the-clients-0123";
 
 impl Arena {
     fn memory(&self) -> u64 {
         Memory::of(self.supervisor()).supervisor
+    }
+
+    /// Waits until so much memory, and no more than may be left, is in use; how much more it is then.
+    async fn memory_goes_back(&self, before: u64, during: u64) -> u64 {
+        let began = now();
+        let mut after = self.memory();
+        while after > before + LEFT_MAX && now() - began < Duration::from_secs(30) {
+            self.pass(Duration::from_millis(100)).await;
+            after = self.memory();
+        }
+        let left = after.saturating_sub(before);
+        assert!(
+            left <= LEFT_MAX,
+            "{} MB are left of {} MB",
+            left >> 20,
+            (during - before) >> 20
+        );
+        left
     }
 }
 
@@ -72,27 +101,111 @@ pub(crate) async fn peers_that_never_read(scale: Scale) -> Figures {
         }
     }
     let (joined, during) = (peers.len(), arena.memory());
+    let in_use = during.saturating_sub(before);
+    assert!(in_use <= APP_DATA_MAX, "{} MB are in use", in_use >> 20);
     drop(peers);
     client.delete(&format!("/rooms/{room}")).await.expect(200);
-    // What they had goes back in the time that memory may take to go back.
-    let began = now();
-    let mut after = arena.memory();
-    while after > before + LEFT_MAX && now() - began < Duration::from_secs(15) {
-        arena.pass(Duration::from_millis(100)).await;
-        after = arena.memory();
-    }
-    assert!(
-        after <= before + LEFT_MAX,
-        "{} MB are left of {} MB",
-        after >> 20,
-        during >> 20
-    );
+    let left = arena.memory_goes_back(before, during).await;
     arena
         .close()
         .await
         .with("peers", joined)
         .with("refused", refused)
-        .with("MB left", after.saturating_sub(before) >> 20)
+        .with("MB in use", in_use >> 20)
+        .with("MB left", left >> 20)
+}
+
+pub(crate) async fn answers_that_nobody_reads(scale: Scale) -> Figures {
+    let arena = Arena::open(scale).await;
+    let mut client = arena.client().await;
+    let room = call::room(&mut client, arena.worker).await;
+    let before = arena.memory();
+    let mut peers = Vec::new();
+    for number in 0..scale.of(100, 300) {
+        let name = format!("peer-{number}");
+        let mut peer = Caller::connect(&arena.socket, room, &name).await;
+        peer.join(&name, Value::Null).await;
+        peers.push(peer);
+    }
+    let mut asked = 0_u64;
+    for peer in &mut peers {
+        let asks = async {
+            for _ in 0..300 {
+                peer.begin("mediasoup-request", json!({"method": "queryRoom", "target": "room"}))
+                    .await;
+                asked += 1;
+            }
+        };
+        // Until the server reads no more of it.
+        let _ = timeout(Duration::from_millis(50), asks).await;
+    }
+    arena.pass(time(scale)).await;
+    let during = arena.memory();
+    drop(peers);
+    client.delete(&format!("/rooms/{room}")).await.expect(200);
+    let left = arena.memory_goes_back(before, during).await;
+    arena
+        .close()
+        .await
+        .with("questions", asked)
+        .with("MB in use", during.saturating_sub(before) >> 20)
+        .with("MB left", left >> 20)
+}
+
+/// Holds a connection on which nobody joins, and another one when that is closed.
+async fn hold_unjoined(to: SocketAddr, room: u64, opened: Arc<AtomicU64>) {
+    let request = format!(
+        "GET /rooms/{room}/peers/mallory HTTP/1.1\r\nhost: weir\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         authorization: Bearer {CLIENT_TOKEN}\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    loop {
+        let Ok(mut stream) = connect("127.0.0.2", to).await else {
+            continue;
+        };
+        if stream.write_all(request.as_bytes()).await.is_err() {
+            continue;
+        }
+        opened.fetch_add(1, Ordering::Relaxed);
+        let mut answer = [0; 1_000];
+        while stream.read(&mut answer).await.is_ok_and(|len| len > 0) {}
+        // Attackers have to keep some time, too.
+        let _ = timeout(Duration::from_millis(50), std::future::pending::<()>()).await;
+    }
+}
+
+pub(crate) async fn connections_that_do_not_join(scale: Scale) -> Figures {
+    let site = Site {
+        tcp: true,
+        options: &["--client-token", CLIENT_TOKEN, "--clients-max", "200"],
+        ..Site::PLAIN
+    };
+    let arena = Arena::open_at(scale, site).await;
+    let to = arena.tcp.unwrap();
+    let opened = Arc::new(AtomicU64::new(0));
+    let mut unjoined = JoinSet::new();
+    for _ in 0..400 {
+        unjoined.spawn(hold_unjoined(to, arena.room, Arc::clone(&opened)));
+    }
+    // As many as there are places.
+    arena
+        .until("connections", || opened.load(Ordering::Relaxed) > 200)
+        .await;
+    let tries = scale.of(3, 30);
+    let authorization = format!("Bearer {CLIENT_TOKEN}");
+    for number in 0..tries {
+        let name = format!("honest-{number}");
+        let headers = [("authorization", authorization.as_str())];
+        let connected = Caller::try_connect_tcp(&to.to_string(), arena.room, &name, &headers).await;
+        let mut honest = connected.expect("a place for who wants to join");
+        honest.join(&name, Value::Null).await;
+    }
+    unjoined.shutdown().await;
+    arena
+        .close()
+        .await
+        .with("connections", opened.load(Ordering::Relaxed))
+        .with("honest clients joined", tries)
 }
 
 pub(crate) async fn names_that_write_on_terminals(scale: Scale) -> Figures {

@@ -210,6 +210,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Caller<S> {
         self.closed
     }
 
+    /// Waits until the server has hung up, without reading anything.
+    pub(crate) async fn until_hung_up(&mut self) {
+        let pings = async { while self.socket.send(Message::Ping(Vec::new().into())).await.is_ok() {} };
+        soon("the server to hang up", pings).await;
+    }
+
     async fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
         if let Some(index) = self.inbox.iter().position(&wanted) {
             return self.inbox.remove(index);

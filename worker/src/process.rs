@@ -11,7 +11,9 @@ mod commands;
 pub mod event_loop;
 mod probe;
 mod shared_ports;
+pub mod spin;
 mod startup;
+mod waiting;
 mod webrtc;
 
 use std::ffi::OsStr;

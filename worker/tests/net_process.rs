@@ -566,6 +566,7 @@ fn residence_is_measured_from_the_socket_to_the_hand_over() {
     supervisor.create_consumer(1, 1, 2, 8);
     let too_long = Coalescing {
         window_us_max: 1_001,
+        spin_us_max: 0,
         measure_residence: true,
     };
     let refused = supervisor.request(Method::SetCoalescing(too_long));
@@ -573,6 +574,7 @@ fn residence_is_measured_from_the_socket_to_the_hand_over() {
     assert_eq!(supervisor.stats().residence, None);
     let coalescing = Coalescing {
         window_us_max: 1_000,
+        spin_us_max: 1_000,
         measure_residence: true,
     };
     assert_eq!(supervisor.request(Method::SetCoalescing(coalescing)), Ok(Reply::Done));

@@ -97,8 +97,10 @@ worker_stats! {
     Fault log_lines_dropped,
     /// Turns of the event loop.
     Counter turns,
-    /// Turns of the event loop that waited for more packets (coalescing window).
+    /// Turns of the event loop that began later than they could have, so that more packets came (coalescing window).
     Counter coalesced_turns,
+    /// CPU time spent looking for packets instead of sleeping (`spinUsMax`), in nanoseconds; part of `cpuNs`.
+    Counter spun_ns,
     /// User and system CPU time, in nanoseconds.
     Counter cpu_ns,
     /// Resident memory in bytes.

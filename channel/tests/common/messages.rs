@@ -88,6 +88,7 @@ pub(crate) fn methods() -> Vec<Method> {
         }),
         Method::SetCoalescing(Coalescing {
             window_us_max: 1000,
+            spin_us_max: 50,
             measure_residence: true,
         }),
         Method::CreateRouter { room: ROOM },
@@ -286,6 +287,7 @@ pub(crate) fn replies() -> Vec<Reply> {
             log_lines_dropped: 14,
             turns: 15,
             coalesced_turns: 16,
+            spun_ns: 17,
             cpu_ns: u64::MAX,
             resident_bytes: 18,
             residence: Some(Histogram {
@@ -703,8 +705,8 @@ fn any_method() -> impl Strategy<Value = Method> {
     prop_oneof![
         2 => proptest::sample::select(vec![Method::Ping, Method::WorkerStats, Method::Shutdown]),
         1 => text().prop_map(|directives| Method::SetLogFilter(LogFilter { directives })),
-        1 => (any::<u32>(), flag()).prop_map(|(window_us_max, measure_residence)| {
-            Method::SetCoalescing(Coalescing { window_us_max, measure_residence })
+        1 => (any::<u32>(), any::<u32>(), flag()).prop_map(|(window_us_max, spin_us_max, measure_residence)| {
+            Method::SetCoalescing(Coalescing { window_us_max, spin_us_max, measure_residence })
         }),
         1 => number().prop_map(|id| Method::CreateRouter { room: RoomId(id) }),
         1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
@@ -825,6 +827,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
             log_lines_dropped: n[13],
             turns: n[14],
             coalesced_turns: n[15],
+            spun_ns: n[2],
             cpu_ns: n[16],
             resident_bytes: n[17],
             residence,

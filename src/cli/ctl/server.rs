@@ -231,6 +231,9 @@ pub(super) struct Settings {
     /// How long packets may wait under load for others of their train, in microseconds, at most 1000; 0: not at all
     #[arg(long, value_name = "US")]
     coalescing_us_max: Option<u32>,
+    /// How long workers look for packets before they sleep, while packets come that often, in microseconds, at most 1000; 0: not at all
+    #[arg(long, value_name = "US")]
+    spin_us_max: Option<u32>,
     /// Measure how long packets stay in the workers; this costs a clock read per packet
     #[arg(long, value_name = "BOOL")]
     measure_residence: Option<bool>,
@@ -241,6 +244,9 @@ impl Settings {
         let mut change = json!({});
         if let Some(us) = self.coalescing_us_max {
             change["coalescingUsMax"] = us.into();
+        }
+        if let Some(us) = self.spin_us_max {
+            change["spinUsMax"] = us.into();
         }
         if let Some(measure) = self.measure_residence {
             change["measureResidence"] = measure.into();

@@ -59,6 +59,7 @@ impl Testbed {
             rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
             rtc_ipv6: Family::Off,
             coalescing_us_max: args.window.us_max(),
+            spin_us_max: args.spin,
             sandbox: args.sandbox,
             webrtc_port: args.one_port.map(|_| free_port()).transpose()?,
             webrtc_connected: match args.one_port {
@@ -267,6 +268,7 @@ impl Testbed {
     pub(super) async fn measure_residence(&self, on: bool) -> anyhow::Result<()> {
         let coalescing = Coalescing {
             window_us_max: self.args.window.us_max(),
+            spin_us_max: self.args.spin,
             measure_residence: on,
         };
         self.server

@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::ws::WebSocket;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::evidence::BrowserSecret;
+use super::websocket::WebSocket;
 use crate::protocol::PlainRemotes;
 
 /// What one session sends another.

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures::FutureExt;
 use serde_json::Value;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tracing::{debug, info};
 
+use super::websocket::WebSocket;
 use crate::Peer;
 
 /// For which a client may take to answer that a connection is closed.
@@ -24,11 +26,12 @@ pub(super) enum CloseReason {
     NotJoined,
     TooSlow,
     MissedTooMuch,
+    Crowded,
 }
 
 impl CloseReason {
-    fn frame(self) -> CloseFrame {
-        let (code, reason) = match self {
+    fn told(self) -> (u16, &'static str) {
+        match self {
             Self::Malformed => (1007, "that was not a message; see docs/protocol.md"),
             Self::NotText => (1003, "messages are text"),
             Self::Left => (4000, "you have left"),
@@ -42,29 +45,38 @@ impl CloseReason {
                 "you read too slowly and do not know what the room looks like any more",
             ),
             Self::MissedTooMuch => (4005, "you missed more than is kept; join anew"),
-        };
-        CloseFrame {
-            code,
-            reason: reason.into(),
+            Self::Crowded => (
+                4006,
+                "others need the place, and you had not joined; connect again and join",
+            ),
         }
     }
 }
 
 /// Answers a client that has closed its connection (RFC 6455 §5.5.1): reading on sends what there is to be sent.
 pub(super) async fn answer_close(mut socket: WebSocket) {
-    let _ = timeout(CLOSE_WAIT_MAX, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+    let _ = timeout(CLOSE_WAIT_MAX, async {
+        while let Some(Ok(_)) = socket.receive().await {}
+    })
+    .await;
 }
 
 pub(super) async fn close(mut socket: WebSocket, reason: CloseReason) {
+    let (code, told) = reason.told();
+    if reason == CloseReason::Crowded {
+        // Somebody waits for the place.
+        let _ = socket.say_end(code, told).now_or_never();
+        return;
+    }
     // The client may be gone, or not listen; neither is worth waiting for.
     let _ = timeout(CLOSE_WAIT_MAX, async {
-        socket.send(Message::Close(Some(reason.frame()))).await?;
-        while let Some(Ok(message)) = socket.recv().await {
+        socket.say_end(code, told).await?;
+        while let Some(Ok(message)) = socket.receive().await {
             if matches!(message, Message::Close(_)) {
                 break;
             }
         }
-        Ok::<(), axum::Error>(())
+        Ok::<(), Error>(())
     })
     .await;
 }

@@ -1,10 +1,14 @@
 //! What is around the protocol's messages on a WebSocket (pure): which request an answer belongs to, and the messages'
 //! numbers. It is that of the protoo protocol, which mediasoup's own applications use.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use crate::protocol::{ErrorClass, ProtocolError};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::text::{SharedTexts, Text, TextWriter};
+use crate::protocol::{ErrorClass, ProtocolError, consumer_json};
+use crate::{Peer, PeerInfo, PeerNotification};
 
 /// The method under which mediasoup requests travel.
 const REQUEST: &str = "mediasoup-request";
@@ -74,44 +78,133 @@ impl Incoming {
 }
 
 /// What a client is told; becomes text with its number.
-#[derive(Clone, PartialEq, Debug)]
-pub(super) struct Outgoing(Value);
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    envelope: Map<String, Value>,
+    data: Data,
+}
+
+/// The member `data`.
+#[derive(Debug)]
+enum Data {
+    None,
+    Value(Value),
+    /// An object, and its member `appData`.
+    Object(Map<String, Value>, Arc<Value>),
+    /// The others in the room.
+    Others(Vec<PeerInfo>),
+}
 
 impl Outgoing {
-    pub(super) fn response(id: u64, result: Result<Value, ProtocolError>) -> Self {
-        Self(match result {
-            Ok(data) => json!({"response": true, "id": id, "ok": true, "data": data}),
-            Err(error) => json!({
-                "response": true,
-                "id": id,
-                "ok": false,
-                "errorCode": code_of(error.class),
-                "errorName": error.class.name(),
-                "errorReason": error.to_string(),
-            }),
-        })
+    fn new(envelope: Value, data: Data) -> Self {
+        let envelope = match envelope {
+            Value::Object(envelope) => envelope,
+            _ => Map::new(),
+        };
+        Self { envelope, data }
     }
 
-    pub(super) fn notification(message: Value) -> Self {
-        Self(json!({"notification": true, "method": NOTIFICATION, "data": message}))
+    pub(super) fn response(id: u64, result: Result<Value, ProtocolError>) -> Self {
+        match result {
+            Ok(data) => Self::new(json!({"response": true, "id": id, "ok": true}), Data::Value(data)),
+            Err(error) => {
+                let envelope = json!({
+                    "response": true,
+                    "id": id,
+                    "ok": false,
+                    "errorCode": code_of(error.class),
+                    "errorName": error.class.name(),
+                    "errorReason": error.to_string(),
+                });
+                Self::new(envelope, Data::None)
+            }
+        }
+    }
+
+    /// The answer to a client that has joined.
+    pub(super) fn joined(id: u64, others: Vec<PeerInfo>) -> Self {
+        Self::new(json!({"response": true, "id": id, "ok": true}), Data::Others(others))
+    }
+
+    /// What a peer's client is told unasked.
+    pub(super) fn notification(peer: &Peer, mut notification: PeerNotification) -> Self {
+        let app_data = take_app_data(&mut notification);
+        let data = match (peer.client_message(&notification), app_data) {
+            (Value::Object(mut message), Some(app_data)) => {
+                message.remove("appData");
+                Data::Object(message, app_data)
+            }
+            (message, _) => Data::Value(message),
+        };
+        Self::new(json!({"notification": true, "method": NOTIFICATION}), data)
     }
 
     /// How the client can come back.
     pub(super) fn session(token: &str, grace_ms: u64) -> Self {
         let data = json!({"resumeToken": token, "graceMs": grace_ms});
-        Self(json!({"notification": true, "method": SESSION, "data": data}))
+        Self::new(json!({"notification": true, "method": SESSION}), Data::Value(data))
     }
 
     /// The text of a message that is one of the session's.
-    pub(super) fn numbered(mut self, seq: u64) -> String {
-        self.0["seq"] = seq.into();
-        self.0.to_string()
+    pub(super) fn numbered(mut self, seq: u64, shared: &SharedTexts) -> Text {
+        self.envelope.insert("seq".to_owned(), seq.into());
+        self.unnumbered(shared)
     }
 
     /// The text of a message that belongs to the connection only.
-    pub(super) fn unnumbered(self) -> String {
-        self.0.to_string()
+    pub(super) fn unnumbered(self, shared: &SharedTexts) -> Text {
+        let mut writer = TextWriter::new(shared);
+        // Never empty, so what follows is one more member.
+        let envelope = Value::Object(self.envelope).to_string();
+        writer.raw(envelope.strip_suffix('}').unwrap_or_default());
+        match self.data {
+            Data::None => {}
+            Data::Value(data) => _ = writer.raw(",\"data\":").value(&data),
+            Data::Object(members, app_data) => _ = writer.raw(",\"data\":").object(&members, APP_DATA, &app_data),
+            Data::Others(others) => write_others(writer.raw(",\"data\":"), &others),
+        }
+        writer.raw("}");
+        writer.finish()
     }
+}
+
+const APP_DATA: &str = "appData";
+
+/// Takes out of a notification the app data that other clients are told, too. Where there is none, the notification says itself whether
+/// that is said.
+fn take_app_data(notification: &mut PeerNotification) -> Option<Arc<Value>> {
+    let app_data = match notification {
+        PeerNotification::NewPeer { app_data, .. } | PeerNotification::PeerClosed { app_data, .. } => app_data,
+        PeerNotification::NewConsumer(consumer) => &mut consumer.app_data,
+        _ => return None,
+    };
+    (!app_data.is_null()).then(|| std::mem::take(app_data))
+}
+
+/// As [`RoomResponse`](crate::RoomResponse) has it.
+fn write_others(writer: &mut TextWriter<'_>, others: &[PeerInfo]) {
+    writer.raw("{\"peers\":[");
+    for (index, other) in others.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        writer
+            .raw(comma)
+            .raw("{\"name\":")
+            .value(&other.name)
+            .raw(",\"consumers\":[");
+        for (index, consumer) in other.consumers.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            let app_data = Arc::clone(&consumer.app_data);
+            let mut consumer = consumer.clone();
+            consumer.app_data = Arc::default();
+            let Value::Object(mut members) = consumer_json(&consumer) else {
+                continue;
+            };
+            members.remove(APP_DATA);
+            writer.raw(comma).object(&members, APP_DATA, &app_data);
+        }
+        writer.raw("],\"appData\":").shared(&other.app_data).raw("}");
+    }
+    writer.raw("]}");
 }
 
 /// As HTTP would say it.
@@ -125,7 +218,11 @@ fn code_of(class: ErrorClass) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use weir_channel::id::ConsumerId;
+    use weir_channel::message::{MediaKind, Profile};
+
     use super::*;
+    use crate::ConsumerInfo;
 
     #[test]
     fn what_clients_say_is_understood() {
@@ -203,22 +300,59 @@ mod tests {
 
     #[test]
     fn answers_say_what_they_answer_and_refusals_why() {
-        let ok = Outgoing::response(3, Ok(json!({"peers": []}))).numbered(9);
+        let shared = SharedTexts::new(&Arc::default());
+        let ok = Outgoing::response(3, Ok(json!({"peers": []}))).numbered(9, &shared);
         assert_eq!(
-            serde_json::from_str::<Value>(&ok).unwrap(),
+            serde_json::from_str::<Value>(&ok.to_string()).unwrap(),
             json!({"response": true, "id": 3, "ok": true, "data": {"peers": []}, "seq": 9})
         );
         let error = ProtocolError {
             class: ErrorClass::TypeError,
             message: "not a request".to_owned(),
         };
-        let refusal = Outgoing::response(4, Err(error)).unnumbered();
+        let refusal = Outgoing::response(4, Err(error)).unnumbered(&shared);
         assert_eq!(
-            serde_json::from_str::<Value>(&refusal).unwrap(),
+            serde_json::from_str::<Value>(&refusal.to_string()).unwrap(),
             json!({
                 "response": true, "id": 4, "ok": false, "errorCode": 400, "errorName": "TypeError",
                 "errorReason": "TypeError: not a request"
             })
         );
+    }
+
+    #[test]
+    fn who_joins_is_told_the_same_of_the_others_as_by_the_library() {
+        let of = |name: &str, bytes: usize, consumers| PeerInfo {
+            name: name.into(),
+            app_data: Arc::new(json!({"is \"named\"": name, "and": "x".repeat(bytes)})),
+            consumers,
+        };
+        let consumer = |id: u64, app_data: Value| ConsumerInfo {
+            id: ConsumerId(id),
+            kind: MediaKind::Audio,
+            rtp_parameters: Arc::default(),
+            paused: false,
+            preferred_profile: Profile::High,
+            effective_profile: None,
+            app_data: Arc::new(app_data),
+            peer_name: "b\u{202e}".into(),
+        };
+        let both = vec![consumer(1, json!("y".repeat(1_000))), consumer(2, Value::Null)];
+        let shared = SharedTexts::new(&Arc::default());
+        for others in [vec![], vec![of("a", 5, vec![]), of("b\u{202e}", 5_000, both)]] {
+            let expected = others.iter().map(|other| {
+                json!({
+                    "name": other.name,
+                    "appData": other.app_data,
+                    "consumers": other.consumers.iter().map(consumer_json).collect::<Vec<_>>(),
+                })
+            });
+            let data = json!({"peers": expected.collect::<Vec<_>>()});
+            let text = Outgoing::joined(7, others).numbered(2, &shared);
+            assert_eq!(
+                serde_json::from_str::<Value>(&text.to_string()).unwrap(),
+                json!({"response": true, "id": 7, "ok": true, "data": data, "seq": 2})
+            );
+        }
     }
 }

@@ -21,11 +21,11 @@ impl Held {
         }
     }
 
-    /// Counts both, and forgets kept messages that are beyond their share. Returns whether the `sending` bytes of the other are within
-    /// theirs.
+    /// Counts both, without what other sessions have, too, and forgets kept messages that are beyond their share. Returns whether
+    /// the `sending` bytes of the other are within theirs.
     pub(super) fn count(&mut self, sent: &mut Replay, sending: usize) -> bool {
         sent.shrink(self.kept.allowed());
-        self.kept.hold(sent.bytes());
+        self.kept.hold(sent.own_bytes());
         self.sending.hold(sending);
         sending <= self.sending.allowed().max(SENDING_MIN)
     }

@@ -3,32 +3,36 @@
 //! One task does all of it, so that messages leave in the order in which things happened: an answer before the notifications
 //! after it. Requests run side by side and begin in the order in which they came.
 
+mod coming_back;
 mod succession;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::{self, Message};
 use tracing::{debug, info};
 use weir_channel::own_time::OwnTime;
 
 use super::claim::{Claim, NameGuard, NameTaken, Resumption, SessionMessage};
-use super::closing::{CLOSE_WAIT_MAX, CloseReason, answer_close, close};
+use super::closing::{CloseReason, answer_close, close};
 use super::envelope::{Incoming, Outgoing};
 use super::evidence::{BrowserSecret, Evidence};
 use super::held::Held;
 use super::pace::Pace;
 use super::replay::Replay;
 use super::sessions::SessionEntry;
+use super::text::Text;
+use super::websocket::WebSocket;
 use super::{Client, Signalling, secret};
-use crate::protocol::{PlainRemotes, ProtocolError, RoomResponse};
+use crate::http::crowd::Standing;
+use crate::protocol::{PlainRemotes, ProtocolError, RoomAnswer};
 use crate::{Error, Peer, PeerNotification, PeerNotifications, Room};
 
 /// Requests and notifications of one client that may be under way; while there are as many, no more are read.
@@ -60,7 +64,7 @@ enum End {
 /// What a message of the client's came to.
 enum Answer {
     /// And the name that was kept for it, until it is seen to have a session.
-    FromRoom(u64, Result<RoomResponse, ProtocolError>, Option<NameGuard>),
+    FromRoom(u64, Result<RoomAnswer, ProtocolError>, Option<NameGuard>),
     FromPeer(u64, Result<Value, ProtocolError>),
     ToNotification(Result<(), ProtocolError>),
 }
@@ -70,6 +74,8 @@ struct Session {
     room: Room,
     name: String,
     joined: Option<Joined>,
+    /// As long as it has not joined.
+    unjoined: Option<Standing>,
     /// Of the connection there is, or was.
     plain_remotes: PlainRemotes,
     /// The client has said that it leaves.
@@ -109,6 +115,9 @@ pub(super) async fn serve(
     loop {
         let resumption = match session.converse(&mut socket).await {
             End::Over(reason) => {
+                if reason == CloseReason::Crowded {
+                    session.signalling.log_crowd();
+                }
                 session.end(reason).await;
                 return close(socket, reason).await;
             }
@@ -153,6 +162,7 @@ impl Session {
             room: client.room,
             name: client.name,
             joined: None,
+            unjoined: client.unjoined,
             plain_remotes: client.plain_remotes,
             leaving: false,
             under_way: FuturesUnordered::new(),
@@ -200,7 +210,7 @@ impl Session {
                     let served = self.own.look(now);
                     if served.saturating_sub(self.last_heard) > options.idle && self.pace.is_due(now) {
                         // It may have come while the server did not run.
-                        let Some(message) = socket.recv().now_or_never() else {
+                        let Some(message) = socket.receive().now_or_never() else {
                             return Err(End::Lost("it was silent"));
                         };
                         self.last_heard = served;
@@ -209,33 +219,34 @@ impl Session {
                     if self.joined.is_none() && served > options.join {
                         return Err(End::Over(CloseReason::NotJoined));
                     }
-                    self.send(socket, Message::Ping(Vec::new().into())).await?;
+                    self.send_held(socket.ping(), 0).await?;
                 }
                 Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => {
                     for text in self.take_answer(answer) {
-                        self.send(socket, Message::text(text)).await?;
+                        self.send(socket, text).await?;
                     }
                 }
+                () = evicted(&self.unjoined) => return Err(End::Over(CloseReason::Crowded)),
                 message = receive(socket, self.pace.next()), if may_read => {
                     self.last_heard = self.own.look(Instant::now());
                     self.on_message(message)?;
                 }
                 next = next_notification(&mut self.joined) => {
                     let text = self.take_notification(next)?;
-                    self.send(socket, Message::text(text)).await?;
+                    self.send(socket, text).await?;
                 }
             }
         }
     }
 
     /// Takes up a message of the client's.
-    fn on_message(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+    fn on_message(&mut self, message: Option<Result<Message, tungstenite::Error>>) -> Result<(), End> {
         let text = match message {
             Some(Ok(Message::Text(text))) => text,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => return Ok(()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return Ok(()),
             Some(Ok(Message::Binary(_))) => return Err(End::Over(CloseReason::NotText)),
             Some(Ok(Message::Close(frame))) => {
-                return Err(match frame.map(|frame| frame.code) {
+                return Err(match frame.map(|frame| frame.code.into()) {
                     // Done, or the page is being left (RFC 6455 §7.4.1); without a code, what `close()` of a page says.
                     None | Some(NORMAL | GOING_AWAY) => End::Closed,
                     Some(_) => End::Lost("the client closed it"),
@@ -299,7 +310,7 @@ impl Session {
                     None => Ok(None),
                 };
                 match claimed {
-                    Ok(kept) => Answer::FromRoom(id, room.receive_request(request).await, kept),
+                    Ok(kept) => Answer::FromRoom(id, room.answer_request(request).await, kept),
                     Err(NameTaken) => {
                         Answer::FromRoom(id, Err(Error::DuplicatePeer { room: room.id(), name }.into()), None)
                     }
@@ -333,12 +344,13 @@ impl Session {
     }
 
     /// What to send now that a message of the client's has been dealt with.
-    fn take_answer(&mut self, answer: Answer) -> Vec<String> {
+    fn take_answer(&mut self, answer: Answer) -> Vec<Text> {
         let mut messages = Vec::new();
         match answer {
-            Answer::FromRoom(id, Ok(RoomResponse { body, joined }), _kept) => {
-                messages.extend(joined.and_then(|peer| self.joined(peer)));
-                messages.push(Outgoing::response(id, Ok(body)));
+            Answer::FromRoom(id, Ok(RoomAnswer::Told(body)), _) => messages.push(Outgoing::response(id, Ok(body))),
+            Answer::FromRoom(id, Ok(RoomAnswer::Joined(peer, others)), _kept) => {
+                messages.extend(self.joined(peer));
+                messages.push(Outgoing::joined(id, others));
             }
             Answer::FromRoom(id, Err(error), _) => messages.push(Outgoing::response(id, Err(error))),
             Answer::FromPeer(id, result) => messages.push(Outgoing::response(id, result)),
@@ -352,6 +364,7 @@ impl Session {
 
     /// The client has become a peer.
     fn joined(&mut self, peer: Peer) -> Option<Outgoing> {
+        self.unjoined = None;
         let grace = self.signalling.options.grace;
         let token = secret().ok();
         let notifications = peer.notifications();
@@ -384,8 +397,8 @@ impl Session {
     }
 
     /// Gives a message its number and keeps it.
-    fn number(&mut self, message: Outgoing) -> String {
-        let text = message.numbered(self.sent.next());
+    fn number(&mut self, message: Outgoing) -> Text {
+        let text = message.numbered(self.sent.next(), &self.signalling.shared);
         self.sent.push(text.clone());
         self.hold(0);
         text
@@ -396,7 +409,7 @@ impl Session {
         self.held.count(&mut self.sent, sending)
     }
 
-    fn take_notification(&mut self, next: Option<(u64, PeerNotification)>) -> Result<String, End> {
+    fn take_notification(&mut self, next: Option<(u64, PeerNotification)>) -> Result<Text, End> {
         let Some(joined) = &mut self.joined else {
             return Err(End::Over(CloseReason::NotJoined));
         };
@@ -408,23 +421,29 @@ impl Session {
                 (false, false) => CloseReason::TakenOver,
             }));
         };
-        let message = Outgoing::notification(joined.peer.client_message(&notification));
+        let message = Outgoing::notification(&joined.peer, notification);
         // From here on the session keeps it.
         joined.notifications.advance(number);
         Ok(self.number(message))
     }
 
     /// Sends, unless the client does not take it, or is back on another connection meanwhile.
-    async fn send(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), End> {
-        let bytes = message_bytes(&message);
+    async fn send(&mut self, socket: &mut WebSocket, text: Text) -> Result<(), End> {
+        let bytes = text.own_bytes();
         self.hold(bytes);
-        let sent = self.send_held(socket, message, bytes).await;
+        let sent = self.send_held(socket.send(text), bytes).await;
         self.hold(0);
         sent
     }
 
-    async fn send_held(&mut self, socket: &mut WebSocket, message: Message, bytes: usize) -> Result<(), End> {
-        let mut sending = pin!(timeout(self.signalling.options.stall, socket.send(message)));
+    /// Waits for something that sends and holds so many bytes.
+    async fn send_held(
+        &mut self,
+        sending: impl Future<Output = Result<(), tungstenite::Error>>,
+        bytes: usize,
+    ) -> Result<(), End> {
+        let mut sending = pin!(timeout(self.signalling.options.stall, sending));
+        let mut room_was_closed = false;
         let mut tick = pin!(sleep(HOLD_INTERVAL));
         loop {
             tokio::select! {
@@ -442,128 +461,19 @@ impl Session {
                     Ok(Err(_)) => Err(End::Lost("it broke")),
                     Err(_) => Err(End::Lost("it took nothing for too long")),
                 },
+                () = evicted(&self.unjoined) => return Err(End::Over(CloseReason::Crowded)),
                 () = &mut tick => {
                     if !self.hold(bytes) {
                         return Err(End::Over(CloseReason::TooSlow));
+                    }
+                    // It has had time to read that.
+                    if std::mem::replace(&mut room_was_closed, self.room.closed()) {
+                        return Err(End::Over(CloseReason::Closed));
                     }
                     tick.as_mut().reset(Instant::now() + HOLD_INTERVAL);
                 }
             }
         }
-    }
-
-    /// Waits for the client to come back, as long as it may take; or why it will not. What it asked for goes on meanwhile.
-    async fn wait(&mut self) -> Result<Box<Resumption>, CloseReason> {
-        if self.joined.is_none() {
-            return Err(CloseReason::Left);
-        }
-        let last = Instant::now() + self.signalling.options.grace;
-        loop {
-            tokio::select! {
-                biased;
-                Some(message) = self.inbox.recv() => match message {
-                    SessionMessage::Resume(resumption) => return Ok(resumption),
-                    SessionMessage::Claim(claim) if claim.is_proven => {
-                        self.claims.push(claim);
-                        return Err(CloseReason::Replaced);
-                    }
-                    SessionMessage::Claim(claim) => self.refuse_claim(claim),
-                },
-                () = sleep_until(last) => return Err(CloseReason::Left),
-                () = sleep(HOLD_INTERVAL) => {
-                    self.hold(0);
-                    // There is nothing to come back to. (A peer that was closed alone is to hear of that.)
-                    if self.joined.as_ref().is_some_and(|joined| joined.peer.room().closed()) {
-                        return Err(CloseReason::Closed);
-                    }
-                }
-                Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => {
-                    // Kept, to be sent when it is back.
-                    drop(self.take_answer(answer));
-                    if self.joined.as_ref().is_some_and(|joined| joined.peer.closed()) {
-                        return Err(CloseReason::Closed);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Goes on with a client that is back: tells it that it is, and what it missed.
-    async fn resume(&mut self, resumption: Resumption) -> Option<(WebSocket, OwnedSemaphorePermit)> {
-        let Resumption {
-            mut socket,
-            slot,
-            id,
-            seq,
-            plain_remotes,
-            browser,
-        } = resumption;
-        self.plain_remotes = plain_remotes;
-        self.browser.clone_from(&browser);
-        if let Some(joined) = &self.joined {
-            joined.peer.set_plain_remotes(plain_remotes);
-            let mut sessions = self.signalling.sessions();
-            sessions.edit(&joined.token, |session| session.evidence.browser = browser);
-        }
-        let missed = match seq {
-            Some(seq) => self.sent.after(seq),
-            None => Some(Vec::new()),
-        };
-        let Some(missed) = missed else {
-            tokio::spawn(close(socket, CloseReason::MissedTooMuch));
-            return None;
-        };
-        info!(room = %self.room.id(), peer = self.name, missed = missed.len(), "a client is back");
-        let welcome = Outgoing::response(id, Ok(Value::Null)).unnumbered();
-        let stall = self.signalling.options.stall;
-        for text in std::iter::once(welcome).chain(missed) {
-            // If this fails, so will the next use of the connection, which then counts as lost again.
-            if !matches!(timeout(stall, socket.send(Message::text(text))).await, Ok(Ok(()))) {
-                break;
-            }
-        }
-        Some((socket, slot))
-    }
-
-    /// Gives the connection to the session with this token.
-    async fn hand_over(
-        self,
-        mut socket: WebSocket,
-        slot: OwnedSemaphorePermit,
-        id: u64,
-        token: &str,
-        seq: Option<u64>,
-    ) {
-        let found = self
-            .signalling
-            .sessions()
-            .of_token(token)
-            .map(|session| session.address.clone());
-        let refused = match found {
-            Some(session) => {
-                let resumption = Box::new(Resumption {
-                    socket,
-                    slot,
-                    id,
-                    seq,
-                    plain_remotes: self.plain_remotes,
-                    browser: self.browser.clone(),
-                });
-                match session.send(SessionMessage::Resume(resumption)).await {
-                    // It has ended this moment.
-                    Err(mpsc::error::SendError(SessionMessage::Resume(unsent))) => unsent.socket,
-                    _ => return,
-                }
-            }
-            None => {
-                let refusal = ProtocolError::invalid_state("there is no such session; join anew");
-                let text = Outgoing::response(id, Err(refusal)).unnumbered();
-                // It is closed next, whether it took this or not.
-                let _ = timeout(CLOSE_WAIT_MAX, socket.send(Message::text(text))).await;
-                socket
-            }
-        };
-        close(refused, CloseReason::NotJoined).await;
     }
 }
 
@@ -576,18 +486,18 @@ impl Drop for Session {
     }
 }
 
-/// What a message takes until it is sent.
-fn message_bytes(message: &Message) -> usize {
-    match message {
-        Message::Text(text) => text.len(),
-        _ => 0,
+/// Ends when a client that has not joined has to give way to others.
+async fn evicted(unjoined: &Option<Standing>) {
+    match unjoined {
+        Some(standing) => standing.evicted().await,
+        None => std::future::pending().await,
     }
 }
 
 /// The next message, not before `from`.
-async fn receive(socket: &mut WebSocket, from: Instant) -> Option<Result<Message, axum::Error>> {
+async fn receive(socket: &mut WebSocket, from: Instant) -> Option<Result<Message, tungstenite::Error>> {
     sleep_until(from).await;
-    socket.recv().await
+    socket.receive().await
 }
 
 /// The next notification; never, before there is a peer.

@@ -233,21 +233,23 @@ impl Server {
             .await
     }
 
-    /// How its workers currently trade delay for fewer calls into the kernel.
+    /// How its workers currently trade delay for CPU time, and CPU time for delay.
     pub fn coalescing(&self) -> Coalescing {
         lock(&self.shared().live).coalescing
     }
 
-    /// Changes how the workers, with those that start later, trade delay for fewer calls into the kernel.
+    /// Changes how the workers, with those that start later, trade delay for CPU time, and CPU time for delay.
     ///
     /// # Errors
-    /// [`Error::InvalidParameters`] when the window is longer than 1,000 µs; the first that a worker ran into.
+    /// [`Error::InvalidParameters`] when a time is longer than 1,000 µs; the first that a worker ran into.
     pub async fn set_coalescing(&self, coalescing: Coalescing) -> Result<(), Error> {
-        if coalescing.window_us_max > 1_000 {
-            return Err(Error::InvalidParameters(format!(
-                "the coalescing window is at most 1000 µs, not {}",
-                coalescing.window_us_max
-            )));
+        for (name, us) in [
+            ("the coalescing window", coalescing.window_us_max),
+            ("the time to spin", coalescing.spin_us_max),
+        ] {
+            if us > 1_000 {
+                return Err(Error::InvalidParameters(format!("{name} is at most 1000 µs, not {us}")));
+            }
         }
         self.shared()
             .tell_all(|live| {

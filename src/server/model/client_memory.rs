@@ -31,6 +31,22 @@ impl ClientMemory {
         }
     }
 
+    /// Counts what several hold together.
+    #[cfg(feature = "http")]
+    pub(crate) fn hold_in_common(self: &Arc<Self>, bytes: usize) -> HeldInCommon {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        HeldInCommon {
+            client_memory: Arc::clone(self),
+            bytes,
+        }
+    }
+
+    /// What all hold at the moment.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     fn is_full(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) >= CLIENT_MEMORY_BYTES_MAX
     }
@@ -74,6 +90,21 @@ impl Drop for Share {
     }
 }
 
+/// What several clients hold together: it counts once, and for none of them in particular.
+#[cfg(feature = "http")]
+#[derive(Debug)]
+pub(crate) struct HeldInCommon {
+    client_memory: Arc<ClientMemory>,
+    bytes: usize,
+}
+
+#[cfg(feature = "http")]
+impl Drop for HeldInCommon {
+    fn drop(&mut self) {
+        self.client_memory.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// About how much memory a value takes: the values in it, and their texts.
 pub(crate) fn bytes_of(value: &Value) -> usize {
     let mut bytes = 0;
@@ -109,7 +140,7 @@ mod tests {
         greedy.hold(greedy.allowed());
         assert_eq!(modest.allowed(), usize::MAX);
         drop((greedy, modest));
-        assert_eq!(client_memory.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(client_memory.bytes(), 0);
         assert_eq!(client_memory.shares.load(Ordering::Relaxed), 0);
     }
 

@@ -104,6 +104,7 @@ impl Shared {
                 log: settings.log(),
                 coalescing: Coalescing {
                     window_us_max: settings.coalescing_us_max,
+                    spin_us_max: settings.spin_us_max,
                     measure_residence: false,
                 },
                 dtls_certificate: dtls_certificate::load(&settings)?,

@@ -18,6 +18,7 @@ pub mod backlog;
 pub mod clock;
 pub mod egress;
 pub mod gather;
+pub mod heap;
 pub mod mirror;
 pub mod optional;
 pub mod poll;

@@ -32,6 +32,7 @@ pub enum Optional {
     DeathSignal,
     NoNewPrivileges,
     OpenFiles,
+    OomScore,
 }
 
 /// The features that were refused, one bit each.
@@ -62,6 +63,7 @@ impl Optional {
             Self::DeathSignal => "PR_SET_PDEATHSIG",
             Self::NoNewPrivileges => "PR_SET_NO_NEW_PRIVS",
             Self::OpenFiles => "setrlimit",
+            Self::OomScore => "oom_score_adj",
         }
     }
 
@@ -86,6 +88,7 @@ impl Optional {
             Self::DeathSignal => "a worker that hangs lives on when its server is killed",
             Self::NoNewPrivileges => "workers keep the right to gain privileges",
             Self::OpenFiles => "the limit of open files stays as it is, so there may be fewer transports",
+            Self::OomScore => "where memory runs out, the kernel may end the server rather than a worker",
         }
     }
 

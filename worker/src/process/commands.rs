@@ -166,7 +166,7 @@ impl EventLoop {
     }
 
     fn set_coalescing(&mut self, coalescing: Coalescing) -> Result<Reply, WorkerError> {
-        self.window.set_max(coalescing.window_us_max)?;
+        self.waiting.set_max(coalescing)?;
         self.egress
             .sockets
             .stamp_arrivals(coalescing.measure_residence)
@@ -214,11 +214,12 @@ impl EventLoop {
             kernel_drops: self.egress.sockets.kernel_drops(),
             receive_calls: self.batch.calls(),
             send_calls: sent.send_calls,
-            wait_calls: self.poller.calls() + self.counters.window_waits,
+            wait_calls: self.poller.calls() + self.waiting.counters.coalesced_turns,
             gso_refusals: sent.gso_refusals,
             log_lines_dropped: self.counters.log_lines_dropped + self.endpoint.log_lines_dropped(),
             turns: self.counters.turns,
-            coalesced_turns: self.counters.coalesced_turns,
+            coalesced_turns: self.waiting.counters.coalesced_turns,
+            spun_ns: self.waiting.counters.spun.as_nanos() as u64,
             cpu_ns: self.usage.cpu_ns(),
             resident_bytes: self.usage.resident_bytes(),
             residence: self

@@ -35,11 +35,13 @@ use crate::time::Time;
 use crate::webrtc::dtls;
 
 use super::BUILD;
-use super::coalesce::{Turn, Window};
+use super::coalesce::Turn;
+use super::waiting::{Waiting, Waits};
 use super::webrtc::{IoContext, WebRtc};
 
-/// Ready sockets that one wait reports. Their batches of at most 32 datagrams are what one turn can take in.
-const EVENTS_MAX: usize = 64;
+/// Ready sockets that one wait reports, with a batch of at most 32 datagrams each. More than are ever ready at once in hundreds of rooms,
+/// so that none waits for others to have had two turns.
+const EVENTS_MAX: usize = 1_024;
 
 /// After so much time of relaying, sockets that are ready wait for the next turn, and the channel is served. The cost of
 /// a turn beside relaying (a wait, the channel) is about 2 µs, so 500 µs spread it thin.
@@ -91,6 +93,30 @@ impl From<ChannelError> for Ended {
     }
 }
 
+/// What the loop waits with.
+struct Kernel<'a> {
+    poller: &'a mut Poller,
+    ready: &'a mut Vec<Event>,
+    channel: BorrowedFd<'a>,
+}
+
+impl Waits for Kernel<'_> {
+    fn now(&mut self) -> Time {
+        clock::monotonic()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
+        self.poller.wait(timeout, self.ready)?;
+        Ok(!self.ready.is_empty() || self.poller.is_open_ready())
+    }
+
+    fn wait_for_channel(&mut self, timeout: Duration) {
+        let mut channel = [PollFd::new(self.channel, PollFlags::POLLIN)];
+        // An error or a signal only makes the wait shorter.
+        let _ = ppoll(&mut channel, Some(TimeSpec::from_duration(timeout)), None);
+    }
+}
+
 /// A worker: relay, sockets and channel, and the loop that joins them.
 pub struct EventLoop {
     pub(super) endpoint: WorkerEndpoint,
@@ -101,7 +127,7 @@ pub struct EventLoop {
     pub(super) poller: Poller,
     pub(super) usage: Usage,
     pub(super) log_filter: LogFilterHandle,
-    pub(super) window: Window,
+    pub(super) waiting: Waiting,
     pub(super) counters: Counters,
     /// By shared port: the transports whose packets wait until it is writable.
     pub(super) blocked_on_shared_port: [Vec<TransportIx>; SHARED_PORTS_MAX],
@@ -128,11 +154,9 @@ pub struct EventLoop {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Counters {
     pub(super) turns: u64,
-    pub(super) coalesced_turns: u64,
     pub(super) packets_received: u64,
     pub(super) bytes_received: u64,
     pub(super) log_lines_dropped: u64,
-    pub(super) window_waits: u64,
 }
 
 impl EventLoop {
@@ -181,7 +205,7 @@ impl EventLoop {
             poller,
             usage: Usage::open(),
             log_filter,
-            window: Window::new(),
+            waiting: Waiting::default(),
             counters: Counters::default(),
             blocked_on_shared_port: Default::default(),
             is_leaving: false,
@@ -216,7 +240,7 @@ impl EventLoop {
     /// One turn; `began` is when the last one ended and then when this one did.
     fn turn(&mut self, began: &mut Time) -> Result<(), Ended> {
         self.counters.turns += 1;
-        let before = (self.batch.calls(), self.counters.packets_received);
+        let received_before = self.counters.packets_received;
         let is_leftover = self.next_ready < self.ready.len();
         let is_channel_ready = if is_leftover { true } else { self.wait(*began)? };
         let woke = clock::monotonic();
@@ -239,45 +263,31 @@ impl EventLoop {
         self.egress.flush_mirrors();
         self.send_notifications()?;
         let ended = clock::monotonic();
-        self.window.on_turn(Turn {
+        self.waiting.window.on_turn(Turn {
             waited: woke.since(*began),
             worked: ended.since(woke),
-            receive_calls: self.batch.calls() - before.0,
-            packets: self.counters.packets_received - before.1,
+            packets: self.counters.packets_received - received_before,
         });
         *began = ended;
         Ok(())
     }
 
-    /// Waits for something to do, and then perhaps for more of it. Returns whether the channel has something.
+    /// Waits for something to do. Returns whether the channel has something.
     fn wait(&mut self, now: Time) -> Result<bool, Ended> {
         self.next_ready = 0;
-        let timeout = if self.endpoint.has_buffered_input() || self.next_open < self.open.len() {
-            Some(Duration::ZERO)
-        } else {
-            let due = [self.relay.next_timeout(), self.webrtc.next_timeout()];
-            due.into_iter().flatten().min().map(|due| due.since(now))
+        let has_more_to_do = self.endpoint.has_buffered_input() || self.next_open < self.open.len();
+        let due = [self.relay.next_timeout(), self.webrtc.next_timeout()];
+        let mut kernel = Kernel {
+            poller: &mut self.poller,
+            ready: &mut self.ready,
+            channel: self.endpoint.as_fd(),
         };
-        self.poller
-            .wait(timeout, &mut self.ready)
-            .map_err(|errno| Ended::new(Exit::EventLoop, format!("epoll_wait: {errno}")))?;
-        let is_channel_ready = self.ready.iter().any(|event| event.source == Source::Channel);
-        if !is_channel_ready
-            && (!self.ready.is_empty() || self.poller.is_open_ready())
-            && let Some(window) = self.window.wait()
-        {
-            return Ok(self.wait_for_more(window));
-        }
-        Ok(is_channel_ready)
-    }
-
-    /// Lets packets gather in the sockets. Only the channel ends the wait early.
-    fn wait_for_more(&mut self, window: Duration) -> bool {
-        self.counters.coalesced_turns += 1;
-        self.counters.window_waits += 1;
-        let mut channel = [PollFd::new(self.endpoint.as_fd(), PollFlags::POLLIN)];
-        // An error or a signal only makes the wait shorter.
-        ppoll(&mut channel, Some(TimeSpec::from_duration(window)), None).is_ok_and(|ready| ready > 0)
+        let result = match has_more_to_do {
+            true => self.waiting.look(&mut kernel),
+            false => self.waiting.wait(&mut kernel, now, due.into_iter().flatten().min()),
+        };
+        result.map_err(|errno| Ended::new(Exit::EventLoop, format!("epoll_wait: {errno}")))?;
+        Ok(self.ready.iter().any(|event| event.source == Source::Channel))
     }
 
     /// Reads the sockets that are ready, and relays what they bring, until time is up. Returns what time it is then.

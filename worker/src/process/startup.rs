@@ -1,7 +1,7 @@
 //! What a worker does before its event loop: checks its parent, takes the channel, moves to its CPU, confines itself.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process;
@@ -25,6 +25,13 @@ use super::arguments::Arguments;
 
 /// How late a timer may be, in nanoseconds. The kernel's default of 50 µs is as long as a small coalescing window.
 const TIMER_SLACK_NS: std::ffi::c_ulong = 1_000;
+
+/// How much sooner than its supervisor a worker is ended where memory runs out, in thousandths of the memory there is (proc(5),
+/// `oom_score_adj`). A worker that dies costs its rooms, and the supervisor makes them again; without the supervisor there are none.
+const OOM_SCORE_ABOVE_SUPERVISOR: i32 = 300;
+
+/// The kernel's own maximum.
+const OOM_SCORE_MAX: i32 = 1_000;
 
 /// Why a worker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +75,7 @@ pub(super) fn take_channel() -> Result<OwnedFd, NoChannel> {
 /// Closes every descriptor but the standard ones and the channel: whatever the supervisor's program, or the shell that
 /// started it, has left open for its children. To be called before the worker opens anything.
 pub(super) fn close_inherited(channel: BorrowedFd<'_>) -> io::Result<()> {
-    let descriptors = std::fs::read_dir("/proc/self/fd")?
+    let descriptors = fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|descriptor: &RawFd| *descriptor > 2 && *descriptor != channel.as_raw_fd());
     for descriptor in descriptors.collect::<Vec<_>>() {
@@ -92,7 +99,18 @@ pub(super) fn set_up_process(arguments: &Arguments) -> Result<(), Refused> {
     let raised =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     Optional::OpenFiles.or_without(raised);
+    Optional::OomScore.or_without(go_before_supervisor());
     Ok(())
+}
+
+/// Lets the kernel end this process before the one that has started it, whose value it has inherited. While it may open files.
+fn go_before_supervisor() -> Result<(), Errno> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let failed = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    let inherited = fs::read_to_string(FILE).map_err(failed)?;
+    let inherited: i32 = inherited.trim().parse().map_err(|_| Errno::EINVAL)?;
+    let raised = (inherited + OOM_SCORE_ABOVE_SUPERVISOR).min(OOM_SCORE_MAX);
+    fs::write(FILE, raised.to_string()).map_err(failed)
 }
 
 /// Ends the worker when its supervisor ends.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use axum::extract::ws::WebSocket;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
@@ -12,6 +11,7 @@ use crate::http::signalling::ClientTakeover;
 use crate::http::signalling::claim::{Claim, ClaimOutcome, NameGuard, NameTaken, SessionMessage, claim, grant};
 use crate::http::signalling::closing::{CloseReason, close, remove_peer};
 use crate::http::signalling::evidence::Evidence;
+use crate::http::signalling::websocket::WebSocket;
 
 /// The connection is read for claims without a right no more often than this.
 const UNPROVEN_CLAIM_INTERVAL: Duration = Duration::from_millis(100);
@@ -57,7 +57,7 @@ impl Session {
             if !self.pace.is_due(now) {
                 break;
             }
-            let Some(message) = socket.recv().now_or_never() else {
+            let Some(message) = socket.receive().now_or_never() else {
                 break;
             };
             self.last_heard = self.own.look(now);
