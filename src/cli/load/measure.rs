@@ -204,6 +204,7 @@ pub(super) async fn run(args: &LoadArgs, testbed: &mut Testbed) -> anyhow::Resul
         nack: args.nack,
         payload_bytes: args.payload,
         window_us: args.window,
+        spin_us: args.spin,
         paused_share: args.paused,
         resident_bytes_per_consumer: testbed.resident_bytes_per_consumer,
         worker_resident_bytes: testbed.worker_stats().await?.resident_bytes,
