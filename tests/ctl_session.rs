@@ -117,6 +117,11 @@ async fn lists_and_things_are_shown_as_tables() {
         "{transports:?}"
     );
     assert!(transports[2].ends_with(" 127.0.0.1:5004 - -"), "{transports:?}");
+    serve.say("transport create 1 --comedia --comedia-from 192.0.2.7").await;
+    let transports = squeezed(&serve.say("transports --room 1").await);
+    assert!(transports[3].ends_with(" learning at 192.0.2.7 - -"), "{transports:?}");
+    assert_eq!(serve.ask("transport show 3").await["comediaFrom"], "192.0.2.7");
+    serve.say("transport close 3").await;
     serve.say("producer pause 1").await;
     assert_eq!(
         squeezed(&serve.say("producers").await),

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 
 use programs::{Program, assert_same, bound};
-use relay::{AUDIO, Relay, Relayed, Track, VIDEO, free_ports};
+use relay::{AUDIO, Relay, Relayed, Track, VIDEO, free_ports, settings};
 
 /// Four seconds of test picture, with a key frame every second.
 const PICTURE: &str = "-f lavfi -i testsrc2=size=320x180:rate=30:duration=4 -pix_fmt yuv420p
@@ -110,7 +110,7 @@ async fn two_receivers_decode_what_was_sent() {
     );
 
     // ffmpeg sends RTCP from another port than RTP, so it gets another port to send it to.
-    let weir = Relay::start(false).await;
+    let weir = Relay::start(settings(1), false).await;
     let (mut picture, mut tone) = (weir.produce(&VIDEO).await, weir.produce(&AUDIO).await);
     let mut receivers = Vec::new();
     for sdp in ["first", "second"] {

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use programs::{Program, assert_same, bound};
-use relay::{AUDIO, Relay, Relayed, Track, VIDEO, free_ports};
+use relay::{AUDIO, Relay, Relayed, Track, VIDEO, free_ports, settings};
 
 /// A track as GStreamer makes, packs and shows it.
 struct Pipeline {
@@ -128,7 +128,7 @@ async fn two_receivers_decode_what_was_sent() {
         assert_eq!(distinct.len(), sent.checksums.len());
     }
 
-    let weir = Relay::start(true).await;
+    let weir = Relay::start(settings(1), true).await;
     let (mut picture, mut noise) = (weir.produce(&VIDEO).await, weir.produce(&AUDIO).await);
     let mut receivers = Vec::new();
     for _ in 0..2 {

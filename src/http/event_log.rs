@@ -1,50 +1,68 @@
 //! The last events, kept so that a client that was away can catch up.
 //!
 //! One log serves all readers; each has only a position in it. A reader that does not read costs nothing and holds
-//! nobody up: the log goes on, and what it forgets before the reader came is told as a number ([`Read::missed`]).
+//! nobody up: the log goes on, and what it forgets before the reader came is told as a number ([`Read::missed`]). Whose
+//! events it forgets says [`FairLog`].
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use serde_json::Value;
+use serde_json::json;
 use tokio::sync::watch;
-use weir_channel::id::RoomId;
+use tracing::warn;
+use weir_channel::id::{RoomId, WorkerId};
 
-use crate::server::lock;
-
-/// Events kept. A worker's death can close some thousands of objects at once.
-const EVENTS_MAX: usize = 16_384;
+use super::fair_log::{FairLog, Source};
+use crate::Event;
+use crate::server::{Record, bytes_of_event, lock};
 
 /// Bytes of events kept; an event with a large `appData` has up to 256 KiB.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// A smaller event counts as so many bytes, so that no more than 16,384 are kept. A worker's death can close some thousands of
+/// objects at once.
+const EVENT_BYTES_MIN: usize = 1_024;
+
+/// An event that is kept.
+#[derive(Debug)]
+pub(super) struct LoggedEvent {
+    id: EventId,
+    event: Arc<Event>,
+    /// Made for the first who reads it.
+    shown: OnceLock<Shown>,
+}
+
 /// An event in the form in which it is sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct LoggedEvent {
-    /// Its number.
-    pub(super) seq: u64,
+pub(super) struct Shown {
     /// Its `type`.
     pub(super) kind: String,
-    /// The room it happened in; `None` for what concerns workers or the whole server.
-    pub(super) room: Option<RoomId>,
     /// The event as JSON.
     pub(super) json: String,
 }
 
 impl LoggedEvent {
-    /// Reads the parts that filters need from an event's JSON, `{"seq":…,"type":…,"room":…,…}`, and adds its id.
-    fn new(mut event: Value, id: impl FnOnce(u64) -> EventId) -> Option<Self> {
-        let seq = event.get("seq")?.as_u64()?;
-        let kind = event.get("type")?.as_str()?.to_owned();
-        let room = event.get("room").and_then(Value::as_u64).map(RoomId);
-        event
-            .as_object_mut()?
-            .insert("id".to_owned(), id(seq).to_string().into());
-        Some(Self {
-            seq,
-            kind,
-            room,
-            json: event.to_string(),
+    /// Its number.
+    pub(super) fn seq(&self) -> u64 {
+        self.id.seq
+    }
+
+    /// The room it happened in; `None` for what concerns workers or the whole server.
+    pub(super) fn room(&self) -> Option<RoomId> {
+        self.event.kind.room()
+    }
+
+    /// As JSON.
+    pub(super) fn shown(&self) -> &Shown {
+        self.shown.get_or_init(|| {
+            let mut value = serde_json::to_value(&*self.event).unwrap_or_else(|error| {
+                warn!(%error, seq = self.seq(), "an event cannot be shown as JSON");
+                json!({"seq": self.seq()})
+            });
+            value["id"] = self.id.to_string().into();
+            Shown {
+                kind: value["type"].as_str().unwrap_or_default().to_owned(),
+                json: value.to_string(),
+            }
         })
     }
 }
@@ -82,10 +100,9 @@ impl std::str::FromStr for EventId {
 }
 
 /// What a reader gets at once.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Read {
-    /// So many events before these were forgotten, or lost before they were logged; they may have been of any room and
-    /// kind.
+    /// So many events before these were forgotten; they may have been of any room and kind.
     pub(super) missed: u64,
     /// The next events, oldest first.
     pub(super) events: Vec<Arc<LoggedEvent>>,
@@ -95,7 +112,9 @@ pub(super) struct Read {
 #[derive(Debug)]
 pub(super) struct EventLog {
     server: String,
-    kept: Mutex<Kept>,
+    /// The number before the first event that is recorded. What happened before that, nobody was promised.
+    origin: u64,
+    kept: Mutex<FairLog<Arc<LoggedEvent>>>,
     /// Readers wait for it to change.
     end: watch::Sender<End>,
 }
@@ -109,56 +128,19 @@ pub(super) struct End {
     pub(super) closed: bool,
 }
 
-#[derive(Debug, Default)]
-struct Kept {
-    events: VecDeque<Arc<LoggedEvent>>,
-    bytes: usize,
-    /// The number before the first event that is recorded. What happened before that, nobody was promised.
-    origin: u64,
-}
-
 impl EventLog {
     /// An empty log of the server called `server` (letters and digits), which records what happens after event number
     /// `origin`.
     pub(super) fn new(server: String, origin: u64) -> Self {
         Self {
             server,
-            kept: Mutex::new(Kept {
-                origin,
-                ..Kept::default()
-            }),
+            origin,
+            kept: Mutex::new(FairLog::new(BYTES_MAX)),
             end: watch::Sender::new(End {
                 newest: origin,
                 closed: false,
             }),
         }
-    }
-
-    /// Adds an event as the server tells it, and forgets the oldest ones when there are too many. Numbers grow; a gap
-    /// means lost events.
-    pub(super) fn record(&self, event: Value) {
-        if let Some(event) = LoggedEvent::new(event, |seq| self.id(seq)) {
-            self.push(event);
-        }
-    }
-
-    /// Says that no other event will come.
-    pub(super) fn close(&self) {
-        self.end.send_modify(|end| end.closed = true);
-    }
-
-    fn push(&self, event: LoggedEvent) {
-        let seq = event.seq;
-        let mut kept = lock(&self.kept);
-        kept.bytes += event.json.len();
-        kept.events.push_back(Arc::new(event));
-        while kept.events.len() > EVENTS_MAX || (kept.bytes > BYTES_MAX && kept.events.len() > 1) {
-            if let Some(oldest) = kept.events.pop_front() {
-                kept.bytes -= oldest.json.len();
-            }
-        }
-        drop(kept);
-        self.end.send_modify(|end| end.newest = seq);
     }
 
     /// The id of event number `seq`.
@@ -167,12 +149,6 @@ impl EventLog {
             server: self.server.clone(),
             seq,
         }
-    }
-
-    /// Returns when event number `seq` has been recorded, or none will be any more.
-    pub(super) async fn caught_up(&self, seq: u64) {
-        // The log owns the sender, so it cannot be gone.
-        let _ = self.watch().wait_for(|end| end.newest >= seq || end.closed).await;
     }
 
     /// Where the log ends now.
@@ -194,17 +170,15 @@ impl EventLog {
     /// Up to `max` events after number `after`, without a gap among them.
     pub(super) fn read(&self, after: u64, max: usize) -> Read {
         let kept = lock(&self.kept);
-        let after = after.max(kept.origin);
-        // Numbers grow along the queue.
-        let start = kept.events.partition_point(|event| event.seq <= after);
+        let after = after.max(self.origin);
         let mut read = Read::default();
-        for event in kept.events.range(start..).take(max) {
-            let expected = read.events.last().map_or(after, |last| last.seq).saturating_add(1);
-            if event.seq != expected {
+        for (seq, event) in kept.after(after).take(max) {
+            let expected = read.events.last().map_or(after, |last| last.seq()).saturating_add(1);
+            if seq != expected {
                 if !read.events.is_empty() {
                     break; // The next read begins with this gap, and tells of it.
                 }
-                read.missed = event.seq - expected;
+                read.missed = seq - expected;
             }
             read.events.push(Arc::clone(event));
         }
@@ -212,22 +186,61 @@ impl EventLog {
     }
 }
 
+impl Record for EventLog {
+    fn record(&self, event: &Arc<Event>, worker: Option<WorkerId>) {
+        let seq = event.seq;
+        let source = Source {
+            worker,
+            room: event.kind.room(),
+        };
+        // It is kept as it is and, once somebody has read it, as JSON.
+        let bytes = (2 * bytes_of_event(&event.kind)).max(EVENT_BYTES_MIN);
+        let logged = Arc::new(LoggedEvent {
+            id: self.id(seq),
+            event: Arc::clone(event),
+            shown: OnceLock::new(),
+        });
+        lock(&self.kept).push(seq, source, bytes, logged);
+        self.end.send_modify(|end| end.newest = seq);
+    }
+
+    fn close(&self) {
+        self.end.send_modify(|end| end.closed = true);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use serde_json::json;
+    use std::time::SystemTime;
 
-    fn event(seq: u64, bytes: usize) -> LoggedEvent {
-        LoggedEvent {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::EventKind;
+
+    /// As many as there is room for.
+    const EVENTS_MAX: usize = BYTES_MAX / EVENT_BYTES_MIN;
+
+    fn event(seq: u64, bytes: usize) -> Arc<Event> {
+        Arc::new(Event {
             seq,
-            kind: "roomOpened".to_owned(),
-            room: Some(RoomId(seq)),
-            json: "x".repeat(bytes),
+            at: SystemTime::UNIX_EPOCH,
+            kind: EventKind::RoomOpened {
+                room: RoomId(seq),
+                worker: WorkerId(1),
+                app_data: "x".repeat(bytes).into(),
+            },
+        })
+    }
+
+    impl EventLog {
+        fn push(&self, event: Arc<Event>) {
+            self.record(&event, Some(WorkerId(1)));
         }
     }
 
     fn seqs(read: &Read) -> Vec<u64> {
-        read.events.iter().map(|event| event.seq).collect()
+        read.events.iter().map(|event| event.seq()).collect()
     }
 
     #[test]
@@ -236,7 +249,8 @@ mod tests {
         (1..=5).for_each(|seq| log.push(event(seq, 1)));
         assert_eq!(seqs(&log.read(0, 3)), [1, 2, 3]);
         assert_eq!(seqs(&log.read(3, 100)), [4, 5]);
-        assert_eq!(log.read(5, 100), Read::default());
+        let nothing = log.read(5, 100);
+        assert_eq!((nothing.missed, seqs(&nothing)), (0, vec![]));
         assert_eq!(
             log.end(),
             End {
@@ -250,14 +264,22 @@ mod tests {
     fn what_is_forgotten_is_counted() {
         let log = EventLog::new("a".to_owned(), 0);
         let total = EVENTS_MAX as u64 + 10;
-        (1..=total).for_each(|seq| log.push(event(seq, 1)));
+        let in_one_room = |seq| {
+            let kind = EventKind::AudioLevels {
+                room: RoomId(1),
+                levels: Vec::new(),
+            };
+            let at = SystemTime::UNIX_EPOCH;
+            log.push(Arc::new(Event { seq, at, kind }));
+        };
+        (1..=total).for_each(in_one_room);
         let read = log.read(4, 1);
         assert_eq!((read.missed, seqs(&read)), (6, vec![11]));
         assert_eq!(log.read(0, usize::MAX).events.len(), EVENTS_MAX);
     }
 
     #[test]
-    fn what_was_never_logged_is_counted_too() {
+    fn gaps_are_told_one_after_the_other() {
         let log = EventLog::new("a".to_owned(), 0);
         [1, 2, 6, 7].into_iter().for_each(|seq| log.push(event(seq, 1)));
         assert_eq!(seqs(&log.read(0, 10)), [1, 2]);
@@ -280,14 +302,12 @@ mod tests {
         let log = EventLog::new("a".to_owned(), 0);
         (1..=200).for_each(|seq| log.push(event(seq, 256 * 1024)));
         let read = log.read(0, usize::MAX);
-        assert_eq!(read.events.len(), BYTES_MAX / (256 * 1024));
-        assert_eq!(read.missed, 200 - read.events.len() as u64);
-        log.push(event(201, BYTES_MAX + 1));
-        assert_eq!(
-            seqs(&log.read(0, usize::MAX)),
-            [201],
-            "the newest is kept, whatever its size"
-        );
+        let kept = read.events.len();
+        // As they are, and as JSON.
+        assert!((28..=32).contains(&kept), "{kept}");
+        assert_eq!(read.missed, 200 - kept as u64);
+        let bytes: usize = read.events.iter().map(|event| event.shown().json.len()).sum();
+        assert!(bytes <= BYTES_MAX / 2, "{bytes}");
     }
 
     #[test]
@@ -315,41 +335,32 @@ mod tests {
     }
 
     #[test]
-    fn filters_read_the_json() {
+    fn what_is_shown_has_an_id() {
         let log = EventLog::new("abc".to_owned(), 6);
-        log.record(json!({"seq": 7, "type": "producerPaused", "room": 3, "producer": 9}));
-        log.record(json!({"seq": 8, "type": "workerStarted"}));
-        log.record(json!({"type": "of no number"}));
+        log.push(event(7, 1));
+        log.record(
+            &Arc::new(Event {
+                seq: 8,
+                at: SystemTime::UNIX_EPOCH,
+                kind: EventKind::WorkerStarted {
+                    worker: WorkerId(2),
+                    pid: 9,
+                },
+            }),
+            None,
+        );
         let read = log.read(6, 10);
         let parts: Vec<_> = read
             .events
             .iter()
-            .map(|event| (event.kind.as_str(), event.room))
+            .map(|event| (event.shown().kind.as_str(), event.room()))
             .collect();
-        assert_eq!(parts, [("producerPaused", Some(RoomId(3))), ("workerStarted", None)]);
-        let json: Value = serde_json::from_str(&read.events[0].json).unwrap();
+        assert_eq!(parts, [("roomOpened", Some(RoomId(7))), ("workerStarted", None)]);
+        let value: Value = serde_json::from_str(&read.events[1].shown().json).unwrap();
         assert_eq!(
-            json,
-            json!({"id": "abc-7", "seq": 7, "type": "producerPaused", "room": 3, "producer": 9})
+            value,
+            json!({"id": "abc-8", "seq": 8, "at": "1970-01-01T00:00:00.000Z", "type": "workerStarted", "worker": 2, "pid": 9})
         );
-    }
-
-    #[tokio::test]
-    async fn who_needs_the_newest_event_waits_for_it() {
-        let log = Arc::new(EventLog::new("a".to_owned(), 2));
-        log.caught_up(2).await;
-        let waiting = tokio::spawn({
-            let log = Arc::clone(&log);
-            async move { log.caught_up(4).await }
-        });
-        for seq in [3, 4] {
-            tokio::task::yield_now().await;
-            assert!(!waiting.is_finished());
-            log.push(event(seq, 1));
-        }
-        waiting.await.unwrap();
-        log.close();
-        log.caught_up(99).await;
     }
 
     #[tokio::test]

@@ -71,9 +71,10 @@ impl Filter {
 
     /// The end of the server is let through always.
     fn admits(&self, event: &LoggedEvent) -> bool {
-        let wanted_kind = self.kinds.is_empty() || self.kinds.contains(&event.kind);
-        let wanted_room = self.room.is_none() || self.room == event.room;
-        wanted_kind && wanted_room || event.kind == "serverClosed"
+        let (kind, room) = (&event.shown().kind, event.room());
+        let wanted_kind = self.kinds.is_empty() || self.kinds.contains(kind);
+        let wanted_room = self.room.is_none() || self.room == room;
+        wanted_kind && wanted_room || kind == "serverClosed"
     }
 }
 
@@ -137,13 +138,11 @@ pub(super) struct Recent {
 pub(super) async fn recent(State(app): State<Arc<App>>, Params(query): Params<EventQuery>) -> Reply<Recent> {
     let filter = Filter::new(&query)?;
     let limit = query.limit.unwrap_or(RECENT_MAX).clamp(1, RECENT_MAX);
-    let now = app.server.events().position();
+    let now = app.log.end().newest;
     let mut after = match &query.after {
         Some(text) => Start::new(&app.log, text, now)?.after,
         None => 0,
     };
-    // The log is filled by a task of its own; whoever asks after a command has been answered wants its events too.
-    app.log.caught_up(now).await;
     let (mut items, mut missed) = (Vec::new(), 0);
     // What was forgotten before a reader that begins at the beginning came, it has not missed.
     let mut begins = query.after.is_none();
@@ -152,11 +151,11 @@ pub(super) async fn recent(State(app): State<Arc<App>>, Params(query): Params<Ev
         let Some(last) = read.events.last() else {
             break;
         };
-        after = last.seq;
+        after = last.seq();
         missed += if begins { 0 } else { read.missed };
         begins = false;
         for event in read.events.iter().filter(|event| filter.admits(event)) {
-            items.push(serde_json::from_str(&event.json).map_err(ApiError::internal)?);
+            items.push(serde_json::from_str(&event.shown().json).map_err(ApiError::internal)?);
         }
     }
     Ok(Json(Recent {
@@ -179,7 +178,7 @@ pub(super) async fn follow(
     let filter = Filter::new(&query)?;
     let last_event_id = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     // What a client has seen counts for more than where it wanted to begin.
-    let now = app.server.events().position();
+    let now = app.log.end().newest;
     let start = match last_event_id.or(query.after.as_deref()) {
         Some(text) => Start::new(&app.log, text, now)?,
         None => Start::at(now),
@@ -229,11 +228,11 @@ impl Reader {
             let end = *self.end.borrow_and_update();
             let read = self.log.read(self.after, BATCH);
             if let Some(last) = read.events.last() {
-                self.after = last.seq;
+                self.after = last.seq();
                 let admitted = read.events.iter().rev().filter(|event| self.filter.admits(event));
                 self.ready.extend(admitted.map(|event| {
-                    let id = self.log.id(event.seq).to_string();
-                    SseEvent::default().id(id).event(&event.kind).data(&event.json)
+                    let (id, shown) = (self.log.id(event.seq()).to_string(), event.shown());
+                    SseEvent::default().id(id).event(&shown.kind).data(&shown.json)
                 }));
                 if read.missed > 0 {
                     self.ready
@@ -252,7 +251,10 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use weir_channel::id::WorkerId;
+
     use super::*;
+    use crate::server::Record as _;
 
     #[test]
     fn types_are_named_as_in_json() {
@@ -278,17 +280,31 @@ mod tests {
             room: Some(RoomId(1)),
             kinds: vec!["roomClosed".to_owned()],
         };
-        let event = |kind: &str, room| LoggedEvent {
-            seq: 1,
-            kind: kind.to_owned(),
-            room,
-            json: String::new(),
+        let admits = |filter: &Filter, kind| {
+            let log = EventLog::new("a".to_owned(), 0);
+            log.record(&Arc::new(Event::now(1, kind)), None);
+            filter.admits(&log.read(0, 1).events[0])
         };
-        assert!(filter.admits(&event("roomClosed", Some(RoomId(1)))));
-        assert!(!filter.admits(&event("roomClosed", Some(RoomId(2)))));
-        assert!(!filter.admits(&event("roomClosed", None)));
-        assert!(!filter.admits(&event("roomOpened", Some(RoomId(1)))));
-        assert!(filter.admits(&event("serverClosed", None)));
-        assert!(Filter::default().admits(&event("workerStarted", None)));
+        let closed = |room| EventKind::RoomClosed {
+            room: RoomId(room),
+            originator: crate::Originator::Local,
+            app_data: Value::Null,
+            cause: crate::CloseCause::Closed,
+        };
+        let opened = EventKind::RoomOpened {
+            room: RoomId(1),
+            worker: WorkerId(1),
+            app_data: Value::Null,
+        };
+        let started = EventKind::WorkerStarted {
+            worker: WorkerId(1),
+            pid: 1,
+        };
+        assert!(admits(&filter, closed(1)));
+        assert!(!admits(&filter, closed(2)));
+        assert!(!admits(&filter, started.clone()));
+        assert!(!admits(&filter, opened));
+        assert!(admits(&filter, EventKind::ServerClosed));
+        assert!(admits(&Filter::default(), started));
     }
 }

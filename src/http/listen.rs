@@ -39,8 +39,9 @@ pub struct Limits {
     /// Connections at once of callers who may command the server: on the control socket, where more wait in the kernel's
     /// queue, and over TCP with the token.
     pub connections: usize,
-    /// Connections over TCP at once that have not sent the token, each until it becomes a WebSocket. For one more, the oldest one of
-    /// the network that has most of them is closed. A network: an IPv4 address, or the first 64 bits of an IPv6 address.
+    /// Connections over TCP at once that have not sent the token, each until it becomes a WebSocket. For one more, the oldest one is
+    /// closed of the network that has most of them, within the site that has most of them. A network: an IPv4 address, or the
+    /// first 64 bits of an IPv6 address. A site: an IPv4 address, or the first 48 bits.
     pub strangers: usize,
     /// Those of one network.
     pub strangers_per_network: usize,

@@ -11,6 +11,7 @@ mod error;
 mod event_log;
 mod events;
 mod extract;
+mod fair_log;
 mod framing;
 mod guard;
 mod guesses;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::warn;
 
 use super::error::ApiError;
 use super::event_log::EventLog;
@@ -55,12 +54,12 @@ pub(super) struct App {
 }
 
 impl App {
-    /// From this call on it keeps the server's last events. Must be called within a tokio runtime.
+    /// From this call on it keeps the server's last events.
     pub(super) fn new(server: Server, options: ControlOptions, document: Value) -> Self {
         Self {
             signalling: Arc::new(Signalling::new(server.clone(), options.signalling)),
             document,
-            log: log_events(&server),
+            log: server.record_events(|position| Arc::new(EventLog::new(instance(), position))),
             server,
             followers: Arc::new(Semaphore::new(options.followers)),
             heartbeat: options.heartbeat,
@@ -81,26 +80,6 @@ impl App {
 pub(super) fn unknown(object: impl ToString) -> ApiError {
     let object = object.to_string();
     Error::NotFound { object }.into()
-}
-
-/// Keeps the server's events from now on.
-fn log_events(server: &Server) -> Arc<EventLog> {
-    // The task has the stream and not the server: the server's end must not wait for the task that tells of it.
-    let mut events = server.events();
-    let log = Arc::new(EventLog::new(instance(), events.position()));
-    let kept = Arc::clone(&log);
-    tokio::spawn(async move {
-        while let Some(event) = events.next().await {
-            match serde_json::to_value(&*event) {
-                // A gap in the numbers says the same, and to each reader in its place.
-                Ok(value) if value["type"] == "lagged" => {}
-                Ok(value) => log.record(value),
-                Err(error) => warn!(%error, seq = event.seq, "an event cannot be shown as JSON"),
-            }
-        }
-        log.close();
-    });
-    kept
 }
 
 /// A word for this run of the server, which no other run has: the moment it began, in milliseconds, as hexadecimal.

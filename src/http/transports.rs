@@ -31,6 +31,7 @@ impl From<&Transport> for TransportView {
             rtcp_tuple: transport.rtcp_tuple(),
             comedia: transport.comedia(),
             comedia_policy: transport.comedia_policy(),
+            comedia_from: transport.comedia_from(),
             rtcp_mux: transport.rtcp_mux(),
             peer: transport.peer().map(|peer| peer.name().to_owned()),
             direction: transport.direction(),

@@ -1,6 +1,8 @@
 //! Rooms, transports, producers, consumers and workers as JSON. References to other objects have the same names as in
 //! events: `room`, `transport`, `producer`, `worker`.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
@@ -99,6 +101,9 @@ pub struct TransportView {
     /// The policy for learning another address; `null` without `comedia`.
     #[serde(default)]
     pub comedia_policy: Option<ComediaPolicy>,
+    /// The only IP at which it learns the remote address; `null` if that is any, or without `comedia`.
+    #[serde(default)]
+    pub comedia_from: Option<IpAddr>,
     /// Whether RTP and RTCP share one port.
     pub rtcp_mux: bool,
     /// The peer that owns it; `null` if no peer does.

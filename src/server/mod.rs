@@ -42,6 +42,8 @@ pub use self::model::log_settings::{LogSettings, LogTag};
 pub use self::model::peer::{PeerInfo, PeerOptions};
 pub use self::model::peer_notification::{ConsumerInfo, PeerNotification};
 pub(crate) use self::model::producer::Consumable;
+#[cfg(feature = "http")]
+pub(crate) use self::model::record::{Record, bytes_of_event};
 pub use self::model::rtc_stats::{
     InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtpStreamRtcStats,
 };

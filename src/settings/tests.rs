@@ -33,6 +33,7 @@ const EVERYTHING: &str = r#"
     dtls_13 = true
     dtls_weak_fingerprints = true
     gop_cache = false
+    equalize_packets = false
     dtls_certificate_file = "/etc/weir/certificate.pem"
     dtls_private_key_file = "/etc/weir/key.pem"
     socket_receive_buffer = 65536
@@ -66,7 +67,7 @@ const EVERYTHING: &str = r#"
 
 const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rtp,net --rtc-ipv4 127.0.0.1 \
     --rtc-ipv6 off --rtc-announced-ipv4 192.0.2.1 --rtc-announced-ipv6 2001:db8::1 --rtc-ports 20000-20099 --rtc-udp true --rtc-tcp false --webrtc-port 8443 --webrtc-connected never \
-    --dtls-13 true --dtls-weak-fingerprints true --gop-cache false --dtls-certificate-file /etc/weir/certificate.pem --dtls-private-key-file /etc/weir/key.pem \
+    --dtls-13 true --dtls-weak-fingerprints true --gop-cache false --equalize-packets false --dtls-certificate-file /etc/weir/certificate.pem --dtls-private-key-file /etc/weir/key.pem \
     --socket-receive-buffer 65536 --socket-send-buffer 64K --worker-binary /usr/libexec/weir-worker \
     --sandbox require --sandbox-user 1000:1000 --start-timeout 1s --ping-interval 2s --ping-timeout 3s --request-timeout 4s --close-timeout 5s \
     --coalescing-us-max 7 --spin-us-max 8 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
@@ -85,7 +86,8 @@ fn a_file_and_the_command_line_say_the_same_things() {
     assert_eq!((settings.rtc_udp, settings.rtc_tcp), (true, false));
     assert_eq!(settings.webrtc_port.map(u16::from), Some(8443));
     assert_eq!(settings.webrtc_connected, ConnectedSockets::Never);
-    assert!(settings.dtls_13 && settings.dtls_weak_fingerprints && !settings.gop_cache);
+    assert!(settings.dtls_13 && settings.dtls_weak_fingerprints);
+    assert!(!settings.gop_cache && !settings.equalize_packets);
     let off = flags("--webrtc-port 0").settings().unwrap();
     assert_eq!(off.webrtc_port, None, "a port for each transport");
     assert_eq!(

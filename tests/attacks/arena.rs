@@ -1,7 +1,7 @@
 //! Where an attack takes place: a server as it is run, those who have nothing to do with the attack, and what all of them felt.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -35,16 +35,68 @@ pub(crate) const TOKEN: &str = "the-operators-own-token-0123456789";
 /// So many servers have been started.
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
-/// An address of this machine that no other server has, so that an attack on all of its ports meets nobody else.
-fn own_address() -> Ipv4Addr {
-    let number = std::process::id() << 8 | STARTED.fetch_add(1, Ordering::Relaxed) & 0xff;
-    let [_, high, middle, low] = number.to_be_bytes();
-    Ipv4Addr::new(127, 1 + high % 254, middle, 1 + low % 254)
+/// The family of the addresses of everybody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Family {
+    /// 127.0.0.0/8.
+    V4,
+    /// [`NETWORKS`], which must be there.
+    V6,
+}
+
+/// Networks of IPv6 that are all of this machine, where it has any: fd00:77::/32 (RFC 4193), see `main`.
+pub(crate) const NETWORKS: [u16; 2] = [0xfd00, 0x77];
+
+impl Family {
+    /// Somebody's address; each has a network of their own (127.0.0.0/8 is as many networks as addresses).
+    fn of(self, who: u8) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::new(127, 0, 0, who).into(),
+            Self::V6 => Ipv6Addr::new(NETWORKS[0], NETWORKS[1], who.into(), 0, 0, 0, 0, 1).into(),
+        }
+    }
+
+    /// The address of those who have nothing to do with an attack.
+    pub(crate) fn home(self) -> IpAddr {
+        self.of(1)
+    }
+
+    /// The address of a stranger.
+    pub(crate) fn stranger(self) -> IpAddr {
+        self.of(2)
+    }
+
+    /// The address of a stranger's victim.
+    pub(crate) fn victim(self) -> IpAddr {
+        self.of(3)
+    }
+
+    /// One of a stranger's addresses. With IPv6 anybody has as many as they like (RFC 7421).
+    pub(crate) fn one_of_strangers(self, number: u64) -> IpAddr {
+        match self.stranger() {
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() + u128::from(number)).into(),
+            v4 => v4,
+        }
+    }
+
+    /// An address of this machine that no other server has, so that an attack on all of its ports meets nobody else.
+    fn of_server(self) -> IpAddr {
+        let number = std::process::id() << 8 | STARTED.fetch_add(1, Ordering::Relaxed) & 0xff;
+        let [_, high, middle, low] = number.to_be_bytes();
+        match self {
+            Self::V4 => Ipv4Addr::new(127, 1 + high % 254, middle, 1 + low % 254).into(),
+            Self::V6 => Ipv6Addr::from_bits(
+                Ipv6Addr::from([NETWORKS[0], NETWORKS[1], 0, 0, 0, 0, 0, 0]).to_bits() + u128::from(number),
+            )
+            .into(),
+        }
+    }
 }
 
 /// What kind of server it is to be.
 #[derive(Clone, Copy)]
 pub(crate) struct Site {
+    pub(crate) family: Family,
     /// Two browsers call each other beside the plain call.
     pub(crate) browsers: bool,
     /// It also serves TCP.
@@ -62,6 +114,7 @@ pub(crate) struct Site {
 impl Site {
     /// A server with one worker and nothing special.
     pub(crate) const PLAIN: Self = Self {
+        family: Family::V4,
         browsers: false,
         tcp: false,
         hostile: None,
@@ -74,6 +127,7 @@ impl Site {
 /// A server under attack.
 pub(crate) struct Arena {
     pub(crate) scale: Scale,
+    pub(crate) family: Family,
     pub(crate) socket: PathBuf,
     /// Where TCP is served.
     pub(crate) tcp: Option<SocketAddr>,
@@ -146,7 +200,8 @@ impl Arena {
         let worker = if site.hostile.is_some() { 2 } else { 1 };
         let mut client = Client::connect(&socket).await;
         let room = call::room(&mut client, worker).await;
-        let (microphone, speaker) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+        let home = site.family.home();
+        let (microphone, speaker) = (udp(home), udp(home));
         let remote = |socket: &std::net::UdpSocket| json!({"remote": {"rtp": socket.local_addr().unwrap()}});
         let (sender, sends) = call::plain(&mut client, room, remote(&microphone)).await;
         let (receiver, receives) = call::plain(&mut client, room, remote(&speaker)).await;
@@ -155,13 +210,15 @@ impl Arena {
         let browsers = match site.browsers {
             false => None,
             true => {
-                let Browsers { sending, receiving, .. } = Browsers::connect(&mut client, room, INNOCENT + 2).await;
+                let Browsers { sending, receiving, .. } =
+                    Browsers::connect(&mut client, room, INNOCENT + 2, home).await;
                 Some(Innocent::browsers(sending, receiving, INNOCENT + 2, THEIRS))
             }
         };
         let supervisor = child.id().unwrap();
         let mut arena = Self {
             scale,
+            family: site.family,
             tcp,
             worker,
             room,
@@ -199,6 +256,21 @@ impl Arena {
     /// What the server answers to a question of the operator's, on a connection of its own: others may be closed by now.
     pub(crate) async fn get(&self, target: &str) -> Value {
         self.client().await.get(target).await.expect(200)
+    }
+
+    /// A socket of those who have nothing to do with the attack.
+    pub(crate) fn home(&self) -> UdpSocket {
+        udp(self.family.home())
+    }
+
+    /// A socket of a stranger.
+    pub(crate) fn stranger(&self) -> UdpSocket {
+        udp(self.family.stranger())
+    }
+
+    /// A socket of a stranger's victim.
+    pub(crate) fn victim(&self) -> UdpSocket {
+        udp(self.family.victim())
     }
 
     /// Lets time pass: what is measured is what happens in it.
@@ -353,21 +425,18 @@ impl Figures {
 fn command(dir: &Path, site: Site) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
     let workers = if site.hostile.is_some() { "2" } else { "1" };
-    let address = own_address().to_string();
-    command.args([
-        "serve",
-        "--workers",
-        workers,
-        "--rtc-ipv4",
-        &address,
-        "--rtc-ipv6",
-        "off",
-    ]);
+    let address = site.family.of_server();
+    let (on, off) = match site.family {
+        Family::V4 => ("--rtc-ipv4", "--rtc-ipv6"),
+        Family::V6 => ("--rtc-ipv6", "--rtc-ipv4"),
+    };
+    command.args(["serve", "--workers", workers, on, &address.to_string(), off, "off"]);
     // A busy machine is no fault of a worker's.
     command.args(["--start-timeout", "60s", "--ping-timeout", "60s"]);
     command.arg("--control").arg(dir.join("weir.sock"));
     if site.tcp {
-        command.args(["--http-listen", "127.0.0.1:0", "--http-token", TOKEN]);
+        let listen = SocketAddr::new(site.family.home(), 0).to_string();
+        command.args(["--http-listen", &listen, "--http-token", TOKEN]);
     }
     if let Some(port) = site.shared_port {
         command.args(["--webrtc-port", &port.to_string()]);
@@ -388,12 +457,13 @@ fn command(dir: &Path, site: Site) -> Command {
     command
 }
 
-/// A program that is this one for the first worker, and the real worker for all others.
+/// A program that is this one for the first process of the first worker, and the real worker for its successors and all others.
 fn worker_program(dir: &Path, deed: hostile::Deed) -> PathBuf {
     let path = dir.join("worker");
     let hostile = std::env::current_exe().unwrap();
     let text = format!(
-        "#!/bin/sh\ncase \"$* \" in *'--id 1 '*) exec '{}' {} {} \"$@\";; esac\nexec '{}' \"$@\"\n",
+        "#!/bin/sh\ncase \"$* \" in *'--id 1 '*) mkdir '{}' 2>/dev/null && exec '{}' {} {} \"$@\";; esac\nexec '{}' \"$@\"\n",
+        dir.join("taken-over").display(),
         hostile.display(),
         hostile::PROGRAM,
         deed.name(),

@@ -1,6 +1,6 @@
 //! Rooms, transports, producers and consumers of calls, as an application sets them up over HTTP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -121,10 +121,10 @@ pub(crate) struct Browsers {
 }
 
 impl Browsers {
-    /// The sender's stream has this SSRC, the receiver's the next one.
-    pub(crate) async fn connect(client: &mut Client, room: u64, ssrc: u32) -> Self {
-        let mut sending = Browser::new(Begins::There, THEIRS).await;
-        let mut receiving = Browser::new(Begins::Here, RECEIVERS).await;
+    /// The sender's stream has this SSRC, the receiver's the next one; both are at this address.
+    pub(crate) async fn connect(client: &mut Client, room: u64, ssrc: u32, home: IpAddr) -> Self {
+        let mut sending = Browser::new_at(home, Begins::There, THEIRS).await;
+        let mut receiving = Browser::new_at(home, Begins::Here, RECEIVERS).await;
         receiving.recorded = Some(Vec::new());
         let sends = WebRtc::create(client, room, json!({})).await;
         let receives = WebRtc::create(client, room, json!({})).await;

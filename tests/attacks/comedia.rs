@@ -10,7 +10,7 @@ use crate::arena::{Arena, Figures, Site, number};
 use crate::call;
 use crate::control::{Client, soon};
 use crate::flood::{Random, flood, send, take};
-use crate::innocents::{rtp, udp};
+use crate::innocents::rtp;
 use crate::signalling::{Caller, create_microphone, create_transport, enable_consumer};
 
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
@@ -49,10 +49,14 @@ async fn receivers(arena: &Arena, client: &mut Client, count: u32) -> Vec<(u64, 
 }
 
 pub(crate) async fn reports_that_name_nobody(scale: Scale) -> Figures {
-    let arena = Arena::open(scale).await;
+    reports_at(scale, Site::PLAIN).await
+}
+
+pub(crate) async fn reports_at(scale: Scale, site: Site) -> Figures {
+    let arena = Arena::open_at(scale, site).await;
     let mut client = arena.client().await;
     let (transport, address, ssrc) = receivers(&arena, &mut client, 1).await[0];
-    let stranger = udp("127.0.0.2:0");
+    let stranger = arena.stranger();
     for number in 0..100 {
         send(&stranger, &empty_report(number), address);
         send(&stranger, &report(number, number), address);
@@ -63,7 +67,7 @@ pub(crate) async fn reports_that_name_nobody(scale: Scale) -> Figures {
     let stolen = take(&stranger);
     assert_eq!((stolen.media, remote(&mut client, transport).await), (0, Value::Null));
     // Who knows what it is sent has it, and the stranger never.
-    let rightful = udp("127.0.0.1:0");
+    let rightful = arena.home();
     arena
         .until("media", || {
             send(&rightful, &report(1, ssrc), address);
@@ -78,7 +82,7 @@ pub(crate) async fn spraying_ports(scale: Scale) -> Figures {
     let arena = Arena::open(scale).await;
     let mut client = arena.client().await;
     let receivers = receivers(&arena, &mut client, 20).await;
-    let stranger = udp("127.0.0.2:0");
+    let stranger = arena.stranger();
     let ip = receivers[0].1.ip();
     for port in 10_000..60_000 {
         send(&stranger, &empty_report(1), (ip, port).into());
@@ -120,7 +124,7 @@ pub(crate) async fn guessing_mids(scale: Scale) -> Figures {
             _ => parameters["encodings"] = json!([{"encodingId": secret}]),
         }
         call::produce(&mut client, transport, producer).await;
-        let stranger = udp("127.0.0.2:0");
+        let stranger = arena.stranger();
         for guess in 0..70 {
             send(
                 &stranger,
@@ -132,7 +136,7 @@ pub(crate) async fn guessing_mids(scale: Scale) -> Figures {
         arena.pass(Duration::from_millis(200)).await;
         assert_eq!(remote(&mut client, transport).await, Value::Null, "{member}");
         // Who really sends it goes on doing so.
-        let rightful = udp("127.0.0.1:0");
+        let rightful = arena.home();
         let expected = json!(rightful.local_addr().unwrap());
         let mut seq = 0;
         soon("the sender to be known", async {
@@ -188,8 +192,8 @@ pub(crate) async fn reflecting_to_a_third_party(scale: Scale) -> Figures {
     let (of_alice, of_bob) = (served(&mut client, "alice").await, served(&mut client, "bob").await);
 
     // Bob names no address, but sends one packet with somebody else's.
-    let victim = udp("127.0.0.2:0");
-    let (microphone, speaker) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+    let victim = arena.stranger();
+    let (microphone, speaker) = (arena.home(), arena.home());
     send(&victim, &report(1, ssrc), of_bob);
     let mut seq = 0;
     for _ in 0..100 {
@@ -213,12 +217,16 @@ pub(crate) async fn reflecting_to_a_third_party(scale: Scale) -> Figures {
 }
 
 pub(crate) async fn garbage_beside_a_call(scale: Scale) -> Figures {
-    let arena = Arena::open(scale).await;
+    garbage_at(scale, Site::PLAIN).await
+}
+
+pub(crate) async fn garbage_at(scale: Scale, site: Site) -> Figures {
+    let arena = Arena::open_at(scale, site).await;
     let target = format!("/transports/{}/stats", arena.sender);
     let before = arena.get(&target).await;
     let (sends, receives) = (arena.sends, arena.receives);
     let mut random = Random::new(1);
-    let stranger = udp("127.0.0.2:0");
+    let stranger = arena.stranger();
     let mut kinds: Vec<Vec<u8>> = (0..200).map(|len| random.bytes(len * 7)).collect();
     kinds.push(rtp(crate::arena::INNOCENT, 7, 7));
     kinds.push(report(1, crate::arena::INNOCENT + 1));

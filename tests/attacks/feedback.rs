@@ -9,7 +9,6 @@ use crate::arena::{Arena, Figures, number};
 use crate::call;
 use crate::comedia::report;
 use crate::flood::{Random, flood, send, take};
-use crate::innocents::udp;
 
 /// The camera's SSRC, and under which it is received.
 const CAMERA: u32 = 0x7000;
@@ -31,7 +30,7 @@ impl Call {
     async fn open(scale: Scale) -> Self {
         let arena = Arena::open(scale).await;
         let mut client = arena.client().await;
-        let (camera, receiver) = (udp("127.0.0.2:0"), udp("127.0.0.2:0"));
+        let (camera, receiver) = (arena.stranger(), arena.stranger());
         let remote = |socket: &UdpSocket| json!({"remote": {"rtp": socket.local_addr().unwrap()}});
         let (sender, sends) = call::plain(&mut client, arena.room, remote(&camera)).await;
         let (transport, receives) = call::plain(&mut client, arena.room, remote(&receiver)).await;

@@ -17,6 +17,9 @@ use weir_channel::message::{
 /// By which the program knows that it is to be a worker.
 pub(crate) const PROGRAM: &str = "taken-over-worker";
 
+/// From this number on nobody knows a transport.
+const UNKNOWN: u64 = 1 << 32;
+
 /// Things of the same kind that it says between two looks at what it is told.
 const AT_ONCE: usize = 64;
 
@@ -43,8 +46,12 @@ deeds! {
     Log,
     /// Writes to standard error without end.
     Stderr,
+    /// The same, but with one thing on each page.
+    OneMorePage,
     /// Has a transport change its state without end.
     Events,
+    /// Serves many transports, and has them change their states as often as it may.
+    ManyEvents,
     /// Says that a transport's peer has shown 900 KB of certificate.
     Certificate,
     /// Speaks of what is another worker's.
@@ -52,6 +59,18 @@ deeds! {
     /// Answers pings, and nothing else from the first room on.
     PingsOnly,
 }
+
+/// How many transports [`Deed::ManyEvents`] waits for, and how many events it tells then: no more than are due to who serves
+/// so many, and more than the log keeps.
+pub(crate) struct ManyEvents {
+    pub(crate) transports: u64,
+    pub(crate) events: u64,
+}
+
+pub(crate) const MANY_EVENTS: ManyEvents = ManyEvents {
+    transports: 200,
+    events: 20_000,
+};
 
 /// The worker.
 pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
@@ -73,8 +92,8 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
 struct Worker {
     deed: Deed,
     endpoint: WorkerEndpoint,
-    /// The transport it was told of last.
-    transport: Option<TransportId>,
+    /// The transports it was told of.
+    transports: Vec<TransportId>,
     /// It has begun to do what it wants.
     begun: bool,
     said: u64,
@@ -85,7 +104,7 @@ impl Worker {
         Self {
             deed,
             endpoint: WorkerEndpoint::new(channel, Hello::new("0.1.0", id)).unwrap(),
-            transport: None,
+            transports: Vec::new(),
             begun: false,
             said: 0,
         }
@@ -93,7 +112,14 @@ impl Worker {
 
     fn run(&mut self) {
         loop {
-            let floods = self.begun && matches!(self.deed, Deed::Log | Deed::Stderr | Deed::Events);
+            let floods = self.begun
+                && match self.deed {
+                    Deed::Log | Deed::Stderr | Deed::Events => true,
+                    Deed::ManyEvents => {
+                        self.transports.len() as u64 == MANY_EVENTS.transports && self.said < MANY_EVENTS.events
+                    }
+                    _ => false,
+                };
             let mut events = PollFlags::POLLIN;
             events.set(PollFlags::POLLOUT, self.endpoint.wants_write());
             let wait = if floods && !self.endpoint.wants_write() {
@@ -127,8 +153,8 @@ impl Worker {
             let _ = self.endpoint.push_response(response);
         }
         match request.method {
-            Method::CreatePlainTransport(created) => self.transport = Some(created.transport),
-            Method::CreateWebRtcTransport(created) => self.transport = Some(created.transport),
+            Method::CreatePlainTransport(created) => self.transports.push(created.transport),
+            Method::CreateWebRtcTransport(created) => self.transports.push(created.transport),
             _ => return,
         }
         if !std::mem::replace(&mut self.begun, true) {
@@ -161,18 +187,18 @@ impl Worker {
             Method::WorkerStats => Reply::WorkerStats(WorkerStats::default()),
             Method::Stats(Scope::Room { page, .. }) => {
                 let next = page.cursor.unwrap_or(0) + 1;
-                let more = self.deed == Deed::RisingCursor;
+                let entries = match self.deed {
+                    Deed::RisingCursor => 2_000,
+                    Deed::OneMorePage => 1,
+                    _ => 0,
+                };
                 let stats = |number| TransportStats {
                     transport: TransportId(number),
                     ..TransportStats::default()
                 };
                 Reply::Stats(StatsPage {
-                    transports: if more {
-                        (0..2_000).map(|one| stats(next * 2_000 + one)).collect()
-                    } else {
-                        Vec::new()
-                    },
-                    next: more.then_some(next),
+                    transports: (0..entries).map(|one| stats(UNKNOWN + next * entries + one)).collect(),
+                    next: (entries > 0).then_some(next),
                     ..StatsPage::default()
                 })
             }
@@ -184,7 +210,7 @@ impl Worker {
 
     /// What it does once.
     fn begin(&mut self) {
-        let Some(transport) = self.transport else {
+        let Some(transport) = self.transports.last().copied() else {
             return;
         };
         match self.deed {
@@ -253,11 +279,13 @@ impl Worker {
                     target: "weir_worker".to_owned(),
                     text: format!("{} \r\u{202e}\u{1b}[2J {}", self.said, "x".repeat(2_000)),
                 }),
-                Deed::Events => {
-                    let Some(transport) = self.transport else {
+                Deed::Events | Deed::ManyEvents => {
+                    let all = self.transports.len() as u64;
+                    if self.deed == Deed::ManyEvents && self.said > MANY_EVENTS.events {
                         return true;
-                    };
-                    let state = if self.said.is_multiple_of(2) {
+                    }
+                    let transport = self.transports[(self.said % all) as usize];
+                    let state = if (self.said / all).is_multiple_of(2) {
                         IceState::Connected
                     } else {
                         IceState::Disconnected

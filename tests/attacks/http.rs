@@ -1,6 +1,6 @@
 //! The control interface: those who have no token, and those whose requests are none.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::Scale;
-use crate::arena::{Arena, Figures, Site, TOKEN};
+use crate::arena::{Arena, Family, Figures, Site, TOKEN};
 use crate::control::Client;
 use crate::flood::time;
 use crate::meters::now;
@@ -23,22 +23,28 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest that anybody waits for an answer that must come.
 const ANSWER: Duration = Duration::from_secs(20);
 
-const TCP: Site = Site {
+/// The head of a request that goes on and on.
+pub(crate) const ENDLESS_HEAD: &str = "GET /health HTTP/1.1\r\nhost: weir\r\nx-never-";
+
+pub(crate) const TCP: Site = Site {
     tcp: true,
     ..Site::PLAIN
 };
 
 /// A connection from one of this machine's addresses.
-pub(crate) async fn connect(source: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::new(source.parse().unwrap(), 0))?;
+pub(crate) async fn connect(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.bind(SocketAddr::new(source, 0))?;
     timeout(PATIENCE, socket.connect(to)).await?
 }
 
 /// Whether an operator with the token is served over TCP, from an address that is not the attacker's.
-async fn operator_is_served(to: SocketAddr) -> bool {
+async fn operator_is_served(home: IpAddr, to: SocketAddr) -> bool {
     let call = async {
-        let mut stream = connect("127.0.0.1", to).await.ok()?;
+        let mut stream = connect(home, to).await.ok()?;
         let request = format!("GET /health HTTP/1.1\r\nhost: weir\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut status = [0; 12];
@@ -49,12 +55,12 @@ async fn operator_is_served(to: SocketAddr) -> bool {
 }
 
 /// Holds a connection that says one thing and then almost nothing, and another one when that is closed.
-async fn hold(to: SocketAddr, says: &'static str, opened: Arc<AtomicU64>) {
+async fn hold(family: Family, to: SocketAddr, says: &'static str, opened: Arc<AtomicU64>) {
     loop {
-        let Ok(mut stream) = connect("127.0.0.2", to).await else {
+        let number = opened.fetch_add(1, Ordering::Relaxed);
+        let Ok(mut stream) = connect(family.one_of_strangers(number), to).await else {
             continue;
         };
-        opened.fetch_add(1, Ordering::Relaxed);
         if stream.write_all(says.as_bytes()).await.is_err() {
             continue;
         }
@@ -73,13 +79,13 @@ async fn hold(to: SocketAddr, says: &'static str, opened: Arc<AtomicU64>) {
 }
 
 /// Holds hundreds of slow connections while an operator tries to get in.
-async fn slowly(scale: Scale, says: &'static str) -> Figures {
-    let arena = Arena::open_at(scale, TCP).await;
+pub(crate) async fn slowly(scale: Scale, site: Site, says: &'static str) -> Figures {
+    let arena = Arena::open_at(scale, site).await;
     let to = arena.tcp.unwrap();
     let opened = Arc::new(AtomicU64::new(0));
     let mut slow = JoinSet::new();
     for _ in 0..600 {
-        slow.spawn(hold(to, says, Arc::clone(&opened)));
+        slow.spawn(hold(arena.family, to, says, Arc::clone(&opened)));
     }
     // As many as a server takes at once.
     arena
@@ -88,7 +94,7 @@ async fn slowly(scale: Scale, says: &'static str) -> Figures {
     let mut served = 0;
     let tries = scale.of(3, 30);
     for _ in 0..tries {
-        served += usize::from(operator_is_served(to).await);
+        served += usize::from(operator_is_served(arena.family.home(), to).await);
         arena.pass(Duration::from_millis(100)).await;
     }
     slow.shutdown().await;
@@ -100,22 +106,26 @@ async fn slowly(scale: Scale, says: &'static str) -> Figures {
 }
 
 pub(crate) async fn heads_that_do_not_end(scale: Scale) -> Figures {
-    slowly(scale, "GET /health HTTP/1.1\r\nhost: weir\r\nx-never-").await
+    slowly(scale, TCP, ENDLESS_HEAD).await
 }
 
 pub(crate) async fn bodies_that_do_not_end(scale: Scale) -> Figures {
     let head = "POST /rooms HTTP/1.1\r\nhost: weir\r\nauthorization: Bearer guessed-0123456789\r\n\
                 content-type: application/json\r\ncontent-length: 10000\r\n\r\n{";
-    slowly(scale, head).await
+    slowly(scale, TCP, head).await
 }
 
 pub(crate) async fn guessing_tokens(scale: Scale) -> Figures {
-    let arena = Arena::open_at(scale, TCP).await;
+    guessing_at(scale, TCP).await
+}
+
+pub(crate) async fn guessing_at(scale: Scale, site: Site) -> Figures {
+    let arena = Arena::open_at(scale, site).await;
     let (to, logged) = (arena.tcp.unwrap(), arena.logged());
     let began = now();
     let (mut guesses, mut refused) = (0_u64, 0_u64);
     while now() - began < time(scale) {
-        let Ok(stream) = connect("127.0.0.2", to).await else {
+        let Ok(stream) = connect(arena.family.one_of_strangers(guesses), to).await else {
             continue;
         };
         let (mut reader, mut writer) = stream.into_split();
@@ -143,9 +153,10 @@ pub(crate) async fn guessing_tokens(scale: Scale) -> Figures {
             }
         }
     }
-    assert!(refused > 0 && operator_is_served(to).await);
+    assert!(refused > 0 && operator_is_served(arena.family.home(), to).await);
     let log = arena.log();
-    assert!(log.contains("127.0.0.2"), "whoever guesses is named");
+    let guesser = arena.family.stranger().to_string();
+    assert!(log.contains(&guesser), "whoever guesses is named");
     assert!(!log.contains("guess-number"), "what was guessed is not");
     let logged = arena.logged() - logged;
     assert!(logged <= 256 * 1024, "{logged} bytes of log");
@@ -361,7 +372,7 @@ pub(crate) async fn paths_that_are_not_what_they_seem(scale: Scale) -> Figures {
             } else {
                 ""
             };
-            let mut stream = connect("127.0.0.2", to).await.unwrap();
+            let mut stream = connect(arena.family.stranger(), to).await.unwrap();
             let request = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{upgrade}\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = vec![0; 1_000];

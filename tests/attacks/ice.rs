@@ -11,13 +11,12 @@ use crate::arena::{Arena, Figures, Site};
 use crate::browser::{Begins, Browser};
 use crate::call::{Browsers, THEIRS, WebRtc};
 use crate::flood::{Came, Random, flood, send, take};
-use crate::innocents::udp;
 use crate::meters::now;
 
 /// Media to an address that has answered no check of the server's.
 const UNPROVEN_MAX: u64 = 10;
 
-const BROWSERS: Site = Site {
+pub(crate) const BROWSERS: Site = Site {
     browsers: true,
     ..Site::PLAIN
 };
@@ -69,10 +68,14 @@ async fn speak(arena: &Arena, call: &mut Browsers, ssrc: u32, seqs: std::ops::Ra
 }
 
 pub(crate) async fn amplifying_to_a_victim(scale: Scale) -> Figures {
-    let arena = Arena::open_at(scale, BROWSERS).await;
+    amplifying_at(scale, BROWSERS).await
+}
+
+pub(crate) async fn amplifying_at(scale: Scale, site: Site) -> Figures {
+    let arena = Arena::open_at(scale, site).await;
     let mut client = arena.client().await;
-    let mut call = Browsers::connect(&mut client, arena.room, 0x6000).await;
-    let victim = udp("127.0.0.3:0");
+    let mut call = Browsers::connect(&mut client, arena.room, 0x6000, arena.family.home()).await;
+    let victim = arena.victim();
     let (to, receives) = (call.receives.address("udp"), &call.receives);
     // As if it came from the victim, who knows nothing of it. The client itself is silent meanwhile.
     for transaction in 0..5 {
@@ -97,13 +100,17 @@ pub(crate) async fn amplifying_to_a_victim(scale: Scale) -> Figures {
 }
 
 pub(crate) async fn a_flood_of_valid_checks(scale: Scale) -> Figures {
-    let arena = Arena::open_at(scale, BROWSERS).await;
+    valid_checks_at(scale, BROWSERS).await
+}
+
+pub(crate) async fn valid_checks_at(scale: Scale, site: Site) -> Figures {
+    let arena = Arena::open_at(scale, site).await;
     let mut client = arena.client().await;
     let transport = WebRtc::create(&mut client, arena.room, json!({})).await;
     let checks: Vec<_> = (0..1_000)
         .map(|transaction| check(transport.ufrag(), transport.password(), transaction))
         .collect();
-    let sockets: Vec<_> = (0..8).map(|_| udp("127.0.0.2:0")).collect();
+    let sockets: Vec<_> = (0..8).map(|_| arena.stranger()).collect();
     let to = transport.address("udp");
     let sent = flood(scale, move |turn| {
         send(
@@ -133,7 +140,7 @@ pub(crate) async fn enormous_checks(scale: Scale) -> Figures {
         let guessed = padded_check("guessed0guessed0", "0123456789abcdef0123456789abcdef", 1, 64_800);
         transports.push((transport.address("udp"), valid, guessed));
     }
-    let stranger = udp("127.0.0.2:0");
+    let stranger = arena.stranger();
     let of_flood = stranger.try_clone().unwrap();
     let most = scale.of(2_000, usize::MAX) as u64;
     let sent = flood(scale, move |turn| {
@@ -153,7 +160,11 @@ pub(crate) async fn enormous_checks(scale: Scale) -> Figures {
 }
 
 pub(crate) async fn wrong_passwords(scale: Scale) -> Figures {
-    let arena = Arena::open_at(scale, BROWSERS).await;
+    wrong_passwords_at(scale, BROWSERS).await
+}
+
+pub(crate) async fn wrong_passwords_at(scale: Scale, site: Site) -> Figures {
+    let arena = Arena::open_at(scale, site).await;
     let mut client = arena.client().await;
     let transport = WebRtc::create(&mut client, arena.room, json!({})).await;
     let guesses: Vec<_> = (0..1_000)
@@ -163,7 +174,7 @@ pub(crate) async fn wrong_passwords(scale: Scale) -> Figures {
             [known, check("guessed0guessed0", &password, transaction)]
         })
         .collect();
-    let stranger = udp("127.0.0.2:0");
+    let stranger = arena.stranger();
     let of_flood = stranger.try_clone().unwrap();
     let to = transport.address("udp");
     let sent = flood(scale, move |turn| {
@@ -182,8 +193,8 @@ pub(crate) async fn wrong_passwords(scale: Scale) -> Figures {
 pub(crate) async fn replayed_checks(scale: Scale) -> Figures {
     let arena = Arena::open_at(scale, BROWSERS).await;
     let mut client = arena.client().await;
-    let mut call = Browsers::connect(&mut client, arena.room, 0x6000).await;
-    let thief = udp("127.0.0.3:0");
+    let mut call = Browsers::connect(&mut client, arena.room, 0x6000, arena.family.home()).await;
+    let thief = arena.victim();
     let checks = call.receiving.recorded.take().unwrap();
     let checks: Vec<_> = checks.into_iter().filter(|bytes| bytes[0] < 4).collect();
     assert!(!checks.is_empty());
@@ -233,10 +244,10 @@ pub(crate) async fn garbage_as_dtls(scale: Scale) -> Figures {
         kinds.push(broken);
     }
     // From an address that a valid check has come from, and from others.
-    let knows = udp("127.0.0.2:0");
+    let knows = arena.stranger();
     let to = transport.address("udp");
     send(&knows, &check(transport.ufrag(), transport.password(), 1), to);
-    let stranger = udp("127.0.0.2:0");
+    let stranger = arena.stranger();
     let sent = flood(scale, move |turn| {
         let from = if turn % 2 == 0 { &knows } else { &stranger };
         send(from, &kinds[turn as usize % kinds.len()], to);

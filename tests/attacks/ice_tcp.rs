@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,9 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const HELD: usize = 500;
 
 /// A connection from one of this machine's addresses.
-pub(crate) fn connect_from(source: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(source.parse().unwrap(), 0).into())?;
+pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
     socket.connect_timeout(&to.into(), PATIENCE)?;
     Ok(socket.into())
 }
@@ -38,9 +38,9 @@ fn framed(packet: &[u8]) -> Vec<u8> {
 }
 
 /// Whether a client who knows the password is answered on a new connection.
-fn is_answered(transport: &WebRtc, number: u64) -> bool {
+fn is_answered(transport: &WebRtc, home: IpAddr, number: u64) -> bool {
     let attempt = || {
-        let mut stream = connect_from("127.0.0.1", transport.address("tcp"))?;
+        let mut stream = connect_from(home, transport.address("tcp"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         // Clients are not so quick that the attacker has no chance.
         std::thread::park_timeout(Duration::from_millis(50));
@@ -54,22 +54,20 @@ fn is_answered(transport: &WebRtc, number: u64) -> bool {
 }
 
 /// Connects without end while honest clients try.
-async fn crowd_out(scale: Scale, shared_port: Option<u16>) -> Figures {
-    let site = Site {
-        shared_port,
-        ..Site::PLAIN
-    };
+pub(crate) async fn crowd_out(scale: Scale, site: Site) -> Figures {
     let arena = Arena::open_at(scale, site).await;
     let mut client = arena.client().await;
     let transport = WebRtc::create(&mut client, arena.room, json!({})).await;
     let to = transport.address("tcp");
     let (stop, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (stopped, count) = (Arc::clone(&stop), Arc::clone(&opened));
+    let family = arena.family;
     let crowd = tokio::task::spawn_blocking(move || {
         let mut held = VecDeque::new();
         while !stopped.load(Ordering::Relaxed) {
-            if let Ok(stream) = connect_from("127.0.0.2", to) {
-                count.fetch_add(1, Ordering::Relaxed);
+            let number = count.load(Ordering::Relaxed);
+            if let Ok(stream) = connect_from(family.one_of_strangers(number), to) {
+                count.store(number + 1, Ordering::Relaxed);
                 held.push_back(stream);
             }
             if held.len() > HELD {
@@ -84,7 +82,7 @@ async fn crowd_out(scale: Scale, shared_port: Option<u16>) -> Figures {
     let tries = scale.of(8, 60);
     let answered = tokio::task::spawn_blocking(move || {
         let answered = (0..tries)
-            .filter(|number| is_answered(&transport, *number as u64))
+            .filter(|number| is_answered(&transport, family.home(), *number as u64))
             .count();
         drop(guard);
         answered
@@ -100,11 +98,15 @@ async fn crowd_out(scale: Scale, shared_port: Option<u16>) -> Figures {
 }
 
 pub(crate) async fn crowding_out_a_port(scale: Scale) -> Figures {
-    crowd_out(scale, None).await
+    crowd_out(scale, Site::PLAIN).await
 }
 
 pub(crate) async fn crowding_out_a_shared_port(scale: Scale) -> Figures {
-    crowd_out(scale, Some(free_ports(1))).await
+    let site = Site {
+        shared_port: Some(free_ports(1)),
+        ..Site::PLAIN
+    };
+    crowd_out(scale, site).await
 }
 
 pub(crate) async fn garbage_as_frames(scale: Scale) -> Figures {
@@ -112,12 +114,13 @@ pub(crate) async fn garbage_as_frames(scale: Scale) -> Figures {
     let mut client = arena.client().await;
     let transport = WebRtc::create(&mut client, arena.room, json!({})).await;
     let to = transport.address("tcp");
+    let family = arena.family;
     let valid = framed(&check(transport.ufrag(), transport.password(), 1));
     let (connections, bytes) = tokio::task::spawn_blocking(move || {
         let (mut random, began) = (Random::new(3), now());
         let (mut connections, mut written) = (0_u64, 0_u64);
         while now() - began < time(scale) {
-            let Ok(mut stream) = connect_from("127.0.0.2", to) else {
+            let Ok(mut stream) = connect_from(family.stranger(), to) else {
                 continue;
             };
             stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -144,7 +147,7 @@ pub(crate) async fn garbage_as_frames(scale: Scale) -> Figures {
     .await
     .unwrap();
     assert!(
-        tokio::task::spawn_blocking(move || is_answered(&transport, 9))
+        tokio::task::spawn_blocking(move || is_answered(&transport, family.home(), 9))
             .await
             .unwrap()
     );

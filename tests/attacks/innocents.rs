@@ -2,7 +2,7 @@
 //! thread of its own, so that an attack's own work does not hold it up.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -33,8 +33,8 @@ const OPERATOR_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A socket of this process, which is none of the server's.
 #[expect(clippy::disallowed_methods, reason = "not the supervisor's")]
-pub(crate) fn udp(address: &str) -> UdpSocket {
-    UdpSocket::bind(address).unwrap()
+pub(crate) fn udp(ip: IpAddr) -> UdpSocket {
+    UdpSocket::bind((ip, 0)).unwrap()
 }
 
 /// What one of them noticed.
@@ -50,8 +50,8 @@ pub(crate) struct Felt {
 /// What was sent and what arrived, by number.
 #[derive(Default)]
 pub(crate) struct Log {
-    /// What arrives at this port and this process has no time to take is not lost by the server.
-    port: u16,
+    /// What arrives at this address and this process has no time to take is not lost by the server.
+    address: Option<SocketAddr>,
     sent: AtomicU64,
     arrived: Mutex<BTreeMap<u64, Duration>>,
 }
@@ -84,7 +84,7 @@ impl Log {
         };
         Felt {
             sent: to - from,
-            lost: (to - from - delays.len() as u64).saturating_sub(dropped_at(self.port)),
+            lost: (to - from - delays.len() as u64).saturating_sub(self.address.map_or(0, dropped_at)),
             p50: at(0.5),
             p99: at(0.99),
             max: delays.last().copied().unwrap_or_default(),
@@ -103,8 +103,11 @@ pub(crate) struct Innocent {
 }
 
 impl Innocent {
-    fn new(port: u16, parts: Vec<Part>) -> Self {
-        let log = Log { port, ..Log::default() };
+    fn new(address: Option<SocketAddr>, parts: Vec<Part>) -> Self {
+        let log = Log {
+            address,
+            ..Log::default()
+        };
         let (log, stop) = (Arc::new(log), Arc::new(AtomicBool::new(false)));
         let threads = parts.into_iter().map(|part| {
             let (log, stop) = (Arc::clone(&log), Arc::clone(&stop));
@@ -122,7 +125,7 @@ impl Innocent {
         ssrc: u32,
         speaker: UdpSocket,
     ) -> Self {
-        let port = speaker.local_addr().unwrap().port();
+        let address = speaker.local_addr().ok();
         let send = move |log: &Log, stop: &AtomicBool| {
             let mut next = now();
             while !stop.load(Ordering::Relaxed) {
@@ -148,7 +151,7 @@ impl Innocent {
                 }
             }
         };
-        Self::new(port, vec![Box::new(send), Box::new(receive)])
+        Self::new(address, vec![Box::new(send), Box::new(receive)])
     }
 
     /// RTP from one browser to another.
@@ -178,7 +181,7 @@ impl Innocent {
                 }
             });
         };
-        Self::new(0, vec![Box::new(both)])
+        Self::new(None, vec![Box::new(both)])
     }
 
     /// Somebody who asks the server how it is, each time on a new connection.
@@ -205,7 +208,7 @@ impl Innocent {
                 }
             });
         };
-        Self::new(0, vec![Box::new(ask)])
+        Self::new(None, vec![Box::new(ask)])
     }
 }
 
@@ -220,9 +223,18 @@ impl Drop for Innocent {
 }
 
 /// How many packets the kernel dropped because nobody took them from a socket of this process.
-fn dropped_at(port: u16) -> u64 {
-    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
-    let local = format!("0100007F:{port:04X}");
+fn dropped_at(address: SocketAddr) -> u64 {
+    let (table, octets) = match address.ip() {
+        IpAddr::V4(ip) => ("/proc/net/udp", ip.octets().to_vec()),
+        IpAddr::V6(ip) => ("/proc/net/udp6", ip.octets().to_vec()),
+    };
+    let table = std::fs::read_to_string(table).unwrap();
+    // Words of 32 bits, as this machine has them.
+    let words = octets
+        .chunks(4)
+        .map(|word| u32::from_ne_bytes(word.try_into().unwrap()));
+    let ip: String = words.map(|word| format!("{word:08X}")).collect();
+    let local = format!("{ip}:{:04X}", address.port());
     let row = table.lines().find(|row| row.split_whitespace().nth(1) == Some(&local));
     let drops = row.and_then(|row| row.split_whitespace().last()?.parse().ok());
     drops.unwrap_or(0)

@@ -3,7 +3,7 @@
 //! `cargo test --test attacks` runs the short form: little traffic, and only what does not depend on how busy the machine is
 //! must hold (nobody innocent loses a packet, memory is bounded, a stranger gets nothing). `just attacks` runs the long form on
 //! a release build: full floods, the delay of the innocent call and CPU time must hold, too, and the figures are printed as a
-//! table, and with `--json FILE` written down. Words among the arguments choose the attacks whose names contain them.
+//! table, and with `--json FILE` written down; `--page FILE` puts them into `docs/security.md`. Words among the arguments choose the attacks whose names contain them.
 //!
 //! The program brings its own runner, because attacks are measured and so must not run beside each other, and because it is
 //! also what a worker that has been taken over runs ([`hostile`]).
@@ -31,6 +31,8 @@ mod ice;
 mod ice_tcp;
 mod innocents;
 mod meters;
+mod networks;
+mod over_ipv6;
 mod report;
 mod srtp;
 mod websocket;
@@ -78,9 +80,14 @@ impl Attack {
     /// What did not hold.
     fn complaints(&self, figures: &Figures, scale: Scale) -> Vec<String> {
         let mut complaints = figures.complaints.clone();
-        let on_media = !["http::", "websocket::", "worker::"]
-            .iter()
-            .any(|module| self.name.starts_with(module));
+        let on_control = [
+            "http::",
+            "websocket::",
+            "worker::",
+            "over_ipv6::heads_",
+            "over_ipv6::guessing_",
+        ];
+        let on_media = !on_control.iter().any(|start| self.name.starts_with(start));
         if scale == Scale::Long && on_media && figures.supervisor_cpu > SUPERVISOR_CPU_MAX {
             complaints.push(format!("the supervisor used {:.0} % of a CPU", figures.supervisor_cpu));
         }
@@ -129,6 +136,14 @@ const ATTACKS: &[Attack] = attacks! {
     http::cursors_that_make_no_sense: "positions in the log of events that never were",
     http::paths_that_are_not_what_they_seem: "dots, double slashes and percent signs in paths, without a token",
     http::rooms_without_end: "rooms and transports up to the limits",
+    over_ipv6::reports_that_name_nobody: "8 bytes of RTCP claim the media of a consumer-only transport",
+    over_ipv6::garbage_beside_a_call: "a stranger floods the ports of a call with garbage",
+    over_ipv6::amplifying_to_a_victim: "a client's check with a victim's address has its media sent there",
+    over_ipv6::a_flood_of_valid_checks: "a client sends nothing but connectivity checks",
+    over_ipv6::wrong_passwords: "checks with guessed credentials, of which each could be answered",
+    over_ipv6::crowding_out_a_port: "connections without end from all addresses of a network",
+    over_ipv6::heads_that_do_not_end: "slow connections from all addresses of a network",
+    over_ipv6::guessing_tokens: "wrong tokens from all addresses of a network",
     websocket::idle_connections: "connections that say nothing",
     websocket::peers_that_never_read: "peers with large appData that never read what they are told",
     websocket::answers_that_nobody_reads: "peers that ask on and on and never read an answer",
@@ -136,13 +151,18 @@ const ATTACKS: &[Attack] = attacks! {
     websocket::names_that_write_on_terminals: "names and appData with what drives terminals, in logs and in weir ctl",
     websocket::frames_that_are_no_frames: "huge, endless, unmasked and reserved frames, and pings without end",
     worker::counters_without_end: "a worker that always has one more page of counters",
+    worker::pages_without_end: "a worker that always has one more page with one counter",
     worker::a_log_without_end: "a worker that logs without end",
     worker::an_error_output_without_end: "a worker that writes to its standard error without end",
     worker::events_without_end: "a worker with one event after the other",
+    worker::events_within_bounds: "a worker that serves much, and tells as much of it as it may",
     worker::a_huge_certificate: "a worker that passes on 900 KB as a peer's certificate",
     worker::things_of_others: "a worker that speaks of another worker's rooms",
     worker::answering_pings_only: "a worker that is alive and does nothing",
 };
+
+/// In which attacks everybody has IPv6.
+const OVER_IPV6: &str = "over_ipv6::";
 
 /// Attacks that something is still to be done about: they run only if `--awaited` asks for them.
 const AWAITED: &[&str] = &[];
@@ -159,6 +179,8 @@ struct Arguments {
     exact: bool,
     awaited: bool,
     json: Option<String>,
+    /// Nothing is to be run, but the page on security to have the figures of these files.
+    page: Vec<String>,
     filters: Vec<String>,
     skip: Vec<String>,
 }
@@ -173,6 +195,7 @@ impl Arguments {
             exact: false,
             awaited: false,
             json: None,
+            page: Vec::new(),
             filters: Vec::new(),
             skip: Vec::new(),
         };
@@ -180,6 +203,7 @@ impl Arguments {
             match argument.as_str() {
                 "--long" => parsed.scale = Scale::Long,
                 "--json" => parsed.json = arguments.next(),
+                "--page" => parsed.page.extend(arguments.next()),
                 "--list" => parsed.list = true,
                 "--ignored" => parsed.ignored_only = true,
                 "--exact" => parsed.exact = true,
@@ -208,6 +232,9 @@ impl Arguments {
     }
 }
 
+/// The page on security.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md");
+
 /// Attacks that the page on security does not list.
 fn unlisted() -> Vec<&'static str> {
     let page = include_str!("../../docs/security.md");
@@ -222,10 +249,21 @@ fn main() -> ExitCode {
     if arguments.next_if(|first| first == hostile::PROGRAM).is_some() {
         return hostile::main(arguments);
     }
+    let has_ipv6 = networks::enter(&mut arguments);
     let arguments = Arguments::parse(arguments);
-    let chosen: Vec<&Attack> = ATTACKS.iter().filter(|attack| arguments.chooses(attack.name)).collect();
+    let (chosen, impossible): (Vec<&Attack>, Vec<&Attack>) = ATTACKS
+        .iter()
+        .filter(|attack| arguments.chooses(attack.name))
+        .partition(|attack| has_ipv6 || arguments.list || !attack.name.starts_with(OVER_IPV6));
     if arguments.list {
         chosen.iter().for_each(|attack| println!("{}: test", attack.name));
+        return ExitCode::SUCCESS;
+    }
+    if !arguments.page.is_empty() {
+        let read = |path: &String| serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let runs: Vec<serde_json::Value> = arguments.page.iter().map(read).collect();
+        let page = std::fs::read_to_string(PAGE).unwrap();
+        std::fs::write(PAGE, report::page(&page, &runs)).unwrap();
         return ExitCode::SUCCESS;
     }
     let unlisted = unlisted();
@@ -234,6 +272,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     println!("\nrunning {} attacks", chosen.len());
+    for attack in &impossible {
+        println!("test {} ... ignored, it needs root, unshare and ip", attack.name);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -282,10 +323,11 @@ fn main() -> ExitCode {
     }
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {verdict}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        "\ntest result: {verdict}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
         passed,
         failed.len(),
-        ATTACKS.len() - chosen.len(),
+        impossible.len(),
+        ATTACKS.len() - chosen.len() - impossible.len(),
         (meters::now() - began).as_secs_f64(),
     );
     if !failed.is_empty() {

@@ -1,6 +1,6 @@
-//! The figures of all attacks: as a table for people, and as JSON.
+//! The figures of all attacks: as a table for people, as JSON, and from that in the page on security.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -90,5 +90,90 @@ pub(crate) fn json(rows: &[(&Attack, Figures)]) -> String {
         })
     });
     let rows: Vec<Value> = rows.collect();
-    format!("{:#}\n", Value::from(rows))
+    format!("{:#}\n", json!({"at": today(), "machine": machine(), "attacks": rows}))
+}
+
+/// The day, as in RFC 3339.
+#[expect(clippy::disallowed_methods, reason = "for people; nothing is decided by it")]
+fn today() -> String {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    now.chars().take("2026-01-01".len()).collect()
+}
+
+/// What kind of machine this is.
+fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |name: &str| {
+        let line = info.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split(':').nth(1))
+            .map_or("unknown", str::trim)
+            .to_owned()
+    };
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let version = kernel.split(['-', '+']).next().unwrap_or_default().trim();
+    format!("{cpus} CPUs ({}), Linux {version}", value("model name"))
+}
+
+/// The columns of the page on security that are figures.
+const COLUMNS: &str = " supervisor, MB | workers, MB | CPU, % | p99, ms | lost |";
+
+/// The line of the page that says where the figures are from begins so.
+const OF: &str = "The figures are of ";
+
+/// The page on security, with the figures of these runs as its table's last columns. A later run counts for more than an earlier
+/// one; where there is none, a row says so.
+pub(crate) fn page(page: &str, runs: &[Value]) -> String {
+    let row = |name: &str| {
+        let all = runs.iter().rev().filter_map(|run| run["attacks"].as_array());
+        all.flatten().find(|attack| attack["attack"] == name)
+    };
+    let mut lines = Vec::new();
+    for line in page.lines() {
+        let name = line.strip_prefix("| `").and_then(|rest| rest.split_once("` |"));
+        let cells: Vec<&str> = line.split(" | ").collect();
+        lines.push(match name {
+            Some((name, _)) if name.contains("::") && cells.len() >= 3 => {
+                let bound = cells[2].trim_end_matches(" |");
+                let figures = row(name).map_or_else(|| " - | - | - | - | - |".to_owned(), columns);
+                format!("{} | {} | {bound} |{figures}", cells[0], cells[1])
+            }
+            _ if line.starts_with("| attack | what is tried | what bounds it |") => {
+                format!("| attack | what is tried | what bounds it |{COLUMNS}")
+            }
+            _ if line.starts_with(OF) => {
+                let of = |run: &Value| Some(format!("{}, {}", run["at"].as_str()?, run["machine"].as_str()?));
+                let mut of: Vec<String> = runs.iter().filter_map(of).collect();
+                of.dedup();
+                format!("{OF}{}.", of.join("; "))
+            }
+            _ => line.to_owned(),
+        });
+        // What divides the head of a table from its body has as many columns.
+        if lines.last().is_some_and(|line| line == "|---|---|---|") {
+            let head = lines.iter().rev().nth(1).cloned().unwrap_or_default();
+            if head.starts_with("| attack |") {
+                *lines.last_mut().unwrap() = "|---|---|---|---|---|---|---|---|".to_owned();
+            }
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+/// An attack's figures.
+fn columns(attack: &Value) -> String {
+    let megabytes = |of: &str| megabytes(attack[of]["peak"].as_u64().unwrap_or(0));
+    let percent = |of: &str| attack[of].as_f64().unwrap_or(0.0);
+    let felt = |call: &str, when: &str, what: &str| attack[call][when][what].as_u64().unwrap_or(0);
+    let p99 = |when: &str| felt("plain", when, "p99Us") as f64 / 1e3;
+    let lost = felt("plain", "during", "lost") + felt("browsers", "during", "lost");
+    format!(
+        " {} | {} | {:.0} / {:.0} | {:.2} → {:.2} | {lost} |",
+        megabytes("supervisorBytes"),
+        megabytes("workersBytes"),
+        percent("supervisorCpuPercent"),
+        percent("workersCpuPercent"),
+        p99("before"),
+        p99("during"),
+    )
 }

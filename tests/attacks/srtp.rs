@@ -7,7 +7,6 @@ use crate::Scale;
 use crate::arena::{Arena, Figures, Site, number};
 use crate::call::{Browsers, THEIRS};
 use crate::flood::{Random, send};
-use crate::innocents::udp;
 use crate::meters::now;
 
 const SSRC: u32 = 0x8000;
@@ -33,8 +32,8 @@ pub(crate) async fn forging_and_replaying(scale: Scale) -> Figures {
     };
     let arena = Arena::open_at(scale, site).await;
     let mut client = arena.client().await;
-    let mut call = Browsers::connect(&mut client, arena.room, SSRC).await;
-    let (to, stranger) = (call.sends.address("udp"), udp("127.0.0.2:0"));
+    let mut call = Browsers::connect(&mut client, arena.room, SSRC, arena.family.home()).await;
+    let (to, stranger) = (call.sends.address("udp"), arena.stranger());
     let (mut seen, mut random) = (BTreeSet::new(), Random::new(6));
     let (mut spoken, mut bad) = (0_u64, 0_u64);
     call.sending.recorded = Some(Vec::new());

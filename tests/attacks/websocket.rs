@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::Scale;
-use crate::arena::{Arena, Figures, Site};
+use crate::arena::{Arena, Family, Figures, Site};
 use crate::call;
 use crate::control::soon;
 use crate::flood::{Random, time};
@@ -160,7 +160,7 @@ async fn hold_unjoined(to: SocketAddr, room: u64, opened: Arc<AtomicU64>) {
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     loop {
-        let Ok(mut stream) = connect("127.0.0.2", to).await else {
+        let Ok(mut stream) = connect(Family::V4.stranger(), to).await else {
             continue;
         };
         if stream.write_all(request.as_bytes()).await.is_err() {

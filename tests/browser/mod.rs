@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +46,12 @@ pub(crate) struct Browser {
 impl Browser {
     /// One that knows opus under this payload type.
     pub(crate) async fn new(begins: Begins, opus: u8) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        Self::new_at(Ipv4Addr::LOCALHOST.into(), begins, opus).await
+    }
+
+    /// The same with an address of its own.
+    pub(crate) async fn new_at(ip: IpAddr, begins: Begins, opus: u8) -> Self {
+        let socket = UdpSocket::bind((ip, 0)).await.unwrap();
         let address = socket.local_addr().unwrap();
         let mut config = Rtc::builder().clear_codecs().set_rtp_mode(true);
         let (rate, format) = (Frequency::FORTY_EIGHT_KHZ, FormatParams::default());

@@ -161,6 +161,22 @@ export function hue(name) {
   return Math.round((((hash ^ (hash >>> 13)) >>> 0) / 2 ** 32) * 360);
 }
 
+/** Runs in the page: whatever it offers to send or receive has this codec of video, and no other. */
+function offersOnly(codec) {
+  const { createOffer } = RTCPeerConnection.prototype;
+  const wanted = [`video/${codec}`.toLowerCase(), 'video/rtx'];
+  RTCPeerConnection.prototype.createOffer = function (...options) {
+    const { codecs } = RTCRtpReceiver.getCapabilities('video');
+    const preferred = codecs.filter(({ mimeType }) => wanted.includes(mimeType.toLowerCase()));
+    for (const transceiver of this.getTransceivers()) {
+      if (transceiver.receiver.track.kind === 'video') {
+        transceiver.setCodecPreferences(preferred);
+      }
+    }
+    return createOffer.apply(this, options);
+  };
+}
+
 export class Stage {
   constructor({ browsers, page, control, room }) {
     Object.assign(this, { browsers, control, room });
@@ -169,12 +185,15 @@ export class Stage {
   }
 
   /** Opens the page for somebody and waits until it is in the room. */
-  async enter(name, { browser = 'chromium', send = 'audio,video', simulcast = false, fake = true, viewport, colorScheme } = {}) {
+  async enter(name, { browser = 'chromium', send = 'audio,video', simulcast = false, fake = true, codec, viewport, colorScheme } = {}) {
     const link = await openLink(this.server.hostname, Number(this.server.port));
     const context = await (await this.browsers(browser)).newContext({
       viewport: viewport ?? { width: 960, height: 600 },
       ...(colorScheme && { colorScheme }),
     });
+    if (codec) {
+      await context.addInitScript(offersOnly, codec);
+    }
     const page = await context.newPage();
     const person = new Person(this, name, link, context, page);
     this.people.add(person);

@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use weir::{
     CodecName, Consumer, ConsumerOptions, ConsumerRtp, PlainTransportOptions, Producer, ProducerOptions, Remote, Room,
-    RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server,
+    RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
 };
 
-pub(crate) use crate::loopback::free_ports;
+pub(crate) use crate::loopback::{free_ports, settings};
 
 /// A track and the numbers it goes by.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) const AUDIO: Track = Track {
 /// A server with one worker and one room.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    server: Server,
+    pub(crate) server: Server,
     room: Room,
     rtcp_mux: bool,
 }
@@ -56,11 +56,9 @@ pub(crate) struct Relayed<'a> {
 }
 
 impl Relay {
-    /// Starts it. `rtcp_mux` is for all transports.
-    pub(crate) async fn start(rtcp_mux: bool) -> Self {
-        let server = Server::start(crate::loopback::settings(1))
-            .await
-            .expect("the server starts");
+    /// Starts it with these settings, for one worker. `rtcp_mux` is for all transports.
+    pub(crate) async fn start(settings: Settings, rtcp_mux: bool) -> Self {
+        let server = Server::start(settings).await.expect("the server starts");
         let room = server.create_room(RoomOptions::default()).await.expect("a room");
         Self { server, room, rtcp_mux }
     }

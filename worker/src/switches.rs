@@ -23,4 +23,6 @@ switches! {
     dtls_weak_fingerprints: "--dtls-weak-fingerprints",
     /// Whether the last group of pictures is kept of senders that answer no key frame requests.
     gop_cache: "--gop-cache",
+    /// Whether packets of video that are a little shorter than others of their train are padded to their size.
+    equalize_packets: "--equalize-packets",
 }

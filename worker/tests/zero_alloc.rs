@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use weir_channel::id::{ConsumerId, TransportId};
 use weir_channel::message::{CodecName, DropReason, Method, Notification, Profile, Reply, StreamStats};
 use weir_worker::relay::datagram::Datagram;
-use weir_worker::relay::sink::{ConsumerIx, Port, Sent, Sink, TransportIx};
+use weir_worker::relay::sink::{ConsumerIx, Padded, Port, Sent, Sink, TransportIx};
 
 use allocator::ALLOCATIONS;
 use sim::feedback::number;
@@ -32,6 +32,8 @@ struct Drain {
     /// Of those, transport-wide feedback.
     feedback: u64,
     resent: u64,
+    /// Packets that were padded to be as long as others.
+    padded: u64,
 }
 
 impl Sink for Drain {
@@ -60,6 +62,10 @@ impl Sink for Drain {
     fn resend(&mut self, _: TransportIx, _: &[u8]) -> bool {
         self.resent += 1;
         !self.resent.is_multiple_of(97)
+    }
+
+    fn note_padded(&mut self, padded: Padded) {
+        self.padded += padded.packets;
     }
 }
 
@@ -316,6 +322,7 @@ fn a_million_packets_without_an_allocation() {
         "{:?} starts and deaths",
         counted.told
     );
+    assert!(counted.sink.padded > 1_000, "{} packets padded", counted.sink.padded);
     assert!(counted.sink.rtcp > 1_000, "{} requests to senders", counted.sink.rtcp);
     assert!(
         counted.sink.feedback > 1_000,

@@ -93,6 +93,10 @@ worker_stats! {
     Counter wait_calls,
     /// Trains of packets that the kernel or the device refused to segment (GSO).
     Counter gso_refusals,
+    /// Packets that were padded to be as long as others of their train (`equalize_packets`).
+    Counter packets_padded,
+    /// The bytes that were added to these packets.
+    Counter padding_bytes,
     /// Log lines that were dropped.
     Fault log_lines_dropped,
     /// Turns of the event loop.

@@ -284,6 +284,8 @@ pub(crate) fn replies() -> Vec<Reply> {
             send_calls: 11,
             wait_calls: 12,
             gso_refusals: 13,
+            packets_padded: 22,
+            padding_bytes: 23,
             log_lines_dropped: 14,
             turns: 15,
             coalesced_turns: 16,
@@ -809,7 +811,7 @@ pub(crate) fn any_histogram() -> impl Strategy<Value = Histogram> {
 }
 
 fn any_reply() -> impl Strategy<Value = Reply> {
-    let worker_stats = (vec(number(), 19), option::of(any_histogram())).prop_map(|(n, residence)| {
+    let worker_stats = (vec(number(), 21), option::of(any_histogram())).prop_map(|(n, residence)| {
         Reply::WorkerStats(WorkerStats {
             rooms: n[0],
             transports: n[1],
@@ -824,6 +826,8 @@ fn any_reply() -> impl Strategy<Value = Reply> {
             send_calls: n[10],
             wait_calls: n[11],
             gso_refusals: n[12],
+            packets_padded: n[19],
+            padding_bytes: n[20],
             log_lines_dropped: n[13],
             turns: n[14],
             coalesced_turns: n[15],

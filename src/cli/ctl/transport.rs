@@ -304,7 +304,10 @@ fn remote(transport: &TransportView) -> Cell {
             let rtcp = transport.rtcp_tuple.and_then(|tuple| tuple.remote);
             address(&Remote { rtp, rtcp }).into()
         }
-        None if transport.comedia => Cell::new("learning", Tone::Warning),
+        None if transport.comedia => match transport.comedia_from {
+            Some(ip) => Cell::new(format_args!("learning at {ip}"), Tone::Warning),
+            None => Cell::new("learning", Tone::Warning),
+        },
         None => Cell::none(),
     }
 }

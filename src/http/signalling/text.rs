@@ -23,6 +23,11 @@ enum Part {
 }
 
 impl Part {
+    /// It may be kept for long, so it takes no more memory than it has bytes.
+    fn own(text: String) -> Self {
+        Self::Own(text.into_boxed_str().into_boxed_bytes().into())
+    }
+
     fn bytes(&self) -> &Bytes {
         match self {
             Self::Own(bytes) => bytes,
@@ -71,7 +76,7 @@ impl Text {
 
 impl From<String> for Text {
     fn from(text: String) -> Self {
-        Self(Arc::new([Part::Own(text.into())]))
+        Self(Arc::new([Part::own(text)]))
     }
 }
 
@@ -132,7 +137,7 @@ impl SharedTexts {
         }
         let shared = Arc::new(SharedText {
             _counted: self.memory.hold_in_common(text.len()),
-            bytes: text.into(),
+            bytes: text.into_boxed_str().into_boxed_bytes().into(),
         });
         let known = (Arc::downgrade(value), Arc::downgrade(&shared));
         table.texts.insert(address, known);
@@ -172,7 +177,7 @@ impl<'a> TextWriter<'a> {
         match self.shared.of(value) {
             Ok(text) => {
                 let own = std::mem::take(&mut self.own);
-                self.parts.extend([Part::Own(own.into()), Part::Shared(text)]);
+                self.parts.extend([Part::own(own), Part::Shared(text)]);
                 self
             }
             Err(text) => self.raw(&text),
@@ -189,7 +194,7 @@ impl<'a> TextWriter<'a> {
 
     pub(super) fn finish(self) -> Text {
         let mut parts = self.parts;
-        parts.push(Part::Own(self.own.into()));
+        parts.push(Part::own(self.own));
         Text(parts.into())
     }
 }
@@ -250,6 +255,28 @@ mod tests {
     impl TextWriter<'_> {
         fn len_of_parts(&self) -> usize {
             self.parts.iter().map(|part| part.bytes().len()).sum::<usize>() + self.own.len()
+        }
+    }
+
+    #[test]
+    fn a_part_takes_no_more_memory_than_it_has_bytes() {
+        let (_, texts) = texts();
+        let mut writer = TextWriter::new(&texts);
+        let long = "z".repeat(3_000);
+        writer
+            .raw("{")
+            .value(&long)
+            .raw("}")
+            .shared(&Arc::new(json!(long)))
+            .raw("{")
+            .value(&long)
+            .raw("}");
+        let text = writer.finish();
+        let bytes: Vec<Bytes> = text.0.iter().map(|part| part.bytes().clone()).collect();
+        drop(text);
+        for bytes in bytes {
+            let taken = Vec::from(bytes);
+            assert_eq!(taken.capacity(), taken.len());
         }
     }
 

@@ -16,6 +16,8 @@ use crate::server::model::client_memory::ClientMemory;
 use crate::server::model::error::{Error, StartError};
 use crate::server::model::lock;
 use crate::server::model::log_settings::LogSettings;
+#[cfg(feature = "http")]
+use crate::server::model::record::Record;
 use crate::server::model::room::RoomNode;
 use crate::server::model::rtp_capabilities::RtpCapabilities;
 use crate::server::model::settings::{Settings, SettingsUpdate};
@@ -213,6 +215,13 @@ impl Server {
     /// All events from now on.
     pub fn events(&self) -> EventStream {
         EventStream::new(lock(&self.shared().state).events.subscribe())
+    }
+
+    /// Has all events from now on recorded, as long as the record exists. It is made with the number of the last event that is
+    /// not in it.
+    #[cfg(feature = "http")]
+    pub(crate) fn record_events<R: Record + 'static>(&self, make: impl FnOnce(u64) -> Arc<R>) -> Arc<R> {
+        lock(&self.shared().state).events.record(make)
     }
 
     /// Changes what the workers log, with those that start later.

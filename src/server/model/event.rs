@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use tokio::sync::broadcast;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{DtlsState, IceState, IceTuple, MediaKind, Profile, Remote, WebRtcFailure};
 
@@ -14,10 +13,6 @@ use crate::server::model::error::DeathCause;
 use crate::server::model::rtc_stats::RtcStats;
 use crate::server::model::side::Side;
 use crate::server::model::transport::TransportKind;
-
-/// How many events a subscriber may lag behind before it loses the oldest of them. A worker's death can close some
-/// thousands of objects at once; with this a subscriber that is merely busy still sees each.
-const LAG_MAX: usize = 16_384;
 
 /// Something that happened. Serialises to one flat object: `{"seq":7,"at":"…Z","type":"producerPaused",…}`.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
@@ -316,6 +311,48 @@ pub enum EventKind {
     ServerClosed,
 }
 
+impl EventKind {
+    /// The room that it happened in; `None` for what concerns workers or the whole server.
+    pub fn room(&self) -> Option<RoomId> {
+        match self {
+            Self::WorkerStarted { .. } | Self::WorkerDied { .. } | Self::Lagged { .. } | Self::ServerClosed => None,
+            Self::RoomOpened { room, .. }
+            | Self::RoomClosed { room, .. }
+            | Self::PeerJoined { room, .. }
+            | Self::PeerClosed { room, .. }
+            | Self::TransportOpened { room, .. }
+            | Self::RemoteSet { room, .. }
+            | Self::RemoteLearned { room, .. }
+            | Self::IceStateChanged { room, .. }
+            | Self::ChecksRefused { room, .. }
+            | Self::IceSelectedTupleChanged { room, .. }
+            | Self::DtlsStateChanged { room, .. }
+            | Self::TransportClosed { room, .. }
+            | Self::ProducerOpened { room, .. }
+            | Self::ProducerPaused { room, .. }
+            | Self::ProducerResumed { room, .. }
+            | Self::ProducerPreferredProfileSet { room, .. }
+            | Self::ProducerActivityChanged { room, .. }
+            | Self::ProducerSsrcChanged { room, .. }
+            | Self::ProducerClosed { room, .. }
+            | Self::ConsumerOpened { room, .. }
+            | Self::ConsumerHandled { room, .. }
+            | Self::ConsumerUnhandled { room, .. }
+            | Self::ConsumerPaused { room, .. }
+            | Self::ConsumerResumed { room, .. }
+            | Self::ConsumerPreferredProfileSet { room, .. }
+            | Self::ConsumerEffectiveProfileChanged { room, .. }
+            | Self::ConsumerClosed { room, .. }
+            | Self::RtpStreamerOpened { room, .. }
+            | Self::RtpStreamerClosed { room, .. }
+            | Self::AudioLevels { room, .. }
+            | Self::TransportStats { room, .. }
+            | Self::ProducerStats { room, .. }
+            | Self::ConsumerStats { room, .. } => Some(*room),
+        }
+    }
+}
+
 /// The audio level of a producer in the last 500 ms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -370,45 +407,4 @@ pub enum CloseCause {
     },
     /// The server was closed.
     ServerClosed,
-}
-
-/// Numbers the events and hands each to every subscriber. Used under the lock of the server's state, which gives the
-/// events one order that agrees with the state.
-#[derive(Debug)]
-pub(crate) struct EventBus {
-    sender: Option<broadcast::Sender<Arc<Event>>>,
-    seq: u64,
-}
-
-impl EventBus {
-    pub(crate) fn new() -> Self {
-        Self {
-            sender: Some(broadcast::Sender::new(LAG_MAX)),
-            seq: 0,
-        }
-    }
-
-    pub(crate) fn emit(&mut self, kind: EventKind) {
-        self.seq += 1;
-        if let Some(sender) = &self.sender
-            && sender.receiver_count() > 0
-        {
-            // An error says that the last subscriber has just gone.
-            let _ = sender.send(Arc::new(Event::now(self.seq, kind)));
-        }
-    }
-
-    /// What follows, if anything can, and the number of the next event.
-    pub(crate) fn subscribe(&self) -> (Option<broadcast::Receiver<Arc<Event>>>, u64) {
-        let events = self.sender.as_ref().map(broadcast::Sender::subscribe);
-        (events, self.seq + 1)
-    }
-
-    /// Emits the last event; every stream ends after it.
-    pub(crate) fn close(&mut self) {
-        if self.sender.is_some() {
-            self.emit(EventKind::ServerClosed);
-            self.sender = None;
-        }
-    }
 }

@@ -93,6 +93,11 @@ macro_rules! server_settings {
             gop_cache: bool = true;
             [#[arg(env = "WEIR_GOP_CACHE", value_name = "BOOL")] bool]
 
+            /// Pad packets of video that are up to 16 bytes shorter than others of their frame to the same size (RTP padding), so
+            /// that the kernel sends a frame in one call [default: true].
+            equalize_packets: bool = true;
+            [#[arg(env = "WEIR_EQUALIZE_PACKETS", value_name = "BOOL")] bool]
+
             /// The PEM file with the certificate for DTLS, which may be self-signed; needs the file of its private key, too
             /// [default: each worker makes its own].
             dtls_certificate_file: Option<PathBuf> = None;
@@ -449,6 +454,7 @@ impl Settings {
             dtls_13: self.dtls_13,
             dtls_weak_fingerprints: self.dtls_weak_fingerprints,
             gop_cache: self.gop_cache,
+            equalize_packets: self.equalize_packets,
         }
     }
 

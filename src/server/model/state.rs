@@ -25,7 +25,7 @@ use crate::server::model::audio_levels::Listeners;
 use crate::server::model::client_memory::ClientMemory;
 use crate::server::model::consumer::ConsumerNode;
 use crate::server::model::desired::DesiredRoom;
-use crate::server::model::event::EventBus;
+use crate::server::model::event_bus::EventBus;
 use crate::server::model::held::Held;
 use crate::server::model::ids::Ids;
 use crate::server::model::peer::{PeerEntry, PeerNode, Peers};

@@ -159,6 +159,7 @@ impl TransportNode {
             app_data,
             kind: Kind::Plain(PlainNode {
                 comedia: request.comedia.then_some(request.comedia_policy),
+                comedia_from: request.comedia_from,
                 rtcp_mux: request.rtcp_mux,
                 rtp_address,
                 rtcp_address,

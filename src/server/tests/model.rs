@@ -155,10 +155,12 @@ async fn a_transport_knows_what_it_was_made_with_and_told_since() {
     let options = PlainTransportOptions {
         comedia: true,
         rtcp_mux: false,
+        comedia_from: Some("::ffff:192.0.2.7".parse().unwrap()),
         ..PlainTransportOptions::default()
     };
     let transport = soon(stage.room.create_plain_transport(options)).await.unwrap();
     assert_eq!(transport.comedia_policy(), Some(ComediaPolicy::Relearn));
+    assert_eq!(transport.comedia_from(), Some("192.0.2.7".parse().unwrap()));
     assert!(transport.comedia() && !transport.rtcp_mux() && transport.rtcp_tuple().is_some());
     assert_eq!((transport.direction(), transport.max_bitrate()), (None, None));
     assert!(transport.mirroring().is_none());

@@ -33,6 +33,13 @@ pub(crate) const LOG_THROWN_AWAY: Rate = Rate {
     per_second: 16 << 20,
 };
 
+/// Bytes on standard error that are read and thrown away, before the worker is replaced. What a worker writes there by itself is
+/// a panic: one that ends it, or contained ones, which it stops telling of.
+pub(crate) const STDERR_THROWN_AWAY: Rate = Rate {
+    at_once: 8 << 20,
+    per_second: 192 << 10,
+};
+
 /// Notifications that are read and thrown away, before the worker is replaced.
 pub(crate) const NOTIFICATIONS_THROWN_AWAY: Rate = Rate {
     at_once: 50_000,
@@ -40,13 +47,13 @@ pub(crate) const NOTIFICATIONS_THROWN_AWAY: Rate = Rate {
 };
 
 /// How many notifications are due to a worker that serves so much. The worker itself tells of no transport more than some
-/// 20 times a second (its ICE state and its selected pair, 10 times each), and of no room more than twice. A consumer's
-/// profile, and what is told of a producer, can change as often as clients ask: 100 times a second, 1,000 times at once.
+/// 20 times a second (its ICE state and its selected pair, 10 times each), of no room more than twice, of a consumer's
+/// profile 10 times, however often clients change it, and of a producer some 4 times (whether it sends, and under which SSRC).
 pub(crate) fn notifications(served: Served) -> Rate {
     let [transports, rooms, streams] = [served.transports, served.rooms, served.streams].map(|count| count as u64);
     Rate {
         at_once: 1_000 + 100 * transports + 20 * (rooms + streams),
-        per_second: 100 + 40 * transports + 5 * rooms + 110 * streams,
+        per_second: 100 + 40 * transports + 5 * rooms + 15 * streams,
     }
 }
 

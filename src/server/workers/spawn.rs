@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use weir_channel::id::WorkerId;
@@ -29,7 +29,7 @@ use weir_worker::process::{Arguments, SUBCOMMAND, WORKER_NAME};
 use crate::server::model::error::StartError;
 use crate::server::model::lock;
 use crate::server::model::settings::Settings;
-use crate::server::workers::allowance::{Allowance, LINE_COST, LOG, Verdict};
+use crate::server::workers::allowance::{Allowance, LINE_COST, LOG, STDERR_THROWN_AWAY, Verdict};
 use crate::server::workers::{worker_log, worker_user};
 
 /// A longer line of a worker's standard error is cut.
@@ -70,6 +70,8 @@ pub(crate) struct Process {
     /// This end of its channel.
     pub(crate) channel: OwnedFd,
     pub(crate) last_lines: LastLines,
+    /// It has written more to its standard error than is borne.
+    pub(crate) flooded: Arc<Notify>,
     /// The task that listens to its standard error, until that is closed.
     pub(crate) listener: JoinHandle<()>,
 }
@@ -112,12 +114,14 @@ impl Spawner {
         let gone = || io::Error::other("the thread that starts workers is gone");
         self.orders.send(order).map_err(|_| gone())?;
         let mut child = made.await.map_err(|_| gone())??;
-        let last_lines = LastLines::default();
-        let listener = tokio::spawn(listen(worker, child.stderr.take(), last_lines.clone()));
+        let (last_lines, flooded) = (LastLines::default(), Arc::new(Notify::new()));
+        let listening = listen(worker, child.stderr.take(), last_lines.clone(), Arc::clone(&flooded));
+        let listener = tokio::spawn(listening);
         Ok(Process {
             child,
             channel: ours,
             last_lines,
+            flooded,
             listener,
         })
     }
@@ -176,13 +180,13 @@ impl LastLines {
     }
 }
 
-/// Repeats what a worker writes to its standard error, until it closes it.
-async fn listen(worker: WorkerId, stderr: Option<ChildStderr>, last_lines: LastLines) {
+/// Repeats what a worker writes to its standard error, until it closes it. Says so if it is too much.
+async fn listen(worker: WorkerId, stderr: Option<ChildStderr>, last_lines: LastLines, flooded: Arc<Notify>) {
     let Some(stderr) = stderr else {
         return;
     };
     let mut reader = BufReader::new(stderr);
-    let mut allowance = Allowance::new(LOG, None);
+    let mut allowance = Allowance::new(LOG, Some(STDERR_THROWN_AWAY));
     while let Ok(Some(line)) = next_line(&mut reader).await {
         let now = Instant::now();
         match allowance.judge(now, LINE_COST + line.len() as u64, || LOG) {
@@ -190,7 +194,12 @@ async fn listen(worker: WorkerId, stderr: Option<ChildStderr>, last_lines: LastL
                 worker_log::repeat_stderr(worker, &line);
                 last_lines.push(line);
             }
-            Verdict::ThrowAway | Verdict::Enough => sleep(FLOOD_PAUSE).await,
+            verdict => {
+                if verdict == Verdict::Enough {
+                    flooded.notify_one();
+                }
+                sleep(FLOOD_PAUSE).await;
+            }
         }
         if let Some(count) = allowance.report(now) {
             worker_log::report_stderr_dropped(worker, count);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::process::Child;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use weir_channel::endpoint::SupervisorEndpoint;
 use weir_channel::error::ChannelError;
@@ -157,6 +157,7 @@ async fn live(
         mut child,
         channel,
         last_lines,
+        flooded,
         mut listener,
     } = match shared.workers.spawner.spawn(slot.id(), slot.cpu()).await {
         Ok(process) => process,
@@ -173,7 +174,7 @@ async fn live(
     };
     let pid = child.id();
     slot.set_pid(pid);
-    let (cause, link) = serve(shared, slot, &mut child, channel, ready).await;
+    let (cause, link) = serve(shared, slot, &mut child, channel, &flooded, ready).await;
     // What the process has written is in the pipe. Only if it has handed the pipe on to somebody does it stay open.
     if timeout(EXIT_GRACE, &mut listener).await.is_err() {
         listener.abort();
@@ -193,6 +194,7 @@ async fn serve(
     slot: &Arc<Slot>,
     child: &mut Child,
     channel: OwnedFd,
+    flooded: &Notify,
     ready: &mut Option<oneshot::Sender<Result<(), StartFailure>>>,
 ) -> (DeathCause, Option<Arc<Link>>) {
     let hello = Hello::new(env!("CARGO_PKG_VERSION"), slot.id());
@@ -242,6 +244,7 @@ async fn serve(
     tokio::pin!(conversation);
     let how = tokio::select! {
         how = &mut conversation => Some(how),
+        () = flooded.notified() => Some(End::Misbehaved("it wrote to its standard error without end".to_owned())),
         _ = closing.wait_for(|closing| *closing) => None,
     };
     let how = match how {

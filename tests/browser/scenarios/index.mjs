@@ -13,7 +13,8 @@ import * as page from './page.mjs';
 import * as reloading from './reloading.mjs';
 import * as closing from './closing.mjs';
 import * as frames from './frames.mjs';
+import * as padding from './padding.mjs';
 
-const all = [media, pausing, membership, switching, connection, firefox, ways, losses, mixed, page, reloading, frames, closing];
+const all = [media, pausing, membership, switching, connection, firefox, ways, losses, mixed, page, reloading, frames, padding, closing];
 
 export const scenarios = all.flatMap((part) => Object.values(part));

@@ -27,7 +27,7 @@ use super::send::{
 use super::sockets::Sockets;
 pub use super::transmit::EgressStats;
 use super::transmit::Transmitter;
-use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
+use crate::relay::sink::{ConsumerIx, Padded, Sent, Sink, TransportIx};
 
 /// Packets that were taken by the sink and then could not be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -277,6 +277,11 @@ impl<B: SendBackend> Sink for Egress<B> {
             self.mirror_sent(transport, packet, packet.len(), 1);
         }
         is_sent
+    }
+
+    fn note_padded(&mut self, padded: Padded) {
+        self.stats.padded.packets += padded.packets;
+        self.stats.padded.bytes += padded.bytes;
     }
 
     fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 
 use super::send::{Message, SendBackend, TRAIN_SEGMENTS_MAX, is_pending_error};
 use super::sockets::Path;
+use crate::relay::sink::Padded;
 
 /// Refusals in a row after which a transport sends no more trains: more than a change of route would bring about, few
 /// enough that the wasted calls do not matter.
@@ -37,6 +38,8 @@ pub struct EgressStats {
     pub send_failures: u64,
     /// RTCP packets that found the socket full; they do not wait, because the next report supersedes them.
     pub rtcp_lost: u64,
+    /// Packets that were padded to be as long as others of their train.
+    pub padded: Padded,
 }
 
 /// Whether the socket's buffer, or the kernel's memory, is full at the moment.

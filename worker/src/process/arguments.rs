@@ -188,6 +188,7 @@ mod tests {
                     dtls_13: cpu.is_some(),
                     dtls_weak_fingerprints: cpu.is_none(),
                     gop_cache: cpu == Some(0),
+                    equalize_packets: cpu != Some(0),
                 },
             };
             assert_eq!(Arguments::parse(arguments.to_args()), Ok(arguments));

@@ -216,6 +216,8 @@ impl EventLoop {
             send_calls: sent.send_calls,
             wait_calls: self.poller.calls() + self.waiting.counters.coalesced_turns,
             gso_refusals: sent.gso_refusals,
+            packets_padded: sent.padded.packets,
+            padding_bytes: sent.padded.bytes,
             log_lines_dropped: self.counters.log_lines_dropped + self.endpoint.log_lines_dropped(),
             turns: self.counters.turns,
             coalesced_turns: self.waiting.counters.coalesced_turns,

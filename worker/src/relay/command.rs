@@ -413,9 +413,7 @@ impl Relay {
         self.update_gathering(transport_key);
         self.consumer_of_id.insert(request.consumer, key);
         self.room_mut(request.room).consumers.insert(request.consumer);
-        // All of the worker's may change what they are sent in one call.
-        let missing = self.consumers.len().saturating_sub(self.changed.len());
-        self.changed.reserve(missing);
+        self.profile_changes.reserve(self.consumers.len());
         self.producers[producer_key].join_clock(&mut self.reports.clocks, &request.cname, request.cname_is_made_up);
         self.reports
             .schedule(now, transport_key, &mut self.transports[transport_key]);

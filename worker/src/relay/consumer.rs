@@ -71,6 +71,8 @@ pub(super) struct Consumer {
     pub last_notified: Option<u8>,
     /// It is in the relay's list of consumers whose owners are to be notified.
     pub is_notification_queued: bool,
+    /// Its owner was notified lately, and is again when it is time to.
+    pub notification_rests: bool,
     /// Its place in each stream's list of consumers.
     pub places: [Option<u32>; ENCODINGS_MAX],
     /// How many packets had been handed to each stream's consumers when it began to follow it.
@@ -165,6 +167,7 @@ impl Consumer {
             effective: None,
             last_notified: None,
             is_notification_queued: false,
+            notification_rests: false,
             places: [None; ENCODINGS_MAX],
             attached_from: producer.counters.dispatched,
             created_at: producer.counters.dispatched,

@@ -2,14 +2,18 @@
 //!
 //! The packets of each stream are laid end to end as trains: runs of equal size, of which only the last may be shorter, so
 //! that the kernel takes each as one message. A train that arrived as one (UDP_GRO) is used where it lies; packets that
-//! arrived apart, or get longer, are copied together once, whatever the number of consumers. Then, consumer by consumer, the headers are
+//! arrived apart, or get longer, are copied together once, whatever the number of consumers. Packets of a picture that differ by
+//! a few bytes get padding (RFC 3550 §5.1), so that they are one train; this is decided for the stream, before any consumer, so
+//! whoever gets a packet, at first or again, gets it with the same padding. Then, consumer by consumer, the headers are
 //! patched in place and the train is handed over. All patched fields are written absolutely, so no consumer needs the
 //! bytes that the one before it found.
+
+use weir_channel::message::MediaKind;
 
 use crate::time::Time;
 
 use super::Relay;
-use super::forward::{Train, forward};
+use super::forward::{Totals, Train, forward};
 use super::keys::{ConsumerKey, ProducerKey};
 use super::packet::PacketMeta;
 use super::sink::Sink;
@@ -25,9 +29,11 @@ impl Relay {
         for index in 0..workspace.touched.len() {
             let (producer, encoding, head) = workspace.touched[index];
             self.producers[producer].streams[usize::from(encoding)].batch_tail = None;
+            // Sound leaves alone, and is received by more gear that has never seen padding.
+            let equalized = self.equalizes_packets && self.producers[producer].kind == MediaKind::Video;
             let mut next = Some(head);
             while let Some(head) = next {
-                next = workspace.collect_train(head);
+                next = workspace.collect_train(head, equalized);
                 let range = workspace.train_range();
                 let stream = &self.producers[producer].streams[usize::from(encoding)];
                 if stream.attached.is_empty() && stream.gop.is_none() {
@@ -43,10 +49,7 @@ impl Relay {
                     }
                     None => {
                         let mut joined = std::mem::take(&mut workspace.joined);
-                        joined.clear();
-                        for packet in &mut workspace.train {
-                            packet.move_to(&mut joined, bytes);
-                        }
+                        workspace.join_train(&mut joined, bytes);
                         self.forward_train(now, producer, encoding, &mut joined, &mut workspace, sink);
                         workspace.joined = joined;
                     }
@@ -85,6 +88,7 @@ impl Relay {
                 gop.store(now, packet, bytes, ordinal + place as u64);
             }
         }
+        let totals = Totals::of(&workspace.train);
         let attached = std::mem::take(&mut stream.attached);
         let producer = &self.producers[producer_key];
         for key in &attached {
@@ -96,6 +100,7 @@ impl Relay {
                 Train {
                     bytes,
                     packets: &workspace.train,
+                    totals: &totals,
                     ordinal,
                 },
                 &mut workspace.saved,
@@ -131,7 +136,7 @@ impl Relay {
         stream.is_awaited = is_awaited || is_of_companions;
         producer.counters.dispatched[usize::from(encoding)] += workspace.train.len() as u64;
         while let Some(key) = workspace.started.pop() {
-            self.on_started(key);
+            self.on_started(now, key);
         }
         // Requests get lost, and so do key frames: who still waits asks again.
         if is_awaited {
@@ -142,12 +147,12 @@ impl Relay {
     }
 
     /// A consumer has begun to get another encoding, or the same one again.
-    fn on_started(&mut self, key: ConsumerKey) {
+    fn on_started(&mut self, now: Time, key: ConsumerKey) {
         let consumer = &mut self.consumers[key];
         if consumer.effective != consumer.flow.current {
             consumer.effective = consumer.flow.current;
             consumer.switches += 1;
-            self.on_profile_changed(key);
+            self.profile_changes.on_change(now, key, &mut self.consumers);
         }
         self.attach(key);
     }

@@ -14,7 +14,7 @@ use super::key_frame_assembly::RESERVED_SEQS;
 use super::packet::PacketMeta;
 use super::producer::Producer;
 use super::rewrite::{Numbers, StartContext};
-use super::sink::Sink;
+use super::sink::{Padded, Sink};
 
 /// What a train did at one consumer.
 #[derive(Clone, Copy, Default)]
@@ -29,8 +29,29 @@ pub(super) struct Forwarded {
 pub(super) struct Train<'a> {
     pub bytes: &'a mut [u8],
     pub packets: &'a [PacketMeta],
+    pub totals: &'a Totals,
     /// How many were handed to the stream's consumers before.
     pub ordinal: u64,
+}
+
+/// What is counted of the packets of a run, added up once for all consumers that get the run whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    /// Payload bytes, without padding.
+    octets: u64,
+    pub(super) padded: Padded,
+}
+
+impl Totals {
+    pub(super) fn of(packets: &[PacketMeta]) -> Self {
+        packets.iter().fold(Self::default(), |totals, packet| Self {
+            octets: totals.octets + u64::from(packet.payload_len),
+            padded: Padded {
+                packets: totals.padded.packets + u64::from(packet.padding_added > 0),
+                bytes: totals.padded.bytes + u64::from(packet.padding_added),
+            },
+        })
+    }
 }
 
 /// Decides for each packet of a train, patches those that go, and hands over each unbroken run of them.
@@ -46,6 +67,7 @@ pub(super) fn forward(
     let Train {
         bytes,
         packets,
+        totals,
         ordinal,
     } = train;
     let renames = consumer.renames.is_some();
@@ -62,7 +84,7 @@ pub(super) fn forward(
             let before = ordinal + index as u64;
             match first_of(producer, packet, now) {
                 Some(first) => {
-                    send_run(consumer, now, bytes, &packets[run..index], sink);
+                    send_run(consumer, now, bytes, &packets[run..index], None, sink);
                     run = index;
                     start(consumer, producer, &first, (packet.may_be_preceded, false), now);
                     let stream = (packet.encoding, packet.epoch);
@@ -92,7 +114,7 @@ pub(super) fn forward(
         if let Disposition::Drop(reason) = disposition {
             consumer.dropped[reason as usize] += 1;
             passage.waiting |= reason == DropReason::AwaitingKeyFrame && !consumer.flow.is_catching_up;
-            send_run(consumer, now, bytes, &packets[run..index], sink);
+            send_run(consumer, now, bytes, &packets[run..index], None, sink);
             run = index + 1;
             continue;
         }
@@ -108,7 +130,14 @@ pub(super) fn forward(
             consumer.rename_extensions(&mut bytes[packet.start as usize..], block);
         }
     }
-    send_run(consumer, now, bytes, &packets[run..], sink);
+    send_run(
+        consumer,
+        now,
+        bytes,
+        &packets[run..],
+        (run == 0).then_some(totals),
+        sink,
+    );
     if renames {
         restore_extensions(bytes, packets, saved);
     }
@@ -178,7 +207,7 @@ pub(super) fn send_one(
         consumer.rename_extensions(buffer, block);
     }
     consumer.on_held_packet(packet.encoding, ordinal);
-    send_run(consumer, now, buffer, &[packet], sink);
+    send_run(consumer, now, buffer, &[packet], None, sink);
 }
 
 /// The packet on which a flow begins.
@@ -249,9 +278,16 @@ pub(super) fn patch(bytes: &mut [u8], packet: &PacketMeta, payload_type: u8, ssr
     }
 }
 
-/// Gives an unbroken run of patched packets to the sink.
+/// Gives an unbroken run of patched packets to the sink. `totals` are those of the run, if they are known.
 #[inline]
-fn send_run(consumer: &mut Consumer, now: Time, bytes: &[u8], run: &[PacketMeta], sink: &mut impl Sink) {
+fn send_run(
+    consumer: &mut Consumer,
+    now: Time,
+    bytes: &[u8],
+    run: &[PacketMeta],
+    totals: Option<&Totals>,
+    sink: &mut impl Sink,
+) {
     let (Some(first), Some(last)) = (run.first(), run.last()) else {
         return;
     };
@@ -270,9 +306,15 @@ fn send_run(consumer: &mut Consumer, now: Time, bytes: &[u8], run: &[PacketMeta]
     } as u64;
     consumer.forwarded += accepted as u64;
     consumer.bytes += sent_bytes;
-    let octets = run[..accepted].iter().map(|packet| u64::from(packet.payload_len));
+    let totals = match totals {
+        Some(totals) if accepted == run.len() => *totals,
+        _ => Totals::of(&run[..accepted]),
+    };
+    if totals.padded.packets > 0 {
+        sink.note_padded(totals.padded);
+    }
     consumer.transmission.packets += accepted as u64;
-    consumer.transmission.octets += octets.sum::<u64>();
+    consumer.transmission.octets += totals.octets;
     consumer.transmission.payload_type = last.payload_type;
     consumer.rate.add(now, sent_bytes);
     if accepted < run.len() {

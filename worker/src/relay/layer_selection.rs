@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use weir_channel::message::{Notification, Remote, UnroutedReason};
+use weir_channel::message::{Remote, UnroutedReason};
 
 use crate::time::Time;
 
@@ -107,41 +107,12 @@ impl Relay {
                 consumer.flow.current = None;
                 consumer.flow.sync_required = true;
                 if consumer.effective.take().is_some() {
-                    self.on_profile_changed(key);
+                    self.profile_changes.on_change(now, key, &mut self.consumers);
                 }
                 self.attach(key);
             }
             self.select_layer(now, key);
         }
-    }
-
-    /// A consumer is sent another profile than before, or none: its owner is to be notified.
-    pub(super) fn on_profile_changed(&mut self, key: ConsumerKey) {
-        let consumer = &mut self.consumers[key];
-        if !std::mem::replace(&mut consumer.is_notification_queued, true) {
-            self.changed.push_back(key);
-        }
-    }
-
-    /// The next notification of a changed effective profile. What has changed back since is no change.
-    pub(super) fn poll_profile_change(&mut self) -> Option<Notification> {
-        while let Some(key) = self.changed.pop_front() {
-            let Some(consumer) = self.consumers.get_mut(key) else {
-                continue;
-            };
-            consumer.is_notification_queued = false;
-            if consumer.last_notified != consumer.effective {
-                consumer.last_notified = consumer.effective;
-                let streams = &self.producers[consumer.producer].streams;
-                return Some(Notification::EffectiveProfileChanged {
-                    consumer: consumer.id,
-                    profile: consumer
-                        .effective
-                        .map(|encoding| streams[usize::from(encoding)].profile),
-                });
-            }
-        }
-        None
     }
 
     /// Takes streams off the offer that are silent while others of their producer are not.

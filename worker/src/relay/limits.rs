@@ -36,6 +36,11 @@ pub const TRAIN_PACKETS_MAX: usize = 64;
 /// Bytes of one train: the largest UDP payload over IPv4 (65,535 − 20 − 8).
 pub const TRAIN_BYTES_MAX: usize = 65_507;
 
+/// How much padding a packet gets at most, so that it is as long as the others of its train, in bytes. Encoders split a frame
+/// into packets that differ by a byte, or by a header extension that only some of them have (a dependency descriptor, an
+/// orientation); what differs by more is another frame.
+pub const TRAIN_PADDING_MAX: u32 = 16;
+
 /// Packets of one receive batch that are looked at before any of them is sent. A batch is at most this big, so that one
 /// socket's burst does not hold up the others; a bigger one is worked off in parts.
 pub const BATCH_PACKETS_MAX: usize = 1_024;

@@ -32,6 +32,7 @@ mod losses;
 mod newcomers;
 mod parameters;
 mod producer;
+mod profile_changes;
 mod receive;
 mod repair;
 mod report;
@@ -90,6 +91,7 @@ use self::levels::AudioLevels;
 use self::limits::Limits;
 use self::losses::Losses;
 use self::producer::Producers;
+use self::profile_changes::ProfileChanges;
 use self::report::Reports;
 use self::retransmit::IncomingNacks;
 use self::sink::{ConsumerIx, Sink, TransportIx};
@@ -105,6 +107,8 @@ pub struct Relay {
     /// The SSRC that key frame requests come from.
     ssrc: u32,
     hash: FixedState,
+    /// Packets of a train that are a little shorter than the longest one are padded.
+    equalizes_packets: bool,
 
     rooms: HashMap<RoomId, Room, FixedState>,
     transports: Transports,
@@ -136,8 +140,7 @@ pub struct Relay {
 
     actions: VecDeque<Action>,
     notifications: VecDeque<Notification>,
-    /// Consumers whose owners have yet to be notified of what they are sent now; each stands here once.
-    changed: VecDeque<ConsumerKey>,
+    profile_changes: ProfileChanges,
 }
 
 /// What belongs to a room, as the relay sees it; ordered, so that pages of it can be read while it changes.
@@ -194,6 +197,7 @@ impl Relay {
             ssrc,
             random,
             hash: hash.clone(),
+            equalizes_packets: true,
             rooms: HashMap::with_hasher(hash.clone()),
             transports: SlotMap::with_key(),
             producers: SlotMap::with_key(),
@@ -218,13 +222,20 @@ impl Relay {
             // A batch can teach a transport two addresses.
             actions: VecDeque::with_capacity(2),
             notifications: VecDeque::with_capacity(2),
-            changed: VecDeque::new(),
+            profile_changes: ProfileChanges::default(),
         }
     }
 
     /// Does what the server's settings say.
     pub fn obey(&mut self, switches: Switches) {
         self.set_gops_max(if switches.gop_cache { gop::GOPS_MAX } else { 0 });
+        self.equalize_packets(switches.equalize_packets);
+    }
+
+    /// Whether packets of video that are up to [`TRAIN_PADDING_MAX`](limits::TRAIN_PADDING_MAX) bytes shorter than others of their
+    /// train are padded to their size (RFC 3550 §5.1), so that the kernel takes the train as one message. By default they are.
+    pub fn equalize_packets(&mut self, on: bool) {
+        self.equalizes_packets = on;
     }
 
     /// Keeps the last group of pictures of so many senders that answer no key frame requests, at most; 0: of none. The default
@@ -257,7 +268,7 @@ impl Relay {
     /// The next notification of the supervisor.
     pub fn poll_notification(&mut self) -> Option<Notification> {
         self.poll_urgent_notification()
-            .or_else(|| self.poll_profile_change())
+            .or_else(|| self.profile_changes.poll(&mut self.consumers, &self.producers))
             .or_else(|| self.activity.poll(&mut self.producers))
     }
 
@@ -278,6 +289,7 @@ impl Relay {
             self.feedback.next_timeout(),
             self.catching_up.next_timeout(),
             self.held.next_timeout(),
+            self.profile_changes.next_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -285,10 +297,11 @@ impl Relay {
     }
 
     /// Does what is due: requests for missing packets, key frame requests that were held back, the check for silent
-    /// streams, transport-wide feedback, reports, audio levels.
+    /// streams, changes of profiles that were held back, transport-wide feedback, reports, audio levels.
     pub fn handle_timeout(&mut self, now: Time, sink: &mut impl Sink) {
         self.repeat_key_frame_requests(now);
         self.check_activity(now);
+        self.profile_changes.check(now, &mut self.consumers);
         self.audio_levels.notify(
             now,
             &mut self.rooms,

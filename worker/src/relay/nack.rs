@@ -436,6 +436,7 @@ mod tests {
             epoch: 0,
             payload_start: 12,
             payload_len: 0,
+            padding_added: 0,
             vp8: None,
             extension: None,
             withheld: Default::default(),

@@ -3,11 +3,11 @@
 use weir_channel::message::Codec;
 
 use crate::rtp::extension::ExtensionBlock;
-use crate::rtp::packet::{Header, Malformed};
+use crate::rtp::packet::{Header, Malformed, write_padding};
 use crate::time::Time;
 
 use super::keys::ProducerKey;
-use super::limits::TRAIN_BYTES_MAX;
+use super::limits::{RING_CHUNK_BYTES, TRAIN_BYTES_MAX, TRAIN_PADDING_MAX};
 use super::withheld::{Counts, SLOTS};
 
 /// What `decide` and `rewrite` need to know of a packet. Made once per packet, read once per consumer.
@@ -39,6 +39,8 @@ pub struct PacketMeta {
     pub payload_start: u16,
     /// How long the payload is, without padding.
     pub payload_len: u16,
+    /// How many bytes of padding it got here, so that it is as long as others of its train.
+    pub padding_added: u8,
     /// The picture ids of a VP8 packet.
     pub vp8: Option<Vp8Meta>,
     /// Where the header extensions are.
@@ -67,6 +69,39 @@ impl PacketMeta {
     #[inline]
     pub fn sent_len(&self) -> u32 {
         self.len + u32::from(self.grows())
+    }
+
+    /// How long it may become when it is sent, by padding. One without payload stays as it is: with padding it would be read
+    /// as a packet that only probes the path. So does one that would be too long to be kept.
+    #[inline]
+    pub fn padded_len_max(&self) -> u32 {
+        let len = self.sent_len();
+        if self.payload_len == 0 || len as usize >= RING_CHUNK_BYTES {
+            return len;
+        }
+        // RFC 3550 §5.1: a byte counts it all.
+        let addable = u32::from(u8::MAX).saturating_sub(self.padding());
+        (len + addable.min(TRAIN_PADDING_MAX)).min(RING_CHUNK_BYTES as u32)
+    }
+
+    /// The bytes of its padding.
+    fn padding(&self) -> u32 {
+        let padded_from = u32::from(self.payload_start) + u32::from(self.payload_len);
+        self.len.saturating_sub(padded_from)
+    }
+
+    /// Makes it, which lies at the end of `out`, longer by padding, if it is shorter than `len`; [`PacketMeta::padded_len_max`] is the
+    /// limit.
+    pub fn pad(&mut self, out: &mut Vec<u8>, len: u32) {
+        debug_assert!(len <= self.padded_len_max().max(self.len));
+        let added = len.saturating_sub(self.len);
+        if added > 0 {
+            let start = self.start as usize;
+            out.resize(start + len as usize, 0);
+            write_padding(&mut out[start..], (self.padding() + added) as u8);
+            self.len = len;
+            self.padding_added = added as u8;
+        }
     }
 
     /// Copies it from `bytes`, which its `start` counts in, to the end of `out`, with the second byte of its picture id if it

@@ -9,7 +9,7 @@ use crate::rtp::seq::nearest;
 use crate::time::Time;
 
 use super::consumer::{Consumer, Consumers, rename_extensions};
-use super::forward::patch;
+use super::forward::{Totals, patch};
 use super::keys::ConsumerKey;
 use super::limits::RING_CHUNK_BYTES;
 use super::producer::{Producer, Producers};
@@ -200,6 +200,9 @@ fn send_again(
         Some(rtx) if is_rtx => rtx.is_begun = true,
         // Under the media's SSRC it is one more of its packets.
         _ => {
+            if packet.padding_added > 0 {
+                sink.note_padded(Totals::of(&[packet]).padded);
+            }
             consumer.transmission.packets += 1;
             consumer.transmission.octets += u64::from(packet.payload_len);
         }

@@ -302,6 +302,7 @@ mod tests {
             epoch: 0,
             payload_start: 12,
             payload_len: 0,
+            padding_added: 0,
             vp8: Some(Vp8Meta {
                 picture_id: Some(PictureIdMeta {
                     offset: 2,

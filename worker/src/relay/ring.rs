@@ -153,6 +153,7 @@ mod tests {
             epoch: 7,
             payload_start: 12,
             payload_len: 0,
+            padding_added: 0,
             vp8: None,
             extension: None,
             withheld: Default::default(),

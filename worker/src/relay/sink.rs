@@ -27,6 +27,15 @@ pub enum Port {
     Rtcp,
 }
 
+/// Packets that were padded to be as long as others of their train, and the bytes of that padding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Padded {
+    /// The number of packets.
+    pub packets: u64,
+    /// The bytes that were added to them in all.
+    pub bytes: u64,
+}
+
 /// What became of a train handed to a [`Sink`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sent {
@@ -63,4 +72,7 @@ pub trait Sink {
     /// Sends one packet on the transport's RTP path that was sent before, if it can leave at once; `false`: it could not,
     /// and is forgotten. It is nobody's in the ledger.
     fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool;
+
+    /// Of the packets that the call before has taken, so many were padded. For those who count them.
+    fn note_padded(&mut self, _padded: Padded) {}
 }

@@ -343,6 +343,7 @@ impl Stream {
             epoch: self.epoch,
             payload_start: header.payload_start,
             payload_len: header.payload_len,
+            padding_added: 0,
             vp8,
             extension: header.extension,
             withheld,

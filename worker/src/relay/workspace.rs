@@ -16,6 +16,10 @@ pub(super) struct Workspace {
     /// when a key frame of its producer came between.
     pub touched: Vec<(ProducerKey, u8, u32)>,
     pub(super) train: Vec<PacketMeta>,
+    /// How long the packets of the train are when they are sent; the last one may be shorter.
+    train_segment: u32,
+    /// Some of them are to be padded.
+    is_uneven: bool,
     /// Packets of a train that did not arrive as one.
     pub(super) joined: Vec<u8>,
     /// Header extensions, while a consumer with other ids is served.
@@ -32,6 +36,8 @@ impl Workspace {
             batch: Vec::with_capacity(BATCH_PACKETS_MAX),
             touched: Vec::with_capacity(BATCH_PACKETS_MAX),
             train: Vec::with_capacity(TRAIN_PACKETS_MAX),
+            train_segment: 0,
+            is_uneven: false,
             joined: Vec::with_capacity(TRAIN_BYTES_MAX),
             saved: Vec::with_capacity(TRAIN_BYTES_MAX),
             held: Vec::with_capacity(RING_CHUNK_BYTES),
@@ -64,6 +70,8 @@ impl Workspace {
             batch: Vec::new(),
             touched: Vec::new(),
             train: Vec::new(),
+            train_segment: 0,
+            is_uneven: false,
             joined: Vec::new(),
             saved: Vec::new(),
             held: Vec::new(),
@@ -72,27 +80,36 @@ impl Workspace {
         }
     }
 
-    /// Takes the longest train from `head` on, and returns where the rest of the stream begins.
-    pub(super) fn collect_train(&mut self, head: u32) -> Option<u32> {
+    /// Takes the longest train from `head` on, and returns where the rest of the stream begins. All its packets but the last
+    /// have one size. If they are to be `equalized`, those that are a little shorter count as being as long as the longest one.
+    pub(super) fn collect_train(&mut self, head: u32, equalized: bool) -> Option<u32> {
         self.train.clear();
-        let first = self.batch[head as usize];
-        let segment = first.sent_len();
-        let mut bytes = segment as usize;
-        let mut last = first;
-        self.train.push(first);
+        self.is_uneven = false;
+        let mut last = self.batch[head as usize];
+        let size_max = |packet: &PacketMeta| match equalized {
+            true => packet.padded_len_max(),
+            false => packet.sent_len(),
+        };
+        self.train_segment = last.sent_len();
+        // What all packets so far can be.
+        let mut segment_max = size_max(&last);
+        self.train.push(last);
         loop {
             if last.next == u32::MAX {
                 return None;
             }
             let next = self.batch[last.next as usize];
+            let len = next.sent_len();
+            let segment = self.train_segment.max(len);
             let fits = self.train.len() < TRAIN_PACKETS_MAX
-                && bytes + next.sent_len() as usize <= TRAIN_BYTES_MAX
-                && last.sent_len() == segment
-                && next.sent_len() <= segment;
+                && segment <= segment_max
+                && self.train.len() * segment as usize + len as usize <= TRAIN_BYTES_MAX;
             if !fits {
                 return Some(last.next);
             }
-            bytes += next.sent_len() as usize;
+            self.is_uneven |= segment != self.train_segment || last.sent_len() != segment;
+            self.train_segment = segment;
+            segment_max = segment_max.min(size_max(&next));
             self.train.push(next);
             last = next;
         }
@@ -100,7 +117,7 @@ impl Workspace {
 
     /// Where the train lies, if its packets lie end to end already and none of them grows.
     pub(super) fn train_range(&self) -> Option<Range<usize>> {
-        let first = self.train.first()?;
+        let first = self.train.first().filter(|_| !self.is_uneven)?;
         let mut end = first.start;
         for packet in &self.train {
             if packet.start != end || packet.grows() {
@@ -109,5 +126,19 @@ impl Workspace {
             end += packet.len;
         }
         Some(first.start as usize..end as usize)
+    }
+
+    /// Copies the packets of the train from `bytes`, which their `start` counts in, end to end to `out`, and makes them as
+    /// long as they are to be.
+    pub(super) fn join_train(&mut self, out: &mut Vec<u8>, bytes: &[u8]) {
+        out.clear();
+        let Some((last, others)) = self.train.split_last_mut() else {
+            return;
+        };
+        for packet in others {
+            packet.move_to(out, bytes);
+            packet.pad(out, self.train_segment);
+        }
+        last.move_to(out, bytes);
     }
 }

@@ -233,9 +233,57 @@ pub fn rewrite(bytes: &mut [u8], payload_type: u8, seq: u16, timestamp: u32, ssr
     }
 }
 
+/// Makes the last `padding` bytes of an RTP packet its padding: zeros, and their count in the last one (RFC 3550 §5.1). What
+/// was padding before must be among them.
+///
+/// The packet has been parsed and its payload ends before them; 0 changes nothing.
+pub fn write_padding(packet: &mut [u8], padding: u8) {
+    let start = packet.len().saturating_sub(usize::from(padding)).max(FIXED_LEN);
+    if let Some((last, others)) = packet.get_mut(start..).and_then(<[u8]>::split_last_mut) {
+        others.fill(0);
+        *last = padding;
+        packet[0] |= PADDING_BIT;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn padding_is_counted_in_its_last_byte() {
+        let plain = [0x80, 0x60, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0xaa, 0xbb];
+        for (before, padding, payload) in [
+            (0, 1, 2),
+            (0, 16, 2),
+            (3, 4, 2),
+            (0, 255, 2),
+            (5, 5, 2),
+            (0, 0, 2),
+            (0, 9, 0),
+        ] {
+            let mut packet = plain[..FIXED_LEN + payload].to_vec();
+            if before > 0 {
+                packet[0] |= PADDING_BIT;
+                packet.extend([7; 255]);
+                packet.truncate(FIXED_LEN + payload + before);
+                *packet.last_mut().unwrap() = before as u8;
+            }
+            packet.resize(FIXED_LEN + payload + usize::from(padding), 9);
+            write_padding(&mut packet, padding);
+            let header = Header::parse(&packet).unwrap();
+            assert_eq!(header.payload(&packet), &plain[FIXED_LEN..FIXED_LEN + payload]);
+            assert_eq!(packet[0] & PADDING_BIT != 0, padding > 0);
+            let zeros = &packet[FIXED_LEN + payload..];
+            assert!(
+                zeros
+                    .split_last()
+                    .is_none_or(|(_, zeros)| zeros.iter().all(|byte| *byte == 0))
+            );
+        }
+        write_padding(&mut [], 3);
+        write_padding(&mut [0x80; 12], 3);
+    }
 
     #[test]
     fn the_first_two_bytes_tell_rtp_from_rtcp() {

@@ -313,7 +313,8 @@ fn packets_that_arrive_apart_leave_in_trains_of_equal_sizes() {
         (&[200, 200, 150, 150], &[&[200, 200, 150], &[150]]),
         (&[150, 200, 200], &[&[150], &[200, 200]]),
         (&[200, 150, 200], &[&[200, 150], &[200]]),
-        (&[200, 199, 198], &[&[200, 199], &[198]]),
+        // A little shorter is made equal; see `equal_sizes.rs`.
+        (&[200, 199, 198], &[&[200, 200, 198]]),
     ];
     for (arriving, leaving) in cases {
         let packets = packets_of(&mut track, arriving);

@@ -346,9 +346,14 @@ impl Pair {
             }
             Step::Advance { ms: by } => {
                 let end = self.sim.now + ms(*by);
-                while let Some(check) = self.model.next_check.filter(|check| *check <= end) {
-                    self.sim.advance(check.since(self.sim.now));
-                    self.model.tick(check);
+                loop {
+                    let due = [self.model.next_check, self.model.next_rest()];
+                    let Some(due) = due.into_iter().flatten().filter(|due| *due <= end).min() else {
+                        break;
+                    };
+                    self.sim.advance(due.since(self.sim.now));
+                    self.model.tick(due);
+                    self.model.end_rests(due);
                 }
                 self.sim.advance(end.since(self.sim.now));
             }

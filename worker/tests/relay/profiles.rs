@@ -119,6 +119,8 @@ fn what_flows_is_what_the_rule_says() {
             for profile in available.iter().chain(available) {
                 send(&mut sim, &mut track, *profile, true);
             }
+            // Changes that come one after the other are told together.
+            sim.advance(ms(100));
             let case = format!("{available:?}, own {own}, source {source}, order {order}");
             let stats = sim.stats(consumer);
             assert_eq!(stats.effective_profile, Some(expected), "{case}");
@@ -146,6 +148,7 @@ fn a_switch_waits_for_the_key_frame_of_its_target() {
     }
     assert_eq!(sim.changes(), [(consumer, Some(H))]);
     for (wish, old, new) in [(L, H, L), (M, L, M), (H, M, H), (D, H, H)] {
+        sim.settle();
         sim.marks(consumer);
         sim.prefer(consumer, wish);
         if old == new {
@@ -222,10 +225,12 @@ fn layers_that_appear_are_climbed_to() {
     sim.prefer(capped, M);
     send(&mut sim, &mut track, L, true);
     assert_eq!(sim.changes().len(), 2);
+    sim.settle();
     send(&mut sim, &mut track, M, true);
     let mut changes = sim.changes();
     changes.sort();
     assert_eq!(changes, [(unlimited, Some(M)), (capped, Some(M))]);
+    sim.settle();
     // The highest begins in the middle of a picture: the lower one flows on until there is a key frame.
     send(&mut sim, &mut track, H, false);
     let stats = sim.stats(unlimited);
@@ -308,8 +313,8 @@ fn silence_is_noticed_at_the_next_check() {
         let consumer = viewer(&mut sim, &track);
         for step in 1..=silent_at / 10 {
             sim.advance(ms(10));
-            send(&mut sim, &mut track, L, step == 1);
             send(&mut sim, &mut track, H, step == 1);
+            send(&mut sim, &mut track, L, step == 1);
         }
         sim.changes();
         let last = sim.now;
@@ -363,6 +368,7 @@ fn after_a_silence_of_all_only_those_that_resume_stay_on_offer() {
     run(&mut sim, &mut track, &[L], ms(300));
     assert_eq!(active(&mut sim, &track), [L]);
     assert_eq!(sim.changes(), [(consumer, None)]);
+    sim.settle();
     send(&mut sim, &mut track, L, true);
     assert_eq!(sim.changes(), [(consumer, Some(L))]);
 }
@@ -488,4 +494,101 @@ fn a_consumer_out_of_reach_gets_what_it_wants_when_it_is_in_reach() {
     assert_eq!(sim.changes(), [(consumer, Some(M))]);
     assert!(sim.dropped(consumer, DropReason::NoRemote) > 0);
     sim.check_accounts();
+}
+
+/// A wish that changes all the time, and a stream that comes and goes, as a client can have it: a change is told at once, then no more
+/// than one in 100 ms, and the last state always.
+mod flapping {
+    use proptest::prelude::*;
+
+    use super::*;
+    use weir_worker::time::Time;
+
+    const REST: Duration = ms(100);
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Wish(Profile),
+        Key(Profile),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let profile = || prop_oneof![Just(L), Just(M), Just(H)];
+        prop_oneof![
+            profile().prop_map(Step::Wish),
+            profile().prop_map(Step::Key),
+            (1_u64..60).prop_map(Step::Pass),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn changes_that_flap_are_told_now_and_then_and_the_last_state_always(steps in prop::collection::vec(step(), 1..200)) {
+            let mut sim = Sim::new(9);
+            let mut track = camera(&mut sim, &[L, M, H]);
+            let consumers = [viewer(&mut sim, &track), viewer(&mut sim, &track)];
+            for profile in [L, M, H] {
+                send(&mut sim, &mut track, profile, true);
+            }
+            let mut told: Vec<(Time, ConsumerId, Option<Profile>)> = Vec::new();
+            let listen = |sim: &mut Sim, told: &mut Vec<_>| {
+                let now = sim.now;
+                told.extend(sim.changes().into_iter().map(|(consumer, profile)| (now, consumer, profile)));
+            };
+            listen(&mut sim, &mut told);
+            for step in steps {
+                match step {
+                    Step::Wish(profile) => sim.prefer(consumers[0], profile),
+                    Step::Key(profile) => send(&mut sim, &mut track, profile, true),
+                    Step::Pass(time) => for _ in 0..time {
+                        sim.advance(ms(1));
+                        listen(&mut sim, &mut told);
+                    },
+                }
+                listen(&mut sim, &mut told);
+            }
+            sim.advance(REST);
+            listen(&mut sim, &mut told);
+            for consumer in consumers {
+                let own: Vec<_> = told.iter().filter(|(_, of, _)| *of == consumer).collect();
+                for pair in own.windows(2) {
+                    prop_assert!(pair[1].0.since(pair[0].0) >= REST, "{own:?}");
+                    prop_assert_ne!(pair[0].2, pair[1].2, "no change is told: {:?}", own);
+                }
+                prop_assert_eq!(own.last().unwrap().2, effective(&mut sim, consumer));
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_is_told_at_once_and_one_that_was_undone_not_at_all() {
+        let mut sim = Sim::new(1);
+        let mut track = camera(&mut sim, &[L, H]);
+        let consumer = viewer(&mut sim, &track);
+        for profile in [L, H] {
+            send(&mut sim, &mut track, profile, true);
+        }
+        sim.settle();
+        sim.settle();
+        let wish = |sim: &mut Sim, track: &mut Track, profile| {
+            sim.prefer(consumer, profile);
+            send(sim, track, profile, true);
+        };
+        wish(&mut sim, &mut track, L);
+        assert_eq!(sim.changes(), [(consumer, Some(L))]);
+        wish(&mut sim, &mut track, H);
+        wish(&mut sim, &mut track, L);
+        sim.advance(ms(1_000));
+        assert_eq!(sim.changes(), []);
+        // One that stays is told when it is time to.
+        wish(&mut sim, &mut track, H);
+        assert_eq!(sim.changes(), [(consumer, Some(H))]);
+        wish(&mut sim, &mut track, L);
+        sim.advance(ms(99));
+        assert_eq!(sim.changes(), []);
+        sim.advance(ms(1));
+        assert_eq!(sim.changes(), [(consumer, Some(L))]);
+    }
 }

@@ -840,13 +840,16 @@ fn a_layer_that_says_goodbye_is_off_the_offer_at_once_if_another_lives() {
         let frame = stream.key_frame(1);
         sim.send(sender, &frame);
     }
-    sim.changes();
+    sim.settle();
+    sim.settle();
     let ssrcs: Vec<_> = track.streams.iter().map(|stream| stream.ssrc).collect();
     sim.send_rtcp(sender, &reports::bye(&[77, ssrcs[2]]));
     assert_eq!(sim.changes(), [(consumer, None)]);
+    sim.settle();
     let frame = track.layer(Profile::Medium).key_frame(1);
     sim.send(sender, &frame);
     assert_eq!(sim.changes(), [(consumer, Some(Profile::Medium))]);
+    sim.settle();
     // It comes back with a packet.
     let frame = track.layer(Profile::High).key_frame(1);
     sim.send(sender, &frame);
@@ -889,7 +892,8 @@ fn layers(seed: u64, viewers: usize) -> (Sim, Track, Vec<ConsumerId>) {
         let frame = stream.key_frame(1);
         sim.send(sender, &frame);
     }
-    sim.changes();
+    sim.settle();
+    sim.settle();
     (sim, track, viewers)
 }
 

@@ -326,5 +326,19 @@ pub fn expected_bytes(
             out[field] = tl0;
         }
     }
+    // Padding that makes it as long as others of its train.
+    let padding = Rtp::read(original).padding;
+    if sent.padding > padding {
+        assert!(
+            sent.padding - padding <= 16,
+            "{padding} bytes of padding become {}",
+            sent.padding
+        );
+        out[0] |= 0x20;
+        out.resize(out.len() - usize::from(padding) + usize::from(sent.padding), 0);
+        let last = out.len() - 1;
+        out[last - usize::from(sent.padding) + 1..].fill(0);
+        out[last] = sent.padding;
+    }
     out
 }

@@ -552,6 +552,12 @@ impl Sim {
         std::mem::take(&mut self.notifications)
     }
 
+    /// Lets time pass until what has changed is told, and forgets it.
+    pub fn settle(&mut self) {
+        self.advance(ms(100));
+        self.changes();
+    }
+
     /// Changes of effective profiles since the last time; asserts that nothing else was said, but for who sends.
     pub fn changes(&mut self) -> Vec<(ConsumerId, Option<Profile>)> {
         self.told()

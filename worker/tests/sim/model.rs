@@ -59,7 +59,14 @@ pub struct Consumer {
     pub packets_in: u64,
     pub dropped: BTreeMap<DropReason, u64>,
     pub changes: Vec<Option<Profile>>,
+    /// What its owner was told last.
+    told: Option<usize>,
+    /// And when it can be told of another change.
+    rests_until: Option<Time>,
 }
+
+/// From one change that is told to the next.
+const REST: Duration = Duration::from_millis(100);
 
 impl Model {
     pub fn new(video: bool, profiles: &[Profile], now: Time) -> Self {
@@ -184,7 +191,7 @@ impl Model {
                     if consumer.effective != Some(layer) {
                         consumer.effective = Some(layer);
                         consumer.switches += 1;
-                        consumer.changes.push(Some(profile));
+                        consumer.tell(now, |_| profile);
                     }
                 }
             }
@@ -214,13 +221,35 @@ impl Model {
                         consumer.current = None;
                         consumer.waiting = true;
                         if consumer.effective.take().is_some() {
-                            consumer.changes.push(None);
+                            // It has none.
+                            consumer.tell(now, |_| Profile::Default);
                         }
                     }
                 }
             }
         }
         self.choose();
+    }
+
+    /// When an owner can be told of another change next.
+    pub fn next_rest(&self) -> Option<Time> {
+        self.consumers
+            .values()
+            .filter_map(|consumer| consumer.rests_until)
+            .min()
+    }
+
+    /// Tells what has changed, and not back, since owners were told last.
+    pub fn end_rests(&mut self, now: Time) {
+        let profiles: Vec<_> = self.layers.iter().map(|layer| layer.profile).collect();
+        for consumer in self.consumers.values_mut() {
+            if consumer.rests_until.is_some_and(|until| until <= now) {
+                consumer.rests_until = None;
+                if consumer.told != consumer.effective {
+                    consumer.tell(now, |layer| profiles[layer]);
+                }
+            }
+        }
     }
 
     /// A consumer's statistics are what the model counted.
@@ -244,6 +273,15 @@ impl Model {
 }
 
 impl Consumer {
+    /// Its owner is told what it is sent now, unless that happened a moment ago.
+    fn tell(&mut self, now: Time, profile: impl Fn(usize) -> Profile) {
+        if self.rests_until.is_none() {
+            self.changes.push(self.effective.map(profile));
+            self.told = self.effective;
+            self.rests_until = Some(now + REST);
+        }
+    }
+
     /// Why a packet does not go out, if it does not.
     fn decide(&mut self, layer: usize, epoch: u32, mark: Mark, video: bool) -> Option<DropReason> {
         if self.current == Some(layer) && !self.waiting && self.start.0 == epoch {

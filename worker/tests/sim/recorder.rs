@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use weir_channel::message::DropReason;
 use weir_worker::relay::limits::{TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX};
-use weir_worker::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
+use weir_worker::relay::sink::{ConsumerIx, Padded, Sent, Sink, TransportIx};
 use weir_worker::time::Time;
 
 use super::random::Random;
@@ -45,6 +45,8 @@ pub struct Recorder {
     pub refusals: Option<(Random, usize)>,
     /// Packets refused, by transport, SSRC and reason.
     pub refused: BTreeMap<(TransportIx, u32, DropReason), u64>,
+    /// What was padded.
+    pub padded: Padded,
     /// Packets taken, by transport and SSRC.
     pub taken: BTreeMap<(TransportIx, u32), u64>,
     /// Every consumer leaves under one SSRC on one transport, and no other does.
@@ -130,5 +132,10 @@ impl Sink for Recorder {
         }
         self.resent.push_back((self.now, transport, packet.to_vec()));
         true
+    }
+
+    fn note_padded(&mut self, padded: Padded) {
+        self.padded.packets += padded.packets;
+        self.padded.bytes += padded.bytes;
     }
 }

@@ -1,5 +1,7 @@
 //! A transport for plain RTP and RTCP over UDP.
 
+use std::net::IpAddr;
+
 use weir_channel::message::{ComediaPolicy, Method, Remote};
 
 use super::Transport;
@@ -17,6 +19,11 @@ impl Transport {
     /// If it learns its remote: whether it may learn another one.
     pub fn comedia_policy(&self) -> Option<ComediaPolicy> {
         self.node.plain_node()?.comedia
+    }
+
+    /// If it learns its remote: the only IP at which it does; `None`: at any.
+    pub fn comedia_from(&self) -> Option<IpAddr> {
+        self.node.plain_node()?.comedia_from
     }
 
     /// Whether RTP and RTCP share one port, as they always do in WebRTC.

@@ -10,6 +10,8 @@ use crate::server::model::address::Tuple;
 #[derive(Debug)]
 pub(crate) struct PlainNode {
     pub(crate) comedia: Option<ComediaPolicy>,
+    /// Where it learns its remote; `None`: anywhere.
+    pub(crate) comedia_from: Option<IpAddr>,
     pub(crate) rtcp_mux: bool,
     pub(crate) rtp_address: SocketAddr,
     pub(crate) rtcp_address: Option<SocketAddr>,
