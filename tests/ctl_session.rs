@@ -147,7 +147,7 @@ async fn lists_and_things_are_shown_as_tables() {
         ("worker show 1", 10),
         ("workers", 3),
         ("stats", 4),
-        ("worker stats 1", 24),
+        ("worker stats 1", 26),
         ("transport stats 1", 2),
         ("producer stats 1", 4),
         ("consumer stats 1", 2),
