@@ -1,13 +1,18 @@
 //! The relay over the loopback, beside the bare kernel: `weir load` for several numbers of consumers and sizes of trains.
 //!
-//! `cargo bench --bench loopback` prints a table and draws `target/loopback.svg`; with `-- --out FILE` it draws there, with
-//! `-- --quick` it measures only the corners. Needs two CPUs to say anything of worth.
+//! `cargo bench --bench loopback` prints tables and draws `loopback.svg` and `rooms.svg` in `target`; with `-- --out FOLDER` it draws there,
+//! with `-- --quick` it measures only the corners, with `-- --rooms` only small rooms. Needs two CPUs to say anything of worth.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its results")]
+
+#[path = "common/small_rooms.rs"]
+mod small_rooms;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+
+use serde_json::Value;
 
 const CONSUMERS: [u32; 5] = [1, 10, 100, 1_000, 5_000];
 const BURSTS: [u32; 3] = [1, 8, 16];
@@ -40,14 +45,22 @@ fn run() -> Result<(), Box<dyn Error>> {
     if !arguments.iter().any(|argument| argument == "--bench") {
         return Ok(());
     }
-    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let has = |option| arguments.iter().any(|argument| argument == option);
+    let quick = has("--quick");
     let out = arguments
         .iter()
         .position(|argument| argument == "--out")
         .and_then(|at| arguments.get(at + 1))
-        .map_or_else(|| PathBuf::from("target/loopback.svg"), PathBuf::from);
-    let consumers: &[u32] = if quick { &[1, 100] } else { &CONSUMERS };
+        .map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let seconds = if quick { "2" } else { "6" };
+    if !has("--rooms") {
+        fan_out(&out.join("loopback.svg"), quick, seconds)?;
+    }
+    rooms(&out.join("rooms.svg"), quick, seconds)
+}
+
+fn fan_out(out: &Path, quick: bool, seconds: &str) -> Result<(), Box<dyn Error>> {
+    let consumers: &[u32] = if quick { &[1, 100] } else { &CONSUMERS };
 
     println!(
         "{:>9} {:>5} {:>12} {:>12} {:>7} {:>14}",
@@ -64,26 +77,83 @@ fn run() -> Result<(), Box<dyn Error>> {
             cells.push(cell);
         }
     }
-    std::fs::write(&out, draw(&cells)?)?;
+    std::fs::write(out, draw(&cells)?)?;
     println!("drawn: {}", out.display());
     Ok(())
 }
 
-fn measure(consumers: u32, burst: u32, seconds: &str) -> Result<Cell, Box<dyn Error>> {
+/// Rooms whose frames are cut as browsers cut them, at the rates of real senders.
+fn rooms(out: &Path, quick: bool, seconds: &str) -> Result<(), Box<dyn Error>> {
+    println!(
+        "{:>6} {:>15} {:>12} {:>12} {:>9} {:>9} {:>7} {:>9} {:>7}",
+        "rooms", "", "forwarded/s", "worker ns", "p50 us", "p99 us", "CPU", "per turn", "lost"
+    );
+    let counts: &[u32] = if quick { &[15, 90] } else { &small_rooms::ROOMS };
+    let mut rows = vec![Vec::new(); small_rooms::WINDOWS.len()];
+    for rooms in counts {
+        for ((window, name, _), row) in small_rooms::WINDOWS.into_iter().zip(&mut rows) {
+            let options = [
+                "--rooms",
+                &rooms.to_string(),
+                "--peers",
+                "4",
+                "--uneven",
+                "--window",
+                window,
+            ];
+            let report = load(&options, seconds)?;
+            let number = |pointer: &str| {
+                report
+                    .pointer(pointer)
+                    .and_then(Value::as_f64)
+                    .ok_or(format!("no {pointer}"))
+            };
+            let point = small_rooms::Point {
+                forwarded_pps: number("/measured_at_pps")?,
+                worker_ns: number("/worker_ns_per_packet")?,
+                p50_us: Some(number("/delay_us/p50")?),
+                p99_us: Some(number("/delay_us/p99")?),
+            };
+            println!(
+                "{rooms:>6} {name:>15} {:>12.0} {:>12.0} {:>9.0} {:>9.0} {:>6.0}% {:>9.1} {:>7}",
+                point.forwarded_pps,
+                point.worker_ns,
+                number("/delay_us/p50")?,
+                number("/delay_us/p99")?,
+                number("/worker_cpu_share")? * 100.0,
+                number("/packets_per_turn")?,
+                number("/lost_packets")?,
+            );
+            row.push(point);
+        }
+    }
+    std::fs::write(out, small_rooms::draw(&rows)?)?;
+    println!("drawn: {}", out.display());
+    Ok(())
+}
+
+/// What `weir load` reports.
+fn load(options: &[&str], seconds: &str) -> Result<Value, Box<dyn Error>> {
     let output = Command::new(env!("CARGO_BIN_EXE_weir"))
-        .args(["load", "--json", "--consumers", &consumers.to_string()])
-        .args(["--burst", &burst.to_string(), "--seconds", seconds])
+        .args(["load", "--json", "--seconds", seconds])
+        .args(options)
         .output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
     }
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn measure(consumers: u32, burst: u32, seconds: &str) -> Result<Cell, Box<dyn Error>> {
+    let options = ["--consumers", &consumers.to_string(), "--burst", &burst.to_string()];
+    let report = load(&options, seconds)?;
     let number = |key: &str| report[key].as_f64().ok_or_else(|| format!("the report has no {key}"));
     Ok(Cell {
         consumers,
         burst,
         worker_ns: number("worker_ns_per_packet")?,
-        raw_ns: number("raw_ns_per_packet")?,
+        // The cheaper one, which the ratio is to.
+        raw_ns: number("raw_ns_per_packet")?.min(number("raw_shared_ns_per_packet")?),
         ratio: number("ratio")?,
         forwarded_pps: number("forwarded_pps")?,
     })

@@ -147,7 +147,7 @@ async fn lists_and_things_are_shown_as_tables() {
         ("worker show 1", 10),
         ("workers", 3),
         ("stats", 4),
-        ("worker stats 1", 24),
+        ("worker stats 1", 26),
         ("transport stats 1", 2),
         ("producer stats 1", 4),
         ("consumer stats 1", 2),
@@ -556,6 +556,12 @@ async fn transports_for_browsers_are_made_introduced_and_restarted() {
         assert!(shown.contains(&line.to_owned()), "{line} is not in {shown:?}");
     }
 
+    let ice = r#"{"usernameFragment":"a+/4","password":"its0own0secret0password0"}"#;
+    assert_eq!(
+        serve.say(&format!("transport ice 1 {ice}")).await,
+        "transport 1 knows its client's ICE credentials\n"
+    );
+
     let before = serve.ask("transport show 1").await["webrtc"]["iceParameters"].clone();
     let line = serve.say("transport restart-ice 1").await;
     let after = serve.ask("transport show 1").await["webrtc"]["iceParameters"].clone();
@@ -580,6 +586,7 @@ async fn transports_for_browsers_are_made_introduced_and_restarted() {
     serve.say("transport create 1").await;
     for args in [
         "transport restart-ice 4".to_owned(),
+        format!("transport ice 4 {ice}"),
         format!("transport dtls 4 --fingerprint sha-256 {SHA_256}"),
     ] {
         serve.ctl(&args).await.failed(1, "transport 4 is for plain RTP");

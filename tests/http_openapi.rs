@@ -182,6 +182,10 @@ async fn webrtc_session(session: &mut Session) {
     let target = format!("/transports/{made}/dtls");
     session.say("PUT", &target, Some(dtls.clone()), 200).await;
     session.say("PUT", &target, Some(dtls), 409).await;
+    let ice = json!({"usernameFragment": "a/+8", "password": "0123456789abcdefghij+/"});
+    session
+        .say("PUT", &format!("/transports/{made}/ice"), Some(ice), 200)
+        .await;
     session
         .say("POST", &format!("/transports/{made}/ice-restart"), None, 200)
         .await;

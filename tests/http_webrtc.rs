@@ -651,6 +651,52 @@ async fn fingerprints_that_cannot_introduce_anybody_are_refused_and_change_nothi
 }
 
 #[tokio::test]
+async fn a_clients_credentials_are_what_ice_allows_and_are_never_said_back() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let room = client.room().await;
+    create(&mut client, &format!("/rooms/{room}/webrtc-transports"), json!({})).await;
+    let password = "its0own0secret0password0";
+    for (body, code) in [
+        (
+            json!({"usernameFragment": "abc", "password": password}),
+            "invalidParameters",
+        ),
+        (
+            json!({"usernameFragment": "ab:d", "password": password}),
+            "invalidParameters",
+        ),
+        (
+            json!({"usernameFragment": "abcd", "password": "too-short"}),
+            "invalidParameters",
+        ),
+        (
+            json!({"usernameFragment": "abcd", "password": "a".repeat(257)}),
+            "invalidParameters",
+        ),
+        (json!({"usernameFragment": "abcd"}), "invalidBody"),
+        (
+            json!({"usernameFragment": "abcd", "password": password, "iceLite": true}),
+            "invalidBody",
+        ),
+    ] {
+        let answer = client.put("/transports/1/ice", body).await;
+        assert_eq!((answer.status, &answer.body["error"]["code"]), (400, &json!(code)));
+        assert!(!answer.text.contains(password));
+    }
+    for _ in 0..2 {
+        let body = json!({"usernameFragment": "a+/4", "password": password});
+        let answer = client.put("/transports/1/ice", body).await;
+        answer.expect(200);
+    }
+    for target in ["/transports/1", "/transports/1/dump", "/transports/1/stats"] {
+        let answer = client.send("GET", target, None).await;
+        assert!(answer.status == 200 && !answer.text.contains(password), "{target}");
+    }
+    control.close().await;
+}
+
+#[tokio::test]
 async fn a_transport_of_the_other_kind_is_told_so() {
     let control = Control::start().await;
     let mut client = control.client().await;
@@ -666,6 +712,11 @@ async fn a_transport_of_the_other_kind_is_told_so() {
         .send("POST", &format!("/transports/{plain}/ice-restart"), None)
         .await
         .refuses(400, "invalidParameters", "transport 1 is for plain RTP");
+    let ice = json!({"usernameFragment": "abcd", "password": "0123456789abcdefghijkl"});
+    client
+        .put(&format!("/transports/{plain}/ice"), ice.clone())
+        .await
+        .refuses(400, "invalidParameters", "transport 1 is for plain RTP");
     client
         .put("/transports/2/remote", json!({"rtp": "127.0.0.1:5004"}))
         .await
@@ -676,6 +727,7 @@ async fn a_transport_of_the_other_kind_is_told_so() {
         .refuses(400, "invalidBody", "unknown field `usernameFragment`");
     for (method, target, body) in [
         ("PUT", "/transports/99/dtls", Some(dtls)),
+        ("PUT", "/transports/99/ice", Some(ice)),
         ("POST", "/transports/99/ice-restart", None),
         ("POST", "/rooms/99/webrtc-transports", None),
         ("POST", "/rooms/99/peers/alice/webrtc-transports", None),

@@ -137,6 +137,11 @@ pub enum Method {
         transport: TransportId,
         ice: IceCredentials,
     },
+    /// What a WebRTC transport's peer expects of checks that are sent to it. It counts until ICE is restarted.
+    SetRemoteIce {
+        transport: TransportId,
+        ice: IceCredentials,
+    },
     /// Says who a WebRTC transport's peer is; once. Answered by [`Reply::DtlsRole`].
     SetDtlsParameters {
         transport: TransportId,

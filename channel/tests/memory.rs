@@ -47,8 +47,8 @@ fn memory_is_bounded() {
     let places: Vec<(&str, Vec<u8>)> = vec![
         ("Hello::build", vec![0, 1]),
         ("LogFilter::directives", vec![1, 1, 1, 1]),
-        ("CreateProducer::codecs", vec![1, 1, 1, 16, 1, 1, 1, 0, 0]),
-        ("CreateConsumer::payload_types", vec![1, 1, 1, 20, 1, 1, 1, 1, 1]),
+        ("CreateProducer::codecs", vec![1, 1, 1, 17, 1, 1, 1, 0, 0]),
+        ("CreateConsumer::payload_types", vec![1, 1, 1, 21, 1, 1, 1, 1, 1]),
         ("Histogram::counts", [&[2, 1, 0, 4][..], &[0; 20], &[1]].concat()),
         ("StatsPage::transports", stats.to_vec()),
         ("StatsPage::consumers", [&stats[..], &[0, 0]].concat()),

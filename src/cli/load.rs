@@ -21,6 +21,7 @@ mod random;
 mod raw;
 mod report;
 mod rooms;
+mod search;
 mod testbed;
 mod thread;
 mod traffic;
@@ -112,7 +113,8 @@ pub(super) struct LoadArgs {
     /// How many seconds to measure, after the maximum is found
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// How long a packet may wait, so that it is sent together with others: microseconds, 0 to 1000, or auto
+    /// How long a packet may wait where that pays, so that it is sent together with others: microseconds, 0 to 1000, or auto, which
+    /// is as long as in a server with default settings
     #[arg(long, value_name = "US", default_value = "0")]
     window: Window,
     /// How long the worker looks for packets before it sleeps, in microseconds, 0 to 1000
@@ -160,10 +162,6 @@ impl LoadArgs {
             self.load.is_none_or(|load| (0.01..=1.0).contains(&load)),
             "--load is a share of the maximum from 0.01 to 1, not {}",
             self.load.unwrap_or_default()
-        );
-        ensure!(
-            self.window != Window::Auto,
-            "--window auto: the worker has no window that opens by itself yet; give it in microseconds, 0 to 1000"
         );
         match self.rooms() {
             Some((rooms, peers)) => self.check_rooms(rooms, peers)?,

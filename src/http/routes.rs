@@ -88,6 +88,8 @@ fn api() -> Api {
         PUT    "/transports/{id}/remote"        => transports::set_remote, "Set the remote address of a transport";
         PUT    "/transports/{id}/dtls"          => webrtc::set_dtls,
             "Set the DTLS parameters of a WebRTC transport's client";
+        PUT    "/transports/{id}/ice"           => webrtc::set_ice,
+            "Set the ICE credentials of a WebRTC transport's client";
         POST   "/transports/{id}/ice-restart"   => webrtc::restart_ice,
             "Restart ICE: create new ICE parameters for a WebRTC transport";
         GET    "/transports/{id}/stats"         => transports::stats, "Get a transport's counters";

@@ -97,6 +97,25 @@ pub(super) async fn set_dtls(
     Ok(Json(TransportView::whole(&transport)))
 }
 
+/// The client's ICE credentials, as in its SDP.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ClientIce {
+    /// `a=ice-ufrag`: 4 to 256 characters.
+    username_fragment: String,
+    /// `a=ice-pwd`: 22 to 256 characters.
+    password: String,
+}
+
+pub(super) async fn set_ice(OfWith(transport, body): OfWith<WebRtcTransport, ClientIce>) -> Reply<TransportView> {
+    let ClientIce {
+        username_fragment,
+        password,
+    } = body;
+    transport.set_remote_ice(username_fragment, password).await?;
+    Ok(Json(TransportView::whole(&transport)))
+}
+
 /// The new credentials for the client's connectivity checks.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -202,7 +202,7 @@ impl Arena {
         let room = call::room(&mut client, worker).await;
         let home = site.family.home();
         let (microphone, speaker) = (udp(home), udp(home));
-        let remote = |socket: &std::net::UdpSocket| json!({"remote": {"rtp": socket.local_addr().unwrap()}});
+        let remote = |socket: &UdpSocket| json!({"remote": {"rtp": socket.local_addr().unwrap()}});
         let (sender, sends) = call::plain(&mut client, room, remote(&microphone)).await;
         let (receiver, receives) = call::plain(&mut client, room, remote(&speaker)).await;
         let producer = call::produce(&mut client, sender, call::microphone(INNOCENT)).await;

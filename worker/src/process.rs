@@ -5,6 +5,7 @@
 //! file and no socket, and cannot: it runs in a [sandbox](crate::sandbox).
 
 pub mod arguments;
+mod batch_limit;
 mod channel;
 pub mod coalesce;
 mod commands;

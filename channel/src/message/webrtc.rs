@@ -62,11 +62,11 @@ pub enum IceProtocol {
 
 words!(IceProtocol { Udp = "udp", Tcp = "tcp" });
 
-/// The username fragment and the password of our side (RFC 8445 §5.3). Printed for debugging, they keep the password to
+/// The username fragment and the password of one side (RFC 8445 §5.3). Printed for debugging, they keep the password to
 /// themselves.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IceCredentials {
-    /// 4 to 256 characters out of A-Z, a-z, 0-9, `+` and `/`; unique in the worker.
+    /// 4 to 256 characters out of A-Z, a-z, 0-9, `+` and `/`; ours are unique in the worker.
     pub username_fragment: String,
     /// 22 to 256 characters out of the same.
     pub password: String,

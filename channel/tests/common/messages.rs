@@ -127,6 +127,10 @@ pub(crate) fn methods() -> Vec<Method> {
             transport: TRANSPORT,
             ice: ice(),
         },
+        Method::SetRemoteIce {
+            transport: TRANSPORT,
+            ice: ice(),
+        },
         Method::SetDtlsParameters {
             transport: TRANSPORT,
             parameters: DtlsParameters {
@@ -735,6 +739,8 @@ fn any_method() -> impl Strategy<Value = Method> {
             .prop_map(|(id, tuple)| Method::UseConnectedSocket { transport: TransportId(id), tuple }),
         1 => (number(), any_ice())
             .prop_map(|(id, ice)| Method::RestartIce { transport: TransportId(id), ice }),
+        1 => (number(), any_ice())
+            .prop_map(|(id, ice)| Method::SetRemoteIce { transport: TransportId(id), ice }),
         1 => (number(), any_role(), vec(any_fingerprint(), 0..6)).prop_map(|(id, role, fingerprints)| {
             Method::SetDtlsParameters {
                 transport: TransportId(id),

@@ -11,6 +11,7 @@ use weir::{TransportStats, Tuple};
 use weir_channel::message::{Remote, Zoned, parse_address};
 
 use super::client::{Client, Failure};
+use super::input::read_json;
 use super::object::{Attached, Closing, Object, print_list};
 use super::output::Output;
 use super::rtc_stats::RtcStats;
@@ -77,6 +78,14 @@ pub(super) enum Command {
     },
     /// Set the fingerprints by which a WebRTC transport recognises its client's certificate
     Dtls(webrtc::Dtls),
+    /// Set the ICE credentials of a WebRTC transport's client, by which the server can check whether the client is reached where it moves to
+    Ice {
+        #[command(flatten)]
+        which: Which,
+        /// The credentials: JSON, or a file with JSON (`-`: standard input); e.g. {"usernameFragment":"…","password":"…"}
+        #[arg(value_name = "JSON|FILE")]
+        parameters: String,
+    },
     /// Restart ICE: create new ICE parameters for a WebRTC transport, e.g. because its client's network has changed
     RestartIce(Which),
     /// Show the counters of a transport
@@ -166,6 +175,12 @@ impl Command {
                 of(which).put(client, output, "/remote", &json!(remote), line).await
             }
             Self::Dtls(dtls) => dtls.run(client, output).await,
+            Self::Ice { which, parameters } => {
+                let line = format!("{} knows its client's ICE credentials", of(which));
+                of(which)
+                    .put(client, output, "/ice", &read_json(&parameters)?, line)
+                    .await
+            }
             Self::RestartIce(which) => webrtc::restart_ice(which, client, output).await,
             Self::Stats(which) => of(which).stats(client, output, stats_table, "no counters").await,
             Self::RtcStats(stats) => stats.run("transports", client, output).await,

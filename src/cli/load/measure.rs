@@ -12,6 +12,7 @@ use super::LoadArgs;
 use super::driver::{DriveSlice, Order};
 use super::raw::{self, RawSlice, Through};
 use super::report::{Control, Encryption, Loss, Progress, Quantiles, Report};
+use super::search::Search;
 use super::testbed::Testbed;
 use super::traffic::Source;
 
@@ -24,11 +25,6 @@ const SLICE: Duration = Duration::from_millis(250);
 const LONG_SLICE: Duration = Duration::from_secs(1);
 /// More loss than this is too much for a rate to count as carried.
 const LOSS_MAX: f64 = 0.001;
-/// Between two rates of the search, before the maximum is between two of them, and after that.
-const COARSE_STEP: f64 = 1.26;
-const STEP: f64 = 1.08;
-/// Rates that the search tries.
-const TRIALS_MAX: usize = 40;
 /// Where the costs are compared, if nobody says: close to the maximum, with room for the machine's moods.
 const SLICE_SHARE: f64 = 0.8;
 /// Where residence times and commands are measured.
@@ -208,6 +204,7 @@ pub(super) async fn run(args: &LoadArgs, testbed: &mut Testbed) -> anyhow::Resul
         nack: args.nack,
         payload_bytes: args.payload,
         window_us: args.window,
+        spin_us: args.spin,
         paused_share: args.paused,
         resident_bytes_per_consumer: testbed.resident_bytes_per_consumer,
         worker_resident_bytes: testbed.worker_stats().await?.resident_bytes,
@@ -268,58 +265,40 @@ struct Max {
     is_of_the_sender: bool,
 }
 
-/// Begins where the baseline says the limit is, and goes up or down until the answer changes, first in large steps.
+/// Begins where the baseline says the limit is.
 async fn find_max(testbed: &Testbed) -> anyhow::Result<Max> {
     let progress = Progress::new("trials", 0);
     let estimate = raw(testbed, Through::Connected, 1.0, SLICE)?;
-    let mut scale = 1e9 / estimate.ns_per_packet().max(100.0) / out_rate(testbed);
-    let mut step = COARSE_STEP;
+    let mut search = Search::new(1e9 / estimate.ns_per_packet().max(100.0) / out_rate(testbed));
     let mut best: Option<Max> = None;
-    let mut refused: Option<f64> = None;
-    for _ in 0..TRIALS_MAX {
+    while let Some(scale) = search.next() {
         progress.advance();
         let slice = relay(testbed, scale, TRIAL).await?;
         let forwarded_pps = slice.drive.received_in_time as f64 * 1e9 / slice.drive.elapsed_ns.max(1) as f64;
-        let carried = slice.drive.loss_in_time() <= LOSS_MAX && slice.drive.unsent == 0;
-        let is_of_the_sender = slice.drive.shortfall() > SHORTFALL_MAX;
+        let is_carried = slice.drive.loss_in_time() <= LOSS_MAX && slice.drive.unsent == 0;
+        let is_of_the_sender = is_carried && slice.drive.shortfall() > SHORTFALL_MAX;
         progress.say(&format!(
             "{:.0} packets/s asked, {forwarded_pps:.0} forwarded, loss {:.2} %{}",
             scale * out_rate(testbed),
             slice.drive.loss_in_time() * 100.0,
-            match (carried, is_of_the_sender) {
+            match (is_carried, is_of_the_sender) {
                 (false, _) => ": too much",
                 (true, true) => ": more cannot be sent",
                 (true, false) => "",
             },
         ));
-        if carried {
-            // What was not sent was not carried.
-            let sent = 1.0 - slice.drive.shortfall().min(1.0);
+        if is_carried {
             best = Some(Max {
-                scale: scale * sent,
+                // What was not sent was not carried.
+                scale: scale * (1.0 - slice.drive.shortfall().min(1.0)),
                 forwarded_pps,
                 is_of_the_sender,
             });
-            if is_of_the_sender {
-                break;
-            }
-            if refused.is_some_and(|refused| scale * STEP >= refused) {
-                break;
-            }
-            // Between this one and one that was refused the steps are small.
-            step = if refused.is_some() { STEP } else { step };
-            scale *= step;
-        } else {
-            refused = Some(scale);
-            match &best {
-                Some(_) if step == STEP => break,
-                Some(best) => {
-                    step = STEP;
-                    scale = best.scale * step;
-                }
-                None => scale /= step,
-            }
         }
+        if is_of_the_sender {
+            break;
+        }
+        search.on_trial(is_carried);
     }
     best.context("no rate was carried without loss; end what else runs on this machine, and try again")
 }

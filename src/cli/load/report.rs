@@ -68,6 +68,7 @@ pub(super) struct Report {
     pub bitrate_kbps: Option<u32>,
     pub payload_bytes: u32,
     pub window_us: Window,
+    pub spin_us: u32,
     pub paused_share: f64,
     /// The rate of the alternating slices.
     pub measured_at_pps: f64,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+use weir::Settings;
 
 /// The longest window that can be set, in microseconds.
 const US_MAX: u32 = 1_000;
@@ -11,7 +12,7 @@ const US_MAX: u32 = 1_000;
 /// How long a packet may wait, so that it is sent together with others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Window {
-    /// As long as the worker finds that it pays.
+    /// As servers have it if nobody says otherwise.
     Auto,
     /// At most so many microseconds; 0 is off.
     Us(u32),
@@ -21,7 +22,7 @@ impl Window {
     /// The longest wait, in microseconds.
     pub(super) fn us_max(self) -> u32 {
         match self {
-            Self::Auto => US_MAX,
+            Self::Auto => Settings::default().coalescing_us_max,
             Self::Us(us) => us,
         }
     }
@@ -67,7 +68,7 @@ mod tests {
         for (text, window, us_max, json) in [
             ("0", Window::Us(0), 0, "0"),
             ("1000", Window::Us(1_000), 1_000, "1000"),
-            ("auto", Window::Auto, 1_000, "\"auto\""),
+            ("auto", Window::Auto, 200, "\"auto\""),
         ] {
             let parsed: Window = text.parse().expect(text);
             assert_eq!((parsed, parsed.us_max()), (window, us_max));

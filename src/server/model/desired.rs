@@ -251,7 +251,7 @@ impl DesiredTransport {
         let transport = self.node.id;
         let state = lock(&self.node.state);
         let mut created = self.request.clone();
-        let mut dtls = None;
+        let (mut dtls, mut ice) = (None, None);
         match (&mut created, self.node.webrtc()) {
             (Method::CreatePlainTransport(request), _) => {
                 request.remote = state.remote;
@@ -261,10 +261,12 @@ impl DesiredTransport {
                 let webrtc = lock(&webrtc.state);
                 request.ice = webrtc.ice.clone();
                 dtls.clone_from(&webrtc.remote_dtls);
+                ice.clone_from(&webrtc.remote_ice);
             }
             _ => {}
         }
         let dtls = dtls.map(|parameters| Method::SetDtlsParameters { transport, parameters });
+        let ice = ice.map(|ice| Method::SetRemoteIce { transport, ice });
         let limit = state.max_bitrate_bps.map(|bitrate| Method::SetMaxBitrate {
             transport,
             bitrate_bps: Some(bitrate),
@@ -273,7 +275,7 @@ impl DesiredTransport {
             transport,
             mirror: outlet.mirror,
         });
-        [Some(created), dtls, limit, mirror].into_iter().flatten()
+        [Some(created), ice, dtls, limit, mirror].into_iter().flatten()
     }
 }
 

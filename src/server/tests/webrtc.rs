@@ -403,6 +403,26 @@ async fn credentials_change_when_the_worker_has_taken_them() {
 }
 
 #[tokio::test]
+async fn a_clients_own_credentials_are_checked_and_told_until_ice_is_restarted() {
+    let stage = Stage::new().await;
+    let alice = stage.join("alice");
+    let transport = webrtc(&alice).await;
+    stage.requests();
+    let password = || "0123456789abcdefghijkl".to_owned();
+    let error = soon(transport.set_remote_ice("ab:d".to_owned(), password())).await;
+    assert_eq!(error.unwrap_err().code(), "invalidParameters");
+    assert_eq!(stage.requests(), []);
+    soon(transport.set_remote_ice("abcd".to_owned(), password()))
+        .await
+        .unwrap();
+    soon(transport.restart_ice()).await.unwrap();
+    assert!(matches!(
+        &stage.requests()[..],
+        [Method::SetRemoteIce { .. }, Method::RestartIce { .. }]
+    ));
+}
+
+#[tokio::test]
 async fn media_is_the_same_on_either_kind() {
     let mut stage = Stage::new().await;
     let [alice, bob] = ["alice", "bob"].map(|name| stage.join(name));

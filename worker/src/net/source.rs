@@ -50,6 +50,8 @@ pub enum Source {
         transport: TransportIx,
         /// The number of the connection.
         number: u8,
+        /// A valid check has come by it.
+        is_proven: bool,
     },
     /// One of those at which anybody is heard ([`Source::is_open`]).
     Open,
@@ -61,7 +63,8 @@ impl Source {
         match self {
             Self::Socket { side, .. } | Self::Listener { side, .. } => matches!(side, Side::Unconnected),
             Self::SharedPort { .. } | Self::Unassigned { .. } => true,
-            Self::Channel | Self::Connection { .. } | Self::Open => false,
+            Self::Connection { is_proven, .. } => !is_proven,
+            Self::Channel | Self::Open => false,
         }
     }
 
@@ -88,7 +91,11 @@ impl Source {
                 let side = u64::from(side == Side::Connected);
                 u64::from(listener) << 40 | u64::from(transport.0) << 8 | 8 | side
             }
-            Self::Connection { transport, number } => u64::from(number) << 40 | u64::from(transport.0) << 8 | 16,
+            Self::Connection {
+                transport,
+                number,
+                is_proven,
+            } => u64::from(number) << 40 | u64::from(transport.0) << 8 | 16 | u64::from(is_proven),
             Self::SharedPort { number } => u64::from(number) << 8 | 32,
             Self::Unassigned { number } => u64::from(number) << 8 | 64,
             Self::Open => 128,
@@ -113,6 +120,7 @@ impl Source {
             return Self::Connection {
                 transport: TransportIx((bits >> 8) as u32),
                 number: (bits >> 40) as u8,
+                is_proven: bits & 1 != 0,
             };
         }
         if bits & 8 != 0 {
@@ -145,6 +153,18 @@ impl Source {
 mod tests {
     use super::*;
 
+    /// One byte each costs a stranger nothing, and a turn of ours something.
+    #[test]
+    fn a_connection_by_which_no_valid_check_has_come_is_anybodys() {
+        let connection = |is_proven| Source::Connection {
+            transport: TransportIx(7),
+            number: 3,
+            is_proven,
+        };
+        assert!(connection(false).is_open());
+        assert!(!connection(true).is_open());
+    }
+
     #[test]
     fn sources_survive_the_way_through_the_kernel() {
         let mut sources = vec![Source::Channel, Source::Open];
@@ -157,10 +177,13 @@ mod tests {
                 }
             }
             for listener in [0, 3, u8::MAX] {
-                sources.push(Source::Connection {
-                    transport,
-                    number: listener,
-                });
+                for is_proven in [false, true] {
+                    sources.push(Source::Connection {
+                        transport,
+                        number: listener,
+                        is_proven,
+                    });
+                }
                 for side in [Side::Unconnected, Side::Connected] {
                     sources.push(Source::Listener {
                         transport,

@@ -68,6 +68,11 @@ impl EventLoop {
                 let (webrtc, mut io) = self.webrtc_and_io();
                 webrtc.restart_ice(now, &mut io, whom, ice)
             }
+            Method::SetRemoteIce { transport, ice } => {
+                let whom = (self.index_of(*transport)?, *transport);
+                let (webrtc, mut io) = self.webrtc_and_io();
+                webrtc.set_remote_ice(now, &mut io, whom, ice)
+            }
             Method::SetDtlsParameters { transport, parameters } => {
                 let whom = (self.index_of(*transport)?, *transport);
                 let (webrtc, mut io) = self.webrtc_and_io();

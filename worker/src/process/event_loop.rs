@@ -4,7 +4,7 @@
 //!
 //! * Sockets are read one batch each, and only until `MEDIA_TURN_MAX` has passed; those that were ready and not read come
 //!   first in the next turn. After them come the sockets at which anybody is heard, which have `OPEN_TURN_MAX`, and smaller batches:
-//!   garbage has no more than its share. What of it is not read in time the kernel drops and counts. The size of a batch adapts so that relaying one rarely takes longer than `BATCH_TIME_MAX`.
+//!   garbage has no more than its share. What of it is not read in time the kernel drops and counts. The size of a batch adapts (`batch_limit`).
 //! * Requests are served as many as `REQUESTS_PER_MS` allows for the time since they were served last, but at least
 //!   `REQUESTS_MIN`.
 
@@ -35,6 +35,7 @@ use crate::time::Time;
 use crate::webrtc::dtls;
 
 use super::BUILD;
+use super::batch_limit::BatchLimit;
 use super::coalesce::Turn;
 use super::waiting::{Waiting, Waits};
 use super::webrtc::{IoContext, WebRtc};
@@ -53,10 +54,6 @@ const OPEN_TURN_MAX: Duration = Duration::from_micros(125);
 
 /// Datagrams of one batch from such a socket of a single transport. The longest ones take 80 µs.
 const OPEN_BATCH_MAX: usize = 8;
-
-/// One batch should not take longer than this to relay, whatever the fan-out. A batch of 32 trains to 5,000 consumers
-/// takes half a second; in 20 ms a sixteenth of a second of audio is not even late.
-const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
 
 /// How often the wall clock is read again, so that reports follow when it is set or slewed.
 const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(1);
@@ -145,7 +142,7 @@ pub struct EventLoop {
     /// What confines the process, until the supervisor is told.
     pub(super) sandbox: Option<Sandbox>,
     /// Datagrams that a batch may bring.
-    pub(super) batch_limit: usize,
+    pub(super) batch_limit: BatchLimit,
     next_warning: Time,
     next_wall_clock: Time,
 }
@@ -217,7 +214,7 @@ impl EventLoop {
             channel_interest: Interest::Read,
             requests_served: clock::monotonic(),
             sandbox: None,
-            batch_limit: SLOTS,
+            batch_limit: BatchLimit::new(),
             next_warning: Time::default(),
             next_wall_clock: Time::default(),
         })
@@ -332,7 +329,7 @@ impl EventLoop {
     fn serve_socket(&mut self, now: Time, event: Event) -> Time {
         match event.source {
             Source::Channel | Source::Open => return now,
-            Source::Connection { transport, number } if event.is_writable => {
+            Source::Connection { transport, number, .. } if event.is_writable => {
                 let (webrtc, mut io) = self.webrtc_and_io();
                 webrtc.write_connection(&mut io, transport, number);
             }
@@ -345,9 +342,12 @@ impl EventLoop {
         if !event.is_readable {
             return now;
         }
+        let before = (self.counters.packets_received, self.relay.accepted());
         self.receive(now, event.source);
         let after = clock::monotonic();
-        self.adapt_batch(after.since(now));
+        let packets = self.counters.packets_received - before.0;
+        let accepted = self.relay.accepted() - before.1;
+        self.batch_limit.on_batch(after.since(now), packets, accepted);
         after
     }
 
@@ -356,7 +356,7 @@ impl EventLoop {
         let sockets = &self.egress.sockets;
         let (owner, socket) = match source {
             Source::Channel | Source::Open => return,
-            Source::Connection { transport, number } => {
+            Source::Connection { transport, number, .. } => {
                 let (webrtc, mut io) = self.webrtc_and_io();
                 let brought = webrtc.read_connection(now, &mut io, transport, number);
                 return self.note_brought(brought);
@@ -388,8 +388,8 @@ impl EventLoop {
         let Some(socket) = socket else { return };
         // What comes to a shared port is more than strangers and beginnings.
         let limit = match owner.is_some() && source.is_open() {
-            true => self.batch_limit.min(OPEN_BATCH_MAX),
-            false => self.batch_limit,
+            true => self.batch_limit.get().min(OPEN_BATCH_MAX),
+            false => self.batch_limit.get(),
         };
         let received = match self.batch.receive(socket, limit) {
             Ok(received) => received,
@@ -466,15 +466,6 @@ impl EventLoop {
         (&mut self.webrtc, io)
     }
 
-    /// Halves the batches when one took too long, and lets them grow again when they are quick.
-    fn adapt_batch(&mut self, took: Duration) {
-        if took > BATCH_TIME_MAX {
-            self.batch_limit = (self.batch_limit / 2).max(1);
-        } else if self.batch_limit < SLOTS && took < BATCH_TIME_MAX / 4 {
-            self.batch_limit = (self.batch_limit * 2).min(SLOTS);
-        }
-    }
-
     fn handle_writable(&mut self, transport: TransportIx) {
         if !self.egress.handle_writable(transport) {
             self.webrtc_and_io().1.watch(transport, Interest::Read);
@@ -517,6 +508,10 @@ impl EventLoop {
                 }
                 Action::Close { transport } => self.close(transport),
                 Action::Retire { transport, ssrc } => self.egress.retire(transport, ssrc),
+                Action::Echoed { transport } => {
+                    let (webrtc, mut io) = self.webrtc_and_io();
+                    webrtc.on_echo(clock::monotonic(), &mut io, transport);
+                }
                 Action::Forget { transport, ssrc } => self.webrtc.forget_stream(transport, ssrc),
             }
         }

@@ -5,6 +5,7 @@
 
 mod commands;
 mod connections;
+mod echo;
 mod events;
 mod eviction;
 mod failures;
@@ -30,6 +31,7 @@ use crate::webrtc::dtls::{self, Context};
 use crate::webrtc::srtp::Inbound;
 use crate::webrtc::transport::{Event, TransportOutput, WebRtcTransport};
 
+use self::echo::EchoRequests;
 use self::failures::{FailureLog, Refusals};
 use self::shared_ports::{Registration, SharedPorts};
 use self::timers::Timers;
@@ -103,6 +105,7 @@ struct TransportEntry {
     ice_budget: Budget,
     /// Its ICE has changed since the supervisor was notified last.
     has_unreported_ice: bool,
+    echo_requests: EchoRequests,
     failures: Counts<WebRtcFailureReason>,
     refusals: Refusals,
     /// Its entry at the worker's shared ports, if it is reached through these.
@@ -168,6 +171,7 @@ impl WebRtc {
         }
         while let Some(transport) = self.timers.pop(now) {
             self.close_idle_connections(now, io, transport);
+            self.request_echo(now, io, transport);
             self.with(now, io, transport, |entry, output, _| {
                 entry.transport.handle_timeout(now, output);
             });

@@ -84,6 +84,7 @@ impl Relay {
             Method::Ping
             | Method::UseDtlsCertificate(_)
             | Method::RestartIce { .. }
+            | Method::SetRemoteIce { .. }
             | Method::SetDtlsParameters { .. }
             | Method::StartMirroring { .. }
             | Method::StopMirroring { .. }

@@ -6,9 +6,9 @@ use crate::rtp::rtcp::RtcpItem;
 use crate::rtp::rtcp::xr::Delay;
 use crate::time::Time;
 
-use super::Relay;
 use super::keys::TransportKey;
 use super::stream::{INACTIVE_AFTER, Stream};
+use super::{Action, Relay};
 
 /// A BYE makes a stream unavailable at most this often. More would change nothing: its silence does so as soon.
 const BYE_INTERVAL: Duration = INACTIVE_AFTER;
@@ -25,6 +25,15 @@ impl Relay {
                     && consumer.ssrc == block.ssrc
                 {
                     consumer.transmission.on_block(now, &block, &mut consumer.round_trip);
+                    let (transport, time) = (&mut self.transports[key], block.last_sender_report);
+                    if let Some(echo) = &mut transport.reports.echo
+                        && !consumer.transmission.has_reported(time)
+                        && echo.is_answered_by(time, self.reports.wall_clock.ntp(now))
+                    {
+                        transport.reports.echo = None;
+                        let transport = transport.index;
+                        self.actions.push_back(Action::Echoed { transport });
+                    }
                 }
             }
             RtcpItem::Remb { bps } => self.transports[key].reports.remote_bitrate = Some(bps),

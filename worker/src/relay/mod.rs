@@ -19,6 +19,7 @@ mod catch_up;
 mod cname;
 mod command;
 mod consumer;
+mod echo;
 mod fanout;
 mod forward;
 mod held;
@@ -138,6 +139,8 @@ pub struct Relay {
     feedback: FeedbackQueue,
     audio_levels: AudioLevels,
 
+    /// Packets that were for somebody.
+    accepted: u64,
     actions: VecDeque<Action>,
     notifications: VecDeque<Notification>,
     profile_changes: ProfileChanges,
@@ -182,6 +185,11 @@ pub enum Action {
         /// The SSRC.
         ssrc: u32,
     },
+    /// What was asked with [`Relay::write_echo_request`] has been received, by whoever is at the address to which that was sent.
+    Echoed {
+        /// The transport.
+        transport: TransportIx,
+    },
 }
 
 impl Relay {
@@ -220,6 +228,7 @@ impl Relay {
             feedback: FeedbackQueue::new(ssrc),
             audio_levels: AudioLevels::default(),
             // A batch can teach a transport two addresses.
+            accepted: 0,
             actions: VecDeque::with_capacity(2),
             notifications: VecDeque::with_capacity(2),
             profile_changes: ProfileChanges::default(),
@@ -276,6 +285,11 @@ impl Relay {
     /// change, only the latest counts, so there is never more than one for each consumer or producer.
     pub fn poll_urgent_notification(&mut self) -> Option<Notification> {
         self.notifications.pop_front()
+    }
+
+    /// The number of packets so far that were for somebody.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
     }
 
     /// When [`Relay::handle_timeout`] wants to be called; a time that has passed means now.

@@ -111,6 +111,7 @@ impl Relay {
         let transport = &mut self.transports[origin.transport];
         match handled {
             Ok(()) => {
+                self.accepted += 1;
                 transport.counters.packets += 1;
                 transport.counters.bytes += range.len() as u64;
             }

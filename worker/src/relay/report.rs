@@ -73,7 +73,7 @@ pub(super) struct Reports {
     left: VecDeque<TransportKey>,
     /// The BYEs of transports that are closed: where to, and whose.
     pending_byes: Vec<(TransportIx, Vec<u32>)>,
-    compound: Compound,
+    pub(super) compound: Compound,
     packet: Box<[u8]>,
     blocks: Vec<ReportBlock>,
     ssrcs: Vec<u32>,
@@ -110,6 +110,12 @@ impl Reports {
     fn scaled(&mut self, nominal: Duration) -> Duration {
         let permille = 500 + (self.random.next() % 1_001) as u32;
         nominal * permille / 1_000
+    }
+
+    /// Writes what was put together.
+    pub(super) fn write_packet(&mut self) -> &[u8] {
+        let len = self.compound.write(&mut self.packet);
+        &self.packet[..len]
     }
 
     /// Sends what was put together, if anything was.
@@ -413,8 +419,7 @@ impl Reports {
         }
         self.begin();
         self.compound.push_packet(&packet[..4 + 4 * ssrcs.len()]);
-        let len = self.compound.write(&mut self.packet);
-        &self.packet[..len]
+        self.write_packet()
     }
 }
 
@@ -427,7 +432,7 @@ fn together(due: Time) -> Time {
 /// The timestamp that a consumer's media has now: by the sender's reports on the stream that flows (RFC 3550 §6.4.1: NTP
 /// and RTP timestamp of a report are the same instant), placed as `sender_clock` says; until there are any, by the newest
 /// packet and the time since.
-fn media_time(now: Time, clocks: &Clocks, consumer: &Consumer, producer: &Producer) -> Option<u64> {
+pub(super) fn media_time(now: Time, clocks: &Clocks, consumer: &Consumer, producer: &Producer) -> Option<u64> {
     let (encoding, restarts) = consumer.rewriter.timeline()?;
     let stream = producer.streams.get(usize::from(encoding))?;
     let rate = producer.main_codec(Some(consumer.transmission.payload_type)).clock_rate;

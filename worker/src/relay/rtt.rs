@@ -66,6 +66,11 @@ impl SentReports {
         self.next = (self.next + 1) % ANSWERABLE as u8;
     }
 
+    /// Whether one of the last few reports has this time, as somebody repeats it who has reckoned with it meanwhile.
+    pub fn contain(&self, report: u32) -> bool {
+        self.sent.iter().any(|(ntp, _)| ntp.abs_diff(report) <= 1)
+    }
+
     /// The round trip, by an answer that has just come: it names the report, and how long the other end has kept
     /// it, in 1/65536 seconds (RFC 3550 §6.4.1, RFC 3611 §4.5). `None` for a report that was never sent, or long ago, and
     /// for an answer that makes no sense.

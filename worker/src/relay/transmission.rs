@@ -72,6 +72,11 @@ impl Transmission {
         self.reports.on_sent(now, ntp);
     }
 
+    /// Whether one of the last few sender reports has this time.
+    pub fn has_reported(&self, time: u32) -> bool {
+        self.reports.contain(time)
+    }
+
     /// The receiver reports.
     pub fn on_block(&mut self, now: Time, block: &ReportBlock, round_trip: &mut RoundTrip) {
         self.last_report = LastReport {

@@ -281,6 +281,8 @@ impl Transport {
         if let TransportKind::Plain { comedia, .. } = &mut self.kind {
             *comedia = false;
         }
+        // What others have sent so far was nobody's, and has been counted so.
+        self.newcomers = None;
         self.on_received(now, true);
         self.remote.replace(remote)
     }

@@ -3,6 +3,7 @@
 use crate::rtp::rtcp::xr::Delay;
 use crate::time::{Time, in_65536ths, middle_of};
 
+use super::echo::Echo;
 use super::rtt::SentReports;
 
 /// Reference times of receivers that wait to be answered, for each transport.
@@ -32,6 +33,8 @@ pub(super) struct TransportReports {
     pub(super) references: SentReports,
     /// Reference times received, as (whose, the middle 32 bits of it, when it came).
     received_references: [Option<(u32, u32, Time)>; REFERENCES_MAX],
+    /// Reports that were sent to an address of which nobody knows whether they arrive there.
+    pub(super) echo: Option<Echo>,
     /// SSRCs of consumers that have left, and whose BYE is still to be sent.
     pub(super) left: Vec<u32>,
 }

@@ -57,9 +57,60 @@ pub fn has_protected_record(mut datagram: &[u8]) -> bool {
     false
 }
 
+/// The numbers of the handshake messages in a datagram of DTLS that are in the clear, wholly or in part (RFC 6347 §4.2.2, RFC 9147 §5.2). One
+/// that is sent again has the same number.
+pub fn handshake_messages(datagram: &[u8]) -> impl Iterator<Item = u16> {
+    const HANDSHAKE: u8 = 22;
+    let mut records = datagram;
+    let mut fragments: &[u8] = &[];
+    std::iter::from_fn(move || {
+        loop {
+            if let Some((header, rest)) = fragments.split_first_chunk::<12>() {
+                let len = u32::from_be_bytes([0, header[9], header[10], header[11]]);
+                fragments = rest.get(len as usize..).unwrap_or_default();
+                return Some(u16::from_be_bytes([header[4], header[5]]));
+            }
+            let (header, rest) = records.split_first_chunk::<DTLS_LEN_MIN>()?;
+            let len = usize::from(u16::from_be_bytes([header[11], header[12]]));
+            let (record, next) = rest.split_at_checked(len)?;
+            records = next;
+            if header[0] == HANDSHAKE && header[3..5] == [0, 0] {
+                fragments = record;
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn handshake_messages_in_the_clear_are_found() {
+        let message = |number: u8, len: u8| {
+            let mut message = vec![11, 0, 0, len, 1, number, 0, 0, 0, 0, 0, len];
+            message.resize(12 + usize::from(len), 7);
+            message
+        };
+        let record = |kind: u8, epoch: u8, content: &[u8]| {
+            let header = [kind, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 0, 1, 0, content.len() as u8];
+            [&header[..], content].concat()
+        };
+        let two = [message(2, 3), message(3, 0)].concat();
+        let datagram = [
+            record(22, 0, &message(1, 5)),
+            record(20, 0, &[1]),
+            record(22, 0, &two),
+            record(22, 1, &message(4, 5)),
+        ];
+        let datagram = datagram.concat();
+        let found = |datagram: &[u8]| handshake_messages(datagram).collect::<Vec<_>>();
+        assert_eq!(found(&datagram), [0x101, 0x102, 0x103]);
+        for len in 0..datagram.len() {
+            assert!([0x101, 0x102, 0x103].starts_with(&found(&datagram[..len])));
+        }
+        assert_eq!(found(&[0x2f; 40]), Vec::<u16>::new());
+    }
 
     #[test]
     fn protected_records_are_found_behind_others() {

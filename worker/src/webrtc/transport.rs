@@ -12,6 +12,8 @@
 
 use std::sync::Arc;
 
+use weir_channel::message::DtlsRole;
+
 use crate::time::Time;
 
 use super::budget::{Budget, Budgets};
@@ -107,6 +109,8 @@ pub struct WebRtcTransport {
     /// What was sent since has not been answered in time.
     dtls_unanswered: bool,
     handshake_route: HandshakeRoute,
+    /// Where what the peer answered when it ended the handshake was sent, and nowhere else.
+    proven_by_handshake: Option<Tuple>,
     handshake_datagrams: Budget,
     counters: Counters,
     /// Where answers are written.
@@ -117,21 +121,40 @@ pub struct WebRtcTransport {
 /// DTLS datagrams of one transport's handshakes: a handshake takes a peer about 8, and as many for each retransmitted flight.
 const HANDSHAKE_DATAGRAMS: Budget = Budget::new(50, 100);
 
-/// Where our part of the handshake went. Who completes it has received it, and if all of it went to one tuple, then there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum HandshakeRoute {
-    None,
+/// Where our last flight of the handshake went. Who answers it has received it, and if all of it went to one tuple, then there. What was
+/// said before does not matter: what is random in this one is as hard to guess.
+#[derive(Clone, Copy, Default, Debug)]
+struct HandshakeRoute {
+    /// The highest number of a message that was sent. What begins with a higher one is said for the first time.
+    newest: Option<u16>,
+    to: Reached,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+enum Reached {
+    #[default]
+    Nobody,
     One(Tuple),
     Several,
 }
 
 impl HandshakeRoute {
-    fn add(&mut self, tuple: &Tuple) {
-        *self = match *self {
-            Self::None => Self::One(*tuple),
-            Self::One(before) if before == *tuple => *self,
-            Self::One(_) | Self::Several => Self::Several,
+    fn add(&mut self, tuple: &Tuple, datagram: &[u8]) {
+        let is_new = demux::handshake_messages(datagram).next() > self.newest;
+        self.to = match self.to {
+            Reached::Nobody => Reached::One(*tuple),
+            _ if is_new => Reached::One(*tuple),
+            Reached::One(before) if before == *tuple => self.to,
+            Reached::One(_) | Reached::Several => Reached::Several,
         };
+        self.newest = self.newest.max(demux::handshake_messages(datagram).max());
+    }
+
+    fn only(&self) -> Option<Tuple> {
+        match self.to {
+            Reached::One(tuple) => Some(tuple),
+            Reached::Nobody | Reached::Several => None,
+        }
     }
 }
 
@@ -153,7 +176,8 @@ impl WebRtcTransport {
             dtls_from: None,
             dtls_protected_from: None,
             dtls_unanswered: false,
-            handshake_route: HandshakeRoute::None,
+            handshake_route: HandshakeRoute::default(),
+            proven_by_handshake: None,
             handshake_datagrams: HANDSHAKE_DATAGRAMS,
             counters: Counters::default(),
             answer: Vec::new(),
@@ -305,11 +329,16 @@ impl WebRtcTransport {
                 self.dtls_protected_from = Some(*tuple);
             }
         }
+        // What answers this is not what it answers.
+        let (answered, had_finished) = (self.handshake_route, self.dtls.has_finished());
         let route = &mut self.handshake_route;
         self.dtls.handle_datagram(now, datagram, &mut |bytes| {
-            route.add(tuple);
+            route.add(tuple, bytes);
             output.send(tuple, bytes);
         });
+        if self.dtls.has_finished() && !had_finished {
+            self.proven_by_handshake = answered.only();
+        }
         self.on_handshake(now, is_handshake, output);
         Received::Control
     }
@@ -320,7 +349,7 @@ impl WebRtcTransport {
             && self.dtls.state() == dtls::State::Connected
             && let Some(from) = self.dtls_protected_from.or(self.dtls_from)
         {
-            if let HandshakeRoute::One(tuple) = self.handshake_route {
+            if let Some(tuple) = self.proven_by_handshake {
                 self.ice.prove(&tuple);
             }
             self.ice.on_traffic(now, &from);
@@ -383,11 +412,37 @@ impl WebRtcTransport {
         let from = self.dtls_from.filter(|tuple| self.ice.is_valid(tuple));
         let to = from.or(self.ice.selected().copied());
         let route = &mut self.handshake_route;
+        if self.dtls.role().is_none() && parameters.role == DtlsRole::Server {
+            // What was said as the server comes to nothing.
+            *route = HandshakeRoute::default();
+        }
         let role = self
             .dtls
             .set_remote(now, parameters, &mut |bytes| send_to(output, to, route, bytes));
         self.on_handshake(now, is_handshake, output);
         role
+    }
+
+    /// Whether the handshake has shown that the peer is at `tuple`, and it was there a moment ago.
+    pub fn keeps_tuple(&self, now: Time, tuple: &Tuple) -> bool {
+        self.ice.keeps(now, tuple)
+    }
+
+    /// The tuple of which the peer has not shown yet that it receives what is sent there, if media waits for that.
+    pub fn awaited_tuple(&self, now: Time) -> Option<Tuple> {
+        self.ice.awaited(now)
+    }
+
+    /// The peer has shown that it receives what is sent to this tuple.
+    pub fn on_echo(&mut self, now: Time, tuple: &Tuple, output: &mut impl TransportOutput) {
+        self.ice.on_proven(now, tuple);
+        self.on_ice_events(now, output);
+    }
+
+    /// Takes the peer's ICE credentials. They count until [`WebRtcTransport::restart_ice`].
+    pub fn set_remote_ice(&mut self, now: Time, credentials: Credentials, output: &mut impl TransportOutput) {
+        self.ice.set_remote(now, credentials);
+        self.on_ice_events(now, output);
     }
 
     /// Takes new ICE credentials, which the caller tells the peer too. Media goes on as before until the peer uses them.
@@ -455,7 +510,7 @@ impl WebRtcTransport {
 /// Without a tuple there is nobody to send to; a retransmission makes up for it.
 fn send_to(output: &mut impl TransportOutput, tuple: Option<Tuple>, route: &mut HandshakeRoute, datagram: &[u8]) {
     if let Some(tuple) = tuple {
-        route.add(&tuple);
+        route.add(&tuple, datagram);
         output.send(&tuple, datagram);
     }
 }

@@ -19,7 +19,7 @@ fn nominate(from: &Peer, server: SocketAddr, ice: &IceCredentials, number: u32) 
     while from.receive()[..2] != [1, 1] {}
 }
 
-fn check(ice: &IceCredentials, number: u32) -> Vec<u8> {
+pub(crate) fn check(ice: &IceCredentials, number: u32) -> Vec<u8> {
     let mut transaction = [9; 12];
     transaction[..4].copy_from_slice(&number.to_be_bytes());
     let username = format!("{}:theirs", ice.username_fragment);

@@ -418,6 +418,29 @@ fn an_address_is_whose_check_came_from_there_last() {
     }
 }
 
+/// Who takes part, knows another client's address, and can forge it: the client would be silent until its next check.
+#[test]
+fn a_forged_check_takes_no_address_from_a_client_that_is_there() {
+    for connected in [false, true] {
+        let mut supervisor = room();
+        let port = SharedPort::open(&mut supervisor, connected);
+        let mut client = port.connected_client(&mut supervisor, 1);
+        if connected {
+            port.give_socket(&mut supervisor, 1);
+        }
+        create_webrtc(&mut supervisor, 2, &[], &[]).unwrap();
+        supervisor.create_producer(1, 1, 0xaaaa);
+        for seq in 1..20_u16 {
+            client.send(&crate::pairs::check(&ice_credentials(2, 0), seq.into()));
+            client.send_rtp(&rtp(0xaaaa, seq, b"still here"));
+        }
+        while stats(&mut supervisor, 1).packets_received < 19 {}
+        assert_eq!(webrtc_stats(&mut supervisor, 1).ice_state, IceState::Completed);
+        assert_eq!(webrtc_stats(&mut supervisor, 2).ice_state, IceState::New);
+        assert_eq!(supervisor.stats().unrouted, 19);
+    }
+}
+
 #[test]
 fn names_are_one_transports_and_old_ones_are_forgotten() {
     let mut supervisor = room();

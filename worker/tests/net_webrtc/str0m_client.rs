@@ -14,7 +14,7 @@ use str0m::{Candidate, Event, Input, Output, Rtc};
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
 use weir_channel::message::{
     Codec, CodecName, CreateConsumer, CreateProducer, DtlsParameters, DtlsRole, DtlsState, Encoding, Fingerprint,
-    FingerprintAlgorithm, IceProtocol, MediaKind as Kind, Method, Profile, Reply,
+    FingerprintAlgorithm, IceCredentials, IceProtocol, MediaKind as Kind, Method, Profile, Reply,
 };
 use weir_worker::net::clock;
 use weir_worker::webrtc::dtls::Clock;
@@ -32,6 +32,8 @@ const VP8: u8 = 96;
 struct Session {
     rtc: Rtc,
     wire: Peer,
+    /// Where it believes to be: behind a NAT it is elsewhere after a while.
+    address: SocketAddr,
     server: SocketAddr,
     clock: Clock,
     connected: bool,
@@ -97,6 +99,7 @@ impl Session {
         assert_eq!(role, Ok(Reply::DtlsRole(ours)));
         Self {
             rtc,
+            address: wire.address,
             wire,
             server,
             clock: Clock::new(instant, now),
@@ -115,13 +118,20 @@ impl Session {
             let _ = poll(&mut wanted, PollTimeout::from(5_u8));
             let now = self.clock.instant(clock::monotonic());
             while let Some(datagram) = self.wire.try_receive() {
-                let receive = Receive::new(Protocol::Udp, self.server, self.wire.address, &datagram).unwrap();
-                self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+                // It knows no requests without credentials.
+                if let Ok(receive) = Receive::new(Protocol::Udp, self.server, self.address, &datagram) {
+                    self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+                }
                 self.drain();
             }
             self.rtc.handle_input(Input::Timeout(now)).unwrap();
         }
         self.drain();
+    }
+
+    /// Its NAT gives it another port, and what is sent to the old one gets nowhere.
+    fn rebind(&mut self) {
+        self.wire = Peer::new();
     }
 
     fn drain(&mut self) {
@@ -335,4 +345,89 @@ fn it_publishes_and_receives_and_both_are_asked_for_key_frames() {
 fn stats_of(supervisor: &mut Supervisor) -> u64 {
     let stats = stats(supervisor, 2);
     stats.packets_received - stats.rtcp_received
+}
+
+/// It leaves requests without credentials unanswered. What it says of a sender report that went where it is now shows that it is there.
+#[test]
+fn a_receiver_whose_nat_rebinds_is_followed() {
+    let mut supervisor = room();
+    let plain = Peer::new();
+    let address = plain_transport(&mut supervisor, 1, &plain);
+    let mut session = Session::new(&mut supervisor, 2, true);
+    let theirs: Ssrc = 0xdddd.into();
+    let mid: Mid = "0".into();
+    let mut direct = session.rtc.direct_api();
+    direct.declare_media(mid, MediaKind::Video);
+    direct.expect_stream_rx(theirs, None, mid, None);
+    relay(&mut supervisor, (1, 0xcccc), (2, 0xdddd));
+    session.run_until(|session| session.connected);
+    await_dtls(&mut supervisor, 2, DtlsState::Connected);
+    let mut seq = 0;
+    let mut send = || {
+        seq += 1;
+        plain.send_to(address, &rtp(0xcccc, seq, &vp8(seq as u8, seq % 50 == 1)));
+    };
+    // Until it has something to report.
+    session.run_until(|session| {
+        send();
+        session.packets.len() > 200
+    });
+    session.rebind();
+    session.packets.clear();
+    session.run_until(|session| {
+        send();
+        session.packets.len() > 20
+    });
+    assert_eq!(stats(&mut supervisor, 2).remote.unwrap().rtp, session.wire.address);
+}
+
+/// Who only sends reports nothing that it could have received. If its credentials are known, it answers a check.
+#[test]
+fn a_sender_whose_nat_rebinds_is_followed_if_its_credentials_are_known() {
+    for shared in [false, true] {
+        let mut supervisor = room();
+        let plain = Peer::new();
+        plain_transport(&mut supervisor, 1, &plain);
+        let mut session = if shared {
+            let port = SharedPort::open(&mut supervisor, false);
+            let fingerprints = create_webrtc(&mut supervisor, 2, &[], &[]).unwrap();
+            Session::over(&mut supervisor, 2, port.udp, &fingerprints, true)
+        } else {
+            Session::new(&mut supervisor, 2, true)
+        };
+        let IceCreds { ufrag, pass } = session.rtc.direct_api().local_ice_credentials();
+        let method = Method::SetRemoteIce {
+            transport: TransportId(2),
+            ice: IceCredentials {
+                username_fragment: ufrag,
+                password: pass,
+            },
+        };
+        assert_eq!(supervisor.request(method), Ok(Reply::Done));
+        let ours: Ssrc = 0xaaaa.into();
+        let mid: Mid = "0".into();
+        let mut direct = session.rtc.direct_api();
+        direct.declare_media(mid, MediaKind::Video);
+        direct.declare_stream_tx(ours, None, mid, None);
+        relay(&mut supervisor, (2, 0xaaaa), (1, 0xbbbb));
+        session.run_until(|session| session.connected);
+        await_dtls(&mut supervisor, 2, DtlsState::Connected);
+        session.rebind();
+        let mut seq = 0_u8;
+        session.run_until(|session| {
+            seq = seq.wrapping_add(1);
+            let at = session.clock.instant(clock::monotonic());
+            let payload = vp8(seq, seq == 1);
+            let write = RtpWrite::new(
+                Pt::from(VP8),
+                u64::from(seq).into(),
+                u32::from(seq) * 3_000,
+                at,
+                &payload[..],
+            );
+            session.rtc.direct_api().stream_tx(&ours).unwrap().write_rtp(write);
+            let remote = stats(&mut supervisor, 2).remote;
+            remote.is_some_and(|remote| remote.rtp == session.wire.address)
+        });
+    }
 }

@@ -8,6 +8,7 @@ mod close;
 mod comedia;
 mod continuity;
 mod determinism;
+mod echo;
 mod equal_sizes;
 mod fanout;
 mod field;

@@ -31,6 +31,8 @@ struct Client {
     leads_back: [bool; PAIRS.len()],
     /// By which it sends.
     used: usize,
+    /// Whether it answers requests without credentials, as browsers do and some libraries do not.
+    answers: bool,
     /// What the server sent, by pair, whether it arrived or not.
     sent: Vec<(usize, Vec<u8>)>,
     events: Vec<Event>,
@@ -53,6 +55,7 @@ impl Client {
             dtls: DtlsPeer::new(clock, Time(0), role, false),
             leads_back,
             used,
+            answers: true,
             sent: Vec::new(),
             events: Vec::new(),
             transaction: 0,
@@ -133,7 +136,7 @@ impl Client {
             if !self.leads_back[number] {
                 continue;
             }
-            if let Some(answer) = answer_to_check(&bytes) {
+            if let Some(answer) = answer_to_check(&bytes).filter(|_| self.answers) {
                 self.deliver(number, &answer);
             } else if bytes[0] >= 20 {
                 arrived.push(Some(bytes));
@@ -394,5 +397,79 @@ fn a_handshake_that_went_by_two_paths_proves_neither() {
         assert_eq!(client.server.media_tuple(), None);
         client.answer_checks();
         assert_eq!(client.server.media_tuple().is_some(), leads_back);
+    }
+}
+
+/// What the peer answers last, it has received, and if that went by one path only, then by that one.
+#[test]
+fn a_client_that_answers_no_check_is_proven_by_the_end_of_its_handshake() {
+    for role in [Role::Client, Role::Server] {
+        for order in ORDERS {
+            for used in 0..PAIRS.len() {
+                let mut leads_back = [false; PAIRS.len()];
+                leads_back[used] = true;
+                let mut client = Client::new(role, leads_back, used);
+                client.answers = false;
+                for number in order {
+                    client.nominate(number);
+                }
+                assert!(client.connects_within(PATIENCE), "{role:?} {order:?} {used}");
+                assert_eq!(client.server.media_tuple(), Some(&pair(used)), "{role:?} {order:?}");
+            }
+        }
+    }
+    // Its first message was answered by a path that does not lead back.
+    let mut client = Client::new(Role::Client, [false, false, true], 0);
+    client.answers = false;
+    for number in 0..PAIRS.len() {
+        client.nominate(number);
+    }
+    let now = client.now;
+    for hello in client.dtls.drive(now, None) {
+        client.deliver(0, &hello);
+    }
+    client.used = 2;
+    assert!(client.connects_within(2 * PATIENCE));
+    assert_eq!(client.server.media_tuple(), Some(&pair(2)));
+}
+
+/// Who has the flight by one path, and asks for it once more by another, which may be anybody's.
+#[test]
+fn a_flight_that_was_repeated_elsewhere_proves_neither_path() {
+    for shown in [true, false] {
+        let mut client = Client::new(Role::Client, [true, false, false], 0);
+        client.answers = false;
+        client.nominate(0);
+        client.nominate(1);
+        let mut hello = Vec::new();
+        while client.sent.iter().all(|(_, bytes)| bytes.len() < 200) {
+            client.now = client.now + Duration::from_millis(5);
+            let arrived: Vec<_> = std::mem::take(&mut client.sent);
+            let mut datagrams = vec![None];
+            datagrams.extend(
+                arrived
+                    .into_iter()
+                    .filter(|(_, bytes)| bytes[0] >= 20)
+                    .map(|(_, bytes)| Some(bytes)),
+            );
+            let now = client.now;
+            for datagram in datagrams {
+                for bytes in client.dtls.drive(now, datagram.as_deref()) {
+                    client.deliver(0, &bytes);
+                    hello = bytes;
+                }
+            }
+        }
+        let flight = std::mem::take(&mut client.sent);
+        if shown {
+            client.now = client.now + Duration::from_millis(600);
+            client.deliver(1, &hello);
+            assert!(client.dtls_sent_by().contains(&1), "it was sent again");
+        }
+        client.sent = flight;
+        while client.server.dtls_state() != State::Connected {
+            client.step();
+        }
+        assert_eq!(client.server.media_tuple(), (!shown).then(|| pair(0)).as_ref());
     }
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::message::{
-    CreateWebRtcTransport, DtlsParameters, DtlsState, FINGERPRINTS_MAX, Fingerprint, IceProtocol, IceState, IceTuple,
-    Method, Reply, WebRtcFailure,
+    CreateWebRtcTransport, DtlsParameters, DtlsState, FINGERPRINTS_MAX, Fingerprint, IceCredentials, IceProtocol,
+    IceState, IceTuple, Method, Reply, WebRtcFailure,
 };
 use weir_worker::webrtc::dtls;
-use weir_worker::webrtc::ice::Preferences;
+use weir_worker::webrtc::ice::{Credentials, Preferences};
 
 use super::Transport;
 use crate::server::model::error::Error;
@@ -222,6 +222,24 @@ impl WebRtcTransport {
                 .shared
                 .unexpected(self.node.room.worker, "SetDtlsParameters", &other)),
         }
+    }
+
+    /// Sets the client's own ICE credentials (`a=ice-ufrag` and `a=ice-pwd` of its SDP), until ICE is restarted. The server then finds out by
+    /// checks made with them whether the client receives what is sent to another address that it has moved to. Browsers need that not; some
+    /// libraries (Pion, str0m, libjuice) answer no other checks.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when they are not what RFC 8445 §5.3 allows, [`Error::InvalidState`] when the transport is closed.
+    pub async fn set_remote_ice(&self, username_fragment: String, password: String) -> Result<(), Error> {
+        Credentials::restore(&username_fragment, &password)
+            .map_err(|error| Error::InvalidParameters(error.to_string()))?;
+        let transport = self.id();
+        let ice = IceCredentials {
+            username_fragment,
+            password,
+        };
+        self.call(Command::new(Method::SetRemoteIce { transport, ice })).await?;
+        Ok(())
     }
 
     /// Creates new credentials, for a client whose network has changed. Media continues as before until the client uses

@@ -34,6 +34,7 @@ enum Effect<'a> {
     /// The mirror comes with it, if there is one from now on.
     Mirror(TransportId),
     RestartIce(TransportId, &'a IceCredentials),
+    SetRemoteIce(TransportId, &'a IceCredentials),
     SetDtlsParameters(TransportId, &'a DtlsParameters),
 }
 
@@ -58,6 +59,7 @@ impl<'a> Effect<'a> {
             Method::SetMaxBitrate { transport, bitrate_bps } => Self::SetMaxBitrate(*transport, *bitrate_bps),
             Method::StartMirroring { transport, .. } | Method::StopMirroring { transport } => Self::Mirror(*transport),
             Method::RestartIce { transport, ice } => Self::RestartIce(*transport, ice),
+            Method::SetRemoteIce { transport, ice } => Self::SetRemoteIce(*transport, ice),
             Method::SetDtlsParameters { transport, parameters } => Self::SetDtlsParameters(*transport, parameters),
             Method::Ping
             | Method::SetLogFilter(_)
@@ -185,6 +187,11 @@ impl State {
             (Effect::RestartIce(transport, ice), _) => self.with_transport(transport, |node| {
                 if let Some(webrtc) = node.webrtc() {
                     webrtc.restarted(ice.clone());
+                }
+            }),
+            (Effect::SetRemoteIce(transport, ice), _) => self.with_transport(transport, |node| {
+                if let Some(webrtc) = node.webrtc() {
+                    webrtc.reached_with(ice.clone());
                 }
             }),
             (Effect::SetDtlsParameters(transport, parameters), _) => self.with_transport(transport, |node| {

@@ -39,6 +39,7 @@ struct Model {
     exists: bool,
     transports: Vec<CreatePlainTransport>,
     webrtc: Vec<(CreateWebRtcTransport, Option<DtlsParameters>)>,
+    remote_ice: BTreeMap<TransportId, IceCredentials>,
     producers: Vec<CreateProducer>,
     consumers: Vec<CreateConsumer>,
     max_bitrates: BTreeMap<TransportId, u64>,
@@ -73,8 +74,16 @@ impl Model {
                 valid
             }
             Method::RestartIce { transport, ice } => {
+                self.remote_ice.remove(transport);
                 let found = self.webrtc.iter_mut().find(|(each, _)| each.transport == *transport);
                 found.map(|(each, _)| each.ice = ice.clone()).is_some()
+            }
+            Method::SetRemoteIce { transport, ice } => {
+                let known = self.webrtc.iter().any(|(each, _)| each.transport == *transport);
+                if known {
+                    self.remote_ice.insert(*transport, ice.clone());
+                }
+                known
             }
             Method::SetDtlsParameters { transport, parameters } => {
                 let mut webrtc = self.webrtc.iter_mut();
@@ -140,6 +149,7 @@ impl Model {
                 let known = has_transport(self, *transport);
                 self.transports.retain(|each| each.transport != *transport);
                 self.webrtc.retain(|(each, _)| each.transport != *transport);
+                self.remote_ice.remove(transport);
                 self.max_bitrates.remove(transport);
                 self.mirrors.remove(transport);
                 self.producers.retain(|each| each.transport != *transport);
@@ -352,6 +362,7 @@ fn method() -> impl Strategy<Value = Method> {
         10 => create_consumer,
         1 => (transport(), remote()).prop_map(|(transport, remote)| Method::SetRemote { transport, remote }),
         1 => (transport(), ice()).prop_map(|(transport, ice)| Method::RestartIce { transport, ice }),
+        1 => (transport(), ice()).prop_map(|(transport, ice)| Method::SetRemoteIce { transport, ice }),
         1 => (transport(), dtls())
             .prop_map(|(transport, parameters)| Method::SetDtlsParameters { transport, parameters }),
         1 => producer().prop_map(|producer| Method::SetProducerPaused { producer, paused: true }),

@@ -29,6 +29,8 @@ pub(crate) struct WebRtcState {
     pub(crate) ice_state: IceState,
     pub(crate) selected_tuple: Option<IceTuple>,
     pub(crate) dtls: DtlsParameters,
+    /// What the application has said of the client's ICE since it was restarted.
+    pub(crate) remote_ice: Option<IceCredentials>,
     /// What the application has said of the client.
     pub(crate) remote_dtls: Option<DtlsParameters>,
     pub(crate) dtls_state: DtlsState,
@@ -66,6 +68,7 @@ impl WebRtcNode {
                     role: DtlsRole::Auto,
                     fingerprints: Vec::new(),
                 },
+                remote_ice: None,
                 remote_dtls: None,
                 dtls_state: DtlsState::New,
                 remote_certificate_pem: None,
@@ -116,7 +119,13 @@ impl WebRtcNode {
     }
 
     pub(crate) fn restarted(&self, ice: IceCredentials) {
-        lock(&self.state).ice = ice;
+        let mut state = lock(&self.state);
+        state.ice = ice;
+        state.remote_ice = None;
+    }
+
+    pub(crate) fn reached_with(&self, ice: IceCredentials) {
+        lock(&self.state).remote_ice = Some(ice);
     }
 
     pub(crate) fn client_known(&self, client: DtlsParameters, role: DtlsRole) {

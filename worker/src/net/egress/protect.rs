@@ -7,7 +7,7 @@
 use std::mem;
 
 use nix::errno::Errno;
-use weir_channel::message::DropReason;
+use weir_channel::message::{DropReason, IceTuple};
 
 use super::super::clock;
 use super::super::gather::{GATHER_BYTES, Train};
@@ -274,23 +274,7 @@ impl<B: SendBackend> Egress<B> {
         if !path.is_some_and(|path| path.is_connected) {
             return;
         }
-        let Some(Entry {
-            srtp: Some(srtp),
-            failures,
-        }) = self.protection.entries.get_mut(transport.0 as usize)
-        else {
-            return;
-        };
-        let buffer = &mut self.protection.buffer;
-        let protected = match buffer.get_mut(..packet.len()) {
-            Some(place) => {
-                place.copy_from_slice(packet);
-                srtp.outbound.protect_rtcp(buffer, packet.len()).ok()
-            }
-            None => None,
-        };
-        let Some(len) = protected else {
-            *failures += 1;
+        let Some(len) = self.protect_report(transport, packet) else {
             return;
         };
         let protected = &self.protection.buffer[..len];
@@ -308,6 +292,36 @@ impl<B: SendBackend> Egress<B> {
             },
         };
         self.on_report_sent(transport, result, len, packet);
+    }
+
+    /// Sends a WebRTC transport's RTCP to another tuple than the one that it sends to, or to that one while it may not send.
+    pub fn send_report_to(&mut self, transport: TransportIx, tuple: IceTuple, packet: &[u8]) {
+        let Some(len) = self.protect_report(transport, packet) else {
+            return;
+        };
+        let result = self.sockets.send_to(transport, tuple, &self.protection.buffer[..len]);
+        self.on_report_sent(transport, result, len, packet);
+    }
+
+    /// Protects RTCP, at the beginning of the buffer; `None` if that cannot be.
+    fn protect_report(&mut self, transport: TransportIx, packet: &[u8]) -> Option<usize> {
+        let Some(Entry {
+            srtp: Some(srtp),
+            failures,
+        }) = self.protection.entries.get_mut(transport.0 as usize)
+        else {
+            return None;
+        };
+        let buffer = &mut self.protection.buffer;
+        let protected = match buffer.get_mut(..packet.len()) {
+            Some(place) => {
+                place.copy_from_slice(packet);
+                srtp.outbound.protect_rtcp(buffer, packet.len()).ok()
+            }
+            None => None,
+        };
+        *failures += u64::from(protected.is_none());
+        protected
     }
 
     /// Bytes that SRTP adds to each packet of a transport.

@@ -15,6 +15,7 @@ use nix::sys::socket::{MsgFlags, SockFlag, SockaddrStorage, accept4, getpeername
 use super::Sockets;
 use super::check::address_of;
 use crate::net::optional::Optional;
+use crate::net::poll::{Interest, Source};
 use crate::net::send::Message;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
@@ -38,6 +39,8 @@ pub struct Connection {
     local: SocketAddr,
     remote: SocketAddr,
     accepted_at: Time,
+    /// A valid check has come by it.
+    is_proven: bool,
     deframer: Deframer,
     /// Framed, from `written` on.
     waiting: Vec<u8>,
@@ -54,6 +57,7 @@ impl Connection {
             local,
             remote,
             accepted_at,
+            is_proven: false,
             deframer: Deframer::new(),
             waiting: Vec::new(),
             written: 0,
@@ -79,6 +83,15 @@ impl Connection {
     /// The time at which it was accepted.
     pub fn accepted_at(&self) -> Time {
         self.accepted_at
+    }
+
+    /// What it is watched as, if it has this number.
+    pub fn source(&self, transport: TransportIx, number: u8) -> Source {
+        Source::Connection {
+            transport,
+            number,
+            is_proven: self.is_proven,
+        }
     }
 
     /// Its descriptor, to be watched.
@@ -157,6 +170,17 @@ impl Sockets {
     /// One of them.
     pub fn connection(&self, transport: TransportIx, number: u8) -> Option<&Connection> {
         self.ice(transport)?.connection(number)
+    }
+
+    /// A valid check has come by a connection; whether that is news. Then it is to be watched as another
+    /// [source](Connection::source), for this.
+    pub fn prove_connection(&mut self, transport: TransportIx, number: u8) -> Option<Interest> {
+        let connection = self.connection_mut(transport, number).filter(|one| !one.is_proven)?;
+        connection.is_proven = true;
+        Some(match connection.waiting.is_empty() {
+            true => Interest::Read,
+            false => Interest::ReadWrite,
+        })
     }
 
     fn connection_mut(&mut self, transport: TransportIx, number: u8) -> Option<&mut Connection> {

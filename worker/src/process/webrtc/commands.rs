@@ -21,6 +21,7 @@ use crate::webrtc::entropy::SystemEntropy;
 use crate::webrtc::ice::Credentials;
 use crate::webrtc::transport::WebRtcTransport;
 
+use super::echo::EchoRequests;
 use super::shared_ports::Registration;
 use super::{Counts, ICE_NOTIFICATIONS, IoContext, Refusals, TransportEntry, WebRtc, not_webrtc};
 
@@ -113,6 +114,21 @@ impl WebRtc {
         Ok(Reply::Done)
     }
 
+    pub(in crate::process) fn set_remote_ice(
+        &mut self,
+        now: Time,
+        io: &mut IoContext<'_>,
+        (index, id): (TransportIx, TransportId),
+        ice: &IceCredentials,
+    ) -> Result<Reply, WorkerError> {
+        let credentials = credentials(ice)?;
+        self.with(now, io, index, |entry, output, _| {
+            entry.transport.set_remote_ice(now, credentials, output);
+        })
+        .map(|()| Reply::Done)
+        .ok_or_else(|| not_webrtc(id))
+    }
+
     pub(in crate::process) fn set_dtls_parameters(
         &mut self,
         now: Time,
@@ -168,6 +184,7 @@ impl WebRtc {
             accept_paused_until: None,
             ice_budget: ICE_NOTIFICATIONS,
             has_unreported_ice: false,
+            echo_requests: EchoRequests::default(),
             failures: Counts::default(),
             refusals: Refusals::default(),
             registration,

@@ -29,6 +29,9 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// What is read of a connection at once: about 25 full packets, as of a socket for datagrams.
 const READ_BYTES: usize = 32 << 10;
 
+/// The same, before a valid check has come by it: a check needs no more, and a stranger's frames are of one byte.
+const UNPROVEN_READ_BYTES: usize = 512;
+
 impl WebRtc {
     /// Accepts the connections that wait at a listener.
     pub(in crate::process) fn accept(
@@ -75,7 +78,7 @@ impl WebRtc {
         let Some(connection) = io.egress.sockets.connection(transport, number) else {
             return;
         };
-        let source = Source::Connection { transport, number };
+        let source = connection.source(transport, number);
         if let Err(errno) = io.poller.add(connection.socket(), source, Interest::Read) {
             warn!(%errno, "epoll_ctl");
             io.egress.sockets.close_connection(transport, number);
@@ -94,8 +97,11 @@ impl WebRtc {
             return (0, 0);
         };
         let tuple = tuple_of(connection);
+        let is_open = connection.source(transport, number).is_open();
         let mut frames = std::mem::take(&mut self.frames);
-        frames.stream.resize(READ_BYTES, 0);
+        frames
+            .stream
+            .resize(if is_open { UNPROVEN_READ_BYTES } else { READ_BYTES }, 0);
         frames.packets.clear();
         frames.places.clear();
         frames.packets.reserve(READ_BYTES + PREFIX_BYTES + FRAME_BYTES_MAX);
@@ -115,6 +121,7 @@ impl WebRtc {
             packets.extend_from_slice(packet);
         });
         self.handle_datagrams(now, io, transport, tuple, packets, places);
+        self.trust_connection(io, transport, tuple, number);
         let brought = (places.len() as u64, packets.len() as u64);
         self.frames = frames;
         if let Err(ended) = result {
@@ -129,6 +136,30 @@ impl WebRtc {
             });
         }
         brought
+    }
+
+    /// If a valid check has come by a connection, watches it beside those that are known.
+    pub(super) fn trust_connection(&self, io: &mut IoContext<'_>, transport: TransportIx, tuple: IceTuple, number: u8) {
+        let sockets = &mut io.egress.sockets;
+        let is_it = |one: &Connection| {
+            tuple_of(one) == tuple && self.entry(transport).is_some_and(|entry| entry.is_proven(one))
+        };
+        if !sockets.connection(transport, number).is_some_and(is_it) {
+            return;
+        }
+        if let Some(interest) = sockets.prove_connection(transport, number)
+            && let Some(connection) = sockets.connection(transport, number)
+        {
+            let source = connection.source(transport, number);
+            let rewatched = io
+                .poller
+                .remove(connection.socket())
+                .and_then(|()| io.poller.add(connection.socket(), source, interest));
+            if let Err(errno) = rewatched {
+                warn!(%errno, "epoll_ctl");
+                sockets.close_connection(transport, number);
+            }
+        }
     }
 
     /// Writes what waits for a connection that is writable again.
@@ -220,7 +251,7 @@ pub(super) fn tuple_of(connection: &Connection) -> IceTuple {
 
 fn watch(io: &IoContext<'_>, transport: TransportIx, number: u8, interest: Interest) {
     if let Some(connection) = io.egress.sockets.connection(transport, number) {
-        let source = Source::Connection { transport, number };
+        let source = connection.source(transport, number);
         io.poller.rewatch(connection.socket(), source, interest);
     }
 }

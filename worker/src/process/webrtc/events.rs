@@ -36,6 +36,7 @@ impl WebRtc {
             return;
         };
         entry.follow_peer(now, io, transport);
+        entry.await_echo(now, io, transport);
         if let Some(tuple) = entry.socket_to_request(now, io, transport, uses_connected) {
             self.notifications.push_back(Notification::SocketWanted {
                 transport: entry.id,
@@ -65,7 +66,13 @@ impl WebRtc {
         let refusals_due = entry.refusals.due(entry.transport.counters());
         let ice_due = entry.has_unreported_ice.then(|| now + ICE_NOTIFICATION_INTERVAL);
         let connections_due = entry.connections_due(io, transport);
-        let due = [entry.transport.poll_timeout(), ice_due, refusals_due, connections_due];
+        let due = [
+            entry.transport.poll_timeout(),
+            entry.echo_requests.due(),
+            ice_due,
+            refusals_due,
+            connections_due,
+        ];
         self.timers.set(transport, due.into_iter().flatten().min());
     }
 

@@ -1,34 +1,54 @@
 //! Which of the connections that have proven nothing is closed when there is no room for another one.
 //!
-//! Whoever fills the room has more connections than the others. So the oldest connection of the network that has most of them is
-//! closed, and who comes with one connection gets in while another one comes with thousands.
+//! Whoever fills the room has more connections than the others. So the oldest connection of the site that has most of them is
+//! closed, and, within a site, of the network that has most. Who comes with one connection gets in while another one comes with thousands.
 
 use std::net::IpAddr;
 
 use crate::time::Time;
 
-/// What one host, or one household, has to itself: an IPv4 address, or the /64 of an IPv6 address (RFC 6177 §2).
-fn network_of(ip: IpAddr) -> (bool, u128) {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => (false, u128::from(v4.to_bits())),
-        IpAddr::V6(v6) => (true, v6.to_bits() >> 64),
+/// What somebody has to himself: a site, and one of its networks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Origin {
+    /// An IPv4 address, or the /48 of an IPv6 address, which is what one customer may have (RFC 6177 §2).
+    site: (bool, u128),
+    /// The same, or the /64 of one link.
+    network: u128,
+}
+
+impl Origin {
+    fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => Self {
+                site: (false, u128::from(v4.to_bits())),
+                network: 0,
+            },
+            IpAddr::V6(v6) => Self {
+                site: (true, v6.to_bits() >> 80),
+                network: v6.to_bits() >> 64,
+            },
+        }
     }
+}
+
+/// The longest of the groups of connections; of those that are as long as each other, the one that was there first.
+fn fullest<'a, K>(groups: impl Iterator<Item = &'a [(Origin, Time, K)]>) -> Option<&'a [(Origin, Time, K)]> {
+    groups.min_by_key(|group| {
+        let oldest = group.iter().map(|(_, accepted_at, _)| *accepted_at).min();
+        (std::cmp::Reverse(group.len()), oldest)
+    })
 }
 
 /// The connection to be closed, of connections with the IP of their other end and the time at which they were accepted; `None` if
 /// there are none.
 pub(super) fn to_evict<K: Copy>(unproven: impl Iterator<Item = (K, IpAddr, Time)>) -> Option<K> {
     let mut all: Vec<_> = unproven
-        .map(|(key, ip, accepted_at)| (network_of(ip), accepted_at, key))
+        .map(|(key, ip, accepted_at)| (Origin::of(ip), accepted_at, key))
         .collect();
-    all.sort_by_key(|(network, accepted_at, _)| (*network, *accepted_at));
-    let networks = all.chunk_by(|(one, ..), (other, ..)| one == other);
-    // Of networks that have as many as each other, the one that was there first.
-    let fullest = networks.min_by_key(|connections| {
-        let oldest = connections.first().map(|(_, accepted_at, _)| *accepted_at);
-        (std::cmp::Reverse(connections.len()), oldest)
-    })?;
-    fullest.first().map(|(.., key)| *key)
+    all.sort_by_key(|(origin, accepted_at, _)| (*origin, *accepted_at));
+    let site = fullest(all.chunk_by(|(one, ..), (other, ..)| one.site == other.site))?;
+    let network = fullest(site.chunk_by(|(one, ..), (other, ..)| one == other))?;
+    network.first().map(|(.., key)| *key)
 }
 
 #[cfg(test)]
@@ -43,7 +63,7 @@ mod tests {
     #[test]
     fn the_oldest_of_the_network_that_has_most_makes_room() {
         type Row<'a> = (&'a [(&'a str, u64)], Option<usize>);
-        let rows: [Row<'_>; 6] = [
+        let rows: [Row<'_>; 8] = [
             (&[], None),
             (&[("192.0.2.1", 5)], Some(0)),
             // An honest one that has waited for longer.
@@ -54,6 +74,26 @@ mod tests {
             (
                 &[("2001:db8:1::1", 1), ("2001:db8:2::1", 2), ("2001:db8:2::2", 3)],
                 Some(1),
+            ),
+            // So are networks, where there is a site full of them: against one connection of another site's, and two.
+            (
+                &[
+                    ("2001:db8:9::1", 1),
+                    ("2001:db8:1:1::1", 4),
+                    ("2001:db8:1:2::1", 3),
+                    ("2001:db8:1:3::1", 5),
+                ],
+                Some(2),
+            ),
+            (
+                &[
+                    ("2001:db8:9::1", 1),
+                    ("2001:db8:9::2", 2),
+                    ("2001:db8:1:1::1", 4),
+                    ("2001:db8:1:2::1", 6),
+                    ("2001:db8:1:2::2", 5),
+                ],
+                Some(4),
             ),
             (&[("192.0.2.1", 1), ("::ffff:192.0.2.9", 2), ("192.0.2.9", 3)], Some(1)),
         ];

@@ -267,6 +267,16 @@ impl WebRtc {
         let Some(transport) = self.shared_ports.transport_of_check(&tuple, &bytes[packet.range()]) else {
             return self.count_unrouted(UnroutedReason::BadCheck, 1);
         };
+        // Who can write another client's address into its checks does not so take it away.
+        let owner = self
+            .shared_ports
+            .tuples
+            .get(&tuple)
+            .filter(|owner| **owner != transport);
+        let owner = owner.and_then(|owner| self.entry(*owner));
+        if owner.is_some_and(|owner| owner.transport.keeps_tuple(now, &tuple)) {
+            return self.count_unrouted(UnroutedReason::ForeignSource, 1);
+        }
         self.handle_datagrams(now, io, transport, tuple, bytes, &[packet]);
         let is_valid = self
             .entry(transport)
@@ -354,11 +364,11 @@ impl WebRtc {
             self.count_unrouted(UnroutedReason::ConnectionEvicted, 1);
             return (0, 0);
         };
-        let source = Source::Connection { transport, number };
         let watched = sockets
             .connection(transport, number)
             .map_or(Err(Errno::EBADF), |connection| {
                 io.poller.remove(connection.socket())?;
+                let source = connection.source(transport, number);
                 io.poller.add(connection.socket(), source, Interest::Read)
             });
         if let Err(errno) = watched {
@@ -374,6 +384,7 @@ impl WebRtc {
             source: tuple.remote,
         };
         self.handle_datagrams(now, io, transport, tuple, &mut packet, &[first]);
+        self.trust_connection(io, transport, tuple, number);
         self.limit_connections(io, transport, port);
         self.handle_events(now, io, transport);
         (1, u64::from(len))

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
-use weir_channel::id::{RoomId, TransportId};
-use weir_channel::message::{ComediaPolicy, Counts, CreatePlainTransport, Method, Remote, Reply, Scope};
+use weir_channel::id::{ProducerId, RoomId, TransportId};
+use weir_channel::message::{
+    Codec, CodecName, ComediaPolicy, Counts, CreatePlainTransport, CreateProducer, Encoding, MediaKind, Method,
+    Profile, Remote, Reply, Scope,
+};
 
 use super::*;
 use crate::boundary::poison;
@@ -75,4 +78,79 @@ fn a_parser_of_rtcp_that_panics_costs_one_packet() {
     drop(poisoned);
     assert_eq!(boundary::panics(Parser::Rtcp), 1);
     assert_eq!(receive(&mut relay), (2, Counts::from([(UnroutedReason::Malformed, 1)])));
+}
+
+/// What may be a stream is held until it has shown itself. When the application says where the remote is, it cannot any more.
+#[test]
+fn what_was_held_of_newcomers_is_dropped_when_the_remote_is_set() {
+    let (room, transport) = (RoomId(1), TransportId(2));
+    let source: SocketAddr = "192.0.2.7:4000".parse().unwrap();
+    let now = Time::from_millis(1_000);
+    let mut relay = Relay::new(Limits::default(), 1);
+    let create = CreatePlainTransport {
+        room,
+        transport,
+        remote: None,
+        comedia: true,
+        rtcp_mux: true,
+        comedia_policy: ComediaPolicy::default(),
+        comedia_from: None,
+    };
+    let produce = CreateProducer {
+        room,
+        transport,
+        producer: ProducerId(3),
+        kind: MediaKind::Audio,
+        mid: None,
+        codecs: vec![Codec {
+            payload_type: 96,
+            name: CodecName::Opus,
+            clock_rate: 48_000,
+            pli: false,
+            fir: false,
+            nack: false,
+            remb: false,
+            rtx: None,
+        }],
+        encodings: vec![Encoding {
+            ssrc: None,
+            rid: None,
+            profile: Profile::Default,
+            rtx_ssrc: None,
+        }],
+        header_extensions: vec![],
+        preferred_profile: Profile::Default,
+        paused: false,
+        reduced_size: true,
+    };
+    for method in [
+        Method::CreateRouter { room },
+        Method::CreatePlainTransport(create),
+        Method::CreateProducer(produce),
+    ] {
+        relay.handle_command(now, &method).unwrap();
+    }
+    let index = relay.transport_index(transport).unwrap();
+    for seq in 1..=3 {
+        let mut packet = [0x80, 96, 0, seq, 0, 0, 0, 0, 0, 0, 0, 7, 1, 2, 3, 4];
+        let datagram = Datagram {
+            start: 0,
+            len: 16,
+            segment: 16,
+            source,
+        };
+        relay.handle_datagrams(now, index, Port::Rtp, &mut packet, &[datagram], &mut Nowhere);
+    }
+    let key = relay.find_transport(transport).unwrap();
+    assert!(relay.transports[key].newcomers.is_some());
+    let remote = Remote {
+        rtp: source,
+        rtcp: None,
+    };
+    relay
+        .handle_command(now, &Method::SetRemote { transport, remote })
+        .unwrap();
+    assert!(relay.transports[key].newcomers.is_none());
+    let counted = relay.transports[key].counters.unrouted[UnroutedReason::Unproven as usize];
+    assert_eq!(counted, 3);
 }

@@ -178,6 +178,11 @@ impl Session {
         self.role
     }
 
+    /// Whether a handshake has ended, whoever the peer is.
+    pub fn has_finished(&self) -> bool {
+        self.finished
+    }
+
     /// The context that all sessions share.
     pub fn context(&self) -> &Context {
         &self.context

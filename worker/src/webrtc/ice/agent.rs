@@ -14,6 +14,8 @@
 //! Which of several nominated paths is used, what arrives by them decides: see [`choice`](super::choice). One that is proven is left for
 //! another only when that is proven too: see `return_check`.
 
+mod way_back;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -22,10 +24,13 @@ use crate::time::Time;
 use crate::webrtc::entropy::SystemEntropy;
 use crate::webrtc::stun::{self, Class, Malformed, Message, Writer};
 
+use self::way_back::Pending;
+
 use super::check::{CheckBudgets, Checked, Refusal};
 use super::choice::{Choice, Sign};
 use super::credentials::Credentials;
-use super::path::{Path, WayBack};
+use super::path::Path;
+use super::return_check::{Remote, ReturnCheck};
 use super::transactions::Transactions;
 use super::{State, Tuple};
 
@@ -62,7 +67,9 @@ pub struct Agent {
     /// The most recent nomination, where the peer numbers them.
     nomination: Option<u32>,
     /// The path that should be used as soon as it is proven; the selected one, which is proven, is used until then.
-    pending: Option<Tuple>,
+    pending: Option<Pending>,
+    /// What the peer's own agent knows a request by, if the signalling has told.
+    remote: Option<Box<Remote>>,
     /// The tuple that the handshake has proven, which it stays when it is forgotten and comes back.
     proven_by_handshake: Option<Tuple>,
     /// Media may be sent, so paths are to be proven.
@@ -86,6 +93,7 @@ impl Agent {
             choice: Choice::default(),
             nomination: None,
             pending: None,
+            remote: None,
             proven_by_handshake: None,
             asks: false,
             paths_made: 0,
@@ -147,8 +155,8 @@ impl Agent {
         };
         match message.class {
             Class::Request => self.handle_request(now, tuple, &message, answer),
-            Class::Error => self.handle_answer(now, tuple, &message),
-            Class::Indication | Class::Success => Checked::Ignored,
+            Class::Success | Class::Error => self.handle_answer(now, tuple, &message),
+            Class::Indication => Checked::Ignored,
         }
     }
 
@@ -258,61 +266,6 @@ impl Agent {
         Checked::Refused(refusal)
     }
 
-    /// Takes an answer to a check of ours: what is sent by that path reaches the peer.
-    fn handle_answer(&mut self, now: Time, tuple: Tuple, message: &Message<'_>) -> Checked {
-        let asked = self.paths.iter_mut().find(|path| {
-            path.tuple == tuple
-                && path
-                    .return_check()
-                    .is_some_and(|check| check.is_answered_by(&message.transaction))
-        });
-        let is_whole = || !message.has_fingerprint() || message.is_intact();
-        let Some(path) =
-            asked.filter(|_| message.method == stun::BINDING && boundary::contain(Parser::Stun, is_whole) == Ok(true))
-        else {
-            return Checked::Ignored;
-        };
-        path.way_back = WayBack::Proven;
-        if self.pending == Some(tuple) {
-            self.use_path(now, tuple);
-        }
-        Checked::Answered
-    }
-
-    /// The handshake has shown that what is sent by this path reaches the peer.
-    pub fn prove(&mut self, tuple: &Tuple) {
-        self.proven_by_handshake = Some(*tuple);
-        if let Some(path) = self.paths.iter_mut().find(|path| path.tuple == *tuple) {
-            path.way_back = WayBack::Proven;
-        }
-    }
-
-    /// Media may be sent from now on, so the peer is asked whether it receives what is sent by its paths.
-    pub fn begin_asking(&mut self, now: Time) {
-        self.asks = true;
-        for path in &mut self.paths {
-            path.ask(now, &mut self.entropy);
-        }
-    }
-
-    /// Sends the peer a check by a path, unless that is under way or needed no more.
-    fn ask(&mut self, now: Time, tuple: &Tuple) {
-        let path = self.paths.iter_mut().find(|path| path.tuple == *tuple);
-        if let Some(path) = path.filter(|_| self.asks) {
-            path.ask(now, &mut self.entropy);
-        }
-    }
-
-    /// Writes a check of ours that is due, and says where to send it.
-    pub fn poll_check(&mut self, now: Time, request: &mut Vec<u8>) -> Option<Tuple> {
-        self.paths.iter_mut().find_map(|path| {
-            let WayBack::Asked(check) = &mut path.way_back else {
-                return None;
-            };
-            check.write_request(now, request).then_some(path.tuple)
-        })
-    }
-
     /// The current credentials, or those before them.
     fn credentials_of(&self, generation: u32) -> &Credentials {
         match &self.previous {
@@ -349,7 +302,7 @@ impl Agent {
             self.evict_oldest();
             let mut path = Path::new(now, tuple, self.paths_made, generation);
             if self.proven_by_handshake == Some(tuple) {
-                path.way_back = WayBack::Proven;
+                path.prove();
             }
             self.paths_made = self.paths_made.wrapping_add(1);
             self.paths.push(path);
@@ -393,7 +346,7 @@ impl Agent {
             .min_by_key(|at| (self.paths[*at].is_proven(), self.paths[*at].checked_at));
         if let Some(oldest) = oldest {
             let path = self.paths.remove(oldest);
-            self.pending.take_if(|pending| *pending == path.tuple);
+            self.pending.take_if(|pending| pending.tuple == path.tuple);
             self.events.push_back(Event::Forgotten(path.tuple));
         }
     }
@@ -416,7 +369,7 @@ impl Agent {
             return false;
         };
         path.shown_at = path.shown_at.max(Some(now));
-        if self.pending == Some(*tuple) && path.return_check().is_some() {
+        if self.pending.is_some_and(|pending| pending.waits_for(now, tuple)) {
             return false; // its answer decides
         }
         let ranks_lower = ranks_high && !path.nominated;
@@ -436,7 +389,7 @@ impl Agent {
     /// only written its address into a check gets nothing.
     fn move_to(&mut self, now: Time, tuple: Tuple) {
         if self.proven().is_some() && !self.is_proven(&tuple) {
-            self.pending = Some(tuple);
+            self.pending = Some(Pending::new(now, tuple));
             self.ask(now, &tuple);
         } else {
             self.use_path(now, tuple);
@@ -476,7 +429,8 @@ impl Agent {
         }
     }
 
-    /// Takes new credentials. The old ones stay good, and the selected tuple selected, until a check is made with the new.
+    /// Takes new credentials. The old ones stay good, and the selected tuple selected, until a check is made with the new. The peer takes
+    /// new ones as well (RFC 8839 §4.4.1.1.1), so those that are known of it are forgotten.
     pub fn restart(&mut self, credentials: Credentials) {
         if self.state == State::Closed {
             return;
@@ -487,6 +441,7 @@ impl Agent {
             self.generation += 1;
             self.previous = Some(replaced);
         }
+        self.forget_remote();
     }
 
     /// The tuple is no more: its TCP connection was closed.
@@ -498,15 +453,8 @@ impl Agent {
         }
     }
 
-    /// Forgets tuples whose consent has expired, and checks of ours that nobody has answered. Then [`Agent::poll_event`] and
-    /// [`Agent::poll_check`].
+    /// Forgets tuples whose consent has expired. Then [`Agent::poll_event`] and [`Agent::poll_check`].
     pub fn handle_timeout(&mut self, now: Time) {
-        for path in &mut self.paths {
-            if path.return_check().is_some_and(|check| check.is_over(now)) {
-                path.way_back = WayBack::Unknown;
-                self.pending.take_if(|pending| *pending == path.tuple);
-            }
-        }
         let before = self.paths.len();
         let events = &mut self.events;
         self.paths.retain(|path| {
@@ -523,7 +471,10 @@ impl Agent {
 
     /// If the selected tuple is among those that are gone: the best of the others, or none. All of them have been checked.
     fn on_paths_gone(&mut self, now: Time) {
-        if self.path(self.pending.as_ref()).is_none() {
+        if self
+            .pending
+            .is_some_and(|pending| self.path(Some(&pending.tuple)).is_none())
+        {
             self.pending = None;
         }
         if self.choice.selected().is_none() || self.path(self.choice.selected()).is_some() {
@@ -557,7 +508,9 @@ impl Agent {
     pub fn poll_timeout(&self) -> Option<Time> {
         let dues = self.paths.iter().map(|path| {
             let consent = path.checked_at + CONSENT;
-            path.return_check().map_or(consent, |check| consent.min(check.due()))
+            path.return_check()
+                .and_then(ReturnCheck::due)
+                .map_or(consent, |due| consent.min(due))
         });
         dues.min()
     }

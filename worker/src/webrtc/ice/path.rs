@@ -23,16 +23,16 @@ pub(super) struct Path {
     pub(super) transaction: TransactionId,
     /// When it last showed that the peer uses it.
     pub(super) shown_at: Option<Time>,
-    pub(super) way_back: WayBack,
+    way_back: WayBack,
 }
 
 /// Whether what is sent by a path reaches the peer. The source of a check is whatever its sender has written there, so a check alone
 /// proves nothing of it (RFC 7675 §1).
 #[derive(Clone, Copy, Debug)]
-pub(super) enum WayBack {
+enum WayBack {
     /// Nobody knows.
     Unknown,
-    /// The peer has been sent a check, and has not answered it yet.
+    /// The peer has been sent a check, and has not answered it yet; it may still do so when no more requests are sent.
     Asked(ReturnCheck),
     /// It does.
     Proven,
@@ -70,8 +70,22 @@ impl Path {
 
     /// Sends the peer a check by it, unless that is under way or needed no more.
     pub(super) fn ask(&mut self, now: Time, entropy: &mut impl Entropy) {
-        if matches!(self.way_back, WayBack::Unknown) {
-            self.way_back = WayBack::Asked(ReturnCheck::new(now, entropy));
+        match &mut self.way_back {
+            WayBack::Unknown => self.way_back = WayBack::Asked(ReturnCheck::new(now, entropy)),
+            WayBack::Asked(check) => check.ask_again(now),
+            WayBack::Proven => {}
+        }
+    }
+
+    /// What is sent by it reaches the peer.
+    pub(super) fn prove(&mut self) {
+        self.way_back = WayBack::Proven;
+    }
+
+    /// An answer to the check that was sent counts no more.
+    pub(super) fn forget_question(&mut self) {
+        if matches!(self.way_back, WayBack::Asked(_)) {
+            self.way_back = WayBack::Unknown;
         }
     }
 
@@ -83,6 +97,14 @@ impl Path {
     /// The check of ours that has not been answered yet.
     pub(super) fn return_check(&self) -> Option<&ReturnCheck> {
         match &self.way_back {
+            WayBack::Asked(check) => Some(check),
+            WayBack::Unknown | WayBack::Proven => None,
+        }
+    }
+
+    /// As [`Path::return_check`].
+    pub(super) fn return_check_mut(&mut self) -> Option<&mut ReturnCheck> {
+        match &mut self.way_back {
             WayBack::Asked(check) => Some(check),
             WayBack::Unknown | WayBack::Proven => None,
         }

@@ -546,7 +546,7 @@ proptest! {
                 Happening::Traffic { number } => {
                     let moved = agent.on_traffic(now, &tuple(number));
                     let is_selected = agent.selected() == Some(&tuple(number));
-                    prop_assert!(!moved || is_selected || agent.pending == Some(tuple(number)));
+                    prop_assert!(!moved || is_selected || agent.pending.is_some_and(|pending| pending.tuple == tuple(number)));
                     prop_assert!(moved || selected == agent.selected().copied());
                 }
                 Happening::Pass { ms } => {

@@ -118,6 +118,171 @@ fn lost_requests_are_sent_again_and_a_late_answer_counts() {
     assert_eq!(agent.proven(), Some(&tuple(2)));
 }
 
+/// Satellites, and links that keep seconds of packets in a queue.
+#[test]
+fn an_answer_that_takes_four_seconds_counts() {
+    for (first_lost, round_trip_ms) in [(0, 4_000), (3, 4_000), (1, 1_600), (3, 2_500)] {
+        let mut agent = connected();
+        let mut asked = Vec::new();
+        for ms in (1_000..6_000).step_by(50) {
+            agent.handle_timeout(at(ms));
+            if ms % 500 == 0 {
+                let transaction = (ms / 500) as u8;
+                let again = Check {
+                    transaction,
+                    ..NOMINATING
+                };
+                check(&mut agent, at(ms), 2, again);
+            }
+            asked.extend(asks(&mut agent, at(ms)).into_iter().map(|(_, id)| (ms, id)));
+            let answered = asked.get(first_lost).filter(|(then, _)| ms == then + round_trip_ms);
+            if let Some((_, transaction)) = answered {
+                assert_eq!(
+                    handle(&mut agent, at(ms), 2, &answer_to(*transaction)),
+                    Checked::Answered
+                );
+                break;
+            }
+        }
+        assert_eq!(agent.proven(), Some(&tuple(2)), "{first_lost} {round_trip_ms}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_when_the_peer_may_be_back_moves_nothing_by_itself() {
+    let mut agent = connected();
+    check(&mut agent, at(1_000), 2, NOMINATING);
+    let asked = asks(&mut agent, at(1_000));
+    handle(&mut agent, at(6_001), 2, &answer_to(asked[0].1));
+    assert_eq!(agent.proven(), Some(&tuple(1)));
+    // What it does next decides.
+    agent.on_traffic(at(6_100), &tuple(2));
+    agent.on_traffic(at(6_200), &tuple(2));
+    assert_eq!(agent.proven(), Some(&tuple(2)));
+}
+
+/// RFC 8489 §9.1.3: a request without credentials is answered with 400, also by an agent that asks so itself.
+#[test]
+fn two_that_ask_without_credentials_answer_each_other() {
+    let mut agent = connected();
+    let mut other = Agent::new(credentials(2));
+    check(&mut agent, at(1_000), 2, NOMINATING);
+    let (mut request, mut answer) = (Vec::new(), Vec::new());
+    assert_eq!(agent.poll_check(at(1_000), &mut request), Some(tuple(2)));
+    let taken = other.handle_stun(at(1_010), tuple(9), &request, &mut answer);
+    assert_eq!(taken, Checked::Refused(Refusal::BadRequest));
+    assert_eq!(handle(&mut agent, at(1_020), 2, &answer), Checked::Answered);
+    assert_eq!(agent.proven(), Some(&tuple(2)));
+    assert_eq!(other.state(), State::New, "such a request selects nothing");
+}
+
+/// A response in a transaction, made with a password or without.
+fn response(class: Class, transaction: TransactionId, password_of: Option<&Credentials>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes, class, BINDING, transaction);
+    if let Some(credentials) = password_of {
+        writer = writer.integrity(credentials.key());
+    }
+    writer.fingerprint();
+    bytes
+}
+
+/// RFC 8445 §7.2.2: `<theirs>:<ours>`, with their password. Agents that leave a request without them unanswered answer this one.
+#[test]
+fn a_peer_whose_credentials_are_known_is_asked_with_them_and_only_it_can_answer() {
+    let mut agent = connected();
+    let theirs = credentials(7);
+    agent.set_remote(at(500), theirs.clone());
+    check(&mut agent, at(1_000), 2, NOMINATING);
+    let mut request = Vec::new();
+    assert_eq!(agent.poll_check(at(1_000), &mut request), Some(tuple(2)));
+    let message = Message::parse(&request).unwrap();
+    let username = format!(
+        "{}:{}",
+        theirs.username_fragment(),
+        agent.credentials().username_fragment()
+    );
+    assert_eq!(message.username, Some(username.as_bytes()));
+    assert!(message.is_intact() && message.is_authentic(theirs.key()));
+    assert!(message.controlled && !message.controlling && message.priority.is_some());
+    let transaction = message.transaction;
+    // An agent that is the victim, a STUN server, and who has another password.
+    for bytes in [
+        answer_to(transaction),
+        response(Class::Success, transaction, None),
+        response(Class::Success, transaction, Some(&credentials(8))),
+    ] {
+        assert_eq!(handle(&mut agent, at(1_050), 2, &bytes), Checked::Ignored);
+    }
+    let answer = response(Class::Success, transaction, Some(&theirs));
+    assert_eq!(
+        handle(&mut agent, at(1_060), 1, &answer),
+        Checked::Ignored,
+        "from elsewhere"
+    );
+    assert_eq!(handle(&mut agent, at(1_060), 2, &answer), Checked::Answered);
+    assert_eq!(agent.proven(), Some(&tuple(2)));
+}
+
+#[test]
+fn credentials_that_come_late_are_asked_with_at_once_and_end_with_a_restart() {
+    let mut agent = connected();
+    check(&mut agent, at(1_000), 2, NOMINATING);
+    let without = asks(&mut agent, at(1_000))[0].1;
+    let theirs = credentials(7);
+    agent.set_remote(at(1_010), theirs.clone());
+    let mut request = Vec::new();
+    assert_eq!(agent.poll_check(at(1_010), &mut request), Some(tuple(2)));
+    let with = Message::parse(&request).unwrap().transaction;
+    assert_eq!(handle(&mut agent, at(1_020), 2, &answer_to(without)), Checked::Ignored);
+    // RFC 8839 §4.4.1.1.1: both sides change theirs.
+    agent.restart(credentials(3));
+    let authentic = response(Class::Success, with, Some(&theirs));
+    assert_eq!(handle(&mut agent, at(1_030), 2, &authentic), Checked::Ignored);
+    check(&mut agent, at(1_040), 2, NOMINATING);
+    let asked = asks(&mut agent, at(1_040));
+    assert_eq!(
+        handle(&mut agent, at(1_050), 2, &answer_to(asked[0].1)),
+        Checked::Answered
+    );
+    assert_eq!(agent.proven(), Some(&tuple(2)));
+}
+
+/// On a shared port, who can forge addresses and knows another transport's password would otherwise take a tuple away.
+#[test]
+fn a_tuple_is_kept_where_the_handshake_went_and_the_peer_still_is() {
+    let mut agent = connected();
+    assert!(agent.keeps(at(1_999), &tuple(1)) && !agent.keeps(at(2_000), &tuple(1)));
+    agent.on_traffic(at(5_000), &tuple(1));
+    assert!(agent.keeps(at(6_999), &tuple(1)));
+    check(
+        &mut agent,
+        at(9_000),
+        1,
+        Check {
+            transaction: 2,
+            ..PLAIN
+        },
+    );
+    assert!(agent.keeps(at(10_999), &tuple(1)) && !agent.keeps(at(11_000), &tuple(1)));
+    // Proven by an answer to a check, which anybody's agent may give.
+    check(&mut agent, at(11_000), 2, NOMINATING);
+    let asked = asks(&mut agent, at(11_000));
+    handle(&mut agent, at(11_010), 2, &answer_to(asked[0].1));
+    assert_eq!(agent.proven(), Some(&tuple(2)));
+    assert!(!agent.keeps(at(11_011), &tuple(2)));
+}
+
+#[test]
+fn an_echo_of_what_went_by_a_path_alone_proves_it() {
+    let mut agent = connected();
+    check(&mut agent, at(1_000), 2, NOMINATING);
+    agent.on_proven(at(1_100), &tuple(3));
+    assert_eq!(agent.proven(), Some(&tuple(1)));
+    agent.on_proven(at(1_100), &tuple(2));
+    assert_eq!(agent.proven(), Some(&tuple(2)));
+}
+
 #[test]
 fn what_is_no_answer_proves_nothing() {
     let mut agent = connected();
