@@ -8,7 +8,8 @@ const FRAMES = 60;
 /** Packets of them that must be padded. */
 const PADDED = 10;
 
-export const paddedInChromium = (play) => padded(['VP8', 'VP9', 'H264', 'AV1'], 'chromium', play);
+/** Of AV1 it fills packets one after the other, so those of a frame are not nearly equal, and nothing is padded. */
+export const paddedInChromium = (play) => padded(['VP8', 'VP9', 'H264'], 'chromium', play);
 
 /** Debian's Firefox brings no encoder for the others. */
 export const firefoxPadded = (play) => padded(['VP8', 'VP9'], 'firefox', play);
@@ -22,12 +23,12 @@ async function padded(codecs, browser, { stage, control, room, step }) {
   for (const codec of codecs) {
     const [sender, viewer] = [`Ana${codec}`, `Ben${codec}`];
     const ana = await stage.enter(sender, { browser, codec, fake: false, send: 'video' });
+    const ben = await stage.enter(viewer, { browser, send: 'none' });
+    await ben.perceives(sender, 'video', 10);
     const { id: producer } = await control.producer(room, sender, 'video');
     const { rtpParameters } = await control.ask('GET', `/producers/${producer}`);
     const { mimeType } = rtpParameters.codecs[0];
     check(mimeType.toLowerCase() === `video/${codec}`.toLowerCase(), `${codec} is sent as ${mimeType}`);
-    const ben = await stage.enter(viewer, { browser, send: 'none' });
-    await ben.perceives(sender, 'video', 10);
     const [before, { id }] = [await total(), await ben.consumerOf(sender, 'video')];
     const requests = async () => (await control.stream(id, 'outbound-rtp')).pliCount;
     const asked = await requests();
