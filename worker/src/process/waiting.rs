@@ -60,7 +60,7 @@ impl Waiting {
     /// # Errors
     /// As [`Waits::wait`].
     pub(super) fn wait(&mut self, kernel: &mut impl Waits, now: Time, due: Option<Time>) -> Result<(), Errno> {
-        let mut now = now;
+        let (began, mut now) = (now, now);
         let next_turn = self.window.next_turn(self.looked);
         if let Some(next_turn) = next_turn.filter(|next_turn| *next_turn > now) {
             // Nothing but the channel ends this wait early. A timer is as late as a packet.
@@ -70,7 +70,6 @@ impl Waiting {
         } else if next_turn.is_none()
             && let Some(spin) = self.spin.duration()
         {
-            let began = now;
             let until = (began + spin).min(due.unwrap_or(Time(u64::MAX)));
             let mut is_ready = false;
             while !is_ready && now < until {
@@ -84,10 +83,10 @@ impl Waiting {
                 return Ok(());
             }
         }
-        let began = now;
-        kernel.wait(due.map(|due| due.since(began)))?;
+        kernel.wait(due.map(|due| due.since(now)))?;
         self.looked = kernel.now();
         if next_turn.is_none() {
+            // With what it has spun: what comes after that is late.
             self.spin.on_wait(self.looked.since(began));
         }
         Ok(())
@@ -342,6 +341,16 @@ mod tests {
         assert!(awake.spun > Duration::from_millis(800), "{:?}", awake.spun);
         let too_slow = run(0, 50, &steady);
         assert_eq!((too_slow.wakes, too_slow.spun), (asleep.wakes, Duration::ZERO));
+    }
+
+    /// What comes after it has given up is late, however soon after that it comes.
+    #[test]
+    fn it_stops_spinning_when_packets_come_later() {
+        let soon = (1..2_000).map(|index| index * 50_000);
+        let later = (1..5_000).map(|index| 100_000_000 + index * 150_000);
+        let outcome = run(0, 100, &soon.chain(later).collect::<Vec<_>>());
+        assert!(outcome.spun > Duration::from_millis(80), "{:?}", outcome.spun);
+        assert!(outcome.spun < Duration::from_millis(110), "{:?}", outcome.spun);
     }
 
     /// The window is for many packets, spinning for few.
