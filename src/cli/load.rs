@@ -10,20 +10,15 @@
 
 mod broadcast;
 mod cipher_baseline;
-mod client;
-mod cpu;
 mod driver;
 mod frames;
 mod measure;
-mod offer;
 mod plan;
-mod random;
 mod raw;
 mod report;
 mod rooms;
 mod search;
 mod testbed;
-mod thread;
 mod traffic;
 mod window;
 
@@ -34,10 +29,11 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use weir::SandboxMode;
 
-use self::client::Protection;
-use self::cpu::Cpus;
+use crate::cli::measuring::client::Protection;
+use crate::cli::measuring::cpu::{self, Cpus};
+use crate::cli::measuring::random::Random;
+
 use self::frames::{Cut, Frames};
-use self::random::Random;
 use self::report::Report;
 use self::testbed::Testbed;
 use self::window::Window;

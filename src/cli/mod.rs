@@ -3,6 +3,7 @@
 mod ctl;
 mod demo;
 mod load;
+mod measuring;
 mod palette;
 mod serve;
 

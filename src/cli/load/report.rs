@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use weir_channel::message::{DropReason, Histogram};
 
+use crate::cli::measuring::client::Protection;
+
 use super::OnePort;
-use super::client::Protection;
 use super::window::Window;
 
 /// The results.
