@@ -31,6 +31,7 @@ use weir::SandboxMode;
 
 use crate::cli::measuring::client::Protection;
 use crate::cli::measuring::cpu::{self, Cpus};
+use crate::cli::measuring::progress;
 use crate::cli::measuring::random::Random;
 
 use self::frames::{Cut, Frames};
@@ -244,7 +245,7 @@ impl LoadArgs {
                 }
             }
             Err(error) => {
-                report::complain(&format!("{error:#}"));
+                progress::complain("load", &format!("{error:#}"));
                 ExitCode::FAILURE
             }
         }
@@ -254,7 +255,7 @@ impl LoadArgs {
         self.check()?;
         let cpus = Cpus::choose().context("reading which CPUs this process may use")?;
         if cpus.shared {
-            report::warn("only one CPU may be used: worker, sender and receivers share it, and the figures suffer");
+            progress::warn("only one CPU may be used: worker, sender and receivers share it, and the figures suffer");
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
