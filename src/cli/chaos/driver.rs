@@ -245,11 +245,15 @@ impl State {
             key_frame_requests: self.sources.iter().map(|source| source.key_frame_requests).sum(),
             ..Look::default()
         };
+        let now_ns = clock::monotonic().0;
         for (client, judge) in self.clients.iter().zip(&mut self.judges) {
             let (Role::Receiver { source, .. }, Some(judge)) = (client.role, judge) else {
                 continue;
             };
-            look.waits_ns.push(judge.take_wait());
+            // Whoever still waits has waited as well.
+            let awaited_ns = judge.next().map_or(u64::MAX, |next| self.sources[source].sent_at(next));
+            look.waits_ns
+                .push(judge.take_wait().max(now_ns.saturating_sub(awaited_ns)));
             let newest = judge.next().and_then(|next| next.checked_sub(1));
             look.newest_ns
                 .push(newest.map_or(0, |newest| self.sources[source].sent_at(newest)));

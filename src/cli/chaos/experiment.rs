@@ -157,7 +157,8 @@ impl Experiment<'_> {
             let look = self.driver.look()?;
             merge(&mut waits_ns, &look);
             let silent = look.newest_ns.iter().filter(|newest| **newest <= struck_ns).count();
-            if (silent == 0 && self.pid_of(worker) != Some(victim)) || Instant::now() >= end {
+            let is_over = silent == 0 && self.pid_of(worker) != Some(victim);
+            if is_over || Instant::now() >= end || self.scene.rooms.iter().all(Room::closed) {
                 break silent;
             }
             sleep(LOOK_INTERVAL).await;
