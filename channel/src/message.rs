@@ -43,7 +43,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 8;
+pub const PROTOCOL_VERSION: u32 = 9;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -191,6 +191,14 @@ pub enum Method {
     /// [`Notification::SocketWanted`]. Nothing is done, and the socket closed, if the tuple is not the selected one any
     /// more. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote end.
     UseConnectedSocket { transport: TransportId, tuple: IceTuple },
+    /// A room comes that another worker has served, which is dead: what is made in it until [`Method::AdoptionEnded`] continues
+    /// what the other's page says of the object with the same id; what the page does not know is made anew. What the page
+    /// knows and cannot be true is refused. Comes before the room's router is made. Descriptors: the other's
+    /// [page](crate::page), if `from_page`.
+    Adopt { room: RoomId, from_page: bool },
+    /// Everything has been made that the other worker had of the room; its page is not read for the room any more. Requests
+    /// that the other has not answered come before this, since it may have carried them out.
+    AdoptionEnded { room: RoomId },
 }
 
 /// What counters or a dump are asked of. The answer is a page with one entry; of a room there can be several pages, which are
