@@ -192,10 +192,11 @@ pub enum Method {
     /// more. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote end.
     UseConnectedSocket { transport: TransportId, tuple: IceTuple },
     /// A room comes that another worker has served, which is dead: what is made in it until [`Method::AdoptionEnded`] continues
-    /// what the other's page says of the object with the same id; what the page does not know is made anew. What the page
-    /// knows and cannot be true is refused. Comes before the room's router is made. Descriptors: the other's
-    /// [page](crate::page), if `from_page`.
-    Adopt { room: RoomId, from_page: bool },
+    /// what the other's page says of the object with the same id; what no page knows is made anew. What a page knows and cannot
+    /// be true is refused. Comes before the room's router is made. Descriptors: so many [pages](crate::page), the latest one
+    /// first. There are several if a worker has died in the middle of adopting the room: what it had adopted already stands
+    /// in its own page, the rest only in that of its predecessor. An older page counts for what no later one knows.
+    Adopt { room: RoomId, pages: u8 },
     /// Everything has been made that the other worker had of the room; its page is not read for the room any more. Requests
     /// that the other has not answered come before this, since it may have carried them out.
     AdoptionEnded { room: RoomId },

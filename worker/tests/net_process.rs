@@ -611,13 +611,13 @@ fn a_room_is_adopted_by_another_worker_on_its_own_sockets() {
 
     source.send_to(address, &rtp(7, 2, b"waits"));
     let mut second = Supervisor::with_worker();
-    let adopt = |from_page| Method::Adopt { room: ROOM, from_page };
+    let adopt = |pages| Method::Adopt { room: ROOM, pages };
     let page = || [weir_channel::page::Page::create().unwrap().into()];
     let expected = |expected, received| Err(WorkerError::Descriptors { expected, received });
-    assert_eq!(second.request(adopt(true)), expected(1, 0));
-    assert_eq!(second.request_with(adopt(false), &page()), expected(0, 1));
-    assert_eq!(second.request_with(adopt(true), &page()), Ok(Reply::Done));
-    let again = second.request_with(adopt(true), &page());
+    assert_eq!(second.request(adopt(1)), expected(1, 0));
+    assert_eq!(second.request_with(adopt(0), &page()), expected(0, 1));
+    assert_eq!(second.request_with(adopt(1), &page()), Ok(Reply::Done));
+    let again = second.request_with(adopt(1), &page());
     assert!(matches!(again, Err(WorkerError::InvalidParameters(_))), "{again:?}");
     make(&mut second);
     let ended = Method::AdoptionEnded { room: ROOM };

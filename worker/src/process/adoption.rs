@@ -18,26 +18,20 @@ pub(super) struct Adoptions {
 /// A room that is being adopted.
 #[derive(Debug)]
 struct Adoption {
-    /// The page of the worker that has served it, if there is one that can be read.
-    _page: Option<OwnedFd>,
+    /// The pages of the workers that have served it, the latest first.
+    _pages: Vec<OwnedFd>,
 }
 
 impl EventLoop {
     /// What comes of this room until its adoption ends is continued.
-    pub(super) fn adopt(
-        &mut self,
-        room: RoomId,
-        from_page: bool,
-        mut descriptors: Vec<OwnedFd>,
-    ) -> Result<Reply, WorkerError> {
-        if descriptors.len() != usize::from(from_page) {
-            return Err(WorkerError::descriptors(usize::from(from_page), descriptors.len()));
+    pub(super) fn adopt(&mut self, room: RoomId, pages: u8, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
+        if descriptors.len() != usize::from(pages) {
+            return Err(WorkerError::descriptors(usize::from(pages), descriptors.len()));
         }
         if self.adoptions.rooms.contains_key(&room) {
             return Err(WorkerError::invalid(format!("{room} is being adopted already")));
         }
-        let _page = descriptors.pop();
-        self.adoptions.rooms.insert(room, Adoption { _page });
+        self.adoptions.rooms.insert(room, Adoption { _pages: descriptors });
         Ok(Reply::Done)
     }
 

@@ -46,8 +46,8 @@ impl EventLoop {
         if let Method::UseConnectedSocket { transport, tuple } = method {
             return self.use_connected_socket(*transport, *tuple, descriptors);
         }
-        if let Method::Adopt { room, from_page } = method {
-            return self.adopt(*room, *from_page, descriptors);
+        if let Method::Adopt { room, pages } = method {
+            return self.adopt(*room, *pages, descriptors);
         }
         if !descriptors.is_empty() {
             return Err(WorkerError::descriptors(0, descriptors.len()));
