@@ -257,3 +257,45 @@ fn a_descriptor_that_is_no_socket_is_an_error() {
         nix::errno::Errno::ENOTSOCK
     );
 }
+
+/// A batch that ends within a frame is looked at once more; a packet by itself, which may be sound, is not.
+#[test]
+fn a_batch_that_ends_within_a_frame_is_looked_at_once_more() {
+    let rtp = |marker: bool| {
+        let mut packet = packet(7, 200);
+        packet[..2].copy_from_slice(&[0x80, if marker { 0x80 | 96 } else { 96 }]);
+        packet
+    };
+    let other = |first: u8, second: u8| [&[first, second][..], &[0; 60]].concat();
+    for (packets, calls) in [
+        (vec![rtp(false), rtp(false)], 2),
+        (vec![rtp(true), rtp(false)], 2),
+        (vec![rtp(false), rtp(true)], 1),
+        (vec![rtp(false)], 1),
+        (vec![], 1),
+        // A check, a flight of DTLS, RTCP.
+        (vec![rtp(false), other(0, 1)], 1),
+        (vec![rtp(false), other(22, 254)], 1),
+        (vec![rtp(false), other(0x80, 200)], 1),
+        (vec![rtp(true), vec![0x80]], 1),
+        (vec![rtp(true), vec![]], 1),
+    ] {
+        let (sender, receiver) = link();
+        let mut batch = ReceiveBatch::new(16, DATAGRAM_BYTES_MAX);
+        for packet in &packets {
+            KernelSend::new().send_packet(sender.as_fd(), packet).unwrap();
+        }
+        let received = batch.receive(receiver.as_fd(), 16).unwrap();
+        assert_eq!(received.datagrams.len(), packets.len());
+        assert_eq!(batch.calls(), calls, "{packets:?}");
+    }
+    // The packets of a train, and no look beyond what was asked for.
+    let (sender, receiver) = link();
+    let mut batch = ReceiveBatch::new(16, DATAGRAM_BYTES_MAX);
+    let frame = train(&[rtp(false), rtp(false), rtp(true)]);
+    for (bytes, limit, calls) in [(&frame[..], 16, 1), (&frame[..400], 16, 3), (&frame[..400], 1, 4)] {
+        KernelSend::new().send_train(sender.as_fd(), bytes, 200).unwrap();
+        batch.receive(receiver.as_fd(), limit).unwrap();
+        assert_eq!(batch.calls(), calls);
+    }
+}
