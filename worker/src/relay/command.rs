@@ -248,7 +248,7 @@ impl Relay {
             }
         }
         self.streams += streams.len();
-        self.activity.on_producer(now, self.producers.len(), self.streams);
+        self.activity.on_producer(now, key, (self.producers.len(), self.streams));
         self.reserve_for_streams(transport_key);
         self.producer_of_id.insert(request.producer, key);
         self.room_mut(request.room).producers.insert(request.producer);
@@ -316,6 +316,7 @@ impl Relay {
         let Some(producer) = self.producers.remove(key) else {
             return;
         };
+        self.activity.on_producer_left(key);
         producer.leave_clock(&mut self.reports.clocks);
         self.streams -= producer.streams.len();
         let gops = producer.streams.iter().filter(|stream| stream.gop.is_some());

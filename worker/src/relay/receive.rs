@@ -288,7 +288,7 @@ impl Relay {
             stream.refresh_gop(is_lone, &mut self.key_frame_requests.gops);
         }
         if !is_active && is_media {
-            self.activity.set(key, producer, true);
+            self.activity.on_active(now, key, producer);
         }
         if came_back {
             self.on_stream_available(now, key, encoding, key_frame);
