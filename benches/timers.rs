@@ -163,14 +163,8 @@ impl Fixture {
                     segment: PACKET_BYTES as u32,
                     source: address(),
                 };
-                self.relay.handle_datagrams(
-                    self.now,
-                    *transport,
-                    Port::Rtp,
-                    &mut self.bytes,
-                    &[datagram],
-                    &mut Null,
-                );
+                self.relay
+                    .handle_datagrams(self.now, *transport, Port::Rtp, &mut self.bytes, &[datagram], &mut Null);
             }
         }
         while self.relay.poll_notification().is_some() {}

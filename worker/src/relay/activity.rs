@@ -90,7 +90,10 @@ impl Activity {
     /// further apart than this, none comes too late.
     fn schedule(&mut self, now: Time, key: ProducerKey, producer: &Producer) {
         let streams = &producer.streams;
-        let silent = streams.iter().filter_map(|stream| stream.silent_from(producer.kind)).max();
+        let silent = streams
+            .iter()
+            .filter_map(|stream| stream.silent_from(producer.kind))
+            .max();
         let mut due = (now + INACTIVE_AFTER).min(silent.unwrap_or(now));
         if streams.len() > 1 {
             let behind = streams.iter().filter(|stream| stream.available);

@@ -78,7 +78,7 @@ impl Relay {
             Method::SetMaxBitrate { transport, bitrate_bps } => {
                 let key = self.find_transport(*transport)?;
                 self.reports
-                    .set_max_bitrate(key, &mut self.transports[key], *bitrate_bps);
+                    .set_max_bitrate(now, key, &mut self.transports[key], *bitrate_bps);
             }
             Method::SetAudioLevels { room, enabled } => self.set_audio_levels(now, *room, *enabled)?,
             Method::Ping
@@ -169,6 +169,8 @@ impl Relay {
         let before = self.transports[key].set_remote_address(now, remote);
         if before.map(|before| before.rtp) != Some(remote.rtp) {
             self.on_remote_known(now, key);
+        } else {
+            self.reports.schedule(now, key, &mut self.transports[key]);
         }
         Ok(())
     }
@@ -190,7 +192,8 @@ impl Relay {
             transport: transport.index,
         });
         self.feedback.on_transport_left(&transport);
-        self.reports.on_transport_left(transport, self.transports.is_empty());
+        self.reports
+            .on_transport_left(key, transport, self.transports.is_empty());
     }
 
     fn create_producer(&mut self, now: Time, request: &CreateProducer) -> Result<(), WorkerError> {
@@ -248,7 +251,8 @@ impl Relay {
             }
         }
         self.streams += streams.len();
-        self.activity.on_producer(now, key, (self.producers.len(), self.streams));
+        self.activity
+            .on_producer(now, key, (self.producers.len(), self.streams));
         self.reserve_for_streams(transport_key);
         self.producer_of_id.insert(request.producer, key);
         self.room_mut(request.room).producers.insert(request.producer);

@@ -114,6 +114,9 @@ impl Relay {
                 self.accepted += 1;
                 transport.counters.packets += 1;
                 transport.counters.bytes += range.len() as u64;
+                if transport.reports.is_quiet {
+                    self.reports.schedule(origin.now, origin.transport, transport);
+                }
             }
             Err(reason) => transport.count_unrouted(reason, 1),
         }

@@ -2,13 +2,13 @@
 //!
 //! Each transport has its own time (RFC 3550 §6.2, §6.3): a second, scaled by a random 0.5 to 1.5 so that transports do
 //! not fall into step, and half of that before the first. Reports that are due are sent in parts of a few packets, so that
-//! neither thousands of transports nor thousands of consumers on one make a turn long.
+//! neither thousands of transports nor thousands of consumers on one make a turn long. A transport that had nothing to say is asked
+//! again when something has come or left on it.
 //!
 //! What is about streams received, and every request for feedback, is said by one SSRC, the worker's own; sender reports
 //! are each consumer's.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use rtcp_types::Bye;
@@ -18,6 +18,7 @@ use crate::rtp::rtcp::compound::{COMPOUND_BYTES_MAX, Compound, ITEMS_MAX, Sender
 use crate::rtp::rtcp::remb::{SSRCS_MAX, remb_len, write_remb};
 use crate::rtp::rtcp::xr;
 use crate::rtp::rtcp::{ReportBlock, reporter_cname};
+use crate::time::wheel::TimerWheel;
 use crate::time::{Time, WallClock};
 
 use super::Random;
@@ -65,8 +66,8 @@ pub(super) struct Reports {
     random: Random,
     pub(super) wall_clock: WallClock,
     pub(super) clocks: Clocks,
-    /// When transports are due; those that are gone are passed over.
-    due: BinaryHeap<Reverse<(Time, TransportKey)>>,
+    /// When transports are due that may have something to say.
+    due: TimerWheel<TransportKey>,
     /// Transports whose limit has just changed.
     limited: Vec<TransportKey>,
     /// Living transports with consumers that have left.
@@ -87,7 +88,7 @@ impl Reports {
             random: Random(seed),
             wall_clock: WallClock::default(),
             clocks: Clocks::default(),
-            due: BinaryHeap::new(),
+            due: TimerWheel::default(),
             limited: Vec::new(),
             left: VecDeque::new(),
             pending_byes: Vec::new(),
@@ -103,7 +104,7 @@ impl Reports {
         if !self.limited.is_empty() || !self.left.is_empty() || !self.pending_byes.is_empty() {
             return Some(Time::default());
         }
-        self.due.peek().map(|Reverse((due, _))| *due)
+        self.due.next()
     }
 
     /// Half a nominal duration to one and a half.
@@ -137,11 +138,12 @@ impl Reports {
         }
     }
 
-    /// A transport has a producer or a consumer, and so will have something to report.
+    /// A transport has a producer or a consumer, or something has come or left on it: it may have something to report.
     pub(super) fn schedule(&mut self, now: Time, key: TransportKey, transport: &mut Transport) {
-        if !std::mem::replace(&mut transport.reports.is_scheduled, true) {
+        transport.reports.is_quiet = false;
+        if !self.due.is_set(key) {
             let due = now + self.scaled(INTERVAL / 2);
-            self.due.push(Reverse((due, key)));
+            self.due.set(key, due);
         }
     }
 
@@ -158,21 +160,28 @@ impl Reports {
     }
 
     /// A transport is closed: its BYEs cannot wait. `is_last`: there is no other transport.
-    pub(super) fn on_transport_left(&mut self, transport: Transport, is_last: bool) {
+    pub(super) fn on_transport_left(&mut self, key: TransportKey, transport: Transport, is_last: bool) {
+        self.due.cancel(key);
         let left = transport.reports.left;
         if !left.is_empty() {
             self.pending_byes.push((transport.index, left));
         }
         if is_last {
-            self.due.clear();
             self.left.clear();
         }
     }
 
     /// Limits what the senders of a transport may send in all, or ends that.
-    pub(super) fn set_max_bitrate(&mut self, key: TransportKey, transport: &mut Transport, bitrate: Option<u64>) {
+    pub(super) fn set_max_bitrate(
+        &mut self,
+        now: Time,
+        key: TransportKey,
+        transport: &mut Transport,
+        bitrate: Option<u64>,
+    ) {
         if transport.reports.set_max_bitrate(bitrate) {
             self.limited.push(key);
+            self.schedule(now, key, transport);
         }
     }
 
@@ -196,28 +205,26 @@ impl Reports {
             }
         }
         for _ in 0..TURN_PARTS_MAX {
-            let Some(Reverse((due, key))) = self.due.peek().copied() else {
-                return;
-            };
-            if due > now {
-                return;
-            }
-            self.due.pop();
+            let Some(key) = self.due.pop(now) else { return };
             let Some(transport) = transports.get_mut(key) else {
                 continue;
             };
             if transport.producers.is_empty() && transport.consumers.is_empty() {
-                transport.reports.is_scheduled = false;
+                transport.reports.is_quiet = true;
                 continue;
+            }
+            if transport.reports.next_consumer.is_none() {
+                // Until something shows that it is not. A limit is said again and again.
+                transport.reports.is_quiet = transport.reports.limit_to_send().is_none();
             }
             let is_complete =
                 !transport.has_rtcp_remote() || self.send_part(now, transport, producers, consumers, sink);
-            let next = if is_complete {
-                together(now + self.scaled(INTERVAL))
-            } else {
-                now + PART_INTERVAL
+            let next = match is_complete {
+                true if transport.reports.is_quiet => continue,
+                true => together(now + self.scaled(INTERVAL)),
+                false => now + PART_INTERVAL,
             };
-            self.due.push(Reverse((next, key)));
+            self.due.set(key, next);
         }
     }
 
@@ -262,9 +269,9 @@ impl Reports {
             let consumer = &mut consumers[transport.consumers[at]];
             at += 1;
             let producer = &producers[consumer.producer];
-            let Some(info) = self.sender_info(now, consumer, producer) else {
-                continue;
-            };
+            let info = self.sender_info(now, consumer, producer);
+            transport.reports.is_quiet &= consumer.transmission.rests;
+            let Some(info) = info else { continue };
             let cname = consumer.transmission.cname(producer).as_bytes();
             if !self.compound.push_sender_report(consumer.ssrc, cname, &info) {
                 packets += self.flush(transport, sink);
@@ -317,6 +324,7 @@ impl Reports {
             }
         }
         packets += self.push_blocks(transport, sink);
+        transport.reports.is_quiet &= !has_senders;
         if has_senders {
             let ntp = self.wall_clock.ntp(now);
             let mut packet = [0; xr::REFERENCE_TIME_LEN];
