@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use weir_channel::id::ProducerId;
-use weir_channel::message::{Method, Notification};
+use weir_channel::message::{CodecName, Method, Notification, Profile};
 use weir_worker::time::Time;
 
 use crate::sim::track::Track;
@@ -69,7 +69,9 @@ fn what_is_to_be_said_again_and_again_is_said_in_silence_too() {
     let mut sim = Sim::new(2);
     let room = sim.room();
     let transport = sim.transport(room);
-    let mut track = sim.simulcast(transport);
+    let mut track = sim.track(transport, CodecName::Vp8, &[Profile::Low, Profile::High], |request| {
+        request.codecs[0].remb = true;
+    });
     send(&mut sim, &mut track);
     sim.advance(ms(10_000));
     reports(&mut sim);
