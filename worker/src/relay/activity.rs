@@ -64,7 +64,7 @@ impl Activity {
     pub(super) fn check(&mut self, now: Time, producers: &mut Producers) {
         self.silent.clear();
         for _ in 0..TURN_PRODUCERS_MAX {
-            let Some(key) = self.checks.pop(now) else { return };
+            let Some((_, key)) = self.checks.pop(now) else { return };
             let Some(producer) = producers.get_mut(key) else {
                 continue;
             };

@@ -157,6 +157,7 @@ impl Relay {
             self.transport_of_index.resize(index + 1, None);
         }
         self.transport_of_index[index] = Some(key);
+        self.reports.reserve(key, self.transports.len());
         self.transport_of_id.insert(id, key);
         self.room_mut(room).transports.insert(id);
         Ok(())

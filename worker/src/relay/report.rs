@@ -2,8 +2,8 @@
 //!
 //! Each transport has its own time (RFC 3550 §6.2, §6.3): a second, scaled by a random 0.5 to 1.5 so that transports do
 //! not fall into step, and half of that before the first. Reports that are due are sent in parts of a few packets, so that
-//! neither thousands of transports nor thousands of consumers on one make a turn long. A transport that had nothing to say is asked
-//! again when something has come or left on it.
+//! neither thousands of transports nor thousands of consumers on one make a turn long. Those that will be due soon leave early
+//! where packets are relayed anyway. A transport that had nothing to say is asked again when something has come or left on it.
 //!
 //! What is about streams received, and every request for feedback, is said by one SSRC, the worker's own; sender reports
 //! are each consumer's.
@@ -40,6 +40,11 @@ const PART_INTERVAL: Duration = Duration::from_millis(1);
 /// rather than each by itself, which costs more than the reports.
 const TOGETHER: Duration = Duration::from_millis(10);
 
+/// Reports that are due within so long leave in a turn that relays packets anyway: the worker need not wake up for them, and
+/// the sockets of those who were just sent packets are at hand in its caches. Ten turns a second are enough for that. No time
+/// that is set in the wheel is so near.
+const EARLY: Duration = Duration::from_millis(100);
+
 /// Packets after which the rest of a report is left for another part: about 80 sender reports.
 const PART_PACKETS_MAX: usize = 4;
 
@@ -68,6 +73,8 @@ pub(super) struct Reports {
     pub(super) clocks: Clocks,
     /// When transports are due that may have something to say.
     due: TimerWheel<TransportKey>,
+    /// Transports whose reports have been begun, and when these go on. All wait equally long, so the first is due first.
+    begun: VecDeque<(Time, TransportKey)>,
     /// Transports whose limit has just changed.
     limited: Vec<TransportKey>,
     /// Living transports with consumers that have left.
@@ -89,6 +96,7 @@ impl Reports {
             wall_clock: WallClock::default(),
             clocks: Clocks::default(),
             due: TimerWheel::default(),
+            begun: VecDeque::new(),
             limited: Vec::new(),
             left: VecDeque::new(),
             pending_byes: Vec::new(),
@@ -104,7 +112,15 @@ impl Reports {
         if !self.limited.is_empty() || !self.left.is_empty() || !self.pending_byes.is_empty() {
             return Some(Time::default());
         }
-        self.due.next()
+        let begun = self.begun.front().map(|(due, _)| *due);
+        [begun, self.due.next()].into_iter().flatten().min()
+    }
+
+    /// Reserves memory for so many transports, this one among them: those that are gone may have begun a report, too.
+    pub(super) fn reserve(&mut self, key: TransportKey, transports: usize) {
+        self.due.reserve(key);
+        let missing = (2 * transports).saturating_sub(self.begun.len());
+        self.begun.reserve(missing);
     }
 
     /// Half a nominal duration to one and a half.
@@ -141,7 +157,7 @@ impl Reports {
     /// A transport has a producer or a consumer, or something has come or left on it: it may have something to report.
     pub(super) fn schedule(&mut self, now: Time, key: TransportKey, transport: &mut Transport) {
         transport.reports.is_quiet = false;
-        if !self.due.is_set(key) {
+        if transport.reports.next_consumer.is_none() && !self.due.is_set(key) {
             let due = now + self.scaled(INTERVAL / 2);
             self.due.set(key, due);
         }
@@ -204,12 +220,39 @@ impl Reports {
                 self.flush(transport, sink);
             }
         }
+        self.send_until(now, now, transports, producers, consumers, sink);
+    }
+
+    /// Sends the reports that would be due soon, a turn's worth of them, because packets are relayed now.
+    pub(super) fn send_early(
+        &mut self,
+        now: Time,
+        transports: &mut Transports,
+        producers: &mut Producers,
+        consumers: &mut Consumers,
+        sink: &mut impl Sink,
+    ) {
+        self.send_until(now, now + EARLY, transports, producers, consumers, sink);
+    }
+
+    fn send_until(
+        &mut self,
+        now: Time,
+        until: Time,
+        transports: &mut Transports,
+        producers: &mut Producers,
+        consumers: &mut Consumers,
+        sink: &mut impl Sink,
+    ) {
         for _ in 0..TURN_PARTS_MAX {
-            let Some(key) = self.due.pop(now) else { return };
+            let Some((due, key)) = self.pop_due(now, until) else {
+                return;
+            };
             let Some(transport) = transports.get_mut(key) else {
                 continue;
             };
             if transport.producers.is_empty() && transport.consumers.is_empty() {
+                transport.reports.next_consumer = None;
                 transport.reports.is_quiet = true;
                 continue;
             }
@@ -219,13 +262,23 @@ impl Reports {
             }
             let is_complete =
                 !transport.has_rtcp_remote() || self.send_part(now, transport, producers, consumers, sink);
-            let next = match is_complete {
-                true if transport.reports.is_quiet => continue,
-                true => together(now + self.scaled(INTERVAL)),
-                false => now + PART_INTERVAL,
-            };
-            self.due.set(key, next);
+            if !is_complete {
+                self.begun.push_back((now + PART_INTERVAL, key));
+            } else if !transport.reports.is_quiet {
+                // A report that leaves early makes the next one no earlier.
+                let next = together(now.max(due) + self.scaled(INTERVAL));
+                self.due.set(key, next);
+            }
         }
+    }
+
+    /// The transport that is due first, and when: until `until`, or to go on with its report now.
+    fn pop_due(&mut self, now: Time, until: Time) -> Option<(Time, TransportKey)> {
+        let begun = self.begun.front().map(|(due, _)| *due).filter(|due| *due <= now);
+        let next = self.due.next().filter(|due| *due <= until);
+        let is_new = next.is_some_and(|next| begun.is_none_or(|begun| next < begun));
+        let new = if is_new { self.due.pop(until) } else { None };
+        new.or_else(|| begun.and_then(|_| self.begun.pop_front()))
     }
 
     /// Sends the BYEs of consumers that are closed, on transports that are not.

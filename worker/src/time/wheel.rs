@@ -142,17 +142,19 @@ impl<K: Slot> TimerWheel<K> {
         Some(Time(self.places[place].earliest.saturating_mul(TICK_NS)))
     }
 
-    /// An object whose timer is due, which is unset by that; of those of the same tick, the one that was set first. To be called again until there is none.
-    pub fn pop(&mut self, now: Time) -> Option<K> {
-        self.advance(now.0 / TICK_NS);
+    /// An object whose timer is due, which is unset by that, and its tick; of those of the same tick, the one that was set first.
+    /// To be called again until there is none.
+    pub fn pop(&mut self, now: Time) -> Option<(Time, K)> {
+        let to = now.0 / TICK_NS;
+        self.advance(to);
         let place = self.first_place()?;
-        if place >= LEVEL_PLACES || self.places[place].earliest > self.now {
+        if place >= LEVEL_PLACES || self.places[place].earliest > to {
             return None;
         }
         let index = self.places[place].first;
         let set = self.timers[index as usize].set.take()?;
         self.unlink(index, set.place);
-        Some(set.key)
+        Some((Time(set.tick * TICK_NS), set.key))
     }
 
     /// Lets time go on to a tick, or to the first timer if that is due earlier.
@@ -171,7 +173,7 @@ impl<K: Slot> TimerWheel<K> {
                 break;
             }
             // All that lies there is at this tick or later.
-            self.now = to.min(earliest);
+            self.now = self.now.max(to.min(earliest));
             self.spread(place);
         }
         self.now = self.now.max(to);
@@ -312,9 +314,9 @@ mod tests {
                     wheel.set(key, Time(due));
                 }
                 let next = wheel.next();
-                while let Some(key) = wheel.pop(Time(now)) {
+                while let Some((at, key)) = wheel.pop(Time(now)) {
                     let ((tick, _), (expected, due)) = model.pop_first().unwrap();
-                    prop_assert_eq!(key, expected);
+                    prop_assert_eq!((at, key), (Time(tick * TICK_NS), expected));
                     prop_assert!(due <= now && tick <= now / TICK_NS);
                     prop_assert!(next.is_some_and(|next| next <= Time(now)), "nobody would have asked");
                 }
@@ -347,10 +349,26 @@ mod tests {
             assert_eq!(wheel.next(), Some(due));
             assert_eq!(wheel.pop(due - Duration::from_nanos(1)), None);
             assert_eq!(wheel.next(), Some(due));
-            assert_eq!(wheel.pop(due), Some(key));
+            assert_eq!(wheel.pop(due), Some((due, key)));
             assert_eq!(wheel.pop(due), None);
         }
         assert_eq!(wheel.next(), None);
+    }
+
+    /// Who looks ahead gets what is due by then, and nothing that is due later comes early for it.
+    #[test]
+    fn after_a_look_ahead_the_rest_is_in_time() {
+        let mut wheel = TimerWheel::default();
+        for (key, ms) in [(0, 150), (1, 190), (2, 230)] {
+            wheel.set(key, Time::from_millis(ms));
+        }
+        assert_eq!(wheel.pop(Time::from_millis(180)), Some((Time::from_millis(150), 0)));
+        assert_eq!(wheel.pop(Time::from_millis(180)), None);
+        assert_eq!(wheel.pop(Time::from_millis(100)), None);
+        assert_eq!(wheel.next(), Some(Time::from_millis(190)));
+        assert_eq!(wheel.pop(Time::from_millis(189)), None);
+        assert_eq!(wheel.pop(Time::from_millis(190)), Some((Time::from_millis(190), 1)));
+        assert_eq!(wheel.pop(Time::from_millis(230)), Some((Time::from_millis(230), 2)));
     }
 
     /// What is set to the end of time waits for it, and holds up nobody.
@@ -360,9 +378,9 @@ mod tests {
         wheel.set(0, Time(u64::MAX));
         wheel.set(1, Time(u64::MAX - 10 * TICK_NS));
         wheel.set(2, Time(1));
-        assert_eq!(wheel.pop(Time::from_millis(1)), Some(2));
+        assert_eq!(wheel.pop(Time::from_millis(1)), Some((Time::from_millis(1), 2)));
         assert_eq!(wheel.pop(Time(u64::MAX / 2)), None);
-        assert_eq!(wheel.pop(Time(u64::MAX - 1)), Some(1));
+        assert_eq!(wheel.pop(Time(u64::MAX - 1)).map(|(_, key)| key), Some(1));
         assert_eq!(wheel.pop(Time(u64::MAX)), None);
         assert!(wheel.cancel(0));
         assert_eq!(wheel.next(), None);
