@@ -22,6 +22,8 @@ pub struct Transmission {
     pub payload_type: u8,
     /// Packets sent when the last two reports were made.
     packets_before: [u64; 2],
+    /// It was no sender when the last report was made, and has sent nothing since.
+    pub(super) rests: bool,
     reports: SentReports,
     last_report: LastReport,
 }
@@ -47,6 +49,7 @@ impl Transmission {
             octets: 0,
             payload_type: u8::MAX,
             packets_before: [0; 2],
+            rests: true,
             reports: SentReports::default(),
             last_report: LastReport::default(),
         }
@@ -64,7 +67,16 @@ impl Transmission {
     pub fn is_sender(&mut self) -> bool {
         let [before, last] = self.packets_before;
         self.packets_before = [last, self.packets];
-        self.packets != before
+        self.rests = self.packets == before;
+        !self.rests
+    }
+
+    /// Whether it has rested, and sends something again. It says so once.
+    #[inline]
+    pub(super) fn wake(&mut self) -> bool {
+        let wakes = self.rests && self.packets != self.packets_before[1];
+        self.rests &= !wakes;
+        wakes
     }
 
     /// A sender report has been sent.
