@@ -3,7 +3,7 @@
 //! A transport on a shared port has two ways out with the same source and the same destination: its connected socket, and the
 //! port's unconnected one. A train is cheaper through the first, which needs no route lookup. But of hundreds of connected
 //! sockets that each get a packet now and then, none is in the caches any more when its next packet comes; through the one
-//! unconnected socket sixteen packets to sixteen peers are a single call ([the numbers](../../../docs/kernel-costs.md)).
+//! unconnected socket sixteen packets to sixteen peers are a single call (benches/README.md).
 //!
 //! So a packet that is alone waits, protected, until others do, or the turn ends. What comes for its transport before that waits
 //! behind it, and then all of it leaves through the connected socket. That one also gets what the unconnected one refuses, so
