@@ -47,7 +47,7 @@ impl Activity {
         if self.next_check.is_none_or(|due| due > now) {
             return;
         }
-        for (key, producer) in &mut *producers {
+        for (key, producer) in producers.iter_mut() {
             let streams = &producer.streams;
             for (encoding, stream) in streams.iter().enumerate() {
                 let others = streams.iter().enumerate().filter(|(other, _)| *other != encoding);

@@ -40,6 +40,7 @@ mod report;
 mod retransmit;
 mod routing;
 mod rtx;
+mod slots;
 mod ssrc_latch;
 mod stream;
 mod transport;
@@ -74,7 +75,6 @@ use std::collections::{BTreeSet, VecDeque};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{DropReason, Notification, Remote};
 
@@ -95,6 +95,7 @@ use self::producer::Producers;
 use self::profile_changes::ProfileChanges;
 use self::report::Reports;
 use self::retransmit::IncomingNacks;
+use self::slots::Slots;
 use self::sink::{ConsumerIx, Sink, TransportIx};
 use self::transport::Transports;
 use self::twcc::FeedbackQueue;
@@ -207,9 +208,9 @@ impl Relay {
             hash: hash.clone(),
             equalizes_packets: true,
             rooms: HashMap::with_hasher(hash.clone()),
-            transports: SlotMap::with_key(),
-            producers: SlotMap::with_key(),
-            consumers: SlotMap::with_key(),
+            transports: Slots::new(),
+            producers: Slots::new(),
+            consumers: Slots::new(),
             transport_of_id: HashMap::with_hasher(hash.clone()),
             producer_of_id: HashMap::with_hasher(hash.clone()),
             consumer_of_id: HashMap::with_hasher(hash.clone()),
@@ -351,8 +352,7 @@ impl Relay {
     /// The sink had taken packets of a consumer but could not send them after all.
     pub fn handle_lost(&mut self, owner: ConsumerIx, reason: DropReason, packets: u32) {
         if let Some(consumer) = self.consumers.get_mut(ConsumerKey::from_index(owner)) {
-            consumer.forwarded = consumer.forwarded.saturating_sub(u64::from(packets));
-            consumer.dropped[reason as usize] += u64::from(packets);
+            consumer.on_lost(reason, packets);
         }
     }
 

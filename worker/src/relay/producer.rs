@@ -1,6 +1,5 @@
 //! A producer as the relay sees it: how its packets are recognised, what of them is relayed, and who follows.
 
-use slotmap::SlotMap;
 use weir_channel::id::{ProducerId, RoomId};
 use weir_channel::message::{Codec, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
 
@@ -15,6 +14,7 @@ use super::limits::ENCODINGS_MAX;
 use super::nack::MissingList;
 use super::profile::Available;
 use super::sender_clock::{ClockKey, Clocks};
+use super::slots::Slots;
 use super::stream::Stream;
 use super::withheld::SlotSet;
 
@@ -73,7 +73,7 @@ pub(super) struct Producer {
 }
 
 /// All of a worker's.
-pub(super) type Producers = SlotMap<ProducerKey, Producer>;
+pub(super) type Producers = Slots<ProducerKey, Producer>;
 
 /// What a consumer's counters are updated from. Every packet that is routed to the producer counts once in `received`, and
 /// once in one of the others.

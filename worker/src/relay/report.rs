@@ -397,15 +397,15 @@ impl Reports {
 
     /// What a consumer's sender report says; `None` while it sends nothing.
     fn sender_info(&self, now: Time, consumer: &mut Consumer, producer: &Producer) -> Option<SenderInfo> {
-        let is_sender = consumer.transmission.is_sender();
+        let is_sender = consumer.is_sender();
         if !is_sender || consumer.paused || producer.paused {
             return None;
         }
         Some(SenderInfo {
             ntp: self.wall_clock.ntp(now),
             rtp: media_time(now, &self.clocks, consumer, producer)? as u32,
-            packets: consumer.transmission.packets as u32,
-            octets: consumer.transmission.octets as u32,
+            packets: consumer.sent() as u32,
+            octets: consumer.octets as u32,
         })
     }
 
@@ -435,7 +435,7 @@ fn together(due: Time) -> Time {
 pub(super) fn media_time(now: Time, clocks: &Clocks, consumer: &Consumer, producer: &Producer) -> Option<u64> {
     let (encoding, restarts) = consumer.rewriter.timeline()?;
     let stream = producer.streams.get(usize::from(encoding))?;
-    let rate = producer.main_codec(Some(consumer.transmission.payload_type)).clock_rate;
+    let rate = producer.main_codec(Some(consumer.last_payload_type)).clock_rate;
     let ticks = |ns: i128| (ns * i128::from(rate) / 1_000_000_000) as i64;
     let (newest, sent_at) = consumer.rewriter.newest_timestamp();
     let by_arrival = newest.wrapping_add_signed(ticks(now.since(sent_at).as_nanos().cast_signed()));

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use slotmap::SlotMap;
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Remote, TransportStats, UnroutedReason, WorkerError};
 
@@ -17,6 +16,7 @@ use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::newcomers::Newcomers;
 use super::producer::Producer;
 use super::sink::{Port, Sink, TransportIx};
+use super::slots::Slots;
 use super::transport_reports::TransportReports;
 use super::used_indices::{UsedIndices, before_first};
 
@@ -74,7 +74,7 @@ pub(super) struct Transport {
 }
 
 /// All of a worker's.
-pub(super) type Transports = SlotMap<TransportKey, Transport>;
+pub(super) type Transports = Slots<TransportKey, Transport>;
 
 /// What a transport speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
