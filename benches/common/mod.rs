@@ -197,7 +197,8 @@ impl Options {
         if self.json {
             let number = |count: Option<f64>| count.map_or("null".to_owned(), |count| format!("{count:.2}"));
             let instructions = number(counted.map(|counted| counted.instructions));
-            let [l1, l2] = [0, 1].map(|level| number(counted.filter(|_| self.cache).map(|counted| counted.misses[level])));
+            let [l1, l2] =
+                [0, 1].map(|level| number(counted.filter(|_| self.cache).map(|counted| counted.misses[level])));
             println!(
                 r#"{{"bench":"{bench}","case":"{name}","per":"{operation}","median_ns":{median_ns:.3},"fastest_ns":{fastest_ns:.3},"instructions":{instructions},"l1_misses":{l1},"l2_misses":{l2}}}"#
             );
@@ -289,7 +290,11 @@ fn counted_run(case: &Case, passes: u64, cache: bool) -> Result<HashMap<String, 
     let profile = fs::read_to_string(&out).map_err(|error| failed(&error))?;
     let _ = fs::remove_file(&out);
     // "events: Ir Dr", and "summary: 123456 789" or "totals: 123456 789".
-    let line = |names: &[&str]| profile.lines().find_map(|line| names.iter().find_map(|name| line.strip_prefix(name)));
+    let line = |names: &[&str]| {
+        profile
+            .lines()
+            .find_map(|line| names.iter().find_map(|name| line.strip_prefix(name)))
+    };
     let (events, counts) = line(&["events:"])
         .zip(line(&["summary:", "totals:"]))
         .ok_or_else(|| failed(&"callgrind wrote no summary"))?;

@@ -186,7 +186,12 @@ fn transport(room: u64, peer: u64) -> Method {
 }
 
 fn extensions(is_browser: bool) -> Vec<HeaderExtension> {
-    let uris = [ExtensionUri::Mid, ExtensionUri::AbsSendTime, ExtensionUri::TransportWideCc, ExtensionUri::AudioLevel];
+    let uris = [
+        ExtensionUri::Mid,
+        ExtensionUri::AbsSendTime,
+        ExtensionUri::TransportWideCc,
+        ExtensionUri::AudioLevel,
+    ];
     let extensions = (1..).zip(uris).map(|(id, uri)| HeaderExtension { id, uri });
     extensions.filter(|_| is_browser).collect()
 }

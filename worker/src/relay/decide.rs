@@ -220,7 +220,11 @@ mod tests {
             ),
         ];
         for (flow, packet, expected) in rows {
-            assert_eq!(decide(&packet, &flow, &Overtaken::default(), Some(96)), expected, "{flow:?} {packet:?}");
+            assert_eq!(
+                decide(&packet, &flow, &Overtaken::default(), Some(96)),
+                expected,
+                "{flow:?} {packet:?}"
+            );
         }
         let flowing = flow(Some(2), Some(2), false);
         assert_eq!(

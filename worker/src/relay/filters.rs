@@ -8,7 +8,10 @@ pub type UnsupportedCodecs = u16;
 
 /// The slots of one producer.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Filters {
+    /// What is withheld in any slot: mostly nothing.
+    anywhere: UnsupportedCodecs,
     slots: [Filter; SLOTS],
 }
 
@@ -60,6 +63,7 @@ impl Filters {
         }
         filter.is_counted = true;
         filter.consumers += 1;
+        self.anywhere = self.slots.iter().fold(0, |all, filter| all | filter.unsupported);
         joined
     }
 
@@ -76,6 +80,9 @@ impl Filters {
         }
         let bit = 1 << (codec & 0x0f);
         let mut slots = 0;
+        if self.anywhere & bit == 0 {
+            return slots;
+        }
         for (slot, filter) in self.slots.iter().enumerate() {
             slots |= u8::from(filter.unsupported & bit != 0) << slot;
         }

@@ -11,9 +11,10 @@ use super::packet::{PictureIdMeta, Vp8Meta};
 
 /// The counters of one stream, from one restart to the next.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Vp8Ids {
-    picture_id: PictureIds,
     tl0: Tl0,
+    picture_id: PictureIds,
 }
 
 impl Vp8Ids {
@@ -50,6 +51,7 @@ struct Place {
 }
 
 #[derive(Debug, Default)]
+#[repr(C)]
 struct PictureIds {
     /// The newest packet's.
     last: Option<Place>,

@@ -27,8 +27,9 @@ pub const ALL_SLOTS: SlotSet = (1 << SLOTS) - 1;
 /// Numbers that turned out to be holes, and are remembered.
 const HOLES: usize = 8;
 
-/// What one stream has withheld.
+/// What one stream has withheld. What every packet needs is in the first cache line.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct Withheld {
     /// The newest number that has come.
     newest: u64,
