@@ -144,6 +144,19 @@ impl PayloadTypes {
 }
 
 impl Consumer {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: [std::ops::Range<usize>; 3] = {
+        use std::mem::offset_of;
+        let rewriter = offset_of!(Self, rewriter);
+        let rate = offset_of!(Self, rate);
+        [
+            0..rewriter,
+            rewriter + Rewriter::HOT.start..rewriter + Rewriter::HOT.end,
+            rate..rate + Rate::HOT.end,
+        ]
+    };
+
     /// From a request whose parameters were checked.
     pub(super) fn new(
         request: &CreateConsumer,

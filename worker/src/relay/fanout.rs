@@ -25,7 +25,10 @@ impl Relay {
         if self.workspace.batch.is_empty() {
             return;
         }
-        let mut workspace = std::mem::replace(&mut self.workspace, Workspace::empty());
+        let Some(empty) = self.no_workspace.take() else {
+            return;
+        };
+        let mut workspace = std::mem::replace(&mut self.workspace, empty);
         for index in 0..workspace.touched.len() {
             let (producer, encoding, head) = workspace.touched[index];
             self.producers[producer].streams[usize::from(encoding)].batch_tail = None;
@@ -58,7 +61,7 @@ impl Relay {
         }
         workspace.batch.clear();
         workspace.touched.clear();
-        self.workspace = workspace;
+        self.no_workspace = Some(std::mem::replace(&mut self.workspace, workspace));
     }
 
     /// Hands a train to every consumer that follows its stream.

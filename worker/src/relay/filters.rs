@@ -34,6 +34,10 @@ pub(super) struct Joined {
 }
 
 impl Filters {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, slots);
+
     /// The slot of one more consumer. When all slots are others' the consumer gets one in which less is withheld than it lacks:
     /// what it lacks and is not withheld there, it sees as gaps.
     pub(super) fn join(&mut self, unsupported: UnsupportedCodecs) -> Joined {

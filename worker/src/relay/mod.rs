@@ -23,6 +23,8 @@ mod echo;
 mod fanout;
 mod forward;
 mod held;
+#[cfg(test)]
+mod hot_lines;
 mod incoming_reports;
 mod inspect;
 mod key_frame_requests;
@@ -125,7 +127,9 @@ pub struct Relay {
 
     /// Of all producers.
     streams: usize,
-    workspace: Workspace,
+    workspace: Box<Workspace>,
+    /// Stands in for it while it is lent out.
+    no_workspace: Option<Box<Workspace>>,
     /// Packets that go on with nothing yet.
     held: HeldPackets,
     /// What the RTCP packet at hand says.
@@ -217,7 +221,8 @@ impl Relay {
             consumer_of_id: HashMap::with_hasher(hash.clone()),
             transport_of_index: Vec::new(),
             streams: 0,
-            workspace: Workspace::new(),
+            workspace: Box::new(Workspace::new()),
+            no_workspace: Some(Box::new(Workspace::empty())),
             held: HeldPackets::new(),
             // More than a packet of 1,200 bytes can say.
             said: Vec::with_capacity(512),

@@ -55,9 +55,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 /// Requests are due at multiples of this, so that one turn of the timer serves many streams.
 const GRID_NS: u64 = 2_000_000;
 
-/// What a stream misses. What a packet needs that is simply the next one is in the first cache line.
+/// What a stream misses. What a packet needs that is simply the next one comes first.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct MissingList {
     newest: Option<u64>,
     /// The stream's count of restarts that `newest` belongs to.
@@ -141,6 +141,10 @@ impl Default for MissingList {
 }
 
 impl MissingList {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: [std::ops::Range<usize>; 1] = [0..std::mem::offset_of!(Self, numbers.range)];
+
     /// Notes a packet that has come for the first time. `restarts` is the stream's count of them.
     #[inline]
     pub fn on_packet(&mut self, now: Time, packet: &PacketMeta, is_key_frame: bool, restarts: u32) -> LossChange {

@@ -73,7 +73,6 @@ pub(super) struct Producer {
     extension_ids: [u8; ExtensionUri::ALL.len()],
     /// What it may send, by the order of its request. That never changes.
     pub codecs: Vec<Codec>,
-    codec_of: [u8; 128],
 }
 
 /// All of a worker's.
@@ -99,12 +98,18 @@ pub(super) struct ProducerCounters {
 }
 
 impl Producer {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: [std::ops::Range<usize>; 2] = {
+        use std::mem::offset_of;
+        let filters = offset_of!(Self, filters);
+        // As many streams as nearly all producers have.
+        let counters = offset_of!(Self, counters.dispatched) + size_of::<u64>();
+        [0..counters, filters..filters + Filters::HOT.end]
+    };
+
     /// From a request whose parameters were checked.
     pub(super) fn new(request: &CreateProducer, transport: TransportKey) -> Self {
-        let mut codec_of = [NO_CODEC; 128];
-        for (index, codec) in request.codecs.iter().enumerate() {
-            codec_of[usize::from(codec.payload_type & 0x7f)] = index as u8;
-        }
         let sends_again = request.codecs.iter().any(|codec| codec.nack);
         let ids = request.header_extensions.iter().map(|extension| extension.id);
         let mut extensions = vec![None; ids.max().map_or(0, |highest| usize::from(highest) + 1)].into_boxed_slice();
@@ -149,7 +154,6 @@ impl Producer {
             repairing: 0,
             filters: Filters::default(),
             codecs: request.codecs.clone(),
-            codec_of,
             last_codec: None,
         }
     }
@@ -166,10 +170,8 @@ impl Producer {
     }
 
     /// The codec sent under a payload type.
-    #[inline]
     pub(super) fn codec(&self, payload_type: u8) -> Option<&Codec> {
-        self.codecs
-            .get(usize::from(self.codec_of[usize::from(payload_type & 0x7f)]))
+        self.codecs.iter().find(|codec| codec.payload_type == payload_type)
     }
 
     /// The codec of a packet, and its place in the list of them: mostly that of the packet before, which lies near.
@@ -182,9 +184,11 @@ impl Producer {
     }
 
     fn other_packet_codec(&mut self, payload_type: u8) -> Option<(Codec, u8)> {
-        let place = self.codec_of[usize::from(payload_type & 0x7f)];
-        let codec = *self.codecs.get(usize::from(place))?;
-        self.last_codec = Some((codec, place));
+        let place = self
+            .codecs
+            .iter()
+            .position(|codec| codec.payload_type == payload_type)?;
+        self.last_codec = Some((self.codecs[place], place as u8));
         self.last_codec
     }
 

@@ -20,6 +20,10 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, total_at_start);
+
     /// Counts bytes.
     #[inline]
     pub fn add(&mut self, now: Time, bytes: u64) {

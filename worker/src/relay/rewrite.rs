@@ -142,6 +142,11 @@ const SEQ_BASE: u64 = 1 << 32;
 const ALIGNMENT_TOLERANCE_SECS: u64 = 3;
 
 impl Rewriter {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: std::ops::Range<usize> =
+        std::mem::offset_of!(Self, offsets.is_sped_up)..std::mem::offset_of!(Self, timeline_of);
+
     /// RFC 3550 §5.1: sequence numbers and timestamps begin at random values. `before_first`: the number before the first
     /// one, with its rollovers; see `relay/used_indices.rs`. `slot`: what is withheld from the consumer.
     pub fn new(before_first: u64, first_timestamp: u32, slot: u8) -> Self {

@@ -20,6 +20,10 @@ pub(super) struct Routes {
 }
 
 impl Routes {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, map);
+
     /// No streams.
     pub(super) fn new(hash: &FixedState) -> Self {
         Self {

@@ -162,6 +162,26 @@ pub(super) enum Accepted {
 }
 
 impl Stream {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: [std::ops::Range<usize>; 4] = {
+        use std::mem::offset_of;
+        let (reception, counters) = (offset_of!(Self, reception), offset_of!(Self, counters));
+        [
+            Continuity::HOT.start..offset_of!(Self, responsiveness) + size_of::<u64>(),
+            reception..reception + Reception::HOT.end,
+            counters..counters + offset_of!(StreamCounters, rate) + Rate::HOT.end,
+            offset_of!(Self, seen)..offset_of!(Self, seen) + size_of::<u64>(),
+        ]
+    };
+
+    /// Of VP8 these too.
+    #[cfg(test)]
+    pub(super) const HOT_VP8: [std::ops::Range<usize>; 1] = {
+        let ids = std::mem::offset_of!(Self, vp8_ids);
+        [ids..ids + Vp8Ids::HOT.end]
+    };
+
     /// A stream that has not been seen yet.
     pub(super) fn new(profile: Profile, rid: Option<String>, ssrc: Option<u32>) -> Self {
         Self {

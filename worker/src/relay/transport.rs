@@ -177,6 +177,17 @@ pub(super) struct Origin {
 }
 
 impl Transport {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: [std::ops::Range<usize>; 2] = {
+        use std::mem::offset_of;
+        let ssrcs = offset_of!(Self, ssrcs);
+        [
+            0..offset_of!(Remote, rtp) + size_of::<SocketAddr>(),
+            offset_of!(Self, last_received)..ssrcs + Routes::HOT.end,
+        ]
+    };
+
     /// A transport that nothing has come on yet.
     pub(super) fn new(
         id: TransportId,

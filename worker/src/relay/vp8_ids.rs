@@ -18,6 +18,10 @@ pub(super) struct Vp8Ids {
 }
 
 impl Vp8Ids {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, picture_id.before);
+
     /// Extends the counters of the packet with this extended sequence number.
     #[inline]
     pub(super) fn extend(&mut self, seq: u64, ids: Ids) -> Vp8Meta {

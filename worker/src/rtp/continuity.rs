@@ -141,6 +141,10 @@ impl Run {
 }
 
 impl Continuity {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(crate) const HOT: std::ops::Range<usize> = std::mem::offset_of!(Self, begun) - 4..size_of::<Self>();
+
     /// Judges a packet of a stream whose newest number is `newest_seq`. `known` is asked for numbers that are not newer.
     #[inline]
     pub fn judge(
