@@ -32,10 +32,10 @@ fn a_packet_touches_few_lines() {
     let transport = keys + 1 + lines(&Transport::HOT);
     let producer = keys + lines(&Producer::HOT);
     // Beside the stream: a word of the numbers that came, their digests, what is withheld, the list of its consumers.
-    let stream = lines(&Stream::HOT) + 1 + 1 + lines(&Withheld::HOT) + 1;
-    let vp8 = lines(&[Stream::HOT.as_slice(), &Stream::HOT_VP8].concat()) - lines(&Stream::HOT);
+    let stream = lines(&Stream::HOT) + 1 + 1 + lines(&[Withheld::HOT]) + 1;
+    let vp8 = lines(&[Stream::HOT.as_slice(), &[Stream::HOT_VP8]].concat()) - lines(&Stream::HOT);
     // It begins anywhere.
-    let missing = 1 + lines(&MissingList::HOT);
+    let missing = 1 + lines(&[MissingList::HOT]);
     let consumer = keys + lines(&Consumer::HOT);
     let sound = transport + producer + stream + 3 * consumer;
     let video = sound + vp8 + missing;

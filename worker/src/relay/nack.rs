@@ -143,7 +143,7 @@ impl Default for MissingList {
 impl MissingList {
     /// Where the fields lie that every packet needs.
     #[cfg(test)]
-    pub(super) const HOT: [std::ops::Range<usize>; 1] = [0..std::mem::offset_of!(Self, numbers.range)];
+    pub(super) const HOT: Range<usize> = 0..std::mem::offset_of!(Self, numbers.range);
 
     /// Notes a packet that has come for the first time. `restarts` is the stream's count of them.
     #[inline]

@@ -177,9 +177,9 @@ impl Stream {
 
     /// Of VP8 these too.
     #[cfg(test)]
-    pub(super) const HOT_VP8: [std::ops::Range<usize>; 1] = {
+    pub(super) const HOT_VP8: std::ops::Range<usize> = {
         let ids = std::mem::offset_of!(Self, vp8_ids);
-        [ids..ids + Vp8Ids::HOT.end]
+        ids..ids + Vp8Ids::HOT.end
     };
 
     /// A stream that has not been seen yet.

@@ -51,7 +51,7 @@ struct Window {
 impl Withheld {
     /// Where the fields lie that every packet needs.
     #[cfg(test)]
-    pub(super) const HOT: [std::ops::Range<usize>; 1] = [0..std::mem::offset_of!(Self, windows)];
+    pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, windows);
 
     /// Begins to count for a slot.
     pub fn open(&mut self, slot: u8) {
