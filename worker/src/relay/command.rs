@@ -78,7 +78,7 @@ impl Relay {
             Method::SetMaxBitrate { transport, bitrate_bps } => {
                 let key = self.find_transport(*transport)?;
                 self.reports
-                    .set_max_bitrate(key, &mut self.transports[key], *bitrate_bps);
+                    .set_max_bitrate(now, key, &mut self.transports[key], *bitrate_bps);
             }
             Method::SetAudioLevels { room, enabled } => self.set_audio_levels(now, *room, *enabled)?,
             Method::Ping
@@ -157,6 +157,7 @@ impl Relay {
             self.transport_of_index.resize(index + 1, None);
         }
         self.transport_of_index[index] = Some(key);
+        self.reports.reserve(key, self.transports.len());
         self.transport_of_id.insert(id, key);
         self.room_mut(room).transports.insert(id);
         Ok(())
@@ -171,6 +172,8 @@ impl Relay {
         let before = self.transports[key].set_remote_address(now, remote);
         if before.map(|before| before.rtp) != Some(remote.rtp) {
             self.on_remote_known(now, key);
+        } else {
+            self.reports.schedule(now, key, &mut self.transports[key]);
         }
         Ok(())
     }
@@ -192,7 +195,8 @@ impl Relay {
             transport: transport.index,
         });
         self.feedback.on_transport_left(&transport);
-        self.reports.on_transport_left(transport, self.transports.is_empty());
+        self.reports
+            .on_transport_left(key, transport, self.transports.is_empty());
     }
 
     fn create_producer(&mut self, now: Time, request: &CreateProducer) -> Result<(), WorkerError> {
@@ -250,7 +254,8 @@ impl Relay {
             }
         }
         self.streams += streams.len();
-        self.activity.on_producer(now, self.producers.len(), self.streams);
+        self.activity
+            .on_producer(now, key, (self.producers.len(), self.streams));
         self.reserve_for_streams(transport_key);
         self.producer_of_id.insert(request.producer, key);
         self.room_mut(request.room).producers.insert(request.producer);
@@ -317,6 +322,7 @@ impl Relay {
         let Some(producer) = self.producers.remove(key) else {
             return;
         };
+        self.activity.on_producer_left(key);
         producer.leave_clock(&mut self.reports.clocks);
         self.streams -= producer.streams.len();
         let gops = producer.streams.iter().filter(|stream| stream.gop.is_some());

@@ -50,6 +50,8 @@ pub(super) struct Consumer {
     pub gathered: bool,
     /// There are `renames`.
     pub has_renames: bool,
+    /// It was no sender when the last report was made, and has sent nothing since.
+    pub rests: bool,
     /// The numbers it flows under.
     pub rewriter: Rewriter,
     /// Bytes given to the transport, and bits per second.
@@ -183,6 +185,7 @@ impl Consumer {
             last_payload_type: NONE,
             gathered: false,
             has_renames: renames.is_some(),
+            rests: true,
             rewriter,
             rate: Rate::default(),
             sent_beside: 0,
@@ -248,7 +251,21 @@ impl Consumer {
     /// Whether it is a sender now, and so sends sender reports; begins the next interval.
     pub(super) fn is_sender(&mut self) -> bool {
         let sent = self.sent();
-        self.transmission.is_sender(sent)
+        self.rests = !self.transmission.is_sender(sent);
+        !self.rests
+    }
+
+    /// Whether it has rested, and sends something again. It says so once.
+    #[inline]
+    pub(super) fn wake(&mut self) -> bool {
+        self.rests && self.wake_from_rest()
+    }
+
+    #[cold]
+    fn wake_from_rest(&mut self) -> bool {
+        let wakes = self.sent() != self.transmission.packets_before();
+        self.rests = !wakes;
+        wakes
     }
 
     /// Neither paused nor out of reach: a key frame would not be wasted on it.

@@ -124,6 +124,10 @@ impl Relay {
             if passage.waiting {
                 workspace.waiting.push(*key);
             }
+            if passage.woke {
+                let transport = consumer.transport;
+                self.reports.schedule(now, transport, &mut self.transports[transport]);
+            }
         }
         let is_companion = |packet: &PacketMeta| {
             let codec = self.producers[producer_key].codec(packet.payload_type);
@@ -160,6 +164,8 @@ impl Relay {
     /// A consumer has begun to get another encoding, or the same one again.
     fn on_started(&mut self, now: Time, key: ConsumerKey) {
         let consumer = &mut self.consumers[key];
+        let transport = consumer.transport;
+        self.reports.schedule(now, transport, &mut self.transports[transport]);
         if consumer.effective != consumer.flow.current {
             consumer.effective = consumer.flow.current;
             consumer.switches += 1;

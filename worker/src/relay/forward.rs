@@ -23,6 +23,8 @@ pub(super) struct Forwarded {
     pub started: bool,
     /// Its last packets wait for a key frame.
     pub waiting: bool,
+    /// It is the first that the consumer sends after a rest.
+    pub woke: bool,
 }
 
 /// Packets of one stream that lie end to end.
@@ -104,7 +106,7 @@ pub(super) fn forward(
                         .then_some((stream, packet.seq + 1, before));
                     passage = Forwarded {
                         started: true,
-                        waiting: false,
+                        ..Forwarded::default()
                     };
                 }
                 // It came before anybody waited, and is not kept.
@@ -144,6 +146,7 @@ pub(super) fn forward(
     if let Some((stream, from, before)) = overtaken {
         send_held(consumer, producer, now, stream, (from..u64::MAX, before), held, sink);
     }
+    passage.woke = consumer.wake();
     passage
 }
 

@@ -126,6 +126,7 @@ impl Relay {
 
     /// A transport knows now where to send, or was given another remote. Who is there has seen nothing yet.
     pub(super) fn on_remote_known(&mut self, now: Time, transport: TransportKey) {
+        self.reports.schedule(now, transport, &mut self.transports[transport]);
         for index in 0..self.transports[transport].consumers.len() {
             let key = self.transports[transport].consumers[index];
             let consumer = &mut self.consumers[key];

@@ -114,6 +114,9 @@ impl Relay {
                 self.accepted += 1;
                 transport.received.0 += 1;
                 transport.received.1 += range.len() as u64;
+                if transport.is_quiet {
+                    self.reports.schedule(origin.now, origin.transport, transport);
+                }
             }
             Err(reason) => transport.count_unrouted(reason, 1),
         }
@@ -294,7 +297,7 @@ impl Relay {
             stream.refresh_gop(is_lone, &mut self.key_frame_requests.gops);
         }
         if !is_active && is_media {
-            self.activity.set(key, producer, true);
+            self.activity.on_active(now, key, producer);
         }
         if came_back {
             self.on_stream_available(now, key, encoding, key_frame);

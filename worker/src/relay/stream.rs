@@ -412,22 +412,28 @@ impl Stream {
     /// Whether it has shown nothing for long. Sound pauses when nobody speaks, but not for so long: with DTX, Opus sends a packet
     /// in 400 ms (RFC 7587 §3.1.3 leaves the time to the sender; this is what libopus does).
     pub(super) fn is_silent(&self, now: Time, kind: MediaKind) -> bool {
+        self.silent_from(kind).is_none_or(|from| now >= from)
+    }
+
+    /// From when on it is silent, if nothing more comes; `None` if nothing has come.
+    pub(super) fn silent_from(&self, kind: MediaKind) -> Option<Time> {
         let least = match kind {
             MediaKind::Audio => AUDIO_INACTIVE_AFTER,
             MediaKind::Video => INACTIVE_AFTER,
         };
-        let limit = least.max(self.patience());
-        self.last_media.is_none_or(|last| now.since(last) >= limit)
+        Some(self.last_media? + least.max(self.patience()))
     }
 
     /// Whether it has shown nothing while others of its producer, the newest of whose media is `others`, went on. Screens that
     /// send a picture in a second have pauses of a second on every layer, and one layer is always the first: so a layer is
     /// compared with the others and not with the clock, and one whose pauses are long is given two of them.
     pub(super) fn has_fallen_behind(&self, others: Option<Time>) -> bool {
-        let (Some(last), Some(others)) = (self.last_media, others) else {
-            return self.last_media.is_none() && others.is_some();
-        };
-        others.since(last) >= INACTIVE_AFTER.max(self.patience())
+        others.is_some_and(|others| self.behind_from().is_none_or(|from| others >= from))
+    }
+
+    /// The time from which on it has fallen behind what comes on others, if nothing comes on it; `None` if nothing has come.
+    pub(super) fn behind_from(&self) -> Option<Time> {
+        Some(self.last_media? + INACTIVE_AFTER.max(self.patience()))
     }
 
     /// Counts a packet that has come for the first time. A start in another order than the sending reaches a few packets

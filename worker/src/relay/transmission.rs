@@ -57,6 +57,11 @@ impl Transmission {
         packets != before
     }
 
+    /// Packets sent when the last report was made.
+    pub(super) fn packets_before(&self) -> u64 {
+        self.packets_before[1]
+    }
+
     /// A sender report has been sent.
     pub fn on_report_sent(&mut self, now: Time, ntp: u64) {
         self.reports.on_sent(now, ntp);

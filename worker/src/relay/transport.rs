@@ -44,6 +44,9 @@ pub(super) struct Transport {
     pub said_bye: bool,
     /// What its kind is.
     is_webrtc: bool,
+    /// There is nothing to report, so far as is known: neither has anything come nor left since the last report was begun, nor had
+    /// that anything in it.
+    pub is_quiet: bool,
     /// Who receives what arrives under an SSRC: given at creation, or learned through MID and RID.
     pub ssrcs: Routes,
     /// Its id.
@@ -203,6 +206,7 @@ impl Transport {
             received: (0, 0),
             said_bye: false,
             is_webrtc: kind == TransportKind::WebRtc,
+            is_quiet: false,
             ssrcs: Routes::new(hash),
             id,
             room,

@@ -22,4 +22,5 @@ mod profiles;
 mod repair;
 mod reports;
 mod routing;
+mod timers;
 mod twcc;
