@@ -146,16 +146,18 @@ impl PayloadTypes {
 }
 
 impl Consumer {
+    /// What every packet needs is in so many of its first bytes.
+    pub(super) const HOT_BYTES: usize = std::mem::offset_of!(Self, rate) + Rate::HOT_BYTES;
+
     /// Where the fields lie that every packet needs.
     #[cfg(test)]
     pub(super) const HOT: [std::ops::Range<usize>; 3] = {
         use std::mem::offset_of;
         let rewriter = offset_of!(Self, rewriter);
-        let rate = offset_of!(Self, rate);
         [
             0..rewriter,
             rewriter + Rewriter::HOT.start..rewriter + Rewriter::HOT.end,
-            rate..rate + Rate::HOT.end,
+            offset_of!(Self, rate)..Self::HOT_BYTES,
         ]
     };
 

@@ -13,6 +13,7 @@ use weir_channel::message::MediaKind;
 use crate::time::Time;
 
 use super::Relay;
+use super::consumer::Consumer;
 use super::forward::{Totals, Train, forward};
 use super::keys::{ConsumerKey, ProducerKey};
 use super::packet::PacketMeta;
@@ -97,8 +98,8 @@ impl Relay {
         for (place, key) in attached.iter().enumerate() {
             // Who comes after the next one, and where the next one's packets leave: thousands of consumers are not in the caches
             // any more when the next packet comes, but the kernel takes microseconds for each, in which they can be fetched.
-            if let Some(after) = attached.get(place + 2).and_then(|key| self.consumers.get(*key)) {
-                sink.prefetch(after);
+            if let Some(after) = attached.get(place + 2).and_then(|key| self.consumers.record(*key)) {
+                sink.prefetch(after, Consumer::HOT_BYTES);
             }
             if let Some(next) = attached.get(place + 1).and_then(|key| self.consumers.get(*key)) {
                 sink.prepare(next.transport_index);

@@ -20,9 +20,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Where the fields lie that every packet needs.
-    #[cfg(test)]
-    pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, total_at_start);
+    /// What every packet needs is in so many of its first bytes.
+    pub(super) const HOT_BYTES: usize = std::mem::offset_of!(Self, total_at_start);
 
     /// Counts bytes.
     #[inline]

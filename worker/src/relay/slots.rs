@@ -56,6 +56,12 @@ impl<K: Key, V> Slots<K, V> {
         self.objects.get(Self::place(key))?.as_ref()
     }
 
+    /// Where an object lies that a key means, or meant once. Nothing of it is read.
+    #[inline]
+    pub(super) fn record(&self, key: K) -> Option<&Option<V>> {
+        self.objects.get(Self::place(key))
+    }
+
     /// An object, to be changed, if it is still there.
     #[inline]
     pub(super) fn get_mut(&mut self, key: K) -> Option<&mut V> {

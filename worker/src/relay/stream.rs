@@ -170,7 +170,7 @@ impl Stream {
         [
             Continuity::HOT.start..offset_of!(Self, responsiveness) + size_of::<u64>(),
             reception..reception + Reception::HOT.end,
-            counters..counters + offset_of!(StreamCounters, rate) + Rate::HOT.end,
+            counters..counters + offset_of!(StreamCounters, rate) + Rate::HOT_BYTES,
             offset_of!(Self, seen)..offset_of!(Self, seen) + size_of::<u64>(),
         ]
     };
