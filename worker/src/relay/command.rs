@@ -279,10 +279,9 @@ impl Relay {
             .iter()
             .map(|key| self.producers[*key].streams.len())
             .sum();
-        for ssrcs in [&mut transport.ssrcs, &mut transport.rtx_ssrcs] {
-            let missing = (2 * streams).saturating_sub(ssrcs.len());
-            ssrcs.reserve(missing);
-        }
+        let missing = |known: usize| (2 * streams).saturating_sub(known);
+        transport.ssrcs.reserve(missing(transport.ssrcs.len()));
+        transport.rtx_ssrcs.reserve(missing(transport.rtx_ssrcs.len()));
     }
 
     fn pause_producer(&mut self, producer: ProducerId) -> Result<(), WorkerError> {
@@ -331,7 +330,7 @@ impl Relay {
         let transport = &mut self.transports[producer.transport];
         transport.producers.retain(|other| *other != key);
         transport.remember_closed(&producer);
-        transport.ssrcs.retain(|_, (owner, _)| *owner != key);
+        transport.ssrcs.remove_producer(key);
         transport.rtx_ssrcs.retain(|_, (owner, _)| *owner != key);
         if transport.kind == TransportKind::WebRtc {
             let transport = transport.index;

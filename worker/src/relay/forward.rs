@@ -9,7 +9,7 @@ use crate::rtp::packet::rewrite;
 use crate::time::Time;
 
 use super::consumer::Consumer;
-use super::decide::{Disposition, decide};
+use super::decide::{Disposition, Overtaken, decide};
 use super::key_frame_assembly::RESERVED_SEQS;
 use super::packet::PacketMeta;
 use super::producer::Producer;
@@ -72,7 +72,7 @@ pub(super) fn forward(
         totals,
         ordinal,
     } = train;
-    let renames = consumer.renames.is_some();
+    let renames = consumer.has_renames;
     if renames {
         save_extensions(bytes, packets, saved);
     }
@@ -81,7 +81,7 @@ pub(super) fn forward(
     let mut overtaken = None;
     for (index, packet) in packets.iter().enumerate() {
         let payload_type = consumer.payload_type(packet.payload_type);
-        let mut disposition = decide(packet, &consumer.flow, payload_type);
+        let mut disposition = decide(packet, &consumer.flow, &consumer.overtaken, payload_type);
         if disposition == Disposition::Start {
             let before = ordinal + index as u64;
             match first_of(producer, packet, now) {
@@ -146,7 +146,7 @@ pub(super) fn forward(
     if let Some((stream, from, before)) = overtaken {
         send_held(consumer, producer, now, stream, (from..u64::MAX, before), held, sink);
     }
-    passage.woke = consumer.transmission.wake();
+    passage.woke = consumer.wake();
     passage
 }
 
@@ -245,10 +245,12 @@ pub(super) fn start(
     flow.current = Some(packet.encoding);
     flow.epoch = packet.epoch;
     flow.first_seq = packet.seq;
-    flow.first_timestamp = packet.timestamp;
-    flow.early_seq = if reserve > 0 { packet.seq - reserve } else { u64::MAX };
     flow.sync_required = false;
     flow.is_catching_up = false;
+    consumer.overtaken = Overtaken {
+        timestamp: packet.timestamp,
+        early_seq: if reserve > 0 { packet.seq - reserve } else { u64::MAX },
+    };
     if let Some(repair) = &mut consumer.repair {
         repair.on_start(packet, consumer.rewriter.offsets(), reserve);
     }
@@ -308,7 +310,6 @@ fn send_run(
         accepted * segment
     } as u64;
     consumer.forwarded += accepted as u64;
-    consumer.bytes += sent_bytes;
     let totals = match totals {
         Some(totals) if accepted == run.len() => *totals,
         _ => Totals::of(&run[..accepted]),
@@ -316,9 +317,8 @@ fn send_run(
     if totals.padded.packets > 0 {
         sink.note_padded(totals.padded);
     }
-    consumer.transmission.packets += accepted as u64;
-    consumer.transmission.octets += totals.octets;
-    consumer.transmission.payload_type = last.payload_type;
+    consumer.octets += totals.octets;
+    consumer.last_payload_type = last.payload_type;
     consumer.rate.add(now, sent_bytes);
     if accepted < run.len() {
         consumer.dropped[sent.reason as usize] += (run.len() - accepted) as u64;

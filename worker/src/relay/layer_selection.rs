@@ -211,7 +211,7 @@ impl Relay {
             let is_for_it = flow.target == Some(encoding) || flow.current == Some(encoding);
             let knows_codec = || {
                 let mut codecs = producer.codecs.iter();
-                codecs.any(|codec| consumer.payload_type(codec.payload_type).is_some())
+                codecs.any(|codec| consumer.payload_types.own(codec.payload_type).is_some())
             };
             flow.needs_key_frame && !flows && is_for_it && consumer.can_be_sent() && knows_codec()
         })

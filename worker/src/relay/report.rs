@@ -156,7 +156,7 @@ impl Reports {
 
     /// A transport has a producer or a consumer, or something has come or left on it: it may have something to report.
     pub(super) fn schedule(&mut self, now: Time, key: TransportKey, transport: &mut Transport) {
-        transport.reports.is_quiet = false;
+        transport.is_quiet = false;
         if transport.reports.next_consumer.is_none() && !self.due.is_set(key) {
             let due = now + self.scaled(INTERVAL / 2);
             self.due.set(key, due);
@@ -253,18 +253,18 @@ impl Reports {
             };
             if transport.producers.is_empty() && transport.consumers.is_empty() {
                 transport.reports.next_consumer = None;
-                transport.reports.is_quiet = true;
+                transport.is_quiet = true;
                 continue;
             }
             if transport.reports.next_consumer.is_none() {
                 // Until something shows that it is not. A limit is said again and again.
-                transport.reports.is_quiet = transport.reports.limit_to_send().is_none();
+                transport.is_quiet = transport.reports.limit_to_send().is_none();
             }
             let is_complete =
                 !transport.has_rtcp_remote() || self.send_part(now, transport, producers, consumers, sink);
             if !is_complete {
                 self.begun.push_back((now + PART_INTERVAL, key));
-            } else if !transport.reports.is_quiet {
+            } else if !transport.is_quiet {
                 // A report that leaves early makes the next one no earlier.
                 let next = together(now.max(due) + self.scaled(INTERVAL));
                 self.due.set(key, next);
@@ -323,7 +323,7 @@ impl Reports {
             at += 1;
             let producer = &producers[consumer.producer];
             let info = self.sender_info(now, consumer, producer);
-            transport.reports.is_quiet &= consumer.transmission.rests;
+            transport.is_quiet &= consumer.rests;
             let Some(info) = info else { continue };
             let cname = consumer.transmission.cname(producer).as_bytes();
             if !self.compound.push_sender_report(consumer.ssrc, cname, &info) {
@@ -377,7 +377,7 @@ impl Reports {
             }
         }
         packets += self.push_blocks(transport, sink);
-        transport.reports.is_quiet &= !has_senders;
+        transport.is_quiet &= !has_senders;
         if has_senders {
             let ntp = self.wall_clock.ntp(now);
             let mut packet = [0; xr::REFERENCE_TIME_LEN];
@@ -458,15 +458,15 @@ impl Reports {
 
     /// What a consumer's sender report says; `None` while it sends nothing.
     fn sender_info(&self, now: Time, consumer: &mut Consumer, producer: &Producer) -> Option<SenderInfo> {
-        let is_sender = consumer.transmission.is_sender();
+        let is_sender = consumer.is_sender();
         if !is_sender || consumer.paused || producer.paused {
             return None;
         }
         Some(SenderInfo {
             ntp: self.wall_clock.ntp(now),
             rtp: media_time(now, &self.clocks, consumer, producer)? as u32,
-            packets: consumer.transmission.packets as u32,
-            octets: consumer.transmission.octets as u32,
+            packets: consumer.sent() as u32,
+            octets: consumer.octets as u32,
         })
     }
 
@@ -496,7 +496,7 @@ fn together(due: Time) -> Time {
 pub(super) fn media_time(now: Time, clocks: &Clocks, consumer: &Consumer, producer: &Producer) -> Option<u64> {
     let (encoding, restarts) = consumer.rewriter.timeline()?;
     let stream = producer.streams.get(usize::from(encoding))?;
-    let rate = producer.main_codec(Some(consumer.transmission.payload_type)).clock_rate;
+    let rate = producer.main_codec(Some(consumer.last_payload_type)).clock_rate;
     let ticks = |ns: i128| (ns * i128::from(rate) / 1_000_000_000) as i64;
     let (newest, sent_at) = consumer.rewriter.newest_timestamp();
     let by_arrival = newest.wrapping_add_signed(ticks(now.since(sent_at).as_nanos().cast_signed()));

@@ -13,17 +13,8 @@ pub struct Transmission {
     cname: Box<str>,
     /// Nobody has given it.
     is_made_up: bool,
-    /// Packets sent under the media's SSRC, also those that were sent again. What the socket had taken and lost after all is
-    /// lost like what the network loses: these counters never go back.
-    pub packets: u64,
-    /// Their payload bytes, without padding.
-    pub octets: u64,
-    /// The producer's payload type of the packet sent last; 255: none was sent.
-    pub payload_type: u8,
     /// Packets sent when the last two reports were made.
     packets_before: [u64; 2],
-    /// It was no sender when the last report was made, and has sent nothing since.
-    pub(super) rests: bool,
     reports: SentReports,
     last_report: LastReport,
 }
@@ -45,11 +36,7 @@ impl Transmission {
         Self {
             cname: cname.into(),
             is_made_up,
-            packets: 0,
-            octets: 0,
-            payload_type: u8::MAX,
             packets_before: [0; 2],
-            rests: true,
             reports: SentReports::default(),
             last_report: LastReport::default(),
         }
@@ -63,20 +50,16 @@ impl Transmission {
     }
 
     /// Whether it is a sender now, and so sends sender reports: it has sent something since the report before the last
-    /// one (RFC 3550 §6.4). Begins the next interval.
-    pub fn is_sender(&mut self) -> bool {
+    /// one (RFC 3550 §6.4). `packets`: sent so far. Begins the next interval.
+    pub fn is_sender(&mut self, packets: u64) -> bool {
         let [before, last] = self.packets_before;
-        self.packets_before = [last, self.packets];
-        self.rests = self.packets == before;
-        !self.rests
+        self.packets_before = [last, packets];
+        packets != before
     }
 
-    /// Whether it has rested, and sends something again. It says so once.
-    #[inline]
-    pub(super) fn wake(&mut self) -> bool {
-        let wakes = self.rests && self.packets != self.packets_before[1];
-        self.rests &= !wakes;
-        wakes
+    /// Packets sent when the last report was made.
+    pub(super) fn packets_before(&self) -> u64 {
+        self.packets_before[1]
     }
 
     /// A sender report has been sent.
@@ -115,10 +98,7 @@ mod tests {
     #[test]
     fn rfc3550_6_4_a_sender_has_sent_since_the_report_before_the_last() {
         let mut transmission = Transmission::new("x", false);
-        let senders = [0, 5, 5, 5, 6].map(|packets| {
-            transmission.packets = packets;
-            transmission.is_sender()
-        });
+        let senders = [0, 5, 5, 5, 6].map(|packets| transmission.is_sender(packets));
         assert_eq!(senders, [false, true, true, false, true]);
     }
 }

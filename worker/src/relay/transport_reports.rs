@@ -19,9 +19,6 @@ const UNLIMITED_REPEATS: u8 = 3;
 /// What a transport's reports need.
 #[derive(Debug, Default)]
 pub(super) struct TransportReports {
-    /// Nothing is to be said, so far as is known: neither has anything come nor left since the last report was begun, nor had
-    /// that anything in it.
-    pub(super) is_quiet: bool,
     /// The report has been begun, and the consumers before this one have had their part.
     pub(super) next_consumer: Option<usize>,
     /// What its senders may send in all, in bits per second.

@@ -11,12 +11,17 @@ use super::packet::{PictureIdMeta, Vp8Meta};
 
 /// The counters of one stream, from one restart to the next.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Vp8Ids {
-    picture_id: PictureIds,
     tl0: Tl0,
+    picture_id: PictureIds,
 }
 
 impl Vp8Ids {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, picture_id.before);
+
     /// Extends the counters of the packet with this extended sequence number.
     #[inline]
     pub(super) fn extend(&mut self, seq: u64, ids: Ids) -> Vp8Meta {
@@ -50,6 +55,7 @@ struct Place {
 }
 
 #[derive(Debug, Default)]
+#[repr(C)]
 struct PictureIds {
     /// The newest packet's.
     last: Option<Place>,
