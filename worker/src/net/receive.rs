@@ -3,7 +3,6 @@
 //! nix's recvmmsg is not used: it hands the kernel the lengths that the call before left in the headers, so a slot that
 //! once held a datagram without control messages loses the train boundaries (UDP_GRO) of all that come after.
 
-use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::{mem, ptr};
 
@@ -109,14 +108,7 @@ impl ReceiveBatch {
     /// What recvmmsg says about the socket itself (EBADF, ENOTSOCK) or the machine (ENOMEM).
     pub fn receive(&mut self, socket: BorrowedFd<'_>, limit: usize) -> Result<Received<'_>, Errno> {
         let limit = limit.clamp(1, self.headers.len());
-        let mut count = self.receive_headers(socket, 0..limit)?;
-        // The kernel was interrupted in the middle of a frame, or its sender: the rest has come by now, or will leave by itself.
-        while count < limit && self.ends_within_frame(count) {
-            match self.receive_headers(socket, count..limit) {
-                Ok(more @ 1..) => count += more,
-                Ok(0) | Err(_) => break,
-            }
-        }
+        let count = self.receive_headers(socket, limit)?;
         self.datagrams.clear();
         self.arrivals.clear();
         let mut truncated = 0;
@@ -165,43 +157,25 @@ impl ReceiveBatch {
         self.pending_errors
     }
 
-    /// Whether the first `count` datagrams are several packets of RTP, after which more of the same frame must come: the last packet of
-    /// a frame has the marker bit (RFC 3551 §4.1). Of a packet by itself nothing is known; most of sound have no marker.
-    fn ends_within_frame(&self, count: usize) -> bool {
-        let Some(last) = count.checked_sub(1) else {
-            return false;
-        };
-        let header = &self.headers[last];
-        let len = (header.msg_len as usize).min(self.slot_bytes);
-        let segment = read_controls(&header.msg_hdr)
-            .segment
-            .map_or(len, |segment| segment as usize);
-        let is_train = segment > 0 && segment < len;
-        let start = if is_train { (len - 1) / segment * segment } else { 0 };
-        let packet = &self.bytes[last * self.stride + start..last * self.stride + len];
-        (count > 1 || is_train) && matches!(packet, [first, second, ..] if first >> 6 == 2 && second & 0x80 == 0)
-    }
-
-    /// How many datagrams the kernel wrote to these slots.
-    fn receive_headers(&mut self, socket: BorrowedFd<'_>, slots: Range<usize>) -> Result<usize, Errno> {
+    /// How many datagrams the kernel wrote.
+    fn receive_headers(&mut self, socket: BorrowedFd<'_>, limit: usize) -> Result<usize, Errno> {
         // A pending error is cleared by being reported, but the next one may come in at any time; a few rounds are
         // enough to get past it, and after them the socket will be reported as ready again.
         for _ in 0..4 {
-            self.arm(slots.clone());
+            self.arm(limit);
             self.calls += 1;
-            let headers = &mut self.headers[slots.clone()];
-            // SAFETY: `arm` has just pointed these headers at buffers that outlive the call, with their true lengths.
+            // SAFETY: `arm` has just pointed the first `limit` headers at buffers that outlive the call, with their true lengths.
             let count = unsafe {
                 libc::recvmmsg(
                     socket.as_raw_fd(),
-                    headers.as_mut_ptr(),
-                    headers.len() as libc::c_uint,
+                    self.headers.as_mut_ptr(),
+                    limit as libc::c_uint,
                     libc::MSG_DONTWAIT,
                     ptr::null_mut(),
                 )
             };
             match Errno::result(count) {
-                Ok(count) => return Ok((count as usize).min(slots.len())),
+                Ok(count) => return Ok((count as usize).min(limit)),
                 Err(Errno::EAGAIN) => return Ok(0),
                 Err(Errno::EINTR) => {}
                 Err(errno) if is_pending_error(errno) => self.pending_errors += 1,
@@ -211,16 +185,15 @@ impl ReceiveBatch {
         Ok(0)
     }
 
-    /// Points headers at their slots again. The kernel has overwritten the lengths and flags of those it used.
-    fn arm(&mut self, slots: Range<usize>) {
+    /// Points the headers at their slots again. The kernel has overwritten the lengths and flags of those it used.
+    fn arm(&mut self, limit: usize) {
         for (slot, ((header, iovec), (name, control))) in self
             .headers
             .iter_mut()
             .zip(self.iovecs.iter_mut())
             .zip(self.names.iter_mut().zip(self.controls.iter_mut()))
             .enumerate()
-            .take(slots.end)
-            .skip(slots.start)
+            .take(limit)
         {
             let start = slot * self.stride;
             iovec.iov_base = self.bytes[start..start + self.slot_bytes].as_mut_ptr().cast();
