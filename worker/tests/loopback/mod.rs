@@ -86,14 +86,9 @@ pub(crate) fn attach_protected<B: SendBackend>(egress: &mut Egress<B>, transport
         remote: to,
     };
     egress.select(transport, Some(tuple)).unwrap();
-    protect(egress, transport);
+    egress.start_protecting(transport, Outbound::new(&master_key()));
     egress.sockets.open(transport, true);
     local
-}
-
-/// Protects what a transport sends with a key that [`receiver_context`] has too.
-pub(crate) fn protect<B: SendBackend>(egress: &mut Egress<B>, transport: TransportIx) {
-    egress.start_protecting(transport, Outbound::new(&master_key()));
 }
 
 pub(crate) fn receiver_context() -> Inbound {
