@@ -6,6 +6,7 @@ use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, RoomId};
 use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, ExtensionUri, MediaKind, Profile};
 
+use crate::page::Slot;
 use crate::rtp::extension::{ExtensionBlock, Walk, erase, rename};
 use crate::time::Time;
 
@@ -38,6 +39,8 @@ pub(super) struct Consumer {
     pub transport_index: TransportIx,
     /// Its own key, for the sink.
     pub key: ConsumerKey,
+    /// Where it is kept for a successor.
+    pub page: Slot,
     /// Several consumers leave on its transport: their packets are gathered.
     pub gathered: bool,
     /// Packets given to the transport.
@@ -151,6 +154,7 @@ impl Consumer {
             ssrc: request.ssrc,
             transport_index: transport.index(),
             key,
+            page: Slot::NONE,
             gathered: false,
             forwarded: 0,
             bytes: 0,
@@ -243,6 +247,11 @@ impl Consumer {
                     counters.dispatched[encoding] - counted.dispatched[encoding];
             }
         }
+    }
+
+    /// The packets that came are those that were counted since.
+    pub(super) fn resume_packets_in(&mut self) {
+        self.packets_in = self.forwarded + self.dropped.iter().sum::<u64>();
     }
 
     /// A packet goes out after all, which was withheld when it came, or came before the consumer followed its stream.

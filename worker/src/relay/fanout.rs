@@ -105,6 +105,7 @@ impl Relay {
                 },
                 &mut workspace.saved,
                 &mut workspace.held,
+                &self.page,
                 sink,
             );
             if passage.started {
@@ -123,7 +124,7 @@ impl Relay {
         let mut is_awaited = false;
         while let Some(key) = workspace.waiting.pop() {
             let (producer, consumer) = (&self.producers[producer_key], &mut self.consumers[key]);
-            if self.catching_up.begin(now, consumer, producer, encoding) {
+            if self.catching_up.begin(now, consumer, producer, encoding, &self.page) {
                 workspace.started.push(key);
             } else {
                 is_awaited = true;
@@ -152,6 +153,7 @@ impl Relay {
         if consumer.effective != consumer.flow.current {
             consumer.effective = consumer.flow.current;
             consumer.switches += 1;
+            consumer.keep_flow(&self.page);
             self.profile_changes.on_change(now, key, &mut self.consumers);
         }
         self.attach(key);

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use weir_channel::message::{DropReason, MediaKind};
 
+use crate::page::Page;
 use crate::rtp::codec::vp8;
 use crate::rtp::packet::rewrite;
 use crate::time::Time;
@@ -62,6 +63,7 @@ pub(super) fn forward(
     train: Train<'_>,
     saved: &mut Vec<u8>,
     held: &mut Vec<u8>,
+    page: &Page,
     sink: &mut impl Sink,
 ) -> Forwarded {
     let Train {
@@ -84,9 +86,9 @@ pub(super) fn forward(
             let before = ordinal + index as u64;
             match first_of(producer, packet, now) {
                 Some(first) => {
-                    send_run(consumer, now, bytes, &packets[run..index], None, sink);
+                    send_run(consumer, now, bytes, &packets[run..index], None, page, sink);
                     run = index;
-                    start(consumer, producer, &first, (packet.may_be_preceded, false), now);
+                    start(consumer, producer, &first, (packet.may_be_preceded, false), now, page);
                     let stream = (packet.encoding, packet.epoch);
                     send_held(
                         consumer,
@@ -95,6 +97,7 @@ pub(super) fn forward(
                         stream,
                         (first.seq..packet.seq, before),
                         held,
+                        page,
                         sink,
                     );
                     // What may be joined anywhere is joined here.
@@ -114,7 +117,7 @@ pub(super) fn forward(
         if let Disposition::Drop(reason) = disposition {
             consumer.dropped[reason as usize] += 1;
             passage.waiting |= reason == DropReason::AwaitingKeyFrame && !consumer.flow.is_catching_up;
-            send_run(consumer, now, bytes, &packets[run..index], None, sink);
+            send_run(consumer, now, bytes, &packets[run..index], None, page, sink);
             run = index + 1;
             continue;
         }
@@ -136,13 +139,23 @@ pub(super) fn forward(
         bytes,
         &packets[run..],
         (run == 0).then_some(totals),
+        page,
         sink,
     );
     if renames {
         restore_extensions(bytes, packets, saved);
     }
     if let Some((stream, from, before)) = overtaken {
-        send_held(consumer, producer, now, stream, (from..u64::MAX, before), held, sink);
+        send_held(
+            consumer,
+            producer,
+            now,
+            stream,
+            (from..u64::MAX, before),
+            held,
+            page,
+            sink,
+        );
     }
     passage
 }
@@ -166,6 +179,7 @@ fn send_held(
     (encoding, epoch): (u8, u32),
     (seqs, before): (Range<u64>, u64),
     buffer: &mut Vec<u8>,
+    page: &Page,
     sink: &mut impl Sink,
 ) {
     let stream = &producer.streams[usize::from(encoding)];
@@ -176,7 +190,7 @@ fn send_held(
         if let Some((packet, bytes, ordinal)) = ring.find(now, seq, epoch)
             && ordinal < before
         {
-            send_one(consumer, producer, now, (packet, bytes, ordinal), buffer, sink);
+            send_one(consumer, producer, now, (packet, bytes, ordinal), buffer, page, sink);
         }
     }
 }
@@ -189,6 +203,7 @@ pub(super) fn send_one(
     now: Time,
     (mut packet, bytes, ordinal): (PacketMeta, &[u8], u64),
     buffer: &mut Vec<u8>,
+    page: &Page,
     sink: &mut impl Sink,
 ) {
     let Some(payload_type) = consumer.payload_type(packet.payload_type) else {
@@ -207,7 +222,7 @@ pub(super) fn send_one(
         consumer.rename_extensions(buffer, block);
     }
     consumer.on_held_packet(packet.encoding, ordinal);
-    send_run(consumer, now, buffer, &[packet], None, sink);
+    send_run(consumer, now, buffer, &[packet], None, page, sink);
 }
 
 /// The packet on which a flow begins.
@@ -217,6 +232,7 @@ pub(super) fn start(
     packet: &PacketMeta,
     (may_be_preceded, is_sped_up): (bool, bool),
     now: Time,
+    page: &Page,
 ) {
     let stream = &producer.streams[usize::from(packet.encoding)];
     // Numbers before the first that a receiver ever gets are nobody's loss.
@@ -245,7 +261,8 @@ pub(super) fn start(
     flow.first_timestamp = packet.timestamp;
     flow.early_seq = if reserve > 0 { packet.seq - reserve } else { u64::MAX };
     flow.sync_required = false;
-    flow.is_catching_up = false;
+    flow.is_catching_up = is_sped_up;
+    consumer.keep_flow(page);
     if let Some(repair) = &mut consumer.repair {
         repair.on_start(packet, consumer.rewriter.offsets(), reserve);
     }
@@ -286,6 +303,7 @@ fn send_run(
     bytes: &[u8],
     run: &[PacketMeta],
     totals: Option<&Totals>,
+    page: &Page,
     sink: &mut impl Sink,
 ) {
     let (Some(first), Some(last)) = (run.first(), run.last()) else {
@@ -293,6 +311,8 @@ fn send_run(
     };
     let train = &bytes[first.start as usize..(last.start + last.len) as usize];
     let segment = first.len as usize;
+    // Before anything is protected or sent: whoever follows this worker never uses these numbers again.
+    consumer.keep_newest(page);
     let sent = if consumer.gathered {
         sink.gather(consumer.transport_index, consumer.key.index(), train, segment)
     } else {

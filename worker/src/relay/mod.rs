@@ -42,6 +42,7 @@ mod routing;
 mod rtx;
 mod ssrc_latch;
 mod stream;
+mod succession;
 mod transport;
 mod transport_reports;
 mod used_indices;
@@ -70,7 +71,8 @@ pub mod transmission;
 pub mod twcc;
 pub mod withheld;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -78,6 +80,8 @@ use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{DropReason, Notification, Remote};
 
+use crate::page::Page;
+use crate::page::predecessor::Predecessor;
 use crate::rtp::rtcp::RtcpItem;
 use crate::switches::Switches;
 use crate::time::{Time, WallClock};
@@ -138,6 +142,13 @@ pub struct Relay {
     reports: Reports,
     feedback: FeedbackQueue,
     audio_levels: AudioLevels,
+
+    /// What a successor needs is kept there.
+    page: Page,
+    /// Of rooms whose objects are being made again: what their last worker has left.
+    predecessors: BTreeMap<RoomId, Arc<Predecessor>>,
+    /// Streams that are to be kept.
+    unkept: Vec<(ProducerKey, u8)>,
 
     /// Packets that were for somebody.
     accepted: u64,
@@ -227,6 +238,9 @@ impl Relay {
             reports,
             feedback: FeedbackQueue::new(ssrc),
             audio_levels: AudioLevels::default(),
+            page: Page::nowhere(),
+            predecessors: BTreeMap::new(),
+            unkept: Vec::new(),
             // A batch can teach a transport two addresses.
             accepted: 0,
             actions: VecDeque::with_capacity(2),
@@ -331,21 +345,37 @@ impl Relay {
             &mut self.consumers,
             &self.producers,
             &mut self.workspace.held,
+            &self.page,
             sink,
         );
         while let Some(key) = self.catching_up.pop_stranded() {
             self.request_key_frame_for(now, key);
         }
-        self.key_frame_requests
-            .send(self.ssrc, &mut self.producers, &mut self.transports, sink);
+        self.send_key_frame_requests(sink);
         self.feedback.send(now, &mut self.transports, sink);
         self.reports.send(
             now,
             &mut self.transports,
             &mut self.producers,
             &mut self.consumers,
+            &self.page,
             sink,
         );
+        self.keep_streams();
+    }
+
+    /// Sends the key frame requests that are due.
+    fn send_key_frame_requests(&mut self, sink: &mut impl Sink) {
+        for (key, encoding) in &self.key_frame_requests.due {
+            if let Some(producer) = self.producers.get_mut(*key) {
+                let stream = &mut producer.streams[usize::from(*encoding)];
+                if !stream.page.is_none() && !std::mem::replace(&mut stream.is_unkept, true) {
+                    self.unkept.push((*key, *encoding));
+                }
+            }
+        }
+        self.key_frame_requests
+            .send(self.ssrc, &mut self.producers, &mut self.transports, sink);
     }
 
     /// The sink had taken packets of a consumer but could not send them after all.

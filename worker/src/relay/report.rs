@@ -14,6 +14,7 @@ use std::time::Duration;
 use rtcp_types::Bye;
 use rtcp_types::prelude::*;
 
+use crate::page::Page;
 use crate::rtp::rtcp::compound::{COMPOUND_BYTES_MAX, Compound, ITEMS_MAX, SenderInfo};
 use crate::rtp::rtcp::remb::{SSRCS_MAX, remb_len, write_remb};
 use crate::rtp::rtcp::xr;
@@ -183,6 +184,7 @@ impl Reports {
         transports: &mut Transports,
         producers: &mut Producers,
         consumers: &mut Consumers,
+        page: &Page,
         sink: &mut impl Sink,
     ) {
         self.send_pending_byes(sink);
@@ -211,7 +213,16 @@ impl Reports {
                 continue;
             }
             let is_complete =
-                !transport.has_rtcp_remote() || self.send_part(now, transport, producers, consumers, sink);
+                !transport.has_rtcp_remote() || self.send_part(now, transport, producers, consumers, page, sink);
+            if is_complete {
+                transport.keep_counters(page);
+                for key in &transport.producers {
+                    producers[*key]
+                        .streams
+                        .iter()
+                        .for_each(|stream| stream.keep_counters(page));
+                }
+            }
             let next = if is_complete {
                 together(now + self.scaled(INTERVAL))
             } else {
@@ -247,6 +258,7 @@ impl Reports {
         transport: &mut Transport,
         producers: &mut Producers,
         consumers: &mut Consumers,
+        page: &Page,
         sink: &mut impl Sink,
     ) -> bool {
         let mut packets = 0;
@@ -262,6 +274,7 @@ impl Reports {
             let consumer = &mut consumers[transport.consumers[at]];
             at += 1;
             let producer = &producers[consumer.producer];
+            consumer.keep_counters(page, &producer.counters);
             let Some(info) = self.sender_info(now, consumer, producer) else {
                 continue;
             };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weir_channel::message::{CodecName, MediaKind, Profile, StreamStats};
 
+use crate::page::Slot;
 use crate::rtp::codec::peek;
 use crate::rtp::continuity::{Continuity, Known, PacketTiming, Verdict};
 use crate::rtp::packet::Header;
@@ -42,6 +43,14 @@ const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
 /// A stream of a producer.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
+    /// Where it is kept for a successor.
+    pub page: Slot,
+    /// Something of it is to be kept.
+    pub is_unkept: bool,
+    /// What came up to here was another worker's: nothing more is known of it.
+    pub(super) unknown_up_to: u64,
+    /// It goes on where another worker has left it, behind this packet, and nothing has come yet.
+    pub(super) resumes_behind: Option<u64>,
     /// Which profile it is.
     pub profile: Profile,
     /// Its RTP stream id, if it has one.
@@ -49,7 +58,7 @@ pub(super) struct Stream {
     /// What carries it now: given at creation, or learned.
     pub ssrc: Option<u32>,
     /// What carried it before, and until when.
-    previous_ssrc: Option<(u32, Time)>,
+    pub(super) previous_ssrc: Option<(u32, Time)>,
     /// What carries its retransmissions (RFC 4588): given at creation, or learned.
     pub rtx_ssrc: Option<u32>,
     /// Nobody has declared that one.
@@ -71,13 +80,13 @@ pub(super) struct Stream {
     /// Its timestamp.
     media_timestamp: u64,
     /// The longest pause between such pictures, or sounds, of late.
-    cadence: Duration,
+    pub(super) cadence: Duration,
     /// When a BYE last made it unavailable.
     pub last_bye: Option<Time>,
     /// Counts restarts and resumptions: consumers start anew when it changes.
     pub epoch: u32,
     /// The epoch in which sequence numbers have begun anew.
-    numbers_since: u32,
+    pub(super) numbers_since: u32,
     /// Counts restarts alone: after one, the timestamps are another clock's.
     pub restarts: u32,
     /// Consumers that follow every packet of it, because it flows to them or should.
@@ -105,10 +114,10 @@ pub(super) struct Stream {
     /// What vouches for its SSRC.
     pub latch: SsrcLatch,
     pub(super) seq: SeqExtender,
-    seen: Seen,
+    pub(super) seen: Seen,
     /// What came under the numbers that were seen.
     digests: PayloadDigests,
-    clock: MediaClock,
+    pub(super) clock: MediaClock,
     continuity: Continuity,
     /// Where packets of it are held that go on with nothing yet; see `held`.
     pub(super) held: Option<u8>,
@@ -118,8 +127,8 @@ pub(super) struct Stream {
     pub(super) key_frame_assembler: KeyFrameAssembler,
     /// Somebody waits for a start, so that what comes is kept until it is complete.
     pub(super) is_awaited: bool,
-    vp8_ids: Vp8Ids,
-    first_seq: u64,
+    pub(super) vp8_ids: Vp8Ids,
+    pub(super) first_seq: u64,
     pub(super) counters: StreamCounters,
 }
 
@@ -189,6 +198,8 @@ impl Stream {
         self.latch.on_new_ssrc();
         self.seq = SeqExtender::default();
         self.seen = Seen::default();
+        self.unknown_up_to = 0;
+        self.resumes_behind = None;
         if let Some(withheld) = &mut self.withheld {
             withheld.on_new_numbers();
         }
@@ -213,7 +224,9 @@ impl Stream {
                 Known::Foreign
             } else if near < oldest || self.seen.is_missing(near) {
                 Known::New
-            } else if self.digests.get(near) == PayloadDigests::digest(header.timestamp, header.payload(bytes)) {
+            } else if near <= self.unknown_up_to
+                || self.digests.get(near) == PayloadDigests::digest(header.timestamp, header.payload(bytes))
+            {
                 Known::Same
             } else {
                 Known::Other
@@ -482,6 +495,18 @@ impl Stream {
         self.seq.newest().map_or(0, |newest| newest - self.first_seq + 1)
     }
 
+    /// Packets that were expected and have not come.
+    pub(super) fn lost(&self) -> u64 {
+        (self.counters.expected_before + self.expected_now()).saturating_sub(self.counters.unique)
+    }
+
+    /// So many were lost so far.
+    pub(super) fn resume_lost(&mut self, lost: u64) {
+        let expected = self.expected_now();
+        self.counters.expected_before = lost.saturating_sub(expected);
+        self.counters.unique = expected.saturating_sub(lost);
+    }
+
     /// Its counters; the SSRC is 0 as long as none is known.
     pub(super) fn stats(&self, now: Time, kind: MediaKind) -> StreamStats {
         let counters = &self.counters;
@@ -492,7 +517,7 @@ impl Stream {
             packets: counters.packets,
             bytes: counters.bytes,
             bitrate: counters.rate.bitrate(now),
-            packets_lost: (counters.expected_before + self.expected_now()).saturating_sub(counters.unique),
+            packets_lost: self.lost(),
             packets_discarded: counters.discarded,
             packets_duplicated: counters.duplicated,
             key_frames: counters.key_frames,

@@ -9,6 +9,7 @@ use slotmap::SlotMap;
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Remote, TransportStats, UnroutedReason, WorkerError};
 
+use crate::page::Slot;
 use crate::rtp::rtcp::reduced_size;
 use crate::time::Time;
 
@@ -38,6 +39,8 @@ pub(super) struct Transport {
     pub room: RoomId,
     /// Its dense index.
     pub index: TransportIx,
+    /// Where it is kept for a successor.
+    pub page: Slot,
     /// The other end, once known.
     pub remote: Option<Remote>,
     /// When something last came from the remote, or when the remote was set.
@@ -186,6 +189,7 @@ impl Transport {
             id,
             room,
             index,
+            page: Slot::NONE,
             remote: kind.remote(),
             last_received: now,
             said_bye: false,
