@@ -18,4 +18,5 @@ pub mod lanes;
 pub mod log;
 pub mod message;
 pub mod own_time;
+pub mod page;
 pub mod text;

@@ -43,7 +43,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 8;
+pub const PROTOCOL_VERSION: u32 = 9;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -191,6 +191,15 @@ pub enum Method {
     /// [`Notification::SocketWanted`]. Nothing is done, and the socket closed, if the tuple is not the selected one any
     /// more. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote end.
     UseConnectedSocket { transport: TransportId, tuple: IceTuple },
+    /// A room comes that another worker has served, which is dead: what is made in it until [`Method::AdoptionEnded`] continues
+    /// what the other's page says of the object with the same id; what no page knows is made anew. What a page knows and cannot
+    /// be true is refused. Comes before the room's router is made. Descriptors: so many [pages](crate::page), the latest one
+    /// first. There are several if a worker has died in the middle of adopting the room: what it had adopted already stands
+    /// in its own page, the rest only in that of its predecessor. An older page counts for what no later one knows.
+    Adopt { room: RoomId, pages: u8 },
+    /// Everything has been made that the other worker had of the room; its page is not read for the room any more. Requests
+    /// that the other has not answered come before this, since it may have carried them out.
+    AdoptionEnded { room: RoomId },
 }
 
 /// What counters or a dump are asked of. The answer is a page with one entry; of a room there can be several pages, which are

@@ -73,7 +73,7 @@ async fn a_request_is_answered_and_its_descriptors_arrive() {
 async fn versions_that_differ_are_named_at_both_ends() {
     let (ours, theirs) = socketpair();
     let future = Hello {
-        protocol: 9,
+        protocol: 1_000,
         build: String::from("9.1.0"),
         ..hello()
     };
@@ -88,13 +88,13 @@ async fn versions_that_differ_are_named_at_both_ends() {
     assert_eq!(
         error.to_string(),
         format!(
-            "protocol version mismatch: this end speaks version {PROTOCOL_VERSION} (build 0.1.0), the peer version 9 (build 9.1.0)"
+            "protocol version mismatch: this end speaks version {PROTOCOL_VERSION} (build 0.1.0), the peer version 1000 (build 9.1.0)"
         )
     );
     assert_eq!(
         worker.join().to_string(),
         format!(
-            "protocol version mismatch: this end speaks version 9 (build 9.1.0), the peer version {PROTOCOL_VERSION} (build 0.1.0)"
+            "protocol version mismatch: this end speaks version 1000 (build 9.1.0), the peer version {PROTOCOL_VERSION} (build 0.1.0)"
         )
     );
 }

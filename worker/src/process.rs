@@ -1,9 +1,10 @@
 //! The worker process: start-up, the event loop, the end.
 //!
 //! `weir worker` and `weir-worker` both call [`main`]. What a worker gets from its supervisor is its command line
-//! ([`Arguments`]), the channel as descriptor 0, and later the sockets of transports over the channel. It opens no other
-//! file and no socket, and cannot: it runs in a [sandbox](crate::sandbox).
+//! ([`Arguments`]), the channel as descriptor 0, its page as descriptor 1 (if it has one), and later the sockets of transports
+//! over the channel. It opens no other file and no socket, and cannot: it runs in a [sandbox](crate::sandbox).
 
+mod adoption;
 pub mod arguments;
 mod batch_limit;
 mod channel;
@@ -58,7 +59,15 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Ok(channel) => channel,
         Err(error) => return report_exit(Exit::NoChannel, &error),
     };
-    if let Err(error) = startup::close_inherited(channel.as_fd()) {
+    let page = match startup::take_page() {
+        Ok(page) => page,
+        Err(error) => return report_exit(Exit::Setup, &format_args!("descriptor 1: {error}")),
+    };
+    let kept: Vec<_> = [Some(channel.as_fd()), page.as_ref().map(AsFd::as_fd)]
+        .into_iter()
+        .flatten()
+        .collect();
+    if let Err(error) = startup::close_inherited(&kept) {
         return report_exit(Exit::Setup, &format_args!("/proc/self/fd: {error}"));
     }
     match startup::set_up_process(&arguments) {
@@ -79,6 +88,7 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Err(error) => return report_exit(Exit::Setup, &error),
     };
     event_loop.obey(arguments.switches);
+    page.into_iter().for_each(|page| event_loop.set_page(page));
     if arguments.sandbox != SandboxMode::Off {
         event_loop.prepare_webrtc();
         match startup::confine(&arguments) {

@@ -586,3 +586,44 @@ fn residence_is_measured_from_the_socket_to_the_hand_over() {
     assert_eq!(residence.total(), 100);
     assert!(residence.quantile(0.0).unwrap() > 100, "nanoseconds");
 }
+
+/// The supervisor keeps the sockets, so a second worker serves the same room on the same ports.
+#[test]
+fn a_room_is_adopted_by_another_worker_on_its_own_sockets() {
+    let (unconnected, connected, address) = port();
+    let (source, listener) = (Peer::new(), Peer::new());
+    let sockets = [unconnected, connected];
+    let (unconnected, connected, _) = port();
+    let others = [unconnected, connected];
+    let make = |supervisor: &mut Supervisor| {
+        assert_eq!(supervisor.request(Method::CreateRouter { room: ROOM }), Ok(Reply::Done));
+        let (from, to) = (remote(source.address), remote(listener.address));
+        assert_eq!(supervisor.create_transport(1, Some(from), &sockets), Ok(Reply::Done));
+        assert_eq!(supervisor.create_transport(2, Some(to), &others), Ok(Reply::Done));
+        supervisor.create_producer(1, 1, 7);
+        supervisor.create_consumer(1, 1, 2, 8);
+    };
+    let mut first = Supervisor::with_worker();
+    make(&mut first);
+    source.send_to(address, &rtp(7, 1, b"first"));
+    assert_eq!(&listener.receive_rtp()[12..], b"first");
+    assert_eq!(first.hang_up().exit, Exit::ChannelLost);
+
+    source.send_to(address, &rtp(7, 2, b"waits"));
+    let mut second = Supervisor::with_worker();
+    let adopt = |pages| Method::Adopt { room: ROOM, pages };
+    let page = || [weir_channel::page::Page::create().unwrap().into()];
+    let expected = |expected, received| Err(WorkerError::Descriptors { expected, received });
+    assert_eq!(second.request(adopt(1)), expected(1, 0));
+    assert_eq!(second.request_with(adopt(0), &page()), expected(0, 1));
+    assert_eq!(second.request_with(adopt(1), &page()), Ok(Reply::Done));
+    let again = second.request_with(adopt(1), &page());
+    assert!(matches!(again, Err(WorkerError::InvalidParameters(_))), "{again:?}");
+    make(&mut second);
+    let ended = Method::AdoptionEnded { room: ROOM };
+    assert_eq!(second.request(ended.clone()), Ok(Reply::Done));
+    let again = second.request(ended);
+    assert!(matches!(again, Err(WorkerError::InvalidParameters(_))), "{again:?}");
+    source.send_to(address, &rtp(7, 3, b"second"));
+    assert!([b"waits", &b"second"[..]].contains(&&listener.receive_rtp()[12..]));
+}

@@ -254,6 +254,8 @@ pub(crate) fn methods() -> Vec<Method> {
             transport: TRANSPORT,
             tuple: tuple(),
         },
+        Method::Adopt { room: ROOM, pages: 2 },
+        Method::AdoptionEnded { room: ROOM },
     ]
 }
 
@@ -716,6 +718,8 @@ fn any_method() -> impl Strategy<Value = Method> {
         }),
         1 => number().prop_map(|id| Method::CreateRouter { room: RoomId(id) }),
         1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
+        1 => (number(), any::<u8>()).prop_map(|(id, pages)| Method::Adopt { room: RoomId(id), pages }),
+        1 => number().prop_map(|id| Method::AdoptionEnded { room: RoomId(id) }),
         2 => (number(), number(), option::of(any_remote()), flag(), flag(), flag()).prop_map(
             |(room, transport, remote, comedia, rtcp_mux, locks)| {
                 let comedia_from = remote.filter(|_| locks).map(|remote| remote.rtp.ip());

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use weir_channel::id::WorkerId;
 use weir_channel::message::SandboxMode;
+use weir_channel::page::Page;
 use weir_channel::text::visible;
 use weir_worker::process::{Arguments, SUBCOMMAND, WORKER_NAME};
 
@@ -59,6 +60,8 @@ struct Order {
     worker: WorkerId,
     cpu: Option<usize>,
     channel: OwnedFd,
+    /// `None` when there is no memory for one: then the worker's death costs more.
+    page: Option<OwnedFd>,
     reply: oneshot::Sender<io::Result<Child>>,
 }
 
@@ -69,6 +72,8 @@ pub(crate) struct Process {
     pub(crate) child: Child,
     /// This end of its channel.
     pub(crate) channel: OwnedFd,
+    /// What its successor reads, if it has one.
+    pub(crate) page: Option<Page>,
     pub(crate) last_lines: LastLines,
     /// It has written more to its standard error than is borne.
     pub(crate) flooded: Arc<Notify>,
@@ -101,14 +106,20 @@ impl Spawner {
         Ok(Self { orders })
     }
 
-    /// Makes a process, with one end of a new channel as its standard input.
+    /// Makes a process, with one end of a new channel as its standard input, and a new page as its standard output.
     pub(crate) async fn spawn(&self, worker: WorkerId, cpu: Option<usize>) -> io::Result<Process> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
         let (reply, made) = oneshot::channel();
+        let page = Page::create()
+            .inspect_err(
+                |errno| tracing::warn!(worker = worker.0, %errno, "a worker gets no page; its death will cost more"),
+            )
+            .ok();
         let order = Order {
             worker,
             cpu,
             channel: theirs,
+            page: page.as_ref().map(Page::try_clone).transpose()?,
             reply,
         };
         let gone = || io::Error::other("the thread that starts workers is gone");
@@ -120,6 +131,7 @@ impl Spawner {
         Ok(Process {
             child,
             channel: ours,
+            page,
             last_lines,
             flooded,
             listener,
@@ -134,6 +146,7 @@ fn take_orders(program: &Path, common: Arguments, runtime: &Handle, queue: &mpsc
     while let Ok(order) = queue.recv() {
         let child = command(program, common, &order)
             .stdin(Stdio::from(order.channel))
+            .stdout(order.page.map_or_else(Stdio::null, Stdio::from))
             .spawn();
         // An error says that the server has closed in the meantime. Then the child is dropped, and so killed.
         let _ = order.reply.send(child);
@@ -154,7 +167,6 @@ fn command(program: &Path, common: Arguments, order: &Order) -> Command {
         .args(arguments.to_args())
         .env_clear()
         .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, env::var_os(name)?))))
-        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         // Ctrl-C in a terminal goes to the whole foreground group, but closing in order is the supervisor's business.
         .process_group(0)

@@ -156,6 +156,7 @@ async fn live(
     let Process {
         mut child,
         channel,
+        page: _page,
         last_lines,
         flooded,
         mut listener,

@@ -46,6 +46,9 @@ impl EventLoop {
         if let Method::UseConnectedSocket { transport, tuple } = method {
             return self.use_connected_socket(*transport, *tuple, descriptors);
         }
+        if let Method::Adopt { room, pages } = method {
+            return self.adopt(*room, *pages, descriptors);
+        }
         if !descriptors.is_empty() {
             return Err(WorkerError::descriptors(0, descriptors.len()));
         }
@@ -78,6 +81,7 @@ impl EventLoop {
                 let (webrtc, mut io) = self.webrtc_and_io();
                 webrtc.set_dtls_parameters(now, &mut io, whom, parameters)
             }
+            Method::AdoptionEnded { room } => self.end_adoption(*room),
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
                 self.is_leaving = true;

@@ -19,6 +19,7 @@ use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
 use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, Sandbox, UnroutedReason};
+use weir_channel::page::Page;
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
@@ -35,6 +36,7 @@ use crate::time::Time;
 use crate::webrtc::dtls;
 
 use super::BUILD;
+use super::adoption::Adoptions;
 use super::batch_limit::BatchLimit;
 use super::coalesce::Turn;
 use super::waiting::{Waiting, Waits};
@@ -143,6 +145,9 @@ pub struct EventLoop {
     pub(super) sandbox: Option<Sandbox>,
     /// Datagrams that a batch may bring.
     pub(super) batch_limit: BatchLimit,
+    pub(super) adoptions: Adoptions,
+    /// Where this worker keeps what its successor needs.
+    pub(super) page: Option<Page>,
     next_warning: Time,
     next_wall_clock: Time,
 }
@@ -167,6 +172,11 @@ impl EventLoop {
     pub fn prepare_webrtc(&mut self) {
         // Without a certificate there are no WebRTC transports, which each is told.
         let _ = self.webrtc.context();
+    }
+
+    /// Where to keep what a successor needs.
+    pub fn set_page(&mut self, page: Page) {
+        self.page = Some(page);
     }
 
     /// Tells the supervisor what confines this process.
@@ -215,6 +225,8 @@ impl EventLoop {
             requests_served: clock::monotonic(),
             sandbox: None,
             batch_limit: BatchLimit::new(),
+            adoptions: Adoptions::default(),
+            page: None,
             next_warning: Time::default(),
             next_wall_clock: Time::default(),
         })

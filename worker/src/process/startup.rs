@@ -13,8 +13,9 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
-use nix::unistd::{Pid, close, dup2_stdin, getppid};
+use nix::unistd::{Pid, close, dup2_stdin, dup2_stdout, getppid};
 use weir_channel::message::Sandbox;
+use weir_channel::page::Page;
 
 use crate::boundary;
 use crate::exit::Exit;
@@ -72,12 +73,21 @@ pub(super) fn take_channel() -> Result<OwnedFd, NoChannel> {
     Ok(channel)
 }
 
-/// Closes every descriptor but the standard ones and the channel: whatever the supervisor's program, or the shell that
+/// Moves the page from descriptor 1 to one that nothing mistakes for standard output; `None` if that is no page.
+pub(super) fn take_page() -> io::Result<Option<Page>> {
+    let Ok(page) = Page::recognize(io::stdout().as_fd().try_clone_to_owned()?) else {
+        return Ok(None);
+    };
+    dup2_stdout(File::options().write(true).open("/dev/null")?)?;
+    Ok(Some(page))
+}
+
+/// Closes every descriptor but the standard ones and those that are to be kept: whatever the supervisor's program, or the shell that
 /// started it, has left open for its children. To be called before the worker opens anything.
-pub(super) fn close_inherited(channel: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn close_inherited(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let descriptors = fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|descriptor: &RawFd| *descriptor > 2 && *descriptor != channel.as_raw_fd());
+        .filter(|descriptor: &RawFd| *descriptor > 2 && kept.iter().all(|kept| kept.as_raw_fd() != *descriptor));
     for descriptor in descriptors.collect::<Vec<_>>() {
         // Fails for the one that read the folder, which is closed already.
         let _ = close(descriptor);

@@ -100,6 +100,8 @@ impl Relay {
             | Method::WorkerStats
             | Method::OpenSharedPorts(_)
             | Method::UseConnectedSocket { .. }
+            | Method::Adopt { .. }
+            | Method::AdoptionEnded { .. }
             | Method::Shutdown => {
                 return Err(invalid("this method is not about a room"));
             }

@@ -67,6 +67,8 @@ impl<'a> Effect<'a> {
             | Method::UseDtlsCertificate(_)
             | Method::OpenSharedPorts(_)
             | Method::UseConnectedSocket { .. }
+            | Method::Adopt { .. }
+            | Method::AdoptionEnded { .. }
             | Method::SetAudioLevels { .. }
             | Method::RequestKeyFrame { .. }
             | Method::WorkerStats
