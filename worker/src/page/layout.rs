@@ -22,10 +22,6 @@ pub const SCHEMA: u32 = 1;
 /// `WEIRPAGE`.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"WEIRPAGE");
 
-/// The size of a page that the supervisor makes, in bytes, and where it looks for the turn clock.
-const BYTES: usize = 64 << 20;
-const TURN_OFFSET: usize = 64;
-
 /// Words before the tables.
 pub const HEADER_WORDS: usize = 512;
 
@@ -106,10 +102,13 @@ impl Capacity {
 }
 
 const _: () = assert!(
-    512 + 65_536 * 64 + 8_192 * 128 + 16_384 * 64 + 7_680 * 256 <= BYTES / 8,
+    512 + 65_536 * 64 + 8_192 * 128 + 16_384 * 64 + 7_680 * 256 <= weir_channel::page::BYTES as usize / 8,
     "the tables fit into a page"
 );
-const _: () = assert!(header::TURN * 8 == TURN_OFFSET, "the supervisor finds the turn clock");
+const _: () = assert!(
+    header::TURN * 8 == weir_channel::page::TURN_OFFSET as usize,
+    "the supervisor finds the turn clock"
+);
 
 /// Where a record lies in a slot, in words.
 #[derive(Debug)]

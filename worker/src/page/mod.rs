@@ -217,3 +217,150 @@ impl Address {
         (self.port != 0).then_some(address)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::layout::{FlowOfConsumer, Newest, RemoteOfTransport, StreamCounts, StreamPosition};
+    use super::predecessor::{Damaged, Predecessor, Unreadable};
+    use super::*;
+
+    const CAPACITY: Capacity = Capacity([2, 2, 1, 1]);
+
+    fn new() -> (Arc<HeapPage>, Page) {
+        let heap = HeapPage::new(CAPACITY.words());
+        (heap.clone(), Page::new(Memory::heap(heap), CAPACITY))
+    }
+
+    /// Another number in each word.
+    fn numbered<R: Record>(from: u64) -> R {
+        R::from_words(|index| (from + index as u64) * 0x0101_0101_0101_0101)
+    }
+
+    /// A page like this is what older workers leave: another picture needs another schema number.
+    #[test]
+    fn the_layout_is_as_it_was() {
+        let (heap, mut page) = new();
+        page.set_turn(Some(Time(7)));
+        page.set_suspect(3, ([192, 0, 2, 1], 5_004).into());
+        let slot = page.take(Table::Consumers, 11, 0x2222_1111);
+        page.store(slot, layout::consumer::NEWEST, &numbered::<Newest>(1));
+        page.store_double(slot, layout::consumer::AGAIN, 9);
+        page.store_twin(slot, layout::consumer::FLOW, &numbered::<FlowOfConsumer>(0x10));
+        let slot = page.take(Table::Streams, 12, 1);
+        page.store_twin(slot, layout::stream::POSITION, &numbered::<StreamPosition>(0x20));
+        page.store(slot, layout::stream::COUNTERS, &numbered::<StreamCounts>(0x60));
+        let slot = page.take(Table::Transports, 13, 0);
+        page.store_twin(slot, layout::transport::REMOTE, &numbered::<RemoteOfTransport>(0x80));
+        let words = heap.as_ref().as_ref().iter().enumerate();
+        let words = words.map(|(place, word)| (place, word.load(Ordering::Relaxed)));
+        let shown: String = words
+            .filter(|(_, word)| *word != 0)
+            .map(|(place, word)| format!("{place:4} {word:016x}\n"))
+            .collect();
+        insta::assert_snapshot!(shown);
+    }
+
+    #[test]
+    fn a_consumer_takes_half_a_kilobyte_at_most() {
+        assert!(Table::Consumers.slot_words() * 8 <= 512);
+    }
+
+    #[test]
+    fn addresses_come_back() {
+        for address in [
+            "192.0.2.1:5004",
+            "[2001:db8::1]:9",
+            "[fe80::1%3]:65535",
+            "[::ffff:192.0.2.1]:1",
+        ] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(Address::from(address).address(), Some(address));
+        }
+        assert_eq!(Address::default().address(), None);
+    }
+
+    #[test]
+    fn slots_are_found_by_their_ids_and_used_again() {
+        let (heap, mut page) = new();
+        let (first, second) = (page.take(Table::Consumers, 5, 0), page.take(Table::Consumers, 6, 0));
+        assert!(
+            page.take(Table::Consumers, 7, 0).is_none(),
+            "there is no room for a third"
+        );
+        page.store_double(first, layout::consumer::AGAIN, 44);
+        page.leave(Table::Consumers, first);
+        let third = page.take(Table::Consumers, 7, 0);
+        let read = Predecessor::open(heap).unwrap();
+        assert_eq!(read.find(Table::Consumers, 5, 0), None);
+        assert_eq!(read.find(Table::Consumers, 6, 0), Some(second));
+        assert_eq!(read.find(Table::Consumers, 7, 0), Some(third));
+        assert_eq!(
+            read.double(third, layout::consumer::AGAIN),
+            Ok(None),
+            "what another left there is gone"
+        );
+    }
+
+    #[test]
+    fn a_writer_may_die_at_any_store() {
+        let flows = [numbered::<FlowOfConsumer>(1), numbered(2), numbered(3)];
+        for dies_after in 0.. {
+            let (heap, mut page) = new();
+            let slot = page.take(Table::Consumers, 5, 0);
+            page.store_double(slot, layout::consumer::AGAIN, 0x1_0000);
+            let before = heap.stores();
+            heap.kill_after(before + dies_after);
+            for (again, flow) in (0x1_0001..).zip(&flows) {
+                page.store_twin(slot, layout::consumer::FLOW, flow);
+                page.store_double(slot, layout::consumer::AGAIN, again);
+            }
+            let is_over = !heap.is_dead();
+            let read = Predecessor::open(heap).unwrap();
+            let flow = read.twin(slot, layout::consumer::FLOW).unwrap();
+            let again = read.double(slot, layout::consumer::AGAIN).unwrap().unwrap() - 0x1_0000;
+            let place = flow.map_or(0, |flow| 1 + flows.iter().position(|one| *one == flow).unwrap() as u64);
+            assert!(place == again || place == again + 1, "{place}, {again}");
+            if is_over {
+                assert_eq!(place, 3);
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn what_somebody_has_scribbled_over_is_damaged() {
+        let (heap, mut page) = new();
+        let slot = page.take(Table::Consumers, 5, 0);
+        page.store_twin(slot, layout::consumer::FLOW, &numbered::<FlowOfConsumer>(1));
+        page.store_double(slot, layout::consumer::AGAIN, 3);
+        let base = CAPACITY.base(Table::Consumers);
+        let scribble = |at: usize| (*heap).as_ref()[base + at].fetch_xor(1 << 40, Ordering::Relaxed);
+        // The words of the copy that counts are those of the second one.
+        scribble(18 + 1 + 6 + 2);
+        scribble(16);
+        let read = Predecessor::open(heap.clone()).unwrap();
+        assert!(matches!(
+            read.twin::<FlowOfConsumer>(slot, layout::consumer::FLOW),
+            Err(Damaged(_))
+        ));
+        assert!(matches!(read.double(slot, layout::consumer::AGAIN), Err(Damaged(_))));
+    }
+
+    #[test]
+    fn other_pages_are_not_read() {
+        let empty = HeapPage::new(CAPACITY.words());
+        assert_eq!(Predecessor::open(empty).unwrap_err(), Unreadable::NoPage);
+        let (heap, _) = new();
+        (*heap).as_ref()[header::CAPACITY].store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(Predecessor::open(heap.clone()).unwrap_err(), Unreadable::NoPage);
+        // A writer of the next version.
+        let words = (*heap).as_ref();
+        words[header::SCHEMA].store(2, Ordering::Relaxed);
+        let sum = checksum((0..header::SUMMED).map(|at| words[at].load(Ordering::Relaxed)));
+        words[header::SUM].store(u64::from(sum) | TAKEN, Ordering::Relaxed);
+        let other = Unreadable::OtherLayout { schema: 2, hash: HASH };
+        assert_eq!(Predecessor::open(heap.clone()).unwrap_err(), other);
+    }
+}

@@ -23,7 +23,7 @@ const COUNT_MAX: u64 = 1 << 56;
 /// A page that nobody writes to any more.
 #[derive(Clone)]
 pub struct Predecessor {
-    words: Arc<dyn AsRef<[AtomicU64]>>,
+    words: Arc<dyn AsRef<[AtomicU64]> + Send + Sync>,
     capacity: Capacity,
     slots: [HashMap<(u64, u64), Slot, FixedState>; 4],
 }
@@ -61,7 +61,7 @@ impl Predecessor {
     ///
     /// # Errors
     /// [`Unreadable`].
-    pub fn open(words: Arc<dyn AsRef<[AtomicU64]>>) -> Result<Self, Unreadable> {
+    pub fn open(words: Arc<dyn AsRef<[AtomicU64]> + Send + Sync>) -> Result<Self, Unreadable> {
         let load = |at: usize| load((*words).as_ref(), at);
         let header: Vec<_> = (0..header::SUMMED).map(load).collect();
         if header[header::MAGIC] != MAGIC || load(header::SUM) != u64::from(checksum(header.iter().copied())) | TAKEN {

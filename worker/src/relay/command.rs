@@ -20,15 +20,8 @@ use super::transport::{Transport, TransportKind};
 use super::{Action, Relay, Room};
 
 impl Relay {
-    /// Does what the supervisor asks. The methods that are about the worker as a whole (ping, settings, its own counters,
-    /// shutdown) are the process's, and refused here.
-    pub fn handle_command(&mut self, now: Time, method: &Method) -> Result<Reply, WorkerError> {
-        let done = self.do_command(now, method);
-        self.keep_streams();
-        done
-    }
-
-    fn do_command(&mut self, now: Time, method: &Method) -> Result<Reply, WorkerError> {
+    /// See [`Relay::handle_command`].
+    pub(super) fn do_command(&mut self, now: Time, method: &Method) -> Result<Reply, WorkerError> {
         match method {
             Method::CreateRouter { room } => self.create_room(*room)?,
             Method::CloseRouter { room } => self.close_room(*room)?,
@@ -439,12 +432,7 @@ impl Relay {
         self.producers[producer_key].join_clock(&mut self.reports.clocks, &request.cname, request.cname_is_made_up);
         self.reports
             .schedule(now, transport_key, &mut self.transports[transport_key]);
-        let is_old = legacy.is_some();
-        self.keep_new_consumer(key, request, legacy);
-        self.select_layer(now, key);
-        if is_old && self.consumers[key].flow.sync_required {
-            self.request_key_frame_for(now, key);
-        }
+        self.begin_consumer(now, key, request, legacy);
         Ok(Reply::ConsumerCreated { source_paused })
     }
 

@@ -103,8 +103,7 @@ impl Relay {
                     totals: &totals,
                     ordinal,
                 },
-                &mut workspace.saved,
-                &mut workspace.held,
+                (&mut workspace.saved, &mut workspace.held),
                 &self.page,
                 sink,
             );

@@ -61,8 +61,7 @@ pub(super) fn forward(
     producer: &Producer,
     now: Time,
     train: Train<'_>,
-    saved: &mut Vec<u8>,
-    held: &mut Vec<u8>,
+    (saved, held): (&mut Vec<u8>, &mut Vec<u8>),
     page: &Page,
     sink: &mut impl Sink,
 ) -> Forwarded {
@@ -96,8 +95,7 @@ pub(super) fn forward(
                         now,
                         stream,
                         (first.seq..packet.seq, before),
-                        held,
-                        page,
+                        (held, page),
                         sink,
                     );
                     // What may be joined anywhere is joined here.
@@ -152,8 +150,7 @@ pub(super) fn forward(
             now,
             stream,
             (from..u64::MAX, before),
-            held,
-            page,
+            (held, page),
             sink,
         );
     }
@@ -178,8 +175,7 @@ fn send_held(
     now: Time,
     (encoding, epoch): (u8, u32),
     (seqs, before): (Range<u64>, u64),
-    buffer: &mut Vec<u8>,
-    page: &Page,
+    (buffer, page): (&mut Vec<u8>, &Page),
     sink: &mut impl Sink,
 ) {
     let stream = &producer.streams[usize::from(encoding)];

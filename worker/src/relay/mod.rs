@@ -78,7 +78,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
-use weir_channel::message::{DropReason, Notification, Remote};
+use weir_channel::message::{DropReason, Method, Notification, Remote, Reply, WorkerError};
 
 use crate::page::Page;
 use crate::page::predecessor::Predecessor;
@@ -145,8 +145,8 @@ pub struct Relay {
 
     /// What a successor needs is kept there.
     page: Page,
-    /// Of rooms whose objects are being made again: what their last worker has left.
-    predecessors: BTreeMap<RoomId, Arc<Predecessor>>,
+    /// Of rooms whose objects are being made again: what their last workers have left, the latest first.
+    predecessors: BTreeMap<RoomId, Vec<Arc<Predecessor>>>,
     /// Streams that are to be kept.
     unkept: Vec<(ProducerKey, u8)>,
 
@@ -253,6 +253,14 @@ impl Relay {
     pub fn obey(&mut self, switches: Switches) {
         self.set_gops_max(if switches.gop_cache { gop::GOPS_MAX } else { 0 });
         self.equalize_packets(switches.equalize_packets);
+    }
+
+    /// Does what the supervisor asks. The methods that are about the worker as a whole (ping, settings, its own counters,
+    /// shutdown) are the process's, and refused here.
+    pub fn handle_command(&mut self, now: Time, method: &Method) -> Result<Reply, WorkerError> {
+        let done = self.do_command(now, method);
+        self.keep_streams();
+        done
     }
 
     /// Whether packets of video that are up to [`TRAIN_PADDING_MAX`](limits::TRAIN_PADDING_MAX) bytes shorter than others of their

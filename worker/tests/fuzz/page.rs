@@ -1,12 +1,12 @@
 //! What a worker has left that had gone astray before it died.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{
     Codec, CodecName, ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, DropReason,
-    Encoding, MediaKind, Method, Page as StatsPart, Profile, Remote, Scope,
+    Encoding, MediaKind, Method, Page as StatsPart, Profile, Remote, Reply, Scope,
 };
 use weir_worker::page::Page;
 use weir_worker::page::layout::{Capacity, Table};
@@ -205,19 +205,26 @@ pub(crate) fn page(data: &[u8]) {
         }
     }
 
-    let words: Arc<dyn AsRef<[AtomicU64]>> = left;
-    let Ok(predecessor) = Predecessor::open(words) else {
+    let Ok(predecessor) = Predecessor::open(left) else {
         return;
     };
     let predecessor = Arc::new(predecessor);
     let mut relay = Relay::new(Limits::default(), 2);
     let own = HeapPage::new(Capacity::SIMULATION.words());
     relay.set_page(Page::new(Memory::heap(own), Capacity::SIMULATION));
-    relay.begin_adoption(ROOM, predecessor);
+    relay.begin_adoption(ROOM, vec![predecessor]);
     for method in &commands() {
-        let _ = relay.handle_command(now, method);
+        let made = relay.handle_command(now, method);
+        assert!(made.is_ok() || !data.is_empty(), "{method:?}: {made:?}");
     }
     relay.end_adoption(ROOM);
+    if data.is_empty() {
+        let stats = relay.handle_command(now, &Method::Stats(Scope::Consumer(ConsumerId(50))));
+        let Ok(Reply::Stats(stats)) = stats else {
+            panic!("{stats:?}");
+        };
+        assert_eq!(stats.consumers[0].packets_forwarded, 8);
+    }
     for round in 0..3 {
         live(&mut relay, &mut now, 65_538_u32.wrapping_add(round * 8) as u16);
     }

@@ -113,7 +113,7 @@ impl Sim {
         let desired = self.desired.clone();
         if let Ok(predecessor) = predecessor {
             for room in desired.rooms() {
-                self.relay.begin_adoption(room, predecessor.clone());
+                self.relay.begin_adoption(room, vec![predecessor.clone()]);
             }
         }
         let mut refused = Vec::new();
