@@ -10,20 +10,15 @@
 
 mod broadcast;
 mod cipher_baseline;
-mod client;
-mod cpu;
 mod driver;
 mod frames;
 mod measure;
-mod offer;
 mod plan;
-mod random;
 mod raw;
 mod report;
 mod rooms;
 mod search;
 mod testbed;
-mod thread;
 mod traffic;
 mod window;
 
@@ -34,10 +29,12 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use weir::SandboxMode;
 
-use self::client::Protection;
-use self::cpu::Cpus;
+use crate::cli::measuring::client::Protection;
+use crate::cli::measuring::cpu::{self, Cpus};
+use crate::cli::measuring::progress;
+use crate::cli::measuring::random::Random;
+
 use self::frames::{Cut, Frames};
-use self::random::Random;
 use self::report::Report;
 use self::testbed::Testbed;
 use self::window::Window;
@@ -248,7 +245,7 @@ impl LoadArgs {
                 }
             }
             Err(error) => {
-                report::complain(&format!("{error:#}"));
+                progress::complain("load", &format!("{error:#}"));
                 ExitCode::FAILURE
             }
         }
@@ -258,7 +255,7 @@ impl LoadArgs {
         self.check()?;
         let cpus = Cpus::choose().context("reading which CPUs this process may use")?;
         if cpus.shared {
-            report::warn("only one CPU may be used: worker, sender and receivers share it, and the figures suffer");
+            progress::warn("only one CPU may be used: worker, sender and receivers share it, and the figures suffer");
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

@@ -1,8 +1,10 @@
 //! The command line of `weir`: one module for each subcommand.
 
+mod chaos;
 mod ctl;
 mod demo;
 mod load;
+mod measuring;
 mod palette;
 mod serve;
 
@@ -28,6 +30,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Measure the relay's speed, compared with the kernel alone
     Load(load::LoadArgs),
+    /// Kill workers under load, and measure what their receivers notice
+    Chaos(chaos::ChaosArgs),
 }
 
 impl Cli {
@@ -38,6 +42,7 @@ impl Cli {
             Command::Ctl(ctl) => ctl.run(Self::command()),
             Command::Demo(demo) => demo.run(),
             Command::Load(load) => load.run(),
+            Command::Chaos(chaos) => chaos.run(),
         }
     }
 }

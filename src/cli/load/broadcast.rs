@@ -6,9 +6,11 @@ use anyhow::Context as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use weir::{ConsumerOptions, Transport};
 
+use crate::cli::measuring::progress::Progress;
+use crate::cli::measuring::socket::local_socket;
+
 use super::frames::Frames;
-use super::plan::{Plan, local_socket};
-use super::report::Progress;
+use super::plan::Plan;
 use super::testbed::{SETUP_CONCURRENCY, Testbed, produce};
 use super::traffic::Source;
 

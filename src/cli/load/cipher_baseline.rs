@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
 use weir_worker::net::send::Message;
 
-use super::client::Protection;
+use crate::cli::measuring::client::Protection;
 
 /// Of the baseline's packets, which have neither CSRCs nor extensions.
 const HEADER_BYTES: usize = 12;

@@ -26,8 +26,9 @@ use weir_worker::rtp::packet::{Kind, classify};
 use weir_worker::time::Time;
 use weir_worker::webrtc::srtp::{Inbound, Outbound, StreamKey};
 
-use super::client::Checks;
-use super::thread::MeasuringThread;
+use crate::cli::measuring::client::Checks;
+use crate::cli::measuring::thread::MeasuringThread;
+
 use super::traffic::{Frame, FrameWriter, Schedule, is_ours, stamp_of};
 
 /// How long after a slice what was sent in it may still arrive: longer, and a backlog that grows would go unnoticed.

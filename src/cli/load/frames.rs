@@ -2,7 +2,7 @@
 //!
 //! Sizes are drawn with a seed, so two runs with the same options send the same packets.
 
-use super::random::Random;
+use crate::cli::measuring::random::Random;
 
 /// Video frames per second.
 pub(super) const VIDEO_RATE: f64 = 30.0;

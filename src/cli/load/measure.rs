@@ -11,7 +11,9 @@ use weir_channel::message::{DropReason, Histogram};
 use super::LoadArgs;
 use super::driver::{DriveSlice, Order};
 use super::raw::{self, RawSlice, Through};
-use super::report::{Control, Encryption, Loss, Progress, Quantiles, Report};
+use crate::cli::measuring::progress::Progress;
+
+use super::report::{Control, Encryption, Loss, Quantiles, Report};
 use super::search::Search;
 use super::testbed::Testbed;
 use super::traffic::Source;

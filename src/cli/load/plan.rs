@@ -1,21 +1,19 @@
 //! What is set up before anything is measured: sources, sockets, and who gets what.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use weir::Transport;
 use weir_worker::net::sockets::prepare;
 use weir_worker::webrtc::srtp::{Inbound, Outbound, Repeats};
 
-use super::client::Session;
+use crate::cli::measuring::client::Session;
+use crate::cli::measuring::socket::{local_socket, never_block, receiver_socket};
+
 use super::driver::Encryption;
 use super::traffic::Source;
-
-/// Receive buffer of each receiver, in bytes.
-const RECEIVER_BUFFER: usize = 4 << 20;
 
 /// Streams that one client can be sent: two of each other peer.
 const STREAMS_MAX: usize = 400;
@@ -89,14 +87,11 @@ impl Plan {
 
     /// A socket with room for what comes while the driver is busy.
     pub(super) fn receiver(&self) -> anyhow::Result<UdpSocket> {
-        let socket = local_socket()?;
-        let buffered = socket2::SockRef::from(&socket);
-        buffered.set_recv_buffer_size(RECEIVER_BUFFER)?;
+        let socket = receiver_socket()?;
         if self.gro_receivers {
             prepare(socket.as_fd()).context("setting up a receiver")?;
         } else {
-            let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
-            fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+            never_block(&socket)?;
         }
         Ok(socket)
     }
@@ -120,12 +115,4 @@ impl Encryption {
         let inbound = is_looked_at.then(|| Inbound::new(&session.keys.inbound, STREAMS_MAX));
         self.inbounds.push(inbound);
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the load test's own side of the wire; the server's sockets are the server's"
-)]
-pub(super) fn local_socket() -> anyhow::Result<UdpSocket> {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a socket on the loopback")
 }

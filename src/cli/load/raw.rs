@@ -17,8 +17,9 @@ use weir_worker::net::clock;
 use weir_worker::net::poll::Poller;
 use weir_worker::net::send::{BATCH_MESSAGES_MAX, Destination, KernelSend, Message, SendBackend};
 
+use crate::cli::measuring::thread::MeasuringThread;
+
 use super::cipher_baseline::CipherBaseline;
-use super::thread::MeasuringThread;
 use super::traffic::{Frame, FrameWriter, Schedule};
 
 /// Encrypted bytes that are gathered before they are sent through the one socket, if messages are not too many before that.

@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use weir::{ConsumerOptions, Producer, Transport};
 
+use crate::cli::measuring::progress::Progress;
+use crate::cli::measuring::random::Random;
+
 use super::plan::Plan;
-use super::random::Random;
-use super::report::Progress;
 use super::testbed::{SETUP_CONCURRENCY, Testbed, produce};
 use super::traffic::{Source, packets_per_frame};
 

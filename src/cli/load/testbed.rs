@@ -12,11 +12,13 @@ use weir::{
 };
 use weir_channel::message::{Coalescing, CodecName, MediaKind};
 
+use crate::cli::measuring::client::{Identity, Session};
+use crate::cli::measuring::cpu::Cpus;
+use crate::cli::measuring::socket::local_socket;
+
 use super::cipher_baseline::CipherBaseline;
-use super::client::{Identity, Session};
-use super::cpu::Cpus;
 use super::driver::{self, Driver, Endpoints};
-use super::plan::{Plan, local_socket};
+use super::plan::Plan;
 use super::raw::{self, Path, RawSender};
 use super::report::Handshakes;
 use super::traffic::{FrameWriter, Source, SourceKind};

@@ -19,6 +19,7 @@ use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
 use super::gather::{Gather, Train};
 use super::mirror::Mirrors;
+use super::prefetch::prefetch;
 use super::receive::{DATAGRAM_BYTES_MAX, Received};
 use super::residence::{Arrivals, Residence};
 use super::send::{
@@ -277,6 +278,18 @@ impl<B: SendBackend> Sink for Egress<B> {
             self.mirror_sent(transport, packet, packet.len(), 1);
         }
         is_sent
+    }
+
+    #[inline]
+    fn prepare(&self, transport: TransportIx) {
+        if let Some(path) = self.sockets.paths.get(transport.0 as usize) {
+            prefetch(path);
+        }
+    }
+
+    #[inline]
+    fn prefetch<T>(&self, record: &T) {
+        prefetch(record);
     }
 
     fn note_padded(&mut self, padded: Padded) {

@@ -22,6 +22,7 @@ pub mod heap;
 pub mod mirror;
 pub mod optional;
 pub mod poll;
+mod prefetch;
 pub mod receive;
 pub mod residence;
 pub mod scheduling;

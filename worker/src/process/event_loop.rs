@@ -257,17 +257,24 @@ impl EventLoop {
         if is_channel_ready || self.endpoint.has_buffered_input() || self.endpoint.wants_write() {
             self.serve_channel(now)?;
         }
-        if self.relay.next_timeout().is_some_and(|due| due <= now) {
-            if now >= self.next_wall_clock {
-                self.next_wall_clock = now + WALL_CLOCK_INTERVAL;
-                self.relay.set_wall_clock(clock::wall_clock());
-            }
+        let has_relayed = self.counters.packets_received != received_before;
+        let is_due = self.relay.next_timeout().is_some_and(|due| due <= now);
+        if (is_due || has_relayed) && now >= self.next_wall_clock {
+            self.next_wall_clock = now + WALL_CLOCK_INTERVAL;
+            self.relay.set_wall_clock(clock::wall_clock());
+        }
+        if is_due {
             self.relay.handle_timeout(now, &mut self.egress);
+        }
+        if has_relayed {
+            self.relay.report_early(now, &mut self.egress);
         }
         if self.webrtc.next_timeout().is_some_and(|due| due <= now) {
             let (webrtc, mut io) = self.webrtc_and_io();
             webrtc.handle_timeout(now, &mut io);
         }
+        // Requests and timers send too, and nobody knows when the next turn comes.
+        self.egress.flush_gathered();
         self.handle_outputs();
         self.egress.flush_mirrors();
         self.send_notifications()?;

@@ -91,7 +91,15 @@ impl Relay {
         let totals = Totals::of(&workspace.train);
         let attached = std::mem::take(&mut stream.attached);
         let producer = &self.producers[producer_key];
-        for key in &attached {
+        for (place, key) in attached.iter().enumerate() {
+            // Who comes after the next one, and where the next one's packets leave: thousands of consumers are not in the caches
+            // any more when the next packet comes, but the kernel takes microseconds for each, in which they can be fetched.
+            if let Some(after) = attached.get(place + 2).and_then(|key| self.consumers.get(*key)) {
+                sink.prefetch(after);
+            }
+            if let Some(next) = attached.get(place + 1).and_then(|key| self.consumers.get(*key)) {
+                sink.prepare(next.transport_index);
+            }
             let consumer = &mut self.consumers[*key];
             let passage = forward(
                 consumer,

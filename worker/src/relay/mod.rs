@@ -386,6 +386,18 @@ impl Relay {
             .send(self.ssrc, &mut self.producers, &mut self.transports, sink);
     }
 
+    /// Sends reports that would be due soon: to be called in a turn that has relayed packets, so that none has to be begun for
+    /// them alone.
+    pub fn report_early(&mut self, now: Time, sink: &mut impl Sink) {
+        self.reports.send_early(
+            now,
+            &mut self.transports,
+            &mut self.producers,
+            &mut self.consumers,
+            sink,
+        );
+    }
+
     /// The sink had taken packets of a consumer but could not send them after all.
     pub fn handle_lost(&mut self, owner: ConsumerIx, reason: DropReason, packets: u32) {
         if let Some(consumer) = self.consumers.get_mut(ConsumerKey::from_index(owner)) {

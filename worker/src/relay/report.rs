@@ -2,7 +2,8 @@
 //!
 //! Each transport has its own time (RFC 3550 §6.2, §6.3): a second, scaled by a random 0.5 to 1.5 so that transports do
 //! not fall into step, and half of that before the first. Reports that are due are sent in parts of a few packets, so that
-//! neither thousands of transports nor thousands of consumers on one make a turn long.
+//! neither thousands of transports nor thousands of consumers on one make a turn long. Those that will be due soon leave early
+//! where packets are relayed anyway.
 //!
 //! What is about streams received, and every request for feedback, is said by one SSRC, the worker's own; sender reports
 //! are each consumer's.
@@ -39,6 +40,10 @@ const PART_INTERVAL: Duration = Duration::from_millis(1);
 /// Transports that are due within so long are reported on in one turn: with a thousand of them, a hundred times a second
 /// rather than each by itself, which costs more than the reports.
 const TOGETHER: Duration = Duration::from_millis(10);
+
+/// Reports that are due within so long leave in a turn that relays packets anyway: the worker need not wake up for them, and
+/// the sockets of those who were just sent packets are at hand in its caches. Ten turns a second are enough for that.
+const EARLY: Duration = Duration::from_millis(100);
 
 /// Packets after which the rest of a report is left for another part: about 80 sender reports.
 const PART_PACKETS_MAX: usize = 4;
@@ -197,15 +202,48 @@ impl Reports {
                 self.flush(transport, sink);
             }
         }
+        self.send_until(now, now, transports, producers, consumers, sink);
+    }
+
+    /// Sends the reports that would be due soon, a turn's worth of them, because packets are relayed now.
+    pub(super) fn send_early(
+        &mut self,
+        now: Time,
+        transports: &mut Transports,
+        producers: &mut Producers,
+        consumers: &mut Consumers,
+        sink: &mut impl Sink,
+    ) {
+        self.send_until(now, now + EARLY, transports, producers, consumers, sink);
+    }
+
+    fn send_until(
+        &mut self,
+        now: Time,
+        until: Time,
+        transports: &mut Transports,
+        producers: &mut Producers,
+        consumers: &mut Consumers,
+        sink: &mut impl Sink,
+    ) {
         for _ in 0..TURN_PARTS_MAX {
             let Some(Reverse((due, key))) = self.due.peek().copied() else {
                 return;
             };
-            if due > now {
+            if due > until {
+                return;
+            }
+            let transport = transports.get_mut(key);
+            // The parts of one report keep their distance.
+            if due > now
+                && transport
+                    .as_ref()
+                    .is_some_and(|transport| transport.reports.next_consumer.is_some())
+            {
                 return;
             }
             self.due.pop();
-            let Some(transport) = transports.get_mut(key) else {
+            let Some(transport) = transport else {
                 continue;
             };
             if transport.producers.is_empty() && transport.consumers.is_empty() {
@@ -223,8 +261,9 @@ impl Reports {
                         .for_each(|stream| stream.keep_counters(page));
                 }
             }
+            // A report that leaves early makes the next one no earlier.
             let next = if is_complete {
-                together(now + self.scaled(INTERVAL))
+                together(now.max(due) + self.scaled(INTERVAL))
             } else {
                 now + PART_INTERVAL
             };

@@ -73,6 +73,12 @@ pub trait Sink {
     /// and is forgotten. It is nobody's in the ledger.
     fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool;
 
+    /// Something will be sent on this transport soon. What that needs may be brought into the caches meanwhile.
+    fn prepare(&self, _transport: TransportIx) {}
+
+    /// The relay will read and write this record soon. It may be brought into the caches meanwhile.
+    fn prefetch<T>(&self, _record: &T) {}
+
     /// Of the packets that the call before has taken, so many were padded. For those who count them.
     fn note_padded(&mut self, _padded: Padded) {}
 }

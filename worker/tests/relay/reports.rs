@@ -755,6 +755,61 @@ fn rfc3550_6_2_reports_are_a_random_half_to_one_and_a_half_seconds_apart() {
     assert!(*least < ms(600) && *most > ms(1_400), "{least:?} to {most:?}");
 }
 
+/// Nobody has to wake up for a report where packets are relayed all the time; and there are as many as without them.
+#[test]
+fn reports_leave_with_the_packets_that_are_relayed_anyway() {
+    let (mut sim, mut track, receiver, _) = call(15);
+    let start = sim.now;
+    // What is due by itself is so at whole hundredths of a second, and no packet comes then.
+    sim.advance(ms(3));
+    for _ in 0..5_000 {
+        let packet = track.stream().sound();
+        sim.send(track.request.transport, &[packet]);
+        sim.report_early();
+        sim.advance(ms(20));
+    }
+    let times: Vec<_> = heard(&mut sim, receiver).iter().map(|(at, _)| *at).collect();
+    assert!(
+        times
+            .iter()
+            .all(|at| (at.since(start).as_millis() - 3).is_multiple_of(20)),
+        "{times:?}"
+    );
+    let gaps: Vec<_> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    assert!(gaps.iter().all(|gap| (ms(400)..=ms(1_600)).contains(gap)), "{gaps:?}");
+    assert!((85..=115).contains(&times.len()), "{} in 100 s", times.len());
+}
+
+#[test]
+fn the_parts_of_a_report_keep_their_distance_also_if_packets_are_relayed() {
+    let mut sim = Sim::new(16);
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let mut track = sim.microphone(sender);
+    let receiver = sim.transport(room);
+    for _ in 0..1_000 {
+        sim.consumer(receiver, &track);
+    }
+    let mut turns: BTreeMap<Time, usize> = BTreeMap::new();
+    for _ in 0..2_000 {
+        let packet = track.stream().sound();
+        sim.send(sender, &[packet]);
+        sim.report_early();
+        sim.report_early();
+        for (at, _) in heard(&mut sim, receiver) {
+            *turns.entry(at).or_default() += 1;
+        }
+        sim.advance(Duration::from_micros(500));
+    }
+    assert!(turns.len() > 5, "{turns:?}");
+    assert!(turns.values().all(|packets| *packets <= 5), "{turns:?}");
+    let times: Vec<_> = turns.keys().copied().collect();
+    assert!(
+        times.windows(2).all(|pair| pair[1].since(pair[0]) >= ms(1)),
+        "{turns:?}"
+    );
+}
+
 // ---- Limits.
 
 #[test]

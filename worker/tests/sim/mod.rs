@@ -477,6 +477,13 @@ impl Sim {
         self.run_timeouts();
     }
 
+    /// As a worker does in a turn that has relayed packets.
+    pub fn report_early(&mut self) {
+        self.sink.now = self.now;
+        self.relay.report_early(self.now, &mut self.sink);
+        self.drain();
+    }
+
     /// Does what is due now.
     fn run_timeouts(&mut self) {
         let mut calls = 0;

@@ -5,7 +5,7 @@ use nix::unistd::Pid;
 
 /// The worker's CPU, and the one for everything else.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cpus {
+pub(in crate::cli) struct Cpus {
     pub worker: usize,
     pub load: usize,
     /// They are the same, because there is only one.
@@ -14,7 +14,7 @@ pub(super) struct Cpus {
 
 impl Cpus {
     /// The first CPU that this thread may use is the one that the server pins its first worker to.
-    pub(super) fn choose() -> nix::Result<Self> {
+    pub(in crate::cli) fn choose() -> nix::Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
         let worker = cpus.next().unwrap_or(0);
@@ -28,7 +28,7 @@ impl Cpus {
 }
 
 /// Keeps the calling thread on one CPU. Where that is forbidden the figures suffer, nothing else.
-pub(super) fn pin(cpu: usize) {
+pub(in crate::cli) fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     if set.set(cpu).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(0), &set);

@@ -2,14 +2,14 @@
 
 /// SplitMix64: enough to draw sizes of frames, and nothing more is asked of it.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(in crate::cli) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::cli) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::cli) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,17 +18,17 @@ impl Random {
     }
 
     /// From 0 to less than 1.
-    pub(super) fn share(&mut self) -> f64 {
+    pub(in crate::cli) fn share(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Any number from the first to the last, both included.
-    pub(super) fn between(&mut self, [first, last]: [usize; 2]) -> usize {
+    pub(in crate::cli) fn between(&mut self, [first, last]: [usize; 2]) -> usize {
         first + (self.share() * (last - first + 1) as f64) as usize
     }
 
     /// Of a normal distribution with a mean of 0 and a standard deviation of 1 (Box and Muller, 1958).
-    pub(super) fn normal(&mut self) -> f64 {
+    pub(in crate::cli) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.share()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.share()).cos()
     }

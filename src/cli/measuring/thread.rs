@@ -10,14 +10,14 @@ use super::cpu;
 
 /// A thread on one CPU, which carries out one order after the other and gives back what each has brought.
 #[derive(Debug)]
-pub(super) struct MeasuringThread<Order, Slice> {
+pub(in crate::cli) struct MeasuringThread<Order, Slice> {
     name: &'static str,
     orders: Sender<Order>,
     slices: Receiver<anyhow::Result<Slice>>,
 }
 
 impl<Order: Send + 'static, Slice: Send + 'static> MeasuringThread<Order, Slice> {
-    pub(super) fn start(
+    pub(in crate::cli) fn start(
         name: &'static str,
         cpu: usize,
         mut carry_out: impl FnMut(Order) -> anyhow::Result<Slice> + Send + 'static,
@@ -41,16 +41,16 @@ impl<Order: Send + 'static, Slice: Send + 'static> MeasuringThread<Order, Slice>
     }
 
     /// Starts a slice; [`MeasuringThread::finish`] waits for its end.
-    pub(super) fn begin(&self, order: Order) -> anyhow::Result<()> {
+    pub(in crate::cli) fn begin(&self, order: Order) -> anyhow::Result<()> {
         self.orders.send(order).ok().with_context(|| self.is_gone())
     }
 
-    pub(super) fn finish(&self) -> anyhow::Result<Slice> {
+    pub(in crate::cli) fn finish(&self) -> anyhow::Result<Slice> {
         self.slices.recv().with_context(|| self.is_gone())?
     }
 
     /// A whole slice.
-    pub(super) fn slice(&self, order: Order) -> anyhow::Result<Slice> {
+    pub(in crate::cli) fn slice(&self, order: Order) -> anyhow::Result<Slice> {
         self.begin(order)?;
         self.finish()
     }

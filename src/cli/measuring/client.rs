@@ -40,7 +40,7 @@ const PRIORITY: u32 = 110 << 24 | 0xffff << 8 | 0xff;
 /// How media is protected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Protection {
+pub(in crate::cli) enum Protection {
     /// AEAD_AES_256_GCM, the one that Weir prefers
     Gcm,
     /// AES128_CM_HMAC_SHA1_80
@@ -48,7 +48,7 @@ pub(super) enum Protection {
 }
 
 impl Protection {
-    pub(super) fn profile(self) -> Profile {
+    pub(in crate::cli) fn profile(self) -> Profile {
         match self {
             Self::Gcm => Profile::AeadAes256Gcm,
             Self::Cm => Profile::Aes128CmSha1_80,
@@ -57,20 +57,20 @@ impl Protection {
 }
 
 /// What all clients have in common: how they protect media, and the certificate that they show.
-pub(super) struct Identity {
+pub(in crate::cli) struct Identity {
     protection: Protection,
     config: Arc<Config>,
     certificate: DtlsCertificate,
 }
 
 /// What a client has when it is connected.
-pub(super) struct Session {
+pub(in crate::cli) struct Session {
     pub keys: KeyingMaterial,
     pub checks: Checks,
 }
 
 /// The connectivity checks of one client: the first ones, and those that keep consent (RFC 7675).
-pub(super) struct Checks {
+pub(in crate::cli) struct Checks {
     username: String,
     key: stun::Key,
     made: u64,
@@ -86,7 +86,7 @@ impl Checks {
     }
 
     /// Writes the next check, which nominates.
-    pub(super) fn next<'a>(&mut self, bytes: &'a mut Vec<u8>) -> &'a [u8] {
+    pub(in crate::cli) fn next<'a>(&mut self, bytes: &'a mut Vec<u8>) -> &'a [u8] {
         self.made += 1;
         let mut transaction = *b"weirload0000";
         transaction[4..].copy_from_slice(&self.made.to_be_bytes());
@@ -110,7 +110,7 @@ impl Checks {
 }
 
 impl Identity {
-    pub(super) fn new(protection: Protection) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn new(protection: Protection) -> anyhow::Result<Self> {
         let key = KeyPair::generate().context("making a key")?;
         let certificate = CertificateParams::default()
             .self_signed(&key)
@@ -130,7 +130,7 @@ impl Identity {
     }
 
     /// What the signalling says of a client.
-    pub(super) fn parameters(&self) -> DtlsParameters {
+    pub(in crate::cli) fn parameters(&self) -> DtlsParameters {
         let fingerprint = dtls::Fingerprint::of(FingerprintAlgorithm::Sha256, &self.certificate.certificate);
         DtlsParameters {
             role: DtlsRole::Client,
@@ -143,7 +143,11 @@ impl Identity {
 
     /// Connects to a transport that knows [`Identity::parameters`]. The socket must be one that does not block; it is
     /// connected to the transport's address.
-    pub(super) async fn connect(&self, socket: &UdpSocket, transport: &WebRtcTransport) -> anyhow::Result<Session> {
+    pub(in crate::cli) async fn connect(
+        &self,
+        socket: &UdpSocket,
+        transport: &WebRtcTransport,
+    ) -> anyhow::Result<Session> {
         socket.connect(address_of(transport)?)?;
         let wire = tokio::net::UdpSocket::from_std(socket.try_clone()?)?;
         let mut checks = Checks::new(&transport.ice_parameters());
@@ -241,7 +245,7 @@ async fn nominate(wire: &tokio::net::UdpSocket, checks: &mut Checks) -> anyhow::
 }
 
 /// Where a transport takes UDP.
-pub(super) fn address_of(transport: &WebRtcTransport) -> anyhow::Result<SocketAddr> {
+pub(in crate::cli) fn address_of(transport: &WebRtcTransport) -> anyhow::Result<SocketAddr> {
     let mut candidates = transport.ice_candidates().iter();
     let candidate = candidates.find(|candidate| candidate.protocol == IceProtocol::Udp);
     let candidate = candidate.context("a transport without UDP")?;
