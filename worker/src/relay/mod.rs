@@ -394,6 +394,7 @@ impl Relay {
             &mut self.transports,
             &mut self.producers,
             &mut self.consumers,
+            &self.page,
             sink,
         );
     }

@@ -202,7 +202,7 @@ impl Reports {
                 self.flush(transport, sink);
             }
         }
-        self.send_until(now, now, transports, producers, consumers, sink);
+        self.send_until((now, now), transports, producers, consumers, page, sink);
     }
 
     /// Sends the reports that would be due soon, a turn's worth of them, because packets are relayed now.
@@ -212,18 +212,19 @@ impl Reports {
         transports: &mut Transports,
         producers: &mut Producers,
         consumers: &mut Consumers,
+        page: &Page,
         sink: &mut impl Sink,
     ) {
-        self.send_until(now, now + EARLY, transports, producers, consumers, sink);
+        self.send_until((now, now + EARLY), transports, producers, consumers, page, sink);
     }
 
     fn send_until(
         &mut self,
-        now: Time,
-        until: Time,
+        (now, until): (Time, Time),
         transports: &mut Transports,
         producers: &mut Producers,
         consumers: &mut Consumers,
+        page: &Page,
         sink: &mut impl Sink,
     ) {
         for _ in 0..TURN_PARTS_MAX {

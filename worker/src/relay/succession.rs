@@ -10,10 +10,11 @@ mod kept_consumer;
 mod kept_stream;
 mod kept_transport;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_channel::id::{RoomId, TransportId};
-use weir_channel::message::{CreateConsumer, CreateProducer, WorkerError};
+use weir_channel::message::{CreateConsumer, CreateProducer, Remote, WorkerError};
 
 use crate::page::Page;
 use crate::page::layout::{RemoteOfTransport, StreamPosition, Table, TransportCounts, consumer, stream, transport};
@@ -28,11 +29,31 @@ use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::parameters::invalid;
 use super::producer::Producer;
 use super::rewrite::Rewriter;
+use super::sink::TransportIx;
 
 impl Relay {
     /// From now on what a successor needs is kept there. To be called before anything is made.
     pub fn set_page(&mut self, page: Page) {
         self.page = page;
+    }
+
+    /// Where what a successor needs is kept.
+    pub fn page(&self) -> &Page {
+        &self.page
+    }
+
+    /// The packets that come next are from there: whoever looks for the cause of this worker's death finds it. `transport`: whose
+    /// socket they came to, if it is one's.
+    #[inline]
+    pub fn note_suspect(&self, transport: Option<TransportIx>, source: SocketAddr) {
+        let key = transport.and_then(|transport| self.transport_key(transport));
+        let id = key.map_or(0, |key| self.transports[key].id.0);
+        self.page.set_suspect(id, source);
+    }
+
+    /// Where a transport's other end is.
+    pub fn remote_of(&self, transport: TransportIx) -> Option<Remote> {
+        self.transports[self.transport_key(transport)?].remote
     }
 
     /// A room's objects are about to be made again, whose last workers have left these pages, the latest first. There are several
