@@ -1,15 +1,19 @@
 //! What the relay core costs per forwarded packet, without a kernel: one producer, many consumers, a sink that takes
 //! everything.
 //!
-//! `cargo bench --bench relay`, with `-- --instructions` to count instructions as well; see `common`.
+//! `cargo bench --bench relay`, with `-- --instructions` to count instructions as well, or `-- --cache` cache misses too; see
+//! `common`.
 
 mod common;
+#[path = "common/rooms.rs"]
+mod rooms;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use common::Case;
+use rooms::Rooms;
 use weir_channel::frame;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId};
 use weir_channel::message::{
@@ -261,6 +265,14 @@ fn main() -> ExitCode {
         fixture.switching = true;
         move || fixture.pass()
     }));
+    // In turns, so that nothing of a peer is in the near caches any more when its next packet comes.
+    for (name, is_browser) in [("rooms_200_of_4", false), ("rooms_200_of_4_browsers", true)] {
+        let case = Case::new(name, rooms::forwarded(200), move || {
+            let mut fixture = Rooms::new(200, is_browser, Null);
+            move || fixture.pass()
+        });
+        cases.push(case.counted_over([2, 12]));
+    }
     // Not a packet but a consumer's counters, read and encoded in pages as they travel, its transport's with them.
     cases.push(Case::new("stats_of_1000", 1_000, || {
         let mut fixture = Fixture::new(1_000, 0, 8, 1, false);

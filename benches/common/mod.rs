@@ -3,13 +3,16 @@
 //! ```text
 //! cargo bench --bench parse                         # nanoseconds
 //! cargo bench --bench parse -- --instructions       # and instructions, which a busy machine does not change
+//! cargo bench --bench relay -- rooms --cache        # and cache misses, as simulated
 //! cargo bench --bench parse -- vp8 --json           # some cases, one JSON object per line
 //! ```
 //!
 //! A bench is a list of [`Case`]s handed to [`run`]. A case is measured in passes of many operations. Time: samples of
 //! some milliseconds each, of which the fastest and the median are shown. Instructions: the program runs itself under
 //! `valgrind --tool=callgrind` twice, with different numbers of passes, and the difference is what the passes cost; what
-//! happens before them cancels out.
+//! happens before them cancels out. Cache misses likewise: of first-level caches of 32 KiB, and of a second level of 1 MiB, as
+//! a core of a server has for itself; `weighed` is callgrind's estimate of cycles, instructions + 10 × first-level misses + 100 ×
+//! second-level misses.
 #![allow(dead_code, reason = "every bench is a crate of its own and uses what it needs")]
 #![allow(
     clippy::print_stdout,
@@ -17,6 +20,7 @@
     reason = "a bench reports to whoever started it"
 )]
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -31,10 +35,14 @@ const SAMPLES: usize = 51;
 /// Passes of the two counted runs.
 const COUNTED_PASSES: [u64; 2] = [10, 110];
 
+/// The caches that are simulated: bytes, ways, bytes of a line.
+const CACHES: [&str; 3] = ["--I1=32768,8,64", "--D1=32768,8,64", "--LL=1048576,8,64"];
+
 /// One thing to measure.
 pub(crate) struct Case {
     name: &'static str,
     operations: u64,
+    counted_passes: [u64; 2],
     prepare: Box<dyn Fn() -> Box<dyn FnMut()>>,
 }
 
@@ -48,8 +56,15 @@ impl Case {
         Self {
             name,
             operations: operations as u64,
+            counted_passes: COUNTED_PASSES,
             prepare: Box::new(move || Box::new(prepare())),
         }
+    }
+
+    /// With other numbers of passes for the two counted runs, if a pass is long.
+    pub(crate) fn counted_over(mut self, passes: [u64; 2]) -> Self {
+        self.counted_passes = passes;
+        self
     }
 }
 
@@ -69,6 +84,8 @@ struct Options {
     /// Given by `cargo bench`; without it every pass runs once, to see that it runs.
     measure: bool,
     instructions: bool,
+    /// Cache misses too.
+    cache: bool,
     json: bool,
     filters: Vec<String>,
     /// Only run this case, so many passes, and measure nothing: what runs under callgrind.
@@ -78,7 +95,21 @@ struct Options {
 struct Measured {
     fastest_ns: f64,
     median_ns: f64,
-    instructions: Option<f64>,
+    counted: Option<Counted>,
+}
+
+/// What callgrind counts.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    instructions: f64,
+    /// First-level misses and second-level misses, if caches are simulated.
+    misses: [f64; 2],
+}
+
+impl Counted {
+    fn weighed(&self) -> f64 {
+        self.instructions + 10.0 * self.misses[0] + 100.0 * self.misses[1]
+    }
 }
 
 impl Options {
@@ -88,6 +119,7 @@ impl Options {
             match arg.as_str() {
                 "--bench" => options.measure = true,
                 "--instructions" => options.instructions = true,
+                "--cache" => (options.instructions, options.cache) = (true, true),
                 "--json" => options.json = true,
                 "--counted" => {
                     let case = args.next().ok_or("--counted wants a case")?;
@@ -96,7 +128,7 @@ impl Options {
                 }
                 flag if flag.starts_with('-') => {
                     return Err(format!(
-                        "no option {flag}; there are --instructions and --json, and names of cases"
+                        "no option {flag}; there are --instructions, --cache and --json, and names of cases"
                     ));
                 }
                 filter => options.filters.push(filter.to_owned()),
@@ -128,16 +160,23 @@ impl Options {
             check_valgrind()?;
         }
         if !self.json {
-            let instructions = if self.instructions { "instructions" } else { "" };
+            let counted = match (self.instructions, self.cache) {
+                (_, true) => format!(
+                    "{:>13} {:>9} {:>9} {:>9}",
+                    "instructions", "L1 misses", "L2 misses", "weighed"
+                ),
+                (true, false) => format!("{:>13}", "instructions"),
+                (false, false) => format!("{:>13}", ""),
+            };
             println!(
-                "{bench:<22} {:>10} {:>10} {instructions:>13}   per {operation}",
+                "{bench:<23} {:>10} {:>10} {counted}   per {operation}",
                 "median ns", "fastest ns"
             );
         }
         for case in chosen {
             let mut measured = time(case);
             if self.instructions {
-                measured.instructions = Some(count_instructions(case)?);
+                measured.counted = Some(count(case, self.cache)?);
             }
             self.report(bench, operation, case, &measured);
         }
@@ -152,17 +191,30 @@ impl Options {
         let Measured {
             fastest_ns,
             median_ns,
-            instructions,
+            counted,
         } = measured;
         let name = case.name;
         if self.json {
-            let instructions = instructions.map_or("null".to_owned(), |count| format!("{count:.2}"));
+            let number = |count: Option<f64>| count.map_or("null".to_owned(), |count| format!("{count:.2}"));
+            let instructions = number(counted.map(|counted| counted.instructions));
+            let [l1, l2] =
+                [0, 1].map(|level| number(counted.filter(|_| self.cache).map(|counted| counted.misses[level])));
             println!(
-                r#"{{"bench":"{bench}","case":"{name}","per":"{operation}","median_ns":{median_ns:.3},"fastest_ns":{fastest_ns:.3},"instructions":{instructions}}}"#
+                r#"{{"bench":"{bench}","case":"{name}","per":"{operation}","median_ns":{median_ns:.3},"fastest_ns":{fastest_ns:.3},"instructions":{instructions},"l1_misses":{l1},"l2_misses":{l2}}}"#
             );
         } else {
-            let instructions = instructions.map_or(String::new(), |count| format!("{count:.1}"));
-            println!("{name:<22} {median_ns:>10.2} {fastest_ns:>10.2} {instructions:>13}");
+            let counted = match counted {
+                Some(counted) if self.cache => format!(
+                    "{:>13.1} {:>9.2} {:>9.2} {:>9.1}",
+                    counted.instructions,
+                    counted.misses[0],
+                    counted.misses[1],
+                    counted.weighed()
+                ),
+                Some(counted) => format!("{:>13.1}", counted.instructions),
+                None => String::new(),
+            };
+            println!("{name:<23} {median_ns:>10.2} {fastest_ns:>10.2} {counted}");
         }
     }
 }
@@ -187,7 +239,7 @@ fn time(case: &Case) -> Measured {
     Measured {
         fastest_ns: samples[0],
         median_ns: samples[SAMPLES / 2],
-        instructions: None,
+        counted: None,
     }
 }
 
@@ -198,20 +250,35 @@ fn check_valgrind() -> Result<(), String> {
     }
 }
 
-fn count_instructions(case: &Case) -> Result<f64, String> {
-    let [few, many] = COUNTED_PASSES;
-    let difference = counted_run(case, many)?.checked_sub(counted_run(case, few)?);
-    let difference = difference.ok_or_else(|| format!("{}: more passes took fewer instructions", case.name))?;
-    Ok(difference as f64 / ((many - few) * case.operations) as f64)
+fn count(case: &Case, cache: bool) -> Result<Counted, String> {
+    let [few, many] = case.counted_passes;
+    let operations = ((many - few) * case.operations) as f64;
+    let (few, many) = (counted_run(case, few, cache)?, counted_run(case, many, cache)?);
+    let of = |events: &[&str]| {
+        let sum = |run: &HashMap<String, u64>| events.iter().filter_map(|event| run.get(*event)).sum::<u64>();
+        (sum(&many) as f64 - sum(&few) as f64) / operations
+    };
+    let counted = Counted {
+        instructions: of(&["Ir"]),
+        misses: [of(&["I1mr", "D1mr", "D1mw"]), of(&["ILmr", "DLmr", "DLmw"])],
+    };
+    if counted.instructions < 0.0 {
+        return Err(format!("{}: more passes took fewer instructions", case.name));
+    }
+    Ok(counted)
 }
 
-/// The instructions of a whole run with so many passes.
-fn counted_run(case: &Case, passes: u64) -> Result<u64, String> {
+/// What callgrind counts of a whole run with so many passes, by the names that it has for it.
+fn counted_run(case: &Case, passes: u64, cache: bool) -> Result<HashMap<String, u64>, String> {
     let failed = |what: &dyn Display| format!("counting the instructions of {}: {what}", case.name);
     let this = env::current_exe().map_err(|error| failed(&error))?;
     let out = env::temp_dir().join(format!("weir-bench-{}.callgrind", std::process::id()));
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet"])
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--quiet"]);
+    if cache {
+        valgrind.arg("--cache-sim=yes").args(CACHES);
+    }
+    let output = valgrind
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(this)
         .args(["--counted", case.name, &passes.to_string()])
@@ -222,10 +289,15 @@ fn counted_run(case: &Case, passes: u64) -> Result<u64, String> {
     }
     let profile = fs::read_to_string(&out).map_err(|error| failed(&error))?;
     let _ = fs::remove_file(&out);
-    // "summary: 123456", or "totals: 123456".
-    let total = profile.lines().find_map(|line| {
-        let count = line.strip_prefix("summary:").or(line.strip_prefix("totals:"))?;
-        count.trim().parse().ok()
-    });
-    total.ok_or_else(|| failed(&"callgrind wrote no summary"))
+    // "events: Ir Dr", and "summary: 123456 789" or "totals: 123456 789".
+    let line = |names: &[&str]| {
+        profile
+            .lines()
+            .find_map(|line| names.iter().find_map(|name| line.strip_prefix(name)))
+    };
+    let (events, counts) = line(&["events:"])
+        .zip(line(&["summary:", "totals:"]))
+        .ok_or_else(|| failed(&"callgrind wrote no summary"))?;
+    let counts = counts.split_whitespace().map(|count| count.parse().unwrap_or(0));
+    Ok(events.split_whitespace().map(str::to_owned).zip(counts).collect())
 }

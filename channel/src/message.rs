@@ -230,12 +230,21 @@ pub struct LogFilter {
 /// How workers trade delay for CPU time, and CPU time for delay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Coalescing {
-    /// How long packets may wait for others under load, in microseconds, at most 1,000; 0 switches coalescing off.
+    /// How long packets may wait for others under load, in microseconds, at most [`Coalescing::WINDOW_US_MAX`]; 0 switches
+    /// coalescing off.
     pub window_us_max: u32,
-    /// How long to look for packets before going to sleep, in microseconds, at most 1,000; 0 sleeps at once.
+    /// How long to look for packets before going to sleep, in microseconds, at most [`Coalescing::SPIN_US_MAX`]; 0 sleeps at once.
     pub spin_us_max: u32,
     /// Whether to stamp arrivals and keep the residence-time histogram. Costs a clock read per packet sent.
     pub measure_residence: bool,
+}
+
+impl Coalescing {
+    /// The longest window that can be set, in microseconds: more is a delay that people hear.
+    pub const WINDOW_US_MAX: u32 = 1_000;
+
+    /// The longest time to spin that can be set, in microseconds: who waits longer for packets has little use for a whole CPU.
+    pub const SPIN_US_MAX: u32 = 1_000;
 }
 
 /// The one answer to a [`Request`].

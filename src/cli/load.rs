@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use weir::SandboxMode;
+use weir::{Coalescing, SandboxMode};
 
 use crate::cli::measuring::client::Protection;
 use crate::cli::measuring::cpu::{self, Cpus};
@@ -115,7 +115,7 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "US", default_value = "0")]
     window: Window,
     /// How long the worker looks for packets before it sleeps, in microseconds, 0 to 1000
-    #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(Coalescing::SPIN_US_MAX)))]
     spin: u32,
     /// Keep the last packets of each video producer for retransmission (NACK and RTX are negotiated)
     #[arg(long)]

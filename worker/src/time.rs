@@ -1,5 +1,7 @@
 //! Time as the core sees it: a number that somebody hands in.
 
+pub mod wheel;
+
 use std::ops::{Add, Sub};
 use std::time::Duration;
 

@@ -4,10 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
-use weir::Settings;
+use weir::{Coalescing, Settings};
 
 /// The longest window that can be set, in microseconds.
-const US_MAX: u32 = 1_000;
+const US_MAX: u32 = Coalescing::WINDOW_US_MAX;
 
 /// How long a packet may wait, so that it is sent together with others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -250,14 +250,20 @@ impl Server {
     /// Changes how the workers, with those that start later, trade delay for CPU time, and CPU time for delay.
     ///
     /// # Errors
-    /// [`Error::InvalidParameters`] when a time is longer than 1,000 µs; the first that a worker ran into.
+    /// [`Error::InvalidParameters`] when a time is longer than [`Coalescing::WINDOW_US_MAX`] or [`Coalescing::SPIN_US_MAX`]; the
+    /// first that a worker ran into.
     pub async fn set_coalescing(&self, coalescing: Coalescing) -> Result<(), Error> {
-        for (name, us) in [
-            ("the coalescing window", coalescing.window_us_max),
-            ("the time to spin", coalescing.spin_us_max),
+        for (name, us, most) in [
+            (
+                "the coalescing window",
+                coalescing.window_us_max,
+                Coalescing::WINDOW_US_MAX,
+            ),
+            ("the time to spin", coalescing.spin_us_max, Coalescing::SPIN_US_MAX),
         ] {
-            if us > 1_000 {
-                return Err(Error::InvalidParameters(format!("{name} is at most 1000 µs, not {us}")));
+            if us > most {
+                let message = format!("{name} is at most {most} µs, not {us}");
+                return Err(Error::InvalidParameters(message));
             }
         }
         self.shared()

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use weir_channel::message::{LogLevel, SandboxMode, Zoned};
+use weir_channel::message::{Coalescing, LogLevel, SandboxMode, Zoned};
 use weir_channel::words;
 use weir_worker::switches::Switches;
 
@@ -414,12 +414,12 @@ impl Settings {
                 "dtls_certificate_file and dtls_private_key_file belong together; give both or neither".to_owned(),
             );
         }
-        for (name, us) in [
-            ("coalescing_us_max", self.coalescing_us_max),
-            ("spin_us_max", self.spin_us_max),
+        for (name, us, most) in [
+            ("coalescing_us_max", self.coalescing_us_max, Coalescing::WINDOW_US_MAX),
+            ("spin_us_max", self.spin_us_max, Coalescing::SPIN_US_MAX),
         ] {
-            if us > 1_000 {
-                return Err(format!("{name} is at most 1000, not {us}"));
+            if us > most {
+                return Err(format!("{name} is at most {most}, not {us}"));
             }
         }
         for (name, duration) in [

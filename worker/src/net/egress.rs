@@ -19,7 +19,7 @@ use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
 use super::gather::{Gather, Train};
 use super::mirror::Mirrors;
-use super::prefetch::prefetch;
+use super::prefetch::{prefetch, prefetch_head};
 use super::receive::{DATAGRAM_BYTES_MAX, Received};
 use super::residence::{Arrivals, Residence};
 use super::send::{
@@ -288,8 +288,8 @@ impl<B: SendBackend> Sink for Egress<B> {
     }
 
     #[inline]
-    fn prefetch<T>(&self, record: &T) {
-        prefetch(record);
+    fn prefetch<T>(&self, record: &T, bytes: usize) {
+        prefetch_head(record, bytes);
     }
 
     fn note_padded(&mut self, padded: Padded) {

@@ -7,8 +7,14 @@ const LINE_BYTES: usize = 64;
 /// known.
 #[inline]
 pub(super) fn prefetch<T>(value: &T) {
+    prefetch_head(value, size_of::<T>());
+}
+
+/// The same for so many of its first bytes.
+#[inline]
+pub(super) fn prefetch_head<T>(value: &T, bytes: usize) {
     let start = std::ptr::from_ref(value).cast::<i8>();
-    for offset in (0..size_of::<T>()).step_by(LINE_BYTES) {
+    for offset in (0..bytes.min(size_of::<T>())).step_by(LINE_BYTES) {
         prefetch_line(start.wrapping_add(offset));
     }
 }

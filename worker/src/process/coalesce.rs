@@ -7,12 +7,9 @@
 
 use std::time::Duration;
 
-use weir_channel::message::WorkerError;
+use weir_channel::message::{Coalescing, WorkerError};
 
 use crate::time::Time;
-
-/// The longest window that can be set, in microseconds.
-pub const WINDOW_US_MAX: u32 = 1_000;
 
 /// Packets that must be expected in a window before it opens, and the number below which it closes.
 const GATHERED_ON: f64 = 4.0;
@@ -55,11 +52,12 @@ impl Window {
     /// A window of at most so many microseconds; 0 switches it off.
     ///
     /// # Errors
-    /// [`WorkerError::InvalidParameters`] above [`WINDOW_US_MAX`].
+    /// [`WorkerError::InvalidParameters`] above [`Coalescing::WINDOW_US_MAX`].
     pub fn with_max(window_us_max: u32) -> Result<Self, WorkerError> {
-        if window_us_max > WINDOW_US_MAX {
+        if window_us_max > Coalescing::WINDOW_US_MAX {
             return Err(WorkerError::invalid(format!(
-                "a coalescing window of {window_us_max} µs; at most {WINDOW_US_MAX} are allowed"
+                "a coalescing window of {window_us_max} µs; at most {} are allowed",
+                Coalescing::WINDOW_US_MAX
             )));
         }
         Ok(Self {

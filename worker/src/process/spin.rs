@@ -6,10 +6,7 @@
 
 use std::time::Duration;
 
-use weir_channel::message::WorkerError;
-
-/// The longest time that can be set, in microseconds.
-pub const SPIN_US_MAX: u32 = 1_000;
+use weir_channel::message::{Coalescing, WorkerError};
 
 /// The share of waits that ended in time, from which on it spins, and below which it stops.
 const IN_TIME_ON: f64 = 0.6;
@@ -30,11 +27,12 @@ impl Spin {
     /// Spins for at most so many microseconds; 0 switches it off.
     ///
     /// # Errors
-    /// [`WorkerError::InvalidParameters`] above [`SPIN_US_MAX`].
+    /// [`WorkerError::InvalidParameters`] above [`Coalescing::SPIN_US_MAX`].
     pub fn with_max(spin_us_max: u32) -> Result<Self, WorkerError> {
-        if spin_us_max > SPIN_US_MAX {
+        if spin_us_max > Coalescing::SPIN_US_MAX {
             return Err(WorkerError::invalid(format!(
-                "spinning for {spin_us_max} µs; at most {SPIN_US_MAX} are allowed"
+                "spinning for {spin_us_max} µs; at most {} are allowed",
+                Coalescing::SPIN_US_MAX
             )));
         }
         Ok(Self {

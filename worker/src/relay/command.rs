@@ -78,7 +78,7 @@ impl Relay {
             Method::SetMaxBitrate { transport, bitrate_bps } => {
                 let key = self.find_transport(*transport)?;
                 self.reports
-                    .set_max_bitrate(key, &mut self.transports[key], *bitrate_bps);
+                    .set_max_bitrate(now, key, &mut self.transports[key], *bitrate_bps);
             }
             Method::SetAudioLevels { room, enabled } => self.set_audio_levels(now, *room, *enabled)?,
             Method::Ping
@@ -158,6 +158,7 @@ impl Relay {
             self.transport_of_index.resize(index + 1, None);
         }
         self.transport_of_index[index] = Some(key);
+        self.reports.reserve(key, self.transports.len());
         self.transport_of_id.insert(id, key);
         self.room_mut(room).transports.insert(id);
         self.keep_new_transport(key, legacy);
@@ -174,6 +175,8 @@ impl Relay {
         self.transports[key].keep_remote(&self.page);
         if before.map(|before| before.rtp) != Some(remote.rtp) {
             self.on_remote_known(now, key);
+        } else {
+            self.reports.schedule(now, key, &mut self.transports[key]);
         }
         Ok(())
     }
@@ -196,7 +199,8 @@ impl Relay {
         });
         self.page.leave(Table::Transports, transport.page);
         self.feedback.on_transport_left(&transport);
-        self.reports.on_transport_left(transport, self.transports.is_empty());
+        self.reports
+            .on_transport_left(key, transport, self.transports.is_empty());
     }
 
     fn create_producer(&mut self, now: Time, request: &CreateProducer) -> Result<(), WorkerError> {
@@ -256,7 +260,8 @@ impl Relay {
             }
         }
         self.streams += streams.len();
-        self.activity.on_producer(now, self.producers.len(), self.streams);
+        self.activity
+            .on_producer(now, key, (self.producers.len(), self.streams));
         self.reserve_for_streams(transport_key);
         self.producer_of_id.insert(request.producer, key);
         self.room_mut(request.room).producers.insert(request.producer);
@@ -282,10 +287,9 @@ impl Relay {
             .iter()
             .map(|key| self.producers[*key].streams.len())
             .sum();
-        for ssrcs in [&mut transport.ssrcs, &mut transport.rtx_ssrcs] {
-            let missing = (2 * streams).saturating_sub(ssrcs.len());
-            ssrcs.reserve(missing);
-        }
+        let missing = |known: usize| (2 * streams).saturating_sub(known);
+        transport.ssrcs.reserve(missing(transport.ssrcs.len()));
+        transport.rtx_ssrcs.reserve(missing(transport.rtx_ssrcs.len()));
     }
 
     fn pause_producer(&mut self, producer: ProducerId) -> Result<(), WorkerError> {
@@ -329,6 +333,7 @@ impl Relay {
             return;
         };
         self.forget_kept_streams(&producer);
+        self.activity.on_producer_left(key);
         producer.leave_clock(&mut self.reports.clocks);
         self.streams -= producer.streams.len();
         let gops = producer.streams.iter().filter(|stream| stream.gop.is_some());
@@ -336,7 +341,7 @@ impl Relay {
         let transport = &mut self.transports[producer.transport];
         transport.producers.retain(|other| *other != key);
         transport.remember_closed(&producer);
-        transport.ssrcs.retain(|_, (owner, _)| *owner != key);
+        transport.ssrcs.remove_producer(key);
         transport.rtx_ssrcs.retain(|_, (owner, _)| *owner != key);
         if transport.kind == TransportKind::WebRtc {
             let transport = transport.index;

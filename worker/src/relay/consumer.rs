@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU8;
 
-use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, RoomId};
 use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, ExtensionUri, MediaKind, Profile};
 
@@ -10,7 +9,7 @@ use crate::page::Slot;
 use crate::rtp::extension::{ExtensionBlock, Walk, erase, rename};
 use crate::time::Time;
 
-use super::decide::Flow;
+use super::decide::{Flow, Overtaken};
 use super::gop::GopCursor;
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::limits::ENCODINGS_MAX;
@@ -21,34 +20,50 @@ use super::repair::Repair;
 use super::rewrite::Rewriter;
 use super::rtt::RoundTrip;
 use super::sink::TransportIx;
+use super::slots::Slots;
 use super::transmission::Transmission;
 
 /// No payload type.
 const NONE: u8 = u8::MAX;
 
-/// A producer as somebody receives it. The fields that every packet needs come first.
+/// A producer as somebody receives it. What every packet needs comes first, in three cache lines (`hot_lines.rs` counts them), as
+/// in small rooms nothing of a consumer is in the near caches any more when its next packet comes.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Consumer {
+    /// Its own key, for the sink.
+    pub key: ConsumerKey,
     /// What flows.
     pub flow: Flow,
-    /// The numbers it flows under.
-    pub rewriter: Rewriter,
     /// The SSRC it is sent under.
     pub ssrc: u32,
     /// Where it leaves.
     pub transport_index: TransportIx,
-    /// Its own key, for the sink.
-    pub key: ConsumerKey,
-    /// Where it is kept for a successor.
-    pub page: Slot,
-    /// Several consumers leave on its transport: their packets are gathered.
-    pub gathered: bool,
     /// Packets given to the transport.
     pub forwarded: u64,
-    /// Bytes given to the transport.
-    pub bytes: u64,
-    /// Bits per second.
+    /// Payload bytes sent under the media's SSRC, without padding.
+    pub octets: u64,
+    /// The payload type of the packet before, as the producer sent it, and its own for it.
+    last_mapping: [u8; 2],
+    /// The producer's payload type of the packet sent last; 255: none was sent.
+    pub last_payload_type: u8,
+    /// Several consumers leave on its transport: their packets are gathered.
+    pub gathered: bool,
+    /// There are `renames`.
+    pub has_renames: bool,
+    /// It was no sender when the last report was made, and has sent nothing since.
+    pub rests: bool,
+    /// Where it is kept for a successor.
+    pub page: Slot,
+    /// The numbers it flows under.
+    pub rewriter: Rewriter,
+    /// Bytes given to the transport, and bits per second.
     pub rate: Rate,
+
+    /// Packets sent under the media's SSRC beside `forwarded`: again, or lost after the transport had taken them.
+    pub sent_beside: u64,
+    /// What of the flow's start was overtaken.
+    pub overtaken: Overtaken,
     /// What its receiver calls the producer's extensions, if it calls one of them otherwise or does not know it.
     pub renames: Option<Box<[ExtensionFate]>>,
     /// Its payload types.
@@ -109,7 +124,7 @@ pub(super) struct Consumer {
 }
 
 /// All of a worker's.
-pub(super) type Consumers = SlotMap<ConsumerKey, Consumer>;
+pub(super) type Consumers = Slots<ConsumerKey, Consumer>;
 
 /// What happens to an extension before its packet goes to a consumer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,6 +149,21 @@ impl PayloadTypes {
 }
 
 impl Consumer {
+    /// What every packet needs is in so many of its first bytes.
+    pub(super) const HOT_BYTES: usize = std::mem::offset_of!(Self, rate) + Rate::HOT_BYTES;
+
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: [std::ops::Range<usize>; 3] = {
+        use std::mem::offset_of;
+        let rewriter = offset_of!(Self, rewriter);
+        [
+            0..rewriter,
+            rewriter + Rewriter::HOT.start..rewriter + Rewriter::HOT.end,
+            offset_of!(Self, rate)..Self::HOT_BYTES,
+        ]
+    };
+
     /// From a request whose parameters were checked.
     pub(super) fn new(
         request: &CreateConsumer,
@@ -148,18 +178,25 @@ impl Consumer {
         for (source, own) in &request.payload_types {
             payload_types[usize::from(source & 0x7f)] = *own;
         }
+        let renames = renames(request, producer);
         Self {
+            key,
             flow: Flow::new(producer.kind == MediaKind::Video, connected),
-            rewriter,
             ssrc: request.ssrc,
             transport_index: transport.index(),
-            key,
-            page: Slot::NONE,
-            gathered: false,
             forwarded: 0,
-            bytes: 0,
+            octets: 0,
+            last_mapping: [NONE; 2],
+            last_payload_type: NONE,
+            gathered: false,
+            has_renames: renames.is_some(),
+            rests: true,
+            page: Slot::NONE,
+            rewriter,
             rate: Rate::default(),
-            renames: renames(request, producer),
+            sent_beside: 0,
+            overtaken: Overtaken::default(),
+            renames,
             payload_types: PayloadTypes(payload_types),
             dropped: [0; DropReason::ALL.len()],
             id: request.consumer,
@@ -191,10 +228,50 @@ impl Consumer {
         }
     }
 
-    /// Its own payload type for a producer's.
+    /// Its own payload type for that of a packet, which is mostly the one of the packet before.
     #[inline]
-    pub(super) fn payload_type(&self, source: u8) -> Option<u8> {
-        self.payload_types.own(source)
+    pub(super) fn payload_type(&mut self, source: u8) -> Option<u8> {
+        if self.last_mapping[0] == source {
+            return Some(self.last_mapping[1]);
+        }
+        let own = self.payload_types.own(source)?;
+        self.last_mapping = [source, own];
+        Some(own)
+    }
+
+    /// Packets sent under the media's SSRC, also those that were sent again. What the socket had taken and lost after all is lost
+    /// like what the network loses: this never goes back.
+    pub(super) fn sent(&self) -> u64 {
+        self.forwarded + self.sent_beside
+    }
+
+    /// The transport had taken packets but could not send them after all.
+    pub(super) fn on_lost(&mut self, reason: DropReason, packets: u32) {
+        let lost = u64::from(packets);
+        let uncounted = lost.min(self.forwarded);
+        self.forwarded -= uncounted;
+        self.sent_beside += uncounted;
+        self.dropped[reason as usize] += lost;
+    }
+
+    /// Whether it is a sender now, and so sends sender reports; begins the next interval.
+    pub(super) fn is_sender(&mut self) -> bool {
+        let sent = self.sent();
+        self.rests = !self.transmission.is_sender(sent);
+        !self.rests
+    }
+
+    /// Whether it has rested, and sends something again. It says so once.
+    #[inline]
+    pub(super) fn wake(&mut self) -> bool {
+        self.rests && self.wake_from_rest()
+    }
+
+    #[cold]
+    fn wake_from_rest(&mut self) -> bool {
+        let wakes = self.sent() != self.transmission.packets_before();
+        self.rests = !wakes;
+        wakes
     }
 
     /// Neither paused nor out of reach: a key frame would not be wasted on it.
@@ -293,16 +370,16 @@ impl Consumer {
             target_profile: profile(self.flow.target),
             packets_in: self.packets_in,
             packets_forwarded: self.forwarded,
-            bytes_forwarded: self.bytes,
+            bytes_forwarded: self.rate.total(),
             bitrate: self.rate.bitrate(now),
             dropped: DropReason::ALL.into_iter().zip(self.dropped).collect(),
             switches: self.switches,
             last_seq: self.rewriter.newest_seq(),
             ssrc: self.ssrc,
-            codec: producer.codec_name(Some(self.transmission.payload_type)),
+            codec: producer.codec_name(Some(self.last_payload_type)),
             payload_type: producer
-                .codec(self.transmission.payload_type)
-                .and_then(|codec| self.payload_type(codec.payload_type)),
+                .codec(self.last_payload_type)
+                .and_then(|codec| self.payload_types.own(codec.payload_type)),
             packets_retransmitted: self.repair.as_ref().map_or(0, |repair| repair.packets),
             bytes_retransmitted: self.repair.as_ref().map_or(0, |repair| repair.bytes),
             not_repaired: self.repair.as_ref().map(|repair| repair.refusals()).unwrap_or_default(),

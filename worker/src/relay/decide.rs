@@ -14,19 +14,16 @@ use super::packet::PacketMeta;
 
 /// What a consumer is sent, and what it should be sent.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Flow {
+    /// The extended sequence number on which it started; what is older belongs to the time before, unless it was [`Overtaken`].
+    pub first_seq: u64,
+    /// The stream's epoch when the flow started; another one means that it must start again.
+    pub epoch: u32,
     /// The encoding that flows.
     pub current: Option<u8>,
     /// The encoding that should flow.
     pub target: Option<u8>,
-    /// The stream's epoch when the flow started; another one means that it must start again.
-    pub epoch: u32,
-    /// The extended sequence number on which it started; what is older belongs to the time before.
-    pub first_seq: u64,
-    /// What has this timestamp, and a number not lower than `early_seq`, belongs to the start all the same: it was overtaken.
-    pub first_timestamp: u64,
-    /// The lowest number of a packet that belongs to the start by its timestamp.
-    pub early_seq: u64,
     /// It is sent a kept group of pictures first, and then what comes now.
     pub is_catching_up: bool,
     /// The flow has to start again before anything more is forwarded.
@@ -41,16 +38,32 @@ impl Flow {
     /// Nothing flows yet.
     pub fn new(needs_key_frame: bool, connected: bool) -> Self {
         Self {
+            first_seq: 0,
+            epoch: 0,
             current: None,
             target: None,
-            epoch: 0,
-            first_seq: 0,
-            first_timestamp: 0,
-            early_seq: u64::MAX,
             is_catching_up: false,
             sync_required: true,
             needs_key_frame,
             connected,
+        }
+    }
+}
+
+/// What belongs to a flow's start though its number is lower than that of the packet on which the flow started.
+#[derive(Clone, Copy, Debug)]
+pub struct Overtaken {
+    /// The timestamp of the start.
+    pub timestamp: u64,
+    /// The lowest number of a packet that belongs to the start by its timestamp.
+    pub early_seq: u64,
+}
+
+impl Default for Overtaken {
+    fn default() -> Self {
+        Self {
+            timestamp: 0,
+            early_seq: u64::MAX,
         }
     }
 }
@@ -68,7 +81,7 @@ pub enum Disposition {
 
 /// Decides about one packet. `payload_type` is the consumer's own for the packet's codec, if it has one.
 #[inline]
-pub fn decide(packet: &PacketMeta, flow: &Flow, payload_type: Option<u8>) -> Disposition {
+pub fn decide(packet: &PacketMeta, flow: &Flow, overtaken: &Overtaken, payload_type: Option<u8>) -> Disposition {
     if !flow.connected {
         return Disposition::Drop(DropReason::NoRemote);
     }
@@ -84,7 +97,7 @@ pub fn decide(packet: &PacketMeta, flow: &Flow, payload_type: Option<u8>) -> Dis
                 Disposition::Drop(DropReason::AwaitingKeyFrame)
             };
         }
-        let is_of_the_start = || packet.seq >= flow.early_seq && packet.timestamp == flow.first_timestamp;
+        let is_of_the_start = || packet.seq >= overtaken.early_seq && packet.timestamp == overtaken.timestamp;
         return if packet.seq >= flow.first_seq || is_of_the_start() {
             Disposition::Forward
         } else {
@@ -138,8 +151,6 @@ mod tests {
             target,
             epoch: 1,
             first_seq: 100,
-            first_timestamp: 0,
-            early_seq: u64::MAX,
             is_catching_up: false,
             sync_required,
             needs_key_frame: true,
@@ -209,11 +220,15 @@ mod tests {
             ),
         ];
         for (flow, packet, expected) in rows {
-            assert_eq!(decide(&packet, &flow, Some(96)), expected, "{flow:?} {packet:?}");
+            assert_eq!(
+                decide(&packet, &flow, &Overtaken::default(), Some(96)),
+                expected,
+                "{flow:?} {packet:?}"
+            );
         }
         let flowing = flow(Some(2), Some(2), false);
         assert_eq!(
-            decide(&packet(2, 100, KEY), &flowing, None),
+            decide(&packet(2, 100, KEY), &flowing, &Overtaken::default(), None),
             Drop(UnsupportedPayloadType)
         );
     }

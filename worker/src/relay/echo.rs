@@ -78,18 +78,18 @@ impl Relay {
         for key in transport.consumers.iter().take(CONSUMERS_LOOKED_AT) {
             let consumer = &self.consumers[*key];
             let producer = &self.producers[consumer.producer];
-            if consumer.transmission.packets == 0 || consumer.paused || producer.paused {
+            if consumer.sent() == 0 || consumer.paused || producer.paused {
                 continue;
             }
             let Some(media) = media_time(now, &self.reports.clocks, consumer, producer) else {
                 continue;
             };
-            let rate = producer.main_codec(Some(consumer.transmission.payload_type)).clock_rate;
+            let rate = producer.main_codec(Some(consumer.last_payload_type)).clock_rate;
             let info = SenderInfo {
                 ntp,
                 rtp: media.wrapping_sub((back * u64::from(rate)) >> 16) as u32,
-                packets: consumer.transmission.packets as u32,
-                octets: consumer.transmission.octets as u32,
+                packets: consumer.sent() as u32,
+                octets: consumer.octets as u32,
             };
             let cname = consumer.transmission.cname(producer).as_bytes();
             if !self.reports.compound.push_sender_report(consumer.ssrc, cname, &info) {

@@ -13,6 +13,7 @@ use weir_channel::message::MediaKind;
 use crate::time::Time;
 
 use super::Relay;
+use super::consumer::Consumer;
 use super::forward::{Totals, Train, forward};
 use super::keys::{ConsumerKey, ProducerKey};
 use super::packet::PacketMeta;
@@ -25,7 +26,10 @@ impl Relay {
         if self.workspace.batch.is_empty() {
             return;
         }
-        let mut workspace = std::mem::replace(&mut self.workspace, Workspace::empty());
+        let Some(empty) = self.no_workspace.take() else {
+            return;
+        };
+        let mut workspace = std::mem::replace(&mut self.workspace, empty);
         for index in 0..workspace.touched.len() {
             let (producer, encoding, head) = workspace.touched[index];
             self.producers[producer].streams[usize::from(encoding)].batch_tail = None;
@@ -58,7 +62,7 @@ impl Relay {
         }
         workspace.batch.clear();
         workspace.touched.clear();
-        self.workspace = workspace;
+        self.no_workspace = Some(std::mem::replace(&mut self.workspace, workspace));
     }
 
     /// Hands a train to every consumer that follows its stream.
@@ -94,8 +98,8 @@ impl Relay {
         for (place, key) in attached.iter().enumerate() {
             // Who comes after the next one, and where the next one's packets leave: thousands of consumers are not in the caches
             // any more when the next packet comes, but the kernel takes microseconds for each, in which they can be fetched.
-            if let Some(after) = attached.get(place + 2).and_then(|key| self.consumers.get(*key)) {
-                sink.prefetch(after);
+            if let Some(after) = attached.get(place + 2).and_then(|key| self.consumers.record(*key)) {
+                sink.prefetch(after, Consumer::HOT_BYTES);
             }
             if let Some(next) = attached.get(place + 1).and_then(|key| self.consumers.get(*key)) {
                 sink.prepare(next.transport_index);
@@ -120,6 +124,10 @@ impl Relay {
             }
             if passage.waiting {
                 workspace.waiting.push(*key);
+            }
+            if passage.woke {
+                let transport = consumer.transport;
+                self.reports.schedule(now, transport, &mut self.transports[transport]);
             }
         }
         let is_companion = |packet: &PacketMeta| {
@@ -157,6 +165,8 @@ impl Relay {
     /// A consumer has begun to get another encoding, or the same one again.
     fn on_started(&mut self, now: Time, key: ConsumerKey) {
         let consumer = &mut self.consumers[key];
+        let transport = consumer.transport;
+        self.reports.schedule(now, transport, &mut self.transports[transport]);
         if consumer.effective != consumer.flow.current {
             consumer.effective = consumer.flow.current;
             consumer.switches += 1;

@@ -10,7 +10,7 @@ use crate::rtp::packet::rewrite;
 use crate::time::Time;
 
 use super::consumer::Consumer;
-use super::decide::{Disposition, decide};
+use super::decide::{Disposition, Overtaken, decide};
 use super::key_frame_assembly::RESERVED_SEQS;
 use super::packet::PacketMeta;
 use super::producer::Producer;
@@ -24,6 +24,8 @@ pub(super) struct Forwarded {
     pub started: bool,
     /// Its last packets wait for a key frame.
     pub waiting: bool,
+    /// It is the first that the consumer sends after a rest.
+    pub woke: bool,
 }
 
 /// Packets of one stream that lie end to end.
@@ -71,7 +73,7 @@ pub(super) fn forward(
         totals,
         ordinal,
     } = train;
-    let renames = consumer.renames.is_some();
+    let renames = consumer.has_renames;
     if renames {
         save_extensions(bytes, packets, saved);
     }
@@ -80,7 +82,7 @@ pub(super) fn forward(
     let mut overtaken = None;
     for (index, packet) in packets.iter().enumerate() {
         let payload_type = consumer.payload_type(packet.payload_type);
-        let mut disposition = decide(packet, &consumer.flow, payload_type);
+        let mut disposition = decide(packet, &consumer.flow, &consumer.overtaken, payload_type);
         if disposition == Disposition::Start {
             let before = ordinal + index as u64;
             match first_of(producer, packet, now) {
@@ -105,7 +107,7 @@ pub(super) fn forward(
                         .then_some((stream, packet.seq + 1, before));
                     passage = Forwarded {
                         started: true,
-                        waiting: false,
+                        ..Forwarded::default()
                     };
                 }
                 // It came before anybody waited, and is not kept.
@@ -154,6 +156,7 @@ pub(super) fn forward(
             sink,
         );
     }
+    passage.woke = consumer.wake();
     passage
 }
 
@@ -254,10 +257,12 @@ pub(super) fn start(
     flow.current = Some(packet.encoding);
     flow.epoch = packet.epoch;
     flow.first_seq = packet.seq;
-    flow.first_timestamp = packet.timestamp;
-    flow.early_seq = if reserve > 0 { packet.seq - reserve } else { u64::MAX };
     flow.sync_required = false;
     flow.is_catching_up = is_sped_up;
+    consumer.overtaken = Overtaken {
+        timestamp: packet.timestamp,
+        early_seq: if reserve > 0 { packet.seq - reserve } else { u64::MAX },
+    };
     consumer.keep_flow(page);
     if let Some(repair) = &mut consumer.repair {
         repair.on_start(packet, consumer.rewriter.offsets(), reserve);
@@ -321,7 +326,6 @@ fn send_run(
         accepted * segment
     } as u64;
     consumer.forwarded += accepted as u64;
-    consumer.bytes += sent_bytes;
     let totals = match totals {
         Some(totals) if accepted == run.len() => *totals,
         _ => Totals::of(&run[..accepted]),
@@ -329,9 +333,8 @@ fn send_run(
     if totals.padded.packets > 0 {
         sink.note_padded(totals.padded);
     }
-    consumer.transmission.packets += accepted as u64;
-    consumer.transmission.octets += totals.octets;
-    consumer.transmission.payload_type = last.payload_type;
+    consumer.octets += totals.octets;
+    consumer.last_payload_type = last.payload_type;
     consumer.rate.add(now, sent_bytes);
     if accepted < run.len() {
         consumer.dropped[sent.reason as usize] += (run.len() - accepted) as u64;

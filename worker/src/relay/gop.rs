@@ -33,6 +33,7 @@ const UNRESPONSIVE_AFTER: u8 = 2;
 
 /// Whether a sender answers key frame requests.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct Responsiveness {
     /// When it was asked, if nothing has come since.
     asked: Option<Time>,

@@ -2,6 +2,8 @@
 
 use slotmap::{Key, KeyData, new_key_type};
 
+use crate::time::wheel::Slot;
+
 use super::sink::{ConsumerIx, TransportIx};
 
 new_key_type! {
@@ -17,6 +19,18 @@ impl TransportKey {
     /// The slot without its generation, for the shell's table.
     pub(super) fn index(self) -> TransportIx {
         TransportIx(self.data().as_ffi() as u32)
+    }
+}
+
+impl Slot for TransportKey {
+    fn slot(self) -> usize {
+        self.index().0 as usize
+    }
+}
+
+impl Slot for ProducerKey {
+    fn slot(self) -> usize {
+        self.data().as_ffi() as u32 as usize
     }
 }
 

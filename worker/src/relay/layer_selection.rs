@@ -129,6 +129,7 @@ impl Relay {
 
     /// A transport knows now where to send, or was given another remote. Who is there has seen nothing yet.
     pub(super) fn on_remote_known(&mut self, now: Time, transport: TransportKey) {
+        self.reports.schedule(now, transport, &mut self.transports[transport]);
         for index in 0..self.transports[transport].consumers.len() {
             let key = self.transports[transport].consumers[index];
             let consumer = &mut self.consumers[key];
@@ -214,7 +215,7 @@ impl Relay {
             let is_for_it = flow.target == Some(encoding) || flow.current == Some(encoding);
             let knows_codec = || {
                 let mut codecs = producer.codecs.iter();
-                codecs.any(|codec| consumer.payload_type(codec.payload_type).is_some())
+                codecs.any(|codec| consumer.payload_types.own(codec.payload_type).is_some())
             };
             flow.needs_key_frame && !flows && is_for_it && consumer.can_be_sent() && knows_codec()
         })

@@ -49,7 +49,11 @@ impl Losses {
         packet: &PacketMeta,
         is_rtx: bool,
     ) -> Noted {
-        let codec = producer.codec(packet.payload_type);
+        // Most streams' senders send nothing again.
+        if !is_rtx && producer.streams[usize::from(packet.encoding)].missing.is_none() {
+            return Noted::default();
+        }
+        let codec = producer.packet_codec(packet.payload_type).map(|(codec, _)| codec);
         let is_key_frame = packet.key_frame && codec.is_some_and(|codec| !codec.name.starts_anywhere());
         let has_rtx = codec.is_some_and(|codec| codec.rtx.is_some());
         let sends_again = codec.is_some_and(|codec| codec.nack);
@@ -86,7 +90,9 @@ impl Losses {
                 LossChange::Overflow => noted.needs_key_frame = true,
             }
         }
-        stream.counters.repaired += u64::from(noted.is_repair);
+        if noted.is_repair {
+            stream.counters.repaired += 1;
+        }
         noted
     }
 

@@ -23,6 +23,8 @@ mod echo;
 mod fanout;
 mod forward;
 mod held;
+#[cfg(test)]
+mod hot_lines;
 mod incoming_reports;
 mod inspect;
 mod key_frame_requests;
@@ -38,8 +40,10 @@ mod receive;
 mod repair;
 mod report;
 mod retransmit;
+mod routes;
 mod routing;
 mod rtx;
+mod slots;
 mod ssrc_latch;
 mod stream;
 mod succession;
@@ -76,7 +80,6 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use slotmap::SlotMap;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{DropReason, Method, Notification, Remote, Reply, WorkerError};
 
@@ -100,6 +103,7 @@ use self::profile_changes::ProfileChanges;
 use self::report::Reports;
 use self::retransmit::IncomingNacks;
 use self::sink::{ConsumerIx, Sink, TransportIx};
+use self::slots::Slots;
 use self::transport::Transports;
 use self::twcc::FeedbackQueue;
 use self::workspace::Workspace;
@@ -127,7 +131,9 @@ pub struct Relay {
 
     /// Of all producers.
     streams: usize,
-    workspace: Workspace,
+    workspace: Box<Workspace>,
+    /// Stands in for it while it is lent out.
+    no_workspace: Option<Box<Workspace>>,
     /// Packets that go on with nothing yet.
     held: HeldPackets,
     /// What the RTCP packet at hand says.
@@ -218,15 +224,16 @@ impl Relay {
             hash: hash.clone(),
             equalizes_packets: true,
             rooms: HashMap::with_hasher(hash.clone()),
-            transports: SlotMap::with_key(),
-            producers: SlotMap::with_key(),
-            consumers: SlotMap::with_key(),
+            transports: Slots::new(),
+            producers: Slots::new(),
+            consumers: Slots::new(),
             transport_of_id: HashMap::with_hasher(hash.clone()),
             producer_of_id: HashMap::with_hasher(hash.clone()),
             consumer_of_id: HashMap::with_hasher(hash.clone()),
             transport_of_index: Vec::new(),
             streams: 0,
-            workspace: Workspace::new(),
+            workspace: Box::new(Workspace::new()),
+            no_workspace: Some(Box::new(Workspace::empty())),
             held: HeldPackets::new(),
             // More than a packet of 1,200 bytes can say.
             said: Vec::with_capacity(512),
@@ -402,8 +409,7 @@ impl Relay {
     /// The sink had taken packets of a consumer but could not send them after all.
     pub fn handle_lost(&mut self, owner: ConsumerIx, reason: DropReason, packets: u32) {
         if let Some(consumer) = self.consumers.get_mut(ConsumerKey::from_index(owner)) {
-            consumer.forwarded = consumer.forwarded.saturating_sub(u64::from(packets));
-            consumer.dropped[reason as usize] += u64::from(packets);
+            consumer.on_lost(reason, packets);
         }
     }
 

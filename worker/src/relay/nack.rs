@@ -55,22 +55,23 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 /// Requests are due at multiples of this, so that one turn of the timer serves many streams.
 const GRID_NS: u64 = 2_000_000;
 
-/// What a stream misses.
+/// What a stream misses. What a packet needs that is simply the next one comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct MissingList {
+    newest: Option<u64>,
+    /// The stream's count of restarts that `newest` belongs to.
+    restarts: u32,
+    /// It is in the relay's list of streams that miss something.
+    pub(super) listed: bool,
     /// The numbers that are missing; all of them lie in gaps.
     numbers: MissingSeqs,
     /// Ascending. What of a gap has come is in it still.
     gaps: Vec<Gap>,
     /// When the first of them is due; means nothing while there are none.
     pub(super) due: Time,
-    newest: Option<u64>,
-    /// The stream's count of restarts that `newest` belongs to.
-    restarts: u32,
     /// Sequence number and timestamp of the last key frame's first packet.
     key_frame: Option<(u64, u64)>,
-    /// It is in the relay's list of streams that miss something.
-    pub(super) listed: bool,
 }
 
 /// Packets that were noticed to be missing together, or almost.
@@ -140,6 +141,10 @@ impl Default for MissingList {
 }
 
 impl MissingList {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: Range<usize> = 0..std::mem::offset_of!(Self, numbers.range);
+
     /// Notes a packet that has come for the first time. `restarts` is the stream's count of them.
     #[inline]
     pub fn on_packet(&mut self, now: Time, packet: &PacketMeta, is_key_frame: bool, restarts: u32) -> LossChange {
@@ -336,10 +341,11 @@ fn on_grid(time: Time) -> Time {
 
 /// A set of sequence numbers that are near each other: a bit each, so that it has the same small size whatever is lost.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct MissingSeqs {
+    count: usize,
     /// All of them are in here.
     range: Range<u64>,
-    count: usize,
     bits: BitRing<WORDS>,
 }
 

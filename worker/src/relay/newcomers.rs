@@ -187,10 +187,10 @@ impl Relay {
                 continue;
             };
             if self.handle_rtp(origin, packet, sink).is_ok() {
-                let counters = &mut self.transports[origin.transport].counters;
-                counters.unrouted[UnroutedReason::Unproven as usize] -= 1;
-                counters.packets += 1;
-                counters.bytes += len;
+                let transport = &mut self.transports[origin.transport];
+                transport.counters.unrouted[UnroutedReason::Unproven as usize] -= 1;
+                transport.received.0 += 1;
+                transport.received.1 += len;
             }
             self.release_held(origin.now, &mut bytes, sink);
         }

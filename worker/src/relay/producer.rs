@@ -1,6 +1,5 @@
 //! A producer as the relay sees it: how its packets are recognised, what of them is relayed, and who follows.
 
-use slotmap::SlotMap;
 use weir_channel::id::{ProducerId, RoomId};
 use weir_channel::message::{Codec, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
 
@@ -15,31 +14,49 @@ use super::limits::ENCODINGS_MAX;
 use super::nack::MissingList;
 use super::profile::Available;
 use super::sender_clock::{ClockKey, Clocks};
+use super::slots::Slots;
 use super::stream::Stream;
 use super::withheld::SlotSet;
 
 /// No codec has this payload type.
 const NO_CODEC: u8 = u8::MAX;
 
-/// A track that somebody sends.
+/// A track that somebody sends. What every packet needs comes first, in two cache lines; see `hot_lines`.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Producer {
+    /// Its streams, lowest profile first.
+    pub streams: Vec<Stream>,
+    /// The codec of the packet before, and its place in `codecs`.
+    last_codec: Option<(Codec, u8)>,
+    /// The id of the extension with the transport sequence number.
+    pub transport_cc: Option<u8>,
+    /// Received and counted, not relayed.
+    pub paused: bool,
+    /// It sends something, on any stream.
+    pub is_active: bool,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// How many of its consumers may ask for packets again.
+    pub repairing: u32,
+    /// How loud it is, while somebody wants to know.
+    pub meter: Meter,
+    pub(super) counters: ProducerCounters,
+    /// Which of its packets its consumers are withheld.
+    pub filters: Filters,
+    /// Its extensions, by id (index 0 is unused), up to the highest; RFC 8285 §4.3 has 255.
+    extensions: Box<[Option<ExtensionUri>]>,
+
     /// Its id.
     pub id: ProducerId,
     /// The room it belongs to.
     pub room: RoomId,
     /// The transport it arrives on.
     pub transport: TransportKey,
-    /// Audio or video.
-    pub kind: MediaKind,
     /// The media id it may be recognised by.
     pub mid: Option<String>,
     /// The profile that it prefers for consumers that prefer none.
     pub preferred_profile: Profile,
-    /// Received and counted, not relayed.
-    pub paused: bool,
-    /// It sends something, on any stream.
-    pub is_active: bool,
     /// What its owner was last notified of.
     pub last_notified_active: Option<bool>,
     /// It is in the relay's list of producers whose owners are to be notified.
@@ -50,37 +67,26 @@ pub(super) struct Producer {
     pub clock: Option<ClockKey>,
     /// Nobody has given its endpoint a name: it has the one that its sender says.
     pub is_named_by_sender: bool,
-    /// How loud it is, while somebody wants to know.
-    pub meter: Meter,
-    /// Its streams, lowest profile first.
-    pub streams: Vec<Stream>,
     /// All its consumers.
     pub consumers: Vec<ConsumerKey>,
-    /// Its extensions, by id (index 0 is unused), up to the highest; RFC 8285 §4.3 has 255.
-    extensions: Box<[Option<ExtensionUri>]>,
     /// The ids of its extensions, by URI; 0: it has not got it.
     extension_ids: [u8; ExtensionUri::ALL.len()],
-    /// The id of the one with the transport sequence number.
-    pub transport_cc: Option<u8>,
-    pub(super) counters: ProducerCounters,
-    /// How many of its consumers may ask for packets again.
-    pub repairing: u32,
-    /// Which of its packets its consumers are withheld.
-    pub filters: Filters,
-    /// What it may send, by the order of its request.
+    /// What it may send, by the order of its request. That never changes.
     pub codecs: Vec<Codec>,
-    codec_of: [u8; 128],
 }
 
 /// All of a worker's.
-pub(super) type Producers = SlotMap<ProducerKey, Producer>;
+pub(super) type Producers = Slots<ProducerKey, Producer>;
 
 /// What a consumer's counters are updated from. Every packet that is routed to the producer counts once in `received`, and
 /// once in one of the others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub(super) struct ProducerCounters {
     /// Packets routed to the producer.
     pub received: u64,
+    /// Handed to the consumers of each stream.
+    pub dispatched: [u64; ENCODINGS_MAX],
     /// While it was paused.
     pub paused: u64,
     /// Seen before.
@@ -89,17 +95,21 @@ pub(super) struct ProducerCounters {
     pub bad_sequence: u64,
     /// Nothing but padding.
     pub padding: u64,
-    /// Handed to the consumers of each stream.
-    pub dispatched: [u64; ENCODINGS_MAX],
 }
 
 impl Producer {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: [std::ops::Range<usize>; 2] = {
+        use std::mem::offset_of;
+        let filters = offset_of!(Self, filters);
+        // As many streams as nearly all producers have.
+        let counters = offset_of!(Self, counters.dispatched) + size_of::<u64>();
+        [0..counters, filters..filters + Filters::HOT.end]
+    };
+
     /// From a request whose parameters were checked.
     pub(super) fn new(request: &CreateProducer, transport: TransportKey) -> Self {
-        let mut codec_of = [NO_CODEC; 128];
-        for (index, codec) in request.codecs.iter().enumerate() {
-            codec_of[usize::from(codec.payload_type & 0x7f)] = index as u8;
-        }
         let sends_again = request.codecs.iter().any(|codec| codec.nack);
         let ids = request.header_extensions.iter().map(|extension| extension.id);
         let mut extensions = vec![None; ids.max().map_or(0, |highest| usize::from(highest) + 1)].into_boxed_slice();
@@ -115,7 +125,7 @@ impl Producer {
             .map(|encoding| {
                 let mut stream = Stream::new(encoding.profile, encoding.rid.clone(), encoding.ssrc);
                 stream.rtx_ssrc = encoding.rtx_ssrc;
-                stream.missing = sends_again.then(MissingList::default);
+                stream.missing = sends_again.then(Box::<MissingList>::default);
                 stream
             })
             .collect();
@@ -144,7 +154,7 @@ impl Producer {
             repairing: 0,
             filters: Filters::default(),
             codecs: request.codecs.clone(),
-            codec_of,
+            last_codec: None,
         }
     }
 
@@ -160,17 +170,33 @@ impl Producer {
     }
 
     /// The codec sent under a payload type.
-    #[inline]
     pub(super) fn codec(&self, payload_type: u8) -> Option<&Codec> {
-        self.codecs
-            .get(usize::from(self.codec_of[usize::from(payload_type & 0x7f)]))
+        self.codecs.iter().find(|codec| codec.payload_type == payload_type)
+    }
+
+    /// The codec of a packet, and its place in the list of them: mostly that of the packet before, which lies near.
+    #[inline]
+    pub(super) fn packet_codec(&mut self, payload_type: u8) -> Option<(Codec, u8)> {
+        match self.last_codec {
+            Some((codec, place)) if codec.payload_type == payload_type => Some((codec, place)),
+            _ => self.other_packet_codec(payload_type),
+        }
+    }
+
+    fn other_packet_codec(&mut self, payload_type: u8) -> Option<(Codec, u8)> {
+        let place = self
+            .codecs
+            .iter()
+            .position(|codec| codec.payload_type == payload_type)?;
+        self.last_codec = Some((self.codecs[place], place as u8));
+        self.last_codec
     }
 
     /// The slots in which a packet is withheld.
     #[inline]
-    pub(super) fn withholding(&self, payload_type: u8, is_padding: bool) -> SlotSet {
-        self.filters
-            .withholding(self.codec_of[usize::from(payload_type & 0x7f)], is_padding)
+    pub(super) fn withholding(&mut self, payload_type: u8, is_padding: bool) -> SlotSet {
+        let place = self.packet_codec(payload_type).map_or(NO_CODEC, |(_, place)| place);
+        self.filters.withholding(place, is_padding)
     }
 
     /// The codecs that somebody lacks who has these payload types.

@@ -1,4 +1,4 @@
-//! Bits per second over the last second, in 24 bytes and without a timer.
+//! Bytes in all, and bits per second over the last second, without a timer.
 
 use std::time::Duration;
 
@@ -6,22 +6,39 @@ use crate::time::Time;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Two windows of a second each: the one that fills, and the one before, of which a share still counts.
+/// Bytes in all, and two windows of a second each: the one that fills, and the one before, of which a share still counts. What every
+/// packet needs comes first.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct Rate {
+    /// When the window began that fills.
     start: Time,
-    current: u64,
+    total: u64,
+    /// The total when it began.
+    total_at_start: u64,
     previous: u64,
 }
 
 impl Rate {
+    /// So much was added before, by another worker.
+    pub fn resumed(total: u64) -> Self {
+        Self {
+            total,
+            total_at_start: total,
+            ..Self::default()
+        }
+    }
+
+    /// What every packet needs is in so many of its first bytes.
+    pub(super) const HOT_BYTES: usize = std::mem::offset_of!(Self, total_at_start);
+
     /// Counts bytes.
     #[inline]
     pub fn add(&mut self, now: Time, bytes: u64) {
         if now.since(self.start) >= WINDOW {
             self.turn(now);
         }
-        self.current += bytes;
+        self.total += bytes;
     }
 
     /// Bits per second.
@@ -31,20 +48,29 @@ impl Rate {
         }
         let elapsed_ms = now.since(self.start).as_millis() as u64;
         let previous_share = self.previous * (1_000 - elapsed_ms.min(1_000)) / 1_000;
-        (self.current + previous_share) * 8
+        (self.current() + previous_share) * 8
+    }
+
+    /// All bytes so far.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    fn current(&self) -> u64 {
+        self.total - self.total_at_start
     }
 
     /// Starts a window. The grid is kept while packets flow, so that a window is a whole second.
     fn turn(&mut self, now: Time) {
         let next = self.start + WINDOW;
         if now.since(next) < WINDOW && self.start != Time::default() {
-            self.previous = self.current;
+            self.previous = self.current();
             self.start = next;
         } else {
             self.previous = 0;
             self.start = now;
         }
-        self.current = 0;
+        self.total_at_start = self.total;
     }
 }
 

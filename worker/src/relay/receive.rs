@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use weir_channel::message::{Notification, UnroutedReason};
+use weir_channel::message::{MediaKind, Notification, UnroutedReason};
 
 use crate::boundary::{self, Parser};
 use crate::rtp::continuity::Verdict;
@@ -113,8 +113,11 @@ impl Relay {
         match handled {
             Ok(()) => {
                 self.accepted += 1;
-                transport.counters.packets += 1;
-                transport.counters.bytes += range.len() as u64;
+                transport.received.0 += 1;
+                transport.received.1 += range.len() as u64;
+                if transport.is_quiet {
+                    self.reports.schedule(origin.now, origin.transport, transport);
+                }
             }
             Err(reason) => transport.count_unrouted(reason, 1),
         }
@@ -137,13 +140,15 @@ impl Relay {
             return Err(UnroutedReason::TooLong);
         }
         let stream = self.find_stream(origin, &packet);
-        let numbered = if self.transports[origin.transport].feedback.is_listening() {
+        let id = match stream {
+            Ok((key, ..)) => self.producers[key].transport_cc,
+            Err(_) => self.transports[origin.transport].feedback.shared_id,
+        };
+        let numbered = if let Some(id) = id
+            && self.transports[origin.transport].feedback.is_listening()
+        {
             // To be read before the packet is changed.
-            let id = match stream {
-                Ok((key, ..)) => self.producers[key].transport_cc,
-                Err(_) => self.transports[origin.transport].feedback.shared_id,
-            };
-            let number = id.and_then(|id| transport_seq(id, &packet.header, packet.bytes));
+            let number = transport_seq(id, &packet.header, packet.bytes);
             number.map(|number| TransportNumbered {
                 number,
                 ssrc: packet.header.ssrc,
@@ -167,8 +172,8 @@ impl Relay {
     }
 
     fn handle_media(&mut self, origin: &mut Origin, key: ProducerKey, encoding: u8, packet: Rtp<'_>) -> Routed {
-        let codec = self.producers[key].codec(packet.header.payload_type);
-        let codec = *codec.ok_or(UnroutedReason::UnknownPayloadType)?;
+        let codec = self.producers[key].packet_codec(packet.header.payload_type);
+        let (codec, _) = codec.ok_or(UnroutedReason::UnknownPayloadType)?;
         if origin.check == SourceCheck::Candidate {
             self.learn_remote(origin);
         }
@@ -220,7 +225,9 @@ impl Relay {
         let is_padding = header.is_padding(packet) || is_rtx && header.payload_len == 0;
         let withholding = producer.withholding(header.payload_type, is_padding);
         let stream = &mut producer.streams[usize::from(encoding)];
-        stream.counters.not_kept += u64::from(packet.len() > RING_CHUNK_BYTES);
+        if packet.len() > RING_CHUNK_BYTES {
+            stream.counters.not_kept += 1;
+        }
         let accepted = stream.accept(
             now,
             encoding,
@@ -232,8 +239,9 @@ impl Relay {
         );
         let came_back = !stream.available && stream.last_media == Some(now) && matches!(accepted, Accepted::Relay(_));
         // Or the beginning of one, which does not have to be asked for either.
-        let key_frame =
-            matches!(&accepted, Accepted::Relay(meta) if meta.key_frame) || stream.key_frame_assembler.is_under_way();
+        let key_frame = came_back
+            && (matches!(&accepted, Accepted::Relay(meta) if meta.key_frame)
+                || stream.key_frame_assembler.is_under_way());
         let noted = match &accepted {
             Accepted::Relay(meta) | Accepted::Padding(meta) => self.losses.on_packet(now, key, producer, meta, is_rtx),
             Accepted::Duplicate | Accepted::BadSequence => Noted::default(),
@@ -271,7 +279,8 @@ impl Relay {
             match accepted {
                 Accepted::Relay(meta) => {
                     producer.meter.on_packet(packet, header.extension);
-                    if meta.key_frame {
+                    // Where every packet is a start, none is asked for.
+                    if meta.key_frame && (producer.kind == MediaKind::Video || !is_lone) {
                         stream.key_frames.on_key_frame();
                         // Audio has no key frames, and is never asked for one.
                         let was_unresponsive = stream.responsiveness.is_unresponsive();
@@ -297,7 +306,7 @@ impl Relay {
             stream.refresh_gop(is_lone, &mut self.key_frame_requests.gops);
         }
         if !is_active && is_media {
-            self.activity.set(key, producer, true);
+            self.activity.on_active(now, key, producer);
         }
         if came_back {
             self.on_stream_available(now, key, encoding, key_frame);

@@ -22,28 +22,33 @@ pub const REORDERED_START_MAX: u32 = 64;
 ///
 /// It describes the path, so a packet that was lost and then sent again is not counted: it stays lost.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub struct Reception {
+    /// Of the last packet.
+    arrived: Time,
+    timestamp: u64,
     /// The stream's count of restarts when this began; `None` before the first packet.
     timeline: Option<u32>,
-    payload_type: u8,
     /// Sequence numbers with their cycles in the upper 16 bits.
     first: u32,
     newest: u32,
     received: u32,
+    /// Times 16 (RFC 3550 appendix A.8).
+    jitter: u32,
+    payload_type: u8,
+    fraction_lost: u8,
     /// At the last report.
     expected_before: u32,
     received_before: u32,
-    fraction_lost: u8,
-    /// Of the last packet.
-    arrived: Time,
-    timestamp: u64,
-    /// Times 16 (RFC 3550 appendix A.8).
-    jitter: u32,
     /// When the sender's last report came.
     report_arrived: Option<Time>,
 }
 
 impl Reception {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, fraction_lost);
+
     /// Goes on where another one was.
     pub fn resumed(kept: &ReceptionRecord) -> Self {
         Self {

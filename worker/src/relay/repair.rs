@@ -16,7 +16,6 @@ use crate::time::Time;
 
 use super::packet::PacketMeta;
 use super::rewrite::Offsets;
-use super::transmission::Transmission;
 
 /// Starts and switches that are remembered. More of them within the age of a ring are not worth repairing.
 const SEGMENTS: usize = 8;
@@ -80,7 +79,7 @@ impl PaddingPacket {
     const LEN: usize = FIXED_LEN + 4;
 
     /// The packet that a consumer's number and newest timestamp make of this one.
-    pub(super) fn under(transmission: &Transmission, timestamp: u64, segment: Segment, seq: u64) -> Self {
+    pub(super) fn under(payload_type: u8, timestamp: u64, segment: Segment, seq: u64) -> Self {
         let mut bytes = [0; Self::LEN];
         // Version 2, with padding; its last byte counts it (RFC 3550 §5.1).
         bytes[0] = 0xa0;
@@ -90,7 +89,7 @@ impl PaddingPacket {
             seq: seq.wrapping_sub(segment.offsets.seq),
             timestamp: segment.offsets.source_timestamp(timestamp),
             encoding: segment.encoding,
-            payload_type: transmission.payload_type,
+            payload_type,
             epoch: segment.epoch,
             payload_start: FIXED_LEN as u16,
             ..PacketMeta::default()

@@ -3,13 +3,12 @@
 //! Each transport has its own time (RFC 3550 §6.2, §6.3): a second, scaled by a random 0.5 to 1.5 so that transports do
 //! not fall into step, and half of that before the first. Reports that are due are sent in parts of a few packets, so that
 //! neither thousands of transports nor thousands of consumers on one make a turn long. Those that will be due soon leave early
-//! where packets are relayed anyway.
+//! where packets are relayed anyway. A transport that had nothing to say is asked again when something has come or left on it.
 //!
 //! What is about streams received, and every request for feedback, is said by one SSRC, the worker's own; sender reports
 //! are each consumer's.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use rtcp_types::Bye;
@@ -20,6 +19,7 @@ use crate::rtp::rtcp::compound::{COMPOUND_BYTES_MAX, Compound, ITEMS_MAX, Sender
 use crate::rtp::rtcp::remb::{SSRCS_MAX, remb_len, write_remb};
 use crate::rtp::rtcp::xr;
 use crate::rtp::rtcp::{ReportBlock, reporter_cname};
+use crate::time::wheel::TimerWheel;
 use crate::time::{Time, WallClock};
 
 use super::Random;
@@ -42,7 +42,8 @@ const PART_INTERVAL: Duration = Duration::from_millis(1);
 const TOGETHER: Duration = Duration::from_millis(10);
 
 /// Reports that are due within so long leave in a turn that relays packets anyway: the worker need not wake up for them, and
-/// the sockets of those who were just sent packets are at hand in its caches. Ten turns a second are enough for that.
+/// the sockets of those who were just sent packets are at hand in its caches. Ten turns a second are enough for that. No time
+/// that is set in the wheel is so near.
 const EARLY: Duration = Duration::from_millis(100);
 
 /// Packets after which the rest of a report is left for another part: about 80 sender reports.
@@ -71,8 +72,10 @@ pub(super) struct Reports {
     random: Random,
     pub(super) wall_clock: WallClock,
     pub(super) clocks: Clocks,
-    /// When transports are due; those that are gone are passed over.
-    due: BinaryHeap<Reverse<(Time, TransportKey)>>,
+    /// When transports are due that may have something to say.
+    due: TimerWheel<TransportKey>,
+    /// Transports whose reports have been begun, and when these go on. All wait equally long, so the first is due first.
+    begun: VecDeque<(Time, TransportKey)>,
     /// Transports whose limit has just changed.
     limited: Vec<TransportKey>,
     /// Living transports with consumers that have left.
@@ -93,7 +96,8 @@ impl Reports {
             random: Random(seed),
             wall_clock: WallClock::default(),
             clocks: Clocks::default(),
-            due: BinaryHeap::new(),
+            due: TimerWheel::default(),
+            begun: VecDeque::new(),
             limited: Vec::new(),
             left: VecDeque::new(),
             pending_byes: Vec::new(),
@@ -109,7 +113,15 @@ impl Reports {
         if !self.limited.is_empty() || !self.left.is_empty() || !self.pending_byes.is_empty() {
             return Some(Time::default());
         }
-        self.due.peek().map(|Reverse((due, _))| *due)
+        let begun = self.begun.front().map(|(due, _)| *due);
+        [begun, self.due.next()].into_iter().flatten().min()
+    }
+
+    /// Reserves memory for so many transports, this one among them: those that are gone may have begun a report, too.
+    pub(super) fn reserve(&mut self, key: TransportKey, transports: usize) {
+        self.due.reserve(key);
+        let missing = (2 * transports).saturating_sub(self.begun.len());
+        self.begun.reserve(missing);
     }
 
     /// Half a nominal duration to one and a half.
@@ -143,11 +155,12 @@ impl Reports {
         }
     }
 
-    /// A transport has a producer or a consumer, and so will have something to report.
+    /// A transport has a producer or a consumer, or something has come or left on it: it may have something to report.
     pub(super) fn schedule(&mut self, now: Time, key: TransportKey, transport: &mut Transport) {
-        if !std::mem::replace(&mut transport.reports.is_scheduled, true) {
+        transport.is_quiet = false;
+        if transport.reports.next_consumer.is_none() && !self.due.is_set(key) {
             let due = now + self.scaled(INTERVAL / 2);
-            self.due.push(Reverse((due, key)));
+            self.due.set(key, due);
         }
     }
 
@@ -164,21 +177,28 @@ impl Reports {
     }
 
     /// A transport is closed: its BYEs cannot wait. `is_last`: there is no other transport.
-    pub(super) fn on_transport_left(&mut self, transport: Transport, is_last: bool) {
+    pub(super) fn on_transport_left(&mut self, key: TransportKey, transport: Transport, is_last: bool) {
+        self.due.cancel(key);
         let left = transport.reports.left;
         if !left.is_empty() {
             self.pending_byes.push((transport.index, left));
         }
         if is_last {
-            self.due.clear();
             self.left.clear();
         }
     }
 
     /// Limits what the senders of a transport may send in all, or ends that.
-    pub(super) fn set_max_bitrate(&mut self, key: TransportKey, transport: &mut Transport, bitrate: Option<u64>) {
+    pub(super) fn set_max_bitrate(
+        &mut self,
+        now: Time,
+        key: TransportKey,
+        transport: &mut Transport,
+        bitrate: Option<u64>,
+    ) {
         if transport.reports.set_max_bitrate(bitrate) {
             self.limited.push(key);
+            self.schedule(now, key, transport);
         }
     }
 
@@ -228,28 +248,20 @@ impl Reports {
         sink: &mut impl Sink,
     ) {
         for _ in 0..TURN_PARTS_MAX {
-            let Some(Reverse((due, key))) = self.due.peek().copied() else {
+            let Some((due, key)) = self.pop_due(now, until) else {
                 return;
             };
-            if due > until {
-                return;
-            }
-            let transport = transports.get_mut(key);
-            // The parts of one report keep their distance.
-            if due > now
-                && transport
-                    .as_ref()
-                    .is_some_and(|transport| transport.reports.next_consumer.is_some())
-            {
-                return;
-            }
-            self.due.pop();
-            let Some(transport) = transport else {
+            let Some(transport) = transports.get_mut(key) else {
                 continue;
             };
             if transport.producers.is_empty() && transport.consumers.is_empty() {
-                transport.reports.is_scheduled = false;
+                transport.reports.next_consumer = None;
+                transport.is_quiet = true;
                 continue;
+            }
+            if transport.reports.next_consumer.is_none() {
+                // Until something shows that it is not. A limit is said again and again.
+                transport.is_quiet = transport.reports.limit_to_send().is_none();
             }
             let is_complete =
                 !transport.has_rtcp_remote() || self.send_part(now, transport, producers, consumers, page, sink);
@@ -262,14 +274,23 @@ impl Reports {
                         .for_each(|stream| stream.keep_counters(page));
                 }
             }
-            // A report that leaves early makes the next one no earlier.
-            let next = if is_complete {
-                together(now.max(due) + self.scaled(INTERVAL))
-            } else {
-                now + PART_INTERVAL
-            };
-            self.due.push(Reverse((next, key)));
+            if !is_complete {
+                self.begun.push_back((now + PART_INTERVAL, key));
+            } else if !transport.is_quiet {
+                // A report that leaves early makes the next one no earlier.
+                let next = together(now.max(due) + self.scaled(INTERVAL));
+                self.due.set(key, next);
+            }
         }
+    }
+
+    /// The transport that is due first, and when: until `until`, or to go on with its report now.
+    fn pop_due(&mut self, now: Time, until: Time) -> Option<(Time, TransportKey)> {
+        let begun = self.begun.front().map(|(due, _)| *due).filter(|due| *due <= now);
+        let next = self.due.next().filter(|due| *due <= until);
+        let is_new = next.is_some_and(|next| begun.is_none_or(|begun| next < begun));
+        let new = if is_new { self.due.pop(until) } else { None };
+        new.or_else(|| begun.and_then(|_| self.begun.pop_front()))
     }
 
     /// Sends the BYEs of consumers that are closed, on transports that are not.
@@ -315,9 +336,9 @@ impl Reports {
             at += 1;
             let producer = &producers[consumer.producer];
             consumer.keep_counters(page, &producer.counters);
-            let Some(info) = self.sender_info(now, consumer, producer) else {
-                continue;
-            };
+            let info = self.sender_info(now, consumer, producer);
+            transport.is_quiet &= consumer.rests;
+            let Some(info) = info else { continue };
             let cname = consumer.transmission.cname(producer).as_bytes();
             if !self.compound.push_sender_report(consumer.ssrc, cname, &info) {
                 packets += self.flush(transport, sink);
@@ -370,6 +391,7 @@ impl Reports {
             }
         }
         packets += self.push_blocks(transport, sink);
+        transport.is_quiet &= !has_senders;
         if has_senders {
             let ntp = self.wall_clock.ntp(now);
             let mut packet = [0; xr::REFERENCE_TIME_LEN];
@@ -450,15 +472,15 @@ impl Reports {
 
     /// What a consumer's sender report says; `None` while it sends nothing.
     fn sender_info(&self, now: Time, consumer: &mut Consumer, producer: &Producer) -> Option<SenderInfo> {
-        let is_sender = consumer.transmission.is_sender();
+        let is_sender = consumer.is_sender();
         if !is_sender || consumer.paused || producer.paused {
             return None;
         }
         Some(SenderInfo {
             ntp: self.wall_clock.ntp(now),
             rtp: media_time(now, &self.clocks, consumer, producer)? as u32,
-            packets: consumer.transmission.packets as u32,
-            octets: consumer.transmission.octets as u32,
+            packets: consumer.sent() as u32,
+            octets: consumer.octets as u32,
         })
     }
 
@@ -488,7 +510,7 @@ fn together(due: Time) -> Time {
 pub(super) fn media_time(now: Time, clocks: &Clocks, consumer: &Consumer, producer: &Producer) -> Option<u64> {
     let (encoding, restarts) = consumer.rewriter.timeline()?;
     let stream = producer.streams.get(usize::from(encoding))?;
-    let rate = producer.main_codec(Some(consumer.transmission.payload_type)).clock_rate;
+    let rate = producer.main_codec(Some(consumer.last_payload_type)).clock_rate;
     let ticks = |ns: i128| (ns * i128::from(rate) / 1_000_000_000) as i64;
     let (newest, sent_at) = consumer.rewriter.newest_timestamp();
     let by_arrival = newest.wrapping_add_signed(ticks(now.since(sent_at).as_nanos().cast_signed()));

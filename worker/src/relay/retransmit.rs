@@ -150,7 +150,7 @@ fn send_again(
                 return Err(NotRepaired::TooSoon);
             }
             hole = PaddingPacket::under(
-                &consumer.transmission,
+                consumer.last_payload_type,
                 consumer.rewriter.newest_timestamp().0,
                 segment,
                 seq,
@@ -222,8 +222,8 @@ fn send_again(
             if packet.padding_added > 0 {
                 sink.note_padded(Totals::of(&[packet]).padded);
             }
-            consumer.transmission.packets += 1;
-            consumer.transmission.octets += u64::from(packet.payload_len);
+            consumer.sent_beside += 1;
+            consumer.octets += u64::from(packet.payload_len);
         }
     }
     *repair.recent(seq) = Recent {

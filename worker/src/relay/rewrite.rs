@@ -10,33 +10,39 @@ use crate::time::Time;
 
 use super::packet::PacketMeta;
 
-/// The offsets in force, and the newest numbers sent.
+/// The offsets in force, and the newest numbers sent. In this order, what every packet needs lies together.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Rewriter {
     offsets: Offsets,
     newest: Newest,
-    /// The timeline (encoding, and its count of restarts) that the timestamp's offset belongs to.
-    timeline: Option<(u8, u32)>,
+    /// The encoding whose timeline the timestamp's offset belongs to, if anything was sent.
+    timeline_of: Option<u8>,
+    /// Its count of restarts then.
+    restarts: u32,
 }
 
 /// What is added to a packet's numbers, from one start to the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub struct Offsets {
-    /// To the folded sequence number.
-    pub seq: u64,
+    /// Means something while `is_sped_up`.
+    speedup: Speedup,
+    is_sped_up: bool,
     /// The slot that says what is folded.
     pub slot: u8,
+    /// To the folded sequence number.
+    pub seq: u64,
     timestamp: u64,
     picture_id: u64,
     tl0: u64,
-    speedup: Option<Speedup>,
 }
 
 /// What is sent after the event is sent so many times as fast as it came.
 pub const SPEEDUP: u32 = 4;
 
 /// A stretch of the producer's timestamps whose distances become as many times smaller.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Speedup {
     from: u64,
     until: u64,
@@ -56,9 +62,9 @@ impl Offsets {
     /// What a timestamp becomes, extended.
     #[inline]
     pub fn timestamp_of(&self, timestamp: u64) -> u64 {
-        let timestamp = match self.speedup {
-            None => timestamp,
-            Some(speedup) => speedup.apply(timestamp),
+        let timestamp = match self.is_sped_up {
+            false => timestamp,
+            true => self.speedup.apply(timestamp),
         };
         timestamp.wrapping_add(self.timestamp)
     }
@@ -71,12 +77,11 @@ impl Offsets {
 
     /// By how much what is sent now is earlier because of what was sent sped up.
     fn shortened(&self) -> u64 {
-        self.speedup
-            .filter(|speedup| speedup.until != u64::MAX)
-            .map_or(0, |speedup| {
-                let sped_up = speedup.until - speedup.from;
-                sped_up - sped_up / u64::from(SPEEDUP)
-            })
+        if !self.is_sped_up || self.speedup.until == u64::MAX {
+            return 0;
+        }
+        let sped_up = self.speedup.until - self.speedup.from;
+        sped_up - sped_up / u64::from(SPEEDUP)
     }
 
     /// The timestamp that becomes this one.
@@ -100,11 +105,12 @@ impl Offsets {
 
 /// The newest of everything that was sent.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 struct Newest {
-    seq: u64,
-    timestamp: u64,
     picture_id: u64,
     tl0: u64,
+    seq: u64,
+    timestamp: u64,
     sent_at: Time,
     /// How far the timestamps of the last two packets in order are from those before them.
     steps: [u32; 2],
@@ -156,6 +162,11 @@ pub const NO_TIMELINE: u8 = u8::MAX;
 const ALIGNMENT_TOLERANCE_SECS: u64 = 3;
 
 impl Rewriter {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: std::ops::Range<usize> =
+        std::mem::offset_of!(Self, offsets.is_sped_up)..std::mem::offset_of!(Self, timeline_of);
+
     /// RFC 3550 §5.1: sequence numbers and timestamps begin at random values. `before_first`: the number before the first
     /// one, with its rollovers; see `relay/used_indices.rs`. `slot`: what is withheld from the consumer.
     pub fn new(before_first: u64, first_timestamp: u32, slot: u8) -> Self {
@@ -173,7 +184,8 @@ impl Rewriter {
                 sent_at: Time::default(),
                 steps: [0; 2],
             },
-            timeline: None,
+            timeline_of: None,
+            restarts: 0,
         }
     }
 
@@ -188,7 +200,7 @@ impl Rewriter {
             self.offsets.picture_id = self.newest.picture_id.wrapping_add(1).wrapping_sub(id);
             self.offsets.tl0 = self.newest.tl0.wrapping_add(1).wrapping_sub(tl0);
         }
-        let timestamp = match self.timeline {
+        let timestamp = match self.timeline() {
             None => self.newest.timestamp,
             // The same clock goes on: its distance is the true one, also over a pause.
             Some(timeline)
@@ -201,11 +213,13 @@ impl Rewriter {
             Some(_) => self.joined_timestamp(now, context),
         };
         self.offsets.timestamp = timestamp.wrapping_sub(packet.timestamp);
-        self.offsets.speedup = context.is_sped_up.then_some(Speedup {
+        self.offsets.is_sped_up = context.is_sped_up;
+        self.offsets.speedup = Speedup {
             from: packet.timestamp,
             until: u64::MAX,
-        });
-        self.timeline = Some(context.timeline);
+        };
+        let (encoding, restarts) = context.timeline;
+        (self.timeline_of, self.restarts) = (Some(encoding), restarts);
     }
 
     /// The timestamp of the first packet of another timeline: as its sender's reports say, or by the time that went by; and in
@@ -270,7 +284,7 @@ impl Rewriter {
     /// The timeline that what was sent last belongs to, if anything was sent: its encoding, and that one's count of
     /// restarts.
     pub fn timeline(&self) -> Option<(u8, u32)> {
-        self.timeline
+        self.timeline_of.map(|encoding| (encoding, self.restarts))
     }
 
     /// What a timestamp of that timeline becomes, extended.
@@ -280,9 +294,8 @@ impl Rewriter {
 
     /// What comes behind this timestamp of the producer's goes at its own pace again.
     pub fn end_speedup(&mut self, timestamp: u64) {
-        if let Some(speedup) = &mut self.offsets.speedup {
-            speedup.until = timestamp.max(speedup.from);
-        }
+        let speedup = &mut self.offsets.speedup;
+        speedup.until = timestamp.max(speedup.from);
     }
 
     /// The newest extended timestamp sent, and when the newest packet was.
@@ -306,7 +319,7 @@ impl Rewriter {
 
     /// The offsets and the timeline, for a successor, in a record whose other fields are not known here.
     pub fn flow_kept(&self) -> layout::FlowOfConsumer {
-        let (timeline, restarts) = self.timeline.unwrap_or((NO_TIMELINE, 0));
+        let (timeline, restarts) = self.timeline().unwrap_or((NO_TIMELINE, 0));
         layout::FlowOfConsumer {
             seq: self.offsets.seq,
             timestamp: self.offsets.timestamp.wrapping_sub(self.offsets.shortened()),
@@ -352,14 +365,16 @@ impl Rewriter {
             timestamp: flow.timestamp,
             picture_id: flow.picture_id,
             tl0: flow.tl0,
-            speedup: None,
+            speedup: Speedup::default(),
+            is_sped_up: false,
         };
-        self.timeline = (flow.timeline != NO_TIMELINE).then_some((flow.timeline, flow.restarts));
+        self.timeline_of = (flow.timeline != NO_TIMELINE).then_some(flow.timeline);
+        self.restarts = flow.restarts;
     }
 
     /// The offset of the timestamps means nothing any more: what follows begins by the time that went by.
     pub fn forget_clock(&mut self) {
-        self.timeline = self.timeline.map(|_| (NO_TIMELINE, 0));
+        self.timeline_of = self.timeline_of.map(|_| NO_TIMELINE);
     }
 
     /// The offsets in force.
@@ -374,7 +389,7 @@ impl Rewriter {
 
     /// The newest extended sequence number sent, if anything was.
     pub fn newest_seq(&self) -> Option<u64> {
-        self.timeline.map(|_| self.newest.seq - SEQ_BASE)
+        self.timeline_of.map(|_| self.newest.seq - SEQ_BASE)
     }
 }
 

@@ -37,9 +37,9 @@ impl Relay {
         origin: &Origin,
         packet: &Rtp<'_>,
     ) -> Result<(ProducerKey, u8, StreamKind), UnroutedReason> {
-        let transport = &self.transports[origin.transport];
-        if let Some((key, encoding)) = transport.ssrcs.get(&packet.header.ssrc) {
-            return Ok((*key, *encoding, StreamKind::Media));
+        let transport = &mut self.transports[origin.transport];
+        if let Some((key, encoding)) = transport.ssrcs.find(packet.header.ssrc) {
+            return Ok((key, encoding, StreamKind::Media));
         }
         if let Some((key, encoding)) = transport.find_rtx_route(&self.producers, self.ssrc, packet) {
             return Ok((key, encoding, StreamKind::Rtx));

@@ -76,8 +76,8 @@ pub trait Sink {
     /// Something will be sent on this transport soon. What that needs may be brought into the caches meanwhile.
     fn prepare(&self, _transport: TransportIx) {}
 
-    /// The relay will read and write this record soon. It may be brought into the caches meanwhile.
-    fn prefetch<T>(&self, _record: &T) {}
+    /// The relay will read and write so many of this record's first bytes soon. They may be brought into the caches meanwhile.
+    fn prefetch<T>(&self, _record: &T, _bytes: usize) {}
 
     /// Of the packets that the call before has taken, so many were padded. For those who count them.
     fn note_padded(&mut self, _padded: Padded) {}

@@ -40,106 +40,110 @@ const INACTIVE_AFTER_MAX: Duration = Duration::from_secs(5);
 /// forth faster than this is not followed.
 const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
 
-/// A stream of a producer.
+/// A stream of a producer. What every packet needs comes first, in seven cache lines; see `hot_lines`.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub(super) struct Stream {
-    /// Where it is kept for a successor.
-    pub page: Slot,
-    /// Something of it is to be kept.
-    pub is_unkept: bool,
-    /// What came up to here was another worker's: nothing more is known of it.
-    pub(super) unknown_up_to: u64,
-    /// It goes on where another worker has left it, behind this packet, and nothing has come yet.
-    pub(super) resumes_behind: Option<u64>,
-    /// Which profile it is.
-    pub profile: Profile,
-    /// Its RTP stream id, if it has one.
-    pub rid: Option<String>,
-    /// What carries it now: given at creation, or learned.
-    pub ssrc: Option<u32>,
-    /// What carried it before, and until when.
-    pub(super) previous_ssrc: Option<(u32, Time)>,
-    /// What carries its retransmissions (RFC 4588): given at creation, or learned.
-    pub rtx_ssrc: Option<u32>,
-    /// Nobody has declared that one.
-    pub is_rtx_learned: bool,
-    /// What of it is missing; `None` if its sender sends nothing again.
-    pub missing: Option<MissingList>,
-    /// Its last packets, while a consumer may ask for them again or may wait for a start.
-    pub ring: Option<Box<Ring>>,
-    /// Whether its sender answers key frame requests.
-    pub responsiveness: Responsiveness,
-    /// Its last group of pictures, while its sender answers none.
-    pub gop: Option<Box<Gop>>,
-    /// It can be selected: packets with something in them have come, and lately enough.
-    pub available: bool,
+    /// Its first bytes are for what goes on with nothing, the others for every packet.
+    continuity: Continuity,
+    pub(super) first_seq: u64,
+    /// Counts restarts and resumptions: consumers start anew when it changes.
+    pub epoch: u32,
+    /// Counts restarts alone: after one, the timestamps are another clock's.
+    pub restarts: u32,
+    pub(super) seq: SeqExtender,
+    pub(super) clock: MediaClock,
+    /// The last packet in the batch's list, to which the next one is linked.
+    pub batch_tail: Option<u32>,
+    /// The timestamp of `last_media`.
+    media_timestamp: u64,
     /// When the last packet came.
     pub last_packet: Option<Time>,
     /// When the last packet came that had something in it and was the newest then.
     pub last_media: Option<Time>,
-    /// Its timestamp.
-    media_timestamp: u64,
-    /// The longest pause between such pictures, or sounds, of late.
-    pub(super) cadence: Duration,
-    /// When a BYE last made it unavailable.
-    pub last_bye: Option<Time>,
-    /// Counts restarts and resumptions: consumers start anew when it changes.
-    pub epoch: u32,
-    /// The epoch in which sequence numbers have begun anew.
-    pub(super) numbers_since: u32,
-    /// Counts restarts alone: after one, the timestamps are another clock's.
-    pub restarts: u32,
+    /// The longest pause between such pictures, or sounds, of late, in nanoseconds.
+    pub(super) cadence_ns: u64,
+    /// It can be selected: packets with something in them have come, and lately enough.
+    pub available: bool,
+    /// Somebody waits for a start, so that what comes is kept until it is complete.
+    pub(super) is_awaited: bool,
+    /// Something of it is to be kept for a successor.
+    pub is_unkept: bool,
+    /// It goes on where another worker has left it, and nothing has come yet.
+    pub(super) resumes: bool,
+    /// Where it is kept.
+    pub page: Slot,
+    /// What of it is missing; `None` if its sender sends nothing again.
+    pub missing: Option<Box<MissingList>>,
+    /// Its last packets, while a consumer may ask for them again or may wait for a start.
+    pub ring: Option<Box<Ring>>,
+    /// Its last group of pictures, while its sender answers none.
+    pub gop: Option<Box<Gop>>,
+    /// What of it is withheld from consumers, while it has any.
+    pub(super) withheld: Option<Box<Withheld>>,
+    /// What came under the numbers that were seen.
+    digests: PayloadDigests,
     /// Consumers that follow every packet of it, because it flows to them or should.
     pub attached: Vec<ConsumerKey>,
-    /// When to ask for key frames.
-    pub key_frames: KeyFramePacer,
-    /// A timer for `key_frames` is queued.
-    pub timer_queued: bool,
-    /// What time its sender says it is.
-    pub sender_time: SenderTime,
-    /// The canonical name that its sender says of itself (RFC 3550 §6.5.1).
-    pub cname: Option<Box<str>>,
-    /// From here to the sender and back.
-    pub round_trip: RoundTrip,
+    /// Whether its sender answers key frame requests.
+    pub responsiveness: Responsiveness,
     /// How it arrives: what its sender is sent reports of.
     pub reception: Reception,
-    /// The same for its retransmissions, which have an SSRC of their own.
+    pub(super) counters: StreamCounters,
+    pub(super) seen: Seen,
+    pub(super) vp8_ids: Vp8Ids,
+
+    /// The same as `reception` for its retransmissions, which have an SSRC of their own.
     pub rtx_reception: Reception,
     /// The NTP time of the newest sender report on them.
     pub rtx_report: Option<u64>,
-    /// For the sequence number of full intra requests (RFC 5104 §4.3.1.1).
-    pub fir_seq: u8,
-    /// The last packet in the batch's list, to which the next one is linked.
-    pub batch_tail: Option<u32>,
-    /// What vouches for its SSRC.
-    pub latch: SsrcLatch,
-    pub(super) seq: SeqExtender,
-    pub(super) seen: Seen,
-    /// What came under the numbers that were seen.
-    digests: PayloadDigests,
-    pub(super) clock: MediaClock,
-    continuity: Continuity,
-    /// Where packets of it are held that go on with nothing yet; see `held`.
-    pub(super) held: Option<u8>,
-    /// What of it is withheld from consumers, while it has any.
-    pub(super) withheld: Option<Box<Withheld>>,
     /// The start that is coming together.
     pub(super) key_frame_assembler: KeyFrameAssembler,
-    /// Somebody waits for a start, so that what comes is kept until it is complete.
-    pub(super) is_awaited: bool,
-    pub(super) vp8_ids: Vp8Ids,
-    pub(super) first_seq: u64,
-    pub(super) counters: StreamCounters,
+    /// What time its sender says it is.
+    pub sender_time: SenderTime,
+    /// What vouches for its SSRC.
+    pub latch: SsrcLatch,
+    /// Its RTP stream id, if it has one.
+    pub rid: Option<String>,
+    /// The canonical name that its sender says of itself (RFC 3550 §6.5.1).
+    pub cname: Option<Box<str>>,
+    /// When to ask for key frames.
+    pub key_frames: KeyFramePacer,
+    /// When a BYE last made it unavailable.
+    pub last_bye: Option<Time>,
+    /// What carried it before, and until when.
+    pub(super) previous_ssrc: Option<(u32, Time)>,
+    /// From here to the sender and back.
+    pub round_trip: RoundTrip,
+    /// What carries it now: given at creation, or learned.
+    pub ssrc: Option<u32>,
+    /// What carries its retransmissions (RFC 4588): given at creation, or learned.
+    pub rtx_ssrc: Option<u32>,
+    /// The epoch in which sequence numbers have begun anew.
+    pub(super) numbers_since: u32,
+    /// What came up to here was another worker's: nothing more is known of it.
+    pub(super) unknown_up_to: u64,
+    /// Nobody has declared `rtx_ssrc`.
+    pub is_rtx_learned: bool,
+    /// A timer for `key_frames` is queued.
+    pub timer_queued: bool,
+    /// For the sequence number of full intra requests (RFC 5104 §4.3.1.1).
+    pub fir_seq: u8,
+    /// Which profile it is.
+    pub profile: Profile,
+    /// Where packets of it are held that go on with nothing yet; see `held`.
+    pub(super) held: Option<u8>,
 }
 
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct StreamCounters {
     pub(super) packets: u64,
-    pub(super) bytes: u64,
+    pub(super) unique: u64,
+    /// Of all packets: bytes in all, and bits per second.
     pub(super) rate: Rate,
     pub(super) discarded: u64,
     pub(super) duplicated: u64,
-    pub(super) unique: u64,
     pub(super) expected_before: u64,
     pub(super) key_frames: u64,
     pub(super) pli: u64,
@@ -167,6 +171,26 @@ pub(super) enum Accepted {
 }
 
 impl Stream {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: [std::ops::Range<usize>; 4] = {
+        use std::mem::offset_of;
+        let (reception, counters) = (offset_of!(Self, reception), offset_of!(Self, counters));
+        [
+            Continuity::HOT.start..offset_of!(Self, responsiveness) + size_of::<u64>(),
+            reception..reception + Reception::HOT.end,
+            counters..counters + offset_of!(StreamCounters, rate) + Rate::HOT_BYTES,
+            offset_of!(Self, seen)..offset_of!(Self, seen) + size_of::<u64>(),
+        ]
+    };
+
+    /// Of VP8 these too.
+    #[cfg(test)]
+    pub(super) const HOT_VP8: std::ops::Range<usize> = {
+        let ids = std::mem::offset_of!(Self, vp8_ids);
+        ids..ids + Vp8Ids::HOT.end
+    };
+
     /// A stream that has not been seen yet.
     pub(super) fn new(profile: Profile, rid: Option<String>, ssrc: Option<u32>) -> Self {
         Self {
@@ -199,7 +223,7 @@ impl Stream {
         self.seq = SeqExtender::default();
         self.seen = Seen::default();
         self.unknown_up_to = 0;
-        self.resumes_behind = None;
+        self.resumes = false;
         if let Some(withheld) = &mut self.withheld {
             withheld.on_new_numbers();
         }
@@ -316,7 +340,6 @@ impl Stream {
         }
         self.last_packet = Some(now);
         self.counters.packets += 1;
-        self.counters.bytes += bytes.len() as u64;
         self.counters.rate.add(now, bytes.len() as u64);
         if !self.seen.insert(seq) {
             self.counters.duplicated += 1;
@@ -340,7 +363,9 @@ impl Stream {
         let assembled = self
             .key_frame_assembler
             .on_packet(codec, seq, timestamp, peek.parts, is_intact);
-        self.counters.key_frames += u64::from(assembled.is_picture);
+        if assembled.is_picture {
+            self.counters.key_frames += 1;
+        }
         let vp8 = peek.vp8.map(|ids| self.vp8_ids.extend(seq, ids));
         let meta = PacketMeta {
             start,
@@ -379,11 +404,16 @@ impl Stream {
         // The longest pause of late, forgotten by an eighth with each picture, in however many packets it comes.
         if self.media_timestamp != timestamp {
             let pause = self.last_media.map_or(Duration::ZERO, |last| now.since(last));
-            self.cadence = pause.max(self.cadence - self.cadence / 8);
+            self.cadence_ns = (pause.as_nanos() as u64).max(self.cadence_ns - self.cadence_ns / 8);
             self.media_timestamp = timestamp;
         }
         self.responsiveness.on_media(self.last_media);
         self.last_media = Some(now);
+    }
+
+    /// Two of its longest pauses of late, and no more than is enough.
+    fn patience(&self) -> Duration {
+        Duration::from_nanos(self.cadence_ns.saturating_mul(2)).min(INACTIVE_AFTER_MAX)
     }
 
     /// Whether it has sent nothing since a BYE of its sender, or nothing at all.
@@ -395,22 +425,28 @@ impl Stream {
     /// Whether it has shown nothing for long. Sound pauses when nobody speaks, but not for so long: with DTX, Opus sends a packet
     /// in 400 ms (RFC 7587 §3.1.3 leaves the time to the sender; this is what libopus does).
     pub(super) fn is_silent(&self, now: Time, kind: MediaKind) -> bool {
+        self.silent_from(kind).is_none_or(|from| now >= from)
+    }
+
+    /// From when on it is silent, if nothing more comes; `None` if nothing has come.
+    pub(super) fn silent_from(&self, kind: MediaKind) -> Option<Time> {
         let least = match kind {
             MediaKind::Audio => AUDIO_INACTIVE_AFTER,
             MediaKind::Video => INACTIVE_AFTER,
         };
-        let limit = least.max((self.cadence * 2).min(INACTIVE_AFTER_MAX));
-        self.last_media.is_none_or(|last| now.since(last) >= limit)
+        Some(self.last_media? + least.max(self.patience()))
     }
 
     /// Whether it has shown nothing while others of its producer, the newest of whose media is `others`, went on. Screens that
     /// send a picture in a second have pauses of a second on every layer, and one layer is always the first: so a layer is
     /// compared with the others and not with the clock, and one whose pauses are long is given two of them.
     pub(super) fn has_fallen_behind(&self, others: Option<Time>) -> bool {
-        let (Some(last), Some(others)) = (self.last_media, others) else {
-            return self.last_media.is_none() && others.is_some();
-        };
-        others.since(last) >= INACTIVE_AFTER.max((self.cadence * 2).min(INACTIVE_AFTER_MAX))
+        others.is_some_and(|others| self.behind_from().is_none_or(|from| others >= from))
+    }
+
+    /// The time from which on it has fallen behind what comes on others, if nothing comes on it; `None` if nothing has come.
+    pub(super) fn behind_from(&self) -> Option<Time> {
+        Some(self.last_media? + INACTIVE_AFTER.max(self.patience()))
     }
 
     /// Counts a packet that has come for the first time. A start in another order than the sending reaches a few packets
@@ -515,7 +551,7 @@ impl Stream {
             profile: self.profile,
             active: self.available && !self.is_silent(now, kind),
             packets: counters.packets,
-            bytes: counters.bytes,
+            bytes: counters.rate.total(),
             bitrate: counters.rate.bitrate(now),
             packets_lost: self.lost(),
             packets_discarded: counters.discarded,

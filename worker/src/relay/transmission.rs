@@ -13,13 +13,6 @@ pub struct Transmission {
     cname: Box<str>,
     /// Nobody has given it.
     is_made_up: bool,
-    /// Packets sent under the media's SSRC, also those that were sent again. What the socket had taken and lost after all is
-    /// lost like what the network loses: these counters never go back.
-    pub packets: u64,
-    /// Their payload bytes, without padding.
-    pub octets: u64,
-    /// The producer's payload type of the packet sent last; 255: none was sent.
-    pub payload_type: u8,
     /// Packets sent when the last two reports were made.
     packets_before: [u64; 2],
     reports: SentReports,
@@ -43,9 +36,6 @@ impl Transmission {
         Self {
             cname: cname.into(),
             is_made_up,
-            packets: 0,
-            octets: 0,
-            payload_type: u8::MAX,
             packets_before: [0; 2],
             reports: SentReports::default(),
             last_report: LastReport::default(),
@@ -60,11 +50,16 @@ impl Transmission {
     }
 
     /// Whether it is a sender now, and so sends sender reports: it has sent something since the report before the last
-    /// one (RFC 3550 §6.4). Begins the next interval.
-    pub fn is_sender(&mut self) -> bool {
+    /// one (RFC 3550 §6.4). `packets`: sent so far. Begins the next interval.
+    pub fn is_sender(&mut self, packets: u64) -> bool {
         let [before, last] = self.packets_before;
-        self.packets_before = [last, self.packets];
-        self.packets != before
+        self.packets_before = [last, packets];
+        packets != before
+    }
+
+    /// Packets sent when the last report was made.
+    pub(super) fn packets_before(&self) -> u64 {
+        self.packets_before[1]
     }
 
     /// A sender report has been sent.
@@ -103,10 +98,7 @@ mod tests {
     #[test]
     fn rfc3550_6_4_a_sender_has_sent_since_the_report_before_the_last() {
         let mut transmission = Transmission::new("x", false);
-        let senders = [0, 5, 5, 5, 6].map(|packets| {
-            transmission.packets = packets;
-            transmission.is_sender()
-        });
+        let senders = [0, 5, 5, 5, 6].map(|packets| transmission.is_sender(packets));
         assert_eq!(senders, [false, true, true, false, true]);
     }
 }

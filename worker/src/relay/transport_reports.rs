@@ -19,8 +19,6 @@ const UNLIMITED_REPEATS: u8 = 3;
 /// What a transport's reports need.
 #[derive(Debug, Default)]
 pub(super) struct TransportReports {
-    /// It has a time in the queue.
-    pub(super) is_scheduled: bool,
     /// The report has been begun, and the consumers before this one have had their part.
     pub(super) next_consumer: Option<usize>,
     /// What its senders may send in all, in bits per second.

@@ -12,12 +12,17 @@ use super::packet::{PictureIdMeta, Vp8Meta};
 
 /// The counters of one stream, from one restart to the next.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Vp8Ids {
-    picture_id: PictureIds,
     tl0: Tl0,
+    picture_id: PictureIds,
 }
 
 impl Vp8Ids {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, picture_id.before);
+
     /// Goes on where others were: the newest picture id, the newest one in another width, TL0PICIDX.
     pub(super) fn resumed([last, before, tl0]: [CounterPlace; 3]) -> Self {
         Self {
@@ -90,6 +95,7 @@ impl Place {
 }
 
 #[derive(Debug, Default)]
+#[repr(C)]
 struct PictureIds {
     /// The newest packet's.
     last: Option<Place>,

@@ -27,8 +27,9 @@ pub const ALL_SLOTS: SlotSet = (1 << SLOTS) - 1;
 /// Numbers that turned out to be holes, and are remembered.
 const HOLES: usize = 8;
 
-/// What one stream has withheld.
+/// What one stream has withheld. What every packet needs is in the first cache line.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct Withheld {
     /// The newest number that has come.
     newest: u64,
@@ -48,6 +49,10 @@ struct Window {
 }
 
 impl Withheld {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, windows);
+
     /// Begins to count for a slot.
     pub fn open(&mut self, slot: u8) {
         let slot = usize::from(slot);

@@ -85,33 +85,37 @@ impl Workspace {
     pub(super) fn collect_train(&mut self, head: u32, equalized: bool) -> Option<u32> {
         self.train.clear();
         self.is_uneven = false;
-        let mut last = self.batch[head as usize];
+        let first = &self.batch[head as usize];
         let size_max = |packet: &PacketMeta| match equalized {
             true => packet.padded_len_max(),
             false => packet.sent_len(),
         };
-        self.train_segment = last.sent_len();
+        self.train_segment = first.sent_len();
+        self.train.push(*first);
+        if first.next == u32::MAX {
+            return None;
+        }
         // What all packets so far can be.
-        let mut segment_max = size_max(&last);
-        self.train.push(last);
+        let mut segment_max = size_max(first);
+        let (mut last_len, mut index) = (self.train_segment, first.next);
         loop {
-            if last.next == u32::MAX {
+            if index == u32::MAX {
                 return None;
             }
-            let next = self.batch[last.next as usize];
+            let next = &self.batch[index as usize];
             let len = next.sent_len();
             let segment = self.train_segment.max(len);
             let fits = self.train.len() < TRAIN_PACKETS_MAX
                 && segment <= segment_max
                 && self.train.len() * segment as usize + len as usize <= TRAIN_BYTES_MAX;
             if !fits {
-                return Some(last.next);
+                return Some(index);
             }
-            self.is_uneven |= segment != self.train_segment || last.sent_len() != segment;
+            self.is_uneven |= segment != self.train_segment || last_len != segment;
             self.train_segment = segment;
-            segment_max = segment_max.min(size_max(&next));
-            self.train.push(next);
-            last = next;
+            segment_max = segment_max.min(size_max(next));
+            self.train.push(*next);
+            (last_len, index) = (len, next.next);
         }
     }
 

@@ -99,25 +99,27 @@ pub enum Verdict {
     Refuse,
 }
 
-/// The state from which the packets of one stream are judged.
+/// The state from which the packets of one stream are judged. What every packet needs comes last.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub struct Continuity {
-    /// Timestamp and arrival of the newest packet that fits.
-    newest: Option<(u32, Time)>,
-    /// The latest timestamp near that one: pictures come in the order of decoding.
+    /// The newest packet of the run before this one, and when this one was believed.
+    previous_run: Option<(PacketTiming, Time)>,
+    /// What is held; whether anything is, stands at its end.
+    run: Option<Run>,
+    /// The timestamp of the first packet since the sender or its clock has started over.
+    begun: u32,
+    /// The latest timestamp near that of the newest packet: pictures come in the order of decoding.
     highest: u32,
     /// Ticks from one number to the next, lately.
     pace: i32,
-    /// The timestamp of the first packet since the sender or its clock has started over.
-    begun: u32,
-    /// What is held.
-    run: Option<Run>,
-    /// The newest packet of the run before this one, and when this one was believed.
-    previous_run: Option<(PacketTiming, Time)>,
+    /// Timestamp and arrival of the newest packet that fits.
+    newest: Option<(u32, Time)>,
 }
 
 /// Packets that do not fit, but each other.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 struct Run {
     /// By number.
     first: PacketTiming,
@@ -139,6 +141,10 @@ impl Run {
 }
 
 impl Continuity {
+    /// Where the fields lie that every packet needs.
+    #[cfg(test)]
+    pub(crate) const HOT: std::ops::Range<usize> = std::mem::offset_of!(Self, begun) - 4..size_of::<Self>();
+
     /// Judges a packet of a stream whose newest number is `newest_seq`. `known` is asked for numbers that are not newer.
     #[inline]
     pub fn judge(

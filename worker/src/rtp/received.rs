@@ -4,6 +4,7 @@ use super::bit_ring::BitRing;
 
 /// Which of the last [`Seen::WINDOW`] extended numbers have come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Seen {
     newest: u64,
     numbers: BitRing<{ Seen::WINDOW as usize / 64 }>,

@@ -23,4 +23,5 @@ mod profiles;
 mod repair;
 mod reports;
 mod routing;
+mod timers;
 mod twcc;

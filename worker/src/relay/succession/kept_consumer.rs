@@ -4,7 +4,9 @@ use crate::page::Page;
 use crate::page::layout::{ConsumerCounters, FlowOfConsumer, Newest, consumer};
 
 use super::super::consumer::Consumer;
+use super::super::decide::Overtaken;
 use super::super::producer::{Producer, ProducerCounters};
+use super::super::rate::Rate;
 use super::super::rewrite::NO_TIMELINE;
 
 /// No encoding, in a byte.
@@ -71,7 +73,7 @@ impl Consumer {
             .unwrap_or_default();
         let record = ConsumerCounters {
             forwarded: self.forwarded,
-            bytes: self.bytes,
+            bytes: self.rate.total(),
             dropped: self.dropped,
             switches: self.switches,
             pli: self.pli_count,
@@ -80,9 +82,9 @@ impl Consumer {
             repaired,
             repaired_bytes,
             not_repaired,
-            sent_packets: self.transmission.packets,
-            sent_octets: self.transmission.octets,
-            payload_type: u64::from(self.transmission.payload_type),
+            sent_packets: self.forwarded + self.sent_beside,
+            sent_octets: self.octets,
+            payload_type: u64::from(self.last_payload_type),
         };
         page.store(self.page, consumer::COUNTERS, &record);
     }
@@ -99,7 +101,7 @@ impl Consumer {
         flow.epoch = kept.epoch;
         // What may have been sent is not sent again.
         flow.first_seq = (newest + 1).wrapping_sub(offsets.seq);
-        flow.early_seq = u64::MAX;
+        self.overtaken = Overtaken::default();
         let stream = flow.current.map(|current| &producer.streams[usize::from(current)]);
         let goes_on = stream.is_some_and(|stream| {
             let is_near = |position: u64| position.abs_diff(flow.first_seq) <= APART_MAX;
@@ -124,16 +126,16 @@ impl Consumer {
         }
 
         self.forwarded = counters.forwarded;
-        self.bytes = counters.bytes;
+        self.rate = Rate::resumed(counters.bytes);
         self.dropped = counters.dropped;
         self.resume_packets_in();
         self.switches = counters.switches;
         self.pli_count = counters.pli;
         self.fir_count = counters.fir;
         self.nack_count = counters.nack;
-        self.transmission.packets = counters.sent_packets;
-        self.transmission.octets = counters.sent_octets;
-        self.transmission.payload_type = u8::try_from(counters.payload_type).unwrap_or(NONE);
+        self.sent_beside = counters.sent_packets.saturating_sub(counters.forwarded);
+        self.octets = counters.sent_octets;
+        self.last_payload_type = u8::try_from(counters.payload_type).unwrap_or(NONE);
         let (flow, offsets) = (self.flow, self.rewriter.offsets());
         if let Some(repair) = &mut self.repair {
             repair.resume(

@@ -1,7 +1,5 @@
 //! What is kept of a stream, and how it goes on from there.
 
-use std::time::Duration;
-
 use weir_channel::message::MediaKind;
 
 use crate::page::Page;
@@ -12,6 +10,7 @@ use crate::rtp::seq::{ClockPosition, MediaClock, SeqExtender};
 use crate::time::Time;
 
 use super::super::keyframe::KeyFramePacer;
+use super::super::rate::Rate;
 use super::super::reception::Reception;
 use super::super::sender_clock::TimeReport;
 use super::super::stream::Stream;
@@ -66,7 +65,7 @@ impl Stream {
         let counters = &self.counters;
         let record = StreamCounts {
             packets: counters.packets,
-            bytes: counters.bytes,
+            bytes: counters.rate.total(),
             lost: self.lost(),
             discarded: counters.discarded,
             duplicated: counters.duplicated,
@@ -111,7 +110,7 @@ impl Stream {
             newest_wire: self.seq.newest_seq().unwrap_or(0),
             fir_seq: self.fir_seq,
             repeats,
-            cadence_ms: u32::try_from(self.cadence.as_millis()).unwrap_or(u32::MAX),
+            cadence_ms: u32::try_from(self.cadence_ns / 1_000_000).unwrap_or(u32::MAX),
             clock: clock.newest,
             shift: clock.shift,
             shift_before: clock.shift_before,
@@ -176,8 +175,8 @@ impl Stream {
             self.available = kept.has(flags::AVAILABLE);
             self.last_packet = Some(now);
             self.last_media = self.available.then_some(now);
-            self.cadence = Duration::from_millis(kept.cadence_ms.into());
-            self.resumes_behind = Some(kept.newest);
+            self.cadence_ns = u64::from(kept.cadence_ms) * 1_000_000;
+            self.resumes = true;
         }
         self.sender_time.report = kept.has(flags::REPORT).then_some(TimeReport {
             ntp: kept.report_ntp,
@@ -191,7 +190,7 @@ impl Stream {
 
         let own = &mut self.counters;
         own.packets = counts.packets;
-        own.bytes = counts.bytes;
+        own.rate = Rate::resumed(counts.bytes);
         own.discarded = counts.discarded;
         own.duplicated = counts.duplicated;
         own.key_frames = counts.key_frames;
@@ -211,9 +210,10 @@ impl Stream {
     /// be asked.
     #[inline]
     pub(in super::super) fn misses_for_good(&mut self, kind: MediaKind) -> bool {
-        let Some(behind) = self.resumes_behind.take() else {
+        if !std::mem::take(&mut self.resumes) {
             return false;
-        };
+        }
+        let behind = self.unknown_up_to;
         kind == MediaKind::Video
             && self.missing.is_none()
             && self.seq.newest().is_some_and(|newest| newest > behind + 1)

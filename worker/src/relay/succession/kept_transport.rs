@@ -34,8 +34,8 @@ impl Transport {
         }
         let counters = &self.counters;
         let record = TransportCounts {
-            packets: counters.packets,
-            bytes: counters.bytes,
+            packets: self.received.0,
+            bytes: self.received.1,
             rtcp: counters.rtcp,
             rtcp_sent: counters.rtcp_sent,
             relearned: counters.relearned,
@@ -56,9 +56,8 @@ impl Transport {
             });
             self.relearned_at = (kept.relearned_at != 0).then_some(Time(kept.relearned_at));
         }
+        self.received = (counts.packets, counts.bytes);
         let own = &mut self.counters;
-        own.packets = counts.packets;
-        own.bytes = counts.bytes;
         own.rtcp = counts.rtcp;
         own.rtcp_sent = counts.rtcp_sent;
         own.relearned = counts.relearned;
