@@ -124,11 +124,48 @@ impl Page {
             None => return Slot::NONE,
         };
         let at = self.capacity.base(table) + index as usize * table.slot_words();
+        let slot = Slot(at as u32);
+        self.begin(slot, table, id, detail);
+        slot
+    }
+
+    /// The slot at an index, of a table whose slots are not chosen here; none if there are not so many.
+    #[inline]
+    pub fn slot(&self, table: Table, index: u32) -> Slot {
+        if index >= self.capacity.0[table as usize] {
+            return Slot::NONE;
+        }
+        Slot((self.capacity.base(table) + index as usize * table.slot_words()) as u32)
+    }
+
+    /// Takes the slot at an index for an object.
+    pub fn take_at(&mut self, table: Table, index: u32, id: u64, detail: u64) -> Slot {
+        let slot = self.slot(table, index);
+        if !slot.is_none() {
+            let taken = &mut self.tables[table as usize].taken;
+            if *taken <= index {
+                *taken = index + 1;
+                self.memory.store(header::TAKEN + table as usize, u64::from(*taken));
+            }
+            self.begin(slot, table, id, detail);
+        }
+        slot
+    }
+
+    /// The object at an index is gone.
+    pub fn leave_at(&mut self, table: Table, index: u32) {
+        let slot = self.slot(table, index);
+        if !slot.is_none() {
+            self.memory.store(slot.0 as usize + ID, 0);
+        }
+    }
+
+    fn begin(&self, Slot(at): Slot, table: Table, id: u64, detail: u64) {
+        let at = at as usize;
         // What its last object has left there is nobody's now.
         self.memory.store_all(at + 1, (1..table.slot_words()).map(|_| 0));
         self.memory.store(at + DETAIL, detail);
         self.memory.store(at + ID, id | TAKEN);
-        Slot(at as u32)
     }
 
     /// The object is gone.

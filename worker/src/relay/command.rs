@@ -476,7 +476,7 @@ impl Relay {
         let Some(consumer) = self.consumers.remove(key) else {
             return;
         };
-        self.page.leave(Table::Consumers, consumer.page);
+        self.page.leave_at(Table::Consumers, consumer.key.index().slot);
         self.reports
             .on_consumer_left(&consumer, &mut self.transports[consumer.transport]);
         let producer = &mut self.producers[consumer.producer];

@@ -5,7 +5,8 @@ use std::num::NonZeroU8;
 use weir_channel::id::{ConsumerId, RoomId};
 use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, ExtensionUri, MediaKind, Profile};
 
-use crate::page::Slot;
+use crate::page::layout::Table;
+use crate::page::{Page, Slot};
 use crate::rtp::extension::{ExtensionBlock, Walk, erase, rename};
 use crate::time::Time;
 
@@ -53,8 +54,6 @@ pub(super) struct Consumer {
     pub has_renames: bool,
     /// It was no sender when the last report was made, and has sent nothing since.
     pub rests: bool,
-    /// Where it is kept for a successor.
-    pub page: Slot,
     /// The numbers it flows under.
     pub rewriter: Rewriter,
     /// Bytes given to the transport, and bits per second.
@@ -191,7 +190,6 @@ impl Consumer {
             gathered: false,
             has_renames: renames.is_some(),
             rests: true,
-            page: Slot::NONE,
             rewriter,
             rate: Rate::default(),
             sent_beside: 0,
@@ -324,6 +322,12 @@ impl Consumer {
                     counters.dispatched[encoding] - counted.dispatched[encoding];
             }
         }
+    }
+
+    /// Where it is kept for a successor: a consumer's slot is at its own index, so that no packet needs to look for it.
+    #[inline]
+    pub(super) fn slot(&self, page: &Page) -> Slot {
+        page.slot(Table::Consumers, self.key.index().slot)
     }
 
     /// The packets that came are those that were counted since.

@@ -118,6 +118,7 @@ fn send_again(
     page: &Page,
     sink: &mut impl Sink,
 ) -> Result<usize, NotRepaired> {
+    let slot = consumer.slot(page);
     // What was sent before a pause is of no use after it, and during it nothing may be sent.
     let repair = consumer
         .repair
@@ -132,8 +133,10 @@ fn send_again(
     }
     let stream = &producer.streams[usize::from(segment.encoding)];
     let folded = seq.wrapping_sub(segment.offsets.seq);
-    let slot = segment.offsets.slot;
-    let source_seq = stream.source(segment.epoch, slot, folded).ok_or(NotRepaired::TooOld)?;
+    let filter = segment.offsets.slot;
+    let source_seq = stream
+        .source(segment.epoch, filter, folded)
+        .ok_or(NotRepaired::TooOld)?;
     let kept = stream
         .ring
         .as_ref()
@@ -144,7 +147,7 @@ fn send_again(
     let kept = kept.filter(|(packet, _)| consumer.payload_types.own(packet.payload_type).is_some());
     let hole;
     let kept = match kept {
-        None if stream.is_hole(segment.epoch, slot, source_seq) => {
+        None if stream.is_hole(segment.epoch, filter, source_seq) => {
             // Without a stream of their own, what is sent again must be the same bytes; these depend on what came last.
             if repair.rtx.is_none() && repair.recent(seq).seq == seq as u32 {
                 return Err(NotRepaired::TooSoon);
@@ -205,7 +208,7 @@ fn send_again(
         Some((rtx, again)) => {
             let len = wrap(buffer, usize::from(packet.payload_start), numbers.seq).ok_or(NotRepaired::NeverSent)?;
             rtx.seq += 1;
-            page.store_double(consumer.page, AGAIN, rtx.seq);
+            page.store_double(slot, AGAIN, rtx.seq);
             rewrite(buffer, again, rtx.seq as u16, numbers.timestamp, rtx.ssrc);
             &buffer[..len]
         }

@@ -137,10 +137,13 @@ impl Relay {
         if let Some(legacy) = legacy {
             consumer.resume(&legacy, producer);
         }
-        consumer.page = self.page.take(Table::Consumers, request.consumer.0, detail_of(request));
+        let index = key.index().slot;
+        let slot = self
+            .page
+            .take_at(Table::Consumers, index, request.consumer.0, detail_of(request));
         consumer.keep_newest(&self.page);
         if let Some(rtx) = consumer.repair.as_ref().and_then(|repair| repair.rtx.as_ref()) {
-            self.page.store_double(consumer.page, consumer::AGAIN, rtx.seq);
+            self.page.store_double(slot, consumer::AGAIN, rtx.seq);
         }
         consumer.keep_counters(&self.page, &producer.counters);
         // This last: it makes the record whole.

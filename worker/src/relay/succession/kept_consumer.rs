@@ -35,14 +35,16 @@ impl Consumer {
     /// Keeps the newest numbers: before packets are sent under them.
     #[inline]
     pub(in super::super) fn keep_newest(&self, page: &Page) {
-        if !self.page.is_none() {
-            page.store(self.page, consumer::NEWEST, &self.rewriter.newest_kept());
+        let slot = self.slot(page);
+        if !slot.is_none() {
+            page.store(slot, consumer::NEWEST, &self.rewriter.newest_kept());
         }
     }
 
     /// Keeps what flows: whenever it changes, and before anything is sent then.
     pub(in super::super) fn keep_flow(&self, page: &Page) {
-        if self.page.is_none() {
+        let slot = self.slot(page);
+        if slot.is_none() {
             return;
         }
         let flow = &self.flow;
@@ -57,12 +59,13 @@ impl Consumer {
             notified: u8::from(self.last_notified.is_some()),
             ..self.rewriter.flow_kept()
         };
-        page.store_twin(self.page, consumer::FLOW, &record);
+        page.store_twin(slot, consumer::FLOW, &record);
     }
 
     /// Keeps the counters.
     pub(in super::super) fn keep_counters(&mut self, page: &Page, counters: &ProducerCounters) {
-        if self.page.is_none() {
+        let slot = self.slot(page);
+        if slot.is_none() {
             return;
         }
         self.update_counters(counters);
@@ -86,7 +89,7 @@ impl Consumer {
             sent_octets: self.octets,
             payload_type: u64::from(self.last_payload_type),
         };
-        page.store(self.page, consumer::COUNTERS, &record);
+        page.store(slot, consumer::COUNTERS, &record);
     }
 
     /// Goes on where its last worker has left it: without a start, if the stream that flowed goes on, too.
