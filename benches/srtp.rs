@@ -12,6 +12,7 @@ mod common;
 
 use std::hint::black_box;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::process::ExitCode;
 
 use common::Case;
@@ -19,7 +20,7 @@ use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 use weir_channel::message::{IceProtocol, IceTuple};
 use weir_worker::net::egress::Egress;
-use weir_worker::net::send::{Message, Route, SendBackend};
+use weir_worker::net::send::{Destination, Message, Route, SendBackend};
 use weir_worker::net::sockets::IceSockets;
 use weir_worker::relay::sink::{ConsumerIx, Sink, TransportIx};
 use weir_worker::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile, Repeats, StreamKey};
@@ -152,6 +153,16 @@ impl SendBackend for Nowhere {
     }
 
     fn send_batch<'a>(&mut self, _: impl Into<Route<'a>>, bytes: &[u8], messages: &[Message]) -> Result<usize, Errno> {
+        black_box(bytes);
+        Ok(messages.len())
+    }
+
+    fn send_scattered(
+        &mut self,
+        _: BorrowedFd<'_>,
+        bytes: &[u8],
+        messages: &[(Message, Destination)],
+    ) -> Result<usize, Errno> {
         black_box(bytes);
         Ok(messages.len())
     }

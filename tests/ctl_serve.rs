@@ -138,9 +138,6 @@ async fn a_worker_that_dies_is_told_and_replaced() {
     serve.say("room create --worker 1").await;
     let mut events = serve.follow("").await;
     kill(workers[0], Signal::SIGKILL).unwrap();
-    let closed = events.next().await.unwrap();
-    assert!(closed.starts_with("room 1 closed  "), "{closed}");
-    assert!(closed.contains("workerDied") && closed.contains("SIGKILL"), "{closed}");
     let died = events.next().await.unwrap();
     assert!(
         died.starts_with("worker 1 died  ") && died.contains("name=SIGKILL"),
@@ -148,12 +145,18 @@ async fn a_worker_that_dies_is_told_and_replaced() {
     );
     let started = events.next().await.unwrap();
     assert!(started.starts_with("worker 1 started  "), "{started}");
+    let restored = events.next().await.unwrap();
+    assert!(
+        restored.starts_with("worker 1 restored  ") && restored.contains("rooms=1"),
+        "{restored}"
+    );
     assert_eq!(serve.say("health").await, "ok\n");
     let shown = serve.ask("worker show 1").await;
     assert_eq!(
-        (&shown["restarts"], &shown["lastExit"]["name"]),
-        (&1.into(), &"SIGKILL".into())
+        (&shown["restarts"], &shown["restorations"], &shown["lastExit"]["name"]),
+        (&1.into(), &1.into(), &"SIGKILL".into())
     );
+    assert!(shown["lastGapMs"].is_u64(), "{shown}");
     serve.stop().await;
 }
 
@@ -175,7 +178,16 @@ async fn a_server_that_is_not_well_says_so() {
     assert_eq!(serve.say("health").await, "ok\n");
     let workers = serve.workers().await;
     let mut events = serve.follow("--kind workerDied").await;
+    // The spare processes, which were made while all was well.
+    let spares = serve.spares(&workers).await;
     std::fs::write(&obstacle, "").unwrap();
+    for spare in spares {
+        kill(spare, Signal::SIGKILL).unwrap();
+        // The server waits for it.
+        while kill(spare, None).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
 
     kill(workers[1], Signal::SIGKILL).unwrap();
     events.next().await.unwrap();
@@ -193,7 +205,8 @@ async fn a_server_that_is_not_well_says_so() {
         (&health["status"], health["reasons"].as_array().unwrap().len()),
         (&"down".into(), 2)
     );
-    serve.ctl("room create").await.failed(1, "(noWorker)");
+    // It waits for a worker to come.
+    serve.ctl("--timeout 500ms room create").await.failed(3, "");
     serve.stop().await;
 }
 

@@ -144,7 +144,7 @@ async fn lists_and_things_are_shown_as_tables() {
         ("room show 1", 7),
         ("transport show 1", 7),
         ("consumer show 1", 11),
-        ("worker show 1", 10),
+        ("worker show 1", 12),
         ("workers", 3),
         ("stats", 4),
         ("worker stats 1", 26),

@@ -100,64 +100,71 @@ async fn kill_9_while_requests_are_under_way() {
     let consumer = soon(transport.consume(&producer, ConsumerOptions::default()))
         .await
         .unwrap();
+    let doomed = room_on(&server, first).await;
     let mut events = server.events();
 
     // A stopped worker answers nothing, so that these are under way when it is killed.
     let pid = pid_of(&server, first);
     signal(pid, Signal::SIGSTOP);
     let calls = tokio::spawn({
-        let (producer, consumer, room) = (producer.clone(), consumer.clone(), room.clone());
+        let (producer, consumer, room, doomed) = (producer.clone(), consumer.clone(), room.clone(), doomed.clone());
         async move {
             tokio::join!(
                 producer.pause(Value::Null),
                 consumer.pause(Value::Null),
                 room.stats(),
-                room.close(Value::Null)
+                room.create_plain_transport(PlainTransportOptions::default()),
+                doomed.close(Value::Null)
             )
         }
     });
     let pending = async {
-        while server.workers()[0].requests < 4 {
+        while server.workers()[0].requests < 5 {
             tokio::task::yield_now().await;
         }
     };
     soon(pending).await;
     signal(pid, Signal::SIGKILL);
 
-    let (pause, other_pause, stats, close) = soon(calls).await.unwrap();
-    for error in [pause.unwrap_err(), other_pause.unwrap_err(), stats.unwrap_err()] {
-        assert_eq!(error.to_string(), "worker 1 died: it was killed by SIGKILL");
-    }
-    close.expect("closing what a death has closed is fine");
-    let (dead, cause) = event(&mut events, |kind| match kind {
-        EventKind::RoomClosed { room, cause, .. } => Some((*room, cause.clone())),
-        _ => None,
-    })
-    .await;
-    assert_eq!(dead, room.id());
-    let expected = CloseCause::WorkerDied {
-        worker: first,
-        cause: killed(),
-    };
-    assert_eq!(cause, expected);
+    let (pause, other_pause, stats, created, close) = soon(calls).await.unwrap();
+    pause.unwrap();
+    other_pause.unwrap();
+    stats.unwrap();
+    let created = created.unwrap();
+    close.unwrap();
+    assert!(doomed.closed() && producer.paused() && consumer.paused());
     assert_eq!(death(&mut events).await, (first, killed()));
-    assert!(room.closed() && transport.closed() && producer.closed() && consumer.closed());
-    assert!(!is_alive(pid), "a zombie");
-
-    // The other worker has noticed nothing, and a fresh one takes the dead one's place.
-    assert!(!bystander.closed());
-    soon(bystander.stats()).await.unwrap();
     let (successor, new_pid) = start(&mut events).await;
     assert_eq!(successor, first);
     assert_ne!(new_pid, pid);
+    let restored = event(&mut events, |kind| match kind {
+        EventKind::RoomClosed { room: closed, .. } if *closed == room.id() => panic!("{closed} is closed"),
+        EventKind::WorkerRestored {
+            worker,
+            pid,
+            rooms,
+            lost,
+            ..
+        } => Some((*worker, *pid, *rooms, *lost)),
+        _ => None,
+    })
+    .await;
+    assert_eq!(restored, (first, new_pid, 2, 0));
+    assert!(!is_alive(pid), "a zombie");
+    assert!(!room.closed() && !transport.closed() && !producer.closed() && !consumer.closed());
+    soon(created.close(Value::Null)).await.unwrap();
+    soon(consumer.resume(Value::Null)).await.unwrap();
+    soon(transport.close(Value::Null)).await.unwrap();
+
+    // The other worker has noticed nothing.
+    assert!(!bystander.closed());
+    soon(bystander.stats()).await.unwrap();
     let info = server.workers().remove(0);
     assert_eq!(
-        (info.restarts, info.state, info.last_exit),
-        (1, WorkerState::Running, Some(killed()))
+        (info.restarts, info.restorations, info.state, info.last_exit),
+        (1, 1, WorkerState::Running, Some(killed()))
     );
-    let again = room_on(&server, first).await;
-    soon(again.stats()).await.unwrap();
-    assert_ne!(again.id(), room.id());
+    assert!(info.last_gap_ms.is_some());
     soon(server.close()).await;
 }
 
@@ -178,9 +185,10 @@ async fn a_stopped_worker_is_noticed_killed_and_replaced() {
         death(&mut events).await,
         (WorkerId(1), DeathCause::Hung { timeout_ms: 2_000 })
     );
-    assert!(room.closed() && !is_alive(pid));
+    assert!(!is_alive(pid));
     let (_, successor) = start(&mut events).await;
     assert!(is_alive(successor));
+    soon(room.stats()).await.unwrap();
     soon(server.close()).await;
     assert!(!is_alive(successor));
 }
@@ -241,6 +249,49 @@ async fn sigterm_and_sigint_to_the_whole_group_do_not_end_a_worker_before_its_su
     soon(room.stats()).await.unwrap();
     assert_eq!(pid_of(&server, WorkerId(1)), pid);
     soon(server.close()).await;
+}
+
+fn exited_71() -> DeathCause {
+    DeathCause::Exited {
+        code: 71,
+        meaning: "it could not wait for events".to_owned(),
+    }
+}
+
+/// The process that waits to take the place of a server's only worker.
+async fn spare_of(worker: u32) -> u32 {
+    let own = std::process::id().to_string();
+    let children = || {
+        let processes = std::fs::read_dir("/proc").unwrap();
+        let numbers = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
+        numbers.filter(|pid| {
+            // The parent is the second field after the name, which is in parentheses.
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let after_name = stat.rsplit(')').next().unwrap_or_default();
+            after_name.split_whitespace().nth(1) == Some(&own)
+        })
+    };
+    let arguments = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    soon(async {
+        loop {
+            // Tests of this program have workers, too: it is of the same server if it is given the same arguments and program.
+            let same = |pid: &u32| *pid != worker && arguments(*pid) == arguments(worker);
+            match children().find(same) {
+                Some(spare) => return spare,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await
+}
+
+async fn gone(pid: u32) {
+    soon(async {
+        while is_alive(pid) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// A program that is no worker.
@@ -322,29 +373,54 @@ async fn a_worker_that_keeps_dying_is_restarted_ever_more_slowly_until_it_lives(
     })
     .await
     .unwrap();
+    let room = room_on(&server, WorkerId(1)).await;
     let mut events = server.events();
+    // The spare process that was made while all was well.
+    let spare = spare_of(pid_of(&server, WorkerId(1))).await;
     mend(&broken);
+    signal(spare, Signal::SIGKILL);
+    gone(spare).await;
     signal(pid_of(&server, WorkerId(1)), Signal::SIGKILL);
+    let waiting = tokio::spawn({
+        let room = room.clone();
+        async move { room.stats().await }
+    });
     let mut waits = Vec::new();
-    while waits.len() < 4 {
+    let mut closed = None;
+    while waits.len() < 7 {
         let (cause, wait) = event(&mut events, |kind| match kind {
             EventKind::WorkerDied {
                 cause, restart_in_ms, ..
             } => Some((cause.clone(), *restart_in_ms)),
+            EventKind::RoomClosed { cause, .. } => Some((
+                match cause {
+                    CloseCause::WorkerDied { cause, .. } => cause.clone(),
+                    other => panic!("{other:?}"),
+                },
+                None,
+            )),
             _ => None,
         })
         .await;
-        let expected = match waits.len() {
-            0 => killed(),
-            _ => DeathCause::Exited {
-                code: 71,
-                meaning: "it could not wait for events".to_owned(),
-            },
+        let Some(wait) = wait else {
+            closed = Some((waits.len(), cause));
+            continue;
         };
-        assert_eq!(cause, expected);
-        waits.push(wait.unwrap());
+        if waits.is_empty() {
+            assert_eq!(cause, killed());
+        } else {
+            assert_eq!(cause, exited_71());
+        }
+        waits.push(wait);
     }
-    assert_eq!(waits, [100, 200, 400, 800]);
+    assert_eq!(waits, [0, 100, 200, 400, 800, 1_600, 3_200]);
+    assert_eq!(
+        closed,
+        Some((6, exited_71())),
+        "the rooms were kept until there was no hope"
+    );
+    assert!(room.closed());
+    let _ = soon(waiting).await.unwrap();
     let error = soon(server.create_room(RoomOptions::default())).await.unwrap_err();
     assert_eq!(error.code(), "noWorker");
     assert!(error.to_string().contains("it exited with code 71"), "{error}");

@@ -128,7 +128,8 @@ pub enum Method {
     CreatePlainTransport(CreatePlainTransport),
     /// Gives a plain transport its remote address, or another one.
     SetRemote { transport: TransportId, remote: Remote },
-    /// Shows this certificate in handshakes that begin from now on. Without it a worker makes its own when it starts.
+    /// Shows this certificate in handshakes that begin from now on: the same for all workers of a server. Without it a worker
+    /// makes its own.
     UseDtlsCertificate(DtlsCertificate),
     /// Makes a WebRTC transport. Descriptors: see [`CreateWebRtcTransport`].
     CreateWebRtcTransport(CreateWebRtcTransport),

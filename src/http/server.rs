@@ -258,6 +258,8 @@ mod tests {
             requests: 0,
             timeouts: 0,
             restarts: 0,
+            restorations: 0,
+            last_gap_ms: None,
             last_exit: None,
             ping_rtt_us: None,
             sandbox: None,

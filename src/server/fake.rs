@@ -23,7 +23,7 @@ use super::model::error::DeathCause;
 use super::model::event::CloseCause;
 use super::model::lock;
 use super::model::settings::{Family, Settings};
-use super::workers::link::{End, Link, Pulse, converse};
+use super::workers::link::{End, First, Link, Pulse, converse};
 use super::workers::shared::Shared;
 use super::workers::slot::WorkerState;
 
@@ -103,18 +103,21 @@ impl Fake {
             interval: shared.settings.ping_interval,
             timeout: shared.settings.ping_timeout,
         };
-        let (link, queues) = Link::new(
+        let slot = Arc::clone(shared.workers.slot(worker).unwrap());
+        let (link, mut queues) = Link::new(
             worker,
             shared.settings.request_timeout,
             pulse,
             shared.shared_ports.clone(),
+            slot.restorations(),
         );
-        let slot = Arc::clone(shared.workers.slot(worker).unwrap());
         slot.set_running(Arc::clone(&link));
         let shared = Arc::clone(shared);
         let end = tokio::spawn(async move {
-            let end = converse(&link, queues, supervisor, &shared.state, |rtt| slot.set_ping_rtt(rtt)).await;
-            // What the watch task does when a process has died.
+            let first = First::default();
+            let on_pulse = |rtt| slot.set_ping_rtt(rtt);
+            let end = converse(&link, &mut queues, first, supervisor, &shared.state, on_pulse).await;
+            // What the watch task does when several processes in a row have died.
             let cause = match end {
                 End::Channel(error) => DeathCause::NotStarted {
                     reason: error.to_string(),
@@ -122,6 +125,7 @@ impl Fake {
                 End::Hung => DeathCause::Hung {
                     timeout_ms: shared.settings.ping_timeout.as_millis() as u64,
                 },
+                End::Stuck => DeathCause::Stuck { turn_ms: 1_000 },
                 End::Protocol(reason) => DeathCause::Protocol { reason },
                 End::Misbehaved(reason) => DeathCause::Misbehaved { reason },
             };

@@ -254,6 +254,30 @@ impl Serve {
         pids.map(|pid| Pid::from_raw(pid.try_into().unwrap())).collect()
     }
 
+    /// The processes that wait to take a worker's place, when there is one for each.
+    pub(crate) async fn spares(&self, workers: &[Pid]) -> Vec<Pid> {
+        let own = self.pid().to_string();
+        let is_child = |pid: &Pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // The parent is the second field after the name, which is in parentheses.
+            let after_name = stat.rsplit(')').next().unwrap_or_default();
+            after_name.split_whitespace().nth(1) == Some(own.as_str())
+        };
+        soon("the spare processes", async {
+            loop {
+                let processes = std::fs::read_dir("/proc").unwrap();
+                let numbers = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+                let others = numbers.map(Pid::from_raw).filter(|pid| !workers.contains(pid));
+                let spares: Vec<Pid> = others.filter(is_child).collect();
+                if spares.len() == workers.len() {
+                    return spares;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    }
+
     /// `weir ctl events --follow` with these arguments, when it hears whatever happens from now on.
     pub(crate) async fn follow(&self, args: &str) -> Follower {
         let mut command = weir(["ctl", "events", "--follow", "--control"]);

@@ -12,7 +12,7 @@ use weir_channel::message::{Method, Mirror, Page, Reply, Scope, TransportStats, 
 use weir_worker::net::egress::Egress;
 use weir_worker::net::mirror::MirrorSocket;
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
-use weir_worker::net::send::{KernelSend, Message, Route, SendBackend};
+use weir_worker::net::send::{Destination, KernelSend, Message, Route, SendBackend};
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::sink::{Port, Sink, TransportIx};
 
@@ -287,6 +287,16 @@ impl SendBackend for Jammed {
         let route = route.into();
         self.check(route.socket)?;
         self.kernel.send_batch(route, bytes, messages)
+    }
+
+    fn send_scattered(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        bytes: &[u8],
+        messages: &[(Message, Destination)],
+    ) -> Result<usize, Errno> {
+        self.check(socket)?;
+        self.kernel.send_scattered(socket, bytes, messages)
     }
 }
 

@@ -4,13 +4,13 @@
 mod allocator;
 mod loopback;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use weir_channel::message::DropReason;
 use weir_worker::net::egress::Egress;
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
-use weir_worker::net::send::{KernelSend, Message, Route, SendBackend};
+use weir_worker::net::send::{Destination, KernelSend, Message, Route, SendBackend};
 use weir_worker::net::sockets::{Side, prepare};
 use weir_worker::relay::sink::{Port, Sink, TransportIx};
 
@@ -193,6 +193,16 @@ impl SendBackend for Clogged {
     ) -> Result<usize, Errno> {
         self.clog()?;
         self.kernel.send_batch(route, bytes, messages)
+    }
+
+    fn send_scattered(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        bytes: &[u8],
+        messages: &[(Message, Destination)],
+    ) -> Result<usize, Errno> {
+        self.clog()?;
+        self.kernel.send_scattered(socket, bytes, messages)
     }
 }
 

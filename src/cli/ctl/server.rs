@@ -26,6 +26,8 @@ struct Worker {
     requests: usize,
     timeouts: u32,
     restarts: u64,
+    restorations: u64,
+    last_gap_ms: Option<u64>,
     last_exit: Option<Value>,
     ping_rtt_us: Option<u64>,
     sandbox: Option<Sandbox>,
@@ -54,6 +56,10 @@ impl Worker {
         self.last_exit
             .as_ref()
             .map_or_else(Cell::none, |cause| Cell::new(flat(cause), Tone::Warning))
+    }
+
+    fn last_gap(&self) -> Cell {
+        Cell::or_none(self.last_gap_ms.map(|gap| format!("{gap} ms")))
     }
 
     fn ping(&self) -> Cell {
@@ -87,7 +93,8 @@ pub(super) async fn workers(client: &mut Client, output: &Output) -> Result<(), 
             (">PROCESS", Cell::or_none(worker.pid)),
             (">CPU", Cell::or_none(worker.cpu)),
             (">ROOMS", worker.rooms.into()),
-            (">RESTARTS", Cell::alarming(worker.restarts)),
+            (">RESTORED", Cell::alarming(worker.restorations)),
+            (">LAST GAP", worker.last_gap()),
             (">PING", worker.ping()),
             ("LAST EXIT", worker.last_exit()),
         ]
@@ -125,6 +132,8 @@ impl WorkerCommand {
                         ("rooms", worker.rooms.into()),
                         ("requests waiting", worker.requests.into()),
                         ("restarts", Cell::alarming(worker.restarts)),
+                        ("restorations", Cell::alarming(worker.restorations)),
+                        ("last gap", worker.last_gap()),
                         ("ping", worker.ping()),
                         ("last exit", worker.last_exit()),
                         ("sandbox", Cell::or_none(worker.sandbox)),

@@ -269,12 +269,26 @@ impl Transport {
             paused: options.paused,
             cname_is_made_up: producer.cname_is_made_up,
         };
+        let given = [options.rtp.ssrc, options.rtp.rtx_ssrc].into_iter().flatten();
+        if let Some(used) = given.into_iter().find(|ssrc| self.node.has_used(*ssrc)) {
+            return Err(Error::Worker(WorkerError::SsrcInUse {
+                ssrc: used,
+                owner: "another consumer, which may be closed,".to_owned(),
+                transport: self.node.id,
+            }));
+        }
+        let draw = || loop {
+            let ssrc = random() as u32;
+            if !self.node.has_used(ssrc) {
+                return ssrc;
+            }
+        };
         let mut tries = 0;
         loop {
             tries += 1;
             let ssrcs = ConsumerSsrcs {
-                media: options.rtp.ssrc.unwrap_or_else(|| random() as u32),
-                rtx: options.rtp.rtx_ssrc.unwrap_or_else(|| random() as u32),
+                media: options.rtp.ssrc.unwrap_or_else(draw),
+                rtx: options.rtp.rtx_ssrc.unwrap_or_else(draw),
             };
             let made = match consumable {
                 None => producer.rtp_parameters.create_consumer(placement, &options.rtp, ssrcs),

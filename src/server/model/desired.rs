@@ -45,6 +45,31 @@ struct DesiredConsumer {
     request: Option<CreateConsumer>,
 }
 
+/// A request that makes something again, and whose sockets go with it.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    pub(crate) method: Method,
+    pub(crate) sockets: SocketsOf,
+}
+
+/// Whose sockets travel beside a request.
+#[derive(Clone, Debug)]
+pub(crate) enum SocketsOf {
+    Nobody,
+    Transport(Arc<TransportNode>),
+    /// Of the transport's mirror.
+    Mirror(Arc<TransportNode>),
+}
+
+impl From<Method> for Replayed {
+    fn from(method: Method) -> Self {
+        Self {
+            method,
+            sockets: SocketsOf::Nobody,
+        }
+    }
+}
+
 /// Something that can be closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Object {
@@ -74,13 +99,18 @@ pub(crate) enum ConsumerParent {
 }
 
 impl DesiredRoom {
-    /// The requests that make what is in the room, in an order in which a worker accepts them. A mirror needs its
-    /// descriptor, which the transport keeps.
-    pub(crate) fn replay(&self) -> impl Iterator<Item = Method> + '_ {
+    /// The requests that make what is in the room, in an order in which a worker accepts them.
+    pub(crate) fn replay(&self) -> impl Iterator<Item = Replayed> + '_ {
         let transports = self.transports.values().flat_map(DesiredTransport::replay);
         let producers = self.producers.values().map(DesiredProducer::replay);
         let consumers = self.consumers.values().filter_map(DesiredConsumer::replay);
-        transports.chain(producers).chain(consumers)
+        transports.chain(producers.chain(consumers).map(Replayed::from))
+    }
+
+    /// How many consumers a worker knows.
+    pub(crate) fn enabled_count(&self) -> usize {
+        let requests = self.consumers.values().filter(|consumer| consumer.request.is_some());
+        requests.count()
     }
 
     /// A worker has accepted a transport.
@@ -247,7 +277,7 @@ impl DesiredRoom {
 }
 
 impl DesiredTransport {
-    fn replay(&self) -> impl Iterator<Item = Method> + '_ {
+    fn replay(&self) -> impl Iterator<Item = Replayed> + '_ {
         let transport = self.node.id;
         let state = lock(&self.node.state);
         let mut created = self.request.clone();
@@ -275,7 +305,17 @@ impl DesiredTransport {
             transport,
             mirror: outlet.mirror,
         });
-        [Some(created), ice, dtls, limit, mirror].into_iter().flatten()
+        let node = || Arc::clone(&self.node);
+        let created = Replayed {
+            method: created,
+            sockets: SocketsOf::Transport(node()),
+        };
+        let mirror = mirror.map(|method| Replayed {
+            method,
+            sockets: SocketsOf::Mirror(node()),
+        });
+        let told = [ice, dtls, limit].into_iter().flatten().map(Replayed::from);
+        [created].into_iter().chain(told).chain(mirror)
     }
 }
 

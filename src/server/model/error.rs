@@ -273,6 +273,12 @@ pub enum DeathCause {
         /// The time that it had.
         timeout_ms: u64,
     },
+    /// A turn of its event loop did not end, and it was killed.
+    #[error("a turn of its event loop lasted for more than {turn_ms} ms, and it was killed")]
+    Stuck {
+        /// The time that a turn may take.
+        turn_ms: u64,
+    },
     /// It exited by itself.
     #[error("it exited with code {code} ({meaning})")]
     Exited {

@@ -54,13 +54,24 @@ fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Er
 pub enum EventKind {
     /// A worker process has started and is ready.
     WorkerStarted { worker: WorkerId, pid: u32 },
-    /// A worker process has died. The events just before this one closed its rooms. `restart_in_ms` is `null` if no
-    /// successor will be started, because the server closes.
+    /// A worker process has died. Its rooms are kept, and a successor continues them, which `workerRestored` tells; the
+    /// events just before this one closed what cannot be continued: all of its rooms, if no successor lives for long enough
+    /// to continue them. `restart_in_ms` is the time until the successor is started, `null` if none will be, because the
+    /// server closes.
     WorkerDied {
         worker: WorkerId,
         pid: Option<u32>,
         cause: DeathCause,
         restart_in_ms: Option<u64>,
+    },
+    /// A worker process has taken up everything that its predecessor had left: so many rooms, without so many things that
+    /// could not be continued (`lost`), which earlier events have closed. `gap_ms` is the time since the predecessor's death was noticed.
+    WorkerRestored {
+        worker: WorkerId,
+        pid: u32,
+        gap_ms: u64,
+        rooms: u64,
+        lost: u64,
     },
     /// A room exists now.
     RoomOpened {
@@ -315,7 +326,11 @@ impl EventKind {
     /// The room that it happened in; `None` for what concerns workers or the whole server.
     pub fn room(&self) -> Option<RoomId> {
         match self {
-            Self::WorkerStarted { .. } | Self::WorkerDied { .. } | Self::Lagged { .. } | Self::ServerClosed => None,
+            Self::WorkerStarted { .. }
+            | Self::WorkerDied { .. }
+            | Self::WorkerRestored { .. }
+            | Self::Lagged { .. }
+            | Self::ServerClosed => None,
             Self::RoomOpened { room, .. }
             | Self::RoomClosed { room, .. }
             | Self::PeerJoined { room, .. }
@@ -398,12 +413,19 @@ pub enum CloseCause {
     TransportClosed,
     /// The producer it consumes was closed.
     ProducerClosed,
-    /// The worker that served it died.
+    /// The worker that served it died, and no successor could take it up.
     WorkerDied {
         /// The worker.
         worker: WorkerId,
         /// The cause of the worker's death.
         cause: DeathCause,
+    },
+    /// The worker that served it died, and the worker's successor refused to continue it.
+    NotRestored {
+        /// The worker.
+        worker: WorkerId,
+        /// The reason that the successor gave.
+        reason: String,
     },
     /// The server was closed.
     ServerClosed,

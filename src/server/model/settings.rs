@@ -99,7 +99,7 @@ macro_rules! server_settings {
             [#[arg(env = "WEIR_EQUALIZE_PACKETS", value_name = "BOOL")] bool]
 
             /// The PEM file with the certificate for DTLS, which may be self-signed; needs the file of its private key, too
-            /// [default: each worker makes its own].
+            /// [default: the server makes one when it starts].
             dtls_certificate_file: Option<PathBuf> = None;
             [#[arg(env = "WEIR_DTLS_CERTIFICATE_FILE", value_name = "FILE")] PathBuf]
 

@@ -11,6 +11,7 @@ mod credible;
 mod notification;
 mod open;
 mod pausing;
+mod restoring;
 #[cfg(test)]
 mod tests;
 
@@ -107,6 +108,10 @@ pub(crate) enum OnAccept {
     Mirror(MirrorOutlet),
     /// Nobody waits for it, so it is sent again if it came too late.
     FollowUp,
+    /// It makes something again that the worker's last process had.
+    Restored,
+    /// It is for this one process of the worker, and nothing to its successor.
+    OfProcess,
 }
 
 impl OnAccept {
@@ -202,22 +207,6 @@ impl State {
 
     pub(crate) fn consumer(&self, id: ConsumerId) -> Option<&Arc<ConsumerNode>> {
         self.consumers.get(&id)
-    }
-
-    /// The requests that make a room again in a fresh worker.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "proven now, used when rooms are rebuilt in a fresh worker")
-    )]
-    pub(crate) fn replay(&self, room: RoomId) -> impl Iterator<Item = Method> + '_ {
-        self.rooms.get(&room).into_iter().flat_map(move |entry| {
-            let created = [Method::CreateRouter { room }].into_iter();
-            let levels = entry
-                .listeners
-                .any()
-                .then_some(Method::SetAudioLevels { room, enabled: true });
-            created.chain(entry.desired.replay()).chain(levels)
-        })
     }
 
     /// What the link is to send, in this order, before it unlocks the state.

@@ -4,13 +4,14 @@ mod ice;
 mod plain;
 mod webrtc;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::TransportId;
-use weir_channel::message::{CreatePlainTransport, Mirror, Remote, Zoned};
+use weir_channel::message::{CreateConsumer, CreatePlainTransport, Mirror, Remote, Zoned};
 use weir_channel::words;
 
 use crate::server::model::address::Tuple;
@@ -73,7 +74,7 @@ pub struct Mirroring {
 pub(crate) struct MirrorOutlet {
     pub(crate) local: SocketAddr,
     pub(crate) mirror: Mirror,
-    pub(crate) _socket: Held,
+    pub(crate) socket: Held,
 }
 
 impl MirrorOutlet {
@@ -124,6 +125,9 @@ pub(crate) struct TransportState {
     pub(crate) remote_was_set: bool,
     pub(crate) max_bitrate_bps: Option<u64>,
     pub(crate) mirror: Option<MirrorOutlet>,
+    /// Those that consumers were sent under, closed ones too. On a WebRTC transport none is used by two: under its key, the
+    /// second would repeat the first one's indices (RFC 3711 §9.1) if a worker has died in between.
+    used_ssrcs: HashSet<u32>,
     /// Until it is closed.
     pub(crate) reports: Option<Reports>,
 }
@@ -136,6 +140,7 @@ impl TransportState {
             remote_was_set: false,
             max_bitrate_bps: None,
             mirror: None,
+            used_ssrcs: HashSet::new(),
             reports: Some(Reports::default()),
         }
     }
@@ -209,11 +214,27 @@ impl TransportNode {
         }
     }
 
+    /// A consumer is sent on it. Only [`State`](super::state::State) tells, under its lock.
+    pub(crate) fn sends(&self, request: &CreateConsumer) {
+        if self.webrtc().is_some() {
+            let ssrcs = [request.ssrc]
+                .into_iter()
+                .chain(request.rtx.as_ref().map(|rtx| rtx.ssrc));
+            lock(&self.state).used_ssrcs.extend(ssrcs);
+        }
+    }
+
+    /// Whether a consumer was sent under it that may be closed by now, on a transport where that matters.
+    pub(crate) fn has_used(&self, ssrc: u32) -> bool {
+        lock(&self.state).used_ssrcs.contains(&ssrc)
+    }
+
     /// Only [`State`](super::state::State) does this, under its lock.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         let (sockets, mirror) = (state.sockets.take(), state.mirror.take());
         state.reports = None;
+        state.used_ssrcs = HashSet::new();
         drop(state);
         drop((sockets, mirror));
         if let Some(webrtc) = self.webrtc() {

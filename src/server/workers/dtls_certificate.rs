@@ -1,11 +1,14 @@
-//! The certificate from files that all workers show, checked before any of them is started.
+//! The certificate that all workers show: from files, checked before any worker is started, or made here. It is one for all, and for
+//! their successors, so that a client that has been told its fingerprints still believes a worker that has taken another's place.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use weir_channel::message::DtlsCertificate;
 use weir_worker::webrtc::dtls::Certificate;
+use weir_worker::webrtc::entropy::SystemEntropy;
 
 use crate::server::model::error::StartError;
 use crate::server::model::settings::Settings;
@@ -13,11 +16,32 @@ use crate::server::model::settings::Settings;
 /// A certificate and a key have some thousand bytes each.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// What the settings' files have, if they name any.
+/// What the settings' files have, or a new one.
 ///
 /// # Errors
 /// When a file cannot be read, or when they are not a certificate and its key.
-pub(crate) fn load(settings: &Settings) -> Result<Option<DtlsCertificate>, StartError> {
+pub(crate) fn load_or_make(settings: &Settings) -> Result<DtlsCertificate, StartError> {
+    if let Some(certificate) = load(settings)? {
+        return Ok(certificate);
+    }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the certificate says from when to when it is valid"
+    )]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let made = Certificate::generate_pem(&mut SystemEntropy::new(), now);
+    let (certificate_pem, private_key_pem) = made.map_err(|error| {
+        let error = std::io::Error::other(error);
+        StartError::io("making the certificate for DTLS")(error)
+    })?;
+    Ok(DtlsCertificate {
+        certificate_pem,
+        private_key_pem,
+    })
+}
+
+/// What the settings' files have, if they name any.
+fn load(settings: &Settings) -> Result<Option<DtlsCertificate>, StartError> {
     let (Some(certificate_file), Some(private_key_file)) =
         (&settings.dtls_certificate_file, &settings.dtls_private_key_file)
     else {
@@ -75,6 +99,14 @@ mod tests {
             ..Settings::default()
         };
         load(&settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_files_one_is_made_that_workers_can_use() {
+        let made = load_or_make(&Settings::default()).unwrap();
+        let read = Certificate::from_pem(&made.certificate_pem, &made.private_key_pem);
+        assert!(read.is_ok(), "{read:?}");
+        assert_ne!(load_or_make(&Settings::default()).unwrap(), made);
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! The conversation with one worker process: questions go out, answers and news come in, nobody waits for ever.
+//! The conversation with a worker: questions go out, answers and news come in, nobody waits for ever.
+//!
+//! It outlives the processes that it is held with. What one has not answered is asked of the next one, after that has been told
+//! what to make again ([`restoration`]).
 //!
 //! Invariant: answers and news are applied to the state in the order in which they arrive, and before the caller hears of
 //! them; so nobody ever sees an object that an earlier event does not know.
@@ -12,28 +15,35 @@
 use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
-use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, WorkerReceiver};
+use weir_channel::endpoint::{FromWorker, SupervisorEndpoint, WorkerReceiver};
 use weir_channel::error::ChannelError;
 use weir_channel::id::{TransportId, WorkerId};
 use weir_channel::lanes::Lane;
-use weir_channel::message::{Deadline, IceTuple, Method, Reply, Request, Response, Sandbox, WorkerError};
+use weir_channel::message::{Deadline, IceTuple, Method, Reply, Request, Response, Sandbox};
 use weir_channel::own_time::OwnTime;
 
 use crate::server::model::error::{DeathCause, Error};
 use crate::server::model::lock;
-use crate::server::model::state::{Command, State, bounded_refusal};
+use crate::server::model::state::{Command, OnAccept, State, bounded_refusal};
 use crate::server::workers::pending::Pending;
 use crate::server::workers::sockets::SharedPorts;
 
+use self::attached::Attached;
+use self::forwarding::{forward, forward_all};
 use self::hearing::Allowances;
+use self::restoration::Restoring;
+pub(crate) use self::restoration::{First, Inheritance, Restorations};
 use self::timeouts::probe;
 
+mod attached;
+mod forwarding;
 mod hearing;
+mod restoration;
 mod timeouts;
 
 /// How many commands may wait for the channel; further callers wait for their turn. The channel's own queue
@@ -63,7 +73,12 @@ pub(crate) struct Link {
     bulk: Queue,
     /// How many connected sockets may wait for the channel.
     sockets: Arc<Semaphore>,
-    sandbox: OnceLock<Sandbox>,
+    /// What its process has said first.
+    sandbox: Mutex<Option<Sandbox>>,
+    /// How often a process has taken its predecessor's place.
+    restorations: Arc<Restorations>,
+    /// A process has.
+    restored: Notify,
     /// Something is to be answered, and nothing was before.
     asked: Notify,
     allowances: Mutex<Allowances>,
@@ -83,6 +98,7 @@ struct Table {
     /// What deadlines are measured with.
     own: OwnTime,
     ended: Option<DeathCause>,
+    restoring: Restoring,
 }
 
 type Waiter = oneshot::Sender<Result<Reply, Error>>;
@@ -104,7 +120,7 @@ pub(crate) struct Queues {
 #[derive(Debug)]
 struct Queued {
     request: Request,
-    descriptors: Vec<OwnedFd>,
+    attached: Attached,
     /// Given back when the channel has taken the request.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -119,6 +135,8 @@ pub(crate) enum End {
     Channel(ChannelError),
     /// A ping was not answered in time.
     Hung,
+    /// A turn of its event loop does not end.
+    Stuck,
     /// The worker said something that makes no sense.
     Protocol(String),
     /// The worker did what no worker does that is what it should be.
@@ -132,6 +150,7 @@ impl Link {
         timeout: Duration,
         pulse: Pulse,
         shared_ports: Option<Arc<SharedPorts>>,
+        restorations: Arc<Restorations>,
     ) -> (Arc<Self>, Queues) {
         let (control, control_receiver) = Queue::new(CONTROL_WAITING_MAX);
         let (bulk, bulk_receiver) = Queue::new(BULK_WAITING_MAX);
@@ -147,11 +166,14 @@ impl Link {
                 condemned: None,
                 own: OwnTime::new(Instant::now(), timeout.min(pulse.timeout)),
                 ended: None,
+                restoring: Restoring::default(),
             }),
             control,
             bulk,
             sockets: Arc::new(Semaphore::new(SOCKETS_WAITING_MAX)),
-            sandbox: OnceLock::new(),
+            sandbox: Mutex::new(None),
+            restorations,
+            restored: Notify::new(),
             asked: Notify::new(),
             allowances: Mutex::new(Allowances::new(Instant::now())),
             late: Notify::new(),
@@ -165,8 +187,8 @@ impl Link {
     }
 
     /// What confines the worker, as it has said.
-    pub(crate) fn sandbox(&self) -> Option<&Sandbox> {
-        self.sandbox.get()
+    pub(crate) fn sandbox(&self) -> Option<Sandbox> {
+        lock(&self.sandbox).clone()
     }
 
     /// See [`Shared::call`](super::shared::Shared::call).
@@ -206,19 +228,9 @@ impl Link {
         }
     }
 
-    /// Queues a command of the supervisor's own, which needs no permit.
+    /// Queues a command of the supervisor's own, which needs no permit, and which a successor of the process does not get.
     pub(crate) fn say(&self, method: Method, timeout: Duration) -> Result<Answer, Error> {
-        self.say_with(method, timeout, Vec::new())
-    }
-
-    /// As [`Link::say`], with descriptors.
-    pub(crate) fn say_with(
-        &self,
-        method: Method,
-        timeout: Duration,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<Answer, Error> {
-        self.enqueue(Command::new(method), timeout, descriptors, None)
+        self.enqueue(of_process(method), timeout, Vec::new(), None)
     }
 
     /// Gives the worker a connected socket for a transport that shares its port, if there is one to be had.
@@ -233,7 +245,7 @@ impl Link {
         if let Some(socket) = shared_ports.connect(self.worker, tuple) {
             let method = Method::UseConnectedSocket { transport, tuple };
             // Nobody waits: without it the transport goes on as before.
-            let _ = self.enqueue(Command::new(method), self.timeout, vec![socket], Some(permit));
+            let _ = self.enqueue(of_process(method), self.timeout, vec![socket], Some(permit));
         }
     }
 
@@ -244,30 +256,37 @@ impl Link {
         descriptors: Vec<OwnedFd>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Answer, Error> {
-        let (waiter, answer) = oneshot::channel();
         let mut table = lock(&self.table);
         if let Some(cause) = &table.ended {
             return Err(died(self.worker, cause));
         }
-        let method = command.method.clone();
-        let lane = Lane::of_method(&method);
-        let now = table.own.at(Instant::now());
-        if table.pending.next_deadline().is_none() {
-            self.asked.notify_one();
-        }
-        let id = table.pending.insert(now, timeout, command, waiter);
+        let lane = Lane::of_method(&command.method);
+        let (request, answer) = self.take_up(&mut table, command, timeout);
         let queued = Queued {
-            request: Request {
-                id,
-                deadline: Deadline::after(timeout),
-                method,
-            },
-            descriptors,
+            request,
+            attached: Attached::Ready(descriptors),
             _permit: permit,
         };
         // It is received as long as the conversation has not ended, which `ended` says, under the same lock.
         let _ = self.queue(lane).sender.send(queued);
         Ok(answer)
+    }
+
+    /// Enters a command among what is to be answered.
+    fn take_up(&self, table: &mut Table, command: Command, timeout: Duration) -> (Request, Answer) {
+        let (waiter, answer) = oneshot::channel();
+        let method = command.method.clone();
+        let now = table.own.at(Instant::now());
+        if table.pending.next_deadline().is_none() {
+            self.asked.notify_one();
+        }
+        let id = table.pending.insert(now, timeout, command, waiter);
+        let request = Request {
+            id,
+            deadline: Deadline::after(timeout),
+            method,
+        };
+        (request, answer)
     }
 
     /// How many requests the worker has not answered.
@@ -364,7 +383,11 @@ impl Link {
                 Err(_) => Ok(()),
             };
             credible.map(|()| {
+                let adopted = restoration::step_of(&command);
                 let outcome = state.apply_answer(command, result);
+                if let Some(adopted) = adopted {
+                    self.restored(&mut state, adopted, outcome.is_err());
+                }
                 self.follow_up(&mut state);
                 outcome
             })
@@ -396,6 +419,14 @@ impl Queue {
     }
 }
 
+/// A command that means nothing to another process of the worker.
+fn of_process(method: Method) -> Command {
+    Command {
+        method,
+        on_accept: OnAccept::OfProcess,
+    }
+}
+
 fn died(worker: WorkerId, cause: &DeathCause) -> Error {
     match cause {
         DeathCause::ServerClosed => Error::closed("the server"),
@@ -413,17 +444,33 @@ pub(crate) struct Pulse {
     pub(crate) timeout: Duration,
 }
 
-/// Holds the conversation until it ends. `on_pulse` hears how long each ping took.
+/// Holds the conversation with a process until it ends: says what comes `first`, then what is in the queues. `on_pulse` hears how
+/// long each ping took.
 pub(crate) async fn converse(
     link: &Link,
-    queues: Queues,
+    queues: &mut Queues,
+    first: First,
     endpoint: SupervisorEndpoint,
     state: &Mutex<State>,
     on_pulse: impl Fn(Duration),
 ) -> End {
     let (sender, mut receiver) = endpoint.split();
-    let mut commands = pin!(forward(link, queues.control, sender.clone(), state));
-    let mut questions = pin!(forward(link, queues.bulk, sender, state));
+    let (may_ask, may_be_asked) = oneshot::channel();
+    let mut commands = pin!(async {
+        if let Err(end) = forward_all(link, first.control, &sender, state).await {
+            return end;
+        }
+        // The questions are about what is made by these.
+        let _ = may_ask.send(());
+        forward(link, &mut queues.control, &sender, state).await
+    });
+    let mut questions = pin!(async {
+        let _ = may_be_asked.await;
+        if let Err(end) = forward_all(link, first.bulk, &sender, state).await {
+            return end;
+        }
+        forward(link, &mut queues.bulk, &sender, state).await
+    });
     let mut pings = pin!(ping(link, on_pulse));
     let mut probes = pin!(probe(link));
     // One task for all of it: they share the link's table and the state, and spend their time waiting.
@@ -483,30 +530,6 @@ fn hear(link: &Link, heard: FromWorker, state: &Mutex<State>) -> Result<(), End>
     }
 }
 
-async fn forward(
-    link: &Link,
-    mut queue: mpsc::UnboundedReceiver<Queued>,
-    sender: RequestSender,
-    state: &Mutex<State>,
-) -> End {
-    while let Some(queued) = queue.recv().await {
-        let id = queued.request.id;
-        match sender.send(queued.request, queued.descriptors).await {
-            Ok(()) => {}
-            // Too large for a frame. The channel is fine; the caller's parameters are not.
-            Err(error @ (ChannelError::Unsendable(_) | ChannelError::Descriptors(_))) => {
-                let result = Err(WorkerError::InvalidParameters(error.to_string()));
-                if let Err(end) = link.apply(state, Response { id, result }) {
-                    return end;
-                }
-            }
-            Err(error) => return End::Channel(error),
-        }
-    }
-    // The link holds the sender, and outlives the conversation.
-    pending().await
-}
-
 async fn ping(link: &Link, on_pulse: impl Fn(Duration)) -> End {
     loop {
         sleep(link.pulse.interval).await;
@@ -533,6 +556,24 @@ async fn condemned(link: &Link) -> End {
             return End::Misbehaved(reason);
         }
         link.condemned.notified().await;
+    }
+}
+
+/// Goes on as long as there is no process: those who wait for longer than they would are told.
+pub(crate) async fn expire_meanwhile<T>(link: Option<&Link>, meanwhile: impl Future<Output = T>) -> T {
+    let expiring = async {
+        let Some(link) = link else {
+            return pending().await;
+        };
+        loop {
+            overdue(link).await;
+            // The next process starts with a clean sheet.
+            let _ = link.expire();
+        }
+    };
+    tokio::select! {
+        outcome = meanwhile => outcome,
+        never = expiring => never,
     }
 }
 

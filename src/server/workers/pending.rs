@@ -84,6 +84,31 @@ impl<C, W> Pending<C, W> {
         expired
     }
 
+    /// Takes out those of which `is_over` says so, given what was asked and whether somebody waits. Who waited is not told.
+    pub(crate) fn extract(&mut self, is_over: impl Fn(&C, bool) -> bool) -> Vec<C> {
+        let over = self.entries.iter();
+        let mut over: Vec<RequestId> = over
+            .filter(|(_, entry)| is_over(&entry.command, entry.waiting.is_some()))
+            .map(|(id, _)| *id)
+            .collect();
+        over.sort_unstable();
+        let commands = over.into_iter().filter_map(|id| self.answer(id));
+        commands.map(|(command, _)| command).collect()
+    }
+
+    /// What is not answered, in the order in which it was asked, and when who asked stops waiting, if anybody waits.
+    pub(crate) fn unanswered(&self) -> Vec<(RequestId, &C, Option<Duration>)> {
+        let entries = self.entries.iter();
+        let mut unanswered: Vec<_> = entries
+            .map(|(id, entry)| {
+                let deadline = entry.waiting.as_ref().map(|waiting| waiting.deadline);
+                (*id, &entry.command, deadline)
+            })
+            .collect();
+        unanswered.sort_unstable_by_key(|(id, ..)| *id);
+        unanswered
+    }
+
     /// When the next one expires.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.first().map(|(deadline, _)| *deadline)

@@ -2,11 +2,11 @@
 
 use weir_channel::id::WorkerId;
 
-/// A running worker.
+/// A worker that takes rooms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Candidate {
     pub(crate) worker: WorkerId,
-    /// It has not answered the last request in time.
+    /// It has not answered the last request in time, or its process is being replaced.
     pub(crate) is_late: bool,
     /// The number of its rooms, with those that are being created.
     pub(crate) rooms: usize,

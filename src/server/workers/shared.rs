@@ -16,7 +16,7 @@ use crate::server::model::settings::Settings;
 use crate::server::model::state::{Command, State};
 use crate::server::workers::descriptors::raise_descriptor_limit;
 use crate::server::workers::dtls_certificate;
-use crate::server::workers::link::Link;
+use crate::server::workers::link::{First, Inheritance, Link, Queues};
 use crate::server::workers::slot::Slot;
 use crate::server::workers::slots::Workers;
 use crate::server::workers::sockets::{LocalAddresses, SharedPorts, SocketMaker};
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
 pub(crate) struct Live {
     pub(crate) log: LogSettings,
     pub(crate) coalescing: Coalescing,
-    dtls_certificate: Option<DtlsCertificate>,
+    dtls_certificate: DtlsCertificate,
 }
 
 impl Live {
@@ -55,15 +55,11 @@ impl Live {
     }
 
     pub(crate) fn startup_requests(&self) -> Vec<Method> {
-        let certificate = self.dtls_certificate.clone();
-        let settings = [
+        vec![
             Method::SetLogFilter(self.log_filter()),
             Method::SetCoalescing(self.coalescing),
-        ];
-        settings
-            .into_iter()
-            .chain(certificate.map(Method::UseDtlsCertificate))
-            .collect()
+            Method::UseDtlsCertificate(self.dtls_certificate.clone()),
+        ]
     }
 }
 
@@ -107,7 +103,7 @@ impl Shared {
                     spin_us_max: settings.spin_us_max,
                     measure_residence: false,
                 },
-                dtls_certificate: dtls_certificate::load(&settings)?,
+                dtls_certificate: dtls_certificate::load_or_make(&settings)?,
             }),
             telling: tokio::sync::Mutex::new(()),
             settings,
@@ -204,26 +200,36 @@ impl Shared {
             .map(drop)
     }
 
-    /// Tells a worker that has just started what it must know, and lets it take commands. A change of the live settings
-    /// comes before this or after it, never in between.
-    pub(crate) fn configure(&self, slot: &Slot, link: Arc<Link>) {
+    /// Lets a process take a worker's place: what it is told first. A change of the live settings comes before this or after
+    /// it, never in between.
+    pub(crate) fn take_over(
+        &self,
+        slot: &Slot,
+        link: &Arc<Link>,
+        queues: &mut Queues,
+        pid: u32,
+        inheritance: Option<&Inheritance>,
+    ) -> First {
         let live = lock(&self.live);
-        for method in live.startup_requests() {
-            // Should it fail, the end of the conversation says why.
-            let _ = link.say(method, self.settings.request_timeout);
-        }
+        let mut settings: Vec<_> = live
+            .startup_requests()
+            .into_iter()
+            .map(|method| (method, Vec::new()))
+            .collect();
         if let Some(shared_ports) = &self.shared_ports {
             match shared_ports.descriptors(slot.id()) {
                 Ok(descriptors) => {
                     let method = Method::OpenSharedPorts(shared_ports.request(slot.id()));
-                    let _ = link.say_with(method, self.settings.request_timeout, descriptors);
+                    settings.push((method, descriptors));
                 }
                 Err(error) => {
                     tracing::error!(worker = slot.id().0, %error, "a worker cannot be given its WebRTC port, and takes no WebRTC transports");
                 }
             }
         }
-        slot.set_running(link);
+        let first = link.take_over(queues, &self.state, pid, settings, inheritance);
+        slot.set_running(Arc::clone(link));
+        first
     }
 
     pub(crate) fn begin_close(&self) {

@@ -13,7 +13,7 @@ use weir_channel::message::{Reply, Sandbox};
 use crate::server::model::error::{DeathCause, Error};
 use crate::server::model::lock;
 use crate::server::model::state::{Command, State};
-use crate::server::workers::link::Link;
+use crate::server::workers::link::{Link, Restorations};
 
 /// The state of a worker process.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
@@ -34,8 +34,12 @@ pub struct WorkerInfo {
     /// The number of requests in a row that it has not answered in time; 0 again as soon as it accepts one. While there are
     /// any, it gets no new rooms if another worker can take them.
     pub timeouts: u32,
-    /// The number of times that it was replaced.
+    /// The number of times that its process was replaced.
     pub restarts: u64,
+    /// The number of times that a new process has taken up all that its predecessor had left.
+    pub restorations: u64,
+    /// How long that took the last time, from when the death was noticed, in milliseconds.
+    pub last_gap_ms: Option<u64>,
     /// Why the last process died.
     pub last_exit: Option<DeathCause>,
     /// The round-trip time of the last ping, in microseconds.
@@ -74,6 +78,7 @@ pub(crate) struct Slot {
     id: WorkerId,
     cpu: Option<usize>,
     rooms_on_their_way: AtomicUsize,
+    restorations: Arc<Restorations>,
     status: Mutex<Status>,
 }
 
@@ -84,7 +89,7 @@ struct Status {
     restarts: u64,
     last_exit: Option<DeathCause>,
     ping_rtt: Option<Duration>,
-    /// The conversation with the running process.
+    /// The conversation, whether there is a process at the moment or not; `None` if there has been none for long.
     link: Option<Arc<Link>>,
 }
 
@@ -94,6 +99,7 @@ impl Slot {
             id,
             cpu,
             rooms_on_their_way: AtomicUsize::new(0),
+            restorations: Arc::default(),
             status: Mutex::new(Status {
                 state: WorkerState::Starting,
                 pid: None,
@@ -113,13 +119,24 @@ impl Slot {
         self.cpu
     }
 
+    /// Whether there is a process that takes commands.
     pub(crate) fn is_running(&self) -> bool {
-        lock(&self.status).link.is_some()
+        lock(&self.status).state == WorkerState::Running
     }
 
-    /// Whether it has not answered the last request in time.
+    /// Whether it takes commands, if only for a process that is still to come.
+    pub(crate) fn takes_commands(&self) -> bool {
+        self.link().is_some()
+    }
+
+    /// Whether it has not answered the last request in time, or has no process.
     pub(crate) fn is_late(&self) -> bool {
-        self.link().is_some_and(|link| link.timeouts() > 0)
+        !self.is_running() || self.link().is_some_and(|link| link.timeouts() > 0)
+    }
+
+    /// How often it was restored.
+    pub(crate) fn restorations(&self) -> Arc<Restorations> {
+        Arc::clone(&self.restorations)
     }
 
     pub(crate) fn rooms_on_their_way(&self) -> usize {
@@ -128,6 +145,7 @@ impl Slot {
 
     pub(crate) fn describe(&self, rooms: usize) -> WorkerInfo {
         let status = lock(&self.status);
+        let (restorations, last_gap) = self.restorations.read();
         WorkerInfo {
             id: self.id,
             pid: status.pid,
@@ -137,11 +155,17 @@ impl Slot {
             requests: status.link.as_ref().map_or(0, |link| link.requests()),
             timeouts: status.link.as_ref().map_or(0, |link| link.timeouts()),
             restarts: status.restarts,
+            restorations,
+            last_gap_ms: last_gap.map(|gap| u64::try_from(gap.as_millis()).unwrap_or(u64::MAX)),
             last_exit: status.last_exit.clone(),
             ping_rtt_us: status
                 .ping_rtt
                 .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-            sandbox: status.link.as_ref().and_then(|link| link.sandbox().cloned()),
+            sandbox: status
+                .link
+                .as_ref()
+                .filter(|_| status.state == WorkerState::Running)
+                .and_then(|link| link.sandbox()),
         }
     }
 
@@ -193,7 +217,7 @@ impl Slot {
 
     // What follows is for the task that watches the slot.
 
-    /// The conversation with the running process, if there is one.
+    /// The conversation, as long as there is hope for its rooms.
     pub(crate) fn link(&self) -> Option<Arc<Link>> {
         lock(&self.status).link.clone()
     }
@@ -216,6 +240,15 @@ impl Slot {
 
     pub(crate) fn set_ping_rtt(&self, rtt: Duration) {
         lock(&self.status).ping_rtt = Some(rtt);
+    }
+
+    /// The process is dead. Commands wait for the next one.
+    pub(crate) fn set_died(&self, after_ms: u64, cause: DeathCause) {
+        let mut status = lock(&self.status);
+        status.state = WorkerState::Restarting { after_ms };
+        status.pid = None;
+        status.ping_rtt = None;
+        status.last_exit = Some(cause);
     }
 
     /// No command reaches the process from now on.

@@ -72,7 +72,7 @@ impl Workers {
     pub(crate) fn place(&self, state: &Mutex<State>, wanted: Option<WorkerId>) -> Result<Placed, Error> {
         if let Some(id) = wanted {
             let slot = self.slot(id)?;
-            return match slot.is_running() {
+            return match slot.takes_commands() {
                 true => Ok(Placed::new(slot)),
                 false => Err(Error::NoWorker(slot.describe_absence())),
             };
@@ -82,7 +82,7 @@ impl Workers {
         let candidates = self
             .slots
             .iter()
-            .filter(|slot| slot.is_running())
+            .filter(|slot| slot.takes_commands())
             .map(|slot| Candidate {
                 worker: slot.id(),
                 is_late: slot.is_late(),

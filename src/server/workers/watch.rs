@@ -1,33 +1,28 @@
 //! The tasks that keep a worker process in each slot.
+//!
+//! When a process dies, the next one takes its place, with all that it had: the conversation with the worker goes on
+//! ([`link`](super::link)), and callers wait for as long as they would wait for any answer. Only when several processes in a
+//! row have not lived to serve are the rooms given up.
 
-use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use tokio::process::Child;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
-use weir_channel::endpoint::SupervisorEndpoint;
-use weir_channel::error::ChannelError;
-use weir_channel::message::{Hello, Method};
+use weir_channel::message::Method;
 use weir_channel::own_time::within_own_time;
-use weir_worker::exit::Exit;
 
 use crate::server::model::error::{DeathCause, StartError};
 use crate::server::model::event::{CloseCause, EventKind};
 use crate::server::model::lock;
-use crate::server::model::shortage::Shortage;
 use crate::server::workers::backoff::Backoff;
-use crate::server::workers::link::{self, End, Link, Pulse};
+use crate::server::workers::birth::{Born, Stillborn, bear};
+use crate::server::workers::end::{EXIT_GRACE, channel_cause, end, millis};
+use crate::server::workers::link::{self, End, Inheritance, Link, Pulse, Queues};
 use crate::server::workers::shared::Shared;
 use crate::server::workers::slot::{Slot, WorkerState};
-use crate::server::workers::spawn::{LastLines, Process};
-
-/// A worker whose channel has ended is given this long to exit by itself, so that its exit code is known.
-const EXIT_GRACE: Duration = Duration::from_secs(1);
+use crate::server::workers::spare::Spare;
+use crate::server::workers::turn_clock::{self, TURN_MAX};
 
 /// Why the first process of a slot did not come up.
 #[derive(Debug)]
@@ -66,33 +61,74 @@ pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What a slot has, whichever process is in it.
+#[derive(Default)]
+struct Estate {
+    /// The conversation, until the rooms are given up.
+    conversation: Option<(Arc<Link>, Queues)>,
+    /// What the last process has left.
+    inheritance: Option<Inheritance>,
+    spare: Option<Spare>,
+}
+
+/// A worker's life, when it is over.
+struct Life {
+    pid: Option<u32>,
+    cause: DeathCause,
+    /// What it has written last, if it never came up.
+    stderr: Vec<String>,
+    /// How long it had all that it should have, if it ever did.
+    served: Option<Duration>,
+}
+
+impl Life {
+    fn over(pid: Option<u32>, cause: DeathCause) -> Self {
+        Self {
+            pid,
+            cause,
+            stderr: Vec::new(),
+            served: None,
+        }
+    }
+}
+
+impl From<Stillborn> for Life {
+    fn from(stillborn: Stillborn) -> Self {
+        let Stillborn { pid, cause, stderr } = stillborn;
+        Self {
+            stderr,
+            ..Self::over(pid, cause)
+        }
+    }
+}
+
 /// Keeps a worker process in `slot` until the server closes. `ready` hears of the first one.
 async fn watch(shared: Arc<Shared>, slot: Arc<Slot>, ready: oneshot::Sender<Result<(), StartFailure>>) {
-    let _watched = Watched {
+    let watched = Watched {
         shared: &shared,
         slot: &slot,
     };
     let mut ready = Some(ready);
     let mut backoff = Backoff::new();
+    let mut estate = Estate::default();
     let mut closing = shared.workers.closing.subscribe();
     while !*closing.borrow() {
         slot.set_starting();
-        let born = Instant::now();
-        let life = live(&shared, &slot, &mut ready).await;
+        let life = match next_process(&shared, &slot, &mut estate).await {
+            Ok(process) => live(&shared, &slot, process, &mut estate, &mut ready).await,
+            Err(stillborn) => stillborn.into(),
+        };
         if *closing.borrow() {
-            bury(&shared, &slot, life, None);
             break;
         }
         if let Some(ready) = ready.take() {
-            let failure = StartFailure {
-                cause: life.cause.clone(),
-                stderr: life.last_lines.lines(),
-            };
-            bury(&shared, &slot, life, None);
-            let _ = ready.send(Err(failure));
+            let _ = ready.send(Err(StartFailure {
+                cause: life.cause,
+                stderr: life.stderr,
+            }));
             break;
         }
-        let wait = backoff.after_death(born.elapsed());
+        let wait = backoff.after_death(life.served);
         tracing::error!(
             worker = slot.id().0,
             restart_in = ?wait,
@@ -100,13 +136,43 @@ async fn watch(shared: Arc<Shared>, slot: Arc<Slot>, ready: oneshot::Sender<Resu
             slot.id(),
             life.cause
         );
-        bury(&shared, &slot, life, Some(wait));
-        tokio::select! {
-            () = sleep(wait) => {}
-            // The sender lives in `shared`.
-            _ = closing.wait_for(|closing| *closing) => {}
+        match backoff.is_hopeless() {
+            true => {
+                let link = estate.conversation.take().map(|(link, _)| link);
+                estate.inheritance = None;
+                bury(&shared, &slot, link.as_deref(), life, Some(wait));
+            }
+            false => tell_of_death(&shared, &slot, life, wait),
+        }
+        if !wait.is_zero() {
+            let link = estate.conversation.as_ref().map(|(link, _)| &**link);
+            tokio::select! {
+                () = link::expire_meanwhile(link, sleep(wait)) => {}
+                // The sender lives in `shared`.
+                _ = closing.wait_for(|closing| *closing) => {}
+            }
         }
     }
+    if let Some(spare) = estate.spare.take() {
+        spare.end().await;
+    }
+    // Whoever still waits for the worker is told now.
+    drop(watched);
+}
+
+/// The spare process, or a new one.
+async fn next_process(shared: &Arc<Shared>, slot: &Arc<Slot>, estate: &mut Estate) -> Result<Born, Stillborn> {
+    let spare = estate.spare.take();
+    let next = async {
+        if let Some(spare) = spare
+            && let Some(process) = spare.hand_over().await
+        {
+            return Ok(process);
+        }
+        bear(shared, slot).await
+    };
+    let link = estate.conversation.as_ref().map(|(link, _)| &**link);
+    link::expire_meanwhile(link, next).await
 }
 
 /// Counts a slot as watched. Also when the task is dropped in the middle, because its runtime ends, nobody is left waiting
@@ -119,13 +185,8 @@ struct Watched<'a> {
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         if let Some(link) = self.slot.link() {
-            let life = Life {
-                pid: None,
-                cause: DeathCause::ServerClosed,
-                last_lines: LastLines::default(),
-                link: Some(link),
-            };
-            bury(self.shared, self.slot, life, None);
+            let life = Life::over(None, DeathCause::ServerClosed);
+            bury(self.shared, self.slot, Some(&link), life, None);
         }
         self.slot.set_closed();
         self.shared.workers.watched.send_modify(|watched| {
@@ -138,115 +199,68 @@ impl Drop for Watched<'_> {
     }
 }
 
-/// A worker's life, when it is over.
-struct Life {
-    pid: Option<u32>,
-    cause: DeathCause,
-    last_lines: LastLines,
-    /// If it ever took commands.
-    link: Option<Arc<Link>>,
-}
-
-/// Starts a worker, talks to it until it ends, and makes sure that it has ended, and has been heard out.
+/// Lets a process take over, talks to it until it ends, and makes sure that it has ended.
 async fn live(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     slot: &Arc<Slot>,
+    process: Born,
+    estate: &mut Estate,
     ready: &mut Option<oneshot::Sender<Result<(), StartFailure>>>,
 ) -> Life {
-    let Process {
+    let Born {
         mut child,
-        channel,
-        page: _page,
-        last_lines,
+        pid,
+        endpoint,
+        page,
         flooded,
         mut listener,
-    } = match shared.workers.spawner.spawn(slot.id(), slot.cpu()).await {
-        Ok(process) => process,
-        Err(error) => {
-            return Life {
-                pid: None,
-                cause: DeathCause::NotStarted {
-                    reason: Shortage::of(&error).map_or_else(|| error.to_string(), |shortage| shortage.to_string()),
-                },
-                last_lines: LastLines::default(),
-                link: None,
-            };
-        }
-    };
-    let pid = child.id();
-    slot.set_pid(pid);
-    let (cause, link) = serve(shared, slot, &mut child, channel, &flooded, ready).await;
-    // What the process has written is in the pipe. Only if it has handed the pipe on to somebody does it stay open.
-    if timeout(EXIT_GRACE, &mut listener).await.is_err() {
-        listener.abort();
-    }
-    Life {
-        pid,
-        cause,
-        last_lines,
-        link,
-    }
-}
-
-/// Talks to a worker until it ends, and makes sure that it has ended. Returns of what it died, and the link if it ever took
-/// commands.
-async fn serve(
-    shared: &Shared,
-    slot: &Arc<Slot>,
-    child: &mut Child,
-    channel: OwnedFd,
-    flooded: &Notify,
-    ready: &mut Option<oneshot::Sender<Result<(), StartFailure>>>,
-) -> (DeathCause, Option<Arc<Link>>) {
-    let hello = Hello::new(env!("CARGO_PKG_VERSION"), slot.id());
-    let start_timeout = shared.settings.start_timeout;
-    let mut closing = shared.workers.closing.subscribe();
-    let connected = tokio::select! {
-        connected = SupervisorEndpoint::connect(channel, hello, start_timeout) => connected,
-        status = child.wait() => return (exited(status), None),
-        _ = closing.wait_for(|closing| *closing) => Err(ChannelError::ClosedHere),
-    };
-    let endpoint = match connected {
-        Ok(endpoint) => endpoint,
-        Err(error) => {
-            let cause = match error {
-                ChannelError::HelloTimeout { after } => Some(DeathCause::NoHello {
-                    timeout_ms: millis(after),
-                }),
-                ChannelError::ClosedHere => Some(DeathCause::ServerClosed),
-                error => channel_cause(error),
-            };
-            return (end(child, cause).await, None);
-        }
-    };
-
+    } = process;
+    slot.set_pid(Some(pid));
     let pulse = Pulse {
         interval: shared.settings.ping_interval,
         timeout: shared.settings.ping_timeout,
     };
-    let (link, queues) = Link::new(
-        slot.id(),
-        shared.settings.request_timeout,
-        pulse,
-        shared.shared_ports.clone(),
-    );
-    shared.configure(slot, Arc::clone(&link));
-    if let Some(pid) = child.id() {
-        let worker = slot.id();
-        lock(&shared.state)
-            .events
-            .emit(EventKind::WorkerStarted { worker, pid });
-    }
+    let (link, queues) = estate.conversation.get_or_insert_with(|| {
+        Link::new(
+            slot.id(),
+            shared.settings.request_timeout,
+            pulse,
+            shared.shared_ports.clone(),
+            slot.restorations(),
+        )
+    });
+    let worker = slot.id();
+    lock(&shared.state)
+        .events
+        .emit(EventKind::WorkerStarted { worker, pid });
+    let first = shared.take_over(slot, link, queues, pid, estate.inheritance.as_ref());
     if let Some(ready) = ready.take() {
         let _ = ready.send(Ok(()));
     }
 
-    let conversation = link::converse(&link, queues, endpoint, &shared.state, |rtt| slot.set_ping_rtt(rtt));
+    let conversation = link::converse(link, queues, first, endpoint, &shared.state, |rtt| {
+        slot.set_ping_rtt(rtt)
+    });
     tokio::pin!(conversation);
-    let how = tokio::select! {
-        how = &mut conversation => Some(how),
-        () = flooded.notified() => Some(End::Misbehaved("it wrote to its standard error without end".to_owned())),
-        _ = closing.wait_for(|closing| *closing) => None,
+    let mut closing = shared.workers.closing.subscribe();
+    let its_page = page.clone();
+    let overlong_turn = turn_clock::overlong_turn(its_page.as_deref());
+    tokio::pin!(overlong_turn);
+    let mut serves = false;
+    let how = loop {
+        tokio::select! {
+            how = &mut conversation => break Some(how),
+            () = flooded.notified() => {
+                break Some(End::Misbehaved("it wrote to its standard error without end".to_owned()));
+            }
+            () = &mut overlong_turn => break Some(End::Stuck),
+            // Not sooner: until then there is enough to do.
+            () = link.serves(), if !serves => {
+                serves = true;
+                estate.spare = Some(Spare::keep(shared, slot));
+            }
+            _ = closing.wait_for(|closing| *closing) => break None,
+        }
     };
     let how = match how {
         Some(how) => how,
@@ -262,19 +276,55 @@ async fn serve(
             }
         }
     };
+    let ended_at = Instant::now();
+    let served = link
+        .served_since()
+        .map(|since| ended_at.saturating_duration_since(since));
     let cause = match how {
         End::Channel(error) => channel_cause(error),
         End::Hung => Some(DeathCause::Hung {
             timeout_ms: millis(pulse.timeout),
         }),
+        End::Stuck => Some(DeathCause::Stuck {
+            turn_ms: millis(TURN_MAX),
+        }),
         End::Protocol(reason) => Some(DeathCause::Protocol { reason }),
         End::Misbehaved(reason) => Some(DeathCause::Misbehaved { reason }),
     };
-    (end(child, cause).await, Some(Arc::clone(&link)))
+    let cause = link::expire_meanwhile(Some(link), end(&mut child, cause)).await;
+    // Its last words are heard beside what follows: only if it has handed the pipe on to somebody does it stay open.
+    tokio::spawn(async move {
+        if timeout(EXIT_GRACE, &mut listener).await.is_err() {
+            listener.abort();
+        }
+    });
+    let first_death = estate.inheritance.take().filter(|_| served.is_none());
+    estate.inheritance = Some(Inheritance {
+        page,
+        cause: cause.clone(),
+        died_at: first_death.map_or(ended_at, |first| first.died_at),
+    });
+    Life {
+        served,
+        ..Life::over(Some(pid), cause)
+    }
 }
 
-/// Tells everybody that a worker is dead: closes its rooms, resolves its callers.
-fn bury(shared: &Shared, slot: &Slot, life: Life, restart: Option<Duration>) {
+/// Tells everybody that a process is dead, and that the next one will take its place.
+fn tell_of_death(shared: &Shared, slot: &Slot, life: Life, wait: Duration) {
+    let restart_in_ms = millis(wait);
+    let mut known = lock(&shared.state);
+    slot.set_died(restart_in_ms, life.cause.clone());
+    known.events.emit(EventKind::WorkerDied {
+        worker: slot.id(),
+        pid: life.pid,
+        cause: life.cause,
+        restart_in_ms: Some(restart_in_ms),
+    });
+}
+
+/// Tells everybody that a worker is dead, and nobody follows it soon: closes its rooms, resolves its callers.
+fn bury(shared: &Shared, slot: &Slot, link: Option<&Link>, life: Life, restart: Option<Duration>) {
     let cause = match *shared.workers.closing.borrow() {
         true => DeathCause::ServerClosed,
         false => life.cause,
@@ -286,7 +336,7 @@ fn bury(shared: &Shared, slot: &Slot, life: Life, restart: Option<Duration>) {
     {
         let mut known = lock(&shared.state);
         slot.set_dead(state, cause.clone());
-        if let Some(link) = &life.link {
+        if let Some(link) = link {
             link.end(&cause);
         }
         let worker = slot.id();
@@ -306,73 +356,7 @@ fn bury(shared: &Shared, slot: &Slot, life: Life, restart: Option<Duration>) {
             });
         }
     }
-    if let Some(link) = &life.link {
+    if let Some(link) = link {
         link.resolve_all();
     }
-}
-
-/// Ends a process, if it has not ended, and reaps it. `cause` is why it has to end; `None` when it is about to exit by
-/// itself, and its exit tells why.
-async fn end(child: &mut Child, cause: Option<DeathCause>) -> DeathCause {
-    let (grace, cause) = match cause {
-        Some(cause) => (Duration::ZERO, cause),
-        None => (EXIT_GRACE, DeathCause::ChannelClosed),
-    };
-    // A process that has exited already tells its own cause, whatever made us look.
-    let status = match timeout(grace, child.wait()).await {
-        Ok(status) => Some(status),
-        // The kernel may know more than the runtime has been told.
-        Err(_) => child.try_wait().transpose(),
-    };
-    if let Some(status) = status {
-        return match cause {
-            DeathCause::ChannelClosed => exited(status),
-            cause => cause,
-        };
-    }
-    // Fails only when the process has exited in the meantime.
-    let _ = child.start_kill();
-    if let Err(error) = child.wait().await {
-        tracing::error!(%error, "a worker process cannot be waited for");
-    }
-    cause
-}
-
-/// What the end of a channel says about the worker; `None` when it only says that the worker is going.
-fn channel_cause(error: ChannelError) -> Option<DeathCause> {
-    match error {
-        ChannelError::Closed | ChannelError::ClosedInFrame { .. } => None,
-        error => Some(DeathCause::Protocol {
-            reason: error.to_string(),
-        }),
-    }
-}
-
-fn exited(status: std::io::Result<ExitStatus>) -> DeathCause {
-    let status = match status {
-        Ok(status) => status,
-        Err(error) => {
-            return DeathCause::NotStarted {
-                reason: format!("it cannot be waited for: {error}"),
-            };
-        }
-    };
-    match (status.code(), status.signal()) {
-        (Some(code), _) => DeathCause::Exited {
-            code,
-            meaning: Exit::from_code(code).map_or_else(|| "not a code of a worker".to_owned(), |exit| exit.to_string()),
-        },
-        (None, signal) => {
-            let signal = signal.unwrap_or(0);
-            DeathCause::Signalled {
-                signal,
-                name: Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string()),
-                core_dumped: status.core_dumped(),
-            }
-        }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

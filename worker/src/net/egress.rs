@@ -7,12 +7,14 @@
 mod aside;
 mod backlog;
 mod gathering;
+mod lone;
 mod protect;
 mod srtp_streams;
 
 use weir_channel::message::DropReason;
 
 use self::gathering::Dispatch;
+use self::lone::LonePackets;
 use self::protect::Protection;
 pub use self::srtp_streams::UNHEARD_MAX;
 use super::backlog::{Backlog, POOL_BYTES};
@@ -49,6 +51,8 @@ pub struct Egress<B = KernelSend> {
     pub mirrors: Mirrors,
     backend: B,
     gather: Gather,
+    /// Those of what is gathered that leave alone.
+    lone: LonePackets,
     /// Counts turns, and wraps.
     turn: u32,
     backlog: Backlog,
@@ -87,6 +91,7 @@ impl<B: SendBackend> Egress<B> {
             mirrors: Mirrors::default(),
             backend,
             gather: Gather::new(),
+            lone: LonePackets::new(),
             turn: 1,
             backlog: Backlog::new(POOL_BYTES),
             protection: Protection::new(),
@@ -240,10 +245,9 @@ const NO_REMOTE: Sent = Sent {
 impl<B: SendBackend> Sink for Egress<B> {
     fn send(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
         let train = self.train(transport, owner, train, segment);
-        let sent = if self.is_protected(transport) {
-            self.protect_and_send(train)
-        } else {
-            self.send_at_once(train)
+        let sent = match self.is_protected(transport) {
+            true => self.protect_and_send_or_scatter(train),
+            false => self.send_at_once(train),
         };
         if self.mirrors.are_open() {
             self.mirror_sent(transport, train.bytes, train.segment, sent.accepted);
@@ -258,7 +262,7 @@ impl<B: SendBackend> Sink for Egress<B> {
             Some(dispatch) => match (dispatch, self.is_protected(transport)) {
                 (Dispatch::Gather, true) => self.protect_and_keep(train),
                 (Dispatch::Gather, false) => self.keep(train),
-                (Dispatch::SendNow, true) => self.protect_and_send(train),
+                (Dispatch::SendNow, true) => self.protect_and_send_or_scatter(train),
                 (Dispatch::SendNow, false) => self.send_at_once(train),
             },
         };
@@ -284,6 +288,10 @@ impl<B: SendBackend> Sink for Egress<B> {
     fn prepare(&self, transport: TransportIx) {
         if let Some(path) = self.sockets.paths.get(transport.0 as usize) {
             prefetch(path);
+            if path.is_protected {
+                path.prefetch();
+                self.protection.prefetch(transport);
+            }
         }
     }
 

@@ -218,6 +218,13 @@ impl Gather {
         (first != NONE).then_some(Plan { first, end: at })
     }
 
+    /// The packet that a list has, if it is one train of one packet: whose it is, when it came, and where it lies in
+    /// [`Gather::bytes`].
+    pub fn lone_packet(&self, list: List) -> Option<(Entry, Message)> {
+        let entry = self.entries.get(list.first as usize).copied()?;
+        (list.is_single() && entry.packets() == 1).then(|| (entry, entry.message()))
+    }
+
     /// What the messages of a plan point into.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

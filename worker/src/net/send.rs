@@ -198,6 +198,18 @@ pub trait SendBackend {
         bytes: &[u8],
         messages: &[Message],
     ) -> Result<usize, Errno>;
+
+    /// Sends several messages, at most [`BATCH_MESSAGES_MAX`], through one unconnected socket, each to a destination of its own,
+    /// and says how many the kernel took, counted from the first.
+    ///
+    /// # Errors
+    /// Why the kernel did not take the first one.
+    fn send_scattered(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        bytes: &[u8],
+        messages: &[(Message, Destination)],
+    ) -> Result<usize, Errno>;
 }
 
 /// Whether the error is not about this call: an earlier packet has provoked it (ICMP), and the kernel reports it in
@@ -325,15 +337,8 @@ impl SendBackend for KernelSend {
         }
         self.send_armed(route.socket, count)
     }
-}
 
-impl KernelSend {
-    /// Sends several messages, at most [`BATCH_MESSAGES_MAX`], through one unconnected socket, each to a destination of its own,
-    /// and says how many the kernel took, counted from the first.
-    ///
-    /// # Errors
-    /// Why the kernel did not take the first one.
-    pub fn send_scattered(
+    fn send_scattered(
         &mut self,
         socket: BorrowedFd<'_>,
         bytes: &[u8],
@@ -349,7 +354,9 @@ impl KernelSend {
         }
         self.send_armed(socket, count)
     }
+}
 
+impl KernelSend {
     /// Points a header at a message in `bytes`, and at its destination.
     fn arm(
         &mut self,

@@ -101,10 +101,17 @@ impl Relay {
             if let Some(after) = attached.get(place + 2).and_then(|key| self.consumers.record(*key)) {
                 sink.prefetch(after, Consumer::HOT_BYTES);
             }
-            if let Some(next) = attached.get(place + 1).and_then(|key| self.consumers.get(*key)) {
+            if let Some(next) = attached
+                .get(place + 1)
+                .and_then(|key| self.consumers.record(*key)?.as_ref())
+            {
                 sink.prepare(next.transport_index);
             }
-            let consumer = &mut self.consumers[*key];
+            // Its own key says at once whether it is the one.
+            let record = self.consumers.record_mut(*key).and_then(Option::as_mut);
+            let Some(consumer) = record.filter(|consumer| consumer.key == *key) else {
+                continue;
+            };
             let passage = forward(
                 consumer,
                 producer,

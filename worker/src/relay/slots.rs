@@ -62,6 +62,12 @@ impl<K: Key, V> Slots<K, V> {
         self.objects.get(Self::place(key))
     }
 
+    /// The same, to be changed.
+    #[inline]
+    pub(super) fn record_mut(&mut self, key: K) -> Option<&mut Option<V>> {
+        self.objects.get_mut(Self::place(key))
+    }
+
     /// An object, to be changed, if it is still there.
     #[inline]
     pub(super) fn get_mut(&mut self, key: K) -> Option<&mut V> {

@@ -86,9 +86,14 @@ pub(crate) fn attach_protected<B: SendBackend>(egress: &mut Egress<B>, transport
         remote: to,
     };
     egress.select(transport, Some(tuple)).unwrap();
-    egress.start_protecting(transport, Outbound::new(&master_key()));
+    protect(egress, transport);
     egress.sockets.open(transport, true);
     local
+}
+
+/// Protects what a transport sends with a key that [`receiver_context`] has too.
+pub(crate) fn protect<B: SendBackend>(egress: &mut Egress<B>, transport: TransportIx) {
+    egress.start_protecting(transport, Outbound::new(&master_key()));
 }
 
 pub(crate) fn receiver_context() -> Inbound {

@@ -128,7 +128,7 @@ impl Transport {
             on_accept: OnAccept::Mirror(MirrorOutlet {
                 local: socket.address(),
                 mirror,
-                _socket: Box::new(socket),
+                socket: Box::new(socket),
             }),
         };
         let started = self

@@ -96,6 +96,9 @@ impl State {
         result: Result<Reply, WorkerError>,
     ) -> Result<Reply, Error> {
         let Command { method, on_accept } = command;
+        if let OnAccept::Restored = on_accept {
+            return self.apply_restored(&method, result);
+        }
         let effect = Effect::of(&method);
         let change = self.end_under_way(effect, &on_accept);
         // A worker that refuses for another reason than that it is busy would refuse again.

@@ -170,8 +170,17 @@ impl State {
 
     /// Closes something with its children.
     pub(crate) fn close_object(&mut self, object: Object, side: Side, app_data: Value) {
+        self.close_with(object, CloseDetails::by(side, app_data));
+    }
+
+    /// As above, when nobody wants it.
+    pub(super) fn close_because(&mut self, object: Object, cause: CloseCause) {
+        self.close_with(object, CloseDetails::by_parent(cause));
+    }
+
+    fn close_with(&mut self, object: Object, first: CloseDetails) {
         let room = match object {
-            Object::Room(room) => return self.close_room(room, app_data, CloseCause::Closed),
+            Object::Room(room) => return self.close_room(room, first.app_data, first.cause),
             Object::Transport(transport) => self.transports.get(&transport).map(|node| node.room.id),
             Object::Producer(producer) => self.producers.get(&producer).map(|node| node.transport.room.id),
             Object::Consumer(consumer) => self.consumers.get(&consumer).map(|node| node.room.id),
@@ -179,7 +188,6 @@ impl State {
         let Some(mut entry) = room.and_then(|room| self.rooms.remove(&room)) else {
             return;
         };
-        let first = CloseDetails::by(side, app_data);
         let closed = entry.desired.close(object);
         for (index, object) in closed.into_iter().enumerate() {
             let details = match (index, object) {

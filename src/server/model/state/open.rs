@@ -227,9 +227,12 @@ impl State {
     fn add_consumer(&mut self, producer: &Arc<ProducerNode>, receiver: &Arc<PeerNode>) -> Option<Arc<ConsumerNode>> {
         let entry = self.rooms.get_mut(&receiver.room.id)?;
         let consumable = producer.consumable.as_ref()?;
+        let own = entry.peers.get(receiver.key).map(|own| own.transports.clone());
+        let own: Vec<_> = own.iter().flatten().filter_map(|id| self.transports.get(id)).collect();
+        let is_used = |ssrc| own.iter().any(|transport| transport.has_used(ssrc));
         let ssrcs = ConsumerSsrcs {
-            media: entry.draw_ssrc(),
-            rtx: entry.draw_ssrc(),
+            media: entry.draw_ssrc(is_used),
+            rtx: entry.draw_ssrc(is_used),
         };
         let parameters = consumer_parameters(&consumable.parameters, &receiver.rtp_capabilities).with_ssrcs(ssrcs);
         let (source_paused, app_data) = {
@@ -281,6 +284,9 @@ impl State {
             return Err(Error::closed(producer));
         }
         entry.desired.add_consumer(request, &node);
+        if let Some(transport) = self.transports.get(&transport) {
+            transport.sends(request);
+        }
         let (paused, source_paused) = {
             let mut state = lock(&node.state);
             // Answers come in order, so the worker's word and our own knowledge of the producer agree; its word counts.
@@ -339,6 +345,7 @@ impl State {
         }
         let transport = self.transports.get(&request.transport).cloned();
         let transport = transport.ok_or_else(|| Error::closed(request.transport))?;
+        transport.sends(request);
         if let Some(entry) = self.rooms.get_mut(&node.room.id) {
             entry.desired.add_consumer(request, node);
         }
@@ -433,19 +440,19 @@ impl RoomEntry {
         Ok(())
     }
 
-    /// An SSRC that no peer's consumer of the room has. They are told to clients before it is known on which transport they
-    /// will be used.
-    fn draw_ssrc(&mut self) -> u32 {
+    /// An SSRC that no peer's consumer of the room has, and that is not used otherwise. They are told to clients before it is
+    /// known on which transport they will be used.
+    fn draw_ssrc(&mut self, is_used: impl Fn(u32) -> bool) -> u32 {
         loop {
             let ssrc = random() as u32;
-            if ssrc != 0 && self.ssrcs.insert(ssrc) {
+            if ssrc != 0 && !is_used(ssrc) && self.ssrcs.insert(ssrc) {
                 return ssrc;
             }
         }
     }
 }
 
-fn source_paused_of(reply: &Reply, producer: &ProducerNode) -> bool {
+pub(super) fn source_paused_of(reply: &Reply, producer: &ProducerNode) -> bool {
     match reply {
         Reply::ConsumerCreated { source_paused } => *source_paused,
         _ => lock(&producer.state).pause_state.worker_paused(),

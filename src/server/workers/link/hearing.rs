@@ -73,8 +73,9 @@ impl Link {
             Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
             // Said once, at the start, by a worker that has read nothing yet. What it says later is worth nothing.
             Notification::Sandboxed(sandbox) => {
-                if self.sandbox.set(sandbox).is_ok() {
-                    self.sandbox().into_iter().for_each(worker_log::report_sandbox);
+                let mut said = lock(&self.sandbox);
+                if said.is_none() {
+                    worker_log::report_sandbox(said.insert(sandbox));
                 }
             }
             notification => lock(state).apply_notification(worker, notification),

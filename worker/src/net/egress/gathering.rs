@@ -29,10 +29,16 @@ impl<B: SendBackend> Egress<B> {
     }
 
     pub(super) fn send_gathered(&mut self) {
+        self.send_all_lone_packets();
         for at in 0..self.gather.transports().len() {
-            self.flush_transport(self.gather.transports()[at]);
+            let transport = self.gather.transports()[at];
+            let path = self.sockets.paths.get(transport.0 as usize);
+            if path.is_some_and(|path| !path.gathered.is_empty()) {
+                self.flush_transport(transport);
+            }
         }
         self.gather.clear();
+        self.lone.beside_others = false;
     }
 
     /// Sends what was gathered for one transport, and leaves its list empty.
@@ -126,6 +132,7 @@ impl<B: SendBackend> Egress<B> {
                     return NO_REMOTE;
                 };
                 if self.gather.push(&mut path.gathered, piece) {
+                    self.lone.beside_others = true;
                     break;
                 }
                 if self.gather.is_empty() {

@@ -11,6 +11,7 @@ use weir_channel::message::{DropReason, IceTuple};
 
 use super::super::clock;
 use super::super::gather::{GATHER_BYTES, Train};
+use super::super::prefetch::prefetch;
 use super::super::send::{SendBackend, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
 use super::aside::send_with_retry;
 use super::srtp_streams::{SrtpStreams, StreamEvents};
@@ -66,6 +67,14 @@ impl Protection {
         }
         self.begun.retain(|(begun, _)| *begun != transport);
         self.unheard.retain(|unheard| *unheard != transport);
+    }
+
+    /// Begins to bring a transport's streams into the caches.
+    #[inline]
+    pub(super) fn prefetch(&self, transport: TransportIx) {
+        if let Some(streams) = self.streams(transport) {
+            prefetch(streams);
+        }
     }
 
     #[inline]
@@ -246,6 +255,7 @@ impl<B: SendBackend> Egress<B> {
                 let segment = (segment + overhead).min(protected.bytes);
                 self.gather
                     .commit(&mut path.gathered, protected.bytes, Train { segment, ..train });
+                self.lone.beside_others = true;
             }
             self.protection.record(transport, news);
             progress.advance(protected, Sent::all(protected.packets));

@@ -2,7 +2,7 @@
 //! once), so real fullness comes from Unix datagram sockets, and the rarer errors from a back end with scripted answers.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use nix::errno::Errno;
@@ -12,7 +12,7 @@ use super::backlog::STALLS_MAX;
 use super::*;
 use crate::net::backlog::QUEUE_CHUNKS_MAX;
 use crate::net::poll::{Event, Interest, Poller, Source};
-use crate::net::send::Route;
+use crate::net::send::{Destination, Route};
 use crate::net::sockets::Side;
 use crate::relay::sink::Port;
 
@@ -245,6 +245,20 @@ impl SendBackend for Script {
         for message in &messages[..count] {
             let packets = &bytes[message.start..message.start + message.len];
             self.taken.push((packets.to_vec(), message.segment));
+        }
+        Ok(count)
+    }
+
+    fn send_scattered(
+        &mut self,
+        _socket: BorrowedFd<'_>,
+        bytes: &[u8],
+        messages: &[(Message, Destination)],
+    ) -> Result<usize, Errno> {
+        let count = self.next()?.min(messages.len());
+        for (message, _) in &messages[..count] {
+            let packet = &bytes[message.start..message.start + message.len];
+            self.taken.push((packet.to_vec(), message.segment));
         }
         Ok(count)
     }

@@ -1,11 +1,12 @@
 //! What sending needs of a transport: its socket, or the route through a shared port, and what waits for it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::options::may_segment;
 use crate::net::backlog::Queue;
 use crate::net::gather::List;
+use crate::net::prefetch::prefetch;
 use crate::net::send::{Destination, Route};
 
 /// What sending needs of a transport.
@@ -61,6 +62,26 @@ impl Path {
         }
     }
 
+    /// The shared port through which packets can leave together with those of others, also if there is a connected socket:
+    /// the receiver sees no difference.
+    #[inline]
+    pub(in crate::net) fn scattered(&self) -> Option<Scattered<'_>> {
+        let shared = self.shared.as_deref().filter(|shared| shared.names_source)?;
+        Some(Scattered {
+            port: shared.number,
+            socket: shared.port.as_fd(),
+            destination: &shared.destination,
+        })
+    }
+
+    /// Begins to bring into the caches what sending needs beside this record.
+    #[inline]
+    pub(in crate::net) fn prefetch(&self) {
+        if let Some(shared) = self.shared.as_deref() {
+            prefetch(shared);
+        }
+    }
+
     pub(super) fn vacant() -> Self {
         Self {
             socket: None,
@@ -81,11 +102,23 @@ impl Path {
     }
 }
 
+/// How a packet leaves through a shared port together with others.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::net) struct Scattered<'a> {
+    /// The number of the port.
+    pub(in crate::net) port: u8,
+    pub(in crate::net) socket: BorrowedFd<'a>,
+    pub(in crate::net) destination: &'a Destination,
+}
+
 /// The route out through a shared port.
 #[derive(Debug)]
 pub(super) struct SharedRoute {
     pub(super) port: Arc<OwnedFd>,
     pub(super) number: u8,
+    /// The port is bound to one address. Else the kernel would choose what packets come from, and a connected socket may have
+    /// another one.
+    pub(super) names_source: bool,
     pub(super) destination: Destination,
 }
 

@@ -126,6 +126,7 @@ impl SharedPort {
             Kind::Udp { socket, is_v6 } => Some(SharedRoute {
                 port: Arc::clone(socket),
                 number,
+                names_source: !self.local.ip().is_unspecified(),
                 destination: Destination::new(remote, *is_v6),
             }),
             Kind::Tcp(_) => None,

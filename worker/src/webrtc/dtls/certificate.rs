@@ -1,4 +1,4 @@
-//! Our own certificate: self-signed and made when a worker generation begins, or read from files.
+//! Our own certificate: self-signed and made when the server starts, or read from files.
 
 use std::fmt;
 use std::sync::Arc;
@@ -77,6 +77,16 @@ impl Certificate {
             .map_err(|_| InvalidCertificate::Generation)?;
         let signer = Signer::read(key.serialized_der()).ok_or(InvalidCertificate::Generation)?;
         Ok(Self::new(certificate.der().to_vec(), key.serialize_der(), signer))
+    }
+
+    /// A new one, as the PEM texts of the certificate and its private key (PKCS #8), for processes that are to show the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Certificate::generate`].
+    pub fn generate_pem(entropy: &mut impl Entropy, now: Duration) -> Result<(String, String), InvalidCertificate> {
+        let made = Self::generate(entropy, now)?;
+        Ok((to_pem(&made.der), tagged("PRIVATE KEY", &made.private_key)))
     }
 
     /// The first certificate of one PEM text, with the private key of another, which may be the same text.
@@ -164,8 +174,12 @@ fn find_pem(text: &str, tags: &[&str]) -> Option<Vec<u8>> {
 
 /// A certificate in DER as PEM text, with line feeds.
 pub fn to_pem(der: &[u8]) -> String {
+    tagged("CERTIFICATE", der)
+}
+
+fn tagged(tag: &str, der: &[u8]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
+    pem::encode_config(&pem::Pem::new(tag, der), config)
 }
 
 #[cfg(test)]

@@ -1,0 +1,139 @@
+//! What a worker's successor must make again, and what becomes of what it cannot.
+
+use weir_channel::id::{RoomId, WorkerId};
+use weir_channel::message::{Method, Reply, WorkerError};
+
+use super::State;
+use super::open::source_paused_of;
+use super::pausing::Pausable;
+use crate::server::model::desired::{Object, Replayed};
+use crate::server::model::error::{DeathCause, Error};
+use crate::server::model::event::CloseCause;
+
+impl State {
+    /// The rooms of a worker, those first in which most is sent.
+    pub(crate) fn rooms_to_restore(&self, worker: WorkerId) -> Vec<RoomId> {
+        let rooms = self.rooms.values().filter(|entry| entry.node.worker == worker);
+        let mut rooms: Vec<_> = rooms
+            .map(|entry| (std::cmp::Reverse(entry.desired.enabled_count()), entry.node.id))
+            .collect();
+        rooms.sort_unstable();
+        rooms.into_iter().map(|(_, room)| room).collect()
+    }
+
+    /// The requests that make a room again in a fresh worker.
+    pub(crate) fn replay(&self, room: RoomId) -> impl Iterator<Item = Replayed> + '_ {
+        self.rooms.get(&room).into_iter().flat_map(move |entry| {
+            let created = [Method::CreateRouter { room }].into_iter();
+            let levels = entry
+                .listeners
+                .any()
+                .then_some(Method::SetAudioLevels { room, enabled: true });
+            let created = created.map(Replayed::from);
+            created.chain(entry.desired.replay()).chain(levels.map(Replayed::from))
+        })
+    }
+
+    /// Closes what a worker's successor cannot continue: the keys of WebRTC transports died with the process.
+    pub(crate) fn close_what_died_with(&mut self, worker: WorkerId, cause: &DeathCause) -> usize {
+        let transports = self.transports.values();
+        let mut lost: Vec<_> = transports
+            .filter(|node| node.room.worker == worker && node.webrtc().is_some())
+            .map(|node| node.id)
+            .collect();
+        lost.sort_unstable();
+        for transport in &lost {
+            let cause = CloseCause::WorkerDied {
+                worker,
+                cause: cause.clone(),
+            };
+            self.close_because(Object::Transport(*transport), cause);
+        }
+        lost.len()
+    }
+
+    /// A worker has made something again, or refuses to. What it refuses is closed.
+    pub(super) fn apply_restored(
+        &mut self,
+        method: &Method,
+        result: Result<Reply, WorkerError>,
+    ) -> Result<Reply, Error> {
+        match result {
+            Ok(reply) => {
+                self.note_restored(method, &reply);
+                Ok(reply)
+            }
+            Err(error) => {
+                self.give_up(method, &error);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn note_restored(&mut self, method: &Method, reply: &Reply) {
+        match method {
+            Method::CreateProducer(request) => {
+                self.set_worker_paused(Pausable::Producer(request.producer), request.paused);
+            }
+            Method::CreateConsumer(request) => {
+                self.set_worker_paused(Pausable::Consumer(request.consumer), request.paused);
+                if let Some(node) = self.consumers.get(&request.consumer) {
+                    let source_paused = source_paused_of(reply, &node.producer);
+                    self.consumer_source_paused(request.consumer, source_paused);
+                }
+            }
+            Method::CreateWebRtcTransport(request) => {
+                let webrtc = self.transports.get(&request.transport).and_then(|node| node.webrtc());
+                if let (Some(webrtc), Reply::WebRtcTransportCreated { fingerprints }) = (webrtc, reply) {
+                    webrtc.opened(fingerprints.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Closes what a worker has refused to make again.
+    fn give_up(&mut self, method: &Method, error: &WorkerError) {
+        let object = match method {
+            Method::CreateRouter { room } => Object::Room(*room),
+            Method::CreatePlainTransport(request) => Object::Transport(request.transport),
+            Method::CreateWebRtcTransport(request) => Object::Transport(request.transport),
+            Method::SetDtlsParameters { transport, .. } | Method::SetRemoteIce { transport, .. } => {
+                Object::Transport(*transport)
+            }
+            Method::CreateProducer(request) => Object::Producer(request.producer),
+            Method::CreateConsumer(request) => Object::Consumer(request.consumer),
+            Method::StartMirroring { transport, .. } => {
+                if let Some(node) = self.transports.get(transport) {
+                    tracing::warn!(transport = transport.0, %error, "a mirror cannot be continued, and ends");
+                    node.set_mirror(None);
+                }
+                return;
+            }
+            method => {
+                tracing::warn!(?method, %error, "a worker refuses a part of what its predecessor has left");
+                return;
+            }
+        };
+        let owner = match object {
+            Object::Room(room) => self.rooms.get(&room).map(|entry| &entry.node),
+            Object::Transport(transport) => self.transports.get(&transport).map(|node| &node.room),
+            Object::Producer(producer) => self.producers.get(&producer).map(|node| &node.transport.room),
+            Object::Consumer(consumer) => self.consumers.get(&consumer).map(|node| &node.room),
+        };
+        // What is closed already went with something else.
+        let Some(worker) = owner.map(|room| room.worker) else {
+            return;
+        };
+        let reason = error.to_string();
+        tracing::warn!(
+            ?object,
+            reason,
+            "it cannot be continued by its worker's successor, and is closed"
+        );
+        self.close_because(object, CloseCause::NotRestored { worker, reason });
+        if let Method::SetDtlsParameters { transport, .. } | Method::SetRemoteIce { transport, .. } = method {
+            self.follow_up(Method::CloseTransport { transport: *transport });
+        }
+    }
+}

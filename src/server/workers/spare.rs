@@ -1,0 +1,76 @@
+//! A spare process for each worker: it has said hello, is confined, and waits to take the place of the one that serves. So a
+//! death costs no start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::server::model::error::DeathCause;
+use crate::server::workers::birth::{Born, bear};
+use crate::server::workers::end::end;
+use crate::server::workers::shared::Shared;
+use crate::server::workers::slot::Slot;
+
+/// How long to wait before a spare that did not come up, or did not stay, is made again.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// The spare of a slot. When it is dropped its process is killed.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    wanted: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Option<Born>>,
+}
+
+impl Spare {
+    /// Has one made, and made again when it dies.
+    pub(crate) fn keep(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Self {
+        let (wanted, is_wanted) = oneshot::channel();
+        Self {
+            wanted: Some(wanted),
+            task: tokio::spawn(keep(Arc::clone(shared), Arc::clone(slot), is_wanted)),
+        }
+    }
+
+    /// The process, as soon as it is there; `None` if it did not come up.
+    pub(crate) async fn hand_over(mut self) -> Option<Born> {
+        self.wanted.take()?.send(()).ok();
+        (&mut self.task).await.ok()?
+    }
+
+    /// Ends it, and waits until it is gone.
+    pub(crate) async fn end(self) {
+        if let Some(mut process) = self.hand_over().await {
+            end(&mut process.child, Some(DeathCause::ServerClosed)).await;
+        }
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn keep(shared: Arc<Shared>, slot: Arc<Slot>, mut wanted: oneshot::Receiver<()>) -> Option<Born> {
+    loop {
+        match bear(&shared, &slot).await {
+            Ok(mut process) => tokio::select! {
+                biased;
+                status = process.child.wait() => {
+                    tracing::warn!(worker = slot.id().0, ?status, "the spare process of a worker has died");
+                }
+                _ = &mut wanted => return Some(process),
+            },
+            Err(stillborn) => {
+                tracing::warn!(worker = slot.id().0, cause = %stillborn.cause, "the spare process of a worker did not start");
+            }
+        }
+        tokio::select! {
+            () = sleep(RETRY_AFTER) => {}
+            _ = &mut wanted => return None,
+        }
+    }
+}
