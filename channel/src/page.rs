@@ -14,9 +14,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::fstat;
 use nix::sys::uio::pread;
-use nix::unistd::ftruncate;
+use nix::unistd::{Whence, ftruncate, lseek};
 
 /// The size of a page, in bytes. What is never written takes no memory.
 pub const BYTES: u64 = 64 << 20;
@@ -72,7 +71,8 @@ impl Page {
         if !SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW) {
             return Err(NotAPage::Unsealed);
         }
-        match fstat(&file).map_err(NotAPage::OtherFile)?.st_size {
+        // Not fstat(2), which C libraries make with a call that also takes paths.
+        match lseek(&file, 0, Whence::SeekEnd).map_err(NotAPage::OtherFile)? {
             size if u64::try_from(size) == Ok(BYTES) => Ok(Self(file)),
             size => Err(NotAPage::Size(size)),
         }
@@ -117,6 +117,8 @@ impl From<Page> for OwnedFd {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+
+    use nix::sys::stat::fstat;
 
     use nix::sys::uio::pwrite;
 

@@ -6,10 +6,11 @@ use crate::source::File;
 
 /// Modules of the worker, and which others each may name. `rtp <- relay <- process -> net`; `net` knows of the relay only
 /// the seam between them, and of WebRTC only what protects and frames packets on their way into the kernel's buffers.
-const WORKER_LAYERS: [(&str, &[&str]); 8] = [
+const WORKER_LAYERS: [(&str, &[&str]); 9] = [
     ("rtp", &["rtp", "time"]),
     ("webrtc", &["boundary", "webrtc", "rtp", "time"]),
-    ("relay", &["boundary", "relay", "rtp", "switches", "time"]),
+    ("page", &["page", "time"]),
+    ("relay", &["boundary", "page", "relay", "rtp", "switches", "time"]),
     (
         "net",
         &[
@@ -216,6 +217,7 @@ pub(crate) fn circles(files: &[File], folder: &str) -> Vec<String> {
 /// The relay and the views over bytes take time, bytes and seeds as arguments.
 pub(crate) fn purity(file: &File) -> Vec<String> {
     let pure = [
+        "worker/src/page/",
         "worker/src/relay/",
         "worker/src/rtp/",
         "worker/src/webrtc/",

@@ -88,7 +88,9 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Err(error) => return report_exit(Exit::Setup, &error),
     };
     event_loop.obey(arguments.switches);
-    page.into_iter().for_each(|page| event_loop.set_page(page));
+    if let Some(Err(errno)) = page.map(|page| event_loop.set_page(&page)) {
+        return report_exit(Exit::Setup, &format_args!("mmap: {errno}"));
+    }
     if arguments.sandbox != SandboxMode::Off {
         event_loop.prepare_webrtc();
         match startup::confine(&arguments) {

@@ -85,7 +85,7 @@ fn an_audio_producer_that_loses_nothing_takes_four_kilobytes_at_most() {
 fn a_video_producer_that_loses_nothing_takes_ten_kilobytes_at_most() {
     let layers = [Profile::Low, Profile::Medium, Profile::High];
     let bytes = bytes_of_a_producer(&layers, CodecName::Vp8);
-    assert!(bytes <= 10_000, "{bytes} bytes with three layers");
+    assert!(bytes <= 10 << 10, "{bytes} bytes with three layers");
     let bytes = bytes_of_a_producer(&[Profile::Default], CodecName::H264);
     assert!(bytes <= 4_000, "{bytes} bytes with one");
 }

@@ -21,6 +21,7 @@ pub mod gather;
 pub mod heap;
 pub mod mirror;
 pub mod optional;
+pub mod page;
 pub mod poll;
 mod prefetch;
 pub mod receive;

@@ -215,6 +215,27 @@ impl Sockets {
         }
     }
 
+    /// Goes on with sockets that another worker has left connected. They are connected anew only if that was to somewhere else:
+    /// what comes between would go to the other socket, and be out of order.
+    ///
+    /// # Errors
+    /// As [`Sockets::connect`].
+    pub fn resume(&mut self, transport: TransportIx, remote: Option<Remote>) -> Result<(), WorkerError> {
+        let rtp = self.get(transport, Port::Rtp, Side::Connected);
+        let is_kept = self.ports(transport).zip(rtp).is_some_and(|(ports, rtp)| {
+            plain::is_connected_to(&rtp, &ports.local, remote.map(|remote| remote.rtp))
+                && ports.rtcp.as_ref().is_none_or(|rtcp| {
+                    let remote = remote.and_then(|remote| remote.rtcp_or_next());
+                    plain::is_connected_to(&rtcp.connected, &rtcp.local, remote)
+                })
+        });
+        if is_kept {
+            self.set_remote(transport, remote);
+            return Ok(());
+        }
+        self.restore(transport, remote)
+    }
+
     /// Undoes a [`Sockets::connect`]: back to `remote`, or to none.
     ///
     /// # Errors

@@ -1,25 +1,41 @@
 //! Rooms that another worker has served, which is dead: between the two messages that begin and end it, what is made of such a
-//! room continues what the other's page says.
+//! room continues what the other's page says. Until it ends, nothing is read from the room's sockets: what comes waits in them for those
+//! that it is for.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
+use tracing::{debug, warn};
 use weir_channel::id::RoomId;
 use weir_channel::message::{Reply, WorkerError};
+use weir_channel::page::Page;
+
+use crate::net::page::MappedPage;
+use crate::net::poll::{Interest, Source};
+use crate::net::sockets::os;
+use crate::page::predecessor::Predecessor;
+use crate::relay::sink::TransportIx;
 
 use super::event_loop::EventLoop;
 
-/// The rooms that are being adopted.
+/// The rooms that are being adopted, each with the transports that were made of it.
 #[derive(Debug, Default)]
 pub(super) struct Adoptions {
-    rooms: BTreeMap<RoomId, Adoption>,
+    rooms: BTreeMap<RoomId, Vec<TransportIx>>,
 }
 
-/// A room that is being adopted.
-#[derive(Debug)]
-struct Adoption {
-    /// The pages of the workers that have served it, the latest first.
-    _pages: Vec<OwnedFd>,
+impl Adoptions {
+    /// Whether a room is being adopted.
+    pub(super) fn contains(&self, room: RoomId) -> bool {
+        self.rooms.contains_key(&room)
+    }
+
+    /// A transport was made: whether its sockets are to be left alone for now.
+    pub(super) fn hold(&mut self, room: RoomId, transport: TransportIx) -> bool {
+        let held = self.rooms.get_mut(&room);
+        held.map(|transports| transports.push(transport)).is_some()
+    }
 }
 
 impl EventLoop {
@@ -28,18 +44,51 @@ impl EventLoop {
         if descriptors.len() != usize::from(pages) {
             return Err(WorkerError::descriptors(usize::from(pages), descriptors.len()));
         }
-        if self.adoptions.rooms.contains_key(&room) {
+        if self.adoptions.contains(room) {
             return Err(WorkerError::invalid(format!("{room} is being adopted already")));
         }
-        self.adoptions.rooms.insert(room, Adoption { _pages: descriptors });
+        let mut left = Vec::with_capacity(descriptors.len());
+        for descriptor in descriptors {
+            let page = Page::recognize(descriptor).map_err(|error| WorkerError::invalid(error.to_string()))?;
+            let mapped = MappedPage::map(&page).map_err(|errno| os("mmap", errno))?;
+            match Predecessor::open(Arc::new(mapped)) {
+                Ok(predecessor) => left.push(Arc::new(predecessor)),
+                // Then its objects are made anew.
+                Err(error) => warn!(%error, %room, "a page cannot be read"),
+            }
+        }
+        self.relay.begin_adoption(room, left);
+        self.adoptions.rooms.insert(room, Vec::new());
         Ok(Reply::Done)
     }
 
-    /// Nothing else comes of what the room was.
+    /// Nothing else comes of what the room was: what waits in its sockets is for those who are there now.
     pub(super) fn end_adoption(&mut self, room: RoomId) -> Result<Reply, WorkerError> {
-        match self.adoptions.rooms.remove(&room) {
-            Some(_) => Ok(Reply::Done),
-            None => Err(WorkerError::invalid(format!("{room} is not being adopted"))),
+        let Some(transports) = self.adoptions.rooms.remove(&room) else {
+            return Err(WorkerError::invalid(format!("{room} is not being adopted")));
+        };
+        self.relay.end_adoption(room);
+        for transport in transports {
+            let add = |socket: BorrowedFd<'_>, source| {
+                if let Err(errno) = self.poller.add(socket, source, Interest::Read) {
+                    debug!(%errno, "epoll_ctl");
+                }
+            };
+            // One that was closed meanwhile has no sockets any more.
+            self.egress.sockets.each(transport, |port, side, socket| {
+                add(socket, Source::Socket { transport, port, side });
+            });
+            self.egress.sockets.each_listener(transport, |listener, side, socket| {
+                add(
+                    socket,
+                    Source::Listener {
+                        transport,
+                        listener,
+                        side,
+                    },
+                );
+            });
         }
+        Ok(Reply::Done)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use weir_channel::id::TransportId;
+use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{
     Coalescing, CreatePlainTransport, Method, Mirror, Remote, Reply, Request, Response, TransportStats, UnroutedReason,
     WorkerError, WorkerStats,
@@ -111,12 +111,20 @@ impl EventLoop {
         request: &CreatePlainTransport,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
-        let sockets = TransportSockets::adopt(descriptors, request.rtcp_mux)?;
+        let is_adopted = self.adoptions.contains(request.room);
+        let sockets = match is_adopted {
+            true => TransportSockets::take_over(descriptors, request.rtcp_mux)?,
+            false => TransportSockets::adopt(descriptors, request.rtcp_mux)?,
+        };
         let reply = self.relay.handle_command(now, method)?;
         let index = self.index_of(request.transport)?;
-        let result = self.register(index, sockets).and_then(|()| match request.remote {
-            Some(remote) => self.egress.sockets.connect(index, remote),
-            None => Ok(()),
+        // What was learned is in the page of the worker before.
+        let remote = self.relay.remote_of(index).or(request.remote);
+        let registered = self.register(request.room, index, sockets);
+        let result = registered.and_then(|()| match (remote, is_adopted) {
+            (remote, true) => self.egress.sockets.resume(index, remote),
+            (Some(remote), false) => self.egress.sockets.connect(index, remote),
+            (None, false) => Ok(()),
         });
         if let Err(error) = result {
             let close = Method::CloseTransport {
@@ -130,8 +138,11 @@ impl EventLoop {
     }
 
     /// Puts a new transport's sockets into the table, and watches them.
-    fn register(&mut self, transport: TransportIx, sockets: TransportSockets) -> Result<(), WorkerError> {
+    fn register(&mut self, room: RoomId, transport: TransportIx, sockets: TransportSockets) -> Result<(), WorkerError> {
         self.egress.sockets.attach(transport, sockets);
+        if self.adoptions.hold(room, transport) {
+            return Ok(());
+        }
         let mut result = Ok(());
         self.egress.sockets.each(transport, |port, side, socket| {
             let source = Source::Socket { transport, port, side };

@@ -19,15 +19,18 @@ use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
 use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, Sandbox, UnroutedReason};
-use weir_channel::page::Page;
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
 use crate::net::clock;
 use crate::net::egress::Egress;
+use crate::net::page::MappedPage;
 use crate::net::poll::{Event, Interest, Poller, Source};
 use crate::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch, SLOTS};
 use crate::net::usage::Usage;
+use crate::page::Page;
+use crate::page::layout::Capacity;
+use crate::page::memory::Memory;
 use crate::relay::limits::Limits;
 use crate::relay::sink::TransportIx;
 use crate::relay::{Action, Relay};
@@ -146,8 +149,6 @@ pub struct EventLoop {
     /// Datagrams that a batch may bring.
     pub(super) batch_limit: BatchLimit,
     pub(super) adoptions: Adoptions,
-    /// Where this worker keeps what its successor needs.
-    pub(super) page: Option<Page>,
     next_warning: Time,
     next_wall_clock: Time,
 }
@@ -174,9 +175,14 @@ impl EventLoop {
         let _ = self.webrtc.context();
     }
 
-    /// Where to keep what a successor needs.
-    pub fn set_page(&mut self, page: Page) {
-        self.page = Some(page);
+    /// Where to keep what a successor needs. To be called before the first turn.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub fn set_page(&mut self, page: &weir_channel::page::Page) -> Result<(), Errno> {
+        let memory = Memory::mapped(MappedPage::map(page)?.leak());
+        self.relay.set_page(Page::new(memory, Capacity::WORKER));
+        Ok(())
     }
 
     /// Tells the supervisor what confines this process.
@@ -226,7 +232,6 @@ impl EventLoop {
             sandbox: None,
             batch_limit: BatchLimit::new(),
             adoptions: Adoptions::default(),
-            page: None,
             next_warning: Time::default(),
             next_wall_clock: Time::default(),
         })
@@ -251,8 +256,14 @@ impl EventLoop {
         self.counters.turns += 1;
         let received_before = self.counters.packets_received;
         let is_leftover = self.next_ready < self.ready.len();
-        let is_channel_ready = if is_leftover { true } else { self.wait(*began)? };
+        let is_channel_ready = if is_leftover {
+            true
+        } else {
+            self.relay.page().set_turn(None);
+            self.wait(*began)?
+        };
         let woke = clock::monotonic();
+        self.relay.page().set_turn(Some(woke));
         let now = self.serve_sockets(woke);
         if is_channel_ready || self.endpoint.has_buffered_input() || self.endpoint.wants_write() {
             self.serve_channel(now)?;
@@ -439,6 +450,9 @@ impl EventLoop {
             Source::SharedPort { number } => sockets.shared_port_at(number),
             _ => None,
         };
+        if let Some(first) = received.datagrams.first() {
+            self.relay.note_suspect(owner, first.source);
+        }
         if let Source::Socket { transport, port, .. } = source {
             self.egress
                 .mirror_received(transport, port, received.bytes, received.datagrams);

@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use crate::page::Page;
 use crate::time::Time;
 
 use super::consumer::{Consumer, Consumers};
@@ -52,7 +53,14 @@ impl CatchingUp {
     }
 
     /// A consumer waits for a start of a stream. If the stream's last group of pictures is kept, the consumer begins there.
-    pub(super) fn begin(&mut self, now: Time, consumer: &mut Consumer, producer: &Producer, encoding: u8) -> bool {
+    pub(super) fn begin(
+        &mut self,
+        now: Time,
+        consumer: &mut Consumer,
+        producer: &Producer,
+        encoding: u8,
+        page: &Page,
+    ) -> bool {
         let stream = &producer.streams[usize::from(encoding)];
         let group = |gop: &Gop| Some((gop.number()?, *gop.first()?));
         let Some((number, first)) = stream.gop.as_deref().and_then(group) else {
@@ -61,8 +69,7 @@ impl CatchingUp {
         if first.packet.epoch != stream.epoch {
             return false;
         }
-        start(consumer, producer, &first.packet, (false, true), now);
-        consumer.flow.is_catching_up = true;
+        start(consumer, producer, &first.packet, (false, true), now, page);
         consumer.catch_up = Some(GopCursor {
             encoding,
             number,
@@ -83,6 +90,7 @@ impl CatchingUp {
         consumers: &mut Consumers,
         producers: &Producers,
         buffer: &mut Vec<u8>,
+        page: &Page,
         sink: &mut impl Sink,
     ) {
         if self.next.is_none_or(|next| next > now) {
@@ -93,7 +101,7 @@ impl CatchingUp {
             let Some(consumer) = consumers.get_mut(*key) else {
                 return false;
             };
-            match send_due(now, consumer, &producers[consumer.producer], buffer, sink) {
+            match send_due(now, consumer, &producers[consumer.producer], buffer, page, sink) {
                 Outcome::GoesOn => return true,
                 Outcome::IsDone => {
                     let newest = consumer.catch_up.map_or(0, |catch_up| catch_up.newest);
@@ -112,6 +120,7 @@ impl CatchingUp {
                 }
             }
             consumer.catch_up = None;
+            consumer.keep_flow(page);
             false
         });
         self.next = (!self.consumers.is_empty()).then(|| now + TICK);
@@ -128,6 +137,7 @@ fn send_due(
     consumer: &mut Consumer,
     producer: &Producer,
     buffer: &mut Vec<u8>,
+    page: &Page,
     sink: &mut impl Sink,
 ) -> Outcome {
     let Some(mut catch_up) = consumer.catch_up else {
@@ -157,7 +167,7 @@ fn send_due(
         catch_up.place += 1;
         catch_up.newest = catch_up.newest.max(kept.packet.timestamp);
         let packet = (kept.packet, bytes, kept.ordinal);
-        send_one(consumer, producer, now, packet, buffer, sink);
+        send_one(consumer, producer, now, packet, buffer, page, sink);
     }
     consumer.catch_up = Some(catch_up);
     Outcome::GoesOn

@@ -5,6 +5,7 @@ use std::fmt;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{CreateConsumer, CreateProducer, MediaKind, Method, Remote, Reply, WorkerError};
 
+use crate::page::layout::Table;
 use crate::time::Time;
 
 use super::consumer::Consumer;
@@ -19,9 +20,8 @@ use super::transport::{Transport, TransportKind};
 use super::{Action, Relay, Room};
 
 impl Relay {
-    /// Does what the supervisor asks. The methods that are about the worker as a whole (ping, settings, its own counters,
-    /// shutdown) are the process's, and refused here.
-    pub fn handle_command(&mut self, now: Time, method: &Method) -> Result<Reply, WorkerError> {
+    /// See [`Relay::handle_command`].
+    pub(super) fn do_command(&mut self, now: Time, method: &Method) -> Result<Reply, WorkerError> {
         match method {
             Method::CreateRouter { room } => self.create_room(*room)?,
             Method::CloseRouter { room } => self.close_room(*room)?,
@@ -149,6 +149,7 @@ impl Relay {
         }
         check_id(id, id.0)?;
         check_limit("transports", self.transports.len(), self.limits.transports)?;
+        let legacy = self.transport_legacy(now, room, id)?;
         let key = self
             .transports
             .insert_with_key(|key| Transport::new(id, room, key.index(), kind, now, &self.hash));
@@ -160,6 +161,7 @@ impl Relay {
         self.reports.reserve(key, self.transports.len());
         self.transport_of_id.insert(id, key);
         self.room_mut(room).transports.insert(id);
+        self.keep_new_transport(key, legacy);
         Ok(())
     }
 
@@ -170,6 +172,7 @@ impl Relay {
         };
         check_remote(remote, rtcp_mux)?;
         let before = self.transports[key].set_remote_address(now, remote);
+        self.transports[key].keep_remote(&self.page);
         if before.map(|before| before.rtp) != Some(remote.rtp) {
             self.on_remote_known(now, key);
         } else {
@@ -194,6 +197,7 @@ impl Relay {
         self.actions.push_back(Action::Close {
             transport: transport.index,
         });
+        self.page.leave(Table::Transports, transport.page);
         self.feedback.on_transport_left(&transport);
         self.reports
             .on_transport_left(key, transport, self.transports.is_empty());
@@ -240,6 +244,8 @@ impl Relay {
             }
         }
 
+        let legacies = self.stream_legacies(now, request)?;
+
         self.release_latches(now, transport_key, &declared);
         let key = self.producers.insert(Producer::new(request, transport_key));
         let transport = &mut self.transports[transport_key];
@@ -259,6 +265,7 @@ impl Relay {
         self.reserve_for_streams(transport_key);
         self.producer_of_id.insert(request.producer, key);
         self.room_mut(request.room).producers.insert(request.producer);
+        self.keep_new_producer(now, key, legacies);
         self.reports
             .schedule(now, transport_key, &mut self.transports[transport_key]);
         self.feedback
@@ -272,6 +279,7 @@ impl Relay {
     fn reserve_for_streams(&mut self, transport: TransportKey) {
         self.key_frame_requests.reserve(self.streams);
         self.losses.reserve(self.streams);
+        self.unkept.reserve(self.streams.saturating_sub(self.unkept.len()));
         // Each is known by one SSRC. A table that is at most half full takes a new one without growing.
         let transport = &mut self.transports[transport];
         let streams: usize = transport
@@ -308,6 +316,8 @@ impl Relay {
         for encoding in 0..streams {
             let stream = &mut self.producers[key].streams[encoding];
             stream.on_resume();
+            self.keep_later(key, encoding as u8);
+            let stream = &self.producers[key].streams[encoding];
             if stream.available && !stream.attached.is_empty() {
                 self.request_key_frame(now, key, encoding as u8);
             }
@@ -322,6 +332,7 @@ impl Relay {
         let Some(producer) = self.producers.remove(key) else {
             return;
         };
+        self.forget_kept_streams(&producer);
         self.activity.on_producer_left(key);
         producer.leave_clock(&mut self.reports.clocks);
         self.streams -= producer.streams.len();
@@ -367,6 +378,7 @@ impl Relay {
             self.check_ssrc(ssrc, transport_key)?;
             self.transports[transport_key].check_unused_index(ssrc)?;
         }
+        let legacy = self.consumer_legacy(now, request)?;
 
         let random = self.random.next();
         let before_first = self.transports[transport_key].before_first(request.ssrc, random);
@@ -425,7 +437,7 @@ impl Relay {
         self.producers[producer_key].join_clock(&mut self.reports.clocks, &request.cname, request.cname_is_made_up);
         self.reports
             .schedule(now, transport_key, &mut self.transports[transport_key]);
-        self.select_layer(now, key);
+        self.begin_consumer(now, key, request, legacy);
         Ok(Reply::ConsumerCreated { source_paused })
     }
 
@@ -436,6 +448,7 @@ impl Relay {
         if !consumer.paused {
             consumer.update_counters(&self.producers[consumer.producer].counters);
             consumer.paused = true;
+            consumer.keep_flow(&self.page);
             self.attach(key);
         }
         Ok(())
@@ -450,6 +463,7 @@ impl Relay {
             consumer.update_counters(&self.producers[consumer.producer].counters);
             consumer.paused = false;
             consumer.flow.sync_required = true;
+            consumer.keep_flow(&self.page);
             self.attach(key);
             self.request_key_frame_for(now, key);
         }
@@ -462,6 +476,7 @@ impl Relay {
         let Some(consumer) = self.consumers.remove(key) else {
             return;
         };
+        self.page.leave_at(Table::Consumers, consumer.key.index().slot);
         self.reports
             .on_consumer_left(&consumer, &mut self.transports[consumer.transport]);
         let producer = &mut self.producers[consumer.producer];

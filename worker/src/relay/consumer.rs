@@ -5,6 +5,8 @@ use std::num::NonZeroU8;
 use weir_channel::id::{ConsumerId, RoomId};
 use weir_channel::message::{ConsumerStats, CreateConsumer, DropReason, ExtensionUri, MediaKind, Profile};
 
+use crate::page::layout::Table;
+use crate::page::{Page, Slot};
 use crate::rtp::extension::{ExtensionBlock, Walk, erase, rename};
 use crate::time::Time;
 
@@ -320,6 +322,17 @@ impl Consumer {
                     counters.dispatched[encoding] - counted.dispatched[encoding];
             }
         }
+    }
+
+    /// Where it is kept for a successor: a consumer's slot is at its own index, so that no packet needs to look for it.
+    #[inline]
+    pub(super) fn slot(&self, page: &Page) -> Slot {
+        page.slot(Table::Consumers, self.key.index().slot)
+    }
+
+    /// The packets that came are those that were counted since.
+    pub(super) fn resume_packets_in(&mut self) {
+        self.packets_in = self.forwarded + self.dropped.iter().sum::<u64>();
     }
 
     /// A packet goes out after all, which was withheld when it came, or came before the consumer followed its stream.

@@ -122,8 +122,8 @@ impl Relay {
                     totals: &totals,
                     ordinal,
                 },
-                &mut workspace.saved,
-                &mut workspace.held,
+                (&mut workspace.saved, &mut workspace.held),
+                &self.page,
                 sink,
             );
             if passage.started {
@@ -146,7 +146,7 @@ impl Relay {
         let mut is_awaited = false;
         while let Some(key) = workspace.waiting.pop() {
             let (producer, consumer) = (&self.producers[producer_key], &mut self.consumers[key]);
-            if self.catching_up.begin(now, consumer, producer, encoding) {
+            if self.catching_up.begin(now, consumer, producer, encoding, &self.page) {
                 workspace.started.push(key);
             } else {
                 is_awaited = true;
@@ -177,6 +177,7 @@ impl Relay {
         if consumer.effective != consumer.flow.current {
             consumer.effective = consumer.flow.current;
             consumer.switches += 1;
+            consumer.keep_flow(&self.page);
             self.profile_changes.on_change(now, key, &mut self.consumers);
         }
         self.attach(key);

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use weir_channel::message::{DropReason, MediaKind};
 
+use crate::page::Page;
 use crate::rtp::codec::vp8;
 use crate::rtp::packet::rewrite;
 use crate::time::Time;
@@ -62,8 +63,8 @@ pub(super) fn forward(
     producer: &Producer,
     now: Time,
     train: Train<'_>,
-    saved: &mut Vec<u8>,
-    held: &mut Vec<u8>,
+    (saved, held): (&mut Vec<u8>, &mut Vec<u8>),
+    page: &Page,
     sink: &mut impl Sink,
 ) -> Forwarded {
     let Train {
@@ -86,9 +87,9 @@ pub(super) fn forward(
             let before = ordinal + index as u64;
             match first_of(producer, packet, now) {
                 Some(first) => {
-                    send_run(consumer, now, bytes, &packets[run..index], None, sink);
+                    send_run(consumer, now, bytes, &packets[run..index], None, page, sink);
                     run = index;
-                    start(consumer, producer, &first, (packet.may_be_preceded, false), now);
+                    start(consumer, producer, &first, (packet.may_be_preceded, false), now, page);
                     let stream = (packet.encoding, packet.epoch);
                     send_held(
                         consumer,
@@ -96,7 +97,7 @@ pub(super) fn forward(
                         now,
                         stream,
                         (first.seq..packet.seq, before),
-                        held,
+                        (held, page),
                         sink,
                     );
                     // What may be joined anywhere is joined here.
@@ -116,7 +117,7 @@ pub(super) fn forward(
         if let Disposition::Drop(reason) = disposition {
             consumer.dropped[reason as usize] += 1;
             passage.waiting |= reason == DropReason::AwaitingKeyFrame && !consumer.flow.is_catching_up;
-            send_run(consumer, now, bytes, &packets[run..index], None, sink);
+            send_run(consumer, now, bytes, &packets[run..index], None, page, sink);
             run = index + 1;
             continue;
         }
@@ -138,13 +139,22 @@ pub(super) fn forward(
         bytes,
         &packets[run..],
         (run == 0).then_some(totals),
+        page,
         sink,
     );
     if renames {
         restore_extensions(bytes, packets, saved);
     }
     if let Some((stream, from, before)) = overtaken {
-        send_held(consumer, producer, now, stream, (from..u64::MAX, before), held, sink);
+        send_held(
+            consumer,
+            producer,
+            now,
+            stream,
+            (from..u64::MAX, before),
+            (held, page),
+            sink,
+        );
     }
     passage.woke = consumer.wake();
     passage
@@ -168,7 +178,7 @@ fn send_held(
     now: Time,
     (encoding, epoch): (u8, u32),
     (seqs, before): (Range<u64>, u64),
-    buffer: &mut Vec<u8>,
+    (buffer, page): (&mut Vec<u8>, &Page),
     sink: &mut impl Sink,
 ) {
     let stream = &producer.streams[usize::from(encoding)];
@@ -179,7 +189,7 @@ fn send_held(
         if let Some((packet, bytes, ordinal)) = ring.find(now, seq, epoch)
             && ordinal < before
         {
-            send_one(consumer, producer, now, (packet, bytes, ordinal), buffer, sink);
+            send_one(consumer, producer, now, (packet, bytes, ordinal), buffer, page, sink);
         }
     }
 }
@@ -192,6 +202,7 @@ pub(super) fn send_one(
     now: Time,
     (mut packet, bytes, ordinal): (PacketMeta, &[u8], u64),
     buffer: &mut Vec<u8>,
+    page: &Page,
     sink: &mut impl Sink,
 ) {
     let Some(payload_type) = consumer.payload_type(packet.payload_type) else {
@@ -210,7 +221,7 @@ pub(super) fn send_one(
         consumer.rename_extensions(buffer, block);
     }
     consumer.on_held_packet(packet.encoding, ordinal);
-    send_run(consumer, now, buffer, &[packet], None, sink);
+    send_run(consumer, now, buffer, &[packet], None, page, sink);
 }
 
 /// The packet on which a flow begins.
@@ -220,6 +231,7 @@ pub(super) fn start(
     packet: &PacketMeta,
     (may_be_preceded, is_sped_up): (bool, bool),
     now: Time,
+    page: &Page,
 ) {
     let stream = &producer.streams[usize::from(packet.encoding)];
     // Numbers before the first that a receiver ever gets are nobody's loss.
@@ -246,11 +258,12 @@ pub(super) fn start(
     flow.epoch = packet.epoch;
     flow.first_seq = packet.seq;
     flow.sync_required = false;
-    flow.is_catching_up = false;
+    flow.is_catching_up = is_sped_up;
     consumer.overtaken = Overtaken {
         timestamp: packet.timestamp,
         early_seq: if reserve > 0 { packet.seq - reserve } else { u64::MAX },
     };
+    consumer.keep_flow(page);
     if let Some(repair) = &mut consumer.repair {
         repair.on_start(packet, consumer.rewriter.offsets(), reserve);
     }
@@ -291,6 +304,7 @@ fn send_run(
     bytes: &[u8],
     run: &[PacketMeta],
     totals: Option<&Totals>,
+    page: &Page,
     sink: &mut impl Sink,
 ) {
     let (Some(first), Some(last)) = (run.first(), run.last()) else {
@@ -298,6 +312,8 @@ fn send_run(
     };
     let train = &bytes[first.start as usize..(last.start + last.len) as usize];
     let segment = first.len as usize;
+    // Before anything is protected or sent: whoever follows this worker never uses these numbers again.
+    consumer.keep_newest(page);
     let sent = if consumer.gathered {
         sink.gather(consumer.transport_index, consumer.key.index(), train, segment)
     } else {

@@ -64,6 +64,9 @@ impl Relay {
         }
         let tells_time = stream.on_sender_report(now, ntp, rtp);
         stream.reception.on_sender_report(now);
+        if !stream.page.is_none() && !std::mem::replace(&mut stream.is_unkept, true) {
+            self.unkept.push((key, encoding));
+        }
         if tells_time && let Some(clock) = self.reports.clocks.get_mut(producer.clock) {
             clock.on_report(now, ntp);
         }

@@ -93,7 +93,11 @@ impl Relay {
         };
         for entry in entries {
             match entry {
-                Entry::Transport(id) => page.transports.push(self.transports[self.find_transport(id)?].stats()),
+                Entry::Transport(id) => {
+                    let transport = &self.transports[self.find_transport(id)?];
+                    transport.keep_counters(&self.page);
+                    page.transports.push(transport.stats());
+                }
                 Entry::Producer(id) => page
                     .producers
                     .push(self.stats_of_producer(now, self.find_producer(id)?)),
@@ -124,6 +128,10 @@ impl Relay {
 
     fn stats_of_producer(&self, now: Time, key: ProducerKey) -> ProducerStats {
         let producer = &self.producers[key];
+        producer
+            .streams
+            .iter()
+            .for_each(|stream| stream.keep_counters(&self.page));
         ProducerStats {
             producer: producer.id,
             paused: producer.paused,
@@ -142,6 +150,8 @@ impl Relay {
         let consumer = &mut self.consumers[key];
         let producer = &self.producers[consumer.producer];
         consumer.update_counters(&producer.counters);
+        // What somebody has seen never goes back.
+        consumer.keep_counters(&self.page, &producer.counters);
         consumer.stats(now, producer)
     }
 

@@ -22,7 +22,7 @@ type StreamId = (ProducerKey, u8);
 pub(super) struct KeyFrameRequests {
     timers: BinaryHeap<Reverse<(Time, ProducerKey, u8)>>,
     /// Streams to be asked as soon as there is a sink.
-    due: Vec<StreamId>,
+    pub(super) due: Vec<StreamId>,
     /// Of senders that answer no requests.
     pub(super) gops: GopBudget,
 }

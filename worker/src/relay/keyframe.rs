@@ -76,6 +76,16 @@ impl KeyFramePacer {
         last + INTERVAL * u32::try_from(passed + 1).unwrap_or(u32::MAX)
     }
 
+    /// Goes on where another one was, which asked last then and has repeated that so often; `wanted`: a request was remembered.
+    pub fn resumed(last: Option<Time>, wanted: bool, repeats: u8) -> Self {
+        Self { last, wanted, repeats }
+    }
+
+    /// When it asked last, and how often it has repeated that.
+    pub fn last(&self) -> (Option<Time>, u8) {
+        (self.last, self.repeats)
+    }
+
     /// Whether a request is remembered.
     pub fn is_wanted(&self) -> bool {
         self.wanted

@@ -87,6 +87,7 @@ impl Relay {
     /// those who choose the stream now need.
     pub(super) fn on_stream_available(&mut self, now: Time, producer: ProducerKey, encoding: u8, key_frame: bool) {
         self.producers[producer].streams[usize::from(encoding)].available = true;
+        self.keep_later(producer, encoding);
         let mut needed = false;
         for index in 0..self.producers[producer].consumers.len() {
             let key = self.producers[producer].consumers[index];
@@ -100,6 +101,7 @@ impl Relay {
     /// A stream has fallen silent while others of its producer still come.
     pub(super) fn on_stream_unavailable(&mut self, now: Time, producer: ProducerKey, encoding: u8) {
         self.producers[producer].streams[usize::from(encoding)].available = false;
+        self.keep_later(producer, encoding);
         for index in 0..self.producers[producer].consumers.len() {
             let key = self.producers[producer].consumers[index];
             let consumer = &mut self.consumers[key];
@@ -109,6 +111,7 @@ impl Relay {
                 if consumer.effective.take().is_some() {
                     self.profile_changes.on_change(now, key, &mut self.consumers);
                 }
+                self.consumers[key].keep_flow(&self.page);
                 self.attach(key);
             }
             self.select_layer(now, key);
@@ -132,6 +135,7 @@ impl Relay {
             let consumer = &mut self.consumers[key];
             consumer.flow.connected = true;
             consumer.flow.sync_required = true;
+            consumer.keep_flow(&self.page);
             let streams = &mut self.producers[consumer.producer].streams;
             streams.iter_mut().for_each(|stream| stream.is_awaited = true);
             self.request_key_frame_for(now, key);

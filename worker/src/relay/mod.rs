@@ -46,6 +46,7 @@ mod rtx;
 mod slots;
 mod ssrc_latch;
 mod stream;
+mod succession;
 mod transport;
 mod transport_reports;
 mod used_indices;
@@ -74,13 +75,16 @@ pub mod transmission;
 pub mod twcc;
 pub mod withheld;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
-use weir_channel::message::{DropReason, Notification, Remote};
+use weir_channel::message::{DropReason, Method, Notification, Remote, Reply, WorkerError};
 
+use crate::page::Page;
+use crate::page::predecessor::Predecessor;
 use crate::rtp::rtcp::RtcpItem;
 use crate::switches::Switches;
 use crate::time::{Time, WallClock};
@@ -144,6 +148,13 @@ pub struct Relay {
     reports: Reports,
     feedback: FeedbackQueue,
     audio_levels: AudioLevels,
+
+    /// What a successor needs is kept there.
+    page: Page,
+    /// Of rooms whose objects are being made again: what their last workers have left, the latest first.
+    predecessors: BTreeMap<RoomId, Vec<Arc<Predecessor>>>,
+    /// Streams that are to be kept.
+    unkept: Vec<(ProducerKey, u8)>,
 
     /// Packets that were for somebody.
     accepted: u64,
@@ -234,6 +245,9 @@ impl Relay {
             reports,
             feedback: FeedbackQueue::new(ssrc),
             audio_levels: AudioLevels::default(),
+            page: Page::nowhere(),
+            predecessors: BTreeMap::new(),
+            unkept: Vec::new(),
             // A batch can teach a transport two addresses.
             accepted: 0,
             actions: VecDeque::with_capacity(2),
@@ -246,6 +260,14 @@ impl Relay {
     pub fn obey(&mut self, switches: Switches) {
         self.set_gops_max(if switches.gop_cache { gop::GOPS_MAX } else { 0 });
         self.equalize_packets(switches.equalize_packets);
+    }
+
+    /// Does what the supervisor asks. The methods that are about the worker as a whole (ping, settings, its own counters,
+    /// shutdown) are the process's, and refused here.
+    pub fn handle_command(&mut self, now: Time, method: &Method) -> Result<Reply, WorkerError> {
+        let done = self.do_command(now, method);
+        self.keep_streams();
+        done
     }
 
     /// Whether packets of video that are up to [`TRAIN_PADDING_MAX`](limits::TRAIN_PADDING_MAX) bytes shorter than others of their
@@ -338,21 +360,37 @@ impl Relay {
             &mut self.consumers,
             &self.producers,
             &mut self.workspace.held,
+            &self.page,
             sink,
         );
         while let Some(key) = self.catching_up.pop_stranded() {
             self.request_key_frame_for(now, key);
         }
-        self.key_frame_requests
-            .send(self.ssrc, &mut self.producers, &mut self.transports, sink);
+        self.send_key_frame_requests(sink);
         self.feedback.send(now, &mut self.transports, sink);
         self.reports.send(
             now,
             &mut self.transports,
             &mut self.producers,
             &mut self.consumers,
+            &self.page,
             sink,
         );
+        self.keep_streams();
+    }
+
+    /// Sends the key frame requests that are due.
+    fn send_key_frame_requests(&mut self, sink: &mut impl Sink) {
+        for (key, encoding) in &self.key_frame_requests.due {
+            if let Some(producer) = self.producers.get_mut(*key) {
+                let stream = &mut producer.streams[usize::from(*encoding)];
+                if !stream.page.is_none() && !std::mem::replace(&mut stream.is_unkept, true) {
+                    self.unkept.push((*key, *encoding));
+                }
+            }
+        }
+        self.key_frame_requests
+            .send(self.ssrc, &mut self.producers, &mut self.transports, sink);
     }
 
     /// Sends reports that would be due soon: to be called in a turn that has relayed packets, so that none has to be begun for
@@ -363,6 +401,7 @@ impl Relay {
             &mut self.transports,
             &mut self.producers,
             &mut self.consumers,
+            &self.page,
             sink,
         );
     }

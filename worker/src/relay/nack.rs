@@ -248,6 +248,12 @@ impl MissingList {
         self.key_frame = Some((seq, timestamp));
     }
 
+    /// Goes on behind this packet: what lies between it and the next one that comes is missing.
+    pub(super) fn resume(&mut self, newest: u64, restarts: u32) {
+        self.newest = Some(newest);
+        self.restarts = restarts;
+    }
+
     /// The newest packet that came, extended.
     pub(super) fn newest(&self) -> Option<u64> {
         self.newest

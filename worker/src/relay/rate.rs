@@ -20,6 +20,15 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// So much was added before, by another worker.
+    pub fn resumed(total: u64) -> Self {
+        Self {
+            total,
+            total_at_start: total,
+            ..Self::default()
+        }
+    }
+
     /// What every packet needs is in so many of its first bytes.
     pub(super) const HOT_BYTES: usize = std::mem::offset_of!(Self, total_at_start);
 

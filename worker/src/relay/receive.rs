@@ -73,7 +73,8 @@ impl Relay {
                 start = packet.end;
                 self.handle_packet(&mut origin, bytes, packet, sink);
                 self.release_held(now, bytes, sink);
-                self.nacks.answer(now, &mut self.consumers, &self.producers, sink);
+                self.nacks
+                    .answer(now, &mut self.consumers, &self.producers, &self.page, sink);
                 if self.workspace.batch.len() >= BATCH_PACKETS_MAX {
                     self.fan_out(now, bytes, sink);
                 }
@@ -83,8 +84,8 @@ impl Relay {
             }
         }
         self.fan_out(now, bytes, sink);
-        self.key_frame_requests
-            .send(self.ssrc, &mut self.producers, &mut self.transports, sink);
+        self.send_key_frame_requests(sink);
+        self.keep_streams();
     }
 
     fn handle_packet(&mut self, origin: &mut Origin, bytes: &mut [u8], range: Range<usize>, sink: &mut impl Sink) {
@@ -218,6 +219,7 @@ impl Relay {
         if let Some(block) = header.extension {
             producer.strip_extensions(now, packet, block);
         }
+        let kind = producer.kind;
         let (paused, is_active, is_lone) = (producer.paused, producer.is_active, producer.streams.len() == 1);
         // What is sent again comes without the padding that it had.
         let is_padding = header.is_padding(packet) || is_rtx && header.payload_len == 0;
@@ -261,6 +263,13 @@ impl Relay {
             ),
             Accepted::Duplicate => stream.reception.on_duplicate(header.seq),
             Accepted::BadSequence => {}
+        }
+        if stream.misses_for_good(kind) {
+            self.key_frame_requests.request(now, (key, encoding), producer, true);
+        }
+        let stream = &mut producer.streams[usize::from(encoding)];
+        if !stream.page.is_none() && !std::mem::replace(&mut stream.is_unkept, true) {
+            self.unkept.push((key, encoding));
         }
         let mut responsiveness_changed = false;
         if paused {
@@ -419,6 +428,7 @@ impl Relay {
             transport.relearned_at = Some(origin.now);
         }
         transport.on_received(origin.now, origin.port == Port::Rtp);
+        transport.keep_remote(&self.page);
         origin.check = SourceCheck::Remote;
         self.actions.push_back(Action::Connect {
             transport: transport.index,

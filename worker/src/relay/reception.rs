@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::page::layout::ReceptionRecord;
 use crate::rtp::rtcp::ReportBlock;
 use crate::time::{Time, in_65536ths, middle_of};
 
@@ -47,6 +48,45 @@ impl Reception {
     /// Where the fields lie that every packet needs.
     #[cfg(test)]
     pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, fraction_lost);
+
+    /// Goes on where another one was.
+    pub fn resumed(kept: &ReceptionRecord) -> Self {
+        Self {
+            timeline: (kept.is_some != 0).then_some(kept.timeline),
+            payload_type: kept.payload_type,
+            first: kept.first,
+            newest: kept.newest,
+            received: kept.received,
+            expected_before: kept.expected_before,
+            received_before: kept.received_before,
+            fraction_lost: kept.fraction_lost,
+            arrived: Time(kept.arrived),
+            timestamp: kept.timestamp,
+            // A greater jitter than 32 bits hold is nobody's.
+            jitter: kept.jitter.min(1 << 30),
+            report_arrived: (kept.report_arrived != 0).then_some(Time(kept.report_arrived)),
+        }
+    }
+
+    /// Where it is.
+    pub fn kept(&self) -> ReceptionRecord {
+        ReceptionRecord {
+            first: self.first,
+            newest: self.newest,
+            received: self.received,
+            expected_before: self.expected_before,
+            received_before: self.received_before,
+            jitter: self.jitter,
+            arrived: self.arrived.0,
+            timestamp: self.timestamp,
+            report_arrived: self.report_arrived.map_or(0, |at| at.0),
+            timeline: self.timeline.unwrap_or(0),
+            payload_type: self.payload_type,
+            fraction_lost: self.fraction_lost,
+            is_some: u8::from(self.timeline.is_some()),
+            spare: 0,
+        }
+    }
 
     /// Takes in a packet of the stream that was not seen before. `timeline` is another one after a restart.
     #[inline]

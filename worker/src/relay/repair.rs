@@ -165,6 +165,40 @@ impl Repair {
         self.starts += 1;
     }
 
+    /// A flow goes on with this number, which another worker has begun.
+    pub(super) fn on_resume(&mut self, first: u64, offsets: Offsets, (encoding, epoch): (u8, u32)) {
+        self.segments[self.starts as usize % SEGMENTS] = Segment {
+            first,
+            offsets,
+            encoding,
+            epoch,
+        };
+        self.starts += 1;
+    }
+
+    /// Goes on where another worker was: packets, bytes and refusals; the number of the last packet of a stream of their own, and
+    /// whether any was sent.
+    pub(super) fn resume(
+        &mut self,
+        (packets, bytes, refused): (u64, u64, [u64; NotRepaired::ALL.len()]),
+        again: Option<(u64, bool)>,
+    ) {
+        self.packets = packets;
+        self.bytes = bytes;
+        self.refused = refused;
+        if let (Some(rtx), Some((seq, is_begun))) = (&mut self.rtx, again) {
+            rtx.seq = seq;
+            rtx.is_begun = is_begun;
+            // It may have been used.
+            rtx.before_first = u64::MAX;
+        }
+    }
+
+    /// What was not sent again, by reason.
+    pub(super) fn refused(&self) -> [u64; NotRepaired::ALL.len()] {
+        self.refused
+    }
+
     /// The offsets of what flows are others from some timestamp on.
     pub(super) fn on_offsets(&mut self, offsets: Offsets) {
         if let Some(last) = self.starts.checked_sub(1) {

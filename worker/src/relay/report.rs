@@ -14,6 +14,7 @@ use std::time::Duration;
 use rtcp_types::Bye;
 use rtcp_types::prelude::*;
 
+use crate::page::Page;
 use crate::rtp::rtcp::compound::{COMPOUND_BYTES_MAX, Compound, ITEMS_MAX, SenderInfo};
 use crate::rtp::rtcp::remb::{SSRCS_MAX, remb_len, write_remb};
 use crate::rtp::rtcp::xr;
@@ -208,6 +209,7 @@ impl Reports {
         transports: &mut Transports,
         producers: &mut Producers,
         consumers: &mut Consumers,
+        page: &Page,
         sink: &mut impl Sink,
     ) {
         self.send_pending_byes(sink);
@@ -220,7 +222,7 @@ impl Reports {
                 self.flush(transport, sink);
             }
         }
-        self.send_until(now, now, transports, producers, consumers, sink);
+        self.send_until((now, now), transports, producers, consumers, page, sink);
     }
 
     /// Sends the reports that would be due soon, a turn's worth of them, because packets are relayed now.
@@ -230,18 +232,19 @@ impl Reports {
         transports: &mut Transports,
         producers: &mut Producers,
         consumers: &mut Consumers,
+        page: &Page,
         sink: &mut impl Sink,
     ) {
-        self.send_until(now, now + EARLY, transports, producers, consumers, sink);
+        self.send_until((now, now + EARLY), transports, producers, consumers, page, sink);
     }
 
     fn send_until(
         &mut self,
-        now: Time,
-        until: Time,
+        (now, until): (Time, Time),
         transports: &mut Transports,
         producers: &mut Producers,
         consumers: &mut Consumers,
+        page: &Page,
         sink: &mut impl Sink,
     ) {
         for _ in 0..TURN_PARTS_MAX {
@@ -261,7 +264,16 @@ impl Reports {
                 transport.is_quiet = transport.reports.limit_to_send().is_none();
             }
             let is_complete =
-                !transport.has_rtcp_remote() || self.send_part(now, transport, producers, consumers, sink);
+                !transport.has_rtcp_remote() || self.send_part(now, transport, producers, consumers, page, sink);
+            if is_complete {
+                transport.keep_counters(page);
+                for key in &transport.producers {
+                    producers[*key]
+                        .streams
+                        .iter()
+                        .for_each(|stream| stream.keep_counters(page));
+                }
+            }
             if !is_complete {
                 self.begun.push_back((now + PART_INTERVAL, key));
             } else if !transport.is_quiet {
@@ -307,6 +319,7 @@ impl Reports {
         transport: &mut Transport,
         producers: &mut Producers,
         consumers: &mut Consumers,
+        page: &Page,
         sink: &mut impl Sink,
     ) -> bool {
         let mut packets = 0;
@@ -322,6 +335,7 @@ impl Reports {
             let consumer = &mut consumers[transport.consumers[at]];
             at += 1;
             let producer = &producers[consumer.producer];
+            consumer.keep_counters(page, &producer.counters);
             let info = self.sender_info(now, consumer, producer);
             transport.is_quiet &= consumer.rests;
             let Some(info) = info else { continue };

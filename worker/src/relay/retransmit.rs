@@ -3,6 +3,8 @@
 
 use weir_channel::message::NotRepaired;
 
+use crate::page::Page;
+use crate::page::layout::consumer::AGAIN;
 use crate::rtp::packet::rewrite;
 use crate::rtp::rtx::{OSN_LEN, wrap};
 use crate::rtp::seq::nearest;
@@ -63,20 +65,34 @@ impl IncomingNacks {
 
     /// Sends again what the RTCP packet that was just read asks for.
     #[inline]
-    pub(super) fn answer(&mut self, now: Time, consumers: &mut Consumers, producers: &Producers, sink: &mut impl Sink) {
+    pub(super) fn answer(
+        &mut self,
+        now: Time,
+        consumers: &mut Consumers,
+        producers: &Producers,
+        page: &Page,
+        sink: &mut impl Sink,
+    ) {
         if !self.pairs.is_empty() {
-            self.answer_all(now, consumers, producers, sink);
+            self.answer_all(now, consumers, producers, page, sink);
         }
     }
 
-    fn answer_all(&mut self, now: Time, consumers: &mut Consumers, producers: &Producers, sink: &mut impl Sink) {
+    fn answer_all(
+        &mut self,
+        now: Time,
+        consumers: &mut Consumers,
+        producers: &Producers,
+        page: &Page,
+        sink: &mut impl Sink,
+    ) {
         for request in self.pairs.drain(..) {
             let consumer = &mut consumers[request.consumer];
             let producer = &producers[consumer.producer];
             let first = nearest(consumer.rewriter.newest(), request.pid);
             for offset in (0..=16_u64).filter(|offset| *offset == 0 || request.blp >> (offset - 1) & 1 == 1) {
                 let seq = first.wrapping_add(offset);
-                let answered = send_again(now, consumer, producer, seq, &mut self.packet, sink);
+                let answered = send_again(now, consumer, producer, seq, &mut self.packet, page, sink);
                 let Some(repair) = &mut consumer.repair else {
                     break;
                 };
@@ -99,8 +115,10 @@ fn send_again(
     producer: &Producer,
     seq: u64,
     buffer: &mut Vec<u8>,
+    page: &Page,
     sink: &mut impl Sink,
 ) -> Result<usize, NotRepaired> {
+    let slot = consumer.slot(page);
     // What was sent before a pause is of no use after it, and during it nothing may be sent.
     let repair = consumer
         .repair
@@ -115,8 +133,10 @@ fn send_again(
     }
     let stream = &producer.streams[usize::from(segment.encoding)];
     let folded = seq.wrapping_sub(segment.offsets.seq);
-    let slot = segment.offsets.slot;
-    let source_seq = stream.source(segment.epoch, slot, folded).ok_or(NotRepaired::TooOld)?;
+    let filter = segment.offsets.slot;
+    let source_seq = stream
+        .source(segment.epoch, filter, folded)
+        .ok_or(NotRepaired::TooOld)?;
     let kept = stream
         .ring
         .as_ref()
@@ -127,7 +147,7 @@ fn send_again(
     let kept = kept.filter(|(packet, _)| consumer.payload_types.own(packet.payload_type).is_some());
     let hole;
     let kept = match kept {
-        None if stream.is_hole(segment.epoch, slot, source_seq) => {
+        None if stream.is_hole(segment.epoch, filter, source_seq) => {
             // Without a stream of their own, what is sent again must be the same bytes; these depend on what came last.
             if repair.rtx.is_none() && repair.recent(seq).seq == seq as u32 {
                 return Err(NotRepaired::TooSoon);
@@ -188,6 +208,7 @@ fn send_again(
         Some((rtx, again)) => {
             let len = wrap(buffer, usize::from(packet.payload_start), numbers.seq).ok_or(NotRepaired::NeverSent)?;
             rtx.seq += 1;
+            page.store_double(slot, AGAIN, rtx.seq);
             rewrite(buffer, again, rtx.seq as u16, numbers.timestamp, rtx.ssrc);
             &buffer[..len]
         }
@@ -196,8 +217,9 @@ fn send_again(
     if !sink.resend(consumer.transport_index, out) {
         return Err(NotRepaired::SendFailed);
     }
+    let mut has_begun = false;
     match &mut repair.rtx {
-        Some(rtx) if is_rtx => rtx.is_begun = true,
+        Some(rtx) if is_rtx => has_begun = !std::mem::replace(&mut rtx.is_begun, true),
         // Under the media's SSRC it is one more of its packets.
         _ => {
             if packet.padding_added > 0 {
@@ -211,5 +233,8 @@ fn send_again(
         seq: seq as u32,
         at_ms: millis(now),
     };
+    if has_begun {
+        consumer.keep_flow(page);
+    }
     Ok(len)
 }

@@ -4,6 +4,8 @@
 //! Everything is extended to 64 bits, so a mapping is an addition, and gaps and reordering of the input come through as
 //! they are. New offsets are made only at a *start*: the first packet, a resumption, a switch.
 
+use crate::page::layout;
+use crate::page::predecessor::{Damaged, double};
 use crate::time::Time;
 
 use super::packet::PacketMeta;
@@ -73,6 +75,15 @@ impl Offsets {
         packet.folded(self.slot).wrapping_add(self.seq)
     }
 
+    /// By how much what is sent now is earlier because of what was sent sped up.
+    fn shortened(&self) -> u64 {
+        if !self.is_sped_up || self.speedup.until == u64::MAX {
+            return 0;
+        }
+        let sped_up = self.speedup.until - self.speedup.from;
+        sped_up - sped_up / u64::from(SPEEDUP)
+    }
+
     /// The timestamp that becomes this one.
     pub fn source_timestamp(&self, timestamp: u64) -> u64 {
         timestamp.wrapping_sub(self.timestamp)
@@ -138,6 +149,15 @@ pub struct StartContext {
 /// What extended sequence numbers are counted from: whole cycles, and far from zero, so that a late packet never goes below it.
 const SEQ_BASE: u64 = 1 << 32;
 
+/// The same for timestamps, before the random one that they begin with.
+const FIRST_TIMESTAMP: u64 = 1 << 48;
+
+/// And for VP8's counters.
+const FIRST_ID: u64 = 1 << 32;
+
+/// Nothing was sent.
+pub const NO_TIMELINE: u8 = u8::MAX;
+
 /// How far a sender report may put a packet from where its arrival puts it before it is not believed.
 const ALIGNMENT_TOLERANCE_SECS: u64 = 3;
 
@@ -155,12 +175,12 @@ impl Rewriter {
                 slot,
                 ..Offsets::default()
             },
-            // The others are as far from zero.
+            // The others are far from zero, too.
             newest: Newest {
                 seq: SEQ_BASE + before_first,
-                timestamp: (1 << 48) + u64::from(first_timestamp),
-                picture_id: 1 << 32,
-                tl0: 1 << 32,
+                timestamp: FIRST_TIMESTAMP + u64::from(first_timestamp),
+                picture_id: FIRST_ID,
+                tl0: FIRST_ID,
                 sent_at: Time::default(),
                 steps: [0; 2],
             },
@@ -281,6 +301,80 @@ impl Rewriter {
     /// The newest extended timestamp sent, and when the newest packet was.
     pub fn newest_timestamp(&self) -> (u64, Time) {
         (self.newest.timestamp, self.newest.sent_at)
+    }
+
+    /// The newest numbers, for a successor.
+    #[inline]
+    pub fn newest_kept(&self) -> layout::Newest {
+        layout::Newest {
+            seq: self.newest.seq,
+            seq_inverted: !self.newest.seq,
+            timestamp: self.newest.timestamp,
+            picture_id: self.newest.picture_id,
+            tl0: self.newest.tl0,
+            sent_at: self.newest.sent_at.0,
+            steps: self.newest.steps,
+        }
+    }
+
+    /// The offsets and the timeline, for a successor, in a record whose other fields are not known here.
+    pub fn flow_kept(&self) -> layout::FlowOfConsumer {
+        let (timeline, restarts) = self.timeline().unwrap_or((NO_TIMELINE, 0));
+        layout::FlowOfConsumer {
+            seq: self.offsets.seq,
+            timestamp: self.offsets.timestamp.wrapping_sub(self.offsets.shortened()),
+            picture_id: self.offsets.picture_id,
+            tl0: self.offsets.tl0,
+            restarts,
+            timeline,
+            slot: self.offsets.slot,
+            ..layout::FlowOfConsumer::default()
+        }
+    }
+
+    /// The sequence number of what another one has left, if its numbers can be true.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub fn check_kept(newest: &layout::Newest) -> Result<u64, Damaged> {
+        let seq = double(newest.seq, newest.seq_inverted)?.ok_or(Damaged("its sequence numbers are not there"))?;
+        let can_be = |number: u64, first: u64| (first..first + (1 << 48)).contains(&number);
+        let are_possible = can_be(seq, SEQ_BASE)
+            && can_be(newest.timestamp, FIRST_TIMESTAMP)
+            && can_be(newest.picture_id, FIRST_ID)
+            && can_be(newest.tl0, FIRST_ID);
+        are_possible
+            .then_some(seq)
+            .ok_or(Damaged("its newest numbers are none"))
+    }
+
+    /// Goes on where another one was, whose numbers were checked; `seq` is what that gave. `withheld`: so many packets of what
+    /// flows had been withheld from its consumer.
+    pub fn resume(&mut self, seq: u64, newest: &layout::Newest, flow: &layout::FlowOfConsumer, withheld: u64) {
+        self.newest = Newest {
+            seq,
+            timestamp: newest.timestamp,
+            picture_id: newest.picture_id,
+            tl0: newest.tl0,
+            sent_at: Time(newest.sent_at),
+            steps: newest.steps,
+        };
+        self.offsets = Offsets {
+            seq: flow.seq.wrapping_sub(withheld),
+            slot: self.offsets.slot,
+            timestamp: flow.timestamp,
+            picture_id: flow.picture_id,
+            tl0: flow.tl0,
+            speedup: Speedup::default(),
+            is_sped_up: false,
+        };
+        self.timeline_of = (flow.timeline != NO_TIMELINE).then_some(flow.timeline);
+        self.restarts = flow.restarts;
+    }
+
+    /// The offset of the timestamps means nothing any more: what follows begins by the time that went by.
+    pub fn forget_clock(&mut self) {
+        self.timeline_of = self.timeline_of.map(|_| NO_TIMELINE);
     }
 
     /// The offsets in force.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weir_channel::message::{CodecName, MediaKind, Profile, StreamStats};
 
+use crate::page::Slot;
 use crate::rtp::codec::peek;
 use crate::rtp::continuity::{Continuity, Known, PacketTiming, Verdict};
 use crate::rtp::packet::Header;
@@ -45,13 +46,13 @@ const STRAGGLERS_FOR: Duration = Duration::from_secs(1);
 pub(super) struct Stream {
     /// Its first bytes are for what goes on with nothing, the others for every packet.
     continuity: Continuity,
-    first_seq: u64,
+    pub(super) first_seq: u64,
     /// Counts restarts and resumptions: consumers start anew when it changes.
     pub epoch: u32,
     /// Counts restarts alone: after one, the timestamps are another clock's.
     pub restarts: u32,
     pub(super) seq: SeqExtender,
-    clock: MediaClock,
+    pub(super) clock: MediaClock,
     /// The last packet in the batch's list, to which the next one is linked.
     pub batch_tail: Option<u32>,
     /// The timestamp of `last_media`.
@@ -61,11 +62,17 @@ pub(super) struct Stream {
     /// When the last packet came that had something in it and was the newest then.
     pub last_media: Option<Time>,
     /// The longest pause between such pictures, or sounds, of late, in nanoseconds.
-    cadence_ns: u64,
+    pub(super) cadence_ns: u64,
     /// It can be selected: packets with something in them have come, and lately enough.
     pub available: bool,
     /// Somebody waits for a start, so that what comes is kept until it is complete.
     pub(super) is_awaited: bool,
+    /// Something of it is to be kept for a successor.
+    pub is_unkept: bool,
+    /// It goes on where another worker has left it, and nothing has come yet.
+    pub(super) resumes: bool,
+    /// Where it is kept.
+    pub page: Slot,
     /// What of it is missing; `None` if its sender sends nothing again.
     pub missing: Option<Box<MissingList>>,
     /// Its last packets, while a consumer may ask for them again or may wait for a start.
@@ -83,8 +90,8 @@ pub(super) struct Stream {
     /// How it arrives: what its sender is sent reports of.
     pub reception: Reception,
     pub(super) counters: StreamCounters,
-    seen: Seen,
-    vp8_ids: Vp8Ids,
+    pub(super) seen: Seen,
+    pub(super) vp8_ids: Vp8Ids,
 
     /// The same as `reception` for its retransmissions, which have an SSRC of their own.
     pub rtx_reception: Reception,
@@ -105,7 +112,7 @@ pub(super) struct Stream {
     /// When a BYE last made it unavailable.
     pub last_bye: Option<Time>,
     /// What carried it before, and until when.
-    previous_ssrc: Option<(u32, Time)>,
+    pub(super) previous_ssrc: Option<(u32, Time)>,
     /// From here to the sender and back.
     pub round_trip: RoundTrip,
     /// What carries it now: given at creation, or learned.
@@ -113,7 +120,9 @@ pub(super) struct Stream {
     /// What carries its retransmissions (RFC 4588): given at creation, or learned.
     pub rtx_ssrc: Option<u32>,
     /// The epoch in which sequence numbers have begun anew.
-    numbers_since: u32,
+    pub(super) numbers_since: u32,
+    /// What came up to here was another worker's: nothing more is known of it.
+    pub(super) unknown_up_to: u64,
     /// Nobody has declared `rtx_ssrc`.
     pub is_rtx_learned: bool,
     /// A timer for `key_frames` is queued.
@@ -213,6 +222,8 @@ impl Stream {
         self.latch.on_new_ssrc();
         self.seq = SeqExtender::default();
         self.seen = Seen::default();
+        self.unknown_up_to = 0;
+        self.resumes = false;
         if let Some(withheld) = &mut self.withheld {
             withheld.on_new_numbers();
         }
@@ -237,7 +248,9 @@ impl Stream {
                 Known::Foreign
             } else if near < oldest || self.seen.is_missing(near) {
                 Known::New
-            } else if self.digests.get(near) == PayloadDigests::digest(header.timestamp, header.payload(bytes)) {
+            } else if near <= self.unknown_up_to
+                || self.digests.get(near) == PayloadDigests::digest(header.timestamp, header.payload(bytes))
+            {
                 Known::Same
             } else {
                 Known::Other
@@ -518,6 +531,18 @@ impl Stream {
         self.seq.newest().map_or(0, |newest| newest - self.first_seq + 1)
     }
 
+    /// Packets that were expected and have not come.
+    pub(super) fn lost(&self) -> u64 {
+        (self.counters.expected_before + self.expected_now()).saturating_sub(self.counters.unique)
+    }
+
+    /// So many were lost so far.
+    pub(super) fn resume_lost(&mut self, lost: u64) {
+        let expected = self.expected_now();
+        self.counters.expected_before = lost.saturating_sub(expected);
+        self.counters.unique = expected.saturating_sub(lost);
+    }
+
     /// Its counters; the SSRC is 0 as long as none is known.
     pub(super) fn stats(&self, now: Time, kind: MediaKind) -> StreamStats {
         let counters = &self.counters;
@@ -528,7 +553,7 @@ impl Stream {
             packets: counters.packets,
             bytes: counters.rate.total(),
             bitrate: counters.rate.bitrate(now),
-            packets_lost: (counters.expected_before + self.expected_now()).saturating_sub(counters.unique),
+            packets_lost: self.lost(),
             packets_discarded: counters.discarded,
             packets_duplicated: counters.duplicated,
             key_frames: counters.key_frames,

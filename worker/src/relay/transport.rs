@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{ComediaPolicy, CreatePlainTransport, Remote, TransportStats, UnroutedReason, WorkerError};
 
+use crate::page::Slot;
 use crate::rtp::rtcp::reduced_size;
 use crate::time::Time;
 
@@ -55,6 +56,8 @@ pub(super) struct Transport {
     pub room: RoomId,
     /// Its dense index.
     pub index: TransportIx,
+    /// Where it is kept for a successor.
+    pub page: Slot,
     /// When another port took the remote's place last.
     pub relearned_at: Option<Time>,
     /// What it speaks.
@@ -211,6 +214,7 @@ impl Transport {
             id,
             room,
             index,
+            page: Slot::NONE,
             relearned_at: None,
             kind,
             rtx_ssrcs: HashMap::with_hasher(hash.clone()),

@@ -4,6 +4,7 @@
 //! form, some leave 0 out, and so do it again whenever the 15 bits wrap. Others never write but 7 bits, and go from 127 to 0.
 //! Told apart by what comes next: 0 after 127 is a wrap of 7 bits, 128 is not.
 
+use crate::page::layout::CounterPlace;
 use crate::rtp::codec::vp8::Ids;
 use crate::rtp::seq::{ahead, beyond};
 
@@ -21,6 +22,23 @@ impl Vp8Ids {
     /// Where the fields lie that every packet needs.
     #[cfg(test)]
     pub(super) const HOT: std::ops::Range<usize> = 0..std::mem::offset_of!(Self, picture_id.before);
+
+    /// Goes on where others were: the newest picture id, the newest one in another width, TL0PICIDX.
+    pub(super) fn resumed([last, before, tl0]: [CounterPlace; 3]) -> Self {
+        Self {
+            picture_id: PictureIds {
+                last: Place::resumed(last),
+                before: Place::resumed(before),
+            },
+            tl0: Tl0(Place::resumed(tl0)),
+        }
+    }
+
+    /// Where they are.
+    pub(super) fn places(&self) -> [CounterPlace; 3] {
+        [self.picture_id.last, self.picture_id.before, self.tl0.0]
+            .map(|place| place.map_or_else(CounterPlace::default, Place::kept))
+    }
 
     /// Extends the counters of the packet with this extended sequence number.
     #[inline]
@@ -52,6 +70,28 @@ struct Place {
     value: u16,
     wide: bool,
     extended: u64,
+}
+
+impl Place {
+    fn resumed(kept: CounterPlace) -> Option<Self> {
+        (kept.is_some != 0).then_some(Self {
+            seq: kept.seq,
+            value: kept.value,
+            wide: kept.wide != 0,
+            extended: kept.extended,
+        })
+    }
+
+    fn kept(self) -> CounterPlace {
+        CounterPlace {
+            seq: self.seq,
+            extended: self.extended,
+            value: self.value,
+            wide: u8::from(self.wide),
+            is_some: 1,
+            spare: 0,
+        }
+    }
 }
 
 #[derive(Debug, Default)]

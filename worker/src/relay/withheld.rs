@@ -121,6 +121,11 @@ impl Withheld {
         }
     }
 
+    /// How many packets have been withheld so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// Whether anything was ever withheld.
     pub fn is_empty(&self) -> bool {
         self.counts == Counts::default()

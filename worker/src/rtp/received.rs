@@ -15,6 +15,14 @@ impl Seen {
     /// [`SeqExtender`](super::seq::SeqExtender) accepts as late can be judged here.
     pub const WINDOW: u64 = 2048;
 
+    /// All numbers up to this one have come.
+    pub fn all_up_to(newest: u64) -> Self {
+        Self {
+            newest,
+            numbers: BitRing::full(),
+        }
+    }
+
     /// Notes a number. `false`: it was there already, or it is too old to know.
     #[inline]
     pub fn insert(&mut self, ext: u64) -> bool {

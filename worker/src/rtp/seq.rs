@@ -43,6 +43,17 @@ pub struct SeqExtender {
 }
 
 impl SeqExtender {
+    /// Goes on where another one was: with the newest extended number, and that as it stood in its packet; what is older than
+    /// `floor` is from before a restart.
+    pub fn resumed(newest: u64, newest_seq: u16, floor: u64) -> Self {
+        Self {
+            newest,
+            floor,
+            newest_seq,
+            restart_at: None,
+        }
+    }
+
     /// Places a packet in the stream, and moves on to it if it is newer than the newest.
     #[inline]
     pub fn accept(&mut self, seq: u16) -> Arrival {
@@ -208,6 +219,19 @@ pub fn beyond<const BITS: u32>(value: u16, of: u16) -> u16 {
     value.wrapping_sub(of) << unused >> unused
 }
 
+/// Where a [`MediaClock`] stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClockPosition {
+    /// The newest timestamp, extended; 0 before the first.
+    pub newest: u64,
+    /// What is added to timestamps.
+    pub shift: u32,
+    /// What was added before the last change,
+    pub shift_before: u32,
+    /// which was at this extended sequence number.
+    pub changed_at: u64,
+}
+
 /// The clock of one stream's media, in 64 bits: it goes on when the sender's own is set to another time in the middle of the
 /// stream (a file that begins again, a seek), because from there on the distance is taken out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -221,6 +245,28 @@ pub struct MediaClock {
 }
 
 impl MediaClock {
+    /// Goes on where another one was.
+    pub fn resumed(position: ClockPosition) -> Self {
+        Self {
+            extender: TimestampExtender {
+                newest: position.newest,
+            },
+            shift: position.shift,
+            changed_at: position.changed_at,
+            shift_before: position.shift_before,
+        }
+    }
+
+    /// Where it stands.
+    pub fn position(&self) -> ClockPosition {
+        ClockPosition {
+            newest: self.extender.newest,
+            shift: self.shift,
+            shift_before: self.shift_before,
+            changed_at: self.changed_at,
+        }
+    }
+
     /// A packet's timestamp as it would be if the sender's clock had never been changed. `seq` is its extended number.
     #[inline]
     pub fn shifted(&self, seq: u64, timestamp: u32) -> u32 {

@@ -105,7 +105,9 @@ system_calls! {
         &[Is(1, libc::F_GETFL)],
         &[Is(1, libc::F_SETFL)],
         &[Is(1, libc::F_GETFD)],
-    ]), "a socket is handed over, or closed in a debug build", "makes it non-blocking; Rust checks that it was open";
+        &[Is(1, libc::F_GET_SEALS)],
+    ]), "a socket or a page is handed over, or closed in a debug build", "makes it non-blocking; Rust checks that it was open; the seals";
+    SYS_lseek: Allow, "a page is handed over", "finds out its size";
 
     // Memory, which never becomes executable.
     SYS_brk: Allow, "memory is allocated or freed", "the allocator's heap";

@@ -2,6 +2,7 @@
 //! `fuzz/fuzz_targets` takes each file by its path.
 
 mod dtls;
+mod page;
 mod relay;
 mod rtp;
 mod srtp;

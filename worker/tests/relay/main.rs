@@ -7,6 +7,7 @@ mod accounting;
 mod close;
 mod comedia;
 mod continuity;
+mod death;
 mod determinism;
 mod echo;
 mod equal_sizes;

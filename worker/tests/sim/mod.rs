@@ -17,11 +17,13 @@ pub mod repair;
 pub mod reports;
 pub mod rtpdump;
 pub mod stream;
+pub mod succession;
 pub mod track;
 pub mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::Duration;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
@@ -30,6 +32,7 @@ use weir_channel::message::{
     Notification, Page, ProducerStats, Profile, Remote, Reply, Scope, StatsPage, TransportStats, UnroutedReason,
     WorkerError,
 };
+use weir_worker::page::memory::HeapPage;
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::limits::Limits;
 use weir_worker::relay::sink::{Port, TransportIx};
@@ -40,6 +43,7 @@ use self::judge::{Break, Delivery, Log};
 use self::random::Random;
 use self::recorder::Recorder;
 use self::stream::{Mark, Packet};
+use self::succession::{Desired, new_page};
 use self::track::Track;
 use self::wire::{Means, Rtp};
 
@@ -82,6 +86,15 @@ pub struct Sim {
     next_id: u64,
     next_stream: u32,
     pub seed: u64,
+    limits: Limits,
+    /// What the relay keeps for a successor.
+    pub page: Arc<HeapPage>,
+    /// What was accepted and makes the objects again.
+    desired: Desired,
+    /// Commands that were not answered, because the relay died.
+    unanswered: Vec<Method>,
+    /// How many relays have died.
+    pub deaths: u64,
 }
 
 /// What a test knows of a consumer that it made.
@@ -146,10 +159,11 @@ impl Sim {
     pub fn with_limits(seed: u64, limits: Limits) -> Self {
         let mut relay = Relay::new(limits, seed);
         relay.set_wall_clock(WALL_CLOCK);
+        let page = new_page(&mut relay);
         Self {
             relay,
             now: Time::from_millis(1_000),
-            sink: Recorder::default(),
+            sink: Recorder::of(page.clone()),
             random: Random::new(seed),
             notifications: Vec::new(),
             actions: Vec::new(),
@@ -163,6 +177,11 @@ impl Sim {
             next_id: 1,
             next_stream: 1,
             seed,
+            limits,
+            page,
+            desired: Desired::default(),
+            unanswered: Vec::new(),
+            deaths: 0,
         }
     }
 
@@ -199,6 +218,13 @@ impl Sim {
         };
         self.log.breaks.extend(broken.map(|broken| (self.log.batch, broken)));
         let result = self.relay.handle_command(self.now, &method);
+        if self.page.is_dead() {
+            self.unanswered.push(method);
+            return Ok(Reply::Done);
+        }
+        if result.is_ok() {
+            self.desired.apply(&method);
+        }
         self.drain();
         self.run_timeouts();
         result
@@ -439,7 +465,11 @@ impl Sim {
     /// Lets time pass; the relay is called exactly when it wants to be.
     pub fn advance(&mut self, by: Duration) {
         let end = self.now + by;
-        while let Some(due) = self.relay.next_timeout().filter(|due| *due <= end) {
+        while let Some(due) = self
+            .relay
+            .next_timeout()
+            .filter(|due| *due <= end && !self.page.is_dead())
+        {
             self.now = self.now.max(due);
             self.run_timeouts();
         }
@@ -462,11 +492,17 @@ impl Sim {
             self.relay.handle_timeout(self.now, &mut self.sink);
             self.drain();
             calls += 1;
+            if self.page.is_dead() {
+                return;
+            }
             assert!(calls < 10, "a timeout is due again as soon as it was handled");
         }
     }
 
     fn drain(&mut self) {
+        if self.page.is_dead() {
+            return;
+        }
         self.relay.send_pending_byes(&mut self.sink);
         while let Some(action) = self.relay.poll_action() {
             if matches!(action, Action::Close { .. } | Action::Retire { .. }) {

@@ -1,8 +1,10 @@
 //! A sink that keeps everything, and checks what every sink may rely on.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use weir_channel::message::DropReason;
+use weir_worker::page::memory::HeapPage;
 use weir_worker::relay::limits::{TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX};
 use weir_worker::relay::sink::{ConsumerIx, Padded, Sent, Sink, TransportIx};
 use weir_worker::time::Time;
@@ -32,6 +34,8 @@ pub struct Train {
 pub struct Recorder {
     /// The time of the call into the relay that is under way.
     pub now: Time,
+    /// Where the relay keeps things for its successor. Of what a dead one does nothing leaves.
+    pub page: Option<Arc<HeapPage>>,
     /// Counts those calls.
     pub batch: usize,
     pub trains: Vec<Train>,
@@ -54,6 +58,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// The sink of a relay that keeps things there.
+    pub fn of(page: Arc<HeapPage>) -> Self {
+        Self {
+            page: Some(page),
+            ..Self::default()
+        }
+    }
+
     fn take(
         &mut self,
         transport: TransportIx,
@@ -62,6 +74,9 @@ impl Recorder {
         segment: usize,
         gathered: bool,
     ) -> Sent {
+        if self.is_dead() {
+            return Sent::all(train.len().div_ceil(segment));
+        }
         assert!(!train.is_empty() && segment > 0, "an empty train");
         assert!(
             train.len() <= TRAIN_BYTES_MAX,
@@ -106,6 +121,10 @@ impl Recorder {
         sent
     }
 
+    fn is_dead(&self) -> bool {
+        self.page.as_ref().is_some_and(|page| page.is_dead())
+    }
+
     /// A consumer or transport was closed: its SSRC is free, and its slot may be another's.
     pub fn forget_owners(&mut self) {
         self.owners.clear();
@@ -122,11 +141,17 @@ impl Sink for Recorder {
     }
 
     fn send_rtcp(&mut self, transport: TransportIx, packet: &[u8]) {
+        if self.is_dead() {
+            return;
+        }
         self.rtcp.push_back((self.now, transport, packet.to_vec()));
     }
 
     fn resend(&mut self, transport: TransportIx, packet: &[u8]) -> bool {
         assert!(packet.len() >= 12 && packet[0] >> 6 == 2, "no RTP packet");
+        if self.is_dead() {
+            return true;
+        }
         if self.refuses_resends {
             return false;
         }

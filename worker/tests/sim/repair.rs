@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use weir_channel::id::ConsumerId;
-use weir_channel::message::{CodecName, ConsumerRtx, CreateConsumer, Encoding, Profile};
+use weir_channel::id::{ConsumerId, TransportId};
+use weir_channel::message::{CodecName, ConsumerRtx, CreateConsumer, Encoding, Method, Profile};
 use weir_worker::relay::sink::Port;
 use weir_worker::time::Time;
 
+use super::judge::{Segment, judge_numbers_with};
 use super::random::Random;
 use super::stream::Mark;
 use super::track::Track;
@@ -107,6 +108,14 @@ pub struct Call {
     rtx_seq: u16,
     wants_key: bool,
     pub key_every: u32,
+    /// What arrives at one moment is one batch.
+    pub batches: bool,
+    /// The relay dies after every call.
+    pub dies_always: bool,
+    /// All that has left: the consumer's transport, the packet.
+    pub left: Vec<(TransportId, Vec<u8>)>,
+    /// Key frame requests that the sender was sent.
+    pub key_frames_asked: usize,
 }
 
 impl Call {
@@ -151,6 +160,10 @@ impl Call {
             rtx_seq: 65_000,
             wants_key: true,
             key_every: 100,
+            batches: false,
+            dies_always: false,
+            left: Vec::new(),
+            key_frames_asked: 0,
         };
         call.schedule(ms(1), Event::Frame);
         call.schedule(ms(1), Event::Look);
@@ -178,6 +191,9 @@ impl Call {
                 break;
             };
             self.sim.advance(next.since(self.sim.now));
+            if self.sim.page.is_dead() {
+                self.take_out();
+            }
             while let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 == next) {
                 let event = entry.remove();
                 self.handle(event);
@@ -189,13 +205,28 @@ impl Call {
         self.take_out();
     }
 
+    /// Does a command, also if the relay dies of it: then its successor does.
+    pub fn order(&mut self, method: Method) {
+        self.sim.attempt(method).expect("it is not refused");
+        self.take_out();
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
             Event::Frame => self.send_frame(),
             Event::ToRelay(bytes) => {
                 let transport = self.track.transport();
                 let source = self.sim.addresses[&transport];
-                self.sim.deliver(transport, Port::Rtp, &[single(source, &bytes)]);
+                let mut arrivals = vec![single(source, &bytes)];
+                let now = self.sim.now;
+                while self.batches
+                    && let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= now)
+                    && let Event::ToRelay(bytes) = entry.get()
+                {
+                    arrivals.push(single(source, bytes));
+                    entry.remove();
+                }
+                self.sim.deliver(transport, Port::Rtp, &arrivals);
             }
             Event::ToSender(rtcp) => self.on_feedback(&rtcp),
             Event::ToReceiver(receiver, bytes) => {
@@ -238,7 +269,9 @@ impl Call {
 
     /// What the sender hears.
     fn on_feedback(&mut self, rtcp: &[u8]) {
-        self.wants_key |= !wire::key_frame_requests(rtcp).is_empty();
+        let asked = wire::key_frame_requests(rtcp).len();
+        self.key_frames_asked += asked;
+        self.wants_key |= asked > 0;
         let now = self.sim.now;
         for (ssrc, seq) in wire::nacked(rtcp) {
             let Some((bytes, sent_again)) = self.history.get_mut(&(ssrc, seq)) else {
@@ -289,6 +322,11 @@ impl Call {
                 .position(|receiver| self.sim.consumers[&receiver.consumer].transport == transport);
             let receiver = receiver.expect("every transport with packets has its receiver");
             self.carry(2, || Event::ToReceiver(receiver, packet.clone()));
+            self.left.push((self.receivers[receiver].request.transport, packet));
+        }
+        if self.sim.page.is_dead() || self.dies_always {
+            self.sim.die();
+            self.sim.succeed();
         }
     }
 
@@ -304,6 +342,14 @@ impl Call {
         let first = got.first().copied().expect("it got something");
         let sent = self.originals.keys().filter(|(_, seq)| (first..=last).contains(seq));
         (got.len(), sent.count())
+    }
+
+    /// What left for a receiver is numbered without a break, but for what its relay was about to send when it died: so many
+    /// packets at most.
+    #[track_caller]
+    pub fn judge_over_deaths(&self, receiver: usize, free_max: i128) -> Vec<Segment> {
+        let received: Vec<_> = self.receivers[receiver].packets.values().cloned().collect();
+        judge_numbers_with(&received, CodecName::Vp8, free_max)
     }
 
     /// All that a receiver has is byte for byte what it should be, under numbers that go on without a break.

@@ -1,5 +1,6 @@
 //! The sockets of plain transports: an unconnected and a connected one for each port.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::socket::{SockaddrStorage, getpeername};
@@ -35,13 +36,26 @@ impl TransportSockets {
     /// [`WorkerError::Descriptors`] if it is not that many, [`WorkerError::InvalidParameters`] if they are not pairs of UDP
     /// sockets bound to the same address, [`WorkerError::Os`] if they cannot be set up.
     pub fn adopt(descriptors: Vec<OwnedFd>, rtcp_mux: bool) -> Result<Self, WorkerError> {
+        Self::take(descriptors, rtcp_mux, false)
+    }
+
+    /// As [`TransportSockets::adopt`], but what is connected stays so: a worker that is dead had them, and what has come meanwhile
+    /// is in them. [`Sockets::resume`](super::Sockets::resume) sees to it that they are connected to the right remote.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_over(descriptors: Vec<OwnedFd>, rtcp_mux: bool) -> Result<Self, WorkerError> {
+        Self::take(descriptors, rtcp_mux, true)
+    }
+
+    fn take(descriptors: Vec<OwnedFd>, rtcp_mux: bool, stays: bool) -> Result<Self, WorkerError> {
         let (expected, received) = (if rtcp_mux { 2 } else { 4 }, descriptors.len());
         if received != expected {
             return Err(WorkerError::descriptors(expected, received));
         }
         let mut descriptors = descriptors.into_iter();
         let mut port = || match (descriptors.next(), descriptors.next()) {
-            (Some(unconnected), Some(connected)) => PortSockets::adopt(unconnected, connected).map(Some),
+            (Some(unconnected), Some(connected)) => PortSockets::take(unconnected, connected, stays).map(Some),
             _ => Ok(None),
         };
         match (port()?, port()?) {
@@ -53,6 +67,10 @@ impl TransportSockets {
 
 impl PortSockets {
     pub(super) fn adopt(unconnected: OwnedFd, connected: OwnedFd) -> Result<Self, WorkerError> {
+        Self::take(unconnected, connected, false)
+    }
+
+    fn take(unconnected: OwnedFd, connected: OwnedFd, stays: bool) -> Result<Self, WorkerError> {
         for socket in [&unconnected, &connected] {
             check_udp(socket)?;
             prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
@@ -64,7 +82,9 @@ impl PortSockets {
         }
         let local = local_address(&unconnected)?;
         // A worker that had the socket before has left it connected.
-        reconnect(connected.as_fd(), local, None).map_err(|errno| os("connect", errno))?;
+        if !stays {
+            reconnect(connected.as_fd(), local, None).map_err(|errno| os("connect", errno))?;
+        }
         if !is_wildcard(&local) && local_address(&connected)? != local {
             return Err(WorkerError::invalid(
                 "a port's two sockets are bound to different addresses",
@@ -75,6 +95,25 @@ impl PortSockets {
             connected,
             local,
         })
+    }
+}
+
+/// Whether a socket that is bound there is connected to a remote, or to itself if there is none.
+pub(super) fn is_connected_to(socket: &impl AsRawFd, local: &SockaddrStorage, remote: Option<SocketAddr>) -> bool {
+    let Ok(peer) = getpeername::<SockaddrStorage>(socket.as_raw_fd()) else {
+        return false;
+    };
+    match remote {
+        None => peer == *local,
+        Some(remote) => {
+            let v4 = peer.as_sockaddr_in().map(|peer| SocketAddr::V4((*peer).into()));
+            let v6 = peer.as_sockaddr_in6().map(|peer| SocketAddr::V6((*peer).into()));
+            let peer = v4.or(v6);
+            // A socket for both protocols names IPv4 addresses in their IPv6-mapped form.
+            peer.is_some_and(|peer| {
+                (peer.ip().to_canonical(), peer.port()) == (remote.ip().to_canonical(), remote.port())
+            })
+        }
     }
 }
 

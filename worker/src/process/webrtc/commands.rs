@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_channel::id::TransportId;
+use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{
     CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, IceCredentials, Method, Reply,
     WorkerError,
@@ -47,7 +47,7 @@ impl EventLoop {
         let context = self.webrtc.context()?;
         self.relay.handle_command(now, method)?;
         let index = self.index_of(request.transport)?;
-        if let Err(error) = self.register_listeners(index, sockets) {
+        if let Err(error) = self.register_listeners(request.room, index, sockets) {
             let close = Method::CloseTransport {
                 transport: request.transport,
             };
@@ -63,8 +63,16 @@ impl EventLoop {
     }
 
     /// Puts a new transport's sockets into the table, and watches them.
-    fn register_listeners(&mut self, transport: TransportIx, sockets: IceSockets) -> Result<(), WorkerError> {
+    fn register_listeners(
+        &mut self,
+        room: RoomId,
+        transport: TransportIx,
+        sockets: IceSockets,
+    ) -> Result<(), WorkerError> {
         self.egress.sockets.attach_ice(transport, sockets);
+        if self.adoptions.hold(room, transport) {
+            return Ok(());
+        }
         let mut result = Ok(());
         self.egress.sockets.each_listener(transport, |listener, side, socket| {
             let source = Source::Listener {

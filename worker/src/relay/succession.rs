@@ -1,0 +1,306 @@
+//! What of the relay's objects is kept in the [page](crate::page), and how a successor takes it over.
+//!
+//! Commands make the objects again, with their requests; what follows from packets comes from the page of the worker that is
+//! dead. An object of which the page knows nothing is new. What the page says and cannot be true makes the command fail.
+//!
+//! What a consumer may have been sent is never used again: its flow goes on behind the newest number in the page. A stream goes on
+//! behind the last batch that was relayed wholly; what was under way counts as not received, and is asked for again.
+
+mod kept_consumer;
+mod kept_stream;
+mod kept_transport;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weir_channel::id::{RoomId, TransportId};
+use weir_channel::message::{CreateConsumer, CreateProducer, Remote, WorkerError};
+
+use crate::page::Page;
+use crate::page::layout::{RemoteOfTransport, StreamPosition, Table, TransportCounts, consumer, stream, transport};
+use crate::page::predecessor::{Damaged, Predecessor};
+use crate::time::Time;
+
+use self::kept_consumer::{ConsumerLegacy, NONE};
+use self::kept_stream::StreamLegacy;
+
+use super::Relay;
+use super::keys::{ConsumerKey, ProducerKey, TransportKey};
+use super::parameters::invalid;
+use super::producer::Producer;
+use super::rewrite::Rewriter;
+use super::sink::TransportIx;
+
+impl Relay {
+    /// From now on what a successor needs is kept there. To be called before anything is made.
+    pub fn set_page(&mut self, page: Page) {
+        self.page = page;
+    }
+
+    /// Where what a successor needs is kept.
+    pub fn page(&self) -> &Page {
+        &self.page
+    }
+
+    /// The packets that come next are from there: whoever looks for the cause of this worker's death finds it. `transport`: whose
+    /// socket they came to, if it is one's.
+    #[inline]
+    pub fn note_suspect(&self, transport: Option<TransportIx>, source: SocketAddr) {
+        let key = transport.and_then(|transport| self.transport_key(transport));
+        let id = key.map_or(0, |key| self.transports[key].id.0);
+        self.page.set_suspect(id, source);
+    }
+
+    /// Where a transport's other end is.
+    pub fn remote_of(&self, transport: TransportIx) -> Option<Remote> {
+        self.transports[self.transport_key(transport)?].remote
+    }
+
+    /// A room's objects are about to be made again, whose last workers have left these pages, the latest first. There are several
+    /// if one has died while it took the room over from another; the latest counts that knows of an object.
+    pub fn begin_adoption(&mut self, room: RoomId, pages: Vec<Arc<Predecessor>>) {
+        self.predecessors.insert(room, pages);
+    }
+
+    /// They have been.
+    pub fn end_adoption(&mut self, room: RoomId) {
+        self.predecessors.remove(&room);
+    }
+
+    /// What the last worker has left of a consumer.
+    pub(super) fn consumer_legacy(
+        &self,
+        now: Time,
+        request: &CreateConsumer,
+    ) -> Result<Option<ConsumerLegacy>, WorkerError> {
+        let Some(pages) = self.predecessors.get(&request.room) else {
+            return Ok(None);
+        };
+        let read = |(place, page): (usize, &Arc<Predecessor>)| -> Result<_, Damaged> {
+            let Some(slot) = page.find(Table::Consumers, request.consumer.0, 0) else {
+                return Ok(None);
+            };
+            if page.detail(slot) != detail_of(request) {
+                return Err(Damaged("its SSRCs are others"));
+            }
+            let Some(flow) = page.twin(slot, consumer::FLOW)? else {
+                // It was about to be made, and nobody has been told of it.
+                return Ok(None);
+            };
+            let mut newest = page.record(slot, consumer::NEWEST);
+            let seq = Rewriter::check_kept(&newest)?;
+            newest.sent_at = newest.sent_at.min(now.0);
+            let again = page.double(slot, consumer::AGAIN)?;
+            if again.is_some_and(|again| again >= 1 << 48) {
+                return Err(Damaged("its last number sent again is none"));
+            }
+            let streams = self.producer_of_id.get(&request.producer);
+            let streams = streams.map_or(0, |key| self.producers[*key].streams.len());
+            let is_there = |encoding: u8| encoding == NONE || usize::from(encoding) < streams;
+            if ![flow.timeline, flow.current, flow.effective].into_iter().all(is_there) || flow.slot > 3 {
+                return Err(Damaged("it was sent a stream that its producer has not got"));
+            }
+            // Each worker has counted anew.
+            let mut withheld = None;
+            for page in &pages[..=place] {
+                if let Some(stream) = page.find(Table::Streams, request.producer.0, u64::from(flow.current))
+                    && let Some(position) = page.twin::<StreamPosition>(stream, stream::POSITION)?
+                {
+                    let own = position.withheld[usize::from(flow.slot)];
+                    withheld = Some(withheld.unwrap_or(0_u64).wrapping_add(own));
+                }
+            }
+            Ok(Some(ConsumerLegacy {
+                seq,
+                newest,
+                again,
+                flow,
+                counters: page.counters(slot, consumer::COUNTERS),
+                withheld,
+            }))
+        };
+        latest(pages.iter().enumerate(), read).map_err(|damaged| invalid(format!("{}: {damaged}", request.consumer)))
+    }
+
+    /// Gives a consumer that was just made its place in the page, and what the last worker has left of it; and then what should
+    /// flow.
+    pub(super) fn begin_consumer(
+        &mut self,
+        now: Time,
+        key: ConsumerKey,
+        request: &CreateConsumer,
+        legacy: Option<ConsumerLegacy>,
+    ) {
+        let consumer = &mut self.consumers[key];
+        let producer = &self.producers[consumer.producer];
+        let is_old = legacy.is_some();
+        if let Some(legacy) = legacy {
+            consumer.resume(&legacy, producer);
+        }
+        let index = key.index().slot;
+        let slot = self
+            .page
+            .take_at(Table::Consumers, index, request.consumer.0, detail_of(request));
+        consumer.keep_newest(&self.page);
+        if let Some(rtx) = consumer.repair.as_ref().and_then(|repair| repair.rtx.as_ref()) {
+            self.page.store_double(slot, consumer::AGAIN, rtx.seq);
+        }
+        consumer.keep_counters(&self.page, &producer.counters);
+        // This last: it makes the record whole.
+        consumer.keep_flow(&self.page);
+        self.select_layer(now, key);
+        // Who has lost what flowed is sent the same stream again, from a key frame on.
+        if is_old && self.consumers[key].flow.sync_required {
+            self.request_key_frame_for(now, key);
+        }
+    }
+
+    /// What the last worker has left of a producer's streams, lowest profile first.
+    pub(super) fn stream_legacies(
+        &self,
+        now: Time,
+        request: &CreateProducer,
+    ) -> Result<Vec<Option<StreamLegacy>>, WorkerError> {
+        let Some(pages) = self.predecessors.get(&request.room) else {
+            return Ok(Vec::new());
+        };
+        let read = |encoding: usize, page: &Arc<Predecessor>| -> Result<_, Damaged> {
+            let Some(slot) = page.find(Table::Streams, request.producer.0, encoding as u64) else {
+                return Ok(None);
+            };
+            let Some(mut position) = page.twin::<StreamPosition>(slot, stream::POSITION)? else {
+                return Ok(None);
+            };
+            position.check()?;
+            // Nothing has happened later than now.
+            for time in [
+                &mut position.previous_until,
+                &mut position.asked_at,
+                &mut position.report_arrived,
+            ] {
+                *time = (*time).min(now.0);
+            }
+            let counts = page.counters(slot, stream::COUNTERS);
+            Ok(Some(StreamLegacy { position, counts }))
+        };
+        (0..request.encodings.len())
+            .map(|encoding| {
+                latest(pages, |page| read(encoding, page))
+                    .map_err(|damaged| invalid(format!("{}: {damaged}", request.producer)))
+            })
+            .collect()
+    }
+
+    /// Gives the streams of a producer that was just made their places in the page, and what the last worker has left of them.
+    pub(super) fn keep_new_producer(&mut self, now: Time, key: ProducerKey, legacies: Vec<Option<StreamLegacy>>) {
+        let producer = &mut self.producers[key];
+        let transport = &mut self.transports[producer.transport];
+        let mut legacies = legacies.into_iter();
+        for (encoding, stream) in producer.streams.iter_mut().enumerate() {
+            if let Some(legacy) = legacies.next().flatten() {
+                let free = |ssrc: u32| {
+                    let owners = [transport.ssrcs.get(&ssrc), transport.rtx_ssrcs.get(&ssrc)];
+                    let is_own = |owner: &(ProducerKey, u8)| *owner == (key, encoding as u8);
+                    owners.into_iter().flatten().all(is_own) && !transport.has_consumer(ssrc) && ssrc != self.ssrc
+                };
+                let ssrcs =
+                    [legacy.position.ssrc(), legacy.position.rtx_ssrc()].map(|ssrc| ssrc.filter(|ssrc| free(*ssrc)));
+                for known in [stream.ssrc, stream.rtx_ssrc].into_iter().flatten() {
+                    transport.ssrcs.remove(&known);
+                    transport.rtx_ssrcs.remove(&known);
+                }
+                stream.resume(now, &legacy, ssrcs);
+                if let Some(ssrc) = stream.ssrc {
+                    transport.ssrcs.insert(ssrc, (key, encoding as u8));
+                }
+                if let Some(ssrc) = stream.rtx_ssrc {
+                    transport.rtx_ssrcs.insert(ssrc, (key, encoding as u8));
+                }
+            }
+            stream.page = self.page.take(Table::Streams, producer.id.0, encoding as u64);
+            stream.keep_counters(&self.page);
+            stream.keep_position(&self.page);
+        }
+        producer.is_active = producer.streams.iter().any(|stream| stream.last_media.is_some());
+    }
+
+    /// What the last worker has left of a transport.
+    pub(super) fn transport_legacy(
+        &self,
+        now: Time,
+        room: RoomId,
+        id: TransportId,
+    ) -> Result<Option<(RemoteOfTransport, TransportCounts)>, WorkerError> {
+        let Some(pages) = self.predecessors.get(&room) else {
+            return Ok(None);
+        };
+        let read = |page: &Arc<Predecessor>| -> Result<_, Damaged> {
+            let Some(slot) = page.find(Table::Transports, id.0, 0) else {
+                return Ok(None);
+            };
+            let Some(mut remote) = page.twin::<RemoteOfTransport>(slot, transport::REMOTE)? else {
+                return Ok(None);
+            };
+            remote.relearned_at = remote.relearned_at.min(now.0);
+            Ok(Some((remote, page.counters(slot, transport::COUNTERS))))
+        };
+        latest(pages, read).map_err(|damaged| invalid(format!("{id}: {damaged}")))
+    }
+
+    /// Gives a transport that was just made its place in the page, and what the last worker has left of it.
+    pub(super) fn keep_new_transport(
+        &mut self,
+        key: TransportKey,
+        legacy: Option<(RemoteOfTransport, TransportCounts)>,
+    ) {
+        let transport = &mut self.transports[key];
+        if let Some((remote, counts)) = legacy {
+            transport.resume(remote, &counts);
+        }
+        transport.page = self.page.take(Table::Transports, transport.id.0, 0);
+        transport.keep_counters(&self.page);
+        transport.keep_remote(&self.page);
+    }
+
+    /// A stream is to be kept when what is being done is done.
+    #[inline]
+    pub(super) fn keep_later(&mut self, key: ProducerKey, encoding: u8) {
+        let stream = &mut self.producers[key].streams[usize::from(encoding)];
+        if !stream.page.is_none() && !std::mem::replace(&mut stream.is_unkept, true) {
+            self.unkept.push((key, encoding));
+        }
+    }
+
+    /// Keeps the streams of which something has come, or that were asked for something.
+    #[inline]
+    pub(super) fn keep_streams(&mut self) {
+        while let Some((key, encoding)) = self.unkept.pop() {
+            if let Some(producer) = self.producers.get_mut(key) {
+                let stream = &mut producer.streams[usize::from(encoding)];
+                stream.is_unkept = false;
+                stream.keep_position(&self.page);
+            }
+        }
+    }
+
+    /// A producer is gone, and nothing of it is kept any more.
+    pub(super) fn forget_kept_streams(&mut self, producer: &Producer) {
+        for stream in &producer.streams {
+            self.page.leave(Table::Streams, stream.page);
+        }
+    }
+}
+
+/// What the latest page says that says something.
+fn latest<P, T>(
+    pages: impl IntoIterator<Item = P>,
+    mut read: impl FnMut(P) -> Result<Option<T>, Damaged>,
+) -> Result<Option<T>, Damaged> {
+    pages.into_iter().find_map(|page| read(page).transpose()).transpose()
+}
+
+/// What a consumer's slot says beside its id: its SSRCs.
+fn detail_of(request: &CreateConsumer) -> u64 {
+    let again = request.rtx.as_ref().map_or(0, |rtx| rtx.ssrc);
+    u64::from(request.ssrc) | u64::from(again) << 32
+}

@@ -1,0 +1,66 @@
+//! What is kept of a transport, and how it goes on from there.
+
+use weir_channel::message::Remote;
+
+use crate::page::Page;
+use crate::page::layout::{RemoteOfTransport, TransportCounts, transport};
+use crate::time::Time;
+
+use super::super::transport::Transport;
+
+impl Transport {
+    /// Keeps where the other end is.
+    pub(in super::super) fn keep_remote(&self, page: &Page) {
+        if self.page.is_none() {
+            return;
+        }
+        let record = RemoteOfTransport {
+            rtp: self.remote.map(|remote| remote.rtp.into()).unwrap_or_default(),
+            rtcp: self
+                .remote
+                .and_then(|remote| remote.rtcp)
+                .map(Into::into)
+                .unwrap_or_default(),
+            relearned_at: self.relearned_at.map_or(0, |at| at.0),
+            is_said: u64::from(!self.kind.comedia()),
+        };
+        page.store_twin(self.page, transport::REMOTE, &record);
+    }
+
+    /// Keeps the counters.
+    pub(in super::super) fn keep_counters(&self, page: &Page) {
+        if self.page.is_none() {
+            return;
+        }
+        let counters = &self.counters;
+        let record = TransportCounts {
+            packets: self.received.0,
+            bytes: self.received.1,
+            rtcp: counters.rtcp,
+            rtcp_sent: counters.rtcp_sent,
+            relearned: counters.relearned,
+            unrouted: counters.unrouted,
+        };
+        page.store(self.page, transport::COUNTERS, &record);
+    }
+
+    /// Goes on where its last worker has left it. What was learned counts, and not what its request says.
+    pub(super) fn resume(&mut self, kept: RemoteOfTransport, counts: &TransportCounts) {
+        if self.kind.comedia()
+            && kept.is_said == 0
+            && let Some(rtp) = kept.rtp.address()
+        {
+            self.remote = Some(Remote {
+                rtp,
+                rtcp: kept.rtcp.address(),
+            });
+            self.relearned_at = (kept.relearned_at != 0).then_some(Time(kept.relearned_at));
+        }
+        self.received = (counts.packets, counts.bytes);
+        let own = &mut self.counters;
+        own.rtcp = counts.rtcp;
+        own.rtcp_sent = counts.rtcp_sent;
+        own.relearned = counts.relearned;
+        own.unrouted = counts.unrouted;
+    }
+}
