@@ -31,6 +31,8 @@ pub(super) mod header {
     pub(in super::super) const SCHEMA: usize = 1;
     pub(in super::super) const LAYOUT: usize = 2;
     pub(in super::super) const CAPACITY: usize = 3;
+    /// Which worker writes it: no other page has the same number.
+    pub(in super::super) const WRITER: usize = 5;
     pub(in super::super) const SUM: usize = 6;
     /// What the sum is of.
     pub(in super::super) const SUMMED: usize = 6;

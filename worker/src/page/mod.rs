@@ -68,8 +68,9 @@ impl Page {
         }
     }
 
-    /// A page in memory that is all zeroes. If it has fewer words than there are slots for, what is over is kept nowhere.
-    pub fn new(memory: Memory, capacity: Capacity) -> Self {
+    /// A page in memory that is all zeroes. If it has fewer words than there are slots for, what is over is kept nowhere. `writer`:
+    /// a number that no other page has, by which a reader knows one that it has read already.
+    pub fn new(memory: Memory, capacity: Capacity, writer: u64) -> Self {
         let page = Self {
             memory,
             capacity,
@@ -82,7 +83,7 @@ impl Page {
             HASH,
             slots(Table::Consumers) | slots(Table::Streams) << 32,
             slots(Table::Transports) | slots(Table::WebRtc) << 32,
-            0,
+            writer,
         ];
         // The sum last: without it nothing is a page.
         page.memory.store_all(header::MAGIC, words);
@@ -267,7 +268,7 @@ mod tests {
 
     fn new() -> (Arc<HeapPage>, Page) {
         let heap = HeapPage::new(CAPACITY.words());
-        (heap.clone(), Page::new(Memory::heap(heap), CAPACITY))
+        (heap.clone(), Page::new(Memory::heap(heap), CAPACITY, 1))
     }
 
     /// Another number in each word.
@@ -383,6 +384,13 @@ mod tests {
             Err(Damaged(_))
         ));
         assert!(matches!(read.double(slot, layout::consumer::AGAIN), Err(Damaged(_))));
+    }
+
+    #[test]
+    fn a_page_is_known_by_its_writer() {
+        let (heap, _) = new();
+        assert_eq!(predecessor::writer_of((*heap).as_ref()), 1);
+        assert_eq!(predecessor::writer_of(&[]), 0);
     }
 
     #[test]

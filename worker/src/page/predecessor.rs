@@ -163,6 +163,11 @@ impl Predecessor {
     }
 }
 
+/// Which worker has written a page, if it is one; 0 of one that was never begun. Nothing is checked.
+pub fn writer_of(words: &[AtomicU64]) -> u64 {
+    load(words, header::WRITER)
+}
+
 /// A number by its two copies, the second one inverted; `None` if it was never stored.
 ///
 /// # Errors

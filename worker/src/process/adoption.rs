@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use nix::errno::Errno;
 use tracing::{debug, warn};
 use weir_channel::id::RoomId;
 use weir_channel::message::{Reply, WorkerError};
@@ -14,7 +15,7 @@ use weir_channel::page::Page;
 use crate::net::page::MappedPage;
 use crate::net::poll::{Interest, Source};
 use crate::net::sockets::os;
-use crate::page::predecessor::Predecessor;
+use crate::page::predecessor::{self, Predecessor, Unreadable};
 use crate::relay::sink::TransportIx;
 
 use super::event_loop::EventLoop;
@@ -23,6 +24,8 @@ use super::event_loop::EventLoop;
 #[derive(Debug, Default)]
 pub(super) struct Adoptions {
     rooms: BTreeMap<RoomId, Vec<TransportIx>>,
+    /// The pages that are read, by their writers: hundreds of rooms come from one page, in which all objects were looked for once.
+    pages: Vec<(u64, Weak<Predecessor>)>,
 }
 
 impl Adoptions {
@@ -35,6 +38,22 @@ impl Adoptions {
     pub(super) fn hold(&mut self, room: RoomId, transport: TransportIx) -> bool {
         let held = self.rooms.get_mut(&room);
         held.map(|transports| transports.push(transport)).is_some()
+    }
+
+    /// A page, unless it cannot be read.
+    fn read(&mut self, page: &Page) -> Result<Result<Arc<Predecessor>, Unreadable>, Errno> {
+        let mapped = MappedPage::map(page)?;
+        let writer = predecessor::writer_of(mapped.as_ref());
+        self.pages.retain(|(_, page)| page.strong_count() > 0);
+        let known = self.pages.iter().find(|(known, _)| *known == writer);
+        if let Some(known) = known.and_then(|(_, page)| page.upgrade()) {
+            return Ok(Ok(known));
+        }
+        let opened = Predecessor::open(Arc::new(mapped)).map(Arc::new);
+        if let Ok(opened) = &opened {
+            self.pages.push((writer, Arc::downgrade(opened)));
+        }
+        Ok(opened)
     }
 }
 
@@ -50,9 +69,8 @@ impl EventLoop {
         let mut left = Vec::with_capacity(descriptors.len());
         for descriptor in descriptors {
             let page = Page::recognize(descriptor).map_err(|error| WorkerError::invalid(error.to_string()))?;
-            let mapped = MappedPage::map(&page).map_err(|errno| os("mmap", errno))?;
-            match Predecessor::open(Arc::new(mapped)) {
-                Ok(predecessor) => left.push(Arc::new(predecessor)),
+            match self.adoptions.read(&page).map_err(|errno| os("mmap", errno))? {
+                Ok(predecessor) => left.push(predecessor),
                 // Then its objects are made anew.
                 Err(error) => warn!(%error, %room, "a page cannot be read"),
             }
@@ -90,5 +108,34 @@ impl EventLoop {
             });
         }
         Ok(Reply::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::layout::Capacity;
+    use crate::page::memory::Memory;
+
+    fn page(writer: u64) -> Page {
+        let page = Page::create().unwrap();
+        let memory = Memory::mapped(MappedPage::map(&page).unwrap().leak());
+        crate::page::Page::new(memory, Capacity::WORKER, writer);
+        page
+    }
+
+    #[test]
+    fn rooms_of_one_page_read_it_once() {
+        let mut adoptions = Adoptions::default();
+        let (one, other) = (page(1), page(2));
+        let first = adoptions.read(&one).unwrap().unwrap();
+        let same = adoptions.read(&one).unwrap().unwrap();
+        let different = adoptions.read(&other).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&first, &same) && !Arc::ptr_eq(&first, &different));
+        drop((first, same));
+        adoptions.read(&one).unwrap().unwrap();
+        assert_eq!(adoptions.pages.len(), 2, "what nobody needs any more is forgotten");
+        let never_begun = Page::create().unwrap();
+        assert!(matches!(adoptions.read(&never_begun), Ok(Err(Unreadable::NoPage))));
     }
 }

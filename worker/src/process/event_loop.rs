@@ -181,7 +181,8 @@ impl EventLoop {
     /// It cannot be mapped.
     pub fn set_page(&mut self, page: &weir_channel::page::Page) -> Result<(), Errno> {
         let memory = Memory::mapped(MappedPage::map(page)?.leak());
-        self.relay.set_page(Page::new(memory, Capacity::WORKER));
+        let writer = clock::realtime_ns().rotate_left(22) ^ u64::from(std::process::id());
+        self.relay.set_page(Page::new(memory, Capacity::WORKER, writer));
         Ok(())
     }
 

@@ -196,7 +196,7 @@ fn deliver(relay: &mut Relay, now: Time, to: Option<TransportIx>, source: std::n
 pub(crate) fn page(data: &[u8]) {
     let left = HeapPage::new(Capacity::SIMULATION.words());
     let mut relay = Relay::new(Limits::default(), 1);
-    relay.set_page(Page::new(Memory::heap(left.clone()), Capacity::SIMULATION));
+    relay.set_page(Page::new(Memory::heap(left.clone()), Capacity::SIMULATION, 1));
     let mut now = Time::from_millis(1_000);
     for method in &commands() {
         relay.handle_command(now, method).expect("it is not refused");
@@ -229,7 +229,7 @@ pub(crate) fn page(data: &[u8]) {
     let predecessor = Arc::new(predecessor);
     let mut relay = Relay::new(Limits::default(), 2);
     let own = HeapPage::new(Capacity::SIMULATION.words());
-    relay.set_page(Page::new(Memory::heap(own), Capacity::SIMULATION));
+    relay.set_page(Page::new(Memory::heap(own), Capacity::SIMULATION, 1));
     relay.begin_adoption(ROOM, vec![predecessor]);
     for method in &commands() {
         let made = relay.handle_command(now, method);

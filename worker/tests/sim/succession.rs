@@ -17,7 +17,7 @@ use super::{Sim, WALL_CLOCK};
 /// A relay's page, on the heap.
 pub fn new_page(relay: &mut Relay) -> Arc<HeapPage> {
     let page = HeapPage::new(Capacity::SIMULATION.words());
-    relay.set_page(Page::new(Memory::heap(page.clone()), Capacity::SIMULATION));
+    relay.set_page(Page::new(Memory::heap(page.clone()), Capacity::SIMULATION, 1));
     page
 }
 
