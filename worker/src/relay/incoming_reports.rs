@@ -64,7 +64,7 @@ impl Relay {
         }
         let tells_time = stream.on_sender_report(now, ntp, rtp);
         stream.reception.on_sender_report(now);
-        if !stream.page.is_none() && !std::mem::replace(&mut stream.is_unkept, true) {
+        if stream.becomes_unkept() {
             self.unkept.push((key, encoding));
         }
         if tells_time && let Some(clock) = self.reports.clocks.get_mut(producer.clock) {

@@ -384,7 +384,7 @@ impl Relay {
         for (key, encoding) in &self.key_frame_requests.due {
             if let Some(producer) = self.producers.get_mut(*key) {
                 let stream = &mut producer.streams[usize::from(*encoding)];
-                if !stream.page.is_none() && !std::mem::replace(&mut stream.is_unkept, true) {
+                if stream.becomes_unkept() {
                     self.unkept.push((*key, *encoding));
                 }
             }

@@ -268,7 +268,7 @@ impl Relay {
             self.key_frame_requests.request(now, (key, encoding), producer, true);
         }
         let stream = &mut producer.streams[usize::from(encoding)];
-        if !stream.page.is_none() && !std::mem::replace(&mut stream.is_unkept, true) {
+        if stream.becomes_unkept() {
             self.unkept.push((key, encoding));
         }
         let mut responsiveness_changed = false;

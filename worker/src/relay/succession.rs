@@ -266,7 +266,7 @@ impl Relay {
     #[inline]
     pub(super) fn keep_later(&mut self, key: ProducerKey, encoding: u8) {
         let stream = &mut self.producers[key].streams[usize::from(encoding)];
-        if !stream.page.is_none() && !std::mem::replace(&mut stream.is_unkept, true) {
+        if stream.becomes_unkept() {
             self.unkept.push((key, encoding));
         }
     }

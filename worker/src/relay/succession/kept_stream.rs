@@ -50,6 +50,13 @@ impl StreamPosition {
 }
 
 impl Stream {
+    /// Something of it has changed that is to be kept at the end of the batch. Whether it is to be noted for that: it is kept
+    /// somewhere, and was not noted yet.
+    #[inline]
+    pub(in super::super) fn becomes_unkept(&mut self) -> bool {
+        !self.page.is_none() && !std::mem::replace(&mut self.is_unkept, true)
+    }
+
     /// Keeps how far it was received.
     pub(in super::super) fn keep_position(&self, page: &Page) {
         if !self.page.is_none() {
