@@ -21,9 +21,15 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-/// The most descriptors that may travel with one frame: a WebRTC transport with all its listeners has two sockets for each of
+/// The most descriptors that may travel with one request: a WebRTC transport with all its listeners has two sockets for each of
 /// two UDP ports, and two for TCP.
 pub const MAX_DESCRIPTORS: usize = 6;
+
+/// The most descriptors that may travel with one frame, which may hold several requests: those of 42 such transports. The kernel passes
+/// one more at once.
+pub const FRAME_DESCRIPTORS_MAX: usize = 252;
+
+const _: () = assert!(FRAME_DESCRIPTORS_MAX < SCM_MAX_FD);
 
 /// The kernel passes at most this many at once (SCM_MAX_FD in `include/net/scm.h`). The control buffer is large enough for all of
 /// them, so that a peer that sends too many is found out and every one of them is closed, instead of being cut off.
@@ -139,8 +145,11 @@ fn send_message(
 /// Why descriptors were refused. They are closed by then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DescriptorError {
-    /// More than [`MAX_DESCRIPTORS`] with one frame.
-    #[error("{count} file descriptors came with one frame; at most {MAX_DESCRIPTORS} are allowed")]
+    /// More than [`MAX_DESCRIPTORS`] with one request, or than a frame may have or says that it has.
+    #[error(
+        "{count} file descriptors came with one frame; at most {MAX_DESCRIPTORS} are allowed for each request, \
+         {FRAME_DESCRIPTORS_MAX} in all, and no more than the frame says"
+    )]
     TooMany {
         /// The number of descriptors that came.
         count: usize,
@@ -182,7 +191,7 @@ impl Arrivals {
         if descriptors.is_empty() {
             return Ok(());
         }
-        if descriptors.len() > MAX_DESCRIPTORS {
+        if descriptors.len() > FRAME_DESCRIPTORS_MAX {
             return Err(DescriptorError::TooMany {
                 count: descriptors.len(),
             });

@@ -24,7 +24,7 @@ use crate::lanes::{Drained, Lanes};
 use crate::message::{Hello, Message, PROTOCOL_VERSION};
 use crate::text::cut;
 
-pub use self::supervisor::{FromWorker, LANE_MAX, RequestSender, SupervisorEndpoint, WorkerReceiver};
+pub use self::supervisor::{FromWorker, LANE_MAX, RequestSender, SupervisorEndpoint, Together, WorkerReceiver};
 pub use self::worker::{LOG_MAX, QUEUED_MAX, WorkerEndpoint};
 
 mod supervisor;

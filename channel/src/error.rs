@@ -124,5 +124,6 @@ pub(crate) fn kind_of(message: &Message) -> &'static str {
         Message::Request(_) => "Request",
         Message::Response(_) => "Response",
         Message::Notification(_) => "Notification",
+        Message::Requests(_) => "Requests",
     }
 }

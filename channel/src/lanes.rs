@@ -29,7 +29,9 @@ impl Lane {
                 ..
             })
             | Message::Notification(Notification::Log(_) | Notification::LogLinesDropped { .. }) => Self::Bulk,
-            Message::Hello(_) | Message::Response(_) | Message::Notification(_) => Self::Control,
+            Message::Hello(_) | Message::Response(_) | Message::Notification(_) | Message::Requests(_) => {
+                Self::Control
+            }
         }
     }
 

@@ -43,7 +43,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -56,6 +56,18 @@ pub enum Message {
     Response(Response),
     /// Worker to supervisor, unasked.
     Notification(Notification),
+    /// Supervisor to worker: several requests, which are served, and answered, as if each had come in a frame of its own. A frame with
+    /// descriptors costs a system call at each end; what a whole worker has had comes in some tens of them.
+    Requests(Vec<Enclosed>),
+}
+
+/// One of several requests in a frame.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Enclosed {
+    /// The request.
+    pub request: Request,
+    /// How many of the frame's descriptors are its own: the next ones, after those of the requests before it.
+    pub descriptors: u8,
 }
 
 /// Who is speaking; the first frame each way.
@@ -192,6 +204,9 @@ pub enum Method {
     /// [`Notification::SocketWanted`]. Nothing is done, and the socket closed, if the tuple is not the selected one any
     /// more. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote end.
     UseConnectedSocket { transport: TransportId, tuple: IceTuple },
+    /// Two epoll instances (two descriptors) to wait with from now on, the second for sockets at which anybody is heard. Comes before
+    /// anything that has a socket. Whoever else holds them spares the worker's death the time to take every socket out of them.
+    UsePollers,
     /// A room comes that another worker has served, which is dead: what is made in it until [`Method::AdoptionEnded`] continues
     /// what the other's page says of the object with the same id; what no page knows is made anew. What a page knows and cannot
     /// be true is refused. Comes before the room's router is made. Descriptors: so many [pages](crate::page), the latest one
@@ -201,6 +216,19 @@ pub enum Method {
     /// Everything has been made that the other worker had of the room; its page is not read for the room any more. Requests
     /// that the other has not answered come before this, since it may have carried them out.
     AdoptionEnded { room: RoomId },
+}
+
+impl Method {
+    /// The room in which it makes a transport, a producer or a consumer, if it does.
+    pub fn creates_in(&self) -> Option<RoomId> {
+        match self {
+            Self::CreatePlainTransport(request) => Some(request.room),
+            Self::CreateWebRtcTransport(request) => Some(request.room),
+            Self::CreateProducer(request) => Some(request.room),
+            Self::CreateConsumer(request) => Some(request.room),
+            _ => None,
+        }
+    }
 }
 
 /// What counters or a dump are asked of. The answer is a page with one entry; of a room there can be several pages, which are

@@ -17,12 +17,12 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore};
 
 use super::{Fill, Inbound, Side, shut_down, write_batch};
-use crate::descriptors::{DescriptorError, MAX_DESCRIPTORS};
+use crate::descriptors::{DescriptorError, FRAME_DESCRIPTORS_MAX, MAX_DESCRIPTORS};
 use crate::error::{ChannelError, kind_of};
 use crate::frame::{self, MAX_FRAME, PREFIX};
 use crate::lanes::{Drained, Lane, Lanes, QueuedFrame, cost_of};
 use crate::log;
-use crate::message::{Hello, Message, Notification, Request, Response};
+use crate::message::{Enclosed, Hello, Message, Notification, Request, Response};
 use crate::own_time::within_own_time;
 
 /// The requests that wait in one lane may cost this much: some 13,000 pauses, half a second of the highest command rate, or
@@ -30,7 +30,7 @@ use crate::own_time::within_own_time;
 pub const LANE_MAX: usize = 2 << 20;
 
 // The longest frame must fit, or its sender would wait for ever.
-const _: () = assert!(cost_of(PREFIX + MAX_FRAME, MAX_DESCRIPTORS) <= LANE_MAX && LANE_MAX <= u32::MAX as usize);
+const _: () = assert!(cost_of(PREFIX + MAX_FRAME, FRAME_DESCRIPTORS_MAX) <= LANE_MAX && LANE_MAX <= u32::MAX as usize);
 
 /// When the kernel has no memory, or holds too many unread descriptors of this user, it offers nothing to wait for, so the
 /// writer tries again.
@@ -133,11 +133,42 @@ impl RequestSender {
         self.push(&Message::Request(request), descriptors).await
     }
 
+    /// Queues several requests of the control lane as one frame: they cost the system calls of one.
+    ///
+    /// Cancel safe: a dropped call has queued nothing, and has taken nothing out of `together`.
+    ///
+    /// # Errors
+    /// As [`RequestSender::send`]. `together` is empty only when this succeeds.
+    pub async fn send_together(&self, together: &mut Together) -> Result<(), ChannelError> {
+        let message = Message::Requests(std::mem::take(&mut together.requests));
+        let encoded = frame::encode(&message).map_err(ChannelError::Unsendable);
+        let lane = Lane::of(&message);
+        if let Message::Requests(requests) = message {
+            together.requests = requests;
+        }
+        let count = together.descriptors.len();
+        self.push_frame(lane, encoded?, count, || {
+            together.requests.clear();
+            std::mem::take(&mut together.descriptors)
+        })
+        .await
+    }
+
     async fn push(&self, message: &Message, descriptors: Vec<OwnedFd>) -> Result<(), ChannelError> {
-        let shared = &self.handle.shared;
         let bytes = frame::encode(message).map_err(ChannelError::Unsendable)?;
-        let lane = Lane::of(message);
-        let cost = cost_of(bytes.len(), descriptors.len()) as u32; // at most LANE_MAX
+        self.push_frame(Lane::of(message), bytes, descriptors.len(), || descriptors)
+            .await
+    }
+
+    async fn push_frame(
+        &self,
+        lane: Lane,
+        bytes: Vec<u8>,
+        count: usize,
+        descriptors: impl FnOnce() -> Vec<OwnedFd>,
+    ) -> Result<(), ChannelError> {
+        let shared = &self.handle.shared;
+        let cost = cost_of(bytes.len(), count) as u32; // at most LANE_MAX
         match shared.permits(lane).acquire_many(cost).await {
             Ok(permits) => permits.forget(), // the writer gives them back
             Err(_) => return Err(shared.why_closed()),
@@ -149,13 +180,70 @@ impl RequestSender {
         queue.lanes.push(
             lane,
             QueuedFrame {
-                descriptors,
+                descriptors: descriptors(),
                 ..QueuedFrame::plain(bytes)
             },
         );
         drop(queue);
         shared.wake.notify_one();
         Ok(())
+    }
+}
+
+/// Requests that are to go in one frame, and their descriptors.
+#[derive(Debug, Default)]
+pub struct Together {
+    requests: Vec<Enclosed>,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Together {
+    /// How many requests.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Whether a request with so many descriptors more would have room.
+    pub fn has_room_for(&self, descriptors: usize) -> bool {
+        self.descriptors.len() + descriptors <= FRAME_DESCRIPTORS_MAX
+    }
+
+    /// Adds a request.
+    ///
+    /// # Errors
+    /// [`DescriptorError::TooMany`], for one request or for all. They are closed then.
+    pub fn push(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> Result<(), DescriptorError> {
+        let count = descriptors.len();
+        if count > MAX_DESCRIPTORS || !self.has_room_for(count) {
+            return Err(DescriptorError::TooMany { count });
+        }
+        self.requests.push(Enclosed {
+            request,
+            descriptors: count as u8, // at most MAX_DESCRIPTORS
+        });
+        self.descriptors.extend(descriptors);
+        Ok(())
+    }
+
+    /// Takes the second half of the requests away, the larger one.
+    #[must_use]
+    pub fn split(&mut self) -> Self {
+        let requests = self.requests.split_off(self.requests.len() / 2);
+        let kept = self.requests.iter().map(|enclosed| usize::from(enclosed.descriptors)).sum();
+        Self {
+            requests,
+            descriptors: self.descriptors.split_off(kept),
+        }
+    }
+
+    /// The requests.
+    pub fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.requests.iter().map(|enclosed| &enclosed.request)
     }
 }
 

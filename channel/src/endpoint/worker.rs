@@ -15,16 +15,18 @@
 //! have an allowance of their own ([`LOG_MAX`]); what exceeds it is dropped and counted, and the count is reported as soon as
 //! it fits.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::{Fill, Inbound, Side, shut_down, write_batch};
+use crate::descriptors::{DescriptorError, MAX_DESCRIPTORS};
 use crate::error::{ChannelError, kind_of};
 use crate::frame::{self, FrameError, MAX_FRAME};
 use crate::lanes::{Lane, Lanes, QueuedFrame, cost_of};
 use crate::log;
-use crate::message::{Hello, LogLine, Message, Notification, Request, Response, WorkerError};
+use crate::message::{Enclosed, Hello, LogLine, Message, Notification, Request, Response, WorkerError};
 
 /// The worker is congested from this cost of waiting responses and events on: 7,500 of some 12 bytes, a third of a second of
 /// the highest command rate.
@@ -46,6 +48,8 @@ pub const QUEUED_MAX: usize = 64 << 20;
 pub struct WorkerEndpoint {
     socket: OwnedFd,
     inbound: Inbound,
+    /// What is left of a frame with several requests.
+    enclosed: VecDeque<(Request, Vec<OwnedFd>)>,
     lanes: Lanes,
     congested: bool,
     /// Dropped since the last report, and since the start.
@@ -64,6 +68,7 @@ impl WorkerEndpoint {
         let mut endpoint = Self {
             socket,
             inbound: Inbound::new(Side::Worker, hello.clone()),
+            enclosed: VecDeque::new(),
             lanes: Lanes::new(),
             congested: false,
             log_lines_unreported: 0,
@@ -97,6 +102,9 @@ impl WorkerEndpoint {
             return Ok(None);
         }
         loop {
+            if let Some(next) = self.enclosed.pop_front() {
+                return Ok(Some(next));
+            }
             let had_hello = self.inbound.peer.is_some();
             match self.inbound.next_message()? {
                 None => {
@@ -104,7 +112,14 @@ impl WorkerEndpoint {
                         return Ok(None);
                     }
                 }
-                Some((Message::Request(request), descriptors)) => return Ok(Some((request, descriptors))),
+                Some((Message::Request(request), descriptors)) => {
+                    let count = descriptors.len();
+                    return match count > MAX_DESCRIPTORS {
+                        true => Err(DescriptorError::TooMany { count }.into()),
+                        false => Ok(Some((request, descriptors))),
+                    };
+                }
+                Some((Message::Requests(enclosed), descriptors)) => self.enclosed = open(enclosed, descriptors)?,
                 Some((Message::Hello(_), _)) if !had_hello => {}
                 Some((other, _)) => {
                     return Err(ChannelError::WrongDirection {
@@ -213,7 +228,8 @@ impl WorkerEndpoint {
 
     /// Whether [`WorkerEndpoint::poll_request`] may have a request without the socket becoming readable.
     pub fn has_buffered_input(&self) -> bool {
-        !self.congested && self.inbound.has_unread() && self.ended.is_none()
+        let has_input = self.inbound.has_unread() || !self.enclosed.is_empty();
+        !self.congested && has_input && self.ended.is_none()
     }
 
     /// Queues a message in its lane.
@@ -275,6 +291,25 @@ impl WorkerEndpoint {
         self.lanes.clear();
         shut_down(self.socket.as_fd());
         self.ended.get_or_insert(error).clone()
+    }
+}
+
+/// The requests of a frame, each with its descriptors. If the kernel had none left, the last requests have too few, and say so.
+fn open(
+    enclosed: Vec<Enclosed>,
+    descriptors: Vec<OwnedFd>,
+) -> Result<VecDeque<(Request, Vec<OwnedFd>)>, DescriptorError> {
+    let count = descriptors.len();
+    let mut left = descriptors.into_iter();
+    let opened = enclosed.into_iter().map(|Enclosed { request, descriptors }| {
+        let its_own: Vec<_> = left.by_ref().take(descriptors.into()).collect();
+        (request, its_own)
+    });
+    let opened: VecDeque<_> = opened.collect();
+    let has_too_many = opened.iter().any(|(_, descriptors)| descriptors.len() > MAX_DESCRIPTORS);
+    match has_too_many || left.next().is_some() {
+        true => Err(DescriptorError::TooMany { count }),
+        false => Ok(opened),
     }
 }
 

@@ -9,7 +9,7 @@ use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, W
 use weir_channel::message::{
     Coalescing, Codec, CodecName, ComediaPolicy, ConsumerDump, ConsumerRtx, ConsumerStats, Counts, CreateConsumer,
     CreatePlainTransport, CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters,
-    DtlsRole, DtlsState, DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello,
+    DtlsRole, DtlsState, DumpPage, Enclosed, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello,
     Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message,
     Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats, Profile, Remote,
     Reply, Request, Response, Sandbox, SandboxLack, SandboxLayer, Scope, StatsPage, StreamStats, TransportDump,
@@ -250,6 +250,7 @@ pub(crate) fn methods() -> Vec<Method> {
             protocols: vec![IceProtocol::Udp, IceProtocol::Tcp],
             connected: true,
         }),
+        Method::UsePollers,
         Method::UseConnectedSocket {
             transport: TRANSPORT,
             tuple: tuple(),
@@ -571,6 +572,7 @@ pub(crate) fn all() -> Vec<Message> {
     messages.extend(replies().into_iter().map(|reply| response(Ok(reply))));
     messages.extend(worker_errors().into_iter().map(|error| response(Err(error))));
     messages.extend(notifications().into_iter().map(Message::Notification));
+    messages.push(together());
     messages.extend(LOG_LEVELS.map(|level| {
         Message::Notification(Notification::Log(LogLine {
             level,
@@ -579,6 +581,18 @@ pub(crate) fn all() -> Vec<Message> {
         }))
     }));
     messages
+}
+
+pub(crate) fn together() -> Message {
+    let enclosed = |id, method, descriptors| Enclosed {
+        request: Request {
+            id: RequestId(id),
+            deadline: Deadline(2),
+            method,
+        },
+        descriptors,
+    };
+    Message::Requests(vec![enclosed(1, Method::Ping, 0), enclosed(2, Method::UsePollers, 2)])
 }
 
 pub(crate) fn request(method: Method) -> Message {
@@ -608,6 +622,13 @@ pub(crate) fn any_message() -> impl Strategy<Value = Message> {
         4 => (number(), prop_oneof![any_reply().prop_map(Ok), any_worker_error().prop_map(Err)])
             .prop_map(|(id, result)| Message::Response(Response { id: RequestId(id), result })),
         2 => any_notification().prop_map(Message::Notification),
+        1 => vec((number(), number(), any_method(), any::<u8>()), 0..4).prop_map(|requests| {
+            let enclosed = requests.into_iter().map(|(id, deadline, method, descriptors)| Enclosed {
+                request: Request { id: RequestId(id), deadline: Deadline(deadline), method },
+                descriptors,
+            });
+            Message::Requests(enclosed.collect())
+        }),
     ]
 }
 
@@ -719,6 +740,7 @@ fn any_method() -> impl Strategy<Value = Method> {
         1 => number().prop_map(|id| Method::CreateRouter { room: RoomId(id) }),
         1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
         1 => (number(), any::<u8>()).prop_map(|(id, pages)| Method::Adopt { room: RoomId(id), pages }),
+        1 => Just(Method::UsePollers),
         1 => number().prop_map(|id| Method::AdoptionEnded { room: RoomId(id) }),
         2 => (number(), number(), option::of(any_remote()), flag(), flag(), flag()).prop_map(
             |(room, transport, remote, comedia, rtcp_mux, locks)| {

@@ -23,6 +23,7 @@ pub(crate) mod end;
 pub(crate) mod link;
 pub(crate) mod pending;
 pub(crate) mod placement;
+pub(crate) mod pollers;
 pub(crate) mod ports;
 pub(crate) mod shared;
 pub(crate) mod slot;

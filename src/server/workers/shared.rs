@@ -17,6 +17,7 @@ use crate::server::model::state::{Command, State};
 use crate::server::workers::descriptors::raise_descriptor_limit;
 use crate::server::workers::dtls_certificate;
 use crate::server::workers::link::{First, Inheritance, Link, Queues};
+use crate::server::workers::pollers::Pollers;
 use crate::server::workers::slot::Slot;
 use crate::server::workers::slots::Workers;
 use crate::server::workers::sockets::{LocalAddresses, SharedPorts, SocketMaker};
@@ -208,14 +209,16 @@ impl Shared {
         link: &Arc<Link>,
         queues: &mut Queues,
         pid: u32,
+        pollers: Option<&Pollers>,
         inheritance: Option<&Inheritance>,
     ) -> First {
         let live = lock(&self.live);
-        let mut settings: Vec<_> = live
-            .startup_requests()
-            .into_iter()
-            .map(|method| (method, Vec::new()))
-            .collect();
+        let mut settings = Vec::new();
+        // Without them it waits with its own.
+        if let Some(descriptors) = pollers.and_then(|pollers| pollers.descriptors().ok()) {
+            settings.push((Method::UsePollers, descriptors));
+        }
+        settings.extend(live.startup_requests().into_iter().map(|method| (method, Vec::new())));
         if let Some(shared_ports) = &self.shared_ports {
             match shared_ports.descriptors(slot.id()) {
                 Ok(descriptors) => {

@@ -19,6 +19,7 @@ use crate::server::workers::backoff::Backoff;
 use crate::server::workers::birth::{Born, Stillborn, bear};
 use crate::server::workers::end::{EXIT_GRACE, channel_cause, end, millis};
 use crate::server::workers::link::{self, End, Inheritance, Link, Pulse, Queues};
+use crate::server::workers::pollers::Pollers;
 use crate::server::workers::shared::Shared;
 use crate::server::workers::slot::{Slot, WorkerState};
 use crate::server::workers::spare::Spare;
@@ -69,6 +70,8 @@ struct Estate {
     /// What the last process has left.
     inheritance: Option<Inheritance>,
     spare: Option<Spare>,
+    /// What the last process has waited with, until the next one serves: closing it takes the time that the next one needs.
+    pollers: Option<Pollers>,
 }
 
 /// A worker's life, when it is over.
@@ -140,6 +143,7 @@ async fn watch(shared: Arc<Shared>, slot: Arc<Slot>, ready: oneshot::Sender<Resu
             true => {
                 let link = estate.conversation.take().map(|(link, _)| link);
                 estate.inheritance = None;
+                estate.pollers = None;
                 bury(&shared, &slot, link.as_deref(), life, Some(wait));
             }
             false => tell_of_death(&shared, &slot, life, wait),
@@ -233,7 +237,12 @@ async fn live(
     lock(&shared.state)
         .events
         .emit(EventKind::WorkerStarted { worker, pid });
-    let first = shared.take_over(slot, link, queues, pid, estate.inheritance.as_ref());
+    eprintln!("GAP {} supervisor: next process here", weir_worker::net::clock::monotonic().0/1000);
+    let pollers = Pollers::create()
+        .inspect_err(|errno| tracing::warn!(%errno, worker = worker.0, "a worker's death will take longer than it could"))
+        .ok();
+    let first = shared.take_over(slot, link, queues, pid, pollers.as_ref(), estate.inheritance.as_ref());
+    eprintln!("GAP {} supervisor: taken over", weir_worker::net::clock::monotonic().0/1000);
     if let Some(ready) = ready.take() {
         let _ = ready.send(Ok(()));
     }
@@ -257,6 +266,7 @@ async fn live(
             // Not sooner: until then there is enough to do.
             () = link.serves(), if !serves => {
                 serves = true;
+                estate.pollers = None;
                 estate.spare = Some(Spare::keep(shared, slot));
             }
             _ = closing.wait_for(|closing| *closing) => break None,
@@ -276,6 +286,7 @@ async fn live(
             }
         }
     };
+    eprintln!("GAP {} supervisor: ended noticed", weir_worker::net::clock::monotonic().0/1000);
     let ended_at = Instant::now();
     let served = link
         .served_since()
@@ -292,12 +303,14 @@ async fn live(
         End::Misbehaved(reason) => Some(DeathCause::Misbehaved { reason }),
     };
     let cause = link::expire_meanwhile(Some(link), end(&mut child, cause)).await;
+    eprintln!("GAP {} supervisor: reaped", weir_worker::net::clock::monotonic().0/1000);
     // Its last words are heard beside what follows: only if it has handed the pipe on to somebody does it stay open.
     tokio::spawn(async move {
         if timeout(EXIT_GRACE, &mut listener).await.is_err() {
             listener.abort();
         }
     });
+    estate.pollers = pollers;
     let first_death = estate.inheritance.take().filter(|_| served.is_none());
     estate.inheritance = Some(Inheritance {
         page,

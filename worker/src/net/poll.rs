@@ -1,6 +1,7 @@
 //! Waiting for sockets, with microseconds.
 
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::cell::Cell;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -43,6 +44,7 @@ pub struct Poller {
     open: Epoll,
     is_open_ready: bool,
     events: Vec<libc::epoll_event>,
+    added: Cell<u64>,
     calls: u64,
     /// epoll_pwait2 takes nanoseconds, but is missing before Linux 5.11 and in some sandboxes.
     has_pwait2: bool,
@@ -54,15 +56,28 @@ impl Poller {
     /// # Errors
     /// What epoll_create1 and epoll_ctl say.
     pub fn new(events: usize) -> Result<Self, Errno> {
-        let vacant = libc::epoll_event { events: 0, u64: 0 };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let open = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        Self::of(epoll, open, events)
+    }
+
+    /// One of two epolls that watch nothing yet, and that others may hold too.
+    ///
+    /// # Errors
+    /// `EINVAL` if one is no epoll; what else epoll_ctl says.
+    pub fn adopt([epoll, open]: [OwnedFd; 2], events: usize) -> Result<Self, Errno> {
+        Self::of(Epoll(epoll), Epoll(open), events)
+    }
+
+    fn of(epoll: Epoll, open: Epoll, events: usize) -> Result<Self, Errno> {
+        let vacant = libc::epoll_event { events: 0, u64: 0 };
         epoll.add(&open.0, event(Source::Open, Interest::Read))?;
         Ok(Self {
             epoll,
             open,
             is_open_ready: false,
             events: vec![vacant; events.max(1)],
+            added: Cell::new(0),
             calls: 0,
             has_pwait2: true,
         })
@@ -73,7 +88,14 @@ impl Poller {
     /// # Errors
     /// What epoll_ctl says.
     pub fn add(&self, descriptor: BorrowedFd<'_>, source: Source, interest: Interest) -> Result<(), Errno> {
-        self.epoll_of(source).add(descriptor, event(source, interest))
+        self.epoll_of(source).add(descriptor, event(source, interest))?;
+        self.added.set(self.added.get() + 1);
+        Ok(())
+    }
+
+    /// How often something was added.
+    pub fn added(&self) -> u64 {
+        self.added.get()
     }
 
     /// Waits for something else at a descriptor that is watched.

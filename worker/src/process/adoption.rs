@@ -29,6 +29,11 @@ pub(super) struct Adoptions {
 }
 
 impl Adoptions {
+    /// Whether no room is being adopted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
+    }
+
     /// Whether a room is being adopted.
     pub(super) fn contains(&self, room: RoomId) -> bool {
         self.rooms.contains_key(&room)
@@ -75,6 +80,7 @@ impl EventLoop {
                 Err(error) => warn!(%error, %room, "a page cannot be read"),
             }
         }
+        eprintln!("GAP {} worker: adopt {room}", crate::net::clock::monotonic().0/1000);
         self.relay.begin_adoption(room, left);
         self.adoptions.rooms.insert(room, Vec::new());
         Ok(Reply::Done)
@@ -86,6 +92,7 @@ impl EventLoop {
             return Err(WorkerError::invalid(format!("{room} is not being adopted")));
         };
         self.relay.end_adoption(room);
+        eprintln!("GAP {} worker: end adoption {room}", crate::net::clock::monotonic().0/1000);
         for transport in transports {
             let add = |socket: BorrowedFd<'_>, source| {
                 if let Err(errno) = self.poller.add(socket, source, Interest::Read) {

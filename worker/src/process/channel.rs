@@ -22,6 +22,9 @@ const REQUESTS_MIN: u64 = 32;
 /// at 3 µs each an eighth of the worker's time.
 const REQUESTS_PER_MS: u64 = 40;
 
+/// The same while rooms are adopted: for those whose room is not there yet, nothing is more urgent. 4 ms at most.
+const REQUESTS_MIN_ADOPTING: u64 = 256;
+
 /// How long the last answers may take to be written.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -29,7 +32,11 @@ impl EventLoop {
     /// Serves as many requests as it is time for.
     pub(super) fn serve_channel(&mut self, now: Time) -> Result<(), Ended> {
         let elapsed_us = now.since(self.requests_served).as_micros() as u64;
-        let allowed = REQUESTS_MIN + elapsed_us.saturating_mul(REQUESTS_PER_MS) / 1_000;
+        let least = match self.adoptions.is_empty() {
+            true => REQUESTS_MIN,
+            false => REQUESTS_MIN_ADOPTING,
+        };
+        let allowed = least + elapsed_us.saturating_mul(REQUESTS_PER_MS) / 1_000;
         self.requests_served = now;
         for _ in 0..allowed.min(REQUESTS_PER_MS * 100) {
             let Some((request, descriptors)) = self.endpoint.poll_request()? else {

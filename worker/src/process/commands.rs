@@ -1,6 +1,6 @@
 //! Requests: what is the process's own is done here, the rest is the relay's, with the sockets kept in step.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{
@@ -10,12 +10,12 @@ use weir_channel::message::{
 
 use crate::boundary::{self, Parser};
 use crate::net::mirror::{MirrorSocket, MirrorStats};
-use crate::net::poll::{Interest, Source};
+use crate::net::poll::{Interest, Poller, Source};
 use crate::net::sockets::{TransportSockets, os};
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 
-use super::event_loop::EventLoop;
+use super::event_loop::{EVENTS_MAX, EventLoop};
 
 impl EventLoop {
     /// Does what is asked and answers. Descriptors that are not wanted are closed.
@@ -45,6 +45,9 @@ impl EventLoop {
         }
         if let Method::UseConnectedSocket { transport, tuple } = method {
             return self.use_connected_socket(*transport, *tuple, descriptors);
+        }
+        if let Method::UsePollers = method {
+            return self.use_pollers(descriptors);
         }
         if let Method::Adopt { room, pages } = method {
             return self.adopt(*room, *pages, descriptors);
@@ -192,6 +195,21 @@ impl EventLoop {
             .stamp_arrivals(coalescing.measure_residence)
             .map_err(|errno| os("setsockopt(SO_TIMESTAMPNS)", errno))?;
         self.egress.measure_residence(coalescing.measure_residence);
+        Ok(Reply::Done)
+    }
+
+    fn use_pollers(&mut self, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
+        // The channel.
+        if self.poller.added() > 1 {
+            return Err(WorkerError::invalid("something is watched already"));
+        }
+        let pollers = descriptors.try_into();
+        let pollers: [OwnedFd; 2] = pollers.map_err(|wrong: Vec<_>| WorkerError::descriptors(2, wrong.len()))?;
+        let poller = Poller::adopt(pollers, EVENTS_MAX).map_err(|errno| os("epoll_ctl", errno))?;
+        poller
+            .add(self.endpoint.as_fd(), Source::Channel, self.channel_interest)
+            .map_err(|errno| os("epoll_ctl", errno))?;
+        self.poller = poller;
         Ok(Reply::Done)
     }
 

@@ -47,7 +47,7 @@ use super::webrtc::{IoContext, WebRtc};
 
 /// Ready sockets that one wait reports, with a batch of at most 32 datagrams each. More than are ever ready at once in hundreds of rooms,
 /// so that none waits for others to have had two turns.
-const EVENTS_MAX: usize = 1_024;
+pub(super) const EVENTS_MAX: usize = 1_024;
 
 /// After so much time of relaying, sockets that are ready wait for the next turn, and the channel is served. The cost of
 /// a turn beside relaying (a wait, the channel) is about 2 µs, so 500 µs spread it thin.

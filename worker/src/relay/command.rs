@@ -93,6 +93,7 @@ impl Relay {
             | Method::WorkerStats
             | Method::OpenSharedPorts(_)
             | Method::UseConnectedSocket { .. }
+            | Method::UsePollers
             | Method::Adopt { .. }
             | Method::AdoptionEnded { .. }
             | Method::Shutdown => {

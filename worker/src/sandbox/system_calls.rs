@@ -92,7 +92,8 @@ system_calls! {
         &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_TYPE)],
         &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_ACCEPTCONN)],
         &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_MEMINFO)],
-    ]), "a socket is handed over; statistics", "checks what it is; reads how many packets it has dropped";
+        &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_RXQ_OVFL)],
+    ]), "a socket is handed over; statistics", "checks what it is; reads how many packets it has dropped; a predecessor has prepared it";
     SYS_setsockopt: AllowIf(&[
         &[Is(1, libc::SOL_UDP), Is(2, libc::UDP_GRO)],
         &[Is(1, libc::SOL_UDP), Is(2, libc::UDP_SEGMENT)],

@@ -67,6 +67,7 @@ impl<'a> Effect<'a> {
             | Method::UseDtlsCertificate(_)
             | Method::OpenSharedPorts(_)
             | Method::UseConnectedSocket { .. }
+            | Method::UsePollers
             | Method::Adopt { .. }
             | Method::AdoptionEnded { .. }
             | Method::SetAudioLevels { .. }

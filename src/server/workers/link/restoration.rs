@@ -3,8 +3,8 @@
 //! All of it is put into one order while the state is locked, and goes ahead of everything that is asked later: what callers
 //! plan meanwhile is planned on the state that the process will have by then. So nobody hears of the death.
 //!
-//! What is asked again comes after all that is made again, and before the adoption of any room ends: what the dead process
-//! has carried out of it stands in its page.
+//! Of what is asked again, that which makes an object comes before the adoption of its room ends: if the dead process has carried it out,
+//! the object stands in its page. The rest comes after all rooms.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -162,6 +162,7 @@ impl Link {
     ) {
         let rooms = state.rooms_to_restore(self.worker);
         let mut former = std::mem::take(&mut table.restoring.pages);
+        let (mut of_rooms, others) = creations_apart(again);
         for room in &rooms {
             let mut pages: Vec<_> = left.page.iter().cloned().collect();
             pages.extend(former.remove(room).into_iter().flatten());
@@ -175,16 +176,15 @@ impl Link {
             for Replayed { method, sockets } in state.replay(*room) {
                 self.restore(first, table, method, Attached::Of(sockets));
             }
+            for queued in of_rooms.remove(room).into_iter().flatten() {
+                first.push(queued);
+            }
+            // Its packets flow while the next rooms are made.
+            let ended = Method::AdoptionEnded { room: *room };
+            self.restore(first, table, ended, Attached::Ready(Vec::new()));
         }
-        again.into_iter().for_each(|queued| first.push(queued));
-        for room in &rooms {
-            self.restore(
-                first,
-                table,
-                Method::AdoptionEnded { room: *room },
-                Attached::Ready(Vec::new()),
-            );
-        }
+        let of_no_room = of_rooms.into_values().flatten();
+        of_no_room.chain(others).for_each(|queued| first.push(queued));
         table.restoring.predecessor = Some(Predecessor {
             died_at: left.died_at,
             successor,
@@ -245,6 +245,7 @@ impl Link {
         let Some(finished) = finished else {
             return;
         };
+        eprintln!("GAP {} supervisor: all adopted", weir_worker::net::clock::monotonic().0/1000);
         let gap = now.saturating_duration_since(died_at);
         self.restorations.count(gap);
         self.restored.notify_waiters();
@@ -283,6 +284,18 @@ fn again(table: &Table) -> Vec<Queued> {
         queued_again(id, command, left)
     });
     again.collect()
+}
+
+/// What makes an object in a room, by rooms, and all else; both in their order.
+fn creations_apart(again: Vec<Queued>) -> (HashMap<RoomId, Vec<Queued>>, Vec<Queued>) {
+    let (mut of_rooms, mut others) = (HashMap::<_, Vec<_>>::new(), Vec::new());
+    for queued in again {
+        match queued.request.method.creates_in() {
+            Some(room) => of_rooms.entry(room).or_default().push(queued),
+            None => others.push(queued),
+        }
+    }
+    (of_rooms, others)
 }
 
 fn queued_again(id: RequestId, command: &Command, left: Duration) -> Queued {

@@ -1,7 +1,7 @@
 //! What is set at one socket, and what is asked of it.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,10 +21,21 @@ pub fn prepare(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
     fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Optional::UdpGro.or_without(setsockopt(&socket, sockopt::UdpGroSegment, &true));
-    Optional::DropCounts.or_without(setsockopt(&socket, sockopt::RxqOvfl, &1));
     learn_segmentation(socket);
+    // At the end: see `is_prepared`.
+    Optional::DropCounts.or_without(setsockopt(&socket, sockopt::RxqOvfl, &1));
+    HAS_LEARNED.store(true, Ordering::Relaxed);
     Ok(())
 }
+
+/// Whether a socket is known to be prepared. Options are the socket's, so those that another worker has set stay. The first
+/// one is prepared all the same, because this process learns from it what the kernel can do.
+pub(super) fn is_prepared(socket: &impl AsFd) -> bool {
+    HAS_LEARNED.load(Ordering::Relaxed) && socket::getsockopt(socket, sockopt::RxqOvfl) == Ok(1)
+}
+
+/// Whether a socket was prepared in this process.
+static HAS_LEARNED: AtomicBool = AtomicBool::new(false);
 
 /// Whether the kernel takes trains to send.
 static SEGMENTS: AtomicBool = AtomicBool::new(true);

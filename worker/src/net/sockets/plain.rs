@@ -8,7 +8,7 @@ use weir_channel::message::{Remote, WorkerError};
 
 use super::SocketCounters;
 use super::check::{check_udp, local_address, os};
-use super::options::{is_wildcard, prepare, reconnect};
+use super::options::{is_prepared, is_wildcard, prepare, reconnect};
 use crate::net::source::Side;
 use crate::relay::sink::Port;
 
@@ -71,9 +71,16 @@ impl PortSockets {
     }
 
     fn take(unconnected: OwnedFd, connected: OwnedFd, stays: bool) -> Result<Self, WorkerError> {
+        if stays && [&unconnected, &connected].iter().all(|socket| is_prepared(socket)) {
+            // A worker has checked them already. Of the time that the successor of a busy one takes, this is a third.
+            return Ok(Self {
+                local: local_address(&unconnected)?,
+                unconnected,
+                connected,
+            });
+        }
         for socket in [&unconnected, &connected] {
             check_udp(socket)?;
-            prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         }
         if getpeername::<SockaddrStorage>(unconnected.as_raw_fd()).is_ok() {
             return Err(WorkerError::invalid(
@@ -89,6 +96,10 @@ impl PortSockets {
             return Err(WorkerError::invalid(
                 "a port's two sockets are bound to different addresses",
             ));
+        }
+        // At the end: by this a successor knows that all of it was done.
+        for socket in [&unconnected, &connected] {
+            prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         }
         Ok(Self {
             unconnected,
