@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::{PATIENCE, hello, pipe, socketpair, wait_for};
 use nix::poll::PollFlags;
 use weir_channel::codec::CodecError;
-use weir_channel::descriptors::{DescriptorError, receive, send, send_with_descriptors};
+use weir_channel::descriptors::{DescriptorError, MAX_DESCRIPTORS, receive, send, send_with_descriptors};
 use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, WorkerEndpoint, WorkerReceiver};
 use weir_channel::error::ChannelError;
 use weir_channel::frame::{self, Decoder, FrameError, MAX_FRAME};
@@ -598,11 +598,17 @@ fn descriptors_of_a_refused_frame_are_closed() {
 #[test]
 fn too_many_descriptors_end_the_channel_and_are_closed() {
     let (mut endpoint, peer) = worker_hears(&our_hello(), false);
-    let (reads, writes): (Vec<_>, Vec<_>) = (0..7).map(|_| pipe()).unzip();
+    let (reads, writes): (Vec<_>, Vec<_>) = (0..=MAX_DESCRIPTORS).map(|_| pipe()).unzip();
     send_with_descriptors(peer.expect("open").as_fd(), &frame_of(&ping()), &writes).expect("sent");
     drop(writes);
     let error = endpoint.poll_request().expect_err("too many");
-    assert_eq!(error, DescriptorError::TooMany { count: 7 }.into());
+    assert_eq!(
+        error,
+        DescriptorError::TooMany {
+            count: MAX_DESCRIPTORS + 1
+        }
+        .into()
+    );
     for read in &reads {
         assert!(wait_for(read.as_fd(), PollFlags::POLLIN).contains(PollFlags::POLLHUP));
     }
@@ -616,10 +622,13 @@ async fn a_supervisor_does_not_send_too_much_and_stays_connected() {
         deadline: Deadline(0),
         method,
     };
-    let (reads, writes): (Vec<_>, Vec<_>) = (0..7).map(|_| pipe()).unzip();
+    let (reads, writes): (Vec<_>, Vec<_>) = (0..=MAX_DESCRIPTORS).map(|_| pipe()).unzip();
     assert_eq!(
         sender.send(request(Method::Ping), writes).await,
-        Err(DescriptorError::TooMany { count: 7 }.into())
+        Err(DescriptorError::TooMany {
+            count: MAX_DESCRIPTORS + 1
+        }
+        .into())
     );
     for read in &reads {
         assert!(wait_for(read.as_fd(), PollFlags::POLLIN).contains(PollFlags::POLLHUP));

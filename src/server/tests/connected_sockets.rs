@@ -221,12 +221,20 @@ async fn a_worker_that_hands_over_something_else_is_replaced() {
     );
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a peer's socket, or one that shows whether a port is free"
+)]
+fn udp(port: u16) -> std::io::Result<UdpSocket> {
+    UdpSocket::bind(("127.0.0.1", port))
+}
+
 /// A server whose WebRTC transports share a port, with a transport.
 async fn on_shared_port() -> (Clients, SocketAddr) {
     for _ in 0..20 {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // Another test may have the port by now, or have had it.
-        if UdpSocket::bind(("127.0.0.1", port)).is_err() {
+        if udp(port).is_err() {
             continue;
         }
         let settings = Settings {
@@ -244,7 +252,7 @@ async fn on_shared_port() -> (Clients, SocketAddr) {
 async fn a_connected_socket_is_kept_as_long_as_its_worker_has_it() {
     let (mut clients, local) = on_shared_port().await;
     let transport = clients.transport.id();
-    let peers: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let peers: Vec<UdpSocket> = (0..3).map(|_| udp(0).unwrap()).collect();
     let tuple = |peer: &UdpSocket| IceTuple {
         protocol: IceProtocol::Udp,
         local,
