@@ -21,15 +21,19 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-/// The most descriptors that may travel with one request: a WebRTC transport with all its listeners has two sockets for each of
-/// two UDP ports, and two for TCP.
-pub const MAX_DESCRIPTORS: usize = 6;
+use crate::message::CONNECTED_MAX;
 
-/// The most descriptors that may travel with one frame, which may hold several requests: those of 42 such transports. The kernel passes
-/// one more at once.
+/// The most descriptors that may travel with one request: a WebRTC transport with all its listeners has two sockets for each of
+/// two UDP ports, and two for TCP; and then those that another worker has left connected.
+pub const MAX_DESCRIPTORS: usize = 6 + CONNECTED_MAX;
+
+/// The most that may travel with a frame of a worker's.
+pub const MAX_FROM_WORKER: usize = 1;
+
+/// The most descriptors that may travel with one frame, which may hold several requests. The kernel passes one more at once.
 pub const FRAME_DESCRIPTORS_MAX: usize = 252;
 
-const _: () = assert!(FRAME_DESCRIPTORS_MAX < SCM_MAX_FD);
+const _: () = assert!(MAX_DESCRIPTORS <= FRAME_DESCRIPTORS_MAX && FRAME_DESCRIPTORS_MAX < SCM_MAX_FD);
 
 /// The kernel passes at most this many at once (SCM_MAX_FD in `include/net/scm.h`). The control buffer is large enough for all of
 /// them, so that a peer that sends too many is found out and every one of them is closed, instead of being cut off.

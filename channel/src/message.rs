@@ -36,8 +36,8 @@ pub use self::stats::{
     TransportStats, UnroutedReason, WorkerStats,
 };
 pub use self::webrtc::{
-    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX, Fingerprint,
-    FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, OpenSharedPorts,
+    CONNECTED_MAX, CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX,
+    Fingerprint, FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, OpenSharedPorts,
     SHARED_PORTS_MAX, WebRtcFailure, WebRtcFailureReason, WebRtcStats,
 };
 pub use self::word::{any_case, any_case_if_any};
@@ -201,8 +201,9 @@ pub enum Method {
     /// Opens the ports that WebRTC transports share; once. Descriptors: see [`OpenSharedPorts`].
     OpenSharedPorts(OpenSharedPorts),
     /// Gives a WebRTC transport on a shared port a socket of its own for a tuple, as asked for by
-    /// [`Notification::SocketWanted`]. Nothing is done, and the socket closed, if the tuple is not the selected one any
-    /// more. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote end.
+    /// [`Notification::SocketWanted`]. If the tuple is not the selected one any more, the socket is closed, which
+    /// [`Notification::SocketClosed`] says. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote
+    /// end.
     UseConnectedSocket { transport: TransportId, tuple: IceTuple },
     /// Two epoll instances (two descriptors) to wait with from now on, the second for sockets at which anybody is heard. Comes before
     /// anything that has a socket. Whoever else holds them spares the worker's death the time to take every socket out of them.
@@ -448,6 +449,23 @@ pub enum Notification {
     },
     /// What confines the worker; once, before anything else, unless its server wants no sandbox.
     Sandboxed(Sandbox),
+    /// A valid check has come by a TCP connection of a WebRTC transport. It outlives the worker if the supervisor keeps the copy that
+    /// comes with this. Descriptors: the connection.
+    ConnectionProven { transport: TransportId, tuple: IceTuple },
+    /// A WebRTC transport has closed a socket that is connected to its peer: a connection of which the supervisor was given a
+    /// copy, or a socket that it has given ([`Method::UseConnectedSocket`], [`CreateWebRtcTransport::connected`]). A copy that
+    /// is kept of it would be of no use to anybody.
+    SocketClosed { transport: TransportId, tuple: IceTuple },
+}
+
+impl Notification {
+    /// How many descriptors come with it.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Self::ConnectionProven { .. } => 1,
+            _ => 0,
+        }
+    }
 }
 
 /// A line of a worker's log.

@@ -167,6 +167,7 @@ fn command(program: &Path, common: Arguments, order: &Order) -> Command {
         .args(arguments.to_args())
         .env_clear()
         .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, env::var_os(name)?))))
+        .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
         .stderr(Stdio::piped())
         // Ctrl-C in a terminal goes to the whole foreground group, but closing in order is the supervisor's business.
         .process_group(0)

@@ -44,6 +44,7 @@ pub struct Poller {
     open: Epoll,
     is_open_ready: bool,
     events: Vec<libc::epoll_event>,
+    /// How often something was added.
     added: Cell<u64>,
     calls: u64,
     /// epoll_pwait2 takes nanoseconds, but is missing before Linux 5.11 and in some sandboxes.
@@ -61,12 +62,28 @@ impl Poller {
         Self::of(epoll, open, events)
     }
 
-    /// One of two epolls that watch nothing yet, and that others may hold too.
+    /// Waits with these two epolls from now on, which watch nothing yet and which others may hold too, and at the channel. If that fails,
+    /// nothing changes.
     ///
     /// # Errors
-    /// `EINVAL` if one is no epoll; what else epoll_ctl says.
-    pub fn adopt([epoll, open]: [OwnedFd; 2], events: usize) -> Result<Self, Errno> {
-        Self::of(Epoll(epoll), Epoll(open), events)
+    /// `EBUSY` if something else is watched already, `EINVAL` if one is no epoll; what else epoll_ctl says.
+    pub fn move_to(
+        &mut self,
+        [epoll, open]: [OwnedFd; 2],
+        channel: BorrowedFd<'_>,
+        interest: Interest,
+    ) -> Result<(), Errno> {
+        if self.added.get() > 1 {
+            return Err(Errno::EBUSY);
+        }
+        let moved = Self::of(Epoll(epoll), Epoll(open), self.events.len())?;
+        moved.add(channel, Source::Channel, interest)?;
+        *self = Self {
+            calls: self.calls,
+            has_pwait2: self.has_pwait2,
+            ..moved
+        };
+        Ok(())
     }
 
     fn of(epoll: Epoll, open: Epoll, events: usize) -> Result<Self, Errno> {
@@ -91,11 +108,6 @@ impl Poller {
         self.epoll_of(source).add(descriptor, event(source, interest))?;
         self.added.set(self.added.get() + 1);
         Ok(())
-    }
-
-    /// How often something was added.
-    pub fn added(&self) -> u64 {
-        self.added.get()
     }
 
     /// Waits for something else at a descriptor that is watched.

@@ -10,14 +10,15 @@ use weir_channel::message::{
 
 use crate::boundary::{self, Parser};
 use crate::net::mirror::{MirrorSocket, MirrorStats};
-use crate::net::poll::{Interest, Poller, Source};
+use crate::net::poll::{Interest, Source};
+use crate::net::shell::{PollBackend, ReceiveBackend, Shell};
 use crate::net::sockets::{TransportSockets, os};
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 
-use super::event_loop::{EVENTS_MAX, EventLoop};
+use super::event_loop::EventLoop;
 
-impl EventLoop {
+impl<S: Shell> EventLoop<S> {
     /// Does what is asked and answers. Descriptors that are not wanted are closed.
     pub(super) fn handle_request(&mut self, now: Time, request: Request, descriptors: Vec<OwnedFd>) -> Response {
         let result = if request.deadline.0 <= now.0 {
@@ -199,17 +200,11 @@ impl EventLoop {
     }
 
     fn use_pollers(&mut self, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
-        // The channel.
-        if self.poller.added() > 1 {
-            return Err(WorkerError::invalid("something is watched already"));
-        }
         let pollers = descriptors.try_into();
         let pollers: [OwnedFd; 2] = pollers.map_err(|wrong: Vec<_>| WorkerError::descriptors(2, wrong.len()))?;
-        let poller = Poller::adopt(pollers, EVENTS_MAX).map_err(|errno| os("epoll_ctl", errno))?;
-        poller
-            .add(self.endpoint.as_fd(), Source::Channel, self.channel_interest)
+        self.poller
+            .move_to(pollers, self.endpoint.as_fd(), self.channel_interest)
             .map_err(|errno| os("epoll_ctl", errno))?;
-        self.poller = poller;
         Ok(Reply::Done)
     }
 

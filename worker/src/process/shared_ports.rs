@@ -6,12 +6,13 @@ use weir_channel::id::TransportId;
 use weir_channel::message::{IceTuple, OpenSharedPorts, Reply, WorkerError};
 
 use crate::net::poll::{Interest, Source};
+use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{IceSockets, os};
 use crate::relay::sink::TransportIx;
 
 use super::event_loop::EventLoop;
 
-impl EventLoop {
+impl<S: Shell> EventLoop<S> {
     pub(super) fn open_shared_ports(
         &mut self,
         request: &OpenSharedPorts,
@@ -58,6 +59,7 @@ impl EventLoop {
             .map_err(|descriptors| WorkerError::descriptors(1, descriptors.len()))?;
         let index = self.index_of(transport)?;
         if !self.webrtc.wants_socket(index, tuple) {
+            self.egress.sockets.leave_unused(index, tuple, socket);
             return Ok(Reply::Done);
         }
         self.egress.use_connected(index, tuple, socket)?;

@@ -163,6 +163,7 @@ impl Link {
         let rooms = state.rooms_to_restore(self.worker);
         let mut former = std::mem::take(&mut table.restoring.pages);
         let (mut of_rooms, others) = creations_apart(again);
+        // All of them first, so that the process knows for how long there is nothing more urgent.
         for room in &rooms {
             let mut pages: Vec<_> = left.page.iter().cloned().collect();
             pages.extend(former.remove(room).into_iter().flatten());
@@ -173,6 +174,8 @@ impl Link {
             };
             self.restore(first, table, adopt, Attached::Pages(pages.clone()));
             table.restoring.pages.insert(*room, pages);
+        }
+        for room in &rooms {
             for Replayed { method, sockets } in state.replay(*room) {
                 self.restore(first, table, method, Attached::Of(sockets));
             }

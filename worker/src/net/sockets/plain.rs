@@ -71,7 +71,7 @@ impl PortSockets {
     }
 
     fn take(unconnected: OwnedFd, connected: OwnedFd, stays: bool) -> Result<Self, WorkerError> {
-        if stays && [&unconnected, &connected].iter().all(|socket| is_prepared(socket)) {
+        if stays && is_prepared(&connected) {
             // A worker has checked them already. Of the time that the successor of a busy one takes, this is a third.
             return Ok(Self {
                 local: local_address(&unconnected)?,
@@ -97,7 +97,7 @@ impl PortSockets {
                 "a port's two sockets are bound to different addresses",
             ));
         }
-        // At the end: by this a successor knows that all of it was done.
+        // At the end, and the connected one as the last: by this a successor knows that all of it was done.
         for socket in [&unconnected, &connected] {
             prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
         }

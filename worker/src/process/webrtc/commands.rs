@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{
-    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, IceCredentials, Method, Reply,
-    WorkerError,
+    CONNECTED_MAX, CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, IceCredentials,
+    IceTuple, Method, Reply, WorkerError,
 };
 
 use crate::net::clock;
 use crate::net::poll::{Interest, Source};
+use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{IceSockets, os};
 use crate::process::event_loop::EventLoop;
 use crate::relay::sink::TransportIx;
@@ -25,14 +26,15 @@ use super::echo::EchoRequests;
 use super::shared_ports::Registration;
 use super::{Counts, ICE_NOTIFICATIONS, IoContext, Refusals, TransportEntry, WebRtc, not_webrtc};
 
-impl EventLoop {
+impl<S: Shell> EventLoop<S> {
     pub(in crate::process) fn create_webrtc_transport(
         &mut self,
         now: Time,
         method: &Method,
         request: &CreateWebRtcTransport,
-        descriptors: Vec<OwnedFd>,
+        mut descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
+        let connected = split_connected(request, &mut descriptors)?;
         let sockets = match request.listeners.is_empty() {
             true => self.sockets_on_shared_ports(&descriptors)?,
             false => IceSockets::adopt(descriptors, &request.listeners)?,
@@ -59,6 +61,9 @@ impl EventLoop {
         let transport = WebRtcTransport::new(credentials, context);
         self.webrtc
             .insert(index, request.transport, transport, uses_shared_ports);
+        for (tuple, socket) in connected {
+            self.egress.sockets.leave_unused(index, tuple, socket);
+        }
         Ok(Reply::WebRtcTransportCreated { fingerprints })
     }
 
@@ -99,7 +104,7 @@ impl WebRtc {
     pub(in crate::process) fn restart_ice(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         (index, id): (TransportIx, TransportId),
         ice: &IceCredentials,
     ) -> Result<Reply, WorkerError> {
@@ -125,7 +130,7 @@ impl WebRtc {
     pub(in crate::process) fn set_remote_ice(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         (index, id): (TransportIx, TransportId),
         ice: &IceCredentials,
     ) -> Result<Reply, WorkerError> {
@@ -140,7 +145,7 @@ impl WebRtc {
     pub(in crate::process) fn set_dtls_parameters(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         (index, id): (TransportIx, TransportId),
         parameters: &DtlsParameters,
     ) -> Result<Reply, WorkerError> {
@@ -197,6 +202,28 @@ impl WebRtc {
             refusals: Refusals::default(),
             registration,
         }));
+    }
+}
+
+/// Takes the sockets that another worker has left connected out of what has come with a request.
+fn split_connected(
+    request: &CreateWebRtcTransport,
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<Vec<(IceTuple, OwnedFd)>, WorkerError> {
+    let count = request.connected.len();
+    if count > CONNECTED_MAX {
+        return Err(WorkerError::invalid(format!(
+            "{count} sockets are connected already; a WebRTC transport has at most {CONNECTED_MAX}"
+        )));
+    }
+    match descriptors.len().checked_sub(count) {
+        Some(others) => Ok(request
+            .connected
+            .iter()
+            .copied()
+            .zip(descriptors.split_off(others))
+            .collect()),
+        None => Err(WorkerError::descriptors(count, descriptors.len())),
     }
 }
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use tracing::{debug, warn};
-use weir_channel::message::{IceProtocol, IceTuple, UnroutedReason};
+use weir_channel::message::{IceTuple, Notification, UnroutedReason};
 
 use crate::net::poll::{Interest, Source};
+use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{Accepted, CONNECTIONS_MAX, Connection, Side};
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
@@ -37,7 +38,7 @@ impl WebRtc {
     pub(in crate::process) fn accept(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         listener: u8,
     ) {
@@ -59,8 +60,13 @@ impl WebRtc {
     }
 
     /// If a listener has too many connections, closes one that no valid check has come by (see [`eviction`](super::eviction)).
-    pub(super) fn limit_connections(&mut self, io: &mut IoContext<'_>, transport: TransportIx, listener: u8) {
-        let sockets = &mut io.egress.sockets;
+    pub(super) fn limit_connections(
+        &mut self,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+        listener: u8,
+    ) {
+        let sockets = &io.egress.sockets;
         if sockets.connections_of(transport, listener).count() <= CONNECTIONS_MAX {
             return;
         }
@@ -69,19 +75,19 @@ impl WebRtc {
             .filter(|(_, one)| self.entry(transport).is_none_or(|entry| !entry.is_proven(one)))
             .map(|(number, one)| (number, one.remote().ip(), one.accepted_at()));
         if let Some(number) = to_evict(unproven) {
-            sockets.close_connection(transport, number);
+            close_connection(io, transport, number);
             io.relay.count_unrouted(transport, UnroutedReason::ConnectionEvicted, 1);
         }
     }
 
-    fn watch_connection(&mut self, io: &mut IoContext<'_>, transport: TransportIx, number: u8) {
+    fn watch_connection(&mut self, io: &mut IoContext<'_, impl Shell>, transport: TransportIx, number: u8) {
         let Some(connection) = io.egress.sockets.connection(transport, number) else {
             return;
         };
         let source = connection.source(transport, number);
         if let Err(errno) = io.poller.add(connection.socket(), source, Interest::Read) {
             warn!(%errno, "epoll_ctl");
-            io.egress.sockets.close_connection(transport, number);
+            close_connection(io, transport, number);
         }
     }
 
@@ -89,7 +95,7 @@ impl WebRtc {
     pub(in crate::process) fn read_connection(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         number: u8,
     ) -> (u64, u64) {
@@ -127,9 +133,8 @@ impl WebRtc {
         if let Err(ended) = result {
             debug!(transport = transport.0, %tuple, ?ended, "a connection has ended");
             // Unless what it said just now has closed it, and another connection has its number already.
-            let sockets = &mut io.egress.sockets;
-            if sockets.connection(transport, number).map(tuple_of) == Some(tuple) {
-                sockets.close_connection(transport, number);
+            if io.egress.sockets.connection(transport, number).map(tuple_of) == Some(tuple) {
+                close_connection(io, transport, number);
             }
             self.with(now, io, transport, |entry, output, _| {
                 entry.transport.handle_connection_closed(now, &tuple, output);
@@ -138,46 +143,85 @@ impl WebRtc {
         brought
     }
 
-    /// If a valid check has come by a connection, watches it beside those that are known.
-    pub(super) fn trust_connection(&self, io: &mut IoContext<'_>, transport: TransportIx, tuple: IceTuple, number: u8) {
-        let sockets = &mut io.egress.sockets;
-        let is_it = |one: &Connection| {
-            tuple_of(one) == tuple && self.entry(transport).is_some_and(|entry| entry.is_proven(one))
+    /// If a valid check has come by a connection, watches it beside those that are known, and gives the supervisor a copy of it.
+    pub(super) fn trust_connection(
+        &mut self,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+        tuple: IceTuple,
+        number: u8,
+    ) {
+        let Some(entry) = self.entry(transport) else {
+            return;
         };
+        let id = entry.id;
+        let sockets = &mut io.egress.sockets;
+        let is_it = |one: &Connection| tuple_of(one) == tuple && entry.is_proven(one);
         if !sockets.connection(transport, number).is_some_and(is_it) {
             return;
         }
-        if let Some(interest) = sockets.prove_connection(transport, number)
-            && let Some(connection) = sockets.connection(transport, number)
-        {
-            let source = connection.source(transport, number);
-            let rewatched = io
-                .poller
-                .remove(connection.socket())
-                .and_then(|()| io.poller.add(connection.socket(), source, interest));
-            if let Err(errno) = rewatched {
-                warn!(%errno, "epoll_ctl");
-                sockets.close_connection(transport, number);
+        let Some(interest) = sockets.prove_connection(transport, number) else {
+            return;
+        };
+        let Some(connection) = sockets.connection(transport, number) else {
+            return;
+        };
+        let copy = connection.socket().try_clone_to_owned();
+        let source = connection.source(transport, number);
+        let rewatched = io
+            .poller
+            .remove(connection.socket())
+            .and_then(|()| io.poller.add(connection.socket(), source, interest));
+        if let Err(errno) = rewatched {
+            warn!(%errno, "epoll_ctl");
+            return close_connection(io, transport, number);
+        }
+        // One between the same addresses may have ended just now.
+        self.tell_of_closed_sockets(io);
+        // Without a copy it ends with this worker.
+        if let Ok(copy) = copy {
+            self.descriptors.push_back(copy);
+            self.notifications
+                .push_back(Notification::ConnectionProven { transport: id, tuple });
+        }
+    }
+
+    /// Tells the supervisor which sockets are closed of those that it has a copy of.
+    pub(in crate::process) fn tell_of_closed_sockets(&mut self, io: &mut IoContext<'_, impl Shell>) {
+        while let Some((transport, tuple)) = io.egress.sockets.poll_closed() {
+            if let Some(id) = self.entry(transport).map(|entry| entry.id) {
+                self.notifications
+                    .push_back(Notification::SocketClosed { transport: id, tuple });
             }
         }
     }
 
     /// Writes what waits for a connection that is writable again.
-    pub(in crate::process) fn write_connection(&mut self, io: &mut IoContext<'_>, transport: TransportIx, number: u8) {
+    pub(in crate::process) fn write_connection(
+        &mut self,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+        number: u8,
+    ) {
         if !io.egress.sockets.flush_connection(transport, number) {
             watch(io, transport, number, Interest::Read);
         }
     }
 
     /// Watches connections that are full until they are writable.
-    pub(in crate::process) fn watch_blocked(io: &mut IoContext<'_>) {
+    pub(in crate::process) fn watch_blocked(io: &mut IoContext<'_, impl Shell>) {
         while let Some((transport, number)) = io.egress.sockets.poll_blocked_connection() {
             watch(io, transport, number, Interest::ReadWrite);
         }
     }
 
     /// Closes connections without a valid check, and accepts connections again, when it is time.
-    pub(super) fn close_idle_connections(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    pub(super) fn close_idle_connections(
+        &mut self,
+        now: Time,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+    ) {
         let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
@@ -194,7 +238,7 @@ impl WebRtc {
                 .map(|(number, _)| number);
             match idle {
                 Some(number) => {
-                    io.egress.sockets.close_connection(transport, number);
+                    close_connection(io, transport, number);
                     io.relay.count_unrouted(transport, UnroutedReason::ConnectionSilent, 1);
                 }
                 None => return,
@@ -202,7 +246,7 @@ impl WebRtc {
         }
     }
 
-    fn pause_accepting(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx, errno: Errno) {
+    fn pause_accepting(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx, errno: Errno) {
         if let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) {
             debug!(id = %entry.id, %errno, "no more connections can be accepted");
             entry.accept_paused_until = Some(now + ACCEPT_PAUSE);
@@ -219,7 +263,7 @@ impl TransportEntry {
     }
 
     /// When [`WebRtc::close_idle_connections`] may have something to do.
-    pub(super) fn connections_due(&self, io: &IoContext<'_>, transport: TransportIx) -> Option<Time> {
+    pub(super) fn connections_due(&self, io: &IoContext<'_, impl Shell>, transport: TransportIx) -> Option<Time> {
         let connections = io.egress.sockets.connections(transport);
         let silent = connections.filter(|(_, one)| !self.is_proven(one));
         silent
@@ -230,26 +274,34 @@ impl TransportEntry {
 }
 
 /// Closes the connection that a tuple was.
-pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx, tuple: &IceTuple) {
-    let sockets = &mut io.egress.sockets;
-    let number = sockets
+pub(super) fn close_connection_of(io: &mut IoContext<'_, impl Shell>, transport: TransportIx, tuple: &IceTuple) {
+    let number = io
+        .egress
+        .sockets
         .connections(transport)
         .find(|(_, one)| tuple_of(one) == *tuple)
         .map(|(number, _)| number);
     if let Some(number) = number {
-        sockets.close_connection(transport, number);
+        close_connection(io, transport, number);
     }
+}
+
+/// Stops watching a connection, and closes it.
+pub(super) fn close_connection(io: &mut IoContext<'_, impl Shell>, transport: TransportIx, number: u8) {
+    if let Some(connection) = io.egress.sockets.connection(transport, number)
+        // The supervisor may have it too, so closing it would not take it out of the epoll.
+        && let Err(errno) = io.poller.remove(connection.socket())
+    {
+        debug!(%errno, "epoll_ctl");
+    }
+    io.egress.sockets.close_connection(transport, number);
 }
 
 pub(super) fn tuple_of(connection: &Connection) -> IceTuple {
-    IceTuple {
-        protocol: IceProtocol::Tcp,
-        local: connection.local(),
-        remote: connection.remote(),
-    }
+    connection.tuple()
 }
 
-fn watch(io: &IoContext<'_>, transport: TransportIx, number: u8, interest: Interest) {
+fn watch(io: &IoContext<'_, impl Shell>, transport: TransportIx, number: u8, interest: Interest) {
     if let Some(connection) = io.egress.sockets.connection(transport, number) {
         let source = connection.source(transport, number);
         io.poller.rewatch(connection.socket(), source, interest);
@@ -257,7 +309,7 @@ fn watch(io: &IoContext<'_>, transport: TransportIx, number: u8, interest: Inter
 }
 
 /// Changes what is waited for at a transport's listening sockets.
-fn watch_listeners(io: &IoContext<'_>, transport: TransportIx, interest: Interest) {
+fn watch_listeners(io: &IoContext<'_, impl Shell>, transport: TransportIx, interest: Interest) {
     io.egress.sockets.each_listener(transport, |listener, side, socket| {
         let is_tcp = io.egress.sockets.is_tcp(transport, listener);
         let source = Source::Listener {
