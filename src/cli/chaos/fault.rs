@@ -49,7 +49,6 @@ impl Fault {
             Self::Emfile => Some(Shortage::begin()?),
             _ => None,
         };
-        eprintln!("GAP {} chaos: strike", weir_worker::net::clock::monotonic().0/1000);
         kill(pid, signal).context("sending a worker a signal")?;
         if let Some(shortage) = shortage {
             tokio::time::sleep(SHORTAGE).await;

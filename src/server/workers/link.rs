@@ -448,7 +448,6 @@ pub(crate) async fn converse(
         if let Err(end) = forward_all(link, first.control, &sender, state).await {
             return end;
         }
-        eprintln!("GAP {} supervisor: all first queued", weir_worker::net::clock::monotonic().0/1000);
         // The questions are about what is made by these.
         let _ = may_ask.send(());
         forward(link, &mut queues.control, &sender, state).await

@@ -237,12 +237,10 @@ async fn live(
     lock(&shared.state)
         .events
         .emit(EventKind::WorkerStarted { worker, pid });
-    eprintln!("GAP {} supervisor: next process here", weir_worker::net::clock::monotonic().0/1000);
     let pollers = Pollers::create()
         .inspect_err(|errno| tracing::warn!(%errno, worker = worker.0, "a worker's death will take longer than it could"))
         .ok();
     let first = shared.take_over(slot, link, queues, pid, pollers.as_ref(), estate.inheritance.as_ref());
-    eprintln!("GAP {} supervisor: taken over", weir_worker::net::clock::monotonic().0/1000);
     if let Some(ready) = ready.take() {
         let _ = ready.send(Ok(()));
     }
@@ -286,7 +284,6 @@ async fn live(
             }
         }
     };
-    eprintln!("GAP {} supervisor: ended noticed", weir_worker::net::clock::monotonic().0/1000);
     let ended_at = Instant::now();
     let served = link
         .served_since()
@@ -303,7 +300,6 @@ async fn live(
         End::Misbehaved(reason) => Some(DeathCause::Misbehaved { reason }),
     };
     let cause = link::expire_meanwhile(Some(link), end(&mut child, cause)).await;
-    eprintln!("GAP {} supervisor: reaped", weir_worker::net::clock::monotonic().0/1000);
     // Its last words are heard beside what follows: only if it has handed the pipe on to somebody does it stay open.
     tokio::spawn(async move {
         if timeout(EXIT_GRACE, &mut listener).await.is_err() {

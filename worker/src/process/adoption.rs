@@ -81,7 +81,6 @@ impl<S: Shell> EventLoop<S> {
                 Err(error) => warn!(%error, %room, "a page cannot be read"),
             }
         }
-        eprintln!("GAP {} worker: adopt {room}", crate::net::clock::monotonic().0/1000);
         self.relay.begin_adoption(room, left);
         self.adoptions.rooms.insert(room, Vec::new());
         Ok(Reply::Done)
@@ -93,7 +92,6 @@ impl<S: Shell> EventLoop<S> {
             return Err(WorkerError::invalid(format!("{room} is not being adopted")));
         };
         self.relay.end_adoption(room);
-        eprintln!("GAP {} worker: end adoption {room}", crate::net::clock::monotonic().0/1000);
         for transport in transports {
             let add = |socket: BorrowedFd<'_>, source| {
                 if let Err(errno) = self.poller.add(socket, source, Interest::Read) {

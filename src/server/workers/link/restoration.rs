@@ -248,7 +248,6 @@ impl Link {
         let Some(finished) = finished else {
             return;
         };
-        eprintln!("GAP {} supervisor: all adopted", weir_worker::net::clock::monotonic().0/1000);
         let gap = now.saturating_duration_since(died_at);
         self.restorations.count(gap);
         self.restored.notify_waiters();
