@@ -13,6 +13,7 @@ mod commands;
 pub mod event_loop;
 mod probe;
 mod shared_ports;
+mod sieve;
 pub mod spin;
 mod startup;
 mod waiting;

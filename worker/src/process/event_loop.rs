@@ -27,6 +27,7 @@ use crate::net::egress::Egress;
 use crate::net::page::MappedPage;
 use crate::net::poll::{Event, Interest, Poller, Source};
 use crate::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch, SLOTS};
+use crate::net::sockets::Connection;
 use crate::net::usage::Usage;
 use crate::page::Page;
 use crate::page::layout::Capacity;
@@ -42,6 +43,7 @@ use super::BUILD;
 use super::adoption::Adoptions;
 use super::batch_limit::BatchLimit;
 use super::coalesce::Turn;
+use super::sieve::Sieve;
 use super::waiting::{Waiting, Waits};
 use super::webrtc::{IoContext, WebRtc};
 
@@ -149,6 +151,7 @@ pub struct EventLoop {
     /// Datagrams that a batch may bring.
     pub(super) batch_limit: BatchLimit,
     pub(super) adoptions: Adoptions,
+    pub(super) sieve: Sieve,
     next_warning: Time,
     next_wall_clock: Time,
 }
@@ -233,6 +236,7 @@ impl EventLoop {
             sandbox: None,
             batch_limit: BatchLimit::new(),
             adoptions: Adoptions::default(),
+            sieve: Sieve::default(),
             next_warning: Time::default(),
             next_wall_clock: Time::default(),
         })
@@ -266,6 +270,7 @@ impl EventLoop {
         let woke = clock::monotonic();
         self.relay.page().set_turn(Some(woke));
         let now = self.serve_sockets(woke);
+        self.relay.page().clear_suspect();
         if is_channel_ready || self.endpoint.has_buffered_input() || self.endpoint.wants_write() {
             self.serve_channel(now)?;
         }
@@ -388,12 +393,28 @@ impl EventLoop {
         let (owner, socket) = match source {
             Source::Channel | Source::Open => return,
             Source::Connection { transport, number, .. } => {
+                let remote = sockets.connection(transport, number).map(Connection::remote);
+                if let Some(remote) = remote {
+                    self.relay.note_suspect(Some(transport), remote);
+                }
+                let is_refused = remote.is_some_and(|remote| self.sieve.refuses(remote, source));
                 let (webrtc, mut io) = self.webrtc_and_io();
+                if is_refused {
+                    return webrtc.refuse_connection(now, &mut io, transport, number);
+                }
                 let brought = webrtc.read_connection(now, &mut io, transport, number);
                 return self.note_brought(brought);
             }
             Source::Unassigned { number } => {
+                let remote = self.webrtc.remote_of_unassigned(number);
+                if let Some(remote) = remote {
+                    self.relay.note_suspect(None, remote);
+                }
+                let is_refused = remote.is_some_and(|remote| self.sieve.refuses(remote, source));
                 let (webrtc, mut io) = self.webrtc_and_io();
+                if is_refused {
+                    return webrtc.refuse_unassigned(number);
+                }
                 let brought = webrtc.read_unassigned(now, &mut io, number);
                 return self.note_brought(brought);
             }
@@ -422,7 +443,7 @@ impl EventLoop {
             true => self.batch_limit.get().min(OPEN_BATCH_MAX),
             false => self.batch_limit.get(),
         };
-        let received = match self.batch.receive(socket, limit) {
+        let mut received = match self.batch.receive(socket, limit) {
             Ok(received) => received,
             Err(errno) => {
                 self.warn(now, "recvmmsg", errno);
@@ -440,9 +461,18 @@ impl EventLoop {
                 .webrtc
                 .count_unrouted(UnroutedReason::TooLong, received.truncated.into()),
         }
-        for datagram in received.datagrams {
+        for datagram in received.datagrams.iter() {
             self.counters.packets_received += datagram.packets();
             self.counters.bytes_received += u64::from(datagram.len);
+        }
+        if !self.sieve.is_open() {
+            let dropped = self.sieve.sift(&mut received, source);
+            match owner {
+                Some(transport) => self
+                    .relay
+                    .count_unrouted(transport, UnroutedReason::Quarantined, dropped),
+                None => self.webrtc.count_unrouted(UnroutedReason::Quarantined, dropped),
+            }
         }
         let bound = match source {
             Source::Listener {

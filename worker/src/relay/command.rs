@@ -95,6 +95,7 @@ impl Relay {
             | Method::UseConnectedSocket { .. }
             | Method::Adopt { .. }
             | Method::AdoptionEnded { .. }
+            | Method::SetQuarantine(_)
             | Method::Shutdown => {
                 return Err(invalid("this method is not about a room"));
             }
