@@ -1,6 +1,7 @@
 //! Real worker processes die of what looks like packets, and of what does not.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "sockets of the test's own")]
 
 mod loopback;
 mod processes;
@@ -9,6 +10,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -60,8 +62,9 @@ impl Flood {
             }),
             ..PlainTransportOptions::default()
         };
-        let receiving = soon(room.create_plain_transport(options)).await.unwrap();
+        // Each on a transport of its own, so that the worker sends them while it works on the packet, and not afterwards together.
         for _ in 0..COPIES {
+            let receiving = soon(room.create_plain_transport(options.clone())).await.unwrap();
             soon(receiving.consume(&producer, ConsumerOptions::default()))
                 .await
                 .unwrap();
@@ -154,6 +157,15 @@ impl Bystander {
         }
     }
 
+    /// It is heard for so long that the next death is not taken for one at the start, after which there would be a delay.
+    async fn is_heard_for_a_second(&mut self) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..55 {
+            ticks.tick().await;
+            self.is_heard().await;
+        }
+    }
+
     /// What is said is heard.
     async fn is_heard(&mut self) {
         let mut buffer = [0; 2_000];
@@ -167,7 +179,7 @@ impl Bystander {
                 packet.extend([7; 20]);
                 self.spoken += 1;
                 self.speaker.send_to(&packet, self.port).unwrap();
-                let heard = tokio::time::timeout(std::time::Duration::from_millis(20), self.receiver.recv(&mut buffer));
+                let heard = tokio::time::timeout(Duration::from_millis(20), self.receiver.recv(&mut buffer));
                 if let Ok(Ok(_)) = heard.await
                     && buffer[1] & 0x7f == 111
                 {
@@ -187,13 +199,12 @@ fn on_first_worker() -> RoomOptions {
     }
 }
 
-/// So that the next death is not taken for one at the start, after which there would be a delay.
-async fn serves_for_a_second() {
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
-}
-
 /// Ends the worker's process by a signal; what happens until its successor has taken over.
-async fn end_by(server: &Server, events: &mut EventStream, signal: Signal) -> Vec<EventKind> {
+async fn end_by(server: &Server, events: &mut EventStream, flood: &Flood, signal: Signal) -> Vec<EventKind> {
+    // Whoever spoke last was heard in an earlier turn of the event loop.
+    for _ in 0..3 {
+        soon(flood.transport.stats()).await.unwrap();
+    }
     let pid = soon(async {
         loop {
             match server.workers()[0].pid {
@@ -231,8 +242,8 @@ async fn a_source_whose_packets_kill_is_quarantined_and_then_its_room_given_up()
 
     // Whoever kills a worker that is busy names its busiest sender, again and again.
     for signal in [Signal::SIGKILL, Signal::SIGKILL, Signal::SIGABRT, Signal::SIGABRT] {
-        serves_for_a_second().await;
-        let happened = end_by(&server, &mut events, signal).await;
+        bystander.is_heard_for_a_second().await;
+        let happened = end_by(&server, &mut events, &flood, signal).await;
         assert!(!happened.iter().any(punishes), "{happened:?}");
     }
     bystander.is_heard().await;
@@ -242,8 +253,8 @@ async fn a_source_whose_packets_kill_is_quarantined_and_then_its_room_given_up()
     let quarantined = loop {
         deaths += 1;
         assert!(deaths < 20, "the worker is never busy");
-        serves_for_a_second().await;
-        let happened = end_by(&server, &mut events, Signal::SIGILL).await;
+        bystander.is_heard_for_a_second().await;
+        let happened = end_by(&server, &mut events, &flood, Signal::SIGILL).await;
         if let Some(event) = happened.into_iter().find(punishes) {
             break event;
         }
@@ -269,8 +280,8 @@ async fn a_source_whose_packets_kill_is_quarantined_and_then_its_room_given_up()
     let closed = loop {
         deaths += 1;
         assert!(deaths < 20, "the worker is never busy");
-        serves_for_a_second().await;
-        let happened = end_by(&server, &mut events, Signal::SIGILL).await;
+        bystander.is_heard_for_a_second().await;
+        let happened = end_by(&server, &mut events, &other, Signal::SIGILL).await;
         let closed = happened.iter().find_map(|event| match event {
             EventKind::RoomClosed { room, cause, .. } => Some((*room, cause.clone())),
             _ => None,

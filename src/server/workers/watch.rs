@@ -318,7 +318,7 @@ async fn live(
     });
     // Its last words are heard beside what follows: only if it has handed the pipe on to somebody does it stay open.
     tokio::spawn(async move {
-        if timeout(EXIT_GRACE, &mut listener).await.is_err() {
+        if !listener.is_finished() && timeout(EXIT_GRACE, &mut listener).await.is_err() {
             listener.abort();
         }
     });

@@ -2,10 +2,18 @@
 
 use std::net::SocketAddr;
 
-use weir_channel::message::{QUARANTINED_MAX, QuarantinedSource, Reply, WorkerError};
+use weir_channel::message::{QUARANTINED_MAX, QuarantinedSource, Reply, UnroutedReason, WorkerError};
 
 use crate::net::receive::Received;
+use crate::net::shell::Shell;
+use crate::net::sockets::Connection;
 use crate::net::source::Source;
+use crate::relay::Relay;
+use crate::relay::sink::TransportIx;
+use crate::time::Time;
+
+use super::event_loop::EventLoop;
+use super::webrtc::WebRtc;
 
 /// Which packets are dropped.
 #[derive(Debug, Default)]
@@ -49,5 +57,44 @@ impl Sieve {
             !is_dropped
         });
         dropped
+    }
+}
+
+/// Counts what was dropped of a socket's packets.
+pub(super) fn count(relay: &mut Relay, webrtc: &mut WebRtc, owner: Option<TransportIx>, dropped: u64) {
+    match owner {
+        _ if dropped == 0 => {}
+        Some(transport) => relay.count_unrouted(transport, UnroutedReason::Quarantined, dropped),
+        None => webrtc.count_unrouted(UnroutedReason::Quarantined, dropped),
+    }
+}
+
+impl<S: Shell> EventLoop<S> {
+    /// Closes a connection before anything is read from it, if its other end is in quarantine. Else that is noted to be who comes next.
+    pub(super) fn refuse_connection(&mut self, now: Time, source: Source, transport: TransportIx, number: u8) -> bool {
+        let connection = self.egress.sockets.connection(transport, number);
+        let Some(remote) = connection.map(Connection::remote) else {
+            return false;
+        };
+        self.relay.note_suspect(Some(transport), remote);
+        let is_refused = self.sieve.refuses(remote, source);
+        if is_refused {
+            let (webrtc, mut io) = self.webrtc_and_io();
+            webrtc.refuse_connection(now, &mut io, transport, number);
+        }
+        is_refused
+    }
+
+    /// As [`EventLoop::refuse_connection`], while nobody knows for whom the connection is.
+    pub(super) fn refuse_unassigned(&mut self, source: Source, number: u16) -> bool {
+        let Some(remote) = self.webrtc.remote_of_unassigned(number) else {
+            return false;
+        };
+        self.relay.note_suspect(None, remote);
+        let is_refused = self.sieve.refuses(remote, source);
+        if is_refused {
+            self.webrtc.refuse_unassigned(number);
+        }
+        is_refused
     }
 }

@@ -96,9 +96,7 @@ impl Relay {
             | Method::Adopt { .. }
             | Method::AdoptionEnded { .. }
             | Method::SetQuarantine(_)
-            | Method::Shutdown => {
-                return Err(invalid("this method is not about a room"));
-            }
+            | Method::Shutdown => return Err(invalid("this method is not about a room")),
         }
         Ok(Reply::Done)
     }
