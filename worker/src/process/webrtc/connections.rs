@@ -154,7 +154,7 @@ impl WebRtc {
         let Some(tuple) = io.egress.sockets.connection(transport, number).map(tuple_of) else {
             return;
         };
-        io.egress.sockets.close_connection(transport, number);
+        close_connection(io, transport, number);
         io.relay.count_unrouted(transport, UnroutedReason::Quarantined, 1);
         self.with(now, io, transport, |entry, output, _| {
             entry.transport.handle_connection_closed(now, &tuple, output);
