@@ -29,9 +29,7 @@ impl Lane {
                 ..
             })
             | Message::Notification(Notification::Log(_) | Notification::LogLinesDropped { .. }) => Self::Bulk,
-            Message::Hello(_) | Message::Response(_) | Message::Notification(_) | Message::Requests(_) => {
-                Self::Control
-            }
+            Message::Hello(_) | Message::Response(_) | Message::Notification(_) | Message::Requests(_) => Self::Control,
         }
     }
 

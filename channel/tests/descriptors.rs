@@ -12,7 +12,9 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::fstat;
 use proptest::prelude::*;
-use weir_channel::descriptors::{Arrivals, DescriptorError, MAX_DESCRIPTORS, receive, send, send_with_descriptors};
+use weir_channel::descriptors::{
+    Arrivals, DescriptorError, FRAME_DESCRIPTORS_MAX, MAX_DESCRIPTORS, receive, send, send_with_descriptors,
+};
 use weir_channel::frame::{Decoder, PREFIX};
 
 /// A frame whose body says how many descriptors it has and which number the first of them is.
@@ -202,20 +204,20 @@ fn assert_closed(read: &OwnedFd) {
 #[test]
 fn too_many_descriptors_are_refused_and_closed() {
     let (ours, theirs) = socketpair();
-    let (reads, writes): (Vec<_>, Vec<_>) = (0..=MAX_DESCRIPTORS).map(|_| pipe()).unzip();
+    let (reads, writes): (Vec<_>, Vec<_>) = (0..=FRAME_DESCRIPTORS_MAX).map(|_| pipe()).unzip();
     send_with_descriptors(ours.as_fd(), &frame_of(1), &writes).expect("sent");
     drop(writes);
     let received = receive(theirs.as_fd(), &mut [0; 100]).expect("readable");
     assert_eq!(
         received.descriptors.len(),
-        MAX_DESCRIPTORS + 1,
+        FRAME_DESCRIPTORS_MAX + 1,
         "all are seen, none leaks"
     );
     let error = Arrivals::new().push(0, 5, received.descriptors).expect_err("too many");
     assert_eq!(
         error,
         DescriptorError::TooMany {
-            count: MAX_DESCRIPTORS + 1
+            count: FRAME_DESCRIPTORS_MAX + 1
         }
     );
     reads.iter().for_each(assert_closed);

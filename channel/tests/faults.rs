@@ -19,8 +19,8 @@ use weir_channel::frame::{self, Decoder, FrameError, MAX_FRAME};
 use weir_channel::id::{RequestId, TransportId, WorkerId};
 use weir_channel::log::{TARGET_MAX, TEXT_MAX};
 use weir_channel::message::{
-    Deadline, Hello, IceProtocol, IceTuple, LogLevel, LogLine, Message, Method, Notification, PROTOCOL_VERSION, Reply,
-    Request, WorkerError,
+    Deadline, Enclosed, Hello, IceProtocol, IceTuple, LogLevel, LogLine, Message, Method, Notification,
+    PROTOCOL_VERSION, Reply, Request, WorkerError,
 };
 
 fn frame_of(message: &Message) -> Vec<u8> {
@@ -612,6 +612,43 @@ fn too_many_descriptors_end_the_channel_and_are_closed() {
     for read in &reads {
         assert!(wait_for(read.as_fd(), PollFlags::POLLIN).contains(PollFlags::POLLHUP));
     }
+}
+
+/// A frame that has more descriptors than its requests say, or more for one request than it may have.
+#[test]
+fn descriptors_that_no_request_of_a_frame_has_end_the_channel_and_are_closed() {
+    let Message::Request(request) = ping() else {
+        panic!("a request")
+    };
+    let frame = |counts: &[u8]| {
+        let enclosed = counts.iter().map(|count| Enclosed {
+            request: request.clone(),
+            descriptors: *count,
+        });
+        frame_of(&Message::Requests(enclosed.collect()))
+    };
+    for (counts, sent) in [
+        (&[1, 1][..], 3),
+        (&[], 1),
+        (&[MAX_DESCRIPTORS as u8 + 1], MAX_DESCRIPTORS + 1),
+    ] {
+        let (mut endpoint, peer) = worker_hears(&our_hello(), false);
+        let (reads, writes): (Vec<_>, Vec<_>) = (0..sent).map(|_| pipe()).unzip();
+        send_with_descriptors(peer.expect("open").as_fd(), &frame(counts), &writes).expect("sent");
+        drop(writes);
+        let error = endpoint.poll_request().expect_err("too many");
+        assert_eq!(error, DescriptorError::TooMany { count: sent }.into());
+        for read in &reads {
+            assert!(wait_for(read.as_fd(), PollFlags::POLLIN).contains(PollFlags::POLLHUP));
+        }
+    }
+    // If some found no number on their way, the last requests have too few, and each says so itself.
+    let (mut endpoint, peer) = worker_hears(&our_hello(), false);
+    let (_read, write) = pipe();
+    let peer = peer.expect("open");
+    send_with_descriptors(peer.as_fd(), &frame(&[1, 1]), &[write]).expect("sent");
+    let mut next = || endpoint.poll_request().unwrap().expect("a request").1.len();
+    assert_eq!([next(), next()], [1, 0]);
 }
 
 #[tokio::test]

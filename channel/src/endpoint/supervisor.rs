@@ -234,7 +234,11 @@ impl Together {
     #[must_use]
     pub fn split(&mut self) -> Self {
         let requests = self.requests.split_off(self.requests.len() / 2);
-        let kept = self.requests.iter().map(|enclosed| usize::from(enclosed.descriptors)).sum();
+        let kept = self
+            .requests
+            .iter()
+            .map(|enclosed| usize::from(enclosed.descriptors))
+            .sum();
         Self {
             requests,
             descriptors: self.descriptors.split_off(kept),

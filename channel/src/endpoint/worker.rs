@@ -330,7 +330,9 @@ fn open(
         (request, its_own)
     });
     let opened: VecDeque<_> = opened.collect();
-    let has_too_many = opened.iter().any(|(_, descriptors)| descriptors.len() > MAX_DESCRIPTORS);
+    let has_too_many = opened
+        .iter()
+        .any(|(_, descriptors)| descriptors.len() > MAX_DESCRIPTORS);
     match has_too_many || left.next().is_some() {
         true => Err(DescriptorError::TooMany { count }),
         false => Ok(opened),

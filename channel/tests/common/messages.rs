@@ -9,11 +9,12 @@ use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, W
 use weir_channel::message::{
     Coalescing, Codec, CodecName, ComediaPolicy, ConsumerDump, ConsumerRtx, ConsumerStats, Counts, CreateConsumer,
     CreatePlainTransport, CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters,
-    DtlsRole, DtlsState, DumpPage, Enclosed, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello,
-    Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message,
-    Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats, Profile, Remote,
-    Reply, Request, Response, Sandbox, SandboxLack, SandboxLayer, Scope, StatsPage, StreamStats, TransportDump,
-    TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
+    DtlsRole, DtlsState, DumpPage, Enclosed, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm,
+    HeaderExtension, Hello, Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine,
+    MediaKind, Message, Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats,
+    Profile, QuarantinedSource, Remote, Reply, Request, Response, Sandbox, SandboxLack, SandboxLayer, Scope, StatsPage,
+    StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats,
+    WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -258,6 +259,16 @@ pub(crate) fn methods() -> Vec<Method> {
         },
         Method::Adopt { room: ROOM, pages: 2 },
         Method::AdoptionEnded { room: ROOM },
+        Method::SetQuarantine(vec![
+            QuarantinedSource {
+                ip: v4().ip(),
+                port: Some(v4().port()),
+            },
+            QuarantinedSource {
+                ip: v6().ip(),
+                port: None,
+            },
+        ]),
     ]
 }
 
@@ -751,6 +762,9 @@ fn any_method() -> impl Strategy<Value = Method> {
         1 => (number(), any::<u8>()).prop_map(|(id, pages)| Method::Adopt { room: RoomId(id), pages }),
         1 => Just(Method::UsePollers),
         1 => number().prop_map(|id| Method::AdoptionEnded { room: RoomId(id) }),
+        1 => vec((any::<std::net::IpAddr>(), option::of(any::<u16>())), 0..4).prop_map(|sources| {
+            Method::SetQuarantine(sources.into_iter().map(|(ip, port)| QuarantinedSource { ip, port }).collect())
+        }),
         2 => (number(), number(), option::of(any_remote()), flag(), flag(), flag()).prop_map(
             |(room, transport, remote, comedia, rtcp_mux, locks)| {
                 let comedia_from = remote.filter(|_| locks).map(|remote| remote.rtp.ip());

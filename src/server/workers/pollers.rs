@@ -48,8 +48,13 @@ mod tests {
     async fn a_worker_gets_the_same_two_and_they_are_closed_in_the_end() {
         let pollers = Pollers::create().unwrap();
         let others = pollers.descriptors().unwrap();
-        let name = |descriptor: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd())).unwrap();
-        assert!(others.iter().all(|other| name(other).to_string_lossy() == "anon_inode:[eventpoll]"));
+        let name =
+            |descriptor: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd())).unwrap();
+        assert!(
+            others
+                .iter()
+                .all(|other| name(other).to_string_lossy() == "anon_inode:[eventpoll]")
+        );
         assert_eq!(others.len(), 2);
     }
 }

@@ -219,6 +219,10 @@ impl Shared {
             settings.push((Method::UsePollers, descriptors));
         }
         settings.extend(live.startup_requests().into_iter().map(|method| (method, Vec::new())));
+        let quarantined = slot.quarantined();
+        if !quarantined.is_empty() {
+            settings.push((Method::SetQuarantine(quarantined), Vec::new()));
+        }
         if let Some(shared_ports) = &self.shared_ports {
             match shared_ports.descriptors(slot.id()) {
                 Ok(descriptors) => {

@@ -78,12 +78,7 @@ pub trait PollBackend {
     ///
     /// # Errors
     /// Why it waits as before.
-    fn move_to(
-        &mut self,
-        pollers: [OwnedFd; 2],
-        channel: BorrowedFd<'_>,
-        interest: Interest,
-    ) -> Result<(), Errno>;
+    fn move_to(&mut self, pollers: [OwnedFd; 2], channel: BorrowedFd<'_>, interest: Interest) -> Result<(), Errno>;
 
     /// As [`Poller::wait`].
     ///
@@ -174,12 +169,7 @@ impl PollBackend for Poller {
         Self::remove(self, descriptor)
     }
 
-    fn move_to(
-        &mut self,
-        pollers: [OwnedFd; 2],
-        channel: BorrowedFd<'_>,
-        interest: Interest,
-    ) -> Result<(), Errno> {
+    fn move_to(&mut self, pollers: [OwnedFd; 2], channel: BorrowedFd<'_>, interest: Interest) -> Result<(), Errno> {
         Self::move_to(self, pollers, channel, interest)
     }
 

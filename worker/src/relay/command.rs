@@ -96,9 +96,8 @@ impl Relay {
             | Method::UsePollers
             | Method::Adopt { .. }
             | Method::AdoptionEnded { .. }
-            | Method::Shutdown => {
-                return Err(invalid("this method is not about a room"));
-            }
+            | Method::SetQuarantine(_)
+            | Method::Shutdown => return Err(invalid("this method is not about a room")),
         }
         Ok(Reply::Done)
     }

@@ -70,6 +70,7 @@ impl<'a> Effect<'a> {
             | Method::UsePollers
             | Method::Adopt { .. }
             | Method::AdoptionEnded { .. }
+            | Method::SetQuarantine(_)
             | Method::SetAudioLevels { .. }
             | Method::RequestKeyFrame { .. }
             | Method::WorkerStats

@@ -75,7 +75,12 @@ async fn forward_together(
                 let second = part.split();
                 if part.is_empty() {
                     for request in second.requests() {
-                        refuse(link, request.id, WorkerError::InvalidParameters(error.to_string()), state)?;
+                        refuse(
+                            link,
+                            request.id,
+                            WorkerError::InvalidParameters(error.to_string()),
+                            state,
+                        )?;
                     }
                 } else {
                     parts.extend([second, part]);
