@@ -180,7 +180,7 @@ fn faulty_streams(valid: &Message) -> Vec<(&'static str, Vec<u8>, usize, Channel
             ChannelError::Codec {
                 offset: hello_len,
                 error: CodecError::Garbage(String::from(
-                    "invalid value: integer `238`, expected variant index 0 <= i < 4",
+                    "invalid value: integer `238`, expected variant index 0 <= i < 5",
                 )),
             },
         ),
