@@ -247,6 +247,12 @@ impl<S: Shell> EventLoop<S> {
         due.filter(|_| !is_leftover).or(is_leftover.then_some(self.turn_ended))
     }
 
+    /// Notes that it has nothing to do: who waits is not stuck. [`EventLoop::turn`] does so before it waits; who waits for it
+    /// does so.
+    pub fn rest(&mut self) {
+        self.relay.page().set_turn(None);
+    }
+
     /// One turn.
     ///
     /// # Errors
@@ -259,7 +265,7 @@ impl<S: Shell> EventLoop<S> {
         let is_channel_ready = if is_leftover {
             true
         } else {
-            self.relay.page().set_turn(None);
+            self.rest();
             self.wait(ended_before)?
         };
         let woke = S::monotonic();
