@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{
-    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, IceCredentials, Method, Reply,
-    WorkerError,
+    CONNECTED_MAX, CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, IceCredentials,
+    IceTuple, Method, Reply, WorkerError,
 };
 
 use crate::net::clock;
@@ -32,8 +32,9 @@ impl<S: Shell> EventLoop<S> {
         now: Time,
         method: &Method,
         request: &CreateWebRtcTransport,
-        descriptors: Vec<OwnedFd>,
+        mut descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
+        let connected = split_connected(request, &mut descriptors)?;
         let sockets = match request.listeners.is_empty() {
             true => self.sockets_on_shared_ports(&descriptors)?,
             false => IceSockets::adopt(descriptors, &request.listeners)?,
@@ -60,6 +61,9 @@ impl<S: Shell> EventLoop<S> {
         let transport = WebRtcTransport::new(credentials, context);
         self.webrtc
             .insert(index, request.transport, transport, uses_shared_ports);
+        for (tuple, socket) in connected {
+            self.egress.sockets.leave_unused(index, tuple, socket);
+        }
         Ok(Reply::WebRtcTransportCreated { fingerprints })
     }
 
@@ -198,6 +202,28 @@ impl WebRtc {
             refusals: Refusals::default(),
             registration,
         }));
+    }
+}
+
+/// Takes the sockets that another worker has left connected out of what has come with a request.
+fn split_connected(
+    request: &CreateWebRtcTransport,
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<Vec<(IceTuple, OwnedFd)>, WorkerError> {
+    let count = request.connected.len();
+    if count > CONNECTED_MAX {
+        return Err(WorkerError::invalid(format!(
+            "{count} sockets are connected already; a WebRTC transport has at most {CONNECTED_MAX}"
+        )));
+    }
+    match descriptors.len().checked_sub(count) {
+        Some(others) => Ok(request
+            .connected
+            .iter()
+            .copied()
+            .zip(descriptors.split_off(others))
+            .collect()),
+        None => Err(WorkerError::descriptors(count, descriptors.len())),
     }
 }
 
