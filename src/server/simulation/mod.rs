@@ -5,6 +5,9 @@
 //! ([`worker`]) over a network of its own ([`network`]). What must always hold is judged as it goes. The same seed plays the same story, byte for
 //! byte ([`trace`]).
 
+mod calls;
+mod faults;
+mod judge;
 mod media;
 mod network;
 #[path = "../../../worker/tests/sim/mod.rs"]

@@ -322,7 +322,7 @@ impl Watching {
                 continue;
             };
             let is_written = watched.interest != Interest::Read;
-            if !network.waiting.get(&local).is_some_and(|waiting| !waiting.is_empty()) && !is_written {
+            if network.waiting.get(&local).is_none_or(VecDeque::is_empty) && !is_written {
                 continue;
             }
             let connected = match source {
