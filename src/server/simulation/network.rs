@@ -284,8 +284,8 @@ impl ReceiveBackend for Receiver {
         Ok(Received {
             stride: self.bytes.len().max(1),
             bytes: &mut self.bytes,
-            datagrams: &self.datagrams,
-            arrivals: &self.arrivals,
+            datagrams: &mut self.datagrams,
+            arrivals: &mut self.arrivals,
             truncated: 0,
             drop_count: None,
             is_full,

@@ -60,7 +60,8 @@ async fn tell(seed: u64) -> Outcome {
     simulated::stand_on(Some(Ground {
         began: Instant::now(),
         births,
-        last_pid: 100,
+        // Higher than those of processes can be.
+        last_pid: 1 << 24,
     }));
     let network = Shared::default();
     let mut cradle = Cradle {

@@ -21,10 +21,7 @@ use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, Sandbox, Unrou
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
 use crate::net::egress::Egress;
-use crate::net::page::MappedPage;
-use crate::net::poll::{Event, Interest, Poller, Source};
-use crate::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch, SLOTS};
-use crate::net::send::KernelSend;
+use crate::net::poll::{Event, Interest, Source};
 use crate::net::shell::{Backends, Kernel, PollBackend, ReceiveBackend, Shell};
 use crate::net::usage::Usage;
 use crate::page::Page;
@@ -42,12 +39,13 @@ use super::adoption::Adoptions;
 use super::batch_limit::BatchLimit;
 use super::coalesce::Turn;
 use super::ended::Ended;
+use super::sieve::{self, Sieve};
 use super::waiting::{Wait, Waiting};
 use super::webrtc::{IoContext, WebRtc};
 
 /// Ready sockets that one wait reports, with a batch of at most 32 datagrams each. More than are ever ready at once in hundreds of rooms,
 /// so that none waits for others to have had two turns.
-const EVENTS_MAX: usize = 1_024;
+pub(super) const EVENTS_MAX: usize = 1_024;
 
 /// After so much time of relaying, sockets that are ready wait for the next turn, and the channel is served. The cost of
 /// a turn beside relaying (a wait, the channel) is about 2 µs, so 500 µs spread it thin.
@@ -96,6 +94,7 @@ pub struct EventLoop<S: Shell = Kernel> {
     /// Datagrams that a batch may bring.
     pub(super) batch_limit: BatchLimit,
     pub(super) adoptions: Adoptions,
+    pub(super) sieve: Sieve,
     next_warning: Time,
     next_wall_clock: Time,
     /// When the last turn did.
@@ -109,37 +108,6 @@ pub(super) struct Counters {
     pub(super) packets_received: u64,
     pub(super) bytes_received: u64,
     pub(super) log_lines_dropped: u64,
-}
-
-impl EventLoop {
-    /// A worker without rooms on its end of a channel. It says hello in its first turn.
-    ///
-    /// # Errors
-    /// What epoll or the channel says.
-    pub fn new(
-        channel: OwnedFd,
-        id: WorkerId,
-        dtls: dtls::Settings,
-        log: LogQueue,
-        log_filter: LogFilterHandle,
-    ) -> Result<Self, ChannelError> {
-        let os = |call| move |errno| ChannelError::Os { call, errno };
-        let backends = Backends {
-            send: KernelSend::new(),
-            receive: ReceiveBatch::new(SLOTS, DATAGRAM_BYTES_MAX),
-            poll: Poller::new(EVENTS_MAX).map_err(os("epoll_create1"))?,
-        };
-        Self::on(backends, channel, id, dtls, log, log_filter)
-    }
-
-    /// Where to keep what a successor needs. To be called before the first turn.
-    ///
-    /// # Errors
-    /// It cannot be mapped.
-    pub fn set_page(&mut self, page: &weir_channel::page::Page) -> Result<(), Errno> {
-        self.keep_in(Memory::mapped(MappedPage::map(page)?.leak()));
-        Ok(())
-    }
 }
 
 impl<S: Shell> EventLoop<S> {
@@ -207,6 +175,7 @@ impl<S: Shell> EventLoop<S> {
             sandbox: None,
             batch_limit: BatchLimit::new(),
             adoptions: Adoptions::default(),
+            sieve: Sieve::default(),
             next_warning: Time::default(),
             next_wall_clock: Time::default(),
         })
@@ -339,6 +308,8 @@ impl<S: Shell> EventLoop<S> {
             }
         }
         now = self.serve_open_sockets(now);
+        // What follows is everybody's.
+        self.relay.page().clear_suspect();
         self.egress.flush_gathered();
         self.handle_outputs();
         now
@@ -398,11 +369,17 @@ impl<S: Shell> EventLoop<S> {
         let (owner, socket) = match source {
             Source::Channel | Source::Open => return,
             Source::Connection { transport, number, .. } => {
+                if self.refuse_connection(now, source, transport, number) {
+                    return;
+                }
                 let (webrtc, mut io) = self.webrtc_and_io();
                 let brought = webrtc.read_connection(now, &mut io, transport, number);
                 return self.note_brought(brought);
             }
             Source::Unassigned { number } => {
+                if self.refuse_unassigned(source, number) {
+                    return;
+                }
                 let (webrtc, mut io) = self.webrtc_and_io();
                 let brought = webrtc.read_unassigned(now, &mut io, number);
                 return self.note_brought(brought);
@@ -432,7 +409,7 @@ impl<S: Shell> EventLoop<S> {
             true => self.batch_limit.get().min(OPEN_BATCH_MAX),
             false => self.batch_limit.get(),
         };
-        let received = match self.batch.receive(socket, limit) {
+        let mut received = match self.batch.receive(socket, limit) {
             Ok(received) => received,
             Err(errno) => {
                 self.warn(now, "recvmmsg", errno);
@@ -450,9 +427,13 @@ impl<S: Shell> EventLoop<S> {
                 .webrtc
                 .count_unrouted(UnroutedReason::TooLong, received.truncated.into()),
         }
-        for datagram in received.datagrams {
+        for datagram in received.datagrams.iter() {
             self.counters.packets_received += datagram.packets();
             self.counters.bytes_received += u64::from(datagram.len);
+        }
+        if !self.sieve.is_open() {
+            let dropped = self.sieve.sift(&mut received, source);
+            sieve::count(&mut self.relay, &mut self.webrtc, owner, dropped);
         }
         let bound = match source {
             Source::Listener {
