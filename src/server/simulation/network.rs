@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -411,6 +411,12 @@ impl PollBackend for Poll {
         } else {
             Ok(())
         }
+    }
+
+    /// It waits for nothing in the kernel.
+    fn move_to(&mut self, _: [OwnedFd; 2], _: BorrowedFd<'_>, _: Interest) -> Result<(), Errno> {
+        let watches_more = self.watching.borrow().0.keys().any(|source| *source != Source::Channel);
+        if watches_more { Err(Errno::EBUSY) } else { Ok(()) }
     }
 
     fn wait(&mut self, _: Option<Duration>, ready: &mut Vec<Event>) -> Result<(), Errno> {
