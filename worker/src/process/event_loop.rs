@@ -42,7 +42,7 @@ use super::adoption::Adoptions;
 use super::batch_limit::BatchLimit;
 use super::coalesce::Turn;
 use super::ended::Ended;
-use super::sieve::{self, Sieve};
+use super::sieve::Sieve;
 use super::waiting::{Wait, Waiting};
 use super::webrtc::{IoContext, WebRtc};
 
@@ -460,8 +460,8 @@ impl<S: Shell> EventLoop<S> {
             self.counters.bytes_received += u64::from(datagram.len);
         }
         if !self.sieve.is_open() {
-            let dropped = self.sieve.sift(&mut received, source);
-            sieve::count(&mut self.relay, &mut self.webrtc, owner, dropped);
+            let dropped = self.sieve.sift(now, &mut received, source);
+            dropped.count(owner, &mut self.relay, &mut self.webrtc);
         }
         let bound = match source {
             Source::Listener {
@@ -574,6 +574,7 @@ impl<S: Shell> EventLoop<S> {
 
     /// Stops watching a transport's sockets, and closes them.
     fn close(&mut self, transport: TransportIx) {
+        self.sieve.forget(transport);
         let (webrtc, mut io) = self.webrtc_and_io();
         webrtc.close(S::monotonic(), &mut io, transport);
         // The supervisor holds the sockets too, so closing them would not take them out of the epoll.
