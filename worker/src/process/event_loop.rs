@@ -397,12 +397,7 @@ impl<S: Shell> EventLoop<S> {
         let (owner, socket) = match source {
             Source::Channel | Source::Open => return,
             Source::Connection { transport, number, .. } => {
-                if self.refuse_connection(now, source, transport, number) {
-                    return;
-                }
-                let (webrtc, mut io) = self.webrtc_and_io();
-                let brought = webrtc.read_connection(now, &mut io, transport, number);
-                return self.note_brought(brought);
+                return self.read_connection(now, source, transport, number);
             }
             Source::Unassigned { number } => {
                 if self.refuse_unassigned(source, number) {
@@ -503,7 +498,7 @@ impl<S: Shell> EventLoop<S> {
     }
 
     /// Counts the packets and bytes that a connection has brought, and carries out what follows.
-    fn note_brought(&mut self, (packets, bytes): (u64, u64)) {
+    pub(super) fn note_brought(&mut self, (packets, bytes): (u64, u64)) {
         self.counters.packets_received += packets;
         self.counters.bytes_received += bytes;
         self.handle_actions();

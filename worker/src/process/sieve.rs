@@ -123,22 +123,23 @@ impl Dropped {
 }
 
 impl<S: Shell> EventLoop<S> {
-    /// Closes a connection before anything is read from it, if its other end is in quarantine. Else that is noted to be who comes next.
-    pub(super) fn refuse_connection(&mut self, now: Time, source: Source, transport: TransportIx, number: u8) -> bool {
+    /// Reads from a connection, or closes it before that, if its other end is in quarantine.
+    pub(super) fn read_connection(&mut self, now: Time, source: Source, transport: TransportIx, number: u8) {
         let connection = self.egress.sockets.connection(transport, number);
         let Some(remote) = connection.map(Connection::remote) else {
-            return false;
+            return;
         };
         self.relay.note_suspect(Some(transport), remote);
         let is_refused = self.sieve.refuses(remote, source);
+        let (webrtc, mut io) = self.webrtc_and_io();
         if is_refused {
-            let (webrtc, mut io) = self.webrtc_and_io();
-            webrtc.refuse_connection(now, &mut io, transport, number);
+            return webrtc.refuse_connection(now, &mut io, transport, number);
         }
-        is_refused
+        let brought = webrtc.read_connection(now, &mut io, transport, number);
+        self.note_brought(brought);
     }
 
-    /// As [`EventLoop::refuse_connection`], while nobody knows for whom the connection is.
+    /// Closes a connection of which nobody knows for whom it is, if its other end is in quarantine. Else that is noted to be who comes next.
     pub(super) fn refuse_unassigned(&mut self, source: Source, number: u16) -> bool {
         let Some(remote) = self.webrtc.remote_of_unassigned(number) else {
             return false;
