@@ -4,6 +4,7 @@
 //! sending path is connected to, whether it may be sent on, and what the relay knows of the peer.
 
 mod commands;
+mod connected;
 mod connections;
 mod echo;
 mod events;

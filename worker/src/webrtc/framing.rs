@@ -191,7 +191,10 @@ mod tests {
                     continue;
                 }
                 let cut = each_whole(&stream[consumed..arrived], |packet| found.push(packet.to_vec())).unwrap();
-                assert!(cut.whole > 0 || wanted == 1 || cut.wanted > wanted, "it was worth the while");
+                assert!(
+                    cut.whole > 0 || wanted == 1 || cut.wanted > wanted,
+                    "it was worth the while"
+                );
                 consumed += cut.whole;
                 wanted = cut.wanted;
             }
