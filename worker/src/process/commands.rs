@@ -83,6 +83,7 @@ impl<S: Shell> EventLoop<S> {
                 webrtc.set_dtls_parameters(now, &mut io, whom, parameters)
             }
             Method::AdoptionEnded { room } => self.end_adoption(*room),
+            Method::SetQuarantine(sources) => self.sieve.set_quarantine(sources),
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
                 self.is_leaving = true;

@@ -42,6 +42,7 @@ use super::adoption::Adoptions;
 use super::batch_limit::BatchLimit;
 use super::coalesce::Turn;
 use super::ended::Ended;
+use super::sieve::{self, Sieve};
 use super::waiting::{Wait, Waiting};
 use super::webrtc::{IoContext, WebRtc};
 
@@ -96,6 +97,7 @@ pub struct EventLoop<S: Shell = Kernel> {
     /// Datagrams that a batch may bring.
     pub(super) batch_limit: BatchLimit,
     pub(super) adoptions: Adoptions,
+    pub(super) sieve: Sieve,
     next_warning: Time,
     next_wall_clock: Time,
     /// When the last turn did.
@@ -207,6 +209,7 @@ impl<S: Shell> EventLoop<S> {
             sandbox: None,
             batch_limit: BatchLimit::new(),
             adoptions: Adoptions::default(),
+            sieve: Sieve::default(),
             next_warning: Time::default(),
             next_wall_clock: Time::default(),
         })
@@ -333,6 +336,8 @@ impl<S: Shell> EventLoop<S> {
             }
         }
         now = self.serve_open_sockets(now);
+        // What follows is everybody's.
+        self.relay.page().clear_suspect();
         self.egress.flush_gathered();
         self.handle_outputs();
         now
@@ -392,11 +397,17 @@ impl<S: Shell> EventLoop<S> {
         let (owner, socket) = match source {
             Source::Channel | Source::Open => return,
             Source::Connection { transport, number, .. } => {
+                if self.refuse_connection(now, source, transport, number) {
+                    return;
+                }
                 let (webrtc, mut io) = self.webrtc_and_io();
                 let brought = webrtc.read_connection(now, &mut io, transport, number);
                 return self.note_brought(brought);
             }
             Source::Unassigned { number } => {
+                if self.refuse_unassigned(source, number) {
+                    return;
+                }
                 let (webrtc, mut io) = self.webrtc_and_io();
                 let brought = webrtc.read_unassigned(now, &mut io, number);
                 return self.note_brought(brought);
@@ -426,7 +437,7 @@ impl<S: Shell> EventLoop<S> {
             true => self.batch_limit.get().min(OPEN_BATCH_MAX),
             false => self.batch_limit.get(),
         };
-        let received = match self.batch.receive(socket, limit) {
+        let mut received = match self.batch.receive(socket, limit) {
             Ok(received) => received,
             Err(errno) => {
                 self.warn(now, "recvmmsg", errno);
@@ -444,9 +455,13 @@ impl<S: Shell> EventLoop<S> {
                 .webrtc
                 .count_unrouted(UnroutedReason::TooLong, received.truncated.into()),
         }
-        for datagram in received.datagrams {
+        for datagram in received.datagrams.iter() {
             self.counters.packets_received += datagram.packets();
             self.counters.bytes_received += u64::from(datagram.len);
+        }
+        if !self.sieve.is_open() {
+            let dropped = self.sieve.sift(&mut received, source);
+            sieve::count(&mut self.relay, &mut self.webrtc, owner, dropped);
         }
         let bound = match source {
             Source::Listener {

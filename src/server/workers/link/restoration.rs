@@ -47,6 +47,8 @@ pub(crate) struct Inheritance {
     pub(crate) cause: DeathCause,
     /// When the death was noticed; of several that have not served in between, the first.
     pub(crate) died_at: Instant,
+    /// The number of rooms that are left out.
+    pub(crate) left_out: usize,
 }
 
 /// How often a worker was restored, and how the last time went.
@@ -116,7 +118,9 @@ impl Link {
         *lock(&self.sandbox) = None;
         let mut state = lock(state);
         let mut first = First::default();
-        let lost = inheritance.map_or(0, |left| state.close_what_died_with(self.worker, &left.cause));
+        let lost = inheritance.map_or(0, |left| {
+            left.left_out + state.close_what_died_with(self.worker, &left.cause)
+        });
         let expired = {
             let mut table = lock(&self.table);
             table.timeouts = 0;
