@@ -61,7 +61,7 @@ pub fn each_whole(bytes: &[u8], mut take: impl FnMut(&[u8])) -> Result<Cut, Over
     })
 }
 
-/// Cuts the bytes of one connection into packets.
+/// Cuts the bytes of one connection into packets, for those who do not leave what is not whole where it comes from.
 ///
 /// Invariant: at most one incomplete frame is held, that is [`PREFIX_BYTES`] + [`FRAME_BYTES_MAX`] bytes. A packet that
 /// lies whole in the bytes it came in is not copied.

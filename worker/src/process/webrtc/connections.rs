@@ -322,7 +322,7 @@ pub(super) fn keep_connection(
 }
 
 /// Stops watching a connection, and closes it.
-pub(in crate::process) fn close_connection(io: &mut IoContext<'_, impl Shell>, transport: TransportIx, number: u8) {
+pub(super) fn close_connection(io: &mut IoContext<'_, impl Shell>, transport: TransportIx, number: u8) {
     if let Some(connection) = io.egress.sockets.connection(transport, number) {
         // The supervisor may have it too, so closing it would not take it out of the epoll.
         if let Err(errno) = io.poller.remove(connection.socket()) {
