@@ -125,7 +125,9 @@ pub(crate) fn webrtc_transport(data: &[u8]) {
         (&kept, fed),
         "whoever keeps what is not whole finds the same"
     );
-    assert!(cut.is_err() || cut.is_ok_and(|cut| cut.whole <= stream.len() && cut.wanted <= PREFIX_BYTES + FRAME_BYTES_MAX));
+    assert!(
+        cut.is_err() || cut.is_ok_and(|cut| cut.whole <= stream.len() && cut.wanted <= PREFIX_BYTES + FRAME_BYTES_MAX)
+    );
     let mut asked = 0;
     for frame in frames {
         assert!(!frame.is_empty() && frame.len() <= FRAME_BYTES_MAX);
