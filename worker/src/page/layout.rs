@@ -10,12 +10,12 @@
 //! Whatever changes here changes the layout's hash, so that no program reads what another one has written otherwise. Slots have
 //! spare words: what grows into them changes the [schema](SCHEMA).
 
+pub mod connection;
 use std::marker::PhantomData;
 
 use weir_channel::message::{DropReason, NotRepaired, UnroutedReason};
 
 use super::record::{Record, records};
-use crate::webrtc::framing::outgoing::{Position, RUNS_MAX, Run};
 
 /// The number of this layout.
 pub const SCHEMA: u32 = 1;
@@ -212,43 +212,7 @@ pub mod transport {
     pub const COUNTERS: At<TransportCounts> = At::new(30, 64);
 }
 
-/// The records of a TCP connection.
-pub mod connection {
-    use super::*;
-
-    /// How far it was written: stored before the kernel is given more.
-    pub const WRITTEN: Twin<StreamOut> = Twin::new(2, 32);
-}
-
-impl StreamOut {
-    /// As a stream knows it.
-    pub fn position(&self) -> Position {
-        let run = |[bytes, count]: [u32; 2]| Run { bytes, count };
-        Position {
-            begins_at: self.begins_at,
-            runs: self.runs.map(run),
-        }
-    }
-}
-
-impl From<Position> for StreamOut {
-    fn from(position: Position) -> Self {
-        Self {
-            begins_at: position.begins_at,
-            runs: position.runs.map(|run| [run.bytes, run.count]),
-        }
-    }
-}
-
 records! {
-    /// The frames of a TCP stream that the kernel was about to be given.
-    pub struct StreamOut {
-        /// The byte of the stream at which the first of them begins.
-        pub begins_at: u64,
-        /// The lengths of those in a row that are of equal length, and how many these are.
-        pub runs: [[u32; 2]; RUNS_MAX],
-    }
-
     /// The newest numbers that a consumer was sent.
     pub struct Newest {
         /// The sequence number, extended: as an SRTP index, 2³² up.
@@ -574,7 +538,7 @@ pub(super) const TWINS: [(Table, usize, usize); 5] = [
     (Table::Streams, stream::POSITION.0, StreamPosition::WORDS),
     (Table::Transports, transport::REMOTE.0, RemoteOfTransport::WORDS),
     (Table::Transports, transport::FEEDBACK.0, Feedback::WORDS),
-    (Table::Connections, connection::WRITTEN.0, StreamOut::WORDS),
+    (Table::Connections, connection::WRITTEN.0, connection::StreamOut::WORDS),
 ];
 
 /// What tells this layout from every other: names, places and sizes of all fields (FNV-1a).
@@ -594,7 +558,7 @@ pub const HASH: u64 = {
         Suspect::SHAPE,
         Feedback::SHAPE,
         TransportCounts::SHAPE,
-        StreamOut::SHAPE,
+        connection::StreamOut::SHAPE,
     ];
     while index < shapes.len() {
         let mut field = 0;

@@ -28,7 +28,7 @@ use crate::net::send::KernelSend;
 use crate::net::shell::{Backends, Kernel, PollBackend, ReceiveBackend, Shell};
 use crate::net::usage::Usage;
 use crate::page::Page;
-use crate::page::layout::{Capacity, Table};
+use crate::page::layout::Capacity;
 use crate::page::memory::Memory;
 use crate::relay::limits::Limits;
 use crate::relay::sink::TransportIx;
@@ -586,10 +586,6 @@ impl<S: Shell> EventLoop<S> {
         self.egress
             .sockets
             .each_listener(transport, |_, _, socket| remove(socket));
-        for (_, connection) in self.egress.sockets.connections(transport) {
-            remove(connection.socket());
-            self.relay.page_mut().leave(Table::Connections, connection.slot());
-        }
         self.egress.detach(transport);
     }
 

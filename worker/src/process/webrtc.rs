@@ -242,6 +242,7 @@ impl WebRtc {
             // Who closes it knows what becomes of it.
             entry.transport.close(now, &mut output);
             self.events.clear();
+            connections::close_connections(io, transport);
         }
     }
 

@@ -17,9 +17,8 @@ use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{CreateConsumer, CreateProducer, Remote, WorkerError};
 
 use crate::page::Page;
-use crate::page::layout::{
-    RemoteOfTransport, StreamOut, StreamPosition, Table, TransportCounts, connection, consumer, stream, transport,
-};
+use crate::page::layout::connection::{StreamOut, WRITTEN};
+use crate::page::layout::{RemoteOfTransport, StreamPosition, Table, TransportCounts, consumer, stream, transport};
 use crate::page::predecessor::{Damaged, Predecessor};
 use crate::time::Time;
 
@@ -62,7 +61,7 @@ impl Relay {
         let pages = self.predecessors.get(&room).map_or(&[][..], Vec::as_slice);
         latest(pages.iter(), |page: &Arc<Predecessor>| {
             match page.find(Table::Connections, transport.0, cookie) {
-                Some(slot) => page.twin(slot, connection::WRITTEN),
+                Some(slot) => page.twin(slot, WRITTEN),
                 None => Ok(None),
             }
         })

@@ -20,11 +20,11 @@ use super::stream::{bytes_written, cookie_of, is_finished, wait_for_bytes};
 use crate::net::optional::Optional;
 use crate::net::poll::{Interest, Source};
 use crate::net::send::Message;
-use crate::page::layout::{StreamOut, connection};
+use crate::page::layout::connection::{StreamOut, WRITTEN};
 use crate::page::{Kept, Slot};
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
-use crate::webrtc::framing::outgoing::Outgoing;
+use crate::webrtc::framing::outgoing::{Outgoing, Position};
 use crate::webrtc::framing::{Cut, Oversize, PREFIX_BYTES, each_whole};
 
 /// Connections that one listener should have at a time. A browser opens one for each pair of candidates and network.
@@ -85,7 +85,7 @@ impl Connection {
     ) -> Result<Self, WorkerError> {
         check_connection(&socket, tuple.remote)?;
         let written = bytes_written(socket.as_fd()).map_err(|errno| os("getsockopt", errno))?;
-        let waiting = Outgoing::resume(&left.position(), written);
+        let waiting = Outgoing::resume(&Position::from(*left), written);
         wait_for_bytes(socket.as_fd(), 1).map_err(|errno| os("setsockopt", errno))?;
         let mut connection = Self::new(socket, listener, tuple.local, tuple.remote, now);
         connection.waiting = waiting.map_err(|astray| WorkerError::invalid(astray.to_string()))?;
@@ -123,7 +123,7 @@ impl Connection {
     fn note_position(&self) {
         if !self.kept.slot().is_none() {
             let position = StreamOut::from(self.waiting.position());
-            self.kept.store_twin(connection::WRITTEN, &position);
+            self.kept.store_twin(WRITTEN, &position);
         }
     }
 
@@ -518,7 +518,7 @@ mod tests {
             let left = Predecessor::open(self.heap.clone()).unwrap();
             let cookie = Connection::cookie_of(self.copy.as_fd()).unwrap();
             let slot = left.find(Table::Connections, 7, cookie).unwrap();
-            let left: StreamOut = left.twin(slot, connection::WRITTEN).unwrap().unwrap();
+            let left: StreamOut = left.twin(slot, WRITTEN).unwrap().unwrap();
             let copy = self.copy.try_clone().unwrap();
             let mut successor = Connection::resume(copy, (0, tuple_of(&self.copy)), &left, Time(1))?;
             self.heap = keep(&mut successor);

@@ -321,6 +321,15 @@ pub(super) fn keep_connection(
     }
 }
 
+/// Closes all connections of a transport.
+pub(super) fn close_connections(io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
+    let connections = io.egress.sockets.connections(transport);
+    let numbers: Vec<u8> = connections.map(|(number, _)| number).collect();
+    for number in numbers {
+        close_connection(io, transport, number);
+    }
+}
+
 /// Stops watching a connection, and closes it.
 pub(super) fn close_connection(io: &mut IoContext<'_, impl Shell>, transport: TransportIx, number: u8) {
     if let Some(connection) = io.egress.sockets.connection(transport, number) {

@@ -11,9 +11,10 @@ use std::collections::VecDeque;
 use thiserror::Error;
 
 use super::{PREFIX_BYTES, prefix};
+use crate::page::layout::connection::{RUNS, StreamOut};
 
 /// Frames of equal length in a row that are noted at a time. More are written with the next call of the kernel.
-pub const RUNS_MAX: usize = 8;
+pub const RUNS_MAX: usize = RUNS;
 
 /// The longest frame that a prefix can announce, with the prefix.
 const FRAME_MAX: u32 = PREFIX_BYTES as u32 + u16::MAX as u32;
@@ -81,6 +82,24 @@ impl Position {
             into -= total;
         }
         if into == 0 { Ok(None) } else { Err(astray) }
+    }
+}
+
+impl From<StreamOut> for Position {
+    fn from(kept: StreamOut) -> Self {
+        Self {
+            begins_at: kept.begins_at,
+            runs: kept.runs.map(|[bytes, count]| Run { bytes, count }),
+        }
+    }
+}
+
+impl From<Position> for StreamOut {
+    fn from(position: Position) -> Self {
+        Self {
+            begins_at: position.begins_at,
+            runs: position.runs.map(|run| [run.bytes, run.count]),
+        }
     }
 }
 
