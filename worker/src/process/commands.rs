@@ -82,7 +82,8 @@ impl<S: Shell> EventLoop<S> {
                 let (webrtc, mut io) = self.webrtc_and_io();
                 webrtc.set_dtls_parameters(now, &mut io, whom, parameters)
             }
-            Method::AdoptionEnded { room } => self.end_adoption(*room),
+            Method::AdoptionEnded { room } => self.end_adoption(now, *room),
+            Method::DropWaiting { room } => self.drop_waiting(*room),
             Method::SetQuarantine(sources) => self.sieve.set_quarantine(sources),
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
