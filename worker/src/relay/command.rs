@@ -40,11 +40,10 @@ impl Relay {
                 self.close_transport(key);
             }
             Method::CreateProducer(request) => self.create_producer(now, request)?,
-            Method::SetProducerPaused { producer, paused: true } => self.pause_producer(*producer)?,
-            Method::SetProducerPaused {
-                producer,
-                paused: false,
-            } => self.resume_producer(now, *producer)?,
+            Method::SetProducerPaused { producer, paused } => match paused {
+                true => self.pause_producer(*producer)?,
+                false => self.resume_producer(now, *producer)?,
+            },
             Method::SetProducerPreferredProfile { producer, profile } => {
                 let key = self.find_producer(*producer)?;
                 self.producers[key].preferred_profile = *profile;
@@ -55,11 +54,10 @@ impl Relay {
                 self.close_producer(key);
             }
             Method::CreateConsumer(request) => return self.create_consumer(now, request),
-            Method::SetConsumerPaused { consumer, paused: true } => self.pause_consumer(*consumer)?,
-            Method::SetConsumerPaused {
-                consumer,
-                paused: false,
-            } => self.resume_consumer(now, *consumer)?,
+            Method::SetConsumerPaused { consumer, paused } => match paused {
+                true => self.pause_consumer(*consumer)?,
+                false => self.resume_consumer(now, *consumer)?,
+            },
             Method::SetConsumerPreferredProfile { consumer, profile } => {
                 let key = self.find_consumer(*consumer)?;
                 self.consumers[key].preferred_profile = *profile;

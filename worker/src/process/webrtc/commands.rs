@@ -61,9 +61,7 @@ impl<S: Shell> EventLoop<S> {
         let transport = WebRtcTransport::new(credentials, context);
         self.webrtc
             .insert(index, request.transport, transport, uses_shared_ports);
-        for (tuple, socket) in connected {
-            self.egress.sockets.leave_unused(index, tuple, socket);
-        }
+        self.take_over_connected(now, request, index, connected);
         Ok(Reply::WebRtcTransportCreated { fingerprints })
     }
 
