@@ -301,7 +301,6 @@ async fn live(
     let first_death = estate.inheritance.take().filter(|_| served.is_none());
     estate.inheritance = Some(Inheritance {
         page,
-        cause: cause.clone(),
         died_at: first_death.map_or(ended_at, |first| first.died_at),
     });
     Life {

@@ -542,6 +542,11 @@ impl EventLoop {
                 }
                 Action::Close { transport } => self.close(transport),
                 Action::Retire { transport, ssrc } => self.egress.retire(transport, ssrc),
+                Action::Spent { transport, spent } => self.egress.spend(transport, spent),
+                Action::Unkept { transport } => {
+                    let (webrtc, mut io) = self.webrtc_and_io();
+                    webrtc.forget_kept(&mut io, transport);
+                }
                 Action::Echoed { transport } => {
                     let (webrtc, mut io) = self.webrtc_and_io();
                     webrtc.on_echo(clock::monotonic(), &mut io, transport);

@@ -88,6 +88,7 @@ use crate::page::predecessor::Predecessor;
 use crate::rtp::rtcp::RtcpItem;
 use crate::switches::Switches;
 use crate::time::{Time, WallClock};
+use crate::webrtc::srtp::Spent;
 
 use self::activity::Activity;
 use self::catch_up::CatchingUp;
@@ -201,6 +202,18 @@ pub enum Action {
         transport: TransportIx,
         /// The SSRC.
         ssrc: u32,
+    },
+    /// The dead worker that a consumer is continued for may have sent so far under an SSRC.
+    Spent {
+        /// The WebRTC transport that it is sent on.
+        transport: TransportIx,
+        /// The SSRC, and one more than the last SRTP index.
+        spent: Spent,
+    },
+    /// A consumer's numbers find no place in the page. No successor could go on with its transport's keys, so they must not be kept.
+    Unkept {
+        /// The WebRTC transport that it is sent on.
+        transport: TransportIx,
     },
     /// What was asked with [`Relay::write_echo_request`] has been received, by whoever is at the address to which that was sent.
     Echoed {

@@ -24,7 +24,8 @@ use crate::time::Time;
 use self::kept_consumer::{ConsumerLegacy, NONE};
 use self::kept_stream::StreamLegacy;
 
-use super::Relay;
+use super::transport::TransportKind;
+use super::{Action, Relay};
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::parameters::invalid;
 use super::producer::Producer;
@@ -40,6 +41,16 @@ impl Relay {
     /// Where what a successor needs is kept.
     pub fn page(&self) -> &Page {
         &self.page
+    }
+
+    /// As [`Relay::page`], for those who take slots of their own.
+    pub fn page_mut(&mut self) -> &mut Page {
+        &mut self.page
+    }
+
+    /// Of a room that is being adopted, what its last workers have left, the latest first. `None`: it is new.
+    pub fn predecessors(&self, room: RoomId) -> Option<&[Arc<Predecessor>]> {
+        self.predecessors.get(&room).map(Vec::as_slice)
     }
 
     /// The packets that come next are from there: whoever looks for the cause of this worker's death finds it. `transport`: whose
@@ -138,9 +149,21 @@ impl Relay {
             consumer.resume(&legacy, producer);
         }
         let index = key.index().slot;
+        let transport = &self.transports[consumer.transport];
+        let protected_on = (transport.kind == TransportKind::WebRtc).then_some(transport.index);
         let slot = self
             .page
             .take_at(Table::Consumers, index, request.consumer.0, detail_of(request));
+        if let Some(transport) = protected_on {
+            if is_old {
+                let used = consumer.spent().into_iter().flatten();
+                let spent = used.map(|spent| Action::Spent { transport, spent });
+                self.actions.extend(spent);
+            }
+            if slot.is_none() && self.page.is_somewhere() {
+                self.actions.push_back(Action::Unkept { transport });
+            }
+        }
         consumer.keep_newest(&self.page);
         if let Some(rtx) = consumer.repair.as_ref().and_then(|repair| repair.rtx.as_ref()) {
             self.page.store_double(slot, consumer::AGAIN, rtx.seq);

@@ -21,7 +21,6 @@ use super::attached::{Attached, of_mirror};
 use super::hearing::Allowances;
 use super::{Link, Queued, Queues, Table};
 use crate::server::model::desired::{Replayed, SocketsOf};
-use crate::server::model::error::DeathCause;
 use crate::server::model::event::EventKind;
 use crate::server::model::lock;
 use crate::server::model::state::{Command, OnAccept, State};
@@ -44,7 +43,6 @@ pub(crate) struct First {
 #[derive(Clone, Debug)]
 pub(crate) struct Inheritance {
     pub(crate) page: Option<Arc<Page>>,
-    pub(crate) cause: DeathCause,
     /// When the death was noticed; of several that have not served in between, the first.
     pub(crate) died_at: Instant,
 }
@@ -116,7 +114,6 @@ impl Link {
         *lock(&self.sandbox) = None;
         let mut state = lock(state);
         let mut first = First::default();
-        let lost = inheritance.map_or(0, |left| state.close_what_died_with(self.worker, &left.cause));
         let expired = {
             let mut table = lock(&self.table);
             table.timeouts = 0;
@@ -133,7 +130,7 @@ impl Link {
                 self.put_first(&mut first, &mut table, command, Attached::Ready(descriptors));
             }
             if let Some(left) = inheritance {
-                self.make_again(&mut first, &mut table, &state, left, again, (pid, lost));
+                self.make_again(&mut first, &mut table, &state, left, again, pid);
             } else {
                 again.into_iter().for_each(|queued| first.push(queued));
                 table.restoring.served_since = Some(Instant::now());
@@ -158,7 +155,7 @@ impl Link {
         state: &State,
         left: &Inheritance,
         again: Vec<Queued>,
-        (successor, lost): (u32, usize),
+        successor: u32,
     ) {
         let rooms = state.rooms_to_restore(self.worker);
         let mut former = std::mem::take(&mut table.restoring.pages);
@@ -190,7 +187,7 @@ impl Link {
             successor,
             rooms: rooms.len() as u64,
             unadopted: rooms.len(),
-            lost: lost as u64,
+            lost: 0,
         });
     }
 

@@ -15,7 +15,8 @@ use std::mem;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::webrtc::srtp::{Outbound, ProtectError, ProtectedTrain, Repeats, StreamKey, nearest};
+use crate::page::Counter;
+use crate::webrtc::srtp::{Outbound, ProtectError, ProtectedTrain, Repeats, Spent, StreamKey, nearest};
 
 /// Streams of one transport whose last indices are kept in mind, 300 bytes each, and 8 KiB more if they are sent to a peer
 /// without RTX: more than a peer shows at a time. The one that was silent for longest gives way; it may go on later, but
@@ -26,9 +27,12 @@ const STREAMS_MAX: usize = 2_048;
 /// is for what is under way when it is found out, and for what was lost before the peer was last heard.
 pub const UNHEARD_MAX: u64 = 1 << 14;
 
-/// The SRTP streams of one transport, with the context that protects their packets.
-pub(super) struct SrtpStreams {
+/// The SRTP streams of one transport, with the context that protects their packets. The indices of SRTP are the numbers that the
+/// relay gives to its packets, and keeps before it does.
+pub struct SrtpStreams {
     pub(super) outbound: Outbound,
+    /// Where the number of SRTCP packets is kept.
+    srtcp_sent: Counter,
     streams: HashMap<u32, Stream, FixedState>,
     /// Streams that the outbound has at the moment.
     live: usize,
@@ -53,18 +57,20 @@ struct Stream {
 }
 
 /// What happened to the streams while a train was protected.
-#[derive(Clone, Copy, Default)]
-pub(super) struct StreamEvents {
+#[derive(Clone, Copy, Default, Debug)]
+pub struct StreamEvents {
     /// The stream that began with a packet of the train.
-    pub(super) begun: Option<u32>,
+    pub begun: Option<u32>,
     /// The peer has become unheard.
-    pub(super) unheard: bool,
+    pub unheard: bool,
 }
 
 impl SrtpStreams {
-    pub(super) fn new(outbound: Outbound) -> Self {
+    /// Those of a transport whose indices nobody keeps.
+    pub fn new(outbound: Outbound) -> Self {
         Self {
             outbound,
+            srtcp_sent: Counter::default(),
             streams: HashMap::default(),
             live: 0,
             clock: 0,
@@ -73,8 +79,30 @@ impl SrtpStreams {
         }
     }
 
+    /// From now on the number of SRTCP packets is kept there.
+    pub fn keep_srtcp_count(&mut self, counter: Counter) {
+        self.srtcp_sent = counter;
+        if self.outbound.rtcp_next() > 0 {
+            self.srtcp_sent.store(self.outbound.rtcp_next());
+        }
+    }
+
+    /// A worker that is dead has used an SSRC's indices so far, at the least.
+    pub fn spend(&mut self, spent: Spent) {
+        self.outbound.spend(spent);
+    }
+
+    /// As [`Outbound::protect_rtcp`]. Its index is kept before it is used.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn protect_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, ProtectError> {
+        self.srtcp_sent.store(self.outbound.rtcp_next() + 1);
+        self.outbound.protect_rtcp(buffer, len)
+    }
+
     /// Protects a train into the start of `buffer`, up to the first packet that is refused.
-    pub(super) fn protect_train(
+    pub fn protect_train(
         &mut self,
         train: &[u8],
         segment: usize,

@@ -8,6 +8,7 @@ use super::super::decide::Overtaken;
 use super::super::producer::{Producer, ProducerCounters};
 use super::super::rate::Rate;
 use super::super::rewrite::NO_TIMELINE;
+use crate::webrtc::srtp::Spent;
 
 /// No encoding, in a byte.
 pub(super) const NONE: u8 = u8::MAX;
@@ -90,6 +91,20 @@ impl Consumer {
             payload_type: u64::from(self.last_payload_type),
         };
         page.store(slot, consumer::COUNTERS, &record);
+    }
+
+    /// How far the SRTP indices of its SSRCs may have been used: of its own, and of the one that it is sent again under.
+    pub(super) fn spent(&self) -> [Option<Spent>; 2] {
+        let own = Spent {
+            ssrc: self.ssrc,
+            next: self.rewriter.newest_index() + 1,
+        };
+        let rtx = self.repair.as_ref().and_then(|repair| repair.rtx.as_ref());
+        let again = rtx.map(|rtx| Spent {
+            ssrc: rtx.ssrc,
+            next: rtx.seq + 1,
+        });
+        [Some(own), again]
     }
 
     /// Goes on where its last worker has left it: without a start, if the stream that flowed goes on, too.

@@ -136,6 +136,19 @@ impl Outbound {
         self.profile
     }
 
+    /// A predecessor under the same key has used an SSRC's indices so far, at the least.
+    pub fn spend(&mut self, spent: Spent) {
+        let Spent { ssrc, next } = spent;
+        match self.streams.values_mut().find(|stream| stream.ssrc == ssrc) {
+            Some(stream) if stream.used.next() < next => stream.used = Window::all_below(next),
+            Some(_) => {}
+            None => {
+                let known = self.retired.entry(ssrc).or_insert(0);
+                *known = (*known).max(next);
+            }
+        }
+    }
+
     /// For a successor: how far each SSRC's indices are used, those of removed streams included.
     pub fn spent(&self) -> impl Iterator<Item = Spent> {
         let live = self.streams.values().map(|stream| (stream.ssrc, stream.used.next()));
