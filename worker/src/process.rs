@@ -10,6 +10,7 @@ mod batch_limit;
 mod channel;
 pub mod coalesce;
 mod commands;
+mod ended;
 pub mod event_loop;
 mod probe;
 mod shared_ports;
@@ -29,6 +30,7 @@ use crate::log;
 use crate::net::{optional, scheduling};
 
 pub use arguments::Arguments;
+pub use ended::Ended;
 pub use event_loop::EventLoop;
 pub use probe::{Refusal, probe, probe_tcp};
 pub use startup::exit_on_panic;

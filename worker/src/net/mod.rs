@@ -28,6 +28,7 @@ pub mod receive;
 pub mod residence;
 pub mod scheduling;
 pub mod send;
+pub mod shell;
 pub mod sockets;
 pub mod source;
 mod transmit;

@@ -3,6 +3,7 @@
 //! A process that is killed leaves a prefix of its stores. The compiler must not change their order for that to mean anything, so
 //! each is a release store, which on the machines that matter is an ordinary one.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -41,7 +42,7 @@ impl Memory {
         match &self.0 {
             Place::Nowhere => 0,
             Place::Mapped(words) => words.len(),
-            Place::Heap(page) => page.words.len(),
+            Place::Heap(page) => page.words().len(),
         }
     }
 
@@ -76,16 +77,17 @@ impl Memory {
         let words = match &self.0 {
             Place::Nowhere => return 0,
             Place::Mapped(words) => words,
-            Place::Heap(page) => &page.words[..],
+            Place::Heap(page) => page.words(),
         };
         words.get(at).map_or(0, |word| word.load(Ordering::Acquire))
     }
 }
 
 /// A page on the heap, for simulations: its writer can be made to die at any of its stores.
-#[derive(Debug)]
 pub struct HeapPage {
-    words: Box<[AtomicU64]>,
+    words: Box<dyn AsRef<[AtomicU64]> + Send + Sync>,
+    /// What the death of the writer entails.
+    on_death: Box<dyn Fn() + Send + Sync>,
     stores: AtomicU64,
     /// The writer is dead after so many stores.
     lives_for: AtomicU64,
@@ -95,8 +97,18 @@ pub struct HeapPage {
 impl HeapPage {
     /// A page of so many words, all zeroes.
     pub fn new(words: usize) -> Arc<Self> {
+        let words: Box<[AtomicU64]> = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Self::over(words, || {})
+    }
+
+    /// A page in memory that others see, too. `on_death` is called at the moment at which its writer dies.
+    pub fn over(
+        words: impl AsRef<[AtomicU64]> + Send + Sync + 'static,
+        on_death: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            words: Box::new(words),
+            on_death: Box::new(on_death),
             stores: AtomicU64::new(0),
             lives_for: AtomicU64::new(u64::MAX),
             is_dead: AtomicBool::new(false),
@@ -115,12 +127,18 @@ impl HeapPage {
 
     /// Kills the writer here and now.
     pub fn kill(&self) {
-        self.is_dead.store(true, Ordering::Relaxed);
+        if !self.is_dead.swap(true, Ordering::Relaxed) {
+            (self.on_death)();
+        }
     }
 
     /// Whether the writer is dead: whatever else it does from now on, nobody sees.
     pub fn is_dead(&self) -> bool {
         self.is_dead.load(Ordering::Relaxed)
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        (*self.words).as_ref()
     }
 
     fn store(&self, at: usize, value: u64) {
@@ -131,14 +149,22 @@ impl HeapPage {
             return;
         }
         self.stores.fetch_add(1, Ordering::Relaxed);
-        if let Some(word) = self.words.get(at) {
+        if let Some(word) = self.words().get(at) {
             word.store(value, Ordering::Relaxed);
         }
     }
 }
 
+impl fmt::Debug for HeapPage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("HeapPage");
+        shown.field("stores", &self.stores()).field("is_dead", &self.is_dead());
+        shown.finish_non_exhaustive()
+    }
+}
+
 impl AsRef<[AtomicU64]> for HeapPage {
     fn as_ref(&self) -> &[AtomicU64] {
-        &self.words
+        self.words()
     }
 }

@@ -14,6 +14,7 @@ use weir_channel::page::Page;
 
 use crate::net::page::MappedPage;
 use crate::net::poll::{Interest, Source};
+use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::os;
 use crate::page::predecessor::{self, Predecessor, Unreadable};
 use crate::relay::sink::TransportIx;
@@ -70,7 +71,7 @@ impl Adoptions {
     }
 }
 
-impl EventLoop {
+impl<S: Shell> EventLoop<S> {
     /// What comes of this room until its adoption ends is continued.
     pub(super) fn adopt(&mut self, room: RoomId, pages: u8, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
         if descriptors.len() != usize::from(pages) {

@@ -3,17 +3,16 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::time::TimeSpec;
 use tracing::info;
 use weir_channel::message::Notification;
 
 use crate::exit::Exit;
-use crate::net::clock;
 use crate::net::poll::{Interest, Source};
+use crate::net::shell::{PollBackend, Shell};
 use crate::time::Time;
 
-use super::event_loop::{Ended, EventLoop};
+use super::ended::Ended;
+use super::event_loop::EventLoop;
 
 /// Requests that are always served in a turn: at 3 µs each, 100 µs.
 const REQUESTS_MIN: u64 = 32;
@@ -25,7 +24,7 @@ const REQUESTS_PER_MS: u64 = 40;
 /// How long the last answers may take to be written.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(1);
 
-impl EventLoop {
+impl<S: Shell> EventLoop<S> {
     /// Serves as many requests as it is time for.
     pub(super) fn serve_channel(&mut self, now: Time) -> Result<(), Ended> {
         let elapsed_us = now.since(self.requests_served).as_micros() as u64;
@@ -92,21 +91,21 @@ impl EventLoop {
     }
 
     /// Writes what is still to be said, and ends.
-    pub(super) fn finish(&mut self) -> Ended {
+    pub fn finish(&mut self) -> Ended {
         info!("shutting down");
         let (webrtc, mut io) = self.webrtc_and_io();
-        webrtc.close_all(clock::monotonic(), &mut io);
-        let until = clock::monotonic() + FINISH_TIME_MAX;
+        webrtc.close_all(S::monotonic(), &mut io);
+        let until = S::monotonic() + FINISH_TIME_MAX;
         loop {
             if let Err(ended) = self.send_notifications() {
                 return ended;
             }
-            let left = until.since(clock::monotonic());
+            let left = until.since(S::monotonic());
             if !self.endpoint.wants_write() || left.is_zero() {
                 return Ended::new(Exit::Success, "asked to shut down");
             }
-            let mut channel = [PollFd::new(self.endpoint.as_fd(), PollFlags::POLLOUT)];
-            let _ = ppoll(&mut channel, Some(TimeSpec::from_duration(left)), None);
+            self.poller
+                .wait_for_channel(self.endpoint.as_fd(), Interest::Write, left);
         }
     }
 }

@@ -11,13 +11,14 @@ use weir_channel::message::{
 use crate::boundary::{self, Parser};
 use crate::net::mirror::{MirrorSocket, MirrorStats};
 use crate::net::poll::{Interest, Source};
+use crate::net::shell::{PollBackend, ReceiveBackend, Shell};
 use crate::net::sockets::{TransportSockets, os};
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 
 use super::event_loop::EventLoop;
 
-impl EventLoop {
+impl<S: Shell> EventLoop<S> {
     /// Does what is asked and answers. Descriptors that are not wanted are closed.
     pub(super) fn handle_request(&mut self, now: Time, request: Request, descriptors: Vec<OwnedFd>) -> Response {
         let result = if request.deadline.0 <= now.0 {

@@ -12,8 +12,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::time::TimeSpec;
 use tracing::{debug, info, warn};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
@@ -22,11 +20,12 @@ use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, Sandbox, Unrou
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
-use crate::net::clock;
 use crate::net::egress::Egress;
 use crate::net::page::MappedPage;
 use crate::net::poll::{Event, Interest, Poller, Source};
 use crate::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch, SLOTS};
+use crate::net::send::KernelSend;
+use crate::net::shell::{Backends, Kernel, PollBackend, ReceiveBackend, Shell};
 use crate::net::usage::Usage;
 use crate::page::Page;
 use crate::page::layout::Capacity;
@@ -42,7 +41,8 @@ use super::BUILD;
 use super::adoption::Adoptions;
 use super::batch_limit::BatchLimit;
 use super::coalesce::Turn;
-use super::waiting::{Waiting, Waits};
+use super::ended::Ended;
+use super::waiting::{Wait, Waiting};
 use super::webrtc::{IoContext, WebRtc};
 
 /// Ready sockets that one wait reports, with a batch of at most 32 datagrams each. More than are ever ready at once in hundreds of rooms,
@@ -66,67 +66,14 @@ const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// Warnings about the same kind of trouble are this far apart.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How the loop ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Ended {
-    /// The exit code.
-    pub exit: Exit,
-    /// The reason in words.
-    pub reason: String,
-}
-
-impl Ended {
-    pub(super) fn new(exit: Exit, reason: impl ToString) -> Self {
-        Self {
-            exit,
-            reason: reason.to_string(),
-        }
-    }
-}
-
-impl From<ChannelError> for Ended {
-    fn from(error: ChannelError) -> Self {
-        let exit = match error {
-            ChannelError::Closed | ChannelError::ClosedInFrame { .. } => Exit::ChannelLost,
-            ChannelError::VersionMismatch { .. } | ChannelError::WrongWorker { .. } => Exit::VersionMismatch,
-            _ => Exit::ChannelBroken,
-        };
-        Self::new(exit, error)
-    }
-}
-
-/// What the loop waits with.
-struct Kernel<'a> {
-    poller: &'a mut Poller,
-    ready: &'a mut Vec<Event>,
-    channel: BorrowedFd<'a>,
-}
-
-impl Waits for Kernel<'_> {
-    fn now(&mut self) -> Time {
-        clock::monotonic()
-    }
-
-    fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
-        self.poller.wait(timeout, self.ready)?;
-        Ok(!self.ready.is_empty() || self.poller.is_open_ready())
-    }
-
-    fn wait_for_channel(&mut self, timeout: Duration) {
-        let mut channel = [PollFd::new(self.channel, PollFlags::POLLIN)];
-        // An error or a signal only makes the wait shorter.
-        let _ = ppoll(&mut channel, Some(TimeSpec::from_duration(timeout)), None);
-    }
-}
-
 /// A worker: relay, sockets and channel, and the loop that joins them.
-pub struct EventLoop {
+pub struct EventLoop<S: Shell = Kernel> {
     pub(super) endpoint: WorkerEndpoint,
     pub(super) relay: Relay,
-    pub(super) egress: Egress,
+    pub(super) egress: Egress<S::Send>,
     pub(super) webrtc: WebRtc,
-    pub(super) batch: ReceiveBatch,
-    pub(super) poller: Poller,
+    pub(super) batch: S::Receive,
+    pub(super) poller: S::Poll,
     pub(super) usage: Usage,
     pub(super) log_filter: LogFilterHandle,
     pub(super) waiting: Waiting,
@@ -151,6 +98,8 @@ pub struct EventLoop {
     pub(super) adoptions: Adoptions,
     next_warning: Time,
     next_wall_clock: Time,
+    /// When the last turn did.
+    turn_ended: Time,
 }
 
 /// Counters of the loop itself.
@@ -163,34 +112,6 @@ pub(super) struct Counters {
 }
 
 impl EventLoop {
-    /// Hands on what the server's settings say.
-    pub fn obey(&mut self, switches: Switches) {
-        self.relay.obey(switches);
-    }
-
-    /// Makes what WebRTC transports share, instead of with the first of them. Libraries then have what they fetch from the system with
-    /// their first use, which a confined process cannot.
-    pub fn prepare_webrtc(&mut self) {
-        // Without a certificate there are no WebRTC transports, which each is told.
-        let _ = self.webrtc.context();
-    }
-
-    /// Where to keep what a successor needs. To be called before the first turn.
-    ///
-    /// # Errors
-    /// It cannot be mapped.
-    pub fn set_page(&mut self, page: &weir_channel::page::Page) -> Result<(), Errno> {
-        let memory = Memory::mapped(MappedPage::map(page)?.leak());
-        let writer = clock::realtime_ns().rotate_left(22) ^ u64::from(std::process::id());
-        self.relay.set_page(Page::new(memory, Capacity::WORKER, writer));
-        Ok(())
-    }
-
-    /// Tells the supervisor what confines this process.
-    pub fn set_sandbox(&mut self, sandbox: Sandbox) {
-        self.sandbox = Some(sandbox);
-    }
-
     /// A worker without rooms on its end of a channel. It says hello in its first turn.
     ///
     /// # Errors
@@ -203,20 +124,73 @@ impl EventLoop {
         log_filter: LogFilterHandle,
     ) -> Result<Self, ChannelError> {
         let os = |call| move |errno| ChannelError::Os { call, errno };
-        let poller = Poller::new(EVENTS_MAX).map_err(os("epoll_create1"))?;
+        let backends = Backends {
+            send: KernelSend::new(),
+            receive: ReceiveBatch::new(SLOTS, DATAGRAM_BYTES_MAX),
+            poll: Poller::new(EVENTS_MAX).map_err(os("epoll_create1"))?,
+        };
+        Self::on(backends, channel, id, dtls, log, log_filter)
+    }
+
+    /// Where to keep what a successor needs. To be called before the first turn.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub fn set_page(&mut self, page: &weir_channel::page::Page) -> Result<(), Errno> {
+        self.keep_in(Memory::mapped(MappedPage::map(page)?.leak()));
+        Ok(())
+    }
+}
+
+impl<S: Shell> EventLoop<S> {
+    /// Hands on what the server's settings say.
+    pub fn obey(&mut self, switches: Switches) {
+        self.relay.obey(switches);
+    }
+
+    /// Makes what WebRTC transports share, instead of with the first of them. Libraries then have what they fetch from the system with
+    /// their first use, which a confined process cannot.
+    pub fn prepare_webrtc(&mut self) {
+        // Without a certificate there are no WebRTC transports, which each is told.
+        let _ = self.webrtc.context();
+    }
+
+    /// The memory, all zeroes, in which to keep what a successor needs. To be called before the first turn.
+    pub fn keep_in(&mut self, memory: Memory) {
+        self.relay.set_page(Page::new(memory, Capacity::WORKER, S::seed()));
+    }
+
+    /// Tells the supervisor what confines this process.
+    pub fn set_sandbox(&mut self, sandbox: Sandbox) {
+        self.sandbox = Some(sandbox);
+    }
+
+    /// As [`EventLoop::new`], on other backends.
+    ///
+    /// # Errors
+    /// What they say, or the channel.
+    pub fn on(
+        backends: Backends<S>,
+        channel: OwnedFd,
+        id: WorkerId,
+        dtls: dtls::Settings,
+        log: LogQueue,
+        log_filter: LogFilterHandle,
+    ) -> Result<Self, ChannelError> {
+        let os = |call| move |errno| ChannelError::Os { call, errno };
+        let Backends { send, receive, poll } = backends;
         let endpoint = WorkerEndpoint::new(channel, Hello::new(BUILD, id))?;
-        poller
-            .add(endpoint.as_fd(), Source::Channel, Interest::Read)
+        poll.add(endpoint.as_fd(), Source::Channel, Interest::Read)
             .map_err(os("epoll_ctl"))?;
-        // Two workers that start in the same nanosecond have different ids.
-        let seed = clock::realtime_ns() ^ u64::from(id.0) << 32 ^ u64::from(std::process::id());
+        let now = S::monotonic();
         Ok(Self {
             endpoint,
-            relay: Relay::new(Limits::default(), seed),
-            egress: Egress::new(),
+            relay: Relay::new(Limits::default(), S::seed() ^ u64::from(id.0) << 32),
+            egress: Egress::with_backend(send),
             webrtc: WebRtc::new(dtls),
-            batch: ReceiveBatch::new(SLOTS, DATAGRAM_BYTES_MAX),
-            poller,
+            batch: receive,
+            poller: poll,
+            turn_ended: now,
             usage: Usage::open(),
             log_filter,
             waiting: Waiting::default(),
@@ -229,7 +203,7 @@ impl EventLoop {
             open: Vec::with_capacity(EVENTS_MAX),
             next_open: 0,
             channel_interest: Interest::Read,
-            requests_served: clock::monotonic(),
+            requests_served: now,
             sandbox: None,
             batch_limit: BatchLimit::new(),
             adoptions: Adoptions::default(),
@@ -240,11 +214,9 @@ impl EventLoop {
 
     /// Runs until the supervisor asks to shut down, or is gone, or something breaks.
     pub fn run(&mut self) -> Ended {
-        info!(build = BUILD, "started");
-        let mut turn_began = clock::monotonic();
-        let mut result = self.send_notifications();
+        let mut result = self.begin();
         while result.is_ok() && !self.is_leaving {
-            result = self.turn(&mut turn_began);
+            result = self.turn();
         }
         match result {
             Ok(()) => self.finish(),
@@ -252,8 +224,35 @@ impl EventLoop {
         }
     }
 
-    /// One turn; `began` is when the last one ended and then when this one did.
-    fn turn(&mut self, began: &mut Time) -> Result<(), Ended> {
+    /// Says hello.
+    ///
+    /// # Errors
+    /// Why it ends already.
+    pub fn begin(&mut self) -> Result<(), Ended> {
+        info!(build = BUILD, "started");
+        self.turn_ended = S::monotonic();
+        self.send_notifications()
+    }
+
+    /// Whether it was asked to leave: then [`EventLoop::finish`] comes next, and else another turn.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
+    /// When the next turn has something to do, if nothing comes before; `None`: not before something comes.
+    pub fn next_timeout(&self) -> Option<Time> {
+        let is_leftover = self.next_ready < self.ready.len() || self.has_more_to_do();
+        let due = [self.relay.next_timeout(), self.webrtc.next_timeout()];
+        let due = due.into_iter().flatten().min();
+        due.filter(|_| !is_leftover).or(is_leftover.then_some(self.turn_ended))
+    }
+
+    /// One turn.
+    ///
+    /// # Errors
+    /// Why there is no next one.
+    pub fn turn(&mut self) -> Result<(), Ended> {
+        let ended_before = self.turn_ended;
         self.counters.turns += 1;
         let received_before = self.counters.packets_received;
         let is_leftover = self.next_ready < self.ready.len();
@@ -261,9 +260,9 @@ impl EventLoop {
             true
         } else {
             self.relay.page().set_turn(None);
-            self.wait(*began)?
+            self.wait(ended_before)?
         };
-        let woke = clock::monotonic();
+        let woke = S::monotonic();
         self.relay.page().set_turn(Some(woke));
         let now = self.serve_sockets(woke);
         if is_channel_ready || self.endpoint.has_buffered_input() || self.endpoint.wants_write() {
@@ -273,7 +272,7 @@ impl EventLoop {
         let is_due = self.relay.next_timeout().is_some_and(|due| due <= now);
         if (is_due || has_relayed) && now >= self.next_wall_clock {
             self.next_wall_clock = now + WALL_CLOCK_INTERVAL;
-            self.relay.set_wall_clock(clock::wall_clock());
+            self.relay.set_wall_clock(S::wall_clock());
         }
         if is_due {
             self.relay.handle_timeout(now, &mut self.egress);
@@ -290,22 +289,27 @@ impl EventLoop {
         self.handle_outputs();
         self.egress.flush_mirrors();
         self.send_notifications()?;
-        let ended = clock::monotonic();
+        let ended = S::monotonic();
         self.waiting.window.on_turn(Turn {
-            waited: woke.since(*began),
+            waited: woke.since(ended_before),
             worked: ended.since(woke),
             packets: self.counters.packets_received - received_before,
         });
-        *began = ended;
+        self.turn_ended = ended;
         Ok(())
+    }
+
+    /// Whether the last turn has left something.
+    fn has_more_to_do(&self) -> bool {
+        self.endpoint.has_buffered_input() || self.next_open < self.open.len()
     }
 
     /// Waits for something to do. Returns whether the channel has something.
     fn wait(&mut self, now: Time) -> Result<bool, Ended> {
         self.next_ready = 0;
-        let has_more_to_do = self.endpoint.has_buffered_input() || self.next_open < self.open.len();
+        let has_more_to_do = self.has_more_to_do();
         let due = [self.relay.next_timeout(), self.webrtc.next_timeout()];
-        let mut kernel = Kernel {
+        let mut kernel = Wait::<S> {
             poller: &mut self.poller,
             ready: &mut self.ready,
             channel: self.endpoint.as_fd(),
@@ -375,7 +379,7 @@ impl EventLoop {
         }
         let before = (self.counters.packets_received, self.relay.accepted());
         self.receive(now, event.source);
-        let after = clock::monotonic();
+        let after = S::monotonic();
         let packets = self.counters.packets_received - before.0;
         let accepted = self.relay.accepted() - before.1;
         self.batch_limit.on_batch(after.since(now), packets, accepted);
@@ -468,7 +472,7 @@ impl EventLoop {
             );
             self.egress.end_batch();
         } else if let Some((_, local)) = bound {
-            let mut io = IoContext {
+            let mut io: IoContext<'_, S> = IoContext {
                 relay: &mut self.relay,
                 egress: &mut self.egress,
                 poller: &self.poller,
@@ -491,7 +495,7 @@ impl EventLoop {
     }
 
     /// The WebRTC transports, and what they receive for and send with.
-    pub(super) fn webrtc_and_io(&mut self) -> (&mut WebRtc, IoContext<'_>) {
+    pub(super) fn webrtc_and_io(&mut self) -> (&mut WebRtc, IoContext<'_, S>) {
         let io = IoContext {
             relay: &mut self.relay,
             egress: &mut self.egress,
@@ -522,7 +526,7 @@ impl EventLoop {
         }
         while let Some(transport) = self.egress.poll_unheard() {
             let (webrtc, mut io) = self.webrtc_and_io();
-            webrtc.on_unheard(clock::monotonic(), &mut io, transport);
+            webrtc.on_unheard(S::monotonic(), &mut io, transport);
         }
         while let Some(lost) = self.egress.poll_lost() {
             self.relay.handle_lost(lost.owner, lost.reason, lost.packets);
@@ -549,7 +553,7 @@ impl EventLoop {
                 }
                 Action::Echoed { transport } => {
                     let (webrtc, mut io) = self.webrtc_and_io();
-                    webrtc.on_echo(clock::monotonic(), &mut io, transport);
+                    webrtc.on_echo(S::monotonic(), &mut io, transport);
                 }
                 Action::Forget { transport, ssrc } => self.webrtc.forget_stream(transport, ssrc),
             }
@@ -559,7 +563,7 @@ impl EventLoop {
     /// Stops watching a transport's sockets, and closes them.
     fn close(&mut self, transport: TransportIx) {
         let (webrtc, mut io) = self.webrtc_and_io();
-        webrtc.close(clock::monotonic(), &mut io, transport);
+        webrtc.close(S::monotonic(), &mut io, transport);
         // The supervisor holds the sockets too, so closing them would not take them out of the epoll.
         let remove = |socket: BorrowedFd<'_>| {
             if let Err(errno) = self.poller.remove(socket) {

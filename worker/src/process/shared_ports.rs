@@ -6,12 +6,13 @@ use weir_channel::id::TransportId;
 use weir_channel::message::{IceTuple, OpenSharedPorts, Reply, WorkerError};
 
 use crate::net::poll::{Interest, Source};
+use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{IceSockets, os};
 use crate::relay::sink::TransportIx;
 
 use super::event_loop::EventLoop;
 
-impl EventLoop {
+impl<S: Shell> EventLoop<S> {
     pub(super) fn open_shared_ports(
         &mut self,
         request: &OpenSharedPorts,

@@ -1,5 +1,6 @@
 //! How the event loop waits: until the next turn may begin, then awake for a while, then asleep.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -7,6 +8,8 @@ use weir_channel::message::{Coalescing, WorkerError};
 
 use super::coalesce::Window;
 use super::spin::Spin;
+use crate::net::poll::{Event, Interest};
+use crate::net::shell::{PollBackend, Shell};
 use crate::time::Time;
 
 /// What is waited with: the kernel, or a test's virtual clock.
@@ -22,6 +25,28 @@ pub(super) trait Waits {
 
     /// Waits until the channel is ready, at most `timeout`.
     fn wait_for_channel(&mut self, timeout: Duration);
+}
+
+/// What the loop waits with.
+pub(super) struct Wait<'a, S: Shell> {
+    pub(super) poller: &'a mut S::Poll,
+    pub(super) ready: &'a mut Vec<Event>,
+    pub(super) channel: BorrowedFd<'a>,
+}
+
+impl<S: Shell> Waits for Wait<'_, S> {
+    fn now(&mut self) -> Time {
+        S::monotonic()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
+        self.poller.wait(timeout, self.ready)?;
+        Ok(!self.ready.is_empty() || self.poller.is_open_ready())
+    }
+
+    fn wait_for_channel(&mut self, timeout: Duration) {
+        self.poller.wait_for_channel(self.channel, Interest::Read, timeout);
+    }
 }
 
 /// How the loop waits, and what it has cost.

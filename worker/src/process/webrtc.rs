@@ -22,7 +22,9 @@ use weir_channel::id::TransportId;
 use weir_channel::message::{Counts, IceTuple, Notification, WebRtcFailureReason, WebRtcStats, WorkerError};
 
 use crate::net::egress::Egress;
-use crate::net::poll::{Interest, Poller};
+use crate::net::poll::Interest;
+use crate::net::send::SendBackend;
+use crate::net::shell::{Kernel, PollBackend, Shell};
 use crate::relay::Relay;
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
@@ -46,13 +48,13 @@ const UNPROTECTED_MAX: usize = 1_024;
 const ICE_NOTIFICATIONS: Budget = Budget::new(10, 20);
 
 /// What the transports receive for, send with, and are watched by.
-pub(super) struct IoContext<'a> {
+pub(super) struct IoContext<'a, S: Shell = Kernel> {
     pub(super) relay: &'a mut Relay,
-    pub(super) egress: &'a mut Egress,
-    pub(super) poller: &'a Poller,
+    pub(super) egress: &'a mut Egress<S::Send>,
+    pub(super) poller: &'a S::Poll,
 }
 
-impl IoContext<'_> {
+impl<S: Shell> IoContext<'_, S> {
     /// Changes what is waited for at a transport's sending path.
     pub(super) fn watch(&self, transport: TransportIx, interest: Interest) {
         if let Some((path, source)) = self.egress.sockets.sending_socket(transport) {
@@ -117,13 +119,13 @@ struct TransportEntry {
 }
 
 /// Sends a transport's datagrams at once, and keeps its events.
-struct SocketOutput<'a> {
-    egress: &'a mut Egress,
+struct SocketOutput<'a, B> {
+    egress: &'a mut Egress<B>,
     transport: TransportIx,
     events: &'a mut Vec<Event>,
 }
 
-impl TransportOutput for SocketOutput<'_> {
+impl<B: SendBackend> TransportOutput for SocketOutput<'_, B> {
     fn send(&mut self, tuple: &IceTuple, datagram: &[u8]) {
         // What is lost is asked for, or sent, again.
         let sent = self.egress.sockets.send_to(self.transport, *tuple, datagram);
@@ -169,7 +171,7 @@ impl WebRtc {
     }
 
     /// Lets time pass for those transports for which it matters.
-    pub(super) fn handle_timeout(&mut self, now: Time, io: &mut IoContext<'_>) {
+    pub(super) fn handle_timeout(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>) {
         if self.shared_ports.handle_timeout(now) {
             shared_ports::watch_shared_ports(io, Interest::Read);
         }
@@ -183,7 +185,7 @@ impl WebRtc {
     }
 
     /// Sends nothing more to a peer that is not heard, until it is.
-    pub(super) fn on_unheard(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    pub(super) fn on_unheard(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         self.with(now, io, transport, |_, _, _| ());
     }
 
@@ -196,7 +198,7 @@ impl WebRtc {
     }
 
     /// What a transport's counters say of its ICE and DTLS; `None` if it is no WebRTC transport.
-    pub(super) fn stats(&self, transport: TransportIx, egress: &Egress) -> Option<WebRtcStats> {
+    pub(super) fn stats(&self, transport: TransportIx, egress: &Egress<impl SendBackend>) -> Option<WebRtcStats> {
         let entry = self.entry(transport)?;
         let counters = entry.transport.counters();
         Some(WebRtcStats {
@@ -218,7 +220,7 @@ impl WebRtc {
     }
 
     /// Closes DTLS with a transport's peer, and forgets the transport.
-    pub(super) fn close(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    pub(super) fn close(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         if let Some(Some(mut entry)) = self.transports.get_mut(transport.0 as usize).map(Option::take) {
             self.timers.cancel(transport);
             entry.kept.forget(io.relay.page_mut());
@@ -239,7 +241,7 @@ impl WebRtc {
     }
 
     /// Closes DTLS with all peers.
-    pub(super) fn close_all(&mut self, now: Time, io: &mut IoContext<'_>) {
+    pub(super) fn close_all(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>) {
         for index in 0..self.transports.len() as u32 {
             self.close(now, io, TransportIx(index));
         }
@@ -255,12 +257,12 @@ impl WebRtc {
     }
 
     /// Calls `act` with a transport, and handles the events that follow. `None` if there is no such transport.
-    fn with<T>(
+    fn with<S: Shell, T>(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, S>,
         transport: TransportIx,
-        act: impl FnOnce(&mut TransportEntry, &mut SocketOutput<'_>, &mut Budgets) -> T,
+        act: impl FnOnce(&mut TransportEntry, &mut SocketOutput<'_, S::Send>, &mut Budgets) -> T,
     ) -> Option<T> {
         let entry = self.transports.get_mut(transport.0 as usize)?.as_deref_mut()?;
         let mut output = SocketOutput {

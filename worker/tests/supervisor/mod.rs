@@ -20,8 +20,8 @@ use weir_channel::message::{
 };
 
 use weir_worker::log;
+use weir_worker::process::Ended;
 use weir_worker::process::EventLoop;
-use weir_worker::process::event_loop::Ended;
 use weir_worker::webrtc::dtls;
 
 pub(crate) const WORKER: WorkerId = WorkerId(5);

@@ -12,6 +12,7 @@ use weir_channel::message::{
 
 use crate::net::clock;
 use crate::net::poll::{Interest, Source};
+use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{IceSockets, os};
 use crate::page::layout::Table;
 use crate::process::event_loop::EventLoop;
@@ -27,7 +28,7 @@ use super::echo::EchoRequests;
 use super::shared_ports::Registration;
 use super::{Counts, ICE_NOTIFICATIONS, IoContext, Refusals, TransportEntry, WebRtc, not_webrtc};
 
-impl EventLoop {
+impl<S: Shell> EventLoop<S> {
     pub(in crate::process) fn create_webrtc_transport(
         &mut self,
         now: Time,
@@ -153,7 +154,7 @@ impl WebRtc {
     pub(in crate::process) fn restart_ice(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         (index, id): (TransportIx, TransportId),
         ice: &IceCredentials,
     ) -> Result<Reply, WorkerError> {
@@ -179,7 +180,7 @@ impl WebRtc {
     pub(in crate::process) fn set_remote_ice(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         (index, id): (TransportIx, TransportId),
         ice: &IceCredentials,
     ) -> Result<Reply, WorkerError> {
@@ -194,7 +195,7 @@ impl WebRtc {
     pub(in crate::process) fn set_dtls_parameters(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         (index, id): (TransportIx, TransportId),
         parameters: &DtlsParameters,
     ) -> Result<Reply, WorkerError> {

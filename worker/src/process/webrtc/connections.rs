@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 use weir_channel::message::{IceProtocol, IceTuple, UnroutedReason};
 
 use crate::net::poll::{Interest, Source};
+use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{Accepted, CONNECTIONS_MAX, Connection, Side};
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
@@ -37,7 +38,7 @@ impl WebRtc {
     pub(in crate::process) fn accept(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         listener: u8,
     ) {
@@ -59,7 +60,12 @@ impl WebRtc {
     }
 
     /// If a listener has too many connections, closes one that no valid check has come by (see [`eviction`](super::eviction)).
-    pub(super) fn limit_connections(&mut self, io: &mut IoContext<'_>, transport: TransportIx, listener: u8) {
+    pub(super) fn limit_connections(
+        &mut self,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+        listener: u8,
+    ) {
         let sockets = &mut io.egress.sockets;
         if sockets.connections_of(transport, listener).count() <= CONNECTIONS_MAX {
             return;
@@ -74,7 +80,7 @@ impl WebRtc {
         }
     }
 
-    fn watch_connection(&mut self, io: &mut IoContext<'_>, transport: TransportIx, number: u8) {
+    fn watch_connection(&mut self, io: &mut IoContext<'_, impl Shell>, transport: TransportIx, number: u8) {
         let Some(connection) = io.egress.sockets.connection(transport, number) else {
             return;
         };
@@ -89,7 +95,7 @@ impl WebRtc {
     pub(in crate::process) fn read_connection(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         number: u8,
     ) -> (u64, u64) {
@@ -139,7 +145,13 @@ impl WebRtc {
     }
 
     /// If a valid check has come by a connection, watches it beside those that are known.
-    pub(super) fn trust_connection(&self, io: &mut IoContext<'_>, transport: TransportIx, tuple: IceTuple, number: u8) {
+    pub(super) fn trust_connection(
+        &self,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+        tuple: IceTuple,
+        number: u8,
+    ) {
         let sockets = &mut io.egress.sockets;
         let is_it = |one: &Connection| {
             tuple_of(one) == tuple && self.entry(transport).is_some_and(|entry| entry.is_proven(one))
@@ -163,21 +175,31 @@ impl WebRtc {
     }
 
     /// Writes what waits for a connection that is writable again.
-    pub(in crate::process) fn write_connection(&mut self, io: &mut IoContext<'_>, transport: TransportIx, number: u8) {
+    pub(in crate::process) fn write_connection(
+        &mut self,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+        number: u8,
+    ) {
         if !io.egress.sockets.flush_connection(transport, number) {
             watch(io, transport, number, Interest::Read);
         }
     }
 
     /// Watches connections that are full until they are writable.
-    pub(in crate::process) fn watch_blocked(io: &mut IoContext<'_>) {
+    pub(in crate::process) fn watch_blocked(io: &mut IoContext<'_, impl Shell>) {
         while let Some((transport, number)) = io.egress.sockets.poll_blocked_connection() {
             watch(io, transport, number, Interest::ReadWrite);
         }
     }
 
     /// Closes connections without a valid check, and accepts connections again, when it is time.
-    pub(super) fn close_idle_connections(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    pub(super) fn close_idle_connections(
+        &mut self,
+        now: Time,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+    ) {
         let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
@@ -202,7 +224,7 @@ impl WebRtc {
         }
     }
 
-    fn pause_accepting(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx, errno: Errno) {
+    fn pause_accepting(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx, errno: Errno) {
         if let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) {
             debug!(id = %entry.id, %errno, "no more connections can be accepted");
             entry.accept_paused_until = Some(now + ACCEPT_PAUSE);
@@ -219,7 +241,7 @@ impl TransportEntry {
     }
 
     /// When [`WebRtc::close_idle_connections`] may have something to do.
-    pub(super) fn connections_due(&self, io: &IoContext<'_>, transport: TransportIx) -> Option<Time> {
+    pub(super) fn connections_due(&self, io: &IoContext<'_, impl Shell>, transport: TransportIx) -> Option<Time> {
         let connections = io.egress.sockets.connections(transport);
         let silent = connections.filter(|(_, one)| !self.is_proven(one));
         silent
@@ -230,7 +252,7 @@ impl TransportEntry {
 }
 
 /// Closes the connection that a tuple was.
-pub(super) fn close_connection_of(io: &mut IoContext<'_>, transport: TransportIx, tuple: &IceTuple) {
+pub(super) fn close_connection_of(io: &mut IoContext<'_, impl Shell>, transport: TransportIx, tuple: &IceTuple) {
     let sockets = &mut io.egress.sockets;
     let number = sockets
         .connections(transport)
@@ -249,7 +271,7 @@ pub(super) fn tuple_of(connection: &Connection) -> IceTuple {
     }
 }
 
-fn watch(io: &IoContext<'_>, transport: TransportIx, number: u8, interest: Interest) {
+fn watch(io: &IoContext<'_, impl Shell>, transport: TransportIx, number: u8, interest: Interest) {
     if let Some(connection) = io.egress.sockets.connection(transport, number) {
         let source = connection.source(transport, number);
         io.poller.rewatch(connection.socket(), source, interest);
@@ -257,7 +279,7 @@ fn watch(io: &IoContext<'_>, transport: TransportIx, number: u8, interest: Inter
 }
 
 /// Changes what is waited for at a transport's listening sockets.
-fn watch_listeners(io: &IoContext<'_>, transport: TransportIx, interest: Interest) {
+fn watch_listeners(io: &IoContext<'_, impl Shell>, transport: TransportIx, interest: Interest) {
     io.egress.sockets.each_listener(transport, |listener, side, socket| {
         let is_tcp = io.egress.sockets.is_tcp(transport, listener);
         let source = Source::Listener {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use weir_channel::message::IceTuple;
 
+use crate::net::shell::Shell;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::entropy::{Entropy as _, SystemEntropy};
@@ -85,7 +86,7 @@ impl EchoRequests {
 
 impl TransportEntry {
     /// Waits for an echo from where the client should be sent media, and is not yet.
-    pub(super) fn await_echo(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    pub(super) fn await_echo(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         let awaited = self.transport.awaited_tuple(now).filter(|_| self.inbound.is_some());
         if self.echo_requests.begin(now, awaited) {
             io.relay.forget_echo_requests(transport);
@@ -95,7 +96,7 @@ impl TransportEntry {
 
 impl WebRtc {
     /// Sends what a client should answer, if it is time.
-    pub(super) fn request_echo(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    pub(super) fn request_echo(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         let entry = self.transports.get_mut(transport.0 as usize).and_then(Option::as_mut);
         if let Some(tuple) = entry.and_then(|entry| entry.echo_requests.take(now)) {
             let mut random = [0; 4];
@@ -108,7 +109,12 @@ impl WebRtc {
     }
 
     /// The client of a transport has answered.
-    pub(in crate::process) fn on_echo(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    pub(in crate::process) fn on_echo(
+        &mut self,
+        now: Time,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+    ) {
         self.with(now, io, transport, |entry, output, _| {
             entry.echo_requests.left = REQUESTS_MAX;
             if let Some(tuple) = entry.echo_requests.tuple {

@@ -6,6 +6,7 @@ use tracing::debug;
 use weir_channel::message::{DtlsState, IceState, Notification, WebRtcFailure};
 
 use crate::net::poll::Interest;
+use crate::net::shell::Shell;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::dtls::session::{Established, Event as DtlsEvent};
@@ -22,7 +23,7 @@ const ICE_NOTIFICATION_INTERVAL: Duration = Duration::from_millis(500);
 
 impl WebRtc {
     /// Handles the events of a transport, and sets its timer.
-    pub(super) fn handle_events(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    pub(super) fn handle_events(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             self.on_event(now, io, transport, event);
@@ -75,7 +76,7 @@ impl WebRtc {
         self.timers.set(transport, due.into_iter().flatten().min());
     }
 
-    fn on_event(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx, event: Event) {
+    fn on_event(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx, event: Event) {
         let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
@@ -150,7 +151,7 @@ impl TransportEntry {
 
     fn use_keys(
         &mut self,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         keys: &KeyingMaterial,
         remote_certificate: &[u8],
@@ -164,7 +165,7 @@ impl TransportEntry {
 
     pub(super) fn use_srtp(
         &mut self,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         inbound: Inbound,
         outbound: Outbound,
@@ -176,14 +177,14 @@ impl TransportEntry {
             .keep_srtcp_count(transport, self.kept.srtcp_counter(io.relay.page()));
     }
 
-    fn forget_keys(&mut self, io: &mut IoContext<'_>, transport: TransportIx) {
+    fn forget_keys(&mut self, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         self.inbound = None;
         self.kept.wipe_keys(io.relay.page(), &self.transport);
         io.egress.stop_protecting(transport);
     }
 
     /// Connects the sending path to where the peer wants it, and tells the relay whether there is a peer.
-    fn follow_peer(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx) {
+    fn follow_peer(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         let selected = self.transport.selected_tuple().copied();
         if self.route != selected {
             self.route = selected;

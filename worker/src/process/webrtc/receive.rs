@@ -6,6 +6,7 @@ use std::ops::Range;
 use weir_channel::message::{IceProtocol, IceTuple, UnroutedReason};
 
 use crate::net::receive::Received;
+use crate::net::shell::Shell;
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::{Port, TransportIx};
 use crate::time::Time;
@@ -20,7 +21,7 @@ impl WebRtc {
     pub(in crate::process) fn handle_batch(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         local: SocketAddr,
         received: Received<'_>,
@@ -39,7 +40,7 @@ impl WebRtc {
     pub(super) fn handle_datagrams(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         tuple: IceTuple,
         bytes: &mut [u8],
@@ -74,7 +75,7 @@ impl WebRtc {
     fn handle_packet(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         tuple: IceTuple,
         bytes: &mut [u8],
@@ -139,7 +140,13 @@ impl WebRtc {
         io.relay.count_unrouted(transport, refused, 1);
     }
 
-    fn relay_unprotected(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx, bytes: &mut [u8]) {
+    fn relay_unprotected(
+        &mut self,
+        now: Time,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+        bytes: &mut [u8],
+    ) {
         let Some(first) = self.unprotected.first() else { return };
         io.egress
             .mirror_unprotected(transport, first.source, bytes, &self.unprotected);

@@ -18,6 +18,7 @@ use weir_channel::message::{Counts, IceProtocol, IceTuple, UnroutedReason, Worke
 use crate::boundary::{self, Parser};
 use crate::net::poll::{Interest, Source};
 use crate::net::receive::Received;
+use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{Accepted, FirstPacket, UnassignedConnection};
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
@@ -213,7 +214,7 @@ impl WebRtc {
     pub(in crate::process) fn handle_shared_port_batch(
         &mut self,
         now: Time,
-        io: &mut IoContext<'_>,
+        io: &mut IoContext<'_, impl Shell>,
         local: SocketAddr,
         owner: Option<TransportIx>,
         received: Received<'_>,
@@ -265,7 +266,14 @@ impl WebRtc {
     }
 
     /// Takes a STUN packet. It is for the transport that it names, even if its tuple was another transport's before.
-    fn handle_check(&mut self, now: Time, io: &mut IoContext<'_>, tuple: IceTuple, bytes: &mut [u8], packet: Datagram) {
+    fn handle_check(
+        &mut self,
+        now: Time,
+        io: &mut IoContext<'_, impl Shell>,
+        tuple: IceTuple,
+        bytes: &mut [u8],
+        packet: Datagram,
+    ) {
         if packet.len as usize > stun::MESSAGE_BYTES_MAX {
             return self.count_unrouted(UnroutedReason::TooLong, 1);
         }
@@ -300,7 +308,12 @@ impl WebRtc {
     }
 
     /// Accepts the connections that wait at a shared port.
-    pub(in crate::process) fn accept_at_shared_port(&mut self, now: Time, io: &mut IoContext<'_>, port: u8) {
+    pub(in crate::process) fn accept_at_shared_port(
+        &mut self,
+        now: Time,
+        io: &mut IoContext<'_, impl Shell>,
+        port: u8,
+    ) {
         for _ in 0..ACCEPTED_MAX {
             match io.egress.sockets.accept_at_shared_port(now, port) {
                 Ok(Accepted::None) => break,
@@ -320,7 +333,7 @@ impl WebRtc {
         }
     }
 
-    fn watch_unassigned(&mut self, io: &IoContext<'_>, number: u16) {
+    fn watch_unassigned(&mut self, io: &IoContext<'_, impl Shell>, number: u16) {
         let Some(Some(unassigned)) = self.shared_ports.unassigned.get(usize::from(number)) else {
             return;
         };
@@ -332,7 +345,12 @@ impl WebRtc {
     }
 
     /// Reads on in a connection whose transport is not known yet. Returns how many packets and bytes were handled.
-    pub(in crate::process) fn read_unassigned(&mut self, now: Time, io: &mut IoContext<'_>, number: u16) -> (u64, u64) {
+    pub(in crate::process) fn read_unassigned(
+        &mut self,
+        now: Time,
+        io: &mut IoContext<'_, impl Shell>,
+        number: u16,
+    ) -> (u64, u64) {
         let Some(place) = self.shared_ports.unassigned.get_mut(usize::from(number)) else {
             return (0, 0);
         };
@@ -401,7 +419,7 @@ impl TransportEntry {
     pub(super) fn socket_to_request(
         &mut self,
         now: Time,
-        io: &IoContext<'_>,
+        io: &IoContext<'_, impl Shell>,
         transport: TransportIx,
         uses_connected: bool,
     ) -> Option<IceTuple> {
@@ -423,7 +441,7 @@ impl TransportEntry {
 }
 
 /// Stops watching a transport's connected socket, which is about to be closed: the supervisor may hold it too for a moment.
-pub(super) fn unwatch_connected(io: &IoContext<'_>, transport: TransportIx) {
+pub(super) fn unwatch_connected(io: &IoContext<'_, impl Shell>, transport: TransportIx) {
     if let Some((path, _)) = io.egress.sockets.sending_socket(transport)
         && let Err(errno) = io.poller.remove(path)
     {
@@ -432,7 +450,7 @@ pub(super) fn unwatch_connected(io: &IoContext<'_>, transport: TransportIx) {
 }
 
 /// Changes what is waited for at the shared TCP ports.
-pub(super) fn watch_shared_ports(io: &IoContext<'_>, interest: Interest) {
+pub(super) fn watch_shared_ports(io: &IoContext<'_, impl Shell>, interest: Interest) {
     let sockets = &io.egress.sockets;
     sockets.each_shared_port(|number, socket| {
         if matches!(sockets.shared_port_at(number), Some((IceProtocol::Tcp, _))) {

@@ -2,6 +2,7 @@
 
 use weir_channel::message::{DtlsState, IceProtocol, IceTuple, Notification};
 
+use crate::net::shell::Shell;
 use crate::page::{Counter, Page};
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
@@ -22,7 +23,7 @@ impl TransportEntry {
 
 impl WebRtc {
     /// What is kept of a transport is not enough for a successor, which must not find it.
-    pub(in crate::process) fn forget_kept(&mut self, io: &mut IoContext<'_>, transport: TransportIx) {
+    pub(in crate::process) fn forget_kept(&mut self, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         if let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) {
             // The place is somebody else's then.
             io.egress.keep_srtcp_count(transport, Counter::default());
@@ -31,7 +32,7 @@ impl WebRtc {
     }
 
     /// Goes on with a transport that is in its place: sends what it has to, and says how it stands, which nobody may have been told.
-    pub(super) fn go_on(&mut self, now: Time, io: &mut IoContext<'_>, transport: TransportIx, rest: Rest) {
+    pub(super) fn go_on(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx, rest: Rest) {
         let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
