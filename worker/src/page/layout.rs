@@ -17,7 +17,6 @@ pub mod webrtc;
 use weir_channel::message::{DropReason, NotRepaired, UnroutedReason, WebRtcFailureReason};
 
 use super::record::{Record, records};
-use crate::webrtc::ice::Refusal;
 
 pub use self::place::{At, Double, Sealed, Twin};
 

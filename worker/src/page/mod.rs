@@ -291,7 +291,8 @@ impl Page {
     /// The object is gone, and so is all that was kept of it.
     pub fn wipe(&mut self, table: Table, slot: Slot) {
         if !slot.is_none() {
-            self.memory.store_all(slot.0 as usize, (0..table.slot_words()).map(|_| 0));
+            self.memory
+                .store_all(slot.0 as usize, (0..table.slot_words()).map(|_| 0));
             self.leave(table, slot);
         }
     }

@@ -24,13 +24,13 @@ use crate::time::Time;
 use self::kept_consumer::{ConsumerLegacy, NONE};
 use self::kept_stream::StreamLegacy;
 
-use super::transport::TransportKind;
-use super::{Action, Relay};
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::parameters::invalid;
 use super::producer::Producer;
 use super::rewrite::Rewriter;
 use super::sink::TransportIx;
+use super::transport::TransportKind;
+use super::{Action, Relay};
 
 impl Relay {
     /// From now on what a successor needs is kept there. To be called before anything is made.

@@ -13,7 +13,7 @@ use zeroize::Zeroize;
 
 use crate::page::layout::Table;
 use crate::page::layout::webrtc::{
-    CERTIFICATE, KEYS, POSITIONS_MAX, Position, RemoteCertificate, SRTCP_SENT, SrtpKeys, position,
+    CERTIFICATE, KEYS, Overwritten, POSITIONS_MAX, Position, RemoteCertificate, SRTCP_SENT, SrtpKeys, position,
 };
 use crate::page::predecessor::{Damaged, Predecessor};
 use crate::page::{Counter, Page, Slot};
@@ -146,7 +146,7 @@ impl Kept {
     }
 
     /// Where the number of SRTCP packets is kept.
-    pub fn srtcp_counter(&self, page: &Page) -> Counter {
+    pub fn rtcp_counter(&self, page: &Page) -> Counter {
         page.counter(self.slot(), SRTCP_SENT)
     }
 }
@@ -222,7 +222,7 @@ impl Legacy {
                 break;
             };
             let read = page.record(slot, at).read();
-            match read.map_err(|()| Damaged("how far packets have come is no index"))? {
+            match read.map_err(|Overwritten| Damaged("how far packets have come is no index"))? {
                 Some(position) => positions.push(position),
                 None => break,
             }
@@ -294,9 +294,10 @@ fn read_keys(page: &Predecessor, slot: Slot) -> Result<Option<KeyingMaterial>, D
         let (key, salt) = (&record.keys[place], &record.salts[place]);
         MasterKey::new(profile, &key[..profile.key_len()], &salt[..profile.salt_len()])
     };
-    let keys = key(0).zip(key(1)).map(|(outbound, inbound)| KeyingMaterial { outbound, inbound });
+    let keys = key(0)
+        .zip(key(1))
+        .map(|(outbound, inbound)| KeyingMaterial { outbound, inbound });
     record.keys.zeroize();
     record.salts.zeroize();
     Ok(keys)
 }
-

@@ -17,7 +17,6 @@ use super::aside::send_with_retry;
 use super::srtp_streams::{SrtpStreams, StreamEvents};
 use super::{Egress, NO_REMOTE, note_lost};
 use crate::relay::sink::{ConsumerIx, Sent, TransportIx};
-use crate::page::Counter;
 use crate::webrtc::srtp::{Outbound, Profile, ProtectedTrain, Spent};
 
 /// The longest protected message, and the longest packet with what SRTP adds to it.
@@ -103,10 +102,10 @@ impl<B: SendBackend> Egress<B> {
         self.protection.entries[index].srtp = Some(Box::new(SrtpStreams::new(outbound)));
     }
 
-    /// From now on the number of a WebRTC transport's SRTCP packets is kept there, each before it is sent.
-    pub fn keep_srtcp_count(&mut self, transport: TransportIx, counter: Counter) {
+    /// The number of a WebRTC transport's SRTCP packets is kept nowhere any more.
+    pub fn forget_rtcp_count(&mut self, transport: TransportIx) {
         if let Some(srtp) = self.protection.streams_mut(transport) {
-            srtp.keep_srtcp_count(counter);
+            srtp.forget_rtcp_count();
         }
     }
 

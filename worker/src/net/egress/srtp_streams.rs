@@ -15,7 +15,6 @@ use std::mem;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::page::Counter;
 use crate::webrtc::srtp::{Outbound, ProtectError, ProtectedTrain, Repeats, Spent, StreamKey, nearest};
 
 /// Streams of one transport whose last indices are kept in mind, 300 bytes each, and 8 KiB more if they are sent to a peer
@@ -31,8 +30,6 @@ pub const UNHEARD_MAX: u64 = 1 << 14;
 /// relay gives to its packets, and keeps before it does.
 pub struct SrtpStreams {
     pub(super) outbound: Outbound,
-    /// Where the number of SRTCP packets is kept.
-    srtcp_sent: Counter,
     streams: HashMap<u32, Stream, FixedState>,
     /// Streams that the outbound has at the moment.
     live: usize,
@@ -70,7 +67,6 @@ impl SrtpStreams {
     pub fn new(outbound: Outbound) -> Self {
         Self {
             outbound,
-            srtcp_sent: Counter::default(),
             streams: HashMap::default(),
             live: 0,
             clock: 0,
@@ -79,12 +75,9 @@ impl SrtpStreams {
         }
     }
 
-    /// From now on the number of SRTCP packets is kept there.
-    pub fn keep_srtcp_count(&mut self, counter: Counter) {
-        self.srtcp_sent = counter;
-        if self.outbound.rtcp_next() > 0 {
-            self.srtcp_sent.store(self.outbound.rtcp_next());
-        }
+    /// The number of SRTCP packets is kept nowhere any more.
+    pub fn forget_rtcp_count(&mut self) {
+        self.outbound.keep_rtcp_count(Default::default());
     }
 
     /// A worker that is dead has used an SSRC's indices so far, at the least.
@@ -92,22 +85,16 @@ impl SrtpStreams {
         self.outbound.spend(spent);
     }
 
-    /// As [`Outbound::protect_rtcp`]. Its index is kept before it is used.
+    /// As [`Outbound::protect_rtcp`].
     ///
     /// # Errors
     /// As there.
     pub fn protect_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, ProtectError> {
-        self.srtcp_sent.store(self.outbound.rtcp_next() + 1);
         self.outbound.protect_rtcp(buffer, len)
     }
 
     /// Protects a train into the start of `buffer`, up to the first packet that is refused.
-    pub fn protect_train(
-        &mut self,
-        train: &[u8],
-        segment: usize,
-        buffer: &mut [u8],
-    ) -> (ProtectedTrain, StreamEvents) {
+    pub fn protect_train(&mut self, train: &[u8], segment: usize, buffer: &mut [u8]) -> (ProtectedTrain, StreamEvents) {
         let mut events = StreamEvents::default();
         let protected = self.try_protect_train(train, segment, buffer, &mut events);
         let refused = ProtectedTrain {

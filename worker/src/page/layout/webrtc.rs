@@ -4,7 +4,10 @@ use super::super::record::{Record, records};
 use super::*;
 
 /// Paths of a transport.
-pub const PATHS: usize = crate::webrtc::ice::TUPLES_MAX;
+pub const PATHS: usize = 8;
+
+/// Reasons to refuse a check.
+pub const REFUSALS: usize = 4;
 
 /// SSRCs of which a transport's own slot keeps positions.
 const POSITIONS: usize = 20;
@@ -140,7 +143,7 @@ records! {
         /// Checks refused.
         pub refusals: u64,
         /// Those, by reason.
-        pub refused: [u64; Refusal::ALL.len()],
+        pub refused: [u64; REFUSALS],
         /// Datagrams with DTLS.
         pub dtls: u64,
         /// Failures, by reason.
@@ -175,6 +178,10 @@ records! {
         pub rtp_next: u64,
     }
 }
+
+/// Something else was written where a position is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Overwritten;
 
 /// How far DTLS has got.
 pub mod progress {
@@ -254,14 +261,16 @@ impl Position {
     ///
     /// # Errors
     /// Something else was written there.
-    pub fn read(&self) -> Result<Option<(u32, u64, u64)>, ()> {
+    pub fn read(&self) -> Result<Option<(u32, u64, u64)>, Overwritten> {
         if self.rtcp_next & Self::IS_THERE == 0 {
             return Ok(None);
         }
         let rtp_next = self.rtp_next & ((1 << Self::NEXT_BITS) - 1);
         let is_intact = rtp_next <= 1 << 48 && self.rtp_next >> Self::NEXT_BITS == u64::from(mark(self.ssrc, rtp_next));
         let rtcp_next = u64::from(self.rtcp_next & !Self::IS_THERE);
-        is_intact.then_some(Some((self.ssrc, rtp_next, rtcp_next))).ok_or(())
+        is_intact
+            .then_some(Some((self.ssrc, rtp_next, rtcp_next)))
+            .ok_or(Overwritten)
     }
 }
 

@@ -103,7 +103,9 @@ impl<S: Shell> EventLoop<S> {
         let id = request.transport;
         let refused = |reason: &str| WorkerError::InvalidParameters(format!("{id}: {reason}"));
         if !self.adoptions.is_everything_read(request.room) {
-            return Err(refused("what its last worker has left cannot be read, and so its keys are gone"));
+            return Err(refused(
+                "what its last worker has left cannot be read, and so its keys are gone",
+            ));
         }
         for page in pages {
             let legacy = Legacy::read(now, page, id, credentials, context);
@@ -235,7 +237,11 @@ impl WebRtc {
             let mut registration = Registration::default();
             let transport = &entry.transport;
             // The later one last.
-            for credentials in transport.previous_credentials().into_iter().chain([transport.credentials()]) {
+            for credentials in transport
+                .previous_credentials()
+                .into_iter()
+                .chain([transport.credentials()])
+            {
                 self.shared_ports
                     .register(index, &mut registration, credentials.username_fragment());
             }

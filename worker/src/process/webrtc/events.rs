@@ -168,13 +168,12 @@ impl TransportEntry {
         io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         inbound: Inbound,
-        outbound: Outbound,
+        mut outbound: Outbound,
     ) {
         self.srtp_profile = Some(outbound.profile().name());
         self.inbound = Some(Box::new(inbound));
+        outbound.keep_rtcp_count(self.kept.rtcp_counter(io.relay.page()));
         io.egress.start_protecting(transport, outbound);
-        io.egress
-            .keep_srtcp_count(transport, self.kept.srtcp_counter(io.relay.page()));
     }
 
     fn forget_keys(&mut self, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {

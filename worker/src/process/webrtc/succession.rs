@@ -3,7 +3,7 @@
 use weir_channel::message::{DtlsState, IceProtocol, IceTuple, Notification};
 
 use crate::net::shell::Shell;
-use crate::page::{Counter, Page};
+use crate::page::Page;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::ice::State;
@@ -26,7 +26,7 @@ impl WebRtc {
     pub(in crate::process) fn forget_kept(&mut self, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         if let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) {
             // The place is somebody else's then.
-            io.egress.keep_srtcp_count(transport, Counter::default());
+            io.egress.forget_rtcp_count(transport);
             entry.kept.forget(io.relay.page_mut());
         }
     }

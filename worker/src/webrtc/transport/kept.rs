@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use weir_channel::message::{Counts, WebRtcFailureReason};
 
-use crate::page::layout::webrtc::{COUNTS, DTLS, DtlsProgress, FLIGHT, KEYS, WebRtcCounts, progress};
+use crate::page::layout::webrtc::{COUNTS, DTLS, DtlsProgress, FLIGHT, KEYS, REFUSALS, WebRtcCounts, progress};
 use crate::page::layout::webrtc::{LastFlight as FlightRecord, SrtpKeys};
 use crate::page::predecessor::{Damaged, Predecessor};
-use crate::page::{Page, Record, Slot};
+use crate::page::{Page, Slot};
 use crate::time::Time;
 use crate::webrtc::dtls::{self, Role, session};
-use crate::webrtc::ice::{Agent, Credentials};
+use crate::webrtc::ice::{Agent, Credentials, Refusal};
 
 use super::{IceEnd, TransportOutput, WebRtcTransport};
 
@@ -171,4 +171,4 @@ impl WebRtcTransport {
     }
 }
 
-const _: () = assert!(FlightRecord::WORDS == 18);
+const _: () = assert!(REFUSALS == Refusal::ALL.len(), "each reason has a place");

@@ -15,6 +15,8 @@ use super::super::path::Path;
 use super::super::{Credentials, Protocol, State, Tuple};
 use super::Agent;
 
+const _: () = assert!(PATHS == super::TUPLES_MAX, "each path has a place");
+
 impl Agent {
     /// Keeps it, all but the current credentials.
     pub fn keep(&self, page: &Page, slot: Slot, connection_was_closed: bool) {
@@ -110,9 +112,14 @@ impl Agent {
             if let Some(pair) = page.sealed(slot, pair)? {
                 let tuple = pair.tuple().ok_or(Damaged("one end of a path is missing"))?;
                 let state = page.record(slot, state);
-                agent
-                    .paths
-                    .push(Path::resumed(now, tuple, pair.serial, place as u8, agent.generation, &state));
+                agent.paths.push(Path::resumed(
+                    now,
+                    tuple,
+                    pair.serial,
+                    place as u8,
+                    agent.generation,
+                    &state,
+                ));
             }
         }
         agent.paths.sort_unstable_by_key(|path| path.serial);
@@ -216,7 +223,11 @@ fn keep_previous(record: &mut AgentRecord, previous: &Credentials) -> bool {
 
 fn previous_of(record: &AgentRecord) -> Result<Credentials, Damaged> {
     let [fragment, password] = record.previous_lengths.map(usize::from);
-    let text = |bytes: Option<&[u8]>| bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned);
+    let text = |bytes: Option<&[u8]>| {
+        bytes
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .map(str::to_owned)
+    };
     let fragment = text(record.previous_username_fragment.get(..fragment));
     let password = text(record.previous_password.get(..password));
     let restored = fragment
