@@ -8,7 +8,7 @@ use crate::source::File;
 /// the seam between them, and of WebRTC only what protects and frames packets on their way into the kernel's buffers.
 const WORKER_LAYERS: [(&str, &[&str]); 9] = [
     ("rtp", &["rtp", "time"]),
-    ("webrtc", &["boundary", "webrtc", "rtp", "time"]),
+    ("webrtc", &["boundary", "page", "webrtc", "rtp", "time"]),
     ("page", &["page", "time"]),
     ("relay", &["boundary", "page", "relay", "rtp", "switches", "time"]),
     (

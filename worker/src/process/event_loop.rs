@@ -36,6 +36,7 @@ use crate::relay::{Action, Relay};
 use crate::switches::Switches;
 use crate::time::Time;
 use crate::webrtc::dtls;
+use crate::webrtc::srtp::Spent;
 
 use super::BUILD;
 use super::adoption::Adoptions;
@@ -546,7 +547,7 @@ impl<S: Shell> EventLoop<S> {
                 }
                 Action::Close { transport } => self.close(transport),
                 Action::Retire { transport, ssrc } => self.egress.retire(transport, ssrc),
-                Action::Spent { transport, spent } => self.egress.spend(transport, spent),
+                Action::Spent { transport, ssrc, next } => self.egress.spend(transport, Spent { ssrc, next }),
                 Action::Unkept { transport } => {
                     let (webrtc, mut io) = self.webrtc_and_io();
                     webrtc.forget_kept(&mut io, transport);

@@ -88,7 +88,6 @@ use crate::page::predecessor::Predecessor;
 use crate::rtp::rtcp::RtcpItem;
 use crate::switches::Switches;
 use crate::time::{Time, WallClock};
-use crate::webrtc::srtp::Spent;
 
 use self::activity::Activity;
 use self::catch_up::CatchingUp;
@@ -207,8 +206,10 @@ pub enum Action {
     Spent {
         /// The WebRTC transport that it is sent on.
         transport: TransportIx,
-        /// The SSRC, and one more than the last SRTP index.
-        spent: Spent,
+        /// The SSRC.
+        ssrc: u32,
+        /// One more than the last SRTP index.
+        next: u64,
     },
     /// A consumer's numbers find no place in the page. No successor could go on with its transport's keys, so they must not be kept.
     Unkept {

@@ -157,7 +157,7 @@ impl Relay {
         if let Some(transport) = protected_on {
             if is_old {
                 let used = consumer.spent().into_iter().flatten();
-                let spent = used.map(|spent| Action::Spent { transport, spent });
+                let spent = used.map(|(ssrc, next)| Action::Spent { transport, ssrc, next });
                 self.actions.extend(spent);
             }
             if slot.is_none() && self.page.is_somewhere() {

@@ -8,7 +8,6 @@ use super::super::decide::Overtaken;
 use super::super::producer::{Producer, ProducerCounters};
 use super::super::rate::Rate;
 use super::super::rewrite::NO_TIMELINE;
-use crate::webrtc::srtp::Spent;
 
 /// No encoding, in a byte.
 pub(super) const NONE: u8 = u8::MAX;
@@ -93,18 +92,12 @@ impl Consumer {
         page.store(slot, consumer::COUNTERS, &record);
     }
 
-    /// How far the SRTP indices of its SSRCs may have been used: of its own, and of the one that it is sent again under.
-    pub(super) fn spent(&self) -> [Option<Spent>; 2] {
-        let own = Spent {
-            ssrc: self.ssrc,
-            next: self.rewriter.newest_index() + 1,
-        };
+    /// One more than the last SRTP index that may have been used under each of its SSRCs: its own, and the one that it is sent again
+    /// under.
+    pub(super) fn spent(&self) -> [Option<(u32, u64)>; 2] {
         let rtx = self.repair.as_ref().and_then(|repair| repair.rtx.as_ref());
-        let again = rtx.map(|rtx| Spent {
-            ssrc: rtx.ssrc,
-            next: rtx.seq + 1,
-        });
-        [Some(own), again]
+        let own = (self.ssrc, self.rewriter.newest_index() + 1);
+        [Some(own), rtx.map(|rtx| (rtx.ssrc, rtx.seq + 1))]
     }
 
     /// Goes on where its last worker has left it: without a start, if the stream that flowed goes on, too.
