@@ -191,6 +191,7 @@ fn transport(world: World, id: u64) -> Method {
             room,
             transport,
             listeners: Vec::new(),
+            connected: Vec::new(),
             ice: IceCredentials {
                 username_fragment: "user".to_owned(),
                 password: "a password that is long enough".to_owned(),

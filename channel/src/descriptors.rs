@@ -21,9 +21,14 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
+use crate::message::CONNECTED_MAX;
+
 /// The most descriptors that may travel with one frame: a WebRTC transport with all its listeners has two sockets for each of
-/// two UDP ports, and two for TCP.
-pub const MAX_DESCRIPTORS: usize = 6;
+/// two UDP ports, and two for TCP; and then those that another worker has left connected.
+pub const MAX_DESCRIPTORS: usize = 6 + CONNECTED_MAX;
+
+/// The most that may travel with a frame of a worker's.
+pub const MAX_FROM_WORKER: usize = 1;
 
 /// The kernel passes at most this many at once (SCM_MAX_FD in `include/net/scm.h`). The control buffer is large enough for all of
 /// them, so that a peer that sends too many is found out and every one of them is closed, instead of being cut off.

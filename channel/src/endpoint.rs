@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::codec;
-use crate::descriptors::{self, Arrivals};
+use crate::descriptors::{self, Arrivals, MAX_FROM_WORKER};
 use crate::error::{ChannelError, kind_of};
 use crate::frame::Decoder;
 use crate::lanes::{Drained, Lanes};
@@ -53,7 +53,7 @@ struct Inbound {
 /// Who reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Side {
-    /// Gets no descriptors.
+    /// Gets a descriptor with some notifications.
     Supervisor,
     /// Gets descriptors with requests.
     Worker,
@@ -115,6 +115,10 @@ impl Inbound {
             check_hello(&self.ours, theirs)?;
             self.peer = Some(theirs.clone());
         }
+        if self.side == Side::Supervisor && descriptors.len() > descriptors_of(&message) {
+            let count = descriptors.len();
+            return Err(ChannelError::DescriptorsFromWorker { count });
+        }
         Ok(Some((message, descriptors)))
     }
 
@@ -131,7 +135,7 @@ impl Inbound {
         if received.bytes == 0 {
             return Err(self.end_of_stream());
         }
-        if self.side == Side::Supervisor && !received.descriptors.is_empty() {
+        if self.side == Side::Supervisor && received.descriptors.len() > MAX_FROM_WORKER {
             let count = received.descriptors.len();
             return Err(ChannelError::DescriptorsFromWorker { count });
         }
@@ -147,6 +151,14 @@ impl Inbound {
             None => ChannelError::Closed,
             Some((received, expected)) => ChannelError::ClosedInFrame { received, expected },
         }
+    }
+}
+
+/// How many descriptors come with a worker's message.
+fn descriptors_of(message: &Message) -> usize {
+    match message {
+        Message::Notification(notification) => notification.descriptors(),
+        _ => 0,
     }
 }
 

@@ -90,8 +90,8 @@ pub enum ChannelError {
     /// Descriptors that cannot be matched to a frame.
     #[error(transparent)]
     Descriptors(#[from] DescriptorError),
-    /// Descriptors travel from the supervisor to the worker only.
-    #[error("the worker sent {count} file descriptors; a worker never does")]
+    /// A worker sends one descriptor with a message that says so, and none with others.
+    #[error("the worker sent {count} file descriptors with what has none, or has one")]
     DescriptorsFromWorker {
         /// The number of descriptors.
         count: usize,

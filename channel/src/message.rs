@@ -36,14 +36,14 @@ pub use self::stats::{
     TransportStats, UnroutedReason, WorkerStats,
 };
 pub use self::webrtc::{
-    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX, Fingerprint,
-    FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, OpenSharedPorts,
+    CONNECTED_MAX, CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, FINGERPRINTS_MAX,
+    Fingerprint, FingerprintAlgorithm, IceCredentials, IceProtocol, IceState, IceTuple, LISTENERS_MAX, OpenSharedPorts,
     SHARED_PORTS_MAX, WebRtcFailure, WebRtcFailureReason, WebRtcStats,
 };
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -189,8 +189,9 @@ pub enum Method {
     /// Opens the ports that WebRTC transports share; once. Descriptors: see [`OpenSharedPorts`].
     OpenSharedPorts(OpenSharedPorts),
     /// Gives a WebRTC transport on a shared port a socket of its own for a tuple, as asked for by
-    /// [`Notification::SocketWanted`]. Nothing is done, and the socket closed, if the tuple is not the selected one any
-    /// more. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote end.
+    /// [`Notification::SocketWanted`]. If the tuple is not the selected one any more, the socket is closed, which
+    /// [`Notification::SocketClosed`] says. Descriptors: one UDP socket, bound to the tuple's local end and connected to its remote
+    /// end.
     UseConnectedSocket { transport: TransportId, tuple: IceTuple },
     /// A room comes that another worker has served, which is dead: what is made in it until [`Method::AdoptionEnded`] continues
     /// what the other's page says of the object with the same id; what no page knows is made anew. What a page knows and cannot
@@ -420,6 +421,23 @@ pub enum Notification {
     },
     /// What confines the worker; once, before anything else, unless its server wants no sandbox.
     Sandboxed(Sandbox),
+    /// A valid check has come by a TCP connection of a WebRTC transport. It outlives the worker if the supervisor keeps the copy that
+    /// comes with this. Descriptors: the connection.
+    ConnectionProven { transport: TransportId, tuple: IceTuple },
+    /// A WebRTC transport has closed a socket that is connected to its peer: a connection of which the supervisor was given a
+    /// copy, or a socket that it has given ([`Method::UseConnectedSocket`], [`CreateWebRtcTransport::connected`]). A copy that
+    /// is kept of it would be of no use to anybody.
+    SocketClosed { transport: TransportId, tuple: IceTuple },
+}
+
+impl Notification {
+    /// How many descriptors come with it.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Self::ConnectionProven { .. } => 1,
+            _ => 0,
+        }
+    }
 }
 
 /// A line of a worker's log.

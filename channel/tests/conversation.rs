@@ -65,7 +65,7 @@ async fn a_request_is_answered_and_its_descriptors_arrive() {
         assert_eq!(response.id, RequestId(id));
     }
     assert_eq!(worker.join(), vec![(create, 2), (Method::Ping, 0)]);
-    assert_eq!(receiver.next().await, Err(ChannelError::Closed));
+    assert_eq!(receiver.next().await.unwrap_err(), ChannelError::Closed);
     assert!(numbers.iter().all(|number| *number > 2));
 }
 

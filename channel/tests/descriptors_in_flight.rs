@@ -94,8 +94,8 @@ fn requests_wait_for_the_kernel() {
             ids
         });
         assert_eq!(
-            receiver.next().await,
-            Err(ChannelError::Closed),
+            receiver.next().await.unwrap_err(),
+            ChannelError::Closed,
             "the worker has seen all and gone"
         );
         assert_eq!(worker.join().expect("no panic"), (1..=REQUESTS).collect::<Vec<_>>());

@@ -12,14 +12,15 @@ use std::time::Duration;
 use common::{PATIENCE, hello, pipe, socketpair, wait_for};
 use nix::poll::PollFlags;
 use weir_channel::codec::CodecError;
-use weir_channel::descriptors::{DescriptorError, receive, send, send_with_descriptors};
+use weir_channel::descriptors::{DescriptorError, MAX_DESCRIPTORS, receive, send, send_with_descriptors};
 use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, WorkerEndpoint, WorkerReceiver};
 use weir_channel::error::ChannelError;
 use weir_channel::frame::{self, Decoder, FrameError, MAX_FRAME};
-use weir_channel::id::{RequestId, WorkerId};
+use weir_channel::id::{RequestId, TransportId, WorkerId};
 use weir_channel::log::{TARGET_MAX, TEXT_MAX};
 use weir_channel::message::{
-    Deadline, Hello, LogLevel, LogLine, Message, Method, Notification, PROTOCOL_VERSION, Reply, Request, WorkerError,
+    Deadline, Hello, IceProtocol, IceTuple, LogLevel, LogLine, Message, Method, Notification, PROTOCOL_VERSION, Reply,
+    Request, WorkerError,
 };
 
 fn frame_of(message: &Message) -> Vec<u8> {
@@ -36,6 +37,17 @@ fn ping() -> Message {
 
 fn pong() -> Message {
     messages::response(Ok(Reply::Done))
+}
+
+fn connection_proven() -> Notification {
+    Notification::ConnectionProven {
+        transport: TransportId(7),
+        tuple: IceTuple {
+            protocol: IceProtocol::Tcp,
+            local: ([192, 0, 2, 1], 443).into(),
+            remote: ([203, 0, 113, 9], 4_444).into(),
+        },
+    }
 }
 
 /// A worker's end to which a bare socket has said `stream` and then, if `closed`, closed.
@@ -74,7 +86,7 @@ async fn supervisor_outcome(stream: &[u8]) -> (usize, ChannelError) {
         match receiver.next().await {
             Ok(_) => count += 1,
             Err(error) => {
-                assert_eq!(receiver.next().await, Err(error.clone()), "it stays ended");
+                assert_eq!(receiver.next().await.map(drop), Err(error.clone()), "it stays ended");
                 let Message::Request(request) = ping() else {
                     unreachable!()
                 };
@@ -444,9 +456,9 @@ async fn log_lines_arrive_printable() {
     let stream = [line("a\nb", "\u{1b}[31mred"), line(&long, &long)].map(|line| frame_of(&Message::Notification(line)));
     let (_sender, mut receiver, _peer) = supervisor_hears(&stream.concat()).await;
     let escaped = line(r"a\nb", r"\u{1b}[31mred");
-    assert_eq!(receiver.next().await, Ok(FromWorker::Notification(escaped)));
+    assert!(matches!(receiver.next().await, Ok(FromWorker::Notification(heard)) if heard == escaped));
     let cut = line(&long[..TARGET_MAX], &long[..TEXT_MAX]);
-    assert_eq!(receiver.next().await, Ok(FromWorker::Notification(cut)));
+    assert!(matches!(receiver.next().await, Ok(FromWorker::Notification(heard)) if heard == cut));
 }
 
 /// A worker that dies with requests unread resets the connection; what it said before is read all the same.
@@ -470,7 +482,7 @@ async fn a_reset_is_a_close_after_the_last_words() {
         tokio::task::yield_now().await;
     }
     assert!(matches!(receiver.next().await, Ok(FromWorker::Response(_))));
-    assert_eq!(receiver.next().await, Err(ChannelError::Closed));
+    assert_eq!(receiver.next().await.unwrap_err(), ChannelError::Closed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -526,15 +538,36 @@ async fn wait_readable_while_tokio_runs(socket: &OwnedFd) {
 }
 
 #[tokio::test]
-async fn descriptors_from_a_worker_end_the_channel_and_are_closed() {
+async fn descriptors_that_a_worker_has_no_reason_to_send_end_the_channel_and_are_closed() {
+    let proven = frame_of(&Message::Notification(connection_proven()));
+    for (frame, count) in [(frame_of(&pong()), 1), (proven, 2)] {
+        let (_sender, mut receiver, peer) = supervisor_hears(&[]).await;
+        let (read, write) = pipe();
+        let descriptors: Vec<_> = (0..count).map(|_| write.try_clone().expect("a number")).collect();
+        drop(write);
+        send_with_descriptors(peer.as_fd(), &frame, &descriptors).expect("sent");
+        drop(descriptors);
+        assert_eq!(
+            receiver.next().await.unwrap_err(),
+            ChannelError::DescriptorsFromWorker { count }
+        );
+        assert!(wait_for(read.as_fd(), PollFlags::POLLIN).contains(PollFlags::POLLHUP));
+    }
+}
+
+#[tokio::test]
+async fn a_worker_hands_over_a_connection() {
     let (_sender, mut receiver, peer) = supervisor_hears(&[]).await;
     let (read, write) = pipe();
-    // The first byte of a frame is enough.
-    send_with_descriptors(peer.as_fd(), &frame_of(&pong())[..1], &[write]).expect("sent");
-    assert_eq!(
-        receiver.next().await,
-        Err(ChannelError::DescriptorsFromWorker { count: 1 })
-    );
+    let frame = frame_of(&Message::Notification(connection_proven()));
+    send_with_descriptors(peer.as_fd(), &frame, &[write]).expect("sent");
+    // One that came without it: the supervisor had no number left.
+    send_with_descriptors(peer.as_fd(), &frame, &[]).expect("sent");
+    let with = receiver.next().await.expect("heard");
+    assert!(matches!(&with, FromWorker::WithDescriptor(said, Some(_)) if *said == connection_proven()));
+    let without = receiver.next().await.expect("heard");
+    assert!(matches!(&without, FromWorker::WithDescriptor(said, None) if *said == connection_proven()));
+    drop(with);
     assert!(wait_for(read.as_fd(), PollFlags::POLLIN).contains(PollFlags::POLLHUP));
 }
 
@@ -565,11 +598,17 @@ fn descriptors_of_a_refused_frame_are_closed() {
 #[test]
 fn too_many_descriptors_end_the_channel_and_are_closed() {
     let (mut endpoint, peer) = worker_hears(&our_hello(), false);
-    let (reads, writes): (Vec<_>, Vec<_>) = (0..7).map(|_| pipe()).unzip();
+    let (reads, writes): (Vec<_>, Vec<_>) = (0..=MAX_DESCRIPTORS).map(|_| pipe()).unzip();
     send_with_descriptors(peer.expect("open").as_fd(), &frame_of(&ping()), &writes).expect("sent");
     drop(writes);
     let error = endpoint.poll_request().expect_err("too many");
-    assert_eq!(error, DescriptorError::TooMany { count: 7 }.into());
+    assert_eq!(
+        error,
+        DescriptorError::TooMany {
+            count: MAX_DESCRIPTORS + 1
+        }
+        .into()
+    );
     for read in &reads {
         assert!(wait_for(read.as_fd(), PollFlags::POLLIN).contains(PollFlags::POLLHUP));
     }
@@ -583,10 +622,13 @@ async fn a_supervisor_does_not_send_too_much_and_stays_connected() {
         deadline: Deadline(0),
         method,
     };
-    let (reads, writes): (Vec<_>, Vec<_>) = (0..7).map(|_| pipe()).unzip();
+    let (reads, writes): (Vec<_>, Vec<_>) = (0..=MAX_DESCRIPTORS).map(|_| pipe()).unzip();
     assert_eq!(
         sender.send(request(Method::Ping), writes).await,
-        Err(DescriptorError::TooMany { count: 7 }.into())
+        Err(DescriptorError::TooMany {
+            count: MAX_DESCRIPTORS + 1
+        }
+        .into())
     );
     for read in &reads {
         assert!(wait_for(read.as_fd(), PollFlags::POLLIN).contains(PollFlags::POLLHUP));

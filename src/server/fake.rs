@@ -192,6 +192,12 @@ impl Fake {
         Ok(())
     }
 
+    /// As [`Fake::notify`], with a descriptor.
+    pub(crate) async fn notify_with(&mut self, notification: Notification, descriptor: OwnedFd) {
+        self.endpoint.push_with_descriptor(notification, descriptor).unwrap();
+        self.flush().await;
+    }
+
     /// The second worker of a server whose first is a fake.
     pub(crate) async fn beside(server: &Server) -> Self {
         Self::connect(server.shared(), WorkerId(2)).await

@@ -2,6 +2,7 @@
 
 mod audio_levels;
 mod bounds;
+mod connected_sockets;
 mod consumers;
 mod model;
 mod pausing;

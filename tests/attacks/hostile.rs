@@ -2,6 +2,7 @@
 //! told until it is told to make a transport; then it does what its attacker wants.
 
 use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
@@ -10,8 +11,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    DtlsRole, DtlsState, DumpPage, Fingerprint, FingerprintAlgorithm, Hello, IceState, LogLevel, LogLine, Method,
-    Notification, Profile, Remote, Reply, Request, Response, Scope, StatsPage, TransportStats, WorkerStats,
+    DtlsRole, DtlsState, DumpPage, Fingerprint, FingerprintAlgorithm, Hello, IceProtocol, IceState, IceTuple, LogLevel,
+    LogLine, Method, Notification, Profile, Remote, Reply, Request, Response, Scope, StatsPage, TransportStats,
+    WorkerStats,
 };
 
 /// By which the program knows that it is to be a worker.
@@ -58,6 +60,10 @@ deeds! {
     Others,
     /// Answers pings, and nothing else from the first room on.
     PingsOnly,
+    /// Hands over connections without end.
+    Connections,
+    /// Sends descriptors with what has none.
+    Descriptors,
 }
 
 /// How many transports [`Deed::ManyEvents`] waits for, and how many events it tells then: no more than are due to who serves
@@ -97,6 +103,9 @@ struct Worker {
     /// It has begun to do what it wants.
     begun: bool,
     said: u64,
+    /// Of the first WebRTC transport, for TCP.
+    listener: Option<TcpListener>,
+    clients: Vec<TcpStream>,
 }
 
 impl Worker {
@@ -107,6 +116,8 @@ impl Worker {
             transports: Vec::new(),
             begun: false,
             said: 0,
+            listener: None,
+            clients: Vec::new(),
         }
     }
 
@@ -114,7 +125,7 @@ impl Worker {
         loop {
             let floods = self.begun
                 && match self.deed {
-                    Deed::Log | Deed::Stderr | Deed::Events => true,
+                    Deed::Log | Deed::Stderr | Deed::Events | Deed::Connections => true,
                     Deed::ManyEvents => {
                         self.transports.len() as u64 == MANY_EVENTS.transports && self.said < MANY_EVENTS.events
                     }
@@ -130,7 +141,16 @@ impl Worker {
             let _ = poll(&mut [PollFd::new(self.endpoint.as_fd(), events)], wait);
             loop {
                 match self.endpoint.poll_request() {
-                    Ok(Some((request, _descriptors))) => self.handle(request),
+                    Ok(Some((request, mut descriptors))) => {
+                        if matches!(request.method, Method::CreateWebRtcTransport(_))
+                            && let Some(listener) = descriptors.pop()
+                        {
+                            let listener = TcpListener::from(listener);
+                            listener.set_nonblocking(false).unwrap();
+                            self.listener.get_or_insert(listener);
+                        }
+                        self.handle(request);
+                    }
                     Ok(None) => break,
                     Err(_) => return,
                 }
@@ -226,6 +246,17 @@ impl Worker {
                     failure: None,
                 });
             }
+            Deed::Descriptors => {
+                let socket = self.endpoint.as_fd().try_clone_to_owned().unwrap();
+                let state = IceState::Connected;
+                let failure = None;
+                let changed = Notification::IceStateChanged {
+                    transport,
+                    state,
+                    failure,
+                };
+                let _ = self.endpoint.push_with_descriptor(changed, socket);
+            }
             Deed::Others => {
                 let remote = Remote {
                     rtp: ([192, 0, 2, 1], 9).into(),
@@ -302,10 +333,31 @@ impl Worker {
                         return false;
                     }
                 }
+                Deed::Connections => self.hand_over_a_connection(),
                 _ => return true,
             }
         }
         true
+    }
+
+    /// Lets somebody connect to the transport's listener, and hands that over.
+    fn hand_over_a_connection(&mut self) {
+        let listener = self.listener.as_ref().unwrap();
+        let local = listener.local_addr().unwrap();
+        let client = TcpStream::connect(local).unwrap();
+        let (connection, remote) = listener.accept().unwrap();
+        let tuple = IceTuple {
+            protocol: IceProtocol::Tcp,
+            local,
+            remote,
+        };
+        let transport = self.transports[0];
+        let proven = Notification::ConnectionProven { transport, tuple };
+        let _ = self.endpoint.push_with_descriptor(proven, connection.into());
+        self.clients.push(client);
+        if self.clients.len() > 64 {
+            self.clients.clear();
+        }
     }
 
     fn say(&mut self, notification: Notification) {

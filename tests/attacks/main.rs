@@ -157,6 +157,8 @@ const ATTACKS: &[Attack] = attacks! {
     worker::events_without_end: "a worker with one event after the other",
     worker::events_within_bounds: "a worker that serves much, and tells as much of it as it may",
     worker::a_huge_certificate: "a worker that passes on 900 KB as a peer's certificate",
+    worker::connections_without_end: "a worker that hands over connections without end",
+    worker::descriptors_that_nobody_wants: "a worker that sends descriptors with what has none",
     worker::things_of_others: "a worker that speaks of another worker's rooms",
     worker::answering_pings_only: "a worker that is alive and does nothing",
 };

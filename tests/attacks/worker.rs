@@ -239,6 +239,24 @@ pub(crate) async fn things_of_others(scale: Scale) -> Figures {
         .with("forged events", forged as u64)
 }
 
+/// Lets a worker hand over descriptors until it is replaced.
+async fn hand_over(scale: Scale, deed: Deed, reason: &str) -> Figures {
+    let (arena, mut client, room) = open(scale, deed, &[]).await;
+    // The worker may be gone by the time that it answers.
+    client
+        .post(&format!("/rooms/{room}/webrtc-transports"), json!({}))
+        .await;
+    close_replaced(arena, reason).await
+}
+
+pub(crate) async fn connections_without_end(scale: Scale) -> Figures {
+    hand_over(scale, Deed::Connections, "connections of one transport").await
+}
+
+pub(crate) async fn descriptors_that_nobody_wants(scale: Scale) -> Figures {
+    hand_over(scale, Deed::Descriptors, "sent 1 file descriptors").await
+}
+
 /// Those who wait for a worker that does nothing do not wait for long.
 const PINGS: &[&str] = &["--request-timeout", "1s", "--ping-interval", "100ms"];
 

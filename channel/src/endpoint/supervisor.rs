@@ -81,8 +81,8 @@ impl SupervisorEndpoint {
             Some(hello) => hello?,
             // The Hello may have arrived by now, although the runtime has not woken this task.
             None => match receiver.arrived()? {
-                Some(Message::Hello(hello)) => hello,
-                Some(other) => return Err(receiver.end(ChannelError::HelloExpected { got: kind_of(&other) })),
+                Some((Message::Hello(hello), _)) => hello,
+                Some((other, _)) => return Err(receiver.end(ChannelError::HelloExpected { got: kind_of(&other) })),
                 None => return Err(ChannelError::HelloTimeout { after: timeout }),
             },
         };
@@ -160,13 +160,19 @@ impl RequestSender {
 }
 
 /// What a worker sends.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Debug)]
 pub enum FromWorker {
     /// The answer to a request.
     Response(Response),
     /// A notification, which answers no request.
     Notification(Notification),
+    /// A notification that a descriptor comes with. `None`: this process had no descriptor number left for it. Nothing is known of
+    /// what it is.
+    WithDescriptor(Notification, Option<OwnedFd>),
 }
+
+/// A message, with the descriptors that have come with it.
+type Arrived = (Message, Vec<OwnedFd>);
 
 /// Reads what the worker says. Dropping it closes the channel at once.
 #[derive(Debug)]
@@ -194,17 +200,20 @@ impl WorkerReceiver {
     /// As [`WorkerReceiver::next`].
     pub fn next_arrived(&mut self) -> Result<Option<FromWorker>, ChannelError> {
         match self.arrived()? {
-            Some(message) => self.check(message).map(Some),
+            Some(arrived) => self.check(arrived).map(Some),
             None => Ok(None),
         }
     }
 
     /// What a worker may say after its Hello.
-    fn check(&mut self, message: Message) -> Result<FromWorker, ChannelError> {
+    fn check(&mut self, (message, descriptors): Arrived) -> Result<FromWorker, ChannelError> {
         match message {
             Message::Response(response) => Ok(FromWorker::Response(response)),
             Message::Notification(Notification::Log(line)) => {
                 Ok(FromWorker::Notification(Notification::Log(log::printable(line))))
+            }
+            Message::Notification(notification) if notification.descriptors() > 0 => {
+                Ok(FromWorker::WithDescriptor(notification, descriptors.into_iter().next()))
             }
             Message::Notification(notification) => Ok(FromWorker::Notification(notification)),
             other => Err(self.end(ChannelError::WrongDirection {
@@ -216,13 +225,13 @@ impl WorkerReceiver {
 
     /// The worker's Hello, which must be its first frame.
     async fn hello(&mut self) -> Result<Hello, ChannelError> {
-        match self.next_message().await? {
+        match self.next_message().await?.0 {
             Message::Hello(hello) => Ok(hello),
             other => Err(self.end(ChannelError::HelloExpected { got: kind_of(&other) })),
         }
     }
 
-    async fn next_message(&mut self) -> Result<Message, ChannelError> {
+    async fn next_message(&mut self) -> Result<Arrived, ChannelError> {
         if let Some(error) = &self.ended {
             return Err(error.clone());
         }
@@ -230,7 +239,7 @@ impl WorkerReceiver {
         tokio::task::coop::consume_budget().await;
         loop {
             match self.inbound.next_message() {
-                Ok(Some((message, _))) => return Ok(message),
+                Ok(Some(arrived)) => return Ok(arrived),
                 Ok(None) => {}
                 Err(error) => return Err(self.end(error)),
             }
@@ -251,13 +260,13 @@ impl WorkerReceiver {
     }
 
     /// The next message of those that are in the socket, or were read from it, at this moment.
-    fn arrived(&mut self) -> Result<Option<Message>, ChannelError> {
+    fn arrived(&mut self) -> Result<Option<Arrived>, ChannelError> {
         if let Some(error) = &self.ended {
             return Err(error.clone());
         }
         loop {
             match self.inbound.next_message() {
-                Ok(Some((message, _))) => return Ok(Some(message)),
+                Ok(Some(arrived)) => return Ok(Some(arrived)),
                 Ok(None) => {}
                 Err(error) => return Err(self.end(error)),
             }

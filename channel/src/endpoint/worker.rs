@@ -155,6 +155,18 @@ impl WorkerEndpoint {
         }
     }
 
+    /// Queues an event that a descriptor comes with. It is closed here when it is on its way.
+    ///
+    /// # Errors
+    /// As [`WorkerEndpoint::push_notification`].
+    pub fn push_with_descriptor(
+        &mut self,
+        notification: Notification,
+        descriptor: OwnedFd,
+    ) -> Result<(), ChannelError> {
+        self.push_with(&Message::Notification(notification), vec![descriptor])
+    }
+
     /// Queues a log line if the allowance for log lines is not used up, else counts it as dropped. Never fails.
     pub fn push_log(&mut self, line: LogLine) {
         if self.ended.is_some() {
@@ -186,8 +198,9 @@ impl WorkerEndpoint {
             match write_batch(self.socket.as_fd(), &mut self.lanes) {
                 Ok(Some(_)) => self.report_dropped_log_lines(),
                 Ok(None) => break true,
-                // If memory is short, the loop comes back too, because it waits for the socket to become writable.
-                Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => break false,
+                // If memory is short, or the supervisor has not read descriptors for too long, the loop comes back too, because it
+                // waits for the socket to become writable.
+                Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS) => break false,
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(self.end(ChannelError::Closed)),
                 Err(errno) => return Err(self.end(ChannelError::Os { call: "sendmsg", errno })),
             }
@@ -218,18 +231,29 @@ impl WorkerEndpoint {
 
     /// Queues a message in its lane.
     fn push(&mut self, message: &Message) -> Result<(), ChannelError> {
+        self.push_with(message, Vec::new())
+    }
+
+    fn push_with(&mut self, message: &Message, descriptors: Vec<OwnedFd>) -> Result<(), ChannelError> {
         if let Some(error) = &self.ended {
             return Err(error.clone());
         }
         let frame = frame::encode(message).map_err(ChannelError::Unsendable)?;
-        let queued_bytes = self.lanes.cost(Lane::Control) + self.lanes.cost(Lane::Bulk) + cost_of(frame.len(), 0);
+        let queued_bytes =
+            self.lanes.cost(Lane::Control) + self.lanes.cost(Lane::Bulk) + cost_of(frame.len(), descriptors.len());
         if queued_bytes > QUEUED_MAX {
             return Err(self.end(ChannelError::Overflow {
                 queued_bytes,
                 max: QUEUED_MAX,
             }));
         }
-        self.lanes.push(Lane::of(message), QueuedFrame::plain(frame));
+        self.lanes.push(
+            Lane::of(message),
+            QueuedFrame {
+                descriptors,
+                ..QueuedFrame::plain(frame)
+            },
+        );
         self.update_congestion();
         Ok(())
     }

@@ -13,6 +13,9 @@ use crate::words;
 /// The most sockets that one WebRTC transport listens on: UDP and TCP, IPv4 and IPv6.
 pub const LISTENERS_MAX: usize = 4;
 
+/// The most sockets connected to its peer that a WebRTC transport leaves to a worker's successor: more than it has tuples.
+pub const CONNECTED_MAX: usize = 16;
+
 /// The most fingerprints of one certificate: one for each hash function.
 pub const FINGERPRINTS_MAX: usize = 5;
 
@@ -36,7 +39,7 @@ pub struct OpenSharedPorts {
 /// With `listeners` it has sockets of its own; without, it is reached through the worker's shared ports
 /// ([`OpenSharedPorts`]), by those who name its username fragment. Descriptors come in the order of `listeners`: for UDP an
 /// unconnected and a connected socket bound to the same address (as of a plain transport: the connected one is connected to
-/// the selected tuple, the unconnected one receives what everybody else sends), for TCP a listening one. The answer is [`Reply::WebRtcTransportCreated`](super::Reply::WebRtcTransportCreated).
+/// the selected tuple, the unconnected one receives what everybody else sends), for TCP a listening one. Then those that are `connected`. The answer is [`Reply::WebRtcTransportCreated`](super::Reply::WebRtcTransportCreated).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CreateWebRtcTransport {
     /// The router it belongs to.
@@ -47,6 +50,9 @@ pub struct CreateWebRtcTransport {
     pub listeners: Vec<IceProtocol>,
     /// What the peer's connectivity checks must be made with.
     pub ice: IceCredentials,
+    /// What a worker before this one has left connected to the peer, at most [`CONNECTED_MAX`]: TCP connections, and on shared ports
+    /// one UDP socket. What is not continued is closed, which [`SocketClosed`](super::Notification::SocketClosed) says.
+    pub connected: Vec<IceTuple>,
 }
 
 /// UDP or TCP.

@@ -122,6 +122,7 @@ pub(crate) fn methods() -> Vec<Method> {
             transport: TRANSPORT,
             listeners: vec![IceProtocol::Udp, IceProtocol::Tcp],
             ice: ice(),
+            connected: vec![tuple()],
         }),
         Method::RestartIce {
             transport: TRANSPORT,
@@ -548,6 +549,14 @@ pub(crate) fn notifications() -> Vec<Notification> {
             previous: Some(1),
         },
         Notification::Sandboxed(sandbox()),
+        Notification::ConnectionProven {
+            transport: TRANSPORT,
+            tuple: tuple(),
+        },
+        Notification::SocketClosed {
+            transport: TRANSPORT,
+            tuple: tuple(),
+        },
     ]
 }
 
@@ -732,11 +741,13 @@ fn any_method() -> impl Strategy<Value = Method> {
         ),
         1 => (number(), any_remote())
             .prop_map(|(id, remote)| Method::SetRemote { transport: TransportId(id), remote }),
-        1 => (number(), number(), vec(any_ice_protocol(), 0..5), any_ice()).prop_map(|(room, transport, listeners, ice)| {
-            Method::CreateWebRtcTransport(CreateWebRtcTransport {
-                room: RoomId(room), transport: TransportId(transport), listeners, ice,
-            })
-        }),
+        1 => (number(), number(), vec(any_ice_protocol(), 0..5), any_ice(), vec(any_tuple(), 0..3)).prop_map(
+            |(room, transport, listeners, ice, connected)| {
+                Method::CreateWebRtcTransport(CreateWebRtcTransport {
+                    room: RoomId(room), transport: TransportId(transport), listeners, ice, connected,
+                })
+            }
+        ),
         1 => (vec(any_ice_protocol(), 0..5), flag())
             .prop_map(|(protocols, connected)| Method::OpenSharedPorts(OpenSharedPorts { protocols, connected })),
         1 => (number(), any_tuple())
@@ -1121,6 +1132,14 @@ fn any_notification() -> impl Strategy<Value = Notification> {
             }
         }),
         any_sandbox().prop_map(Notification::Sandboxed),
+        (number(), any_tuple()).prop_map(|(id, tuple)| Notification::ConnectionProven {
+            transport: TransportId(id),
+            tuple,
+        }),
+        (number(), any_tuple()).prop_map(|(id, tuple)| Notification::SocketClosed {
+            transport: TransportId(id),
+            tuple,
+        }),
     ]
 }
 

@@ -47,6 +47,9 @@ pub(crate) async fn end(child: &mut Child, cause: Option<DeathCause>) -> DeathCa
 pub(crate) fn channel_cause(error: ChannelError) -> Option<DeathCause> {
     match error {
         ChannelError::Closed | ChannelError::ClosedInFrame { .. } => None,
+        error @ ChannelError::DescriptorsFromWorker { .. } => Some(DeathCause::Misbehaved {
+            reason: error.to_string(),
+        }),
         error => Some(DeathCause::Protocol {
             reason: error.to_string(),
         }),

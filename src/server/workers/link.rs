@@ -22,9 +22,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use weir_channel::endpoint::{FromWorker, SupervisorEndpoint, WorkerReceiver};
 use weir_channel::error::ChannelError;
-use weir_channel::id::{TransportId, WorkerId};
+use weir_channel::id::WorkerId;
 use weir_channel::lanes::Lane;
-use weir_channel::message::{Deadline, IceTuple, Method, Reply, Request, Response, Sandbox};
+use weir_channel::message::{Deadline, Method, Reply, Request, Response, Sandbox};
 use weir_channel::own_time::OwnTime;
 
 use crate::server::model::error::{DeathCause, Error};
@@ -41,6 +41,7 @@ pub(crate) use self::restoration::{First, Inheritance, Restorations};
 use self::timeouts::probe;
 
 mod attached;
+mod connected;
 mod forwarding;
 mod hearing;
 mod restoration;
@@ -233,22 +234,6 @@ impl Link {
         self.enqueue(of_process(method), timeout, Vec::new(), None)
     }
 
-    /// Gives the worker a connected socket for a transport that shares its port, if there is one to be had.
-    fn give_socket(&self, state: &Mutex<State>, transport: TransportId, tuple: IceTuple) {
-        let is_own = lock(state).serves_webrtc(self.worker, transport);
-        let Some(shared_ports) = self.shared_ports.as_ref().filter(|_| is_own) else {
-            return;
-        };
-        let Ok(permit) = Arc::clone(&self.sockets).try_acquire_owned() else {
-            return;
-        };
-        if let Some(socket) = shared_ports.connect(self.worker, tuple) {
-            let method = Method::UseConnectedSocket { transport, tuple };
-            // Nobody waits: without it the transport goes on as before.
-            let _ = self.enqueue(of_process(method), self.timeout, vec![socket], Some(permit));
-        }
-    }
-
     fn enqueue(
         &self,
         command: Command,
@@ -375,6 +360,9 @@ impl Link {
         let mut result = response.result.map_err(bounded_refusal);
         if result.is_ok() && command.method != Method::Ping {
             lock(&self.table).timeouts = 0;
+        }
+        if let (Method::UseConnectedSocket { transport, tuple }, Err(_)) = (&command.method, &result) {
+            self.close_socket(state, *transport, *tuple);
         }
         let outcome = {
             let mut state = lock(state);
@@ -526,7 +514,8 @@ async fn read_arrived(link: &Link, receiver: &mut WorkerReceiver, state: &Mutex<
 fn hear(link: &Link, heard: FromWorker, state: &Mutex<State>) -> Result<(), End> {
     match heard {
         FromWorker::Response(response) => link.apply(state, response),
-        FromWorker::Notification(notification) => link.hear(state, notification),
+        FromWorker::Notification(notification) => link.hear(state, notification, None),
+        FromWorker::WithDescriptor(notification, descriptor) => link.hear(state, notification, descriptor),
     }
 }
 

@@ -11,6 +11,7 @@
 //! address, from which nothing ever comes: otherwise the kernel would let either of the two unconnected sockets have a
 //! packet, and what somebody else sent before the connect would be left in the path's queue, looking like media.
 
+mod connected;
 mod listening;
 mod rehearsal;
 mod shared_ports;

@@ -20,7 +20,7 @@ mod webrtc;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use weir_channel::message::{Remote, WorkerError};
+use weir_channel::message::{IceTuple, Remote, WorkerError};
 
 pub(super) use self::check::check_udp;
 pub(crate) use self::check::os;
@@ -74,6 +74,8 @@ pub struct Sockets {
     stamps_arrivals: bool,
     /// Connections that have filled up.
     blocked: Vec<(TransportIx, u8)>,
+    /// Connected sockets that are closed, and of which others may have a copy.
+    closed: Vec<(TransportIx, IceTuple)>,
 }
 
 impl Sockets {
@@ -147,6 +149,7 @@ impl Sockets {
             self.paths[index] = Path::vacant();
             self.ports[index] = None;
             self.ice[index] = None;
+            self.closed.retain(|(closed, _)| *closed != transport);
         }
     }
 

@@ -61,8 +61,11 @@ impl<S: Shell> EventLoop<S> {
             let Some(notification) = notification else { break };
             self.endpoint.push_notification(notification)?;
         }
-        while let Some(notification) = self.webrtc.poll_notification() {
-            self.endpoint.push_notification(notification)?;
+        while let Some((notification, descriptor)) = self.webrtc.poll_notification() {
+            match descriptor {
+                Some(descriptor) => self.endpoint.push_with_descriptor(notification, descriptor)?,
+                None => self.endpoint.push_notification(notification)?,
+            }
         }
         while let Some(line) = self.log.pop() {
             self.endpoint.push_log(line);

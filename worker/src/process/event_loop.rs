@@ -519,7 +519,9 @@ impl<S: Shell> EventLoop<S> {
                 None => self.webrtc_and_io().1.watch(transport, Interest::ReadWrite),
             }
         }
-        WebRtc::watch_blocked(&mut self.webrtc_and_io().1);
+        let (webrtc, mut io) = self.webrtc_and_io();
+        WebRtc::watch_blocked(&mut io);
+        webrtc.tell_of_closed_sockets(&mut io);
         while let Some((transport, ssrc)) = self.egress.poll_begun() {
             if !self.relay.repeats_packets(transport, ssrc) {
                 self.egress.refuse_repeats(transport, ssrc);
@@ -575,6 +577,9 @@ impl<S: Shell> EventLoop<S> {
         self.egress
             .sockets
             .each_listener(transport, |_, _, socket| remove(socket));
+        for (_, connection) in self.egress.sockets.connections(transport) {
+            remove(connection.socket());
+        }
         self.egress.detach(transport);
     }
 

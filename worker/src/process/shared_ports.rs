@@ -59,6 +59,7 @@ impl<S: Shell> EventLoop<S> {
             .map_err(|descriptors| WorkerError::descriptors(1, descriptors.len()))?;
         let index = self.index_of(transport)?;
         if !self.webrtc.wants_socket(index, tuple) {
+            self.egress.sockets.leave_unused(index, tuple, socket);
             return Ok(Reply::Done);
         }
         self.egress.use_connected(index, tuple, socket)?;

@@ -16,6 +16,7 @@ mod timers;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use weir_channel::id::TransportId;
@@ -90,6 +91,8 @@ pub(super) struct WebRtc {
     shared_ports: SharedPorts,
     failure_log: FailureLog,
     notifications: VecDeque<Notification>,
+    /// Of those notifications that one comes with.
+    descriptors: VecDeque<OwnedFd>,
 }
 
 /// One WebRTC transport, with what the worker keeps for it.
@@ -154,12 +157,18 @@ impl WebRtc {
             shared_ports: SharedPorts::default(),
             failure_log: FailureLog::default(),
             notifications: VecDeque::new(),
+            descriptors: VecDeque::new(),
         }
     }
 
-    /// The next notification for the supervisor.
-    pub(super) fn poll_notification(&mut self) -> Option<Notification> {
-        self.notifications.pop_front()
+    /// The next notification for the supervisor, and the descriptor that comes with it.
+    pub(super) fn poll_notification(&mut self) -> Option<(Notification, Option<OwnedFd>)> {
+        let notification = self.notifications.pop_front()?;
+        let descriptor = match notification.descriptors() {
+            0 => None,
+            _ => self.descriptors.pop_front(),
+        };
+        Some((notification, descriptor))
     }
 
     /// When [`WebRtc::handle_timeout`] wants to be called.

@@ -85,7 +85,7 @@ system_calls! {
     SYS_connect: Allow, "a transport learns its peer's address", "connects its UDP socket; TCP is denied by Landlock";
     SYS_recvfrom: Allow, "something comes by TCP", "reads it";
     SYS_close: Allow, "a transport or a connection goes", "closes its sockets";
-    SYS_shutdown: Allow, "the channel breaks", "ends it for both sides";
+    SYS_shutdown: Allow, "a TCP connection is closed; the channel breaks", "ends it, whoever has a copy";
     SYS_getpeername: Allow, "a socket is handed over or accepted", "finds out to whom it is connected";
     SYS_getsockname: Allow, "a socket is handed over", "finds out where it is bound";
     SYS_getsockopt: AllowIf(&[
@@ -106,7 +106,8 @@ system_calls! {
         &[Is(1, libc::F_SETFL)],
         &[Is(1, libc::F_GETFD)],
         &[Is(1, libc::F_GET_SEALS)],
-    ]), "a socket or a page is handed over, or closed in a debug build", "makes it non-blocking; Rust checks that it was open; the seals";
+        &[Is(1, libc::F_DUPFD_CLOEXEC)],
+    ]), "a socket or a page is handed over, or closed in a debug build", "makes it non-blocking; Rust checks that it was open; the seals; a copy for the supervisor";
     SYS_lseek: Allow, "a page is handed over", "finds out its size";
 
     // Memory, which never becomes executable.

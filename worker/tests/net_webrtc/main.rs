@@ -5,6 +5,7 @@
 
 mod client;
 mod commands;
+mod copies;
 #[path = "../loopback/mod.rs"]
 mod loopback;
 mod media;

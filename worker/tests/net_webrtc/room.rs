@@ -37,6 +37,7 @@ pub(crate) fn create_webrtc(
         room: ROOM,
         transport: TransportId(transport),
         listeners: listeners.to_vec(),
+        connected: Vec::new(),
         ice: ice_credentials(transport, 0),
     };
     match supervisor.request_with(Method::CreateWebRtcTransport(request), descriptors)? {

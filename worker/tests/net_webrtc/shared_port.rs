@@ -49,7 +49,7 @@ impl SharedPort {
         Client::new(self.udp, &ice_credentials(transport, 0), true)
     }
 
-    fn connected_client(&self, supervisor: &mut Supervisor, transport: u64) -> Client {
+    pub(crate) fn connected_client(&self, supervisor: &mut Supervisor, transport: u64) -> Client {
         let client = self.client(supervisor, transport);
         connect(supervisor, transport, client)
     }
@@ -61,7 +61,7 @@ impl SharedPort {
     }
 
     /// A socket as the supervisor makes one.
-    fn socket(&self, tuple: IceTuple) -> OwnedFd {
+    pub(crate) fn socket(&self, tuple: IceTuple) -> OwnedFd {
         assert_eq!((tuple.protocol, tuple.local), (IceProtocol::Udp, self.udp));
         let socket = udp_at(tuple.local);
         connect_to(&socket, tuple.remote);
@@ -107,7 +107,7 @@ impl SharedPort {
     }
 }
 
-fn await_request(supervisor: &mut Supervisor, id: u64) -> IceTuple {
+pub(crate) fn await_request(supervisor: &mut Supervisor, id: u64) -> IceTuple {
     loop {
         if let Notification::SocketWanted { transport, tuple } = supervisor.notification()
             && transport == TransportId(id)
@@ -117,7 +117,7 @@ fn await_request(supervisor: &mut Supervisor, id: u64) -> IceTuple {
     }
 }
 
-fn answer_request(
+pub(crate) fn answer_request(
     supervisor: &mut Supervisor,
     transport: u64,
     tuple: IceTuple,

@@ -23,7 +23,7 @@ fn listener() -> (OwnedFd, SocketAddr) {
 }
 
 /// A WebRTC transport that listens for TCP alone; where.
-fn tcp_transport(supervisor: &mut Supervisor, transport: u64) -> SocketAddr {
+pub(crate) fn tcp_transport(supervisor: &mut Supervisor, transport: u64) -> SocketAddr {
     let (listener, address) = listener();
     create_webrtc(supervisor, transport, &[IceProtocol::Tcp], &[listener]).unwrap();
     address
@@ -36,7 +36,7 @@ fn connected_over_tcp(supervisor: &mut Supervisor, transport: u64) -> Client {
 }
 
 /// That the other end has closed a connection, which may take a while.
-fn assert_closed(stream: &mut TcpStream) {
+pub(crate) fn assert_closed(stream: &mut TcpStream) {
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let read = stream.read(&mut [0; 100]);
     let is_reset = read

@@ -22,6 +22,7 @@ fn webrtc_transport(sim: &mut Sim, room: RoomId) -> (TransportId, SocketAddr) {
         room,
         transport,
         listeners: vec![IceProtocol::Udp],
+        connected: Vec::new(),
         ice: IceCredentials {
             username_fragment: "abcd".into(),
             password: "0123456789012345678901".into(),

@@ -10,8 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use weir_channel::codec;
-use weir_channel::descriptors::send_with_descriptors;
+use weir_channel::descriptors::{receive, send_with_descriptors};
 use weir_channel::frame::{self, Decoder};
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
@@ -36,6 +37,8 @@ pub(crate) struct Supervisor {
     received: VecDeque<Message>,
     next_id: u64,
     pub(crate) notifications: Vec<Notification>,
+    /// What has come with them.
+    pub(crate) descriptors: VecDeque<OwnedFd>,
     worker: Option<JoinHandle<Ended>>,
 }
 
@@ -69,6 +72,7 @@ impl Supervisor {
             received: VecDeque::new(),
             next_id: 1,
             notifications: Vec::new(),
+            descriptors: VecDeque::new(),
             worker: Some(worker),
         }
     }
@@ -85,9 +89,13 @@ impl Supervisor {
     pub(crate) fn receive(&mut self) -> Message {
         while self.received.is_empty() {
             let mut bytes = [0; 16 << 10];
-            let len = self.socket.read(&mut bytes).unwrap();
-            assert!(len > 0, "the worker has closed the channel");
-            let mut input = &bytes[..len];
+            let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            let patience = PollTimeout::try_from(PATIENCE).unwrap();
+            assert_ne!(poll(&mut ready, patience), Ok(0), "the worker says nothing");
+            let received = receive(self.socket.as_fd(), &mut bytes).unwrap();
+            assert!(received.bytes > 0, "the worker has closed the channel");
+            self.descriptors.extend(received.descriptors);
+            let mut input = &bytes[..received.bytes];
             while let Some(frame) = self.decoder.next_frame(&mut input).unwrap() {
                 self.received.push_back(codec::decode(frame.body).unwrap());
             }

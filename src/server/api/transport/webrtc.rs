@@ -124,6 +124,7 @@ impl WebRtcTransport {
             transport: shared.ids.transport(),
             listeners: sockets.own_protocols(),
             ice: ice.clone(),
+            connected: Vec::new(),
         };
         let addresses: Vec<_> = sockets.addresses().collect();
         let webrtc = WebRtcNode::new(

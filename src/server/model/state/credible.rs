@@ -52,6 +52,8 @@ impl State {
             | Notification::IceStateChanged { transport, .. }
             | Notification::IceSelectedTupleChanged { transport, .. }
             | Notification::SocketWanted { transport, .. }
+            | Notification::ConnectionProven { transport, .. }
+            | Notification::SocketClosed { transport, .. }
             | Notification::ChecksRefused { transport, .. } => self.check_transport(worker, *transport),
             Notification::DtlsStateChanged {
                 transport,

@@ -53,6 +53,8 @@ impl State {
             } => self.change_dtls_state(worker, transport, state, remote_certificate_pem, failure),
             // These are the link's own.
             Notification::SocketWanted { .. }
+            | Notification::ConnectionProven { .. }
+            | Notification::SocketClosed { .. }
             | Notification::Log(_)
             | Notification::LogLinesDropped { .. }
             | Notification::Sandboxed(_) => {}
@@ -221,10 +223,10 @@ impl State {
         }
     }
 
-    /// Whether this is a WebRTC transport that the worker serves.
-    pub(crate) fn serves_webrtc(&self, worker: WorkerId, transport: TransportId) -> bool {
+    /// This transport, if it is one for WebRTC that the worker serves.
+    pub(crate) fn webrtc_of(&self, worker: WorkerId, transport: TransportId) -> Option<Arc<TransportNode>> {
         let node = self.transport_of(worker, transport);
-        node.is_some_and(|node| node.webrtc().is_some())
+        node.filter(|node| node.webrtc().is_some())
     }
 
     fn transport_of(&self, worker: WorkerId, transport: TransportId) -> Option<Arc<TransportNode>> {

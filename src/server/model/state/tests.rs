@@ -311,6 +311,7 @@ fn method() -> impl Strategy<Value = Method> {
             room: ROOM,
             transport,
             listeners: vec![IceProtocol::Udp, IceProtocol::Tcp],
+            connected: Vec::new(),
             ice,
         })
     });

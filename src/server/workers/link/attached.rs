@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use weir_channel::message::Method;
 use weir_channel::page::Page;
 
 use crate::server::model::desired::SocketsOf;
@@ -21,17 +22,20 @@ pub(super) enum Attached {
 }
 
 impl Attached {
-    /// The descriptors, to be sent now.
+    /// The descriptors, to be sent now. The request is told which ones they are, if only now that is known.
     ///
     /// # Errors
     /// When there are no more of them, or what they belong to is closed.
-    pub(super) fn descriptors(self) -> io::Result<Vec<OwnedFd>> {
+    pub(super) fn descriptors(self, method: &mut Method) -> io::Result<Vec<OwnedFd>> {
         match self {
             Self::Ready(descriptors) => Ok(descriptors),
             Self::Of(SocketsOf::Nobody) => Ok(Vec::new()),
             Self::Of(SocketsOf::Transport(node)) => {
                 let state = lock(&node.state);
-                state.sockets.as_ref().map_or_else(|| Err(closed()), of_transport)
+                state
+                    .sockets
+                    .as_ref()
+                    .map_or_else(|| Err(closed()), |held| of_transport(held, method))
             }
             Self::Of(SocketsOf::Mirror(node)) => {
                 let state = lock(&node.state);
@@ -44,10 +48,17 @@ impl Attached {
 }
 
 /// The sockets of a transport, in the order in which the request that makes it wants them.
-fn of_transport(held: &Held) -> io::Result<Vec<OwnedFd>> {
-    let plain = held.downcast_ref().map(TransportSockets::descriptors);
-    let sockets = plain.or_else(|| held.downcast_ref().map(WebRtcSockets::descriptors));
-    sockets.unwrap_or_else(|| Ok(Vec::new()))
+fn of_transport(held: &Held, method: &mut Method) -> io::Result<Vec<OwnedFd>> {
+    if let Some(plain) = held.downcast_ref::<TransportSockets>() {
+        return plain.descriptors();
+    }
+    let Some(sockets) = held.downcast_ref::<WebRtcSockets>() else {
+        return Ok(Vec::new());
+    };
+    if let Method::CreateWebRtcTransport(request) = method {
+        request.connected = sockets.connected();
+    }
+    sockets.descriptors()
 }
 
 /// The socket of a mirror.

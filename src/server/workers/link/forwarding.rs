@@ -41,9 +41,9 @@ pub(super) async fn forward_all(
 }
 
 /// Hands a request to the channel; one that it cannot take is refused in the worker's place.
-async fn forward_one(link: &Link, queued: Queued, sender: &RequestSender, state: &Mutex<State>) -> Result<(), End> {
+async fn forward_one(link: &Link, mut queued: Queued, sender: &RequestSender, state: &Mutex<State>) -> Result<(), End> {
     let id = queued.request.id;
-    let refusal = match queued.attached.descriptors() {
+    let refusal = match queued.attached.descriptors(&mut queued.request.method) {
         Ok(descriptors) => match sender.send(queued.request, descriptors).await {
             Ok(()) => return Ok(()),
             // Too large for a frame. The channel is fine; the caller's parameters are not.

@@ -1,5 +1,6 @@
 //! What a worker says unasked: whether it may say so much, whether it can be true, and who hears of it.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::time::Instant;
@@ -35,7 +36,12 @@ impl Allowances {
 
 impl Link {
     /// Hears something unasked, if it may be said.
-    pub(super) fn hear(&self, state: &Mutex<State>, notification: Notification) -> Result<(), End> {
+    pub(super) fn hear(
+        &self,
+        state: &Mutex<State>,
+        notification: Notification,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), End> {
         let now = Instant::now();
         let outcome = {
             let mut allowances = self.allowances(now);
@@ -53,7 +59,7 @@ impl Link {
             }
         };
         match outcome {
-            (Verdict::Hear, _) => self.notice(state, notification),
+            (Verdict::Hear, _) => self.notice(state, notification, descriptor),
             (Verdict::ThrowAway, _) => {
                 self.report_thrown_away(now);
                 Ok(())
@@ -62,13 +68,17 @@ impl Link {
         }
     }
 
-    fn notice(&self, state: &Mutex<State>, notification: Notification) -> Result<(), End> {
+    fn notice(&self, state: &Mutex<State>, notification: Notification, descriptor: Option<OwnedFd>) -> Result<(), End> {
         let worker = self.worker;
         lock(state)
             .check_notification(worker, &notification)
             .map_err(End::Misbehaved)?;
         match notification {
             Notification::SocketWanted { transport, tuple } => self.give_socket(state, transport, tuple),
+            Notification::ConnectionProven { transport, tuple } => {
+                return self.keep_connection(state, transport, tuple, descriptor);
+            }
+            Notification::SocketClosed { transport, tuple } => self.close_socket(state, transport, tuple),
             Notification::Log(line) => worker_log::repeat(worker, &line),
             Notification::LogLinesDropped { count } => worker_log::report_dropped(worker, count),
             // Said once, at the start, by a worker that has read nothing yet. What it says later is worth nothing.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Protocol, Type};
-use weir_channel::message::IceProtocol;
+use weir_channel::message::{IceProtocol, IceTuple};
 use weir_worker::net::optional::Optional;
 
+use super::connected::{ConnectedSockets, check_connection};
 use super::{PortSockets, SocketMaker, bind_first, new_socket};
 use crate::server::model::address::ListenAddress;
 use crate::server::model::error::Error;
@@ -26,6 +27,7 @@ pub(crate) struct WebRtcSockets {
     /// Its own; none if it shares its worker's.
     listeners: Vec<Listener>,
     shared: Vec<ListenAddress>,
+    connected: ConnectedSockets,
 }
 
 #[derive(Debug)]
@@ -66,11 +68,12 @@ impl WebRtcSockets {
             first: *addresses.first()?,
             listeners: Vec::new(),
             shared: addresses,
+            connected: ConnectedSockets::default(),
         })
     }
 
     /// The descriptors in the order in which `CreateWebRtcTransport` wants them: for UDP the unconnected
-    /// socket and the path, for TCP one.
+    /// socket and the path, for TCP one; then those that are [connected](Self::connected).
     pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         let mut descriptors = Vec::with_capacity(2 * self.listeners.len());
         for listener in &self.listeners {
@@ -82,7 +85,39 @@ impl WebRtcSockets {
                 ListenSocket::Tcp(socket) => descriptors.push(socket.try_clone()?),
             }
         }
+        for socket in self.connected.descriptors() {
+            descriptors.push(socket?);
+        }
         Ok(descriptors)
+    }
+
+    /// What the sockets are between that its last worker has left connected to its peer, in the order of their descriptors.
+    pub(crate) fn connected(&self) -> Vec<IceTuple> {
+        self.connected.tuples()
+    }
+
+    /// Keeps a copy of a socket that was made for a worker, so that it outlives the worker.
+    pub(crate) fn keep(&mut self, tuple: IceTuple, socket: &OwnedFd) {
+        // Without the copy it does not.
+        if let Ok(copy) = socket.try_clone() {
+            let _ = self.connected.keep(tuple, copy);
+        }
+    }
+
+    /// Keeps a copy of a connection that a worker has sent, if it can be what the worker says.
+    ///
+    /// # Errors
+    /// It cannot, or there are too many.
+    pub(crate) fn keep_connection(&mut self, tuple: IceTuple, socket: OwnedFd) -> Result<(), String> {
+        match check_connection(&tuple, socket, self.addresses())? {
+            Some(connection) => self.connected.keep(tuple, connection),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the copy of a socket that the worker has closed.
+    pub(crate) fn close(&mut self, tuple: IceTuple) {
+        self.connected.close(tuple);
     }
 
     /// A descriptor of the path of the first that is UDP.
@@ -118,6 +153,7 @@ impl SocketMaker {
                 first,
                 listeners,
                 shared: Vec::new(),
+                connected: ConnectedSockets::default(),
             }),
             None => Err(failure
                 .unwrap_or_else(|| Error::InvalidParameters("a transport must have one endpoint at least".to_owned()))),

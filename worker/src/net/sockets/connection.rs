@@ -10,7 +10,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, SockFlag, SockaddrStorage, accept4, getpeername, recvmsg, send, setsockopt, sockopt};
+use nix::sys::socket::{
+    MsgFlags, Shutdown, SockFlag, SockaddrStorage, accept4, getpeername, recvmsg, send, setsockopt, shutdown, sockopt,
+};
+use weir_channel::message::{IceProtocol, IceTuple};
 
 use super::Sockets;
 use super::check::address_of;
@@ -85,6 +88,15 @@ impl Connection {
         self.accepted_at
     }
 
+    /// What it is between.
+    pub fn tuple(&self) -> IceTuple {
+        IceTuple {
+            protocol: IceProtocol::Tcp,
+            local: self.local,
+            remote: self.remote,
+        }
+    }
+
     /// What it is watched as, if it has this number.
     pub fn source(&self, transport: TransportIx, number: u8) -> Source {
         Source::Connection {
@@ -131,6 +143,16 @@ impl Connection {
             self.written = 0;
         }
         !self.waiting.is_empty()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The supervisor may have a copy for a little longer.
+        if self.is_proven {
+            // Fails only when it has ended already.
+            let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        }
     }
 }
 
@@ -190,12 +212,22 @@ impl Sockets {
 
     /// Closes a connection.
     pub fn close_connection(&mut self, transport: TransportIx, number: u8) {
-        if let Some(Some(ice)) = self.ice.get_mut(transport.0 as usize)
-            && ice.remove(number)
+        let Some(Some(ice)) = self.ice.get_mut(transport.0 as usize) else {
+            return;
+        };
+        if let Some(connection) = ice.connection(number).filter(|one| one.is_proven) {
+            self.closed.push((transport, connection.tuple()));
+        }
+        if ice.remove(number)
             && let Some(path) = self.paths.get_mut(transport.0 as usize)
         {
             path.is_connected = false;
         }
+    }
+
+    /// A socket that is connected to a peer, which the supervisor may have a copy of, has been closed, and its transport has not.
+    pub fn poll_closed(&mut self) -> Option<(TransportIx, IceTuple)> {
+        self.closed.pop()
     }
 
     /// Reads what has come, at most `room`, and calls `take` with every packet that is complete. Says how many bytes came.

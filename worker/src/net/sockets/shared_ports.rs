@@ -10,13 +10,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
+use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getpeername, recv, shutdown};
 use weir_channel::message::{IceProtocol, IceTuple, SHARED_PORTS_MAX, WorkerError};
 
 use super::Sockets;
 use super::check::{address_of, check_tcp, check_udp, local_address, os};
 use super::connection::{Accepted, Connection, accept_at, unmapped};
-use super::options::{drop_count, prepare, stamp_as_others};
+use super::options::{drop_count, prepare, reconnect, stamp_as_others};
 use super::path::{Path, SharedRoute};
 use crate::net::send::{Destination, Route};
 use crate::relay::sink::TransportIx;
@@ -62,11 +62,14 @@ pub(super) struct OwnSocket {
 }
 
 impl OnSharedPorts {
-    /// Closes the connected socket, and stops sending through the shared port.
-    pub(super) fn leave(&mut self, path: &mut Path) {
-        self.socket = None;
-        path.socket = None;
+    /// Closes the connected socket, and stops sending through the shared port. Returns where that socket was connected to.
+    pub(super) fn leave(&mut self, path: &mut Path) -> Option<IceTuple> {
         path.shared = None;
+        let closed = self.socket.take()?.tuple;
+        if let Some(socket) = path.socket.take() {
+            park(&socket, &closed);
+        }
+        Some(closed)
     }
 
     /// Sends through a shared port to a tuple's remote end from now on.
@@ -132,6 +135,12 @@ impl SharedPort {
             Kind::Tcp(_) => None,
         }
     }
+}
+
+/// Has nothing come to a socket any more, which others may have a copy of: what its peer sends is for the shared port.
+fn park(socket: &OwnedFd, tuple: &IceTuple) {
+    // Otherwise it goes on taking what comes until the copy is closed.
+    let _ = reconnect(socket.as_fd(), tuple.local.into(), None);
 }
 
 fn udp_at(shared_ports: &[SharedPort], local: SocketAddr) -> Option<(u8, &SharedPort)> {
@@ -251,6 +260,16 @@ impl Sockets {
         on_shared_ports.drop_count = drops;
         self.paths[transport.0 as usize].socket = Some(socket);
         Ok(())
+    }
+
+    /// A connected socket that a transport has no use for. It is closed.
+    pub fn leave_unused(&mut self, transport: TransportIx, tuple: IceTuple, socket: OwnedFd) {
+        match tuple.protocol {
+            IceProtocol::Udp => park(&socket, &tuple),
+            // Whoever has a copy.
+            IceProtocol::Tcp => drop(shutdown(socket.as_raw_fd(), Shutdown::Both)),
+        }
+        self.closed.push((transport, tuple));
     }
 
     /// Closes a transport's connected socket, and sends through the shared port again.

@@ -124,7 +124,8 @@ impl Sockets {
         path.is_stream = false;
         ice.stream = None;
         if let Some(on_shared_ports) = &mut ice.on_shared_ports {
-            on_shared_ports.leave(path);
+            let closed = on_shared_ports.leave(path);
+            self.closed.extend(closed.map(|tuple| (transport, tuple)));
             if let Some(tuple) = tuple.filter(|tuple| tuple.protocol == IceProtocol::Udp) {
                 return on_shared_ports.enter(path, &self.shared_ports, tuple);
             }

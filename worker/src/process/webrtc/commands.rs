@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{
-    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, IceCredentials, Method, Reply,
-    WorkerError,
+    CONNECTED_MAX, CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, IceCredentials,
+    IceTuple, Method, Reply, WorkerError,
 };
 
 use crate::net::clock;
@@ -34,8 +34,9 @@ impl<S: Shell> EventLoop<S> {
         now: Time,
         method: &Method,
         request: &CreateWebRtcTransport,
-        descriptors: Vec<OwnedFd>,
+        mut descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
+        let connected = split_connected(request, &mut descriptors)?;
         let is_adopted = self.adoptions.contains(request.room);
         let sockets = match (request.listeners.is_empty(), is_adopted) {
             (true, _) => self.sockets_on_shared_ports(&descriptors)?,
@@ -82,6 +83,9 @@ impl<S: Shell> EventLoop<S> {
             return Err(error);
         }
         self.webrtc.insert(index, entry, uses_shared_ports);
+        for (tuple, socket) in connected {
+            self.egress.sockets.leave_unused(index, tuple, socket);
+        }
         if let Some(rest) = rest {
             let (webrtc, mut io) = self.webrtc_and_io();
             webrtc.go_on(now, &mut io, index, rest);
@@ -269,6 +273,28 @@ impl TransportEntry {
             refusals: Refusals::default(),
             registration: None,
         }
+    }
+}
+
+/// Takes the sockets that another worker has left connected out of what has come with a request.
+fn split_connected(
+    request: &CreateWebRtcTransport,
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<Vec<(IceTuple, OwnedFd)>, WorkerError> {
+    let count = request.connected.len();
+    if count > CONNECTED_MAX {
+        return Err(WorkerError::invalid(format!(
+            "{count} sockets are connected already; a WebRTC transport has at most {CONNECTED_MAX}"
+        )));
+    }
+    match descriptors.len().checked_sub(count) {
+        Some(others) => Ok(request
+            .connected
+            .iter()
+            .copied()
+            .zip(descriptors.split_off(others))
+            .collect()),
+        None => Err(WorkerError::descriptors(count, descriptors.len())),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use tracing::{debug, warn};
-use weir_channel::message::{IceProtocol, IceTuple, UnroutedReason};
+use weir_channel::message::{IceTuple, Notification, UnroutedReason};
 
 use crate::net::poll::{Interest, Source};
 use crate::net::shell::{PollBackend, Shell};
@@ -66,7 +66,7 @@ impl WebRtc {
         transport: TransportIx,
         listener: u8,
     ) {
-        let sockets = &mut io.egress.sockets;
+        let sockets = &io.egress.sockets;
         if sockets.connections_of(transport, listener).count() <= CONNECTIONS_MAX {
             return;
         }
@@ -75,7 +75,7 @@ impl WebRtc {
             .filter(|(_, one)| self.entry(transport).is_none_or(|entry| !entry.is_proven(one)))
             .map(|(number, one)| (number, one.remote().ip(), one.accepted_at()));
         if let Some(number) = to_evict(unproven) {
-            sockets.close_connection(transport, number);
+            close_connection(io, transport, number);
             io.relay.count_unrouted(transport, UnroutedReason::ConnectionEvicted, 1);
         }
     }
@@ -87,7 +87,7 @@ impl WebRtc {
         let source = connection.source(transport, number);
         if let Err(errno) = io.poller.add(connection.socket(), source, Interest::Read) {
             warn!(%errno, "epoll_ctl");
-            io.egress.sockets.close_connection(transport, number);
+            close_connection(io, transport, number);
         }
     }
 
@@ -133,9 +133,8 @@ impl WebRtc {
         if let Err(ended) = result {
             debug!(transport = transport.0, %tuple, ?ended, "a connection has ended");
             // Unless what it said just now has closed it, and another connection has its number already.
-            let sockets = &mut io.egress.sockets;
-            if sockets.connection(transport, number).map(tuple_of) == Some(tuple) {
-                sockets.close_connection(transport, number);
+            if io.egress.sockets.connection(transport, number).map(tuple_of) == Some(tuple) {
+                close_connection(io, transport, number);
             }
             self.with(now, io, transport, |entry, output, _| {
                 entry.transport.handle_connection_closed(now, &tuple, output);
@@ -144,32 +143,55 @@ impl WebRtc {
         brought
     }
 
-    /// If a valid check has come by a connection, watches it beside those that are known.
+    /// If a valid check has come by a connection, watches it beside those that are known, and gives the supervisor a copy of it.
     pub(super) fn trust_connection(
-        &self,
+        &mut self,
         io: &mut IoContext<'_, impl Shell>,
         transport: TransportIx,
         tuple: IceTuple,
         number: u8,
     ) {
-        let sockets = &mut io.egress.sockets;
-        let is_it = |one: &Connection| {
-            tuple_of(one) == tuple && self.entry(transport).is_some_and(|entry| entry.is_proven(one))
+        let Some(entry) = self.entry(transport) else {
+            return;
         };
+        let id = entry.id;
+        let sockets = &mut io.egress.sockets;
+        let is_it = |one: &Connection| tuple_of(one) == tuple && entry.is_proven(one);
         if !sockets.connection(transport, number).is_some_and(is_it) {
             return;
         }
-        if let Some(interest) = sockets.prove_connection(transport, number)
-            && let Some(connection) = sockets.connection(transport, number)
-        {
-            let source = connection.source(transport, number);
-            let rewatched = io
-                .poller
-                .remove(connection.socket())
-                .and_then(|()| io.poller.add(connection.socket(), source, interest));
-            if let Err(errno) = rewatched {
-                warn!(%errno, "epoll_ctl");
-                sockets.close_connection(transport, number);
+        let Some(interest) = sockets.prove_connection(transport, number) else {
+            return;
+        };
+        let Some(connection) = sockets.connection(transport, number) else {
+            return;
+        };
+        let copy = connection.socket().try_clone_to_owned();
+        let source = connection.source(transport, number);
+        let rewatched = io
+            .poller
+            .remove(connection.socket())
+            .and_then(|()| io.poller.add(connection.socket(), source, interest));
+        if let Err(errno) = rewatched {
+            warn!(%errno, "epoll_ctl");
+            return close_connection(io, transport, number);
+        }
+        // One between the same addresses may have ended just now.
+        self.tell_of_closed_sockets(io);
+        // Without a copy it ends with this worker.
+        if let Ok(copy) = copy {
+            self.descriptors.push_back(copy);
+            self.notifications
+                .push_back(Notification::ConnectionProven { transport: id, tuple });
+        }
+    }
+
+    /// Tells the supervisor which sockets are closed of those that it has a copy of.
+    pub(in crate::process) fn tell_of_closed_sockets(&mut self, io: &mut IoContext<'_, impl Shell>) {
+        while let Some((transport, tuple)) = io.egress.sockets.poll_closed() {
+            if let Some(id) = self.entry(transport).map(|entry| entry.id) {
+                self.notifications
+                    .push_back(Notification::SocketClosed { transport: id, tuple });
             }
         }
     }
@@ -216,7 +238,7 @@ impl WebRtc {
                 .map(|(number, _)| number);
             match idle {
                 Some(number) => {
-                    io.egress.sockets.close_connection(transport, number);
+                    close_connection(io, transport, number);
                     io.relay.count_unrouted(transport, UnroutedReason::ConnectionSilent, 1);
                 }
                 None => return,
@@ -253,22 +275,30 @@ impl TransportEntry {
 
 /// Closes the connection that a tuple was.
 pub(super) fn close_connection_of(io: &mut IoContext<'_, impl Shell>, transport: TransportIx, tuple: &IceTuple) {
-    let sockets = &mut io.egress.sockets;
-    let number = sockets
+    let number = io
+        .egress
+        .sockets
         .connections(transport)
         .find(|(_, one)| tuple_of(one) == *tuple)
         .map(|(number, _)| number);
     if let Some(number) = number {
-        sockets.close_connection(transport, number);
+        close_connection(io, transport, number);
     }
 }
 
-pub(super) fn tuple_of(connection: &Connection) -> IceTuple {
-    IceTuple {
-        protocol: IceProtocol::Tcp,
-        local: connection.local(),
-        remote: connection.remote(),
+/// Stops watching a connection, and closes it.
+pub(super) fn close_connection(io: &mut IoContext<'_, impl Shell>, transport: TransportIx, number: u8) {
+    if let Some(connection) = io.egress.sockets.connection(transport, number)
+        // The supervisor may have it too, so closing it would not take it out of the epoll.
+        && let Err(errno) = io.poller.remove(connection.socket())
+    {
+        debug!(%errno, "epoll_ctl");
     }
+    io.egress.sockets.close_connection(transport, number);
+}
+
+pub(super) fn tuple_of(connection: &Connection) -> IceTuple {
+    connection.tuple()
 }
 
 fn watch(io: &IoContext<'_, impl Shell>, transport: TransportIx, number: u8, interest: Interest) {

@@ -28,7 +28,7 @@ use crate::webrtc::demux::{Kind, classify};
 use crate::webrtc::stun;
 use crate::webrtc::transport::Dropped;
 
-use super::connections::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX, tuple_of};
+use super::connections::{ACCEPT_PAUSE, ACCEPTED_MAX, CHECK_TIME_MAX, close_connection, tuple_of};
 use super::eviction::to_evict;
 use super::{IoContext, TransportEntry, WebRtc};
 
@@ -396,7 +396,7 @@ impl WebRtc {
             });
         if let Err(errno) = watched {
             warn!(%errno, "epoll_ctl");
-            sockets.close_connection(transport, number);
+            close_connection(io, transport, number);
             return (0, 0);
         }
         let len = packet.len() as u32;

@@ -402,6 +402,7 @@ fn on_a_webrtc_transport_a_name_is_needed() {
         room,
         transport,
         listeners: vec![IceProtocol::Udp],
+        connected: Vec::new(),
         ice: IceCredentials {
             username_fragment: "abcd".into(),
             password: "0123456789012345678901".into(),
