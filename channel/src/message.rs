@@ -10,6 +10,7 @@ mod counts;
 mod create;
 mod dump;
 mod media;
+mod quarantine;
 mod sandbox;
 mod stats;
 mod webrtc;
@@ -30,6 +31,7 @@ pub use self::create::{
 };
 pub use self::dump::{ConsumerDump, DumpPage, ProducerDump, TransportDump};
 pub use self::media::{Codec, CodecName, Encoding, ExtensionUri, HeaderExtension, MediaKind, Profile};
+pub use self::quarantine::{QUARANTINED_MAX, QuarantinedSource};
 pub use self::sandbox::{Sandbox, SandboxLack, SandboxLayer, SandboxMode};
 pub use self::stats::{
     ConsumerStats, Counter, CounterKind, DropReason, NotRepaired, ProducerStats, StatsPage, StreamStats,
@@ -202,6 +204,8 @@ pub enum Method {
     /// Everything has been made that the other worker had of the room; its page is not read for the room any more. Requests
     /// that the other has not answered come before this, since it may have carried them out.
     AdoptionEnded { room: RoomId },
+    /// Drops what comes from these sources, from now on, and from no others any more. At most [`QUARANTINED_MAX`].
+    SetQuarantine(Vec<QuarantinedSource>),
 }
 
 /// What counters or a dump are asked of. The answer is a page with one entry; of a room there can be several pages, which are

@@ -2,12 +2,14 @@
 //!
 //! It is an anonymous file ([memfd_create(2)]). The supervisor makes it and keeps it; the worker writes to it through a mapping,
 //! and whoever follows the worker reads it once the kernel has said that the worker is dead. What is written where is the
-//! worker's own business; the supervisor reads one number of it, the [turn clock](Page::turn_began), and maps nothing.
+//! worker's own business; the supervisor reads only when its [current turn](Page::turn_began) began and [whose packets](Page::suspect) it
+//! works on, and maps nothing.
 //!
 //! A worker finds its page as its standard output, beside the channel, which is its standard input.
 //!
 //! [memfd_create(2)]: https://man7.org/linux/man-pages/man2/memfd_create.2.html
 
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -17,11 +19,18 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::uio::pread;
 use nix::unistd::{Whence, ftruncate, lseek};
 
+use crate::id::TransportId;
+
 /// The size of a page, in bytes. What is never written takes no memory.
 pub const BYTES: u64 = 64 << 20;
 
 /// Where the turn clock lies: a `u64` in native byte order, then the same inverted.
 pub const TURN_OFFSET: u64 = 64;
+
+/// Where it says whose packets are being worked on: the transport as a `u64`, 16 bytes of the source's IPv6 address (or an IPv4
+/// address in its form, RFC 4291 §2.5.5.2), its zone as a `u32`, its port as a `u16`, 1 if it is of IPv4, and 0. Numbers are in
+/// native byte order. Without a port nobody's are.
+pub const SUSPECT_OFFSET: u64 = 80;
 
 /// MFD_NOEXEC_SEAL of Linux 6.3 (`include/uapi/linux/memfd.h`): the file cannot be run, and never will be.
 const NO_EXEC: MFdFlags = MFdFlags::from_bits_retain(8);
@@ -29,6 +38,15 @@ const NO_EXEC: MFdFlags = MFdFlags::from_bits_retain(8);
 /// A worker's page.
 #[derive(Debug)]
 pub struct Page(OwnedFd);
+
+/// Whose packets a worker was working on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Suspect {
+    /// The transport whose socket they came to; `None` if they came to one that is shared.
+    pub transport: Option<TransportId>,
+    /// Where the first of them came from.
+    pub source: SocketAddr,
+}
 
 /// Why a descriptor is not a page.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -99,6 +117,33 @@ impl Page {
             }
             _ => None,
         }
+    }
+}
+
+impl Page {
+    /// Whose packets the worker was working on, if it was: to be asked when it is dead. It may have been anybody: a worker that
+    /// has gone astray may have written anything.
+    pub fn suspect(&self) -> Option<Suspect> {
+        let mut bytes = [0; 32];
+        let read = pread(&self.0, &mut bytes, SUSPECT_OFFSET as libc::off_t);
+        let (transport, rest) = bytes.split_first_chunk()?;
+        let (ip, rest) = rest.split_first_chunk::<16>()?;
+        let (zone, rest) = rest.split_first_chunk()?;
+        let (port, rest) = rest.split_first_chunk()?;
+        let port = u16::from_ne_bytes(*port);
+        if read != Ok(bytes.len()) || port == 0 {
+            return None;
+        }
+        let ip = Ipv6Addr::from(*ip);
+        let source = match (rest.first(), ip.to_ipv4_mapped()) {
+            (Some(1), Some(ip)) => SocketAddr::from((ip, port)),
+            _ => SocketAddrV6::new(ip, port, 0, u32::from_ne_bytes(*zone)).into(),
+        };
+        let transport = Some(u64::from_ne_bytes(*transport));
+        Some(Suspect {
+            transport: transport.filter(|id| *id != 0).map(TransportId),
+            source,
+        })
     }
 }
 

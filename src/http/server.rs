@@ -260,6 +260,7 @@ mod tests {
             restarts: 0,
             restorations: 0,
             last_gap_ms: None,
+            quarantined: 0,
             last_exit: None,
             ping_rtt_us: None,
             sandbox: None,

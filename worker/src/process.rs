@@ -14,6 +14,7 @@ mod ended;
 pub mod event_loop;
 mod probe;
 mod shared_ports;
+mod sieve;
 pub mod spin;
 mod startup;
 mod waiting;

@@ -214,6 +214,10 @@ reasons! {
         ConnectionEvicted,
         /// A TCP connection by which no valid connectivity check came in time.
         ConnectionSilent,
+        /// From a source that is in quarantine, because worker processes died of its packets.
+        Quarantined,
+        /// It had waited in the socket for too long, because there was no worker process to read it.
+        Stale,
     }
 }
 

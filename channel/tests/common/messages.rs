@@ -11,9 +11,10 @@ use weir_channel::message::{
     CreatePlainTransport, CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters,
     DtlsRole, DtlsState, DumpPage, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm, HeaderExtension, Hello,
     Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine, MediaKind, Message,
-    Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats, Profile, Remote,
-    Reply, Request, Response, Sandbox, SandboxLack, SandboxLayer, Scope, StatsPage, StreamStats, TransportDump,
-    TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats, WorkerError, WorkerStats,
+    Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats, Profile,
+    QuarantinedSource, Remote, Reply, Request, Response, Sandbox, SandboxLack, SandboxLayer, Scope, StatsPage,
+    StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats,
+    WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -257,6 +258,16 @@ pub(crate) fn methods() -> Vec<Method> {
         },
         Method::Adopt { room: ROOM, pages: 2 },
         Method::AdoptionEnded { room: ROOM },
+        Method::SetQuarantine(vec![
+            QuarantinedSource {
+                ip: v4().ip(),
+                port: Some(v4().port()),
+            },
+            QuarantinedSource {
+                ip: v6().ip(),
+                port: None,
+            },
+        ]),
     ]
 }
 
@@ -729,6 +740,9 @@ fn any_method() -> impl Strategy<Value = Method> {
         1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
         1 => (number(), any::<u8>()).prop_map(|(id, pages)| Method::Adopt { room: RoomId(id), pages }),
         1 => number().prop_map(|id| Method::AdoptionEnded { room: RoomId(id) }),
+        1 => vec((any::<std::net::IpAddr>(), option::of(any::<u16>())), 0..4).prop_map(|sources| {
+            Method::SetQuarantine(sources.into_iter().map(|(ip, port)| QuarantinedSource { ip, port }).collect())
+        }),
         2 => (number(), number(), option::of(any_remote()), flag(), flag(), flag()).prop_map(
             |(room, transport, remote, comedia, rtcp_mux, locks)| {
                 let comedia_from = remote.filter(|_| locks).map(|remote| remote.rtp.ip());

@@ -317,6 +317,13 @@ pub enum DeathCause {
     ServerClosed,
 }
 
+impl DeathCause {
+    /// Whether it was ended by the signal with which processes end themselves.
+    pub(crate) fn is_abort(&self) -> bool {
+        matches!(self, Self::Signalled { signal, .. } if *signal == Signal::SIGABRT as i32)
+    }
+}
+
 /// What a signal says of a worker.
 fn forbidden(signal: i32) -> &'static str {
     match Signal::try_from(signal) {

@@ -1,5 +1,6 @@
 //! What happens in a server, as one ordered stream.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -72,6 +73,23 @@ pub enum EventKind {
         gap_ms: u64,
         rooms: u64,
         lost: u64,
+    },
+    /// A source is in quarantine at a worker for so many seconds, because processes died of what looks like its packets: they are
+    /// dropped, and counted as `quarantined`. `transport` and `room` are those that they came to, `port` is the source's; they are `null` if the packets
+    /// came to a port that is shared. Then it is all that comes to such ports from the address.
+    SourceQuarantined {
+        worker: WorkerId,
+        ip: IpAddr,
+        port: Option<u16>,
+        transport: Option<TransportId>,
+        room: Option<RoomId>,
+        for_s: u64,
+    },
+    /// The packets of a source that was in quarantine are relayed again.
+    SourceReleased {
+        worker: WorkerId,
+        ip: IpAddr,
+        port: Option<u16>,
     },
     /// A room exists now.
     RoomOpened {
@@ -329,8 +347,10 @@ impl EventKind {
             Self::WorkerStarted { .. }
             | Self::WorkerDied { .. }
             | Self::WorkerRestored { .. }
+            | Self::SourceReleased { .. }
             | Self::Lagged { .. }
             | Self::ServerClosed => None,
+            Self::SourceQuarantined { room, .. } => *room,
             Self::RoomOpened { room, .. }
             | Self::RoomClosed { room, .. }
             | Self::PeerJoined { room, .. }
@@ -420,11 +440,12 @@ pub enum CloseCause {
         /// The cause of the worker's death.
         cause: DeathCause,
     },
-    /// The worker that served it died, and the worker's successor refused to continue it.
+    /// The worker that served it died, and the worker's successor refused to continue it, or was not asked to, because processes
+    /// had died of it again and again.
     NotRestored {
         /// The worker.
         worker: WorkerId,
-        /// The reason that the successor gave.
+        /// The reason, in words.
         reason: String,
     },
     /// The server was closed.

@@ -29,6 +29,7 @@ pub(crate) struct Born {
     /// It has written more to its standard error than is borne.
     pub(crate) flooded: Arc<Notify>,
     pub(crate) listener: JoinHandle<()>,
+    pub(crate) last_lines: LastLines,
 }
 
 /// A process that did not come up.
@@ -82,6 +83,7 @@ pub(crate) async fn bear(shared: &Shared, slot: &Slot) -> Result<Born, Stillborn
                 page: page.map(Arc::new),
                 flooded,
                 listener,
+                last_lines,
             });
         }
         // A process that was not waited for has a number.

@@ -216,6 +216,10 @@ impl Shared {
             .into_iter()
             .map(|method| (method, Vec::new()))
             .collect();
+        let quarantined = slot.quarantined();
+        if !quarantined.is_empty() {
+            settings.push((Method::SetQuarantine(quarantined), Vec::new()));
+        }
         if let Some(shared_ports) = &self.shared_ports {
             match shared_ports.descriptors(slot.id()) {
                 Ok(descriptors) => {

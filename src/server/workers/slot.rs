@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use weir_channel::id::WorkerId;
 use weir_channel::lanes::Lane;
-use weir_channel::message::{Reply, Sandbox};
+use weir_channel::message::{QuarantinedSource, Reply, Sandbox};
 
 use crate::server::model::error::{DeathCause, Error};
 use crate::server::model::lock;
@@ -40,6 +40,8 @@ pub struct WorkerInfo {
     pub restorations: u64,
     /// How long that took the last time, from when the death was noticed, in milliseconds.
     pub last_gap_ms: Option<u64>,
+    /// The number of sources that are in quarantine, because processes died of what looks like their packets.
+    pub quarantined: usize,
     /// Why the last process died.
     pub last_exit: Option<DeathCause>,
     /// The round-trip time of the last ping, in microseconds.
@@ -91,6 +93,7 @@ struct Status {
     ping_rtt: Option<Duration>,
     /// The conversation, whether there is a process at the moment or not; `None` if there has been none for long.
     link: Option<Arc<Link>>,
+    quarantined: Vec<QuarantinedSource>,
 }
 
 impl Slot {
@@ -107,6 +110,7 @@ impl Slot {
                 last_exit: None,
                 ping_rtt: None,
                 link: None,
+                quarantined: Vec::new(),
             }),
         }
     }
@@ -157,6 +161,7 @@ impl Slot {
             restarts: status.restarts,
             restorations,
             last_gap_ms: last_gap.map(|gap| u64::try_from(gap.as_millis()).unwrap_or(u64::MAX)),
+            quarantined: status.quarantined.len(),
             last_exit: status.last_exit.clone(),
             ping_rtt_us: status
                 .ping_rtt
@@ -220,6 +225,15 @@ impl Slot {
     /// The conversation, as long as there is hope for its rooms.
     pub(crate) fn link(&self) -> Option<Arc<Link>> {
         lock(&self.status).link.clone()
+    }
+
+    /// The sources whose packets its process drops.
+    pub(crate) fn quarantined(&self) -> Vec<QuarantinedSource> {
+        lock(&self.status).quarantined.clone()
+    }
+
+    pub(crate) fn set_quarantined(&self, sources: Vec<QuarantinedSource>) {
+        lock(&self.status).quarantined = sources;
     }
 
     pub(crate) fn set_starting(&self) {

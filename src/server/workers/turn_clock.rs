@@ -4,6 +4,8 @@
 use std::future::pending;
 use std::time::Duration;
 
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 use weir_channel::own_time::OwnTime;
 use weir_channel::page::Page;
@@ -26,6 +28,27 @@ pub(crate) async fn overlong_turn(page: Option<&Page>) {
         if watched.is_overlong(own.look(Instant::now()), page.turn_began()) {
             return;
         }
+    }
+}
+
+/// For so long a process is looked at that hangs.
+const SPIN_TIME: Duration = Duration::from_millis(20);
+
+/// A process that hangs because it goes round and round uses at least this part of that time, also where others want its CPU.
+const SPIN_SHARE: u32 = 8;
+
+/// Whether a process that hangs uses its CPU. One that was stopped from outside, or waits for something, does not.
+pub(crate) async fn spins(pid: u32) -> bool {
+    let used = || {
+        let pid = i32::try_from(pid).ok()?;
+        let clock = clock_getcpuclockid(Pid::from_raw(pid)).ok()?;
+        clock.now().ok().map(Duration::from)
+    };
+    let before = used();
+    sleep(SPIN_TIME).await;
+    match (before, used()) {
+        (Some(before), Some(after)) => after.saturating_sub(before) >= SPIN_TIME / SPIN_SHARE,
+        _ => false,
     }
 }
 
@@ -55,6 +78,21 @@ impl Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_process_that_goes_round_and_round_is_told_from_one_that_was_stopped() {
+        let mut process = std::process::Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn()
+            .unwrap();
+        let pid = process.id();
+        while !spins(pid).await {}
+        nix::sys::signal::kill(Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGSTOP).unwrap();
+        while spins(pid).await {}
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert!(!spins(pid).await, "it is gone");
+    }
 
     #[test]
     fn only_one_turn_that_lasts_is_overlong() {

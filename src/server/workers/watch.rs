@@ -4,13 +4,15 @@
 //! ([`link`](super::link)), and callers wait for as long as they would wait for any answer. Only when several processes in a
 //! row have not lived to serve are the rooms given up.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use weir_channel::message::Method;
 use weir_channel::own_time::within_own_time;
+use weir_channel::page::Page;
 
 use crate::server::model::error::{DeathCause, StartError};
 use crate::server::model::event::{CloseCause, EventKind};
@@ -22,7 +24,11 @@ use crate::server::workers::link::{self, End, Inheritance, Link, Pulse, Queues};
 use crate::server::workers::shared::Shared;
 use crate::server::workers::slot::{Slot, WorkerState};
 use crate::server::workers::spare::Spare;
-use crate::server::workers::turn_clock::{self, TURN_MAX};
+use crate::server::workers::suspicion::{Crash, Evidence, Suspicions};
+use crate::server::workers::turn_clock::{self, TURN_MAX, spins};
+
+/// How long to wait for the last words of a process that has ended itself. They are in the pipe, or there are none.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(100);
 
 /// Why the first process of a slot did not come up.
 #[derive(Debug)]
@@ -69,6 +75,8 @@ struct Estate {
     /// What the last process has left.
     inheritance: Option<Inheritance>,
     spare: Option<Spare>,
+    /// Whose packets its processes died of, perhaps.
+    suspicions: Suspicions,
 }
 
 /// A worker's life, when it is over.
@@ -79,6 +87,8 @@ struct Life {
     stderr: Vec<String>,
     /// How long it had all that it should have, if it ever did.
     served: Option<Duration>,
+    /// Whose packets it may have died of.
+    evidence: Option<Evidence>,
 }
 
 impl Life {
@@ -88,6 +98,7 @@ impl Life {
             cause,
             stderr: Vec::new(),
             served: None,
+            evidence: None,
         }
     }
 }
@@ -142,7 +153,7 @@ async fn watch(shared: Arc<Shared>, slot: Arc<Slot>, ready: oneshot::Sender<Resu
                 estate.inheritance = None;
                 bury(&shared, &slot, link.as_deref(), life, Some(wait));
             }
-            false => tell_of_death(&shared, &slot, life, wait),
+            false => tell_of_death(&shared, &slot, &mut estate, life, wait),
         }
         if !wait.is_zero() {
             let link = estate.conversation.as_ref().map(|(link, _)| &**link);
@@ -214,6 +225,7 @@ async fn live(
         page,
         flooded,
         mut listener,
+        last_lines,
     } = process;
     slot.set_pid(Some(pid));
     let pulse = Pulse {
@@ -233,6 +245,7 @@ async fn live(
     lock(&shared.state)
         .events
         .emit(EventKind::WorkerStarted { worker, pid });
+    release_sources(shared, slot, &mut estate.suspicions, None);
     let first = shared.take_over(slot, link, queues, pid, estate.inheritance.as_ref());
     if let Some(ready) = ready.take() {
         let _ = ready.send(Ok(()));
@@ -254,6 +267,9 @@ async fn live(
                 break Some(End::Misbehaved("it wrote to its standard error without end".to_owned()));
             }
             () = &mut overlong_turn => break Some(End::Stuck),
+            () = until(estate.suspicions.next_release()) => {
+                release_sources(shared, slot, &mut estate.suspicions, Some(link));
+            }
             // Not sooner: until then there is enough to do.
             () = link.serves(), if !serves => {
                 serves = true;
@@ -280,6 +296,7 @@ async fn live(
     let served = link
         .served_since()
         .map(|since| ended_at.saturating_duration_since(since));
+    let is_spinning = matches!(how, End::Stuck) && spins(pid).await;
     let cause = match how {
         End::Channel(error) => channel_cause(error),
         End::Hung => Some(DeathCause::Hung {
@@ -292,34 +309,136 @@ async fn live(
         End::Misbehaved(reason) => Some(DeathCause::Misbehaved { reason }),
     };
     let cause = link::expire_meanwhile(Some(link), end(&mut child, cause)).await;
+    if cause.is_abort() {
+        // Only they tell whose doing it was. Whoever could hold the pipe open is dead.
+        let _ = timeout(LAST_WORDS_TIME, &mut listener).await;
+    }
+    let evidence = evidence(shared, slot, its_page.as_deref(), || {
+        Crash::of(&cause, is_spinning, &last_lines.lines())
+    });
     // Its last words are heard beside what follows: only if it has handed the pipe on to somebody does it stay open.
     tokio::spawn(async move {
-        if timeout(EXIT_GRACE, &mut listener).await.is_err() {
+        if !listener.is_finished() && timeout(EXIT_GRACE, &mut listener).await.is_err() {
             listener.abort();
         }
     });
     let first_death = estate.inheritance.take().filter(|_| served.is_none());
     estate.inheritance = Some(Inheritance {
         page,
+        left_out: first_death.as_ref().map_or(0, |first| first.left_out),
         died_at: first_death.map_or(ended_at, |first| first.died_at),
     });
     Life {
         served,
+        evidence,
         ..Life::over(Some(pid), cause)
     }
 }
 
-/// Tells everybody that a process is dead, and that the next one will take its place.
-fn tell_of_death(shared: &Shared, slot: &Slot, life: Life, wait: Duration) {
+/// Tells everybody that a process is dead, and that the next one will take its place, perhaps without whom it may have died of.
+fn tell_of_death(shared: &Shared, slot: &Slot, estate: &mut Estate, life: Life, wait: Duration) {
     let restart_in_ms = millis(wait);
+    let Estate {
+        inheritance,
+        suspicions,
+        ..
+    } = estate;
+    let verdict = life
+        .evidence
+        .map(|evidence| suspicions.on_death(Instant::now(), evidence))
+        .unwrap_or_default();
     let mut known = lock(&shared.state);
     slot.set_died(restart_in_ms, life.cause.clone());
+    if let Some((room, deaths)) = verdict.room {
+        let worker = slot.id();
+        let reason = format!(
+            "{worker} has died {deaths} times in a row while it worked on packets to this room ({})",
+            life.cause
+        );
+        tracing::error!(worker = worker.0, room = room.0, reason, "a room is given up");
+        if known.leave_out(worker, room, reason)
+            && let Some(inheritance) = inheritance
+        {
+            inheritance.left_out += 1;
+        }
+    }
     known.events.emit(EventKind::WorkerDied {
         worker: slot.id(),
         pid: life.pid,
         cause: life.cause,
         restart_in_ms: Some(restart_in_ms),
     });
+    if let (Some((source, length)), Some(evidence)) = (verdict.quarantine, life.evidence) {
+        slot.set_quarantined(suspicions.quarantined());
+        let (ip, port) = (source.ip, source.port);
+        tracing::error!(worker = slot.id().0, %ip, port, for_ = ?length, "a source is in quarantine");
+        known.events.emit(EventKind::SourceQuarantined {
+            worker: slot.id(),
+            ip,
+            port,
+            transport: evidence.transport.map(|(transport, _)| transport),
+            room: evidence.transport.map(|(_, room)| room),
+            for_s: length.as_secs(),
+        });
+    }
+}
+
+/// Whose packets a process was working on that has died of a crash.
+fn evidence(
+    shared: &Shared,
+    slot: &Slot,
+    page: Option<&Page>,
+    crash: impl FnOnce() -> Option<Crash>,
+) -> Option<Evidence> {
+    // Its turn had not ended.
+    let suspect = page.filter(|page| page.turn_began().is_some())?.suspect()?;
+    let crash = crash()?;
+    let transport = suspect.transport.map(|transport| {
+        let room = lock(&shared.state).room_of(slot.id(), transport);
+        room.map(|room| (transport, room))
+    });
+    Some(Evidence {
+        crash,
+        source: suspect.source,
+        // A transport that is not there any more can do no harm.
+        transport: match transport {
+            Some(None) => return None,
+            Some(Some(known)) => Some(known),
+            None => None,
+        },
+    })
+}
+
+/// Releases the sources whose quarantine is over. The process is told, if there is one.
+fn release_sources(shared: &Shared, slot: &Slot, suspicions: &mut Suspicions, link: Option<&Link>) {
+    let released = suspicions.release(Instant::now());
+    if released.is_empty() {
+        return;
+    }
+    let quarantined = suspicions.quarantined();
+    slot.set_quarantined(quarantined.clone());
+    if let Some(link) = link {
+        // It is asked nothing that could be refused, and its successor is told the same.
+        let _ = link.say(Method::SetQuarantine(quarantined), shared.settings.request_timeout);
+    }
+    let mut known = lock(&shared.state);
+    for source in released {
+        let (ip, port) = (source.ip, source.port);
+        tracing::info!(worker = slot.id().0, %ip, port, "a source is released from quarantine");
+        known.events.emit(EventKind::SourceReleased {
+            worker: slot.id(),
+            ip,
+            port,
+        });
+    }
+}
+
+/// Returns at a moment, if there is one.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
 }
 
 /// Tells everybody that a worker is dead, and nobody follows it soon: closes its rooms, resolves its callers.

@@ -70,6 +70,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_supervisor_reads_whose_packets_a_worker_works_on() {
+        use weir_channel::id::TransportId;
+        use weir_channel::page::Suspect;
+
+        let page = Page::create().unwrap();
+        let memory = crate::page::memory::Memory::mapped(MappedPage::map(&page).unwrap().leak());
+        let own = crate::page::Page::new(memory, crate::page::layout::Capacity::WORKER, 1);
+        assert_eq!(page.suspect(), None);
+        for (transport, source) in [(7, "192.0.2.1:5004"), (0, "[2001:db8::1]:9"), (1, "[fe80::1%3]:65535")] {
+            let source = source.parse().unwrap();
+            own.set_suspect(transport, source);
+            let transport = (transport != 0).then_some(TransportId(transport));
+            assert_eq!(page.suspect(), Some(Suspect { transport, source }));
+            own.clear_suspect();
+            assert_eq!(page.suspect(), None);
+        }
+    }
+
+    #[test]
     fn what_one_writes_the_other_finds() {
         let page = Page::create().unwrap();
         let other = Page::recognize(page.try_clone().unwrap()).unwrap();

@@ -56,10 +56,10 @@ pub struct Received<'a> {
     /// The buffer that the datagrams lie in.
     pub bytes: &'a mut [u8],
     /// In the order of their arrival.
-    pub datagrams: &'a [Datagram],
+    pub datagrams: &'a mut Vec<Datagram>,
     /// For each of `datagrams` its arrival at the socket on the realtime clock, in nanoseconds; 0 where the socket does
     /// not stamp (see [`sockets::stamp_arrivals`](super::sockets::stamp_arrivals)).
-    pub arrivals: &'a [u64],
+    pub arrivals: &'a mut Vec<u64>,
     /// The distance between the slots of `bytes`: `datagrams[i].start` lies in slot `start / stride`.
     pub stride: usize,
     /// Datagrams that are not in the list because they did not fit a slot, or because their control messages were cut
@@ -70,6 +70,22 @@ pub struct Received<'a> {
     pub drop_count: Option<u32>,
     /// As many as were asked for: more may be waiting.
     pub is_full: bool,
+}
+
+impl Received<'_> {
+    /// Leaves out the datagrams, each with its stamp, for which `is_kept` is false.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&Datagram, u64) -> bool) {
+        let mut kept = 0;
+        for index in 0..self.datagrams.len() {
+            let (datagram, stamp) = (self.datagrams[index], self.arrivals[index]);
+            if is_kept(&datagram, stamp) {
+                (self.datagrams[kept], self.arrivals[kept]) = (datagram, stamp);
+                kept += 1;
+            }
+        }
+        self.datagrams.truncate(kept);
+        self.arrivals.truncate(kept);
+    }
 }
 
 impl ReceiveBatch {
@@ -138,8 +154,8 @@ impl ReceiveBatch {
         }
         Ok(Received {
             bytes: &mut self.bytes,
-            datagrams: &self.datagrams,
-            arrivals: &self.arrivals,
+            datagrams: &mut self.datagrams,
+            arrivals: &mut self.arrivals,
             stride: self.stride,
             truncated,
             drop_count,

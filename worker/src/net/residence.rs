@@ -71,7 +71,7 @@ impl Arrivals {
         self.base = received.bytes.as_ptr().addr();
         self.stride = received.stride;
         self.stamps.clear();
-        for (datagram, &stamp) in received.datagrams.iter().zip(received.arrivals) {
+        for (datagram, &stamp) in received.datagrams.iter().zip(received.arrivals.iter()) {
             let slot = datagram.start as usize / self.stride;
             self.stamps.resize(slot, 0);
             self.stamps.push(stamp);

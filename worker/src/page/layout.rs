@@ -42,7 +42,7 @@ pub(super) mod header {
     pub(in super::super) const SUMMED: usize = 6;
     /// When the current turn began; 0: it waits. `weir_channel::page::TURN_OFFSET`.
     pub(in super::super) const TURN: usize = 8;
-    /// Whose packets it is about: the [`super::Suspect`].
+    /// Whose packets it is about: the [`super::Suspect`]. `weir_channel::page::SUSPECT_OFFSET`.
     pub(in super::super) const SUSPECT: usize = 10;
     /// How many slots of each table were ever taken.
     pub(in super::super) const TAKEN: usize = 16;
@@ -114,6 +114,10 @@ const _: () = assert!(
 const _: () = assert!(
     header::TURN * 8 == weir_channel::page::TURN_OFFSET as usize,
     "the supervisor finds the turn clock"
+);
+const _: () = assert!(
+    header::SUSPECT * 8 == weir_channel::page::SUSPECT_OFFSET as usize && size_of::<Suspect>() == 32,
+    "the supervisor finds the suspect"
 );
 
 /// A word that every slot begins with: whose it is.

@@ -332,6 +332,12 @@ impl Page {
         };
         self.memory.store_all(header::SUSPECT, suspect.to_words());
     }
+
+    /// The packets have been handled: nobody is to blame for what follows.
+    #[inline]
+    pub fn clear_suspect(&self) {
+        self.memory.store(header::SUSPECT + Suspect::WORDS - 1, 0);
+    }
 }
 
 impl From<SocketAddr> for Address {

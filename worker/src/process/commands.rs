@@ -1,7 +1,8 @@
 //! Requests: what is the process's own is done here, the rest is the relay's, with the sockets kept in step.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
+use tracing::debug;
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{
     Coalescing, CreatePlainTransport, Method, Mirror, Remote, Reply, Request, Response, TransportStats, UnroutedReason,
@@ -83,6 +84,7 @@ impl<S: Shell> EventLoop<S> {
                 webrtc.set_dtls_parameters(now, &mut io, whom, parameters)
             }
             Method::AdoptionEnded { room } => self.end_adoption(*room),
+            Method::SetQuarantine(sources) => self.sieve.set_quarantine(sources),
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
                 self.is_leaving = true;
@@ -194,6 +196,26 @@ impl<S: Shell> EventLoop<S> {
             .map_err(|errno| os("setsockopt(SO_TIMESTAMPNS)", errno))?;
         self.egress.measure_residence(coalescing.measure_residence);
         Ok(Reply::Done)
+    }
+
+    /// Stops watching a transport's sockets, and closes them.
+    pub(super) fn close(&mut self, transport: TransportIx) {
+        let (webrtc, mut io) = self.webrtc_and_io();
+        webrtc.close(S::monotonic(), &mut io, transport);
+        // The supervisor holds the sockets too, so closing them would not take them out of the epoll.
+        let remove = |socket: BorrowedFd<'_>| {
+            if let Err(errno) = self.poller.remove(socket) {
+                debug!(%errno, "epoll_ctl");
+            }
+        };
+        self.egress.sockets.each(transport, |_, _, socket| remove(socket));
+        self.egress
+            .sockets
+            .each_listener(transport, |_, _, socket| remove(socket));
+        for (_, connection) in self.egress.sockets.connections(transport) {
+            remove(connection.socket());
+        }
+        self.egress.detach(transport);
     }
 
     pub(super) fn index_of(&self, transport: TransportId) -> Result<TransportIx, WorkerError> {

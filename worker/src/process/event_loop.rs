@@ -8,11 +8,11 @@
 //! * Requests are served as many as `REQUESTS_PER_MS` allows for the time since they were served last, but at least
 //!   `REQUESTS_MIN`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
@@ -43,6 +43,7 @@ use super::adoption::Adoptions;
 use super::batch_limit::BatchLimit;
 use super::coalesce::Turn;
 use super::ended::Ended;
+use super::sieve::{self, Sieve};
 use super::waiting::{Wait, Waiting};
 use super::webrtc::{IoContext, WebRtc};
 
@@ -97,6 +98,7 @@ pub struct EventLoop<S: Shell = Kernel> {
     /// Datagrams that a batch may bring.
     pub(super) batch_limit: BatchLimit,
     pub(super) adoptions: Adoptions,
+    pub(super) sieve: Sieve,
     next_warning: Time,
     next_wall_clock: Time,
     /// When the last turn did.
@@ -208,6 +210,7 @@ impl<S: Shell> EventLoop<S> {
             sandbox: None,
             batch_limit: BatchLimit::new(),
             adoptions: Adoptions::default(),
+            sieve: Sieve::default(),
             next_warning: Time::default(),
             next_wall_clock: Time::default(),
         })
@@ -334,6 +337,8 @@ impl<S: Shell> EventLoop<S> {
             }
         }
         now = self.serve_open_sockets(now);
+        // What follows is everybody's.
+        self.relay.page().clear_suspect();
         self.egress.flush_gathered();
         self.handle_outputs();
         now
@@ -393,11 +398,17 @@ impl<S: Shell> EventLoop<S> {
         let (owner, socket) = match source {
             Source::Channel | Source::Open => return,
             Source::Connection { transport, number, .. } => {
+                if self.refuse_connection(now, source, transport, number) {
+                    return;
+                }
                 let (webrtc, mut io) = self.webrtc_and_io();
                 let brought = webrtc.read_connection(now, &mut io, transport, number);
                 return self.note_brought(brought);
             }
             Source::Unassigned { number } => {
+                if self.refuse_unassigned(source, number) {
+                    return;
+                }
                 let (webrtc, mut io) = self.webrtc_and_io();
                 let brought = webrtc.read_unassigned(now, &mut io, number);
                 return self.note_brought(brought);
@@ -427,7 +438,7 @@ impl<S: Shell> EventLoop<S> {
             true => self.batch_limit.get().min(OPEN_BATCH_MAX),
             false => self.batch_limit.get(),
         };
-        let received = match self.batch.receive(socket, limit) {
+        let mut received = match self.batch.receive(socket, limit) {
             Ok(received) => received,
             Err(errno) => {
                 self.warn(now, "recvmmsg", errno);
@@ -445,9 +456,13 @@ impl<S: Shell> EventLoop<S> {
                 .webrtc
                 .count_unrouted(UnroutedReason::TooLong, received.truncated.into()),
         }
-        for datagram in received.datagrams {
+        for datagram in received.datagrams.iter() {
             self.counters.packets_received += datagram.packets();
             self.counters.bytes_received += u64::from(datagram.len);
+        }
+        if !self.sieve.is_open() {
+            let dropped = self.sieve.sift(&mut received, source);
+            sieve::count(&mut self.relay, &mut self.webrtc, owner, dropped);
         }
         let bound = match source {
             Source::Listener {
@@ -561,26 +576,6 @@ impl<S: Shell> EventLoop<S> {
                 Action::Forget { transport, ssrc } => self.webrtc.forget_stream(transport, ssrc),
             }
         }
-    }
-
-    /// Stops watching a transport's sockets, and closes them.
-    fn close(&mut self, transport: TransportIx) {
-        let (webrtc, mut io) = self.webrtc_and_io();
-        webrtc.close(S::monotonic(), &mut io, transport);
-        // The supervisor holds the sockets too, so closing them would not take them out of the epoll.
-        let remove = |socket: BorrowedFd<'_>| {
-            if let Err(errno) = self.poller.remove(socket) {
-                debug!(%errno, "epoll_ctl");
-            }
-        };
-        self.egress.sockets.each(transport, |_, _, socket| remove(socket));
-        self.egress
-            .sockets
-            .each_listener(transport, |_, _, socket| remove(socket));
-        for (_, connection) in self.egress.sockets.connections(transport) {
-            remove(connection.socket());
-        }
-        self.egress.detach(transport);
     }
 
     pub(super) fn warn(&mut self, now: Time, call: &str, errno: Errno) {

@@ -95,9 +95,8 @@ impl Relay {
             | Method::UseConnectedSocket { .. }
             | Method::Adopt { .. }
             | Method::AdoptionEnded { .. }
-            | Method::Shutdown => {
-                return Err(invalid("this method is not about a room"));
-            }
+            | Method::SetQuarantine(_)
+            | Method::Shutdown => return Err(invalid("this method is not about a room")),
         }
         Ok(Reply::Done)
     }

@@ -69,6 +69,7 @@ impl<'a> Effect<'a> {
             | Method::UseConnectedSocket { .. }
             | Method::Adopt { .. }
             | Method::AdoptionEnded { .. }
+            | Method::SetQuarantine(_)
             | Method::SetAudioLevels { .. }
             | Method::RequestKeyFrame { .. }
             | Method::WorkerStats

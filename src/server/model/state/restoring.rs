@@ -1,6 +1,6 @@
 //! What a worker's successor must make again, and what becomes of what it cannot.
 
-use weir_channel::id::{RoomId, WorkerId};
+use weir_channel::id::{RoomId, TransportId, WorkerId};
 use weir_channel::message::{Method, Reply, WorkerError};
 
 use super::State;
@@ -32,6 +32,19 @@ impl State {
             let created = created.map(Replayed::from);
             created.chain(entry.desired.replay()).chain(levels.map(Replayed::from))
         })
+    }
+
+    /// The room that the packets of a worker's transport are for.
+    pub(crate) fn room_of(&self, worker: WorkerId, transport: TransportId) -> Option<RoomId> {
+        let node = self.transports.get(&transport)?;
+        (node.room.worker == worker).then_some(node.room.id)
+    }
+
+    /// Closes a room that a worker's successor is not to continue. Returns whether there was one.
+    pub(crate) fn leave_out(&mut self, worker: WorkerId, room: RoomId, reason: String) -> bool {
+        let is_there = self.rooms.contains_key(&room);
+        self.close_because(Object::Room(room), CloseCause::NotRestored { worker, reason });
+        is_there
     }
 
     /// A worker has made something again, or refuses to. What it refuses is closed.

@@ -45,6 +45,8 @@ pub(crate) struct Inheritance {
     pub(crate) page: Option<Arc<Page>>,
     /// When the death was noticed; of several that have not served in between, the first.
     pub(crate) died_at: Instant,
+    /// The number of rooms that are left out.
+    pub(crate) left_out: usize,
 }
 
 /// How often a worker was restored, and how the last time went.
@@ -187,7 +189,7 @@ impl Link {
             successor,
             rooms: rooms.len() as u64,
             unadopted: rooms.len(),
-            lost: 0,
+            lost: left.left_out as u64,
         });
     }
 

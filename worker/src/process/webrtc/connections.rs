@@ -143,6 +143,24 @@ impl WebRtc {
         brought
     }
 
+    /// Closes a connection whose other end is in quarantine.
+    pub(in crate::process) fn refuse_connection<S: Shell>(
+        &mut self,
+        now: Time,
+        io: &mut IoContext<'_, S>,
+        transport: TransportIx,
+        number: u8,
+    ) {
+        let Some(tuple) = io.egress.sockets.connection(transport, number).map(tuple_of) else {
+            return;
+        };
+        close_connection(io, transport, number);
+        io.relay.count_unrouted(transport, UnroutedReason::Quarantined, 1);
+        self.with(now, io, transport, |entry, output, _| {
+            entry.transport.handle_connection_closed(now, &tuple, output);
+        });
+    }
+
     /// If a valid check has come by a connection, watches it beside those that are known, and gives the supervisor a copy of it.
     pub(super) fn trust_connection(
         &mut self,

@@ -227,7 +227,8 @@ impl WebRtc {
             remote,
         };
         let mut rest = std::mem::take(&mut self.shared_ports.rest);
-        for datagram in datagrams {
+        for datagram in datagrams.iter() {
+            io.relay.note_suspect(owner, datagram.source);
             let has_checks = packets_of(datagram).any(|packet| is_check(bytes, &packet));
             if has_checks {
                 for packet in packets_of(datagram) {
@@ -258,6 +259,9 @@ impl WebRtc {
                 }
                 !is_its
             });
+            if let Some(first) = group.first() {
+                io.relay.note_suspect(Some(transport), first.source);
+            }
             // Each datagram has its own remote end.
             self.handle_datagrams(now, io, transport, tuple(local), bytes, &group);
         }
@@ -341,6 +345,20 @@ impl WebRtc {
         if let Err(errno) = io.poller.add(unassigned.connection().socket(), source, Interest::Read) {
             warn!(%errno, "epoll_ctl");
             self.shared_ports.unassigned[usize::from(number)] = None;
+        }
+    }
+
+    /// The other end of a connection whose transport is not known yet.
+    pub(in crate::process) fn remote_of_unassigned(&self, number: u16) -> Option<SocketAddr> {
+        let unassigned = self.shared_ports.unassigned.get(usize::from(number))?.as_ref()?;
+        Some(unassigned.connection().remote())
+    }
+
+    /// Closes such a connection, whose other end is in quarantine.
+    pub(in crate::process) fn refuse_unassigned(&mut self, number: u16) {
+        if let Some(place) = self.shared_ports.unassigned.get_mut(usize::from(number)) {
+            *place = None;
+            self.count_unrouted(UnroutedReason::Quarantined, 1);
         }
     }
 

@@ -1,0 +1,309 @@
+//! Real worker processes die of what looks like packets, and of what does not.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "sockets of the test's own")]
+
+mod loopback;
+mod processes;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use weir::{
+    CloseCause, CodecName, Consumer, ConsumerOptions, EventKind, EventStream, MediaKind, PlainTransportOptions,
+    ProducerOptions, Remote, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Transport,
+    UnroutedReason, WorkerId,
+};
+
+use processes::{settings, soon};
+
+/// So many copies of each packet keep a worker busy.
+const COPIES: usize = 60;
+
+/// Somebody who sends to a transport as fast as possible.
+struct Flood {
+    address: SocketAddr,
+    transport: Transport,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    /// One in a room, whose packets go to many.
+    async fn to(room: &Room, ssrc: u32) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let options = PlainTransportOptions {
+            remote: Some(Remote {
+                rtp: address,
+                rtcp: None,
+            }),
+            ..PlainTransportOptions::default()
+        };
+        let transport = soon(room.create_plain_transport(options)).await.unwrap();
+        let parameters = RtpParameters {
+            codecs: vec![RtpCodec::new(CodecName::Opus, 111)],
+            encodings: vec![RtpEncoding::ssrc(ssrc)],
+            ..RtpParameters::default()
+        };
+        let options = ProducerOptions::new(MediaKind::Audio, parameters);
+        let producer = soon(transport.produce(options)).await.unwrap();
+        // Nobody reads there.
+        let nowhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let options = PlainTransportOptions {
+            remote: Some(Remote {
+                rtp: nowhere.local_addr().unwrap(),
+                rtcp: None,
+            }),
+            ..PlainTransportOptions::default()
+        };
+        // Each on a transport of its own, so that the worker sends them while it works on the packet, and not afterwards together.
+        for _ in 0..COPIES {
+            let receiving = soon(room.create_plain_transport(options.clone())).await.unwrap();
+            soon(receiving.consume(&producer, ConsumerOptions::default()))
+                .await
+                .unwrap();
+        }
+        let tuple = transport.tuple();
+        let port = SocketAddr::new(tuple.bound_ip, tuple.local_port);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let is_over = Arc::clone(&is_over);
+            move || {
+                let _nowhere = nowhere;
+                let mut packet = [0; 500];
+                (packet[0], packet[1]) = (0x80, 111);
+                packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
+                for number in 0_u32.. {
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    packet[2..4].copy_from_slice(&(number as u16).to_be_bytes());
+                    packet[4..8].copy_from_slice(&number.wrapping_mul(960).to_be_bytes());
+                    let _ = socket.send_to(&packet, port);
+                }
+            }
+        });
+        Self {
+            address,
+            transport,
+            is_over,
+            thread: Some(thread),
+        }
+    }
+
+    async fn quarantined_packets(&self) -> u64 {
+        let stats = soon(self.transport.stats()).await.unwrap();
+        stats.unrouted.of(UnroutedReason::Quarantined)
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// A room with one who speaks a little, and one who hears that.
+struct Bystander {
+    room: Room,
+    consumer: Consumer,
+    speaker: UdpSocket,
+    port: SocketAddr,
+    receiver: tokio::net::UdpSocket,
+    spoken: u32,
+}
+
+impl Bystander {
+    async fn new(server: &Server) -> Self {
+        let room = soon(server.create_room(on_first_worker())).await.unwrap();
+        let speaker = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let receiver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = |rtp| PlainTransportOptions {
+            remote: Some(Remote { rtp, rtcp: None }),
+            ..PlainTransportOptions::default()
+        };
+        let sending = soon(room.create_plain_transport(to(speaker.local_addr().unwrap())))
+            .await
+            .unwrap();
+        let receiving = soon(room.create_plain_transport(to(receiver.local_addr().unwrap())))
+            .await
+            .unwrap();
+        let parameters = RtpParameters {
+            codecs: vec![RtpCodec::new(CodecName::Opus, 111)],
+            encodings: vec![RtpEncoding::ssrc(0x1_0001)],
+            ..RtpParameters::default()
+        };
+        let producer = soon(sending.produce(ProducerOptions::new(MediaKind::Audio, parameters)))
+            .await
+            .unwrap();
+        let consumer = soon(receiving.consume(&producer, ConsumerOptions::default()))
+            .await
+            .unwrap();
+        let tuple = sending.tuple();
+        Self {
+            room,
+            consumer,
+            speaker,
+            port: SocketAddr::new(tuple.bound_ip, tuple.local_port),
+            receiver,
+            spoken: 0,
+        }
+    }
+
+    /// It is heard for so long that the next death is not taken for one at the start, after which there would be a delay.
+    async fn is_heard_for_a_second(&mut self) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..55 {
+            ticks.tick().await;
+            self.is_heard().await;
+        }
+    }
+
+    /// What is said is heard.
+    async fn is_heard(&mut self) {
+        let mut buffer = [0; 2_000];
+        while self.receiver.try_recv(&mut buffer).is_ok() {}
+        soon(async {
+            loop {
+                let mut packet = vec![0x80, 111];
+                packet.extend((self.spoken as u16).to_be_bytes());
+                packet.extend(self.spoken.wrapping_mul(960).to_be_bytes());
+                packet.extend(0x1_0001_u32.to_be_bytes());
+                packet.extend([7; 20]);
+                self.spoken += 1;
+                self.speaker.send_to(&packet, self.port).unwrap();
+                let heard = tokio::time::timeout(Duration::from_millis(20), self.receiver.recv(&mut buffer));
+                if let Ok(Ok(_)) = heard.await
+                    && buffer[1] & 0x7f == 111
+                {
+                    return;
+                }
+            }
+        })
+        .await;
+        assert!(!self.room.closed() && !self.consumer.closed());
+    }
+}
+
+fn on_first_worker() -> RoomOptions {
+    RoomOptions {
+        worker: Some(WorkerId(1)),
+        ..RoomOptions::default()
+    }
+}
+
+/// Ends the worker's process by a signal; what happens until its successor has taken over.
+async fn end_by(server: &Server, events: &mut EventStream, flood: &Flood, signal: Signal) -> Vec<EventKind> {
+    // Whoever spoke last was heard in an earlier turn of the event loop.
+    for _ in 0..3 {
+        soon(flood.transport.stats()).await.unwrap();
+    }
+    let pid = soon(async {
+        loop {
+            match server.workers()[0].pid {
+                Some(pid) => return pid,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    kill(Pid::from_raw(pid as i32), signal).unwrap();
+    let mut happened = Vec::new();
+    loop {
+        let event = soon(events.next()).await.unwrap().kind.clone();
+        let is_restored = matches!(event, EventKind::WorkerRestored { .. });
+        happened.push(event);
+        if is_restored {
+            return happened;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_whose_packets_kill_is_quarantined_and_then_its_room_given_up() {
+    let server = Server::start(settings(1)).await.unwrap();
+    let mut bystander = Bystander::new(&server).await;
+    let room = soon(server.create_room(on_first_worker())).await.unwrap();
+    let flood = Flood::to(&room, 7).await;
+    let mut events = server.events();
+    let punishes = |event: &EventKind| {
+        matches!(
+            event,
+            EventKind::SourceQuarantined { .. } | EventKind::RoomClosed { .. }
+        )
+    };
+
+    // Whoever kills a worker that is busy names its busiest sender, again and again.
+    for signal in [Signal::SIGKILL, Signal::SIGKILL, Signal::SIGABRT, Signal::SIGABRT] {
+        bystander.is_heard_for_a_second().await;
+        let happened = end_by(&server, &mut events, &flood, signal).await;
+        assert!(!happened.iter().any(punishes), "{happened:?}");
+    }
+    bystander.is_heard().await;
+
+    // What only a process does to itself, in the middle of its work.
+    let mut deaths = 0;
+    let quarantined = loop {
+        deaths += 1;
+        assert!(deaths < 20, "the worker is never busy");
+        bystander.is_heard_for_a_second().await;
+        let happened = end_by(&server, &mut events, &flood, Signal::SIGILL).await;
+        if let Some(event) = happened.into_iter().find(punishes) {
+            break event;
+        }
+    };
+    let expected = EventKind::SourceQuarantined {
+        worker: WorkerId(1),
+        ip: flood.address.ip(),
+        port: Some(flood.address.port()),
+        transport: Some(flood.transport.id()),
+        room: Some(room.id()),
+        for_s: 60,
+    };
+    assert_eq!(quarantined, expected);
+    assert!(deaths >= 2);
+    assert_eq!(server.workers()[0].quarantined, 1);
+    let dropped = flood.quarantined_packets().await;
+    while flood.quarantined_packets().await <= dropped {}
+    bystander.is_heard().await;
+
+    // It goes on with packets of somebody else in the room.
+    let other = Flood::to(&room, 8).await;
+    let mut deaths = 0;
+    let closed = loop {
+        deaths += 1;
+        assert!(deaths < 20, "the worker is never busy");
+        bystander.is_heard_for_a_second().await;
+        let happened = end_by(&server, &mut events, &other, Signal::SIGILL).await;
+        let closed = happened.iter().find_map(|event| match event {
+            EventKind::RoomClosed { room, cause, .. } => Some((*room, cause.clone())),
+            _ => None,
+        });
+        if let Some(closed) = closed {
+            let lost = happened.iter().find_map(|event| match event {
+                EventKind::WorkerRestored { rooms, lost, .. } => Some((*rooms, *lost)),
+                _ => None,
+            });
+            assert_eq!(lost, Some((1, 1)));
+            break closed;
+        }
+    };
+    let CloseCause::NotRestored { worker, reason } = closed.1 else {
+        panic!("{closed:?}");
+    };
+    assert_eq!((closed.0, worker), (room.id(), WorkerId(1)));
+    assert!(
+        reason.starts_with("worker 1 has died 3 times in a row while it worked on packets to this room"),
+        "{reason}"
+    );
+    assert!(room.closed() && other.transport.closed());
+    bystander.is_heard().await;
+    soon(server.close()).await;
+}
