@@ -27,6 +27,10 @@ test *args:
 e2e:
     cargo test --workspace --tests -- --ignored
 
+# Stories of a server whose workers die, on a virtual clock: `just sim 100000`, or `just sim 1000 5000` from another seed on.
+sim seeds="10000" first="0":
+    SEED={{first}} SEEDS={{seeds}} cargo test --release --lib server::simulation -- --nocapture
+
 # Attacks in their long form, with figures: `just attacks ice --json FILE` runs those with "ice" in their names.
 attacks *args:
     cargo test --release --test attacks -- --long {{args}}

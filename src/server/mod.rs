@@ -8,6 +8,13 @@ mod api;
 pub(crate) mod fake;
 mod model;
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what led there"
+)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 mod workers;
 

@@ -12,6 +12,7 @@ pub mod coalesce;
 mod commands;
 mod ended;
 pub mod event_loop;
+mod ground;
 mod probe;
 mod shared_ports;
 mod sieve;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::process::Child;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -13,6 +12,7 @@ use weir_channel::page::Page;
 
 use crate::server::model::error::DeathCause;
 use crate::server::model::shortage::Shortage;
+use crate::server::workers::body::Body;
 use crate::server::workers::end::{EXIT_GRACE, channel_cause, end, exited, millis};
 use crate::server::workers::shared::Shared;
 use crate::server::workers::slot::Slot;
@@ -22,7 +22,7 @@ use crate::server::workers::spawn::{LastLines, Process};
 #[derive(Debug)]
 pub(crate) struct Born {
     /// Killed when dropped.
-    pub(crate) child: Child,
+    pub(crate) child: Body,
     pub(crate) pid: u32,
     pub(crate) endpoint: SupervisorEndpoint,
     pub(crate) page: Option<Arc<Page>>,
@@ -66,6 +66,7 @@ pub(crate) async fn bear(shared: &Shared, slot: &Slot) -> Result<Born, Stillborn
     let hello = Hello::new(env!("CARGO_PKG_VERSION"), slot.id());
     let mut closing = shared.workers.closing.subscribe();
     let connected = tokio::select! {
+        biased;
         connected = SupervisorEndpoint::connect(channel, hello, shared.settings.start_timeout) => Ok(connected),
         status = child.wait() => Err(status),
         _ = closing.wait_for(|closing| *closing) => Ok(Err(ChannelError::ClosedHere)),

@@ -5,12 +5,12 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::process::Child;
 use tokio::time::timeout;
 use weir_channel::error::ChannelError;
 use weir_worker::exit::Exit;
 
 use crate::server::model::error::DeathCause;
+use crate::server::workers::body::Body;
 
 /// A worker whose channel has ended is given this long to exit by itself, so that its exit code is known; and one that has
 /// exited, for its last words.
@@ -18,7 +18,7 @@ pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(1);
 
 /// Ends a process, if it has not ended, and reaps it. `cause` is why it has to end; `None` when it is about to exit by
 /// itself, and its exit tells why.
-pub(crate) async fn end(child: &mut Child, cause: Option<DeathCause>) -> DeathCause {
+pub(crate) async fn end(child: &mut Body, cause: Option<DeathCause>) -> DeathCause {
     let (grace, cause) = match cause {
         Some(cause) => (Duration::ZERO, cause),
         None => (EXIT_GRACE, DeathCause::ChannelClosed),

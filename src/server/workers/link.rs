@@ -24,7 +24,7 @@ use weir_channel::endpoint::{FromWorker, SupervisorEndpoint, WorkerReceiver};
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
 use weir_channel::lanes::Lane;
-use weir_channel::message::{Deadline, Method, Reply, Request, Response, Sandbox};
+use weir_channel::message::{Method, Reply, Request, Response, Sandbox};
 use weir_channel::own_time::OwnTime;
 
 use crate::server::model::error::{DeathCause, Error};
@@ -36,14 +36,19 @@ use crate::server::workers::sockets::SharedPorts;
 use self::attached::Attached;
 use self::forwarding::{forward, forward_all};
 use self::hearing::Allowances;
+use self::in_turn::{Branch, first_of};
+pub(crate) use self::pulse::Pulse;
+use self::pulse::ping;
 use self::restoration::Restoring;
 pub(crate) use self::restoration::{First, Inheritance, Restorations};
-use self::timeouts::probe;
+use self::timeouts::{deadline_after, probe};
 
 mod attached;
 mod connected;
 mod forwarding;
 mod hearing;
+mod in_turn;
+mod pulse;
 mod restoration;
 mod timeouts;
 
@@ -268,7 +273,7 @@ impl Link {
         let id = table.pending.insert(now, timeout, command, waiter);
         let request = Request {
             id,
-            deadline: Deadline::after(timeout),
+            deadline: deadline_after(timeout),
             method,
         };
         (request, answer)
@@ -425,13 +430,6 @@ fn died(worker: WorkerId, cause: &DeathCause) -> Error {
     }
 }
 
-/// How a worker's liveness is checked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pulse {
-    pub(crate) interval: Duration,
-    pub(crate) timeout: Duration,
-}
-
 /// Holds the conversation with a process until it ends: says what comes `first`, then what is in the queues. `on_pulse` hears how
 /// long each ping took.
 pub(crate) async fn converse(
@@ -440,44 +438,56 @@ pub(crate) async fn converse(
     first: First,
     endpoint: SupervisorEndpoint,
     state: &Mutex<State>,
-    on_pulse: impl Fn(Duration),
+    on_pulse: impl Fn(Duration) + Send,
 ) -> End {
     let (sender, mut receiver) = endpoint.split();
     let (may_ask, may_be_asked) = oneshot::channel();
     let mut commands = pin!(async {
         if let Err(end) = forward_all(link, first.control, &sender, state).await {
-            return end;
+            return Some(end);
         }
         // The questions are about what is made by these.
         let _ = may_ask.send(());
-        forward(link, &mut queues.control, &sender, state).await
+        Some(forward(link, &mut queues.control, &sender, state).await)
     });
     let mut questions = pin!(async {
         let _ = may_be_asked.await;
         if let Err(end) = forward_all(link, first.bulk, &sender, state).await {
-            return end;
+            return Some(end);
         }
-        forward(link, &mut queues.bulk, &sender, state).await
+        Some(forward(link, &mut queues.bulk, &sender, state).await)
     });
-    let mut pings = pin!(ping(link, on_pulse));
-    let mut probes = pin!(probe(link));
+    let mut pings = pin!(async { Some(ping(link, on_pulse).await) });
+    let mut probes = pin!(async { Some(probe(link).await) });
+    let mut condemned = pin!(async { Some(condemned(link).await) });
+    let mut turn = 0;
     // One task for all of it: they share the link's table and the state, and spend their time waiting.
     loop {
-        tokio::select! {
-            end = read(link, &mut receiver, state) => return end,
-            end = &mut commands => return end,
-            end = &mut questions => return end,
-            end = &mut pings => return end,
-            end = &mut probes => return end,
-            end = condemned(link) => return end,
-            () = overdue(link) => {
-                if let Err(end) = read_arrived(link, &mut receiver, state).await {
-                    return end;
-                }
-                if let Err(end) = link.expire() {
-                    return end;
-                }
-            }
+        let end = {
+            let mut read = pin!(async { Some(read(link, &mut receiver, state).await) });
+            let mut overdue = pin!(async {
+                overdue(link).await;
+                None
+            });
+            let branches: [Branch<'_, Option<End>>; 7] = [
+                read.as_mut(),
+                commands.as_mut(),
+                questions.as_mut(),
+                pings.as_mut(),
+                probes.as_mut(),
+                condemned.as_mut(),
+                overdue.as_mut(),
+            ];
+            first_of(&mut turn, branches).await
+        };
+        if let Some(end) = end {
+            return end;
+        }
+        if let Err(end) = read_arrived(link, &mut receiver, state).await {
+            return end;
+        }
+        if let Err(end) = link.expire() {
+            return end;
         }
     }
 }
@@ -519,25 +529,6 @@ fn hear(link: &Link, heard: FromWorker, state: &Mutex<State>) -> Result<(), End>
     }
 }
 
-async fn ping(link: &Link, on_pulse: impl Fn(Duration)) -> End {
-    loop {
-        sleep(link.pulse.interval).await;
-        link.report_thrown_away(Instant::now());
-        let asked = Instant::now();
-        let Ok(answer) = link.say(Method::Ping, link.pulse.timeout) else {
-            return pending().await;
-        };
-        match answer.await {
-            Ok(Ok(_)) => on_pulse(asked.elapsed()),
-            // A refusal, most likely that it came late, is a sign of life all the same.
-            Ok(Err(Error::Worker(_))) => {}
-            Ok(Err(Error::Timeout { .. })) => return End::Hung,
-            // The conversation is ending otherwise.
-            Ok(Err(_)) | Err(_) => return pending().await,
-        }
-    }
-}
-
 /// Ends when who asked the worker has found it out.
 async fn condemned(link: &Link) -> End {
     loop {
@@ -561,6 +552,7 @@ pub(crate) async fn expire_meanwhile<T>(link: Option<&Link>, meanwhile: impl Fut
         }
     };
     tokio::select! {
+        biased;
         outcome = meanwhile => outcome,
         never = expiring => never,
     }

@@ -16,6 +16,7 @@
 pub(crate) mod allowance;
 pub(crate) mod backoff;
 pub(crate) mod birth;
+pub(crate) mod body;
 pub(crate) mod cpus;
 pub(crate) mod descriptors;
 pub(crate) mod dtls_certificate;
@@ -25,6 +26,9 @@ pub(crate) mod pending;
 pub(crate) mod placement;
 pub(crate) mod ports;
 pub(crate) mod shared;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(crate) mod simulated;
 pub(crate) mod slot;
 pub(crate) mod slots;
 pub(crate) mod sockets;

@@ -69,8 +69,9 @@ async fn keep(shared: Arc<Shared>, slot: Arc<Slot>, mut wanted: oneshot::Receive
             }
         }
         tokio::select! {
-            () = sleep(RETRY_AFTER) => {}
+            biased;
             _ = &mut wanted => return None,
+            () = sleep(RETRY_AFTER) => {}
         }
     }
 }

@@ -31,6 +31,9 @@ use crate::server::model::error::StartError;
 use crate::server::model::lock;
 use crate::server::model::settings::Settings;
 use crate::server::workers::allowance::{Allowance, LINE_COST, LOG, STDERR_THROWN_AWAY, Verdict};
+use crate::server::workers::body::Body;
+#[cfg(test)]
+use crate::server::workers::simulated;
 use crate::server::workers::{worker_log, worker_user};
 
 /// A longer line of a worker's standard error is cut.
@@ -69,7 +72,7 @@ struct Order {
 #[derive(Debug)]
 pub(crate) struct Process {
     /// Killed when dropped.
-    pub(crate) child: Child,
+    pub(crate) child: Body,
     /// This end of its channel.
     pub(crate) channel: OwnedFd,
     /// What its successor reads, if it has one.
@@ -115,6 +118,17 @@ impl Spawner {
                 |errno| tracing::warn!(worker = worker.0, %errno, "a worker gets no page; its death will cost more"),
             )
             .ok();
+        #[cfg(test)]
+        if let Some(simulated) = simulated::spawn(worker, &theirs, &ours, page.as_ref()) {
+            return Ok(Process {
+                child: Body::Simulated(simulated),
+                channel: ours,
+                page,
+                last_lines: LastLines::default(),
+                flooded: Arc::default(),
+                listener: tokio::spawn(async {}),
+            });
+        }
         let order = Order {
             worker,
             cpu,
@@ -129,7 +143,7 @@ impl Spawner {
         let listening = listen(worker, child.stderr.take(), last_lines.clone(), Arc::clone(&flooded));
         let listener = tokio::spawn(listening);
         Ok(Process {
-            child,
+            child: Body::Process(child),
             channel: ours,
             page,
             last_lines,

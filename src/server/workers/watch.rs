@@ -158,6 +158,7 @@ async fn watch(shared: Arc<Shared>, slot: Arc<Slot>, ready: oneshot::Sender<Resu
         if !wait.is_zero() {
             let link = estate.conversation.as_ref().map(|(link, _)| &**link);
             tokio::select! {
+                biased;
                 () = link::expire_meanwhile(link, sleep(wait)) => {}
                 // The sender lives in `shared`.
                 _ = closing.wait_for(|closing| *closing) => {}
@@ -262,7 +263,8 @@ async fn live(
     let mut serves = false;
     let how = loop {
         tokio::select! {
-            how = &mut conversation => break Some(how),
+            // Always in the same order; what may have much to do comes last, and leaves the others their share.
+            biased;
             () = flooded.notified() => {
                 break Some(End::Misbehaved("it wrote to its standard error without end".to_owned()));
             }
@@ -276,6 +278,7 @@ async fn live(
                 estate.spare = Some(Spare::keep(shared, slot));
             }
             _ = closing.wait_for(|closing| *closing) => break None,
+            how = &mut conversation => break Some(how),
         }
     };
     let how = match how {

@@ -106,11 +106,16 @@ impl Destination {
         let (name, len) = Name::of(address, is_v6);
         Self { name, len }
     }
+
+    /// The address.
+    pub fn address(&self) -> SocketAddr {
+        self.name.address(self.len)
+    }
 }
 
 impl fmt::Debug for Destination {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.name.address(self.len).fmt(formatter)
+        self.address().fmt(formatter)
     }
 }
 

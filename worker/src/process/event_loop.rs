@@ -21,10 +21,7 @@ use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, Sandbox, Unrou
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
 use crate::net::egress::Egress;
-use crate::net::page::MappedPage;
-use crate::net::poll::{Event, Interest, Poller, Source};
-use crate::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch, SLOTS};
-use crate::net::send::KernelSend;
+use crate::net::poll::{Event, Interest, Source};
 use crate::net::shell::{Backends, Kernel, PollBackend, ReceiveBackend, Shell};
 use crate::net::usage::Usage;
 use crate::page::Page;
@@ -49,7 +46,7 @@ use super::webrtc::{IoContext, WebRtc};
 
 /// Ready sockets that one wait reports, with a batch of at most 32 datagrams each. More than are ever ready at once in hundreds of rooms,
 /// so that none waits for others to have had two turns.
-const EVENTS_MAX: usize = 1_024;
+pub(super) const EVENTS_MAX: usize = 1_024;
 
 /// After so much time of relaying, sockets that are ready wait for the next turn, and the channel is served. The cost of
 /// a turn beside relaying (a wait, the channel) is about 2 µs, so 500 µs spread it thin.
@@ -112,37 +109,6 @@ pub(super) struct Counters {
     pub(super) packets_received: u64,
     pub(super) bytes_received: u64,
     pub(super) log_lines_dropped: u64,
-}
-
-impl EventLoop {
-    /// A worker without rooms on its end of a channel. It says hello in its first turn.
-    ///
-    /// # Errors
-    /// What epoll or the channel says.
-    pub fn new(
-        channel: OwnedFd,
-        id: WorkerId,
-        dtls: dtls::Settings,
-        log: LogQueue,
-        log_filter: LogFilterHandle,
-    ) -> Result<Self, ChannelError> {
-        let os = |call| move |errno| ChannelError::Os { call, errno };
-        let backends = Backends {
-            send: KernelSend::new(),
-            receive: ReceiveBatch::new(SLOTS, DATAGRAM_BYTES_MAX),
-            poll: Poller::new(EVENTS_MAX).map_err(os("epoll_create1"))?,
-        };
-        Self::on(backends, channel, id, dtls, log, log_filter)
-    }
-
-    /// Where to keep what a successor needs. To be called before the first turn.
-    ///
-    /// # Errors
-    /// It cannot be mapped.
-    pub fn set_page(&mut self, page: &weir_channel::page::Page) -> Result<(), Errno> {
-        self.keep_in(Memory::mapped(MappedPage::map(page)?.leak()));
-        Ok(())
-    }
 }
 
 impl<S: Shell> EventLoop<S> {
@@ -251,6 +217,12 @@ impl<S: Shell> EventLoop<S> {
         due.filter(|_| !is_leftover).or(is_leftover.then_some(self.turn_ended))
     }
 
+    /// Notes that it has nothing to do: who waits is not stuck. [`EventLoop::turn`] does so before it waits; who waits for it
+    /// does so.
+    pub fn rest(&mut self) {
+        self.relay.page().set_turn(None);
+    }
+
     /// One turn.
     ///
     /// # Errors
@@ -263,7 +235,7 @@ impl<S: Shell> EventLoop<S> {
         let is_channel_ready = if is_leftover {
             true
         } else {
-            self.relay.page().set_turn(None);
+            self.rest();
             self.wait(ended_before)?
         };
         let woke = S::monotonic();

@@ -143,7 +143,7 @@ pub struct Arrival {
 }
 
 impl Drop for Sim {
-    #[expect(clippy::print_stderr, reason = "the harness shows it with the failure")]
+    #[allow(clippy::print_stderr, reason = "the harness shows it with the failure")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("seed {} at {:?}; SEED={} replays it", self.seed, self.now, self.seed);

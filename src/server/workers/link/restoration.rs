@@ -14,11 +14,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_channel::id::{RequestId, RoomId};
 use weir_channel::lanes::Lane;
-use weir_channel::message::{Deadline, Method, Request, WorkerError};
+use weir_channel::message::{Method, Request, WorkerError};
 use weir_channel::page::Page;
 
 use super::attached::{Attached, of_mirror};
 use super::hearing::Allowances;
+use super::timeouts::deadline_after;
 use super::{Link, Queued, Queues, Table};
 use crate::server::model::desired::{Replayed, SocketsOf};
 use crate::server::model::event::EventKind;
@@ -294,7 +295,7 @@ fn queued_again(id: RequestId, command: &Command, left: Duration) -> Queued {
     Queued {
         request: Request {
             id,
-            deadline: Deadline::after(left),
+            deadline: deadline_after(left),
             method: command.method.clone(),
         },
         attached,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use weir_channel::id::RoomId;
-use weir_channel::message::Method;
+use weir_channel::message::{Deadline, Method};
 
 use super::{End, Link, Table};
 
@@ -62,4 +62,13 @@ pub(super) async fn probe(link: &Link) -> End {
             sleep(link.pulse.interval).await;
         }
     }
+}
+
+/// When a worker need not begin any more with what is asked now.
+pub(super) fn deadline_after(timeout: Duration) -> Deadline {
+    #[cfg(test)]
+    if let Some(deadline) = super::super::simulated::deadline_after(timeout) {
+        return deadline;
+    }
+    Deadline::after(timeout)
 }

@@ -1,0 +1,72 @@
+//! The simulation of the whole: the supervisor as it is, its channels as they are, and workers that are whole processes but for the
+//! kernel, in one thread, on a virtual clock, from one seed.
+//!
+//! A [`story`] is a server's life: calls at random, remotes that send and listen ([`media`]), workers that die and freeze
+//! ([`worker`]) over a network of its own ([`network`]). What must always hold is judged as it goes. The same seed plays the same story, byte for
+//! byte ([`trace`]).
+
+mod calls;
+mod faults;
+mod judge;
+mod media;
+mod network;
+#[path = "../../../worker/tests/sim/mod.rs"]
+mod sim;
+mod story;
+mod trace;
+mod worker;
+
+use std::panic::catch_unwind;
+use std::time::Duration;
+
+/// Seeds that are always played.
+const SEEDS: u64 = 300;
+
+/// Plays the stories of some seeds, each `step`th from the `first`.
+fn play(first: u64, step: usize) {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let from = number("SEED").unwrap_or(0);
+    let count = number("SEEDS").unwrap_or(if number("SEED").is_some() { 1 } else { SEEDS });
+    let mut failed = Vec::new();
+    let (mut played, mut deaths, mut calls, mut packets, mut time) = (0, 0, 0, 0, Duration::ZERO);
+    for seed in (from..from + count).skip(first as usize).step_by(step) {
+        match catch_unwind(|| story::play(seed)) {
+            Ok(outcome) => {
+                deaths += outcome.deaths;
+                calls += outcome.calls;
+                packets += outcome.packets;
+                time += outcome.time;
+            }
+            Err(_) => failed.push(seed),
+        }
+        played += 1;
+        if played % 1_000 == 0 || seed + step as u64 >= from + count {
+            println!(
+                "{played} stories of {} minutes: {calls} calls, {deaths} deaths, {packets} packets; {} failed",
+                time.as_secs() / 60,
+                failed.len(),
+            );
+        }
+    }
+    assert_eq!(failed, [0; 0], "seeds whose stories go wrong");
+}
+
+// Two halves, for two cores.
+
+#[test]
+fn whatever_happens_to_workers_every_call_ends_well_and_everybody_is_sent_what_they_should_be() {
+    play(0, 2);
+}
+
+#[test]
+fn whatever_happens_to_workers_every_call_ends_well_and_everybody_is_sent_what_they_should_be_again() {
+    play(1, 2);
+}
+
+#[test]
+fn a_seed_plays_the_same_story_byte_for_byte() {
+    for seed in 0..20 {
+        let first = story::play(seed);
+        assert_eq!(story::play(seed), first, "seed {seed}");
+    }
+}
