@@ -7,6 +7,7 @@ mod loopback;
 mod processes;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,12 +16,15 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use weir::{
-    CloseCause, CodecName, Consumer, ConsumerOptions, EventKind, EventStream, MediaKind, PlainTransportOptions,
-    ProducerOptions, Remote, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Transport,
-    UnroutedReason, WorkerId,
+    CloseCause, CodecName, Consumer, ConsumerOptions, DeathCause, EventKind, EventStream, MediaKind,
+    PlainTransportOptions, ProducerOptions, Remote, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server,
+    Settings, Transport, UnroutedReason, WorkerId,
 };
 
 use processes::{settings, soon};
+
+/// They take whole CPUs.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// So many copies of each packet keep a worker busy.
 const COPIES: usize = 60;
@@ -98,8 +102,12 @@ impl Flood {
     }
 
     async fn quarantined_packets(&self) -> u64 {
+        self.unrouted(UnroutedReason::Quarantined).await
+    }
+
+    async fn unrouted(&self, reason: UnroutedReason) -> u64 {
         let stats = soon(self.transport.stats()).await.unwrap();
-        stats.unrouted.of(UnroutedReason::Quarantined)
+        stats.unrouted.of(reason)
     }
 }
 
@@ -228,6 +236,7 @@ async fn end_by(server: &Server, events: &mut EventStream, flood: &Flood, signal
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_whose_packets_kill_is_quarantined_and_then_its_room_given_up() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let server = Server::start(settings(1)).await.unwrap();
     let mut bystander = Bystander::new(&server).await;
     let room = soon(server.create_room(on_first_worker())).await.unwrap();
@@ -304,6 +313,179 @@ async fn a_source_whose_packets_kill_is_quarantined_and_then_its_room_given_up()
         "{reason}"
     );
     assert!(room.closed() && other.transport.closed());
+    bystander.is_heard().await;
+    soon(server.close()).await;
+}
+
+/// Stops the worker's process in the middle of a turn; what happens until its successor has taken over.
+async fn stop(server: &Server, events: &mut EventStream) -> Vec<EventKind> {
+    let pid = Pid::from_raw(server.workers()[0].pid.unwrap() as i32);
+    let mut happened = Vec::new();
+    for _ in 0..20 {
+        kill(pid, Signal::SIGSTOP).unwrap();
+        // If it waited for something just then, only a ping would find it.
+        let waited = tokio::time::timeout(Duration::from_secs(3), async {
+            loop {
+                let event = events.next().await.unwrap().kind.clone();
+                let is_restored = matches!(event, EventKind::WorkerRestored { .. });
+                happened.push(event);
+                if is_restored {
+                    return;
+                }
+            }
+        });
+        if waited.await.is_ok() || !happened.is_empty() {
+            break;
+        }
+        kill(pid, Signal::SIGCONT).unwrap();
+    }
+    happened
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_hangs_in_its_work_is_replaced_in_a_second_and_nobody_blamed_for_a_stop() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let settings = Settings {
+        // The pings are not what finds it.
+        ping_interval: Duration::from_secs(600),
+        ..settings(1)
+    };
+    let server = Server::start(settings).await.unwrap();
+    let mut bystander = Bystander::new(&server).await;
+    let room = soon(server.create_room(on_first_worker())).await.unwrap();
+    let flood = Flood::to(&room, 7).await;
+    let mut events = server.events();
+    let mut stuck = 0;
+    for _ in 0..3 {
+        bystander.is_heard_for_a_second().await;
+        let happened = stop(&server, &mut events).await;
+        for event in &happened {
+            match event {
+                EventKind::WorkerDied { cause, .. } => {
+                    assert_eq!(*cause, DeathCause::Stuck { turn_ms: 1_000 });
+                    stuck += 1;
+                }
+                EventKind::SourceQuarantined { .. } | EventKind::RoomClosed { .. } => panic!("{happened:?}"),
+                _ => {}
+            }
+        }
+        bystander.is_heard().await;
+    }
+    assert_eq!(stuck, 3);
+    assert_eq!(flood.unrouted(UnroutedReason::Stale).await, 0, "so young it is played");
+    soon(server.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_waited_for_seconds_is_dropped_and_counted() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let server = Server::start(settings(1)).await.unwrap();
+    let mut bystander = Bystander::new(&server).await;
+    let room = soon(server.create_room(on_first_worker())).await.unwrap();
+    let flood = Flood::to(&room, 7).await;
+    let mut events = server.events();
+    // Until a delay is long enough.
+    loop {
+        let happened = end_by(&server, &mut events, &flood, Signal::SIGKILL).await;
+        let waited = happened.iter().find_map(|event| match event {
+            EventKind::WorkerDied { restart_in_ms, .. } => *restart_in_ms,
+            _ => None,
+        });
+        if waited >= Some(2_000) {
+            break;
+        }
+        assert_eq!(flood.unrouted(UnroutedReason::Stale).await, 0);
+    }
+    while flood.unrouted(UnroutedReason::Stale).await == 0 {}
+    bystander.is_heard().await;
+    // One who sends without end never lets a socket become empty. Half a second later it is relayed all the same.
+    soon(async {
+        loop {
+            let stale = flood.unrouted(UnroutedReason::Stale).await;
+            let before = soon(flood.transport.stats()).await.unwrap().packets_received;
+            bystander.is_heard().await;
+            let after = soon(flood.transport.stats()).await.unwrap().packets_received;
+            if after > before && flood.unrouted(UnroutedReason::Stale).await == stale {
+                return;
+            }
+        }
+    })
+    .await;
+    soon(server.close()).await;
+}
+
+/// Writes nonsense over the newest numbers of a consumer, in whichever page has it. The supervisor is this process.
+fn scribble(consumer: &Consumer) {
+    const CONSUMERS_AT: u64 = 512 * 8;
+    const SLOT: u64 = 64 * 8;
+    let folder = std::fs::read_dir("/proc/self/fd").unwrap();
+    let mut scribbled = 0;
+    for entry in folder.flatten() {
+        let is_page = std::fs::read_link(entry.path()).is_ok_and(|name| name.to_string_lossy().contains("weir-page"));
+        let Some(page) = is_page.then(|| std::fs::File::options().read(true).write(true).open(entry.path())) else {
+            continue;
+        };
+        let Ok(page) = page else { continue };
+        for slot in 0..64 {
+            let mut id = [0; 8];
+            let at = CONSUMERS_AT + slot * SLOT;
+            page.read_exact_at(&mut id, at).unwrap();
+            if u64::from_ne_bytes(id) == consumer.id().0 | 1 << 63 {
+                page.write_all_at(&0x1234_u64.to_ne_bytes(), at + 9 * 8).unwrap();
+                scribbled += 1;
+            }
+        }
+    }
+    assert!(scribbled > 0, "no page has the consumer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_successor_refuses_closes_alone() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let server = Server::start(settings(1)).await.unwrap();
+    let mut bystander = Bystander::new(&server).await;
+    // A second consumer of the same producer, on the same transport.
+    let producer = bystander.room.producers().remove(0);
+    let transport = bystander.consumer.transport().unwrap();
+    let doomed = soon(transport.consume(&producer, ConsumerOptions::default()))
+        .await
+        .unwrap();
+    bystander.is_heard_for_a_second().await;
+    let mut events = server.events();
+    let pid = server.workers()[0].pid.unwrap();
+    // It does not write any more.
+    kill(Pid::from_raw(pid as i32), Signal::SIGSTOP).unwrap();
+    scribble(&doomed);
+    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+    let mut closed = Vec::new();
+    let lost = loop {
+        match &soon(events.next()).await.unwrap().kind {
+            EventKind::ConsumerClosed { consumer, cause, .. } => closed.push((*consumer, cause.clone())),
+            EventKind::WorkerRestored { rooms, lost, .. } => break (*rooms, *lost),
+            event @ (EventKind::RoomClosed { .. }
+            | EventKind::TransportClosed { .. }
+            | EventKind::ProducerClosed { .. }) => {
+                panic!("{event:?}")
+            }
+            _ => {}
+        }
+    };
+    assert_eq!(lost, (1, 1));
+    let [
+        (
+            consumer,
+            CloseCause::NotRestored {
+                worker: WorkerId(1),
+                reason,
+            },
+        ),
+    ] = closed.as_slice()
+    else {
+        panic!("{closed:?}");
+    };
+    assert_eq!(*consumer, doomed.id());
+    assert!(reason.contains("do not fit together"), "{reason}");
+    assert!(doomed.closed());
     bystander.is_heard().await;
     soon(server.close()).await;
 }

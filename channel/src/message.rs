@@ -206,6 +206,9 @@ pub enum Method {
     AdoptionEnded { room: RoomId },
     /// Drops what comes from these sources, from now on, and from no others any more. At most [`QUARANTINED_MAX`].
     SetQuarantine(Vec<QuarantinedSource>),
+    /// Nobody has read the sockets of a room that is being adopted for so long that what waits in them is of no use any more: it is
+    /// dropped.
+    DropWaiting { room: RoomId },
 }
 
 /// What counters or a dump are asked of. The answer is a page with one entry; of a room there can be several pages, which are

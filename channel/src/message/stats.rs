@@ -216,7 +216,7 @@ reasons! {
         ConnectionSilent,
         /// From a source that is in quarantine, because worker processes died of its packets.
         Quarantined,
-        /// It had waited in the socket for too long, because there was no worker process to read it.
+        /// It had waited in the socket for seconds, because there was no worker process to read it.
         Stale,
     }
 }

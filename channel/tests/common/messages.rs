@@ -258,6 +258,7 @@ pub(crate) fn methods() -> Vec<Method> {
         },
         Method::Adopt { room: ROOM, pages: 2 },
         Method::AdoptionEnded { room: ROOM },
+        Method::DropWaiting { room: ROOM },
         Method::SetQuarantine(vec![
             QuarantinedSource {
                 ip: v4().ip(),
@@ -740,6 +741,7 @@ fn any_method() -> impl Strategy<Value = Method> {
         1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
         1 => (number(), any::<u8>()).prop_map(|(id, pages)| Method::Adopt { room: RoomId(id), pages }),
         1 => number().prop_map(|id| Method::AdoptionEnded { room: RoomId(id) }),
+        1 => number().prop_map(|id| Method::DropWaiting { room: RoomId(id) }),
         1 => vec((any::<std::net::IpAddr>(), option::of(any::<u16>())), 0..4).prop_map(|sources| {
             Method::SetQuarantine(sources.into_iter().map(|(ip, port)| QuarantinedSource { ip, port }).collect())
         }),

@@ -328,6 +328,7 @@ async fn live(
     let first_death = estate.inheritance.take().filter(|_| served.is_none());
     estate.inheritance = Some(Inheritance {
         page,
+        cause: cause.clone(),
         left_out: first_death.as_ref().map_or(0, |first| first.left_out),
         died_at: first_death.map_or(ended_at, |first| first.died_at),
     });

@@ -2,7 +2,7 @@
 //! room continues what the other's page says. Until it ends, nothing is read from the room's sockets: what comes waits in them for those
 //! that it is for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
@@ -18,6 +18,7 @@ use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::os;
 use crate::page::predecessor::{self, Predecessor, Unreadable};
 use crate::relay::sink::TransportIx;
+use crate::time::Time;
 
 use super::event_loop::EventLoop;
 
@@ -25,6 +26,8 @@ use super::event_loop::EventLoop;
 #[derive(Debug, Default)]
 pub(super) struct Adoptions {
     rooms: BTreeMap<RoomId, Adoption>,
+    /// Those whose sockets nobody has read for too long.
+    stale: BTreeSet<RoomId>,
     /// The pages that are read, by their writers: hundreds of rooms come from one page, in which all objects were looked for once.
     pages: Vec<(u64, Weak<Predecessor>)>,
 }
@@ -103,14 +106,27 @@ impl<S: Shell> EventLoop<S> {
         Ok(Reply::Done)
     }
 
+    /// What waits in the sockets of a room is to be dropped when they are read.
+    pub(super) fn drop_waiting(&mut self, room: RoomId) -> Result<Reply, WorkerError> {
+        if !self.adoptions.contains(room) {
+            return Err(WorkerError::invalid(format!("{room} is not being adopted")));
+        }
+        self.adoptions.stale.insert(room);
+        Ok(Reply::Done)
+    }
+
     /// Nothing else comes of what the room was: what waits in its sockets is for those who are there now.
-    pub(super) fn end_adoption(&mut self, room: RoomId) -> Result<Reply, WorkerError> {
+    pub(super) fn end_adoption(&mut self, now: Time, room: RoomId) -> Result<Reply, WorkerError> {
         let Some(Adoption { transports, .. }) = self.adoptions.rooms.remove(&room) else {
             return Err(WorkerError::invalid(format!("{room} is not being adopted")));
         };
         self.relay.end_adoption(room);
+        let is_stale = self.adoptions.stale.remove(&room);
         for transport in transports {
-            let add = |socket: BorrowedFd<'_>, source| {
+            let mut add = |socket: BorrowedFd<'_>, source| {
+                if is_stale {
+                    self.sieve.drop_waiting(now, source);
+                }
                 if let Err(errno) = self.poller.add(socket, source, Interest::Read) {
                     debug!(%errno, "epoll_ctl");
                 }

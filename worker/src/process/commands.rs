@@ -83,7 +83,8 @@ impl<S: Shell> EventLoop<S> {
                 let (webrtc, mut io) = self.webrtc_and_io();
                 webrtc.set_dtls_parameters(now, &mut io, whom, parameters)
             }
-            Method::AdoptionEnded { room } => self.end_adoption(*room),
+            Method::AdoptionEnded { room } => self.end_adoption(now, *room),
+            Method::DropWaiting { room } => self.drop_waiting(*room),
             Method::SetQuarantine(sources) => self.sieve.set_quarantine(sources),
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
@@ -200,6 +201,7 @@ impl<S: Shell> EventLoop<S> {
 
     /// Stops watching a transport's sockets, and closes them.
     pub(super) fn close(&mut self, transport: TransportIx) {
+        self.sieve.forget(transport);
         let (webrtc, mut io) = self.webrtc_and_io();
         webrtc.close(S::monotonic(), &mut io, transport);
         // The supervisor holds the sockets too, so closing them would not take them out of the epoll.

@@ -40,7 +40,7 @@ use super::adoption::Adoptions;
 use super::batch_limit::BatchLimit;
 use super::coalesce::Turn;
 use super::ended::Ended;
-use super::sieve::{self, Sieve};
+use super::sieve::Sieve;
 use super::waiting::{Wait, Waiting};
 use super::webrtc::{IoContext, WebRtc};
 
@@ -370,12 +370,7 @@ impl<S: Shell> EventLoop<S> {
         let (owner, socket) = match source {
             Source::Channel | Source::Open => return,
             Source::Connection { transport, number, .. } => {
-                if self.refuse_connection(now, source, transport, number) {
-                    return;
-                }
-                let (webrtc, mut io) = self.webrtc_and_io();
-                let brought = webrtc.read_connection(now, &mut io, transport, number);
-                return self.note_brought(brought);
+                return self.read_connection(now, source, transport, number);
             }
             Source::Unassigned { number } => {
                 if self.refuse_unassigned(source, number) {
@@ -433,8 +428,8 @@ impl<S: Shell> EventLoop<S> {
             self.counters.bytes_received += u64::from(datagram.len);
         }
         if !self.sieve.is_open() {
-            let dropped = self.sieve.sift(&mut received, source);
-            sieve::count(&mut self.relay, &mut self.webrtc, owner, dropped);
+            let dropped = self.sieve.sift(now, &mut received, source);
+            dropped.count(owner, &mut self.relay, &mut self.webrtc);
         }
         let bound = match source {
             Source::Listener {
@@ -476,7 +471,7 @@ impl<S: Shell> EventLoop<S> {
     }
 
     /// Counts the packets and bytes that a connection has brought, and carries out what follows.
-    fn note_brought(&mut self, (packets, bytes): (u64, u64)) {
+    pub(super) fn note_brought(&mut self, (packets, bytes): (u64, u64)) {
         self.counters.packets_received += packets;
         self.counters.bytes_received += bytes;
         self.handle_actions();

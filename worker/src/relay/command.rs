@@ -96,6 +96,7 @@ impl Relay {
             | Method::Adopt { .. }
             | Method::AdoptionEnded { .. }
             | Method::SetQuarantine(_)
+            | Method::DropWaiting { .. }
             | Method::Shutdown => return Err(invalid("this method is not about a room")),
         }
         Ok(Reply::Done)

@@ -70,6 +70,7 @@ impl<'a> Effect<'a> {
             | Method::Adopt { .. }
             | Method::AdoptionEnded { .. }
             | Method::SetQuarantine(_)
+            | Method::DropWaiting { .. }
             | Method::SetAudioLevels { .. }
             | Method::RequestKeyFrame { .. }
             | Method::WorkerStats

@@ -22,12 +22,18 @@ use super::hearing::Allowances;
 use super::timeouts::deadline_after;
 use super::{Link, Queued, Queues, Table};
 use crate::server::model::desired::{Replayed, SocketsOf};
+use crate::server::model::error::DeathCause;
 use crate::server::model::event::EventKind;
 use crate::server::model::lock;
 use crate::server::model::state::{Command, OnAccept, State};
 
 /// How long a process may take to make everything again. Should it hang, it is found out sooner.
 const RESTORE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What waits in sockets that nobody has read for so long is dropped. What is younger is worth being played late: senders have it
+/// for a second yet, and what of it is missing can be asked for. After two seconds nothing fits any more: receivers need
+/// a key frame, and sound of then would only delay that of now.
+const STALE_AFTER: Duration = Duration::from_secs(2);
 
 /// The most pages that are read for a room: as many as the channel passes at once, and as there are attempts. An older one
 /// has told what it knows to a younger one long since.
@@ -44,10 +50,22 @@ pub(crate) struct First {
 #[derive(Clone, Debug)]
 pub(crate) struct Inheritance {
     pub(crate) page: Option<Arc<Page>>,
+    pub(crate) cause: DeathCause,
     /// When the death was noticed; of several that have not served in between, the first.
     pub(crate) died_at: Instant,
     /// The number of rooms that are left out.
     pub(crate) left_out: usize,
+}
+
+impl Inheritance {
+    /// How long nobody has read the sockets.
+    fn unread_for(&self) -> Duration {
+        let before_death = match self.cause {
+            DeathCause::Stuck { turn_ms: ms } | DeathCause::Hung { timeout_ms: ms } => Duration::from_millis(ms),
+            _ => Duration::ZERO,
+        };
+        self.died_at.elapsed() + before_death
+    }
 }
 
 /// How often a worker was restored, and how the last time went.
@@ -172,6 +190,10 @@ impl Link {
             };
             self.restore(first, table, adopt, Attached::Pages(pages.clone()));
             table.restoring.pages.insert(*room, pages);
+            if left.unread_for() >= STALE_AFTER {
+                let drop_waiting = Method::DropWaiting { room: *room };
+                self.restore(first, table, drop_waiting, Attached::Ready(Vec::new()));
+            }
             for Replayed { method, sockets } in state.replay(*room) {
                 self.restore(first, table, method, Attached::Of(sockets));
             }
