@@ -15,6 +15,7 @@ const WORKER_LAYERS: [(&str, &[&str]); 9] = [
         "net",
         &[
             "net",
+            "page",
             "time",
             "relay::sink",
             "relay::datagram",

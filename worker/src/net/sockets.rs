@@ -15,6 +15,7 @@ mod options;
 mod path;
 mod plain;
 mod shared_ports;
+mod stream;
 mod webrtc;
 
 use std::os::fd::{AsFd, BorrowedFd};

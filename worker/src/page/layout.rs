@@ -11,6 +11,7 @@
 //! Whatever changes here changes the layout's hash, so that no program reads what another one has written otherwise. Slots have
 //! spare words: what grows into them changes the [schema](SCHEMA).
 
+pub mod connection;
 mod place;
 pub mod webrtc;
 
@@ -36,10 +37,10 @@ pub(super) mod header {
     pub(in super::super) const LAYOUT: usize = 2;
     pub(in super::super) const CAPACITY: usize = 3;
     /// Which worker writes it: no other page has the same number.
-    pub(in super::super) const WRITER: usize = 5;
-    pub(in super::super) const SUM: usize = 6;
+    pub(in super::super) const WRITER: usize = 6;
+    pub(in super::super) const SUM: usize = 7;
     /// What the sum is of.
-    pub(in super::super) const SUMMED: usize = 6;
+    pub(in super::super) const SUMMED: usize = 7;
     /// When the current turn began; 0: it waits. `weir_channel::page::TURN_OFFSET`.
     pub(in super::super) const TURN: usize = 8;
     /// Whose packets it is about: the [`super::Suspect`]. `weir_channel::page::SUSPECT_OFFSET`.
@@ -47,6 +48,9 @@ pub(super) mod header {
     /// How many slots of each table were ever taken.
     pub(in super::super) const TAKEN: usize = 16;
 }
+
+/// How many tables there are.
+pub const TABLES: usize = 5;
 
 /// What slots there are, by the kind of their object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,10 +63,18 @@ pub enum Table {
     Transports,
     /// What WebRTC transports have beside: keys, paths, positions.
     WebRtc,
+    /// TCP connections of WebRTC transports.
+    Connections,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 4] = [Self::Consumers, Self::Streams, Self::Transports, Self::WebRtc];
+    pub(super) const ALL: [Self; TABLES] = [
+        Self::Consumers,
+        Self::Streams,
+        Self::Transports,
+        Self::WebRtc,
+        Self::Connections,
+    ];
 
     /// The words of a slot.
     pub const fn slot_words(self) -> usize {
@@ -70,20 +82,21 @@ impl Table {
             Self::Consumers | Self::Transports => 64,
             Self::Streams => 128,
             Self::WebRtc => 320,
+            Self::Connections => 32,
         }
     }
 }
 
 /// How many slots of each table there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Capacity(pub [u32; 4]);
+pub struct Capacity(pub [u32; TABLES]);
 
 impl Capacity {
     /// What fits into the page of a worker, which has 64 MiB.
-    pub const WORKER: Self = Self([65_536, 8_192, 16_384, 6_400]);
+    pub const WORKER: Self = Self([65_536, 8_192, 16_384, 6_144, 4_000]);
 
     /// Enough for a simulated room.
-    pub const SIMULATION: Self = Self([64, 32, 64, 8]);
+    pub const SIMULATION: Self = Self([64, 32, 64, 8, 8]);
 
     /// The words of a page with them.
     pub fn words(self) -> usize {
@@ -108,7 +121,7 @@ impl Capacity {
 }
 
 const _: () = assert!(
-    512 + 65_536 * 64 + 8_192 * 128 + 16_384 * 64 + 6_400 * 320 <= weir_channel::page::BYTES as usize / 8,
+    512 + 65_536 * 64 + 8_192 * 128 + 16_384 * 64 + 6_144 * 320 + 4_000 * 32 <= weir_channel::page::BYTES as usize / 8,
     "the tables fit into a page"
 );
 const _: () = assert!(
@@ -482,12 +495,13 @@ pub mod flags {
 }
 
 /// Where the records are that are kept in two copies, and their words.
-pub(super) const TWINS: [(Table, usize, usize); 5] = [
+pub(super) const TWINS: [(Table, usize, usize); 6] = [
     (Table::Consumers, consumer::FLOW.0, FlowOfConsumer::WORDS),
     (Table::Streams, stream::POSITION.0, StreamPosition::WORDS),
     (Table::Transports, transport::REMOTE.0, RemoteOfTransport::WORDS),
     (Table::Transports, transport::FEEDBACK.0, Feedback::WORDS),
     (Table::WebRtc, webrtc::AGENT.0, webrtc::AgentRecord::WORDS),
+    (Table::Connections, connection::WRITTEN.0, connection::StreamOut::WORDS),
 ];
 
 /// What tells this layout from every other: names, places and sizes of all fields (FNV-1a).
@@ -507,6 +521,7 @@ pub const HASH: u64 = {
         Suspect::SHAPE,
         Feedback::SHAPE,
         TransportCounts::SHAPE,
+        connection::StreamOut::SHAPE,
     ];
     while index < shapes.len() {
         hash = fnv_shape(hash, shapes[index]);
@@ -527,6 +542,7 @@ pub const HASH: u64 = {
         transport::REMOTE.0,
         transport::FEEDBACK.0,
         transport::COUNTERS.0,
+        connection::WRITTEN.0,
     ];
     let mut index = 0;
     while index < places.len() {

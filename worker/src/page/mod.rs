@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use crate::time::Time;
 
 use self::layout::{
-    Address, At, Capacity, DETAIL, Double, HASH, ID, MAGIC, SCHEMA, Sealed, Suspect, Table, Twin, header,
+    Address, At, Capacity, DETAIL, Double, HASH, ID, MAGIC, SCHEMA, Sealed, Suspect, TABLES, Table, Twin, header,
 };
 use self::memory::{HeapPage, Memory};
 pub use self::record::Record;
@@ -34,7 +34,7 @@ const TAKEN: u64 = 1 << 63;
 pub struct Page {
     memory: Memory,
     capacity: Capacity,
-    tables: [Slots; 4],
+    tables: [Slots; TABLES],
 }
 
 /// Which slots of a table are free.
@@ -89,7 +89,7 @@ impl Page {
     pub fn nowhere() -> Self {
         Self {
             memory: Memory::nowhere(),
-            capacity: Capacity([0; 4]),
+            capacity: Capacity([0; TABLES]),
             tables: Default::default(),
         }
     }
@@ -109,6 +109,7 @@ impl Page {
             HASH,
             slots(Table::Consumers) | slots(Table::Streams) << 32,
             slots(Table::Transports) | slots(Table::WebRtc) << 32,
+            slots(Table::Connections),
             writer,
         ];
         // The sum last: without it nothing is a page.
@@ -241,16 +242,15 @@ impl Page {
     /// Stores a record whose fields belong together: whole or not at all.
     #[inline]
     pub fn store_twin<R: Record>(&self, slot: Slot, twin: Twin<R>, record: &R) {
-        if slot.is_none() {
-            return;
+        store_twin(&self.memory, slot, twin, record);
+    }
+
+    /// What stores at a slot from elsewhere.
+    pub fn kept(&self, slot: Slot) -> Kept {
+        Kept {
+            memory: self.memory.clone(),
+            slot,
         }
-        let at = slot.0 as usize + twin.0;
-        // The copy that does not count.
-        let copy = 1 ^ (self.memory.load(at) & 1);
-        self.memory
-            .store_all(at + 1 + copy as usize * R::WORDS, record.to_words());
-        let sum = u64::from(checksum(record.to_words()));
-        self.memory.store(at, TAKEN | sum << 1 | copy);
     }
 
     /// Stores a record that is whole or not there. `before` it counts, what belongs to it is stored; if the same is there already, that
@@ -340,6 +340,48 @@ impl Page {
     }
 }
 
+/// A slot, and where it lies: for those who are not there when the page is.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    memory: Memory,
+    slot: Slot,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            memory: Memory::nowhere(),
+            slot: Slot::NONE,
+        }
+    }
+}
+
+impl Kept {
+    /// The slot.
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// As [`Page::store_twin`].
+    #[inline]
+    pub fn store_twin<R: Record>(&self, twin: Twin<R>, record: &R) {
+        store_twin(&self.memory, self.slot, twin, record);
+    }
+}
+
+#[inline]
+fn store_twin<R: Record>(memory: &Memory, slot: Slot, twin: Twin<R>, record: &R) {
+    if slot.is_none() {
+        return;
+    }
+    let at = slot.0 as usize + twin.0;
+    // The copy that does not count.
+    let copy = 1 ^ (memory.load(at) & 1);
+    memory.store_all(at + 1 + copy as usize * R::WORDS, record.to_words());
+    let sum = u64::from(checksum(record.to_words()));
+    memory.store(at, TAKEN | sum << 1 | copy);
+}
+
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
         let (ip, scope, is_v4) = match address {
@@ -376,7 +418,7 @@ mod tests {
     use super::predecessor::{Damaged, Predecessor, Unreadable};
     use super::*;
 
-    const CAPACITY: Capacity = Capacity([2, 2, 1, 1]);
+    const CAPACITY: Capacity = Capacity([2, 2, 1, 1, 1]);
 
     fn new() -> (Arc<HeapPage>, Page) {
         let heap = HeapPage::new(CAPACITY.words());

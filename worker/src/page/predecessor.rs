@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::layout::{
-    At, Capacity, DETAIL, Double, HASH, HEADER_WORDS, ID, MAGIC, SCHEMA, Sealed, Suspect, Table, Twin, header,
+    At, Capacity, DETAIL, Double, HASH, HEADER_WORDS, ID, MAGIC, SCHEMA, Sealed, Suspect, TABLES, Table, Twin, header,
 };
 use super::record::{Record, checksum};
 use super::{Slot, TAKEN};
@@ -25,7 +25,7 @@ const COUNT_MAX: u64 = 1 << 56;
 pub struct Predecessor {
     words: Arc<dyn AsRef<[AtomicU64]> + Send + Sync>,
     capacity: Capacity,
-    slots: [HashMap<(u64, u64), Slot, FixedState>; 4],
+    slots: [HashMap<(u64, u64), Slot, FixedState>; TABLES],
 }
 
 /// Why a page cannot be read.
@@ -78,8 +78,15 @@ impl Predecessor {
             return Err(Unreadable::OtherLayout { schema, hash });
         }
         let [low, high] = [header[header::CAPACITY], header[header::CAPACITY + 1]];
-        let capacity = Capacity([low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32]);
-        let mut slots = [const { HashMap::with_hasher(FixedState::with_seed(0)) }; 4];
+        let connections = header[header::CAPACITY + 2] as u32;
+        let capacity = Capacity([
+            low as u32,
+            (low >> 32) as u32,
+            high as u32,
+            (high >> 32) as u32,
+            connections,
+        ]);
+        let mut slots = [const { HashMap::with_hasher(FixedState::with_seed(0)) }; TABLES];
         for table in Table::ALL {
             let slots: &mut HashMap<_, _, _> = &mut slots[table as usize];
             let taken = load(header::TAKEN + table as usize);
@@ -96,7 +103,7 @@ impl Predecessor {
                 if id & TAKEN != 0 {
                     // A consumer is known by its id alone; what else is there is checked.
                     let detail = match table {
-                        Table::Streams | Table::WebRtc => load(at + DETAIL),
+                        Table::Streams | Table::WebRtc | Table::Connections => load(at + DETAIL),
                         Table::Consumers | Table::Transports => 0,
                     };
                     slots.insert((id & !TAKEN, detail), Slot(at as u32));
@@ -116,8 +123,8 @@ impl Predecessor {
         self.capacity
     }
 
-    /// The slot of an object; `detail` is a stream's encoding, of a WebRTC transport's slots the
-    /// number, of others 0.
+    /// The slot of an object; `detail` is a stream's encoding, the number of a WebRTC transport's slot, a connection's cookie, of
+    /// others 0.
     pub fn find(&self, table: Table, id: u64, detail: u64) -> Option<Slot> {
         self.slots[table as usize].get(&(id, detail)).copied()
     }

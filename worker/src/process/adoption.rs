@@ -145,6 +145,8 @@ impl<S: Shell> EventLoop<S> {
                     },
                 );
             });
+            let (webrtc, mut io) = self.webrtc_and_io();
+            webrtc.end_take_over(&mut io, transport);
         }
         Ok(Reply::Done)
     }

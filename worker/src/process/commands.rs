@@ -214,9 +214,6 @@ impl<S: Shell> EventLoop<S> {
         self.egress
             .sockets
             .each_listener(transport, |_, _, socket| remove(socket));
-        for (_, connection) in self.egress.sockets.connections(transport) {
-            remove(connection.socket());
-        }
         self.egress.detach(transport);
     }
 

@@ -4,6 +4,7 @@
 //! sending path is connected to, whether it may be sent on, and what the relay knows of the peer.
 
 mod commands;
+mod connected;
 mod connections;
 mod echo;
 mod events;
@@ -246,6 +247,7 @@ impl WebRtc {
             // Who closes it knows what becomes of it.
             entry.transport.close(now, &mut output);
             self.events.clear();
+            connections::close_connections(io, transport);
         }
     }
 

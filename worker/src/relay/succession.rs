@@ -17,6 +17,7 @@ use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{CreateConsumer, CreateProducer, Remote, WorkerError};
 
 use crate::page::Page;
+use crate::page::layout::connection::{StreamOut, WRITTEN};
 use crate::page::layout::{RemoteOfTransport, StreamPosition, Table, TransportCounts, consumer, stream, transport};
 use crate::page::predecessor::{Damaged, Predecessor};
 use crate::time::Time;
@@ -51,6 +52,25 @@ impl Relay {
     /// Of a room that is being adopted, what its last workers have left, the latest first. `None`: it is new.
     pub fn predecessors(&self, room: RoomId) -> Option<&[Arc<Predecessor>]> {
         self.predecessors.get(&room).map(Vec::as_slice)
+    }
+
+    /// What the last worker has left of a TCP connection of a room that is being adopted; `None`: nothing.
+    ///
+    /// # Errors
+    /// It cannot be true.
+    pub fn connection_legacy(
+        &self,
+        room: RoomId,
+        transport: TransportId,
+        cookie: u64,
+    ) -> Result<Option<StreamOut>, Damaged> {
+        let pages = self.predecessors.get(&room).map_or(&[][..], Vec::as_slice);
+        latest(pages.iter(), |page: &Arc<Predecessor>| {
+            match page.find(Table::Connections, transport.0, cookie) {
+                Some(slot) => page.twin(slot, WRITTEN),
+                None => Ok(None),
+            }
+        })
     }
 
     /// The packets that come next are from there: whoever looks for the cause of this worker's death finds it. `transport`: whose

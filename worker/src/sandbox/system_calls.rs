@@ -92,13 +92,16 @@ system_calls! {
         &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_TYPE)],
         &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_ACCEPTCONN)],
         &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_MEMINFO)],
-    ]), "a socket is handed over; statistics", "checks what it is; reads how many packets it has dropped";
+        &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_COOKIE)],
+        &[Is(1, libc::IPPROTO_TCP), Is(2, libc::TCP_INFO)],
+    ]), "a socket is handed over; statistics", "checks what it is; reads how many packets it has dropped, and how far a stream has got";
     SYS_setsockopt: AllowIf(&[
         &[Is(1, libc::SOL_UDP), Is(2, libc::UDP_GRO)],
         &[Is(1, libc::SOL_UDP), Is(2, libc::UDP_SEGMENT)],
         &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_RXQ_OVFL)],
         &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_TIMESTAMPNS)],
         &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_SNDBUF)],
+        &[Is(1, libc::SOL_SOCKET), Is(2, libc::SO_RCVLOWAT)],
         &[Is(1, libc::IPPROTO_TCP), Is(2, libc::TCP_NODELAY)],
     ]), "a socket is handed over or accepted", "trains, counts of drops, times of arrival, buffers, no delay";
     SYS_fcntl: AllowIf(&[
@@ -108,6 +111,7 @@ system_calls! {
         &[Is(1, libc::F_GET_SEALS)],
         &[Is(1, libc::F_DUPFD_CLOEXEC)],
     ]), "a socket or a page is handed over, or closed in a debug build", "makes it non-blocking; Rust checks that it was open; the seals; a copy for the supervisor";
+    SYS_ioctl: AllowIf(&[&[Is(1, libc::TIOCOUTQ as c_int)]]), "a TCP connection is handed over", "finds out how far it was written";
     SYS_lseek: Allow, "a page is handed over", "finds out its size";
 
     // Memory, which never becomes executable.

@@ -9,7 +9,7 @@ use weir_worker::webrtc::dtls::{
     Certificate, Clock, Context, DtlsRole, Fingerprint, FingerprintAlgorithm, RemoteParameters, Settings, State,
 };
 use weir_worker::webrtc::entropy::SystemEntropy;
-use weir_worker::webrtc::framing::{Deframer, FRAME_BYTES_MAX};
+use weir_worker::webrtc::framing::{Deframer, FRAME_BYTES_MAX, PREFIX_BYTES, each_whole};
 use weir_worker::webrtc::ice::{Credentials, Protocol, Tuple};
 use weir_worker::webrtc::stun::{BINDING, Class, Key, MESSAGE_BYTES_MAX, Message, Writer, attribute};
 use weir_worker::webrtc::transport::{Event, Received, TransportOutput, WebRtcTransport};
@@ -115,9 +115,19 @@ pub(crate) fn webrtc_transport(data: &[u8]) {
     let begun = outgoing.bytes;
 
     let mut frames = Vec::new();
-    let mut deframer = Deframer::new();
+    let stream = data.get(1..).unwrap_or_default();
     // Where the stream ends does not matter.
-    let _ = deframer.feed(data.get(1..).unwrap_or_default(), |frame| frames.push(frame.to_vec()));
+    let cut = each_whole(stream, |frame| frames.push(frame.to_vec()));
+    let mut kept = Vec::new();
+    let fed = Deframer::new().feed(stream, |frame| kept.push(frame.to_vec()));
+    assert_eq!(
+        (&frames, cut.map(drop)),
+        (&kept, fed),
+        "whoever keeps what is not whole finds the same"
+    );
+    assert!(
+        cut.is_err() || cut.is_ok_and(|cut| cut.whole <= stream.len() && cut.wanted <= PREFIX_BYTES + FRAME_BYTES_MAX)
+    );
     let mut asked = 0;
     for frame in frames {
         assert!(!frame.is_empty() && frame.len() <= FRAME_BYTES_MAX);

@@ -11,7 +11,7 @@ use weir_channel::message::{IceProtocol, IceTuple, Method, Notification, Reply, 
 
 use crate::client::{Client, Wire};
 use crate::loopback::udp_at;
-use crate::room::{await_unrouted, connect, ice_credentials, room, webrtc_stats};
+use crate::room::{await_unrouted, connect, has_moved, ice_credentials, room, webrtc_stats};
 use crate::shared_port::{SharedPort, answer_request, await_request};
 use crate::supervisor::Supervisor;
 use crate::tcp::{assert_closed, tcp_transport};
@@ -118,7 +118,7 @@ fn what_comes_to_a_port_comes_to_no_copy_of_a_socket_that_is_given_up() {
     assert_eq!(answer_request(&mut supervisor, 1, tuple, socket), Ok(Reply::Done));
     let before = client.wire.address();
     client.move_to(Wire::udp(), port.udp, &ice_credentials(1, 0));
-    client.run_until(|client| client.nominated);
+    client.run_until(|client| client.nominated && has_moved(&mut supervisor, 1, client));
     let now = client.wire.address();
     while webrtc_stats(&mut supervisor, 1).ice_selected_tuple.unwrap().remote != now {}
     assert_eq!(await_closed(&mut supervisor, 1), tuple);

@@ -293,7 +293,7 @@ fn a_socket_that_comes_too_late_is_not_used() {
     let mut client = port.connected_client(&mut supervisor, 1);
     let tuple = await_request(&mut supervisor, 1);
     client.move_to(Wire::udp(), port.udp, &ice_credentials(1, 0));
-    client.run_until(|client| client.nominated);
+    client.run_until(|client| client.nominated && has_moved(&mut supervisor, 1, client));
     let now = client.wire.address();
     while webrtc_stats(&mut supervisor, 1).ice_selected_tuple.unwrap().remote != now {}
     let socket = port.socket(tuple);

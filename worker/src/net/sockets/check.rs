@@ -5,7 +5,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{self, AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, sockopt,
+};
 use weir_channel::message::WorkerError;
 
 /// That a descriptor is a UDP socket over IP and not something that would answer reads and writes in other ways.
@@ -50,6 +52,24 @@ pub(super) fn check_tcp(socket: &OwnedFd) -> Result<SocketAddr, WorkerError> {
     let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL).map_err(failed)?);
     fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(failed)?;
     Ok(local)
+}
+
+/// That a descriptor is a TCP connection to somebody, which does not block from now on.
+pub(super) fn check_connection(socket: &OwnedFd, remote: SocketAddr) -> Result<(), WorkerError> {
+    let is_stream = matches!(family(socket), Ok(AddressFamily::Inet | AddressFamily::Inet6))
+        && socket::getsockopt(socket, sockopt::SockType) == Ok(SockType::Stream)
+        && socket::getsockopt(socket, sockopt::AcceptConn) == Ok(false);
+    let peer = getpeername::<SockaddrStorage>(socket.as_raw_fd()).map_err(|errno| os("getpeername", errno))?;
+    let peer = address_of(&peer)?;
+    if !is_stream || (peer.ip().to_canonical(), peer.port()) != (remote.ip().to_canonical(), remote.port()) {
+        return Err(WorkerError::invalid(
+            "a descriptor is not a connection to where it should be",
+        ));
+    }
+    let failed = |errno| os("fcntl", errno);
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL).map_err(failed)?);
+    fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(failed)?;
+    Ok(())
 }
 
 /// An IP address as the kernel wrote it.

@@ -2,27 +2,30 @@
 //! connection has not taken yet.
 //!
 //! A connection is a stream, so a packet is written wholly or not at all: what the kernel does not take of the last one waits
-//! here, and packets that find too much waiting are dropped. Memory of one connection: an incomplete frame each way, and
-//! [`WAITING_BYTES_MAX`].
+//! here, and packets that find too much waiting are dropped. What has come of an incomplete frame waits in the kernel. Memory of one
+//! connection: [`WAITING_BYTES_MAX`].
 
-use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    MsgFlags, Shutdown, SockFlag, SockaddrStorage, accept4, getpeername, recvmsg, send, setsockopt, shutdown, sockopt,
+    MsgFlags, Shutdown, SockFlag, SockaddrStorage, accept4, getpeername, recv, send, setsockopt, shutdown, sockopt,
 };
-use weir_channel::message::{IceProtocol, IceTuple};
+use weir_channel::message::{IceProtocol, IceTuple, WorkerError};
 
 use super::Sockets;
-use super::check::address_of;
+use super::check::{address_of, check_connection, os};
+use super::stream::{bytes_written, cookie_of, is_finished, wait_for_bytes};
 use crate::net::optional::Optional;
 use crate::net::poll::{Interest, Source};
 use crate::net::send::Message;
+use crate::page::layout::connection::{StreamOut, WRITTEN};
+use crate::page::{Kept, Slot};
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
-use crate::webrtc::framing::{Deframer, Oversize, prefix};
+use crate::webrtc::framing::outgoing::{Outgoing, Position};
+use crate::webrtc::framing::{Cut, Oversize, PREFIX_BYTES, each_whole};
 
 /// Connections that one listener should have at a time. A browser opens one for each pair of candidates and network.
 pub const CONNECTIONS_MAX: usize = 10;
@@ -44,10 +47,11 @@ pub struct Connection {
     accepted_at: Time,
     /// A valid check has come by it.
     is_proven: bool,
-    deframer: Deframer,
-    /// Framed, from `written` on.
-    waiting: Vec<u8>,
-    written: usize,
+    /// What of the stream is waited for: reading is not worth the while before there is so much (SO_RCVLOWAT).
+    wanted: usize,
+    waiting: Outgoing,
+    /// Where a successor finds how far the stream was written.
+    kept: Kept,
     /// Writing has failed; reading will tell why.
     is_broken: bool,
 }
@@ -61,11 +65,71 @@ impl Connection {
             remote,
             accepted_at,
             is_proven: false,
-            deframer: Deframer::new(),
-            waiting: Vec::new(),
-            written: 0,
+            wanted: 1,
+            waiting: Outgoing::new(),
+            kept: Kept::default(),
             is_broken: false,
         }
+    }
+
+    /// One that another worker has accepted and proven, which is dead; `left` is what it has left of the stream. What has come is read
+    /// from where it stopped: what it had not read wholly is still in the socket. What it had not written wholly is made whole.
+    ///
+    /// # Errors
+    /// It is no connection between the two ends, or the stream does not stand where it was left.
+    pub fn resume(
+        socket: OwnedFd,
+        (listener, tuple): (u8, IceTuple),
+        left: &StreamOut,
+        now: Time,
+    ) -> Result<Self, WorkerError> {
+        check_connection(&socket, tuple.remote)?;
+        let written = bytes_written(socket.as_fd()).map_err(|errno| os("getsockopt", errno))?;
+        let waiting = Outgoing::resume(&Position::from(*left), written);
+        wait_for_bytes(socket.as_fd(), 1).map_err(|errno| os("setsockopt", errno))?;
+        let mut connection = Self::new(socket, listener, tuple.local, tuple.remote, now);
+        connection.waiting = waiting.map_err(|astray| WorkerError::invalid(astray.to_string()))?;
+        connection.is_proven = true;
+        Ok(connection)
+    }
+
+    /// What tells a connection from every other one, also in another process.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn cookie_of(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
+        cookie_of(socket)
+    }
+
+    /// From now on, how far the stream is written is kept there.
+    pub fn keep(&mut self, kept: Kept) {
+        self.kept = kept;
+        self.note_position();
+    }
+
+    /// Where it is kept.
+    pub fn slot(&self) -> Slot {
+        self.kept.slot()
+    }
+
+    /// What to wait for.
+    pub fn interest(&self) -> Interest {
+        match self.waiting.is_empty() {
+            true => Interest::Read,
+            false => Interest::ReadWrite,
+        }
+    }
+
+    fn note_position(&self) {
+        if !self.kept.slot().is_none() {
+            let position = StreamOut::from(self.waiting.position());
+            self.kept.store_twin(WRITTEN, &position);
+        }
+    }
+
+    /// How much room reading needs at least.
+    pub fn wanted(&self) -> usize {
+        self.wanted
     }
 
     /// The number of the listener, or of the shared port, that it came by.
@@ -113,36 +177,79 @@ impl Connection {
 
     /// Appends a packet to what waits; `false` if too much waits, or nobody reads it.
     fn push(&mut self, packet: &[u8]) -> bool {
-        let Some(prefix) = prefix(packet.len()).filter(|_| !self.is_broken) else {
-            return false;
-        };
-        if self.waiting.len() - self.written + prefix.len() + packet.len() > WAITING_BYTES_MAX {
-            return false;
-        }
-        self.waiting.extend_from_slice(&prefix);
-        self.waiting.extend_from_slice(packet);
-        true
+        !self.is_broken && self.waiting.push(packet, WAITING_BYTES_MAX)
     }
 
     /// Writes what waits, as far as it goes; whether something still waits.
     fn flush(&mut self) -> bool {
-        while self.written < self.waiting.len() && !self.is_broken {
+        while !self.waiting.is_empty() && !self.is_broken {
+            self.note_position();
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.socket.as_raw_fd(), &self.waiting[self.written..], flags) {
-                Ok(written) => self.written += written,
+            match send(self.socket.as_raw_fd(), self.waiting.next(), flags) {
+                Ok(written) => self.waiting.wrote(written),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => break,
                 Err(_) => self.is_broken = true,
             }
         }
-        if self.written == self.waiting.len() || self.is_broken {
+        if self.is_broken {
             self.waiting.clear();
-            self.written = 0;
-        } else if self.written >= WAITING_BYTES_MAX / 2 {
-            self.waiting.drain(..self.written);
-            self.written = 0;
         }
         !self.waiting.is_empty()
+    }
+
+    /// Reads the frames that are whole, as far as they fit into `room`, and calls `take` with the packet in each. The rest stays in the
+    /// socket: so whoever reads after this worker reads on at a frame's beginning. Says how many bytes were read.
+    fn read(&mut self, room: &mut [u8], mut take: impl FnMut(&[u8])) -> Result<usize, Ended> {
+        let arrived = match receive(&self.socket, room, MsgFlags::MSG_PEEK)? {
+            Some(0) => return Err(Ended::Closed),
+            Some(arrived) => arrived,
+            None => return Ok(0),
+        };
+        let cut = each_whole(&room[..arrived], |_| {});
+        if let Ok(Cut { whole, .. }) = cut
+            && whole > 0
+        {
+            // Thrown away, since they are here already; before anybody sees them, so that what kills this worker does not kill the next.
+            match receive(&self.socket, &mut room[..whole], MsgFlags::MSG_TRUNC)? {
+                Some(read) if read == whole => {}
+                _ => return Err(Ended::Failed(Errno::EIO)),
+            }
+        }
+        let cut = match cut.and_then(|_| each_whole(&room[..arrived], &mut take)) {
+            Ok(cut) => cut,
+            Err(oversize) => {
+                // The packets before that, which nobody has got yet.
+                let _ = each_whole(&room[..arrived], take);
+                return Err(Ended::Oversize(oversize));
+            }
+        };
+        let rest = arrived - cut.whole;
+        if cut.whole == 0 && arrived < self.wanted && is_finished(self.socket.as_fd()) {
+            return Err(Ended::Closed);
+        }
+        let wanted = match rest {
+            // There is no need to ask for less than a prefix, nor for more than one byte.
+            0 => self.wanted.min(PREFIX_BYTES),
+            _ => cut.wanted,
+        };
+        if wanted != self.wanted {
+            wait_for_bytes(self.socket.as_fd(), wanted).map_err(Ended::Failed)?;
+            self.wanted = wanted;
+        }
+        Ok(cut.whole)
+    }
+}
+
+/// Receives without waiting; `None` if there is nothing.
+fn receive(socket: &OwnedFd, room: &mut [u8], flags: MsgFlags) -> Result<Option<usize>, Ended> {
+    loop {
+        match recv(socket.as_raw_fd(), room, flags | MsgFlags::MSG_DONTWAIT) {
+            Ok(received) => return Ok(Some(received)),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(errno) => return Err(Ended::Failed(errno)),
+        }
     }
 }
 
@@ -199,13 +306,11 @@ impl Sockets {
     pub fn prove_connection(&mut self, transport: TransportIx, number: u8) -> Option<Interest> {
         let connection = self.connection_mut(transport, number).filter(|one| !one.is_proven)?;
         connection.is_proven = true;
-        Some(match connection.waiting.is_empty() {
-            true => Interest::Read,
-            false => Interest::ReadWrite,
-        })
+        Some(connection.interest())
     }
 
-    fn connection_mut(&mut self, transport: TransportIx, number: u8) -> Option<&mut Connection> {
+    /// As [`Sockets::connection`].
+    pub fn connection_mut(&mut self, transport: TransportIx, number: u8) -> Option<&mut Connection> {
         let ice = self.ice.get_mut(transport.0 as usize)?.as_deref_mut()?;
         ice.connection_mut(number)
     }
@@ -223,6 +328,11 @@ impl Sockets {
         {
             path.is_connected = false;
         }
+    }
+
+    /// A socket that was connected to a peer could not be taken over, and is closed.
+    pub fn note_closed(&mut self, transport: TransportIx, tuple: IceTuple) {
+        self.closed.push((transport, tuple));
     }
 
     /// A socket that is connected to a peer, which the supervisor may have a copy of, has been closed, and its transport has not.
@@ -244,19 +354,7 @@ impl Sockets {
         let Some(connection) = self.connection_mut(transport, number) else {
             return Ok(0);
         };
-        let socket = connection.socket.as_raw_fd();
-        let len = loop {
-            let mut parts = [IoSliceMut::new(room)];
-            match recvmsg::<()>(socket, &mut parts, None, MsgFlags::MSG_DONTWAIT) {
-                Ok(message) if message.bytes == 0 => return Err(Ended::Closed),
-                Ok(message) => break message.bytes,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(0),
-                Err(errno) => return Err(Ended::Failed(errno)),
-            }
-        };
-        connection.deframer.feed(&room[..len], take).map_err(Ended::Oversize)?;
-        Ok(len)
+        connection.read(room, take)
     }
 
     /// Sends packets of `segment` bytes laid end to end over a connection, one frame each, and says how many were taken,
@@ -349,4 +447,180 @@ impl<T> Accepted<T> {
 /// IPv4 addresses as such.
 pub(super) fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::page::Page;
+    use crate::page::layout::{Capacity, Table};
+    use crate::page::memory::{HeapPage, Memory};
+    use crate::page::predecessor::Predecessor;
+    use crate::webrtc::framing::prefix;
+
+    const CAPACITY: Capacity = Capacity([0, 0, 0, 0, 2]);
+
+    /// A connection whose worker keeps it, a copy of its socket, and its client.
+    struct Scene {
+        heap: Arc<HeapPage>,
+        connection: Connection,
+        copy: OwnedFd,
+        client: TcpStream,
+    }
+
+    fn tuple_of(copy: &OwnedFd) -> IceTuple {
+        let stream = TcpStream::from(copy.try_clone().unwrap());
+        IceTuple {
+            protocol: IceProtocol::Tcp,
+            local: stream.local_addr().unwrap(),
+            remote: stream.peer_addr().unwrap(),
+        }
+    }
+
+    fn keep(connection: &mut Connection) -> Arc<HeapPage> {
+        let heap = HeapPage::new(CAPACITY.words());
+        let mut page = Page::new(Memory::heap(heap.clone()), CAPACITY, 1);
+        let slot = page.take(
+            Table::Connections,
+            7,
+            Connection::cookie_of(connection.socket()).unwrap(),
+        );
+        connection.keep(page.kept(slot));
+        heap
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let Ok(Accepted::Connection((accepted, remote))) = accept_at(listener.as_fd()) else {
+                panic!("it waits");
+            };
+            let copy = accepted.try_clone().unwrap();
+            let mut connection = Connection::new(accepted, 0, listener.local_addr().unwrap(), remote, Time(0));
+            let heap = keep(&mut connection);
+            Self {
+                heap,
+                connection,
+                copy,
+                client,
+            }
+        }
+
+        /// The worker is killed, and another one goes on.
+        fn die(&mut self) -> Result<(), WorkerError> {
+            self.heap.kill();
+            let left = Predecessor::open(self.heap.clone()).unwrap();
+            let cookie = Connection::cookie_of(self.copy.as_fd()).unwrap();
+            let slot = left.find(Table::Connections, 7, cookie).unwrap();
+            let left: StreamOut = left.twin(slot, WRITTEN).unwrap().unwrap();
+            let copy = self.copy.try_clone().unwrap();
+            let mut successor = Connection::resume(copy, (0, tuple_of(&self.copy)), &left, Time(1))?;
+            self.heap = keep(&mut successor);
+            // Killed, it shuts nothing down.
+            successor.is_proven = false;
+            self.connection = successor;
+            Ok(())
+        }
+
+        /// What the client has got until there is nothing more.
+        fn read(&mut self, at_most: usize) -> Vec<u8> {
+            self.client.set_nonblocking(true).unwrap();
+            let mut bytes = vec![0; at_most];
+            let read = self.client.read(&mut bytes).unwrap_or(0);
+            bytes.truncate(read);
+            bytes
+        }
+    }
+
+    #[test]
+    fn a_stream_goes_on_wherever_in_a_frame_its_worker_has_died() {
+        let mut scene = Scene::new();
+        let (mut stream, mut broken) = (Vec::new(), 0);
+        for round in 0..60_usize {
+            // Until neither kernel takes any more.
+            let mut number = 0;
+            while scene
+                .connection
+                .push(&vec![round as u8; 1 + (round * 331 + number * 7) % 1_400])
+            {
+                number += 1;
+                if !scene.connection.flush() && number > 400 {
+                    break;
+                }
+            }
+            broken += usize::from(!scene.connection.waiting.is_empty());
+            scene.die().unwrap();
+            stream.extend(scene.read(1_000 * (round * round % 991)));
+            scene.connection.flush();
+        }
+        assert!(broken > 10, "it has died in the middle of frames");
+        assert!(scene.connection.push(b"the end"));
+        let mut last = Vec::new();
+        while last != b"the end" {
+            scene.connection.flush();
+            stream.extend(scene.read(1 << 20));
+            let cut = each_whole(&stream, |packet| last = packet.to_vec()).unwrap();
+            stream.drain(..cut.whole);
+        }
+        assert!(stream.is_empty());
+    }
+
+    #[test]
+    fn what_has_come_of_a_frame_is_read_by_the_next_worker() {
+        let mut scene = Scene::new();
+        let packets: Vec<Vec<u8>> = (0..40_u8)
+            .map(|number| vec![number; 1 + usize::from(number) * 97])
+            .collect();
+        let stream: Vec<u8> = packets
+            .iter()
+            .flat_map(|packet| [&prefix(packet.len()).unwrap()[..], packet].concat())
+            .collect();
+        let (mut found, mut sent) = (Vec::new(), 0);
+        while sent < stream.len() {
+            let part = (sent * 7 % 1_301 + 1).min(stream.len() - sent);
+            scene.client.write_all(&stream[sent..sent + part]).unwrap();
+            sent += part;
+            scene
+                .connection
+                .read(&mut vec![0; 8_192], |packet| found.push(packet.to_vec()))
+                .unwrap();
+            scene.die().unwrap();
+        }
+        while found.len() < packets.len() {
+            scene
+                .connection
+                .read(&mut vec![0; 8_192], |packet| found.push(packet.to_vec()))
+                .unwrap();
+        }
+        assert_eq!(found, packets);
+    }
+
+    #[test]
+    fn an_end_in_the_middle_of_a_frame_is_seen() {
+        for part in [&b"\x00"[..], b"\x00\x05ab"] {
+            let mut scene = Scene::new();
+            scene.client.write_all(part).unwrap();
+            drop(scene.client);
+            let ended = loop {
+                if let Err(ended) = scene.connection.read(&mut [0; 512], |_| panic!("nothing is whole")) {
+                    break ended;
+                }
+            };
+            assert_eq!(ended, Ended::Closed);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_stands_elsewhere_than_was_left_ends() {
+        let mut scene = Scene::new();
+        // Somebody writes who keeps nothing.
+        send(scene.copy.as_raw_fd(), b"\x00\x01x", MsgFlags::empty()).unwrap();
+        assert!(matches!(scene.die(), Err(WorkerError::InvalidParameters(_))));
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getpeername, recv, shutdown};
-use weir_channel::message::{IceProtocol, IceTuple, SHARED_PORTS_MAX, WorkerError};
+use weir_channel::message::{IceProtocol, IceTuple, LISTENERS_MAX, SHARED_PORTS_MAX, WorkerError};
 
 use super::Sockets;
 use super::check::{address_of, check_tcp, check_udp, local_address, os};
@@ -53,6 +53,8 @@ pub(super) struct OnSharedPorts {
     pub(super) socket: Option<OwnSocket>,
     /// The last count seen of that socket.
     pub(super) drop_count: u32,
+    /// The one that another worker has left, until its tuple is selected.
+    left: Option<(IceTuple, OwnedFd)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +79,17 @@ impl OnSharedPorts {
         let (number, port) = udp_at(shared_ports, tuple.local).ok_or(Errno::EADDRNOTAVAIL)?;
         path.shared = port.shared(number, tuple.remote).map(Box::new);
         Ok(())
+    }
+
+    /// Sends on the socket that another worker has left, if it is connected to the tuple that is sent to now: what has come is in it.
+    pub(super) fn go_on(&mut self, path: &mut Path, tuple: IceTuple) {
+        if let Some(port) = path.shared.as_ref().map(|shared| shared.number)
+            && let Some((tuple, socket)) = self.left.take_if(|(left, _)| *left == tuple)
+        {
+            self.drop_count = drop_count(socket.as_fd());
+            self.socket = Some(OwnSocket { port, tuple });
+            path.socket = Some(socket);
+        }
     }
 }
 
@@ -135,6 +148,13 @@ impl SharedPort {
             Kind::Tcp(_) => None,
         }
     }
+}
+
+/// The two ends of a connected UDP socket.
+fn ends_of(socket: &OwnedFd) -> Result<(SocketAddr, SocketAddr), WorkerError> {
+    check_udp(socket)?;
+    let remote = getpeername::<SockaddrStorage>(socket.as_raw_fd()).map_err(|errno| os("getpeername", errno))?;
+    Ok((address_of(&local_address(socket)?)?, unmapped(address_of(&remote)?)))
 }
 
 /// Has nothing come to a socket any more, which others may have a copy of: what its peer sends is for the shared port.
@@ -240,9 +260,7 @@ impl Sockets {
         tuple: IceTuple,
         socket: OwnedFd,
     ) -> Result<(), WorkerError> {
-        check_udp(&socket)?;
-        let remote = getpeername::<SockaddrStorage>(socket.as_raw_fd()).map_err(|errno| os("getpeername", errno))?;
-        let (local, remote) = (address_of(&local_address(&socket)?)?, unmapped(address_of(&remote)?));
+        let (local, remote) = ends_of(&socket)?;
         let number = self.sends_through(transport);
         let (Some(number), true) = (number, (local, remote) == (tuple.local, tuple.remote)) else {
             return Err(WorkerError::invalid(
@@ -260,6 +278,46 @@ impl Sockets {
         on_shared_ports.drop_count = drops;
         self.paths[transport.0 as usize].socket = Some(socket);
         Ok(())
+    }
+
+    /// Another worker has left a transport on shared ports this socket, connected to this tuple. It goes on when that is selected
+    /// ([`Sockets::select`]).
+    ///
+    /// # Errors
+    /// As [`Sockets::use_connected`].
+    pub fn take_over_connected(
+        &mut self,
+        transport: TransportIx,
+        tuple: IceTuple,
+        socket: OwnedFd,
+    ) -> Result<(), WorkerError> {
+        if ends_of(&socket)? != (tuple.local, tuple.remote) {
+            return Err(WorkerError::invalid(
+                "a socket that is not connected to where it should be",
+            ));
+        }
+        prepare(socket.as_fd()).map_err(|errno| os("fcntl", errno))?;
+        stamp_as_others(socket.as_fd(), self.stamps_arrivals);
+        let ice = self.ice.get_mut(transport.0 as usize).and_then(Option::as_deref_mut);
+        match ice.and_then(|ice| ice.on_shared_ports.as_mut()) {
+            Some(on_shared_ports) => on_shared_ports.left = Some((tuple, socket)),
+            None => return Err(WorkerError::invalid("a transport that is not on a shared port")),
+        }
+        Ok(())
+    }
+
+    /// All is as another worker has left it: a socket that is not used by now is closed.
+    pub fn end_take_over(&mut self, transport: TransportIx) {
+        let ice = self.ice.get_mut(transport.0 as usize).and_then(Option::as_deref_mut);
+        let on_shared_ports = ice.and_then(|ice| ice.on_shared_ports.as_mut());
+        if let Some((tuple, socket)) = on_shared_ports.and_then(|on_shared_ports| on_shared_ports.left.take()) {
+            self.leave_unused(transport, tuple, socket);
+        }
+    }
+
+    /// The number of the listener, or of the shared port, by which connections of a transport come at an address.
+    pub fn tcp_at(&self, transport: TransportIx, local: SocketAddr) -> Option<u8> {
+        (0..LISTENERS_MAX as u8).find(|number| self.listens_at(transport, *number) == Some((IceProtocol::Tcp, local)))
     }
 
     /// A connected socket that a transport has no use for. It is closed.

@@ -127,7 +127,9 @@ impl Sockets {
             let closed = on_shared_ports.leave(path);
             self.closed.extend(closed.map(|tuple| (transport, tuple)));
             if let Some(tuple) = tuple.filter(|tuple| tuple.protocol == IceProtocol::Udp) {
-                return on_shared_ports.enter(path, &self.shared_ports, tuple);
+                on_shared_ports.enter(path, &self.shared_ports, tuple)?;
+                on_shared_ports.go_on(path, tuple);
+                return Ok(());
             }
         }
         let by_udp = tuple.filter(|tuple| tuple.protocol == IceProtocol::Udp);

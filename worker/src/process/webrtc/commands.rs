@@ -83,9 +83,7 @@ impl<S: Shell> EventLoop<S> {
             return Err(error);
         }
         self.webrtc.insert(index, entry, uses_shared_ports);
-        for (tuple, socket) in connected {
-            self.egress.sockets.leave_unused(index, tuple, socket);
-        }
+        self.take_over_connected(now, request, index, connected);
         if let Some(rest) = rest {
             let (webrtc, mut io) = self.webrtc_and_io();
             webrtc.go_on(now, &mut io, index, rest);

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use tracing::{debug, warn};
+use weir_channel::id::TransportId;
 use weir_channel::message::{IceTuple, Notification, UnroutedReason};
 
 use crate::net::poll::{Interest, Source};
 use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{Accepted, CONNECTIONS_MAX, Connection, Side};
+use crate::page::layout::Table;
 use crate::relay::datagram::Datagram;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
@@ -105,9 +107,8 @@ impl WebRtc {
         let tuple = tuple_of(connection);
         let is_open = connection.source(transport, number).is_open();
         let mut frames = std::mem::take(&mut self.frames);
-        frames
-            .stream
-            .resize(if is_open { UNPROVEN_READ_BYTES } else { READ_BYTES }, 0);
+        let room = if is_open { UNPROVEN_READ_BYTES } else { READ_BYTES };
+        frames.stream.resize(room.max(connection.wanted()), 0);
         frames.packets.clear();
         frames.places.clear();
         frames.packets.reserve(READ_BYTES + PREFIX_BYTES + FRAME_BYTES_MAX);
@@ -194,6 +195,7 @@ impl WebRtc {
             warn!(%errno, "epoll_ctl");
             return close_connection(io, transport, number);
         }
+        keep_connection(io, (transport, id), number);
         // One between the same addresses may have ended just now.
         self.tell_of_closed_sockets(io);
         // Without a copy it ends with this worker.
@@ -276,7 +278,7 @@ impl WebRtc {
 
 impl TransportEntry {
     /// Whether a valid check has come by a connection, not too long ago.
-    fn is_proven(&self, connection: &Connection) -> bool {
+    pub(super) fn is_proven(&self, connection: &Connection) -> bool {
         self.transport.admit_media(&tuple_of(connection)) != Err(Dropped::UnknownTuple)
     }
 
@@ -304,13 +306,38 @@ pub(super) fn close_connection_of(io: &mut IoContext<'_, impl Shell>, transport:
     }
 }
 
+/// Gives a connection its place in the page. Without one, it ends with this worker.
+pub(super) fn keep_connection(
+    io: &mut IoContext<'_, impl Shell>,
+    (transport, id): (TransportIx, TransportId),
+    number: u8,
+) {
+    if let Some(connection) = io.egress.sockets.connection_mut(transport, number)
+        && let Ok(cookie) = Connection::cookie_of(connection.socket())
+    {
+        let page = io.relay.page_mut();
+        let slot = page.take(Table::Connections, id.0, cookie);
+        connection.keep(page.kept(slot));
+    }
+}
+
+/// Closes all connections of a transport.
+pub(super) fn close_connections(io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
+    let connections = io.egress.sockets.connections(transport);
+    let numbers: Vec<u8> = connections.map(|(number, _)| number).collect();
+    for number in numbers {
+        close_connection(io, transport, number);
+    }
+}
+
 /// Stops watching a connection, and closes it.
 pub(super) fn close_connection(io: &mut IoContext<'_, impl Shell>, transport: TransportIx, number: u8) {
-    if let Some(connection) = io.egress.sockets.connection(transport, number)
+    if let Some(connection) = io.egress.sockets.connection(transport, number) {
         // The supervisor may have it too, so closing it would not take it out of the epoll.
-        && let Err(errno) = io.poller.remove(connection.socket())
-    {
-        debug!(%errno, "epoll_ctl");
+        if let Err(errno) = io.poller.remove(connection.socket()) {
+            debug!(%errno, "epoll_ctl");
+        }
+        io.relay.page_mut().leave(Table::Connections, connection.slot());
     }
     io.egress.sockets.close_connection(transport, number);
 }
