@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use weir_channel::message::{CodecName, MediaKind, Profile, Remote};
 
-use super::story::{CALL_TIME_MAX, Call, Story};
+use super::story::{CALL_TIME_MAX, Call, Story, World};
 use crate::server::api::transport::ConsumerOptions;
 use crate::server::{
     Consumer, Direction, EnableOptions, Error, Peer, PeerOptions, PlainTransportOptions, Producer, ProducerOptions,
@@ -256,6 +256,7 @@ impl Story {
         if self.random.chance(600) {
             if let Some(listener) = world.media.borrow_mut().listeners.get_mut(&id) {
                 listener.is_silenced = false;
+                listener.resumes += 1;
             }
             return Some(self.begin(
                 format!("resume {id}"),
@@ -263,11 +264,22 @@ impl Story {
             ));
         }
         let probe = consumer.clone();
+        let resumes_of = move |world: &World| {
+            world
+                .media
+                .borrow()
+                .listeners
+                .get(&id)
+                .map_or(0, |listener| listener.resumes)
+        };
+        let resumes = resumes_of(&world);
         let call = async move { consumer.pause(Value::Null).await };
         Some(self.begin_then(format!("pause {id}"), call, move |()| {
             // Unless somebody has resumed it meanwhile, which may be under way.
+            let is_last = resumes_of(&world) == resumes;
             if let Some(listener) = world.media.borrow_mut().listeners.get_mut(&id)
                 && probe.locally_paused()
+                && is_last
             {
                 listener.is_silenced = true;
             }
@@ -279,15 +291,17 @@ impl Story {
         let (id, world) = (producer.id(), Rc::clone(&self.world));
         if self.random.chance(650) {
             world.media.borrow_mut().silenced.insert(id, false);
+            *world.media.borrow_mut().resumes.entry(id).or_default() += 1;
             return Some(self.begin(
                 format!("resume {id}"),
                 async move { producer.resume(Value::Null).await },
             ));
         }
         let probe = producer.clone();
+        let resumes = world.media.borrow().resumes.get(&id).copied();
         let call = async move { producer.pause(Value::Null).await };
         Some(self.begin_then(format!("pause {id}"), call, move |()| {
-            if probe.locally_paused() {
+            if probe.locally_paused() && world.media.borrow().resumes.get(&id).copied() == resumes {
                 world.media.borrow_mut().silenced.insert(id, true);
             }
         }))
