@@ -29,7 +29,7 @@ fn nobody_loses_anything_but_a_moment_when_workers_are_killed() {
         "--load",
         "0.1",
         "--webrtc",
-        "0",
+        "0.5",
         "--svg",
         path,
     ]);

@@ -206,7 +206,8 @@ pub enum DtlsState {
 }
 
 reasons! {
-    /// Why WebRTC with a peer does not work or has stopped working: first the reasons of DTLS, then those of ICE.
+    /// Why WebRTC with a peer does not work or has stopped working: first the reasons of DTLS, then those of ICE, and at
+    /// last the death of a worker.
     pub enum WebRtcFailureReason {
         /// The certificate does not have the announced fingerprint.
         Fingerprint,
@@ -244,6 +245,8 @@ reasons! {
         CheckUnknownAttribute,
         /// The peer also takes the controlled role (487).
         CheckRoleConflict,
+        /// The handshake had begun when the worker died that it was with: its successor cannot end it.
+        WorkerDied,
     }
 }
 

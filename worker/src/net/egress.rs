@@ -16,7 +16,7 @@ use weir_channel::message::DropReason;
 use self::gathering::Dispatch;
 use self::lone::LonePackets;
 use self::protect::Protection;
-pub use self::srtp_streams::UNHEARD_MAX;
+pub use self::srtp_streams::{SrtpStreams, StreamEvents, UNHEARD_MAX};
 use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
 use super::gather::{Gather, Train};

@@ -5,20 +5,24 @@
 //! | id of a slot | last when the slot is taken, first when it is left | no object, or a whole one |
 //! | number that must never be used twice | twice, the second time inverted | the old or the new one |
 //! | what changes together ([`Twin`]) | two copies in turn, and then which one counts, with its checksum | the whole old, or the whole new one |
+//! | what is stored once | as it is, and then its checksum | nothing, or all of it |
 //! | counters | as they are | some are older than others |
 //!
 //! Whatever changes here changes the layout's hash, so that no program reads what another one has written otherwise. Slots have
 //! spare words: what grows into them changes the [schema](SCHEMA).
 
 pub mod connection;
-use std::marker::PhantomData;
+mod place;
+pub mod webrtc;
 
-use weir_channel::message::{DropReason, NotRepaired, UnroutedReason};
+use weir_channel::message::{DropReason, NotRepaired, UnroutedReason, WebRtcFailureReason};
 
 use super::record::{Record, records};
 
+pub use self::place::{At, Double, Sealed, Twin};
+
 /// The number of this layout.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// `WEIRPAGE`.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"WEIRPAGE");
@@ -77,7 +81,7 @@ impl Table {
         match self {
             Self::Consumers | Self::Transports => 64,
             Self::Streams => 128,
-            Self::WebRtc => 256,
+            Self::WebRtc => 320,
             Self::Connections => 32,
         }
     }
@@ -89,7 +93,7 @@ pub struct Capacity(pub [u32; TABLES]);
 
 impl Capacity {
     /// What fits into the page of a worker, which has 64 MiB.
-    pub const WORKER: Self = Self([65_536, 8_192, 16_384, 7_680, 4_000]);
+    pub const WORKER: Self = Self([65_536, 8_192, 16_384, 6_144, 4_000]);
 
     /// Enough for a simulated room.
     pub const SIMULATION: Self = Self([64, 32, 64, 8, 8]);
@@ -117,7 +121,7 @@ impl Capacity {
 }
 
 const _: () = assert!(
-    512 + 65_536 * 64 + 8_192 * 128 + 16_384 * 64 + 7_680 * 256 + 4_000 * 32 <= weir_channel::page::BYTES as usize / 8,
+    512 + 65_536 * 64 + 8_192 * 128 + 16_384 * 64 + 6_144 * 320 + 4_000 * 32 <= weir_channel::page::BYTES as usize / 8,
     "the tables fit into a page"
 );
 const _: () = assert!(
@@ -128,48 +132,6 @@ const _: () = assert!(
     header::SUSPECT * 8 == weir_channel::page::SUSPECT_OFFSET as usize && size_of::<Suspect>() == 32,
     "the supervisor finds the suspect"
 );
-
-/// Where a record lies in a slot, in words.
-#[derive(Debug)]
-pub struct At<R>(pub(super) usize, PhantomData<R>);
-
-/// Where a record lies that is kept in two copies: a word that says which one counts, and the copies.
-#[derive(Debug)]
-pub struct Twin<R>(pub(super) usize, PhantomData<R>);
-
-/// Where a number lies that is stored twice.
-#[derive(Clone, Copy, Debug)]
-pub struct Double(pub(super) usize);
-
-impl<R> Clone for At<R> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<R> Copy for At<R> {}
-
-impl<R> Clone for Twin<R> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<R> Copy for Twin<R> {}
-
-impl<R: Record> At<R> {
-    const fn new(at: usize, end: usize) -> Self {
-        assert!(at + R::WORDS <= end, "the record overlaps with what follows");
-        Self(at, PhantomData)
-    }
-}
-
-impl<R: Record> Twin<R> {
-    const fn new(at: usize, end: usize) -> Self {
-        assert!(at + 1 + 2 * R::WORDS <= end, "the copies overlap with what follows");
-        Self(at, PhantomData)
-    }
-}
 
 /// A word that every slot begins with: whose it is.
 pub(super) const ID: usize = 0;
@@ -533,11 +495,12 @@ pub mod flags {
 }
 
 /// Where the records are that are kept in two copies, and their words.
-pub(super) const TWINS: [(Table, usize, usize); 5] = [
+pub(super) const TWINS: [(Table, usize, usize); 6] = [
     (Table::Consumers, consumer::FLOW.0, FlowOfConsumer::WORDS),
     (Table::Streams, stream::POSITION.0, StreamPosition::WORDS),
     (Table::Transports, transport::REMOTE.0, RemoteOfTransport::WORDS),
     (Table::Transports, transport::FEEDBACK.0, Feedback::WORDS),
+    (Table::WebRtc, webrtc::AGENT.0, webrtc::AgentRecord::WORDS),
     (Table::Connections, connection::WRITTEN.0, connection::StreamOut::WORDS),
 ];
 
@@ -561,13 +524,12 @@ pub const HASH: u64 = {
         connection::StreamOut::SHAPE,
     ];
     while index < shapes.len() {
-        let mut field = 0;
-        while field < shapes[index].len() {
-            let (name, at, size) = shapes[index][field];
-            hash = fnv(hash, name.as_bytes());
-            hash = fnv(hash, &[at as u8, (at >> 8) as u8, size as u8, (size >> 8) as u8]);
-            field += 1;
-        }
+        hash = fnv_shape(hash, shapes[index]);
+        index += 1;
+    }
+    index = 0;
+    while index < webrtc::SHAPES.len() {
+        hash = fnv_shape(hash, webrtc::SHAPES[index]);
         index += 1;
     }
     let places = [
@@ -587,8 +549,24 @@ pub const HASH: u64 = {
         hash = fnv(hash, &[places[index] as u8]);
         index += 1;
     }
+    index = 0;
+    while index < webrtc::PLACES.len() {
+        hash = fnv(hash, &[webrtc::PLACES[index] as u8, (webrtc::PLACES[index] >> 8) as u8]);
+        index += 1;
+    }
     hash
 };
+
+const fn fnv_shape(mut hash: u64, shape: &[(&str, usize, usize)]) -> u64 {
+    let mut field = 0;
+    while field < shape.len() {
+        let (name, at, size) = shape[field];
+        hash = fnv(hash, name.as_bytes());
+        hash = fnv(hash, &[at as u8, (at >> 8) as u8, size as u8, (size >> 8) as u8]);
+        field += 1;
+    }
+    hash
+}
 
 const fn fnv(mut hash: u64, bytes: &[u8]) -> u64 {
     let mut index = 0;

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use crate::time::Time;
 
 use self::layout::{
-    Address, At, Capacity, DETAIL, Double, HASH, ID, MAGIC, SCHEMA, Suspect, TABLES, Table, Twin, header,
+    Address, At, Capacity, DETAIL, Double, HASH, ID, MAGIC, SCHEMA, Sealed, Suspect, TABLES, Table, Twin, header,
 };
 use self::memory::{HeapPage, Memory};
 pub use self::record::Record;
@@ -57,6 +57,30 @@ impl Slot {
     #[inline]
     pub fn is_none(self) -> bool {
         self.0 == 0
+    }
+}
+
+/// Where one number is kept.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    memory: Memory,
+    at: usize,
+}
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self {
+            memory: Memory::nowhere(),
+            at: 0,
+        }
+    }
+}
+
+impl Counter {
+    /// Stores the number twice, the second time inverted.
+    #[inline]
+    pub fn store(&self, number: u64) {
+        self.memory.store_all(self.at, [number, !number]);
     }
 }
 
@@ -110,6 +134,16 @@ impl Page {
         for (table, twin, len) in layout::TWINS {
             for slot in 0..capacity.slots(table) {
                 mend(capacity.base(table) + slot * table.slot_words() + twin, len);
+            }
+        }
+        for slot in 0..capacity.slots(Table::WebRtc) {
+            let slot = capacity.base(Table::WebRtc) + slot * Table::WebRtc.slot_words();
+            for (sealed, len) in layout::webrtc::SEALED {
+                let at = slot + sealed;
+                if let (true, Some(seal)) = (load(at) & TAKEN != 0, words.get(at)) {
+                    let sum = checksum((0..len).map(|index| load(at + 1 + index)));
+                    seal.store(TAKEN | u64::from(sum), Ordering::Relaxed);
+                }
             }
         }
     }
@@ -190,6 +224,21 @@ impl Page {
         }
     }
 
+    /// As [`Page::store`], but the first word last: the one that says that there is anything.
+    pub fn store_last_first<R: Record>(&self, slot: Slot, at: At<R>, record: &R) {
+        if !slot.is_none() {
+            let mut words = record.to_words();
+            let first = words.next();
+            self.memory.store_all(slot.0 as usize + at.0 + 1, words);
+            self.memory.store_all(slot.0 as usize + at.0, first);
+        }
+    }
+
+    /// Whether anything is kept.
+    pub fn is_somewhere(&self) -> bool {
+        self.memory.words() > 0
+    }
+
     /// Stores a record whose fields belong together: whole or not at all.
     #[inline]
     pub fn store_twin<R: Record>(&self, slot: Slot, twin: Twin<R>, record: &R) {
@@ -201,6 +250,61 @@ impl Page {
         Kept {
             memory: self.memory.clone(),
             slot,
+        }
+    }
+
+    /// Stores a record that is whole or not there. `before` it counts, what belongs to it is stored; if the same is there already, that
+    /// is all that is done.
+    pub fn store_sealed<R: Record>(&self, slot: Slot, sealed: Sealed<R>, record: &R, before: impl FnOnce()) {
+        if slot.is_none() {
+            return;
+        }
+        let at = slot.0 as usize + sealed.0;
+        let seal = TAKEN | u64::from(checksum(record.to_words()));
+        let is_there = self.memory.load(at) == seal;
+        if !is_there {
+            self.memory.store(at, 0);
+        }
+        before();
+        if !is_there {
+            self.memory.store_all(at + 1, record.to_words());
+            self.memory.store(at, seal);
+        }
+    }
+
+    /// Such a record is not there any more. Of what it was, something may be.
+    pub fn break_seal<R: Record>(&self, slot: Slot, sealed: Sealed<R>) {
+        let at = slot.0 as usize + sealed.0;
+        if !slot.is_none() && self.memory.load(at) != 0 {
+            self.memory.store(at, 0);
+        }
+    }
+
+    /// Such a record is not there any more, and nothing is left of it.
+    pub fn wipe_sealed<R: Record>(&self, slot: Slot, sealed: Sealed<R>) {
+        if !slot.is_none() {
+            self.memory
+                .store_all(slot.0 as usize + sealed.0, (0..R::WORDS + 1).map(|_| 0));
+        }
+    }
+
+    /// The object is gone, and so is all that was kept of it.
+    pub fn wipe(&mut self, table: Table, slot: Slot) {
+        if !slot.is_none() {
+            self.memory
+                .store_all(slot.0 as usize, (0..table.slot_words()).map(|_| 0));
+            self.leave(table, slot);
+        }
+    }
+
+    /// Where one number is kept, for those who have nothing else to do with the page.
+    pub fn counter(&self, slot: Slot, Double(at): Double) -> Counter {
+        match slot.is_none() {
+            true => Counter::default(),
+            false => Counter {
+                memory: self.memory.clone(),
+                at: slot.0 as usize + at,
+            },
         }
     }
 
@@ -310,7 +414,7 @@ impl Address {
 mod tests {
     use std::sync::Arc;
 
-    use super::layout::{FlowOfConsumer, Newest, RemoteOfTransport, StreamCounts, StreamPosition};
+    use super::layout::{FlowOfConsumer, Newest, RemoteOfTransport, StreamCounts, StreamPosition, webrtc};
     use super::predecessor::{Damaged, Predecessor, Unreadable};
     use super::*;
 
@@ -341,6 +445,16 @@ mod tests {
         page.store(slot, layout::stream::COUNTERS, &numbered::<StreamCounts>(0x60));
         let slot = page.take(Table::Transports, 13, 0);
         page.store_twin(slot, layout::transport::REMOTE, &numbered::<RemoteOfTransport>(0x80));
+        let slot = page.take(Table::WebRtc, 13, 0);
+        page.store(slot, webrtc::DTLS, &numbered::<webrtc::DtlsProgress>(0x90));
+        page.store_double(slot, webrtc::SRTCP_SENT, 0x91);
+        page.store_sealed(slot, webrtc::KEYS, &numbered::<webrtc::SrtpKeys>(0x92), || ());
+        let (pair, state) = webrtc::path(1);
+        page.store_sealed(slot, pair, &numbered::<webrtc::Pair>(0xa0), || {
+            page.store(slot, state, &numbered::<webrtc::PathState>(0xb0));
+        });
+        page.store(slot, webrtc::position(2).1, &webrtc::Position::new(7, 8, 9));
+        page.store_twin(slot, webrtc::AGENT, &numbered::<webrtc::AgentRecord>(0xc0));
         let words = heap.as_ref().as_ref().iter().enumerate();
         let words = words.map(|(place, word)| (place, word.load(Ordering::Relaxed)));
         let shown: String = words
@@ -446,16 +560,19 @@ mod tests {
     #[test]
     fn other_pages_are_not_read() {
         let empty = HeapPage::new(CAPACITY.words());
-        assert_eq!(Predecessor::open(empty).unwrap_err(), Unreadable::NoPage);
+        assert_eq!(Predecessor::open(empty).unwrap_err(), Unreadable::NeverBegun);
         let (heap, _) = new();
         (*heap).as_ref()[header::CAPACITY].store(u64::MAX, Ordering::Relaxed);
         assert_eq!(Predecessor::open(heap.clone()).unwrap_err(), Unreadable::NoPage);
         // A writer of the next version.
         let words = (*heap).as_ref();
-        words[header::SCHEMA].store(2, Ordering::Relaxed);
+        words[header::SCHEMA].store(u64::from(SCHEMA) + 1, Ordering::Relaxed);
         let sum = checksum((0..header::SUMMED).map(|at| words[at].load(Ordering::Relaxed)));
         words[header::SUM].store(u64::from(sum) | TAKEN, Ordering::Relaxed);
-        let other = Unreadable::OtherLayout { schema: 2, hash: HASH };
+        let other = Unreadable::OtherLayout {
+            schema: u64::from(SCHEMA) + 1,
+            hash: HASH,
+        };
         assert_eq!(Predecessor::open(heap.clone()).unwrap_err(), other);
     }
 }

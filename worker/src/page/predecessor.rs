@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::layout::{
-    At, Capacity, DETAIL, Double, HASH, HEADER_WORDS, ID, MAGIC, SCHEMA, Suspect, TABLES, Table, Twin, header,
+    At, Capacity, DETAIL, Double, HASH, HEADER_WORDS, ID, MAGIC, SCHEMA, Sealed, Suspect, TABLES, Table, Twin, header,
 };
 use super::record::{Record, checksum};
 use super::{Slot, TAKEN};
@@ -31,7 +31,10 @@ pub struct Predecessor {
 /// Why a page cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// It was never begun, or overwritten.
+    /// Nothing was ever written there.
+    #[error("it was never begun")]
+    NeverBegun,
+    /// It was overwritten.
     #[error("it is no page of a worker")]
     NoPage,
     /// Another program has written it.
@@ -64,6 +67,9 @@ impl Predecessor {
     pub fn open(words: Arc<dyn AsRef<[AtomicU64]> + Send + Sync>) -> Result<Self, Unreadable> {
         let load = |at: usize| load((*words).as_ref(), at);
         let header: Vec<_> = (0..header::SUMMED).map(load).collect();
+        if load(header::SUM) == 0 {
+            return Err(Unreadable::NeverBegun);
+        }
         if header[header::MAGIC] != MAGIC || load(header::SUM) != u64::from(checksum(header.iter().copied())) | TAKEN {
             return Err(Unreadable::NoPage);
         }
@@ -97,8 +103,8 @@ impl Predecessor {
                 if id & TAKEN != 0 {
                     // A consumer is known by its id alone; what else is there is checked.
                     let detail = match table {
-                        Table::Streams | Table::Connections => load(at + DETAIL),
-                        Table::Consumers | Table::Transports | Table::WebRtc => 0,
+                        Table::Streams | Table::WebRtc | Table::Connections => load(at + DETAIL),
+                        Table::Consumers | Table::Transports => 0,
                     };
                     slots.insert((id & !TAKEN, detail), Slot(at as u32));
                 }
@@ -117,7 +123,8 @@ impl Predecessor {
         self.capacity
     }
 
-    /// The slot of an object; `detail` is a stream's encoding, a connection's cookie, of others 0.
+    /// The slot of an object; `detail` is a stream's encoding, the number of a WebRTC transport's slot, a connection's cookie, of
+    /// others 0.
     pub fn find(&self, table: Table, id: u64, detail: u64) -> Option<Slot> {
         self.slots[table as usize].get(&(id, detail)).copied()
     }
@@ -150,6 +157,22 @@ impl Predecessor {
         let copy = (counts & 1) as usize;
         let record = R::from_words(|index| self.load(slot, at + 1 + copy * R::WORDS + index));
         if counts != TAKEN | u64::from(checksum(record.to_words())) << 1 | copy as u64 {
+            return Err(Damaged("a checksum does not fit"));
+        }
+        Ok(Some(record))
+    }
+
+    /// A record that is there as a whole or not at all.
+    ///
+    /// # Errors
+    /// It was overwritten.
+    pub fn sealed<R: Record>(&self, slot: Slot, sealed: Sealed<R>) -> Result<Option<R>, Damaged> {
+        let seal = self.load(slot, sealed.0);
+        if seal == 0 {
+            return Ok(None);
+        }
+        let record = R::from_words(|index| self.load(slot, sealed.0 + 1 + index));
+        if seal != TAKEN | u64::from(checksum(record.to_words())) {
             return Err(Damaged("a checksum does not fit"));
         }
         Ok(Some(record))

@@ -22,20 +22,33 @@ use crate::time::Time;
 
 use super::event_loop::EventLoop;
 
-/// The rooms that are being adopted, each with the transports that were made of it.
+/// The rooms that are being adopted.
 #[derive(Debug, Default)]
 pub(super) struct Adoptions {
-    rooms: BTreeMap<RoomId, Vec<TransportIx>>,
+    rooms: BTreeMap<RoomId, Adoption>,
     /// Those whose sockets nobody has read for too long.
     stale: BTreeSet<RoomId>,
     /// The pages that are read, by their writers: hundreds of rooms come from one page, in which all objects were looked for once.
     pages: Vec<(u64, Weak<Predecessor>)>,
 }
 
+#[derive(Debug, Default)]
+struct Adoption {
+    /// The transports that were made of the room.
+    transports: Vec<TransportIx>,
+    /// Something that was left of it cannot be read, or nothing was left.
+    is_incomplete: bool,
+}
+
 impl Adoptions {
     /// Whether no room is being adopted.
     pub(super) fn is_empty(&self) -> bool {
         self.rooms.is_empty()
+    }
+
+    /// Whether all can be read that was left of a room. If not, what was made of it before may look as if it had never been.
+    pub(super) fn is_everything_read(&self, room: RoomId) -> bool {
+        self.rooms.get(&room).is_some_and(|adoption| !adoption.is_incomplete)
     }
 
     /// Whether a room is being adopted.
@@ -46,7 +59,7 @@ impl Adoptions {
     /// A transport was made: whether its sockets are to be left alone for now.
     pub(super) fn hold(&mut self, room: RoomId, transport: TransportIx) -> bool {
         let held = self.rooms.get_mut(&room);
-        held.map(|transports| transports.push(transport)).is_some()
+        held.map(|adoption| adoption.transports.push(transport)).is_some()
     }
 
     /// A page, unless it cannot be read.
@@ -75,17 +88,26 @@ impl<S: Shell> EventLoop<S> {
         if self.adoptions.contains(room) {
             return Err(WorkerError::invalid(format!("{room} is being adopted already")));
         }
-        let mut left = Vec::with_capacity(descriptors.len());
+        let (mut left, mut is_incomplete) = (Vec::with_capacity(descriptors.len()), descriptors.is_empty());
         for descriptor in descriptors {
             let page = Page::recognize(descriptor).map_err(|error| WorkerError::invalid(error.to_string()))?;
             match self.adoptions.read(&page).map_err(|errno| os("mmap", errno))? {
                 Ok(predecessor) => left.push(predecessor),
+                // A process that was killed as it began has left nothing, and need not have.
+                Err(Unreadable::NeverBegun) => {}
                 // Then its objects are made anew.
-                Err(error) => warn!(%error, %room, "a page cannot be read"),
+                Err(error) => {
+                    is_incomplete = true;
+                    warn!(%error, %room, "a page cannot be read");
+                }
             }
         }
         self.relay.begin_adoption(room, left);
-        self.adoptions.rooms.insert(room, Vec::new());
+        let adoption = Adoption {
+            transports: Vec::new(),
+            is_incomplete,
+        };
+        self.adoptions.rooms.insert(room, adoption);
         Ok(Reply::Done)
     }
 
@@ -100,7 +122,7 @@ impl<S: Shell> EventLoop<S> {
 
     /// Nothing else comes of what the room was: what waits in its sockets is for those who are there now.
     pub(super) fn end_adoption(&mut self, now: Time, room: RoomId) -> Result<Reply, WorkerError> {
-        let Some(transports) = self.adoptions.rooms.remove(&room) else {
+        let Some(Adoption { transports, .. }) = self.adoptions.rooms.remove(&room) else {
             return Err(WorkerError::invalid(format!("{room} is not being adopted")));
         };
         self.relay.end_adoption(room);
@@ -160,6 +182,6 @@ mod tests {
         adoptions.read(&one).unwrap().unwrap();
         assert_eq!(adoptions.pages.len(), 2, "what nobody needs any more is forgotten");
         let never_begun = Page::create().unwrap();
-        assert!(matches!(adoptions.read(&never_begun), Ok(Err(Unreadable::NoPage))));
+        assert!(matches!(adoptions.read(&never_begun), Ok(Err(Unreadable::NeverBegun))));
     }
 }

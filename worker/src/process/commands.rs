@@ -1,7 +1,8 @@
 //! Requests: what is the process's own is done here, the rest is the relay's, with the sockets kept in step.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use tracing::debug;
 use weir_channel::id::{RoomId, TransportId};
 use weir_channel::message::{
     Coalescing, CreatePlainTransport, Method, Mirror, Remote, Reply, Request, Response, TransportStats, UnroutedReason,
@@ -208,6 +209,24 @@ impl<S: Shell> EventLoop<S> {
             .move_to(pollers, self.endpoint.as_fd(), self.channel_interest)
             .map_err(|errno| os("epoll_ctl", errno))?;
         Ok(Reply::Done)
+    }
+
+    /// Stops watching a transport's sockets, and closes them.
+    pub(super) fn close(&mut self, transport: TransportIx) {
+        self.sieve.forget(transport);
+        let (webrtc, mut io) = self.webrtc_and_io();
+        webrtc.close(S::monotonic(), &mut io, transport);
+        // The supervisor holds the sockets too, so closing them would not take them out of the epoll.
+        let remove = |socket: BorrowedFd<'_>| {
+            if let Err(errno) = self.poller.remove(socket) {
+                debug!(%errno, "epoll_ctl");
+            }
+        };
+        self.egress.sockets.each(transport, |_, _, socket| remove(socket));
+        self.egress
+            .sockets
+            .each_listener(transport, |_, _, socket| remove(socket));
+        self.egress.detach(transport);
     }
 
     pub(super) fn index_of(&self, transport: TransportId) -> Result<TransportIx, WorkerError> {

@@ -8,11 +8,11 @@
 //! * Requests are served as many as `REQUESTS_PER_MS` allows for the time since they were served last, but at least
 //!   `REQUESTS_MIN`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
@@ -33,6 +33,7 @@ use crate::relay::{Action, Relay};
 use crate::switches::Switches;
 use crate::time::Time;
 use crate::webrtc::dtls;
+use crate::webrtc::srtp::Spent;
 
 use super::BUILD;
 use super::adoption::Adoptions;
@@ -537,6 +538,11 @@ impl<S: Shell> EventLoop<S> {
                 }
                 Action::Close { transport } => self.close(transport),
                 Action::Retire { transport, ssrc } => self.egress.retire(transport, ssrc),
+                Action::Spent { transport, ssrc, next } => self.egress.spend(transport, Spent { ssrc, next }),
+                Action::Unkept { transport } => {
+                    let (webrtc, mut io) = self.webrtc_and_io();
+                    webrtc.forget_kept(&mut io, transport);
+                }
                 Action::Echoed { transport } => {
                     let (webrtc, mut io) = self.webrtc_and_io();
                     webrtc.on_echo(S::monotonic(), &mut io, transport);
@@ -544,24 +550,6 @@ impl<S: Shell> EventLoop<S> {
                 Action::Forget { transport, ssrc } => self.webrtc.forget_stream(transport, ssrc),
             }
         }
-    }
-
-    /// Stops watching a transport's sockets, and closes them.
-    fn close(&mut self, transport: TransportIx) {
-        self.sieve.forget(transport);
-        let (webrtc, mut io) = self.webrtc_and_io();
-        webrtc.close(S::monotonic(), &mut io, transport);
-        // The supervisor holds the sockets too, so closing them would not take them out of the epoll.
-        let remove = |socket: BorrowedFd<'_>| {
-            if let Err(errno) = self.poller.remove(socket) {
-                debug!(%errno, "epoll_ctl");
-            }
-        };
-        self.egress.sockets.each(transport, |_, _, socket| remove(socket));
-        self.egress
-            .sockets
-            .each_listener(transport, |_, _, socket| remove(socket));
-        self.egress.detach(transport);
     }
 
     pub(super) fn warn(&mut self, now: Time, call: &str, errno: Errno) {

@@ -12,6 +12,7 @@ mod eviction;
 mod failures;
 mod receive;
 mod shared_ports;
+mod succession;
 mod timers;
 
 use std::collections::VecDeque;
@@ -33,6 +34,7 @@ use crate::time::Time;
 use crate::webrtc::budget::{Budget, Budgets};
 use crate::webrtc::dtls::{self, Context};
 use crate::webrtc::srtp::Inbound;
+use crate::webrtc::succession::Kept;
 use crate::webrtc::transport::{Event, TransportOutput, WebRtcTransport};
 
 use self::echo::EchoRequests;
@@ -98,6 +100,8 @@ pub(super) struct WebRtc {
 struct TransportEntry {
     id: TransportId,
     transport: WebRtcTransport,
+    /// Where it is kept for a successor.
+    kept: Kept,
     /// The SRTP context that unprotects the peer's packets, while DTLS is connected.
     inbound: Option<Box<Inbound>>,
     /// The IANA's name of the SRTP profile.
@@ -229,6 +233,7 @@ impl WebRtc {
     pub(super) fn close(&mut self, now: Time, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         if let Some(Some(mut entry)) = self.transports.get_mut(transport.0 as usize).map(Option::take) {
             self.timers.cancel(transport);
+            entry.kept.forget(io.relay.page_mut());
             if let Some(registration) = &entry.registration {
                 self.shared_ports
                     .unregister(transport, registration, entry.transport.tuples());

@@ -202,6 +202,20 @@ pub enum Action {
         /// The SSRC.
         ssrc: u32,
     },
+    /// The dead worker that a consumer is continued for may have sent so far under an SSRC.
+    Spent {
+        /// The WebRTC transport that it is sent on.
+        transport: TransportIx,
+        /// The SSRC.
+        ssrc: u32,
+        /// One more than the last SRTP index.
+        next: u64,
+    },
+    /// A consumer's numbers find no place in the page. No successor could go on with its transport's keys, so they must not be kept.
+    Unkept {
+        /// The WebRTC transport that it is sent on.
+        transport: TransportIx,
+    },
     /// What was asked with [`Relay::write_echo_request`] has been received, by whoever is at the address to which that was sent.
     Echoed {
         /// The transport.

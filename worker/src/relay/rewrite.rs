@@ -387,6 +387,11 @@ impl Rewriter {
         self.newest.seq
     }
 
+    /// Its SRTP index.
+    pub fn newest_index(&self) -> u64 {
+        self.newest.seq - SEQ_BASE
+    }
+
     /// The newest extended sequence number sent, if anything was.
     pub fn newest_seq(&self) -> Option<u64> {
         self.timeline_of.map(|_| self.newest.seq - SEQ_BASE)

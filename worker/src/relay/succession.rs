@@ -25,12 +25,13 @@ use crate::time::Time;
 use self::kept_consumer::{ConsumerLegacy, NONE};
 use self::kept_stream::StreamLegacy;
 
-use super::Relay;
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::parameters::invalid;
 use super::producer::Producer;
 use super::rewrite::Rewriter;
 use super::sink::TransportIx;
+use super::transport::TransportKind;
+use super::{Action, Relay};
 
 impl Relay {
     /// From now on what a successor needs is kept there. To be called before anything is made.
@@ -46,6 +47,11 @@ impl Relay {
     /// As [`Relay::page`], for those who take slots of their own.
     pub fn page_mut(&mut self) -> &mut Page {
         &mut self.page
+    }
+
+    /// Of a room that is being adopted, what its last workers have left, the latest first. `None`: it is new.
+    pub fn predecessors(&self, room: RoomId) -> Option<&[Arc<Predecessor>]> {
+        self.predecessors.get(&room).map(Vec::as_slice)
     }
 
     /// What the last worker has left of a TCP connection of a room that is being adopted; `None`: nothing.
@@ -163,9 +169,21 @@ impl Relay {
             consumer.resume(&legacy, producer);
         }
         let index = key.index().slot;
+        let transport = &self.transports[consumer.transport];
+        let protected_on = (transport.kind == TransportKind::WebRtc).then_some(transport.index);
         let slot = self
             .page
             .take_at(Table::Consumers, index, request.consumer.0, detail_of(request));
+        if let Some(transport) = protected_on {
+            if is_old {
+                let used = consumer.spent().into_iter().flatten();
+                let spent = used.map(|(ssrc, next)| Action::Spent { transport, ssrc, next });
+                self.actions.extend(spent);
+            }
+            if slot.is_none() && self.page.is_somewhere() {
+                self.actions.push_back(Action::Unkept { transport });
+            }
+        }
         consumer.keep_newest(&self.page);
         if let Some(rtx) = consumer.repair.as_ref().and_then(|repair| repair.rtx.as_ref()) {
             self.page.store_double(slot, consumer::AGAIN, rtx.seq);

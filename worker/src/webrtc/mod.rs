@@ -13,4 +13,5 @@ pub mod ice;
 mod residue;
 pub mod srtp;
 pub mod stun;
+pub mod succession;
 pub mod transport;

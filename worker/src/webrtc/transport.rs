@@ -10,6 +10,8 @@
 //! DTLS is answered where it came from. A handshake in the clear proves nothing, so it moves no media; but who sends it from a
 //! valid tuple waits there for the answer, and the tuple that was checked first may not even lead back.
 
+mod kept;
+
 use std::sync::Arc;
 
 use weir_channel::message::DtlsRole;
@@ -21,6 +23,8 @@ use super::demux::{self, Kind};
 use super::dtls::{self, RefusedParameters, RemoteParameters, Role};
 use super::ice::{self, Agent, Checked, Credentials, Refusal, Tuple};
 use super::stun::Malformed;
+
+use self::kept::LastFlight;
 
 /// What changed on a transport.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +120,7 @@ pub struct WebRtcTransport {
     /// Where answers are written.
     answer: Vec<u8>,
     ice_end: IceEnd,
+    last_flight: LastFlight,
 }
 
 /// DTLS datagrams of one transport's handshakes: a handshake takes a peer about 8, and as many for each retransmitted flight.
@@ -182,6 +187,7 @@ impl WebRtcTransport {
             counters: Counters::default(),
             answer: Vec::new(),
             ice_end: IceEnd::ConsentExpired,
+            last_flight: LastFlight::default(),
         }
     }
 
@@ -193,6 +199,11 @@ impl WebRtcTransport {
     /// What the peer must know to have its checks answered.
     pub fn credentials(&self) -> &Credentials {
         self.ice.credentials()
+    }
+
+    /// Those before a restart, as long as they are good.
+    pub fn previous_credentials(&self) -> Option<&Credentials> {
+        self.ice.previous_credentials()
     }
 
     /// The state of ICE.
@@ -329,11 +340,21 @@ impl WebRtcTransport {
                 self.dtls_protected_from = Some(*tuple);
             }
         }
+        if self.last_flight.answers(now, datagram) {
+            output.send(tuple, self.last_flight.datagram());
+            return Received::Control;
+        }
         // What answers this is not what it answers.
         let (answered, had_finished) = (self.handshake_route, self.dtls.has_finished());
-        let route = &mut self.handshake_route;
+        let (route, last_flight) = (&mut self.handshake_route, &mut self.last_flight);
+        if is_handshake {
+            last_flight.clear();
+        }
         self.dtls.handle_datagram(now, datagram, &mut |bytes| {
             route.add(tuple, bytes);
+            if is_handshake {
+                last_flight.add(now, bytes);
+            }
             output.send(tuple, bytes);
         });
         if self.dtls.has_finished() && !had_finished {
@@ -369,6 +390,7 @@ impl WebRtcTransport {
     /// Outputs the events of what has changed.
     pub fn handle_events(&mut self, now: Time, output: &mut impl TransportOutput) {
         self.on_ice_events(now, output);
+        self.on_dtls_events(output);
     }
 
     fn on_ice_events(&mut self, now: Time, output: &mut impl TransportOutput) {

@@ -7,7 +7,7 @@ use super::State;
 use super::open::source_paused_of;
 use super::pausing::Pausable;
 use crate::server::model::desired::{Object, Replayed};
-use crate::server::model::error::{DeathCause, Error};
+use crate::server::model::error::Error;
 use crate::server::model::event::CloseCause;
 
 impl State {
@@ -32,24 +32,6 @@ impl State {
             let created = created.map(Replayed::from);
             created.chain(entry.desired.replay()).chain(levels.map(Replayed::from))
         })
-    }
-
-    /// Closes what a worker's successor cannot continue: the keys of WebRTC transports died with the process.
-    pub(crate) fn close_what_died_with(&mut self, worker: WorkerId, cause: &DeathCause) -> usize {
-        let transports = self.transports.values();
-        let mut lost: Vec<_> = transports
-            .filter(|node| node.room.worker == worker && node.webrtc().is_some())
-            .map(|node| node.id)
-            .collect();
-        lost.sort_unstable();
-        for transport in &lost {
-            let cause = CloseCause::WorkerDied {
-                worker,
-                cause: cause.clone(),
-            };
-            self.close_because(Object::Transport(*transport), cause);
-        }
-        lost.len()
     }
 
     /// The room that the packets of a worker's transport are for.

@@ -135,9 +135,6 @@ impl Link {
         *lock(&self.sandbox) = None;
         let mut state = lock(state);
         let mut first = First::default();
-        let lost = inheritance.map_or(0, |left| {
-            left.left_out + state.close_what_died_with(self.worker, &left.cause)
-        });
         let expired = {
             let mut table = lock(&self.table);
             table.timeouts = 0;
@@ -154,7 +151,7 @@ impl Link {
                 self.put_first(&mut first, &mut table, command, Attached::Ready(descriptors));
             }
             if let Some(left) = inheritance {
-                self.make_again(&mut first, &mut table, &state, left, again, (pid, lost));
+                self.make_again(&mut first, &mut table, &state, left, again, pid);
             } else {
                 again.into_iter().for_each(|queued| first.push(queued));
                 table.restoring.served_since = Some(Instant::now());
@@ -179,7 +176,7 @@ impl Link {
         state: &State,
         left: &Inheritance,
         again: Vec<Queued>,
-        (successor, lost): (u32, usize),
+        successor: u32,
     ) {
         let rooms = state.rooms_to_restore(self.worker);
         let mut former = std::mem::take(&mut table.restoring.pages);
@@ -218,7 +215,7 @@ impl Link {
             successor,
             rooms: rooms.len() as u64,
             unadopted: rooms.len(),
-            lost: lost as u64,
+            lost: left.left_out as u64,
         });
     }
 

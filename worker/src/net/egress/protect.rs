@@ -17,7 +17,7 @@ use super::aside::send_with_retry;
 use super::srtp_streams::{SrtpStreams, StreamEvents};
 use super::{Egress, NO_REMOTE, note_lost};
 use crate::relay::sink::{ConsumerIx, Sent, TransportIx};
-use crate::webrtc::srtp::{Outbound, Profile, ProtectedTrain};
+use crate::webrtc::srtp::{Outbound, Profile, ProtectedTrain, Spent};
 
 /// The longest protected message, and the longest packet with what SRTP adds to it.
 const BUFFER_BYTES: usize = TRAIN_BYTES_MAX + TRAIN_SEGMENTS_MAX * Profile::RTP_OVERHEAD_MAX;
@@ -100,6 +100,20 @@ impl<B: SendBackend> Egress<B> {
             self.protection.entries.resize_with(index + 1, Entry::default);
         }
         self.protection.entries[index].srtp = Some(Box::new(SrtpStreams::new(outbound)));
+    }
+
+    /// The number of a WebRTC transport's SRTCP packets is kept nowhere any more.
+    pub fn forget_rtcp_count(&mut self, transport: TransportIx) {
+        if let Some(srtp) = self.protection.streams_mut(transport) {
+            srtp.forget_rtcp_count();
+        }
+    }
+
+    /// A worker that is dead has used the indices of a WebRTC transport's SSRC so far, at the least.
+    pub fn spend(&mut self, transport: TransportIx, spent: Spent) {
+        if let Some(srtp) = self.protection.streams_mut(transport) {
+            srtp.spend(spent);
+        }
     }
 
     /// A stream that has begun to be protected: say [`Egress::refuse_repeats`] of it unless its packets may have to be sent again
@@ -326,7 +340,7 @@ impl<B: SendBackend> Egress<B> {
         let protected = match buffer.get_mut(..packet.len()) {
             Some(place) => {
                 place.copy_from_slice(packet);
-                srtp.outbound.protect_rtcp(buffer, packet.len()).ok()
+                srtp.protect_rtcp(buffer, packet.len()).ok()
             }
             None => None,
         };

@@ -15,7 +15,7 @@ use std::mem;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::webrtc::srtp::{Outbound, ProtectError, ProtectedTrain, Repeats, StreamKey, nearest};
+use crate::webrtc::srtp::{Outbound, ProtectError, ProtectedTrain, Repeats, Spent, StreamKey, nearest};
 
 /// Streams of one transport whose last indices are kept in mind, 300 bytes each, and 8 KiB more if they are sent to a peer
 /// without RTX: more than a peer shows at a time. The one that was silent for longest gives way; it may go on later, but
@@ -26,8 +26,9 @@ const STREAMS_MAX: usize = 2_048;
 /// is for what is under way when it is found out, and for what was lost before the peer was last heard.
 pub const UNHEARD_MAX: u64 = 1 << 14;
 
-/// The SRTP streams of one transport, with the context that protects their packets.
-pub(super) struct SrtpStreams {
+/// The SRTP streams of one transport, with the context that protects their packets. The indices of SRTP are the numbers that the
+/// relay gives to its packets, and keeps before it does.
+pub struct SrtpStreams {
     pub(super) outbound: Outbound,
     streams: HashMap<u32, Stream, FixedState>,
     /// Streams that the outbound has at the moment.
@@ -53,16 +54,17 @@ struct Stream {
 }
 
 /// What happened to the streams while a train was protected.
-#[derive(Clone, Copy, Default)]
-pub(super) struct StreamEvents {
+#[derive(Clone, Copy, Default, Debug)]
+pub struct StreamEvents {
     /// The stream that began with a packet of the train.
-    pub(super) begun: Option<u32>,
+    pub begun: Option<u32>,
     /// The peer has become unheard.
-    pub(super) unheard: bool,
+    pub unheard: bool,
 }
 
 impl SrtpStreams {
-    pub(super) fn new(outbound: Outbound) -> Self {
+    /// Those of a transport whose indices nobody keeps.
+    pub fn new(outbound: Outbound) -> Self {
         Self {
             outbound,
             streams: HashMap::default(),
@@ -73,13 +75,26 @@ impl SrtpStreams {
         }
     }
 
+    /// The number of SRTCP packets is kept nowhere any more.
+    pub fn forget_rtcp_count(&mut self) {
+        self.outbound.keep_rtcp_count(Default::default());
+    }
+
+    /// A worker that is dead has used an SSRC's indices so far, at the least.
+    pub fn spend(&mut self, spent: Spent) {
+        self.outbound.spend(spent);
+    }
+
+    /// As [`Outbound::protect_rtcp`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn protect_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, ProtectError> {
+        self.outbound.protect_rtcp(buffer, len)
+    }
+
     /// Protects a train into the start of `buffer`, up to the first packet that is refused.
-    pub(super) fn protect_train(
-        &mut self,
-        train: &[u8],
-        segment: usize,
-        buffer: &mut [u8],
-    ) -> (ProtectedTrain, StreamEvents) {
+    pub fn protect_train(&mut self, train: &[u8], segment: usize, buffer: &mut [u8]) -> (ProtectedTrain, StreamEvents) {
         let mut events = StreamEvents::default();
         let protected = self.try_protect_train(train, segment, buffer, &mut events);
         let refused = ProtectedTrain {

@@ -14,7 +14,8 @@ use weir_channel::message::{IceProtocol, LISTENERS_MAX, WorkerError};
 use super::SocketCounters;
 use super::check::{address_of, check_tcp};
 use super::connection::{CONNECTIONS_MAX, Connection};
-use super::plain::PortSockets;
+use super::options::reconnect;
+use super::plain::{PortSockets, remote_of};
 use super::shared_ports::OnSharedPorts;
 use crate::net::source::Side;
 
@@ -63,6 +64,23 @@ impl IceSockets {
     /// [`WorkerError::Descriptors`] if it is not that many, [`WorkerError::InvalidParameters`] if they are not what the
     /// listeners say, or two of them are bound to the same address, [`WorkerError::Os`] if they cannot be set up.
     pub fn adopt(descriptors: Vec<OwnedFd>, listeners: &[IceProtocol]) -> Result<Self, WorkerError> {
+        Self::take(descriptors, listeners, PortSockets::adopt)
+    }
+
+    /// As [`IceSockets::adopt`], but what is connected stays so: a worker that is dead had them, and what has come meanwhile is in
+    /// them. [`Sockets::select`](super::Sockets::select) leaves alone the one that is connected to the right tuple.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_over(descriptors: Vec<OwnedFd>, listeners: &[IceProtocol]) -> Result<Self, WorkerError> {
+        Self::take(descriptors, listeners, PortSockets::take_over)
+    }
+
+    fn take(
+        descriptors: Vec<OwnedFd>,
+        listeners: &[IceProtocol],
+        port: impl Fn(OwnedFd, OwnedFd) -> Result<PortSockets, WorkerError>,
+    ) -> Result<Self, WorkerError> {
         if listeners.is_empty() || listeners.len() > LISTENERS_MAX {
             return Err(WorkerError::invalid(format!(
                 "{} listeners; a WebRTC transport has 1 to {LISTENERS_MAX}",
@@ -83,7 +101,7 @@ impl IceSockets {
         let mut adopted: Vec<Listener> = Vec::with_capacity(listeners.len());
         for protocol in listeners {
             let listener = match protocol {
-                IceProtocol::Udp => Listener::udp(PortSockets::adopt(next()?, next()?)?)?,
+                IceProtocol::Udp => Listener::udp(port(next()?, next()?)?)?,
                 IceProtocol::Tcp => Listener::tcp(next()?)?,
             };
             let is_same = |other: &&Listener| other.local == listener.local && other.protocol() == *protocol;
@@ -178,6 +196,22 @@ impl IceSockets {
             .map(|(number, _)| number)
     }
 
+    /// Parks the connected sockets that a worker has left connected, but the one of this listener.
+    pub(super) fn park_others(&mut self, wanted: Option<u8>) {
+        for (index, listener) in (0..).zip(&mut self.listeners) {
+            if let Kind::Udp(udp) = &mut listener.kind
+                && let Some(socket) = &udp.connected
+                && Some(index) != wanted
+                && udp.remote.is_some()
+            {
+                // As in `select`: if it cannot be parked, it goes on receiving.
+                udp.remote = udp
+                    .remote
+                    .filter(|_| reconnect(socket.as_fd(), udp.bound, None).is_err());
+            }
+        }
+    }
+
     /// The UDP listener that is bound to an address.
     pub(super) fn udp_at(&self, local: SocketAddr) -> Option<(u8, &Udp)> {
         self.listeners
@@ -215,10 +249,10 @@ impl Listener {
         Ok(Self {
             local: address_of(&port.local)?,
             kind: Kind::Udp(Udp {
+                remote: remote_of(&port),
                 unconnected: port.unconnected,
                 connected: Some(port.connected),
                 bound: port.local,
-                remote: None,
                 drop_counts: [0; 2],
             }),
         })

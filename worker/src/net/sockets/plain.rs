@@ -7,7 +7,7 @@ use nix::sys::socket::{SockaddrStorage, getpeername};
 use weir_channel::message::{Remote, WorkerError};
 
 use super::SocketCounters;
-use super::check::{check_udp, local_address, os};
+use super::check::{address_of, check_udp, local_address, os};
 use super::options::{is_prepared, is_wildcard, prepare, reconnect};
 use crate::net::source::Side;
 use crate::relay::sink::Port;
@@ -70,6 +70,10 @@ impl PortSockets {
         Self::take(unconnected, connected, false)
     }
 
+    pub(super) fn take_over(unconnected: OwnedFd, connected: OwnedFd) -> Result<Self, WorkerError> {
+        Self::take(unconnected, connected, true)
+    }
+
     fn take(unconnected: OwnedFd, connected: OwnedFd, stays: bool) -> Result<Self, WorkerError> {
         if stays && is_prepared(&connected) {
             // A worker has checked them already. Of the time that the successor of a busy one takes, this is a third.
@@ -107,6 +111,13 @@ impl PortSockets {
             local,
         })
     }
+}
+
+/// Where a port's connected socket is connected to; `None`: it is parked.
+pub(super) fn remote_of(port: &PortSockets) -> Option<SocketAddr> {
+    let peer = getpeername::<SockaddrStorage>(port.connected.as_raw_fd()).ok()?;
+    let peer = address_of(&peer).ok().filter(|_| peer != port.local)?;
+    Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
 }
 
 /// Whether a socket that is bound there is connected to a remote, or to itself if there is none.

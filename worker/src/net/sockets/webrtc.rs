@@ -11,6 +11,7 @@ use super::Sockets;
 use super::ice::{IceSockets, Kind, side_of};
 use super::options::{drop_count, may_segment, reconnect, stamp_as_others};
 use super::path::Path;
+use super::plain::is_connected_to;
 use crate::net::send::{Destination, Route};
 use crate::net::source::Side;
 use crate::relay::sink::TransportIx;
@@ -92,6 +93,12 @@ impl Sockets {
             .is_some_and(|(protocol, _)| protocol == IceProtocol::Tcp)
     }
 
+    /// Whether a WebRTC transport has the connection between the two ends of a tuple.
+    pub fn has_connection(&self, transport: TransportIx, tuple: IceTuple) -> bool {
+        let ice = self.ice(transport);
+        ice.is_some_and(|ice| ice.connection_between(tuple.local, tuple.remote).is_some())
+    }
+
     /// The connection that a WebRTC transport sends on.
     #[inline]
     pub(in crate::net) fn stream(&self, transport: TransportIx) -> Option<u8> {
@@ -138,6 +145,7 @@ impl Sockets {
                 .filter(|_| reconnect(socket.as_fd(), udp.bound, None).is_err());
             udp.connected = Some(socket);
         }
+        ice.park_others(wanted);
         let Some(IceTuple {
             protocol,
             local,
@@ -158,6 +166,11 @@ impl Sockets {
             path.socket = Some(socket);
         }
         let socket = path.socket.as_ref().ok_or(Errno::EBADF)?;
+        if is_connected_to(socket, &udp.bound, Some(remote)) {
+            // Another worker has left it so. What has come is in it, and what comes meanwhile must not go elsewhere.
+            udp.remote = Some(remote);
+            return Ok(());
+        }
         match reconnect(socket.as_fd(), udp.bound, Some(remote)) {
             Ok(()) => {
                 udp.remote = Some(remote);

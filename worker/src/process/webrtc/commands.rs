@@ -14,12 +14,14 @@ use crate::net::clock;
 use crate::net::poll::{Interest, Source};
 use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{IceSockets, os};
+use crate::page::layout::Table;
 use crate::process::event_loop::EventLoop;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::dtls::{self, Certificate, Clock, Context, RemoteParameters, Role};
 use crate::webrtc::entropy::SystemEntropy;
 use crate::webrtc::ice::Credentials;
+use crate::webrtc::succession::{Kept, Legacy};
 use crate::webrtc::transport::WebRtcTransport;
 
 use super::echo::EchoRequests;
@@ -35,9 +37,11 @@ impl<S: Shell> EventLoop<S> {
         mut descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
         let connected = split_connected(request, &mut descriptors)?;
-        let sockets = match request.listeners.is_empty() {
-            true => self.sockets_on_shared_ports(&descriptors)?,
-            false => IceSockets::adopt(descriptors, &request.listeners)?,
+        let is_adopted = self.adoptions.contains(request.room);
+        let sockets = match (request.listeners.is_empty(), is_adopted) {
+            (true, _) => self.sockets_on_shared_ports(&descriptors)?,
+            (false, false) => IceSockets::adopt(descriptors, &request.listeners)?,
+            (false, true) => IceSockets::take_over(descriptors, &request.listeners)?,
         };
         let credentials = credentials(&request.ice)?;
         let uses_shared_ports = request.listeners.is_empty();
@@ -47,7 +51,27 @@ impl<S: Shell> EventLoop<S> {
                 .check_ufrag(None, credentials.username_fragment())?;
         }
         let context = self.webrtc.context()?;
-        self.relay.handle_command(now, method)?;
+        let legacy = self.webrtc_legacy(now, request, &credentials, &context)?;
+        let fingerprints = fingerprints(context.certificate());
+        let (transport, failures, kept, rest) = match legacy {
+            Some(legacy) => {
+                let (transport, failures, kept, rest) = legacy.keep(self.relay.page_mut(), request.transport);
+                (transport, failures, kept, Some(rest))
+            }
+            None => {
+                let transport = WebRtcTransport::new(credentials, context);
+                let kept = Kept::begin(self.relay.page_mut(), request.transport);
+                kept.keep(self.relay.page(), &transport, &Counts::default());
+                (transport, Counts::default(), kept, None)
+            }
+        };
+        let mut entry = TransportEntry::new(request.transport, transport, kept);
+        entry.failures = failures;
+        // It is in the page before the relay's own part is: whatever is there of that without it was too much for the page.
+        if let Err(error) = self.relay.handle_command(now, method) {
+            entry.kept.forget(self.relay.page_mut());
+            return Err(error);
+        }
         let index = self.index_of(request.transport)?;
         if let Err(error) = self.register_listeners(request.room, index, sockets) {
             let close = Method::CloseTransport {
@@ -55,14 +79,46 @@ impl<S: Shell> EventLoop<S> {
             };
             // It exists, so it can be closed; that closes its sockets too.
             let _ = self.relay.handle_command(now, &close);
+            entry.kept.forget(self.relay.page_mut());
             return Err(error);
         }
-        let fingerprints = fingerprints(context.certificate());
-        let transport = WebRtcTransport::new(credentials, context);
-        self.webrtc
-            .insert(index, request.transport, transport, uses_shared_ports);
+        self.webrtc.insert(index, entry, uses_shared_ports);
         self.take_over_connected(now, request, index, connected);
+        if let Some(rest) = rest {
+            let (webrtc, mut io) = self.webrtc_and_io();
+            webrtc.go_on(now, &mut io, index, rest);
+        }
         Ok(Reply::WebRtcTransportCreated { fingerprints })
+    }
+
+    /// What the last worker has left of a transport; `None`: it never had it.
+    fn webrtc_legacy(
+        &self,
+        now: Time,
+        request: &CreateWebRtcTransport,
+        credentials: &Credentials,
+        context: &Arc<Context>,
+    ) -> Result<Option<Legacy>, WorkerError> {
+        let Some(pages) = self.relay.predecessors(request.room) else {
+            return Ok(None);
+        };
+        let id = request.transport;
+        let refused = |reason: &str| WorkerError::InvalidParameters(format!("{id}: {reason}"));
+        if !self.adoptions.is_everything_read(request.room) {
+            return Err(refused(
+                "what its last worker has left cannot be read, and so its keys are gone",
+            ));
+        }
+        for page in pages {
+            let legacy = Legacy::read(now, page, id, credentials, context);
+            if let Some(legacy) = legacy.map_err(|damaged| refused(&damaged.to_string()))? {
+                return Ok(Some(legacy));
+            }
+            if page.find(Table::Transports, id.0, 0).is_some() {
+                return Err(refused("its last worker had no room to leave its keys in"));
+            }
+        }
+        Ok(None)
     }
 
     /// Puts a new transport's sockets into the table, and watches them.
@@ -174,20 +230,35 @@ impl WebRtc {
         Ok(Arc::clone(self.context.insert(context(certificate, self.settings))))
     }
 
-    fn insert(&mut self, index: TransportIx, id: TransportId, transport: WebRtcTransport, uses_shared_ports: bool) {
+    fn insert(&mut self, index: TransportIx, mut entry: TransportEntry, uses_shared_ports: bool) {
         let place = index.0 as usize;
         if self.transports.len() <= place {
             self.transports.resize_with(place + 1, || None);
         }
-        let registration = uses_shared_ports.then(|| {
+        entry.registration = uses_shared_ports.then(|| {
             let mut registration = Registration::default();
-            self.shared_ports
-                .register(index, &mut registration, transport.credentials().username_fragment());
+            let transport = &entry.transport;
+            // The later one last.
+            for credentials in transport
+                .previous_credentials()
+                .into_iter()
+                .chain([transport.credentials()])
+            {
+                self.shared_ports
+                    .register(index, &mut registration, credentials.username_fragment());
+            }
             registration
         });
-        self.transports[place] = Some(Box::new(TransportEntry {
+        self.transports[place] = Some(Box::new(entry));
+    }
+}
+
+impl TransportEntry {
+    fn new(id: TransportId, transport: WebRtcTransport, kept: Kept) -> Self {
+        Self {
             id,
             transport,
+            kept,
             inbound: None,
             srtp_profile: None,
             route: None,
@@ -198,8 +269,8 @@ impl WebRtc {
             echo_requests: EchoRequests::default(),
             failures: Counts::default(),
             refusals: Refusals::default(),
-            registration,
-        }));
+            registration: None,
+        }
     }
 }
 

@@ -11,15 +11,12 @@ use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::dtls::session::{Established, Event as DtlsEvent};
 use crate::webrtc::srtp::{Inbound, KeyingMaterial, Outbound};
+use crate::webrtc::succession::PEER_SSRCS_MAX;
 use crate::webrtc::transport::Event;
 
 use super::connections::close_connection_of;
 use super::shared_ports::unwatch_connected;
 use super::{IoContext, TransportEntry, WebRtc, failures};
-
-/// SSRCs that one peer may use in a session: as many as it can be sent. Of those that it does not use any more, an index
-/// each is kept.
-const PEER_SSRCS_MAX: usize = 1 << 16;
 
 /// A notification that was over the rate is sent after this time.
 const ICE_NOTIFICATION_INTERVAL: Duration = Duration::from_millis(500);
@@ -36,6 +33,8 @@ impl WebRtc {
         let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
             return;
         };
+        // What its peer may have been told is known before it can act upon more.
+        entry.kept.keep(io.relay.page(), &entry.transport, &entry.failures);
         entry.follow_peer(now, io, transport);
         entry.await_echo(now, io, transport);
         if let Some(tuple) = entry.socket_to_request(now, io, transport, uses_connected) {
@@ -108,8 +107,9 @@ impl WebRtc {
                         let Established {
                             keys,
                             remote_certificate,
+                            remote_certificate_der,
                         } = *established;
-                        entry.use_keys(io, transport, &keys);
+                        entry.use_keys(io, transport, &keys, &remote_certificate_der);
                         (DtlsState::Connected, Some(remote_certificate))
                     }
                     DtlsEvent::Failed(cause) => {
@@ -144,19 +144,41 @@ impl WebRtc {
 
 impl TransportEntry {
     /// Why ICE is disconnected, if it is.
-    fn ice_failure(&self) -> Option<WebRtcFailure> {
+    pub(super) fn ice_failure(&self) -> Option<WebRtcFailure> {
         let is_disconnected = self.transport.ice_state() == IceState::Disconnected;
         is_disconnected.then(|| failures::of_ice_end(self.transport.ice_end()))
     }
 
-    fn use_keys(&mut self, io: &mut IoContext<'_, impl Shell>, transport: TransportIx, keys: &KeyingMaterial) {
-        self.inbound = Some(Box::new(Inbound::new(&keys.inbound, PEER_SSRCS_MAX)));
-        self.srtp_profile = Some(keys.inbound.profile().name());
-        io.egress.start_protecting(transport, Outbound::new(&keys.outbound));
+    fn use_keys(
+        &mut self,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+        keys: &KeyingMaterial,
+        remote_certificate: &[u8],
+    ) {
+        // Before anything is protected with them.
+        self.kept
+            .keep_keys(io.relay.page(), keys, &self.transport, remote_certificate);
+        let inbound = Inbound::new(&keys.inbound, PEER_SSRCS_MAX);
+        self.use_srtp(io, transport, inbound, Outbound::new(&keys.outbound));
+    }
+
+    pub(super) fn use_srtp(
+        &mut self,
+        io: &mut IoContext<'_, impl Shell>,
+        transport: TransportIx,
+        inbound: Inbound,
+        mut outbound: Outbound,
+    ) {
+        self.srtp_profile = Some(outbound.profile().name());
+        self.inbound = Some(Box::new(inbound));
+        outbound.keep_rtcp_count(self.kept.rtcp_counter(io.relay.page()));
+        io.egress.start_protecting(transport, outbound);
     }
 
     fn forget_keys(&mut self, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         self.inbound = None;
+        self.kept.wipe_keys(io.relay.page(), &self.transport);
         io.egress.stop_protecting(transport);
     }
 

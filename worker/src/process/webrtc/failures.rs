@@ -137,6 +137,7 @@ pub(super) fn of_dtls(cause: Failure) -> WebRtcFailure {
         Failure::Alert(_) => WebRtcFailureReason::Alert,
         Failure::Protocol => WebRtcFailureReason::Protocol,
         Failure::Internal => WebRtcFailureReason::Internal,
+        Failure::WorkerDied => WebRtcFailureReason::WorkerDied,
     };
     failure(reason, &cause.to_string())
 }

@@ -117,6 +117,11 @@ impl SharedPorts {
         }
     }
 
+    /// A transport is reached by a tuple, which nobody else is.
+    pub(super) fn note_tuple(&mut self, transport: TransportIx, tuple: IceTuple) {
+        self.tuples.entry(tuple).or_insert(transport);
+    }
+
     /// Forgets a tuple that its transport has forgotten.
     pub(super) fn forget_tuple(&mut self, transport: TransportIx, tuple: &IceTuple) {
         if self.tuples.get(tuple) == Some(&transport) {

@@ -92,6 +92,14 @@ impl Consumer {
         page.store(slot, consumer::COUNTERS, &record);
     }
 
+    /// One more than the last SRTP index that may have been used under each of its SSRCs: its own, and the one that it is sent again
+    /// under.
+    pub(super) fn spent(&self) -> [Option<(u32, u64)>; 2] {
+        let rtx = self.repair.as_ref().and_then(|repair| repair.rtx.as_ref());
+        let own = (self.ssrc, self.rewriter.newest_index() + 1);
+        [Some(own), rtx.map(|rtx| (rtx.ssrc, rtx.seq + 1))]
+    }
+
     /// Goes on where its last worker has left it: without a start, if the stream that flowed goes on, too.
     pub(super) fn resume(&mut self, legacy: &ConsumerLegacy, producer: &Producer) {
         let (kept, counters) = (&legacy.flow, &legacy.counters);

@@ -43,6 +43,9 @@ pub enum Failure {
     /// Our own engine has failed.
     #[error("the DTLS engine failed; please report this bug")]
     Internal,
+    /// The worker that had begun the handshake is dead.
+    #[error("the worker died while the handshake was going on")]
+    WorkerDied,
 }
 
 impl Failure {
@@ -55,7 +58,7 @@ impl Failure {
             Self::Signature => 51,
             Self::Version => 70,
             Self::Protocol => 10,
-            Self::Internal => 80,
+            Self::Internal | Self::WorkerDied => 80,
             Self::Timeout | Self::Alert(_) => return None,
         })
     }

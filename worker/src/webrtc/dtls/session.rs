@@ -35,6 +35,8 @@ pub struct Established {
     pub keys: KeyingMaterial,
     /// The peer's certificate in PEM.
     pub remote_certificate: String,
+    /// And in DER.
+    pub remote_certificate_der: Vec<u8>,
 }
 
 /// A change of a session.
@@ -146,6 +148,8 @@ pub struct Session {
     /// Of a handshake that has ended while the peer's fingerprint is not known yet.
     keys: Option<KeyingMaterial>,
     finished: bool,
+    /// Another worker has begun it.
+    is_resumed: bool,
     timeout: Option<Time>,
     events: VecDeque<Event>,
 }
@@ -162,9 +166,25 @@ impl Session {
             peer: None,
             keys: None,
             finished: false,
+            is_resumed: false,
             timeout: None,
             events: VecDeque::new(),
         }
+    }
+
+    /// One that another worker has brought to this state. Of a handshake that had begun nothing can be made: the peer is told, and the
+    /// session has failed.
+    pub fn resume(context: Arc<Context>, state: State, send: Wire<'_>) -> Self {
+        let mut session = Self {
+            state,
+            is_resumed: true,
+            ..Self::new(context)
+        };
+        if let (State::Connecting, Some(alert)) = (state, Failure::WorkerDied.alert()) {
+            send(&plain_alert(alert));
+            session.end(State::Failed, Event::Failed(Failure::WorkerDied));
+        }
+        session
     }
 
     /// The state of the session.
@@ -220,7 +240,9 @@ impl Session {
         parameters: &RemoteParameters,
         send: Wire<'_>,
     ) -> Result<Role, RefusedParameters> {
-        if matches!(self.state, State::Failed | State::Closed) {
+        // What another worker was told is told once more.
+        let is_told_again = self.is_resumed && self.expected.is_none();
+        if matches!(self.state, State::Failed | State::Closed) && !is_told_again {
             return Err(RefusedParameters::Ended);
         }
         if self.expected.is_some() {
@@ -363,11 +385,11 @@ impl Session {
         }
         if let Some(keys) = self.keys.take() {
             wipe_stack();
-            let remote_certificate = certificate::to_pem(peer);
             self.state = State::Connected;
             self.events.push_back(Event::Connected(Box::new(Established {
                 keys,
-                remote_certificate,
+                remote_certificate: certificate::to_pem(peer),
+                remote_certificate_der: peer.clone(),
             })));
         }
     }
@@ -455,9 +477,14 @@ fn flush(engine: &mut dyn Engine, send: Wire<'_>) {
 /// Whether a datagram can still matter after the handshake: a protected record, or a peer's last flight once more, which
 /// asks for ours. Everything else in the clear is noise, and the library would keep some of it.
 fn is_late(datagram: &[u8]) -> bool {
-    const HANDSHAKE: u8 = 22;
     let is_plain = matches!(datagram, [20..=31, 0xfe, _, 0, 0, ..]);
-    !is_plain || datagram[0] == HANDSHAKE
+    !is_plain || is_plain_handshake(datagram)
+}
+
+/// Whether a datagram begins with a message of a handshake in the clear.
+pub fn is_plain_handshake(datagram: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    matches!(datagram, [HANDSHAKE, 0xfe, _, 0, 0, ..])
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! Which of several nominated paths is used, what arrives by them decides: see [`choice`](super::choice). One that is proven is left for
 //! another only when that is proven too: see `return_check`.
 
+mod kept;
 mod way_back;
 
 use std::collections::VecDeque;
@@ -127,6 +128,11 @@ impl Agent {
     /// Our credentials, which the peer must know.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// Those before a restart, as long as they are good.
+    pub fn previous_credentials(&self) -> Option<&Credentials> {
+        self.previous.as_ref()
     }
 
     /// Where checks came from, not too long ago; at most [`TUPLES_MAX`].
@@ -300,7 +306,9 @@ impl Agent {
         let at = self.paths.iter().position(|path| path.tuple == tuple);
         let at = at.unwrap_or_else(|| {
             self.evict_oldest();
-            let mut path = Path::new(now, tuple, self.paths_made, generation);
+            let is_free = |place: &u8| self.paths.iter().all(|path| path.place != *place);
+            let place = (0..TUPLES_MAX as u8).find(is_free).unwrap_or_default();
+            let mut path = Path::new(now, tuple, self.paths_made, place, generation);
             if self.proven_by_handshake == Some(tuple) {
                 path.prove();
             }
@@ -480,6 +488,11 @@ impl Agent {
         if self.choice.selected().is_none() || self.path(self.choice.selected()).is_some() {
             return;
         }
+        self.use_best(now);
+    }
+
+    /// Uses the best of the paths, if there is any.
+    fn use_best(&mut self, now: Time) {
         let best = self.paths.iter().max_by_key(|path| {
             let is_proven = path.is_proven();
             (

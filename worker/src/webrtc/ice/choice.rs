@@ -68,6 +68,34 @@ pub(super) struct Choice {
 }
 
 impl Choice {
+    /// One that goes on: what is used since when it showed itself last, what was used before, and whether there was traffic since the
+    /// peer began, and by the one that is used.
+    pub(super) fn resumed(
+        selected: Option<Tuple>,
+        shown_at: Time,
+        left: Option<Tuple>,
+        (is_proven, has_carried): (bool, bool),
+    ) -> Self {
+        Self {
+            selected,
+            shown_at,
+            is_proven,
+            has_carried,
+            left,
+            rival: None,
+        }
+    }
+
+    /// The one that was used before.
+    pub(super) fn left(&self) -> Option<&Tuple> {
+        self.left.as_ref()
+    }
+
+    /// Whether there was traffic since the peer began, and by the one that is used.
+    pub(super) fn traffic(&self) -> (bool, bool) {
+        (self.is_proven, self.has_carried)
+    }
+
     #[inline]
     pub(super) fn selected(&self) -> Option<&Tuple> {
         self.selected.as_ref()

@@ -13,6 +13,8 @@ pub(super) struct Path {
     pub(super) tuple: Tuple,
     /// Counts paths, also those that have been forgotten.
     pub(super) serial: u32,
+    /// Where it is kept: no two paths of an agent are kept at the same place.
+    pub(super) place: u8,
     /// Of which credentials the last check was.
     pub(super) generation: u32,
     pub(super) nominated: bool,
@@ -40,10 +42,11 @@ enum WayBack {
 
 impl Path {
     /// A path that has just been checked for the first time.
-    pub(super) fn new(now: Time, tuple: Tuple, serial: u32, generation: u32) -> Self {
+    pub(super) fn new(now: Time, tuple: Tuple, serial: u32, place: u8, generation: u32) -> Self {
         Self {
             tuple,
             serial,
+            place,
             generation,
             nominated: false,
             nomination: None,

@@ -121,6 +121,14 @@ impl Inbound {
         self.rtcp_streams.retire(ssrc);
     }
 
+    /// For a successor: names each SSRC of which something newer has come since the last time, with one more than its newest SRTP and
+    /// SRTCP indices.
+    pub fn drain_news(&mut self, mut tell: impl FnMut(u32, u64, u64)) {
+        while let Some(ssrc) = self.rtp_streams.pop_news().or_else(|| self.rtcp_streams.pop_news()) {
+            tell(ssrc, self.rtp_streams.next_of(ssrc), self.rtcp_streams.next_of(ssrc));
+        }
+    }
+
     /// For a successor: each SSRC with one more than its newest SRTP index.
     pub fn rtp_positions(&self) -> impl Iterator<Item = (u32, u64)> {
         self.rtp_streams.positions()
@@ -157,6 +165,10 @@ struct Streams<const WORDS: usize> {
     windows: Vec<Window<WORDS>>,
     /// When each was marked last, by `clock`.
     used_at: Vec<u64>,
+    /// Something newer than what was told has come.
+    has_news: Vec<bool>,
+    /// Of which that is so.
+    news: Vec<u32>,
     /// Counts packets.
     clock: u64,
     last: usize,
@@ -179,6 +191,8 @@ impl<const WORDS: usize> Streams<WORDS> {
             ssrcs: Vec::new(),
             windows: Vec::new(),
             used_at: Vec::new(),
+            has_news: Vec::new(),
+            news: Vec::new(),
             clock: 0,
             last: 0,
             max,
@@ -234,14 +248,40 @@ impl<const WORDS: usize> Streams<WORDS> {
             Place::At(at) => {
                 self.windows[at].mark(index);
                 self.used_at[at] = self.clock;
+                if is_newest && !self.has_news[at] {
+                    self.note_news(at);
+                }
             }
             Place::New(next) => {
                 let mut window = Window::all_below(next);
                 window.mark(index);
                 self.insert(ssrc, window);
+                self.note_news(self.last);
             }
         }
         is_newest
+    }
+
+    /// Something newer has come of an SSRC. Who never asks has a list that does not grow.
+    fn note_news(&mut self, at: usize) {
+        if self.news.len() < WINDOWS_MAX {
+            self.news.push(self.ssrcs[at]);
+            self.has_news[at] = true;
+        }
+    }
+
+    fn pop_news(&mut self) -> Option<u32> {
+        let ssrc = self.news.pop()?;
+        if let Place::At(at) = self.place(ssrc).unwrap_or(Place::New(0)) {
+            self.has_news[at] = false;
+        }
+        Some(ssrc)
+    }
+
+    fn next_of(&self, ssrc: u32) -> u64 {
+        let at = self.ssrcs.iter().position(|known| *known == ssrc);
+        let window = at.map(|at| self.windows[at].next());
+        window.unwrap_or_else(|| self.retired.get(&ssrc).copied().unwrap_or(0))
     }
 
     #[cold]
@@ -257,6 +297,7 @@ impl<const WORDS: usize> Streams<WORDS> {
         self.ssrcs.push(ssrc);
         self.windows.push(window);
         self.used_at.push(self.clock);
+        self.has_news.push(false);
     }
 
     fn retire(&mut self, ssrc: u32) {
@@ -268,12 +309,14 @@ impl<const WORDS: usize> Streams<WORDS> {
                 self.ssrcs.shrink_to(capacity);
                 self.windows.shrink_to(capacity);
                 self.used_at.shrink_to(capacity);
+                self.has_news.shrink_to(capacity);
             }
         }
     }
 
     fn retire_at(&mut self, at: usize) {
         self.used_at.swap_remove(at);
+        self.has_news.swap_remove(at);
         let next = self.windows.swap_remove(at).next();
         self.retired.insert(self.ssrcs.swap_remove(at), next);
     }

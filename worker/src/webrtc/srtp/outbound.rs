@@ -31,6 +31,7 @@ use super::header::{RTCP_CLEAR_LEN, RtpClear, rtcp_sender};
 use super::index::nearest;
 use super::window::{Verdict, WINDOW, Window};
 use super::{INDEX_MAX, MasterKey, Profile, ProtectError};
+use crate::page::Counter;
 use crate::webrtc::residue::without_residue;
 
 /// How far back a stream with [`Repeats::Identical`] can repeat, in indices. It takes 8 bytes for each.
@@ -88,6 +89,8 @@ pub struct Outbound {
     rtcp: Cipher,
     /// RFC 3711 §3.4: counts each SRTCP packet from zero. One count for all SSRCs, so that none can be counted twice.
     rtcp_next: u64,
+    /// Where that is kept for a successor.
+    rtcp_count: Counter,
     streams: SlotMap<StreamKey, Stream>,
     /// Of removed streams: one more than the highest index used.
     retired: BTreeMap<u32, u64>,
@@ -116,6 +119,7 @@ impl Outbound {
             rtp: cipher(Protocol::Rtp),
             rtcp: cipher(Protocol::Rtcp),
             rtcp_next: 0,
+            rtcp_count: Counter::default(),
             streams: SlotMap::with_key(),
             retired: BTreeMap::new(),
         }
@@ -134,6 +138,27 @@ impl Outbound {
     /// The protection profile.
     pub fn profile(&self) -> Profile {
         self.profile
+    }
+
+    /// From now on the number of SRTCP packets is kept there, each before it is used.
+    pub fn keep_rtcp_count(&mut self, counter: Counter) {
+        self.rtcp_count = counter;
+        if self.rtcp_next > 0 {
+            self.rtcp_count.store(self.rtcp_next);
+        }
+    }
+
+    /// A predecessor under the same key has used an SSRC's indices so far, at the least.
+    pub fn spend(&mut self, spent: Spent) {
+        let Spent { ssrc, next } = spent;
+        match self.streams.values_mut().find(|stream| stream.ssrc == ssrc) {
+            Some(stream) if stream.used.next() < next => stream.used = Window::all_below(next),
+            Some(_) => {}
+            None => {
+                let known = self.retired.entry(ssrc).or_insert(0);
+                *known = (*known).max(next);
+            }
+        }
     }
 
     /// For a successor: how far each SSRC's indices are used, those of removed streams included.
@@ -260,6 +285,7 @@ impl Outbound {
         }
         // Used from here on, also if the cipher fails half-way.
         self.rtcp_next += 1;
+        self.rtcp_count.store(self.rtcp_next);
         let protected = self.rtcp.protect_rtcp(ssrc, index as u32, len, buffer);
         protected.map(|()| needed).map_err(|_| ProtectError::Cipher)
     }

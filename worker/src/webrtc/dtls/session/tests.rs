@@ -98,6 +98,7 @@ fn verdicts() {
             (State::Connected, _) => vec![Event::Connected(Box::new(Established {
                 keys: keys(),
                 remote_certificate: certificate::to_pem(b"peer"),
+                remote_certificate_der: b"peer".to_vec(),
             }))],
             (_, Some(failure)) => vec![Event::Failed(failure)],
             _ => vec![],

@@ -1,0 +1,252 @@
+//! Real worker processes are killed while WebRTC clients send and receive: they notice nothing but a moment of silence.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod browser;
+mod control;
+mod loopback;
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use weir::{
+    CodecName, ConnectedSockets, Consumer, ConsumerOptions, DtlsState, EventKind, EventStream, IceState, MediaKind,
+    ProducerOptions, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings, WebRtcFailureReason,
+    WebRtcTransport, WebRtcTransportOptions, WorkerId,
+};
+
+use browser::{Begins, Browser};
+use control::{free_ports, settings, soon};
+
+const SSRC: u32 = 0x1_0001;
+
+/// Opus, on both sides.
+const OPUS: u8 = 100;
+
+/// A client with a transport of its own.
+struct Client {
+    transport: WebRtcTransport,
+    browser: Browser,
+}
+
+impl Client {
+    /// One that has been told everything, and has not begun.
+    async fn new(room: &Room, begins: Begins) -> Self {
+        let options = WebRtcTransportOptions::default();
+        let transport = soon("a transport", room.create_webrtc_transport(options))
+            .await
+            .unwrap();
+        let mut browser = Browser::new(begins, OPUS).await;
+        let parameters = serde_json::from_value(browser.dtls_parameters()).unwrap();
+        soon("its parameters", transport.set_remote_dtls_parameters(parameters))
+            .await
+            .unwrap();
+        browser.connect(&json!({
+            "iceParameters": transport.ice_parameters(),
+            "iceCandidates": transport.ice_candidates(),
+            "dtlsParameters": transport.dtls_local_parameters(),
+        }));
+        Self { transport, browser }
+    }
+
+    async fn connect(&mut self) {
+        let transport = self.transport.clone();
+        self.browser
+            .run_until("the client to be connected", |browser| {
+                browser.connected && transport.dtls_state() == DtlsState::Connected
+            })
+            .await;
+    }
+}
+
+/// One who speaks and one who hears it.
+struct Scene {
+    server: Server,
+    room: Room,
+    speaking: Client,
+    hearing: Client,
+    consumer: Consumer,
+    seq: u64,
+}
+
+impl Scene {
+    async fn new(settings: Settings) -> Self {
+        let server = Server::start(settings).await.unwrap();
+        let options = RoomOptions {
+            worker: Some(WorkerId(1)),
+            ..RoomOptions::default()
+        };
+        let room = soon("a room", server.create_room(options)).await.unwrap();
+        // Each side of a handshake once.
+        let mut speaking = Client::new(&room, Begins::There).await;
+        let mut hearing = Client::new(&room, Begins::Here).await;
+        speaking.browser.declare_sent("0", SSRC);
+        speaking.connect().await;
+        let parameters = RtpParameters {
+            codecs: vec![RtpCodec::new(CodecName::Opus, OPUS)],
+            encodings: vec![RtpEncoding::ssrc(SSRC)],
+            ..RtpParameters::default()
+        };
+        let options = ProducerOptions::new(MediaKind::Audio, parameters);
+        let producer = soon("a producer", speaking.transport.produce(options)).await.unwrap();
+        let consuming = hearing.transport.consume(&producer, ConsumerOptions::default());
+        let consumer = soon("a consumer", consuming).await.unwrap();
+        let ssrc = consumer.rtp_parameters().encodings[0].ssrc.unwrap();
+        hearing.browser.declare_received("0", ssrc);
+        hearing.connect().await;
+        Self {
+            server,
+            room,
+            speaking,
+            hearing,
+            consumer,
+            // The second packet is in the second cycle: receivers must know of both.
+            seq: 0xffff,
+        }
+    }
+
+    /// Speaks until so many more packets have been heard, of those that are said from now on.
+    async fn hear(&mut self, packets: usize) {
+        let began = self.seq;
+        let mut heard = 0;
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while heard < packets {
+            let number = self.seq.to_be_bytes();
+            self.speaking.browser.send(SSRC, OPUS, self.seq, &number);
+            self.seq += 1;
+            self.speaking.browser.run_until("what is in line", |_| true).await;
+            let hearing = &mut self.hearing.browser;
+            tokio::select! {
+                () = hearing.run_until("a packet", |hearing| !hearing.packets.is_empty()) => {}
+                _ = ticks.tick() => {}
+            }
+            for packet in self.hearing.browser.packets.drain(..) {
+                let number = u64::from_be_bytes(packet.payload[..].try_into().unwrap());
+                assert!(number < self.seq);
+                heard += usize::from(number >= began);
+            }
+            assert!(self.seq < began + 5_000, "nothing is heard any more");
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        let transports = [&self.speaking.transport, &self.hearing.transport];
+        let are_connected = |transport: &&WebRtcTransport| {
+            transport.dtls_state() == DtlsState::Connected
+                && matches!(transport.ice_state(), IceState::Connected | IceState::Completed)
+                && !transport.closed()
+        };
+        transports.iter().all(are_connected) && !self.consumer.closed() && !self.room.closed()
+    }
+}
+
+fn kill_worker(server: &Server) {
+    let pid = server.workers()[0].pid.unwrap();
+    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+}
+
+/// Waits for the restoration, before which nothing may be said that clients' owners would see as a change.
+async fn restored(events: &mut EventStream) {
+    soon("the restoration", async {
+        loop {
+            let event = events.next().await.unwrap();
+            match &event.kind {
+                EventKind::WorkerRestored { lost, .. } => return assert_eq!(*lost, 0),
+                EventKind::WorkerDied { .. } | EventKind::WorkerStarted { .. } => {}
+                EventKind::ProducerActivityChanged { .. } | EventKind::ConsumerEffectiveProfileChanged { .. } => {}
+                _ => panic!("{event:?}"),
+            }
+        }
+    })
+    .await;
+}
+
+async fn nobody_notices(settings: Settings) {
+    let mut scene = Scene::new(settings).await;
+    scene.hear(10).await;
+    let tuples = [&scene.speaking, &scene.hearing].map(|client| client.transport.ice_selected_tuple());
+    let mut events = scene.server.events();
+    let mut before = 0;
+    for _ in 0..3 {
+        kill_worker(&scene.server);
+        restored(&mut events).await;
+        scene.hear(60).await;
+        assert!(scene.is_whole());
+        let now = [&scene.speaking, &scene.hearing].map(|client| client.transport.ice_selected_tuple());
+        assert_eq!(now, tuples);
+        let stats = soon("statistics", scene.hearing.transport.stats()).await.unwrap();
+        let checks = stats.webrtc.unwrap().checks;
+        assert!(checks >= before, "{checks} < {before}");
+        before = checks;
+    }
+    soon("the end", scene.server.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_on_ports_of_their_own_notice_nothing() {
+    nobody_notices(settings(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_on_a_shared_port_notice_nothing() {
+    for webrtc_connected in [ConnectedSockets::Auto, ConnectedSockets::Never] {
+        nobody_notices(Settings {
+            webrtc_port: std::num::NonZeroU16::new(free_ports(1)),
+            webrtc_connected,
+            ..settings(1)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_have_not_begun_find_everything_as_they_were_told() {
+    let server = Server::start(settings(1)).await.unwrap();
+    let room = soon("a room", server.create_room(RoomOptions::default()))
+        .await
+        .unwrap();
+    let mut client = Client::new(&room, Begins::Here).await;
+    let mut events = server.events();
+    kill_worker(&server);
+    restored(&mut events).await;
+    client.connect().await;
+    soon("the end", server.close()).await;
+}
+
+/// Half a handshake cannot be continued: the transport says so, and the rest of the room goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_under_way_fails_and_says_so() {
+    let mut scene = Scene::new(settings(1)).await;
+    let mut joining = Client::new(&scene.room, Begins::There).await;
+    let transport = joining.transport.clone();
+    let mut events = scene.server.events();
+    // The server has begun, and the client keeps its answer to itself.
+    joining
+        .browser
+        .run_until("the handshake to begin", |_| {
+            transport.dtls_state() == DtlsState::Connecting
+        })
+        .await;
+    kill_worker(&scene.server);
+    let failure = soon("the failure", async {
+        loop {
+            let event = events.next().await.unwrap();
+            if let EventKind::DtlsStateChanged {
+                state: DtlsState::Failed,
+                failure,
+                ..
+            } = &event.kind
+            {
+                return failure.clone().unwrap();
+            }
+        }
+    })
+    .await;
+    assert_eq!(failure.reason, WebRtcFailureReason::WorkerDied);
+    assert!(!transport.closed());
+    scene.hear(20).await;
+    assert!(scene.is_whole());
+    soon("the end", scene.server.close()).await;
+}
