@@ -144,7 +144,7 @@ async fn lists_and_things_are_shown_as_tables() {
         ("room show 1", 7),
         ("transport show 1", 7),
         ("consumer show 1", 11),
-        ("worker show 1", 12),
+        ("worker show 1", 13),
         ("workers", 3),
         ("stats", 4),
         ("worker stats 1", 26),
@@ -607,16 +607,16 @@ async fn settings_are_shown_and_changed() {
     let scratch = Scratch::new();
     let serve = scratch.start().await;
     let shown = squeezed(&serve.say("settings").await);
-    assert!(shown.contains(&"coalescingUsMax 200".to_owned()), "{shown:?}");
+    assert!(shown.contains(&"coalescingUsMax 0".to_owned()), "{shown:?}");
     assert!(shown.contains(&"logTags -".to_owned()), "{shown:?}");
     let changed = squeezed(
         &serve
-            .say("settings --coalescing-us-max 0 --measure-residence true")
+            .say("settings --coalescing-us-max 300 --measure-residence true")
             .await,
     );
-    assert!(changed.contains(&"coalescingUsMax 0".to_owned()), "{changed:?}");
+    assert!(changed.contains(&"coalescingUsMax 300".to_owned()), "{changed:?}");
     assert!(changed.contains(&"measureResidence true".to_owned()), "{changed:?}");
-    assert_eq!(serve.ask("settings").await["coalescingUsMax"], 0);
+    assert_eq!(serve.ask("settings").await["coalescingUsMax"], 300);
     serve.stop().await;
 }
 

@@ -6,16 +6,21 @@ mod browser;
 mod control;
 mod loopback;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
 use weir::{
     CodecName, ConnectedSockets, Consumer, ConsumerOptions, DtlsState, EventKind, EventStream, IceState, MediaKind,
     ProducerOptions, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings, WebRtcFailureReason,
     WebRtcTransport, WebRtcTransportOptions, WorkerId,
 };
+
+use weir_worker::webrtc::framing::{Deframer, prefix};
 
 use browser::{Begins, Browser};
 use control::{free_ports, settings, soon};
@@ -24,6 +29,48 @@ const SSRC: u32 = 0x1_0001;
 
 /// Opus, on both sides.
 const OPUS: u8 = 100;
+
+/// How a client's packets travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    Udp,
+    Tcp,
+}
+
+/// A client's packets go over a TCP connection from here, framed (RFC 4571). Returns where to send them.
+async fn over_tcp(server: SocketAddr) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let stream = TcpStream::connect(server).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    tokio::spawn(async move {
+        let (mut from_server, mut to_server) = stream.into_split();
+        let (mut client, mut datagram) = (None, vec![0; 4_096]);
+        let (mut frames, mut bytes) = (Deframer::new(), vec![0; 4_096]);
+        loop {
+            tokio::select! {
+                received = socket.recv_from(&mut datagram) => {
+                    let (len, from) = received.unwrap();
+                    client = Some(from);
+                    let mut frame = prefix(len).unwrap().to_vec();
+                    frame.extend_from_slice(&datagram[..len]);
+                    if to_server.write_all(&frame).await.is_err() {
+                        return;
+                    }
+                }
+                read = from_server.read(&mut bytes) => {
+                    let Ok(len @ 1..) = read else { return };
+                    let mut packets = Vec::new();
+                    frames.feed(&bytes[..len], |packet| packets.push(packet.to_vec())).unwrap();
+                    for packet in packets {
+                        socket.send_to(&packet, client.unwrap()).await.unwrap();
+                    }
+                }
+            }
+        }
+    });
+    address
+}
 
 /// A client with a transport of its own.
 struct Client {
@@ -34,6 +81,10 @@ struct Client {
 impl Client {
     /// One that has been told everything, and has not begun.
     async fn new(room: &Room, begins: Begins) -> Self {
+        Self::by(By::Udp, room, begins).await
+    }
+
+    async fn by(by: By, room: &Room, begins: Begins) -> Self {
         let options = WebRtcTransportOptions::default();
         let transport = soon("a transport", room.create_webrtc_transport(options))
             .await
@@ -43,9 +94,19 @@ impl Client {
         soon("its parameters", transport.set_remote_dtls_parameters(parameters))
             .await
             .unwrap();
+        let mut candidates = json!(transport.ice_candidates());
+        if by == By::Tcp {
+            let candidates = candidates.as_array_mut().unwrap();
+            candidates.retain(|candidate| candidate["protocol"] == "tcp");
+            let port = candidates[0]["port"].as_u64().unwrap() as u16;
+            let there = over_tcp(([127, 0, 0, 1], port).into()).await;
+            // To the client it looks like any other address.
+            candidates[0]["protocol"] = json!("udp");
+            candidates[0]["port"] = json!(there.port());
+        }
         browser.connect(&json!({
             "iceParameters": transport.ice_parameters(),
-            "iceCandidates": transport.ice_candidates(),
+            "iceCandidates": candidates,
             "dtlsParameters": transport.dtls_local_parameters(),
         }));
         Self { transport, browser }
@@ -73,6 +134,10 @@ struct Scene {
 
 impl Scene {
     async fn new(settings: Settings) -> Self {
+        Self::by(By::Udp, settings).await
+    }
+
+    async fn by(by: By, settings: Settings) -> Self {
         let server = Server::start(settings).await.unwrap();
         let options = RoomOptions {
             worker: Some(WorkerId(1)),
@@ -80,8 +145,8 @@ impl Scene {
         };
         let room = soon("a room", server.create_room(options)).await.unwrap();
         // Each side of a handshake once.
-        let mut speaking = Client::new(&room, Begins::There).await;
-        let mut hearing = Client::new(&room, Begins::Here).await;
+        let mut speaking = Client::by(by, &room, Begins::There).await;
+        let mut hearing = Client::by(by, &room, Begins::Here).await;
         speaking.browser.declare_sent("0", SSRC);
         speaking.connect().await;
         let parameters = RtpParameters {
@@ -163,8 +228,8 @@ async fn restored(events: &mut EventStream) {
     .await;
 }
 
-async fn nobody_notices(settings: Settings) {
-    let mut scene = Scene::new(settings).await;
+async fn nobody_notices(by: By, settings: Settings) {
+    let mut scene = Scene::by(by, settings).await;
     scene.hear(10).await;
     let tuples = [&scene.speaking, &scene.hearing].map(|client| client.transport.ice_selected_tuple());
     let mut events = scene.server.events();
@@ -186,19 +251,32 @@ async fn nobody_notices(settings: Settings) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_on_ports_of_their_own_notice_nothing() {
-    nobody_notices(settings(1)).await;
+    nobody_notices(By::Udp, settings(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_on_a_shared_port_notice_nothing() {
     for webrtc_connected in [ConnectedSockets::Auto, ConnectedSockets::Never] {
-        nobody_notices(Settings {
-            webrtc_port: std::num::NonZeroU16::new(free_ports(1)),
-            webrtc_connected,
-            ..settings(1)
-        })
+        nobody_notices(
+            By::Udp,
+            Settings {
+                webrtc_port: std::num::NonZeroU16::new(free_ports(1)),
+                webrtc_connected,
+                ..settings(1)
+            },
+        )
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_on_tcp_notice_nothing() {
+    nobody_notices(By::Tcp, settings(1)).await;
+    let on_shared_port = Settings {
+        webrtc_port: std::num::NonZeroU16::new(free_ports(1)),
+        ..settings(1)
+    };
+    nobody_notices(By::Tcp, on_shared_port).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

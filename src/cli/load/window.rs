@@ -68,7 +68,7 @@ mod tests {
         for (text, window, us_max, json) in [
             ("0", Window::Us(0), 0, "0"),
             ("1000", Window::Us(1_000), 1_000, "1000"),
-            ("auto", Window::Auto, 200, "\"auto\""),
+            ("auto", Window::Auto, 0, "\"auto\""),
         ] {
             let parsed: Window = text.parse().expect(text);
             assert_eq!((parsed, parsed.us_max()), (window, us_max));
