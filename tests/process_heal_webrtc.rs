@@ -301,6 +301,7 @@ async fn a_handshake_under_way_fails_and_says_so() {
     let transport = joining.transport.clone();
     let mut events = scene.server.events();
     // The server has begun, and the client keeps its answer to itself.
+    joining.browser.withholds_dtls = true;
     joining
         .browser
         .run_until("the handshake to begin", |_| {

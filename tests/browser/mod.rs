@@ -41,6 +41,8 @@ pub(crate) struct Browser {
     pub(crate) packets: Vec<RtpPacket>,
     /// What it has sent, as it was on the wire, if that is to be kept.
     pub(crate) recorded: Option<Vec<Vec<u8>>>,
+    /// It keeps what it has to say in a DTLS handshake to itself.
+    pub(crate) withholds_dtls: bool,
 }
 
 impl Browser {
@@ -69,6 +71,7 @@ impl Browser {
             refused: None,
             packets: Vec::new(),
             recorded: None,
+            withholds_dtls: false,
         }
     }
 
@@ -181,6 +184,9 @@ impl Browser {
     async fn drain(&mut self) -> Instant {
         loop {
             match self.rtc.poll_output().unwrap() {
+                // RFC 7983: what begins with 20 to 63 is DTLS.
+                Output::Transmit(datagram)
+                    if self.withholds_dtls && matches!(datagram.contents.first(), Some(20..=63)) => {}
                 Output::Transmit(datagram) => {
                     self.socket
                         .send_to(&datagram.contents, datagram.destination)
