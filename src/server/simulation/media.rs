@@ -371,8 +371,8 @@ impl Media {
     /// All that came is numbered without a break, but for what workers had in hand when they died.
     #[track_caller]
     pub(super) fn judge(&self, deaths: u64) {
-        // After several deaths some flows of a few stories in a thousand go on behind a gap without a key frame, which is still to be
-        // looked into: `SEED=13358`. That no number is used twice is judged always.
+        // A flow's first packets may wait in a worker's hands to leave in one train, counted as sent, when it dies. A receiver that had
+        // nothing before does not miss them, and has to ask for a key frame: `SEED=13358`. That no number is used twice is judged always.
         if deaths > DEATHS_JUDGED_MAX {
             return;
         }

@@ -147,7 +147,9 @@ pub mod consumer {
     /// The newest number sent again in a stream of its own.
     pub const AGAIN: Double = Double(16);
     /// What flows, under which offsets.
-    pub const FLOW: Twin<FlowOfConsumer> = Twin::new(18, 32);
+    pub const FLOW: Twin<FlowOfConsumer> = Twin::new(18, 31);
+    /// Where it has started.
+    pub const START: At<StartOfFlow> = At::new(31, 32);
     /// Counters.
     pub const COUNTERS: At<ConsumerCounters> = At::new(32, 64);
 }
@@ -223,6 +225,12 @@ records! {
         pub again_begun: u8,
         /// The owner was told of a profile at all.
         pub notified: u8,
+    }
+
+    /// Where what flows to a consumer has started.
+    pub struct StartOfFlow {
+        /// The number of the packet in its stream, extended.
+        pub seq: u64,
     }
 
     /// What was counted of a consumer.

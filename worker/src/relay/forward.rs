@@ -263,6 +263,7 @@ pub(super) fn start(
         timestamp: packet.timestamp,
         early_seq: if reserve > 0 { packet.seq - reserve } else { u64::MAX },
     };
+    consumer.keep_start(page, packet.seq);
     consumer.keep_flow(page);
     if let Some(repair) = &mut consumer.repair {
         repair.on_start(packet, consumer.rewriter.offsets(), reserve);

@@ -146,6 +146,7 @@ impl Relay {
                 newest,
                 again,
                 flow,
+                start: page.record(slot, consumer::START).seq,
                 counters: page.counters(slot, consumer::COUNTERS),
                 withheld,
             }))
@@ -165,6 +166,7 @@ impl Relay {
         let consumer = &mut self.consumers[key];
         let producer = &self.producers[consumer.producer];
         let is_old = legacy.is_some();
+        let start = legacy.as_ref().map(|legacy| legacy.start);
         if let Some(legacy) = legacy {
             consumer.resume(&legacy, producer);
         }
@@ -189,6 +191,9 @@ impl Relay {
             self.page.store_double(slot, consumer::AGAIN, rtx.seq);
         }
         consumer.keep_counters(&self.page, &producer.counters);
+        if let Some(start) = start {
+            consumer.keep_start(&self.page, start);
+        }
         // This last: it makes the record whole.
         consumer.keep_flow(&self.page);
         self.select_layer(now, key);

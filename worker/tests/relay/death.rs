@@ -18,6 +18,13 @@ const BATCH: i128 = 30;
 
 /// A camera and its receivers, some time after they have met.
 fn call(seed: u64, profiles: &[Profile], rtx: bool, loss: usize) -> Call {
+    let mut call = call_before_it_begins(seed, profiles, rtx, loss);
+    call.run(ms(300));
+    call
+}
+
+/// The same before anything was sent.
+fn call_before_it_begins(seed: u64, profiles: &[Profile], rtx: bool, loss: usize) -> Call {
     let link = Link {
         delay_ms: 5,
         loss,
@@ -25,7 +32,6 @@ fn call(seed: u64, profiles: &[Profile], rtx: bool, loss: usize) -> Call {
     };
     let mut call = Call::new(seed, profiles, 3, rtx, [link; 4]);
     call.batches = true;
-    call.run(ms(300));
     call
 }
 
@@ -131,8 +137,12 @@ fn a_relay_may_die_after_every_batch_of_a_lossy_call() {
 /// The stores of a scenario are counted, and it is played as often: each time the relay dies before another one of them. After some
 /// time everything is as it was: what was lost is repaired, or shown anew by a key frame, of which one may be asked for in a second.
 fn at_every_store(seed: u64, profiles: &[Profile], rtx: bool, settles: Duration, scenario: impl Fn(&mut Call)) {
+    at_every_store_of(|| call(seed, profiles, rtx, 0), settles, scenario);
+}
+
+fn at_every_store_of(call: impl Fn() -> Call, settles: Duration, scenario: impl Fn(&mut Call)) {
     let play = |dies_after: Option<u64>| {
-        let mut call = call(seed, profiles, rtx, 0);
+        let mut call = call();
         let before = call.sim.page.stores();
         if let Some(stores) = dies_after {
             call.sim.page.kill_after(before + stores);
@@ -156,6 +166,31 @@ fn a_relay_may_die_at_every_store_of_a_call_with_retransmissions() {
     at_every_store(1, &[Profile::Low, Profile::High], true, ms(400), |call| {
         call.run(ms(50))
     });
+}
+
+/// Who has had nothing before begins with a key frame, though the first one may have been counted as sent and never have left.
+#[test]
+fn a_relay_may_die_at_every_store_before_a_receiver_has_had_anything() {
+    for (seed, profiles, rtx) in [
+        (1, &[Profile::Low, Profile::High][..], true),
+        (2, &[Profile::Default], false),
+    ] {
+        let set_paused = |call: &mut Call, paused| {
+            let consumer = call.receivers[0].consumer;
+            call.order(Method::SetConsumerPaused { consumer, paused });
+        };
+        let call = || {
+            let mut call = call_before_it_begins(seed, profiles, rtx, 0);
+            set_paused(&mut call, true);
+            call.run(ms(1_100));
+            assert!(call.receivers[0].packets.is_empty());
+            call
+        };
+        at_every_store_of(call, ms(1_400), |call| {
+            set_paused(call, false);
+            call.run(ms(70));
+        });
+    }
 }
 
 #[test]

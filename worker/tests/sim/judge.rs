@@ -171,7 +171,6 @@ pub fn judge_numbers_with(received: &[Received], codec: CodecName, free_max: i12
     let mut sent = BTreeSet::new();
     for packet in received {
         let mark = packet.mark();
-        assert!(seen.insert((mark.stream, mark.seq)), "{mark:?} went out twice");
         let (picture_id, tl0) = match codec {
             CodecName::Vp8 => vp8_ids(&packet.rtp.payload),
             _ => (None, None),
@@ -218,6 +217,10 @@ pub fn judge_numbers_with(received: &[Received], codec: CodecName, free_max: i12
                     "TL0PICIDX goes on at a start: {mark:?}"
                 );
             }
+            if free_max > 0 {
+                // Of a start that a relay has died with, a part may have left; all of it is sent again under other numbers.
+                seen.clear();
+            }
             segments.push(Segment {
                 first: mark,
                 batch: packet.batch,
@@ -228,6 +231,7 @@ pub fn judge_numbers_with(received: &[Received], codec: CodecName, free_max: i12
                 tl0_offset: tl0.map_or(0, |tl0| tl0 - i128::from(mark.tl0)),
             });
         }
+        assert!(seen.insert((mark.stream, mark.seq)), "{mark:?} went out twice");
         let segment = segments.last_mut().expect("there is one by now");
         segment.packets += 1;
         assert!(mark.seq >= segment.first.seq, "{mark:?} is from before {segment:?}");

@@ -1,7 +1,7 @@
 //! What is kept of a consumer, and how it goes on from there.
 
 use crate::page::Page;
-use crate::page::layout::{ConsumerCounters, FlowOfConsumer, Newest, consumer};
+use crate::page::layout::{ConsumerCounters, FlowOfConsumer, Newest, StartOfFlow, consumer};
 
 use super::super::consumer::Consumer;
 use super::super::decide::Overtaken;
@@ -26,6 +26,8 @@ pub(in super::super) struct ConsumerLegacy {
     pub(super) newest: Newest,
     pub(super) again: Option<u64>,
     pub(super) flow: FlowOfConsumer,
+    /// Where that has started, in its stream's numbers.
+    pub(super) start: u64,
     pub(super) counters: ConsumerCounters,
     /// Packets of what flows that were withheld from it; `None`: nothing is known of that stream.
     pub(super) withheld: Option<u64>,
@@ -38,6 +40,14 @@ impl Consumer {
         let slot = self.slot(page);
         if !slot.is_none() {
             page.store(slot, consumer::NEWEST, &self.rewriter.newest_kept());
+        }
+    }
+
+    /// Keeps where a flow starts: before [`Consumer::keep_flow`] says that it has.
+    pub(in super::super) fn keep_start(&self, page: &Page, seq: u64) {
+        let slot = self.slot(page);
+        if !slot.is_none() {
+            page.store(slot, consumer::START, &StartOfFlow { seq });
         }
     }
 
@@ -121,6 +131,8 @@ impl Consumer {
                 && stream.epoch == kept.epoch
                 && (kept.timeline, kept.restarts) == (kept.current, stream.restarts)
                 && stream.seq.newest().is_some_and(is_near)
+                // What starts it may not have left; then a receiver that had nothing before would not miss it.
+                && stream.seq.newest() >= Some(legacy.start)
         });
         // Who was paused then and is not now was resumed since.
         flow.sync_required = kept.sync_required != 0 || !goes_on || kept.paused != 0 || self.paused;
