@@ -307,4 +307,27 @@ mod tests {
         poller.wait(Some(Duration::ZERO), &mut ready).unwrap();
         assert!(ready.is_empty() && !poller.is_open_ready());
     }
+
+    /// Whoever holds the epolls too sees what is watched; what is watched already is not left behind.
+    #[test]
+    fn it_moves_before_anything_but_the_channel_is_watched() {
+        let make = || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap().0;
+        let (channel, _peer) = UnixDatagram::pair().unwrap();
+        let mut poller = Poller::new(4).unwrap();
+        poller.add(channel.as_fd(), Source::Channel, Interest::Read).unwrap();
+        let other: OwnedFd = channel.try_clone().unwrap().into();
+        let refused = poller.move_to([other, make()], channel.as_fd(), Interest::Read);
+        assert_eq!(refused, Err(Errno::EINVAL), "a socket is no epoll");
+        let (epoll, open) = (make(), make());
+        let pair = [epoll.try_clone().unwrap(), open];
+        poller.move_to(pair, channel.as_fd(), Interest::Read).unwrap();
+        let again = Epoll(epoll).add(&channel, EpollEvent::empty());
+        assert_eq!(again, Err(Errno::EEXIST), "the channel is watched there");
+        let (socket, _peer) = UnixDatagram::pair().unwrap();
+        poller
+            .add(socket.as_fd(), Source::SharedPort { number: 0 }, Interest::Read)
+            .unwrap();
+        let refused = poller.move_to([make(), make()], channel.as_fd(), Interest::Read);
+        assert_eq!(refused, Err(Errno::EBUSY));
+    }
 }
