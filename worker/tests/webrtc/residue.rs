@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::{File, read_to_string};
 use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
@@ -19,6 +19,9 @@ use weir_worker::webrtc::srtp::{Inbound, KeyingMaterial, MasterKey, Outbound};
 
 use crate::world::clock;
 
+/// Held by whoever searches: what a search has read of memory is itself memory, with the keys that another test looks for in it.
+static SEARCH: Mutex<()> = Mutex::new(());
+
 /// A key that is looked for, written otherwise, so that it is not what is found.
 struct Wanted(Vec<u8>);
 
@@ -31,6 +34,7 @@ impl Wanted {
 
     /// So often it is in memory that this process can write.
     fn copies(&self) -> usize {
+        let _alone = SEARCH.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = File::open("/proc/self/mem").unwrap();
         // What is read is memory, too, and must not be searched again.
         let mut part = vec![0; 1 << 20];
