@@ -79,7 +79,7 @@ mod tests {
 
     /// Read as a worker does, which leaves what is not whole where it is.
     #[test]
-    fn what_is_not_whole_is_left() {
+    fn what_is_not_whole_is_left_wherever_a_stream_is_cut() {
         let packets = [vec![1], vec![2; 300], vec![], vec![3; FRAME_BYTES_MAX], vec![4, 5]];
         let stream = framed(&packets);
         let expected: Vec<_> = packets.iter().filter(|packet| !packet.is_empty()).cloned().collect();
@@ -100,6 +100,10 @@ mod tests {
             }
             assert_eq!(found, expected, "in parts of {part}");
         }
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_ends_the_stream() {
         let mut found = 0;
         let oversize = (FRAME_BYTES_MAX as u16 + 1).to_be_bytes();
         let bytes = [framed(&[vec![7; 9]]), oversize.to_vec()].concat();
