@@ -20,9 +20,6 @@ use crate::server::{Consumer, Producer, Transport};
 /// What a worker had in hand when it died may be missing: a batch has so many packets of a stream at most.
 const IN_HAND_MAX: i128 = 64;
 
-/// After more deaths the numbers are not judged as a whole.
-const DEATHS_JUDGED_MAX: u64 = 2;
-
 /// Packets of a stream that its sender can send again.
 const HISTORY: usize = 400;
 
@@ -371,11 +368,6 @@ impl Media {
     /// All that came is numbered without a break, but for what workers had in hand when they died.
     #[track_caller]
     pub(super) fn judge(&self, deaths: u64) {
-        // A flow's first packets may wait in a worker's hands to leave in one train, counted as sent, when it dies. A receiver that had
-        // nothing before does not miss them, and has to ask for a key frame: `SEED=13358`. That no number is used twice is judged always.
-        if deaths > DEATHS_JUDGED_MAX {
-            return;
-        }
         for listener in self.listeners.values() {
             if let Some(flow) = self.flows.get(&listener.flow) {
                 judge_numbers_with(&flow.received, listener.codec, IN_HAND_MAX * i128::from(deaths));
