@@ -136,7 +136,7 @@ struct SocketOutput<'a, B> {
 impl<B: SendBackend> TransportOutput for SocketOutput<'_, B> {
     fn send(&mut self, tuple: &IceTuple, datagram: &[u8]) {
         // What is lost is asked for, or sent, again.
-        let sent = self.egress.sockets.send_to(self.transport, *tuple, datagram);
+        let sent = self.egress.send_to(self.transport, *tuple, datagram);
         if let Err(errno) = sent {
             tracing::debug!(transport = self.transport.0, %tuple, %errno, "an answer could not be sent");
         }

@@ -50,7 +50,7 @@ impl WebRtc {
             let _ = io.egress.select(transport, None);
         }
         for (tuple, datagram) in &rest.datagrams {
-            let _ = io.egress.sockets.send_to(transport, *tuple, datagram);
+            let _ = io.egress.send_to(transport, *tuple, datagram);
         }
         if entry.registration.is_some() {
             for tuple in entry.transport.tuples() {
