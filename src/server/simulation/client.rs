@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use dimpl::{Config, Dtls, DtlsCertificate, Output, SrtpProfile};
 use rcgen::{CertificateParams, KeyPair};
 use weir_channel::message::{DtlsParameters, DtlsRole, Fingerprint, FingerprintAlgorithm};
+use weir_worker::net::clock;
 use weir_worker::webrtc::demux::{Kind, classify};
 use weir_worker::webrtc::dtls;
 use weir_worker::webrtc::srtp::{Inbound, KeyingMaterial, Outbound, Profile, Repeats, Role, StreamKey, nearest};
@@ -52,7 +53,7 @@ fn identity() -> &'static Identity {
                 certificate: certificate.der().to_vec(),
                 private_key: key.serialize_der(),
             },
-            began: Instant::now(),
+            began: clock::instant().0,
         }
     })
 }
