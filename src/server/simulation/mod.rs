@@ -6,6 +6,8 @@
 //! byte ([`trace`]).
 
 mod calls;
+#[path = "../../../tests/counters/mod.rs"]
+mod counters;
 mod faults;
 mod judge;
 mod media;

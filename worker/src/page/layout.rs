@@ -15,14 +15,14 @@ pub mod connection;
 mod place;
 pub mod webrtc;
 
-use weir_channel::message::{DropReason, NotRepaired, UnroutedReason, WebRtcFailureReason};
+use weir_channel::message::{DropReason, LISTENERS_MAX, NotRepaired, UnroutedReason, WebRtcFailureReason, WorkerStats};
 
 use super::record::{Record, records};
 
 pub use self::place::{At, Double, Sealed, Twin};
 
 /// The number of this layout.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// `WEIRPAGE`.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"WEIRPAGE");
@@ -41,12 +41,16 @@ pub(super) mod header {
     pub(in super::super) const SUM: usize = 7;
     /// What the sum is of.
     pub(in super::super) const SUMMED: usize = 7;
-    /// When the current turn began; 0: it waits. `weir_channel::page::TURN_OFFSET`.
+    /// When the current turn began; 0: it waits, since [`REST`]. `weir_channel::page::TURN_OFFSET`.
     pub(in super::super) const TURN: usize = 8;
     /// Whose packets it is about: the [`super::Suspect`]. `weir_channel::page::SUSPECT_OFFSET`.
     pub(in super::super) const SUSPECT: usize = 10;
+    /// When it last began to wait. `weir_channel::page::REST_OFFSET`.
+    pub(in super::super) const REST: usize = 14;
     /// How many slots of each table were ever taken.
     pub(in super::super) const TAKEN: usize = 16;
+    /// What was counted of everything together. `weir_channel::page::TOTALS_OFFSET`.
+    pub(in super::super) const TOTALS: usize = 32;
 }
 
 /// How many tables there are.
@@ -129,6 +133,13 @@ const _: () = assert!(
     "the supervisor finds the turn clock"
 );
 const _: () = assert!(
+    header::REST * 8 == weir_channel::page::REST_OFFSET as usize
+        && header::TOTALS * 8 == weir_channel::page::TOTALS_OFFSET as usize
+        && header::TAKEN + TABLES <= header::TOTALS
+        && header::TOTALS + WorkerStats::WORDS <= HEADER_WORDS,
+    "the supervisor finds when it waits, and the totals"
+);
+const _: () = assert!(
     header::SUSPECT * 8 == weir_channel::page::SUSPECT_OFFSET as usize && size_of::<Suspect>() == 32,
     "the supervisor finds the suspect"
 );
@@ -171,9 +182,11 @@ pub mod transport {
     /// Where its other end is.
     pub const REMOTE: Twin<RemoteOfTransport> = Twin::new(2, 24);
     /// What transport-wide feedback goes on from.
-    pub const FEEDBACK: Twin<Feedback> = Twin::new(24, 30);
+    pub const FEEDBACK: At<Feedback> = At::new(24, 25);
     /// Counters.
-    pub const COUNTERS: At<TransportCounts> = At::new(30, 64);
+    pub const COUNTERS: At<TransportCounts> = At::new(30, 52);
+    /// What only its sockets count.
+    pub const SOCKETS: At<SocketCounts> = At::new(52, 64);
 }
 
 records! {
@@ -261,6 +274,8 @@ records! {
         pub sent_octets: u64,
         /// The producer's payload type of the last one.
         pub payload_type: u64,
+        /// Packets lost on the way to the receiver, by its last report: an `i32`.
+        pub lost: u64,
     }
 
     /// A picture's counter, as it was written and without its wraps.
@@ -449,9 +464,7 @@ records! {
 
     /// Where transport-wide feedback has got to.
     pub struct Feedback {
-        /// The newest number, extended; 0: none has come.
-        pub newest: u64,
-        /// Feedback packets sent.
+        /// The number of the next packet; wraps at 256.
         pub count: u64,
     }
 
@@ -469,6 +482,28 @@ records! {
         pub relearned: u64,
         /// Packets that were for nobody, by reason.
         pub unrouted: [u64; UnroutedReason::ALL.len()],
+    }
+
+    /// What was counted at the sockets of a transport.
+    pub struct SocketCounts {
+        /// What the kernel has said last of how much it has dropped: of each socket, in their order.
+        pub drop_counts: [u32; 2 * LISTENERS_MAX],
+        /// Packets that the kernel has dropped.
+        pub kernel_drops: u64,
+        /// Packets given to the kernel.
+        pub packets_sent: u64,
+        /// Their bytes.
+        pub bytes_sent: u64,
+        /// The RTCP packets among them.
+        pub rtcp_sent: u64,
+        /// Datagrams that were too long.
+        pub truncated: u64,
+        /// Copies sent to the mirror.
+        pub mirrored: u64,
+        /// Copies that the kernel did not take.
+        pub mirror_failures: u64,
+        /// Packets that could not be protected.
+        pub protect_failures: u64,
     }
 }
 
@@ -503,11 +538,10 @@ pub mod flags {
 }
 
 /// Where the records are that are kept in two copies, and their words.
-pub(super) const TWINS: [(Table, usize, usize); 6] = [
+pub(super) const TWINS: [(Table, usize, usize); 5] = [
     (Table::Consumers, consumer::FLOW.0, FlowOfConsumer::WORDS),
     (Table::Streams, stream::POSITION.0, StreamPosition::WORDS),
     (Table::Transports, transport::REMOTE.0, RemoteOfTransport::WORDS),
-    (Table::Transports, transport::FEEDBACK.0, Feedback::WORDS),
     (Table::WebRtc, webrtc::AGENT.0, webrtc::AgentRecord::WORDS),
     (Table::Connections, connection::WRITTEN.0, connection::StreamOut::WORDS),
 ];
@@ -529,6 +563,7 @@ pub const HASH: u64 = {
         Suspect::SHAPE,
         Feedback::SHAPE,
         TransportCounts::SHAPE,
+        SocketCounts::SHAPE,
         connection::StreamOut::SHAPE,
     ];
     while index < shapes.len() {
@@ -550,6 +585,7 @@ pub const HASH: u64 = {
         transport::REMOTE.0,
         transport::FEEDBACK.0,
         transport::COUNTERS.0,
+        transport::SOCKETS.0,
         connection::WRITTEN.0,
     ];
     let mut index = 0;
