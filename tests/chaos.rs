@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn chaos(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_weir"))
@@ -12,27 +12,27 @@ fn chaos(arguments: &[&str]) -> Output {
         .expect("weir runs")
 }
 
-#[test]
-fn nobody_loses_anything_but_a_moment_when_workers_are_killed() {
-    let svg = std::env::temp_dir().join(format!("weir-chaos-{}.svg", std::process::id()));
-    let path = svg.to_str().expect("a path in UTF-8");
-    let output = chaos(&[
-        "--json",
-        "--kills",
-        "4",
-        "--rooms",
-        "4",
-        "--producers",
-        "8",
-        "--consumers",
-        "24",
-        "--load",
-        "0.1",
-        "--webrtc",
-        "0.5",
-        "--svg",
-        path,
-    ]);
+/// A small scene in which four workers are killed, one after the other; nobody may have lost anything.
+fn nobody_loses_anything(further: &[&str]) -> Value {
+    let output = chaos(
+        &[
+            &[
+                "--json",
+                "--kills",
+                "4",
+                "--rooms",
+                "4",
+                "--producers",
+                "8",
+                "--consumers",
+                "24",
+                "--load",
+                "0.1",
+            ][..],
+            further,
+        ]
+        .concat(),
+    );
     let errors = String::from_utf8_lossy(&output.stderr);
     let text = String::from_utf8(output.stdout).expect("text");
     let report: Value = serde_json::from_str(text.lines().last().unwrap_or_default()).expect(&errors);
@@ -41,6 +41,7 @@ fn nobody_loses_anything_but_a_moment_when_workers_are_killed() {
     for nothing in [
         "rooms_lost",
         "receivers_lost",
+        "connections_lost",
         "calls_failed",
         "indices_reused",
         "wrong_packets",
@@ -57,9 +58,26 @@ fn nobody_loses_anything_but_a_moment_when_workers_are_killed() {
     for something in ["packets_received", "packets_sent", "calls"] {
         assert!(report[something].as_u64() > Some(0), "{something} in {report}");
     }
+    report
+}
+
+#[test]
+fn nobody_loses_anything_but_a_moment_when_workers_are_killed() {
+    let svg = std::env::temp_dir().join(format!("weir-chaos-{}.svg", std::process::id()));
+    let path = svg.to_str().expect("a path in UTF-8");
+    let report = nobody_loses_anything(&["--webrtc", "0.5", "--svg", path]);
+    assert_eq!(report["webrtc_over"], json!(["udp", "tcp"]));
     let picture = std::fs::read_to_string(&svg).expect("a picture");
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
     std::fs::remove_file(&svg).expect("nobody else has removed it");
+}
+
+#[test]
+fn nor_does_anybody_at_a_port_that_all_share() {
+    for sockets in ["connected", "shared"] {
+        let report = nobody_loses_anything(&["--webrtc", "1", "--one-port", sockets]);
+        assert_eq!(report["one_port"], sockets);
+    }
 }
 
 #[test]
@@ -75,6 +93,7 @@ fn what_cannot_be_is_refused_in_words() {
             &["--consumers", "2900", "--producers", "1000"],
             "give fewer with --producers or --consumers",
         ),
+        (&["--webrtc-over", "pigeons"], "possible values: udp, tcp"),
         (&["--faults", "earthquake"], "possible values: kill, stop, oom, emfile"),
     ] {
         let output = chaos(arguments);

@@ -107,3 +107,11 @@ fn both_shake_hands_a_hundred_times_of_a_hundred_where_a_fifth_is_lost() {
     let only = "lossesInHandshakesOfChromium,lossesInHandshakesOfFirefox";
     play(elsewhere(), &["--media6", ELSEWHERE_6, "--only", only], 2);
 }
+
+/// One after the other, because a Firefox that is not in front shows no pictures.
+#[test]
+#[ignore = "needs Chromium, Firefox and Node.js"]
+fn people_in_both_notice_nothing_when_their_worker_is_killed() {
+    let only = "deathsOverUdp,deathsOverTcp,deathsOverOnePort";
+    play(elsewhere(), &["--only", only], 3);
+}

@@ -16,12 +16,12 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use weir::{
-    CodecName, Consumer, ConsumerOptions, EventKind, EventStream, MediaKind, MirrorOptions, PlainTransportOptions,
-    Producer, ProducerOptions, Remote, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings,
-    Transport, WorkerId,
+    Consumer, ConsumerOptions, EventKind, EventStream, MirrorOptions, PlainTransportOptions, Producer, Remote, Room,
+    RoomOptions, Server, Settings, Transport, WorkerId,
 };
 
 use counters::{assert_none_goes_back, counters};
+use loopback::{on_first_worker, opus};
 use processes::{descriptors, settings, soon};
 
 /// A packet of opus every 20 ms.
@@ -49,24 +49,13 @@ struct Scene {
 
 impl Scene {
     async fn new(server: &Server, ssrc: u32) -> Self {
-        let options = RoomOptions {
-            worker: Some(WorkerId(1)),
-            ..RoomOptions::default()
-        };
-        let room = soon(server.create_room(options)).await.unwrap();
+        let room = soon(server.create_room(on_first_worker())).await.unwrap();
         let comedia = PlainTransportOptions {
             comedia: true,
             ..PlainTransportOptions::default()
         };
         let sending = soon(room.create_plain_transport(comedia)).await.unwrap();
-        let parameters = RtpParameters {
-            codecs: vec![RtpCodec::new(CodecName::Opus, 111)],
-            encodings: vec![RtpEncoding::ssrc(ssrc)],
-            ..RtpParameters::default()
-        };
-        let producer = soon(sending.produce(ProducerOptions::new(MediaKind::Audio, parameters)))
-            .await
-            .unwrap();
+        let producer = soon(sending.produce(opus(111, ssrc))).await.unwrap();
         let (mut consumers, mut receivers) = (Vec::new(), Vec::new());
         for rtcp_mux in [true, false] {
             let receiver = UdpSocket::bind("127.0.0.1:0").await.unwrap();

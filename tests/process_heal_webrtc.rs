@@ -15,15 +15,15 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use weir::{
-    CodecName, ConnectedSockets, Consumer, ConsumerOptions, DtlsState, EventKind, EventStream, IceState, MediaKind,
-    ProducerOptions, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server, Settings, WebRtcFailureReason,
-    WebRtcTransport, WebRtcTransportOptions, WorkerId,
+    ConnectedSockets, Consumer, ConsumerOptions, DtlsState, EventKind, EventStream, IceState, Room, RoomOptions,
+    Server, Settings, WebRtcFailureReason, WebRtcTransport, WebRtcTransportOptions,
 };
 
-use weir_worker::webrtc::framing::{Deframer, prefix};
+use weir_worker::webrtc::framing::{each_whole, prefix};
 
 use browser::{Begins, Browser};
 use control::{free_ports, settings, soon};
+use loopback::{on_first_worker, opus};
 
 const SSRC: u32 = 0x1_0001;
 
@@ -46,7 +46,7 @@ async fn over_tcp(server: SocketAddr) -> SocketAddr {
     tokio::spawn(async move {
         let (mut from_server, mut to_server) = stream.into_split();
         let (mut client, mut datagram) = (None, vec![0; 4_096]);
-        let (mut frames, mut bytes) = (Deframer::new(), vec![0; 4_096]);
+        let (mut arrived, mut bytes) = (Vec::new(), vec![0; 4_096]);
         loop {
             tokio::select! {
                 received = socket.recv_from(&mut datagram) => {
@@ -60,8 +60,10 @@ async fn over_tcp(server: SocketAddr) -> SocketAddr {
                 }
                 read = from_server.read(&mut bytes) => {
                     let Ok(len @ 1..) = read else { return };
+                    arrived.extend_from_slice(&bytes[..len]);
                     let mut packets = Vec::new();
-                    frames.feed(&bytes[..len], |packet| packets.push(packet.to_vec())).unwrap();
+                    let cut = each_whole(&arrived, |packet| packets.push(packet.to_vec())).unwrap();
+                    arrived.drain(..cut.whole);
                     for packet in packets {
                         socket.send_to(&packet, client.unwrap()).await.unwrap();
                     }
@@ -139,23 +141,14 @@ impl Scene {
 
     async fn by(by: By, settings: Settings) -> Self {
         let server = Server::start(settings).await.unwrap();
-        let options = RoomOptions {
-            worker: Some(WorkerId(1)),
-            ..RoomOptions::default()
-        };
-        let room = soon("a room", server.create_room(options)).await.unwrap();
+        let room = soon("a room", server.create_room(on_first_worker())).await.unwrap();
         // Each side of a handshake once.
         let mut speaking = Client::by(by, &room, Begins::There).await;
         let mut hearing = Client::by(by, &room, Begins::Here).await;
         speaking.browser.declare_sent("0", SSRC);
         speaking.connect().await;
-        let parameters = RtpParameters {
-            codecs: vec![RtpCodec::new(CodecName::Opus, OPUS)],
-            encodings: vec![RtpEncoding::ssrc(SSRC)],
-            ..RtpParameters::default()
-        };
-        let options = ProducerOptions::new(MediaKind::Audio, parameters);
-        let producer = soon("a producer", speaking.transport.produce(options)).await.unwrap();
+        let producing = speaking.transport.produce(opus(OPUS, SSRC));
+        let producer = soon("a producer", producing).await.unwrap();
         let consuming = hearing.transport.consume(&producer, ConsumerOptions::default());
         let consumer = soon("a consumer", consuming).await.unwrap();
         let ssrc = consumer.rtp_parameters().encodings[0].ssrc.unwrap();

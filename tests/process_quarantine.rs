@@ -16,11 +16,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use weir::{
-    CloseCause, CodecName, Consumer, ConsumerOptions, DeathCause, EventKind, EventStream, MediaKind,
-    PlainTransportOptions, ProducerOptions, Remote, Room, RoomOptions, RtpCodec, RtpEncoding, RtpParameters, Server,
-    Settings, Transport, UnroutedReason, WorkerId,
+    CloseCause, Consumer, ConsumerOptions, DeathCause, EventKind, EventStream, Room, Server, Settings, Transport,
+    UnroutedReason, WorkerId,
 };
 
+use loopback::{on_first_worker, opus, plain_to};
 use processes::{settings, soon};
 
 /// They take whole CPUs.
@@ -42,33 +42,13 @@ impl Flood {
     async fn to(room: &Room, ssrc: u32) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let options = PlainTransportOptions {
-            remote: Some(Remote {
-                rtp: address,
-                rtcp: None,
-            }),
-            ..PlainTransportOptions::default()
-        };
-        let transport = soon(room.create_plain_transport(options)).await.unwrap();
-        let parameters = RtpParameters {
-            codecs: vec![RtpCodec::new(CodecName::Opus, 111)],
-            encodings: vec![RtpEncoding::ssrc(ssrc)],
-            ..RtpParameters::default()
-        };
-        let options = ProducerOptions::new(MediaKind::Audio, parameters);
-        let producer = soon(transport.produce(options)).await.unwrap();
+        let transport = plain_to(room, address).await;
+        let producer = soon(transport.produce(opus(111, ssrc))).await.unwrap();
         // Nobody reads there.
         let nowhere = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let options = PlainTransportOptions {
-            remote: Some(Remote {
-                rtp: nowhere.local_addr().unwrap(),
-                rtcp: None,
-            }),
-            ..PlainTransportOptions::default()
-        };
         // Each on a transport of its own, so that the worker sends them while it works on the packet, and not afterwards together.
         for _ in 0..COPIES {
-            let receiving = soon(room.create_plain_transport(options.clone())).await.unwrap();
+            let receiving = plain_to(room, nowhere.local_addr().unwrap()).await;
             soon(receiving.consume(&producer, ConsumerOptions::default()))
                 .await
                 .unwrap();
@@ -133,24 +113,9 @@ impl Bystander {
         let room = soon(server.create_room(on_first_worker())).await.unwrap();
         let speaker = UdpSocket::bind("127.0.0.1:0").unwrap();
         let receiver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let to = |rtp| PlainTransportOptions {
-            remote: Some(Remote { rtp, rtcp: None }),
-            ..PlainTransportOptions::default()
-        };
-        let sending = soon(room.create_plain_transport(to(speaker.local_addr().unwrap())))
-            .await
-            .unwrap();
-        let receiving = soon(room.create_plain_transport(to(receiver.local_addr().unwrap())))
-            .await
-            .unwrap();
-        let parameters = RtpParameters {
-            codecs: vec![RtpCodec::new(CodecName::Opus, 111)],
-            encodings: vec![RtpEncoding::ssrc(0x1_0001)],
-            ..RtpParameters::default()
-        };
-        let producer = soon(sending.produce(ProducerOptions::new(MediaKind::Audio, parameters)))
-            .await
-            .unwrap();
+        let sending = plain_to(&room, speaker.local_addr().unwrap()).await;
+        let receiving = plain_to(&room, receiver.local_addr().unwrap()).await;
+        let producer = soon(sending.produce(opus(111, 0x1_0001))).await.unwrap();
         let consumer = soon(receiving.consume(&producer, ConsumerOptions::default()))
             .await
             .unwrap();
@@ -197,13 +162,6 @@ impl Bystander {
         })
         .await;
         assert!(!self.room.closed() && !self.consumer.closed());
-    }
-}
-
-fn on_first_worker() -> RoomOptions {
-    RoomOptions {
-        worker: Some(WorkerId(1)),
-        ..RoomOptions::default()
     }
 }
 

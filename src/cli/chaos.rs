@@ -16,9 +16,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use weir_channel::message::IceProtocol;
 
 use crate::cli::measuring::cpu::{self, Cpus};
+use crate::cli::measuring::one_port::OnePort;
 use crate::cli::measuring::progress;
 
 use self::driver::Driver;
@@ -29,6 +32,32 @@ use self::scene::Scene;
 
 /// Clients have a socket each, and so do their transports, twice on both sides of the channel.
 const CLIENTS_MAX: u32 = 3_000;
+
+/// What a WebRTC client comes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Over {
+    /// A socket of UDP
+    Udp,
+    /// A connection of TCP (RFC 6544)
+    Tcp,
+}
+
+impl Over {
+    fn protocol(self) -> IceProtocol {
+        match self {
+            Self::Udp => IceProtocol::Udp,
+            Self::Tcp => IceProtocol::Tcp,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        }
+    }
+}
 
 /// The options of `weir chaos`.
 #[derive(Clone, Debug, Args)]
@@ -54,6 +83,12 @@ pub(crate) struct ChaosArgs {
     /// The share of the rooms in which everybody uses WebRTC, with DTLS and SRTP; in the others all transports are plain
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
     webrtc: f64,
+    /// What WebRTC clients come by; of several, one after the other
+    #[arg(long, value_enum, value_name = "PROTOCOL", value_delimiter = ',', default_values_t = [Over::Udp, Over::Tcp])]
+    webrtc_over: Vec<Over>,
+    /// Let all WebRTC transports of a worker share one port
+    #[arg(long, value_enum, value_name = "SOCKETS")]
+    one_port: Option<OnePort>,
     /// The size of each RTP packet in bytes, without the UDP header
     #[arg(long, value_name = "BYTES", default_value_t = 300, value_parser = clap::value_parser!(u32).range(60..=1_200))]
     payload: u32,

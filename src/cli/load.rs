@@ -25,12 +25,12 @@ mod window;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::{Args, ValueEnum};
-use serde::Serialize;
+use clap::Args;
 use weir::{Coalescing, SandboxMode};
 
 use crate::cli::measuring::client::Protection;
 use crate::cli::measuring::cpu::{self, Cpus};
+use crate::cli::measuring::one_port::OnePort;
 use crate::cli::measuring::progress;
 use crate::cli::measuring::random::Random;
 
@@ -38,16 +38,6 @@ use self::frames::{Cut, Frames};
 use self::report::Report;
 use self::testbed::Testbed;
 use self::window::Window;
-
-/// How transports share a port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum OnePort {
-    /// Each client has its own connected socket
-    Connected,
-    /// All clients share one unconnected socket
-    Shared,
-}
 
 /// Clients have a socket each, and so do their transports, twice on both sides of the channel.
 const CLIENTS_MAX: u32 = 2_000;

@@ -3,7 +3,9 @@
 pub(in crate::cli) mod client;
 pub(in crate::cli) mod cpu;
 mod offer;
+pub(in crate::cli) mod one_port;
 pub(in crate::cli) mod progress;
 pub(in crate::cli) mod random;
 pub(in crate::cli) mod socket;
 pub(in crate::cli) mod thread;
+pub(in crate::cli) mod wire;

@@ -57,10 +57,10 @@ const FIREFOX_PREFERENCES = {
 /** More than any scenario takes; one that hangs fails. */
 const SCENARIO_MS = 300_000;
 
-// Firefox sends no media over loopback, whatever it is told; and to close some ways there must be others. Losses are played only
-// when they are asked for by name, so that nothing else is.
+// Firefox sends no media over loopback, whatever it is told; and to close some ways there must be others. Losses and deaths are
+// played only when they are asked for by name, so that nothing else is.
 const kind = values.media6 !== 'off' ? 'ways' : values.media === '127.0.0.1' ? 'loopback' : 'firefox';
-const kindOf = (name) => /^(firefox|ways|losses)/.exec(name)?.[0] ?? 'loopback';
+const kindOf = (name) => /^(firefox|ways|losses|deaths)/.exec(name)?.[0] ?? 'loopback';
 const only = values.only?.split(',') ?? scenarios.map(({ name }) => name).filter((name) => kindOf(name) === kind);
 const unknown = only.filter((name) => !scenarios.some((scenario) => scenario.name === name));
 if (unknown.length > 0) {
@@ -89,14 +89,17 @@ const browsers = (name) => {
   return launched[name];
 };
 
-const server = await serve(values.weir, values.media, values.media6);
-const control = new Control(server.control);
+const serveWith = (options) => serve(values.weir, values.media, values.media6, options);
+/** Of all scenarios that have none of their own. */
+let shared;
 let passed = 0;
 const failed = [];
 
-/** Plays one in a room of its own. */
+/** Plays one in a room of its own, on a server with options of its own if it names some. */
 async function play(scenario) {
   const room = `${scenario.name}-room`;
+  const server = await (scenario.server ? serveWith(scenario.server) : (shared ??= serveWith([])));
+  const control = new Control(server.control);
   const stage = new Stage({ browsers, page: server.page, control, room });
   const steps = [];
   const step = (text) => {
@@ -121,6 +124,9 @@ async function play(scenario) {
   } finally {
     clearTimeout(timer);
     await stage.clear();
+    if (scenario.server) {
+      await server.stop();
+    }
   }
 }
 
@@ -137,7 +143,7 @@ if (only.includes(last.name)) {
   await play(last);
 }
 await Promise.all(Object.values(launched).map(async (browser) => (await browser).close()));
-await server.stop();
+await (await shared)?.stop();
 say({ passed, failed: failed.length, names: failed });
 process.exit(failed.length > 0 ? 1 : 0);
 

@@ -9,12 +9,12 @@ import { createInterface } from 'node:readline';
 /** Where its media is if it has an IPv6 address, so that what it sends can be told from what others send. */
 export const MEDIA_PORTS = '20000-20999';
 
-/** Starts it, with media on this IPv4 address and this IPv6 one or `off`, and resolves when it is ready. */
-export async function serve(program, media, media6) {
+/** Starts it, with media on this IPv4 address and this IPv6 one or `off` and further options, and resolves when it is ready. */
+export async function serve(program, media, media6, further) {
   const folder = await mkdtemp(join(tmpdir(), 'weir-browser-'));
   const control = join(folder, 'weir.sock');
   const addresses = ['--rtc-ipv4', media, '--rtc-ipv6', media6, ...(media6 === 'off' ? [] : ['--rtc-ports', MEDIA_PORTS])];
-  const options = ['--workers', '2', ...addresses, '--start-timeout', '60s', '--ping-timeout', '60s'];
+  const options = ['--workers', '2', ...addresses, '--start-timeout', '60s', '--ping-timeout', '60s', ...further];
   const child = spawn(program, ['serve', ...options, '--control', control, '--demo-page', '127.0.0.1:0'], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

@@ -8,7 +8,7 @@ export const PATIENCE_MS = 60_000;
 /** Between two looks. */
 const LOOK_MS = 60;
 
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Waits until `look` returns something true, and returns that. */
 export async function until(what, look, patience = PATIENCE_MS) {

@@ -1,13 +1,17 @@
 //! What tests of real servers share: settings for a server on loopback, free ports, and a bound on waiting.
 
 #![allow(dead_code, reason = "each test program uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use weir::{Family, Settings};
+use weir::{
+    CodecName, Family, MediaKind, PlainTransportOptions, ProducerOptions, Remote, Room, RoomOptions, RtpCodec,
+    RtpEncoding, RtpParameters, Settings, Transport, WorkerId,
+};
 
 /// A bound on waiting for what must happen, so that a fault fails a test instead of hanging it; nothing comes near it when all
 /// is well.
@@ -31,6 +35,33 @@ pub(crate) fn settings(workers: u32) -> Settings {
         ping_timeout: PATIENCE,
         ..Settings::default()
     }
+}
+
+/// A room that the first worker is to have.
+pub(crate) fn on_first_worker() -> RoomOptions {
+    RoomOptions {
+        worker: Some(WorkerId(1)),
+        ..RoomOptions::default()
+    }
+}
+
+/// A plain transport to somebody.
+pub(crate) async fn plain_to(room: &Room, rtp: SocketAddr) -> Transport {
+    let options = PlainTransportOptions {
+        remote: Some(Remote { rtp, rtcp: None }),
+        ..PlainTransportOptions::default()
+    };
+    soon("a transport", room.create_plain_transport(options)).await.unwrap()
+}
+
+/// A producer of Opus.
+pub(crate) fn opus(payload_type: u8, ssrc: u32) -> ProducerOptions {
+    let parameters = RtpParameters {
+        codecs: vec![RtpCodec::new(CodecName::Opus, payload_type)],
+        encodings: vec![RtpEncoding::ssrc(ssrc)],
+        ..RtpParameters::default()
+    };
+    ProducerOptions::new(MediaKind::Audio, parameters)
 }
 
 /// The first of so many ports in a row that nobody has now; it is even, as the one for RTP is where RTCP has the next

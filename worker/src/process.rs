@@ -33,7 +33,7 @@ use crate::net::{optional, scheduling};
 
 pub use arguments::Arguments;
 pub use ended::Ended;
-pub use event_loop::EventLoop;
+pub use event_loop::{EventLoop, Start};
 pub use probe::{Refusal, probe, probe_tcp};
 pub use startup::exit_on_panic;
 
@@ -87,7 +87,14 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
         Ok(granted) => tracing::debug!(nice = ?granted.nice, "scheduled in short slices"),
         Err(error) => startup::report_no_short_slices(&error),
     }
-    let mut event_loop = match EventLoop::new(channel, arguments.id, arguments.dtls(), queue, filter) {
+    let start = Start {
+        channel,
+        id: arguments.id,
+        dtls: arguments.dtls(),
+        log: queue,
+        log_filter: filter,
+    };
+    let mut event_loop = match EventLoop::new(start) {
         Ok(event_loop) => event_loop,
         Err(error) => return report_exit(Exit::Setup, &error),
     };

@@ -3,7 +3,7 @@
 mod loopback;
 mod supervisor;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
@@ -12,11 +12,10 @@ use weir_channel::message::{Method, Mirror, Page, Reply, Scope, TransportStats, 
 use weir_worker::net::egress::Egress;
 use weir_worker::net::mirror::MirrorSocket;
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
-use weir_worker::net::send::{Destination, KernelSend, Message, Route, SendBackend};
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::sink::{Port, Sink, TransportIx};
 
-use loopback::{OWNER, Peer, address_of, attach, connect_to, link, packet, port, remote, train, udp};
+use loopback::{Gated, OWNER, Peer, address_of, attach, connect_to, link, packet, port, remote, train, udp};
 use supervisor::{ROOM, Supervisor, assert_closed, rtp, ssrc_of};
 
 /// A socket that is connected to somebody, as the supervisor makes it.
@@ -250,64 +249,15 @@ fn sockets_that_are_none_are_refused_and_closed() {
     assert_eq!(start(&mut supervisor, 1, &copies, [true; 4]), Ok(Reply::Done));
 }
 
-/// The kernel, of whose sockets one is always full.
-struct Jammed {
-    kernel: KernelSend,
-    full: RawFd,
-}
-
-impl Jammed {
-    fn check(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
-        if socket.as_raw_fd() == self.full {
-            return Err(Errno::EAGAIN);
-        }
-        Ok(())
-    }
-}
-
-impl SendBackend for Jammed {
-    fn send_packet<'a>(&mut self, route: impl Into<Route<'a>>, packet: &[u8]) -> Result<(), Errno> {
-        let route = route.into();
-        self.check(route.socket)?;
-        self.kernel.send_packet(route, packet)
-    }
-
-    fn send_train<'a>(&mut self, route: impl Into<Route<'a>>, train: &[u8], segment: usize) -> Result<(), Errno> {
-        let route = route.into();
-        self.check(route.socket)?;
-        self.kernel.send_train(route, train, segment)
-    }
-
-    fn send_batch<'a>(
-        &mut self,
-        route: impl Into<Route<'a>>,
-        bytes: &[u8],
-        messages: &[Message],
-    ) -> Result<usize, Errno> {
-        let route = route.into();
-        self.check(route.socket)?;
-        self.kernel.send_batch(route, bytes, messages)
-    }
-
-    fn send_scattered(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        bytes: &[u8],
-        messages: &[(Message, Destination)],
-    ) -> Result<usize, Errno> {
-        self.check(socket)?;
-        self.kernel.send_scattered(socket, bytes, messages)
-    }
-}
-
 #[test]
 fn copies_that_a_full_socket_does_not_take_are_counted_and_media_goes_on() {
     let (listener, copies) = (Peer::new(), Peer::new());
     let socket = socket_to(&copies);
-    let mut egress = Egress::with_backend(Jammed {
-        kernel: KernelSend::new(),
-        full: socket.as_raw_fd(),
-    });
+    let full = socket.as_raw_fd();
+    let mut egress = Egress::with_backend(Gated::new(|socket| match socket.as_raw_fd() == full {
+        true => Err(Errno::EAGAIN),
+        false => Ok(()),
+    }));
     attach(&mut egress, 0, listener.address);
     let transport = TransportIx(0);
     let socket = MirrorSocket::adopt(vec![socket]).unwrap();

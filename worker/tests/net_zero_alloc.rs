@@ -4,18 +4,18 @@
 mod allocator;
 mod loopback;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use weir_channel::message::DropReason;
 use weir_worker::net::egress::Egress;
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
-use weir_worker::net::send::{Destination, KernelSend, Message, Route, SendBackend};
+use weir_worker::net::send::{KernelSend, SendBackend};
 use weir_worker::net::sockets::{Side, prepare};
 use weir_worker::relay::sink::{Port, Sink, TransportIx};
 
 use allocator::ALLOCATIONS;
-use loopback::{OWNER, address_of, attach, attach_protected, connect_to, udp, wait_readable};
+use loopback::{Gated, OWNER, address_of, attach, attach_protected, connect_to, udp, wait_readable};
 
 #[test]
 fn relaying_packets_allocates_nothing() {
@@ -157,64 +157,19 @@ fn protecting_packets_allocates_nothing() {
     }
 }
 
-/// Finds the socket full two times of three.
-struct Clogged {
-    kernel: KernelSend,
-    calls: u32,
-}
-
-impl Clogged {
-    fn clog(&mut self) -> Result<(), Errno> {
-        self.calls += 1;
-        if self.calls.is_multiple_of(3) {
-            Ok(())
-        } else {
-            Err(Errno::EAGAIN)
-        }
-    }
-}
-
-impl SendBackend for Clogged {
-    fn send_packet<'a>(&mut self, route: impl Into<Route<'a>>, packet: &[u8]) -> Result<(), Errno> {
-        self.clog()?;
-        self.kernel.send_packet(route, packet)
-    }
-
-    fn send_train<'a>(&mut self, route: impl Into<Route<'a>>, train: &[u8], segment: usize) -> Result<(), Errno> {
-        self.clog()?;
-        self.kernel.send_train(route, train, segment)
-    }
-
-    fn send_batch<'a>(
-        &mut self,
-        route: impl Into<Route<'a>>,
-        bytes: &[u8],
-        messages: &[Message],
-    ) -> Result<usize, Errno> {
-        self.clog()?;
-        self.kernel.send_batch(route, bytes, messages)
-    }
-
-    fn send_scattered(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        bytes: &[u8],
-        messages: &[(Message, Destination)],
-    ) -> Result<usize, Errno> {
-        self.clog()?;
-        self.kernel.send_scattered(socket, bytes, messages)
-    }
-}
-
 #[test]
 fn a_full_socket_allocates_nothing_either() {
     let receiver = udp("127.0.0.1:0");
     prepare(receiver.as_fd()).unwrap();
-    let clogged = Clogged {
-        kernel: KernelSend::new(),
-        calls: 0,
-    };
-    let mut egress = Egress::with_backend(clogged);
+    // The socket is full two times of three.
+    let mut calls = 0_u32;
+    let mut egress = Egress::with_backend(Gated::new(|_| {
+        calls += 1;
+        match calls.is_multiple_of(3) {
+            true => Ok(()),
+            false => Err(Errno::EAGAIN),
+        }
+    }));
     attach(&mut egress, 0, address_of(&receiver));
     let transport = TransportIx(0);
     let mut sink = ReceiveBatch::new(64, DATAGRAM_BYTES_MAX);

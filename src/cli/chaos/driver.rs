@@ -1,14 +1,14 @@
 //! The other side of the wire: one thread that sends what all producers send, answers what they are asked for, receives what all
 //! consumers get, and asks for what is missing.
 
-use std::net::UdpSocket;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use weir_channel::message::MediaKind;
+use anyhow::{Context as _, bail};
+use weir_channel::message::{IceProtocol, MediaKind};
 use weir_worker::net::clock;
 use weir_worker::net::poll::{Event, Interest, Poller, Source as Ready};
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
@@ -22,6 +22,7 @@ use weir_worker::webrtc::srtp::{Inbound, Outbound, StreamKey, UnprotectError};
 
 use crate::cli::measuring::client::Checks;
 use crate::cli::measuring::cpu;
+use crate::cli::measuring::wire::Wire;
 
 use super::judge::{Arrived, Counts, Judge};
 use super::source::{Source, number_of};
@@ -31,6 +32,9 @@ const EVENTS: usize = 256;
 
 /// The thread sleeps no longer, so that orders do not wait.
 const NAP: Duration = Duration::from_millis(1);
+
+/// The thread looks for orders each time that it has read what is ready, be the machine as busy as it may.
+const LOOK_WITHIN: Duration = Duration::from_secs(30);
 
 /// What is missing is asked for so often, and by each receiver again after twice that.
 const ASKING_INTERVAL_NS: u64 = 20_000_000;
@@ -65,9 +69,9 @@ pub(super) enum Role {
     Receiver { source: usize, ssrc: u32 },
 }
 
-/// A client: a socket that is connected to its transport.
+/// A client, and the way to its transport.
 pub(super) struct Client {
-    pub socket: UdpSocket,
+    pub wire: Wire,
     pub crypto: Option<Crypto>,
     pub role: Role,
 }
@@ -89,15 +93,26 @@ pub(super) struct Look {
     pub newest_ns: Vec<u64>,
     /// Of all receivers, since the beginning.
     pub counts: Counts,
-    /// Packets that could not be opened, or that hold something else than what was sent.
-    pub wrong: u64,
+    /// What came by the network, since the beginning.
+    pub traffic: Traffic,
     /// Packets that were sent, since the beginning.
     pub sent: u64,
     /// Packets that the kernel did not take.
     pub unsent: u64,
+    pub key_frame_requests: u64,
+}
+
+/// What clients make of what comes, beside their judges.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Traffic {
+    /// Packets that could not be opened, or that hold something else than what was sent.
+    pub wrong: u64,
+    /// Of TCP: packets of which a dead worker had written a part, and the next one zeroes for the rest.
+    pub cut_off: u64,
     /// Packets that were sent again because the server asked.
     pub sent_again: u64,
-    pub key_frame_requests: u64,
+    /// Connections that have ended.
+    pub connections_lost: u64,
 }
 
 /// The thread, from outside.
@@ -137,9 +152,13 @@ impl Driver {
     pub(super) fn look(&self) -> anyhow::Result<Look> {
         // An order to nobody has no answer either.
         let _ = self.orders.send(Order::Look);
-        self.looks
-            .recv()
-            .context("the thread that sends and receives is gone")?
+        match self.looks.recv_timeout(LOOK_WITHIN) {
+            Ok(look) => look,
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the thread that sends and receives has not answered for {LOOK_WITHIN:?}")
+            }
+            Err(RecvTimeoutError::Disconnected) => bail!("the thread that sends and receives is gone"),
+        }
     }
 }
 
@@ -158,10 +177,11 @@ struct State {
     asked_ns: u64,
     checked_ns: u64,
     next_check: usize,
-    wrong: u64,
+    /// A packet of TCP.
+    packet: Vec<u8>,
+    traffic: Traffic,
     sent: u64,
     unsent: u64,
-    sent_again: u64,
 }
 
 impl State {
@@ -176,7 +196,7 @@ impl State {
                 side: Side::Connected,
             };
             poller
-                .add(client.socket.as_fd(), source, Interest::Read)
+                .add(client.wire.as_fd(), source, Interest::Read)
                 .context("watching a client's socket")?;
             judges.push(match client.role {
                 Role::Sender(source) => {
@@ -199,10 +219,10 @@ impl State {
             asked_ns: 0,
             checked_ns: 0,
             next_check: 0,
-            wrong: 0,
+            packet: vec![0; DATAGRAM_BYTES_MAX],
+            traffic: Traffic::default(),
             sent: 0,
             unsent: 0,
-            sent_again: 0,
         })
     }
 
@@ -238,10 +258,9 @@ impl State {
 
     fn look(&mut self) -> Look {
         let mut look = Look {
-            wrong: self.wrong,
+            traffic: self.traffic,
             sent: self.sent,
             unsent: self.unsent,
-            sent_again: self.sent_again,
             key_frame_requests: self.sources.iter().map(|source| source.key_frame_requests).sum(),
             ..Look::default()
         };
@@ -288,30 +307,39 @@ impl State {
                 continue;
             };
             let index = transport.0 as usize;
-            let client = &mut self.clients[index];
-            let received = self
-                .batch
-                .receive(client.socket.as_fd(), usize::MAX)
-                .context("reading a client's socket")?;
-            let at_ns = clock::monotonic().0;
-            for datagram in received.datagrams {
-                for packet in received.bytes[datagram.range()].chunks_mut(datagram.segment.max(1) as usize) {
-                    let judge = self.judges[index].as_mut();
-                    match (classify(packet), client.role, judge) {
-                        (Kind::Rtp, Role::Receiver { source, ssrc }, Some(judge)) => {
-                            match read(client.crypto.as_mut(), ssrc, at_ns, packet) {
-                                Some(arrived) => {
-                                    judge.on_packet(arrived, |number| self.sources[source].sent_at(number))
-                                }
-                                None => self.wrong += 1,
-                            }
+            let mut ear = Ear {
+                client: &mut self.clients[index],
+                judge: self.judges[index].as_mut(),
+                sources: &mut self.sources,
+                traffic: &mut self.traffic,
+                buffer: &mut self.buffer,
+            };
+            match &mut ear.client.wire {
+                Wire::Udp(socket) => {
+                    let received = self
+                        .batch
+                        .receive(socket.as_fd(), usize::MAX)
+                        .context("reading a client's socket")?;
+                    let at_ns = clock::monotonic().0;
+                    for datagram in received.datagrams {
+                        let train = &mut received.bytes[datagram.range()];
+                        for packet in train.chunks_mut(datagram.segment.max(1) as usize) {
+                            ear.hear(at_ns, packet);
                         }
-                        (Kind::Rtcp, Role::Sender(source), _) => {
-                            let source = &mut self.sources[source];
-                            self.sent_again += hear(client, source, packet, &mut self.buffer);
-                        }
-                        // Answers to checks, and reports that nobody needs.
-                        _ => {}
+                    }
+                }
+                Wire::Tcp(stream) => {
+                    let has_ended = has_ended(stream.read());
+                    let at_ns = clock::monotonic().0;
+                    while let Wire::Tcp(stream) = &mut ear.client.wire
+                        && let Some(len) = stream.take(&mut self.packet)
+                    {
+                        ear.hear(at_ns, &mut self.packet[..len]);
+                    }
+                    if has_ended {
+                        self.traffic.connections_lost += 1;
+                        let connection = self.clients[index].wire.as_fd();
+                        self.poller.remove(connection).context("a connection that has ended")?;
                     }
                 }
             }
@@ -355,29 +383,66 @@ impl State {
         for client in &mut self.clients[self.next_check..end] {
             if let Some(crypto) = &mut client.crypto {
                 // One that is lost is made again soon.
-                let _ = client.socket.send(crypto.checks.next(&mut self.check));
+                let _ = client.wire.send(crypto.checks.next(&mut self.check));
             }
         }
         self.next_check = end;
     }
 }
 
+/// Whether nothing more will come by a connection.
+fn has_ended(read: io::Result<()>) -> bool {
+    read.is_err_and(|error| !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted))
+}
+
+/// What one client needs to understand what comes.
+struct Ear<'a> {
+    client: &'a mut Client,
+    judge: Option<&'a mut Judge>,
+    sources: &'a mut [Source],
+    traffic: &'a mut Traffic,
+    buffer: &'a mut [u8],
+}
+
+impl Ear<'_> {
+    fn hear(&mut self, at_ns: u64, packet: &mut [u8]) {
+        let client = &mut *self.client;
+        match (classify(packet), client.role, &mut self.judge) {
+            (Kind::Rtp, Role::Receiver { source, ssrc }, Some(judge)) => {
+                // Whatever is missing of a packet that was cut off, its last byte is.
+                let is_cut_off = client.wire.protocol() == IceProtocol::Tcp && packet.last() == Some(&0);
+                match read(client.crypto.as_mut(), ssrc, at_ns, packet) {
+                    Some(arrived) => judge.on_packet(arrived, |number| self.sources[source].sent_at(number)),
+                    None if is_cut_off => self.traffic.cut_off += 1,
+                    None => self.traffic.wrong += 1,
+                }
+            }
+            (Kind::Rtcp, Role::Sender(source), _) => {
+                let source = &mut self.sources[source];
+                self.traffic.sent_again += obey(client, source, packet, self.buffer);
+            }
+            // Answers to checks, and reports that nobody needs.
+            _ => {}
+        }
+    }
+}
+
 /// Sends one packet of a source. Whether the kernel took it.
 fn send(client: &mut Client, index: u64, packet: &[u8], buffer: &mut [u8]) -> bool {
     let Some(crypto) = &mut client.crypto else {
-        return client.socket.send(packet).is_ok();
+        return client.wire.send(packet);
     };
     let Some(stream) = crypto.stream else { return false };
     let protected = crypto
         .outbound
         .protect_train(stream, index, packet, packet.len(), buffer);
-    protected.refused.is_none() && client.socket.send(&buffer[..protected.bytes]).is_ok()
+    protected.refused.is_none() && client.wire.send(&buffer[..protected.bytes])
 }
 
 fn send_rtcp(client: &mut Client, packet: &[u8], buffer: &mut [u8]) {
     let Some(crypto) = &mut client.crypto else {
         // What is lost is asked for again.
-        let _ = client.socket.send(packet);
+        let _ = client.wire.send(packet);
         return;
     };
     let Some(room) = buffer.get_mut(..packet.len() + RTCP_ROOM) else {
@@ -385,7 +450,7 @@ fn send_rtcp(client: &mut Client, packet: &[u8], buffer: &mut [u8]) {
     };
     room[..packet.len()].copy_from_slice(packet);
     if let Ok(len) = crypto.outbound.protect_rtcp(room, packet.len()) {
-        let _ = client.socket.send(&room[..len]);
+        let _ = client.wire.send(&room[..len]);
     }
 }
 
@@ -415,7 +480,7 @@ fn read(crypto: Option<&mut Crypto>, ssrc: u32, at_ns: u64, packet: &mut [u8]) -
 }
 
 /// Does what the server asks a sender for. Returns how many packets were sent again.
-fn hear(client: &mut Client, source: &mut Source, packet: &mut [u8], buffer: &mut [u8]) -> u64 {
+fn obey(client: &mut Client, source: &mut Source, packet: &mut [u8], buffer: &mut [u8]) -> u64 {
     let packet = match &mut client.crypto {
         None => packet,
         Some(crypto) => match crypto.inbound.unprotect_rtcp(packet) {

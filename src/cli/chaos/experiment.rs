@@ -3,10 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use futures::future::join_all;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use weir::{PlainTransportOptions, Room, WorkerId, WorkerState};
 use weir_worker::net::clock;
 
@@ -33,10 +33,13 @@ const NEARLY: f64 = 0.05;
 /// Who gets nothing for so long after a fault will get nothing any more.
 const FLOWS_AGAIN_WITHIN: Duration = Duration::from_secs(15);
 
+/// A rate that is so much higher and makes workers no busier, by [`NEARLY`], is more than they can do.
+const RAISED: f64 = 1.2;
+
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A call that takes longer has failed.
-const CALL_WITHIN: Duration = Duration::from_secs(20);
+/// Calls that one fault has kept waiting for longer have failed.
+const CALLS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Calls go on for so long after a worker was struck, at least.
 const CALLS_FOR: Duration = Duration::from_millis(200);
@@ -63,7 +66,7 @@ impl Calls {
         let complaint = match result {
             Ok(Ok(value)) => return Some(value),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {CALL_WITHIN:?}"),
+            Err(_) => format!("no answer within {CALLS_WITHIN:?}"),
         };
         self.failed += 1;
         self.complaint.get_or_insert(complaint);
@@ -93,7 +96,9 @@ impl Experiment<'_> {
         for number in 0..self.args.kills {
             let fault = self.args.faults[random.between([0, self.args.faults.len() - 1])];
             let worker = random.between([1, self.scene.server.num_workers()]) as u32;
-            report.strikes.push(self.strike(number, fault, WorkerId(worker)).await?);
+            report
+                .strikes
+                .push(self.strike(number, fault, WorkerId(worker), &progress).await?);
             progress.advance();
             if self.scene.rooms.iter().all(Room::closed) {
                 break;
@@ -117,6 +122,7 @@ impl Experiment<'_> {
         let mut rate = FIRST_RATE * workers / fan_out;
         let mut load = 0.0;
         let progress = Progress::new("looking for the load, step", STEPS_MAX as u64);
+        let mut before = (0.0, 0.0);
         for _ in 0..STEPS_MAX {
             self.driver.set_rate(rate)?;
             sleep(STEP / 2).await;
@@ -127,6 +133,17 @@ impl Experiment<'_> {
             if (load - self.args.load).abs() <= NEARLY * self.args.load {
                 break;
             }
+            let (rate_before, load_before) = before;
+            if rate > RAISED * rate_before && load_before > 0.0 && load < (1.0 + NEARLY) * load_before {
+                // What is sent beyond what they can do only waits.
+                self.driver.set_rate(rate_before)?;
+                progress.say(&format!(
+                    "warning: the workers get no more than {:.0} % of a CPU; something else takes the rest, or they cannot be as busy",
+                    load_before * 100.0
+                ));
+                return Ok(load_before);
+            }
+            before = (rate, load);
             // Packets that come closer to each other cost less each, so this comes from below.
             rate *= (self.args.load / load.max(0.01)).clamp(0.3, 1.6);
         }
@@ -143,9 +160,11 @@ impl Experiment<'_> {
         Ok(sum)
     }
 
-    /// One fault, until everybody gets something again.
-    async fn strike(&self, number: u32, fault: Fault, worker: WorkerId) -> anyhow::Result<Strike> {
-        let victim = self.pid_of(worker).context("a worker without a process")?;
+    /// One fault, until everybody gets something again, and the worker has taken up all that its predecessor had.
+    async fn strike(&self, number: u32, fault: Fault, worker: WorkerId, progress: &Progress) -> anyhow::Result<Strike> {
+        let Some((Some(victim), restorations)) = self.process_of(worker) else {
+            bail!("{worker} has no process");
+        };
         self.driver.look()?;
         let calls = self.calls(number);
         let struck_ns = clock::monotonic().0;
@@ -157,8 +176,19 @@ impl Experiment<'_> {
             let look = self.driver.look()?;
             merge(&mut waits_ns, &look);
             let silent = look.newest_ns.iter().filter(|newest| **newest <= struck_ns).count();
-            let is_over = silent == 0 && self.pid_of(worker) != Some(victim);
-            if is_over || Instant::now() >= end || self.scene.rooms.iter().all(Room::closed) {
+            // A process that dies sooner than a second after it has taken up everything is not replaced at once.
+            let is_restored = self.process_of(worker).is_none_or(|(_, now)| now != restorations);
+            if silent == 0 && is_restored || self.scene.rooms.iter().all(Room::closed) {
+                break silent;
+            }
+            if Instant::now() >= end {
+                progress.say(&format!(
+                    "{} number {}: {FLOWS_AGAIN_WITHIN:?} later {silent} of {} receivers have got nothing, {worker} is {}restored",
+                    fault.name(),
+                    number + 1,
+                    look.newest_ns.len(),
+                    if is_restored { "" } else { "not " }
+                ));
                 break silent;
             }
             sleep(LOOK_INTERVAL).await;
@@ -189,9 +219,11 @@ impl Experiment<'_> {
         })
     }
 
-    fn pid_of(&self, worker: WorkerId) -> Option<u32> {
+    /// A worker's process, and how many have taken over.
+    fn process_of(&self, worker: WorkerId) -> Option<(Option<u32>, u64)> {
         let workers = self.scene.server.workers();
-        workers.into_iter().find(|info| info.id == worker)?.pid
+        let info = workers.into_iter().find(|info| info.id == worker)?;
+        Some((info.pid, info.restorations))
     }
 
     fn wake(&self, pid: u32) {
@@ -206,13 +238,14 @@ impl Experiment<'_> {
         let rooms = rooms.filter(|(room, _)| !room.closed());
         let each = rooms.map(|(room, consumer)| async move {
             let mut calls = Calls::default();
-            let end = Instant::now() + CALLS_FOR;
-            while Instant::now() < end {
-                calls.count(timeout(CALL_WITHIN, consumer.resume(Value::from(number))).await);
-                calls.count(timeout(CALL_WITHIN, consumer.pause(Value::from(number))).await);
+            let begun = Instant::now();
+            let end = begun + CALLS_WITHIN;
+            while begun.elapsed() < CALLS_FOR {
+                calls.count(timeout_at(end, consumer.resume(Value::from(number))).await);
+                calls.count(timeout_at(end, consumer.pause(Value::from(number))).await);
                 let options = PlainTransportOptions::default();
-                if let Some(transport) = calls.count(timeout(CALL_WITHIN, room.create_plain_transport(options)).await) {
-                    calls.count(timeout(CALL_WITHIN, transport.close(Value::Null)).await);
+                if let Some(transport) = calls.count(timeout_at(end, room.create_plain_transport(options)).await) {
+                    calls.count(timeout_at(end, transport.close(Value::Null)).await);
                 }
                 sleep(LOOK_INTERVAL).await;
             }

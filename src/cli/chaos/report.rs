@@ -5,10 +5,12 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::ChaosArgs;
+use crate::cli::measuring::one_port::OnePort;
+
 use super::driver::Look;
 use super::fault::Fault;
 use super::judge::Counts;
+use super::{ChaosArgs, Over};
 
 /// One fault and what it did.
 #[derive(Clone, Debug)]
@@ -106,6 +108,10 @@ pub(super) struct Report {
     renumbered: u64,
     /// Packets that could not be opened, or that held something else than what was sent.
     wrong_packets: u64,
+    /// Packets over TCP of which a dead worker had written a part.
+    packets_cut_off: u64,
+    /// Connections of TCP that have ended.
+    connections_lost: u64,
     key_frame_requests: u64,
     /// Descriptors more with each fault.
     descriptors_slope: f64,
@@ -117,6 +123,9 @@ pub(super) struct Report {
     consumers: u32,
     rooms: u32,
     webrtc_share: f64,
+    webrtc_over: Vec<Over>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    one_port: Option<OnePort>,
     seed: u64,
     #[serde(skip)]
     pub strikes: Vec<Strike>,
@@ -146,6 +155,8 @@ impl Report {
             packets_repaired: 0,
             renumbered: 0,
             wrong_packets: 0,
+            packets_cut_off: 0,
+            connections_lost: 0,
             key_frame_requests: 0,
             descriptors_slope: 0.0,
             memory_slope: 0.0,
@@ -154,6 +165,8 @@ impl Report {
             consumers: args.consumers,
             rooms: args.rooms,
             webrtc_share: args.webrtc,
+            webrtc_over: args.webrtc_over.clone(),
+            one_port: args.one_port,
             seed: args.seed,
             strikes: Vec::new(),
             before: calm.clone(),
@@ -199,11 +212,13 @@ impl Report {
         self.lost_per_receiver_and_fault = self.packets_lost_after_repair as f64 / chances as f64;
         self.packets_sent = after.sent - self.before.sent;
         self.packets_unsent = after.unsent - self.before.unsent;
-        self.packets_sent_again = after.sent_again - self.before.sent_again;
+        self.packets_sent_again = after.traffic.sent_again - self.before.traffic.sent_again;
         self.packets_received = received - before.received;
         self.packets_repaired = repaired - before.repaired;
         self.renumbered = renumbered;
-        self.wrong_packets = after.wrong;
+        self.wrong_packets = after.traffic.wrong;
+        self.packets_cut_off = after.traffic.cut_off;
+        self.connections_lost = after.traffic.connections_lost;
         self.key_frame_requests = after.key_frame_requests - self.before.key_frame_requests;
         let descriptors: Vec<f64> = strikes.iter().map(|strike| strike.descriptors as f64).collect();
         // Without what is kept here of each strike.
@@ -228,6 +243,7 @@ impl Report {
             && self.calls_failed == 0
             && self.indices_reused == 0
             && self.wrong_packets == 0
+            && self.connections_lost == 0
     }
 
     pub(super) fn print(&self, json: bool) {
@@ -239,14 +255,25 @@ impl Report {
         let _ = std::io::stdout().lock().write_all(text.as_bytes());
     }
 
+    /// What WebRTC clients came by, in words.
+    fn over(&self) -> String {
+        let names: Vec<&str> = self.webrtc_over.iter().map(|over| over.name()).collect();
+        let names = names.join(" and ");
+        match self.one_port {
+            Some(one_port) => format!("{names}, {}", one_port.what()),
+            None => names,
+        }
+    }
+
     fn table(&self) -> String {
         let mut rows = vec![
             (
                 "scene",
                 format!(
-                    "{} rooms ({:.0} % of them WebRTC), {} producers, {} consumers, workers {:.0} % busy",
+                    "{} rooms ({:.0} % of them WebRTC over {}), {} producers, {} consumers, workers {:.0} % busy",
                     self.rooms,
                     self.webrtc_share * 100.0,
+                    self.over(),
                     self.producers,
                     self.consumers,
                     self.load * 100.0
@@ -273,14 +300,16 @@ impl Report {
             (
                 "packets",
                 format!(
-                    "{} came, {} of them repaired; {} lost, {:.3} for each receiver and fault; {} wrong",
+                    "{} came, {} of them repaired; {} lost, {:.3} for each receiver and fault; {} wrong, {} cut off",
                     self.packets_received,
                     self.packets_repaired,
                     self.packets_lost_after_repair,
                     self.lost_per_receiver_and_fault,
-                    self.wrong_packets
+                    self.wrong_packets,
+                    self.packets_cut_off
                 ),
             ),
+            ("connections", format!("{} lost", self.connections_lost)),
             (
                 "senders",
                 format!(

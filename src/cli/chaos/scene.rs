@@ -9,12 +9,13 @@ use weir::{
     Consumer, ConsumerOptions, Family, PlainTransportOptions, Producer, ProducerOptions, Remote, Room, RoomOptions,
     RtcpFeedback, RtpCodec, RtpEncoding, RtpParameters, Server, Settings, Transport, WebRtcTransportOptions,
 };
-use weir_channel::message::{CodecName, MediaKind};
+use weir_channel::message::{CodecName, IceProtocol, MediaKind};
 use weir_worker::webrtc::srtp::{Inbound, Outbound, Repeats};
 
-use crate::cli::measuring::client::{Identity, Protection, Session};
+use crate::cli::measuring::client::{Identity, Protection, Session, address_of};
 use crate::cli::measuring::progress::Progress;
 use crate::cli::measuring::socket::{never_block, receiver_socket};
+use crate::cli::measuring::wire::{Stream, Wire};
 
 use super::ChaosArgs;
 use super::driver::{Client, Crypto, Role};
@@ -57,6 +58,10 @@ impl Scene {
             rtc_ipv4: Family::Address(Ipv4Addr::LOCALHOST),
             rtc_ipv6: Family::Off,
             ..Settings::default()
+        };
+        let settings = match args.one_port {
+            Some(one_port) => one_port.set(settings)?,
+            None => settings,
         };
         let server = Server::start(settings).await.context("starting the server")?;
         let mut rooms = Vec::new();
@@ -117,17 +122,17 @@ impl Setup<'_> {
                         _ => MediaKind::Audio,
                     };
                     let ssrc = FIRST_SSRC + number as u32;
-                    let (socket, transport, session) = self.connect(room).await?;
+                    let (wire, transport, session) = self.connect(number, room).await?;
                     let producer = produce(&transport, kind, ssrc).await?;
                     progress.advance();
-                    anyhow::Ok((kind, ssrc, socket, session, producer))
+                    anyhow::Ok((kind, ssrc, wire, session, producer))
                 }
             })
             .buffered(SETUP_CONCURRENCY)
             .try_collect()
             .await?;
         let mut producers = Vec::new();
-        for (number, (kind, ssrc, socket, session, producer)) in made.into_iter().enumerate() {
+        for (number, (kind, ssrc, wire, session, producer)) in made.into_iter().enumerate() {
             let mut crypto = session.map(Crypto::of);
             if let Some(crypto) = &mut crypto {
                 let stream = crypto.outbound.add_stream(ssrc, Repeats::Identical);
@@ -136,7 +141,7 @@ impl Setup<'_> {
             }
             cast.sources.push(Source::new(kind, ssrc, self.args.payload as usize));
             cast.clients.push(Client {
-                socket,
+                wire,
                 crypto,
                 role: Role::Sender(number),
             });
@@ -153,7 +158,7 @@ impl Setup<'_> {
                 let progress = &progress;
                 async move {
                     let source = number % producers.len();
-                    let (socket, transport, session) = self.connect(source % self.rooms.len()).await?;
+                    let (wire, transport, session) = self.connect(number, source % self.rooms.len()).await?;
                     let consumer = transport
                         .consume(producers[source].id(), ConsumerOptions::default())
                         .await
@@ -162,7 +167,7 @@ impl Setup<'_> {
                     let ssrc = encoding.and_then(|encoding| encoding.ssrc);
                     progress.advance();
                     anyhow::Ok(Client {
-                        socket,
+                        wire,
                         crypto: session.map(Crypto::of),
                         role: Role::Receiver {
                             source,
@@ -176,18 +181,26 @@ impl Setup<'_> {
             .await
     }
 
+    /// What this sender or receiver comes by, if it uses WebRTC. In each room each kind of media, and each way, comes with each.
+    fn protocol(&self, number: usize) -> IceProtocol {
+        let place = number / self.rooms.len();
+        let over = &self.args.webrtc_over;
+        over[(place + place / 2) % over.len()].protocol()
+    }
+
     /// A client with a transport of its own in a room.
-    async fn connect(&self, room: usize) -> anyhow::Result<(UdpSocket, Transport, Option<Session>)> {
-        let socket = receiver_socket()?;
-        never_block(&socket)?;
+    async fn connect(&self, number: usize, room: usize) -> anyhow::Result<(Wire, Transport, Option<Session>)> {
         if !self.is_webrtc(room) {
+            let socket = client_socket()?;
             let transport = plain_transport(&self.rooms[room], socket.local_addr()?).await?;
             let tuple = transport.tuple();
             socket.connect(SocketAddr::new(tuple.local_ip, tuple.local_port))?;
-            return Ok((socket, transport, None));
+            return Ok((Wire::Udp(socket), transport, None));
         }
+        let protocol = self.protocol(number);
         let options = WebRtcTransportOptions {
-            tcp: false,
+            udp: protocol == IceProtocol::Udp,
+            tcp: protocol == IceProtocol::Tcp,
             ..WebRtcTransportOptions::default()
         };
         let transport = self.rooms[room]
@@ -198,13 +211,28 @@ impl Setup<'_> {
             .set_remote_dtls_parameters(self.identity.parameters())
             .await
             .context("announcing a client's certificate")?;
+        let there = address_of(&transport, protocol)?;
+        let mut wire = match protocol {
+            IceProtocol::Udp => {
+                let socket = client_socket()?;
+                socket.connect(there)?;
+                Wire::Udp(socket)
+            }
+            IceProtocol::Tcp => Wire::Tcp(Stream::connect(there).context("opening a connection")?),
+        };
         let session = self
             .identity
-            .connect(&socket, &transport)
+            .connect(&mut wire, &transport)
             .await
             .context("connecting a client")?;
-        Ok((socket, transport.into(), Some(session)))
+        Ok((wire, transport.into(), Some(session)))
     }
+}
+
+fn client_socket() -> anyhow::Result<UdpSocket> {
+    let socket = receiver_socket()?;
+    never_block(&socket)?;
+    Ok(socket)
 }
 
 impl Crypto {

@@ -6,8 +6,8 @@ use serde::Serialize;
 use weir_channel::message::{DropReason, Histogram};
 
 use crate::cli::measuring::client::Protection;
+use crate::cli::measuring::one_port::OnePort;
 
-use super::OnePort;
 use super::window::Window;
 
 /// The results.
@@ -217,11 +217,9 @@ impl Report {
         if self.nack {
             what += ", kept to be sent again";
         }
-        what += match self.one_port {
-            Some(OnePort::Connected) => ", one port, connected sockets",
-            Some(OnePort::Shared) => ", one port, one socket",
-            None => "",
-        };
+        if let Some(one_port) = self.one_port {
+            what = format!("{what}, {}", one_port.what());
+        }
         what
     }
 

@@ -1,28 +1,29 @@
 //! What the test runs on: a server with one worker, its rooms, and the sockets on the other side.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::num::{NonZeroU16, NonZeroU32};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::num::NonZeroU32;
 
 use anyhow::Context as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use weir::{
-    ConnectedSockets, Consumer, ConsumerOptions, Family, PlainTransportOptions, ProducerOptions, Remote, Room,
-    RoomOptions, RtcpFeedback, RtpCodec, RtpEncoding, RtpParameters, RtxParameters, Server, Settings, Transport,
-    WebRtcTransportOptions, WorkerId, WorkerStats,
+    Consumer, ConsumerOptions, Family, PlainTransportOptions, ProducerOptions, Remote, Room, RoomOptions, RtcpFeedback,
+    RtpCodec, RtpEncoding, RtpParameters, RtxParameters, Server, Settings, Transport, WebRtcTransportOptions, WorkerId,
+    WorkerStats,
 };
-use weir_channel::message::{Coalescing, CodecName, MediaKind};
+use weir_channel::message::{Coalescing, CodecName, IceProtocol, MediaKind};
 
-use crate::cli::measuring::client::{Identity, Session};
+use crate::cli::measuring::client::{Identity, Session, address_of};
 use crate::cli::measuring::cpu::Cpus;
 use crate::cli::measuring::socket::local_socket;
+use crate::cli::measuring::wire::Wire;
 
+use super::LoadArgs;
 use super::cipher_baseline::CipherBaseline;
 use super::driver::{self, Driver, Endpoints};
 use super::plan::Plan;
 use super::raw::{self, Path, RawSender};
 use super::report::Handshakes;
 use super::traffic::{FrameWriter, Source, SourceKind};
-use super::{LoadArgs, OnePort};
 
 /// Requests under way at once while rooms are set up.
 pub(super) const SETUP_CONCURRENCY: usize = 64;
@@ -63,12 +64,11 @@ impl Testbed {
             coalescing_us_max: args.window.us_max(),
             spin_us_max: args.spin,
             sandbox: args.sandbox,
-            webrtc_port: args.one_port.map(|_| free_port()).transpose()?,
-            webrtc_connected: match args.one_port {
-                Some(OnePort::Shared) => ConnectedSockets::Never,
-                Some(OnePort::Connected) | None => ConnectedSockets::Auto,
-            },
             ..Settings::default()
+        };
+        let settings = match args.one_port {
+            Some(one_port) => one_port.set(settings)?,
+            None => settings,
         };
         let server = Server::start(settings).await.context("starting the server")?;
         Ok(Self {
@@ -194,9 +194,11 @@ impl Testbed {
         let before = self.worker_stats().await?.cpu_ns;
         let sessions: Vec<_> = stream::iter(clients)
             .map(|(socket, transport)| async move {
-                socket.set_nonblocking(true)?;
                 let transport = transport.webrtc().context("a transport that is not for WebRTC")?;
-                identity.connect(socket, &transport).await.map(Some)
+                socket.set_nonblocking(true)?;
+                socket.connect(address_of(&transport, IceProtocol::Udp)?)?;
+                let mut wire = Wire::Udp(socket.try_clone()?);
+                identity.connect(&mut wire, &transport).await.map(Some)
             })
             .buffered(SETUP_CONCURRENCY)
             .try_collect()
@@ -282,12 +284,6 @@ impl Testbed {
     pub(super) async fn close(self) {
         self.server.close().await;
     }
-}
-
-/// A port of UDP and TCP that was nobody's a moment ago.
-fn free_port() -> anyhow::Result<NonZeroU16> {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
-    NonZeroU16::new(probe.local_addr()?.port()).context("a port of number 0")
 }
 
 fn worker_address(transport: &Transport) -> SocketAddr {

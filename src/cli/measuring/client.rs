@@ -2,7 +2,7 @@
 //!
 //! Every transport of the test gets its keys this way, as from a browser; there is no other way into a worker.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use weir_worker::webrtc::srtp::{KeyingMaterial, Profile, Role};
 use weir_worker::webrtc::stun::{self, Class, Message, Writer, attribute};
 
 use super::offer;
+use super::wire::{Line, Wire};
 
 /// Longer than that nothing takes that will ever come about.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -141,17 +142,15 @@ impl Identity {
         }
     }
 
-    /// Connects to a transport that knows [`Identity::parameters`]. The socket must be one that does not block; it is
-    /// connected to the transport's address.
+    /// Connects to a transport that knows [`Identity::parameters`], by a wire that leads to [its address](address_of).
     pub(in crate::cli) async fn connect(
         &self,
-        socket: &UdpSocket,
+        wire: &mut Wire,
         transport: &WebRtcTransport,
     ) -> anyhow::Result<Session> {
-        socket.connect(address_of(transport)?)?;
-        let wire = tokio::net::UdpSocket::from_std(socket.try_clone()?)?;
+        let mut line = Line::new(wire)?;
         let mut checks = Checks::new(&transport.ice_parameters());
-        nominate(&wire, &mut checks).await?;
+        nominate(&mut line, &mut checks).await?;
         let expected: Vec<dtls::Fingerprint> = transport
             .dtls_local_parameters()
             .fingerprints
@@ -159,15 +158,11 @@ impl Identity {
             .filter(|fingerprint| fingerprint.algorithm == FingerprintAlgorithm::Sha256)
             .filter_map(|fingerprint| dtls::Fingerprint::parse(FingerprintAlgorithm::Sha256, &fingerprint.value).ok())
             .collect();
-        let keys = self.shake_hands(&wire, &expected).await?;
+        let keys = self.shake_hands(&mut line, &expected).await?;
         Ok(Session { keys, checks })
     }
 
-    async fn shake_hands(
-        &self,
-        wire: &tokio::net::UdpSocket,
-        expected: &[dtls::Fingerprint],
-    ) -> anyhow::Result<KeyingMaterial> {
+    async fn shake_hands(&self, line: &mut Line<'_>, expected: &[dtls::Fingerprint]) -> anyhow::Result<KeyingMaterial> {
         let (mut now, _) = clock::instant();
         let end = Instant::from_std(now + PATIENCE);
         let mut engine = Dtls::new_12(Arc::clone(&self.config), self.certificate.clone(), now);
@@ -182,8 +177,8 @@ impl Identity {
             let due = loop {
                 match engine.poll_output(&mut buffer) {
                     Output::Packet(packet) => match self.protection {
-                        Protection::Gcm => _ = wire.send(packet).await?,
-                        Protection::Cm => _ = wire.send(&offer::of_counter_mode(packet)).await?,
+                        Protection::Gcm => line.send(packet)?,
+                        Protection::Cm => line.send(&offer::of_counter_mode(packet))?,
                     },
                     Output::PeerCert(der) => is_known = expected.iter().any(|expected| expected.matches(der)),
                     Output::Connected => is_connected = true,
@@ -198,7 +193,7 @@ impl Identity {
                 ensure!(is_known, "the server's certificate is not the announced one");
                 return Ok(keys);
             }
-            match timeout_at(end.min(Instant::from_std(due)), wire.recv(&mut datagram)).await {
+            match timeout_at(end.min(Instant::from_std(due)), line.recv(&mut datagram)).await {
                 Ok(len) => {
                     let datagram = &datagram[..len?];
                     if classify(datagram) == Kind::Dtls {
@@ -228,14 +223,14 @@ impl Identity {
 }
 
 /// Makes checks until one is answered.
-async fn nominate(wire: &tokio::net::UdpSocket, checks: &mut Checks) -> anyhow::Result<()> {
+async fn nominate(line: &mut Line<'_>, checks: &mut Checks) -> anyhow::Result<()> {
     let end = Instant::now() + PATIENCE;
     let mut bytes = Vec::new();
     let mut answer = vec![0; DATAGRAM_BYTES_MAX];
     while Instant::now() < end {
-        wire.send(checks.next(&mut bytes)).await?;
+        line.send(checks.next(&mut bytes))?;
         let again = Instant::now() + CHECK_INTERVAL;
-        while let Ok(len) = timeout_at(again, wire.recv(&mut answer)).await {
+        while let Ok(len) = timeout_at(again, line.recv(&mut answer)).await {
             if checks.is_success(&answer[..len?])? {
                 return Ok(());
             }
@@ -244,10 +239,10 @@ async fn nominate(wire: &tokio::net::UdpSocket, checks: &mut Checks) -> anyhow::
     bail!("a connectivity check was not answered for {PATIENCE:?}")
 }
 
-/// Where a transport takes UDP.
-pub(in crate::cli) fn address_of(transport: &WebRtcTransport) -> anyhow::Result<SocketAddr> {
+/// Where a transport takes UDP, or TCP.
+pub(in crate::cli) fn address_of(transport: &WebRtcTransport, protocol: IceProtocol) -> anyhow::Result<SocketAddr> {
     let mut candidates = transport.ice_candidates().iter();
-    let candidate = candidates.find(|candidate| candidate.protocol == IceProtocol::Udp);
-    let candidate = candidate.context("a transport without UDP")?;
+    let candidate = candidates.find(|candidate| candidate.protocol == protocol);
+    let candidate = candidate.with_context(|| format!("a transport without {protocol:?}"))?;
     Ok(SocketAddr::new(candidate.ip, candidate.port))
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// Receive buffer of each receiver, in bytes.
-const RECEIVER_BUFFER: usize = 4 << 20;
+pub(super) const RECEIVER_BUFFER: usize = 4 << 20;
 
 /// A socket on the loopback.
 #[expect(

@@ -18,7 +18,7 @@ use weir_worker::log;
 use weir_worker::net::page::MappedPage;
 use weir_worker::net::shell::Backends;
 use weir_worker::page::memory::{HeapPage, Memory};
-use weir_worker::process::EventLoop;
+use weir_worker::process::{EventLoop, Start};
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls;
 
@@ -171,7 +171,14 @@ async fn run(
     readable.set_nonblocking(true).unwrap();
     let readable = UnixStream::from_std(readable).unwrap();
     let voice = channel.try_clone().unwrap();
-    let mut event_loop = EventLoop::on(backends, channel, worker, dtls::Settings::default(), queue, filter).unwrap();
+    let start = Start {
+        channel,
+        id: worker,
+        dtls: dtls::Settings::default(),
+        log: queue,
+        log_filter: filter,
+    };
+    let mut event_loop = EventLoop::on(backends, start).unwrap();
     event_loop.keep_in(Memory::heap(Arc::clone(&process.page)));
     let mut result = event_loop.begin();
     while result.is_ok() && !event_loop.is_leaving() {

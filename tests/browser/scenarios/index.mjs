@@ -8,6 +8,7 @@ import * as connection from './connection.mjs';
 import * as firefox from './firefox.mjs';
 import * as ways from './ways.mjs';
 import * as losses from './losses.mjs';
+import * as deaths from './deaths.mjs';
 import * as mixed from './mixed.mjs';
 import * as page from './page.mjs';
 import * as reloading from './reloading.mjs';
@@ -15,6 +16,6 @@ import * as closing from './closing.mjs';
 import * as frames from './frames.mjs';
 import * as padding from './padding.mjs';
 
-const all = [media, pausing, membership, switching, connection, firefox, ways, losses, mixed, page, reloading, frames, padding, closing];
+const all = [media, pausing, membership, switching, connection, firefox, ways, losses, deaths, mixed, page, reloading, frames, padding, closing];
 
 export const scenarios = all.flatMap((part) => Object.values(part));

@@ -72,6 +72,21 @@ const TOTALS_INTERVAL: Duration = Duration::from_secs(1);
 /// Warnings about the same kind of trouble are this far apart.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
+/// What a worker begins with.
+#[derive(Debug)]
+pub struct Start {
+    /// Its end of the channel.
+    pub channel: OwnedFd,
+    /// Which worker it is.
+    pub id: WorkerId,
+    /// What its DTLS obeys.
+    pub dtls: dtls::Settings,
+    /// Lines of its log, for the supervisor.
+    pub log: LogQueue,
+    /// Which lines those are.
+    pub log_filter: LogFilterHandle,
+}
+
 /// A worker: relay, sockets and channel, and the loop that joins them.
 pub struct EventLoop<S: Shell = Kernel> {
     pub(super) endpoint: WorkerEndpoint,
@@ -146,19 +161,21 @@ impl<S: Shell> EventLoop<S> {
     ///
     /// # Errors
     /// What they say, or the channel.
-    pub fn on(
-        backends: Backends<S>,
-        channel: OwnedFd,
-        id: WorkerId,
-        dtls: dtls::Settings,
-        log: LogQueue,
-        log_filter: LogFilterHandle,
-    ) -> Result<Self, ChannelError> {
-        let os = |call| move |errno| ChannelError::Os { call, errno };
+    pub fn on(backends: Backends<S>, start: Start) -> Result<Self, ChannelError> {
         let Backends { send, receive, poll } = backends;
+        let Start {
+            channel,
+            id,
+            dtls,
+            log,
+            log_filter,
+        } = start;
         let endpoint = WorkerEndpoint::new(channel, Hello::new(BUILD, id))?;
         poll.add(endpoint.as_fd(), Source::Channel, Interest::Read)
-            .map_err(os("epoll_ctl"))?;
+            .map_err(|errno| ChannelError::Os {
+                call: "epoll_ctl",
+                errno,
+            })?;
         let now = S::monotonic();
         Ok(Self {
             endpoint,

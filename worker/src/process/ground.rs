@@ -1,41 +1,30 @@
 //! The event loop on the kernel, as every worker has it that is a process.
 
-use std::os::fd::OwnedFd;
-
 use nix::errno::Errno;
 use weir_channel::error::ChannelError;
-use weir_channel::id::WorkerId;
 
-use crate::log::{LogFilterHandle, LogQueue};
 use crate::net::page::MappedPage;
 use crate::net::poll::Poller;
 use crate::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch, SLOTS};
 use crate::net::send::KernelSend;
 use crate::net::shell::Backends;
 use crate::page::memory::Memory;
-use crate::webrtc::dtls;
 
-use super::event_loop::{EVENTS_MAX, EventLoop};
+use super::event_loop::{EVENTS_MAX, EventLoop, Start};
 
 impl EventLoop {
     /// A worker without rooms on its end of a channel. It says hello in its first turn.
     ///
     /// # Errors
     /// What epoll or the channel says.
-    pub fn new(
-        channel: OwnedFd,
-        id: WorkerId,
-        dtls: dtls::Settings,
-        log: LogQueue,
-        log_filter: LogFilterHandle,
-    ) -> Result<Self, ChannelError> {
+    pub fn new(start: Start) -> Result<Self, ChannelError> {
         let os = |call| move |errno| ChannelError::Os { call, errno };
         let backends = Backends {
             send: KernelSend::new(),
             receive: ReceiveBatch::new(SLOTS, DATAGRAM_BYTES_MAX),
             poll: Poller::new(EVENTS_MAX).map_err(os("epoll_create1"))?,
         };
-        Self::on(backends, channel, id, dtls, log, log_filter)
+        Self::on(backends, start)
     }
 
     /// Where to keep what a successor needs. To be called before the first turn.

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, getsockname, recv, send, setsockopt,
@@ -14,10 +15,61 @@ use nix::sys::socket::{
 use weir_channel::message::{IceProtocol, IceTuple, Remote};
 use weir_worker::net::egress::Egress;
 use weir_worker::net::receive::{DATAGRAM_BYTES_MAX, ReceiveBatch};
-use weir_worker::net::send::SendBackend;
+use weir_worker::net::send::{Destination, KernelSend, Message, Route, SendBackend};
 use weir_worker::net::sockets::{self, IceSockets, TransportSockets};
 use weir_worker::relay::sink::{ConsumerIx, TransportIx};
 use weir_worker::webrtc::srtp::{Inbound, MasterKey, Outbound, Profile};
+
+/// The kernel, after a word of the test's own.
+pub(crate) struct Gated<F> {
+    kernel: KernelSend,
+    gate: F,
+}
+
+impl<F: FnMut(BorrowedFd<'_>) -> Result<(), Errno>> Gated<F> {
+    /// `gate` says what becomes of a call of the kernel on a socket.
+    pub(crate) fn new(gate: F) -> Self {
+        Self {
+            kernel: KernelSend::new(),
+            gate,
+        }
+    }
+}
+
+impl<F: FnMut(BorrowedFd<'_>) -> Result<(), Errno>> SendBackend for Gated<F> {
+    fn send_packet<'a>(&mut self, route: impl Into<Route<'a>>, packet: &[u8]) -> Result<(), Errno> {
+        let route = route.into();
+        (self.gate)(route.socket)?;
+        self.kernel.send_packet(route, packet)
+    }
+
+    fn send_train<'a>(&mut self, route: impl Into<Route<'a>>, train: &[u8], segment: usize) -> Result<(), Errno> {
+        let route = route.into();
+        (self.gate)(route.socket)?;
+        self.kernel.send_train(route, train, segment)
+    }
+
+    fn send_batch<'a>(
+        &mut self,
+        route: impl Into<Route<'a>>,
+        bytes: &[u8],
+        messages: &[Message],
+    ) -> Result<usize, Errno> {
+        let route = route.into();
+        (self.gate)(route.socket)?;
+        self.kernel.send_batch(route, bytes, messages)
+    }
+
+    fn send_scattered(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        bytes: &[u8],
+        messages: &[(Message, Destination)],
+    ) -> Result<usize, Errno> {
+        (self.gate)(socket)?;
+        self.kernel.send_scattered(socket, bytes, messages)
+    }
+}
 
 pub(crate) const OWNER: ConsumerIx = ConsumerIx { slot: 3, generation: 1 };
 
@@ -112,7 +164,7 @@ pub(crate) fn wait_readable(socket: BorrowedFd<'_>) {
         match poll(&mut wanted, timeout) {
             Ok(0) => panic!("nothing came"),
             Ok(_) => return,
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(errno) => panic!("poll: {errno}"),
         }
     }

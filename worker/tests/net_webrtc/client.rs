@@ -22,7 +22,7 @@ use weir_worker::net::clock;
 use weir_worker::net::receive::DATAGRAM_BYTES_MAX;
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::{self, Clock};
-use weir_worker::webrtc::framing::{Deframer, prefix};
+use weir_worker::webrtc::framing::{each_whole, prefix};
 use weir_worker::webrtc::stun::{Class, Message, Writer};
 
 use crate::loopback::Peer;
@@ -40,7 +40,8 @@ pub(crate) enum Arrived {
 /// What connects a client to the worker.
 pub(crate) enum Wire {
     Udp(Peer),
-    Tcp(TcpStream, Deframer),
+    /// With what has come of a frame that is not whole.
+    Tcp(TcpStream, Vec<u8>),
 }
 
 impl Wire {
@@ -52,7 +53,7 @@ impl Wire {
     pub(crate) fn tcp(server: SocketAddr) -> Self {
         let stream = TcpStream::connect(server).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self::Tcp(stream, Deframer::new())
+        Self::Tcp(stream, Vec::new())
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -108,12 +109,14 @@ impl Wire {
                     };
                     packets.push((source, bytes[..len].to_vec()));
                 }
-                Self::Tcp(stream, deframer) => {
+                Self::Tcp(stream, arrived) => {
                     let source = stream.peer_addr();
                     match (recv(stream.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT), source) {
-                        (Ok(len), Ok(source)) if len > 0 => deframer
-                            .feed(&bytes[..len], |packet| packets.push((source, packet.to_vec())))
-                            .unwrap(),
+                        (Ok(len), Ok(source)) if len > 0 => {
+                            arrived.extend_from_slice(&bytes[..len]);
+                            let cut = each_whole(arrived, |packet| packets.push((source, packet.to_vec()))).unwrap();
+                            arrived.drain(..cut.whole);
+                        }
                         _ => break,
                     }
                 }

@@ -22,7 +22,7 @@ use weir_channel::message::{
 
 use weir_worker::log;
 use weir_worker::process::Ended;
-use weir_worker::process::EventLoop;
+use weir_worker::process::{EventLoop, Start};
 use weir_worker::webrtc::dtls;
 
 pub(crate) const WORKER: WorkerId = WorkerId(5);
@@ -60,11 +60,14 @@ impl Supervisor {
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         let worker = std::thread::spawn(move || {
             let (subscriber, queue, filter) = log::subscriber();
-            tracing::subscriber::with_default(subscriber, || {
-                EventLoop::new(theirs.into(), WORKER, dtls::Settings::default(), queue, filter)
-                    .unwrap()
-                    .run()
-            })
+            let start = Start {
+                channel: theirs.into(),
+                id: WORKER,
+                dtls: dtls::Settings::default(),
+                log: queue,
+                log_filter: filter,
+            };
+            tracing::subscriber::with_default(subscriber, || EventLoop::new(start).unwrap().run())
         });
         Self {
             socket: ours,

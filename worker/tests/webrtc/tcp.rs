@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_worker::time::Time;
 use weir_worker::webrtc::dtls::{DtlsRole, State};
-use weir_worker::webrtc::framing::{Deframer, prefix};
+use weir_worker::webrtc::framing::{each_whole, prefix};
 use weir_worker::webrtc::ice::{self, Protocol, Tuple};
 use weir_worker::webrtc::transport::Event;
 
@@ -28,7 +28,7 @@ fn a_session_over_a_connection() {
         };
         let mut random = Random(seed);
         let (mut to_server, mut to_peer) = (Vec::new(), Vec::new());
-        let (mut at_server, mut at_peer) = (Deframer::new(), Deframer::new());
+        let (mut at_server, mut at_peer) = (Vec::new(), Vec::new());
         let mut outgoing = Network::new(0, PERFECT);
         let mut events = Vec::new();
         while !(world.server.dtls_state() == State::Connected && world.peer.dtls.connected) {
@@ -37,14 +37,13 @@ fn a_session_over_a_connection() {
             let mut outbox = Outbox::default();
             // A few bytes of each stream arrive.
             let cut = random.below(700) as usize;
-            let arrived: Vec<u8> = to_server.drain(..cut.min(to_server.len())).collect();
-            at_server
-                .feed(&arrived, |packet| {
-                    world
-                        .server
-                        .handle_datagram(world.now, tuple, packet, &mut world.worker, &mut outbox);
-                })
-                .unwrap();
+            at_server.extend(to_server.drain(..cut.min(to_server.len())));
+            let cut = each_whole(&at_server, |packet| {
+                world
+                    .server
+                    .handle_datagram(world.now, tuple, packet, &mut world.worker, &mut outbox);
+            });
+            at_server.drain(..cut.unwrap().whole);
             world.server.handle_timeout(world.now, &mut outbox);
             for (to, packet) in &outbox.sent {
                 assert_eq!(*to, tuple);
@@ -52,9 +51,10 @@ fn a_session_over_a_connection() {
             }
             events.extend(outbox.events);
             let cut = random.below(700) as usize;
-            let arrived: Vec<u8> = to_peer.drain(..cut.min(to_peer.len())).collect();
+            at_peer.extend(to_peer.drain(..cut.min(to_peer.len())));
             let mut packets = Vec::new();
-            at_peer.feed(&arrived, |packet| packets.push(packet.to_vec())).unwrap();
+            let cut = each_whole(&at_peer, |packet| packets.push(packet.to_vec()));
+            at_peer.drain(..cut.unwrap().whole);
             for bytes in packets {
                 let flight = Flight {
                     from: tuple.local,
