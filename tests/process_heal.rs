@@ -353,7 +353,6 @@ async fn no_number_that_anybody_can_read_goes_back_over_a_death() {
     let port = (tuple.bound_ip, tuple.local_port);
     let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     stranger.send_to(&[0x80; 30], port).await.unwrap();
-    stranger.send_to(&[0x80; 20_000], port).await.unwrap();
     let to = scene.consumers[0].transport().unwrap().tuple();
     let ssrc = scene.consumers[0].rtp_parameters().encodings[0].ssrc.unwrap();
     scene.receivers[0]
@@ -382,7 +381,6 @@ async fn no_number_that_anybody_can_read_goes_back_over_a_death() {
         "/rtcpReceived",
         "/rtcpSent",
         "/unrouted/foreignSource",
-        "/unrouted/tooLong",
     ];
     for attempt in 0.. {
         let all = all_counters(&server, &scenes).await;

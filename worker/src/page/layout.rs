@@ -13,13 +13,15 @@
 
 pub mod connection;
 mod place;
+pub mod transport;
 pub mod webrtc;
 
-use weir_channel::message::{DropReason, LISTENERS_MAX, NotRepaired, UnroutedReason, WebRtcFailureReason, WorkerStats};
+use weir_channel::message::{DropReason, NotRepaired, WebRtcFailureReason, WorkerStats};
 
 use super::record::{Record, records};
 
 pub use self::place::{At, Double, Sealed, Twin};
+pub use self::transport::{Feedback, RemoteOfTransport, SocketCounts, TransportCounts};
 
 /// The number of this layout.
 pub const SCHEMA: u32 = 3;
@@ -173,20 +175,6 @@ pub mod stream {
     pub const POSITION: Twin<StreamPosition> = Twin::new(2, 100);
     /// Counters.
     pub const COUNTERS: At<StreamCounts> = At::new(100, 128);
-}
-
-/// The records of a transport.
-pub mod transport {
-    use super::*;
-
-    /// Where its other end is.
-    pub const REMOTE: Twin<RemoteOfTransport> = Twin::new(2, 24);
-    /// What transport-wide feedback goes on from.
-    pub const FEEDBACK: At<Feedback> = At::new(24, 25);
-    /// Counters.
-    pub const COUNTERS: At<TransportCounts> = At::new(30, 52);
-    /// What only its sockets count.
-    pub const SOCKETS: At<SocketCounts> = At::new(52, 64);
 }
 
 records! {
@@ -442,68 +430,12 @@ records! {
         pub spare: u8,
     }
 
-    /// Where the other end of a transport is.
-    pub struct RemoteOfTransport {
-        /// For RTP.
-        pub rtp: Address,
-        /// For RTCP, if it is known.
-        pub rtcp: Address,
-        /// When another port took its place last; 0: never.
-        pub relearned_at: u64,
-        /// It was not learned, but said by the application.
-        pub is_said: u64,
-    }
-
     /// Where a batch has come from that is being worked on.
     pub struct Suspect {
         /// Its transport.
         pub transport: u64,
         /// Its first source.
         pub source: Address,
-    }
-
-    /// Where transport-wide feedback has got to.
-    pub struct Feedback {
-        /// The number of the next packet; wraps at 256.
-        pub count: u64,
-    }
-
-    /// What was counted of a transport.
-    pub struct TransportCounts {
-        /// Packets that were for somebody.
-        pub packets: u64,
-        /// Their bytes.
-        pub bytes: u64,
-        /// RTCP packets received.
-        pub rtcp: u64,
-        /// And sent.
-        pub rtcp_sent: u64,
-        /// Remotes learned anew.
-        pub relearned: u64,
-        /// Packets that were for nobody, by reason.
-        pub unrouted: [u64; UnroutedReason::ALL.len()],
-    }
-
-    /// What was counted at the sockets of a transport.
-    pub struct SocketCounts {
-        /// What the kernel has said last of how much it has dropped: of each socket, in their order.
-        pub drop_counts: [u32; 2 * LISTENERS_MAX],
-        /// Packets that the kernel has dropped.
-        pub kernel_drops: u64,
-        /// Packets given to the kernel.
-        pub packets_sent: u64,
-        /// Their bytes.
-        pub bytes_sent: u64,
-        /// The RTCP packets among them.
-        pub rtcp_sent: u64,
-        /// Datagrams that were too long.
-        pub truncated: u64,
-        /// Copies sent to the mirror.
-        pub mirrored: u64,
-        /// Copies that the kernel did not take.
-        pub mirror_failures: u64,
-        /// Packets that could not be protected.
-        pub protect_failures: u64,
     }
 }
 
